@@ -1,0 +1,3 @@
+//! The event loop: listener, connections, peer frames and the RESP codec. It never says "Paxos".
+
+pub mod resp;

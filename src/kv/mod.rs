@@ -1,0 +1,3 @@
+//! The key/value store that every group replicates, and the Redis commands on it.
+
+pub mod reply;

@@ -1,0 +1,130 @@
+//! What a command answers, before it is written in the protocol of the client that asked.
+
+use bytes::BytesMut;
+use net::resp::Protocol;
+use std::borrow::Cow;
+
+/// One reply. It may borrow from the store, so that a value is copied once: into the client's output.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply<'a> {
+    /// `+OK`
+    Ok,
+    /// A status other than OK.
+    Simple(&'static str),
+    /// An integer.
+    Int(i64),
+    /// A string of bytes.
+    Bulk(Cow<'a, [u8]>),
+    /// Readable text: a verbatim string in RESP3, a bulk string in RESP2.
+    Text(Cow<'a, str>),
+    /// No such value.
+    Null,
+    /// No such array (a null in RESP3).
+    NullArray,
+    /// Replies in order.
+    Array(Vec<Reply<'a>>),
+    /// Pairs: a map in RESP3, a flat array in RESP2.
+    Map(Vec<(Reply<'a>, Reply<'a>)>),
+    /// Unordered, without duplicates: a set in RESP3, an array in RESP2.
+    Set(Vec<Reply<'a>>),
+    /// An error line, without the `-` and the line end; starts with its code (`ERR …`, `WRONGTYPE …`).
+    Error(Cow<'static, str>),
+}
+
+impl<'a> Reply<'a> {
+    /// An error with a fixed text.
+    #[must_use]
+    pub fn error(text: &'static str) -> Reply<'static> {
+        Reply::Error(Cow::Borrowed(text))
+    }
+
+    /// A bulk string that borrows its bytes.
+    #[must_use]
+    pub fn bulk(bytes: &'a [u8]) -> Reply<'a> {
+        Reply::Bulk(Cow::Borrowed(bytes))
+    }
+
+    /// A bulk string of text.
+    #[must_use]
+    pub fn text(text: &'a str) -> Reply<'a> {
+        Reply::Bulk(Cow::Borrowed(text.as_bytes()))
+    }
+
+    /// The same reply, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Reply<'static> {
+        let all = |items: Vec<Reply<'a>>| items.into_iter().map(Reply::into_owned).collect();
+        match self {
+            Reply::Ok => Reply::Ok,
+            Reply::Simple(text) => Reply::Simple(text),
+            Reply::Int(number) => Reply::Int(number),
+            Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
+            Reply::Text(text) => Reply::Text(Cow::Owned(text.into_owned())),
+            Reply::Null => Reply::Null,
+            Reply::NullArray => Reply::NullArray,
+            Reply::Array(items) => Reply::Array(all(items)),
+            Reply::Map(pairs) => Reply::Map(pairs.into_iter().map(|(k, v)| (k.into_owned(), v.into_owned())).collect()),
+            Reply::Set(items) => Reply::Set(all(items)),
+            Reply::Error(text) => Reply::Error(text),
+        }
+    }
+
+    /// Writes the reply as `protocol` has it.
+    pub fn write(&self, protocol: Protocol, out: &mut BytesMut) {
+        let resp3 = protocol == Protocol::Resp3;
+        match self {
+            Reply::Ok => out.extend_from_slice(b"+OK\r\n"),
+            Reply::Simple(text) => line(b'+', text.as_bytes(), out),
+            Reply::Int(number) => integer(b':', *number, out),
+            Reply::Bulk(bytes) => {
+                integer(b'$', bytes.len() as i64, out);
+                out.extend_from_slice(bytes);
+                out.extend_from_slice(b"\r\n");
+            }
+            Reply::Text(text) if resp3 => {
+                integer(b'=', text.len() as i64 + 4, out);
+                out.extend_from_slice(b"txt:");
+                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            Reply::Text(text) => Reply::text(text).write(protocol, out),
+            Reply::Null | Reply::NullArray if resp3 => out.extend_from_slice(b"_\r\n"),
+            Reply::Null => out.extend_from_slice(b"$-1\r\n"),
+            Reply::NullArray => out.extend_from_slice(b"*-1\r\n"),
+            Reply::Array(items) => {
+                integer(b'*', items.len() as i64, out);
+                items.iter().for_each(|item| item.write(protocol, out));
+            }
+            Reply::Set(items) => {
+                integer(if resp3 { b'~' } else { b'*' }, items.len() as i64, out);
+                items.iter().for_each(|item| item.write(protocol, out));
+            }
+            Reply::Map(pairs) => {
+                let (mark, count) = if resp3 { (b'%', pairs.len()) } else { (b'*', pairs.len() * 2) };
+                integer(mark, count as i64, out);
+                for (key, value) in pairs {
+                    key.write(protocol, out);
+                    value.write(protocol, out);
+                }
+            }
+            Reply::Error(text) => line(b'-', text.as_bytes(), out),
+        }
+    }
+}
+
+fn integer(mark: u8, number: i64, out: &mut BytesMut) {
+    line(mark, itoa::Buffer::new().format(number).as_bytes(), out);
+}
+
+/// A line of text. Line ends inside it would let a client forge replies: they become spaces.
+fn line(mark: u8, text: &[u8], out: &mut BytesMut) {
+    out.extend_from_slice(&[mark]);
+    let start = out.len();
+    out.extend_from_slice(text);
+    for byte in &mut out[start..] {
+        if matches!(byte, b'\r' | b'\n') {
+            *byte = b' ';
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,3 @@
+//! The `paxoi` program.
+
+fn main() {}
