@@ -1,5 +1,35 @@
 //! Pure Multi-Paxos: inputs in, effects out. No sockets, files, threads, clocks, or randomness of its own.
+//!
+//! [`Acceptor`](acceptor::Acceptor) and [`Proposer`](proposer::Proposer) are the rules of one decision. A [`Group`]
+//! adds the order of instances, a lasting leader, learning, and the clients' commands and reads. Everything that a
+//! member must remember leaves as a [`Record`], everything that it says as a [`Message`].
 
+pub mod acceptor;
+mod effect;
+mod group;
+mod jitter;
+mod machine;
+pub mod members;
+pub mod message;
+pub mod origin;
+pub mod proposer;
+pub mod queue;
+pub mod reads;
+mod tags;
 mod types;
+mod value;
 
+pub use effect::{Effect, Record};
+pub use group::{Answer, Clock, Group, RestoreError, Settings, Surroundings};
+pub use jitter::Jitter;
+pub use machine::StateMachine;
+pub use members::Members;
+pub use message::Message;
+pub use tags::Tags;
 pub use types::{Ballot, GroupId, Instance, NodeId};
+pub use value::{
+    COMMAND_HEADER_BYTES, Command, Commands, Draft, Tag, VALUE_HEADER_BYTES, Value, ValueError, put_command,
+};
+
+/// How often [`Group::tick`] wants to be called, in milliseconds.
+pub const TICK_MS: u64 = 20;

@@ -1,0 +1,203 @@
+//! Standing for election: when it is this node's turn, a question first (pre-vote), then phase 1.
+//!
+//! Failure detection is not here: the node tells each group who claims it ([`Group::on_claim`]) and who no longer does.
+
+use super::{Clock, Group, Role, Surroundings};
+use crate::effect::Record;
+use crate::members::Tally;
+use crate::message::{Handover, PreVote, PreVoted, Prepare, Promise};
+use crate::proposer::Proposer;
+use crate::{Ballot, Effect, Instance, Message, NodeId};
+
+/// A group that lost its leader waits so long before its first candidate asks, so that claims can arrive.
+const SETTLE_MS: u64 = 30;
+/// Each rank after the preferred member waits so much longer, and everybody up to [`SPREAD_MS`] at random.
+const RANK_MS: u64 = 150;
+const SPREAD_MS: u64 = 30;
+/// Questions unanswered for so long have failed.
+const ASKING_MS: u64 = 500;
+/// A phase 1 without a majority for so long has failed.
+const PREPARING_MS: u64 = 2_000;
+/// Back-off: random, below this much, doubled with each failure up to [`BACK_OFF_DOUBLINGS_MAX`] times.
+const BACK_OFF_MS: u64 = 50;
+const BACK_OFF_DOUBLINGS_MAX: u32 = 5;
+
+/// When to stand next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Election {
+    at_ms: u64,
+    failures: u32,
+    questions: u64,
+}
+
+/// A pre-vote in progress.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking {
+    number: u64,
+    granted: Tally,
+    since_ms: u64,
+}
+
+impl Election {
+    /// Somebody leads: the next election starts from scratch.
+    pub(super) fn settle(&mut self) {
+        self.failures = 0;
+    }
+}
+
+impl Group {
+    /// Nobody leads: waits for its turn by rank.
+    pub(super) fn await_turn(&mut self, clock: Clock) {
+        let members = &self.settings.members;
+        let place = |node| members.position(node).unwrap_or(0);
+        let count = members.ids().len();
+        let rank = (place(self.settings.me) + count - place(self.preferred())) % count;
+        self.election.at_ms = clock.mono_ms + SETTLE_MS + rank as u64 * RANK_MS + self.jitter.below(SPREAD_MS);
+    }
+
+    /// This node's attempt failed for a reason that will pass soon.
+    pub(super) fn try_again_soon(&mut self, clock: Clock) {
+        self.election.at_ms = clock.mono_ms + 1 + self.jitter.below(SPREAD_MS);
+    }
+
+    fn back_off(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        self.step_down(clock, effects);
+        let doublings = self.election.failures.min(BACK_OFF_DOUBLINGS_MAX);
+        self.election.failures += 1;
+        self.election.at_ms = clock.mono_ms + BACK_OFF_MS + self.jitter.below(BACK_OFF_MS << doublings);
+    }
+
+    pub(super) fn tick_election(&mut self, clock: Clock, around: Surroundings, effects: &mut Vec<Effect>) {
+        match &self.role {
+            Role::Follower => {
+                let due = self.leader.is_none() && clock.mono_ms >= self.election.at_ms;
+                if due && around.quorum && around.disk && self.learning.is_none() {
+                    self.canvass(clock, effects);
+                }
+            }
+            Role::Asking(asking) if clock.mono_ms >= asking.since_ms + ASKING_MS => self.back_off(clock, effects),
+            Role::Candidate { since_ms, .. } if clock.mono_ms >= since_ms + PREPARING_MS => {
+                self.ballots_lost += 1;
+                self.back_off(clock, effects);
+            }
+            Role::Asking(_) | Role::Candidate { .. } | Role::Leader(_) => {}
+        }
+    }
+
+    /// Would a majority follow?
+    fn canvass(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        self.election.questions += 1;
+        let number = self.election.questions;
+        let mut granted = Tally::default();
+        granted.add(self.settings.me, &self.settings.members);
+        if granted.is_quorum(&self.settings.members) {
+            return self.stand(clock, effects);
+        }
+        self.role = Role::Asking(Asking { number, granted, since_ms: clock.mono_ms });
+        for to in self.others() {
+            let message = Message::PreVote(PreVote { number, next: self.next });
+            effects.push(Effect::Send { to, message });
+        }
+    }
+
+    pub(super) fn handle_pre_vote(&mut self, from: NodeId, question: PreVote, effects: &mut Vec<Effect>) {
+        let granted = self.leader.is_none_or(|leader| leader.node == from);
+        let (next, promised) = (self.next, self.acceptor.promised().max(self.seen));
+        let answer = PreVoted { number: question.number, granted, next, promised };
+        effects.push(Effect::Send { to: from, message: Message::PreVoted(answer) });
+    }
+
+    pub(super) fn handle_pre_voted(&mut self, from: NodeId, answer: PreVoted, clock: Clock, effects: &mut Vec<Effect>) {
+        let Role::Asking(asking) = &mut self.role else { return };
+        if asking.number != answer.number {
+            return;
+        }
+        self.seen = self.seen.max(answer.promised);
+        if answer.next > self.next {
+            // Learns first, and lets the next rank go.
+            self.back_off(clock, effects);
+            self.election.at_ms += RANK_MS;
+            return self.note_ahead(from, answer.next, clock, effects);
+        }
+        if !answer.granted {
+            return self.back_off(clock, effects);
+        }
+        asking.granted.add(from, &self.settings.members);
+        if asking.granted.is_quorum(&self.settings.members) {
+            self.stand(clock, effects);
+        }
+    }
+
+    /// Phase 1, under a ballot above all that were ever seen. Nothing of it leaves before the ballot is durable here.
+    fn stand(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        let me = self.settings.me;
+        let ballot = self.seen.max(self.acceptor.promised()).above(me);
+        self.seen = ballot;
+        let promised = self.acceptor.prepare(ballot);
+        assert!(promised.is_ok(), "a new ballot is above all promises");
+        effects.push(Effect::Persist(Record::Promised(ballot)));
+        self.role = Role::Candidate { proposer: Proposer::prepare(ballot), since_ms: clock.mono_ms };
+        let prepare = Prepare { ballot, instance: self.next };
+        for to in self.others() {
+            effects.push(Effect::SendDurable { to, message: Message::Prepare(prepare) });
+        }
+        effects.push(Effect::SendDurable { to: me, message: self.promise(prepare) });
+    }
+
+    /// Sends the Prepare in progress again.
+    pub(super) fn repeat_prepare(&self, to: NodeId, effects: &mut Vec<Effect>) {
+        let Role::Candidate { proposer, .. } = &self.role else { return };
+        let prepare = Prepare { ballot: proposer.ballot(), instance: self.next };
+        effects.push(Effect::SendDurable { to, message: Message::Prepare(prepare) });
+    }
+
+    pub(super) fn handle_promise(&mut self, from: NodeId, promise: Promise, clock: Clock, effects: &mut Vec<Effect>) {
+        let Role::Candidate { proposer, .. } = &mut self.role else { return };
+        if promise.ballot != proposer.ballot() || promise.instance != self.next || promise.next > self.next {
+            return;
+        }
+        if proposer.on_promise(from, promise.accepted, &self.settings.members) {
+            let proposer = proposer.clone();
+            self.lead(proposer, clock, effects);
+        }
+    }
+
+    pub(super) fn handle_handover(
+        &mut self,
+        from: NodeId,
+        handover: Handover,
+        clock: Clock,
+        effects: &mut Vec<Effect>,
+    ) {
+        let invited = handover.ballot.node == from && self.leader == Some(handover.ballot);
+        if invited && handover.next == self.next && matches!(self.role, Role::Follower) {
+            self.stand(clock, effects);
+        }
+    }
+
+    /// A live node that reaches a quorum says that it leads this group.
+    pub fn on_claim(&mut self, ballot: Ballot, clock: Clock, effects: &mut Vec<Effect>) {
+        self.seen = self.seen.max(ballot);
+        if self.own_ballot().is_some_and(|own| own > ballot) {
+            return;
+        }
+        if !matches!(self.role, Role::Follower) {
+            self.step_down(clock, effects);
+        }
+        self.election.settle();
+        self.follow(ballot, clock);
+    }
+
+    /// `node` is gone, reaches no quorum, or does not claim this group.
+    pub fn on_no_claim(&mut self, node: NodeId, clock: Clock) {
+        if self.leader.is_some_and(|leader| leader.node == node) && node != self.settings.me {
+            self.set_leader(None, clock);
+        }
+    }
+
+    /// Whether it is at `next`, with nothing known to be missing.
+    #[must_use]
+    pub fn is_at(&self, next: Instance) -> bool {
+        self.next == next && self.learning.is_none()
+    }
+}

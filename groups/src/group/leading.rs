@@ -1,0 +1,256 @@
+//! The leader's side: one instance at a time, in order. Its own vote is a durable message to itself.
+
+use super::{Clock, Group, Role};
+use crate::effect::Record;
+use crate::members::Tally;
+use crate::message::{Accept, Behind, Chosen, Diverged, Forward, Handover, NotLeader, Reject, Vote};
+use crate::proposer::Proposer;
+use crate::queue::Queue;
+use crate::{Ballot, Effect, Message, NodeId, Value};
+
+/// An Accept without a majority is sent again after so long.
+const REPEAT_MS: u64 = 1_000;
+/// How far one value may move the group's time beyond what the leader's own clock saw pass since the value before. It
+/// lets a cluster that was off for a day catch up within a second or two of values, while no single value of a leader
+/// with a wrong clock expires much.
+const SLEW_MS_MAX: u64 = 60_000;
+
+/// A lasting ballot.
+#[derive(Debug)]
+pub(super) struct Leadership {
+    proposer: Proposer,
+    queue: Queue,
+    /// Whether an instance was chosen under this ballot: only then does the leader know all that was chosen before.
+    pub(super) established: bool,
+    /// A value is due even if no command waits.
+    overdue: bool,
+    /// Members that may not know that the last instance is chosen.
+    unannounced: Tally,
+    /// Nodes with a command in the instance voted on, or the one just chosen.
+    waiting: Vec<NodeId>,
+    diverged: Tally,
+    proposed_ms: u64,
+}
+
+impl Leadership {
+    pub(super) fn ballot(&self) -> Ballot {
+        self.proposer.ballot()
+    }
+}
+
+impl Group {
+    /// A majority has promised: this node leads, and at once proposes what the promises bind it to, or what waits.
+    pub(super) fn lead(&mut self, proposer: Proposer, clock: Clock, effects: &mut Vec<Effect>) {
+        let leader = proposer.ballot();
+        self.election.settle();
+        self.set_leader(Some(leader), clock);
+        self.role = Role::Leader(Box::new(Leadership {
+            proposer,
+            queue: Queue::new(self.settings.batch_bytes_max),
+            established: false,
+            overdue: true,
+            unannounced: Tally::default(),
+            waiting: Vec::new(),
+            diverged: Tally::default(),
+            proposed_ms: 0,
+        }));
+        effects.push(Effect::Leading(true));
+        self.propose_queued(clock, effects);
+    }
+
+    /// Proposes the next value if none is being voted on and one is due; else tells those who wait what was chosen.
+    pub(super) fn propose_queued(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if self.origin.has_unsent() {
+            let (after, commands) = self.origin.send();
+            let taken = leadership.queue.extend(self.settings.me, after, commands);
+            assert!(taken, "a leader takes its own commands in order");
+        }
+        if !leadership.proposer.is_prepared() {
+            return;
+        }
+        if let Some(bound) = leadership.proposer.bound() {
+            let value = bound.clone();
+            return self.propose(value, clock, effects);
+        }
+        if leadership.queue.is_empty() && !leadership.overdue {
+            return self.announce_to_waiting(effects);
+        }
+        let elapsed = clock.mono_ms.saturating_sub(self.time_seen_ms);
+        let latest = if self.time_ms == 0 { u64::MAX } else { self.time_ms + elapsed + SLEW_MS_MAX };
+        let time_ms = clock.unix_ms.min(latest).max(self.time_ms);
+        let value = leadership.queue.seal(self.chain, time_ms, &mut leadership.waiting);
+        self.propose(value, clock, effects);
+    }
+
+    fn propose(&mut self, value: Value, clock: Clock, effects: &mut Vec<Effect>) {
+        let (instance, chosen, me) = (self.next, self.last_ballot(), self.settings.me);
+        let Role::Leader(leadership) = &mut self.role else { return };
+        let ballot = leadership.proposer.ballot();
+        leadership.proposer.propose(value.clone());
+        leadership.overdue = false;
+        leadership.unannounced = Tally::default();
+        leadership.diverged = Tally::default();
+        leadership.proposed_ms = clock.mono_ms;
+        let voted = self.acceptor.accept(ballot, &value);
+        assert!(voted.is_ok(), "a leader that promised a higher ballot leads no longer");
+        for to in self.others() {
+            let accept = Accept { ballot, instance, chosen, value: value.clone() };
+            effects.push(Effect::Send { to, message: Message::Accept(accept) });
+        }
+        effects.push(Effect::Persist(Record::Accepted { instance, ballot, chosen, value }));
+        effects.push(Effect::SendDurable { to: me, message: Message::Vote(Vote { ballot, instance }) });
+    }
+
+    pub(super) fn handle_vote(&mut self, from: NodeId, vote: Vote, clock: Clock, effects: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if vote.ballot != leadership.proposer.ballot() || vote.instance != self.next {
+            return;
+        }
+        if !leadership.proposer.on_vote(from, &self.settings.members) {
+            return;
+        }
+        let Some(value) = leadership.proposer.proposed().cloned() else { return };
+        leadership.proposer.follow();
+        leadership.established = true;
+        leadership.unannounced = Tally::all(&self.settings.members);
+        leadership.unannounced.remove(self.settings.me, &self.settings.members);
+        self.decide(vote.ballot, value, clock, effects);
+    }
+
+    /// `to` is told now that the last instance is chosen, if it may not know.
+    pub fn announce(&mut self, to: NodeId, effects: &mut Vec<Effect>) {
+        let (instance, ballot) = (self.next.preceding(), self.last_ballot());
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if leadership.unannounced.contains(to, &self.settings.members) {
+            leadership.unannounced.remove(to, &self.settings.members);
+            effects.push(Effect::Send { to, message: Message::Chosen(Chosen { instance, ballot }) });
+        }
+    }
+
+    /// A value without commands will be proposed at the next flush, to carry the time on.
+    pub fn propose_time(&mut self) {
+        if let Role::Leader(leadership) = &mut self.role {
+            leadership.overdue = true;
+        }
+    }
+
+    /// The acceptor learns through [`Fetch`](crate::message::Fetch); its last one brings the Accept again.
+    pub(super) fn handle_behind(&mut self, _from: NodeId, _behind: Behind) {}
+
+    pub(super) fn handle_diverged(&mut self, from: NodeId, diverged: Diverged) {
+        let (group, instance) = (self.settings.id, self.next);
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if diverged.ballot == leadership.proposer.ballot() && diverged.instance == instance {
+            leadership.diverged.add(from, &self.settings.members);
+            let majority = leadership.diverged.is_quorum(&self.settings.members);
+            assert!(!majority, "group {group} differs from the majority before instance {instance}");
+        }
+    }
+
+    /// A higher promise stands in the way: phase 1 again, above it, unless its owner leads.
+    pub(super) fn handle_reject(&mut self, reject: Reject, clock: Clock, effects: &mut Vec<Effect>) {
+        self.seen = self.seen.max(reject.promised);
+        if self.own_ballot() == Some(reject.ballot) && reject.promised > reject.ballot {
+            self.ballots_lost += 1;
+            self.step_down(clock, effects);
+            self.try_again_soon(clock);
+        }
+    }
+
+    pub(super) fn handle_forward(&mut self, from: NodeId, forward: &Forward, effects: &mut Vec<Effect>) {
+        if let Role::Leader(leadership) = &mut self.role
+            && leadership.proposer.ballot() == forward.ballot
+            && leadership.queue.extend(from, forward.after, &forward.commands)
+        {
+            return;
+        }
+        let message = Message::NotLeader(NotLeader { ballot: forward.ballot });
+        effects.push(Effect::Send { to: from, message });
+    }
+
+    /// Asks the preferred member, if it is at this leader's `next`, to take over. This node leads until it sees that
+    /// member's Prepare.
+    pub fn hand_over(&mut self, to: NodeId, effects: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &self.role else { return };
+        let handover = Handover { ballot: leadership.ballot(), next: self.next };
+        if leadership.established {
+            effects.push(Effect::Send { to, message: Message::Handover(handover) });
+        }
+    }
+
+    /// Gives the group up, because the disk does not answer: others with a faster one go on.
+    pub fn resign(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        if matches!(self.role, Role::Leader(_)) {
+            self.step_down(clock, effects);
+        }
+    }
+
+    /// Leads, asks or stands no more.
+    pub(super) fn step_down(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        let led = matches!(self.role, Role::Leader(_));
+        self.role = Role::Follower;
+        if self.leader.is_some_and(|leader| leader.node == self.settings.me) {
+            self.set_leader(None, clock);
+        }
+        if led {
+            effects.push(Effect::Leading(false));
+        }
+    }
+
+    /// The ballot that this node is trying to lead with, or leads with.
+    pub(super) fn own_ballot(&self) -> Option<Ballot> {
+        match &self.role {
+            Role::Candidate { proposer, .. } => Some(proposer.ballot()),
+            Role::Leader(leadership) => Some(leadership.proposer.ballot()),
+            Role::Follower | Role::Asking(_) => None,
+        }
+    }
+
+    /// The connection to `peer` is new: what the old one may have lost is sent again.
+    pub fn on_connected(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
+        self.repeat_prepare(peer, effects);
+        self.repeat_accept(peer, effects);
+        if let Role::Leader(leadership) = &mut self.role
+            && self.next > crate::Instance::FIRST
+        {
+            leadership.unannounced.add(peer, &self.settings.members);
+        }
+        if self.leader.is_some_and(|leader| leader.node == peer) {
+            self.origin.unsend();
+        }
+        self.reads.ask_again();
+        self.retry_learning(peer);
+    }
+
+    /// Sends the Accept in flight to `to`, unless it has voted. False if there was nothing to send.
+    pub(super) fn repeat_accept(&mut self, to: NodeId, effects: &mut Vec<Effect>) -> bool {
+        let (instance, chosen) = (self.next, self.last_ballot());
+        let Role::Leader(leadership) = &self.role else { return false };
+        let Some(value) = leadership.proposer.proposed().cloned() else { return false };
+        if leadership.proposer.has_vote(to, &self.settings.members) {
+            return false;
+        }
+        let accept = Accept { ballot: leadership.proposer.ballot(), instance, chosen, value };
+        effects.push(Effect::Send { to, message: Message::Accept(accept) });
+        true
+    }
+
+    pub(super) fn tick_leading(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if leadership.proposer.proposed().is_none() || clock.mono_ms < leadership.proposed_ms + REPEAT_MS {
+            return;
+        }
+        leadership.proposed_ms = clock.mono_ms;
+        for to in self.others() {
+            self.repeat_accept(to, effects);
+        }
+    }
+
+    fn announce_to_waiting(&mut self, effects: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        for to in std::mem::take(&mut leadership.waiting) {
+            self.announce(to, effects);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The learner's side: taking a value as chosen, and catching up by ranges from any member that has them.
+
+use super::{Clock, Group, Role};
+use crate::effect::Record;
+use crate::message::{Ahead, Chosen, Fetch, Range};
+use crate::{Ballot, Effect, Instance, Message, NodeId, Value};
+
+/// A range that has not come after so long is asked of another member.
+const FETCH_MS: u64 = 1_000;
+
+/// What is being asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Learning {
+    from: NodeId,
+    asked_ms: u64,
+    /// Instances below this one are known to be chosen somewhere.
+    target: Instance,
+}
+
+impl Learning {
+    /// Whether a node at `next` lacks some of what is being asked for.
+    pub(super) fn misses(&self, next: Instance) -> bool {
+        self.target > next
+    }
+}
+
+impl Group {
+    /// Somebody else found `value` to be chosen at `next`. Whatever this node was proposing there is settled.
+    pub(super) fn learn(&mut self, ballot: Ballot, value: Value, clock: Clock, effects: &mut Vec<Effect>) {
+        self.decide(ballot, value, clock, effects);
+        if !matches!(self.role, Role::Follower) {
+            self.step_down(clock, effects);
+            self.try_again_soon(clock);
+        }
+    }
+
+    /// A follower takes its own accepted value as chosen only under the very ballot announced; else it fetches.
+    pub(super) fn handle_chosen(&mut self, from: NodeId, chosen: Chosen, clock: Clock, effects: &mut Vec<Effect>) {
+        if chosen.instance == self.next
+            && let Some(value) = self.acceptor.accepted_under(chosen.ballot).cloned()
+        {
+            return self.learn(chosen.ballot, value, clock, effects);
+        }
+        self.note_ahead(from, chosen.instance.following(), clock, effects);
+    }
+
+    pub(super) fn handle_ahead(&mut self, from: NodeId, ahead: Ahead, clock: Clock, effects: &mut Vec<Effect>) {
+        if ahead.next <= self.next {
+            return;
+        }
+        if matches!(self.role, Role::Candidate { .. }) && self.own_ballot() == Some(ahead.ballot) {
+            self.ballots_lost += 1;
+            self.step_down(clock, effects);
+            self.try_again_soon(clock);
+        }
+        self.note_ahead(from, ahead.next, clock, effects);
+    }
+
+    /// `from` knows every instance below `target` to be chosen.
+    pub fn note_ahead(&mut self, from: NodeId, target: Instance, clock: Clock, effects: &mut Vec<Effect>) {
+        if target <= self.next || from == self.settings.me {
+            return;
+        }
+        match &mut self.learning {
+            Some(learning) => learning.target = learning.target.max(target),
+            None => self.fetch(from, target, clock, effects),
+        }
+    }
+
+    /// How many instances it knows of and lacks.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        self.learning.map_or(0, |learning| learning.target.0.saturating_sub(self.next.0))
+    }
+
+    fn fetch(&mut self, from: NodeId, target: Instance, clock: Clock, effects: &mut Vec<Effect>) {
+        self.learning = Some(Learning { from, asked_ms: clock.mono_ms, target });
+        let message = Message::Fetch(Fetch { from: self.next, bytes_max: self.settings.window_bytes });
+        effects.push(Effect::Send { to: from, message });
+    }
+
+    /// Serves a member that is behind: the last value from memory, older ones from the log. One that has everything
+    /// gets the Accept in flight again, which it may have refused for being behind.
+    pub(super) fn handle_fetch(&mut self, from: NodeId, fetch: Fetch, effects: &mut Vec<Effect>) {
+        if fetch.from >= self.next && self.repeat_accept(from, effects) {
+            return;
+        }
+        let below = self.next;
+        if fetch.from < below.preceding() {
+            let (chosen, bytes_max) = (self.last_ballot(), fetch.bytes_max);
+            return effects.push(Effect::ReadLog { to: from, from: fetch.from, below, chosen, bytes_max });
+        }
+        let values = if fetch.from == below.preceding() { self.last.iter().cloned().collect() } else { Vec::new() };
+        let range = Range { first: fetch.from, next: below, values };
+        effects.push(Effect::Send { to: from, message: Message::Range(range) });
+    }
+
+    pub(super) fn handle_range(&mut self, from: NodeId, range: Range, clock: Clock, effects: &mut Vec<Effect>) {
+        let mut learned = false;
+        let mut instance = range.first;
+        for one in range.values {
+            if instance == self.next {
+                let (ballot, chosen, value) = (one.ballot, self.last_ballot(), one.value);
+                effects.push(Effect::Persist(Record::Learned { instance, ballot, chosen, value: value.clone() }));
+                self.learn(ballot, value, clock, effects);
+                learned = true;
+            }
+            instance = instance.following();
+        }
+        let Some(learning) = self.learning else { return };
+        let target = learning.target.max(range.next);
+        if learned {
+            // Also when nothing is missing any more: the question acknowledges, and brings a pending Accept again.
+            self.fetch(from, target, clock, effects);
+        } else if target <= self.next {
+            self.learning = None;
+        }
+    }
+
+    /// What was asked of `peer` may be lost: the next tick asks somebody again.
+    pub(super) fn retry_learning(&mut self, peer: NodeId) {
+        if let Some(learning) = self.learning.as_mut().filter(|learning| learning.from == peer) {
+            learning.asked_ms = 0;
+        }
+    }
+
+    pub(super) fn tick_learning(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        let Some(learning) = self.learning else { return };
+        if learning.target <= self.next && clock.mono_ms >= learning.asked_ms + FETCH_MS {
+            self.learning = None;
+        } else if clock.mono_ms >= learning.asked_ms + FETCH_MS {
+            let others: Vec<NodeId> = self.others().collect();
+            let after = others.iter().position(|id| *id == learning.from).map_or(0, |position| position + 1);
+            self.fetch(others[after % others.len()], learning.target, clock, effects);
+        }
+    }
+}

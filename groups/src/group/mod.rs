@@ -1,0 +1,273 @@
+//! One Paxos group at one node: the rules of every role, joined by `next`, the lowest instance not known to be chosen.
+//!
+//! Calls come in, [`Effect`]s go out. The roles live in files of their own: `voting` (acceptor), `leading` and
+//! `electing` (proposer), `learning` (learner), `serving` (the clients' side: commands and reads). Nothing here reads a
+//! clock, a socket or a disk; [`Clock`] and [`Surroundings`] come in as arguments.
+
+mod electing;
+mod leading;
+mod learning;
+mod restoring;
+mod serving;
+mod voting;
+
+pub use restoring::RestoreError;
+pub use serving::Answer;
+
+use crate::acceptor::{Accepted, Acceptor};
+use crate::jitter::Jitter;
+use crate::members::Members;
+use crate::origin::Origin;
+use crate::reads::Reads;
+use crate::tags::Tags;
+use crate::{Ballot, Effect, GroupId, Instance, Message, NodeId, Value};
+use electing::{Asking, Election};
+use leading::Leadership;
+use learning::Learning;
+
+/// What time it is. Both come from the caller; they are never compared with each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// Milliseconds that only go forward: for time limits.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970: for expiry.
+    pub unix_ms: u64,
+}
+
+/// What the node knows beyond the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Whether this node reaches a majority, counting itself: else it does not stand for election.
+    pub quorum: bool,
+    /// Whether its disk answers in time: else it does not stand for election.
+    pub disk: bool,
+}
+
+/// What is fixed for the life of a group.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The group.
+    pub id: GroupId,
+    /// How many groups there are: decides who should lead this one.
+    pub groups: u32,
+    /// This node.
+    pub me: NodeId,
+    /// How often this node has been started.
+    pub start: u64,
+    /// The voters.
+    pub members: Members,
+    /// A value holds at most so many bytes of commands, or one larger command.
+    pub batch_bytes_max: usize,
+    /// Bytes of values asked for at a time while catching up.
+    pub window_bytes: u32,
+    /// Seeds the random delays.
+    pub seed: u64,
+}
+
+/// One group.
+#[derive(Debug)]
+pub struct Group {
+    settings: Settings,
+    /// The lowest instance not known to be chosen.
+    next: Instance,
+    /// The value of the instance before `next`, and a ballot under which it was chosen.
+    last: Option<Accepted>,
+    /// The chain over all values below `next`.
+    chain: u32,
+    /// The time of the last value, and when (by this node's own clock) it was learned.
+    time_ms: u64,
+    time_seen_ms: u64,
+    acceptor: Acceptor,
+    role: Role,
+    /// The ballot that leads, as far as this node knows.
+    leader: Option<Ballot>,
+    /// The highest ballot seen anywhere.
+    seen: Ballot,
+    election: Election,
+    learning: Option<Learning>,
+    origin: Origin,
+    /// A ballot whose leader refused commands: they are not sent to it again before the next tick.
+    refused: Option<Ballot>,
+    tags: Tags,
+    reads: Reads,
+    jitter: Jitter,
+    ballots_lost: u64,
+}
+
+#[derive(Debug)]
+enum Role {
+    Follower,
+    /// Before phase 1: would a majority follow?
+    Asking(Asking),
+    /// In phase 1.
+    Candidate {
+        proposer: crate::proposer::Proposer,
+        since_ms: u64,
+    },
+    /// In phase 2, for as many instances as it lasts.
+    Leader(Box<Leadership>),
+}
+
+impl Group {
+    /// A group in which nothing has happened yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Group {
+        let jitter = Jitter::new(settings.seed ^ (u64::from(settings.id.0) << 32) ^ u64::from(settings.me.0));
+        Group {
+            next: Instance::FIRST,
+            last: None,
+            chain: 0,
+            time_ms: 0,
+            time_seen_ms: 0,
+            acceptor: Acceptor::default(),
+            role: Role::Follower,
+            leader: None,
+            seen: Ballot::ZERO,
+            election: Election::default(),
+            learning: None,
+            origin: Origin::new(settings.me, settings.start),
+            refused: None,
+            tags: Tags::default(),
+            reads: Reads::default(),
+            jitter,
+            ballots_lost: 0,
+            settings,
+        }
+    }
+
+    /// A message of another member, or a durable one of this node to itself.
+    pub fn handle(&mut self, from: NodeId, message: Message, clock: Clock, effects: &mut Vec<Effect>) {
+        if !self.settings.members.contains(from) {
+            return;
+        }
+        match message {
+            Message::Prepare(prepare) => self.handle_prepare(from, prepare, clock, effects),
+            Message::Promise(promise) => self.handle_promise(from, promise, clock, effects),
+            Message::Reject(reject) => self.handle_reject(reject, clock, effects),
+            Message::Ahead(ahead) => self.handle_ahead(from, ahead, clock, effects),
+            Message::Accept(accept) => self.handle_accept(from, accept, clock, effects),
+            Message::Vote(vote) => self.handle_vote(from, vote, clock, effects),
+            Message::Behind(behind) => self.handle_behind(from, behind),
+            Message::Diverged(diverged) => self.handle_diverged(from, diverged),
+            Message::Chosen(chosen) => self.handle_chosen(from, chosen, clock, effects),
+            Message::Fetch(fetch) => self.handle_fetch(from, fetch, effects),
+            Message::Range(range) => self.handle_range(from, range, clock, effects),
+            Message::Forward(forward) => self.handle_forward(from, &forward, effects),
+            Message::NotLeader(not) => self.handle_not_leader(not),
+            Message::PreVote(question) => self.handle_pre_vote(from, question, effects),
+            Message::PreVoted(answer) => self.handle_pre_voted(from, answer, clock, effects),
+            Message::Handover(handover) => self.handle_handover(from, handover, clock, effects),
+        }
+    }
+
+    /// Time limits: elections, repetitions, catching up. Call it every [`TICK_MS`](crate::TICK_MS) or so.
+    pub fn tick(&mut self, clock: Clock, around: Surroundings, effects: &mut Vec<Effect>) {
+        self.refused = None;
+        self.tick_learning(clock, effects);
+        self.tick_election(clock, around, effects);
+        self.tick_leading(clock, effects);
+    }
+
+    /// Ends a turn: proposes, forwards or announces what the turn's inputs left to do.
+    pub fn flush(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        if matches!(self.role, Role::Leader(_)) {
+            self.propose_queued(clock, effects);
+        } else {
+            self.forward_commands(effects);
+        }
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.settings.id
+    }
+
+    /// The lowest instance not known to be chosen; everything below is applied.
+    #[must_use]
+    pub fn next(&self) -> Instance {
+        self.next
+    }
+
+    /// The ballot that leads, as far as this node knows; its node is the leader.
+    #[must_use]
+    pub fn leader(&self) -> Option<Ballot> {
+        self.leader
+    }
+
+    /// The ballot under which this node leads.
+    #[must_use]
+    pub fn leads(&self) -> Option<Ballot> {
+        match &self.role {
+            Role::Leader(leadership) => Some(leadership.ballot()),
+            _ => None,
+        }
+    }
+
+    /// Whether it knows of instances that it lacks.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.learning.is_some()
+    }
+
+    /// How many ballots of this node's were lost to others.
+    #[must_use]
+    pub fn ballots_lost(&self) -> u64 {
+        self.ballots_lost
+    }
+
+    /// The highest ballot promised.
+    #[must_use]
+    pub fn promised(&self) -> Ballot {
+        self.acceptor.promised()
+    }
+
+    /// The chain over the values of all instances below `next`: equal on all members that are at the same `next`.
+    #[must_use]
+    pub fn chain(&self) -> u32 {
+        self.chain
+    }
+
+    /// The member that should lead this group.
+    #[must_use]
+    pub fn preferred(&self) -> NodeId {
+        self.settings.members.preferred(self.settings.id.0, self.settings.groups)
+    }
+
+    /// A ballot under which the instance before `next` was chosen.
+    fn last_ballot(&self) -> Ballot {
+        self.last.as_ref().map_or(Ballot::ZERO, |last| last.ballot)
+    }
+
+    fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let me = self.settings.me;
+        let others: Vec<NodeId> = self.settings.members.ids().iter().copied().filter(|id| *id != me).collect();
+        others.into_iter()
+    }
+
+    /// `value` is chosen at `next`: it goes to the state machine, and the group to the following instance.
+    fn decide(&mut self, ballot: Ballot, value: Value, clock: Clock, effects: &mut Vec<Effect>) {
+        let (group, instance) = (self.settings.id, self.next);
+        assert!(value.chain() == self.chain, "group {group} differs from the majority before instance {instance}");
+        self.chain = value.next_chain();
+        self.time_ms = self.time_ms.max(value.time_ms());
+        self.time_seen_ms = clock.mono_ms;
+        self.acceptor.settle();
+        self.next = instance.following();
+        self.last = Some(Accepted { ballot, value: value.clone() });
+        effects.push(Effect::Apply { instance, value });
+    }
+
+    /// Somebody leads under `ballot`, or nobody that this node knows of.
+    fn set_leader(&mut self, leader: Option<Ballot>, clock: Clock) {
+        if self.leader == leader {
+            return;
+        }
+        self.leader = leader;
+        self.origin.unsend();
+        self.reads.ask_again();
+        if leader.is_none() {
+            self.await_turn(clock);
+        }
+    }
+}

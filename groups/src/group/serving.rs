@@ -1,0 +1,163 @@
+//! The clients' side: commands that go to the leader, and reads that are confirmed by it.
+
+use super::{Clock, Group, Role};
+use crate::message::{Forward, NotLeader, Reject};
+use crate::reads::ReadId;
+use crate::{Ballot, Effect, Instance, Message, StateMachine, Value};
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+/// What a member says to "does this ballot still lead?".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It has promised a higher one.
+    Refused,
+    /// It has promised none above.
+    Holds,
+    /// It leads under this ballot, and every instance up to this one is chosen.
+    Leads(Instance),
+}
+
+impl Group {
+    /// Queues a command of one of this node's clients; `body` writes it. Returns its counter, by which
+    /// [`Group::apply`] names it when it is applied.
+    pub fn submit(&mut self, body: impl FnOnce(&mut BytesMut)) -> u64 {
+        self.origin.push(body)
+    }
+
+    /// Takes a command back. False if it may have left this node: then it stays queued, its fate unknown.
+    pub fn withdraw(&mut self, counter: u64) -> bool {
+        self.origin.withdraw(counter)
+    }
+
+    /// Bytes of this node's commands that are not applied yet.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.origin.bytes()
+    }
+
+    /// Applies a chosen value; `on_own` gets the counter and reply of each command of this node's clients.
+    pub fn apply<M: StateMachine>(
+        &mut self,
+        value: &Value,
+        machine: &mut M,
+        mut on_own: impl FnMut(u64, M::Reply<'_>),
+    ) {
+        machine.begin(value.time_ms());
+        for command in value.commands() {
+            if !self.tags.advance(command.tag) {
+                continue;
+            }
+            let reply = machine.apply(command.body);
+            if let Some(counter) = self.origin.on_applied(command.tag) {
+                on_own(counter, reply);
+            }
+        }
+    }
+
+    /// Sends what the leader has not got yet.
+    pub(super) fn forward_commands(&mut self, effects: &mut Vec<Effect>) {
+        let Some(ballot) = self.leader else { return };
+        if ballot.node == self.settings.me || !self.origin.has_unsent() || self.refused == Some(ballot) {
+            return;
+        }
+        let (after, commands) = self.origin.send();
+        let commands = Bytes::copy_from_slice(commands);
+        let message = Message::Forward(Forward { ballot, after, commands });
+        effects.push(Effect::Send { to: ballot.node, message });
+    }
+
+    pub(super) fn handle_not_leader(&mut self, not: NotLeader) {
+        if self.leader == Some(not.ballot) {
+            self.origin.unsend();
+            self.refused = Some(not.ballot);
+        }
+    }
+
+    /// A read of one of this node's clients waits. [`Group::take_ready`] names it when it may be answered.
+    pub fn read(&mut self, id: ReadId) {
+        self.reads.push(id, self.origin.newest());
+    }
+
+    /// Nobody waits for this read any more.
+    pub fn cancel_read(&mut self, id: ReadId) {
+        self.reads.cancel(id);
+    }
+
+    /// Whether some read needs a question.
+    #[must_use]
+    pub fn has_fresh_reads(&self) -> bool {
+        self.reads.has_fresh()
+    }
+
+    /// Whether this node's clients wait for anything here.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        !self.reads.is_empty() || self.origin.bytes() > 0
+    }
+
+    /// If question `number` can be asked now on behalf of the fresh reads: the ballot that it must name. The asker
+    /// counts as one of the majority, so it must have promised nothing above that ballot.
+    pub fn ask(&mut self, number: u64, effects: &mut Vec<Effect>) -> Option<Ballot> {
+        let ballot = self.leader?;
+        if !self.reads.has_fresh() {
+            return None;
+        }
+        if self.acceptor.promised() > ballot {
+            // The leader cannot know that it has lost this member: nothing else may be going on in the group.
+            let reject = Reject { ballot, instance: self.next, promised: self.acceptor.promised() };
+            effects.push(Effect::Send { to: ballot.node, message: Message::Reject(reject) });
+            return None;
+        }
+        let ready = match &self.role {
+            Role::Leader(leadership) => leadership.established,
+            _ => ballot.node != self.settings.me,
+        };
+        if !ready {
+            return None;
+        }
+        self.reads.asked(number, ballot);
+        Some(ballot)
+    }
+
+    /// Answers another member's question about `ballot`.
+    #[must_use]
+    pub fn answer(&self, ballot: Ballot) -> Answer {
+        if self.acceptor.promised() > ballot {
+            return Answer::Refused;
+        }
+        match &self.role {
+            Role::Leader(leadership) if leadership.ballot() == ballot && leadership.established => {
+                Answer::Leads(self.next.preceding())
+            }
+            _ => Answer::Holds,
+        }
+    }
+
+    /// A majority, the leader among them, has answered question `number` about `ballot`.
+    pub fn on_confirmed(&mut self, number: u64, ballot: Ballot, instance: Instance) {
+        self.reads.confirmed(number, ballot, instance);
+    }
+
+    /// The questions asked so far will not be answered.
+    pub fn ask_again(&mut self) {
+        self.reads.ask_again();
+    }
+
+    /// Takes the reads that may be answered now.
+    pub fn take_ready(&mut self, ready: &mut Vec<ReadId>) {
+        self.reads.take_ready(self.next.preceding(), self.origin.oldest(), ready);
+    }
+
+    /// The group's time, in unix milliseconds, as of the last value applied.
+    #[must_use]
+    pub fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    /// Nobody leads, as far as this node knows, since the clock stood at `clock`; called once at start.
+    pub fn begin(&mut self, clock: Clock) {
+        self.time_seen_ms = clock.mono_ms;
+        self.await_turn(clock);
+    }
+}

@@ -1,0 +1,96 @@
+//! The acceptor's side: promises and votes, each behind its record.
+
+use super::{Clock, Group};
+use crate::acceptor::{Novelty, Refused};
+use crate::effect::Record;
+use crate::message::{Accept, Ahead, Behind, Diverged, Prepare, Promise, Reject, Vote};
+use crate::{Ballot, Effect, Message, NodeId};
+
+impl Group {
+    pub(super) fn handle_prepare(&mut self, from: NodeId, asked: Prepare, clock: Clock, effects: &mut Vec<Effect>) {
+        let Prepare { ballot, instance } = asked;
+        if ballot.node != from {
+            return;
+        }
+        self.seen = self.seen.max(ballot);
+        if instance < self.next {
+            let message = Message::Ahead(Ahead { ballot, instance, next: self.next });
+            return effects.push(Effect::Send { to: from, message });
+        }
+        match self.acceptor.prepare(ballot) {
+            Err(Refused(promised)) => refuse(from, Reject { ballot, instance, promised }, effects),
+            Ok(novelty) => {
+                if novelty == Novelty::New {
+                    effects.push(Effect::Persist(Record::Promised(ballot)));
+                }
+                self.yield_to(ballot, clock, effects);
+                effects.push(Effect::SendDurable { to: from, message: self.promise(asked) });
+            }
+        }
+    }
+
+    /// The promise that this acceptor has given to `asked`.
+    pub(super) fn promise(&self, asked: Prepare) -> Message {
+        let Prepare { ballot, instance } = asked;
+        let accepted = self.acceptor.accepted().filter(|_| instance == self.next).cloned();
+        Message::Promise(Promise { ballot, instance, next: self.next, accepted })
+    }
+
+    pub(super) fn handle_accept(&mut self, from: NodeId, accept: Accept, clock: Clock, effects: &mut Vec<Effect>) {
+        let Accept { ballot, instance, chosen, value } = accept;
+        if ballot.node != from {
+            return;
+        }
+        self.seen = self.seen.max(ballot);
+        if instance == self.next.following()
+            && let Some(known) = self.acceptor.accepted_under(chosen).cloned()
+        {
+            self.learn(chosen, known, clock, effects);
+        }
+        if instance < self.next {
+            let message = Message::Ahead(Ahead { ballot, instance, next: self.next });
+            return effects.push(Effect::Send { to: from, message });
+        }
+        if instance > self.next {
+            let message = Message::Behind(Behind { ballot, instance, next: self.next });
+            effects.push(Effect::Send { to: from, message });
+            return self.note_ahead(from, instance, clock, effects);
+        }
+        if value.chain() != self.chain {
+            let message = Message::Diverged(Diverged { ballot, instance });
+            return effects.push(Effect::Send { to: from, message });
+        }
+        match self.acceptor.accept(ballot, &value) {
+            Err(Refused(promised)) => refuse(from, Reject { ballot, instance, promised }, effects),
+            Ok(novelty) => {
+                if novelty == Novelty::New {
+                    let chosen = self.last_ballot();
+                    effects.push(Effect::Persist(Record::Accepted { instance, ballot, chosen, value }));
+                }
+                self.yield_to(ballot, clock, effects);
+                self.follow(ballot, clock);
+                self.learning = self.learning.take().filter(|learning| learning.misses(self.next));
+                let message = Message::Vote(Vote { ballot, instance });
+                effects.push(Effect::SendDurable { to: from, message });
+            }
+        }
+    }
+
+    /// A ballot above this node's own was promised: whatever it was trying to lead, it stops.
+    fn yield_to(&mut self, ballot: Ballot, clock: Clock, effects: &mut Vec<Effect>) {
+        if self.own_ballot().is_some_and(|own| own < ballot) {
+            self.step_down(clock, effects);
+        }
+    }
+
+    /// Takes `ballot` for the one that leads, unless a higher one is known.
+    pub(super) fn follow(&mut self, ballot: Ballot, clock: Clock) {
+        if self.leader.is_none_or(|leader| leader < ballot) {
+            self.set_leader(Some(ballot), clock);
+        }
+    }
+}
+
+fn refuse(to: NodeId, reject: Reject, effects: &mut Vec<Effect>) {
+    effects.push(Effect::Send { to, message: Message::Reject(reject) });
+}

@@ -1,0 +1,15 @@
+//! What a group replicates.
+
+/// A deterministic state machine: equal values in equal order give equal states and replies on every member.
+pub trait StateMachine {
+    /// What a command answers. It may borrow from the machine, so that a value is copied only where it is wanted.
+    type Reply<'a>
+    where
+        Self: 'a;
+
+    /// A value begins: the group's time is `time_ms` (unix milliseconds, never less than before) from here on.
+    fn begin(&mut self, time_ms: u64);
+
+    /// Executes one command. A body that it cannot read gets an error as its reply, the same on every member.
+    fn apply(&mut self, body: &[u8]) -> Self::Reply<'_>;
+}

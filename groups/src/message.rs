@@ -1,0 +1,434 @@
+//! What members say to each other about one group. One struct per message, one enum over them.
+//!
+//! On the wire a message is its kind (a byte that the frame carries), its header in postcard, and, for those that carry
+//! values or commands, their raw bytes after it. Kinds never change meaning; new ones are appended.
+
+use crate::acceptor::Accepted;
+use crate::{Ballot, Commands, Instance, Value};
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+/// Phase 1a: promise me to accept nothing below `ballot`, at `instance` and all later ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepare {
+    /// The candidate's ballot; durable at the candidate before this leaves.
+    pub ballot: Ballot,
+    /// The candidate's `next`: the promise is judged against it.
+    pub instance: Instance,
+}
+
+/// Phase 1b: promised, and durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// The ballot of the Prepare that this answers.
+    pub ballot: Ballot,
+    /// The instance of the Prepare that this answers.
+    pub instance: Instance,
+    /// The acceptor's own `next`, at most `instance`: what it misses the candidate streams to it.
+    pub next: Instance,
+    /// What it had accepted at `instance`.
+    pub accepted: Option<Accepted>,
+}
+
+/// A Prepare or Accept came with too low a ballot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    /// The ballot refused.
+    pub ballot: Ballot,
+    /// The instance it was for.
+    pub instance: Instance,
+    /// The ballot that the acceptor has promised.
+    pub promised: Ballot,
+}
+
+/// A Prepare or Accept came for an instance that the acceptor knows to be chosen; nothing was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    /// The ballot it answers.
+    pub ballot: Ballot,
+    /// The instance it was for.
+    pub instance: Instance,
+    /// The acceptor's `next`.
+    pub next: Instance,
+}
+
+/// Phase 2a: vote for `value` at `instance`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// The leader's ballot.
+    pub ballot: Ballot,
+    /// The leader's `next`.
+    pub instance: Instance,
+    /// A ballot under which the value of the instance before was chosen.
+    pub chosen: Ballot,
+    /// The value.
+    pub value: Value,
+}
+
+/// Phase 2b: voted, and durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The ballot of the Accept.
+    pub ballot: Ballot,
+    /// Its instance.
+    pub instance: Instance,
+}
+
+/// An Accept came for a later instance than the acceptor's `next`; it did not vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// The ballot it answers.
+    pub ballot: Ballot,
+    /// The instance it was for.
+    pub instance: Instance,
+    /// The acceptor's `next`.
+    pub next: Instance,
+}
+
+/// The value of an Accept follows another chain of values than the acceptor's; it did not vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diverged {
+    /// The ballot it answers.
+    pub ballot: Ballot,
+    /// The instance it was for.
+    pub instance: Instance,
+}
+
+/// `instance` is decided: the value proposed there under `ballot`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// The instance.
+    pub instance: Instance,
+    /// A ballot under which that very value was proposed there.
+    pub ballot: Ballot,
+}
+
+/// Ask for chosen values from `from` on; asking again acknowledges what came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// The first instance wanted: the asker's `next`.
+    pub from: Instance,
+    /// The window: at most so many bytes of values, but at least one value.
+    pub bytes_max: u32,
+}
+
+/// Chosen values, in order and without gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The instance of the first value.
+    pub first: Instance,
+    /// The sender's `next`, so that the asker knows whether there is more.
+    pub next: Instance,
+    /// Each value with a ballot under which it was chosen.
+    pub values: Vec<Accepted>,
+}
+
+/// Commands of the sender's clients, for the leader under `ballot` to propose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The ballot that the sender takes to lead.
+    pub ballot: Ballot,
+    /// The counter of the sender's command before the first of these; 0 if these begin with its oldest. A leader that
+    /// lacks that one must not take these: applied out of order, the missing one would look like a repetition.
+    pub after: u64,
+    /// Commands as in a value.
+    pub commands: Bytes,
+}
+
+/// The commands sent under `ballot` were not taken: send all of them again to whoever leads now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotLeader {
+    /// The ballot named in the Forward.
+    pub ballot: Ballot,
+}
+
+/// Would you follow me? Asked before a Prepare, so that a node that was merely cut off disturbs nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreVote {
+    /// Tells answers to this question from answers to earlier ones.
+    pub number: u64,
+    /// The asker's `next`.
+    pub next: Instance,
+}
+
+/// The answer to a [`PreVote`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreVoted {
+    /// The number of the question.
+    pub number: u64,
+    /// False only on behalf of a leader that claims the group now.
+    pub granted: bool,
+    /// The voter's `next`: an asker that is behind learns first.
+    pub next: Instance,
+    /// The highest ballot that the voter has promised, so that the candidate's is above it at once.
+    pub promised: Ballot,
+}
+
+/// From the leader to the preferred member, which is at `next`: take the group over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    /// The leader's ballot.
+    pub ballot: Ballot,
+    /// The leader's `next`.
+    pub next: Instance,
+}
+
+/// Everything that is said about one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the struct of its name")]
+pub enum Message {
+    Prepare(Prepare),
+    Promise(Promise),
+    Reject(Reject),
+    Ahead(Ahead),
+    Accept(Accept),
+    Vote(Vote),
+    Behind(Behind),
+    Diverged(Diverged),
+    Chosen(Chosen),
+    Fetch(Fetch),
+    Range(Range),
+    Forward(Forward),
+    NotLeader(NotLeader),
+    PreVote(PreVote),
+    PreVoted(PreVoted),
+    Handover(Handover),
+}
+
+/// Why a message was not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// A kind of a later version: skip it.
+    #[error("message kind {0} is not known here")]
+    UnknownKind(u8),
+    /// A known kind with a body that does not decode.
+    #[error("malformed message of kind {0}")]
+    Malformed(u8),
+}
+
+#[derive(Serialize, Deserialize)]
+struct PromiseHeader {
+    ballot: Ballot,
+    instance: Instance,
+    next: Instance,
+    accepted: Option<Ballot>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AcceptHeader {
+    ballot: Ballot,
+    instance: Instance,
+    chosen: Ballot,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RangeHeader {
+    first: Instance,
+    next: Instance,
+    values: Vec<(Ballot, u32)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ForwardHeader {
+    ballot: Ballot,
+    after: u64,
+}
+
+impl Message {
+    /// The kind byte that the frame carries.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        match self {
+            Message::Prepare(_) => 1,
+            Message::Promise(_) => 2,
+            Message::Reject(_) => 3,
+            Message::Ahead(_) => 4,
+            Message::Accept(_) => 5,
+            Message::Vote(_) => 6,
+            Message::Behind(_) => 7,
+            Message::Diverged(_) => 8,
+            Message::Chosen(_) => 9,
+            Message::Fetch(_) => 10,
+            Message::Range(_) => 11,
+            Message::Forward(_) => 12,
+            Message::NotLeader(_) => 13,
+            Message::PreVote(_) => 14,
+            Message::PreVoted(_) => 15,
+            Message::Handover(_) => 16,
+        }
+    }
+
+    /// Appends the body.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Message::Prepare(message) => put(message, out),
+            Message::Promise(Promise { ballot, instance, next, accepted }) => {
+                let under = accepted.as_ref().map(|accepted| accepted.ballot);
+                put(&PromiseHeader { ballot: *ballot, instance: *instance, next: *next, accepted: under }, out);
+                accepted.iter().for_each(|accepted| out.extend_from_slice(accepted.value.bytes()));
+            }
+            Message::Reject(message) => put(message, out),
+            Message::Ahead(message) => put(message, out),
+            Message::Accept(Accept { ballot, instance, chosen, value }) => {
+                put(&AcceptHeader { ballot: *ballot, instance: *instance, chosen: *chosen }, out);
+                out.extend_from_slice(value.bytes());
+            }
+            Message::Vote(message) => put(message, out),
+            Message::Behind(message) => put(message, out),
+            Message::Diverged(message) => put(message, out),
+            Message::Chosen(message) => put(message, out),
+            Message::Fetch(message) => put(message, out),
+            Message::Range(Range { first, next, values }) => {
+                let lengths = values.iter().map(|one| (one.ballot, one.value.bytes().len() as u32)).collect();
+                put(&RangeHeader { first: *first, next: *next, values: lengths }, out);
+                values.iter().for_each(|one| out.extend_from_slice(one.value.bytes()));
+            }
+            Message::Forward(Forward { ballot, after, commands }) => {
+                put(&ForwardHeader { ballot: *ballot, after: *after }, out);
+                out.extend_from_slice(commands);
+            }
+            Message::NotLeader(message) => put(message, out),
+            Message::PreVote(message) => put(message, out),
+            Message::PreVoted(message) => put(message, out),
+            Message::Handover(message) => put(message, out),
+        }
+    }
+
+    /// Reads the body of a message of `kind`.
+    ///
+    /// # Errors
+    /// If the kind is unknown or the body is not one of that kind, down to the framing of the commands in it.
+    pub fn decode(kind: u8, body: &Bytes) -> Result<Message, MessageError> {
+        let message = match kind {
+            1 => take(body).map(Message::Prepare),
+            2 => decode_promise(body),
+            3 => take(body).map(Message::Reject),
+            4 => take(body).map(Message::Ahead),
+            5 => decode_accept(body),
+            6 => take(body).map(Message::Vote),
+            7 => take(body).map(Message::Behind),
+            8 => take(body).map(Message::Diverged),
+            9 => take(body).map(Message::Chosen),
+            10 => take(body).map(Message::Fetch),
+            11 => decode_range(body),
+            12 => decode_forward(body),
+            13 => take(body).map(Message::NotLeader),
+            14 => take(body).map(Message::PreVote),
+            15 => take(body).map(Message::PreVoted),
+            16 => take(body).map(Message::Handover),
+            _ => return Err(MessageError::UnknownKind(kind)),
+        };
+        message.ok_or(MessageError::Malformed(kind))
+    }
+}
+
+/// Headers are short (ballots, instances, numbers), except a Range's.
+fn put(header: &impl Serialize, out: &mut BytesMut) {
+    let mut short = [0; 128];
+    if let Ok(bytes) = postcard::to_slice(header, &mut short) {
+        out.extend_from_slice(bytes);
+        return;
+    }
+    out.extend_from_slice(&postcard::to_allocvec(header).expect("headers serialize"));
+}
+
+fn take<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
+    postcard::from_bytes(body).ok()
+}
+
+fn decode_promise(body: &Bytes) -> Option<Message> {
+    let (header, rest) = postcard::take_from_bytes::<PromiseHeader>(body).ok()?;
+    let PromiseHeader { ballot, instance, next, accepted } = header;
+    let accepted = match accepted {
+        Some(ballot) => Some(Accepted { ballot, value: own(rest)? }),
+        None => None,
+    };
+    Some(Message::Promise(Promise { ballot, instance, next, accepted }))
+}
+
+fn decode_accept(body: &Bytes) -> Option<Message> {
+    let (AcceptHeader { ballot, instance, chosen }, rest) = postcard::take_from_bytes(body).ok()?;
+    Some(Message::Accept(Accept { ballot, instance, chosen, value: own(rest)? }))
+}
+
+fn decode_range(body: &Bytes) -> Option<Message> {
+    let (RangeHeader { first, next, values }, mut rest) = postcard::take_from_bytes(body).ok()?;
+    let mut decoded = Vec::with_capacity(values.len());
+    for (ballot, length) in values {
+        let (value, after) = rest.split_at_checked(length as usize)?;
+        decoded.push(Accepted { ballot, value: own(value)? });
+        rest = after;
+    }
+    Some(Message::Range(Range { first, next, values: decoded }))
+}
+
+fn decode_forward(body: &Bytes) -> Option<Message> {
+    let (ForwardHeader { ballot, after }, rest) = postcard::take_from_bytes(body).ok()?;
+    Commands::parse(rest).ok()?;
+    Some(Message::Forward(Forward { ballot, after, commands: body.slice_ref(rest) }))
+}
+
+/// Values outlive the frame they came in: they get memory of their own, or a small one would pin the whole frame.
+fn own(bytes: &[u8]) -> Option<Value> {
+    Value::parse(Bytes::copy_from_slice(bytes)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Draft, NodeId};
+
+    fn ballot(round: u64) -> Ballot {
+        Ballot { round, node: NodeId(2) }
+    }
+
+    fn accepted(round: u64) -> Accepted {
+        Accepted { ballot: ballot(round), value: Draft::default().seal(1, round) }
+    }
+
+    fn one_of_each() -> Vec<Message> {
+        let (ballot, instance, next) = (ballot(300), Instance(7), Instance(9));
+        let promise = |accepted| Message::Promise(Promise { ballot, instance, next, accepted });
+        vec![
+            Message::Prepare(Prepare { ballot, instance }),
+            promise(None),
+            promise(Some(accepted(4))),
+            Message::Reject(Reject { ballot, instance, promised: ballot }),
+            Message::Ahead(Ahead { ballot, instance, next }),
+            Message::Accept(Accept { ballot, instance, chosen: ballot, value: accepted(1).value }),
+            Message::Vote(Vote { ballot, instance }),
+            Message::Behind(Behind { ballot, instance, next }),
+            Message::Diverged(Diverged { ballot, instance }),
+            Message::Chosen(Chosen { instance, ballot }),
+            Message::Fetch(Fetch { from: next, bytes_max: 1 << 20 }),
+            Message::Range(Range { first: instance, next, values: (0..40).map(accepted).collect() }),
+            Message::Forward(Forward { ballot, after: 3, commands: Bytes::new() }),
+            Message::NotLeader(NotLeader { ballot }),
+            Message::PreVote(PreVote { number: 3, next }),
+            Message::PreVoted(PreVoted { number: 3, granted: true, next, promised: ballot }),
+            Message::Handover(Handover { ballot, next }),
+        ]
+    }
+
+    #[test]
+    fn every_message_survives_the_wire() {
+        for message in one_of_each() {
+            let mut out = BytesMut::new();
+            message.encode(&mut out);
+            assert_eq!(Message::decode(message.kind(), &out.freeze()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn a_body_cut_short_is_malformed_or_another_whole_message_but_never_a_panic() {
+        for message in one_of_each() {
+            let mut out = BytesMut::new();
+            message.encode(&mut out);
+            let bytes = out.freeze();
+            for cut in 0..bytes.len() {
+                assert_ne!(Message::decode(message.kind(), &bytes.slice(..cut)), Ok(message.clone()));
+            }
+        }
+        assert_eq!(Message::decode(200, &Bytes::new()), Err(MessageError::UnknownKind(200)));
+    }
+}

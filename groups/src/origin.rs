@@ -1,0 +1,193 @@
+//! The commands that this node's clients sent to one group and that are not applied yet, in order.
+//!
+//! They stay here until applied, because only the origin can send them again: to a new leader, under a new ballot, or
+//! after a broken connection, always all of them and oldest first.
+
+use crate::value::put_command;
+use crate::{NodeId, Tag};
+use bytes::{Buf, BytesMut};
+use std::collections::VecDeque;
+
+/// The queue of one group at one node.
+#[derive(Debug)]
+pub struct Origin {
+    node: NodeId,
+    start: u64,
+    /// The counter of the newest command.
+    counter: u64,
+    entries: VecDeque<Entry>,
+    /// The commands of `entries`, end to end.
+    bytes: BytesMut,
+    /// How many entries, and how many bytes of them, were sent under the present ballot.
+    sent: usize,
+    sent_bytes: usize,
+    /// Entries with a counter up to this one may be in some leader's hands or in the log.
+    exposed: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    counter: u64,
+    bytes: usize,
+}
+
+impl Origin {
+    /// An empty queue of `node`, which has been started `start` times.
+    #[must_use]
+    pub fn new(node: NodeId, start: u64) -> Origin {
+        Origin {
+            node,
+            start,
+            counter: 0,
+            entries: VecDeque::new(),
+            bytes: BytesMut::new(),
+            sent: 0,
+            sent_bytes: 0,
+            exposed: 0,
+        }
+    }
+
+    /// Appends a command, whose body `body` writes, and returns its counter.
+    pub fn push(&mut self, body: impl FnOnce(&mut BytesMut)) -> u64 {
+        self.counter += 1;
+        let tag = Tag { origin: self.node, start: self.start, counter: self.counter };
+        let bytes = put_command(&mut self.bytes, tag, body);
+        self.entries.push_back(Entry { counter: self.counter, bytes });
+        self.counter
+    }
+
+    /// The counter of the newest command ever queued.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.counter
+    }
+
+    /// The counter of the oldest command not applied; above all counters so far if there is none.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        self.entries.front().map_or(self.counter + 1, |entry| entry.counter)
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether some command has not been sent under the present ballot.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.sent < self.entries.len()
+    }
+
+    /// Takes note that everything will be sent now: `(after, commands)` as in a [`Forward`](crate::message::Forward).
+    pub fn send(&mut self) -> (u64, &[u8]) {
+        let after = if self.sent == 0 { 0 } else { self.entries[self.sent - 1].counter };
+        let unsent = self.sent_bytes..self.bytes.len();
+        (self.sent, self.sent_bytes) = (self.entries.len(), self.bytes.len());
+        self.exposed = self.counter;
+        (after, &self.bytes[unsent])
+    }
+
+    /// Nothing counts as sent any more: the ballot or the connection changed.
+    pub fn unsend(&mut self) {
+        (self.sent, self.sent_bytes) = (0, 0);
+    }
+
+    /// The command with this tag was applied for the first time. Returns its counter if it is this node's, of this
+    /// start; commands of earlier starts have nobody waiting.
+    ///
+    /// # Panics
+    /// If an older command of this queue was not applied before it: it never would be (see [`Tags`](crate::Tags)).
+    pub fn on_applied(&mut self, tag: Tag) -> Option<u64> {
+        if tag.origin != self.node || tag.start != self.start {
+            return None;
+        }
+        let entry = self.entries.pop_front().expect("an applied command was queued");
+        assert_eq!(entry.counter, tag.counter, "a command was applied before an older one of its origin");
+        self.bytes.advance(entry.bytes);
+        self.sent = self.sent.saturating_sub(1);
+        self.sent_bytes = self.sent_bytes.saturating_sub(entry.bytes);
+        Some(tag.counter)
+    }
+
+    /// Takes a command back that nobody has seen. False if it may be in some leader's hands or in the log, in which
+    /// case it stays and its fate is unknown.
+    pub fn withdraw(&mut self, counter: u64) -> bool {
+        if counter <= self.exposed {
+            return false;
+        }
+        let Ok(position) = self.entries.binary_search_by_key(&counter, |entry| entry.counter) else { return false };
+        let before: usize = self.entries.range(..position).map(|entry| entry.bytes).sum();
+        let mut tail = self.bytes.split_off(before);
+        let entry = self.entries.remove(position).expect("it was found there");
+        tail.advance(entry.bytes);
+        self.bytes.unsplit(tail);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Commands;
+
+    fn origin(bodies: &[&[u8]]) -> Origin {
+        let mut origin = Origin::new(NodeId(1), 3);
+        for body in bodies {
+            origin.push(|out| out.extend_from_slice(body));
+        }
+        origin
+    }
+
+    fn bodies(commands: &[u8]) -> Vec<Vec<u8>> {
+        Commands::parse(commands).unwrap().map(|command| command.body.to_vec()).collect()
+    }
+
+    fn tag(counter: u64) -> Tag {
+        Tag { origin: NodeId(1), start: 3, counter }
+    }
+
+    #[test]
+    fn commands_leave_in_order_and_all_again_after_a_change() {
+        let mut origin = origin(&[b"a", b"b"]);
+        let (after, commands) = origin.send();
+        assert_eq!((after, bodies(commands)), (0, vec![b"a".to_vec(), b"b".to_vec()]));
+        origin.push(|out| out.extend_from_slice(b"c"));
+        let (after, commands) = origin.send();
+        assert_eq!((after, bodies(commands)), (2, vec![b"c".to_vec()]));
+        assert_eq!(origin.on_applied(tag(1)), Some(1));
+        origin.unsend();
+        let (after, commands) = origin.send();
+        assert_eq!((after, bodies(commands)), (0, vec![b"b".to_vec(), b"c".to_vec()]));
+    }
+
+    #[test]
+    fn only_what_nobody_has_seen_can_be_withdrawn() {
+        let mut origin = origin(&[b"a"]);
+        origin.send();
+        origin.push(|out| out.extend_from_slice(b"b"));
+        origin.push(|out| out.extend_from_slice(b"c"));
+        assert!(!origin.withdraw(1));
+        assert!(origin.withdraw(2));
+        assert!(!origin.withdraw(2));
+        let (after, commands) = origin.send();
+        assert_eq!((after, bodies(commands)), (1, vec![b"c".to_vec()]));
+        assert_eq!(origin.oldest(), 1);
+    }
+
+    #[test]
+    fn commands_of_others_and_of_earlier_starts_are_nobodys() {
+        let mut origin = origin(&[b"a"]);
+        assert_eq!(origin.on_applied(Tag { start: 2, ..tag(9) }), None);
+        assert_eq!(origin.on_applied(Tag { origin: NodeId(2), ..tag(9) }), None);
+        assert_eq!(origin.on_applied(tag(1)), Some(1));
+        assert_eq!(origin.oldest(), 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "before an older one")]
+    fn a_gap_stops_the_node() {
+        origin(&[b"a", b"b"]).on_applied(tag(2));
+    }
+}

@@ -1,0 +1,167 @@
+//! The proposer of one decision (Lamport, "Paxos Made Simple", section 2.2): it gathers promises under its ballot, then
+//! votes for one value. After a decision [`Proposer::follow`] goes on to the next with the promises it already has.
+
+use crate::acceptor::Accepted;
+use crate::members::{Members, Tally};
+use crate::{Ballot, NodeId, Value};
+
+/// A ballot in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proposer {
+    ballot: Ballot,
+    phase: Phase,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Preparing { promises: Tally, highest: Option<Accepted> },
+    Prepared { bound: Option<Value> },
+    Accepting { value: Value, votes: Tally },
+}
+
+impl Proposer {
+    /// Begins phase 1 under `ballot`, which must never have been used before.
+    #[must_use]
+    pub fn prepare(ballot: Ballot) -> Proposer {
+        Proposer { ballot, phase: Phase::Preparing { promises: Tally::default(), highest: None } }
+    }
+
+    /// The ballot of all its messages.
+    #[must_use]
+    pub fn ballot(&self) -> Ballot {
+        self.ballot
+    }
+
+    /// Counts a durable promise of `from` and what it had accepted. True when this one makes the majority.
+    pub fn on_promise(&mut self, from: NodeId, accepted: Option<Accepted>, members: &Members) -> bool {
+        let Phase::Preparing { promises, highest } = &mut self.phase else { return false };
+        if !members.contains(from) {
+            return false;
+        }
+        promises.add(from, members);
+        let highest_ballot = highest.as_ref().map_or(Ballot::ZERO, |known| known.ballot);
+        if let Some(accepted) = accepted
+            && accepted.ballot > highest_ballot
+        {
+            *highest = Some(accepted);
+        }
+        if !promises.is_quorum(members) {
+            return false;
+        }
+        let bound = highest.take().map(|accepted| accepted.value);
+        self.phase = Phase::Prepared { bound };
+        true
+    }
+
+    /// Whether phase 1 still runs.
+    #[must_use]
+    pub fn is_preparing(&self) -> bool {
+        matches!(self.phase, Phase::Preparing { .. })
+    }
+
+    /// Whether it may propose now.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        matches!(self.phase, Phase::Prepared { .. })
+    }
+
+    /// The value that the promises bind it to, if they do: of the highest ballot among them.
+    #[must_use]
+    pub fn bound(&self) -> Option<&Value> {
+        match &self.phase {
+            Phase::Prepared { bound } => bound.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Begins phase 2 with `value`.
+    ///
+    /// # Panics
+    /// If phase 1 is not done, or binds it to another value.
+    pub fn propose(&mut self, value: Value) {
+        let Phase::Prepared { bound } = &self.phase else { panic!("ballot {} proposed out of turn", self.ballot) };
+        assert!(bound.as_ref().is_none_or(|bound| *bound == value), "ballot {} is bound to another value", self.ballot);
+        self.phase = Phase::Accepting { value, votes: Tally::default() };
+    }
+
+    /// The value that is being voted on.
+    #[must_use]
+    pub fn proposed(&self) -> Option<&Value> {
+        match &self.phase {
+            Phase::Accepting { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether `from` voted for it.
+    #[must_use]
+    pub fn has_vote(&self, from: NodeId, members: &Members) -> bool {
+        matches!(&self.phase, Phase::Accepting { votes, .. } if votes.contains(from, members))
+    }
+
+    /// Counts a durable vote of `from`. True when this one makes the majority: the value is chosen.
+    pub fn on_vote(&mut self, from: NodeId, members: &Members) -> bool {
+        let Phase::Accepting { votes, .. } = &mut self.phase else { return false };
+        let before = votes.is_quorum(members);
+        votes.add(from, members);
+        !before && votes.is_quorum(members)
+    }
+
+    /// After its value was chosen: ready to propose for the following instance under the same promises, which bind it
+    /// to nothing there, since each was given by an acceptor that had accepted nothing so far on.
+    pub fn follow(&mut self) {
+        assert!(matches!(self.phase, Phase::Accepting { .. }), "ballot {} went on without a decision", self.ballot);
+        self.phase = Phase::Prepared { bound: None };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Draft;
+
+    fn members() -> Members {
+        Members::new(vec![NodeId(1), NodeId(2), NodeId(3)])
+    }
+
+    fn ballot(round: u64) -> Ballot {
+        Ballot { round, node: NodeId(1) }
+    }
+
+    fn accepted(round: u64) -> Option<Accepted> {
+        Some(Accepted { ballot: ballot(round), value: Draft::default().seal(0, round) })
+    }
+
+    #[test]
+    fn a_majority_of_promises_binds_to_the_highest_accepted_value() {
+        let mut proposer = Proposer::prepare(ballot(9));
+        assert!(!proposer.on_promise(NodeId(2), accepted(3), &members()));
+        assert!(!proposer.on_promise(NodeId(2), accepted(3), &members()));
+        assert!(!proposer.on_promise(NodeId(7), accepted(8), &members()));
+        assert!(proposer.on_promise(NodeId(3), accepted(5), &members()));
+        assert_eq!(proposer.bound().unwrap().time_ms(), 5);
+    }
+
+    #[test]
+    fn a_value_is_chosen_by_a_majority_of_votes_once() {
+        let mut proposer = Proposer::prepare(ballot(1));
+        proposer.on_promise(NodeId(1), None, &members());
+        proposer.on_promise(NodeId(2), None, &members());
+        proposer.propose(Draft::default().seal(0, 1));
+        assert!(!proposer.on_vote(NodeId(1), &members()));
+        assert!(!proposer.on_vote(NodeId(1), &members()));
+        assert!(proposer.on_vote(NodeId(3), &members()));
+        assert!(!proposer.on_vote(NodeId(2), &members()));
+        proposer.follow();
+        assert!(proposer.is_prepared() && proposer.bound().is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "bound to another value")]
+    fn the_bound_value_must_be_proposed() {
+        let mut proposer = Proposer::prepare(ballot(9));
+        proposer.on_promise(NodeId(2), accepted(3), &members());
+        proposer.on_promise(NodeId(3), None, &members());
+        proposer.propose(Draft::default().seal(0, 1));
+    }
+}

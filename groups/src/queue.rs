@@ -1,0 +1,164 @@
+//! What a leader has been given to propose. Everything that came while one instance was voted on is the next value, so
+//! that batches form by themselves.
+
+use crate::value::{COMMAND_HEADER_BYTES, Draft};
+use crate::{Commands, NodeId, Tags, Value};
+use std::collections::VecDeque;
+
+/// The commands that wait for a leader's next instances.
+#[derive(Debug)]
+pub struct Queue {
+    batch_bytes_max: usize,
+    full: VecDeque<Batch>,
+    open: Batch,
+    /// The last command taken of each origin under this ballot.
+    taken: Tags,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    draft: Draft,
+    origins: Vec<NodeId>,
+}
+
+impl Queue {
+    /// An empty queue. A value holds at most `batch_bytes_max` bytes of commands, or one larger command.
+    #[must_use]
+    pub fn new(batch_bytes_max: usize) -> Queue {
+        Queue { batch_bytes_max, full: VecDeque::new(), open: Batch::default(), taken: Tags::default() }
+    }
+
+    /// Takes commands of `origin` that follow its command `after`, without those that it took before. False if `after`
+    /// was never taken under this ballot, or a command bears another origin's name: then none is taken.
+    pub fn extend(&mut self, origin: NodeId, after: u64, commands: &[u8]) -> bool {
+        let Ok(parsed) = Commands::parse(commands) else { return false };
+        let Some(first) = parsed.clone().next().map(|command| command.tag) else { return true };
+        let taken = self.taken.last(origin);
+        if after != 0 && taken.is_none_or(|last| last.start != first.start || last.counter < after) {
+            return false;
+        }
+        let (mut newest, mut repeated_bytes) = (first, 0);
+        for command in parsed {
+            if command.tag.origin != origin {
+                return false;
+            }
+            // Sent again after a broken connection: under this ballot they are in the log or on their way.
+            if taken.is_some_and(|last| command.tag <= last) {
+                repeated_bytes += COMMAND_HEADER_BYTES + command.body.len();
+            }
+            newest = newest.max(command.tag);
+        }
+        let commands = &commands[repeated_bytes..];
+        let room = self.batch_bytes_max.saturating_sub(self.open.draft.len());
+        if commands.len() <= room {
+            self.add(origin, commands);
+        } else {
+            self.split(origin, commands);
+        }
+        self.taken.advance(newest);
+        true
+    }
+
+    /// Whether there is anything to propose.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.full.is_empty() && self.open.draft.is_empty()
+    }
+
+    /// The next value, and the nodes whose clients wait for it. A no-op if the queue is empty.
+    pub fn seal(&mut self, chain: u32, time_ms: u64, waiting: &mut Vec<NodeId>) -> Value {
+        waiting.clear();
+        if let Some(mut batch) = self.full.pop_front() {
+            waiting.append(&mut batch.origins);
+            return batch.draft.seal(chain, time_ms);
+        }
+        waiting.append(&mut self.open.origins);
+        self.open.draft.seal(chain, time_ms)
+    }
+
+    /// Cuts between commands so that each batch stays within the limit.
+    fn split(&mut self, origin: NodeId, commands: &[u8]) {
+        let mut rest = commands;
+        for command in Commands::parse(commands).expect("parsed before") {
+            let (whole, after) = rest.split_at(COMMAND_HEADER_BYTES + command.body.len());
+            rest = after;
+            if !self.open.draft.is_empty() && self.open.draft.len() + whole.len() > self.batch_bytes_max {
+                self.full.push_back(std::mem::take(&mut self.open));
+            }
+            self.add(origin, whole);
+        }
+    }
+
+    fn add(&mut self, origin: NodeId, commands: &[u8]) {
+        if commands.is_empty() {
+            return;
+        }
+        self.open.draft.extend(commands);
+        if !self.open.origins.contains(&origin) {
+            self.open.origins.push(origin);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::origin::Origin;
+
+    fn commands(node: u32, bodies: &[&[u8]]) -> Vec<u8> {
+        let mut origin = Origin::new(NodeId(node), 1);
+        for body in bodies {
+            origin.push(|out| out.extend_from_slice(body));
+        }
+        origin.send().1.to_vec()
+    }
+
+    fn seal(queue: &mut Queue) -> (usize, Vec<NodeId>) {
+        let mut waiting = Vec::new();
+        let value = queue.seal(0, 0, &mut waiting);
+        (value.commands().count(), waiting)
+    }
+
+    #[test]
+    fn everything_queued_makes_one_value() {
+        let mut queue = Queue::new(1000);
+        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a", b"b"])));
+        assert!(queue.extend(NodeId(2), 0, &commands(2, &[b"c"])));
+        assert_eq!(seal(&mut queue), (3, vec![NodeId(1), NodeId(2)]));
+        assert!(queue.is_empty());
+        assert_eq!(seal(&mut queue), (0, vec![]));
+    }
+
+    #[test]
+    fn batches_are_cut_at_the_limit_and_a_larger_command_goes_alone() {
+        let mut queue = Queue::new(60);
+        let large = [0; 100];
+        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a", b"b", &large, b"c"])));
+        let counts: Vec<usize> = std::iter::from_fn(|| (!queue.is_empty()).then(|| seal(&mut queue).0)).collect();
+        assert_eq!(counts, [2, 1, 1]);
+    }
+
+    #[test]
+    fn commands_sent_again_under_the_same_ballot_are_taken_once() {
+        let mut queue = Queue::new(1000);
+        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a", b"b"])));
+        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a", b"b", b"c"])));
+        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a"])));
+        assert_eq!(seal(&mut queue), (3, vec![NodeId(1)]));
+        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a", b"b", b"c"])));
+        assert!(queue.is_empty());
+        assert_eq!(seal(&mut queue), (0, vec![]));
+    }
+
+    #[test]
+    fn commands_after_a_missing_one_are_refused() {
+        let all = commands(1, &[b"a", b"b", b"c"]);
+        let (first, last) = all.split_at(2 * (COMMAND_HEADER_BYTES + 1));
+        let mut queue = Queue::new(1000);
+        assert!(!queue.extend(NodeId(1), 2, last));
+        assert!(queue.extend(NodeId(1), 0, first));
+        assert!(queue.extend(NodeId(1), 2, last));
+        assert!(!queue.extend(NodeId(2), 0, first), "another's name");
+        assert_eq!(seal(&mut queue).0, 3);
+    }
+}

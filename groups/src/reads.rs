@@ -1,0 +1,159 @@
+//! Reads that wait: for what their node queued before them, and for a confirmation that began after they arrived.
+//!
+//! A read passes three stages: *fresh* (no question names it), *asked* (a numbered question left after it arrived), and
+//! *confirmed* (the answers name an instance that must be applied). The rule is that of Raft's read index (Ongaro's
+//! thesis, section 6.4), asked by any member and for many groups at once.
+
+use crate::{Ballot, Instance};
+use std::collections::VecDeque;
+
+/// The caller's name for a read.
+pub type ReadId = u64;
+
+/// The reads of one group at one node, in order of arrival.
+#[derive(Clone, Debug, Default)]
+pub struct Reads {
+    waiting: VecDeque<Read>,
+    /// How many, at the end of `waiting`, are fresh.
+    fresh: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Read {
+    id: ReadId,
+    /// The last command that this node had queued in the group when the read came.
+    after: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Fresh,
+    Asked { number: u64, ballot: Ballot },
+    Confirmed(Instance),
+}
+
+impl Reads {
+    /// A read arrives.
+    pub fn push(&mut self, id: ReadId, after: u64) {
+        self.waiting.push_back(Read { id, after, stage: Stage::Fresh });
+        self.fresh += 1;
+    }
+
+    /// Whether some read needs a question.
+    #[must_use]
+    pub fn has_fresh(&self) -> bool {
+        self.fresh > 0
+    }
+
+    /// How many wait, in whatever stage.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Question `number`, which names `ballot`, leaves now on behalf of all fresh reads.
+    pub fn asked(&mut self, number: u64, ballot: Ballot) {
+        let first = self.waiting.len() - self.fresh;
+        self.waiting.range_mut(first..).for_each(|read| read.stage = Stage::Asked { number, ballot });
+        self.fresh = 0;
+    }
+
+    /// Question `number` was answered: whatever it was asked for waits for `instance` only. Reads asked for by earlier
+    /// questions under the same ballot arrived earlier still, so they are confirmed too.
+    pub fn confirmed(&mut self, number: u64, ballot: Ballot, instance: Instance) {
+        for read in &mut self.waiting {
+            if matches!(read.stage, Stage::Asked { number: n, ballot: b } if n <= number && b == ballot) {
+                read.stage = Stage::Confirmed(instance);
+            }
+        }
+    }
+
+    /// Questions are lost, refused or outdated: all reads that are not confirmed need a new one.
+    pub fn ask_again(&mut self) {
+        let confirmed = |read: &Read| matches!(read.stage, Stage::Confirmed(_));
+        // A later read may have been confirmed before an earlier one; fresh ones must stand at the end, and order
+        // among reads means nothing, so the confirmed ones move to the front.
+        self.waiting.make_contiguous().sort_by_key(|read| !confirmed(read));
+        let fresh = self.waiting.iter_mut().filter(|read| !confirmed(read));
+        self.fresh = fresh.map(|read| read.stage = Stage::Fresh).count();
+    }
+
+    /// Takes the reads that may be answered when all instances up to `applied` are applied and `oldest` is the counter
+    /// of the oldest command of this node that is not.
+    pub fn take_ready(&mut self, applied: Instance, oldest: u64, ready: &mut Vec<ReadId>) {
+        if self.waiting.len() == self.fresh {
+            return;
+        }
+        self.waiting.retain(|read| {
+            let is_ready = matches!(read.stage, Stage::Confirmed(at) if at <= applied) && read.after < oldest;
+            if is_ready {
+                ready.push(read.id);
+            }
+            !is_ready
+        });
+    }
+
+    /// Forgets a read that nobody waits for any more.
+    pub fn cancel(&mut self, id: ReadId) {
+        let Some(position) = self.waiting.iter().position(|read| read.id == id) else { return };
+        if self.waiting.remove(position).is_some_and(|read| read.stage == Stage::Fresh) {
+            self.fresh -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(reads: &mut Reads, applied: u64, oldest: u64) -> Vec<ReadId> {
+        let mut ready = Vec::new();
+        reads.take_ready(Instance(applied), oldest, &mut ready);
+        ready
+    }
+
+    #[test]
+    fn a_read_waits_for_a_question_that_left_after_it_arrived() {
+        let mut reads = Reads::default();
+        reads.push(1, 0);
+        reads.asked(10, Ballot::ZERO);
+        reads.push(2, 0);
+        reads.confirmed(10, Ballot::ZERO, Instance(3));
+        assert_eq!(ready(&mut reads, 3, u64::MAX), [1]);
+        assert!(reads.has_fresh());
+        reads.asked(11, Ballot::ZERO);
+        reads.confirmed(11, Ballot::ZERO, Instance(4));
+        assert_eq!(ready(&mut reads, 3, u64::MAX), []);
+        assert_eq!(ready(&mut reads, 4, u64::MAX), [2]);
+    }
+
+    #[test]
+    fn a_read_waits_for_the_commands_queued_before_it() {
+        let mut reads = Reads::default();
+        reads.push(1, 7);
+        reads.asked(1, Ballot::ZERO);
+        reads.confirmed(1, Ballot::ZERO, Instance(1));
+        assert_eq!(ready(&mut reads, 9, 7), []);
+        assert_eq!(ready(&mut reads, 9, 8), [1]);
+    }
+
+    #[test]
+    fn an_answer_under_another_ballot_confirms_nothing() {
+        let mut reads = Reads::default();
+        let other = Ballot { round: 2, ..Ballot::ZERO };
+        reads.push(1, 0);
+        reads.asked(1, other);
+        reads.confirmed(5, Ballot::ZERO, Instance(1));
+        assert_eq!(ready(&mut reads, 9, u64::MAX), []);
+        reads.ask_again();
+        reads.cancel(1);
+        assert!(!reads.has_fresh() && reads.is_empty());
+    }
+}

@@ -1,0 +1,46 @@
+//! At most once: the last command applied of each origin. Part of the replicated state.
+
+use crate::{NodeId, Tag};
+
+/// For each origin the tag that was applied last. As many entries as nodes ever sent commands; ids are few.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tags(Vec<Tag>);
+
+impl Tags {
+    /// Whether `tag` is above the last one of its origin; if so it becomes the last one.
+    pub fn advance(&mut self, tag: Tag) -> bool {
+        match self.0.iter_mut().find(|last| last.origin == tag.origin) {
+            Some(last) if tag <= *last => false,
+            Some(last) => {
+                *last = tag;
+                true
+            }
+            None => {
+                self.0.push(tag);
+                true
+            }
+        }
+    }
+
+    /// The last tag applied of `origin`.
+    #[must_use]
+    pub fn last(&self, origin: NodeId) -> Option<Tag> {
+        self.0.iter().copied().find(|last| last.origin == origin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repetition_is_known_also_across_a_restart_of_its_origin() {
+        let tag = |origin, start, counter| Tag { origin: NodeId(origin), start, counter };
+        let mut tags = Tags::default();
+        assert!(tags.advance(tag(1, 1, 5)));
+        assert!(!tags.advance(tag(1, 1, 5)) && !tags.advance(tag(1, 1, 4)));
+        assert!(tags.advance(tag(2, 1, 1)));
+        assert!(tags.advance(tag(1, 2, 1)));
+        assert!(!tags.advance(tag(1, 1, 6)), "sent before the restart");
+    }
+}

@@ -1,0 +1,248 @@
+//! What one instance decides: a batch of commands, the leader's time, and a link of the chain over all values before.
+//!
+//! ```text
+//! value   = version u8 = 1 | flags u8 = 0 | reserved u16 | chain u32 | time_ms u64 | command*
+//! command = length of body u32 | origin u32 | start u64 | counter u64 | body
+//! ```
+//! All little-endian. The bytes are written once and stay as they are in the log, on the wire and when applied. The
+//! chain is the CRC-32C over the checksums of all earlier values of the group: two members that differ in any of them
+//! find out at the next vote.
+
+use crate::NodeId;
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Bytes of a value before its first command.
+pub const VALUE_HEADER_BYTES: usize = 16;
+/// Bytes of a command before its body.
+pub const COMMAND_HEADER_BYTES: usize = 24;
+const VERSION: u8 = 1;
+
+/// Who a command comes from: the node, its start number, and a counter that this node raises for each of its commands
+/// in the group. Of one origin, later tags are greater; a tag not above the last one applied is a repetition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag {
+    /// The node that the client sent the command to.
+    pub origin: NodeId,
+    /// How often that node had been started.
+    pub start: u64,
+    /// Counts from 1 in each group and start.
+    pub counter: u64,
+}
+
+/// A command as it stands in a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command<'a> {
+    /// Whose it is.
+    pub tag: Tag,
+    /// What the state machine gets.
+    pub body: &'a [u8],
+}
+
+/// An immutable, well-formed value; cloning shares the bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Value(Bytes);
+
+/// Why bytes are not a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Too short, or a command runs past the end.
+    #[error("a value or a command in it is cut short")]
+    Truncated,
+    /// Written by a later version.
+    #[error("value version {0} is not known here")]
+    Version(u8),
+}
+
+impl Value {
+    /// Checks the framing of `bytes`, not the bodies.
+    ///
+    /// # Errors
+    /// If the bytes are not a value of a known version.
+    pub fn parse(bytes: Bytes) -> Result<Value, ValueError> {
+        if bytes.len() < VALUE_HEADER_BYTES {
+            return Err(ValueError::Truncated);
+        }
+        if bytes[0] != VERSION {
+            return Err(ValueError::Version(bytes[0]));
+        }
+        check_commands(&bytes[VALUE_HEADER_BYTES..])?;
+        Ok(Value(bytes))
+    }
+
+    /// The bytes, as they go to the log and to peers.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The chain over the values before this one.
+    #[must_use]
+    pub fn chain(&self) -> u32 {
+        u32::from_le_bytes(array(&self.0[4..8]))
+    }
+
+    /// The group's time from this value on, in unix milliseconds.
+    #[must_use]
+    pub fn time_ms(&self) -> u64 {
+        u64::from_le_bytes(array(&self.0[8..16]))
+    }
+
+    /// The chain over the values up to and with this one.
+    #[must_use]
+    pub fn next_chain(&self) -> u32 {
+        crc32c::crc32c_append(self.chain(), &crc32c::crc32c(&self.0).to_le_bytes())
+    }
+
+    /// The commands, in order. A no-op has none.
+    #[must_use]
+    pub fn commands(&self) -> Commands<'_> {
+        Commands(&self.0[VALUE_HEADER_BYTES..])
+    }
+}
+
+/// Iterates over commands laid end to end.
+#[derive(Clone, Debug)]
+pub struct Commands<'a>(&'a [u8]);
+
+impl<'a> Commands<'a> {
+    /// Commands that came outside a value, in a frame to the leader.
+    ///
+    /// # Errors
+    /// If one runs past the end.
+    pub fn parse(bytes: &'a [u8]) -> Result<Commands<'a>, ValueError> {
+        check_commands(bytes)?;
+        Ok(Commands(bytes))
+    }
+}
+
+impl<'a> Iterator for Commands<'a> {
+    type Item = Command<'a>;
+
+    fn next(&mut self) -> Option<Command<'a>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let (header, rest) = self.0.split_at(COMMAND_HEADER_BYTES);
+        let (body, rest) = rest.split_at(body_bytes(header));
+        self.0 = rest;
+        let origin = NodeId(u32::from_le_bytes(array(&header[4..8])));
+        let (start, counter) = (u64::from_le_bytes(array(&header[8..16])), u64::from_le_bytes(array(&header[16..24])));
+        Some(Command { tag: Tag { origin, start, counter }, body })
+    }
+}
+
+/// Appends one command; `body` writes the body. Returns how many bytes the whole command takes.
+pub fn put_command(out: &mut BytesMut, tag: Tag, body: impl FnOnce(&mut BytesMut)) -> usize {
+    let start = out.len();
+    out.put_u32_le(0);
+    out.put_u32_le(tag.origin.0);
+    out.put_u64_le(tag.start);
+    out.put_u64_le(tag.counter);
+    body(out);
+    let bytes = out.len() - start;
+    let length = u32::try_from(bytes - COMMAND_HEADER_BYTES).expect("a command is far below 4 GiB");
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    bytes
+}
+
+/// A value being gathered: room for the header, then commands.
+#[derive(Debug, Default)]
+pub struct Draft(BytesMut);
+
+impl Draft {
+    /// Appends commands that are already encoded.
+    pub fn extend(&mut self, commands: &[u8]) {
+        self.commands_mut().extend_from_slice(commands);
+    }
+
+    /// The buffer to append commands to.
+    pub fn commands_mut(&mut self) -> &mut BytesMut {
+        if self.0.is_empty() {
+            self.0.put_bytes(0, VALUE_HEADER_BYTES);
+        }
+        &mut self.0
+    }
+
+    /// Bytes of the commands gathered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len().saturating_sub(VALUE_HEADER_BYTES)
+    }
+
+    /// Whether there is no command yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills the header in and starts anew.
+    pub fn seal(&mut self, chain: u32, time_ms: u64) -> Value {
+        let bytes = self.commands_mut();
+        bytes[0] = VERSION;
+        bytes[4..8].copy_from_slice(&chain.to_le_bytes());
+        bytes[8..16].copy_from_slice(&time_ms.to_le_bytes());
+        Value(bytes.split().freeze())
+    }
+
+    /// Forgets what was gathered.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+fn check_commands(mut rest: &[u8]) -> Result<(), ValueError> {
+    while !rest.is_empty() {
+        let header = rest.get(..COMMAND_HEADER_BYTES).ok_or(ValueError::Truncated)?;
+        rest = rest.get(COMMAND_HEADER_BYTES + body_bytes(header)..).ok_or(ValueError::Truncated)?;
+    }
+    Ok(())
+}
+
+fn body_bytes(header: &[u8]) -> usize {
+    u32::from_le_bytes(array(&header[..4])) as usize
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("the caller took exactly that many bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(counter: u64) -> Tag {
+        Tag { origin: NodeId(2), start: 7, counter }
+    }
+
+    #[test]
+    fn a_sealed_draft_parses_to_what_was_put_in() {
+        let mut draft = Draft::default();
+        put_command(draft.commands_mut(), tag(1), |out| out.put_slice(b"first"));
+        put_command(draft.commands_mut(), tag(2), |_| ());
+        let value = draft.seal(5, 99);
+        assert!(draft.is_empty());
+        let value = Value::parse(value.bytes().clone()).unwrap();
+        assert_eq!((value.chain(), value.time_ms()), (5, 99));
+        let commands: Vec<Command<'_>> = value.commands().collect();
+        assert_eq!(commands, [Command { tag: tag(1), body: b"first" }, Command { tag: tag(2), body: b"" }]);
+    }
+
+    #[test]
+    fn every_cut_that_splits_a_command_is_refused() {
+        let mut draft = Draft::default();
+        put_command(draft.commands_mut(), tag(1), |out| out.put_slice(b"body"));
+        let bytes = draft.seal(0, 0).bytes().clone();
+        for cut in 0..bytes.len() {
+            let whole = cut == VALUE_HEADER_BYTES; // a no-op
+            assert_eq!(Value::parse(bytes.slice(..cut)).is_ok(), whole, "cut at {cut}");
+        }
+        assert_eq!(Value::parse(Bytes::from(vec![9; 16])), Err(ValueError::Version(9)));
+    }
+
+    #[test]
+    fn the_chain_differs_when_any_byte_before_differs() {
+        let mut draft = Draft::default();
+        let (one, other) = (draft.seal(0, 1), draft.seal(0, 2));
+        assert_ne!(one.next_chain(), other.next_chain());
+    }
+}

@@ -1,0 +1,604 @@
+//! One node: its groups, its log with a gate, its failure detector, its clients and their questions. It does what the
+//! server does, with the network, the disk and the clock left to the [`World`](crate::world::World).
+
+use crate::machine::{Machine, Name};
+use crate::oracle::{Durable, Oracle};
+use bytes::BytesMut;
+use groups::acceptor::Accepted;
+use groups::members::Tally;
+use groups::message::Range;
+use groups::{
+    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Jitter, Members, Message, NodeId, Record, Settings,
+    Surroundings, Value,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A peer that was silent for so long is gone.
+const SILENCE_MS: u64 = 300;
+/// A question without an answer for so long is asked again.
+const QUESTION_MS: u64 = 200;
+/// Every so many ticks a ping leaves.
+const PING_TICKS: u64 = 3;
+
+/// What nodes send each other.
+#[derive(Clone, Debug)]
+pub(crate) enum Packet {
+    Group(usize, Message),
+    /// A sign of life, and which groups the sender leads.
+    Ping {
+        start: u64,
+        quorum: bool,
+        claims: Vec<Option<Ballot>>,
+    },
+    /// The first on a new connection.
+    Hello(Vec<Instance>),
+    Ask {
+        number: u64,
+        group: usize,
+        ballot: Ballot,
+    },
+    Answered {
+        number: u64,
+        group: usize,
+        answer: Answer,
+    },
+}
+
+/// What a call of a node may use and fill.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: u64,
+    pub(crate) jitter: &'a mut Jitter,
+    pub(crate) oracle: &'a mut Oracle,
+    pub(crate) sent: &'a mut Vec<(NodeId, Packet)>,
+}
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) members: Members,
+    pub(crate) groups: usize,
+    pub(crate) seed: u64,
+    pub(crate) window_bytes: u32,
+    pub(crate) batch_bytes_max: usize,
+}
+
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) start: u64,
+    pub(crate) up: bool,
+    pub(crate) disk_ok: bool,
+    /// How far this node's clocks are from the world's.
+    pub(crate) mono_offset: u64,
+    pub(crate) unix_offset: u64,
+    pub(crate) reads_answered: u64,
+    shape: Shape,
+    shards: Vec<Shard>,
+    log: Vec<(usize, Record)>,
+    synced: usize,
+    durable: Durable,
+    gated: VecDeque<Gated>,
+    heard: BTreeMap<NodeId, u64>,
+    starts: BTreeMap<NodeId, u64>,
+    ticks: u64,
+    numbers: u64,
+    questions: Vec<Question>,
+    effects: Vec<Effect>,
+}
+
+struct Shard {
+    group: Group,
+    machine: Machine,
+    applied: Instance,
+    /// The log's length with this group's last record.
+    lsn: usize,
+    /// What the records say: the acceptor as it should be.
+    promised: Ballot,
+    accepted: Option<(Instance, Ballot)>,
+    pending: BTreeMap<u64, Name>,
+    reads: BTreeMap<u64, Read>,
+}
+
+/// A read that waits, and what it must see.
+struct Read {
+    floor: Instance,
+    after: u64,
+}
+
+struct Gated {
+    lsn: usize,
+    group: usize,
+    to: NodeId,
+    message: Message,
+}
+
+struct Question {
+    number: u64,
+    group: usize,
+    ballot: Ballot,
+    asked: u64,
+    holds: Tally,
+    leads: Option<Instance>,
+}
+
+impl Node {
+    pub(crate) fn new(id: NodeId, shape: Shape) -> Node {
+        Node {
+            id,
+            start: 0,
+            up: false,
+            disk_ok: true,
+            mono_offset: 0,
+            unix_offset: 1_000_000,
+            reads_answered: 0,
+            shape,
+            shards: Vec::new(),
+            log: Vec::new(),
+            synced: 0,
+            durable: Durable::default(),
+            gated: VecDeque::new(),
+            heard: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            ticks: 0,
+            numbers: 0,
+            questions: Vec::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Starts with what the log holds.
+    pub(crate) fn restart(&mut self, turn: &mut Turn<'_>) {
+        self.start += 1;
+        (self.up, self.disk_ok, self.ticks) = (true, true, 0);
+        self.mono_offset = turn.jitter.below(1_000_000);
+        self.numbers = self.start << 32;
+        self.shards = (0..self.shape.groups).map(|index| self.shard(index)).collect();
+        for (lsn, (group, record)) in self.log.clone().into_iter().enumerate() {
+            let clock = self.clock(turn.now);
+            let shard = &mut self.shards[group];
+            shard.note(&record);
+            shard.lsn = lsn + 1;
+            shard.group.restore(record, clock, &mut self.effects).expect("the log restores");
+            self.carry_out(group, turn);
+        }
+        let clock = self.clock(turn.now);
+        for index in 0..self.shards.len() {
+            self.shards[index].group.begin(clock);
+            self.check(index, turn);
+        }
+    }
+
+    /// Loses what was not synced, but for some of it that happened to reach the disk.
+    pub(crate) fn crash(&mut self, turn: &mut Turn<'_>) {
+        let lucky = self.synced + turn.jitter.below((self.log.len() - self.synced) as u64 + 1) as usize;
+        self.log.truncate(lucky);
+        self.make_durable(lucky, turn);
+        self.up = false;
+        self.shards.clear();
+        self.gated.clear();
+        self.heard.clear();
+        self.questions.clear();
+        self.effects.clear();
+    }
+
+    /// How long the log is, if some of it is not synced.
+    pub(crate) fn unsynced(&self) -> Option<usize> {
+        (self.log.len() > self.synced).then_some(self.log.len())
+    }
+
+    /// The log is durable up to `lsn`: what waited for it leaves.
+    pub(crate) fn on_synced(&mut self, lsn: usize, turn: &mut Turn<'_>) {
+        self.make_durable(lsn, turn);
+        while self.gated.front().is_some_and(|gated| gated.lsn <= lsn) {
+            let Some(Gated { group, to, message, .. }) = self.gated.pop_front() else { return };
+            self.send(group, to, message, turn);
+        }
+    }
+
+    fn make_durable(&mut self, lsn: usize, turn: &mut Turn<'_>) {
+        for (group, record) in &self.log[self.synced.min(lsn)..lsn] {
+            self.durable.add(*group, record);
+            turn.oracle.on_durable(self.id, *group, record);
+        }
+        self.synced = self.synced.max(lsn);
+    }
+
+    pub(crate) fn on_packet(&mut self, from: NodeId, packet: Packet, turn: &mut Turn<'_>) {
+        let clock = self.clock(turn.now);
+        match packet {
+            Packet::Group(index, message) => {
+                let mut body = BytesMut::new();
+                message.encode(&mut body);
+                let decoded = Message::decode(message.kind(), &body.freeze()).expect("it survives the wire");
+                assert_eq!(decoded, message);
+                self.shards[index].group.handle(from, decoded, clock, &mut self.effects);
+                self.perform(index, turn);
+            }
+            Packet::Ping { start, quorum, claims } => {
+                if self.starts.get(&from).is_some_and(|known| *known > start) {
+                    return;
+                }
+                self.starts.insert(from, start);
+                self.heard.insert(from, turn.now);
+                for (index, claim) in claims.into_iter().enumerate() {
+                    self.on_claim(index, from, claim.filter(|_| quorum), turn);
+                }
+            }
+            Packet::Hello(nexts) => {
+                for (index, next) in nexts.into_iter().enumerate() {
+                    self.shards[index].group.note_ahead(from, next, clock, &mut self.effects);
+                    self.perform(index, turn);
+                }
+            }
+            Packet::Ask { number, group, ballot } => {
+                let answer = self.shards[group].group.answer(ballot);
+                turn.sent.push((from, Packet::Answered { number, group, answer }));
+                self.shards[group].group.announce(from, &mut self.effects);
+                self.perform(group, turn);
+            }
+            Packet::Answered { number, group, answer } => self.on_answer(from, number, group, answer),
+        }
+        if turn.jitter.below(4) > 0 {
+            self.flush(turn);
+        }
+    }
+
+    /// Learns, or mistakenly believes, whether `from` leads a group.
+    pub(crate) fn on_claim(&mut self, index: usize, from: NodeId, claim: Option<Ballot>, turn: &mut Turn<'_>) {
+        let clock = self.clock(turn.now);
+        let group = &mut self.shards[index].group;
+        match claim {
+            Some(ballot) => group.on_claim(ballot, clock, &mut self.effects),
+            None => group.on_no_claim(from, clock),
+        }
+        self.perform(index, turn);
+    }
+
+    pub(crate) fn on_connected(&mut self, peer: NodeId, turn: &mut Turn<'_>) {
+        turn.sent.push((peer, Packet::Hello(self.shards.iter().map(|shard| shard.group.next()).collect())));
+        for index in 0..self.shards.len() {
+            self.shards[index].group.on_connected(peer, &mut self.effects);
+            self.perform(index, turn);
+        }
+    }
+
+    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.ticks += 1;
+        let clock = self.clock(turn.now);
+        let me = self.id;
+        let others: Vec<NodeId> = self.shape.members.ids().iter().copied().filter(|id| *id != me).collect();
+        let is_live = |id: &NodeId| self.heard.get(id).is_some_and(|heard| heard + SILENCE_MS > turn.now);
+        let (live, gone): (Vec<NodeId>, Vec<NodeId>) = others.iter().partition(|id| is_live(id));
+        let quorum = live.len() + 1 >= self.shape.members.quorum();
+        for index in 0..self.shards.len() {
+            let group = &mut self.shards[index].group;
+            gone.iter().for_each(|id| group.on_no_claim(*id, clock));
+            group.tick(clock, Surroundings { quorum, disk: self.disk_ok }, &mut self.effects);
+            self.perform(index, turn);
+        }
+        if self.ticks.is_multiple_of(PING_TICKS) {
+            self.ping(&others, quorum, turn);
+        }
+        self.expire_questions(turn.now);
+        self.flush(turn);
+    }
+
+    fn ping(&mut self, others: &[NodeId], quorum: bool, turn: &mut Turn<'_>) {
+        let claims: Vec<Option<Ballot>> = self.shards.iter().map(|shard| shard.group.leads()).collect();
+        for to in others {
+            turn.sent.push((*to, Packet::Ping { start: self.start, quorum, claims: claims.clone() }));
+            for index in 0..self.shards.len() {
+                self.shards[index].group.announce(*to, &mut self.effects);
+                self.perform(index, turn);
+            }
+        }
+    }
+
+    /// Ends a turn, as the server does: proposes, forwards, asks, and answers reads.
+    pub(crate) fn flush(&mut self, turn: &mut Turn<'_>) {
+        let clock = self.clock(turn.now);
+        for index in 0..self.shards.len() {
+            self.shards[index].group.flush(clock, &mut self.effects);
+            self.perform(index, turn);
+            self.ask(index, turn);
+            self.answer_reads(index, turn);
+        }
+    }
+
+    pub(crate) fn submit(&mut self, index: usize, count: u64) {
+        let shard = &mut self.shards[index];
+        let name = Name { origin: self.id.0, start: self.start as u32, count };
+        let counter = shard.group.submit(|out| out.extend_from_slice(&name.bytes()));
+        shard.pending.insert(counter, name);
+    }
+
+    pub(crate) fn read(&mut self, index: usize, id: u64, turn: &mut Turn<'_>) {
+        let shard = &mut self.shards[index];
+        shard.group.read(id);
+        let after = shard.pending.last_key_value().map_or(0, |(counter, _)| *counter);
+        shard.reads.insert(id, Read { floor: turn.oracle.seen(index), after });
+    }
+
+    /// Takes back the newest or the oldest command that waits, if that is still possible.
+    pub(crate) fn withdraw(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let shard = &mut self.shards[index];
+        let newest = turn.jitter.below(2) == 0;
+        let pending = if newest { shard.pending.last_key_value() } else { shard.pending.first_key_value() };
+        let Some((&counter, &name)) = pending else { return };
+        if shard.group.withdraw(counter) {
+            turn.oracle.on_withdrawn(name);
+            shard.pending.remove(&counter);
+        }
+    }
+
+    /// A client gives a read up.
+    pub(crate) fn cancel_read(&mut self, index: usize) {
+        if let Some((id, _)) = self.shards[index].reads.pop_last() {
+            self.shards[index].group.cancel_read(id);
+        }
+    }
+
+    pub(crate) fn resign(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let clock = self.clock(turn.now);
+        self.shards[index].group.resign(clock, &mut self.effects);
+        self.perform(index, turn);
+    }
+
+    pub(crate) fn hand_over(&mut self, index: usize, to: NodeId, turn: &mut Turn<'_>) {
+        if to != self.id {
+            self.shards[index].group.hand_over(to, &mut self.effects);
+            self.perform(index, turn);
+        }
+    }
+
+    pub(crate) fn propose_time(&mut self, index: usize) {
+        self.shards[index].group.propose_time();
+    }
+
+    /// Whether nobody waits for anything here.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.shards.iter().all(|shard| {
+            let waits = shard.group.has_waiting() || !shard.pending.is_empty() || !shard.reads.is_empty();
+            !waits && !shard.group.is_behind() && shard.group.leader().is_some()
+        })
+    }
+
+    pub(crate) fn group(&self, index: usize) -> &Group {
+        &self.shards[index].group
+    }
+
+    pub(crate) fn machine(&self, index: usize) -> &Machine {
+        &self.shards[index].machine
+    }
+
+    fn clock(&self, now: u64) -> Clock {
+        Clock { mono_ms: now + self.mono_offset, unix_ms: now + self.unix_offset }
+    }
+
+    fn shard(&self, index: usize) -> Shard {
+        let settings = Settings {
+            id: GroupId(index as u32),
+            groups: self.shape.groups as u32,
+            me: self.id,
+            start: self.start,
+            members: self.shape.members.clone(),
+            batch_bytes_max: self.shape.batch_bytes_max,
+            window_bytes: self.shape.window_bytes,
+            seed: self.shape.seed ^ self.start,
+        };
+        Shard {
+            group: Group::new(settings),
+            machine: Machine::default(),
+            applied: Instance(0),
+            lsn: 0,
+            promised: Ballot::ZERO,
+            accepted: None,
+            pending: BTreeMap::new(),
+            reads: BTreeMap::new(),
+        }
+    }
+
+    /// Carries the effects out and looks at what they left.
+    fn perform(&mut self, index: usize, turn: &mut Turn<'_>) {
+        self.carry_out(index, turn);
+        self.check(index, turn);
+    }
+
+    fn carry_out(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Persist(record) => {
+                    self.shards[index].check_record(&record);
+                    self.shards[index].note(&record);
+                    self.log.push((index, record));
+                    self.shards[index].lsn = self.log.len();
+                }
+                Effect::Send { to, message } => {
+                    assert!(to != self.id, "only durable messages go to oneself");
+                    self.send(index, to, message, turn);
+                }
+                Effect::SendDurable { to, message } => {
+                    self.shards[index].check_durable(&message);
+                    let lsn = self.shards[index].lsn;
+                    if lsn <= self.synced {
+                        self.send(index, to, message, turn);
+                    } else {
+                        self.gated.push_back(Gated { lsn, group: index, to, message });
+                    }
+                }
+                Effect::Apply { instance, value } => self.apply(index, instance, &value, turn),
+                Effect::ReadLog { to, from, below, chosen, bytes_max } => {
+                    let values = self.read_log(index, from, below, chosen, bytes_max);
+                    let range = Range { first: from, next: below, values };
+                    self.send(index, to, Message::Range(range), turn);
+                }
+                Effect::Leading(leads) => assert_eq!(self.shards[index].group.leads().is_some(), leads),
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn send(&mut self, index: usize, to: NodeId, message: Message, turn: &mut Turn<'_>) {
+        turn.oracle.on_send(self.id, index, &message, &self.durable);
+        turn.sent.push((to, Packet::Group(index, message)));
+    }
+
+    fn check(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let group = &self.shards[index].group;
+        assert_eq!(group.next(), self.shards[index].applied.following(), "everything below next is applied");
+        assert_eq!(group.promised(), self.shards[index].promised, "every promise has its record");
+        turn.oracle.on_state(self.id, index, group.next(), group.chain(), group.promised());
+    }
+
+    fn apply(&mut self, index: usize, instance: Instance, value: &Value, turn: &mut Turn<'_>) {
+        let Shard { group, machine, applied, pending, .. } = &mut self.shards[index];
+        assert_eq!(instance, applied.following(), "values are applied in order");
+        *applied = instance;
+        group.apply(value, machine, |counter, _| {
+            let name = pending.remove(&counter).expect("it is answered once");
+            turn.oracle.on_acknowledged(index, name, instance);
+        });
+        turn.oracle.on_applied(index, instance, value, machine);
+    }
+
+    /// Chosen values from `from` up to `below`, out of the records, written or not.
+    fn read_log(&self, index: usize, from: Instance, below: Instance, chosen: Ballot, bytes_max: u32) -> Vec<Accepted> {
+        let mut ballots = BTreeMap::from([(below.preceding(), chosen)]);
+        let mut values = BTreeMap::new();
+        for (_, record) in self.log.iter().filter(|(group, _)| *group == index) {
+            let (Record::Accepted { instance, ballot, chosen, value }
+            | Record::Learned { instance, ballot, chosen, value }) = record
+            else {
+                continue;
+            };
+            ballots.insert(instance.preceding(), *chosen);
+            values.insert((*instance, *ballot), value);
+            if matches!(record, Record::Learned { .. }) {
+                ballots.insert(*instance, *ballot);
+            }
+        }
+        let (mut range, mut bytes, mut instance) = (Vec::new(), 0, from);
+        while instance < below {
+            let ballot = ballots[&instance];
+            let value = values[&(instance, ballot)];
+            bytes += value.bytes().len();
+            if !range.is_empty() && bytes > bytes_max as usize {
+                break;
+            }
+            range.push(Accepted { ballot, value: value.clone() });
+            instance = instance.following();
+        }
+        range
+    }
+
+    fn ask(&mut self, index: usize, turn: &mut Turn<'_>) {
+        self.numbers += 1;
+        let (number, members) = (self.numbers, &self.shape.members);
+        let asked = self.shards[index].group.ask(number, &mut self.effects);
+        if let Some(ballot) = asked {
+            let group = &self.shards[index].group;
+            let leads = (group.leads() == Some(ballot)).then(|| group.next().preceding());
+            let mut holds = Tally::default();
+            holds.add(self.id, members);
+            // Three members: the asker and the leader suffice, unless the asker leads.
+            let alone = members.ids().len() == 3 && leads.is_none();
+            for to in members.ids().iter().filter(|id| **id != self.id && (!alone || **id == ballot.node)) {
+                turn.sent.push((*to, Packet::Ask { number, group: index, ballot }));
+            }
+            self.questions.push(Question { number, group: index, ballot, asked: turn.now, holds, leads });
+            self.settle_questions();
+        }
+        self.perform(index, turn);
+    }
+
+    fn on_answer(&mut self, from: NodeId, number: u64, index: usize, answer: Answer) {
+        let found = self.questions.iter().position(|question| (question.number, question.group) == (number, index));
+        let Some(position) = found else { return };
+        let question = &mut self.questions[position];
+        match answer {
+            Answer::Refused => {
+                self.questions.remove(position);
+                return self.shards[index].group.ask_again();
+            }
+            Answer::Holds => {}
+            Answer::Leads(instance) => question.leads = Some(instance),
+        }
+        question.holds.add(from, &self.shape.members);
+        self.settle_questions();
+    }
+
+    fn settle_questions(&mut self) {
+        let (shards, members) = (&mut self.shards, &self.shape.members);
+        self.questions.retain(|question| {
+            let Some(instance) = question.leads.filter(|_| question.holds.is_quorum(members)) else { return true };
+            shards[question.group].group.on_confirmed(question.number, question.ballot, instance);
+            false
+        });
+    }
+
+    fn expire_questions(&mut self, now: u64) {
+        let shards = &mut self.shards;
+        self.questions.retain(|question| {
+            let is_late = question.asked + QUESTION_MS <= now;
+            if is_late {
+                shards[question.group].group.ask_again();
+            }
+            !is_late
+        });
+    }
+
+    fn answer_reads(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let mut ready = Vec::new();
+        let shard = &mut self.shards[index];
+        shard.group.take_ready(&mut ready);
+        for id in ready {
+            let read = shard.reads.remove(&id).expect("a read is answered once");
+            let (floor, applied) = (read.floor, shard.applied);
+            assert!(applied >= floor, "a read of group {index} sees {applied}, but {floor} was seen before it");
+            let before = shard.pending.range(..=read.after).next();
+            assert!(before.is_none(), "a read overtook {before:?}, which its node had queued before it");
+            turn.oracle.on_seen(index, applied);
+            self.reads_answered += 1;
+        }
+    }
+}
+
+impl Shard {
+    /// Invariants 1 and 4: promises rise; a vote is for the next instance, and not below the promise.
+    fn check_record(&self, record: &Record) {
+        let next = self.applied.following();
+        match record {
+            Record::Promised(ballot) => assert!(*ballot > self.promised, "{ballot} promised after {}", self.promised),
+            Record::Accepted { instance, ballot, .. } => {
+                assert!(*instance == next, "a vote at {instance}, where {next} is next");
+                assert!(*ballot >= self.promised, "a vote for {ballot} after a promise of {}", self.promised);
+            }
+            Record::Learned { instance, .. } => assert!(*instance == next, "{instance} learned, {next} is next"),
+        }
+    }
+
+    /// A promise tells of the vote that was given, and a vote is one that was given.
+    fn check_durable(&self, message: &Message) {
+        let at = |instance: Instance| self.accepted.filter(|(voted, _)| *voted == instance).map(|(_, ballot)| ballot);
+        match message {
+            Message::Promise(promise) => {
+                let told = promise.accepted.as_ref().map(|accepted| accepted.ballot);
+                assert_eq!(told, at(promise.instance), "the promise for {} hides a vote", promise.instance);
+            }
+            Message::Vote(vote) => assert_eq!(at(vote.instance), Some(vote.ballot), "nothing was voted for"),
+            Message::Prepare(_) => {}
+            other => panic!("{other:?} need not be durable"),
+        }
+    }
+
+    fn note(&mut self, record: &Record) {
+        match record {
+            Record::Promised(ballot) => self.promised = self.promised.max(*ballot),
+            Record::Accepted { instance, ballot, .. } => {
+                self.promised = self.promised.max(*ballot);
+                self.accepted = Some((*instance, *ballot));
+            }
+            Record::Learned { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! Time, the network, the disks' delays, and the faults. One event at a time, ordered by time and then by chance.
+
+use crate::node::{Node, Packet, Shape, Turn};
+use crate::oracle::Oracle;
+use groups::{Jitter, Members, NodeId, TICK_MS};
+use std::collections::{BTreeMap, VecDeque};
+
+/// How long faults last, and how soon after them everything must be done.
+const FAULTS_MS: u64 = 4_000;
+const CALM_MS: u64 = 20_000;
+/// Clients go on for so long after the faults.
+const LATE_CLIENTS_MS: u64 = 300;
+/// So many of the last packets can come again.
+const REPLAYS: usize = 64;
+const PER_MILLE: u64 = 1_000;
+
+enum Event {
+    Packet { from: NodeId, to: NodeId, packet: Packet },
+    Synced { node: NodeId, start: u64, lsn: usize },
+    Tick { node: NodeId, start: u64 },
+    Restart { node: NodeId },
+    Fault,
+    Clients,
+}
+
+/// How bad it gets. Each seed draws its own mix, so that each fault is also seen alone.
+#[derive(Clone, Debug)]
+struct Faults {
+    loss: u64,
+    duplicates: u64,
+    delay_ms: u64,
+    sync_ms: u64,
+    gap_ms: u64,
+    /// A weight for each kind of fault that happens at a moment.
+    weights: [u64; KINDS],
+}
+
+const KINDS: usize = 10;
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) applied: usize,
+    pub(crate) reads: u64,
+    pub(crate) crashes: usize,
+}
+
+pub(crate) struct World {
+    now: u64,
+    jitter: Jitter,
+    events: BTreeMap<(u64, u64, u64), Event>,
+    count: u64,
+    nodes: Vec<Node>,
+    syncing: Vec<bool>,
+    /// `cut[from][to]`: nothing gets through.
+    cut: Vec<Vec<bool>>,
+    recent: VecDeque<(NodeId, NodeId, Packet)>,
+    faults: Faults,
+    calm: bool,
+    oracle: Oracle,
+    groups: usize,
+    sent: Vec<(NodeId, Packet)>,
+    crashes: usize,
+    names: u64,
+    /// Whether every packet that arrives is printed.
+    is_traced: bool,
+}
+
+/// A scope in which one node's calls can be made: everything they need is borrowed apart from the node.
+macro_rules! with_node {
+    ($world:ident, $id:expr, |$node:ident, $turn:ident| $body:expr) => {{
+        let id: NodeId = $id;
+        let mut sent = std::mem::take(&mut $world.sent);
+        let position = id.0 as usize - 1;
+        {
+            let $node = &mut $world.nodes[position];
+            let mut turn =
+                Turn { now: $world.now, jitter: &mut $world.jitter, oracle: &mut $world.oracle, sent: &mut sent };
+            let $turn = &mut turn;
+            $body;
+        }
+        for (to, packet) in sent.drain(..) {
+            $world.post(id, to, packet);
+        }
+        $world.sent = sent;
+        $world.start_sync(position);
+    }};
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, members: u32, is_traced: bool) -> World {
+        let mut jitter = Jitter::new(seed.wrapping_mul(1_000_003) ^ u64::from(members));
+        let ids: Vec<NodeId> = (1..=members).map(NodeId).collect();
+        let shape = Shape {
+            members: Members::new(ids.clone()),
+            groups: 1 + jitter.below(2) as usize,
+            seed,
+            window_bytes: [1, 200, 4_000][jitter.below(3) as usize],
+            batch_bytes_max: [1, 100, 4_000][jitter.below(3) as usize],
+        };
+        let faults = Faults::draw(&mut jitter);
+        let count = members as usize;
+        let mut world = World {
+            now: 0,
+            jitter,
+            events: BTreeMap::new(),
+            count: 0,
+            groups: shape.groups,
+            nodes: ids.iter().map(|id| Node::new(*id, shape.clone())).collect(),
+            syncing: vec![false; count],
+            cut: vec![vec![false; count]; count],
+            recent: VecDeque::new(),
+            faults,
+            calm: false,
+            oracle: Oracle::new(members),
+            sent: Vec::new(),
+            crashes: 0,
+            names: 0,
+            is_traced,
+        };
+        for id in ids {
+            world.restart(id);
+        }
+        world.at(1, Event::Fault);
+        world.at(1, Event::Clients);
+        world
+    }
+
+    /// Faults, then calm, until everything is done.
+    pub(crate) fn run(&mut self) {
+        while self.now < FAULTS_MS {
+            self.step();
+        }
+        self.heal();
+        let deadline = self.now + CALM_MS;
+        while !self.is_done() {
+            assert!(self.now < deadline, "not done {CALM_MS} ms after the last fault: {}", self.state());
+            self.step();
+        }
+        for index in 0..self.groups {
+            for node in &self.nodes {
+                self.oracle.check_final(index, node.machine(index));
+            }
+        }
+    }
+
+    pub(crate) fn done(&self) -> Done {
+        let applied = (0..self.groups).map(|index| self.nodes[0].machine(index).names.len()).sum();
+        Done { applied, reads: self.nodes.iter().map(|node| node.reads_answered).sum(), crashes: self.crashes }
+    }
+
+    fn is_done(&self) -> bool {
+        let next = |index: usize| self.nodes[0].group(index).next();
+        let agree = |node: &Node| (0..self.groups).all(|index| node.group(index).next() == next(index));
+        self.now > FAULTS_MS + LATE_CLIENTS_MS && self.nodes.iter().all(|node| node.is_quiet() && agree(node))
+    }
+
+    fn state(&self) -> String {
+        let of = |node: &Node, index: usize| {
+            let group = node.group(index);
+            let leader = group.leader().map(|ballot| ballot.to_string()).unwrap_or_default();
+            let waits = (group.is_behind(), group.has_waiting(), group.leads().is_some());
+            format!("{}/{index}: next {} leader {leader} behind/waits/leads {waits:?}", node.id, group.next())
+        };
+        let all = self.nodes.iter().flat_map(|node| (0..self.groups).map(|index| of(node, index)));
+        all.collect::<Vec<String>>().join("; ")
+    }
+
+    fn at(&mut self, delay_ms: u64, event: Event) {
+        self.count += 1;
+        let tie = self.jitter.below(1 << 32);
+        self.events.insert((self.now + delay_ms, tie, self.count), event);
+    }
+
+    fn step(&mut self) {
+        let ((now, _, _), event) = self.events.pop_first().expect("ticks go on");
+        self.now = now;
+        match event {
+            Event::Packet { from, to, packet } => {
+                let is_cut = self.cut[from.0 as usize - 1][to.0 as usize - 1];
+                if self.is_traced {
+                    eprintln!("{now} {from} -> {to} {packet:?}");
+                }
+                if !is_cut && self.node(to).up {
+                    with_node!(self, to, |node, turn| node.on_packet(from, packet, turn));
+                }
+            }
+            Event::Synced { node, start, lsn } => {
+                if self.is_running(node, start) {
+                    self.syncing[node.0 as usize - 1] = false;
+                    with_node!(self, node, |node, turn| node.on_synced(lsn, turn));
+                }
+            }
+            Event::Tick { node, start } => {
+                if self.is_running(node, start) {
+                    with_node!(self, node, |node, turn| node.tick(turn));
+                    self.at(TICK_MS, Event::Tick { node, start });
+                }
+            }
+            Event::Restart { node } => self.restart(node),
+            Event::Fault => self.fault(),
+            Event::Clients => self.clients(),
+        }
+    }
+
+    fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize - 1]
+    }
+
+    fn is_running(&self, id: NodeId, start: u64) -> bool {
+        self.node(id).up && self.node(id).start == start
+    }
+
+    fn post(&mut self, from: NodeId, to: NodeId, packet: Packet) {
+        if from == to {
+            return self.at(0, Event::Packet { from, to, packet });
+        }
+        let Faults { loss, duplicates, .. } = self.faults;
+        if !self.calm {
+            self.recent.push_back((from, to, packet.clone()));
+            if self.recent.len() > REPLAYS {
+                self.recent.pop_front();
+            }
+            if self.jitter.below(PER_MILLE) < loss {
+                return;
+            }
+        }
+        if self.jitter.below(PER_MILLE) < duplicates {
+            let delay = self.delay();
+            self.at(delay, Event::Packet { from, to, packet: packet.clone() });
+        }
+        let delay = self.delay();
+        self.at(delay, Event::Packet { from, to, packet });
+    }
+
+    /// Mostly short, sometimes long.
+    fn delay(&mut self) -> u64 {
+        let most = if self.jitter.below(10) == 0 { self.faults.delay_ms } else { self.faults.delay_ms.min(5) };
+        self.jitter.below(most + 1)
+    }
+
+    fn start_sync(&mut self, position: usize) {
+        let Some(lsn) = self.nodes[position].unsynced() else { return };
+        if self.syncing[position] || !self.nodes[position].up {
+            return;
+        }
+        self.syncing[position] = true;
+        let (node, start) = (self.nodes[position].id, self.nodes[position].start);
+        let delay = self.jitter.below(self.faults.sync_ms + 1);
+        self.at(delay, Event::Synced { node, start, lsn });
+    }
+
+    fn restart(&mut self, id: NodeId) {
+        if self.node(id).up {
+            return;
+        }
+        self.syncing[id.0 as usize - 1] = false;
+        with_node!(self, id, |node, turn| node.restart(turn));
+        let start = self.node(id).start;
+        let delay = self.jitter.below(TICK_MS);
+        self.at(delay, Event::Tick { node: id, start });
+        for other in self.ids() {
+            self.connect(id, other);
+        }
+    }
+
+    fn connect(&mut self, one: NodeId, other: NodeId) {
+        if one == other || !self.node(one).up || !self.node(other).up {
+            return;
+        }
+        with_node!(self, one, |node, turn| node.on_connected(other, turn));
+        with_node!(self, other, |node, turn| node.on_connected(one, turn));
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.nodes.iter().map(|node| node.id).collect()
+    }
+
+    fn any_id(&mut self) -> NodeId {
+        NodeId(1 + self.jitter.below(self.nodes.len() as u64) as u32)
+    }
+
+    fn any_group(&mut self) -> usize {
+        self.jitter.below(self.groups as u64) as usize
+    }
+
+    /// The faults end: everybody is up, every connection is new, and nothing is lost from now on.
+    fn heal(&mut self) {
+        self.calm = true;
+        self.faults.delay_ms = self.faults.delay_ms.min(20);
+        self.faults.sync_ms = self.faults.sync_ms.min(20);
+        self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
+        for id in self.ids() {
+            self.restart(id);
+            self.nodes[id.0 as usize - 1].disk_ok = true;
+        }
+        for one in self.ids() {
+            for other in self.ids().into_iter().filter(|other| *other > one) {
+                self.connect(one, other);
+            }
+        }
+    }
+
+    fn clients(&mut self) {
+        if self.now > FAULTS_MS + LATE_CLIENTS_MS {
+            return;
+        }
+        let delay = self.jitter.below(40) + 1;
+        self.at(delay, Event::Clients);
+        let (id, index) = (self.any_id(), self.any_group());
+        if !self.node(id).up {
+            return;
+        }
+        self.names += 10;
+        let (names, kind, several) = (self.names, self.jitter.below(10), 1 + self.jitter.below(5));
+        with_node!(self, id, |node, turn| match kind {
+            0..4 => (0..several).for_each(|count| node.submit(index, names + count)),
+            4..8 => node.read(index, names, turn),
+            8 => node.withdraw(index, turn),
+            _ => node.cancel_read(index),
+        });
+        if self.jitter.below(2) == 0 {
+            with_node!(self, id, |node, turn| node.flush(turn));
+        }
+    }
+
+    fn fault(&mut self) {
+        if self.calm {
+            return;
+        }
+        let delay = self.jitter.below(self.faults.gap_ms) + 1;
+        self.at(delay, Event::Fault);
+        let (id, other, index) = (self.any_id(), self.any_id(), self.any_group());
+        let kind = self.faults.kind(&mut self.jitter);
+        if kind != 0 && kind != 2 && !self.node(id).up {
+            return;
+        }
+        match kind {
+            0 => self.partition(),
+            1 => self.crash(id),
+            2 => self.connect(id, other),
+            3 => self.replay(),
+            4 => with_node!(self, id, |node, turn| node.on_claim(index, other, None, turn)),
+            5 => with_node!(self, id, |node, turn| node.resign(index, turn)),
+            6 => with_node!(self, id, |node, turn| node.hand_over(index, other, turn)),
+            7 => with_node!(self, id, |node, turn| (node.propose_time(index), node.flush(turn))),
+            8 => {
+                let (jump, node) = (self.jitter.below(200_000), &mut self.nodes[id.0 as usize - 1]);
+                node.unix_offset = 900_000 + jump;
+            }
+            _ => {
+                let node = &mut self.nodes[id.0 as usize - 1];
+                node.disk_ok = !node.disk_ok;
+            }
+        }
+    }
+
+    fn crash(&mut self, id: NodeId) {
+        self.crashes += 1;
+        with_node!(self, id, |node, turn| node.crash(turn));
+        let delay = self.jitter.below(800) + 1;
+        self.at(delay, Event::Restart { node: id });
+    }
+
+    /// Cuts links at random, in one direction or by sides, or heals all.
+    fn partition(&mut self) {
+        let count = self.nodes.len();
+        let kind = self.jitter.below(4);
+        let sides: Vec<u64> = (0..count).map(|_| self.jitter.below(2)).collect();
+        for from in 0..count {
+            for to in 0..count {
+                self.cut[from][to] = from != to
+                    && match kind {
+                        0 | 1 => false,
+                        2 => sides[from] != sides[to],
+                        _ => self.jitter.below(4) == 0,
+                    };
+            }
+        }
+    }
+
+    fn replay(&mut self) {
+        for _ in 0..1 + self.jitter.below(8) {
+            if self.recent.is_empty() {
+                return;
+            }
+            let position = self.jitter.below(self.recent.len() as u64) as usize;
+            let (from, to, packet) = self.recent[position].clone();
+            let delay = self.delay() + self.delay();
+            self.at(delay, Event::Packet { from, to, packet });
+        }
+    }
+}
+
+impl Faults {
+    fn draw(jitter: &mut Jitter) -> Faults {
+        let mut some = |choices: &[u64]| choices[jitter.below(choices.len() as u64) as usize];
+        let mut weights = [0; KINDS];
+        for (kind, weight) in weights.iter_mut().enumerate() {
+            // Crashes, cuts and reconnections more often than the rest.
+            *weight = some(&[0, 1, 3]) * if kind < 4 { 3 } else { 1 };
+        }
+        weights[2] += 1;
+        Faults {
+            loss: some(&[0, 0, 20, 100, 300]),
+            duplicates: some(&[0, 50, 200]),
+            delay_ms: some(&[2, 20, 100, 400]),
+            sync_ms: some(&[0, 3, 30, 200]),
+            gap_ms: some(&[40, 150, 600]),
+            weights,
+        }
+    }
+
+    fn kind(&self, jitter: &mut Jitter) -> usize {
+        let mut left = jitter.below(self.weights.iter().sum());
+        for (kind, weight) in self.weights.iter().enumerate() {
+            if left < *weight {
+                return kind;
+            }
+            left -= weight;
+        }
+        unreachable!("the weights cover every draw")
+    }
+}
