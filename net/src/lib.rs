@@ -1,3 +1,12 @@
 //! The event loop: listener, connections, peer frames and the RESP codec. It never says "Paxos".
 
+mod connection;
+mod connections;
+pub mod event;
+pub mod event_loop;
+pub mod frame;
+mod listener;
+pub mod outbound;
+pub mod peers;
 pub mod resp;
+mod transport;

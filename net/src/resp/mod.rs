@@ -1,5 +1,8 @@
 //! RESP, the Redis serialization protocol, versions 2 and 3.
 
+pub mod request;
+pub mod value;
+
 /// The version of RESP that a connection speaks: 2 until `HELLO 3`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {

@@ -1,0 +1,349 @@
+//! All connections, and the lists of those that need attention: the next turn's work is found without a search.
+//!
+//! Each list holds handles, and each connection knows which lists it is on, so that none is on a list twice. A handle
+//! on a list may outlive its connection and is then passed over.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::mem;
+use std::net::SocketAddr;
+
+use mio::Registry;
+use mio::net::TcpStream;
+use slab::Slab;
+
+use crate::connection::{Connection, Phase, READ_BYTES_MAX, ReadOutcome};
+use crate::event::{CloseReason, Event, Handle};
+use crate::event_loop::LoopLimits;
+use crate::outbound::Progress;
+use crate::transport::Transport;
+
+/// The most that is read in one turn from all connections together. The rest waits for the next turn, which begins with
+/// those that this one did not get to.
+const TURN_READ_BYTES_MAX: usize = 2 << 20;
+/// Every so many turns idle connections give back memory.
+const SWEEP_TURNS: u64 = 64;
+const REFUSAL: &[u8] = b"-ERR max number of clients reached\r\n";
+
+#[derive(Debug)]
+pub(crate) struct Connections {
+    limits: LoopLimits,
+    slab: Slab<Connection>,
+    generation: u32,
+    /// How many of them were accepted.
+    accepted: usize,
+    turn: u64,
+    /// May have something to read, in the order in which they will be.
+    ready: VecDeque<Handle>,
+    /// Have something to write that was not offered to the socket yet.
+    dirty: Vec<Handle>,
+    /// Would be read if their input had room.
+    full: Vec<Handle>,
+    /// Hold more memory than they should when idle.
+    fat: Vec<Handle>,
+    /// Their end has been told; they are dropped when the owner has had its turn.
+    dead: Vec<Handle>,
+    /// What happened outside of `poll`, to be told in the next.
+    deferred: Vec<Event>,
+    /// Where reads go first.
+    scratch: Box<[u8]>,
+}
+
+impl Connections {
+    pub(crate) fn new(limits: LoopLimits) -> Self {
+        Self {
+            limits,
+            slab: Slab::new(),
+            generation: 0,
+            accepted: 0,
+            turn: 0,
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            full: Vec::new(),
+            fat: Vec::new(),
+            dead: Vec::new(),
+            deferred: Vec::new(),
+            scratch: vec![0; READ_BYTES_MAX].into_boxed_slice(),
+        }
+    }
+
+    pub(crate) fn find(&mut self, handle: Handle) -> Option<&mut Connection> {
+        find(&mut self.slab, handle)
+    }
+
+    pub(crate) fn outbound_len(&self, handle: Handle) -> usize {
+        let found = self.slab.get(handle.index()).filter(|connection| connection.handle == handle);
+        found.map_or(0, |connection| connection.outbound.len())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// True if there is work that the poller will not announce.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || !self.dirty.is_empty()
+    }
+
+    pub(crate) fn accept(
+        &mut self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        registry: &Registry,
+        events: &mut Vec<Event>,
+    ) {
+        if self.accepted >= self.limits.connections_max {
+            // Best effort: a new socket has room for the line, and a failed courtesy needs no handling. Reading what
+            // has arrived already keeps the kernel from resetting the connection before the line is read.
+            let _ = stream.write(REFUSAL);
+            let _ = stream.read(&mut self.scratch);
+            events.push(Event::Refused { peer });
+            return;
+        }
+        match Transport::tcp(stream).and_then(|transport| self.insert(transport, Phase::Open, registry)) {
+            Ok(handle) => {
+                self.accepted += 1;
+                events.push(Event::Opened { handle, peer });
+            }
+            Err(error) => events.push(Event::AcceptFailed { error }),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, mut transport: Transport, phase: Phase, registry: &Registry) -> io::Result<Handle> {
+        let entry = self.slab.vacant_entry();
+        let handle = Handle::new(self.generation, entry.key());
+        transport.register(registry, handle.token())?;
+        entry.insert(Connection::new(handle, transport, phase));
+        self.generation = self.generation.wrapping_add(1);
+        Ok(handle)
+    }
+
+    pub(crate) fn remove(&mut self, handle: Handle) {
+        if self.find(handle).is_some() {
+            let connection = self.slab.remove(handle.index());
+            self.accepted -= usize::from(connection.accepted);
+        }
+    }
+
+    /// Drops the dead, and tells what happened since the last turn.
+    pub(crate) fn begin_turn(&mut self, events: &mut Vec<Event>) {
+        while let Some(handle) = self.dead.pop() {
+            self.remove(handle);
+        }
+        let mut deferred = mem::take(&mut self.deferred);
+        for event in deferred.drain(..) {
+            self.tell(event, events);
+        }
+        self.deferred = deferred;
+        self.resume_full();
+        self.turn += 1;
+        if self.turn.is_multiple_of(SWEEP_TURNS) {
+            self.sweep();
+        }
+    }
+
+    pub(crate) fn on_event(&mut self, event: &mio::event::Event, events: &mut Vec<Event>) {
+        let handle = Handle::from_token(event.token());
+        // An event may come after its connection was closed.
+        let Some(connection) = find(&mut self.slab, handle) else { return };
+        match connection.phase {
+            Phase::Dead => return,
+            Phase::Connecting => match connection.transport.is_established() {
+                Ok(false) => return,
+                Ok(true) => {
+                    connection.phase = Phase::Open;
+                    events.push(Event::Connected { handle });
+                }
+                Err(error) => return self.end(handle, CloseReason::ConnectFailed(error), events),
+            },
+            Phase::Open | Phase::Finishing => {}
+        }
+        let is_gone = event.is_error() || event.is_write_closed();
+        connection.hung_up |= is_gone || event.is_read_closed();
+        if is_gone && !connection.is_reading() {
+            let error = connection.transport.take_error();
+            return self.end(handle, error.into(), events);
+        }
+        if event.is_readable() || connection.hung_up {
+            enqueue(connection, &mut self.ready);
+        }
+        if event.is_writable() && !is_gone {
+            connection.blocked = false;
+            if !connection.outbound.is_empty() {
+                let told = self.write(handle);
+                told.into_iter().for_each(|event| self.tell(event, events));
+            }
+        }
+    }
+
+    /// Reads from each ready connection once, as long as the turn's budget lasts.
+    pub(crate) fn read_ready(&mut self, events: &mut Vec<Event>) {
+        let mut turn_bytes = 0;
+        for _ in 0..self.ready.len() {
+            if turn_bytes >= TURN_READ_BYTES_MAX {
+                return;
+            }
+            let Some(handle) = self.ready.pop_front() else { return };
+            let Some(connection) = find(&mut self.slab, handle) else { continue };
+            connection.in_ready = false;
+            let before = connection.input.len();
+            let outcome = if connection.is_reading() {
+                connection.read(&mut self.scratch, self.limits.input_bytes_max)
+            } else {
+                Ok(ReadOutcome::Drained)
+            };
+            let after = connection.input.len();
+            turn_bytes += after - before;
+            if after > before || connection.announce && after > 0 {
+                events.push(Event::Input { handle });
+            }
+            connection.announce = false;
+            if !connection.in_fat && connection.is_fat() {
+                connection.in_fat = true;
+                self.fat.push(handle);
+            }
+            match outcome {
+                Ok(ReadOutcome::Drained) => {}
+                Ok(ReadOutcome::Budget) => enqueue(connection, &mut self.ready),
+                Ok(ReadOutcome::Full) => {
+                    connection.in_full = true;
+                    self.full.push(handle);
+                }
+                Ok(ReadOutcome::Eof) => {
+                    connection.eof = true;
+                    events.push(Event::Eof { handle });
+                }
+                Err(error) => self.end(handle, error.into(), events),
+            }
+        }
+    }
+
+    /// Notes that the owner may have queued something.
+    pub(crate) fn mark_dirty(&mut self, handle: Handle) -> Option<&mut Connection> {
+        let connection = find(&mut self.slab, handle)?;
+        if !connection.in_dirty {
+            connection.in_dirty = true;
+            self.dirty.push(handle);
+        }
+        Some(connection)
+    }
+
+    /// Writes each dirty connection once.
+    pub(crate) fn flush(&mut self) {
+        let mut dirty = mem::take(&mut self.dirty);
+        for handle in dirty.drain(..) {
+            let Some(connection) = find(&mut self.slab, handle) else { continue };
+            connection.in_dirty = false;
+            if connection.phase != Phase::Dead {
+                let told = self.write(handle);
+                self.deferred.extend(told);
+            }
+        }
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+    }
+
+    pub(crate) fn pause(&mut self, handle: Handle) {
+        if let Some(connection) = self.find(handle) {
+            connection.paused = true;
+        }
+    }
+
+    /// The poller has said its word about what arrived meanwhile: only reading finds out.
+    pub(crate) fn resume(&mut self, handle: Handle) {
+        let Some(connection) = find(&mut self.slab, handle) else { return };
+        if !mem::take(&mut connection.paused) || connection.phase != Phase::Open {
+            return;
+        }
+        connection.announce = true;
+        if !connection.in_ready {
+            connection.in_ready = true;
+            self.ready.push_back(handle);
+        }
+    }
+
+    pub(crate) fn finish(&mut self, handle: Handle) {
+        if let Some(connection) = self.mark_dirty(handle)
+            && connection.phase != Phase::Dead
+        {
+            connection.phase = Phase::Finishing;
+        }
+    }
+
+    /// Writes once, and returns what the owner should know of it.
+    fn write(&mut self, handle: Handle) -> Option<Event> {
+        let connection = find(&mut self.slab, handle)?;
+        match connection.write(self.limits.outbound_bytes_max) {
+            Ok(Progress::Blocked) => None,
+            Ok(Progress::More) => {
+                self.mark_dirty(handle);
+                None
+            }
+            Ok(Progress::Empty) => {
+                if !connection.in_fat && connection.is_fat() {
+                    connection.in_fat = true;
+                    self.fat.push(handle);
+                }
+                mem::take(&mut connection.backlogged).then_some(Event::Drained { handle })
+            }
+            Err(reason) => {
+                if matches!(reason, CloseReason::Finished) {
+                    connection.discard(&mut self.scratch);
+                }
+                connection.phase = Phase::Dead;
+                Some(Event::Closed { handle, reason })
+            }
+        }
+    }
+
+    fn end(&mut self, handle: Handle, reason: CloseReason, events: &mut Vec<Event>) {
+        self.tell(Event::Closed { handle, reason }, events);
+    }
+
+    /// Passes an event on, unless the owner has closed the connection meanwhile.
+    fn tell(&mut self, event: Event, events: &mut Vec<Event>) {
+        if let Event::Closed { handle, .. } | Event::Drained { handle } = event {
+            let Some(connection) = find(&mut self.slab, handle) else { return };
+            if matches!(event, Event::Closed { .. }) {
+                connection.phase = Phase::Dead;
+                self.dead.push(handle);
+            }
+        }
+        events.push(event);
+    }
+
+    fn resume_full(&mut self) {
+        let Self { full, slab, ready, limits, .. } = self;
+        full.retain(|&handle| {
+            let Some(connection) = find(slab, handle) else { return false };
+            if connection.input.len() >= limits.input_bytes_max {
+                return true;
+            }
+            connection.in_full = false;
+            enqueue(connection, ready);
+            false
+        });
+    }
+
+    /// A connection keeps its memory as long as it is used between two sweeps.
+    fn sweep(&mut self) {
+        let Self { fat, slab, .. } = self;
+        fat.retain(|&handle| {
+            let Some(connection) = find(slab, handle) else { return false };
+            connection.in_fat = mem::take(&mut connection.active) || !connection.slim();
+            connection.in_fat
+        });
+    }
+}
+
+fn find(slab: &mut Slab<Connection>, handle: Handle) -> Option<&mut Connection> {
+    slab.get_mut(handle.index()).filter(|connection| connection.handle == handle)
+}
+
+/// Puts a connection that may have something to read at the end of the line.
+fn enqueue(connection: &mut Connection, ready: &mut VecDeque<Handle>) {
+    if connection.is_reading() && !connection.in_ready && !connection.in_full {
+        connection.in_ready = true;
+        ready.push_back(connection.handle);
+    }
+}

@@ -1,0 +1,357 @@
+//! Frames between peers: many small messages under one header and one checksum.
+//!
+//! ```text
+//! header   magic u8 | version u8 | purpose u8 | 0 u8 | payload length u32 | CRC-32C u32 | 0 u32
+//! payload  message*
+//! message  group u32 | kind u8 | flags u8 | 0 u16 | body length u32 | body
+//! ```
+//!
+//! Numbers are little-endian. The checksum covers the whole frame, with its own field taken as zero. Fields written as
+//! zero are for later versions and ignored when read. A message says its length, so that one of an unknown kind or
+//! group is skipped without understanding it. Only the checksum tells whether a length was meant: nothing is reserved
+//! for a frame before its header has been found acceptable.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+/// The first byte of every frame: 0x80 or above, so that it cannot begin a request of a client.
+pub const MAGIC: u8 = 0xB1;
+/// The version of the format that this build speaks.
+pub const VERSION: u8 = 1;
+/// The length of a frame's header.
+pub const HEADER_BYTES: usize = 16;
+/// The length of a message before its body.
+pub const MESSAGE_HEADER_BYTES: usize = 12;
+
+const LENGTH_AT: usize = 4;
+const CRC_AT: usize = 8;
+/// A header is judged as soon as this much of it is here: everything but the checksum.
+const JUDGED_BYTES: usize = 8;
+
+/// What a connection, and each frame on it, is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Purpose {
+    /// Small messages that somebody waits for.
+    Live = 0,
+    /// Large transfers, kept apart lest they delay the small ones.
+    Bulk = 1,
+}
+
+/// Why the bytes are no frame. The connection is to be closed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum FrameError {
+    /// The first byte is another.
+    #[error("not a peer frame: it begins with {0:#04x} instead of {MAGIC:#04x}")]
+    Magic(u8),
+    /// The peer speaks another version.
+    #[error("the peer speaks version {0} of the peer protocol, this node version {VERSION}")]
+    Version(u8),
+    /// The purpose is unknown.
+    #[error("unknown purpose {0} of a peer frame")]
+    Purpose(u8),
+    /// The payload is longer than the receiver allows.
+    #[error("a peer frame of {payload_bytes} bytes exceeds the limit of {payload_bytes_max}")]
+    TooLong {
+        /// What the header says.
+        payload_bytes: usize,
+        /// What the receiver allows.
+        payload_bytes_max: usize,
+    },
+    /// The frame was damaged, or is none.
+    #[error("a peer frame's checksum is {found:#010x} instead of {stated:#010x}")]
+    Checksum {
+        /// What the header says.
+        stated: u32,
+        /// What the bytes give.
+        found: u32,
+    },
+    /// A message is longer than what is left of its frame.
+    #[error("a message of {message_bytes} bytes overruns its peer frame, of which {frame_bytes} bytes are left")]
+    Overrun {
+        /// The message's length with its header.
+        message_bytes: usize,
+        /// The rest of the frame.
+        frame_bytes: usize,
+    },
+}
+
+/// One message within a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The group that the message is about.
+    pub group: u32,
+    /// What the message is; the receiver knows the kinds.
+    pub kind: u8,
+    /// The content, a slice of the frame's memory.
+    pub body: Bytes,
+}
+
+/// A whole frame whose checksum is right.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// What it is for.
+    pub purpose: Purpose,
+    payload: Bytes,
+}
+
+impl Frame {
+    /// The messages in order. After an error there are no more.
+    #[must_use]
+    pub fn messages(&self) -> Messages {
+        Messages { rest: self.payload.clone() }
+    }
+}
+
+/// Takes the first frame off `buf`; `None` while it is not complete.
+///
+/// # Errors
+/// When the bytes are no frame of this version, or one whose payload is longer than `payload_bytes_max`: known after
+/// the first 8 bytes.
+pub fn decode(buf: &mut BytesMut, payload_bytes_max: usize) -> Result<Option<Frame>, FrameError> {
+    if buf.len() < JUDGED_BYTES {
+        return Ok(None);
+    }
+    let purpose = judge(buf)?;
+    let payload_bytes = payload_bytes(buf);
+    if payload_bytes > payload_bytes_max {
+        return Err(FrameError::TooLong { payload_bytes, payload_bytes_max });
+    }
+    let frame_bytes = HEADER_BYTES + payload_bytes;
+    if buf.len() < frame_bytes {
+        return Ok(None);
+    }
+    let stated = u32_at(buf, CRC_AT);
+    let found = checksum(&buf[..frame_bytes]);
+    if stated != found {
+        return Err(FrameError::Checksum { stated, found });
+    }
+    let mut payload = buf.split_to(frame_bytes).freeze();
+    payload.advance(HEADER_BYTES);
+    Ok(Some(Frame { purpose, payload }))
+}
+
+/// How many bytes the frame at the start of `buf` lacks, as a hint for the reader; 0 while that is unknown. To be asked
+/// only after [`decode`] found the header acceptable.
+#[must_use]
+pub fn needed(buf: &[u8]) -> usize {
+    if buf.len() < JUDGED_BYTES { 0 } else { (HEADER_BYTES + payload_bytes(buf)).saturating_sub(buf.len()) }
+}
+
+/// The messages of a [`Frame`].
+#[derive(Clone, Debug)]
+pub struct Messages {
+    rest: Bytes,
+}
+
+impl Iterator for Messages {
+    type Item = Result<Message, FrameError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let frame_bytes = self.rest.len();
+        if frame_bytes == 0 {
+            return None;
+        }
+        let mut message_bytes = MESSAGE_HEADER_BYTES;
+        if frame_bytes >= MESSAGE_HEADER_BYTES {
+            message_bytes = message_bytes.saturating_add(u32_at(&self.rest, 8) as usize);
+        }
+        if message_bytes > frame_bytes {
+            self.rest.clear();
+            return Some(Err(FrameError::Overrun { message_bytes, frame_bytes }));
+        }
+        let mut body = self.rest.split_to(message_bytes);
+        let (group, kind) = (u32_at(&body, 0), body[4]);
+        body.advance(MESSAGE_HEADER_BYTES);
+        Some(Ok(Message { group, kind, body }))
+    }
+}
+
+/// Gathers messages into a frame. Without messages there is no frame; after each frame the next may begin, in the same
+/// memory once that is free.
+#[derive(Debug)]
+pub struct FrameWriter {
+    purpose: Purpose,
+    buf: BytesMut,
+}
+
+impl FrameWriter {
+    /// A writer of frames for `purpose`.
+    #[must_use]
+    pub fn new(purpose: Purpose) -> Self {
+        Self { purpose, buf: BytesMut::new() }
+    }
+
+    /// The frame's length so far, its header included; 0 without messages.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// True while the frame has no message.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buf.is_empty()
+    }
+
+    /// Appends a message whose body is what `write_body` appends.
+    ///
+    /// # Panics
+    /// If the body is of 4 GiB or more: the caller bounds messages far below.
+    pub fn message(&mut self, group: u32, kind: u8, write_body: impl FnOnce(&mut BytesMut)) {
+        if self.buf.is_empty() {
+            self.buf.put_slice(&[MAGIC, VERSION, self.purpose as u8, 0]);
+            self.buf.put_bytes(0, HEADER_BYTES - 4);
+        }
+        self.buf.put_u32_le(group);
+        self.buf.put_slice(&[kind, 0, 0, 0]);
+        let length_at = self.buf.len();
+        self.buf.put_u32_le(0);
+        let body_at = self.buf.len();
+        write_body(&mut self.buf);
+        put_length(&mut self.buf, length_at, body_at);
+    }
+
+    /// Ends the frame and returns it, ready to be sent; `None` without messages.
+    ///
+    /// # Panics
+    /// If the payload is of 4 GiB or more: the caller watches [`Self::len`].
+    pub fn finish(&mut self) -> Option<Bytes> {
+        if self.buf.is_empty() {
+            return None;
+        }
+        put_length(&mut self.buf, LENGTH_AT, HEADER_BYTES);
+        let crc = checksum(&self.buf);
+        self.buf[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        Some(self.buf.split().freeze())
+    }
+}
+
+/// Writes at `at` how many bytes there are behind `from`.
+fn put_length(buf: &mut BytesMut, at: usize, from: usize) {
+    let length = u32::try_from(buf.len() - from).expect("lengths in peer frames are below 4 GiB");
+    buf[at..at + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+fn judge(header: &[u8]) -> Result<Purpose, FrameError> {
+    match *header {
+        [MAGIC, VERSION, 0, ..] => Ok(Purpose::Live),
+        [MAGIC, VERSION, 1, ..] => Ok(Purpose::Bulk),
+        [MAGIC, VERSION, purpose, ..] => Err(FrameError::Purpose(purpose)),
+        [MAGIC, version, ..] => Err(FrameError::Version(version)),
+        _ => Err(FrameError::Magic(header[0])),
+    }
+}
+
+fn payload_bytes(header: &[u8]) -> usize {
+    u32_at(header, LENGTH_AT) as usize
+}
+
+fn checksum(frame: &[u8]) -> u32 {
+    let head = crc32c::crc32c(&frame[..CRC_AT]);
+    let head = crc32c::crc32c_append(head, &[0; 4]);
+    crc32c::crc32c_append(head, &frame[CRC_AT + 4..])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1 << 20;
+
+    fn sample() -> Bytes {
+        let mut writer = FrameWriter::new(Purpose::Bulk);
+        writer.message(7, 1, |out| out.put_slice(b"first"));
+        writer.message(u32::MAX, 255, |_| {});
+        writer.message(0, 2, |out| out.put_bytes(9, 1000));
+        writer.finish().unwrap()
+    }
+
+    fn messages(frame: &Frame) -> Vec<(u32, u8, Bytes)> {
+        frame.messages().map(Result::unwrap).map(|message| (message.group, message.kind, message.body)).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut buf = BytesMut::from(&[sample(), sample()].concat()[..]);
+        for _ in 0..2 {
+            let frame = decode(&mut buf, MAX).unwrap().unwrap();
+            assert_eq!(frame.purpose, Purpose::Bulk);
+            let expected = [
+                (7, 1, Bytes::from_static(b"first")),
+                (u32::MAX, 255, Bytes::new()),
+                (0, 2, Bytes::from(vec![9; 1000])),
+            ];
+            assert_eq!(messages(&frame), expected);
+        }
+        assert!(buf.is_empty());
+    }
+
+    #[test]
+    fn the_format_does_not_change_by_accident() {
+        let mut writer = FrameWriter::new(Purpose::Live);
+        writer.message(0x0102, 3, |out| out.put_slice(b"ab"));
+        let frame = writer.finish().unwrap();
+        let expected = b"\xb1\x01\x00\x00\x0e\x00\x00\x00\xe3\x9a\x65\x9c\x00\x00\x00\x00\
+            \x02\x01\x00\x00\x03\x00\x00\x00\x02\x00\x00\x00ab";
+        assert_eq!(frame.escape_ascii().to_string(), expected.escape_ascii().to_string());
+    }
+
+    #[test]
+    fn a_writer_without_messages_has_no_frame() {
+        let mut writer = FrameWriter::new(Purpose::Live);
+        assert!(writer.is_empty() && writer.finish().is_none());
+        writer.message(1, 1, |_| {});
+        assert_eq!(writer.len(), HEADER_BYTES + MESSAGE_HEADER_BYTES);
+        assert!(writer.finish().is_some() && writer.is_empty() && writer.finish().is_none());
+    }
+
+    #[test]
+    fn a_frame_may_come_in_pieces() {
+        let whole = sample();
+        let mut buf = BytesMut::new();
+        for (index, byte) in whole.iter().enumerate() {
+            assert!(decode(&mut buf, MAX).unwrap().is_none(), "complete after {index} bytes");
+            let expected = if index < 8 { 0 } else { whole.len() - index };
+            assert_eq!(needed(&buf), expected);
+            buf.put_u8(*byte);
+        }
+        assert_eq!(messages(&decode(&mut buf, MAX).unwrap().unwrap()).len(), 3);
+    }
+
+    #[test]
+    fn any_changed_bit_is_noticed() {
+        let whole = sample();
+        for bit in 0..(HEADER_BYTES + 20) * 8 {
+            let mut buf = BytesMut::from(&whole[..]);
+            buf[bit / 8] ^= 1 << (bit % 8);
+            // A changed length may also make the frame wait for more.
+            assert!(!matches!(decode(&mut buf, MAX), Ok(Some(_))), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn eight_bytes_suffice_to_refuse() {
+        let refuse = |bytes: &[u8], max| decode(&mut BytesMut::from(bytes), max).unwrap_err();
+        assert_eq!(refuse(b"GET / HT", MAX), FrameError::Magic(b'G'));
+        let version = refuse(&[MAGIC, 9, 0, 0, 0, 0, 0, 0], MAX);
+        assert_eq!(version, FrameError::Version(9));
+        assert!(version.to_string().contains("version 9") && version.to_string().contains("version 1"));
+        assert_eq!(refuse(&[MAGIC, VERSION, 2, 0, 0, 0, 0, 0], MAX), FrameError::Purpose(2));
+        let too_long = FrameError::TooLong { payload_bytes: u32::MAX as usize, payload_bytes_max: 100 };
+        assert_eq!(refuse(&[MAGIC, VERSION, 0, 0, 255, 255, 255, 255], 100), too_long);
+    }
+
+    #[test]
+    fn a_message_ends_within_its_frame() {
+        let frame_of = |payload: &[u8]| Frame { purpose: Purpose::Live, payload: Bytes::copy_from_slice(payload) };
+        let short = frame_of(&[0; 11]).messages().collect::<Vec<_>>();
+        assert_eq!(short, [Err(FrameError::Overrun { message_bytes: 12, frame_bytes: 11 })]);
+        let long = frame_of(&[0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 1]).messages().collect::<Vec<_>>();
+        assert_eq!(long, [Err(FrameError::Overrun { message_bytes: 12 + u32::MAX as usize, frame_bytes: 13 })]);
+    }
+}

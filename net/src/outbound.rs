@@ -1,0 +1,282 @@
+//! The bytes that wait to be written to one connection.
+//!
+//! A queue of chunks: small replies are appended to the last one, whose memory is used again after each flush; large
+//! values are queued as they are, without a copy. One flush is one system call, whatever the number of chunks.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Write};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// A chunk of appended bytes is closed at this length, so that a long queue neither moves while it grows nor keeps its
+/// memory to the end. Also the most memory that an empty queue keeps.
+pub const CHUNK_BYTES: usize = 64 << 10;
+/// Below this length a copy is cheaper than a chunk of its own.
+const COPIED_BYTES_MAX: usize = 1 << 10;
+/// The most chunks that one call writes.
+const SLICES_MAX: usize = 64;
+
+/// What one write achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing is left.
+    Empty,
+    /// All that was offered in one call is written, but more is queued.
+    More,
+    /// The receiver takes no more for now.
+    Blocked,
+}
+
+/// A queue of bytes to be written.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    /// Closed chunks, never empty ones, in order.
+    chunks: VecDeque<Bytes>,
+    chunk_bytes: usize,
+    /// Comes after all `chunks`.
+    tail: BytesMut,
+}
+
+impl Outbound {
+    /// An empty queue, without memory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The number of bytes queued.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.chunk_bytes + self.tail.len()
+    }
+
+    /// True if nothing is queued.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.tail.is_empty()
+    }
+
+    /// The end of the queue, to append small things to. What is in it already is not to be touched.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        if self.tail.len() >= CHUNK_BYTES {
+            self.close_tail();
+        }
+        &mut self.tail
+    }
+
+    /// Queues a chunk, without a copy if it is large. It keeps alive whatever memory it is a slice of.
+    pub fn push(&mut self, chunk: Bytes) {
+        if chunk.len() < COPIED_BYTES_MAX {
+            self.buffer().extend_from_slice(&chunk);
+            return;
+        }
+        self.close_tail();
+        self.chunk_bytes += chunk.len();
+        self.chunks.push_back(chunk);
+    }
+
+    /// Writes as much as one call takes.
+    ///
+    /// # Errors
+    /// Those of the sink, but not `WouldBlock`, which is [`Progress::Blocked`], nor `Interrupted`, which is retried.
+    pub fn write_to(&mut self, sink: &mut impl Write) -> io::Result<Progress> {
+        if self.is_empty() {
+            return Ok(Progress::Empty);
+        }
+        let (offered, written) = self.write_once(sink)?;
+        self.advance(written);
+        if written < offered {
+            return Ok(Progress::Blocked);
+        }
+        Ok(if self.is_empty() { Progress::Empty } else { Progress::More })
+    }
+
+    /// True if the queue has room for more than this many bytes without new memory.
+    pub(crate) fn keeps_more_than(&mut self, bytes: usize) -> bool {
+        // Unlike `capacity`, this also counts the part of the memory before what is left to be written.
+        self.tail.try_reclaim(bytes + 1)
+    }
+
+    /// Gives all memory back, if nothing is queued.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::new();
+        }
+    }
+
+    /// Returns how many bytes were offered to the sink and how many it took.
+    fn write_once(&self, sink: &mut impl Write) -> io::Result<(usize, usize)> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let (mut count, mut offered) = (0, 0);
+        let tail = Some(&self.tail[..]).filter(|tail| !tail.is_empty());
+        for chunk in self.chunks.iter().map(|chunk| &chunk[..]).chain(tail).take(SLICES_MAX) {
+            slices[count] = IoSlice::new(chunk);
+            count += 1;
+            offered += chunk.len();
+        }
+        loop {
+            let result = match &slices[..count] {
+                [only] => sink.write(only),
+                several => sink.write_vectored(several),
+            };
+            match result {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => return Ok((offered, written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok((offered, 0)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(chunk) = self.chunks.front_mut() {
+            if written < chunk.len() {
+                chunk.advance(written);
+                self.chunk_bytes -= written;
+                return;
+            }
+            written -= chunk.len();
+            self.chunk_bytes -= chunk.len();
+            self.chunks.pop_front();
+        }
+        if written < self.tail.len() {
+            self.tail.advance(written);
+            return;
+        }
+        self.tail.clear();
+        if self.keeps_more_than(CHUNK_BYTES) {
+            self.tail = BytesMut::new();
+        }
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunk_bytes += self.tail.len();
+            self.chunks.push_back(self.tail.split().freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes at most `room` bytes in one call, and blocks at 0.
+    struct Sink {
+        taken: Vec<u8>,
+        room: usize,
+        calls: usize,
+    }
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.write_vectored(&[IoSlice::new(bytes)])
+        }
+
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.calls += 1;
+            if self.room == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let before = self.taken.len();
+            let bytes = slices.iter().flat_map(|slice| slice.iter().copied());
+            self.taken.extend(bytes.take(self.room));
+            Ok(self.taken.len() - before)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn sink(room: usize) -> Sink {
+        Sink { taken: Vec::new(), room, calls: 0 }
+    }
+
+    #[test]
+    fn small_and_large_keep_their_order_in_one_call() {
+        let mut outbound = Outbound::new();
+        let large = Bytes::from(vec![b'x'; 5000]);
+        outbound.buffer().extend_from_slice(b"a");
+        outbound.push(Bytes::from_static(b"b"));
+        outbound.push(large.clone());
+        outbound.buffer().extend_from_slice(b"c");
+        assert_eq!(outbound.len(), 5003);
+        let mut sink = sink(usize::MAX);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Empty);
+        assert_eq!(sink.calls, 1);
+        assert_eq!(sink.taken, [b"ab".as_slice(), &large, b"c"].concat());
+        assert_eq!((outbound.is_empty(), outbound.len()), (true, 0));
+    }
+
+    #[test]
+    fn partial_writes_go_on_where_they_stopped() {
+        let mut outbound = Outbound::new();
+        let mut expected = Vec::new();
+        for index in 0..50_u8 {
+            outbound.buffer().extend_from_slice(&[index; 3]);
+            outbound.push(Bytes::from(vec![index; 1100]));
+            expected.extend_from_slice(&[index; 1103]);
+        }
+        let mut sink = sink(777);
+        while outbound.write_to(&mut sink).unwrap() != Progress::Empty {
+            assert_eq!(outbound.len() + sink.taken.len(), expected.len());
+        }
+        assert_eq!(sink.taken, expected);
+        sink.room = 0;
+        outbound.push(Bytes::from_static(b"end"));
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Blocked);
+        assert_eq!(outbound.len(), 3);
+    }
+
+    #[test]
+    fn one_call_takes_a_bounded_number_of_chunks() {
+        let mut outbound = Outbound::new();
+        for _ in 0..=SLICES_MAX {
+            outbound.push(Bytes::from(vec![0; 2000]));
+        }
+        let mut sink = sink(usize::MAX);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::More);
+        assert_eq!(outbound.len(), 2000);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Empty);
+    }
+
+    #[test]
+    fn memory_is_used_again_but_not_kept_without_bound() {
+        let mut outbound = Outbound::new();
+        let mut sink = sink(usize::MAX);
+        outbound.buffer().extend_from_slice(&[1; 100]);
+        let place = outbound.buffer().as_ptr();
+        for _ in 0..1000 {
+            assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Empty);
+            outbound.buffer().extend_from_slice(&[1; 100]);
+            assert_eq!(outbound.buffer().as_ptr(), place);
+        }
+        outbound.buffer().extend_from_slice(&[1; CHUNK_BYTES * 2]);
+        outbound.buffer().extend_from_slice(b"in the next chunk");
+        assert_eq!(outbound.chunks.len(), 1);
+        outbound.write_to(&mut sink).unwrap();
+        assert!(outbound.is_empty() && !outbound.keeps_more_than(CHUNK_BYTES));
+        outbound.release();
+        assert!(!outbound.keeps_more_than(0));
+    }
+
+    #[test]
+    fn a_large_buffer_written_in_pieces_is_not_kept() {
+        let mut outbound = Outbound::new();
+        outbound.buffer().extend_from_slice(&[1; CHUNK_BYTES * 4]);
+        let mut sink = sink(CHUNK_BYTES * 3 + 1);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Blocked);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Empty);
+        assert!(!outbound.keeps_more_than(CHUNK_BYTES));
+    }
+
+    #[test]
+    fn a_sink_that_takes_nothing_is_an_error() {
+        let mut outbound = Outbound::new();
+        outbound.push(Bytes::from_static(b"x"));
+        let mut closed: &mut [u8] = &mut [];
+        assert_eq!(outbound.write_to(&mut closed).unwrap_err().kind(), ErrorKind::WriteZero);
+    }
+}

@@ -1,0 +1,87 @@
+//! What a connection reads from and writes to: a TCP socket today, with room for encrypted ones.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::{SockRef, TcpKeepalive};
+
+/// How long a connection may be silent before the kernel asks whether its peer is still there, as in Redis.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+/// How long the kernel waits between such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(100);
+
+/// A non-blocking stream of bytes.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    /// A plain socket.
+    Tcp(TcpStream),
+}
+
+impl Transport {
+    /// Wraps an accepted socket, or one that is being connected, and sets the options that all sockets have: replies
+    /// leave at once, and dead peers are noticed in the end.
+    pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL))?;
+        Ok(Self::Tcp(stream))
+    }
+
+    /// Has the poller report readiness, edge-triggered, for both directions at once: a change of interest later would
+    /// cost a system call each.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => registry.register(stream, token, Interest::READABLE | Interest::WRITABLE),
+        }
+    }
+
+    /// True once a dialled socket is connected, false while it is not known to be.
+    pub(crate) fn is_established(&self) -> io::Result<bool> {
+        let Self::Tcp(stream) = self;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        match stream.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The error that the poller hinted at.
+    pub(crate) fn take_error(&self) -> io::Error {
+        let Self::Tcp(stream) = self;
+        match stream.take_error() {
+            Ok(Some(error)) | Err(error) => error,
+            Ok(None) => ErrorKind::ConnectionReset.into(),
+        }
+    }
+}
+
+impl Read for Transport {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Transport {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write_vectored(slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! The event loop over real loopback sockets: what it delivers, in which order, and what it withstands.
+//!
+//! The loop under test runs on the test's own thread, together with plain blocking clients on threads where they must
+//! run at the same time. Every wait ends with a condition or with a failed test, never with a pause.
+
+mod delivery;
+mod flow;
+mod lifetime;
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use net::event::{Event, Handle};
+use net::event_loop::{EventLoop, LoopLimits};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An event loop, and everything it said so far that no test step has asked for.
+struct Server {
+    event_loop: EventLoop,
+    events: Vec<Event>,
+}
+
+impl Server {
+    fn new(limits: LoopLimits) -> Self {
+        let event_loop = EventLoop::bind("127.0.0.1:0".parse().unwrap(), limits).unwrap();
+        Self { event_loop, events: Vec::new() }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.event_loop.local_addr().unwrap()
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    /// One turn, which gives up waiting after a while; `on_event` sees what happened.
+    fn turn(&mut self, mut on_event: impl FnMut(&mut EventLoop, &Event)) {
+        let mut events = std::mem::take(&mut self.events);
+        self.event_loop.poll(Some(Duration::from_millis(100)), &mut events).unwrap();
+        for event in &events {
+            on_event(&mut self.event_loop, event);
+        }
+        self.event_loop.flush();
+        self.events = events;
+    }
+
+    /// Turns until `found` makes something of an event.
+    #[track_caller]
+    fn until<T>(&mut self, mut found: impl FnMut(&mut EventLoop, &Event) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        let mut result = None;
+        while result.is_none() {
+            assert!(Instant::now() < deadline, "it did not happen");
+            self.turn(|event_loop, event| {
+                if result.is_none() {
+                    result = found(event_loop, event);
+                }
+            });
+        }
+        result.unwrap()
+    }
+
+    /// Turns as long as it takes `client` to finish.
+    #[track_caller]
+    fn serve<T>(&mut self, client: thread::JoinHandle<T>, mut on_event: impl FnMut(&mut EventLoop, &Event)) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        while !client.is_finished() {
+            assert!(Instant::now() < deadline, "the client is still waiting");
+            self.turn(&mut on_event);
+        }
+        client.join().unwrap()
+    }
+
+    #[track_caller]
+    fn accept(&mut self) -> Handle {
+        self.until(|_, event| opened(event))
+    }
+
+    fn input_len(&mut self, handle: Handle) -> usize {
+        self.event_loop.input(handle).map_or(0, |input| input.len())
+    }
+}
+
+fn opened(event: &Event) -> Option<Handle> {
+    if let Event::Opened { handle, .. } = event { Some(*handle) } else { None }
+}
+
+/// Sends back what arrives, and closes when the peer has sent everything.
+fn echo(event_loop: &mut EventLoop, event: &Event) {
+    match event {
+        Event::Input { handle } => {
+            let bytes = event_loop.input(*handle).unwrap().split();
+            event_loop.outbound(*handle).unwrap().buffer().extend_from_slice(&bytes);
+        }
+        Event::Eof { handle } => event_loop.close_after_flush(*handle),
+        _ => {}
+    }
+}
+
+fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
