@@ -1,0 +1,437 @@
+//! A disk in memory that can lose power. It keeps two images, what a running process sees and what is durable, and the
+//! writes in between: after a crash each of those may be there, be missing, or be torn. It also refuses writes and
+//! syncs on demand and can be full. Tests and the simulator use it; a failure is repeated from its seed.
+
+use super::{Disk, DiskFile, DiskLock, in_use};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A directory in memory. Clones are the same directory; [`MemoryDisk::crash`] makes another.
+#[derive(Clone, Default)]
+pub struct MemoryDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// A write is torn at multiples of this from the start of the file, or once inside.
+const SECTOR_BYTES: usize = 512;
+
+#[derive(Default)]
+struct State {
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    pending_names: Vec<NameChange>,
+    files: Vec<Image>,
+    locked: bool,
+    failing_writes: Option<Failure>,
+    failing_syncs: Option<Failure>,
+    capacity_bytes: Option<u64>,
+    writes: u64,
+    syncs: u64,
+}
+
+#[derive(Clone, Default)]
+struct Image {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    SetLen(usize),
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Create { name: String, file: usize },
+    Rename { from: String, to: String },
+    Remove { name: String },
+}
+
+struct Failure {
+    prefix: String,
+    after: u64,
+}
+
+impl MemoryDisk {
+    /// An empty directory.
+    #[must_use]
+    pub fn new() -> MemoryDisk {
+        MemoryDisk::default()
+    }
+
+    /// The directory as it may be after a power cut now: each write that was not synced is there, missing or torn, and
+    /// of the changes to names that were not synced only the first few are there. The same seed gives the same result.
+    #[must_use]
+    pub fn crash(&self, seed: u64) -> MemoryDisk {
+        let state = self.state();
+        let mut random = SplitMix(seed);
+        let mut names = state.durable_names.clone();
+        let kept = random.below(state.pending_names.len() + 1);
+        state.pending_names[..kept].iter().for_each(|change| change.apply(&mut names));
+        let mut files = Vec::with_capacity(state.files.len());
+        for image in &state.files {
+            let mut content = image.durable.clone();
+            for change in &image.pending {
+                change.apply_partly(&mut content, &mut random);
+            }
+            files.push(Image { live: content.clone(), durable: content, pending: Vec::new() });
+        }
+        let after = State { durable_names: names.clone(), names, files, ..State::default() };
+        MemoryDisk { state: Arc::new(Mutex::new(after)) }
+    }
+
+    /// The directory after the process was killed while the machine went on: nothing is lost, and nothing more is
+    /// durable than was.
+    #[must_use]
+    pub fn killed(&self) -> MemoryDisk {
+        let state = self.state();
+        let after = State {
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            pending_names: state.pending_names.clone(),
+            files: state.files.clone(),
+            ..State::default()
+        };
+        MemoryDisk { state: Arc::new(Mutex::new(after)) }
+    }
+
+    /// What a running process sees in a file.
+    #[must_use]
+    pub fn content(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        state.names.get(name).map(|file| state.files[*file].live.clone())
+    }
+
+    /// Makes a file with this content, durably: rot, or what an operator did.
+    pub fn set_content(&self, name: &str, content: Vec<u8>) {
+        let mut state = self.state();
+        let file = state.files.len();
+        state.files.push(Image { live: content.clone(), durable: content, pending: Vec::new() });
+        state.names.insert(name.to_owned(), file);
+        state.durable_names.insert(name.to_owned(), file);
+    }
+
+    /// After `after` more of them, every write to a file whose name starts with `prefix` writes a half and fails.
+    pub fn fail_writes(&self, prefix: &str, after: u64) {
+        self.state().failing_writes = Some(Failure { prefix: prefix.to_owned(), after });
+    }
+
+    /// After `after` more of them, every sync of a file whose name starts with `prefix` fails, and what it should have
+    /// written is forgotten although it can still be read: what kernels do.
+    pub fn fail_syncs(&self, prefix: &str, after: u64) {
+        self.state().failing_syncs = Some(Failure { prefix: prefix.to_owned(), after });
+    }
+
+    /// Writes that would make all files together larger than this fail with `StorageFull`; `None` lifts the limit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity_bytes = bytes;
+    }
+
+    /// How many writes were tried so far.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.state().writes
+    }
+
+    /// How many syncs of files were tried so far.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A test that panicked while it held the lock must not hide its message behind a second panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.state().file(name)?;
+        Ok(Arc::new(MemoryFile { disk: self.clone(), file }))
+    }
+}
+
+impl State {
+    fn file(&self, name: &str) -> io::Result<usize> {
+        self.names.get(name).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn change_names(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+    }
+
+    fn name_of(&self, file: usize) -> &str {
+        self.names.iter().find(|(_, other)| **other == file).map_or("", |(name, _)| name)
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.names.values().map(|file| self.files[*file].live.len() as u64).sum()
+    }
+
+    /// Counts down a failure that concerns `file`; true when it strikes.
+    fn strikes(failure: &mut Option<Failure>, name: &str) -> bool {
+        match failure {
+            Some(failure) if name.starts_with(&failure.prefix) => {
+                let due = failure.after == 0;
+                failure.after = failure.after.saturating_sub(1);
+                due
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Image {
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.live);
+        self.pending.push(change);
+    }
+}
+
+impl Change {
+    fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Change::SetLen(bytes) => content.resize(*bytes, 0),
+            Change::Write { offset, bytes } => {
+                let end = offset + bytes.len();
+                if content.len() < end {
+                    content.resize(end, 0);
+                }
+                content[*offset..end].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    fn apply_partly(&self, content: &mut Vec<u8>, random: &mut SplitMix) {
+        match (random.below(3), self) {
+            (0, _) => {}
+            (2, Change::Write { offset, bytes }) => {
+                let mut at = 0;
+                while at < bytes.len() {
+                    let sector = (SECTOR_BYTES - (offset + at) % SECTOR_BYTES).min(bytes.len() - at);
+                    let kept = match random.below(4) {
+                        0 | 1 => sector,
+                        2 => 0,
+                        _ => random.below(sector),
+                    };
+                    Change::Write { offset: offset + at, bytes: bytes[at..at + kept].to_vec() }.apply(content);
+                    at += sector;
+                }
+            }
+            (_, whole) => whole.apply(content),
+        }
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            NameChange::Create { name, file } => {
+                names.insert(name.clone(), *file);
+            }
+            NameChange::Rename { from, to } => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+            NameChange::Remove { name } => {
+                names.remove(name);
+            }
+        }
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.state();
+        match state.file(name) {
+            Ok(file) => state.files[file].change(Change::SetLen(0)),
+            Err(_) => {
+                let file = state.files.len();
+                state.files.push(Image::default());
+                state.change_names(NameChange::Create { name: name.to_owned(), file });
+            }
+        }
+        drop(state);
+        self.file(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.file(name)
+    }
+
+    fn open_read_only(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.file(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.state().names.keys().cloned().collect())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.file(from)?;
+        state.change_names(NameChange::Rename { from: from.to_owned(), to: to.to_owned() });
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.file(name)?;
+        state.change_names(NameChange::Remove { name: name.to_owned() });
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut state = self.state();
+        state.durable_names = state.names.clone();
+        state.pending_names.clear();
+        Ok(())
+    }
+
+    fn lock(&self) -> io::Result<DiskLock> {
+        let mut state = self.state();
+        if state.locked {
+            return Err(in_use(&self.place()));
+        }
+        state.locked = true;
+        Ok(DiskLock { _held: Box::new(Held(self.clone())) })
+    }
+}
+
+struct Held(MemoryDisk);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.state().locked = false;
+    }
+}
+
+struct MemoryFile {
+    disk: MemoryDisk,
+    file: usize,
+}
+
+impl DiskFile for MemoryFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.disk.state().files[self.file].live.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let state = self.disk.state();
+        let live = &state.files[self.file].live;
+        let start = usize::try_from(offset).map_or(live.len(), |offset| offset.min(live.len()));
+        let count = buffer.len().min(live.len() - start);
+        buffer[..count].copy_from_slice(&live[start..start + count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut guard = self.disk.state();
+        let state = &mut *guard;
+        state.writes += 1;
+        let offset = usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let growth = (offset + bytes.len()).saturating_sub(state.files[self.file].live.len()) as u64;
+        if growth > 0 && state.capacity_bytes.is_some_and(|capacity| state.used_bytes() + growth > capacity) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let name = state.name_of(self.file).to_owned();
+        let failed = State::strikes(&mut state.failing_writes, &name);
+        let written = if failed { &bytes[..bytes.len() / 2] } else { bytes };
+        state.files[self.file].change(Change::Write { offset, bytes: written.to_vec() });
+        if failed { Err(io::Error::other("injected write error")) } else { Ok(()) }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut guard = self.disk.state();
+        let state = &mut *guard;
+        state.syncs += 1;
+        let name = state.name_of(self.file).to_owned();
+        let image = &mut state.files[self.file];
+        let pending = std::mem::take(&mut image.pending);
+        if State::strikes(&mut state.failing_syncs, &name) {
+            return Err(io::Error::other("injected sync error"));
+        }
+        pending.iter().for_each(|change| change.apply(&mut image.durable));
+        Ok(())
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let bytes = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        self.disk.state().files[self.file].change(Change::SetLen(bytes));
+        Ok(())
+    }
+}
+
+/// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        (mixed % limit.max(1) as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_keeps_what_was_synced_and_any_part_of_the_rest() {
+        let disk = MemoryDisk::new();
+        let file = disk.create("f").unwrap();
+        file.write_at(0, &[1; 2000]).unwrap();
+        file.sync_data().unwrap();
+        disk.sync_dir().unwrap();
+        file.write_at(1000, &[2; 2000]).unwrap();
+        disk.create("g").unwrap();
+        let images: Vec<MemoryDisk> = (0..100).map(|seed| disk.crash(seed)).collect();
+        for image in &images {
+            let content = image.content("f").unwrap();
+            assert!(content[..1000].iter().all(|byte| *byte == 1), "a synced byte that nobody wrote again changed");
+        }
+        let twos = |image: &MemoryDisk| image.content("f").unwrap().iter().filter(|byte| **byte == 2).count();
+        assert!(images.iter().any(|image| twos(image) == 0), "never lost");
+        assert!(images.iter().any(|image| twos(image) == 2000), "never kept");
+        assert!(images.iter().any(|image| (1..2000).contains(&twos(image))), "never torn");
+        assert!(images.iter().any(|image| image.content("g").is_none()), "a name never lost");
+        assert!(images.iter().any(|image| image.content("g").is_some()), "a name never kept");
+        assert_eq!(disk.crash(7).content("f"), disk.crash(7).content("f"), "a seed repeats its crash");
+    }
+
+    #[test]
+    fn a_failed_sync_forgets_what_it_should_have_written() {
+        let disk = MemoryDisk::new();
+        let file = disk.create("f").unwrap();
+        disk.sync_dir().unwrap();
+        disk.fail_syncs("f", 0);
+        file.write_at(0, b"lost").unwrap();
+        assert!(file.sync_data().is_err());
+        assert_eq!(disk.content("f").unwrap(), b"lost", "it can still be read");
+        assert!((0..20).all(|seed| disk.crash(seed).content("f").unwrap().is_empty()));
+    }
+
+    #[test]
+    fn a_full_disk_refuses_growth_only() {
+        let disk = MemoryDisk::new();
+        disk.set_capacity(Some(10));
+        let file = disk.create("f").unwrap();
+        file.write_at(0, &[1; 10]).unwrap();
+        file.write_at(2, &[2; 8]).unwrap();
+        assert_eq!(file.write_at(3, &[3; 8]).err().unwrap().kind(), io::ErrorKind::StorageFull);
+        disk.remove("f").unwrap();
+        disk.create("g").unwrap().write_at(0, &[1; 10]).unwrap();
+    }
+}

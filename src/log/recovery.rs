@@ -1,0 +1,139 @@
+//! Opens a log: reads all of it, hands every record to the node, and makes durable what it handed out.
+//!
+//! What a process reads after it was killed may be in the page cache only, or be what a failed sync left there. The node
+//! will answer by it, so every frame that nothing claims to be durable is written again and synced first, and the
+//! remains of torn frames are zeroed, so that they can never be taken for frames later.
+
+use super::format::{FrameHeader, records};
+use super::index::Index;
+use super::scan::{CHUNK_BYTES, OnProgress, Scan, scan};
+use super::writer::{Position, Segment, Writer};
+use super::{ALL_SEGMENTS, LogError, LogStatus, Options, Record, segment_name};
+use crate::disk::{Disk, DiskFile, read_full};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// What was found in a log when it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// How many segments there are.
+    pub segments: u64,
+    /// How many frames were read.
+    pub frames: u64,
+    /// How many records were in them.
+    pub records: u64,
+    /// Bytes of those frames.
+    pub bytes: u64,
+    /// Bytes at the end that were not known to be durable, and are now.
+    pub rewritten_bytes: u64,
+    /// Bytes of torn writes that were removed.
+    pub torn_bytes: u64,
+}
+
+/// Reads the log of `storage_id`, calls `visit` with each record and its lsn, in order, and `progress` with the bytes
+/// done and the bytes in all after each segment. The result writes on behind the last record. A directory without
+/// segments gets the first one.
+pub fn recover(
+    disk: &Arc<dyn Disk>,
+    storage_id: [u8; 16],
+    options: Options,
+    progress: OnProgress<'_>,
+    visit: &mut dyn FnMut(u64, Record),
+) -> Result<(Writer, Recovered), LogError> {
+    let index = Arc::new(Index::default());
+    let status = Arc::new(LogStatus::default());
+    let mut sequence = 0;
+    let found = scan(
+        &**disk,
+        Some(storage_id),
+        &mut |segment, at, header, body| {
+            while sequence < segment.sequence {
+                sequence += 1;
+                index.begin_segment(sequence, at);
+            }
+            index.add_read(records(header, body).map(|(record, _)| record), at + header.frame_bytes());
+            visit_frame(&segment_name(sequence), at, header, body, visit)
+        },
+        progress,
+    )?;
+    for header in &found.headers {
+        status.on_segment(header.length);
+        if header.sequence > sequence {
+            index.begin_segment(header.sequence, found.tail);
+        }
+    }
+    // The names, too, may be in memory only.
+    disk.sync_dir().map_err(LogError::io(ALL_SEGMENTS, "sync the directory of"))?;
+    let segment = repaired_tail(&**disk, &found)?;
+    let recovered = Recovered {
+        segments: found.headers.len() as u64,
+        frames: found.frames,
+        records: found.records,
+        bytes: found.bytes,
+        rewritten_bytes: found.tail - found.unsure_from,
+        torn_bytes: found.dirty_end - found.tail,
+    };
+    let position = Position { lsn: found.next_lsn - 1, previous: found.previous, segment };
+    let writer = Writer::new(disk.clone(), storage_id, options, position, status, index)?;
+    Ok((writer, recovered))
+}
+
+fn visit_frame(
+    file: &str,
+    offset: u64,
+    header: &FrameHeader,
+    body: &[u8],
+    visit: &mut dyn FnMut(u64, Record),
+) -> Result<(), LogError> {
+    for (record, payload) in records(header, body) {
+        // A copy of its own for each: one that a quiet group keeps for long must not keep a whole chunk.
+        let Some(known) = record.record(Bytes::copy_from_slice(payload)) else {
+            return Err(LogError::UnknownKind { file: file.to_owned(), offset, kind: record.kind });
+        };
+        visit(header.lsn, known);
+    }
+    Ok(())
+}
+
+/// The last segment, of which everything up to its tail is durable and everything behind is zero.
+fn repaired_tail(disk: &dyn Disk, found: &Scan) -> Result<Option<Segment>, LogError> {
+    let Some(last) = found.headers.last() else { return Ok(None) };
+    let name = segment_name(last.sequence);
+    let file = disk.open(&name).map_err(LogError::io(&name, "open"))?;
+    let wrote =
+        rewrite(&*file, &name, found.unsure_from, found.tail)? | zero(&*file, &name, found.tail, found.dirty_end)?;
+    if wrote {
+        file.sync_data().map_err(LogError::io(&name, "sync"))?;
+    }
+    Ok(Some(Segment { name, file, sequence: last.sequence, length: last.length, tail: found.tail }))
+}
+
+fn rewrite(file: &dyn DiskFile, name: &str, from: u64, to: u64) -> Result<bool, LogError> {
+    in_pieces(from, to, |at, piece| {
+        let count = read_full(file, at, piece).map_err(LogError::io(name, "read"))?;
+        file.write_at(at, &piece[..count]).map_err(LogError::io(name, "write"))
+    })
+}
+
+fn zero(file: &dyn DiskFile, name: &str, from: u64, to: u64) -> Result<bool, LogError> {
+    in_pieces(from, to, |at, piece| {
+        piece.fill(0);
+        file.write_at(at, piece).map_err(LogError::io(name, "write"))
+    })
+}
+
+/// Calls `each` with offsets and buffers that cover the range; false if there is nothing to cover.
+fn in_pieces(
+    from: u64,
+    to: u64,
+    mut each: impl FnMut(u64, &mut [u8]) -> Result<(), LogError>,
+) -> Result<bool, LogError> {
+    let mut buffer = vec![0; (to - from).min(CHUNK_BYTES as u64) as usize];
+    let mut at = from;
+    while at < to {
+        let count = (to - at).min(buffer.len() as u64) as usize;
+        each(at, &mut buffer[..count])?;
+        at += count as u64;
+    }
+    Ok(from < to)
+}

@@ -1,0 +1,167 @@
+//! Keeps one segment ready ahead of need: filled with zeros and synced, so that writing a frame into it changes no
+//! metadata and its sync is one write of the device, and so that a full disk shows here and never in the middle of a
+//! frame.
+
+use super::{LogError, LogStatus};
+use crate::disk::Disk;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The segment that is ready.
+const SPARE: &str = "spare";
+/// A segment for one frame that is larger than a spare.
+pub(super) const LARGE: &str = "spare-large";
+/// What is not whole yet has this behind its name.
+const UNFINISHED: &str = ".new";
+
+/// How much is zeroed between two syncs: a sync of the log that comes meanwhile waits for no more than that.
+const ZEROS_BYTES: usize = 1 << 20;
+
+pub(super) struct Spares {
+    disk: Arc<dyn Disk>,
+    bytes: u64,
+    status: Arc<LogStatus>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    ready: bool,
+    stopped: bool,
+}
+
+impl Spares {
+    /// Uses the spare that is there if it has the right size, and removes what cannot be used.
+    pub(super) fn open(disk: Arc<dyn Disk>, bytes: u64, status: Arc<LogStatus>) -> Result<Spares, LogError> {
+        let mut ready = false;
+        for name in disk.list().map_err(LogError::io(SPARE, "find"))? {
+            if name == SPARE {
+                let file = disk.open_read_only(SPARE).map_err(LogError::io(SPARE, "open"))?;
+                ready = file.size().map_err(LogError::io(SPARE, "read"))? == bytes;
+            }
+            let unfinished = name.strip_suffix(UNFINISHED).is_some_and(|name| name == SPARE || name == LARGE);
+            if unfinished || name == LARGE || (name == SPARE && !ready) {
+                disk.remove(&name).map_err(LogError::io(&name, "remove"))?;
+            }
+        }
+        let state = Mutex::new(State { ready, stopped: false });
+        Ok(Spares { disk, bytes, status, state, changed: Condvar::new() })
+    }
+
+    /// The name of the spare, if one is ready: the caller must rename it before anything else is asked here.
+    pub(super) fn take(&self) -> Option<&'static str> {
+        let state = self.state();
+        state.ready.then_some(SPARE)
+    }
+
+    /// The spare has become a segment: another one is wanted.
+    pub(super) fn on_taken(&self) {
+        self.state().ready = false;
+        self.changed.notify_all();
+    }
+
+    /// Makes the spare now, unless it is ready.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        if self.state().ready {
+            return Ok(());
+        }
+        let made = self.make(SPARE, self.bytes);
+        let stopped = self.state().stopped;
+        if self.status.set_no_spare(made.is_err() && !stopped) {
+            match &made {
+                Ok(()) => tracing::info!("the log has space again in {}", self.disk.place()),
+                Err(error) => tracing::error!(
+                    "cannot make a log segment of {} bytes in {}: {error}; writes are refused until there is space",
+                    self.bytes,
+                    self.disk.place()
+                ),
+            }
+        }
+        if made.is_ok() {
+            self.state().ready = true;
+            self.changed.notify_all();
+        }
+        made
+    }
+
+    /// The thread that keeps a spare ready until the log is closed.
+    pub(super) fn keep_ready(&self, retry: Duration) {
+        loop {
+            let made = self.prepare();
+            let mut state = self.state();
+            while state.ready && !state.stopped {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.stopped {
+                return;
+            }
+            drop(state);
+            if made.is_err() && !self.pause(retry) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until a spare is ready; false if the log is closed instead.
+    pub(super) fn wait(&self) -> bool {
+        let mut state = self.state();
+        while !state.ready && !state.stopped {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        !state.stopped
+    }
+
+    /// Waits for a time; false if the log is closed meanwhile.
+    pub(super) fn pause(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        let mut state = self.state();
+        while !state.stopped {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+        false
+    }
+
+    /// Ends every wait.
+    pub(super) fn stop(&self) {
+        self.state().stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// Makes a durable file of zeros, all or nothing.
+    pub(super) fn make(&self, name: &str, bytes: u64) -> io::Result<()> {
+        let unfinished = format!("{name}{UNFINISHED}");
+        let made = self.fill(&unfinished, bytes).and_then(|()| self.disk.rename(&unfinished, name));
+        if made.is_err() {
+            // The part that was made must not take the space that promises elsewhere may need. It may not exist.
+            let _ = self.disk.remove(&unfinished);
+        }
+        made?;
+        self.disk.sync_dir()
+    }
+
+    fn fill(&self, name: &str, bytes: u64) -> io::Result<()> {
+        let file = self.disk.create(name)?;
+        let zeros = vec![0; ZEROS_BYTES];
+        let mut at = 0;
+        while at < bytes {
+            if self.state().stopped {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let count = (bytes - at).min(zeros.len() as u64);
+            file.write_at(at, &zeros[..count as usize])?;
+            file.sync_data()?;
+            at += count;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

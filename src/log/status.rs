@@ -1,0 +1,84 @@
+//! What the log threads show to others: counters and whether there is space.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Read by the event loop, written by the log threads. Each value is right by itself; they are not a snapshot.
+#[derive(Debug, Default)]
+pub struct LogStatus {
+    no_spare: AtomicBool,
+    no_large: AtomicBool,
+    lsn: AtomicU64,
+    segments: AtomicU64,
+    bytes: AtomicU64,
+    syncs: AtomicU64,
+    sync_nanos: AtomicU64,
+}
+
+impl LogStatus {
+    /// True while no further segment can be made. Only promises may be logged then: other records go into what is left
+    /// of the last segment while that is more than the reserve, and then wait, with everything behind them.
+    #[must_use]
+    pub fn full(&self) -> bool {
+        self.no_spare() || self.no_large.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn no_spare(&self) -> bool {
+        self.no_spare.load(Ordering::Relaxed)
+    }
+
+    /// The lsn of the last durable frame.
+    #[must_use]
+    pub fn lsn(&self) -> u64 {
+        self.lsn.load(Ordering::Relaxed)
+    }
+
+    /// How many segments there are, without the spare.
+    #[must_use]
+    pub fn segments(&self) -> u64 {
+        self.segments.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all segments, without the spare.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many frames were written and synced since the log was opened.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    /// How long those syncs took together.
+    #[must_use]
+    pub fn sync_time(&self) -> Duration {
+        Duration::from_nanos(self.sync_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Returns true if that is news.
+    pub(super) fn set_no_spare(&self, value: bool) -> bool {
+        self.no_spare.swap(value, Ordering::Relaxed) != value
+    }
+
+    /// Returns true if that is news.
+    pub(super) fn set_no_large(&self, value: bool) -> bool {
+        self.no_large.swap(value, Ordering::Relaxed) != value
+    }
+
+    pub(super) fn on_segment(&self, bytes: u64) {
+        self.segments.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_lsn(&self, lsn: u64) {
+        self.lsn.store(lsn, Ordering::Relaxed);
+    }
+
+    pub(super) fn on_sync(&self, lsn: u64, took: Duration) {
+        self.set_lsn(lsn);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.sync_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,142 @@
+//! Damage to what was durable is always an error: never a shorter log, never an empty one.
+
+use super::*;
+
+/// Whether opening says that a file is corrupt.
+fn is_corrupt(disk: &MemoryDisk) -> bool {
+    matches!(open(disk), Err(LogError::Corrupt { .. }))
+}
+
+fn with_content(disk: &MemoryDisk, name: &str, content: Vec<u8>) -> MemoryDisk {
+    let image = disk.killed();
+    image.set_content(name, content);
+    image
+}
+
+#[test]
+fn every_flipped_bit_of_durable_frames_is_found() {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    small_log(&mut writer);
+    writer.mark().unwrap();
+    let content = disk.content(FIRST).unwrap();
+    let end = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let durable = end.next_multiple_of(8) - FRAME_HEADER_BYTES;
+    for bit in 0..durable * 8 {
+        let mut content = content.clone();
+        content[bit / 8] ^= 1 << (bit % 8);
+        assert!(is_corrupt(&with_content(&disk, FIRST, content)), "bit {bit}");
+    }
+    let lost = |range: std::ops::Range<usize>| {
+        let mut rotten = content.clone();
+        rotten[range].fill(0);
+        rotten == content || is_corrupt(&with_content(&disk, FIRST, rotten))
+    };
+    for start in (0..durable).step_by(8) {
+        assert!(lost(start..start + 8) && lost(start..durable), "from byte {start}");
+    }
+}
+
+#[test]
+fn a_mark_that_rots_costs_nothing() {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    let written = small_log(&mut writer);
+    writer.mark().unwrap();
+    let content = disk.content(FIRST).unwrap();
+    let end = content.iter().rposition(|byte| *byte != 0).unwrap();
+    for at in end.next_multiple_of(8) - FRAME_HEADER_BYTES..=end {
+        let mut content = content.clone();
+        content[at] ^= 0x10;
+        assert_eq!(open(&with_content(&disk, FIRST, content)).unwrap().2, written);
+    }
+}
+
+#[test]
+fn a_segment_before_the_last_cannot_be_torn() {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    small_log(&mut writer);
+    writer.mark().unwrap();
+    append(&mut writer, vec![accept(1, 3, vec![1; 65_000])]).unwrap();
+    assert!(disk.content(SECOND).is_some());
+    let content = disk.content(FIRST).unwrap();
+    let mark = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for at in (0..mark.next_multiple_of(8) - FRAME_HEADER_BYTES).step_by(3) {
+        let mut content = content.clone();
+        content[at] ^= 1;
+        assert!(is_corrupt(&with_content(&disk, FIRST, content)), "byte {at}");
+    }
+    for size in [0, 63, 64, 100, content.len() - 1] {
+        assert!(is_corrupt(&with_content(&disk, FIRST, content[..size].to_vec())), "cut at {size}");
+    }
+    assert!(is_corrupt(&with_content(&disk, FIRST, vec![0; content.len()])), "all zeros");
+}
+
+#[test]
+fn corruption_names_group_and_instance() {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    small_log(&mut writer);
+    writer.mark().unwrap();
+    let mut content = disk.content(FIRST).unwrap();
+    let value = content.windows(12).position(|bytes| bytes == b"second value").unwrap();
+    content[value] ^= 1;
+    let error = open(&with_content(&disk, FIRST, content)).err().unwrap().to_string();
+    let offset = SEGMENT_HEADER_BYTES as u64 + frame_bytes(&[promise(1, 7), promise(2, 8)]);
+    let wanted = format!(
+        "log file {FIRST} is corrupt at byte {offset}: the value of group 2 instance 1 in frame 2 fails its checksum, \
+         but frame 3 at byte "
+    );
+    assert!(error.starts_with(&wanted), "{error}");
+    assert!(!error.contains('\n'));
+}
+
+#[test]
+fn stale_frames_behind_the_end_do_not_come_back() {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    let written = small_log(&mut writer);
+    let end = disk.content(FIRST).unwrap().iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut content = disk.content(FIRST).unwrap();
+    // The whole log once more behind itself, as a segment that is used again would have it.
+    let copy = content[SEGMENT_HEADER_BYTES..end].to_vec();
+    let at = end.next_multiple_of(8);
+    content[at..at + copy.len()].copy_from_slice(&copy);
+    let (mut writer, recovered, seen) = open(&with_content(&disk, FIRST, content.clone())).unwrap();
+    assert_eq!((seen, recovered.torn_bytes > 0), (written, true));
+    append(&mut writer, vec![promise(5, 5)]).unwrap();
+
+    // A value that looks like a frame of another log is none, wherever it stands.
+    let other = MemoryDisk::new();
+    let other_disk: Arc<dyn Disk> = Arc::new(other.clone());
+    let (mut writer, _) = recover(&other_disk, [1; 16], options(), &mut |_, _| {}, &mut |_, _| {}).unwrap();
+    for _ in 0..9 {
+        small_log(&mut writer);
+    }
+    let foreign = other.content(FIRST).unwrap();
+    content[at..at + 4000].copy_from_slice(&foreign[SEGMENT_HEADER_BYTES..SEGMENT_HEADER_BYTES + 4000]);
+    open(&with_content(&disk, FIRST, content)).unwrap();
+}
+
+#[test]
+fn a_frame_of_another_history_does_not_fit_in() {
+    let log = |second: &'static str| {
+        let disk = MemoryDisk::new();
+        let mut writer = open_new(&disk);
+        for (instance, value) in [(1, "first"), (2, second), (3, "third")] {
+            append(&mut writer, vec![accept(1, instance, value)]).unwrap();
+        }
+        writer.mark().unwrap();
+        disk
+    };
+    let (disk, other) = (log("one"), log("two"));
+    let size = frame_bytes(&[accept(1, 3, "third")]) as usize;
+    let third = SEGMENT_HEADER_BYTES + 2 * size..SEGMENT_HEADER_BYTES + 3 * size;
+    let mut content = disk.content(FIRST).unwrap();
+    let from = other.content(FIRST).unwrap();
+    // With the mark behind it, which says that it is durable.
+    content[third.start..third.end + FRAME_HEADER_BYTES]
+        .copy_from_slice(&from[third.start..third.end + FRAME_HEADER_BYTES]);
+    assert!(is_corrupt(&with_content(&disk, FIRST, content)));
+}
