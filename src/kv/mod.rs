@@ -1,3 +1,35 @@
 //! The key/value store that every group replicates, and the Redis commands on it.
+//!
+//! A request's words find their row in the `table`, are read into a [`command::Command`] by `parse`, spread over groups
+//! by `fanout`, and written once by `encode`; a group's [`store::Store`] applies or reads what was encoded and answers
+//! with a [`reply::Reply`]. All of it is pure: time and chance are arguments.
 
+pub mod command;
+mod directory;
+pub mod docs;
+pub mod encode;
+mod entry;
+mod expiry;
+pub mod fanout;
+pub mod glob;
+mod kept;
+mod limits;
+pub mod number;
+mod options;
+mod parse;
+mod read;
+mod reader;
 pub mod reply;
+mod rows;
+pub mod session;
+mod store;
+pub mod table;
+mod write;
+
+pub use directory::Position;
+pub use limits::Limits;
+pub use parse::{Moment, parse};
+pub use store::{Due, Store};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! The keys of one group in order of position: a sorted directory of small hash tables.
+//!
+//! A position is a key's slot and then bits of a keyed hash, so keys of one slot stand together and everything that
+//! walks the keys (SCAN, slot commands, checkpoints) can do so piece by piece, from any position on, while the store
+//! changes. A lookup is a binary search for the table and one probe in it. A table that outgrows its limit is split in
+//! two; nothing is ever rehashed as a whole. How the tables are cut depends on history, so it never reaches a reply.
+
+use super::entry::Entry;
+use hashbrown::HashTable;
+
+/// Where a key stands: 14 bits of slot, then 49 bits of a keyed hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// The first position of a slot; of 16384, the one behind the last.
+    #[must_use]
+    pub fn of_slot(slot: u16) -> Position {
+        Position(u64::from(slot) << HASH_BITS)
+    }
+
+    /// The position of a key of `slot` with this hash.
+    #[must_use]
+    pub fn new(slot: u16, hash: u64) -> Position {
+        Position(u64::from(slot) << HASH_BITS | hash >> (64 - HASH_BITS))
+    }
+
+    /// The slot.
+    #[must_use]
+    pub fn slot(self) -> u16 {
+        (self.0 >> HASH_BITS) as u16
+    }
+
+    /// The SCAN cursor that goes on here. Cursors leave out the lowest bits, so that they fit the 53 bits that every
+    /// client's numbers hold exactly; SCAN never stops between two keys with the same cursor.
+    #[must_use]
+    pub fn cursor(self) -> u64 {
+        self.0 >> CURSOR_SHIFT
+    }
+
+    /// Where a SCAN cursor goes on.
+    #[must_use]
+    pub fn from_cursor(cursor: u64) -> Position {
+        Position(cursor.min(Position::CURSOR_MAX) << CURSOR_SHIFT)
+    }
+
+    /// The last cursor.
+    pub const CURSOR_MAX: u64 = (1 << (SLOT_BITS + HASH_BITS - CURSOR_SHIFT)) - 1;
+}
+
+const SLOT_BITS: u32 = 14;
+const HASH_BITS: u32 = 49;
+const CURSOR_SHIFT: u32 = 10;
+
+/// The entries of one group.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// The first position of each table; the first of all is 0.
+    firsts: Vec<Position>,
+    tables: Vec<HashTable<Entry>>,
+    length: usize,
+}
+
+impl Directory {
+    pub(super) fn new() -> Directory {
+        Directory { firsts: vec![Position(0)], tables: vec![HashTable::new()], length: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(super) fn find(&self, position: Position, key: &[u8]) -> Option<&Entry> {
+        self.tables[self.table_at(position)].find(hash(position), same(position, key))
+    }
+
+    pub(super) fn find_mut(&mut self, position: Position, key: &[u8]) -> Option<&mut Entry> {
+        let at = self.table_at(position);
+        self.tables[at].find_mut(hash(position), same(position, key))
+    }
+
+    /// Adds an entry whose key is not there yet.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        let at = self.table_at(entry.position);
+        debug_assert!(self.find(entry.position, entry.key()).is_none(), "the key was looked for first");
+        self.tables[at].insert_unique(hash(entry.position), entry, rehash);
+        self.length += 1;
+        // A table that cannot be split, all its keys at one position, is not tried again for each key.
+        if self.tables[at].len() > TABLE_ENTRIES_MAX && self.tables[at].len() % TABLE_ENTRIES_MAX == 1 {
+            self.split(at);
+        }
+    }
+
+    pub(super) fn remove(&mut self, position: Position, key: &[u8]) -> Option<Entry> {
+        self.remove_where(position, |entry| entry.key() == key)
+    }
+
+    /// Removes one entry at `position` that `chosen` picks.
+    pub(super) fn remove_where(&mut self, position: Position, chosen: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        let at = self.table_at(position);
+        let found = self.tables[at].find_entry(hash(position), |entry| entry.position == position && chosen(entry));
+        let (entry, _) = found.ok()?.remove();
+        self.length -= 1;
+        if self.tables[at].is_empty() {
+            self.drop_table(at);
+        }
+        Some(entry)
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Directory::new();
+    }
+
+    /// The entries from `from` on, by position and then key. Costs a sort per table that is reached.
+    pub(super) fn sorted_from(&self, from: Position) -> impl Iterator<Item = &Entry> {
+        self.tables[self.table_at(from)..].iter().flat_map(move |table| {
+            let mut entries: Vec<&Entry> = table.iter().filter(|entry| entry.position >= from).collect();
+            entries.sort_unstable_by(|a, b| (a.position, a.key()).cmp(&(b.position, b.key())));
+            entries
+        })
+    }
+
+    /// The entries in no particular order, for sums over all of them.
+    pub(super) fn unsorted(&self) -> impl Iterator<Item = &Entry> {
+        self.tables.iter().flat_map(HashTable::iter)
+    }
+
+    /// The entry that `skip` others stand before.
+    pub(super) fn nth(&self, mut skip: usize) -> Option<&Entry> {
+        for (table, &first) in self.tables.iter().zip(&self.firsts) {
+            if skip < table.len() {
+                return self.sorted_from(first).nth(skip);
+            }
+            skip -= table.len();
+        }
+        None
+    }
+
+    /// The table that holds `position`.
+    fn table_at(&self, position: Position) -> usize {
+        self.firsts.partition_point(|first| *first <= position) - 1 // the first of all is 0
+    }
+
+    /// Cuts a table in two at the highest bit in which its positions differ.
+    fn split(&mut self, at: usize) {
+        let positions = || self.tables[at].iter().map(|entry| entry.position.0);
+        let (Some(low), Some(high)) = (positions().min(), positions().max()) else { return };
+        if low == high {
+            return;
+        }
+        let bit = (low ^ high).ilog2();
+        let middle = Position(high >> bit << bit);
+        let mut upper = HashTable::with_capacity(TABLE_ENTRIES_MAX);
+        for entry in self.tables[at].extract_if(|entry| entry.position >= middle) {
+            upper.insert_unique(hash(entry.position), entry, rehash);
+        }
+        self.firsts.insert(at + 1, middle);
+        self.tables.insert(at + 1, upper);
+    }
+
+    /// Gives an empty table's range to the one before it, or to the one behind it if there is none.
+    fn drop_table(&mut self, at: usize) {
+        if self.tables.len() == 1 {
+            self.tables[0] = HashTable::new();
+            return;
+        }
+        self.tables.remove(at);
+        self.firsts.remove(at);
+        self.firsts[0] = Position(0);
+    }
+}
+
+/// The hash by which a table finds a position. The positions of a table share their highest bits, and hashbrown picks
+/// the bucket by the lowest bits and tells apart by the highest: a multiplication spreads what differs over both.
+fn hash(position: Position) -> u64 {
+    position.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+fn rehash(entry: &Entry) -> u64 {
+    hash(entry.position)
+}
+
+fn same<'k>(position: Position, key: &'k [u8]) -> impl Fn(&Entry) -> bool + 'k {
+    move |entry| entry.position == position && entry.key() == key
+}
+
+/// Entries of a table before it is split: what hashbrown fills 512 buckets with.
+const TABLE_ENTRIES_MAX: usize = 448;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(position: u64) -> Entry {
+        entry_named(position, &position.to_le_bytes())
+    }
+
+    fn entry_named(position: u64, key: &[u8]) -> Entry {
+        Entry::new(Position(position), key, b"", 0)
+    }
+
+    /// Positions that are spread unevenly: most share a slot.
+    fn positions(count: u64) -> impl Iterator<Item = u64> {
+        (0..count).map(|n| (n % 7).saturating_sub(5) << 60 | n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20)
+    }
+
+    fn check(directory: &Directory) {
+        assert!(directory.firsts.is_sorted() && directory.firsts[0] == Position(0));
+        assert_eq!(directory.firsts.len(), directory.tables.len());
+        assert_eq!(directory.tables.iter().map(HashTable::len).sum::<usize>(), directory.length);
+        for (at, table) in directory.tables.iter().enumerate() {
+            assert!(table.iter().all(|entry| directory.table_at(entry.position) == at));
+            assert!(!table.is_empty() || directory.tables.len() == 1);
+        }
+    }
+
+    #[test]
+    fn tables_split_and_merge_away_and_keep_every_entry() {
+        let mut directory = Directory::new();
+        positions(20_000).for_each(|position| directory.insert(entry(position)));
+        check(&directory);
+        assert!(directory.tables.len() > 40);
+        assert!(directory.tables.iter().all(|table| table.len() <= TABLE_ENTRIES_MAX));
+        assert!(positions(20_000).all(|p| directory.find(Position(p), &p.to_le_bytes()).is_some()));
+        let mut sorted: Vec<u64> = positions(20_000).collect();
+        sorted.sort_unstable();
+        assert!(directory.sorted_from(Position(0)).map(|entry| entry.position.0).eq(sorted.iter().copied()));
+        let from = sorted[12_345];
+        assert!(
+            directory.sorted_from(Position(from)).map(|entry| entry.position.0).eq(sorted[12_345..].iter().copied())
+        );
+        assert_eq!(directory.nth(777).map(|entry| entry.position.0), Some(sorted[777]));
+        assert_eq!(directory.nth(20_000), None);
+        for position in positions(20_000) {
+            assert!(directory.remove(Position(position), &position.to_le_bytes()).is_some());
+        }
+        check(&directory);
+        assert_eq!((directory.len(), directory.tables.len()), (0, 1));
+    }
+
+    #[test]
+    fn keys_at_one_position_stay_together_and_apart() {
+        let mut directory = Directory::new();
+        for n in 0..2_000_u32 {
+            directory.insert(entry_named(1 << 40, &n.to_be_bytes()));
+        }
+        directory.insert(entry(1));
+        check(&directory);
+        assert!(directory.find(Position(1 << 40), &1_999_u32.to_be_bytes()).is_some());
+        assert!(directory.find(Position(1 << 40), b"no").is_none());
+        assert_eq!(directory.sorted_from(Position(2)).nth(5).unwrap().key(), 5_u32.to_be_bytes());
+    }
+
+    #[test]
+    fn a_cursor_is_a_position_in_53_bits() {
+        assert_eq!(Position::CURSOR_MAX, (1 << 53) - 1);
+        let position = Position::new(16383, u64::MAX);
+        assert_eq!((position.slot(), position.cursor()), (16383, Position::CURSOR_MAX));
+        assert!(Position::from_cursor(position.cursor()) <= position);
+        assert_eq!(Position::from_cursor(Position::of_slot(77).cursor()), Position::of_slot(77));
+    }
+}

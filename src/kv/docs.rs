@@ -1,0 +1,214 @@
+//! What `COMMAND` and the `HELP` subcommands answer: the command table, in the shapes that clients read.
+
+use super::glob;
+use super::options::SYNTAX;
+use super::reply::Reply;
+use super::rows::ROWS;
+use super::table::{
+    ADMIN, CATEGORIES, Class, FAST, FLAGS, FanOut, KEYSPACE, KeySpec, RANDOM, STRING, Spec, TRANSACTION, Verb, find,
+    find_full, lookup,
+};
+use std::borrow::Cow;
+
+type Answer = Reply<'static>;
+
+/// The answer to `COMMAND` or one of its subcommands. `verb` is what the table says of `words`.
+#[must_use]
+pub fn command(verb: Verb, words: &[&[u8]]) -> Answer {
+    let names = words.get(2..).unwrap_or_default();
+    match verb {
+        Verb::CommandCount => Reply::Int(ROWS.len() as i64),
+        Verb::CommandInfo if !names.is_empty() => {
+            Reply::Array(names.iter().map(|name| find_full(name).map_or(Reply::Null, info)).collect())
+        }
+        Verb::CommandDocs if !names.is_empty() => docs(names.iter().filter_map(|name| find_full(name))),
+        Verb::CommandDocs => docs(ROWS),
+        Verb::CommandList => list(names),
+        Verb::CommandGetKeys => keys_reply(names, |_, key| key),
+        Verb::CommandGetKeysAndFlags => keys_reply(names, |spec, key| Reply::Array(vec![key, statuses(spec.access)])),
+        Verb::CommandHelp => help(find_full(b"command")),
+        _ => Reply::Array(ROWS.iter().map(info).collect()),
+    }
+}
+
+/// The answer to `HELP` of a container (`OBJECT HELP`, `CLIENT HELP`, …).
+#[must_use]
+pub fn help(container: Option<&Spec>) -> Answer {
+    let Some(container) = container else { return Reply::Array(Vec::new()) };
+    let name = container.name.to_uppercase();
+    let mut lines = vec![line(format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"))];
+    for sub in container.subcommands {
+        let syntax = format!("{} {}", sub.last_word().to_uppercase(), sub.syntax);
+        lines.push(line(syntax.trim_end().to_owned()));
+        lines.push(line(format!("    {}", sub.summary)));
+    }
+    Reply::Array(lines)
+}
+
+/// The keys of a request, each with its row's word on it. Errors as `COMMAND GETKEYS` has them.
+fn keys_of<'a>(words: &[&'a [u8]]) -> Result<Vec<(&'static KeySpec, &'a [u8])>, Answer> {
+    let (mut words, mut spec) = (words, row_of(words)?);
+    while spec.verb == Verb::Once {
+        words = &words[3..];
+        spec = row_of(words)?;
+    }
+    if spec.keys.is_empty() {
+        return Err(Reply::error("ERR The command has no key arguments"));
+    }
+    let mut found = Vec::new();
+    for keys in spec.keys {
+        let first = usize::from(keys.first);
+        let last = if keys.last < 0 { words.len() - 1 } else { first };
+        let positions = (first..=last).step_by(usize::from(keys.step));
+        found.extend(positions.filter_map(|at| Some((keys, *words.get(at)?))));
+    }
+    Ok(found)
+}
+
+fn row_of(words: &[&[u8]]) -> Result<&'static Spec, Answer> {
+    if words.first().and_then(|name| find(name)).is_none() {
+        return Err(Reply::error("ERR Invalid command specified"));
+    }
+    lookup(words).map_err(|_| Reply::error("ERR Invalid number of arguments specified for command"))
+}
+
+fn keys_reply(words: &[&[u8]], show: impl Fn(&KeySpec, Answer) -> Answer) -> Answer {
+    match keys_of(words) {
+        Ok(keys) => Reply::Array(keys.into_iter().map(|(spec, key)| show(spec, bulk(key))).collect()),
+        Err(error) => error,
+    }
+}
+
+/// The ten fields that Redis 7 has for a command.
+fn info(spec: &Spec) -> Answer {
+    let (first, last, step) = spec.key_range();
+    Reply::Array(vec![
+        Reply::text(spec.name),
+        Reply::Int(i64::from(spec.arity)),
+        statuses(&flags(spec)),
+        Reply::Int(first),
+        Reply::Int(last),
+        Reply::Int(step),
+        Reply::Set(categories(spec).map(Reply::Simple).collect()),
+        Reply::Set(tips(spec).map(Reply::text).collect()),
+        Reply::Set(spec.keys.iter().map(key_spec).collect()),
+        Reply::Set(spec.subcommands.iter().map(info).collect()),
+    ])
+}
+
+fn flags(spec: &Spec) -> Vec<&'static str> {
+    let access = match spec.class {
+        Class::Read => Some("readonly"),
+        Class::Write => Some("write"),
+        _ => None,
+    };
+    let named = FLAGS.iter().filter(|(bit, _)| spec.flags & bit != 0).map(|(_, name)| *name);
+    access.into_iter().chain(named).collect()
+}
+
+fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> {
+    let access = match spec.class {
+        Class::Read => Some("@read"),
+        Class::Write => Some("@write"),
+        _ => None,
+    };
+    let admin = (spec.flags & ADMIN != 0).then_some("@admin");
+    let speed = if spec.flags & FAST != 0 { "@fast" } else { "@slow" };
+    let named = CATEGORIES.iter().filter(|(bit, _)| spec.flags & bit != 0).map(|(_, name)| *name);
+    access.into_iter().chain(admin).chain(named).chain([speed])
+}
+
+fn tips(spec: &Spec) -> impl Iterator<Item = &'static str> {
+    let policies: &[&str] = match (spec.fan_out, spec.verb) {
+        (FanOut::EachKey, Verb::MGet) => &["request_policy:multi_shard"],
+        (FanOut::EachKey, Verb::MSet) => &["request_policy:multi_shard", "response_policy:all_succeeded"],
+        (FanOut::EachKey, _) => &["request_policy:multi_shard", "response_policy:agg_sum"],
+        _ => &[],
+    };
+    let random = (spec.flags & RANDOM != 0).then_some("nondeterministic_output");
+    policies.iter().copied().chain(random)
+}
+
+fn key_spec(spec: &KeySpec) -> Answer {
+    let index = Reply::Map(vec![(Reply::text("index"), Reply::Int(i64::from(spec.first)))]);
+    let range = Reply::Map(vec![
+        (Reply::text("lastkey"), Reply::Int(i64::from(spec.last))),
+        (Reply::text("keystep"), Reply::Int(i64::from(spec.step))),
+        (Reply::text("limit"), Reply::Int(0)),
+    ]);
+    let typed = |name, spec| Reply::Map(vec![(Reply::text("type"), Reply::text(name)), (Reply::text("spec"), spec)]);
+    Reply::Map(vec![
+        (Reply::text("flags"), statuses(spec.access)),
+        (Reply::text("begin_search"), typed("index", index)),
+        (Reply::text("find_keys"), typed("range", range)),
+    ])
+}
+
+fn docs<'s>(specs: impl IntoIterator<Item = &'s Spec>) -> Answer {
+    Reply::Map(specs.into_iter().map(|spec| (Reply::text(spec.name), doc(spec))).collect())
+}
+
+fn doc(spec: &Spec) -> Answer {
+    let mut fields = vec![
+        (Reply::text("summary"), Reply::text(spec.summary)),
+        (Reply::text("since"), Reply::text(spec.since)),
+        (Reply::text("group"), Reply::text(doc_group(spec))),
+    ];
+    if !spec.syntax.is_empty() {
+        let arguments = spec.syntax.split(' ').map(argument).collect();
+        fields.push((Reply::text("arguments"), Reply::Array(arguments)));
+    }
+    if !spec.subcommands.is_empty() {
+        fields.push((Reply::text("subcommands"), docs(spec.subcommands)));
+    }
+    Reply::Map(fields)
+}
+
+/// One word of the syntax as an argument, which is enough for a client to show a hint.
+fn argument(word: &'static str) -> Answer {
+    Reply::Map(vec![(Reply::text("name"), Reply::text(word)), (Reply::text("type"), Reply::text("string"))])
+}
+
+fn doc_group(spec: &Spec) -> &'static str {
+    match spec.class {
+        _ if spec.flags & STRING != 0 => "string",
+        _ if spec.flags & TRANSACTION != 0 => "transactions",
+        Class::Cluster => "cluster",
+        Class::Admin => "server",
+        Class::Connection => "connection",
+        _ if spec.flags & KEYSPACE != 0 => "generic",
+        _ => "transactions",
+    }
+}
+
+/// `COMMAND LIST [FILTERBY PATTERN|ACLCAT|MODULE x]`.
+fn list(filter: &[&[u8]]) -> Answer {
+    let everything = || ROWS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands));
+    let names = |keep: &dyn Fn(&Spec) -> bool| {
+        Reply::Set(everything().filter(|spec| keep(spec)).map(|spec| Reply::text(spec.name)).collect())
+    };
+    let [by, kind, value] = filter else {
+        return if filter.is_empty() { names(&|_| true) } else { SYNTAX };
+    };
+    let value = value.to_ascii_lowercase();
+    match kind.to_ascii_lowercase().as_slice() {
+        _ if !by.eq_ignore_ascii_case(b"filterby") => SYNTAX,
+        b"pattern" => names(&|spec| glob::matches(&value, spec.name.as_bytes())),
+        b"aclcat" => names(&|spec| categories(spec).any(|category| category.as_bytes()[1..] == value)),
+        b"module" => names(&|_| false),
+        _ => SYNTAX,
+    }
+}
+
+fn statuses(names: &[&'static str]) -> Answer {
+    Reply::Set(names.iter().map(|name| Reply::Simple(name)).collect())
+}
+
+fn bulk(bytes: &[u8]) -> Answer {
+    Reply::Bulk(Cow::Owned(bytes.to_vec()))
+}
+
+/// A line of help. Redis sends these as statuses; a bulk string shows the same.
+fn line(text: String) -> Answer {
+    Reply::Bulk(Cow::Owned(text.into_bytes()))
+}

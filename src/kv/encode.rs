@@ -1,0 +1,412 @@
+//! The one encoding of a command: what the log, the peers and every replica see.
+//!
+//! ```text
+//! machine u8 = 1 | op u8 | arguments: numbers little-endian, bytes behind a u32 length, lists behind a u32 count
+//! ```
+//!
+//! It is written once, from the client's buffer. Op numbers never change meaning. Whatever bytes arrive, decoding
+//! neither panics nor believes a length before it has seen the bytes, and takes one form only of each command.
+
+use super::command::{
+    Aspect, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf,
+};
+use super::number;
+use super::reader::Reader;
+use super::session::SessionId;
+use crate::routing::SLOTS;
+use bytes::{BufMut, BytesMut};
+use std::borrow::Cow;
+
+pub use super::reader::DecodeError;
+
+/// The state machine that the commands of this encoding are for: the key/value store.
+pub const MACHINE: u8 = 1;
+
+/// What each op number means. Numbers are never used again.
+mod op {
+    pub(super) const NOOP: u8 = 0;
+    pub(super) const CONSTANT: u8 = 1;
+    pub(super) const GET: u8 = 2;
+    pub(super) const SET: u8 = 3;
+    pub(super) const INCR_BY: u8 = 4;
+    pub(super) const MGET: u8 = 5;
+    pub(super) const STRLEN: u8 = 6;
+    pub(super) const GET_RANGE: u8 = 7;
+    pub(super) const EXISTS: u8 = 8;
+    pub(super) const TYPE: u8 = 9;
+    pub(super) const TTL: u8 = 10;
+    pub(super) const OBJECT: u8 = 11;
+    pub(super) const SCAN: u8 = 12;
+    pub(super) const KEYS: u8 = 13;
+    pub(super) const DB_SIZE: u8 = 14;
+    pub(super) const RANDOM_KEY: u8 = 15;
+    pub(super) const COUNT_KEYS_IN_SLOT: u8 = 16;
+    pub(super) const KEYS_IN_SLOT: u8 = 17;
+    pub(super) const GET_DEL: u8 = 18;
+    pub(super) const GET_EX: u8 = 19;
+    pub(super) const MSET: u8 = 20;
+    pub(super) const MSET_NX: u8 = 21;
+    pub(super) const APPEND: u8 = 22;
+    pub(super) const SET_RANGE: u8 = 23;
+    pub(super) const INCR_BY_FLOAT: u8 = 24;
+    pub(super) const DEL: u8 = 25;
+    pub(super) const EXPIRE_AT: u8 = 26;
+    pub(super) const PERSIST: u8 = 27;
+    pub(super) const RENAME: u8 = 28;
+    pub(super) const COPY: u8 = 29;
+    pub(super) const FLUSH: u8 = 30;
+    pub(super) const SESSION_NEW: u8 = 31;
+    pub(super) const ONCE: u8 = 32;
+    pub(super) const EXEC: u8 = 33;
+}
+
+/// Appends the encoding of `command` to `out`.
+pub fn encode(command: &Command<'_>, out: &mut BytesMut) {
+    use Command as C;
+    match command {
+        C::Noop => head(op::NOOP, out),
+        C::Constant(constant) => encode_constant(constant, out),
+        C::Get(key) => one(op::GET, key, out),
+        C::Set(set) => encode_set(set, out),
+        C::IncrBy(key, by) => {
+            one(op::INCR_BY, key, out);
+            out.put_i64_le(*by);
+        }
+        C::MGet(keys) => many(op::MGET, keys, out),
+        C::StrLen(key) => one(op::STRLEN, key, out),
+        C::GetRange(key, start, end) => {
+            one(op::GET_RANGE, key, out);
+            out.put_i64_le(*start);
+            out.put_i64_le(*end);
+        }
+        C::Exists(keys) => many(op::EXISTS, keys, out),
+        C::Type(key) => one(op::TYPE, key, out),
+        C::Ttl(key, lifetime) => {
+            one(op::TTL, key, out);
+            out.put_u8(*lifetime as u8);
+        }
+        C::Object(key, aspect) => {
+            one(op::OBJECT, key, out);
+            out.put_u8(*aspect as u8);
+        }
+        C::Scan(scan) => encode_scan(scan, out),
+        C::Keys(pattern) => one(op::KEYS, pattern, out),
+        C::DbSize => head(op::DB_SIZE, out),
+        C::RandomKey(seed) => {
+            head(op::RANDOM_KEY, out);
+            out.put_u64_le(*seed);
+        }
+        C::CountKeysInSlot(slot) => {
+            head(op::COUNT_KEYS_IN_SLOT, out);
+            out.put_u16_le(*slot);
+        }
+        C::KeysInSlot(slot, count) => {
+            head(op::KEYS_IN_SLOT, out);
+            out.put_u16_le(*slot);
+            out.put_u32_le(*count);
+        }
+        C::SessionNew => head(op::SESSION_NEW, out),
+        C::Once(once) => encode_once(once, out),
+        C::Exec(commands) => encode_exec(commands, out),
+        write => encode_write(write, out),
+    }
+}
+
+/// The rest of the writes: those that are neither hot nor nest.
+fn encode_write(command: &Command<'_>, out: &mut BytesMut) {
+    use Command as C;
+    match command {
+        C::GetDel(key) => one(op::GET_DEL, key, out),
+        C::GetEx(key, at) => {
+            one(op::GET_EX, key, out);
+            out.put_u8(u8::from(at.is_some()));
+            if let Some(at) = at {
+                out.put_u64_le(*at);
+            }
+        }
+        C::MSet(pairs) => encode_pairs(op::MSET, pairs, out),
+        C::MSetNx(pairs) => encode_pairs(op::MSET_NX, pairs, out),
+        C::Append(key, value) => two(op::APPEND, key, value, out),
+        C::SetRange(key, offset, value) => {
+            two(op::SET_RANGE, key, value, out);
+            out.put_u64_le(*offset);
+        }
+        C::IncrByFloat(key, by) => two(op::INCR_BY_FLOAT, key, by, out),
+        C::Del(keys) => many(op::DEL, keys, out),
+        C::ExpireAt(key, at, only_if) => {
+            one(op::EXPIRE_AT, key, out);
+            out.put_u64_le(*at);
+            let bits = [only_if.missing, only_if.present, only_if.later, only_if.sooner];
+            out.put_u8(bits.iter().rev().fold(0, |byte, &bit| byte << 1 | u8::from(bit)));
+        }
+        C::Persist(key) => one(op::PERSIST, key, out),
+        C::Rename { from, to, only_new } => {
+            two(op::RENAME, from, to, out);
+            out.put_u8(u8::from(*only_new));
+        }
+        C::Copy { from, to, replace } => {
+            two(op::COPY, from, to, out);
+            out.put_u8(u8::from(*replace));
+        }
+        C::Flush => head(op::FLUSH, out),
+        other => unreachable!("{other:?} is encoded above"),
+    }
+}
+
+/// The command whose encoding is the whole of `body`.
+///
+/// # Errors
+/// If it is not exactly one command.
+pub fn decode(body: &[u8]) -> Result<Command<'_>, DecodeError> {
+    decode_at(body, true)
+}
+
+/// `outermost`: whether ONCE, EXEC and SESSION NEW may stand here.
+fn decode_at(body: &[u8], outermost: bool) -> Result<Command<'_>, DecodeError> {
+    let mut reader = Reader::new(body);
+    if reader.u8()? != MACHINE {
+        return Err(DecodeError::OtherMachine);
+    }
+    let command = match reader.u8()? {
+        op::GET => Command::Get(reader.bytes()?),
+        op::SET => Command::Set(decode_set(&mut reader)?),
+        op::INCR_BY => Command::IncrBy(reader.bytes()?, reader.i64()?),
+        op::SESSION_NEW | op::ONCE | op::EXEC if !outermost => return Err(DecodeError::Nested),
+        op::SESSION_NEW => Command::SessionNew,
+        op::ONCE => decode_once(&mut reader)?,
+        op::EXEC => Command::Exec(reader.list(|item| decode_at(item.bytes()?, false))?),
+        op @ (op::NOOP..=op::KEYS_IN_SLOT) => decode_read(op, &mut reader)?,
+        op => decode_write(op, &mut reader)?,
+    };
+    reader.finish()?;
+    Ok(command)
+}
+
+fn decode_read<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, DecodeError> {
+    Ok(match op {
+        op::NOOP => Command::Noop,
+        op::CONSTANT => Command::Constant(decode_constant(reader)?),
+        op::MGET => Command::MGet(reader.list(Reader::bytes)?),
+        op::STRLEN => Command::StrLen(reader.bytes()?),
+        op::GET_RANGE => Command::GetRange(reader.bytes()?, reader.i64()?, reader.i64()?),
+        op::EXISTS => Command::Exists(reader.list(Reader::bytes)?),
+        op::TYPE => Command::Type(reader.bytes()?),
+        op::TTL => Command::Ttl(reader.bytes()?, reader.choice(&LIFETIMES)?),
+        op::OBJECT => Command::Object(reader.bytes()?, reader.choice(&ASPECTS)?),
+        op::SCAN => Command::Scan(decode_scan(reader)?),
+        op::KEYS => Command::Keys(reader.bytes()?),
+        op::DB_SIZE => Command::DbSize,
+        op::RANDOM_KEY => Command::RandomKey(reader.u64()?),
+        op::COUNT_KEYS_IN_SLOT => Command::CountKeysInSlot(slot(reader)?),
+        op::KEYS_IN_SLOT => Command::KeysInSlot(slot(reader)?, reader.u32()?),
+        _ => return Err(DecodeError::UnknownOp),
+    })
+}
+
+fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, DecodeError> {
+    Ok(match op {
+        op::GET_DEL => Command::GetDel(reader.bytes()?),
+        op::GET_EX => {
+            let key = reader.bytes()?;
+            let at = if reader.bool()? { Some(reader.u64()?) } else { None };
+            Command::GetEx(key, at)
+        }
+        op::MSET => Command::MSet(reader.list(decode_pair)?),
+        op::MSET_NX => Command::MSetNx(reader.list(decode_pair)?),
+        op::APPEND => Command::Append(reader.bytes()?, reader.bytes()?),
+        op::SET_RANGE => {
+            let (key, value) = decode_pair(reader)?;
+            Command::SetRange(key, reader.u64()?, value)
+        }
+        op::INCR_BY_FLOAT => {
+            let (key, by) = decode_pair(reader)?;
+            if !number::is_float(by) {
+                return Err(DecodeError::BadValue);
+            }
+            Command::IncrByFloat(key, by)
+        }
+        op::DEL => Command::Del(reader.list(Reader::bytes)?),
+        op::EXPIRE_AT => Command::ExpireAt(reader.bytes()?, reader.u64()?, decode_expire_if(reader.u8()?)?),
+        op::PERSIST => Command::Persist(reader.bytes()?),
+        op::RENAME => Command::Rename { from: reader.bytes()?, to: reader.bytes()?, only_new: reader.bool()? },
+        op::COPY => Command::Copy { from: reader.bytes()?, to: reader.bytes()?, replace: reader.bool()? },
+        op::FLUSH => Command::Flush,
+        _ => return Err(DecodeError::UnknownOp),
+    })
+}
+
+fn encode_constant(constant: &Constant<'_>, out: &mut BytesMut) {
+    head(op::CONSTANT, out);
+    match constant {
+        Constant::Ok => out.put_u8(0),
+        Constant::Pong => out.put_u8(1),
+        Constant::Bulk(bytes) => {
+            out.put_u8(2);
+            put_bytes(bytes, out);
+        }
+        Constant::Error(text) => {
+            out.put_u8(3);
+            put_bytes(text.as_bytes(), out);
+        }
+    }
+}
+
+fn decode_constant<'a>(reader: &mut Reader<'a>) -> Result<Constant<'a>, DecodeError> {
+    Ok(match reader.u8()? {
+        0 => Constant::Ok,
+        1 => Constant::Pong,
+        2 => Constant::Bulk(reader.bytes()?),
+        3 => {
+            let text = std::str::from_utf8(reader.bytes()?).map_err(|_| DecodeError::BadValue)?;
+            Constant::Error(Cow::Borrowed(text))
+        }
+        _ => return Err(DecodeError::BadValue),
+    })
+}
+
+/// One byte holds the three choices of SET, two bits each.
+fn encode_set(set: &Set<'_>, out: &mut BytesMut) {
+    out.reserve(19 + set.key.len() + set.value.len());
+    let (expiry, at) = match set.expiry {
+        SetExpiry::None => (0, None),
+        SetExpiry::Keep => (1, None),
+        SetExpiry::At(at) => (2, Some(at)),
+    };
+    head(op::SET, out);
+    out.put_u8(set.only_if as u8 | (set.answer as u8) << 2 | expiry << 4);
+    if let Some(at) = at {
+        out.put_u64_le(at);
+    }
+    put_bytes(set.key, out);
+    put_bytes(set.value, out);
+}
+
+fn decode_set<'a>(reader: &mut Reader<'a>) -> Result<Set<'a>, DecodeError> {
+    let bits = reader.u8()?;
+    let only_if = [SetIf::Always, SetIf::Missing, SetIf::Present].get(usize::from(bits & 3));
+    let answer = [SetAnswer::Done, SetAnswer::OldValue, SetAnswer::Changed].get(usize::from(bits >> 2 & 3));
+    let expiry = match bits >> 4 {
+        0 => SetExpiry::None,
+        1 => SetExpiry::Keep,
+        2 => SetExpiry::At(reader.u64()?),
+        _ => return Err(DecodeError::BadValue),
+    };
+    let (Some(&only_if), Some(&answer)) = (only_if, answer) else { return Err(DecodeError::BadValue) };
+    Ok(Set { key: reader.bytes()?, value: reader.bytes()?, only_if, answer, expiry })
+}
+
+fn encode_scan(scan: &Scan<'_>, out: &mut BytesMut) {
+    head(op::SCAN, out);
+    out.put_u64_le(scan.cursor);
+    out.put_u32_le(scan.count);
+    out.put_u8(u8::from(scan.strings));
+    out.put_u8(u8::from(scan.pattern.is_some()));
+    if let Some(pattern) = scan.pattern {
+        put_bytes(pattern, out);
+    }
+}
+
+fn decode_scan<'a>(reader: &mut Reader<'a>) -> Result<Scan<'a>, DecodeError> {
+    let (cursor, count, strings) = (reader.u64()?, reader.u32()?, reader.bool()?);
+    let pattern = if reader.bool()? { Some(reader.bytes()?) } else { None };
+    Ok(Scan { cursor, count, pattern, strings })
+}
+
+fn encode_once(once: &Once<'_>, out: &mut BytesMut) {
+    assert!(once.command.nests(), "ONCE holds no session command and no transaction");
+    head(op::ONCE, out);
+    out.put_slice(&once.session.0);
+    out.put_u64_le(once.number);
+    out.put_u64_le(once.fingerprint);
+    put_nested(&once.command, out);
+}
+
+fn decode_once<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>, DecodeError> {
+    let session = SessionId(reader.array()?);
+    let (number, fingerprint) = (reader.u64()?, reader.u64()?);
+    let command = decode_at(reader.bytes()?, false)?;
+    if number == 0 {
+        return Err(DecodeError::BadValue);
+    }
+    Ok(Command::Once(Box::new(Once { session, number, fingerprint, command })))
+}
+
+fn encode_exec(commands: &[Command<'_>], out: &mut BytesMut) {
+    head(op::EXEC, out);
+    put_length(commands.len(), out);
+    for command in commands {
+        assert!(command.nests(), "EXEC holds no session command and no transaction");
+        put_nested(command, out);
+    }
+}
+
+fn encode_pairs(op: u8, pairs: &[Pair<'_>], out: &mut BytesMut) {
+    head(op, out);
+    put_length(pairs.len(), out);
+    for (key, value) in pairs {
+        put_bytes(key, out);
+        put_bytes(value, out);
+    }
+}
+
+fn decode_pair<'a>(reader: &mut Reader<'a>) -> Result<Pair<'a>, DecodeError> {
+    Ok((reader.bytes()?, reader.bytes()?))
+}
+
+fn decode_expire_if(bits: u8) -> Result<ExpireIf, DecodeError> {
+    if bits > 0b1111 {
+        return Err(DecodeError::BadValue);
+    }
+    let bit = |number: u8| bits >> number & 1 == 1;
+    Ok(ExpireIf { missing: bit(0), present: bit(1), later: bit(2), sooner: bit(3) })
+}
+
+fn slot(reader: &mut Reader<'_>) -> Result<u16, DecodeError> {
+    let slot = reader.u16()?;
+    if slot < SLOTS { Ok(slot) } else { Err(DecodeError::BadValue) }
+}
+
+fn head(op: u8, out: &mut BytesMut) {
+    out.put_slice(&[MACHINE, op]);
+}
+
+fn one(op: u8, argument: &[u8], out: &mut BytesMut) {
+    head(op, out);
+    put_bytes(argument, out);
+}
+
+fn two(op: u8, first: &[u8], second: &[u8], out: &mut BytesMut) {
+    one(op, first, out);
+    put_bytes(second, out);
+}
+
+fn many(op: u8, arguments: &[&[u8]], out: &mut BytesMut) {
+    head(op, out);
+    put_length(arguments.len(), out);
+    arguments.iter().for_each(|argument| put_bytes(argument, out));
+}
+
+fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
+    put_length(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+/// A whole command behind its length, which is known only afterwards.
+fn put_nested(command: &Command<'_>, out: &mut BytesMut) {
+    let start = out.len();
+    put_length(0, out);
+    encode(command, out);
+    let length = length_word(out.len() - start - 4);
+    out[start..start + 4].copy_from_slice(&length);
+}
+
+fn put_length(length: usize, out: &mut BytesMut) {
+    out.extend_from_slice(&length_word(length));
+}
+
+fn length_word(length: usize) -> [u8; 4] {
+    u32::try_from(length).expect("requests are bounded far below 4 GiB").to_le_bytes()
+}
+
+const LIFETIMES: [Lifetime; 4] = [Lifetime::Seconds, Lifetime::Millis, Lifetime::UnixSeconds, Lifetime::UnixMillis];
+const ASPECTS: [Aspect; 4] = [Aspect::Encoding, Aspect::Frequency, Aspect::IdleTime, Aspect::References];

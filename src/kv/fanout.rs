@@ -1,0 +1,223 @@
+//! How a command spreads over groups, and how the answers of its parts become one.
+//!
+//! Keys of one group may stand in one command whatever their slots. What may be split by key is; what is about the
+//! whole database is asked of every group; everything else must stay in one group, or is refused.
+
+use super::command::{Command, Pair, Scan};
+use super::directory::Position;
+use super::number;
+use super::reply::Reply;
+use crate::routing::{SLOTS, group_of, slot, slots_of};
+use groups::GroupId;
+use std::borrow::Cow;
+
+/// Where the parts of a command go.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Plan<'a> {
+    /// All of it to one group, whose reply is the reply.
+    One(GroupId, Command<'a>),
+    /// Its parts to these groups, each once; [`Merge::finish`] makes one reply of theirs.
+    Split(Vec<(GroupId, Command<'a>)>, Merge),
+    /// Nowhere: it needs keys of several groups at once. The answer is [`CROSS_SLOT`].
+    CrossSlot,
+}
+
+/// The reply to a command that needs several groups at once.
+pub const CROSS_SLOT: Reply<'static> =
+    Reply::Error(Cow::Borrowed("CROSSSLOT Keys in request don't hash to the same slot"));
+
+/// The reply to a command that may have been executed, or partly.
+pub const UNCERTAIN: Reply<'static> =
+    Reply::Error(Cow::Borrowed("UNCERTAIN the command may or may not have been executed"));
+
+/// Decides where a command goes among `groups` groups. One that any group can answer goes to `any`.
+#[must_use]
+pub fn plan<'a>(command: Command<'a>, groups: u32, any: GroupId) -> Plan<'a> {
+    let home = |key: &[u8]| group_of(slot(key), groups);
+    match command {
+        Command::Get(key) | Command::IncrBy(key, _) => Plan::One(home(key), command),
+        Command::Set(set) => Plan::One(home(set.key), command),
+        Command::MGet(keys) if keys.len() > 1 => split(keys, |key| home(key), Command::MGet, Merge::values),
+        Command::Exists(keys) if keys.len() > 1 => split(keys, |key| home(key), Command::Exists, |_| Merge::SumOfReads),
+        Command::Del(keys) if keys.len() > 1 => split(keys, |key| home(key), Command::Del, |_| Merge::SumOfWrites),
+        Command::MSet(pairs) if pairs.len() > 1 => {
+            split(pairs, |(key, _): &Pair<'_>| home(key), Command::MSet, |_| Merge::AllDone)
+        }
+        Command::Scan(scan) if groups > 1 => plan_scan(scan, groups),
+        Command::Keys(_) | Command::DbSize | Command::RandomKey(_) | Command::Flush if groups > 1 => {
+            let merge = match command {
+                Command::Keys(_) => Merge::Concatenation,
+                Command::DbSize => Merge::SumOfReads,
+                Command::RandomKey(seed) => Merge::AnyOf(seed),
+                _ => Merge::AllDone,
+            };
+            Plan::Split((0..groups).map(|group| (GroupId(group), command.clone())).collect(), merge)
+        }
+        Command::CountKeysInSlot(slot) | Command::KeysInSlot(slot, _) => Plan::One(group_of(slot, groups), command),
+        command => match only_group(&command, groups, any) {
+            Some(group) => Plan::One(group, command),
+            None => Plan::CrossSlot,
+        },
+    }
+}
+
+/// The group of all keys of a command, if they share one.
+fn only_group(command: &Command<'_>, groups: u32, any: GroupId) -> Option<GroupId> {
+    if groups > 1 && command.spans_database() {
+        return None;
+    }
+    let (mut found, mut shared) = (None, true);
+    command.each_key(&mut |key| {
+        let group = group_of(slot(key), groups);
+        shared &= found.is_none_or(|other| other == group);
+        found = Some(group);
+    });
+    // Sent again, a command of a session must come to the group that knows its first reply.
+    let keyless = match command {
+        Command::Once(once) => group_of(once.session.slot() % SLOTS, groups),
+        _ => any,
+    };
+    shared.then(|| found.unwrap_or(keyless))
+}
+
+/// Sorts items by group, keeping their order within each, and makes one part of each group's.
+fn split<'a, T: Copy>(
+    items: Vec<T>,
+    home: impl Fn(&T) -> GroupId,
+    part: impl Fn(Vec<T>) -> Command<'a>,
+    merge: impl FnOnce(Vec<u32>) -> Merge,
+) -> Plan<'a> {
+    let mut order: Vec<(GroupId, u32)> = (0..).zip(&items).map(|(at, item)| (home(item), at)).collect();
+    let first = order.first().map(|(group, _)| *group).unwrap_or_default();
+    if order.iter().all(|(group, _)| *group == first) {
+        return Plan::One(first, part(items));
+    }
+    order.sort_unstable();
+    let same_group = |a: &(GroupId, u32), b: &(GroupId, u32)| a.0 == b.0;
+    let parts = order.chunk_by(same_group).map(|chunk| {
+        let of_group = chunk.iter().map(|(_, at)| items[*at as usize]).collect();
+        (chunk[0].0, part(of_group))
+    });
+    let parts = parts.collect();
+    Plan::Split(parts, merge(order.into_iter().map(|(_, at)| at).collect()))
+}
+
+/// A page of SCAN comes from the cursor's group and, where the cursor is at a group's start, from those behind it as
+/// well: with many groups of few keys a page would else be nearly empty. A cursor inside a group stays in it, so that
+/// large groups are not read for nothing.
+fn plan_scan(scan: Scan<'_>, groups: u32) -> Plan<'_> {
+    let position = Position::from_cursor(scan.cursor);
+    let first = group_of(position.slot(), groups);
+    let at_start = position == start_of(first, groups);
+    let last = if at_start { (first.0 + SCAN_GROUPS_MAX).min(groups) } else { first.0 + 1 };
+    let cursor_of = |group: u32| start_of(GroupId(group), groups).cursor();
+    let parts = (first.0..last).map(|group| {
+        let cursor = scan.cursor.max(cursor_of(group));
+        (GroupId(group), Command::Scan(Scan { cursor, ..scan }))
+    });
+    let behind = (first.0..last).map(|group| if group + 1 == groups { 0 } else { cursor_of(group + 1) });
+    Plan::Split(parts.collect(), Merge::Pages { count: scan.count, behind: behind.collect() })
+}
+
+fn start_of(group: GroupId, groups: u32) -> Position {
+    Position::of_slot(slots_of(group, groups).start)
+}
+
+/// How the replies of a command's parts become one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// MGET: the values back in the order of the keys. Each reply in turn belongs at these indexes.
+    Values(Vec<u32>),
+    /// EXISTS, DBSIZE: the sum.
+    SumOfReads,
+    /// DEL: the sum.
+    SumOfWrites,
+    /// MSET, FLUSHALL: OK.
+    AllDone,
+    /// KEYS: one list.
+    Concatenation,
+    /// RANDOMKEY: one of those that found a key, by this random number.
+    AnyOf(u64),
+    /// SCAN.
+    Pages {
+        /// How many keys make a page.
+        count: u32,
+        /// For each part, the cursor behind its group's last key.
+        behind: Vec<u64>,
+    },
+}
+
+impl Merge {
+    fn values(order: Vec<u32>) -> Merge {
+        Merge::Values(order)
+    }
+
+    /// One reply from those of the parts, in the order of the plan. If a part failed, so did the whole: with its own
+    /// error where no part can have changed anything, else with [`UNCERTAIN`].
+    #[must_use]
+    pub fn finish(self, mut parts: Vec<Reply<'static>>) -> Reply<'static> {
+        let is_error = |part: &Reply<'_>| matches!(part, Reply::Error(_));
+        if let Some(at) = parts.iter().position(is_error) {
+            let writes = matches!(self, Merge::SumOfWrites | Merge::AllDone);
+            let unharmed = |part: &Reply<'_>| is_error(part) && *part != UNCERTAIN;
+            return if !writes || parts.iter().all(unharmed) { parts.swap_remove(at) } else { UNCERTAIN };
+        }
+        match self {
+            Merge::Values(order) => in_order(&order, parts),
+            Merge::SumOfReads | Merge::SumOfWrites => Reply::Int(parts.iter().map(number_in).sum()),
+            Merge::AllDone => Reply::Ok,
+            Merge::Concatenation => Reply::Array(parts.into_iter().flat_map(items).collect()),
+            Merge::AnyOf(seed) => {
+                parts.retain(|part| *part != Reply::Null);
+                match seed.checked_rem(parts.len() as u64) {
+                    Some(at) => parts.swap_remove(at as usize),
+                    None => Reply::Null,
+                }
+            }
+            Merge::Pages { count, behind } => one_page(count as usize, &behind, parts),
+        }
+    }
+}
+
+fn in_order(order: &[u32], parts: Vec<Reply<'static>>) -> Reply<'static> {
+    let mut values = vec![Reply::Null; order.len()];
+    for (at, value) in order.iter().zip(parts.into_iter().flat_map(items)) {
+        values[*at as usize] = value;
+    }
+    Reply::Array(values)
+}
+
+/// Takes pages until there are enough keys or one does not reach its group's end; the rest will be asked for again.
+fn one_page(count: usize, behind: &[u64], parts: Vec<Reply<'static>>) -> Reply<'static> {
+    let (mut cursor, mut keys) = (0, Vec::new());
+    for (part, behind) in parts.into_iter().zip(behind) {
+        let mut page = items(part).into_iter();
+        let next = match page.next() {
+            Some(Reply::Bulk(text)) => number::unsigned(&text).unwrap_or(0),
+            _ => 0,
+        };
+        keys.extend(page.next().into_iter().flat_map(items));
+        cursor = if next == 0 { *behind } else { next };
+        if next != 0 || keys.len() >= count {
+            break;
+        }
+    }
+    Reply::Array(vec![Reply::Bulk(Cow::Owned(cursor.to_string().into_bytes())), Reply::Array(keys)])
+}
+
+fn items(reply: Reply<'static>) -> Vec<Reply<'static>> {
+    match reply {
+        Reply::Array(items) => items,
+        _ => Vec::new(),
+    }
+}
+
+fn number_in(reply: &Reply<'_>) -> i64 {
+    match reply {
+        Reply::Int(number) => *number,
+        _ => 0,
+    }
+}
+
+/// Groups that one SCAN asks, at most.
+const SCAN_GROUPS_MAX: u32 = 64;

@@ -1,0 +1,35 @@
+//! The limits of a store.
+
+/// What bounds a store. Replicas obey these while applying, so they must be equal on every node, forever: they belong
+/// in the birth record, not in a node's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a value that APPEND and SETRANGE may make.
+    pub value_bytes_max: usize,
+    /// Age at which a session is refused, in milliseconds of the group's time.
+    pub session_ttl_ms: u64,
+    /// Sessions that a group keeps replies of.
+    pub sessions_max: usize,
+    /// Bytes of all replies that a group keeps.
+    pub session_bytes_max: usize,
+    /// Bytes of one reply that is kept; of a longer one only that it was given.
+    pub session_reply_bytes_max: usize,
+    /// Due keys, and as many old sessions, that are removed when a chosen value begins.
+    pub due_per_begin_max: usize,
+    /// Due keys that each command removes besides: more than one can add, so that they never pile up.
+    pub due_per_command_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            value_bytes_max: 64 << 20,
+            session_ttl_ms: 3_600_000,
+            sessions_max: 100_000,
+            session_bytes_max: 64 << 20,
+            session_reply_bytes_max: 64 << 10,
+            due_per_begin_max: 128,
+            due_per_command_max: 2,
+        }
+    }
+}

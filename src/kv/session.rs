@@ -1,0 +1,229 @@
+//! Sessions: what makes a command that its client sends again execute once.
+//!
+//! `SESSION NEW` answers an id that carries when and by which group it was issued, and a keyed checksum: any group can
+//! tell an id that was issued without having heard of it. A group keeps, per session, the replies to the last numbers.
+//! It may forget a session, for age or room, but never silently: what might be a repetition is refused then.
+
+use super::command::Once;
+use super::kept;
+use super::limits::Limits;
+use super::reply::Reply;
+use siphasher::sip::{SipHasher13, SipHasher24};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::hash::Hasher as _;
+
+/// A session: birth in unix ms (6 bytes), the first slot of the group that issued it (2), that group's count of
+/// sessions (4), a checksum (8); big-endian, so that ids sort by birth. People see 40 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub [u8; 20]);
+
+impl SessionId {
+    /// The id that 40 hexadecimal digits stand for.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<SessionId> {
+        let mut bytes = [0; 20];
+        if text.len() != 2 * bytes.len() {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16);
+            *byte = (digit(0)? << 4 | digit(1)?) as u8;
+        }
+        Some(SessionId(bytes))
+    }
+
+    /// The 40 digits.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// When it was issued, in unix ms of its group.
+    #[must_use]
+    pub fn birth_ms(&self) -> u64 {
+        self.0[..6].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
+    }
+
+    /// The first slot of the group that issued it.
+    #[must_use]
+    pub fn slot(&self) -> u16 {
+        u16::from_be_bytes([self.0[6], self.0[7]])
+    }
+}
+
+/// The sessions that one group knows.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    mac: SipHasher24,
+    /// The first slot of this group.
+    slot: u16,
+    issued: u32,
+    /// Sessions born then or before are refused: one of them was forgotten.
+    floor_ms: u64,
+    /// By id, and so by birth.
+    known: BTreeMap<SessionId, Session>,
+    bytes: usize,
+}
+
+/// The last commands of one session.
+#[derive(Debug, Default)]
+struct Session {
+    /// The highest number seen.
+    top: u64,
+    /// Ascending by number.
+    kept: Vec<Kept>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    number: u64,
+    fingerprint: u64,
+    /// Packed; empty if it was too long to keep.
+    reply: Box<[u8]>,
+}
+
+impl Sessions {
+    pub(super) fn new(hash_key: &[u8; 16], slot: u16) -> Sessions {
+        let mac = SipHasher24::new_with_key(hash_key);
+        Sessions { mac, slot, issued: 0, floor_ms: 0, known: BTreeMap::new(), bytes: 0 }
+    }
+
+    /// A new id. Above the floor, lest it be refused from the first.
+    pub(super) fn issue(&mut self, time_ms: u64) -> SessionId {
+        let birth_ms = time_ms.max(self.floor_ms + 1).min(BIRTH_MS_MAX);
+        self.issued = self.issued.wrapping_add(1);
+        let mut id = SessionId([0; 20]);
+        id.0[..6].copy_from_slice(&birth_ms.to_be_bytes()[2..]);
+        id.0[6..8].copy_from_slice(&self.slot.to_be_bytes());
+        id.0[8..12].copy_from_slice(&self.issued.to_be_bytes());
+        let checksum = self.checksum(&id);
+        id.0[12..].copy_from_slice(&checksum);
+        id
+    }
+
+    /// The answer to a command that must not be executed, now or again; `None`: execute it.
+    pub(super) fn answer(&self, once: &Once<'_>, time_ms: u64, limits: &Limits) -> Option<Reply<'static>> {
+        let id = &once.session;
+        if id.0[12..] != self.checksum(id) {
+            return Some(UNKNOWN);
+        }
+        let birth_ms = id.birth_ms();
+        if birth_ms <= self.floor_ms || is_old(birth_ms, time_ms, limits) {
+            return Some(EXPIRED);
+        }
+        let session = self.known.get(id)?;
+        if let Ok(at) = session.kept.binary_search_by_key(&once.number, |kept| kept.number) {
+            return Some(session.kept[at].answer(once));
+        }
+        (session.top.saturating_sub(once.number) >= WINDOW).then_some(EXPIRED)
+    }
+
+    /// Keeps the first reply to a command.
+    pub(super) fn keep(&mut self, once: &Once<'_>, reply: &Reply<'_>, limits: &Limits) {
+        let mut packed = Vec::new();
+        kept::pack(reply, &mut packed);
+        if packed.len() > limits.session_reply_bytes_max {
+            packed = Vec::new();
+        }
+        let new = Kept { number: once.number, fingerprint: once.fingerprint, reply: packed.into() };
+        let session = self.known.entry(once.session).or_default();
+        self.bytes -= session.bytes;
+        session.keep(new);
+        self.bytes += session.bytes;
+        while self.known.len() > limits.sessions_max || self.bytes > limits.session_bytes_max {
+            self.evict();
+        }
+    }
+
+    /// Forgets sessions that are refused for their age by now, a few at a time.
+    pub(super) fn forget_old(&mut self, time_ms: u64, limits: &Limits) {
+        for _ in 0..limits.due_per_begin_max {
+            match self.known.first_entry() {
+                Some(oldest) if is_old(oldest.key().birth_ms(), time_ms, limits) => self.bytes -= oldest.remove().bytes,
+                _ => return,
+            }
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Feeds everything that replicas must agree on into a hash.
+    pub(super) fn digest(&self, hasher: &mut SipHasher13) {
+        hasher.write_u32(self.issued);
+        hasher.write_u64(self.floor_ms);
+        for (id, session) in &self.known {
+            hasher.write(&id.0);
+            hasher.write_u64(session.top);
+            for kept in &session.kept {
+                hasher.write_u64(kept.number);
+                hasher.write_u64(kept.fingerprint);
+                hasher.write_u64(kept.reply.len() as u64);
+                hasher.write(&kept.reply);
+            }
+        }
+    }
+
+    /// Forgets the oldest session and refuses, from now on, all that are no younger.
+    fn evict(&mut self) {
+        let Some((oldest, _)) = self.known.first_key_value() else { return };
+        self.floor_ms = self.floor_ms.max(oldest.birth_ms());
+        while let Some(entry) = self.known.first_entry()
+            && entry.key().birth_ms() <= self.floor_ms
+        {
+            self.bytes -= entry.remove().bytes;
+        }
+    }
+
+    fn checksum(&self, id: &SessionId) -> [u8; 8] {
+        self.mac.hash(&id.0[..12]).to_be_bytes()
+    }
+}
+
+impl Session {
+    fn keep(&mut self, new: Kept) {
+        self.top = self.top.max(new.number);
+        let at = self.kept.partition_point(|kept| kept.number < new.number);
+        self.kept.insert(at, new);
+        let outdated = self.kept.partition_point(|kept| self.top - kept.number >= WINDOW);
+        self.kept.drain(..outdated);
+        let replies: usize = self.kept.iter().map(|kept| kept.reply.len() + KEPT_BYTES).sum();
+        self.bytes = SESSION_BYTES + replies;
+    }
+}
+
+impl Kept {
+    fn answer(&self, once: &Once<'_>) -> Reply<'static> {
+        if self.fingerprint != once.fingerprint {
+            return OTHER_COMMAND;
+        }
+        if self.reply.is_empty() {
+            return TOO_LONG;
+        }
+        kept::unpack(&self.reply).map_or(TOO_LONG, Reply::into_owned)
+    }
+}
+
+fn is_old(birth_ms: u64, time_ms: u64, limits: &Limits) -> bool {
+    time_ms.saturating_sub(birth_ms) >= limits.session_ttl_ms
+}
+
+/// Numbers of a session that are remembered, counted back from the highest.
+const WINDOW: u64 = 64;
+const BIRTH_MS_MAX: u64 = (1 << 48) - 1;
+/// What a session and a kept reply cost beside the reply's bytes, roughly.
+const SESSION_BYTES: usize = 128;
+const KEPT_BYTES: usize = 56;
+
+/// The answer to an id that no group of this cluster issued.
+pub(super) const UNKNOWN: Reply<'static> = error("ERR unknown session: SESSION NEW answers one");
+const EXPIRED: Reply<'static> = error("ONCEEXPIRED not executed now; it may have been before");
+const OTHER_COMMAND: Reply<'static> = error("ERR this number of the session stands for another command");
+const TOO_LONG: Reply<'static> = error("ERR executed once before; its reply was too long to keep");
+
+const fn error(text: &'static str) -> Reply<'static> {
+    Reply::Error(Cow::Borrowed(text))
+}

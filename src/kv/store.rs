@@ -1,0 +1,186 @@
+//! The state machine of one group: keys, their expiry, sessions, and the group's own time.
+//!
+//! It is a function of the chosen values alone: no clock, no chance, no order of a map. Time comes with each value
+//! (`begin`); a key that is due by it is absent, whether it was removed yet or not. Reads are in `read.rs`, writes in
+//! `write.rs`.
+
+use super::command::Command;
+use super::directory::{Directory, Position};
+use super::encode::{DecodeError, decode};
+use super::entry::Entry;
+use super::expiry::Expiry;
+use super::limits::Limits;
+use super::read::View;
+use super::reply::Reply;
+use super::session::Sessions;
+use crate::routing;
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher as _;
+use std::ops::Range;
+
+/// A read met a key that is due by the leader's clock but not yet by the group's time: it waits for an instance that
+/// carries that time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due;
+
+/// One group's part of the database.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) hasher: SipHasher13,
+    slots: Range<u16>,
+    pub(super) limits: Limits,
+    pub(super) entries: Directory,
+    pub(super) expiry: Expiry,
+    pub(super) sessions: Sessions,
+    pub(super) time_ms: u64,
+    /// Bytes of all keys and values.
+    pub(super) payload_bytes: usize,
+}
+
+impl Store {
+    /// An empty store of a group that owns `slots`. `hash_key` and `limits` are the cluster's.
+    #[must_use]
+    pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: Limits) -> Store {
+        Store {
+            hasher: SipHasher13::new_with_key(&hash_key),
+            sessions: Sessions::new(&hash_key, slots.start),
+            slots,
+            limits,
+            entries: Directory::new(),
+            expiry: Expiry::default(),
+            time_ms: 0,
+            payload_bytes: 0,
+        }
+    }
+
+    /// A chosen value begins: the group's time is now `time_ms`, or stays if that is earlier. Removes some of what is
+    /// due.
+    pub fn begin(&mut self, time_ms: u64) {
+        self.time_ms = self.time_ms.max(time_ms);
+        self.remove_due(self.limits.due_per_begin_max);
+        self.sessions.forget_old(self.time_ms, &self.limits);
+    }
+
+    /// Executes an encoded command of a chosen value, read or write.
+    pub fn apply(&mut self, body: &[u8]) -> Reply<'_> {
+        match decode(body) {
+            Ok(command) => self.execute(&command),
+            Err(error) => unreadable(error),
+        }
+    }
+
+    /// Answers an encoded command that only reads, as of now. `leader_ms` is the leader's clock.
+    ///
+    /// # Errors
+    /// [`Due`]: the answer depends on a key that is due by `leader_ms`, but not yet by the group's time.
+    pub fn read(&self, body: &[u8], leader_ms: u64) -> Result<Reply<'_>, Due> {
+        match decode(body) {
+            Ok(command) => self.read_command(&command, leader_ms),
+            Err(error) => Ok(unreadable(error)),
+        }
+    }
+
+    /// The same for a command that was not encoded.
+    ///
+    /// # Errors
+    /// As for [`Store::read`].
+    pub fn read_command(&self, command: &Command<'_>, leader_ms: u64) -> Result<Reply<'_>, Due> {
+        let view = View::new(self, leader_ms);
+        let reply = view.answer(command);
+        if view.met_due() { Err(Due) } else { Ok(reply) }
+    }
+
+    /// The earliest expiry of any key, in unix ms.
+    #[must_use]
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.expiry.first().map(|(at_ms, _)| at_ms)
+    }
+
+    /// How many keys there are, those included that are due but not removed yet.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many keys expire.
+    #[must_use]
+    pub fn expiring(&self) -> usize {
+        self.expiry.len()
+    }
+
+    /// Whether there is no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The memory that keys, values and kept replies take, roughly, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.payload_bytes + self.len() * ENTRY_BYTES + self.sessions.bytes()
+    }
+
+    /// The slots whose keys belong here.
+    #[must_use]
+    pub fn slots(&self) -> Range<u16> {
+        self.slots.clone()
+    }
+
+    /// The group's time, in unix ms.
+    #[must_use]
+    pub fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    /// A hash of the whole state: equal on replicas that applied the same values, however they came by it.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let entries = self.entries.unsorted().map(|entry| {
+            let mut hasher = self.hasher;
+            hasher.write_u64(entry.key().len() as u64);
+            hasher.write(entry.key());
+            hasher.write_u64(entry.expires_at_ms);
+            hasher.write(entry.value());
+            hasher.finish()
+        });
+        // A sum does not depend on the order of the tables.
+        let sum = entries.fold(0, u64::wrapping_add);
+        let mut hasher = self.hasher;
+        hasher.write_u64(sum);
+        hasher.write_u64(self.entries.len() as u64);
+        hasher.write_u64(self.time_ms);
+        self.sessions.digest(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Where a key of this cluster stands.
+    pub(super) fn position(&self, key: &[u8]) -> Position {
+        Position::new(routing::slot(key), self.hasher.hash(key))
+    }
+
+    /// Removes up to `count` keys that are due, in the order of time and position.
+    pub(super) fn remove_due(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((at_ms, position)) = self.expiry.first().filter(|(at_ms, _)| *at_ms <= self.time_ms) else {
+                return;
+            };
+            // All of those that share time and position, so that which of them comes first cannot matter.
+            while let Some(entry) = self.entries.remove_where(position, |entry| entry.expires_at_ms == at_ms) {
+                self.forget(&entry);
+            }
+        }
+    }
+
+    /// Takes an entry that left the directory out of the books.
+    pub(super) fn forget(&mut self, entry: &Entry) {
+        self.expiry.change(entry.position, entry.expires_at_ms, 0);
+        self.payload_bytes -= entry.len();
+    }
+}
+
+fn unreadable(error: DecodeError) -> Reply<'static> {
+    Reply::Error(format!("ERR {error}").into())
+}
+
+/// What an entry costs beside its key and value: itself, its share of a table, an allocation.
+const ENTRY_BYTES: usize = 96;

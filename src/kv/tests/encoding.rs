@@ -1,0 +1,148 @@
+//! The encoding: every command comes back as it was, and no bytes do harm.
+
+use super::Db;
+use crate::kv::command::{Aspect, Command, Constant, ExpireIf, Lifetime, Once, Scan, Set, SetAnswer, SetExpiry, SetIf};
+use crate::kv::encode::{DecodeError, decode, encode};
+use crate::kv::session::SessionId;
+use bytes::BytesMut;
+use proptest::prelude::*;
+
+/// What commands borrow from.
+type Material = (Vec<u8>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>, i64, u64, u8);
+
+/// One command of each kind and option, from the same material.
+fn every_command(material: &Material) -> Vec<Command<'_>> {
+    let (key, value, pairs, signed, unsigned, bits) = material;
+    let keys: Vec<&[u8]> = pairs.iter().map(|(key, _)| key.as_slice()).collect();
+    let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|(key, value)| (key.as_slice(), value.as_slice())).collect();
+    let flag = bits & 1 == 1;
+    let slot = (*unsigned % 16_384) as u16;
+    let only_if = ExpireIf { missing: flag, present: bits & 2 == 2, later: bits & 4 == 4, sooner: bits & 8 == 8 };
+    let mut commands = vec![
+        Command::Noop,
+        Command::Constant(Constant::Ok),
+        Command::Constant(Constant::Pong),
+        Command::Constant(Constant::Bulk(value)),
+        Command::Constant(Constant::Error("ERR no".into())),
+        Command::Get(key),
+        Command::MGet(keys.clone()),
+        Command::StrLen(key),
+        Command::GetRange(key, *signed, -1),
+        Command::Exists(keys.clone()),
+        Command::Type(key),
+        Command::Scan(Scan { cursor: *unsigned, count: 7, pattern: flag.then_some(value.as_slice()), strings: flag }),
+        Command::Keys(key),
+        Command::DbSize,
+        Command::RandomKey(*unsigned),
+        Command::CountKeysInSlot(slot),
+        Command::KeysInSlot(slot, 9),
+        Command::GetDel(key),
+        Command::GetEx(key, flag.then_some(*unsigned)),
+        Command::MSet(pairs.clone()),
+        Command::MSetNx(pairs),
+        Command::Append(key, value),
+        Command::SetRange(key, *unsigned, value),
+        Command::IncrBy(key, *signed),
+        Command::IncrByFloat(key, b"-1.5e3"),
+        Command::Del(keys),
+        Command::ExpireAt(key, *unsigned, only_if),
+        Command::Persist(key),
+        Command::Rename { from: key, to: value, only_new: flag },
+        Command::Copy { from: key, to: value, replace: flag },
+        Command::Flush,
+    ];
+    for lifetime in [Lifetime::Seconds, Lifetime::Millis, Lifetime::UnixSeconds, Lifetime::UnixMillis] {
+        commands.push(Command::Ttl(key, lifetime));
+    }
+    for aspect in [Aspect::Encoding, Aspect::Frequency, Aspect::IdleTime, Aspect::References] {
+        commands.push(Command::Object(key, aspect));
+    }
+    for only_if in [SetIf::Always, SetIf::Missing, SetIf::Present] {
+        for answer in [SetAnswer::Done, SetAnswer::OldValue, SetAnswer::Changed] {
+            for expiry in [SetExpiry::None, SetExpiry::Keep, SetExpiry::At(*unsigned)] {
+                commands.push(Command::Set(Set { key, value, only_if, answer, expiry }));
+            }
+        }
+    }
+    let (session, number) = (SessionId([*bits; 20]), unsigned.saturating_add(1));
+    let once = |command| Command::Once(Box::new(Once { session, number, fingerprint: *unsigned, command }));
+    let nested: Vec<Command<'_>> = commands.clone();
+    commands.extend(nested.iter().cloned().map(once));
+    commands.push(Command::Exec(nested));
+    commands.push(Command::SessionNew);
+    commands
+}
+
+fn material() -> impl Strategy<Value = Material> {
+    use proptest::collection::vec;
+    let pairs = vec((vec(any::<u8>(), 0..10), vec(any::<u8>(), 0..10)), 0..5);
+    (vec(any::<u8>(), 0..20), vec(any::<u8>(), 0..40), pairs, any::<i64>(), any::<u64>(), any::<u8>())
+}
+
+fn encoded(command: &Command<'_>) -> BytesMut {
+    let mut body = BytesMut::new();
+    encode(command, &mut body);
+    body
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_command_comes_back_and_shorter_or_longer_ones_do_not(material in material()) {
+        for command in every_command(&material) {
+            let mut body = encoded(&command);
+            prop_assert_eq!(decode(&body), Ok(command));
+            prop_assert!(decode(&body[..body.len() - 1]).is_err());
+            body.extend_from_slice(&[0]);
+            prop_assert_eq!(decode(&body), Err(DecodeError::Trailing));
+        }
+    }
+
+    #[test]
+    fn a_body_with_a_wrong_byte_is_one_command_or_none(material in material(), at: prop::sample::Index, byte: u8) {
+        for command in every_command(&material) {
+            let mut body = encoded(&command);
+            let at = at.index(body.len());
+            body[at] = byte;
+            if let Ok(command) = decode(&body) {
+                prop_assert_eq!(&encoded(&command), &body, "one form of each command");
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_get_an_answer(op: u8, mut body: Vec<u8>) {
+        body.splice(0..0, [1, op]);
+        let mut db = Db::new();
+        let _ = db.store.read(&body, u64::MAX);
+        let _ = db.store.apply(&body);
+        let _ = decode(&body[2..]);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_alike_by_every_replica() {
+    let mut db = Db::new();
+    let id = [0; 36];
+    let nested = [&[1, 32][..], &id, &[2, 0, 0, 0, 1, 31]].concat();
+    for (body, reply) in [
+        (&b""[..], "ERR the command ends too soon"),
+        (b"\x02\x02", "ERR the command is for another state machine"),
+        (b"\x01\xff", "ERR the command's op number is unknown"),
+        (b"\x01\x02\xff\xff\xff\xffabc", "ERR the command ends too soon"),
+        (b"\x01\x05\xff\xff\xff\xffabc", "ERR the command ends too soon"),
+        (b"\x01\x00more", "ERR bytes follow the command"),
+        (b"\x01\x10\xff\xff", "ERR an argument of the command is out of range"),
+        (&nested, "ERR a session command or transaction stands inside another command"),
+    ] {
+        assert_eq!(super::show(&db.store.apply(body)), reply);
+    }
+}
+
+#[test]
+fn the_encoding_of_hot_commands_is_short_and_fixed() {
+    assert_eq!(&encoded(&Command::Get(b"key"))[..], b"\x01\x02\x03\0\0\0key");
+    assert_eq!(&encoded(&Command::Set(Set::plain(b"k", b"v")))[..], b"\x01\x03\0\x01\0\0\0k\x01\0\0\0v");
+    assert_eq!(&encoded(&Command::IncrBy(b"k", -1))[..], b"\x01\x04\x01\0\0\0k\xff\xff\xff\xff\xff\xff\xff\xff");
+}

@@ -1,0 +1,205 @@
+//! Time: absolute expiry, due keys, and what a reader may not see yet.
+
+use super::{Db, START_MS};
+use crate::kv::{Due, Limits};
+
+#[test]
+fn lifetimes_are_told_in_every_unit() {
+    Db::new().play(&format!(
+        "
+        SET a 1 -> OK
+        TTL a -> -1
+        PTTL none -> -2
+        EXPIRE a 100 -> 1
+        TTL a -> 100
+        PTTL a -> 100000
+        EXPIRETIME a -> {}
+        PEXPIRETIME a -> {}
+        PERSIST a -> 1
+        PERSIST a -> 0
+        EXPIRETIME a -> -1
+        PEXPIREAT a {} -> 1
+        TTL a -> 2
+        ",
+        (START_MS + 100_000) / 1000,
+        START_MS + 100_000,
+        START_MS + 1_500,
+    ));
+}
+
+#[test]
+fn expire_obeys_its_conditions() {
+    Db::new().play(
+        "
+        SET a 1 -> OK
+        EXPIRE a 100 XX -> 0
+        EXPIRE a 100 GT -> 0
+        EXPIRE a 100 LT -> 1
+        EXPIRE a 200 NX -> 0
+        EXPIRE a 50 GT -> 0
+        EXPIRE a 50 LT XX -> 1
+        EXPIRE a 200 GT XX -> 1
+        TTL a -> 200
+        EXPIRE none 10 -> 0
+        EXPIRE a 10 foo -> ERR Unsupported option foo
+        EXPIRE a 10 NX XX -> ERR NX and XX, GT or LT options at the same time are not compatible
+        EXPIRE a 10 NX GT -> ERR NX and XX, GT or LT options at the same time are not compatible
+        EXPIRE a 10 GT LT -> ERR GT and LT options at the same time are not compatible
+        EXPIRE a abc -> ERR value is not an integer or out of range
+        EXPIRE a 9223372036854775807 -> ERR invalid expire time in 'expire' command
+        EXPIRE a -9223372036854775808 -> ERR invalid expire time in 'expire' command
+        PEXPIRE a 9223372036854775807 -> ERR invalid expire time in 'pexpire' command
+        PEXPIREAT a 0 GT -> 0
+        PEXPIREAT a -5 LT -> 1
+        EXISTS a -> 0
+        ",
+    );
+}
+
+#[test]
+fn a_time_in_the_past_removes_at_once() {
+    Db::new().play(
+        r#"
+        SET a 1 -> OK
+        SET a 2 EXAT 1 -> OK
+        EXISTS a -> 0
+        SET a 1 -> OK
+        GETEX a PXAT 5 -> "1"
+        EXISTS a -> 0
+        SET a 1 -> OK
+        EXPIRE a -1 -> 1
+        DBSIZE -> 0
+        "#,
+    );
+}
+
+#[test]
+fn overwriting_forgets_expiry_and_changing_keeps_it() {
+    Db::new().play(
+        r#"
+        SETEX a 100 1 -> OK
+        SET a 2 -> OK
+        TTL a -> -1
+        PSETEX a 100000 1 -> OK
+        SET a 2 KEEPTTL -> OK
+        INCR a -> 3
+        INCRBYFLOAT a 1 -> "4"
+        APPEND a 5 -> 2
+        SETRANGE a 0 9 -> 2
+        TTL a -> 100
+        GETEX a -> "95"
+        TTL a -> 100
+        GETEX a EX 50 -> "95"
+        TTL a -> 50
+        GETEX a PERSIST -> "95"
+        TTL a -> -1
+        SETEX a 100 1 -> OK
+        GETSET a 2 -> "1"
+        TTL a -> -1
+        SETEX a 100 1 -> OK
+        MSET a 2 -> OK
+        TTL a -> -1
+        "#,
+    );
+}
+
+#[test]
+fn a_due_key_is_absent_to_every_command_though_not_removed_yet() {
+    let mut db = Db::with(Limits { due_per_begin_max: 0, due_per_command_max: 0, ..Limits::default() });
+    for key in 'a'..='z' {
+        assert_eq!(db.ask(&format!("SET {key} 5 PX 10")), "OK");
+    }
+    db.pass(10);
+    assert_eq!(db.store.len(), 26);
+    db.play(
+        r#"
+        GET a -> nil
+        EXISTS a b -> 0
+        TTL a -> -2
+        DBSIZE -> 0
+        RANDOMKEY -> nil
+        KEYS * -> []
+        SCAN 0 COUNT 100 -> ["0" []]
+        SET a 1 XX -> nil
+        SET a 1 GET -> nil
+        SET b 1 NX -> OK
+        SET c 1 KEEPTTL -> OK
+        TTL c -> -1
+        GETDEL d -> nil
+        GETEX e EX 100 -> nil
+        MSETNX f 1 g 1 -> 1
+        APPEND h x -> 1
+        SETRANGE i 2 x -> 3
+        GET i -> "\x00\x00x"
+        INCR j -> 1
+        INCRBYFLOAT k 1 -> "1"
+        DEL l m -> 0
+        EXPIRE n 100 -> 0
+        PERSIST o -> 0
+        RENAME p q -> ERR no such key
+        RENAMENX j r -> 1
+        COPY s t -> 0
+        COPY r u -> 1
+        DBSIZE -> 10
+        "#,
+    );
+    // Some were overwritten or removed on the way; the rest go in later instances, and nothing else does.
+    db.store.limits.due_per_begin_max = 1000;
+    db.pass(0);
+    assert_eq!(db.store.len(), 10);
+    assert_eq!(db.store.next_due_ms(), None);
+}
+
+#[test]
+fn an_instance_removes_a_bounded_number_in_order() {
+    let mut db = Db::with(Limits { due_per_begin_max: 3, ..Limits::default() });
+    for n in 1..=10 {
+        assert_eq!(db.ask(&format!("SET k{n} v PX {n}")), "OK");
+    }
+    assert_eq!(db.store.next_due_ms(), Some(START_MS + 1));
+    db.pass(5);
+    assert_eq!((db.store.len(), db.store.next_due_ms()), (7, Some(START_MS + 4)));
+    db.store.begin(START_MS); // time never goes back
+    assert_eq!((db.store.len(), db.store.time_ms()), (5, START_MS + 5));
+    db.pass(0);
+    assert_eq!((db.store.len(), db.store.next_due_ms()), (5, Some(START_MS + 6)));
+}
+
+#[test]
+fn a_reader_waits_where_the_leaders_clock_is_ahead() {
+    let mut db = Db::new();
+    db.play("MSET a 1 b 2 -> OK\nPEXPIRE a 100 -> 1");
+    db.now_ms += 99;
+    assert_eq!(db.read("GET a").as_deref(), Ok("\"1\""));
+    assert_eq!(db.read("PTTL a").as_deref(), Ok("1"));
+    assert_eq!(db.read("DBSIZE").as_deref(), Ok("2"));
+    db.now_ms += 1;
+    for request in
+        ["GET a", "MGET b a", "PTTL a", "DBSIZE", "KEYS *", "SCAN 0", "EXISTS a", "CLUSTER COUNTKEYSINSLOT 15495"]
+    {
+        assert_eq!(db.read(request), Err(Due), "{request}");
+    }
+    assert_eq!(db.read("GET b").as_deref(), Ok("\"2\""));
+    assert_eq!(db.read("SCAN 0 MATCH b").as_deref(), Ok("[\"0\" [\"b\"]]"));
+    db.store.begin(db.now_ms);
+    assert_eq!(db.read("GET a").as_deref(), Ok("nil"));
+    assert_eq!(db.read("DBSIZE").as_deref(), Ok("1"));
+}
+
+#[test]
+fn a_read_refuses_to_write() {
+    let db = Db::new();
+    assert_eq!(db.read("SET a 1").as_deref(), Ok("ERR a command that writes must go through the log"));
+}
+
+#[test]
+fn due_keys_do_not_pile_up_under_a_stream_of_new_ones() {
+    let mut db = Db::with(Limits { due_per_begin_max: 1, ..Limits::default() });
+    for n in 0..1_000 {
+        for k in 0..10 {
+            db.ask(&format!("SET {n}:{k} v PX 5"));
+        }
+        db.pass(1);
+    }
+    assert!(db.store.len() < 100, "{}", db.store.len());
+}

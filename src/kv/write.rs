@@ -1,0 +1,279 @@
+//! What changes a store. A key that is due is absent: where it is in the way it is overwritten in place.
+
+use super::command::{Command, ExpireIf, Once, Pair, Set, SetAnswer, SetExpiry, SetIf};
+use super::directory::Position;
+use super::entry::Entry;
+use super::number::{self, FloatError};
+use super::read::View;
+use super::reply::Reply;
+use super::store::Store;
+use std::borrow::Cow;
+
+impl Store {
+    /// Executes a command at the group's time.
+    pub(super) fn execute(&mut self, command: &Command<'_>) -> Reply<'_> {
+        use Command as C;
+        self.remove_due(self.limits.due_per_command_max);
+        match command {
+            C::Noop => Reply::Ok,
+            C::Set(set) => self.set(set),
+            C::GetDel(key) => self.get_del(key),
+            C::GetEx(key, at_ms) => self.get_ex(key, *at_ms),
+            C::MSet(pairs) => {
+                self.put_all(pairs);
+                Reply::Ok
+            }
+            C::MSetNx(pairs) => self.mset_nx(pairs),
+            C::Append(key, value) => self.append(key, value),
+            C::SetRange(key, offset, value) => self.set_range(key, *offset, value),
+            C::IncrBy(key, by) => self.incr_by(key, *by),
+            C::IncrByFloat(key, by) => self.incr_by_float(key, by),
+            C::Del(keys) => Reply::Int(keys.iter().filter(|key| self.take(key).is_some()).count() as i64),
+            C::ExpireAt(key, at_ms, only_if) => self.expire_at(key, *at_ms, *only_if),
+            C::Persist(key) => self.persist(key),
+            C::Rename { from, to, only_new } => self.rename(from, to, *only_new),
+            C::Copy { from, to, replace } => self.copy(from, to, *replace),
+            C::Flush => {
+                self.entries.clear();
+                self.expiry.clear();
+                self.payload_bytes = 0;
+                Reply::Ok
+            }
+            C::SessionNew => Reply::Bulk(Cow::Owned(self.sessions.issue(self.time_ms).text().into_bytes())),
+            C::Once(once) => self.once(once),
+            C::Exec(commands) if command.is_write() => {
+                Reply::Array(commands.iter().map(|command| self.execute(command).into_owned()).collect())
+            }
+            read => View::new(self, self.time_ms).answer(read),
+        }
+    }
+
+    fn once(&mut self, once: &Once<'_>) -> Reply<'_> {
+        if let Some(answer) = self.sessions.answer(once, self.time_ms, &self.limits) {
+            return answer;
+        }
+        let reply = self.execute(&once.command).into_owned();
+        self.sessions.keep(once, &reply, &self.limits);
+        reply
+    }
+
+    fn set(&mut self, set: &Set<'_>) -> Reply<'_> {
+        let position = self.position(set.key);
+        if set.is_plain() {
+            self.put(position, set.key, set.value, 0);
+            return Reply::Ok;
+        }
+        let old = self.live(position, set.key);
+        let obey = match set.only_if {
+            SetIf::Always => true,
+            SetIf::Missing => old.is_none(),
+            SetIf::Present => old.is_some(),
+        };
+        let reply = match set.answer {
+            SetAnswer::Done if obey => Reply::Ok,
+            SetAnswer::Done => Reply::Null,
+            SetAnswer::OldValue => old.map_or(Reply::Null, |entry| Reply::bulk(entry.value()).into_owned()),
+            SetAnswer::Changed => Reply::Int(i64::from(obey)),
+        };
+        let expires_at_ms = match set.expiry {
+            SetExpiry::None => 0,
+            SetExpiry::Keep => old.map_or(0, |entry| entry.expires_at_ms),
+            SetExpiry::At(at_ms) => at_ms.max(1),
+        };
+        if obey {
+            self.put(position, set.key, set.value, expires_at_ms);
+        }
+        reply
+    }
+
+    fn get_del(&mut self, key: &[u8]) -> Reply<'_> {
+        self.take(key).map_or(Reply::Null, |entry| Reply::Bulk(Cow::Owned(entry.value().to_vec())))
+    }
+
+    fn get_ex(&mut self, key: &[u8], at_ms: Option<u64>) -> Reply<'_> {
+        let position = self.position(key);
+        if at_ms.is_some_and(|at_ms| at_ms <= self.time_ms) {
+            return self.get_del(key);
+        }
+        let Some(entry) = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms)) else {
+            return Reply::Null;
+        };
+        let expires_at_ms = at_ms.unwrap_or(0);
+        self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
+        entry.expires_at_ms = expires_at_ms;
+        Reply::bulk(entry.value())
+    }
+
+    fn put_all(&mut self, pairs: &[Pair<'_>]) {
+        for (key, value) in pairs {
+            self.put(self.position(key), key, value, 0);
+        }
+    }
+
+    fn mset_nx(&mut self, pairs: &[Pair<'_>]) -> Reply<'_> {
+        if pairs.iter().any(|(key, _)| self.live(self.position(key), key).is_some()) {
+            return Reply::Int(0);
+        }
+        self.put_all(pairs);
+        Reply::Int(1)
+    }
+
+    fn append(&mut self, key: &[u8], value: &[u8]) -> Reply<'_> {
+        let position = self.position(key);
+        let Some(entry) = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms)) else {
+            self.put(position, key, value, 0);
+            return Reply::Int(value.len() as i64);
+        };
+        if entry.value().len() + value.len() > self.limits.value_bytes_max {
+            return TOO_LONG;
+        }
+        entry.append(value);
+        self.payload_bytes += value.len();
+        Reply::Int(entry.value().len() as i64)
+    }
+
+    fn set_range(&mut self, key: &[u8], offset: u64, value: &[u8]) -> Reply<'_> {
+        let position = self.position(key);
+        let old_length = self.live(position, key).map_or(0, |entry| entry.value().len());
+        if value.is_empty() {
+            return Reply::Int(old_length as i64);
+        }
+        let end = offset.saturating_add(value.len() as u64);
+        if end > self.limits.value_bytes_max as u64 {
+            return TOO_LONG;
+        }
+        if self.live(position, key).is_none() {
+            self.put(position, key, &[], 0);
+        }
+        let Some(entry) = self.entries.find_mut(position, key) else { unreachable!("it was just put") };
+        entry.write_at(offset as usize, value);
+        let length = entry.value().len();
+        self.payload_bytes += length - old_length;
+        Reply::Int(length as i64)
+    }
+
+    fn incr_by(&mut self, key: &[u8], by: i64) -> Reply<'_> {
+        let position = self.position(key);
+        let (old, expires_at_ms) = match self.live(position, key) {
+            None => (0, 0),
+            Some(entry) => match number::integer(entry.value()) {
+                Some(number) => (number, entry.expires_at_ms),
+                None => return Reply::error("ERR value is not an integer or out of range"),
+            },
+        };
+        let Some(sum) = old.checked_add(by) else {
+            return Reply::error("ERR increment or decrement would overflow");
+        };
+        self.put(position, key, itoa::Buffer::new().format(sum).as_bytes(), expires_at_ms);
+        Reply::Int(sum)
+    }
+
+    fn incr_by_float(&mut self, key: &[u8], by: &[u8]) -> Reply<'_> {
+        let position = self.position(key);
+        let (old, expires_at_ms) =
+            self.live(position, key).map_or((&b"0"[..], 0), |entry| (entry.value(), entry.expires_at_ms));
+        match number::float_sum(old, by) {
+            Ok(sum) => {
+                self.put(position, key, sum.as_bytes(), expires_at_ms);
+                Reply::Bulk(Cow::Owned(sum.into_bytes()))
+            }
+            Err(FloatError::NotANumber) => Reply::error("ERR value is not a valid float"),
+            Err(FloatError::Infinite) => Reply::error("ERR increment would produce NaN or Infinity"),
+        }
+    }
+
+    fn expire_at(&mut self, key: &[u8], at_ms: u64, only_if: ExpireIf) -> Reply<'_> {
+        let position = self.position(key);
+        let Some(entry) = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms)) else {
+            return Reply::Int(0);
+        };
+        let old = entry.expires_at_ms;
+        let refused = only_if.missing && old != 0
+            || only_if.present && old == 0
+            || only_if.later && (old == 0 || at_ms <= old)
+            || only_if.sooner && old != 0 && at_ms >= old;
+        if refused {
+            return Reply::Int(0);
+        }
+        if at_ms <= self.time_ms {
+            self.take(key);
+        } else {
+            entry.expires_at_ms = at_ms;
+            self.expiry.change(position, old, at_ms);
+        }
+        Reply::Int(1)
+    }
+
+    fn persist(&mut self, key: &[u8]) -> Reply<'_> {
+        let position = self.position(key);
+        let entry = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms));
+        let Some(entry) = entry.filter(|entry| entry.expires_at_ms != 0) else { return Reply::Int(0) };
+        self.expiry.change(position, entry.expires_at_ms, 0);
+        entry.expires_at_ms = 0;
+        Reply::Int(1)
+    }
+
+    fn rename(&mut self, from: &[u8], to: &[u8], only_new: bool) -> Reply<'_> {
+        if self.live(self.position(from), from).is_none() {
+            return Reply::error("ERR no such key");
+        }
+        let answer = |done: bool| if only_new { Reply::Int(i64::from(done)) } else { Reply::Ok };
+        if from == to || only_new && self.live(self.position(to), to).is_some() {
+            return answer(false);
+        }
+        if let Some(entry) = self.take(from) {
+            self.take(to);
+            self.insert(self.position(to), to, entry.value(), entry.expires_at_ms);
+        }
+        answer(true)
+    }
+
+    fn copy(&mut self, from: &[u8], to: &[u8], replace: bool) -> Reply<'_> {
+        let Some(entry) = self.live(self.position(from), from) else { return Reply::Int(0) };
+        let (value, expires_at_ms) = (entry.value().to_vec(), entry.expires_at_ms);
+        if !replace && self.live(self.position(to), to).is_some() {
+            return Reply::Int(0);
+        }
+        self.take(to);
+        self.insert(self.position(to), to, &value, expires_at_ms);
+        Reply::Int(1)
+    }
+
+    /// The key's entry, unless it is due.
+    fn live(&self, position: Position, key: &[u8]) -> Option<&Entry> {
+        self.entries.find(position, key).filter(|entry| !entry.is_due(self.time_ms))
+    }
+
+    /// Removes a key; answers its entry, unless it was due.
+    fn take(&mut self, key: &[u8]) -> Option<Entry> {
+        let entry = self.entries.remove(self.position(key), key)?;
+        self.forget(&entry);
+        (!entry.is_due(self.time_ms)).then_some(entry)
+    }
+
+    /// Gives a key a value and an expiry (0: never), whatever it held before; one that is due is gone at once.
+    fn put(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) {
+        if expires_at_ms != 0 && expires_at_ms <= self.time_ms {
+            self.take(key);
+            return;
+        }
+        let Some(entry) = self.entries.find_mut(position, key) else {
+            self.insert(position, key, value, expires_at_ms);
+            return;
+        };
+        self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
+        self.payload_bytes = self.payload_bytes - entry.value().len() + value.len();
+        entry.expires_at_ms = expires_at_ms;
+        entry.set_value(value);
+    }
+
+    /// Adds a key that is not there.
+    fn insert(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) {
+        self.expiry.change(position, 0, expires_at_ms);
+        self.payload_bytes += key.len() + value.len();
+        self.entries.insert(Entry::new(position, key, value, expires_at_ms));
+    }
+}
+
+const TOO_LONG: Reply<'static> =
+    Reply::Error(Cow::Borrowed("ERR string exceeds maximum allowed size (proto-max-bulk-len)"));

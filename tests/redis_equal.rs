@@ -1,0 +1,274 @@
+//! The store against a real redis-server: random sequences of commands on a few keys get equal replies, byte by byte.
+//!
+//! What the two may differ in is left out or told here: times may be some milliseconds apart, KEYS is unordered, Redis
+//! counts expired keys until it meets them, and long fractions are rounded differently (see `kv/number.rs`).
+
+use bytes::BytesMut;
+use net::resp::Protocol;
+use paxoi::kv::encode::encode;
+use paxoi::kv::reply::Reply;
+use paxoi::kv::table::lookup;
+use paxoi::kv::{Limits, Moment, Store, parse};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[test]
+fn random_commands_get_the_replies_of_redis() {
+    let Some(mut redis) = Redis::start() else {
+        assert!(std::env::var_os("PAXOI_REQUIRE_TOOLS").is_none(), "redis-server is not installed");
+        eprintln!("skipped: no redis-server");
+        return;
+    };
+    let seed = [7; 32];
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    for round in 0..20 {
+        let mut store = Store::new([9; 16], 0..16_384, Limits::default());
+        redis.ask(&["FLUSHALL".to_owned()]);
+        for step in 0..500 {
+            let request = request().new_tree(&mut runner).expect("a request").current();
+            let (theirs, ours) = (redis.ask(&request), ask(&mut store, &request));
+            assert!(
+                alike(&request[0], &theirs, &ours),
+                "round {round}, step {step}: {request:?}\nredis: {}\npaxoi: {}",
+                theirs.escape_ascii(),
+                ours.escape_ascii()
+            );
+        }
+    }
+}
+
+/// One request: a command with words that are mostly valid.
+fn request() -> impl Strategy<Value = Vec<String>> {
+    let forms = FORMS.lines().map(str::trim).filter(|form| !form.is_empty()).collect::<Vec<_>>();
+    (prop::sample::select(forms), prop::collection::vec(any::<prop::sample::Index>(), 12)).prop_map(|(form, draws)| {
+        let mut draws = draws.into_iter();
+        let mut draw = |choices: &[&str]| (*draws.next().expect("few words").get(choices)).to_owned();
+        let word = |word: &str| match word {
+            "key" => draw(&["a", "b", "c", "d"]),
+            "fkey" => draw(&["f", "g"]),
+            "value" => draw(&["1", "-7", "text", "", "9223372036854775807", "007", "3.5", "a longer text with spaces"]),
+            "int" => draw(&[
+                "0",
+                "1",
+                "-1",
+                "5",
+                "-3",
+                "10",
+                "100",
+                "9223372036854775807",
+                "-9223372036854775808",
+                "x",
+                "1.5",
+                "+1",
+                "",
+            ]),
+            "offset" => draw(&["0", "1", "5", "20", "-1", "x", "536870912", "9223372036854775807"]),
+            "float" => draw(&["0.5", "-1.25", "3e0", "0.1", "-0.1", ".5", "2.", "x", "", "nan", "inf"]),
+            "seconds" => draw(&["1000", "2000", "-1", "0", "x", "9223372036854775807", "-9223372036854775808"]),
+            "at" => draw(&["1", "-5", "99999999999", "x", "9223372036854775807"]),
+            "setoption" => {
+                draw(&["NX", "XX", "GET", "KEEPTTL", "EX", "PX", "EXAT", "1000", "2000", "99999999999", "0", "foo"])
+            }
+            "if" => draw(&["NX", "XX", "GT", "LT", "foo"]),
+            "pattern" => draw(&["*", "a", "?", "[a-c]", "[^a]", "\\a", "[", "*b*", ""]),
+            literal => literal.to_owned(),
+        };
+        form.split(' ').map(word).collect()
+    })
+}
+
+const FORMS: &str = "
+    GET key
+    SET key value
+    SET key value setoption
+    SET key value setoption setoption
+    SET key value setoption setoption setoption
+    SET key value EX seconds
+    SET key value PXAT at XX
+    SETNX key value
+    SETEX key seconds value
+    PSETEX key seconds value
+    GETSET key value
+    GETDEL key
+    GETEX key
+    GETEX key PERSIST
+    GETEX key EX 1000
+    GETEX key EXAT 1
+    GETEX key EX 1000 PERSIST
+    MGET key key key
+    MSET key value key value
+    MSET key value key
+    MSETNX key value key value
+    APPEND key value
+    STRLEN key
+    GETRANGE key int int
+    SUBSTR key int int
+    SETRANGE key offset value
+    INCR key
+    DECR key
+    INCRBY key int
+    DECRBY key int
+    INCRBYFLOAT fkey float
+    INCRBYFLOAT fkey float
+    SET fkey 1.5
+    DEL key key
+    UNLINK key
+    EXISTS key key key
+    TOUCH key key
+    TYPE key
+    EXPIRE key seconds
+    EXPIRE key seconds if
+    EXPIRE key seconds if if
+    PEXPIRE key seconds if
+    PEXPIRE key 1000000
+    EXPIREAT key at
+    PEXPIREAT key at if
+    TTL key
+    PTTL key
+    EXPIRETIME key
+    PEXPIRETIME key
+    PERSIST key
+    RENAME key key
+    RENAMENX key key
+    COPY key key
+    COPY key key REPLACE
+    COPY key key DB x
+    KEYS pattern
+    DBSIZE
+    RANDOMKEY
+    OBJECT ENCODING
+    OBJECT foo key
+    OBJECT IDLETIME key
+    PING
+    PING value
+    PING value value
+    ECHO value
+    nonsense value value
+    GET
+    SCAN x
+    SCAN 0 COUNT 0
+    SCAN 0 MATCH
+    SCAN 0 COUNT 1000 MATCH nothing TYPE string
+    SCAN 0 TYPE list COUNT 1000
+    FLUSHALL foo
+    COMMAND COUNT x
+    COMMAND GETKEYS MSET key value key value
+    COMMAND GETKEYS GET key key
+    COMMAND foo
+";
+
+/// Whether two replies are equal as far as they can be.
+fn alike(name: &str, theirs: &[u8], ours: &[u8]) -> bool {
+    let number = |reply: &[u8]| std::str::from_utf8(reply).ok()?.trim().strip_prefix(':')?.parse::<i64>().ok();
+    let within = |slack: i64| match (number(theirs), number(ours)) {
+        (Some(a), Some(b)) => a.abs_diff(b) <= slack as u64 && (a < 0) == (b < 0),
+        _ => theirs == ours,
+    };
+    let sorted = |reply: &[u8]| {
+        let mut bytes = reply.to_vec();
+        bytes.sort_unstable();
+        bytes
+    };
+    match name {
+        "TTL" | "EXPIRETIME" => within(1),
+        "PTTL" | "PEXPIRETIME" => within(2_000),
+        // Redis counts keys that are due until it meets them.
+        "DBSIZE" => number(ours) <= number(theirs),
+        "KEYS" => sorted(theirs) == sorted(ours),
+        "RANDOMKEY" => theirs.starts_with(b"$-1") == ours.starts_with(b"$-1"),
+        "OBJECT" => theirs == ours || number(theirs).is_some() && number(ours).is_some(),
+        _ => theirs == ours,
+    }
+}
+
+/// The store's reply, as RESP2.
+fn ask(store: &mut Store, request: &[String]) -> Vec<u8> {
+    let words: Vec<&[u8]> = request.iter().map(String::as_bytes).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+    store.begin(now);
+    let mut out = BytesMut::new();
+    let mut body = BytesMut::new();
+    let command = lookup(&words).and_then(|spec| match request[0].as_str() {
+        "COMMAND" => Err(paxoi::kv::docs::command(spec.verb, &words)),
+        _ => parse(spec, &words, Moment { unix_ms: now, seed: 3 }),
+    });
+    let reply: Reply<'_> = match command {
+        Ok(command) => {
+            encode(&command, &mut body);
+            store.apply(&body)
+        }
+        Err(reply) => reply,
+    };
+    reply.write(Protocol::Resp2, &mut out);
+    out.to_vec()
+}
+
+/// A redis-server of our own.
+struct Redis {
+    process: Child,
+    connection: BufReader<TcpStream>,
+    _folder: tempfile::TempDir,
+}
+
+impl Redis {
+    /// Starts one, if it is installed.
+    fn start() -> Option<Redis> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        let mut process = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut log = BufReader::new(process.stdout.take().expect("piped"));
+        let mut line = String::new();
+        while !line.contains("Ready to accept connections") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).expect("its log"), 0, "redis-server ended at once");
+        }
+        let connection = BufReader::new(TcpStream::connect(("127.0.0.1", port)).expect("a connection"));
+        Some(Redis { process, connection, _folder: folder })
+    }
+
+    fn ask(&mut self, request: &[String]) -> Vec<u8> {
+        let mut bytes = format!("*{}\r\n", request.len());
+        for word in request {
+            bytes += &format!("${}\r\n{word}\r\n", word.len());
+        }
+        self.connection.get_mut().write_all(bytes.as_bytes()).expect("sent");
+        let mut reply = Vec::new();
+        self.receive(&mut reply);
+        reply
+    }
+
+    /// One whole reply, as it came.
+    fn receive(&mut self, reply: &mut Vec<u8>) {
+        let start = reply.len();
+        self.connection.read_until(b'\n', reply).expect("a line");
+        let line = String::from_utf8_lossy(&reply[start..]).into_owned();
+        let count = line[1..].trim().parse::<i64>().unwrap_or(0).max(0) as usize;
+        match line.as_bytes()[0] {
+            b'$' if !line.starts_with("$-1") => {
+                let start = reply.len();
+                reply.resize(start + count + 2, 0);
+                self.connection.read_exact(&mut reply[start..]).expect("a string");
+            }
+            b'*' => (0..count).for_each(|_| self.receive(reply)),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
