@@ -1,0 +1,334 @@
+//! CONFIG: what this node runs with, under the names that Redis's users and tools ask for, and a few of its own.
+//!
+//! Most parameters are told and cannot be set: durability, the number of groups and the addresses are no matter of
+//! taste at run time. Those that Redis lets one set may be "set" to the value that they have, because tools do that.
+
+use super::{help, integer, syntax_error, unknown_subcommand, wrong_arity};
+use crate::kv::reply::Reply;
+use std::borrow::Cow;
+
+/// Whether a glob pattern matches a text, byte by byte: `matches(pattern, text)`.
+pub type Matches = fn(&[u8], &[u8]) -> bool;
+
+/// The largest `client-timeout-ms` that can be set: an hour.
+pub const CLIENT_TIMEOUT_MS_MAX: i64 = 3_600_000;
+/// The largest `maxclients` that can be set.
+pub const MAX_CLIENTS_MAX: i64 = 1_000_000;
+
+/// What the node runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigView {
+    /// The address that the node listens on.
+    pub bind: String,
+    /// Its port.
+    pub port: u16,
+    /// The data directory.
+    pub dir: String,
+    /// The configuration file; empty: none.
+    pub config_file: String,
+    /// Client connections at most.
+    pub max_clients: u64,
+    /// Bytes of a value at most.
+    pub value_bytes_max: u64,
+    /// How long a command may wait for its group before its client gets an error.
+    pub client_timeout_ms: u64,
+    /// How long a session of ONCE lives unused.
+    pub session_ttl_ms: u64,
+    /// Paxos groups of the cluster.
+    pub groups: u32,
+    /// How reads are made linearizable: `quorum`, `lease` or `log`.
+    pub reads: String,
+    /// This node's id.
+    pub node_id: u32,
+}
+
+/// A parameter that CONFIG SET changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigChange {
+    /// `client-timeout-ms`: milliseconds, 1 to [`CLIENT_TIMEOUT_MS_MAX`].
+    ClientTimeoutMs(u64),
+    /// `maxclients`: connections, 1 to [`MAX_CLIENTS_MAX`].
+    MaxClients(u64),
+}
+
+/// What the node does for a CONFIG command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ConfigAction {
+    /// Only answers.
+    Reply(Reply<'static>),
+    /// Makes these changes (perhaps none), then answers OK.
+    Set(Vec<ConfigChange>),
+    /// Sets its counters to zero, then answers OK.
+    ResetStats,
+}
+
+/// The CONFIG command. `matches` decides which names a pattern of CONFIG GET means.
+#[must_use]
+pub fn config(args: &[&[u8]], view: &ConfigView, matches: Matches) -> ConfigAction {
+    let Some(subcommand) = args.get(1) else { return ConfigAction::Reply(wrong_arity("config")) };
+    ConfigAction::Reply(match (subcommand.to_ascii_lowercase().as_slice(), &args[2..]) {
+        (b"get", []) => wrong_arity("config|get"),
+        (b"get", patterns) => get(patterns, view, matches),
+        (b"set", [] | [_]) => wrong_arity("config|set"),
+        (b"set", pairs) => match set(pairs, view) {
+            Ok(changes) => return ConfigAction::Set(changes),
+            Err(error) => error,
+        },
+        (b"resetstat", []) => return ConfigAction::ResetStats,
+        (b"resetstat", _) => wrong_arity("config|resetstat"),
+        (b"rewrite", []) if view.config_file.is_empty() => {
+            Reply::error("ERR The server is running without a config file")
+        }
+        (b"rewrite", []) => Reply::error("ERR CONFIG REWRITE is not supported: edit the config file"),
+        (b"rewrite", _) => wrong_arity("config|rewrite"),
+        (b"help", []) => help("CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", HELP),
+        (b"help", _) => wrong_arity("config|help"),
+        _ => unknown_subcommand("CONFIG", subcommand),
+    })
+}
+
+/// One parameter: how its value is told, and what setting it does.
+struct Parameter {
+    name: &'static str,
+    value: Value,
+    kind: Kind,
+}
+
+enum Value {
+    Fixed(&'static str),
+    Shown(fn(&ConfigView) -> Cow<'_, str>),
+}
+
+enum Kind {
+    /// Never set, as in Redis.
+    Immutable,
+    /// Settable in Redis; here only to the value it has.
+    Constant,
+    /// Settable to a number from 1 to the limit.
+    Number { max: i64, change: fn(u64) -> ConfigChange },
+}
+
+impl Parameter {
+    fn value<'v>(&self, view: &'v ConfigView) -> Cow<'v, str> {
+        match self.value {
+            Value::Fixed(text) => Cow::Borrowed(text),
+            Value::Shown(show) => show(view),
+        }
+    }
+}
+
+fn get(patterns: &[&[u8]], view: &ConfigView, matches: Matches) -> Reply<'static> {
+    let patterns: Vec<_> = patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
+    let asked = PARAMETERS
+        .iter()
+        .filter(|parameter| patterns.iter().any(|pattern| matches(pattern, parameter.name.as_bytes())));
+    let pairs = asked.map(|parameter| {
+        let value = parameter.value(view).into_owned().into_bytes();
+        (Reply::text(parameter.name), Reply::Bulk(value.into()))
+    });
+    Reply::Map(pairs.collect())
+}
+
+/// All or nothing, as in Redis: the first pair that fails decides the error. Unknown names come before everything else.
+fn set(pairs: &[&[u8]], view: &ConfigView) -> Result<Vec<ConfigChange>, Reply<'static>> {
+    if !pairs.len().is_multiple_of(2) {
+        return Err(syntax_error());
+    }
+    let mut wanted = Vec::with_capacity(pairs.len() / 2);
+    for pair in pairs.chunks_exact(2) {
+        let Some(parameter) = PARAMETERS.iter().find(|known| pair[0].eq_ignore_ascii_case(known.name.as_bytes()))
+        else {
+            let text = format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", super::echo(pair[0]));
+            return Err(Reply::Error(text.into()));
+        };
+        wanted.push((parameter, pair[0], pair[1]));
+    }
+    let mut changes = Vec::new();
+    for (index, (parameter, name, value)) in wanted.iter().enumerate() {
+        let refused = |why: &str| {
+            let name = super::echo(name);
+            Reply::Error(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}").into())
+        };
+        if wanted[..index].iter().any(|(before, ..)| before.name == parameter.name) {
+            return Err(refused("duplicate parameter"));
+        }
+        match parameter.kind {
+            Kind::Constant if *value == parameter.value(view).as_bytes() => {}
+            Kind::Immutable | Kind::Constant => return Err(refused("can't set immutable config")),
+            Kind::Number { max, change } => match integer(value) {
+                None => return Err(refused("argument couldn't be parsed into an integer")),
+                Some(number) if (1..=max).contains(&number) => changes.push(change(number as u64)),
+                Some(_) => return Err(refused(&format!("argument must be between 1 and {max} inclusive"))),
+            },
+        }
+    }
+    Ok(changes)
+}
+
+const fn immutable(name: &'static str, value: &'static str) -> Parameter {
+    Parameter { name, value: Value::Fixed(value), kind: Kind::Immutable }
+}
+
+const fn constant(name: &'static str, value: &'static str) -> Parameter {
+    Parameter { name, value: Value::Fixed(value), kind: Kind::Constant }
+}
+
+const fn shown(name: &'static str, show: fn(&ConfigView) -> Cow<'_, str>) -> Parameter {
+    Parameter { name, value: Value::Shown(show), kind: Kind::Immutable }
+}
+
+/// Every parameter, sorted by name.
+static PARAMETERS: &[Parameter] = &[
+    immutable("aclfile", ""),
+    constant("activedefrag", "no"),
+    constant("appendfsync", "always"),
+    constant("appendonly", "yes"),
+    constant("auto-aof-rewrite-percentage", "0"),
+    shown("bind", |view| view.bind.as_str().into()),
+    Parameter {
+        name: "client-timeout-ms",
+        value: Value::Shown(|view| view.client_timeout_ms.to_string().into()),
+        kind: Kind::Number { max: CLIENT_TIMEOUT_MS_MAX, change: ConfigChange::ClientTimeoutMs },
+    },
+    constant("cluster-allow-reads-when-down", "no"),
+    immutable("cluster-enabled", "yes"),
+    constant("cluster-preferred-endpoint-type", "ip"),
+    constant("cluster-require-full-coverage", "no"),
+    immutable("daemonize", "no"),
+    immutable("databases", "1"),
+    shown("dir", |view| view.dir.as_str().into()),
+    shown("groups", |view| view.groups.to_string().into()),
+    constant("latency-monitor-threshold", "0"),
+    constant("lazyfree-lazy-user-del", "no"),
+    Parameter {
+        name: "maxclients",
+        value: Value::Shown(|view| view.max_clients.to_string().into()),
+        kind: Kind::Number { max: MAX_CLIENTS_MAX, change: ConfigChange::MaxClients },
+    },
+    constant("maxmemory", "0"),
+    constant("maxmemory-policy", "noeviction"),
+    constant("maxmemory-samples", "5"),
+    constant("min-replicas-to-write", "0"),
+    shown("node-id", |view| view.node_id.to_string().into()),
+    constant("notify-keyspace-events", ""),
+    shown("port", |view| view.port.to_string().into()),
+    Parameter {
+        name: "proto-max-bulk-len",
+        value: Value::Shown(|view| view.value_bytes_max.to_string().into()),
+        kind: Kind::Constant,
+    },
+    shown("reads", |view| view.reads.as_str().into()),
+    constant("requirepass", ""),
+    constant("save", ""),
+    shown("session-ttl-ms", |view| view.session_ttl_ms.to_string().into()),
+    constant("slowlog-log-slower-than", "-1"),
+    constant("slowlog-max-len", "0"),
+    constant("stop-writes-on-bgsave-error", "no"),
+    constant("tcp-keepalive", "300"),
+    constant("timeout", "0"),
+    constant("tls-port", "0"),
+];
+
+const HELP: &[&str] = &[
+    "GET <pattern> [<pattern> ...]",
+    "    Return parameters matching the glob-like <pattern> and their values.",
+    "SET <directive> <value> [<directive> <value> ...]",
+    "    Set the configuration <directive> to <value>: client-timeout-ms, maxclients.",
+    "RESETSTAT",
+    "    Reset statistics reported by the INFO command.",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::client::tests::{words, written};
+    use net::resp::Protocol;
+
+    fn view() -> ConfigView {
+        ConfigView {
+            bind: "127.0.0.1".into(),
+            port: 7001,
+            dir: "./data".into(),
+            config_file: String::new(),
+            max_clients: 10_000,
+            value_bytes_max: 64 << 20,
+            client_timeout_ms: 5000,
+            session_ttl_ms: 3_600_000,
+            groups: 16,
+            reads: "quorum".into(),
+            node_id: 2,
+        }
+    }
+
+    /// Enough of a glob: a prefix before the first star.
+    fn prefix(pattern: &[u8], text: &[u8]) -> bool {
+        pattern.strip_suffix(b"*").map_or(pattern == text, |start| text.starts_with(start))
+    }
+
+    fn asked(command: &str) -> ConfigAction {
+        config(&words(command), &view(), prefix)
+    }
+
+    fn told(command: &str, protocol: Protocol) -> String {
+        let ConfigAction::Reply(reply) = asked(command) else { panic!("{command}: not a reply") };
+        written(&reply, protocol)
+    }
+
+    #[test]
+    fn get_tells_what_tools_ask_for() {
+        assert_eq!(told("CONFIG GET save", Protocol::Resp2), "*2\r\n$4\r\nsave\r\n$0\r\n\r\n");
+        assert_eq!(told("config get APPENDONLY", Protocol::Resp3), "%1\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n");
+        assert_eq!(told("CONFIG GET nothing", Protocol::Resp2), "*0\r\n");
+        let both = "*4\r\n$6\r\ngroups\r\n$2\r\n16\r\n$4\r\nport\r\n$4\r\n7001\r\n";
+        assert_eq!(told("CONFIG GET por* port groups", Protocol::Resp2), both, "each parameter once");
+        let all = told("CONFIG GET *", Protocol::Resp3);
+        assert!(all.starts_with(&format!("%{}\r\n", PARAMETERS.len())), "{all}");
+        for pair in ["databases\r\n$1\r\n1\r\n", "maxmemory\r\n$1\r\n0\r\n", "cluster-enabled\r\n$3\r\nyes\r\n"] {
+            assert!(all.contains(pair), "{pair}");
+        }
+    }
+
+    #[test]
+    fn set_changes_the_few_and_takes_what_is_already_so() {
+        use ConfigChange::{ClientTimeoutMs, MaxClients};
+        let command = "CONFIG SET client-timeout-ms 250 MAXCLIENTS 7";
+        assert_eq!(asked(command), ConfigAction::Set(vec![ClientTimeoutMs(250), MaxClients(7)]));
+        assert_eq!(asked("CONFIG SET appendonly yes save "), ConfigAction::Set(Vec::new()));
+    }
+
+    #[test]
+    fn set_refuses_as_redis_words_it() {
+        let related =
+            |name: &str, why: &str| format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}");
+        for (command, error) in [
+            ("CONFIG SET foo bar", "ERR Unknown option or number of arguments for CONFIG SET - 'foo'".to_owned()),
+            ("CONFIG SET port 1 foo 3", "ERR Unknown option or number of arguments for CONFIG SET - 'foo'".to_owned()),
+            ("CONFIG SET maxmemory 0 timeout", "ERR syntax error".to_owned()),
+            ("CONFIG SET CLUSTER-enabled yes", related("CLUSTER-enabled", "can't set immutable config")),
+            ("CONFIG SET appendonly no", related("appendonly", "can't set immutable config")),
+            ("CONFIG SET maxmemory 0 maxmemory 0", related("maxmemory", "duplicate parameter")),
+            (
+                "CONFIG SET client-timeout-ms x",
+                related("client-timeout-ms", "argument couldn't be parsed into an integer"),
+            ),
+            ("CONFIG SET maxclients 0", related("maxclients", "argument must be between 1 and 1000000 inclusive")),
+            ("CONFIG SET maxmemory", "ERR wrong number of arguments for 'config|set' command".to_owned()),
+            ("CONFIG GET", "ERR wrong number of arguments for 'config|get' command".to_owned()),
+            ("CONFIG", "ERR wrong number of arguments for 'config' command".to_owned()),
+            ("CONFIG FOO", "ERR unknown subcommand 'FOO'. Try CONFIG HELP.".to_owned()),
+            ("CONFIG REWRITE", "ERR The server is running without a config file".to_owned()),
+        ] {
+            assert_eq!(asked(command), ConfigAction::Reply(Reply::Error(error.into())), "{command}");
+        }
+    }
+
+    #[test]
+    fn the_rest() {
+        assert_eq!(asked("config resetstat"), ConfigAction::ResetStats);
+        assert!(
+            told("CONFIG HELP", Protocol::Resp2).starts_with("*9\r\n+CONFIG <subcommand> [<arg> [value] [opt] ...].")
+        );
+        assert!(PARAMETERS.is_sorted_by_key(|parameter| parameter.name), "names are sorted, and so unique");
+        assert!(PARAMETERS.windows(2).all(|pair| pair[0].name != pair[1].name));
+    }
+}

@@ -1,0 +1,356 @@
+//! INFO: the sections that Redis's clients and dashboards read, and `paxos`, the state of this node's groups.
+//!
+//! A field is here if somebody reads it and it means something in this server; counters of things that cannot happen
+//! (evictions, forks) are kept at 0 only where dashboards expect them.
+
+use super::REDIS_VERSION;
+use super::stats::Stats;
+use crate::kv::reply::Reply;
+use groups::NodeId;
+use std::fmt::{Display, Write};
+
+/// What a node tells of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct InfoView<'a> {
+    /// The process.
+    pub server: ServerView<'a>,
+    /// Its connections.
+    pub clients: ClientsView,
+    /// Its memory.
+    pub memory: MemoryView,
+    /// Its store.
+    pub keyspace: KeyspaceView,
+    /// Its part in the Paxos groups.
+    pub paxos: PaxosView<'a>,
+    /// Its counters.
+    pub stats: &'a Stats,
+}
+
+/// The process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerView<'a> {
+    /// 40 hex digits, new at every start.
+    pub run_id: &'a str,
+    /// The port for clients and peers.
+    pub port: u16,
+    /// The process id.
+    pub process_id: u32,
+    /// The wall clock, microseconds since 1970.
+    pub unix_us: u64,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// The program's path.
+    pub executable: &'a str,
+    /// The configuration file; empty: none.
+    pub config_file: &'a str,
+    /// The node is too far behind to serve.
+    pub loading: bool,
+    /// The last write to the log succeeded (false: there was no space for it).
+    pub log_writable: bool,
+    /// Processor time in user mode, microseconds.
+    pub cpu_user_us: u64,
+    /// Processor time in the kernel, microseconds.
+    pub cpu_system_us: u64,
+}
+
+/// The connections of clients.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientsView {
+    /// Open now.
+    pub connected: u64,
+    /// Open at most.
+    pub max: u64,
+    /// Waiting for their groups.
+    pub waiting: u64,
+    /// The largest input buffer, bytes.
+    pub input_buffer_bytes: u64,
+    /// The largest output queue, bytes.
+    pub output_buffer_bytes: u64,
+}
+
+/// Memory, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryView {
+    /// Used by keys, values, queues and buffers.
+    pub used_bytes: u64,
+    /// The most that was used.
+    pub peak_bytes: u64,
+    /// Resident, as the system counts.
+    pub resident_bytes: u64,
+    /// The machine's.
+    pub system_bytes: u64,
+}
+
+/// The keys in the store of this node, and what became of look-ups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyspaceView {
+    /// Keys of all groups.
+    pub keys: u64,
+    /// Those that expire.
+    pub expires: u64,
+    /// Keys removed because they expired.
+    pub expired_total: u64,
+    /// Reads that found their key.
+    pub hits: u64,
+    /// Reads that did not.
+    pub misses: u64,
+}
+
+/// A node's part in the Paxos groups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PaxosView<'a> {
+    /// This node.
+    pub node: NodeId,
+    /// Counts the starts of this node.
+    pub start_number: u64,
+    /// The cluster, as its birth record names it.
+    pub cluster_id: &'a str,
+    /// Groups of the cluster.
+    pub groups: u32,
+    /// Groups that this node leads.
+    pub groups_led: u32,
+    /// Groups that no node is known to lead.
+    pub groups_leaderless: u32,
+    /// Groups in which this node knows of instances that it has not applied.
+    pub groups_behind: u32,
+    /// Instances known chosen, over all groups.
+    pub chosen_total: u64,
+    /// Instances applied, over all groups.
+    pub applied_total: u64,
+    /// Times that a group which this node led was lost to a higher ballot.
+    pub ballots_lost: u64,
+    /// Messages skipped because they named a group that does not exist here.
+    pub unknown_group_messages: u64,
+    /// Bytes of the log on disk.
+    pub log_bytes: u64,
+    /// Its files.
+    pub log_segments: u64,
+    /// The other members, by ascending id.
+    pub peers: &'a [PeerView],
+}
+
+/// Another member, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerView {
+    /// Its id.
+    pub node: NodeId,
+    /// Where it listens.
+    pub address: String,
+    /// Its answers to recent pings arrive.
+    pub reached: bool,
+    /// The last round trip, microseconds.
+    pub rtt_us: u64,
+    /// Milliseconds since anything came from it.
+    pub silent_ms: u64,
+}
+
+/// `INFO [section …]`. Unknown sections tell nothing, as in Redis.
+#[must_use]
+pub fn info(args: &[&[u8]], view: &InfoView<'_>) -> Reply<'static> {
+    let asked: Vec<_> = args.iter().skip(1).map(|section| section.to_ascii_lowercase()).collect();
+    let any = |names: &[&str]| asked.iter().any(|name| names.iter().any(|known| known.as_bytes() == name));
+    let (default, all) = (asked.is_empty() || any(&["default"]), any(&["all", "everything"]));
+    let mut text = String::new();
+    for section in SECTIONS {
+        if all || (default && section.default) || any(&[&section.title.to_ascii_lowercase()]) {
+            if !text.is_empty() {
+                text.push_str("\r\n");
+            }
+            let _ = write!(text, "# {}\r\n", section.title);
+            (section.write)(view, &mut text);
+        }
+    }
+    Reply::Text(text.into())
+}
+
+struct Section {
+    title: &'static str,
+    /// Told when no section is named.
+    default: bool,
+    write: fn(&InfoView<'_>, &mut String),
+}
+
+const fn section(title: &'static str, default: bool, write: fn(&InfoView<'_>, &mut String)) -> Section {
+    Section { title, default, write }
+}
+
+static SECTIONS: &[Section] = &[
+    section("Server", true, server),
+    section("Clients", true, clients),
+    section("Memory", true, memory),
+    section("Persistence", true, persistence),
+    section("Stats", true, stats),
+    section("Replication", true, replication),
+    section("CPU", true, cpu),
+    section("Modules", true, |_, _| {}),
+    section("Commandstats", false, command_stats),
+    section("Errorstats", true, error_stats),
+    section("Latencystats", false, |_, _| {}),
+    section("Cluster", true, |_, out| line(out, "cluster_enabled", 1)),
+    section("Paxos", true, paxos),
+    section("Keyspace", true, keyspace),
+];
+
+fn line(out: &mut String, name: &str, value: impl Display) {
+    let _ = write!(out, "{name}:{value}\r\n");
+}
+
+fn server(view: &InfoView<'_>, out: &mut String) {
+    let server = &view.server;
+    line(out, "redis_version", REDIS_VERSION);
+    line(out, "redis_mode", "cluster");
+    line(out, "paxoi_version", env!("CARGO_PKG_VERSION"));
+    line(out, "os", format_args!("{} {}", std::env::consts::OS, std::env::consts::ARCH));
+    line(out, "arch_bits", usize::BITS);
+    line(out, "multiplexing_api", "mio");
+    line(out, "process_id", server.process_id);
+    line(out, "run_id", server.run_id);
+    line(out, "tcp_port", server.port);
+    line(out, "server_time_usec", server.unix_us);
+    line(out, "uptime_in_seconds", server.uptime_s);
+    line(out, "uptime_in_days", server.uptime_s / 86_400);
+    line(out, "executable", server.executable);
+    line(out, "config_file", server.config_file);
+}
+
+fn clients(view: &InfoView<'_>, out: &mut String) {
+    let clients = &view.clients;
+    line(out, "connected_clients", clients.connected);
+    line(out, "maxclients", clients.max);
+    line(out, "client_recent_max_input_buffer", clients.input_buffer_bytes);
+    line(out, "client_recent_max_output_buffer", clients.output_buffer_bytes);
+    line(out, "blocked_clients", clients.waiting);
+    line(out, "tracking_clients", 0);
+}
+
+fn memory(view: &InfoView<'_>, out: &mut String) {
+    let memory = &view.memory;
+    for (name, bytes) in [
+        ("used_memory", memory.used_bytes),
+        ("used_memory_rss", memory.resident_bytes),
+        ("used_memory_peak", memory.peak_bytes),
+        ("total_system_memory", memory.system_bytes),
+        ("maxmemory", 0),
+    ] {
+        line(out, name, bytes);
+        line(out, &format!("{name}_human"), human(bytes));
+    }
+    line(out, "maxmemory_policy", "noeviction");
+    let ratio = memory.resident_bytes as f64 / memory.used_bytes.max(1) as f64;
+    line(out, "mem_fragmentation_ratio", format_args!("{ratio:.2}"));
+}
+
+fn persistence(view: &InfoView<'_>, out: &mut String) {
+    line(out, "loading", u8::from(view.server.loading));
+    line(out, "async_loading", 0);
+    line(out, "rdb_changes_since_last_save", 0);
+    line(out, "rdb_bgsave_in_progress", 0);
+    line(out, "rdb_last_bgsave_status", "ok");
+    line(out, "aof_enabled", 1);
+    line(out, "aof_rewrite_in_progress", 0);
+    line(out, "aof_last_bgrewrite_status", "ok");
+    line(out, "aof_last_write_status", if view.server.log_writable { "ok" } else { "err" });
+    line(out, "aof_current_size", view.paxos.log_bytes);
+}
+
+fn stats(view: &InfoView<'_>, out: &mut String) {
+    let (stats, keys) = (view.stats, &view.keyspace);
+    let (input, output) = stats.net_bytes_per_second();
+    let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
+    line(out, "total_connections_received", stats.connections_received);
+    line(out, "total_commands_processed", stats.commands_total());
+    line(out, "instantaneous_ops_per_sec", stats.ops_per_second());
+    line(out, "total_net_input_bytes", stats.net_input_bytes);
+    line(out, "total_net_output_bytes", stats.net_output_bytes);
+    line(out, "instantaneous_input_kbps", kilobytes(input));
+    line(out, "instantaneous_output_kbps", kilobytes(output));
+    line(out, "rejected_connections", stats.connections_rejected);
+    line(out, "expired_keys", keys.expired_total);
+    line(out, "evicted_keys", 0);
+    line(out, "keyspace_hits", keys.hits);
+    line(out, "keyspace_misses", keys.misses);
+    line(out, "pubsub_channels", 0);
+    line(out, "pubsub_patterns", 0);
+    line(out, "total_error_replies", stats.errors_total());
+}
+
+/// The other nodes stand in for replicas, and the instances applied for the offset: it grows at every node alike.
+fn replication(view: &InfoView<'_>, out: &mut String) {
+    line(out, "role", "master");
+    line(out, "connected_slaves", view.paxos.peers.iter().filter(|peer| peer.reached).count());
+    line(out, "master_failover_state", "no-failover");
+    line(out, "master_replid", view.paxos.cluster_id);
+    line(out, "master_repl_offset", view.paxos.applied_total);
+}
+
+fn cpu(view: &InfoView<'_>, out: &mut String) {
+    let seconds = |us: u64| format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+    line(out, "used_cpu_sys", seconds(view.server.cpu_system_us));
+    line(out, "used_cpu_user", seconds(view.server.cpu_user_us));
+}
+
+fn command_stats(view: &InfoView<'_>, out: &mut String) {
+    for (name, stat) in view.stats.commands() {
+        let per_call = stat.usec as f64 / stat.calls.max(1) as f64;
+        let (calls, usec, rejected, failed) = (stat.calls, stat.usec, stat.rejected, stat.failed);
+        let _ = write!(out, "cmdstat_{name}:calls={calls},usec={usec},usec_per_call={per_call:.2}");
+        let _ = write!(out, ",rejected_calls={rejected},failed_calls={failed}\r\n");
+    }
+}
+
+fn error_stats(view: &InfoView<'_>, out: &mut String) {
+    for (kind, count) in view.stats.errors() {
+        let _ = write!(out, "errorstat_{kind}:count={count}\r\n");
+    }
+}
+
+fn paxos(view: &InfoView<'_>, out: &mut String) {
+    let (paxos, stats) = (&view.paxos, view.stats);
+    line(out, "node_id", paxos.node);
+    line(out, "start_number", paxos.start_number);
+    line(out, "cluster_id", paxos.cluster_id);
+    line(out, "groups", paxos.groups);
+    line(out, "groups_led", paxos.groups_led);
+    line(out, "groups_leaderless", paxos.groups_leaderless);
+    line(out, "groups_behind", paxos.groups_behind);
+    line(out, "chosen_total", paxos.chosen_total);
+    line(out, "applied_total", paxos.applied_total);
+    line(out, "fsync_count", stats.fsyncs.count());
+    line(out, "fsync_mean_us", stats.fsyncs.mean_us());
+    line(out, "fsync_p99_us", stats.fsyncs.quantile_us(0.99));
+    line(out, "batch_commands_mean", format_args!("{:.2}", stats.batches.commands_mean()));
+    line(out, "batch_bytes_mean", format_args!("{:.2}", stats.batches.bytes_mean()));
+    line(out, "ballots_lost", paxos.ballots_lost);
+    line(out, "unknown_group_messages", paxos.unknown_group_messages);
+    line(out, "log_bytes", paxos.log_bytes);
+    line(out, "log_segments", paxos.log_segments);
+    for peer in paxos.peers {
+        let PeerView { node, address, reached, rtt_us, silent_ms } = peer;
+        let reached = u8::from(*reached);
+        let _ = write!(out, "peer{node}:address={address},reached={reached},rtt_us={rtt_us},silent_ms={silent_ms}\r\n");
+    }
+}
+
+/// The keys that this node's own store holds: every node holds all groups.
+fn keyspace(view: &InfoView<'_>, out: &mut String) {
+    let KeyspaceView { keys, expires, .. } = view.keyspace;
+    if keys > 0 {
+        let _ = write!(out, "db0:keys={keys},expires={expires},avg_ttl=0\r\n");
+    }
+}
+
+/// Bytes as Redis abbreviates them: `512B`, `1.50K`, `11.88M`.
+pub(crate) fn human(bytes: u64) -> String {
+    let scaled = |power: u32| bytes as f64 / 1024f64.powi(power as i32);
+    match bytes {
+        0..1024 => format!("{bytes}B"),
+        1024..0x10_0000 => format!("{:.2}K", scaled(1)),
+        0x10_0000..0x4000_0000 => format!("{:.2}M", scaled(2)),
+        0x4000_0000..0x100_0000_0000 => format!("{:.2}G", scaled(3)),
+        _ => format!("{:.2}T", scaled(4)),
+    }
+}
+
+#[cfg(test)]
+#[path = "info_tests.rs"]
+pub(crate) mod tests;

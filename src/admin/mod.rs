@@ -1,0 +1,84 @@
+//! What a node answers about itself: connections, configuration, statistics, the cluster.
+//!
+//! Everything here is pure: views of the node in, a [`Reply`] (or what the node is to do) out. No sockets, no clocks.
+//! The replies are those of Redis [`REDIS_VERSION`], because clients match on their texts and shapes; where a command
+//! is younger (CLIENT SETINFO, WAITAOF) they are those of the version that brought it. In every function `args[0]` is
+//! the name of the command as the client sent it.
+
+pub mod client;
+pub mod cluster;
+pub mod config;
+pub mod hello;
+pub mod info;
+pub mod stats;
+
+use crate::kv::reply::Reply;
+
+/// The version of Redis that HELLO and INFO name. Clients decide by it which commands they try.
+pub const REDIS_VERSION: &str = "7.0.15";
+
+/// Bytes of a client's text that an error repeats, as in Redis.
+const ECHOED_BYTES_MAX: usize = 128;
+
+/// A command or `container|subcommand` got too few or too many arguments.
+fn wrong_arity(name: &str) -> Reply<'static> {
+    Reply::Error(format!("ERR wrong number of arguments for '{name}' command").into())
+}
+
+/// A subcommand that its container (in capitals) does not have.
+fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Reply<'static> {
+    Reply::Error(format!("ERR unknown subcommand '{}'. Try {container} HELP.", echo(subcommand)).into())
+}
+
+fn syntax_error() -> Reply<'static> {
+    Reply::error("ERR syntax error")
+}
+
+fn not_an_integer() -> Reply<'static> {
+    Reply::error("ERR value is not an integer or out of range")
+}
+
+/// What an error message repeats of a client's argument.
+fn echo(argument: &[u8]) -> String {
+    String::from_utf8_lossy(&argument[..argument.len().min(ECHOED_BYTES_MAX)]).into_owned()
+}
+
+/// A decimal number as Redis takes it: no plus sign, no leading zeros, no spaces.
+fn integer(argument: &[u8]) -> Option<i64> {
+    let digits = argument.strip_prefix(b"-").unwrap_or(argument);
+    let canonical = match digits {
+        [b'0'] => digits.len() == argument.len(),
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    if canonical { std::str::from_utf8(argument).ok()?.parse().ok() } else { None }
+}
+
+/// The lines of a HELP reply, after the line that every container starts with.
+fn help(first: &'static str, lines: &[&'static str]) -> Reply<'static> {
+    let end = ["HELP", "    Prints this help."];
+    Reply::Array([first].iter().chain(lines).chain(&end).map(|line| Reply::Simple(line)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_redis_reads_them() {
+        for (text, number) in
+            [("0", 0), ("-1", -1), ("9223372036854775807", i64::MAX), ("-9223372036854775808", i64::MIN)]
+        {
+            assert_eq!(integer(text.as_bytes()), Some(number));
+        }
+        for text in ["", "-", "-0", "+1", "01", "1 ", " 1", "1x", "9223372036854775808", "é"] {
+            assert_eq!(integer(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_repeats_only_the_start_of_what_was_sent() {
+        let Reply::Error(text) = unknown_subcommand("CLIENT", &[b'x'; 1000]) else { panic!("not an error") };
+        assert_eq!(text, format!("ERR unknown subcommand '{}'. Try CLIENT HELP.", "x".repeat(ECHOED_BYTES_MAX)));
+    }
+}

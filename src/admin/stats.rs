@@ -1,0 +1,347 @@
+//! What a node counts while it works. An increment is an index into a table and an addition: no allocation, no
+//! formatting. Everything is bounded: commands by the command table, error kinds by [`ERROR_KINDS_MAX`].
+
+use hdrhistogram::Histogram;
+
+/// Kinds of errors (their first words) counted apart; further ones are counted together as `OTHER`.
+pub const ERROR_KINDS_MAX: usize = 128;
+
+/// Bytes of an error's first word that are kept.
+const ERROR_KIND_BYTES_MAX: usize = 32;
+/// A rate is the mean of this many samples…
+const RATE_SAMPLES: usize = 16;
+/// …each over at least this many milliseconds.
+const RATE_SAMPLE_MS: u64 = 100;
+/// The longest duration told apart, in microseconds.
+const TIMING_US_MAX: u64 = 60_000_000;
+
+/// The counters of one node.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    names: Vec<&'static str>,
+    commands: Vec<CommandStat>,
+    errors: Vec<(Box<str>, u64)>,
+    errors_other: u64,
+    errors_total: u64,
+    commands_total: u64,
+    sampled_ms: Option<u64>,
+    ops: Rate,
+    input: Rate,
+    output: Rate,
+    /// Client connections accepted.
+    pub connections_received: u64,
+    /// Client connections refused, for example above `maxclients`.
+    pub connections_rejected: u64,
+    /// Bytes received from clients.
+    pub net_input_bytes: u64,
+    /// Bytes sent to clients.
+    pub net_output_bytes: u64,
+    /// Syncs of the log.
+    pub fsyncs: Timings,
+    /// Batches of commands chosen.
+    pub batches: Batches,
+}
+
+/// The counters of one command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommandStat {
+    /// Executions, failed ones too.
+    pub calls: u64,
+    /// Microseconds spent on them.
+    pub usec: u64,
+    /// Refused before execution (arity, CROSSSLOT, …).
+    pub rejected: u64,
+    /// Executions that answered an error.
+    pub failed: u64,
+}
+
+/// The sizes of batches of commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Batches {
+    /// Batches counted.
+    pub count: u64,
+    /// Commands in them.
+    pub commands: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+}
+
+/// Durations in microseconds: how many, their mean, their percentiles (to 1 %).
+#[derive(Clone, Debug)]
+pub struct Timings(Histogram<u64>);
+
+/// A count per second, sampled.
+#[derive(Clone, Debug, Default)]
+struct Rate {
+    samples: [u64; RATE_SAMPLES],
+    next: usize,
+    total: u64,
+}
+
+impl Stats {
+    /// Counters at zero for the commands of `names`: what the other calls index.
+    #[must_use]
+    pub fn new(names: Vec<&'static str>) -> Stats {
+        Stats {
+            commands: vec![CommandStat::default(); names.len()],
+            names,
+            errors: Vec::new(),
+            errors_other: 0,
+            errors_total: 0,
+            commands_total: 0,
+            sampled_ms: None,
+            ops: Rate::default(),
+            input: Rate::default(),
+            output: Rate::default(),
+            connections_received: 0,
+            connections_rejected: 0,
+            net_input_bytes: 0,
+            net_output_bytes: 0,
+            fsyncs: Timings::new(),
+            batches: Batches::default(),
+        }
+    }
+
+    /// A command ran for `usec` microseconds (0 if not measured); `failed`: it answered an error.
+    pub fn called(&mut self, command: usize, usec: u64, failed: bool) {
+        self.commands_total += 1;
+        let Some(stat) = self.commands.get_mut(command) else { return };
+        stat.calls += 1;
+        stat.usec += usec;
+        stat.failed += u64::from(failed);
+    }
+
+    /// A command was refused before it ran.
+    pub fn rejected(&mut self, command: usize) {
+        if let Some(stat) = self.commands.get_mut(command) {
+            stat.rejected += 1;
+        }
+    }
+
+    /// A client got an error: `text` as in [`Reply::Error`](crate::kv::reply::Reply::Error). Only the first word counts.
+    pub fn error(&mut self, text: &str) {
+        self.errors_total += 1;
+        let word = text.split([' ', '\r', '\n']).next().unwrap_or_default();
+        let kind = word.get(..word.len().min(ERROR_KIND_BYTES_MAX)).unwrap_or("OTHER");
+        if let Some((_, count)) = self.errors.iter_mut().find(|(known, _)| **known == *kind) {
+            *count += 1;
+        } else if self.errors.len() < ERROR_KINDS_MAX {
+            self.errors.push((kind.into(), 1));
+        } else {
+            self.errors_other += 1;
+        }
+    }
+
+    /// Takes the samples for the rates, if the last ones are old enough. `now_ms` is monotonic. To be called on every
+    /// tick, and before the rates are read.
+    pub fn sample(&mut self, now_ms: u64) {
+        let elapsed_ms = now_ms.saturating_sub(*self.sampled_ms.get_or_insert(now_ms));
+        if elapsed_ms < RATE_SAMPLE_MS {
+            return;
+        }
+        self.sampled_ms = Some(now_ms);
+        self.ops.sample(self.commands_total, elapsed_ms);
+        self.input.sample(self.net_input_bytes, elapsed_ms);
+        self.output.sample(self.net_output_bytes, elapsed_ms);
+    }
+
+    /// CONFIG RESETSTAT: every counter back to zero.
+    pub fn reset(&mut self) {
+        *self = Stats::new(std::mem::take(&mut self.names));
+    }
+
+    /// Commands that ran.
+    #[must_use]
+    pub fn commands_total(&self) -> u64 {
+        self.commands_total
+    }
+
+    /// Errors that clients got.
+    #[must_use]
+    pub fn errors_total(&self) -> u64 {
+        self.errors_total
+    }
+
+    /// Commands per second of late.
+    #[must_use]
+    pub fn ops_per_second(&self) -> u64 {
+        self.ops.mean()
+    }
+
+    /// Bytes per second received from and sent to clients of late.
+    #[must_use]
+    pub fn net_bytes_per_second(&self) -> (u64, u64) {
+        (self.input.mean(), self.output.mean())
+    }
+
+    /// The commands that were called or refused, with their names.
+    pub fn commands(&self) -> impl Iterator<Item = (&'static str, &CommandStat)> {
+        let used = |stat: &CommandStat| stat.calls + stat.rejected > 0;
+        self.names.iter().copied().zip(&self.commands).filter(move |(_, stat)| used(stat))
+    }
+
+    /// Errors by kind, in the order in which the kinds first appeared; `OTHER` comes last, if it is needed.
+    pub fn errors(&self) -> impl Iterator<Item = (&str, u64)> {
+        let other = (self.errors_other > 0).then_some(("OTHER", self.errors_other));
+        self.errors.iter().map(|(kind, count)| (&**kind, *count)).chain(other)
+    }
+}
+
+impl Batches {
+    /// A batch of this many commands and bytes was chosen.
+    pub fn record(&mut self, commands: u64, bytes: u64) {
+        self.count += 1;
+        self.commands += commands;
+        self.bytes += bytes;
+    }
+
+    /// Commands in a batch, on average.
+    #[must_use]
+    pub fn commands_mean(&self) -> f64 {
+        self.commands as f64 / self.count.max(1) as f64
+    }
+
+    /// Bytes in a batch, on average.
+    #[must_use]
+    pub fn bytes_mean(&self) -> f64 {
+        self.bytes as f64 / self.count.max(1) as f64
+    }
+}
+
+impl Timings {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Timings {
+        Timings(Histogram::new_with_bounds(1, TIMING_US_MAX, 2).expect("these bounds are legal"))
+    }
+
+    /// One more duration. Longer than a minute counts as a minute.
+    pub fn record(&mut self, usec: u64) {
+        self.0.saturating_record(usec);
+    }
+
+    /// Durations recorded.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Their mean, in microseconds; 0 if there are none.
+    #[must_use]
+    pub fn mean_us(&self) -> u64 {
+        self.0.mean().round() as u64
+    }
+
+    /// The duration that a share `quantile` (0 to 1) of them does not exceed, in microseconds.
+    #[must_use]
+    pub fn quantile_us(&self, quantile: f64) -> u64 {
+        self.0.value_at_quantile(quantile)
+    }
+}
+
+impl Default for Timings {
+    fn default() -> Timings {
+        Timings::new()
+    }
+}
+
+impl Rate {
+    /// `total` was reached, `elapsed_ms` (not 0) after the last sample. A long pause counts as many samples: else one
+    /// burst before it would look like the present.
+    fn sample(&mut self, total: u64, elapsed_ms: u64) {
+        let per_second = total.saturating_sub(self.total).saturating_mul(1000) / elapsed_ms;
+        self.total = total;
+        for _ in 0..(elapsed_ms / RATE_SAMPLE_MS).min(RATE_SAMPLES as u64) {
+            self.samples[self.next] = per_second;
+            self.next = (self.next + 1) % RATE_SAMPLES;
+        }
+    }
+
+    fn mean(&self) -> u64 {
+        self.samples.iter().sum::<u64>() / RATE_SAMPLES as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_counted_by_index() {
+        let mut stats = Stats::new(vec!["get", "set", "incr"]);
+        stats.called(1, 5, false);
+        stats.called(1, 2, true);
+        stats.rejected(2);
+        stats.called(99, 1, false);
+        let set = CommandStat { calls: 2, usec: 7, rejected: 0, failed: 1 };
+        let incr = CommandStat { rejected: 1, ..CommandStat::default() };
+        assert_eq!(stats.commands().collect::<Vec<_>>(), [("set", &set), ("incr", &incr)]);
+        assert_eq!(stats.commands_total(), 3);
+        stats.reset();
+        assert_eq!((stats.commands().count(), stats.commands_total()), (0, 0));
+        stats.called(0, 0, false);
+        assert_eq!(stats.commands().count(), 1, "a reset keeps the names");
+    }
+
+    #[test]
+    fn kinds_of_errors_are_bounded() {
+        let mut stats = Stats::new(Vec::new());
+        for n in 0..1000 {
+            stats.error(&format!("KIND{n} text"));
+        }
+        stats.error("KIND0 again");
+        stats.error(&"x".repeat(1000));
+        stats.error(&"é".repeat(1000));
+        stats.error("");
+        assert_eq!(stats.errors().count(), ERROR_KINDS_MAX + 1);
+        assert_eq!(stats.errors().last(), Some(("OTHER", 1000 - ERROR_KINDS_MAX as u64 + 3)));
+        assert_eq!(stats.errors().next(), Some(("KIND0", 2)));
+        assert_eq!(stats.errors().map(|(_, count)| count).sum::<u64>(), 1004);
+        assert_eq!(stats.errors_total(), 1004);
+    }
+
+    #[test]
+    fn a_rate_is_the_mean_of_its_last_samples() {
+        let mut rate = Rate::default();
+        for tick in 1..=20 {
+            rate.sample(tick * 100, 100);
+        }
+        assert_eq!(rate.mean(), 1000);
+        rate.sample(2000, 800);
+        assert_eq!(rate.mean(), 500, "half of the samples are idle");
+        rate.sample(2000, 3_600_000);
+        assert_eq!(rate.mean(), 0);
+        rate.sample(0, 100);
+        assert_eq!(rate.mean(), 0, "counters that were reset");
+    }
+
+    #[test]
+    fn rates_are_sampled_at_most_ten_times_a_second() {
+        let mut stats = Stats::new(vec!["get"]);
+        stats.sample(5000);
+        for _ in 0..1600 {
+            stats.called(0, 0, false);
+        }
+        stats.sample(5099);
+        assert_eq!(stats.ops_per_second(), 0, "too early for a sample");
+        stats.sample(6600);
+        assert_eq!(stats.ops_per_second(), 1000);
+        stats.sample(6699);
+        assert_eq!(stats.ops_per_second(), 1000);
+        stats.sample(7400);
+        assert_eq!(stats.ops_per_second(), 500);
+    }
+
+    #[test]
+    fn timings_tell_mean_and_percentiles() {
+        let mut timings = Timings::new();
+        assert_eq!((timings.count(), timings.mean_us(), timings.quantile_us(0.99)), (0, 0, 0));
+        for usec in 1..=100 {
+            timings.record(usec);
+        }
+        timings.record(u64::MAX);
+        assert_eq!(timings.count(), 101);
+        assert_eq!(timings.quantile_us(0.5), 51);
+        assert!(timings.quantile_us(1.0) >= TIMING_US_MAX);
+    }
+}

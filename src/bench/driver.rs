@@ -1,0 +1,110 @@
+//! Runs a load: sets the connections up, starts the threads, and gathers what they measured.
+
+use super::cluster::SlotMap;
+use super::record::Record;
+use super::worker::Worker;
+use super::workload::{Picker, Requests, Workload, once_prefix};
+use crate::client::Client;
+use anyhow::{anyhow, bail};
+use net::resp::value::Value;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(100);
+/// How long one set-up request may take.
+const SETUP_MAX: Duration = Duration::from_secs(10);
+
+/// A load in all detail.
+#[derive(Debug)]
+pub struct Plan {
+    /// Where to connect to. Connection `i` uses address `i` modulo their number, unless there is a map.
+    pub addresses: Vec<SocketAddr>,
+    /// With it each request goes to the node that owns its key, and each connection becomes one per node.
+    pub map: Option<SlotMap>,
+    /// Connections in all.
+    pub connections: usize,
+    /// Threads that share the connections.
+    pub threads: usize,
+    /// Requests without a reply on one connection, at most.
+    pub pipeline: usize,
+    /// When it is over.
+    pub limit: Limit,
+    /// Requests per second in all, sent by the clock; without it, each reply lets the next request go.
+    pub rate: Option<f64>,
+    /// What is sent.
+    pub workload: Workload,
+    /// On which keys. The threads divide a sequence among themselves.
+    pub picker: Picker,
+    /// The bytes of the requests.
+    pub requests: Requests,
+    /// Equal seeds give equal requests per thread.
+    pub seed: u64,
+    /// How long the replies outstanding at the end are waited for.
+    pub grace: Duration,
+    /// A fixed number of requests is given up when nothing was answered for so long.
+    pub silence_max: Duration,
+}
+
+/// When a load is over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// After this time.
+    Time(Duration),
+    /// After so many requests in all.
+    Requests(u64),
+}
+
+/// Drives the load to its end, or until `stop` is set. `on_tick` is told the number of replies ten times a second.
+///
+/// # Errors
+/// If a server is not there at the start, or this machine lacks something. What fails later is in the record.
+pub fn drive(plan: &Plan, stop: &AtomicBool, mut on_tick: impl FnMut(u64)) -> anyhow::Result<Record> {
+    let sessions = sessions(plan)?;
+    let replies = AtomicU64::new(0);
+    let mut workers: Vec<Worker<'_>> = Vec::with_capacity(plan.threads);
+    for index in 0..plan.threads {
+        workers.push(Worker::new(plan, index, &sessions, stop, &replies)?);
+    }
+    let start = Instant::now();
+    let (done, results) = channel();
+    thread::scope(|scope| {
+        for worker in workers {
+            let done = done.clone();
+            // The other end is gone only when another thread has failed, which then is the result.
+            scope.spawn(move || _ = done.send(worker.run(start)));
+        }
+        drop(done);
+        let mut merged = Record::new()?;
+        loop {
+            match results.recv_timeout(TICK) {
+                Ok(record) => merged.merge(record?),
+                Err(RecvTimeoutError::Timeout) => on_tick(replies.load(Ordering::Relaxed)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(merged),
+            }
+        }
+    })
+}
+
+/// The first bytes of the `ONCE` requests of each connection, by a session of its own.
+fn sessions(plan: &Plan) -> anyhow::Result<Vec<Vec<u8>>> {
+    if plan.workload != Workload::Once {
+        return Ok(vec![Vec::new(); plan.connections]);
+    }
+    let address = plan.addresses[0];
+    let mut client = Client::connect(address, SETUP_MAX)
+        .map_err(|error| anyhow!("cannot connect to {address}: {error}; is a server running there?"))?;
+    let mut session = || match client.call(&[b"SESSION", b"NEW"]) {
+        Ok(Value::Int(id)) => Ok(once_prefix(id.to_string().as_bytes())),
+        Ok(Value::Error(text)) => bail!("{address} gives no sessions: {text}"),
+        Ok(reply) => match reply.as_bytes() {
+            Some(id) => Ok(once_prefix(id)),
+            None => Err(anyhow!("{address} answers SESSION NEW with what is no id")),
+        },
+        Err(error) => Err(anyhow!("{address} gives no sessions: {error}")),
+    };
+    (0..plan.connections).map(|_| session()).collect()
+}

@@ -1,0 +1,262 @@
+//! One connection of the generator: a non-blocking socket, the bytes on their way out, the requests that wait for
+//! their replies in order, and the patience to connect again.
+
+use super::workload::Op;
+use crate::rng::Rng;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use net::resp::value::Scan;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+
+const BACKOFF_NS_MIN: u64 = 20_000_000;
+const BACKOFF_NS_MAX: u64 = 1_000_000_000;
+/// A connection attempt that takes longer is given up.
+const CONNECT_NS_MAX: u64 = 2_000_000_000;
+/// The longest reply that is put together: the longest bulk string and its head.
+const REPLY_BYTES_MAX: usize = net::resp::value::BULK_BYTES_MAX + 64;
+
+/// A connection, or what remains of it until it is made again.
+#[derive(Debug)]
+pub struct Link {
+    address: SocketAddr,
+    index: usize,
+    client: usize,
+    /// Distinguishes the sockets that this link had: an event for an older one means nothing.
+    generation: u32,
+    stream: Option<TcpStream>,
+    state: State,
+    /// Requests not yet written to the socket, from `written` on.
+    output: Vec<u8>,
+    written: usize,
+    /// The start of a reply whose end has not arrived.
+    input: Vec<u8>,
+    scan: Scan,
+    flight: VecDeque<Op>,
+    backoff_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Up,
+    Connecting { since_ns: u64 },
+    Down { until_ns: u64 },
+}
+
+impl Link {
+    /// A link that is down and may be dialled at once. `index` tells it from all others; it belongs to
+    /// the client of number `client`.
+    #[must_use]
+    pub fn new(address: SocketAddr, index: usize, client: usize) -> Link {
+        Link {
+            address,
+            index,
+            client,
+            generation: 0,
+            stream: None,
+            state: State::Down { until_ns: 0 },
+            output: Vec::new(),
+            written: 0,
+            input: Vec::new(),
+            scan: Scan::default(),
+            flight: VecDeque::new(),
+            backoff_ns: BACKOFF_NS_MIN,
+        }
+    }
+
+    /// The index of the link that `token` belongs to, and the generation of its socket.
+    #[must_use]
+    pub fn of_token(token: Token) -> (usize, u32) {
+        (token.0 & 0xFFFF_FFFF, (token.0 >> 32) as u32)
+    }
+
+    /// Whether `generation` is that of the socket of now.
+    #[must_use]
+    pub fn is_current(&self, generation: u32) -> bool {
+        self.generation == generation && self.stream.is_some()
+    }
+
+    /// The number of the client that it belongs to.
+    #[must_use]
+    pub fn client(&self) -> usize {
+        self.client
+    }
+
+    /// Whether requests can be sent.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    /// Connects and waits for it, as is done before a run begins.
+    ///
+    /// # Errors
+    /// If nobody is there.
+    pub fn connect_now(&mut self, registry: &Registry) -> io::Result<()> {
+        let timeout = std::time::Duration::from_nanos(CONNECT_NS_MAX);
+        let stream = std::net::TcpStream::connect_timeout(&self.address, timeout)?;
+        stream.set_nonblocking(true)?;
+        self.adopt(TcpStream::from_std(stream), registry)?;
+        self.state = State::Up;
+        Ok(())
+    }
+
+    /// Does what time asks for: dials when the back-off is over, gives an attempt up that takes too long. Returns
+    /// false when the link went down (again).
+    pub fn on_time(&mut self, now_ns: u64, registry: &Registry) -> bool {
+        match self.state {
+            State::Down { until_ns } if until_ns <= now_ns => {
+                self.state = State::Connecting { since_ns: now_ns };
+                TcpStream::connect(self.address).and_then(|stream| self.adopt(stream, registry)).is_ok()
+            }
+            State::Connecting { since_ns } => now_ns.saturating_sub(since_ns) <= CONNECT_NS_MAX,
+            _ => true,
+        }
+    }
+
+    /// The socket became writable: a connection may be made now. Returns whether the link has just come up.
+    ///
+    /// # Errors
+    /// If the attempt failed.
+    pub fn on_writable(&mut self) -> io::Result<bool> {
+        if self.is_up() {
+            return Ok(false);
+        }
+        let Some(stream) = &self.stream else { return Ok(false) };
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        match stream.peer_addr() {
+            Ok(_) => {
+                self.state = State::Up;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Queues a request: `write` appends its bytes. Returns whether it is the first since the last flush.
+    pub fn send(&mut self, op: Op, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let first = self.output.is_empty();
+        write(&mut self.output);
+        self.flight.push_back(op);
+        first
+    }
+
+    /// Writes what is queued, as far as the socket takes it; the rest goes when it is writable again.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        while self.written < self.output.len() {
+            match stream.write(&self.output[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.output.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Reads all replies that have arrived; `on_reply` gets each request with the line of its error, if it is one. A
+    /// server that refuses a connection says so before any request: there is an error then, and no request.
+    /// `to_the_end` says that the peer has closed, so that the end is still ahead after a short read.
+    ///
+    /// # Errors
+    /// If the connection is lost, or carries what is not an answer. Replies before that were handed out.
+    pub fn receive(
+        &mut self,
+        scratch: &mut [u8],
+        to_the_end: bool,
+        mut on_reply: impl FnMut(Option<Op>, Option<&[u8]>),
+    ) -> io::Result<()> {
+        loop {
+            let Some(stream) = &mut self.stream else { return Ok(()) };
+            let count = match stream.read(scratch) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.take_replies(&scratch[..count], &mut on_reply)?;
+            // A stream socket that gave less than was asked for is empty, and epoll reports what comes later: the
+            // read that would only say so costs a tenth of the throughput of unpipelined requests.
+            if count < scratch.len() && !to_the_end {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_replies(&mut self, arrived: &[u8], on_reply: &mut impl FnMut(Option<Op>, Option<&[u8]>)) -> io::Result<()> {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let mut input = std::mem::take(&mut self.input);
+        let bytes = if input.is_empty() {
+            arrived
+        } else {
+            input.extend_from_slice(arrived);
+            &input
+        };
+        let mut start = 0;
+        while start < bytes.len() {
+            let Some((length, is_error)) = self.scan.resume(&bytes[start..]).map_err(invalid)? else { break };
+            let reply = &bytes[start..start + length];
+            let op = self.flight.pop_front();
+            on_reply(op, is_error.then(|| error_line(reply)));
+            if op.is_none() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply to no request"));
+            }
+            start += length;
+        }
+        if start > 0 {
+            self.backoff_ns = BACKOFF_NS_MIN;
+        }
+        if input.is_empty() {
+            input.extend_from_slice(&arrived[start..]);
+        } else {
+            input.drain(..start);
+        }
+        self.input = input;
+        if self.input.len() > REPLY_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply is too long"));
+        }
+        Ok(())
+    }
+
+    /// Closes the socket and waits a while before the next attempt. Returns the requests that got no reply.
+    pub fn hang_up(&mut self, now_ns: u64, registry: &Registry, rng: &mut Rng) -> VecDeque<Op> {
+        if let Some(mut stream) = self.stream.take() {
+            // The socket is closed next; epoll forgets it then anyway.
+            _ = registry.deregister(&mut stream);
+        }
+        self.state = State::Down { until_ns: now_ns + self.backoff_ns / 2 + rng.below(self.backoff_ns / 2) };
+        self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_NS_MAX);
+        self.output.clear();
+        self.written = 0;
+        self.input.clear();
+        self.scan = Scan::default();
+        std::mem::take(&mut self.flight)
+    }
+
+    fn adopt(&mut self, mut stream: TcpStream, registry: &Registry) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        self.generation = self.generation.wrapping_add(1);
+        let token = Token(self.index | (self.generation as usize) << 32);
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.stream = Some(stream);
+        Ok(())
+    }
+}
+
+/// The line of an error reply: `-LINE\r\n`, or in RESP3 `!length\r\nLINE\r\n`.
+fn error_line(reply: &[u8]) -> &[u8] {
+    let start = if reply[0] == b'!' { memchr::memchr(b'\n', reply).map_or(1, |end| end + 1) } else { 1 };
+    &reply[start..reply.len() - 2]
+}

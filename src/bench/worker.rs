@@ -1,0 +1,443 @@
+//! One thread of the generator: an event loop over its share of the connections.
+//!
+//! A *client* is one of the `--connections`: it has at most `--pipeline` requests without a reply. It has one link, or
+//! with `--cluster` one to each node. In the closed loop a reply lets its client send the next request; in the open
+//! loop the timetable does, on the next client that has room, and a request that finds none keeps its intended time:
+//! what it waited counts as latency (no coordinated omission).
+
+use super::cluster::{Refresher, SlotMap};
+use super::driver::{Limit, Plan};
+use super::link::Link;
+use super::pacer::Pacer;
+use super::record::Record;
+use super::workload::{Kind, Op, Picker, Requests, Workload, key_bytes};
+use crate::rng::Rng;
+use anyhow::anyhow;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A request is sent again at most so often, after a `-MOVED` or (only `ONCE`) a lost connection.
+const ATTEMPTS_MAX: u32 = 16;
+/// The longest sleep: how late a stop or a reconnect can be.
+const NAP: Duration = Duration::from_millis(20);
+/// How often links that are down and maps that are old are looked for.
+const CHORES_NS: u64 = 5_000_000;
+/// The shortest time between two questions for the slots.
+const REFRESH_NS_MIN: u64 = 100_000_000;
+const READ_BYTES: usize = 64 * 1024;
+const EVENTS_MAX: usize = 1024;
+const TIMER: Token = Token(usize::MAX);
+
+/// One thread's load.
+#[derive(Debug)]
+pub struct Worker<'a> {
+    plan: &'a Plan,
+    stop: &'a AtomicBool,
+    replies: &'a AtomicU64,
+    poll: Poll,
+    links: Vec<Link>,
+    clients: Vec<Client<'a>>,
+    /// In the open loop, the client whose turn it is.
+    turn: usize,
+    map: SlotMap,
+    refresher: Option<Refresher>,
+    /// A `-MOVED` came: the map is old.
+    is_map_old: bool,
+    asked_ns: u64,
+    next_chores_ns: u64,
+    picker: Picker,
+    rng: Rng,
+    pacer: Option<Pacer>,
+    /// Requests that may still be begun.
+    budget: u64,
+    deadline_ns: Option<u64>,
+    /// When no request was begun any more because of time or a stop.
+    ended_ns: Option<u64>,
+    last_reply_ns: u64,
+    /// Requests without a reply on all links.
+    outstanding: usize,
+    /// Links with requests to flush.
+    dirty: Vec<usize>,
+    record: Record,
+}
+
+#[derive(Debug)]
+struct Client<'a> {
+    /// Its link to each node, by the node's number.
+    links: Vec<Option<usize>>,
+    /// The node for keys without an owner, and for all keys without a map.
+    home: usize,
+    outstanding: usize,
+    /// Requests to be sent before any new one.
+    retry: VecDeque<Op>,
+    session: &'a [u8],
+    next_number: u64,
+}
+
+impl<'a> Worker<'a> {
+    /// Connects the share of thread `index`.
+    ///
+    /// # Errors
+    /// If a server is not there.
+    pub fn new(
+        plan: &'a Plan,
+        index: usize,
+        sessions: &'a [Vec<u8>],
+        stop: &'a AtomicBool,
+        replies: &'a AtomicU64,
+    ) -> anyhow::Result<Worker<'a>> {
+        let total = match plan.limit {
+            Limit::Requests(count) => count,
+            Limit::Time(_) => u64::MAX,
+        };
+        let share = |i: usize| (u128::from(total) * i as u128 / plan.threads as u128) as u64;
+        let mut picker = plan.picker.clone();
+        if let Picker::Sequential(first) = &mut picker {
+            *first += share(index);
+        }
+        let pacer = plan.rate.map(|rate| Pacer::new(rate, index, plan.threads)).transpose()?;
+        let mut worker = Worker {
+            plan,
+            stop,
+            replies,
+            poll: Poll::new()?,
+            links: Vec::new(),
+            clients: Vec::new(),
+            turn: 0,
+            map: plan.map.clone().unwrap_or_else(|| SlotMap::new(plan.addresses.clone())),
+            refresher: plan.map.is_some().then(Refresher::start),
+            is_map_old: false,
+            asked_ns: 0,
+            next_chores_ns: 0,
+            picker,
+            rng: Rng::new(plan.seed.wrapping_add(index as u64)),
+            pacer,
+            budget: share(index + 1) - share(index),
+            deadline_ns: match plan.limit {
+                Limit::Time(duration) => Some(duration.as_nanos() as u64),
+                Limit::Requests(_) => None,
+            },
+            ended_ns: None,
+            last_reply_ns: 0,
+            outstanding: 0,
+            dirty: Vec::new(),
+            record: Record::new()?,
+        };
+        if let Some(pacer) = &worker.pacer {
+            worker.poll.registry().register(&mut SourceFd(&pacer.raw_fd()), TIMER, Interest::READABLE)?;
+        }
+        for number in (index..plan.connections).step_by(plan.threads) {
+            worker.add_client(number, &sessions[number])?;
+        }
+        Ok(worker)
+    }
+
+    fn add_client(&mut self, number: usize, session: &'a [u8]) -> anyhow::Result<()> {
+        let home = number % self.map.nodes().len();
+        let nodes = 0..self.map.nodes().len();
+        let nodes = nodes.filter(|&node| if self.refresher.is_some() { self.map.is_owner(node) } else { node == home });
+        let nodes: Vec<usize> = nodes.collect();
+        let client = self.clients.len();
+        let (links, retry) = (Vec::new(), VecDeque::new());
+        self.clients.push(Client { links, home, outstanding: 0, retry, session, next_number: 1 });
+        for node in nodes {
+            let address = self.map.nodes()[node];
+            let link = self.link(client, node);
+            self.links[link]
+                .connect_now(self.poll.registry())
+                .map_err(|error| anyhow!("cannot connect to {address}: {error}; is a server running there?"))?;
+        }
+        Ok(())
+    }
+
+    /// Runs to the end of the load.
+    ///
+    /// # Errors
+    /// If the event loop itself fails.
+    pub fn run(mut self, start: Instant) -> anyhow::Result<Record> {
+        let now = || start.elapsed().as_nanos() as u64;
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut scratch = vec![0; READ_BYTES];
+        if self.pacer.is_none() {
+            (0..self.clients.len()).for_each(|client| self.fill(client, now()));
+        }
+        loop {
+            self.on_time(now())?;
+            if self.is_over(now()) {
+                break;
+            }
+            match self.poll.poll(&mut events, Some(self.patience(now()))) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+                _ => {}
+            }
+            for event in events.iter().filter(|event| event.token() != TIMER) {
+                let (link, generation) = Link::of_token(event.token());
+                if !self.links[link].is_current(generation) {
+                    continue;
+                }
+                if event.is_writable() || event.is_error() {
+                    self.on_writable(link, now());
+                }
+                if event.is_readable() || event.is_read_closed() {
+                    self.on_readable(link, event.is_read_closed(), &mut scratch, &now);
+                }
+            }
+        }
+        Ok(self.finish(now()))
+    }
+
+    fn on_writable(&mut self, link: usize, now_ns: u64) {
+        let went = self.links[link].on_writable().and_then(|came_up| self.links[link].flush().map(|()| came_up));
+        match went {
+            Ok(true) => self.fill(self.client_of(link), now_ns),
+            Ok(false) => {}
+            Err(_) => self.lose(link, now_ns),
+        }
+    }
+
+    fn on_readable(&mut self, link: usize, to_the_end: bool, scratch: &mut [u8], now: &impl Fn() -> u64) {
+        let client_index = self.client_of(link);
+        let client = &mut self.clients[client_index];
+        let mut read_ns = None;
+        let mut count = 0;
+        let in_time_until = self.ended_ns.unwrap_or(u64::MAX);
+        let received = self.links[link].receive(scratch, to_the_end, |op, error| {
+            // One look at the clock serves all replies of one read.
+            let now_ns = *read_ns.get_or_insert_with(now);
+            let in_time = now_ns <= in_time_until;
+            let Some(op) = op else {
+                error.into_iter().for_each(|line| self.record.on_error(line, now_ns, in_time));
+                return;
+            };
+            count += 1;
+            match error {
+                None => self.record.on_reply(op.kind, now_ns, now_ns.saturating_sub(op.intended_ns), in_time),
+                Some(line) if self.refresher.is_some() && self.map.adopt_moved(line) && op.attempts < ATTEMPTS_MAX => {
+                    self.record.redirects += 1;
+                    client.retry.push_back(Op { attempts: op.attempts + 1, ..op });
+                    self.is_map_old = true;
+                }
+                Some(line) => self.record.on_error(line, now_ns, in_time),
+            }
+        });
+        client.outstanding -= count;
+        self.outstanding -= count;
+        let now_ns = read_ns.unwrap_or_else(now);
+        if count > 0 {
+            self.last_reply_ns = now_ns;
+            self.replies.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        if received.is_err() {
+            self.lose(link, now_ns);
+        }
+        self.fill(client_index, now_ns);
+    }
+
+    /// Ends what time ends, reconnects, asks for slots, and sends what the timetable wants sent.
+    fn on_time(&mut self, now_ns: u64) -> io::Result<()> {
+        let deadline_ns = self.deadline_ns.unwrap_or(u64::MAX);
+        if self.ended_ns.is_none() {
+            let silent = now_ns.saturating_sub(self.last_reply_ns) > self.plan.silence_max.as_nanos() as u64;
+            if now_ns >= deadline_ns {
+                self.ended_ns = Some(deadline_ns);
+            } else if self.stop.load(Ordering::Relaxed) || (self.deadline_ns.is_none() && silent) {
+                self.ended_ns = Some(now_ns);
+            }
+        }
+        if now_ns >= self.next_chores_ns {
+            self.next_chores_ns = now_ns + CHORES_NS;
+            self.reconnect(now_ns);
+            self.refresh(now_ns);
+        }
+        self.keep_pace(now_ns);
+        match &mut self.pacer {
+            Some(pacer) if self.ended_ns.is_none() => pacer.arm(now_ns),
+            _ => Ok(()),
+        }
+    }
+
+    fn reconnect(&mut self, now_ns: u64) {
+        for link in 0..self.links.len() {
+            if !self.links[link].is_up() && !self.links[link].on_time(now_ns, self.poll.registry()) {
+                self.lose(link, now_ns);
+            }
+        }
+    }
+
+    /// Asks for the slots while something is wrong, and goes on with the requests that waited for the answer.
+    fn refresh(&mut self, now_ns: u64) {
+        let Some(refresher) = &mut self.refresher else { return };
+        if let Some(map) = refresher.take() {
+            self.map.adopt(&map);
+            self.is_map_old = false;
+            (0..self.clients.len()).for_each(|client| self.fill(client, now_ns));
+            return;
+        }
+        let wrong = self.is_map_old
+            || self.clients.iter().any(|client| !client.retry.is_empty())
+            || self.links.iter().any(|link| !link.is_up());
+        if wrong && now_ns.saturating_sub(self.asked_ns) >= REFRESH_NS_MIN {
+            self.asked_ns = now_ns;
+            refresher.ask(self.map.nodes());
+        }
+    }
+
+    /// Sends what is due, one request on each client in turn.
+    fn keep_pace(&mut self, now_ns: u64) {
+        let mut refused = 0;
+        while self.pacer.as_ref().is_some_and(|pacer| pacer.next_ns() <= now_ns) && refused < self.clients.len() {
+            refused = if self.send_one(self.turn, now_ns) { 0 } else { refused + 1 };
+            self.turn = (self.turn + 1) % self.clients.len();
+        }
+        self.flush(now_ns);
+    }
+
+    /// Sends as much on one client as it may.
+    fn fill(&mut self, client: usize, now_ns: u64) {
+        while self.send_one(client, now_ns) {}
+        self.flush(now_ns);
+    }
+
+    fn flush(&mut self, now_ns: u64) {
+        while let Some(link) = self.dirty.pop() {
+            if self.links[link].flush().is_err() {
+                self.lose(link, now_ns);
+            }
+        }
+    }
+
+    /// Queues one request on a client. False if it has no room, nothing to send, or no link for what it has to send.
+    fn send_one(&mut self, client_index: usize, now_ns: u64) -> bool {
+        let client = &self.clients[client_index];
+        if client.outstanding == self.plan.pipeline {
+            return false;
+        }
+        if self.refresher.is_none() {
+            // All its requests go one way: none is begun while that is closed.
+            let link = self.link(client_index, self.clients[client_index].home);
+            if !self.links[link].is_up() {
+                return false;
+            }
+        }
+        let Some(op) = self.next_op(client_index, now_ns) else { return false };
+        let owner = self.refresher.as_ref().and_then(|_| self.map.owner(&key_bytes(op.kind, op.key)));
+        let link = self.link(client_index, owner.unwrap_or(self.clients[client_index].home));
+        let client = &mut self.clients[client_index];
+        if !self.links[link].is_up() {
+            client.retry.push_front(op);
+            return false;
+        }
+        if self.links[link].send(op, |out| self.plan.requests.write(&op, client.session, out)) {
+            self.dirty.push(link);
+        }
+        client.outstanding += 1;
+        self.outstanding += 1;
+        true
+    }
+
+    fn next_op(&mut self, client: usize, now_ns: u64) -> Option<Op> {
+        let client = &mut self.clients[client];
+        if let Some(op) = client.retry.pop_front() {
+            return Some(op);
+        }
+        let is_late = self.deadline_ns.is_some_and(|deadline_ns| now_ns >= deadline_ns);
+        if self.budget == 0 || is_late || self.ended_ns.is_some() {
+            return None;
+        }
+        let intended_ns = match &mut self.pacer {
+            Some(pacer) => pacer.take(now_ns)?,
+            None => now_ns,
+        };
+        self.budget -= 1;
+        let kind = match self.plan.workload {
+            Workload::Mixed(reads) => {
+                if self.rng.unit() < reads {
+                    Kind::Get
+                } else {
+                    Kind::Set
+                }
+            }
+            other => other.kinds()[0],
+        };
+        let argument = match kind {
+            Kind::Once => {
+                client.next_number += 1;
+                client.next_number - 1
+            }
+            Kind::Set | Kind::Append => Requests::argument(&mut self.rng),
+            Kind::Get | Kind::Incr => 0,
+        };
+        Some(Op { kind, key: self.picker.pick(&mut self.rng), argument, intended_ns, attempts: 0 })
+    }
+
+    /// The link of a client to a node, new and down if there was none.
+    fn link(&mut self, client: usize, node: usize) -> usize {
+        let links = &mut self.clients[client].links;
+        if links.len() <= node {
+            links.resize(node + 1, None);
+        }
+        *links[node].get_or_insert_with(|| {
+            self.links.push(Link::new(self.map.nodes()[node], self.links.len(), client));
+            self.links.len() - 1
+        })
+    }
+
+    fn lose(&mut self, link: usize, now_ns: u64) {
+        let client = self.client_of(link);
+        let client = &mut self.clients[client];
+        let was_up = self.links[link].is_up();
+        let unanswered = self.links[link].hang_up(now_ns, self.poll.registry(), &mut self.rng);
+        client.outstanding -= unanswered.len();
+        self.outstanding -= unanswered.len();
+        let mut lost = 0;
+        for op in unanswered {
+            // A `ONCE` may be sent again without harm; whether anything else was executed, nobody knows.
+            if op.kind == Kind::Once && op.attempts < ATTEMPTS_MAX {
+                client.retry.push_back(Op { attempts: op.attempts + 1, ..op });
+            } else {
+                lost += 1;
+            }
+        }
+        if was_up {
+            self.record.on_connection_lost(lost, now_ns, self.ended_ns.is_none());
+        }
+    }
+
+    fn client_of(&self, link: usize) -> usize {
+        self.links[link].client()
+    }
+
+    fn is_over(&self, now_ns: u64) -> bool {
+        if let Some(ended_ns) = self.ended_ns
+            && now_ns >= ended_ns + self.plan.grace.as_nanos() as u64
+        {
+            return true;
+        }
+        let nothing_more = self.budget == 0 || self.ended_ns.is_some();
+        nothing_more && self.outstanding == 0 && self.clients.iter().all(|client| client.retry.is_empty())
+    }
+
+    fn patience(&self, now_ns: u64) -> Duration {
+        let deadline_ns = self.deadline_ns.filter(|_| self.ended_ns.is_none()).unwrap_or(u64::MAX);
+        // Rounded up to whole milliseconds: the event loop would round down, and spin at the end.
+        let left_ms = deadline_ns.saturating_sub(now_ns).div_ceil(1_000_000);
+        NAP.min(Duration::from_millis(left_ms))
+    }
+
+    fn finish(mut self, now_ns: u64) -> Record {
+        let end_ns = self.ended_ns.unwrap_or(self.last_reply_ns);
+        self.record.end_ns = end_ns;
+        self.record.unanswered += self.outstanding as u64;
+        let waiting = self.clients.iter().flat_map(|client| &client.retry);
+        let (fresh, again): (Vec<&Op>, Vec<&Op>) = waiting.partition(|op| op.attempts == 0);
+        self.record.unanswered += again.len() as u64;
+        if let Some(pacer) = &self.pacer {
+            self.record.never_sent = pacer.overdue(end_ns.min(now_ns)).min(self.budget) + fresh.len() as u64;
+        }
+        self.record
+    }
+}
