@@ -2,12 +2,20 @@
 
 pub mod admin;
 pub mod bench;
+pub mod cli;
 pub mod client;
+pub mod config;
 pub mod disk;
+pub mod gate;
 pub mod identity;
 pub mod kv;
+pub mod local;
 pub mod log;
+pub mod logging;
+pub mod node;
 pub mod rng;
 pub mod routing;
+pub mod server;
+pub mod shard;
 pub mod status;
 pub mod sweep;

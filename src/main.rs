@@ -1,3 +1,86 @@
-//! The `paxoi` program.
+//! The `paxoi` program. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
-fn main() {}
+use anyhow::Context;
+use clap::Parser;
+use paxoi::cli::{Cli, Command, InspectCommand, ServeArgs, Usage};
+use paxoi::disk::FileDisk;
+use paxoi::logging::{self, LogFormat};
+use paxoi::server::Server;
+use paxoi::{bench, local, log, status, sweep};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("paxoi: {error:#}");
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Local(args) => {
+            let _logs = logging::start(LogFormat::Text);
+            local::run(&args, &stop_flag()?)
+        }
+        Command::Serve(args) => serve(*args),
+        Command::Bench(args) => bench::run(*args),
+        Command::Sweep(args) => sweep::run(*args),
+        Command::Status(args) => status::run(&args),
+        Command::Inspect(InspectCommand::Log { dir, records }) => {
+            let disk = FileDisk::existing(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+            let sound = log::inspect_log(&disk, records, &mut std::io::stdout().lock())?;
+            anyhow::ensure!(sound, "the log in {} is damaged, see above", dir.display());
+            Ok(())
+        }
+    }
+}
+
+fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let settings = args.settle()?;
+    let _logs = logging::start(settings.log_format);
+    if let Some(parent) = settings.parent {
+        end_with(parent)?;
+    }
+    let stopping = Arc::new(AtomicBool::new(false));
+    let mut server = Server::open(settings.node, settings.listen, Arc::clone(&stopping))?;
+    let waker = server.waker();
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("cannot watch for signals")?;
+    let watch = move || {
+        for _ in signals.forever() {
+            stopping.store(true, Ordering::Relaxed);
+            // The loop may be gone already.
+            let _ = waker.wake();
+        }
+    };
+    std::thread::Builder::new().name("paxoi-signals".to_owned()).spawn(watch).context("cannot start a thread")?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening {}", server.local_addr()?).and_then(|()| out.flush()).context("cannot write to stdout")?;
+    drop(out);
+    server.run()
+}
+
+/// Set by Ctrl-C and SIGTERM.
+fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&flag)).context("cannot watch for signals")?;
+    }
+    Ok(flag)
+}
+
+/// The system ends this process when its parent ends.
+fn end_with(parent: u32) -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .context("cannot follow the parent process")?;
+    // It may have ended just before.
+    let alive = rustix::process::getppid().is_some_and(|id| id.as_raw_pid().cast_unsigned() == parent);
+    anyhow::ensure!(alive, "the parent process has ended");
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! The command line: what can be said, and the settings of a node from defaults, file, environment and flags.
+
+use crate::bench::BenchArgs;
+use crate::config::{GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX};
+use crate::local::LocalArgs;
+use crate::logging::LogFormat;
+use crate::server::{parse_members, random};
+use crate::status::StatusArgs;
+use crate::sweep::SweepArgs;
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use groups::NodeId;
+use serde::Deserialize;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A durable, linearizable, replicated key/value server for Redis clients, made of many Paxos groups.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster on this machine, one process per node
+    Local(LocalArgs),
+    /// Run one node of a cluster
+    Serve(Box<ServeArgs>),
+    /// Load a server of the Redis protocol and report throughput and latency
+    Bench(Box<BenchArgs>),
+    /// Run the same load against a fresh local cluster for each number of groups
+    Sweep(Box<SweepArgs>),
+    /// Show the nodes of a cluster, who leads how many groups, and who is behind
+    Status(StatusArgs),
+    /// Read files of a data directory, without a lock
+    #[command(subcommand)]
+    Inspect(InspectCommand),
+}
+
+/// What to read.
+#[derive(Debug, Subcommand)]
+pub enum InspectCommand {
+    /// The log in a data directory: segments, frames, damage
+    Log {
+        /// The data directory
+        dir: PathBuf,
+        /// Print every record too
+        #[arg(long)]
+        records: bool,
+    },
+}
+
+/// Settings of `paxoi serve`. Each can also stand in the file or in the environment; flags win over the environment,
+/// that over the file.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ServeArgs {
+    /// This node's id, from 1 on; never used again for another node
+    #[arg(long, env = "PAXOI_ID", value_name = "N")]
+    pub id: Option<u32>,
+    /// The data directory; it is created if it does not exist
+    #[arg(long, env = "PAXOI_DATA", value_name = "DIR")]
+    pub data: Option<String>,
+    /// All initial members, the same list at each; after the first start it only corrects addresses
+    #[arg(long, env = "PAXOI_INITIAL_CLUSTER", value_name = "1=HOST:PORT,2=…")]
+    pub initial_cluster: Option<String>,
+    /// Where to listen for clients and members [default: this node's address in the list]
+    #[arg(long, env = "PAXOI_LISTEN", value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Paxos groups among which the keys are divided, fixed at the first start [default: 16]
+    #[arg(long, env = "PAXOI_GROUPS", value_name = "N")]
+    pub groups: Option<u32>,
+    /// How reads are made linearizable [default: quorum]
+    #[arg(long, env = "PAXOI_READS", value_enum)]
+    pub reads: Option<Reads>,
+    /// A command that is not answered after so long gets an error [default: 5s]
+    #[arg(long, env = "PAXOI_CLIENT_TIMEOUT", value_name = "TIME")]
+    pub client_timeout: Option<String>,
+    /// How long a session for ONCE lives, fixed at the first start [default: 1h]
+    #[arg(long, env = "PAXOI_SESSION_TTL", value_name = "TIME")]
+    pub session_ttl: Option<String>,
+    /// Connections of clients [default: 10000]
+    #[arg(long, env = "PAXOI_MAX_CLIENTS", value_name = "N")]
+    pub max_clients: Option<u64>,
+    /// The largest value of a key, up to 512mb [default: 64mb]
+    #[arg(long, env = "PAXOI_VALUE_BYTES_MAX", value_name = "BYTES")]
+    pub value_bytes_max: Option<String>,
+    /// A TOML file with settings by the names of these flags
+    #[arg(long, env = "PAXOI_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// How log lines on stderr look; PAXOI_LOG chooses their level [default: text]
+    #[arg(long, env = "PAXOI_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// Allow addresses other than loopback: there are no passwords and no encryption yet
+    #[arg(long)]
+    pub insecure: bool,
+    /// End when the process with this id does
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub parent: Option<u32>,
+}
+
+/// The settings of a node, checked.
+#[derive(Debug)]
+pub struct ServeSettings {
+    /// For the node.
+    pub node: NodeConfig,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Whose end is this process's end.
+    pub parent: Option<u32>,
+}
+
+/// A wrong flag or setting: the process ends with code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+fn usage(text: impl Into<String>) -> anyhow::Error {
+    Usage(text.into()).into()
+}
+
+impl ServeArgs {
+    /// Joins flags, environment, file and defaults, and checks them.
+    ///
+    /// # Errors
+    /// [`Usage`], one line that names the setting.
+    pub fn settle(self) -> anyhow::Result<ServeSettings> {
+        let config_file = self.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let args = match self.config.clone() {
+            Some(path) => {
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|error| usage(format!("cannot read the configuration {}: {error}", path.display())))?;
+                self.over(parse_file(&text).map_err(|reason| usage(format!("{}: {reason}", path.display())))?)
+            }
+            None => self,
+        };
+        let id =
+            args.id.filter(|id| *id > 0).ok_or_else(|| usage("--id is missing: give this node's number, from 1 on"))?;
+        let dir = args.data.ok_or_else(|| usage("--data is missing: give this node's data directory"))?;
+        let list = args
+            .initial_cluster
+            .ok_or_else(|| usage("--initial-cluster is missing: give all members as 1=HOST:PORT,2=…"))?;
+        let initial = parse_members(&list).map_err(|reason| usage(format!("--initial-cluster: {reason}")))?;
+        if initial.len() > groups::members::MEMBERS_MAX {
+            return Err(usage(format!("--initial-cluster: at most {} members", groups::members::MEMBERS_MAX)));
+        }
+        let own = initial.iter().find(|(member, _)| member.0 == id).map(|(_, address)| address.clone());
+        let own = own.ok_or_else(|| usage(format!("--initial-cluster: node {id} itself is not in the list")))?;
+        let listen = resolve(&args.listen.unwrap_or(own))?;
+        let exposed = initial.iter().map(|(_, address)| resolve(address)).find_map(|resolved| match resolved {
+            Ok(address) if address.ip().is_loopback() => None,
+            Ok(address) => Some(address),
+            Err(_) => None,
+        });
+        if let Some(address) = Some(listen).filter(|address| !address.ip().is_loopback()).or(exposed)
+            && !args.insecure
+        {
+            return Err(usage(format!(
+                "{address} is not a loopback address, and there are no passwords yet: add --insecure if the network is trusted"
+            )));
+        }
+        let node = NodeConfig {
+            id: NodeId(id),
+            initial,
+            groups: check_groups(args.groups.unwrap_or(DEFAULT_GROUPS))?,
+            reads: args.reads.unwrap_or_default(),
+            client_timeout_ms: millis("--client-timeout", args.client_timeout.as_deref().unwrap_or("5s"))?,
+            session_ttl_ms: millis("--session-ttl", args.session_ttl.as_deref().unwrap_or("1h"))?,
+            max_clients: args.max_clients.unwrap_or(10_000),
+            value_bytes_max: args.value_bytes_max.as_deref().map_or(Ok(VALUE_BYTES_MAX), bytes)?,
+            dir,
+            config_file,
+            listen,
+            cluster_id: random()?,
+            hash_key: random()?,
+            seed: u64::from_le_bytes(random()?[..8].try_into().context("sixteen bytes have eight")?),
+        };
+        Ok(ServeSettings { node, listen, log_format: args.log_format.unwrap_or_default(), parent: args.parent })
+    }
+
+    /// These settings where they are given, else those of `file`.
+    fn over(self, file: ServeArgs) -> ServeArgs {
+        ServeArgs {
+            id: self.id.or(file.id),
+            data: self.data.or(file.data),
+            initial_cluster: self.initial_cluster.or(file.initial_cluster),
+            listen: self.listen.or(file.listen),
+            groups: self.groups.or(file.groups),
+            reads: self.reads.or(file.reads),
+            client_timeout: self.client_timeout.or(file.client_timeout),
+            session_ttl: self.session_ttl.or(file.session_ttl),
+            max_clients: self.max_clients.or(file.max_clients),
+            value_bytes_max: self.value_bytes_max.or(file.value_bytes_max),
+            config: self.config,
+            log_format: self.log_format.or(file.log_format),
+            insecure: self.insecure || file.insecure,
+            parent: self.parent,
+        }
+    }
+}
+
+/// The groups of a new cluster.
+pub const DEFAULT_GROUPS: u32 = 16;
+
+/// Settings from a TOML text.
+///
+/// # Errors
+/// One line that says where and what.
+pub fn parse_file(text: &str) -> Result<ServeArgs, String> {
+    toml::from_str(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        format!("line {line}: {}", error.message().replace('\n', " "))
+    })
+}
+
+/// Checks a number of groups.
+///
+/// # Errors
+/// [`Usage`].
+pub fn check_groups(groups: u32) -> anyhow::Result<u32> {
+    if (1..=GROUPS_MAX).contains(&groups) {
+        return Ok(groups);
+    }
+    Err(usage(format!("--groups {groups}: a cluster has 1 to {GROUPS_MAX} groups")))
+}
+
+fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
+    let resolved = address.to_socket_addrs().ok().and_then(|mut all| all.next());
+    resolved.ok_or_else(|| usage(format!("{address} is not an address: give HOST:PORT")))
+}
+
+/// `500ms`, `5s`, `10m`, `1h` as milliseconds.
+fn millis(flag: &str, text: &str) -> anyhow::Result<u64> {
+    let duration = parse_duration(text).filter(|duration| !duration.is_zero());
+    let duration = duration.ok_or_else(|| usage(format!("{flag} {text}: give a time such as 500ms, 5s, 10m or 1h")))?;
+    Ok(duration.as_millis() as u64)
+}
+
+/// A time with its unit.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(unit);
+    let number: f64 = number.parse().ok()?;
+    let seconds = match unit {
+        "ms" => number / 1_000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3_600.0,
+        "d" => number * 86_400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| duration.as_secs() < 100 * 365 * 86_400)
+}
+
+fn bytes(text: &str) -> anyhow::Result<usize> {
+    let lower = text.to_ascii_lowercase();
+    let (number, scale) = match lower.trim_end_matches('b') {
+        number if number.ends_with('k') => (number.trim_end_matches('k'), 10),
+        number if number.ends_with('m') => (number.trim_end_matches('m'), 20),
+        number => (number, 0),
+    };
+    let value = number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << scale));
+    let valid = value.filter(|bytes| (1..=VALUE_BYTES_LIMIT).contains(bytes));
+    valid.ok_or_else(|| usage(format!("--value-bytes-max {text}: give a size up to 512mb")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(more: &[&str]) -> ServeArgs {
+        let base = ["paxoi", "serve", "--id", "1", "--data", "d", "--initial-cluster", "1=127.0.0.1:1,2=127.0.0.1:2"];
+        let words = base.iter().chain(more);
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Serve(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refusal(more: &[&str]) -> String {
+        args(more).settle().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file = parse_file("groups = 4\nreads = \"log\"\nclient-timeout = \"1s\"").unwrap();
+        let settings = args(&["--groups", "8"]).over(file).settle().unwrap();
+        assert_eq!((settings.node.groups, settings.node.reads), (8, Reads::Log));
+        assert_eq!((settings.node.client_timeout_ms, settings.node.session_ttl_ms), (1_000, 3_600_000));
+    }
+
+    #[test]
+    fn wrong_settings_are_named_in_one_line() {
+        assert!(refusal(&["--groups", "0"]).contains("1 to 16384"));
+        assert!(refusal(&["--client-timeout", "5"]).contains("--client-timeout 5"));
+        assert!(refusal(&["--listen", "0.0.0.0:1"]).contains("--insecure"));
+        assert!(refusal(&["--value-bytes-max", "2gb"]).contains("512mb"));
+        assert!(parse_file("grups = 4").err().unwrap().contains("grups"));
+        assert!(parse_file("groups = 4\nid = \"x\"").err().unwrap().starts_with("line 2"));
+    }
+
+    #[test]
+    fn member_lists() {
+        assert!(parse_members("1=a:1,1=b:2").unwrap_err().contains("twice"));
+        assert!(parse_members("1=a:1,2=a:1").unwrap_err().contains("twice"));
+        for wrong in ["", "1", "0=a:1", "1=a", "1=:1", "1=a:x", "x=a:1"] {
+            assert!(parse_members(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_members("2=b:2, 1=a:1").unwrap()[1], (NodeId(1), "a:1".to_owned()));
+    }
+
+    #[test]
+    fn times_need_a_unit() {
+        assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1_500)));
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert!(parse_duration("5").is_none() && parse_duration("s").is_none() && parse_duration("-1s").is_none());
+    }
+}

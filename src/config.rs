@@ -1,0 +1,115 @@
+//! Limits and times, each with its unit, and what an operator can set.
+
+use groups::NodeId;
+
+/// A ping leaves for every peer so often.
+pub const PING_MS: u64 = 100;
+/// A peer from which no byte came for so long is taken for dead, and its connection for broken.
+pub const SILENT_MS_MAX: u64 = 800;
+/// The longest that a peer may take to echo a ping and still count as reached.
+pub const ECHO_MS_MAX: u64 = SILENT_MS_MAX;
+/// A leader whose disk has not finished a sync for so long gives its groups up.
+pub const SYNC_MS_MAX: u64 = 1_000;
+/// A group goes back to its preferred member once that has been healthy for so long.
+pub const HEALTHY_MS_MIN: u64 = 10_000;
+/// Groups that are handed back at a time, so that a restart costs no wave of elections.
+pub const HANDOVERS_MAX: usize = 64;
+/// Handovers are looked for so often.
+pub const HANDOVER_MS: u64 = 500;
+/// A question without an answer for so long is asked again, of everybody.
+pub const QUESTION_MS: u64 = 100;
+/// A connection attempt, or a handshake, that takes longer is given up.
+pub const HANDSHAKE_MS_MAX: u64 = 2_000;
+/// A client that has been told to go is cut off after so long, even if it does not read.
+pub const LINGER_MS_MAX: u64 = 5_000;
+
+/// The largest value of a key, unless configured otherwise.
+pub const VALUE_BYTES_MAX: usize = 64 << 20;
+/// The largest that `value_bytes_max` can be configured to.
+pub const VALUE_BYTES_LIMIT: usize = 512 << 20;
+/// A value of the log holds at most so many bytes of commands, or one larger command.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// What a frame may hold beyond one value.
+pub const FRAME_SLACK_BYTES: usize = 64 << 10;
+/// A frame to a peer is closed when it has grown beyond this; one more message can be as large as a value.
+pub const FRAME_BYTES: usize = 256 << 10;
+/// Bytes of values that a node which is behind asks for at a time.
+pub const WINDOW_BYTES: u32 = 1 << 20;
+/// The smallest and largest number of groups: a group owns at least one slot.
+pub const GROUPS_MAX: u32 = crate::routing::SLOTS as u32;
+
+/// Replies that one client may have outstanding; beyond, its requests wait unread.
+pub const REPLIES_MAX: usize = 4_096;
+/// Bytes of replies that may wait for one client before its requests wait unread.
+pub const CLIENT_OUTPUT_BYTES: usize = 1 << 20;
+/// Bytes of this node's commands that may wait in one group; beyond, clients that use the group wait unread.
+pub const GROUP_QUEUE_BYTES: usize = 8 << 20;
+/// Bytes of commands that one client may queue between MULTI and EXEC.
+pub const MULTI_BYTES_MAX: usize = 64 << 20;
+/// Parts into which one command may be split over groups is bounded by its arguments, and those by this.
+pub const ARGS_MAX: usize = 1 << 20;
+/// A node that lacks more instances of a group than this answers `LOADING` there.
+pub const BEHIND_INSTANCES_MAX: u64 = 10_000;
+
+const _: () = assert!(SILENT_MS_MAX >= 4 * PING_MS, "a few pings may be lost to a busy machine");
+const _: () = assert!(FRAME_BYTES <= BATCH_BYTES_MAX, "a frame that closes late still has room for one batch");
+const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < u32::MAX as usize / 4, "lengths are 32 bits");
+
+/// How reads are made linearizable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reads {
+    /// A majority confirms, for many reads at once, that the leader still leads.
+    #[default]
+    Quorum,
+    /// Each read is a command in the log.
+    Log,
+}
+
+/// What a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// This node.
+    pub id: NodeId,
+    /// The initial members with their addresses; after birth it only corrects addresses.
+    pub initial: Vec<(NodeId, String)>,
+    /// The number of groups of a cluster that is not born yet.
+    pub groups: u32,
+    /// How reads are made linearizable.
+    pub reads: Reads,
+    /// A command or read that is not answered after so long gets an error.
+    pub client_timeout_ms: u64,
+    /// The time to live of sessions, of a cluster that is not born yet.
+    pub session_ttl_ms: u64,
+    /// Connections of clients.
+    pub max_clients: u64,
+    /// The largest value of a key, in bytes.
+    pub value_bytes_max: usize,
+    /// The data directory, for those who ask.
+    pub dir: String,
+    /// The configuration file, for those who ask.
+    pub config_file: String,
+    /// The address that it listens on.
+    pub listen: std::net::SocketAddr,
+    /// Random: the id and the hash key of a cluster that this node forms.
+    pub cluster_id: [u8; 16],
+    /// See `cluster_id`.
+    pub hash_key: [u8; 16],
+    /// Seeds delays and draws.
+    pub seed: u64,
+}
+
+impl NodeConfig {
+    /// The largest payload of a frame from a peer, in bytes.
+    #[must_use]
+    pub fn frame_bytes_max(&self) -> usize {
+        // The largest legal command: a value, its key, and the framing around them; or a whole batch.
+        self.request_bytes_max() + BATCH_BYTES_MAX + FRAME_SLACK_BYTES
+    }
+
+    /// The largest request of a client, in bytes: one value with its key and options.
+    #[must_use]
+    pub fn request_bytes_max(&self) -> usize {
+        2 * self.value_bytes_max + FRAME_SLACK_BYTES
+    }
+}

@@ -1,0 +1,138 @@
+//! How a cluster comes to be, once: the lowest id gathers the storage ids of all initial members, which must all be
+//! empty, writes the birth record and hands it out. Nobody votes before it holds the record durably. From then on a
+//! known id with another storage id is somebody else.
+
+use super::wire::{Hello, NodeMessage, Refusal};
+use super::{Close, Node, Time};
+use crate::config::NodeConfig;
+use crate::identity::{BirthRecord, Identity, Member};
+use groups::NodeId;
+
+/// What the initial members have said so far.
+pub(super) struct Birth {
+    me: NodeId,
+    members: Vec<(NodeId, String)>,
+    storages: Vec<(NodeId, [u8; 16])>,
+    storing: bool,
+}
+
+/// Where the members are: the birth record's addresses, corrected by the configured ones.
+pub(super) fn addresses(config: &NodeConfig, record: Option<&BirthRecord>) -> Vec<(NodeId, String)> {
+    let Some(record) = record else { return config.initial.clone() };
+    let configured = |id| config.initial.iter().find(|(node, _)| *node == id).map(|(_, address)| address.clone());
+    record.members.iter().map(|m| (m.node, configured(m.node).unwrap_or_else(|| m.address.clone()))).collect()
+}
+
+impl Birth {
+    pub(super) fn new(config: &NodeConfig, identity: &Identity) -> Birth {
+        let mut members = config.initial.clone();
+        members.sort();
+        Birth { me: identity.node, members, storages: Vec::new(), storing: false }
+    }
+
+    /// Whether an unborn cluster can have this hello in it.
+    pub(super) fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
+        let ours: Vec<NodeId> = self.members.iter().map(|(id, _)| *id).collect();
+        if hello.cluster.is_none() && hello.members != ours {
+            let list = |ids: &[NodeId]| ids.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
+            let text = format!(
+                "node {} was given the initial members {}, but node {} has {}: give all the same list",
+                hello.node,
+                list(&hello.members),
+                self.me,
+                list(&ours)
+            );
+            return Err(Refusal { fatal: false, text });
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_hello(&mut self, hello: &Hello) {
+        self.storages.retain(|(id, _)| *id != hello.node);
+        if hello.cluster.is_none() {
+            self.storages.push((hello.node, hello.storage));
+        }
+    }
+
+    /// What the birth waits for, for those who ask.
+    pub(super) fn waits_for(&self) -> String {
+        let known = |id: NodeId| id == self.me || self.storages.iter().any(|(node, _)| *node == id);
+        let missing: Vec<String> =
+            self.members.iter().filter(|(id, _)| !known(*id)).map(|(id, _)| id.to_string()).collect();
+        if missing.is_empty() {
+            return "the cluster is being formed".to_owned();
+        }
+        format!("the cluster is not formed yet, which needs node {} once", missing.join(" and node "))
+    }
+}
+
+impl Node {
+    /// The lowest id writes the record when everybody is there at once, empty.
+    pub(super) fn tick_birth(&mut self, _time: Time) {
+        let me = self.identity.node;
+        let is_lowest = self.birth.members.first().is_some_and(|(id, _)| *id == me);
+        if !is_lowest || self.birth.storing {
+            return;
+        }
+        let mut members = Vec::new();
+        for (id, address) in &self.birth.members {
+            let linked = self.io.peers.all.iter().any(|peer| peer.id == *id && peer.link.is_some());
+            let told = self.birth.storages.iter().find(|(node, _)| node == id).map(|(_, storage)| *storage);
+            let storage = if *id == me { Some(self.identity.storage_id) } else { told.filter(|_| linked) };
+            let Some(storage_id) = storage else { return };
+            members.push(Member { node: *id, storage_id, address: address.clone() });
+        }
+        let record = BirthRecord {
+            cluster_id: self.config.cluster_id,
+            groups: self.config.groups,
+            hash_key: self.config.hash_key,
+            session_ttl_ms: self.config.session_ttl_ms,
+            value_bytes_max: self.config.value_bytes_max as u64,
+            members,
+        };
+        self.store_birth(record);
+    }
+
+    /// A record that another member hands out. It counts only if it names this very directory.
+    pub(super) fn handle_birth(&mut self, record: BirthRecord) {
+        if self.is_born() || self.birth.storing {
+            return;
+        }
+        let (me, storage) = (self.identity.node, self.identity.storage_id);
+        if record.members.iter().any(|member| member.node == me && member.storage_id == storage) {
+            return self.store_birth(record);
+        }
+        self.io.outputs.stop = Some(format!(
+            "node {me} is known to its cluster with another data directory: a lost or foreign one never votes; \
+             replace the node under a new id"
+        ));
+    }
+
+    fn store_birth(&mut self, record: BirthRecord) {
+        self.birth.storing = true;
+        self.io.outputs.identity = Some(Identity { birth: Some(record), ..self.identity.clone() });
+    }
+
+    pub(super) fn on_identity_stored(&mut self, record: BirthRecord, time: Time) {
+        tracing::info!("the cluster is born with {} groups and {} members", record.groups, record.members.len());
+        self.make_groups(&record);
+        self.identity.birth = Some(record);
+        self.shard.begin(time.clock());
+        // Those who are not born yet are told; then all connections begin anew, with hellos that name the cluster.
+        let others: Vec<NodeId> = self.io.peers.all.iter().map(|peer| peer.id).collect();
+        others.iter().for_each(|id| self.tell_birth(*id));
+        self.io.end_turn(time.mono_ms());
+        let links: Vec<u64> = self.io.peers.all.iter().filter_map(|peer| peer.link).collect();
+        for id in links {
+            self.io.outputs.closes.push((id, Close::AfterFlush));
+            self.closed(id, time);
+        }
+    }
+
+    pub(super) fn tell_birth(&mut self, to: NodeId) {
+        let Some(record) = self.identity.birth.clone() else { return };
+        if let Some(peer) = self.io.peers.find(to) {
+            peer.tell(&NodeMessage::Birth(record));
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Connections as the node sees them: fresh ones, clients, and links to other members. The first byte tells which.
+
+use super::links::Link;
+use super::replies::{Replies, Ticket};
+use super::{Close, Node, Time};
+use crate::admin::client::ClientInfo;
+use crate::config::{ARGS_MAX, CLIENT_OUTPUT_BYTES, GROUP_QUEUE_BYTES, NodeConfig, REPLIES_MAX};
+use crate::kv::reply::Reply;
+use crate::kv::table::Spec;
+use bytes::{Buf, BytesMut};
+use groups::GroupId;
+use net::resp::request::{RequestError, RequestLimits, RequestParser};
+use std::net::SocketAddr;
+
+/// The first byte of a peer's frame is not below this; RESP and TLS begin lower.
+const PEER_BYTE_MIN: u8 = 0x80;
+/// Memory that a client's empty output may keep.
+const IDLE_OUTPUT_BYTES: usize = 64 << 10;
+
+/// What a connection has turned out to be.
+pub(super) enum Connection {
+    /// Accepted; not a byte came yet.
+    Fresh { addr: SocketAddr },
+    /// A client of Redis's protocol.
+    Client(Box<Client>),
+    /// Another member, or somebody who says so.
+    Link(Link),
+}
+
+/// A client's connection.
+pub(super) struct Client {
+    pub(super) connection: u64,
+    pub(super) info: ClientInfo,
+    /// Where the request that is arriving stands; it is elsewhere while requests are served.
+    parser: Option<RequestParser>,
+    pub(super) replies: Replies,
+    pub(super) out: BytesMut,
+    pub(super) multi: Option<Multi>,
+    /// It has been told to go: what it sends is ignored.
+    pub(super) leaving: bool,
+    /// It will send no more.
+    pub(super) ended: bool,
+    /// Its requests wait unread.
+    pub(super) paused: bool,
+    /// A group whose queue was full when it last used it.
+    pub(super) full_group: Option<GroupId>,
+    /// Bytes that the event loop had not written when it last said.
+    unsent: usize,
+    dirty: bool,
+}
+
+/// Requests between MULTI and EXEC.
+#[derive(Default)]
+pub(super) struct Multi {
+    pub(super) requests: Vec<Queued>,
+    pub(super) bytes: usize,
+    pub(super) failed: bool,
+}
+
+/// One of them, with words of its own: the client's buffer goes on.
+pub(super) struct Queued {
+    pub(super) spec: &'static Spec,
+    pub(super) words: Vec<Box<[u8]>>,
+}
+
+impl Client {
+    /// Answers at once, in its turn.
+    pub(super) fn answer(&mut self, reply: &Reply<'_>) {
+        let mute = !self.info.reply_mode.admit();
+        self.replies.answer(self.info.protocol, mute, reply, &mut self.out);
+    }
+
+    fn is_choked(&self) -> bool {
+        self.replies.len() >= REPLIES_MAX
+            || self.out.len() + self.unsent >= CLIENT_OUTPUT_BYTES
+            || self.full_group.is_some()
+    }
+}
+
+/// All connections, by the number that the caller gives them: its low 32 bits are a small position, its high ones
+/// differ from one connection to the next at that position.
+pub(super) struct Connections {
+    table: Vec<Option<(u64, Connection)>>,
+    dirty: Vec<u64>,
+    /// Clients that are paused or ending: looked at after each turn.
+    watched: Vec<u64>,
+    limits: RequestLimits,
+    listen: SocketAddr,
+    clients_seen: u64,
+    pub(super) clients: u64,
+}
+
+impl Connections {
+    pub(super) fn new(config: &NodeConfig) -> Connections {
+        let limits = RequestLimits {
+            inline_bytes_max: 64 << 10,
+            args_max: ARGS_MAX,
+            arg_bytes_max: config.value_bytes_max,
+            request_bytes_max: config.request_bytes_max(),
+        };
+        Connections {
+            table: Vec::new(),
+            dirty: Vec::new(),
+            watched: Vec::new(),
+            limits,
+            listen: config.listen,
+            clients_seen: 0,
+            clients: 0,
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: u64, connection: Connection) {
+        let position = id as u32 as usize;
+        if self.table.len() <= position {
+            self.table.resize_with(position + 1, || None);
+        }
+        self.table[position] = Some((id, connection));
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<Connection> {
+        let place = self.table.get_mut(id as u32 as usize)?;
+        if place.as_ref().is_none_or(|(held, _)| *held != id) {
+            return None;
+        }
+        let removed = place.take().map(|(_, connection)| connection);
+        if matches!(removed, Some(Connection::Client(_))) {
+            self.clients -= 1;
+        }
+        removed
+    }
+
+    pub(super) fn find(&mut self, id: u64) -> Option<&mut Connection> {
+        let (held, connection) = self.table.get_mut(id as u32 as usize)?.as_mut()?;
+        (*held == id).then_some(connection)
+    }
+
+    pub(super) fn client(&mut self, id: u64) -> Option<&mut Client> {
+        match self.find(id)? {
+            Connection::Client(client) => Some(client),
+            _ => None,
+        }
+    }
+
+    /// All of them, with their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Connection)> {
+        self.table.iter().flatten().map(|(id, connection)| (*id, connection))
+    }
+
+    /// All clients, but for one that is being served.
+    pub(super) fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.iter().filter_map(|(_, connection)| match connection {
+            Connection::Client(client) => Some(&**client),
+            _ => None,
+        })
+    }
+
+    pub(super) fn settle(&mut self, ticket: Ticket, reply: Reply<'_>) {
+        let Some((held, Connection::Client(client))) =
+            self.table.get_mut(ticket.connection as u32 as usize).and_then(Option::as_mut)
+        else {
+            return;
+        };
+        if *held != ticket.connection {
+            return;
+        }
+        client.replies.settle(ticket.sequence, ticket.part, reply, &mut client.out);
+        if !client.dirty && !client.out.is_empty() {
+            client.dirty = true;
+            self.dirty.push(ticket.connection);
+        }
+    }
+
+    pub(super) fn watch(&mut self, id: u64) {
+        if !self.watched.contains(&id) {
+            self.watched.push(id);
+        }
+    }
+
+    pub(super) fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut BytesMut)) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            let Some(client) = self.client(id) else { continue };
+            client.dirty = false;
+            visit(id, &mut client.out);
+            if client.out.capacity() > IDLE_OUTPUT_BYTES && client.out.is_empty() {
+                client.out = BytesMut::new();
+            }
+        }
+        self.dirty = dirty;
+    }
+}
+
+impl Node {
+    /// A connection was accepted.
+    pub fn opened(&mut self, id: u64, addr: SocketAddr) {
+        self.io.stats.connections_received += 1;
+        self.io.connections.insert(id, Connection::Fresh { addr });
+    }
+
+    /// There are bytes to read on a connection, of which `unsent` replies' bytes wait to be written. What is consumed
+    /// is taken from the front of `input`; the rest is wanted again when more has come, or after a resume.
+    pub fn input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, time: Time) {
+        self.io.now_us = time.mono_us;
+        if let Some(Connection::Fresh { addr }) = self.io.connections.find(id) {
+            let addr = *addr;
+            let Some(first) = input.first() else { return };
+            if *first >= PEER_BYTE_MIN {
+                self.io.connections.insert(id, Connection::Link(Link::accepted(time.mono_ms())));
+            } else {
+                self.admit_client(id, addr, time);
+            }
+        }
+        match self.io.connections.find(id) {
+            Some(Connection::Client(_)) => self.client_input(id, input, unsent, time),
+            Some(Connection::Link(_)) => self.link_input(id, input, time),
+            Some(Connection::Fresh { .. }) | None => input.clear(),
+        }
+    }
+
+    /// The other side will send no more.
+    pub fn ended(&mut self, id: u64, time: Time) {
+        match self.io.connections.find(id) {
+            Some(Connection::Client(client)) => {
+                client.ended = true;
+                self.io.connections.watch(id);
+            }
+            Some(_) => {
+                self.io.outputs.closes.push((id, Close::Now));
+                self.closed(id, time);
+            }
+            None => {}
+        }
+    }
+
+    /// Everything queued for the connection has been written.
+    pub fn drained(&mut self, id: u64) {
+        if let Some(client) = self.io.connections.client(id) {
+            client.unsent = 0;
+        }
+    }
+
+    /// The connection is gone.
+    pub fn closed(&mut self, id: u64, time: Time) {
+        if let Some(Connection::Link(_)) = self.io.connections.remove(id) {
+            self.on_link_cut(id, time);
+        }
+    }
+
+    fn admit_client(&mut self, id: u64, addr: SocketAddr, time: Time) {
+        let connections = &mut self.io.connections;
+        if connections.clients >= self.config.max_clients {
+            self.io.stats.connections_rejected += 1;
+            connections.remove(id);
+            return self.io.outputs.closes.push((id, Close::Now));
+        }
+        connections.clients += 1;
+        connections.clients_seen += 1;
+        let client = Client {
+            connection: id,
+            info: ClientInfo::new(connections.clients_seen, addr, connections.listen, time.mono_ms()),
+            parser: Some(RequestParser::new(connections.limits)),
+            replies: Replies::default(),
+            out: BytesMut::new(),
+            multi: None,
+            leaving: false,
+            ended: false,
+            paused: false,
+            full_group: None,
+            unsent: 0,
+            dirty: false,
+        };
+        connections.insert(id, Connection::Client(Box::new(client)));
+    }
+
+    fn client_input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, time: Time) {
+        // The client is taken out of the table while it is served, so that the rest of the node is free.
+        let Some(place) = self.io.connections.table.get_mut(id as u32 as usize) else { return };
+        let Some((_, Connection::Client(mut client))) = place.take() else { return };
+        client.unsent = unsent;
+        client.info.last_input_ms = time.mono_ms();
+        self.io.stats.net_input_bytes += input.len() as u64;
+        if client.leaving {
+            input.clear();
+        } else if !client.paused {
+            self.serve(&mut client, input, time);
+        }
+        if !client.dirty && !client.out.is_empty() {
+            client.dirty = true;
+            self.io.connections.dirty.push(id);
+        }
+        self.io.connections.insert(id, Connection::Client(client));
+    }
+
+    fn serve(&mut self, client: &mut Client, input: &mut BytesMut, time: Time) {
+        let Some(mut parser) = client.parser.take() else { return };
+        let mut at = 0;
+        while !client.leaving {
+            if client.is_choked() {
+                client.paused = true;
+                self.io.outputs.pauses.push(client.connection);
+                self.io.connections.watch(client.connection);
+                break;
+            }
+            match parser.poll(&input[at..]) {
+                Ok(None) => break,
+                Ok(Some(length)) => {
+                    self.request(client, &parser, &input[at..at + length], time);
+                    at += length;
+                }
+                Err(RequestError::Http) => {
+                    tracing::warn!("an HTTP request came from {}: closing, as Redis does", client.info.addr);
+                    self.dismiss(client, Close::Now);
+                }
+                Err(error) => {
+                    client.answer(&Reply::Error(format!("ERR {error}").into()));
+                    self.dismiss(client, Close::AfterFlush);
+                }
+            }
+        }
+        client.parser = Some(parser);
+        if client.leaving {
+            input.clear();
+        } else {
+            input.advance(at);
+        }
+    }
+
+    /// The client goes: at once, or when it has its replies.
+    pub(super) fn dismiss(&mut self, client: &mut Client, close: Close) {
+        client.leaving = true;
+        client.ended = true;
+        match close {
+            Close::Now => self.io.outputs.closes.push((client.connection, Close::Now)),
+            Close::AfterFlush => self.io.connections.watch(client.connection),
+        }
+    }
+
+    /// Looks at the clients that are paused or ending.
+    pub(super) fn resume_clients(&mut self) {
+        if self.io.connections.watched.is_empty() {
+            return;
+        }
+        let mut watched = std::mem::take(&mut self.io.connections.watched);
+        watched.retain(|id| {
+            let Some(client) = self.io.connections.client(*id) else { return false };
+            if client.full_group.is_some_and(|group| self.shard.group(group).queued_bytes() < GROUP_QUEUE_BYTES / 2) {
+                client.full_group = None;
+            }
+            // Some way below the limit, so that pausing and resuming is not done for every request.
+            let relieved = client.replies.len() <= REPLIES_MAX / 2 && !client.is_choked();
+            if client.paused && relieved {
+                client.paused = false;
+                self.io.outputs.resumes.push(*id);
+                return client.ended;
+            }
+            if client.ended && !client.paused && client.replies.is_empty() {
+                self.io.outputs.closes.push((*id, Close::AfterFlush));
+                client.leaving = true;
+                return false;
+            }
+            client.paused || client.ended
+        });
+        self.io.connections.watched.append(&mut watched);
+    }
+}

@@ -1,0 +1,323 @@
+//! Connections between members: who dials whom, the handshake, and the frames afterwards.
+//!
+//! The higher id dials. Both sides say hello first; a hello of another cluster, of a storage id or start number that
+//! cannot be, or of another group count is refused with a line that says why. A new connection of a peer replaces the
+//! old one.
+
+use super::clients::Connection;
+use super::outbox::is_for_node;
+use super::wire::{Hello, NodeMessage, Positions, Refusal};
+use super::{Close, Node, Time};
+use crate::config::HANDSHAKE_MS_MAX;
+use bytes::BytesMut;
+use groups::{GroupId, Instance, Message, NodeId};
+use net::frame::{self, Frame, FrameWriter, Purpose};
+
+/// A connection to or from another member.
+pub(super) struct Link {
+    /// Whom it was dialled to.
+    dialled: Option<NodeId>,
+    /// Whose it is, once the handshake is done.
+    peer: Option<NodeId>,
+    since_ms: u64,
+}
+
+impl Link {
+    pub(super) fn accepted(now_ms: u64) -> Link {
+        Link { dialled: None, peer: None, since_ms: now_ms }
+    }
+
+    fn is_late(&self, now_ms: u64) -> bool {
+        self.peer.is_none() && now_ms >= self.since_ms + HANDSHAKE_MS_MAX
+    }
+}
+
+impl Node {
+    /// A connection to a member is being made, as [`super::Outputs::dials`] asked; `None` if it could not even begin.
+    pub fn dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
+        let Some(peer) = self.io.peers.find(to) else { return };
+        peer.dialling = connection;
+        let Some(id) = connection else { return peer.backoff.on_failure(time.mono_ms()) };
+        let link = Link { dialled: Some(to), ..Link::accepted(time.mono_ms()) };
+        self.io.connections.insert(id, Connection::Link(link));
+    }
+
+    /// A dialled connection is established.
+    pub fn connected(&mut self, id: u64) {
+        self.say_hello(id);
+    }
+
+    pub(super) fn link_input(&mut self, id: u64, input: &mut BytesMut, time: Time) {
+        if let Some(peer) = self.io.peers.by_link(id) {
+            peer.on_bytes(time.mono_ms());
+        }
+        let payload_bytes_max = self.config.frame_bytes_max();
+        loop {
+            match frame::decode(input, payload_bytes_max) {
+                Ok(None) => return,
+                Ok(Some(frame)) => {
+                    if let Err(reason) = self.link_frame(id, &frame, time) {
+                        return self.cut(id, &reason, time);
+                    }
+                }
+                Err(error) => return self.cut(id, &error.to_string(), time),
+            }
+            if self.io.connections.find(id).is_none() {
+                return;
+            }
+        }
+    }
+
+    fn link_frame(&mut self, id: u64, frame: &Frame, time: Time) -> Result<(), String> {
+        for message in frame.messages() {
+            let message = message.map_err(|error| error.to_string())?;
+            let Some(Connection::Link(link)) = self.io.connections.find(id) else { return Ok(()) };
+            let from = link.peer;
+            if is_for_node(message.group) {
+                let decoded = NodeMessage::decode(message.kind, &message.body).map_err(|error| error.to_string())?;
+                if let Some(decoded) = decoded {
+                    self.node_message(id, from, decoded, time)?;
+                }
+                continue;
+            }
+            let Some(from) = from else { return Err("it sent something else before its hello".to_owned()) };
+            let group = GroupId(message.group);
+            if !self.shard.has(group) {
+                self.io.unknown_groups += 1;
+                continue;
+            }
+            match Message::decode(message.kind, &message.body) {
+                Ok(message) => self.shard.handle(group, from, message, time.clock(), &mut self.io),
+                Err(groups::message::MessageError::UnknownKind(_)) => self.io.unknown_groups += 1,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    fn node_message(&mut self, id: u64, from: Option<NodeId>, message: NodeMessage, time: Time) -> Result<(), String> {
+        match (message, from) {
+            (NodeMessage::Hello(hello), None) => self.handle_hello(id, &hello, time),
+            (NodeMessage::Hello(_), Some(_)) => return Err("it said hello twice".to_owned()),
+            (NodeMessage::Refusal(refusal), _) => self.handle_refusal(id, &refusal, time),
+            (_, None) => return Err("it sent something else before its hello".to_owned()),
+            (NodeMessage::Ping(ping), Some(from)) => {
+                let had = self.io.peers.claimed_by(from).len();
+                if let Some(peer) = self.io.peers.find(from) {
+                    peer.on_ping(&ping, time.mono_us);
+                }
+                if self.io.peers.claimed_by(from).len() != had {
+                    self.on_claims(from, time);
+                }
+            }
+            (NodeMessage::Claims(claims), Some(from)) => {
+                if let Some(peer) = self.io.peers.find(from) {
+                    peer.on_claims(claims);
+                }
+                self.on_claims(from, time);
+            }
+            (NodeMessage::Positions(positions), Some(from)) => self.handle_positions(from, &positions, time),
+            (NodeMessage::Question(question), Some(from)) => self.handle_question(from, &question, time),
+            (NodeMessage::Answers(answers), Some(from)) => self.handle_answers(from, &answers, time),
+            (NodeMessage::Birth(record), Some(_)) => self.handle_birth(record),
+        }
+        Ok(())
+    }
+
+    fn handle_hello(&mut self, id: u64, hello: &Hello, time: Time) {
+        let Some(Connection::Link(link)) = self.io.connections.find(id) else { return };
+        let dialled = link.dialled;
+        if dialled.is_none() {
+            self.say_hello(id);
+        }
+        let from = hello.node;
+        if dialled.is_some_and(|to| to != from) {
+            return self.refuse(
+                id,
+                false,
+                format!("this address is node {from}'s, not node {}'s", dialled.unwrap_or_default()),
+                time,
+            );
+        }
+        if let Err(refusal) = self.judge(hello) {
+            return self.refuse(id, refusal.fatal, refusal.text, time);
+        }
+        if let Some(Connection::Link(link)) = self.io.connections.find(id) {
+            link.peer = Some(from);
+        }
+        let Some(peer) = self.io.peers.find(from) else { return };
+        let old = peer.link;
+        let is_new = peer.start != hello.start || peer.storage != Some(hello.storage);
+        (peer.start, peer.storage) = (hello.start, Some(hello.storage));
+        peer.dialling = None;
+        peer.on_linked(id, time.mono_ms());
+        if let Some(old) = old {
+            self.io.connections.remove(old);
+            self.io.outputs.closes.push((old, Close::Now));
+        }
+        tracing::info!("connected to node {from}");
+        if !self.is_born() {
+            return self.birth.on_hello(hello);
+        }
+        if hello.cluster.is_none() {
+            // It was there at the birth and missed its record, which its storage id proves.
+            return self.tell_birth(from);
+        }
+        if is_new {
+            self.io.log_peer(from, hello.start, hello.storage);
+        }
+        self.io.peers.tell_claims(from);
+        self.tell_positions(from);
+        self.shard.step_all(&mut self.io, |group, effects| group.on_connected(from, effects));
+    }
+
+    /// Whether a hello can be: else why not.
+    fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
+        let refuse = |fatal, text: String| Err(Refusal { fatal, text });
+        let (from, ours) = (hello.node, self.identity.birth.as_ref());
+        let known = self.io.peers.all.iter().find(|peer| peer.id == from);
+        let Some(known) = known else {
+            return refuse(false, format!("node {from} is not a member of this cluster"));
+        };
+        if let (Some(ours), Some(theirs)) = (ours, hello.cluster)
+            && ours.cluster_id != theirs
+        {
+            return refuse(false, format!("node {from} belongs to another cluster"));
+        }
+        let groups = ours.map_or(self.config.groups, |record| record.groups);
+        if groups != hello.groups && (ours.is_none() == hello.cluster.is_none()) {
+            let text = format!("node {from} has {} groups, but this cluster has {groups}", hello.groups);
+            return refuse(false, text);
+        }
+        let Some(ours) = ours else { return self.birth.judge(hello) };
+        let storage = ours.members.iter().find(|member| member.node == from).map(|member| member.storage_id);
+        if storage != Some(hello.storage) {
+            let text = format!(
+                "node {from} is known with another data directory: a lost or foreign one never votes; \
+                 replace the node under a new id"
+            );
+            return refuse(true, text);
+        }
+        if hello.start < known.start {
+            let text = format!(
+                "node {from} was seen with start number {}, but now has {}: its data directory is an old copy; \
+                 replace the node under a new id",
+                known.start, hello.start
+            );
+            return refuse(true, text);
+        }
+        Ok(())
+    }
+
+    fn handle_refusal(&mut self, id: u64, refusal: &Refusal, time: Time) {
+        tracing::warn!("refused by a peer: {}", refusal.text);
+        if refusal.fatal {
+            self.io.outputs.stop = Some(refusal.text.clone());
+        }
+        self.io.outputs.closes.push((id, Close::Now));
+        self.closed(id, time);
+    }
+
+    fn refuse(&mut self, id: u64, fatal: bool, text: String, time: Time) {
+        tracing::warn!("refusing a connection: {text}");
+        self.send_alone(id, &NodeMessage::Refusal(Refusal { fatal, text }));
+        self.io.outputs.closes.push((id, Close::AfterFlush));
+        self.closed(id, time);
+    }
+
+    fn cut(&mut self, id: u64, reason: &str, time: Time) {
+        tracing::warn!("closing a connection between nodes: {reason}");
+        self.io.outputs.closes.push((id, Close::Now));
+        self.closed(id, time);
+    }
+
+    fn say_hello(&mut self, id: u64) {
+        let birth = self.identity.birth.as_ref();
+        let hello = Hello {
+            cluster: birth.map(|record| record.cluster_id),
+            node: self.identity.node,
+            storage: self.identity.storage_id,
+            start: self.identity.start,
+            groups: birth.map_or(self.config.groups, |record| record.groups),
+            members: self.io.peers.members().ids().to_vec(),
+        };
+        self.send_alone(id, &NodeMessage::Hello(hello));
+    }
+
+    /// A frame of one message, on a connection whose handshake is not done.
+    fn send_alone(&mut self, id: u64, message: &NodeMessage) {
+        let mut frame = FrameWriter::new(Purpose::Live);
+        frame.message(super::wire::NODE, message.kind(), |out| out.extend_from_slice(&message.encode()));
+        self.io.outputs.frames.extend(frame.finish().map(|frame| (id, frame)));
+    }
+
+    fn tell_positions(&mut self, to: NodeId) {
+        let started = self.shard.groups().filter(|group| group.next() > Instance::FIRST);
+        let next = started.map(|group| (group.id(), group.next())).collect();
+        if let Some(peer) = self.io.peers.find(to) {
+            peer.tell(&NodeMessage::Positions(Positions { next }));
+        }
+    }
+
+    fn handle_positions(&mut self, from: NodeId, positions: &Positions, time: Time) {
+        for (group, next) in &positions.next {
+            if self.shard.has(*group) {
+                let ahead = |group: &mut groups::Group, effects: &mut Vec<groups::Effect>| {
+                    group.note_ahead(from, *next, time.clock(), effects);
+                };
+                self.shard.step(*group, &mut self.io, ahead);
+            }
+        }
+    }
+
+    /// What a peer claims, or whether its word counts, has changed.
+    fn on_claims(&mut self, from: NodeId, time: Time) {
+        let claimed = self.io.peers.claimed_by(from).to_vec();
+        let mut claimed = claimed.into_iter().peekable();
+        self.shard.step_all(&mut self.io, |group, effects| {
+            while claimed.next_if(|(id, _)| *id < group.id()).is_some() {}
+            match claimed.next_if(|(id, _)| *id == group.id()) {
+                Some((_, ballot)) if ballot.node == from => group.on_claim(ballot, time.clock(), effects),
+                _ => group.on_no_claim(from, time.clock()),
+            }
+        });
+    }
+
+    /// A connection of a peer, or an attempt at one, is gone.
+    pub(super) fn on_link_cut(&mut self, id: u64, time: Time) {
+        if let Some(peer) = self.io.peers.all.iter_mut().find(|peer| peer.dialling == Some(id)) {
+            peer.dialling = None;
+            peer.backoff.on_failure(time.mono_ms());
+        }
+        let Some(peer) = self.io.peers.by_link(id) else { return };
+        let from = peer.id;
+        peer.on_cut();
+        peer.backoff.on_failure(time.mono_ms());
+        tracing::info!("the connection to node {from} is gone");
+        self.shard.step_all(&mut self.io, |group, _| {
+            group.on_no_claim(from, time.clock());
+            group.ask_again();
+        });
+    }
+
+    pub(super) fn tick_links(&mut self, time: Time) {
+        let now_ms = time.mono_ms();
+        let me = self.identity.node;
+        let silent: Vec<u64> =
+            self.io.peers.all.iter().filter(|peer| peer.is_silent(now_ms)).filter_map(|peer| peer.link).collect();
+        silent.into_iter().for_each(|id| self.cut(id, "nothing was heard on it for too long", time));
+        let late = self.io.connections.iter().filter(|(_, connection)| match connection {
+            Connection::Link(link) => link.is_late(now_ms),
+            Connection::Fresh { .. } | Connection::Client(_) => false,
+        });
+        let late: Vec<u64> = late.map(|(id, _)| id).collect();
+        late.into_iter().for_each(|id| self.cut(id, "its handshake takes too long", time));
+        for peer in &mut self.io.peers.all {
+            if peer.id < me && peer.link.is_none() && peer.dialling.is_none() && peer.backoff.is_due(now_ms) {
+                // Whether it succeeds or not, the next attempt is not before the next delay.
+                peer.backoff.on_failure(now_ms);
+                self.io.outputs.dials.push((peer.id, peer.address.clone()));
+            }
+        }
+    }
+}

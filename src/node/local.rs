@@ -1,0 +1,255 @@
+//! What the node answers by itself: the connection's own commands, and those about the node and the cluster.
+
+use super::clients::Client;
+use super::{Close, Node, Time};
+use crate::admin::client::{self, ClientAction};
+use crate::admin::cluster::{self, ClusterView, NodeView};
+use crate::admin::config::{self, ConfigAction, ConfigChange, ConfigView};
+use crate::admin::hello;
+use crate::admin::info::{self, ClientsView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView};
+use crate::config::Reads;
+use crate::kv::reply::Reply;
+use crate::kv::table::{Class, Spec, Verb};
+use crate::kv::{docs, glob};
+use groups::NodeId;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+/// What only the process knows of itself; the shell brings it now and then.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The process id.
+    pub process_id: u32,
+    /// The program's path.
+    pub executable: String,
+    /// Resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// The machine's memory, in bytes.
+    pub system_bytes: u64,
+    /// Processor time in user mode, in microseconds.
+    pub cpu_user_us: u64,
+    /// Processor time in the kernel, in microseconds.
+    pub cpu_system_us: u64,
+    /// There is no space for another segment of the log.
+    pub disk_full: bool,
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// Segments of the log.
+    pub log_segments: u64,
+}
+
+impl Node {
+    /// The reply, unless the command is not to be answered.
+    pub(super) fn local(
+        &mut self,
+        client: &mut Client,
+        spec: &Spec,
+        words: &[&[u8]],
+        time: Time,
+    ) -> Option<Reply<'static>> {
+        Some(match spec.verb {
+            Verb::Ping => hello::ping(words).into_owned(),
+            Verb::Echo => hello::echo(words).into_owned(),
+            Verb::Quit => {
+                self.dismiss(client, Close::AfterFlush);
+                hello::quit()
+            }
+            Verb::Reset => {
+                client.multi = None;
+                hello::reset(words, &mut client.info)
+            }
+            Verb::Select => hello::select(words),
+            Verb::Hello => hello::hello(words, &mut client.info),
+            Verb::Auth => hello::auth(words),
+            Verb::Time => hello::time(words, time.unix_us),
+            Verb::Wait => hello::wait(words, self.io.peers.members().quorum() as u32 - 1),
+            Verb::ReadOnly | Verb::ReadWrite | Verb::Asking => hello::accepted(words, spec.name),
+            Verb::Info => self.info(words, time),
+            _ if spec.name.starts_with("client") => return self.client_command(client, words, time),
+            _ if spec.name.starts_with("command") => docs::command(spec.verb, words),
+            _ if spec.name.starts_with("config") => self.config_command(words),
+            _ if spec.class == Class::Cluster => self.cluster_command(words, time),
+            // `OBJECT HELP`, `SESSION HELP` and bare containers.
+            _ => docs::help(crate::kv::table::find(words[0])),
+        })
+    }
+
+    fn client_command(&mut self, client: &mut Client, words: &[&[u8]], time: Time) -> Option<Reply<'static>> {
+        let now_ms = time.mono_ms();
+        client.info.outbound_bytes = client.out.len();
+        if let Some(reply) = client::own(words, &mut client.info, now_ms) {
+            return Some(reply);
+        }
+        let others = self.io.connections.clients().map(|other| &other.info);
+        let all = others.chain(std::iter::once(&client.info));
+        match client::every(words, client.info.id, all, now_ms) {
+            ClientAction::Reply(reply) => Some(reply),
+            ClientAction::Kill { ids, reply } => {
+                let doomed = self.io.connections.clients().filter(|other| ids.contains(&other.info.id));
+                let doomed: Vec<u64> = doomed.map(|other| other.connection).collect();
+                for connection in doomed {
+                    self.io.outputs.closes.push((connection, Close::Now));
+                    self.closed(connection, time);
+                }
+                if ids.contains(&client.info.id) {
+                    self.dismiss(client, Close::AfterFlush);
+                }
+                Some(reply)
+            }
+        }
+    }
+
+    fn config_command(&mut self, words: &[&[u8]]) -> Reply<'static> {
+        let view = ConfigView {
+            bind: self.config.listen.ip().to_string(),
+            port: self.config.listen.port(),
+            dir: self.config.dir.clone(),
+            config_file: self.config.config_file.clone(),
+            max_clients: self.config.max_clients,
+            value_bytes_max: self.config.value_bytes_max as u64,
+            client_timeout_ms: self.config.client_timeout_ms,
+            session_ttl_ms: self.session_ttl_ms(),
+            groups: self.group_count(),
+            reads: match self.config.reads {
+                Reads::Quorum => "quorum".to_owned(),
+                Reads::Log => "log".to_owned(),
+            },
+            node_id: self.identity.node.0,
+        };
+        match config::config(words, &view, glob::matches) {
+            ConfigAction::Reply(reply) => return reply,
+            ConfigAction::Set(changes) => changes.into_iter().for_each(|change| match change {
+                ConfigChange::ClientTimeoutMs(limit_ms) => self.config.client_timeout_ms = limit_ms,
+                ConfigChange::MaxClients(max) => self.config.max_clients = max,
+            }),
+            ConfigAction::ResetStats => self.io.stats.reset(),
+        }
+        Reply::Ok
+    }
+
+    fn cluster_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
+        let leaders: Vec<Option<NodeId>> =
+            self.shard.groups().map(|group| group.leader().map(|ballot| ballot.node)).collect();
+        let nodes = self.node_views(time);
+        let groups = self.group_count();
+        let leaders = if leaders.is_empty() { vec![None; groups as usize] } else { leaders };
+        cluster::cluster(words, &ClusterView { me: self.identity.node, groups, leaders: &leaders, nodes: &nodes })
+    }
+
+    /// All members, this node among them, as cluster clients want them.
+    fn node_views(&self, time: Time) -> Vec<NodeView> {
+        let record = self.identity.birth.as_ref();
+        let storage = |id: NodeId| {
+            let born = record.and_then(|record| record.members.iter().find(|member| member.node == id));
+            born.map_or([id.0 as u8; 16], |member| member.storage_id)
+        };
+        let own = super::birth::addresses(&self.config, record).into_iter().filter(|(id, _)| *id == self.identity.node);
+        let own = own.map(|(id, address)| (id, address, true));
+        let peers = self.io.peers.all.iter();
+        let peers = peers.map(|peer| (peer.id, peer.address.clone(), peer.is_reached(time.mono_ms())));
+        let mut views: Vec<NodeView> = own
+            .chain(peers)
+            .map(|(node, address, connected)| {
+                let (ip, port) = match address.parse::<SocketAddr>() {
+                    Ok(addr) => (addr.ip().to_string(), addr.port()),
+                    Err(_) => (String::new(), self.config.listen.port()),
+                };
+                NodeView { node, id40: id40(node, &storage(node)), ip, port, connected }
+            })
+            .collect();
+        views.sort_by_key(|view| view.node);
+        views
+    }
+
+    fn info(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
+        let now_ms = time.mono_ms();
+        let record = self.identity.birth.as_ref();
+        let cluster_id = record.map_or(String::new(), |record| hex(&record.cluster_id));
+        let run_id = id40(NodeId(self.identity.start as u32), &self.identity.storage_id);
+        let peers = self.io.peers.all.iter().map(|peer| PeerView {
+            node: peer.id,
+            address: peer.address.clone(),
+            reached: peer.is_reached(now_ms),
+            rtt_us: peer.rtt_us(),
+            silent_ms: peer.silent_ms(now_ms),
+        });
+        let peers: Vec<PeerView> = peers.collect();
+        let behind = self.shard.groups().filter(|group| group.is_behind()).count() as u32;
+        let applied = self.shard.groups().map(|group| group.next().preceding().0).sum();
+        let used_bytes = self.shard.stores().map(|store| store.bytes() as u64).sum();
+        let view = InfoView {
+            server: ServerView {
+                run_id: &run_id,
+                port: self.config.listen.port(),
+                process_id: self.facts.process_id,
+                unix_us: time.unix_us,
+                uptime_s: now_ms.saturating_sub(self.began_ms) / 1_000,
+                executable: &self.facts.executable,
+                config_file: &self.config.config_file,
+                loading: !self.is_born(),
+                log_writable: !self.facts.disk_full,
+                cpu_user_us: self.facts.cpu_user_us,
+                cpu_system_us: self.facts.cpu_system_us,
+            },
+            clients: ClientsView {
+                connected: self.io.connections.clients,
+                max: self.config.max_clients,
+                waiting: self.io.connections.clients().filter(|client| !client.replies.is_empty()).count() as u64,
+                input_buffer_bytes: 0,
+                output_buffer_bytes: self.io.connections.clients().map(|c| c.out.len() as u64).max().unwrap_or(0),
+            },
+            memory: MemoryView {
+                used_bytes,
+                peak_bytes: used_bytes.max(self.facts.resident_bytes),
+                resident_bytes: self.facts.resident_bytes,
+                system_bytes: self.facts.system_bytes,
+            },
+            keyspace: KeyspaceView {
+                keys: self.shard.stores().map(|store| store.len() as u64).sum(),
+                expires: self.shard.stores().map(|store| store.expiring() as u64).sum(),
+                ..KeyspaceView::default()
+            },
+            paxos: PaxosView {
+                node: self.identity.node,
+                start_number: self.identity.start,
+                cluster_id: &cluster_id,
+                groups: self.group_count(),
+                groups_led: self.shard.groups().filter(|group| group.leads().is_some()).count() as u32,
+                groups_leaderless: if self.is_born() { self.leaderless() as u32 } else { self.config.groups },
+                groups_behind: behind,
+                chosen_total: applied,
+                applied_total: applied,
+                ballots_lost: self.shard.groups().map(groups::Group::ballots_lost).sum(),
+                unknown_group_messages: self.io.unknown_groups,
+                log_bytes: self.facts.log_bytes,
+                log_segments: self.facts.log_segments,
+                peers: &peers,
+            },
+            stats: &self.io.stats,
+        };
+        info::info(words, &view)
+    }
+
+    fn group_count(&self) -> u32 {
+        self.identity.birth.as_ref().map_or(self.config.groups, |record| record.groups)
+    }
+
+    fn session_ttl_ms(&self) -> u64 {
+        self.identity.birth.as_ref().map_or(self.config.session_ttl_ms, |record| record.session_ttl_ms)
+    }
+}
+
+/// The 40 hex digits by which cluster clients know a node: its storage id, then its number.
+fn id40(node: NodeId, storage: &[u8; 16]) -> String {
+    let mut id = hex(storage);
+    // Writing to a string does not fail.
+    let _ = write!(id, "{:08x}", node.0);
+    id
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,337 @@
+//! The node: clients' bytes, peers' frames, "durable up to" and ticks come in; bytes, log batches and closes go out. It
+//! does no I/O and reads no clock, so that the simulator runs what the server runs.
+//!
+//! ```text
+//! requests   what a client's words mean and where they go      replies    in the order of the requests
+//! clients    the clients' connections                          local      what the node answers by itself
+//! links      handshakes and frames of the other members        peers      who lives, who is reached, who claims what
+//! questions  reads confirmed by a majority                     wire       what nodes say to each other
+//! outbox     where the effects of the groups go                birth      how a cluster comes to be
+//! ```
+
+mod birth;
+mod clients;
+mod links;
+mod local;
+mod outbox;
+mod peers;
+mod questions;
+mod replies;
+mod requests;
+pub mod wire;
+
+use crate::config::{HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, SYNC_MS_MAX};
+use crate::identity::{BirthRecord, Identity};
+use crate::kv::{Limits, Store};
+use crate::log;
+use crate::routing;
+use crate::shard::{self, Shard};
+use birth::Birth;
+use bytes::{Bytes, BytesMut};
+use groups::{Clock, Group, GroupId, Jitter, NodeId, RestoreError, Settings, Surroundings};
+use local::Facts;
+use outbox::Outbox;
+
+pub use local::Facts as ProcessFacts;
+
+/// What time it is, from the caller's two clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Time {
+    /// Microseconds that only go forward.
+    pub mono_us: u64,
+    /// Microseconds since 1970.
+    pub unix_us: u64,
+}
+
+impl Time {
+    fn mono_ms(self) -> u64 {
+        self.mono_us / 1_000
+    }
+
+    fn unix_ms(self) -> u64 {
+        self.unix_us / 1_000
+    }
+
+    fn clock(self) -> Clock {
+        Clock { mono_ms: self.mono_ms(), unix_ms: self.unix_ms() }
+    }
+}
+
+/// How to close a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// At once, with everything that waits for it.
+    Now,
+    /// When everything that waits for it is written.
+    AfterFlush,
+}
+
+/// What a turn wants done, apart from clients' bytes; the caller empties it.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// Frames for peers, by connection.
+    pub frames: Vec<(u64, Bytes)>,
+    /// Connections to close.
+    pub closes: Vec<(u64, Close)>,
+    /// Connections to read no more from, for now.
+    pub pauses: Vec<u64>,
+    /// Connections to read from again.
+    pub resumes: Vec<u64>,
+    /// Members to connect to.
+    pub dials: Vec<(NodeId, String)>,
+    /// The next batch for the log; never while another one is on its way.
+    pub batch: Option<log::Batch>,
+    /// Ranges to read from the log; [`Node::range_read`] brings each.
+    pub ranges: Vec<log::ReadRange>,
+    /// The identity to store; [`Node::identity_stored`] tells that it is.
+    pub identity: Option<Identity>,
+    /// Why the node can never serve as it is.
+    pub stop: Option<String>,
+}
+
+/// One node of a cluster.
+pub struct Node {
+    config: NodeConfig,
+    identity: Identity,
+    birth: Birth,
+    shard: Shard,
+    io: Outbox,
+    facts: Facts,
+    resigned: bool,
+    handover_ms: u64,
+    began_ms: u64,
+    /// Chance: RANDOMKEY, and which group issues a session.
+    draw: Jitter,
+}
+
+impl Node {
+    /// A node with the identity of its data directory. A born one must be given its log with [`Node::restore`].
+    #[must_use]
+    pub fn new(config: NodeConfig, identity: Identity) -> Node {
+        let addresses = birth::addresses(&config, identity.birth.as_ref());
+        let mut node = Node {
+            birth: Birth::new(&config, &identity),
+            shard: Shard::new(std::iter::empty()),
+            io: Outbox::new(&config, &identity, &addresses),
+            facts: Facts::default(),
+            resigned: false,
+            handover_ms: 0,
+            began_ms: 0,
+            draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
+            identity,
+            config,
+        };
+        if let Some(record) = node.identity.birth.clone() {
+            node.make_groups(&record);
+        }
+        node
+    }
+
+    /// Whether the cluster exists: else nothing can be asked of it.
+    #[must_use]
+    pub fn is_born(&self) -> bool {
+        self.identity.birth.is_some()
+    }
+
+    /// Recovery: takes a record of the log back.
+    ///
+    /// # Errors
+    /// If it contradicts those before it, or belongs to no group of this cluster.
+    pub fn restore(&mut self, lsn: u64, record: log::Record, time: Time) -> Result<(), String> {
+        if record.kind == log::RecordKind::PeerStart {
+            self.io.restore_peer(record.ballot.node, record.instance.0, &record.payload);
+            return Ok(());
+        }
+        let (group, instance) = (record.group, record.instance);
+        if !self.shard.has(group) {
+            return Err(format!("the log has a record of group {group}, but there are only {}", self.shard.len()));
+        }
+        let Some(record) = shard::unlogged(record) else {
+            return Err(format!("the log's value of group {group} at instance {instance} is not one"));
+        };
+        let restored = self.shard.restore(lsn, group, record, time.clock());
+        restored.map_err(|error: RestoreError| format!("group {group}: {error}"))
+    }
+
+    /// Recovery is done: the log is durable up to `lsn`, time limits run from here.
+    pub fn begin(&mut self, lsn: u64, time: Time) {
+        self.io.begin(lsn);
+        self.shard.begin(time.clock());
+        self.handover_ms = time.mono_ms();
+        self.began_ms = time.mono_ms();
+    }
+
+    /// The log is durable up to `lsn`; the sync took so long.
+    pub fn durable(&mut self, lsn: u64, sync_us: u64) {
+        self.io.on_durable(lsn, sync_us);
+    }
+
+    /// What was asked with [`Outputs::ranges`].
+    pub fn range_read(&mut self, range: &log::ReadRange, values: Vec<log::ChosenValue>) {
+        if self.shard.has(range.group) {
+            let message = self.shard.range(range.group, range.from, values);
+            shard::Outlet::send(&mut self.io, range.group, NodeId(range.tag as u32), &message);
+        }
+    }
+
+    /// Facts about the process, for `INFO`; now and then.
+    pub fn set_facts(&mut self, facts: Facts) {
+        self.facts = facts;
+    }
+
+    /// Time limits. Call it every [`groups::TICK_MS`] or so.
+    pub fn tick(&mut self, time: Time) {
+        let now_ms = time.mono_ms();
+        self.io.stats.sample(now_ms);
+        self.tick_links(time);
+        self.tick_clients(time);
+        if !self.is_born() {
+            return self.tick_birth(time);
+        }
+        let disk = self.io.sync_ms(now_ms) < SYNC_MS_MAX;
+        self.give_up_if_stuck(disk, time);
+        let around = Surroundings { quorum: self.io.peers.reaches_quorum(now_ms), disk };
+        self.shard.tick(time.clock(), around, &mut self.io);
+        self.tick_questions(time);
+        self.tick_handover(time);
+        if self.io.peers.ping(self.identity.start, disk, time.mono_us) {
+            self.announce_chosen();
+        }
+    }
+
+    /// Ends a turn: every group that had inputs proposes, forwards or announces once, what is durable leaves, reads
+    /// are asked about or answered, and the next batch goes to the log.
+    pub fn end_turn(&mut self, time: Time) {
+        loop {
+            self.carry_released(time);
+            let (mut ready, mut asking) = self.io.take_read_buffers();
+            self.shard.flush(time.clock(), &mut self.io, &mut ready, &mut asking);
+            asking.sort_unstable();
+            self.ask(&asking, time);
+            self.answer_reads(&ready, time);
+            self.io.return_read_buffers(ready, asking);
+            if !self.shard.is_dirty() && !self.io.has_released() {
+                break;
+            }
+        }
+        if self.io.take_leadership_changed() {
+            let led = self.shard.groups().filter_map(|group| Some((group.id(), group.leads()?))).collect();
+            self.io.peers.set_claims(led);
+        }
+        self.io.end_turn(time.mono_ms());
+        self.resume_clients();
+    }
+
+    /// What the turn wants done.
+    pub fn outputs(&mut self) -> &mut Outputs {
+        &mut self.io.outputs
+    }
+
+    /// Calls `visit` with each client's connection that has replies to be sent, and the replies, which it takes.
+    pub fn take_replies(&mut self, visit: impl FnMut(u64, &mut BytesMut)) {
+        self.io.connections.take_replies(visit);
+    }
+
+    /// The identity that [`Outputs::identity`] held is durable.
+    pub fn identity_stored(&mut self, record: BirthRecord, time: Time) {
+        self.on_identity_stored(record, time);
+    }
+
+    /// Whether a next turn has work even if nothing comes in.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.shard.is_dirty() || self.io.has_released()
+    }
+
+    /// Groups without a leader that this node knows of.
+    #[must_use]
+    pub fn leaderless(&self) -> usize {
+        self.shard.groups().filter(|group| group.leader().is_none()).count()
+    }
+
+    fn make_groups(&mut self, record: &BirthRecord) {
+        let (config, identity) = (&self.config, &self.identity);
+        let members = self.io.peers.members().clone();
+        let group = |index: u32| {
+            let settings = Settings {
+                id: GroupId(index),
+                groups: record.groups,
+                me: identity.node,
+                start: identity.start,
+                members: members.clone(),
+                batch_bytes_max: crate::config::BATCH_BYTES_MAX,
+                window_bytes: crate::config::WINDOW_BYTES,
+                seed: config.seed,
+            };
+            let limits = Limits {
+                value_bytes_max: record.value_bytes_max as usize,
+                session_ttl_ms: record.session_ttl_ms,
+                ..Limits::default()
+            };
+            let slots = routing::slots_of(GroupId(index), record.groups);
+            (Group::new(settings), Store::new(record.hash_key, slots, limits))
+        };
+        self.shard = Shard::new((0..record.groups).map(group));
+        self.io.set_groups(record.groups);
+    }
+
+    /// What the gate released: to others it left already, to this node itself it goes now.
+    fn carry_released(&mut self, time: Time) {
+        let me = self.identity.node;
+        while let Some(held) = self.io.next_released() {
+            self.shard.handle(held.group, me, held.message, time.clock(), &mut self.io);
+        }
+    }
+
+    /// A leader whose sync takes too long gives its groups up: the others' disks go on.
+    fn give_up_if_stuck(&mut self, disk: bool, time: Time) {
+        if disk {
+            self.resigned = false;
+        } else if !self.resigned {
+            self.resigned = true;
+            tracing::warn!("a sync of the log takes longer than {SYNC_MS_MAX} ms: giving leadership up");
+            self.shard.step_all(&mut self.io, |group, effects| group.resign(time.clock(), effects));
+        }
+    }
+
+    /// Gives groups back to the members that should lead them, a few at a time.
+    fn tick_handover(&mut self, time: Time) {
+        let now_ms = time.mono_ms();
+        if now_ms < self.handover_ms + HANDOVER_MS {
+            return;
+        }
+        self.handover_ms = now_ms;
+        let me = self.identity.node;
+        let healthy = |id: NodeId| {
+            let peer = self.io.peers.all.iter().find(|peer| peer.id == id)?;
+            peer.healthy_since_ms().filter(|since| now_ms >= since + HEALTHY_MS_MIN)
+        };
+        let misplaced: Vec<(GroupId, NodeId)> = (self.shard.groups())
+            .filter(|group| group.leads().is_some() && group.preferred() != me)
+            .filter(|group| healthy(group.preferred()).is_some())
+            .map(|group| (group.id(), group.preferred()))
+            .take(HANDOVERS_MAX)
+            .collect();
+        for (group, to) in misplaced {
+            self.shard.step(group, &mut self.io, |group, effects| {
+                // Announced first, so that the other is at this leader's `next` when it reads the invitation.
+                group.announce(to, effects);
+                group.hand_over(to, effects);
+            });
+        }
+    }
+
+    /// With each ping: who may not know yet that the last instance of a group was chosen is told.
+    fn announce_chosen(&mut self) {
+        let others: Vec<NodeId> = self.io.peers.all.iter().map(|peer| peer.id).collect();
+        for index in 0..self.shard.len() {
+            let group = GroupId(index as u32);
+            if self.shard.group(group).leads().is_none() {
+                continue;
+            }
+            self.shard.quiet_step(group, &mut self.io, |group, effects| {
+                others.iter().for_each(|to| group.announce(*to, effects));
+            });
+        }
+    }
+}

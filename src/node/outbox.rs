@@ -1,0 +1,234 @@
+//! Where the effects of the groups go: frames, the log, the gate, the clients. The other half of the node, beside the
+//! shard, so that the shard can write into it while it works.
+
+use super::clients::Connections;
+use super::peers::Peers;
+use super::questions::Questions;
+use super::replies::Ticket;
+use super::{Outputs, wire};
+use crate::admin::stats::Stats;
+use crate::config::NodeConfig;
+use crate::gate::{Gate, Held};
+use crate::identity::Identity;
+use crate::kv::reply::Reply;
+use crate::kv::table;
+use crate::log;
+use crate::shard::Outlet;
+use bytes::Bytes;
+use groups::reads::ReadId;
+use groups::{Ballot, GroupId, Instance, Message, NodeId, Value};
+use std::collections::VecDeque;
+
+/// A command of this node's clients on its way through the log.
+pub(super) struct Waiting {
+    pub(super) counter: u64,
+    /// Who is to be answered; nobody any more after its time was up.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) deadline_ms: u64,
+    /// The command's place in the statistics, and when it came.
+    pub(super) verb: u16,
+    pub(super) since_us: u64,
+}
+
+/// See the module.
+pub(super) struct Outbox {
+    pub(super) me: NodeId,
+    pub(super) peers: Peers,
+    pub(super) connections: Connections,
+    pub(super) questions: Questions,
+    /// By group: the commands that wait, in the order of their counters.
+    pub(super) commands: Vec<VecDeque<Waiting>>,
+    pub(super) stats: Stats,
+    pub(super) outputs: Outputs,
+    pub(super) chosen_total: u64,
+    pub(super) unknown_groups: u64,
+    pub(super) now_us: u64,
+    gate: Gate,
+    batch: Vec<log::Record>,
+    next_lsn: u64,
+    /// The batch on its way, and since when.
+    syncing: Option<(u64, u64)>,
+    released: VecDeque<Held>,
+    release_buffer: Vec<Held>,
+    leadership_changed: bool,
+    read_buffers: (Vec<ReadId>, Vec<GroupId>),
+}
+
+impl Outbox {
+    pub(super) fn new(config: &NodeConfig, identity: &Identity, addresses: &[(NodeId, String)]) -> Outbox {
+        Outbox {
+            me: identity.node,
+            peers: Peers::new(identity.node, addresses, config.seed),
+            connections: Connections::new(config),
+            questions: Questions::default(),
+            commands: Vec::new(),
+            stats: Stats::new(table::names_by_verb()),
+            outputs: Outputs::default(),
+            chosen_total: 0,
+            unknown_groups: 0,
+            now_us: 0,
+            gate: Gate::default(),
+            batch: Vec::new(),
+            next_lsn: 1,
+            syncing: None,
+            released: VecDeque::new(),
+            release_buffer: Vec::new(),
+            leadership_changed: false,
+            read_buffers: (Vec::new(), Vec::new()),
+        }
+    }
+
+    pub(super) fn set_groups(&mut self, groups: u32) {
+        self.commands = (0..groups).map(|_| VecDeque::new()).collect();
+        self.questions.set_groups(groups);
+    }
+
+    pub(super) fn begin(&mut self, lsn: u64) {
+        self.gate = Gate::new(lsn);
+        self.next_lsn = lsn + 1;
+    }
+
+    pub(super) fn restore_peer(&mut self, id: NodeId, start: u64, storage: &[u8]) {
+        if let Some(peer) = self.peers.find(id) {
+            peer.start = peer.start.max(start);
+            peer.storage = storage.try_into().ok().or(peer.storage);
+        }
+    }
+
+    /// Logs that a peer was seen with this start number: a lower one later means that its disk went back in time.
+    pub(super) fn log_peer(&mut self, id: NodeId, start: u64, storage: [u8; 16]) {
+        let ballot = Ballot { round: 0, node: id };
+        let (group, instance, payload) = (GroupId(0), Instance(start), Bytes::copy_from_slice(&storage));
+        let kind = log::RecordKind::PeerStart;
+        self.persist(log::Record { kind, group, instance, ballot, chosen: Ballot::ZERO, payload });
+    }
+
+    pub(super) fn on_durable(&mut self, lsn: u64, sync_us: u64) {
+        self.stats.fsyncs.record(sync_us);
+        if self.syncing.is_some_and(|(syncing, _)| syncing <= lsn) {
+            self.syncing = None;
+        }
+        let mut released = std::mem::take(&mut self.release_buffer);
+        self.gate.release(lsn, &mut released);
+        released.drain(..).for_each(|held| self.let_go(held));
+        self.release_buffer = released;
+    }
+
+    /// How long the batch on its way has been on its way.
+    pub(super) fn sync_ms(&self, now_ms: u64) -> u64 {
+        self.syncing.map_or(0, |(_, since_ms)| now_ms.saturating_sub(since_ms))
+    }
+
+    pub(super) fn next_released(&mut self) -> Option<Held> {
+        self.released.pop_front()
+    }
+
+    pub(super) fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
+    pub(super) fn take_leadership_changed(&mut self) -> bool {
+        std::mem::take(&mut self.leadership_changed)
+    }
+
+    pub(super) fn take_read_buffers(&mut self) -> (Vec<ReadId>, Vec<GroupId>) {
+        std::mem::take(&mut self.read_buffers)
+    }
+
+    pub(super) fn return_read_buffers(&mut self, mut ready: Vec<ReadId>, mut asking: Vec<GroupId>) {
+        ready.clear();
+        asking.clear();
+        self.read_buffers = (ready, asking);
+    }
+
+    /// The batch gathered goes to the log unless one is on its way, and the frames to their connections.
+    pub(super) fn end_turn(&mut self, now_ms: u64) {
+        if self.syncing.is_none() && !self.batch.is_empty() {
+            let lsn = self.next_lsn;
+            self.next_lsn += 1;
+            self.syncing = Some((lsn, now_ms));
+            let records = std::mem::take(&mut self.batch);
+            self.outputs.batch = Some(log::Batch { lsn, records });
+        }
+        for peer in &mut self.peers.all {
+            if let Some(link) = peer.link {
+                self.outputs.frames.extend(peer.take_frames().map(|frame| (link, frame)));
+            }
+        }
+    }
+
+    /// Answers a client, or a part of an answer.
+    pub(super) fn settle(&mut self, ticket: Ticket, reply: Reply<'_>) {
+        if let Reply::Error(text) = &reply {
+            self.stats.error(text);
+        }
+        self.connections.settle(ticket, reply);
+    }
+
+    fn let_go(&mut self, held: Held) {
+        if held.to == self.me {
+            self.released.push_back(held);
+        } else {
+            self.send(held.group, held.to, &held.message);
+        }
+    }
+}
+
+impl Outlet for Outbox {
+    fn persist(&mut self, record: log::Record) -> u64 {
+        self.batch.push(record);
+        self.next_lsn
+    }
+
+    fn send(&mut self, group: GroupId, to: NodeId, message: &Message) {
+        if let Some(peer) = self.peers.find(to) {
+            peer.send(group, message);
+        }
+    }
+
+    fn send_durable(&mut self, lsn: u64, group: GroupId, to: NodeId, message: Message) {
+        if let Some(held) = self.gate.hold(lsn, Held { group, to, message }) {
+            self.let_go(held);
+        }
+    }
+
+    fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>) {
+        let queue = &mut self.commands[group.index()];
+        while let Some(waiting) = queue.pop_front() {
+            if waiting.counter != counter {
+                debug_assert!(waiting.counter < counter, "replies come in the order of the commands");
+                continue;
+            }
+            let failed = matches!(reply, Reply::Error(_));
+            self.stats.called(usize::from(waiting.verb), self.now_us.saturating_sub(waiting.since_us), failed);
+            if let Some(ticket) = waiting.ticket {
+                self.settle(ticket, reply);
+            }
+            return;
+        }
+    }
+
+    fn read_log(&mut self, range: log::ReadRange) {
+        self.outputs.ranges.push(range);
+    }
+
+    fn leading(&mut self, _group: GroupId, _leads: bool) {
+        self.leadership_changed = true;
+    }
+
+    fn chosen(&mut self, _group: GroupId, value: &Value) {
+        self.chosen_total += 1;
+        if self.chosen_total.is_multiple_of(BATCH_SAMPLE) {
+            let commands = value.commands().count() as u64;
+            self.stats.batches.record(commands, value.bytes().len() as u64);
+        }
+    }
+}
+
+/// One value in so many is measured for the mean batch: counting the commands of each would cost.
+const BATCH_SAMPLE: u64 = 8;
+
+/// Whether a message that came in a frame belongs to no group.
+pub(super) fn is_for_node(group: u32) -> bool {
+    group == wire::NODE
+}

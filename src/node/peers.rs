@@ -1,0 +1,268 @@
+//! The other members: which live, which are reached, what they claim to lead, and the frames on their way to them.
+//!
+//! Failure detection is per pair of nodes, never per group. Any byte counts as life; *reached* needs more: the peer has
+//! echoed a recent ping, so that a link that works in one direction only counts as cut.
+
+use super::wire::{Claims, NODE, NodeMessage, Ping};
+use crate::config::{ECHO_MS_MAX, FRAME_BYTES, PING_MS, SILENT_MS_MAX};
+use bytes::Bytes;
+use groups::{Ballot, GroupId, Members, Message, NodeId};
+use net::frame::{FrameWriter, Purpose};
+use net::peers::Backoff;
+
+/// How many pings can be on their way and still be timed.
+const PINGS_TIMED: usize = 16;
+
+/// One other member.
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    pub(super) address: String,
+    /// The storage id and highest start number that it was seen with.
+    pub(super) storage: Option<[u8; 16]>,
+    pub(super) start: u64,
+    /// The connection whose handshake is done.
+    pub(super) link: Option<u64>,
+    /// When to dial, and the attempt in progress.
+    pub(super) backoff: Backoff,
+    pub(super) dialling: Option<u64>,
+    frame: FrameWriter,
+    ready: Vec<Bytes>,
+    heard_ms: u64,
+    sent_us: [u64; PINGS_TIMED],
+    pinged: u64,
+    /// The number and sending time of the last ping of ours that came back.
+    echoed: u64,
+    echoed_ms: u64,
+    their_ping: u64,
+    their_ping_us: u64,
+    their_reach: Vec<NodeId>,
+    disk: bool,
+    claims: Claims,
+    their_claims: u64,
+    /// The version of our claims that it has.
+    claims_seen: u64,
+    healthy_since_ms: Option<u64>,
+    rtt_us: u64,
+}
+
+impl Peer {
+    fn new(id: NodeId, address: String, seed: u64) -> Peer {
+        Peer {
+            id,
+            address,
+            storage: None,
+            start: 0,
+            link: None,
+            backoff: Backoff::new(seed),
+            dialling: None,
+            frame: FrameWriter::new(Purpose::Live),
+            ready: Vec::new(),
+            heard_ms: 0,
+            sent_us: [0; PINGS_TIMED],
+            pinged: 0,
+            echoed: 0,
+            echoed_ms: 0,
+            their_ping: 0,
+            their_ping_us: 0,
+            their_reach: Vec::new(),
+            disk: false,
+            claims: Claims { version: 0, led: Vec::new() },
+            their_claims: 0,
+            claims_seen: 0,
+            healthy_since_ms: None,
+            rtt_us: 0,
+        }
+    }
+
+    /// A new connection: nothing of the old one's pings means anything on it.
+    pub(super) fn on_linked(&mut self, link: u64, now_ms: u64) {
+        self.on_cut();
+        self.link = Some(link);
+        self.heard_ms = now_ms;
+        self.backoff.on_success();
+    }
+
+    /// The connection is gone.
+    pub(super) fn on_cut(&mut self) {
+        self.link = None;
+        self.frame = FrameWriter::new(Purpose::Live);
+        self.ready.clear();
+        (self.pinged, self.echoed, self.echoed_ms, self.their_ping) = (0, 0, 0, 0);
+        (self.claims_seen, self.their_claims) = (0, 0);
+        self.claims = Claims { version: 0, led: Vec::new() };
+        self.their_reach.clear();
+        self.healthy_since_ms = None;
+    }
+
+    pub(super) fn on_bytes(&mut self, now_ms: u64) {
+        self.heard_ms = now_ms;
+    }
+
+    /// Whether nothing was heard on its connection for too long.
+    pub(super) fn is_silent(&self, now_ms: u64) -> bool {
+        self.link.is_some() && now_ms > self.heard_ms + SILENT_MS_MAX
+    }
+
+    /// Whether it lives and hears this node.
+    pub(super) fn is_reached(&self, now_ms: u64) -> bool {
+        self.link.is_some() && self.echoed > 0 && now_ms <= self.echoed_ms + ECHO_MS_MAX
+    }
+
+    /// Whether what it claims to lead counts: it lives, and says that it reaches a majority.
+    fn has_authority(&self, members: &Members) -> bool {
+        let voters = self.their_reach.iter().filter(|id| members.contains(**id) && **id != self.id).count();
+        self.link.is_some() && voters + 1 >= members.quorum()
+    }
+
+    pub(super) fn on_ping(&mut self, ping: &Ping, now_us: u64) {
+        let now_ms = now_us / 1_000;
+        if ping.number > self.their_ping {
+            (self.their_ping, self.their_ping_us) = (ping.number, now_us);
+        }
+        self.their_reach.clone_from(&ping.reached);
+        self.disk = ping.disk;
+        self.their_claims = ping.claims;
+        self.claims_seen = ping.claims_seen;
+        if ping.echo > self.echoed && ping.echo <= self.pinged && ping.echo + PINGS_TIMED as u64 > self.pinged {
+            let sent_us = self.sent_us[ping.echo as usize % PINGS_TIMED];
+            (self.echoed, self.echoed_ms) = (ping.echo, sent_us / 1_000);
+            self.rtt_us = now_us.saturating_sub(sent_us + ping.held_us);
+        }
+        if !self.is_reached(now_ms) || !self.disk {
+            self.healthy_since_ms = None;
+        } else if self.healthy_since_ms.is_none() {
+            self.healthy_since_ms = Some(now_ms);
+        }
+    }
+
+    pub(super) fn on_claims(&mut self, claims: Claims) {
+        self.claims = claims;
+    }
+
+    /// Since when it has been reached without a break, with a disk that answers.
+    pub(super) fn healthy_since_ms(&self) -> Option<u64> {
+        self.healthy_since_ms
+    }
+
+    pub(super) fn silent_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.heard_ms)
+    }
+
+    pub(super) fn rtt_us(&self) -> u64 {
+        self.rtt_us
+    }
+
+    /// Appends a message of this node.
+    pub(super) fn tell(&mut self, message: &NodeMessage) {
+        if self.link.is_some() {
+            self.close_large_frame();
+            self.frame.message(NODE, message.kind(), |out| out.extend_from_slice(&message.encode()));
+        }
+    }
+
+    /// Appends a message of a group.
+    pub(super) fn send(&mut self, group: GroupId, message: &Message) {
+        if self.link.is_some() {
+            self.close_large_frame();
+            self.frame.message(group.0, message.kind(), |out| message.encode(out));
+        }
+    }
+
+    fn close_large_frame(&mut self) {
+        if self.frame.len() > FRAME_BYTES {
+            self.ready.extend(self.frame.finish());
+        }
+    }
+
+    /// The frames that the turn made, for its connection.
+    pub(super) fn take_frames(&mut self) -> impl Iterator<Item = Bytes> {
+        self.ready.extend(self.frame.finish());
+        self.ready.drain(..)
+    }
+}
+
+/// All other members.
+pub(super) struct Peers {
+    pub(super) all: Vec<Peer>,
+    members: Members,
+    /// The groups that this node leads, as told to the others.
+    claims: Claims,
+    pinged_ms: u64,
+}
+
+impl Peers {
+    pub(super) fn new(me: NodeId, addresses: &[(NodeId, String)], seed: u64) -> Peers {
+        let members = Members::new(addresses.iter().map(|(id, _)| *id).collect());
+        let others = addresses.iter().filter(|(id, _)| *id != me);
+        let all = others.map(|(id, address)| Peer::new(*id, address.clone(), seed ^ u64::from(id.0))).collect();
+        Peers { all, members, claims: Claims { version: 1, led: Vec::new() }, pinged_ms: 0 }
+    }
+
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    pub(super) fn find(&mut self, id: NodeId) -> Option<&mut Peer> {
+        self.all.iter_mut().find(|peer| peer.id == id)
+    }
+
+    pub(super) fn by_link(&mut self, link: u64) -> Option<&mut Peer> {
+        self.all.iter_mut().find(|peer| peer.link == Some(link))
+    }
+
+    /// Whether this node, counting itself, reaches a majority.
+    pub(super) fn reaches_quorum(&self, now_ms: u64) -> bool {
+        self.all.iter().filter(|peer| peer.is_reached(now_ms)).count() + 1 >= self.members.quorum()
+    }
+
+    /// Replaces the list of groups that this node leads. It goes out with the next frames.
+    pub(super) fn set_claims(&mut self, led: Vec<(GroupId, Ballot)>) {
+        if self.claims.led != led {
+            self.claims = Claims { version: self.claims.version + 1, led };
+            let claims = NodeMessage::Claims(self.claims.clone());
+            self.all.iter_mut().for_each(|peer| peer.tell(&claims));
+        }
+    }
+
+    /// Sends this node's claims to one peer.
+    pub(super) fn tell_claims(&mut self, id: NodeId) {
+        let claims = NodeMessage::Claims(self.claims.clone());
+        if let Some(peer) = self.find(id) {
+            peer.tell(&claims);
+        }
+    }
+
+    /// Pings everybody if it is time to. True if it was.
+    pub(super) fn ping(&mut self, start: u64, disk: bool, now_us: u64) -> bool {
+        let now_ms = now_us / 1_000;
+        if now_ms < self.pinged_ms + PING_MS {
+            return false;
+        }
+        self.pinged_ms = now_ms;
+        let reached: Vec<NodeId> = self.all.iter().filter(|peer| peer.is_reached(now_ms)).map(|peer| peer.id).collect();
+        let claims = self.claims.version;
+        let mut outdated = Vec::new();
+        for peer in self.all.iter_mut().filter(|peer| peer.link.is_some()) {
+            peer.pinged += 1;
+            peer.sent_us[peer.pinged as usize % PINGS_TIMED] = now_us;
+            let (number, echo, claims_seen) = (peer.pinged, peer.their_ping, peer.claims.version);
+            let held_us = now_us.saturating_sub(peer.their_ping_us);
+            let ping = Ping { start, number, echo, held_us, reached: reached.clone(), disk, claims, claims_seen };
+            peer.tell(&NodeMessage::Ping(ping));
+            // It answered a ping sent since, and still has an older list: what carried the newer one was lost.
+            if peer.echoed > 1 && peer.claims_seen != 0 && peer.claims_seen != claims {
+                outdated.push(peer.id);
+            }
+        }
+        outdated.into_iter().for_each(|id| self.tell_claims(id));
+        true
+    }
+
+    /// What `id` leads, as far as its word counts.
+    pub(super) fn claimed_by(&self, id: NodeId) -> &[(GroupId, Ballot)] {
+        match self.all.iter().find(|peer| peer.id == id) {
+            Some(peer) if peer.has_authority(&self.members) => &peer.claims.led,
+            _ => &[],
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Reads confirmed: one numbered question per turn to each peer, for all groups with waiting reads at once.
+//!
+//! An item is confirmed when a majority, counting the asker, has promised nothing above the ballot asked about, and one
+//! of them leads under it and names an instance. The asker asks all that it needs at once, rather than leaving it to
+//! the leader to ask more: with three members the leader's answer alone is enough, with five one more is needed.
+
+use super::wire::{Answers, NodeMessage, Question};
+use super::{Node, Time};
+use crate::config::QUESTION_MS;
+use crate::kv::Due;
+use crate::kv::command::Command;
+use crate::kv::encode::encode;
+use bytes::Bytes;
+use groups::members::{Members, Tally};
+use groups::reads::ReadId;
+use groups::{Answer, Ballot, GroupId, Instance, NodeId};
+use slab::Slab;
+use std::collections::VecDeque;
+
+use super::replies::Ticket;
+
+/// A read of this node's clients.
+pub(super) struct PendingRead {
+    pub(super) group: GroupId,
+    pub(super) body: Bytes,
+    pub(super) ticket: Ticket,
+    pub(super) deadline_ms: u64,
+    pub(super) verb: u16,
+    pub(super) since_us: u64,
+}
+
+/// Questions on their way, and the reads that they are for.
+#[derive(Default)]
+pub(super) struct Questions {
+    pub(super) reads: Slab<PendingRead>,
+    asked: VecDeque<Asked>,
+    number: u64,
+    /// Questions to each peer, gathered in a turn.
+    staged: Vec<(NodeId, Question)>,
+    /// By group: the latest clock of a leader that confirmed, which decides what is due.
+    leader_ms: Vec<u64>,
+}
+
+struct Asked {
+    number: u64,
+    since_ms: u64,
+    items: Vec<Item>,
+}
+
+struct Item {
+    group: GroupId,
+    ballot: Ballot,
+    holds: Tally,
+    leads: Option<Instance>,
+    open: bool,
+}
+
+impl Questions {
+    pub(super) fn set_groups(&mut self, groups: u32) {
+        self.leader_ms = vec![0; groups as usize];
+    }
+
+    fn stage(&mut self, to: NodeId, number: u64, item: (GroupId, Ballot)) {
+        match self.staged.iter_mut().find(|(id, _)| *id == to) {
+            Some((_, question)) => question.items.push(item),
+            None => self.staged.push((to, Question { number, items: vec![item] })),
+        }
+    }
+}
+
+impl Item {
+    fn is_confirmed(&self, me: NodeId, members: &Members) -> bool {
+        let mut holds = self.holds;
+        holds.add(me, members);
+        self.leads.is_some() && holds.is_quorum(members)
+    }
+}
+
+impl Node {
+    /// Asks on behalf of the fresh reads of these groups, all under one number.
+    pub(super) fn ask(&mut self, groups: &[GroupId], time: Time) {
+        if groups.is_empty() {
+            return;
+        }
+        let members = self.io.peers.members().clone();
+        self.io.questions.number += 1;
+        let number = self.io.questions.number;
+        let mut items = Vec::with_capacity(groups.len());
+        for &group in groups {
+            // The groups are in order, and so are the items: answers find theirs by bisection.
+            let Some(ballot) = self.shard.ask(group, number, &mut self.io) else { continue };
+            if members.quorum() == 1 {
+                self.confirm(group, number, ballot, None, time);
+                continue;
+            }
+            for to in self.to_be_asked(ballot, members.quorum() - 1, time) {
+                self.io.questions.stage(to, number, (group, ballot));
+            }
+            items.push(Item { group, ballot, holds: Tally::default(), leads: None, open: true });
+        }
+        let mut staged = std::mem::take(&mut self.io.questions.staged);
+        for (to, question) in staged.drain(..) {
+            if let Some(peer) = self.io.peers.find(to) {
+                peer.tell(&NodeMessage::Question(question));
+            }
+        }
+        self.io.questions.staged = staged;
+        if !items.is_empty() {
+            self.io.questions.asked.push_back(Asked { number, since_ms: time.mono_ms(), items });
+        }
+    }
+
+    /// The leader first, then those that are reached, as many as are needed for a majority with this node.
+    fn to_be_asked(&self, ballot: Ballot, needed: usize, time: Time) -> impl Iterator<Item = NodeId> + use<> {
+        let mut chosen: Vec<NodeId> = Vec::with_capacity(needed);
+        chosen.extend(Some(ballot.node).filter(|leader| *leader != self.identity.node));
+        let reached = self.io.peers.all.iter().filter(|peer| peer.is_reached(time.mono_ms()));
+        for peer in reached.filter(|peer| peer.id != ballot.node) {
+            if chosen.len() < needed {
+                chosen.push(peer.id);
+            }
+        }
+        chosen.into_iter()
+    }
+
+    /// Answers another node's question.
+    pub(super) fn handle_question(&mut self, from: NodeId, question: &Question, time: Time) {
+        let mut answers = Answers { number: question.number, unix_ms: time.unix_ms(), items: Vec::new() };
+        answers.items.reserve(question.items.len().min(self.shard.len()));
+        for &(group, ballot) in &question.items {
+            if !self.shard.has(group) || answers.items.len() >= self.shard.len() {
+                continue;
+            }
+            let answer = self.shard.answer(group, ballot);
+            if matches!(answer, Answer::Leads(_)) {
+                self.shard.quiet_step(group, &mut self.io, |group, effects| group.announce(from, effects));
+            }
+            answers.items.push((group, answer));
+        }
+        if let Some(peer) = self.io.peers.find(from) {
+            peer.tell(&NodeMessage::Answers(answers));
+        }
+    }
+
+    /// Counts the answers to a question of this node's.
+    pub(super) fn handle_answers(&mut self, from: NodeId, answers: &Answers, time: Time) {
+        let members = self.io.peers.members().clone();
+        let me = self.identity.node;
+        let asked = &mut self.io.questions.asked;
+        let Some(position) = asked.iter().position(|asked| asked.number == answers.number) else { return };
+        let mut items = std::mem::take(&mut asked[position].items);
+        for (group, answer) in &answers.items {
+            let Ok(place) = items.binary_search_by_key(group, |item| item.group) else { continue };
+            let item = &mut items[place];
+            if !item.open {
+                continue;
+            }
+            match answer {
+                Answer::Refused => {
+                    item.open = false;
+                    self.shard.quiet_step(*group, &mut self.io, |group, _| group.ask_again());
+                    continue;
+                }
+                Answer::Holds => item.holds.add(from, &members),
+                Answer::Leads(instance) => {
+                    item.holds.add(from, &members);
+                    item.leads = Some(*instance);
+                }
+            }
+            if item.ballot.node == me
+                && let Answer::Leads(instance) = self.shard.answer(*group, item.ballot)
+            {
+                item.leads = Some(instance);
+            }
+            if item.is_confirmed(me, &members) {
+                item.open = false;
+                let (group, ballot, leads) = (item.group, item.ballot, item.leads);
+                let leader_ms = if ballot.node == from { answers.unix_ms } else { 0 };
+                self.note_leader_time(group, leader_ms);
+                self.confirm(group, answers.number, ballot, leads, time);
+            }
+        }
+        let asked = &mut self.io.questions.asked;
+        if items.iter().any(|item| item.open) {
+            asked[position].items = items;
+        } else {
+            asked.remove(position);
+        }
+    }
+
+    fn confirm(&mut self, group: GroupId, number: u64, ballot: Ballot, leads: Option<Instance>, time: Time) {
+        let own = match self.shard.answer(group, ballot) {
+            Answer::Leads(instance) => Some(instance),
+            _ => None,
+        };
+        if own.is_some() {
+            self.note_leader_time(group, time.unix_ms());
+        }
+        let Some(instance) = leads.or(own) else { return };
+        self.shard.step(group, &mut self.io, |group, _| group.on_confirmed(number, ballot, instance));
+    }
+
+    fn note_leader_time(&mut self, group: GroupId, unix_ms: u64) {
+        let leader_ms = &mut self.io.questions.leader_ms[group.index()];
+        *leader_ms = unix_ms.max(*leader_ms);
+    }
+
+    /// Questions without an answer are given up, and their reads ask again; reads without one in time get an error.
+    pub(super) fn tick_questions(&mut self, time: Time) {
+        let now_ms = time.mono_ms();
+        while let Some(asked) = self.io.questions.asked.front() {
+            if now_ms < asked.since_ms + QUESTION_MS {
+                break;
+            }
+            let Some(asked) = self.io.questions.asked.pop_front() else { break };
+            for item in asked.items.iter().filter(|item| item.open) {
+                self.shard.step(item.group, &mut self.io, |group, _| group.ask_again());
+            }
+        }
+    }
+
+    /// Evaluates reads that are confirmed and whose instance is applied.
+    pub(super) fn answer_reads(&mut self, ready: &[ReadId], time: Time) {
+        for &id in ready {
+            let Some(read) = self.io.questions.reads.get(id as usize) else { continue };
+            let (group, leader_ms) = (read.group, self.io.questions.leader_ms[read.group.index()]);
+            match self.shard.evaluate(group, &read.body, leader_ms) {
+                Ok(reply) => {
+                    let read = self.io.questions.reads.remove(id as usize);
+                    let failed = matches!(reply, crate::kv::reply::Reply::Error(_));
+                    self.io.stats.called(usize::from(read.verb), time.mono_us.saturating_sub(read.since_us), failed);
+                    self.io.settle(read.ticket, reply);
+                }
+                Err(Due) => {
+                    // The group's time must pass that expiry first: a command without effect carries it on.
+                    self.submit_unanswered(group, |out| encode(&Command::Noop, out));
+                    self.shard.read(group, id);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What a client's words mean and where they go: to one group, to several in parts, into a transaction, or nowhere.
+
+use super::clients::{Client, Multi, Queued};
+use super::outbox::Waiting;
+use super::questions::PendingRead;
+use super::replies::Ticket;
+use super::{Node, Time};
+use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, MULTI_BYTES_MAX, Reads};
+use crate::kv::command::{Command, Constant};
+use crate::kv::encode::encode;
+use crate::kv::fanout::{self, Plan, UNCERTAIN};
+use crate::kv::reply::Reply;
+use crate::kv::table::{self, Class, Spec, Verb};
+use crate::kv::{Moment, parse};
+use bytes::BytesMut;
+use groups::GroupId;
+use net::resp::request::RequestParser;
+
+/// Requests with no more words than this need no memory for the list of them.
+const FEW_WORDS: usize = 8;
+
+const NOT_IN_MULTI: &str = "ERR this command cannot stand in a transaction";
+const NOT_SERVED: Reply<'static> = Reply::Error(std::borrow::Cow::Borrowed("CLUSTERDOWN Hash slot not served"));
+impl Node {
+    /// Carries out one request, whose words `parser` has found in `bytes`.
+    pub(super) fn request(&mut self, client: &mut Client, parser: &RequestParser, bytes: &[u8], time: Time) {
+        let count = parser.len();
+        if count == 0 {
+            return;
+        }
+        if count > FEW_WORDS {
+            let words: Vec<&[u8]> = parser.args(bytes).collect();
+            return self.words(client, &words, time);
+        }
+        let mut words: [&[u8]; FEW_WORDS] = [&[]; FEW_WORDS];
+        words.iter_mut().zip(parser.args(bytes)).for_each(|(word, arg)| *word = arg);
+        self.words(client, &words[..count], time);
+    }
+
+    fn words(&mut self, client: &mut Client, words: &[&[u8]], time: Time) {
+        let spec = match table::lookup(words) {
+            Ok(spec) => spec,
+            Err(refusal) => match table::find(words[0]).filter(|spec| is_local(spec.class) && words.len() > 1) {
+                // The node's own commands know more subcommands than the table, and word their refusals.
+                Some(spec) if !spec.subcommands.is_empty() => spec,
+                _ => {
+                    self.io.stats.error(error_text(&refusal));
+                    client.multi.as_mut().into_iter().for_each(|multi| multi.failed = true);
+                    return client.answer(&refusal);
+                }
+            },
+        };
+        client.info.last_command = spec.name;
+        match spec.class {
+            Class::Transaction => self.transaction(client, spec, time),
+            _ if client.multi.is_some() && !breaks_out(spec.verb) => self.queue(client, spec, words),
+            Class::Read | Class::Write => self.data(client, spec, words, time),
+            Class::Connection | Class::Admin | Class::Cluster => {
+                let reply = self.local(client, spec, words, time);
+                self.io.stats.called(spec.verb as usize, 0, matches!(reply, Some(Reply::Error(_))));
+                if let Some(reply) = reply {
+                    self.answer(client, &reply);
+                }
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, client: &mut Client, reply: &Reply<'_>) {
+        if let Reply::Error(text) = reply {
+            self.io.stats.error(text);
+        }
+        client.answer(reply);
+    }
+
+    fn moment(&mut self, time: Time) -> Moment {
+        Moment { unix_ms: time.unix_ms(), seed: self.draw.below(u64::MAX) }
+    }
+
+    fn data(&mut self, client: &mut Client, spec: &'static Spec, words: &[&[u8]], time: Time) {
+        let moment = self.moment(time);
+        match parse(spec, words, moment) {
+            Ok(command) => self.route(client, spec.verb, command, time),
+            Err(refusal) => {
+                self.io.stats.rejected(spec.verb as usize);
+                self.answer(client, &refusal);
+            }
+        }
+    }
+
+    /// Sends a command to its group or groups.
+    fn route(&mut self, client: &mut Client, verb: Verb, command: Command<'_>, time: Time) {
+        if let Some(refusal) = self.refusal(&command) {
+            self.io.stats.rejected(verb as usize);
+            return self.answer(client, &refusal);
+        }
+        let groups = self.shard.len() as u32;
+        let any = GroupId(self.draw.below(u64::from(groups)) as u32);
+        match fanout::plan(command, groups, any) {
+            Plan::One(group, command) => {
+                if self.is_far_behind(group) {
+                    return self.answer(client, &Reply::error("LOADING Paxoi is catching up with the other nodes"));
+                }
+                let mute = !client.info.reply_mode.admit();
+                let sequence = client.replies.expect(client.info.protocol, mute);
+                let ticket = Ticket { connection: client.connection, sequence, part: 0 };
+                self.dispatch(client, group, verb, &command, ticket, time);
+            }
+            Plan::Split(parts, merge) => {
+                let mute = !client.info.reply_mode.admit();
+                let sequence = client.replies.expect_parts(client.info.protocol, mute, merge, parts.len());
+                for (part, (group, command)) in parts.iter().enumerate() {
+                    let ticket = Ticket { connection: client.connection, sequence, part: part as u32 };
+                    self.dispatch(client, *group, verb, command, ticket, time);
+                }
+            }
+            Plan::CrossSlot => {
+                self.io.stats.rejected(verb as usize);
+                self.answer(client, &fanout::CROSS_SLOT);
+            }
+        }
+    }
+
+    /// Why a command cannot even be tried.
+    fn refusal(&self, command: &Command<'_>) -> Option<Reply<'static>> {
+        if !self.is_born() {
+            let text = format!("CLUSTERDOWN Hash slot not served: {}", self.birth.waits_for());
+            return Some(Reply::Error(text.into()));
+        }
+        if self.facts.disk_full && command.grows() {
+            return Some(Reply::error(
+                "MISCONF the disk is full: commands that may add data are refused until there is room again",
+            ));
+        }
+        None
+    }
+
+    fn is_far_behind(&self, group: GroupId) -> bool {
+        self.shard.group(group).missing() > BEHIND_INSTANCES_MAX
+    }
+
+    fn dispatch(
+        &mut self,
+        client: &mut Client,
+        group: GroupId,
+        verb: Verb,
+        command: &Command<'_>,
+        ticket: Ticket,
+        time: Time,
+    ) {
+        let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
+        let (verb, since_us) = (verb as u16, time.mono_us);
+        if command.is_write() || self.config.reads == Reads::Log {
+            let counter = self.shard.submit(group, |out| encode(command, out));
+            let waiting = Waiting { counter, ticket: Some(ticket), deadline_ms, verb, since_us };
+            self.io.commands[group.index()].push_back(waiting);
+            if self.shard.group(group).queued_bytes() >= GROUP_QUEUE_BYTES {
+                client.full_group = Some(group);
+            }
+            return;
+        }
+        let mut body = BytesMut::with_capacity(64);
+        encode(command, &mut body);
+        let read = PendingRead { group, body: body.freeze(), ticket, deadline_ms, verb, since_us };
+        let id = self.io.questions.reads.insert(read);
+        self.shard.read(group, id as u64);
+    }
+
+    /// A command of the node's own, for its effect alone.
+    pub(super) fn submit_unanswered(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) {
+        let counter = self.shard.submit(group, body);
+        let waiting =
+            Waiting { counter, ticket: None, deadline_ms: 0, verb: Verb::Ping as u16, since_us: self.io.now_us };
+        self.io.commands[group.index()].push_back(waiting);
+    }
+
+    fn transaction(&mut self, client: &mut Client, spec: &'static Spec, time: Time) {
+        let reply = match (spec.verb, client.multi.take()) {
+            (Verb::Multi, None) => {
+                client.multi = Some(Multi::default());
+                client.info.multi = 0;
+                return client.answer(&Reply::Ok);
+            }
+            (Verb::Multi, open) => {
+                client.multi = open;
+                return self.answer(client, &Reply::error("ERR MULTI calls can not be nested"));
+            }
+            (Verb::Watch, None) => Reply::error("ERR WATCH is not supported"),
+            (Verb::Watch, open) => {
+                client.multi = open;
+                return self.answer(client, &Reply::error("ERR WATCH inside MULTI is not allowed"));
+            }
+            (Verb::Unwatch, None) => Reply::Ok,
+            (Verb::Unwatch, Some(mut multi)) => {
+                multi.requests.push(Queued { spec, words: vec![b"unwatch".as_slice().into()] });
+                client.multi = Some(multi);
+                return client.answer(&Reply::Simple("QUEUED"));
+            }
+            (Verb::Exec, None) => Reply::error("ERR EXEC without MULTI"),
+            (Verb::Discard, None) => Reply::error("ERR DISCARD without MULTI"),
+            (Verb::Exec, Some(multi)) if multi.failed => {
+                Reply::error("EXECABORT Transaction discarded because of previous errors.")
+            }
+            (Verb::Exec, Some(multi)) if multi.requests.is_empty() => Reply::Array(Vec::new()),
+            (Verb::Exec, Some(multi)) => return self.execute(client, &multi, time),
+            (_, Some(_)) => Reply::Ok,
+            (_, None) => Reply::error("ERR not a transaction"),
+        };
+        client.info.multi = -1;
+        self.answer(client, &reply);
+    }
+
+    fn execute(&mut self, client: &mut Client, multi: &Multi, time: Time) {
+        client.info.multi = -1;
+        let words: Vec<Vec<&[u8]>> =
+            multi.requests.iter().map(|queued| queued.words.iter().map(|word| &**word).collect()).collect();
+        // What the node answers by itself it answers now, into the transaction's reply.
+        let mut local = Vec::with_capacity(words.len());
+        for (queued, words) in multi.requests.iter().zip(&words) {
+            let answers = is_local(queued.spec.class) && !matches!(queued.spec.verb, Verb::Ping | Verb::Echo);
+            local.push(if answers { self.local(client, queued.spec, words, time) } else { None });
+        }
+        let mut commands = Vec::with_capacity(words.len());
+        for ((queued, words), local) in multi.requests.iter().zip(&words).zip(&local) {
+            let moment = self.moment(time);
+            commands.push(match (local, queued.spec.verb) {
+                (Some(reply), _) => constant(reply),
+                (None, Verb::Unwatch) => Command::Constant(Constant::Ok),
+                (None, _) => match parse(queued.spec, words, moment) {
+                    Ok(command) if command.nests() => command,
+                    Ok(_) => Command::Constant(Constant::Error(NOT_IN_MULTI.into())),
+                    Err(refusal) => Command::Constant(Constant::Error(error_text(&refusal).to_owned().into())),
+                },
+            });
+        }
+        self.route(client, Verb::Exec, Command::Exec(commands), time);
+    }
+
+    /// Between MULTI and EXEC: kept until then.
+    fn queue(&mut self, client: &mut Client, spec: &'static Spec, words: &[&[u8]]) {
+        let Some(multi) = client.multi.as_mut() else { return };
+        multi.bytes += words.iter().map(|word| word.len()).sum::<usize>();
+        let reply = if multi.bytes > MULTI_BYTES_MAX || multi.requests.len() >= ARGS_MAX {
+            multi.failed = true;
+            Reply::error("ERR too much is queued in this transaction")
+        } else {
+            multi.requests.push(Queued { spec, words: words.iter().map(|word| (*word).into()).collect() });
+            client.info.multi = multi.requests.len() as i32;
+            Reply::Simple("QUEUED")
+        };
+        self.answer(client, &reply);
+    }
+
+    /// Commands and reads whose time is up get the error that says what is known of their fate.
+    pub(super) fn tick_clients(&mut self, time: Time) {
+        let now_ms = time.mono_ms();
+        for index in 0..self.io.commands.len() {
+            self.expire_commands(GroupId(index as u32), now_ms);
+        }
+        let late = self.io.questions.reads.iter().filter(|(_, read)| read.deadline_ms <= now_ms);
+        let late: Vec<usize> = late.map(|(id, _)| id).collect();
+        for id in late {
+            let read = self.io.questions.reads.remove(id);
+            self.shard.cancel_read(read.group, id as u64);
+            self.io.settle(read.ticket, NOT_SERVED);
+        }
+    }
+
+    fn expire_commands(&mut self, group: GroupId, now_ms: u64) {
+        let mut position = 0;
+        while let Some(waiting) = self.io.commands[group.index()].get_mut(position) {
+            if waiting.ticket.is_some() && waiting.deadline_ms > now_ms {
+                return;
+            }
+            let Some(ticket) = waiting.ticket.take() else {
+                position += 1;
+                continue;
+            };
+            if self.shard.withdraw(group, waiting.counter) {
+                self.io.commands[group.index()].remove(position);
+                self.io.settle(ticket, NOT_SERVED);
+            } else {
+                position += 1;
+                self.io.settle(ticket, UNCERTAIN);
+            }
+        }
+    }
+}
+
+/// Whether the node answers it by itself.
+fn is_local(class: Class) -> bool {
+    matches!(class, Class::Connection | Class::Admin | Class::Cluster)
+}
+
+/// What is carried out at once even between MULTI and EXEC.
+fn breaks_out(verb: Verb) -> bool {
+    matches!(verb, Verb::Quit | Verb::Reset)
+}
+
+/// A reply known already, as a part of a transaction. Only plain ones can be.
+fn constant<'a>(reply: &'a Reply<'static>) -> Command<'a> {
+    Command::Constant(match reply {
+        Reply::Ok => Constant::Ok,
+        Reply::Bulk(bytes) => Constant::Bulk(bytes),
+        Reply::Text(text) => Constant::Bulk(text.as_bytes()),
+        Reply::Error(text) => Constant::Error(text.clone()),
+        _ => Constant::Error(NOT_IN_MULTI.into()),
+    })
+}
+
+fn error_text<'a>(reply: &'a Reply<'_>) -> &'a str {
+    match reply {
+        Reply::Error(text) => text,
+        _ => "ERR",
+    }
+}

@@ -1,0 +1,159 @@
+//! What nodes say to each other beyond the groups: who they are, that they live, which groups they lead, and the
+//! questions that confirm reads. In a frame these stand under the group index [`NODE`].
+//!
+//! Kinds never change meaning; new ones are appended. Bodies are postcard.
+
+use crate::identity::BirthRecord;
+use groups::{Answer, Ballot, GroupId, Instance, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// The group index of messages that belong to no group.
+pub const NODE: u32 = u32::MAX;
+
+/// The first message on every connection, from both sides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The cluster's id once it is born.
+    pub cluster: Option<[u8; 16]>,
+    /// The sender.
+    pub node: NodeId,
+    /// The random id of its data directory.
+    pub storage: [u8; 16],
+    /// How often it has been started.
+    pub start: u64,
+    /// How many groups the slots are divided among.
+    pub groups: u32,
+    /// Before birth: the initial members, so that two lists that differ are noticed.
+    pub members: Vec<NodeId>,
+}
+
+/// Why a connection is closed by the side that sends this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// True if the receiver can never join as it is, and should stop.
+    pub fatal: bool,
+    /// One line for the operator.
+    pub text: String,
+}
+
+/// Sent to every peer every [`PING_MS`](crate::config::PING_MS).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// The sender's start number.
+    pub start: u64,
+    /// Counts the sender's pings on this connection.
+    pub number: u64,
+    /// The highest number received from the other side.
+    pub echo: u64,
+    /// How long the sender has had that number, in microseconds: the rest of the round trip was the network's.
+    pub held_us: u64,
+    /// The nodes that the sender reaches: they have echoed a recent ping of its.
+    pub reached: Vec<NodeId>,
+    /// Whether the sender's disk answers in time.
+    pub disk: bool,
+    /// The version of the sender's list of groups that it leads.
+    pub claims: u64,
+    /// The version of the receiver's list that the sender has.
+    pub claims_seen: u64,
+}
+
+/// The groups that the sender leads. Follows a ping's version when it changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Grows with each change.
+    pub version: u64,
+    /// Each group with the ballot that leads it.
+    pub led: Vec<(GroupId, Ballot)>,
+}
+
+/// On a new connection: how far the sender is, so that the side that is behind can ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Positions {
+    /// `next` of each group in which something was chosen.
+    pub next: Vec<(GroupId, Instance)>,
+}
+
+/// Do these ballots still lead? Asked on behalf of reads that arrived before it was sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Answers name it.
+    pub number: u64,
+    /// Each group with the ballot that the asker takes to lead it, above which it has promised nothing.
+    pub items: Vec<(GroupId, Ballot)>,
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// Which question.
+    pub number: u64,
+    /// The sender's clock, in unix milliseconds: a leader's decides what is due.
+    pub unix_ms: u64,
+    /// In the order of the question.
+    pub items: Vec<(GroupId, Answer)>,
+}
+
+/// A message of the kinds above.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the struct of its name")]
+pub enum NodeMessage {
+    Hello(Hello),
+    Refusal(Refusal),
+    Ping(Ping),
+    Claims(Claims),
+    Positions(Positions),
+    Question(Question),
+    Answers(Answers),
+    Birth(BirthRecord),
+}
+
+impl NodeMessage {
+    /// Its kind byte.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        match self {
+            NodeMessage::Hello(_) => 1,
+            NodeMessage::Refusal(_) => 2,
+            NodeMessage::Ping(_) => 3,
+            NodeMessage::Claims(_) => 4,
+            NodeMessage::Positions(_) => 5,
+            NodeMessage::Question(_) => 6,
+            NodeMessage::Answers(_) => 7,
+            NodeMessage::Birth(_) => 8,
+        }
+    }
+
+    /// Its body.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let encoded = match self {
+            NodeMessage::Hello(message) => postcard::to_allocvec(message),
+            NodeMessage::Refusal(message) => postcard::to_allocvec(message),
+            NodeMessage::Ping(message) => postcard::to_allocvec(message),
+            NodeMessage::Claims(message) => postcard::to_allocvec(message),
+            NodeMessage::Positions(message) => postcard::to_allocvec(message),
+            NodeMessage::Question(message) => postcard::to_allocvec(message),
+            NodeMessage::Answers(message) => postcard::to_allocvec(message),
+            NodeMessage::Birth(message) => postcard::to_allocvec(message),
+        };
+        encoded.expect("plain data serializes")
+    }
+
+    /// Reads a body. `Ok(None)` for a kind of a later version, which is skipped.
+    ///
+    /// # Errors
+    /// If a body of a known kind does not decode.
+    pub fn decode(kind: u8, body: &[u8]) -> Result<Option<NodeMessage>, postcard::Error> {
+        Ok(Some(match kind {
+            1 => NodeMessage::Hello(postcard::from_bytes(body)?),
+            2 => NodeMessage::Refusal(postcard::from_bytes(body)?),
+            3 => NodeMessage::Ping(postcard::from_bytes(body)?),
+            4 => NodeMessage::Claims(postcard::from_bytes(body)?),
+            5 => NodeMessage::Positions(postcard::from_bytes(body)?),
+            6 => NodeMessage::Question(postcard::from_bytes(body)?),
+            7 => NodeMessage::Answers(postcard::from_bytes(body)?),
+            8 => NodeMessage::Birth(postcard::from_bytes(body)?),
+            _ => return Ok(None),
+        }))
+    }
+}

@@ -1,0 +1,375 @@
+//! The shell: it moves bytes between sockets, the log's threads and the node, and knows the time. Everything that is
+//! decided is decided in [`crate::node`].
+
+use crate::config::{CLIENT_OUTPUT_BYTES, LINGER_MS_MAX, NodeConfig};
+use crate::disk::{Disk, FileDisk};
+use crate::identity::{self, Identity};
+use crate::log::{ChosenValue, Hooks, Log, LogHandle, LogReader, Options, ReadRange};
+use crate::node::{Close, Node, ProcessFacts, Time};
+use anyhow::{Context, anyhow, bail};
+use groups::{NodeId, TICK_MS};
+use mio::Waker;
+use net::event::{Event, Handle};
+use net::event_loop::{EventLoop, LoopLimits};
+use std::collections::VecDeque;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Facts about the process are looked up so often.
+const FACTS_MS: u64 = 1_000;
+/// Connections beyond those of clients: peers, and clients that are being turned away with a reason.
+const SPARE_CONNECTIONS: usize = 128;
+/// Bytes that may wait for a connection that does not read, beyond one value.
+const OUTBOUND_BYTES_MAX: usize = 256 << 20;
+/// A reply larger than this goes out without another copy.
+const LARGE_REPLY_BYTES: usize = 16 << 10;
+
+/// What the log's threads tell the loop.
+enum Notice {
+    Durable { lsn: u64, sync_us: u64 },
+    Range { range: ReadRange, values: Vec<ChosenValue> },
+    Fatal(String),
+}
+
+/// A node with its sockets and its log.
+pub struct Server {
+    node: Node,
+    events: EventLoop,
+    disk: Arc<dyn Disk>,
+    log: LogHandle,
+    reader: LogReader,
+    notices: Receiver<Notice>,
+    clock: WallClock,
+    stopping: Arc<AtomicBool>,
+    lingering: VecDeque<(u64, Handle)>,
+    ticked_ms: u64,
+    facts_ms: u64,
+}
+
+/// The two clocks.
+struct WallClock(Instant);
+
+impl WallClock {
+    fn now(&self) -> Time {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // From 1 second on, so that "never" (0) is long ago.
+        Time { mono_us: self.0.elapsed().as_micros() as u64 + 1_000_000, unix_us: since_1970.as_micros() as u64 }
+    }
+}
+
+impl Server {
+    /// Opens the data directory, recovers the log, and listens. `stopping` ends [`Server::run`].
+    ///
+    /// # Errors
+    /// One line that names the directory, file or address, and what to do.
+    pub fn open(config: NodeConfig, listen: SocketAddr, stopping: Arc<AtomicBool>) -> anyhow::Result<Server> {
+        let clock = WallClock(Instant::now());
+        let disk: Arc<dyn Disk> = Arc::new(
+            FileDisk::create(&config.dir).with_context(|| format!("cannot use the data directory {}", config.dir))?,
+        );
+        // The lock is held until the process ends.
+        std::mem::forget(disk.lock().with_context(|| format!("cannot use the data directory {}", config.dir))?);
+        let entropy = random()?;
+        let identity = identity::open_or_create(&*disk, config.id, || entropy)?;
+        check_birth(&config, &identity)?;
+        let born = identity.birth.as_ref().map(|birth| birth.value_bytes_max as usize);
+        let config = NodeConfig { value_bytes_max: born.unwrap_or(config.value_bytes_max), ..config };
+        let limits = LoopLimits {
+            connections_max: config.max_clients as usize + SPARE_CONNECTIONS,
+            input_bytes_max: config.request_bytes_max().max(config.frame_bytes_max()) + (1 << 20),
+            outbound_bytes_max: config.value_bytes_max + OUTBOUND_BYTES_MAX,
+        };
+        let events = EventLoop::bind(listen, limits).with_context(|| format!("cannot listen on {listen}"))?;
+        let config = NodeConfig { listen: events.local_addr()?, ..config };
+        let storage = identity.storage_id;
+        let place = config.dir.clone();
+        let mut node = Node::new(config, identity);
+        let (sender, notices) = channel();
+        let mut refused = None;
+        let (log, recovered) = Log::open(
+            Arc::clone(&disk),
+            storage,
+            Options::default(),
+            hooks(&sender, events.waker()),
+            &mut |lsn, record| {
+                if refused.is_none() {
+                    refused = node.restore(lsn, record, clock.now()).err();
+                }
+            },
+        )
+        .with_context(|| format!("cannot use the data directory {place}"))?;
+        if let Some(reason) = refused {
+            bail!("the log in {place} is not usable: {reason}; replace this node under a new id");
+        }
+        tracing::info!("recovered {} records, {} bytes", recovered.records, recovered.bytes);
+        node.begin(log.next_lsn() - 1, clock.now());
+        let reader = start_reader(&log, sender, events.waker())?;
+        let lingering = VecDeque::new();
+        let (ticked_ms, facts_ms) = (0, 0);
+        Ok(Server { node, events, disk, log, reader, notices, clock, stopping, lingering, ticked_ms, facts_ms })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.events.local_addr()
+    }
+
+    /// Wakes the loop, to see that it should stop.
+    #[must_use]
+    pub fn waker(&self) -> Arc<Waker> {
+        self.events.waker()
+    }
+
+    /// Serves until told to stop.
+    ///
+    /// # Errors
+    /// Why the node cannot go on.
+    pub fn run(&mut self) -> anyhow::Result<()> {
+        let mut happened = Vec::new();
+        while !self.stopping.load(Ordering::Relaxed) {
+            self.turn(&mut happened)?;
+        }
+        Ok(())
+    }
+
+    /// One turn, in the order of DESIGN section 3: poll, decode and step, log, stage, flush.
+    fn turn(&mut self, happened: &mut Vec<Event>) -> anyhow::Result<()> {
+        self.events.poll(Some(self.patience()), happened).context("the system's poller failed")?;
+        let time = self.clock.now();
+        for event in happened.drain(..) {
+            self.on_event(event, time);
+        }
+        while let Ok(notice) = self.notices.try_recv() {
+            self.on_notice(notice)?;
+        }
+        self.tick(time);
+        self.node.end_turn(time);
+        self.carry_out(time)?;
+        self.events.flush();
+        Ok(())
+    }
+
+    /// How long the loop may sleep.
+    fn patience(&self) -> Duration {
+        if self.node.has_work() {
+            return Duration::ZERO;
+        }
+        let now_ms = self.clock.now().mono_us / 1_000;
+        Duration::from_millis((self.ticked_ms + TICK_MS).saturating_sub(now_ms))
+    }
+
+    fn on_event(&mut self, event: Event, time: Time) {
+        match event {
+            Event::Opened { handle, peer } => self.node.opened(handle.as_u64(), peer),
+            Event::Connected { handle } => self.node.connected(handle.as_u64()),
+            Event::Input { handle } => {
+                let unsent = self.events.outbound_len(handle);
+                if let Some(input) = self.events.input(handle) {
+                    self.node.input(handle.as_u64(), input, unsent, time);
+                }
+            }
+            Event::Eof { handle } => self.node.ended(handle.as_u64(), time),
+            Event::Drained { handle } => self.node.drained(handle.as_u64()),
+            Event::Closed { handle, reason } => {
+                tracing::debug!("connection {} closed: {reason}", handle.as_u64());
+                self.node.closed(handle.as_u64(), time);
+            }
+            Event::Refused { peer } => tracing::warn!("turned {peer} away: too many connections"),
+            Event::AcceptFailed { error } => tracing::warn!("cannot accept connections for the moment: {error}"),
+            Event::Woken => {}
+        }
+    }
+
+    fn on_notice(&mut self, notice: Notice) -> anyhow::Result<()> {
+        match notice {
+            Notice::Durable { lsn, sync_us } => self.node.durable(lsn, sync_us),
+            Notice::Range { range, values } => self.node.range_read(&range, values),
+            Notice::Fatal(reason) => return Err(anyhow!(reason)),
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, time: Time) {
+        let now_ms = time.mono_us / 1_000;
+        if now_ms < self.ticked_ms + TICK_MS {
+            return;
+        }
+        self.ticked_ms = now_ms;
+        if now_ms >= self.facts_ms + FACTS_MS {
+            self.facts_ms = now_ms;
+            let status = self.log.status();
+            let (disk_full, log_bytes, log_segments) = (status.full(), status.bytes(), status.segments());
+            self.node.set_facts(ProcessFacts { disk_full, log_bytes, log_segments, ..process_facts() });
+        }
+        self.node.tick(time);
+        while self.lingering.front().is_some_and(|(until_ms, _)| *until_ms <= now_ms) {
+            if let Some((_, handle)) = self.lingering.pop_front() {
+                self.events.close(handle);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, time: Time) -> anyhow::Result<()> {
+        let events = &mut self.events;
+        self.node.take_replies(|id, replies| {
+            let handle = Handle::from_u64(id);
+            let Some(outbound) = events.outbound(handle) else { return replies.clear() };
+            if replies.len() > LARGE_REPLY_BYTES {
+                outbound.push(replies.split().freeze());
+            } else {
+                outbound.buffer().extend_from_slice(replies);
+                replies.clear();
+            }
+        });
+        let outputs = std::mem::take(self.node.outputs());
+        if let Some(batch) = outputs.batch {
+            self.log.append(batch);
+        }
+        for (id, frame) in outputs.frames {
+            if let Some(outbound) = self.events.outbound(Handle::from_u64(id)) {
+                outbound.push(frame);
+            }
+        }
+        for range in outputs.ranges {
+            if !self.reader.request(range) {
+                tracing::debug!("too many ranges are being read; group {} has to ask again", range.group);
+            }
+        }
+        outputs.pauses.into_iter().for_each(|id| self.events.pause(Handle::from_u64(id)));
+        outputs.resumes.into_iter().for_each(|id| self.events.resume(Handle::from_u64(id)));
+        for (id, close) in outputs.closes {
+            self.close(Handle::from_u64(id), close, time);
+        }
+        for (to, address) in outputs.dials {
+            let connection = self.dial(&address).map(Handle::as_u64);
+            self.node.dialling(to, connection, time);
+        }
+        if let Some(identity) = outputs.identity {
+            identity::save(&*self.disk, &identity)?;
+            if let Some(record) = identity.birth {
+                self.node.identity_stored(record, self.clock.now());
+                return self.carry_out(time);
+            }
+        }
+        match outputs.stop {
+            Some(reason) => Err(anyhow!(reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn close(&mut self, handle: Handle, close: Close, time: Time) {
+        match close {
+            Close::Now => self.events.close(handle),
+            Close::AfterFlush => {
+                self.events.close_after_flush(handle);
+                self.lingering.push_back((time.mono_us / 1_000 + LINGER_MS_MAX, handle));
+            }
+        }
+    }
+
+    fn dial(&mut self, address: &str) -> Option<Handle> {
+        let resolved = address.to_socket_addrs().ok()?.next()?;
+        self.events.dial(resolved).ok()
+    }
+}
+
+/// What is configured must be what the directory was born with.
+fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
+    if let Some(birth) = &identity.birth
+        && !birth.members.iter().any(|member| member.node == config.id)
+    {
+        bail!("node {} is not a member of the cluster in {}", config.id, config.dir);
+    }
+    Ok(())
+}
+
+fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>) -> Hooks {
+    let sender = sender.clone();
+    Hooks::abort(move |lsn, took: Duration| {
+        tell(&sender, &waker, Notice::Durable { lsn, sync_us: took.as_micros() as u64 });
+    })
+}
+
+fn start_reader(log: &LogHandle, sender: Sender<Notice>, waker: Arc<Waker>) -> anyhow::Result<LogReader> {
+    let reader = log.start_reader(move |range, values| {
+        let notice = match values {
+            Ok(values) => Notice::Range { range, values },
+            Err(error) => Notice::Fatal(error.to_string()),
+        };
+        tell(&sender, &waker, notice);
+    });
+    reader.context("cannot start the thread that reads the log")
+}
+
+/// The loop may be gone already: then nobody needs to know.
+fn tell(sender: &Sender<Notice>, waker: &Waker, notice: Notice) {
+    if sender.send(notice).is_ok() {
+        let _ = waker.wake();
+    }
+}
+
+/// Sixteen random bytes from the system.
+///
+/// # Errors
+/// If the system has none.
+pub fn random() -> anyhow::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("the system gives no random numbers: {error}"))?;
+    Ok(bytes)
+}
+
+/// What the system tells about this process. Zeros where it does not.
+fn process_facts() -> ProcessFacts {
+    let number = |text: &str| text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    let field = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix(name).map(number)).unwrap_or(0)
+    };
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks = |place: usize| after_name.split(' ').nth(place).map_or(0, number);
+    let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    ProcessFacts {
+        process_id: std::process::id(),
+        executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
+        resident_bytes: field("/proc/self/status", "VmRSS:") << 10,
+        system_bytes: field("/proc/meminfo", "MemTotal:") << 10,
+        // Fields 14 and 15 of stat; the two before the name's end are cut off.
+        cpu_user_us: ticks(11) * tick_us,
+        cpu_system_us: ticks(12) * tick_us,
+        ..ProcessFacts::default()
+    }
+}
+
+/// `1=127.0.0.1:7001,2=…` as ids and addresses.
+///
+/// # Errors
+/// One line about the first part that is not `ID=HOST:PORT`, or about an id that is there twice.
+pub fn parse_members(list: &str) -> Result<Vec<(NodeId, String)>, String> {
+    let mut members: Vec<(NodeId, String)> = Vec::new();
+    for part in list.split(',') {
+        let wrong = || format!("'{part}' is not ID=HOST:PORT with an ID from 1 on");
+        let (id, address) = part.trim().split_once('=').ok_or_else(wrong)?;
+        let id = id.parse().ok().filter(|id| *id > 0).map(NodeId).ok_or_else(wrong)?;
+        let port =
+            address.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+        port.ok_or_else(wrong)?;
+        if members.iter().any(|(known, _)| *known == id) {
+            return Err(format!("node {id} is listed twice"));
+        }
+        if members.iter().any(|(_, known)| known == address) {
+            return Err(format!("the address {address} is listed twice"));
+        }
+        members.push((id, address.to_owned()));
+    }
+    Ok(members)
+}
+
+/// More than this would not fit what the loop reads ahead.
+const _: () = assert!(CLIENT_OUTPUT_BYTES < OUTBOUND_BYTES_MAX, "clients are paused long before they are cut off");

@@ -1,0 +1,323 @@
+//! A set of groups with their stores. Inputs go in by method, whatever they cause comes out of an [`Outlet`]; the shard
+//! shares nothing with anyone, so several can run side by side.
+
+use crate::kv::reply::Reply;
+use crate::kv::{Due, Store};
+use crate::log;
+use bytes::{Bytes, BytesMut};
+use groups::message::Range;
+use groups::reads::ReadId;
+use groups::{
+    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Record, RestoreError, StateMachine,
+    Surroundings, Value,
+};
+
+/// Where the effects of a shard go.
+pub trait Outlet {
+    /// Put a record into the batch being gathered; returns that batch's log sequence number.
+    fn persist(&mut self, record: log::Record) -> u64;
+    /// Send now.
+    fn send(&mut self, group: GroupId, to: NodeId, message: &Message);
+    /// Send when the log is durable up to `lsn`.
+    fn send_durable(&mut self, lsn: u64, group: GroupId, to: NodeId, message: Message);
+    /// A command of this node's clients was applied.
+    fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>);
+    /// Read chosen values from the log and send them to the member whose id is the range's tag.
+    fn read_log(&mut self, range: log::ReadRange);
+    /// This node leads the group from now on, or no longer.
+    fn leading(&mut self, group: GroupId, leads: bool);
+    /// A value was chosen and applied.
+    fn chosen(&mut self, group: GroupId, value: &Value);
+}
+
+impl StateMachine for Store {
+    type Reply<'a> = Reply<'a>;
+
+    fn begin(&mut self, time_ms: u64) {
+        Store::begin(self, time_ms);
+    }
+
+    fn apply(&mut self, body: &[u8]) -> Reply<'_> {
+        Store::apply(self, body)
+    }
+}
+
+/// Groups, their stores, and which of them have work left in this turn.
+pub struct Shard {
+    cells: Vec<Cell>,
+    dirty: Vec<GroupId>,
+    effects: Vec<Effect>,
+}
+
+struct Cell {
+    group: Group,
+    store: Store,
+    /// The log sequence number of the group's newest record.
+    lsn: u64,
+    dirty: bool,
+}
+
+impl Shard {
+    /// The groups 0, 1, 2… with the stores that they replicate.
+    #[must_use]
+    pub fn new(groups: impl Iterator<Item = (Group, Store)>) -> Shard {
+        let cells = groups.map(|(group, store)| Cell { group, store, lsn: 0, dirty: false }).collect();
+        Shard { cells, dirty: Vec::new(), effects: Vec::new() }
+    }
+
+    /// How many groups.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether there is no group.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    /// Whether it has that group.
+    #[must_use]
+    pub fn has(&self, group: GroupId) -> bool {
+        group.index() < self.cells.len()
+    }
+
+    /// A group, to look at.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> &Group {
+        &self.cells[group.index()].group
+    }
+
+    /// A group's store, to look at.
+    #[must_use]
+    pub fn store(&self, group: GroupId) -> &Store {
+        &self.cells[group.index()].store
+    }
+
+    /// All groups.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.cells.iter().map(|cell| &cell.group)
+    }
+
+    /// All stores.
+    pub fn stores(&self) -> impl Iterator<Item = &Store> {
+        self.cells.iter().map(|cell| &cell.store)
+    }
+
+    /// Recovery: takes a record of the log back.
+    ///
+    /// # Errors
+    /// If it contradicts those before it.
+    pub fn restore(&mut self, lsn: u64, group: GroupId, record: Record, clock: Clock) -> Result<(), RestoreError> {
+        let cell = &mut self.cells[group.index()];
+        cell.lsn = lsn;
+        cell.group.restore(record, clock, &mut self.effects)?;
+        for effect in self.effects.drain(..) {
+            if let Effect::Apply { value, .. } = effect {
+                cell.group.apply(&value, &mut cell.store, |_, _| ());
+            }
+        }
+        Ok(())
+    }
+
+    /// Recovery is done; time limits run from here.
+    pub fn begin(&mut self, clock: Clock) {
+        self.cells.iter_mut().for_each(|cell| cell.group.begin(clock));
+    }
+
+    /// A message of a member, or a durable one of this node to itself.
+    pub fn handle(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
+        self.step(group, out, |group, effects| group.handle(from, message, clock, effects));
+    }
+
+    /// Queues a command of this node's clients; `body` writes it. Returns its counter in the group.
+    pub fn submit(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
+        self.mark(group);
+        self.cells[group.index()].group.submit(body)
+    }
+
+    /// Takes a command back; false if it may have left this node.
+    pub fn withdraw(&mut self, group: GroupId, counter: u64) -> bool {
+        self.cells[group.index()].group.withdraw(counter)
+    }
+
+    /// A read of this node's clients waits in the group.
+    pub fn read(&mut self, group: GroupId, id: ReadId) {
+        self.mark(group);
+        self.cells[group.index()].group.read(id);
+    }
+
+    /// Nobody waits for this read any more.
+    pub fn cancel_read(&mut self, group: GroupId, id: ReadId) {
+        self.cells[group.index()].group.cancel_read(id);
+    }
+
+    /// Evaluates a read that [`Shard::take_ready`] named.
+    ///
+    /// # Errors
+    /// If a key is due by the leader's clock, but not by the group's time.
+    pub fn evaluate(&self, group: GroupId, body: &[u8], leader_ms: u64) -> Result<Reply<'_>, Due> {
+        self.cells[group.index()].store.read(body, leader_ms)
+    }
+
+    /// Time limits of all groups, and expiry where this node leads.
+    pub fn tick(&mut self, clock: Clock, around: Surroundings, out: &mut impl Outlet) {
+        for index in 0..self.cells.len() {
+            let group = GroupId(index as u32);
+            let cell = &mut self.cells[index];
+            cell.group.tick(clock, around, &mut self.effects);
+            let due = cell.store.next_due_ms().is_some_and(|due| due <= clock.unix_ms);
+            if due && cell.group.leads().is_some() {
+                cell.group.propose_time();
+                self.mark(group);
+            }
+            if !self.effects.is_empty() || self.cells[index].group.has_waiting() {
+                self.mark(group);
+            }
+            self.carry_out(group, out);
+        }
+    }
+
+    /// Calls `change` on one group and carries out what it causes.
+    pub fn step(&mut self, group: GroupId, out: &mut impl Outlet, change: impl FnOnce(&mut Group, &mut Vec<Effect>)) {
+        self.mark(group);
+        self.quiet_step(group, out, change);
+    }
+
+    /// As [`Shard::step`], for changes that leave the group nothing to do at the end of the turn.
+    pub fn quiet_step(
+        &mut self,
+        group: GroupId,
+        out: &mut impl Outlet,
+        change: impl FnOnce(&mut Group, &mut Vec<Effect>),
+    ) {
+        change(&mut self.cells[group.index()].group, &mut self.effects);
+        self.carry_out(group, out);
+    }
+
+    /// Calls `change` on every group and carries out what it causes.
+    pub fn step_all(&mut self, out: &mut impl Outlet, mut change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
+        for index in 0..self.cells.len() {
+            self.step(GroupId(index as u32), out, &mut change);
+        }
+    }
+
+    /// Ends a turn for the groups that had inputs: each proposes, forwards or announces once. Reads that may be answered
+    /// are added to `ready`, groups with reads that need a question to `asking`.
+    pub fn flush(&mut self, clock: Clock, out: &mut impl Outlet, ready: &mut Vec<ReadId>, asking: &mut Vec<GroupId>) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for group in dirty.drain(..) {
+            let cell = &mut self.cells[group.index()];
+            cell.dirty = false;
+            cell.group.flush(clock, &mut self.effects);
+            self.carry_out(group, out);
+            let group_now = &mut self.cells[group.index()].group;
+            group_now.take_ready(ready);
+            if group_now.has_fresh_reads() {
+                asking.push(group);
+            }
+        }
+        // What carrying out marked again waits for the next round; the memory is kept.
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    /// Asks on behalf of the fresh reads of a group; see [`Group::ask`].
+    pub fn ask(&mut self, group: GroupId, number: u64, out: &mut impl Outlet) -> Option<Ballot> {
+        let ballot = self.cells[group.index()].group.ask(number, &mut self.effects);
+        self.carry_out(group, out);
+        ballot
+    }
+
+    /// Whether a turn has work left to flush.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// What [`Outlet::read_log`] asked for, as a message for the member that is behind.
+    #[must_use]
+    pub fn range(&self, group: GroupId, first: Instance, values: Vec<log::ChosenValue>) -> Message {
+        let next = self.group(group).next();
+        let accepted = |chosen: log::ChosenValue| {
+            let value = Value::parse(chosen.payload).ok()?;
+            Some(groups::acceptor::Accepted { ballot: chosen.ballot, value })
+        };
+        Message::Range(Range { first, next, values: values.into_iter().map_while(accepted).collect() })
+    }
+
+    /// Answers another member's question.
+    #[must_use]
+    pub fn answer(&self, group: GroupId, ballot: Ballot) -> Answer {
+        self.cells[group.index()].group.answer(ballot)
+    }
+
+    fn mark(&mut self, group: GroupId) {
+        let cell = &mut self.cells[group.index()];
+        if !cell.dirty {
+            cell.dirty = true;
+            self.dirty.push(group);
+        }
+    }
+
+    fn carry_out(&mut self, group: GroupId, out: &mut impl Outlet) {
+        let mut effects = std::mem::take(&mut self.effects);
+        let cell = &mut self.cells[group.index()];
+        for effect in effects.drain(..) {
+            cell.carry_out(group, effect, out);
+        }
+        self.effects = effects;
+    }
+}
+
+impl Cell {
+    fn carry_out(&mut self, id: GroupId, effect: Effect, out: &mut impl Outlet) {
+        match effect {
+            Effect::Persist(record) => self.lsn = out.persist(logged(id, record)),
+            Effect::Send { to, message } => out.send(id, to, &message),
+            Effect::SendDurable { to, message } => out.send_durable(self.lsn, id, to, message),
+            Effect::Apply { value, .. } => {
+                self.group.apply(&value, &mut self.store, |counter, reply| out.applied(id, counter, reply));
+                out.chosen(id, &value);
+            }
+            Effect::ReadLog { to, from, below, chosen, bytes_max } => {
+                let (tag, bytes_max) = (u64::from(to.0), bytes_max as usize);
+                out.read_log(log::ReadRange { tag, group: id, from, below, last_chosen: chosen, bytes_max });
+            }
+            Effect::Leading(leads) => out.leading(id, leads),
+        }
+    }
+}
+
+/// A group's record as the log has it.
+fn logged(group: GroupId, record: Record) -> log::Record {
+    let none = (Instance(0), Ballot::ZERO, Bytes::new());
+    let (kind, ballot, (instance, chosen, payload)) = match record {
+        Record::Promised(ballot) => (log::RecordKind::Promise, ballot, none),
+        Record::Accepted { instance, ballot, chosen, value } => {
+            (log::RecordKind::Accept, ballot, (instance, chosen, value.bytes().clone()))
+        }
+        Record::Learned { instance, ballot, chosen, value } => {
+            (log::RecordKind::Learned, ballot, (instance, chosen, value.bytes().clone()))
+        }
+    };
+    log::Record { kind, group, instance, ballot, chosen, payload }
+}
+
+/// A group's record as it was before it was logged; `None` if its value is not one.
+#[must_use]
+pub fn unlogged(record: log::Record) -> Option<Record> {
+    let log::Record { kind, instance, ballot, chosen, payload, .. } = record;
+    match kind {
+        log::RecordKind::Promise => Some(Record::Promised(ballot)),
+        log::RecordKind::Accept => {
+            Some(Record::Accepted { instance, ballot, chosen, value: Value::parse(payload).ok()? })
+        }
+        log::RecordKind::Learned => {
+            Some(Record::Learned { instance, ballot, chosen, value: Value::parse(payload).ok()? })
+        }
+        log::RecordKind::PeerStart => None,
+    }
+}
