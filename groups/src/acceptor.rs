@@ -66,6 +66,21 @@ impl Acceptor {
         Ok(Novelty::New)
     }
 
+    /// Takes a recorded vote back. Records may have been written again in another order than they were made in, so a
+    /// vote counts even behind a higher promise: without it the next promise would hide it. False if the record holds
+    /// another value than one before it for the same ballot.
+    #[must_use]
+    pub fn recall(&mut self, ballot: Ballot, value: &Value) -> bool {
+        self.promised = self.promised.max(ballot);
+        match &self.accepted {
+            Some(accepted) if accepted.ballot >= ballot => accepted.ballot > ballot || accepted.value == *value,
+            _ => {
+                self.accepted = Some(Accepted { ballot, value: value.clone() });
+                true
+            }
+        }
+    }
+
     /// The highest ballot promised; it never decreases (invariant 1).
     #[must_use]
     pub fn promised(&self) -> Ballot {

@@ -71,7 +71,7 @@ impl Group {
         match &self.role {
             Role::Follower => {
                 let due = self.leader.is_none() && clock.mono_ms >= self.election.at_ms;
-                if due && around.quorum && around.disk && self.learning.is_none() {
+                if due && around.quorum && around.disk && !self.awaits_values() {
                     self.canvass(clock, effects);
                 }
             }
@@ -177,6 +177,9 @@ impl Group {
 
     /// A live node that reaches a quorum says that it leads this group.
     pub fn on_claim(&mut self, ballot: Ballot, clock: Clock, effects: &mut Vec<Effect>) {
+        if ballot.node == self.settings.me {
+            return;
+        }
         self.seen = self.seen.max(ballot);
         if self.own_ballot().is_some_and(|own| own > ballot) {
             return;
@@ -192,12 +195,13 @@ impl Group {
     pub fn on_no_claim(&mut self, node: NodeId, clock: Clock) {
         if self.leader.is_some_and(|leader| leader.node == node) && node != self.settings.me {
             self.set_leader(None, clock);
+            self.retry_learning(node);
         }
     }
 
     /// Whether it is at `next`, with nothing known to be missing.
     #[must_use]
     pub fn is_at(&self, next: Instance) -> bool {
-        self.next == next && self.learning.is_none()
+        self.next == next && !self.is_behind()
     }
 }

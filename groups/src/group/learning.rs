@@ -12,9 +12,12 @@ const FETCH_MS: u64 = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Learning {
     from: NodeId,
-    asked_ms: u64,
+    /// When to ask somebody else.
+    due_ms: u64,
     /// Instances below this one are known to be chosen somewhere.
     target: Instance,
+    /// How often the same was asked for.
+    questions: usize,
 }
 
 impl Learning {
@@ -63,7 +66,7 @@ impl Group {
         }
         match &mut self.learning {
             Some(learning) => learning.target = learning.target.max(target),
-            None => self.fetch(from, target, clock, effects),
+            None => self.fetch(from, target, 1, clock, effects),
         }
     }
 
@@ -73,8 +76,21 @@ impl Group {
         self.learning.map_or(0, |learning| learning.target.0.saturating_sub(self.next.0))
     }
 
-    fn fetch(&mut self, from: NodeId, target: Instance, clock: Clock, effects: &mut Vec<Effect>) {
-        self.learning = Some(Learning { from, asked_ms: clock.mono_ms, target });
+    /// Whether it knows of instances that it lacks.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.learning.is_some_and(|learning| learning.misses(self.next))
+    }
+
+    /// Whether an election should wait for the values that are being asked for: no longer when everybody was asked in
+    /// vain, since a leader that alone knew them to be chosen may be gone for good.
+    pub(super) fn awaits_values(&self) -> bool {
+        let others = self.settings.members.ids().len() - 1;
+        self.is_behind() && self.learning.is_some_and(|learning| learning.questions <= others)
+    }
+
+    fn fetch(&mut self, from: NodeId, target: Instance, questions: usize, clock: Clock, effects: &mut Vec<Effect>) {
+        self.learning = Some(Learning { from, due_ms: clock.mono_ms + FETCH_MS, target, questions });
         let message = Message::Fetch(Fetch { from: self.next, bytes_max: self.settings.window_bytes });
         effects.push(Effect::Send { to: from, message });
     }
@@ -111,27 +127,35 @@ impl Group {
         let target = learning.target.max(range.next);
         if learned {
             // Also when nothing is missing any more: the question acknowledges, and brings a pending Accept again.
-            self.fetch(from, target, clock, effects);
+            self.fetch(from, target, 1, clock, effects);
         } else if target <= self.next {
             self.learning = None;
+        } else if from == learning.from && range.next <= self.next && self.awaits_values() {
+            self.fetch_elsewhere(learning, clock, effects);
         }
+    }
+
+    /// The member asked last did not answer, or lacks the values too.
+    fn fetch_elsewhere(&mut self, learning: Learning, clock: Clock, effects: &mut Vec<Effect>) {
+        let others: Vec<NodeId> = self.others().collect();
+        let after = others.iter().position(|id| *id == learning.from).map_or(0, |position| position + 1);
+        let Some(from) = others.get(after % others.len().max(1)) else { return };
+        self.fetch(*from, learning.target, learning.questions + 1, clock, effects);
     }
 
     /// What was asked of `peer` may be lost: the next tick asks somebody again.
     pub(super) fn retry_learning(&mut self, peer: NodeId) {
         if let Some(learning) = self.learning.as_mut().filter(|learning| learning.from == peer) {
-            learning.asked_ms = 0;
+            learning.due_ms = 0;
         }
     }
 
     pub(super) fn tick_learning(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
-        let Some(learning) = self.learning else { return };
-        if learning.target <= self.next && clock.mono_ms >= learning.asked_ms + FETCH_MS {
+        let Some(learning) = self.learning.filter(|learning| clock.mono_ms >= learning.due_ms) else { return };
+        if learning.misses(self.next) {
+            self.fetch_elsewhere(learning, clock, effects);
+        } else {
             self.learning = None;
-        } else if clock.mono_ms >= learning.asked_ms + FETCH_MS {
-            let others: Vec<NodeId> = self.others().collect();
-            let after = others.iter().position(|id| *id == learning.from).map_or(0, |position| position + 1);
-            self.fetch(others[after % others.len()], learning.target, clock, effects);
         }
     }
 }

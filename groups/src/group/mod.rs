@@ -204,12 +204,6 @@ impl Group {
         }
     }
 
-    /// Whether it knows of instances that it lacks.
-    #[must_use]
-    pub fn is_behind(&self) -> bool {
-        self.learning.is_some()
-    }
-
     /// How many ballots of this node's were lost to others.
     #[must_use]
     pub fn ballots_lost(&self) -> u64 {

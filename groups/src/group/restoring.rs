@@ -23,6 +23,14 @@ pub enum RestoreError {
         /// The ballot.
         ballot: Ballot,
     },
+    /// Two records of one instance hold different values for one ballot.
+    #[error("instance {instance} has two values under ballot {ballot}")]
+    TwoValues {
+        /// The instance.
+        instance: Instance,
+        /// The ballot.
+        ballot: Ballot,
+    },
     /// The value does not continue the chain of the values before it.
     #[error("the value of instance {0} does not follow those before it")]
     Chain(Instance),
@@ -37,7 +45,7 @@ impl Group {
         match record {
             Record::Promised(ballot) => {
                 self.seen = self.seen.max(ballot);
-                // A lower one than promised can stand behind a vote that promised more; it changes nothing.
+                // A lower one can stand behind a vote that promised more; it changes nothing.
                 let _ = self.acceptor.prepare(ballot);
                 Ok(())
             }
@@ -45,8 +53,8 @@ impl Group {
                 self.restore_before(instance, chosen, clock, effects)?;
                 self.check_chain(instance, &value)?;
                 self.seen = self.seen.max(ballot);
-                let _ = self.acceptor.accept(ballot, &value);
-                Ok(())
+                let agrees = self.acceptor.recall(ballot, &value);
+                if agrees { Ok(()) } else { Err(RestoreError::TwoValues { instance, ballot }) }
             }
             Record::Learned { instance, ballot, chosen, value } => {
                 self.restore_before(instance, chosen, clock, effects)?;

@@ -23,7 +23,7 @@ impl Group {
                 if novelty == Novelty::New {
                     effects.push(Effect::Persist(Record::Promised(ballot)));
                 }
-                self.yield_to(ballot, clock, effects);
+                self.yield_to_other(clock, effects);
                 effects.push(Effect::SendDurable { to: from, message: self.promise(asked) });
             }
         }
@@ -67,19 +67,21 @@ impl Group {
                     let chosen = self.last_ballot();
                     effects.push(Effect::Persist(Record::Accepted { instance, ballot, chosen, value }));
                 }
-                self.yield_to(ballot, clock, effects);
+                self.yield_to_other(clock, effects);
                 self.follow(ballot, clock);
-                self.learning = self.learning.take().filter(|learning| learning.misses(self.next));
+                self.learning = self.learning.filter(|learning| learning.misses(self.next));
                 let message = Message::Vote(Vote { ballot, instance });
                 effects.push(Effect::SendDurable { to: from, message });
             }
         }
     }
 
-    /// A ballot above this node's own was promised: whatever it was trying to lead, it stops.
-    fn yield_to(&mut self, ballot: Ballot, clock: Clock, effects: &mut Vec<Effect>) {
-        if self.own_ballot().is_some_and(|own| own < ballot) {
-            self.step_down(clock, effects);
+    /// A ballot of another node was promised, above any of this one: whatever it was trying to lead, it stops, and it
+    /// gives the other time to lead.
+    fn yield_to_other(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        self.step_down(clock, effects);
+        if self.leader.is_none() {
+            self.await_turn(clock);
         }
     }
 

@@ -12,10 +12,12 @@ mod node;
 mod oracle;
 mod world;
 
-use world::World;
+use world::{Done, MESSAGE_KINDS, World};
 
 /// Seeds per test, unless `PAXOI_SEEDS` says otherwise.
 const SEEDS: u64 = 150;
+/// The kind of [`groups::message::Diverged`].
+const DIVERGED: usize = 8;
 
 /// Says which seed failed, whatever panicked.
 struct Replay {
@@ -45,17 +47,21 @@ fn run(members: u32) {
         Some(seed) => seed..seed + 1,
         None => 0..number("PAXOI_SEEDS").unwrap_or(SEEDS),
     };
-    let (mut applied, mut reads, mut crashes) = (0, 0, 0);
+    let mut all = Done::default();
     for seed in seeds {
         let replay = Replay { seed, members };
         let mut world = World::new(seed, members, only.is_some());
         world.run();
-        let done = world.done();
-        (applied, reads, crashes) = (applied + done.applied, reads + done.reads, crashes + done.crashes);
+        all.add(&world.done());
         drop(replay);
     }
-    eprintln!("{members} members: {applied} commands applied, {reads} reads answered, {crashes} crashes");
-    assert!(applied > 0 && reads > 0, "nothing was tested");
+    eprintln!("{members} members: {all:?}");
+    assert!(all.applied > 0 && all.reads > 0 && all.crashes > 0, "nothing was tested");
+    // One member says nothing but to itself; and nobody's values differ from another's, ever.
+    let silent = |kind: &usize| all.kinds[*kind] == 0 && *kind != DIVERGED;
+    let untested: Vec<usize> = (1..MESSAGE_KINDS).filter(|kind| members > 1 && silent(kind)).collect();
+    assert!(untested.is_empty() || only.is_some(), "messages of the kinds {untested:?} were never sent");
+    assert!(all.kinds[DIVERGED] == 0, "a member refused a value for the values before it");
 }
 
 #[test]

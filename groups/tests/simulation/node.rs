@@ -66,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) start: u64,
     pub(crate) up: bool,
+    /// Never to start again.
+    pub(crate) is_buried: bool,
     pub(crate) disk_ok: bool,
     /// How far this node's clocks are from the world's.
     pub(crate) mono_offset: u64,
@@ -126,6 +128,7 @@ impl Node {
             id,
             start: 0,
             up: false,
+            is_buried: false,
             disk_ok: true,
             mono_offset: 0,
             unix_offset: 1_000_000,
@@ -500,10 +503,12 @@ impl Node {
             let leads = (group.leads() == Some(ballot)).then(|| group.next().preceding());
             let mut holds = Tally::default();
             holds.add(self.id, members);
-            // Three members: the asker and the leader suffice, unless the asker leads.
-            let alone = members.ids().len() == 3 && leads.is_none();
-            for to in members.ids().iter().filter(|id| **id != self.id && (!alone || **id == ballot.node)) {
-                turn.sent.push((*to, Packet::Ask { number, group: index, ballot }));
+            // The leader, and of the others just enough for a majority, or all.
+            let mut others: Vec<NodeId> = members.ids().iter().copied().filter(|id| *id != self.id).collect();
+            others.sort_by_key(|id| (*id != ballot.node, turn.jitter.below(100)));
+            let enough = if turn.jitter.below(2) == 0 { members.quorum() - 1 } else { others.len() };
+            for to in others.into_iter().take(enough) {
+                turn.sent.push((to, Packet::Ask { number, group: index, ballot }));
             }
             self.questions.push(Question { number, group: index, ballot, asked: turn.now, holds, leads });
             self.settle_questions();

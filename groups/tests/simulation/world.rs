@@ -13,6 +13,7 @@ const LATE_CLIENTS_MS: u64 = 300;
 /// So many of the last packets can come again.
 const REPLAYS: usize = 64;
 const PER_MILLE: u64 = 1_000;
+const UNLUCKY: u64 = 700;
 
 enum Event {
     Packet { from: NodeId, to: NodeId, packet: Packet },
@@ -27,6 +28,8 @@ enum Event {
 #[derive(Clone, Debug)]
 struct Faults {
     loss: u64,
+    /// Messages of this kind are lost more often; 0 is none.
+    unlucky: usize,
     duplicates: u64,
     delay_ms: u64,
     sync_ms: u64,
@@ -36,6 +39,8 @@ struct Faults {
 }
 
 const KINDS: usize = 10;
+/// Message kinds count from 1.
+pub(crate) const MESSAGE_KINDS: usize = 17;
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +48,17 @@ pub(crate) struct Done {
     pub(crate) applied: usize,
     pub(crate) reads: u64,
     pub(crate) crashes: usize,
+    /// How many messages of each kind arrived.
+    pub(crate) kinds: [u64; MESSAGE_KINDS],
+}
+
+impl Done {
+    pub(crate) fn add(&mut self, other: &Done) {
+        self.applied += other.applied;
+        self.reads += other.reads;
+        self.crashes += other.crashes;
+        self.kinds.iter_mut().zip(other.kinds).for_each(|(sum, count)| *sum += count);
+    }
 }
 
 pub(crate) struct World {
@@ -61,6 +77,7 @@ pub(crate) struct World {
     groups: usize,
     sent: Vec<(NodeId, Packet)>,
     crashes: usize,
+    kinds: [u64; MESSAGE_KINDS],
     names: u64,
     /// Whether every packet that arrives is printed.
     is_traced: bool,
@@ -115,6 +132,7 @@ impl World {
             oracle: Oracle::new(members),
             sent: Vec::new(),
             crashes: 0,
+            kinds: [0; MESSAGE_KINDS],
             names: 0,
             is_traced,
         };
@@ -138,21 +156,28 @@ impl World {
             self.step();
         }
         for index in 0..self.groups {
-            for node in &self.nodes {
-                self.oracle.check_final(index, node.machine(index));
-            }
+            self.living().for_each(|node| self.oracle.check_final(index, node.machine(index)));
         }
     }
 
     pub(crate) fn done(&self) -> Done {
-        let applied = (0..self.groups).map(|index| self.nodes[0].machine(index).names.len()).sum();
-        Done { applied, reads: self.nodes.iter().map(|node| node.reads_answered).sum(), crashes: self.crashes }
+        let applied = (0..self.groups).map(|index| self.first().machine(index).names.len()).sum();
+        let reads = self.nodes.iter().map(|node| node.reads_answered).sum();
+        Done { applied, reads, crashes: self.crashes, kinds: self.kinds }
     }
 
     fn is_done(&self) -> bool {
-        let next = |index: usize| self.nodes[0].group(index).next();
+        let next = |index: usize| self.first().group(index).next();
         let agree = |node: &Node| (0..self.groups).all(|index| node.group(index).next() == next(index));
-        self.now > FAULTS_MS + LATE_CLIENTS_MS && self.nodes.iter().all(|node| node.is_quiet() && agree(node))
+        self.now > FAULTS_MS + LATE_CLIENTS_MS && self.living().all(|node| node.is_quiet() && agree(node))
+    }
+
+    fn living(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.up)
+    }
+
+    fn first(&self) -> &Node {
+        self.living().next().expect("a majority lives")
     }
 
     fn state(&self) -> String {
@@ -162,7 +187,7 @@ impl World {
             let waits = (group.is_behind(), group.has_waiting(), group.leads().is_some());
             format!("{}/{index}: next {} leader {leader} behind/waits/leads {waits:?}", node.id, group.next())
         };
-        let all = self.nodes.iter().flat_map(|node| (0..self.groups).map(|index| of(node, index)));
+        let all = self.living().flat_map(|node| (0..self.groups).map(|index| of(node, index)));
         all.collect::<Vec<String>>().join("; ")
     }
 
@@ -182,6 +207,9 @@ impl World {
                     eprintln!("{now} {from} -> {to} {packet:?}");
                 }
                 if !is_cut && self.node(to).up {
+                    if let Packet::Group(_, message) = &packet {
+                        self.kinds[message.kind() as usize] += 1;
+                    }
                     with_node!(self, to, |node, turn| node.on_packet(from, packet, turn));
                 }
             }
@@ -215,13 +243,14 @@ impl World {
         if from == to {
             return self.at(0, Event::Packet { from, to, packet });
         }
-        let Faults { loss, duplicates, .. } = self.faults;
+        let Faults { loss, duplicates, unlucky, .. } = self.faults;
         if !self.calm {
             self.recent.push_back((from, to, packet.clone()));
             if self.recent.len() > REPLAYS {
                 self.recent.pop_front();
             }
-            if self.jitter.below(PER_MILLE) < loss {
+            let is_unlucky = matches!(&packet, Packet::Group(_, message) if message.kind() as usize == unlucky);
+            if self.jitter.below(PER_MILLE) < if is_unlucky { UNLUCKY } else { loss } {
                 return;
             }
         }
@@ -251,7 +280,7 @@ impl World {
     }
 
     fn restart(&mut self, id: NodeId) {
-        if self.node(id).up {
+        if self.node(id).up || self.node(id).is_buried {
             return;
         }
         self.syncing[id.0 as usize - 1] = false;
@@ -284,9 +313,22 @@ impl World {
         self.jitter.below(self.groups as u64) as usize
     }
 
-    /// The faults end: everybody is up, every connection is new, and nothing is lost from now on.
+    /// In some of the runs some nodes never come back: a majority must do.
+    fn bury(&mut self) {
+        let most = (self.nodes.len() as u64 - 1) / 2;
+        for _ in 0..self.jitter.below(most + 1) {
+            let id = self.any_id();
+            if self.node(id).up {
+                with_node!(self, id, |node, turn| node.crash(turn));
+            }
+            self.nodes[id.0 as usize - 1].is_buried = true;
+        }
+    }
+
+    /// The faults end: everybody else is up, every connection is new, and nothing is lost from now on.
     fn heal(&mut self) {
         self.calm = true;
+        self.bury();
         self.faults.delay_ms = self.faults.delay_ms.min(20);
         self.faults.sync_ms = self.faults.sync_ms.min(20);
         self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
@@ -340,7 +382,7 @@ impl World {
             1 => self.crash(id),
             2 => self.connect(id, other),
             3 => self.replay(),
-            4 => with_node!(self, id, |node, turn| node.on_claim(index, other, None, turn)),
+            4 => self.mistake(index, other),
             5 => with_node!(self, id, |node, turn| node.resign(index, turn)),
             6 => with_node!(self, id, |node, turn| node.hand_over(index, other, turn)),
             7 => with_node!(self, id, |node, turn| (node.propose_time(index), node.flush(turn))),
@@ -355,6 +397,16 @@ impl World {
         }
     }
 
+    /// Some nodes, or all, believe a live leader dead.
+    fn mistake(&mut self, index: usize, leader: NodeId) {
+        let most = self.jitter.below(3);
+        for id in self.ids() {
+            if id != leader && self.node(id).up && self.jitter.below(3) <= most {
+                with_node!(self, id, |node, turn| node.on_claim(index, leader, None, turn));
+            }
+        }
+    }
+
     fn crash(&mut self, id: NodeId) {
         self.crashes += 1;
         with_node!(self, id, |node, turn| node.crash(turn));
@@ -362,10 +414,10 @@ impl World {
         self.at(delay, Event::Restart { node: id });
     }
 
-    /// Cuts links at random, in one direction or by sides, or heals all.
+    /// Cuts links at random, in one direction, by sides, or by sides that share one member; or heals all.
     fn partition(&mut self) {
         let count = self.nodes.len();
-        let kind = self.jitter.below(4);
+        let (kind, bridge) = (self.jitter.below(5), self.jitter.below(count as u64) as usize);
         let sides: Vec<u64> = (0..count).map(|_| self.jitter.below(2)).collect();
         for from in 0..count {
             for to in 0..count {
@@ -373,6 +425,7 @@ impl World {
                     && match kind {
                         0 | 1 => false,
                         2 => sides[from] != sides[to],
+                        3 => sides[from] != sides[to] && from != bridge && to != bridge,
                         _ => self.jitter.below(4) == 0,
                     };
             }
@@ -397,12 +450,13 @@ impl Faults {
         let mut some = |choices: &[u64]| choices[jitter.below(choices.len() as u64) as usize];
         let mut weights = [0; KINDS];
         for (kind, weight) in weights.iter_mut().enumerate() {
-            // Crashes, cuts and reconnections more often than the rest.
-            *weight = some(&[0, 1, 3]) * if kind < 4 { 3 } else { 1 };
+            // Crashes, cuts, reconnections, replays and mistakes more often than the rest.
+            *weight = some(&[0, 1, 3]) * if kind < 5 { 3 } else { 1 };
         }
         weights[2] += 1;
         Faults {
             loss: some(&[0, 0, 20, 100, 300]),
+            unlucky: some(&[0, 1]) as usize * some(&[1, 2, 3, 4, 5, 5, 6, 7, 9, 9, 10, 11, 12, 13, 15]) as usize,
             duplicates: some(&[0, 50, 200]),
             delay_ms: some(&[2, 20, 100, 400]),
             sync_ms: some(&[0, 3, 30, 200]),
