@@ -1,5 +1,6 @@
-//! Which segment holds which instances of a group: in each segment the first one of every group that has a value there.
-//! The log thread adds to it after each sync, the reader asks it. It grows with segments times groups, not with records.
+//! Which segment holds which instances of a group: in each segment the first one of every group that has a value
+//! there. The log thread adds to it after each sync, the reader asks it. It grows with segments times groups, not with
+//! records.
 
 use super::format::RecordHeader;
 use super::{Record, RecordKind};

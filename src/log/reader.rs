@@ -1,8 +1,8 @@
 //! Reads the chosen values of one group back from the log, for a node that missed them.
 //!
 //! Votes are logged before anyone knows what is chosen, and one instance may have votes under several ballots. Which of
-//! them holds the chosen value is said by the next record that has a value: it names the ballot under which the instance
-//! before was chosen. For the last chosen instance the caller says it. A learned value is a chosen one.
+//! them holds the chosen value is said by the next record that has a value: it names the ballot under which the
+//! instance before was chosen. For the last chosen instance the caller says it. A learned value is a chosen one.
 //!
 //! A segment is read through once, without its values, and the places of the values of *all* groups are kept: groups
 //! that catch up side by side, range after range, ask for the same segments again and again.

@@ -223,6 +223,11 @@ impl Group {
         self.retry_learning(peer);
     }
 
+    /// The connection to `peer` is gone: what was asked of it is asked of another at the next tick.
+    pub fn on_disconnected(&mut self, peer: NodeId) {
+        self.retry_learning(peer);
+    }
+
     /// Sends the Accept in flight to `to`, unless it has voted. False if there was nothing to send.
     pub(super) fn repeat_accept(&mut self, to: NodeId, effects: &mut Vec<Effect>) -> bool {
         let (instance, chosen) = (self.next, self.last_ballot());

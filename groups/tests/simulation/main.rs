@@ -10,12 +10,13 @@
 mod machine;
 mod node;
 mod oracle;
+mod reads;
 mod world;
 
 use world::{Done, MESSAGE_KINDS, World};
 
 /// Seeds per test, unless `PAXOI_SEEDS` says otherwise.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 500;
 /// The kind of [`groups::message::Diverged`].
 const DIVERGED: usize = 8;
 

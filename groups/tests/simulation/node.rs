@@ -3,9 +3,9 @@
 
 use crate::machine::{Machine, Name};
 use crate::oracle::{Durable, Oracle};
+use crate::reads::{Question, Read};
 use bytes::BytesMut;
 use groups::acceptor::Accepted;
-use groups::members::Tally;
 use groups::message::Range;
 use groups::{
     Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Jitter, Members, Message, NodeId, Record, Settings,
@@ -15,8 +15,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// A peer that was silent for so long is gone.
 const SILENCE_MS: u64 = 300;
-/// A question without an answer for so long is asked again.
-const QUESTION_MS: u64 = 200;
 /// Every so many ticks a ping leaves.
 const PING_TICKS: u64 = 3;
 
@@ -73,8 +71,8 @@ pub(crate) struct Node {
     pub(crate) mono_offset: u64,
     pub(crate) unix_offset: u64,
     pub(crate) reads_answered: u64,
-    shape: Shape,
-    shards: Vec<Shard>,
+    pub(crate) shape: Shape,
+    pub(crate) shards: Vec<Shard>,
     log: Vec<(usize, Record)>,
     synced: usize,
     durable: Durable,
@@ -82,28 +80,22 @@ pub(crate) struct Node {
     heard: BTreeMap<NodeId, u64>,
     starts: BTreeMap<NodeId, u64>,
     ticks: u64,
-    numbers: u64,
-    questions: Vec<Question>,
-    effects: Vec<Effect>,
+    pub(crate) numbers: u64,
+    pub(crate) questions: Vec<Question>,
+    pub(crate) effects: Vec<Effect>,
 }
 
-struct Shard {
-    group: Group,
+pub(crate) struct Shard {
+    pub(crate) group: Group,
     machine: Machine,
-    applied: Instance,
+    pub(crate) applied: Instance,
     /// The log's length with this group's last record.
     lsn: usize,
     /// What the records say: the acceptor as it should be.
     promised: Ballot,
     accepted: Option<(Instance, Ballot)>,
-    pending: BTreeMap<u64, Name>,
-    reads: BTreeMap<u64, Read>,
-}
-
-/// A read that waits, and what it must see.
-struct Read {
-    floor: Instance,
-    after: u64,
+    pub(crate) pending: BTreeMap<u64, Name>,
+    pub(crate) reads: BTreeMap<u64, Read>,
 }
 
 struct Gated {
@@ -111,15 +103,6 @@ struct Gated {
     group: usize,
     to: NodeId,
     message: Message,
-}
-
-struct Question {
-    number: u64,
-    group: usize,
-    ballot: Ballot,
-    asked: u64,
-    holds: Tally,
-    leads: Option<Instance>,
 }
 
 impl Node {
@@ -271,10 +254,13 @@ impl Node {
         let others: Vec<NodeId> = self.shape.members.ids().iter().copied().filter(|id| *id != me).collect();
         let is_live = |id: &NodeId| self.heard.get(id).is_some_and(|heard| heard + SILENCE_MS > turn.now);
         let (live, gone): (Vec<NodeId>, Vec<NodeId>) = others.iter().partition(|id| is_live(id));
+        let lost: Vec<NodeId> = gone.iter().copied().filter(|id| self.heard.contains_key(id)).collect();
+        self.heard.retain(|id, _| !lost.contains(id));
         let quorum = live.len() + 1 >= self.shape.members.quorum();
         for index in 0..self.shards.len() {
             let group = &mut self.shards[index].group;
             gone.iter().for_each(|id| group.on_no_claim(*id, clock));
+            lost.iter().for_each(|id| group.on_disconnected(*id));
             group.tick(clock, Surroundings { quorum, disk: self.disk_ok }, &mut self.effects);
             self.perform(index, turn);
         }
@@ -314,13 +300,6 @@ impl Node {
         shard.pending.insert(counter, name);
     }
 
-    pub(crate) fn read(&mut self, index: usize, id: u64, turn: &mut Turn<'_>) {
-        let shard = &mut self.shards[index];
-        shard.group.read(id);
-        let after = shard.pending.last_key_value().map_or(0, |(counter, _)| *counter);
-        shard.reads.insert(id, Read { floor: turn.oracle.seen(index), after });
-    }
-
     /// Takes back the newest or the oldest command that waits, if that is still possible.
     pub(crate) fn withdraw(&mut self, index: usize, turn: &mut Turn<'_>) {
         let shard = &mut self.shards[index];
@@ -330,13 +309,6 @@ impl Node {
         if shard.group.withdraw(counter) {
             turn.oracle.on_withdrawn(name);
             shard.pending.remove(&counter);
-        }
-    }
-
-    /// A client gives a read up.
-    pub(crate) fn cancel_read(&mut self, index: usize) {
-        if let Some((id, _)) = self.shards[index].reads.pop_last() {
-            self.shards[index].group.cancel_read(id);
         }
     }
 
@@ -401,7 +373,7 @@ impl Node {
     }
 
     /// Carries the effects out and looks at what they left.
-    fn perform(&mut self, index: usize, turn: &mut Turn<'_>) {
+    pub(crate) fn perform(&mut self, index: usize, turn: &mut Turn<'_>) {
         self.carry_out(index, turn);
         self.check(index, turn);
     }
@@ -492,79 +464,6 @@ impl Node {
             instance = instance.following();
         }
         range
-    }
-
-    fn ask(&mut self, index: usize, turn: &mut Turn<'_>) {
-        self.numbers += 1;
-        let (number, members) = (self.numbers, &self.shape.members);
-        let asked = self.shards[index].group.ask(number, &mut self.effects);
-        if let Some(ballot) = asked {
-            let group = &self.shards[index].group;
-            let leads = (group.leads() == Some(ballot)).then(|| group.next().preceding());
-            let mut holds = Tally::default();
-            holds.add(self.id, members);
-            // The leader, and of the others just enough for a majority, or all.
-            let mut others: Vec<NodeId> = members.ids().iter().copied().filter(|id| *id != self.id).collect();
-            others.sort_by_key(|id| (*id != ballot.node, turn.jitter.below(100)));
-            let enough = if turn.jitter.below(2) == 0 { members.quorum() - 1 } else { others.len() };
-            for to in others.into_iter().take(enough) {
-                turn.sent.push((to, Packet::Ask { number, group: index, ballot }));
-            }
-            self.questions.push(Question { number, group: index, ballot, asked: turn.now, holds, leads });
-            self.settle_questions();
-        }
-        self.perform(index, turn);
-    }
-
-    fn on_answer(&mut self, from: NodeId, number: u64, index: usize, answer: Answer) {
-        let found = self.questions.iter().position(|question| (question.number, question.group) == (number, index));
-        let Some(position) = found else { return };
-        let question = &mut self.questions[position];
-        match answer {
-            Answer::Refused => {
-                self.questions.remove(position);
-                return self.shards[index].group.ask_again();
-            }
-            Answer::Holds => {}
-            Answer::Leads(instance) => question.leads = Some(instance),
-        }
-        question.holds.add(from, &self.shape.members);
-        self.settle_questions();
-    }
-
-    fn settle_questions(&mut self) {
-        let (shards, members) = (&mut self.shards, &self.shape.members);
-        self.questions.retain(|question| {
-            let Some(instance) = question.leads.filter(|_| question.holds.is_quorum(members)) else { return true };
-            shards[question.group].group.on_confirmed(question.number, question.ballot, instance);
-            false
-        });
-    }
-
-    fn expire_questions(&mut self, now: u64) {
-        let shards = &mut self.shards;
-        self.questions.retain(|question| {
-            let is_late = question.asked + QUESTION_MS <= now;
-            if is_late {
-                shards[question.group].group.ask_again();
-            }
-            !is_late
-        });
-    }
-
-    fn answer_reads(&mut self, index: usize, turn: &mut Turn<'_>) {
-        let mut ready = Vec::new();
-        let shard = &mut self.shards[index];
-        shard.group.take_ready(&mut ready);
-        for id in ready {
-            let read = shard.reads.remove(&id).expect("a read is answered once");
-            let (floor, applied) = (read.floor, shard.applied);
-            assert!(applied >= floor, "a read of group {index} sees {applied}, but {floor} was seen before it");
-            let before = shard.pending.range(..=read.after).next();
-            assert!(before.is_none(), "a read overtook {before:?}, which its node had queued before it");
-            turn.oracle.on_seen(index, applied);
-            self.reads_answered += 1;
-        }
     }
 }
 

@@ -48,6 +48,8 @@ pub(crate) struct Done {
     pub(crate) applied: usize,
     pub(crate) reads: u64,
     pub(crate) crashes: usize,
+    /// The longest time that a calm world needed to get everything done.
+    pub(crate) calm_ms: u64,
     /// How many messages of each kind arrived.
     pub(crate) kinds: [u64; MESSAGE_KINDS],
 }
@@ -57,6 +59,7 @@ impl Done {
         self.applied += other.applied;
         self.reads += other.reads;
         self.crashes += other.crashes;
+        self.calm_ms = self.calm_ms.max(other.calm_ms);
         self.kinds.iter_mut().zip(other.kinds).for_each(|(sum, count)| *sum += count);
     }
 }
@@ -163,7 +166,7 @@ impl World {
     pub(crate) fn done(&self) -> Done {
         let applied = (0..self.groups).map(|index| self.first().machine(index).names.len()).sum();
         let reads = self.nodes.iter().map(|node| node.reads_answered).sum();
-        Done { applied, reads, crashes: self.crashes, kinds: self.kinds }
+        Done { applied, reads, crashes: self.crashes, calm_ms: self.now - FAULTS_MS, kinds: self.kinds }
     }
 
     fn is_done(&self) -> bool {

@@ -1,0 +1,202 @@
+//! Elections: whose turn it is, the question before, phase 1, and who is believed to lead.
+
+use super::*;
+use groups::message::Handover;
+
+fn pre_vote(to: u32, number: u64, next: u64) -> Effect {
+    send(to, Message::PreVote(PreVote { number, next: Instance(next) }))
+}
+
+fn pre_voted(number: u64, granted: bool, promised: Ballot) -> Message {
+    Message::PreVoted(PreVoted { number, granted, next: Instance(1), promised })
+}
+
+fn handover(ballot: Ballot, next: u64) -> Message {
+    Message::Handover(Handover { ballot, next: Instance(next) })
+}
+
+/// When member `me` of three asks, in ms after it began.
+fn turn_of(me: u32) -> u64 {
+    let mut member = Member::new(me, 3);
+    (0..2_000)
+        .find(|_| {
+            member.clock.mono_ms += 1;
+            !member.tick().is_empty()
+        })
+        .expect("it asks at last")
+}
+
+#[test]
+fn members_take_their_turns_by_rank() {
+    let turns = [turn_of(1), turn_of(2), turn_of(3)];
+    assert!(turns[0] < 100 && turns[1] >= turns[0] + 100 && turns[2] >= turns[1] + 100, "{turns:?}");
+}
+
+#[test]
+fn nobody_stands_without_a_quorum_or_a_disk() {
+    let mut member = Member::new(1, 3);
+    member.clock.mono_ms += 5_000;
+    let clock = member.clock;
+    for (quorum, disk) in [(false, true), (true, false)] {
+        assert_eq!(member.call(|group, effects| group.tick(clock, Surroundings { quorum, disk }, effects)), []);
+    }
+    assert_eq!(member.tick(), [pre_vote(2, 1, 1), pre_vote(3, 1, 1)]);
+    assert_eq!(member.tick(), []);
+}
+
+#[test]
+fn nobody_stands_while_another_is_believed_to_lead() {
+    let mut member = Member::new(1, 3);
+    member.claim(ballot(1, 2));
+    member.clock.mono_ms += 5_000;
+    assert_eq!(member.tick(), []);
+    member.no_claim(3);
+    member.clock.mono_ms += 5_000;
+    assert_eq!(member.tick(), [], "3 does not lead, but 2 does");
+    member.no_claim(2);
+    assert_eq!(member.group.leader(), None);
+    member.clock.mono_ms += 5_000;
+    assert_eq!(member.tick(), [pre_vote(2, 1, 1), pre_vote(3, 1, 1)]);
+}
+
+#[test]
+fn a_question_is_denied_only_on_behalf_of_a_current_claim_of_another() {
+    let mut member = Member::new(3, 3);
+    let question = || Message::PreVote(PreVote { number: 4, next: Instance(1) });
+    let answer = |granted, promised| pre_voted(4, granted, promised);
+    assert_eq!(member.handle(2, question()), [send(2, answer(true, Ballot::ZERO))]);
+    member.claim(ballot(6, 1));
+    assert_eq!(member.handle(2, question()), [send(2, answer(false, ballot(6, 1)))]);
+    assert_eq!(member.handle(1, question()), [send(1, answer(true, ballot(6, 1)))], "the leader itself");
+    member.no_claim(1);
+    assert_eq!(member.handle(2, question()), [send(2, answer(true, ballot(6, 1)))]);
+    assert_eq!(member.group.promised(), Ballot::ZERO, "an answer promises nothing");
+}
+
+#[test]
+fn a_leader_denies() {
+    let mut member = Member::established(3);
+    let effects = member.handle(2, Message::PreVote(PreVote { number: 4, next: Instance(2) }));
+    let answer = PreVoted { number: 4, granted: false, next: Instance(2), promised: ballot(1, 1) };
+    assert_eq!(effects, [send(2, Message::PreVoted(answer))]);
+}
+
+#[test]
+fn phase_one_leaves_behind_the_record_of_its_own_ballot_which_is_above_all_seen() {
+    let mut member = Member::new(1, 5);
+    member.clock.mono_ms += 1_000;
+    member.tick();
+    assert_eq!(member.handle(2, pre_voted(1, true, ballot(8, 3))), []);
+    assert_eq!(member.handle(2, pre_voted(1, true, ballot(8, 3))), [], "counted once");
+    assert_eq!(member.handle(3, pre_voted(7, true, Ballot::ZERO)), [], "of another question");
+    let mine = ballot(9, 1);
+    let effects = member.handle(3, pre_voted(1, true, Ballot::ZERO));
+    let mut expected = vec![promised(mine)];
+    expected.extend((2..=5).map(|to| send_durable(to, prepare(mine, 1))));
+    expected.push(send_durable(1, promise(mine, 1, 1, None)));
+    assert_eq!(effects, expected);
+    let again = member.call(|group, effects| group.on_connected(NodeId(4), effects));
+    assert_eq!(again, [send_durable(4, prepare(mine, 1))]);
+}
+
+#[test]
+fn a_denied_question_is_asked_again_later_under_a_new_number() {
+    let mut member = Member::new(1, 3);
+    member.clock.mono_ms += 1_000;
+    member.tick();
+    assert_eq!(member.handle(2, pre_voted(1, false, Ballot::ZERO)), []);
+    assert_eq!(member.handle(3, pre_voted(1, true, Ballot::ZERO)), []);
+    assert_eq!(member.tick(), []);
+    member.clock.mono_ms += 100;
+    assert_eq!(member.tick(), [pre_vote(2, 2, 1), pre_vote(3, 2, 1)]);
+    member.clock.mono_ms += 499;
+    assert_eq!(member.tick(), [], "it waits for answers");
+    member.clock.mono_ms += 1;
+    assert_eq!(member.tick(), []);
+    member.clock.mono_ms += 1_000;
+    assert_eq!(member.tick(), [pre_vote(2, 3, 1), pre_vote(3, 3, 1)]);
+}
+
+#[test]
+fn promises_for_another_ballot_or_instance_count_nothing() {
+    let mut member = Member::new(1, 3);
+    member.stand();
+    let mine = ballot(1, 1);
+    for (from, message) in [
+        (2, promise(ballot(2, 1), 1, 1, None)),
+        (2, promise(ballot(1, 2), 1, 1, None)),
+        (2, promise(mine, 2, 1, None)),
+        (2, promise(mine, 1, 2, None)),
+        (9, promise(mine, 1, 1, None)),
+        (1, promise(mine, 1, 1, None)),
+        (1, promise(mine, 1, 1, None)),
+    ] {
+        assert_eq!(member.handle(from, message), []);
+    }
+    assert_eq!(member.handle(2, promise(mine, 1, 1, None))[0], Effect::Leading(true));
+    assert_eq!(member.handle(3, promise(mine, 1, 1, None)), []);
+}
+
+#[test]
+fn a_phase_one_without_a_majority_is_tried_again_with_a_higher_ballot() {
+    let mut member = Member::new(1, 3);
+    member.stand();
+    member.clock.mono_ms += 2_000;
+    assert_eq!(member.tick(), []);
+    assert_eq!(member.group.ballots_lost(), 1);
+    assert_eq!(member.handle(2, promise(ballot(1, 1), 1, 1, None)), []);
+    assert_eq!(member.stand()[0], promised(ballot(2, 1)));
+}
+
+#[test]
+fn whoever_promises_or_follows_another_asks_no_more() {
+    let other = ballot(3, 2);
+    for message in [prepare(other, 1), accept(other, 1, Ballot::ZERO, &empty(0))] {
+        let mut member = Member::new(1, 3);
+        member.clock.mono_ms += 1_000;
+        member.tick();
+        member.handle(2, message);
+        assert_eq!(member.handle(3, pre_voted(1, true, Ballot::ZERO)), []);
+        assert_eq!(member.tick(), [], "the other gets time to lead");
+    }
+}
+
+#[test]
+fn a_higher_claim_ends_a_candidacy_and_a_lower_one_does_not() {
+    let mut member = Member::new(1, 3);
+    member.stand();
+    assert_eq!(member.claim(ballot(0, 2)), []);
+    assert_eq!(member.group.leader(), None);
+    member.claim(ballot(5, 2));
+    assert_eq!(member.group.leader(), Some(ballot(5, 2)));
+    assert_eq!(member.handle(2, promise(ballot(1, 1), 1, 1, None)), []);
+    assert_eq!(member.claim(ballot(4, 3)), []);
+    assert_eq!(member.group.leader(), Some(ballot(5, 2)), "the highest claim leads");
+}
+
+#[test]
+fn a_leader_yields_to_a_higher_claim_only() {
+    let mut member = Member::established(3);
+    assert_eq!(member.claim(ballot(0, 3)), []);
+    assert_eq!(member.claim(ballot(9, 1)), [], "nobody else leads under its ballots");
+    member.no_claim(1);
+    assert_eq!(member.group.leads(), Some(ballot(1, 1)));
+    assert_eq!(member.claim(ballot(1, 3)), [Effect::Leading(false)]);
+    assert_eq!(member.group.leader(), Some(ballot(1, 3)));
+}
+
+#[test]
+fn an_invitation_counts_from_the_leader_followed_at_the_same_next() {
+    let leader = ballot(4, 2);
+    let follow = || {
+        let mut member = Member::new(1, 3);
+        member.claim(leader);
+        member
+    };
+    assert_eq!(follow().handle(2, handover(leader, 2)), []);
+    assert_eq!(follow().handle(3, handover(leader, 1)), []);
+    assert_eq!(follow().handle(2, handover(ballot(3, 2), 1)), []);
+    let effects = follow().handle(2, handover(leader, 1));
+    assert_eq!(effects[0], promised(ballot(5, 1)));
+    assert_eq!(effects[1], send_durable(2, prepare(ballot(5, 1), 1)));
+}

@@ -1,0 +1,225 @@
+//! One call, exact effects: what each role answers to each message, in each situation that the protocol tells apart.
+
+mod electing;
+mod leading;
+mod learning;
+mod reading;
+mod restoring;
+mod serving;
+mod voting;
+
+use bytes::BytesMut;
+use groups::acceptor::Accepted;
+use groups::message::{Accept, Chosen, Fetch, PreVote, PreVoted, Prepare, Promise, Range, Vote};
+use groups::{
+    Ballot, Clock, Draft, Effect, Group, GroupId, Instance, Members, Message, NodeId, Record, Settings, StateMachine,
+    Surroundings, Tag, Value, put_command,
+};
+
+const WINDOW_BYTES: u32 = 1_000;
+const FINE: Surroundings = Surroundings { quorum: true, disk: true };
+
+/// One member of a group, its state machine, and its clocks.
+struct Member {
+    group: Group,
+    clock: Clock,
+    log: Bodies,
+    /// The counters of this member's commands, as they were applied.
+    answered: Vec<u64>,
+}
+
+/// The bodies of all commands applied.
+#[derive(Default)]
+struct Bodies(Vec<Vec<u8>>);
+
+impl StateMachine for Bodies {
+    type Reply<'a> = ();
+
+    fn begin(&mut self, _time_ms: u64) {}
+
+    fn apply(&mut self, body: &[u8]) {
+        self.0.push(body.to_vec());
+    }
+}
+
+impl Member {
+    /// Member `me` of `count`, started for the first time, with nothing in its log. Member 1 is the preferred leader.
+    fn new(me: u32, count: u32) -> Member {
+        let settings = Settings {
+            id: GroupId(0),
+            groups: 1,
+            me: NodeId(me),
+            start: 1,
+            members: Members::new((1..=count).map(NodeId).collect()),
+            batch_bytes_max: 1 << 20,
+            window_bytes: WINDOW_BYTES,
+            seed: 7,
+        };
+        let clock = Clock { mono_ms: 10_000, unix_ms: 50_000 };
+        let mut group = Group::new(settings);
+        group.begin(clock);
+        Member { group, clock, log: Bodies::default(), answered: Vec::new() }
+    }
+
+    /// Member 1 of `count` that leads under ballot 1.1, with its first value in flight.
+    fn leader(count: u32) -> Member {
+        let mut member = Member::new(1, count);
+        member.stand();
+        for from in 1..=count / 2 + 1 {
+            member.handle(from, promise(ballot(1, 1), 1, 1, None));
+        }
+        assert_eq!(member.group.leads(), Some(ballot(1, 1)));
+        member
+    }
+
+    /// Like [`Member::leader`], with that value chosen.
+    fn established(count: u32) -> Member {
+        let mut member = Member::leader(count);
+        for from in 1..=count / 2 + 1 {
+            member.handle(from, vote(ballot(1, 1), 1));
+        }
+        assert_eq!(member.group.next(), Instance(2));
+        member
+    }
+
+    /// Member `me` that follows leader `ballot` at instance 1, having voted for an empty value.
+    fn follower(me: u32, ballot: Ballot) -> Member {
+        let mut member = Member::new(me, 3);
+        member.handle(ballot.node.0, accept(ballot, 1, Ballot::ZERO, &empty(0)));
+        assert_eq!(member.group.leader(), Some(ballot));
+        member
+    }
+
+    /// Waits for its turn, asks, and is granted by all: in phase 1 from then on. Returns what it did last.
+    fn stand(&mut self) -> Vec<Effect> {
+        self.clock.mono_ms += 1_000;
+        let asked = self.tick();
+        let Some(Effect::Send { message: Message::PreVote(PreVote { number, next }), .. }) = asked.first() else {
+            panic!("it does not ask: {asked:?}")
+        };
+        let answer = PreVoted { number: *number, granted: true, next: *next, promised: Ballot::ZERO };
+        asked.iter().fold(Vec::new(), |done, effect| match effect {
+            Effect::Send { to, .. } if done.is_empty() => self.handle(to.0, Message::PreVoted(answer)),
+            _ => done,
+        })
+    }
+
+    fn handle(&mut self, from: u32, message: Message) -> Vec<Effect> {
+        let clock = self.clock;
+        self.call(|group, effects| group.handle(NodeId(from), message, clock, effects))
+    }
+
+    fn tick(&mut self) -> Vec<Effect> {
+        let clock = self.clock;
+        self.call(|group, effects| group.tick(clock, FINE, effects))
+    }
+
+    fn flush(&mut self) -> Vec<Effect> {
+        let clock = self.clock;
+        self.call(|group, effects| group.flush(clock, effects))
+    }
+
+    fn claim(&mut self, ballot: Ballot) -> Vec<Effect> {
+        let clock = self.clock;
+        self.call(|group, effects| group.on_claim(ballot, clock, effects))
+    }
+
+    fn no_claim(&mut self, node: u32) {
+        self.group.on_no_claim(NodeId(node), self.clock);
+    }
+
+    fn submit(&mut self, body: &str) -> u64 {
+        self.group.submit(|out| out.extend_from_slice(body.as_bytes()))
+    }
+
+    fn call(&mut self, step: impl FnOnce(&mut Group, &mut Vec<Effect>)) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        step(&mut self.group, &mut effects);
+        for effect in &effects {
+            if let Effect::Apply { value, .. } = effect {
+                let answered = &mut self.answered;
+                self.group.apply(value, &mut self.log, |counter, ()| answered.push(counter));
+            }
+        }
+        effects
+    }
+}
+
+fn ballot(round: u64, node: u32) -> Ballot {
+    Ballot { round, node: NodeId(node) }
+}
+
+/// A value without commands after values with the chain `chain`.
+fn empty(chain: u32) -> Value {
+    Draft::default().seal(chain, 50_000)
+}
+
+/// A value with one command of member `origin`, its first.
+fn value(chain: u32, origin: u32, body: &str) -> Value {
+    let mut draft = Draft::default();
+    draft.extend(&command(origin, 1, body));
+    draft.seal(chain, 50_000)
+}
+
+fn command(origin: u32, counter: u64, body: &str) -> BytesMut {
+    let mut out = BytesMut::new();
+    let tag = Tag { origin: NodeId(origin), start: 1, counter };
+    put_command(&mut out, tag, |out| out.extend_from_slice(body.as_bytes()));
+    out
+}
+
+fn accepted(ballot: Ballot, value: &Value) -> Accepted {
+    Accepted { ballot, value: value.clone() }
+}
+
+fn prepare(ballot: Ballot, instance: u64) -> Message {
+    Message::Prepare(Prepare { ballot, instance: Instance(instance) })
+}
+
+fn promise(ballot: Ballot, instance: u64, next: u64, accepted: Option<Accepted>) -> Message {
+    Message::Promise(Promise { ballot, instance: Instance(instance), next: Instance(next), accepted })
+}
+
+fn accept(ballot: Ballot, instance: u64, chosen: Ballot, value: &Value) -> Message {
+    Message::Accept(Accept { ballot, instance: Instance(instance), chosen, value: value.clone() })
+}
+
+fn vote(ballot: Ballot, instance: u64) -> Message {
+    Message::Vote(Vote { ballot, instance: Instance(instance) })
+}
+
+fn chosen(ballot: Ballot, instance: u64) -> Message {
+    Message::Chosen(Chosen { instance: Instance(instance), ballot })
+}
+
+fn fetch(from: u64) -> Message {
+    Message::Fetch(Fetch { from: Instance(from), bytes_max: WINDOW_BYTES })
+}
+
+fn range(first: u64, next: u64, values: Vec<Accepted>) -> Message {
+    Message::Range(Range { first: Instance(first), next: Instance(next), values })
+}
+
+fn send(to: u32, message: Message) -> Effect {
+    Effect::Send { to: NodeId(to), message }
+}
+
+fn send_durable(to: u32, message: Message) -> Effect {
+    Effect::SendDurable { to: NodeId(to), message }
+}
+
+fn promised(ballot: Ballot) -> Effect {
+    Effect::Persist(Record::Promised(ballot))
+}
+
+fn voted(ballot: Ballot, instance: u64, chosen: Ballot, value: &Value) -> Effect {
+    Effect::Persist(Record::Accepted { instance: Instance(instance), ballot, chosen, value: value.clone() })
+}
+
+fn learned(ballot: Ballot, instance: u64, chosen: Ballot, value: &Value) -> Effect {
+    Effect::Persist(Record::Learned { instance: Instance(instance), ballot, chosen, value: value.clone() })
+}
+
+fn apply(instance: u64, value: &Value) -> Effect {
+    Effect::Apply { instance: Instance(instance), value: value.clone() }
+}

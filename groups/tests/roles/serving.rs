@@ -1,0 +1,119 @@
+//! The clients' commands at the node that they were sent to.
+
+use super::*;
+use groups::message::{Forward, NotLeader};
+
+const LEADER: Ballot = Ballot { round: 1, node: NodeId(1) };
+
+fn forward(to: u32, ballot: Ballot, after: u64, commands: &[BytesMut]) -> Effect {
+    send(to, Message::Forward(Forward { ballot, after, commands: commands.concat().into() }))
+}
+
+/// Commands of member 2, numbered from `first`.
+fn commands(first: u64, bodies: &[&str]) -> Vec<BytesMut> {
+    (first..).zip(bodies).map(|(counter, body)| command(2, counter, body)).collect()
+}
+
+fn batch(chain: u32, commands: &[BytesMut]) -> Value {
+    let mut draft = Draft::default();
+    commands.iter().for_each(|command| draft.extend(command));
+    draft.seal(chain, 50_000)
+}
+
+/// Member 2, with the commands a and b sent to the leader.
+fn two_sent() -> Member {
+    let mut member = Member::follower(2, LEADER);
+    member.submit("a");
+    member.submit("b");
+    assert_eq!(member.flush(), [forward(1, LEADER, 0, &commands(1, &["a", "b"]))]);
+    member
+}
+
+#[test]
+fn commands_go_to_the_leader_once_and_each_names_the_one_before() {
+    let mut member = two_sent();
+    assert_eq!(member.flush(), []);
+    member.submit("c");
+    assert_eq!(member.flush(), [forward(1, LEADER, 2, &commands(3, &["c"]))]);
+}
+
+#[test]
+fn commands_wait_for_a_leader() {
+    let mut member = Member::new(2, 3);
+    member.submit("a");
+    assert_eq!(member.flush(), []);
+    member.claim(ballot(3, 3));
+    assert_eq!(member.flush(), [forward(3, ballot(3, 3), 0, &commands(1, &["a"]))]);
+}
+
+#[test]
+fn a_refusal_brings_all_again_at_the_next_tick() {
+    let mut member = two_sent();
+    let refusal = |ballot| Message::NotLeader(NotLeader { ballot });
+    member.handle(1, refusal(ballot(9, 1)));
+    member.submit("c");
+    assert_eq!(member.flush(), [forward(1, LEADER, 2, &commands(3, &["c"]))], "of another ballot");
+    assert_eq!(member.handle(1, refusal(LEADER)), []);
+    assert_eq!(member.flush(), []);
+    member.tick();
+    assert_eq!(member.flush(), [forward(1, LEADER, 0, &commands(1, &["a", "b", "c"]))]);
+}
+
+#[test]
+fn a_new_ballot_or_connection_brings_all_again_oldest_first() {
+    let all = commands(1, &["a", "b"]);
+    let mut member = two_sent();
+    member.call(|group, effects| group.on_connected(NodeId(3), effects));
+    assert_eq!(member.flush(), [], "the leader's connection lasts");
+    member.call(|group, effects| group.on_connected(NodeId(1), effects));
+    assert_eq!(member.flush(), [forward(1, LEADER, 0, &all)]);
+    member.claim(ballot(2, 1));
+    assert_eq!(member.flush(), [forward(1, ballot(2, 1), 0, &all)], "the same leader under another ballot");
+    member.claim(ballot(3, 3));
+    assert_eq!(member.flush(), [forward(3, ballot(3, 3), 0, &all)]);
+}
+
+#[test]
+fn a_command_is_answered_when_it_is_applied_and_only_the_first_time() {
+    let mut member = two_sent();
+    let one = batch(0, &commands(1, &["a"]));
+    member.handle(1, range(1, 2, vec![accepted(LEADER, &one)]));
+    assert_eq!((member.answered.as_slice(), member.group.has_waiting()), ([1].as_slice(), true));
+    let two = batch(one.next_chain(), &commands(1, &["a", "b"]));
+    member.handle(1, range(2, 3, vec![accepted(LEADER, &two)]));
+    assert_eq!(member.answered, [1, 2]);
+    assert_eq!(member.log.0, [b"a", b"b"]);
+    assert!(!member.group.has_waiting() && member.group.queued_bytes() == 0);
+}
+
+#[test]
+fn what_was_applied_is_not_sent_again() {
+    let mut member = two_sent();
+    member.submit("c");
+    let one = batch(0, &commands(1, &["a"]));
+    member.handle(1, range(1, 2, vec![accepted(LEADER, &one)]));
+    member.claim(ballot(2, 3));
+    assert_eq!(member.flush(), [forward(3, ballot(2, 3), 0, &commands(2, &["b", "c"]))]);
+}
+
+#[test]
+fn a_command_can_be_taken_back_until_it_leaves() {
+    let mut member = Member::new(2, 3);
+    let (a, b) = (member.submit("a"), member.submit("b"));
+    assert!(member.group.withdraw(a));
+    member.claim(LEADER);
+    assert_eq!(member.flush(), [forward(1, LEADER, 0, &commands(2, &["b"]))]);
+    assert!(!member.group.withdraw(b));
+    member.no_claim(1);
+    assert!(!member.group.withdraw(b), "that leader may have it still");
+}
+
+#[test]
+fn commands_of_an_earlier_start_are_applied_for_nobody() {
+    let mut member = Member::follower(2, LEADER);
+    let mut body = BytesMut::new();
+    put_command(&mut body, Tag { origin: NodeId(2), start: 0, counter: 9 }, |out| out.extend_from_slice(b"old"));
+    member.submit("new");
+    member.handle(1, range(1, 2, vec![accepted(LEADER, &batch(0, &[body]))]));
+    assert_eq!((member.log.0.len(), member.answered.len()), (1, 0));
+}

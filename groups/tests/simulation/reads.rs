@@ -1,0 +1,113 @@
+//! Reads of the simulated clients: questions to leaders, and what each read must see when it is answered.
+
+use crate::node::{Node, Packet, Turn};
+use groups::members::Tally;
+use groups::{Answer, Ballot, Instance, NodeId};
+
+/// A question without an answer for so long is asked again.
+const QUESTION_MS: u64 = 200;
+
+/// A read that waits, and what it must see.
+pub(crate) struct Read {
+    floor: Instance,
+    after: u64,
+}
+
+/// A numbered question that waits for answers.
+pub(crate) struct Question {
+    number: u64,
+    group: usize,
+    ballot: Ballot,
+    asked: u64,
+    holds: Tally,
+    leads: Option<Instance>,
+}
+
+impl Node {
+    pub(crate) fn read(&mut self, index: usize, id: u64, turn: &mut Turn<'_>) {
+        let shard = &mut self.shards[index];
+        shard.group.read(id);
+        let after = shard.pending.last_key_value().map_or(0, |(counter, _)| *counter);
+        shard.reads.insert(id, Read { floor: turn.oracle.seen(index), after });
+    }
+
+    /// A client gives a read up.
+    pub(crate) fn cancel_read(&mut self, index: usize) {
+        if let Some((id, _)) = self.shards[index].reads.pop_last() {
+            self.shards[index].group.cancel_read(id);
+        }
+    }
+
+    pub(crate) fn ask(&mut self, index: usize, turn: &mut Turn<'_>) {
+        self.numbers += 1;
+        let (number, members) = (self.numbers, &self.shape.members);
+        let asked = self.shards[index].group.ask(number, &mut self.effects);
+        if let Some(ballot) = asked {
+            let group = &self.shards[index].group;
+            let leads = (group.leads() == Some(ballot)).then(|| group.next().preceding());
+            let mut holds = Tally::default();
+            holds.add(self.id, members);
+            // The leader, and of the others just enough for a majority, or all.
+            let mut others: Vec<NodeId> = members.ids().iter().copied().filter(|id| *id != self.id).collect();
+            others.sort_by_key(|id| (*id != ballot.node, turn.jitter.below(100)));
+            let enough = if turn.jitter.below(2) == 0 { members.quorum() - 1 } else { others.len() };
+            for to in others.into_iter().take(enough) {
+                turn.sent.push((to, Packet::Ask { number, group: index, ballot }));
+            }
+            self.questions.push(Question { number, group: index, ballot, asked: turn.now, holds, leads });
+            self.settle_questions();
+        }
+        self.perform(index, turn);
+    }
+
+    pub(crate) fn on_answer(&mut self, from: NodeId, number: u64, index: usize, answer: Answer) {
+        let found = self.questions.iter().position(|question| (question.number, question.group) == (number, index));
+        let Some(position) = found else { return };
+        let question = &mut self.questions[position];
+        match answer {
+            Answer::Refused => {
+                self.questions.remove(position);
+                return self.shards[index].group.ask_again();
+            }
+            Answer::Holds => {}
+            Answer::Leads(instance) => question.leads = Some(instance),
+        }
+        question.holds.add(from, &self.shape.members);
+        self.settle_questions();
+    }
+
+    fn settle_questions(&mut self) {
+        let (shards, members) = (&mut self.shards, &self.shape.members);
+        self.questions.retain(|question| {
+            let Some(instance) = question.leads.filter(|_| question.holds.is_quorum(members)) else { return true };
+            shards[question.group].group.on_confirmed(question.number, question.ballot, instance);
+            false
+        });
+    }
+
+    pub(crate) fn expire_questions(&mut self, now: u64) {
+        let shards = &mut self.shards;
+        self.questions.retain(|question| {
+            let is_late = question.asked + QUESTION_MS <= now;
+            if is_late {
+                shards[question.group].group.ask_again();
+            }
+            !is_late
+        });
+    }
+
+    pub(crate) fn answer_reads(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let mut ready = Vec::new();
+        let shard = &mut self.shards[index];
+        shard.group.take_ready(&mut ready);
+        for id in ready {
+            let read = shard.reads.remove(&id).expect("a read is answered once");
+            let (floor, applied) = (read.floor, shard.applied);
+            assert!(applied >= floor, "a read of group {index} sees {applied}, but {floor} was seen before it");
+            let before = shard.pending.range(..=read.after).next();
+            assert!(before.is_none(), "a read overtook {before:?}, which its node had queued before it");
+            turn.oracle.on_seen(index, applied);
+            self.reads_answered += 1;
+        }
+    }
+}
