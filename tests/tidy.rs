@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 const FILE_LINES_MAX: usize = 600;
-/// But for lines with a string, which the formatter cannot break.
-const LINE_CHARS_MAX: usize = 120;
+/// A little more than the formatter allows itself; lines with a string it cannot break.
+const LINE_CHARS_MAX: usize = 125;
 /// Tables with one row a line.
 const WIDE_FILES: [&str; 1] = ["src/kv/rows.rs"];
 /// In `groups`: what would make it impure.

@@ -296,6 +296,7 @@ impl Node {
         tracing::info!("the connection to node {from} is gone");
         self.shard.step_all(&mut self.io, |group, _| {
             group.on_no_claim(from, time.clock());
+            group.on_disconnected(from);
             group.ask_again();
         });
     }
