@@ -2,7 +2,8 @@
 //!
 //! [`Acceptor`](acceptor::Acceptor) and [`Proposer`](proposer::Proposer) are the rules of one decision. A [`Group`]
 //! adds the order of instances, a lasting leader, learning, and the clients' commands and reads. Everything that a
-//! member must remember leaves as a [`Record`], everything that it says as a [`Message`].
+//! member must remember leaves as a [`Record`], everything that it says as a [`Message`]. [`Paxos`] is the other thing
+//! to build on the same rules: decisions side by side, in the style of the MIT Paxos lab.
 
 pub mod acceptor;
 mod effect;
@@ -12,6 +13,7 @@ mod machine;
 pub mod members;
 pub mod message;
 pub mod origin;
+pub mod paxos;
 pub mod proposer;
 pub mod queue;
 pub mod reads;
@@ -25,6 +27,7 @@ pub use jitter::Jitter;
 pub use machine::StateMachine;
 pub use members::Members;
 pub use message::Message;
+pub use paxos::{Fate, Paxos};
 pub use tags::Tags;
 pub use types::{Ballot, GroupId, Instance, NodeId};
 pub use value::{

@@ -1,0 +1,101 @@
+//! The paths that every command takes, one by one: what a request costs before and after it is decided.
+//!
+//! `cargo bench` prints times per command or per batch; compare runs on the same quiet machine only.
+
+use bytes::{Bytes, BytesMut};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use groups::message::Accept;
+use groups::{Ballot, Draft, Instance, Message, NodeId, Tag, Value, put_command};
+use net::frame::{self, FrameWriter, Purpose};
+use net::resp::Protocol;
+use net::resp::request::{RequestLimits, RequestParser};
+use paxoi::kv::encode::encode;
+use paxoi::kv::reply::Reply;
+use paxoi::kv::{Limits, Moment, Store, parse, table};
+use paxoi::routing;
+use std::hint::black_box;
+
+const KEYS: usize = 10_000;
+const BATCH: usize = 100;
+
+fn key(number: usize) -> String {
+    format!("key:{number:012}")
+}
+
+/// A value of `BATCH` commands `SET key 64-bytes`.
+fn value() -> Value {
+    let mut draft = Draft::default();
+    for number in 0..BATCH {
+        let tag = Tag { origin: NodeId(1), start: 1, counter: number as u64 + 1 };
+        put_command(draft.commands_mut(), tag, |out| set(&key(number * 97 % KEYS), out));
+    }
+    draft.seal(0, 1)
+}
+
+fn set(key: &str, out: &mut BytesMut) {
+    let words: [&[u8]; 3] = [b"SET", key.as_bytes(), &[b'x'; 64]];
+    let spec = table::lookup(&words).expect("SET is a command");
+    let command = parse(spec, &words, Moment { unix_ms: 1, seed: 1 }).expect("it is well formed");
+    encode(&command, out);
+}
+
+fn requests(c: &mut Criterion) {
+    let mut group = c.benchmark_group("request");
+    group.throughput(Throughput::Elements(1));
+    let request = format!("*3\r\n$3\r\nSET\r\n$16\r\n{}\r\n$64\r\n{}\r\n", key(1), "x".repeat(64));
+    let mut parser = RequestParser::new(RequestLimits::default());
+    group.bench_function("find the words of SET", |b| b.iter(|| parser.poll(black_box(request.as_bytes()))));
+    let (key, mut out) = (key(1), BytesMut::new());
+    group.bench_function("look up, parse and encode SET", |b| {
+        b.iter(|| {
+            out.clear();
+            set(black_box(&key), &mut out);
+        });
+    });
+    group.bench_function("slot of a key", |b| b.iter(|| routing::slot(black_box(key.as_bytes()))));
+    group.bench_function("write a bulk reply", |b| {
+        b.iter(|| {
+            out.clear();
+            Reply::bulk(black_box(&[b'x'; 64])).write(Protocol::Resp2, &mut out);
+        });
+    });
+    group.finish();
+}
+
+fn values(c: &mut Criterion) {
+    let mut group = c.benchmark_group("value of 100 SETs");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    let (value, mut store) = (value(), Store::new([7; 16], 0..routing::SLOTS, Limits::default()));
+    group.bench_function("apply", |b| {
+        b.iter(|| {
+            store.begin(1);
+            value.commands().for_each(|command| drop(black_box(store.apply(command.body))));
+        });
+    });
+    group.bench_function("check and chain", |b| {
+        b.iter(|| Value::parse(black_box(value.bytes().clone())).map(|value| value.next_chain()));
+    });
+    let ballot = Ballot { round: 9, node: NodeId(1) };
+    let accept = Message::Accept(Accept { ballot, instance: Instance(7), chosen: ballot, value });
+    let frame = |accept: &Message| -> Bytes {
+        let mut writer = FrameWriter::new(Purpose::Live);
+        writer.message(3, accept.kind(), |out| accept.encode(out));
+        writer.finish().expect("it has a message")
+    };
+    group.bench_function("into a frame", |b| b.iter(|| frame(black_box(&accept))));
+    let bytes = frame(&accept);
+    group.bench_function("out of a frame", |b| {
+        b.iter_batched(
+            || BytesMut::from(&bytes[..]),
+            |mut input| {
+                let frame = frame::decode(&mut input, 1 << 20).expect("it is sound").expect("it is whole");
+                frame.messages().flatten().filter(|m| Message::decode(m.kind, &m.body).is_ok()).count()
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, requests, values);
+criterion_main!(benches);
