@@ -80,13 +80,20 @@ impl Origin {
         self.sent < self.entries.len()
     }
 
-    /// Takes note that everything will be sent now: `(after, commands)` as in a [`Forward`](crate::message::Forward).
-    pub fn send(&mut self) -> (u64, &[u8]) {
-        let after = if self.sent == 0 { 0 } else { self.entries[self.sent - 1].counter };
-        let unsent = self.sent_bytes..self.bytes.len();
-        (self.sent, self.sent_bytes) = (self.entries.len(), self.bytes.len());
-        self.exposed = self.counter;
-        (after, &self.bytes[unsent])
+    /// Takes note that the next commands will be sent now, up to `bytes_max` of them or one larger one: `(after,
+    /// commands)` as in a [`Forward`](crate::message::Forward). There may be more.
+    pub fn send(&mut self, bytes_max: usize) -> (u64, &[u8]) {
+        let (first, first_byte) = (self.sent, self.sent_bytes);
+        while let Some(entry) = self.entries.get(self.sent) {
+            if self.sent > first && self.sent_bytes + entry.bytes - first_byte > bytes_max {
+                break;
+            }
+            self.exposed = self.exposed.max(entry.counter);
+            self.sent_bytes += entry.bytes;
+            self.sent += 1;
+        }
+        let after = if first == 0 { 0 } else { self.entries[first - 1].counter };
+        (after, &self.bytes[first_byte..self.sent_bytes])
     }
 
     /// Nothing counts as sent any more: the ballot or the connection changed.
@@ -151,27 +158,37 @@ mod tests {
     #[test]
     fn commands_leave_in_order_and_all_again_after_a_change() {
         let mut origin = origin(&[b"a", b"b"]);
-        let (after, commands) = origin.send();
+        let (after, commands) = origin.send(1000);
         assert_eq!((after, bodies(commands)), (0, vec![b"a".to_vec(), b"b".to_vec()]));
         origin.push(|out| out.extend_from_slice(b"c"));
-        let (after, commands) = origin.send();
+        let (after, commands) = origin.send(1000);
         assert_eq!((after, bodies(commands)), (2, vec![b"c".to_vec()]));
         assert_eq!(origin.on_applied(tag(1)), Some(1));
         origin.unsend();
-        let (after, commands) = origin.send();
+        let (after, commands) = origin.send(1000);
         assert_eq!((after, bodies(commands)), (0, vec![b"b".to_vec(), b"c".to_vec()]));
+    }
+
+    #[test]
+    fn what_is_sent_at_once_is_bounded_but_never_nothing() {
+        let mut origin = origin(&[b"a", b"b", &[0; 90], b"c"]);
+        let mut counts = Vec::new();
+        while origin.has_unsent() {
+            counts.push(bodies(origin.send(60).1).len());
+        }
+        assert_eq!(counts, [2, 1, 1]);
     }
 
     #[test]
     fn only_what_nobody_has_seen_can_be_withdrawn() {
         let mut origin = origin(&[b"a"]);
-        origin.send();
+        origin.send(1000);
         origin.push(|out| out.extend_from_slice(b"b"));
         origin.push(|out| out.extend_from_slice(b"c"));
         assert!(!origin.withdraw(1));
         assert!(origin.withdraw(2));
         assert!(!origin.withdraw(2));
-        let (after, commands) = origin.send();
+        let (after, commands) = origin.send(1000);
         assert_eq!((after, bodies(commands)), (1, vec![b"c".to_vec()]));
         assert_eq!(origin.oldest(), 1);
     }

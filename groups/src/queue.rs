@@ -110,7 +110,7 @@ mod tests {
         for body in bodies {
             origin.push(|out| out.extend_from_slice(body));
         }
-        origin.send().1.to_vec()
+        origin.send(usize::MAX).1.to_vec()
     }
 
     fn seal(queue: &mut Queue) -> (usize, Vec<NodeId>) {

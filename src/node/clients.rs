@@ -305,7 +305,9 @@ impl Node {
                 Ok(None) => break,
                 Ok(Some(length)) => {
                     self.request(client, &parser, &input[at..at + length], time);
-                    at += length;
+                    if client.full_group.is_none() {
+                        at += length;
+                    }
                 }
                 Err(RequestError::Http) => {
                     tracing::warn!("an HTTP request came from {}: closing, as Redis does", client.info.addr);

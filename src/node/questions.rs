@@ -12,8 +12,9 @@ use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use bytes::Bytes;
 use groups::members::{Members, Tally};
+use groups::message::Reject;
 use groups::reads::ReadId;
-use groups::{Answer, Ballot, GroupId, Instance, NodeId};
+use groups::{Answer, Ballot, GroupId, Instance, Message, NodeId};
 use slab::Slab;
 use std::collections::VecDeque;
 
@@ -156,9 +157,14 @@ impl Node {
                 continue;
             }
             match answer {
-                Answer::Refused => {
+                Answer::Refused(promised) => {
                     item.open = false;
+                    let reject = Reject { ballot: item.ballot, instance: Instance(0), promised: *promised };
                     self.shard.quiet_step(*group, &mut self.io, |group, _| group.ask_again());
+                    if item.ballot.node == me {
+                        // Nothing else may tell an idle leader that it has lost this member.
+                        self.shard.handle(*group, from, Message::Reject(reject), time.clock(), &mut self.io);
+                    }
                     continue;
                 }
                 Answer::Holds => item.holds.add(from, &members),

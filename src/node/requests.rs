@@ -22,7 +22,8 @@ const FEW_WORDS: usize = 8;
 const NOT_IN_MULTI: &str = "ERR this command cannot stand in a transaction";
 const NOT_SERVED: Reply<'static> = Reply::Error(std::borrow::Cow::Borrowed("CLUSTERDOWN Hash slot not served"));
 impl Node {
-    /// Carries out one request, whose words `parser` has found in `bytes`.
+    /// Carries out one request, whose words `parser` has found in `bytes`. If a group that it needs has too much queued
+    /// already, `full_group` says so, and the request is to be read again later.
     pub(super) fn request(&mut self, client: &mut Client, parser: &RequestParser, bytes: &[u8], time: Time) {
         let count = parser.len();
         if count == 0 {
@@ -97,20 +98,27 @@ impl Node {
         let any = GroupId(self.draw.below(u64::from(groups)) as u32);
         match fanout::plan(command, groups, any) {
             Plan::One(group, command) => {
+                if command.is_write() && self.is_full(group) {
+                    return client.full_group = Some(group);
+                }
                 if self.is_far_behind(group) {
                     return self.answer(client, &Reply::error("LOADING Paxoi is catching up with the other nodes"));
                 }
                 let mute = !client.info.reply_mode.admit();
                 let sequence = client.replies.expect(client.info.protocol, mute);
                 let ticket = Ticket { connection: client.connection, sequence, part: 0 };
-                self.dispatch(client, group, verb, &command, ticket, time);
+                self.dispatch(group, verb, &command, ticket, time);
             }
             Plan::Split(parts, merge) => {
+                let full = parts.iter().find(|(group, command)| command.is_write() && self.is_full(*group));
+                if let Some((group, _)) = full {
+                    return client.full_group = Some(*group);
+                }
                 let mute = !client.info.reply_mode.admit();
                 let sequence = client.replies.expect_parts(client.info.protocol, mute, merge, parts.len());
                 for (part, (group, command)) in parts.iter().enumerate() {
                     let ticket = Ticket { connection: client.connection, sequence, part: part as u32 };
-                    self.dispatch(client, *group, verb, command, ticket, time);
+                    self.dispatch(*group, verb, command, ticket, time);
                 }
             }
             Plan::CrossSlot => {
@@ -134,29 +142,21 @@ impl Node {
         None
     }
 
+    fn is_full(&self, group: GroupId) -> bool {
+        self.shard.group(group).queued_bytes() >= GROUP_QUEUE_BYTES
+    }
+
     fn is_far_behind(&self, group: GroupId) -> bool {
         self.shard.group(group).missing() > BEHIND_INSTANCES_MAX
     }
 
-    fn dispatch(
-        &mut self,
-        client: &mut Client,
-        group: GroupId,
-        verb: Verb,
-        command: &Command<'_>,
-        ticket: Ticket,
-        time: Time,
-    ) {
+    fn dispatch(&mut self, group: GroupId, verb: Verb, command: &Command<'_>, ticket: Ticket, time: Time) {
         let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
         let (verb, since_us) = (verb as u16, time.mono_us);
         if command.is_write() || self.config.reads == Reads::Log {
             let counter = self.shard.submit(group, |out| encode(command, out));
             let waiting = Waiting { counter, ticket: Some(ticket), deadline_ms, verb, since_us };
-            self.io.commands[group.index()].push_back(waiting);
-            if self.shard.group(group).queued_bytes() >= GROUP_QUEUE_BYTES {
-                client.full_group = Some(group);
-            }
-            return;
+            return self.io.commands[group.index()].push_back(waiting);
         }
         let mut body = BytesMut::with_capacity(64);
         encode(command, &mut body);
@@ -201,7 +201,14 @@ impl Node {
                 Reply::error("EXECABORT Transaction discarded because of previous errors.")
             }
             (Verb::Exec, Some(multi)) if multi.requests.is_empty() => Reply::Array(Vec::new()),
-            (Verb::Exec, Some(multi)) => return self.execute(client, &multi, time),
+            (Verb::Exec, Some(multi)) => {
+                self.execute(client, &multi, time);
+                if client.full_group.is_some() {
+                    // EXEC will be read again.
+                    client.multi = Some(multi);
+                }
+                return;
+            }
             (_, Some(_)) => Reply::Ok,
             (_, None) => Reply::error("ERR not a transaction"),
         };

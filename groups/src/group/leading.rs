@@ -62,7 +62,7 @@ impl Group {
     pub(super) fn propose_queued(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         if self.origin.has_unsent() {
-            let (after, commands) = self.origin.send();
+            let (after, commands) = self.origin.send(usize::MAX);
             let taken = leadership.queue.extend(self.settings.me, after, commands);
             assert!(taken, "a leader takes its own commands in order");
         }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 /// What a member says to "does this ballot still lead?".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// It has promised a higher one.
-    Refused,
+    /// It has promised this higher one.
+    Refused(Ballot),
     /// It has promised none above.
     Holds,
     /// It leads under this ballot, and every instance up to this one is chosen.
@@ -61,10 +61,12 @@ impl Group {
         if ballot.node == self.settings.me || !self.origin.has_unsent() || self.refused == Some(ballot) {
             return;
         }
-        let (after, commands) = self.origin.send();
-        let commands = Bytes::copy_from_slice(commands);
-        let message = Message::Forward(Forward { ballot, after, commands });
-        effects.push(Effect::Send { to: ballot.node, message });
+        while self.origin.has_unsent() {
+            let (after, commands) = self.origin.send(self.settings.batch_bytes_max);
+            let commands = Bytes::copy_from_slice(commands);
+            let message = Message::Forward(Forward { ballot, after, commands });
+            effects.push(Effect::Send { to: ballot.node, message });
+        }
     }
 
     pub(super) fn handle_not_leader(&mut self, not: NotLeader) {
@@ -124,7 +126,7 @@ impl Group {
     #[must_use]
     pub fn answer(&self, ballot: Ballot) -> Answer {
         if self.acceptor.promised() > ballot {
-            return Answer::Refused;
+            return Answer::Refused(self.acceptor.promised());
         }
         match &self.role {
             Role::Leader(leadership) if leadership.ballot() == ballot && leadership.established => {

@@ -109,7 +109,7 @@ fn a_member_holds_a_ballot_until_it_promises_a_higher_one() {
     assert_eq!(member.group.answer(LEADER), Answer::Holds);
     assert_eq!(member.group.answer(ballot(5, 3)), Answer::Holds);
     member.handle(3, prepare(ballot(2, 3), 1));
-    assert_eq!(member.group.answer(LEADER), Answer::Refused);
+    assert!(matches!(member.group.answer(LEADER), Answer::Refused(promised) if promised > LEADER));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_new_leader_leads_only_when_it_has_chosen_an_instance_in_its_ballot() {
     member.handle(1, vote(LEADER, 1));
     member.handle(2, vote(LEADER, 1));
     assert_eq!(member.group.answer(LEADER), Answer::Leads(Instance(1)));
-    assert_eq!(member.group.answer(ballot(0, 1)), Answer::Refused);
+    assert!(matches!(member.group.answer(ballot(0, 1)), Answer::Refused(_)));
     assert_eq!(member.group.answer(ballot(2, 1)), Answer::Holds, "it does not lead under that one");
     assert_eq!(ask(&mut member, 2), (Some(LEADER), vec![]));
 }

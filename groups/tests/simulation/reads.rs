@@ -65,7 +65,7 @@ impl Node {
         let Some(position) = found else { return };
         let question = &mut self.questions[position];
         match answer {
-            Answer::Refused => {
+            Answer::Refused(_) => {
                 self.questions.remove(position);
                 return self.shards[index].group.ask_again();
             }
