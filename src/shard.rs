@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use groups::message::Range;
 use groups::reads::ReadId;
 use groups::{
-    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Record, RestoreError, StateMachine,
+    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Own, Record, RestoreError, StateMachine,
     Surroundings, Value,
 };
 
@@ -22,6 +22,8 @@ pub trait Outlet {
     fn send_durable(&mut self, lsn: u64, group: GroupId, to: NodeId, message: Message);
     /// A command of this node's clients was applied.
     fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>);
+    /// A read is to be answered from this state: the next command to be applied came after it.
+    fn read(&mut self, id: ReadId, store: &Store);
     /// Read chosen values from the log and send them to the member whose id is the range's tag.
     fn read_log(&mut self, range: log::ReadRange);
     /// This node leads the group from now on, or no longer.
@@ -115,7 +117,7 @@ impl Shard {
         cell.group.restore(record, clock, &mut self.effects)?;
         for effect in self.effects.drain(..) {
             if let Effect::Apply { value, .. } = effect {
-                cell.group.apply(&value, &mut cell.store, |_, _| ());
+                cell.group.apply(&value, &mut cell.store, |_| ());
             }
         }
         Ok(())
@@ -146,6 +148,11 @@ impl Shard {
     pub fn read(&mut self, group: GroupId, id: ReadId) {
         self.mark(group);
         self.cells[group.index()].group.read(id);
+    }
+
+    /// A read waits for this node's next command in the group; see [`Group::hold_read`].
+    pub fn hold_read(&mut self, group: GroupId, id: ReadId) {
+        self.cells[group.index()].group.hold_read(id);
     }
 
     /// Nobody waits for this read any more.
@@ -279,7 +286,10 @@ impl Cell {
             Effect::Send { to, message } => out.send(id, to, &message),
             Effect::SendDurable { to, message } => out.send_durable(self.lsn, id, to, message),
             Effect::Apply { value, .. } => {
-                self.group.apply(&value, &mut self.store, |counter, reply| out.applied(id, counter, reply));
+                self.group.apply(&value, &mut self.store, |own| match own {
+                    Own::Read(read, store) => out.read(read, store),
+                    Own::Applied(counter, reply) => out.applied(id, counter, reply),
+                });
                 out.chosen(id, &value);
             }
             Effect::ReadLog { to, from, below, chosen, bytes_max } => {

@@ -3,6 +3,10 @@
 //! A read passes three stages: *fresh* (no question names it), *asked* (a numbered question left after it arrived), and
 //! *confirmed* (the answers name an instance that must be applied). The rule is that of Raft's read index (Ongaro's
 //! thesis, section 6.4), asked by any member and for many groups at once.
+//!
+//! The next command that their node queued after them ends the wait as well. It was proposed after the read arrived, so
+//! just before it is applied the state holds all that was chosen when the read arrived; and just after it would be too
+//! late, for a client that sends a read and then a write must not read what it wrote.
 
 use crate::{Ballot, Instance};
 use std::collections::VecDeque;
@@ -10,11 +14,12 @@ use std::collections::VecDeque;
 /// The caller's name for a read.
 pub type ReadId = u64;
 
-/// The reads of one group at one node, in order of arrival.
+/// The reads of one group at one node.
 #[derive(Clone, Debug, Default)]
 pub struct Reads {
+    /// By ascending `after`.
     waiting: VecDeque<Read>,
-    /// How many, at the end of `waiting`, are fresh.
+    /// How many are fresh.
     fresh: usize,
 }
 
@@ -29,8 +34,13 @@ struct Read {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Fresh,
-    Asked { number: u64, ballot: Ballot },
+    Asked {
+        number: u64,
+        ballot: Ballot,
+    },
     Confirmed(Instance),
+    /// Nothing but the next command of this node will do.
+    Held,
 }
 
 impl Reads {
@@ -38,6 +48,11 @@ impl Reads {
     pub fn push(&mut self, id: ReadId, after: u64) {
         self.waiting.push_back(Read { id, after, stage: Stage::Fresh });
         self.fresh += 1;
+    }
+
+    /// A read that could be answered is held until just before the next command of this node is applied.
+    pub fn hold(&mut self, id: ReadId) {
+        self.waiting.push_front(Read { id, after: 0, stage: Stage::Held });
     }
 
     /// Whether some read needs a question.
@@ -60,8 +75,8 @@ impl Reads {
 
     /// Question `number`, which names `ballot`, leaves now on behalf of all fresh reads.
     pub fn asked(&mut self, number: u64, ballot: Ballot) {
-        let first = self.waiting.len() - self.fresh;
-        self.waiting.range_mut(first..).for_each(|read| read.stage = Stage::Asked { number, ballot });
+        let fresh = self.waiting.iter_mut().filter(|read| read.stage == Stage::Fresh);
+        fresh.for_each(|read| read.stage = Stage::Asked { number, ballot });
         self.fresh = 0;
     }
 
@@ -77,12 +92,8 @@ impl Reads {
 
     /// Questions are lost, refused or outdated: all reads that are not confirmed need a new one.
     pub fn ask_again(&mut self) {
-        let confirmed = |read: &Read| matches!(read.stage, Stage::Confirmed(_));
-        // A later read may have been confirmed before an earlier one; fresh ones must stand at the end, and order
-        // among reads means nothing, so the confirmed ones move to the front.
-        self.waiting.make_contiguous().sort_by_key(|read| !confirmed(read));
-        let fresh = self.waiting.iter_mut().filter(|read| !confirmed(read));
-        self.fresh = fresh.map(|read| read.stage = Stage::Fresh).count();
+        let asked = self.waiting.iter_mut().filter(|read| matches!(read.stage, Stage::Fresh | Stage::Asked { .. }));
+        self.fresh = asked.map(|read| read.stage = Stage::Fresh).count();
     }
 
     /// Takes the reads that may be answered when all instances up to `applied` are applied and `oldest` is the counter
@@ -98,6 +109,15 @@ impl Reads {
             }
             !is_ready
         });
+    }
+
+    /// This node's command `counter` is applied next: takes a read that came before it.
+    pub fn take_before(&mut self, counter: u64) -> Option<ReadId> {
+        let read = self.waiting.pop_front_if(|read| read.after < counter)?;
+        if read.stage == Stage::Fresh {
+            self.fresh -= 1;
+        }
+        Some(read.id)
     }
 
     /// Forgets a read that nobody waits for any more.
@@ -142,6 +162,26 @@ mod tests {
         reads.confirmed(1, Ballot::ZERO, Instance(1));
         assert_eq!(ready(&mut reads, 9, 7), []);
         assert_eq!(ready(&mut reads, 9, 8), [1]);
+    }
+
+    #[test]
+    fn a_read_is_answered_before_its_nodes_next_command_at_the_latest() {
+        let mut reads = Reads::default();
+        reads.push(1, 3);
+        reads.asked(1, Ballot::ZERO);
+        reads.push(2, 3);
+        reads.push(3, 4);
+        reads.confirmed(1, Ballot::ZERO, Instance(9));
+        assert_eq!(reads.take_before(3), None);
+        assert_eq!([reads.take_before(4), reads.take_before(4), reads.take_before(4)], [Some(1), Some(2), None]);
+        assert!(reads.has_fresh(), "the third one");
+        reads.hold(1);
+        reads.ask_again();
+        reads.asked(2, Ballot::ZERO);
+        reads.confirmed(2, Ballot::ZERO, Instance(1));
+        assert_eq!(ready(&mut reads, 9, 5), [3], "a held one waits for a command, whatever is confirmed");
+        assert_eq!(reads.take_before(5), Some(1));
+        assert!(reads.is_empty() && !reads.has_fresh());
     }
 
     #[test]

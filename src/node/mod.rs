@@ -208,7 +208,7 @@ impl Node {
             self.shard.flush(time.clock(), &mut self.io, &mut ready, &mut asking);
             asking.sort_unstable();
             self.ask(&asking, time);
-            self.answer_reads(&ready, time);
+            self.answer_reads(&ready);
             self.io.return_read_buffers(ready, asking);
             if !self.shard.is_dirty() && !self.io.has_released() {
                 break;

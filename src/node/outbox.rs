@@ -3,15 +3,16 @@
 
 use super::clients::Connections;
 use super::peers::Peers;
-use super::questions::Questions;
+use super::questions::{PendingRead, Questions};
 use super::replies::Ticket;
+use super::requests::NOT_SERVED;
 use super::{Outputs, wire};
 use crate::admin::stats::Stats;
 use crate::config::NodeConfig;
 use crate::gate::{Gate, Held};
 use crate::identity::Identity;
 use crate::kv::reply::Reply;
-use crate::kv::table;
+use crate::kv::{Store, table};
 use crate::log;
 use crate::shard::Outlet;
 use bytes::Bytes;
@@ -165,6 +166,13 @@ impl Outbox {
         self.connections.settle(ticket, reply);
     }
 
+    /// Answers a read that is in the books no more.
+    pub(super) fn settle_read(&mut self, read: &PendingRead, reply: Reply<'_>) {
+        let (verb, failed) = (usize::from(read.verb), matches!(reply, Reply::Error(_)));
+        self.stats.called(verb, self.now_us.saturating_sub(read.since_us), failed);
+        self.settle(read.ticket, reply);
+    }
+
     fn let_go(&mut self, held: Held) {
         if held.to == self.me {
             self.released.push_back(held);
@@ -206,6 +214,13 @@ impl Outlet for Outbox {
             }
             return;
         }
+    }
+
+    fn read(&mut self, id: ReadId, store: &Store) {
+        let Some(read) = self.questions.reads.try_remove(id as usize) else { return };
+        // The value that is being applied carries a time of after the read came: nothing can be due beyond it.
+        let reply = store.read(&read.body, store.time_ms()).unwrap_or(NOT_SERVED);
+        self.settle_read(&read, reply);
     }
 
     fn read_log(&mut self, range: log::ReadRange) {

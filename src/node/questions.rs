@@ -226,21 +226,22 @@ impl Node {
     }
 
     /// Evaluates reads that are confirmed and whose instance is applied.
-    pub(super) fn answer_reads(&mut self, ready: &[ReadId], time: Time) {
+    pub(super) fn answer_reads(&mut self, ready: &[ReadId]) {
         for &id in ready {
             let Some(read) = self.io.questions.reads.get(id as usize) else { continue };
             let (group, leader_ms) = (read.group, self.io.questions.leader_ms[read.group.index()]);
             match self.shard.evaluate(group, &read.body, leader_ms) {
                 Ok(reply) => {
                     let read = self.io.questions.reads.remove(id as usize);
-                    let failed = matches!(reply, crate::kv::reply::Reply::Error(_));
-                    self.io.stats.called(usize::from(read.verb), time.mono_us.saturating_sub(read.since_us), failed);
-                    self.io.settle(read.ticket, reply);
+                    self.io.settle_read(&read, reply);
                 }
                 Err(Due) => {
-                    // The group's time must pass that expiry first: a command without effect carries it on.
-                    self.submit_unanswered(group, |out| encode(&Command::Noop, out));
-                    self.shard.read(group, id);
+                    // The group's time must pass that expiry first: the next command carries it on, or one without
+                    // effect does.
+                    if self.shard.group(group).queued_bytes() == 0 {
+                        self.submit_unanswered(group, |out| encode(&Command::Noop, out));
+                    }
+                    self.shard.hold_read(group, id);
                 }
             }
         }

@@ -20,7 +20,10 @@ use net::resp::request::RequestParser;
 const FEW_WORDS: usize = 8;
 
 const NOT_IN_MULTI: &str = "ERR this command cannot stand in a transaction";
-const NOT_SERVED: Reply<'static> = Reply::Error(std::borrow::Cow::Borrowed("CLUSTERDOWN Hash slot not served"));
+/// The reply to what was surely not done in time.
+pub(super) const NOT_SERVED: Reply<'static> =
+    Reply::Error(std::borrow::Cow::Borrowed("CLUSTERDOWN Hash slot not served"));
+
 impl Node {
     /// Carries out one request, whose words `parser` has found in `bytes`. If a group that it needs has too much queued
     /// already, `full_group` says so, and the request is to be read again later.

@@ -12,7 +12,7 @@ mod serving;
 mod voting;
 
 pub use restoring::RestoreError;
-pub use serving::Answer;
+pub use serving::{Answer, Own};
 
 use crate::acceptor::{Accepted, Acceptor};
 use crate::jitter::Jitter;

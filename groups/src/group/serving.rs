@@ -18,6 +18,15 @@ pub enum Answer {
     Leads(Instance),
 }
 
+/// What a value brings to this node's own clients, in order.
+#[derive(Debug)]
+pub enum Own<'m, M: StateMachine> {
+    /// A read is to be answered from this state, which is gone with the next command.
+    Read(ReadId, &'m M),
+    /// The command with this counter was applied, and answers so.
+    Applied(u64, M::Reply<'m>),
+}
+
 impl Group {
     /// Queues a command of one of this node's clients; `body` writes it. Returns its counter, by which
     /// [`Group::apply`] names it when it is applied.
@@ -36,21 +45,22 @@ impl Group {
         self.origin.bytes()
     }
 
-    /// Applies a chosen value; `on_own` gets the counter and reply of each command of this node's clients.
-    pub fn apply<M: StateMachine>(
-        &mut self,
-        value: &Value,
-        machine: &mut M,
-        mut on_own: impl FnMut(u64, M::Reply<'_>),
-    ) {
+    /// Applies a chosen value; `on_own` gets what it brings to this node's clients.
+    pub fn apply<M: StateMachine>(&mut self, value: &Value, machine: &mut M, mut on_own: impl FnMut(Own<'_, M>)) {
         machine.begin(value.time_ms());
         for command in value.commands() {
             if !self.tags.advance(command.tag) {
                 continue;
             }
+            let own = self.origin.on_applied(command.tag);
+            if let Some(counter) = own {
+                while let Some(read) = self.reads.take_before(counter) {
+                    on_own(Own::Read(read, machine));
+                }
+            }
             let reply = machine.apply(command.body);
-            if let Some(counter) = self.origin.on_applied(command.tag) {
-                on_own(counter, reply);
+            if let Some(counter) = own {
+                on_own(Own::Applied(counter, reply));
             }
         }
     }
@@ -79,6 +89,12 @@ impl Group {
     /// A read of one of this node's clients waits. [`Group::take_ready`] names it when it may be answered.
     pub fn read(&mut self, id: ReadId) {
         self.reads.push(id, self.origin.newest());
+    }
+
+    /// A read that [`Group::take_ready`] named cannot be answered before the group's time goes on: it waits for the
+    /// next command of this node, which the caller sees to.
+    pub fn hold_read(&mut self, id: ReadId) {
+        self.reads.hold(id);
     }
 
     /// Nobody waits for this read any more.

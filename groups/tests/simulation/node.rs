@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use groups::acceptor::Accepted;
 use groups::message::Range;
 use groups::{
-    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Jitter, Members, Message, NodeId, Record, Settings,
+    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Jitter, Members, Message, NodeId, Own, Record, Settings,
     Surroundings, Value,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -95,6 +95,8 @@ pub(crate) struct Shard {
     promised: Ballot,
     accepted: Option<(Instance, Ballot)>,
     pub(crate) pending: BTreeMap<u64, Name>,
+    /// The newest of this node's commands that is applied.
+    pub(crate) newest: u64,
     pub(crate) reads: BTreeMap<u64, Read>,
 }
 
@@ -368,6 +370,7 @@ impl Node {
             promised: Ballot::ZERO,
             accepted: None,
             pending: BTreeMap::new(),
+            newest: 0,
             reads: BTreeMap::new(),
         }
     }
@@ -426,12 +429,20 @@ impl Node {
     }
 
     fn apply(&mut self, index: usize, instance: Instance, value: &Value, turn: &mut Turn<'_>) {
-        let Shard { group, machine, applied, pending, .. } = &mut self.shards[index];
+        let Shard { group, machine, applied, pending, reads, newest, .. } = &mut self.shards[index];
         assert_eq!(instance, applied.following(), "values are applied in order");
-        *applied = instance;
-        group.apply(value, machine, |counter, _| {
-            let name = pending.remove(&counter).expect("it is answered once");
-            turn.oracle.on_acknowledged(index, name, instance);
+        let before = std::mem::replace(applied, instance);
+        group.apply(value, machine, |own| match own {
+            Own::Read(id, _) => {
+                reads.remove(&id).expect("a read is answered once").check(index, before, *newest, pending);
+                turn.oracle.on_seen(index, instance);
+                self.reads_answered += 1;
+            }
+            Own::Applied(counter, _) => {
+                let name = pending.remove(&counter).expect("it is answered once");
+                *newest = counter;
+                turn.oracle.on_acknowledged(index, name, instance);
+            }
         });
         turn.oracle.on_applied(index, instance, value, machine);
     }
@@ -466,7 +477,6 @@ impl Node {
         range
     }
 }
-
 impl Shard {
     /// Invariants 1 and 4: promises rise; a vote is for the next instance, and not below the promise.
     fn check_record(&self, record: &Record) {

@@ -1,8 +1,10 @@
 //! Reads of the simulated clients: questions to leaders, and what each read must see when it is answered.
 
+use crate::machine::Name;
 use crate::node::{Node, Packet, Turn};
 use groups::members::Tally;
 use groups::{Answer, Ballot, Instance, NodeId};
+use std::collections::BTreeMap;
 
 /// A question without an answer for so long is asked again.
 const QUESTION_MS: u64 = 200;
@@ -11,6 +13,17 @@ const QUESTION_MS: u64 = 200;
 pub(crate) struct Read {
     floor: Instance,
     after: u64,
+}
+
+impl Read {
+    /// It sees what was seen before it, and of its own node's commands those queued before it and no others.
+    pub(crate) fn check(&self, group: usize, applied: Instance, newest: u64, pending: &BTreeMap<u64, Name>) {
+        let Read { floor, after } = self;
+        assert!(applied >= *floor, "a read of group {group} sees {applied}, but {floor} was seen before it");
+        let before = pending.range(..=after).next();
+        assert!(before.is_none(), "a read overtook {before:?}, which its node had queued before it");
+        assert!(newest <= *after, "command {newest} overtook a read that its node had queued before it");
+    }
 }
 
 /// A numbered question that waits for answers.
@@ -27,7 +40,7 @@ impl Node {
     pub(crate) fn read(&mut self, index: usize, id: u64, turn: &mut Turn<'_>) {
         let shard = &mut self.shards[index];
         shard.group.read(id);
-        let after = shard.pending.last_key_value().map_or(0, |(counter, _)| *counter);
+        let after = shard.pending.last_key_value().map_or(shard.newest, |(counter, _)| *counter);
         shard.reads.insert(id, Read { floor: turn.oracle.seen(index), after });
     }
 
@@ -102,11 +115,8 @@ impl Node {
         shard.group.take_ready(&mut ready);
         for id in ready {
             let read = shard.reads.remove(&id).expect("a read is answered once");
-            let (floor, applied) = (read.floor, shard.applied);
-            assert!(applied >= floor, "a read of group {index} sees {applied}, but {floor} was seen before it");
-            let before = shard.pending.range(..=read.after).next();
-            assert!(before.is_none(), "a read overtook {before:?}, which its node had queued before it");
-            turn.oracle.on_seen(index, applied);
+            read.check(index, shard.applied, shard.newest, &shard.pending);
+            turn.oracle.on_seen(index, shard.applied);
             self.reads_answered += 1;
         }
     }
