@@ -9,7 +9,7 @@
 //!
 //! COUNTKEYSINSLOT and GETKEYSINSLOT are about keys: the store answers them.
 
-use super::{help, not_an_integer, unknown_subcommand, wrong_arity};
+use super::{help, unknown_subcommand, wrong_arity};
 use crate::kv::reply::Reply;
 use crate::routing::{SLOTS, slot, slots_of};
 use groups::{GroupId, NodeId};
@@ -117,24 +117,8 @@ pub fn cluster(args: &[&[u8]], view: &ClusterView<'_>) -> Reply<'static> {
         (b"count-failure-reports", _) => wrong_arity("cluster|count-failure-reports"),
         (b"help", []) => help("CLUSTER <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", HELP),
         (b"help", _) => wrong_arity("cluster|help"),
-        (lower, _) => match UNSUPPORTED.iter().find(|name| name.as_bytes() == lower) {
-            Some(name) => {
-                let name = name.to_ascii_uppercase();
-                let text = format!("ERR CLUSTER {name} is not supported: slots and leaders are decided by the nodes");
-                Reply::Error(text.into())
-            }
-            None => unknown_subcommand("CLUSTER", subcommand),
-        },
+        _ => unknown_subcommand("CLUSTER", subcommand),
     }
-}
-
-/// `slot` as the argument of a subcommand, checked as Redis does. For COUNTKEYSINSLOT and GETKEYSINSLOT.
-///
-/// # Errors
-/// The reply for a text that is not a slot.
-pub fn slot_argument(argument: &[u8]) -> Result<u16, Reply<'static>> {
-    let number = super::integer(argument).ok_or_else(not_an_integer)?;
-    u16::try_from(number).ok().filter(|slot| *slot < SLOTS).ok_or_else(|| Reply::error("ERR Invalid slot"))
 }
 
 fn slots(view: &ClusterView<'_>) -> Reply<'static> {
@@ -250,24 +234,6 @@ fn of_node(view: &ClusterView<'_>, id40: &[u8], reply: Reply<'static>) -> Reply<
 fn owned(text: &str) -> Reply<'static> {
     Reply::Bulk(text.as_bytes().to_vec().into())
 }
-
-/// What an operator does by hand in Redis Cluster.
-const UNSUPPORTED: &[&str] = &[
-    "addslots",
-    "addslotsrange",
-    "bumpepoch",
-    "delslots",
-    "delslotsrange",
-    "failover",
-    "flushslots",
-    "forget",
-    "meet",
-    "replicate",
-    "reset",
-    "saveconfig",
-    "set-config-epoch",
-    "setslot",
-];
 
 const HELP: &[&str] = &[
     "COUNT-FAILURE-REPORTS <node-id>",

@@ -19,13 +19,15 @@ pub enum Verb {
     Persist, Rename, RenameNx, Copy, Scan, Keys, DbSize, RandomKey, FlushAll, FlushDb,
     Object, ObjectEncoding, ObjectFreq, ObjectIdleTime, ObjectRefCount, ObjectHelp,
     Multi, Exec, Discard, Watch, Unwatch, Session, SessionNew, SessionHelp, Once,
-    Ping, Echo, Quit, Reset, Select, Hello, Auth, Time, Wait, ReadOnly, ReadWrite, Asking, Info,
+    Ping, Echo, Quit, Reset, Select, Hello, Auth, Time, Wait, WaitAof, ReadOnly, ReadWrite, Asking, Info,
     Client, ClientId, ClientSetName, ClientGetName, ClientSetInfo, ClientInfo, ClientList, ClientKill, ClientReply,
-    ClientNoEvict, ClientNoTouch, ClientHelp,
+    ClientNoEvict, ClientNoTouch, ClientPause, ClientUnpause, ClientUnblock, ClientTracking, ClientTrackingInfo,
+    ClientCaching, ClientGetRedir, ClientHelp,
     Command, CommandCount, CommandInfo, CommandDocs, CommandList, CommandGetKeys, CommandGetKeysAndFlags, CommandHelp,
-    Config, ConfigGet, ConfigSet, ConfigResetStat, ConfigHelp,
-    Cluster, ClusterSlots, ClusterShards, ClusterNodes, ClusterInfo, ClusterMyId, ClusterKeySlot,
-    ClusterCountKeysInSlot, ClusterGetKeysInSlot, ClusterHelp,
+    Config, ConfigGet, ConfigSet, ConfigResetStat, ConfigRewrite, ConfigHelp,
+    Cluster, ClusterSlots, ClusterShards, ClusterNodes, ClusterInfo, ClusterMyId, ClusterMyShardId,
+    ClusterLinks, ClusterReplicas, ClusterSlaves, ClusterCountFailureReports, ClusterKeySlot, ClusterCountKeysInSlot,
+    ClusterGetKeysInSlot, ClusterHelp,
 }
 
 /// Who answers a command.

@@ -63,13 +63,14 @@ impl Node {
             Verb::Auth => hello::auth(words),
             Verb::Time => hello::time(words, time.unix_us),
             Verb::Wait => hello::wait(words, self.io.peers.members().quorum() as u32 - 1),
+            Verb::WaitAof => hello::wait_aof(words, self.io.peers.members().quorum() as u32 - 1),
             Verb::ReadOnly | Verb::ReadWrite | Verb::Asking => hello::accepted(words, spec.name),
             Verb::Info => self.info(words, time),
             _ if spec.name.starts_with("client") => return self.client_command(client, words, time),
             _ if spec.name.starts_with("command") => docs::command(spec.verb, words),
             _ if spec.name.starts_with("config") => self.config_command(words),
             _ if spec.class == Class::Cluster => self.cluster_command(words, time),
-            // `OBJECT HELP`, `SESSION HELP` and bare containers.
+            // `OBJECT HELP` and `SESSION HELP`.
             _ => docs::help(crate::kv::table::find(words[0])),
         })
     }

@@ -44,15 +44,7 @@ impl Node {
     fn words(&mut self, client: &mut Client, words: &[&[u8]], time: Time) {
         let spec = match table::lookup(words) {
             Ok(spec) => spec,
-            Err(refusal) => match table::find(words[0]).filter(|spec| is_local(spec.class) && words.len() > 1) {
-                // The node's own commands know more subcommands than the table, and word their refusals.
-                Some(spec) if !spec.subcommands.is_empty() => spec,
-                _ => {
-                    self.io.stats.error(error_text(&refusal));
-                    client.multi.as_mut().into_iter().for_each(|multi| multi.failed = true);
-                    return client.answer(&refusal);
-                }
-            },
+            Err(refusal) => return self.no_command(client, words, &refusal),
         };
         client.info.last_command = spec.name;
         match spec.class {
@@ -67,6 +59,19 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Answers what is no command, or not with so many words; a transaction that it stood in is not carried out.
+    fn no_command(&mut self, client: &mut Client, words: &[&[u8]], refusal: &Reply<'_>) {
+        client.multi.as_mut().into_iter().for_each(|multi| multi.failed = true);
+        if !table::find(words[0]).is_some_and(|spec| spec.verb == Verb::Exec) {
+            return self.answer(client, refusal);
+        }
+        client.multi = None;
+        client.info.multi = -1;
+        let reason = error_text(refusal).trim_start_matches("ERR ");
+        let text = format!("EXECABORT Transaction discarded because of: {reason}");
+        self.answer(client, &Reply::Error(text.into()));
     }
 
     pub(super) fn answer(&mut self, client: &mut Client, reply: &Reply<'_>) {
