@@ -4,14 +4,13 @@
 //! every replica does the same with it. Synonyms are one variant: SETEX is a `Set`, UNLINK a `Del`, DECR an `IncrBy`.
 
 use super::session::SessionId;
-use std::borrow::Cow;
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
     /// Nothing: it only carries the group's time forward. Answers OK.
     Noop,
-    /// A reply known beforehand: PING, ECHO and refused commands inside MULTI.
+    /// A reply known beforehand: PING and ECHO inside ONCE.
     Constant(Constant<'a>),
     /// GET.
     Get(&'a [u8]),
@@ -97,16 +96,12 @@ pub enum Command<'a> {
 pub type Pair<'a> = (&'a [u8], &'a [u8]);
 
 /// A reply known beforehand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Constant<'a> {
-    /// OK.
-    Ok,
     /// PONG.
     Pong,
     /// A bulk string.
     Bulk(&'a [u8]),
-    /// An error line.
-    Error(Cow<'a, str>),
 }
 
 /// SET with its options.

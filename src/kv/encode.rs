@@ -15,7 +15,6 @@ use super::reader::Reader;
 use super::session::SessionId;
 use crate::routing::SLOTS;
 use bytes::{BufMut, BytesMut};
-use std::borrow::Cow;
 
 pub use super::reader::DecodeError;
 
@@ -238,28 +237,18 @@ fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, Deco
 fn encode_constant(constant: &Constant<'_>, out: &mut BytesMut) {
     head(op::CONSTANT, out);
     match constant {
-        Constant::Ok => out.put_u8(0),
-        Constant::Pong => out.put_u8(1),
+        Constant::Pong => out.put_u8(0),
         Constant::Bulk(bytes) => {
-            out.put_u8(2);
+            out.put_u8(1);
             put_bytes(bytes, out);
-        }
-        Constant::Error(text) => {
-            out.put_u8(3);
-            put_bytes(text.as_bytes(), out);
         }
     }
 }
 
 fn decode_constant<'a>(reader: &mut Reader<'a>) -> Result<Constant<'a>, DecodeError> {
     Ok(match reader.u8()? {
-        0 => Constant::Ok,
-        1 => Constant::Pong,
-        2 => Constant::Bulk(reader.bytes()?),
-        3 => {
-            let text = std::str::from_utf8(reader.bytes()?).map_err(|_| DecodeError::BadValue)?;
-            Constant::Error(Cow::Borrowed(text))
-        }
+        0 => Constant::Pong,
+        1 => Constant::Bulk(reader.bytes()?),
         _ => return Err(DecodeError::BadValue),
     })
 }

@@ -12,7 +12,7 @@ use groups::GroupId;
 use std::borrow::Cow;
 
 /// Where the parts of a command go.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Plan<'a> {
     /// All of it to one group, whose reply is the reply.
     One(GroupId, Command<'a>),
@@ -124,7 +124,7 @@ fn start_of(group: GroupId, groups: u32) -> Position {
 }
 
 /// How the replies of a command's parts become one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Merge {
     /// MGET: the values back in the order of the keys. Each reply in turn belongs at these indexes.
     Values(Vec<u32>),
@@ -145,6 +145,8 @@ pub enum Merge {
         /// For each part, the cursor behind its group's last key.
         behind: Vec<u64>,
     },
+    /// EXEC: the replies that were known already stand at these indexes, in ascending order, among those of the group.
+    Among(Vec<(usize, Reply<'static>)>),
 }
 
 impl Merge {
@@ -175,6 +177,11 @@ impl Merge {
                 }
             }
             Merge::Pages { count, behind } => one_page(count as usize, &behind, parts),
+            Merge::Among(known) => {
+                let mut replies: Vec<_> = parts.into_iter().flat_map(items).collect();
+                known.into_iter().for_each(|(at, reply)| replies.insert(at.min(replies.len()), reply));
+                Reply::Array(replies)
+            }
         }
     }
 }

@@ -138,10 +138,8 @@ impl<'s> View<'s> {
 
 fn constant_reply(constant: &Constant<'_>) -> Reply<'static> {
     match constant {
-        Constant::Ok => Reply::Ok,
         Constant::Pong => Reply::Simple("PONG"),
         Constant::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.to_vec())),
-        Constant::Error(text) => Reply::Error(Cow::Owned(text.clone().into_owned())),
     }
 }
 

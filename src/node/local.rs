@@ -39,15 +39,9 @@ pub struct Facts {
 }
 
 impl Node {
-    /// The reply, unless the command is not to be answered.
-    pub(super) fn local(
-        &mut self,
-        client: &mut Client,
-        spec: &Spec,
-        words: &[&[u8]],
-        time: Time,
-    ) -> Option<Reply<'static>> {
-        Some(match spec.verb {
+    /// Carries out what concerns no group, and answers.
+    pub(super) fn local(&mut self, client: &mut Client, spec: &Spec, words: &[&[u8]], time: Time) -> Reply<'static> {
+        match spec.verb {
             Verb::Ping => hello::ping(words).into_owned(),
             Verb::Echo => hello::echo(words).into_owned(),
             Verb::Quit => {
@@ -66,25 +60,25 @@ impl Node {
             Verb::WaitAof => hello::wait_aof(words, self.io.peers.members().quorum() as u32 - 1),
             Verb::ReadOnly | Verb::ReadWrite | Verb::Asking => hello::accepted(words, spec.name),
             Verb::Info => self.info(words, time),
-            _ if spec.name.starts_with("client") => return self.client_command(client, words, time),
+            _ if spec.name.starts_with("client") => self.client_command(client, words, time),
             _ if spec.name.starts_with("command") => docs::command(spec.verb, words),
             _ if spec.name.starts_with("config") => self.config_command(words),
             _ if spec.class == Class::Cluster => self.cluster_command(words, time),
             // `OBJECT HELP` and `SESSION HELP`.
             _ => docs::help(crate::kv::table::find(words[0])),
-        })
+        }
     }
 
-    fn client_command(&mut self, client: &mut Client, words: &[&[u8]], time: Time) -> Option<Reply<'static>> {
+    fn client_command(&mut self, client: &mut Client, words: &[&[u8]], time: Time) -> Reply<'static> {
         let now_ms = time.mono_ms();
         client.info.outbound_bytes = client.out.len();
         if let Some(reply) = client::own(words, &mut client.info, now_ms) {
-            return Some(reply);
+            return reply;
         }
         let others = self.io.connections.clients().map(|other| &other.info);
         let all = others.chain(std::iter::once(&client.info));
         match client::every(words, client.info.id, all, now_ms) {
-            ClientAction::Reply(reply) => Some(reply),
+            ClientAction::Reply(reply) => reply,
             ClientAction::Kill { ids, reply } => {
                 let doomed = self.io.connections.clients().filter(|other| ids.contains(&other.info.id));
                 let doomed: Vec<u64> = doomed.map(|other| other.connection).collect();
@@ -95,7 +89,7 @@ impl Node {
                 if ids.contains(&client.info.id) {
                     self.dismiss(client, Close::AfterFlush);
                 }
-                Some(reply)
+                reply
             }
         }
     }

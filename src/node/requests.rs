@@ -6,9 +6,9 @@ use super::questions::PendingRead;
 use super::replies::Ticket;
 use super::{Node, Time};
 use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, MULTI_BYTES_MAX, Reads};
-use crate::kv::command::{Command, Constant};
+use crate::kv::command::Command;
 use crate::kv::encode::encode;
-use crate::kv::fanout::{self, Plan, UNCERTAIN};
+use crate::kv::fanout::{self, Merge, Plan, UNCERTAIN};
 use crate::kv::reply::Reply;
 use crate::kv::table::{self, Class, Spec, Verb};
 use crate::kv::{Moment, parse};
@@ -18,6 +18,9 @@ use net::resp::request::RequestParser;
 
 /// Requests with no more words than this need no memory for the list of them.
 const FEW_WORDS: usize = 8;
+
+/// Replies of a transaction that are known already, by their index in it.
+type Known = Vec<(usize, Reply<'static>)>;
 
 const NOT_IN_MULTI: &str = "ERR this command cannot stand in a transaction";
 /// The reply to what was surely not done in time.
@@ -53,10 +56,8 @@ impl Node {
             Class::Read | Class::Write => self.data(client, spec, words, time),
             Class::Connection | Class::Admin | Class::Cluster => {
                 let reply = self.local(client, spec, words, time);
-                self.io.stats.called(spec.verb as usize, 0, matches!(reply, Some(Reply::Error(_))));
-                if let Some(reply) = reply {
-                    self.answer(client, &reply);
-                }
+                self.io.stats.called(spec.verb as usize, 0, matches!(reply, Reply::Error(_)));
+                self.answer(client, &reply);
             }
         }
     }
@@ -98,6 +99,11 @@ impl Node {
 
     /// Sends a command to its group or groups.
     fn route(&mut self, client: &mut Client, verb: Verb, command: Command<'_>, time: Time) {
+        self.route_among(client, verb, command, Vec::new(), time);
+    }
+
+    /// The same for an EXEC of which some replies are known already.
+    fn route_among(&mut self, client: &mut Client, verb: Verb, command: Command<'_>, known: Known, time: Time) {
         if let Some(refusal) = self.refusal(&command) {
             self.io.stats.rejected(verb as usize);
             return self.answer(client, &refusal);
@@ -112,8 +118,11 @@ impl Node {
                 if self.is_far_behind(group) {
                     return self.answer(client, &Reply::error("LOADING Paxoi is catching up with the other nodes"));
                 }
-                let mute = !client.info.reply_mode.admit();
-                let sequence = client.replies.expect(client.info.protocol, mute);
+                let (protocol, mute) = (client.info.protocol, !client.info.reply_mode.admit());
+                let sequence = match known.is_empty() {
+                    true => client.replies.expect(protocol, mute),
+                    false => client.replies.expect_parts(protocol, mute, Merge::Among(known), 1),
+                };
                 let ticket = Ticket { connection: client.connection, sequence, part: 0 };
                 self.dispatch(group, verb, &command, ticket, time);
             }
@@ -228,26 +237,28 @@ impl Node {
         client.info.multi = -1;
         let words: Vec<Vec<&[u8]>> =
             multi.requests.iter().map(|queued| queued.words.iter().map(|word| &**word).collect()).collect();
-        // What the node answers by itself it answers now, into the transaction's reply.
-        let mut local = Vec::with_capacity(words.len());
-        for (queued, words) in multi.requests.iter().zip(&words) {
-            let answers = is_local(queued.spec.class) && !matches!(queued.spec.verb, Verb::Ping | Verb::Echo);
-            local.push(if answers { self.local(client, queued.spec, words, time) } else { None });
-        }
-        let mut commands = Vec::with_capacity(words.len());
-        for ((queued, words), local) in multi.requests.iter().zip(&words).zip(&local) {
-            let moment = self.moment(time);
-            commands.push(match (local, queued.spec.verb) {
-                (Some(reply), _) => constant(reply),
-                (None, Verb::Unwatch) => Command::Constant(Constant::Ok),
-                (None, _) => match parse(queued.spec, words, moment) {
-                    Ok(command) if command.nests() => command,
-                    Ok(_) => Command::Constant(Constant::Error(NOT_IN_MULTI.into())),
-                    Err(refusal) => Command::Constant(Constant::Error(error_text(&refusal).to_owned().into())),
+        // What the node answers by itself, or refuses, it answers now; the rest goes to the group as one command.
+        let (mut known, mut commands) = (Vec::new(), Vec::with_capacity(words.len()));
+        for (at, (queued, words)) in multi.requests.iter().zip(&words).enumerate() {
+            let reply = match queued.spec.class {
+                Class::Transaction => Reply::Ok, // UNWATCH; the others are never queued
+                Class::Connection | Class::Admin | Class::Cluster => self.local(client, queued.spec, words, time),
+                Class::Read | Class::Write => match parse(queued.spec, words, self.moment(time)) {
+                    Ok(command) if command.nests() => {
+                        commands.push(command);
+                        continue;
+                    }
+                    Ok(_) => Reply::error(NOT_IN_MULTI),
+                    Err(refusal) => refusal,
                 },
-            });
+            };
+            known.push((at, reply));
         }
-        self.route(client, Verb::Exec, Command::Exec(commands), time);
+        if commands.is_empty() {
+            let replies = known.into_iter().map(|(_, reply)| reply).collect();
+            return self.answer(client, &Reply::Array(replies));
+        }
+        self.route_among(client, Verb::Exec, Command::Exec(commands), known, time);
     }
 
     /// Between MULTI and EXEC: kept until then.
@@ -301,25 +312,9 @@ impl Node {
     }
 }
 
-/// Whether the node answers it by itself.
-fn is_local(class: Class) -> bool {
-    matches!(class, Class::Connection | Class::Admin | Class::Cluster)
-}
-
 /// What is carried out at once even between MULTI and EXEC.
 fn breaks_out(verb: Verb) -> bool {
     matches!(verb, Verb::Quit | Verb::Reset)
-}
-
-/// A reply known already, as a part of a transaction. Only plain ones can be.
-fn constant<'a>(reply: &'a Reply<'static>) -> Command<'a> {
-    Command::Constant(match reply {
-        Reply::Ok => Constant::Ok,
-        Reply::Bulk(bytes) => Constant::Bulk(bytes),
-        Reply::Text(text) => Constant::Bulk(text.as_bytes()),
-        Reply::Error(text) => Constant::Error(text.clone()),
-        _ => Constant::Error(NOT_IN_MULTI.into()),
-    })
 }
 
 fn error_text<'a>(reply: &'a Reply<'_>) -> &'a str {

@@ -20,10 +20,8 @@ fn every_command(material: &Material) -> Vec<Command<'_>> {
     let only_if = ExpireIf { missing: flag, present: bits & 2 == 2, later: bits & 4 == 4, sooner: bits & 8 == 8 };
     let mut commands = vec![
         Command::Noop,
-        Command::Constant(Constant::Ok),
         Command::Constant(Constant::Pong),
         Command::Constant(Constant::Bulk(value)),
-        Command::Constant(Constant::Error("ERR no".into())),
         Command::Get(key),
         Command::MGet(keys.clone()),
         Command::StrLen(key),

@@ -155,6 +155,15 @@ fn a_part_that_failed_fails_the_whole() {
 }
 
 #[test]
+fn replies_known_before_stand_at_their_places_in_a_transaction() {
+    let merge = || Merge::Among(vec![(0, Reply::Int(0)), (2, Reply::Array(vec![])), (4, Reply::Int(4))]);
+    let group = || Reply::Array(vec![Reply::Int(1), Reply::Int(3)]);
+    let whole = [Reply::Int(0), Reply::Int(1), Reply::Array(vec![]), Reply::Int(3), Reply::Int(4)];
+    assert_eq!(merge().finish(vec![group()]), Reply::Array(whole.to_vec()));
+    assert_eq!(merge().finish(vec![UNCERTAIN]), UNCERTAIN);
+}
+
+#[test]
 fn the_table_says_how_each_command_spreads() {
     let requests = "GET a|SET a 1|MGET a b|MSET a 1 b 2|MSETNX a 1 b 2|DEL a b|UNLINK a b|EXISTS a b|TOUCH a b|TYPE a\
                     |RENAME a b|COPY a b|SCAN 0|KEYS *|DBSIZE|RANDOMKEY|FLUSHALL|FLUSHDB|OBJECT ENCODING a|INCR a|PING";
