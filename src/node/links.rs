@@ -13,6 +13,9 @@ use bytes::BytesMut;
 use groups::{GroupId, Instance, Message, NodeId};
 use net::frame::{self, Frame, FrameWriter, Purpose};
 
+/// How much of a peer's reason is repeated.
+const REFUSAL_CHARS_MAX: usize = 500;
+
 /// A connection to or from another member.
 pub(super) struct Link {
     /// Whom it was dialled to.
@@ -25,6 +28,11 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn accepted(now_ms: u64) -> Link {
         Link { dialled: None, peer: None, since_ms: now_ms }
+    }
+
+    /// Whether a member is at the other end: it has said who it is, or its address was dialled.
+    fn is_members(&self) -> bool {
+        self.peer.or(self.dialled).is_some()
     }
 
     fn is_late(&self, now_ms: u64) -> bool {
@@ -210,9 +218,13 @@ impl Node {
     }
 
     fn handle_refusal(&mut self, id: u64, refusal: &Refusal, time: Time) {
-        tracing::warn!("refused by a peer: {}", refusal.text);
-        if refusal.fatal {
-            self.io.outputs.stop = Some(refusal.text.clone());
+        // What a peer says goes to the log and to the terminal: as one line, and as nothing but text.
+        let text = refusal.text.chars().filter(|c| !c.is_control()).take(REFUSAL_CHARS_MAX).collect::<String>();
+        tracing::warn!("refused by a peer: {text}");
+        // A member may say that this node can never join. Whoever else can reach the port may not.
+        let known = matches!(self.io.connections.find(id), Some(Connection::Link(link)) if link.is_members());
+        if refusal.fatal && known {
+            self.io.outputs.stop = Some(text);
         }
         self.io.outputs.closes.push((id, Close::Now));
         self.closed(id, time);
