@@ -258,6 +258,35 @@ impl Message {
         }
     }
 
+    /// The highest ballot and the highest instance that it names; zeros where it names none.
+    #[must_use]
+    pub(crate) fn highest(&self) -> (Ballot, Instance) {
+        let none = Instance::default();
+        match self {
+            Message::Prepare(Prepare { ballot, instance }) => (*ballot, *instance),
+            Message::Promise(Promise { ballot, instance, next, accepted }) => {
+                let voted = accepted.as_ref().map_or(Ballot::ZERO, |accepted| accepted.ballot);
+                (voted.max(*ballot), *instance.max(next))
+            }
+            Message::Reject(Reject { ballot, instance, promised }) => (*ballot.max(promised), *instance),
+            Message::Ahead(Ahead { ballot, instance, next }) => (*ballot, *instance.max(next)),
+            Message::Accept(Accept { ballot, instance, chosen, .. }) => (*ballot.max(chosen), *instance),
+            Message::Vote(Vote { ballot, instance }) => (*ballot, *instance),
+            Message::Behind(Behind { ballot, instance, next }) => (*ballot, *instance.max(next)),
+            Message::Diverged(Diverged { ballot, instance }) => (*ballot, *instance),
+            Message::Chosen(Chosen { instance, ballot }) => (*ballot, *instance),
+            Message::Fetch(Fetch { from, .. }) => (Ballot::ZERO, *from),
+            Message::Range(Range { first, next, values }) => {
+                let under = values.iter().map(|one| one.ballot).max().unwrap_or_default();
+                (under, *first.max(next))
+            }
+            Message::Forward(Forward { ballot, .. }) | Message::NotLeader(NotLeader { ballot }) => (*ballot, none),
+            Message::PreVote(PreVote { next, .. }) => (Ballot::ZERO, *next),
+            Message::PreVoted(PreVoted { next, promised, .. }) => (*promised, *next),
+            Message::Handover(Handover { ballot, next }) => (*ballot, *next),
+        }
+    }
+
     /// Appends the body.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {

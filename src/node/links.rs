@@ -10,11 +10,13 @@ use super::wire::{Hello, NodeMessage, Positions, Refusal};
 use super::{Close, Node, Time};
 use crate::config::HANDSHAKE_MS_MAX;
 use bytes::BytesMut;
-use groups::{GroupId, Instance, Message, NodeId};
+use groups::{Answer, GroupId, Instance, Message, NodeId};
 use net::frame::{self, Frame, FrameWriter, Purpose};
 
 /// How much of a peer's reason is repeated.
 const REFUSAL_CHARS_MAX: usize = 500;
+
+const ABSURD: &str = "it named a ballot or an instance that cannot be";
 
 /// A connection to or from another member.
 pub(super) struct Link {
@@ -95,6 +97,7 @@ impl Node {
                 continue;
             }
             match Message::decode(message.kind, &message.body) {
+                Ok(message) if !self.shard.group(group).believes(&message) => return Err(ABSURD.to_owned()),
                 Ok(message) => self.shard.handle(group, from, message, time.clock(), &mut self.io),
                 Err(groups::message::MessageError::UnknownKind(_)) => self.io.unknown_groups += 1,
                 Err(error) => return Err(error.to_string()),
@@ -104,6 +107,9 @@ impl Node {
     }
 
     fn node_message(&mut self, id: u64, from: Option<NodeId>, message: NodeMessage, time: Time) -> Result<(), String> {
+        if !self.believes(&message) {
+            return Err(ABSURD.to_owned());
+        }
         match (message, from) {
             (NodeMessage::Hello(hello), None) => self.handle_hello(id, &hello, time),
             (NodeMessage::Hello(_), Some(_)) => return Err("it said hello twice".to_owned()),
@@ -130,6 +136,22 @@ impl Node {
             (NodeMessage::Birth(record), Some(_)) => self.handle_birth(record),
         }
         Ok(())
+    }
+
+    /// Whether a member can mean this; see [`groups::Group::believes`].
+    fn believes(&self, message: &NodeMessage) -> bool {
+        let known = |group: &GroupId| self.shard.has(*group).then(|| self.shard.group(*group));
+        let ballot = |group: &GroupId, ballot| known(group).is_none_or(|group| group.believes_ballot(ballot));
+        let instance = |group: &GroupId, instance| known(group).is_none_or(|group| group.believes_instance(instance));
+        match message {
+            NodeMessage::Claims(claims) => claims.led.iter().all(|(group, leads)| ballot(group, *leads)),
+            NodeMessage::Positions(positions) => positions.next.iter().all(|(group, next)| instance(group, *next)),
+            NodeMessage::Answers(answers) => answers.items.iter().all(|(group, answer)| match answer {
+                Answer::Leads(at) => instance(group, *at),
+                Answer::Refused | Answer::Holds => true,
+            }),
+            _ => true,
+        }
     }
 
     fn handle_hello(&mut self, id: u64, hello: &Hello, time: Time) {

@@ -4,6 +4,7 @@
 //! `electing` (proposer), `learning` (learner), `serving` (the clients' side: commands and reads). Nothing here reads a
 //! clock, a socket or a disk; [`Clock`] and [`Surroundings`] come in as arguments.
 
+mod doubting;
 mod electing;
 mod leading;
 mod learning;

@@ -1,5 +1,6 @@
 //! One call, exact effects: what each role answers to each message, in each situation that the protocol tells apart.
 
+mod doubting;
 mod electing;
 mod leading;
 mod learning;
