@@ -33,6 +33,8 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 pub const FRAME_SLACK_BYTES: usize = 64 << 10;
 /// A frame to a peer is closed when it has grown beyond this; one more message can be as large as a value.
 pub const FRAME_BYTES: usize = 256 << 10;
+/// The largest message between nodes that belongs to no group; and the largest frame of one that has not said who it is.
+pub const NODE_MESSAGE_BYTES_MAX: usize = 512 << 10;
 /// Bytes of values that a node which is behind asks for at a time.
 pub const WINDOW_BYTES: u32 = 1 << 20;
 /// The smallest and largest number of groups: a group owns at least one slot.
@@ -51,6 +53,9 @@ pub const ARGS_MAX: usize = 1 << 20;
 /// A node that lacks more instances of a group than this answers `LOADING` there.
 pub const BEHIND_INSTANCES_MAX: u64 = 10_000;
 
+/// What one group takes in a list of all groups: its index, a round, a node, as numbers of up to 7 bits a byte.
+const LISTED_BYTES_MAX: usize = 3 + 10 + 5;
+const _: () = assert!(GROUPS_MAX as usize * LISTED_BYTES_MAX + 64 <= NODE_MESSAGE_BYTES_MAX, "claims fit a message");
 const _: () = assert!(SILENT_MS_MAX >= 4 * PING_MS, "a few pings may be lost to a busy machine");
 const _: () = assert!(FRAME_BYTES <= BATCH_BYTES_MAX, "a frame that closes late still has room for one batch");
 const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < u32::MAX as usize / 4, "lengths are 32 bits");

@@ -8,7 +8,7 @@ use super::clients::Connection;
 use super::outbox::is_for_node;
 use super::wire::{Hello, NodeMessage, Positions, Refusal};
 use super::{Close, Node, Time};
-use crate::config::HANDSHAKE_MS_MAX;
+use crate::config::{HANDSHAKE_MS_MAX, NODE_MESSAGE_BYTES_MAX};
 use bytes::BytesMut;
 use groups::{Answer, GroupId, Instance, Message, NodeId};
 use net::frame::{self, Frame, FrameWriter, Purpose};
@@ -61,8 +61,10 @@ impl Node {
         if let Some(peer) = self.io.peers.by_link(id) {
             peer.on_bytes(time.mono_ms());
         }
-        let payload_bytes_max = self.config.frame_bytes_max();
         loop {
+            // A stranger gets no more memory than a hello needs.
+            let is_member = self.io.peers.by_link(id).is_some();
+            let payload_bytes_max = if is_member { self.config.frame_bytes_max() } else { NODE_MESSAGE_BYTES_MAX };
             match frame::decode(input, payload_bytes_max) {
                 Ok(None) => return,
                 Ok(Some(frame)) => {
@@ -84,9 +86,14 @@ impl Node {
             let Some(Connection::Link(link)) = self.io.connections.find(id) else { return Ok(()) };
             let from = link.peer;
             if is_for_node(message.group) {
-                let decoded = NodeMessage::decode(message.kind, &message.body).map_err(|error| error.to_string())?;
-                if let Some(decoded) = decoded {
-                    self.node_message(id, from, decoded, time)?;
+                let bytes = message.body.len();
+                if bytes > NODE_MESSAGE_BYTES_MAX {
+                    return Err(format!("a message between nodes of {bytes} bytes exceeds {NODE_MESSAGE_BYTES_MAX}"));
+                }
+                match NodeMessage::decode(message.kind, &message.body) {
+                    Ok(Some(decoded)) => self.node_message(id, from, decoded, time)?,
+                    Ok(None) => self.io.unknown_groups += 1,
+                    Err(error) => return Err(format!("malformed message between nodes: {error}")),
                 }
                 continue;
             }
