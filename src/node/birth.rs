@@ -4,7 +4,7 @@
 
 use super::wire::{Hello, NodeMessage, Refusal};
 use super::{Close, Node, Time};
-use crate::config::NodeConfig;
+use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
 use crate::identity::{BirthRecord, Identity, Member};
 use groups::NodeId;
 
@@ -94,18 +94,31 @@ impl Node {
     }
 
     /// A record that another member hands out. It counts only if it names this very directory.
-    pub(super) fn handle_birth(&mut self, record: BirthRecord) {
+    ///
+    /// # Errors
+    /// If no cluster can have been born with it, or one with other members than this node was given.
+    pub(super) fn handle_birth(&mut self, record: BirthRecord) -> Result<(), String> {
         if self.is_born() || self.birth.storing {
-            return;
+            return Ok(());
+        }
+        let ids = record.members.iter().map(|member| member.node);
+        if !ids.eq(self.birth.members.iter().map(|(id, _)| *id)) {
+            return Err("its cluster was born with other members than this node was given".to_owned());
+        }
+        let groups_fit = (1..=GROUPS_MAX).contains(&record.groups);
+        if !groups_fit || !(1..=VALUE_BYTES_LIMIT as u64).contains(&record.value_bytes_max) {
+            return Err("its birth record is out of range".to_owned());
         }
         let (me, storage) = (self.identity.node, self.identity.storage_id);
         if record.members.iter().any(|member| member.node == me && member.storage_id == storage) {
-            return self.store_birth(record);
+            self.store_birth(record);
+            return Ok(());
         }
         self.io.outputs.stop = Some(format!(
             "node {me} is known to its cluster with another data directory: a lost or foreign one never votes; \
              replace the node under a new id"
         ));
+        Ok(())
     }
 
     fn store_birth(&mut self, record: BirthRecord) {

@@ -16,6 +16,8 @@ use net::frame::{self, Frame, FrameWriter, Purpose};
 /// How much of a peer's reason is repeated.
 const REFUSAL_CHARS_MAX: usize = 500;
 
+/// How often a member can have been started while this node did not see it.
+const STARTS_AHEAD_MAX: u64 = 1 << 32;
 const ABSURD: &str = "it named a ballot or an instance that cannot be";
 
 /// A connection to or from another member.
@@ -140,7 +142,7 @@ impl Node {
             (NodeMessage::Positions(positions), Some(from)) => self.handle_positions(from, &positions, time),
             (NodeMessage::Question(question), Some(from)) => self.handle_question(from, &question, time),
             (NodeMessage::Answers(answers), Some(from)) => self.handle_answers(from, &answers, time),
-            (NodeMessage::Birth(record), Some(_)) => self.handle_birth(record),
+            (NodeMessage::Birth(record), Some(_)) => self.handle_birth(record)?,
         }
         Ok(())
     }
@@ -212,6 +214,10 @@ impl Node {
     fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
         let refuse = |fatal, text: String| Err(Refusal { fatal, text });
         let (from, ours) = (hello.node, self.identity.birth.as_ref());
+        if from == self.identity.node {
+            let text = format!("it says that it is node {from}, which is this node: no two can have the same id");
+            return refuse(false, text);
+        }
         let known = self.io.peers.all.iter().find(|peer| peer.id == from);
         let Some(known) = known else {
             return refuse(false, format!("node {from} is not a member of this cluster"));
@@ -242,6 +248,14 @@ impl Node {
                 known.start, hello.start
             );
             return refuse(true, text);
+        }
+        // Believed and logged, it would make the member's own number look like an old copy's for ever.
+        if hello.start > known.start.saturating_add(STARTS_AHEAD_MAX) {
+            let (seen, said) = (known.start, hello.start);
+            return refuse(
+                false,
+                format!("node {from} cannot have been started {said} times, it was seen with {seen}"),
+            );
         }
         Ok(())
     }

@@ -126,7 +126,7 @@ impl Peer {
         if ping.echo > self.echoed && ping.echo <= self.pinged && ping.echo + PINGS_TIMED as u64 > self.pinged {
             let sent_us = self.sent_us[ping.echo as usize % PINGS_TIMED];
             (self.echoed, self.echoed_ms) = (ping.echo, sent_us / 1_000);
-            self.rtt_us = now_us.saturating_sub(sent_us + ping.held_us);
+            self.rtt_us = now_us.saturating_sub(sent_us.saturating_add(ping.held_us));
         }
         if !self.is_reached(now_ms) || !self.disk {
             self.healthy_since_ms = None;
