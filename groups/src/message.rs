@@ -85,7 +85,8 @@ pub struct Behind {
     pub next: Instance,
 }
 
-/// The value of an Accept follows another chain of values than the acceptor's; it did not vote.
+/// The value of an Accept follows another chain of values than the acceptor's, or is a second one under its ballot; it
+/// did not vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diverged {
     /// The ballot it answers.

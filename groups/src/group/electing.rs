@@ -156,6 +156,10 @@ impl Group {
         if promise.ballot != proposer.ballot() || promise.instance != self.next || promise.next > self.next {
             return;
         }
+        if promise.accepted.as_ref().is_some_and(|accepted| accepted.value.chain() != self.chain) {
+            // It voted in another history. Bound to its value, this node would differ from all others.
+            return;
+        }
         if proposer.on_promise(from, promise.accepted, &self.settings.members) {
             let proposer = proposer.clone();
             self.lead(proposer, clock, effects);

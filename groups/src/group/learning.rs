@@ -116,6 +116,9 @@ impl Group {
         let mut instance = range.first;
         for one in range.values {
             if instance == self.next {
+                if one.value.chain() != self.chain {
+                    return self.doubt(from, clock, effects);
+                }
                 let (ballot, chosen, value) = (one.ballot, self.last_ballot(), one.value);
                 effects.push(Effect::Persist(Record::Learned { instance, ballot, chosen, value: value.clone() }));
                 self.learn(ballot, value, clock, effects);
@@ -131,6 +134,18 @@ impl Group {
         } else if target <= self.next {
             self.learning = None;
         } else if from == learning.from && range.next <= self.next && self.awaits_values() {
+            self.fetch_elsewhere(learning, clock, effects);
+        }
+    }
+
+    /// What `from` says was chosen does not follow what was chosen here. One of the two is wrong: this one, if a majority
+    /// says the same.
+    fn doubt(&mut self, from: NodeId, clock: Clock, effects: &mut Vec<Effect>) {
+        self.doubted.add(from, &self.settings.members);
+        let (group, instance) = (self.settings.id, self.next);
+        let majority = self.doubted.is_quorum(&self.settings.members);
+        assert!(!majority, "group {group} differs from the majority before instance {instance}");
+        if let Some(learning) = self.learning.filter(|learning| learning.from == from) {
             self.fetch_elsewhere(learning, clock, effects);
         }
     }

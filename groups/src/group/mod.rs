@@ -17,7 +17,7 @@ pub use serving::{Answer, Own};
 
 use crate::acceptor::{Accepted, Acceptor};
 use crate::jitter::Jitter;
-use crate::members::Members;
+use crate::members::{Members, Tally};
 use crate::origin::Origin;
 use crate::reads::Reads;
 use crate::tags::Tags;
@@ -86,6 +86,8 @@ pub struct Group {
     seen: Ballot,
     election: Election,
     learning: Option<Learning>,
+    /// Members that told of another value than one that could follow here.
+    doubted: Tally,
     origin: Origin,
     /// A ballot whose leader refused commands: they are not sent to it again before the next tick.
     refused: Option<Ballot>,
@@ -126,6 +128,7 @@ impl Group {
             seen: Ballot::ZERO,
             election: Election::default(),
             learning: None,
+            doubted: Tally::default(),
             origin: Origin::new(settings.me, settings.start),
             refused: None,
             tags: Tags::default(),
@@ -248,6 +251,7 @@ impl Group {
         self.time_ms = self.time_ms.max(value.time_ms());
         self.time_seen_ms = clock.mono_ms;
         self.acceptor.settle();
+        self.doubted = Tally::default();
         self.next = instance.following();
         self.last = Some(Accepted { ballot, value: value.clone() });
         effects.push(Effect::Apply { instance, value });

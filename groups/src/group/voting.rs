@@ -56,7 +56,9 @@ impl Group {
             effects.push(Effect::Send { to: from, message });
             return self.note_ahead(from, instance, clock, effects);
         }
-        if value.chain() != self.chain {
+        // Its history is another one, or it proposes a second value under its ballot: either way its word is not kept.
+        let second = self.acceptor.accepted_under(ballot).is_some_and(|known| *known != value);
+        if value.chain() != self.chain || second {
             let message = Message::Diverged(Diverged { ballot, instance });
             return effects.push(Effect::Send { to: from, message });
         }

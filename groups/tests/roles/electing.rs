@@ -127,6 +127,7 @@ fn promises_for_another_ballot_or_instance_count_nothing() {
         (2, promise(ballot(1, 2), 1, 1, None)),
         (2, promise(mine, 2, 1, None)),
         (2, promise(mine, 1, 2, None)),
+        (2, promise(mine, 1, 1, Some(accepted(ballot(1, 2), &empty(99))))),
         (9, promise(mine, 1, 1, None)),
         (1, promise(mine, 1, 1, None)),
         (1, promise(mine, 1, 1, None)),

@@ -200,7 +200,21 @@ fn a_leader_that_hears_of_its_instance_from_others_leads_no_longer() {
 
 #[test]
 #[should_panic(expected = "group 0 differs from the majority before instance 1")]
-fn a_member_that_differs_from_what_was_chosen_stops() {
+fn a_member_that_differs_from_what_a_majority_chose_stops() {
     let mut member = Member::new(3, 3);
-    member.handle(1, range(1, 2, vec![accepted(ballot(1, 1), &empty(99))]));
+    for from in [1, 2] {
+        member.handle(from, range(1, 2, vec![accepted(ballot(1, 1), &empty(99))]));
+    }
+}
+
+#[test]
+fn what_one_member_alone_tells_does_not_stop_another_that_differs() {
+    let values = history(2);
+    let mut member = Member::new(3, 3);
+    member.handle(1, chosen(ballot(1, 1), 2));
+    let strange = || range(1, 3, vec![accepted(ballot(1, 1), &empty(99))]);
+    assert_eq!(member.handle(1, strange()), [send(2, fetch(1))], "it asks the next member");
+    assert_eq!(member.handle(1, strange()), []);
+    member.handle(2, range(1, 3, values));
+    assert_eq!(member.group.next(), Instance(3));
 }

@@ -184,8 +184,10 @@ fn the_promise_lasts_over_instances() {
 }
 
 #[test]
-#[should_panic(expected = "two values under ballot 1.1")]
-fn two_values_under_one_ballot_stop_the_node() {
+fn a_second_value_under_one_ballot_gets_no_vote_and_is_said_to_differ() {
     let mut member = Member::follower(3, ballot(1, 1));
-    member.handle(1, accept(ballot(1, 1), 1, Ballot::ZERO, &value(0, 1, "another")));
+    let effects = member.handle(1, accept(ballot(1, 1), 1, Ballot::ZERO, &value(0, 1, "another")));
+    let diverged = Diverged { ballot: ballot(1, 1), instance: Instance(1) };
+    assert_eq!(effects, [send(1, Message::Diverged(diverged))]);
+    assert_eq!(member.handle(1, chosen(ballot(1, 1), 1)), [apply(1, &empty(0))], "the first vote stands");
 }
