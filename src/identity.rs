@@ -7,7 +7,7 @@
 //! not used yet.
 
 use crate::disk::{Disk, read_full, replace};
-use crate::log::SEGMENT_PREFIX;
+use crate::log::{SEGMENT_PREFIX, is_segment};
 use crc32c::crc32c;
 use groups::NodeId;
 use serde::{Deserialize, Serialize};
@@ -137,7 +137,7 @@ pub fn open_or_create(
 ) -> Result<Identity, IdentityError> {
     let place = disk.place();
     let names = disk.list().map_err(failed(disk, "find"))?;
-    let has_log = names.iter().any(|name| name.starts_with(SEGMENT_PREFIX));
+    let has_log = names.iter().any(|name| is_segment(name));
     let mut identity = match newest(disk)? {
         Some(identity) => identity,
         None if has_log => return Err(IdentityError::IdentityMissing { place }),
@@ -329,6 +329,8 @@ mod tests {
         identity.birth = Some(birth());
         save(&disk, &identity).unwrap();
         assert!(matches!(open(&disk), Err(IdentityError::LogMissing { .. })));
+        disk.set_content("log-0000000000000001.old", Vec::new());
+        assert!(matches!(open(&disk), Err(IdentityError::LogMissing { .. })), "a log put aside is no log");
 
         let wiped = MemoryDisk::new();
         wiped.set_content("log-0000000000000001", Vec::new());

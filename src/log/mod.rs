@@ -220,6 +220,12 @@ fn segment_name(sequence: u64) -> String {
     format!("{SEGMENT_PREFIX}{sequence:016x}")
 }
 
+/// Whether a file of this name is a segment of a log, and not only a copy that somebody put aside beside it.
+#[must_use]
+pub fn is_segment(name: &str) -> bool {
+    segment_sequence(name).is_some()
+}
+
 /// The sequence number in a segment's name; `None` for other files.
 fn segment_sequence(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(SEGMENT_PREFIX)?;
