@@ -2,6 +2,8 @@
 
 use crate::bench::BenchArgs;
 use crate::config::{GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX};
+use crate::disk::FileDisk;
+use crate::identity;
 use crate::local::LocalArgs;
 use crate::logging::LogFormat;
 use crate::server::{parse_members, random};
@@ -146,6 +148,7 @@ impl ServeArgs {
         let id =
             args.id.filter(|id| *id > 0).ok_or_else(|| usage("--id is missing: give this node's number, from 1 on"))?;
         let dir = args.data.ok_or_else(|| usage("--data is missing: give this node's data directory"))?;
+        let groups = group_count(args.groups, &dir)?;
         let list = args
             .initial_cluster
             .ok_or_else(|| usage("--initial-cluster is missing: give all members as 1=HOST:PORT,2=…"))?;
@@ -171,7 +174,7 @@ impl ServeArgs {
         let node = NodeConfig {
             id: NodeId(id),
             initial,
-            groups: check_groups(args.groups.unwrap_or(DEFAULT_GROUPS))?,
+            groups,
             reads: args.reads.unwrap_or_default(),
             client_timeout_ms: millis("--client-timeout", args.client_timeout.as_deref().unwrap_or("5s"))?,
             session_ttl_ms: millis("--session-ttl", args.session_ttl.as_deref().unwrap_or("1h"))?,
@@ -210,6 +213,21 @@ impl ServeArgs {
 
 /// The groups of a new cluster.
 pub const DEFAULT_GROUPS: u32 = 16;
+
+/// How many groups: what was asked for, which must not contradict what the directory was born with.
+fn group_count(asked: Option<u32>, dir: &str) -> anyhow::Result<u32> {
+    let born = match FileDisk::existing(dir) {
+        // A directory that cannot be read is refused when it is opened, with the reason.
+        Ok(disk) => identity::read(&disk).ok().flatten().and_then(|identity| identity.birth),
+        Err(_) => None,
+    };
+    match (asked, born.map(|birth| birth.groups)) {
+        (Some(asked), Some(born)) if asked != born => {
+            Err(usage(format!("--groups {asked}: the cluster in {dir} has {born}; leave the flag out")))
+        }
+        (asked, born) => check_groups(born.or(asked).unwrap_or(DEFAULT_GROUPS)),
+    }
+}
 
 /// Settings from a TOML text.
 ///
