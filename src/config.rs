@@ -100,7 +100,8 @@ pub struct NodeConfig {
     pub cluster_id: [u8; 16],
     /// See `cluster_id`.
     pub hash_key: [u8; 16],
-    /// Seeds delays and draws.
+    /// Random for each start: seeds delays and draws, and tells this process from another one that, with a copy of the
+    /// same directory, has the same start number.
     pub seed: u64,
 }
 

@@ -50,7 +50,8 @@ pub enum RecordKind {
     Accept = 2,
     /// `payload` was learned to be chosen under `ballot` at `instance`; the instance before was chosen under `chosen`.
     Learned = 3,
-    /// The peer `ballot.node`, whose storage id is the payload, was seen with the start number `instance`.
+    /// The peer `ballot.node` was seen with the start number `instance`. The payload is its storage id [16] and the random
+    /// number of that start, u64.
     PeerStart = 4,
 }
 

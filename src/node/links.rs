@@ -186,8 +186,8 @@ impl Node {
         }
         let Some(peer) = self.io.peers.find(from) else { return };
         let old = peer.link;
-        let is_new = peer.start != hello.start || peer.storage != Some(hello.storage);
-        (peer.start, peer.storage) = (hello.start, Some(hello.storage));
+        let is_new = peer.start != hello.start || peer.storage != Some(hello.storage) || peer.life != Some(hello.life);
+        (peer.start, peer.storage, peer.life) = (hello.start, Some(hello.storage), Some(hello.life));
         peer.dialling = None;
         peer.on_linked(id, time.mono_ms());
         if let Some(old) = old {
@@ -203,7 +203,7 @@ impl Node {
             return self.tell_birth(from);
         }
         if is_new {
-            self.io.log_peer(from, hello.start, hello.storage);
+            self.io.log_peer(hello);
         }
         self.io.peers.tell_claims(from);
         self.tell_positions(from);
@@ -257,6 +257,14 @@ impl Node {
                 format!("node {from} cannot have been started {said} times, it was seen with {seen}"),
             );
         }
+        if hello.start == known.start && known.life.is_some_and(|life| life != hello.life) {
+            let text = format!(
+                "node {from} was seen with start number {}, but in another process: its data directory is an old copy, \
+                 or there are two of it; replace the node under a new id",
+                known.start
+            );
+            return refuse(true, text);
+        }
         Ok(())
     }
 
@@ -293,6 +301,7 @@ impl Node {
             node: self.identity.node,
             storage: self.identity.storage_id,
             start: self.identity.start,
+            life: self.config.seed,
             groups: birth.map_or(self.config.groups, |record| record.groups),
             members: self.io.peers.members().ids().to_vec(),
         };

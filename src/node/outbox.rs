@@ -89,17 +89,22 @@ impl Outbox {
         self.next_lsn = lsn + 1;
     }
 
-    pub(super) fn restore_peer(&mut self, id: NodeId, start: u64, storage: &[u8]) {
-        if let Some(peer) = self.peers.find(id) {
+    pub(super) fn restore_peer(&mut self, id: NodeId, start: u64, seen: &[u8]) {
+        if let Some(peer) = self.peers.find(id)
+            && let Some((storage, life)) = seen.split_first_chunk()
+        {
             peer.start = peer.start.max(start);
-            peer.storage = storage.try_into().ok().or(peer.storage);
+            peer.storage = Some(*storage);
+            peer.life = life.try_into().ok().map(u64::from_le_bytes);
         }
     }
 
-    /// Logs that a peer was seen with this start number: a lower one later means that its disk went back in time.
-    pub(super) fn log_peer(&mut self, id: NodeId, start: u64, storage: [u8; 16]) {
-        let ballot = Ballot { round: 0, node: id };
-        let (group, instance, payload) = (GroupId(0), Instance(start), Bytes::copy_from_slice(&storage));
+    /// Logs that a peer was seen with this start number: a lower one later means that its disk went back in time, and so
+    /// does the same one in another life.
+    pub(super) fn log_peer(&mut self, hello: &wire::Hello) {
+        let ballot = Ballot { round: 0, node: hello.node };
+        let seen = [&hello.storage[..], &hello.life.to_le_bytes()].concat();
+        let (group, instance, payload) = (GroupId(0), Instance(hello.start), Bytes::from(seen));
         let kind = log::RecordKind::PeerStart;
         self.persist(log::Record { kind, group, instance, ballot, chosen: Ballot::ZERO, payload });
     }

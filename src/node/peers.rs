@@ -17,9 +17,10 @@ const PINGS_TIMED: usize = 16;
 pub(super) struct Peer {
     pub(super) id: NodeId,
     pub(super) address: String,
-    /// The storage id and highest start number that it was seen with.
+    /// The storage id and highest start number that it was seen with, and the random number of that start.
     pub(super) storage: Option<[u8; 16]>,
     pub(super) start: u64,
+    pub(super) life: Option<u64>,
     /// The connection whose handshake is done.
     pub(super) link: Option<u64>,
     /// When to dial, and the attempt in progress.
@@ -52,6 +53,7 @@ impl Peer {
             address,
             storage: None,
             start: 0,
+            life: None,
             link: None,
             backoff: Backoff::new(seed),
             dialling: None,

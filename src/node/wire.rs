@@ -21,6 +21,8 @@ pub struct Hello {
     pub storage: [u8; 16],
     /// How often it has been started.
     pub start: u64,
+    /// Random for each start: a copy of its data directory can come to the same start number.
+    pub life: u64,
     /// How many groups the slots are divided among.
     pub groups: u32,
     /// Before birth: the initial members, so that two lists that differ are noticed.

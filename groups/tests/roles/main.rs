@@ -13,8 +13,8 @@ use bytes::BytesMut;
 use groups::acceptor::Accepted;
 use groups::message::{Accept, Chosen, Fetch, PreVote, PreVoted, Prepare, Promise, Range, Vote};
 use groups::{
-    Ballot, Clock, Draft, Effect, Group, GroupId, Instance, Members, Message, NodeId, Record, Settings, StateMachine,
-    Surroundings, Tag, Value, put_command,
+    Ballot, Clock, Draft, Effect, Group, GroupId, Instance, Members, Message, NodeId, Own, Record, Settings,
+    StateMachine, Surroundings, Tag, Value, put_command,
 };
 
 const WINDOW_BYTES: u32 = 1_000;
@@ -139,7 +139,11 @@ impl Member {
         for effect in &effects {
             if let Effect::Apply { value, .. } = effect {
                 let answered = &mut self.answered;
-                self.group.apply(value, &mut self.log, |counter, ()| answered.push(counter));
+                self.group.apply(value, &mut self.log, |own| {
+                    if let Own::Applied(counter, ()) = own {
+                        answered.push(counter);
+                    }
+                });
             }
         }
         effects
