@@ -1,0 +1,107 @@
+//! A log that has rotted keeps its node from starting, with a line that says where; one whose end was torn off by a crash
+//! does not.
+
+use crate::harness::client::{ask, ask_until_served};
+use crate::harness::{Cluster, READY_MAX, run, turn, wait_for};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread;
+
+const SEGMENT: &str = "log-0000000000000001";
+const SEGMENT_HEADER_BYTES: u64 = 64;
+
+fn segment(cluster: &Cluster, id: u32) -> (PathBuf, File) {
+    let path = cluster.data(id).join(SEGMENT);
+    let file = File::options().read(true).write(true).open(&path).expect("a segment");
+    (path, file)
+}
+
+/// Where the frames of a node's only segment begin, how many records and bytes each has.
+fn frames(cluster: &Cluster, id: u32) -> Vec<(u64, u64, u64)> {
+    let directory = cluster.data(id).display().to_string();
+    let ended = run(&["inspect", "log", &directory, "--records"]);
+    assert_eq!((ended.code, ended.stdout.lines().last()), (0, Some("sound")), "{ended:?}");
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let frame = |line: &str| {
+        let (_, rest) = line.trim_start().strip_prefix("frame ")?.split_once(" at byte ")?;
+        let (at, rest) = rest.split_once(": ")?;
+        let (records, rest) = rest.split_once(" records, ")?;
+        Some((number(at), number(records), number(rest.split_once(" bytes")?.0)))
+    };
+    ended.stdout.lines().filter_map(frame).collect()
+}
+
+#[test]
+fn a_rotten_log_keeps_its_node_from_starting() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3, 16, &[]);
+    for number in 0..50 {
+        assert_eq!(ask_until_served(&mut cluster.client(2), &format!("SET key:{number} {number}")), "OK");
+    }
+    cluster.kill9(2);
+    let frames = frames(&cluster, 2);
+    let (path, file) = segment(&cluster, 2);
+    let (last, _, bytes) = *frames.last().expect("frames");
+    for place in 1..4 {
+        let flipped = SEGMENT_HEADER_BYTES + (last + bytes - SEGMENT_HEADER_BYTES) * place / 4;
+        let (at, ..) = frames.iter().rev().find(|(at, ..)| *at <= flipped).expect("a frame there");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, flipped).expect("a byte");
+        file.write_all_at(&[byte[0] ^ 0x10], flipped).expect("a byte written");
+        run(&cluster.words(2)).expect(1, &[&format!("log file {SEGMENT} is corrupt at byte {at}: "), "under a new id"]);
+        file.write_all_at(&byte, flipped).expect("the byte as it was");
+    }
+    let length = file.metadata().expect("its length").len();
+    file.set_len(length / 2).expect("to cut the file");
+    run(&cluster.words(2)).expect(1, &[&format!("log file {SEGMENT} is corrupt at byte 0: "), "bytes and should have"]);
+    // What was cut off were zeros.
+    file.set_len(length).expect("the length as it was");
+    std::fs::rename(&path, path.with_extension("aside")).expect("to put the file aside");
+    run(&cluster.words(2)).expect(1, &["its log is missing"]);
+    std::fs::rename(path.with_extension("aside"), &path).expect("the file as it was");
+
+    assert_eq!(ask_until_served(&mut cluster.client(1), "GET key:7"), "7");
+    cluster.restart(2);
+    assert_eq!(ask_until_served(&mut cluster.client(2), "GET key:7"), "7");
+}
+
+#[test]
+fn a_log_with_a_torn_end_starts() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3, 4, &[]);
+    let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let mut client = cluster.client(1);
+        let (stop, written) = (&stop, &written);
+        scope.spawn(move || {
+            while !stop.load(SeqCst) {
+                let number = written.load(SeqCst);
+                assert_eq!(ask_until_served(&mut client, &format!("SET key:{number} {number}")), "OK");
+                written.fetch_add(1, SeqCst);
+            }
+        });
+        wait_for("some writes", READY_MAX, || (written.load(SeqCst) > 200).then_some(()));
+        cluster.kill9(3);
+        stop.store(true, SeqCst);
+    });
+    let frames = frames(&cluster, 3);
+    let (at, _, bytes) = *frames.iter().rev().find(|(_, records, _)| *records > 0).expect("a frame with records");
+    let (last, _, last_bytes) = *frames.last().expect("frames");
+    let (_, file) = segment(&cluster, 3);
+    let torn = at + bytes / 2;
+    let zeros = vec![0; (last + last_bytes - torn) as usize];
+    file.write_all_at(&zeros, torn).expect("to tear the end");
+    let directory = cluster.data(3).display().to_string();
+    assert!(run(&["inspect", "log", &directory]).stdout.contains("torn: "), "the tear shows");
+
+    cluster.restart(3);
+    let expected = cluster.info(1).number("applied_total");
+    cluster.wait_for_info(3, "what the others have", |info| info.number("applied_total") >= expected);
+    let mut client = cluster.client(3);
+    for number in 0..written.load(SeqCst) {
+        assert_eq!(ask_until_served(&mut client, &format!("GET key:{number}")), number.to_string());
+    }
+    assert_eq!(ask(&mut client, "DBSIZE"), written.load(SeqCst).to_string());
+}

@@ -1,0 +1,22 @@
+//! Clusters of real processes of the built program, which are killed, stopped, cut off, wiped and damaged while clients
+//! count what was acknowledged.
+//!
+//! ```text
+//! service    what clients of a healthy cluster, of a minority, and of five nodes see
+//! faults     kill -9 and SIGSTOP under load; nothing acknowledged is lost, nothing happens twice
+//! failover   how long writes pause when a leader dies, and how leaders come back to their places
+//! birth      first starts, wrong starts, wiped and foreign directories
+//! disk       rotten and torn logs
+//! local      `paxoi local`
+//! load       the clients of `faults`, and what they check
+//! ```
+
+mod birth;
+mod disk;
+mod failover;
+mod faults;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod load;
+mod local;
+mod service;

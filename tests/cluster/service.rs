@@ -1,0 +1,185 @@
+//! What clients see: of a cluster in which nothing fails, of one that restarts, of a node that catches up, of a minority,
+//! and of five nodes.
+
+use crate::harness::client::{ask, ask_until_served, call, key_of, text};
+use crate::harness::{Cluster, turn, wait_for};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a node that was down may take until it has what it missed.
+const CATCH_UP_MAX: Duration = Duration::from_secs(20);
+
+#[test]
+fn what_one_node_takes_every_node_has_also_after_a_restart_of_all() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3, 16, &[]);
+    for writer in cluster.ids() {
+        let mut client = cluster.client(writer);
+        for number in 0..20 {
+            assert_eq!(ask(&mut client, &format!("SET key:{writer}:{number} {number}")), "OK");
+        }
+    }
+    let check = |cluster: &Cluster| {
+        for reader in cluster.ids() {
+            let mut client = cluster.client(reader);
+            for (writer, number) in cluster.ids().flat_map(|writer| (0..20).map(move |number| (writer, number))) {
+                let found = ask_until_served(&mut client, &format!("GET key:{writer}:{number}"));
+                assert_eq!(found, number.to_string(), "key:{writer}:{number} at node {reader}");
+            }
+            assert_eq!(ask(&mut client, "DBSIZE"), "60");
+        }
+    };
+    check(&cluster);
+    cluster.ids().for_each(|id| cluster.kill9(id));
+    cluster.ids().for_each(|id| cluster.spawn(id));
+    cluster.ids().for_each(|id| cluster.wait_for_answer(id));
+    check(&cluster);
+}
+
+#[test]
+fn a_node_that_was_down_catches_up() {
+    const LARGE: usize = 3 << 20;
+    let _turn = turn();
+    let mut cluster = Cluster::start(3, 16, &[]);
+    cluster.kill9(3);
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let mut client = cluster.client(1 + writer % 2);
+            thread::spawn(move || {
+                for number in 0..400 {
+                    assert_eq!(ask_until_served(&mut client, &format!("SET key:{writer}:{number} {number}")), "OK");
+                }
+            })
+        })
+        .collect();
+    writers.into_iter().for_each(|writer| writer.join().expect("a writer"));
+    // Larger than what is asked for at a time; two in one group, so that one follows the other.
+    let large = |fill: u8| vec![fill; LARGE];
+    let mut client = cluster.client(1);
+    for (key, fill) in [("{large}1", b'a'), ("{large}2", b'b'), ("other", b'c')] {
+        assert_eq!(text(&client.call(&[b"SET", key.as_bytes(), &large(fill)]).expect("a reply")), "OK");
+    }
+    assert_eq!(ask(&mut client, "APPEND {large}1 end"), (LARGE + 3).to_string());
+
+    let restarted = Instant::now();
+    cluster.restart(3);
+    wait_for("node 3 to apply what the others have", CATCH_UP_MAX, || {
+        let applied: Vec<u64> = cluster.ids().map(|id| cluster.info(id).number("applied_total")).collect();
+        (applied.iter().all(|count| *count == applied[0])).then_some(())
+    });
+    eprintln!("node 3 had caught up {:?} after its restart", restarted.elapsed());
+    assert_eq!(cluster.info(3).number("groups_behind"), 0);
+
+    let mut client = cluster.client(3);
+    for (writer, number) in (0..8).flat_map(|writer| [0, 199, 399].map(|number| (writer, number))) {
+        assert_eq!(ask_until_served(&mut client, &format!("GET key:{writer}:{number}")), number.to_string());
+    }
+    assert_eq!(ask(&mut client, "DBSIZE"), (8 * 400 + 3).to_string());
+    let found = client.call(&[b"GET", b"{large}1"]).expect("a reply");
+    let expected = [large(b'a'), b"end".to_vec()].concat();
+    assert!(found.as_bytes() == Some(&expected), "a large value at node 3");
+    for (key, fill) in [("{large}2", b'b'), ("other", b'c')] {
+        let found = client.call(&[b"GET", key.as_bytes()]).expect("a reply");
+        assert!(found.as_bytes() == Some(&large(fill)), "{key} at node 3");
+    }
+}
+
+/// A write to a minority.
+struct Tried {
+    key: String,
+    /// It may have been executed.
+    uncertain: bool,
+}
+
+/// Writes to and reads from every group at node 1, which is alone. No answer claims a success or a value, and each comes
+/// within the client timeout.
+fn ask_alone(cluster: &Cluster, round: u32, tried: &mut Vec<Tried>) {
+    /// 1 s, and what a busy machine takes to answer.
+    const ANSWER_MAX: Duration = Duration::from_millis(2_500);
+    let groups = cluster.groups();
+    let attempts: Vec<_> = (0..groups)
+        .map(|group| {
+            let (mut writer, mut reader) = (cluster.client(1), cluster.client(1));
+            let key = key_of(group, groups, &format!("try:{round}:"));
+            thread::spawn(move || {
+                let began = Instant::now();
+                let answer = ask(&mut writer, &format!("SET {key} here"));
+                let took = began.elapsed();
+                assert!(took < ANSWER_MAX, "SET was answered {answer} after {took:?}");
+                let uncertain = answer.starts_with("-UNCERTAIN the command may or may not have been executed");
+                assert!(uncertain || answer.starts_with("-CLUSTERDOWN Hash slot not served"), "SET: {answer}");
+                let began = Instant::now();
+                let answer = ask(&mut reader, "GET before:0");
+                let took = began.elapsed();
+                assert!(took < ANSWER_MAX, "GET was answered {answer} after {took:?}");
+                assert!(answer.starts_with("-CLUSTERDOWN Hash slot not served"), "GET: {answer}");
+                Tried { key, uncertain }
+            })
+        })
+        .collect();
+    tried.extend(attempts.into_iter().map(|attempt| attempt.join().expect("an answer")));
+}
+
+#[test]
+fn a_minority_claims_nothing() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3, 8, &["--client-timeout", "1s"]);
+    assert_eq!(ask(&mut cluster.client(1), "SET before:0 value"), "OK");
+    let mut tried = Vec::new();
+
+    // At first node 1 takes the others for alive; then it knows.
+    [2, 3].into_iter().for_each(|id| cluster.pause(id));
+    (0..3).for_each(|round| ask_alone(&cluster, round, &mut tried));
+    [2, 3].into_iter().for_each(|id| cluster.resume(id));
+    check_after(&cluster, &tried, "paused");
+
+    [2, 3].into_iter().for_each(|id| cluster.kill9(id));
+    (3..5).for_each(|round| ask_alone(&cluster, round, &mut tried));
+    [2, 3].into_iter().for_each(|id| cluster.restart(id));
+    check_after(&cluster, &tried, "killed");
+    let uncertain = tried.iter().filter(|tried| tried.uncertain).count();
+    eprintln!("{uncertain} of {} writes were uncertain", tried.len());
+    assert!(uncertain > 0 && uncertain < tried.len(), "both answers are known: {uncertain} of {}", tried.len());
+}
+
+/// All is well again; of the writes those may be there that were uncertain, and all nodes agree on which.
+fn check_after(cluster: &Cluster, tried: &[Tried], what: &str) {
+    let mut seen: Option<Vec<String>> = None;
+    for id in cluster.ids() {
+        let mut client = cluster.client(id);
+        assert_eq!(ask_until_served(&mut client, &format!("SET after:{what}:{id} value")), "OK");
+        assert_eq!(ask_until_served(&mut client, "GET before:0"), "value");
+        let values = tried.iter().map(|tried| {
+            let value = ask_until_served(&mut client, &format!("GET {}", tried.key));
+            assert!(value == "(nil)" || (tried.uncertain && value == "here"), "{} is {value} at node {id}", tried.key);
+            value
+        });
+        let values: Vec<String> = values.collect();
+        assert!(seen.is_none_or(|before| before == values), "node {id} differs from the node before it");
+        seen = Some(values);
+    }
+}
+
+#[test]
+fn five_nodes_go_on_without_two() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(5, 16, &[]);
+    assert_eq!(ask(&mut cluster.client(5), "SET key 0"), "OK");
+    let gone = [cluster.busiest(), 1 + cluster.busiest() % 5];
+    gone.into_iter().for_each(|id| cluster.kill9(id));
+    let left = cluster.running();
+    for round in 1..=100 {
+        let (writer, reader) = (left[round % 3], left[(round + 1) % 3]);
+        assert_eq!(ask_until_served(&mut cluster.client(writer), "INCR key"), round.to_string());
+        assert_eq!(ask_until_served(&mut cluster.client(reader), "GET key"), round.to_string());
+    }
+    // A third one is one too many.
+    cluster.kill9(left[0]);
+    let answer = text(&call(&mut cluster.client(left[1]), "INCR key").expect("an answer"));
+    assert!(answer.starts_with("-CLUSTERDOWN") || answer.starts_with("-UNCERTAIN"), "{answer}");
+    gone.into_iter().chain([left[0]]).for_each(|id| cluster.restart(id));
+    for id in cluster.ids() {
+        let value = ask_until_served(&mut cluster.client(id), "GET key");
+        assert!(value == "100" || (value == "101" && answer.starts_with("-UNCERTAIN")), "{value} at node {id}");
+    }
+}

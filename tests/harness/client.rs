@@ -1,0 +1,80 @@
+//! The program's own client, with commands as words and replies as tests compare them.
+
+use net::resp::value::Value;
+use paxoi::client::Client;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Longer than any node lets a client wait.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection.
+pub(crate) fn connect(address: SocketAddr) -> io::Result<Client> {
+    Client::connect(address, TIMEOUT)
+}
+
+/// Sends a command, its words divided by single spaces.
+pub(crate) fn call(client: &mut Client, command: &str) -> io::Result<Value> {
+    client.call(&command.split(' ').map(str::as_bytes).collect::<Vec<_>>())
+}
+
+/// The reply to a command as a text: `OK`, `12`, `(nil)`, `-ERR …`, the bytes of a string.
+///
+/// # Panics
+/// If the connection fails.
+pub(crate) fn ask(client: &mut Client, command: &str) -> String {
+    let reply = call(client, command).unwrap_or_else(|error| panic!("{command}: {error}"));
+    text(&reply)
+}
+
+/// As [`ask`], and a refusal because the cluster is changing its mind (no leader yet) is asked again.
+pub(crate) fn ask_until_served(client: &mut Client, command: &str) -> String {
+    super::wait_for(command, super::READY_MAX, || {
+        Some(ask(client, command)).filter(|reply| !reply.starts_with("-CLUSTERDOWN"))
+    })
+}
+
+/// A reply as a text.
+pub(crate) fn text(reply: &Value) -> String {
+    match reply {
+        Value::Error(text) => format!("-{text}"),
+        Value::Int(number) => number.to_string(),
+        Value::Null => "(nil)".to_owned(),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        other => match other.as_bytes() {
+            Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            None => format!("{other:?}"),
+        },
+    }
+}
+
+/// Fields of `INFO`.
+#[derive(Debug)]
+pub(crate) struct Info(HashMap<String, String>);
+
+impl Info {
+    /// A field that is a number.
+    ///
+    /// # Panics
+    /// If there is no such field.
+    pub(crate) fn number(&self, field: &str) -> u64 {
+        let found = self.0.get(field).and_then(|value| value.parse().ok());
+        found.unwrap_or_else(|| panic!("INFO has no number {field}: {:?}", self.0))
+    }
+}
+
+/// What a node says of its process and its groups.
+pub(crate) fn info(address: SocketAddr) -> io::Result<Info> {
+    let reply = call(&mut Client::connect(address, Duration::from_secs(2))?, "INFO server paxos")?;
+    let text = text(&reply);
+    let fields = text.lines().filter_map(|line| line.trim_end().split_once(':'));
+    Ok(Info(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
+}
+
+/// A key that belongs to `group` of `groups`.
+pub(crate) fn key_of(group: u32, groups: u32, prefix: &str) -> String {
+    let belongs = |key: &String| paxoi::routing::group_of(paxoi::routing::slot(key.as_bytes()), groups).0 == group;
+    (0..).map(|number| format!("{prefix}{number}")).find(belongs).expect("every group has keys")
+}

@@ -1,0 +1,337 @@
+//! Clusters of real processes for tests: the built program, a directory per node on the disk of the target directory,
+//! a port per node that stays reserved while the node is down, kill -9 and SIGSTOP, and the logs when a test fails.
+//!
+//! Nodes end with the thread that started them, however it ends; so a cluster is started, and its nodes restarted, by
+//! the thread of the test itself. Tests that measure time or stop processes take their [`turn`] first.
+
+#![allow(dead_code, reason = "each test target has its own part in it")]
+
+pub(crate) mod client;
+
+use paxoi::client::Client;
+use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_paxoi");
+/// How long a cluster may take to be born, or to find leaders again.
+pub(crate) const READY_MAX: Duration = Duration::from_secs(20);
+/// How often a state that a test waits for is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+/// How much of each node's log is shown when a test fails.
+const LOG_TAIL_BYTES: usize = 6_000;
+
+/// One test of a target at a time: others would take its processor time, and be slowed down by its load.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls `ask` until it gives a value.
+///
+/// # Panics
+/// After `limit`, naming `what`.
+pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
+        thread::sleep(LOOK);
+    }
+}
+
+/// A directory on the disk of the target directory: where syncs cost what they cost, unlike in memory.
+pub(crate) fn directory() -> TempDir {
+    TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the test")
+}
+
+/// A cluster, some of whose nodes may be down. Dropping it kills all of them.
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+    groups: u32,
+    flags: Vec<String>,
+    dir: TempDir,
+}
+
+struct Node {
+    address: SocketAddr,
+    /// Keeps the port from others while the node is down. It never listens.
+    _port: Socket,
+    process: Option<Child>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Its exit code.
+    pub(crate) code: i32,
+    /// What it wrote to stdout.
+    pub(crate) stdout: String,
+    /// The lines on stderr that are not the log's.
+    pub(crate) errors: Vec<String>,
+}
+
+impl Ended {
+    /// Checks that it failed with `code` and a single line that contains all of `texts`.
+    ///
+    /// # Panics
+    /// If not.
+    pub(crate) fn expect(&self, code: i32, texts: &[&str]) {
+        assert_eq!((self.code, self.errors.len()), (code, 1), "{self:?}");
+        let missing = texts.iter().find(|text| !self.errors[0].contains(**text));
+        assert!(missing.is_none(), "{missing:?} is not in: {}", self.errors[0]);
+    }
+}
+
+impl Cluster {
+    /// A cluster whose nodes all run and know a leader of every group.
+    pub(crate) fn start(nodes: u32, groups: u32, flags: &[&str]) -> Cluster {
+        let mut cluster = Cluster::prepare(nodes, groups, flags);
+        cluster.ids().for_each(|id| cluster.spawn(id));
+        cluster.wait_for_leaders();
+        cluster
+    }
+
+    /// A cluster of which no node runs yet. Nodes are numbered from 1.
+    pub(crate) fn prepare(nodes: u32, groups: u32, flags: &[&str]) -> Cluster {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let nodes = (0..nodes).map(|_| reserved_node()).collect();
+        Cluster { nodes, groups, flags, dir: directory() }
+    }
+
+    /// The numbers of all nodes.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> + use<> {
+        1..=self.nodes.len() as u32
+    }
+
+    /// The numbers of the nodes that run (or are paused).
+    pub(crate) fn running(&self) -> Vec<u32> {
+        self.ids().filter(|id| self.node(*id).process.is_some()).collect()
+    }
+
+    /// How many groups it was started with.
+    pub(crate) fn groups(&self) -> u32 {
+        self.groups
+    }
+
+    /// Where a node listens.
+    pub(crate) fn address(&self, id: u32) -> SocketAddr {
+        self.node(id).address
+    }
+
+    /// Where all nodes listen, in order.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(|node| node.address).collect()
+    }
+
+    /// A node's data directory.
+    pub(crate) fn data(&self, id: u32) -> PathBuf {
+        self.dir.path().join(id.to_string())
+    }
+
+    /// The words with which a node is started, from `serve` on.
+    pub(crate) fn words(&self, id: u32) -> Vec<String> {
+        let members: Vec<String> = self.ids().map(|id| format!("{id}={}", self.address(id))).collect();
+        let (id, data, groups) = (id.to_string(), self.data(id).display().to_string(), self.groups.to_string());
+        let words =
+            ["serve", "--id", &id, "--data", &data, "--initial-cluster", &members.join(","), "--groups", &groups];
+        words.into_iter().map(str::to_owned).chain(self.flags.iter().cloned()).collect()
+    }
+
+    /// Starts a node, for the first time or again.
+    pub(crate) fn spawn(&mut self, id: u32) {
+        let words = self.words(id);
+        self.spawn_as(id, &words);
+    }
+
+    /// Starts a node with other words than its own.
+    pub(crate) fn spawn_as(&mut self, id: u32, words: &[String]) {
+        assert!(self.node(id).process.is_none(), "node {id} runs already");
+        let log = File::options().create(true).append(true).open(self.log_file(id)).expect("a file for the log");
+        let process = Command::new(PROGRAM)
+            .args(words)
+            .args(["--parent", &std::process::id().to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        self.node_mut(id).process = Some(process);
+    }
+
+    /// Starts a node that is down, and waits until it answers clients.
+    pub(crate) fn restart(&mut self, id: u32) {
+        self.spawn(id);
+        self.wait_for_answer(id);
+    }
+
+    /// Waits until a node answers clients, whatever it says.
+    pub(crate) fn wait_for_answer(&mut self, id: u32) {
+        let address = self.address(id);
+        wait_for(&format!("an answer of node {id}"), READY_MAX, || {
+            let ended = self.node_mut(id).process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+            assert!(ended.is_none(), "node {id} has ended: {ended:?}");
+            client::info(address).ok()
+        });
+    }
+
+    /// Kills a node as by `kill -9`: what it has not synced may be lost to it, but not to the system.
+    pub(crate) fn kill9(&mut self, id: u32) {
+        let mut process = self.node_mut(id).process.take().expect("the node runs");
+        process.kill().expect("a signal to a child");
+        process.wait().expect("the end of a child");
+    }
+
+    /// Stops a node's process where it stands: its connections stay open, and it says nothing.
+    pub(crate) fn pause(&self, id: u32) {
+        self.signal(id, Signal::STOP);
+    }
+
+    /// Lets a paused node go on.
+    pub(crate) fn resume(&self, id: u32) {
+        self.signal(id, Signal::CONT);
+    }
+
+    /// Waits until every node that runs reaches a majority and knows a leader of every group.
+    pub(crate) fn wait_for_leaders(&self) {
+        for id in self.running() {
+            self.wait_for_info(id, "groups_leaderless:0", |info| info.number("groups_leaderless") == 0);
+        }
+    }
+
+    /// Waits until what a node says of itself satisfies `holds`.
+    pub(crate) fn wait_for_info(&self, id: u32, what: &str, holds: impl Fn(&client::Info) -> bool) -> client::Info {
+        let ask = || client::info(self.address(id)).ok().filter(&holds);
+        wait_for(&format!("{what} at node {id}"), READY_MAX, ask)
+    }
+
+    /// What a node says of itself.
+    pub(crate) fn info(&self, id: u32) -> client::Info {
+        client::info(self.address(id)).unwrap_or_else(|error| panic!("INFO of node {id}: {error}"))
+    }
+
+    /// A connection to a node, which waits for replies longer than the node for anything.
+    pub(crate) fn client(&self, id: u32) -> Client {
+        client::connect(self.address(id)).unwrap_or_else(|error| panic!("a connection to node {id}: {error}"))
+    }
+
+    /// The node that leads the most groups.
+    pub(crate) fn busiest(&self) -> u32 {
+        let led = |id: &u32| self.info(*id).number("groups_led");
+        self.running().into_iter().max_by_key(led).expect("a node that runs")
+    }
+
+    /// Everything that a node wrote to stderr.
+    pub(crate) fn log(&self, id: u32) -> String {
+        std::fs::read(self.log_file(id)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn log_file(&self, id: u32) -> PathBuf {
+        self.dir.path().join(format!("{id}.log"))
+    }
+
+    fn signal(&self, id: u32, signal: Signal) {
+        let process = self.node(id).process.as_ref().expect("the node runs");
+        let id = Pid::from_raw(process.id().cast_signed()).expect("a process id");
+        kill_process(id, signal).expect("a signal to a child");
+    }
+
+    fn node(&self, id: u32) -> &Node {
+        &self.nodes[id as usize - 1]
+    }
+
+    fn node_mut(&mut self, id: u32) -> &mut Node {
+        &mut self.nodes[id as usize - 1]
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(mut process) = node.process.take() {
+                // It may have ended by itself.
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+        }
+        if thread::panicking() {
+            self.ids().for_each(|id| eprintln!("--- the end of the log of node {id}\n{}", tail(&self.log(id))));
+        }
+    }
+}
+
+/// The last lines of a text.
+pub(crate) fn tail(text: &str) -> &str {
+    let from = text.len().saturating_sub(LOG_TAIL_BYTES);
+    let start = (from..text.len()).find(|at| *at == 0 || text.as_bytes()[at - 1] == b'\n');
+    start.map_or("", |start| &text[start..])
+}
+
+/// A node with a port of its own. The socket that holds the port lets another one listen on it that asks for that, as
+/// the program does, but no connection and no other process gets the port by chance.
+fn reserved_node() -> Node {
+    let port = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    port.set_reuse_address(true).expect("a socket that shares its port");
+    port.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let address = port.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+    Node { address, _port: port, process: None }
+}
+
+/// Runs the program to its end, which must come by itself.
+///
+/// # Panics
+/// If it goes on.
+pub(crate) fn run<S: AsRef<OsStr>>(words: &[S]) -> Ended {
+    let mut process = Command::new(PROGRAM)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let deadline = Instant::now() + READY_MAX;
+    while process.try_wait().expect("a child").is_none() {
+        if Instant::now() > deadline {
+            // What it wrote can be read only after its end.
+            process.kill().expect("a signal to a child");
+        }
+        thread::sleep(LOOK);
+    }
+    let output = process.wait_with_output().expect("the output of a child");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let code = output.status.code().unwrap_or_else(|| panic!("it did not end by itself: {}", tail(&stderr)));
+    let errors = stderr.lines().filter(|line| !is_log_line(line)).map(str::to_owned).collect();
+    Ended { code, stdout: stdout.into_owned(), errors }
+}
+
+/// Whether a line on stderr begins with the time.
+fn is_log_line(line: &str) -> bool {
+    line.starts_with(|first: char| first.is_ascii_digit())
+}
+
+/// Whether nobody listens at `address`.
+pub(crate) fn refuses(address: SocketAddr) -> bool {
+    Client::connect(address, Duration::from_millis(500)).is_err()
+}
+
+/// Copies the files of a data directory, but for the spare segment, which is empty.
+pub(crate) fn copy_data(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory to copy") {
+        let entry = entry.expect("an entry");
+        if entry.file_name() != "spare" {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+        }
+    }
+}
