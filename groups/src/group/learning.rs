@@ -103,7 +103,8 @@ impl Group {
         }
         let below = self.next;
         if fetch.from < below.preceding() {
-            let (chosen, bytes_max) = (self.last_ballot(), fetch.bytes_max);
+            // The asker's window, but no more than this node would ask for: what it reads it must hold.
+            let (chosen, bytes_max) = (self.last_ballot(), fetch.bytes_max.min(self.settings.window_bytes));
             return effects.push(Effect::ReadLog { to: from, from: fetch.from, below, chosen, bytes_max });
         }
         let values = if fetch.from == below.preceding() { self.last.iter().cloned().collect() } else { Vec::new() };

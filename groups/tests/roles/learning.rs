@@ -218,3 +218,11 @@ fn what_one_member_alone_tells_does_not_stop_another_that_differs() {
     member.handle(2, range(1, 3, values));
     assert_eq!(member.group.next(), Instance(3));
 }
+
+#[test]
+fn a_window_larger_than_ones_own_is_not_served() {
+    let mut member = Member::new(3, 3);
+    member.handle(1, range(1, 4, history(3)));
+    let question = Fetch { from: Instance(1), bytes_max: u32::MAX };
+    assert_eq!(member.handle(2, Message::Fetch(question)), [read_log(2, 1, 4, ballot(1, 1))]);
+}
