@@ -157,7 +157,8 @@ impl Node {
             NodeMessage::Positions(positions) => positions.next.iter().all(|(group, next)| instance(group, *next)),
             NodeMessage::Answers(answers) => answers.items.iter().all(|(group, answer)| match answer {
                 Answer::Leads(at) => instance(group, *at),
-                Answer::Refused | Answer::Holds => true,
+                Answer::Refused(promised) => ballot(group, *promised),
+                Answer::Holds => true,
             }),
             _ => true,
         }

@@ -18,6 +18,7 @@ use groups::{
 };
 
 const WINDOW_BYTES: u32 = 1_000;
+const BATCH_BYTES: usize = 1 << 20;
 const FINE: Surroundings = Surroundings { quorum: true, disk: true };
 
 /// One member of a group, its state machine, and its clocks.
@@ -52,7 +53,7 @@ impl Member {
             me: NodeId(me),
             start: 1,
             members: Members::new((1..=count).map(NodeId).collect()),
-            batch_bytes_max: 1 << 20,
+            batch_bytes_max: BATCH_BYTES,
             window_bytes: WINDOW_BYTES,
             seed: 7,
         };

@@ -1,6 +1,7 @@
 //! The clients' commands at the node that they were sent to.
 
 use super::*;
+use groups::COMMAND_HEADER_BYTES;
 use groups::message::{Forward, NotLeader};
 
 const LEADER: Ballot = Ballot { round: 1, node: NodeId(1) };
@@ -35,6 +36,19 @@ fn commands_go_to_the_leader_once_and_each_names_the_one_before() {
     assert_eq!(member.flush(), []);
     member.submit("c");
     assert_eq!(member.flush(), [forward(1, LEADER, 2, &commands(3, &["c"]))]);
+}
+
+#[test]
+fn more_than_a_batch_goes_in_pieces_that_name_the_one_before() {
+    let mut member = Member::follower(2, LEADER);
+    let large = "x".repeat(BATCH_BYTES - COMMAND_HEADER_BYTES - 1);
+    ["a", &large, "b"].iter().for_each(|body| {
+        member.submit(body);
+    });
+    let all = commands(1, &["a", &large, "b"]);
+    let pieces = [(0, &all[..1]), (1, &all[1..2]), (2, &all[2..])];
+    let expected = pieces.map(|(after, commands)| forward(1, LEADER, after, commands));
+    assert_eq!(member.flush(), expected);
 }
 
 #[test]
