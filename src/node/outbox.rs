@@ -61,7 +61,7 @@ impl Outbox {
             me: identity.node,
             peers: Peers::new(identity.node, addresses, config.seed),
             connections: Connections::new(config),
-            questions: Questions::default(),
+            questions: Questions::new(identity.start),
             commands: Vec::new(),
             stats: Stats::new(table::names_by_verb()),
             outputs: Outputs::default(),

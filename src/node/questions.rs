@@ -20,6 +20,9 @@ use std::collections::VecDeque;
 
 use super::replies::Ticket;
 
+/// A process asks far fewer questions than this power of two.
+const START_SHIFT: u32 = 40;
+
 /// A read of this node's clients.
 pub(super) struct PendingRead {
     pub(super) group: GroupId,
@@ -57,6 +60,11 @@ struct Item {
 }
 
 impl Questions {
+    /// Numbers of one start of the node are not those of another: an answer to an earlier process means nothing.
+    pub(super) fn new(start: u64) -> Questions {
+        Questions { number: start << START_SHIFT, ..Questions::default() }
+    }
+
     pub(super) fn set_groups(&mut self, groups: u32) {
         self.leader_ms = vec![0; groups as usize];
     }
