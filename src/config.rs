@@ -46,6 +46,11 @@ pub const REPLIES_MAX: usize = 4_096;
 pub const CLIENT_OUTPUT_BYTES: usize = 1 << 20;
 /// Bytes of this node's commands that may wait in one group; beyond, clients that use the group wait unread.
 pub const GROUP_QUEUE_BYTES: usize = 8 << 20;
+/// Bytes of this node's commands that may wait in all groups together, and one request more; beyond, clients that write
+/// wait unread. Each is held several times on its way: here, at the leader, in frames, in the log.
+pub const NODE_QUEUE_BYTES: usize = 32 << 20;
+/// A client that has sent more than this without a pause is in the midst of a request that is worth waiting with.
+pub const LARGE_INPUT_BYTES: usize = 256 << 10;
 /// Bytes of commands that one client may queue between MULTI and EXEC.
 pub const MULTI_BYTES_MAX: usize = 64 << 20;
 /// Parts into which one command may be split over groups is bounded by its arguments, and those by this.
@@ -57,6 +62,7 @@ pub const BEHIND_INSTANCES_MAX: u64 = 10_000;
 const LISTED_BYTES_MAX: usize = 3 + 10 + 5;
 const _: () = assert!(GROUPS_MAX as usize * LISTED_BYTES_MAX + 64 <= NODE_MESSAGE_BYTES_MAX, "claims fit a message");
 const _: () = assert!(SILENT_MS_MAX >= 4 * PING_MS, "a few pings may be lost to a busy machine");
+const _: () = assert!(GROUP_QUEUE_BYTES <= NODE_QUEUE_BYTES, "one group does not stop all clients");
 const _: () = assert!(FRAME_BYTES <= BATCH_BYTES_MAX, "a frame that closes late still has room for one batch");
 const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < u32::MAX as usize / 4, "lengths are 32 bits");
 

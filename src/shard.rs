@@ -49,6 +49,8 @@ pub struct Shard {
     cells: Vec<Cell>,
     dirty: Vec<GroupId>,
     effects: Vec<Effect>,
+    /// Bytes of this node's commands that are not applied yet, in all groups.
+    queued_bytes: usize,
 }
 
 struct Cell {
@@ -64,7 +66,7 @@ impl Shard {
     #[must_use]
     pub fn new(groups: impl Iterator<Item = (Group, Store)>) -> Shard {
         let cells = groups.map(|(group, store)| Cell { group, store, lsn: 0, dirty: false }).collect();
-        Shard { cells, dirty: Vec::new(), effects: Vec::new() }
+        Shard { cells, dirty: Vec::new(), effects: Vec::new(), queued_bytes: 0 }
     }
 
     /// How many groups.
@@ -136,12 +138,26 @@ impl Shard {
     /// Queues a command of this node's clients; `body` writes it. Returns its counter in the group.
     pub fn submit(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
         self.mark(group);
-        self.cells[group.index()].group.submit(body)
+        let cell = &mut self.cells[group.index()].group;
+        let before = cell.queued_bytes();
+        let counter = cell.submit(body);
+        self.queued_bytes += cell.queued_bytes() - before;
+        counter
+    }
+
+    /// Bytes of this node's commands that are not applied yet, in all groups.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
     }
 
     /// Takes a command back; false if it may have left this node.
     pub fn withdraw(&mut self, group: GroupId, counter: u64) -> bool {
-        self.cells[group.index()].group.withdraw(counter)
+        let cell = &mut self.cells[group.index()].group;
+        let before = cell.queued_bytes();
+        let withdrawn = cell.withdraw(counter);
+        self.queued_bytes -= before - cell.queued_bytes();
+        withdrawn
     }
 
     /// A read of this node's clients waits in the group.
@@ -270,11 +286,17 @@ impl Shard {
     }
 
     fn carry_out(&mut self, group: GroupId, out: &mut impl Outlet) {
+        if self.effects.is_empty() {
+            return;
+        }
         let mut effects = std::mem::take(&mut self.effects);
         let cell = &mut self.cells[group.index()];
+        let before = cell.group.queued_bytes();
         for effect in effects.drain(..) {
             cell.carry_out(group, effect, out);
         }
+        // Only applying takes commands off the queue.
+        self.queued_bytes -= before - cell.group.queued_bytes();
         self.effects = effects;
     }
 }

@@ -4,7 +4,9 @@ use super::links::Link;
 use super::replies::{Replies, Ticket};
 use super::{Close, Node, Time};
 use crate::admin::client::ClientInfo;
-use crate::config::{ARGS_MAX, CLIENT_OUTPUT_BYTES, GROUP_QUEUE_BYTES, NodeConfig, REPLIES_MAX};
+use crate::config::{
+    ARGS_MAX, CLIENT_OUTPUT_BYTES, GROUP_QUEUE_BYTES, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES, NodeConfig, REPLIES_MAX,
+};
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
 use bytes::{Buf, BytesMut};
@@ -44,6 +46,8 @@ pub(super) struct Client {
     pub(super) paused: bool,
     /// A group whose queue was full when it last used it.
     pub(super) full_group: Option<GroupId>,
+    /// It has sent a command for the log, or is about to send much.
+    pub(super) writes: bool,
     /// Bytes that the event loop had not written when it last said.
     unsent: usize,
     dirty: bool,
@@ -266,6 +270,7 @@ impl Node {
             ended: false,
             paused: false,
             full_group: None,
+            writes: false,
             unsent: 0,
             dirty: false,
         };
@@ -294,8 +299,9 @@ impl Node {
     fn serve(&mut self, client: &mut Client, input: &mut BytesMut, time: Time) {
         let Some(mut parser) = client.parser.take() else { return };
         let mut at = 0;
+        client.writes |= input.len() >= LARGE_INPUT_BYTES;
         while !client.leaving {
-            if client.is_choked() {
+            if client.is_choked() || self.is_full(client) {
                 client.paused = true;
                 self.io.outputs.pauses.push(client.connection);
                 self.io.connections.watch(client.connection);
@@ -327,6 +333,11 @@ impl Node {
         }
     }
 
+    /// Whether the client has to wait for commands of others, because so many bytes of them are on their way.
+    fn is_full(&self, client: &Client) -> bool {
+        client.writes && self.shard.queued_bytes() >= NODE_QUEUE_BYTES
+    }
+
     /// The client goes: at once, or when it has its replies.
     pub(super) fn dismiss(&mut self, client: &mut Client, close: Close) {
         client.leaving = true;
@@ -344,12 +355,14 @@ impl Node {
         }
         let mut watched = std::mem::take(&mut self.io.connections.watched);
         watched.retain(|id| {
+            let is_full = self.shard.queued_bytes() >= NODE_QUEUE_BYTES / 2;
             let Some(client) = self.io.connections.client(*id) else { return false };
             if client.full_group.is_some_and(|group| self.shard.group(group).queued_bytes() < GROUP_QUEUE_BYTES / 2) {
                 client.full_group = None;
             }
             // Some way below the limit, so that pausing and resuming is not done for every request.
-            let relieved = client.replies.len() <= REPLIES_MAX / 2 && !client.is_choked();
+            let relieved =
+                client.replies.len() <= REPLIES_MAX / 2 && !client.is_choked() && !(client.writes && is_full);
             if client.paused && relieved {
                 client.paused = false;
                 self.io.outputs.resumes.push(*id);

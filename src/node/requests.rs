@@ -108,11 +108,12 @@ impl Node {
             self.io.stats.rejected(verb as usize);
             return self.answer(client, &refusal);
         }
+        client.writes |= command.is_write();
         let groups = self.shard.len() as u32;
         let any = GroupId(self.draw.below(u64::from(groups)) as u32);
         match fanout::plan(command, groups, any) {
             Plan::One(group, command) => {
-                if command.is_write() && self.is_full(group) {
+                if command.is_write() && self.group_is_full(group) {
                     return client.full_group = Some(group);
                 }
                 if self.is_far_behind(group) {
@@ -127,7 +128,7 @@ impl Node {
                 self.dispatch(group, verb, &command, ticket, time);
             }
             Plan::Split(parts, merge) => {
-                let full = parts.iter().find(|(group, command)| command.is_write() && self.is_full(*group));
+                let full = parts.iter().find(|(group, command)| command.is_write() && self.group_is_full(*group));
                 if let Some((group, _)) = full {
                     return client.full_group = Some(*group);
                 }
@@ -159,7 +160,7 @@ impl Node {
         None
     }
 
-    fn is_full(&self, group: GroupId) -> bool {
+    fn group_is_full(&self, group: GroupId) -> bool {
         self.shard.group(group).queued_bytes() >= GROUP_QUEUE_BYTES
     }
 
