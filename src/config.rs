@@ -51,8 +51,9 @@ pub const GROUP_QUEUE_BYTES: usize = 8 << 20;
 pub const NODE_QUEUE_BYTES: usize = 32 << 20;
 /// A client that has sent more than this without a pause is in the midst of a request that is worth waiting with.
 pub const LARGE_INPUT_BYTES: usize = 256 << 10;
-/// Bytes of commands that one client may queue between MULTI and EXEC.
-pub const MULTI_BYTES_MAX: usize = 64 << 20;
+/// What each word of a request between MULTI and EXEC counts for beside its bytes: the memory that it takes while it
+/// waits, and more than it takes as a part of the transaction's one command.
+pub const QUEUED_WORD_BYTES: usize = 48;
 /// Parts into which one command may be split over groups is bounded by its arguments, and those by this.
 pub const ARGS_MAX: usize = 1 << 20;
 /// A node that lacks more instances of a group than this answers `LOADING` there.
@@ -119,7 +120,7 @@ impl NodeConfig {
         self.request_bytes_max() + BATCH_BYTES_MAX + FRAME_SLACK_BYTES
     }
 
-    /// The largest request of a client, in bytes: one value with its key and options.
+    /// The largest request of a client, in bytes: one value with its key and options. A transaction is one, too.
     #[must_use]
     pub fn request_bytes_max(&self) -> usize {
         2 * self.value_bytes_max + FRAME_SLACK_BYTES

@@ -5,7 +5,7 @@ use super::outbox::Waiting;
 use super::questions::PendingRead;
 use super::replies::Ticket;
 use super::{Node, Time};
-use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, MULTI_BYTES_MAX, Reads};
+use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, QUEUED_WORD_BYTES, Reads};
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use crate::kv::fanout::{self, Merge, Plan, UNCERTAIN};
@@ -265,8 +265,8 @@ impl Node {
     /// Between MULTI and EXEC: kept until then.
     fn queue(&mut self, client: &mut Client, spec: &'static Spec, words: &[&[u8]]) {
         let Some(multi) = client.multi.as_mut() else { return };
-        multi.bytes += words.iter().map(|word| word.len()).sum::<usize>();
-        let reply = if multi.bytes > MULTI_BYTES_MAX || multi.requests.len() >= ARGS_MAX {
+        multi.bytes += words.iter().map(|word| word.len() + QUEUED_WORD_BYTES).sum::<usize>();
+        let reply = if multi.bytes > self.config.request_bytes_max() || multi.requests.len() >= ARGS_MAX {
             multi.failed = true;
             Reply::error("ERR too much is queued in this transaction")
         } else {
