@@ -109,6 +109,14 @@ impl Node {
         if !groups_fit || !(1..=VALUE_BYTES_LIMIT as u64).contains(&record.value_bytes_max) {
             return Err("its birth record is out of range".to_owned());
         }
+        if record.value_bytes_max != self.config.value_bytes_max as u64 {
+            // The limits of requests and frames follow from it, and were set when this node started.
+            let theirs = record.value_bytes_max;
+            self.io.outputs.stop = Some(format!(
+                "the cluster was born with values of up to {theirs} bytes: start this node with --value-bytes-max {theirs}"
+            ));
+            return Ok(());
+        }
         let (me, storage) = (self.identity.node, self.identity.storage_id);
         if record.members.iter().any(|member| member.node == me && member.storage_id == storage) {
             self.store_birth(record);
