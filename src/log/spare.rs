@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// The segment that is ready.
 const SPARE: &str = "spare";
-/// A segment for one frame that is larger than a spare.
+/// A segment for one frame that is larger than a spare, until it is durable.
 pub(super) const LARGE: &str = "spare-large";
 /// What is not whole yet has this behind its name.
 const UNFINISHED: &str = ".new";
@@ -41,7 +41,7 @@ impl Spares {
                 let file = disk.open_read_only(SPARE).map_err(LogError::io(SPARE, "open"))?;
                 ready = file.size().map_err(LogError::io(SPARE, "read"))? == bytes;
             }
-            let unfinished = name.strip_suffix(UNFINISHED).is_some_and(|name| name == SPARE || name == LARGE);
+            let unfinished = name.strip_suffix(UNFINISHED).is_some_and(|name| name == SPARE);
             if unfinished || name == LARGE || (name == SPARE && !ready) {
                 disk.remove(&name).map_err(LogError::io(&name, "remove"))?;
             }
@@ -134,7 +134,7 @@ impl Spares {
     }
 
     /// Makes a durable file of zeros, all or nothing.
-    pub(super) fn make(&self, name: &str, bytes: u64) -> io::Result<()> {
+    fn make(&self, name: &str, bytes: u64) -> io::Result<()> {
         let unfinished = format!("{name}{UNFINISHED}");
         let made = self.fill(&unfinished, bytes).and_then(|()| self.disk.rename(&unfinished, name));
         if made.is_err() {

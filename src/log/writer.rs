@@ -124,8 +124,11 @@ impl Writer {
         assert_eq!(batch.lsn, self.lsn + 1, "batches reach the log in order");
         let bytes = frame_bytes(&batch.records);
         if bytes > self.segment.room() {
-            if !self.next_segment(bytes)? {
-                return Ok(if self.is_large(bytes) { Append::NeedsSpace } else { Append::NeedsSpare });
+            if self.is_large(bytes) {
+                return self.append_large(batch, bytes);
+            }
+            if !self.next_segment()? {
+                return Ok(Append::NeedsSpare);
             }
         } else if self.status.no_spare() && !self.may_use_reserve(&batch.records, bytes) {
             return Ok(Append::NeedsSpare);
@@ -133,15 +136,20 @@ impl Writer {
         let crc = self.write(batch.lsn, &batch.records)?;
         let started = Instant::now();
         self.segment.file.sync_data().map_err(LogError::io(&self.segment.name, "sync"))?;
-        let took = started.elapsed();
+        Ok(self.on_durable(batch, bytes, crc, started.elapsed()))
+    }
+
+    /// The batch's frame is durable behind the tail.
+    fn on_durable(&mut self, batch: &Batch, bytes: u64, crc: u32, took: Duration) -> Append {
         self.lsn = batch.lsn;
         self.previous = crc;
         self.segment.tail += bytes;
         self.marked = false;
+        self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_MAX);
         self.index.add(&batch.records, self.segment.tail);
         self.status.on_sync(self.lsn, took);
-        Ok(Append::Durable(took))
+        Append::Durable(took)
     }
 
     /// Writes an empty frame that says that the last one is durable, so that rot in it is not taken for a torn write.
@@ -157,17 +165,16 @@ impl Writer {
     }
 
     fn write(&mut self, lsn: u64, records: &[Record]) -> Result<u32, LogError> {
-        let place = FramePlace {
-            seed: self.seed,
-            lsn,
-            durable: self.lsn,
-            segment: self.segment.sequence,
-            previous: self.previous,
-        };
-        let crc = encode_frame(&mut self.buffer, place, records);
+        let crc = self.encode(lsn, self.segment.sequence, records);
         let written = self.segment.file.write_at(self.segment.tail, &self.buffer);
         written.map_err(LogError::io(&self.segment.name, "write"))?;
         Ok(crc)
+    }
+
+    /// Puts a frame for the segment with this sequence number into the buffer.
+    fn encode(&mut self, lsn: u64, segment: u64, records: &[Record]) -> u32 {
+        let place = FramePlace { seed: self.seed, lsn, durable: self.lsn, segment, previous: self.previous };
+        encode_frame(&mut self.buffer, place, records)
     }
 
     /// While the disk is full the end of the last segment is for promises, so that this node can go on voting out
@@ -181,40 +188,61 @@ impl Writer {
         bytes + SEGMENT_HEADER_BYTES as u64 > self.options.segment_bytes
     }
 
-    /// Begins a segment in which a frame of `bytes` fits; false if there is none to be had.
-    fn next_segment(&mut self, bytes: u64) -> Result<bool, LogError> {
-        let large = self.is_large(bytes);
-        let length = if large { bytes + SEGMENT_HEADER_BYTES as u64 } else { self.options.segment_bytes };
-        let spare = if large { self.make_large(length) } else { self.spares.take() };
-        let Some(spare) = spare else { return Ok(false) };
-        let header = SegmentHeader {
+    /// Begins a segment; false if there is none to be had.
+    fn next_segment(&mut self) -> Result<bool, LogError> {
+        let Some(spare) = self.spares.take() else { return Ok(false) };
+        let header = self.next_header(self.options.segment_bytes);
+        self.segment = Segment::begin(&*self.disk, spare, &header)?;
+        self.spares.on_taken();
+        self.index.begin_segment(self.segment.sequence, self.segment.tail);
+        self.status.on_segment(header.length);
+        Ok(true)
+    }
+
+    fn next_header(&self, length: u64) -> SegmentHeader {
+        SegmentHeader {
             previous: self.previous,
             storage_id: self.storage_id,
             sequence: self.segment.sequence + 1,
             first_lsn: self.lsn + 1,
             length,
-        };
-        self.segment = Segment::begin(&*self.disk, spare, &header)?;
-        if !large {
-            self.spares.on_taken();
         }
-        self.index.begin_segment(self.segment.sequence, self.segment.tail);
-        self.status.on_segment(length);
-        Ok(true)
     }
 
-    fn make_large(&self, length: u64) -> Option<&'static str> {
-        let made = self.spares.make(LARGE, length);
+    /// A frame with a segment of its own is written into it before that gets its name: there is no need to fill it with
+    /// zeros first, and that it finds no space is no failed write, since nothing of it was in the log.
+    fn append_large(&mut self, batch: &Batch, bytes: u64) -> Result<Append, LogError> {
+        let header = self.next_header(bytes + SEGMENT_HEADER_BYTES as u64);
+        let crc = self.encode(batch.lsn, header.sequence, &batch.records);
+        let started = Instant::now();
+        let made = self.make_large(&header);
         if self.status.set_no_large(made.is_err()) {
+            let (length, place) = (header.length, self.disk.place());
             match &made {
-                Ok(()) => tracing::info!("the log has space again in {}", self.disk.place()),
+                Ok(_) => tracing::info!("the log has space again in {place}"),
                 Err(error) => tracing::error!(
-                    "cannot make a log segment of {length} bytes in {}: {error}; the log waits until there is space",
-                    self.disk.place()
+                    "cannot make a log segment of {length} bytes in {place}: {error}; the log waits until there is space"
                 ),
             }
         }
-        made.is_ok().then_some(LARGE)
+        let Ok(file) = made else {
+            // What was made must not take the space that promises elsewhere may need. It may not exist.
+            let _ = self.disk.remove(LARGE);
+            return Ok(Append::NeedsSpace);
+        };
+        self.segment = Segment::named(&*self.disk, file, LARGE, &header)?;
+        self.index.begin_segment(self.segment.sequence, self.segment.tail);
+        self.status.on_segment(header.length);
+        Ok(self.on_durable(batch, bytes, crc, started.elapsed()))
+    }
+
+    /// The buffer as a durable segment that has no name of its own yet.
+    fn make_large(&self, header: &SegmentHeader) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.create(LARGE)?;
+        file.write_at(0, &header.encode())?;
+        file.write_at(SEGMENT_HEADER_BYTES as u64, &self.buffer)?;
+        file.sync_data()?;
+        Ok(file)
     }
 }
 
@@ -225,7 +253,18 @@ impl Segment {
         let file = disk.open(spare).map_err(LogError::io(&name, "begin"))?;
         file.write_at(0, &header.encode()).map_err(LogError::io(&name, "write"))?;
         file.sync_data().map_err(LogError::io(&name, "sync"))?;
-        disk.rename(spare, &name).map_err(LogError::io(&name, "name"))?;
+        Segment::named(disk, file, spare, header)
+    }
+
+    /// Makes a segment of a durable file.
+    fn named(
+        disk: &dyn Disk,
+        file: Arc<dyn DiskFile>,
+        from: &str,
+        header: &SegmentHeader,
+    ) -> Result<Segment, LogError> {
+        let name = segment_name(header.sequence);
+        disk.rename(from, &name).map_err(LogError::io(&name, "name"))?;
         disk.sync_dir().map_err(LogError::io(&name, "sync the directory of"))?;
         let tail = SEGMENT_HEADER_BYTES as u64;
         Ok(Segment { name, file, sequence: header.sequence, length: header.length, tail })
