@@ -8,8 +8,10 @@ pub const PING_MS: u64 = 100;
 pub const SILENT_MS_MAX: u64 = 800;
 /// The longest that a peer may take to echo a ping and still count as reached.
 pub const ECHO_MS_MAX: u64 = SILENT_MS_MAX;
-/// A leader whose disk has not finished a sync for so long gives its groups up.
+/// A leader whose disk has not finished a sync for so long gives its groups up…
 pub const SYNC_MS_MAX: u64 = 1_000;
+/// …and for a millisecond more for so many bytes: a large batch takes its time on any disk.
+pub const SYNC_BYTES_PER_MS: usize = 16 << 10;
 /// A group goes back to its preferred member once that has been healthy for so long.
 pub const HEALTHY_MS_MIN: u64 = 10_000;
 /// Groups that are handed back at a time, so that a restart costs no wave of elections.

@@ -188,7 +188,7 @@ impl Node {
         if !self.is_born() {
             return self.tick_birth(time);
         }
-        let disk = self.io.sync_ms(now_ms) < SYNC_MS_MAX;
+        let disk = self.io.is_disk_fine(now_ms);
         self.give_up_if_stuck(disk, time);
         let around = Surroundings { quorum: self.io.peers.reaches_quorum(now_ms), disk };
         self.shard.tick(time.clock(), around, &mut self.io);
@@ -289,7 +289,7 @@ impl Node {
             self.resigned = false;
         } else if !self.resigned {
             self.resigned = true;
-            tracing::warn!("a sync of the log takes longer than {SYNC_MS_MAX} ms: giving leadership up");
+            tracing::warn!("a sync of the log takes too long (more than {SYNC_MS_MAX} ms): giving leadership up");
             self.shard.step_all(&mut self.io, |group, effects| group.resign(time.clock(), effects));
         }
     }

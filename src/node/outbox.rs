@@ -8,7 +8,7 @@ use super::replies::Ticket;
 use super::requests::NOT_SERVED;
 use super::{Outputs, wire};
 use crate::admin::stats::Stats;
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
 use crate::gate::{Gate, Held};
 use crate::identity::Identity;
 use crate::kv::reply::Reply;
@@ -31,6 +31,13 @@ pub(super) struct Waiting {
     pub(super) since_us: u64,
 }
 
+/// The batch on its way to the disk.
+struct Syncing {
+    lsn: u64,
+    /// When it should be there.
+    due_ms: u64,
+}
+
 /// See the module.
 pub(super) struct Outbox {
     pub(super) me: NodeId,
@@ -47,8 +54,7 @@ pub(super) struct Outbox {
     gate: Gate,
     batch: Vec<log::Record>,
     next_lsn: u64,
-    /// The batch on its way, and since when.
-    syncing: Option<(u64, u64)>,
+    syncing: Option<Syncing>,
     released: VecDeque<Held>,
     release_buffer: Vec<Held>,
     leadership_changed: bool,
@@ -111,7 +117,7 @@ impl Outbox {
 
     pub(super) fn on_durable(&mut self, lsn: u64, sync_us: u64) {
         self.stats.fsyncs.record(sync_us);
-        if self.syncing.is_some_and(|(syncing, _)| syncing <= lsn) {
+        if self.syncing.as_ref().is_some_and(|syncing| syncing.lsn <= lsn) {
             self.syncing = None;
         }
         let mut released = std::mem::take(&mut self.release_buffer);
@@ -120,9 +126,9 @@ impl Outbox {
         self.release_buffer = released;
     }
 
-    /// How long the batch on its way has been on its way.
-    pub(super) fn sync_ms(&self, now_ms: u64) -> u64 {
-        self.syncing.map_or(0, |(_, since_ms)| now_ms.saturating_sub(since_ms))
+    /// Whether the disk keeps up: the batch on its way is not overdue.
+    pub(super) fn is_disk_fine(&self, now_ms: u64) -> bool {
+        self.syncing.as_ref().is_none_or(|syncing| now_ms < syncing.due_ms)
     }
 
     pub(super) fn next_released(&mut self) -> Option<Held> {
@@ -152,8 +158,9 @@ impl Outbox {
         if self.syncing.is_none() && !self.batch.is_empty() {
             let lsn = self.next_lsn;
             self.next_lsn += 1;
-            self.syncing = Some((lsn, now_ms));
             let records = std::mem::take(&mut self.batch);
+            let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
+            self.syncing = Some(Syncing { lsn, due_ms: now_ms + SYNC_MS_MAX + (bytes / SYNC_BYTES_PER_MS) as u64 });
             self.outputs.batch = Some(log::Batch { lsn, records });
         }
         for peer in &mut self.peers.all {
