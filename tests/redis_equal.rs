@@ -3,6 +3,9 @@
 //! What the two may differ in is left out or told here: times may be some milliseconds apart, KEYS is unordered, Redis
 //! counts expired keys until it meets them, and long fractions are rounded differently (see `kv/number.rs`).
 
+#[path = "common/redis_server.rs"]
+mod redis_server;
+
 use bytes::BytesMut;
 use net::resp::Protocol;
 use paxoi::kv::encode::encode;
@@ -12,9 +15,9 @@ use paxoi::kv::{Limits, Moment, Store, parse};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use redis_server::RedisServer;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[test]
@@ -211,30 +214,16 @@ fn ask(store: &mut Store, request: &[String]) -> Vec<u8> {
 
 /// A redis-server of our own.
 struct Redis {
-    process: Child,
     connection: BufReader<TcpStream>,
-    _folder: tempfile::TempDir,
+    _server: RedisServer,
 }
 
 impl Redis {
     /// Starts one, if it is installed.
     fn start() -> Option<Redis> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        let mut process = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .ok()?;
-        let mut log = BufReader::new(process.stdout.take().expect("piped"));
-        let mut line = String::new();
-        while !line.contains("Ready to accept connections") {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).expect("its log"), 0, "redis-server ended at once");
-        }
-        let connection = BufReader::new(TcpStream::connect(("127.0.0.1", port)).expect("a connection"));
-        Some(Redis { process, connection, _folder: folder })
+        let server = RedisServer::start()?;
+        let connection = BufReader::new(TcpStream::connect(server.address).expect("a connection"));
+        Some(Redis { connection, _server: server })
     }
 
     fn ask(&mut self, request: &[String]) -> Vec<u8> {
@@ -263,12 +252,5 @@ impl Redis {
             b'*' => (0..count).for_each(|_| self.receive(reply)),
             _ => {}
         }
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }

@@ -69,9 +69,11 @@ impl Group {
 
     pub(super) fn tick_election(&mut self, clock: Clock, around: Surroundings, effects: &mut Vec<Effect>) {
         match &self.role {
+            Role::Follower if self.leader.is_some() => {}
+            // The ranks count from when one can stand: else all would stand at once when they reach each other.
+            Role::Follower if !around.quorum || !around.disk => self.await_turn(clock),
             Role::Follower => {
-                let due = self.leader.is_none() && clock.mono_ms >= self.election.at_ms;
-                if due && around.quorum && around.disk && !self.awaits_values() {
+                if clock.mono_ms >= self.election.at_ms && !self.awaits_values() {
                     self.canvass(clock, effects);
                 }
             }
