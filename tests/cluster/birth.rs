@@ -4,6 +4,8 @@
 use crate::harness::client::{ask, ask_until_served};
 use crate::harness::{Cluster, READY_MAX, copy_data, run, turn, wait_for};
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 /// `words` with the word after `flag` replaced.
 fn with(words: &[String], flag: &str, value: &str) -> Vec<String> {
@@ -44,6 +46,23 @@ fn a_first_start_needs_every_member_once() {
     cluster.ids().for_each(|id| cluster.kill9(id));
     [1, 3].into_iter().for_each(|id| cluster.restart(id));
     assert_eq!(ask_until_served(&mut cluster.client(3), "GET key"), "value");
+}
+
+#[test]
+fn a_birth_interrupted_by_kill_9_is_completed_later() {
+    let _turn = turn();
+    for round in 0..12 {
+        let mut cluster = Cluster::prepare(3, 4, &[]);
+        cluster.ids().for_each(|id| cluster.spawn(id));
+        // The moments of a birth: it takes some tens of milliseconds on a disk like the one of the target directory.
+        thread::sleep(Duration::from_millis(10 * round));
+        let killed: Vec<u32> = if round % 2 == 0 { cluster.ids().collect() } else { vec![1 + (round / 2 % 3) as u32] };
+        killed.iter().for_each(|id| cluster.kill9(*id));
+        killed.iter().for_each(|id| cluster.restart(*id));
+        cluster.wait_for_leaders();
+        check_the_others(&cluster);
+        assert_eq!(ask_until_served(&mut cluster.client(2), "GET key"), "value");
+    }
 }
 
 #[test]

@@ -8,9 +8,9 @@ use std::time::Duration;
 /// Commands before a fault, during it, and after it.
 const SOME: u64 = 1_500;
 
-fn under_load(groups: u32, fault: impl FnOnce(&mut Cluster, &Load)) {
+fn under_load(groups: u32, flags: &[&str], fault: impl FnOnce(&mut Cluster, &Load)) {
     let _turn = turn();
-    let mut cluster = Cluster::start(3, groups, &[]);
+    let mut cluster = Cluster::start(3, groups, flags);
     let load = Load::start(cluster.addresses());
     load.wait_for_progress(SOME);
     fault(&mut cluster, &load);
@@ -21,7 +21,7 @@ fn under_load(groups: u32, fault: impl FnOnce(&mut Cluster, &Load)) {
 
 #[test]
 fn kill_9_of_the_leader_of_most_groups() {
-    under_load(16, |cluster, load| {
+    under_load(16, &[], |cluster, load| {
         let leader = cluster.busiest();
         cluster.kill9(leader);
         load.wait_for_progress(SOME);
@@ -31,7 +31,7 @@ fn kill_9_of_the_leader_of_most_groups() {
 
 #[test]
 fn kill_9_of_the_leader_of_the_only_group() {
-    under_load(1, |cluster, load| {
+    under_load(1, &[], |cluster, load| {
         let leader = cluster.busiest();
         cluster.kill9(leader);
         load.wait_for_progress(SOME);
@@ -41,7 +41,7 @@ fn kill_9_of_the_leader_of_the_only_group() {
 
 #[test]
 fn kill_9_of_a_follower() {
-    under_load(1, |cluster, load| {
+    under_load(1, &[], |cluster, load| {
         let follower = cluster.ids().find(|id| cluster.info(*id).number("groups_led") == 0).expect("a follower");
         cluster.kill9(follower);
         load.wait_for_progress(SOME);
@@ -51,7 +51,7 @@ fn kill_9_of_a_follower() {
 
 #[test]
 fn kill_9_of_all_nodes_at_once() {
-    under_load(16, |cluster, load| {
+    under_load(16, &[], |cluster, load| {
         for _ in 0..2 {
             cluster.ids().for_each(|id| cluster.kill9(id));
             cluster.ids().for_each(|id| cluster.spawn(id));
@@ -62,24 +62,40 @@ fn kill_9_of_all_nodes_at_once() {
 
 #[test]
 fn kill_9_of_one_node_after_the_other() {
-    under_load(16, |cluster, load| {
-        for id in [1, 2, 3, 2, 1] {
-            cluster.kill9(id);
-            load.wait_for_progress(SOME / 5);
-            cluster.restart(id);
-            // It has a part in every majority again when the next one goes.
-            load.wait_for_progress(SOME / 5);
-        }
-    });
+    under_load(16, &[], in_turn);
+}
+
+#[test]
+fn kill_9_of_one_node_after_the_other_with_reads_in_the_log() {
+    under_load(16, &["--reads", "log"], in_turn);
+}
+
+fn in_turn(cluster: &mut Cluster, load: &Load) {
+    for id in [1, 2, 3, 2, 1] {
+        cluster.kill9(id);
+        load.wait_for_progress(SOME / 5);
+        cluster.restart(id);
+        // It has a part in every majority again when the next one goes.
+        load.wait_for_progress(SOME / 5);
+    }
 }
 
 #[test]
 fn a_leader_stopped_for_5_seconds() {
-    under_load(16, |cluster, load| {
+    under_load(16, &[], |cluster, load| {
         let leader = cluster.busiest();
         cluster.pause(leader);
         thread::sleep(Duration::from_secs(5));
         load.wait_for_progress(SOME / 5);
         cluster.resume(leader);
+    });
+}
+
+#[test]
+fn a_majority_stopped_for_3_seconds() {
+    under_load(16, &[], |cluster, _| {
+        [2, 3].into_iter().for_each(|id| cluster.pause(id));
+        thread::sleep(Duration::from_secs(3));
+        [2, 3].into_iter().for_each(|id| cluster.resume(id));
     });
 }

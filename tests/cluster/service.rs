@@ -1,7 +1,7 @@
 //! What clients see: of a cluster in which nothing fails, of one that restarts, of a node that catches up, of a minority,
 //! and of five nodes.
 
-use crate::harness::client::{ask, ask_until_served, call, key_of, text};
+use crate::harness::client::{Info, ask, ask_until_served, call, key_of, text};
 use crate::harness::{Cluster, turn, wait_for};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,9 +36,20 @@ fn what_one_node_takes_every_node_has_also_after_a_restart_of_all() {
     check(&cluster);
 }
 
+/// Waits until all nodes have applied the same, while nobody writes.
+fn wait_until_equal(cluster: &Cluster) {
+    wait_for("all nodes to apply the same", CATCH_UP_MAX, || {
+        let infos: Vec<Info> = cluster.ids().map(|id| cluster.info(id)).collect();
+        let equal = infos.iter().all(|info| info.number("applied_total") == infos[0].number("applied_total"));
+        (equal && infos.iter().all(|info| info.number("groups_behind") == 0)).then_some(())
+    });
+}
+
 #[test]
 fn a_node_that_was_down_catches_up() {
+    /// Larger than what is asked for at a time, and together larger than a segment of the log.
     const LARGE: usize = 3 << 20;
+    const LARGE_COUNT: usize = 25;
     let _turn = turn();
     let mut cluster = Cluster::start(3, 16, &[]);
     cluster.kill9(3);
@@ -53,35 +64,40 @@ fn a_node_that_was_down_catches_up() {
         })
         .collect();
     writers.into_iter().for_each(|writer| writer.join().expect("a writer"));
-    // Larger than what is asked for at a time; two in one group, so that one follows the other.
-    let large = |fill: u8| vec![fill; LARGE];
+    let large = |number: usize| vec![b'a' + number as u8; LARGE];
+    // Each in a group of its own, but for some that follow each other in one group.
+    let key = |number: usize| if number < 5 { format!("{{large}}{number}") } else { format!("large{number}") };
     let mut client = cluster.client(1);
-    for (key, fill) in [("{large}1", b'a'), ("{large}2", b'b'), ("other", b'c')] {
-        assert_eq!(text(&client.call(&[b"SET", key.as_bytes(), &large(fill)]).expect("a reply")), "OK");
+    for number in 0..LARGE_COUNT {
+        let reply = client.call(&[b"SET", key(number).as_bytes(), &large(number)]).expect("a reply");
+        assert_eq!(text(&reply), "OK");
     }
-    assert_eq!(ask(&mut client, "APPEND {large}1 end"), (LARGE + 3).to_string());
+    assert_eq!(ask(&mut client, &format!("APPEND {} end", key(0))), (LARGE + 3).to_string());
 
     let restarted = Instant::now();
     cluster.restart(3);
-    wait_for("node 3 to apply what the others have", CATCH_UP_MAX, || {
-        let applied: Vec<u64> = cluster.ids().map(|id| cluster.info(id).number("applied_total")).collect();
-        (applied.iter().all(|count| *count == applied[0])).then_some(())
-    });
+    wait_until_equal(&cluster);
     eprintln!("node 3 had caught up {:?} after its restart", restarted.elapsed());
-    assert_eq!(cluster.info(3).number("groups_behind"), 0);
 
-    let mut client = cluster.client(3);
-    for (writer, number) in (0..8).flat_map(|writer| [0, 199, 399].map(|number| (writer, number))) {
-        assert_eq!(ask_until_served(&mut client, &format!("GET key:{writer}:{number}")), number.to_string());
-    }
-    assert_eq!(ask(&mut client, "DBSIZE"), (8 * 400 + 3).to_string());
-    let found = client.call(&[b"GET", b"{large}1"]).expect("a reply");
-    let expected = [large(b'a'), b"end".to_vec()].concat();
-    assert!(found.as_bytes() == Some(&expected), "a large value at node 3");
-    for (key, fill) in [("{large}2", b'b'), ("other", b'c')] {
-        let found = client.call(&[b"GET", key.as_bytes()]).expect("a reply");
-        assert!(found.as_bytes() == Some(&large(fill)), "{key} at node 3");
-    }
+    let check = |cluster: &Cluster| {
+        let mut client = cluster.client(3);
+        for (writer, number) in (0..8).flat_map(|writer| [0, 199, 399].map(|number| (writer, number))) {
+            assert_eq!(ask_until_served(&mut client, &format!("GET key:{writer}:{number}")), number.to_string());
+        }
+        assert_eq!(ask(&mut client, "DBSIZE"), (8 * 400 + LARGE_COUNT).to_string());
+        for number in 0..LARGE_COUNT {
+            let found = client.call(&[b"GET", key(number).as_bytes()]).expect("a reply");
+            let end: &[u8] = if number == 0 { b"end" } else { b"" };
+            assert!(found.as_bytes() == Some(&[&large(number), end].concat()), "{} at node 3", key(number));
+        }
+    };
+    check(&cluster);
+    // What it learned it has logged: now it can tell another one.
+    cluster.wait_for_info(3, "several segments of the log", |info| info.number("log_segments") > 1);
+    [1, 3].into_iter().for_each(|id| cluster.kill9(id));
+    [1, 3].into_iter().for_each(|id| cluster.restart(id));
+    check(&cluster);
+    wait_until_equal(&cluster);
 }
 
 /// A write to a minority.
