@@ -6,6 +6,8 @@ use groups::NodeId;
 pub const PING_MS: u64 = 100;
 /// A peer from which no byte came for so long is taken for dead, and its connection for broken.
 pub const SILENT_MS_MAX: u64 = 800;
+/// A node that did nothing for so long, because the machine or a large command kept it, cannot tell who was silent.
+pub const STALL_MS_MIN: u64 = 200;
 /// The longest that a peer may take to echo a ping and still count as reached.
 pub const ECHO_MS_MAX: u64 = SILENT_MS_MAX;
 /// A leader whose disk has not finished a sync for so long gives its groups up…
@@ -64,6 +66,7 @@ pub const BEHIND_INSTANCES_MAX: u64 = 10_000;
 /// What one group takes in a list of all groups: its index, a round, a node, as numbers of up to 7 bits a byte.
 const LISTED_BYTES_MAX: usize = 3 + 10 + 5;
 const _: () = assert!(GROUPS_MAX as usize * LISTED_BYTES_MAX + 64 <= NODE_MESSAGE_BYTES_MAX, "claims fit a message");
+const _: () = assert!(STALL_MS_MIN < SILENT_MS_MAX, "a stalled node must not take the others for dead");
 const _: () = assert!(SILENT_MS_MAX >= 4 * PING_MS, "a few pings may be lost to a busy machine");
 const _: () = assert!(GROUP_QUEUE_BYTES <= NODE_QUEUE_BYTES, "one group does not stop all clients");
 const _: () = assert!(FRAME_BYTES <= BATCH_BYTES_MAX, "a frame that closes late still has room for one batch");

@@ -20,7 +20,7 @@ mod replies;
 mod requests;
 pub mod wire;
 
-use crate::config::{HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, SYNC_MS_MAX};
+use crate::config::{HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::{Limits, Store};
 use crate::log;
@@ -100,6 +100,7 @@ pub struct Node {
     resigned: bool,
     handover_ms: u64,
     began_ms: u64,
+    ticked_ms: u64,
     /// Chance: RANDOMKEY, and which group issues a session.
     draw: Jitter,
 }
@@ -117,6 +118,7 @@ impl Node {
             resigned: false,
             handover_ms: 0,
             began_ms: 0,
+            ticked_ms: 0,
             draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
             identity,
             config,
@@ -159,6 +161,7 @@ impl Node {
         self.shard.begin(time.clock());
         self.handover_ms = time.mono_ms();
         self.began_ms = time.mono_ms();
+        self.ticked_ms = time.mono_ms();
     }
 
     /// The log is durable up to `lsn`; the sync took so long.
@@ -183,6 +186,10 @@ impl Node {
     pub fn tick(&mut self, time: Time) {
         let now_ms = time.mono_ms();
         self.io.stats.sample(now_ms);
+        let passed_ms = now_ms - std::mem::replace(&mut self.ticked_ms, now_ms).min(now_ms);
+        if passed_ms >= STALL_MS_MIN {
+            self.io.peers.forgive(passed_ms);
+        }
         self.tick_links(time);
         self.tick_clients(time);
         if !self.is_born() {

@@ -260,6 +260,11 @@ impl Peers {
         true
     }
 
+    /// This node did not look for so long: what a peer said meanwhile waits to be read, and its silence proves nothing.
+    pub(super) fn forgive(&mut self, stalled_ms: u64) {
+        self.all.iter_mut().for_each(|peer| peer.heard_ms += stalled_ms);
+    }
+
     /// What `id` leads, as far as its word counts.
     pub(super) fn claimed_by(&self, id: NodeId) -> &[(GroupId, Ballot)] {
         match self.all.iter().find(|peer| peer.id == id) {
