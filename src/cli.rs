@@ -3,6 +3,7 @@
 use crate::bench::BenchArgs;
 use crate::config::{GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX};
 use crate::disk::FileDisk;
+use crate::duration;
 use crate::identity;
 use crate::local::LocalArgs;
 use crate::logging::LogFormat;
@@ -15,7 +16,6 @@ use groups::NodeId;
 use serde::Deserialize;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// A durable, linearizable, replicated key/value server for Redis clients, made of many Paxos groups.
 #[derive(Debug, Parser)]
@@ -256,28 +256,10 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     resolved.ok_or_else(|| usage(format!("{address} is not an address: give HOST:PORT")))
 }
 
-/// `500ms`, `5s`, `10m`, `1h` as milliseconds.
+/// A time in milliseconds.
 fn millis(flag: &str, text: &str) -> anyhow::Result<u64> {
-    let duration = parse_duration(text).filter(|duration| !duration.is_zero());
-    let duration = duration.ok_or_else(|| usage(format!("{flag} {text}: give a time such as 500ms, 5s, 10m or 1h")))?;
+    let duration = duration::parse(text).map_err(|error| usage(format!("{flag} {text}: {error}")))?;
     Ok(duration.as_millis() as u64)
-}
-
-/// A time with its unit.
-#[must_use]
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, unit) = text.split_at(unit);
-    let number: f64 = number.parse().ok()?;
-    let seconds = match unit {
-        "ms" => number / 1_000.0,
-        "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3_600.0,
-        "d" => number * 86_400.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(seconds).ok().filter(|duration| duration.as_secs() < 100 * 365 * 86_400)
 }
 
 fn bytes(text: &str) -> anyhow::Result<usize> {
@@ -335,12 +317,5 @@ mod tests {
             assert!(parse_members(wrong).is_err(), "{wrong}");
         }
         assert_eq!(parse_members("2=b:2, 1=a:1").unwrap()[1], (NodeId(1), "a:1".to_owned()));
-    }
-
-    #[test]
-    fn times_need_a_unit() {
-        assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1_500)));
-        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
-        assert!(parse_duration("5").is_none() && parse_duration("s").is_none() && parse_duration("-1s").is_none());
     }
 }

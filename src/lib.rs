@@ -6,6 +6,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod disk;
+pub mod duration;
 pub mod gate;
 pub mod identity;
 pub mod kv;

@@ -21,6 +21,7 @@ pub(crate) mod fake;
 mod tests;
 
 use crate::client::resolve;
+use crate::duration;
 use anyhow::{Context, anyhow, bail, ensure};
 use cluster::SlotMap;
 use driver::{Limit, Plan, drive};
@@ -76,7 +77,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(256))]
     pub threads: usize,
     /// How long requests are sent, as in 500ms, 10s or 2m.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     pub duration: Duration,
     /// Send this many requests, however long it takes.
     #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
@@ -288,23 +289,4 @@ fn parse_rate(text: &str) -> anyhow::Result<f64> {
     let rate: f64 = text.parse()?;
     ensure!(rate > 0.0 && rate <= 1e9, "a number of requests per second above 0");
     Ok(rate)
-}
-
-/// Parses a time such as `500ms`, `10s` or `2m`; a number alone means seconds.
-///
-/// # Errors
-/// If it is no time, or none at all.
-pub fn parse_duration(text: &str) -> anyhow::Result<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => bail!("use a time such as 500ms, 10s or 2m"),
-    };
-    let seconds = number.parse::<f64>().context("use a time such as 500ms, 10s or 2m")? * scale;
-    ensure!((0.001..=1e7).contains(&seconds), "use a time from 1ms to 2777h");
-    Ok(Duration::from_secs_f64(seconds))
 }
