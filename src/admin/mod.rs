@@ -12,6 +12,7 @@ pub mod hello;
 pub mod info;
 pub mod stats;
 
+use crate::kv::number::integer;
 use crate::kv::reply::Reply;
 
 /// The version of Redis that HELLO and INFO name. Clients decide by it which commands they try.
@@ -43,17 +44,6 @@ fn echo(argument: &[u8]) -> String {
     String::from_utf8_lossy(&argument[..argument.len().min(ECHOED_BYTES_MAX)]).into_owned()
 }
 
-/// A decimal number as Redis takes it: no plus sign, no leading zeros, no spaces.
-fn integer(argument: &[u8]) -> Option<i64> {
-    let digits = argument.strip_prefix(b"-").unwrap_or(argument);
-    let canonical = match digits {
-        [b'0'] => digits.len() == argument.len(),
-        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    if canonical { std::str::from_utf8(argument).ok()?.parse().ok() } else { None }
-}
-
 /// The lines of a HELP reply, after the line that every container starts with.
 fn help(first: &'static str, lines: &[&'static str]) -> Reply<'static> {
     let end = ["HELP", "    Prints this help."];
@@ -63,18 +53,6 @@ fn help(first: &'static str, lines: &[&'static str]) -> Reply<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_read_as_redis_reads_them() {
-        for (text, number) in
-            [("0", 0), ("-1", -1), ("9223372036854775807", i64::MAX), ("-9223372036854775808", i64::MIN)]
-        {
-            assert_eq!(integer(text.as_bytes()), Some(number));
-        }
-        for text in ["", "-", "-0", "+1", "01", "1 ", " 1", "1x", "9223372036854775808", "é"] {
-            assert_eq!(integer(text.as_bytes()), None, "{text:?}");
-        }
-    }
 
     #[test]
     fn an_error_repeats_only_the_start_of_what_was_sent() {
