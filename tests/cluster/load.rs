@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-const WRITERS: usize = 6;
+const WRITERS: usize = 9;
 const READERS: usize = 2;
 /// Counters, and keys to which each writer appends: enough to be in different groups.
 const KEYS: usize = 8;
@@ -25,6 +25,9 @@ const KEYS: usize = 8;
 const ROUNDS_AT_NODE: u64 = 40;
 /// A command without an answer after so long is given up by its client.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Every so many rounds a writer is hasty: it gives a command up that is still on its way, and may repeat it elsewhere.
+const ROUNDS_PATIENT: u64 = 15;
+const HASTE: Duration = Duration::from_millis(1);
 /// How long until the next attempt when no connection can be made.
 const RECONNECT: Duration = Duration::from_millis(5);
 /// What the cluster may need to make the progress that a test waits for.
@@ -209,6 +212,11 @@ impl Connection {
         self.at = (self.at + 1) % self.shared.addresses.len();
     }
 
+    /// Connects anew with little patience, which ends with the first command that fails.
+    fn hurry(&mut self) {
+        self.client = Client::connect(self.shared.addresses[self.at], HASTE).ok();
+    }
+
     fn call(&mut self, command: &str) -> Fate {
         if self.client.is_none() {
             self.client = Client::connect(self.shared.addresses[self.at], PATIENCE).ok();
@@ -262,6 +270,9 @@ impl Writer {
         for round in 1.. {
             if shared.stop.load(SeqCst) {
                 break;
+            }
+            if round % ROUNDS_PATIENT == 0 {
+                self.connection.hurry();
             }
             let key = (round as usize + self.number) % KEYS;
             self.count(&shared.counters[key], key);
