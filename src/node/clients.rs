@@ -252,14 +252,10 @@ impl Node {
 
     fn admit_client(&mut self, id: u64, addr: SocketAddr, time: Time) {
         let connections = &mut self.io.connections;
-        if connections.clients >= self.config.max_clients {
-            self.io.stats.connections_rejected += 1;
-            connections.remove(id);
-            return self.io.outputs.closes.push((id, Close::Now));
-        }
+        let is_one_too_many = connections.clients >= self.config.max_clients;
         connections.clients += 1;
         connections.clients_seen += 1;
-        let client = Client {
+        let mut client = Client {
             connection: id,
             info: ClientInfo::new(connections.clients_seen, addr, connections.listen, time.mono_ms()),
             parser: Some(RequestParser::new(connections.limits)),
@@ -274,7 +270,12 @@ impl Node {
             unsent: 0,
             dirty: false,
         };
-        connections.insert(id, Connection::Client(Box::new(client)));
+        if is_one_too_many {
+            self.io.stats.connections_rejected += 1;
+            self.answer(&mut client, &Reply::error("ERR max number of clients reached"));
+            self.dismiss(&mut client, Close::AfterFlush);
+        }
+        self.io.connections.insert(id, Connection::Client(Box::new(client)));
     }
 
     fn client_input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, time: Time) {

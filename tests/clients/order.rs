@@ -5,6 +5,7 @@ use super::wire::{Wire, ask, exchange, show, talk};
 use paxoi::rng::Rng;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 /// Requests in one write.
 const REQUESTS: usize = 600;
@@ -88,6 +89,30 @@ fn replies_can_be_switched_off_and_skipped() {
         "OK | \"3\""
     );
     assert_eq!(talk(node, "CLIENT REPLY OFF | INCR a | QUIT"), "");
+}
+
+/// The reason comes before the end, and a place that becomes free is given away again.
+#[test]
+fn one_client_too_many_is_told_so() {
+    let cluster = Cluster::start();
+    let node = cluster.nodes[0];
+    let mut first = Wire::connect(node);
+    assert_eq!(first.ask("CONFIG SET maxclients 2"), "OK");
+    let mut second = Wire::connect(node);
+    assert_eq!(second.ask("PING"), "PONG");
+    for _ in 0..5 {
+        let mut refused = Wire::connect(node);
+        refused.send(b"SET a 1\r\n");
+        assert_eq!(refused.rest().escape_ascii().to_string(), "-ERR max number of clients reached\\r\\n");
+    }
+    assert_eq!(second.ask("GET a"), "nil");
+    assert_eq!(first.ask("CLIENT KILL TYPE normal"), "1");
+    assert!(second.rest().is_empty());
+    // Those refused count until their connections are gone.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ask(node, "PING") != "PONG" {
+        assert!(Instant::now() < deadline, "no place became free");
+    }
 }
 
 #[test]
