@@ -32,6 +32,10 @@ pub struct Stats {
     pub connections_received: u64,
     /// Client connections refused, for example above `maxclients`.
     pub connections_rejected: u64,
+    /// Reads that found their key.
+    pub hits: u64,
+    /// Reads that did not.
+    pub misses: u64,
     /// Bytes received from clients.
     pub net_input_bytes: u64,
     /// Bytes sent to clients.
@@ -95,6 +99,8 @@ impl Stats {
             output: Rate::default(),
             connections_received: 0,
             connections_rejected: 0,
+            hits: 0,
+            misses: 0,
             net_input_bytes: 0,
             net_output_bytes: 0,
             fsyncs: Timings::new(),

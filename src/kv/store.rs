@@ -35,6 +35,8 @@ pub struct Store {
     pub(super) time_ms: u64,
     /// Bytes of all keys and values.
     pub(super) payload_bytes: usize,
+    /// Keys removed because they were due.
+    expired: u64,
 }
 
 impl Store {
@@ -50,6 +52,7 @@ impl Store {
             expiry: Expiry::default(),
             time_ms: 0,
             payload_bytes: 0,
+            expired: 0,
         }
     }
 
@@ -106,6 +109,12 @@ impl Store {
     #[must_use]
     pub fn expiring(&self) -> usize {
         self.expiry.len()
+    }
+
+    /// How many keys have been removed because they were due, since the store was made.
+    #[must_use]
+    pub fn expired(&self) -> u64 {
+        self.expired
     }
 
     /// Whether there is no key.
@@ -167,6 +176,7 @@ impl Store {
             // All of those that share time and position, so that which of them comes first cannot matter.
             while let Some(entry) = self.entries.remove_where(position, |entry| entry.expires_at_ms == at_ms) {
                 self.forget(&entry);
+                self.expired += 1;
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::admin::info::{self, ClientsView, InfoView, KeyspaceView, MemoryView, 
 use crate::config::Reads;
 use crate::kv::reply::Reply;
 use crate::kv::table::{Class, Spec, Verb};
-use crate::kv::{docs, glob};
+use crate::kv::{Store, docs, glob};
 use groups::NodeId;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -202,7 +202,9 @@ impl Node {
             keyspace: KeyspaceView {
                 keys: self.shard.stores().map(|store| store.len() as u64).sum(),
                 expires: self.shard.stores().map(|store| store.expiring() as u64).sum(),
-                ..KeyspaceView::default()
+                expired_total: self.shard.stores().map(Store::expired).sum(),
+                hits: self.io.stats.hits,
+                misses: self.io.stats.misses,
             },
             paxos: PaxosView {
                 node: self.identity.node,

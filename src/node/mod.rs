@@ -235,8 +235,12 @@ impl Node {
     }
 
     /// Calls `visit` with each client's connection that has replies to be sent, and the replies, which it takes.
-    pub fn take_replies(&mut self, visit: impl FnMut(u64, &mut BytesMut)) {
-        self.io.connections.take_replies(visit);
+    pub fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut BytesMut)) {
+        let stats = &mut self.io.stats;
+        self.io.connections.take_replies(|id, replies| {
+            stats.net_output_bytes += replies.len() as u64;
+            visit(id, replies);
+        });
     }
 
     /// The identity that [`Outputs::identity`] held is durable.

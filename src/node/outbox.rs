@@ -181,6 +181,11 @@ impl Outbox {
     /// Answers a read that is in the books no more.
     pub(super) fn settle_read(&mut self, read: &PendingRead, reply: Reply<'_>) {
         let (verb, failed) = (usize::from(read.verb), matches!(reply, Reply::Error(_)));
+        match reply {
+            Reply::Null => self.stats.misses += 1,
+            Reply::Bulk(_) => self.stats.hits += 1,
+            _ => {}
+        }
         self.stats.called(verb, self.now_us.saturating_sub(read.since_us), failed);
         self.settle(read.ticket, reply);
     }
