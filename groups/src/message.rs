@@ -290,18 +290,24 @@ impl Message {
 
     /// Appends the body.
     pub fn encode(&self, out: &mut BytesMut) {
+        let tail = self.encode_head(out);
+        out.extend_from_slice(&tail);
+    }
+
+    /// Appends the body but for its end, which comes back: the bytes of a value or of commands, which may be many.
+    pub fn encode_head(&self, out: &mut BytesMut) -> Bytes {
         match self {
             Message::Prepare(message) => put(message, out),
             Message::Promise(Promise { ballot, instance, next, accepted }) => {
                 let under = accepted.as_ref().map(|accepted| accepted.ballot);
                 put(&PromiseHeader { ballot: *ballot, instance: *instance, next: *next, accepted: under }, out);
-                accepted.iter().for_each(|accepted| out.extend_from_slice(accepted.value.bytes()));
+                return accepted.as_ref().map_or(Bytes::new(), |accepted| accepted.value.bytes().clone());
             }
             Message::Reject(message) => put(message, out),
             Message::Ahead(message) => put(message, out),
             Message::Accept(Accept { ballot, instance, chosen, value }) => {
                 put(&AcceptHeader { ballot: *ballot, instance: *instance, chosen: *chosen }, out);
-                out.extend_from_slice(value.bytes());
+                return value.bytes().clone();
             }
             Message::Vote(message) => put(message, out),
             Message::Behind(message) => put(message, out),
@@ -311,17 +317,20 @@ impl Message {
             Message::Range(Range { first, next, values }) => {
                 let lengths = values.iter().map(|one| (one.ballot, one.value.bytes().len() as u32)).collect();
                 put(&RangeHeader { first: *first, next: *next, values: lengths }, out);
-                values.iter().for_each(|one| out.extend_from_slice(one.value.bytes()));
+                let Some((last, before)) = values.split_last() else { return Bytes::new() };
+                before.iter().for_each(|one| out.extend_from_slice(one.value.bytes()));
+                return last.value.bytes().clone();
             }
             Message::Forward(Forward { ballot, after, commands }) => {
                 put(&ForwardHeader { ballot: *ballot, after: *after }, out);
-                out.extend_from_slice(commands);
+                return commands.clone();
             }
             Message::NotLeader(message) => put(message, out),
             Message::PreVote(message) => put(message, out),
             Message::PreVoted(message) => put(message, out),
             Message::Handover(message) => put(message, out),
         }
+        Bytes::new()
     }
 
     /// Reads the body of a message of `kind`.
@@ -370,7 +379,7 @@ fn decode_promise(body: &Bytes) -> Option<Message> {
     let (header, rest) = postcard::take_from_bytes::<PromiseHeader>(body).ok()?;
     let PromiseHeader { ballot, instance, next, accepted } = header;
     let accepted = match accepted {
-        Some(ballot) => Some(Accepted { ballot, value: own(rest)? }),
+        Some(ballot) => Some(Accepted { ballot, value: own(body, rest)? }),
         None => None,
     };
     Some(Message::Promise(Promise { ballot, instance, next, accepted }))
@@ -378,7 +387,7 @@ fn decode_promise(body: &Bytes) -> Option<Message> {
 
 fn decode_accept(body: &Bytes) -> Option<Message> {
     let (AcceptHeader { ballot, instance, chosen }, rest) = postcard::take_from_bytes(body).ok()?;
-    Some(Message::Accept(Accept { ballot, instance, chosen, value: own(rest)? }))
+    Some(Message::Accept(Accept { ballot, instance, chosen, value: own(body, rest)? }))
 }
 
 fn decode_range(body: &Bytes) -> Option<Message> {
@@ -386,7 +395,7 @@ fn decode_range(body: &Bytes) -> Option<Message> {
     let mut decoded = Vec::with_capacity(values.len());
     for (ballot, length) in values {
         let (value, after) = rest.split_at_checked(length as usize)?;
-        decoded.push(Accepted { ballot, value: own(value)? });
+        decoded.push(Accepted { ballot, value: own(body, value)? });
         rest = after;
     }
     Some(Message::Range(Range { first, next, values: decoded }))
@@ -398,10 +407,15 @@ fn decode_forward(body: &Bytes) -> Option<Message> {
     Some(Message::Forward(Forward { ballot, after, commands: body.slice_ref(rest) }))
 }
 
-/// Values outlive the frame they came in: they get memory of their own, or a small one would pin the whole frame.
-fn own(bytes: &[u8]) -> Option<Value> {
-    Value::parse(Bytes::copy_from_slice(bytes)).ok()
+/// Values outlive the frame they came in: they get memory of their own, or a small one would pin the whole frame. A
+/// large one is most of its frame, or at least not much less than what else is in it.
+fn own(body: &Bytes, bytes: &[u8]) -> Option<Value> {
+    let bytes = if bytes.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(bytes) } else { body.slice_ref(bytes) };
+    Value::parse(bytes).ok()
 }
+
+/// The shortest value that stays in its frame.
+const SHARED_BYTES_MIN: usize = 512 << 10;
 
 #[cfg(test)]
 mod tests {

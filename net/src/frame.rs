@@ -23,6 +23,11 @@ pub const HEADER_BYTES: usize = 16;
 /// The length of a message before its body.
 pub const MESSAGE_HEADER_BYTES: usize = 12;
 
+/// The end of a body is copied into the frame if it is shorter than this: that is cheaper than a piece of its own.
+const COPIED_BYTES_MAX: usize = 16 << 10;
+/// The most memory that a writer goes on using.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
 const LENGTH_AT: usize = 4;
 const CRC_AT: usize = 8;
 /// A header is judged as soon as this much of it is here: everything but the checksum.
@@ -168,24 +173,27 @@ impl Iterator for Messages {
 }
 
 /// Gathers messages into a frame. Without messages there is no frame; after each frame the next may begin, in the same
-/// memory once that is free.
+/// memory once that is free. Large ends of bodies are not copied: they go out from where they are.
 #[derive(Debug)]
 pub struct FrameWriter {
     purpose: Purpose,
     buf: BytesMut,
+    /// What stands behind which position of `buf`, in order.
+    tails: Vec<(usize, Bytes)>,
+    tail_bytes: usize,
 }
 
 impl FrameWriter {
     /// A writer of frames for `purpose`.
     #[must_use]
     pub fn new(purpose: Purpose) -> Self {
-        Self { purpose, buf: BytesMut::new() }
+        Self { purpose, buf: BytesMut::new(), tails: Vec::new(), tail_bytes: 0 }
     }
 
     /// The frame's length so far, its header included; 0 without messages.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.buf.len()
+        self.buf.len() + self.tail_bytes
     }
 
     /// True while the frame has no message.
@@ -194,11 +202,11 @@ impl FrameWriter {
         self.buf.is_empty()
     }
 
-    /// Appends a message whose body is what `write_body` appends.
+    /// Appends a message whose body is what `write_body` appends, and then what it returns.
     ///
     /// # Panics
     /// If the body is of 4 GiB or more: the caller bounds messages far below.
-    pub fn message(&mut self, group: u32, kind: u8, write_body: impl FnOnce(&mut BytesMut)) {
+    pub fn message(&mut self, group: u32, kind: u8, write_body: impl FnOnce(&mut BytesMut) -> Bytes) {
         if self.buf.is_empty() {
             self.buf.put_slice(&[MAGIC, VERSION, self.purpose as u8, 0]);
             self.buf.put_bytes(0, HEADER_BYTES - 4);
@@ -208,28 +216,59 @@ impl FrameWriter {
         let length_at = self.buf.len();
         self.buf.put_u32_le(0);
         let body_at = self.buf.len();
-        write_body(&mut self.buf);
-        put_length(&mut self.buf, length_at, body_at);
+        let tail = write_body(&mut self.buf);
+        put_length(&mut self.buf, length_at, body_at, tail.len());
+        if tail.len() < COPIED_BYTES_MAX {
+            self.buf.put_slice(&tail);
+        } else {
+            self.tail_bytes += tail.len();
+            self.tails.push((self.buf.len(), tail));
+        }
     }
 
-    /// Ends the frame and returns it, ready to be sent; `None` without messages.
+    /// Ends the frame and appends its pieces to `ready`, to be sent in this order; nothing without messages.
     ///
     /// # Panics
     /// If the payload is of 4 GiB or more: the caller watches [`Self::len`].
-    pub fn finish(&mut self) -> Option<Bytes> {
+    pub fn finish(&mut self, ready: &mut Vec<Bytes>) {
         if self.buf.is_empty() {
-            return None;
+            return;
         }
-        put_length(&mut self.buf, LENGTH_AT, HEADER_BYTES);
-        let crc = checksum(&self.buf);
+        put_length(&mut self.buf, LENGTH_AT, HEADER_BYTES, self.tail_bytes);
+        let crc = self.checksum();
         self.buf[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
-        Some(self.buf.split().freeze())
+        let mut rest = if self.buf.len() > KEPT_BYTES_MAX {
+            // What is left of its memory would keep all of it.
+            std::mem::take(&mut self.buf).freeze()
+        } else {
+            self.buf.split().freeze()
+        };
+        let mut taken = 0;
+        for (position, tail) in self.tails.drain(..) {
+            ready.push(rest.split_to(position - taken));
+            ready.push(tail);
+            taken = position;
+        }
+        ready.extend(Some(rest).filter(|rest| !rest.is_empty()));
+        self.tail_bytes = 0;
+    }
+
+    fn checksum(&self) -> u32 {
+        let mut crc = crc32c::crc32c(&self.buf[..CRC_AT]);
+        crc = crc32c::crc32c_append(crc, &[0; 4]);
+        let mut at = CRC_AT + 4;
+        for (position, tail) in &self.tails {
+            crc = crc32c::crc32c_append(crc, &self.buf[at..*position]);
+            crc = crc32c::crc32c_append(crc, tail);
+            at = *position;
+        }
+        crc32c::crc32c_append(crc, &self.buf[at..])
     }
 }
 
-/// Writes at `at` how many bytes there are behind `from`.
-fn put_length(buf: &mut BytesMut, at: usize, from: usize) {
-    let length = u32::try_from(buf.len() - from).expect("lengths in peer frames are below 4 GiB");
+/// Writes at `at` how many bytes there are behind `from`, with `more` that are elsewhere.
+fn put_length(buf: &mut BytesMut, at: usize, from: usize, more: usize) {
+    let length = u32::try_from(buf.len() - from + more).expect("lengths in peer frames are below 4 GiB");
     buf[at..at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
@@ -265,10 +304,22 @@ mod tests {
 
     fn sample() -> Bytes {
         let mut writer = FrameWriter::new(Purpose::Bulk);
-        writer.message(7, 1, |out| out.put_slice(b"first"));
-        writer.message(u32::MAX, 255, |_| {});
-        writer.message(0, 2, |out| out.put_bytes(9, 1000));
-        writer.finish().unwrap()
+        writer.message(7, 1, |out| body(out, b"first"));
+        writer.message(u32::MAX, 255, |_| Bytes::new());
+        writer.message(0, 2, |out| body(out, &[9; 1000]));
+        finish(&mut writer)
+    }
+
+    fn body(out: &mut BytesMut, bytes: &[u8]) -> Bytes {
+        out.put_slice(bytes);
+        Bytes::new()
+    }
+
+    fn finish(writer: &mut FrameWriter) -> Bytes {
+        let mut ready = Vec::new();
+        writer.finish(&mut ready);
+        assert!(ready.iter().all(|piece| !piece.is_empty()));
+        ready.concat().into()
     }
 
     fn messages(frame: &Frame) -> Vec<(u32, u8, Bytes)> {
@@ -294,8 +345,8 @@ mod tests {
     #[test]
     fn the_format_does_not_change_by_accident() {
         let mut writer = FrameWriter::new(Purpose::Live);
-        writer.message(0x0102, 3, |out| out.put_slice(b"ab"));
-        let frame = writer.finish().unwrap();
+        writer.message(0x0102, 3, |out| body(out, b"ab"));
+        let frame = finish(&mut writer);
         let expected = b"\xb1\x01\x00\x00\x0e\x00\x00\x00\xe3\x9a\x65\x9c\x00\x00\x00\x00\
             \x02\x01\x00\x00\x03\x00\x00\x00\x02\x00\x00\x00ab";
         assert_eq!(frame.escape_ascii().to_string(), expected.escape_ascii().to_string());
@@ -304,10 +355,32 @@ mod tests {
     #[test]
     fn a_writer_without_messages_has_no_frame() {
         let mut writer = FrameWriter::new(Purpose::Live);
-        assert!(writer.is_empty() && writer.finish().is_none());
-        writer.message(1, 1, |_| {});
+        assert!(writer.is_empty() && finish(&mut writer).is_empty());
+        writer.message(1, 1, |_| Bytes::new());
         assert_eq!(writer.len(), HEADER_BYTES + MESSAGE_HEADER_BYTES);
-        assert!(writer.finish().is_some() && writer.is_empty() && writer.finish().is_none());
+        assert!(!finish(&mut writer).is_empty() && writer.is_empty() && finish(&mut writer).is_empty());
+    }
+
+    #[test]
+    fn the_large_end_of_a_body_is_sent_from_where_it_is() {
+        let tail = |byte, length| Bytes::from(vec![byte; length]);
+        let large = tail(1, COPIED_BYTES_MAX);
+        let mut writer = FrameWriter::new(Purpose::Live);
+        for end in [large.clone(), tail(2, 10), large.clone()] {
+            writer.message(5, 6, |out| {
+                out.put_slice(b"head");
+                end
+            });
+        }
+        let bytes = writer.len();
+        let mut ready = Vec::new();
+        writer.finish(&mut ready);
+        assert_eq!(ready.iter().filter(|piece| piece.as_ptr() == large.as_ptr()).count(), 2);
+        let mut buf = BytesMut::from(&ready.concat()[..]);
+        assert_eq!((buf.len(), writer.len()), (bytes, 0));
+        let lengths: Vec<usize> =
+            messages(&decode(&mut buf, MAX).unwrap().unwrap()).iter().map(|m| m.2.len()).collect();
+        assert_eq!(lengths, [4 + large.len(), 14, 4 + large.len()]);
     }
 
     #[test]

@@ -312,8 +312,10 @@ impl Node {
     /// A frame of one message, on a connection whose handshake is not done.
     fn send_alone(&mut self, id: u64, message: &NodeMessage) {
         let mut frame = FrameWriter::new(Purpose::Live);
-        frame.message(super::wire::NODE, message.kind(), |out| out.extend_from_slice(&message.encode()));
-        self.io.outputs.frames.extend(frame.finish().map(|frame| (id, frame)));
+        frame.message(super::wire::NODE, message.kind(), |out| message.put(out));
+        let mut pieces = Vec::new();
+        frame.finish(&mut pieces);
+        self.io.outputs.frames.extend(pieces.into_iter().map(|piece| (id, piece)));
     }
 
     fn tell_positions(&mut self, to: NodeId) {

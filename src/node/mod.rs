@@ -69,7 +69,7 @@ pub enum Close {
 /// What a turn wants done, apart from clients' bytes; the caller empties it.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    /// Frames for peers, by connection.
+    /// Frames for peers, in pieces, by connection.
     pub frames: Vec<(u64, Bytes)>,
     /// Connections to close.
     pub closes: Vec<(u64, Close)>,

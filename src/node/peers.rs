@@ -158,7 +158,7 @@ impl Peer {
     pub(super) fn tell(&mut self, message: &NodeMessage) {
         if self.link.is_some() {
             self.close_large_frame();
-            self.frame.message(NODE, message.kind(), |out| out.extend_from_slice(&message.encode()));
+            self.frame.message(NODE, message.kind(), |out| message.put(out));
         }
     }
 
@@ -166,19 +166,19 @@ impl Peer {
     pub(super) fn send(&mut self, group: GroupId, message: &Message) {
         if self.link.is_some() {
             self.close_large_frame();
-            self.frame.message(group.0, message.kind(), |out| message.encode(out));
+            self.frame.message(group.0, message.kind(), |out| message.encode_head(out));
         }
     }
 
     fn close_large_frame(&mut self) {
         if self.frame.len() > FRAME_BYTES {
-            self.ready.extend(self.frame.finish());
+            self.frame.finish(&mut self.ready);
         }
     }
 
     /// The frames that the turn made, for its connection.
     pub(super) fn take_frames(&mut self) -> impl Iterator<Item = Bytes> {
-        self.ready.extend(self.frame.finish());
+        self.frame.finish(&mut self.ready);
         self.ready.drain(..)
     }
 }

@@ -4,6 +4,7 @@
 //! Kinds never change meaning; new ones are appended. Bodies are postcard.
 
 use crate::identity::BirthRecord;
+use bytes::{Bytes, BytesMut};
 use groups::{Answer, Ballot, GroupId, Instance, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +140,12 @@ impl NodeMessage {
             NodeMessage::Birth(message) => postcard::to_allocvec(message),
         };
         encoded.expect("plain data serializes")
+    }
+
+    /// Appends its body, all of it.
+    pub(super) fn put(&self, out: &mut BytesMut) -> Bytes {
+        out.extend_from_slice(&self.encode());
+        Bytes::new()
     }
 
     /// Reads a body. `Ok(None)` for a kind of a later version, which is skipped.
