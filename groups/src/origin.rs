@@ -8,6 +8,9 @@ use crate::{NodeId, Tag};
 use bytes::{Buf, BytesMut};
 use std::collections::VecDeque;
 
+/// The memory of a longer command is given back.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
 /// The queue of one group at one node.
 #[derive(Debug)]
 pub struct Origin {
@@ -113,6 +116,9 @@ impl Origin {
         let entry = self.entries.pop_front().expect("an applied command was queued");
         assert_eq!(entry.counter, tag.counter, "a command was applied before an older one of its origin");
         self.bytes.advance(entry.bytes);
+        if entry.bytes > KEPT_BYTES_MAX && self.bytes.is_empty() {
+            self.bytes = BytesMut::new();
+        }
         self.sent = self.sent.saturating_sub(1);
         self.sent_bytes = self.sent_bytes.saturating_sub(entry.bytes);
         Some(tag.counter)

@@ -145,6 +145,9 @@ pub fn put_command(out: &mut BytesMut, tag: Tag, body: impl FnOnce(&mut BytesMut
     bytes
 }
 
+/// The most memory that a draft goes on using.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
 /// A value being gathered: room for the header, then commands.
 #[derive(Debug, Default)]
 pub struct Draft(BytesMut);
@@ -181,7 +184,9 @@ impl Draft {
         bytes[0] = VERSION;
         bytes[4..8].copy_from_slice(&chain.to_le_bytes());
         bytes[8..16].copy_from_slice(&time_ms.to_le_bytes());
-        Value(bytes.split().freeze())
+        // What is left of a large one's memory would keep all of it.
+        let sealed = if bytes.len() > KEPT_BYTES_MAX { std::mem::take(bytes) } else { bytes.split() };
+        Value(sealed.freeze())
     }
 
     /// Forgets what was gathered.

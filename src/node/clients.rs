@@ -327,7 +327,10 @@ impl Node {
             }
         }
         client.parser = Some(parser);
-        if client.leaving {
+        let is_all = client.leaving || at == input.len();
+        if is_all && at > LARGE_INPUT_BYTES {
+            *input = BytesMut::new();
+        } else if is_all {
             input.clear();
         } else {
             input.advance(at);

@@ -8,7 +8,7 @@ use super::clients::Connection;
 use super::outbox::is_for_node;
 use super::wire::{Hello, NodeMessage, Positions, Refusal};
 use super::{Close, Node, Time};
-use crate::config::{HANDSHAKE_MS_MAX, NODE_MESSAGE_BYTES_MAX};
+use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
 use bytes::BytesMut;
 use groups::{Answer, GroupId, Instance, Message, NodeId};
 use net::frame::{self, Frame, FrameWriter, Purpose};
@@ -67,9 +67,14 @@ impl Node {
             // A stranger gets no more memory than a hello needs.
             let is_member = self.io.peers.by_link(id).is_some();
             let payload_bytes_max = if is_member { self.config.frame_bytes_max() } else { NODE_MESSAGE_BYTES_MAX };
+            let bytes = input.len();
             match frame::decode(input, payload_bytes_max) {
                 Ok(None) => return,
                 Ok(Some(frame)) => {
+                    if input.is_empty() && bytes > LARGE_INPUT_BYTES {
+                        // Its memory is the frame's, and goes with it.
+                        *input = BytesMut::new();
+                    }
                     if let Err(reason) = self.link_frame(id, &frame, time) {
                         return self.cut(id, &reason, time);
                     }

@@ -84,7 +84,7 @@ impl Group {
     }
 
     fn propose(&mut self, value: Value, clock: Clock, effects: &mut Vec<Effect>) {
-        let (instance, chosen, me) = (self.next, self.last_ballot(), self.settings.me);
+        let (instance, chosen, me) = (self.next, self.last_ballot, self.settings.me);
         let Role::Leader(leadership) = &mut self.role else { return };
         let ballot = leadership.proposer.ballot();
         leadership.proposer.propose(value.clone());
@@ -120,7 +120,7 @@ impl Group {
 
     /// `to` is told now that the last instance is chosen, if it may not know.
     pub fn announce(&mut self, to: NodeId, effects: &mut Vec<Effect>) {
-        let (instance, ballot) = (self.next.preceding(), self.last_ballot());
+        let (instance, ballot) = (self.next.preceding(), self.last_ballot);
         let Role::Leader(leadership) = &mut self.role else { return };
         if leadership.unannounced.contains(to, &self.settings.members) {
             leadership.unannounced.remove(to, &self.settings.members);
@@ -230,7 +230,7 @@ impl Group {
 
     /// Sends the Accept in flight to `to`, unless it has voted. False if there was nothing to send.
     pub(super) fn repeat_accept(&mut self, to: NodeId, effects: &mut Vec<Effect>) -> bool {
-        let (instance, chosen) = (self.next, self.last_ballot());
+        let (instance, chosen) = (self.next, self.last_ballot);
         let Role::Leader(leadership) = &self.role else { return false };
         let Some(value) = leadership.proposer.proposed().cloned() else { return false };
         if leadership.proposer.has_vote(to, &self.settings.members) {

@@ -1,6 +1,7 @@
 //! The learner's side: taking a value as chosen, and catching up by ranges from any member that has them.
 
 use super::{Clock, Group, Role};
+use crate::acceptor::Accepted;
 use crate::effect::Record;
 use crate::message::{Ahead, Chosen, Fetch, Range};
 use crate::{Ballot, Effect, Instance, Message, NodeId, Value};
@@ -102,12 +103,14 @@ impl Group {
             return;
         }
         let below = self.next;
-        if fetch.from < below.preceding() {
+        let last = self.last_value.as_ref().filter(|_| fetch.from == below.preceding());
+        if fetch.from < below && last.is_none() {
             // The asker's window, but no more than this node would ask for: what it reads it must hold.
-            let (chosen, bytes_max) = (self.last_ballot(), fetch.bytes_max.min(self.settings.window_bytes));
+            let (chosen, bytes_max) = (self.last_ballot, fetch.bytes_max.min(self.settings.window_bytes));
             return effects.push(Effect::ReadLog { to: from, from: fetch.from, below, chosen, bytes_max });
         }
-        let values = if fetch.from == below.preceding() { self.last.iter().cloned().collect() } else { Vec::new() };
+        let ballot = self.last_ballot;
+        let values = last.map(|value| Accepted { ballot, value: value.clone() }).into_iter().collect();
         let range = Range { first: fetch.from, next: below, values };
         effects.push(Effect::Send { to: from, message: Message::Range(range) });
     }
@@ -120,7 +123,7 @@ impl Group {
                 if one.value.chain() != self.chain {
                     return self.doubt(from, clock, effects);
                 }
-                let (ballot, chosen, value) = (one.ballot, self.last_ballot(), one.value);
+                let (ballot, chosen, value) = (one.ballot, self.last_ballot, one.value);
                 effects.push(Effect::Persist(Record::Learned { instance, ballot, chosen, value: value.clone() }));
                 self.learn(ballot, value, clock, effects);
                 learned = true;

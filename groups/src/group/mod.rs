@@ -15,7 +15,7 @@ mod voting;
 pub use restoring::RestoreError;
 pub use serving::{Answer, Own};
 
-use crate::acceptor::{Accepted, Acceptor};
+use crate::acceptor::Acceptor;
 use crate::jitter::Jitter;
 use crate::members::{Members, Tally};
 use crate::origin::Origin;
@@ -65,14 +65,19 @@ pub struct Settings {
     pub seed: u64,
 }
 
+/// The largest value of the last instance that is kept: every group keeps one, for as long as nothing follows.
+const LAST_BYTES_MAX: usize = 64 << 10;
+
 /// One group.
 #[derive(Debug)]
 pub struct Group {
     settings: Settings,
     /// The lowest instance not known to be chosen.
     next: Instance,
-    /// The value of the instance before `next`, and a ballot under which it was chosen.
-    last: Option<Accepted>,
+    /// A ballot under which the instance before `next` was chosen.
+    last_ballot: Ballot,
+    /// Its value, for a member that lacks only that; a large one is read from the log when it is needed.
+    last_value: Option<Value>,
     /// The chain over all values below `next`.
     chain: u32,
     /// The time of the last value, and when (by this node's own clock) it was learned.
@@ -118,7 +123,8 @@ impl Group {
         let jitter = Jitter::new(settings.seed ^ (u64::from(settings.id.0) << 32) ^ u64::from(settings.me.0));
         Group {
             next: Instance::FIRST,
-            last: None,
+            last_ballot: Ballot::ZERO,
+            last_value: None,
             chain: 0,
             time_ms: 0,
             time_seen_ms: 0,
@@ -232,11 +238,6 @@ impl Group {
         self.settings.members.preferred(self.settings.id.0, self.settings.groups)
     }
 
-    /// A ballot under which the instance before `next` was chosen.
-    fn last_ballot(&self) -> Ballot {
-        self.last.as_ref().map_or(Ballot::ZERO, |last| last.ballot)
-    }
-
     fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
         let me = self.settings.me;
         let others: Vec<NodeId> = self.settings.members.ids().iter().copied().filter(|id| *id != me).collect();
@@ -253,7 +254,8 @@ impl Group {
         self.acceptor.settle();
         self.doubted = Tally::default();
         self.next = instance.following();
-        self.last = Some(Accepted { ballot, value: value.clone() });
+        self.last_ballot = ballot;
+        self.last_value = Some(value.clone()).filter(|value| value.bytes().len() <= LAST_BYTES_MAX);
         effects.push(Effect::Apply { instance, value });
     }
 

@@ -66,7 +66,7 @@ impl Group {
             Err(Refused(promised)) => refuse(from, Reject { ballot, instance, promised }, effects),
             Ok(novelty) => {
                 if novelty == Novelty::New {
-                    let chosen = self.last_ballot();
+                    let chosen = self.last_ballot;
                     effects.push(Effect::Persist(Record::Accepted { instance, ballot, chosen, value }));
                 }
                 self.yield_to_other(clock, effects);
