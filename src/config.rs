@@ -20,7 +20,7 @@ pub const HEALTHY_MS_MIN: u64 = 10_000;
 pub const HANDOVERS_MAX: usize = 64;
 /// Handovers are looked for so often.
 pub const HANDOVER_MS: u64 = 500;
-/// A question without an answer for so long is asked again, of everybody.
+/// A question without an answer for so long, and two round trips, is asked again.
 pub const QUESTION_MS: u64 = 100;
 /// A connection attempt, or a handshake, that takes longer is given up.
 pub const HANDSHAKE_MS_MAX: u64 = 2_000;
@@ -41,6 +41,16 @@ pub const FRAME_BYTES: usize = 256 << 10;
 pub const NODE_MESSAGE_BYTES_MAX: usize = 512 << 10;
 /// Bytes of values that a node which is behind asks for at a time.
 pub const WINDOW_BYTES: u32 = 1 << 20;
+/// The same for all groups together, as far as a least window for each allows.
+pub const WINDOWS_BYTES: u32 = 64 << 20;
+/// The least window of a group.
+pub const WINDOW_BYTES_MIN: u32 = 64 << 10;
+
+/// The window of each of so many groups.
+#[must_use]
+pub fn window_bytes(groups: u32) -> u32 {
+    (WINDOWS_BYTES / groups.max(1)).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES)
+}
 /// The smallest and largest number of groups: a group owns at least one slot.
 pub const GROUPS_MAX: u32 = crate::routing::SLOTS as u32;
 
@@ -58,6 +68,9 @@ pub const LARGE_INPUT_BYTES: usize = 256 << 10;
 /// What each word of a request between MULTI and EXEC counts for beside its bytes: the memory that it takes while it
 /// waits, and more than it takes as a part of the transaction's one command.
 pub const QUEUED_WORD_BYTES: usize = 48;
+/// Bytes of values that may wait while the disk takes a batch; beyond, values from other members are dropped like lost
+/// messages, and asked for again later.
+pub const LOG_QUEUE_BYTES: usize = 128 << 20;
 /// Parts into which one command may be split over groups is bounded by its arguments, and those by this.
 pub const ARGS_MAX: usize = 1 << 20;
 /// A node that lacks more instances of a group than this answers `LOADING` there.

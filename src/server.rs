@@ -166,7 +166,7 @@ impl Server {
 
     fn on_event(&mut self, event: Event, time: Time) {
         match event {
-            Event::Opened { handle, peer } => self.node.opened(handle.as_u64(), peer),
+            Event::Opened { handle, peer } => self.node.opened(handle.as_u64(), peer, time),
             Event::Connected { handle } => self.node.connected(handle.as_u64()),
             Event::Input { handle } => {
                 let unsent = self.events.outbound_len(handle);
@@ -210,7 +210,7 @@ impl Server {
         self.node.tick(time);
         while self.lingering.front().is_some_and(|(until_ms, _)| *until_ms <= now_ms) {
             if let Some((_, handle)) = self.lingering.pop_front() {
-                self.events.close(handle);
+                self.close(handle, Close::Now, time);
             }
         }
     }
@@ -265,7 +265,11 @@ impl Server {
 
     fn close(&mut self, handle: Handle, close: Close, time: Time) {
         match close {
-            Close::Now => self.events.close(handle),
+            Close::Now => {
+                self.events.close(handle);
+                // No event follows.
+                self.node.closed(handle.as_u64(), time);
+            }
             Close::AfterFlush => {
                 self.events.close_after_flush(handle);
                 self.lingering.push_back((time.mono_us / 1_000 + LINGER_MS_MAX, handle));

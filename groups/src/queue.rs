@@ -38,10 +38,12 @@ impl Queue {
             return false;
         }
         let (mut newest, mut repeated_bytes) = (first, 0);
+        let mut before = None;
         for command in parsed {
-            if command.tag.origin != origin {
+            if command.tag.origin != origin || before.is_some_and(|before| command.tag <= before) {
                 return false;
             }
+            before = Some(command.tag);
             // Sent again after a broken connection: under this ballot they are in the log or on their way.
             if taken.is_some_and(|last| command.tag <= last) {
                 repeated_bytes += COMMAND_HEADER_BYTES + command.body.len();

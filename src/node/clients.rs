@@ -5,7 +5,8 @@ use super::replies::{Replies, Ticket};
 use super::{Close, Node, Time};
 use crate::admin::client::ClientInfo;
 use crate::config::{
-    ARGS_MAX, CLIENT_OUTPUT_BYTES, GROUP_QUEUE_BYTES, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES, NodeConfig, REPLIES_MAX,
+    ARGS_MAX, CLIENT_OUTPUT_BYTES, GROUP_QUEUE_BYTES, HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES,
+    NodeConfig, REPLIES_MAX,
 };
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
@@ -22,7 +23,7 @@ const IDLE_OUTPUT_BYTES: usize = 64 << 10;
 /// What a connection has turned out to be.
 pub(super) enum Connection {
     /// Accepted; not a byte came yet.
-    Fresh { addr: SocketAddr },
+    Fresh { addr: SocketAddr, since_ms: u64 },
     /// A client of Redis's protocol.
     Client(Box<Client>),
     /// Another member, or somebody who says so.
@@ -44,6 +45,8 @@ pub(super) struct Client {
     pub(super) ended: bool,
     /// Its requests wait unread.
     pub(super) paused: bool,
+    /// They do so no longer, but have not been announced again yet.
+    resumed: bool,
     /// A group whose queue was full when it last used it.
     pub(super) full_group: Option<GroupId>,
     /// It has sent a command for the log, or is about to send much.
@@ -196,16 +199,16 @@ impl Connections {
 
 impl Node {
     /// A connection was accepted.
-    pub fn opened(&mut self, id: u64, addr: SocketAddr) {
+    pub fn opened(&mut self, id: u64, addr: SocketAddr, time: Time) {
         self.io.stats.connections_received += 1;
-        self.io.connections.insert(id, Connection::Fresh { addr });
+        self.io.connections.insert(id, Connection::Fresh { addr, since_ms: time.mono_ms() });
     }
 
     /// There are bytes to read on a connection, of which `unsent` replies' bytes wait to be written. What is consumed
     /// is taken from the front of `input`; the rest is wanted again when more has come, or after a resume.
     pub fn input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, time: Time) {
         self.io.now_us = time.mono_us;
-        if let Some(Connection::Fresh { addr }) = self.io.connections.find(id) {
+        if let Some(Connection::Fresh { addr, .. }) = self.io.connections.find(id) {
             let addr = *addr;
             let Some(first) = input.first() else { return };
             if *first >= PEER_BYTE_MIN {
@@ -250,6 +253,17 @@ impl Node {
         }
     }
 
+    /// A member says hello at once: who has said nothing for a while counts as a client, so that connections which
+    /// were only opened leave room for members.
+    pub(super) fn admit_silent(&mut self, time: Time) {
+        let silent = self.io.connections.iter().filter_map(|(id, connection)| match connection {
+            Connection::Fresh { addr, since_ms } if time.mono_ms() >= since_ms + HANDSHAKE_MS_MAX => Some((id, *addr)),
+            _ => None,
+        });
+        let silent: Vec<(u64, SocketAddr)> = silent.collect();
+        silent.into_iter().for_each(|(id, addr)| self.admit_client(id, addr, time));
+    }
+
     fn admit_client(&mut self, id: u64, addr: SocketAddr, time: Time) {
         let connections = &mut self.io.connections;
         let is_one_too_many = connections.clients >= self.config.max_clients;
@@ -265,6 +279,7 @@ impl Node {
             leaving: false,
             ended: false,
             paused: false,
+            resumed: false,
             full_group: None,
             writes: false,
             unsent: 0,
@@ -283,6 +298,7 @@ impl Node {
         let Some(place) = self.io.connections.table.get_mut(id as u32 as usize) else { return };
         let Some((_, Connection::Client(mut client))) = place.take() else { return };
         client.unsent = unsent;
+        client.resumed = false;
         client.info.last_input_ms = time.mono_ms();
         self.io.stats.net_input_bytes += input.len() as u64;
         if client.leaving {
@@ -301,7 +317,7 @@ impl Node {
         let Some(mut parser) = client.parser.take() else { return };
         let mut at = 0;
         client.writes |= input.len() >= LARGE_INPUT_BYTES;
-        while !client.leaving {
+        while !client.leaving && at < input.len() {
             if client.is_choked() || self.is_full(client) {
                 client.paused = true;
                 self.io.outputs.pauses.push(client.connection);
@@ -369,10 +385,11 @@ impl Node {
                 client.replies.len() <= REPLIES_MAX / 2 && !client.is_choked() && !(client.writes && is_full);
             if client.paused && relieved {
                 client.paused = false;
+                client.resumed = true;
                 self.io.outputs.resumes.push(*id);
                 return client.ended;
             }
-            if client.ended && !client.paused && client.replies.is_empty() {
+            if client.ended && !client.paused && !client.resumed && client.replies.is_empty() {
                 self.io.outputs.closes.push((*id, Close::AfterFlush));
                 client.leaving = true;
                 return false;

@@ -112,6 +112,7 @@ impl Node {
             }
             match Message::decode(message.kind, &message.body) {
                 Ok(message) if !self.shard.group(group).believes(&message) => return Err(ABSURD.to_owned()),
+                Ok(Message::Accept(_) | Message::Range(_)) if self.io.is_log_behind() => {}
                 Ok(message) => self.shard.handle(group, from, message, time.clock(), &mut self.io),
                 Err(groups::message::MessageError::UnknownKind(_)) => self.io.unknown_groups += 1,
                 Err(error) => return Err(error.to_string()),
@@ -192,8 +193,6 @@ impl Node {
         }
         let Some(peer) = self.io.peers.find(from) else { return };
         let old = peer.link;
-        let is_new = peer.start != hello.start || peer.storage != Some(hello.storage) || peer.life != Some(hello.life);
-        (peer.start, peer.storage, peer.life) = (hello.start, Some(hello.storage), Some(hello.life));
         peer.dialling = None;
         peer.on_linked(id, time.mono_ms());
         if let Some(old) = old {
@@ -208,9 +207,7 @@ impl Node {
             // It was there at the birth and missed its record, which its storage id proves.
             return self.tell_birth(from);
         }
-        if is_new {
-            self.io.log_peer(hello);
-        }
+        self.io.note_peer(hello);
         self.io.peers.tell_claims(from);
         self.tell_positions(from);
         self.shard.step_all(&mut self.io, |group, effects| group.on_connected(from, effects));
@@ -244,6 +241,14 @@ impl Node {
             let text = format!(
                 "node {from} is known with another data directory: a lost or foreign one never votes; \
                  replace the node under a new id"
+            );
+            return refuse(true, text);
+        }
+        // What is known of a peer was said by a born one: it cannot have been there at the birth only.
+        if hello.cluster.is_none() && known.storage.is_some() {
+            let text = format!(
+                "node {from} was a member already, but its data directory is from before the cluster was born: \
+                 it is an old copy; replace the node under a new id"
             );
             return refuse(true, text);
         }
@@ -371,6 +376,9 @@ impl Node {
             group.on_disconnected(from);
             group.ask_again();
         });
+        // A claim that was below the lost leader's counts again.
+        let others: Vec<NodeId> = self.io.peers.all.iter().filter(|peer| peer.link.is_some()).map(|p| p.id).collect();
+        others.into_iter().for_each(|id| self.on_claims(id, time));
     }
 
     pub(super) fn tick_links(&mut self, time: Time) {
@@ -385,6 +393,7 @@ impl Node {
         });
         let late: Vec<u64> = late.map(|(id, _)| id).collect();
         late.into_iter().for_each(|id| self.cut(id, "its handshake takes too long", time));
+        self.admit_silent(time);
         for peer in &mut self.io.peers.all {
             if peer.id < me && peer.link.is_none() && peer.dialling.is_none() && peer.backoff.is_due(now_ms) {
                 // Whether it succeeds or not, the next attempt is not before the next delay.

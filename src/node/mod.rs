@@ -271,7 +271,7 @@ impl Node {
                 start: identity.start,
                 members: members.clone(),
                 batch_bytes_max: crate::config::BATCH_BYTES_MAX,
-                window_bytes: crate::config::WINDOW_BYTES,
+                window_bytes: crate::config::window_bytes(record.groups),
                 seed: config.seed,
             };
             let limits = Limits {

@@ -8,7 +8,7 @@ use super::replies::Ticket;
 use super::requests::NOT_SERVED;
 use super::{Outputs, wire};
 use crate::admin::stats::Stats;
-use crate::config::{NodeConfig, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
+use crate::config::{LOG_QUEUE_BYTES, NodeConfig, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
 use crate::gate::{Gate, Held};
 use crate::identity::Identity;
 use crate::kv::reply::Reply;
@@ -53,6 +53,8 @@ pub(super) struct Outbox {
     pub(super) now_us: u64,
     gate: Gate,
     batch: Vec<log::Record>,
+    /// Bytes of the values in it.
+    batch_bytes: usize,
     next_lsn: u64,
     syncing: Option<Syncing>,
     released: VecDeque<Held>,
@@ -76,6 +78,7 @@ impl Outbox {
             now_us: 0,
             gate: Gate::default(),
             batch: Vec::new(),
+            batch_bytes: 0,
             next_lsn: 1,
             syncing: None,
             released: VecDeque::new(),
@@ -105,9 +108,15 @@ impl Outbox {
         }
     }
 
-    /// Logs that a peer was seen with this start number: a lower one later means that its disk went back in time, and so
-    /// does the same one in another life.
-    pub(super) fn log_peer(&mut self, hello: &wire::Hello) {
+    /// A born member said hello. A start number not seen before is logged: a lower one later means that its disk went
+    /// back in time, and so does the same one in another life.
+    pub(super) fn note_peer(&mut self, hello: &wire::Hello) {
+        let Some(peer) = self.peers.find(hello.node) else { return };
+        let seen = (hello.start, Some(hello.storage), Some(hello.life));
+        if (peer.start, peer.storage, peer.life) == seen {
+            return;
+        }
+        (peer.start, peer.storage, peer.life) = seen;
         let ballot = Ballot { round: 0, node: hello.node };
         let seen = [&hello.storage[..], &hello.life.to_le_bytes()].concat();
         let (group, instance, payload) = (GroupId(0), Instance(hello.start), Bytes::from(seen));
@@ -153,12 +162,18 @@ impl Outbox {
         self.read_buffers = (ready, asking);
     }
 
+    /// Whether so much waits for the disk already that nothing that can come again is taken.
+    pub(super) fn is_log_behind(&self) -> bool {
+        self.batch_bytes >= LOG_QUEUE_BYTES
+    }
+
     /// The batch gathered goes to the log unless one is on its way, and the frames to their connections.
     pub(super) fn end_turn(&mut self, now_ms: u64) {
         if self.syncing.is_none() && !self.batch.is_empty() {
             let lsn = self.next_lsn;
             self.next_lsn += 1;
             let records = std::mem::take(&mut self.batch);
+            self.batch_bytes = 0;
             let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
             self.syncing = Some(Syncing { lsn, due_ms: now_ms + SYNC_MS_MAX + (bytes / SYNC_BYTES_PER_MS) as u64 });
             self.outputs.batch = Some(log::Batch { lsn, records });
@@ -201,6 +216,7 @@ impl Outbox {
 
 impl Outlet for Outbox {
     fn persist(&mut self, record: log::Record) -> u64 {
+        self.batch_bytes += record.payload.len();
         self.batch.push(record);
         self.next_lsn
     }

@@ -219,11 +219,10 @@ impl Peers {
 
     /// Replaces the list of groups that this node leads. It goes out with the next frames.
     pub(super) fn set_claims(&mut self, led: Vec<(GroupId, Ballot)>) {
-        if self.claims.led != led {
-            self.claims = Claims { version: self.claims.version + 1, led };
-            let claims = NodeMessage::Claims(self.claims.clone());
-            self.all.iter_mut().for_each(|peer| peer.tell(&claims));
-        }
+        // Also if it is the same: a group that was led and lost within one turn has told of itself by an Accept.
+        self.claims = Claims { version: self.claims.version + 1, led };
+        let claims = NodeMessage::Claims(self.claims.clone());
+        self.all.iter_mut().for_each(|peer| peer.tell(&claims));
     }
 
     /// Sends this node's claims to one peer.

@@ -6,10 +6,11 @@
 
 use super::wire::{Answers, NodeMessage, Question};
 use super::{Node, Time};
-use crate::config::QUESTION_MS;
+use crate::config::{ECHO_MS_MAX, QUESTION_MS};
 use crate::kv::Due;
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
+use crate::shard::Outlet;
 use bytes::Bytes;
 use groups::members::{Members, Tally};
 use groups::message::Reject;
@@ -18,6 +19,7 @@ use groups::{Answer, Ballot, GroupId, Instance, Message, NodeId};
 use slab::Slab;
 use std::collections::VecDeque;
 
+use super::peers::Peer;
 use super::replies::Ticket;
 
 /// A process asks far fewer questions than this power of two.
@@ -41,7 +43,7 @@ pub(super) struct Questions {
     number: u64,
     /// Questions to each peer, gathered in a turn.
     staged: Vec<(NodeId, Question)>,
-    /// By group: the latest clock of a leader that confirmed, which decides what is due.
+    /// By group: the clock of the leader that confirmed last, which decides what is due.
     leader_ms: Vec<u64>,
 }
 
@@ -169,9 +171,11 @@ impl Node {
                     item.open = false;
                     let reject = Reject { ballot: item.ballot, instance: Instance(0), promised: *promised };
                     self.shard.quiet_step(*group, &mut self.io, |group, _| group.ask_again());
+                    // Nothing else may tell an idle leader that it has lost this member.
                     if item.ballot.node == me {
-                        // Nothing else may tell an idle leader that it has lost this member.
                         self.shard.handle(*group, from, Message::Reject(reject), time.clock(), &mut self.io);
+                    } else {
+                        self.io.send(*group, item.ballot.node, &Message::Reject(reject));
                     }
                     continue;
                 }
@@ -179,6 +183,7 @@ impl Node {
                 Answer::Leads(instance) => {
                     item.holds.add(from, &members);
                     item.leads = Some(*instance);
+                    self.io.questions.leader_ms[group.index()] = answers.unix_ms;
                 }
             }
             if item.ballot.node == me
@@ -189,8 +194,6 @@ impl Node {
             if item.is_confirmed(me, &members) {
                 item.open = false;
                 let (group, ballot, leads) = (item.group, item.ballot, item.leads);
-                let leader_ms = if ballot.node == from { answers.unix_ms } else { 0 };
-                self.note_leader_time(group, leader_ms);
                 self.confirm(group, answers.number, ballot, leads, time);
             }
         }
@@ -208,22 +211,19 @@ impl Node {
             _ => None,
         };
         if own.is_some() {
-            self.note_leader_time(group, time.unix_ms());
+            self.io.questions.leader_ms[group.index()] = time.unix_ms();
         }
         let Some(instance) = leads.or(own) else { return };
         self.shard.step(group, &mut self.io, |group, _| group.on_confirmed(number, ballot, instance));
     }
 
-    fn note_leader_time(&mut self, group: GroupId, unix_ms: u64) {
-        let leader_ms = &mut self.io.questions.leader_ms[group.index()];
-        *leader_ms = unix_ms.max(*leader_ms);
-    }
-
     /// Questions without an answer are given up, and their reads ask again; reads without one in time get an error.
     pub(super) fn tick_questions(&mut self, time: Time) {
         let now_ms = time.mono_ms();
+        let slowest_us = self.io.peers.all.iter().map(Peer::rtt_us).max().unwrap_or(0);
+        let patience_ms = (QUESTION_MS + 2 * slowest_us / 1_000).min(QUESTION_MS + ECHO_MS_MAX);
         while let Some(asked) = self.io.questions.asked.front() {
-            if now_ms < asked.since_ms + QUESTION_MS {
+            if now_ms < asked.since_ms + patience_ms {
                 break;
             }
             let Some(asked) = self.io.questions.asked.pop_front() else { break };

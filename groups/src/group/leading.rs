@@ -1,6 +1,6 @@
 //! The leader's side: one instance at a time, in order. Its own vote is a durable message to itself.
 
-use super::{Clock, Group, Role};
+use super::{Clock, Group, Role, Surroundings};
 use crate::effect::Record;
 use crate::members::Tally;
 use crate::message::{Accept, Behind, Chosen, Diverged, Forward, Handover, NotLeader, Reject, Vote};
@@ -241,7 +241,12 @@ impl Group {
         true
     }
 
-    pub(super) fn tick_leading(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+    pub(super) fn tick_leading(&mut self, clock: Clock, around: Surroundings, effects: &mut Vec<Effect>) {
+        if !around.quorum && matches!(self.role, Role::Leader(_)) {
+            // Nothing more can be chosen here. A member that reaches both this node and a majority must not take this
+            // one for its leader, or it would bar the others from electing one.
+            return self.step_down(clock, effects);
+        }
         let Role::Leader(leadership) = &mut self.role else { return };
         if leadership.proposer.proposed().is_none() || clock.mono_ms < leadership.proposed_ms + REPEAT_MS {
             return;

@@ -93,7 +93,8 @@ impl Group {
     fn fetch(&mut self, from: NodeId, target: Instance, questions: usize, clock: Clock, effects: &mut Vec<Effect>) {
         self.learning = Some(Learning { from, due_ms: clock.mono_ms + FETCH_MS, target, questions });
         let message = Message::Fetch(Fetch { from: self.next, bytes_max: self.settings.window_bytes });
-        effects.push(Effect::Send { to: from, message });
+        // Behind the records of what was learned before: a slow disk slows the stream down.
+        effects.push(Effect::SendDurable { to: from, message });
     }
 
     /// Serves a member that is behind: the last value from memory, older ones from the log. One that has everything
@@ -137,6 +138,7 @@ impl Group {
             self.fetch(from, target, 1, clock, effects);
         } else if target <= self.next {
             self.learning = None;
+            self.tell_leader(from, effects);
         } else if from == learning.from && range.next <= self.next && self.awaits_values() {
             self.fetch_elsewhere(learning, clock, effects);
         }
@@ -151,6 +153,15 @@ impl Group {
         assert!(!majority, "group {group} differs from the majority before instance {instance}");
         if let Some(learning) = self.learning.filter(|learning| learning.from == from) {
             self.fetch_elsewhere(learning, clock, effects);
+        }
+    }
+
+    /// Caught up by another's help: the leader, which may have been told that this node was behind, repeats its Accept.
+    fn tell_leader(&self, helper: NodeId, effects: &mut Vec<Effect>) {
+        let leader = self.leader.map(|ballot| ballot.node);
+        if let Some(to) = leader.filter(|leader| *leader != helper && *leader != self.settings.me) {
+            let message = Message::Fetch(Fetch { from: self.next, bytes_max: self.settings.window_bytes });
+            effects.push(Effect::Send { to, message });
         }
     }
 

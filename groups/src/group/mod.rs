@@ -175,7 +175,7 @@ impl Group {
         self.refused = None;
         self.tick_learning(clock, effects);
         self.tick_election(clock, around, effects);
-        self.tick_leading(clock, effects);
+        self.tick_leading(clock, around, effects);
     }
 
     /// Ends a turn: proposes, forwards or announces what the turn's inputs left to do.

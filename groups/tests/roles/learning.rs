@@ -31,7 +31,7 @@ fn the_value_voted_for_is_taken_as_chosen_under_its_very_ballot_without_a_record
 fn under_another_ballot_the_value_is_fetched() {
     for other in [ballot(1, 2), ballot(3, 2)] {
         let mut member = Member::follower(3, ballot(2, 1));
-        assert_eq!(member.handle(2, chosen(other, 1)), [send(2, fetch(1))]);
+        assert_eq!(member.handle(2, chosen(other, 1)), [send_durable(2, fetch(1))]);
         assert_eq!(member.group.next(), Instance(1));
     }
 }
@@ -39,7 +39,7 @@ fn under_another_ballot_the_value_is_fetched() {
 #[test]
 fn a_later_choice_is_fetched_from_the_first_that_is_missing() {
     let mut member = Member::follower(3, ballot(1, 1));
-    assert_eq!(member.handle(1, chosen(ballot(1, 1), 7)), [send(1, fetch(1))]);
+    assert_eq!(member.handle(1, chosen(ballot(1, 1), 7)), [send_durable(1, fetch(1))]);
     assert_eq!(member.handle(1, chosen(ballot(1, 1), 8)), [], "asked already");
     assert!(member.group.is_behind());
 }
@@ -55,7 +55,7 @@ fn a_range_is_learned_in_order_and_acknowledged() {
         apply(1, &values[0].value),
         learned(ballot(1, 1), 2, ballot(1, 1), &values[1].value),
         apply(2, &values[1].value),
-        send(1, fetch(3)),
+        send_durable(1, fetch(3)),
     ];
     assert_eq!(effects, expected);
     assert_eq!(member.handle(1, range(3, 3, vec![])), []);
@@ -100,18 +100,18 @@ fn a_range_that_does_not_come_is_asked_of_the_next_member() {
     member.clock.mono_ms += 999;
     assert_eq!(member.tick(), []);
     member.clock.mono_ms += 1;
-    assert_eq!(member.tick(), [send(5, fetch(1))]);
+    assert_eq!(member.tick(), [send_durable(5, fetch(1))]);
     member.clock.mono_ms += 1_000;
-    assert_eq!(member.tick(), [send(1, fetch(1))]);
+    assert_eq!(member.tick(), [send_durable(1, fetch(1))]);
 }
 
 #[test]
 fn a_member_that_lacks_the_values_too_is_passed_over_at_once() {
     let mut member = Member::new(2, 3);
     member.handle(1, chosen(ballot(1, 1), 1));
-    assert_eq!(member.handle(1, range(1, 1, vec![])), [send(3, fetch(1))]);
+    assert_eq!(member.handle(1, range(1, 1, vec![])), [send_durable(3, fetch(1))]);
     assert_eq!(member.handle(1, range(1, 1, vec![])), [], "not the one that was asked");
-    assert_eq!(member.handle(3, range(1, 1, vec![])), [send(1, fetch(1))]);
+    assert_eq!(member.handle(3, range(1, 1, vec![])), [send_durable(1, fetch(1))]);
     assert_eq!(member.handle(1, range(1, 1, vec![])), [], "everybody was asked: time to wait");
 }
 
@@ -126,10 +126,10 @@ fn a_lost_connection_or_leader_is_asked_no_more() {
     member.group.on_disconnected(NodeId(2));
     assert_eq!(member.tick(), []);
     member.group.on_disconnected(NodeId(1));
-    assert_eq!(member.tick(), [send(2, fetch(1))]);
+    assert_eq!(member.tick(), [send_durable(2, fetch(1))]);
     let mut member = ask();
     member.no_claim(1);
-    assert_eq!(member.tick(), [send(2, fetch(1))]);
+    assert_eq!(member.tick(), [send_durable(2, fetch(1))]);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_candidate_that_is_behind_learns_first() {
     let mut member = Member::new(1, 3);
     member.stand();
     let ahead = |ballot| Message::Ahead(Ahead { ballot, instance: Instance(1), next: Instance(2) });
-    assert_eq!(member.handle(2, ahead(ballot(1, 1))), [send(2, fetch(1))]);
+    assert_eq!(member.handle(2, ahead(ballot(1, 1))), [send_durable(2, fetch(1))]);
     assert_eq!(member.handle(1, promise(ballot(1, 1), 1, 1, None)), []);
     assert_eq!(member.handle(3, promise(ballot(1, 1), 1, 1, None)), [], "no longer a candidate");
     member.handle(2, range(1, 2, history(1)));
@@ -175,7 +175,7 @@ fn an_ahead_for_another_ballot_ends_nothing_but_teaches() {
     let mut member = Member::new(1, 3);
     member.stand();
     let ahead = Ahead { ballot: ballot(9, 1), instance: Instance(1), next: Instance(2) };
-    assert_eq!(member.handle(2, Message::Ahead(ahead)), [send(2, fetch(1))]);
+    assert_eq!(member.handle(2, Message::Ahead(ahead)), [send_durable(2, fetch(1))]);
     member.handle(1, promise(ballot(1, 1), 1, 1, None));
     assert_eq!(member.handle(3, promise(ballot(1, 1), 1, 1, None))[0], Effect::Leading(true));
 }
@@ -186,7 +186,7 @@ fn an_answer_that_tells_of_more_values_sends_the_asker_to_learn() {
     member.clock.mono_ms += 1_000;
     member.tick();
     let answer = PreVoted { number: 1, granted: true, next: Instance(2), promised: Ballot::ZERO };
-    assert_eq!(member.handle(2, Message::PreVoted(answer)), [send(2, fetch(1))]);
+    assert_eq!(member.handle(2, Message::PreVoted(answer)), [send_durable(2, fetch(1))]);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn what_one_member_alone_tells_does_not_stop_another_that_differs() {
     let mut member = Member::new(3, 3);
     member.handle(1, chosen(ballot(1, 1), 2));
     let strange = || range(1, 3, vec![accepted(ballot(1, 1), &empty(99))]);
-    assert_eq!(member.handle(1, strange()), [send(2, fetch(1))], "it asks the next member");
+    assert_eq!(member.handle(1, strange()), [send_durable(2, fetch(1))], "it asks the next member");
     assert_eq!(member.handle(1, strange()), []);
     member.handle(2, range(1, 3, values));
     assert_eq!(member.group.next(), Instance(3));

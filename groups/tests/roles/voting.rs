@@ -129,7 +129,7 @@ fn an_accept_for_an_earlier_instance_gets_no_vote() {
 fn an_accept_for_a_later_instance_gets_no_vote_but_a_question() {
     let mut member = Member::new(3, 3);
     let effects = member.handle(1, accept(ballot(1, 1), 3, ballot(1, 1), &empty(9)));
-    assert_eq!(effects, [send(1, behind(ballot(1, 1), 3, 1)), send(1, fetch(1))]);
+    assert_eq!(effects, [send(1, behind(ballot(1, 1), 3, 1)), send_durable(1, fetch(1))]);
     assert_eq!(member.group.promised(), Ballot::ZERO);
     assert!(member.group.is_behind());
 }
@@ -148,7 +148,7 @@ fn a_value_voted_for_under_another_ballot_than_the_chosen_one_is_not_taken_for_i
     for chosen in [ballot(1, 2), ballot(3, 1)] {
         let mut member = Member::follower(3, ballot(2, 1));
         let effects = member.handle(1, accept(ballot(4, 1), 2, chosen, &empty(9)));
-        assert_eq!(effects, [send(1, behind(ballot(4, 1), 2, 1)), send(1, fetch(1))]);
+        assert_eq!(effects, [send(1, behind(ballot(4, 1), 2, 1)), send_durable(1, fetch(1))]);
         assert_eq!(member.group.next(), Instance(1));
         let vote = Some(accepted(ballot(2, 1), &empty(0)));
         let effects = member.handle(2, prepare(ballot(5, 2), 1));
