@@ -396,8 +396,7 @@ impl Node {
         self.admit_silent(time);
         for peer in &mut self.io.peers.all {
             if peer.id < me && peer.link.is_none() && peer.dialling.is_none() && peer.backoff.is_due(now_ms) {
-                // Whether it succeeds or not, the next attempt is not before the next delay.
-                peer.backoff.on_failure(now_ms);
+                // What becomes of it is noted when it is known: only a failure makes the next delay longer.
                 self.io.outputs.dials.push((peer.id, peer.address.clone()));
             }
         }
