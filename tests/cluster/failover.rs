@@ -1,9 +1,10 @@
 //! How long writes pause when a leader dies, and how leaders come back to their places.
 
-use crate::harness::client::{connect, key_of, text};
+use crate::harness::client::{ask_until_served, connect, key_of, text};
 use crate::harness::{Cluster, turn, wait_for};
 use net::resp::value::Value;
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
@@ -112,4 +113,53 @@ fn a_restarted_node_gets_its_groups_back_without_a_pause() {
 /// How many groups a node should lead: the group numbers are divided evenly, in order.
 fn groups_preferring(id: u32, nodes: u32) -> u64 {
     (0..GROUPS).filter(|group| group * nodes / GROUPS + 1 == id).count() as u64
+}
+
+#[test]
+fn a_stopped_leader_that_wakes_answers_nothing_old() {
+    let _turn = turn();
+    let cluster = Cluster::start(3, GROUPS, &[]);
+    let keys: Vec<String> = (0..GROUPS).map(|group| key_of(group, GROUPS, "key")).collect();
+    for round in 0..3 {
+        let leader = cluster.busiest();
+        let survivor = cluster.ids().find(|id| *id != leader).expect("another node");
+        let mut client = cluster.client(survivor);
+        let mut set = |value: &str| {
+            for key in &keys {
+                assert_eq!(ask_until_served(&mut client, &format!("SET {key} {value}")), "OK");
+            }
+        };
+        set(&format!("old{round}"));
+        let connect = |_: &String| TcpStream::connect(cluster.address(leader)).expect("a connection");
+        let mut readers: Vec<TcpStream> = keys.iter().map(connect).collect();
+        // So that the leader knows the connections before it stops.
+        let answers = readers.iter_mut().map(|reader| get(reader, "no:such:key"));
+        assert!(answers.collect::<Vec<_>>().iter().all(|answer| answer == "$-1"));
+        cluster.pause(leader);
+        set(&format!("new{round}"));
+        // These wait in its sockets when it wakes, and it takes itself for the leader still.
+        for (reader, key) in readers.iter_mut().zip(&keys) {
+            send_get(reader, key);
+        }
+        cluster.resume(leader);
+        let answers: Vec<String> = readers.iter().map(read_answer).collect();
+        assert!(answers.iter().all(|answer| *answer == format!("new{round}")), "round {round}: {answers:?}");
+    }
+}
+
+fn get(stream: &mut TcpStream, key: &str) -> String {
+    send_get(stream, key);
+    read_answer(stream)
+}
+
+fn send_get(stream: &mut TcpStream, key: &str) {
+    stream.write_all(format!("GET {key}\r\n").as_bytes()).expect("to send a command");
+}
+
+/// The string answered, or the line that is not the head of one.
+fn read_answer(stream: &TcpStream) -> String {
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time limit");
+    let mut lines = BufReader::new(stream).lines().map(|line| line.expect("an answer"));
+    let head = lines.next().expect("an answer");
+    if head.starts_with('$') && head != "$-1" { lines.next().expect("a string") } else { head }
 }
