@@ -1,5 +1,6 @@
 //! Limits and times, each with its unit, and what an operator can set.
 
+use crate::kv::Limits;
 use groups::NodeId;
 
 /// A ping leaves for every peer so often.
@@ -58,6 +59,9 @@ pub const GROUPS_MAX: u32 = crate::routing::SLOTS as u32;
 pub const REPLIES_MAX: usize = 4_096;
 /// Bytes of replies that may wait for one client before its requests wait unread.
 pub const CLIENT_OUTPUT_BYTES: usize = 1 << 20;
+/// The most bytes of replies that may wait for one client, and one reply more: the room that its requests leave is counted
+/// by what they are expected to answer, which another client can change meanwhile.
+pub const CLIENT_BURST_BYTES: usize = 64 << 20;
 /// Bytes of this node's commands that may wait in one group; beyond, clients that use the group wait unread.
 pub const GROUP_QUEUE_BYTES: usize = 8 << 20;
 /// Bytes of this node's commands that may wait in all groups together, and one request more; beyond, clients that write
@@ -136,6 +140,12 @@ impl NodeConfig {
     pub fn frame_bytes_max(&self) -> usize {
         // The largest legal command: a value, its key, and the framing around them; or a whole batch.
         self.request_bytes_max() + BATCH_BYTES_MAX + FRAME_SLACK_BYTES
+    }
+
+    /// The largest reply to a client, in bytes, roughly.
+    #[must_use]
+    pub fn reply_bytes_max(&self) -> usize {
+        Limits { value_bytes_max: self.value_bytes_max, ..Limits::default() }.reply_bytes_max()
     }
 
     /// The largest request of a client, in bytes: one value with its key and options. A transaction is one, too.

@@ -1,7 +1,7 @@
 //! The shell: it moves bytes between sockets, the log's threads and the node, and knows the time. Everything that is
 //! decided is decided in [`crate::node`].
 
-use crate::config::{CLIENT_OUTPUT_BYTES, LINGER_MS_MAX, NodeConfig};
+use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, LINGER_MS_MAX, NODE_QUEUE_BYTES, NodeConfig};
 use crate::disk::{Disk, FileDisk};
 use crate::identity::{self, Identity};
 use crate::log::{ChosenValue, Hooks, Log, LogHandle, LogReader, Options, ReadRange};
@@ -22,8 +22,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const FACTS_MS: u64 = 1_000;
 /// Connections beyond those of clients: peers, and clients that are being turned away with a reason.
 const SPARE_CONNECTIONS: usize = 128;
-/// Bytes that may wait for a connection that does not read, beyond one value.
-const OUTBOUND_BYTES_MAX: usize = 256 << 20;
 /// A reply larger than this goes out without another copy.
 const LARGE_REPLY_BYTES: usize = 16 << 10;
 
@@ -80,7 +78,7 @@ impl Server {
         let limits = LoopLimits {
             connections_max: config.max_clients as usize + SPARE_CONNECTIONS,
             input_bytes_max: config.request_bytes_max().max(config.frame_bytes_max()) + (1 << 20),
-            outbound_bytes_max: config.value_bytes_max + OUTBOUND_BYTES_MAX,
+            outbound_bytes_max: outbound_bytes_max(&config),
         };
         let events = EventLoop::bind(listen, limits).with_context(|| format!("cannot listen on {listen}"))?;
         let config = NodeConfig { listen: events.local_addr()?, ..config };
@@ -219,13 +217,17 @@ impl Server {
         let events = &mut self.events;
         self.node.take_replies(|id, replies| {
             let handle = Handle::from_u64(id);
-            let Some(outbound) = events.outbound(handle) else { return replies.clear() };
+            let Some(outbound) = events.outbound(handle) else {
+                replies.clear();
+                return 0;
+            };
             if replies.len() > LARGE_REPLY_BYTES {
                 outbound.push(replies.split().freeze());
             } else {
                 outbound.buffer().extend_from_slice(replies);
                 replies.clear();
             }
+            outbound.len()
         });
         let outputs = std::mem::take(self.node.outputs());
         if let Some(batch) = outputs.batch {
@@ -375,5 +377,10 @@ pub fn parse_members(list: &str) -> Result<Vec<(NodeId, String)>, String> {
     Ok(members)
 }
 
-/// More than this would not fit what the loop reads ahead.
-const _: () = assert!(CLIENT_OUTPUT_BYTES < OUTBOUND_BYTES_MAX, "clients are paused long before they are cut off");
+/// What may wait for a connection that does not read: all that a client can be owed, and all that the members can have on
+/// their way at once. A connection that owes more is closed; and a link would owe as much again when it is back.
+fn outbound_bytes_max(config: &NodeConfig) -> usize {
+    let client = 2 * CLIENT_OUTPUT_BYTES + CLIENT_BURST_BYTES + config.reply_bytes_max();
+    let link = (config.initial.len() + 1) * (NODE_QUEUE_BYTES + config.frame_bytes_max());
+    client.max(link)
+}

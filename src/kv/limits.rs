@@ -20,6 +20,17 @@ pub struct Limits {
     pub due_per_command_max: usize,
 }
 
+impl Limits {
+    /// Bytes of a reply that holds several values, roughly: beyond, an error takes its place.
+    #[must_use]
+    pub fn reply_bytes_max(&self) -> usize {
+        self.value_bytes_max + LISTED_BYTES_MAX
+    }
+}
+
+/// Bytes of the list that one command may make of the database, beyond one value.
+const LISTED_BYTES_MAX: usize = 128 << 20;
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {

@@ -33,7 +33,7 @@ impl<'s> View<'s> {
         match command {
             C::Constant(constant) => constant_reply(constant),
             C::Get(key) => self.value(key),
-            C::MGet(keys) => Reply::Array(keys.iter().map(|key| self.value(key)).collect()),
+            C::MGet(keys) => self.list(keys.iter().map(|key| self.value(key))),
             C::StrLen(key) => int(self.find(key).map_or(0, |entry| entry.value().len())),
             C::GetRange(key, start, end) => {
                 let value = self.find(key).map_or(&[][..], |entry| entry.value());
@@ -46,17 +46,19 @@ impl<'s> View<'s> {
             C::Scan(scan) => self.scan(scan),
             C::Keys(pattern) => {
                 let matching = self.live_from(Position(0)).filter(|entry| glob::matches(pattern, entry.key()));
-                Reply::Array(matching.map(key_reply).collect())
+                self.list(matching.map(key_reply))
             }
             C::DbSize => self.size(),
             C::RandomKey(seed) => self.random_key(*seed),
             C::CountKeysInSlot(slot) => int(self.in_slot(*slot).count()),
-            C::KeysInSlot(slot, count) => {
-                Reply::Array(self.in_slot(*slot).take(*count as usize).map(key_reply).collect())
-            }
-            C::Exec(commands) => Reply::Array(commands.iter().map(|command| self.answer(command)).collect()),
+            C::KeysInSlot(slot, count) => self.list(self.in_slot(*slot).take(*count as usize).map(key_reply)),
+            C::Exec(commands) => self.list(commands.iter().map(|command| self.answer(command))),
             _ => Reply::error("ERR a command that writes must go through the log"),
         }
+    }
+
+    fn list(&self, items: impl Iterator<Item = Reply<'s>>) -> Reply<'s> {
+        Reply::list(items, self.store.limits.reply_bytes_max())
     }
 
     fn find(&self, key: &[u8]) -> Option<&'s Entry> {
@@ -119,22 +121,26 @@ impl<'s> View<'s> {
     /// A page of keys and the cursor of the next, 0 behind the last. Keys with one cursor stay on one page, so a key
     /// that is there throughout is on exactly one page, whatever else happens in between.
     fn scan(&self, scan: &Scan<'_>) -> Reply<'s> {
-        let (mut seen, mut last, mut next, mut keys) = (0, 0, 0, Vec::new());
+        let (mut seen, mut last, mut next, mut keys, mut bytes) = (0, 0, 0, Vec::new(), 0);
         for entry in self.store.entries.sorted_from(Position::from_cursor(scan.cursor)) {
             let cursor = entry.position.cursor();
-            if seen >= scan.count.max(1) && cursor != last {
+            if (seen >= scan.count.max(1) || bytes >= PAGE_BYTES) && cursor != last {
                 next = cursor;
                 break;
             }
             (seen, last) = (seen + 1, cursor);
             let wanted = scan.strings && scan.pattern.is_none_or(|pattern| glob::matches(pattern, entry.key()));
             if wanted && self.is_live(entry) {
+                bytes += entry.key().len();
                 keys.push(key_reply(entry));
             }
         }
         Reply::Array(vec![Reply::Bulk(Cow::Owned(next.to_string().into_bytes())), Reply::Array(keys)])
     }
 }
+
+/// A page of SCAN that holds so many bytes of keys is full, whatever the count asked for.
+const PAGE_BYTES: usize = 1 << 20;
 
 fn constant_reply(constant: &Constant<'_>) -> Reply<'static> {
     match constant {

@@ -50,6 +50,36 @@ impl<'a> Reply<'a> {
         Reply::Bulk(Cow::Borrowed(text.as_bytes()))
     }
 
+    /// How much it holds, in bytes, roughly: less for short ones than they take in memory or on the wire.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let all = |items: &[Reply<'_>]| items.iter().map(Reply::bytes).sum::<usize>();
+        match self {
+            Reply::Bulk(bytes) => REPLY_BYTES + bytes.len(),
+            Reply::Text(text) => REPLY_BYTES + text.len(),
+            Reply::Error(text) => REPLY_BYTES + text.len(),
+            Reply::Array(items) | Reply::Set(items) => REPLY_BYTES + all(items),
+            Reply::Map(pairs) => {
+                REPLY_BYTES + pairs.iter().map(|(key, value)| key.bytes() + value.bytes()).sum::<usize>()
+            }
+            Reply::Ok | Reply::Simple(_) | Reply::Int(_) | Reply::Null | Reply::NullArray => REPLY_BYTES,
+        }
+    }
+
+    /// An array of these, or an error if they hold more than `bytes_max`; the rest is then not asked for.
+    #[must_use]
+    pub fn list(items: impl Iterator<Item = Reply<'a>>, bytes_max: usize) -> Reply<'a> {
+        let (mut all, mut bytes) = (Vec::with_capacity(items.size_hint().0), 0);
+        for item in items {
+            bytes += item.bytes();
+            if bytes > bytes_max {
+                return TOO_LARGE;
+            }
+            all.push(item);
+        }
+        Reply::Array(all)
+    }
+
     /// The same reply, borrowing nothing.
     #[must_use]
     pub fn into_owned(self) -> Reply<'static> {
@@ -111,6 +141,12 @@ impl<'a> Reply<'a> {
         }
     }
 }
+
+/// What each reply counts for beside its bytes.
+const REPLY_BYTES: usize = 16;
+
+/// Stands for a reply that no connection could take.
+pub const TOO_LARGE: Reply<'static> = Reply::Error(Cow::Borrowed("ERR the reply is too large: ask for less at a time"));
 
 fn integer(mark: u8, number: i64, out: &mut BytesMut) {
     line(mark, itoa::Buffer::new().format(number).as_bytes(), out);

@@ -4,7 +4,7 @@
 //! (`begin`); a key that is due by it is absent, whether it was removed yet or not. Reads are in `read.rs`, writes in
 //! `write.rs`.
 
-use super::command::Command;
+use super::command::{Command, SetAnswer};
 use super::directory::{Directory, Position};
 use super::encode::{DecodeError, decode};
 use super::entry::Entry;
@@ -37,6 +37,8 @@ pub struct Store {
     pub(super) payload_bytes: usize,
     /// Keys removed because they were due.
     expired: u64,
+    /// No key and no value was ever longer.
+    pub(super) longest: usize,
 }
 
 impl Store {
@@ -53,6 +55,7 @@ impl Store {
             time_ms: 0,
             payload_bytes: 0,
             expired: 0,
+            longest: 0,
         }
     }
 
@@ -91,6 +94,27 @@ impl Store {
         let view = View::new(self, leader_ms);
         let reply = view.answer(command);
         if view.met_due() { Err(Due) } else { Ok(reply) }
+    }
+
+    /// About how many bytes the answer to a command would hold now, if that may be many: else 0.
+    #[must_use]
+    pub fn expected_bytes(&self, command: &Command<'_>) -> usize {
+        use Command as C;
+        let value = |key: &[u8]| self.entries.find(self.position(key), key).map_or(0, |entry| entry.value().len());
+        let one = |key: &[u8]| if self.longest < LONG_BYTES { 0 } else { value(key) };
+        let keys = |count: usize| if count < LISTED_MIN { 0 } else { count.min(self.len()) * KEY_BYTES };
+        match command {
+            C::Get(key) | C::GetRange(key, ..) | C::GetDel(key) | C::GetEx(key, _) => one(key),
+            C::Set(set) if set.answer == SetAnswer::OldValue => one(set.key),
+            C::MGet(keys) if keys.len().saturating_mul(self.longest) < LONG_BYTES => 0,
+            C::MGet(keys) => keys.iter().map(|key| value(key)).sum(),
+            C::Keys(_) => keys(usize::MAX),
+            C::Scan(scan) => keys(scan.count as usize),
+            C::KeysInSlot(_, count) => keys(*count as usize),
+            C::Once(once) => self.expected_bytes(&once.command),
+            C::Exec(commands) => commands.iter().map(|command| self.expected_bytes(command)).sum(),
+            _ => 0,
+        }
     }
 
     /// The earliest expiry of any key, in unix ms.
@@ -191,6 +215,12 @@ impl Store {
 fn unreadable(error: DecodeError) -> Reply<'static> {
     Reply::Error(format!("ERR {error}").into())
 }
+
+/// Below this length it does not matter how many answers there are: their number is bounded, too.
+const LONG_BYTES: usize = 16 << 10;
+/// The same for answers that list keys, which are as long as most keys are.
+const LISTED_MIN: usize = 100;
+const KEY_BYTES: usize = 40;
 
 /// What an entry costs beside its key and value: itself, its share of a table, an allocation.
 const ENTRY_BYTES: usize = 96;

@@ -5,7 +5,7 @@ use super::directory::Position;
 use super::entry::Entry;
 use super::number::{self, FloatError};
 use super::read::View;
-use super::reply::Reply;
+use super::reply::{Reply, TOO_LARGE};
 use super::store::Store;
 use std::borrow::Cow;
 
@@ -41,11 +41,25 @@ impl Store {
             }
             C::SessionNew => Reply::Bulk(Cow::Owned(self.sessions.issue(self.time_ms).text().into_bytes())),
             C::Once(once) => self.once(once),
-            C::Exec(commands) if command.is_write() => {
-                Reply::Array(commands.iter().map(|command| self.execute(command).into_owned()).collect())
-            }
+            C::Exec(commands) if command.is_write() => self.execute_all(commands),
             read => View::new(self, self.time_ms).answer(read),
         }
+    }
+
+    /// Every command is executed, whatever becomes of the replies, which all replicas have to hold at once.
+    fn execute_all(&mut self, commands: &[Command<'_>]) -> Reply<'static> {
+        let mut left = self.limits.reply_bytes_max();
+        let mut execute = |command| {
+            let reply = self.execute(command);
+            match left.checked_sub(reply.bytes()) {
+                Some(rest) => {
+                    left = rest;
+                    reply.into_owned()
+                }
+                None => TOO_LARGE,
+            }
+        };
+        Reply::Array(commands.iter().map(&mut execute).collect())
     }
 
     fn once(&mut self, once: &Once<'_>) -> Reply<'_> {
@@ -129,6 +143,7 @@ impl Store {
         }
         entry.append(value);
         self.payload_bytes += value.len();
+        self.longest = self.longest.max(entry.value().len());
         Reply::Int(entry.value().len() as i64)
     }
 
@@ -149,6 +164,7 @@ impl Store {
         entry.write_at(offset as usize, value);
         let length = entry.value().len();
         self.payload_bytes += length - old_length;
+        self.longest = self.longest.max(length);
         Reply::Int(length as i64)
     }
 
@@ -265,12 +281,14 @@ impl Store {
         self.payload_bytes = self.payload_bytes - entry.value().len() + value.len();
         entry.expires_at_ms = expires_at_ms;
         entry.set_value(value);
+        self.longest = self.longest.max(value.len());
     }
 
     /// Adds a key that is not there.
     fn insert(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) {
         self.expiry.change(position, 0, expires_at_ms);
         self.payload_bytes += key.len() + value.len();
+        self.longest = self.longest.max(key.len()).max(value.len());
         self.entries.insert(Entry::new(position, key, value, expires_at_ms));
     }
 }

@@ -5,20 +5,26 @@ use super::replies::{Replies, Ticket};
 use super::{Close, Node, Time};
 use crate::admin::client::ClientInfo;
 use crate::config::{
-    ARGS_MAX, CLIENT_OUTPUT_BYTES, GROUP_QUEUE_BYTES, HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES,
-    NodeConfig, REPLIES_MAX,
+    ARGS_MAX, CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, GROUP_QUEUE_BYTES, HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES,
+    NODE_QUEUE_BYTES, NodeConfig, REPLIES_MAX,
 };
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
 use bytes::{Buf, BytesMut};
 use groups::GroupId;
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 /// The first byte of a peer's frame is not below this; RESP and TLS begin lower.
 const PEER_BYTE_MIN: u8 = 0x80;
 /// Memory that a client's empty output may keep.
 const IDLE_OUTPUT_BYTES: usize = 64 << 10;
+
+/// A reply of no more than this is given whatever waits for its client: it takes no more than the error in its place.
+const SMALL_REPLY_BYTES: usize = 256;
+const DROPPED: Reply<'static> =
+    Reply::Error(Cow::Borrowed("ERR the reply was dropped: too much waits to be read by this client"));
 
 /// What a connection has turned out to be.
 pub(super) enum Connection {
@@ -53,6 +59,8 @@ pub(super) struct Client {
     pub(super) writes: bool,
     /// Bytes that the event loop had not written when it last said.
     unsent: usize,
+    /// The same when it was last given some, and so before it wrote any of those.
+    queued: usize,
     dirty: bool,
 }
 
@@ -79,7 +87,7 @@ impl Client {
 
     fn is_choked(&self) -> bool {
         self.replies.len() >= REPLIES_MAX
-            || self.out.len() + self.unsent >= CLIENT_OUTPUT_BYTES
+            || self.out.len() + self.unsent + self.replies.bytes() >= CLIENT_OUTPUT_BYTES
             || self.full_group.is_some()
     }
 }
@@ -170,6 +178,8 @@ impl Connections {
         if *held != ticket.connection {
             return;
         }
+        let is_late = client.out.len() + client.queued > CLIENT_BURST_BYTES && reply.bytes() > SMALL_REPLY_BYTES;
+        let reply = if is_late { DROPPED } else { reply };
         client.replies.settle(ticket.sequence, ticket.part, reply, &mut client.out);
         if !client.dirty && !client.out.is_empty() {
             client.dirty = true;
@@ -183,12 +193,12 @@ impl Connections {
         }
     }
 
-    pub(super) fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut BytesMut)) {
+    pub(super) fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut BytesMut) -> usize) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             let Some(client) = self.client(id) else { continue };
             client.dirty = false;
-            visit(id, &mut client.out);
+            client.queued = visit(id, &mut client.out);
             if client.out.capacity() > IDLE_OUTPUT_BYTES && client.out.is_empty() {
                 client.out = BytesMut::new();
             }
@@ -242,7 +252,7 @@ impl Node {
     /// Everything queued for the connection has been written.
     pub fn drained(&mut self, id: u64) {
         if let Some(client) = self.io.connections.client(id) {
-            client.unsent = 0;
+            (client.unsent, client.queued) = (0, 0);
         }
     }
 
@@ -283,6 +293,7 @@ impl Node {
             full_group: None,
             writes: false,
             unsent: 0,
+            queued: 0,
             dirty: false,
         };
         if is_one_too_many {

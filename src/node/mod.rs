@@ -234,12 +234,13 @@ impl Node {
         &mut self.io.outputs
     }
 
-    /// Calls `visit` with each client's connection that has replies to be sent, and the replies, which it takes.
-    pub fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut BytesMut)) {
+    /// Calls `visit` with each client's connection that has replies to be sent, and the replies, which it takes; it tells
+    /// how many bytes wait for the client then.
+    pub fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut BytesMut) -> usize) {
         let stats = &mut self.io.stats;
         self.io.connections.take_replies(|id, replies| {
             stats.net_output_bytes += replies.len() as u64;
-            visit(id, replies);
+            visit(id, replies)
         });
     }
 

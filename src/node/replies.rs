@@ -1,7 +1,7 @@
 //! Replies leave in the order of their requests, also when the groups answer in another order.
 
 use crate::kv::fanout::Merge;
-use crate::kv::reply::Reply;
+use crate::kv::reply::{Reply, TOO_LARGE};
 use bytes::{Bytes, BytesMut};
 use net::resp::Protocol;
 use std::collections::VecDeque;
@@ -20,6 +20,8 @@ pub(super) struct Replies {
     slots: VecDeque<Slot>,
     /// The sequence number of the first slot.
     first: u64,
+    /// The sum of what the slots hold or are expected to.
+    bytes: usize,
 }
 
 struct Slot {
@@ -27,6 +29,8 @@ struct Slot {
     /// CLIENT REPLY OFF or SKIP: it is answered by nothing.
     mute: bool,
     state: State,
+    /// How many bytes it holds or is expected to, if that is known to be many.
+    bytes: usize,
 }
 
 enum State {
@@ -38,11 +42,14 @@ enum State {
     Encoded(Bytes),
 }
 
-struct Parts {
+pub(super) struct Parts {
     /// Taken when all parts are there.
     merge: Option<Merge>,
     replies: Vec<Option<Reply<'static>>>,
     missing: usize,
+    /// What the replies hold together.
+    bytes: usize,
+    bytes_max: usize,
 }
 
 impl Replies {
@@ -55,15 +62,19 @@ impl Replies {
         self.slots.is_empty()
     }
 
-    /// Reserves the place of one reply and returns its number.
-    pub(super) fn expect(&mut self, protocol: Protocol, mute: bool) -> u64 {
-        self.push(Slot { protocol, mute, state: State::Waiting })
+    /// How many bytes they hold, or are expected to, as far as that was known to be many.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// Reserves the place of a reply that is put together from `count` parts.
-    pub(super) fn expect_parts(&mut self, protocol: Protocol, mute: bool, merge: Merge, count: usize) -> u64 {
-        let parts = Parts { merge: Some(merge), replies: vec![None; count], missing: count };
-        self.push(Slot { protocol, mute, state: State::Parts(Box::new(parts)) })
+    /// Reserves the place of one reply of about so many bytes and returns its number.
+    pub(super) fn expect(&mut self, protocol: Protocol, mute: bool, bytes: usize) -> u64 {
+        self.push(Slot { protocol, mute, state: State::Waiting, bytes })
+    }
+
+    /// Reserves the place of a reply that is put together from parts.
+    pub(super) fn expect_parts(&mut self, protocol: Protocol, mute: bool, bytes: usize, parts: Parts) -> u64 {
+        self.push(Slot { protocol, mute, state: State::Parts(Box::new(parts)), bytes })
     }
 
     /// A reply that is known at once.
@@ -76,7 +87,8 @@ impl Replies {
             return;
         }
         let state = State::of(reply, protocol, mute);
-        self.push(Slot { protocol, mute, state });
+        let bytes = state.bytes();
+        self.push(Slot { protocol, mute, state, bytes });
     }
 
     /// The reply, or a part of it, has come. What can leave is written to `out`.
@@ -93,13 +105,14 @@ impl Replies {
         };
         if position > 0 {
             slot.state = State::of(&reply, slot.protocol, slot.mute);
+            let bytes = slot.state.bytes();
+            self.bytes = self.bytes - std::mem::replace(&mut slot.bytes, bytes) + bytes;
             return;
         }
         if !slot.mute {
             reply.write(slot.protocol, out);
         }
-        self.slots.pop_front();
-        self.first += 1;
+        self.pop();
         self.write_settled(out);
     }
 
@@ -112,26 +125,39 @@ impl Replies {
                 State::Null => Reply::Null,
                 State::Encoded(bytes) => {
                     out.extend_from_slice(bytes);
-                    self.slots.pop_front();
-                    self.first += 1;
+                    self.pop();
                     continue;
                 }
             };
             if !slot.mute {
                 reply.write(slot.protocol, out);
             }
-            self.slots.pop_front();
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some(slot) = self.slots.pop_front() {
             self.first += 1;
+            self.bytes -= slot.bytes;
         }
     }
 
     fn push(&mut self, slot: Slot) -> u64 {
+        self.bytes += slot.bytes;
         self.slots.push_back(slot);
         self.first + self.slots.len() as u64 - 1
     }
 }
 
 impl State {
+    fn bytes(&self) -> usize {
+        match self {
+            State::Encoded(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+
     /// The commonest replies are kept without memory of their own.
     fn of(reply: &Reply<'_>, protocol: Protocol, mute: bool) -> State {
         match reply {
@@ -149,12 +175,18 @@ impl State {
 }
 
 impl Parts {
+    /// Of a reply that `merge` puts together from `count` parts, which together hold no more than `bytes_max`.
+    pub(super) fn new(merge: Merge, count: usize, bytes_max: usize) -> Parts {
+        Parts { merge: Some(merge), replies: vec![None; count], missing: count, bytes: 0, bytes_max }
+    }
+
     fn settle(&mut self, part: u32, reply: Reply<'_>) -> Option<Reply<'static>> {
         let place = self.replies.get_mut(part as usize)?;
         if place.is_some() {
             return None;
         }
-        *place = Some(reply.into_owned());
+        self.bytes += reply.bytes();
+        *place = Some(if self.bytes > self.bytes_max { TOO_LARGE } else { reply.into_owned() });
         self.missing -= 1;
         if self.missing > 0 {
             return None;
@@ -171,9 +203,9 @@ mod tests {
     #[test]
     fn replies_leave_in_the_order_of_their_requests() {
         let (mut replies, mut out) = (Replies::default(), BytesMut::new());
-        let first = replies.expect(Protocol::Resp2, false);
-        let second = replies.expect(Protocol::Resp3, false);
-        let muted = replies.expect(Protocol::Resp2, true);
+        let first = replies.expect(Protocol::Resp2, false, 0);
+        let second = replies.expect(Protocol::Resp3, false, 0);
+        let muted = replies.expect(Protocol::Resp2, true, 0);
         replies.answer(Protocol::Resp2, false, &Reply::Simple("PONG"), &mut out);
         replies.settle(second, 0, Reply::Null, &mut out);
         replies.settle(muted, 0, Reply::Ok, &mut out);

@@ -3,13 +3,13 @@
 use super::clients::{Client, Multi, Queued};
 use super::outbox::Waiting;
 use super::questions::PendingRead;
-use super::replies::Ticket;
+use super::replies::{Parts, Ticket};
 use super::{Node, Time};
 use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, QUEUED_WORD_BYTES, Reads};
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use crate::kv::fanout::{self, Merge, Plan, UNCERTAIN};
-use crate::kv::reply::Reply;
+use crate::kv::reply::{Reply, TOO_LARGE};
 use crate::kv::table::{self, Class, Spec, Verb};
 use crate::kv::{Moment, parse};
 use bytes::BytesMut;
@@ -120,9 +120,12 @@ impl Node {
                     return self.answer(client, &Reply::error("LOADING Paxoi is catching up with the other nodes"));
                 }
                 let (protocol, mute) = (client.info.protocol, !client.info.reply_mode.admit());
-                let sequence = match known.is_empty() {
-                    true => client.replies.expect(protocol, mute),
-                    false => client.replies.expect_parts(protocol, mute, Merge::Among(known), 1),
+                let bytes = self.shard.store(group).expected_bytes(&command);
+                let sequence = if known.is_empty() {
+                    client.replies.expect(protocol, mute, bytes)
+                } else {
+                    let parts = Parts::new(Merge::Among(known), 1, self.config.reply_bytes_max());
+                    client.replies.expect_parts(protocol, mute, bytes, parts)
                 };
                 let ticket = Ticket { connection: client.connection, sequence, part: 0 };
                 self.dispatch(group, verb, &command, ticket, time);
@@ -133,7 +136,11 @@ impl Node {
                     return client.full_group = Some(*group);
                 }
                 let mute = !client.info.reply_mode.admit();
-                let sequence = client.replies.expect_parts(client.info.protocol, mute, merge, parts.len());
+                let bytes =
+                    |(group, command): &(GroupId, Command<'_>)| self.shard.store(*group).expected_bytes(command);
+                let bytes = parts.iter().map(bytes).sum();
+                let whole = Parts::new(merge, parts.len(), self.config.reply_bytes_max());
+                let sequence = client.replies.expect_parts(client.info.protocol, mute, bytes, whole);
                 for (part, (group, command)) in parts.iter().enumerate() {
                     let ticket = Ticket { connection: client.connection, sequence, part: part as u32 };
                     self.dispatch(*group, verb, command, ticket, time);
@@ -240,6 +247,7 @@ impl Node {
             multi.requests.iter().map(|queued| queued.words.iter().map(|word| &**word).collect()).collect();
         // What the node answers by itself, or refuses, it answers now; the rest goes to the group as one command.
         let (mut known, mut commands) = (Vec::new(), Vec::with_capacity(words.len()));
+        let mut left = self.config.reply_bytes_max();
         for (at, (queued, words)) in multi.requests.iter().zip(&words).enumerate() {
             let reply = match queued.spec.class {
                 Class::Transaction => Reply::Ok, // UNWATCH; the others are never queued
@@ -253,7 +261,10 @@ impl Node {
                     Err(refusal) => refusal,
                 },
             };
-            known.push((at, reply));
+            // INFO some ten thousand times is a short request.
+            let rest = left.checked_sub(reply.bytes());
+            known.push((at, if rest.is_some() { reply } else { TOO_LARGE }));
+            left = rest.unwrap_or(left);
         }
         if commands.is_empty() {
             let replies = known.into_iter().map(|(_, reply)| reply).collect();
