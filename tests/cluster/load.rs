@@ -6,7 +6,7 @@
 //! that it surely did not happen. Readers read the counters at one node after the other: a value must never be below
 //! what was acknowledged before the read began, nor below what the reader has seen before.
 
-use crate::harness::client::{ask, call, text};
+use crate::harness::client::{ask_until_served, call, text};
 use crate::harness::{Cluster, wait_for};
 use net::resp::value::Value;
 use paxoi::client::Client;
@@ -112,6 +112,7 @@ impl Load {
             "{acknowledged} writes acknowledged, {unknown} INCRs unanswered, {reads} reads; longest pause of a writer {gap:?}"
         );
         check_replies(&written);
+        self.shared.settle(cluster, &written);
         let mut seen: Option<Vec<String>> = None;
         for id in cluster.ids() {
             let mut client = cluster.client(id);
@@ -122,6 +123,21 @@ impl Load {
             let values: Vec<String> = values.collect();
             assert!(seen.is_none_or(|before| before == values), "node {id} differs from the node before it");
             seen = Some(values);
+        }
+    }
+}
+
+impl Shared {
+    /// Waits until no command of the clients is on its way: at each node one without effect, behind them, for each key.
+    fn settle(&self, cluster: &Cluster, written: &[Written]) {
+        let appended = written.iter().flat_map(|writer| &writer.appended).map(|(key, ..)| key.clone());
+        let counted = self.counters.iter().map(|counter| counter.key.clone()).chain((0..KEYS).map(once_key));
+        let keys: Vec<String> = counted.chain(appended).collect();
+        for id in cluster.ids() {
+            let mut client = cluster.client(id);
+            for key in &keys {
+                assert_eq!(ask_until_served(&mut client, &format!("PERSIST {key}")), "0");
+            }
         }
     }
 }
@@ -138,7 +154,7 @@ fn check_replies(written: &[Written]) {
 
 fn check_counters(client: &mut Client, shared: &Shared, written: &[Written]) -> Vec<String> {
     let check = |(number, counter): (usize, &Counter)| {
-        let value = ask(client, &format!("GET {}", counter.key));
+        let value = ask_until_served(client, &format!("GET {}", counter.key));
         let acknowledged: u64 = written.iter().map(|writer| writer.counted[number].0.len() as u64).sum();
         let unknown: u64 = written.iter().map(|writer| writer.counted[number].1).sum();
         let found: u64 = value.parse().unwrap_or_else(|_| panic!("{} is {value}", counter.key));
@@ -154,7 +170,7 @@ fn check_counters(client: &mut Client, shared: &Shared, written: &[Written]) -> 
 
 fn check_once(client: &mut Client, written: &[Written]) -> Vec<String> {
     let check = |number: usize| {
-        let value = ask(client, &format!("GET {}", once_key(number)));
+        let value = ask_until_served(client, &format!("GET {}", once_key(number)));
         let sum: u64 = written.iter().map(|writer| writer.once[number]).sum();
         assert_eq!(value, sum.to_string(), "{} was counted through ONCE", once_key(number));
         value
@@ -165,7 +181,7 @@ fn check_once(client: &mut Client, written: &[Written]) -> Vec<String> {
 fn check_appended(client: &mut Client, written: &[Written]) -> Vec<String> {
     let mut values = Vec::new();
     for (key, acknowledged, unknown) in written.iter().flat_map(|writer| &writer.appended) {
-        let value = ask(client, &format!("GET {key}"));
+        let value = ask_until_served(client, &format!("GET {key}"));
         let mut unknown: HashSet<&str> = unknown.iter().map(String::as_str).collect();
         let tokens = value.split_terminator(';').filter(|token| !unknown.remove(token));
         let (found, expected): (Vec<&str>, Vec<&str>) = (tokens.collect(), acknowledged.iter().map(|t| &**t).collect());
