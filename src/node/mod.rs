@@ -193,6 +193,7 @@ impl Node {
         self.tick_links(time);
         self.tick_clients(time);
         if !self.is_born() {
+            self.io.peers.ping(self.identity.start, true, time.mono_us);
             return self.tick_birth(time);
         }
         let disk = self.io.is_disk_fine(now_ms);
