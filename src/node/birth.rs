@@ -143,6 +143,8 @@ impl Node {
         let others: Vec<NodeId> = self.io.peers.all.iter().map(|peer| peer.id).collect();
         others.iter().for_each(|id| self.tell_birth(*id));
         self.io.end_turn(time.mono_ms());
+        // That is no failure of theirs.
+        self.io.peers.all.iter_mut().for_each(|peer| peer.backoff.on_success());
         let links: Vec<u64> = self.io.peers.all.iter().filter_map(|peer| peer.link).collect();
         for id in links {
             self.io.outputs.closes.push((id, Close::AfterFlush));

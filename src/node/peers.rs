@@ -81,7 +81,6 @@ impl Peer {
         self.on_cut();
         self.link = Some(link);
         self.heard_ms = now_ms;
-        self.backoff.on_success();
     }
 
     /// The connection is gone.
@@ -121,6 +120,8 @@ impl Peer {
         if ping.number > self.their_ping {
             (self.their_ping, self.their_ping_us) = (ping.number, now_us);
         }
+        // Only now: a peer that says hello and then refuses would be dialled at the highest rate for ever.
+        self.backoff.on_success();
         self.their_reach.clone_from(&ping.reached);
         self.disk = ping.disk;
         self.their_claims = ping.claims;
