@@ -38,6 +38,9 @@ fn a_first_start_needs_every_member_once() {
     wait_for("node 1 to know that node 3 is there", READY_MAX, || {
         ask(&mut client, "GET key").ends_with("needs node 2 once").then_some(())
     });
+    // For longer than a silent peer is taken for alive.
+    thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(cluster.log(1).matches("connected to node 3").count(), 1, "the connection stays while they wait");
     cluster.restart(2);
     cluster.wait_for_leaders();
     assert_eq!(ask_until_served(&mut client, "SET key value"), "OK");
@@ -147,6 +150,7 @@ fn a_node_of_another_cluster_is_turned_away() {
     check_the_others(&cluster);
     let answer = ask(&mut cluster.client(2), "GET key");
     assert!(answer.starts_with("-CLUSTERDOWN"), "{answer}");
+    check_that_it_tries_less_and_less(&cluster, 1, "belongs to another cluster");
 
     // Each at its place again.
     cluster.kill9(2);
@@ -156,4 +160,30 @@ fn a_node_of_another_cluster_is_turned_away() {
         check_the_others(cluster);
         assert_eq!(ask_until_served(&mut cluster.client(2), "GET key"), "value");
     }
+}
+
+#[test]
+fn a_node_that_is_no_member_is_turned_away() {
+    let _turn = turn();
+    let cluster = Cluster::start(3, 4, &[]);
+    let mut stranger = Cluster::prepare(4, 4, &[]);
+    let members: Vec<String> = cluster.ids().map(|id| format!("{id}={}", cluster.address(id))).collect();
+    let members = format!("{},4={}", members.join(","), stranger.address(4));
+    let words = with(&stranger.words(4), "--initial-cluster", &members);
+    stranger.spawn_as(4, &words);
+    stranger.wait_for_answer(4);
+    for id in cluster.ids() {
+        wait_for("a line about the stranger", READY_MAX, || {
+            cluster.log(id).contains("node 4 is not a member of this cluster").then_some(())
+        });
+    }
+    check_that_it_tries_less_and_less(&cluster, 1, "node 4 is not a member");
+    check_the_others(&cluster);
+}
+
+/// A node that is refused for good does not knock all the time.
+fn check_that_it_tries_less_and_less(cluster: &Cluster, id: u32, line: &str) {
+    thread::sleep(Duration::from_secs(2));
+    let count = cluster.log(id).matches(line).count();
+    assert!(count < 15, "node {id} says {count} times within 2 s: {line}");
 }
