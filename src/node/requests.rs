@@ -291,7 +291,9 @@ impl Node {
     /// Commands and reads whose time is up get the error that says what is known of their fate.
     pub(super) fn tick_clients(&mut self, time: Time) {
         let now_ms = time.mono_ms();
-        for index in 0..self.io.commands.len() {
+        // A command waits here as long as it is queued in its group.
+        let groups = if self.shard.queued_bytes() > 0 { self.io.commands.len() } else { 0 };
+        for index in 0..groups {
             self.expire_commands(GroupId(index as u32), now_ms);
         }
         let late = self.io.questions.reads.iter().filter(|(_, read)| read.deadline_ms <= now_ms);

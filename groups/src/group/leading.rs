@@ -36,6 +36,11 @@ impl Leadership {
     pub(super) fn ballot(&self) -> Ballot {
         self.proposer.ballot()
     }
+
+    /// Whether nothing is being voted on, and nothing is due to be.
+    pub(super) fn is_idle(&self) -> bool {
+        self.proposer.is_prepared() && self.queue.is_empty() && !self.overdue
+    }
 }
 
 impl Group {

@@ -178,6 +178,18 @@ impl Group {
         self.tick_leading(clock, around, effects);
     }
 
+    /// Whether the next ticks have nothing to do, as long as nothing else happens here: it leads and nothing is being voted
+    /// on, or it follows a leader and lacks nothing.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let settled = match &self.role {
+            Role::Follower => self.leader.is_some(),
+            Role::Leader(leadership) => leadership.is_idle(),
+            Role::Asking(_) | Role::Candidate { .. } => false,
+        };
+        settled && self.learning.is_none() && self.refused.is_none() && !self.has_waiting()
+    }
+
     /// Ends a turn: proposes, forwards or announces what the turn's inputs left to do.
     pub fn flush(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         if matches!(self.role, Role::Leader(_)) {
