@@ -81,7 +81,7 @@ fn an_interactive_session_starts_with_help() {
         // A dumb terminal: else it asks the terminal, which is not one, for its width.
         command.args(["-qec", &program, "/dev/null"]).env("TERM", "dumb");
         let output = succeed(&mut command, "SET a 1\nGET a\nHELP SETRANGE\nHELP ONCE\nHELP CLUSTER\nQUIT\n");
-        for text in ["> OK", "> \"1\"", "key offset value", "session number command", "CLUSTER KEYSLOT", "group:"] {
+        for text in ["OK", "\"1\"", "key offset value", "session number command", "CLUSTER KEYSLOT", "group:"] {
             assert!(output.contains(text), "{text} in {output}");
         }
         assert!(!output.contains("ERR"), "{output}");
