@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod descriptors;
 pub mod disk;
 pub mod duration;
 pub mod gate;

@@ -2,6 +2,7 @@
 //! decided is decided in [`crate::node`].
 
 use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, LINGER_MS_MAX, NODE_QUEUE_BYTES, NodeConfig};
+use crate::descriptors::{self, SPARE_CONNECTIONS};
 use crate::disk::{Disk, FileDisk};
 use crate::identity::{self, Identity};
 use crate::log::{ChosenValue, Hooks, Log, LogHandle, LogReader, Options, ReadRange};
@@ -20,8 +21,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Facts about the process are looked up so often.
 const FACTS_MS: u64 = 1_000;
-/// Connections beyond those of clients: peers, and clients that are being turned away with a reason.
-const SPARE_CONNECTIONS: usize = 128;
 /// A reply larger than this goes out without another copy.
 const LARGE_REPLY_BYTES: usize = 16 << 10;
 
@@ -45,6 +44,7 @@ pub struct Server {
     lingering: VecDeque<(u64, Handle)>,
     ticked_ms: u64,
     facts_ms: u64,
+    max_clients: u64,
 }
 
 /// The two clocks.
@@ -74,9 +74,10 @@ impl Server {
         let identity = identity::open_or_create(&*disk, config.id, || entropy)?;
         check_birth(&config, &identity)?;
         let born = identity.birth.as_ref().map(|birth| birth.value_bytes_max as usize);
-        let config = NodeConfig { value_bytes_max: born.unwrap_or(config.value_bytes_max), ..config };
+        let max_clients = descriptors::make_room(config.max_clients)?;
+        let config = NodeConfig { value_bytes_max: born.unwrap_or(config.value_bytes_max), max_clients, ..config };
         let limits = LoopLimits {
-            connections_max: config.max_clients as usize + SPARE_CONNECTIONS,
+            connections_max: (max_clients + SPARE_CONNECTIONS) as usize,
             input_bytes_max: config.request_bytes_max().max(config.frame_bytes_max()) + (1 << 20),
             outbound_bytes_max: outbound_bytes_max(&config),
         };
@@ -107,7 +108,20 @@ impl Server {
         let reader = start_reader(&log, sender, events.waker())?;
         let lingering = VecDeque::new();
         let (ticked_ms, facts_ms) = (0, 0);
-        Ok(Server { node, events, disk, log, reader, notices, clock, stopping, lingering, ticked_ms, facts_ms })
+        Ok(Server {
+            node,
+            events,
+            disk,
+            log,
+            reader,
+            notices,
+            clock,
+            stopping,
+            lingering,
+            ticked_ms,
+            facts_ms,
+            max_clients,
+        })
     }
 
     /// Where it listens.
@@ -146,7 +160,7 @@ impl Server {
         while let Ok(notice) = self.notices.try_recv() {
             self.on_notice(notice)?;
         }
-        self.tick(time);
+        self.tick(time)?;
         self.node.end_turn(time);
         self.carry_out(time)?;
         self.events.flush();
@@ -193,16 +207,21 @@ impl Server {
         Ok(())
     }
 
-    fn tick(&mut self, time: Time) {
+    fn tick(&mut self, time: Time) -> anyhow::Result<()> {
         let now_ms = time.mono_us / 1_000;
         if now_ms < self.ticked_ms + TICK_MS {
-            return;
+            return Ok(());
         }
         self.ticked_ms = now_ms;
         if now_ms >= self.facts_ms + FACTS_MS {
             self.facts_ms = now_ms;
             let status = self.log.status();
             let (disk_full, log_bytes, log_segments) = (status.full(), status.bytes(), status.segments());
+            if self.node.max_clients() != self.max_clients {
+                self.max_clients = self.node.max_clients();
+                let fit = descriptors::make_room(self.max_clients)?;
+                self.events.set_connections_max((fit + SPARE_CONNECTIONS) as usize);
+            }
             self.node.set_facts(ProcessFacts { disk_full, log_bytes, log_segments, ..process_facts() });
         }
         self.node.tick(time);
@@ -211,6 +230,7 @@ impl Server {
                 self.close(handle, Close::Now, time);
             }
         }
+        Ok(())
     }
 
     fn carry_out(&mut self, time: Time) -> anyhow::Result<()> {

@@ -67,6 +67,10 @@ impl Connections {
         }
     }
 
+    pub(crate) fn set_max(&mut self, connections_max: usize) {
+        self.limits.connections_max = connections_max;
+    }
+
     pub(crate) fn find(&mut self, handle: Handle) -> Option<&mut Connection> {
         find(&mut self.slab, handle)
     }

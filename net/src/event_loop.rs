@@ -93,6 +93,11 @@ impl EventLoop {
         Arc::clone(&self.waker)
     }
 
+    /// Changes how many accepted connections there may be; those that there are stay.
+    pub fn set_connections_max(&mut self, connections_max: usize) {
+        self.connections.set_max(connections_max);
+    }
+
     /// The number of connections, dialled ones included.
     #[must_use]
     pub fn connections(&self) -> usize {

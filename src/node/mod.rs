@@ -182,6 +182,12 @@ impl Node {
         self.facts = facts;
     }
 
+    /// How many clients there may be now: CONFIG SET changes it.
+    #[must_use]
+    pub fn max_clients(&self) -> u64 {
+        self.config.max_clients
+    }
+
     /// Time limits. Call it every [`groups::TICK_MS`] or so.
     pub fn tick(&mut self, time: Time) {
         let now_ms = time.mono_ms();

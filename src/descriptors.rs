@@ -1,0 +1,33 @@
+//! How many files this process may have open. Each connection is one, and most systems begin with a limit of 1,024: below
+//! what clients need, a crowd of them would leave none for the members' connections and the log's segments.
+
+use anyhow::bail;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Connections beyond those of clients: peers, and clients that are being turned away with a reason.
+pub const SPARE_CONNECTIONS: u64 = 256;
+/// Files that are no connections: the log's, the poller's, those that are looked at now and then.
+const FILES: u64 = 64;
+
+/// Raises the limit so that there can be `max_clients` clients. Returns how many there can be.
+///
+/// # Errors
+/// If the system grants fewer files than a node needs without any client.
+pub fn make_room(max_clients: u64) -> anyhow::Result<u64> {
+    let others = SPARE_CONNECTIONS + FILES;
+    let needed = max_clients.saturating_add(others);
+    let limit = getrlimit(Resource::Nofile);
+    let Some(current) = limit.current.filter(|current| *current < needed) else { return Ok(max_clients) };
+    let wanted = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit });
+    let granted = if raised.is_ok() { wanted } else { current };
+    if granted <= others {
+        bail!("this process may open only {granted} files, and needs more than {others}: raise the limit (ulimit -n)");
+    }
+    if granted < needed {
+        let fit = granted - others;
+        tracing::warn!("this process may open only {granted} files: {fit} clients instead of {max_clients}");
+        return Ok(fit);
+    }
+    Ok(max_clients)
+}
