@@ -135,7 +135,11 @@ impl Node {
                 if let Some(peer) = self.io.peers.find(from) {
                     peer.on_ping(&ping, time.mono_us);
                 }
-                if self.io.peers.claimed_by(from).len() != had {
+                let claimed = self.io.peers.claimed_by(from);
+                // A group that stood for election itself has not heeded the claim when it came; it may have lost since.
+                let unheeded =
+                    |(group, _): &(GroupId, _)| self.shard.has(*group) && self.shard.group(*group).leader().is_none();
+                if claimed.len() != had || claimed.iter().any(unheeded) {
                     self.on_claims(from, time);
                 }
             }

@@ -181,7 +181,8 @@ impl Group {
         }
     }
 
-    /// A live node that reaches a quorum says that it leads this group.
+    /// A live node that reaches a quorum says that it leads this group. While this one tries to lead under a higher ballot
+    /// it does not heed that, and it may lose all the same: so say it again for as long as the group has no leader.
     pub fn on_claim(&mut self, ballot: Ballot, clock: Clock, effects: &mut Vec<Effect>) {
         if ballot.node == self.settings.me {
             return;
@@ -209,5 +210,43 @@ impl Group {
     #[must_use]
     pub fn is_at(&self, next: Instance) -> bool {
         self.next == next && !self.is_behind()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Ahead;
+    use crate::{Ballot, GroupId, Members};
+
+    #[test]
+    fn a_candidate_that_loses_follows_the_claim_that_it_did_not_heed_when_it_is_said_again() {
+        let settings = crate::Settings {
+            id: GroupId(0),
+            groups: 1,
+            me: NodeId(2),
+            start: 1,
+            members: Members::new(vec![NodeId(1), NodeId(2), NodeId(3)]),
+            batch_bytes_max: 1 << 20,
+            window_bytes: 1 << 20,
+            seed: 1,
+        };
+        let mut group = Group::new(settings);
+        let clock = Clock { mono_ms: 5_000, unix_ms: 0 };
+        let mut effects = Vec::new();
+        group.tick(clock, Surroundings { quorum: true, disk: true }, &mut effects);
+        let granted = PreVoted { number: 1, granted: true, next: Instance::FIRST, promised: Ballot::ZERO };
+        group.handle_pre_voted(NodeId(3), granted, clock, &mut effects);
+        let own = group.own_ballot().expect("it stands");
+        let claimed = Ballot { round: own.round, node: NodeId(1) };
+        assert!(claimed < own);
+        group.on_claim(claimed, clock, &mut effects);
+        assert_eq!((group.leader(), group.own_ballot()), (None, Some(own)));
+        // The others have chosen something under the ballot claimed meanwhile: this candidate is behind.
+        let ahead = Ahead { ballot: own, instance: Instance::FIRST, next: Instance::FIRST.following() };
+        group.handle_ahead(NodeId(3), ahead, clock, &mut effects);
+        assert_eq!((group.leader(), group.own_ballot()), (None, None));
+        group.on_claim(claimed, clock, &mut effects);
+        assert_eq!(group.leader(), Some(claimed));
     }
 }
