@@ -7,7 +7,7 @@ use paxoi::disk::FileDisk;
 use paxoi::logging::{self, LogFormat};
 use paxoi::server::Server;
 use paxoi::{bench, local, log, status, sweep};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,6 +48,8 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(parent) = settings.parent {
         end_with(parent)?;
     }
+    // A write beyond the system's limit for files then fails like any other, instead of ending the process without a word.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot watch for signals")?;
     let stopping = Arc::new(AtomicBool::new(false));
     let mut server = Server::open(settings.node, settings.listen, Arc::clone(&stopping))?;
     let waker = server.waker();
