@@ -145,8 +145,8 @@ impl Node {
         self.io.end_turn(time.mono_ms());
         // That is no failure of theirs.
         self.io.peers.all.iter_mut().for_each(|peer| peer.backoff.on_success());
-        let links: Vec<u64> = self.io.peers.all.iter().filter_map(|peer| peer.link).collect();
-        for id in links {
+        // Those whose handshake goes on, too: the other side may have been told already that this node is not born.
+        for id in self.links() {
             self.io.outputs.closes.push((id, Close::AfterFlush));
             self.closed(id, time);
         }

@@ -385,6 +385,12 @@ impl Node {
         others.into_iter().for_each(|id| self.on_claims(id, time));
     }
 
+    /// All connections to and from members, also those whose handshake is not done.
+    pub(super) fn links(&self) -> Vec<u64> {
+        let all = self.io.connections.iter();
+        all.filter(|(_, connection)| matches!(connection, Connection::Link(_))).map(|(id, _)| id).collect()
+    }
+
     pub(super) fn tick_links(&mut self, time: Time) {
         let now_ms = time.mono_ms();
         let me = self.identity.node;

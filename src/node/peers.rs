@@ -252,7 +252,7 @@ impl Peers {
             let ping = Ping { start, number, echo, held_us, reached: reached.clone(), disk, claims, claims_seen };
             peer.tell(&NodeMessage::Ping(ping));
             // It answered a ping sent since, and still has an older list: what carried the newer one was lost.
-            if peer.echoed > 1 && peer.claims_seen != 0 && peer.claims_seen != claims {
+            if peer.echoed > 1 && peer.claims_seen != claims {
                 outdated.push(peer.id);
             }
         }
