@@ -258,6 +258,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.running().into_iter().for_each(|id| eprintln!("--- node {id}: {:?}", client::info(self.address(id))));
+        }
         for node in &mut self.nodes {
             if let Some(mut process) = node.process.take() {
                 // It may have ended by itself.
