@@ -57,6 +57,8 @@ pub(super) struct Client {
     pub(super) full_group: Option<GroupId>,
     /// It has sent a command for the log, or is about to send much.
     pub(super) writes: bool,
+    /// Bytes received that were left for later.
+    held: usize,
     /// Bytes that the event loop had not written when it last said.
     unsent: usize,
     /// The same when it was last given some, and so before it wrote any of those.
@@ -292,6 +294,7 @@ impl Node {
             resumed: false,
             full_group: None,
             writes: false,
+            held: 0,
             unsent: 0,
             queued: 0,
             dirty: false,
@@ -311,12 +314,13 @@ impl Node {
         client.unsent = unsent;
         client.resumed = false;
         client.info.last_input_ms = time.mono_ms();
-        self.io.stats.net_input_bytes += input.len() as u64;
+        self.io.stats.net_input_bytes += input.len().saturating_sub(client.held) as u64;
         if client.leaving {
             input.clear();
         } else if !client.paused {
             self.serve(&mut client, input, time);
         }
+        client.held = input.len();
         if !client.dirty && !client.out.is_empty() {
             client.dirty = true;
             self.io.connections.dirty.push(id);
