@@ -229,13 +229,24 @@ fn group_count(asked: Option<u32>, dir: &str) -> anyhow::Result<u32> {
     }
 }
 
+/// What is wrong with the words of a command line, and what else might have been meant, in one line.
+#[must_use]
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let told = |part: &&str| part.trim_start().starts_with("error: ") || part.trim_start().starts_with("tip: ");
+    let parts = text.split("\n\n").filter(told).map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    let parts: Vec<String> = parts.map(|part| part.trim_start_matches("error: ").to_owned()).collect();
+    format!("{}; --help shows what there is", parts.join("; "))
+}
+
 /// Settings from a TOML text.
 ///
 /// # Errors
 /// One line that says where and what.
 pub fn parse_file(text: &str) -> Result<ServeArgs, String> {
     toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
+        let line = before.matches('\n').count() + 1;
         format!("line {line}: {}", error.message().replace('\n', " "))
     })
 }
@@ -307,6 +318,22 @@ mod tests {
         assert!(refusal(&["--value-bytes-max", "2gb"]).contains("512mb"));
         assert!(parse_file("grups = 4").err().unwrap().contains("grups"));
         assert!(parse_file("groups = 4\nid = \"x\"").err().unwrap().starts_with("line 2"));
+        assert!(parse_file("groups = 4\ngrups = 4\n").err().unwrap().starts_with("line 2"));
+        assert!(parse_file("\n\ngroups = \n").err().unwrap().starts_with("line 3"));
+    }
+
+    #[test]
+    fn wrong_words_are_told_in_one_line() {
+        let told = |words: &[&str]| one_line(&Cli::try_parse_from(words).unwrap_err());
+        for (words, expected) in [
+            (&["paxoi", "serve", "--group", "4"][..], "--groups"),
+            (&["paxoi", "bench"], "--connect"),
+            (&["paxoi", "local", "--groups", "x"], "'x' for '--groups <N>'"),
+            (&["paxoi", "frob"], "'frob'"),
+        ] {
+            let line = told(words);
+            assert!(line.contains(expected) && !line.contains('\n') && !line.starts_with("error"), "{line}");
+        }
     }
 
     #[test]

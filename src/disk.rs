@@ -108,6 +108,9 @@ impl FileDisk {
     pub fn create(path: impl Into<PathBuf>) -> io::Result<FileDisk> {
         let path = path.into();
         let missing: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.is_dir()).collect();
+        if path.exists() && !path.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is a file, not a directory"));
+        }
         fs::create_dir_all(&path)?;
         // Or a power cut could take a whole new directory, with votes in it that were thought durable.
         for created in missing {
@@ -244,6 +247,9 @@ mod tests {
     #[test]
     fn looking_at_a_directory_does_not_create_it() {
         let folder = tempfile::tempdir().unwrap();
+        File::create(folder.path().join("file")).unwrap();
+        let refused = FileDisk::create(folder.path().join("file")).unwrap_err();
+        assert_eq!(refused.to_string(), "it is a file, not a directory");
         assert_eq!(FileDisk::existing(folder.path().join("none")).err().unwrap().kind(), io::ErrorKind::NotFound);
         assert!(!folder.path().join("none").exists());
     }

@@ -2,7 +2,8 @@
 
 use anyhow::Context;
 use clap::Parser;
-use paxoi::cli::{Cli, Command, InspectCommand, ServeArgs, Usage};
+use clap::error::ErrorKind;
+use paxoi::cli::{Cli, Command, InspectCommand, ServeArgs, Usage, one_line};
 use paxoi::disk::FileDisk;
 use paxoi::logging::{self, LogFormat};
 use paxoi::server::Server;
@@ -14,13 +15,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let words = match Cli::try_parse() {
+        Ok(words) => words,
+        Err(error) => return refuse(&error),
+    };
+    match run(words.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("paxoi: {error:#}");
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
+}
+
+/// What was asked for (help, the version), or what is wrong with the words, in one line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprintln!("paxoi: {}", one_line(error));
+    } else {
+        // If it cannot be shown, nobody is there to be told.
+        let _ = error.print();
+    }
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
