@@ -18,6 +18,8 @@ use std::net::SocketAddr;
 
 /// The first byte of a peer's frame is not below this; RESP and TLS begin lower.
 const PEER_BYTE_MIN: u8 = 0x80;
+/// With it begins the greeting of a client that wants an encrypted connection: as a request it would have no end.
+const TLS_BYTE: u8 = 0x16;
 /// Memory that a client's empty output may keep.
 const IDLE_OUTPUT_BYTES: usize = 64 << 10;
 
@@ -226,7 +228,7 @@ impl Node {
             if *first >= PEER_BYTE_MIN {
                 self.io.connections.insert(id, Connection::Link(Link::accepted(time.mono_ms())));
             } else {
-                self.admit_client(id, addr, time);
+                self.admit_client(id, addr, *first == TLS_BYTE, time);
             }
         }
         match self.io.connections.find(id) {
@@ -273,10 +275,10 @@ impl Node {
             _ => None,
         });
         let silent: Vec<(u64, SocketAddr)> = silent.collect();
-        silent.into_iter().for_each(|(id, addr)| self.admit_client(id, addr, time));
+        silent.into_iter().for_each(|(id, addr)| self.admit_client(id, addr, false, time));
     }
 
-    fn admit_client(&mut self, id: u64, addr: SocketAddr, time: Time) {
+    fn admit_client(&mut self, id: u64, addr: SocketAddr, is_tls: bool, time: Time) {
         let connections = &mut self.io.connections;
         let is_one_too_many = connections.clients >= self.config.max_clients;
         connections.clients += 1;
@@ -299,10 +301,20 @@ impl Node {
             queued: 0,
             dirty: false,
         };
-        if is_one_too_many {
+        let refusal = if is_one_too_many {
             self.io.stats.connections_rejected += 1;
-            self.answer(&mut client, &Reply::error("ERR max number of clients reached"));
+            Some("ERR max number of clients reached")
+        } else if is_tls {
+            tracing::warn!("{addr} asks for an encrypted connection, which is not supported");
+            Some("ERR TLS is not supported")
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            self.answer(&mut client, &Reply::error(reason));
             self.dismiss(&mut client, Close::AfterFlush);
+            client.dirty = true;
+            self.io.connections.dirty.push(id);
         }
         self.io.connections.insert(id, Connection::Client(Box::new(client)));
     }
