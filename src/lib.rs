@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod disk;
 pub mod duration;
 pub mod gate;
+pub mod history;
 pub mod identity;
 pub mod kv;
 pub mod local;

@@ -1,0 +1,303 @@
+//! What a server with a single thread does to one key: the operations in a compact form, and what each of them makes
+//! of each state, if its outcome allows it there at all.
+
+use super::values::{ABSENT, ValueId, Values};
+use super::{Action, Operation, Outcome};
+use bytes::Bytes;
+
+/// What a key holds at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) value: ValueId,
+    /// One more than the index of the time at which it expires; 0 is never.
+    pub(super) expiry: u32,
+}
+
+/// An operation with its bytes interned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Op {
+    pub(super) call: u64,
+    /// `u64::MAX` if it is open.
+    pub(super) returned: u64,
+    pub(super) effect: Effect,
+    pub(super) seen: Seen,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Effect {
+    Get,
+    Exists,
+    Set(ValueId),
+    SetExpiring(ValueId, u32),
+    SetIfAbsent(ValueId),
+    Delete,
+    IncrementBy(i64),
+    Append(ValueId),
+    GetSet(ValueId),
+    GetDelete,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It is open.
+    Unknown,
+    Done,
+    Absent,
+    Value(ValueId),
+    Integer(i64),
+    WrongValue,
+}
+
+/// The operations of one key.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) values: Values,
+    pub(super) start: State,
+    /// Those with an outcome, in the order of their calls.
+    pub(super) closed: Vec<Op>,
+    /// Those without, equal ones side by side in the order of their calls.
+    pub(super) open: Vec<Op>,
+    /// Earliest and latest times of expiry.
+    deadlines: Vec<(u64, u64)>,
+    /// The longest value that was read, if the key only grows.
+    grown: Option<Bytes>,
+}
+
+impl Model {
+    /// The operations of a key that holds `start` before them.
+    pub(super) fn new<'a>(start: Option<&Bytes>, operations: impl IntoIterator<Item = &'a Operation>) -> Model {
+        let mut model = Model {
+            values: Values::new(),
+            start: State { value: ABSENT, expiry: 0 },
+            closed: Vec::new(),
+            open: Vec::new(),
+            deadlines: Vec::new(),
+            grown: None,
+        };
+        if let Some(start) = start {
+            model.start.value = model.values.intern(start);
+        }
+        let mut longest: Option<&Bytes> = None;
+        let mut only_grows = true;
+        for operation in operations {
+            let op = model.compile(operation);
+            only_grows &= matches!(op.effect, Effect::Get | Effect::Exists | Effect::Append(_));
+            if let Some(Outcome::Value(value)) = &operation.outcome {
+                longest = longest.into_iter().chain([value]).max_by_key(|value| value.len());
+            }
+            match op.seen {
+                // Nobody knows what it read, and it changes nothing.
+                Seen::Unknown | Seen::Done if matches!(op.effect, Effect::Get | Effect::Exists) => {}
+                Seen::Unknown => model.open.push(op),
+                _ => model.closed.push(op),
+            }
+        }
+        model.closed.sort_by_key(|op| (op.call, op.returned));
+        model.open.sort_by_key(|op| (op.effect, op.call));
+        model.grown = longest.filter(|_| only_grows).cloned();
+        model.drop_unobservable();
+        model
+    }
+
+    /// Every state that `op` may leave behind if it comes next in `state`, and every operation that is still to come
+    /// returns at `bound` or later. Two only if the key may expire just then.
+    pub(super) fn outcomes(&mut self, state: State, op: Op, bound: u64) -> impl Iterator<Item = State> + use<> {
+        let (mut there, mut gone) = (None, None);
+        if state.expiry == 0 {
+            there = self.apply(state, op);
+        } else {
+            let (earliest, latest) = self.deadlines[state.expiry as usize - 1];
+            // The moments at which operations happen can be chosen as late as the first return still to come.
+            if op.call <= latest {
+                there = self.apply(state, op);
+            }
+            if bound >= earliest {
+                gone = self.apply(State { value: ABSENT, expiry: 0 }, op);
+            }
+        }
+        there.into_iter().chain(gone)
+    }
+
+    /// What `op` makes of a key that holds `state` and does not expire at that moment.
+    fn apply(&mut self, state: State, op: Op) -> Option<State> {
+        use Seen::{Absent, Done, Integer, Unknown, WrongValue};
+        let is_there = state.value != ABSENT;
+        let lasting = |value| State { value, expiry: 0 };
+        let (fits, after) = match op.effect {
+            Effect::Get => (self.was_read(state, op.seen), state),
+            Effect::Exists => (op.seen == Integer(is_there.into()), state),
+            Effect::Set(value) => (matches!(op.seen, Done | Unknown), lasting(value)),
+            Effect::SetExpiring(value, expiry) => (matches!(op.seen, Done | Unknown), State { value, expiry }),
+            Effect::SetIfAbsent(_) if is_there => (matches!(op.seen, Absent | Integer(0) | Unknown), state),
+            Effect::SetIfAbsent(value) => (matches!(op.seen, Done | Integer(1) | Unknown), lasting(value)),
+            Effect::Delete => {
+                let fits = matches!(op.seen, Done | Unknown) || op.seen == Integer(is_there.into());
+                (fits, lasting(ABSENT))
+            }
+            Effect::IncrementBy(delta) => {
+                match self.values.integer(state.value).and_then(|number| number.checked_add(delta)) {
+                    None => (matches!(op.seen, WrongValue | Unknown), state),
+                    Some(sum) if op.seen == Integer(sum) || matches!(op.seen, Done | Unknown) => {
+                        (true, State { value: self.values.intern_integer(sum), ..state })
+                    }
+                    Some(_) => (false, state),
+                }
+            }
+            Effect::Append(value) => return self.append(state, value, op.seen),
+            Effect::GetSet(value) => (self.was_read(state, op.seen), lasting(value)),
+            Effect::GetDelete => (self.was_read(state, op.seen), lasting(ABSENT)),
+        };
+        fits.then_some(after)
+    }
+
+    fn append(&mut self, state: State, value: ValueId, seen: Seen) -> Option<State> {
+        let bytes = self.values.bytes(state.value) + self.values.bytes(value);
+        if !matches!(seen, Seen::Done | Seen::Unknown) && seen != Seen::Integer(bytes as i64) {
+            return None;
+        }
+        // If a key only grows, each value that it ever has begins all later ones: so all that are shorter than one
+        // that was read begin that one. This tells which open append happened when, long before the read comes up.
+        if let Some(grown) = &self.grown
+            && !self.values.agrees(value, grown, self.values.bytes(state.value))
+        {
+            return None;
+        }
+        Some(State { value: self.values.join(state.value, value), ..state })
+    }
+
+    fn was_read(&self, state: State, seen: Seen) -> bool {
+        match seen {
+            Seen::Value(value) => state.value == value,
+            Seen::Absent => state.value == ABSENT,
+            Seen::Done | Seen::Unknown => true,
+            Seen::Integer(_) | Seen::WrongValue => false,
+        }
+    }
+
+    fn compile(&mut self, operation: &Operation) -> Op {
+        let effect = match &operation.action {
+            Action::Get => Effect::Get,
+            Action::Exists => Effect::Exists,
+            Action::Set(value) => Effect::Set(self.values.intern(value)),
+            Action::SetExpiring { value, earliest, latest } => {
+                self.deadlines.push((*earliest, *latest));
+                Effect::SetExpiring(self.values.intern(value), self.deadlines.len() as u32)
+            }
+            Action::SetIfAbsent(value) => Effect::SetIfAbsent(self.values.intern(value)),
+            Action::Delete => Effect::Delete,
+            Action::IncrementBy(delta) => Effect::IncrementBy(*delta),
+            Action::Append(value) => Effect::Append(self.values.intern(value)),
+            Action::GetSet(value) => Effect::GetSet(self.values.intern(value)),
+            Action::GetDelete => Effect::GetDelete,
+        };
+        let seen = match &operation.outcome {
+            None => Seen::Unknown,
+            Some(Outcome::Nil) => Seen::Absent,
+            Some(Outcome::Value(value)) => Seen::Value(self.values.intern(value)),
+            Some(Outcome::Integer(number)) => Seen::Integer(*number),
+            Some(Outcome::Done) => Seen::Done,
+            Some(Outcome::WrongValue) => Seen::WrongValue,
+            Some(Outcome::Refused) => unreachable!("histories keep no refused operations"),
+        };
+        Op { call: operation.call, returned: operation.returned.unwrap_or(u64::MAX), effect, seen }
+    }
+
+    /// Forgets open writes that nothing can have observed. Sound, because in any order that explains the history, the
+    /// next operation after such a write does not fit what it wrote, so it is one for which the state does not matter
+    /// (or there is none): the order without the write explains the history too.
+    fn drop_unobservable(&mut self) {
+        let mut at = 0;
+        while at < self.open.len() {
+            if self.is_unobservable(self.open[at], None) {
+                self.open.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Whether the history is right without this operation, which is part of it, if it is right with it: it changes
+    /// nothing, or no other one can have noticed what it changes.
+    pub(super) fn is_dispensable(&mut self, operation: &Operation) -> bool {
+        let op = self.compile(operation);
+        let reads_only = matches!(op.effect, Effect::Get | Effect::Exists);
+        let own = self.closed.iter().position(|other| *other == op);
+        reads_only || op.changed_nothing() || self.is_unobservable(op, own)
+    }
+
+    /// Whether no operation (but the closed one at `own`) can come right after the write `op`, or depend on it.
+    pub(super) fn is_unobservable(&mut self, op: Op, own: Option<usize>) -> bool {
+        let value = match op.effect {
+            Effect::Set(value) | Effect::SetIfAbsent(value) | Effect::GetSet(value) => value,
+            Effect::Delete | Effect::GetDelete => ABSENT,
+            _ => return false,
+        };
+        let state = State { value, expiry: 0 };
+        for at in 0..self.closed.len() {
+            let other = self.closed[at];
+            if Some(at) != own
+                && other.returned >= op.call
+                && !other.ignores_state()
+                && self.apply(state, other).is_some()
+            {
+                return false;
+            }
+        }
+        for at in 0..self.open.len() {
+            let other = self.open[at];
+            if !other.ignores_state() && self.apply(state, other).is_some_and(|after| after != state) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Effect {
+    fn reads_value(self) -> bool {
+        matches!(self, Effect::Get | Effect::GetSet(_) | Effect::GetDelete)
+    }
+}
+
+impl Op {
+    /// Whether neither its outcome nor what it leaves behind depends on the state that it finds.
+    pub(super) fn ignores_state(self) -> bool {
+        let told_nothing = matches!(self.seen, Seen::Done | Seen::Unknown);
+        let overwrites = matches!(
+            self.effect,
+            Effect::Set(_) | Effect::SetExpiring(..) | Effect::Delete | Effect::GetSet(_) | Effect::GetDelete
+        );
+        told_nothing && overwrites
+    }
+
+    /// Whether its outcome says that it changed nothing, wherever it happened.
+    pub(super) fn changed_nothing(self) -> bool {
+        match self.effect {
+            Effect::Get | Effect::Exists => true,
+            Effect::SetIfAbsent(_) => matches!(self.seen, Seen::Absent | Seen::Integer(0)),
+            Effect::Delete => self.seen == Seen::Integer(0),
+            Effect::IncrementBy(_) => self.seen == Seen::WrongValue,
+            Effect::GetDelete => self.seen == Seen::Absent,
+            _ => false,
+        }
+    }
+
+    /// The value that it may leave behind, if that does not depend on the state that it finds.
+    pub(super) fn writes(self) -> Option<ValueId> {
+        match self.effect {
+            Effect::Set(value) | Effect::SetExpiring(value, _) | Effect::GetSet(value) => Some(value),
+            Effect::SetIfAbsent(value) if !self.changed_nothing() => Some(value),
+            Effect::Delete | Effect::GetDelete if !self.changed_nothing() => Some(ABSENT),
+            _ => None,
+        }
+    }
+
+    /// The value that it must find, if its outcome tells.
+    pub(super) fn reads(self) -> Option<ValueId> {
+        match self.seen {
+            Seen::Value(value) => Some(value),
+            Seen::Absent if self.effect.reads_value() => Some(ABSENT),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The search for an order that explains one key's history, after Wing and Gong, with Lowe's memo of what was tried.
+//!
+//! At each point the operations that may come next are those that were called before the first return still to come.
+//! One is taken, and if that leads nowhere, the next one; a set of taken operations with the state that they led to is
+//! entered once only. Where operations run one after the other there is a single choice, and the search is a walk. What
+//! keeps it short where many run at once, and why it may be left out, is said at each rule below.
+
+use super::model::{Effect, Model, Op, Seen, State};
+use super::values::{ABSENT, ValueId};
+use hashbrown::HashTable;
+
+/// The most words of 8 bytes that are kept of what was tried.
+const MEMO_WORDS_MAX: usize = 32 * 1024 * 1024;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Linearizable,
+    Refuted,
+    /// The limit came first.
+    Undecided,
+}
+
+/// Searches, and takes what it did off `steps`.
+pub(super) fn search(model: &mut Model, steps: &mut u64) -> Verdict {
+    let mut search = Search::new(model);
+    if search.lacks_a_source() {
+        return Verdict::Refuted;
+    }
+    if search.enter() {
+        return Verdict::Linearizable;
+    }
+    loop {
+        if *steps == 0 || search.memo.words.len() > MEMO_WORDS_MAX {
+            return Verdict::Undecided;
+        }
+        *steps -= 1;
+        match search.try_next() {
+            Some(true) => return Verdict::Linearizable,
+            Some(false) => {}
+            None => return Verdict::Refuted,
+        }
+    }
+}
+
+struct Search<'a> {
+    model: &'a mut Model,
+    state: State,
+    /// A bit for each closed operation that was taken.
+    taken: Vec<u64>,
+    /// All before it are taken.
+    base: usize,
+    /// None from it on is.
+    top: usize,
+    /// A bit for each open operation that was taken.
+    open_taken: Vec<u64>,
+    /// What was taken, in order; open operations are counted from `OPEN` on.
+    trail: Vec<usize>,
+    frames: Vec<Frame>,
+    choices: Vec<Choice>,
+    memo: Memo,
+    /// The closed operations that may come next, and the first return among all that are not taken.
+    candidates: Vec<usize>,
+    bound: u64,
+    /// By value: operations not yet taken that must find it, and those that may write it.
+    needed: Vec<u32>,
+    sources: Vec<u32>,
+    /// By value: candidates that read it; all 0 between uses.
+    ready: Vec<u32>,
+    /// Values come from nowhere but the operations that write them: no appends, no sums.
+    has_sources: bool,
+    /// Whether a value is there at all is observed by reads of values only.
+    is_register: bool,
+}
+
+const OPEN: usize = 1 << (usize::BITS - 1);
+
+#[derive(Clone, Copy)]
+struct Frame {
+    trail: usize,
+    state: State,
+    base: usize,
+    top: usize,
+    /// Its choices end where those of the next frame begin.
+    choices: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Choice {
+    Take(usize, State),
+    /// All settled candidates.
+    Settle,
+}
+
+impl<'a> Search<'a> {
+    fn new(model: &'a mut Model) -> Search<'a> {
+        let everything = || model.closed.iter().chain(&model.open);
+        let has_sources = !everything().any(|op| matches!(op.effect, Effect::Append(_) | Effect::IncrementBy(_)));
+        let observes_presence = |op: &Op| match op.effect {
+            Effect::Exists | Effect::SetIfAbsent(_) => true,
+            Effect::Delete => matches!(op.seen, Seen::Integer(_)),
+            _ => false,
+        };
+        let is_register = has_sources && !everything().any(observes_presence);
+        let values = if has_sources { model.values.len() } else { 0 };
+        let mut search = Search {
+            state: model.start,
+            taken: vec![0; model.closed.len().div_ceil(64)],
+            base: 0,
+            top: 0,
+            open_taken: vec![0; model.open.len().div_ceil(64)],
+            trail: Vec::with_capacity(model.closed.len()),
+            frames: Vec::new(),
+            choices: Vec::new(),
+            memo: Memo::default(),
+            candidates: Vec::new(),
+            bound: 0,
+            needed: vec![0; values],
+            sources: vec![0; values],
+            ready: vec![0; values],
+            has_sources,
+            is_register,
+            model,
+        };
+        for at in (0..search.model.closed.len()).chain((0..search.model.open.len()).map(|at| at | OPEN)) {
+            search.count(at, 1);
+        }
+        search
+    }
+
+    /// Whether somebody read what nobody can have written.
+    fn lacks_a_source(&self) -> bool {
+        let lacks = |value: usize| self.needed[value] > 0 && self.sources[value] == 0;
+        (0..self.needed.len()).any(|value| value != self.model.start.value as usize && lacks(value))
+    }
+
+    /// Goes on from the state of now. Returns whether all is explained; else there is a new frame, unless it has been
+    /// here before.
+    fn enter(&mut self) -> bool {
+        self.take_reads();
+        if self.candidates.is_empty() {
+            return true;
+        }
+        if !self.memo.insert(self.state, &self.open_taken, self.base, &self.taken[..self.top.div_ceil(64)]) {
+            return false;
+        }
+        let choices = self.choices.len();
+        self.offer_closed();
+        self.offer_open();
+        // They are tried from the last one on.
+        self.choices[choices..].reverse();
+        self.frames.push(Frame { trail: self.trail.len(), state: self.state, base: self.base, top: self.top, choices });
+        false
+    }
+
+    /// Tries the next choice of the last frame that has one. None if there is none left anywhere.
+    fn try_next(&mut self) -> Option<bool> {
+        while let Some(&frame) = self.frames.last() {
+            self.rewind(frame);
+            if self.choices.len() == frame.choices {
+                self.frames.pop();
+                continue;
+            }
+            match self.choices.pop()? {
+                Choice::Take(at, state) => {
+                    self.take(at);
+                    self.state = state;
+                }
+                Choice::Settle => self.settle(),
+            }
+            return Some(self.enter());
+        }
+        None
+    }
+
+    /// Takes what fits the state, changes nothing, and says so by its outcome. Never wrong: where an order has such an
+    /// operation later, it may as well come now, for neither the others nor itself notice.
+    fn take_reads(&mut self) {
+        loop {
+            self.find_candidates();
+            let before = self.trail.len();
+            for index in 0..self.candidates.len() {
+                let at = self.candidates[index];
+                let op = self.model.closed[at];
+                if op.changed_nothing() {
+                    let state = self.state;
+                    if self.model.outcomes(state, op, self.bound).any(|after| after == state) {
+                        self.take(at);
+                    }
+                }
+            }
+            if self.trail.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn find_candidates(&mut self) {
+        self.candidates.clear();
+        self.bound = u64::MAX;
+        let closed = &self.model.closed;
+        let mut at = self.base;
+        while at < closed.len() {
+            let rest = !self.taken[at / 64] >> (at % 64);
+            if rest == 0 {
+                at = (at / 64 + 1) * 64;
+                continue;
+            }
+            at += rest.trailing_zeros() as usize;
+            if at >= closed.len() || closed[at].call > self.bound {
+                return;
+            }
+            self.bound = self.bound.min(closed[at].returned);
+            self.candidates.push(at);
+            at += 1;
+        }
+    }
+
+    fn offer_closed(&mut self) {
+        let settles = self.is_register && !self.is_still_needed(0) && self.settled().next().is_some();
+        for index in 0..self.candidates.len() {
+            let at = self.candidates[index];
+            let op = self.model.closed[at];
+            // See `settle`: what ignores the state may as well come after all that is settled.
+            if !(settles && op.ignores_state()) {
+                self.offer(at, op);
+            }
+        }
+        if settles {
+            self.choices.push(Choice::Settle);
+        }
+    }
+
+    fn offer(&mut self, at: usize, op: Op) {
+        let own = u32::from(op.reads() == Some(self.state.value));
+        for after in self.model.outcomes(self.state, op, self.bound) {
+            if after.value == self.state.value || !self.is_still_needed(own) {
+                self.choices.push(Choice::Take(at, after));
+            }
+        }
+    }
+
+    /// Offers open operations where they may matter. Of equal ones only that which was called first: an order with
+    /// another one first is as good with the two exchanged.
+    fn offer_open(&mut self) {
+        for at in 0..self.model.open.len() {
+            let op = self.model.open[at];
+            let is_first = at == 0 || self.model.open[at - 1].effect != op.effect || self.is_open_taken(at - 1);
+            if self.is_open_taken(at) || !is_first || op.call > self.bound || self.is_still_needed(0) {
+                continue;
+            }
+            for after in self.model.outcomes(self.state, op, self.bound) {
+                if after != self.state && self.is_noticed(at, after) {
+                    self.choices.push(Choice::Take(at | OPEN, after));
+                }
+            }
+        }
+    }
+
+    /// Whether something that depends on the state can come next in `after`. If only what ignores the state can, then
+    /// the open operation `own` that led there may be left out.
+    fn is_noticed(&mut self, own: usize, after: State) -> bool {
+        let bound = self.bound;
+        for index in 0..self.candidates.len() {
+            let op = self.model.closed[self.candidates[index]];
+            if !op.ignores_state() && self.model.outcomes(after, op, bound).next().is_some() {
+                return true;
+            }
+        }
+        for at in 0..self.model.open.len() {
+            let op = self.model.open[at];
+            if at != own
+                && !self.is_open_taken(at)
+                && !op.ignores_state()
+                && op.call <= bound
+                && self.model.outcomes(after, op, bound).any(|next| next != after)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The candidates that write a value which only they write, and which only candidates read, or nobody.
+    fn settled(&mut self) -> impl Iterator<Item = (usize, ValueId)> + use<> {
+        let read = |at: &usize| Some(&self.model.closed[*at]).filter(|op| op.effect == Effect::Get)?.reads();
+        self.candidates.iter().filter_map(read).for_each(|value| self.ready[value as usize] += 1);
+        let mut settled = Vec::new();
+        for &at in &self.candidates {
+            let op = self.model.closed[at];
+            if let Effect::Set(value) = op.effect
+                && op.seen == Seen::Done
+                && self.sources[value as usize] == 1
+                && self.needed[value as usize] == self.ready[value as usize]
+            {
+                settled.push((at, value));
+            }
+        }
+        self.candidates.iter().filter_map(read).for_each(|value| self.ready[value as usize] = 0);
+        settled.into_iter()
+    }
+
+    /// Takes all settled writes, each with its reads, in any order. Never wrong where an operation that ignores the
+    /// state comes next: a settled write and its reads that come later in an order may as well come just before that
+    /// one, for what follows them there ignores the state, too.
+    fn settle(&mut self) {
+        self.find_candidates();
+        let reads: Vec<usize> = self.candidates.clone();
+        for (write, value) in self.settled() {
+            self.take(write);
+            self.state = State { value, expiry: 0 };
+            for &read in &reads {
+                let op = self.model.closed[read];
+                if op.effect == Effect::Get && op.seen == Seen::Value(value) {
+                    self.take(read);
+                }
+            }
+        }
+    }
+
+    /// Whether the value of now must not go yet: more than `own` operations have still to find it, and nothing will
+    /// bring it back.
+    fn is_still_needed(&self, own: u32) -> bool {
+        let value = self.state.value as usize;
+        self.has_sources && self.needed[value] > own && self.sources[value] == 0
+    }
+
+    fn take(&mut self, at: usize) {
+        self.count(at, u32::MAX);
+        self.trail.push(at);
+        if at & OPEN != 0 {
+            self.open_taken[(at ^ OPEN) / 64] |= 1 << (at % 64);
+            return;
+        }
+        self.taken[at / 64] |= 1 << (at % 64);
+        self.top = self.top.max(at + 1);
+        while self.base < self.model.closed.len() && self.taken[self.base / 64] >> (self.base % 64) & 1 == 1 {
+            self.base += 1;
+        }
+    }
+
+    fn rewind(&mut self, frame: Frame) {
+        while self.trail.len() > frame.trail {
+            let Some(at) = self.trail.pop() else { break };
+            self.count(at, 1);
+            let taken = if at & OPEN == 0 { &mut self.taken } else { &mut self.open_taken };
+            taken[(at & !OPEN) / 64] &= !(1 << (at % 64));
+        }
+        (self.state, self.base, self.top) = (frame.state, frame.base, frame.top);
+    }
+
+    /// Adds `by` (1, or `u32::MAX` for -1) to the counts of the values that an operation reads and writes.
+    fn count(&mut self, at: usize, by: u32) {
+        if !self.has_sources {
+            return;
+        }
+        let op = if at & OPEN == 0 { self.model.closed[at] } else { self.model.open[at ^ OPEN] };
+        let add = |counts: &mut Vec<u32>, value: ValueId| {
+            counts[value as usize] = counts[value as usize].wrapping_add(by);
+        };
+        op.reads().into_iter().for_each(|value| add(&mut self.needed, value));
+        op.writes().into_iter().for_each(|value| add(&mut self.sources, value));
+        if matches!(op.effect, Effect::SetExpiring(..)) {
+            add(&mut self.sources, ABSENT);
+        }
+    }
+
+    fn is_open_taken(&self, at: usize) -> bool {
+        self.open_taken[at / 64] >> (at % 64) & 1 == 1
+    }
+}
+
+/// The points that were reached: what was taken, and the state.
+#[derive(Default)]
+struct Memo {
+    words: Vec<u64>,
+    /// Where each begins and ends in `words`.
+    reached: HashTable<(usize, usize)>,
+}
+
+impl Memo {
+    /// Whether it is a new one. `taken` ends with the last word that has a bit.
+    fn insert(&mut self, state: State, open_taken: &[u64], base: usize, taken: &[u64]) -> bool {
+        let start = self.words.len();
+        // All words before that of `base` are full.
+        self.words.extend([u64::from(state.value) << 32 | u64::from(state.expiry), base as u64 / 64]);
+        self.words.extend_from_slice(open_taken);
+        self.words.extend_from_slice(taken.get(base / 64..).unwrap_or_default());
+        let (words, hash) = (&self.words, fold(&self.words[start..]));
+        let same = |&(from, to): &(usize, usize)| words[from..to] == words[start..];
+        if self.reached.find(hash, same).is_some() {
+            self.words.truncate(start);
+            return false;
+        }
+        self.reached.insert_unique(hash, (start, words.len()), |&(from, to)| fold(&words[from..to]));
+        true
+    }
+}
+
+/// A hash that is the same in every run.
+fn fold(words: &[u64]) -> u64 {
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+    let hash = words.iter().fold(0, |hash: u64, word| (hash.rotate_left(5) ^ word).wrapping_mul(ODD));
+    hash ^ (hash >> 32)
+}
