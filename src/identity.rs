@@ -23,6 +23,9 @@ pub struct Identity {
     pub node: NodeId,
     /// How often the directory was opened, this time included.
     pub start: u64,
+    /// A random number for each of the latest starts, this one last: an old copy of the directory that is started often
+    /// enough comes to any start number, but not to the same lives.
+    pub lives: Vec<u64>,
     /// What the cluster was born with; `None` before that.
     pub birth: Option<BirthRecord>,
 }
@@ -123,16 +126,19 @@ const COPY: &str = "identity.copy";
 
 /// magic [8] | version u32 | CRC-32C of the body u32 | body, in postcard
 const MAGIC: [u8; 8] = *b"PAXOI-ID";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const BODY: usize = MAGIC.len() + 8;
-/// The birth record of the largest cluster is far smaller.
+/// So many lives are kept. A directory that was started more often than this since some member saw it is believed.
+pub const LIVES_MAX: usize = 1_024;
+/// The lives, and the birth record of the largest cluster, are far smaller.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads who this directory is and counts the start, durably. An empty directory becomes `node`'s, with a storage id from
-/// `random`. The caller holds the directory's lock, or two processes would share one start number.
+/// Reads who this directory is and counts the start, as the life `life`, durably. An empty directory becomes `node`'s, with
+/// a storage id from `random`. The caller holds the directory's lock, or two processes would share one start number.
 pub fn open_or_create(
     disk: &dyn Disk,
     node: NodeId,
+    life: u64,
     random: impl FnOnce() -> [u8; 16],
 ) -> Result<Identity, IdentityError> {
     let place = disk.place();
@@ -141,7 +147,7 @@ pub fn open_or_create(
     let mut identity = match newest(disk)? {
         Some(identity) => identity,
         None if has_log => return Err(IdentityError::IdentityMissing { place }),
-        None => Identity { storage_id: random(), node, start: 0, birth: None },
+        None => Identity { storage_id: random(), node, start: 0, lives: Vec::new(), birth: None },
     };
     if identity.node != node {
         return Err(IdentityError::OtherNode { place, found: identity.node, asked: node });
@@ -150,6 +156,9 @@ pub fn open_or_create(
         return Err(IdentityError::LogMissing { place });
     }
     identity.start += 1;
+    identity.lives.push(life);
+    let surplus = identity.lives.len().saturating_sub(LIVES_MAX);
+    identity.lives.drain(..surplus);
     save(disk, &identity)?;
     Ok(identity)
 }
@@ -249,7 +258,7 @@ mod tests {
     const NODE: NodeId = NodeId(2);
 
     fn open(disk: &MemoryDisk) -> Result<Identity, IdentityError> {
-        open_or_create(disk, NODE, || [9; 16])
+        open_or_create(disk, NODE, 7, || [9; 16])
     }
 
     fn birth() -> BirthRecord {
@@ -268,12 +277,12 @@ mod tests {
     fn starts_are_counted_and_the_birth_is_kept() {
         let disk = MemoryDisk::new();
         let mut identity = open(&disk).unwrap();
-        assert_eq!(identity, Identity { storage_id: [9; 16], node: NODE, start: 1, birth: None });
+        assert_eq!(identity, Identity { storage_id: [9; 16], node: NODE, start: 1, lives: vec![7], birth: None });
         identity.birth = Some(birth());
         save(&disk, &identity).unwrap();
         disk.set_content("log-0000000000000001", Vec::new());
-        let again = open_or_create(&disk.crash(1), NODE, || panic!("no new storage id")).unwrap();
-        assert_eq!(again, Identity { start: 2, ..identity.clone() });
+        let again = open_or_create(&disk.crash(1), NODE, 8, || panic!("no new storage id")).unwrap();
+        assert_eq!(again, Identity { start: 2, lives: vec![7, 8], ..identity.clone() });
         assert_eq!(read(&disk).unwrap(), Some(identity), "looking counts no start");
         assert_eq!(read(&MemoryDisk::new()).unwrap(), None);
     }
@@ -319,7 +328,7 @@ mod tests {
     fn errors_say_what_to_do() {
         let disk = MemoryDisk::new();
         let mut identity = open(&disk).unwrap();
-        let other = open_or_create(&disk, NodeId(3), || [0; 16]).unwrap_err();
+        let other = open_or_create(&disk, NodeId(3), 1, || [0; 16]).unwrap_err();
         assert_eq!(
             other.to_string(),
             "data directory memory belongs to node 2, not to node 3; give node 3 its own directory"
@@ -340,10 +349,10 @@ mod tests {
         let mut content = encode(&identity);
         let body = content.split_off(BODY);
         content.truncate(MAGIC.len());
-        content.extend_from_slice(&2u32.to_le_bytes());
-        content.extend_from_slice(&crc(2, &body).to_le_bytes());
+        content.extend_from_slice(&3u32.to_le_bytes());
+        content.extend_from_slice(&crc(3, &body).to_le_bytes());
         content.extend_from_slice(&body);
         newer.set_content(IDENTITY, content);
-        assert!(matches!(open(&newer), Err(IdentityError::Version { found: 2, .. })));
+        assert!(matches!(open(&newer), Err(IdentityError::Version { found: 3, .. })));
     }
 }

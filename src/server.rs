@@ -71,7 +71,7 @@ impl Server {
         // The lock is held until the process ends.
         std::mem::forget(disk.lock().with_context(|| format!("cannot use the data directory {}", config.dir))?);
         let entropy = random()?;
-        let identity = identity::open_or_create(&*disk, config.id, || entropy)?;
+        let identity = identity::open_or_create(&*disk, config.id, config.seed, || entropy)?;
         check_birth(&config, &identity)?;
         let born = identity.birth.as_ref().map(|birth| birth.value_bytes_max as usize);
         let max_clients = descriptors::make_room(config.max_clients)?;
@@ -88,18 +88,13 @@ impl Server {
         let mut node = Node::new(config, identity);
         let (sender, notices) = channel();
         let mut refused = None;
-        let (log, recovered) = Log::open(
-            Arc::clone(&disk),
-            storage,
-            Options::default(),
-            hooks(&sender, events.waker()),
-            &mut |lsn, record| {
+        let (log, recovered) =
+            Log::open(&disk, storage, Options::default(), hooks(&sender, events.waker()), &mut |lsn, record| {
                 if refused.is_none() {
                     refused = node.restore(lsn, record, clock.now()).err();
                 }
-            },
-        )
-        .with_context(|| format!("cannot use the data directory {place}"))?;
+            })
+            .with_context(|| format!("cannot use the data directory {place}"))?;
         if let Some(reason) = refused {
             bail!("the log in {place} is not usable: {reason}; replace this node under a new id");
         }

@@ -52,16 +52,16 @@ impl Log {
     /// Reads the log of `storage_id` in `disk`, calls `visit` with each record and its lsn, and starts the threads.
     /// When it returns, everything that was visited is durable. See [`recover`].
     pub fn open(
-        disk: Arc<dyn Disk>,
+        disk: &Arc<dyn Disk>,
         storage_id: [u8; 16],
         options: Options,
         hooks: Hooks,
         visit: &mut dyn FnMut(u64, Record),
     ) -> Result<(LogHandle, Recovered), LogError> {
         let Hooks { on_durable, on_fatal, mut on_progress } = hooks;
-        let (writer, recovered) = recover(&disk, storage_id, options, &mut *on_progress, visit)?;
+        let (writer, recovered) = recover(disk, storage_id, options, &mut *on_progress, visit)?;
         let (sender, batches) = sync_channel(BATCHES_QUEUED_MAX);
-        let reader = ChosenReader::new(disk, storage_id, writer.index.clone());
+        let reader = writer.reader();
         let (next_lsn, status) = (writer.next_lsn(), writer.status.clone());
         let spares = writer.spares.clone();
         let start = |name: &str, body: Box<dyn FnOnce() + Send>| {

@@ -4,7 +4,7 @@
 use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use super::index::Index;
 use super::spare::{LARGE, Spares};
-use super::{Batch, LogError, LogStatus, Options, Record, RecordKind, segment_name};
+use super::{Batch, ChosenReader, LogError, LogStatus, Options, Record, RecordKind, segment_name};
 use crate::disk::{Disk, DiskFile};
 use std::io;
 use std::sync::Arc;
@@ -103,6 +103,12 @@ impl Writer {
     #[must_use]
     pub fn status(&self) -> &Arc<LogStatus> {
         &self.status
+    }
+
+    /// A reader of what this writer has made durable.
+    #[must_use]
+    pub fn reader(&self) -> ChosenReader {
+        ChosenReader::new(self.disk.clone(), self.storage_id, self.index.clone())
     }
 
     /// True if the last frame is not yet known as durable to whoever reads the log: see [`Writer::mark`].

@@ -9,6 +9,7 @@ use super::outbox::is_for_node;
 use super::wire::{Hello, NodeMessage, Positions, Refusal};
 use super::{Close, Node, Time};
 use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
+use crate::identity::LIVES_MAX;
 use bytes::BytesMut;
 use groups::{Answer, GroupId, Instance, Message, NodeId};
 use net::frame::{self, Frame, FrameWriter, Purpose};
@@ -272,7 +273,10 @@ impl Node {
                 format!("node {from} cannot have been started {said} times, it was seen with {seen}"),
             );
         }
-        if hello.start == known.start && known.life.is_some_and(|life| life != hello.life) {
+        if hello.lives.is_empty() || hello.lives.len() > LIVES_MAX {
+            return refuse(false, format!("node {from} tells of {} lives", hello.lives.len()));
+        }
+        if known.life.is_some_and(|life| !hello.descends_from(known.start, life)) {
             let text = format!(
                 "node {from} was seen with start number {}, but in another process: its data directory is an old copy, \
                  or there are two of it; replace the node under a new id",
@@ -316,7 +320,7 @@ impl Node {
             node: self.identity.node,
             storage: self.identity.storage_id,
             start: self.identity.start,
-            life: self.config.seed,
+            lives: self.identity.lives.clone(),
             groups: birth.map_or(self.config.groups, |record| record.groups),
             members: self.io.peers.members().ids().to_vec(),
         };

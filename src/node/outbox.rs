@@ -112,13 +112,13 @@ impl Outbox {
     /// back in time, and so does the same one in another life.
     pub(super) fn note_peer(&mut self, hello: &wire::Hello) {
         let Some(peer) = self.peers.find(hello.node) else { return };
-        let seen = (hello.start, Some(hello.storage), Some(hello.life));
+        let seen = (hello.start, Some(hello.storage), Some(hello.life()));
         if (peer.start, peer.storage, peer.life) == seen {
             return;
         }
         (peer.start, peer.storage, peer.life) = seen;
         let ballot = Ballot { round: 0, node: hello.node };
-        let seen = [&hello.storage[..], &hello.life.to_le_bytes()].concat();
+        let seen = [&hello.storage[..], &hello.life().to_le_bytes()].concat();
         let (group, instance, payload) = (GroupId(0), Instance(hello.start), Bytes::from(seen));
         let kind = log::RecordKind::PeerStart;
         self.persist(log::Record { kind, group, instance, ballot, chosen: Ballot::ZERO, payload });

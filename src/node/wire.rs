@@ -22,12 +22,29 @@ pub struct Hello {
     pub storage: [u8; 16],
     /// How often it has been started.
     pub start: u64,
-    /// Random for each start: a copy of its data directory can come to the same start number.
-    pub life: u64,
+    /// A random number for each of its latest starts, this one last: a copy of its data directory can come to the same
+    /// start number.
+    pub lives: Vec<u64>,
     /// How many groups the slots are divided among.
     pub groups: u32,
     /// Before birth: the initial members, so that two lists that differ are noticed.
     pub members: Vec<NodeId>,
+}
+
+impl Hello {
+    /// The random number of this start.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.lives.last().copied().unwrap_or(0)
+    }
+
+    /// Whether the sender, or what it is a copy of, can have been started as number `start` with the life `life`.
+    #[must_use]
+    pub fn descends_from(&self, start: u64, life: u64) -> bool {
+        let since = self.start.saturating_sub(start);
+        let newest_first = usize::try_from(since).ok().and_then(|since| self.lives.iter().rev().nth(since));
+        newest_first.is_none_or(|known| *known == life)
+    }
 }
 
 /// Why a connection is closed by the side that sends this.

@@ -76,7 +76,7 @@ fn hello_of(identity: &Identity) -> Hello {
         node: identity.node,
         storage: identity.storage_id,
         start: identity.start + 1,
-        life: 42,
+        lives: identity.lives.iter().copied().chain([42]).collect(),
         groups: birth.groups,
         members: birth.members.iter().map(|member| member.node).collect(),
     }
@@ -124,6 +124,8 @@ fn hellos_that_cannot_be_are_refused() {
         Hello { storage: [9; 16], ..true_hello.clone() },
         Hello { start: 0, ..true_hello.clone() },
         Hello { start: u64::MAX, ..true_hello.clone() },
+        Hello { lives: vec![41, 42], ..true_hello.clone() },
+        Hello { lives: Vec::new(), ..true_hello.clone() },
         Hello { groups: 99, ..true_hello.clone() },
         Hello { node: NodeId(77), ..true_hello.clone() },
         Hello { node: NodeId(1), ..true_hello.clone() },
