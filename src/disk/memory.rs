@@ -25,6 +25,8 @@ struct State {
     locked: bool,
     failing_writes: Option<Failure>,
     failing_syncs: Option<Failure>,
+    failing_reads: Option<Failure>,
+    syncs_held: bool,
     capacity_bytes: Option<u64>,
     writes: u64,
     syncs: u64,
@@ -125,9 +127,33 @@ impl MemoryDisk {
         self.state().failing_syncs = Some(Failure { prefix: prefix.to_owned(), after });
     }
 
+    /// After `after` more of them, every read of a file whose name starts with `prefix` fails.
+    pub fn fail_reads(&self, prefix: &str, after: u64) {
+        self.state().failing_reads = Some(Failure { prefix: prefix.to_owned(), after });
+    }
+
+    /// Every sync fails from now on, and what it should have made durable stays what a crash may keep, lose or tear: the
+    /// moment before the power goes.
+    pub fn hold_syncs(&self) {
+        self.state().syncs_held = true;
+    }
+
+    /// What was told to fail works again.
+    pub fn mend(&self) {
+        let mut state = self.state();
+        (state.failing_writes, state.failing_syncs, state.failing_reads) = (None, None, None);
+        state.syncs_held = false;
+    }
+
     /// Writes that would make all files together larger than this fail with `StorageFull`; `None` lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity_bytes = bytes;
+    }
+
+    /// Bytes of all files together.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used_bytes()
     }
 
     /// How many writes were tried so far.
@@ -325,7 +351,14 @@ impl DiskFile for MemoryFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let state = self.disk.state();
+        let mut guard = self.disk.state();
+        let state = &mut *guard;
+        if state.failing_reads.is_some() {
+            let name = state.name_of(self.file).to_owned();
+            if State::strikes(&mut state.failing_reads, &name) {
+                return Err(io::Error::other("injected read error"));
+            }
+        }
         let live = &state.files[self.file].live;
         let start = usize::try_from(offset).map_or(live.len(), |offset| offset.min(live.len()));
         let count = buffer.len().min(live.len() - start);
@@ -353,6 +386,9 @@ impl DiskFile for MemoryFile {
         let mut guard = self.disk.state();
         let state = &mut *guard;
         state.syncs += 1;
+        if state.syncs_held {
+            return Err(io::Error::other("the power is going"));
+        }
         let name = state.name_of(self.file).to_owned();
         let image = &mut state.files[self.file];
         let pending = std::mem::take(&mut image.pending);

@@ -262,6 +262,12 @@ impl Node {
         self.shard.is_dirty() || self.io.has_released()
     }
 
+    /// The groups and their stores, to look at; none before the cluster is born.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
     /// Groups without a leader that this node knows of.
     #[must_use]
     pub fn leaderless(&self) -> usize {

@@ -1,0 +1,443 @@
+//! Simulated clients: each has one connection at a time, asks for something now and then, gives up after a while, and
+//! writes down what it asked and what it was told. What it never learned stays open in the history.
+
+use crate::network::{Parcel, Who};
+use crate::world::{Event, World};
+use bytes::{Buf, Bytes, BytesMut};
+use net::resp::value::{self, Value};
+use paxoi::client::write_command;
+use paxoi::history::{Action, History, Operation, Outcome};
+use std::collections::VecDeque;
+
+/// What clients do, and how often.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Load {
+    /// The mean time between two requests of one client.
+    pub(crate) pause_us: u64,
+    /// A client that waits longer goes elsewhere.
+    pub(crate) patience_us: u64,
+    /// Requests that a client sends before it has the reply to the first.
+    pub(crate) pipeline: usize,
+    /// Keys of each sort.
+    pub(crate) keys: u64,
+    /// How far two clocks of nodes may be apart.
+    pub(crate) skew_us: u64,
+    /// Which of the sorts of requests are used: one bit each.
+    pub(crate) mix: u32,
+    /// The nodes that are asked.
+    pub(crate) nodes: Vec<usize>,
+}
+
+/// Sorts of requests, by their bit in [`Load::mix`].
+pub(crate) const SORTS: u32 = 10;
+
+/// A part of a request: one key's.
+#[derive(Clone, Debug)]
+struct Part {
+    key: Bytes,
+    action: Action,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// One part, one reply.
+    Plain,
+    /// Any number of parts, one reply for each in an array.
+    Each,
+    /// Any number of parts, one reply for all.
+    All,
+    /// A transaction that reads two keys which are only ever written together.
+    Pair,
+    /// Sent again, elsewhere too, until its fate is known.
+    Once,
+    Session,
+}
+
+#[derive(Clone, Debug)]
+struct Call {
+    kind: Kind,
+    parts: Vec<Part>,
+    /// Replies that come before the one that counts.
+    skip: usize,
+    request: Vec<u8>,
+    call_us: u64,
+    sent_us: u64,
+}
+
+pub(crate) struct Client {
+    connection: Option<u64>,
+    node: usize,
+    connected: bool,
+    input: BytesMut,
+    waiting: VecDeque<Call>,
+    session: Option<(String, u64)>,
+    /// Each `ONCE` whose fate is not known.
+    again: VecDeque<Call>,
+    /// When it was answered last.
+    pub(crate) answered_us: u64,
+    /// It asks for nothing new.
+    pub(crate) quiet: bool,
+}
+
+/// What the clients have done together.
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) history: History,
+    pub(crate) answered: u64,
+    pub(crate) errors: u64,
+    written: u64,
+}
+
+/// Errors that say that surely nothing happened.
+const REFUSALS: [&str; 7] = ["CLUSTERDOWN", "LOADING", "MISCONF", "OOM", "CROSSSLOT", "EXECABORT", "TRYAGAIN"];
+
+impl Client {
+    pub(crate) fn new() -> Client {
+        Client {
+            connection: None,
+            node: 0,
+            connected: false,
+            input: BytesMut::new(),
+            waiting: VecDeque::new(),
+            session: None,
+            again: VecDeque::new(),
+            answered_us: 0,
+            quiet: false,
+        }
+    }
+}
+
+impl World {
+    /// A client looks after itself.
+    pub(crate) fn client_timer(&mut self, index: usize) {
+        let pause_us = 1 + self.random.below(2 * self.load.pause_us);
+        self.after(pause_us, Event::Client { client: index });
+        let late =
+            self.clients[index].waiting.front().is_some_and(|call| self.now_us > call.sent_us + self.load.patience_us);
+        if late || !self.load.nodes.contains(&self.clients[index].node) {
+            self.hang_up(index);
+        }
+        if self.clients[index].connection.is_none() {
+            return self.call_in(index);
+        }
+        let client = &self.clients[index];
+        if !client.connected || client.waiting.len() >= self.load.pipeline {
+            return;
+        }
+        if let Some(call) = self.clients[index].again.pop_front() {
+            return self.ask(index, call);
+        }
+        if !self.clients[index].quiet {
+            let call = self.invent(index);
+            self.ask(index, call);
+        }
+    }
+
+    fn call_in(&mut self, index: usize) {
+        let Some(node) = self.random.pick(&self.load.nodes).copied() else { return };
+        let connection = self.network.connect((Who::Client(index), 0), (Who::Node { node, life: 0 }, 0));
+        if let Some(found) = self.network.find(connection) {
+            found.ends[1].open = false;
+        }
+        let client = &mut self.clients[index];
+        (client.connection, client.node, client.connected) = (Some(connection), node, false);
+        let us = self.random.between(50, 500);
+        self.after(us, Event::Dial { connection });
+    }
+
+    pub(crate) fn client_connected(&mut self, index: usize, connection: u64) {
+        let client = &mut self.clients[index];
+        if client.connection == Some(connection) {
+            client.connected = true;
+        }
+    }
+
+    /// Gives its connection up, and with it all that it waits for.
+    pub(crate) fn hang_up(&mut self, index: usize) {
+        let Some(connection) = self.clients[index].connection else { return };
+        if let Some(end) = self.network.end(connection, 0) {
+            end.open = false;
+        }
+        self.send(connection, 0, Parcel::End);
+        self.client_cut(index, connection);
+    }
+
+    pub(crate) fn client_cut(&mut self, index: usize, connection: u64) {
+        let client = &mut self.clients[index];
+        if client.connection != Some(connection) {
+            return;
+        }
+        (client.connection, client.connected) = (None, false);
+        client.input.clear();
+        for call in std::mem::take(&mut client.waiting) {
+            self.leave_open(index, call);
+        }
+    }
+
+    /// Nobody will tell what became of it.
+    fn leave_open(&mut self, index: usize, call: Call) {
+        if call.kind == Kind::Once {
+            return self.clients[index].again.push_back(call);
+        }
+        for part in &call.parts {
+            let action = match part.action.clone() {
+                Action::SetExpiring { value, .. } => Action::SetExpiring { value, earliest: 0, latest: u64::MAX },
+                action => action,
+            };
+            self.write_down(index, &call, &part.key, action, None);
+        }
+    }
+
+    fn write_down(&mut self, index: usize, call: &Call, key: &Bytes, action: Action, outcome: Option<Outcome>) {
+        let returned = outcome.is_some().then_some(self.now_us);
+        let operation = Operation { client: index as u64, call: call.call_us, returned, action, outcome };
+        self.record.history.push(key.clone(), operation);
+    }
+
+    /// What clients still wait for goes into the history as it is.
+    pub(crate) fn close_books(&mut self) {
+        for index in 0..self.clients.len() {
+            self.clients[index].quiet = true;
+            let calls: Vec<Call> = self.clients[index].waiting.drain(..).collect();
+            let again = std::mem::take(&mut self.clients[index].again);
+            for mut call in calls.into_iter().chain(again) {
+                call.kind = Kind::Plain;
+                self.leave_open(index, call);
+            }
+        }
+    }
+
+    fn ask(&mut self, index: usize, mut call: Call) {
+        let Some(connection) = self.clients[index].connection else { return };
+        call.sent_us = self.now_us;
+        self.trace.line(|| format!("c{index} asks n{}: {}", self.clients[index].node + 1, readable(&call.request)));
+        self.note(u64::from(crc32c::crc32c(&call.request)));
+        let request = Bytes::copy_from_slice(&call.request);
+        self.clients[index].waiting.push_back(call);
+        self.send(connection, 0, Parcel::Data(request));
+    }
+
+    pub(crate) fn client_input(&mut self, index: usize, bytes: &[u8]) {
+        self.clients[index].input.extend_from_slice(bytes);
+        loop {
+            let client = &mut self.clients[index];
+            let (reply, length) = match value::decode(&client.input) {
+                Ok(None) => return,
+                Ok(Some(decoded)) => decoded,
+                Err(error) => return self.oracle.fail(&format!("client {index} was sent no reply: {error}")),
+            };
+            client.input.advance(length);
+            let Some(call) = client.waiting.front_mut() else {
+                return self.oracle.fail(&format!("client {index} was sent a reply to nothing: {reply:?}"));
+            };
+            if call.skip > 0 {
+                call.skip -= 1;
+                continue;
+            }
+            if let Some(call) = client.waiting.pop_front() {
+                self.trace.line(|| format!("c{index} is told {reply:?}"));
+                self.answered(index, call, &reply);
+            }
+        }
+    }
+
+    fn answered(&mut self, index: usize, call: Call, reply: &Value) {
+        if let Value::Error(text) = reply {
+            return self.refused(index, call, text);
+        }
+        self.record.answered += 1;
+        self.clients[index].answered_us = self.now_us;
+        match (call.kind, reply) {
+            (Kind::Session, _) => {
+                let id = reply.as_bytes().map(|id| String::from_utf8_lossy(id).into_owned());
+                self.clients[index].session = id.map(|id| (id, 0));
+            }
+            (Kind::Plain | Kind::Once, reply) => self.part_answered(index, &call, 0, reply),
+            (Kind::All, _) => {
+                for part in &call.parts {
+                    self.write_down(index, &call, &part.key, part.action.clone(), Some(Outcome::Done));
+                }
+            }
+            (Kind::Each | Kind::Pair, Value::Array(items)) if items.len() == call.parts.len() => {
+                let torn = call.kind == Kind::Pair && items.windows(2).any(|pair| pair[0] != pair[1]);
+                if torn {
+                    self.oracle.fail(&format!("client {index} saw half of a transaction: {items:?}"));
+                }
+                for (at, item) in items.iter().enumerate() {
+                    self.part_answered(index, &call, at, item);
+                }
+            }
+            _ => self.oracle.fail(&format!("{} was answered by {reply:?}", readable(&call.request))),
+        }
+    }
+
+    fn part_answered(&mut self, index: usize, call: &Call, at: usize, reply: &Value) {
+        let Part { key, action } = call.parts[at].clone();
+        let outcome = match reply {
+            Value::Null => Outcome::Nil,
+            Value::Bulk(bytes) => Outcome::Value(Bytes::copy_from_slice(bytes)),
+            Value::Int(number) => Outcome::Integer(*number),
+            Value::Simple(_) => Outcome::Done,
+            Value::Error(text) if text.contains("not an integer") => Outcome::WrongValue,
+            _ => return self.oracle.fail(&format!("{} was answered by {reply:?}", readable(&call.request))),
+        };
+        // The life of a value that expires begins no later than now.
+        let action = match action {
+            Action::SetExpiring { value, earliest, latest } => {
+                Action::SetExpiring { value, earliest, latest: latest + self.now_us }
+            }
+            action => action,
+        };
+        self.write_down(index, call, &key, action, Some(outcome));
+    }
+
+    fn refused(&mut self, index: usize, call: Call, text: &str) {
+        self.record.errors += 1;
+        if text.contains("not an integer") {
+            return self.part_answered(index, &call, 0, &Value::Error(text.to_owned()));
+        }
+        if REFUSALS.iter().any(|code| text.starts_with(code)) {
+            // An earlier attempt may have been carried out all the same.
+            if call.kind == Kind::Once {
+                self.clients[index].again.push_back(call);
+            }
+        } else if text.starts_with("UNCERTAIN") {
+            self.leave_open(index, call);
+        } else if text.starts_with("ONCEEXPIRED") {
+            self.clients[index].session = None;
+            self.leave_open(index, Call { kind: Kind::Plain, ..call });
+        } else {
+            self.oracle.fail(&format!("{} was answered by {text}", readable(&call.request)));
+        }
+    }
+
+    /// Something to ask for.
+    fn invent(&mut self, index: usize) -> Call {
+        let mut sort = self.random.below(u64::from(SORTS)) as u32;
+        while self.load.mix >> sort & 1 == 0 {
+            sort = (sort + 1) % SORTS;
+        }
+        self.record.written += 1;
+        let fresh = Bytes::from(format!("v{}", self.record.written));
+        match sort {
+            0 => self.read(),
+            1 => self.plain('s', &[b"SET", b"", &fresh], Action::Set(fresh.clone())),
+            2 => self.plain('c', &[b"INCR", b""], Action::IncrementBy(1)),
+            3 => {
+                let token = Bytes::from(format!("{};", self.record.written));
+                self.plain('a', &[b"APPEND", b"", &token], Action::Append(token.clone()))
+            }
+            4 => self.once(index),
+            5 => self.expiring(&fresh),
+            6 => self.pair(&fresh),
+            7 => self.several(&fresh),
+            8 => match self.random.below(5) {
+                0 => self.plain('x', &[b"DEL", b""], Action::Delete),
+                1 => self.plain('x', &[b"SETNX", b"", &fresh], Action::SetIfAbsent(fresh.clone())),
+                2 => self.plain('x', &[b"INCRBY", b"", b"5"], Action::IncrementBy(5)),
+                3 => self.plain('x', &[b"GET", b""], Action::Get),
+                _ => self.plain('x', &[b"GETDEL", b""], Action::GetDelete),
+            },
+            _ => self.plain('s', &[b"GETSET", b"", &fresh], Action::GetSet(fresh.clone())),
+        }
+    }
+
+    fn key(&mut self, sort: char) -> Bytes {
+        Bytes::from(format!("{sort}{}", self.random.below(self.load.keys)))
+    }
+
+    fn call(&self, kind: Kind, parts: Vec<Part>, skip: usize, commands: &[&[&[u8]]]) -> Call {
+        let mut request = Vec::new();
+        commands.iter().for_each(|words| write_command(words, &mut request));
+        Call { kind, parts, skip, request, call_us: self.now_us, sent_us: self.now_us }
+    }
+
+    /// A command of one key, whose place among the words is the second.
+    fn plain(&mut self, sort: char, words: &[&[u8]], action: Action) -> Call {
+        let key = self.key(sort);
+        let mut words = words.to_vec();
+        words[1] = &key;
+        self.call(Kind::Plain, vec![Part { key: key.clone(), action }], 0, &[&words])
+    }
+
+    fn read(&mut self) -> Call {
+        let sort = *self.random.pick(&['s', 'c', 'a', 'e', 's']).unwrap_or(&'s');
+        self.plain(sort, &[b"GET", b""], Action::Get)
+    }
+
+    fn once(&mut self, index: usize) -> Call {
+        let Some((id, number)) = &mut self.clients[index].session else {
+            return self.call(Kind::Session, Vec::new(), 0, &[&[b"SESSION", b"NEW"]]);
+        };
+        *number += 1;
+        let (id, number) = (id.clone(), number.to_string());
+        let token = Bytes::from(format!("{};", self.record.written));
+        let increments = self.random.chance(500);
+        let key = self.key(if increments { 'c' } else { 'a' });
+        let action = if increments { Action::IncrementBy(1) } else { Action::Append(token.clone()) };
+        let parts = vec![Part { key: key.clone(), action }];
+        let (id, number): (&[u8], &[u8]) = (id.as_bytes(), number.as_bytes());
+        let words: &[&[u8]] = if increments {
+            &[b"ONCE", id, number, b"INCR", &key]
+        } else {
+            &[b"ONCE", id, number, b"APPEND", &key, &token]
+        };
+        self.call(Kind::Once, parts, 0, &[words])
+    }
+
+    fn expiring(&mut self, value: &Bytes) -> Call {
+        let life_us = self.random.between(50, 3_000) * 1_000;
+        let (earliest, latest) =
+            ((self.now_us + life_us).saturating_sub(self.load.skew_us), life_us + self.load.skew_us);
+        let life = (life_us / 1_000).to_string();
+        let action = Action::SetExpiring { value: value.clone(), earliest, latest };
+        self.plain('e', &[b"SET", b"", value, b"PX", life.as_bytes()], action)
+    }
+
+    /// Two keys of one group that are written and read together.
+    fn pair(&mut self, value: &Bytes) -> Call {
+        let name = self.random.below(self.load.keys);
+        let keys = [Bytes::from(format!("{{p{name}}}x")), Bytes::from(format!("{{p{name}}}y"))];
+        if self.random.chance(500) {
+            let parts = keys.iter().map(|key| Part { key: key.clone(), action: Action::Get }).collect();
+            let commands: &[&[&[u8]]] = &[&[b"MULTI"], &[b"GET", &keys[0]], &[b"GET", &keys[1]], &[b"EXEC"]];
+            return self.call(Kind::Pair, parts, 3, commands);
+        }
+        let parts = keys.iter().map(|key| Part { key: key.clone(), action: Action::Set(value.clone()) }).collect();
+        let commands: &[&[&[u8]]] = &[&[b"MULTI"], &[b"SET", &keys[0], value], &[b"SET", &keys[1], value], &[b"EXEC"]];
+        self.call(Kind::Each, parts, 3, commands)
+    }
+
+    /// A command over keys of several groups.
+    fn several(&mut self, value: &Bytes) -> Call {
+        let first = self.key('s');
+        let mut second = self.key('s');
+        if first == second {
+            second = self.key('c');
+        }
+        if self.random.chance(500) || second.starts_with(b"c") {
+            let parts = [&first, &second].map(|key| Part { key: key.clone(), action: Action::Get }).to_vec();
+            return self.call(Kind::Each, parts, 0, &[&[b"MGET", &first, &second]]);
+        }
+        let parts = [&first, &second].map(|key| Part { key: key.clone(), action: Action::Set(value.clone()) }).to_vec();
+        self.call(Kind::All, parts, 0, &[&[b"MSET", &first, value, &second, value]])
+    }
+
+    /// Reads one key, whatever the load is.
+    pub(crate) fn read_key(&mut self, index: usize, key: &Bytes) {
+        let parts = vec![Part { key: key.clone(), action: Action::Get }];
+        let call = self.call(Kind::Plain, parts, 0, &[&[b"GET", key]]);
+        self.ask(index, call);
+    }
+
+    pub(crate) fn is_idle(&self, index: usize) -> bool {
+        let client = &self.clients[index];
+        client.connected && client.connection.is_some() && client.waiting.is_empty() && client.again.is_empty()
+    }
+}
+
+fn readable(request: &[u8]) -> String {
+    let text = String::from_utf8_lossy(request);
+    let words = text.split("\r\n").filter(|word| !word.starts_with(['*', '$']));
+    words.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,125 @@
+//! Processes start, stop, sleep and end; and what becomes of their directories and connections then.
+
+use crate::network::Parcel;
+use crate::process::Lost;
+use crate::shell::End;
+use crate::world::{Event, World};
+use paxoi::log;
+
+/// Something starts a process that ended again after at most so long.
+const RESTART_US: u64 = 1_500_000;
+
+impl World {
+    /// Starts a process, unless it runs or is not to come back.
+    pub(crate) fn start(&mut self, node: usize) {
+        let process = &mut self.processes[node];
+        if process.life.is_some() || process.gone.is_some() {
+            return;
+        }
+        let mut records: Vec<(u64, log::Record)> = Vec::new();
+        let mut visit = |lsn: u64, record: &log::Record| records.push((lsn, record.clone()));
+        let started = process.start(&self.shape, self.now_us, &mut self.random, &mut visit);
+        let lives = process.lives;
+        match started {
+            Ok(()) => {
+                let lost = self.processes[node].lost;
+                self.trace.line(|| format!("n{} starts: {} records, {lost:?}", node + 1, records.len()));
+                self.note(lives);
+                if lost != Some(Lost::Foreign) {
+                    self.oracle.on_recovered(node, &records);
+                }
+                self.after(0, Event::Tick { node, life: lives });
+                self.after(0, Event::Spare { node, life: lives });
+            }
+            Err(reason) => {
+                self.trace.line(|| format!("n{} cannot start: {reason}", node + 1));
+                if self.processes[node].lost.is_some() {
+                    self.faults.noticed += 1;
+                    self.processes[node].gone = Some(reason);
+                } else if reason.contains("injected") || reason.contains("storage space") {
+                    self.processes[node].disk.mend();
+                    self.revive(node);
+                } else {
+                    self.oracle.fail(&format!("node {} cannot start on a sound directory: {reason}", node + 1));
+                }
+            }
+        }
+    }
+
+    /// A process ends.
+    pub(crate) fn end(&mut self, node: usize, end: End) {
+        let Some(mut life) = self.processes[node].life.take() else { return };
+        self.trace.line(|| format!("n{} ends: {end:?}", node + 1));
+        // What the disk was doing may be half done.
+        if let Some(batch) = life.syncing.take().filter(|_| !matches!(end, End::Fatal(_))) {
+            let disk = &self.processes[node].disk;
+            match self.random.below(4) {
+                0 => {}
+                // Written, not synced; the writer is gone, whatever it says.
+                1 | 2 => {
+                    disk.hold_syncs();
+                    let _ = life.writer.append(&batch);
+                }
+                // Done, and nobody was told.
+                _ => {
+                    let _ = life.writer.append(&batch);
+                }
+            }
+        }
+        drop(life);
+        let seed = self.random.next();
+        let process = &mut self.processes[node];
+        process.disk = match end {
+            End::PowerLoss => process.disk.crash(seed),
+            _ => process.disk.killed(),
+        };
+        let silent = end == End::PowerLoss && seed & 1 == 0;
+        for (connection, side) in self.network.of_node(node) {
+            if let Some(end) = self.network.end(connection, side) {
+                end.open = false;
+            }
+            if !silent {
+                self.send(connection, side, Parcel::Break);
+            }
+        }
+        match end {
+            End::Stop(reason) => self.stopped(node, reason),
+            _ => self.revive(node),
+        }
+    }
+
+    fn stopped(&mut self, node: usize, reason: String) {
+        if self.processes[node].lost.is_none() {
+            self.oracle.fail(&format!("node {} was turned away, but nothing is wrong with it: {reason}", node + 1));
+        }
+        self.faults.refused += 1;
+        self.processes[node].gone = Some(reason);
+    }
+
+    fn revive(&mut self, node: usize) {
+        if self.revives {
+            let us = self.random.below(RESTART_US);
+            self.after(us, Event::Restart { node });
+        }
+    }
+
+    /// Stops a process as SIGSTOP does: what is sent to it waits.
+    pub(crate) fn pause(&mut self, node: usize) {
+        if let Some(life) = &mut self.processes[node].life {
+            life.stopped = true;
+            self.trace.line(|| format!("n{} is stopped", node + 1));
+        }
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&mut self, node: usize) {
+        let Some(life) = &mut self.processes[node].life else { return };
+        if !std::mem::take(&mut life.stopped) {
+            return;
+        }
+        self.trace.line(|| format!("n{} goes on", node + 1));
+        life.turn_us = Some(self.now_us);
+        let life = life.number;
+        self.at(self.now_us, Event::Turn { node, life });
+    }
+}

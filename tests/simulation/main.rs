@@ -1,0 +1,136 @@
+//! The simulator: clusters of the shipped node, groups, store, log and recovery on a virtual network, disk and clock.
+//!
+//! Everything that happens in a run follows from its seed. Clients work while the network, the processes, the disks and
+//! the clocks fail; an oracle watches every record, frame and state; at last a majority is healed and must make progress,
+//! and what clients were told is checked to be linearizable.
+//!
+//! ```text
+//! run        one run: draw, break, heal, check      nemesis    what breaks        damage   rot on disks
+//! world      time and the queue of events           network    connections        oracle   the invariants
+//! shell      what server.rs does                    lifecycle  starts and ends    process  a node, its disk and clocks
+//! client     who asks, and the history              scenarios  plain stories that chance does not tell
+//! ```
+
+mod client;
+mod damage;
+mod lifecycle;
+mod nemesis;
+mod network;
+mod oracle;
+mod process;
+mod random;
+mod report;
+mod run;
+mod shell;
+mod trace;
+mod world;
+
+use clap::Parser;
+use report::Table;
+use run::Outcome;
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use trace::Trace;
+
+/// Seeds that are run when nothing is said: a share that the gate has time for.
+const SEEDS: u64 = 60;
+/// One seed in so many is run twice, and must do the same twice.
+const TWICE: u64 = 16;
+
+/// Runs seeds of the simulator.
+#[derive(Parser, Debug)]
+#[command(name = "simulation")]
+struct Args {
+    /// How many seeds.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Stop beginning new seeds after so many seconds; without --seeds there is no other end.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Print all that happens. For one seed.
+    #[arg(long)]
+    trace: bool,
+    /// Seeds that run side by side.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// What other test programs know.
+    #[arg(long, hide = true)]
+    nocapture: bool,
+    #[arg(hide = true)]
+    filter: Vec<String>,
+}
+
+thread_local! {
+    /// What the last panic of this thread said.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.filter.iter().any(|filter| !"simulation".contains(filter.as_str())) {
+        return ExitCode::SUCCESS;
+    }
+    if args.trace {
+        let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_target(false);
+        subscriber.with_max_level(tracing::Level::DEBUG).init();
+    } else {
+        panic::set_hook(Box::new(|info| PANIC.with(|last| *last.borrow_mut() = Some(info.to_string()))));
+    }
+    let seeds = args.seeds.unwrap_or(if args.seconds.is_some() { u64::MAX } else { SEEDS });
+    let end = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let began = Instant::now();
+    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let table = Mutex::new(Table::default());
+    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let work = || {
+        while !failed.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
+            let count = next.fetch_add(1, Ordering::Relaxed);
+            if count >= seeds {
+                return;
+            }
+            let seed = args.from + count;
+            match attempt(seed, args.trace) {
+                Ok(outcome) => table.lock().unwrap().add(&outcome),
+                Err(reason) => {
+                    if !failed.swap(true, Ordering::Relaxed) {
+                        tell(seed, count, &reason);
+                    }
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
+    eprintln!("{}", table.lock().unwrap().text(began.elapsed()));
+    if failed.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Runs a seed, and some a second time.
+fn attempt(seed: u64, trace: bool) -> Result<Outcome, String> {
+    let outcome = guarded(seed, trace)?;
+    if seed.is_multiple_of(TWICE) && !trace {
+        let again = guarded(seed, false)?;
+        if again.hash != outcome.hash {
+            return Err(format!("the same seed went two ways: {:016x} and {:016x}", outcome.hash, again.hash));
+        }
+    }
+    Ok(outcome)
+}
+
+/// A broken assertion of the shipped code is a finding like any other.
+fn guarded(seed: u64, trace: bool) -> Result<Outcome, String> {
+    let ran = panic::catch_unwind(AssertUnwindSafe(|| run::run(seed, Trace::new(trace))));
+    ran.unwrap_or_else(|_| Err(PANIC.take().unwrap_or_else(|| "it panicked".to_owned())))
+}
+
+fn tell(seed: u64, count: u64, reason: &str) {
+    let profile = if cfg!(debug_assertions) { "" } else { " --release" };
+    eprintln!("seed {seed} failed, after {count} others: {reason}");
+    eprintln!("replay: cargo test{profile} --test simulation -- --from {seed} --seeds 1 --trace");
+}

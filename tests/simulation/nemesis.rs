@@ -1,0 +1,351 @@
+//! Who breaks things: each run draws which sorts of faults it has, how hard and how often, and then one after the other
+//! as time goes by. What is broken beyond repair stays within a minority.
+
+use crate::damage::Damage;
+use crate::network::Weather;
+use crate::process::Lost;
+use crate::random::Random;
+use crate::shell::End;
+use crate::world::{Event, World};
+
+/// A sort of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sort {
+    Kill,
+    PowerLoss,
+    CrashAtEffect,
+    RestartAll,
+    Pause,
+    LongPause,
+    Halves,
+    Minority,
+    LeaderCut,
+    Ring,
+    Bridge,
+    OneWay,
+    SlowLink,
+    Reconnect,
+    Storm,
+    ClockJump,
+    SlowSync,
+    WriteError,
+    SyncError,
+    ReadError,
+    FullDisk,
+    BitFlip,
+    Truncation,
+    StaleBlock,
+    MisdirectedBlock,
+    Wipe,
+    OldCopy,
+}
+
+/// All of them, in the order of the tables.
+pub(crate) const SORTS: [Sort; 27] = [
+    Sort::Kill,
+    Sort::PowerLoss,
+    Sort::CrashAtEffect,
+    Sort::RestartAll,
+    Sort::Pause,
+    Sort::LongPause,
+    Sort::Halves,
+    Sort::Minority,
+    Sort::LeaderCut,
+    Sort::Ring,
+    Sort::Bridge,
+    Sort::OneWay,
+    Sort::SlowLink,
+    Sort::Reconnect,
+    Sort::Storm,
+    Sort::ClockJump,
+    Sort::SlowSync,
+    Sort::WriteError,
+    Sort::SyncError,
+    Sort::ReadError,
+    Sort::FullDisk,
+    Sort::BitFlip,
+    Sort::Truncation,
+    Sort::StaleBlock,
+    Sort::MisdirectedBlock,
+    Sort::Wipe,
+    Sort::OldCopy,
+];
+
+/// What was broken so far, and what may be.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// The sorts of this run.
+    pub(crate) sorts: Vec<Sort>,
+    pub(crate) pause_us: u64,
+    pub(crate) counts: [u64; SORTS.len()],
+    /// Nodes that noticed that their directory is damaged.
+    pub(crate) noticed: u64,
+    /// Nodes that were turned away by the others.
+    pub(crate) refused: u64,
+    pub(crate) fair: Weather,
+    pub(crate) on: bool,
+    /// How far a clock of a node may be off.
+    pub(crate) skew_us: u64,
+    /// A directory as it was earlier, and whose.
+    pub(crate) copy: Option<(usize, paxoi::disk::MemoryDisk, u64)>,
+}
+
+impl World {
+    /// Something breaks, and the next time is set.
+    pub(crate) fn fault(&mut self) {
+        if !self.faults.on {
+            return;
+        }
+        let us = 1 + self.random.below(2 * self.faults.pause_us);
+        self.after(us, Event::Fault);
+        if self.random.chance(250) {
+            self.heal();
+            self.network.weather = self.faults.fair;
+            self.processes.iter().for_each(|process| process.disk.set_capacity(None));
+        }
+        let sorts = std::mem::take(&mut self.faults.sorts);
+        let sort = self.random.pick(&sorts).copied();
+        self.faults.sorts = sorts;
+        if let Some(sort) = sort
+            && self.strike(sort)
+        {
+            self.trace.line(|| format!("FAULT {sort:?}"));
+            self.faults.counts[sort as usize] += 1;
+            self.note(sort as u64);
+        }
+    }
+
+    fn any_node(&mut self) -> usize {
+        self.random.below(self.processes.len() as u64) as usize
+    }
+
+    /// A node, mostly one that leads something.
+    fn victim(&mut self) -> usize {
+        let leads = |process: &crate::process::Process| {
+            let shard = process.life.as_ref().map(|life| life.node.shard());
+            shard.is_some_and(|shard| shard.groups().any(|group| group.leads().is_some()))
+        };
+        let leaders: Vec<usize> = (0..self.processes.len()).filter(|node| leads(&self.processes[*node])).collect();
+        let any = self.any_node();
+        if self.random.chance(600) { self.random.pick(&leaders).copied().unwrap_or(any) } else { any }
+    }
+
+    /// Does it; false if it cannot be done now.
+    pub(crate) fn strike(&mut self, sort: Sort) -> bool {
+        let node = self.victim();
+        let running = self.processes[node].runs();
+        match sort {
+            Sort::Kill => running && self.ended(node, End::Kill),
+            Sort::PowerLoss => running && self.ended(node, End::PowerLoss),
+            Sort::CrashAtEffect => {
+                let effects = self.random.below(40);
+                let life = self.processes[node].life.as_mut().filter(|life| !life.stopped);
+                life.map(|life| life.effects_left = Some(effects)).is_some()
+            }
+            Sort::RestartAll => {
+                let end = if self.random.chance(500) { End::Kill } else { End::PowerLoss };
+                (0..self.processes.len()).for_each(|node| self.end(node, end.clone()));
+                true
+            }
+            Sort::Pause => running && self.paused(node, 20_000, 500_000),
+            Sort::LongPause => running && self.paused(node, 500_000, 4_000_000),
+            Sort::Halves | Sort::Minority | Sort::LeaderCut => self.part(sort, node),
+            Sort::Ring => self.ring(),
+            Sort::Bridge => self.bridge(node),
+            Sort::OneWay => {
+                let other = self.any_node();
+                self.network.block(node, other);
+                node != other
+            }
+            Sort::SlowLink => {
+                let (other, by_us) = (self.any_node(), self.random.between(5_000, 400_000));
+                self.network.slow_down(node, other, by_us);
+                node != other
+            }
+            Sort::Reconnect => {
+                let links = self.network.links();
+                let cut: Vec<u64> =
+                    links.into_iter().map(|(id, _, _)| id).filter(|_| self.random.chance(500)).collect();
+                cut.iter().for_each(|connection| self.after(0, Event::Cut { connection: *connection }));
+                !cut.is_empty()
+            }
+            Sort::Storm => {
+                self.network.weather = storm(&mut self.random, self.faults.fair);
+                true
+            }
+            Sort::ClockJump => {
+                let skew_us = self.faults.skew_us as i64;
+                self.processes[node].clocks.unix_us = self.random.below(2 * skew_us as u64 + 1) as i64 - skew_us;
+                true
+            }
+            Sort::SlowSync => {
+                self.processes[node].slow_until_us = self.now_us + self.random.between(50_000, 3_000_000);
+                true
+            }
+            Sort::WriteError | Sort::SyncError | Sort::ReadError | Sort::FullDisk => self.disk_error(node, sort),
+            Sort::BitFlip => self.damaged(node, Damage::BitFlip),
+            Sort::Truncation => self.damaged(node, Damage::Truncation),
+            Sort::StaleBlock => self.damaged(node, Damage::Stale),
+            Sort::MisdirectedBlock => self.damaged(node, Damage::Misdirected),
+            Sort::Wipe => self.wipe(node),
+            Sort::OldCopy => self.roll_back(),
+        }
+    }
+
+    fn ended(&mut self, node: usize, end: End) -> bool {
+        self.end(node, end);
+        true
+    }
+
+    fn paused(&mut self, node: usize, low_us: u64, high_us: u64) -> bool {
+        self.pause(node);
+        let us = self.random.between(low_us, high_us);
+        self.after(us, Event::Resume { node });
+        true
+    }
+
+    fn part(&mut self, sort: Sort, victim: usize) -> bool {
+        let count = self.processes.len();
+        let mut order: Vec<usize> = (0..count).collect();
+        self.random.shuffle(&mut order);
+        let few = match sort {
+            Sort::Halves => count / 2 + self.random.below(2) as usize,
+            Sort::Minority => 1 + self.random.below(count as u64 / 2) as usize,
+            _ => {
+                order = std::iter::once(victim).chain((0..count).filter(|node| *node != victim)).collect();
+                1
+            }
+        };
+        let (ones, others) = order.split_at(few);
+        for &one in ones {
+            for &other in others {
+                self.network.block(one, other);
+                self.network.block(other, one);
+            }
+        }
+        count > 1
+    }
+
+    /// Each node sees its neighbours in a circle: majorities overlap, and differ. With three nodes, two lose each other.
+    fn ring(&mut self) -> bool {
+        let count = self.processes.len();
+        if count < 3 {
+            return false;
+        }
+        let first = self.any_node();
+        for one in 0..count {
+            for other in 0..count {
+                let apart = (one + count - other) % count;
+                let gap = count == 3 && one != other && one != first && other != first;
+                if gap || (count > 3 && apart > 1 && apart < count - 1) {
+                    self.network.block(one, other);
+                }
+            }
+        }
+        true
+    }
+
+    /// Two halves that only one node sees both of.
+    fn bridge(&mut self, middle: usize) -> bool {
+        let others: Vec<usize> = (0..self.processes.len()).filter(|node| *node != middle).collect();
+        let (left, right) = others.split_at(others.len() / 2);
+        for &one in left {
+            for &other in right {
+                self.network.block(one, other);
+                self.network.block(other, one);
+            }
+        }
+        !left.is_empty()
+    }
+
+    fn disk_error(&mut self, node: usize, sort: Sort) -> bool {
+        let after = self.random.below(20);
+        let disk = &self.processes[node].disk;
+        let file = if self.random.chance(850) { "log" } else { "" };
+        match sort {
+            Sort::WriteError => disk.fail_writes(file, after),
+            Sort::SyncError => disk.fail_syncs(file, after),
+            Sort::ReadError => disk.fail_reads(file, after),
+            _ => {
+                let room = self.random.below(200_000);
+                disk.set_capacity(Some(disk.used_bytes() + room));
+            }
+        }
+        self.processes[node].runs()
+    }
+
+    /// Whether one node more may be lost for good: a majority must remain, and everybody must have met everybody.
+    fn may_lose(&self, node: usize) -> bool {
+        let lost = self.processes.iter().filter(|process| process.lost.is_some()).count();
+        let most = (self.processes.len() - 1) / 2;
+        let born = self.processes.iter().all(|process| process.lost.is_some() || process.is_born());
+        lost < most && born && self.processes[node].lost.is_none() && self.processes[node].life.is_some()
+    }
+
+    fn damaged(&mut self, node: usize, damage: Damage) -> bool {
+        if !self.may_lose(node) {
+            return false;
+        }
+        self.end(node, End::Kill);
+        let done = damage.strike(&self.processes[node].disk, &mut self.random);
+        if done {
+            self.processes[node].lost = Some(Lost::Damaged);
+        }
+        done
+    }
+
+    fn wipe(&mut self, node: usize) -> bool {
+        if !self.may_lose(node) {
+            return false;
+        }
+        self.end(node, End::Kill);
+        self.processes[node].disk = paxoi::disk::MemoryDisk::new();
+        self.estrange(node);
+        true
+    }
+
+    /// First a copy of a directory is put aside; later, when its node was started again and all others have met that
+    /// start, the copy takes its place.
+    fn roll_back(&mut self) -> bool {
+        let Some((node, disk, start)) = self.faults.copy.take() else {
+            let node = self.any_node();
+            if self.may_lose(node) {
+                let process = &self.processes[node];
+                self.faults.copy = Some((node, process.disk.killed(), process.start));
+            }
+            return false;
+        };
+        if !self.may_lose(node) || self.processes[node].start <= start || !self.is_met(node) {
+            self.faults.copy = Some((node, disk, start));
+            return false;
+        }
+        self.end(node, End::Kill);
+        self.processes[node].disk = disk;
+        self.estrange(node);
+        true
+    }
+
+    /// Whether every other node has durably seen the present start of this one.
+    fn is_met(&self, node: usize) -> bool {
+        (0..self.processes.len())
+            .all(|other| other == node || self.oracle.has_met(other, node, self.processes[node].start))
+    }
+
+    fn estrange(&mut self, node: usize) {
+        self.processes[node].lost = Some(Lost::Foreign);
+        self.oracle.on_foreign(node);
+    }
+}
+
+/// Weather that TCP does not have, of one sort or more.
+fn storm(random: &mut Random, fair: Weather) -> Weather {
+    let mut weather = fair;
+    let mut draw = |most: u64| if random.chance(400) { 1 + random.below(most) } else { 0 };
+    weather.loss = draw(30);
+    weather.doubling = draw(100);
+    weather.disorder = draw(30);
+    weather.replay = draw(50);
+    weather.split = draw(300);
+    weather.jitter_us = fair.jitter_us + draw(50) * 1_000;
+    weather
+}

@@ -1,0 +1,268 @@
+//! The virtual network: connections that carry bytes in order, as TCP does, until somebody cuts them; and, on request,
+//! frames that are lost, doubled, late or come again from an earlier connection, as TCP does not.
+//!
+//! A link that is blocked holds what is sent, and gives it out when it is open again and the connection still there:
+//! neither side learns of it but by silence.
+
+use crate::random::Random;
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Who holds an end of a connection. A process that was started again is somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    Node { node: usize, life: u64 },
+    Client(usize),
+}
+
+impl Who {
+    fn node(self) -> Option<usize> {
+        match self {
+            Who::Node { node, .. } => Some(node),
+            Who::Client(_) => None,
+        }
+    }
+}
+
+/// One end of a connection.
+pub(crate) struct End {
+    pub(crate) who: Who,
+    /// What its node calls it.
+    pub(crate) handle: u64,
+    pub(crate) open: bool,
+    /// Its node reads no more, for now.
+    pub(crate) paused: bool,
+    /// Received, and not consumed.
+    pub(crate) input: BytesMut,
+}
+
+/// What travels.
+#[derive(Clone, Debug)]
+pub(crate) enum Parcel {
+    Data(Bytes),
+    /// No more will come.
+    End,
+    /// The connection is broken.
+    Break,
+}
+
+struct Packet {
+    at_us: u64,
+    parcel: Parcel,
+}
+
+/// What is sent by one end.
+#[derive(Default)]
+struct Way {
+    packets: VecDeque<Packet>,
+    last_us: u64,
+}
+
+pub(crate) struct Connection {
+    pub(crate) ends: [End; 2],
+    ways: [Way; 2],
+}
+
+/// How frames between nodes fare, in thousandths; and how long everything takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weather {
+    pub(crate) loss: u64,
+    pub(crate) doubling: u64,
+    pub(crate) disorder: u64,
+    pub(crate) replay: u64,
+    pub(crate) split: u64,
+    pub(crate) delay_us: u64,
+    pub(crate) jitter_us: u64,
+}
+
+/// How many old frames of a pair of nodes may come again.
+const OLD_FRAMES_MAX: usize = 48;
+const DISORDER_US: u64 = 300_000;
+
+#[derive(Default)]
+pub(crate) struct Network {
+    connections: BTreeMap<u64, Connection>,
+    next: u64,
+    /// Ordered pairs of nodes between which nothing passes.
+    blocked: BTreeSet<(usize, usize)>,
+    /// Ordered pairs of nodes between which everything takes so much longer.
+    slow_us: BTreeMap<(usize, usize), u64>,
+    old: BTreeMap<(usize, usize), VecDeque<Bytes>>,
+    pub(crate) weather: Weather,
+    pub(crate) done: Done,
+}
+
+/// What the network did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) frames: u64,
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) disordered: u64,
+    pub(crate) replayed: u64,
+}
+
+/// What became of something that was sent.
+#[derive(Default)]
+pub(crate) struct Sent {
+    /// When to look at the other end.
+    pub(crate) arrivals_us: Vec<u64>,
+    /// What TCP would not do was done to it: the connection must not go on for long.
+    pub(crate) doomed: bool,
+}
+
+impl Network {
+    pub(crate) fn connect(&mut self, from: (Who, u64), to: (Who, u64)) -> u64 {
+        self.next += 1;
+        let end = |(who, handle): (Who, u64)| End { who, handle, open: true, paused: false, input: BytesMut::new() };
+        let ends = [end(from), end(to)];
+        self.connections.insert(self.next, Connection { ends, ways: Default::default() });
+        self.next
+    }
+
+    pub(crate) fn find(&mut self, id: u64) -> Option<&mut Connection> {
+        self.connections.get_mut(&id)
+    }
+
+    pub(crate) fn end(&mut self, id: u64, side: usize) -> Option<&mut End> {
+        Some(&mut self.connections.get_mut(&id)?.ends[side]).filter(|end| end.open)
+    }
+
+    pub(crate) fn remove(&mut self, id: u64) {
+        self.connections.remove(&id);
+    }
+
+    /// Connections between nodes, each with both.
+    pub(crate) fn links(&self) -> Vec<(u64, usize, usize)> {
+        let both = |connection: &Connection| Some((connection.ends[0].who.node()?, connection.ends[1].who.node()?));
+        self.connections.iter().filter_map(|(id, connection)| both(connection).map(|(a, b)| (*id, a, b))).collect()
+    }
+
+    /// All connections that `node` has an end of, with its side.
+    pub(crate) fn of_node(&self, node: usize) -> Vec<(u64, usize)> {
+        let side =
+            |connection: &Connection| connection.ends.iter().position(|end| end.open && end.who.node() == Some(node));
+        self.connections.iter().filter_map(|(id, connection)| Some((*id, side(connection)?))).collect()
+    }
+
+    pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
+        self.blocked.contains(&(from, to))
+    }
+
+    pub(crate) fn block(&mut self, from: usize, to: usize) {
+        if from != to {
+            self.blocked.insert((from, to));
+        }
+    }
+
+    pub(crate) fn slow_down(&mut self, from: usize, to: usize, by_us: u64) {
+        self.slow_us.insert((from, to), by_us);
+    }
+
+    /// Opens and speeds up everything; the connections on which something may wait now.
+    pub(crate) fn heal(&mut self) -> Vec<u64> {
+        self.blocked.clear();
+        self.slow_us.clear();
+        self.connections.keys().copied().collect()
+    }
+
+    fn pair(&self, id: u64, side: usize) -> Option<(usize, usize)> {
+        let connection = self.connections.get(&id)?;
+        Some((connection.ends[side].who.node()?, connection.ends[1 - side].who.node()?))
+    }
+
+    fn travel_us(&self, pair: Option<(usize, usize)>, random: &mut Random) -> u64 {
+        let slow_us = pair.and_then(|pair| self.slow_us.get(&pair)).copied().unwrap_or(0);
+        self.weather.delay_us + random.below(self.weather.jitter_us + 1) + slow_us
+    }
+
+    /// Sends bytes or the end of the stream, in order behind what was sent before. Returns when it arrives.
+    pub(crate) fn send(&mut self, id: u64, side: usize, parcel: Parcel, now_us: u64, random: &mut Random) -> u64 {
+        let travel_us = self.travel_us(self.pair(id, side), random);
+        let Some(connection) = self.connections.get_mut(&id) else { return now_us };
+        let way = &mut connection.ways[side];
+        let at_us = (now_us + travel_us).max(way.last_us);
+        way.last_us = at_us;
+        way.packets.push_back(Packet { at_us, parcel });
+        at_us
+    }
+
+    /// Sends a whole frame between nodes, in the weather there is.
+    pub(crate) fn send_frame(&mut self, id: u64, side: usize, frame: &Bytes, now_us: u64, random: &mut Random) -> Sent {
+        let mut sent = Sent::default();
+        let Some(pair) = self.pair(id, side) else { return sent };
+        let weather = self.weather;
+        self.done.frames += 1;
+        if weather.replay > 0 {
+            let old = self.old.entry(pair).or_default();
+            if random.chance(weather.replay) && !old.is_empty() {
+                let again = old[random.below(old.len() as u64) as usize].clone();
+                self.done.replayed += 1;
+                sent.arrivals_us.push(self.send(id, side, Parcel::Data(again), now_us, random));
+            }
+            let old = self.old.entry(pair).or_default();
+            old.push_back(frame.clone());
+            if old.len() > OLD_FRAMES_MAX {
+                old.pop_front();
+            }
+        }
+        if random.chance(weather.loss) {
+            self.done.lost += 1;
+            sent.doomed = true;
+            return sent;
+        }
+        if random.chance(weather.disorder) {
+            self.done.disordered += 1;
+            sent.doomed = true;
+            sent.arrivals_us.push(self.send_late(id, side, frame.clone(), now_us, random));
+            return sent;
+        }
+        sent.arrivals_us.push(self.send(id, side, Parcel::Data(frame.clone()), now_us, random));
+        if random.chance(weather.doubling) {
+            self.done.doubled += 1;
+            sent.arrivals_us.push(self.send_late(id, side, frame.clone(), now_us, random));
+        }
+        sent
+    }
+
+    /// Lets later frames overtake this one.
+    fn send_late(&mut self, id: u64, side: usize, frame: Bytes, now_us: u64, random: &mut Random) -> u64 {
+        let Some(connection) = self.connections.get_mut(&id) else { return now_us };
+        let way = &mut connection.ways[side];
+        let at_us = way.last_us.max(now_us) + random.below(DISORDER_US);
+        let position = way.packets.partition_point(|packet| packet.at_us <= at_us);
+        way.packets.insert(position, Packet { at_us, parcel: Parcel::Data(frame) });
+        at_us
+    }
+
+    /// Takes what has arrived at the other end of `side`, if the way there is open.
+    pub(crate) fn arrived(&mut self, id: u64, side: usize, now_us: u64) -> Option<Parcel> {
+        let pair = self.pair(id, side);
+        if pair.is_some_and(|pair| self.blocked.contains(&pair)) {
+            return None;
+        }
+        let way = &mut self.connections.get_mut(&id)?.ways[side];
+        way.packets.pop_front_if(|packet| packet.at_us <= now_us).map(|packet| packet.parcel)
+    }
+
+    /// Puts the rest of a parcel that is to arrive in pieces back in front.
+    pub(crate) fn put_back(&mut self, id: u64, side: usize, rest: Bytes, at_us: u64) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.ways[side].packets.push_front(Packet { at_us, parcel: Parcel::Data(rest) });
+        }
+    }
+
+    /// Whether something is still on its way to the other end of `side`.
+    pub(crate) fn has_parcels(&self, id: u64, side: usize) -> bool {
+        self.connections.get(&id).is_some_and(|connection| !connection.ways[side].packets.is_empty())
+    }
+
+    /// What is on its way in both directions is lost, or all but the first few packets.
+    pub(crate) fn drop_in_flight(&mut self, id: u64, random: &mut Random) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        for way in &mut connection.ways {
+            let kept = random.below(way.packets.len() as u64 + 1) as usize;
+            way.packets.truncate(kept);
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! Sees every record, frame and state of every node, and stops the run at the first that breaks a rule of DESIGN
+//! section 4. It knows Paxos from outside: from what is durable where it derives what is chosen.
+
+use crate::process::Shape;
+use crate::trace::Trace;
+use crc32c::crc32c;
+use groups::{Ballot, GroupId, Instance, Message};
+use net::frame::Frame;
+use paxoi::identity::BirthRecord;
+use paxoi::log::{Batch, Record, RecordKind};
+use paxoi::node::Node;
+use paxoi::node::wire::{NODE, NodeMessage};
+use std::collections::BTreeMap;
+
+/// A log record, with its value as a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fact {
+    lsn: u64,
+    kind: RecordKind,
+    group: GroupId,
+    instance: Instance,
+    ballot: Ballot,
+    chosen: Ballot,
+    value: u32,
+}
+
+/// What a node's records say of one group.
+#[derive(Clone, Debug, Default)]
+struct Seat {
+    promised: Ballot,
+    /// The highest instance that it voted at or learned, and its vote there.
+    instance: Instance,
+    vote: Option<(Ballot, u32)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// Everything that is durable, in order.
+    log: Vec<Fact>,
+    durable: Vec<Seat>,
+    /// With what is on its way to the disk.
+    given: Vec<Seat>,
+    in_flight: Vec<Fact>,
+    /// In memory, of the process that runs.
+    promised: Vec<Ballot>,
+    next: Vec<Instance>,
+    foreign: bool,
+}
+
+/// What was proposed and voted at one instance.
+#[derive(Clone, Debug, Default)]
+struct Round {
+    /// The value under each ballot, and the nodes whose vote for it was durable at some time.
+    votes: Vec<(Ballot, u32, u64)>,
+    chosen: Option<u32>,
+}
+
+#[derive(Default)]
+pub(crate) struct Oracle {
+    quorum: u32,
+    nodes: Vec<Seen>,
+    rounds: Vec<BTreeMap<Instance, Round>>,
+    chains: Vec<BTreeMap<Instance, (u32, usize)>>,
+    digests: Vec<BTreeMap<Instance, (u64, usize)>>,
+    birth: Option<BirthRecord>,
+    violation: Option<String>,
+    pub(crate) messages: u64,
+    pub(crate) records: u64,
+    pub(crate) chosen: u64,
+    pub(crate) states: u64,
+}
+
+/// The state of a group is compared at every so many instances.
+const DIGEST_EVERY: u64 = 4;
+
+impl Oracle {
+    pub(crate) fn new(shape: &Shape) -> Oracle {
+        let groups = shape.groups as usize;
+        let seen = Seen {
+            durable: vec![Seat::default(); groups],
+            given: vec![Seat::default(); groups],
+            promised: vec![Ballot::ZERO; groups],
+            next: vec![Instance::FIRST; groups],
+            ..Seen::default()
+        };
+        Oracle {
+            quorum: shape.nodes as u32 / 2 + 1,
+            nodes: vec![seen; shape.nodes],
+            rounds: vec![BTreeMap::new(); groups],
+            chains: vec![BTreeMap::new(); groups],
+            digests: vec![BTreeMap::new(); groups],
+            ..Oracle::default()
+        }
+    }
+
+    /// What was wrong first, if anything was.
+    pub(crate) fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    pub(crate) fn fail(&mut self, what: &str) {
+        self.violation.get_or_insert_with(|| what.to_owned());
+    }
+
+    fn expect(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.violation.is_none() {
+            self.violation = Some(what());
+        }
+    }
+
+    /// The node's directory is not what it was: whatever it says, nobody may count it.
+    pub(crate) fn on_foreign(&mut self, node: usize) {
+        self.nodes[node].foreign = true;
+    }
+
+    /// Whether `node` has durably seen this start of `other`, or a later one.
+    pub(crate) fn has_met(&self, node: usize, other: usize, start: u64) -> bool {
+        let met = |fact: &Fact| {
+            fact.kind == RecordKind::PeerStart && fact.ballot.node.0 as usize == other + 1 && fact.instance.0 >= start
+        };
+        self.nodes[node].log.iter().any(met)
+    }
+
+    pub(crate) fn on_birth(&mut self, node: usize, record: &BirthRecord) {
+        let known = self.birth.get_or_insert_with(|| record.clone()) == record;
+        self.expect(known, || format!("node {} was born into another cluster: {record:?}", node + 1));
+    }
+
+    /// Invariants 1, 3 and 4 of what a node is about to write.
+    pub(crate) fn on_batch(&mut self, node: usize, batch: &Batch, trace: &mut Trace) {
+        if self.nodes[node].foreign {
+            return;
+        }
+        for record in &batch.records {
+            let fact = fact(batch.lsn, record);
+            trace.line(|| format!("n{} log {} {}", node + 1, batch.lsn, describe(&fact)));
+            self.nodes[node].in_flight.push(fact);
+            self.take(node, &fact);
+        }
+    }
+
+    /// Follows a record that a node makes.
+    fn take(&mut self, node: usize, fact: &Fact) {
+        if fact.kind == RecordKind::PeerStart {
+            return;
+        }
+        let group = fact.group.index();
+        let seat = self.nodes[node].given[group].clone();
+        let who = || format!("node {} {}", node + 1, describe(fact));
+        if fact.kind != RecordKind::Learned {
+            self.expect(fact.ballot >= seat.promised, || format!("{} below its promise {}", who(), seat.promised));
+        }
+        if fact.kind.has_value() {
+            let goes_on = fact.instance == seat.instance || fact.instance == seat.instance.following();
+            self.expect(goes_on, || format!("{} after {}", who(), seat.instance));
+            self.one_value(fact);
+        }
+        follow(&mut self.nodes[node].given[group], fact);
+    }
+
+    /// Invariant 3: no two values under one ballot.
+    fn one_value(&mut self, fact: &Fact) {
+        let round = self.rounds[fact.group.index()].entry(fact.instance).or_default();
+        let known = round.votes.iter().find(|(ballot, _, _)| *ballot == fact.ballot).map(|(_, value, _)| *value);
+        match known {
+            None => round.votes.push((fact.ballot, fact.value, 0)),
+            Some(value) => self.expect(value == fact.value, || format!("two values under one ballot: {fact:?}")),
+        }
+    }
+
+    /// A batch is durable: its votes count.
+    pub(crate) fn on_durable(&mut self, node: usize, batch: &Batch) {
+        if self.nodes[node].foreign {
+            return;
+        }
+        let landed = std::mem::take(&mut self.nodes[node].in_flight);
+        let whole = landed.len() == batch.records.len();
+        self.expect(whole, || format!("node {} has records on their way that were not in its batch", node + 1));
+        landed.iter().for_each(|fact| self.land(node, fact));
+    }
+
+    fn land(&mut self, node: usize, fact: &Fact) {
+        self.records += 1;
+        self.nodes[node].log.push(*fact);
+        if fact.kind == RecordKind::PeerStart {
+            return;
+        }
+        follow(&mut self.nodes[node].durable[fact.group.index()], fact);
+        match fact.kind {
+            RecordKind::Accept => self.count_vote(node, fact),
+            RecordKind::Learned => {
+                let chosen = self.rounds[fact.group.index()].get(&fact.instance).and_then(|round| round.chosen);
+                self.expect(chosen == Some(fact.value), || {
+                    format!("node {} learned what was not chosen: {}", node + 1, describe(fact))
+                });
+            }
+            RecordKind::Promise | RecordKind::PeerStart => {}
+        }
+    }
+
+    fn count_vote(&mut self, node: usize, fact: &Fact) {
+        let (quorum, group) = (self.quorum, fact.group);
+        let round = self.rounds[group.index()].entry(fact.instance).or_default();
+        let Some(vote) = round.votes.iter_mut().find(|(ballot, _, _)| *ballot == fact.ballot) else { return };
+        vote.2 |= 1 << node;
+        if vote.2.count_ones() < quorum {
+            return;
+        }
+        match round.chosen {
+            None => {
+                round.chosen = Some(fact.value);
+                self.chosen += 1;
+            }
+            Some(chosen) => self.expect(chosen == fact.value, || {
+                format!("two values are chosen in group {group} at {}", fact.instance)
+            }),
+        }
+    }
+
+    /// What a start found must begin with everything that was durable (invariants 1 and 8), and may go on with what was
+    /// on its way.
+    pub(crate) fn on_recovered(&mut self, node: usize, records: &[(u64, Record)]) {
+        let facts: Vec<Fact> = records.iter().map(|(lsn, record)| fact(*lsn, record)).collect();
+        let in_flight = std::mem::take(&mut self.nodes[node].in_flight);
+        let durable = &self.nodes[node].log;
+        let begins = facts.len() >= durable.len() && facts[..durable.len()] == durable[..];
+        let rest = facts[durable.len().min(facts.len())..].to_vec();
+        let (had, has) = (durable.len(), facts.len());
+        self.expect(begins, || {
+            format!("node {} had {had} durable records, and found {has} that do not begin with them", node + 1)
+        });
+        self.expect(rest.is_empty() || rest == in_flight, || {
+            format!("node {} found records that it never wrote: {rest:?}", node + 1)
+        });
+        let seen = &mut self.nodes[node];
+        seen.given = seen.durable.clone();
+        (seen.promised, seen.next) = (vec![Ballot::ZERO; seen.promised.len()], vec![Instance::FIRST; seen.next.len()]);
+        for fact in &rest {
+            self.take(node, fact);
+            self.land(node, fact);
+        }
+        self.nodes[node].in_flight.clear();
+    }
+
+    /// Invariants 2 and 4 of what leaves a node. True if the frame belongs to a handshake.
+    pub(crate) fn on_frame(&mut self, node: usize, to: usize, frame: &Frame, trace: &mut Trace) -> bool {
+        let mut is_greeting = false;
+        for message in frame.messages() {
+            let message = message.expect("a node sends whole messages");
+            self.messages += 1;
+            if message.group == NODE {
+                let decoded = NodeMessage::decode(message.kind, &message.body).expect("known").expect("decodes");
+                trace.line(|| format!("n{} -> n{} {decoded:?}", node + 1, to + 1));
+                is_greeting |=
+                    matches!(decoded, NodeMessage::Hello(_) | NodeMessage::Refusal(_) | NodeMessage::Birth(_));
+                continue;
+            }
+            let decoded = Message::decode(message.kind, &message.body).expect("a node sends what it understands");
+            trace.line(|| format!("n{} -> n{} g{} {}", node + 1, to + 1, message.group, brief(&decoded)));
+            self.on_message(node, GroupId(message.group), &decoded);
+        }
+        is_greeting
+    }
+
+    fn on_message(&mut self, node: usize, group: GroupId, message: &Message) {
+        let seen = &self.nodes[node];
+        let (seat, foreign) = (seen.durable[group.index()].clone(), seen.foreign);
+        let name = node + 1;
+        self.expect(!foreign, || format!("node {name} takes part with a directory that is not its own"));
+        match message {
+            Message::Prepare(prepare) => self.expect(seat.promised >= prepare.ballot, || {
+                format!("node {name} prepares {} in group {group} before it is durable", prepare.ballot)
+            }),
+            Message::Promise(promise) => {
+                self.expect(seat.promised >= promise.ballot, || {
+                    format!("node {name} promises {} in group {group} before it is durable", promise.ballot)
+                });
+                // A vote that became durable after the promise was made is under a higher ballot.
+                let told = promise.accepted.as_ref().map_or(Ballot::ZERO, |accepted| accepted.ballot);
+                let hidden = seat.vote.is_some_and(|(ballot, _)| {
+                    seat.instance == promise.instance && ballot > told && ballot < promise.ballot
+                });
+                self.expect(!hidden, || format!("node {name} hides its vote in group {group}: {promise:?}"));
+            }
+            Message::Vote(vote) => {
+                let round = self.rounds[group.index()].get(&vote.instance);
+                let durable = round.is_some_and(|round| {
+                    round.votes.iter().any(|(ballot, _, nodes)| *ballot == vote.ballot && nodes >> node & 1 == 1)
+                });
+                self.expect(durable, || format!("node {name} votes in group {group} before it is durable: {vote:?}"));
+            }
+            Message::Accept(accept) => {
+                let value = crc32c(accept.value.bytes());
+                self.expect(accept.ballot.node.0 as usize == name, || {
+                    format!("node {name} proposes under the ballot {} of another", accept.ballot)
+                });
+                let (lsn, kind, chosen) = (0, RecordKind::Accept, accept.chosen);
+                let (instance, ballot) = (accept.instance, accept.ballot);
+                self.one_value(&Fact { lsn, kind, group, instance, ballot, chosen, value });
+            }
+            Message::Chosen(chosen) => self.is_chosen(name, group, chosen.instance, chosen.ballot),
+            Message::Range(range) => {
+                let instances = (range.first.0..).map(Instance);
+                for (instance, accepted) in instances.zip(&range.values) {
+                    self.is_chosen(name, group, instance, accepted.ballot);
+                }
+            }
+            Message::Diverged(diverged) => self.fail(&format!("node {name} in group {group}: {diverged:?}")),
+            _ => {}
+        }
+    }
+
+    /// Invariant 5, and the rule that a chosen ballot is one under which that very value was proposed.
+    fn is_chosen(&mut self, node: usize, group: GroupId, instance: Instance, ballot: Ballot) {
+        let round = self.rounds[group.index()].get(&instance).cloned();
+        let holds = round.as_ref().is_some_and(|round| {
+            round.votes.iter().any(|(known, value, _)| *known == ballot && round.chosen == Some(*value))
+        });
+        self.expect(holds, || {
+            format!("node {node} says that instance {instance} of group {group} was chosen under {ballot}: {round:?}")
+        });
+    }
+
+    /// Invariants 1, 5 and 6 of what a node has in memory.
+    pub(crate) fn after_turn(&mut self, node: usize, state: &Node) {
+        if self.nodes[node].foreign {
+            return;
+        }
+        let shard = state.shard();
+        for group in shard.groups() {
+            let index = group.id().index();
+            let (next, promised) = (group.next(), group.promised());
+            let before = self.nodes[node].promised[index];
+            let durable = self.nodes[node].durable[index].promised;
+            self.expect(promised >= before.max(durable), || {
+                format!("node {} in group {index} went back from {before} or {durable} to {promised}", node + 1)
+            });
+            self.nodes[node].promised[index] = promised;
+            let passed = std::mem::replace(&mut self.nodes[node].next[index], next);
+            self.expect(next >= passed, || format!("node {} in group {index} unlearned {passed}", node + 1));
+            if next == passed {
+                continue;
+            }
+            for instance in (passed.0..next.0).map(Instance) {
+                let chosen = self.rounds[index].get(&instance).is_some_and(|round| round.chosen.is_some());
+                self.expect(chosen, || {
+                    format!("node {} applied instance {instance} of group {index}, which is not chosen", node + 1)
+                });
+            }
+            let chain = group.chain();
+            let known = *self.chains[index].entry(next).or_insert((chain, node));
+            self.expect(known.0 == chain, || differ("values before", index, next, node, known.1));
+            if next.0.is_multiple_of(DIGEST_EVERY) {
+                self.compare(node, index, next, shard.store(group.id()).digest());
+            }
+        }
+    }
+
+    /// Invariant 6: equal instance, equal state.
+    pub(crate) fn compare(&mut self, node: usize, index: usize, next: Instance, digest: u64) {
+        self.states += 1;
+        let known = *self.digests[index].entry(next).or_insert((digest, node));
+        self.expect(known.0 == digest, || differ("state at", index, next, node, known.1));
+    }
+}
+
+fn differ(what: &str, group: usize, instance: Instance, one: usize, other: usize) -> String {
+    format!("the {what} instance {instance} of group {group} differs between nodes {} and {}", one + 1, other + 1)
+}
+
+fn fact(lsn: u64, record: &Record) -> Fact {
+    let Record { kind, group, instance, ballot, chosen, .. } = *record;
+    Fact { lsn, kind, group, instance, ballot, chosen, value: crc32c(&record.payload) }
+}
+
+fn follow(seat: &mut Seat, fact: &Fact) {
+    if fact.kind != RecordKind::Learned {
+        seat.promised = seat.promised.max(fact.ballot);
+    }
+    if fact.kind.has_value() {
+        seat.instance = fact.instance;
+        seat.vote = (fact.kind == RecordKind::Accept).then_some((fact.ballot, fact.value));
+    }
+}
+
+fn describe(fact: &Fact) -> String {
+    let Fact { kind, group, instance, ballot, chosen, value, .. } = fact;
+    format!("{kind:?} g{group} i{instance} b{ballot} after {chosen} value {value:08x}")
+}
+
+/// A message without the bytes of its values.
+fn brief(message: &Message) -> String {
+    match message {
+        Message::Accept(accept) => format!(
+            "Accept b{} i{} chosen {} value {:08x} of {} bytes",
+            accept.ballot,
+            accept.instance,
+            accept.chosen,
+            crc32c(accept.value.bytes()),
+            accept.value.bytes().len()
+        ),
+        Message::Promise(promise) => format!(
+            "Promise b{} i{} next {} accepted {:?}",
+            promise.ballot,
+            promise.instance,
+            promise.next,
+            promise.accepted.as_ref().map(|accepted| (accepted.ballot, crc32c(accepted.value.bytes())))
+        ),
+        Message::Range(range) => {
+            format!("Range from {} of {} values, next {}", range.first, range.values.len(), range.next)
+        }
+        Message::Forward(forward) => {
+            format!("Forward b{} after {} of {} bytes", forward.ballot, forward.after, forward.commands.len())
+        }
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,224 @@
+//! A node's process: its data directory, its clocks, and, while it runs, the shipped node and log without their threads.
+
+use crate::random::Random;
+use bytes::BytesMut;
+use groups::NodeId;
+use paxoi::config::{NodeConfig, Reads};
+use paxoi::disk::{Disk, MemoryDisk};
+use paxoi::identity;
+use paxoi::log::{self, Batch, ChosenReader, ChosenValue, Options, ReadRange, Writer};
+use paxoi::node::{Node, Time};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// What is the same for all nodes of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) nodes: usize,
+    pub(crate) groups: u32,
+    pub(crate) reads: Reads,
+    pub(crate) client_timeout_ms: u64,
+    pub(crate) session_ttl_ms: u64,
+}
+
+/// The largest value in a run; nothing that clients send comes near it.
+const VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// How a process tells the time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    /// What its monotonic clock shows beyond the world's time.
+    pub(crate) mono_us: u64,
+    /// Millionths by which that runs fast or slow.
+    pub(crate) drift: i64,
+    /// How far its wall clock is off.
+    pub(crate) unix_us: i64,
+}
+
+/// The world begins at this time of its own.
+pub(crate) const EPOCH_US: i64 = 1_700_000_000_000_000;
+
+impl Clocks {
+    pub(crate) fn at(self, now_us: u64) -> Time {
+        let drifted = now_us as i64 + now_us as i64 / 1_000 * self.drift / 1_000;
+        let unix_us = EPOCH_US + now_us as i64 + self.unix_us;
+        Time { mono_us: self.mono_us + drifted.max(0) as u64, unix_us: unix_us.max(0) as u64 }
+    }
+}
+
+/// What waits for a process's next turn.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Opened(u64),
+    Connected(u64),
+    Bytes(u64),
+    Eof(u64),
+    Closed(u64),
+    Durable { lsn: u64, sync_us: u64 },
+    Range { range: ReadRange, values: Vec<ChosenValue> },
+}
+
+/// A process that runs.
+pub(crate) struct Life {
+    pub(crate) number: u64,
+    pub(crate) node: Node,
+    pub(crate) writer: Writer,
+    pub(crate) reader: ChosenReader,
+    /// The batch that the disk works on.
+    pub(crate) syncing: Option<Batch>,
+    pub(crate) inbox: Vec<Input>,
+    /// When the next turn comes, if one is due.
+    pub(crate) turn_us: Option<u64>,
+    pub(crate) ticked_ms: u64,
+    pub(crate) stopped: bool,
+    /// The process ends after so many effects more.
+    pub(crate) effects_left: Option<u64>,
+    /// By the node's number of a connection: the network's, and the side.
+    pub(crate) handles: BTreeMap<u64, (u64, usize)>,
+    free: Vec<u32>,
+    generation: u32,
+}
+
+/// Why a process is not to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Its directory was emptied, or is an old copy: the others must refuse it.
+    Foreign,
+    /// Its directory was damaged: it may notice, or nothing that matters was hit.
+    Damaged,
+}
+
+pub(crate) struct Process {
+    pub(crate) id: NodeId,
+    pub(crate) disk: MemoryDisk,
+    pub(crate) clocks: Clocks,
+    pub(crate) life: Option<Life>,
+    pub(crate) lives: u64,
+    pub(crate) lost: Option<Lost>,
+    /// It said that it can never serve, and why.
+    pub(crate) gone: Option<String>,
+    /// The start number of the process that runs, or ran last.
+    pub(crate) start: u64,
+    /// How long its disk takes.
+    pub(crate) sync_us: u64,
+    pub(crate) slow_until_us: u64,
+}
+
+impl Process {
+    pub(crate) fn new(index: usize, clocks: Clocks, sync_us: u64) -> Process {
+        Process {
+            id: NodeId(index as u32 + 1),
+            disk: MemoryDisk::new(),
+            clocks,
+            life: None,
+            lives: 0,
+            lost: None,
+            gone: None,
+            start: 0,
+            sync_us,
+            slow_until_us: 0,
+        }
+    }
+
+    /// Opens the directory and starts a node on it, as the server does; `visit` sees what the log gives back.
+    ///
+    /// # Errors
+    /// What the server would say before it ends.
+    pub(crate) fn start(
+        &mut self,
+        shape: &Shape,
+        now_us: u64,
+        random: &mut Random,
+        visit: &mut dyn FnMut(u64, &log::Record),
+    ) -> Result<(), String> {
+        self.lives += 1;
+        let time = self.clocks.at(now_us);
+        let entropy = random.bytes();
+        let config = config(self.id, shape, random);
+        let life = config.seed;
+        let identity =
+            identity::open_or_create(&self.disk, self.id, life, || entropy).map_err(|error| error.to_string())?;
+        let storage = identity.storage_id;
+        self.start = identity.start;
+        let mut node = Node::new(config, identity);
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let options = Options::with_segment_bytes(log::SEGMENT_BYTES_MIN);
+        let mut refused = None;
+        let recovered = log::recover(&disk, storage, options, &mut |_, _| {}, &mut |lsn, record| {
+            visit(lsn, &record);
+            if refused.is_none() {
+                refused = node.restore(lsn, record, time).err();
+            }
+        });
+        let (writer, _) = recovered.map_err(|error| error.to_string())?;
+        if let Some(reason) = refused {
+            return Err(reason);
+        }
+        node.begin(writer.next_lsn() - 1, time);
+        self.life = Some(Life {
+            number: self.lives,
+            reader: writer.reader(),
+            node,
+            writer,
+            syncing: None,
+            inbox: Vec::new(),
+            turn_us: None,
+            ticked_ms: 0,
+            stopped: false,
+            effects_left: None,
+            handles: BTreeMap::new(),
+            free: Vec::new(),
+            generation: 0,
+        });
+        Ok(())
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| !life.stopped)
+    }
+
+    pub(crate) fn is_born(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.node.is_born())
+    }
+}
+
+impl Life {
+    /// A number for a new connection: a small position, and a count above it that never comes again.
+    pub(crate) fn handle(&mut self) -> u64 {
+        let position = self.free.pop().unwrap_or(self.handles.len() as u32);
+        self.generation += 1;
+        u64::from(self.generation) << 32 | u64::from(position)
+    }
+
+    pub(crate) fn forget(&mut self, handle: u64) -> Option<(u64, usize)> {
+        let place = self.handles.remove(&handle)?;
+        self.free.push(handle as u32);
+        Some(place)
+    }
+
+    /// Gives the node what a connection has received; what it does not consume stays.
+    pub(crate) fn read(&mut self, handle: u64, input: &mut BytesMut, time: Time) {
+        self.node.input(handle, input, 0, time);
+    }
+}
+
+fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
+    let address = |index: usize| SocketAddr::from((Ipv4Addr::LOCALHOST, 7_001 + index as u16));
+    NodeConfig {
+        id,
+        initial: (0..shape.nodes).map(|index| (NodeId(index as u32 + 1), address(index).to_string())).collect(),
+        groups: shape.groups,
+        reads: shape.reads,
+        client_timeout_ms: shape.client_timeout_ms,
+        session_ttl_ms: shape.session_ttl_ms,
+        max_clients: 100,
+        value_bytes_max: VALUE_BYTES_MAX,
+        dir: String::new(),
+        config_file: String::new(),
+        listen: address(id.0 as usize - 1),
+        cluster_id: random.bytes(),
+        hash_key: random.bytes(),
+        seed: random.next(),
+    }
+}

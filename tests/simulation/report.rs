@@ -1,0 +1,70 @@
+//! What all runs together did.
+
+use crate::nemesis::SORTS;
+use crate::run::Outcome;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+#[derive(Default)]
+pub(crate) struct Table {
+    runs: u64,
+    sum: Outcome,
+}
+
+impl Table {
+    pub(crate) fn add(&mut self, run: &Outcome) {
+        self.runs += 1;
+        let sum = &mut self.sum;
+        sum.virtual_us += run.virtual_us;
+        sum.operations += run.operations;
+        sum.checked += run.checked;
+        sum.open += run.open;
+        sum.errors += run.errors;
+        sum.messages += run.messages;
+        sum.frames += run.frames;
+        sum.records += run.records;
+        sum.chosen += run.chosen;
+        sum.states += run.states;
+        sum.noticed += run.noticed;
+        sum.refused += run.refused;
+        sum.storms.iter_mut().zip(run.storms).for_each(|(all, one)| *all += one);
+        sum.counts.iter_mut().zip(run.counts).for_each(|(all, one)| *all += one);
+    }
+
+    pub(crate) fn text(&self, took: Duration) -> String {
+        let sum = &self.sum;
+        let virtual_s = sum.virtual_us as f64 / 1e6;
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "{} seeds, {:.1} virtual hours in {:.0} s: {:.0} virtual seconds a second, {:.0} replies a virtual second",
+            self.runs,
+            virtual_s / 3600.0,
+            took.as_secs_f64(),
+            virtual_s / took.as_secs_f64().max(0.001),
+            sum.operations as f64 / virtual_s.max(0.001)
+        );
+        let _ = writeln!(
+            text,
+            "checked: {} operations of clients ({} without an outcome; {} errors besides), {} chosen values, {} states, \
+             {} records, {} messages",
+            sum.checked, sum.open, sum.errors, sum.chosen, sum.states, sum.records, sum.messages
+        );
+        let [lost, doubled, disordered, replayed] = sum.storms;
+        let _ = writeln!(
+            text,
+            "frames: {} sent, {lost} lost, {doubled} doubled, {disordered} out of order, {replayed} replayed",
+            sum.frames
+        );
+        let faults: Vec<String> = SORTS.iter().map(|sort| format!("{sort:?} {}", sum.counts[*sort as usize])).collect();
+        let _ = write!(
+            text,
+            "faults: {}; {} damaged directories noticed, {} foreign ones refused",
+            faults.join(", "),
+            sum.noticed,
+            sum.refused
+        );
+        text
+    }
+}

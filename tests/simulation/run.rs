@@ -1,0 +1,277 @@
+//! One run from one seed: a cluster is drawn and born, works while things break, must then make progress with any
+//! majority in a stated time, and at last all that clients were told is checked.
+
+use crate::client::{Client, Load, SORTS as REQUESTS};
+use crate::nemesis::{SORTS, Sort};
+use crate::network::Weather;
+use crate::process::Shape;
+use crate::random::Random;
+use crate::trace::Trace;
+use crate::world::{Event, World};
+use groups::Instance;
+use paxoi::config::Reads;
+use paxoi::history::{self, Limits};
+
+/// A majority that can talk to each other, on disks that work, serves every key within this time.
+pub(crate) const PROGRESS_US: u64 = 15_000_000;
+/// A cluster whose members can all talk to each other is born within this time.
+const BIRTH_US: u64 = 20_000_000;
+/// And all of them agree when all have been healed for this time.
+const AGREE_US: u64 = 20_000_000;
+
+/// What a run did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) virtual_us: u64,
+    pub(crate) hash: u64,
+    pub(crate) operations: u64,
+    pub(crate) checked: u64,
+    pub(crate) open: u64,
+    pub(crate) errors: u64,
+    pub(crate) messages: u64,
+    pub(crate) frames: u64,
+    pub(crate) storms: [u64; 4],
+    pub(crate) records: u64,
+    pub(crate) chosen: u64,
+    pub(crate) states: u64,
+    pub(crate) counts: [u64; SORTS.len()],
+    pub(crate) noticed: u64,
+    pub(crate) refused: u64,
+}
+
+/// Runs a seed.
+///
+/// # Errors
+/// The first rule that was broken.
+pub(crate) fn run(seed: u64, trace: Trace) -> Result<Outcome, String> {
+    let mut world = draw(seed, trace);
+    let faults_us = world.random.between(8_000_000, 14_000_000);
+    let early = world.random.chance(300);
+    (0..world.processes.len()).for_each(|node| world.start(node));
+    if !early {
+        world.run_while(BIRTH_US, |world| has_failed(world) || is_born(world));
+    }
+    for client in 0..world.clients.len() {
+        let us = world.random.below(50_000);
+        world.after(us, Event::Client { client });
+    }
+    world.faults.on = true;
+    world.after(0, Event::Fault);
+    let end_us = world.now_us + faults_us;
+    world.run_while(end_us, has_failed);
+    healed(&mut world)?;
+    finish(world)
+}
+
+fn has_failed(world: &mut World) -> bool {
+    world.oracle.violation().is_some()
+}
+
+fn is_born(world: &mut World) -> bool {
+    world.processes.iter().all(crate::process::Process::is_born)
+}
+
+/// Draws what the run is like. Which faults it has is drawn too, so that some runs have few sorts, but many of each.
+fn draw(seed: u64, trace: Trace) -> World {
+    let mut random = Random::new(seed ^ 0x5EED);
+    let shape = Shape {
+        nodes: if random.chance(350) { 5 } else { 3 },
+        groups: 1 + random.below(4) as u32,
+        reads: if random.chance(100) { Reads::Log } else { Reads::Quorum },
+        client_timeout_ms: random.between(500, 5_000),
+        session_ttl_ms: if random.chance(300) { random.between(1_000, 5_000) } else { 3_600_000 },
+    };
+    let mut world = World::new(seed, shape, trace);
+    world.idle_us = random.below(400);
+    let fair = Weather {
+        delay_us: random.between(50, 1_000),
+        jitter_us: random.between(10, 2_000),
+        split: random.below(50),
+        ..Weather::default()
+    };
+    world.network.weather = fair;
+    let skew_us = if random.chance(500) { 0 } else { random.between(1_000, 2_000_000) };
+    for process in &mut world.processes {
+        process.clocks.drift = random.below(40_001) as i64 - 20_000;
+        process.clocks.unix_us = random.below(2 * skew_us + 1) as i64 - skew_us as i64;
+        process.sync_us = random.between(100, 4_000);
+    }
+    let density = random.between(100, 700);
+    world.faults.sorts =
+        SORTS.into_iter().filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
+    world.faults.pause_us = random.between(100_000, 1_500_000);
+    world.faults.skew_us = skew_us;
+    world.faults.fair = fair;
+    let clients = random.between(3, 9);
+    world.load = Load {
+        // About 200 requests a second in all, with the times in which nobody answers.
+        pause_us: clients * 2_000,
+        patience_us: random.between(1_000_000, 7_000_000),
+        pipeline: 1 + random.below(4) as usize,
+        keys: 2 + random.below(7),
+        skew_us: 2 * skew_us + 1_000,
+        mix: 1 | random.below(1 << REQUESTS) as u32,
+        nodes: (0..world.processes.len()).collect(),
+    };
+    world.clients = (0..clients).map(|_| Client::new()).collect();
+    world
+}
+
+/// The faults end: a majority is healed and must make progress, and sometimes the others come back and must agree.
+fn healed(world: &mut World) -> Result<(), String> {
+    world.faults.on = false;
+    world.trace.line(|| "HEAL".to_owned());
+    check(world)?;
+    let count = world.processes.len();
+    let mut order: Vec<usize> = (0..count).filter(|node| world.processes[*node].lost.is_none()).collect();
+    world.random.shuffle(&mut order);
+    // Before the birth nothing can be done without all of them.
+    let all = !is_born(world) || world.random.chance(400);
+    let chosen = if all { order.clone() } else { order[..count / 2 + 1].to_vec() };
+    world.revives = false;
+    for node in 0..count {
+        if !chosen.contains(&node) && world.processes[node].life.is_some() {
+            match world.random.below(3) {
+                0 => world.end(node, crate::shell::End::PowerLoss),
+                1 => world.pause(node),
+                _ => {}
+            }
+        }
+    }
+    repair(world, &chosen);
+    for node in 0..count {
+        for &other in &chosen {
+            if !chosen.contains(&node) {
+                world.network.block(node, other);
+                world.network.block(other, node);
+            }
+        }
+    }
+    world.load.nodes.clone_from(&chosen);
+    let since_us = world.now_us;
+    let birth_us = if is_born(world) { 0 } else { BIRTH_US };
+    let answered = |world: &mut World| {
+        let led = world.load.nodes.iter().all(|node| {
+            let life = world.processes[*node].life.as_ref();
+            life.is_some_and(|life| life.node.is_born() && life.node.leaderless() == 0)
+        });
+        let told = world.clients.iter().all(|client| client.answered_us > since_us + 500_000);
+        has_failed(world) || (led && told)
+    };
+    let done = world.run_while(since_us + birth_us + PROGRESS_US, answered);
+    check(world)?;
+    if !done {
+        let waits: Vec<String> = world.load.nodes.iter().map(|node| describe(world, *node)).collect();
+        return Err(format!("no progress within {} s of the repair: {}", PROGRESS_US / 1_000_000, waits.join("; ")));
+    }
+    read_everything(world)?;
+    if all { agree(world) } else { Ok(()) }
+}
+
+/// Everything between the chosen nodes works again.
+fn repair(world: &mut World, chosen: &[usize]) {
+    world.heal();
+    world.network.weather = world.faults.fair;
+    for &node in chosen {
+        let process = &mut world.processes[node];
+        process.disk.mend();
+        process.disk.set_capacity(None);
+        process.slow_until_us = 0;
+        if let Some(life) = &mut process.life {
+            life.effects_left = None;
+        }
+        world.resume(node);
+        world.start(node);
+    }
+}
+
+fn describe(world: &World, node: usize) -> String {
+    let Some(life) = &world.processes[node].life else { return format!("node {} does not run", node + 1) };
+    let groups = life.node.shard().groups();
+    let leaders: Vec<String> = groups
+        .map(|group| format!("{}@{}", group.leader().map_or("-".to_owned(), |b| b.to_string()), group.next()))
+        .collect();
+    format!("node {} follows [{}]", node + 1, leaders.join(" "))
+}
+
+/// Each key is read once more, so that the history says what is there in the end.
+fn read_everything(world: &mut World) -> Result<(), String> {
+    world.clients.iter_mut().for_each(|client| client.quiet = true);
+    let end_us = world.now_us + PROGRESS_US;
+    let idle = |world: &mut World| has_failed(world) || (0..world.clients.len()).all(|client| world.is_idle(client));
+    let mut in_time = world.run_while(end_us, idle);
+    let keys: Vec<bytes::Bytes> = world.record.history.keys().map(|(key, _)| key.clone()).collect();
+    for key in keys {
+        let before = world.record.answered;
+        while in_time && world.record.answered == before {
+            check(world)?;
+            let client = world.random.below(world.clients.len() as u64) as usize;
+            if world.is_idle(client) {
+                world.read_key(client, &key);
+            }
+            in_time = world.run_while(end_us, idle);
+        }
+    }
+    check(world)?;
+    if in_time { Ok(()) } else { Err("not every key could be read after the repair".to_owned()) }
+}
+
+/// Nodes that can all talk to each other come to the same state.
+fn agree(world: &mut World) -> Result<(), String> {
+    let positions = |world: &World| {
+        let next = |node: &usize| -> Vec<Instance> {
+            let life = world.processes[*node].life.as_ref();
+            life.map_or(Vec::new(), |life| life.node.shard().groups().map(groups::Group::next).collect())
+        };
+        world.load.nodes.iter().map(next).collect::<Vec<_>>()
+    };
+    let same = |world: &mut World| {
+        let all = positions(world);
+        has_failed(world) || all.iter().all(|one| !one.is_empty() && *one == all[0])
+    };
+    let end_us = world.now_us + AGREE_US;
+    let done = world.run_while(end_us, same);
+    check(world)?;
+    if !done {
+        return Err(format!("nodes that can all talk are not at the same instances: {:?}", positions(world)));
+    }
+    for node in world.load.nodes.clone() {
+        let Some(life) = &world.processes[node].life else { continue };
+        let states: Vec<(usize, Instance, u64)> = (life.node.shard().groups())
+            .map(|group| (group.id().index(), group.next(), life.node.shard().store(group.id()).digest()))
+            .collect();
+        for (index, next, digest) in states {
+            world.oracle.compare(node, index, next, digest);
+        }
+    }
+    check(world)
+}
+
+fn check(world: &World) -> Result<(), String> {
+    world.oracle.violation().map_or(Ok(()), |what| Err(what.to_owned()))
+}
+
+/// The history of the clients is checked, and the run summed up.
+fn finish(mut world: World) -> Result<Outcome, String> {
+    world.close_books();
+    let history = &world.record.history;
+    let summary = history::check(history, Limits::default()).map_err(|violation| violation.to_string())?;
+    let network = world.network.done;
+    Ok(Outcome {
+        virtual_us: world.now_us,
+        hash: world.hash(),
+        operations: world.record.answered,
+        checked: summary.operations as u64,
+        open: history.open() as u64,
+        errors: world.record.errors,
+        messages: world.oracle.messages,
+        frames: network.frames,
+        storms: [network.lost, network.doubled, network.disordered, network.replayed],
+        records: world.oracle.records,
+        chosen: world.oracle.chosen,
+        states: world.oracle.states,
+        counts: world.faults.counts,
+        noticed: world.faults.noticed,
+        refused: world.faults.refused,
+    })
+}

@@ -1,0 +1,369 @@
+//! What `server.rs` does for a real node: inputs in, effects out, one turn after the other. Here each effect is a place
+//! where the process may end.
+
+use crate::network::{Parcel, Who};
+use crate::process::{Input, Life};
+use crate::world::{Event, World};
+use bytes::{Bytes, BytesMut};
+use groups::{NodeId, TICK_MS};
+use net::frame;
+use paxoi::identity::{self, Identity};
+use paxoi::log::{Append, Batch, ReadRange};
+use paxoi::node::{Close, ProcessFacts, Time};
+
+/// How a process ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// `kill -9`: what it wrote is in the page cache.
+    Kill,
+    /// The machine loses power, and with it what was not synced.
+    PowerLoss,
+    /// It gave up: the log or the disk failed.
+    Fatal(String),
+    /// It said that it can never serve as it is.
+    Stop(String),
+}
+
+enum Effect {
+    Batch(Batch),
+    Frames(u64, BytesMut),
+    Reply(u64, Bytes),
+    Range(ReadRange),
+    Pause(u64),
+    Resume(u64),
+    Close(u64, Close),
+    Dial(NodeId),
+    Identity(Box<Identity>),
+    Stop(String),
+}
+
+/// A node that said its last words to one who does not listen goes after so long.
+const LINGER_US: u64 = paxoi::config::LINGER_MS_MAX * 1_000;
+/// A connection on which frames were lost or came late goes on for at most so long.
+const DOOMED_US: u64 = 1_000_000;
+/// Attempts to connect through a blocked link are made so often.
+const REDIAL_US: u64 = 200_000;
+/// The log thread tries again to make a segment after so long.
+const SPACE_US: u64 = 1_000_000;
+/// And says after so much idleness that all is durable.
+const IDLE_US: u64 = 3_000;
+/// The largest frame that a node may send.
+const FRAME_BYTES_MAX: usize = 16 << 20;
+
+impl World {
+    /// One turn of a node.
+    pub(crate) fn turn(&mut self, node: usize) {
+        let time = self.processes[node].clocks.at(self.now_us);
+        let Some(mut life) = self.processes[node].life.take() else { return };
+        if life.stopped {
+            self.processes[node].life = Some(life);
+            return;
+        }
+        life.turn_us = None;
+        for input in std::mem::take(&mut life.inbox) {
+            self.feed(&mut life, input, time);
+        }
+        let now_ms = time.mono_us / 1_000;
+        if now_ms >= life.ticked_ms + TICK_MS {
+            life.ticked_ms = now_ms;
+            let status = life.writer.status();
+            let (disk_full, log_bytes, log_segments) = (status.full(), status.bytes(), status.segments());
+            life.node.set_facts(ProcessFacts { disk_full, log_bytes, log_segments, ..ProcessFacts::default() });
+            life.node.tick(time);
+        }
+        life.node.end_turn(time);
+        let carried_out = self.carry_out(node, &mut life, time);
+        if carried_out.is_ok() {
+            self.oracle.after_turn(node, &life.node);
+        }
+        let (number, has_work) = (life.number, life.node.has_work());
+        if has_work && life.turn_us.is_none() {
+            life.turn_us = Some(self.now_us);
+            self.at(self.now_us, Event::Turn { node, life: number });
+        }
+        self.processes[node].life = Some(life);
+        if let Err(end) = carried_out {
+            self.end(node, end);
+        }
+    }
+
+    fn feed(&mut self, life: &mut Life, input: Input, time: Time) {
+        match input {
+            Input::Opened(handle) => life.node.opened(handle, ([127, 0, 0, 1], 9).into(), time),
+            Input::Connected(handle) => life.node.connected(handle),
+            Input::Bytes(handle) => {
+                let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
+                let Some(end) = self.network.end(connection, side).filter(|end| !end.paused) else { return };
+                let mut bytes = std::mem::take(&mut end.input);
+                life.read(handle, &mut bytes, time);
+                if let Some(end) = self.network.end(connection, side) {
+                    end.input = bytes;
+                }
+            }
+            Input::Eof(handle) => life.node.ended(handle, time),
+            Input::Closed(handle) => {
+                life.node.closed(handle, time);
+                life.forget(handle);
+            }
+            Input::Durable { lsn, sync_us } => life.node.durable(lsn, sync_us),
+            Input::Range { range, values } => life.node.range_read(&range, values),
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, life: &mut Life, time: Time) -> Result<(), End> {
+        for effect in effects(life) {
+            if let Some(left) = &mut life.effects_left {
+                if *left == 0 {
+                    return Err(if self.random.chance(500) { End::Kill } else { End::PowerLoss });
+                }
+                *left -= 1;
+            }
+            self.perform(node, life, effect, time)?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, node: usize, life: &mut Life, effect: Effect, time: Time) -> Result<(), End> {
+        match effect {
+            Effect::Batch(batch) => self.begin_batch(node, life, batch),
+            Effect::Frames(handle, bytes) => self.send_frames(node, life, handle, bytes),
+            Effect::Reply(handle, bytes) => {
+                if let Some((connection, side)) = life.handles.get(&handle).copied()
+                    && self.network.end(connection, side).is_some()
+                {
+                    self.send(connection, side, Parcel::Data(bytes));
+                }
+            }
+            Effect::Range(range) => {
+                let us = self.random.between(50, 1_000);
+                self.after(us, Event::Read { node, life: life.number, range });
+            }
+            Effect::Pause(handle) => self.set_paused(life, handle, true),
+            Effect::Resume(handle) => {
+                self.set_paused(life, handle, false);
+                life.inbox.push(Input::Bytes(handle));
+                if life.turn_us.is_none() {
+                    life.turn_us = Some(self.now_us);
+                    self.at(self.now_us, Event::Turn { node, life: life.number });
+                }
+            }
+            Effect::Close(handle, close) => self.close(node, life, handle, close, time),
+            Effect::Dial(to) => self.dial(node, life, to, time),
+            Effect::Identity(identity) => {
+                let saved = identity::save(&self.processes[node].disk, &identity);
+                saved.map_err(|error| End::Fatal(error.to_string()))?;
+                if let Some(record) = identity.birth {
+                    self.oracle.on_birth(node, &record);
+                    life.node.identity_stored(record, time);
+                    return self.carry_out(node, life, time);
+                }
+            }
+            Effect::Stop(reason) => return Err(End::Stop(reason)),
+        }
+        Ok(())
+    }
+
+    fn set_paused(&mut self, life: &Life, handle: u64, paused: bool) {
+        if let Some((connection, side)) = life.handles.get(&handle).copied()
+            && let Some(end) = self.network.end(connection, side)
+        {
+            end.paused = paused;
+        }
+    }
+
+    fn send_frames(&mut self, node: usize, life: &Life, handle: u64, mut bytes: BytesMut) {
+        let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
+        if self.network.end(connection, side).is_none() {
+            return;
+        }
+        let Some(Who::Node { node: to, .. }) = self.network.find(connection).map(|found| found.ends[1 - side].who)
+        else {
+            return;
+        };
+        while !bytes.is_empty() {
+            let frame_bytes = frame::HEADER_BYTES + u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
+            let raw = bytes.split_to(frame_bytes).freeze();
+            let decoded = frame::decode(&mut BytesMut::from(&raw[..]), FRAME_BYTES_MAX);
+            let decoded = decoded.expect("a node sends frames").expect("whole ones");
+            let is_greeting = self.oracle.on_frame(node, to, &decoded, &mut self.trace);
+            self.note(u64::from(crc32c::crc32c(&raw)));
+            if is_greeting {
+                self.send(connection, side, Parcel::Data(raw));
+                continue;
+            }
+            let sent = self.network.send_frame(connection, side, &raw, self.now_us, &mut self.random);
+            sent.arrivals_us.iter().for_each(|at_us| self.at(*at_us, Event::Arrive { connection, side }));
+            if sent.doomed {
+                let us = self.random.below(DOOMED_US);
+                self.after(us, Event::Cut { connection });
+            }
+        }
+    }
+
+    fn close(&mut self, node: usize, life: &mut Life, handle: u64, close: Close, time: Time) {
+        let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
+        let Some(end) = self.network.end(connection, side) else { return };
+        match close {
+            Close::Now => {
+                end.open = false;
+                let parcel = if self.random.chance(500) { Parcel::End } else { Parcel::Break };
+                self.send(connection, side, parcel);
+                life.forget(handle);
+                life.node.closed(handle, time);
+            }
+            Close::AfterFlush => {
+                end.paused = true;
+                let at_us = self.network.send(connection, side, Parcel::End, self.now_us, &mut self.random);
+                self.at(at_us, Event::Arrive { connection, side });
+                let at_us = at_us.min(self.now_us + LINGER_US);
+                self.at(at_us, Event::Finished { node, life: life.number, handle });
+            }
+        }
+    }
+
+    /// A connection that was to be closed after the last word is closed.
+    pub(crate) fn finish(&mut self, node: usize, handle: u64) {
+        let Some(life) = &self.processes[node].life else { return };
+        let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
+        if let Some(end) = self.network.end(connection, side) {
+            end.open = false;
+            self.push(node, Input::Closed(handle));
+        }
+    }
+
+    fn dial(&mut self, node: usize, life: &mut Life, to: NodeId, time: Time) {
+        let handle = life.handle();
+        let from = (Who::Node { node, life: life.number }, handle);
+        let target = to.0 as usize - 1;
+        let connection = self.network.connect(from, (Who::Node { node: target, life: 0 }, 0));
+        if let Some(found) = self.network.find(connection) {
+            found.ends[1].open = false;
+        }
+        life.handles.insert(handle, (connection, 0));
+        life.node.dialling(to, Some(handle), time);
+        let us = self.random.between(50, 500);
+        self.after(us, Event::Dial { connection });
+    }
+
+    /// A connection attempt arrives: a running process has it, a machine without one refuses it.
+    pub(crate) fn answer_dial(&mut self, connection: u64) {
+        let Some(found) = self.network.find(connection) else { return };
+        let (from, Who::Node { node: to, .. }) = (found.ends[0].who, found.ends[1].who) else { return };
+        if !found.ends[0].open {
+            return self.network.remove(connection);
+        }
+        if let Who::Node { node, .. } = from
+            && (self.network.is_blocked(node, to) || self.network.is_blocked(to, node))
+        {
+            return self.after(REDIAL_US, Event::Dial { connection });
+        }
+        let Some(life) = &mut self.processes[to].life else { return self.send(connection, 1, Parcel::Break) };
+        let handle = life.handle();
+        life.handles.insert(handle, (connection, 1));
+        let number = life.number;
+        if let Some(found) = self.network.find(connection) {
+            let end = &mut found.ends[1];
+            (end.who, end.handle, end.open) = (Who::Node { node: to, life: number }, handle, true);
+        }
+        self.push(to, Input::Opened(handle));
+        match from {
+            Who::Node { node, .. } => {
+                let handle = self.network.find(connection).map_or(0, |found| found.ends[0].handle);
+                self.push(node, Input::Connected(handle));
+            }
+            Who::Client(client) => self.client_connected(client, connection),
+        }
+    }
+
+    fn begin_batch(&mut self, node: usize, life: &mut Life, batch: Batch) {
+        self.oracle.on_batch(node, &batch, &mut self.trace);
+        assert!(life.syncing.is_none(), "node {node} gave the log a batch while one was on its way");
+        life.syncing = Some(batch);
+        let process = &self.processes[node];
+        let slow_us = process.slow_until_us.saturating_sub(self.now_us);
+        let us = process.sync_us / 2 + self.random.below(process.sync_us) + self.random.below(slow_us + 1);
+        self.after(us, Event::Synced { node, life: life.number });
+    }
+
+    /// The disk writes and syncs the batch that it was given.
+    pub(crate) fn write_batch(&mut self, node: usize) {
+        let Some(life) = &mut self.processes[node].life else { return };
+        let Some(batch) = &life.syncing else { return };
+        let mut appended = life.writer.append(batch);
+        if matches!(appended, Ok(Append::NeedsSpare)) && life.writer.prepare_spare().is_ok() {
+            appended = life.writer.append(batch);
+        }
+        match appended {
+            Ok(Append::Durable(_)) => {
+                let Some(batch) = life.syncing.take() else { return };
+                let (lsn, number) = (batch.lsn, life.number);
+                if self.random.chance(900) {
+                    // The thread that keeps a spare ready is mostly in time.
+                    let _ = life.writer.prepare_spare();
+                }
+                self.trace.line(|| format!("n{} durable {lsn}", node + 1));
+                self.oracle.on_durable(node, &batch);
+                self.push(node, Input::Durable { lsn, sync_us: 300 });
+                self.after(IDLE_US, Event::Mark { node, life: number });
+            }
+            Ok(Append::NeedsSpare | Append::NeedsSpace) => {
+                let number = life.number;
+                self.after(SPACE_US, Event::Synced { node, life: number });
+            }
+            Err(error) => self.end(node, End::Fatal(error.to_string())),
+        }
+    }
+
+    /// What the thread that keeps a spare ready does, and does again while it fails.
+    pub(crate) fn prepare_spare(&mut self, node: usize) {
+        let Some(life) = &self.processes[node].life else { return };
+        let _ = life.writer.prepare_spare();
+        let life = life.number;
+        self.after(SPACE_US, Event::Spare { node, life });
+    }
+
+    pub(crate) fn mark(&mut self, node: usize) {
+        let Some(life) = &mut self.processes[node].life else { return };
+        if life.syncing.is_none()
+            && life.writer.wants_mark()
+            && let Err(error) = life.writer.mark()
+        {
+            self.end(node, End::Fatal(error.to_string()));
+        }
+    }
+
+    pub(crate) fn read_range(&mut self, node: usize, range: ReadRange) {
+        let Some(life) = &mut self.processes[node].life else { return };
+        match life.reader.read(&range) {
+            Ok(values) => self.push(node, Input::Range { range, values }),
+            Err(error) => self.end(node, End::Fatal(error.to_string())),
+        }
+    }
+}
+
+/// What the turn wants done, in an order that the server could do it in.
+fn effects(life: &mut Life) -> Vec<Effect> {
+    let outputs = std::mem::take(life.node.outputs());
+    let mut all = Vec::new();
+    all.extend(outputs.batch.map(Effect::Batch));
+    let mut frames: Vec<(u64, BytesMut)> = Vec::new();
+    for (handle, piece) in outputs.frames {
+        match frames.iter_mut().find(|(known, _)| *known == handle) {
+            Some((_, bytes)) => bytes.extend_from_slice(&piece),
+            None => frames.push((handle, BytesMut::from(&piece[..]))),
+        }
+    }
+    all.extend(frames.into_iter().map(|(handle, bytes)| Effect::Frames(handle, bytes)));
+    life.node.take_replies(|handle, replies| {
+        all.push(Effect::Reply(handle, replies.split().freeze()));
+        0
+    });
+    all.extend(outputs.ranges.into_iter().map(Effect::Range));
+    all.extend(outputs.pauses.into_iter().map(Effect::Pause));
+    all.extend(outputs.resumes.into_iter().map(Effect::Resume));
+    all.extend(outputs.closes.into_iter().map(|(handle, close)| Effect::Close(handle, close)));
+    all.extend(outputs.dials.into_iter().map(|(to, _)| Effect::Dial(to)));
+    all.extend(outputs.identity.map(|identity| Effect::Identity(Box::new(identity))));
+    all.extend(outputs.stop.map(Effect::Stop));
+    all
+}

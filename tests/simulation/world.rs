@@ -1,0 +1,341 @@
+//! What there is: time, the queue of what will happen, the network, the processes, the clients and who watches them.
+//! Everything follows from one seed; [`World::hash`] is over all that happened.
+
+use crate::client::{Client, Load, Record};
+use crate::nemesis::Faults;
+use crate::network::{Network, Parcel, Who};
+use crate::oracle::Oracle;
+use crate::process::{Clocks, Input, Process, Shape};
+use crate::random::Random;
+use crate::trace::Trace;
+use paxoi::log::ReadRange;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// What will happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// What `side` sent may have arrived.
+    Arrive {
+        connection: u64,
+        side: usize,
+    },
+    /// A connection attempt reaches the other node.
+    Dial {
+        connection: u64,
+    },
+    Turn {
+        node: usize,
+        life: u64,
+    },
+    Tick {
+        node: usize,
+        life: u64,
+    },
+    /// The disk has done its work, or tries again.
+    Synced {
+        node: usize,
+        life: u64,
+    },
+    Mark {
+        node: usize,
+        life: u64,
+    },
+    /// A spare segment is made, if none is ready.
+    Spare {
+        node: usize,
+        life: u64,
+    },
+    Read {
+        node: usize,
+        life: u64,
+        range: ReadRange,
+    },
+    /// A node's last words on a connection are out.
+    Finished {
+        node: usize,
+        life: u64,
+        handle: u64,
+    },
+    /// A connection breaks.
+    Cut {
+        connection: u64,
+    },
+    Restart {
+        node: usize,
+    },
+    Resume {
+        node: usize,
+    },
+    Client {
+        client: usize,
+    },
+    Fault,
+}
+
+struct Scheduled {
+    at_us: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
+        (self.at_us, self.number).cmp(&(other.at_us, other.number))
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) now_us: u64,
+    pub(crate) random: Random,
+    pub(crate) shape: Shape,
+    pub(crate) network: Network,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) oracle: Oracle,
+    pub(crate) trace: Trace,
+    /// How long the next turn of a node may wait for more to do, at most.
+    pub(crate) idle_us: u64,
+    /// Processes that ended are started again by themselves.
+    pub(crate) revives: bool,
+    pub(crate) faults: Faults,
+    pub(crate) load: Load,
+    pub(crate) record: Record,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    number: u64,
+    hash: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, shape: Shape, trace: Trace) -> World {
+        let mut random = Random::new(seed);
+        let processes = (0..shape.nodes).map(|index| {
+            let clocks = Clocks { mono_us: random.below(1 << 40), drift: 0, unix_us: 0 };
+            Process::new(index, clocks, 300)
+        });
+        World {
+            now_us: 0,
+            processes: processes.collect(),
+            clients: Vec::new(),
+            network: Network::default(),
+            oracle: Oracle::new(&shape),
+            trace,
+            idle_us: 100,
+            revives: true,
+            faults: Faults::default(),
+            load: Load::default(),
+            record: Record::default(),
+            queue: BinaryHeap::new(),
+            number: 0,
+            hash: 0xcbf2_9ce4_8422_2325,
+            random,
+            shape,
+        }
+    }
+
+    /// Over everything that happened so far, in order.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn note(&mut self, what: u64) {
+        // FNV-1a, a word at a time.
+        self.hash = (self.hash ^ what).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
+    }
+
+    pub(crate) fn at(&mut self, at_us: u64, event: Event) {
+        self.number += 1;
+        self.queue.push(Reverse(Scheduled { at_us: at_us.max(self.now_us), number: self.number, event }));
+    }
+
+    pub(crate) fn after(&mut self, us: u64, event: Event) {
+        self.at(self.now_us + us, event);
+    }
+
+    /// Lets things happen until `done` or `end_us`; whether it was done in time.
+    pub(crate) fn run_while(&mut self, end_us: u64, mut done: impl FnMut(&mut World) -> bool) -> bool {
+        loop {
+            if done(self) {
+                return true;
+            }
+            if !self.step(end_us) {
+                self.now_us = self.now_us.max(end_us);
+                return false;
+            }
+        }
+    }
+
+    /// The next thing happens, unless it is later than `end_us`.
+    fn step(&mut self, end_us: u64) -> bool {
+        if self.queue.peek().is_none_or(|Reverse(next)| next.at_us > end_us) {
+            return false;
+        }
+        let Some(Reverse(Scheduled { at_us, number, event })) = self.queue.pop() else { return false };
+        self.now_us = at_us;
+        self.trace.now(at_us);
+        self.note(at_us);
+        self.note(number);
+        self.happen(event);
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive { connection, side } => self.arrive(connection, side),
+            Event::Dial { connection } => self.answer_dial(connection),
+            Event::Turn { node, life } => {
+                if self.is_life(node, life) {
+                    self.turn(node);
+                }
+            }
+            Event::Tick { node, life } => {
+                if self.is_life(node, life) {
+                    self.after(groups::TICK_MS * 1_000, event);
+                    self.turn(node);
+                }
+            }
+            Event::Synced { node, life } => {
+                if self.is_life(node, life) {
+                    self.write_batch(node);
+                }
+            }
+            Event::Mark { node, life } => {
+                if self.is_life(node, life) {
+                    self.mark(node);
+                }
+            }
+            Event::Spare { node, life } => {
+                if self.is_life(node, life) {
+                    self.prepare_spare(node);
+                }
+            }
+            Event::Read { node, life, range } => {
+                if self.is_life(node, life) {
+                    self.read_range(node, range);
+                }
+            }
+            Event::Finished { node, life, handle } => {
+                if self.is_life(node, life) {
+                    self.finish(node, handle);
+                }
+            }
+            Event::Cut { connection } => self.cut(connection),
+            Event::Restart { node } => self.start(node),
+            Event::Resume { node } => self.resume(node),
+            Event::Client { client } => self.client_timer(client),
+            Event::Fault => self.fault(),
+        }
+    }
+
+    fn is_life(&self, node: usize, life: u64) -> bool {
+        self.processes[node].life.as_ref().is_some_and(|now| now.number == life)
+    }
+
+    /// Something waits for the node: it looks at it soon.
+    pub(crate) fn push(&mut self, node: usize, input: Input) {
+        let wait_us = self.random.below(self.idle_us + 1);
+        let Some(life) = &mut self.processes[node].life else { return };
+        life.inbox.push(input);
+        if life.turn_us.is_none() && !life.stopped {
+            let at_us = self.now_us + wait_us;
+            life.turn_us = Some(at_us);
+            let life = life.number;
+            self.at(at_us, Event::Turn { node, life });
+        }
+    }
+
+    /// Takes what `side` sent to whoever is at the other end.
+    fn arrive(&mut self, connection: u64, side: usize) {
+        while let Some(parcel) = self.network.arrived(connection, side, self.now_us) {
+            let parcel = match parcel {
+                Parcel::Data(bytes) if bytes.len() > 1 && self.random.chance(self.network.weather.split) => {
+                    let (mut first, at_us) = (bytes, self.now_us + self.random.below(2_000));
+                    let rest = first.split_off(1 + self.random.below(first.len() as u64 - 1) as usize);
+                    self.network.put_back(connection, side, rest, at_us);
+                    self.at(at_us, Event::Arrive { connection, side });
+                    Parcel::Data(first)
+                }
+                whole => whole,
+            };
+            self.deliver(connection, 1 - side, parcel);
+        }
+    }
+
+    fn deliver(&mut self, connection: u64, to: usize, parcel: Parcel) {
+        let Some(end) = self.network.end(connection, to) else { return self.bounce(connection, 1 - to, &parcel) };
+        let (who, handle) = (end.who, end.handle);
+        match who {
+            Who::Node { node, .. } => match parcel {
+                Parcel::Data(bytes) => {
+                    end.input.extend_from_slice(&bytes);
+                    self.push(node, Input::Bytes(handle));
+                }
+                Parcel::End => self.push(node, Input::Eof(handle)),
+                Parcel::Break => {
+                    end.open = false;
+                    self.push(node, Input::Closed(handle));
+                }
+            },
+            Who::Client(client) => match parcel {
+                Parcel::Data(bytes) => self.client_input(client, &bytes),
+                Parcel::End | Parcel::Break => {
+                    end.open = false;
+                    self.client_cut(client, connection);
+                }
+            },
+        }
+    }
+
+    /// Nobody is there any more. A machine that runs says so.
+    fn bounce(&mut self, connection: u64, sender: usize, parcel: &Parcel) {
+        let Some(ends) = self.network.find(connection).map(|connection| &connection.ends) else { return };
+        if !ends[sender].open {
+            return self.network.remove(connection);
+        }
+        let there = match ends[1 - sender].who {
+            Who::Node { node, .. } => self.processes[node].life.is_some(),
+            Who::Client(_) => true,
+        };
+        if there && matches!(parcel, Parcel::Data(_)) {
+            self.send(connection, 1 - sender, Parcel::Break);
+        }
+    }
+
+    pub(crate) fn send(&mut self, connection: u64, side: usize, parcel: Parcel) {
+        let at_us = self.network.send(connection, side, parcel, self.now_us, &mut self.random);
+        self.at(at_us, Event::Arrive { connection, side });
+    }
+
+    /// A connection breaks: what is in flight is lost, and both sides learn of it, each in its time.
+    fn cut(&mut self, connection: u64) {
+        self.network.drop_in_flight(connection, &mut self.random);
+        self.send(connection, 0, Parcel::Break);
+        self.send(connection, 1, Parcel::Break);
+    }
+
+    /// Everything passes again.
+    pub(crate) fn heal(&mut self) {
+        for connection in self.network.heal() {
+            for side in [0, 1] {
+                if self.network.has_parcels(connection, side) {
+                    let at_us = self.now_us + self.random.below(1_000);
+                    self.at(at_us, Event::Arrive { connection, side });
+                }
+            }
+        }
+    }
+}
