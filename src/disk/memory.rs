@@ -121,8 +121,8 @@ impl MemoryDisk {
         self.state().failing_writes = Some(Failure { prefix: prefix.to_owned(), after });
     }
 
-    /// After `after` more of them, every sync of a file whose name starts with `prefix` fails, and what it should have
-    /// written is forgotten although it can still be read: what kernels do.
+    /// After `after` more of them, the next sync of a file whose name starts with `prefix` fails, and what it should have
+    /// written is forgotten although it can still be read. Later ones succeed, and write nothing of it: what kernels do.
     pub fn fail_syncs(&self, prefix: &str, after: u64) {
         self.state().failing_syncs = Some(Failure { prefix: prefix.to_owned(), after });
     }
@@ -393,6 +393,7 @@ impl DiskFile for MemoryFile {
         let image = &mut state.files[self.file];
         let pending = std::mem::take(&mut image.pending);
         if State::strikes(&mut state.failing_syncs, &name) {
+            state.failing_syncs = None;
             return Err(io::Error::other("injected sync error"));
         }
         pending.iter().for_each(|change| change.apply(&mut image.durable));
