@@ -2,6 +2,7 @@
 //! writes down what it asked and what it was told. What it never learned stays open in the history.
 
 use crate::network::{Parcel, Who};
+use crate::process::Input;
 use crate::world::{Event, World};
 use bytes::{Buf, Bytes, BytesMut};
 use net::resp::value::{self, Value};
@@ -85,6 +86,9 @@ pub(crate) struct Record {
     pub(crate) history: History,
     pub(crate) answered: u64,
     pub(crate) errors: u64,
+    /// What somebody was told last, for those who ask one thing at a time.
+    pub(crate) last: Option<Outcome>,
+    pub(crate) last_error: Option<String>,
     written: u64,
 }
 
@@ -134,7 +138,13 @@ impl World {
     }
 
     fn call_in(&mut self, index: usize) {
-        let Some(node) = self.random.pick(&self.load.nodes).copied() else { return };
+        if let Some(node) = self.random.pick(&self.load.nodes).copied() {
+            self.connect_client(index, node);
+        }
+    }
+
+    /// Lets a client connect to this node.
+    pub(crate) fn connect_client(&mut self, index: usize, node: usize) {
         let connection = self.network.connect((Who::Client(index), 0), (Who::Node { node, life: 0 }, 0));
         if let Some(found) = self.network.find(connection) {
             found.ends[1].open = false;
@@ -255,6 +265,7 @@ impl World {
             (Kind::Plain | Kind::Once, reply) => self.part_answered(index, &call, 0, reply),
             (Kind::All, _) => {
                 for part in &call.parts {
+                    self.record.last = Some(Outcome::Done);
                     self.write_down(index, &call, &part.key, part.action.clone(), Some(Outcome::Done));
                 }
             }
@@ -288,11 +299,13 @@ impl World {
             }
             action => action,
         };
+        self.record.last = Some(outcome.clone());
         self.write_down(index, call, &key, action, Some(outcome));
     }
 
     fn refused(&mut self, index: usize, call: Call, text: &str) {
         self.record.errors += 1;
+        self.record.last_error = Some(text.to_owned());
         if text.contains("not an integer") {
             return self.part_answered(index, &call, 0, &Value::Error(text.to_owned()));
         }
@@ -428,6 +441,33 @@ impl World {
         let parts = vec![Part { key: key.clone(), action: Action::Get }];
         let call = self.call(Kind::Plain, parts, 0, &[&[b"GET", key]]);
         self.ask(index, call);
+    }
+
+    /// Asks for one thing, as a story wants it.
+    pub(crate) fn request(&mut self, index: usize, words: &[&str], key: &str, action: Action) {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let part = Part { key: Bytes::copy_from_slice(key.as_bytes()), action };
+        let call = self.call(Kind::Plain, vec![part], 0, &[&words]);
+        (self.record.last, self.record.last_error) = (None, None);
+        self.ask(index, call);
+    }
+
+    pub(crate) fn ask_for_session(&mut self, index: usize) {
+        self.clients[index].session = None;
+        let call = self.call(Kind::Session, Vec::new(), 0, &[&[b"SESSION", b"NEW"]]);
+        self.ask(index, call);
+    }
+
+    pub(crate) fn session_of(&self, index: usize) -> Option<String> {
+        self.clients[index].session.as_ref().map(|(id, _)| id.clone())
+    }
+
+    /// What a client has sent is the first thing that its stopped node reads when it goes on.
+    pub(crate) fn hear_first(&mut self, node: usize, index: usize) {
+        let Some(connection) = self.clients[index].connection else { return };
+        let Some(handle) = self.network.find(connection).map(|found| found.ends[1].handle) else { return };
+        let Some(life) = &mut self.processes[node].life else { return };
+        life.inbox.sort_by_key(|input| !matches!(input, Input::Bytes(from) if *from == handle));
     }
 
     pub(crate) fn is_idle(&self, index: usize) -> bool {

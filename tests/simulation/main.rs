@@ -21,6 +21,7 @@ mod process;
 mod random;
 mod report;
 mod run;
+mod scenarios;
 mod shell;
 mod trace;
 mod world;
@@ -28,6 +29,7 @@ mod world;
 use clap::Parser;
 use report::Table;
 use run::Outcome;
+use scenarios::{SCENARIOS, Scenario};
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
@@ -36,6 +38,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use trace::Trace;
 
+/// How to run this program.
+const REPLAY: &str = if cfg!(debug_assertions) {
+    "cargo test --test simulation --"
+} else {
+    "cargo test --release --test simulation --"
+};
 /// Seeds that are run when nothing is said: a share that the gate has time for.
 const SEEDS: u64 = 60;
 /// One seed in so many is run twice, and must do the same twice.
@@ -57,6 +65,12 @@ struct Args {
     /// Print all that happens. For one seed.
     #[arg(long)]
     trace: bool,
+    /// Only this directed scenario, and no seeds.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// No directed scenario.
+    #[arg(long)]
+    only_seeds: bool,
     /// Seeds that run side by side.
     #[arg(long)]
     jobs: Option<usize>,
@@ -82,6 +96,13 @@ fn main() -> ExitCode {
         subscriber.with_max_level(tracing::Level::DEBUG).init();
     } else {
         panic::set_hook(Box::new(|info| PANIC.with(|last| *last.borrow_mut() = Some(info.to_string()))));
+    }
+    if let Err(reason) = stories(&args) {
+        eprintln!("{reason}");
+        return ExitCode::FAILURE;
+    }
+    if args.scenario.is_some() {
+        return ExitCode::SUCCESS;
     }
     let seeds = args.seeds.unwrap_or(if args.seconds.is_some() { u64::MAX } else { SEEDS });
     let end = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
@@ -111,6 +132,28 @@ fn main() -> ExitCode {
     if failed.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// Tells the directed scenarios: all of them before the first seed, or the one that is asked for.
+fn stories(args: &Args) -> Result<(), String> {
+    let wanted = |scenario: &&Scenario| args.scenario.as_ref().map_or(!args.only_seeds, |name| name == scenario.name);
+    let told: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
+    if told.is_empty() && args.scenario.is_some() {
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        return Err(format!("there is no such scenario, but {}", names.join(", ")));
+    }
+    for scenario in &told {
+        let ran = panic::catch_unwind(AssertUnwindSafe(|| scenario.run(Trace::new(args.trace))));
+        let ran = ran.unwrap_or_else(|_| Err(PANIC.take().unwrap_or_else(|| "it panicked".to_owned())));
+        if let Err(reason) = ran {
+            let replay = format!("{REPLAY} --scenario {} --trace", scenario.name);
+            return Err(format!("scenario {} failed: {reason}\nreplay: {replay}", scenario.name));
+        }
+    }
+    if !told.is_empty() {
+        eprintln!("{} directed scenarios", told.len());
+    }
+    Ok(())
+}
+
 /// Runs a seed, and some a second time.
 fn attempt(seed: u64, trace: bool) -> Result<Outcome, String> {
     let outcome = guarded(seed, trace)?;
@@ -130,7 +173,6 @@ fn guarded(seed: u64, trace: bool) -> Result<Outcome, String> {
 }
 
 fn tell(seed: u64, count: u64, reason: &str) {
-    let profile = if cfg!(debug_assertions) { "" } else { " --release" };
     eprintln!("seed {seed} failed, after {count} others: {reason}");
-    eprintln!("replay: cargo test{profile} --test simulation -- --from {seed} --seeds 1 --trace");
+    eprintln!("replay: {REPLAY} --only-seeds --from {seed} --seeds 1 --trace");
 }

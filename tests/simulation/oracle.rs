@@ -64,13 +64,15 @@ pub(crate) struct Oracle {
     digests: Vec<BTreeMap<Instance, (u64, usize)>>,
     birth: Option<BirthRecord>,
     violation: Option<String>,
+    /// The state of a group is compared at every so many instances.
+    pub(crate) digest_every: u64,
     pub(crate) messages: u64,
     pub(crate) records: u64,
     pub(crate) chosen: u64,
     pub(crate) states: u64,
 }
 
-/// The state of a group is compared at every so many instances.
+/// States are compared so often, unless they are large.
 const DIGEST_EVERY: u64 = 4;
 
 impl Oracle {
@@ -89,6 +91,7 @@ impl Oracle {
             rounds: vec![BTreeMap::new(); groups],
             chains: vec![BTreeMap::new(); groups],
             digests: vec![BTreeMap::new(); groups],
+            digest_every: DIGEST_EVERY,
             ..Oracle::default()
         }
     }
@@ -111,6 +114,16 @@ impl Oracle {
     /// The node's directory is not what it was: whatever it says, nobody may count it.
     pub(crate) fn on_foreign(&mut self, node: usize) {
         self.nodes[node].foreign = true;
+    }
+
+    /// How far the durable votes and learned values of the first group are at a node.
+    pub(crate) fn position(&self, node: usize) -> Instance {
+        self.nodes[node].durable[0].instance
+    }
+
+    /// Whether a vote is on its way to the node's disk.
+    pub(crate) fn is_writing(&self, node: usize) -> bool {
+        self.nodes[node].in_flight.iter().any(|fact| fact.kind == RecordKind::Accept)
     }
 
     /// Whether `node` has durably seen this start of `other`, or a later one.
@@ -350,7 +363,7 @@ impl Oracle {
             let chain = group.chain();
             let known = *self.chains[index].entry(next).or_insert((chain, node));
             self.expect(known.0 == chain, || differ("values before", index, next, node, known.1));
-            if next.0.is_multiple_of(DIGEST_EVERY) {
+            if next.0.is_multiple_of(self.digest_every) {
                 self.compare(node, index, next, shard.store(group.id()).digest());
             }
         }

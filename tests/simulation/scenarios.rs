@@ -1,0 +1,331 @@
+//! Stories that chance does not tell often enough, told step by step: each is a plain way to lose, repeat or misread
+//! something that some system was shipped with.
+
+use crate::client::{Client, Load};
+use crate::nemesis::Faults;
+use crate::network::Weather;
+use crate::process::{Lost, Process, Shape};
+use crate::shell::End;
+use crate::trace::Trace;
+use crate::world::World;
+use bytes::Bytes;
+use paxoi::config::Reads;
+use paxoi::disk::MemoryDisk;
+use paxoi::history::{self, Action, Limits, Outcome};
+
+/// A story, and what it is about.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    tell: fn(&mut World) -> Result<(), String>,
+    session_ttl_ms: u64,
+}
+
+const LONG_MS: u64 = 3_600_000;
+
+pub(crate) const SCENARIOS: [Scenario; 9] = [
+    Scenario { name: "paused-leader-reads", tell: paused_leader_reads, session_ttl_ms: LONG_MS },
+    Scenario { name: "accept-comes-twice", tell: accept_comes_twice, session_ttl_ms: LONG_MS },
+    Scenario { name: "wiped-before-it-was-met", tell: wiped_before_it_was_met, session_ttl_ms: LONG_MS },
+    Scenario { name: "wiped-during-the-birth", tell: wiped_during_the_birth, session_ttl_ms: LONG_MS },
+    Scenario { name: "retry-of-an-expired-session", tell: retry_of_an_expired_session, session_ttl_ms: 1_000 },
+    Scenario { name: "retry-of-an-evicted-session", tell: retry_of_an_evicted_session, session_ttl_ms: LONG_MS },
+    Scenario { name: "retry-after-the-leader-died", tell: retry_after_the_leader_died, session_ttl_ms: LONG_MS },
+    Scenario { name: "resent-while-adopted", tell: resent_while_adopted, session_ttl_ms: LONG_MS },
+    Scenario { name: "vote-alone-in-an-old-segment", tell: vote_alone_in_an_old_segment, session_ttl_ms: LONG_MS },
+];
+
+/// What a step may take, in virtual time.
+const STEP_US: u64 = 10_000_000;
+
+impl Scenario {
+    /// Tells the story.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub(crate) fn run(&self, trace: Trace) -> Result<(), String> {
+        let shape = Shape {
+            nodes: 3,
+            groups: 1,
+            reads: Reads::Quorum,
+            client_timeout_ms: 5_000,
+            session_ttl_ms: self.session_ttl_ms,
+        };
+        let mut world = World::new(1, shape, trace);
+        world.revives = false;
+        let calm = Weather { delay_us: 200, jitter_us: 50, ..Weather::default() };
+        world.network.weather = calm;
+        world.faults = Faults { fair: calm, ..Faults::default() };
+        world.load = Load { nodes: vec![0, 1, 2], ..Load::default() };
+        world.clients = (0..4).map(|_| Client::new()).collect();
+        (self.tell)(&mut world)?;
+        world.close_books();
+        history::check(&world.record.history, Limits::default()).map_err(|violation| violation.to_string())?;
+        world.oracle.violation().map_or(Ok(()), |what| Err(what.to_owned()))
+    }
+}
+
+impl World {
+    fn until(&mut self, what: &str, mut done: impl FnMut(&mut World) -> bool) -> Result<(), String> {
+        let end_us = self.now_us + STEP_US;
+        let in_time = self.run_while(end_us, |world| world.oracle.violation().is_some() || done(world));
+        match self.oracle.violation() {
+            Some(violation) => Err(violation.to_owned()),
+            None if in_time => Ok(()),
+            None => Err(format!("in vain: {what}")),
+        }
+    }
+
+    fn wait(&mut self, us: u64) {
+        let end_us = self.now_us + us;
+        self.run_while(end_us, |_| false);
+    }
+
+    fn leader(&self, node: usize) -> Option<usize> {
+        let life = self.processes[node].life.as_ref()?;
+        life.node.shard().groups().next()?.leads().map(|ballot| ballot.node.0 as usize - 1)
+    }
+
+    /// A cluster that is born, and led by its first node.
+    fn found(&mut self) -> Result<(), String> {
+        (0..3).for_each(|node| self.start(node));
+        self.until("the first node leads", |world| world.leader(0).is_some())
+    }
+
+    fn connect(&mut self, client: usize, node: usize) -> Result<(), String> {
+        self.connect_client(client, node);
+        self.until("a client connects", |world| world.is_idle(client))
+    }
+
+    fn told(&mut self, client: usize) -> Result<Outcome, String> {
+        self.until("a client is told", |world| world.is_idle(client))?;
+        self.record.last.clone().ok_or_else(|| "the client was told nothing of use".to_owned())
+    }
+
+    fn not_executed(&mut self, client: usize) -> Result<(), String> {
+        self.until("the retry is answered", |world| world.is_idle(client))?;
+        match self.record.last_error.take() {
+            Some(text) if text.starts_with("ONCEEXPIRED") => Ok(()),
+            other => Err(format!("the retry was told {other:?} or {:?}", self.record.last)),
+        }
+    }
+
+    fn session(&mut self, client: usize) -> Result<String, String> {
+        self.ask_for_session(client);
+        self.until("there is a session", |world| world.is_idle(client))?;
+        self.session_of(client).ok_or_else(|| "SESSION NEW was refused".to_owned())
+    }
+
+    fn set(&mut self, client: usize, value: &str) {
+        let action = Action::Set(Bytes::copy_from_slice(value.as_bytes()));
+        self.request(client, &["SET", "s", value], "s", action);
+    }
+
+    fn get(&mut self, client: usize, key: &str) {
+        self.request(client, &["GET", key], key, Action::Get);
+    }
+}
+
+fn expect(found: &Outcome, wanted: &Outcome) -> Result<(), String> {
+    if found == wanted { Ok(()) } else { Err(format!("the client was told {found:?} instead of {wanted:?}")) }
+}
+
+/// A leader is stopped with a vote unread that would let it choose; another is elected and writes; the first goes on, and
+/// the first thing that it hears is a read.
+fn paused_leader_reads(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    (0..3).try_for_each(|client| world.connect(client, [0, 1, 0][client]))?;
+    world.set(0, "old");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    let before = world.oracle.position(0);
+    world.set(0, "between");
+    world.until("a follower votes", |world| (1..3).any(|node| world.oracle.position(node) > before))?;
+    world.pause(0);
+    world.until("another leads", |world| world.leader(1).or(world.leader(2)).is_some())?;
+    world.set(1, "new");
+    expect(&world.told(1)?, &Outcome::Done)?;
+    world.get(2, "s");
+    world.wait(2_000);
+    world.hear_first(0, 2);
+    world.resume(0);
+    world.wait(5_000_000);
+    Ok(())
+}
+
+/// Every frame comes twice while the followers' disks take their time; then one loses power before anything is synced.
+fn accept_comes_twice(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect(0, 0)?;
+    world.set(0, "first");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    world.network.weather.doubling = 1_000;
+    (1..3).for_each(|node| world.processes[node].sync_us = 400_000);
+    world.set(0, "second");
+    world.until("a follower is given the vote", |world| world.oracle.is_writing(1) || world.oracle.is_writing(2))?;
+    world.wait(150_000);
+    for node in [1, 2] {
+        if world.oracle.is_writing(node) {
+            world.end(node, End::PowerLoss);
+            break;
+        }
+    }
+    world.wait(3_000_000);
+    world.network.weather.doubling = 0;
+    (1..3).for_each(|node| world.start(node));
+    (0..3).for_each(|node| world.processes[node].sync_us = 300);
+    world.connect(1, 2)?;
+    world.get(1, "s");
+    world.told(1).map(|_| ())
+}
+
+/// A directory that nobody has heard of is lost: the node is a new one, and the cluster is born with it.
+fn wiped_before_it_was_met(world: &mut World) -> Result<(), String> {
+    world.start(2);
+    world.wait(500_000);
+    world.end(2, End::Kill);
+    world.processes[2].disk = MemoryDisk::new();
+    (0..3).for_each(|node| world.start(node));
+    world.until("all are born", |world| world.processes.iter().all(Process::is_born))?;
+    world.until("the first node leads", |world| world.leader(0).is_some())?;
+    // Its vote is needed, and counts.
+    world.end(1, End::Kill);
+    world.connect(0, 2)?;
+    world.set(0, "value");
+    expect(&world.told(0)?, &Outcome::Done)
+}
+
+/// A directory is lost between its node's word to the first member and the birth: the record names another directory.
+fn wiped_during_the_birth(world: &mut World) -> Result<(), String> {
+    (0..3).for_each(|node| world.start(node));
+    world.until("the first is born", |world| world.processes[0].is_born())?;
+    if world.processes[2].is_born() {
+        return Err("the third was born with the first: the story does not take place".to_owned());
+    }
+    world.end(2, End::Kill);
+    world.processes[2].disk = MemoryDisk::new();
+    world.processes[2].lost = Some(Lost::Foreign);
+    world.oracle.on_foreign(2);
+    world.start(2);
+    world.until("the third is turned away", |world| world.processes[2].gone.is_some())?;
+    world.until("the first leads", |world| world.leader(0).is_some())?;
+    world.connect(0, 1)?;
+    world.set(0, "value");
+    expect(&world.told(0)?, &Outcome::Done)
+}
+
+/// A session is forgotten; a command of its that was executed is sent again, and must not be executed again.
+fn retry_of_an_expired_session(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    (0..2).try_for_each(|client| world.connect(client, client))?;
+    let id = world.session(0)?;
+    let once = ["ONCE", &id, "1", "INCR", "c"];
+    world.request(0, &once, "c", Action::IncrementBy(1));
+    expect(&world.told(0)?, &Outcome::Integer(1))?;
+    world.wait(2_000_000);
+    world.set(1, "time goes on");
+    world.told(1)?;
+    world.request(1, &once, "c", Action::IncrementBy(1));
+    world.not_executed(1)?;
+    world.get(1, "c");
+    expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(b"1")))
+}
+
+/// The same, but the session went because the replies that others' sessions keep took its place.
+fn retry_of_an_evicted_session(world: &mut World) -> Result<(), String> {
+    world.oracle.digest_every = u64::MAX;
+    world.found()?;
+    world.connect(0, 0)?;
+    let id = world.session(0)?;
+    let once = ["ONCE", &id, "1", "INCR", "c"];
+    world.request(0, &once, "c", Action::IncrementBy(1));
+    expect(&world.told(0)?, &Outcome::Integer(1))?;
+    let long = "x".repeat(60_000);
+    world.set(0, &long);
+    world.told(0)?;
+    // A group keeps 64 MiB of replies, and 64 of a session.
+    for _ in 0..20 {
+        let other = world.session(0)?;
+        for number in 1..=64 {
+            world.request(0, &["ONCE", &other, &number.to_string(), "GET", "s"], "s", Action::Get);
+            world.told(0)?;
+        }
+    }
+    world.request(0, &once, "c", Action::IncrementBy(1));
+    world.not_executed(0)?;
+    world.get(0, "c");
+    expect(&world.told(0)?, &Outcome::Value(Bytes::from_static(b"1")))
+}
+
+/// A leader dies before it answers; its client asks another node again, by the same number.
+fn retry_after_the_leader_died(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    (0..2).try_for_each(|client| world.connect(client, client))?;
+    let id = world.session(0)?;
+    let once = ["ONCE", &id, "1", "INCR", "c"];
+    world.request(0, &once, "c", Action::IncrementBy(1));
+    let before = world.oracle.chosen;
+    world.until("it is chosen", |world| world.oracle.chosen > before)?;
+    world.end(0, End::PowerLoss);
+    world.until("another leads", |world| world.leader(1).or(world.leader(2)).is_some())?;
+    world.request(1, &once, "c", Action::IncrementBy(1));
+    expect(&world.told(1)?, &Outcome::Integer(1))?;
+    world.get(1, "c");
+    expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(b"1")))
+}
+
+/// A command reaches the leader, and from there one other member, and its own node sends it again to the next leader, which
+/// has adopted the value that holds it.
+fn resent_while_adopted(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect(0, 1)?;
+    let before = world.oracle.position(2);
+    world.network.block(0, 1);
+    world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
+    world.until("the third votes", |world| world.oracle.position(2) > before)?;
+    world.end(0, End::PowerLoss);
+    world.until("another leads", |world| world.leader(1).or(world.leader(2)).is_some())?;
+    expect(&world.told(0)?, &Outcome::Integer(1))?;
+    world.get(0, "c");
+    expect(&world.told(0)?, &Outcome::Value(Bytes::from_static(b"1")))
+}
+
+/// A vote for a value that was not chosen yet stands alone in the oldest segment of a log that has begun others since,
+/// because its group is quiet; all lose power, and it must count.
+fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
+    world.shape.groups = 2;
+    world.oracle = crate::oracle::Oracle::new(&world.shape);
+    (0..3).for_each(|node| world.start(node));
+    world.until("all groups are led", |world| {
+        world
+            .processes
+            .iter()
+            .all(|process| process.life.as_ref().is_some_and(|life| life.node.is_born() && life.node.leaderless() == 0))
+    })?;
+    (0..2).try_for_each(|client| world.connect(client, client))?;
+    let [quiet, busy] = two_keys();
+    world.request(0, &["INCR", quiet], quiet, Action::IncrementBy(1));
+    expect(&world.told(0)?, &Outcome::Integer(1))?;
+    let long = "x".repeat(8_000);
+    for count in 0..40 {
+        let value = format!("{count}{long}");
+        let action = Action::Set(Bytes::from(value.clone()));
+        world.request(1, &["SET", busy, &value], busy, action);
+        expect(&world.told(1)?, &Outcome::Done)?;
+    }
+    (0..3).for_each(|node| world.end(node, End::PowerLoss));
+    (0..3).for_each(|node| world.start(node));
+    world.connect(2, 2)?;
+    world.until("it is answered", |world| {
+        if world.is_idle(2) && world.record.last != Some(Outcome::Integer(2)) {
+            world.request(2, &["INCR", quiet], quiet, Action::IncrementBy(1));
+        }
+        world.record.last == Some(Outcome::Integer(2))
+    })
+}
+
+/// A key of each of two groups.
+fn two_keys() -> [&'static str; 2] {
+    let group = |key: &str| paxoi::routing::group_of(paxoi::routing::slot(key.as_bytes()), 2);
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    let other = keys.iter().find(|key| group(key) != group("a")).unwrap_or(&"a");
+    ["a", other]
+}
