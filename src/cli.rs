@@ -6,6 +6,7 @@ use crate::disk::FileDisk;
 use crate::duration;
 use crate::identity;
 use crate::local::LocalArgs;
+use crate::log;
 use crate::logging::LogFormat;
 use crate::server::{parse_members, random};
 use crate::status::StatusArgs;
@@ -92,6 +93,9 @@ pub struct ServeArgs {
     /// The largest value of a key, up to 512mb [default: 64mb]
     #[arg(long, env = "PAXOI_VALUE_BYTES_MAX", value_name = "BYTES")]
     pub value_bytes_max: Option<String>,
+    /// The size of new segments of the log, from 64kb up to 512mb [default: 64mb]
+    #[arg(long, env = "PAXOI_SEGMENT_BYTES", value_name = "BYTES", hide = true)]
+    pub segment_bytes: Option<String>,
     /// A TOML file with settings by the names of these flags
     #[arg(long, env = "PAXOI_CONFIG", value_name = "FILE")]
     #[serde(skip)]
@@ -113,6 +117,8 @@ pub struct ServeArgs {
 pub struct ServeSettings {
     /// For the node.
     pub node: NodeConfig,
+    /// For its log.
+    pub log: log::Options,
     /// Where to listen.
     pub listen: SocketAddr,
     /// How log lines look.
@@ -179,7 +185,10 @@ impl ServeArgs {
             client_timeout_ms: millis("--client-timeout", args.client_timeout.as_deref().unwrap_or("5s"))?,
             session_ttl_ms: millis("--session-ttl", args.session_ttl.as_deref().unwrap_or("1h"))?,
             max_clients: args.max_clients.unwrap_or(10_000),
-            value_bytes_max: args.value_bytes_max.as_deref().map_or(Ok(VALUE_BYTES_MAX), bytes)?,
+            value_bytes_max: match args.value_bytes_max.as_deref() {
+                Some(text) => bytes("--value-bytes-max", text, 1)?,
+                None => VALUE_BYTES_MAX,
+            },
             dir,
             config_file,
             listen,
@@ -187,7 +196,14 @@ impl ServeArgs {
             hash_key: random()?,
             seed: u64::from_le_bytes(random()?[..8].try_into().context("sixteen bytes have eight")?),
         };
-        Ok(ServeSettings { node, listen, log_format: args.log_format.unwrap_or_default(), parent: args.parent })
+        let log = match args.segment_bytes.as_deref() {
+            Some(text) => {
+                let bytes = bytes("--segment-bytes", text, log::SEGMENT_BYTES_MIN as usize)?;
+                log::Options::with_segment_bytes(bytes as u64)
+            }
+            None => log::Options::default(),
+        };
+        Ok(ServeSettings { node, log, listen, log_format: args.log_format.unwrap_or_default(), parent: args.parent })
     }
 
     /// These settings where they are given, else those of `file`.
@@ -203,6 +219,7 @@ impl ServeArgs {
             session_ttl: self.session_ttl.or(file.session_ttl),
             max_clients: self.max_clients.or(file.max_clients),
             value_bytes_max: self.value_bytes_max.or(file.value_bytes_max),
+            segment_bytes: self.segment_bytes.or(file.segment_bytes),
             config: self.config,
             log_format: self.log_format.or(file.log_format),
             insecure: self.insecure || file.insecure,
@@ -273,7 +290,8 @@ fn millis(flag: &str, text: &str) -> anyhow::Result<u64> {
     Ok(duration.as_millis() as u64)
 }
 
-fn bytes(text: &str) -> anyhow::Result<usize> {
+/// A size in bytes, not below `least`.
+fn bytes(flag: &str, text: &str, least: usize) -> anyhow::Result<usize> {
     let lower = text.to_ascii_lowercase();
     let (number, scale) = match lower.trim_end_matches('b') {
         number if number.ends_with('k') => (number.trim_end_matches('k'), 10),
@@ -281,8 +299,8 @@ fn bytes(text: &str) -> anyhow::Result<usize> {
         number => (number, 0),
     };
     let value = number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << scale));
-    let valid = value.filter(|bytes| (1..=VALUE_BYTES_LIMIT).contains(bytes));
-    valid.ok_or_else(|| usage(format!("--value-bytes-max {text}: give a size up to 512mb")))
+    let valid = value.filter(|bytes| (least..=VALUE_BYTES_LIMIT).contains(bytes));
+    valid.ok_or_else(|| usage(format!("{flag} {text}: give a size from {least} bytes up to 512mb")))
 }
 
 #[cfg(test)]
@@ -316,6 +334,7 @@ mod tests {
         assert!(refusal(&["--client-timeout", "5"]).contains("--client-timeout 5"));
         assert!(refusal(&["--listen", "0.0.0.0:1"]).contains("--insecure"));
         assert!(refusal(&["--value-bytes-max", "2gb"]).contains("512mb"));
+        assert!(refusal(&["--segment-bytes", "1kb"]).contains("--segment-bytes 1kb: give a size from 65536 bytes"));
         assert!(parse_file("grups = 4").err().unwrap().contains("grups"));
         assert!(parse_file("groups = 4\nid = \"x\"").err().unwrap().starts_with("line 2"));
         assert!(parse_file("groups = 4\ngrups = 4\n").err().unwrap().starts_with("line 2"));

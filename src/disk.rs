@@ -41,6 +41,11 @@ pub trait Disk: Send + Sync {
     /// Makes every creation, renaming and removal so far durable.
     fn sync_dir(&self) -> io::Result<()>;
 
+    /// How many bytes can still be written, as far as the system says; all there are if it does not.
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     /// Takes the directory for this process until the returned value is dropped. If another process has it the error
     /// is of the kind `WouldBlock`, and its text is fit to be shown.
     fn lock(&self) -> io::Result<DiskLock>;
@@ -171,6 +176,11 @@ impl Disk for FileDisk {
 
     fn sync_dir(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let system = rustix::fs::statvfs(&self.path)?;
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
 
     fn lock(&self) -> io::Result<DiskLock> {

@@ -67,7 +67,7 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     // A write beyond the system's limit for files then fails like any other, instead of ending the process without a word.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot watch for signals")?;
     let stopping = Arc::new(AtomicBool::new(false));
-    let mut server = Server::open(settings.node, settings.listen, Arc::clone(&stopping))?;
+    let mut server = Server::open(settings.node, settings.log, settings.listen, Arc::clone(&stopping))?;
     let waker = server.waker();
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("cannot watch for signals")?;
     let watch = move || {

@@ -6,7 +6,7 @@ use crate::descriptors::{self, SPARE_CONNECTIONS};
 use crate::disk::{Disk, FileDisk};
 use crate::identity::{self, Identity};
 use crate::log::{ChosenValue, Hooks, Log, LogHandle, LogReader, Options, ReadRange};
-use crate::node::{Close, Node, ProcessFacts, Time};
+use crate::node::{Close, Node, ProcessFacts, Space, Time};
 use anyhow::{Context, anyhow, bail};
 use groups::{NodeId, TICK_MS};
 use mio::Waker;
@@ -36,6 +36,7 @@ pub struct Server {
     node: Node,
     events: EventLoop,
     disk: Arc<dyn Disk>,
+    options: Options,
     log: LogHandle,
     reader: LogReader,
     notices: Receiver<Notice>,
@@ -45,6 +46,9 @@ pub struct Server {
     ticked_ms: u64,
     facts_ms: u64,
     max_clients: u64,
+    /// How many segments there were, and what the disk had left, when that was last looked at.
+    segments: u64,
+    free: u64,
 }
 
 /// The two clocks.
@@ -59,11 +63,17 @@ impl WallClock {
 }
 
 impl Server {
-    /// Opens the data directory, recovers the log, and listens. `stopping` ends [`Server::run`].
+    /// Opens the data directory, recovers the log, which goes on with these options, and listens. `stopping` ends
+    /// [`Server::run`].
     ///
     /// # Errors
     /// One line that names the directory, file or address, and what to do.
-    pub fn open(config: NodeConfig, listen: SocketAddr, stopping: Arc<AtomicBool>) -> anyhow::Result<Server> {
+    pub fn open(
+        config: NodeConfig,
+        options: Options,
+        listen: SocketAddr,
+        stopping: Arc<AtomicBool>,
+    ) -> anyhow::Result<Server> {
         let clock = WallClock(Instant::now());
         let disk: Arc<dyn Disk> = Arc::new(
             FileDisk::create(&config.dir).with_context(|| format!("cannot use the data directory {}", config.dir))?,
@@ -89,7 +99,7 @@ impl Server {
         let (sender, notices) = channel();
         let mut refused = None;
         let (log, recovered) =
-            Log::open(&disk, storage, Options::default(), hooks(&sender, events.waker()), &mut |lsn, record| {
+            Log::open(&disk, storage, options, hooks(&sender, events.waker()), &mut |lsn, record| {
                 if refused.is_none() {
                     refused = node.restore(lsn, record, clock.now()).err();
                 }
@@ -107,6 +117,7 @@ impl Server {
             node,
             events,
             disk,
+            options,
             log,
             reader,
             notices,
@@ -116,6 +127,8 @@ impl Server {
             ticked_ms,
             facts_ms,
             max_clients,
+            segments: 0,
+            free: u64::MAX,
         })
     }
 
@@ -156,6 +169,7 @@ impl Server {
             self.on_notice(notice)?;
         }
         self.tick(time)?;
+        self.look_at_log();
         self.node.end_turn(time);
         self.carry_out(time)?;
         self.events.flush();
@@ -169,6 +183,21 @@ impl Server {
         }
         let now_ms = self.clock.now().mono_us / 1_000;
         Duration::from_millis((self.ticked_ms + TICK_MS).saturating_sub(now_ms))
+    }
+
+    /// The node takes no value on that the log has no space for.
+    fn look_at_log(&mut self) {
+        let (status, options) = (self.log.status(), self.options);
+        let (segment, reserve) = (options.segment_bytes, options.reserve_bytes);
+        let space = Space {
+            room: status.room(),
+            segment,
+            spare: status.spare(),
+            full: status.full(),
+            reserve,
+            free: self.free,
+        };
+        self.node.set_space(space);
     }
 
     fn on_event(&mut self, event: Event, time: Time) {
@@ -195,7 +224,13 @@ impl Server {
 
     fn on_notice(&mut self, notice: Notice) -> anyhow::Result<()> {
         match notice {
-            Notice::Durable { lsn, sync_us } => self.node.durable(lsn, sync_us),
+            Notice::Durable { lsn, sync_us } => {
+                if self.log.status().segments() != self.segments {
+                    self.segments = self.log.status().segments();
+                    self.free = self.disk.free_bytes().unwrap_or(self.free);
+                }
+                self.node.durable(lsn, sync_us);
+            }
             Notice::Range { range, values } => self.node.range_read(&range, values),
             Notice::Fatal(reason) => return Err(anyhow!(reason)),
         }
@@ -211,6 +246,7 @@ impl Server {
         if now_ms >= self.facts_ms + FACTS_MS {
             self.facts_ms = now_ms;
             let status = self.log.status();
+            self.free = self.disk.free_bytes().unwrap_or(self.free);
             let (disk_full, log_bytes, log_segments) = (status.full(), status.bytes(), status.segments());
             if self.node.max_clients() != self.max_clients {
                 self.max_clients = self.node.max_clients();

@@ -16,6 +16,8 @@ use groups::{
 pub trait Outlet {
     /// Put a record into the batch being gathered; returns that batch's log sequence number.
     fn persist(&mut self, record: log::Record) -> u64;
+    /// Whether a value of so many bytes can be logged now. One that cannot is not proposed, but looked at again later.
+    fn takes_value(&self, bytes: usize) -> bool;
     /// Send now.
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message);
     /// Send when the log is durable up to `lsn`.
@@ -52,6 +54,8 @@ pub struct Shard {
     cells: Vec<Cell>,
     dirty: Vec<GroupId>,
     effects: Vec<Effect>,
+    /// Have a value to propose that the log does not take now; marked again by each tick.
+    held: Vec<GroupId>,
     /// Bytes of this node's commands that are not applied yet, in all groups.
     queued_bytes: usize,
     /// By group: whether ticks have nothing to do there. Kept apart from the groups, so that a tick need not fetch the
@@ -74,7 +78,7 @@ impl Shard {
     pub fn new(groups: impl Iterator<Item = (Group, Store)>) -> Shard {
         let cells: Vec<Cell> = groups.map(|(group, store)| Cell { group, store, lsn: 0, dirty: false }).collect();
         let quiet = vec![false; cells.len()];
-        Shard { cells, dirty: Vec::new(), effects: Vec::new(), queued_bytes: 0, quiet, ticks: 0 }
+        Shard { cells, dirty: Vec::new(), effects: Vec::new(), held: Vec::new(), queued_bytes: 0, quiet, ticks: 0 }
     }
 
     /// How many groups.
@@ -195,6 +199,9 @@ impl Shard {
     /// Time limits of all groups, and expiry where this node leads. Groups in which nothing happens are looked at in turns.
     pub fn tick(&mut self, clock: Clock, around: Surroundings, out: &mut impl Outlet) {
         self.ticks += 1;
+        for group in std::mem::take(&mut self.held) {
+            self.mark(group);
+        }
         let turn = self.ticks % QUIET_TICKS;
         for index in 0..self.cells.len() {
             if self.quiet[index] && index % QUIET_TICKS != turn {
@@ -247,8 +254,12 @@ impl Shard {
         for group in dirty.drain(..) {
             let cell = &mut self.cells[group.index()];
             cell.dirty = false;
-            cell.group.flush(clock, &mut self.effects);
-            self.carry_out(group, out);
+            if cell.group.next_value_bytes().is_none_or(|bytes| out.takes_value(bytes)) {
+                cell.group.flush(clock, &mut self.effects);
+                self.carry_out(group, out);
+            } else {
+                self.held.push(group);
+            }
             let group_now = &mut self.cells[group.index()].group;
             group_now.take_ready(ready);
             if group_now.has_fresh_reads() {

@@ -259,6 +259,16 @@ impl Message {
         }
     }
 
+    /// Bytes of the values that it brings to be voted for or learned, which have to be logged; 0 for other messages.
+    #[must_use]
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Message::Accept(accept) => accept.value.bytes().len(),
+            Message::Range(range) => range.values.iter().map(|one| one.value.bytes().len()).sum(),
+            _ => 0,
+        }
+    }
+
     /// The highest ballot and the highest instance that it names; zeros where it names none.
     #[must_use]
     pub(crate) fn highest(&self) -> (Ballot, Instance) {

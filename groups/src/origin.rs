@@ -83,6 +83,13 @@ impl Origin {
         self.sent < self.entries.len()
     }
 
+    /// Bytes of what [`Origin::send`] would send, or less than a command more; 0 if there is nothing.
+    #[must_use]
+    pub fn next_bytes(&self, bytes_max: usize) -> usize {
+        let first = self.entries.get(self.sent).map_or(0, |entry| entry.bytes);
+        first.max(bytes_max.min(self.bytes.len() - self.sent_bytes))
+    }
+
     /// Takes note that the next commands will be sent now, up to `bytes_max` of them or one larger one: `(after,
     /// commands)` as in a [`Forward`](crate::message::Forward). There may be more.
     pub fn send(&mut self, bytes_max: usize) -> (u64, &[u8]) {

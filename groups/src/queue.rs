@@ -61,6 +61,14 @@ impl Queue {
         true
     }
 
+    /// Bytes of the commands that the next value holds if `more` bytes of commands are added first, or more than that.
+    #[must_use]
+    pub fn next_bytes(&self, more: usize) -> usize {
+        let open = self.open.draft.len();
+        let joined = (open + more).min(self.batch_bytes_max.max(open).max(more));
+        self.full.front().map_or(joined, |batch| batch.draft.len())
+    }
+
     /// Whether there is anything to propose.
     #[must_use]
     pub fn is_empty(&self) -> bool {

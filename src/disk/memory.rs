@@ -322,6 +322,11 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
+    }
+
     fn lock(&self) -> io::Result<DiskLock> {
         let mut state = self.state();
         if state.locked {

@@ -107,8 +107,9 @@ pub struct Batch {
 pub struct Options {
     /// The size of new segments. A frame that is larger gets a segment of its own.
     pub segment_bytes: u64,
-    /// While no segment can be made, this much of the last one is kept for promises.
-    pub promise_reserve_bytes: u64,
+    /// While no segment can be made, this much of the last one is to be kept for small values and promises, by those who
+    /// decide what is logged: the log itself takes whatever there is room for.
+    pub reserve_bytes: u64,
     /// How long nothing must come before the log says, in an empty frame, that the last frame is durable.
     pub idle: Duration,
     /// How long after a failure to make a segment it is tried again.
@@ -134,7 +135,7 @@ impl Options {
         assert!(segment_bytes >= SEGMENT_BYTES_MIN, "segments of {segment_bytes} bytes are too small");
         Options {
             segment_bytes,
-            promise_reserve_bytes: segment_bytes / 8,
+            reserve_bytes: segment_bytes / 8,
             idle: Duration::from_millis(3),
             retry: Duration::from_secs(1),
         }

@@ -46,6 +46,7 @@ impl Spares {
                 disk.remove(&name).map_err(LogError::io(&name, "remove"))?;
             }
         }
+        status.set_spare(ready);
         let state = Mutex::new(State { ready, stopped: false });
         Ok(Spares { disk, bytes, status, state, changed: Condvar::new() })
     }
@@ -59,6 +60,7 @@ impl Spares {
     /// The spare has become a segment: another one is wanted.
     pub(super) fn on_taken(&self) {
         self.state().ready = false;
+        self.status.set_spare(false);
         self.changed.notify_all();
     }
 
@@ -81,6 +83,7 @@ impl Spares {
         }
         if made.is_ok() {
             self.state().ready = true;
+            self.status.set_spare(true);
             self.changed.notify_all();
         }
         made
@@ -146,6 +149,10 @@ impl Spares {
     }
 
     fn fill(&self, name: &str, bytes: u64) -> io::Result<()> {
+        // Filling the disk up only to see that it is too small would take the last space from others.
+        if self.disk.free_bytes()? < bytes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let file = self.disk.create(name)?;
         let zeros = vec![0; ZEROS_BYTES];
         let mut at = 0;

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct LogStatus {
     no_spare: AtomicBool,
     no_large: AtomicBool,
+    spare: AtomicBool,
+    room: AtomicU64,
     lsn: AtomicU64,
     segments: AtomicU64,
     bytes: AtomicU64,
@@ -16,14 +18,34 @@ pub struct LogStatus {
 }
 
 impl LogStatus {
-    /// True while no further segment can be made. Only promises may be logged then: other records go into what is left
-    /// of the last segment while that is more than the reserve, and then wait, with everything behind them.
+    /// True while no further segment can be made. A batch that is longer than what is left of the last segment waits then,
+    /// with everything behind it: see [`LogStatus::room`].
     #[must_use]
     pub fn full(&self) -> bool {
         self.no_spare() || self.no_large.load(Ordering::Relaxed)
     }
 
-    pub(super) fn no_spare(&self) -> bool {
+    /// Bytes that are left in the last segment.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.room.load(Ordering::Relaxed)
+    }
+
+    /// Whether the segment after it is ready.
+    #[must_use]
+    pub fn spare(&self) -> bool {
+        self.spare.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_room(&self, bytes: u64) {
+        self.room.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_spare(&self, ready: bool) {
+        self.spare.store(ready, Ordering::Relaxed);
+    }
+
+    fn no_spare(&self) -> bool {
         self.no_spare.load(Ordering::Relaxed)
     }
 

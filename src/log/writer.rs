@@ -4,7 +4,7 @@
 use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use super::index::Index;
 use super::spare::{LARGE, Spares};
-use super::{Batch, ChosenReader, LogError, LogStatus, Options, Record, RecordKind, segment_name};
+use super::{Batch, ChosenReader, LogError, LogStatus, Options, Record, segment_name};
 use crate::disk::{Disk, DiskFile};
 use std::io;
 use std::sync::Arc;
@@ -88,6 +88,7 @@ impl Writer {
             }
         };
         status.set_lsn(lsn);
+        status.set_room(segment.room());
         let seed = super::format::frame_seed(&storage_id);
         let (marked, buffer) = (false, Vec::new());
         Ok(Writer { disk, options, seed, storage_id, segment, lsn, previous, marked, buffer, spares, status, index })
@@ -136,8 +137,6 @@ impl Writer {
             if !self.next_segment()? {
                 return Ok(Append::NeedsSpare);
             }
-        } else if self.status.no_spare() && !self.may_use_reserve(&batch.records, bytes) {
-            return Ok(Append::NeedsSpare);
         }
         let crc = self.write(batch.lsn, &batch.records)?;
         let started = Instant::now();
@@ -150,6 +149,7 @@ impl Writer {
         self.lsn = batch.lsn;
         self.previous = crc;
         self.segment.tail += bytes;
+        self.status.set_room(self.segment.room());
         self.marked = false;
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_MAX);
@@ -181,13 +181,6 @@ impl Writer {
     fn encode(&mut self, lsn: u64, segment: u64, records: &[Record]) -> u32 {
         let place = FramePlace { seed: self.seed, lsn, durable: self.lsn, segment, previous: self.previous };
         encode_frame(&mut self.buffer, place, records)
-    }
-
-    /// While the disk is full the end of the last segment is for promises, so that this node can go on voting out
-    /// leaders. The few other records that were on their way are let through as long as that leaves the reserve.
-    fn may_use_reserve(&self, records: &[Record], bytes: u64) -> bool {
-        let small = |record: &Record| matches!(record.kind, RecordKind::Promise | RecordKind::PeerStart);
-        records.iter().all(small) || bytes + self.options.promise_reserve_bytes <= self.segment.room()
     }
 
     fn is_large(&self, bytes: u64) -> bool {

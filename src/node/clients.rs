@@ -354,6 +354,7 @@ impl Node {
             match parser.poll(&input[at..]) {
                 Ok(None) => break,
                 Ok(Some(length)) => {
+                    self.request_bytes = length;
                     self.request(client, &parser, &input[at..at + length], time);
                     if client.full_group.is_none() {
                         at += length;

@@ -113,7 +113,7 @@ impl Node {
             }
             match Message::decode(message.kind, &message.body) {
                 Ok(message) if !self.shard.group(group).believes(&message) => return Err(ABSURD.to_owned()),
-                Ok(Message::Accept(_) | Message::Range(_)) if self.io.is_log_behind() => {}
+                Ok(message) if message.value_bytes() > 0 && !self.io.takes_value(message.value_bytes()) => {}
                 Ok(message) => self.shard.handle(group, from, message, time.clock(), &mut self.io),
                 Err(groups::message::MessageError::UnknownKind(_)) => self.io.unknown_groups += 1,
                 Err(error) => return Err(error.to_string()),

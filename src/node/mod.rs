@@ -7,6 +7,7 @@
 //! links      handshakes and frames of the other members        peers      who lives, who is reached, who claims what
 //! questions  reads confirmed by a majority                     wire       what nodes say to each other
 //! outbox     where the effects of the groups go                birth      how a cluster comes to be
+//! space      what fits the log while the disk is full
 //! ```
 
 mod birth;
@@ -18,6 +19,7 @@ mod peers;
 mod questions;
 mod replies;
 mod requests;
+mod space;
 pub mod wire;
 
 use crate::config::{HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, STALL_MS_MIN, SYNC_MS_MAX};
@@ -33,6 +35,7 @@ use local::Facts;
 use outbox::Outbox;
 
 pub use local::Facts as ProcessFacts;
+pub use space::Space;
 
 /// What time it is, from the caller's two clocks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,6 +104,8 @@ pub struct Node {
     handover_ms: u64,
     began_ms: u64,
     ticked_ms: u64,
+    /// How long the request is that is being carried out.
+    request_bytes: usize,
     /// Chance: RANDOMKEY, and which group issues a session.
     draw: Jitter,
 }
@@ -119,6 +124,7 @@ impl Node {
             handover_ms: 0,
             began_ms: 0,
             ticked_ms: 0,
+            request_bytes: 0,
             draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
             identity,
             config,
@@ -182,6 +188,11 @@ impl Node {
         self.facts = facts;
     }
 
+    /// What the log has space for; every turn.
+    pub fn set_space(&mut self, space: Space) {
+        self.io.space = space;
+    }
+
     /// How many clients there may be now: CONFIG SET changes it.
     #[must_use]
     pub fn max_clients(&self) -> u64 {
@@ -199,16 +210,19 @@ impl Node {
         self.tick_links(time);
         self.tick_clients(time);
         if !self.is_born() {
-            self.io.peers.ping(self.identity.start, true, time.mono_us);
+            self.io.peers.ping(self.identity.start, true, false, time.mono_us);
             return self.tick_birth(time);
         }
-        let disk = self.io.is_disk_fine(now_ms);
-        self.give_up_if_stuck(disk, time);
-        let around = Surroundings { quorum: self.io.peers.reaches_quorum(now_ms), disk };
+        let space = self.io.space;
+        let (disk, can_lead) = (self.io.is_disk_fine(now_ms) && !space.full, self.io.can_lead(now_ms));
+        self.give_up_if_stuck(can_lead, time);
+        // Where nothing but promises can be logged no leader begins.
+        let disk_leads = can_lead && !space.is_exhausted();
+        let around = Surroundings { quorum: self.io.peers.reaches_quorum(now_ms), disk: disk_leads };
         self.shard.tick(time.clock(), around, &mut self.io);
         self.tick_questions(time);
         self.tick_handover(time);
-        if self.io.peers.ping(self.identity.start, disk, time.mono_us) {
+        if self.io.peers.ping(self.identity.start, disk, space.full, time.mono_us) {
             self.announce_chosen();
         }
     }
@@ -308,13 +322,17 @@ impl Node {
         }
     }
 
-    /// A leader whose sync takes too long gives its groups up: the others' disks go on.
-    fn give_up_if_stuck(&mut self, disk: bool, time: Time) {
-        if disk {
+    /// A leader whose sync takes too long, or that alone has no space, gives its groups up: the others' disks go on.
+    fn give_up_if_stuck(&mut self, can_lead: bool, time: Time) {
+        if can_lead {
             self.resigned = false;
         } else if !self.resigned {
             self.resigned = true;
-            tracing::warn!("a sync of the log takes too long (more than {SYNC_MS_MAX} ms): giving leadership up");
+            if self.io.is_disk_fine(time.mono_ms()) {
+                tracing::warn!("the disk is full here, but not at the others: giving leadership up");
+            } else {
+                tracing::warn!("a sync of the log takes too long (more than {SYNC_MS_MAX} ms): giving leadership up");
+            }
             self.shard.step_all(&mut self.io, |group, effects| group.resign(time.clock(), effects));
         }
     }

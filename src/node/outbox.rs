@@ -6,7 +6,7 @@ use super::peers::Peers;
 use super::questions::{PendingRead, Questions};
 use super::replies::Ticket;
 use super::requests::NOT_SERVED;
-use super::{Outputs, wire};
+use super::{Outputs, Space, wire};
 use crate::admin::stats::Stats;
 use crate::config::{LOG_QUEUE_BYTES, NodeConfig, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
 use crate::gate::{Gate, Held};
@@ -36,6 +36,7 @@ struct Syncing {
     lsn: u64,
     /// When it should be there.
     due_ms: u64,
+    bytes: usize,
 }
 
 /// See the module.
@@ -53,8 +54,9 @@ pub(super) struct Outbox {
     pub(super) now_us: u64,
     gate: Gate,
     batch: Vec<log::Record>,
-    /// Bytes of the values in it.
+    /// Bytes of its records.
     batch_bytes: usize,
+    pub(super) space: Space,
     next_lsn: u64,
     syncing: Option<Syncing>,
     released: VecDeque<Held>,
@@ -79,6 +81,7 @@ impl Outbox {
             gate: Gate::default(),
             batch: Vec::new(),
             batch_bytes: 0,
+            space: Space::default(),
             next_lsn: 1,
             syncing: None,
             released: VecDeque::new(),
@@ -162,9 +165,21 @@ impl Outbox {
         self.read_buffers = (ready, asking);
     }
 
-    /// Whether so much waits for the disk already that nothing that can come again is taken.
-    pub(super) fn is_log_behind(&self) -> bool {
-        self.batch_bytes >= LOG_QUEUE_BYTES
+    /// Whether a value of so many bytes, which can come again, is taken on: not if so much waits for the disk already, or
+    /// if it might find no space there.
+    pub(super) fn takes_value(&self, bytes: usize) -> bool {
+        let syncing = self.syncing.as_ref().map_or(0, |syncing| syncing.bytes);
+        self.batch_bytes < LOG_QUEUE_BYTES && self.space.takes(bytes, self.batch_bytes + syncing)
+    }
+
+    /// Whether a client may ask for something of `bytes` that may add as much: this node and a majority have space for it.
+    pub(super) fn takes_growth(&self, bytes: usize) -> bool {
+        self.space.takes_growth(bytes) && !self.peers.quorum_is_full(self.space.full)
+    }
+
+    /// Whether this node can lead. While it has no space the others should, if they have.
+    pub(super) fn can_lead(&self, now_ms: u64) -> bool {
+        self.is_disk_fine(now_ms) && !(self.space.full && self.peers.quorum_has_space(now_ms))
     }
 
     /// The batch gathered goes to the log unless one is on its way, and the frames to their connections.
@@ -173,9 +188,9 @@ impl Outbox {
             let lsn = self.next_lsn;
             self.next_lsn += 1;
             let records = std::mem::take(&mut self.batch);
-            self.batch_bytes = 0;
-            let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
-            self.syncing = Some(Syncing { lsn, due_ms: now_ms + SYNC_MS_MAX + (bytes / SYNC_BYTES_PER_MS) as u64 });
+            let bytes = std::mem::take(&mut self.batch_bytes);
+            let due_ms = now_ms + SYNC_MS_MAX + (bytes / SYNC_BYTES_PER_MS) as u64;
+            self.syncing = Some(Syncing { lsn, due_ms, bytes });
             self.outputs.batch = Some(log::Batch { lsn, records });
         }
         for peer in &mut self.peers.all {
@@ -216,9 +231,13 @@ impl Outbox {
 
 impl Outlet for Outbox {
     fn persist(&mut self, record: log::Record) -> u64 {
-        self.batch_bytes += record.payload.len();
+        self.batch_bytes += record.payload.len() + log::format::RECORD_HEADER_BYTES;
         self.batch.push(record);
         self.next_lsn
+    }
+
+    fn takes_value(&self, bytes: usize) -> bool {
+        Outbox::takes_value(self, bytes)
     }
 
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message) {

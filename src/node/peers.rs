@@ -38,6 +38,7 @@ pub(super) struct Peer {
     their_ping_us: u64,
     their_reach: Vec<NodeId>,
     disk: bool,
+    full: bool,
     claims: Claims,
     their_claims: u64,
     /// The version of our claims that it has.
@@ -68,6 +69,7 @@ impl Peer {
             their_ping_us: 0,
             their_reach: Vec::new(),
             disk: false,
+            full: false,
             claims: Claims { version: 0, led: Vec::new() },
             their_claims: 0,
             claims_seen: 0,
@@ -123,7 +125,7 @@ impl Peer {
         // Only now: a peer that says hello and then refuses would be dialled at the highest rate for ever.
         self.backoff.on_success();
         self.their_reach.clone_from(&ping.reached);
-        self.disk = ping.disk;
+        (self.disk, self.full) = (ping.disk, ping.full);
         self.their_claims = ping.claims;
         self.claims_seen = ping.claims_seen;
         if ping.echo > self.echoed && ping.echo <= self.pinged && ping.echo + PINGS_TIMED as u64 > self.pinged {
@@ -218,6 +220,19 @@ impl Peers {
         self.all.iter().filter(|peer| peer.is_reached(now_ms)).count() + 1 >= self.members.quorum()
     }
 
+    /// Whether a majority could be had only with members whose disks are full.
+    pub(super) fn quorum_is_full(&self, own: bool) -> bool {
+        let connected = || self.all.iter().filter(|peer| peer.link.is_some());
+        let full = connected().filter(|peer| peer.full).count() + usize::from(own);
+        full > 0 && connected().count() + 1 - full < self.members.quorum()
+    }
+
+    /// Whether a majority without this node is reached and has disks that take what comes.
+    pub(super) fn quorum_has_space(&self, now_ms: u64) -> bool {
+        let fine = self.all.iter().filter(|peer| peer.is_reached(now_ms) && peer.disk).count();
+        fine >= self.members.quorum()
+    }
+
     /// Replaces the list of groups that this node leads. It goes out with the next frames.
     pub(super) fn set_claims(&mut self, led: Vec<(GroupId, Ballot)>) {
         // Also if it is the same: a group that was led and lost within one turn has told of itself by an Accept.
@@ -235,7 +250,7 @@ impl Peers {
     }
 
     /// Pings everybody if it is time to. True if it was.
-    pub(super) fn ping(&mut self, start: u64, disk: bool, now_us: u64) -> bool {
+    pub(super) fn ping(&mut self, start: u64, disk: bool, full: bool, now_us: u64) -> bool {
         let now_ms = now_us / 1_000;
         if now_ms < self.pinged_ms + PING_MS {
             return false;
@@ -249,7 +264,8 @@ impl Peers {
             peer.sent_us[peer.pinged as usize % PINGS_TIMED] = now_us;
             let (number, echo, claims_seen) = (peer.pinged, peer.their_ping, peer.claims.version);
             let held_us = now_us.saturating_sub(peer.their_ping_us);
-            let ping = Ping { start, number, echo, held_us, reached: reached.clone(), disk, claims, claims_seen };
+            let reached = reached.clone();
+            let ping = Ping { start, number, echo, held_us, reached, disk, full, claims, claims_seen };
             peer.tell(&NodeMessage::Ping(ping));
             // It answered a ping sent since, and still has an older list: what carried the newer one was lost.
             if peer.echoed > 1 && peer.claims_seen != claims {

@@ -159,10 +159,14 @@ impl Node {
             let text = format!("CLUSTERDOWN Hash slot not served: {}", self.birth.waits_for());
             return Some(Reply::Error(text.into()));
         }
-        if self.facts.disk_full && command.grows() {
+        let is_logged = command.is_write() || self.config.reads == Reads::Log;
+        if command.grows() && !self.io.takes_growth(self.request_bytes) {
             return Some(Reply::error(
                 "MISCONF the disk is full: commands that may add data are refused until there is room again",
             ));
+        }
+        if is_logged && !self.io.space.takes_command(self.request_bytes) {
+            return Some(Reply::error("MISCONF the disk is full: only reads are served until there is room again"));
         }
         None
     }
@@ -242,6 +246,7 @@ impl Node {
     }
 
     fn execute(&mut self, client: &mut Client, multi: &Multi, time: Time) {
+        self.request_bytes = multi.bytes;
         client.info.multi = -1;
         let words: Vec<Vec<&[u8]>> =
             multi.requests.iter().map(|queued| queued.words.iter().map(|word| &**word).collect()).collect();

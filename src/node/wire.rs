@@ -69,8 +69,10 @@ pub struct Ping {
     pub held_us: u64,
     /// The nodes that the sender reaches: they have echoed a recent ping of its.
     pub reached: Vec<NodeId>,
-    /// Whether the sender's disk answers in time.
+    /// Whether the sender's disk answers in time and has space.
     pub disk: bool,
+    /// Whether the sender's disk has no space for another segment of the log.
+    pub full: bool,
     /// The version of the sender's list of groups that it leads.
     pub claims: u64,
     /// The version of the receiver's list that the sender has.

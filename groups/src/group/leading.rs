@@ -44,7 +44,7 @@ impl Leadership {
 }
 
 impl Group {
-    /// A majority has promised: this node leads, and at once proposes what the promises bind it to, or what waits.
+    /// A majority has promised: this node leads, and at the next flush proposes what the promises bind it to, or what waits.
     pub(super) fn lead(&mut self, proposer: Proposer, clock: Clock, effects: &mut Vec<Effect>) {
         let leader = proposer.ballot();
         self.election.settle();
@@ -60,7 +60,22 @@ impl Group {
             proposed_ms: 0,
         }));
         effects.push(Effect::Leading(true));
-        self.propose_queued(clock, effects);
+    }
+
+    /// About how long the value is that the next [`Group::flush`] proposes, if it does.
+    #[must_use]
+    pub fn next_value_bytes(&self) -> Option<usize> {
+        let Role::Leader(leadership) = &self.role else { return None };
+        if !leadership.proposer.is_prepared() {
+            return None;
+        }
+        if let Some(bound) = leadership.proposer.bound() {
+            return Some(bound.bytes().len());
+        }
+        // This node's own commands join the queue only when the value is made.
+        let own = self.origin.next_bytes(self.settings.batch_bytes_max);
+        let bytes = leadership.queue.next_bytes(own);
+        (bytes > 0 || leadership.overdue).then_some(bytes)
     }
 
     /// Proposes the next value if none is being voted on and one is due; else tells those who wait what was chosen.

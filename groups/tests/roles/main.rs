@@ -106,9 +106,14 @@ impl Member {
         })
     }
 
+    /// What a message does; if it makes a leader also what the turn's end does then.
     fn handle(&mut self, from: u32, message: Message) -> Vec<Effect> {
-        let clock = self.clock;
-        self.call(|group, effects| group.handle(NodeId(from), message, clock, effects))
+        let (clock, led) = (self.clock, self.group.leads());
+        let mut effects = self.call(|group, effects| group.handle(NodeId(from), message, clock, effects));
+        if self.group.leads().is_some_and(|leads| led != Some(leads)) {
+            effects.extend(self.flush());
+        }
+        effects
     }
 
     fn tick(&mut self) -> Vec<Effect> {

@@ -20,12 +20,14 @@ fn full() -> (MemoryDisk, Writer) {
 }
 
 #[test]
-fn promises_use_what_is_left_and_other_records_all_but_the_reserve() {
+fn what_is_left_can_be_used_and_is_known() {
     let (disk, mut writer) = full();
     assert_eq!(disk.list().unwrap(), [FIRST, SECOND], "what was made of the spare was removed");
-    assert_eq!(try_append(&mut writer, vec![accept(1, 3, vec![3; 30_000])]), Append::NeedsSpare);
+    let room = writer.status().room();
+    assert!(!writer.status().spare() && (30_000..36_000).contains(&room), "{room}");
+    assert_eq!(try_append(&mut writer, vec![accept(1, 3, vec![3; 36_000])]), Append::NeedsSpare);
     assert!(matches!(try_append(&mut writer, vec![accept(1, 3, vec![3; 20_000])]), Append::Durable(_)));
-    assert_eq!(try_append(&mut writer, vec![accept(1, 4, vec![4; 8_000])]), Append::NeedsSpare);
+    assert_eq!(writer.status().room(), room - frame_bytes(&[accept(1, 3, vec![3; 20_000])]));
     let mut promises = 0;
     while let Append::Durable(_) = try_append(&mut writer, vec![promise(1, promises)]) {
         promises += 1;
