@@ -7,6 +7,7 @@
 //! failover   how long writes pause when a leader dies, and how leaders come back to their places
 //! birth      first starts, wrong starts, wiped and foreign directories
 //! disk       rotten and torn logs
+//! full       no space on the disks of one node or of all
 //! local      `paxoi local`
 //! load       the clients of `faults`, and what they check
 //! ```
@@ -15,6 +16,7 @@ mod birth;
 mod disk;
 mod failover;
 mod faults;
+mod full;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod load;

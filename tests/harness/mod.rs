@@ -9,7 +9,7 @@
 pub(crate) mod client;
 
 use paxoi::client::Client;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use socket2::{Domain, Socket, Type};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -105,9 +105,15 @@ impl Cluster {
 
     /// A cluster of which no node runs yet. Nodes are numbered from 1.
     pub(crate) fn prepare(nodes: u32, groups: u32, flags: &[&str]) -> Cluster {
-        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let nodes = (0..nodes).map(|_| reserved_node()).collect();
-        Cluster { nodes, groups, flags, dir: directory() }
+        let mut cluster = Cluster { nodes, groups, flags: Vec::new(), dir: directory() };
+        cluster.set_flags(flags);
+        cluster
+    }
+
+    /// What nodes are started with from now on, beside what each needs.
+    pub(crate) fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     /// The numbers of all nodes.
@@ -157,10 +163,27 @@ impl Cluster {
 
     /// Starts a node with other words than its own.
     pub(crate) fn spawn_as(&mut self, id: u32, words: &[String]) {
+        self.spawn_with(id, Command::new(PROGRAM).args(words));
+    }
+
+    /// Starts a node whose files may not become larger than `bytes`, until [`Cluster::lift_limit`].
+    pub(crate) fn spawn_limited(&mut self, id: u32, bytes: u64) {
+        // The shell counts in blocks of 512 bytes.
+        let limited = format!("ulimit -S -f {}; exec \"$0\" \"$@\"", bytes / 512);
+        let words = self.words(id);
+        self.spawn_with(id, Command::new("sh").args(["-c", &limited, PROGRAM]).args(words));
+    }
+
+    /// Lets the files of a node grow again.
+    pub(crate) fn lift_limit(&self, id: u32) {
+        let none = Rlimit { current: None, maximum: None };
+        prlimit(Some(self.process_id(id)), Resource::Fsize, none).expect("to lift a limit of a child");
+    }
+
+    fn spawn_with(&mut self, id: u32, command: &mut Command) {
         assert!(self.node(id).process.is_none(), "node {id} runs already");
         let log = File::options().create(true).append(true).open(self.log_file(id)).expect("a file for the log");
-        let process = Command::new(PROGRAM)
-            .args(words)
+        let process = command
             .args(["--parent", &std::process::id().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -242,9 +265,12 @@ impl Cluster {
     }
 
     fn signal(&self, id: u32, signal: Signal) {
+        kill_process(self.process_id(id), signal).expect("a signal to a child");
+    }
+
+    fn process_id(&self, id: u32) -> Pid {
         let process = self.node(id).process.as_ref().expect("the node runs");
-        let id = Pid::from_raw(process.id().cast_signed()).expect("a process id");
-        kill_process(id, signal).expect("a signal to a child");
+        Pid::from_raw(process.id().cast_signed()).expect("a process id")
     }
 
     fn node(&self, id: u32) -> &Node {
