@@ -9,6 +9,7 @@
 mod check;
 mod explain;
 mod model;
+mod reply;
 mod search;
 mod values;
 

@@ -9,6 +9,7 @@
 //! disk       rotten and torn logs
 //! full       no space on the disks of one node or of all
 //! local      `paxoi local`
+//! histories  recorded histories of clients at all nodes are linearizable, whatever happens to the nodes
 //! load       the clients of `faults`, and what they check
 //! ```
 
@@ -19,6 +20,7 @@ mod faults;
 mod full;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod histories;
 mod load;
 mod local;
 mod service;

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test target has its own part in it")]
 
 pub(crate) mod client;
+pub(crate) mod recorder;
 
 use paxoi::client::Client;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};

@@ -1,0 +1,290 @@
+//! Clients at all nodes of a cluster that take note of everything they do and are told: a history for the checker.
+//!
+//! Keys are of three kinds, each with all that makes sense on it: registers (SET, SET PX, SETNX, GETSET, DEL, GET),
+//! counters (INCR, ONCE … INCR, GET) and growing values (APPEND, GET). A key is used for some hundred operations and
+//! then gives way to the next generation of its place, so that a long run stays cheap to check. A client that gets no
+//! answer leaves the operation open and goes to another node; a ONCE is repeated there, as one operation.
+
+use super::client::call;
+use super::{READY_MAX, wait_for};
+use bytes::Bytes;
+use net::resp::value::Value;
+use paxoi::client::Client;
+use paxoi::history::{Action, History, Limits, Operation, Outcome, Summary, check};
+use paxoi::rng::Rng;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Operations on a key before the next generation takes its place.
+const GENERATION: u64 = 300;
+/// How long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Every so many operations a client gives up at once, while the operation is on its way.
+const OPERATIONS_PATIENT: u64 = 50;
+const HASTE: Duration = Duration::from_millis(1);
+/// A client stays at a node for so many operations.
+const OPERATIONS_AT_NODE: u64 = 30;
+/// Between two operations of a client: the load is there to be checked, not to be heavy.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How often a ONCE is sent.
+const ATTEMPTS_MAX: u64 = 5;
+/// The time to live of keys that expire.
+const LIFE: Duration = Duration::from_millis(30);
+/// How far the clocks of nodes and clients, which are one, may seem apart: rounding, and what NTP corrects.
+const CLOCK_SLACK: Duration = Duration::from_millis(20);
+
+/// Running clients.
+pub(crate) struct Recorder {
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<History>>,
+}
+
+struct Shared {
+    addresses: Vec<SocketAddr>,
+    /// Different for each recorder, as the keys of another one are not new.
+    prefix: String,
+    began: Instant,
+    stop: AtomicBool,
+    successes: AtomicU64,
+    /// Operations begun at each place for a key.
+    places: Vec<AtomicU64>,
+}
+
+impl Recorder {
+    /// Starts clients on `keys` places for keys. Equal seeds give equal wishes; what comes of them is up to time.
+    pub(crate) fn start(addresses: &[SocketAddr], clients: usize, keys: usize, seed: u64) -> Recorder {
+        static RECORDERS: AtomicU64 = AtomicU64::new(0);
+        let shared = Arc::new(Shared {
+            addresses: addresses.to_vec(),
+            prefix: format!("rec{}", RECORDERS.fetch_add(1, SeqCst)),
+            began: Instant::now(),
+            stop: AtomicBool::new(false),
+            successes: AtomicU64::new(0),
+            places: (0..keys).map(|_| AtomicU64::new(0)).collect(),
+        });
+        let client = |number: usize| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || Recording::new(&shared, number as u64, seed).run())
+        };
+        let clients = (0..clients).map(client).collect();
+        Recorder { shared, clients }
+    }
+
+    /// Operations answered without an error so far.
+    pub(crate) fn successes(&self) -> u64 {
+        self.shared.successes.load(SeqCst)
+    }
+
+    /// Waits until so many more operations have succeeded.
+    pub(crate) fn wait_for_more(&self, operations: u64) {
+        let goal = self.successes() + operations;
+        wait_for("recorded operations", 2 * READY_MAX, || (self.successes() >= goal).then_some(()));
+    }
+
+    /// Ends the clients, reads every key once more at a node that serves it, and gives out everything.
+    ///
+    /// # Panics
+    /// If a key cannot be read anywhere.
+    pub(crate) fn stop(self) -> History {
+        self.shared.stop.store(true, SeqCst);
+        let mut history = History::new();
+        let reader = self.clients.len() as u64;
+        for client in self.clients {
+            history.merge(client.join().expect("a client"));
+        }
+        let keys: Vec<Bytes> = history.keys().map(|(key, _)| key.clone()).collect();
+        let mut last = Recording::new(&self.shared, reader, 0);
+        for key in keys {
+            wait_for("a read of each key at the end", READY_MAX, || last.read(&key).then_some(()));
+        }
+        history.merge(last.history);
+        history
+    }
+
+    /// As [`Recorder::stop`], and checks it.
+    ///
+    /// # Panics
+    /// If the history is not linearizable.
+    pub(crate) fn stop_and_check(self) -> Summary {
+        let began = self.shared.began;
+        let history = self.stop();
+        let (ran, checking) = (began.elapsed(), Instant::now());
+        let summary = check(&history, Limits::default()).unwrap_or_else(|violation| panic!("{violation}"));
+        eprintln!("recorded for {ran:?}: {summary:?}, checked in {:?}", checking.elapsed());
+        summary
+    }
+}
+
+/// One client's work.
+struct Recording<'a> {
+    shared: &'a Shared,
+    number: u64,
+    rng: Rng,
+    node: usize,
+    /// With how long it waits.
+    connection: Option<(Duration, Client)>,
+    /// Its session, and the next number in it.
+    session: Option<String>,
+    once: u64,
+    operations: u64,
+    history: History,
+}
+
+impl<'a> Recording<'a> {
+    fn new(shared: &'a Shared, number: u64, seed: u64) -> Recording<'a> {
+        Recording {
+            shared,
+            number,
+            rng: Rng::new(seed.wrapping_mul(1000).wrapping_add(number)),
+            node: number as usize % shared.addresses.len(),
+            connection: None,
+            session: None,
+            once: 1,
+            operations: 0,
+            history: History::new(),
+        }
+    }
+
+    fn run(mut self) -> History {
+        while !self.shared.stop.load(SeqCst) {
+            self.operations += 1;
+            if self.operations.is_multiple_of(OPERATIONS_AT_NODE) {
+                self.move_on();
+            }
+            self.next();
+            thread::sleep(PAUSE);
+        }
+        self.history
+    }
+
+    /// One operation on a random key.
+    fn next(&mut self) {
+        let place = self.rng.below(self.shared.places.len() as u64) as usize;
+        let generation = self.shared.places[place].fetch_add(1, SeqCst) / GENERATION;
+        let key = format!("{}-{place}-{generation}", self.shared.prefix);
+        let token = format!("{}.{}", self.number, self.operations);
+        let value = Bytes::from(token.clone());
+        match (place % 3, self.rng.below(10)) {
+            (0, 0..4) | (1, 0..3) | (2, 0..3) => _ = self.read(&key.into()),
+            (0, 4..7) => self.send(&key, &format!("SET {key} {token}"), Action::Set(value)),
+            (0, 7) => self.send_expiring(&key, value),
+            (0, 8) => self.send(&key, &format!("GETSET {key} {token}"), Action::GetSet(value)),
+            (0, _) if self.rng.below(2) == 0 => self.send(&key, &format!("DEL {key}"), Action::Delete),
+            (0, _) => self.send(&key, &format!("SETNX {key} {token}"), Action::SetIfAbsent(value)),
+            (1, 3..6) => self.send_once(&key),
+            (1, _) => self.send(&key, &format!("INCR {key}"), Action::IncrementBy(1)),
+            // A comma ends each token: no two different sequences of them look alike.
+            _ => self.send(&key, &format!("APPEND {key} {token},"), Action::Append(format!("{token},").into())),
+        }
+    }
+
+    /// Reads a key. Returns whether it was answered.
+    fn read(&mut self, key: &Bytes) -> bool {
+        let text = String::from_utf8_lossy(key).into_owned();
+        let call = self.now();
+        let outcome = self.ask(&format!("GET {text}"), PATIENCE);
+        self.record(&text, call, Action::Get, outcome.clone());
+        !matches!(outcome, None | Some(Outcome::Refused))
+    }
+
+    fn send(&mut self, key: &str, command: &str, action: Action) {
+        let patience = if self.operations.is_multiple_of(OPERATIONS_PATIENT) { HASTE } else { PATIENCE };
+        let call = self.now();
+        let outcome = self.ask(command, patience);
+        self.record(key, call, action, outcome);
+    }
+
+    fn send_expiring(&mut self, key: &str, value: Bytes) {
+        let text = String::from_utf8_lossy(&value).into_owned();
+        let call = self.now();
+        let outcome = self.ask(&format!("SET {key} {text} PX {}", LIFE.as_millis()), PATIENCE);
+        let (life, slack) = (micros(LIFE), micros(CLOCK_SLACK));
+        // The node counts from when it gets the command.
+        let latest = if outcome.is_some() { self.now() + life + slack } else { u64::MAX };
+        let action = Action::SetExpiring { value, earliest: (call + life).saturating_sub(slack), latest };
+        self.record(key, call, action, outcome);
+    }
+
+    /// An increment that is repeated at other nodes until one answers: the same number, so one operation.
+    fn send_once(&mut self, key: &str) {
+        let Some(session) = self.session() else { return };
+        let command = format!("ONCE {session} {} INCR {key}", self.once);
+        self.once += 1;
+        let call = self.now();
+        let mut is_open = false;
+        let mut outcome = None;
+        for attempt in 0..ATTEMPTS_MAX {
+            let is_hasty = attempt == 0 && self.rng.below(4) == 0;
+            outcome = self.ask(&command, if is_hasty { HASTE } else { PATIENCE });
+            match outcome {
+                None => is_open = true,
+                // An earlier attempt may be on its way still, and be executed after this refusal.
+                Some(Outcome::Refused) if is_open => outcome = None,
+                Some(_) => break,
+            }
+        }
+        self.record(key, call, Action::IncrementBy(1), outcome);
+    }
+
+    fn session(&mut self) -> Option<String> {
+        if self.session.is_none() {
+            match call(self.connect(PATIENCE)?, "SESSION NEW") {
+                Ok(Value::Int(id)) => self.session = Some(id.to_string()),
+                Ok(reply) => self.session = reply.as_bytes().map(|id| String::from_utf8_lossy(id).into_owned()),
+                Err(_) => self.move_on(),
+            }
+        }
+        self.session.clone()
+    }
+
+    fn record(&mut self, key: &str, call: u64, action: Action, outcome: Option<Outcome>) {
+        let returned = outcome.as_ref().map(|_| self.now());
+        if !matches!(outcome, None | Some(Outcome::Refused)) {
+            self.shared.successes.fetch_add(1, SeqCst);
+        }
+        self.history.push(
+            Bytes::copy_from_slice(key.as_bytes()),
+            Operation { client: self.number, call, returned, action, outcome },
+        );
+    }
+
+    /// What a command leads to; None if nobody knows.
+    fn ask(&mut self, command: &str, patience: Duration) -> Option<Outcome> {
+        let Some(connection) = self.connect(patience) else { return Some(Outcome::Refused) };
+        let reply = call(connection, command);
+        let outcome = reply.ok().as_ref().and_then(Outcome::of_reply);
+        if matches!(outcome, None | Some(Outcome::Refused)) {
+            self.move_on();
+        }
+        outcome
+    }
+
+    /// A connection that waits as long as that; None if nobody is there.
+    fn connect(&mut self, patience: Duration) -> Option<&mut Client> {
+        if self.connection.as_ref().is_none_or(|(waits, _)| *waits != patience) {
+            let connected = Client::connect(self.shared.addresses[self.node], patience);
+            self.connection = connected.ok().map(|client| (patience, client));
+        }
+        if self.connection.is_none() {
+            self.move_on();
+            thread::sleep(PAUSE);
+        }
+        self.connection.as_mut().map(|(_, client)| client)
+    }
+
+    fn move_on(&mut self) {
+        self.connection = None;
+        self.node = (self.node + 1) % self.shared.addresses.len();
+    }
+
+    fn now(&self) -> u64 {
+        micros(self.shared.began.elapsed())
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
+}
