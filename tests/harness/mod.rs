@@ -12,6 +12,7 @@ pub(crate) mod recorder;
 use paxoi::client::Client;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use socket2::{Domain, Socket, Type};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -62,6 +63,8 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     groups: u32,
     flags: Vec<String>,
+    /// What a node is told to be the address of another, if that is not where it listens.
+    routes: BTreeMap<(u32, u32), SocketAddr>,
     dir: TempDir,
 }
 
@@ -107,7 +110,7 @@ impl Cluster {
     /// A cluster of which no node runs yet. Nodes are numbered from 1.
     pub(crate) fn prepare(nodes: u32, groups: u32, flags: &[&str]) -> Cluster {
         let nodes = (0..nodes).map(|_| reserved_node()).collect();
-        let mut cluster = Cluster { nodes, groups, flags: Vec::new(), dir: directory() };
+        let mut cluster = Cluster { nodes, groups, flags: Vec::new(), routes: BTreeMap::new(), dir: directory() };
         cluster.set_flags(flags);
         cluster
     }
@@ -147,9 +150,15 @@ impl Cluster {
         self.dir.path().join(id.to_string())
     }
 
+    /// From its next start on `from` dials `to` at this address.
+    pub(crate) fn route(&mut self, from: u32, to: u32, address: SocketAddr) {
+        self.routes.insert((from, to), address);
+    }
+
     /// The words with which a node is started, from `serve` on.
     pub(crate) fn words(&self, id: u32) -> Vec<String> {
-        let members: Vec<String> = self.ids().map(|id| format!("{id}={}", self.address(id))).collect();
+        let address = |to| self.routes.get(&(id, to)).copied().unwrap_or_else(|| self.address(to));
+        let members: Vec<String> = self.ids().map(|to| format!("{to}={}", address(to))).collect();
         let (id, data, groups) = (id.to_string(), self.data(id).display().to_string(), self.groups.to_string());
         let words =
             ["serve", "--id", &id, "--data", &data, "--initial-cluster", &members.join(","), "--groups", &groups];
