@@ -163,13 +163,12 @@ impl Shard {
         self.queued_bytes
     }
 
-    /// Takes a command back; false if it may have left this node.
-    pub fn withdraw(&mut self, group: GroupId, counter: u64) -> bool {
+    /// Takes commands back; those that may have left this node are taken off the list instead. See [`Group::withdraw`].
+    pub fn withdraw(&mut self, group: GroupId, counters: &mut Vec<u64>) {
         let cell = &mut self.cells[group.index()].group;
         let before = cell.queued_bytes();
-        let withdrawn = cell.withdraw(counter);
+        cell.withdraw(counters);
         self.queued_bytes -= before - cell.queued_bytes();
-        withdrawn
     }
 
     /// A read of this node's clients waits in the group.

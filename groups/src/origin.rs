@@ -131,19 +131,29 @@ impl Origin {
         Some(tag.counter)
     }
 
-    /// Takes a command back that nobody has seen. False if it may be in some leader's hands or in the log, in which
-    /// case it stays and its fate is unknown.
-    pub fn withdraw(&mut self, counter: u64) -> bool {
-        if counter <= self.exposed {
-            return false;
+    /// Takes commands back that nobody has seen: those of `counters`, which ascend, that are left there. The others may
+    /// be in some leader's hands or in the log; they stay, and their fate is unknown.
+    pub fn withdraw(&mut self, counters: &mut Vec<u64>) {
+        counters.retain(|counter| {
+            *counter > self.exposed && self.entries.binary_search_by_key(counter, |entry| entry.counter).is_ok()
+        });
+        let Some(newest) = counters.last() else { return };
+        // What stays of the entries up to the newest that goes moves up to it: what waits behind is not touched.
+        let end = self.entries.partition_point(|entry| entry.counter <= *newest);
+        let mut from: usize = self.entries.range(..end).map(|entry| entry.bytes).sum();
+        let (mut to, mut kept, mut going) = (from, end, counters.iter().rev().peekable());
+        for position in (0..end).rev() {
+            let entry = self.entries[position];
+            from -= entry.bytes;
+            if going.next_if_eq(&&entry.counter).is_none() {
+                to -= entry.bytes;
+                self.bytes.copy_within(from..from + entry.bytes, to);
+                kept -= 1;
+                self.entries[kept] = entry;
+            }
         }
-        let Ok(position) = self.entries.binary_search_by_key(&counter, |entry| entry.counter) else { return false };
-        let before: usize = self.entries.range(..position).map(|entry| entry.bytes).sum();
-        let mut tail = self.bytes.split_off(before);
-        let entry = self.entries.remove(position).expect("it was found there");
-        tail.advance(entry.bytes);
-        self.bytes.unsplit(tail);
-        true
+        self.entries.drain(..kept);
+        self.bytes.advance(to);
     }
 }
 
@@ -198,12 +208,47 @@ mod tests {
         origin.send(1000);
         origin.push(|out| out.extend_from_slice(b"b"));
         origin.push(|out| out.extend_from_slice(b"c"));
-        assert!(!origin.withdraw(1));
-        assert!(origin.withdraw(2));
-        assert!(!origin.withdraw(2));
+        let mut counters = vec![1, 2];
+        origin.withdraw(&mut counters);
+        assert_eq!(counters, [2]);
+        origin.withdraw(&mut counters);
+        assert_eq!(counters, []);
         let (after, commands) = origin.send(1000);
         assert_eq!((after, bodies(commands)), (1, vec![b"c".to_vec()]));
         assert_eq!(origin.oldest(), 1);
+    }
+
+    #[test]
+    fn many_are_withdrawn_from_between_others() {
+        let mut origin = Origin::new(NodeId(1), 3);
+        let body = |counter: u64| vec![counter as u8; counter as usize % 7];
+        (1..=100).for_each(|counter| assert_eq!(origin.push(|out| out.extend_from_slice(&body(counter))), counter));
+        origin.send(200);
+        let exposed = origin.entries[origin.sent - 1].counter;
+        let wanted: Vec<u64> = (1..=60).filter(|counter| counter % 10 != 0).collect();
+        let mut withdrawn = wanted.clone();
+        origin.withdraw(&mut withdrawn);
+        assert!(
+            exposed > 3 && withdrawn == wanted.into_iter().filter(|counter| *counter > exposed).collect::<Vec<_>>()
+        );
+        origin.unsend();
+        let (_, commands) = origin.send(usize::MAX);
+        let left = (1..=100).filter(|counter| withdrawn.binary_search(counter).is_err());
+        let found = Commands::parse(commands).unwrap().map(|command| (command.tag.counter, command.body.to_vec()));
+        assert!(found.eq(left.map(|counter| (counter, body(counter)))));
+        assert_eq!(origin.bytes(), origin.sent_bytes);
+    }
+
+    #[test]
+    fn tens_of_thousands_are_withdrawn_in_one_pass() {
+        const COMMANDS: u64 = 60_000;
+        let mut origin = origin(&[b"sent"]);
+        origin.send(1000);
+        (0..COMMANDS).for_each(|_| _ = origin.push(|out| out.extend_from_slice(&[0; 100])));
+        let mut counters: Vec<u64> = (2..=COMMANDS + 1).collect();
+        // A pass takes milliseconds; one for each of them took minutes.
+        origin.withdraw(&mut counters);
+        assert_eq!((counters.len() as u64, origin.entries.len()), (COMMANDS, 1));
     }
 
     #[test]

@@ -311,23 +311,25 @@ impl Node {
     }
 
     fn expire_commands(&mut self, group: GroupId, now_ms: u64) {
-        let mut position = 0;
-        while let Some(waiting) = self.io.commands[group.index()].get_mut(position) {
-            if waiting.ticket.is_some() && waiting.deadline_ms > now_ms {
-                return;
-            }
-            let Some(ticket) = waiting.ticket.take() else {
-                position += 1;
-                continue;
-            };
-            if self.shard.withdraw(group, waiting.counter) {
-                self.io.commands[group.index()].remove(position);
-                self.io.settle(ticket, NOT_SERVED);
-            } else {
-                position += 1;
-                self.io.settle(ticket, UNCERTAIN);
-            }
+        let queue = &mut self.io.commands[group.index()];
+        let is_due = |waiting: &&Waiting| waiting.ticket.is_none() || waiting.deadline_ms <= now_ms;
+        let due = queue.iter().take_while(is_due).count();
+        let answered = queue.iter().take(due).filter(|waiting| waiting.ticket.is_some());
+        let mut withdrawn: Vec<u64> = answered.map(|waiting| waiting.counter).collect();
+        if withdrawn.is_empty() {
+            return;
         }
+        let mut late: Vec<Waiting> = queue.drain(..due).collect();
+        self.shard.withdraw(group, &mut withdrawn);
+        let mut gone = withdrawn.into_iter().peekable();
+        late.retain_mut(|waiting| {
+            let Some(ticket) = waiting.ticket.take() else { return true };
+            let is_gone = gone.next_if_eq(&waiting.counter).is_some();
+            self.io.settle(ticket, if is_gone { NOT_SERVED } else { UNCERTAIN });
+            !is_gone
+        });
+        let queue = &mut self.io.commands[group.index()];
+        late.into_iter().rev().for_each(|waiting| queue.push_front(waiting));
     }
 }
 

@@ -34,9 +34,10 @@ impl Group {
         self.origin.push(body)
     }
 
-    /// Takes a command back. False if it may have left this node: then it stays queued, its fate unknown.
-    pub fn withdraw(&mut self, counter: u64) -> bool {
-        self.origin.withdraw(counter)
+    /// Takes commands back, of which `counters` are given in order; those that may have left this node stay queued, their
+    /// fate unknown, and are taken off the list.
+    pub fn withdraw(&mut self, counters: &mut Vec<u64>) {
+        self.origin.withdraw(counters);
     }
 
     /// Bytes of this node's commands that are not applied yet.

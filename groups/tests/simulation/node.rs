@@ -308,7 +308,9 @@ impl Node {
         let newest = turn.jitter.below(2) == 0;
         let pending = if newest { shard.pending.last_key_value() } else { shard.pending.first_key_value() };
         let Some((&counter, &name)) = pending else { return };
-        if shard.group.withdraw(counter) {
+        let mut counters = vec![counter];
+        shard.group.withdraw(&mut counters);
+        if counters == [counter] {
             turn.oracle.on_withdrawn(name);
             shard.pending.remove(&counter);
         }
