@@ -25,7 +25,7 @@ pub const HANDOVER_MS: u64 = 500;
 pub const QUESTION_MS: u64 = 100;
 /// A connection attempt, or a handshake, that takes longer is given up.
 pub const HANDSHAKE_MS_MAX: u64 = 2_000;
-/// A client that has been told to go is cut off after so long, even if it does not read.
+/// A client that has been told to go is cut off when it has read nothing of what it is owed for so long.
 pub const LINGER_MS_MAX: u64 = 5_000;
 
 /// The largest value of a key, unless configured otherwise.

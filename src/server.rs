@@ -42,13 +42,21 @@ pub struct Server {
     notices: Receiver<Notice>,
     clock: WallClock,
     stopping: Arc<AtomicBool>,
-    lingering: VecDeque<(u64, Handle)>,
+    lingering: VecDeque<Lingering>,
     ticked_ms: u64,
     facts_ms: u64,
     max_clients: u64,
     /// How many segments there were, and what the disk had left, when that was last looked at.
     segments: u64,
     free: u64,
+}
+
+/// A connection that is closed when everything is written, or when nothing was for too long.
+struct Lingering {
+    handle: Handle,
+    /// What was to be written still, and when it is looked at again.
+    left_bytes: usize,
+    until_ms: u64,
 }
 
 /// The two clocks.
@@ -256,12 +264,21 @@ impl Server {
             self.node.set_facts(ProcessFacts { disk_full, log_bytes, log_segments, ..process_facts() });
         }
         self.node.tick(time);
-        while self.lingering.front().is_some_and(|(until_ms, _)| *until_ms <= now_ms) {
-            if let Some((_, handle)) = self.lingering.pop_front() {
+        self.end_lingering(time);
+        Ok(())
+    }
+
+    fn end_lingering(&mut self, time: Time) {
+        let now_ms = time.mono_us / 1_000;
+        while self.lingering.front().is_some_and(|lingering| lingering.until_ms <= now_ms) {
+            let Some(Lingering { handle, left_bytes: before, .. }) = self.lingering.pop_front() else { return };
+            let left_bytes = self.events.outbound_len(handle);
+            if (1..before).contains(&left_bytes) {
+                self.lingering.push_back(Lingering { handle, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
+            } else {
                 self.close(handle, Close::Now, time);
             }
         }
-        Ok(())
     }
 
     fn carry_out(&mut self, time: Time) -> anyhow::Result<()> {
@@ -325,7 +342,8 @@ impl Server {
             }
             Close::AfterFlush => {
                 self.events.close_after_flush(handle);
-                self.lingering.push_back((time.mono_us / 1_000 + LINGER_MS_MAX, handle));
+                let (left_bytes, now_ms) = (self.events.outbound_len(handle), time.mono_us / 1_000);
+                self.lingering.push_back(Lingering { handle, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
             }
         }
     }

@@ -1,9 +1,13 @@
 //! Garbage, limits and greed on the clients' side.
 
+use crate::harness::client::{ask, text};
 use crate::harness::{Cluster, turn, wait_for};
+use paxoi::config::LINGER_MS_MAX;
+use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -179,4 +183,42 @@ fn commands_with_very_many_parts_are_carried_out() {
     assert_eq!(exchange(cluster.address(1), del.as_bytes(), 8), b":50000\r\n");
     let long_key = format!("SET {} 1\r\n", "k".repeat(60_000));
     assert_eq!(exchange(cluster.address(1), long_key.as_bytes(), 5), b"+OK\r\n");
+}
+
+#[test]
+fn a_client_that_goes_may_take_its_time_to_read_but_not_for_ever() {
+    const VALUE_BYTES: usize = 24 << 20;
+    const PIECE: usize = 128 << 10;
+    /// All together takes longer than a client may read nothing.
+    const BETWEEN: Duration = Duration::from_millis(40);
+    let _turn = turn();
+    let cluster = Cluster::start(1, 1, &[]);
+    let reply = cluster.client(1).call(&[b"SET", b"large", &vec![b'v'; VALUE_BYTES]]).unwrap();
+    assert_eq!(text(&reply), "OK");
+    let ask_and_go = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(PIECE).unwrap();
+        socket.connect(&cluster.address(1).into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET large\r\n").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        stream
+    };
+    let (mut slow, _idle) = (ask_and_go(), ask_and_go());
+    let (began, mut answer, mut piece) = (Instant::now(), Vec::new(), vec![0; PIECE]);
+    loop {
+        let read = slow.read(&mut piece).unwrap();
+        answer.extend_from_slice(&piece[..read]);
+        if read == 0 {
+            break;
+        }
+        thread::sleep(BETWEEN);
+    }
+    assert!(began.elapsed() > Duration::from_millis(LINGER_MS_MAX), "it took only {:?}", began.elapsed());
+    assert_eq!(answer.len(), format!("${VALUE_BYTES}\r\n").len() + VALUE_BYTES + b"\r\n".len());
+    let mut client = cluster.client(1);
+    wait_for("the end of the client that reads nothing", PATIENCE, || {
+        ask(&mut client, "INFO clients").contains("connected_clients:1\r\n").then_some(())
+    });
 }
