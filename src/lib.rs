@@ -16,6 +16,7 @@ pub mod local;
 pub mod log;
 pub mod logging;
 pub mod node;
+pub mod resolver;
 pub mod rng;
 pub mod routing;
 pub mod server;

@@ -7,13 +7,14 @@ use crate::disk::{Disk, FileDisk};
 use crate::identity::{self, Identity};
 use crate::log::{ChosenValue, Hooks, Log, LogHandle, LogReader, Options, ReadRange};
 use crate::node::{Close, Node, ProcessFacts, Space, Time};
+use crate::resolver::{Place, Resolver};
 use anyhow::{Context, anyhow, bail};
 use groups::{NodeId, TICK_MS};
 use mio::Waker;
 use net::event::{Event, Handle};
 use net::event_loop::{EventLoop, LoopLimits};
 use std::collections::VecDeque;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -28,6 +29,7 @@ const LARGE_REPLY_BYTES: usize = 16 << 10;
 enum Notice {
     Durable { lsn: u64, sync_us: u64 },
     Range { range: ReadRange, values: Vec<ChosenValue> },
+    Resolved { name: String, address: Option<SocketAddr> },
     Fatal(String),
 }
 
@@ -39,6 +41,7 @@ pub struct Server {
     options: Options,
     log: LogHandle,
     reader: LogReader,
+    resolver: Resolver,
     notices: Receiver<Notice>,
     clock: WallClock,
     stopping: Arc<AtomicBool>,
@@ -118,7 +121,8 @@ impl Server {
         }
         tracing::info!("recovered {} records, {} bytes", recovered.records, recovered.bytes);
         node.begin(log.next_lsn() - 1, clock.now());
-        let reader = start_reader(&log, sender, events.waker())?;
+        let reader = start_reader(&log, sender.clone(), events.waker())?;
+        let resolver = start_resolver(sender, events.waker())?;
         let lingering = VecDeque::new();
         let (ticked_ms, facts_ms) = (0, 0);
         Ok(Server {
@@ -128,6 +132,7 @@ impl Server {
             options,
             log,
             reader,
+            resolver,
             notices,
             clock,
             stopping,
@@ -240,6 +245,7 @@ impl Server {
                 self.node.durable(lsn, sync_us);
             }
             Notice::Range { range, values } => self.node.range_read(&range, values),
+            Notice::Resolved { name, address } => self.resolver.on_answer(&name, address),
             Notice::Fatal(reason) => return Err(anyhow!(reason)),
         }
         Ok(())
@@ -317,8 +323,13 @@ impl Server {
             self.close(Handle::from_u64(id), close, time);
         }
         for (to, address) in outputs.dials {
-            let connection = self.dial(&address).map(Handle::as_u64);
-            self.node.dialling(to, connection, time);
+            let connection = match self.resolver.look_up(&address) {
+                Place::Known(address) => self.events.dial(address).ok(),
+                Place::Unknown => None,
+                // The node asks for it again.
+                Place::Asked => continue,
+            };
+            self.node.dialling(to, connection.map(Handle::as_u64), time);
         }
         if let Some(identity) = outputs.identity {
             identity::save(&*self.disk, &identity)?;
@@ -346,11 +357,6 @@ impl Server {
                 self.lingering.push_back(Lingering { handle, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
             }
         }
-    }
-
-    fn dial(&mut self, address: &str) -> Option<Handle> {
-        let resolved = address.to_socket_addrs().ok()?.next()?;
-        self.events.dial(resolved).ok()
     }
 }
 
@@ -380,6 +386,11 @@ fn start_reader(log: &LogHandle, sender: Sender<Notice>, waker: Arc<Waker>) -> a
         tell(&sender, &waker, notice);
     });
     reader.context("cannot start the thread that reads the log")
+}
+
+fn start_resolver(sender: Sender<Notice>, waker: Arc<Waker>) -> anyhow::Result<Resolver> {
+    let resolver = Resolver::start(move |name, address| tell(&sender, &waker, Notice::Resolved { name, address }));
+    resolver.context("cannot start the thread that looks names up")
 }
 
 /// The loop may be gone already: then nobody needs to know.

@@ -3,6 +3,7 @@
 
 use crate::harness::client::{Info, ask, ask_until_served, call, key_of, text};
 use crate::harness::{Cluster, turn, wait_for};
+use std::net::ToSocketAddrs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -174,6 +175,39 @@ fn check_after(cluster: &Cluster, tried: &[Tried], what: &str) {
         assert!(seen.is_none_or(|before| before == values), "node {id} differs from the node before it");
         seen = Some(values);
     }
+}
+
+#[test]
+fn members_are_found_by_name_and_a_name_that_is_none_holds_nobody_up() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3, 4, &[]);
+    let named = |cluster: &Cluster, name: &str| {
+        let (own, first) = (format!("3={}", cluster.address(3)), format!("1={}", cluster.address(1)));
+        let list = format!("{first},2={name}:{},{own}", cluster.address(2).port());
+        let known = cluster.words(3).iter().position(|word| word == "--initial-cluster").expect("a list") + 1;
+        let mut words = cluster.words(3);
+        words[known] = list;
+        words
+    };
+    let connected = |cluster: &Cluster| cluster.log(3).matches("connected to node 2").count();
+    cluster.kill9(3);
+    let before = connected(&cluster);
+    cluster.spawn_as(3, &named(&cluster, "nowhere.invalid"));
+    cluster.wait_for_answer(3);
+    cluster.wait_for_info(3, "node 1 reached", |info| info.number("groups_leaderless") < 4);
+    assert_eq!(connected(&cluster), before, "there is no such address");
+
+    let is_v4 = |name: &str| (name, 0).to_socket_addrs().is_ok_and(|mut all| all.next().is_some_and(|at| at.is_ipv4()));
+    if !is_v4("localhost") {
+        eprintln!("skipped: localhost is not 127.0.0.1 here");
+        return;
+    }
+    cluster.kill9(3);
+    cluster.spawn_as(3, &named(&cluster, "localhost"));
+    cluster.wait_for_answer(3);
+    wait_for("node 2 by its name", CATCH_UP_MAX, || (connected(&cluster) > before).then_some(()));
+    cluster.wait_for_leaders();
+    assert_eq!(ask_until_served(&mut cluster.client(3), "SET key value"), "OK");
 }
 
 #[test]
