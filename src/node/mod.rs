@@ -20,6 +20,8 @@ mod questions;
 mod replies;
 mod requests;
 mod space;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use crate::config::{HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, STALL_MS_MIN, SYNC_MS_MAX};

@@ -168,8 +168,12 @@ impl Outbox {
     /// Whether a value of so many bytes, which can come again, is taken on: not if so much waits for the disk already, or
     /// if it might find no space there.
     pub(super) fn takes_value(&self, bytes: usize) -> bool {
-        let syncing = self.syncing.as_ref().map_or(0, |syncing| syncing.bytes);
-        self.batch_bytes < LOG_QUEUE_BYTES && self.space.takes(bytes, self.batch_bytes + syncing)
+        self.batch_bytes < LOG_QUEUE_BYTES && self.space.takes(bytes, self.waiting_bytes())
+    }
+
+    /// Bytes of records that are on their way to the disk or wait for that.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.batch_bytes + self.syncing.as_ref().map_or(0, |syncing| syncing.bytes)
     }
 
     /// Whether a client may ask for something of `bytes` that may add as much: this node and a majority have space for it.

@@ -1,0 +1,368 @@
+//! Three nodes in one thread, on clocks, disks and connections of the test's making: what a node does when its disk is slow
+//! or full, or its links are cut.
+
+use super::*;
+use crate::config::{LOG_QUEUE_BYTES, Reads};
+use crate::identity::Member;
+use bytes::Buf;
+use groups::{Instance, TICK_MS};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+const NODES: u32 = 3;
+const GROUP: GroupId = GroupId(0);
+/// Above the numbers of connections between nodes.
+const CLIENT: u64 = 1_000;
+/// More than an election takes, also after a silence that has to be noticed.
+const ELECTED_MS: u64 = 3_000;
+
+struct World {
+    time: Time,
+    nodes: Vec<Host>,
+    /// Pairs between which nothing passes.
+    cut: BTreeSet<(usize, usize)>,
+    connections: u64,
+}
+
+struct Host {
+    node: Node,
+    /// Its disk takes no batch to its end.
+    is_stuck: bool,
+    syncing: Option<u64>,
+    /// What is logged, if that is to be read back.
+    log: Option<Vec<log::Record>>,
+    /// The other end of each connection to a node.
+    links: BTreeMap<u64, (usize, u64)>,
+    input: BTreeMap<u64, BytesMut>,
+    replies: BTreeMap<u64, Vec<u8>>,
+}
+
+impl World {
+    /// Nodes that are born with one group, and know each other's connections once time passes.
+    fn new() -> World {
+        let address = |id: u32| SocketAddr::from(([127, 0, 0, 1], id as u16));
+        let initial: Vec<(NodeId, String)> = (1..=NODES).map(|id| (NodeId(id), address(id).to_string())).collect();
+        let member = |(id, address): &(NodeId, String)| Member {
+            node: *id,
+            storage_id: [id.0 as u8; 16],
+            address: address.clone(),
+        };
+        let birth = BirthRecord {
+            cluster_id: [9; 16],
+            groups: 1,
+            hash_key: [7; 16],
+            session_ttl_ms: 60_000,
+            value_bytes_max: 8 << 20,
+            members: initial.iter().map(member).collect(),
+        };
+        let time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
+        let host = |id: u32| {
+            let config = NodeConfig {
+                id: NodeId(id),
+                initial: initial.clone(),
+                groups: 1,
+                reads: Reads::Quorum,
+                client_timeout_ms: 5_000,
+                session_ttl_ms: 60_000,
+                max_clients: 10,
+                value_bytes_max: 8 << 20,
+                dir: String::new(),
+                config_file: String::new(),
+                listen: address(id),
+                cluster_id: [9; 16],
+                hash_key: [7; 16],
+                seed: u64::from(id),
+            };
+            let identity =
+                Identity { storage_id: [id as u8; 16], node: NodeId(id), start: 1, birth: Some(birth.clone()) };
+            let mut node = Node::new(config, identity);
+            node.begin(0, time);
+            Host {
+                node,
+                is_stuck: false,
+                syncing: None,
+                log: Some(Vec::new()),
+                links: BTreeMap::new(),
+                input: BTreeMap::new(),
+                replies: BTreeMap::new(),
+            }
+        };
+        World { time, nodes: (1..=NODES).map(host).collect(), cut: BTreeSet::new(), connections: 0 }
+    }
+
+    /// The same, and node 1 leads.
+    fn led_by_1() -> World {
+        let mut world = World::new();
+        world.run_until("node 1 leads", ELECTED_MS, |world| world.leads(1) && world.follows(2) && world.follows(3));
+        world
+    }
+
+    fn node(&mut self, id: u32) -> &mut Host {
+        &mut self.nodes[id as usize - 1]
+    }
+
+    fn leads(&self, id: u32) -> bool {
+        self.nodes[id as usize - 1].node.shard.group(GROUP).leads().is_some()
+    }
+
+    fn follows(&self, id: u32) -> bool {
+        self.nodes[id as usize - 1].node.shard.group(GROUP).leader().is_some()
+    }
+
+    fn next(&self, id: u32) -> Instance {
+        self.nodes[id as usize - 1].node.shard.group(GROUP).next()
+    }
+
+    /// Nothing passes between this node and the others.
+    fn isolate(&mut self, id: u32) {
+        let one = id as usize - 1;
+        self.cut = (0..self.nodes.len()).flat_map(|other| [(one, other), (other, one)]).collect();
+    }
+
+    fn run(&mut self, ms: u64) {
+        for _ in 0..ms / TICK_MS {
+            self.step();
+        }
+    }
+
+    fn run_until(&mut self, what: &str, limit_ms: u64, holds: impl Fn(&World) -> bool) {
+        for _ in 0..limit_ms / TICK_MS {
+            if holds(self) {
+                return;
+            }
+            self.step();
+        }
+        assert!(holds(self), "{what}: not within {limit_ms} ms");
+    }
+
+    /// Sends a request through a node's client `number`.
+    fn send(&mut self, id: u32, number: u64, request: &[u8]) {
+        let (time, client) = (self.time, CLIENT + number);
+        let node = &mut self.node(id).node;
+        if node.io.connections.find(client).is_none() {
+            node.opened(client, SocketAddr::from(([127, 0, 0, 9], 9)), time);
+        }
+        node.input(client, &mut BytesMut::from(request), 0, time);
+    }
+
+    /// The reply to a request, within some seconds.
+    fn ask(&mut self, id: u32, number: u64, request: &str) -> String {
+        self.node(id).replies.remove(&(CLIENT + number));
+        self.send(id, number, format!("{request}\r\n").as_bytes());
+        let place = id as usize - 1;
+        let limit_ms = 2 * ELECTED_MS;
+        self.run_until(request, limit_ms, |world| world.nodes[place].replies.contains_key(&(CLIENT + number)));
+        let reply = self.node(id).replies.remove(&(CLIENT + number)).unwrap_or_default();
+        String::from_utf8_lossy(&reply).trim_end().to_owned()
+    }
+
+    /// A tick for everybody, and turns until nobody has more to say.
+    fn step(&mut self) {
+        self.time.mono_us += TICK_MS * 1_000;
+        self.time.unix_us += TICK_MS * 1_000;
+        for place in 0..self.nodes.len() {
+            self.nodes[place].node.tick(self.time);
+        }
+        while (0..self.nodes.len()).filter(|place| self.turn(*place)).count() > 0 {}
+    }
+
+    /// One turn of one node; false if nothing came of it.
+    fn turn(&mut self, place: usize) -> bool {
+        let time = self.time;
+        let host = &mut self.nodes[place];
+        if !host.is_stuck
+            && let Some(lsn) = host.syncing.take()
+        {
+            host.node.durable(lsn, 100);
+        }
+        for (id, input) in &mut host.input {
+            if !input.is_empty() {
+                host.node.input(*id, input, 0, time);
+            }
+        }
+        host.node.end_turn(time);
+        let replies = &mut host.replies;
+        host.node.take_replies(|id, reply| {
+            replies.entry(id).or_default().extend_from_slice(reply);
+            reply.advance(reply.len());
+            0
+        });
+        let outputs = std::mem::take(host.node.outputs());
+        assert_eq!((outputs.identity, outputs.stop), (None, None));
+        if let Some(batch) = outputs.batch {
+            assert_eq!(host.syncing.replace(batch.lsn), None, "one batch at a time");
+            host.log.iter_mut().for_each(|log| log.extend_from_slice(&batch.records));
+        }
+        let any = !outputs.frames.is_empty() || !outputs.dials.is_empty() || !outputs.ranges.is_empty();
+        for range in outputs.ranges {
+            let values = chosen(host.log.as_deref().unwrap_or_default(), &range);
+            host.node.range_read(&range, values);
+        }
+        for (to, _) in outputs.dials {
+            self.dial(place, to.0 as usize - 1);
+        }
+        for (id, frame) in outputs.frames {
+            if let Some((other, far)) = self.nodes[place].links.get(&id).copied()
+                && !self.cut.contains(&(place, other))
+            {
+                self.nodes[other].input.entry(far).or_default().extend_from_slice(&frame);
+            }
+        }
+        for (id, _) in outputs.closes {
+            self.close(place, id);
+        }
+        any || (!self.nodes[place].is_stuck && self.nodes[place].syncing.is_some())
+    }
+
+    fn dial(&mut self, from: usize, to: usize) {
+        let time = self.time;
+        let name = NodeId(to as u32 + 1);
+        if self.cut.contains(&(from, to)) {
+            return self.nodes[from].node.dialling(name, None, time);
+        }
+        let (near, far) = (self.connections, self.connections + 1);
+        self.connections += 2;
+        assert!(self.connections < CLIENT, "connections that do not last");
+        self.nodes[from].links.insert(near, (to, far));
+        self.nodes[to].links.insert(far, (from, near));
+        self.nodes[to].node.opened(far, SocketAddr::from(([127, 0, 0, 1], 1)), time);
+        self.nodes[from].node.dialling(name, Some(near), time);
+        self.nodes[from].node.connected(near);
+    }
+
+    fn close(&mut self, place: usize, id: u64) {
+        self.nodes[place].input.remove(&id);
+        self.nodes[place].node.closed(id, self.time);
+        if let Some((other, far)) = self.nodes[place].links.remove(&id) {
+            self.nodes[other].links.remove(&far);
+            // What was on its way before the end came still arrives.
+            if let Some(mut input) = self.nodes[other].input.remove(&far) {
+                self.nodes[other].node.input(far, &mut input, 0, self.time);
+            }
+            self.nodes[other].node.closed(far, self.time);
+        }
+    }
+}
+
+/// What a log has of a range: of each instance the value of the ballot under which the next one names it as chosen.
+fn chosen(records: &[log::Record], range: &log::ReadRange) -> Vec<log::ChosenValue> {
+    let at = |instance: u64| {
+        records.iter().rev().filter(move |record| record.kind.has_value() && record.instance.0 == instance)
+    };
+    let value = |instance: u64| {
+        let following = (instance + 1 < range.below.0).then(|| at(instance + 1).next()).flatten();
+        let ballot = following.map_or(range.last_chosen, |record| record.chosen);
+        let record = at(instance).find(|record| record.ballot == ballot)?;
+        Some(log::ChosenValue { instance: Instance(instance), ballot, payload: record.payload.clone() })
+    };
+    (range.from.0..range.below.0).map_while(value).collect()
+}
+
+#[test]
+fn a_leader_whose_disk_is_stuck_gives_up_and_the_others_go_on() {
+    let mut world = World::led_by_1();
+    assert_eq!(world.ask(2, 0, "SET key 1"), "+OK");
+    world.node(1).is_stuck = true;
+    assert_eq!(world.ask(2, 0, "SET key 2"), "+OK");
+    world.run_until("node 1 gives up", ELECTED_MS, |world| !world.leads(1) && (world.leads(2) || world.leads(3)));
+    for number in 0..50 {
+        assert_eq!(world.ask(2, 0, &format!("SET key {number}")), "+OK");
+    }
+    world.run(ELECTED_MS);
+    assert!(!world.leads(1), "it does not stand while its disk is stuck");
+
+    world.node(1).is_stuck = false;
+    world.run_until("node 1 has what it missed", ELECTED_MS, |world| world.next(1) == world.next(2));
+    assert_eq!(world.ask(1, 0, "GET key"), "$2\r\n49");
+    // It leads again when it has been healthy for some time.
+    world.run_until("node 1 leads again", 20_000, |world| world.leads(1));
+}
+
+#[test]
+fn a_leader_that_reaches_no_majority_steps_down() {
+    let mut world = World::led_by_1();
+    world.isolate(1);
+    world.run_until("node 1 steps down", ELECTED_MS, |world| !world.leads(1));
+    world.run_until("another leads", ELECTED_MS, |world| world.leads(2) || world.leads(3));
+    assert_eq!(world.ask(2, 0, "SET key 1"), "+OK");
+    assert_eq!(world.ask(1, 0, "SET key 2"), "-CLUSTERDOWN Hash slot not served");
+    world.run(ELECTED_MS);
+    assert!(!world.leads(1) && !world.follows(1));
+
+    world.cut.clear();
+    world.run_until("node 1 follows", ELECTED_MS, |world| world.follows(1) && world.next(1) == world.next(2));
+    assert_eq!(world.ask(1, 0, "GET key"), "$1\r\n1");
+}
+
+#[test]
+fn a_stuck_disk_bounds_what_waits_for_it() {
+    const VALUE_BYTES: usize = 6 << 20;
+    let mut world = World::led_by_1();
+    world.nodes.iter_mut().for_each(|host| host.log = None);
+    world.node(3).is_stuck = true;
+    let head = format!("*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n${VALUE_BYTES}\r\n");
+    let mut request = head.into_bytes();
+    request.resize(request.len() + VALUE_BYTES, b'v');
+    request.extend_from_slice(b"\r\n");
+    let (mut highest, rounds) = (0, LOG_QUEUE_BYTES / VALUE_BYTES * 3 / 2);
+    for _ in 0..rounds {
+        world.send(1, 0, &request);
+        world.run_until("a reply", ELECTED_MS, |world| world.nodes[0].replies.contains_key(&CLIENT));
+        assert_eq!(world.node(1).replies.remove(&CLIENT).as_deref(), Some(&b"+OK\r\n"[..]));
+        highest = highest.max(world.node(3).node.io.waiting_bytes());
+    }
+    assert!(highest > LOG_QUEUE_BYTES / 2, "it takes what it can: {highest}");
+    assert!(highest <= LOG_QUEUE_BYTES + 2 * VALUE_BYTES, "{highest} bytes wait for the disk");
+}
+
+fn full() -> Space {
+    Space { room: 50 << 20, segment: 64 << 20, spare: false, full: true, reserve: 8 << 20, free: 0 }
+}
+
+#[test]
+fn a_node_whose_disk_is_full_leads_only_if_the_others_are_full_too() {
+    let mut world = World::led_by_1();
+    assert_eq!(world.ask(2, 0, "SET key 1"), "+OK");
+    world.node(1).node.set_space(full());
+    assert!(world.ask(1, 0, "SET key 2").starts_with("-MISCONF the disk is full"));
+    world.run_until("another leads", ELECTED_MS, |world| world.leads(2) || world.leads(3));
+    assert_eq!(world.ask(2, 0, "SET key 3"), "+OK");
+    assert_eq!(world.ask(1, 0, "GET key"), "$1\r\n3");
+
+    // A majority is full: the third node refuses what grows, too.
+    world.node(2).node.set_space(full());
+    world.run(500);
+    assert!(world.ask(3, 0, "SET key 4").starts_with("-MISCONF the disk is full"));
+    assert_eq!(world.ask(3, 0, "DEL key"), ":1");
+    world.node(3).node.set_space(full());
+    world.run(ELECTED_MS);
+    let leader = (1..=NODES).find(|id| world.leads(*id)).expect("one of them leads still");
+    world.isolate(leader);
+    let others: Vec<u32> = (1..=NODES).filter(|id| *id != leader).collect();
+    world.run_until("another leads", 2 * ELECTED_MS, |world| others.iter().any(|id| world.leads(*id)));
+    assert_eq!(world.ask(others[0], 0, "DEL key"), ":0");
+
+    world.cut.clear();
+    world.nodes.iter_mut().for_each(|host| host.node.set_space(Space::default()));
+    world.run(500);
+    assert_eq!(world.ask(others[1], 0, "SET key 5"), "+OK");
+}
+
+#[test]
+fn where_nothing_but_promises_fits_reads_go_on() {
+    let mut world = World::led_by_1();
+    assert_eq!(world.ask(2, 0, "SET key 1"), "+OK");
+    let exhausted = Space { room: 1 << 20, ..full() };
+    assert!(exhausted.is_exhausted());
+    world.nodes.iter_mut().for_each(|host| host.node.set_space(full()));
+    world.run(ELECTED_MS);
+    world.nodes.iter_mut().for_each(|host| host.node.set_space(exhausted));
+    world.run(ELECTED_MS);
+    for id in 1..=NODES {
+        assert_eq!(world.ask(id, 0, "GET key"), "$1\r\n1");
+        assert!(world.ask(id, 0, "DEL key").starts_with("-MISCONF the disk is full: only reads"));
+    }
+    world.nodes.iter_mut().for_each(|host| host.node.set_space(Space::default()));
+    world.run(500);
+    assert_eq!(world.ask(3, 0, "SET key 2"), "+OK");
+}
