@@ -14,7 +14,7 @@ use std::fmt;
 /// The steps that all reductions together may take, as a multiple of the limit for one key.
 const EFFORT: u64 = 10;
 /// The most operations that are printed.
-const SHOWN_MAX: usize = 40;
+const SHOWN_MAX: usize = 24;
 /// How much of a value is printed.
 const SHOWN_BYTES_MAX: usize = 40;
 
@@ -41,6 +41,7 @@ pub(super) fn explain(key: &Bytes, operations: &[Operation], limits: Limits) -> 
     let steps = limits.steps_max.saturating_mul(EFFORT);
     let mut reduction = Reduction { before: None, told_by: None, operations, steps, steps_max: limits.steps_max };
     reduction.end_early();
+    reduction.narrow();
     reduction.begin_late();
     reduction.leave_out();
     let Reduction { before, told_by, operations, .. } = reduction;
@@ -70,17 +71,44 @@ impl Reduction {
     fn end_early(&mut self) {
         let mut returns: Vec<u64> = self.operations.iter().filter_map(|operation| operation.returned).collect();
         returns.sort_unstable();
-        let (mut right, mut wrong) = (0, returns.len() - 1);
-        while right < wrong {
-            let middle = right.midpoint(wrong);
-            let beginning = until(&self.operations, returns[middle]);
-            if self.is_wrong(None, &beginning) {
-                wrong = middle;
-            } else {
-                right = middle + 1;
+        let all = std::mem::take(&mut self.operations);
+        let at = partition_point(returns.len() - 1, |at| !self.is_wrong(None, &until(&all, returns[at])));
+        self.operations = until(&all, returns[at]);
+    }
+
+    /// Of a key that only grows, keeps what found it no smaller than some size and left it no larger than another: all
+    /// other operations come before and after these, whenever they were called. Open ones may belong to them.
+    fn narrow(&mut self) {
+        let Some(spans) = spans(&self.operations) else { return };
+        let within = |operations: &[Operation], (low, high): (i64, i64)| -> Vec<Operation> {
+            let fits = |span: &Option<(i64, i64)>| span.is_none_or(|(needs, leaves)| low <= needs && leaves <= high);
+            operations
+                .iter()
+                .zip(&spans)
+                .filter(|(_, span)| fits(span))
+                .map(|(operation, _)| operation.clone())
+                .collect()
+        };
+        let all = std::mem::take(&mut self.operations);
+        let mut highs: Vec<i64> = spans.iter().flatten().map(|(_, leaves)| *leaves).collect();
+        highs.sort_unstable();
+        let at = partition_point(highs.len() - 1, |at| !self.is_wrong(None, &within(&all, (i64::MIN, highs[at]))));
+        let high = highs[at];
+        let mut lows: Vec<(i64, usize)> = (0..all.len())
+            .filter_map(|at| Some((spans[at]?.1, at)).filter(|_| value_after(&all[at]).is_some()))
+            .collect();
+        lows.sort_unstable();
+        let before = |at: usize| value_after(&all[lows[at].1]).flatten();
+        let at =
+            partition_point(lows.len(), |at| self.is_wrong(before(at).as_ref(), &within(&all, (lows[at].0, high))));
+        self.operations = match at.checked_sub(1) {
+            None => within(&all, (i64::MIN, high)),
+            Some(at) => {
+                self.before = before(at);
+                self.told_by = Some(all[lows[at].1].clone());
+                within(&all, (lows[at].0, high))
             }
-        }
-        self.operations = until(&self.operations, returns[wrong]);
+        };
     }
 
     /// Cuts before the last moment at which nothing was going on and the value was known, if what follows is wrong.
@@ -90,7 +118,9 @@ impl Reduction {
             return;
         }
         for at in (0..self.operations.len()).rev() {
-            let Some(before) = alone_and_telling(&self.operations, at) else { continue };
+            let Some(before) = value_after(&self.operations[at]).filter(|_| is_alone(&self.operations, at)) else {
+                continue;
+            };
             let rest = self.operations[at + 1..].to_vec();
             if self.is_wrong(before.as_ref(), &rest) {
                 self.told_by = Some(self.operations[at].clone());
@@ -105,35 +135,41 @@ impl Reduction {
 
     /// Leaves out as many as can be, in ever smaller pieces.
     fn leave_out(&mut self) {
-        let mut piece = self.operations.len().div_ceil(2);
         loop {
-            let before = self.operations.len();
-            let mut end = before;
-            while end > 0 && self.steps > 0 {
-                let start = end.saturating_sub(piece);
-                self.leave_out_of(start, end);
-                end = start;
+            let mut model = Model::new(self.before.as_ref(), &self.operations);
+            let mut dispensable: Vec<usize> =
+                (0..self.operations.len()).filter(|at| model.is_dispensable(&self.operations[*at])).collect();
+            let of = self.operations.len();
+            let mut piece = dispensable.len();
+            // Whoever may be left out of a history may be left out of it without others, too.
+            while piece > 0 && self.steps > 0 {
+                let mut end = dispensable.len();
+                while end > 0 && self.steps > 0 {
+                    let start = end.saturating_sub(piece);
+                    if self.leave_out_these(&dispensable[start..end]) {
+                        let gone = dispensable.drain(start..end).len();
+                        dispensable[start..].iter_mut().for_each(|at| *at -= gone);
+                    }
+                    end = start;
+                }
+                piece /= 2;
             }
-            if self.steps == 0 || (piece == 1 && self.operations.len() == before) {
+            if self.operations.len() == of || self.steps == 0 {
                 return;
             }
-            piece = piece.div_ceil(2);
         }
     }
 
-    /// Leaves out what can be of `start..end`, if the rest is wrong.
-    fn leave_out_of(&mut self, start: usize, end: usize) {
-        let before = self.before.clone();
-        let mut model = Model::new(before.as_ref(), &self.operations);
+    /// Leaves out the operations at these places, if the rest is wrong.
+    fn leave_out_these(&mut self, places: &[usize]) -> bool {
         let mut rest = self.operations.clone();
-        for at in (start..end.min(rest.len())).rev() {
-            if model.is_dispensable(&rest[at]) {
-                rest.remove(at);
-            }
-        }
-        if rest.len() < self.operations.len() && self.is_wrong(before.as_ref(), &rest) {
+        places.iter().rev().for_each(|at| _ = rest.remove(*at));
+        let before = self.before.clone();
+        let is_wrong = self.is_wrong(before.as_ref(), &rest);
+        if is_wrong {
             self.operations = rest;
         }
+        is_wrong
     }
 }
 
@@ -146,12 +182,52 @@ fn until(operations: &[Operation], moment: u64) -> Vec<Operation> {
     operations.iter().filter(|operation| operation.call <= moment).map(known).collect()
 }
 
-/// What the key holds after the operation at `at`, if that is known from itself, and all others were over before its
-/// call or were called after its return.
-fn alone_and_telling(operations: &[Operation], at: usize) -> Option<Option<Bytes>> {
-    let operation = &operations[at];
-    let returned = operation.returned?;
-    let value = match (&operation.action, &operation.outcome) {
+/// How many of `0..count` come before the first for which `holds` is false, which it then is for all that follow.
+fn partition_point(count: usize, mut holds: impl FnMut(usize) -> bool) -> usize {
+    let (mut start, mut end) = (0, count);
+    while start < end {
+        let middle = start.midpoint(end);
+        if holds(middle) {
+            start = middle + 1;
+        } else {
+            end = middle;
+        }
+    }
+    start
+}
+
+/// The sum or length that each operation found and left, None for open ones, if the operations only raise it and tell
+/// it all.
+fn spans(operations: &[Operation]) -> Option<Vec<Option<(i64, i64)>>> {
+    let sums = operations.iter().any(|operation| matches!(operation.action, Action::IncrementBy(_)));
+    let number = |value: &Bytes| std::str::from_utf8(value).ok()?.parse().ok();
+    let span = |operation: &Operation| {
+        let (needs, leaves) = match (&operation.action, operation.outcome.as_ref()) {
+            (Action::Get, Some(Outcome::Nil)) => (0, 0),
+            (Action::Get, Some(Outcome::Value(value))) if sums => [number(value)?; 2].into(),
+            (Action::Get, Some(Outcome::Value(value))) => [value.len() as i64; 2].into(),
+            (Action::Get, None) => return Some(None),
+            (Action::IncrementBy(delta), outcome) if sums && *delta > 0 => match outcome {
+                None => return Some(None),
+                Some(Outcome::Integer(sum)) => (sum.checked_sub(*delta)?, *sum),
+                Some(_) => return None,
+            },
+            (Action::Append(value), outcome) if !sums && !value.is_empty() => match outcome {
+                None => return Some(None),
+                Some(Outcome::Integer(bytes)) => (bytes.checked_sub(value.len() as i64)?, *bytes),
+                Some(_) => return None,
+            },
+            _ => return None,
+        };
+        Some(Some((needs, leaves)))
+    };
+    operations.iter().map(span).collect()
+}
+
+/// What the key holds after an operation that tells it (and does not let it expire).
+fn value_after(operation: &Operation) -> Option<Option<Bytes>> {
+    operation.returned?;
+    match (&operation.action, &operation.outcome) {
         (Action::Get, Some(Outcome::Value(value))) => Some(Some(value.clone())),
         (Action::Get, Some(Outcome::Nil)) => Some(None),
         (Action::Set(value), Some(Outcome::Done)) => Some(Some(value.clone())),
@@ -159,11 +235,26 @@ fn alone_and_telling(operations: &[Operation], at: usize) -> Option<Option<Bytes
         (Action::Delete | Action::GetDelete, _) => Some(None),
         (Action::IncrementBy(_), Some(Outcome::Integer(sum))) => Some(Some(sum.to_string().into())),
         _ => None,
-    }?;
+    }
+}
+
+/// Whether all others were over before the call of the operation at `at` or were called after its return.
+fn is_alone(operations: &[Operation], at: usize) -> bool {
+    let operation = &operations[at];
     let is_before = |other: &Operation| other.returned.is_some_and(|returned| returned < operation.call);
-    let alone =
-        operations[..at].iter().all(is_before) && operations[at + 1..].iter().all(|other| other.call > returned);
-    alone.then_some(value)
+    let is_after = |other: &Operation| operation.returned.is_some_and(|returned| other.call > returned);
+    operations[..at].iter().all(is_before) && operations[at + 1..].iter().all(is_after)
+}
+
+impl Counterexample {
+    /// Those that are printed: the last ones, and open ones only as far as there is room.
+    fn listed(&self) -> Vec<&Operation> {
+        let mut order: Vec<usize> = (0..self.operations.len()).rev().collect();
+        order.sort_by_key(|at| self.operations[*at].returned.is_none());
+        order.truncate(SHOWN_MAX);
+        order.sort_unstable();
+        order.into_iter().map(|at| &self.operations[at]).collect()
+    }
 }
 
 impl fmt::Display for Counterexample {
@@ -185,11 +276,11 @@ impl fmt::Display for Counterexample {
                 )?;
             }
         }
-        let skipped = shown.saturating_sub(SHOWN_MAX);
-        if skipped > 0 {
-            writeln!(f, "({skipped} earlier ones are not shown)")?;
+        let listed = self.listed();
+        if listed.len() < shown {
+            writeln!(f, "({} others, open ones first, are not shown)", shown - listed.len())?;
         }
-        let rows: Vec<[String; 4]> = self.operations[skipped..].iter().map(row).collect();
+        let rows: Vec<[String; 4]> = listed.into_iter().map(row).collect();
         let head = ["client", "called", "returned", "operation"].map(str::to_owned);
         let width = |column: usize| rows.iter().chain([&head]).map(|row| row[column].len()).max().unwrap_or(0);
         let widths = [width(0), width(1), width(2)];

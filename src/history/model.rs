@@ -59,8 +59,17 @@ pub(super) struct Model {
     pub(super) open: Vec<Op>,
     /// Earliest and latest times of expiry.
     deadlines: Vec<(u64, u64)>,
-    /// The longest value that was read, if the key only grows.
+    /// What no operation lowers, if there is such a thing.
+    growth: Option<Growth>,
+    /// The longest value that was read, if the key grows in length.
     grown: Option<Bytes>,
+}
+
+/// What only grows in the course of a key's operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growth {
+    Sum,
+    Length,
 }
 
 impl Model {
@@ -72,16 +81,15 @@ impl Model {
             closed: Vec::new(),
             open: Vec::new(),
             deadlines: Vec::new(),
+            growth: None,
             grown: None,
         };
         if let Some(start) = start {
             model.start.value = model.values.intern(start);
         }
         let mut longest: Option<&Bytes> = None;
-        let mut only_grows = true;
         for operation in operations {
             let op = model.compile(operation);
-            only_grows &= matches!(op.effect, Effect::Get | Effect::Exists | Effect::Append(_));
             if let Some(Outcome::Value(value)) = &operation.outcome {
                 longest = longest.into_iter().chain([value]).max_by_key(|value| value.len());
             }
@@ -94,9 +102,42 @@ impl Model {
         }
         model.closed.sort_by_key(|op| (op.call, op.returned));
         model.open.sort_by_key(|op| (op.effect, op.call));
-        model.grown = longest.filter(|_| only_grows).cloned();
+        model.growth = model.growth();
+        model.grown = longest.filter(|_| model.growth == Some(Growth::Length)).cloned();
         model.drop_unobservable();
         model
+    }
+
+    fn growth(&self) -> Option<Growth> {
+        let all = |changes: fn(&Op) -> bool| {
+            let reads = |op: &Op| matches!(op.effect, Effect::Get | Effect::Exists);
+            self.closed.iter().chain(&self.open).all(|op| reads(op) || changes(op))
+        };
+        let adds = |op: &Op| matches!(op.effect, Effect::IncrementBy(delta) if delta >= 0);
+        if self.values.integer(self.start.value).is_some() && all(adds) {
+            return Some(Growth::Sum);
+        }
+        all(|op| matches!(op.effect, Effect::Append(_))).then_some(Growth::Length)
+    }
+
+    /// How far a key has grown that only grows.
+    pub(super) fn rank(&self, state: State) -> Option<i64> {
+        match self.growth? {
+            Growth::Sum => self.values.integer(state.value),
+            Growth::Length => Some(self.values.bytes(state.value) as i64),
+        }
+    }
+
+    /// How far it must have grown, no less and no more, when `op` comes, if its outcome tells.
+    pub(super) fn rank_needed(&self, op: Op) -> Option<i64> {
+        let growth = self.growth?;
+        match (op.effect, op.seen) {
+            (Effect::Get, Seen::Absent) => Some(0),
+            (Effect::Get, Seen::Value(value)) => self.rank(State { value, expiry: 0 }),
+            (Effect::IncrementBy(delta), Seen::Integer(sum)) if growth == Growth::Sum => sum.checked_sub(delta),
+            (Effect::Append(value), Seen::Integer(bytes)) => bytes.checked_sub(self.values.bytes(value) as i64),
+            _ => None,
+        }
     }
 
     /// Every state that `op` may leave behind if it comes next in `state`, and every operation that is still to come
@@ -208,7 +249,7 @@ impl Model {
     fn drop_unobservable(&mut self) {
         let mut at = 0;
         while at < self.open.len() {
-            if self.is_unobservable(self.open[at], None) {
+            if self.is_unobservable(self.open[at]) {
                 self.open.remove(at);
             } else {
                 at += 1;
@@ -221,25 +262,23 @@ impl Model {
     pub(super) fn is_dispensable(&mut self, operation: &Operation) -> bool {
         let op = self.compile(operation);
         let reads_only = matches!(op.effect, Effect::Get | Effect::Exists);
-        let own = self.closed.iter().position(|other| *other == op);
-        reads_only || op.changed_nothing() || self.is_unobservable(op, own)
+        reads_only || op.changed_nothing() || self.is_unobservable(op)
     }
 
-    /// Whether no operation (but the closed one at `own`) can come right after the write `op`, or depend on it.
-    pub(super) fn is_unobservable(&mut self, op: Op, own: Option<usize>) -> bool {
+    /// Whether no operation but itself can come right after the write `op` and depend on it.
+    fn is_unobservable(&mut self, op: Op) -> bool {
         let value = match op.effect {
             Effect::Set(value) | Effect::SetIfAbsent(value) | Effect::GetSet(value) => value,
             Effect::Delete | Effect::GetDelete => ABSENT,
             _ => return false,
         };
         let state = State { value, expiry: 0 };
+        let mut passed_itself = false;
         for at in 0..self.closed.len() {
             let other = self.closed[at];
-            if Some(at) != own
-                && other.returned >= op.call
-                && !other.ignores_state()
-                && self.apply(state, other).is_some()
-            {
+            if other == op && !passed_itself {
+                passed_itself = true;
+            } else if other.returned >= op.call && !other.ignores_state() && self.apply(state, other).is_some() {
                 return false;
             }
         }

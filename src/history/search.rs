@@ -67,6 +67,9 @@ struct Search<'a> {
     sources: Vec<u32>,
     /// By value: candidates that read it; all 0 between uses.
     ready: Vec<u32>,
+    /// How far the key must have grown for operations not yet taken, and how many there are of each; only if it grows.
+    ranks: Vec<i64>,
+    waiting: Vec<u32>,
     /// Values come from nowhere but the operations that write them: no appends, no sums.
     has_sources: bool,
     /// Whether a value is there at all is observed by reads of values only.
@@ -103,6 +106,9 @@ impl<'a> Search<'a> {
         };
         let is_register = has_sources && !everything().any(observes_presence);
         let values = if has_sources { model.values.len() } else { 0 };
+        let mut ranks: Vec<i64> = model.closed.iter().filter_map(|op| model.rank_needed(*op)).collect();
+        ranks.sort_unstable();
+        ranks.dedup();
         let mut search = Search {
             state: model.start,
             taken: vec![0; model.closed.len().div_ceil(64)],
@@ -118,6 +124,8 @@ impl<'a> Search<'a> {
             needed: vec![0; values],
             sources: vec![0; values],
             ready: vec![0; values],
+            waiting: vec![0; ranks.len()],
+            ranks,
             has_sources,
             is_register,
             model,
@@ -217,7 +225,7 @@ impl<'a> Search<'a> {
     }
 
     fn offer_closed(&mut self) {
-        let settles = self.is_register && !self.is_still_needed(0) && self.settled().next().is_some();
+        let settles = self.is_register && !self.is_still_needed(None) && self.settled().next().is_some();
         for index in 0..self.candidates.len() {
             let at = self.candidates[index];
             let op = self.model.closed[at];
@@ -232,9 +240,8 @@ impl<'a> Search<'a> {
     }
 
     fn offer(&mut self, at: usize, op: Op) {
-        let own = u32::from(op.reads() == Some(self.state.value));
         for after in self.model.outcomes(self.state, op, self.bound) {
-            if after.value == self.state.value || !self.is_still_needed(own) {
+            if after.value == self.state.value || !self.is_still_needed(Some(op)) && !self.outgrows(op, after) {
                 self.choices.push(Choice::Take(at, after));
             }
         }
@@ -246,11 +253,11 @@ impl<'a> Search<'a> {
         for at in 0..self.model.open.len() {
             let op = self.model.open[at];
             let is_first = at == 0 || self.model.open[at - 1].effect != op.effect || self.is_open_taken(at - 1);
-            if self.is_open_taken(at) || !is_first || op.call > self.bound || self.is_still_needed(0) {
+            if self.is_open_taken(at) || !is_first || op.call > self.bound || self.is_still_needed(None) {
                 continue;
             }
             for after in self.model.outcomes(self.state, op, self.bound) {
-                if after != self.state && self.is_noticed(at, after) {
+                if after != self.state && !self.outgrows(op, after) && self.is_noticed(at, after) {
                     self.choices.push(Choice::Take(at | OPEN, after));
                 }
             }
@@ -318,11 +325,21 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether the value of now must not go yet: more than `own` operations have still to find it, and nothing will
+    /// Whether the value of now must not go yet: an operation other than `own` has still to find it, and nothing will
     /// bring it back.
-    fn is_still_needed(&self, own: u32) -> bool {
-        let value = self.state.value as usize;
-        self.has_sources && self.needed[value] > own && self.sources[value] == 0
+    fn is_still_needed(&self, own: Option<Op>) -> bool {
+        let value = self.state.value;
+        let own = u32::from(own.is_some_and(|op| op.reads() == Some(value)));
+        self.has_sources && self.needed[value as usize] > own && self.sources[value as usize] == 0
+    }
+
+    /// Whether the key, which never shrinks, would grow beyond what an operation other than `own` must find.
+    fn outgrows(&self, own: Op, after: State) -> bool {
+        let (Some(from), Some(to)) = (self.model.rank(self.state), self.model.rank(after)) else { return false };
+        let own = self.model.rank_needed(own);
+        let first = self.ranks.partition_point(|rank| *rank < from);
+        let passed = self.ranks[first..].iter().zip(&self.waiting[first..]).take_while(|(rank, _)| **rank < to);
+        passed.into_iter().any(|(rank, waiting)| *waiting > u32::from(own == Some(*rank)))
     }
 
     fn take(&mut self, at: usize) {
@@ -349,19 +366,21 @@ impl<'a> Search<'a> {
         (self.state, self.base, self.top) = (frame.state, frame.base, frame.top);
     }
 
-    /// Adds `by` (1, or `u32::MAX` for -1) to the counts of the values that an operation reads and writes.
+    /// Adds `by` (1, or `u32::MAX` for -1) to the counts of what an operation reads and writes.
     fn count(&mut self, at: usize, by: u32) {
-        if !self.has_sources {
-            return;
-        }
         let op = if at & OPEN == 0 { self.model.closed[at] } else { self.model.open[at ^ OPEN] };
-        let add = |counts: &mut Vec<u32>, value: ValueId| {
-            counts[value as usize] = counts[value as usize].wrapping_add(by);
-        };
-        op.reads().into_iter().for_each(|value| add(&mut self.needed, value));
-        op.writes().into_iter().for_each(|value| add(&mut self.sources, value));
-        if matches!(op.effect, Effect::SetExpiring(..)) {
-            add(&mut self.sources, ABSENT);
+        let add = |counts: &mut Vec<u32>, at: usize| counts[at] = counts[at].wrapping_add(by);
+        if let Some(rank) = self.model.rank_needed(op)
+            && let Ok(at) = self.ranks.binary_search(&rank)
+        {
+            add(&mut self.waiting, at);
+        }
+        if self.has_sources {
+            op.reads().into_iter().for_each(|value| add(&mut self.needed, value as usize));
+            op.writes().into_iter().for_each(|value| add(&mut self.sources, value as usize));
+            if matches!(op.effect, Effect::SetExpiring(..)) {
+                add(&mut self.sources, ABSENT as usize);
+            }
         }
     }
 

@@ -29,6 +29,8 @@ struct Node {
     form: Form,
     bytes: usize,
     hash: u64,
+    /// The integer that it is the text of.
+    number: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,7 +41,7 @@ enum Form {
 
 impl Values {
     pub(super) fn new() -> Values {
-        let absent = Node { form: Form::Whole(Bytes::new()), bytes: 0, hash: 0 };
+        let absent = Node { form: Form::Whole(Bytes::new()), bytes: 0, hash: 0, number: Some(0) };
         Values { nodes: vec![absent], by_content: HashTable::new(), joined: BTreeMap::new() }
     }
 
@@ -57,7 +59,7 @@ impl Values {
         let hash = content.iter().fold(0, |hash: u64, byte| {
             hash.wrapping_mul(POINT).wrapping_add(u64::from(*byte) + 1) // zeros count
         });
-        self.find_or_add(Node { form: Form::Whole(content.clone()), bytes: content.len(), hash })
+        self.find_or_add(Node { form: Form::Whole(content.clone()), bytes: content.len(), hash, number: None })
     }
 
     /// `front` (which may be absent) followed by `back`.
@@ -71,22 +73,14 @@ impl Values {
         let (first, second) = (&self.nodes[front as usize], &self.nodes[back as usize]);
         let hash = first.hash.wrapping_mul(power(second.bytes)).wrapping_add(second.hash);
         let bytes = first.bytes + second.bytes;
-        let id = self.find_or_add(Node { form: Form::Joined { front, back }, bytes, hash });
+        let id = self.find_or_add(Node { form: Form::Joined { front, back }, bytes, hash, number: None });
         self.joined.insert((front, back), id);
         id
     }
 
     /// The integer that a value is the text of, as Redis writes it; 0 if there is no value.
     pub(super) fn integer(&self, id: ValueId) -> Option<i64> {
-        if id == ABSENT {
-            return Some(0);
-        }
-        if self.bytes(id) > INTEGER_BYTES_MAX {
-            return None;
-        }
-        let content = self.content(&self.nodes[id as usize]);
-        let number: i64 = std::str::from_utf8(&content).ok()?.parse().ok()?;
-        (itoa::Buffer::new().format(number).as_bytes() == content).then_some(number)
+        self.nodes[id as usize].number
     }
 
     pub(super) fn intern_integer(&mut self, number: i64) -> ValueId {
@@ -108,11 +102,20 @@ impl Values {
         if let Some(&id) = self.by_content.find(spread(node.hash), same) {
             return id;
         }
-        let (id, hash) = (self.nodes.len() as ValueId, node.hash);
-        self.nodes.push(node);
+        let (id, hash, number) = (self.nodes.len() as ValueId, node.hash, self.parse(&node));
+        self.nodes.push(Node { number, ..node });
         let nodes = &self.nodes;
         self.by_content.insert_unique(spread(hash), id, |id| spread(nodes[*id as usize].hash));
         id
+    }
+
+    fn parse(&self, node: &Node) -> Option<i64> {
+        if node.bytes > INTEGER_BYTES_MAX {
+            return None;
+        }
+        let content = self.content(node);
+        let number: i64 = std::str::from_utf8(&content).ok()?.parse().ok()?;
+        (itoa::Buffer::new().format(number).as_bytes() == content).then_some(number)
     }
 
     /// The content, put together from the back.

@@ -93,7 +93,7 @@ fn a_double_and_a_lost_increment() {
 #[test]
 fn a_lost_append() {
     let [first, second] = [done(1, 0, 10, append("a"), Integer(1)), done(2, 20, 30, append("b"), Integer(2))];
-    bad(3, &[first.clone(), second.clone(), done(1, 40, 50, Get, value("a"))]);
+    bad(2, &[first.clone(), second.clone(), done(1, 40, 50, Get, value("a"))]);
     bad(3, &[first.clone(), second.clone(), done(1, 40, 50, Get, value("ba"))]);
     good(&[first, second, done(1, 40, 50, Get, value("ab"))]);
 }

@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod random;
+mod speed;
 
 use super::*;
 

@@ -154,6 +154,18 @@ fn is_judged_rightly(operations: &[Operation]) {
     }
 }
 
+/// A few operations at random times, open where `operation` gives no outcome.
+fn concurrent(rng: &mut Rng, operation: impl Fn(&mut Rng) -> (Action, Option<Outcome>)) -> Vec<Operation> {
+    let number = 2 + rng.below(OPERATIONS_MAX);
+    let mut one = |client| {
+        let call = rng.below(9);
+        let (action, outcome) = operation(rng);
+        let returned = outcome.as_ref().map(|_| call + rng.below(7));
+        Operation { client, call, returned, action, outcome }
+    };
+    (0..number).map(&mut one).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
 
@@ -179,19 +191,39 @@ proptest! {
     #[test]
     fn registers_are_judged_as_by_trying_everything(seed: u64) {
         let mut rng = Rng::new(seed);
-        let mut operations = Vec::new();
-        for client in 0..2 + rng.below(OPERATIONS_MAX) {
-            let call = rng.below(9);
-            let returned = call + rng.below(7);
+        let operations = concurrent(&mut rng, |rng| {
             let value = Bytes::from(["a", "b", "c", "d"][rng.below(4) as usize]);
-            operations.push(match rng.below(9) {
-                0..=3 => done(client, call, returned, Action::Get, Outcome::Value(value)),
-                4 => done(client, call, returned, Action::Get, Outcome::Nil),
-                5 => done(client, call, returned, Action::GetSet(value), random_outcome(&mut rng)),
-                6 => open(client, call, Action::Set(value)),
-                _ => done(client, call, returned, Action::Set(value), Outcome::Done),
-            });
-        }
+            match rng.below(9) {
+                0..=3 => (Action::Get, Some(Outcome::Value(value))),
+                4 => (Action::Get, Some(Outcome::Nil)),
+                5 => (Action::GetSet(value), Some(random_outcome(rng))),
+                6 => (Action::Set(value), None),
+                _ => (Action::Set(value), Some(Outcome::Done)),
+            }
+        });
         is_judged_rightly(&operations);
+    }
+
+    #[test]
+    fn keys_that_grow_are_judged_as_by_trying_everything(seed: u64) {
+        let mut rng = Rng::new(seed);
+        let sums = concurrent(&mut rng, |rng| {
+            let number = rng.below(5) as i64;
+            match rng.below(8) {
+                0 | 1 => (Action::Get, Some(Outcome::Value(number.to_string().into()))),
+                2 => (Action::IncrementBy(number), None),
+                _ => (Action::IncrementBy(1 + number % 2), Some(Outcome::Integer(number))),
+            }
+        });
+        is_judged_rightly(&sums);
+        let lengths = concurrent(&mut rng, |rng| {
+            let part = Bytes::from(["a", "b", "ab"][rng.below(3) as usize]);
+            match rng.below(8) {
+                0 | 1 => (Action::Get, Some(Outcome::Value(["a", "ab", "ba", "aab"][rng.below(4) as usize].into()))),
+                2 => (Action::Append(part), None),
+                _ => (Action::Append(part), Some(Outcome::Integer(1 + rng.below(4) as i64))),
+            }
+        });
+        is_judged_rightly(&lengths);
     }
 }

@@ -1,0 +1,98 @@
+//! What a check may cost: a simulated run has thousands of operations and is checked in milliseconds, and a load with
+//! many clients on one key is checked at all.
+
+use super::*;
+use crate::rng::Rng;
+
+/// On one key.
+const OPERATIONS: u64 = 2000;
+
+/// What a true server of one key did for `clients` that each send one operation after the other.
+fn load(
+    clients: u64,
+    operations: u64,
+    share_open: f64,
+    seed: u64,
+    action: impl Fn(&mut Rng, u64) -> Action,
+) -> Vec<Operation> {
+    let mut rng = Rng::new(seed);
+    let mut free = vec![0; clients as usize];
+    let mut pending: Vec<(u64, u64, Operation)> = Vec::new();
+    for number in 0..operations {
+        let client = (0..clients).min_by_key(|client| free[*client as usize]).unwrap();
+        let call = free[client as usize] + 1 + rng.below(5);
+        let moment = call + 1 + rng.below(100);
+        let returned = moment + 1 + rng.below(20);
+        free[client as usize] = returned;
+        let operation =
+            Operation { client, call, returned: Some(returned), action: action(&mut rng, number), outcome: None };
+        pending.push((moment, number, operation));
+    }
+    pending.sort_by_key(|(moment, number, _)| (*moment, *number));
+    let mut held: Option<Vec<u8>> = None;
+    let mut result = Vec::new();
+    for (_, _, mut operation) in pending {
+        let is_open = rng.unit() < share_open;
+        if !is_open || rng.below(2) == 0 {
+            operation.outcome = Some(match &operation.action {
+                Action::Get => held.clone().map_or(Outcome::Nil, |value| Outcome::Value(value.into())),
+                Action::Set(value) => {
+                    held = Some(value.to_vec());
+                    Outcome::Done
+                }
+                Action::IncrementBy(delta) => {
+                    let sum = String::from_utf8(held.clone().unwrap_or_else(|| b"0".to_vec()))
+                        .unwrap()
+                        .parse::<i64>()
+                        .unwrap()
+                        + delta;
+                    held = Some(sum.to_string().into_bytes());
+                    Outcome::Integer(sum)
+                }
+                Action::Append(value) => {
+                    let whole = held.get_or_insert_default();
+                    whole.extend_from_slice(value);
+                    Outcome::Integer(whole.len() as i64)
+                }
+                other => unreachable!("{other:?}"),
+            });
+        }
+        if is_open {
+            (operation.returned, operation.outcome) = (None, None);
+        }
+        result.push(operation);
+    }
+    let end = free.into_iter().max().unwrap() + 100;
+    let read = held.map_or(Outcome::Nil, |value| Outcome::Value(value.into()));
+    result.push(done(clients, end, end + 1, Action::Get, read));
+    result
+}
+
+fn read_or_write(rng: &mut Rng, number: u64) -> Action {
+    if rng.below(2) == 0 { Action::Get } else { Action::Set(number.to_string().into()) }
+}
+
+/// Checks both the history and the same with a wrong read at its end, and returns the steps of the first.
+#[track_caller]
+fn steps(name: &str, mut operations: Vec<Operation>) -> u64 {
+    let summary = checked(&operations).unwrap_or_else(|violation| panic!("{name}: {violation}"));
+    operations.last_mut().unwrap().outcome = Some(Outcome::Value((OPERATIONS / 2).to_string().into()));
+    let Err(Violation::Refuted(_)) = checked(&operations) else { panic!("{name}: a wrong read was not found") };
+    summary.steps
+}
+
+#[test]
+fn many_clients_on_one_key() {
+    for clients in [10, 50] {
+        for share_open in [0.0, 0.02] {
+            let of = |action: fn(&mut Rng, u64) -> Action| load(clients, OPERATIONS, share_open, clients, action);
+            let name = |what: &str| format!("{what} by {clients} clients, {share_open} open");
+            assert!(steps(&name("reads and writes"), of(read_or_write)) < 2 * OPERATIONS);
+            assert!(steps(&name("increments"), of(|_, _| Action::IncrementBy(1))) < 2 * OPERATIONS);
+            assert!(
+                steps(&name("appends"), of(|_, number| Action::Append(format!("{number:06},").into())))
+                    < 2 * OPERATIONS
+            );
+        }
+    }
+}
