@@ -97,7 +97,7 @@ fn sweep(
             Err(_) if stop.load(Ordering::Relaxed) => break,
             Err(error) => return Err(error),
         };
-        let measured = measure(cluster.addresses(), &args.load, stop);
+        let measured = measure(cluster.addresses(), &args.load, false, stop);
         cluster.stop();
         if dir.exists() {
             fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;

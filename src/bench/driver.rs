@@ -2,6 +2,7 @@
 
 use super::cluster::SlotMap;
 use super::record::Record;
+use super::verify::Recording;
 use super::worker::Worker;
 use super::workload::{Picker, Requests, Workload, once_prefix};
 use crate::client::Client;
@@ -43,6 +44,8 @@ pub struct Plan {
     pub requests: Requests,
     /// Equal seeds give equal requests per thread.
     pub seed: u64,
+    /// Whether all is recorded, so that it can be verified.
+    pub recording: Option<Recording>,
     /// How long the replies outstanding at the end are waited for.
     pub grace: Duration,
     /// A fixed number of requests is given up when nothing was answered for so long.

@@ -165,8 +165,8 @@ impl Link {
         Ok(())
     }
 
-    /// Reads all replies that have arrived; `on_reply` gets each request with the line of its error, if it is one. A
-    /// server that refuses a connection says so before any request: there is an error then, and no request.
+    /// Reads all replies that have arrived; `on_reply` gets each request with its reply and the line of its error, if
+    /// it is one. A server that refuses a connection says so before any request: there is an error then, and no request.
     /// `to_the_end` says that the peer has closed, so that the end is still ahead after a short read.
     ///
     /// # Errors
@@ -175,7 +175,7 @@ impl Link {
         &mut self,
         scratch: &mut [u8],
         to_the_end: bool,
-        mut on_reply: impl FnMut(Option<Op>, Option<&[u8]>),
+        mut on_reply: impl FnMut(Option<Op>, &[u8], Option<&[u8]>),
     ) -> io::Result<()> {
         loop {
             let Some(stream) = &mut self.stream else { return Ok(()) };
@@ -195,7 +195,11 @@ impl Link {
         }
     }
 
-    fn take_replies(&mut self, arrived: &[u8], on_reply: &mut impl FnMut(Option<Op>, Option<&[u8]>)) -> io::Result<()> {
+    fn take_replies(
+        &mut self,
+        arrived: &[u8],
+        on_reply: &mut impl FnMut(Option<Op>, &[u8], Option<&[u8]>),
+    ) -> io::Result<()> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
         let mut input = std::mem::take(&mut self.input);
         let bytes = if input.is_empty() {
@@ -209,7 +213,7 @@ impl Link {
             let Some((length, is_error)) = self.scan.resume(&bytes[start..]).map_err(invalid)? else { break };
             let reply = &bytes[start..start + length];
             let op = self.flight.pop_front();
-            on_reply(op, is_error.then(|| error_line(reply)));
+            on_reply(op, reply, is_error.then(|| error_line(reply)));
             if op.is_none() {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply to no request"));
             }
@@ -228,6 +232,11 @@ impl Link {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply is too long"));
         }
         Ok(())
+    }
+
+    /// The requests without a reply.
+    pub fn flight(&self) -> impl Iterator<Item = &Op> {
+        self.flight.iter()
     }
 
     /// Closes the socket and waits a while before the next attempt. Returns the requests that got no reply.

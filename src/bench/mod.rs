@@ -12,6 +12,7 @@ pub mod progress;
 pub mod record;
 pub mod report;
 pub mod svg;
+pub mod verify;
 pub mod worker;
 pub mod workload;
 
@@ -19,6 +20,8 @@ pub mod workload;
 pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verify_tests;
 
 use crate::client::resolve;
 use crate::duration;
@@ -26,7 +29,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use cluster::SlotMap;
 use driver::{Limit, Plan, drive};
 use progress::Progress;
-use report::{Parameters, Report};
+use report::{Parameters, Report, Verified};
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -34,6 +37,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use verify::{Recording, VERIFY_KEYS_MAX, VERIFY_VALUE_BYTES};
 use workload::{KeysDist, Kind, Picker, Requests, Workload};
 
 /// Requests per connection while keys are loaded: enough to make it quick, few enough to be gentle.
@@ -56,6 +60,10 @@ pub struct BenchArgs {
     /// The load.
     #[command(flatten)]
     pub load: LoadArgs,
+    /// Check that what the clients saw is linearizable: on keys of its own, which remain, 256 at a time; exit code 1 if
+    /// it is not.
+    #[arg(long)]
+    pub verify: bool,
     /// Where the results go besides the table.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -119,36 +127,58 @@ pub struct OutputArgs {
 /// Runs `paxoi bench`: the load, then the table on stdout.
 ///
 /// # Errors
-/// If a server is not there at the start, no request at all succeeds, or a file cannot be written. Flags that do not
-/// go together end the process with clap's exit code 2.
+/// If a server is not there at the start, no request at all succeeds, what was to be verified is wrong, or a file
+/// cannot be written. Flags that do not go together end the process with clap's exit code 2.
 #[allow(clippy::needless_pass_by_value, reason = "the flags of a program are used once")]
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     args.load.exit_if_contradictory();
+    if args.verify
+        && let Some(complaint) = args.load.unverifiable()
+    {
+        refuse(complaint);
+    }
     let stop = stop_on_signals()?;
-    let report = measure(&args.connect, &args.load, &stop)?;
+    let report = measure(&args.connect, &args.load, args.verify, &stop)?;
     writeln!(io::stdout(), "{report}")?;
     args.output.write(|| serde_json::to_string_pretty(&report), || picture::of_report(&report))?;
     ensure!(report.requests > 0, "no request succeeded at {}", args.connect.join(","));
-    Ok(())
+    match report.verify {
+        None | Some(Verified { linearizable: Some(true), .. }) => Ok(()),
+        Some(Verified { linearizable, counterexample, .. }) => {
+            if linearizable.is_some() {
+                eprintln!("{}", counterexample.unwrap_or_default());
+                bail!("what the clients of {} saw is not linearizable; times above are in ns", args.connect.join(","));
+            }
+            bail!("{}", counterexample.unwrap_or_default())
+        }
+    }
 }
 
-/// Loads the keys if the workload needs them, then carries the load out, showing progress on a terminal.
+/// Loads the keys if the workload needs them, then carries the load out, showing progress on a terminal. With `verify`
+/// it loads nothing, records everything, and checks it.
 ///
 /// # Errors
 /// If a server is not there at the start, or the keys cannot be loaded.
-pub fn measure(connect: &[String], load: &LoadArgs, stop: &AtomicBool) -> anyhow::Result<Report> {
+pub fn measure(connect: &[String], load: &LoadArgs, verify: bool, stop: &AtomicBool) -> anyhow::Result<Report> {
     let lookup = |text: &String| resolve(text).map_err(|error| anyhow!("no address HOST:PORT: {text}: {error}"));
     let addresses: Vec<SocketAddr> = connect.iter().map(lookup).collect::<anyhow::Result<_>>()?;
     raise_file_limit();
     let mut plan = load.plan(addresses)?;
-    if load.workload.reads() && !load.no_load {
+    if verify {
+        plan.record(load)?;
+    } else if load.workload.reads() && !load.no_load {
         plan = load_keys(plan, load, stop)?;
     }
     let mut progress = Progress::start(&load.workload.to_string(), plan.limit);
-    let record = drive(&plan, stop, |replies| progress.tell(replies))?;
+    let mut record = drive(&plan, stop, |replies| progress.tell(replies))?;
     drop(progress);
     let interrupted = stop.load(Ordering::Relaxed);
-    Ok(Report::new(load.parameters(connect, plan.threads), load.workload.kinds(), &record, interrupted))
+    let mut report = Report::new(load.parameters(connect, plan.threads), load.workload.kinds(), &record, interrupted);
+    if let Some(tape) = record.tape.take() {
+        report.parameters.keys = load.keys.min(VERIFY_KEYS_MAX);
+        report.verify = Some(verify::verify(plan, tape, stop)?);
+    }
+    Ok(report)
 }
 
 /// A flag that Ctrl-C and SIGTERM set. A second signal ends the process at once.
@@ -169,8 +199,21 @@ impl LoadArgs {
     /// Ends the process with the exit code of wrong usage if flags do not go together.
     pub fn exit_if_contradictory(&self) {
         if let Some(complaint) = self.contradiction() {
-            clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, format!("{complaint}\n")).exit();
+            refuse(complaint);
         }
+    }
+
+    /// Why a run with these flags cannot be verified.
+    fn unverifiable(&self) -> Option<String> {
+        let has_values = !matches!(self.workload, Workload::Incr | Workload::Once);
+        if self.workload == Workload::Get {
+            return Some("--verify needs writes: use --workload mixed:0.9".to_owned());
+        }
+        if has_values && !VERIFY_VALUE_BYTES.contains(&self.value_size) {
+            let (least, most) = (VERIFY_VALUE_BYTES.start(), VERIFY_VALUE_BYTES.end());
+            return Some(format!("--verify needs values of {least} to {most} bytes"));
+        }
+        None
     }
 
     fn contradiction(&self) -> Option<String> {
@@ -201,6 +244,7 @@ impl LoadArgs {
             picker: Picker::new(self.keys_dist, self.keys),
             requests: Requests::new(value_bytes, self.seed),
             seed: self.seed,
+            recording: None,
             grace: GRACE,
             silence_max: SILENCE_MAX,
         })
@@ -225,6 +269,19 @@ impl LoadArgs {
     }
 }
 
+impl Plan {
+    /// Has everything recorded, on keys that nobody has used.
+    fn record(&mut self, load: &LoadArgs) -> anyhow::Result<()> {
+        let run = getrandom::u64().map_err(|error| anyhow!("the system gives no random numbers: {error}"))?;
+        let keys = load.keys.min(VERIFY_KEYS_MAX);
+        self.picker = Picker::new(load.keys_dist, keys);
+        self.requests =
+            Requests::new(usize::try_from(load.value_size)?, load.seed).tagged(&format!("verify-{run:016x}:"));
+        self.recording = Some(Recording::start(keys));
+        Ok(())
+    }
+}
+
 impl OutputArgs {
     /// Writes the files that were asked for.
     ///
@@ -243,6 +300,11 @@ impl OutputArgs {
         }
         Ok(())
     }
+}
+
+/// Ends the process because of flags that do not go together.
+fn refuse(complaint: String) -> ! {
+    clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, complaint + "\n").exit()
 }
 
 /// Writes every key once, whatever the limit and the rate of the load to come, and returns that load.

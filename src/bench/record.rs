@@ -2,6 +2,7 @@
 //!
 //! Each thread of the generator fills a record of its own; they are merged at the end.
 
+use super::verify::Tape;
 use super::workload::Kind;
 use anyhow::Context;
 use hdrhistogram::Histogram;
@@ -36,6 +37,8 @@ pub struct Record {
     pub unanswered: u64,
     /// Requests that the rate asked for and for which no connection had room in time.
     pub never_sent: u64,
+    /// Every request and its outcome, if the run is to be verified.
+    pub tape: Option<Tape>,
     /// When requests ceased to be sent, or the last reply to the last of a fixed number, in ns since the start.
     pub end_ns: u64,
 }
@@ -57,6 +60,7 @@ impl Record {
             redirects: 0,
             unanswered: 0,
             never_sent: 0,
+            tape: None,
             end_ns: 0,
         })
     }
@@ -120,6 +124,10 @@ impl Record {
         self.redirects += other.redirects;
         self.unanswered += other.unanswered;
         self.never_sent += other.never_sent;
+        self.tape = match (self.tape.take(), other.tape) {
+            (Some(own), Some(other)) => Some(own.merged(other)),
+            (own, other) => own.or(other),
+        };
         self.end_ns = self.end_ns.max(other.end_ns);
     }
 }

@@ -43,6 +43,9 @@ pub struct Report {
     pub never_sent: u64,
     /// Requests sent again to another node after `-MOVED`.
     pub redirects: u64,
+    /// With `--verify`, whether what the clients saw is linearizable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verified>,
     /// Latencies of all requests answered without an error.
     pub latency: Latency,
     /// The same for each kind of request.
@@ -51,6 +54,29 @@ pub struct Report {
     pub interval_s: f64,
     /// The intervals in order.
     pub series: Vec<Point>,
+}
+
+/// What `--verify` found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verified {
+    /// Whether every history that was kept is linearizable. None: it would have taken too long to tell.
+    pub linearizable: Option<bool>,
+    /// Keys whose histories were checked; the check ends with the first that is wrong.
+    pub keys: usize,
+    /// Operations on them, with the read of each at the end.
+    pub operations: usize,
+    /// Operations that have no outcome, as their connection was lost.
+    pub open: usize,
+    /// Operations that were answered by an error that says that they were not executed.
+    pub refused: u64,
+    /// The share of all keys whose histories were kept.
+    pub keys_kept: f64,
+    /// Points of the search that were visited.
+    pub steps: u64,
+    /// How long the check took.
+    pub elapsed_s: f64,
+    /// A few operations that show what is wrong, with times in ns, or the key that took too long.
+    pub counterexample: Option<String>,
 }
 
 /// What was asked for.
@@ -154,6 +180,7 @@ impl Report {
             unanswered: record.unanswered,
             never_sent: record.never_sent,
             redirects: record.redirects,
+            verify: None,
             latency: latency(&all),
             operations: kinds.iter().map(operation).collect(),
             interval_s: seconds(record.series.interval_ns),
@@ -232,8 +259,28 @@ impl fmt::Display for Report {
         for (count, what) in self.failure_rows() {
             write!(f, "\n {} × {what}", grouped(count))?;
         }
+        if let Some(verified) = &self.verify {
+            write!(f, "\n {verified}")?;
+        }
         if self.interrupted {
             write!(f, "\n stopped after {:.1} s", self.elapsed_s)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.linearizable {
+            Some(true) => "linearizable",
+            Some(false) => "NOT LINEARIZABLE",
+            None => "undecided",
+        };
+        let [keys, operations, open] = [self.keys, self.operations, self.open].map(|count| grouped(count as u64));
+        let (time, plural) = (duration(self.elapsed_s * 1e6), if self.keys == 1 { "" } else { "s" });
+        write!(f, "{verdict}: {operations} operations on {keys} key{plural}, {open} of them open; checked in {time}")?;
+        if self.keys_kept < 1.0 {
+            write!(f, "; more was done, of which 1 key in {} was kept", (1.0 / self.keys_kept).round())?;
         }
         Ok(())
     }

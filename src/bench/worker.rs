@@ -10,7 +10,8 @@ use super::driver::{Limit, Plan};
 use super::link::Link;
 use super::pacer::Pacer;
 use super::record::Record;
-use super::workload::{Kind, Op, Picker, Requests, Workload, key_bytes};
+use super::verify::Tape;
+use super::workload::{Kind, Op, Picker, Requests, Workload};
 use crate::rng::Rng;
 use anyhow::anyhow;
 use mio::unix::SourceFd;
@@ -62,11 +63,14 @@ pub struct Worker<'a> {
     outstanding: usize,
     /// Links with requests to flush.
     dirty: Vec<usize>,
+    /// The key whose owner was last looked for.
+    key: Vec<u8>,
     record: Record,
 }
 
 #[derive(Debug)]
 struct Client<'a> {
+    number: usize,
     /// Its link to each node, by the node's number.
     links: Vec<Option<usize>>,
     /// The node for keys without an owner, and for all keys without a map.
@@ -96,9 +100,7 @@ impl<'a> Worker<'a> {
         };
         let share = |i: usize| (u128::from(total) * i as u128 / plan.threads as u128) as u64;
         let mut picker = plan.picker.clone();
-        if let Picker::Sequential(first) = &mut picker {
-            *first += share(index);
-        }
+        picker.skip(share(index));
         let pacer = plan.rate.map(|rate| Pacer::new(rate, index, plan.threads)).transpose()?;
         let mut worker = Worker {
             plan,
@@ -125,8 +127,10 @@ impl<'a> Worker<'a> {
             last_reply_ns: 0,
             outstanding: 0,
             dirty: Vec::new(),
+            key: Vec::new(),
             record: Record::new()?,
         };
+        worker.record.tape = plan.recording.map(|recording| Tape::new(recording, index, plan.threads));
         if let Some(pacer) = &worker.pacer {
             worker.poll.registry().register(&mut SourceFd(&pacer.raw_fd()), TIMER, Interest::READABLE)?;
         }
@@ -143,13 +147,15 @@ impl<'a> Worker<'a> {
         let nodes: Vec<usize> = nodes.collect();
         let client = self.clients.len();
         let (links, retry) = (Vec::new(), VecDeque::new());
-        self.clients.push(Client { links, home, outstanding: 0, retry, session, next_number: 1 });
+        self.clients.push(Client { number, links, home, outstanding: 0, retry, session, next_number: 1 });
         for node in nodes {
             let address = self.map.nodes()[node];
             let link = self.link(client, node);
-            self.links[link]
-                .connect_now(self.poll.registry())
-                .map_err(|error| anyhow!("cannot connect to {address}: {error}; is a server running there?"))?;
+            let connected = self.links[link].connect_now(self.poll.registry());
+            if self.plan.recording.is_none_or(|recording| recording.needs_all_nodes) {
+                connected
+                    .map_err(|error| anyhow!("cannot connect to {address}: {error}; is a server running there?"))?;
+            }
         }
         Ok(())
     }
@@ -160,6 +166,9 @@ impl<'a> Worker<'a> {
     /// If the event loop itself fails.
     pub fn run(mut self, start: Instant) -> anyhow::Result<Record> {
         let now = || start.elapsed().as_nanos() as u64;
+        if let Some(tape) = &mut self.record.tape {
+            tape.starts_at(start);
+        }
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut scratch = vec![0; READ_BYTES];
         if self.pacer.is_none() {
@@ -205,7 +214,7 @@ impl<'a> Worker<'a> {
         let mut read_ns = None;
         let mut count = 0;
         let in_time_until = self.ended_ns.unwrap_or(u64::MAX);
-        let received = self.links[link].receive(scratch, to_the_end, |op, error| {
+        let received = self.links[link].receive(scratch, to_the_end, |op, reply, error| {
             // One look at the clock serves all replies of one read.
             let now_ns = *read_ns.get_or_insert_with(now);
             let in_time = now_ns <= in_time_until;
@@ -214,9 +223,16 @@ impl<'a> Worker<'a> {
                 return;
             };
             count += 1;
+            let is_moved = self.refresher.is_some()
+                && op.attempts < ATTEMPTS_MAX
+                && error.is_some_and(|line| self.map.adopt_moved(line));
+            if let Some(tape) = self.record.tape.as_mut().filter(|_| !is_moved) {
+                // Several reads may share the look at the clock, and no reply may seem to have come before it did.
+                tape.on_reply(client.number, &op, now(), reply, &self.plan.requests);
+            }
             match error {
                 None => self.record.on_reply(op.kind, now_ns, now_ns.saturating_sub(op.intended_ns), in_time),
-                Some(line) if self.refresher.is_some() && self.map.adopt_moved(line) && op.attempts < ATTEMPTS_MAX => {
+                Some(_) if is_moved => {
                     self.record.redirects += 1;
                     client.retry.push_back(Op { attempts: op.attempts + 1, ..op });
                     self.is_map_old = true;
@@ -324,13 +340,18 @@ impl<'a> Worker<'a> {
             }
         }
         let Some(op) = self.next_op(client_index, now_ns) else { return false };
-        let owner = self.refresher.as_ref().and_then(|_| self.map.owner(&key_bytes(op.kind, op.key)));
+        let owner = self.refresher.as_ref().and_then(|_| {
+            self.plan.requests.write_key(op.kind, op.key, &mut self.key);
+            self.map.owner(&self.key)
+        });
         let link = self.link(client_index, owner.unwrap_or(self.clients[client_index].home));
         let client = &mut self.clients[client_index];
         if !self.links[link].is_up() {
             client.retry.push_front(op);
             return false;
         }
+        // Whatever returned until now returned before it.
+        let op = Op { sent_ns: if op.sent_ns == 0 { now_ns + 1 } else { op.sent_ns }, ..op };
         if self.links[link].send(op, |out| self.plan.requests.write(&op, client.session, out)) {
             self.dirty.push(link);
         }
@@ -368,10 +389,17 @@ impl<'a> Worker<'a> {
                 client.next_number += 1;
                 client.next_number - 1
             }
-            Kind::Set | Kind::Append => Requests::argument(&mut self.rng),
+            Kind::Set | Kind::Append => match &mut self.record.tape {
+                Some(tape) => tape.next_argument(),
+                None => Requests::argument(&mut self.rng),
+            },
             Kind::Get | Kind::Incr => 0,
         };
-        Some(Op { kind, key: self.picker.pick(&mut self.rng), argument, intended_ns, attempts: 0 })
+        let mut key = self.picker.pick(&mut self.rng);
+        if let Some(recording) = &self.plan.recording {
+            key = recording.fresh(key, now_ns);
+        }
+        Some(Op { kind, key, argument, intended_ns, sent_ns: 0, attempts: 0 })
     }
 
     /// The link of a client to a node, new and down if there was none.
@@ -400,6 +428,9 @@ impl<'a> Worker<'a> {
                 client.retry.push_back(Op { attempts: op.attempts + 1, ..op });
             } else {
                 lost += 1;
+                if let Some(tape) = &mut self.record.tape {
+                    tape.on_open(client.number, &op);
+                }
             }
         }
         if was_up {
@@ -431,6 +462,14 @@ impl<'a> Worker<'a> {
     fn finish(mut self, now_ns: u64) -> Record {
         let end_ns = self.ended_ns.unwrap_or(self.last_reply_ns);
         self.record.end_ns = end_ns;
+        if let Some(tape) = &mut self.record.tape {
+            let sent = self.links.iter().flat_map(|link| link.flight().map(|op| (link.client(), op)));
+            let clients = self.clients.iter().enumerate();
+            let again = clients.flat_map(|(client, of)| of.retry.iter().map(move |op| (client, op)));
+            for (client, op) in sent.chain(again.filter(|(_, op)| op.sent_ns > 0)) {
+                tape.on_open(self.clients[client].number, op);
+            }
+        }
         self.record.unanswered += self.outstanding as u64;
         let waiting = self.clients.iter().flat_map(|client| &client.retry);
         let (fresh, again): (Vec<&Op>, Vec<&Op>) = waiting.partition(|op| op.attempts == 0);

@@ -8,13 +8,16 @@ use crate::rng::Rng;
 use anyhow::{Context, bail, ensure};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-/// Bytes of every key: a four-byte prefix and twelve digits, as redis-benchmark makes them.
-pub const KEY_BYTES: usize = 16;
+/// Digits of every key, behind a prefix of four bytes, as redis-benchmark makes them.
+const KEY_DIGITS: usize = 12;
 /// The most keys that twelve digits can number.
 pub const KEYS_MAX: u64 = 1_000_000_000_000;
 /// Values are slices of this many random bytes more than one value has, so that few are alike.
 const POOL_BYTES: usize = 1024 * 1024;
+/// Digits at the start of a value that no other value has.
+pub const TAG_BYTES: usize = 16;
 
 /// The kind of load.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -160,10 +163,12 @@ pub struct Op {
     pub kind: Kind,
     /// The number of the key.
     pub key: u64,
-    /// Where the value starts in the pool, or the number of a `ONCE`.
+    /// Where the value starts in the pool, or the tag that it starts with, or the number of a `ONCE`.
     pub argument: u64,
     /// When it was meant to be sent, in ns since the run began: latency counts from here.
     pub intended_ns: u64,
+    /// Just after the moment before it was sent for the first time, in ns since the run began; 0 before that.
+    pub sent_ns: u64,
     /// How often it was sent before.
     pub attempts: u32,
 }
@@ -177,6 +182,8 @@ pub enum Picker {
     Zipf(Zipf),
     /// One after the other, from this one on.
     Sequential(u64),
+    /// These, from that place on.
+    Listed(Arc<[u64]>, usize),
 }
 
 impl Picker {
@@ -198,6 +205,19 @@ impl Picker {
                 *next += 1;
                 *next - 1
             }
+            Picker::Listed(keys, next) => {
+                *next += 1;
+                keys[(*next - 1) % keys.len()]
+            }
+        }
+    }
+
+    /// Passes so many keys over, if they come in an order.
+    pub fn skip(&mut self, keys: u64) {
+        match self {
+            Picker::Sequential(next) => *next += keys,
+            Picker::Listed(_, next) => *next += keys as usize,
+            Picker::Uniform(_) | Picker::Zipf(_) => {}
         }
     }
 }
@@ -257,6 +277,8 @@ pub struct Requests {
     templates: [Template; Kind::ALL.len()],
     value_pool: Vec<u8>,
     value_bytes: usize,
+    /// What all keys begin with, if no value may be like another; else their beginning depends on the kind.
+    run: Option<Vec<u8>>,
 }
 
 impl Requests {
@@ -267,7 +289,17 @@ impl Requests {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut rng = Rng::new(seed);
         let value_pool = (0..value_bytes + POOL_BYTES).map(|_| ALPHABET[rng.below(64) as usize]).collect();
-        Requests { templates: Kind::ALL.map(|kind| Template::new(kind, value_bytes)), value_pool, value_bytes }
+        let templates = Kind::ALL.map(|kind| Template::new(kind, kind.key_prefix(), value_bytes));
+        Requests { templates, value_pool, value_bytes, run: None }
+    }
+
+    /// The same with keys that begin with `run`, and values that begin with the digits of [`Op::argument`]: if this is
+    /// never the same, no two values are. They have [`TAG_BYTES`] or more.
+    #[must_use]
+    pub fn tagged(self, run: &str) -> Requests {
+        let run = run.as_bytes().to_vec();
+        let templates = Kind::ALL.map(|kind| Template::new(kind, &run, self.value_bytes));
+        Requests { templates, run: Some(run), ..self }
     }
 
     /// A random [`Op::argument`] for a request with a value.
@@ -289,12 +321,45 @@ impl Requests {
         let template = &self.templates[op.kind as usize];
         let start = out.len();
         out.extend_from_slice(&template.bytes);
-        write_digits(op.key, &mut out[start + template.key_end - 12..start + template.key_end]);
+        write_digits(op.key, &mut out[start + template.key_end - KEY_DIGITS..start + template.key_end]);
         if let Some(at) = template.value_start {
-            let value = op.argument as usize;
-            out[start + at..start + at + self.value_bytes]
-                .copy_from_slice(&self.value_pool[value..value + self.value_bytes]);
+            self.write_value(op.argument, &mut out[start + at..start + at + self.value_bytes]);
         }
+    }
+
+    fn write_value(&self, argument: u64, value: &mut [u8]) {
+        let from = argument as usize % POOL_BYTES;
+        value.copy_from_slice(&self.value_pool[from..from + value.len()]);
+        if self.run.is_some() {
+            write_digits(argument, &mut value[..TAG_BYTES]);
+        }
+    }
+
+    /// The value of a request with this argument.
+    #[must_use]
+    pub fn value(&self, argument: u64) -> Vec<u8> {
+        let mut value = vec![0; self.value_bytes];
+        self.write_value(argument, &mut value);
+        value
+    }
+
+    /// The arguments of the requests whose values, one after the other, are `bytes`. None if they are anything else.
+    #[must_use]
+    pub fn arguments_of(&self, bytes: &[u8]) -> Option<Vec<u64>> {
+        let argument = |value: &[u8]| {
+            let argument = std::str::from_utf8(value.get(..TAG_BYTES)?).ok()?.parse().ok()?;
+            (self.value(argument) == value).then_some(argument)
+        };
+        bytes.chunks(self.value_bytes.max(1)).map(argument).collect()
+    }
+
+    /// Writes the bytes of a key to `out`, in place of what is there.
+    pub fn write_key(&self, kind: Kind, key: u64, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(self.run.as_deref().unwrap_or(kind.key_prefix()));
+        let start = out.len();
+        out.resize(start + KEY_DIGITS, 0);
+        write_digits(key, &mut out[start..]);
     }
 }
 
@@ -305,15 +370,6 @@ pub fn once_prefix(session: &[u8]) -> Vec<u8> {
     // ONCE, session, number, INCR, key: the template of `Kind::Once` continues after the number.
     write_command(&[b"ONCE", session], &mut bytes);
     bytes[1] = b'5';
-    bytes
-}
-
-/// The bytes of a key.
-#[must_use]
-pub fn key_bytes(kind: Kind, key: u64) -> [u8; KEY_BYTES] {
-    let mut bytes = [0; KEY_BYTES];
-    bytes[..4].copy_from_slice(kind.key_prefix());
-    write_digits(key, &mut bytes[4..]);
     bytes
 }
 
@@ -335,8 +391,8 @@ struct Template {
 }
 
 impl Template {
-    fn new(kind: Kind, value_bytes: usize) -> Template {
-        let key = key_bytes(kind, 0);
+    fn new(kind: Kind, key_prefix: &[u8], value_bytes: usize) -> Template {
+        let key = [key_prefix, &[b'0'; KEY_DIGITS]].concat();
         let (name, has_value): (&[u8], bool) = match kind {
             Kind::Set => (b"SET", true),
             Kind::Append => (b"APPEND", true),
@@ -382,7 +438,7 @@ mod tests {
 
     fn request(kind: Kind, key: u64, argument: u64) -> Vec<String> {
         let mut out = Vec::new();
-        let op = Op { kind, key, argument, intended_ns: 0, attempts: 0 };
+        let op = Op { kind, key, argument, intended_ns: 0, sent_ns: 0, attempts: 0 };
         Requests::new(5, 1).write(&op, &once_prefix(b"s1"), &mut out);
         words(&out)
     }
@@ -402,7 +458,8 @@ mod tests {
     #[test]
     fn empty_values_are_possible() {
         let mut out = Vec::new();
-        let op = Op { kind: Kind::Set, key: 1, argument: POOL_BYTES as u64 - 1, intended_ns: 0, attempts: 0 };
+        let op =
+            Op { kind: Kind::Set, key: 1, argument: POOL_BYTES as u64 - 1, intended_ns: 0, sent_ns: 0, attempts: 0 };
         Requests::new(0, 1).write(&op, b"", &mut out);
         assert_eq!(words(&out), ["SET", "key:000000000001", ""]);
         assert!(matches!(decode(&out), Ok(Some((Value::Array(_), _)))));

@@ -261,10 +261,7 @@ impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (shown, of) = (self.operations.len(), self.of);
         let key = self.key.escape_ascii();
-        writeln!(
-            f,
-            "not linearizable: no order explains these {shown} of the {of} operations on \"{key}\" (times in µs)"
-        )?;
+        writeln!(f, "not linearizable: no order explains these {shown} of the {of} operations on \"{key}\"")?;
         let before = self.before.as_ref().map_or("nothing".to_owned(), quoted);
         match &self.told_by {
             None => writeln!(f, "the key holds {before} before them")?,

@@ -22,8 +22,8 @@ pub use explain::Counterexample;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// One operation on one key as its client saw it. Times are of one clock and in one unit of the caller's choice
-/// (microseconds where they are printed); what touches at one point of time counts as simultaneous.
+/// One operation on one key as its client saw it. Times are of one clock and in one unit, which the caller chooses; what
+/// touches at one point of time counts as simultaneous, so two operations of one client must not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     /// Who did it. It is only shown: a client may do several things at once.

@@ -1,7 +1,7 @@
 //! What clients at all nodes see is linearizable, whatever happens to the nodes meanwhile.
 
 use crate::harness::recorder::Recorder;
-use crate::harness::{Cluster, turn};
+use crate::harness::{Cluster, run, turn};
 use std::time::Duration;
 
 const CLIENTS: usize = 8;
@@ -28,4 +28,49 @@ fn clients_of_killed_and_paused_nodes_see_a_linearizable_history() {
     }
     let summary = recorder.stop_and_check();
     assert!(summary.operations as u64 > 9 * OPERATIONS && summary.open > 0, "{summary:?}");
+}
+
+/// What `paxoi bench --verify` reports of a load while a node is killed and comes back.
+fn verified_load(cluster: &mut Cluster, flags: &str) -> serde_json::Value {
+    let json = cluster.data(1).with_extension("json");
+    let addresses: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
+    let words =
+        format!("bench --connect {} --verify --duration 4s {flags} --json {}", addresses.join(","), json.display());
+    let bench = std::thread::spawn(move || run(&words.split(' ').collect::<Vec<_>>()));
+    let leader = cluster.busiest();
+    let stays = cluster.ids().find(|id| *id != leader).expect("another node");
+    let some_more = |cluster: &Cluster| {
+        let goal = cluster.info(stays).number("applied_total") + 200;
+        cluster.wait_for_info(stays, "progress", |info| info.number("applied_total") >= goal);
+    };
+    some_more(cluster);
+    cluster.kill9(leader);
+    some_more(cluster);
+    cluster.restart(leader);
+    let ended = bench.join().expect("the load");
+    assert_eq!((ended.code, ended.errors.as_slice()), (0, &[][..]), "{ended:?}");
+    assert!(ended.stdout.contains("\n linearizable: "), "{}", ended.stdout);
+    let report = std::fs::read_to_string(json).expect("a report");
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    eprintln!("{flags}: {} lost, {}", report["requests_lost"], report["verify"]);
+    report
+}
+
+#[test]
+fn a_verified_load_goes_on_when_a_node_is_killed() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3, 8, &[]);
+    for flags in [
+        "--workload mixed:0.5 --connections 30 --pipeline 4 --keys 40",
+        "--workload once --connections 30 --cluster --keys 40 --rate 3000",
+        "--workload append --connections 12 --pipeline 8 --value-size 20 --threads 2",
+    ] {
+        let report = verified_load(&mut cluster, flags);
+        let verify = &report["verify"];
+        assert_eq!(verify["linearizable"], true, "{verify}");
+        assert!(verify["operations"].as_u64().is_some_and(|operations| operations > 1000), "{verify}");
+        assert!(report["connections_lost"].as_u64().is_some_and(|lost| lost > 0), "{report}");
+        // What was on its way to the node that died is open; a ONCE is asked again.
+        assert!(flags.contains("once") || verify["open"].as_u64() > Some(0), "{verify}");
+    }
 }

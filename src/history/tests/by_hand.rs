@@ -164,7 +164,7 @@ fn keys_are_checked_apart_and_the_wrong_one_is_named() {
     other.push("wrong\n".into(), done(7, 20, 31, Get, value("b")));
     history.merge(other);
     let text = check(&history, Limits::default()).unwrap_err().to_string();
-    let expected = "not linearizable: no order explains these 1 of the 2 operations on \"wrong\\n\" (times in µs)\n\
+    let expected = "not linearizable: no order explains these 1 of the 2 operations on \"wrong\\n\"\n\
                     the key holds \"a\" before them, after client 1 from 0 to 10: SET \"a\" -> OK\n\
                     client  called  returned  operation\n\
                     \u{20}    7      20        31  GET -> \"b\"";
