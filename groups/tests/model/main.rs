@@ -1,0 +1,124 @@
+//! Every interleaving, within small bounds, of the shipped acceptor and proposer: three members, of which two propose,
+//! messages that are lost, doubled and late, disks that lose what was not synced, members that crash and restart.
+//!
+//! Where the simulation looks at a few long runs of everything, this looks at all short runs of the two types that hold
+//! the rules of Paxos. That the properties can fail is shown by [`Mistake`]s: each is made around the shipped code, and
+//! each must be found. `PAXOI_MODEL=2,1,1` adds a check with other bounds: rounds of either proposer, crashes.
+
+mod properties;
+mod world;
+
+use properties::{ADOPTED, AGREEMENT, COUNTED, LEARNED, ONE_PER_BALLOT, RESTARTED, SECOND_CHOSEN};
+use stateright::{Checker, Expectation, HasDiscoveries, Model};
+use std::io::{Write as _, stderr};
+use std::time::Instant;
+use world::{Bounds, Mistake, Paxos};
+
+/// One thread to a check: several that end early, or panic, can wait for each other for ever (stateright 0.31). The
+/// checks run side by side instead.
+const THREADS: usize = 1;
+
+/// Looks at everything that can happen within `bounds`. Fewer states than `states_min` would mean that the model has
+/// lost some of it; so would a property of the kind "sometimes" that never holds, but for those in `never`.
+#[allow(
+    clippy::explicit_write,
+    reason = "a passing test hides what macros print, and how much was checked is a result"
+)]
+fn expect_sound(bounds: Bounds, states_min: usize, never: &[&str]) {
+    let began = Instant::now();
+    let checker = Paxos::new(bounds, None).checker().threads(THREADS).spawn_bfs().join();
+    let (states, depth, seconds) = (checker.unique_state_count(), checker.max_depth(), began.elapsed().as_secs_f64());
+    writeln!(stderr(), "model: {states} different states, up to {depth} steps, in {seconds:.1} s: {bounds:?}").unwrap();
+    for property in checker.model().properties() {
+        match property.expectation {
+            Expectation::Sometimes if !never.contains(&property.name) => {
+                assert!(checker.discovery(property.name).is_some(), "not in any of {states} states: {}", property.name);
+            }
+            // Never what must not happen, nor what these bounds rule out.
+            _ => checker.assert_no_discovery(property.name),
+        }
+    }
+    assert!(states >= states_min, "{bounds:?} has {states} states of {states_min}: what can no longer happen?");
+}
+
+#[test]
+fn two_proposers_agree() {
+    expect_sound(Bounds { rounds: [1, 2], crashes: 0 }, 816_000, &[RESTARTED]);
+}
+
+#[test]
+fn two_proposers_and_a_crash_agree() {
+    expect_sound(Bounds { rounds: [1, 1], crashes: 1 }, 123_000, &[]);
+}
+
+#[test]
+fn a_proposer_that_crashes_agrees_with_itself() {
+    expect_sound(Bounds { rounds: [2, 0], crashes: 1 }, 115_000, &[SECOND_CHOSEN, ADOPTED]);
+}
+
+#[test]
+fn bounds_of_the_environment() {
+    let Ok(text) = std::env::var("PAXOI_MODEL") else { return };
+    let numbers: Option<Vec<u8>> = text.split(',').map(|number| number.parse().ok()).collect();
+    let Some(&[first, second, crashes]) = numbers.as_deref() else {
+        panic!("PAXOI_MODEL must be like 2,1,1 (rounds of either proposer, crashes), not {text:?}");
+    };
+    expect_sound(
+        Bounds { rounds: [first.into(), second.into()], crashes },
+        1,
+        if crashes == 0 { &[RESTARTED] } else { &[] },
+    );
+}
+
+/// Makes `mistake`, and expects the checker to show how that breaks `property`.
+#[track_caller]
+fn expect_found(mistake: Mistake, rounds: [u64; 2], crashes: u8, property: &'static str) {
+    let finish = HasDiscoveries::AllOf([property].into());
+    let model = Paxos::new(Bounds { rounds, crashes }, Some(mistake));
+    let checker = model.checker().threads(THREADS).finish_when(finish).spawn_bfs().join();
+    let states = checker.unique_state_count();
+    let Some(path) = checker.discovery(property) else {
+        panic!("{mistake:?} does not break {property:?} in {states} states");
+    };
+    eprintln!("{mistake:?} breaks {property:?} after {states} states: {:?}", path.into_actions());
+}
+
+#[test]
+fn an_acceptor_that_forgets_on_restart_is_found() {
+    expect_found(Mistake::ForgetsOnRestart, [1, 1], 1, AGREEMENT);
+}
+
+#[test]
+fn a_vote_before_its_record_is_found() {
+    expect_found(Mistake::AnswersBeforeDurable, [1, 1], 1, AGREEMENT);
+}
+
+#[test]
+fn a_repeated_vote_before_its_record_is_found() {
+    expect_found(Mistake::RepeatsBeforeDurable, [1, 1], 1, AGREEMENT);
+}
+
+#[test]
+fn a_ballot_used_before_its_record_is_found() {
+    expect_found(Mistake::PreparesBeforeDurable, [1, 0], 1, ONE_PER_BALLOT);
+}
+
+#[test]
+fn a_proposer_that_ignores_an_accepted_value_is_found() {
+    expect_found(Mistake::IgnoresAccepted, [1, 1], 0, AGREEMENT);
+}
+
+#[test]
+fn votes_for_another_ballot_are_found() {
+    expect_found(Mistake::CountsStrayVotes, [2, 0], 0, COUNTED);
+}
+
+#[test]
+fn a_promise_that_goes_back_is_found() {
+    expect_found(Mistake::LowersPromise, [1, 1], 0, AGREEMENT);
+}
+
+#[test]
+fn a_learner_that_does_not_compare_ballots_is_found() {
+    expect_found(Mistake::LearnsOtherBallot, [1, 1], 0, LEARNED);
+}
