@@ -1,0 +1,68 @@
+//! Commands, from words to state: what parses is encoded and means the same when it is decoded; and two stores that
+//! apply the same bytes, sound or not, answer and end the same.
+
+use super::{choice, piece};
+use bytes::BytesMut;
+use paxoi::kv::command::Command;
+use paxoi::kv::encode::{decode, encode};
+use paxoi::kv::table::lookup;
+use paxoi::kv::{Limits, Moment, Store, parse};
+use paxoi::routing::SLOTS;
+
+const HASH_KEY: [u8; 16] = *b"0123456789abcdef";
+const START_MS: u64 = 1_700_000_000_000;
+/// Small, so that no command costs much, and limits are met.
+const VALUE_BYTES_MAX: usize = 4 << 10;
+
+/// Steps: a byte that chooses, then a line of words between spaces, a body as another node might send it, or time.
+pub fn run(mut data: &[u8]) {
+    let (mut one, mut other, mut now_ms) = (store(), store(), START_MS);
+    while !data.is_empty() {
+        let chosen = choice(&mut data);
+        if chosen & 0x80 != 0 {
+            now_ms += u64::from(chosen & 0x7f) * 100;
+            one.begin(now_ms);
+            other.begin(now_ms);
+            continue;
+        }
+        let raw = chosen == 0;
+        let length = if raw { usize::from(choice(&mut data)) } else { line_length(data) };
+        let bytes = piece(&mut data, length);
+        piece(&mut data, usize::from(!raw));
+        let body = if raw { Some(BytesMut::from(bytes)) } else { parsed(bytes, now_ms) };
+        let Some(body) = body else { continue };
+        if let Ok(command) = decode(&body) {
+            expect_same(&command);
+            // Reading changes nothing, and must not fail either.
+            let _ = (!command.is_write()).then(|| one.read_command(&command, now_ms).is_ok());
+        }
+        assert_eq!(one.apply(&body), other.apply(&body), "two answers to {body:?}");
+    }
+    assert_eq!(one.digest(), other.digest(), "two states");
+    assert_eq!((one.len(), one.bytes()), (other.len(), other.bytes()));
+}
+
+fn store() -> Store {
+    let mut store = Store::new(HASH_KEY, 0..SLOTS, Limits { value_bytes_max: VALUE_BYTES_MAX, ..Limits::default() });
+    store.begin(START_MS);
+    store
+}
+
+fn line_length(data: &[u8]) -> usize {
+    data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len())
+}
+
+/// The encoding of the command that these words are.
+fn parsed(line: &[u8], unix_ms: u64) -> Option<BytesMut> {
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let command = parse(lookup(&words).ok()?, &words, Moment { unix_ms, seed: 7 }).ok()?;
+    Some(expect_same(&command))
+}
+
+/// The encoding, which must mean the same again.
+fn expect_same(command: &Command<'_>) -> BytesMut {
+    let mut body = BytesMut::new();
+    encode(command, &mut body);
+    assert_eq!(decode(&body).as_ref(), Ok(command), "not what was encoded");
+    body
+}

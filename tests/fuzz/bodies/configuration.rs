@@ -1,0 +1,28 @@
+//! What an operator writes: a configuration file, a list of members, a time. Wrong ones get one line, never a panic.
+
+use paxoi::cli::parse_file;
+use paxoi::duration;
+use paxoi::server::parse_members;
+
+/// The text is read as each of them, as far as it is text.
+pub fn run(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Err(reason) = parse_file(&text) {
+        assert!(reason.starts_with("line "), "no place: {reason:?}");
+        expect_line(&reason);
+    }
+    // These come from flags and TOML strings, of which a message may repeat what was given.
+    let line = text.lines().next().unwrap_or("");
+    match parse_members(line) {
+        Ok(members) => assert!(!members.is_empty() && members.iter().all(|(id, _)| id.0 > 0), "members {members:?}"),
+        Err(reason) => expect_line(&reason),
+    }
+    match duration::parse(line) {
+        Ok(time) => assert!(!time.is_zero(), "{line:?} is no time at all"),
+        Err(reason) => expect_line(&reason.to_string()),
+    }
+}
+
+fn expect_line(reason: &str) {
+    assert!(!reason.is_empty() && !reason.contains('\n'), "not one line: {reason:?}");
+}

@@ -1,0 +1,200 @@
+//! Recovery of a damaged log: it says what is wrong, or gives back everything that something sound claims to be durable,
+//! in order, and nothing that was never written. What it leaves on the disk gives the same again, and can be written on.
+
+use super::{choice, piece, wide_choice};
+use bytes::Bytes;
+use groups::{Ballot, GroupId, Instance, NodeId};
+use paxoi::disk::{Disk, MemoryDisk};
+use paxoi::log::format::{
+    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, frame_seed,
+};
+use paxoi::log::{Append, Batch, LogError, Options, Record, RecordKind, SEGMENT_BYTES_MIN, Writer, recover};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Records by lsn.
+type Written = Vec<(u64, Record)>;
+
+const STORAGE_ID: [u8; 16] = [0x5a; 16];
+const FILES: [&str; 2] = ["log-0000000000000001", "log-0000000000000002"];
+const EDITS_MAX: usize = 24;
+/// Where the CRC of a frame's header stands, and that of its record headers.
+const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
+const RECORDS_CRC_AT: usize = 40;
+const RECORD_HEADER_BYTES: usize = 48;
+
+/// The first byte chooses the log, the others how it is damaged.
+pub fn run(mut data: &[u8]) {
+    let chosen = choice(&mut data);
+    let disk = MemoryDisk::new();
+    let written = write_log(&disk, chosen);
+    let sound = contents(&disk);
+    let mut damaged = sound.clone();
+    let mut forged = false;
+    for _ in 0..EDITS_MAX {
+        if data.is_empty() {
+            break;
+        }
+        forged |= edit(&mut data, &sound, &mut damaged);
+    }
+    for (file, content) in FILES.iter().zip(&damaged) {
+        disk.set_content(file, content.clone());
+    }
+    let Ok((mut writer, seen)) = open(&disk) else { return };
+    if !forged {
+        assert!(written.starts_with(&seen), "records that were never written");
+        let durable = claims(&sound, &damaged);
+        assert!(
+            writer.next_lsn() > durable,
+            "frame {durable} was durable, but the log ends before {}",
+            writer.next_lsn()
+        );
+    }
+    let (_, again) = open(&disk.crash(u64::from(chosen))).expect("what was recovered is durable and sound");
+    assert_eq!(seen, again, "the second recovery differs from the first");
+    let more = append(&mut writer, vec![promise(1 << 40)]);
+    let (_, longer) = open(&disk).expect("what was written on is sound");
+    assert!(longer.len() == seen.len() + 1 && longer.last() == more.last(), "what was written on is not there");
+}
+
+/// A log of a few frames, in two segments if bit 6 is set, and with a mark at its end if bit 7 is.
+fn write_log(disk: &MemoryDisk, chosen: u8) -> Written {
+    let (mut writer, mut written) = open(disk).expect("a new log");
+    for round in 1..=u64::from(chosen % 8) {
+        let value = vec![round as u8; usize::from(chosen) * round as usize % 91];
+        written.extend(append(&mut writer, vec![promise(round), accept(round, value), promise(round + 100)]));
+        if round == 3 && chosen & 0x40 != 0 {
+            written.extend(append(&mut writer, vec![accept(9, vec![7; SEGMENT_BYTES_MIN as usize - 600])]));
+        }
+    }
+    if chosen & 0x80 != 0 {
+        writer.mark().expect("room for a mark");
+    }
+    written
+}
+
+fn promise(round: u64) -> Record {
+    let ballot = Ballot { round, node: NodeId(2) };
+    let (kind, group, instance) = (RecordKind::Promise, GroupId(1), Instance(1));
+    Record { kind, group, instance, ballot, chosen: Ballot::ZERO, payload: Bytes::new() }
+}
+
+fn accept(group: u64, value: Vec<u8>) -> Record {
+    let ballot = Ballot { round: 1, node: NodeId(1) };
+    let (kind, group) = (RecordKind::Accept, GroupId(group as u32));
+    Record { kind, group, instance: Instance(1), ballot, chosen: Ballot::ZERO, payload: value.into() }
+}
+
+/// The writer behind everything in the log, and that.
+fn open(disk: &MemoryDisk) -> Result<(Writer, Written), LogError> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut seen = Vec::new();
+    let visit = &mut |lsn, record| seen.push((lsn, record));
+    let options = Options::with_segment_bytes(SEGMENT_BYTES_MIN);
+    match recover(&disk, STORAGE_ID, options, &mut |_, _| {}, visit) {
+        Ok((writer, _)) => Ok((writer, seen)),
+        Err(error) => {
+            assert!(!error.to_string().contains('\n'), "not one line: {error}");
+            Err(error)
+        }
+    }
+}
+
+fn append(writer: &mut Writer, records: Vec<Record>) -> Written {
+    let batch = Batch { lsn: writer.next_lsn(), records };
+    while !matches!(writer.append(&batch).expect("a sound disk"), Append::Durable(_)) {
+        writer.prepare_spare().expect("a disk with space");
+    }
+    let Batch { lsn, records } = batch;
+    records.into_iter().map(|record| (lsn, record)).collect()
+}
+
+fn contents(disk: &MemoryDisk) -> Vec<Vec<u8>> {
+    FILES.iter().filter_map(|file| disk.content(file)).collect()
+}
+
+/// Where the frames of a sound segment stand.
+fn frames(content: &[u8]) -> Vec<(usize, FrameHeader)> {
+    let (mut at, mut found) = (SEGMENT_HEADER_BYTES, Vec::new());
+    while let Some(header) = content.get(at..).and_then(|rest| FrameHeader::decode(rest, frame_seed(&STORAGE_ID))) {
+        found.push((at, header));
+        at += header.frame_bytes() as usize;
+    }
+    found
+}
+
+/// The highest lsn that something undamaged, where it was written, says to be durable.
+fn claims(sound: &[Vec<u8>], damaged: &[Vec<u8>]) -> u64 {
+    let mut highest = 0;
+    for (before, after) in sound.iter().zip(damaged) {
+        let intact = |at: usize, count: usize| after.get(at..at + count) == before.get(at..at + count);
+        let header = SegmentHeader::decode(before).ok().filter(|_| intact(0, SEGMENT_HEADER_BYTES));
+        highest = highest.max(header.map_or(0, |header| header.first_lsn - 1));
+        for (at, frame) in frames(before) {
+            highest = highest.max(if intact(at, FRAME_HEADER_BYTES) { frame.durable } else { 0 });
+        }
+    }
+    highest
+}
+
+/// One piece of damage. True if it was made to look sound.
+fn edit(data: &mut &[u8], sound: &[Vec<u8>], damaged: &mut [Vec<u8>]) -> bool {
+    let chosen = choice(data);
+    let file = usize::from(chosen >> 7) % damaged.len();
+    let (places, content) = (places(&sound[file]), &mut damaged[file]);
+    // Mostly near a boundary of the format: most of the file is one value, or nothing.
+    let near = |data: &mut &[u8]| places[usize::from(choice(data)) % places.len()] + usize::from(choice(data) % 64);
+    let at = if chosen & 0x40 == 0 { near(data) } else { wide_choice(data) }.min(content.len());
+    let count = |data: &mut &[u8]| usize::from(choice(data)) * if chosen & 0x20 == 0 { 1 } else { FRAME_ALIGNMENT };
+    match chosen & 0x0f {
+        0..=3 => {
+            if let Some(byte) = content.get_mut(at) {
+                *byte ^= 1 << (chosen & 3) | choice(data);
+            }
+        }
+        4 | 5 => {
+            let end = (at + count(data)).min(content.len());
+            content[at..end].fill(0);
+        }
+        6 | 7 => content.truncate(at),
+        8 | 9 => {
+            let from = near(data).min(content.len());
+            let copied = count(data).min(content.len() - from).min(content.len() - at);
+            content.copy_within(from..from + copied, at);
+        }
+        10..=12 => {
+            let length = count(data) % 64;
+            let bytes = piece(data, length.min(content.len() - at));
+            content[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        _ => return forge(content, places[usize::from(choice(data)) % places.len()]),
+    }
+    false
+}
+
+/// Offsets of headers, and where the log ends.
+fn places(sound: &[u8]) -> Vec<usize> {
+    let frames = frames(sound);
+    let end = frames.last().map_or(SEGMENT_HEADER_BYTES, |(at, last)| at + last.frame_bytes() as usize);
+    let bounds = frames.iter().flat_map(|(at, _)| [*at, at + FRAME_HEADER_BYTES]);
+    [0, end].into_iter().chain(bounds).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Makes the checksums right of whatever stands at `at`: the header of a segment, or that of a frame.
+fn forge(content: &mut [u8], at: usize) -> bool {
+    let Some(header) = content.get(at..at + FRAME_HEADER_BYTES + 8) else { return false };
+    if at == 0 {
+        let crc = crc32c::crc32c(&content[..SEGMENT_HEADER_BYTES - 4]);
+        content[SEGMENT_HEADER_BYTES - 4..SEGMENT_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        return true;
+    }
+    let count = usize::from(u16::from_le_bytes([header[4], header[5]]));
+    let records_at = at + FRAME_HEADER_BYTES;
+    if let Some(records) = content.get(records_at..records_at + count * RECORD_HEADER_BYTES) {
+        let crc = crc32c::crc32c(records);
+        content[at + RECORDS_CRC_AT..at + RECORDS_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+    let crc = crc32c::crc32c_append(frame_seed(&STORAGE_ID), &content[at..at + CRC_AT]);
+    content[at + CRC_AT..at + FRAME_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    true
+}
