@@ -200,17 +200,7 @@ impl Server {
 
     /// The node takes no value on that the log has no space for.
     fn look_at_log(&mut self) {
-        let (status, options) = (self.log.status(), self.options);
-        let (segment, reserve) = (options.segment_bytes, options.reserve_bytes);
-        let space = Space {
-            room: status.room(),
-            segment,
-            spare: status.spare(),
-            full: status.full(),
-            reserve,
-            free: self.free,
-        };
-        self.node.set_space(space);
+        self.node.set_space(Space::of(self.log.status(), &self.options, self.free));
     }
 
     fn on_event(&mut self, event: Event, time: Time) {

@@ -6,6 +6,8 @@
 //! its way then, for deletions, and for what new leaders begin with. The end of it is for promises, so that this node can
 //! go on voting out leaders.
 
+use crate::log::{LogStatus, Options};
+
 /// What the log says of its space, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
@@ -31,6 +33,19 @@ impl Default for Space {
 }
 
 impl Space {
+    /// What a log with these options says, on a disk with so many bytes left.
+    #[must_use]
+    pub fn of(status: &LogStatus, options: &Options, free: u64) -> Space {
+        Space {
+            room: status.room(),
+            segment: options.segment_bytes,
+            spare: status.spare(),
+            full: status.full(),
+            reserve: options.reserve_bytes,
+            free,
+        }
+    }
+
     /// Whether a value of `bytes` can be logged behind `waiting` bytes that are on their way to the log or wait for that.
     pub(super) fn takes(&self, bytes: usize, waiting: usize) -> bool {
         let behind = (bytes + waiting + HEADERS_BYTES) as u64;

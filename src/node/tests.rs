@@ -73,8 +73,13 @@ impl World {
                 hash_key: [7; 16],
                 seed: u64::from(id),
             };
-            let identity =
-                Identity { storage_id: [id as u8; 16], node: NodeId(id), start: 1, lives: vec![1], birth: Some(birth.clone()) };
+            let identity = Identity {
+                storage_id: [id as u8; 16],
+                node: NodeId(id),
+                start: 1,
+                lives: vec![1],
+                birth: Some(birth.clone()),
+            };
             let mut node = Node::new(config, identity);
             node.begin(0, time);
             Host {

@@ -199,8 +199,15 @@ impl World {
     }
 
     fn write_down(&mut self, index: usize, call: &Call, key: &Bytes, action: Action, outcome: Option<Outcome>) {
-        let returned = outcome.is_some().then_some(self.now_us);
-        let operation = Operation { client: index as u64, call: call.call_us, returned, action, outcome };
+        // Half microseconds: what is asked in the moment of an answer is asked after it.
+        let returned = outcome.is_some().then_some(2 * self.now_us);
+        let action = match action {
+            Action::SetExpiring { value, earliest, latest } => {
+                Action::SetExpiring { value, earliest: 2 * earliest, latest: latest.saturating_mul(2) }
+            }
+            action => action,
+        };
+        let operation = Operation { client: index as u64, call: 2 * call.call_us + 1, returned, action, outcome };
         self.record.history.push(key.clone(), operation);
     }
 

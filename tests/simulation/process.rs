@@ -143,9 +143,8 @@ impl Process {
         self.start = identity.start;
         let mut node = Node::new(config, identity);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let options = Options::with_segment_bytes(log::SEGMENT_BYTES_MIN);
         let mut refused = None;
-        let recovered = log::recover(&disk, storage, options, &mut |_, _| {}, &mut |lsn, record| {
+        let recovered = log::recover(&disk, storage, options(), &mut |_, _| {}, &mut |lsn, record| {
             visit(lsn, &record);
             if refused.is_none() {
                 refused = node.restore(lsn, record, time).err();
@@ -201,6 +200,11 @@ impl Life {
     pub(crate) fn read(&mut self, handle: u64, input: &mut BytesMut, time: Time) {
         self.node.input(handle, input, 0, time);
     }
+}
+
+/// Small segments, so that runs begin many.
+pub(crate) fn options() -> Options {
+    Options::with_segment_bytes(log::SEGMENT_BYTES_MIN)
 }
 
 fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {

@@ -2,14 +2,15 @@
 //! where the process may end.
 
 use crate::network::{Parcel, Who};
-use crate::process::{Input, Life};
+use crate::process::{Input, Life, options};
 use crate::world::{Event, World};
 use bytes::{Bytes, BytesMut};
 use groups::{NodeId, TICK_MS};
 use net::frame;
+use paxoi::disk::Disk;
 use paxoi::identity::{self, Identity};
 use paxoi::log::{Append, Batch, ReadRange};
-use paxoi::node::{Close, ProcessFacts, Time};
+use paxoi::node::{Close, ProcessFacts, Space, Time};
 
 /// How a process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,8 @@ impl World {
             life.node.set_facts(ProcessFacts { disk_full, log_bytes, log_segments, ..ProcessFacts::default() });
             life.node.tick(time);
         }
+        let free = self.processes[node].disk.free_bytes().unwrap_or(u64::MAX);
+        life.node.set_space(Space::of(life.writer.status(), &options(), free));
         life.node.end_turn(time);
         let carried_out = self.carry_out(node, &mut life, time);
         if carried_out.is_ok() {
