@@ -226,6 +226,11 @@ impl<'a> Search<'a> {
 
     fn offer_closed(&mut self) {
         let settles = self.is_register && !self.is_still_needed(None) && self.settled().next().is_some();
+        if self.has_sources {
+            // Where outcomes leave several orders, that of the returns is the best guess.
+            let closed = &self.model.closed;
+            self.candidates.sort_by_key(|at| closed[*at].returned);
+        }
         for index in 0..self.candidates.len() {
             let at = self.candidates[index];
             let op = self.model.closed[at];

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 const OPERATIONS_MAX: u64 = 6;
 const VALUES: [&str; 3] = ["1", "2", "x"];
 
-fn random_action(rng: &mut Rng, with_expiry: bool) -> Action {
+pub(super) fn random_action(rng: &mut Rng, with_expiry: bool) -> Action {
     let value = Bytes::from(VALUES[rng.below(3) as usize]);
     match rng.below(if with_expiry { 12 } else { 10 }) {
         0..=2 => Action::Get,
@@ -24,10 +24,10 @@ fn random_action(rng: &mut Rng, with_expiry: bool) -> Action {
 }
 
 /// What a key holds, and the times between which that expires.
-type Held = Option<(Bytes, Option<(u64, u64)>)>;
+pub(super) type Held = Option<(Bytes, Option<(u64, u64)>)>;
 
 /// What a server does, written down as plainly as can be. `held` is gone already if it has expired.
-fn execute(held: &Held, action: &Action) -> (Held, Outcome) {
+pub(super) fn execute(held: &Held, action: &Action) -> (Held, Outcome) {
     let old = held.as_ref().map(|(value, _)| value.clone());
     let told = old.clone().map_or(Outcome::Nil, Outcome::Value);
     let expiry = held.as_ref().and_then(|(_, expiry)| *expiry);

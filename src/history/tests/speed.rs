@@ -1,13 +1,14 @@
 //! What a check may cost: a simulated run has thousands of operations and is checked in milliseconds, and a load with
 //! many clients on one key is checked at all.
 
+use super::random::{Held, execute, random_action};
 use super::*;
 use crate::rng::Rng;
 
 /// On one key.
 const OPERATIONS: u64 = 2000;
 
-/// What a true server of one key did for `clients` that each send one operation after the other.
+/// What a true server did for `clients` that each send one operation after the other to one key.
 fn load(
     clients: u64,
     operations: u64,
@@ -17,45 +18,24 @@ fn load(
 ) -> Vec<Operation> {
     let mut rng = Rng::new(seed);
     let mut free = vec![0; clients as usize];
-    let mut pending: Vec<(u64, u64, Operation)> = Vec::new();
+    let mut pending: Vec<(u64, Operation)> = Vec::new();
     for number in 0..operations {
         let client = (0..clients).min_by_key(|client| free[*client as usize]).unwrap();
         let call = free[client as usize] + 1 + rng.below(5);
         let moment = call + 1 + rng.below(100);
         let returned = moment + 1 + rng.below(20);
         free[client as usize] = returned;
-        let operation =
-            Operation { client, call, returned: Some(returned), action: action(&mut rng, number), outcome: None };
-        pending.push((moment, number, operation));
+        pending.push((moment, done(client, call, returned, action(&mut rng, number), Outcome::Done)));
     }
-    pending.sort_by_key(|(moment, number, _)| (*moment, *number));
-    let mut held: Option<Vec<u8>> = None;
+    pending.sort_by_key(|(moment, operation)| (*moment, operation.call));
+    let mut held: Held = None;
     let mut result = Vec::new();
-    for (_, _, mut operation) in pending {
+    for (_, mut operation) in pending {
         let is_open = rng.unit() < share_open;
         if !is_open || rng.below(2) == 0 {
-            operation.outcome = Some(match &operation.action {
-                Action::Get => held.clone().map_or(Outcome::Nil, |value| Outcome::Value(value.into())),
-                Action::Set(value) => {
-                    held = Some(value.to_vec());
-                    Outcome::Done
-                }
-                Action::IncrementBy(delta) => {
-                    let sum = String::from_utf8(held.clone().unwrap_or_else(|| b"0".to_vec()))
-                        .unwrap()
-                        .parse::<i64>()
-                        .unwrap()
-                        + delta;
-                    held = Some(sum.to_string().into_bytes());
-                    Outcome::Integer(sum)
-                }
-                Action::Append(value) => {
-                    let whole = held.get_or_insert_default();
-                    whole.extend_from_slice(value);
-                    Outcome::Integer(whole.len() as i64)
-                }
-                other => unreachable!("{other:?}"),
-            });
+            let (after, outcome) = execute(&held, &operation.action);
+            held = after;
+            operation.outcome = Some(outcome);
         }
         if is_open {
             (operation.returned, operation.outcome) = (None, None);
@@ -63,7 +43,7 @@ fn load(
         result.push(operation);
     }
     let end = free.into_iter().max().unwrap() + 100;
-    let read = held.map_or(Outcome::Nil, |value| Outcome::Value(value.into()));
+    let read = held.map_or(Outcome::Nil, |(value, _)| Outcome::Value(value));
     result.push(done(clients, end, end + 1, Action::Get, read));
     result
 }
@@ -89,10 +69,19 @@ fn many_clients_on_one_key() {
             let name = |what: &str| format!("{what} by {clients} clients, {share_open} open");
             assert!(steps(&name("reads and writes"), of(read_or_write)) < 2 * OPERATIONS);
             assert!(steps(&name("increments"), of(|_, _| Action::IncrementBy(1))) < 2 * OPERATIONS);
-            assert!(
-                steps(&name("appends"), of(|_, number| Action::Append(format!("{number:06},").into())))
-                    < 2 * OPERATIONS
-            );
+            let append = |_: &mut Rng, number: u64| Action::Append(format!("{number:06},").into());
+            assert!(steps(&name("appends"), of(append)) < 2 * OPERATIONS);
         }
+    }
+}
+
+/// As in a simulated run: few clients at a time on a key, but everything that there is, values that are alike, and many
+/// operations that stay open.
+#[test]
+fn every_kind_of_operation_on_one_key() {
+    for seed in 0..200 {
+        let operations = load(3, 100, 0.05, seed, |rng, _| random_action(rng, false));
+        let summary = checked(&operations).unwrap_or_else(|violation| panic!("{seed}: {violation}"));
+        assert!(summary.steps < 20_000, "seed {seed}: {summary:?}");
     }
 }
