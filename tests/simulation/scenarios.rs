@@ -22,11 +22,12 @@ pub(crate) struct Scenario {
 
 const LONG_MS: u64 = 3_600_000;
 
-pub(crate) const SCENARIOS: [Scenario; 9] = [
+pub(crate) const SCENARIOS: [Scenario; 10] = [
     Scenario { name: "paused-leader-reads", tell: paused_leader_reads, session_ttl_ms: LONG_MS },
     Scenario { name: "accept-comes-twice", tell: accept_comes_twice, session_ttl_ms: LONG_MS },
     Scenario { name: "wiped-before-it-was-met", tell: wiped_before_it_was_met, session_ttl_ms: LONG_MS },
     Scenario { name: "wiped-during-the-birth", tell: wiped_during_the_birth, session_ttl_ms: LONG_MS },
+    Scenario { name: "old-copy-started-often", tell: old_copy_started_often, session_ttl_ms: LONG_MS },
     Scenario { name: "retry-of-an-expired-session", tell: retry_of_an_expired_session, session_ttl_ms: 1_000 },
     Scenario { name: "retry-of-an-evicted-session", tell: retry_of_an_evicted_session, session_ttl_ms: LONG_MS },
     Scenario { name: "retry-after-the-leader-died", tell: retry_after_the_leader_died, session_ttl_ms: LONG_MS },
@@ -210,6 +211,36 @@ fn wiped_during_the_birth(world: &mut World) -> Result<(), String> {
     world.connect(0, 1)?;
     world.set(0, "value");
     expect(&world.told(0)?, &Outcome::Done)
+}
+
+/// A directory goes back in time, and is started while nobody can be reached until its start number is above the one that
+/// the others have seen.
+fn old_copy_started_often(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    let copy = world.processes[2].disk.killed();
+    world.end(2, End::Kill);
+    world.start(2);
+    world.connect(0, 2)?;
+    world.set(0, "the copy lacks this");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    let met = world.processes[2].start;
+    world.until("the others have met it", |world| (0..2).all(|node| world.oracle.has_met(node, 2, met)))?;
+    world.end(2, End::Kill);
+    world.processes[2].disk = copy;
+    world.processes[2].lost = Some(Lost::Foreign);
+    world.oracle.on_foreign(2);
+    (0..2).for_each(|node| {
+        world.network.block(node, 2);
+        world.network.block(2, node);
+    });
+    for _ in 0..3 {
+        world.start(2);
+        world.wait(200_000);
+        world.end(2, End::Kill);
+    }
+    world.start(2);
+    world.heal();
+    world.until("the copy is turned away", |world| world.processes[2].gone.is_some())
 }
 
 /// A session is forgotten; a command of its that was executed is sent again, and must not be executed again.
