@@ -121,6 +121,9 @@ fn segment_header(disk: &dyn Disk, name: &str) -> Result<SegmentHeader, LogError
         SegmentFlaw::Version(found) => LogError::Version { file: name.to_owned(), found },
         SegmentFlaw::Checksum => corrupt("its header fails its checksum".to_owned()),
     })?;
+    if header.length < SEGMENT_HEADER_BYTES as u64 {
+        return Err(corrupt(format!("its header says that it has {} bytes, fewer than a header", header.length)));
+    }
     let size = file.size().map_err(LogError::io(name, "read"))?;
     if size < header.length {
         return Err(corrupt(format!("it has {size} bytes and should have {}", header.length)));

@@ -1,5 +1,6 @@
 //! Damage to what was durable is always an error: never a shorter log, never an empty one.
 
+use super::super::format::SegmentHeader;
 use super::*;
 
 /// Whether opening says that a file is corrupt.
@@ -71,6 +72,17 @@ fn a_segment_before_the_last_cannot_be_torn() {
         assert!(is_corrupt(&with_content(&disk, FIRST, content[..size].to_vec())), "cut at {size}");
     }
     assert!(is_corrupt(&with_content(&disk, FIRST, vec![0; content.len()])), "all zeros");
+}
+
+#[test]
+fn a_segment_shorter_than_its_header_is_none() {
+    let disk = MemoryDisk::new();
+    small_log(&mut open_new(&disk));
+    let mut content = disk.content(FIRST).unwrap();
+    let header = SegmentHeader::decode(&content).unwrap();
+    content[..SEGMENT_HEADER_BYTES].copy_from_slice(&SegmentHeader { length: 10, ..header }.encode());
+    let error = open(&with_content(&disk, FIRST, content)).err().unwrap().to_string();
+    assert!(error.contains("its header says that it has 10 bytes"), "{error}");
 }
 
 #[test]
