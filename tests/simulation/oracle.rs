@@ -6,6 +6,7 @@ use crate::trace::Trace;
 use crc32c::crc32c;
 use groups::{Ballot, GroupId, Instance, Message};
 use net::frame::Frame;
+use paxoi::config::{BATCH_BYTES_MAX, FRAME_BYTES, LOG_QUEUE_BYTES, NODE_QUEUE_BYTES};
 use paxoi::identity::BirthRecord;
 use paxoi::log::{Batch, Record, RecordKind};
 use paxoi::node::Node;
@@ -144,6 +145,8 @@ impl Oracle {
         if self.nodes[node].foreign {
             return;
         }
+        let bytes: usize = batch.records.iter().map(|record| record.payload.len()).sum();
+        self.expect(bytes <= LOG_QUEUE_BYTES + BATCH_BYTES_MAX, || format!("node {} logs {bytes} bytes", node + 1));
         for record in &batch.records {
             let fact = fact(batch.lsn, record);
             trace.line(|| format!("n{} log {} {}", node + 1, batch.lsn, describe(&fact)));
@@ -255,11 +258,13 @@ impl Oracle {
         self.nodes[node].in_flight.clear();
     }
 
-    /// Invariants 2 and 4 of what leaves a node. True if the frame belongs to a handshake.
+    /// Invariants 2, 4 and 9 of what leaves a node. True if the frame belongs to a handshake.
     pub(crate) fn on_frame(&mut self, node: usize, to: usize, frame: &Frame, trace: &mut Trace) -> bool {
         let mut is_greeting = false;
+        let mut bytes = 0;
         for message in frame.messages() {
             let message = message.expect("a node sends whole messages");
+            bytes += message.body.len();
             self.messages += 1;
             if message.group == NODE {
                 let decoded = NodeMessage::decode(message.kind, &message.body).expect("known").expect("decodes");
@@ -272,6 +277,9 @@ impl Oracle {
             trace.line(|| format!("n{} -> n{} g{} {}", node + 1, to + 1, message.group, brief(&decoded)));
             self.on_message(node, GroupId(message.group), &decoded);
         }
+        // Nothing in a run is as large as the largest value: what is here is many small ones.
+        let most = 2 * (FRAME_BYTES + BATCH_BYTES_MAX);
+        self.expect(bytes <= most, || format!("node {} sends {bytes} bytes in a frame", node + 1));
         is_greeting
     }
 
@@ -340,6 +348,10 @@ impl Oracle {
             return;
         }
         let shard = state.shard();
+        let queued = shard.queued_bytes();
+        self.expect(queued <= NODE_QUEUE_BYTES + BATCH_BYTES_MAX, || {
+            format!("{queued} bytes of commands wait at node {}", node + 1)
+        });
         for group in shard.groups() {
             let index = group.id().index();
             let (next, promised) = (group.next(), group.promised());

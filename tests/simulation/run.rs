@@ -8,9 +8,10 @@ use crate::process::Shape;
 use crate::random::Random;
 use crate::trace::Trace;
 use crate::world::{Event, World};
-use groups::Instance;
+use bytes::Bytes;
+use groups::{GroupId, Instance};
 use paxoi::config::Reads;
-use paxoi::history::{self, Limits};
+use paxoi::history::{self, Action, Limits};
 
 /// A majority that can talk to each other, on disks that work, serves every key within this time.
 pub(crate) const PROGRESS_US: u64 = 15_000_000;
@@ -165,6 +166,7 @@ fn healed(world: &mut World) -> Result<(), String> {
         return Err(format!("no progress within {} s of the repair: {}", PROGRESS_US / 1_000_000, waits.join("; ")));
     }
     read_everything(world)?;
+    write_everywhere(world)?;
     if all { agree(world) } else { Ok(()) }
 }
 
@@ -200,7 +202,7 @@ fn read_everything(world: &mut World) -> Result<(), String> {
     let end_us = world.now_us + PROGRESS_US;
     let idle = |world: &mut World| has_failed(world) || (0..world.clients.len()).all(|client| world.is_idle(client));
     let mut in_time = world.run_while(end_us, idle);
-    let keys: Vec<bytes::Bytes> = world.record.history.keys().map(|(key, _)| key.clone()).collect();
+    let keys: Vec<Bytes> = world.record.history.keys().map(|(key, _)| key.clone()).collect();
     for key in keys {
         let before = world.record.answered;
         while in_time && world.record.answered == before {
@@ -214,6 +216,32 @@ fn read_everything(world: &mut World) -> Result<(), String> {
     }
     check(world)?;
     if in_time { Ok(()) } else { Err("not every key could be read after the repair".to_owned()) }
+}
+
+/// No group is stuck: each takes a write.
+fn write_everywhere(world: &mut World) -> Result<(), String> {
+    let groups = world.shape.groups;
+    let mut names = (0..).map(|number| format!("w{number}"));
+    for group in 0..groups {
+        let group_of = |key: &str| paxoi::routing::group_of(paxoi::routing::slot(key.as_bytes()), groups);
+        let Some(key) = names.find(|key| group_of(key) == GroupId(group)) else { continue };
+        let end_us = world.now_us + PROGRESS_US;
+        let client = world.random.below(world.clients.len() as u64) as usize;
+        let mut in_time = true;
+        world.record.last = None;
+        while in_time && world.record.last.is_none() {
+            check(world)?;
+            if world.is_idle(client) {
+                world.request(client, &["SET", &key, "last"], &key, Action::Set(Bytes::from_static(b"last")));
+            }
+            in_time = world.run_while(end_us, |world| has_failed(world) || world.is_idle(client));
+        }
+        check(world)?;
+        if !in_time {
+            return Err(format!("group {group} takes no write after the repair"));
+        }
+    }
+    Ok(())
 }
 
 /// Nodes that can all talk to each other come to the same state.
