@@ -2,7 +2,10 @@
 //! damaged last frame looks like a torn write, and nothing on one disk can tell the two apart.
 
 use crate::random::Random;
+use crate::trace::Trace;
 use paxoi::disk::{Disk, MemoryDisk};
+use paxoi::identity;
+use paxoi::log::format::{FRAME_ALIGNMENT, FRAME_MAGIC, FrameHeader, SEGMENT_HEADER_BYTES, frame_seed};
 use paxoi::log::is_segment;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,19 +20,16 @@ pub(crate) enum Damage {
 }
 
 const BLOCK_BYTES: usize = 512;
-/// The frames near the end of the log may not be known as durable by later ones yet.
-const FRESH_BYTES: usize = 4 * BLOCK_BYTES;
 
 impl Damage {
     /// Damages a file of the log; false if there is nothing worth it.
-    pub(crate) fn strike(self, disk: &MemoryDisk, random: &mut Random) -> bool {
+    pub(crate) fn strike(self, disk: &MemoryDisk, random: &mut Random, trace: &Trace) -> bool {
         let names = disk.list().unwrap_or_default();
         let segments: Vec<&String> = names.iter().filter(|name| is_segment(name)).collect();
         let Some(name) = random.pick(&segments) else { return false };
         let Some(mut content) = disk.content(name) else { return false };
-        let is_last = segments.last() == Some(name);
         let written = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let reach = if is_last { written.saturating_sub(FRESH_BYTES) } else { written };
+        let reach = if segments.last() == Some(name) { known_bytes(disk, &content) } else { written };
         if reach < 2 * BLOCK_BYTES {
             return false;
         }
@@ -53,7 +53,24 @@ impl Damage {
             }
         }
         let changed = content != before;
+        let differ = |(old, new): (&u8, &u8)| old != new;
+        let first = before.iter().zip(&content).position(differ).unwrap_or(content.len());
+        let last = before.iter().zip(&content).rposition(differ).unwrap_or(content.len());
+        trace.line(|| format!("{self:?} in {name} of {names:?}: {} bytes written, {first} to {last} differ", written));
         disk.set_content(name, content);
         changed
     }
+}
+
+/// How much of the last segment is known to be durable by what a later frame says.
+fn known_bytes(disk: &MemoryDisk, content: &[u8]) -> usize {
+    let Ok(Some(identity)) = identity::read(disk) else { return 0 };
+    let seed = frame_seed(&identity.storage_id);
+    let places = (SEGMENT_HEADER_BYTES..content.len()).step_by(FRAME_ALIGNMENT);
+    let frames: Vec<(usize, FrameHeader)> = places
+        .filter(|at| content[*at..].starts_with(&FRAME_MAGIC))
+        .filter_map(|at| FrameHeader::decode(&content[at..], seed).map(|header| (at, header)))
+        .collect();
+    let durable = frames.iter().map(|(_, header)| header.durable).max().unwrap_or(0);
+    frames.iter().find(|(_, header)| header.lsn > durable).map_or(0, |(at, _)| *at)
 }

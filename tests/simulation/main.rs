@@ -129,6 +129,10 @@ fn main() -> ExitCode {
     };
     std::thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
     eprintln!("{}", table.lock().unwrap().text(began.elapsed()));
+    if let Some(untested) = table.lock().unwrap().untested() {
+        eprintln!("{untested}");
+        return ExitCode::FAILURE;
+    }
     if failed.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

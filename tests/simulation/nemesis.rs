@@ -287,7 +287,7 @@ impl World {
             return false;
         }
         self.end(node, End::Kill);
-        let done = damage.strike(&self.processes[node].disk, &mut self.random);
+        let done = damage.strike(&self.processes[node].disk, &mut self.random, &self.trace);
         if done {
             self.processes[node].lost = Some(Lost::Damaged);
         }
@@ -315,6 +315,9 @@ impl World {
             }
             return false;
         };
+        if self.processes[node].start == start {
+            self.end(node, End::Kill);
+        }
         if !self.may_lose(node) || self.processes[node].start <= start || !self.is_met(node) {
             self.faults.copy = Some((node, disk, start));
             return false;

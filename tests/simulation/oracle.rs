@@ -68,11 +68,15 @@ pub(crate) struct Oracle {
     /// The state of a group is compared at every so many instances.
     pub(crate) digest_every: u64,
     pub(crate) messages: u64,
+    /// Messages of groups, by kind.
+    pub(crate) kinds: [u64; KINDS],
     pub(crate) records: u64,
     pub(crate) chosen: u64,
     pub(crate) states: u64,
 }
 
+/// One more than the highest kind of a group's messages.
+pub(crate) const KINDS: usize = 17;
 /// States are compared so often, unless they are large.
 const DIGEST_EVERY: u64 = 4;
 
@@ -275,6 +279,7 @@ impl Oracle {
             }
             let decoded = Message::decode(message.kind, &message.body).expect("a node sends what it understands");
             trace.line(|| format!("n{} -> n{} g{} {}", node + 1, to + 1, message.group, brief(&decoded)));
+            self.kinds[usize::from(message.kind)] += 1;
             self.on_message(node, GroupId(message.group), &decoded);
         }
         // Nothing in a run is as large as the largest value: what is here is many small ones.

@@ -1,9 +1,15 @@
 //! What all runs together did.
 
-use crate::nemesis::SORTS;
+use crate::nemesis::{SORTS, Sort};
+use crate::oracle::KINDS;
 use crate::run::Outcome;
 use std::fmt::Write as _;
 use std::time::Duration;
+
+/// After so many seeds everything has happened at some time.
+const SEEDS_MIN: u64 = 60;
+/// The kind of [`groups::message::Diverged`], which a node never has a reason to send.
+const DIVERGED: u8 = 8;
 
 #[derive(Default)]
 pub(crate) struct Table {
@@ -21,6 +27,7 @@ impl Table {
         sum.open += run.open;
         sum.errors += run.errors;
         sum.messages += run.messages;
+        sum.kinds.iter_mut().zip(run.kinds).for_each(|(all, one)| *all += one);
         sum.frames += run.frames;
         sum.records += run.records;
         sum.chosen += run.chosen;
@@ -29,6 +36,15 @@ impl Table {
         sum.refused += run.refused;
         sum.storms.iter_mut().zip(run.storms).for_each(|(all, one)| *all += one);
         sum.counts.iter_mut().zip(run.counts).for_each(|(all, one)| *all += one);
+    }
+
+    /// What a run of many seeds must have met, and did not: the simulator has lost its bite.
+    pub(crate) fn untested(&self) -> Option<String> {
+        let kinds: Vec<usize> =
+            (1..KINDS).filter(|kind| self.sum.kinds[*kind] == 0 && *kind != usize::from(DIVERGED)).collect();
+        let faults: Vec<&Sort> = SORTS.iter().filter(|sort| self.sum.counts[**sort as usize] == 0).collect();
+        let missed = self.runs >= SEEDS_MIN && !(kinds.is_empty() && faults.is_empty());
+        missed.then(|| format!("never seen: messages of the kinds {kinds:?}, faults {faults:?}"))
     }
 
     pub(crate) fn text(&self, took: Duration) -> String {

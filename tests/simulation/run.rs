@@ -4,6 +4,7 @@
 use crate::client::{Client, Load, SORTS as REQUESTS};
 use crate::nemesis::{SORTS, Sort};
 use crate::network::Weather;
+use crate::oracle::KINDS;
 use crate::process::Shape;
 use crate::random::Random;
 use crate::trace::Trace;
@@ -30,6 +31,7 @@ pub(crate) struct Outcome {
     pub(crate) open: u64,
     pub(crate) errors: u64,
     pub(crate) messages: u64,
+    pub(crate) kinds: [u64; KINDS],
     pub(crate) frames: u64,
     pub(crate) storms: [u64; 4],
     pub(crate) records: u64,
@@ -293,6 +295,7 @@ fn finish(mut world: World) -> Result<Outcome, String> {
         open: history.open() as u64,
         errors: world.record.errors,
         messages: world.oracle.messages,
+        kinds: world.oracle.kinds,
         frames: network.frames,
         storms: [network.lost, network.doubled, network.disordered, network.replayed],
         records: world.oracle.records,
