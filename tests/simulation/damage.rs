@@ -56,7 +56,7 @@ impl Damage {
         let differ = |(old, new): (&u8, &u8)| old != new;
         let first = before.iter().zip(&content).position(differ).unwrap_or(content.len());
         let last = before.iter().zip(&content).rposition(differ).unwrap_or(content.len());
-        trace.line(|| format!("{self:?} in {name} of {names:?}: {} bytes written, {first} to {last} differ", written));
+        trace.line(|| format!("{self:?} in {name} of {names:?}: {written} bytes written, {first} to {last} differ"));
         disk.set_content(name, content);
         changed
     }

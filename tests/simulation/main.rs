@@ -45,7 +45,7 @@ const REPLAY: &str = if cfg!(debug_assertions) {
     "cargo test --release --test simulation --"
 };
 /// Seeds that are run when nothing is said: a share that the gate has time for.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 /// One seed in so many is run twice, and must do the same twice.
 const TWICE: u64 = 16;
 
