@@ -71,3 +71,23 @@ fn kill_9_of_all_while_links_are_slow() {
     stage.heal();
     stage.finish();
 }
+
+/// It takes itself for the leader still when it wakes, and so do the reads that wait in its sockets: nobody tells it.
+#[test]
+fn a_stopped_leader_wakes_cut_off_from_all() {
+    let _turn = turn();
+    let mut stage = Stage::start(3, 4, 25);
+    for _ in 0..3 {
+        let leader = stage.cluster.busiest();
+        let others = stage.others(&[leader]);
+        stage.note("SIGSTOP");
+        stage.cluster.pause(leader);
+        stage.note("nodes cut off");
+        stage.isolate(&[leader], Rule::Hold);
+        stage.expect_progress(&others);
+        stage.cluster.resume(leader);
+        stage.let_it_be_noticed();
+        stage.heal();
+    }
+    stage.finish();
+}
