@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use net::resp::value::{self, Value};
 use paxoi::client::write_command;
 use paxoi::history::{Action, History, Operation, Outcome};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What clients do, and how often.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +71,8 @@ pub(crate) struct Client {
     connected: bool,
     input: BytesMut,
     waiting: VecDeque<Call>,
+    /// By key: the least that later requests on the same connection must find, for keys that only grow.
+    floors: BTreeMap<Bytes, i64>,
     session: Option<(String, u64)>,
     /// Each `ONCE` whose fate is not known.
     again: VecDeque<Call>,
@@ -103,6 +105,7 @@ impl Client {
             connected: false,
             input: BytesMut::new(),
             waiting: VecDeque::new(),
+            floors: BTreeMap::new(),
             session: None,
             again: VecDeque::new(),
             answered_us: 0,
@@ -179,6 +182,7 @@ impl World {
         }
         (client.connection, client.connected) = (None, false);
         client.input.clear();
+        client.floors.clear();
         for call in std::mem::take(&mut client.waiting) {
             self.leave_open(index, call);
         }
@@ -306,8 +310,31 @@ impl World {
             }
             action => action,
         };
+        self.expect_order(index, call.kind, &key, &outcome);
         self.record.last = Some(outcome.clone());
         self.write_down(index, call, &key, action, Some(outcome));
+    }
+
+    /// What comes later on a connection sees what came before, also if it was sent before that was answered: more than
+    /// linearizability asks for.
+    fn expect_order(&mut self, index: usize, kind: Kind, key: &Bytes, outcome: &Outcome) {
+        let size = match outcome {
+            Outcome::Nil => 0,
+            Outcome::Integer(number) => *number,
+            Outcome::Value(text) if key.starts_with(b"a") => text.len() as i64,
+            Outcome::Value(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(0),
+            _ => return,
+        };
+        if !key.starts_with(b"a") && !key.starts_with(b"c") {
+            return;
+        }
+        let floor = self.clients[index].floors.entry(key.clone()).or_default();
+        // A command that is sent again is answered as it was at first.
+        if size < *floor && kind != Kind::Once {
+            let (key, floor) = (key.escape_ascii(), *floor);
+            return self.oracle.fail(&format!("client {index} found {size} in {key} behind its own {floor}"));
+        }
+        *floor = size.max(*floor);
     }
 
     fn refused(&mut self, index: usize, call: Call, text: &str) {
