@@ -35,7 +35,7 @@ pub struct Writer {
     lsn: u64,
     /// The header CRC of the last frame.
     previous: u32,
-    /// Behind the last frame there is an empty one that says so, or no room for it.
+    /// Behind the last frame there is an empty one that says so.
     marked: bool,
     buffer: Vec<u8>,
     pub(super) spares: Arc<Spares>,
@@ -162,8 +162,8 @@ impl Writer {
     /// It is not synced, it is not counted, and the next frame takes its lsn and its place.
     pub fn mark(&mut self) -> Result<(), LogError> {
         self.marked = true;
-        if self.segment.room() < FRAME_HEADER_BYTES as u64 {
-            // The header of the next segment will say it.
+        if self.segment.length - self.segment.tail < FRAME_HEADER_BYTES as u64 {
+            // Only an older version fills a segment to its end. The header of the next one will say it.
             return Ok(());
         }
         self.write(self.lsn + 1, &[])?;
@@ -184,7 +184,7 @@ impl Writer {
     }
 
     fn is_large(&self, bytes: u64) -> bool {
-        bytes + SEGMENT_HEADER_BYTES as u64 > self.options.segment_bytes
+        large_bytes(bytes) > self.options.segment_bytes
     }
 
     /// Begins a segment; false if there is none to be had.
@@ -211,7 +211,7 @@ impl Writer {
     /// A frame with a segment of its own is written into it before that gets its name: there is no need to fill it with
     /// zeros first, and that it finds no space is no failed write, since nothing of it was in the log.
     fn append_large(&mut self, batch: &Batch, bytes: u64) -> Result<Append, LogError> {
-        let header = self.next_header(bytes + SEGMENT_HEADER_BYTES as u64);
+        let header = self.next_header(large_bytes(bytes));
         let crc = self.encode(batch.lsn, header.sequence, &batch.records);
         let started = Instant::now();
         let made = self.make_large(&header);
@@ -240,6 +240,7 @@ impl Writer {
         let file = self.disk.create(LARGE)?;
         file.write_at(0, &header.encode())?;
         file.write_at(SEGMENT_HEADER_BYTES as u64, &self.buffer)?;
+        file.write_at(header.length - FRAME_HEADER_BYTES as u64, &[0; FRAME_HEADER_BYTES])?;
         file.sync_data()?;
         Ok(file)
     }
@@ -269,7 +270,13 @@ impl Segment {
         Ok(Segment { name, file, sequence: header.sequence, length: header.length, tail })
     }
 
+    /// For frames. Behind the last one there must be room for the mark: else rot in it would look like a torn write.
     fn room(&self) -> u64 {
-        self.length - self.tail
+        (self.length - self.tail).saturating_sub(FRAME_HEADER_BYTES as u64)
     }
+}
+
+/// The length of a segment of its own for a frame of `bytes`, with the mark behind it.
+fn large_bytes(bytes: u64) -> u64 {
+    bytes + (SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES) as u64
 }

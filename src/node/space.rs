@@ -6,6 +6,7 @@
 //! its way then, for deletions, and for what new leaders begin with. The end of it is for promises, so that this node can
 //! go on voting out leaders.
 
+use crate::log::format::{FRAME_ALIGNMENT, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::{LogStatus, Options};
 
 /// What the log says of its space, in bytes.
@@ -80,8 +81,12 @@ impl Space {
     }
 }
 
-/// What a value takes in the log beside its bytes, as the only one of a frame.
-const HEADERS_BYTES: usize = 128;
+/// What a value takes in the log beside its bytes, as the only one of a frame and of a segment, and no less.
+const HEADERS_BYTES: usize = 256;
+const _: () = assert!(
+    SEGMENT_HEADER_BYTES + 2 * FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + FRAME_ALIGNMENT <= HEADERS_BYTES,
+    "what is thought to fit a segment does"
+);
 /// Values up to this may use the reserve: deletions, and what a new leader begins with.
 const SMALL_BYTES: usize = 16 << 10;
 /// Members whose data may be on one disk, and one more.

@@ -76,7 +76,7 @@ fn the_vote_for_the_chosen_value_may_be_a_segment_before_a_later_one() {
     let mut writer = open_new(&disk);
     let (b, c) = (ballot(2, 2), ballot(3, 3));
     append(&mut writer, vec![vote(1, b, Ballot::ZERO, "one"), vote(2, b, b, "two")]).unwrap();
-    append(&mut writer, vec![vote(2, c, b, "two"), accept(2, 1, vec![0; 65_200])]).unwrap();
+    append(&mut writer, vec![vote(2, c, b, "two"), accept(2, 1, vec![0; 65_100])]).unwrap();
     append(&mut writer, vec![vote(3, c, b, "three")]).unwrap();
     assert_eq!(writer.status().segments(), 2);
     let wanted = [(2, b, "two".into()), (3, c, "three".into())];

@@ -54,6 +54,22 @@ fn a_mark_that_rots_costs_nothing() {
 }
 
 #[test]
+fn rot_in_a_last_frame_that_fills_its_segment_is_found() {
+    // A frame with a segment of its own, and one that leaves no room behind it.
+    let exact = (64 << 10) - SEGMENT_HEADER_BYTES - frame_bytes(&[accept(1, 1, "")]) as usize;
+    for length in [200_000, exact] {
+        let disk = MemoryDisk::new();
+        let mut writer = open_new(&disk);
+        append(&mut writer, vec![accept(1, 1, vec![7; length])]).unwrap();
+        writer.mark().unwrap();
+        let name = disk.list().unwrap().into_iter().filter(|name| is_segment(name)).next_back().unwrap();
+        let mut content = disk.content(&name).unwrap();
+        content[1_000] ^= 1;
+        assert!(is_corrupt(&with_content(&disk, &name, content)), "{length}");
+    }
+}
+
+#[test]
 fn a_segment_before_the_last_cannot_be_torn() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);

@@ -58,7 +58,8 @@ fn a_frame_larger_than_a_segment_gets_its_own_or_waits() {
     append(&mut writer, vec![promise(1, 2)]).unwrap();
     let (writer, recovered, seen) = open(&disk.crash(0)).unwrap();
     assert_eq!((seen.len(), recovered.segments), (3, 3));
-    assert_eq!(writer.status().bytes(), 2 * (64 << 10) + 64 + frame_bytes(&[seen[1].1.clone()]));
+    let own = (SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES) as u64 + frame_bytes(&[seen[1].1.clone()]);
+    assert_eq!(writer.status().bytes(), 2 * (64 << 10) + own);
     assert_eq!(seen[1].1.payload.len(), 200_000);
 }
 
