@@ -15,6 +15,8 @@ pub const ECHO_MS_MAX: u64 = SILENT_MS_MAX;
 pub const SYNC_MS_MAX: u64 = 1_000;
 /// …and for a millisecond more for so many bytes: a large batch takes its time on any disk.
 pub const SYNC_BYTES_PER_MS: usize = 16 << 10;
+/// A leader that has reached no majority of disks that answer for so long gives its groups up: others may reach one.
+pub const DISKS_MS_MAX: u64 = 3_000;
 /// A group goes back to its preferred member once that has been healthy for so long.
 pub const HEALTHY_MS_MIN: u64 = 10_000;
 /// Groups that are handed back at a time, so that a restart costs no wave of elections.

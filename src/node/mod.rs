@@ -24,7 +24,7 @@ mod space;
 mod tests;
 pub mod wire;
 
-use crate::config::{HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, STALL_MS_MIN, SYNC_MS_MAX};
+use crate::config::{DISKS_MS_MAX, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::{Limits, Store};
 use crate::log;
@@ -105,6 +105,8 @@ pub struct Node {
     resigned: bool,
     handover_ms: u64,
     began_ms: u64,
+    /// When a majority was last reached whose disks answer.
+    disks_ms: u64,
     ticked_ms: u64,
     /// How long the request is that is being carried out.
     request_bytes: usize,
@@ -125,6 +127,7 @@ impl Node {
             resigned: false,
             handover_ms: 0,
             began_ms: 0,
+            disks_ms: 0,
             ticked_ms: 0,
             request_bytes: 0,
             draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
@@ -169,6 +172,7 @@ impl Node {
         self.shard.begin(time.clock());
         self.handover_ms = time.mono_ms();
         self.began_ms = time.mono_ms();
+        self.disks_ms = time.mono_ms();
         self.ticked_ms = time.mono_ms();
     }
 
@@ -220,7 +224,12 @@ impl Node {
         self.give_up_if_stuck(can_lead, time);
         // Where nothing but promises can be logged no leader begins.
         let disk_leads = can_lead && !space.is_exhausted();
-        let around = Surroundings { quorum: self.io.peers.reaches_quorum(now_ms), disk: disk_leads };
+        if self.io.peers.reaches_disks(now_ms) {
+            self.disks_ms = now_ms;
+        }
+        // Members that are reached, but cannot vote, must not keep others from a majority that can.
+        let quorum = self.io.peers.reaches_quorum(now_ms) && now_ms < self.disks_ms + DISKS_MS_MAX;
+        let around = Surroundings { quorum, disk: disk_leads };
         self.shard.tick(time.clock(), around, &mut self.io);
         self.tick_questions(time);
         self.tick_handover(time);

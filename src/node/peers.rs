@@ -220,6 +220,12 @@ impl Peers {
         self.all.iter().filter(|peer| peer.is_reached(now_ms)).count() + 1 >= self.members.quorum()
     }
 
+    /// Whether this node, counting itself, reaches a majority whose disks answer, if only to say that they are full.
+    pub(super) fn reaches_disks(&self, now_ms: u64) -> bool {
+        let answers = |peer: &&Peer| peer.is_reached(now_ms) && (peer.disk || peer.full);
+        self.all.iter().filter(answers).count() + 1 >= self.members.quorum()
+    }
+
     /// Whether a majority could be had only with members whose disks are full.
     pub(super) fn quorum_is_full(&self, own: bool) -> bool {
         let connected = || self.all.iter().filter(|peer| peer.link.is_some());

@@ -22,7 +22,7 @@ pub(crate) struct Scenario {
 
 const LONG_MS: u64 = 3_600_000;
 
-pub(crate) const SCENARIOS: [Scenario; 10] = [
+pub(crate) const SCENARIOS: [Scenario; 11] = [
     Scenario { name: "paused-leader-reads", tell: paused_leader_reads, session_ttl_ms: LONG_MS },
     Scenario { name: "accept-comes-twice", tell: accept_comes_twice, session_ttl_ms: LONG_MS },
     Scenario { name: "wiped-before-it-was-met", tell: wiped_before_it_was_met, session_ttl_ms: LONG_MS },
@@ -33,6 +33,11 @@ pub(crate) const SCENARIOS: [Scenario; 10] = [
     Scenario { name: "retry-after-the-leader-died", tell: retry_after_the_leader_died, session_ttl_ms: LONG_MS },
     Scenario { name: "resent-while-adopted", tell: resent_while_adopted, session_ttl_ms: LONG_MS },
     Scenario { name: "vote-alone-in-an-old-segment", tell: vote_alone_in_an_old_segment, session_ttl_ms: LONG_MS },
+    Scenario {
+        name: "stuck-disk-in-the-leaders-majority",
+        tell: stuck_disk_in_the_leaders_majority,
+        session_ttl_ms: LONG_MS,
+    },
 ];
 
 /// What a step may take, in virtual time.
@@ -350,6 +355,37 @@ fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
             world.request(2, &["INCR", quiet], quiet, Action::IncrementBy(1));
         }
         world.record.last == Some(Outcome::Integer(2))
+    })
+}
+
+/// Of five nodes the leader reaches two, of which one has a disk that does not answer. The other one and those that the leader
+/// does not reach are a majority that could go on.
+fn stuck_disk_in_the_leaders_majority(world: &mut World) -> Result<(), String> {
+    let shape = Shape { nodes: 5, ..world.shape.clone() };
+    let weather = world.network.weather;
+    let mut five = World::new(2, shape, Trace::new(false));
+    five.revives = false;
+    five.network.weather = weather;
+    five.load = Load { nodes: vec![0, 1, 2, 3, 4], ..Load::default() };
+    five.faults = Faults { fair: weather, ..Faults::default() };
+    five.clients = (0..4).map(|_| Client::new()).collect();
+    *world = five;
+    (0..5).for_each(|node| world.start(node));
+    world.until("the first node leads", |world| world.leader(0).is_some())?;
+    world.connect(0, 1)?;
+    world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
+    expect(&world.told(0)?, &Outcome::Integer(1))?;
+    for far in [3, 4] {
+        world.network.block(0, far);
+        world.network.block(far, 0);
+    }
+    world.processes[2].sync_us = 600_000_000;
+    world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
+    world.until("those that can vote go on", |world| {
+        if world.is_idle(0) && world.record.last.is_none() {
+            world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
+        }
+        world.record.last.is_some()
     })
 }
 
