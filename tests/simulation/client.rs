@@ -19,6 +19,8 @@ pub(crate) struct Load {
     pub(crate) patience_us: u64,
     /// Requests that a client sends before it has the reply to the first.
     pub(crate) pipeline: usize,
+    /// Values that are long, in thousandths: longer than a segment, some of them.
+    pub(crate) long: u64,
     /// Keys of each sort.
     pub(crate) keys: u64,
     /// How far two clocks of nodes may be apart.
@@ -318,6 +320,14 @@ impl World {
     /// What comes later on a connection sees what came before, also if it was sent before that was answered: more than
     /// linearizability asks for.
     fn expect_order(&mut self, index: usize, kind: Kind, key: &Bytes, outcome: &Outcome) {
+        let writes = |part: &Part| match (&part.action, outcome) {
+            (Action::Set(later) | Action::SetExpiring { value: later, .. }, Outcome::Value(found)) => later == found,
+            _ => false,
+        };
+        if kind != Kind::Once && self.clients[index].waiting.iter().flat_map(|call| &call.parts).any(writes) {
+            let key = key.escape_ascii();
+            return self.oracle.fail(&format!("client {index} read in {key} what it wrote afterwards"));
+        }
         let size = match outcome {
             Outcome::Nil => 0,
             Outcome::Integer(number) => *number,
@@ -365,7 +375,8 @@ impl World {
             sort = (sort + 1) % SORTS;
         }
         self.record.written += 1;
-        let fresh = Bytes::from(format!("v{}", self.record.written));
+        let long = if self.random.chance(self.load.long) { self.random.between(20_000, 120_000) as usize } else { 0 };
+        let fresh = Bytes::from(format!("v{}{}", self.record.written, "-".repeat(long)));
         match sort {
             0 => self.read(),
             1 => self.plain('s', &[b"SET", b"", &fresh], Action::Set(fresh.clone())),
@@ -513,5 +524,5 @@ impl World {
 fn readable(request: &[u8]) -> String {
     let text = String::from_utf8_lossy(request);
     let words = text.split("\r\n").filter(|word| !word.starts_with(['*', '$']));
-    words.collect::<Vec<_>>().join(" ")
+    words.map(|word| word.chars().take(60).collect::<String>()).collect::<Vec<_>>().join(" ")
 }

@@ -5,7 +5,9 @@ use crate::random::Random;
 use crate::trace::Trace;
 use paxoi::disk::{Disk, MemoryDisk};
 use paxoi::identity;
-use paxoi::log::format::{FRAME_ALIGNMENT, FRAME_MAGIC, FrameHeader, SEGMENT_HEADER_BYTES, frame_seed};
+use paxoi::log::format::{
+    FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, SEGMENT_HEADER_BYTES, frame_seed,
+};
 use paxoi::log::is_segment;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +21,37 @@ pub(crate) enum Damage {
     Misdirected,
 }
 
+/// How far up in the log damage must be noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Segments that are no longer written.
+    Cold,
+    /// What a later frame says to be durable.
+    Known,
+    /// All of it.
+    All,
+}
+
 const BLOCK_BYTES: usize = 512;
 
 impl Damage {
     /// Damages a file of the log; false if there is nothing worth it.
-    pub(crate) fn strike(self, disk: &MemoryDisk, random: &mut Random, trace: &Trace) -> bool {
+    pub(crate) fn strike(self, disk: &MemoryDisk, reach: Reach, random: &mut Random, trace: &Trace) -> bool {
         let names = disk.list().unwrap_or_default();
-        let segments: Vec<&String> = names.iter().filter(|name| is_segment(name)).collect();
+        let mut segments: Vec<&String> = names.iter().filter(|name| is_segment(name)).collect();
+        let last = segments.last().copied();
+        if reach == Reach::Cold {
+            segments.pop();
+        }
         let Some(name) = random.pick(&segments) else { return false };
         let Some(mut content) = disk.content(name) else { return false };
         let written = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let reach = if segments.last() == Some(name) { known_bytes(disk, &content) } else { written };
+        let reach = match reach {
+            Reach::Known if last == Some(name) => known_bytes(disk, &content),
+            // Behind the last frame is an empty one that says so, and needs not to be durable itself.
+            Reach::All if last == Some(name) => written.saturating_sub(FRAME_HEADER_BYTES),
+            _ => written,
+        };
         if reach < 2 * BLOCK_BYTES {
             return false;
         }

@@ -1,7 +1,7 @@
 //! Who breaks things: each run draws which sorts of faults it has, how hard and how often, and then one after the other
 //! as time goes by. What is broken beyond repair stays within a minority.
 
-use crate::damage::Damage;
+use crate::damage::{Damage, Reach};
 use crate::network::Weather;
 use crate::process::Lost;
 use crate::random::Random;
@@ -286,8 +286,21 @@ impl World {
         if !self.may_lose(node) {
             return false;
         }
-        self.end(node, End::Kill);
-        let done = damage.strike(&self.processes[node].disk, &mut self.random, &self.trace);
+        // What a log that was idle has said holds for all of it: the process was killed, but the machine went on.
+        let marked = self.processes[node].life.as_ref().is_some_and(|life| life.marked && life.syncing.is_none());
+        // Rot in old segments is met while the process runs, too.
+        let cold = self.random.chance(200);
+        if !cold {
+            self.end(node, End::Kill);
+        }
+        let reach = if cold {
+            Reach::Cold
+        } else if marked {
+            Reach::All
+        } else {
+            Reach::Known
+        };
+        let done = damage.strike(&self.processes[node].disk, reach, &mut self.random, &self.trace);
         if done {
             self.processes[node].lost = Some(Lost::Damaged);
         }
@@ -325,6 +338,10 @@ impl World {
         self.end(node, End::Kill);
         self.processes[node].disk = disk;
         self.estrange(node);
+        // What the others have seen, they remember.
+        if self.random.chance(500) {
+            (0..self.processes.len()).filter(|other| *other != node).for_each(|other| self.end(other, End::PowerLoss));
+        }
         true
     }
 

@@ -65,6 +65,8 @@ pub(crate) struct Life {
     pub(crate) node: Node,
     pub(crate) writer: Writer,
     pub(crate) reader: ChosenReader,
+    /// The log was idle since its last batch, and has said that all is durable.
+    pub(crate) marked: bool,
     /// The batch that the disk works on.
     pub(crate) syncing: Option<Batch>,
     pub(crate) inbox: Vec<Input>,
@@ -160,6 +162,7 @@ impl Process {
             reader: writer.reader(),
             node,
             writer,
+            marked: false,
             syncing: None,
             inbox: Vec::new(),
             turn_us: None,

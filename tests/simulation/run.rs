@@ -16,6 +16,8 @@ use paxoi::history::{self, Action, Limits};
 
 /// A majority that can talk to each other, on disks that work, serves every key within this time.
 pub(crate) const PROGRESS_US: u64 = 15_000_000;
+/// The mean time between two faults, but in quiet runs.
+const PAUSE_US_MAX: u64 = 1_500_000;
 /// A cluster whose members can all talk to each other is born within this time.
 const BIRTH_US: u64 = 20_000_000;
 /// And all of them agree when all have been healed for this time.
@@ -48,7 +50,11 @@ pub(crate) struct Outcome {
 /// The first rule that was broken.
 pub(crate) fn run(seed: u64, trace: Trace) -> Result<Outcome, String> {
     let mut world = draw(seed, trace);
-    let faults_us = world.random.between(8_000_000, 14_000_000);
+    let faults_us = if world.faults.pause_us > PAUSE_US_MAX {
+        world.random.between(14_000_000, 20_000_000)
+    } else {
+        world.random.between(8_000_000, 14_000_000)
+    };
     let early = world.random.chance(300);
     (0..world.processes.len()).for_each(|node| world.start(node));
     if !early {
@@ -102,7 +108,10 @@ fn draw(seed: u64, trace: Trace) -> World {
     let density = random.between(100, 700);
     world.faults.sorts =
         SORTS.into_iter().filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
-    world.faults.pause_us = random.between(100_000, 1_500_000);
+    // Some runs are quiet: groups go back to where they belong only after ten healthy seconds.
+    let quiet = random.chance(200);
+    let (least, most) = if quiet { (3 * PAUSE_US_MAX, 8 * PAUSE_US_MAX) } else { (100_000, PAUSE_US_MAX) };
+    world.faults.pause_us = random.between(least, most);
     world.faults.skew_us = skew_us;
     world.faults.fair = fair;
     let clients = random.between(3, 9);
@@ -111,6 +120,7 @@ fn draw(seed: u64, trace: Trace) -> World {
         pause_us: clients * 2_000,
         patience_us: random.between(1_000_000, 7_000_000),
         pipeline: 1 + random.below(4) as usize,
+        long: if random.chance(250) { 5 } else { 0 },
         keys: 2 + random.below(7),
         skew_us: 2 * skew_us + 1_000,
         mix: 1 | random.below(1 << REQUESTS) as u32,

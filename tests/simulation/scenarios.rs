@@ -7,7 +7,7 @@ use crate::network::Weather;
 use crate::process::{Lost, Process, Shape};
 use crate::shell::End;
 use crate::trace::Trace;
-use crate::world::World;
+use crate::world::{Event, World};
 use bytes::Bytes;
 use paxoi::config::Reads;
 use paxoi::disk::MemoryDisk;
@@ -22,8 +22,9 @@ pub(crate) struct Scenario {
 
 const LONG_MS: u64 = 3_600_000;
 
-pub(crate) const SCENARIOS: [Scenario; 11] = [
+pub(crate) const SCENARIOS: [Scenario; 12] = [
     Scenario { name: "paused-leader-reads", tell: paused_leader_reads, session_ttl_ms: LONG_MS },
+    Scenario { name: "half-cut-leader-reads", tell: half_cut_leader_reads, session_ttl_ms: LONG_MS },
     Scenario { name: "accept-comes-twice", tell: accept_comes_twice, session_ttl_ms: LONG_MS },
     Scenario { name: "wiped-before-it-was-met", tell: wiped_before_it_was_met, session_ttl_ms: LONG_MS },
     Scenario { name: "wiped-during-the-birth", tell: wiped_during_the_birth, session_ttl_ms: LONG_MS },
@@ -154,6 +155,33 @@ fn paused_leader_reads(world: &mut World) -> Result<(), String> {
     world.hear_first(0, 2);
     world.resume(0);
     world.wait(5_000_000);
+    Ok(())
+}
+
+/// The others know that their connections to the leader are broken, elect another and write; the leader hears nothing,
+/// takes its connections for sound, and is asked for what was written.
+fn half_cut_leader_reads(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    (0..3).try_for_each(|client| world.connect(client, [0, 1, 0][client]))?;
+    world.set(0, "old");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    world.wait(200_000);
+    (1..3).for_each(|node| world.network.block(node, 0));
+    for (connection, one, other) in world.network.links() {
+        if one == 0 || other == 0 {
+            world.after(0, Event::Cut { connection });
+        }
+    }
+    world.until("another leads", |world| world.leader(1).or(world.leader(2)).is_some())?;
+    world.set(1, "new");
+    expect(&world.told(1)?, &Outcome::Done)?;
+    if world.leader(0).is_none() {
+        return Err("the first leader knows already: the story does not take place".to_owned());
+    }
+    world.get(2, "s");
+    world.wait(2_000_000);
+    world.heal();
+    world.wait(3_000_000);
     Ok(())
 }
 

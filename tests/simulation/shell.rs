@@ -282,6 +282,7 @@ impl World {
         self.oracle.on_batch(node, &batch, &mut self.trace);
         assert!(life.syncing.is_none(), "node {node} gave the log a batch while one was on its way");
         life.syncing = Some(batch);
+        life.marked = false;
         let process = &self.processes[node];
         let slow_us = process.slow_until_us.saturating_sub(self.now_us);
         let us = process.sync_us / 2 + self.random.below(process.sync_us) + self.random.below(slow_us + 1);
@@ -327,12 +328,15 @@ impl World {
 
     pub(crate) fn mark(&mut self, node: usize) {
         let Some(life) = &mut self.processes[node].life else { return };
-        if life.syncing.is_none()
-            && life.writer.wants_mark()
+        if life.syncing.is_some() {
+            return;
+        }
+        if life.writer.wants_mark()
             && let Err(error) = life.writer.mark()
         {
-            self.end(node, End::Fatal(error.to_string()));
+            return self.end(node, End::Fatal(error.to_string()));
         }
+        life.marked = true;
     }
 
     pub(crate) fn read_range(&mut self, node: usize, range: ReadRange) {
