@@ -386,8 +386,8 @@ fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
     })
 }
 
-/// Of five nodes the leader reaches two, of which one has a disk that does not answer. The other one and those that the leader
-/// does not reach are a majority that could go on.
+/// Of five nodes the leader reaches two, of which one has a disk that does not answer. The other one and those that the
+/// leader does not reach are a majority that could go on.
 fn stuck_disk_in_the_leaders_majority(world: &mut World) -> Result<(), String> {
     let shape = Shape { nodes: 5, ..world.shape.clone() };
     let weather = world.network.weather;

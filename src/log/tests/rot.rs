@@ -62,7 +62,7 @@ fn rot_in_a_last_frame_that_fills_its_segment_is_found() {
         let mut writer = open_new(&disk);
         append(&mut writer, vec![accept(1, 1, vec![7; length])]).unwrap();
         writer.mark().unwrap();
-        let name = disk.list().unwrap().into_iter().filter(|name| is_segment(name)).next_back().unwrap();
+        let name = disk.list().unwrap().into_iter().rfind(|name| is_segment(name)).unwrap();
         let mut content = disk.content(&name).unwrap();
         content[1_000] ^= 1;
         assert!(is_corrupt(&with_content(&disk, &name, content)), "{length}");
