@@ -13,32 +13,33 @@ use paxoi::config::Reads;
 use paxoi::disk::MemoryDisk;
 use paxoi::history::{self, Action, Limits, Outcome};
 
-/// A story, and what it is about.
+/// A story, and the cluster that it is about.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     tell: fn(&mut World) -> Result<(), String>,
+    nodes: usize,
+    groups: u32,
     session_ttl_ms: u64,
 }
 
-const LONG_MS: u64 = 3_600_000;
+/// A story of three nodes with one group, whose sessions live for long.
+const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -> Scenario {
+    Scenario { name, tell, nodes: 3, groups: 1, session_ttl_ms: 3_600_000 }
+}
 
 pub(crate) const SCENARIOS: [Scenario; 12] = [
-    Scenario { name: "paused-leader-reads", tell: paused_leader_reads, session_ttl_ms: LONG_MS },
-    Scenario { name: "half-cut-leader-reads", tell: half_cut_leader_reads, session_ttl_ms: LONG_MS },
-    Scenario { name: "accept-comes-twice", tell: accept_comes_twice, session_ttl_ms: LONG_MS },
-    Scenario { name: "wiped-before-it-was-met", tell: wiped_before_it_was_met, session_ttl_ms: LONG_MS },
-    Scenario { name: "wiped-during-the-birth", tell: wiped_during_the_birth, session_ttl_ms: LONG_MS },
-    Scenario { name: "old-copy-started-often", tell: old_copy_started_often, session_ttl_ms: LONG_MS },
-    Scenario { name: "retry-of-an-expired-session", tell: retry_of_an_expired_session, session_ttl_ms: 1_000 },
-    Scenario { name: "retry-of-an-evicted-session", tell: retry_of_an_evicted_session, session_ttl_ms: LONG_MS },
-    Scenario { name: "retry-after-the-leader-died", tell: retry_after_the_leader_died, session_ttl_ms: LONG_MS },
-    Scenario { name: "resent-while-adopted", tell: resent_while_adopted, session_ttl_ms: LONG_MS },
-    Scenario { name: "vote-alone-in-an-old-segment", tell: vote_alone_in_an_old_segment, session_ttl_ms: LONG_MS },
-    Scenario {
-        name: "stuck-disk-in-the-leaders-majority",
-        tell: stuck_disk_in_the_leaders_majority,
-        session_ttl_ms: LONG_MS,
-    },
+    story("paused-leader-reads", paused_leader_reads),
+    story("half-cut-leader-reads", half_cut_leader_reads),
+    story("accept-comes-twice", accept_comes_twice),
+    story("wiped-before-it-was-met", wiped_before_it_was_met),
+    story("wiped-during-the-birth", wiped_during_the_birth),
+    story("old-copy-started-often", old_copy_started_often),
+    Scenario { session_ttl_ms: 1_000, ..story("retry-of-an-expired-session", retry_of_an_expired_session) },
+    story("retry-of-an-evicted-session", retry_of_an_evicted_session),
+    story("retry-after-the-leader-died", retry_after_the_leader_died),
+    story("resent-while-adopted", resent_while_adopted),
+    Scenario { groups: 2, ..story("vote-alone-in-an-old-segment", vote_alone_in_an_old_segment) },
+    Scenario { nodes: 5, ..story("stuck-disk-in-the-leaders-majority", stuck_disk_in_the_leaders_majority) },
 ];
 
 /// What a step may take, in virtual time.
@@ -51,8 +52,8 @@ impl Scenario {
     /// What went wrong.
     pub(crate) fn run(&self, trace: Trace) -> Result<(), String> {
         let shape = Shape {
-            nodes: 3,
-            groups: 1,
+            nodes: self.nodes,
+            groups: self.groups,
             reads: Reads::Quorum,
             client_timeout_ms: 5_000,
             session_ttl_ms: self.session_ttl_ms,
@@ -62,7 +63,7 @@ impl Scenario {
         let calm = Weather { delay_us: 200, jitter_us: 50, ..Weather::default() };
         world.network.weather = calm;
         world.faults = Faults { fair: calm, ..Faults::default() };
-        world.load = Load { nodes: vec![0, 1, 2], ..Load::default() };
+        world.load = Load { nodes: (0..self.nodes).collect(), ..Load::default() };
         world.clients = (0..4).map(|_| Client::new()).collect();
         (self.tell)(&mut world)?;
         world.close_books();
@@ -94,7 +95,7 @@ impl World {
 
     /// A cluster that is born, and led by its first node.
     fn found(&mut self) -> Result<(), String> {
-        (0..3).for_each(|node| self.start(node));
+        (0..self.processes.len()).for_each(|node| self.start(node));
         self.until("the first node leads", |world| world.leader(0).is_some())
     }
 
@@ -355,8 +356,6 @@ fn resent_while_adopted(world: &mut World) -> Result<(), String> {
 /// A vote for a value that was not chosen yet stands alone in the oldest segment of a log that has begun others since,
 /// because its group is quiet; all lose power, and it must count.
 fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
-    world.shape.groups = 2;
-    world.oracle = crate::oracle::Oracle::new(&world.shape);
     (0..3).for_each(|node| world.start(node));
     world.until("all groups are led", |world| {
         world
@@ -389,17 +388,7 @@ fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
 /// Of five nodes the leader reaches two, of which one has a disk that does not answer. The other one and those that the
 /// leader does not reach are a majority that could go on.
 fn stuck_disk_in_the_leaders_majority(world: &mut World) -> Result<(), String> {
-    let shape = Shape { nodes: 5, ..world.shape.clone() };
-    let weather = world.network.weather;
-    let mut five = World::new(2, shape, Trace::new(false));
-    five.revives = false;
-    five.network.weather = weather;
-    five.load = Load { nodes: vec![0, 1, 2, 3, 4], ..Load::default() };
-    five.faults = Faults { fair: weather, ..Faults::default() };
-    five.clients = (0..4).map(|_| Client::new()).collect();
-    *world = five;
-    (0..5).for_each(|node| world.start(node));
-    world.until("the first node leads", |world| world.leader(0).is_some())?;
+    world.found()?;
     world.connect(0, 1)?;
     world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
     expect(&world.told(0)?, &Outcome::Integer(1))?;
