@@ -6,6 +6,7 @@
 //! two; nothing is ever rehashed as a whole. How the tables are cut depends on history, so it never reaches a reply.
 
 use super::entry::Entry;
+use super::frozen::FrozenEntries;
 use hashbrown::HashTable;
 
 /// Where a key stands: 14 bits of slot, then 49 bits of a keyed hash.
@@ -56,14 +57,17 @@ const CURSOR_SHIFT: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Directory {
     /// The first position of each table; the first of all is 0.
-    firsts: Vec<Position>,
-    tables: Vec<HashTable<Entry>>,
+    pub(super) firsts: Vec<Position>,
+    pub(super) tables: Vec<HashTable<Entry>>,
     length: usize,
+    /// How often it was frozen.
+    pub(super) freeze: u32,
+    pub(super) frozen: Option<Box<FrozenEntries>>,
 }
 
 impl Directory {
     pub(super) fn new() -> Directory {
-        Directory { firsts: vec![Position(0)], tables: vec![HashTable::new()], length: 0 }
+        Directory { firsts: vec![Position(0)], tables: vec![HashTable::new()], length: 0, freeze: 0, frozen: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,13 +78,19 @@ impl Directory {
         self.tables[self.table_at(position)].find(hash(position), same(position, key))
     }
 
+    /// The entry, to be changed.
     pub(super) fn find_mut(&mut self, position: Position, key: &[u8]) -> Option<&mut Entry> {
         let at = self.table_at(position);
-        self.tables[at].find_mut(hash(position), same(position, key))
+        let entry = self.tables[at].find_mut(hash(position), same(position, key))?;
+        if let Some(frozen) = &mut self.frozen {
+            frozen.save(entry);
+        }
+        Some(entry)
     }
 
     /// Adds an entry whose key is not there yet.
-    pub(super) fn insert(&mut self, entry: Entry) {
+    pub(super) fn insert(&mut self, mut entry: Entry) {
+        entry.freeze = self.freeze;
         let at = self.table_at(entry.position);
         debug_assert!(self.find(entry.position, entry.key()).is_none(), "the key was looked for first");
         self.tables[at].insert_unique(hash(entry.position), entry, rehash);
@@ -99,7 +109,10 @@ impl Directory {
     pub(super) fn remove_where(&mut self, position: Position, chosen: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let at = self.table_at(position);
         let found = self.tables[at].find_entry(hash(position), |entry| entry.position == position && chosen(entry));
-        let (entry, _) = found.ok()?.remove();
+        let (mut entry, _) = found.ok()?.remove();
+        if let Some(frozen) = &mut self.frozen {
+            frozen.save(&mut entry);
+        }
         self.length -= 1;
         if self.tables[at].is_empty() {
             self.drop_table(at);
@@ -108,14 +121,19 @@ impl Directory {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Directory::new();
+        let mut old = std::mem::replace(self, Directory::new());
+        self.freeze = old.freeze;
+        self.frozen = old.frozen.take();
+        if let Some(frozen) = &mut self.frozen {
+            frozen.save_all(old);
+        }
     }
 
     /// The entries from `from` on, by position and then key. Costs a sort per table that is reached.
     pub(super) fn sorted_from(&self, from: Position) -> impl Iterator<Item = &Entry> {
         self.tables[self.table_at(from)..].iter().flat_map(move |table| {
             let mut entries: Vec<&Entry> = table.iter().filter(|entry| entry.position >= from).collect();
-            entries.sort_unstable_by(|a, b| (a.position, a.key()).cmp(&(b.position, b.key())));
+            entries.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
             entries
         })
     }

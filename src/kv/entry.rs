@@ -11,6 +11,8 @@ pub(super) struct Entry {
     pub(super) position: Position,
     /// Unix milliseconds; 0: never.
     pub(super) expires_at_ms: u64,
+    /// The number of the freeze after which it was last written; see `frozen`.
+    pub(super) freeze: u32,
     key_length: u32,
     /// The key, then the value.
     bytes: Vec<u8>,
@@ -19,7 +21,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) -> Entry {
         let key_length = u32::try_from(key.len()).expect("requests are bounded far below 4 GiB");
-        Entry { position, expires_at_ms, key_length, bytes: [key, value].concat() }
+        Entry { position, expires_at_ms, freeze: 0, key_length, bytes: [key, value].concat() }
     }
 
     pub(super) fn key(&self) -> &[u8] {
@@ -28,6 +30,11 @@ impl Entry {
 
     pub(super) fn value(&self) -> &[u8] {
         &self.bytes[self.value_start()..]
+    }
+
+    /// What entries are sorted by.
+    pub(super) fn order(&self) -> (Position, &[u8]) {
+        (self.position, self.key())
     }
 
     /// The bytes of key and value.

@@ -4,13 +4,16 @@
 //! by `fanout`, and written once by `encode`; a group's [`store::Store`] applies or reads what was encoded and answers
 //! with a [`reply::Reply`]. All of it is pure: time and chance are arguments.
 
+mod block;
 pub mod command;
+mod digest;
 mod directory;
 pub mod docs;
 pub mod encode;
 mod entry;
 mod expiry;
 pub mod fanout;
+mod frozen;
 pub mod glob;
 mod kept;
 mod limits;
@@ -26,7 +29,9 @@ mod store;
 pub mod table;
 mod write;
 
+pub use block::{BLOCK_VERSION, BlockCheck, BlockError};
 pub use directory::Position;
+pub use frozen::Installation;
 pub use limits::Limits;
 pub use parse::{Moment, parse};
 pub use store::{Due, Store};

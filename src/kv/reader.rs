@@ -37,6 +37,10 @@ impl<'a> Reader<'a> {
         Reader { left }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
     pub(super) fn finish(self) -> Result<(), DecodeError> {
         if self.left.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
     }

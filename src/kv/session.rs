@@ -5,13 +5,15 @@
 //! It may forget a session, for age or room, but never silently: what might be a repetition is refused then.
 
 use super::command::Once;
+use super::digest::Digest;
+use super::frozen::FrozenSessions;
 use super::kept;
 use super::limits::Limits;
 use super::reply::Reply;
-use siphasher::sip::{SipHasher13, SipHasher24};
+use siphasher::sip::SipHasher24;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::hash::Hasher as _;
+use std::sync::Arc;
 
 /// A session: birth in unix ms (6 bytes), the first slot of the group that issued it (2), that group's count of
 /// sessions (4), a checksum (8); big-endian, so that ids sort by birth. People see 40 hexadecimal digits.
@@ -58,36 +60,42 @@ pub(super) struct Sessions {
     mac: SipHasher24,
     /// The first slot of this group.
     slot: u16,
-    issued: u32,
+    pub(super) issued: u32,
     /// Sessions born then or before are refused: one of them was forgotten.
-    floor_ms: u64,
+    pub(super) floor_ms: u64,
     /// By id, and so by birth.
-    known: BTreeMap<SessionId, Session>,
+    pub(super) known: BTreeMap<SessionId, Session>,
     bytes: usize,
+    /// How often they were frozen.
+    pub(super) freeze: u32,
+    pub(super) frozen: Option<Box<FrozenSessions>>,
 }
 
 /// The last commands of one session.
-#[derive(Debug, Default)]
-struct Session {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Session {
     /// The highest number seen.
-    top: u64,
+    pub(super) top: u64,
     /// Ascending by number.
-    kept: Vec<Kept>,
-    bytes: usize,
+    pub(super) kept: Vec<Kept>,
+    pub(super) bytes: usize,
+    /// The number of the freeze after which it was last changed; see `frozen`.
+    pub(super) freeze: u32,
 }
 
-#[derive(Debug)]
-struct Kept {
-    number: u64,
-    fingerprint: u64,
+/// One command of a session, and its reply. A copy shares the reply.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) number: u64,
+    pub(super) fingerprint: u64,
     /// Packed; empty if it was too long to keep.
-    reply: Box<[u8]>,
+    pub(super) reply: Arc<[u8]>,
 }
 
 impl Sessions {
     pub(super) fn new(hash_key: &[u8; 16], slot: u16) -> Sessions {
         let mac = SipHasher24::new_with_key(hash_key);
-        Sessions { mac, slot, issued: 0, floor_ms: 0, known: BTreeMap::new(), bytes: 0 }
+        Sessions { mac, slot, issued: 0, floor_ms: 0, known: BTreeMap::new(), bytes: 0, freeze: 0, frozen: None }
     }
 
     /// A new id. Above the floor, lest it be refused from the first.
@@ -98,7 +106,7 @@ impl Sessions {
         id.0[..6].copy_from_slice(&birth_ms.to_be_bytes()[2..]);
         id.0[6..8].copy_from_slice(&self.slot.to_be_bytes());
         id.0[8..12].copy_from_slice(&self.issued.to_be_bytes());
-        let checksum = self.checksum(&id);
+        let checksum = checksum(&self.mac, &id);
         id.0[12..].copy_from_slice(&checksum);
         id
     }
@@ -106,7 +114,7 @@ impl Sessions {
     /// The answer to a command that must not be executed, now or again; `None`: execute it.
     pub(super) fn answer(&self, once: &Once<'_>, time_ms: u64, limits: &Limits) -> Option<Reply<'static>> {
         let id = &once.session;
-        if id.0[12..] != self.checksum(id) {
+        if id.0[12..] != checksum(&self.mac, id) {
             return Some(UNKNOWN);
         }
         let birth_ms = id.birth_ms();
@@ -128,7 +136,11 @@ impl Sessions {
             packed = Vec::new();
         }
         let new = Kept { number: once.number, fingerprint: once.fingerprint, reply: packed.into() };
-        let session = self.known.entry(once.session).or_default();
+        let unknown = Session { freeze: self.freeze, ..Session::default() };
+        let session = self.known.entry(once.session).or_insert(unknown);
+        if let Some(frozen) = &mut self.frozen {
+            frozen.save(&once.session, session);
+        }
         self.bytes -= session.bytes;
         session.keep(new);
         self.bytes += session.bytes;
@@ -140,56 +152,76 @@ impl Sessions {
     /// Forgets sessions that are refused for their age by now, a few at a time.
     pub(super) fn forget_old(&mut self, time_ms: u64, limits: &Limits) {
         for _ in 0..limits.due_per_begin_max {
-            match self.known.first_entry() {
-                Some(oldest) if is_old(oldest.key().birth_ms(), time_ms, limits) => self.bytes -= oldest.remove().bytes,
+            match self.known.first_key_value() {
+                Some((oldest, _)) if is_old(oldest.birth_ms(), time_ms, limits) => self.forget_first(),
                 _ => return,
             }
         }
+    }
+
+    /// How many sessions are known.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Feeds everything that replicas must agree on into a hash.
-    pub(super) fn digest(&self, hasher: &mut SipHasher13) {
-        hasher.write_u32(self.issued);
-        hasher.write_u64(self.floor_ms);
-        for (id, session) in &self.known {
-            hasher.write(&id.0);
-            hasher.write_u64(session.top);
-            for kept in &session.kept {
-                hasher.write_u64(kept.number);
-                hasher.write_u64(kept.fingerprint);
-                hasher.write_u64(kept.reply.len() as u64);
-                hasher.write(&kept.reply);
-            }
-        }
+    /// Feeds every session into a digest.
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        self.known.iter().for_each(|(id, session)| digest.session(id, session));
+    }
+
+    /// Adds a session that another replica knew.
+    pub(super) fn restore(&mut self, id: SessionId, session: Session) {
+        self.bytes += session.bytes;
+        self.known.insert(id, session);
     }
 
     /// Forgets the oldest session and refuses, from now on, all that are no younger.
     fn evict(&mut self) {
         let Some((oldest, _)) = self.known.first_key_value() else { return };
         self.floor_ms = self.floor_ms.max(oldest.birth_ms());
-        while let Some(entry) = self.known.first_entry()
-            && entry.key().birth_ms() <= self.floor_ms
+        while let Some((id, _)) = self.known.first_key_value()
+            && id.birth_ms() <= self.floor_ms
         {
-            self.bytes -= entry.remove().bytes;
+            self.forget_first();
         }
     }
 
-    fn checksum(&self, id: &SessionId) -> [u8; 8] {
-        self.mac.hash(&id.0[..12]).to_be_bytes()
+    fn forget_first(&mut self) {
+        let Some((id, mut session)) = self.known.pop_first() else { return };
+        self.bytes -= session.bytes;
+        if let Some(frozen) = &mut self.frozen {
+            frozen.save(&id, &mut session);
+        }
     }
 }
 
 impl Session {
+    /// A session out of its parts; `None` if they are those of none.
+    pub(super) fn restored(top: u64, kept: Vec<Kept>) -> Option<Session> {
+        let ascending = kept.is_sorted_by(|a, b| a.number < b.number);
+        let (first, last) = (kept.first()?.number, kept.last()?.number);
+        if !ascending || first == 0 || last != top || top - first >= WINDOW {
+            return None;
+        }
+        let mut session = Session { top, kept, ..Session::default() };
+        session.measure();
+        Some(session)
+    }
+
     fn keep(&mut self, new: Kept) {
         self.top = self.top.max(new.number);
         let at = self.kept.partition_point(|kept| kept.number < new.number);
         self.kept.insert(at, new);
         let outdated = self.kept.partition_point(|kept| self.top - kept.number >= WINDOW);
         self.kept.drain(..outdated);
+        self.measure();
+    }
+
+    fn measure(&mut self) {
         let replies: usize = self.kept.iter().map(|kept| kept.reply.len() + KEPT_BYTES).sum();
         self.bytes = SESSION_BYTES + replies;
     }
@@ -205,6 +237,11 @@ impl Kept {
         }
         kept::unpack(&self.reply).map_or(TOO_LONG, Reply::into_owned)
     }
+}
+
+/// What the end of an id says of its rest.
+pub(super) fn checksum(mac: &SipHasher24, id: &SessionId) -> [u8; 8] {
+    mac.hash(&id.0[..12]).to_be_bytes()
 }
 
 fn is_old(birth_ms: u64, time_ms: u64, limits: &Limits) -> bool {

@@ -5,17 +5,18 @@
 //! `write.rs`.
 
 use super::command::{Command, SetAnswer};
+use super::digest::Digest;
 use super::directory::{Directory, Position};
 use super::encode::{DecodeError, decode};
 use super::entry::Entry;
 use super::expiry::Expiry;
+use super::frozen::Frozen;
 use super::limits::Limits;
 use super::read::View;
 use super::reply::Reply;
 use super::session::Sessions;
 use crate::routing;
 use siphasher::sip::SipHasher13;
-use std::hash::Hasher as _;
 use std::ops::Range;
 
 /// A read met a key that is due by the leader's clock but not yet by the group's time: it waits for an instance that
@@ -39,6 +40,8 @@ pub struct Store {
     expired: u64,
     /// No key and no value was ever longer.
     pub(super) longest: usize,
+    /// A state that is being written out; see `frozen`.
+    pub(super) frozen: Option<Box<Frozen>>,
 }
 
 impl Store {
@@ -56,6 +59,7 @@ impl Store {
             payload_bytes: 0,
             expired: 0,
             longest: 0,
+            frozen: None,
         }
     }
 
@@ -168,22 +172,11 @@ impl Store {
     /// A hash of the whole state: equal on replicas that applied the same values, however they came by it.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let entries = self.entries.unsorted().map(|entry| {
-            let mut hasher = self.hasher;
-            hasher.write_u64(entry.key().len() as u64);
-            hasher.write(entry.key());
-            hasher.write_u64(entry.expires_at_ms);
-            hasher.write(entry.value());
-            hasher.finish()
-        });
-        // A sum does not depend on the order of the tables.
-        let sum = entries.fold(0, u64::wrapping_add);
-        let mut hasher = self.hasher;
-        hasher.write_u64(sum);
-        hasher.write_u64(self.entries.len() as u64);
-        hasher.write_u64(self.time_ms);
-        self.sessions.digest(&mut hasher);
-        hasher.finish()
+        let mut digest = Digest::new(self.hasher);
+        self.entries.unsorted().for_each(|entry| digest.entry(entry));
+        digest.head(&self.outline());
+        self.sessions.digest(&mut digest);
+        digest.finish()
     }
 
     /// Where a key of this cluster stands.

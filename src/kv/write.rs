@@ -286,10 +286,15 @@ impl Store {
 
     /// Adds a key that is not there.
     fn insert(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) {
-        self.expiry.change(position, 0, expires_at_ms);
-        self.payload_bytes += key.len() + value.len();
-        self.longest = self.longest.max(key.len()).max(value.len());
-        self.entries.insert(Entry::new(position, key, value, expires_at_ms));
+        self.add(Entry::new(position, key, value, expires_at_ms));
+    }
+
+    /// Adds an entry whose key is not there.
+    pub(super) fn add(&mut self, entry: Entry) {
+        self.expiry.change(entry.position, 0, entry.expires_at_ms);
+        self.payload_bytes += entry.len();
+        self.longest = self.longest.max(entry.key().len()).max(entry.value().len());
+        self.entries.insert(entry);
     }
 }
 

@@ -5,6 +5,7 @@ mod docs;
 mod encoding;
 mod expiry;
 mod fanout;
+mod frozen;
 mod large;
 mod scan;
 mod sessions;

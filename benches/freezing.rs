@@ -1,0 +1,111 @@
+//! What it costs a group to be written out while it goes on: the longest steps, and how fast the whole goes. No mean
+//! says that, so this prints percentiles: `cargo bench --bench freezing`, with `PAXOI_KEYS` for another size.
+
+use bytes::BytesMut;
+use hdrhistogram::Histogram;
+use paxoi::kv::encode::encode;
+use paxoi::kv::{Installation, Limits, Moment, Store, parse, table};
+use paxoi::rng::Rng;
+use paxoi::routing::SLOTS;
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+const KEYS: u64 = 1_000_000;
+const VALUE_BYTES: usize = 64;
+const BLOCK_BYTES: usize = 64 << 10;
+/// Overwrites of random keys between two blocks.
+const BATCH: u64 = 100;
+const HASH_KEY: [u8; 16] = [7; 16];
+
+fn main() -> io::Result<()> {
+    let keys = std::env::var("PAXOI_KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(KEYS);
+    let mut out = io::stdout().lock();
+    let (mut store, mut rng) = (Store::new(HASH_KEY, 0..SLOTS, Limits::default()), Rng::new(1));
+    (0..keys).for_each(|number| set(&mut store, number, b'a'));
+
+    let mut calm = Times::new();
+    for _ in 0..2_000 {
+        calm.take(|| (0..BATCH).for_each(|_| set(&mut store, rng.below(keys), b'b')));
+    }
+    calm.print("100 SETs, not frozen", &mut out)?;
+
+    let started = Instant::now();
+    store.freeze();
+    writeln!(out, "{:<28}{:>10.1} us", "freeze", micros(started.elapsed()))?;
+    let (mut writes, mut cuts, mut blocks, mut aside_max) = (Times::new(), Times::new(), Vec::new(), 0);
+    while let Some(block) = cuts.take(|| store.next_block(BLOCK_BYTES)) {
+        blocks.push(block);
+        writes.take(|| (0..BATCH).for_each(|_| set(&mut store, rng.below(keys), b'c')));
+        aside_max = aside_max.max(store.aside_bytes());
+    }
+    let started = Instant::now();
+    store.thaw();
+    writeln!(out, "{:<28}{:>10.1} us", "thaw", micros(started.elapsed()))?;
+    writes.print("100 SETs, frozen", &mut out)?;
+    cuts.print("a block of 64 KiB", &mut out)?;
+    let bytes: usize = blocks.iter().map(Vec::len).sum();
+    rate("blocks out", bytes, cuts.total, &mut out)?;
+    writeln!(out, "{:<28}{:>10} KiB of {} KiB", "put aside at most", aside_max >> 10, bytes >> 10)?;
+
+    let (mut installation, started) = (Installation::new(HASH_KEY, 0..SLOTS, Limits::default()), Instant::now());
+    for block in &blocks {
+        installation.install_block(block).map_err(io::Error::other)?;
+    }
+    rate("blocks in", bytes, started.elapsed(), &mut out)?;
+    black_box(installation.finish());
+    Ok(())
+}
+
+fn set(store: &mut Store, number: u64, fill: u8) {
+    let key = format!("key:{number:012}");
+    let words: [&[u8]; 3] = [b"SET", key.as_bytes(), &[fill; VALUE_BYTES]];
+    let spec = table::lookup(&words).expect("SET is a command");
+    let command = parse(spec, &words, Moment { unix_ms: 1, seed: 1 }).expect("it is well formed");
+    let mut body = BytesMut::new();
+    encode(&command, &mut body);
+    black_box(store.apply(&body));
+}
+
+/// How long steps took, in nanoseconds.
+struct Times {
+    histogram: Histogram<u64>,
+    total: Duration,
+}
+
+impl Times {
+    fn new() -> Times {
+        let histogram = Histogram::new_with_max(60_000_000_000, 3).expect("three digits are valid");
+        Times { histogram, total: Duration::ZERO }
+    }
+
+    fn take<T>(&mut self, step: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = step();
+        let took = started.elapsed();
+        self.total += took;
+        self.histogram.saturating_record(took.as_nanos() as u64);
+        result
+    }
+
+    fn print(&self, what: &str, out: &mut dyn Write) -> io::Result<()> {
+        let at = |quantile| self.histogram.value_at_quantile(quantile) as f64 / 1_000.0;
+        writeln!(
+            out,
+            "{what:<28}{:>10.1} us p50 {:>10.1} us p99 {:>10.1} us max, of {}",
+            at(0.5),
+            at(0.99),
+            self.histogram.max() as f64 / 1_000.0,
+            self.histogram.len()
+        )
+    }
+}
+
+fn rate(what: &str, bytes: usize, took: Duration, out: &mut dyn Write) -> io::Result<()> {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    writeln!(out, "{what:<28}{:>10.0} MiB/s ({mib:.0} MiB)", mib / took.as_secs_f64())
+}
+
+fn micros(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e6
+}

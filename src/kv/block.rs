@@ -1,0 +1,355 @@
+//! The bytes in which a state is written out and handed on: blocks, in one order, that end at whole keys and sessions.
+//!
+//! ```text
+//! block    = version u8 | kind u8 | content; little-endian, bytes behind a u32 length
+//! head     = first slot u16 | slot behind the last u16 | time u64 | keys u64 | sessions issued u32 | floor u64
+//!          | sessions u64
+//! entries  = (expiry u64 | key | value) …                                              by position, then by key
+//! sessions = (id [20] | highest number u64 | kept u32 | (number u64 | fingerprint u64 | reply) …) …       by id
+//! end      = digest u64
+//!
+//! a state  = head, any number of entries, any number of sessions, end
+//! ```
+//!
+//! Blocks come out of files and from other nodes: whatever is in them, reading ends in an error or in a state whose
+//! digest is the one at its end, and takes no more memory than the blocks do.
+
+use super::digest::{Digest, Head};
+use super::directory::Position;
+use super::entry::Entry;
+use super::limits::Limits;
+use super::reader::{DecodeError, Reader};
+use super::session::{Kept, Session, SessionId, checksum};
+use crate::routing;
+use siphasher::sip::{SipHasher13, SipHasher24};
+use std::ops::Range;
+use thiserror::Error;
+
+/// The version of blocks that is written, and the highest that is read.
+pub const BLOCK_VERSION: u8 = 1;
+
+mod kind {
+    pub(super) const HEAD: u8 = 1;
+    pub(super) const ENTRIES: u8 = 2;
+    pub(super) const SESSIONS: u8 = 3;
+    pub(super) const END: u8 = 4;
+}
+
+/// Why a block is refused. What was read with it before is of no use then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BlockError {
+    /// Written by a later version of the program.
+    #[error("a block has version {0}, but this program reads only {BLOCK_VERSION}; use a newer one")]
+    Version(u8),
+    /// Cut short, or no block at all.
+    #[error("a block is garbled or cut short")]
+    Garbled,
+    /// It is sound, but another should have come first, or none any more.
+    #[error("a block is missing, or comes twice or too late")]
+    OutOfTurn,
+    /// Keys or sessions are not in order, or come twice.
+    #[error("keys or sessions are out of order")]
+    Order,
+    /// The state is another group's.
+    #[error("a block is of another group")]
+    OtherGroup,
+    /// A session that was never issued, holds what no session can hold, or is beyond what a group keeps.
+    #[error("a session is not one that a group can hold")]
+    BadSession,
+    /// Not the keys and sessions that the state had.
+    #[error("the state does not have the digest that it should have")]
+    Digest,
+}
+
+impl From<DecodeError> for BlockError {
+    fn from(_: DecodeError) -> BlockError {
+        BlockError::Garbled
+    }
+}
+
+/// Writes a block of entries or sessions.
+#[derive(Debug)]
+pub(super) struct BlockWriter(Vec<u8>);
+
+impl BlockWriter {
+    pub(super) fn entries() -> BlockWriter {
+        BlockWriter(vec![BLOCK_VERSION, kind::ENTRIES])
+    }
+
+    pub(super) fn sessions() -> BlockWriter {
+        BlockWriter(vec![BLOCK_VERSION, kind::SESSIONS])
+    }
+
+    pub(super) fn entry(&mut self, entry: &Entry) {
+        self.0.reserve(entry_bytes(entry));
+        self.0.extend_from_slice(&entry.expires_at_ms.to_le_bytes());
+        self.bytes(entry.key());
+        self.bytes(entry.value());
+    }
+
+    pub(super) fn session(&mut self, id: &SessionId, session: &Session) {
+        self.0.extend_from_slice(&id.0);
+        self.0.extend_from_slice(&session.top.to_le_bytes());
+        self.0.extend_from_slice(&(session.kept.len() as u32).to_le_bytes()); // a window of few
+        for kept in &session.kept {
+            self.0.extend_from_slice(&kept.number.to_le_bytes());
+            self.0.extend_from_slice(&kept.fingerprint.to_le_bytes());
+            self.bytes(&kept.reply);
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.0
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        let length = u32::try_from(bytes.len()).expect("requests are bounded far below 4 GiB");
+        self.0.extend_from_slice(&length.to_le_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+/// What an entry takes in a block.
+pub(super) fn entry_bytes(entry: &Entry) -> usize {
+    8 + 4 + 4 + entry.len()
+}
+
+/// The first block of a state.
+pub(super) fn head_block(head: &Head) -> Vec<u8> {
+    let mut block = vec![BLOCK_VERSION, kind::HEAD];
+    block.extend_from_slice(&head.slots.start.to_le_bytes());
+    block.extend_from_slice(&head.slots.end.to_le_bytes());
+    block.extend_from_slice(&head.time_ms.to_le_bytes());
+    block.extend_from_slice(&head.keys.to_le_bytes());
+    block.extend_from_slice(&head.issued.to_le_bytes());
+    block.extend_from_slice(&head.floor_ms.to_le_bytes());
+    block.extend_from_slice(&head.sessions.to_le_bytes());
+    block
+}
+
+/// The last block of a state.
+pub(super) fn end_block(digest: u64) -> Vec<u8> {
+    let mut block = vec![BLOCK_VERSION, kind::END];
+    block.extend_from_slice(&digest.to_le_bytes());
+    block
+}
+
+/// Who is told what blocks hold.
+pub(super) trait Sink {
+    fn head(&mut self, head: &Head);
+    fn entry(&mut self, entry: Entry);
+    fn session(&mut self, id: SessionId, session: Session);
+}
+
+/// For those who only check.
+impl Sink for () {
+    fn head(&mut self, _: &Head) {}
+    fn entry(&mut self, _: Entry) {}
+    fn session(&mut self, _: SessionId, _: Session) {}
+}
+
+/// Reads the blocks of one state, in order, and checks them: each by itself, and all together at the end. It keeps
+/// none of what they hold.
+#[derive(Debug)]
+pub struct BlockCheck {
+    keyed: SipHasher13,
+    mac: SipHasher24,
+    slots: Range<u16>,
+    limits: Limits,
+    stage: Stage,
+    head: Option<Head>,
+    digest: Digest,
+    keys: u64,
+    last: (Position, Vec<u8>),
+    sessions: u64,
+    last_session: SessionId,
+    session_bytes: usize,
+}
+
+/// What may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Head,
+    Entries,
+    Sessions,
+    Whole,
+    Failed,
+}
+
+impl BlockCheck {
+    /// For the state of the group that owns `slots`; `hash_key` and `limits` are the cluster's.
+    #[must_use]
+    pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: Limits) -> BlockCheck {
+        let keyed = SipHasher13::new_with_key(&hash_key);
+        BlockCheck {
+            keyed,
+            mac: SipHasher24::new_with_key(&hash_key),
+            slots,
+            limits,
+            stage: Stage::Head,
+            head: None,
+            digest: Digest::new(keyed),
+            keys: 0,
+            last: (Position(0), Vec::new()),
+            sessions: 0,
+            last_session: SessionId([0; 20]),
+            session_bytes: 0,
+        }
+    }
+
+    /// Checks the next block.
+    ///
+    /// # Errors
+    /// [`BlockError`], also for every block behind one that was refused.
+    pub fn check(&mut self, block: &[u8]) -> Result<(), BlockError> {
+        self.read(block, &mut ())
+    }
+
+    /// The digest of the state, once its last block was found sound.
+    #[must_use]
+    pub fn digest(&self) -> Option<u64> {
+        (self.stage == Stage::Whole).then(|| self.digest.finish())
+    }
+
+    /// How many keys were read so far.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        self.keys
+    }
+
+    /// How many sessions were read so far.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        self.sessions
+    }
+
+    /// Checks the next block and tells what is in it. What was told before an error must be thrown away.
+    pub(super) fn read(&mut self, block: &[u8], sink: &mut impl Sink) -> Result<(), BlockError> {
+        let read = self.read_kind(block, sink);
+        if read.is_err() {
+            self.stage = Stage::Failed;
+        }
+        read
+    }
+
+    fn read_kind(&mut self, block: &[u8], sink: &mut impl Sink) -> Result<(), BlockError> {
+        let mut reader = Reader::new(block);
+        let version = reader.u8()?;
+        if version != BLOCK_VERSION {
+            return Err(BlockError::Version(version));
+        }
+        match reader.u8()? {
+            kind::HEAD => self.read_head(reader, sink),
+            kind::ENTRIES => self.read_entries(reader, sink),
+            kind::SESSIONS => self.read_sessions(reader, sink),
+            kind::END => self.read_end(reader),
+            _ => Err(BlockError::Garbled),
+        }
+    }
+
+    fn read_head(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
+        if self.stage != Stage::Head {
+            return Err(BlockError::OutOfTurn);
+        }
+        let head = Head {
+            slots: reader.u16()?..reader.u16()?,
+            time_ms: reader.u64()?,
+            keys: reader.u64()?,
+            issued: reader.u32()?,
+            floor_ms: reader.u64()?,
+            sessions: reader.u64()?,
+        };
+        reader.finish()?;
+        if head.slots != self.slots {
+            return Err(BlockError::OtherGroup);
+        }
+        sink.head(&head);
+        self.head = Some(head);
+        self.stage = Stage::Entries;
+        Ok(())
+    }
+
+    fn read_entries(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
+        if self.stage != Stage::Entries {
+            return Err(BlockError::OutOfTurn);
+        }
+        while !reader.is_empty() {
+            let expires_at_ms = reader.u64()?;
+            let (key, value) = (reader.bytes()?, reader.bytes()?);
+            let slot = routing::slot(key);
+            if !self.slots.contains(&slot) {
+                return Err(BlockError::OtherGroup);
+            }
+            let position = Position::new(slot, self.keyed.hash(key));
+            if self.keys > 0 && (position, key) <= (self.last.0, &self.last.1[..]) {
+                return Err(BlockError::Order);
+            }
+            self.last.0 = position;
+            self.last.1.clear();
+            self.last.1.extend_from_slice(key);
+            self.keys += 1;
+            let entry = Entry::new(position, key, value, expires_at_ms);
+            self.digest.entry(&entry);
+            sink.entry(entry);
+        }
+        Ok(())
+    }
+
+    fn read_sessions(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
+        self.end_entries()?;
+        while !reader.is_empty() {
+            let id = SessionId(reader.array()?);
+            let session = self.read_session(&mut reader)?;
+            if id.0[12..] != checksum(&self.mac, &id) {
+                return Err(BlockError::BadSession);
+            }
+            if self.sessions > 0 && id <= self.last_session {
+                return Err(BlockError::Order);
+            }
+            self.last_session = id;
+            self.sessions += 1;
+            self.session_bytes += session.bytes;
+            if self.sessions > self.limits.sessions_max as u64 || self.session_bytes > self.limits.session_bytes_max {
+                return Err(BlockError::BadSession);
+            }
+            self.digest.session(&id, &session);
+            sink.session(id, session);
+        }
+        Ok(())
+    }
+
+    fn read_session(&self, reader: &mut Reader<'_>) -> Result<Session, BlockError> {
+        let top = reader.u64()?;
+        let kept = reader.list(|reader| {
+            Ok(Kept { number: reader.u64()?, fingerprint: reader.u64()?, reply: reader.bytes()?.into() })
+        })?;
+        let long = kept.iter().any(|kept| kept.reply.len() > self.limits.session_reply_bytes_max);
+        Session::restored(top, kept).filter(|_| !long).ok_or(BlockError::BadSession)
+    }
+
+    fn read_end(&mut self, mut reader: Reader<'_>) -> Result<(), BlockError> {
+        self.end_entries()?;
+        let digest = reader.u64()?;
+        reader.finish()?;
+        let sessions = self.head.as_ref().map(|head| head.sessions);
+        if sessions != Some(self.sessions) || digest != self.digest.finish() {
+            return Err(BlockError::Digest);
+        }
+        self.stage = Stage::Whole;
+        Ok(())
+    }
+
+    /// The first block behind the entries: now they can be counted.
+    fn end_entries(&mut self) -> Result<(), BlockError> {
+        match (self.stage, &self.head) {
+            (Stage::Sessions, _) => Ok(()),
+            (Stage::Entries, Some(head)) if head.keys != self.keys => Err(BlockError::OutOfTurn),
+            (Stage::Entries, Some(head)) => {
+                self.digest.head(head);
+                self.stage = Stage::Sessions;
+                Ok(())
+            }
+            _ => Err(BlockError::OutOfTurn),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The hash by which replicas, copies and checkpoints are compared. It is fed piece by piece, so that a large state
+//! never has to stand still for it, and does not depend on how the state came about.
+
+use super::entry::Entry;
+use super::session::{Session, SessionId};
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher as _;
+use std::ops::Range;
+
+/// What there is once in a store, beside its keys and sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The slots of the group.
+    pub(super) slots: Range<u16>,
+    pub(super) time_ms: u64,
+    /// How many keys there are.
+    pub(super) keys: u64,
+    /// See [`Sessions`](super::session::Sessions).
+    pub(super) issued: u32,
+    pub(super) floor_ms: u64,
+    /// How many sessions are known.
+    pub(super) sessions: u64,
+}
+
+/// A digest in the making: all entries, then the head, then the sessions by id.
+#[derive(Clone, Debug)]
+pub(super) struct Digest {
+    keyed: SipHasher13,
+    /// Of the hashes of the entries: a sum does not depend on their order.
+    sum: u64,
+    rest: SipHasher13,
+}
+
+impl Digest {
+    pub(super) fn new(keyed: SipHasher13) -> Digest {
+        Digest { keyed, sum: 0, rest: keyed }
+    }
+
+    pub(super) fn entry(&mut self, entry: &Entry) {
+        let mut hasher = self.keyed;
+        hasher.write_u64(entry.key().len() as u64);
+        hasher.write(entry.key());
+        hasher.write_u64(entry.expires_at_ms);
+        hasher.write(entry.value());
+        self.sum = self.sum.wrapping_add(hasher.finish());
+    }
+
+    pub(super) fn head(&mut self, head: &Head) {
+        self.rest.write_u64(self.sum);
+        self.rest.write_u64(head.keys);
+        self.rest.write_u64(head.time_ms);
+        self.rest.write_u32(head.issued);
+        self.rest.write_u64(head.floor_ms);
+    }
+
+    pub(super) fn session(&mut self, id: &SessionId, session: &Session) {
+        self.rest.write(&id.0);
+        self.rest.write_u64(session.top);
+        for kept in &session.kept {
+            self.rest.write_u64(kept.number);
+            self.rest.write_u64(kept.fingerprint);
+            self.rest.write_u64(kept.reply.len() as u64);
+            self.rest.write(&kept.reply);
+        }
+    }
+
+    pub(super) fn finish(&self) -> u64 {
+        self.rest.finish()
+    }
+}

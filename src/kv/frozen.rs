@@ -1,0 +1,414 @@
+//! A state that is written out piece by piece while commands go on changing it.
+//!
+//! Freezing costs nothing: it only raises a number. Every entry and session carries the number of the freeze after
+//! which it was last written, so whatever has an older one is still as it was. Before such a one is changed for the first
+//! time, and unless it is written out already, a copy of it alone is put aside. So a write pays for what it overwrites
+//! and no more, and tables may split, merge and be emptied: no step depends on how they were cut. What was put aside is
+//! let go of as it is written out.
+
+use super::block::{BlockCheck, BlockError, BlockWriter, Sink, end_block, entry_bytes, head_block};
+use super::digest::{Digest, Head};
+use super::directory::{Directory, Position};
+use super::entry::Entry;
+use super::limits::Limits;
+use super::session::{Session, SessionId, Sessions};
+use super::store::Store;
+use hashbrown::HashTable;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// How far a frozen store is written out.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    head: Head,
+    digest: Digest,
+    stage: Stage,
+}
+
+/// What is written out next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Head,
+    Entries,
+    Sessions,
+    End,
+    Done,
+}
+
+impl Store {
+    /// Holds on to the state as it is now, for [`Store::next_block`] to write out. Takes the same short time for any
+    /// number of keys. What is written to the store from now on costs, once for each key or session that is changed
+    /// before it was written out, a copy of that.
+    ///
+    /// # Panics
+    /// If it is frozen already.
+    pub fn freeze(&mut self) {
+        assert!(self.frozen.is_none(), "a store is frozen once at a time");
+        let head = self.outline();
+        self.entries.freeze();
+        self.sessions.freeze();
+        self.frozen = Some(Box::new(Frozen { head, digest: Digest::new(self.hasher), stage: Stage::Head }));
+    }
+
+    /// Whether a state is held.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// The next block of the frozen state; `None` behind the last, and if there is none. A block has up to
+    /// `budget_bytes`, or one key or session that is longer; it may hold none of either where much was written since.
+    /// The time it takes is in proportion to that, and to one small table.
+    pub fn next_block(&mut self, budget_bytes: usize) -> Option<Vec<u8>> {
+        let frozen = self.frozen.as_mut()?;
+        if frozen.stage == Stage::Head {
+            frozen.stage = Stage::Entries;
+            return Some(head_block(&frozen.head));
+        }
+        if frozen.stage == Stage::Entries {
+            let mut block = BlockWriter::entries();
+            let mut any = false;
+            let more = self.entries.next_frozen(budget_bytes, &mut |entry| {
+                frozen.digest.entry(entry);
+                block.entry(entry);
+                any = true;
+            });
+            if !more {
+                frozen.digest.head(&frozen.head);
+                frozen.stage = Stage::Sessions;
+            }
+            if any || more {
+                return Some(block.finish());
+            }
+        }
+        if frozen.stage == Stage::Sessions {
+            let mut block = BlockWriter::sessions();
+            let mut any = false;
+            let more = self.sessions.next_frozen(budget_bytes, &mut |id, session| {
+                frozen.digest.session(id, session);
+                block.session(id, session);
+                any = true;
+            });
+            if !more {
+                frozen.stage = Stage::End;
+            }
+            if any || more {
+                return Some(block.finish());
+            }
+        }
+        if frozen.stage == Stage::Done {
+            return None;
+        }
+        frozen.stage = Stage::Done;
+        Some(end_block(frozen.digest.finish()))
+    }
+
+    /// The digest that the store had when it was frozen, once the last block is out.
+    #[must_use]
+    pub fn frozen_digest(&self) -> Option<u64> {
+        let frozen = self.frozen.as_ref().filter(|frozen| frozen.stage == Stage::Done)?;
+        Some(frozen.digest.finish())
+    }
+
+    /// Lets go of the frozen state, written out or not. Nothing else changes. If it was not written out to its end this
+    /// frees what was put aside at once.
+    pub fn thaw(&mut self) {
+        self.frozen = None;
+        self.entries.thaw();
+        self.sessions.thaw();
+    }
+
+    /// About how many bytes are held only because the store is frozen.
+    #[must_use]
+    pub fn aside_bytes(&self) -> usize {
+        self.entries.aside_bytes() + self.sessions.aside_bytes()
+    }
+
+    /// What there is once in this store.
+    pub(super) fn outline(&self) -> Head {
+        Head {
+            slots: self.slots(),
+            time_ms: self.time_ms,
+            keys: self.len() as u64,
+            issued: self.sessions.issued,
+            floor_ms: self.sessions.floor_ms,
+            sessions: self.sessions.len() as u64,
+        }
+    }
+}
+
+/// A store in the making, out of the blocks of another.
+#[derive(Debug)]
+pub struct Installation {
+    check: BlockCheck,
+    store: Store,
+}
+
+impl Installation {
+    /// For the group that owns `slots`; `hash_key` and `limits` are the cluster's.
+    #[must_use]
+    pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: Limits) -> Installation {
+        let check = BlockCheck::new(hash_key, slots.clone(), limits.clone());
+        Installation { check, store: Store::new(hash_key, slots, limits) }
+    }
+
+    /// Takes in the next block. True: it was the last, and the state is the one that was frozen.
+    ///
+    /// # Errors
+    /// [`BlockError`]: the block is not sound, or not the next one; the installation is of no use any more.
+    pub fn install_block(&mut self, block: &[u8]) -> Result<bool, BlockError> {
+        self.check.read(block, &mut self.store)?;
+        Ok(self.check.digest().is_some())
+    }
+
+    /// The store, if its last block was installed.
+    #[must_use]
+    pub fn finish(self) -> Option<Store> {
+        self.check.digest().map(|_| self.store)
+    }
+
+    /// How many keys were installed so far.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        self.check.keys()
+    }
+}
+
+impl Sink for Store {
+    fn head(&mut self, head: &Head) {
+        self.time_ms = head.time_ms;
+        self.sessions.issued = head.issued;
+        self.sessions.floor_ms = head.floor_ms;
+    }
+
+    fn entry(&mut self, entry: Entry) {
+        self.add(entry);
+    }
+
+    fn session(&mut self, id: SessionId, session: Session) {
+        self.sessions.restore(id, session);
+    }
+}
+
+/// What a frozen directory still has to write out.
+#[derive(Debug)]
+pub(super) struct FrozenEntries {
+    /// Entries with this number were written since.
+    number: u32,
+    /// All below is written out; `None`: all.
+    cursor: Option<Position>,
+    /// Entries as they were, all at or behind the cursor.
+    aside: BTreeSet<Aside>,
+    aside_bytes: usize,
+    /// All tables as they were when the directory was emptied; those below the cursor are gone.
+    emptied: Option<Directory>,
+}
+
+/// An entry, ordered by position and key.
+#[derive(Debug)]
+struct Aside(Entry);
+
+impl Ord for Aside {
+    fn cmp(&self, other: &Aside) -> Ordering {
+        self.0.order().cmp(&other.0.order())
+    }
+}
+
+impl PartialOrd for Aside {
+    fn partial_cmp(&self, other: &Aside) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Aside {
+    fn eq(&self, other: &Aside) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Aside {}
+
+impl FrozenEntries {
+    /// Called before an entry is changed or removed.
+    pub(super) fn save(&mut self, entry: &mut Entry) {
+        if entry.freeze != self.number && self.cursor.is_some_and(|cursor| cursor <= entry.position) {
+            self.aside_bytes += aside_bytes(entry);
+            self.aside.insert(Aside(entry.clone()));
+            entry.freeze = self.number;
+        }
+    }
+
+    /// Takes over the tables of a directory that is emptied. What comes into it later is new.
+    pub(super) fn save_all(&mut self, entries: Directory) {
+        if self.cursor.is_some() && self.emptied.is_none() {
+            self.emptied = Some(entries);
+        }
+    }
+}
+
+impl Directory {
+    pub(super) fn freeze(&mut self) {
+        self.freeze = self.freeze.wrapping_add(1);
+        let (number, cursor, aside) = (self.freeze, Some(Position(0)), BTreeSet::new());
+        self.frozen = Some(Box::new(FrozenEntries { number, cursor, aside, aside_bytes: 0, emptied: None }));
+    }
+
+    pub(super) fn thaw(&mut self) {
+        self.frozen = None;
+    }
+
+    pub(super) fn aside_bytes(&self) -> usize {
+        let Some(frozen) = &self.frozen else { return 0 };
+        let emptied = frozen.emptied.as_ref().map_or(0, |emptied| emptied.unsorted().map(aside_bytes).sum());
+        frozen.aside_bytes + emptied
+    }
+
+    /// Hands out the next entries of the frozen state, by position and key, as many as `budget_bytes` of a block hold but
+    /// at least one or a table's worth of new ones. False: these were the last.
+    pub(super) fn next_frozen(&mut self, budget_bytes: usize, write: &mut impl FnMut(&Entry)) -> bool {
+        let Some(frozen) = &mut self.frozen else { return false };
+        let FrozenEntries { number, cursor, aside, aside_bytes: held_bytes, emptied } = &mut **frozen;
+        let was_emptied = emptied.is_some();
+        let (firsts, tables) = match emptied {
+            Some(emptied) => (&emptied.firsts, &mut emptied.tables),
+            None => (&self.firsts, &mut self.tables),
+        };
+        let (mut spent, mut last) = (0, None);
+        while let Some(from) = *cursor {
+            let at = firsts.partition_point(|first| *first <= from) - 1; // the first of all is 0
+            let end = firsts.get(at + 1).copied();
+            let mut unchanged = unchanged(&tables[at], from, *number);
+            let skipped = tables[at].len() - unchanged.len();
+            loop {
+                let saved = aside.first().map(|aside| &aside.0);
+                let saved = saved.filter(|entry| end.is_none_or(|end| entry.position < end));
+                let (entry, is_saved) = match (unchanged.last().copied(), saved) {
+                    (None, None) => break,
+                    (Some(entry), Some(saved)) if saved.order() < entry.order() => (saved, true),
+                    (Some(entry), _) => (entry, false),
+                    (None, Some(saved)) => (saved, true),
+                };
+                let bytes = entry_bytes(entry);
+                // Those at one position go together, for the cursor cannot stand between them.
+                if spent + bytes > budget_bytes && last.is_some_and(|last| last != entry.position) {
+                    *cursor = Some(entry.position);
+                    return true;
+                }
+                spent += bytes;
+                last = Some(entry.position);
+                write(entry);
+                if is_saved {
+                    *held_bytes -= aside_bytes(entry);
+                    aside.pop_first();
+                } else {
+                    unchanged.pop();
+                }
+            }
+            *cursor = end;
+            if was_emptied {
+                tables[at] = HashTable::new();
+            }
+            spent += skipped * SKIPPED_BYTES;
+            if spent >= budget_bytes {
+                break;
+            }
+        }
+        if cursor.is_none() {
+            *emptied = None;
+        }
+        cursor.is_some()
+    }
+}
+
+/// The entries of a table from `from` on that nobody wrote since the freeze, the first at the end.
+fn unchanged(table: &HashTable<Entry>, from: Position, number: u32) -> Vec<&Entry> {
+    let mut entries: Vec<&Entry> =
+        table.iter().filter(|entry| entry.freeze != number && entry.position >= from).collect();
+    entries.sort_unstable_by(|a, b| b.order().cmp(&a.order()));
+    entries
+}
+
+/// What an entry takes that is put aside.
+fn aside_bytes(entry: &Entry) -> usize {
+    entry.len() + size_of::<Entry>()
+}
+
+/// To pass over an entry that was written since counts as much as to write out so many bytes.
+const SKIPPED_BYTES: usize = 16;
+
+/// What frozen sessions still have to write out.
+#[derive(Debug)]
+pub(super) struct FrozenSessions {
+    /// Sessions with this number were changed since.
+    number: u32,
+    /// All below is written out; `None`: all.
+    cursor: Option<SessionId>,
+    /// Sessions as they were, all at or behind the cursor.
+    aside: BTreeMap<SessionId, Session>,
+}
+
+impl FrozenSessions {
+    /// Called before a session is changed or removed.
+    pub(super) fn save(&mut self, id: &SessionId, session: &mut Session) {
+        if session.freeze != self.number && self.cursor.is_some_and(|cursor| cursor <= *id) {
+            self.aside.insert(*id, session.clone());
+            session.freeze = self.number;
+        }
+    }
+}
+
+impl Sessions {
+    pub(super) fn freeze(&mut self) {
+        self.freeze = self.freeze.wrapping_add(1);
+        let cursor = Some(SessionId([0; 20]));
+        self.frozen = Some(Box::new(FrozenSessions { number: self.freeze, cursor, aside: BTreeMap::new() }));
+    }
+
+    pub(super) fn thaw(&mut self) {
+        self.frozen = None;
+    }
+
+    pub(super) fn aside_bytes(&self) -> usize {
+        self.frozen.as_ref().map_or(0, |frozen| frozen.aside.values().map(|session| session.bytes).sum())
+    }
+
+    /// Hands out the next sessions of the frozen state, by id, as many as `budget_bytes` hold but at least one, old or new.
+    /// False: these were the last.
+    pub(super) fn next_frozen(&mut self, budget_bytes: usize, write: &mut impl FnMut(&SessionId, &Session)) -> bool {
+        let Some(frozen) = &mut self.frozen else { return false };
+        let FrozenSessions { number, cursor, aside } = &mut **frozen;
+        let Some(from) = *cursor else { return false };
+        let mut known = self.known.range(from..).peekable();
+        let (mut spent, mut any) = (0, false);
+        loop {
+            let saved = aside.first_key_value().map(|(id, _)| *id);
+            let (id, is_saved) = match (known.peek().map(|(id, _)| **id), saved) {
+                (None, None) => break,
+                (Some(id), Some(saved)) if saved < id => (saved, true),
+                (Some(id), _) => (id, false),
+                (None, Some(saved)) => (saved, true),
+            };
+            if any && spent >= budget_bytes {
+                *cursor = Some(id);
+                return true;
+            }
+            any = true;
+            if is_saved {
+                let Some((id, session)) = aside.pop_first() else { break };
+                spent += session.bytes;
+                write(&id, &session);
+                continue;
+            }
+            let Some((id, session)) = known.next() else { break };
+            if session.freeze == *number {
+                spent += SKIPPED_BYTES;
+                continue;
+            }
+            spent += session.bytes;
+            write(id, session);
+        }
+        *cursor = None;
+        false
+    }
+}
