@@ -56,6 +56,11 @@ pub enum InspectCommand {
         #[arg(long)]
         records: bool,
     },
+    /// A checkpoint: whose states it holds, and whether all of it is sound
+    Checkpoint {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 /// Settings of `paxoi serve`. Each can also stand in the file or in the environment; flags win over the environment,

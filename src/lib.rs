@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod bench;
+pub mod checkpoint;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -7,9 +7,10 @@ use paxoi::cli::{Cli, Command, InspectCommand, ServeArgs, Usage, one_line};
 use paxoi::disk::FileDisk;
 use paxoi::logging::{self, LogFormat};
 use paxoi::server::Server;
-use paxoi::{bench, local, log, status, sweep};
+use paxoi::{bench, checkpoint, local, log, status, sweep};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +56,19 @@ fn run(command: Command) -> anyhow::Result<()> {
             anyhow::ensure!(sound, "the log in {} is damaged, see above", dir.display());
             Ok(())
         }
+        Command::Inspect(InspectCommand::Checkpoint { file }) => inspect_checkpoint(&file),
     }
+}
+
+fn inspect_checkpoint(file: &Path) -> anyhow::Result<()> {
+    std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let disk = FileDisk::existing(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let name = file.file_name().and_then(|name| name.to_str());
+    let name = name.with_context(|| format!("{} is not the name of a file", file.display()))?;
+    let sound = checkpoint::inspect_checkpoint(&disk, name, &mut std::io::stdout().lock())?;
+    anyhow::ensure!(sound, "the checkpoint {} is damaged, see above", file.display());
+    Ok(())
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {

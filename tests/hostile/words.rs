@@ -53,4 +53,6 @@ fn what_cannot_be_opened_ends_with_code_1() {
     expect(&["serve", "--id", "1", "--data", data, "--initial-cluster", &members], 1, "cannot listen on");
     expect(&["status", "--connect", "127.0.0.1:1"], 1, "127.0.0.1:1");
     expect(&["inspect", "log", "no-such-directory"], 1, "no-such-directory");
+    expect(&["inspect", "checkpoint", "no-such-file"], 1, "no-such-file");
+    expect(&["inspect", "checkpoint", file], 1, "a-file is damaged");
 }
