@@ -1,14 +1,19 @@
 //! What it costs a group to be written out while it goes on: the longest steps, and how fast the whole goes. No mean
-//! says that, so this prints percentiles: `cargo bench --bench freezing`, with `PAXOI_KEYS` for another size.
+//! says that, so this prints percentiles: `cargo bench --bench freezing`, with `PAXOI_KEYS` for another size. The files
+//! of the second half lie in the system's directory for temporary ones.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use groups::{Ballot, GroupId, Instance};
 use hdrhistogram::Histogram;
+use paxoi::checkpoint::{CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify};
+use paxoi::disk::{Disk, FileDisk};
 use paxoi::kv::encode::encode;
-use paxoi::kv::{Installation, Limits, Moment, Store, parse, table};
+use paxoi::kv::{BlockCheck, Installation, Limits, Moment, Store, parse, table};
 use paxoi::rng::Rng;
 use paxoi::routing::SLOTS;
 use std::hint::black_box;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const KEYS: u64 = 1_000_000;
@@ -54,7 +59,42 @@ fn main() -> io::Result<()> {
     }
     rate("blocks in", bytes, started.elapsed(), &mut out)?;
     black_box(installation.finish());
+    for packing in [Packing::Plain, Packing::Lz4] {
+        files(packing, &blocks, bytes, &mut out)?;
+    }
     Ok(())
+}
+
+/// A checkpoint of one group, written and read back; rates are those of what is in it.
+fn files(packing: Packing, blocks: &[Vec<u8>], bytes: usize, out: &mut dyn Write) -> io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk::existing(folder.path())?);
+    let header = Header { groups: 1, cluster_id: [1; 16], hash_key: HASH_KEY, sequence: 1 };
+    let head = SectionHead {
+        group: GroupId(0),
+        instance: Instance(1),
+        chosen: Ballot::ZERO,
+        chain: 0,
+        tags: Bytes::new(),
+        members: Bytes::new(),
+    };
+    let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
+    blocks.iter().try_for_each(|block| check.check(block)).map_err(io::Error::other)?;
+    let digest = check.digest().unwrap_or(0);
+    let started = Instant::now();
+    let write = || {
+        let mut writer = CheckpointWriter::create(Arc::clone(&disk), header, packing)?;
+        writer.begin(&head)?;
+        blocks.iter().try_for_each(|block| writer.block(block))?;
+        writer.end(digest)?;
+        writer.finish()
+    };
+    let file_bytes = write().map_err(io::Error::other)?;
+    rate(&format!("write a file, {packing:?}"), bytes, started.elapsed(), out)?;
+    let started = Instant::now();
+    verify(&*disk, &checkpoint_name(1)).map_err(io::Error::other)?;
+    rate(&format!("verify a file, {packing:?}"), bytes, started.elapsed(), out)?;
+    writeln!(out, "{:<28}{:>10} KiB", format!("size of a file, {packing:?}"), file_bytes >> 10)
 }
 
 fn set(store: &mut Store, number: u64, fill: u8) {

@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "shared by a test and the fuzz targets")]
 
+pub mod checkpoint;
 pub mod command;
 pub mod configuration;
 pub mod log_recovery;
@@ -14,7 +15,8 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
 #[allow(dead_code, reason = "a fuzz target runs only its own")]
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
+    ("checkpoint", checkpoint::run),
     ("command", command::run),
     ("configuration", configuration::run),
     ("log_recovery", log_recovery::run),
