@@ -101,6 +101,24 @@ impl Directory {
         }
     }
 
+    /// Adds an entry that belongs behind all others: tables are filled one after the other, and none is split.
+    pub(super) fn append(&mut self, mut entry: Entry) {
+        entry.freeze = self.freeze;
+        let Some(table) = self.tables.last_mut() else { unreachable!("there is always a table") };
+        debug_assert!(table.iter().all(|other| other.order() < entry.order()), "entries come in order");
+        self.length += 1;
+        let hash = hash(entry.position);
+        if table.len() < TABLE_ENTRIES_APPENDED || table.find(hash, |other| other.position == entry.position).is_some()
+        {
+            table.insert_unique(hash, entry, rehash);
+            return;
+        }
+        self.firsts.push(entry.position);
+        let mut table = HashTable::with_capacity(TABLE_ENTRIES_MAX);
+        table.insert_unique(hash, entry, rehash);
+        self.tables.push(table);
+    }
+
     pub(super) fn remove(&mut self, position: Position, key: &[u8]) -> Option<Entry> {
         self.remove_where(position, |entry| entry.key() == key)
     }
@@ -204,6 +222,8 @@ fn same<'k>(position: Position, key: &'k [u8]) -> impl Fn(&Entry) -> bool + 'k {
 
 /// Entries of a table before it is split: what hashbrown fills 512 buckets with.
 const TABLE_ENTRIES_MAX: usize = 448;
+/// The same while entries are appended; leaves room for later ones.
+const TABLE_ENTRIES_APPENDED: usize = TABLE_ENTRIES_MAX * 3 / 4;
 
 #[cfg(test)]
 mod tests {
@@ -267,6 +287,26 @@ mod tests {
         assert!(directory.find(Position(1 << 40), &1_999_u32.to_be_bytes()).is_some());
         assert!(directory.find(Position(1 << 40), b"no").is_none());
         assert_eq!(directory.sorted_from(Position(2)).nth(5).unwrap().key(), 5_u32.to_be_bytes());
+    }
+
+    #[test]
+    fn appended_entries_fill_tables_that_split_as_others_do() {
+        let mut sorted: Vec<u64> = positions(5_000).collect();
+        sorted.sort_unstable();
+        let mut directory = Directory::new();
+        sorted.iter().for_each(|position| directory.append(entry(*position)));
+        for n in 0..2_000_u32 {
+            directory.append(entry_named(u64::MAX, &n.to_be_bytes()));
+        }
+        check(&directory);
+        assert_eq!(directory.tables.len(), 5_000_usize.div_ceil(TABLE_ENTRIES_APPENDED), "the last holds one position");
+        assert!(
+            directory.sorted_from(Position(0)).map(|entry| entry.position.0).take(5_000).eq(sorted.iter().copied())
+        );
+        (1..5_000).for_each(|n| directory.insert(entry_named(n << 40 | 1, b"other")));
+        check(&directory);
+        assert!(directory.find(Position(77 << 40 | 1), b"other").is_some());
+        assert!(sorted.iter().all(|p| directory.find(Position(*p), &p.to_le_bytes()).is_some()));
     }
 
     #[test]

@@ -183,7 +183,8 @@ impl Sink for Store {
     }
 
     fn entry(&mut self, entry: Entry) {
-        self.add(entry);
+        self.count(&entry);
+        self.entries.append(entry);
     }
 
     fn session(&mut self, id: SessionId, session: Session) {

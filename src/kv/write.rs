@@ -286,15 +286,16 @@ impl Store {
 
     /// Adds a key that is not there.
     fn insert(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) {
-        self.add(Entry::new(position, key, value, expires_at_ms));
+        let entry = Entry::new(position, key, value, expires_at_ms);
+        self.count(&entry);
+        self.entries.insert(entry);
     }
 
-    /// Adds an entry whose key is not there.
-    pub(super) fn add(&mut self, entry: Entry) {
+    /// Takes an entry that comes into the directory into the books.
+    pub(super) fn count(&mut self, entry: &Entry) {
         self.expiry.change(entry.position, 0, entry.expires_at_ms);
         self.payload_bytes += entry.len();
         self.longest = self.longest.max(entry.key().len()).max(entry.value().len());
-        self.entries.insert(entry);
     }
 }
 
