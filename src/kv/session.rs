@@ -207,8 +207,8 @@ impl Session {
         if !ascending || first == 0 || last != top || top - first >= WINDOW {
             return None;
         }
-        let mut session = Session { top, kept, ..Session::default() };
-        session.measure();
+        let mut session = Session::default();
+        kept.into_iter().for_each(|kept| session.keep(kept));
         Some(session)
     }
 
@@ -218,10 +218,6 @@ impl Session {
         self.kept.insert(at, new);
         let outdated = self.kept.partition_point(|kept| self.top - kept.number >= WINDOW);
         self.kept.drain(..outdated);
-        self.measure();
-    }
-
-    fn measure(&mut self) {
         let replies: usize = self.kept.iter().map(|kept| kept.reply.len() + KEPT_BYTES).sum();
         self.bytes = SESSION_BYTES + replies;
     }
