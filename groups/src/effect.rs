@@ -1,5 +1,6 @@
 //! What a group wants done. Effects are carried out in order; the caller owns the buffer and reuses it.
 
+use crate::reads::ReadId;
 use crate::{Ballot, Instance, Message, NodeId, Value};
 
 /// One effect of a step.
@@ -44,6 +45,16 @@ pub enum Effect {
     },
     /// This node leads the group from now on, or no longer.
     Leading(bool),
+    /// The command of this node with this counter was executed, but what it answered is not known here.
+    Skipped {
+        /// Its counter.
+        counter: u64,
+    },
+    /// A read cannot be answered: the state that it should see was jumped over.
+    ReadLost {
+        /// Which.
+        read: ReadId,
+    },
 }
 
 /// What must survive a crash.
@@ -61,6 +72,25 @@ pub enum Record {
         chosen: Ballot,
         /// For what.
         value: Value,
+    },
+    /// Where the group is: written again before older records are dropped from the log.
+    Position {
+        /// The lowest instance not known to be chosen.
+        next: Instance,
+        /// The highest ballot promised.
+        promised: Ballot,
+        /// A ballot under which the instance before `next` was chosen.
+        chosen: Ballot,
+    },
+    /// A vote, or a learned value, of which the log has only that it was there. Never persisted: it is what recovery
+    /// finds where a value fails its checksum.
+    Lost {
+        /// Where.
+        instance: Instance,
+        /// Under which ballot.
+        ballot: Ballot,
+        /// Whether it was learned to be chosen.
+        learned: bool,
     },
     /// A chosen value that this node had not accepted under its chosen ballot.
     Learned {

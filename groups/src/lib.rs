@@ -22,7 +22,7 @@ mod types;
 mod value;
 
 pub use effect::{Effect, Record};
-pub use group::{Answer, Clock, Group, Own, RestoreError, Settings, Surroundings};
+pub use group::{Answer, Clock, Group, Own, RestoreError, Settings, Snapshot, Surroundings};
 pub use jitter::Jitter;
 pub use machine::StateMachine;
 pub use members::Members;

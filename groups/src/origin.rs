@@ -131,6 +131,20 @@ impl Origin {
         Some(tag.counter)
     }
 
+    /// Every command up to the one with this tag, if it is of this start, was applied elsewhere: they leave the queue.
+    /// Returns their counters.
+    pub fn skip(&mut self, tag: Tag) -> Vec<u64> {
+        let mut skipped = Vec::new();
+        while tag.origin == self.node && tag.start == self.start && self.oldest() <= tag.counter {
+            let next = Tag { counter: self.oldest(), ..tag };
+            match self.entries.front() {
+                Some(_) => skipped.extend(self.on_applied(next)),
+                None => break,
+            }
+        }
+        skipped
+    }
+
     /// Takes commands back that nobody has seen: those of `counters`, which ascend, that are left there. The others may
     /// be in some leader's hands or in the log; they stay, and their fate is unknown.
     pub fn withdraw(&mut self, counters: &mut Vec<u64>) {

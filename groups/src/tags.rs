@@ -1,9 +1,10 @@
 //! At most once: the last command applied of each origin. Part of the replicated state.
 
 use crate::{NodeId, Tag};
+use serde::{Deserialize, Serialize};
 
 /// For each origin the tag that was applied last. As many entries as nodes ever sent commands; ids are few.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tags(Vec<Tag>);
 
 impl Tags {

@@ -10,6 +10,7 @@
 
 use crate::NodeId;
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 
 /// Bytes of a value before its first command.
 pub const VALUE_HEADER_BYTES: usize = 16;
@@ -19,7 +20,7 @@ const VERSION: u8 = 1;
 
 /// Who a command comes from: the node, its start number, and a counter that this node raises for each of its commands
 /// in the group. Of one origin, later tags are greater; a tag not above the last one applied is a repetition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tag {
     /// The node that the client sent the command to.
     pub origin: NodeId,

@@ -69,7 +69,7 @@ impl Group {
 
     pub(super) fn tick_election(&mut self, clock: Clock, around: Surroundings, effects: &mut Vec<Effect>) {
         match &self.role {
-            Role::Follower if self.leader.is_some() => {}
+            Role::Follower if self.leader.is_some() || self.hollow.is_some() => {}
             // The ranks count from when one can stand: else all would stand at once when they reach each other.
             Role::Follower if !around.quorum || !around.disk => self.await_turn(clock),
             Role::Follower => {
@@ -103,6 +103,9 @@ impl Group {
     }
 
     pub(super) fn handle_pre_vote(&mut self, from: NodeId, question: PreVote, effects: &mut Vec<Effect>) {
+        if self.hollow.is_some() {
+            return;
+        }
         let granted = self.leader.is_none_or(|leader| leader.node == from);
         let (next, promised) = (self.next, self.acceptor.promised().max(self.seen));
         let answer = PreVoted { number: question.number, granted, next, promised };
@@ -176,7 +179,7 @@ impl Group {
         effects: &mut Vec<Effect>,
     ) {
         let invited = handover.ballot.node == from && self.leader == Some(handover.ballot);
-        if invited && handover.next == self.next && matches!(self.role, Role::Follower) {
+        if invited && self.hollow.is_none() && handover.next == self.next && matches!(self.role, Role::Follower) {
             self.stand(clock, effects);
         }
     }

@@ -125,7 +125,10 @@ impl Group {
                     return self.doubt(from, clock, effects);
                 }
                 let (ballot, chosen, value) = (one.ballot, self.last_ballot, one.value);
-                effects.push(Effect::Persist(Record::Learned { instance, ballot, chosen, value: value.clone() }));
+                // What is beyond it was logged long ago, and records of a group do not go back.
+                if self.hollow.is_none() {
+                    effects.push(Effect::Persist(Record::Learned { instance, ballot, chosen, value: value.clone() }));
+                }
                 self.learn(ballot, value, clock, effects);
                 learned = true;
             }
@@ -176,6 +179,13 @@ impl Group {
     /// What was asked of `peer` may be lost: the next tick asks somebody again.
     pub(super) fn retry_learning(&mut self, peer: NodeId) {
         if let Some(learning) = self.learning.as_mut().filter(|learning| learning.from == peer) {
+            learning.due_ms = 0;
+        }
+    }
+
+    /// Whatever was asked for, this node is elsewhere now: the next tick asks again.
+    pub(super) fn retry_learning_now(&mut self) {
+        if let Some(learning) = &mut self.learning {
             learning.due_ms = 0;
         }
     }

@@ -1,19 +1,23 @@
 //! One Paxos group at one node: the rules of every role, joined by `next`, the lowest instance not known to be chosen.
 //!
 //! Calls come in, [`Effect`]s go out. The roles live in files of their own: `voting` (acceptor), `leading` and
-//! `electing` (proposer), `learning` (learner), `serving` (the clients' side: commands and reads). Nothing here reads a
+//! `electing` (proposer), `learning` (learner), `serving` (the clients' side: commands and reads); `restoring`, `snapshot`
+//! and `hollow` are about what is left of a past life. Nothing here reads a
 //! clock, a socket or a disk; [`Clock`] and [`Surroundings`] come in as arguments.
 
 mod doubting;
 mod electing;
+mod hollow;
 mod leading;
 mod learning;
 mod restoring;
 mod serving;
+mod snapshot;
 mod voting;
 
 pub use restoring::RestoreError;
 pub use serving::{Answer, Own};
+pub use snapshot::Snapshot;
 
 use crate::acceptor::Acceptor;
 use crate::jitter::Jitter;
@@ -23,6 +27,7 @@ use crate::reads::Reads;
 use crate::tags::Tags;
 use crate::{Ballot, Effect, GroupId, Instance, Message, NodeId, Value};
 use electing::{Asking, Election};
+use hollow::Hollow;
 use leading::Leadership;
 use learning::Learning;
 
@@ -91,6 +96,8 @@ pub struct Group {
     seen: Ballot,
     election: Election,
     learning: Option<Learning>,
+    /// What the log says beyond a state that is not here.
+    hollow: Option<Hollow>,
     /// Members that told of another value than one that could follow here.
     doubted: Tally,
     origin: Origin,
@@ -134,6 +141,7 @@ impl Group {
             seen: Ballot::ZERO,
             election: Election::default(),
             learning: None,
+            hollow: None,
             doubted: Tally::default(),
             origin: Origin::new(settings.me, settings.start),
             refused: None,
@@ -187,7 +195,7 @@ impl Group {
             Role::Leader(leadership) => leadership.is_idle(),
             Role::Asking(_) | Role::Candidate { .. } => false,
         };
-        settled && self.learning.is_none() && self.refused.is_none() && !self.has_waiting()
+        settled && self.learning.is_none() && self.hollow.is_none() && self.refused.is_none() && !self.has_waiting()
     }
 
     /// Ends a turn: proposes, forwards or announces what the turn's inputs left to do.
@@ -268,6 +276,7 @@ impl Group {
         self.next = instance.following();
         self.last_ballot = ballot;
         self.last_value = Some(value.clone()).filter(|value| value.bytes().len() <= LAST_BYTES_MAX);
+        self.fill();
         effects.push(Effect::Apply { instance, value });
     }
 

@@ -1,28 +1,13 @@
 //! Recovery: the group's own records, in the order in which they were written, make the state that it had.
 
 use super::{Clock, Group};
+use crate::acceptor::Accepted;
 use crate::effect::Record;
 use crate::{Ballot, Effect, Instance, Value};
 
-/// A record that cannot follow those before it: the log is not this group's, or a part of it is missing.
+/// A record that cannot follow those before it: the log is not this group's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
-    /// The record's instance is neither the next one nor the one after it.
-    #[error("a record of instance {found} stands where instance {next} was next")]
-    Gap {
-        /// The record's instance.
-        found: Instance,
-        /// The instance that was next.
-        next: Instance,
-    },
-    /// The record says that the instance before was chosen under a ballot under which nothing was accepted here.
-    #[error("instance {instance} was chosen under ballot {ballot}, but no record holds that value")]
-    Missing {
-        /// The instance.
-        instance: Instance,
-        /// The ballot.
-        ballot: Ballot,
-    },
     /// Two records of one instance hold different values for one ballot.
     #[error("instance {instance} has two values under ballot {ballot}")]
     TwoValues {
@@ -37,52 +22,96 @@ pub enum RestoreError {
 }
 
 impl Group {
-    /// Takes one record back. Chosen values come out as [`Effect::Apply`].
+    /// Takes one record back. Chosen values come out as [`Effect::Apply`]. What a checkpoint includes is passed over; if
+    /// something is missing between, the group is hollow afterwards ([`Group::is_hollow`]).
     ///
     /// # Errors
     /// If the record contradicts those before it.
     pub fn restore(&mut self, record: Record, clock: Clock, effects: &mut Vec<Effect>) -> Result<(), RestoreError> {
         match record {
-            Record::Promised(ballot) => {
-                self.seen = self.seen.max(ballot);
-                // A lower one can stand behind a vote that promised more; it changes nothing.
-                let _ = self.acceptor.prepare(ballot);
-                Ok(())
+            Record::Promised(ballot) => self.recall_promise(ballot),
+            Record::Position { next, promised, chosen } => {
+                self.recall_promise(promised);
+                if !self.reach(next, chosen, clock, effects) {
+                    self.hollow_out(next);
+                }
             }
             Record::Accepted { instance, ballot, chosen, value } => {
-                self.restore_before(instance, chosen, clock, effects)?;
-                self.check_chain(instance, &value)?;
-                self.seen = self.seen.max(ballot);
-                let agrees = self.acceptor.recall(ballot, &value);
-                if agrees { Ok(()) } else { Err(RestoreError::TwoValues { instance, ballot }) }
+                self.recall_promise(ballot);
+                if instance < self.next {
+                    return Ok(());
+                }
+                if !self.reach(instance, chosen, clock, effects) {
+                    self.recall_later(instance, ballot, value);
+                } else {
+                    self.check_chain(instance, &value)?;
+                    if !self.acceptor.recall(ballot, &value) {
+                        return Err(RestoreError::TwoValues { instance, ballot });
+                    }
+                }
             }
             Record::Learned { instance, ballot, chosen, value } => {
-                self.restore_before(instance, chosen, clock, effects)?;
-                self.check_chain(instance, &value)?;
-                self.decide(ballot, value, clock, effects);
-                Ok(())
+                if instance < self.next {
+                    return Ok(());
+                }
+                if !self.reach(instance, chosen, clock, effects) {
+                    self.hollow_out(instance.following());
+                } else {
+                    self.check_chain(instance, &value)?;
+                    self.decide(ballot, value, clock, effects);
+                }
             }
+            Record::Lost { instance, learned: true, .. } if instance >= self.next => {
+                self.hollow_out(instance.following());
+            }
+            Record::Lost { instance, ballot, learned: false } => {
+                self.recall_promise(ballot);
+                if instance >= self.next {
+                    self.lose_vote(instance, ballot);
+                }
+            }
+            Record::Lost { .. } => {}
+        }
+        self.fill();
+        Ok(())
+    }
+
+    fn recall_promise(&mut self, ballot: Ballot) {
+        self.seen = self.seen.max(ballot);
+        // A lower one can stand behind a vote that promised more; it changes nothing.
+        let _ = self.acceptor.prepare(ballot);
+    }
+
+    /// A record tells that all before `instance` were chosen, the last one under `chosen`. False if that value, or one
+    /// before it, is not here.
+    fn reach(&mut self, instance: Instance, chosen: Ballot, clock: Clock, effects: &mut Vec<Effect>) -> bool {
+        if self.hollow.is_some() {
+            return false;
+        }
+        if instance == self.next.following()
+            && let Some(value) = self.acceptor.accepted_under(chosen).cloned()
+        {
+            self.decide(chosen, value, clock, effects);
+        }
+        instance <= self.next
+    }
+
+    /// The records that must be written again before those that say the same are dropped from the log: where the group
+    /// is, and, with `vote`, what it accepted there.
+    pub fn record_again(&self, vote: bool, effects: &mut Vec<Effect>) {
+        assert!(self.hollow.is_none(), "what a hollow group knows is in its old records only");
+        let (next, promised, chosen) = (self.next, self.acceptor.promised(), self.last_ballot);
+        effects.push(Effect::Persist(Record::Position { next, promised, chosen }));
+        if let Some(accepted) = self.acceptor.accepted().filter(|_| vote).cloned() {
+            let Accepted { ballot, value } = accepted;
+            effects.push(Effect::Persist(Record::Accepted { instance: next, ballot, chosen, value }));
         }
     }
 
-    /// A record at `instance` tells that all before it were chosen, the last one under `chosen`.
-    fn restore_before(
-        &mut self,
-        instance: Instance,
-        chosen: Ballot,
-        clock: Clock,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), RestoreError> {
-        if instance == self.next {
-            return Ok(());
-        }
-        if instance != self.next.following() {
-            return Err(RestoreError::Gap { found: instance, next: self.next });
-        }
-        let missing = RestoreError::Missing { instance: self.next, ballot: chosen };
-        let value = self.acceptor.accepted_under(chosen).cloned().ok_or(missing)?;
-        self.decide(chosen, value, clock, effects);
-        Ok(())
+    /// Whether it has accepted a value that is not known to be chosen.
+    #[must_use]
+    pub fn has_vote(&self) -> bool {
+        self.acceptor.accepted().is_some()
     }
 
     fn check_chain(&self, instance: Instance, value: &Value) -> Result<(), RestoreError> {

@@ -13,6 +13,9 @@ impl Group {
             return;
         }
         self.seen = self.seen.max(ballot);
+        if self.hollow.is_some() {
+            return self.note_ahead(from, instance, clock, effects);
+        }
         if instance < self.next {
             let message = Message::Ahead(Ahead { ballot, instance, next: self.next });
             return effects.push(Effect::Send { to: from, message });
@@ -42,6 +45,9 @@ impl Group {
             return;
         }
         self.seen = self.seen.max(ballot);
+        if self.hollow.is_some() {
+            return self.note_ahead(from, instance, clock, effects);
+        }
         if instance == self.next.following()
             && let Some(known) = self.acceptor.accepted_under(chosen).cloned()
         {

@@ -2,6 +2,7 @@
 
 mod doubting;
 mod electing;
+mod jumping;
 mod leading;
 mod learning;
 mod reading;

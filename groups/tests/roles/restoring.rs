@@ -11,13 +11,13 @@ fn record(effect: Effect) -> Record {
     record
 }
 
-fn restore(member: &mut Member, effect: Effect) -> Result<Vec<Effect>, RestoreError> {
+pub(super) fn restore(member: &mut Member, effect: Effect) -> Result<Vec<Effect>, RestoreError> {
     let (clock, mut result) = (member.clock, Ok(()));
     let effects = member.call(|group, effects| result = group.restore(record(effect), clock, effects));
     result.map(|()| effects)
 }
 
-fn restored(records: Vec<Effect>) -> Member {
+pub(super) fn restored(records: Vec<Effect>) -> Member {
     let mut member = Member::new(3, 3);
     for effect in records {
         restore(&mut member, effect).expect("the records follow each other");
@@ -91,21 +91,6 @@ fn a_learned_value_tells_that_the_vote_before_it_was_chosen() {
     let mut member = restored(vec![voted(OLD, 1, Ballot::ZERO, &one)]);
     assert_eq!(restore(&mut member, learned(NEW, 2, OLD, &two)), Ok(vec![apply(1, &one), apply(2, &two)]));
     assert_eq!((member.group.next(), member.group.chain()), (Instance(3), two.next_chain()));
-}
-
-#[test]
-fn a_missing_record_is_an_error() {
-    let one = value(0, 1, "one");
-    let gap = RestoreError::Gap { found: Instance(3), next: Instance(1) };
-    assert_eq!(restore(&mut Member::new(3, 3), voted(OLD, 3, OLD, &one)), Err(gap));
-    let missing = RestoreError::Missing { instance: Instance(1), ballot: OLD };
-    assert_eq!(restore(&mut Member::new(3, 3), voted(OLD, 2, OLD, &one)), Err(missing));
-    assert_eq!(restore(&mut Member::new(3, 3), learned(OLD, 2, OLD, &one)), Err(missing));
-    let mut member = restored(vec![voted(NEW, 1, Ballot::ZERO, &one)]);
-    assert_eq!(restore(&mut member, voted(NEW, 2, OLD, &one)), Err(missing), "voted for under another ballot");
-    let mut member = restored(vec![learned(OLD, 1, Ballot::ZERO, &one)]);
-    let gap = RestoreError::Gap { found: Instance(1), next: Instance(2) };
-    assert_eq!(restore(&mut member, voted(NEW, 1, Ballot::ZERO, &one)), Err(gap));
 }
 
 #[test]

@@ -407,6 +407,7 @@ impl Node {
                     }
                 }
                 Effect::Apply { instance, value } => self.apply(index, instance, &value, turn),
+                Effect::Skipped { .. } | Effect::ReadLost { .. } => panic!("no checkpoint was installed"),
                 Effect::ReadLog { to, from, below, chosen, bytes_max } => {
                     let values = self.read_log(index, from, below, chosen, bytes_max);
                     let range = Range { first: from, next: below, values };
@@ -490,6 +491,7 @@ impl Shard {
                 assert!(*ballot >= self.promised, "a vote for {ballot} after a promise of {}", self.promised);
             }
             Record::Learned { instance, .. } => assert!(*instance == next, "{instance} learned, {next} is next"),
+            Record::Position { .. } | Record::Lost { .. } => panic!("nobody asked for {record:?}"),
         }
     }
 
@@ -515,7 +517,7 @@ impl Shard {
                 self.promised = self.promised.max(*ballot);
                 self.accepted = Some((*instance, *ballot));
             }
-            Record::Learned { .. } => {}
+            Record::Learned { .. } | Record::Position { .. } | Record::Lost { .. } => {}
         }
     }
 }

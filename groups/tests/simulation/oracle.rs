@@ -179,7 +179,7 @@ impl Durable {
                 self.promises.insert((group, *ballot));
                 self.votes.insert((group, *instance, *ballot));
             }
-            Record::Learned { .. } => {}
+            Record::Learned { .. } | Record::Position { .. } | Record::Lost { .. } => {}
         }
     }
 

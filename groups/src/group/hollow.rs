@@ -1,0 +1,76 @@
+//! A member that knows what it promised and voted, but not the state before that: a checkpoint, or a value of its log,
+//! was damaged. Until it has learned from others all that it once knew, it is as good as absent: it promises nothing,
+//! votes for nothing and stands for nothing, because the value that it voted for last may be chosen, and a promise
+//! without that vote would hide it (DESIGN: a corrupt vote is "unknown", never "no vote").
+
+use super::Group;
+use crate::acceptor::Accepted;
+use crate::{Ballot, Instance, Value};
+
+/// What the log says of instances whose state is not there.
+#[derive(Debug)]
+pub(super) struct Hollow {
+    /// All below were chosen, as this node knew.
+    instance: Instance,
+    /// Its vote at that instance.
+    vote: Option<Accepted>,
+    /// The highest ballot of a vote there whose value cannot be read.
+    lost: Ballot,
+}
+
+impl Hollow {
+    /// Whether it may have voted for a value that it cannot tell.
+    fn is_unsure(&self) -> bool {
+        self.vote.as_ref().map_or(Ballot::ZERO, |vote| vote.ballot) < self.lost
+    }
+}
+
+impl Group {
+    /// Whether this node lacks a part of its own past, and takes no part until it has learned it.
+    #[must_use]
+    pub fn is_hollow(&self) -> bool {
+        self.hollow.is_some()
+    }
+
+    /// Everything below `instance` was chosen, but the state is not here.
+    pub(super) fn hollow_out(&mut self, instance: Instance) -> &mut Hollow {
+        self.acceptor.settle();
+        let hollow = self.hollow.get_or_insert(Hollow { instance, vote: None, lost: Ballot::ZERO });
+        if hollow.instance < instance {
+            *hollow = Hollow { instance, vote: None, lost: Ballot::ZERO };
+        }
+        hollow
+    }
+
+    /// A vote at or beyond the instance where the state is missing.
+    pub(super) fn recall_later(&mut self, instance: Instance, ballot: Ballot, value: Value) {
+        let hollow = self.hollow_out(instance);
+        if instance == hollow.instance && hollow.vote.as_ref().is_none_or(|vote| vote.ballot < ballot) {
+            hollow.vote = Some(Accepted { ballot, value });
+        }
+    }
+
+    /// A vote whose value cannot be read.
+    pub(super) fn lose_vote(&mut self, instance: Instance, ballot: Ballot) {
+        let vote = self.acceptor.accepted().filter(|_| instance == self.next).cloned();
+        let hollow = self.hollow_out(instance);
+        if instance == hollow.instance {
+            hollow.lost = hollow.lost.max(ballot);
+            hollow.vote = hollow.vote.take().or(vote);
+        }
+    }
+
+    /// `next` moved, or the last record was read: if nothing is missing any more, the vote counts again.
+    pub(super) fn fill(&mut self) {
+        let Some(hollow) = &self.hollow else { return };
+        if self.next < hollow.instance || (self.next == hollow.instance && hollow.is_unsure()) {
+            return;
+        }
+        let at_vote = self.next == hollow.instance;
+        let vote = self.hollow.take().and_then(|hollow| hollow.vote).filter(|_| at_vote);
+        if let Some(Accepted { ballot, value }) = vote {
+            let agrees = self.acceptor.recall(ballot, &value);
+            assert!(agrees, "two values were accepted under ballot {ballot}");
+        }
+    }
+}

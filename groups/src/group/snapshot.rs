@@ -1,0 +1,91 @@
+//! What a group is beside its state machine, for checkpoints: taken out at one instance, and put in at another member or
+//! after a start. It holds no promise and no vote: those are the log's, and are kept through an installation.
+
+use super::{Clock, Group, Role};
+use crate::tags::Tags;
+use crate::{Ballot, Effect, Instance};
+use serde::{Deserialize, Serialize};
+
+/// Where in its history a group is, and what it remembers of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The last instance that is applied; 0 if none is.
+    pub instance: Instance,
+    /// A ballot under which its value was chosen.
+    pub chosen: Ballot,
+    /// The chain over the checksums of all values up to it.
+    pub chain: u32,
+    /// The group's time, in unix milliseconds.
+    pub time_ms: u64,
+    /// The last command applied of each origin.
+    pub tags: Tags,
+}
+
+impl Group {
+    /// What belongs into a checkpoint beside the state machine as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            instance: self.next.preceding(),
+            chosen: self.last_ballot,
+            chain: self.chain,
+            time_ms: self.time_ms,
+            tags: self.tags.clone(),
+        }
+    }
+
+    /// Recovery: begins behind a checkpoint; the records of the log come after it.
+    ///
+    /// # Panics
+    /// If anything was restored before.
+    pub fn restore_snapshot(&mut self, snapshot: Snapshot, clock: Clock) {
+        assert!(
+            self.next == Instance::FIRST && self.acceptor.accepted().is_none(),
+            "a checkpoint comes before the log"
+        );
+        self.jump(snapshot, clock);
+    }
+
+    /// Goes on behind a checkpoint of another member, whose state the caller puts in the place of the group's own if
+    /// this returns true. False, and nothing is changed: the checkpoint is not beyond `next`.
+    ///
+    /// What this node had promised stays promised. Its own commands that the checkpoint includes come out as
+    /// [`Effect::Skipped`]: they were executed, but what they answered is not known here. A read that came before one
+    /// comes out as [`Effect::ReadLost`]: the state that it should have seen never was here.
+    pub fn install(&mut self, snapshot: Snapshot, clock: Clock, effects: &mut Vec<Effect>) -> bool {
+        if snapshot.instance < self.next {
+            return false;
+        }
+        let me = self.settings.me;
+        let applied = snapshot.tags.last(me);
+        self.jump(snapshot, clock);
+        if let Some(tag) = applied {
+            for counter in self.origin.skip(tag) {
+                while let Some(read) = self.reads.take_before(counter) {
+                    effects.push(Effect::ReadLost { read });
+                }
+                effects.push(Effect::Skipped { counter });
+            }
+        }
+        if !matches!(self.role, Role::Follower) {
+            self.step_down(clock, effects);
+            self.try_again_soon(clock);
+        }
+        self.retry_learning_now();
+        true
+    }
+
+    fn jump(&mut self, snapshot: Snapshot, clock: Clock) {
+        let Snapshot { instance, chosen, chain, time_ms, tags } = snapshot;
+        self.next = instance.following();
+        self.last_ballot = chosen;
+        self.last_value = None;
+        self.chain = chain;
+        self.time_ms = time_ms;
+        self.time_seen_ms = clock.mono_ms;
+        self.tags = tags;
+        self.acceptor.settle();
+        self.doubted = crate::members::Tally::default();
+        self.fill();
+    }
+}
