@@ -24,6 +24,10 @@ pub trait Outlet {
     fn send_durable(&mut self, lsn: u64, group: GroupId, to: NodeId, message: Message);
     /// A command of this node's clients was applied.
     fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>);
+    /// A command of this node's clients was executed, but its reply is not known here.
+    fn skipped(&mut self, group: GroupId, counter: u64);
+    /// A read cannot be answered any more.
+    fn read_lost(&mut self, id: ReadId);
     /// A read is to be answered from this state: the next command to be applied came after it.
     fn read(&mut self, id: ReadId, store: &Store);
     /// Read chosen values from the log and send them to the member whose id is the range's tag.
@@ -344,6 +348,8 @@ impl Cell {
                 out.read_log(log::ReadRange { tag, group: id, from, below, last_chosen: chosen, bytes_max });
             }
             Effect::Leading(leads) => out.leading(id, leads),
+            Effect::Skipped { counter } => out.skipped(id, counter),
+            Effect::ReadLost { read } => out.read_lost(read),
         }
     }
 }
@@ -359,6 +365,10 @@ fn logged(group: GroupId, record: Record) -> log::Record {
         Record::Learned { instance, ballot, chosen, value } => {
             (log::RecordKind::Learned, ballot, (instance, chosen, value.bytes().clone()))
         }
+        Record::Position { next, promised, chosen } => {
+            (log::RecordKind::Position, promised, (next, chosen, Bytes::new()))
+        }
+        Record::Lost { .. } => unreachable!("what is lost is not written"),
     };
     log::Record { kind, group, instance, ballot, chosen, payload }
 }
@@ -375,6 +385,9 @@ pub fn unlogged(record: log::Record) -> Option<Record> {
         log::RecordKind::Learned => {
             Some(Record::Learned { instance, ballot, chosen, value: Value::parse(payload).ok()? })
         }
-        log::RecordKind::PeerStart => None,
+        log::RecordKind::Position => Some(Record::Position { next: instance, promised: ballot, chosen }),
+        log::RecordKind::LostAccept => Some(Record::Lost { instance, ballot, learned: false }),
+        log::RecordKind::LostLearned => Some(Record::Lost { instance, ballot, learned: true }),
+        log::RecordKind::PeerStart | log::RecordKind::Trimmed => None,
     }
 }

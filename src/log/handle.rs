@@ -2,11 +2,15 @@
 //! They are fed by bounded channels and answer by callbacks, which are expected to put the answer into the event loop's
 //! inbox and wake it.
 
+use super::index::Index;
 use super::recovery::{Recovered, recover};
+use super::spare::Spares;
 use super::{
-    Append, Batch, ChosenReader, ChosenValue, LogError, LogStatus, Options, ReadRange, Record, Writer, segment_name,
+    Append, Batch, ChosenReader, ChosenValue, Droppable, LogError, LogStatus, Options, ReadRange, Record, Writer,
+    segment_name,
 };
 use crate::disk::Disk;
+use groups::Instance;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -63,7 +67,7 @@ impl Log {
         let (sender, batches) = sync_channel(BATCHES_QUEUED_MAX);
         let reader = writer.reader();
         let (next_lsn, status) = (writer.next_lsn(), writer.status.clone());
-        let spares = writer.spares.clone();
+        let (index, spares) = (writer.index.clone(), writer.spares.clone());
         let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
             Builder::new()
                 .name(name.to_owned())
@@ -74,9 +78,8 @@ impl Log {
         let keeper = start("paxoi-spare", Box::new(move || keeper.keep_ready(options.retry)))?;
         let thread = LogThread { writer, batches, options, on_durable };
         let thread = start("paxoi-log", Box::new(move || thread.run(on_fatal)))?;
-        let stop = Box::new(move || spares.stop());
         Ok((
-            LogHandle { sender: Some(sender), next_lsn, status, reader, stop, threads: vec![thread, keeper] },
+            LogHandle { sender: Some(sender), next_lsn, status, reader, index, spares, threads: vec![thread, keeper] },
             recovered,
         ))
     }
@@ -88,7 +91,8 @@ pub struct LogHandle {
     next_lsn: u64,
     status: Arc<LogStatus>,
     reader: ChosenReader,
-    stop: Box<dyn Fn() + Send>,
+    index: Arc<Index>,
+    spares: Arc<Spares>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -120,6 +124,17 @@ impl LogHandle {
         &self.status
     }
 
+    /// Which segments have no value above those that `floors` has by group.
+    #[must_use]
+    pub fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
+        self.index.droppable(floors)
+    }
+
+    /// Has the segments with a lower sequence number removed, soon and on another thread.
+    pub fn drop_below(&self, sequence: u64) {
+        self.spares.drop_below(sequence);
+    }
+
     /// Starts a thread that reads chosen values and calls `on_read` with each range and what there is of it.
     pub fn start_reader(
         &self,
@@ -139,7 +154,7 @@ impl LogHandle {
 impl Drop for LogHandle {
     fn drop(&mut self) {
         self.sender = None;
-        (self.stop)();
+        self.spares.stop();
         for thread in self.threads.drain(..) {
             // A panic of the thread was already reported where it happened.
             let _ = thread.join();

@@ -1,9 +1,9 @@
-//! Which segment holds which instances of a group: in each segment the first one of every group that has a value
-//! there. The log thread adds to it after each sync, the reader asks it. It grows with segments times groups, not with
-//! records.
+//! Which segment holds which instances of a group: in each segment the first and the last one of every group that has a
+//! value there. The log thread adds to it after each sync, the reader asks it, and so does whoever wants to know which
+//! segments can go. It grows with segments times groups, not with records.
 
 use super::format::RecordHeader;
-use super::{Record, RecordKind};
+use super::{Droppable, Record, RecordKind};
 use groups::{GroupId, Instance};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,9 +16,13 @@ pub(super) struct Index {
 #[derive(Debug)]
 struct Segment {
     sequence: u64,
+    first_lsn: u64,
+    /// Bytes in the file.
+    length: u64,
     /// Where its durable frames end.
     end: u64,
-    first: BTreeMap<GroupId, Instance>,
+    /// The first and the last instance of each group.
+    instances: BTreeMap<GroupId, (Instance, Instance)>,
 }
 
 /// A part of the log that holds values of a group.
@@ -29,9 +33,10 @@ pub(super) struct Part {
 }
 
 impl Index {
-    /// What is added from now on is in this segment.
-    pub(super) fn begin_segment(&self, sequence: u64, end: u64) {
-        self.segments().push(Segment { sequence, end, first: BTreeMap::new() });
+    /// What is added from now on is in this segment, whose frames begin, or end so far, at `end`.
+    pub(super) fn begin_segment(&self, header: &super::format::SegmentHeader, end: u64) {
+        let (sequence, first_lsn, length) = (header.sequence, header.first_lsn, header.length);
+        self.segments().push(Segment { sequence, first_lsn, length, end, instances: BTreeMap::new() });
     }
 
     /// A frame of these records, which ends at `end`, is durable in the last segment.
@@ -50,7 +55,7 @@ impl Index {
         let Some(segment) = segments.last_mut() else { return };
         segment.end = end;
         for (_, group, instance) in records.filter(|(kind, ..)| kind.has_value()) {
-            segment.first.entry(group).or_insert(instance);
+            segment.instances.entry(group).or_insert((instance, instance)).1 = instance;
         }
     }
 
@@ -58,16 +63,54 @@ impl Index {
     pub(super) fn parts(&self, group: GroupId, from: Instance) -> Vec<Part> {
         let segments = self.segments();
         let mut parts = Vec::new();
+        let mut lowest = Instance(u64::MAX);
         for segment in segments.iter().rev() {
-            let Some(first) = segment.first.get(&group) else { continue };
+            let Some((first, _)) = segment.instances.get(&group) else { continue };
             parts.push(Part { sequence: segment.sequence, end: segment.end });
+            lowest = *first;
             // A segment that starts with `from` itself is not enough: an earlier one may have it under other ballots.
             if *first < from {
                 break;
             }
         }
+        if lowest > from {
+            return Vec::new();
+        }
         parts.reverse();
         parts
+    }
+
+    /// Which segments have no value of any group above the instance that `floors` has for it, counted from the oldest;
+    /// never the last one.
+    pub(super) fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
+        let segments = self.segments();
+        let counts = |segment: &Segment| {
+            let floor = |group: &GroupId| floors.get(group.index()).copied().unwrap_or_default();
+            segment.instances.iter().any(|(group, (_, last))| *last > floor(group))
+        };
+        let kept = segments.iter().position(counts).unwrap_or(segments.len()).min(segments.len().saturating_sub(1));
+        let first = segments.get(kept).filter(|_| kept > 0)?;
+        Some(Droppable { below: first.sequence, lsn: first.first_lsn })
+    }
+
+    /// The oldest segment, if it is below `sequence`.
+    pub(super) fn oldest_below(&self, sequence: u64) -> Option<u64> {
+        let segments = self.segments();
+        segments
+            .first()
+            .filter(|_| segments.len() > 1)
+            .map(|oldest| oldest.sequence)
+            .filter(|oldest| *oldest < sequence)
+    }
+
+    /// The oldest segment is gone. Returns how long it was.
+    pub(super) fn forget_oldest(&self) -> u64 {
+        self.segments().remove(0).length
+    }
+
+    /// Whether that segment is there.
+    pub(super) fn has(&self, sequence: u64) -> bool {
+        self.segments().iter().any(|segment| segment.sequence == sequence)
     }
 
     fn segments(&self) -> MutexGuard<'_, Vec<Segment>> {

@@ -1,10 +1,11 @@
 //! What `paxoi inspect log` prints. It takes no lock and writes nothing, so it may look at the log of a running node; the
 //! end of that may then seem torn.
 
-use super::format::{FrameHeader, RecordHeader, SegmentHeader, records};
-use super::scan::{Scan, hex, scan};
+use super::format::{RecordHeader, SegmentHeader, records};
+use super::scan::{FrameFound, Scan, hex, scan};
 use super::{LogError, RecordKind, segment_name};
 use crate::disk::Disk;
+use crc32c::crc32c;
 use std::io::{self, Write};
 
 /// Prints a line for each segment, with `with_records` also one for each frame and record, and then what state the log
@@ -14,8 +15,8 @@ pub fn inspect_log(disk: &dyn Disk, with_records: bool, out: &mut dyn Write) -> 
     let found = scan(
         disk,
         None,
-        &mut |segment, at, header, body| {
-            printer.frame(segment, at, header, body);
+        &mut |_, found| {
+            printer.frame(&found);
             Ok(())
         },
         &mut |_, _| {},
@@ -54,10 +55,13 @@ fn conclude(disk: &dyn Disk, found: &Result<Scan, LogError>, out: &mut dyn Write
     if found.dirty_end > found.tail {
         let (bytes, lsn) = (found.dirty_end - found.tail, found.next_lsn);
         writeln!(out, "torn: {bytes} bytes of frame {lsn}, whose write never finished; the next start removes them")?;
-    } else {
+    } else if found.rotten == 0 {
         writeln!(out, "sound")?;
     }
-    Ok(true)
+    if found.rotten > 0 {
+        writeln!(out, "{} frames have damaged values, which the node learns from others again", found.rotten)?;
+    }
+    Ok(found.rotten == 0)
 }
 
 struct Printer<'a> {
@@ -75,7 +79,8 @@ struct Summary {
 }
 
 impl Printer<'_> {
-    fn frame(&mut self, segment: &SegmentHeader, at: u64, header: &FrameHeader, body: &[u8]) {
+    fn frame(&mut self, found: &FrameFound<'_>) {
+        let FrameFound { segment, at, header, body, rotten } = *found;
         if self.segment.as_ref().is_none_or(|summary| summary.header != *segment) {
             self.end_segment();
         }
@@ -88,8 +93,10 @@ impl Printer<'_> {
             let (lsn, count, durable) = (header.lsn, header.count, header.durable);
             let bytes = header.frame_bytes();
             self.line(&format!("  frame {lsn} at byte {at}: {count} records, {bytes} bytes, durable up to {durable}"));
-            for (record, _) in records(header, body) {
-                self.line(&format!("    {}", describe(&record)));
+            for (record, payload) in records(header, body) {
+                let damaged = rotten && crc32c(payload) != record.payload_crc;
+                let damaged = if damaged { ": DAMAGED, to be learned from others" } else { "" };
+                self.line(&format!("    {}{damaged}", describe(&record)));
             }
         }
     }
@@ -118,6 +125,11 @@ fn describe(record: &RecordHeader) -> String {
             format!("learned  group {group} instance {instance} ballot {ballot}, before it {chosen}, {bytes} bytes")
         }
         Some(RecordKind::PeerStart) => format!("peer     node {} start {instance}", ballot.node),
+        Some(RecordKind::Position) => {
+            format!("position group {group} next {instance} promised {ballot}, before it {chosen}")
+        }
+        Some(RecordKind::Trimmed) => format!("trimmed  segments below {instance} may be gone"),
+        Some(RecordKind::LostAccept | RecordKind::LostLearned) => "never written".to_owned(),
         None => format!("kind {kind}, unknown to this version, group {group} instance {instance}, {bytes} bytes"),
     }
 }

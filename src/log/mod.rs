@@ -6,7 +6,7 @@
 //! scan       walks frames, tells torn from rotten    index     which segment holds which instances of a group
 //! recovery   scan, visit, repair, then write on      reader    chosen values of one group, off the event loop
 //! writer     one write and one sync per batch        inspect   what `paxoi inspect log` prints
-//! handle     the threads around writer and reader
+//! handle     the threads around writer and reader     trim      drops segments that count no more
 //! ```
 //!
 //! A write or sync of a frame that fails ends the log at once and is never tried again: the kernel may have dropped the
@@ -24,6 +24,7 @@ mod spare;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod writer;
 
 pub use format::FORMAT_VERSION;
@@ -32,6 +33,7 @@ pub use inspect::inspect_log;
 pub use reader::{ChosenReader, ChosenValue, ReadRange};
 pub use recovery::{Recovered, recover};
 pub use status::LogStatus;
+pub use trim::Droppable;
 pub use writer::{Append, Writer};
 
 use bytes::Bytes;
@@ -53,6 +55,15 @@ pub enum RecordKind {
     /// The peer `ballot.node` was seen with the start number `instance`. The payload is its storage id [16] and the random
     /// number of that start, u64.
     PeerStart = 4,
+    /// All instances below `instance` are chosen, the last one under `chosen`, and `ballot` is promised: said again, so
+    /// that older records can go.
+    Position = 5,
+    /// Segments below `instance` may be gone; all that still counted in them was written again before.
+    Trimmed = 6,
+    /// Never written: stands for an [`RecordKind::Accept`] whose payload does not match its checksum any more.
+    LostAccept = 254,
+    /// Never written: the same for a [`RecordKind::Learned`].
+    LostLearned = 255,
 }
 
 impl RecordKind {
@@ -64,6 +75,18 @@ impl RecordKind {
             2 => Some(RecordKind::Accept),
             3 => Some(RecordKind::Learned),
             4 => Some(RecordKind::PeerStart),
+            5 => Some(RecordKind::Position),
+            6 => Some(RecordKind::Trimmed),
+            _ => None,
+        }
+    }
+
+    /// What stands for a record of this kind whose payload is damaged; `None` if the log is of no use without it.
+    #[must_use]
+    pub(crate) fn lost(self) -> Option<RecordKind> {
+        match self {
+            RecordKind::Accept => Some(RecordKind::LostAccept),
+            RecordKind::Learned => Some(RecordKind::LostLearned),
             _ => None,
         }
     }

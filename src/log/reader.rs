@@ -10,7 +10,7 @@
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, RecordHeader, frame_seed};
 use super::index::{Index, Part};
 use super::scan::Window;
-use super::{LogError, RecordKind, segment_name};
+use super::{LogError, LogStatus, RecordKind, segment_name};
 use crate::disk::{Disk, DiskFile, read_full};
 use bytes::Bytes;
 use crc32c::crc32c;
@@ -60,28 +60,44 @@ pub struct ChosenReader {
     disk: Arc<dyn Disk>,
     seed: u32,
     index: Arc<Index>,
+    status: Arc<LogStatus>,
     /// The last used at the end.
     maps: Vec<SegmentMap>,
 }
 
 impl ChosenReader {
-    pub(super) fn new(disk: Arc<dyn Disk>, storage_id: [u8; 16], index: Arc<Index>) -> ChosenReader {
-        ChosenReader { disk, seed: frame_seed(&storage_id), index, maps: Vec::new() }
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        storage_id: [u8; 16],
+        index: Arc<Index>,
+        status: Arc<LogStatus>,
+    ) -> ChosenReader {
+        ChosenReader { disk, seed: frame_seed(&storage_id), index, status, maps: Vec::new() }
     }
 
     /// The values from `range.from` on, in order and without gaps: as many as the limits allow and the log holds. The
-    /// answer is empty if the first is not there.
+    /// answer is empty if the first is not there, or is damaged: other nodes have it.
     pub fn read(&mut self, range: &ReadRange) -> Result<Vec<ChosenValue>, LogError> {
-        let mut selection = Selection::new(range);
-        for part in self.index.parts(range.group, range.from) {
-            let map = self.map(part)?;
+        let (mut selection, index) = (Selection::new(range), self.index.clone());
+        for part in index.parts(range.group, range.from) {
+            let map = match self.map(part) {
+                Ok(map) => map,
+                // Dropped meanwhile, and with it everything that is older.
+                Err(_) if !index.has(part.sequence) => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            };
             let places = map.places.get(&range.group).map_or(&[][..], |places| &places[..]);
             let start = places.partition_point(|place| place.instance < range.from);
             if !places[start..].iter().all(|place| selection.offer(place, map)) {
                 break;
             }
         }
-        selection.finish()
+        let (values, damaged) = selection.finish();
+        if let Some(error) = damaged {
+            self.status.on_rotten();
+            tracing::error!("{error}; the node that asked for it has to ask another");
+        }
+        Ok(values)
     }
 
     /// The places in a segment, as far as it is durable.
@@ -143,12 +159,19 @@ impl<'a> Selection<'a> {
         true
     }
 
-    fn finish(mut self) -> Result<Vec<ChosenValue>, LogError> {
+    /// The values, up to the first that cannot be read, and why not.
+    fn finish(mut self) -> (Vec<ChosenValue>, Option<LogError>) {
         if self.wanted.following() == self.range.below {
             self.choose_by(self.range.last_chosen);
         }
-        let group = self.range.group;
-        self.chosen.iter().map(|found| found.load(group)).collect()
+        let mut values = Vec::with_capacity(self.chosen.len());
+        for found in &self.chosen {
+            match found.load(self.range.group) {
+                Ok(value) => values.push(value),
+                Err(error) => return (values, Some(error)),
+            }
+        }
+        (values, None)
     }
 
     fn choose_by(&mut self, chosen: Ballot) -> bool {

@@ -4,13 +4,14 @@
 //! will answer by it, so every frame that nothing claims to be durable is written again and synced first, and the
 //! remains of torn frames are zeroed, so that they can never be taken for frames later.
 
-use super::format::{FrameHeader, records};
+use super::format::records;
 use super::index::Index;
-use super::scan::{CHUNK_BYTES, OnProgress, Scan, scan};
+use super::scan::{CHUNK_BYTES, FrameFound, OnProgress, Scan, scan};
 use super::writer::{Position, Segment, Writer};
-use super::{ALL_SEGMENTS, LogError, LogStatus, Options, Record, segment_name};
+use super::{ALL_SEGMENTS, LogError, LogStatus, Options, Record, RecordKind, segment_name};
 use crate::disk::{Disk, DiskFile, read_full};
 use bytes::Bytes;
+use crc32c::crc32c;
 use std::sync::Arc;
 
 /// What was found in a log when it was opened.
@@ -28,6 +29,8 @@ pub struct Recovered {
     pub rewritten_bytes: u64,
     /// Bytes of torn writes that were removed.
     pub torn_bytes: u64,
+    /// Frames with values that fail their checksums.
+    pub rotten: u64,
 }
 
 /// Reads the log of `storage_id`, calls `visit` with each record and its lsn, in order, and `progress` with the bytes
@@ -42,25 +45,39 @@ pub fn recover(
 ) -> Result<(Writer, Recovered), LogError> {
     let index = Arc::new(Index::default());
     let status = Arc::new(LogStatus::default());
-    let mut sequence = 0;
+    let mut begun = 0;
+    let mut trimmed = 1;
     let found = scan(
         &**disk,
         Some(storage_id),
-        &mut |segment, at, header, body| {
-            while sequence < segment.sequence {
-                sequence += 1;
-                index.begin_segment(sequence, at);
+        &mut |headers, frame| {
+            // A segment may have no frame at all.
+            for header in
+                headers.iter().filter(|header| (begun + 1..=frame.segment.sequence).contains(&header.sequence))
+            {
+                index.begin_segment(header, frame.at);
             }
-            index.add_read(records(header, body).map(|(record, _)| record), at + header.frame_bytes());
-            visit_frame(&segment_name(sequence), at, header, body, visit)
+            begun = frame.segment.sequence;
+            let end = frame.at + frame.header.frame_bytes();
+            index.add_read(records(frame.header, frame.body).map(|(record, _)| record), end);
+            visit_frame(&frame, &mut |lsn, record| {
+                if record.kind == RecordKind::Trimmed {
+                    trimmed = trimmed.max(record.instance.0);
+                }
+                visit(lsn, record);
+            })
         },
         progress,
     )?;
     for header in &found.headers {
         status.on_segment(header.length);
-        if header.sequence > sequence {
-            index.begin_segment(header.sequence, found.tail);
+        if header.sequence > begun {
+            index.begin_segment(header, found.tail);
         }
+    }
+    // Older ones may be gone only after the log said so.
+    if let Some(first) = found.headers.first().filter(|first| first.sequence > trimmed) {
+        return Err(LogError::Missing { file: segment_name(first.sequence - 1) });
     }
     // The names, too, may be in memory only.
     disk.sync_dir().map_err(LogError::io(ALL_SEGMENTS, "sync the directory of"))?;
@@ -72,25 +89,27 @@ pub fn recover(
         bytes: found.bytes,
         rewritten_bytes: found.tail - found.unsure_from,
         torn_bytes: found.dirty_end - found.tail,
+        rotten: found.rotten,
     };
     let position = Position { lsn: found.next_lsn - 1, previous: found.previous, segment };
     let writer = Writer::new(disk.clone(), storage_id, options, position, status, index)?;
     Ok((writer, recovered))
 }
 
-fn visit_frame(
-    file: &str,
-    offset: u64,
-    header: &FrameHeader,
-    body: &[u8],
-    visit: &mut dyn FnMut(u64, Record),
-) -> Result<(), LogError> {
-    for (record, payload) in records(header, body) {
+fn visit_frame(frame: &FrameFound<'_>, visit: &mut dyn FnMut(u64, Record)) -> Result<(), LogError> {
+    for (record, payload) in records(frame.header, frame.body) {
         // A copy of its own for each: one that a quiet group keeps for long must not keep a whole chunk.
-        let Some(known) = record.record(Bytes::copy_from_slice(payload)) else {
-            return Err(LogError::UnknownKind { file: file.to_owned(), offset, kind: record.kind });
+        let Some(mut known) = record.record(Bytes::copy_from_slice(payload)) else {
+            let file = segment_name(frame.segment.sequence);
+            return Err(LogError::UnknownKind { file, offset: frame.at, kind: record.kind });
         };
-        visit(header.lsn, known);
+        if frame.rotten
+            && crc32c(payload) != record.payload_crc
+            && let Some(kind) = known.kind.lost()
+        {
+            known = Record { kind, payload: Bytes::new(), ..known };
+        }
+        visit(frame.header.lsn, known);
     }
     Ok(())
 }

@@ -3,14 +3,16 @@
 //! A frame that cannot be read is either torn, because its write never finished, and then nothing of it was promised to
 //! anyone; or it is rotten, and then the node must not go on as if it had never been. It is rotten if anything behind
 //! it claims that it was durable: a later frame by its `durable`, a later segment by its first lsn (a segment is begun
-//! only when everything before it is synced). So only the last segment can end torn.
+//! only when everything before it is synced). So only the last segment can end torn. Where only values are rotten, the
+//! rest of the frame still counts: what was promised and voted is in the headers of its records.
 
 use super::format::{
-    BodyFlaw, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, SEGMENT_HEADER_BYTES, SegmentFlaw,
-    SegmentHeader, check_body, frame_seed,
+    BodyFlaw, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, RecordHeader, SEGMENT_HEADER_BYTES,
+    SegmentFlaw, SegmentHeader, check_body, frame_seed, records,
 };
-use super::{ALL_SEGMENTS, LogError, segment_name, segment_sequence};
+use super::{ALL_SEGMENTS, LogError, RecordKind, segment_name, segment_sequence};
 use crate::disk::{Disk, DiskFile, read_full};
+use crc32c::crc32c;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -38,10 +40,24 @@ pub(super) struct Scan {
     pub(super) records: u64,
     /// Bytes of all frames.
     pub(super) bytes: u64,
+    /// How many frames have values that fail their checksums.
+    pub(super) rotten: u64,
 }
 
-/// Gets each frame that is sound: its segment, where it starts there, its header, and the bytes behind that.
-pub(super) type OnFrame<'a> = &'a mut dyn FnMut(&SegmentHeader, u64, &FrameHeader, &[u8]) -> Result<(), LogError>;
+/// A frame that counts.
+pub(super) struct FrameFound<'a> {
+    pub(super) segment: &'a SegmentHeader,
+    /// Where it starts there.
+    pub(super) at: u64,
+    pub(super) header: &'a FrameHeader,
+    /// The bytes behind that.
+    pub(super) body: &'a [u8],
+    /// It was durable, but some of its values fail their checksums now.
+    pub(super) rotten: bool,
+}
+
+/// Gets each frame, and the headers of all segments.
+pub(super) type OnFrame<'a> = &'a mut dyn FnMut(&[SegmentHeader], FrameFound<'_>) -> Result<(), LogError>;
 
 /// Gets, after each segment, how many bytes of segments are done and how many there are.
 pub(super) type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -57,7 +73,18 @@ pub(super) fn scan(
     let Some(first) = headers.first() else {
         let (next_lsn, previous) = (1, 0);
         let (tail, unsure_from, dirty_end) = (0, 0, 0);
-        return Ok(Scan { headers, next_lsn, previous, tail, unsure_from, dirty_end, frames: 0, records: 0, bytes: 0 });
+        return Ok(Scan {
+            headers,
+            next_lsn,
+            previous,
+            tail,
+            unsure_from,
+            dirty_end,
+            frames: 0,
+            records: 0,
+            bytes: 0,
+            rotten: 0,
+        });
     };
     let mut walk = Walk {
         seed: frame_seed(&first.storage_id),
@@ -66,6 +93,8 @@ pub(super) fn scan(
         durable: headers.last().map_or(0, |last| last.first_lsn - 1),
         unsure: VecDeque::new(),
         found: (0, 0, 0),
+        rotten: 0,
+        headers: &headers,
         on_frame,
     };
     let total: u64 = headers.iter().map(|header| header.length).sum();
@@ -80,16 +109,16 @@ pub(super) fn scan(
         done += header.length;
         on_progress(done, total);
     }
-    let Walk { lsn: next_lsn, previous, unsure, found: (frames, records, bytes), .. } = walk;
+    let Walk { lsn: next_lsn, previous, unsure, found: (frames, records, bytes), rotten, .. } = walk;
     let unsure_from = unsure.front().map_or(tail, |(_, at)| *at);
-    Ok(Scan { headers, next_lsn, previous, tail, unsure_from, dirty_end, frames, records, bytes })
+    Ok(Scan { headers, next_lsn, previous, tail, unsure_from, dirty_end, frames, records, bytes, rotten })
 }
 
 fn segment_headers(disk: &dyn Disk, storage_id: Option<[u8; 16]>) -> Result<Vec<SegmentHeader>, LogError> {
     let names = disk.list().map_err(LogError::io(ALL_SEGMENTS, "look for"))?;
     let mut headers: Vec<SegmentHeader> = Vec::new();
     for sequence in names.iter().filter_map(|name| segment_sequence(name)) {
-        let due = headers.last().map_or(1, |header| header.sequence + 1);
+        let due = headers.last().map_or(sequence, |header| header.sequence + 1);
         if sequence != due {
             return Err(LogError::Missing { file: segment_name(due) });
         }
@@ -147,6 +176,8 @@ struct Walk<'a> {
     unsure: VecDeque<(u64, u64)>,
     /// Frames, records, bytes.
     found: (u64, u64, u64),
+    rotten: u64,
+    headers: &'a [SegmentHeader],
     on_frame: OnFrame<'a>,
 }
 
@@ -161,7 +192,7 @@ impl Walk<'_> {
         let mut at = SEGMENT_HEADER_BYTES as u64;
         // An empty frame of a quiet moment may follow: its lsn was used again, in the next segment.
         while self.lsn < next.first_lsn {
-            match self.frame(segment, at, window)? {
+            match self.frame(segment, at, true, window)? {
                 Ok(bytes) => at += bytes,
                 Err(flaw) => {
                     let next = segment_name(next.sequence);
@@ -184,7 +215,15 @@ impl Walk<'_> {
             if at + FRAME_HEADER_BYTES as u64 > segment.length {
                 return Ok((at, at));
             }
-            match self.frame(segment, at, window)? {
+            let found = match self.frame(segment, at, false, window)? {
+                // A torn write, unless something behind it says that it was durable.
+                Err(flaw @ Flaw::Body(_, BodyFlaw::Payload(_))) => match self.torn_end(segment, at, &flaw, window) {
+                    Err(LogError::Corrupt { .. }) => self.frame(segment, at, true, window)?,
+                    torn => return Ok((at, torn?)),
+                },
+                found => found,
+            };
+            match found {
                 Ok(bytes) => {
                     self.unsure.push_back((self.lsn - 1, at));
                     while self.unsure.front().is_some_and(|(lsn, _)| *lsn <= self.durable) {
@@ -197,8 +236,15 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads the frame that is due at `at`, hands it on, and returns its size.
-    fn frame(&mut self, segment: &SegmentHeader, at: u64, window: &mut Window) -> Result<Result<u64, Flaw>, LogError> {
+    /// Reads the frame that is due at `at`, hands it on, and returns its size. If it is known to have been `durable`, values
+    /// in it may be damaged: other nodes have those that were chosen.
+    fn frame(
+        &mut self,
+        segment: &SegmentHeader,
+        at: u64,
+        durable: bool,
+        window: &mut Window,
+    ) -> Result<Result<u64, Flaw>, LogError> {
         let Some(header) = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, self.seed) else {
             return Ok(Err(Flaw::Header));
         };
@@ -212,10 +258,13 @@ impl Walk<'_> {
             return Ok(Err(Flaw::Place(header)));
         }
         let body = &window.bytes(at, bytes as usize)?[FRAME_HEADER_BYTES..];
-        if let Err(flaw) = check_body(&header, body) {
-            return Ok(Err(Flaw::Body(header, flaw)));
-        }
-        (self.on_frame)(segment, at, &header, body)?;
+        let rotten = match check_body(&header, body) {
+            Ok(()) => false,
+            Err(BodyFlaw::Payload(_)) if durable && only_values_are_damaged(&header, body) => true,
+            Err(flaw) => return Ok(Err(Flaw::Body(header, flaw))),
+        };
+        self.rotten += u64::from(rotten);
+        (self.on_frame)(self.headers, FrameFound { segment, at, header: &header, body, rotten })?;
         self.lsn += 1;
         self.previous = header.crc;
         self.durable = self.durable.max(header.durable);
@@ -261,6 +310,13 @@ impl Walk<'_> {
         }
         Ok(dirty_end.min(segment.length))
     }
+}
+
+/// Whether every damaged payload is a value, which others may have.
+fn only_values_are_damaged(header: &FrameHeader, body: &[u8]) -> bool {
+    let damaged = |(record, payload): &(RecordHeader, &[u8])| crc32c(payload) != record.payload_crc;
+    let lost = |record: RecordHeader| RecordKind::from_number(record.kind).and_then(RecordKind::lost).is_some();
+    records(header, body).filter(damaged).all(|(record, _)| lost(record))
 }
 
 /// Why there is no sound frame where one was due.

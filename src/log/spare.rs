@@ -1,7 +1,9 @@
-//! Keeps one segment ready ahead of need: filled with zeros and synced, so that writing a frame into it changes no
-//! metadata and its sync is one write of the device, and so that a full disk shows here and never in the middle of a
-//! frame.
+//! Keeps one segment ready ahead of need, and lets go of old ones. The one that is ready is filled with zeros and synced,
+//! so that writing a frame into it changes no metadata and its sync is one write of the device, and so that a full disk
+//! shows here and never in the middle of a frame.
 
+use super::index::Index;
+use super::trim::drop_segments;
 use super::{LogError, LogStatus};
 use crate::disk::Disk;
 use std::io;
@@ -22,6 +24,7 @@ pub(super) struct Spares {
     disk: Arc<dyn Disk>,
     bytes: u64,
     status: Arc<LogStatus>,
+    index: Arc<Index>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -30,11 +33,18 @@ pub(super) struct Spares {
 struct State {
     ready: bool,
     stopped: bool,
+    /// Segments below this one are to go.
+    drop_below: u64,
 }
 
 impl Spares {
     /// Uses the spare that is there if it has the right size, and removes what cannot be used.
-    pub(super) fn open(disk: Arc<dyn Disk>, bytes: u64, status: Arc<LogStatus>) -> Result<Spares, LogError> {
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        bytes: u64,
+        status: Arc<LogStatus>,
+        index: Arc<Index>,
+    ) -> Result<Spares, LogError> {
         let mut ready = false;
         for name in disk.list().map_err(LogError::io(SPARE, "find"))? {
             if name == SPARE {
@@ -47,8 +57,8 @@ impl Spares {
             }
         }
         status.set_spare(ready);
-        let state = Mutex::new(State { ready, stopped: false });
-        Ok(Spares { disk, bytes, status, state, changed: Condvar::new() })
+        let state = Mutex::new(State { ready, stopped: false, drop_below: 0 });
+        Ok(Spares { disk, bytes, status, index, state, changed: Condvar::new() })
     }
 
     /// The name of the spare, if one is ready: the caller must rename it before anything else is asked here.
@@ -94,16 +104,33 @@ impl Spares {
         loop {
             let made = self.prepare();
             let mut state = self.state();
-            while state.ready && !state.stopped {
+            while state.ready && state.drop_below == 0 && !state.stopped {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.stopped {
                 return;
             }
+            let below = std::mem::take(&mut state.drop_below);
             drop(state);
+            if below > 0 {
+                self.drop_now(below);
+            }
             if made.is_err() && !self.pause(retry) {
                 return;
             }
+        }
+    }
+
+    /// Has the thread remove the segments below that one.
+    pub(super) fn drop_below(&self, sequence: u64) {
+        self.state().drop_below = sequence;
+        self.changed.notify_all();
+    }
+
+    fn drop_now(&self, below: u64) {
+        // The next time tries again from where this one ended.
+        if let Err(error) = drop_segments(&*self.disk, &self.index, &self.status, below) {
+            tracing::error!("{error}; old segments take space until the next checkpoint");
         }
     }
 

@@ -15,6 +15,8 @@ pub struct LogStatus {
     bytes: AtomicU64,
     syncs: AtomicU64,
     sync_nanos: AtomicU64,
+    dropped: AtomicU64,
+    rotten: AtomicU64,
 }
 
 impl LogStatus {
@@ -92,6 +94,29 @@ impl LogStatus {
     pub(super) fn on_segment(&self, bytes: u64) {
         self.segments.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn on_dropped(&self, bytes: u64) {
+        self.segments.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A value that should be served to another node fails its checksum.
+    pub(super) fn on_rotten(&self) {
+        self.rotten.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many segments were dropped since the log was opened.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How many values were found to fail their checksum since the log was opened.
+    #[must_use]
+    pub fn rotten(&self) -> u64 {
+        self.rotten.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_lsn(&self, lsn: u64) {

@@ -4,8 +4,9 @@
 use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use super::index::Index;
 use super::spare::{LARGE, Spares};
-use super::{Batch, ChosenReader, LogError, LogStatus, Options, Record, segment_name};
+use super::{Batch, ChosenReader, Droppable, LogError, LogStatus, Options, Record, segment_name};
 use crate::disk::{Disk, DiskFile};
+use groups::Instance;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,7 +71,8 @@ impl Writer {
         status: Arc<LogStatus>,
         index: Arc<Index>,
     ) -> Result<Writer, LogError> {
-        let spares = Arc::new(Spares::open(disk.clone(), options.segment_bytes, status.clone())?);
+        let spares = Spares::open(disk.clone(), options.segment_bytes, status.clone(), index.clone())?;
+        let spares = Arc::new(spares);
         let Position { lsn, previous, segment } = position;
         let segment = match segment {
             Some(segment) => segment,
@@ -82,7 +84,7 @@ impl Writer {
                 let Some(spare) = spares.take() else { unreachable!("the spare was just made") };
                 let segment = Segment::begin(&*disk, spare, &header)?;
                 spares.on_taken();
-                index.begin_segment(segment.sequence, segment.tail);
+                index.begin_segment(&header, segment.tail);
                 status.on_segment(length);
                 segment
             }
@@ -109,7 +111,21 @@ impl Writer {
     /// A reader of what this writer has made durable.
     #[must_use]
     pub fn reader(&self) -> ChosenReader {
-        ChosenReader::new(self.disk.clone(), self.storage_id, self.index.clone())
+        ChosenReader::new(self.disk.clone(), self.storage_id, self.index.clone(), self.status.clone())
+    }
+
+    /// Which segments have no value above those that `floors` has by group.
+    #[must_use]
+    pub fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
+        self.index.droppable(floors)
+    }
+
+    /// Removes old segments now, for those who drive the writer without threads.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]: it can be tried again.
+    pub fn drop_segments(&self, below: u64) -> Result<(), LogError> {
+        super::trim::drop_segments(&*self.disk, &self.index, &self.status, below)
     }
 
     /// True if the last frame is not yet known as durable to whoever reads the log: see [`Writer::mark`].
@@ -193,7 +209,7 @@ impl Writer {
         let header = self.next_header(self.options.segment_bytes);
         self.segment = Segment::begin(&*self.disk, spare, &header)?;
         self.spares.on_taken();
-        self.index.begin_segment(self.segment.sequence, self.segment.tail);
+        self.index.begin_segment(&header, self.segment.tail);
         self.status.on_segment(header.length);
         Ok(true)
     }
@@ -230,7 +246,7 @@ impl Writer {
             return Ok(Append::NeedsSpace);
         };
         self.segment = Segment::named(&*self.disk, file, LARGE, &header)?;
-        self.index.begin_segment(self.segment.sequence, self.segment.tail);
+        self.index.begin_segment(&header, self.segment.tail);
         self.status.on_segment(header.length);
         Ok(self.on_durable(batch, bytes, crc, started.elapsed()))
     }

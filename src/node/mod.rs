@@ -151,6 +151,9 @@ impl Node {
     /// # Errors
     /// If it contradicts those before it, or belongs to no group of this cluster.
     pub fn restore(&mut self, lsn: u64, record: log::Record, time: Time) -> Result<(), String> {
+        if record.kind == log::RecordKind::Trimmed {
+            return Ok(());
+        }
         if record.kind == log::RecordKind::PeerStart {
             self.io.restore_peer(record.ballot.node, record.instance.0, &record.payload);
             return Ok(());

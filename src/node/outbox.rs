@@ -11,6 +11,7 @@ use crate::admin::stats::Stats;
 use crate::config::{LOG_QUEUE_BYTES, NodeConfig, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
 use crate::gate::{Gate, Held};
 use crate::identity::Identity;
+use crate::kv::fanout::UNCERTAIN;
 use crate::kv::reply::Reply;
 use crate::kv::{Store, table};
 use crate::log;
@@ -269,6 +270,16 @@ impl Outlet for Outbox {
                 self.settle(ticket, reply);
             }
             return;
+        }
+    }
+
+    fn skipped(&mut self, group: GroupId, counter: u64) {
+        self.applied(group, counter, UNCERTAIN);
+    }
+
+    fn read_lost(&mut self, id: ReadId) {
+        if let Some(read) = self.questions.reads.try_remove(id as usize) {
+            self.settle_read(&read, NOT_SERVED);
         }
     }
 

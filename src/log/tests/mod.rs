@@ -6,6 +6,7 @@ mod reading;
 mod rot;
 mod space;
 mod threads;
+mod trimming;
 
 use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, frame_bytes};
 use super::*;

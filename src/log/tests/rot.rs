@@ -1,11 +1,18 @@
-//! Damage to what was durable is always an error: never a shorter log, never an empty one.
+//! Damage to what was durable is always noticed: never a shorter log, never an empty one. Where only a value is damaged
+//! the rest still counts.
 
 use super::super::format::SegmentHeader;
 use super::*;
 
-/// Whether opening says that a file is corrupt.
-fn is_corrupt(disk: &MemoryDisk) -> bool {
-    matches!(open(disk), Err(LogError::Corrupt { .. }))
+/// Whether opening says that a file is corrupt, or that values in it are.
+fn is_noticed(disk: &MemoryDisk) -> bool {
+    match open(disk) {
+        Err(error) => matches!(error, LogError::Corrupt { .. }),
+        Ok((_, recovered, seen)) => {
+            let lost = |(_, record): &(u64, Record)| record.kind == RecordKind::LostAccept;
+            recovered.rotten > 0 && seen.iter().any(lost)
+        }
+    }
 }
 
 fn with_content(disk: &MemoryDisk, name: &str, content: Vec<u8>) -> MemoryDisk {
@@ -26,12 +33,12 @@ fn every_flipped_bit_of_durable_frames_is_found() {
     for bit in 0..durable * 8 {
         let mut content = content.clone();
         content[bit / 8] ^= 1 << (bit % 8);
-        assert!(is_corrupt(&with_content(&disk, FIRST, content)), "bit {bit}");
+        assert!(is_noticed(&with_content(&disk, FIRST, content)), "bit {bit}");
     }
     let lost = |range: std::ops::Range<usize>| {
         let mut rotten = content.clone();
         rotten[range].fill(0);
-        rotten == content || is_corrupt(&with_content(&disk, FIRST, rotten))
+        rotten == content || is_noticed(&with_content(&disk, FIRST, rotten))
     };
     for start in (0..durable).step_by(8) {
         assert!(lost(start..start + 8) && lost(start..durable), "from byte {start}");
@@ -65,7 +72,7 @@ fn rot_in_a_last_frame_that_fills_its_segment_is_found() {
         let name = disk.list().unwrap().into_iter().rfind(|name| is_segment(name)).unwrap();
         let mut content = disk.content(&name).unwrap();
         content[1_000] ^= 1;
-        assert!(is_corrupt(&with_content(&disk, &name, content)), "{length}");
+        assert!(is_noticed(&with_content(&disk, &name, content)), "{length}");
     }
 }
 
@@ -82,12 +89,12 @@ fn a_segment_before_the_last_cannot_be_torn() {
     for at in (0..mark.next_multiple_of(8) - FRAME_HEADER_BYTES).step_by(3) {
         let mut content = content.clone();
         content[at] ^= 1;
-        assert!(is_corrupt(&with_content(&disk, FIRST, content)), "byte {at}");
+        assert!(is_noticed(&with_content(&disk, FIRST, content)), "byte {at}");
     }
     for size in [0, 63, 64, 100, content.len() - 1] {
-        assert!(is_corrupt(&with_content(&disk, FIRST, content[..size].to_vec())), "cut at {size}");
+        assert!(is_noticed(&with_content(&disk, FIRST, content[..size].to_vec())), "cut at {size}");
     }
-    assert!(is_corrupt(&with_content(&disk, FIRST, vec![0; content.len()])), "all zeros");
+    assert!(is_noticed(&with_content(&disk, FIRST, vec![0; content.len()])), "all zeros");
 }
 
 #[test]
@@ -102,18 +109,33 @@ fn a_segment_shorter_than_its_header_is_none() {
 }
 
 #[test]
-fn corruption_names_group_and_instance() {
+fn a_damaged_value_is_lost_and_nothing_else() {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    let mut written = small_log(&mut writer);
+    writer.mark().unwrap();
+    let mut content = disk.content(FIRST).unwrap();
+    let value = content.windows(12).position(|bytes| bytes == b"second value").unwrap();
+    content[value] ^= 1;
+    let (_, recovered, seen) = open(&with_content(&disk, FIRST, content)).unwrap();
+    let lost = &mut written[3].1;
+    assert_eq!((lost.group, lost.instance), (GroupId(2), Instance(1)));
+    (lost.kind, lost.payload) = (RecordKind::LostAccept, Bytes::new());
+    assert_eq!((seen, recovered.rotten), (written, 1));
+}
+
+#[test]
+fn corruption_names_the_frame() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     small_log(&mut writer);
     writer.mark().unwrap();
     let mut content = disk.content(FIRST).unwrap();
-    let value = content.windows(12).position(|bytes| bytes == b"second value").unwrap();
-    content[value] ^= 1;
+    let offset = SEGMENT_HEADER_BYTES + frame_bytes(&[promise(1, 7), promise(2, 8)]) as usize;
+    content[offset + FRAME_HEADER_BYTES + 5] ^= 1;
     let error = open(&with_content(&disk, FIRST, content)).err().unwrap().to_string();
-    let offset = SEGMENT_HEADER_BYTES as u64 + frame_bytes(&[promise(1, 7), promise(2, 8)]);
     let wanted = format!(
-        "log file {FIRST} is corrupt at byte {offset}: the value of group 2 instance 1 in frame 2 fails its checksum, \
+        "log file {FIRST} is corrupt at byte {offset}: the record headers of frame 2 fail their checksum, \
          but frame 3 at byte "
     );
     assert!(error.starts_with(&wanted), "{error}");
@@ -166,5 +188,5 @@ fn a_frame_of_another_history_does_not_fit_in() {
     // With the mark behind it, which says that it is durable.
     content[third.start..third.end + FRAME_HEADER_BYTES]
         .copy_from_slice(&from[third.start..third.end + FRAME_HEADER_BYTES]);
-    assert!(is_corrupt(&with_content(&disk, FIRST, content)));
+    assert!(is_noticed(&with_content(&disk, FIRST, content)));
 }
