@@ -1,7 +1,7 @@
 //! The command line: what can be said, and the settings of a node from defaults, file, environment and flags.
 
 use crate::bench::BenchArgs;
-use crate::config::{GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX};
+use crate::config::{CheckpointConfig, GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX};
 use crate::disk::FileDisk;
 use crate::duration;
 use crate::identity;
@@ -101,6 +101,15 @@ pub struct ServeArgs {
     /// The size of new segments of the log, from 64kb up to 512mb [default: 64mb]
     #[arg(long, env = "PAXOI_SEGMENT_BYTES", value_name = "BYTES", hide = true)]
     pub segment_bytes: Option<String>,
+    /// Checkpoints are made, and the log is cut, when it is longer than this [default: 512mb]
+    #[arg(long, env = "PAXOI_CHECKPOINT_LOG_BYTES", value_name = "BYTES")]
+    pub checkpoint_log_bytes: Option<String>,
+    /// … and than so many times all checkpoints [default: 2]
+    #[arg(long, env = "PAXOI_CHECKPOINT_LOG_FACTOR", value_name = "N")]
+    pub checkpoint_log_factor: Option<u32>,
+    /// Checkpoints are made at least so often, if anything was written [default: 1h]
+    #[arg(long, env = "PAXOI_CHECKPOINT_AGE", value_name = "TIME")]
+    pub checkpoint_age: Option<String>,
     /// A TOML file with settings by the names of these flags
     #[arg(long, env = "PAXOI_CONFIG", value_name = "FILE")]
     #[serde(skip)]
@@ -194,6 +203,14 @@ impl ServeArgs {
                 Some(text) => bytes("--value-bytes-max", text, 1)?,
                 None => VALUE_BYTES_MAX,
             },
+            checkpoints: CheckpointConfig {
+                log_bytes_min: log_bytes(
+                    "--checkpoint-log-bytes",
+                    args.checkpoint_log_bytes.as_deref().unwrap_or("512mb"),
+                )?,
+                log_factor: args.checkpoint_log_factor.unwrap_or(2),
+                age_ms: millis("--checkpoint-age", args.checkpoint_age.as_deref().unwrap_or("1h"))?,
+            },
             dir,
             config_file,
             listen,
@@ -225,6 +242,9 @@ impl ServeArgs {
             max_clients: self.max_clients.or(file.max_clients),
             value_bytes_max: self.value_bytes_max.or(file.value_bytes_max),
             segment_bytes: self.segment_bytes.or(file.segment_bytes),
+            checkpoint_log_bytes: self.checkpoint_log_bytes.or(file.checkpoint_log_bytes),
+            checkpoint_log_factor: self.checkpoint_log_factor.or(file.checkpoint_log_factor),
+            checkpoint_age: self.checkpoint_age.or(file.checkpoint_age),
             config: self.config,
             log_format: self.log_format.or(file.log_format),
             insecure: self.insecure || file.insecure,
@@ -297,15 +317,27 @@ fn millis(flag: &str, text: &str) -> anyhow::Result<u64> {
 
 /// A size in bytes, not below `least`.
 fn bytes(flag: &str, text: &str, least: usize) -> anyhow::Result<usize> {
+    let valid = size(text).filter(|bytes| (least..=VALUE_BYTES_LIMIT).contains(bytes));
+    valid.ok_or_else(|| usage(format!("{flag} {text}: give a size from {least} bytes up to 512mb")))
+}
+
+/// How long the log may grow.
+fn log_bytes(flag: &str, text: &str) -> anyhow::Result<u64> {
+    let valid = size(text).filter(|bytes| *bytes >= log::SEGMENT_BYTES_MIN as usize);
+    let valid = valid.ok_or_else(|| usage(format!("{flag} {text}: give a size from 64kb up, such as 512mb or 2gb")))?;
+    Ok(valid as u64)
+}
+
+/// `512`, `64kb`, `512mb`, `2gb`.
+fn size(text: &str) -> Option<usize> {
     let lower = text.to_ascii_lowercase();
     let (number, scale) = match lower.trim_end_matches('b') {
         number if number.ends_with('k') => (number.trim_end_matches('k'), 10),
         number if number.ends_with('m') => (number.trim_end_matches('m'), 20),
+        number if number.ends_with('g') => (number.trim_end_matches('g'), 30),
         number => (number, 0),
     };
-    let value = number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << scale));
-    let valid = value.filter(|bytes| (least..=VALUE_BYTES_LIMIT).contains(bytes));
-    valid.ok_or_else(|| usage(format!("{flag} {text}: give a size from {least} bytes up to 512mb")))
+    number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << scale))
 }
 
 #[cfg(test)]

@@ -91,6 +91,56 @@ const _: () = assert!(GROUP_QUEUE_BYTES <= NODE_QUEUE_BYTES, "one group does not
 const _: () = assert!(FRAME_BYTES <= BATCH_BYTES_MAX, "a frame that closes late still has room for one batch");
 const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < u32::MAX as usize / 4, "lengths are 32 bits");
 
+/// A state is taken out in blocks of so many bytes: each takes well below a millisecond.
+pub const CHECKPOINT_BLOCK_BYTES: usize = 64 << 10;
+/// And so many bytes for each millisecond that passes, up to four times that while the log is much too long.
+pub const CHECKPOINT_BYTES_PER_MS: usize = 32 << 10;
+/// The most in one turn.
+pub const CHECKPOINT_TURN_BYTES: usize = 4 * CHECKPOINT_BLOCK_BYTES;
+/// Blocks that may wait to be written, in bytes.
+pub const CHECKPOINT_UNWRITTEN_BYTES: usize = 4 << 20;
+/// A checkpoint file is closed at the end of the group with which it reaches so many bytes: what is below shares one.
+pub const CHECKPOINT_FILE_BYTES: u64 = 64 << 20;
+/// No round of checkpoints begins so soon after the last one.
+pub const CHECKPOINT_PAUSE_MS: u64 = 1_000;
+/// Nor so soon after one that failed.
+pub const CHECKPOINT_RETRY_MS: u64 = 10_000;
+
+/// Pieces of a checkpoint on its way to another node.
+pub const TRANSFER_PIECE_BYTES: usize = 256 << 10;
+/// Bytes of pieces that were asked for and are not written yet.
+pub const TRANSFER_WINDOW_BYTES: usize = 2 << 20;
+/// So many bytes are asked for in each millisecond: what serves clients comes first.
+pub const TRANSFER_BYTES_PER_MS: usize = 96 << 10;
+/// Checkpoints that are received at a time.
+pub const TRANSFERS_MAX: usize = 2;
+/// Pieces that are read at a time, for all who ask.
+pub const TRANSFER_READS_MAX: usize = 64;
+/// A checkpoint of which nothing comes for so long is given up; what is there of it is kept for another attempt.
+pub const TRANSFER_SILENT_MS: u64 = 5_000;
+/// A checkpoint is kept, with the log behind it, for so long after another node asked for a piece of it.
+pub const TRANSFER_PIN_MS: u64 = 20_000;
+/// A connection for transfers is tried again after so long.
+pub const TRANSFER_REDIAL_MS: u64 = 200;
+const _: () = assert!(TRANSFER_PIECE_BYTES + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "a piece fits a message");
+
+/// When checkpoints are made, and with it how long the log grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointConfig {
+    /// The log is cut when it is longer than this, in bytes…
+    pub log_bytes_min: u64,
+    /// …and than so many times all checkpoints.
+    pub log_factor: u32,
+    /// And at least so often, if anything was written, in milliseconds.
+    pub age_ms: u64,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> CheckpointConfig {
+        CheckpointConfig { log_bytes_min: 512 << 20, log_factor: 2, age_ms: 3_600_000 }
+    }
+}
+
 /// How reads are made linearizable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -121,6 +171,8 @@ pub struct NodeConfig {
     pub max_clients: u64,
     /// The largest value of a key, in bytes.
     pub value_bytes_max: usize,
+    /// When checkpoints are made.
+    pub checkpoints: CheckpointConfig,
     /// The data directory, for those who ask.
     pub dir: String,
     /// The configuration file, for those who ask.

@@ -1,6 +1,7 @@
 //! The shell: it moves bytes between sockets, the log's threads and the node, and knows the time. Everything that is
 //! decided is decided in [`crate::node`].
 
+use crate::checkpoint::{self, Brought, Desk, Done, Errand, Job, Mover, Packing, Scribe};
 use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, LINGER_MS_MAX, NODE_QUEUE_BYTES, NodeConfig};
 use crate::descriptors::{self, SPARE_CONNECTIONS};
 use crate::disk::{Disk, FileDisk};
@@ -22,12 +23,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Facts about the process are looked up so often.
 const FACTS_MS: u64 = 1_000;
+/// The loop sleeps no longer while states are to be taken out, a piece in each turn.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(1);
 /// A reply larger than this goes out without another copy.
 const LARGE_REPLY_BYTES: usize = 16 << 10;
 
-/// What the log's threads tell the loop.
+/// What other threads tell the loop.
 enum Notice {
     Durable { lsn: u64, sync_us: u64 },
+    Checkpoint(Done),
+    Brought(Brought),
     Range { range: ReadRange, values: Vec<ChosenValue> },
     Resolved { name: String, address: Option<SocketAddr> },
     Fatal(String),
@@ -41,6 +46,8 @@ pub struct Server {
     options: Options,
     log: LogHandle,
     reader: LogReader,
+    desk: Desk<Job>,
+    mover: Desk<Errand>,
     resolver: Resolver,
     notices: Receiver<Notice>,
     clock: WallClock,
@@ -108,6 +115,8 @@ impl Server {
         let place = config.dir.clone();
         let mut node = Node::new(config, identity);
         let (sender, notices) = channel();
+        let has_checkpoints = load_checkpoints(&*disk, &mut node, clock.now())
+            .with_context(|| format!("cannot use the data directory {place}"))?;
         let mut refused = None;
         let (log, recovered) =
             Log::open(&disk, storage, options, hooks(&sender, events.waker()), &mut |lsn, record| {
@@ -119,9 +128,15 @@ impl Server {
         if let Some(reason) = refused {
             bail!("the log in {place} is not usable: {reason}; replace this node under a new id");
         }
+        if has_checkpoints && recovered.segments == 0 {
+            bail!(
+                "the log is missing in {place}, though there are checkpoints: put it back, or replace this node under a new id"
+            );
+        }
         tracing::info!("recovered {} records, {} bytes", recovered.records, recovered.bytes);
         node.begin(log.next_lsn() - 1, clock.now());
         let reader = start_reader(&log, sender.clone(), events.waker())?;
+        let (desk, mover) = start_desks(&disk, &sender, &events).context("cannot start the threads for checkpoints")?;
         let resolver = start_resolver(sender, events.waker())?;
         let lingering = VecDeque::new();
         let (ticked_ms, facts_ms) = (0, 0);
@@ -132,6 +147,8 @@ impl Server {
             options,
             log,
             reader,
+            desk,
+            mover,
             resolver,
             notices,
             clock,
@@ -194,6 +211,9 @@ impl Server {
         if self.node.has_work() {
             return Duration::ZERO;
         }
+        if self.node.is_checkpointing() {
+            return CHECKPOINT_PATIENCE;
+        }
         let now_ms = self.clock.now().mono_us / 1_000;
         Duration::from_millis((self.ticked_ms + TICK_MS).saturating_sub(now_ms))
     }
@@ -234,7 +254,9 @@ impl Server {
                 }
                 self.node.durable(lsn, sync_us);
             }
-            Notice::Range { range, values } => self.node.range_read(&range, values),
+            Notice::Range { range, values } => self.node.range_read(&range, values, self.clock.now()),
+            Notice::Checkpoint(done) => self.node.checkpoint_done(done, self.clock.now()),
+            Notice::Brought(brought) => self.node.brought(brought, self.clock.now()),
             Notice::Resolved { name, address } => self.resolver.on_answer(&name, address),
             Notice::Fatal(reason) => return Err(anyhow!(reason)),
         }
@@ -294,9 +316,18 @@ impl Server {
             outbound.len()
         });
         let outputs = std::mem::take(self.node.outputs());
+        // Before the batch: what this adds is for the next one.
+        if let Some(droppable) = outputs.floors.and_then(|floors| self.log.droppable(&floors)) {
+            self.node.trim(droppable);
+        }
         if let Some(batch) = outputs.batch {
             self.log.append(batch);
         }
+        if let Some(below) = outputs.drop_below {
+            self.log.drop_below(below);
+        }
+        outputs.jobs.into_iter().for_each(|job| self.desk.give(job));
+        outputs.errands.into_iter().for_each(|errand| self.mover.give(errand));
         for (id, frame) in outputs.frames {
             if let Some(outbound) = self.events.outbound(Handle::from_u64(id)) {
                 outbound.push(frame);
@@ -313,13 +344,14 @@ impl Server {
             self.close(Handle::from_u64(id), close, time);
         }
         for (to, address) in outputs.dials {
-            let connection = match self.resolver.look_up(&address) {
-                Place::Known(address) => self.events.dial(address).ok(),
-                Place::Unknown => None,
-                // The node asks for it again.
-                Place::Asked => continue,
-            };
-            self.node.dialling(to, connection.map(Handle::as_u64), time);
+            if let Some(connection) = self.dial(&address) {
+                self.node.dialling(to, connection, time);
+            }
+        }
+        for (to, address) in outputs.bulk_dials {
+            if let Some(connection) = self.dial(&address) {
+                self.node.bulk_dialling(to, connection, time);
+            }
         }
         if let Some(identity) = outputs.identity {
             identity::save(&*self.disk, &identity)?;
@@ -331,6 +363,15 @@ impl Server {
         match outputs.stop {
             Some(reason) => Err(anyhow!(reason)),
             None => Ok(()),
+        }
+    }
+
+    /// Begins to connect; `Some(None)` if that is not possible, `None` if the node is to ask for it again.
+    fn dial(&mut self, address: &str) -> Option<Option<u64>> {
+        match self.resolver.look_up(address) {
+            Place::Known(address) => Some(self.events.dial(address).ok().map(Handle::as_u64)),
+            Place::Unknown => Some(None),
+            Place::Asked => None,
         }
     }
 
@@ -360,6 +401,18 @@ fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts the states in that checkpoints have. Returns whether there are any.
+fn load_checkpoints(disk: &dyn Disk, node: &mut Node, time: Time) -> anyhow::Result<bool> {
+    let Some((header, limits)) = node.checkpoint_header() else { return Ok(false) };
+    let started = Instant::now();
+    let each = &mut |loaded| node.restore_checkpoint(loaded, time);
+    let catalog = checkpoint::load(disk, &header, &limits, each, &mut |_, _| {})?;
+    let (files, bytes, ms) = (catalog.files.len(), catalog.bytes, started.elapsed().as_millis());
+    tracing::info!("loaded {files} checkpoints, {bytes} bytes, in {ms} ms");
+    node.set_catalog(&catalog);
+    Ok(!catalog.files.is_empty())
+}
+
 fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>) -> Hooks {
     let sender = sender.clone();
     Hooks::abort(move |lsn, took: Duration| {
@@ -376,6 +429,21 @@ fn start_reader(log: &LogHandle, sender: Sender<Notice>, waker: Arc<Waker>) -> a
         tell(&sender, &waker, notice);
     });
     reader.context("cannot start the thread that reads the log")
+}
+
+/// The threads that write checkpoints, and that move them between nodes.
+fn start_desks(
+    disk: &Arc<dyn Disk>,
+    sender: &Sender<Notice>,
+    events: &EventLoop,
+) -> std::io::Result<(Desk<Job>, Desk<Errand>)> {
+    let (notify, waker) = (sender.clone(), events.waker());
+    let scribe = Scribe::new(disk.clone(), Packing::Lz4);
+    let desk = Desk::start("paxoi-ckpt", scribe, move |done| tell(&notify, &waker, Notice::Checkpoint(done)))?;
+    let (notify, waker) = (sender.clone(), events.waker());
+    let mover = Mover::new(disk.clone());
+    let mover = Desk::start("paxoi-move", mover, move |brought| tell(&notify, &waker, Notice::Brought(brought)))?;
+    Ok((desk, mover))
 }
 
 fn start_resolver(sender: Sender<Notice>, waker: Arc<Waker>) -> anyhow::Result<Resolver> {

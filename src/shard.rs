@@ -1,6 +1,7 @@
 //! A set of groups with their stores. Inputs go in by method, whatever they cause comes out of an [`Outlet`]; the shard
 //! shares nothing with anyone, so several can run side by side.
 
+use crate::checkpoint::SectionHead;
 use crate::kv::reply::Reply;
 use crate::kv::{Due, Store};
 use crate::log;
@@ -8,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 use groups::message::Range;
 use groups::reads::ReadId;
 use groups::{
-    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Own, Record, RestoreError, StateMachine,
-    Surroundings, Value,
+    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Own, Record, RestoreError, Snapshot,
+    StateMachine, Surroundings, Value,
 };
 
 /// Where the effects of a shard go.
@@ -71,8 +72,9 @@ pub struct Shard {
 struct Cell {
     group: Group,
     store: Store,
-    /// The log sequence number of the group's newest record.
+    /// The log sequence number of the group's newest record, and of its newest vote.
     lsn: u64,
+    vote_lsn: u64,
     dirty: bool,
 }
 
@@ -80,7 +82,8 @@ impl Shard {
     /// The groups 0, 1, 2… with the stores that they replicate.
     #[must_use]
     pub fn new(groups: impl Iterator<Item = (Group, Store)>) -> Shard {
-        let cells: Vec<Cell> = groups.map(|(group, store)| Cell { group, store, lsn: 0, dirty: false }).collect();
+        let cells: Vec<Cell> =
+            groups.map(|(group, store)| Cell { group, store, lsn: 0, vote_lsn: 0, dirty: false }).collect();
         let quiet = vec![false; cells.len()];
         Shard { cells, dirty: Vec::new(), effects: Vec::new(), held: Vec::new(), queued_bytes: 0, quiet, ticks: 0 }
     }
@@ -132,6 +135,9 @@ impl Shard {
     pub fn restore(&mut self, lsn: u64, group: GroupId, record: Record, clock: Clock) -> Result<(), RestoreError> {
         let cell = &mut self.cells[group.index()];
         cell.lsn = lsn;
+        if matches!(record, Record::Accepted { .. }) {
+            cell.vote_lsn = lsn;
+        }
         cell.group.restore(record, clock, &mut self.effects)?;
         for effect in self.effects.drain(..) {
             if let Effect::Apply { value, .. } = effect {
@@ -139,6 +145,65 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// Recovery: begins a group behind a checkpoint, before its records come.
+    pub fn restore_checkpoint(&mut self, group: GroupId, state: Snapshot, store: Store, clock: Clock) {
+        let cell = &mut self.cells[group.index()];
+        cell.group.restore_snapshot(state, clock);
+        cell.store = store;
+    }
+
+    /// Puts the state of another member in the place of a group's own, which is returned; `None`, and nothing is changed, if
+    /// it is not beyond what the group has.
+    pub fn install(
+        &mut self,
+        group: GroupId,
+        state: Snapshot,
+        store: Store,
+        clock: Clock,
+        out: &mut impl Outlet,
+    ) -> Option<Store> {
+        let before = self.cells[group.index()].group.queued_bytes();
+        let cell = &mut self.cells[group.index()];
+        let taken = cell.group.install(state, clock, &mut self.effects);
+        let old = taken.then(|| std::mem::replace(&mut cell.store, store));
+        // The commands that were skipped are off the queue already.
+        self.queued_bytes -= before - cell.group.queued_bytes();
+        self.mark(group);
+        self.carry_out(group, out);
+        old
+    }
+
+    /// Holds on to the state of a group as it is now, for [`Shard::next_block`].
+    pub fn freeze(&mut self, group: GroupId) -> SectionHead {
+        let cell = &mut self.cells[group.index()];
+        cell.store.freeze();
+        SectionHead { group, state: cell.group.snapshot() }
+    }
+
+    /// See [`Store::next_block`].
+    pub fn next_block(&mut self, group: GroupId, budget_bytes: usize) -> Option<Vec<u8>> {
+        self.cells[group.index()].store.next_block(budget_bytes)
+    }
+
+    /// Lets go of the held state. Returns its digest, if all of it was taken out, else 0.
+    pub fn thaw(&mut self, group: GroupId) -> u64 {
+        let store = &mut self.cells[group.index()].store;
+        let digest = store.frozen_digest().unwrap_or(0);
+        store.thaw();
+        digest
+    }
+
+    /// Logs again where every group is, and the votes that are older than `lsn`: older records will go.
+    pub fn record_again(&mut self, lsn: u64, out: &mut impl Outlet) {
+        for index in 0..self.cells.len() {
+            let cell = &self.cells[index];
+            let vote = cell.vote_lsn < lsn;
+            if cell.group.next() > Instance::FIRST || cell.group.promised() > Ballot::ZERO {
+                self.quiet_step(GroupId(index as u32), out, |group, effects| group.record_again(vote, effects));
+            }
+        }
     }
 
     /// Recovery is done; time limits run from here.
@@ -333,7 +398,13 @@ impl Shard {
 impl Cell {
     fn carry_out(&mut self, id: GroupId, effect: Effect, out: &mut impl Outlet) {
         match effect {
-            Effect::Persist(record) => self.lsn = out.persist(logged(id, record)),
+            Effect::Persist(record) => {
+                let is_vote = matches!(record, Record::Accepted { .. });
+                self.lsn = out.persist(logged(id, record));
+                if is_vote {
+                    self.vote_lsn = self.lsn;
+                }
+            }
             Effect::Send { to, message } => out.send(id, to, &message),
             Effect::SendDurable { to, message } => out.send_durable(self.lsn, id, to, message),
             Effect::Apply { value, .. } => {

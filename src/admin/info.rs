@@ -96,6 +96,37 @@ pub struct KeyspaceView {
     pub misses: u64,
 }
 
+/// Checkpoints of this node, and those on their way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StorageView {
+    /// The log is cut when it is longer, in bytes.
+    pub log_bytes_max: u64,
+    /// Files.
+    pub checkpoint_files: u64,
+    /// Bytes of them.
+    pub checkpoint_bytes: u64,
+    /// Whether one is being made.
+    pub in_progress: bool,
+    /// Rounds that ended well, since the start.
+    pub rounds: u64,
+    /// Files that could not be made, since the start.
+    pub failures: u64,
+    /// When the last round ended, in unix seconds; 0 if none did.
+    pub last_unix_s: u64,
+    /// How long it took, in milliseconds.
+    pub last_ms: u64,
+    /// Checkpoints being received.
+    pub receiving: u64,
+    /// Bytes received since the start.
+    pub received_bytes: u64,
+    /// Bytes sent since the start.
+    pub sent_bytes: u64,
+    /// States put in since the start.
+    pub installed: u64,
+    /// Groups whose state is not whole here.
+    pub hollow: u64,
+}
+
 /// A node's part in the Paxos groups.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PaxosView<'a> {
@@ -125,6 +156,8 @@ pub struct PaxosView<'a> {
     pub log_bytes: u64,
     /// Its files.
     pub log_segments: u64,
+    /// Checkpoints, and what is on its way between nodes.
+    pub storage: StorageView,
     /// The other members, by ascending id.
     pub peers: &'a [PeerView],
 }
@@ -324,6 +357,7 @@ fn paxos(view: &InfoView<'_>, out: &mut String) {
     line(out, "unknown_group_messages", paxos.unknown_group_messages);
     line(out, "log_bytes", paxos.log_bytes);
     line(out, "log_segments", paxos.log_segments);
+    storage(out, &paxos.storage);
     for peer in paxos.peers {
         let PeerView { node, address, reached, rtt_us, silent_ms } = peer;
         let reached = u8::from(*reached);
@@ -354,3 +388,19 @@ pub(crate) fn human(bytes: u64) -> String {
 #[cfg(test)]
 #[path = "info_tests.rs"]
 pub(crate) mod tests;
+
+fn storage(out: &mut String, storage: &StorageView) {
+    line(out, "log_bytes_max", storage.log_bytes_max);
+    line(out, "checkpoint_files", storage.checkpoint_files);
+    line(out, "checkpoint_bytes", storage.checkpoint_bytes);
+    line(out, "checkpoint_in_progress", u8::from(storage.in_progress));
+    line(out, "checkpoints_made", storage.rounds);
+    line(out, "checkpoints_failed", storage.failures);
+    line(out, "last_checkpoint_time", storage.last_unix_s);
+    line(out, "last_checkpoint_ms", storage.last_ms);
+    line(out, "transfers_receiving", storage.receiving);
+    line(out, "transfer_bytes_received", storage.received_bytes);
+    line(out, "transfer_bytes_sent", storage.sent_bytes);
+    line(out, "states_installed", storage.installed);
+    line(out, "groups_not_whole", storage.hollow);
+}

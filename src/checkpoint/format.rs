@@ -21,9 +21,8 @@
 //! and the places of its magic, version and CRC.
 
 use crate::config::{BATCH_BYTES_MAX, GROUPS_MAX, VALUE_BYTES_LIMIT};
-use bytes::Bytes;
 use crc32c::{crc32c, crc32c_append};
-use groups::{Ballot, GroupId, Instance};
+use groups::{GroupId, Instance, Snapshot};
 use serde::{Deserialize, Serialize};
 
 /// The version of the format that is written, and the highest that is read.
@@ -265,16 +264,8 @@ impl Trailer {
 pub struct SectionHead {
     /// Whose state it is.
     pub group: GroupId,
-    /// The last instance that the state includes.
-    pub instance: Instance,
-    /// A ballot under which that instance's value was chosen.
-    pub chosen: Ballot,
-    /// The chain over the checksums of all values up to that one.
-    pub chain: u32,
-    /// The last command applied of each origin, as the group encodes them.
-    pub tags: Bytes,
-    /// The members that decide from the next instance on, as the group encodes them.
-    pub members: Bytes,
+    /// What the group is beside its keys and sessions.
+    pub state: Snapshot,
 }
 
 /// What a section was found to hold when all of it was written.

@@ -47,6 +47,6 @@ fn describe(verified: &Verified) -> String {
     format!(
         "group {group}  instance {instance}  chosen {}  chain {:08x}  {keys} keys  {sessions} sessions  {} blocks of {} \
          bytes, {length} in the file  digest {:016x}",
-        head.chosen, head.chain, end.blocks, end.block_bytes, end.digest
+        head.state.chosen, head.state.chain, end.blocks, end.block_bytes, end.digest
     )
 }

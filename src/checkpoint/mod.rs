@@ -4,22 +4,33 @@
 //! ```text
 //! format     the bytes          reader     reads and verifies them
 //! writer     writes a file      inspect    what `paxoi inspect checkpoint` prints
+//! job        what the node has done with files, on another thread
+//! mover      files between nodes, on a third                recovery   what a start finds
+//! desk       those threads
 //! ```
 //!
 //! A file is written under another name, synced, and only then renamed: what has the name of a checkpoint was whole
 //! once. It is never changed. What one start leaves unfinished the next removes. The states in it are the blocks that a
 //! store gives out while it is frozen; this module does not look into them but to verify them.
 
+mod desk;
 pub mod format;
 mod inspect;
+mod job;
+mod mover;
 mod reader;
+mod recovery;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub use desk::{Desk, Worker};
 pub use format::{FORMAT_VERSION, Header, Packing, SectionHead, SectionSummary};
 pub use inspect::inspect_checkpoint;
+pub use job::{Done, Job, Scribe};
+pub use mover::{Brought, Errand, INCOMING_PREFIX, Mover};
 pub use reader::{CheckpointReader, SectionReader, Verified, verify};
+pub use recovery::{Catalog, Loaded, load};
 pub use writer::CheckpointWriter;
 
 use crate::disk::Disk;

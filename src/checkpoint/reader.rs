@@ -89,7 +89,7 @@ impl CheckpointReader {
         let summary = self.sections[at];
         let chunk = self.source.chunk(summary.offset, self.source.crc_before(summary.offset)?)?;
         let head: SectionHead = self.source.meta(summary.offset, ChunkKind::Section, &chunk)?;
-        if (head.group, head.instance) != (summary.group, summary.instance) {
+        if (head.group, head.state.instance) != (summary.group, summary.instance) {
             return Err(self.source.corrupt(summary.offset, "the section is not the one that the index names"));
         }
         let found = SectionEnd { blocks: 0, block_bytes: 0, digest: summary.end.digest };
@@ -263,6 +263,25 @@ impl Source {
     }
 }
 
+/// How much of a file that is not whole yet is the beginning of a checkpoint: up to the end of the last piece whose
+/// checksum is right.
+///
+/// # Errors
+/// [`CheckpointError`], if not even its header is one.
+pub(super) fn sound_bytes(disk: &dyn Disk, name: &str) -> Result<u64, CheckpointError> {
+    let failed = |source| CheckpointError::Read { file: name.to_owned(), source };
+    let file = disk.open_read_only(name).map_err(failed)?;
+    let size = file.size().map_err(failed)?;
+    let source = Source { file, name: name.to_owned(), size };
+    source.header()?;
+    let mut at = HEADER_BYTES as u64;
+    let mut crc = source.crc_before(at)?;
+    while let Ok(chunk) = source.chunk(at, crc) {
+        (at, crc) = (chunk.end, chunk.crc);
+    }
+    Ok(at)
+}
+
 /// A section that was read from end to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
@@ -287,13 +306,17 @@ pub fn verify(disk: &dyn Disk, name: &str) -> Result<Vec<Verified>, CheckpointEr
 }
 
 impl CheckpointReader {
+    pub(super) fn unsound(&self, group: GroupId, source: crate::kv::BlockError) -> CheckpointError {
+        CheckpointError::State { file: self.source.name.clone(), group, source }
+    }
+
     pub(super) fn verify_section(&self, summary: SectionSummary) -> Result<Verified, CheckpointError> {
         let group = summary.group;
         let missing = || self.source.corrupt(summary.offset, "the section is not there");
         let mut section = self.section(group)?.ok_or_else(missing)?;
         let slots = slots_of(group, self.header.groups);
         let mut check = BlockCheck::new(self.header.hash_key, slots, Limits::default());
-        let bad = |source| CheckpointError::State { file: self.source.name.clone(), group, source };
+        let bad = |source| self.unsound(group, source);
         while let Some(block) = section.next_block()? {
             check.check(&block).map_err(bad)?;
         }

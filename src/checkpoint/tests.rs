@@ -41,8 +41,10 @@ fn apply(store: &mut Store, words: &[&str]) {
 
 fn head(group: u32) -> SectionHead {
     let chosen = Ballot { round: 5, node: NodeId(2) };
-    let (tags, members) = (Bytes::from_static(b"tags"), Bytes::from_static(b"members"));
-    SectionHead { group: GroupId(group), instance: Instance(77), chosen, chain: 0xabcd, tags, members }
+    let mut tags = Tags::default();
+    tags.advance(Tag { origin: NodeId(3), start: 4, counter: 5 });
+    let state = Snapshot { instance: Instance(77), chosen, chain: 0xabcd, time_ms: 9, tags };
+    SectionHead { group: GroupId(group), state }
 }
 
 /// Writes a checkpoint of these groups, each with so many keys, and calls `look` between all steps.

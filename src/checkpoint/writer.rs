@@ -67,7 +67,7 @@ impl CheckpointWriter {
         assert!(self.open.is_none(), "the section before has no end");
         assert!(self.sections.last().is_none_or(|last| last.group < head.group), "sections stand in order of groups");
         let end = SectionEnd { blocks: 0, block_bytes: 0, digest: 0 };
-        let (group, instance) = (head.group, head.instance);
+        let (group, instance) = (head.group, head.state.instance);
         self.open = Some(SectionSummary { group, instance, offset: self.at, length: 0, end });
         self.meta(ChunkKind::Section, head.group, head)
     }

@@ -168,6 +168,12 @@ impl Installation {
         self.check.digest().map(|_| self.store)
     }
 
+    /// The store, if its last block was installed and it has this digest.
+    #[must_use]
+    pub fn finish_as(self, digest: u64) -> Option<Store> {
+        if self.check.digest() == Some(digest) { self.finish() } else { None }
+    }
+
     /// How many keys were installed so far.
     #[must_use]
     pub fn keys(&self) -> u64 {

@@ -140,6 +140,7 @@ pub(super) static ROWS: &[Spec] = &[
     container("command", Verb::Command, -1, LOADING | STALE | CONNECTION | RANDOM, "2.8.13",
         "Get array of Redis command details", COMMAND),
     // Node and cluster.
+    container("paxoi", Verb::Paxoi, -2, 0, "7.0.0", "A container for commands that only Paxoi has", PAXOI),
     container("config", Verb::Config, -2, 0, "2.0.0", "A container for server configuration commands", CONFIG),
     plain("info", Verb::Info, -1, Class::Admin, LOADING | STALE | DANGEROUS | RANDOM, "1.0.0",
         "[section [section ...]]", "Get information and statistics about the server"),
@@ -221,6 +222,13 @@ static COMMAND: &[Spec] = &[
     plain("command|getkeysandflags", Verb::CommandGetKeysAndFlags, -3, Class::Connection, LOADING | STALE | CONNECTION,
         "7.0.0", "command [arg [arg ...]]", "Extract keys and access flags given a full Redis command"),
     help("command|help", Verb::CommandHelp, CONNECTION),
+];
+
+#[rustfmt::skip]
+static PAXOI: &[Spec] = &[
+    plain("paxoi|checkpoint", Verb::PaxoiCheckpoint, -2, Class::Admin, CONTROL, "7.0.0",
+        "[group]", "Begin to write this node's state, or that of one group, to a checkpoint; INFO tells when it is done"),
+    help("paxoi|help", Verb::PaxoiHelp, 0),
 ];
 
 #[rustfmt::skip]

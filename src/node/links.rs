@@ -24,15 +24,21 @@ const ABSURD: &str = "it named a ballot or an instance that cannot be";
 /// A connection to or from another member.
 pub(super) struct Link {
     /// Whom it was dialled to.
-    dialled: Option<NodeId>,
+    pub(super) dialled: Option<NodeId>,
     /// Whose it is, once the handshake is done.
-    peer: Option<NodeId>,
+    pub(super) peer: Option<NodeId>,
+    /// For large transfers; see `bulk`.
+    bulk: bool,
     since_ms: u64,
 }
 
 impl Link {
     pub(super) fn accepted(now_ms: u64) -> Link {
-        Link { dialled: None, peer: None, since_ms: now_ms }
+        Link { dialled: None, peer: None, bulk: false, since_ms: now_ms }
+    }
+
+    pub(super) fn dialled_for_bulk(to: NodeId, now_ms: u64) -> Link {
+        Link { dialled: Some(to), bulk: true, ..Link::accepted(now_ms) }
     }
 
     /// Whether a member is at the other end: it has said who it is, or its address was dialled.
@@ -66,7 +72,7 @@ impl Node {
         }
         loop {
             // A stranger gets no more memory than a hello needs.
-            let is_member = self.io.peers.by_link(id).is_some();
+            let is_member = matches!(self.io.connections.find(id), Some(Connection::Link(link)) if link.peer.is_some());
             let payload_bytes_max = if is_member { self.config.frame_bytes_max() } else { NODE_MESSAGE_BYTES_MAX };
             let bytes = input.len();
             match frame::decode(input, payload_bytes_max) {
@@ -89,6 +95,13 @@ impl Node {
     }
 
     fn link_frame(&mut self, id: u64, frame: &Frame, time: Time) -> Result<(), String> {
+        if let Some(Connection::Link(link)) = self.io.connections.find(id) {
+            // The first frame tells what an accepted connection is for.
+            link.bulk |= link.peer.is_none() && link.dialled.is_none() && frame.purpose == Purpose::Bulk;
+            if link.bulk {
+                return self.bulk_frame(id, frame, time);
+            }
+        }
         for message in frame.messages() {
             let message = message.map_err(|error| error.to_string())?;
             let Some(Connection::Link(link)) = self.io.connections.find(id) else { return Ok(()) };
@@ -154,6 +167,10 @@ impl Node {
             (NodeMessage::Question(question), Some(from)) => self.handle_question(from, &question, time),
             (NodeMessage::Answers(answers), Some(from)) => self.handle_answers(from, &answers, time),
             (NodeMessage::Birth(record), Some(_)) => self.handle_birth(record)?,
+            (NodeMessage::Offer(offer), Some(from)) => self.handle_offer(from, &offer, time),
+            (NodeMessage::Want(_) | NodeMessage::Piece(_), Some(_)) => {
+                return Err("it sent a transfer on a connection for votes".to_owned());
+            }
         }
         Ok(())
     }
@@ -171,6 +188,7 @@ impl Node {
                 Answer::Refused(promised) => ballot(group, *promised),
                 Answer::Holds => true,
             }),
+            NodeMessage::Offer(offer) => instance(&offer.group, offer.instance),
             _ => true,
         }
     }
@@ -219,7 +237,7 @@ impl Node {
     }
 
     /// Whether a hello can be: else why not.
-    fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
+    pub(super) fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
         let refuse = |fatal, text: String| Err(Refusal { fatal, text });
         let (from, ours) = (hello.node, self.identity.birth.as_ref());
         if from == self.identity.node {
@@ -287,7 +305,7 @@ impl Node {
         Ok(())
     }
 
-    fn handle_refusal(&mut self, id: u64, refusal: &Refusal, time: Time) {
+    pub(super) fn handle_refusal(&mut self, id: u64, refusal: &Refusal, time: Time) {
         // What a peer says goes to the log and to the terminal: as one line, and as nothing but text.
         let text = refusal.text.chars().filter(|c| !c.is_control()).take(REFUSAL_CHARS_MAX).collect::<String>();
         tracing::warn!("refused by a peer: {text}");
@@ -300,7 +318,7 @@ impl Node {
         self.closed(id, time);
     }
 
-    fn refuse(&mut self, id: u64, fatal: bool, text: String, time: Time) {
+    pub(super) fn refuse(&mut self, id: u64, fatal: bool, text: String, time: Time) {
         tracing::warn!("refusing a connection: {text}");
         self.send_alone(id, &NodeMessage::Refusal(Refusal { fatal, text }));
         self.io.outputs.closes.push((id, Close::AfterFlush));
@@ -313,7 +331,7 @@ impl Node {
         self.closed(id, time);
     }
 
-    fn say_hello(&mut self, id: u64) {
+    pub(super) fn say_hello(&mut self, id: u64) {
         let birth = self.identity.birth.as_ref();
         let hello = Hello {
             cluster: birth.map(|record| record.cluster_id),
@@ -329,7 +347,8 @@ impl Node {
 
     /// A frame of one message, on a connection whose handshake is not done.
     fn send_alone(&mut self, id: u64, message: &NodeMessage) {
-        let mut frame = FrameWriter::new(Purpose::Live);
+        let bulk = matches!(self.io.connections.find(id), Some(Connection::Link(link)) if link.bulk);
+        let mut frame = FrameWriter::new(if bulk { Purpose::Bulk } else { Purpose::Live });
         frame.message(super::wire::NODE, message.kind(), |out| message.put(out));
         let mut pieces = Vec::new();
         frame.finish(&mut pieces);
@@ -370,6 +389,9 @@ impl Node {
 
     /// A connection of a peer, or an attempt at one, is gone.
     pub(super) fn on_link_cut(&mut self, id: u64, time: Time) {
+        if self.on_bulk_cut(id, time) {
+            return;
+        }
         if let Some(peer) = self.io.peers.all.iter_mut().find(|peer| peer.dialling == Some(id)) {
             peer.dialling = None;
             peer.backoff.on_failure(time.mono_ms());

@@ -6,12 +6,14 @@ use crate::admin::client::{self, ClientAction};
 use crate::admin::cluster::{self, ClusterView, NodeView};
 use crate::admin::config::{self, ConfigAction, ConfigChange, ConfigView};
 use crate::admin::hello;
-use crate::admin::info::{self, ClientsView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView};
+use crate::admin::info::{
+    self, ClientsView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, StorageView,
+};
 use crate::config::Reads;
 use crate::kv::reply::Reply;
 use crate::kv::table::{Class, Spec, Verb};
 use crate::kv::{Store, docs, glob};
-use groups::NodeId;
+use groups::{GroupId, NodeId};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -60,6 +62,7 @@ impl Node {
             Verb::WaitAof => hello::wait_aof(words, self.io.peers.members().quorum() as u32 - 1),
             Verb::ReadOnly | Verb::ReadWrite | Verb::Asking => hello::accepted(words, spec.name),
             Verb::Info => self.info(words, time),
+            Verb::PaxoiCheckpoint => self.checkpoint_command(words),
             _ if spec.name.starts_with("client") => self.client_command(client, words, time),
             _ if spec.name.starts_with("command") => docs::command(spec.verb, words),
             _ if spec.name.starts_with("config") => self.config_command(words),
@@ -67,6 +70,24 @@ impl Node {
             // `OBJECT HELP` and `SESSION HELP`.
             _ => docs::help(crate::kv::table::find(words[0])),
         }
+    }
+
+    fn checkpoint_command(&mut self, words: &[&[u8]]) -> Reply<'static> {
+        let group = match words {
+            [_, _] => None,
+            [_, _, index] => {
+                let index = std::str::from_utf8(index).ok().and_then(|text| text.parse().ok()).map(GroupId);
+                let Some(group) = index.filter(|group| self.shard.has(*group)) else {
+                    return Reply::error(
+                        "ERR no such group: they count from 0, and CONFIG GET groups tells how many there are",
+                    );
+                };
+                Some(group)
+            }
+            _ => return Reply::error("ERR wrong number of arguments for 'paxoi|checkpoint' command"),
+        };
+        self.want_checkpoint(group);
+        Reply::Simple("Background checkpoint started")
     }
 
     fn client_command(&mut self, client: &mut Client, words: &[&[u8]], time: Time) -> Reply<'static> {
@@ -220,11 +241,31 @@ impl Node {
                 unknown_group_messages: self.io.unknown_groups,
                 log_bytes: self.facts.log_bytes,
                 log_segments: self.facts.log_segments,
+                storage: self.storage_view(),
                 peers: &peers,
             },
             stats: &self.io.stats,
         };
         info::info(words, &view)
+    }
+
+    fn storage_view(&self) -> StorageView {
+        let (checkpoints, transfers) = (&self.checkpoints, &self.transfers);
+        StorageView {
+            log_bytes_max: checkpoints.log_bytes_max(),
+            checkpoint_files: checkpoints.count() as u64,
+            checkpoint_bytes: checkpoints.bytes(),
+            in_progress: checkpoints.is_going_on(),
+            rounds: checkpoints.facts.rounds,
+            failures: checkpoints.facts.failures,
+            last_unix_s: checkpoints.facts.ended_unix_ms / 1_000,
+            last_ms: checkpoints.facts.took_ms,
+            receiving: transfers.count() as u64,
+            received_bytes: transfers.received_bytes,
+            sent_bytes: transfers.sent_bytes,
+            installed: transfers.installed,
+            hollow: self.shard.groups().filter(|group| group.is_hollow()).count() as u64,
+        }
     }
 
     fn group_count(&self) -> u32 {

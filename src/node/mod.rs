@@ -7,10 +7,13 @@
 //! links      handshakes and frames of the other members        peers      who lives, who is reached, who claims what
 //! questions  reads confirmed by a majority                     wire       what nodes say to each other
 //! outbox     where the effects of the groups go                birth      how a cluster comes to be
-//! space      what fits the log while the disk is full
+//! space      what fits the log while the disk is full     checkpoints  when they are made, and what of the log can go
+//! transfers  checkpoints between nodes                    bulk         the connections for that
 //! ```
 
 mod birth;
+mod bulk;
+mod checkpoints;
 mod clients;
 mod links;
 mod local;
@@ -22,8 +25,10 @@ mod requests;
 mod space;
 #[cfg(test)]
 mod tests;
+mod transfers;
 pub mod wire;
 
+use crate::checkpoint::{Errand, Job};
 use crate::config::{DISKS_MS_MAX, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::{Limits, Store};
@@ -32,9 +37,11 @@ use crate::routing;
 use crate::shard::{self, Shard};
 use birth::Birth;
 use bytes::{Bytes, BytesMut};
-use groups::{Clock, Group, GroupId, Jitter, NodeId, RestoreError, Settings, Surroundings};
+use checkpoints::Checkpoints;
+use groups::{Clock, Group, GroupId, Instance, Jitter, NodeId, RestoreError, Settings, Surroundings};
 use local::Facts;
 use outbox::Outbox;
+use transfers::Transfers;
 
 pub use local::Facts as ProcessFacts;
 pub use space::Space;
@@ -72,7 +79,7 @@ pub enum Close {
 }
 
 /// What a turn wants done, apart from clients' bytes; the caller empties it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Outputs {
     /// Frames for peers, in pieces, by connection.
     pub frames: Vec<(u64, Bytes)>,
@@ -86,6 +93,17 @@ pub struct Outputs {
     pub dials: Vec<(NodeId, String)>,
     /// The next batch for the log; never while another one is on its way.
     pub batch: Option<log::Batch>,
+    /// What is to be done with checkpoint files, in order; [`Node::checkpoint_done`] tells what became of it.
+    pub jobs: Vec<Job>,
+    /// What is to be done with checkpoint files on their way between nodes, in order; [`Node::brought`] tells what became
+    /// of it.
+    pub errands: Vec<Errand>,
+    /// Members to connect to for transfers.
+    pub bulk_dials: Vec<(NodeId, String)>,
+    /// By group, up to where the log is not needed: [`Node::trim`] is to be told at once what that lets go.
+    pub floors: Option<Vec<Instance>>,
+    /// Segments of the log below this one are to be removed.
+    pub drop_below: Option<u64>,
     /// Ranges to read from the log; [`Node::range_read`] brings each.
     pub ranges: Vec<log::ReadRange>,
     /// The identity to store; [`Node::identity_stored`] tells that it is.
@@ -101,6 +119,8 @@ pub struct Node {
     birth: Birth,
     shard: Shard,
     io: Outbox,
+    checkpoints: Checkpoints,
+    transfers: Transfers,
     facts: Facts,
     resigned: bool,
     handover_ms: u64,
@@ -123,6 +143,8 @@ impl Node {
             birth: Birth::new(&config, &identity),
             shard: Shard::new(std::iter::empty()),
             io: Outbox::new(&config, &identity, &addresses),
+            checkpoints: Checkpoints::new(config.checkpoints),
+            transfers: Transfers::default(),
             facts: Facts::default(),
             resigned: false,
             handover_ms: 0,
@@ -177,16 +199,21 @@ impl Node {
         self.began_ms = time.mono_ms();
         self.disks_ms = time.mono_ms();
         self.ticked_ms = time.mono_ms();
+        self.begin_checkpoints();
     }
 
     /// The log is durable up to `lsn`; the sync took so long.
     pub fn durable(&mut self, lsn: u64, sync_us: u64) {
         self.io.on_durable(lsn, sync_us);
+        self.trim_durable(lsn);
     }
 
     /// What was asked with [`Outputs::ranges`].
-    pub fn range_read(&mut self, range: &log::ReadRange, values: Vec<log::ChosenValue>) {
+    pub fn range_read(&mut self, range: &log::ReadRange, values: Vec<log::ChosenValue>, time: Time) {
         if self.shard.has(range.group) {
+            if values.is_empty() {
+                self.offer(NodeId(range.tag as u32), range.group, range.from, time);
+            }
             let message = self.shard.range(range.group, range.from, values);
             shard::Outlet::send(&mut self.io, range.group, NodeId(range.tag as u32), &message);
         }
@@ -236,6 +263,8 @@ impl Node {
         self.shard.tick(time.clock(), around, &mut self.io);
         self.tick_questions(time);
         self.tick_handover(time);
+        self.tick_checkpoints(time);
+        self.tick_transfers(time);
         if self.io.peers.ping(self.identity.start, disk, space.full, time.mono_us) {
             self.announce_chosen();
         }
@@ -260,6 +289,8 @@ impl Node {
             let led = self.shard.groups().filter_map(|group| Some((group.id(), group.leads()?))).collect();
             self.io.peers.set_claims(led);
         }
+        self.step_checkpoints(time);
+        self.step_transfers(time);
         self.io.end_turn(time.mono_ms());
         self.resume_clients();
     }
@@ -316,16 +347,12 @@ impl Node {
                 window_bytes: crate::config::window_bytes(record.groups),
                 seed: config.seed,
             };
-            let limits = Limits {
-                value_bytes_max: record.value_bytes_max as usize,
-                session_ttl_ms: record.session_ttl_ms,
-                ..Limits::default()
-            };
             let slots = routing::slots_of(GroupId(index), record.groups);
-            (Group::new(settings), Store::new(record.hash_key, slots, limits))
+            (Group::new(settings), Store::new(record.hash_key, slots, limits_of(record)))
         };
         self.shard = Shard::new((0..record.groups).map(group));
         self.io.set_groups(record.groups);
+        self.checkpoints.set_groups(record.groups);
     }
 
     /// What the gate released: to others it left already, to this node itself it goes now.
@@ -390,5 +417,14 @@ impl Node {
                 others.iter().for_each(|to| group.announce(*to, effects));
             });
         }
+    }
+}
+
+/// The limits of a cluster's stores.
+fn limits_of(record: &BirthRecord) -> Limits {
+    Limits {
+        value_bytes_max: record.value_bytes_max as usize,
+        session_ttl_ms: record.session_ttl_ms,
+        ..Limits::default()
     }
 }

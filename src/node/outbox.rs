@@ -121,11 +121,15 @@ impl Outbox {
             return;
         }
         (peer.start, peer.storage, peer.life) = seen;
-        let ballot = Ballot { round: 0, node: hello.node };
-        let seen = [&hello.storage[..], &hello.life().to_le_bytes()].concat();
-        let (group, instance, payload) = (GroupId(0), Instance(hello.start), Bytes::from(seen));
-        let kind = log::RecordKind::PeerStart;
-        self.persist(log::Record { kind, group, instance, ballot, chosen: Ballot::ZERO, payload });
+        self.persist(seen_record(hello.node, hello.start, &hello.storage, hello.life()));
+    }
+
+    /// What is known of the other members is logged again: older records will go.
+    pub(super) fn record_peers_again(&mut self) {
+        let known = self.peers.all.iter().filter_map(|peer| Some((peer.id, peer.start, peer.storage?, peer.life?)));
+        for (node, start, storage, life) in known.collect::<Vec<_>>() {
+            self.persist(seen_record(node, start, &storage, life));
+        }
     }
 
     pub(super) fn on_durable(&mut self, lsn: u64, sync_us: u64) {
@@ -305,6 +309,13 @@ impl Outlet for Outbox {
             self.stats.batches.record(commands, value.bytes().len() as u64);
         }
     }
+}
+
+/// That a member was seen with this start number.
+fn seen_record(node: NodeId, start: u64, storage: &[u8; 16], life: u64) -> log::Record {
+    let payload = Bytes::from([&storage[..], &life.to_le_bytes()].concat());
+    let (kind, group, instance) = (log::RecordKind::PeerStart, GroupId(0), Instance(start));
+    log::Record { kind, group, instance, ballot: Ballot { round: 0, node }, chosen: Ballot::ZERO, payload }
 }
 
 /// One value in so many is measured for the mean batch: counting the commands of each would cost.

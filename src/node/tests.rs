@@ -58,6 +58,7 @@ impl World {
         let time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
         let host = |id: u32| {
             let config = NodeConfig {
+                checkpoints: CheckpointConfig::default(),
                 id: NodeId(id),
                 initial: initial.clone(),
                 groups: 1,

@@ -115,6 +115,50 @@ pub struct Answers {
     pub items: Vec<(GroupId, Answer)>,
 }
 
+/// A checkpoint file of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileId {
+    /// Its sequence number there.
+    pub sequence: u64,
+    /// How long it is.
+    pub bytes: u64,
+    /// A checksum of what it holds: numbers may be used again after a loss.
+    pub stamp: u32,
+}
+
+/// Values that were asked for are in the sender's log no more: this checkpoint has their effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The group.
+    pub group: GroupId,
+    /// The last instance that the checkpoint includes.
+    pub instance: Instance,
+    /// Where it is; it may hold other groups, too.
+    pub file: FileId,
+}
+
+/// Asks for a piece of a checkpoint, on a connection for transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// Of which file.
+    pub file: FileId,
+    /// Where it begins.
+    pub offset: u64,
+    /// How long it is.
+    pub bytes: u32,
+}
+
+/// A piece of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Of which file.
+    pub file: FileId,
+    /// Where it begins.
+    pub offset: u64,
+    /// The piece; empty if the file is gone.
+    pub bytes: Bytes,
+}
+
 /// A message of the kinds above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant is the struct of its name")]
@@ -127,6 +171,9 @@ pub enum NodeMessage {
     Question(Question),
     Answers(Answers),
     Birth(BirthRecord),
+    Offer(Offer),
+    Want(Want),
+    Piece(Piece),
 }
 
 impl NodeMessage {
@@ -142,6 +189,9 @@ impl NodeMessage {
             NodeMessage::Question(_) => 6,
             NodeMessage::Answers(_) => 7,
             NodeMessage::Birth(_) => 8,
+            NodeMessage::Offer(_) => 20,
+            NodeMessage::Want(_) => 21,
+            NodeMessage::Piece(_) => 22,
         }
     }
 
@@ -157,6 +207,9 @@ impl NodeMessage {
             NodeMessage::Question(message) => postcard::to_allocvec(message),
             NodeMessage::Answers(message) => postcard::to_allocvec(message),
             NodeMessage::Birth(message) => postcard::to_allocvec(message),
+            NodeMessage::Offer(message) => postcard::to_allocvec(message),
+            NodeMessage::Want(message) => postcard::to_allocvec(message),
+            NodeMessage::Piece(message) => postcard::to_allocvec(message),
         };
         encoded.expect("plain data serializes")
     }
@@ -181,6 +234,9 @@ impl NodeMessage {
             6 => NodeMessage::Question(postcard::from_bytes(body)?),
             7 => NodeMessage::Answers(postcard::from_bytes(body)?),
             8 => NodeMessage::Birth(postcard::from_bytes(body)?),
+            20 => NodeMessage::Offer(postcard::from_bytes(body)?),
+            21 => NodeMessage::Want(postcard::from_bytes(body)?),
+            22 => NodeMessage::Piece(postcard::from_bytes(body)?),
             _ => return Ok(None),
         }))
     }

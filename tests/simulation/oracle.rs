@@ -6,9 +6,10 @@ use crate::trace::Trace;
 use crc32c::crc32c;
 use groups::{Ballot, GroupId, Instance, Message};
 use net::frame::Frame;
+use paxoi::checkpoint::{Brought, Done};
 use paxoi::config::{BATCH_BYTES_MAX, FRAME_BYTES, LOG_QUEUE_BYTES, NODE_QUEUE_BYTES};
 use paxoi::identity::BirthRecord;
-use paxoi::log::{Batch, Record, RecordKind};
+use paxoi::log::{Batch, Droppable, Record, RecordKind};
 use paxoi::node::Node;
 use paxoi::node::wire::{NODE, NodeMessage};
 use std::collections::BTreeMap;
@@ -23,6 +24,19 @@ struct Fact {
     ballot: Ballot,
     chosen: Ballot,
     value: u32,
+}
+
+impl Fact {
+    /// Whether it is that fact as the log gives it back: a value may have rotted, which is noticed.
+    fn is(&self, written: &Fact) -> bool {
+        let kind = match self.kind {
+            RecordKind::LostAccept => RecordKind::Accept,
+            RecordKind::LostLearned => RecordKind::Learned,
+            kind => kind,
+        };
+        let value = if kind == self.kind { self.value } else { written.value };
+        Fact { kind, value, ..*self } == *written
+    }
 }
 
 /// What a node's records say of one group.
@@ -46,6 +60,8 @@ struct Seen {
     promised: Vec<Ballot>,
     next: Vec<Instance>,
     foreign: bool,
+    /// Records with lower numbers may be gone from its log.
+    dropped_lsn: u64,
 }
 
 /// What was proposed and voted at one instance.
@@ -73,6 +89,9 @@ pub(crate) struct Oracle {
     pub(crate) records: u64,
     pub(crate) chosen: u64,
     pub(crate) states: u64,
+    /// States that were written to files, and that were fetched from others.
+    pub(crate) checkpoints: u64,
+    pub(crate) transfers: u64,
 }
 
 /// One more than the highest kind of a group's messages.
@@ -161,19 +180,34 @@ impl Oracle {
 
     /// Follows a record that a node makes.
     fn take(&mut self, node: usize, fact: &Fact) {
-        if fact.kind == RecordKind::PeerStart {
+        if matches!(fact.kind, RecordKind::PeerStart | RecordKind::Trimmed) {
             return;
         }
         let group = fact.group.index();
         let seat = self.nodes[node].given[group].clone();
+        // Said again before older records go.
+        if fact.kind == RecordKind::Accept
+            && seat.vote == Some((fact.ballot, fact.value))
+            && seat.instance == fact.instance
+        {
+            return;
+        }
         let who = || format!("node {} {}", node + 1, describe(fact));
         if fact.kind != RecordKind::Learned {
             self.expect(fact.ballot >= seat.promised, || format!("{} below its promise {}", who(), seat.promised));
         }
         if fact.kind.has_value() {
-            let goes_on = fact.instance == seat.instance || fact.instance == seat.instance.following();
+            // A checkpoint that was put in may lie between.
+            let goes_on = fact.instance == seat.instance
+                || fact.instance == seat.instance.following()
+                || fact.instance > seat.instance && fact.instance <= self.nodes[node].next[group];
             self.expect(goes_on, || format!("{} after {}", who(), seat.instance));
             self.one_value(fact);
+        }
+        if fact.kind == RecordKind::Position {
+            let next = self.nodes[node].next[group];
+            let said = fact.ballot == seat.promised && fact.instance <= next;
+            self.expect(said, || format!("{} at {next} with {}", who(), seat.promised));
         }
         follow(&mut self.nodes[node].given[group], fact);
     }
@@ -202,7 +236,7 @@ impl Oracle {
     fn land(&mut self, node: usize, fact: &Fact) {
         self.records += 1;
         self.nodes[node].log.push(*fact);
-        if fact.kind == RecordKind::PeerStart {
+        if matches!(fact.kind, RecordKind::PeerStart | RecordKind::Trimmed) {
             return;
         }
         follow(&mut self.nodes[node].durable[fact.group.index()], fact);
@@ -214,7 +248,8 @@ impl Oracle {
                     format!("node {} learned what was not chosen: {}", node + 1, describe(fact))
                 });
             }
-            RecordKind::Promise | RecordKind::PeerStart => {}
+            // Promises, and what is said again or never written.
+            _ => {}
         }
     }
 
@@ -237,13 +272,35 @@ impl Oracle {
         }
     }
 
+    /// What is in segments below that may go.
+    pub(crate) fn on_droppable(&mut self, node: usize, droppable: Droppable) {
+        self.nodes[node].dropped_lsn = droppable.lsn;
+    }
+
+    pub(crate) fn on_checkpoint(&mut self, done: &Done) {
+        if let Done::Saved { sections, .. } = done {
+            self.checkpoints += sections.len() as u64;
+        }
+    }
+
+    pub(crate) fn on_brought(&mut self, brought: &Brought) {
+        if let Brought::State { .. } = brought {
+            self.transfers += 1;
+        }
+    }
+
     /// What a start found must begin with everything that was durable (invariants 1 and 8), and may go on with what was
     /// on its way.
     pub(crate) fn on_recovered(&mut self, node: usize, records: &[(u64, Record)]) {
         let facts: Vec<Fact> = records.iter().map(|(lsn, record)| fact(*lsn, record)).collect();
         let in_flight = std::mem::take(&mut self.nodes[node].in_flight);
+        // What was in segments that had to go may be gone, from the oldest on.
+        let dropped_lsn = self.nodes[node].dropped_lsn;
+        let first_lsn = facts.first().map_or(0, |fact| fact.lsn);
+        let old = self.nodes[node].log.partition_point(|fact| fact.lsn < first_lsn.min(dropped_lsn));
+        self.nodes[node].log.drain(..old);
         let durable = &self.nodes[node].log;
-        let begins = facts.len() >= durable.len() && facts[..durable.len()] == durable[..];
+        let begins = facts.len() >= durable.len() && facts.iter().zip(durable).all(|(found, known)| found.is(known));
         let rest = facts[durable.len().min(facts.len())..].to_vec();
         let (had, has) = (durable.len(), facts.len());
         self.expect(begins, || {

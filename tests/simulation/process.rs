@@ -3,12 +3,13 @@
 use crate::random::Random;
 use bytes::BytesMut;
 use groups::NodeId;
-use paxoi::config::{NodeConfig, Reads};
+use paxoi::checkpoint::{self, Brought, Done, Errand, Job, Mover, Packing, Scribe};
+use paxoi::config::{CheckpointConfig, NodeConfig, Reads};
 use paxoi::disk::{Disk, MemoryDisk};
 use paxoi::identity;
 use paxoi::log::{self, Batch, ChosenReader, ChosenValue, Options, ReadRange, Writer};
 use paxoi::node::{Node, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub(crate) struct Shape {
     pub(crate) reads: Reads,
     pub(crate) client_timeout_ms: u64,
     pub(crate) session_ttl_ms: u64,
+    pub(crate) checkpoints: CheckpointConfig,
 }
 
 /// The largest value in a run; nothing that clients send comes near it.
@@ -57,6 +59,8 @@ pub(crate) enum Input {
     Closed(u64),
     Durable { lsn: u64, sync_us: u64 },
     Range { range: ReadRange, values: Vec<ChosenValue> },
+    Checkpoint(Done),
+    Brought(Brought),
 }
 
 /// A process that runs.
@@ -74,6 +78,11 @@ pub(crate) struct Life {
     pub(crate) turn_us: Option<u64>,
     pub(crate) ticked_ms: u64,
     pub(crate) stopped: bool,
+    /// What is to be done with checkpoint files, by the two threads.
+    pub(crate) scribe: Scribe,
+    pub(crate) jobs: VecDeque<Job>,
+    pub(crate) mover: Mover,
+    pub(crate) errands: VecDeque<Errand>,
     /// The process ends after so many effects more.
     pub(crate) effects_left: Option<u64>,
     /// By the node's number of a connection: the network's, and the side.
@@ -145,6 +154,11 @@ impl Process {
         self.start = identity.start;
         let mut node = Node::new(config, identity);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        if let Some((header, limits)) = node.checkpoint_header() {
+            let each = &mut |loaded| node.restore_checkpoint(loaded, time);
+            let catalog = checkpoint::load(&*disk, &header, &limits, each, &mut |_, _| {});
+            node.set_catalog(&catalog.map_err(|error| error.to_string())?);
+        }
         let mut refused = None;
         let recovered = log::recover(&disk, storage, options(), &mut |_, _| {}, &mut |lsn, record| {
             visit(lsn, &record);
@@ -168,6 +182,10 @@ impl Process {
             turn_us: None,
             ticked_ms: 0,
             stopped: false,
+            scribe: Scribe::new(disk.clone(), Packing::Lz4),
+            jobs: VecDeque::new(),
+            mover: Mover::new(disk),
+            errands: VecDeque::new(),
             effects_left: None,
             handles: BTreeMap::new(),
             free: Vec::new(),
@@ -221,6 +239,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         session_ttl_ms: shape.session_ttl_ms,
         max_clients: 100,
         value_bytes_max: VALUE_BYTES_MAX,
+        checkpoints: shape.checkpoints,
         dir: String::new(),
         config_file: String::new(),
         listen: address(id.0 as usize - 1),

@@ -11,7 +11,7 @@ use crate::trace::Trace;
 use crate::world::{Event, World};
 use bytes::Bytes;
 use groups::{GroupId, Instance};
-use paxoi::config::Reads;
+use paxoi::config::{CheckpointConfig, Reads};
 use paxoi::history::{self, Action, Limits};
 
 /// A majority that can talk to each other, on disks that work, serves every key within this time.
@@ -89,6 +89,11 @@ fn draw(seed: u64, trace: Trace) -> World {
         reads: if random.chance(100) { Reads::Log } else { Reads::Quorum },
         client_timeout_ms: random.between(500, 5_000),
         session_ttl_ms: if random.chance(300) { random.between(1_000, 5_000) } else { 3_600_000 },
+        checkpoints: CheckpointConfig {
+            log_bytes_min: 1 << random.between(16, 21),
+            log_factor: 1 + random.below(3) as u32,
+            age_ms: random.between(2_000, 60_000),
+        },
     };
     let mut world = World::new(seed, shape, trace);
     world.idle_us = random.below(400);

@@ -9,7 +9,7 @@ use crate::shell::End;
 use crate::trace::Trace;
 use crate::world::{Event, World};
 use bytes::Bytes;
-use paxoi::config::Reads;
+use paxoi::config::{CheckpointConfig, Reads};
 use paxoi::disk::MemoryDisk;
 use paxoi::history::{self, Action, Limits, Outcome};
 
@@ -57,6 +57,7 @@ impl Scenario {
             reads: Reads::Quorum,
             client_timeout_ms: 5_000,
             session_ttl_ms: self.session_ttl_ms,
+            checkpoints: CheckpointConfig::default(),
         };
         let mut world = World::new(1, shape, trace);
         world.revives = false;

@@ -5,8 +5,9 @@ use crate::network::{Parcel, Who};
 use crate::process::{Input, Life, options};
 use crate::world::{Event, World};
 use bytes::{Bytes, BytesMut};
-use groups::{NodeId, TICK_MS};
+use groups::{Instance, NodeId, TICK_MS};
 use net::frame;
+use paxoi::checkpoint::{Errand, Job};
 use paxoi::disk::Disk;
 use paxoi::identity::{self, Identity};
 use paxoi::log::{Append, Batch, ReadRange};
@@ -30,6 +31,11 @@ enum Effect {
     Frames(u64, BytesMut),
     Reply(u64, Bytes),
     Range(ReadRange),
+    Job(Job),
+    Errand(Errand),
+    Floors(Vec<Instance>),
+    DropBelow(u64),
+    BulkDial(NodeId),
     Pause(u64),
     Resume(u64),
     Close(u64, Close),
@@ -48,6 +54,8 @@ const REDIAL_US: u64 = 200_000;
 const SPACE_US: u64 = 1_000_000;
 /// And says after so much idleness that all is durable.
 const IDLE_US: u64 = 3_000;
+/// A turn comes so soon while states are taken out.
+const CHECKPOINT_US: u64 = 1_000;
 /// The largest frame that a node may send.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
@@ -80,9 +88,10 @@ impl World {
             self.oracle.after_turn(node, &life.node);
         }
         let (number, has_work) = (life.number, life.node.has_work());
-        if has_work && life.turn_us.is_none() {
-            life.turn_us = Some(self.now_us);
-            self.at(self.now_us, Event::Turn { node, life: number });
+        let again_us = if has_work { Some(0) } else { life.node.is_checkpointing().then_some(CHECKPOINT_US) };
+        if let Some(us) = again_us.filter(|_| life.turn_us.is_none()) {
+            life.turn_us = Some(self.now_us + us);
+            self.after(us, Event::Turn { node, life: number });
         }
         self.processes[node].life = Some(life);
         if let Err(end) = carried_out {
@@ -109,7 +118,9 @@ impl World {
                 life.forget(handle);
             }
             Input::Durable { lsn, sync_us } => life.node.durable(lsn, sync_us),
-            Input::Range { range, values } => life.node.range_read(&range, values),
+            Input::Range { range, values } => life.node.range_read(&range, values, time),
+            Input::Checkpoint(done) => life.node.checkpoint_done(done, time),
+            Input::Brought(brought) => life.node.brought(brought, time),
         }
     }
 
@@ -151,7 +162,26 @@ impl World {
                 }
             }
             Effect::Close(handle, close) => self.close(node, life, handle, close, time),
-            Effect::Dial(to) => self.dial(node, life, to, time),
+            Effect::Dial(to) => {
+                let handle = self.dial(node, life, to);
+                life.node.dialling(to, Some(handle), time);
+            }
+            Effect::BulkDial(to) => {
+                let handle = self.dial(node, life, to);
+                life.node.bulk_dialling(to, Some(handle), time);
+            }
+            Effect::Job(job) => self.begin_job(node, life, job),
+            Effect::Errand(errand) => self.begin_errand(node, life, errand),
+            Effect::Floors(floors) => {
+                if let Some(droppable) = life.writer.droppable(&floors) {
+                    self.oracle.on_droppable(node, droppable);
+                    life.node.trim(droppable);
+                }
+            }
+            Effect::DropBelow(below) => {
+                let us = self.random.below(5_000);
+                self.after(us, Event::Drop { node, life: life.number, below });
+            }
             Effect::Identity(identity) => {
                 let saved = identity::save(&self.processes[node].disk, &identity);
                 saved.map_err(|error| End::Fatal(error.to_string()))?;
@@ -234,7 +264,7 @@ impl World {
         }
     }
 
-    fn dial(&mut self, node: usize, life: &mut Life, to: NodeId, time: Time) {
+    fn dial(&mut self, node: usize, life: &mut Life, to: NodeId) -> u64 {
         let handle = life.handle();
         let from = (Who::Node { node, life: life.number }, handle);
         let target = to.0 as usize - 1;
@@ -243,9 +273,9 @@ impl World {
             found.ends[1].open = false;
         }
         life.handles.insert(handle, (connection, 0));
-        life.node.dialling(to, Some(handle), time);
         let us = self.random.between(50, 500);
         self.after(us, Event::Dial { connection });
+        handle
     }
 
     /// A connection attempt arrives: a running process has it, a machine without one refuses it.
@@ -339,6 +369,65 @@ impl World {
         life.marked = true;
     }
 
+    fn begin_job(&mut self, node: usize, life: &mut Life, job: Job) {
+        life.jobs.push_back(job);
+        if life.jobs.len() == 1 {
+            let us = self.random.between(20, 1_000);
+            self.after(us, Event::Job { node, life: life.number });
+        }
+    }
+
+    /// The thread that writes checkpoints does what is next.
+    pub(crate) fn do_job(&mut self, node: usize) {
+        let us = self.random.between(20, 1_000);
+        let Some(life) = &mut self.processes[node].life else { return };
+        let Some(job) = life.jobs.pop_front() else { return };
+        let number = life.number;
+        self.trace.line(|| format!("n{} {job:?}", node + 1));
+        let done = life.scribe.perform(job);
+        if !life.jobs.is_empty() {
+            self.after(us, Event::Job { node, life: number });
+        }
+        if let Some(done) = done {
+            self.trace.line(|| format!("n{} {done:?}", node + 1));
+            self.oracle.on_checkpoint(&done);
+            self.push(node, Input::Checkpoint(done));
+        }
+    }
+
+    fn begin_errand(&mut self, node: usize, life: &mut Life, errand: Errand) {
+        life.errands.push_back(errand);
+        if life.errands.len() == 1 {
+            let us = self.random.between(20, 1_000);
+            self.after(us, Event::Errand { node, life: life.number });
+        }
+    }
+
+    /// The same for the thread that moves them between nodes.
+    pub(crate) fn do_errand(&mut self, node: usize) {
+        let us = self.random.between(20, 1_000);
+        let Some(life) = &mut self.processes[node].life else { return };
+        let Some(errand) = life.errands.pop_front() else { return };
+        let number = life.number;
+        let mut all = Vec::new();
+        life.mover.perform(errand, &mut |brought| all.push(brought));
+        if !life.errands.is_empty() {
+            self.after(us, Event::Errand { node, life: number });
+        }
+        for brought in all {
+            self.trace.line(|| format!("n{} {brought:?}", node + 1));
+            self.oracle.on_brought(&brought);
+            self.push(node, Input::Brought(brought));
+        }
+    }
+
+    pub(crate) fn drop_segments(&mut self, node: usize, below: u64) {
+        let Some(life) = &self.processes[node].life else { return };
+        self.trace.line(|| format!("n{} drops segments below {below}", node + 1));
+        // What cannot be removed now goes another time.
+        let _ = life.writer.drop_segments(below);
+    }
+
     pub(crate) fn read_range(&mut self, node: usize, range: ReadRange) {
         let Some(life) = &mut self.processes[node].life else { return };
         match life.reader.read(&range) {
@@ -352,7 +441,11 @@ impl World {
 fn effects(life: &mut Life) -> Vec<Effect> {
     let outputs = std::mem::take(life.node.outputs());
     let mut all = Vec::new();
+    all.extend(outputs.floors.map(Effect::Floors));
     all.extend(outputs.batch.map(Effect::Batch));
+    all.extend(outputs.drop_below.map(Effect::DropBelow));
+    all.extend(outputs.jobs.into_iter().map(Effect::Job));
+    all.extend(outputs.errands.into_iter().map(Effect::Errand));
     let mut frames: Vec<(u64, BytesMut)> = Vec::new();
     for (handle, piece) in outputs.frames {
         match frames.iter_mut().find(|(known, _)| *known == handle) {
@@ -370,6 +463,7 @@ fn effects(life: &mut Life) -> Vec<Effect> {
     all.extend(outputs.resumes.into_iter().map(Effect::Resume));
     all.extend(outputs.closes.into_iter().map(|(handle, close)| Effect::Close(handle, close)));
     all.extend(outputs.dials.into_iter().map(|(to, _)| Effect::Dial(to)));
+    all.extend(outputs.bulk_dials.into_iter().map(|(to, _)| Effect::BulkDial(to)));
     all.extend(outputs.identity.map(|identity| Effect::Identity(Box::new(identity))));
     all.extend(outputs.stop.map(Effect::Stop));
     all

@@ -46,6 +46,22 @@ pub(crate) enum Event {
         node: usize,
         life: u64,
     },
+    /// The thread that writes checkpoints has time.
+    Job {
+        node: usize,
+        life: u64,
+    },
+    /// And the one that moves them.
+    Errand {
+        node: usize,
+        life: u64,
+    },
+    /// Old segments go.
+    Drop {
+        node: usize,
+        life: u64,
+        below: u64,
+    },
     Read {
         node: usize,
         life: u64,
@@ -226,6 +242,21 @@ impl World {
             Event::Read { node, life, range } => {
                 if self.is_life(node, life) {
                     self.read_range(node, range);
+                }
+            }
+            Event::Job { node, life } => {
+                if self.is_life(node, life) {
+                    self.do_job(node);
+                }
+            }
+            Event::Errand { node, life } => {
+                if self.is_life(node, life) {
+                    self.do_errand(node);
+                }
+            }
+            Event::Drop { node, life, below } => {
+                if self.is_life(node, life) {
+                    self.drop_segments(node, below);
                 }
             }
             Event::Finished { node, life, handle } => {

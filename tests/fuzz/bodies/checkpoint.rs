@@ -50,8 +50,9 @@ fn write(disk: &MemoryDisk, chosen: u8) {
         for group in (0..=u32::from(chosen & 1)).map(GroupId) {
             let mut store = store(group, usize::from(chosen >> 1 & 7));
             store.freeze();
-            let (instance, chosen, tables) = (Instance(7), Ballot::ZERO, Bytes::from_static(b"tables"));
-            writer.begin(&SectionHead { group, instance, chosen, chain: 1, tags: tables.clone(), members: tables })?;
+            let (instance, chosen, tags) = (Instance(7), Ballot::ZERO, Tags::default());
+            let state = Snapshot { instance, chosen, chain: 1, time_ms: 1, tags };
+            writer.begin(&SectionHead { group, state })?;
             while let Some(block) = store.next_block(200) {
                 writer.block(&block)?;
             }
