@@ -3,6 +3,7 @@
 
 use crate::random::Random;
 use crate::trace::Trace;
+use paxoi::checkpoint::CHECKPOINT_PREFIX;
 use paxoi::disk::{Disk, MemoryDisk};
 use paxoi::identity;
 use paxoi::log::format::{
@@ -82,6 +83,24 @@ impl Damage {
         disk.set_content(name, content);
         changed
     }
+}
+
+/// Damages a checkpoint; false if there is none.
+pub(crate) fn rot_checkpoint(disk: &MemoryDisk, random: &mut Random, trace: &Trace) -> bool {
+    let names = disk.list().unwrap_or_default();
+    let files: Vec<&String> =
+        names.iter().filter(|name| name.starts_with(CHECKPOINT_PREFIX) && !name.ends_with(".new")).collect();
+    let Some(name) = random.pick(&files) else { return false };
+    let Some(mut content) = disk.content(name).filter(|content| !content.is_empty()) else { return false };
+    if random.chance(200) {
+        content.truncate(random.below(content.len() as u64) as usize);
+    } else {
+        let bit = random.below(content.len() as u64 * 8) as usize;
+        content[bit / 8] ^= 1 << (bit % 8);
+    }
+    trace.line(|| format!("{name} of {names:?} is damaged"));
+    disk.set_content(name, content);
+    true
 }
 
 /// How much of the last segment is known to be durable by what a later frame says.

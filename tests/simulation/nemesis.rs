@@ -1,7 +1,7 @@
 //! Who breaks things: each run draws which sorts of faults it has, how hard and how often, and then one after the other
 //! as time goes by. What is broken beyond repair stays within a minority.
 
-use crate::damage::{Damage, Reach};
+use crate::damage::{Damage, Reach, rot_checkpoint};
 use crate::network::Weather;
 use crate::process::Lost;
 use crate::random::Random;
@@ -36,12 +36,13 @@ pub(crate) enum Sort {
     Truncation,
     StaleBlock,
     MisdirectedBlock,
+    CheckpointRot,
     Wipe,
     OldCopy,
 }
 
 /// All of them, in the order of the tables.
-pub(crate) const SORTS: [Sort; 27] = [
+pub(crate) const SORTS: [Sort; 28] = [
     Sort::Kill,
     Sort::PowerLoss,
     Sort::CrashAtEffect,
@@ -67,6 +68,7 @@ pub(crate) const SORTS: [Sort; 27] = [
     Sort::Truncation,
     Sort::StaleBlock,
     Sort::MisdirectedBlock,
+    Sort::CheckpointRot,
     Sort::Wipe,
     Sort::OldCopy,
 ];
@@ -187,6 +189,7 @@ impl World {
             Sort::Truncation => self.damaged(node, Damage::Truncation),
             Sort::StaleBlock => self.damaged(node, Damage::Stale),
             Sort::MisdirectedBlock => self.damaged(node, Damage::Misdirected),
+            Sort::CheckpointRot => self.rot(node),
             Sort::Wipe => self.wipe(node),
             Sort::OldCopy => self.roll_back(),
         }
@@ -276,10 +279,14 @@ impl World {
 
     /// Whether one node more may be lost for good: a majority must remain, and everybody must have met everybody.
     fn may_lose(&self, node: usize) -> bool {
-        let lost = self.processes.iter().filter(|process| process.lost.is_some()).count();
+        let lost = self.processes.iter().filter(|process| process.lost.is_some() || process.rotten).count();
         let most = (self.processes.len() - 1) / 2;
         let born = self.processes.iter().all(|process| process.lost.is_some() || process.is_born());
-        lost < most && born && self.processes[node].lost.is_none() && self.processes[node].life.is_some()
+        lost < most
+            && born
+            && self.processes[node].lost.is_none()
+            && !self.processes[node].rotten
+            && self.processes[node].life.is_some()
     }
 
     fn damaged(&mut self, node: usize, damage: Damage) -> bool {
@@ -303,6 +310,21 @@ impl World {
         let done = damage.strike(&self.processes[node].disk, reach, &mut self.random, &self.trace);
         if done {
             self.processes[node].lost = Some(Lost::Damaged);
+        }
+        done
+    }
+
+    /// A checkpoint is damaged: what the node knew is to be had from the others only. It comes back all the same.
+    fn rot(&mut self, node: usize) -> bool {
+        if !self.processes[node].rotten && !self.may_lose(node) {
+            return false;
+        }
+        let done = rot_checkpoint(&self.processes[node].disk, &mut self.random, &self.trace);
+        if done {
+            self.processes[node].rotten = true;
+            if self.random.chance(700) {
+                self.end(node, End::Kill);
+            }
         }
         done
     }

@@ -92,6 +92,9 @@ pub(crate) struct Oracle {
     /// States that were written to files, and that were fetched from others.
     pub(crate) checkpoints: u64,
     pub(crate) transfers: u64,
+    /// Segments that went, and groups that had to learn their own past.
+    pub(crate) trims: u64,
+    pub(crate) hollow: u64,
 }
 
 /// One more than the highest kind of a group's messages.
@@ -275,6 +278,7 @@ impl Oracle {
     /// What is in segments below that may go.
     pub(crate) fn on_droppable(&mut self, node: usize, droppable: Droppable) {
         self.nodes[node].dropped_lsn = droppable.lsn;
+        self.trims += 1;
     }
 
     pub(crate) fn on_checkpoint(&mut self, done: &Done) {
@@ -311,11 +315,15 @@ impl Oracle {
         });
         let seen = &mut self.nodes[node];
         seen.given = seen.durable.clone();
-        (seen.promised, seen.next) = (vec![Ballot::ZERO; seen.promised.len()], vec![Instance::FIRST; seen.next.len()]);
+        seen.promised = vec![Ballot::ZERO; seen.promised.len()];
+        // Where it was when it wrote the last of it is not known any more.
+        seen.next = vec![Instance(u64::MAX); seen.next.len()];
         for fact in &rest {
             self.take(node, fact);
             self.land(node, fact);
         }
+        let seen = &mut self.nodes[node];
+        seen.next = vec![Instance::FIRST; seen.next.len()];
         self.nodes[node].in_flight.clear();
     }
 

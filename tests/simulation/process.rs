@@ -107,6 +107,8 @@ pub(crate) struct Process {
     pub(crate) life: Option<Life>,
     pub(crate) lives: u64,
     pub(crate) lost: Option<Lost>,
+    /// One of its checkpoints was damaged: it may have to learn from the others what it knew.
+    pub(crate) rotten: bool,
     /// It said that it can never serve, and why.
     pub(crate) gone: Option<String>,
     /// The start number of the process that runs, or ran last.
@@ -125,6 +127,7 @@ impl Process {
             life: None,
             lives: 0,
             lost: None,
+            rotten: false,
             gone: None,
             start: 0,
             sync_us,

@@ -32,6 +32,10 @@ impl Table {
         sum.records += run.records;
         sum.chosen += run.chosen;
         sum.states += run.states;
+        sum.checkpoints += run.checkpoints;
+        sum.transfers += run.transfers;
+        sum.trims += run.trims;
+        sum.hollow += run.hollow;
         sum.noticed += run.noticed;
         sum.refused += run.refused;
         sum.storms.iter_mut().zip(run.storms).for_each(|(all, one)| *all += one);
@@ -43,8 +47,11 @@ impl Table {
         let kinds: Vec<usize> =
             (1..KINDS).filter(|kind| self.sum.kinds[*kind] == 0 && *kind != usize::from(DIVERGED)).collect();
         let faults: Vec<&Sort> = SORTS.iter().filter(|sort| self.sum.counts[**sort as usize] == 0).collect();
-        let missed = self.runs >= SEEDS_MIN && !(kinds.is_empty() && faults.is_empty());
-        missed.then(|| format!("never seen: messages of the kinds {kinds:?}, faults {faults:?}"))
+        let storage = [self.sum.checkpoints, self.sum.transfers, self.sum.trims, self.sum.hollow];
+        let unused = storage.contains(&0);
+        let missed = self.runs >= SEEDS_MIN && (unused || !(kinds.is_empty() && faults.is_empty()));
+        missed
+            .then(|| format!("never seen: messages of the kinds {kinds:?}, faults {faults:?}, checkpoints {storage:?}"))
     }
 
     pub(crate) fn text(&self, took: Duration) -> String {
@@ -72,6 +79,11 @@ impl Table {
             text,
             "frames: {} sent, {lost} lost, {doubled} doubled, {disordered} out of order, {replayed} replayed",
             sum.frames
+        );
+        let _ = writeln!(
+            text,
+            "checkpoints: {} states written, {} fetched from others, {} times old segments went, {} states found not whole",
+            sum.checkpoints, sum.transfers, sum.trims, sum.hollow
         );
         let faults: Vec<String> = SORTS.iter().map(|sort| format!("{sort:?} {}", sum.counts[*sort as usize])).collect();
         let _ = write!(

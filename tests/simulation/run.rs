@@ -39,6 +39,10 @@ pub(crate) struct Outcome {
     pub(crate) records: u64,
     pub(crate) chosen: u64,
     pub(crate) states: u64,
+    pub(crate) checkpoints: u64,
+    pub(crate) transfers: u64,
+    pub(crate) trims: u64,
+    pub(crate) hollow: u64,
     pub(crate) counts: [u64; SORTS.len()],
     pub(crate) noticed: u64,
     pub(crate) refused: u64,
@@ -144,7 +148,9 @@ fn healed(world: &mut World) -> Result<(), String> {
     let mut order: Vec<usize> = (0..count).filter(|node| world.processes[*node].lost.is_none()).collect();
     world.random.shuffle(&mut order);
     // Before the birth nothing can be done without all of them.
-    let all = !is_born(world) || world.random.chance(400);
+    // Nor without those who know what one with a damaged checkpoint has lost.
+    let rotten = world.processes.iter().any(|process| process.rotten);
+    let all = !is_born(world) || rotten || world.random.chance(400);
     let chosen = if all { order.clone() } else { order[..count / 2 + 1].to_vec() };
     world.revives = false;
     for node in 0..count {
@@ -316,6 +322,10 @@ fn finish(mut world: World) -> Result<Outcome, String> {
         records: world.oracle.records,
         chosen: world.oracle.chosen,
         states: world.oracle.states,
+        checkpoints: world.oracle.checkpoints,
+        transfers: world.oracle.transfers,
+        trims: world.oracle.trims,
+        hollow: world.oracle.hollow,
         counts: world.faults.counts,
         noticed: world.faults.noticed,
         refused: world.faults.refused,
