@@ -2,8 +2,8 @@
 //! says that, so this prints percentiles: `cargo bench --bench freezing`, with `PAXOI_KEYS` for another size. The files
 //! of the second half lie in the system's directory for temporary ones.
 
-use bytes::{Bytes, BytesMut};
-use groups::{Ballot, GroupId, Instance};
+use bytes::BytesMut;
+use groups::{Ballot, GroupId, Instance, Snapshot, Tags};
 use hdrhistogram::Histogram;
 use paxoi::checkpoint::{CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify};
 use paxoi::disk::{Disk, FileDisk};

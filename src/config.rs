@@ -115,7 +115,7 @@ pub const TRANSFER_BYTES_PER_MS: usize = 96 << 10;
 /// Checkpoints that are received at a time.
 pub const TRANSFERS_MAX: usize = 2;
 /// Pieces that are read at a time, for all who ask.
-pub const TRANSFER_READS_MAX: usize = 64;
+pub const TRANSFER_READS_MAX: usize = 128;
 /// A checkpoint of which nothing comes for so long is given up; what is there of it is kept for another attempt.
 pub const TRANSFER_SILENT_MS: u64 = 5_000;
 /// A checkpoint is kept, with the log behind it, for so long after another node asked for a piece of it.

@@ -8,8 +8,8 @@ use crate::disk::MemoryDisk;
 use crate::kv::encode::encode;
 use crate::kv::{Installation, Limits, Moment, Store, parse, table};
 use crate::routing::{group_of, slot, slots_of};
-use bytes::{Bytes, BytesMut};
-use groups::{Ballot, Instance, NodeId};
+use bytes::BytesMut;
+use groups::{Ballot, Instance, NodeId, Snapshot, Tag, Tags};
 use proptest::prelude::*;
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! or full, or its links are cut.
 
 use super::*;
-use crate::config::{LOG_QUEUE_BYTES, Reads};
+use crate::config::{CheckpointConfig, LOG_QUEUE_BYTES, Reads};
 use crate::identity::Member;
 use bytes::Buf;
 use groups::{Instance, TICK_MS};
@@ -202,7 +202,7 @@ impl World {
         let any = !outputs.frames.is_empty() || !outputs.dials.is_empty() || !outputs.ranges.is_empty();
         for range in outputs.ranges {
             let values = chosen(host.log.as_deref().unwrap_or_default(), &range);
-            host.node.range_read(&range, values);
+            host.node.range_read(&range, values, time);
         }
         for (to, _) in outputs.dials {
             self.dial(place, to.0 as usize - 1);

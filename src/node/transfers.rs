@@ -176,9 +176,9 @@ impl Node {
         let Want { file, offset, bytes } = *want;
         let there = self.checkpoints.file(file.sequence) == Some(file) && offset < file.bytes;
         if !there || self.transfers.reading >= TRANSFER_READS_MAX {
+            // A newer one is offered when the values are asked for again; so is this one, if too many ask at once.
             let piece = Piece { file, offset, bytes: bytes::Bytes::new() };
-            // Too many ask at once: who gets nothing asks again; a file that is gone is offered anew, as another one.
-            return if there { () } else { self.send_bulk(link, &NodeMessage::Piece(piece)) };
+            return self.send_bulk(link, &NodeMessage::Piece(piece));
         }
         self.transfers.pins.insert(file.sequence, time.mono_ms() + TRANSFER_PIN_MS);
         self.transfers.reading += 1;

@@ -2,8 +2,8 @@
 //! then its states have the digests that it says.
 
 use super::{choice, piece, wide_choice};
-use bytes::{Bytes, BytesMut};
-use groups::{Ballot, GroupId, Instance};
+use bytes::BytesMut;
+use groups::{Ballot, GroupId, Instance, Snapshot, Tags};
 use paxoi::checkpoint::format::{
     CHUNK_CRC_BYTES, CHUNK_HEADER_BYTES, HEADER_BYTES, TRAILER_BYTES, Trailer, chunk_crc, header_crc,
 };
