@@ -29,7 +29,7 @@ fn value() -> Value {
         let tag = Tag { origin: NodeId(1), start: 1, counter: number as u64 + 1 };
         put_command(draft.commands_mut(), tag, |out| set(&key(number * 97 % KEYS), out));
     }
-    draft.seal(0, 1)
+    draft.seal(0, 1, Some(0))
 }
 
 fn set(key: &str, out: &mut BytesMut) {

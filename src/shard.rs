@@ -46,6 +46,10 @@ impl StateMachine for Store {
         Store::begin(self, time_ms);
     }
 
+    fn digest(&self) -> u64 {
+        self.rolling_digest()
+    }
+
     fn apply(&mut self, body: &[u8]) -> Reply<'_> {
         Store::apply(self, body)
     }
@@ -131,7 +135,7 @@ impl Shard {
     /// Recovery: takes a record of the log back.
     ///
     /// # Errors
-    /// If it contradicts those before it.
+    /// If it contradicts those before it, or the state that they made.
     pub fn restore(&mut self, lsn: u64, group: GroupId, record: Record, clock: Clock) -> Result<(), RestoreError> {
         let cell = &mut self.cells[group.index()];
         cell.lsn = lsn;
@@ -141,7 +145,7 @@ impl Shard {
         cell.group.restore(record, clock, &mut self.effects)?;
         for effect in self.effects.drain(..) {
             if let Effect::Apply { value, .. } = effect {
-                cell.group.apply(&value, &mut cell.store, |_| ());
+                cell.group.apply(&value, &mut cell.store, |_| ())?;
             }
         }
         Ok(())
@@ -213,6 +217,8 @@ impl Shard {
 
     /// A message of a member, or a durable one of this node to itself.
     pub fn handle(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
+        // What it tells of the instance before is applied first, so that the state can be compared.
+        self.step(group, out, |group, effects| group.learn_before(from, &message, clock, effects));
         self.step(group, out, |group, effects| group.handle(from, message, clock, effects));
     }
 
@@ -408,10 +414,13 @@ impl Cell {
             Effect::Send { to, message } => out.send(id, to, &message),
             Effect::SendDurable { to, message } => out.send_durable(self.lsn, id, to, message),
             Effect::Apply { value, .. } => {
-                self.group.apply(&value, &mut self.store, |own| match own {
+                let applied = self.group.apply(&value, &mut self.store, |own| match own {
                     Own::Read(read, store) => out.read(read, store),
                     Own::Applied(counter, reply) => out.applied(id, counter, reply),
                 });
+                if let Err(differs) = applied {
+                    panic!("{differs}"); // invariant 6: nothing that this node says of the group can be believed
+                }
                 out.chosen(id, &value);
             }
             Effect::ReadLog { to, from, below, chosen, bytes_max } => {

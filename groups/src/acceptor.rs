@@ -124,7 +124,7 @@ mod tests {
     }
 
     fn value(time: u64) -> Value {
-        Draft::default().seal(0, time)
+        Draft::default().seal(0, time, None)
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod types;
 mod value;
 
 pub use effect::{Effect, Record};
-pub use group::{Answer, Clock, Group, Own, RestoreError, Settings, Snapshot, Surroundings};
+pub use group::{Answer, Clock, Group, Own, RestoreError, Settings, Snapshot, StateDiffers, Surroundings};
 pub use jitter::Jitter;
 pub use machine::StateMachine;
 pub use members::Members;
@@ -31,7 +31,8 @@ pub use paxos::{Fate, Paxos};
 pub use tags::Tags;
 pub use types::{Ballot, GroupId, Instance, NodeId};
 pub use value::{
-    COMMAND_HEADER_BYTES, Command, Commands, Draft, Tag, VALUE_HEADER_BYTES, Value, ValueError, put_command,
+    COMMAND_HEADER_BYTES, Command, Commands, Draft, Tag, VALUE_HEADER_BYTES, VALUE_VERSION_MAX, Value, ValueError,
+    put_command,
 };
 
 /// How often [`Group::tick`] wants to be called, in milliseconds.

@@ -10,6 +10,10 @@ pub trait StateMachine {
     /// A value begins: the group's time is `time_ms` (unix milliseconds, never less than before) from here on.
     fn begin(&mut self, time_ms: u64);
 
+    /// A hash of all that ever happened to the state: it goes on with each change, and costs no look at the whole. Members
+    /// at the same instance have the same one, or they differ. 0 if nothing happened yet.
+    fn digest(&self) -> u64;
+
     /// Executes one command. A body that it cannot read gets an error as its reply, the same on every member.
     fn apply(&mut self, body: &[u8]) -> Self::Reply<'_>;
 }

@@ -85,8 +85,8 @@ pub struct Behind {
     pub next: Instance,
 }
 
-/// The value of an Accept follows another chain of values than the acceptor's, or is a second one under its ballot; it
-/// did not vote.
+/// The value of an Accept follows another chain of values or another state than the acceptor's, or is a second one under
+/// its ballot; it did not vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diverged {
     /// The ballot it answers.
@@ -437,7 +437,7 @@ mod tests {
     }
 
     fn accepted(round: u64) -> Accepted {
-        Accepted { ballot: ballot(round), value: Draft::default().seal(1, round) }
+        Accepted { ballot: ballot(round), value: Draft::default().seal(1, round, None) }
     }
 
     fn one_of_each() -> Vec<Message> {

@@ -316,7 +316,7 @@ fn wrap(bytes: &[u8]) -> Value {
     let mut draft = Draft::default();
     let nobody = Tag { origin: NodeId(0), start: 0, counter: 0 };
     put_command(draft.commands_mut(), nobody, |out| out.extend_from_slice(bytes));
-    draft.seal(0, 0)
+    draft.seal(0, 0, None)
 }
 
 fn unwrap(value: &Value) -> Bytes {

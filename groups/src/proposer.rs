@@ -129,7 +129,7 @@ mod tests {
     }
 
     fn accepted(round: u64) -> Option<Accepted> {
-        Some(Accepted { ballot: ballot(round), value: Draft::default().seal(0, round) })
+        Some(Accepted { ballot: ballot(round), value: Draft::default().seal(0, round, None) })
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         let mut proposer = Proposer::prepare(ballot(1));
         proposer.on_promise(NodeId(1), None, &members());
         proposer.on_promise(NodeId(2), None, &members());
-        proposer.propose(Draft::default().seal(0, 1));
+        proposer.propose(Draft::default().seal(0, 1, None));
         assert!(!proposer.on_vote(NodeId(1), &members()));
         assert!(!proposer.on_vote(NodeId(1), &members()));
         assert!(proposer.on_vote(NodeId(3), &members()));
@@ -162,6 +162,6 @@ mod tests {
         let mut proposer = Proposer::prepare(ballot(9));
         proposer.on_promise(NodeId(2), accepted(3), &members());
         proposer.on_promise(NodeId(3), None, &members());
-        proposer.propose(Draft::default().seal(0, 1));
+        proposer.propose(Draft::default().seal(0, 1, None));
     }
 }

@@ -75,15 +75,15 @@ impl Queue {
         self.full.is_empty() && self.open.draft.is_empty()
     }
 
-    /// The next value, and the nodes whose clients wait for it. A no-op if the queue is empty.
-    pub fn seal(&mut self, chain: u32, time_ms: u64, waiting: &mut Vec<NodeId>) -> Value {
+    /// The next value, and the nodes whose clients wait for it. A no-op if the queue is empty. See [`Draft::seal`].
+    pub fn seal(&mut self, chain: u32, time_ms: u64, digest: Option<u64>, waiting: &mut Vec<NodeId>) -> Value {
         waiting.clear();
         if let Some(mut batch) = self.full.pop_front() {
             waiting.append(&mut batch.origins);
-            return batch.draft.seal(chain, time_ms);
+            return batch.draft.seal(chain, time_ms, digest);
         }
         waiting.append(&mut self.open.origins);
-        self.open.draft.seal(chain, time_ms)
+        self.open.draft.seal(chain, time_ms, digest)
     }
 
     /// Cuts between commands so that each batch stays within the limit.
@@ -125,7 +125,7 @@ mod tests {
 
     fn seal(queue: &mut Queue) -> (usize, Vec<NodeId>) {
         let mut waiting = Vec::new();
-        let value = queue.seal(0, 0, &mut waiting);
+        let value = queue.seal(0, 0, None, &mut waiting);
         (value.commands().count(), waiting)
     }
 

@@ -1,22 +1,27 @@
 //! What one instance decides: a batch of commands, the leader's time, and a link of the chain over all values before.
 //!
 //! ```text
-//! value   = version u8 = 1 | flags u8 = 0 | reserved u16 | chain u32 | time_ms u64 | command*
+//! value   = version u8 | flags u8 = 0 | reserved u16 | chain u32 | time_ms u64 | digest u64, from version 2 on | command*
 //! command = length of body u32 | origin u32 | start u64 | counter u64 | body
 //! ```
 //! All little-endian. The bytes are written once and stay as they are in the log, on the wire and when applied. The
 //! chain is the CRC-32C over the checksums of all earlier values of the group: two members that differ in any of them
-//! find out at the next vote.
+//! find out at the next vote. The digest is that of the leader's state before this value, so that they find out as well
+//! if the same values made different states. Version 1, without it, is what members propose as long as one of them may
+//! not read version 2.
 
 use crate::NodeId;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a value before its first command.
-pub const VALUE_HEADER_BYTES: usize = 16;
+/// Bytes of a value before its first command, at most.
+pub const VALUE_HEADER_BYTES: usize = 24;
 /// Bytes of a command before its body.
 pub const COMMAND_HEADER_BYTES: usize = 24;
-const VERSION: u8 = 1;
+/// The bytes of the digest, which a value of version 1 lacks.
+const DIGEST_BYTES: usize = 8;
+/// The highest version of values that is read here.
+pub const VALUE_VERSION_MAX: u8 = 2;
 
 /// Who a command comes from: the node, its start number, and a counter that this node raises for each of its commands
 /// in the group. Of one origin, later tags are greater; a tag not above the last one applied is a repetition.
@@ -60,14 +65,18 @@ impl Value {
     /// # Errors
     /// If the bytes are not a value of a known version.
     pub fn parse(bytes: Bytes) -> Result<Value, ValueError> {
-        if bytes.len() < VALUE_HEADER_BYTES {
-            return Err(ValueError::Truncated);
+        let version = *bytes.first().ok_or(ValueError::Truncated)?;
+        if !(1..=VALUE_VERSION_MAX).contains(&version) {
+            return Err(ValueError::Version(version));
         }
-        if bytes[0] != VERSION {
-            return Err(ValueError::Version(bytes[0]));
-        }
-        check_commands(&bytes[VALUE_HEADER_BYTES..])?;
+        check_commands(bytes.get(header_bytes(version)..).ok_or(ValueError::Truncated)?)?;
         Ok(Value(bytes))
+    }
+
+    /// Its version: a member that speaks only lower ones must never get it.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.0[0]
     }
 
     /// The bytes, as they go to the log and to peers.
@@ -88,6 +97,13 @@ impl Value {
         u64::from_le_bytes(array(&self.0[8..16]))
     }
 
+    /// The digest of the state before this value, at the leader that proposed it; `None` in version 1.
+    #[must_use]
+    pub fn digest(&self) -> Option<u64> {
+        let header = &self.0[..header_bytes(self.version())];
+        header.get(VALUE_HEADER_BYTES - DIGEST_BYTES..VALUE_HEADER_BYTES).map(|bytes| u64::from_le_bytes(array(bytes)))
+    }
+
     /// The chain over the values up to and with this one.
     #[must_use]
     pub fn next_chain(&self) -> u32 {
@@ -97,7 +113,7 @@ impl Value {
     /// The commands, in order. A no-op has none.
     #[must_use]
     pub fn commands(&self) -> Commands<'_> {
-        Commands(&self.0[VALUE_HEADER_BYTES..])
+        Commands(&self.0[header_bytes(self.version())..])
     }
 }
 
@@ -179,14 +195,20 @@ impl Draft {
         self.len() == 0
     }
 
-    /// Fills the header in and starts anew.
-    pub fn seal(&mut self, chain: u32, time_ms: u64) -> Value {
+    /// Fills the header in and starts anew. With the digest of the state before it makes a value of version 2, without
+    /// one of version 1.
+    pub fn seal(&mut self, chain: u32, time_ms: u64, digest: Option<u64>) -> Value {
         let bytes = self.commands_mut();
-        bytes[0] = VERSION;
-        bytes[4..8].copy_from_slice(&chain.to_le_bytes());
-        bytes[8..16].copy_from_slice(&time_ms.to_le_bytes());
         // What is left of a large one's memory would keep all of it.
-        let sealed = if bytes.len() > KEPT_BYTES_MAX { std::mem::take(bytes) } else { bytes.split() };
+        let mut sealed = if bytes.len() > KEPT_BYTES_MAX { std::mem::take(bytes) } else { bytes.split() };
+        if let Some(digest) = digest {
+            sealed[VALUE_HEADER_BYTES - DIGEST_BYTES..VALUE_HEADER_BYTES].copy_from_slice(&digest.to_le_bytes());
+        } else {
+            sealed.advance(DIGEST_BYTES);
+        }
+        sealed[0] = if digest.is_some() { 2 } else { 1 };
+        sealed[4..8].copy_from_slice(&chain.to_le_bytes());
+        sealed[8..16].copy_from_slice(&time_ms.to_le_bytes());
         Value(sealed.freeze())
     }
 
@@ -194,6 +216,11 @@ impl Draft {
     pub fn clear(&mut self) {
         self.0.clear();
     }
+}
+
+/// Bytes before the first command.
+fn header_bytes(version: u8) -> usize {
+    if version == 1 { VALUE_HEADER_BYTES - DIGEST_BYTES } else { VALUE_HEADER_BYTES }
 }
 
 fn check_commands(mut rest: &[u8]) -> Result<(), ValueError> {
@@ -223,32 +250,36 @@ mod tests {
     #[test]
     fn a_sealed_draft_parses_to_what_was_put_in() {
         let mut draft = Draft::default();
-        put_command(draft.commands_mut(), tag(1), |out| out.put_slice(b"first"));
-        put_command(draft.commands_mut(), tag(2), |_| ());
-        let value = draft.seal(5, 99);
-        assert!(draft.is_empty());
-        let value = Value::parse(value.bytes().clone()).unwrap();
-        assert_eq!((value.chain(), value.time_ms()), (5, 99));
-        let commands: Vec<Command<'_>> = value.commands().collect();
-        assert_eq!(commands, [Command { tag: tag(1), body: b"first" }, Command { tag: tag(2), body: b"" }]);
+        for digest in [None, Some(7)] {
+            put_command(draft.commands_mut(), tag(1), |out| out.put_slice(b"first"));
+            put_command(draft.commands_mut(), tag(2), |_| ());
+            let value = draft.seal(5, 99, digest);
+            assert!(draft.is_empty());
+            let value = Value::parse(value.bytes().clone()).unwrap();
+            assert_eq!((value.chain(), value.time_ms(), value.digest()), (5, 99, digest));
+            let commands: Vec<Command<'_>> = value.commands().collect();
+            assert_eq!(commands, [Command { tag: tag(1), body: b"first" }, Command { tag: tag(2), body: b"" }]);
+        }
     }
 
     #[test]
     fn every_cut_that_splits_a_command_is_refused() {
         let mut draft = Draft::default();
-        put_command(draft.commands_mut(), tag(1), |out| out.put_slice(b"body"));
-        let bytes = draft.seal(0, 0).bytes().clone();
-        for cut in 0..bytes.len() {
-            let whole = cut == VALUE_HEADER_BYTES; // a no-op
-            assert_eq!(Value::parse(bytes.slice(..cut)).is_ok(), whole, "cut at {cut}");
+        for (digest, noop_bytes) in [(None, 16), (Some(7), 24)] {
+            put_command(draft.commands_mut(), tag(1), |out| out.put_slice(b"body"));
+            let bytes = draft.seal(0, 0, digest).bytes().clone();
+            for cut in 0..bytes.len() {
+                assert_eq!(Value::parse(bytes.slice(..cut)).is_ok(), cut == noop_bytes, "cut at {cut}");
+            }
         }
         assert_eq!(Value::parse(Bytes::from(vec![9; 16])), Err(ValueError::Version(9)));
+        assert_eq!(Value::parse(Bytes::from(vec![0; 24])), Err(ValueError::Version(0)));
     }
 
     #[test]
     fn the_chain_differs_when_any_byte_before_differs() {
         let mut draft = Draft::default();
-        let (one, other) = (draft.seal(0, 1), draft.seal(0, 2));
+        let (one, other) = (draft.seal(0, 1, None), draft.seal(0, 2, None));
         assert_ne!(one.next_chain(), other.next_chain());
     }
 }

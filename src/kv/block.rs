@@ -3,7 +3,7 @@
 //! ```text
 //! block    = version u8 | kind u8 | content; little-endian, bytes behind a u32 length
 //! head     = first slot u16 | slot behind the last u16 | time u64 | keys u64 | sessions issued u32 | floor u64
-//!          | sessions u64
+//!          | sessions u64 | digest of all changes so far u64 | CRC-32C of the block so far u32
 //! entries  = (expiry u64 | key | value) …                                              by position, then by key
 //! sessions = (id [20] | highest number u64 | kept u32 | (number u64 | fingerprint u64 | reply) …) …       by id
 //! end      = digest u64
@@ -34,6 +34,8 @@ mod kind {
     pub(super) const SESSIONS: u8 = 3;
     pub(super) const END: u8 = 4;
 }
+
+const CRC_BYTES: usize = 4;
 
 /// Why a block is refused. What was read with it before is of no use then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -124,6 +126,9 @@ pub(super) fn head_block(head: &Head) -> Vec<u8> {
     block.extend_from_slice(&head.issued.to_le_bytes());
     block.extend_from_slice(&head.floor_ms.to_le_bytes());
     block.extend_from_slice(&head.sessions.to_le_bytes());
+    block.extend_from_slice(&head.rolling.to_le_bytes());
+    // The digest at the end covers the state, but not what was before it.
+    block.extend_from_slice(&crc32c::crc32c(&block).to_le_bytes());
     block
 }
 
@@ -239,7 +244,7 @@ impl BlockCheck {
             return Err(BlockError::Version(version));
         }
         match reader.u8()? {
-            kind::HEAD => self.read_head(reader, sink),
+            kind::HEAD => self.read_head(block, reader, sink),
             kind::ENTRIES => self.read_entries(reader, sink),
             kind::SESSIONS => self.read_sessions(reader, sink),
             kind::END => self.read_end(reader),
@@ -247,7 +252,7 @@ impl BlockCheck {
         }
     }
 
-    fn read_head(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
+    fn read_head(&mut self, block: &[u8], mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
         if self.stage != Stage::Head {
             return Err(BlockError::OutOfTurn);
         }
@@ -258,8 +263,13 @@ impl BlockCheck {
             issued: reader.u32()?,
             floor_ms: reader.u64()?,
             sessions: reader.u64()?,
+            rolling: reader.u64()?,
         };
+        let (stated, found) = (reader.u32()?, crc32c::crc32c(&block[..block.len() - CRC_BYTES]));
         reader.finish()?;
+        if stated != found {
+            return Err(BlockError::Garbled);
+        }
         if head.slots != self.slots {
             return Err(BlockError::OtherGroup);
         }

@@ -20,6 +20,9 @@ pub(super) struct Head {
     pub(super) floor_ms: u64,
     /// How many sessions are known.
     pub(super) sessions: u64,
+    /// The digest over all changes so far; see [`Rolling`](super::rolling::Rolling). It is no part of this one, which does
+    /// not ask how a state came about.
+    pub(super) rolling: u64,
 }
 
 /// A digest in the making: all entries, then the head, then the sessions by id.

@@ -11,6 +11,7 @@ use super::digest::{Digest, Head};
 use super::directory::{Directory, Position};
 use super::entry::Entry;
 use super::limits::Limits;
+use super::rolling::Rolling;
 use super::session::{Session, SessionId, Sessions};
 use super::store::Store;
 use hashbrown::HashTable;
@@ -134,6 +135,7 @@ impl Store {
             issued: self.sessions.issued,
             floor_ms: self.sessions.floor_ms,
             sessions: self.sessions.len() as u64,
+            rolling: self.rolling.0,
         }
     }
 }
@@ -186,6 +188,7 @@ impl Sink for Store {
         self.time_ms = head.time_ms;
         self.sessions.issued = head.issued;
         self.sessions.floor_ms = head.floor_ms;
+        self.rolling = Rolling(head.rolling);
     }
 
     fn entry(&mut self, entry: Entry) {

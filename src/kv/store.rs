@@ -14,6 +14,7 @@ use super::frozen::Frozen;
 use super::limits::Limits;
 use super::read::View;
 use super::reply::Reply;
+use super::rolling::{Change, Rolling};
 use super::session::Sessions;
 use crate::routing;
 use siphasher::sip::SipHasher13;
@@ -40,6 +41,8 @@ pub struct Store {
     expired: u64,
     /// No key and no value was ever longer.
     pub(super) longest: usize,
+    /// Goes on with every change.
+    pub(super) rolling: Rolling,
     /// A state that is being written out; see `frozen`.
     pub(super) frozen: Option<Box<Frozen>>,
 }
@@ -59,6 +62,7 @@ impl Store {
             payload_bytes: 0,
             expired: 0,
             longest: 0,
+            rolling: Rolling::default(),
             frozen: None,
         }
     }
@@ -69,6 +73,7 @@ impl Store {
         self.time_ms = self.time_ms.max(time_ms);
         self.remove_due(self.limits.due_per_begin_max);
         self.sessions.forget_old(self.time_ms, &self.limits);
+        self.rolling.fold(Change::Begin, self.time_ms, (self.sessions.len() as u64) << 40 ^ self.len() as u64);
     }
 
     /// Executes an encoded command of a chosen value, read or write.
@@ -179,6 +184,13 @@ impl Store {
         digest.finish()
     }
 
+    /// A hash of every change that was ever made: equal on replicas at the same instance. Unlike [`Store::digest`] it can
+    /// be had for nothing, and goes on through a copy.
+    #[must_use]
+    pub fn rolling_digest(&self) -> u64 {
+        self.rolling.0
+    }
+
     /// Where a key of this cluster stands.
     pub(super) fn position(&self, key: &[u8]) -> Position {
         Position::new(routing::slot(key), self.hasher.hash(key))
@@ -200,6 +212,7 @@ impl Store {
 
     /// Takes an entry that left the directory out of the books.
     pub(super) fn forget(&mut self, entry: &Entry) {
+        self.rolling.key(Change::Removed, entry.position, entry.expires_at_ms ^ (entry.len() as u64) << 48);
         self.expiry.change(entry.position, entry.expires_at_ms, 0);
         self.payload_bytes -= entry.len();
     }

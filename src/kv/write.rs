@@ -6,6 +6,7 @@ use super::entry::Entry;
 use super::number::{self, FloatError};
 use super::read::View;
 use super::reply::{Reply, TOO_LARGE};
+use super::rolling::{Change, ends, whole};
 use super::store::Store;
 use std::borrow::Cow;
 
@@ -37,9 +38,14 @@ impl Store {
                 self.entries.clear();
                 self.expiry.clear();
                 self.payload_bytes = 0;
+                self.rolling.fold(Change::Flushed, 0, 0);
                 Reply::Ok
             }
-            C::SessionNew => Reply::Bulk(Cow::Owned(self.sessions.issue(self.time_ms).text().into_bytes())),
+            C::SessionNew => {
+                let id = self.sessions.issue(self.time_ms);
+                self.rolling.fold(Change::Issued, id.birth_ms(), u64::from(self.sessions.issued));
+                Reply::Bulk(Cow::Owned(id.text().into_bytes()))
+            }
             C::Once(once) => self.once(once),
             C::Exec(commands) if command.is_write() => self.execute_all(commands),
             read => View::new(self, self.time_ms).answer(read),
@@ -68,6 +74,7 @@ impl Store {
         }
         let reply = self.execute(&once.command).into_owned();
         self.sessions.keep(once, &reply, &self.limits);
+        self.rolling.fold(Change::Kept, once.fingerprint ^ once.number, self.sessions.floor_ms);
         reply
     }
 
@@ -115,6 +122,7 @@ impl Store {
         let expires_at_ms = at_ms.unwrap_or(0);
         self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
         entry.expires_at_ms = expires_at_ms;
+        self.rolling.key(Change::Expiry, position, expires_at_ms);
         Reply::bulk(entry.value())
     }
 
@@ -142,6 +150,7 @@ impl Store {
             return TOO_LONG;
         }
         entry.append(value);
+        self.rolling.key(Change::Append, position, ends(value) ^ entry.value().len() as u64);
         self.payload_bytes += value.len();
         self.longest = self.longest.max(entry.value().len());
         Reply::Int(entry.value().len() as i64)
@@ -163,6 +172,7 @@ impl Store {
         let Some(entry) = self.entries.find_mut(position, key) else { unreachable!("it was just put") };
         entry.write_at(offset as usize, value);
         let length = entry.value().len();
+        self.rolling.key(Change::Write, position, ends(value) ^ offset ^ (length as u64) << 32);
         self.payload_bytes += length - old_length;
         self.longest = self.longest.max(length);
         Reply::Int(length as i64)
@@ -180,6 +190,7 @@ impl Store {
         let Some(sum) = old.checked_add(by) else {
             return Reply::error("ERR increment or decrement would overflow");
         };
+        self.rolling.key(Change::Made, position, sum as u64);
         self.put(position, key, itoa::Buffer::new().format(sum).as_bytes(), expires_at_ms);
         Reply::Int(sum)
     }
@@ -190,6 +201,7 @@ impl Store {
             self.live(position, key).map_or((&b"0"[..], 0), |entry| (entry.value(), entry.expires_at_ms));
         match number::float_sum(old, by) {
             Ok(sum) => {
+                self.rolling.key(Change::Made, position, whole(sum.as_bytes()));
                 self.put(position, key, sum.as_bytes(), expires_at_ms);
                 Reply::Bulk(Cow::Owned(sum.into_bytes()))
             }
@@ -216,6 +228,7 @@ impl Store {
         } else {
             entry.expires_at_ms = at_ms;
             self.expiry.change(position, old, at_ms);
+            self.rolling.key(Change::Expiry, position, at_ms);
         }
         Reply::Int(1)
     }
@@ -226,6 +239,7 @@ impl Store {
         let Some(entry) = entry.filter(|entry| entry.expires_at_ms != 0) else { return Reply::Int(0) };
         self.expiry.change(position, entry.expires_at_ms, 0);
         entry.expires_at_ms = 0;
+        self.rolling.key(Change::Expiry, position, 0);
         Reply::Int(1)
     }
 
@@ -239,7 +253,7 @@ impl Store {
         }
         if let Some(entry) = self.take(from) {
             self.take(to);
-            self.insert(self.position(to), to, entry.value(), entry.expires_at_ms);
+            self.insert_made(to, entry.value(), entry.expires_at_ms);
         }
         answer(true)
     }
@@ -251,7 +265,7 @@ impl Store {
             return Reply::Int(0);
         }
         self.take(to);
-        self.insert(self.position(to), to, &value, expires_at_ms);
+        self.insert_made(to, &value, expires_at_ms);
         Reply::Int(1)
     }
 
@@ -273,6 +287,7 @@ impl Store {
             self.take(key);
             return;
         }
+        self.rolling.key(Change::Put, position, ends(value) ^ expires_at_ms);
         let Some(entry) = self.entries.find_mut(position, key) else {
             self.insert(position, key, value, expires_at_ms);
             return;
@@ -282,6 +297,13 @@ impl Store {
         entry.expires_at_ms = expires_at_ms;
         entry.set_value(value);
         self.longest = self.longest.max(value.len());
+    }
+
+    /// Adds a key that is not there, with a value that another one has or had.
+    fn insert_made(&mut self, key: &[u8], value: &[u8], expires_at_ms: u64) {
+        let position = self.position(key);
+        self.rolling.key(Change::Made, position, whole(value) ^ expires_at_ms);
+        self.insert(position, key, value, expires_at_ms);
     }
 
     /// Adds a key that is not there.

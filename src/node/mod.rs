@@ -348,7 +348,9 @@ impl Node {
                 seed: config.seed,
             };
             let slots = routing::slots_of(GroupId(index), record.groups);
-            (Group::new(settings), Store::new(record.hash_key, slots, limits_of(record)))
+            let mut group = Group::new(settings);
+            group.tell_digest(true);
+            (group, Store::new(record.hash_key, slots, limits_of(record)))
         };
         self.shard = Shard::new((0..record.groups).map(group));
         self.io.set_groups(record.groups);

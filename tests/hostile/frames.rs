@@ -173,7 +173,7 @@ fn unknown_kinds_and_groups_are_counted_and_nonsense_of_a_member_ends_its_connec
     counted(first + 1);
     let me = NodeId(3);
     let last = Ballot { round: u64::MAX, node: me };
-    let value = Draft::default().seal(0, u64::MAX);
+    let value = Draft::default().seal(0, u64::MAX, None);
     let far = Instance(u64::MAX);
     let garbage = Bytes::from_static(&[1, 0, 0, 0, 9, 9]);
     let nonsense: [(u32, Message); 4] = [

@@ -157,14 +157,15 @@ impl Group {
     }
 
     pub(super) fn handle_promise(&mut self, from: NodeId, promise: Promise, clock: Clock, effects: &mut Vec<Effect>) {
-        let Role::Candidate { proposer, .. } = &mut self.role else { return };
+        let Role::Candidate { proposer, .. } = &self.role else { return };
         if promise.ballot != proposer.ballot() || promise.instance != self.next || promise.next > self.next {
             return;
         }
-        if promise.accepted.as_ref().is_some_and(|accepted| accepted.value.chain() != self.chain) {
-            // It voted in another history. Bound to its value, this node would differ from all others.
+        if promise.accepted.as_ref().is_some_and(|accepted| !self.follows(&accepted.value)) {
+            // It voted in another history or state. Bound to its value, this node would differ from all others.
             return;
         }
+        let Role::Candidate { proposer, .. } = &mut self.role else { return };
         if proposer.on_promise(from, promise.accepted, &self.settings.members) {
             let proposer = proposer.clone();
             self.lead(proposer, clock, effects);

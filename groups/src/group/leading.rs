@@ -99,7 +99,9 @@ impl Group {
         let elapsed = clock.mono_ms.saturating_sub(self.time_seen_ms);
         let latest = if self.time_ms == 0 { u64::MAX } else { self.time_ms.saturating_add(elapsed + SLEW_MS_MAX) };
         let time_ms = clock.unix_ms.min(latest).max(self.time_ms);
-        let value = leadership.queue.seal(self.chain, time_ms, &mut leadership.waiting);
+        let digest = self.told_digest();
+        let Role::Leader(leadership) = &mut self.role else { return };
+        let value = leadership.queue.seal(self.chain, time_ms, digest, &mut leadership.waiting);
         self.propose(value, clock, effects);
     }
 

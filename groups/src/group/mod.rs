@@ -5,6 +5,7 @@
 //! and `hollow` are about what is left of a past life. Nothing here reads a
 //! clock, a socket or a disk; [`Clock`] and [`Surroundings`] come in as arguments.
 
+mod comparing;
 mod doubting;
 mod electing;
 mod hollow;
@@ -15,6 +16,7 @@ mod serving;
 mod snapshot;
 mod voting;
 
+pub use comparing::StateDiffers;
 pub use restoring::RestoreError;
 pub use serving::{Answer, Own};
 pub use snapshot::Snapshot;
@@ -85,6 +87,11 @@ pub struct Group {
     last_value: Option<Value>,
     /// The chain over all values below `next`.
     chain: u32,
+    /// The lowest instance not applied, and the digest of the state before it.
+    applied: Instance,
+    digest: u64,
+    /// Whether the values that it proposes carry that digest.
+    tells_digest: bool,
     /// The time of the last value, and when (by this node's own clock) it was learned.
     time_ms: u64,
     time_seen_ms: u64,
@@ -133,6 +140,9 @@ impl Group {
             last_ballot: Ballot::ZERO,
             last_value: None,
             chain: 0,
+            applied: Instance::FIRST,
+            digest: 0,
+            tells_digest: false,
             time_ms: 0,
             time_seen_ms: 0,
             acceptor: Acceptor::default(),

@@ -1,6 +1,6 @@
 //! Recovery: the group's own records, in the order in which they were written, make the state that it had.
 
-use super::{Clock, Group};
+use super::{Clock, Group, StateDiffers};
 use crate::acceptor::Accepted;
 use crate::effect::Record;
 use crate::{Ballot, Effect, Instance, Value};
@@ -19,6 +19,9 @@ pub enum RestoreError {
     /// The value does not continue the chain of the values before it.
     #[error("the value of instance {0} does not follow those before it")]
     Chain(Instance),
+    /// The values before it made another state here than the one in which the value was chosen.
+    #[error(transparent)]
+    State(#[from] StateDiffers),
 }
 
 impl Group {

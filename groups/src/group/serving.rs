@@ -1,6 +1,6 @@
 //! The clients' side: commands that go to the leader, and reads that are confirmed by it.
 
-use super::{Clock, Group, Role};
+use super::{Clock, Group, Role, StateDiffers};
 use crate::message::{Forward, NotLeader, Reject};
 use crate::reads::ReadId;
 use crate::{Ballot, Effect, Instance, Message, StateMachine, Value};
@@ -47,7 +47,17 @@ impl Group {
     }
 
     /// Applies a chosen value; `on_own` gets what it brings to this node's clients.
-    pub fn apply<M: StateMachine>(&mut self, value: &Value, machine: &mut M, mut on_own: impl FnMut(Own<'_, M>)) {
+    ///
+    /// # Errors
+    /// If the state is not the one in which a majority chose the value. Nothing was applied then, and nothing can be: the
+    /// node must stop.
+    pub fn apply<M: StateMachine>(
+        &mut self,
+        value: &Value,
+        machine: &mut M,
+        mut on_own: impl FnMut(Own<'_, M>),
+    ) -> Result<(), StateDiffers> {
+        self.compare_digest(value)?;
         machine.begin(value.time_ms());
         for command in value.commands() {
             if !self.tags.advance(command.tag) {
@@ -64,6 +74,9 @@ impl Group {
                 on_own(Own::Applied(counter, reply));
             }
         }
+        self.applied = self.applied.following();
+        self.digest = machine.digest();
+        Ok(())
     }
 
     /// Sends what the leader has not got yet.

@@ -17,19 +17,26 @@ pub struct Snapshot {
     pub chain: u32,
     /// The group's time, in unix milliseconds.
     pub time_ms: u64,
+    /// The digest of the state; see [`StateMachine::digest`](crate::StateMachine::digest).
+    pub digest: u64,
     /// The last command applied of each origin.
     pub tags: Tags,
 }
 
 impl Group {
     /// What belongs into a checkpoint beside the state machine as it is now.
+    ///
+    /// # Panics
+    /// If something that was chosen is not applied yet.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        assert!(self.applied == self.next, "what was chosen is applied before anything else is asked of the group");
         Snapshot {
             instance: self.next.preceding(),
             chosen: self.last_ballot,
             chain: self.chain,
             time_ms: self.time_ms,
+            digest: self.digest,
             tags: self.tags.clone(),
         }
     }
@@ -76,8 +83,10 @@ impl Group {
     }
 
     fn jump(&mut self, snapshot: Snapshot, clock: Clock) {
-        let Snapshot { instance, chosen, chain, time_ms, tags } = snapshot;
+        let Snapshot { instance, chosen, chain, time_ms, digest, tags } = snapshot;
         self.next = instance.following();
+        self.applied = self.next;
+        self.digest = digest;
         self.last_ballot = chosen;
         self.last_value = None;
         self.chain = chain;

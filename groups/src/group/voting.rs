@@ -40,18 +40,13 @@ impl Group {
     }
 
     pub(super) fn handle_accept(&mut self, from: NodeId, accept: Accept, clock: Clock, effects: &mut Vec<Effect>) {
-        let Accept { ballot, instance, chosen, value } = accept;
+        let Accept { ballot, instance, value, .. } = accept;
         if ballot.node != from {
             return;
         }
         self.seen = self.seen.max(ballot);
         if self.hollow.is_some() {
             return self.note_ahead(from, instance, clock, effects);
-        }
-        if instance == self.next.following()
-            && let Some(known) = self.acceptor.accepted_under(chosen).cloned()
-        {
-            self.learn(chosen, known, clock, effects);
         }
         if instance < self.next {
             let message = Message::Ahead(Ahead { ballot, instance, next: self.next });
@@ -62,9 +57,10 @@ impl Group {
             effects.push(Effect::Send { to: from, message });
             return self.note_ahead(from, instance, clock, effects);
         }
-        // Its history is another one, or it proposes a second value under its ballot: either way its word is not kept.
+        // Its history or its state is another one, or it proposes a second value under its ballot: either way its word is
+        // not kept.
         let second = self.acceptor.accepted_under(ballot).is_some_and(|known| *known != value);
-        if value.chain() != self.chain || second {
+        if !self.follows(&value) || second {
             let message = Message::Diverged(Diverged { ballot, instance });
             return effects.push(Effect::Send { to: from, message });
         }

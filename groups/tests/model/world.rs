@@ -170,7 +170,7 @@ impl Paxos {
     pub(crate) fn new(bounds: Bounds, mistake: Option<Mistake>) -> Paxos {
         let values = |node: u64| {
             let value = |start| {
-                let sealed = Draft::default().seal(0, 100 * node + u64::from(start));
+                let sealed = Draft::default().seal(0, 100 * node + u64::from(start), None);
                 // Static bytes: copies of a state count no references, for which the threads would compete.
                 let bytes: &'static [u8] = sealed.bytes().to_vec().leak();
                 Value::parse(bytes.into()).expect("a sealed value")

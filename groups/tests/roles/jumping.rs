@@ -20,7 +20,7 @@ fn history(count: u32) -> Vec<Value> {
 fn snapshot(values: &[Value]) -> Snapshot {
     let last = values.last().expect("a value");
     let (instance, chain) = (Instance(values.len() as u64), last.next_chain());
-    Snapshot { instance, chosen: OLD, chain, time_ms: last.time_ms(), tags: Tags::default() }
+    Snapshot { instance, chosen: OLD, chain, time_ms: last.time_ms(), digest: 77, tags: Tags::default() }
 }
 
 fn position(next: u64, promised: Ballot, chosen: Ballot) -> Effect {
@@ -169,4 +169,18 @@ fn records_made_again_restore_to_the_same() {
     }
     let (one, other) = (member.handle(2, prepare(NEW, 2)), second.handle(2, prepare(NEW, 2)));
     assert_eq!(one, other);
+}
+
+#[test]
+fn the_state_is_compared_behind_a_snapshot_too() {
+    let values = history(2);
+    let next = |digest| Draft::default().seal(values[1].next_chain(), 50_000, Some(digest));
+    for (digest, differs) in [(77, false), (78, true)] {
+        let mut member = Member::new(3, 3);
+        let clock = member.clock;
+        member.call(|group, effects| assert!(group.install(snapshot(&values), clock, effects)));
+        assert_eq!(member.group.snapshot().digest, 77);
+        member.handle(1, range(3, 4, vec![accepted(OLD, &next(digest))]));
+        assert_eq!(member.differs.is_some(), differs);
+    }
 }

@@ -1,5 +1,6 @@
 //! One call, exact effects: what each role answers to each message, in each situation that the protocol tells apart.
 
+mod comparing;
 mod doubting;
 mod electing;
 mod jumping;
@@ -15,7 +16,7 @@ use groups::acceptor::Accepted;
 use groups::message::{Accept, Chosen, Fetch, PreVote, PreVoted, Prepare, Promise, Range, Vote};
 use groups::{
     Ballot, Clock, Draft, Effect, Group, GroupId, Instance, Members, Message, NodeId, Own, Record, Settings,
-    StateMachine, Surroundings, Tag, Value, put_command,
+    StateDiffers, StateMachine, Surroundings, Tag, Value, put_command,
 };
 
 const WINDOW_BYTES: u32 = 1_000;
@@ -29,6 +30,8 @@ struct Member {
     log: Bodies,
     /// The counters of this member's commands, as they were applied.
     answered: Vec<u64>,
+    /// What it says if its state is not the majority's.
+    differs: Option<StateDiffers>,
 }
 
 /// The bodies of all commands applied.
@@ -39,6 +42,10 @@ impl StateMachine for Bodies {
     type Reply<'a> = ();
 
     fn begin(&mut self, _time_ms: u64) {}
+
+    fn digest(&self) -> u64 {
+        self.0.iter().flatten().fold(0, |sum, byte| 31 * sum + u64::from(*byte))
+    }
 
     fn apply(&mut self, body: &[u8]) {
         self.0.push(body.to_vec());
@@ -61,7 +68,7 @@ impl Member {
         let clock = Clock { mono_ms: 10_000, unix_ms: 50_000 };
         let mut group = Group::new(settings);
         group.begin(clock);
-        Member { group, clock, log: Bodies::default(), answered: Vec::new() }
+        Member { group, clock, log: Bodies::default(), answered: Vec::new(), differs: None }
     }
 
     /// Member 1 of `count` that leads under ballot 1.1, with its first value in flight.
@@ -110,7 +117,8 @@ impl Member {
     /// What a message does; if it makes a leader also what the turn's end does then.
     fn handle(&mut self, from: u32, message: Message) -> Vec<Effect> {
         let (clock, led) = (self.clock, self.group.leads());
-        let mut effects = self.call(|group, effects| group.handle(NodeId(from), message, clock, effects));
+        let mut effects = self.call(|group, effects| group.learn_before(NodeId(from), &message, clock, effects));
+        effects.extend(self.call(|group, effects| group.handle(NodeId(from), message, clock, effects)));
         if self.group.leads().is_some_and(|leads| led != Some(leads)) {
             effects.extend(self.flush());
         }
@@ -146,11 +154,12 @@ impl Member {
         for effect in &effects {
             if let Effect::Apply { value, .. } = effect {
                 let answered = &mut self.answered;
-                self.group.apply(value, &mut self.log, |own| {
+                let applied = self.group.apply(value, &mut self.log, |own| {
                     if let Own::Applied(counter, ()) = own {
                         answered.push(counter);
                     }
                 });
+                self.differs = applied.err();
             }
         }
         effects
@@ -163,14 +172,14 @@ fn ballot(round: u64, node: u32) -> Ballot {
 
 /// A value without commands after values with the chain `chain`.
 fn empty(chain: u32) -> Value {
-    Draft::default().seal(chain, 50_000)
+    Draft::default().seal(chain, 50_000, None)
 }
 
 /// A value with one command of member `origin`, its first.
 fn value(chain: u32, origin: u32, body: &str) -> Value {
     let mut draft = Draft::default();
     draft.extend(&command(origin, 1, body));
-    draft.seal(chain, 50_000)
+    draft.seal(chain, 50_000, None)
 }
 
 fn command(origin: u32, counter: u64, body: &str) -> BytesMut {

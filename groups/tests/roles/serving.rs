@@ -18,7 +18,7 @@ fn commands(first: u64, bodies: &[&str]) -> Vec<BytesMut> {
 fn batch(chain: u32, commands: &[BytesMut]) -> Value {
     let mut draft = Draft::default();
     commands.iter().for_each(|command| draft.extend(command));
-    draft.seal(chain, 50_000)
+    draft.seal(chain, 50_000, None)
 }
 
 /// Member 2, with the commands a and b sent to the leader.

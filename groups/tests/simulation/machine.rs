@@ -44,6 +44,10 @@ impl StateMachine for Machine {
         self.digest = crc32c::crc32c_append(self.digest, &time_ms.to_le_bytes());
     }
 
+    fn digest(&self) -> u64 {
+        u64::from(self.digest)
+    }
+
     fn apply(&mut self, body: &[u8]) -> usize {
         let name = Name::parse(body);
         let last = self.names.iter().rev().find(|other| other.origin == name.origin);

@@ -198,6 +198,8 @@ impl Node {
                 message.encode(&mut body);
                 let decoded = Message::decode(message.kind(), &body.freeze()).expect("it survives the wire");
                 assert_eq!(decoded, message);
+                self.shards[index].group.learn_before(from, &decoded, clock, &mut self.effects);
+                self.perform(index, turn);
                 self.shards[index].group.handle(from, decoded, clock, &mut self.effects);
                 self.perform(index, turn);
             }
@@ -364,8 +366,11 @@ impl Node {
             window_bytes: self.shape.window_bytes,
             seed: self.shape.seed ^ self.start,
         };
+        let mut group = Group::new(settings);
+        // Members of an old and a new version: some tell their states, some do not.
+        group.tell_digest(!(self.shape.seed ^ self.start ^ u64::from(self.id.0)).is_multiple_of(4));
         Shard {
-            group: Group::new(settings),
+            group,
             machine: Machine::default(),
             applied: Instance(0),
             lsn: 0,
@@ -435,7 +440,7 @@ impl Node {
         let Shard { group, machine, applied, pending, reads, newest, .. } = &mut self.shards[index];
         assert_eq!(instance, applied.following(), "values are applied in order");
         let before = std::mem::replace(applied, instance);
-        group.apply(value, machine, |own| match own {
+        let applied = group.apply(value, machine, |own| match own {
             Own::Read(id, _) => {
                 reads.remove(&id).expect("a read is answered once").check(index, before, *newest, pending);
                 turn.oracle.on_seen(index, instance);
@@ -447,6 +452,7 @@ impl Node {
                 turn.oracle.on_acknowledged(index, name, instance);
             }
         });
+        applied.expect("equal values make equal states");
         turn.oracle.on_applied(index, instance, value, machine);
     }
 

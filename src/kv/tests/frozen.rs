@@ -144,6 +144,18 @@ proptest! {
     }
 
     #[test]
+    fn replicas_have_one_rolling_digest_and_one_that_did_something_else_another(seed: u64, at in 0..300_usize) {
+        let ((mut one, mut traffic), (mut other, _)) = (full(seed, 20), full(seed, 20));
+        for step in 0..300 {
+            traffic.step(&mut [&mut one, &mut other]);
+            prop_assert_eq!(one.store.rolling_digest() == other.store.rolling_digest(), step < at);
+            if step + 1 == at {
+                other.store.begin(other.now_ms);
+            }
+        }
+    }
+
+    #[test]
     fn a_damaged_block_is_refused_or_makes_the_same_state(seed: u64, at: prop::sample::Index, bit in 0..8_u32) {
         let (mut db, _) = full(seed, 40);
         let digest = db.store.digest();

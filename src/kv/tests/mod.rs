@@ -7,6 +7,7 @@ mod expiry;
 mod fanout;
 mod frozen;
 mod large;
+mod rolling;
 mod scan;
 mod sessions;
 

@@ -51,7 +51,7 @@ fn write(disk: &MemoryDisk, chosen: u8) {
             let mut store = store(group, usize::from(chosen >> 1 & 7));
             store.freeze();
             let (instance, chosen, tags) = (Instance(7), Ballot::ZERO, Tags::default());
-            let state = Snapshot { instance, chosen, chain: 1, time_ms: 1, tags };
+            let state = Snapshot { instance, chosen, chain: 1, time_ms: 1, digest: 1, tags };
             writer.begin(&SectionHead { group, state })?;
             while let Some(block) = store.next_block(200) {
                 writer.block(&block)?;
