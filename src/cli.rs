@@ -9,6 +9,7 @@ use crate::local::LocalArgs;
 use crate::log;
 use crate::logging::LogFormat;
 use crate::server::{parse_members, random};
+use crate::size;
 use crate::status::StatusArgs;
 use crate::sweep::SweepArgs;
 use anyhow::Context;
@@ -95,6 +96,9 @@ pub struct ServeArgs {
     /// Connections of clients [default: 10000]
     #[arg(long, env = "PAXOI_MAX_CLIENTS", value_name = "N")]
     pub max_clients: Option<u64>,
+    /// Refuse commands that may add data once keys and values take more memory than this; 0 is no limit [default: 0]
+    #[arg(long, env = "PAXOI_MAXMEMORY", value_name = "BYTES")]
+    pub maxmemory: Option<String>,
     /// The largest value of a key, up to 512mb [default: 64mb]
     #[arg(long, env = "PAXOI_VALUE_BYTES_MAX", value_name = "BYTES")]
     pub value_bytes_max: Option<String>,
@@ -199,6 +203,11 @@ impl ServeArgs {
             client_timeout_ms: millis("--client-timeout", args.client_timeout.as_deref().unwrap_or("5s"))?,
             session_ttl_ms: millis("--session-ttl", args.session_ttl.as_deref().unwrap_or("1h"))?,
             max_clients: args.max_clients.unwrap_or(10_000),
+            memory_bytes_max: match args.maxmemory.as_deref() {
+                Some(text) => size::parse(text)
+                    .ok_or_else(|| usage(format!("--maxmemory {text}: give a size like 2gb, or 0 for no limit")))?,
+                None => 0,
+            },
             value_bytes_max: match args.value_bytes_max.as_deref() {
                 Some(text) => bytes("--value-bytes-max", text, 1)?,
                 None => VALUE_BYTES_MAX,
@@ -240,6 +249,7 @@ impl ServeArgs {
             client_timeout: self.client_timeout.or(file.client_timeout),
             session_ttl: self.session_ttl.or(file.session_ttl),
             max_clients: self.max_clients.or(file.max_clients),
+            maxmemory: self.maxmemory.or(file.maxmemory),
             value_bytes_max: self.value_bytes_max.or(file.value_bytes_max),
             segment_bytes: self.segment_bytes.or(file.segment_bytes),
             checkpoint_log_bytes: self.checkpoint_log_bytes.or(file.checkpoint_log_bytes),
@@ -317,27 +327,15 @@ fn millis(flag: &str, text: &str) -> anyhow::Result<u64> {
 
 /// A size in bytes, not below `least`.
 fn bytes(flag: &str, text: &str, least: usize) -> anyhow::Result<usize> {
-    let valid = size(text).filter(|bytes| (least..=VALUE_BYTES_LIMIT).contains(bytes));
+    let value = size::parse(text).and_then(|bytes| usize::try_from(bytes).ok());
+    let valid = value.filter(|bytes| (least..=VALUE_BYTES_LIMIT).contains(bytes));
     valid.ok_or_else(|| usage(format!("{flag} {text}: give a size from {least} bytes up to 512mb")))
 }
 
 /// How long the log may grow.
 fn log_bytes(flag: &str, text: &str) -> anyhow::Result<u64> {
-    let valid = size(text).filter(|bytes| *bytes >= log::SEGMENT_BYTES_MIN as usize);
-    let valid = valid.ok_or_else(|| usage(format!("{flag} {text}: give a size from 64kb up, such as 512mb or 2gb")))?;
-    Ok(valid as u64)
-}
-
-/// `512`, `64kb`, `512mb`, `2gb`.
-fn size(text: &str) -> Option<usize> {
-    let lower = text.to_ascii_lowercase();
-    let (number, scale) = match lower.trim_end_matches('b') {
-        number if number.ends_with('k') => (number.trim_end_matches('k'), 10),
-        number if number.ends_with('m') => (number.trim_end_matches('m'), 20),
-        number if number.ends_with('g') => (number.trim_end_matches('g'), 30),
-        number => (number, 0),
-    };
-    number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << scale))
+    let valid = size::parse(text).filter(|bytes| *bytes >= log::SEGMENT_BYTES_MIN);
+    valid.ok_or_else(|| usage(format!("{flag} {text}: give a size from 64kb up, such as 512mb or 2gb")))
 }
 
 #[cfg(test)]

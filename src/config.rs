@@ -169,6 +169,9 @@ pub struct NodeConfig {
     pub session_ttl_ms: u64,
     /// Connections of clients.
     pub max_clients: u64,
+    /// What keys and values may take of this node's memory before its clients' commands that add to it are refused, in
+    /// bytes; 0: whatever there is.
+    pub memory_bytes_max: u64,
     /// The largest value of a key, in bytes.
     pub value_bytes_max: usize,
     /// When checkpoints are made.

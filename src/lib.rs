@@ -22,5 +22,6 @@ pub mod rng;
 pub mod routing;
 pub mod server;
 pub mod shard;
+pub mod size;
 pub mod status;
 pub mod sweep;

@@ -67,6 +67,8 @@ pub struct Shard {
     held: Vec<GroupId>,
     /// Bytes of this node's commands that are not applied yet, in all groups.
     queued_bytes: usize,
+    /// The memory that all stores take, in bytes.
+    store_bytes: usize,
     /// By group: whether ticks have nothing to do there. Kept apart from the groups, so that a tick need not fetch the
     /// memory of each.
     quiet: Vec<bool>,
@@ -76,6 +78,8 @@ pub struct Shard {
 struct Cell {
     group: Group,
     store: Store,
+    /// What the store took when it was last looked at.
+    store_bytes: usize,
     /// The log sequence number of the group's newest record, and of its newest vote.
     lsn: u64,
     vote_lsn: u64,
@@ -86,10 +90,20 @@ impl Shard {
     /// The groups 0, 1, 2… with the stores that they replicate.
     #[must_use]
     pub fn new(groups: impl Iterator<Item = (Group, Store)>) -> Shard {
-        let cells: Vec<Cell> =
-            groups.map(|(group, store)| Cell { group, store, lsn: 0, vote_lsn: 0, dirty: false }).collect();
+        let cells: Vec<Cell> = groups
+            .map(|(group, store)| Cell { group, store, store_bytes: 0, lsn: 0, vote_lsn: 0, dirty: false })
+            .collect();
         let quiet = vec![false; cells.len()];
-        Shard { cells, dirty: Vec::new(), effects: Vec::new(), held: Vec::new(), queued_bytes: 0, quiet, ticks: 0 }
+        Shard {
+            cells,
+            dirty: Vec::new(),
+            effects: Vec::new(),
+            held: Vec::new(),
+            queued_bytes: 0,
+            store_bytes: 0,
+            quiet,
+            ticks: 0,
+        }
     }
 
     /// How many groups.
@@ -148,6 +162,7 @@ impl Shard {
                 cell.group.apply(&value, &mut cell.store, |_| ())?;
             }
         }
+        self.weigh(group);
         Ok(())
     }
 
@@ -236,6 +251,12 @@ impl Shard {
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// The memory that all stores take, in bytes; see [`Store::bytes`].
+    #[must_use]
+    pub fn store_bytes(&self) -> usize {
+        self.store_bytes
     }
 
     /// Takes commands back; those that may have left this node are taken off the list instead. See [`Group::withdraw`].
@@ -385,6 +406,13 @@ impl Shard {
         }
     }
 
+    /// Takes what a store takes now into the sum.
+    fn weigh(&mut self, group: GroupId) {
+        let cell = &mut self.cells[group.index()];
+        let bytes = cell.store.bytes();
+        self.store_bytes = self.store_bytes - std::mem::replace(&mut cell.store_bytes, bytes) + bytes;
+    }
+
     fn carry_out(&mut self, group: GroupId, out: &mut impl Outlet) {
         if self.effects.is_empty() {
             return;
@@ -397,6 +425,7 @@ impl Shard {
         }
         // Only applying takes commands off the queue.
         self.queued_bytes -= before - cell.group.queued_bytes();
+        self.weigh(group);
         self.effects = effects;
     }
 }

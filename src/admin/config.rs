@@ -5,6 +5,7 @@
 
 use super::{help, integer, syntax_error, unknown_subcommand, wrong_arity};
 use crate::kv::reply::Reply;
+use crate::size;
 use std::borrow::Cow;
 
 /// Whether a glob pattern matches a text, byte by byte: `matches(pattern, text)`.
@@ -28,6 +29,8 @@ pub struct ConfigView {
     pub config_file: String,
     /// Client connections at most.
     pub max_clients: u64,
+    /// What keys and values may take of the memory, in bytes; 0: no limit.
+    pub memory_bytes_max: u64,
     /// Bytes of a value at most.
     pub value_bytes_max: u64,
     /// How long a command may wait for its group before its client gets an error.
@@ -49,6 +52,8 @@ pub enum ConfigChange {
     ClientTimeoutMs(u64),
     /// `maxclients`: connections, 1 to [`MAX_CLIENTS_MAX`].
     MaxClients(u64),
+    /// `maxmemory`: bytes, 0 for no limit.
+    MemoryBytesMax(u64),
 }
 
 /// What the node does for a CONFIG command.
@@ -106,6 +111,8 @@ enum Kind {
     Constant,
     /// Settable to a number from 1 to the limit.
     Number { max: i64, change: fn(u64) -> ConfigChange },
+    /// Settable to a size in bytes, with or without a unit.
+    Size(fn(u64) -> ConfigChange),
 }
 
 impl Parameter {
@@ -155,6 +162,10 @@ fn set(pairs: &[&[u8]], view: &ConfigView) -> Result<Vec<ConfigChange>, Reply<'s
         match parameter.kind {
             Kind::Constant if *value == parameter.value(view).as_bytes() => {}
             Kind::Immutable | Kind::Constant => return Err(refused("can't set immutable config")),
+            Kind::Size(change) => match std::str::from_utf8(value).ok().and_then(size::parse) {
+                Some(bytes) => changes.push(change(bytes)),
+                None => return Err(refused("argument must be a memory value")),
+            },
             Kind::Number { max, change } => match integer(value) {
                 None => return Err(refused("argument couldn't be parsed into an integer")),
                 Some(number) if (1..=max).contains(&number) => changes.push(change(number as u64)),
@@ -205,7 +216,11 @@ static PARAMETERS: &[Parameter] = &[
         value: Value::Shown(|view| view.max_clients.to_string().into()),
         kind: Kind::Number { max: MAX_CLIENTS_MAX, change: ConfigChange::MaxClients },
     },
-    constant("maxmemory", "0"),
+    Parameter {
+        name: "maxmemory",
+        value: Value::Shown(|view| view.memory_bytes_max.to_string().into()),
+        kind: Kind::Size(ConfigChange::MemoryBytesMax),
+    },
     constant("maxmemory-policy", "noeviction"),
     constant("maxmemory-samples", "5"),
     constant("min-replicas-to-write", "0"),
@@ -233,7 +248,7 @@ const HELP: &[&str] = &[
     "GET <pattern> [<pattern> ...]",
     "    Return parameters matching the glob-like <pattern> and their values.",
     "SET <directive> <value> [<directive> <value> ...]",
-    "    Set the configuration <directive> to <value>: client-timeout-ms, maxclients.",
+    "    Set the configuration <directive> to <value>: client-timeout-ms, maxclients, maxmemory.",
     "RESETSTAT",
     "    Reset statistics reported by the INFO command.",
 ];
@@ -251,6 +266,7 @@ mod tests {
             dir: "./data".into(),
             config_file: String::new(),
             max_clients: 10_000,
+            memory_bytes_max: 0,
             value_bytes_max: 64 << 20,
             client_timeout_ms: 5000,
             session_ttl_ms: 3_600_000,
@@ -290,7 +306,8 @@ mod tests {
 
     #[test]
     fn set_changes_the_few_and_takes_what_is_already_so() {
-        use ConfigChange::{ClientTimeoutMs, MaxClients};
+        use ConfigChange::{ClientTimeoutMs, MaxClients, MemoryBytesMax};
+        assert_eq!(asked("config set maxmemory 2Mb"), ConfigAction::Set(vec![MemoryBytesMax(2 << 20)]));
         let command = "CONFIG SET client-timeout-ms 250 MAXCLIENTS 7";
         assert_eq!(asked(command), ConfigAction::Set(vec![ClientTimeoutMs(250), MaxClients(7)]));
         assert_eq!(asked("CONFIG SET appendonly yes save "), ConfigAction::Set(Vec::new()));
@@ -311,6 +328,7 @@ mod tests {
                 "CONFIG SET client-timeout-ms x",
                 related("client-timeout-ms", "argument couldn't be parsed into an integer"),
             ),
+            ("CONFIG SET maxmemory -1", related("maxmemory", "argument must be a memory value")),
             ("CONFIG SET maxclients 0", related("maxclients", "argument must be between 1 and 1000000 inclusive")),
             ("CONFIG SET maxmemory", "ERR wrong number of arguments for 'config|set' command".to_owned()),
             ("CONFIG GET", "ERR wrong number of arguments for 'config|get' command".to_owned()),

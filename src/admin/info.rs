@@ -75,6 +75,8 @@ pub struct MemoryView {
     pub used_bytes: u64,
     /// The most that was used.
     pub peak_bytes: u64,
+    /// What keys and values may use; 0: no limit.
+    pub max_bytes: u64,
     /// Resident, as the system counts.
     pub resident_bytes: u64,
     /// The machine's.
@@ -263,7 +265,7 @@ fn memory(view: &InfoView<'_>, out: &mut String) {
         ("used_memory_rss", memory.resident_bytes),
         ("used_memory_peak", memory.peak_bytes),
         ("total_system_memory", memory.system_bytes),
-        ("maxmemory", 0),
+        ("maxmemory", memory.max_bytes),
     ] {
         line(out, name, bytes);
         line(out, &format!("{name}_human"), human(bytes));

@@ -276,7 +276,8 @@ impl<'a> Command<'a> {
         use Command as C;
         match self {
             C::Set(_) | C::MSet(_) | C::MSetNx(_) | C::Append(..) | C::SetRange(..) | C::IncrBy(..) => true,
-            C::IncrByFloat(..) | C::Copy { .. } | C::SessionNew | C::Once(_) => true,
+            C::IncrByFloat(..) | C::Copy { .. } | C::SessionNew => true,
+            C::Once(once) => once.command.grows(),
             C::Exec(commands) => commands.iter().any(Command::grows),
             _ => false,
         }

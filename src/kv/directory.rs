@@ -60,6 +60,8 @@ pub(super) struct Directory {
     pub(super) firsts: Vec<Position>,
     pub(super) tables: Vec<HashTable<Entry>>,
     length: usize,
+    /// What the tables take, but for the keys and values that their entries point to.
+    table_bytes: usize,
     /// How often it was frozen.
     pub(super) freeze: u32,
     pub(super) frozen: Option<Box<FrozenEntries>>,
@@ -67,11 +69,17 @@ pub(super) struct Directory {
 
 impl Directory {
     pub(super) fn new() -> Directory {
-        Directory { firsts: vec![Position(0)], tables: vec![HashTable::new()], length: 0, freeze: 0, frozen: None }
+        let (firsts, tables) = (vec![Position(0)], vec![HashTable::new()]);
+        Directory { firsts, tables, length: 0, table_bytes: 0, freeze: 0, frozen: None }
     }
 
     pub(super) fn len(&self) -> usize {
         self.length
+    }
+
+    /// How many bytes of memory it takes, but for the keys and values that the entries point to.
+    pub(super) fn bytes(&self) -> usize {
+        self.table_bytes + (self.tables.len() - 1) * (size_of::<Position>() + size_of::<HashTable<Entry>>())
     }
 
     pub(super) fn find(&self, position: Position, key: &[u8]) -> Option<&Entry> {
@@ -91,14 +99,19 @@ impl Directory {
     /// Adds an entry whose key is not there yet.
     pub(super) fn insert(&mut self, mut entry: Entry) {
         entry.freeze = self.freeze;
-        let at = self.table_at(entry.position);
+        let mut at = self.table_at(entry.position);
         debug_assert!(self.find(entry.position, entry.key()).is_none(), "the key was looked for first");
-        self.tables[at].insert_unique(hash(entry.position), entry, rehash);
-        self.length += 1;
-        // A table that cannot be split, all its keys at one position, is not tried again for each key.
-        if self.tables[at].len() > TABLE_ENTRIES_MAX && self.tables[at].len() % TABLE_ENTRIES_MAX == 1 {
+        // Before it is full: another entry would double its memory. One that cannot be split, all its keys at one
+        // position, is not tried again for each key.
+        let length = self.tables[at].len();
+        if length >= TABLE_ENTRIES_MAX && length.is_multiple_of(TABLE_ENTRIES_MAX) {
             self.split(at);
+            at = self.table_at(entry.position);
         }
+        let before = self.tables[at].allocation_size();
+        self.tables[at].insert_unique(hash(entry.position), entry, rehash);
+        self.table_bytes += self.tables[at].allocation_size() - before;
+        self.length += 1;
     }
 
     /// Adds an entry that belongs behind all others: tables are filled one after the other, and none is split.
@@ -110,12 +123,15 @@ impl Directory {
         let hash = hash(entry.position);
         if table.len() < TABLE_ENTRIES_APPENDED || table.find(hash, |other| other.position == entry.position).is_some()
         {
+            let before = table.allocation_size();
             table.insert_unique(hash, entry, rehash);
+            self.table_bytes += table.allocation_size() - before;
             return;
         }
         self.firsts.push(entry.position);
         let mut table = HashTable::with_capacity(TABLE_ENTRIES_MAX);
         table.insert_unique(hash, entry, rehash);
+        self.table_bytes += table.allocation_size();
         self.tables.push(table);
     }
 
@@ -186,16 +202,22 @@ impl Directory {
         }
         let bit = (low ^ high).ilog2();
         let middle = Position(high >> bit << bit);
+        // Both are new: what is taken out of a table leaves marks that make it double its memory later.
+        let mut lower = HashTable::with_capacity(TABLE_ENTRIES_MAX);
         let mut upper = HashTable::with_capacity(TABLE_ENTRIES_MAX);
-        for entry in self.tables[at].extract_if(|entry| entry.position >= middle) {
-            upper.insert_unique(hash(entry.position), entry, rehash);
+        for entry in self.tables[at].drain() {
+            let half = if entry.position < middle { &mut lower } else { &mut upper };
+            half.insert_unique(hash(entry.position), entry, rehash);
         }
+        self.table_bytes += lower.allocation_size() + upper.allocation_size() - self.tables[at].allocation_size();
+        self.tables[at] = lower;
         self.firsts.insert(at + 1, middle);
         self.tables.insert(at + 1, upper);
     }
 
     /// Gives an empty table's range to the one before it, or to the one behind it if there is none.
     fn drop_table(&mut self, at: usize) {
+        self.table_bytes -= self.tables[at].allocation_size();
         if self.tables.len() == 1 {
             self.tables[0] = HashTable::new();
             return;
@@ -245,6 +267,7 @@ mod tests {
     fn check(directory: &Directory) {
         assert!(directory.firsts.is_sorted() && directory.firsts[0] == Position(0));
         assert_eq!(directory.firsts.len(), directory.tables.len());
+        assert_eq!(directory.tables.iter().map(HashTable::allocation_size).sum::<usize>(), directory.table_bytes);
         assert_eq!(directory.tables.iter().map(HashTable::len).sum::<usize>(), directory.length);
         for (at, table) in directory.tables.iter().enumerate() {
             assert!(table.iter().all(|entry| directory.table_at(entry.position) == at));

@@ -42,6 +42,16 @@ impl Entry {
         self.bytes.len()
     }
 
+    /// How many bytes of key and value its memory holds.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// What the bytes of key and value take of the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        allocated(self.bytes.capacity())
+    }
+
     /// Whether the key is gone at `time_ms`.
     pub(super) fn is_due(&self, time_ms: u64) -> bool {
         self.expires_at_ms != 0 && self.expires_at_ms <= time_ms
@@ -73,6 +83,11 @@ impl Entry {
     fn value_start(&self) -> usize {
         self.key_length as usize
     }
+}
+
+/// What so many bytes take of the heap, as glibc and most others share it out.
+pub(super) fn allocated(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
 }
 
 /// Unused bytes that an entry may hold beside as many as it uses.

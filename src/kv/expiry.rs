@@ -5,6 +5,9 @@ use super::directory::Position;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+/// What an item takes in a tree whose nodes are two thirds full.
+const DUE_BYTES: usize = 40;
+
 /// How many keys are due at each time and position.
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
@@ -14,6 +17,11 @@ pub(super) struct Expiry {
 impl Expiry {
     pub(super) fn len(&self) -> usize {
         self.due.values().map(|keys| *keys as usize).sum()
+    }
+
+    /// About how many bytes of memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.due.len() * DUE_BYTES
     }
 
     /// A key's expiry changes; 0 is never.

@@ -35,8 +35,8 @@ pub struct Store {
     pub(super) expiry: Expiry,
     pub(super) sessions: Sessions,
     pub(super) time_ms: u64,
-    /// Bytes of all keys and values.
-    pub(super) payload_bytes: usize,
+    /// What all keys and values take of the heap, in bytes.
+    pub(super) heap_bytes: usize,
     /// Keys removed because they were due.
     expired: u64,
     /// No key and no value was ever longer.
@@ -59,7 +59,7 @@ impl Store {
             entries: Directory::new(),
             expiry: Expiry::default(),
             time_ms: 0,
-            payload_bytes: 0,
+            heap_bytes: 0,
             expired: 0,
             longest: 0,
             rolling: Rolling::default(),
@@ -156,10 +156,11 @@ impl Store {
         self.len() == 0
     }
 
-    /// The memory that keys, values and kept replies take, roughly, in bytes.
+    /// The memory that keys, values, their expiry and kept replies take, in bytes: not far from what the process grows by.
+    /// It differs between replicas, and must not reach a reply that is logged.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.payload_bytes + self.len() * ENTRY_BYTES + self.sessions.bytes()
+        self.heap_bytes + self.entries.bytes() + self.expiry.bytes() + self.sessions.bytes()
     }
 
     /// The slots whose keys belong here.
@@ -214,7 +215,7 @@ impl Store {
     pub(super) fn forget(&mut self, entry: &Entry) {
         self.rolling.key(Change::Removed, entry.position, entry.expires_at_ms ^ (entry.len() as u64) << 48);
         self.expiry.change(entry.position, entry.expires_at_ms, 0);
-        self.payload_bytes -= entry.len();
+        self.heap_bytes -= entry.heap_bytes();
     }
 }
 
@@ -227,6 +228,3 @@ const LONG_BYTES: usize = 16 << 10;
 /// The same for answers that list keys, which are as long as most keys are.
 const LISTED_MIN: usize = 100;
 const KEY_BYTES: usize = 40;
-
-/// What an entry costs beside its key and value: itself, its share of a table, an allocation.
-const ENTRY_BYTES: usize = 96;

@@ -210,6 +210,12 @@ impl Spec {
         if self.arity < 0 { words >= arity } else { words == arity }
     }
 
+    /// Whether it is refused when memory is short.
+    #[must_use]
+    pub fn denies_oom(&self) -> bool {
+        self.flags & DENYOOM != 0
+    }
+
     /// The subcommand of that name, in any case.
     #[must_use]
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Spec> {

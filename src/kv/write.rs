@@ -2,7 +2,7 @@
 
 use super::command::{Command, ExpireIf, Once, Pair, Set, SetAnswer, SetExpiry, SetIf};
 use super::directory::Position;
-use super::entry::Entry;
+use super::entry::{Entry, allocated};
 use super::number::{self, FloatError};
 use super::read::View;
 use super::reply::{Reply, TOO_LARGE};
@@ -37,7 +37,7 @@ impl Store {
             C::Flush => {
                 self.entries.clear();
                 self.expiry.clear();
-                self.payload_bytes = 0;
+                self.heap_bytes = 0;
                 self.rolling.fold(Change::Flushed, 0, 0);
                 Reply::Ok
             }
@@ -149,9 +149,10 @@ impl Store {
         if entry.value().len() + value.len() > self.limits.value_bytes_max {
             return TOO_LONG;
         }
+        let before = entry.capacity();
         entry.append(value);
+        reweigh(&mut self.heap_bytes, before, entry);
         self.rolling.key(Change::Append, position, ends(value) ^ entry.value().len() as u64);
-        self.payload_bytes += value.len();
         self.longest = self.longest.max(entry.value().len());
         Reply::Int(entry.value().len() as i64)
     }
@@ -170,10 +171,11 @@ impl Store {
             self.put(position, key, &[], 0);
         }
         let Some(entry) = self.entries.find_mut(position, key) else { unreachable!("it was just put") };
+        let before = entry.capacity();
         entry.write_at(offset as usize, value);
+        reweigh(&mut self.heap_bytes, before, entry);
         let length = entry.value().len();
         self.rolling.key(Change::Write, position, ends(value) ^ offset ^ (length as u64) << 32);
-        self.payload_bytes += length - old_length;
         self.longest = self.longest.max(length);
         Reply::Int(length as i64)
     }
@@ -293,9 +295,10 @@ impl Store {
             return;
         };
         self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
-        self.payload_bytes = self.payload_bytes - entry.value().len() + value.len();
+        let before = entry.capacity();
         entry.expires_at_ms = expires_at_ms;
         entry.set_value(value);
+        reweigh(&mut self.heap_bytes, before, entry);
         self.longest = self.longest.max(value.len());
     }
 
@@ -316,8 +319,15 @@ impl Store {
     /// Takes an entry that comes into the directory into the books.
     pub(super) fn count(&mut self, entry: &Entry) {
         self.expiry.change(entry.position, 0, entry.expires_at_ms);
-        self.payload_bytes += entry.len();
+        self.heap_bytes += entry.heap_bytes();
         self.longest = self.longest.max(entry.key().len()).max(entry.value().len());
+    }
+}
+
+/// A value was written that may take more memory or less than what was there.
+fn reweigh(heap_bytes: &mut usize, before: usize, entry: &Entry) {
+    if entry.capacity() != before {
+        *heap_bytes = *heap_bytes - allocated(before) + entry.heap_bytes();
     }
 }
 

@@ -122,6 +122,7 @@ impl Node {
             dir: self.config.dir.clone(),
             config_file: self.config.config_file.clone(),
             max_clients: self.config.max_clients,
+            memory_bytes_max: self.config.memory_bytes_max,
             value_bytes_max: self.config.value_bytes_max as u64,
             client_timeout_ms: self.config.client_timeout_ms,
             session_ttl_ms: self.session_ttl_ms(),
@@ -137,6 +138,7 @@ impl Node {
             ConfigAction::Set(changes) => changes.into_iter().for_each(|change| match change {
                 ConfigChange::ClientTimeoutMs(limit_ms) => self.config.client_timeout_ms = limit_ms,
                 ConfigChange::MaxClients(max) => self.config.max_clients = max,
+                ConfigChange::MemoryBytesMax(max) => self.config.memory_bytes_max = max,
             }),
             ConfigAction::ResetStats => self.io.stats.reset(),
         }
@@ -192,7 +194,7 @@ impl Node {
         let peers: Vec<PeerView> = peers.collect();
         let behind = self.shard.groups().filter(|group| group.is_behind()).count() as u32;
         let applied = self.shard.groups().map(|group| group.next().preceding().0).sum();
-        let used_bytes = self.shard.stores().map(|store| store.bytes() as u64).sum();
+        let used_bytes = self.used_bytes();
         let view = InfoView {
             server: ServerView {
                 run_id: &run_id,
@@ -217,6 +219,7 @@ impl Node {
             memory: MemoryView {
                 used_bytes,
                 peak_bytes: used_bytes.max(self.facts.resident_bytes),
+                max_bytes: self.config.memory_bytes_max,
                 resident_bytes: self.facts.resident_bytes,
                 system_bytes: self.facts.system_bytes,
             },

@@ -9,6 +9,7 @@
 //! outbox     where the effects of the groups go                birth      how a cluster comes to be
 //! space      what fits the log while the disk is full     checkpoints  when they are made, and what of the log can go
 //! transfers  checkpoints between nodes                    bulk         the connections for that
+//! memory     what is refused when memory is short
 //! ```
 
 mod birth;
@@ -17,6 +18,7 @@ mod checkpoints;
 mod clients;
 mod links;
 mod local;
+mod memory;
 mod outbox;
 mod peers;
 mod questions;

@@ -1,6 +1,7 @@
 //! What a client's words mean and where they go: to one group, to several in parts, into a transaction, or nowhere.
 
 use super::clients::{Client, Multi, Queued};
+use super::memory::OUT_OF_MEMORY;
 use super::outbox::Waiting;
 use super::questions::PendingRead;
 use super::replies::{Parts, Ticket};
@@ -159,6 +160,9 @@ impl Node {
             let text = format!("CLUSTERDOWN Hash slot not served: {}", self.birth.waits_for());
             return Some(Reply::Error(text.into()));
         }
+        if let Some(refusal) = self.memory_refusal(command) {
+            return Some(refusal);
+        }
         let is_logged = command.is_write() || self.config.reads == Reads::Log;
         if command.grows() && !self.io.takes_growth(self.request_bytes) {
             return Some(Reply::error(
@@ -280,9 +284,13 @@ impl Node {
 
     /// Between MULTI and EXEC: kept until then.
     fn queue(&mut self, client: &mut Client, spec: &'static Spec, words: &[&[u8]]) {
+        let refuses = spec.denies_oom() && self.is_out_of_memory();
         let Some(multi) = client.multi.as_mut() else { return };
         multi.bytes += words.iter().map(|word| word.len() + QUEUED_WORD_BYTES).sum::<usize>();
-        let reply = if multi.bytes > self.config.request_bytes_max() || multi.requests.len() >= ARGS_MAX {
+        let reply = if refuses {
+            multi.failed = true;
+            Reply::error(OUT_OF_MEMORY)
+        } else if multi.bytes > self.config.request_bytes_max() || multi.requests.len() >= ARGS_MAX {
             multi.failed = true;
             Reply::error("ERR too much is queued in this transaction")
         } else {

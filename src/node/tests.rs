@@ -66,6 +66,7 @@ impl World {
                 client_timeout_ms: 5_000,
                 session_ttl_ms: 60_000,
                 max_clients: 10,
+                memory_bytes_max: 0,
                 value_bytes_max: 8 << 20,
                 dir: String::new(),
                 config_file: String::new(),

@@ -8,6 +8,7 @@
 //! birth      first starts, wrong starts, wiped and foreign directories
 //! disk       rotten and torn logs
 //! full       no space on the disks of one node or of all
+//! memory     maxmemory: what is refused, and how well memory is counted
 //! local      `paxoi local`
 //! histories  recorded histories of clients at all nodes are linearizable, whatever happens to the nodes
 //! load       the clients of `faults`, and what they check
@@ -23,4 +24,5 @@ mod harness;
 mod histories;
 mod load;
 mod local;
+mod memory;
 mod service;

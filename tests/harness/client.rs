@@ -67,7 +67,7 @@ impl Info {
 
 /// What a node says of its process and its groups.
 pub(crate) fn info(address: SocketAddr) -> io::Result<Info> {
-    let reply = call(&mut Client::connect(address, Duration::from_secs(2))?, "INFO server paxos")?;
+    let reply = call(&mut Client::connect(address, Duration::from_secs(2))?, "INFO server memory paxos")?;
     let text = text(&reply);
     let fields = text.lines().filter_map(|line| line.trim_end().split_once(':'));
     Ok(Info(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))

@@ -241,6 +241,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         client_timeout_ms: shape.client_timeout_ms,
         session_ttl_ms: shape.session_ttl_ms,
         max_clients: 100,
+        memory_bytes_max: 0,
         value_bytes_max: VALUE_BYTES_MAX,
         checkpoints: shape.checkpoints,
         dir: String::new(),

@@ -125,8 +125,8 @@ fn write_out_and_compare(seed: u64, keys: u64, budget_bytes_max: u64, steps_max:
         }
         assert_eq!(copy.store.digest(), db.store.digest(), "seed {seed}");
         assert_eq!(
-            (copy.store.len(), copy.store.expiring(), copy.store.bytes()),
-            (db.store.len(), db.store.expiring(), db.store.bytes())
+            (copy.store.len(), copy.store.expiring(), copy.store.sessions.bytes()),
+            (db.store.len(), db.store.expiring(), db.store.sessions.bytes())
         );
         (0..200).for_each(|_| traffic.step(&mut [&mut db, &mut copy]));
         assert_eq!(copy.store.digest(), db.store.digest(), "seed {seed}");
@@ -144,7 +144,7 @@ proptest! {
     }
 
     #[test]
-    fn replicas_have_one_rolling_digest_and_one_that_did_something_else_another(seed: u64, at in 0..300_usize) {
+    fn replicas_have_one_rolling_digest_and_one_that_did_something_else_another(seed: u64, at in 1..300_usize) {
         let ((mut one, mut traffic), (mut other, _)) = (full(seed, 20), full(seed, 20));
         for step in 0..300 {
             traffic.step(&mut [&mut one, &mut other]);
