@@ -8,6 +8,7 @@ use crate::identity;
 use crate::local::LocalArgs;
 use crate::log;
 use crate::logging::LogFormat;
+use crate::node::versions::Versions;
 use crate::server::{parse_members, random};
 use crate::size;
 use crate::status::StatusArgs;
@@ -114,6 +115,10 @@ pub struct ServeArgs {
     /// Checkpoints are made at least so often, if anything was written [default: 1h]
     #[arg(long, env = "PAXOI_CHECKPOINT_AGE", value_name = "TIME")]
     pub checkpoint_age: Option<String>,
+    /// Speak only these versions of the peer protocol, like an older program
+    #[arg(long, value_name = "LOWEST-HIGHEST", hide = true)]
+    #[serde(skip)]
+    pub protocol_versions: Option<String>,
     /// A TOML file with settings by the names of these flags
     #[arg(long, env = "PAXOI_CONFIG", value_name = "FILE")]
     #[serde(skip)]
@@ -208,6 +213,11 @@ impl ServeArgs {
                     .ok_or_else(|| usage(format!("--maxmemory {text}: give a size like 2gb, or 0 for no limit")))?,
                 None => 0,
             },
+            versions: match args.protocol_versions.as_deref() {
+                Some(text) => Versions::parse(text)
+                    .ok_or_else(|| usage(format!("--protocol-versions {text}: give a range like 1-2")))?,
+                None => Versions::OURS,
+            },
             value_bytes_max: match args.value_bytes_max.as_deref() {
                 Some(text) => bytes("--value-bytes-max", text, 1)?,
                 None => VALUE_BYTES_MAX,
@@ -255,6 +265,7 @@ impl ServeArgs {
             checkpoint_log_bytes: self.checkpoint_log_bytes.or(file.checkpoint_log_bytes),
             checkpoint_log_factor: self.checkpoint_log_factor.or(file.checkpoint_log_factor),
             checkpoint_age: self.checkpoint_age.or(file.checkpoint_age),
+            protocol_versions: self.protocol_versions,
             config: self.config,
             log_format: self.log_format.or(file.log_format),
             insecure: self.insecure || file.insecure,

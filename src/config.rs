@@ -1,6 +1,7 @@
 //! Limits and times, each with its unit, and what an operator can set.
 
 use crate::kv::Limits;
+use crate::node::versions::Versions;
 use groups::NodeId;
 
 /// A ping leaves for every peer so often.
@@ -176,6 +177,8 @@ pub struct NodeConfig {
     pub value_bytes_max: usize,
     /// When checkpoints are made.
     pub checkpoints: CheckpointConfig,
+    /// The versions of the peer protocol that it speaks: all that the program does, or fewer for tests of upgrades.
+    pub versions: Versions,
     /// The data directory, for those who ask.
     pub dir: String,
     /// The configuration file, for those who ask.

@@ -269,6 +269,17 @@ impl Message {
         }
     }
 
+    /// The highest version of the values that it brings; 0 for other messages.
+    #[must_use]
+    pub fn value_version(&self) -> u8 {
+        match self {
+            Message::Accept(accept) => accept.value.version(),
+            Message::Promise(promise) => promise.accepted.as_ref().map_or(0, |accepted| accepted.value.version()),
+            Message::Range(range) => range.values.iter().map(|one| one.value.version()).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
     /// The highest ballot and the highest instance that it names; zeros where it names none.
     #[must_use]
     pub(crate) fn highest(&self) -> (Ballot, Instance) {

@@ -153,7 +153,13 @@ pub struct PaxosView<'a> {
     /// Times that a group which this node led was lost to a higher ballot.
     pub ballots_lost: u64,
     /// Messages skipped because they named a group that does not exist here.
-    pub unknown_group_messages: u64,
+    pub skipped_unknown_group: u64,
+    /// Messages skipped because they are of a kind that is not known here.
+    pub skipped_unknown_kind: u64,
+    /// The highest version of the peer protocol that this node speaks.
+    pub protocol_version: u16,
+    /// The version of values that it may propose: the highest that all members read.
+    pub value_version: u8,
     /// Bytes of the log on disk.
     pub log_bytes: u64,
     /// Its files.
@@ -177,6 +183,8 @@ pub struct PeerView {
     pub rtt_us: u64,
     /// Milliseconds since anything came from it.
     pub silent_ms: u64,
+    /// The version of the peer protocol that is spoken with it; 0: it was not seen yet.
+    pub version: u16,
 }
 
 /// `INFO [section …]`. Unknown sections tell nothing, as in Redis.
@@ -356,14 +364,18 @@ fn paxos(view: &InfoView<'_>, out: &mut String) {
     line(out, "batch_commands_mean", format_args!("{:.2}", stats.batches.commands_mean()));
     line(out, "batch_bytes_mean", format_args!("{:.2}", stats.batches.bytes_mean()));
     line(out, "ballots_lost", paxos.ballots_lost);
-    line(out, "unknown_group_messages", paxos.unknown_group_messages);
+    line(out, "skipped_unknown_group", paxos.skipped_unknown_group);
+    line(out, "skipped_unknown_kind", paxos.skipped_unknown_kind);
+    line(out, "protocol_version", paxos.protocol_version);
+    line(out, "value_version", paxos.value_version);
     line(out, "log_bytes", paxos.log_bytes);
     line(out, "log_segments", paxos.log_segments);
     storage(out, &paxos.storage);
     for peer in paxos.peers {
-        let PeerView { node, address, reached, rtt_us, silent_ms } = peer;
+        let PeerView { node, address, reached, rtt_us, silent_ms, version } = peer;
         let reached = u8::from(*reached);
-        let _ = write!(out, "peer{node}:address={address},reached={reached},rtt_us={rtt_us},silent_ms={silent_ms}\r\n");
+        let _ = write!(out, "peer{node}:address={address},reached={reached},rtt_us={rtt_us},silent_ms={silent_ms},");
+        let _ = write!(out, "version={version}\r\n");
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) fn example(command: &str) -> String {
     stats.batches.record(2, 50);
     stats.connections_received = 2;
     let peer = |node: u32, reached, silent_ms| PeerView {
+        version: 0,
         node: NodeId(node),
         address: format!("127.0.0.1:700{node}"),
         reached,
@@ -136,12 +137,14 @@ fn the_paxos_section_is_whole() {
     let expected = "# Paxos\r\nnode_id:1\r\nstart_number:3\r\ncluster_id:c0ffee\r\ngroups:16\r\ngroups_led:10\r\n\
                     groups_leaderless:1\r\ngroups_behind:0\r\nchosen_total:120\r\napplied_total:100\r\nfsync_count:1\r\n\
                     fsync_mean_us:130\r\nfsync_p99_us:130\r\nbatch_commands_mean:2.50\r\nbatch_bytes_mean:75.00\r\n\
-                    ballots_lost:0\r\nunknown_group_messages:0\r\nlog_bytes:134217728\r\nlog_segments:2\r\nlog_bytes_max:0\r\ncheckpoint_files:0\r\n\
+                    ballots_lost:0\r\nskipped_unknown_group:0\r\nskipped_unknown_kind:0\r\n\
+                    protocol_version:0\r\nvalue_version:0\r\nlog_bytes:134217728\r\nlog_segments:2\r\n\
+                    log_bytes_max:0\r\ncheckpoint_files:0\r\n\
                     checkpoint_bytes:0\r\ncheckpoint_in_progress:0\r\ncheckpoints_made:0\r\ncheckpoints_failed:0\r\n\
                     last_checkpoint_time:0\r\nlast_checkpoint_ms:0\r\ntransfers_receiving:0\r\n\
                     transfer_bytes_received:0\r\ntransfer_bytes_sent:0\r\nstates_installed:0\r\ngroups_not_whole:0\r\n\
-                    peer2:address=127.0.0.1:7002,reached=1,rtt_us=90,silent_ms=12\r\n\
-                    peer3:address=127.0.0.1:7003,reached=0,rtt_us=90,silent_ms=9000\r\n";
+                    peer2:address=127.0.0.1:7002,reached=1,rtt_us=90,silent_ms=12,version=0\r\n\
+                    peer3:address=127.0.0.1:7003,reached=0,rtt_us=90,silent_ms=9000,version=0\r\n";
     assert_eq!(example("INFO paxos"), expected);
 }
 

@@ -43,7 +43,7 @@ fn head(group: u32) -> SectionHead {
     let chosen = Ballot { round: 5, node: NodeId(2) };
     let mut tags = Tags::default();
     tags.advance(Tag { origin: NodeId(3), start: 4, counter: 5 });
-    let state = Snapshot { instance: Instance(77), chosen, chain: 0xabcd, time_ms: 9, tags };
+    let state = Snapshot { instance: Instance(77), chosen, chain: 0xabcd, time_ms: 9, digest: 5, tags };
     SectionHead { group: GroupId(group), state }
 }
 

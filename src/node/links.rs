@@ -113,7 +113,7 @@ impl Node {
                 }
                 match NodeMessage::decode(message.kind, &message.body) {
                     Ok(Some(decoded)) => self.node_message(id, from, decoded, time)?,
-                    Ok(None) => self.io.unknown_groups += 1,
+                    Ok(None) => self.io.unknown_kinds += 1,
                     Err(error) => return Err(format!("malformed message between nodes: {error}")),
                 }
                 continue;
@@ -126,9 +126,15 @@ impl Node {
             }
             match Message::decode(message.kind, &message.body) {
                 Ok(message) if !self.shard.group(group).believes(&message) => return Err(ABSURD.to_owned()),
+                Ok(message) if message.value_version() > self.config.versions.value_version() => {
+                    return Err(format!(
+                        "it sent a value of version {}, which this node does not read",
+                        message.value_version()
+                    ));
+                }
                 Ok(message) if message.value_bytes() > 0 && !self.io.takes_value(message.value_bytes()) => {}
                 Ok(message) => self.shard.handle(group, from, message, time.clock(), &mut self.io),
-                Err(groups::message::MessageError::UnknownKind(_)) => self.io.unknown_groups += 1,
+                Err(groups::message::MessageError::UnknownKind(_)) => self.io.unknown_kinds += 1,
                 Err(error) => return Err(error.to_string()),
             }
         }
@@ -208,6 +214,14 @@ impl Node {
                 time,
             );
         }
+        let Some(version) = self.config.versions.common(hello.versions) else {
+            let (me, ours, theirs) = (self.identity.node, self.config.versions, hello.versions);
+            let text = format!(
+                "node {from} speaks {theirs} of the peer protocol, but node {me} speaks {ours}: \
+                 upgrade through a version that speaks both"
+            );
+            return self.refuse(id, false, text, time);
+        };
         if let Err(refusal) = self.judge(hello) {
             return self.refuse(id, refusal.fatal, refusal.text, time);
         }
@@ -218,11 +232,13 @@ impl Node {
         let old = peer.link;
         peer.dialling = None;
         peer.on_linked(id, time.mono_ms());
+        (peer.version, peer.versions) = (version, Some(hello.versions));
         if let Some(old) = old {
             self.io.connections.remove(old);
             self.io.outputs.closes.push((old, Close::Now));
         }
-        tracing::info!("connected to node {from}");
+        tracing::info!("connected to node {from}, with version {version} of the peer protocol");
+        self.settle_value_version();
         if !self.is_born() {
             return self.birth.on_hello(hello);
         }
@@ -341,6 +357,7 @@ impl Node {
             lives: self.identity.lives.clone(),
             groups: birth.map_or(self.config.groups, |record| record.groups),
             members: self.io.peers.members().ids().to_vec(),
+            versions: self.config.versions,
         };
         self.send_alone(id, &NodeMessage::Hello(hello));
     }

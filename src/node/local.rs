@@ -190,6 +190,7 @@ impl Node {
             reached: peer.is_reached(now_ms),
             rtt_us: peer.rtt_us(),
             silent_ms: peer.silent_ms(now_ms),
+            version: peer.version,
         });
         let peers: Vec<PeerView> = peers.collect();
         let behind = self.shard.groups().filter(|group| group.is_behind()).count() as u32;
@@ -241,7 +242,10 @@ impl Node {
                 chosen_total: applied,
                 applied_total: applied,
                 ballots_lost: self.shard.groups().map(groups::Group::ballots_lost).sum(),
-                unknown_group_messages: self.io.unknown_groups,
+                skipped_unknown_group: self.io.unknown_groups,
+                skipped_unknown_kind: self.io.unknown_kinds,
+                protocol_version: self.config.versions.highest,
+                value_version: self.value_version(),
                 log_bytes: self.facts.log_bytes,
                 log_segments: self.facts.log_segments,
                 storage: self.storage_view(),

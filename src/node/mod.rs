@@ -10,6 +10,7 @@
 //! space      what fits the log while the disk is full     checkpoints  when they are made, and what of the log can go
 //! transfers  checkpoints between nodes                    bulk         the connections for that
 //! memory     what is refused when memory is short
+//! versions   how members of two versions get along
 //! ```
 
 mod birth;
@@ -28,6 +29,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 mod transfers;
+pub mod versions;
 pub mod wire;
 
 use crate::checkpoint::{Errand, Job};
@@ -185,6 +187,15 @@ impl Node {
         let (group, instance) = (record.group, record.instance);
         if !self.shard.has(group) {
             return Err(format!("the log has a record of group {group}, but there are only {}", self.shard.len()));
+        }
+        if matches!(record.kind, log::RecordKind::Accept | log::RecordKind::Learned)
+            && let Some(&version) = record.payload.first()
+            && version > self.config.versions.value_version()
+        {
+            return Err(format!(
+                "the log has a value of version {version} in group {group}, which this version of the program cannot \
+                 read: start the one that wrote it, or a later one"
+            ));
         }
         let Some(record) = shard::unlogged(record) else {
             return Err(format!("the log's value of group {group} at instance {instance} is not one"));
@@ -350,13 +361,12 @@ impl Node {
                 seed: config.seed,
             };
             let slots = routing::slots_of(GroupId(index), record.groups);
-            let mut group = Group::new(settings);
-            group.tell_digest(true);
-            (group, Store::new(record.hash_key, slots, limits_of(record)))
+            (Group::new(settings), Store::new(record.hash_key, slots, limits_of(record)))
         };
         self.shard = Shard::new((0..record.groups).map(group));
         self.io.set_groups(record.groups);
         self.checkpoints.set_groups(record.groups);
+        self.settle_value_version();
     }
 
     /// What the gate released: to others it left already, to this node itself it goes now.

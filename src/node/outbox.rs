@@ -51,7 +51,9 @@ pub(super) struct Outbox {
     pub(super) stats: Stats,
     pub(super) outputs: Outputs,
     pub(super) chosen_total: u64,
+    /// Messages that were skipped because their group, or their kind, is not known here.
     pub(super) unknown_groups: u64,
+    pub(super) unknown_kinds: u64,
     pub(super) now_us: u64,
     gate: Gate,
     batch: Vec<log::Record>,
@@ -78,6 +80,7 @@ impl Outbox {
             outputs: Outputs::default(),
             chosen_total: 0,
             unknown_groups: 0,
+            unknown_kinds: 0,
             now_us: 0,
             gate: Gate::default(),
             batch: Vec::new(),

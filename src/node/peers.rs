@@ -3,6 +3,7 @@
 //! Failure detection is per pair of nodes, never per group. Any byte counts as life; *reached* needs more: the peer has
 //! echoed a recent ping, so that a link that works in one direction only counts as cut.
 
+use super::versions::Versions;
 use super::wire::{Claims, NODE, NodeMessage, Ping};
 use crate::config::{ECHO_MS_MAX, FRAME_BYTES, PING_MS, SILENT_MS_MAX};
 use bytes::Bytes;
@@ -21,6 +22,9 @@ pub(super) struct Peer {
     pub(super) storage: Option<[u8; 16]>,
     pub(super) start: u64,
     pub(super) life: Option<u64>,
+    /// What it spoke when it was seen last, since this node started; and the version of the newest connection.
+    pub(super) versions: Option<Versions>,
+    pub(super) version: u16,
     /// The connection whose handshake is done.
     pub(super) link: Option<u64>,
     /// When to dial, and the attempt in progress.
@@ -55,6 +59,8 @@ impl Peer {
             storage: None,
             start: 0,
             life: None,
+            versions: None,
+            version: 0,
             link: None,
             backoff: Backoff::new(seed),
             dialling: None,

@@ -67,6 +67,7 @@ impl World {
                 session_ttl_ms: 60_000,
                 max_clients: 10,
                 memory_bytes_max: 0,
+                versions: versions::Versions::OURS,
                 value_bytes_max: 8 << 20,
                 dir: String::new(),
                 config_file: String::new(),

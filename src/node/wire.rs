@@ -1,8 +1,10 @@
 //! What nodes say to each other beyond the groups: who they are, that they live, which groups they lead, and the
 //! questions that confirm reads. In a frame these stand under the group index [`NODE`].
 //!
-//! Kinds never change meaning; new ones are appended. Bodies are postcard.
+//! Kinds never change meaning; new ones are appended. Bodies are postcard. A body may grow at its end: those who do not
+//! know of that read the beginning, and those who do take a body without it for one of an older version.
 
+use super::versions::Versions;
 use crate::identity::BirthRecord;
 use bytes::{Bytes, BytesMut};
 use groups::{Answer, Ballot, GroupId, Instance, NodeId};
@@ -29,9 +31,26 @@ pub struct Hello {
     pub groups: u32,
     /// Before birth: the initial members, so that two lists that differ are noticed.
     pub members: Vec<NodeId>,
+    /// What the sender speaks. It stands behind the rest, and is not said by those who speak only the first.
+    #[serde(skip)]
+    pub versions: Versions,
 }
 
 impl Hello {
+    fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        let mut body = postcard::to_allocvec(self)?;
+        if self.versions != Versions::FIRST {
+            body = postcard::to_extend(&self.versions, body)?;
+        }
+        Ok(body)
+    }
+
+    fn decode(body: &[u8]) -> Result<Hello, postcard::Error> {
+        let (hello, rest) = postcard::take_from_bytes::<Hello>(body)?;
+        let versions = if rest.is_empty() { Versions::FIRST } else { postcard::from_bytes(rest)? };
+        Ok(Hello { versions, ..hello })
+    }
+
     /// The random number of this start.
     #[must_use]
     pub fn life(&self) -> u64 {
@@ -199,7 +218,7 @@ impl NodeMessage {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let encoded = match self {
-            NodeMessage::Hello(message) => postcard::to_allocvec(message),
+            NodeMessage::Hello(message) => message.encode(),
             NodeMessage::Refusal(message) => postcard::to_allocvec(message),
             NodeMessage::Ping(message) => postcard::to_allocvec(message),
             NodeMessage::Claims(message) => postcard::to_allocvec(message),
@@ -226,7 +245,7 @@ impl NodeMessage {
     /// If a body of a known kind does not decode.
     pub fn decode(kind: u8, body: &[u8]) -> Result<Option<NodeMessage>, postcard::Error> {
         Ok(Some(match kind {
-            1 => NodeMessage::Hello(postcard::from_bytes(body)?),
+            1 => NodeMessage::Hello(Hello::decode(body)?),
             2 => NodeMessage::Refusal(postcard::from_bytes(body)?),
             3 => NodeMessage::Ping(postcard::from_bytes(body)?),
             4 => NodeMessage::Claims(postcard::from_bytes(body)?),

@@ -11,6 +11,7 @@
 //! memory     maxmemory: what is refused, and how well memory is counted
 //! local      `paxoi local`
 //! histories  recorded histories of clients at all nodes are linearizable, whatever happens to the nodes
+//! upgrade    members that speak different versions, and one by one the newer
 //! load       the clients of `faults`, and what they check
 //! ```
 
@@ -26,3 +27,4 @@ mod load;
 mod local;
 mod memory;
 mod service;
+mod upgrade;

@@ -19,7 +19,8 @@ impl World {
         let mut records: Vec<(u64, log::Record)> = Vec::new();
         let mut visit = |lsn: u64, record: &log::Record| records.push((lsn, record.clone()));
         let started = process.start(&self.shape, self.now_us, &mut self.random, &mut visit);
-        let lives = process.lives;
+        let (lives, values) = (process.lives, process.versions.value_version());
+        self.oracle.on_start(node, values);
         match started {
             Ok(()) => {
                 let lost = self.processes[node].lost;

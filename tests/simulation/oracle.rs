@@ -59,6 +59,8 @@ struct Seen {
     /// In memory, of the process that runs.
     promised: Vec<Ballot>,
     next: Vec<Instance>,
+    /// The highest version of values that it reads.
+    values: u8,
     foreign: bool,
     /// Records with lower numbers may be gone from its log.
     dropped_lsn: u64,
@@ -345,12 +347,20 @@ impl Oracle {
             let decoded = Message::decode(message.kind, &message.body).expect("a node sends what it understands");
             trace.line(|| format!("n{} -> n{} g{} {}", node + 1, to + 1, message.group, brief(&decoded)));
             self.kinds[usize::from(message.kind)] += 1;
+            self.expect(decoded.value_version() <= self.nodes[to].values, || {
+                format!("node {} sends node {} a value that it cannot read: {}", node + 1, to + 1, brief(&decoded))
+            });
             self.on_message(node, GroupId(message.group), &decoded);
         }
         // Nothing in a run is as large as the largest value: what is here is many small ones.
         let most = 2 * (FRAME_BYTES + BATCH_BYTES_MAX);
         self.expect(bytes <= most, || format!("node {} sends {bytes} bytes in a frame", node + 1));
         is_greeting
+    }
+
+    /// A process starts that reads values up to this version.
+    pub(crate) fn on_start(&mut self, node: usize, values: u8) {
+        self.nodes[node].values = values;
     }
 
     fn on_message(&mut self, node: usize, group: GroupId, message: &Message) {

@@ -8,6 +8,7 @@ use paxoi::config::{CheckpointConfig, NodeConfig, Reads};
 use paxoi::disk::{Disk, MemoryDisk};
 use paxoi::identity;
 use paxoi::log::{self, Batch, ChosenReader, ChosenValue, Options, ReadRange, Writer};
+use paxoi::node::versions::Versions;
 use paxoi::node::{Node, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,6 +27,9 @@ pub(crate) struct Shape {
 
 /// The largest value in a run; nothing that clients send comes near it.
 const VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// How many of a thousand starts of an old program are those of a newer one.
+const UPGRADED: u64 = 400;
 
 /// How a process tells the time.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +110,8 @@ pub(crate) struct Process {
     pub(crate) clocks: Clocks,
     pub(crate) life: Option<Life>,
     pub(crate) lives: u64,
+    /// What its program speaks; a newer one may be started in its place.
+    pub(crate) versions: Versions,
     pub(crate) lost: Option<Lost>,
     /// One of its checkpoints was damaged: it may have to learn from the others what it knew.
     pub(crate) rotten: bool,
@@ -126,6 +132,7 @@ impl Process {
             clocks,
             life: None,
             lives: 0,
+            versions: Versions::OURS,
             lost: None,
             rotten: false,
             gone: None,
@@ -149,7 +156,10 @@ impl Process {
         self.lives += 1;
         let time = self.clocks.at(now_us);
         let entropy = random.bytes();
-        let config = config(self.id, shape, random);
+        if self.lives > 1 && self.versions != Versions::OURS && random.chance(UPGRADED) {
+            self.versions = Versions::OURS;
+        }
+        let config = NodeConfig { versions: self.versions, ..config(self.id, shape, random) };
         let life = config.seed;
         let identity =
             identity::open_or_create(&self.disk, self.id, life, || entropy).map_err(|error| error.to_string())?;
@@ -242,6 +252,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         session_ttl_ms: shape.session_ttl_ms,
         max_clients: 100,
         memory_bytes_max: 0,
+        versions: Versions::OURS,
         value_bytes_max: VALUE_BYTES_MAX,
         checkpoints: shape.checkpoints,
         dir: String::new(),

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use groups::{GroupId, Instance};
 use paxoi::config::{CheckpointConfig, Reads};
 use paxoi::history::{self, Action, Limits};
+use paxoi::node::versions::Versions;
 
 /// A majority that can talk to each other, on disks that work, serves every key within this time.
 pub(crate) const PROGRESS_US: u64 = 15_000_000;
@@ -113,6 +114,11 @@ fn draw(seed: u64, trace: Trace) -> World {
         process.clocks.drift = random.below(40_001) as i64 - 20_000;
         process.clocks.unix_us = random.below(2 * skew_us + 1) as i64 - skew_us as i64;
         process.sync_us = random.between(100, 4_000);
+    }
+    // Some clusters are of two versions, and upgraded whenever a node starts again.
+    let old = if random.chance(350) { random.between(300, 1_001) } else { 0 };
+    for process in world.processes.iter_mut().filter(|_| random.chance(old)) {
+        process.versions = Versions::FIRST;
     }
     let density = random.between(100, 700);
     world.faults.sorts =
