@@ -35,6 +35,8 @@ pub trait Outlet {
     fn read_log(&mut self, range: log::ReadRange);
     /// This node leads the group from now on, or no longer.
     fn leading(&mut self, group: GroupId, leads: bool);
+    /// A group has other members than before.
+    fn members_changed(&mut self);
     /// A value was chosen and applied.
     fn chosen(&mut self, group: GroupId, value: &Value);
 }
@@ -292,7 +294,7 @@ impl Shard {
     }
 
     /// Time limits of all groups, and expiry where this node leads. Groups in which nothing happens are looked at in turns.
-    pub fn tick(&mut self, clock: Clock, around: Surroundings, out: &mut impl Outlet) {
+    pub fn tick(&mut self, clock: Clock, around: Surroundings<'_>, out: &mut impl Outlet) {
         self.ticks += 1;
         for group in std::mem::take(&mut self.held) {
             self.mark(group);
@@ -391,10 +393,11 @@ impl Shard {
         Message::Range(Range { first, next, values: values.into_iter().map_while(accepted).collect() })
     }
 
-    /// Answers another member's question.
+    /// Answers another member's question, with the version of the membership that it is answered for.
     #[must_use]
-    pub fn answer(&self, group: GroupId, ballot: Ballot) -> Answer {
-        self.cells[group.index()].group.answer(ballot)
+    pub fn answer(&self, group: GroupId, ballot: Ballot) -> (u64, Answer) {
+        let group = &self.cells[group.index()].group;
+        (group.membership().version(), group.answer(ballot))
     }
 
     fn mark(&mut self, group: GroupId) {
@@ -446,6 +449,10 @@ impl Cell {
                 let applied = self.group.apply(&value, &mut self.store, |own| match own {
                     Own::Read(read, store) => out.read(read, store),
                     Own::Applied(counter, reply) => out.applied(id, counter, reply),
+                    Own::Changed(counter, Ok(_)) => out.applied(id, counter, Reply::Ok),
+                    Own::Changed(counter, Err(error)) => {
+                        out.applied(id, counter, Reply::Error(format!("ERR {error}").into()));
+                    }
                 });
                 if let Err(differs) = applied {
                     panic!("{differs}"); // invariant 6: nothing that this node says of the group can be believed
@@ -459,6 +466,7 @@ impl Cell {
             Effect::Leading(leads) => out.leading(id, leads),
             Effect::Skipped { counter } => out.skipped(id, counter),
             Effect::ReadLost { read } => out.read_lost(read),
+            Effect::Membership => out.members_changed(),
         }
     }
 }

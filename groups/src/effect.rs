@@ -45,6 +45,8 @@ pub enum Effect {
     },
     /// This node leads the group from now on, or no longer.
     Leading(bool),
+    /// The group has other members from here on.
+    Membership,
     /// The command of this node with this counter was executed, but what it answered is not known here.
     Skipped {
         /// Its counter.

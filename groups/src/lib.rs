@@ -6,11 +6,13 @@
 //! to build on the same rules: decisions side by side, in the style of the MIT Paxos lab.
 
 pub mod acceptor;
+mod confirmation;
 mod effect;
 mod group;
 mod jitter;
 mod machine;
 pub mod members;
+pub mod membership;
 pub mod message;
 pub mod origin;
 pub mod paxos;
@@ -21,11 +23,13 @@ mod tags;
 mod types;
 mod value;
 
+pub use confirmation::Confirmation;
 pub use effect::{Effect, Record};
 pub use group::{Answer, Clock, Group, Own, RestoreError, Settings, Snapshot, StateDiffers, Surroundings};
 pub use jitter::Jitter;
 pub use machine::StateMachine;
 pub use members::Members;
+pub use membership::{Change, Membership};
 pub use message::Message;
 pub use paxos::{Fate, Paxos};
 pub use tags::Tags;

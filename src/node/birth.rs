@@ -6,7 +6,8 @@ use super::wire::{Hello, NodeMessage, Refusal};
 use super::{Close, Node, Time};
 use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
 use crate::identity::{BirthRecord, Identity, Member};
-use groups::NodeId;
+use groups::membership::Place;
+use groups::{Membership, NodeId};
 
 /// What the initial members have said so far.
 pub(super) struct Birth {
@@ -16,11 +17,13 @@ pub(super) struct Birth {
     storing: bool,
 }
 
-/// Where the members are: the birth record's addresses, corrected by the configured ones.
-pub(super) fn addresses(config: &NodeConfig, record: Option<&BirthRecord>) -> Vec<(NodeId, String)> {
-    let Some(record) = record else { return config.initial.clone() };
-    let configured = |id| config.initial.iter().find(|(node, _)| *node == id).map(|(_, address)| address.clone());
-    record.members.iter().map(|m| (m.node, configured(m.node).unwrap_or_else(|| m.address.clone()))).collect()
+/// The members that a cluster begins with; before its birth nobody's data directory is known.
+pub(super) fn membership(config: &NodeConfig, record: Option<&BirthRecord>) -> Membership {
+    let place = |node, storage, address: &str| Place { node, storage, address: address.to_owned() };
+    Membership::new(match record {
+        None => config.initial.iter().map(|(id, address)| place(*id, [id.0 as u8; 16], address)).collect(),
+        Some(record) => record.members.iter().map(|m| place(m.node, m.storage_id, &m.address)).collect(),
+    })
 }
 
 impl Birth {

@@ -6,6 +6,7 @@
 
 use super::clients::Connection;
 use super::outbox::is_for_node;
+use super::peers::Seen;
 use super::wire::{Hello, NodeMessage, Positions, Refusal};
 use super::{Close, Node, Time};
 use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
@@ -151,15 +152,15 @@ impl Node {
             (NodeMessage::Refusal(refusal), _) => self.handle_refusal(id, &refusal, time),
             (_, None) => return Err("it sent something else before its hello".to_owned()),
             (NodeMessage::Ping(ping), Some(from)) => {
-                let had = self.io.peers.claimed_by(from).len();
-                if let Some(peer) = self.io.peers.find(from) {
-                    peer.on_ping(&ping, time.mono_us);
-                }
-                let claimed = self.io.peers.claimed_by(from);
+                let Some(peer) = self.io.peers.find(from) else { return Ok(()) };
+                let is_reach_other = peer.on_ping(&ping, time.mono_us);
+                let (claimed, reached) = peer.claims();
                 // A group that stood for election itself has not heeded the claim when it came; it may have lost since.
-                let unheeded =
-                    |(group, _): &(GroupId, _)| self.shard.has(*group) && self.shard.group(*group).leader().is_none();
-                if claimed.len() != had || claimed.iter().any(unheeded) {
+                let is_unheeded = |(group, _): &(GroupId, _)| {
+                    let group = self.shard.has(*group).then(|| self.shard.group(*group));
+                    group.is_some_and(|group| group.leader().is_none() && group.is_quorum(from, reached))
+                };
+                if is_reach_other || claimed.iter().any(is_unheeded) {
                     self.on_claims(from, time);
                 }
             }
@@ -189,7 +190,7 @@ impl Node {
         match message {
             NodeMessage::Claims(claims) => claims.led.iter().all(|(group, leads)| ballot(group, *leads)),
             NodeMessage::Positions(positions) => positions.next.iter().all(|(group, next)| instance(group, *next)),
-            NodeMessage::Answers(answers) => answers.items.iter().all(|(group, answer)| match answer {
+            NodeMessage::Answers(answers) => answers.items.iter().all(|(group, _, answer)| match answer {
                 Answer::Leads(at) => instance(group, *at),
                 Answer::Refused(promised) => ballot(group, *promised),
                 Answer::Holds => true,
@@ -262,6 +263,9 @@ impl Node {
         }
         let known = self.io.peers.all.iter().find(|peer| peer.id == from);
         let Some(known) = known else {
+            if self.io.peers.roster.was_removed(from) {
+                return refuse(true, removed(from));
+            }
             return refuse(false, format!("node {from} is not a member of this cluster"));
         };
         if let (Some(ours), Some(theirs)) = (ours, hello.cluster)
@@ -274,8 +278,10 @@ impl Node {
             let text = format!("node {from} has {} groups, but this cluster has {groups}", hello.groups);
             return refuse(false, text);
         }
-        let Some(ours) = ours else { return self.birth.judge(hello) };
-        let storage = ours.members.iter().find(|member| member.node == from).map(|member| member.storage_id);
+        if ours.is_none() {
+            return self.birth.judge(hello);
+        }
+        let storage = self.io.peers.roster.place(from).map(|place| place.storage);
         if storage != Some(hello.storage) {
             let text = format!(
                 "node {from} is known with another data directory: a lost or foreign one never votes; \
@@ -284,37 +290,35 @@ impl Node {
             return refuse(true, text);
         }
         // What is known of a peer was said by a born one: it cannot have been there at the birth only.
-        if hello.cluster.is_none() && known.storage.is_some() {
+        if hello.cluster.is_none() && known.seen.is_some() {
             let text = format!(
                 "node {from} was a member already, but its data directory is from before the cluster was born: \
                  it is an old copy; replace the node under a new id"
             );
             return refuse(true, text);
         }
-        if hello.start < known.start {
+        let Seen { start, life, .. } = known.seen.unwrap_or_default();
+        if hello.start < start {
             let text = format!(
                 "node {from} was seen with start number {}, but now has {}: its data directory is an old copy; \
                  replace the node under a new id",
-                known.start, hello.start
+                start, hello.start
             );
             return refuse(true, text);
         }
         // Believed and logged, it would make the member's own number look like an old copy's for ever.
-        if hello.start > known.start.saturating_add(STARTS_AHEAD_MAX) {
-            let (seen, said) = (known.start, hello.start);
-            return refuse(
-                false,
-                format!("node {from} cannot have been started {said} times, it was seen with {seen}"),
-            );
+        if hello.start > start.saturating_add(STARTS_AHEAD_MAX) {
+            let said = hello.start;
+            let text = format!("node {from} cannot have been started {said} times, it was seen with {start}");
+            return refuse(false, text);
         }
         if hello.lives.is_empty() || hello.lives.len() > LIVES_MAX {
             return refuse(false, format!("node {from} tells of {} lives", hello.lives.len()));
         }
-        if known.life.is_some_and(|life| !hello.descends_from(known.start, life)) {
+        if life.is_some_and(|life| !hello.descends_from(start, life)) {
             let text = format!(
-                "node {from} was seen with start number {}, but in another process: its data directory is an old copy, \
-                 or there are two of it; replace the node under a new id",
-                known.start
+                "node {from} was seen with start number {start}, but in another process: its data directory is an old copy, \
+                 or there are two of it; replace the node under a new id"
             );
             return refuse(true, text);
         }
@@ -356,7 +360,7 @@ impl Node {
             start: self.identity.start,
             lives: self.identity.lives.clone(),
             groups: birth.map_or(self.config.groups, |record| record.groups),
-            members: self.io.peers.members().ids().to_vec(),
+            members: self.io.peers.voters().ids().to_vec(),
             versions: self.config.versions,
         };
         self.send_alone(id, &NodeMessage::Hello(hello));
@@ -393,12 +397,16 @@ impl Node {
 
     /// What a peer claims, or whether its word counts, has changed.
     fn on_claims(&mut self, from: NodeId, time: Time) {
-        let claimed = self.io.peers.claimed_by(from).to_vec();
+        let Some(peer) = self.io.peers.find(from).filter(|peer| peer.link.is_some()) else { return };
+        let (claimed, reached) = peer.claims();
+        let (claimed, reached) = (claimed.to_vec(), reached.to_vec());
         let mut claimed = claimed.into_iter().peekable();
         self.shard.step_all(&mut self.io, |group, effects| {
             while claimed.next_if(|(id, _)| *id < group.id()).is_some() {}
             match claimed.next_if(|(id, _)| *id == group.id()) {
-                Some((_, ballot)) if ballot.node == from => group.on_claim(ballot, time.clock(), effects),
+                Some((_, ballot)) if ballot.node == from && group.is_quorum(from, &reached) => {
+                    group.on_claim(ballot, time.clock(), effects);
+                }
                 _ => group.on_no_claim(from, time.clock()),
             }
         });
@@ -454,4 +462,12 @@ impl Node {
             }
         }
     }
+}
+
+/// What a node is told that is no member any more.
+pub(super) fn removed(node: NodeId) -> String {
+    format!(
+        "node {node} was removed from the cluster: its data directory is of no use any more, and its id is never used \
+         again; start another node under a new id with an empty directory"
+    )
 }

@@ -58,8 +58,8 @@ impl Node {
             Verb::Hello => hello::hello(words, &mut client.info),
             Verb::Auth => hello::auth(words),
             Verb::Time => hello::time(words, time.unix_us),
-            Verb::Wait => hello::wait(words, self.io.peers.members().quorum() as u32 - 1),
-            Verb::WaitAof => hello::wait_aof(words, self.io.peers.members().quorum() as u32 - 1),
+            Verb::Wait => hello::wait(words, self.io.peers.voters().quorum() as u32 - 1),
+            Verb::WaitAof => hello::wait_aof(words, self.io.peers.voters().quorum() as u32 - 1),
             Verb::ReadOnly | Verb::ReadWrite | Verb::Asking => hello::accepted(words, spec.name),
             Verb::Info => self.info(words, time),
             Verb::PaxoiCheckpoint => self.checkpoint_command(words),
@@ -156,13 +156,9 @@ impl Node {
 
     /// All members, this node among them, as cluster clients want them.
     fn node_views(&self, time: Time) -> Vec<NodeView> {
-        let record = self.identity.birth.as_ref();
-        let storage = |id: NodeId| {
-            let born = record.and_then(|record| record.members.iter().find(|member| member.node == id));
-            born.map_or([id.0 as u8; 16], |member| member.storage_id)
-        };
-        let own = super::birth::addresses(&self.config, record).into_iter().filter(|(id, _)| *id == self.identity.node);
-        let own = own.map(|(id, address)| (id, address, true));
+        let roster = &self.io.peers.roster;
+        let storage = |id: NodeId| roster.place(id).map_or([id.0 as u8; 16], |place| place.storage);
+        let own = self.io.peers.own_address().map(|address| (self.identity.node, address.to_owned(), true)).into_iter();
         let peers = self.io.peers.all.iter();
         let peers = peers.map(|peer| (peer.id, peer.address.clone(), peer.is_reached(time.mono_ms())));
         let mut views: Vec<NodeView> = own

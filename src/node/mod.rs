@@ -11,6 +11,7 @@
 //! transfers  checkpoints between nodes                    bulk         the connections for that
 //! memory     what is refused when memory is short
 //! versions   how members of two versions get along
+//! roster     who belongs to the cluster
 //! ```
 
 mod birth;
@@ -25,6 +26,7 @@ mod peers;
 mod questions;
 mod replies;
 mod requests;
+mod roster;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -33,7 +35,7 @@ pub mod versions;
 pub mod wire;
 
 use crate::checkpoint::{Errand, Job};
-use crate::config::{DISKS_MS_MAX, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, STALL_MS_MIN, SYNC_MS_MAX};
+use crate::config::{HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::{Limits, Store};
 use crate::log;
@@ -45,6 +47,8 @@ use checkpoints::Checkpoints;
 use groups::{Clock, Group, GroupId, Instance, Jitter, NodeId, RestoreError, Settings, Surroundings};
 use local::Facts;
 use outbox::Outbox;
+use roster::Roster;
+use std::sync::Arc;
 use transfers::Transfers;
 
 pub use local::Facts as ProcessFacts;
@@ -129,8 +133,6 @@ pub struct Node {
     resigned: bool,
     handover_ms: u64,
     began_ms: u64,
-    /// When a majority was last reached whose disks answer.
-    disks_ms: u64,
     ticked_ms: u64,
     /// How long the request is that is being carried out.
     request_bytes: usize,
@@ -142,18 +144,17 @@ impl Node {
     /// A node with the identity of its data directory. A born one must be given its log with [`Node::restore`].
     #[must_use]
     pub fn new(config: NodeConfig, identity: Identity) -> Node {
-        let addresses = birth::addresses(&config, identity.birth.as_ref());
+        let first = birth::membership(&config, identity.birth.as_ref());
         let mut node = Node {
             birth: Birth::new(&config, &identity),
             shard: Shard::new(std::iter::empty()),
-            io: Outbox::new(&config, &identity, &addresses),
+            io: Outbox::new(&config, &identity, Roster::of_one(&first)),
             checkpoints: Checkpoints::new(config.checkpoints),
             transfers: Transfers::default(),
             facts: Facts::default(),
             resigned: false,
             handover_ms: 0,
             began_ms: 0,
-            disks_ms: 0,
             ticked_ms: 0,
             request_bytes: 0,
             draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
@@ -208,9 +209,10 @@ impl Node {
     pub fn begin(&mut self, lsn: u64, time: Time) {
         self.io.begin(lsn);
         self.shard.begin(time.clock());
+        self.io.members_changed = true;
+        self.update_roster();
         self.handover_ms = time.mono_ms();
         self.began_ms = time.mono_ms();
-        self.disks_ms = time.mono_ms();
         self.ticked_ms = time.mono_ms();
         self.begin_checkpoints();
     }
@@ -267,12 +269,9 @@ impl Node {
         self.give_up_if_stuck(can_lead, time);
         // Where nothing but promises can be logged no leader begins.
         let disk_leads = can_lead && !space.is_exhausted();
-        if self.io.peers.reaches_disks(now_ms) {
-            self.disks_ms = now_ms;
-        }
-        // Members that are reached, but cannot vote, must not keep others from a majority that can.
-        let quorum = self.io.peers.reaches_quorum(now_ms) && now_ms < self.disks_ms + DISKS_MS_MAX;
-        let around = Surroundings { quorum, disk: disk_leads };
+        self.update_roster();
+        let reached = self.io.peers.reached(now_ms);
+        let around = Surroundings { reached: &reached, disk: disk_leads };
         self.shard.tick(time.clock(), around, &mut self.io);
         self.tick_questions(time);
         self.tick_handover(time);
@@ -348,14 +347,14 @@ impl Node {
 
     fn make_groups(&mut self, record: &BirthRecord) {
         let (config, identity) = (&self.config, &self.identity);
-        let members = self.io.peers.members().clone();
+        let membership = Arc::new(birth::membership(config, Some(record)));
         let group = |index: u32| {
             let settings = Settings {
                 id: GroupId(index),
                 groups: record.groups,
                 me: identity.node,
                 start: identity.start,
-                members: members.clone(),
+                membership: membership.clone(),
                 batch_bytes_max: crate::config::BATCH_BYTES_MAX,
                 window_bytes: crate::config::window_bytes(record.groups),
                 seed: config.seed,
@@ -366,7 +365,21 @@ impl Node {
         self.shard = Shard::new((0..record.groups).map(group));
         self.io.set_groups(record.groups);
         self.checkpoints.set_groups(record.groups);
+        self.io.members_changed = true;
+        self.update_roster();
         self.settle_value_version();
+    }
+
+    /// Takes over who belongs to the cluster, if that has changed: new members are dialled, and get what is theirs.
+    fn update_roster(&mut self) {
+        if !std::mem::take(&mut self.io.members_changed) {
+            return;
+        }
+        let memberships = self.shard.groups().map(groups::Group::membership);
+        let Some(roster) = Roster::of_all(memberships).filter(|roster| *roster != self.io.peers.roster) else { return };
+        for gone in self.io.peers.enroll(roster) {
+            tracing::info!("node {} is not a member any more", gone.id);
+        }
     }
 
     /// What the gate released: to others it left already, to this node itself it goes now.

@@ -2,10 +2,11 @@
 //! shard, so that the shard can write into it while it works.
 
 use super::clients::Connections;
-use super::peers::Peers;
+use super::peers::{Peers, Seen};
 use super::questions::{PendingRead, Questions};
 use super::replies::Ticket;
 use super::requests::NOT_SERVED;
+use super::roster::Roster;
 use super::{Outputs, Space, wire};
 use crate::admin::stats::Stats;
 use crate::config::{LOG_QUEUE_BYTES, NodeConfig, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
@@ -65,14 +66,16 @@ pub(super) struct Outbox {
     released: VecDeque<Held>,
     release_buffer: Vec<Held>,
     leadership_changed: bool,
+    /// Some group has other members since this was last asked.
+    pub(super) members_changed: bool,
     read_buffers: (Vec<ReadId>, Vec<GroupId>),
 }
 
 impl Outbox {
-    pub(super) fn new(config: &NodeConfig, identity: &Identity, addresses: &[(NodeId, String)]) -> Outbox {
+    pub(super) fn new(config: &NodeConfig, identity: &Identity, roster: Roster) -> Outbox {
         Outbox {
             me: identity.node,
-            peers: Peers::new(identity.node, addresses, config.seed),
+            peers: Peers::new(identity.node, roster, &config.initial, config.seed),
             connections: Connections::new(config),
             questions: Questions::new(identity.start),
             commands: Vec::new(),
@@ -91,6 +94,7 @@ impl Outbox {
             released: VecDeque::new(),
             release_buffer: Vec::new(),
             leadership_changed: false,
+            members_changed: false,
             read_buffers: (Vec::new(), Vec::new()),
         }
     }
@@ -106,12 +110,9 @@ impl Outbox {
     }
 
     pub(super) fn restore_peer(&mut self, id: NodeId, start: u64, seen: &[u8]) {
-        if let Some(peer) = self.peers.find(id)
-            && let Some((storage, life)) = seen.split_first_chunk()
-        {
-            peer.start = peer.start.max(start);
-            peer.storage = Some(*storage);
-            peer.life = life.try_into().ok().map(u64::from_le_bytes);
+        if let Some((storage, life)) = seen.split_first_chunk() {
+            let life = life.try_into().ok().map(u64::from_le_bytes);
+            self.peers.restore(id, Seen { storage: *storage, start, life });
         }
     }
 
@@ -119,18 +120,17 @@ impl Outbox {
     /// back in time, and so does the same one in another life.
     pub(super) fn note_peer(&mut self, hello: &wire::Hello) {
         let Some(peer) = self.peers.find(hello.node) else { return };
-        let seen = (hello.start, Some(hello.storage), Some(hello.life()));
-        if (peer.start, peer.storage, peer.life) == seen {
+        let seen = Seen { storage: hello.storage, start: hello.start, life: Some(hello.life()) };
+        if peer.seen.replace(seen) == Some(seen) {
             return;
         }
-        (peer.start, peer.storage, peer.life) = seen;
         self.persist(seen_record(hello.node, hello.start, &hello.storage, hello.life()));
     }
 
     /// What is known of the other members is logged again: older records will go.
     pub(super) fn record_peers_again(&mut self) {
-        let known = self.peers.all.iter().filter_map(|peer| Some((peer.id, peer.start, peer.storage?, peer.life?)));
-        for (node, start, storage, life) in known.collect::<Vec<_>>() {
+        let known = self.peers.all.iter().filter_map(|peer| Some((peer.id, peer.seen?, peer.seen?.life?)));
+        for (node, Seen { storage, start, .. }, life) in known.collect::<Vec<_>>() {
             self.persist(seen_record(node, start, &storage, life));
         }
     }
@@ -303,6 +303,10 @@ impl Outlet for Outbox {
 
     fn leading(&mut self, _group: GroupId, _leads: bool) {
         self.leadership_changed = true;
+    }
+
+    fn members_changed(&mut self) {
+        self.members_changed = true;
     }
 
     fn chosen(&mut self, _group: GroupId, value: &Value) {

@@ -3,9 +3,10 @@
 //! Failure detection is per pair of nodes, never per group. Any byte counts as life; *reached* needs more: the peer has
 //! echoed a recent ping, so that a link that works in one direction only counts as cut.
 
+use super::roster::Roster;
 use super::versions::Versions;
 use super::wire::{Claims, NODE, NodeMessage, Ping};
-use crate::config::{ECHO_MS_MAX, FRAME_BYTES, PING_MS, SILENT_MS_MAX};
+use crate::config::{DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, PING_MS, SILENT_MS_MAX};
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Members, Message, NodeId};
 use net::frame::{FrameWriter, Purpose};
@@ -14,14 +15,20 @@ use net::peers::Backoff;
 /// How many pings can be on their way and still be timed.
 const PINGS_TIMED: usize = 16;
 
+/// What a member was seen as: its data directory, the highest start number, and the random number of that start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) storage: [u8; 16],
+    pub(super) start: u64,
+    pub(super) life: Option<u64>,
+}
+
 /// One other member.
 pub(super) struct Peer {
     pub(super) id: NodeId,
     pub(super) address: String,
-    /// The storage id and highest start number that it was seen with, and the random number of that start.
-    pub(super) storage: Option<[u8; 16]>,
-    pub(super) start: u64,
-    pub(super) life: Option<u64>,
+    /// What it was last seen as.
+    pub(super) seen: Option<Seen>,
     /// What it spoke when it was seen last, since this node started; and the version of the newest connection.
     pub(super) versions: Option<Versions>,
     pub(super) version: u16,
@@ -43,6 +50,8 @@ pub(super) struct Peer {
     their_reach: Vec<NodeId>,
     disk: bool,
     full: bool,
+    /// When its disk last answered, if only to say that it is full.
+    disk_ms: u64,
     claims: Claims,
     their_claims: u64,
     /// The version of our claims that it has.
@@ -56,9 +65,7 @@ impl Peer {
         Peer {
             id,
             address,
-            storage: None,
-            start: 0,
-            life: None,
+            seen: None,
             versions: None,
             version: 0,
             link: None,
@@ -76,6 +83,7 @@ impl Peer {
             their_reach: Vec::new(),
             disk: false,
             full: false,
+            disk_ms: 0,
             claims: Claims { version: 0, led: Vec::new() },
             their_claims: 0,
             claims_seen: 0,
@@ -88,7 +96,7 @@ impl Peer {
     pub(super) fn on_linked(&mut self, link: u64, now_ms: u64) {
         self.on_cut();
         self.link = Some(link);
-        self.heard_ms = now_ms;
+        (self.heard_ms, self.disk_ms) = (now_ms, now_ms);
     }
 
     /// The connection is gone.
@@ -117,21 +125,31 @@ impl Peer {
         self.link.is_some() && self.echoed > 0 && now_ms <= self.echoed_ms + ECHO_MS_MAX
     }
 
-    /// Whether what it claims to lead counts: it lives, and says that it reaches a majority.
-    fn has_authority(&self, members: &Members) -> bool {
-        let voters = self.their_reach.iter().filter(|id| members.contains(**id) && **id != self.id).count();
-        self.link.is_some() && voters + 1 >= members.quorum()
+    /// Whether it is reached, and its disk answers. One that does not cannot vote, and must not keep others from a majority
+    /// that can.
+    fn can_vote(&self, now_ms: u64) -> bool {
+        self.is_reached(now_ms) && now_ms < self.disk_ms + DISKS_MS_MAX
     }
 
-    pub(super) fn on_ping(&mut self, ping: &Ping, now_us: u64) {
+    /// What it leads, as it says, and the nodes that it reaches: each group judges by them whether the claim counts.
+    pub(super) fn claims(&self) -> (&[(GroupId, Ballot)], &[NodeId]) {
+        (&self.claims.led, &self.their_reach)
+    }
+
+    /// True if it reaches others than before.
+    pub(super) fn on_ping(&mut self, ping: &Ping, now_us: u64) -> bool {
         let now_ms = now_us / 1_000;
         if ping.number > self.their_ping {
             (self.their_ping, self.their_ping_us) = (ping.number, now_us);
         }
         // Only now: a peer that says hello and then refuses would be dialled at the highest rate for ever.
         self.backoff.on_success();
+        let is_reach_other = self.their_reach != ping.reached;
         self.their_reach.clone_from(&ping.reached);
         (self.disk, self.full) = (ping.disk, ping.full);
+        if ping.disk || ping.full {
+            self.disk_ms = now_ms;
+        }
         self.their_claims = ping.claims;
         self.claims_seen = ping.claims_seen;
         if ping.echo > self.echoed && ping.echo <= self.pinged && ping.echo + PINGS_TIMED as u64 > self.pinged {
@@ -144,6 +162,7 @@ impl Peer {
         } else if self.healthy_since_ms.is_none() {
             self.healthy_since_ms = Some(now_ms);
         }
+        is_reach_other
     }
 
     pub(super) fn on_claims(&mut self, claims: Claims) {
@@ -194,23 +213,79 @@ impl Peer {
 
 /// All other members.
 pub(super) struct Peers {
+    me: NodeId,
+    /// By id.
     pub(super) all: Vec<Peer>,
-    members: Members,
+    /// Addresses that the operator gives, which count more than those that the cluster knows.
+    corrected: Vec<(NodeId, String)>,
+    /// What the log says of any node: it may be a member that is not known yet.
+    seen: Vec<(NodeId, Seen)>,
+    seed: u64,
+    pub(super) roster: Roster,
     /// The groups that this node leads, as told to the others.
     claims: Claims,
     pinged_ms: u64,
 }
 
 impl Peers {
-    pub(super) fn new(me: NodeId, addresses: &[(NodeId, String)], seed: u64) -> Peers {
-        let members = Members::new(addresses.iter().map(|(id, _)| *id).collect());
-        let others = addresses.iter().filter(|(id, _)| *id != me);
-        let all = others.map(|(id, address)| Peer::new(*id, address.clone(), seed ^ u64::from(id.0))).collect();
-        Peers { all, members, claims: Claims { version: 1, led: Vec::new() }, pinged_ms: 0 }
+    /// The other members of `roster`, with the addresses of `corrected` where it has some.
+    pub(super) fn new(me: NodeId, roster: Roster, corrected: &[(NodeId, String)], seed: u64) -> Peers {
+        let mut peers = Peers {
+            me,
+            all: Vec::new(),
+            roster: roster.clone(),
+            corrected: corrected.to_vec(),
+            seen: Vec::new(),
+            seed,
+            claims: Claims { version: 1, led: Vec::new() },
+            pinged_ms: 0,
+        };
+        peers.enroll(roster);
+        peers
     }
 
-    pub(super) fn members(&self) -> &Members {
-        &self.members
+    /// The cluster has these members from now on: who is new becomes a peer. Those that are gone are returned.
+    pub(super) fn enroll(&mut self, roster: Roster) -> Vec<Peer> {
+        for place in roster.places().iter().filter(|place| place.node != self.me) {
+            let corrected = self.corrected.iter().find(|(id, _)| *id == place.node);
+            let address = corrected.map_or(&place.address, |(_, address)| address).clone();
+            match self.all.iter().position(|peer| peer.id == place.node) {
+                Some(at) => self.all[at].address = address,
+                None => {
+                    let mut peer = Peer::new(place.node, address, self.seed ^ u64::from(place.node.0));
+                    peer.seen = self.seen.iter().find(|(id, _)| *id == place.node).map(|(_, seen)| *seen);
+                    self.all.push(peer);
+                }
+            }
+        }
+        self.all.sort_by_key(|peer| peer.id);
+        self.roster = roster;
+        let roster = &self.roster;
+        self.all.extract_if(.., |peer| roster.place(peer.id).is_none()).collect()
+    }
+
+    /// This node's own address.
+    pub(super) fn own_address(&self) -> Option<&str> {
+        let corrected = self.corrected.iter().find(|(id, _)| *id == self.me).map(|(_, address)| &**address);
+        corrected.or(self.roster.place(self.me).map(|place| &*place.address))
+    }
+
+    /// Those that vote in some group.
+    pub(super) fn voters(&self) -> &Members {
+        self.roster.voters()
+    }
+
+    /// With what the log says a member was last seen, be it one now or not.
+    pub(super) fn restore(&mut self, id: NodeId, seen: Seen) {
+        let known = self.seen.iter().find(|(node, _)| *node == id).map_or(0, |(_, seen)| seen.start);
+        if seen.start < known {
+            return;
+        }
+        self.seen.retain(|(node, _)| *node != id);
+        self.seen.push((id, seen));
+        if let Some(peer) = self.find(id) {
+            peer.seen = Some(seen);
+        }
     }
 
     pub(super) fn find(&mut self, id: NodeId) -> Option<&mut Peer> {
@@ -221,28 +296,22 @@ impl Peers {
         self.all.iter_mut().find(|peer| peer.link == Some(link))
     }
 
-    /// Whether this node, counting itself, reaches a majority.
-    pub(super) fn reaches_quorum(&self, now_ms: u64) -> bool {
-        self.all.iter().filter(|peer| peer.is_reached(now_ms)).count() + 1 >= self.members.quorum()
-    }
-
-    /// Whether this node, counting itself, reaches a majority whose disks answer, if only to say that they are full.
-    pub(super) fn reaches_disks(&self, now_ms: u64) -> bool {
-        let answers = |peer: &&Peer| peer.is_reached(now_ms) && (peer.disk || peer.full);
-        self.all.iter().filter(answers).count() + 1 >= self.members.quorum()
+    /// The members that this node reaches and that can vote, ascending.
+    pub(super) fn reached(&self, now_ms: u64) -> Vec<NodeId> {
+        self.all.iter().filter(|peer| peer.can_vote(now_ms)).map(|peer| peer.id).collect()
     }
 
     /// Whether a majority could be had only with members whose disks are full.
     pub(super) fn quorum_is_full(&self, own: bool) -> bool {
-        let connected = || self.all.iter().filter(|peer| peer.link.is_some());
+        let connected = || self.all.iter().filter(|peer| peer.link.is_some() && self.voters().contains(peer.id));
         let full = connected().filter(|peer| peer.full).count() + usize::from(own);
-        full > 0 && connected().count() + 1 - full < self.members.quorum()
+        full > 0 && connected().count() + 1 - full < self.voters().quorum()
     }
 
     /// Whether a majority without this node is reached and has disks that take what comes.
     pub(super) fn quorum_has_space(&self, now_ms: u64) -> bool {
-        let fine = self.all.iter().filter(|peer| peer.is_reached(now_ms) && peer.disk).count();
-        fine >= self.members.quorum()
+        let voters = self.all.iter().filter(|peer| self.voters().contains(peer.id));
+        voters.filter(|peer| peer.is_reached(now_ms) && peer.disk).count() >= self.voters().quorum()
     }
 
     /// Replaces the list of groups that this node leads. It goes out with the next frames.
@@ -291,13 +360,5 @@ impl Peers {
     /// This node did not look for so long: what a peer said meanwhile waits to be read, and its silence proves nothing.
     pub(super) fn forgive(&mut self, stalled_ms: u64) {
         self.all.iter_mut().for_each(|peer| peer.heard_ms += stalled_ms);
-    }
-
-    /// What `id` leads, as far as its word counts.
-    pub(super) fn claimed_by(&self, id: NodeId) -> &[(GroupId, Ballot)] {
-        match self.all.iter().find(|peer| peer.id == id) {
-            Some(peer) if peer.has_authority(&self.members) => &peer.claims.led,
-            _ => &[],
-        }
     }
 }

@@ -12,10 +12,9 @@ use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use crate::shard::Outlet;
 use bytes::Bytes;
-use groups::members::{Members, Tally};
 use groups::message::Reject;
 use groups::reads::ReadId;
-use groups::{Answer, Ballot, GroupId, Instance, Message, NodeId};
+use groups::{Answer, Ballot, Confirmation, GroupId, Instance, Message, NodeId};
 use slab::Slab;
 use std::collections::VecDeque;
 
@@ -55,9 +54,7 @@ struct Asked {
 
 struct Item {
     group: GroupId,
-    ballot: Ballot,
-    holds: Tally,
-    leads: Option<Instance>,
+    confirmation: Confirmation,
     open: bool,
 }
 
@@ -79,35 +76,26 @@ impl Questions {
     }
 }
 
-impl Item {
-    fn is_confirmed(&self, me: NodeId, members: &Members) -> bool {
-        let mut holds = self.holds;
-        holds.add(me, members);
-        self.leads.is_some() && holds.is_quorum(members)
-    }
-}
-
 impl Node {
     /// Asks on behalf of the fresh reads of these groups, all under one number.
     pub(super) fn ask(&mut self, groups: &[GroupId], time: Time) {
         if groups.is_empty() {
             return;
         }
-        let members = self.io.peers.members().clone();
         self.io.questions.number += 1;
         let number = self.io.questions.number;
         let mut items = Vec::with_capacity(groups.len());
         for &group in groups {
             // The groups are in order, and so are the items: answers find theirs by bisection.
             let Some(ballot) = self.shard.ask(group, number, &mut self.io) else { continue };
-            if members.quorum() == 1 {
-                self.confirm(group, number, ballot, None, time);
+            let item = Item { group, confirmation: Confirmation::new(self.shard.group(group), ballot), open: true };
+            if self.confirm(&item, number, time) {
                 continue;
             }
-            for to in self.to_be_asked(ballot, members.quorum() - 1, time) {
+            for to in self.to_be_asked(group, ballot, time) {
                 self.io.questions.stage(to, number, (group, ballot));
             }
-            items.push(Item { group, ballot, holds: Tally::default(), leads: None, open: true });
+            items.push(item);
         }
         let mut staged = std::mem::take(&mut self.io.questions.staged);
         for (to, question) in staged.drain(..) {
@@ -121,12 +109,15 @@ impl Node {
         }
     }
 
-    /// The leader first, then those that are reached, as many as are needed for a majority with this node.
-    fn to_be_asked(&self, ballot: Ballot, needed: usize, time: Time) -> impl Iterator<Item = NodeId> + use<> {
+    /// The leader first, then voters that are reached, as many as are needed for a majority with this node, if it votes.
+    fn to_be_asked(&self, group: GroupId, ballot: Ballot, time: Time) -> impl Iterator<Item = NodeId> + use<> {
+        let group = self.shard.group(group);
+        let voters = group.membership().voters();
+        let needed = voters.quorum() - usize::from(group.is_voter());
         let mut chosen: Vec<NodeId> = Vec::with_capacity(needed);
         chosen.extend(Some(ballot.node).filter(|leader| *leader != self.identity.node));
         let reached = self.io.peers.all.iter().filter(|peer| peer.is_reached(time.mono_ms()));
-        for peer in reached.filter(|peer| peer.id != ballot.node) {
+        for peer in reached.filter(|peer| peer.id != ballot.node && voters.contains(peer.id)) {
             if chosen.len() < needed {
                 chosen.push(peer.id);
             }
@@ -142,11 +133,11 @@ impl Node {
             if !self.shard.has(group) || answers.items.len() >= self.shard.len() {
                 continue;
             }
-            let answer = self.shard.answer(group, ballot);
+            let (version, answer) = self.shard.answer(group, ballot);
             if matches!(answer, Answer::Leads(_)) {
                 self.shard.quiet_step(group, &mut self.io, |group, effects| group.announce(from, effects));
             }
-            answers.items.push((group, answer));
+            answers.items.push((group, version, answer));
         }
         if let Some(peer) = self.io.peers.find(from) {
             peer.tell(&NodeMessage::Answers(answers));
@@ -155,12 +146,10 @@ impl Node {
 
     /// Counts the answers to a question of this node's.
     pub(super) fn handle_answers(&mut self, from: NodeId, answers: &Answers, time: Time) {
-        let members = self.io.peers.members().clone();
-        let me = self.identity.node;
         let asked = &mut self.io.questions.asked;
         let Some(position) = asked.iter().position(|asked| asked.number == answers.number) else { return };
         let mut items = std::mem::take(&mut asked[position].items);
-        for (group, answer) in &answers.items {
+        for (group, version, answer) in &answers.items {
             let Ok(place) = items.binary_search_by_key(group, |item| item.group) else { continue };
             let item = &mut items[place];
             if !item.open {
@@ -169,33 +158,14 @@ impl Node {
             match answer {
                 Answer::Refused(promised) => {
                     item.open = false;
-                    let reject = Reject { ballot: item.ballot, instance: Instance(0), promised: *promised };
-                    self.shard.quiet_step(*group, &mut self.io, |group, _| group.ask_again());
-                    // Nothing else may tell an idle leader that it has lost this member.
-                    if item.ballot.node == me {
-                        self.shard.handle(*group, from, Message::Reject(reject), time.clock(), &mut self.io);
-                    } else {
-                        self.io.send(*group, item.ballot.node, &Message::Reject(reject));
-                    }
+                    self.on_refused(from, *group, item.confirmation.ballot(), *promised, time);
                     continue;
                 }
-                Answer::Holds => item.holds.add(from, &members),
-                Answer::Leads(instance) => {
-                    item.holds.add(from, &members);
-                    item.leads = Some(*instance);
-                    self.io.questions.leader_ms[group.index()] = answers.unix_ms;
-                }
+                Answer::Leads(_) => self.io.questions.leader_ms[group.index()] = answers.unix_ms,
+                Answer::Holds => {}
             }
-            if item.ballot.node == me
-                && let Answer::Leads(instance) = self.shard.answer(*group, item.ballot)
-            {
-                item.leads = Some(instance);
-            }
-            if item.is_confirmed(me, &members) {
-                item.open = false;
-                let (group, ballot, leads) = (item.group, item.ballot, item.leads);
-                self.confirm(group, answers.number, ballot, leads, time);
-            }
+            item.confirmation.add(from, *version, *answer, self.shard.group(*group));
+            item.open = !self.confirm(item, answers.number, time);
         }
         let asked = &mut self.io.questions.asked;
         if items.iter().any(|item| item.open) {
@@ -205,16 +175,27 @@ impl Node {
         }
     }
 
-    fn confirm(&mut self, group: GroupId, number: u64, ballot: Ballot, leads: Option<Instance>, time: Time) {
-        let own = match self.shard.answer(group, ballot) {
-            Answer::Leads(instance) => Some(instance),
-            _ => None,
-        };
-        if own.is_some() {
+    /// `from` has promised a ballot above the one asked about.
+    fn on_refused(&mut self, from: NodeId, group: GroupId, ballot: Ballot, promised: Ballot, time: Time) {
+        let reject = Message::Reject(Reject { ballot, instance: Instance(0), promised });
+        self.shard.quiet_step(group, &mut self.io, |group, _| group.ask_again());
+        // Nothing else may tell an idle leader that it has lost this member.
+        if ballot.node == self.identity.node {
+            self.shard.handle(group, from, reject, time.clock(), &mut self.io);
+        } else {
+            self.io.send(group, ballot.node, &reject);
+        }
+    }
+
+    /// Whether the answers so far suffice: then the reads that they are for wait for nothing but an instance.
+    fn confirm(&mut self, item: &Item, number: u64, time: Time) -> bool {
+        let (group, ballot) = (item.group, item.confirmation.ballot());
+        let Some(instance) = item.confirmation.instance(self.shard.group(group)) else { return false };
+        if ballot.node == self.identity.node {
             self.io.questions.leader_ms[group.index()] = time.unix_ms();
         }
-        let Some(instance) = leads.or(own) else { return };
         self.shard.step(group, &mut self.io, |group, _| group.on_confirmed(number, ballot, instance));
+        true
     }
 
     /// Questions without an answer are given up, and their reads ask again; reads without one in time get an error.

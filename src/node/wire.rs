@@ -130,8 +130,8 @@ pub struct Answers {
     pub number: u64,
     /// The sender's clock, in unix milliseconds: a leader's decides what is due.
     pub unix_ms: u64,
-    /// In the order of the question.
-    pub items: Vec<(GroupId, Answer)>,
+    /// In the order of the question, each with the version of the membership for which it holds.
+    pub items: Vec<(GroupId, u64, Answer)>,
 }
 
 /// A checkpoint file of a node.

@@ -48,7 +48,7 @@ impl Election {
 impl Group {
     /// Nobody leads: waits for its turn by rank.
     pub(super) fn await_turn(&mut self, clock: Clock) {
-        let members = &self.settings.members;
+        let members = self.membership.voters();
         let place = |node| members.position(node).unwrap_or(0);
         let count = members.ids().len();
         let rank = (place(self.settings.me) + count - place(self.preferred())) % count;
@@ -67,11 +67,13 @@ impl Group {
         self.election.at_ms = clock.mono_ms + BACK_OFF_MS + self.jitter.below(BACK_OFF_MS << doublings);
     }
 
-    pub(super) fn tick_election(&mut self, clock: Clock, around: Surroundings, effects: &mut Vec<Effect>) {
+    pub(super) fn tick_election(&mut self, clock: Clock, around: Surroundings<'_>, effects: &mut Vec<Effect>) {
         match &self.role {
             Role::Follower if self.leader.is_some() || self.hollow.is_some() => {}
             // The ranks count from when one can stand: else all would stand at once when they reach each other.
-            Role::Follower if !around.quorum || !around.disk => self.await_turn(clock),
+            Role::Follower if !around.disk || !self.is_voter() || !self.reaches_quorum(around) => {
+                self.await_turn(clock);
+            }
             Role::Follower => {
                 if clock.mono_ms >= self.election.at_ms && !self.awaits_values() {
                     self.canvass(clock, effects);
@@ -91,12 +93,12 @@ impl Group {
         self.election.questions += 1;
         let number = self.election.questions;
         let mut granted = Tally::default();
-        granted.add(self.settings.me, &self.settings.members);
-        if granted.is_quorum(&self.settings.members) {
+        granted.add(self.settings.me, self.membership.voters());
+        if granted.is_quorum(self.membership.voters()) {
             return self.stand(clock, effects);
         }
         self.role = Role::Asking(Asking { number, granted, since_ms: clock.mono_ms });
-        for to in self.others() {
+        for to in self.other_voters() {
             let message = Message::PreVote(PreVote { number, next: self.next });
             effects.push(Effect::Send { to, message });
         }
@@ -106,7 +108,7 @@ impl Group {
         if self.hollow.is_some() {
             return;
         }
-        let granted = self.leader.is_none_or(|leader| leader.node == from);
+        let granted = self.leader.is_none_or(|leader| leader.node == from) && self.is_entitled(from, question.next);
         let (next, promised) = (self.next, self.acceptor.promised().max(self.seen));
         let answer = PreVoted { number: question.number, granted, next, promised };
         effects.push(Effect::Send { to: from, message: Message::PreVoted(answer) });
@@ -114,7 +116,7 @@ impl Group {
 
     pub(super) fn handle_pre_voted(&mut self, from: NodeId, answer: PreVoted, clock: Clock, effects: &mut Vec<Effect>) {
         let Role::Asking(asking) = &mut self.role else { return };
-        if asking.number != answer.number {
+        if asking.number != answer.number || !self.membership.voters().contains(from) {
             return;
         }
         self.seen = self.seen.max(answer.promised);
@@ -127,14 +129,14 @@ impl Group {
         if !answer.granted {
             return self.back_off(clock, effects);
         }
-        asking.granted.add(from, &self.settings.members);
-        if asking.granted.is_quorum(&self.settings.members) {
+        asking.granted.add(from, self.membership.voters());
+        if asking.granted.is_quorum(self.membership.voters()) {
             self.stand(clock, effects);
         }
     }
 
     /// Phase 1, under a ballot above all that were ever seen. Nothing of it leaves before the ballot is durable here.
-    fn stand(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+    pub(super) fn stand(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         let me = self.settings.me;
         let ballot = self.seen.max(self.acceptor.promised()).above(me);
         self.seen = ballot;
@@ -143,7 +145,7 @@ impl Group {
         effects.push(Effect::Persist(Record::Promised(ballot)));
         self.role = Role::Candidate { proposer: Proposer::prepare(ballot), since_ms: clock.mono_ms };
         let prepare = Prepare { ballot, instance: self.next };
-        for to in self.others() {
+        for to in self.other_voters() {
             effects.push(Effect::SendDurable { to, message: Message::Prepare(prepare) });
         }
         effects.push(Effect::SendDurable { to: me, message: self.promise(prepare) });
@@ -152,6 +154,9 @@ impl Group {
     /// Sends the Prepare in progress again.
     pub(super) fn repeat_prepare(&self, to: NodeId, effects: &mut Vec<Effect>) {
         let Role::Candidate { proposer, .. } = &self.role else { return };
+        if !self.membership.voters().contains(to) {
+            return;
+        }
         let prepare = Prepare { ballot: proposer.ballot(), instance: self.next };
         effects.push(Effect::SendDurable { to, message: Message::Prepare(prepare) });
     }
@@ -166,7 +171,7 @@ impl Group {
             return;
         }
         let Role::Candidate { proposer, .. } = &mut self.role else { return };
-        if proposer.on_promise(from, promise.accepted, &self.settings.members) {
+        if proposer.on_promise(from, promise.accepted, self.membership.voters()) {
             let proposer = proposer.clone();
             self.lead(proposer, clock, effects);
         }
@@ -180,7 +185,8 @@ impl Group {
         effects: &mut Vec<Effect>,
     ) {
         let invited = handover.ballot.node == from && self.leader == Some(handover.ballot);
-        if invited && self.hollow.is_none() && handover.next == self.next && matches!(self.role, Role::Follower) {
+        let can_stand = self.is_voter() && self.hollow.is_none() && matches!(self.role, Role::Follower);
+        if invited && can_stand && handover.next == self.next {
             self.stand(clock, effects);
         }
     }
@@ -221,7 +227,7 @@ impl Group {
 mod tests {
     use super::*;
     use crate::message::Ahead;
-    use crate::{Ballot, GroupId, Members};
+    use crate::{Ballot, GroupId, Membership};
 
     #[test]
     fn a_candidate_that_loses_follows_the_claim_that_it_did_not_heed_when_it_is_said_again() {
@@ -230,7 +236,7 @@ mod tests {
             groups: 1,
             me: NodeId(2),
             start: 1,
-            members: Members::new(vec![NodeId(1), NodeId(2), NodeId(3)]),
+            membership: Membership::of_ids((1..=3).map(NodeId)).into(),
             batch_bytes_max: 1 << 20,
             window_bytes: 1 << 20,
             seed: 1,
@@ -238,7 +244,7 @@ mod tests {
         let mut group = Group::new(settings);
         let clock = Clock { mono_ms: 5_000, unix_ms: 0 };
         let mut effects = Vec::new();
-        group.tick(clock, Surroundings { quorum: true, disk: true }, &mut effects);
+        group.tick(clock, Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true }, &mut effects);
         let granted = PreVoted { number: 1, granted: true, next: Instance::FIRST, promised: Ballot::ZERO };
         group.handle_pre_voted(NodeId(3), granted, clock, &mut effects);
         let own = group.own_ballot().expect("it stands");

@@ -129,23 +129,28 @@ impl Group {
         if vote.ballot != leadership.proposer.ballot() || vote.instance != self.next {
             return;
         }
-        if !leadership.proposer.on_vote(from, &self.settings.members) {
+        if !leadership.proposer.on_vote(from, self.membership.voters()) {
             return;
         }
         let Some(value) = leadership.proposer.proposed().cloned() else { return };
         leadership.proposer.follow();
         leadership.established = true;
-        leadership.unannounced = Tally::all(&self.settings.members);
-        leadership.unannounced.remove(self.settings.me, &self.settings.members);
+        let before = self.membership.clone();
         self.decide(vote.ballot, value, clock, effects);
+        if self.membership.voters() != before.voters() {
+            return self.on_voters_changed(&before, clock, effects);
+        }
+        let (Role::Leader(leadership), everyone) = (&mut self.role, self.membership.everyone()) else { return };
+        leadership.unannounced = Tally::all(everyone);
+        leadership.unannounced.remove(self.settings.me, everyone);
     }
 
     /// `to` is told now that the last instance is chosen, if it may not know.
     pub fn announce(&mut self, to: NodeId, effects: &mut Vec<Effect>) {
         let (instance, ballot) = (self.next.preceding(), self.last_ballot);
         let Role::Leader(leadership) = &mut self.role else { return };
-        if leadership.unannounced.contains(to, &self.settings.members) {
-            leadership.unannounced.remove(to, &self.settings.members);
+        if leadership.unannounced.contains(to, self.membership.everyone()) {
+            leadership.unannounced.remove(to, self.membership.everyone());
             effects.push(Effect::Send { to, message: Message::Chosen(Chosen { instance, ballot }) });
         }
     }
@@ -164,8 +169,8 @@ impl Group {
         let (group, instance) = (self.settings.id, self.next);
         let Role::Leader(leadership) = &mut self.role else { return };
         if diverged.ballot == leadership.proposer.ballot() && diverged.instance == instance {
-            leadership.diverged.add(from, &self.settings.members);
-            let majority = leadership.diverged.is_quorum(&self.settings.members);
+            leadership.diverged.add(from, self.membership.voters());
+            let majority = leadership.diverged.is_quorum(self.membership.voters());
             assert!(!majority, "group {group} differs from the majority before instance {instance}");
         }
     }
@@ -236,7 +241,7 @@ impl Group {
         if let Role::Leader(leadership) = &mut self.role
             && self.next > crate::Instance::FIRST
         {
-            leadership.unannounced.add(peer, &self.settings.members);
+            leadership.unannounced.add(peer, self.membership.everyone());
         }
         if self.leader.is_some_and(|leader| leader.node == peer) {
             self.origin.unsend();
@@ -255,7 +260,7 @@ impl Group {
         let (instance, chosen) = (self.next, self.last_ballot);
         let Role::Leader(leadership) = &self.role else { return false };
         let Some(value) = leadership.proposer.proposed().cloned() else { return false };
-        if leadership.proposer.has_vote(to, &self.settings.members) {
+        if leadership.proposer.has_vote(to, self.membership.voters()) {
             return false;
         }
         let accept = Accept { ballot: leadership.proposer.ballot(), instance, chosen, value };
@@ -263,8 +268,8 @@ impl Group {
         true
     }
 
-    pub(super) fn tick_leading(&mut self, clock: Clock, around: Surroundings, effects: &mut Vec<Effect>) {
-        if !around.quorum && matches!(self.role, Role::Leader(_)) {
+    pub(super) fn tick_leading(&mut self, clock: Clock, around: Surroundings<'_>, effects: &mut Vec<Effect>) {
+        if matches!(self.role, Role::Leader(_)) && !self.reaches_quorum(around) {
             // Nothing more can be chosen here. A member that reaches both this node and a majority must not take this
             // one for its leader, or it would bar the others from electing one.
             return self.step_down(clock, effects);

@@ -86,7 +86,7 @@ impl Group {
     /// Whether an election should wait for the values that are being asked for: no longer when everybody was asked in
     /// vain, since a leader that alone knew them to be chosen may be gone for good.
     pub(super) fn awaits_values(&self) -> bool {
-        let others = self.settings.members.ids().len() - 1;
+        let others = self.others().count();
         self.is_behind() && self.learning.is_some_and(|learning| learning.questions <= others)
     }
 
@@ -150,9 +150,9 @@ impl Group {
     /// What `from` says was chosen does not follow what was chosen here. One of the two is wrong: this one, if a majority
     /// says the same.
     fn doubt(&mut self, from: NodeId, clock: Clock, effects: &mut Vec<Effect>) {
-        self.doubted.add(from, &self.settings.members);
+        self.doubted.add(from, self.membership.voters());
         let (group, instance) = (self.settings.id, self.next);
-        let majority = self.doubted.is_quorum(&self.settings.members);
+        let majority = self.doubted.is_quorum(self.membership.voters());
         assert!(!majority, "group {group} differs from the majority before instance {instance}");
         if let Some(learning) = self.learning.filter(|learning| learning.from == from) {
             self.fetch_elsewhere(learning, clock, effects);

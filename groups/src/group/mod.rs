@@ -11,6 +11,7 @@ mod electing;
 mod hollow;
 mod leading;
 mod learning;
+mod reforming;
 mod restoring;
 mod serving;
 mod snapshot;
@@ -23,7 +24,8 @@ pub use snapshot::Snapshot;
 
 use crate::acceptor::Acceptor;
 use crate::jitter::Jitter;
-use crate::members::{Members, Tally};
+use crate::members::Tally;
+use crate::membership::{ChangeError, Membership};
 use crate::origin::Origin;
 use crate::reads::Reads;
 use crate::tags::Tags;
@@ -32,6 +34,8 @@ use electing::{Asking, Election};
 use hollow::Hollow;
 use leading::Leadership;
 use learning::Learning;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What time it is. Both come from the caller; they are never compared with each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,9 +48,9 @@ pub struct Clock {
 
 /// What the node knows beyond the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Surroundings {
-    /// Whether this node reaches a majority, counting itself: else it does not stand for election.
-    pub quorum: bool,
+pub struct Surroundings<'a> {
+    /// The other nodes that this one reaches, with disks that answer. Without a majority it does not stand for election.
+    pub reached: &'a [NodeId],
     /// Whether its disk answers in time: else it does not stand for election.
     pub disk: bool,
 }
@@ -62,8 +66,8 @@ pub struct Settings {
     pub me: NodeId,
     /// How often this node has been started.
     pub start: u64,
-    /// The voters.
-    pub members: Members,
+    /// The members that the group begins with.
+    pub membership: Arc<Membership>,
     /// A value holds at most so many bytes of commands, or one larger command.
     pub batch_bytes_max: usize,
     /// Bytes of values asked for at a time while catching up.
@@ -79,6 +83,10 @@ const LAST_BYTES_MAX: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Group {
     settings: Settings,
+    /// The members at `next`.
+    membership: Arc<Membership>,
+    /// What became of the changes in values that are decided, and not applied yet.
+    outcomes: VecDeque<Result<u64, ChangeError>>,
     /// The lowest instance not known to be chosen.
     next: Instance,
     /// A ballot under which the instance before `next` was chosen.
@@ -159,15 +167,14 @@ impl Group {
             reads: Reads::default(),
             jitter,
             ballots_lost: 0,
+            membership: settings.membership.clone(),
+            outcomes: VecDeque::new(),
             settings,
         }
     }
 
     /// A message of another member, or a durable one of this node to itself.
     pub fn handle(&mut self, from: NodeId, message: Message, clock: Clock, effects: &mut Vec<Effect>) {
-        if !self.settings.members.contains(from) {
-            return;
-        }
         match message {
             Message::Prepare(prepare) => self.handle_prepare(from, prepare, clock, effects),
             Message::Promise(promise) => self.handle_promise(from, promise, clock, effects),
@@ -189,7 +196,7 @@ impl Group {
     }
 
     /// Time limits: elections, repetitions, catching up. Call it every [`TICK_MS`](crate::TICK_MS) or so.
-    pub fn tick(&mut self, clock: Clock, around: Surroundings, effects: &mut Vec<Effect>) {
+    pub fn tick(&mut self, clock: Clock, around: Surroundings<'_>, effects: &mut Vec<Effect>) {
         self.refused = None;
         self.tick_learning(clock, effects);
         self.tick_election(clock, around, effects);
@@ -265,16 +272,11 @@ impl Group {
     /// The member that should lead this group.
     #[must_use]
     pub fn preferred(&self) -> NodeId {
-        self.settings.members.preferred(self.settings.id.0, self.settings.groups)
+        self.membership.voters().preferred(self.settings.id.0, self.settings.groups)
     }
 
-    fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
-        let me = self.settings.me;
-        let others: Vec<NodeId> = self.settings.members.ids().iter().copied().filter(|id| *id != me).collect();
-        others.into_iter()
-    }
-
-    /// `value` is chosen at `next`: it goes to the state machine, and the group to the following instance.
+    /// `value` is chosen at `next`: it goes to the state machine, and the group to the following instance. What it changes
+    /// of the members counts from there on.
     fn decide(&mut self, ballot: Ballot, value: Value, clock: Clock, effects: &mut Vec<Effect>) {
         let (group, instance) = (self.settings.id, self.next);
         assert!(value.chain() == self.chain, "group {group} differs from the majority before instance {instance}");
@@ -287,7 +289,11 @@ impl Group {
         self.last_ballot = ballot;
         self.last_value = Some(value.clone()).filter(|value| value.bytes().len() <= LAST_BYTES_MAX);
         self.fill();
+        let changed = self.change_members(&value);
         effects.push(Effect::Apply { instance, value });
+        if changed {
+            effects.push(Effect::Membership);
+        }
     }
 
     /// Somebody leads under `ballot`, or nobody that this node knows of.

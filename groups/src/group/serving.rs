@@ -1,6 +1,7 @@
 //! The clients' side: commands that go to the leader, and reads that are confirmed by it.
 
 use super::{Clock, Group, Role, StateDiffers};
+use crate::membership::{ChangeError, MACHINE};
 use crate::message::{Forward, NotLeader, Reject};
 use crate::reads::ReadId;
 use crate::{Ballot, Effect, Instance, Message, StateMachine, Value};
@@ -25,6 +26,8 @@ pub enum Own<'m, M: StateMachine> {
     Read(ReadId, &'m M),
     /// The command with this counter was applied, and answers so.
     Applied(u64, M::Reply<'m>),
+    /// The change of the members with this counter made this version, or had no effect.
+    Changed(u64, Result<u64, ChangeError>),
 }
 
 impl Group {
@@ -60,6 +63,8 @@ impl Group {
         self.compare_digest(value)?;
         machine.begin(value.time_ms());
         for command in value.commands() {
+            let is_change = command.body.first() == Some(&MACHINE);
+            let outcome = is_change.then(|| self.outcomes.pop_front().expect("what is applied has been decided"));
             if !self.tags.advance(command.tag) {
                 continue;
             }
@@ -68,6 +73,10 @@ impl Group {
                 while let Some(read) = self.reads.take_before(counter) {
                     on_own(Own::Read(read, machine));
                 }
+            }
+            if let Some(outcome) = outcome {
+                own.into_iter().for_each(|counter| on_own(Own::Changed(counter, outcome)));
+                continue;
             }
             let reply = machine.apply(command.body);
             if let Some(counter) = own {

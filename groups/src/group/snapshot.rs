@@ -2,6 +2,7 @@
 //! after a start. It holds no promise and no vote: those are the log's, and are kept through an installation.
 
 use super::{Clock, Group, Role};
+use crate::membership::Membership;
 use crate::tags::Tags;
 use crate::{Ballot, Effect, Instance};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub digest: u64,
     /// The last command applied of each origin.
     pub tags: Tags,
+    /// The members from the next instance on.
+    pub membership: Membership,
 }
 
 impl Group {
@@ -38,6 +41,7 @@ impl Group {
             time_ms: self.time_ms,
             digest: self.digest,
             tags: self.tags.clone(),
+            membership: Membership::clone(&self.membership),
         }
     }
 
@@ -79,11 +83,12 @@ impl Group {
             self.try_again_soon(clock);
         }
         self.retry_learning_now();
+        effects.push(Effect::Membership);
         true
     }
 
     fn jump(&mut self, snapshot: Snapshot, clock: Clock) {
-        let Snapshot { instance, chosen, chain, time_ms, digest, tags } = snapshot;
+        let Snapshot { instance, chosen, chain, time_ms, digest, tags, membership } = snapshot;
         self.next = instance.following();
         self.applied = self.next;
         self.digest = digest;
@@ -93,6 +98,9 @@ impl Group {
         self.time_ms = time_ms;
         self.time_seen_ms = clock.mono_ms;
         self.tags = tags;
+        self.membership = membership.into();
+        self.outcomes.clear();
+        self.reads.ask_again();
         self.acceptor.settle();
         self.doubted = crate::members::Tally::default();
         self.fill();

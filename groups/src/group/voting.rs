@@ -20,6 +20,9 @@ impl Group {
             let message = Message::Ahead(Ahead { ballot, instance, next: self.next });
             return effects.push(Effect::Send { to: from, message });
         }
+        if !self.is_entitled(from, instance) {
+            return;
+        }
         match self.acceptor.prepare(ballot) {
             Err(Refused(promised)) => refuse(from, Reject { ballot, instance, promised }, effects),
             Ok(novelty) => {
@@ -56,6 +59,9 @@ impl Group {
             let message = Message::Behind(Behind { ballot, instance, next: self.next });
             effects.push(Effect::Send { to: from, message });
             return self.note_ahead(from, instance, clock, effects);
+        }
+        if !self.is_entitled(from, instance) {
+            return;
         }
         // Its history or its state is another one, or it proposes a second value under its ballot: either way its word is
         // not kept.

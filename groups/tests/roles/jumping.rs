@@ -7,6 +7,11 @@ use groups::{Snapshot, Tags};
 const OLD: Ballot = Ballot { round: 1, node: NodeId(1) };
 const NEW: Ballot = Ballot { round: 2, node: NodeId(2) };
 
+/// The members that all these begin with.
+fn initial() -> Membership {
+    Membership::of_ids((1..=3).map(NodeId))
+}
+
 /// The values of the instances 1, 2, 3…, each with one command, and the state before the last.
 fn history(count: u32) -> Vec<Value> {
     let mut values: Vec<Value> = Vec::new();
@@ -20,7 +25,8 @@ fn history(count: u32) -> Vec<Value> {
 fn snapshot(values: &[Value]) -> Snapshot {
     let last = values.last().expect("a value");
     let (instance, chain) = (Instance(values.len() as u64), last.next_chain());
-    Snapshot { instance, chosen: OLD, chain, time_ms: last.time_ms(), digest: 77, tags: Tags::default() }
+    let membership = initial();
+    Snapshot { instance, chosen: OLD, chain, time_ms: last.time_ms(), digest: 77, tags: Tags::default(), membership }
 }
 
 fn position(next: u64, promised: Ballot, chosen: Ballot) -> Effect {

@@ -7,6 +7,7 @@ mod jumping;
 mod leading;
 mod learning;
 mod reading;
+mod reforming;
 mod restoring;
 mod serving;
 mod voting;
@@ -15,13 +16,15 @@ use bytes::BytesMut;
 use groups::acceptor::Accepted;
 use groups::message::{Accept, Chosen, Fetch, PreVote, PreVoted, Prepare, Promise, Range, Vote};
 use groups::{
-    Ballot, Clock, Draft, Effect, Group, GroupId, Instance, Members, Message, NodeId, Own, Record, Settings,
+    Ballot, Clock, Draft, Effect, Group, GroupId, Instance, Membership, Message, NodeId, Own, Record, Settings,
     StateDiffers, StateMachine, Surroundings, Tag, Value, put_command,
 };
 
 const WINDOW_BYTES: u32 = 1_000;
 const BATCH_BYTES: usize = 1 << 20;
-const FINE: Surroundings = Surroundings { quorum: true, disk: true };
+/// Everybody else is reached.
+const ALL: &[NodeId] = &[NodeId(1), NodeId(2), NodeId(3), NodeId(4), NodeId(5)];
+const FINE: Surroundings<'_> = Surroundings { reached: ALL, disk: true };
 
 /// One member of a group, its state machine, and its clocks.
 struct Member {
@@ -60,7 +63,7 @@ impl Member {
             groups: 1,
             me: NodeId(me),
             start: 1,
-            members: Members::new((1..=count).map(NodeId).collect()),
+            membership: Membership::of_ids((1..=count).map(NodeId)).into(),
             batch_bytes_max: BATCH_BYTES,
             window_bytes: WINDOW_BYTES,
             seed: 7,

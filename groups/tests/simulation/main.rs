@@ -57,7 +57,7 @@ fn run(members: u32) {
         drop(replay);
     }
     eprintln!("{members} members: {all:?}");
-    assert!(all.applied > 0 && all.reads > 0 && all.crashes > 0, "nothing was tested");
+    assert!(all.applied > 0 && all.reads > 0 && all.crashes > 0 && all.changes > 0, "nothing was tested");
     // One member says nothing but to itself; and nobody's values differ from another's, ever.
     let silent = |kind: &usize| all.kinds[*kind] == 0 && *kind != DIVERGED;
     let untested: Vec<usize> = (1..MESSAGE_KINDS).filter(|kind| members > 1 && silent(kind)).collect();

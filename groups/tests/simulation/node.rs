@@ -6,12 +6,14 @@ use crate::oracle::{Durable, Oracle};
 use crate::reads::{Question, Read};
 use bytes::BytesMut;
 use groups::acceptor::Accepted;
+use groups::membership::What;
 use groups::message::Range;
 use groups::{
-    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Jitter, Members, Message, NodeId, Own, Record, Settings,
-    Surroundings, Value,
+    Answer, Ballot, Change, Clock, Effect, Group, GroupId, Instance, Jitter, Membership, Message, NodeId, Own, Record,
+    Settings, Surroundings, Value,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// A peer that was silent for so long is gone.
 const SILENCE_MS: u64 = 300;
@@ -25,7 +27,7 @@ pub(crate) enum Packet {
     /// A sign of life, and which groups the sender leads.
     Ping {
         start: u64,
-        quorum: bool,
+        reached: Vec<NodeId>,
         claims: Vec<Option<Ballot>>,
     },
     /// The first on a new connection.
@@ -38,6 +40,7 @@ pub(crate) enum Packet {
     Answered {
         number: u64,
         group: usize,
+        version: u64,
         answer: Answer,
     },
 }
@@ -53,7 +56,10 @@ pub(crate) struct Turn<'a> {
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
-    pub(crate) members: Members,
+    /// Those that begin.
+    pub(crate) membership: Arc<Membership>,
+    /// Those that begin and those that can join.
+    pub(crate) nodes: Vec<NodeId>,
     pub(crate) groups: usize,
     pub(crate) seed: u64,
     pub(crate) window_bytes: u32,
@@ -95,6 +101,8 @@ pub(crate) struct Shard {
     promised: Ballot,
     accepted: Option<(Instance, Ballot)>,
     pub(crate) pending: BTreeMap<u64, Name>,
+    /// Changes of the members that this node asked for.
+    pub(crate) changes: BTreeSet<u64>,
     /// The newest of this node's commands that is applied.
     pub(crate) newest: u64,
     pub(crate) reads: BTreeMap<u64, Read>,
@@ -203,14 +211,15 @@ impl Node {
                 self.shards[index].group.handle(from, decoded, clock, &mut self.effects);
                 self.perform(index, turn);
             }
-            Packet::Ping { start, quorum, claims } => {
+            Packet::Ping { start, reached, claims } => {
                 if self.starts.get(&from).is_some_and(|known| *known > start) {
                     return;
                 }
                 self.starts.insert(from, start);
                 self.heard.insert(from, turn.now);
                 for (index, claim) in claims.into_iter().enumerate() {
-                    self.on_claim(index, from, claim.filter(|_| quorum), turn);
+                    let counts = self.shards[index].group.is_quorum(from, &reached);
+                    self.on_claim(index, from, claim.filter(|_| counts), turn);
                 }
             }
             Packet::Hello(nexts) => {
@@ -220,12 +229,13 @@ impl Node {
                 }
             }
             Packet::Ask { number, group, ballot } => {
-                let answer = self.shards[group].group.answer(ballot);
-                turn.sent.push((from, Packet::Answered { number, group, answer }));
+                let asked = &self.shards[group].group;
+                let (answer, version) = (asked.answer(ballot), asked.membership().version());
+                turn.sent.push((from, Packet::Answered { number, group, version, answer }));
                 self.shards[group].group.announce(from, &mut self.effects);
                 self.perform(group, turn);
             }
-            Packet::Answered { number, group, answer } => self.on_answer(from, number, group, answer),
+            Packet::Answered { number, group, version, answer } => self.on_answer(from, number, group, version, answer),
         }
         if turn.jitter.below(4) > 0 {
             self.flush(turn);
@@ -255,30 +265,30 @@ impl Node {
         self.ticks += 1;
         let clock = self.clock(turn.now);
         let me = self.id;
-        let others: Vec<NodeId> = self.shape.members.ids().iter().copied().filter(|id| *id != me).collect();
+        let others: Vec<NodeId> = self.shape.nodes.iter().copied().filter(|id| *id != me).collect();
         let is_live = |id: &NodeId| self.heard.get(id).is_some_and(|heard| heard + SILENCE_MS > turn.now);
         let (live, gone): (Vec<NodeId>, Vec<NodeId>) = others.iter().partition(|id| is_live(id));
         let lost: Vec<NodeId> = gone.iter().copied().filter(|id| self.heard.contains_key(id)).collect();
         self.heard.retain(|id, _| !lost.contains(id));
-        let quorum = live.len() + 1 >= self.shape.members.quorum();
         for index in 0..self.shards.len() {
             let group = &mut self.shards[index].group;
             gone.iter().for_each(|id| group.on_no_claim(*id, clock));
             lost.iter().for_each(|id| group.on_disconnected(*id));
-            group.tick(clock, Surroundings { quorum, disk: self.disk_ok }, &mut self.effects);
+            group.tick(clock, Surroundings { reached: &live, disk: self.disk_ok }, &mut self.effects);
             self.perform(index, turn);
         }
         if self.ticks.is_multiple_of(PING_TICKS) {
-            self.ping(&others, quorum, turn);
+            self.ping(&others, &live, turn);
         }
         self.expire_questions(turn.now);
         self.flush(turn);
     }
 
-    fn ping(&mut self, others: &[NodeId], quorum: bool, turn: &mut Turn<'_>) {
+    fn ping(&mut self, others: &[NodeId], live: &[NodeId], turn: &mut Turn<'_>) {
         let claims: Vec<Option<Ballot>> = self.shards.iter().map(|shard| shard.group.leads()).collect();
         for to in others {
-            turn.sent.push((*to, Packet::Ping { start: self.start, quorum, claims: claims.clone() }));
+            let ping = Packet::Ping { start: self.start, reached: live.to_vec(), claims: claims.clone() };
+            turn.sent.push((*to, ping));
             for index in 0..self.shards.len() {
                 self.shards[index].group.announce(*to, &mut self.effects);
                 self.perform(index, turn);
@@ -302,6 +312,13 @@ impl Node {
         let name = Name { origin: self.id.0, start: self.start as u32, count };
         let counter = shard.group.submit(|out| out.extend_from_slice(&name.bytes()));
         shard.pending.insert(counter, name);
+    }
+
+    /// A change of the members, for those that this node knows.
+    pub(crate) fn change(&mut self, index: usize, what: What) {
+        let shard = &mut self.shards[index];
+        let change = Change { version: shard.group.membership().version(), what };
+        shard.changes.insert(shard.group.submit(|out| change.encode(out)));
     }
 
     /// Takes back the newest or the oldest command that waits, if that is still possible.
@@ -335,12 +352,11 @@ impl Node {
         self.shards[index].group.propose_time();
     }
 
-    /// Whether nobody waits for anything here.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.shards.iter().all(|shard| {
-            let waits = shard.group.has_waiting() || !shard.pending.is_empty() || !shard.reads.is_empty();
-            !waits && !shard.group.is_behind() && shard.group.leader().is_some()
-        })
+    /// Whether nobody waits for anything in a group here.
+    pub(crate) fn is_quiet(&self, index: usize) -> bool {
+        let shard = &self.shards[index];
+        let waits = shard.group.has_waiting() || !shard.pending.is_empty() || !shard.reads.is_empty();
+        !waits && !shard.group.is_behind() && shard.group.leader().is_some()
     }
 
     pub(crate) fn group(&self, index: usize) -> &Group {
@@ -361,7 +377,7 @@ impl Node {
             groups: self.shape.groups as u32,
             me: self.id,
             start: self.start,
-            members: self.shape.members.clone(),
+            membership: self.shape.membership.clone(),
             batch_bytes_max: self.shape.batch_bytes_max,
             window_bytes: self.shape.window_bytes,
             seed: self.shape.seed ^ self.start,
@@ -377,6 +393,7 @@ impl Node {
             promised: Ballot::ZERO,
             accepted: None,
             pending: BTreeMap::new(),
+            changes: BTreeSet::new(),
             newest: 0,
             reads: BTreeMap::new(),
         }
@@ -418,6 +435,11 @@ impl Node {
                     let range = Range { first: from, next: below, values };
                     self.send(index, to, Message::Range(range), turn);
                 }
+                Effect::Membership => turn.oracle.on_members(
+                    index,
+                    self.shards[index].group.next(),
+                    self.shards[index].group.membership(),
+                ),
                 Effect::Leading(leads) => assert_eq!(self.shards[index].group.leads().is_some(), leads),
             }
         }
@@ -437,7 +459,7 @@ impl Node {
     }
 
     fn apply(&mut self, index: usize, instance: Instance, value: &Value, turn: &mut Turn<'_>) {
-        let Shard { group, machine, applied, pending, reads, newest, .. } = &mut self.shards[index];
+        let Shard { group, machine, applied, pending, changes, reads, newest, .. } = &mut self.shards[index];
         assert_eq!(instance, applied.following(), "values are applied in order");
         let before = std::mem::replace(applied, instance);
         let applied = group.apply(value, machine, |own| match own {
@@ -450,6 +472,11 @@ impl Node {
                 let name = pending.remove(&counter).expect("it is answered once");
                 *newest = counter;
                 turn.oracle.on_acknowledged(index, name, instance);
+            }
+            Own::Changed(counter, _) => {
+                assert!(changes.remove(&counter), "it is answered once");
+                *newest = counter;
+                turn.oracle.on_seen(index, instance);
             }
         });
         applied.expect("equal values make equal states");

@@ -2,7 +2,7 @@
 //! nothing of how the groups do it.
 
 use crate::machine::{Machine, Name};
-use groups::{Ballot, Instance, Message, NodeId, Record, Value};
+use groups::{Ballot, Change, Instance, Membership, Message, NodeId, Record, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A group and an instance of it.
@@ -11,7 +11,8 @@ type At = (usize, Instance);
 /// What all nodes together have done.
 #[derive(Debug)]
 pub(crate) struct Oracle {
-    quorum: usize,
+    /// The members at each instance, as the values before it make them.
+    memberships: BTreeMap<At, Membership>,
     /// The one value of each ballot.
     proposed: BTreeMap<(At, Ballot), Value>,
     /// Who has a durable vote.
@@ -30,9 +31,9 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    pub(crate) fn new(members: u32) -> Oracle {
+    pub(crate) fn new(first: &Membership, groups: usize) -> Oracle {
         Oracle {
-            quorum: members as usize / 2 + 1,
+            memberships: (0..groups).map(|group| ((group, Instance::FIRST), first.clone())).collect(),
             proposed: BTreeMap::new(),
             votes: BTreeMap::new(),
             chosen: BTreeMap::new(),
@@ -105,12 +106,28 @@ impl Oracle {
         let Record::Accepted { instance, ballot, value, .. } = record else { return };
         self.on_value(group, *instance, *ballot, value);
         let at = (group, *instance);
+        let members = self.memberships.get(&at).expect("who votes knows that the instance before is chosen").clone();
+        if !members.voters().contains(node) {
+            return;
+        }
         let votes = self.votes.entry((at, *ballot)).or_default();
         votes.insert(node);
-        if votes.len() >= self.quorum {
+        if votes.len() >= members.voters().quorum() {
             let chosen = self.chosen.entry(at).or_insert_with(|| value.clone());
             assert!(chosen == value, "two values chosen for group {group}, {instance}");
+            self.memberships.entry((group, instance.following())).or_insert_with(|| after(members, value));
         }
+    }
+
+    /// A node at `next` knows these members.
+    pub(crate) fn on_members(&self, group: usize, next: Instance, membership: &Membership) {
+        assert_eq!(self.memberships.get(&(group, next)), Some(membership), "group {group} before {next}");
+    }
+
+    /// The members of a group as it stands.
+    pub(crate) fn members(&self, group: usize) -> &Membership {
+        let all = self.memberships.range((group, Instance(0))..(group + 1, Instance(0)));
+        all.last().expect("each group begins with some").1
     }
 
     /// A node took `value` for chosen and applied it.
@@ -160,6 +177,13 @@ impl Oracle {
         let wrong = self.withdrawn.intersection(&names).next();
         assert!(wrong.is_none(), "{wrong:?} was withdrawn and applied");
     }
+}
+
+/// The members after a value: its first change that can be is made, and no other.
+fn after(mut members: Membership, value: &Value) -> Membership {
+    let mut changes = value.commands().filter_map(|command| Change::decode(command.body)?.ok());
+    changes.find(|change| members.apply(change).is_ok());
+    members
 }
 
 /// What is durable at one node, as far as votes and promises go.

@@ -2,8 +2,7 @@
 
 use crate::machine::Name;
 use crate::node::{Node, Packet, Turn};
-use groups::members::Tally;
-use groups::{Answer, Ballot, Instance, NodeId};
+use groups::{Answer, Confirmation, Instance, NodeId};
 use std::collections::BTreeMap;
 
 /// A question without an answer for so long is asked again.
@@ -30,17 +29,16 @@ impl Read {
 pub(crate) struct Question {
     number: u64,
     group: usize,
-    ballot: Ballot,
     asked: u64,
-    holds: Tally,
-    leads: Option<Instance>,
+    confirmation: Confirmation,
 }
 
 impl Node {
     pub(crate) fn read(&mut self, index: usize, id: u64, turn: &mut Turn<'_>) {
         let shard = &mut self.shards[index];
         shard.group.read(id);
-        let after = shard.pending.last_key_value().map_or(shard.newest, |(counter, _)| *counter);
+        let pending = shard.pending.last_key_value().map(|(counter, _)| *counter);
+        let after = pending.max(shard.changes.last().copied()).unwrap_or(shard.newest);
         shard.reads.insert(id, Read { floor: turn.oracle.seen(index), after });
     }
 
@@ -53,47 +51,44 @@ impl Node {
 
     pub(crate) fn ask(&mut self, index: usize, turn: &mut Turn<'_>) {
         self.numbers += 1;
-        let (number, members) = (self.numbers, &self.shape.members);
+        let number = self.numbers;
         let asked = self.shards[index].group.ask(number, &mut self.effects);
         if let Some(ballot) = asked {
             let group = &self.shards[index].group;
-            let leads = (group.leads() == Some(ballot)).then(|| group.next().preceding());
-            let mut holds = Tally::default();
-            holds.add(self.id, members);
+            let confirmation = Confirmation::new(group, ballot);
+            let members = group.membership().voters();
             // The leader, and of the others just enough for a majority, or all.
             let mut others: Vec<NodeId> = members.ids().iter().copied().filter(|id| *id != self.id).collect();
             others.sort_by_key(|id| (*id != ballot.node, turn.jitter.below(100)));
-            let enough = if turn.jitter.below(2) == 0 { members.quorum() - 1 } else { others.len() };
+            let enough =
+                if turn.jitter.below(2) == 0 { members.quorum() - usize::from(group.is_voter()) } else { others.len() };
             for to in others.into_iter().take(enough) {
                 turn.sent.push((to, Packet::Ask { number, group: index, ballot }));
             }
-            self.questions.push(Question { number, group: index, ballot, asked: turn.now, holds, leads });
+            self.questions.push(Question { number, group: index, asked: turn.now, confirmation });
             self.settle_questions();
         }
         self.perform(index, turn);
     }
 
-    pub(crate) fn on_answer(&mut self, from: NodeId, number: u64, index: usize, answer: Answer) {
+    pub(crate) fn on_answer(&mut self, from: NodeId, number: u64, index: usize, version: u64, answer: Answer) {
         let found = self.questions.iter().position(|question| (question.number, question.group) == (number, index));
         let Some(position) = found else { return };
         let question = &mut self.questions[position];
-        match answer {
-            Answer::Refused(_) => {
-                self.questions.remove(position);
-                return self.shards[index].group.ask_again();
-            }
-            Answer::Holds => {}
-            Answer::Leads(instance) => question.leads = Some(instance),
+        if matches!(answer, Answer::Refused(_)) {
+            self.questions.remove(position);
+            return self.shards[index].group.ask_again();
         }
-        question.holds.add(from, &self.shape.members);
+        question.confirmation.add(from, version, answer, &self.shards[index].group);
         self.settle_questions();
     }
 
     fn settle_questions(&mut self) {
-        let (shards, members) = (&mut self.shards, &self.shape.members);
+        let shards = &mut self.shards;
         self.questions.retain(|question| {
-            let Some(instance) = question.leads.filter(|_| question.holds.is_quorum(members)) else { return true };
-            shards[question.group].group.on_confirmed(question.number, question.ballot, instance);
+            let group = &mut shards[question.group].group;
+            let Some(instance) = question.confirmation.instance(group) else { return true };
+            group.on_confirmed(question.number, question.confirmation.ballot(), instance);
             false
         });
     }

@@ -2,14 +2,18 @@
 
 use crate::node::{Node, Packet, Shape, Turn};
 use crate::oracle::Oracle;
-use groups::{Jitter, Members, NodeId, TICK_MS};
+use groups::membership::{Place, What};
+use groups::{Jitter, Membership, NodeId, TICK_MS};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// How long faults last, and how soon after them everything must be done.
 const FAULTS_MS: u64 = 4_000;
 const CALM_MS: u64 = 20_000;
 /// Clients go on for so long after the faults.
 const LATE_CLIENTS_MS: u64 = 300;
+/// So many nodes can join.
+const SPARES: u32 = 4;
 /// So many of the last packets can come again.
 const REPLAYS: usize = 64;
 const PER_MILLE: u64 = 1_000;
@@ -22,6 +26,7 @@ enum Event {
     Restart { node: NodeId },
     Fault,
     Clients,
+    Members,
 }
 
 /// How bad it gets. Each seed draws its own mix, so that each fault is also seen alone.
@@ -48,6 +53,8 @@ pub(crate) struct Done {
     pub(crate) applied: usize,
     pub(crate) reads: u64,
     pub(crate) crashes: usize,
+    /// How often members came, went, or got a vote.
+    pub(crate) changes: u64,
     /// The longest time that a calm world needed to get everything done.
     pub(crate) calm_ms: u64,
     /// How many messages of each kind arrived.
@@ -59,6 +66,7 @@ impl Done {
         self.applied += other.applied;
         self.reads += other.reads;
         self.crashes += other.crashes;
+        self.changes += other.changes;
         self.calm_ms = self.calm_ms.max(other.calm_ms);
         self.kinds.iter_mut().zip(other.kinds).for_each(|(sum, count)| *sum += count);
     }
@@ -76,6 +84,8 @@ pub(crate) struct World {
     recent: VecDeque<(NodeId, NodeId, Packet)>,
     faults: Faults,
     calm: bool,
+    /// Whether members come and go.
+    changing: bool,
     oracle: Oracle,
     groups: usize,
     sent: Vec<(NodeId, Packet)>,
@@ -110,16 +120,18 @@ macro_rules! with_node {
 impl World {
     pub(crate) fn new(seed: u64, members: u32, is_traced: bool) -> World {
         let mut jitter = Jitter::new(seed.wrapping_mul(1_000_003) ^ u64::from(members));
-        let ids: Vec<NodeId> = (1..=members).map(NodeId).collect();
+        let changing = jitter.below(2) == 0;
+        let ids: Vec<NodeId> = (1..=members + if changing { SPARES } else { 0 }).map(NodeId).collect();
         let shape = Shape {
-            members: Members::new(ids.clone()),
+            membership: Arc::new(Membership::of_ids((1..=members).map(NodeId))),
+            nodes: ids.clone(),
             groups: 1 + jitter.below(2) as usize,
             seed,
             window_bytes: [1, 200, 4_000][jitter.below(3) as usize],
             batch_bytes_max: [1, 100, 4_000][jitter.below(3) as usize],
         };
         let faults = Faults::draw(&mut jitter);
-        let count = members as usize;
+        let count = ids.len();
         let mut world = World {
             now: 0,
             jitter,
@@ -132,7 +144,8 @@ impl World {
             recent: VecDeque::new(),
             faults,
             calm: false,
-            oracle: Oracle::new(members),
+            changing,
+            oracle: Oracle::new(&shape.membership, shape.groups),
             sent: Vec::new(),
             crashes: 0,
             kinds: [0; MESSAGE_KINDS],
@@ -144,6 +157,9 @@ impl World {
         }
         world.at(1, Event::Fault);
         world.at(1, Event::Clients);
+        if changing {
+            world.at(1, Event::Members);
+        }
         world
     }
 
@@ -159,28 +175,35 @@ impl World {
             self.step();
         }
         for index in 0..self.groups {
-            self.living().for_each(|node| self.oracle.check_final(index, node.machine(index)));
+            self.members(index).for_each(|node| self.oracle.check_final(index, node.machine(index)));
         }
     }
 
     pub(crate) fn done(&self) -> Done {
-        let applied = (0..self.groups).map(|index| self.first().machine(index).names.len()).sum();
+        let names = |index| self.members(index).next().map_or(0, |node| node.machine(index).names.len());
+        let applied = (0..self.groups).map(names).sum();
+        let changes = (0..self.groups).map(|index| self.oracle.members(index).version()).sum();
         let reads = self.nodes.iter().map(|node| node.reads_answered).sum();
-        Done { applied, reads, crashes: self.crashes, calm_ms: self.now - FAULTS_MS, kinds: self.kinds }
+        Done { applied, reads, crashes: self.crashes, changes, calm_ms: self.now - FAULTS_MS, kinds: self.kinds }
     }
 
     fn is_done(&self) -> bool {
-        let next = |index: usize| self.first().group(index).next();
-        let agree = |node: &Node| (0..self.groups).all(|index| node.group(index).next() == next(index));
-        self.now > FAULTS_MS + LATE_CLIENTS_MS && self.living().all(|node| node.is_quiet() && agree(node))
+        let is_done = |index: usize| {
+            let mut members = self.members(index);
+            let next = members.clone().map(|node| node.group(index).next()).max();
+            members.all(|node| node.is_quiet(index) && Some(node.group(index).next()) == next)
+        };
+        self.now > FAULTS_MS + LATE_CLIENTS_MS && (0..self.groups).all(is_done)
+    }
+
+    /// The members of a group that live.
+    fn members(&self, index: usize) -> impl Iterator<Item = &Node> + Clone {
+        let members = self.oracle.members(index).everyone();
+        self.nodes.iter().filter(|node| node.up && members.contains(node.id))
     }
 
     fn living(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.up)
-    }
-
-    fn first(&self) -> &Node {
-        self.living().next().expect("a majority lives")
     }
 
     fn state(&self) -> String {
@@ -231,6 +254,7 @@ impl World {
             Event::Restart { node } => self.restart(node),
             Event::Fault => self.fault(),
             Event::Clients => self.clients(),
+            Event::Members => self.change_members(),
         }
     }
 
@@ -318,7 +342,8 @@ impl World {
 
     /// In some of the runs some nodes never come back: a majority must do.
     fn bury(&mut self) {
-        let most = (self.nodes.len() as u64 - 1) / 2;
+        // With members that come and go, those that are left may be too few already.
+        let most = if self.changing { 0 } else { (self.nodes.len() as u64 - 1) / 2 };
         for _ in 0..self.jitter.below(most + 1) {
             let id = self.any_id();
             if self.node(id).up {
@@ -367,6 +392,28 @@ impl World {
         if self.jitter.below(2) == 0 {
             with_node!(self, id, |node, turn| node.flush(turn));
         }
+    }
+
+    /// Somebody joins, is promoted, or leaves; or two at once want something of that kind.
+    fn change_members(&mut self) {
+        if self.now > FAULTS_MS {
+            return;
+        }
+        let delay = self.jitter.below(self.faults.gap_ms) + 1;
+        self.at(delay, Event::Members);
+        let (id, other, index) = (self.any_id(), self.any_id(), self.any_group());
+        if !self.node(id).up {
+            return;
+        }
+        let members = self.node(id).group(index).membership();
+        let (is_member, votes) = (members.everyone().contains(other), members.voters().contains(other));
+        let what = match self.jitter.below(8) {
+            0 => What::Remove(other),
+            1 if votes => What::Remove(other),
+            _ if is_member => What::Promote(other),
+            _ => What::AddLearner(Place { node: other, storage: [0; 16], address: String::new() }),
+        };
+        with_node!(self, id, |node, turn| (node.change(index, what), node.flush(turn)));
     }
 
     fn fault(&mut self) {

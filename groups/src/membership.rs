@@ -1,0 +1,375 @@
+//! Who belongs to a group, and how that changes: a part of the replicated state. A change is an ordinary command, told
+//! from those of the state machine by its first byte, and carried out by the [`Group`](crate::Group) itself.
+//!
+//! Every change names the version of the membership that it was made for, and raises it. So a repetition does nothing,
+//! and of two that race one loses. One value makes one change at most: then any majority of one set shares a node with
+//! any majority of the next, which is what the confirmation of reads leans on.
+
+use crate::NodeId;
+use crate::members::{MEMBERS_MAX, Members};
+use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
+
+/// The first byte of a command that changes the membership; state machines count from 1.
+pub const MACHINE: u8 = 0;
+/// The longest address of a node, in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 255;
+/// How many nodes can have left a group.
+pub const REMOVED_MAX: usize = 65_536;
+
+/// The members of a group: voters, and learners, which get everything and decide nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Encoded", into = "Encoded")]
+pub struct Membership {
+    version: u64,
+    voters: Members,
+    everyone: Members,
+    /// By id, one for each of `everyone`.
+    places: Vec<Place>,
+    /// Ascending.
+    removed: Vec<NodeId>,
+}
+
+/// Where a member is, and which data directory is its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// The member.
+    pub node: NodeId,
+    /// The random id of its data directory.
+    pub storage: [u8; 16],
+    /// Where the others and clients reach it.
+    pub address: String,
+}
+
+/// A change, which takes effect only on the membership of this version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The version that it was made for.
+    pub version: u64,
+    /// What changes.
+    pub what: What,
+}
+
+/// What can change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// A node gets everything from now on, and votes on nothing.
+    AddLearner(Place),
+    /// A learner votes from now on.
+    Promote(NodeId),
+    /// A node leaves, for ever.
+    Remove(NodeId),
+    /// A member has another address.
+    Move(NodeId, String),
+}
+
+/// Why a change had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// It was made for another version.
+    #[error("the members have changed meanwhile: this was meant for version {asked}, and there is version {found}")]
+    Outdated {
+        /// The version that it was made for.
+        asked: u64,
+        /// The version that there is.
+        found: u64,
+    },
+    /// Another change is in the same value.
+    #[error("another change of the members was decided together with this one")]
+    Second,
+    /// The node is a member already.
+    #[error("node {0} is a member already")]
+    Known(NodeId),
+    /// The node is no member.
+    #[error("node {0} is not a member")]
+    Unknown(NodeId),
+    /// The node votes already.
+    #[error("node {0} votes already")]
+    Votes(NodeId),
+    /// The node was a member before.
+    #[error("node {0} was removed, and ids are never used again: give the new node another one")]
+    Removed(NodeId),
+    /// Nobody would be left.
+    #[error("node {0} is the last that votes")]
+    Last(NodeId),
+    /// There is no room for more.
+    #[error("there are {MEMBERS_MAX} members, and there cannot be more")]
+    Full,
+    /// An id of 0, or an address that is too long.
+    #[error("a member needs an id from 1 on and an address of up to {ADDRESS_BYTES_MAX} bytes")]
+    Malformed,
+}
+
+/// What a [`Membership`] is made from, and how it is written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Encoded {
+    version: u64,
+    voters: Vec<NodeId>,
+    places: Vec<Place>,
+    removed: Vec<NodeId>,
+}
+
+/// Bytes that are no membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a membership that can be")]
+pub struct Impossible;
+
+impl Membership {
+    /// The first membership of a group: all of these vote.
+    ///
+    /// # Panics
+    /// If there are none, or more than [`MEMBERS_MAX`], or two of one id.
+    #[must_use]
+    pub fn new(mut places: Vec<Place>) -> Membership {
+        places.sort_by_key(|place| place.node);
+        let voters = Members::new(places.iter().map(|place| place.node).collect());
+        assert_eq!(voters.ids().len(), places.len(), "each member has one place");
+        Membership { version: 0, everyone: voters.clone(), voters, places, removed: Vec::new() }
+    }
+
+    /// The first membership of a group whose members are known by nothing but their ids: for those who only try groups.
+    #[must_use]
+    pub fn of_ids(ids: impl Iterator<Item = NodeId>) -> Membership {
+        Membership::new(ids.map(|node| Place { node, storage: [0; 16], address: String::new() }).collect())
+    }
+
+    /// How often it has changed.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Those whose votes, promises and confirmations count.
+    #[must_use]
+    pub fn voters(&self) -> &Members {
+        &self.voters
+    }
+
+    /// Voters and learners.
+    #[must_use]
+    pub fn everyone(&self) -> &Members {
+        &self.everyone
+    }
+
+    /// Where everyone is, by id.
+    #[must_use]
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// Where `node` is, if it is a member.
+    #[must_use]
+    pub fn place(&self, node: NodeId) -> Option<&Place> {
+        self.everyone.position(node).map(|position| &self.places[position])
+    }
+
+    /// Whether `node` was a member, and is none any more.
+    #[must_use]
+    pub fn was_removed(&self, node: NodeId) -> bool {
+        self.removed.binary_search(&node).is_ok()
+    }
+
+    /// Those that left, ascending.
+    #[must_use]
+    pub fn removed(&self) -> &[NodeId] {
+        &self.removed
+    }
+
+    /// Carries a change out. True if other nodes vote now.
+    ///
+    /// # Errors
+    /// If it was made for another version, or makes no sense on this one; nothing has changed then.
+    pub fn apply(&mut self, change: &Change) -> Result<bool, ChangeError> {
+        if change.version != self.version {
+            return Err(ChangeError::Outdated { asked: change.version, found: self.version });
+        }
+        let mut voters: Vec<NodeId> = self.voters.ids().to_vec();
+        match &change.what {
+            What::AddLearner(place) => self.add(place)?,
+            What::Promote(node) => {
+                self.known(*node)?;
+                if self.voters.contains(*node) {
+                    return Err(ChangeError::Votes(*node));
+                }
+                voters.push(*node);
+            }
+            What::Remove(node) => {
+                let position = self.known(*node)?;
+                voters.retain(|id| id != node);
+                if voters.is_empty() {
+                    return Err(ChangeError::Last(*node));
+                }
+                if self.removed.len() >= REMOVED_MAX {
+                    return Err(ChangeError::Full);
+                }
+                self.places.remove(position);
+                let at = self.removed.partition_point(|id| id < node);
+                self.removed.insert(at, *node);
+            }
+            What::Move(node, address) => {
+                let position = self.known(*node)?;
+                check(*node, address)?;
+                self.places[position].address.clone_from(address);
+            }
+        }
+        let before = std::mem::replace(&mut self.voters, Members::new(voters));
+        self.everyone = Members::new(self.places.iter().map(|place| place.node).collect());
+        self.version += 1;
+        Ok(before != self.voters)
+    }
+
+    fn add(&mut self, place: &Place) -> Result<(), ChangeError> {
+        check(place.node, &place.address)?;
+        if self.was_removed(place.node) {
+            return Err(ChangeError::Removed(place.node));
+        }
+        if self.everyone.contains(place.node) {
+            return Err(ChangeError::Known(place.node));
+        }
+        if self.places.len() >= MEMBERS_MAX {
+            return Err(ChangeError::Full);
+        }
+        let at = self.places.partition_point(|other| other.node < place.node);
+        self.places.insert(at, place.clone());
+        Ok(())
+    }
+
+    fn known(&self, node: NodeId) -> Result<usize, ChangeError> {
+        let unknown = if self.was_removed(node) { ChangeError::Removed(node) } else { ChangeError::Unknown(node) };
+        self.everyone.position(node).ok_or(unknown)
+    }
+}
+
+impl Change {
+    /// Appends it as the body of a command.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.extend_from_slice(&[MACHINE]);
+        out.extend_from_slice(&postcard::to_allocvec(self).expect("plain data serializes"));
+    }
+
+    /// What the body of a command changes. `None` if it changes no membership; an error if it is one that this version
+    /// cannot read, which has no effect.
+    #[must_use]
+    pub fn decode(body: &[u8]) -> Option<Result<Change, ChangeError>> {
+        let (machine, change) = body.split_first()?;
+        (*machine == MACHINE).then(|| postcard::from_bytes(change).map_err(|_| ChangeError::Malformed))
+    }
+}
+
+impl From<Membership> for Encoded {
+    fn from(membership: Membership) -> Encoded {
+        let Membership { version, voters, places, removed, .. } = membership;
+        Encoded { version, voters: voters.ids().to_vec(), places, removed }
+    }
+}
+
+impl TryFrom<Encoded> for Membership {
+    type Error = Impossible;
+
+    fn try_from(encoded: Encoded) -> Result<Membership, Impossible> {
+        let Encoded { version, voters, places, removed } = encoded;
+        let ascend = |ids: &[NodeId]| ids.is_sorted_by(|one, next| one < next);
+        let ids: Vec<NodeId> = places.iter().map(|place| place.node).collect();
+        let known = voters.iter().all(|id| ids.binary_search(id).is_ok());
+        let fit = !voters.is_empty() && places.len() <= MEMBERS_MAX && removed.len() <= REMOVED_MAX;
+        let gone = removed.iter().all(|id| ids.binary_search(id).is_err());
+        let sane = places.iter().all(|place| check(place.node, &place.address).is_ok());
+        if !(ascend(&ids) && ascend(&voters) && ascend(&removed) && known && fit && gone && sane) {
+            return Err(Impossible);
+        }
+        Ok(Membership { version, voters: Members::new(voters), everyone: Members::new(ids), places, removed })
+    }
+}
+
+fn check(node: NodeId, address: &str) -> Result<(), ChangeError> {
+    if node.0 == 0 || address.len() > ADDRESS_BYTES_MAX { Err(ChangeError::Malformed) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(id: u32) -> Place {
+        Place { node: NodeId(id), storage: [id as u8; 16], address: format!("host:{id}") }
+    }
+
+    fn initial(count: u32) -> Membership {
+        Membership::new((1..=count).map(place).collect())
+    }
+
+    fn applied(membership: &mut Membership, what: What) -> Result<bool, ChangeError> {
+        membership.apply(&Change { version: membership.version(), what })
+    }
+
+    #[test]
+    fn a_node_is_replaced_by_another_that_learns_first() {
+        let mut members = initial(3);
+        assert_eq!(applied(&mut members, What::AddLearner(place(4))), Ok(false));
+        assert_eq!((members.voters().ids().len(), members.everyone().ids().len()), (3, 4));
+        assert_eq!(applied(&mut members, What::Promote(NodeId(4))), Ok(true));
+        assert_eq!(applied(&mut members, What::Remove(NodeId(3))), Ok(true));
+        assert_eq!(members.voters().ids(), [NodeId(1), NodeId(2), NodeId(4)]);
+        assert_eq!((members.version(), members.was_removed(NodeId(3))), (3, true));
+        assert_eq!(members.place(NodeId(4)), Some(&place(4)));
+        assert_eq!(applied(&mut members, What::Move(NodeId(4), "there:4".to_owned())), Ok(false));
+        assert_eq!(members.place(NodeId(4)).unwrap().address, "there:4");
+    }
+
+    #[test]
+    fn what_makes_no_sense_changes_nothing() {
+        let mut members = initial(1);
+        applied(&mut members, What::AddLearner(place(2))).unwrap();
+        applied(&mut members, What::Remove(NodeId(2))).unwrap();
+        let before = members.clone();
+        let long = Place { address: "a".repeat(ADDRESS_BYTES_MAX + 1), ..place(3) };
+        for (what, error) in [
+            (What::AddLearner(place(1)), ChangeError::Known(NodeId(1))),
+            (What::AddLearner(place(2)), ChangeError::Removed(NodeId(2))),
+            (What::AddLearner(long), ChangeError::Malformed),
+            (What::AddLearner(place(0)), ChangeError::Malformed),
+            (What::Promote(NodeId(1)), ChangeError::Votes(NodeId(1))),
+            (What::Promote(NodeId(2)), ChangeError::Removed(NodeId(2))),
+            (What::Remove(NodeId(7)), ChangeError::Unknown(NodeId(7))),
+            (What::Remove(NodeId(1)), ChangeError::Last(NodeId(1))),
+        ] {
+            assert_eq!(applied(&mut members, what), Err(error));
+        }
+        let late = Change { version: 1, what: What::AddLearner(place(3)) };
+        assert_eq!(members.apply(&late), Err(ChangeError::Outdated { asked: 1, found: 2 }));
+        assert_eq!(members, before);
+    }
+
+    #[test]
+    fn no_more_members_than_a_tally_can_count() {
+        let mut members = initial(MEMBERS_MAX as u32);
+        assert_eq!(applied(&mut members, What::AddLearner(place(100))), Err(ChangeError::Full));
+    }
+
+    #[test]
+    fn it_is_written_and_read_and_what_cannot_be_is_refused() {
+        let mut members = initial(3);
+        applied(&mut members, What::AddLearner(place(7))).unwrap();
+        applied(&mut members, What::Remove(NodeId(2))).unwrap();
+        let bytes = postcard::to_allocvec(&members).unwrap();
+        assert_eq!(postcard::from_bytes::<Membership>(&bytes), Ok(members.clone()));
+        let good = Encoded::from(members);
+        for bad in [
+            Encoded { voters: vec![], ..good.clone() },
+            Encoded { voters: vec![NodeId(9)], ..good.clone() },
+            Encoded { removed: vec![NodeId(1)], ..good.clone() },
+            Encoded { places: vec![place(3), place(1)], ..good },
+        ] {
+            assert_eq!(Membership::try_from(bad), Err(Impossible));
+        }
+    }
+
+    #[test]
+    fn a_change_is_told_from_other_commands_by_its_first_byte() {
+        let change = Change { version: 5, what: What::AddLearner(place(9)) };
+        let mut body = BytesMut::new();
+        change.encode(&mut body);
+        assert_eq!(Change::decode(&body), Some(Ok(change)));
+        assert_eq!(Change::decode(&body[..body.len() - 1]), Some(Err(ChangeError::Malformed)));
+        assert_eq!((Change::decode(&[1, 2]), Change::decode(&[])), (None, None));
+    }
+}

@@ -1,0 +1,82 @@
+//! Who belongs to the cluster: every node that is a member of some group. While members come and go the groups differ for
+//! a while; each of them judges by its own set, and what concerns the node as a whole goes by this union.
+
+use groups::membership::Place;
+use groups::{Members, Membership, NodeId};
+use std::sync::Arc;
+
+/// All members of all groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Roster {
+    /// By id.
+    places: Vec<Place>,
+    /// Those that vote somewhere.
+    voters: Members,
+    /// Those that left every group, ascending.
+    removed: Vec<NodeId>,
+}
+
+impl Roster {
+    /// The members of a cluster all of whose groups have this membership.
+    pub(super) fn of_one(membership: &Membership) -> Roster {
+        Roster {
+            places: membership.places().to_vec(),
+            voters: membership.voters().clone(),
+            removed: membership.removed().to_vec(),
+        }
+    }
+
+    /// The members of at least one group; `None` if there are no groups.
+    pub(super) fn of_all<'a>(memberships: impl Iterator<Item = &'a Arc<Membership>>) -> Option<Roster> {
+        let mut roster: Option<Roster> = None;
+        let mut before: Option<&'a Membership> = None;
+        for membership in memberships {
+            // Most groups have the same, so that most of this is not done.
+            if before.is_some_and(|before| std::ptr::eq(before, &**membership) || before == &**membership) {
+                continue;
+            }
+            before = Some(membership);
+            match &mut roster {
+                None => roster = Some(Roster::of_one(membership)),
+                Some(roster) => roster.join(membership),
+            }
+        }
+        if let Some(Roster { places, removed, .. }) = &mut roster {
+            removed.retain(|id| places.binary_search_by_key(id, |place| place.node).is_err());
+        }
+        roster
+    }
+
+    fn join(&mut self, membership: &Membership) {
+        for place in membership.places() {
+            if let Err(at) = self.places.binary_search_by_key(&place.node, |known| known.node) {
+                self.places.insert(at, place.clone());
+            }
+        }
+        let mut voters = self.voters.ids().to_vec();
+        voters.extend(membership.voters().ids());
+        voters.truncate(groups::members::MEMBERS_MAX);
+        self.voters = Members::new(voters);
+        self.removed.extend(membership.removed());
+        self.removed.sort_unstable();
+        self.removed.dedup();
+    }
+
+    pub(super) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    pub(super) fn place(&self, node: NodeId) -> Option<&Place> {
+        let at = self.places.binary_search_by_key(&node, |place| place.node);
+        at.ok().map(|at| &self.places[at])
+    }
+
+    pub(super) fn voters(&self) -> &Members {
+        &self.voters
+    }
+
+    /// Whether `node` was a member of every group once, and is one of none.
+    pub(super) fn was_removed(&self, node: NodeId) -> bool {
+        self.removed.binary_search(&node).is_ok()
+    }
+}
