@@ -3,7 +3,7 @@
 //! of the second half lie in the system's directory for temporary ones.
 
 use bytes::BytesMut;
-use groups::{Ballot, GroupId, Instance, Snapshot, Tags};
+use groups::{Ballot, GroupId, Instance, Membership, NodeId, Snapshot, Tags};
 use hdrhistogram::Histogram;
 use paxoi::checkpoint::{CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify};
 use paxoi::disk::{Disk, FileDisk};
@@ -72,7 +72,8 @@ fn files(packing: Packing, blocks: &[Vec<u8>], bytes: usize, out: &mut dyn Write
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::existing(folder.path())?);
     let header = Header { groups: 1, cluster_id: [1; 16], hash_key: HASH_KEY, sequence: 1 };
     let (instance, chosen, tags) = (Instance(1), Ballot::ZERO, Tags::default());
-    let state = Snapshot { instance, chosen, chain: 0, time_ms: 0, digest: 0, tags };
+    let membership = Membership::of_ids([NodeId(1)].into_iter());
+    let state = Snapshot { instance, chosen, chain: 0, time_ms: 0, digest: 0, tags, membership };
     let head = SectionHead { group: GroupId(0), state };
     let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
     blocks.iter().try_for_each(|block| check.check(block)).map_err(io::Error::other)?;

@@ -4,10 +4,11 @@ use crate::bench::BenchArgs;
 use crate::config::{CheckpointConfig, GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX};
 use crate::disk::FileDisk;
 use crate::duration;
-use crate::identity;
+use crate::identity::{self, Identity};
 use crate::local::LocalArgs;
 use crate::log;
 use crate::logging::LogFormat;
+use crate::member::MemberCommand;
 use crate::node::versions::Versions;
 use crate::server::{parse_members, random};
 use crate::size;
@@ -42,6 +43,9 @@ pub enum Command {
     Sweep(Box<SweepArgs>),
     /// Show the nodes of a cluster, who leads how many groups, and who is behind
     Status(StatusArgs),
+    /// List the members of a cluster, or change them while it serves
+    #[command(subcommand)]
+    Member(MemberCommand),
     /// Read files of a data directory, without a lock
     #[command(subcommand)]
     Inspect(InspectCommand),
@@ -79,7 +83,10 @@ pub struct ServeArgs {
     /// All initial members, the same list at each; after the first start it only corrects addresses
     #[arg(long, env = "PAXOI_INITIAL_CLUSTER", value_name = "1=HOST:PORT,2=…")]
     pub initial_cluster: Option<String>,
-    /// Where to listen for clients and members [default: this node's address in the list]
+    /// Members of a cluster to join, instead of forming one; needed until this node is added
+    #[arg(long, env = "PAXOI_JOIN", value_name = "HOST:PORT,…")]
+    pub join: Option<String>,
+    /// Where to listen for clients and members [default: this node's address in the list, or as the cluster knows it]
     #[arg(long, env = "PAXOI_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
     /// Paxos groups among which the keys are divided, fixed at the first start [default: 16]
@@ -176,18 +183,11 @@ impl ServeArgs {
         };
         let id =
             args.id.filter(|id| *id > 0).ok_or_else(|| usage("--id is missing: give this node's number, from 1 on"))?;
-        let dir = args.data.ok_or_else(|| usage("--data is missing: give this node's data directory"))?;
-        let groups = group_count(args.groups, &dir)?;
-        let list = args
-            .initial_cluster
-            .ok_or_else(|| usage("--initial-cluster is missing: give all members as 1=HOST:PORT,2=…"))?;
-        let initial = parse_members(&list).map_err(|reason| usage(format!("--initial-cluster: {reason}")))?;
-        if initial.len() > groups::members::MEMBERS_MAX {
-            return Err(usage(format!("--initial-cluster: at most {} members", groups::members::MEMBERS_MAX)));
-        }
-        let own = initial.iter().find(|(member, _)| member.0 == id).map(|(_, address)| address.clone());
-        let own = own.ok_or_else(|| usage(format!("--initial-cluster: node {id} itself is not in the list")))?;
-        let listen = resolve(&args.listen.unwrap_or(own))?;
+        let dir = args.data.clone().ok_or_else(|| usage("--data is missing: give this node's data directory"))?;
+        let identity = known_identity(&dir);
+        let groups = group_count(args.groups, &dir, identity.as_ref())?;
+        let Place { initial, join, listen } = place(id, &args, identity.as_ref())?;
+        let listen = resolve(&listen)?;
         let exposed = initial.iter().map(|(_, address)| resolve(address)).find_map(|resolved| match resolved {
             Ok(address) if address.ip().is_loopback() => None,
             Ok(address) => Some(address),
@@ -203,6 +203,7 @@ impl ServeArgs {
         let node = NodeConfig {
             id: NodeId(id),
             initial,
+            join,
             groups,
             reads: args.reads.unwrap_or_default(),
             client_timeout_ms: millis("--client-timeout", args.client_timeout.as_deref().unwrap_or("5s"))?,
@@ -253,6 +254,7 @@ impl ServeArgs {
             id: self.id.or(file.id),
             data: self.data.or(file.data),
             initial_cluster: self.initial_cluster.or(file.initial_cluster),
+            join: self.join.or(file.join),
             listen: self.listen.or(file.listen),
             groups: self.groups.or(file.groups),
             reads: self.reads.or(file.reads),
@@ -274,16 +276,65 @@ impl ServeArgs {
     }
 }
 
+/// Whose the directory is. One that cannot be read is refused when it is opened, with the reason.
+fn known_identity(dir: &str) -> Option<Identity> {
+    identity::read(&FileDisk::existing(dir).ok()?).ok().flatten()
+}
+
+/// Where a node is among others.
+struct Place {
+    /// The addresses that are given.
+    initial: Vec<(NodeId, String)>,
+    /// Where to join.
+    join: Vec<String>,
+    listen: String,
+}
+
+/// Where this node is: by the list of the initial members, as one that joins, or as its directory knows.
+fn place(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Result<Place> {
+    if let Some(list) = &args.initial_cluster {
+        if args.join.is_some() {
+            return Err(usage("--join and --initial-cluster: a node joins a cluster or forms one, give one of them"));
+        }
+        let initial = parse_members(list).map_err(|reason| usage(format!("--initial-cluster: {reason}")))?;
+        if initial.len() > groups::members::MEMBERS_MAX {
+            return Err(usage(format!("--initial-cluster: at most {} members", groups::members::MEMBERS_MAX)));
+        }
+        let own = initial.iter().find(|(member, _)| member.0 == id).map(|(_, address)| address.clone());
+        let own = own.ok_or_else(|| usage(format!("--initial-cluster: node {id} itself is not in the list")))?;
+        return Ok(Place { initial, join: Vec::new(), listen: args.listen.clone().unwrap_or(own) });
+    }
+    if let Some(birth) = identity.and_then(|identity| identity.birth.as_ref()) {
+        let born = birth.members.iter().find(|member| member.node.0 == id).map(|member| &member.address);
+        let joined = identity.and_then(|identity| identity.joined.iter().find(|place| place.node.0 == id));
+        let listen = args.listen.as_ref().or(joined.map(|place| &place.address)).or(born);
+        let listen = listen.ok_or_else(|| usage("--listen is missing: give the address to listen on"))?.clone();
+        return Ok(Place { initial: Vec::new(), join: Vec::new(), listen });
+    }
+    let Some(list) = &args.join else {
+        return Err(usage(
+            "--initial-cluster is missing: give all members as 1=HOST:PORT,2=…, or --join to join a cluster that exists",
+        ));
+    };
+    let join: Vec<String> = list.split(',').map(|address| address.trim().to_owned()).collect();
+    join.iter().try_for_each(|address| resolve(address).map(drop))?;
+    let Some(listen) = args.listen.clone() else {
+        return Err(usage("--listen is missing: give the address at which the other members reach this node"));
+    };
+    if resolve(&listen)?.ip().is_unspecified() {
+        return Err(usage(format!(
+            "--listen {listen}: the other members reach a node that joins at this address: name one"
+        )));
+    }
+    Ok(Place { initial: vec![(NodeId(id), listen.clone())], join, listen })
+}
+
 /// The groups of a new cluster.
 pub const DEFAULT_GROUPS: u32 = 16;
 
 /// How many groups: what was asked for, which must not contradict what the directory was born with.
-fn group_count(asked: Option<u32>, dir: &str) -> anyhow::Result<u32> {
-    let born = match FileDisk::existing(dir) {
-        // A directory that cannot be read is refused when it is opened, with the reason.
-        Ok(disk) => identity::read(&disk).ok().flatten().and_then(|identity| identity.birth),
-        Err(_) => None,
-    };
+fn group_count(asked: Option<u32>, dir: &str, identity: Option<&Identity>) -> anyhow::Result<u32> {
+    let born = identity.and_then(|identity| identity.birth.as_ref());
     match (asked, born.map(|birth| birth.groups)) {
         (Some(asked), Some(born)) if asked != born => {
             Err(usage(format!("--groups {asked}: the cluster in {dir} has {born}; leave the flag out")))

@@ -24,6 +24,8 @@ pub const HEALTHY_MS_MIN: u64 = 10_000;
 pub const HANDOVERS_MAX: usize = 64;
 /// Handovers are looked for so often.
 pub const HANDOVER_MS: u64 = 500;
+/// A node that was removed goes on for so long, so that others learn what it knows.
+pub const REMOVED_MS: u64 = 1_000;
 /// A question without an answer for so long, and two round trips, is asked again.
 pub const QUESTION_MS: u64 = 100;
 /// A connection attempt, or a handshake, that takes longer is given up.
@@ -160,6 +162,8 @@ pub struct NodeConfig {
     pub id: NodeId,
     /// The initial members with their addresses; after birth it only corrects addresses.
     pub initial: Vec<(NodeId, String)>,
+    /// Where to ask to join a cluster, instead of forming one; `initial` holds only this node then.
+    pub join: Vec<String>,
     /// The number of groups of a cluster that is not born yet.
     pub groups: u32,
     /// How reads are made linearizable.

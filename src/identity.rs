@@ -10,6 +10,7 @@ use crate::disk::{Disk, read_full, replace};
 use crate::log::{SEGMENT_PREFIX, is_segment};
 use crc32c::crc32c;
 use groups::NodeId;
+use groups::membership::Place;
 use serde::{Deserialize, Serialize};
 use std::io;
 use thiserror::Error;
@@ -28,6 +29,9 @@ pub struct Identity {
     pub lives: Vec<u64>,
     /// What the cluster was born with; `None` before that.
     pub birth: Option<BirthRecord>,
+    /// Of a node that joined later: who the members were then, itself among them. Without it a start before anything
+    /// was learned would not know whom to ask.
+    pub joined: Vec<Place>,
 }
 
 /// What all initial members agreed on before the first vote.
@@ -126,7 +130,7 @@ const COPY: &str = "identity.copy";
 
 /// magic [8] | version u32 | CRC-32C of the body u32 | body, in postcard
 const MAGIC: [u8; 8] = *b"PAXOI-ID";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const BODY: usize = MAGIC.len() + 8;
 /// So many lives are kept. A directory that was started more often than this since some member saw it is believed.
 pub const LIVES_MAX: usize = 1_024;
@@ -147,7 +151,7 @@ pub fn open_or_create(
     let mut identity = match newest(disk)? {
         Some(identity) => identity,
         None if has_log => return Err(IdentityError::IdentityMissing { place }),
-        None => Identity { storage_id: random(), node, start: 0, lives: Vec::new(), birth: None },
+        None => Identity { storage_id: random(), node, start: 0, lives: Vec::new(), birth: None, joined: Vec::new() },
     };
     if identity.node != node {
         return Err(IdentityError::OtherNode { place, found: identity.node, asked: node });
@@ -277,7 +281,10 @@ mod tests {
     fn starts_are_counted_and_the_birth_is_kept() {
         let disk = MemoryDisk::new();
         let mut identity = open(&disk).unwrap();
-        assert_eq!(identity, Identity { storage_id: [9; 16], node: NODE, start: 1, lives: vec![7], birth: None });
+        assert_eq!(
+            identity,
+            Identity { storage_id: [9; 16], node: NODE, start: 1, lives: vec![7], birth: None, joined: Vec::new() }
+        );
         identity.birth = Some(birth());
         save(&disk, &identity).unwrap();
         disk.set_content("log-0000000000000001", Vec::new());
@@ -349,10 +356,10 @@ mod tests {
         let mut content = encode(&identity);
         let body = content.split_off(BODY);
         content.truncate(MAGIC.len());
-        content.extend_from_slice(&3u32.to_le_bytes());
-        content.extend_from_slice(&crc(3, &body).to_le_bytes());
+        content.extend_from_slice(&(VERSION + 1).to_le_bytes());
+        content.extend_from_slice(&crc(VERSION + 1, &body).to_le_bytes());
         content.extend_from_slice(&body);
         newer.set_content(IDENTITY, content);
-        assert!(matches!(open(&newer), Err(IdentityError::Version { found: 3, .. })));
+        assert!(matches!(open(&newer), Err(IdentityError::Version { found, .. }) if found == VERSION + 1));
     }
 }

@@ -16,6 +16,7 @@ pub mod kv;
 pub mod local;
 pub mod log;
 pub mod logging;
+pub mod member;
 pub mod node;
 pub mod resolver;
 pub mod rng;

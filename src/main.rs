@@ -7,7 +7,7 @@ use paxoi::cli::{Cli, Command, InspectCommand, ServeArgs, Usage, one_line};
 use paxoi::disk::FileDisk;
 use paxoi::logging::{self, LogFormat};
 use paxoi::server::Server;
-use paxoi::{bench, checkpoint, local, log, status, sweep};
+use paxoi::{bench, checkpoint, local, log, member, status, sweep};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use std::io::Write;
 use std::path::Path;
@@ -50,6 +50,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(*args),
         Command::Sweep(args) => sweep::run(*args),
         Command::Status(args) => status::run(&args),
+        Command::Member(command) => member::run(&command),
         Command::Inspect(InspectCommand::Log { dir, records }) => {
             let disk = FileDisk::existing(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
             let sound = log::inspect_log(&disk, records, &mut std::io::stdout().lock())?;

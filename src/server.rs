@@ -395,6 +395,7 @@ impl Server {
 fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
     if let Some(birth) = &identity.birth
         && !birth.members.iter().any(|member| member.node == config.id)
+        && !identity.joined.iter().any(|place| place.node == config.id)
     {
         bail!("node {} is not a member of the cluster in {}", config.id, config.dir);
     }
@@ -515,10 +516,13 @@ pub fn parse_members(list: &str) -> Result<Vec<(NodeId, String)>, String> {
     Ok(members)
 }
 
+/// So many members are reckoned with, or as many as a cluster begins with.
+const LINKS: usize = 7;
+
 /// What may wait for a connection that does not read: all that a client can be owed, and all that the members can have on
 /// their way at once. A connection that owes more is closed; and a link would owe as much again when it is back.
 fn outbound_bytes_max(config: &NodeConfig) -> usize {
     let client = 2 * CLIENT_OUTPUT_BYTES + CLIENT_BURST_BYTES + config.reply_bytes_max();
-    let link = (config.initial.len() + 1) * (NODE_QUEUE_BYTES + config.frame_bytes_max());
+    let link = (config.initial.len().max(LINKS) + 1) * (NODE_QUEUE_BYTES + config.frame_bytes_max());
     client.max(link)
 }

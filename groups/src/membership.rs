@@ -31,7 +31,7 @@ pub struct Membership {
 }
 
 /// Where a member is, and which data directory is its own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// The member.
     pub node: NodeId,

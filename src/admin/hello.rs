@@ -143,8 +143,8 @@ pub fn wait_aof(args: &[&[u8]], acks: u32) -> Reply<'static> {
     }
 }
 
-/// READONLY, READWRITE and ASKING (`name`, in lower case): accepted, and change nothing until there are stale reads and
-/// moving slots.
+/// READONLY, READWRITE and ASKING (`name`, in lower case): accepted. The caller knows what the first two change; slots do
+/// not move, so that there is nothing to ask for.
 #[must_use]
 pub fn accepted(args: &[&[u8]], name: &'static str) -> Reply<'static> {
     if args.len() == 1 { Reply::Ok } else { wrong_arity(name) }

@@ -9,7 +9,7 @@ use crate::kv::encode::encode;
 use crate::kv::{Installation, Limits, Moment, Store, parse, table};
 use crate::routing::{group_of, slot, slots_of};
 use bytes::BytesMut;
-use groups::{Ballot, Instance, NodeId, Snapshot, Tag, Tags};
+use groups::{Ballot, Instance, Membership, NodeId, Snapshot, Tag, Tags};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -43,7 +43,9 @@ fn head(group: u32) -> SectionHead {
     let chosen = Ballot { round: 5, node: NodeId(2) };
     let mut tags = Tags::default();
     tags.advance(Tag { origin: NodeId(3), start: 4, counter: 5 });
-    let state = Snapshot { instance: Instance(77), chosen, chain: 0xabcd, time_ms: 9, digest: 5, tags };
+    let membership = Membership::of_ids((1..=3).map(NodeId));
+    let instance = Instance(77);
+    let state = Snapshot { instance, chosen, chain: 0xabcd, time_ms: 9, digest: 5, tags, membership };
     SectionHead { group: GroupId(group), state }
 }
 

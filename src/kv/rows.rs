@@ -131,9 +131,9 @@ pub(super) static ROWS: &[Spec] = &[
     plain("waitaof", Verb::WaitAof, 4, Class::Connection, NOSCRIPT | CONNECTION, "7.2.0",
         "numlocal numreplicas timeout", "Answers how many disks hold every acknowledged write, at once"),
     plain("readonly", Verb::ReadOnly, 1, Class::Connection, LOADING | STALE | FAST | CONNECTION, "3.0.0",
-        "", "Accepted for cluster clients; changes nothing"),
+        "", "Answer this connection's reads at once from what the node has, which may be old"),
     plain("readwrite", Verb::ReadWrite, 1, Class::Connection, LOADING | STALE | FAST | CONNECTION, "3.0.0",
-        "", "Accepted for cluster clients; changes nothing"),
+        "", "Confirm this connection's reads again, as before READONLY"),
     plain("asking", Verb::Asking, 1, Class::Connection, FAST | CONNECTION, "3.0.0",
         "", "Accepted for cluster clients; changes nothing"),
     container("client", Verb::Client, -2, 0, "2.4.0", "A container for client connection commands", CLIENT),
@@ -228,6 +228,9 @@ static COMMAND: &[Spec] = &[
 static PAXOI: &[Spec] = &[
     plain("paxoi|checkpoint", Verb::PaxoiCheckpoint, -2, Class::Admin, CONTROL, "7.0.0",
         "[group]", "Begin to write this node's state, or that of one group, to a checkpoint; INFO tells when it is done"),
+    plain("paxoi|member", Verb::PaxoiMember, -3, Class::Admin, CONTROL, "7.0.0",
+        "<LIST | ADD id | PROMOTE id | REMOVE id | REPLACE old new | MOVE id host:port>",
+        "List the members, or change them: repeat a change until it answers OK"),
     help("paxoi|help", Verb::PaxoiHelp, 0),
 ];
 

@@ -6,6 +6,7 @@ use super::wire::{Hello, NodeMessage, Refusal};
 use super::{Close, Node, Time};
 use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
 use crate::identity::{BirthRecord, Identity, Member};
+use groups::members::MEMBERS_MAX;
 use groups::membership::Place;
 use groups::{Membership, NodeId};
 
@@ -72,6 +73,9 @@ impl Birth {
 impl Node {
     /// The lowest id writes the record when everybody is there at once, empty.
     pub(super) fn tick_birth(&mut self, _time: Time) {
+        if self.joining.is_joining() {
+            return;
+        }
         let me = self.identity.node;
         let is_lowest = self.birth.members.first().is_some_and(|(id, _)| *id == me);
         if !is_lowest || self.birth.storing {
@@ -108,16 +112,7 @@ impl Node {
         if !ids.eq(self.birth.members.iter().map(|(id, _)| *id)) {
             return Err("its cluster was born with other members than this node was given".to_owned());
         }
-        let groups_fit = (1..=GROUPS_MAX).contains(&record.groups);
-        if !groups_fit || !(1..=VALUE_BYTES_LIMIT as u64).contains(&record.value_bytes_max) {
-            return Err("its birth record is out of range".to_owned());
-        }
-        if record.value_bytes_max != self.config.value_bytes_max as u64 {
-            // The limits of requests and frames follow from it, and were set when this node started.
-            let theirs = record.value_bytes_max;
-            self.io.outputs.stop = Some(format!(
-                "the cluster was born with values of up to {theirs} bytes: start this node with --value-bytes-max {theirs}"
-            ));
+        if !self.accepts_record(&record)? {
             return Ok(());
         }
         let (me, storage) = (self.identity.node, self.identity.storage_id);
@@ -132,15 +127,36 @@ impl Node {
         Ok(())
     }
 
+    /// Whether this node can serve a cluster that was born with this record.
+    pub(super) fn accepts_record(&mut self, record: &BirthRecord) -> Result<bool, String> {
+        let groups_fit = (1..=GROUPS_MAX).contains(&record.groups);
+        let ids = record.members.iter().map(|member| member.node);
+        let members_fit = (1..=MEMBERS_MAX).contains(&record.members.len()) && ids.is_sorted_by(|one, next| one < next);
+        if !groups_fit || !members_fit || !(1..=VALUE_BYTES_LIMIT as u64).contains(&record.value_bytes_max) {
+            return Err("its birth record is out of range".to_owned());
+        }
+        if record.value_bytes_max != self.config.value_bytes_max as u64 {
+            // The limits of requests and frames follow from it, and were set when this node started.
+            let theirs = record.value_bytes_max;
+            self.io.outputs.stop = Some(format!(
+                "the cluster was born with values of up to {theirs} bytes: start this node with --value-bytes-max {theirs}"
+            ));
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
     fn store_birth(&mut self, record: BirthRecord) {
         self.birth.storing = true;
         self.io.outputs.identity = Some(Identity { birth: Some(record), ..self.identity.clone() });
     }
 
     pub(super) fn on_identity_stored(&mut self, record: BirthRecord, time: Time) {
-        tracing::info!("the cluster is born with {} groups and {} members", record.groups, record.members.len());
+        let (groups, members) = (record.groups, record.members.len());
+        tracing::info!("this node belongs to a cluster of {groups} groups, born with {members} members");
         self.make_groups(&record);
         self.identity.birth = Some(record);
+        self.update_roster(time);
         self.shard.begin(time.clock());
         // Those who are not born yet are told; then all connections begin anew, with hellos that name the cluster.
         let others: Vec<NodeId> = self.io.peers.all.iter().map(|peer| peer.id).collect();

@@ -59,6 +59,8 @@ pub(super) struct Client {
     pub(super) full_group: Option<GroupId>,
     /// It has sent a command for the log, or is about to send much.
     pub(super) writes: bool,
+    /// READONLY: its reads are answered at once, from what this node has.
+    pub(super) reads_stale: bool,
     /// Bytes received that were left for later.
     held: usize,
     /// Bytes that the event loop had not written when it last said.
@@ -296,6 +298,7 @@ impl Node {
             resumed: false,
             full_group: None,
             writes: false,
+            reads_stale: false,
             held: 0,
             unsent: 0,
             queued: 0,

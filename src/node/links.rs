@@ -5,6 +5,7 @@
 //! old one.
 
 use super::clients::Connection;
+use super::joining::is_contact;
 use super::outbox::is_for_node;
 use super::peers::Seen;
 use super::wire::{Hello, NodeMessage, Positions, Refusal};
@@ -17,6 +18,9 @@ use net::frame::{self, Frame, FrameWriter, Purpose};
 
 /// How much of a peer's reason is repeated.
 const REFUSAL_CHARS_MAX: usize = 500;
+
+/// Who has had no connection for so long dials also those that should dial it.
+const LONELY_MS: u64 = 5_000;
 
 /// How often a member can have been started while this node did not see it.
 const STARTS_AHEAD_MAX: u64 = 1 << 32;
@@ -42,6 +46,11 @@ impl Link {
         Link { dialled: Some(to), bulk: true, ..Link::accepted(now_ms) }
     }
 
+    /// The handshake is done: `peer` is at the other end.
+    pub(super) fn on_peer(&mut self, peer: NodeId) {
+        self.peer = Some(peer);
+    }
+
     /// Whether a member is at the other end: it has said who it is, or its address was dialled.
     fn is_members(&self) -> bool {
         self.peer.or(self.dialled).is_some()
@@ -55,9 +64,16 @@ impl Link {
 impl Node {
     /// A connection to a member is being made, as [`super::Outputs::dials`] asked; `None` if it could not even begin.
     pub fn dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
-        let Some(peer) = self.io.peers.find(to) else { return };
-        peer.dialling = connection;
-        let Some(id) = connection else { return peer.backoff.on_failure(time.mono_ms()) };
+        if is_contact(to) {
+            self.joining.dialling(to, connection, time.mono_ms());
+        } else {
+            let Some(peer) = self.io.peers.find(to) else { return };
+            peer.dialling = connection;
+            if connection.is_none() {
+                peer.backoff.on_failure(time.mono_ms());
+            }
+        }
+        let Some(id) = connection else { return };
         let link = Link { dialled: Some(to), ..Link::accepted(time.mono_ms()) };
         self.io.connections.insert(id, Connection::Link(link));
     }
@@ -178,6 +194,8 @@ impl Node {
             (NodeMessage::Want(_) | NodeMessage::Piece(_), Some(_)) => {
                 return Err("it sent a transfer on a connection for votes".to_owned());
             }
+            (NodeMessage::Admission(admission), Some(_)) => self.handle_admission(admission)?,
+            (NodeMessage::Where, Some(from)) => self.tell_positions(from),
         }
         Ok(())
     }
@@ -207,6 +225,12 @@ impl Node {
             self.say_hello(id);
         }
         let from = hello.node;
+        if dialled.is_some_and(is_contact) {
+            return self.on_contact_hello(id, hello, time);
+        }
+        if let Some(address) = hello.joins.as_ref().filter(|_| self.is_born() && hello.cluster.is_none()) {
+            return self.on_applicant(id, hello, address, time);
+        }
         if dialled.is_some_and(|to| to != from) {
             return self.refuse(
                 id,
@@ -361,13 +385,14 @@ impl Node {
             lives: self.identity.lives.clone(),
             groups: birth.map_or(self.config.groups, |record| record.groups),
             members: self.io.peers.voters().ids().to_vec(),
+            joins: self.io.peers.own_address().filter(|_| self.joining.is_joining()).map(str::to_owned),
             versions: self.config.versions,
         };
         self.send_alone(id, &NodeMessage::Hello(hello));
     }
 
     /// A frame of one message, on a connection whose handshake is not done.
-    fn send_alone(&mut self, id: u64, message: &NodeMessage) {
+    pub(super) fn send_alone(&mut self, id: u64, message: &NodeMessage) {
         let bulk = matches!(self.io.connections.find(id), Some(Connection::Link(link)) if link.bulk);
         let mut frame = FrameWriter::new(if bulk { Purpose::Bulk } else { Purpose::Live });
         frame.message(super::wire::NODE, message.kind(), |out| message.put(out));
@@ -385,6 +410,10 @@ impl Node {
     }
 
     fn handle_positions(&mut self, from: NodeId, positions: &Positions, time: Time) {
+        if let Some(peer) = self.io.peers.find(from) {
+            peer.positions.clone_from(&positions.next);
+            peer.positions_ms = time.mono_ms();
+        }
         for (group, next) in &positions.next {
             if self.shard.has(*group) {
                 let ahead = |group: &mut groups::Group, effects: &mut Vec<groups::Effect>| {
@@ -421,19 +450,25 @@ impl Node {
             peer.dialling = None;
             peer.backoff.on_failure(time.mono_ms());
         }
+        self.joining.on_cut(id, time.mono_ms());
         let Some(peer) = self.io.peers.by_link(id) else { return };
         let from = peer.id;
         peer.on_cut();
         peer.backoff.on_failure(time.mono_ms());
         tracing::info!("the connection to node {from} is gone");
+        self.forget_link(from, time);
+        // A claim that was below the lost leader's counts again.
+        let others: Vec<NodeId> = self.io.peers.all.iter().filter(|peer| peer.link.is_some()).map(|p| p.id).collect();
+        others.into_iter().for_each(|id| self.on_claims(id, time));
+    }
+
+    /// Nothing that `from` said on a connection counts any more.
+    pub(super) fn forget_link(&mut self, from: NodeId, time: Time) {
         self.shard.step_all(&mut self.io, |group, _| {
             group.on_no_claim(from, time.clock());
             group.on_disconnected(from);
             group.ask_again();
         });
-        // A claim that was below the lost leader's counts again.
-        let others: Vec<NodeId> = self.io.peers.all.iter().filter(|peer| peer.link.is_some()).map(|p| p.id).collect();
-        others.into_iter().for_each(|id| self.on_claims(id, time));
     }
 
     /// All connections to and from members, also those whose handshake is not done.
@@ -455,8 +490,17 @@ impl Node {
         let late: Vec<u64> = late.map(|(id, _)| id).collect();
         late.into_iter().for_each(|id| self.cut(id, "its handshake takes too long", time));
         self.admit_silent(time);
+        if self.io.peers.all.iter().any(|peer| peer.link.is_some()) {
+            self.linked_ms = now_ms;
+        }
+        // Those that should dial it may not know it any more: then they can say so.
+        let is_lonely = self.is_born() && now_ms >= self.linked_ms + LONELY_MS;
         for peer in &mut self.io.peers.all {
-            if peer.id < me && peer.link.is_none() && peer.dialling.is_none() && peer.backoff.is_due(now_ms) {
+            if (peer.id < me || is_lonely)
+                && peer.link.is_none()
+                && peer.dialling.is_none()
+                && peer.backoff.is_due(now_ms)
+            {
                 // What becomes of it is noted when it is known: only a failure makes the next delay longer.
                 self.io.outputs.dials.push((peer.id, peer.address.clone()));
             }

@@ -52,6 +52,7 @@ impl Node {
             }
             Verb::Reset => {
                 client.multi = None;
+                client.reads_stale = false;
                 hello::reset(words, &mut client.info)
             }
             Verb::Select => hello::select(words),
@@ -60,9 +61,14 @@ impl Node {
             Verb::Time => hello::time(words, time.unix_us),
             Verb::Wait => hello::wait(words, self.io.peers.voters().quorum() as u32 - 1),
             Verb::WaitAof => hello::wait_aof(words, self.io.peers.voters().quorum() as u32 - 1),
-            Verb::ReadOnly | Verb::ReadWrite | Verb::Asking => hello::accepted(words, spec.name),
+            Verb::ReadOnly | Verb::ReadWrite => {
+                client.reads_stale = spec.verb == Verb::ReadOnly;
+                hello::accepted(words, spec.name)
+            }
+            Verb::Asking => hello::accepted(words, spec.name),
             Verb::Info => self.info(words, time),
             Verb::PaxoiCheckpoint => self.checkpoint_command(words),
+            Verb::PaxoiMember => self.member_command(words, time),
             _ if spec.name.starts_with("client") => self.client_command(client, words, time),
             _ if spec.name.starts_with("command") => docs::command(spec.verb, words),
             _ if spec.name.starts_with("config") => self.config_command(words),

@@ -12,14 +12,17 @@
 //! memory     what is refused when memory is short
 //! versions   how members of two versions get along
 //! roster     who belongs to the cluster
+//! joining    nodes that wait to become members              members    changing the members, group by group
 //! ```
 
 mod birth;
 mod bulk;
 mod checkpoints;
 mod clients;
+mod joining;
 mod links;
 mod local;
+mod members;
 mod memory;
 mod outbox;
 mod peers;
@@ -35,7 +38,7 @@ pub mod versions;
 pub mod wire;
 
 use crate::checkpoint::{Errand, Job};
-use crate::config::{HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, STALL_MS_MIN, SYNC_MS_MAX};
+use crate::config::{HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, REMOVED_MS, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::{Limits, Store};
 use crate::log;
@@ -45,7 +48,9 @@ use birth::Birth;
 use bytes::{Bytes, BytesMut};
 use checkpoints::Checkpoints;
 use groups::{Clock, Group, GroupId, Instance, Jitter, NodeId, RestoreError, Settings, Surroundings};
+use joining::Joining;
 use local::Facts;
+use members::Changing;
 use outbox::Outbox;
 use roster::Roster;
 use std::sync::Arc;
@@ -125,14 +130,22 @@ pub struct Node {
     config: NodeConfig,
     identity: Identity,
     birth: Birth,
+    joining: Joining,
+    changing: Changing,
     shard: Shard,
     io: Outbox,
     checkpoints: Checkpoints,
     transfers: Transfers,
     facts: Facts,
     resigned: bool,
+    /// Whether it is a member of every group.
+    is_everywhere: bool,
+    /// When it was noticed that it is a member of none any more.
+    removed_ms: Option<u64>,
     handover_ms: u64,
     began_ms: u64,
+    /// When it last had a connection to another member.
+    linked_ms: u64,
     ticked_ms: u64,
     /// How long the request is that is being carried out.
     request_bytes: usize,
@@ -147,14 +160,19 @@ impl Node {
         let first = birth::membership(&config, identity.birth.as_ref());
         let mut node = Node {
             birth: Birth::new(&config, &identity),
+            joining: Joining::new(&config.join, config.seed),
+            changing: Changing::default(),
             shard: Shard::new(std::iter::empty()),
             io: Outbox::new(&config, &identity, Roster::of_one(&first)),
             checkpoints: Checkpoints::new(config.checkpoints),
             transfers: Transfers::default(),
             facts: Facts::default(),
             resigned: false,
+            is_everywhere: true,
+            removed_ms: None,
             handover_ms: 0,
             began_ms: 0,
+            linked_ms: 0,
             ticked_ms: 0,
             request_bytes: 0,
             draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
@@ -210,9 +228,10 @@ impl Node {
         self.io.begin(lsn);
         self.shard.begin(time.clock());
         self.io.members_changed = true;
-        self.update_roster();
+        self.update_roster(time);
         self.handover_ms = time.mono_ms();
         self.began_ms = time.mono_ms();
+        self.linked_ms = time.mono_ms();
         self.ticked_ms = time.mono_ms();
         self.begin_checkpoints();
     }
@@ -259,6 +278,7 @@ impl Node {
             self.io.peers.forgive(passed_ms);
         }
         self.tick_links(time);
+        self.tick_joining(time);
         self.tick_clients(time);
         if !self.is_born() {
             self.io.peers.ping(self.identity.start, true, false, time.mono_us);
@@ -269,7 +289,8 @@ impl Node {
         self.give_up_if_stuck(can_lead, time);
         // Where nothing but promises can be logged no leader begins.
         let disk_leads = can_lead && !space.is_exhausted();
-        self.update_roster();
+        self.update_roster(time);
+        self.tick_removed(time);
         let reached = self.io.peers.reached(now_ms);
         let around = Surroundings { reached: &reached, disk: disk_leads };
         self.shard.tick(time.clock(), around, &mut self.io);
@@ -277,6 +298,7 @@ impl Node {
         self.tick_handover(time);
         self.tick_checkpoints(time);
         self.tick_transfers(time);
+        self.tick_changing(time);
         if self.io.peers.ping(self.identity.start, disk, space.full, time.mono_us) {
             self.announce_chosen();
         }
@@ -366,19 +388,43 @@ impl Node {
         self.io.set_groups(record.groups);
         self.checkpoints.set_groups(record.groups);
         self.io.members_changed = true;
-        self.update_roster();
         self.settle_value_version();
     }
 
     /// Takes over who belongs to the cluster, if that has changed: new members are dialled, and get what is theirs.
-    fn update_roster(&mut self) {
+    fn update_roster(&mut self, time: Time) {
         if !std::mem::take(&mut self.io.members_changed) {
             return;
         }
         let memberships = self.shard.groups().map(groups::Group::membership);
-        let Some(roster) = Roster::of_all(memberships).filter(|roster| *roster != self.io.peers.roster) else { return };
+        let Some(mut roster) = Roster::of_all(memberships) else { return };
+        let me = self.identity.node;
+        self.is_everywhere = self.shard.groups().all(|group| group.membership().everyone().contains(me));
+        if !self.is_everywhere {
+            // What it joined is not known from the groups before it has learned that it did.
+            roster.add(&self.identity.joined);
+        }
+        if roster == self.io.peers.roster {
+            return;
+        }
         for gone in self.io.peers.enroll(roster) {
             tracing::info!("node {} is not a member any more", gone.id);
+            if let Some(link) = gone.link {
+                self.refuse(link, true, links::removed(gone.id), time);
+            }
+            self.forget_link(gone.id, time);
+        }
+        self.admit();
+    }
+
+    /// A node that was removed from all groups stops, but not before it has told what it knows.
+    fn tick_removed(&mut self, time: Time) {
+        let is_removed = self.io.peers.roster.was_removed(self.identity.node);
+        let since_ms = *self.removed_ms.get_or_insert(time.mono_ms());
+        if !is_removed {
+            self.removed_ms = None;
+        } else if time.mono_ms() >= since_ms + REMOVED_MS {
+            self.io.outputs.stop = Some(links::removed(self.identity.node));
         }
     }
 

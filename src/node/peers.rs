@@ -8,7 +8,7 @@ use super::versions::Versions;
 use super::wire::{Claims, NODE, NodeMessage, Ping};
 use crate::config::{DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, PING_MS, SILENT_MS_MAX};
 use bytes::Bytes;
-use groups::{Ballot, GroupId, Members, Message, NodeId};
+use groups::{Ballot, GroupId, Instance, Members, Message, NodeId};
 use net::frame::{FrameWriter, Purpose};
 use net::peers::Backoff;
 
@@ -58,6 +58,9 @@ pub(super) struct Peer {
     claims_seen: u64,
     healthy_since_ms: Option<u64>,
     rtt_us: u64,
+    /// Its `next` in each group in which something was chosen, by group, and when it said so.
+    pub(super) positions: Vec<(GroupId, Instance)>,
+    pub(super) positions_ms: u64,
 }
 
 impl Peer {
@@ -89,6 +92,8 @@ impl Peer {
             claims_seen: 0,
             healthy_since_ms: None,
             rtt_us: 0,
+            positions: Vec::new(),
+            positions_ms: 0,
         }
     }
 

@@ -23,6 +23,9 @@ const FEW_WORDS: usize = 8;
 /// Replies of a transaction that are known already, by their index in it.
 type Known = Vec<(usize, Reply<'static>)>;
 
+/// At a node that is a learner in some groups only, or is being removed.
+const NOT_JOINED: &str =
+    "CLUSTERDOWN Hash slot not served: this node is joining its cluster, or is being removed from it";
 const NOT_IN_MULTI: &str = "ERR this command cannot stand in a transaction";
 /// The reply to what was surely not done in time.
 pub(super) const NOT_SERVED: Reply<'static> =
@@ -111,13 +114,17 @@ impl Node {
         }
         client.writes |= command.is_write();
         let groups = self.shard.len() as u32;
+        let is_stale = client.reads_stale && !command.is_write();
         let any = GroupId(self.draw.below(u64::from(groups)) as u32);
         match fanout::plan(command, groups, any) {
             Plan::One(group, command) => {
                 if command.is_write() && self.group_is_full(group) {
                     return client.full_group = Some(group);
                 }
-                if self.is_far_behind(group) {
+                if !is_stale && !self.is_member(group) {
+                    return self.answer(client, &Reply::error(NOT_JOINED));
+                }
+                if !is_stale && self.is_far_behind(group) {
                     return self.answer(client, &Reply::error("LOADING Paxoi is catching up with the other nodes"));
                 }
                 let (protocol, mute) = (client.info.protocol, !client.info.reply_mode.admit());
@@ -129,9 +136,15 @@ impl Node {
                     client.replies.expect_parts(protocol, mute, bytes, parts)
                 };
                 let ticket = Ticket { connection: client.connection, sequence, part: 0 };
+                if is_stale {
+                    return self.read_stale(client, group, &command, ticket);
+                }
                 self.dispatch(group, verb, &command, ticket, time);
             }
             Plan::Split(parts, merge) => {
+                if !is_stale && !parts.iter().all(|(group, _)| self.is_member(*group)) {
+                    return self.answer(client, &Reply::error(NOT_JOINED));
+                }
                 let full = parts.iter().find(|(group, command)| command.is_write() && self.group_is_full(*group));
                 if let Some((group, _)) = full {
                     return client.full_group = Some(*group);
@@ -144,7 +157,11 @@ impl Node {
                 let sequence = client.replies.expect_parts(client.info.protocol, mute, bytes, whole);
                 for (part, (group, command)) in parts.iter().enumerate() {
                     let ticket = Ticket { connection: client.connection, sequence, part: part as u32 };
-                    self.dispatch(*group, verb, command, ticket, time);
+                    if is_stale {
+                        self.read_stale(client, *group, command, ticket);
+                    } else {
+                        self.dispatch(*group, verb, command, ticket, time);
+                    }
                 }
             }
             Plan::CrossSlot => {
@@ -154,10 +171,22 @@ impl Node {
         }
     }
 
+    /// After READONLY: what this node has, which may be old; it asks nobody, and waits for nothing.
+    fn read_stale(&mut self, client: &mut Client, group: GroupId, command: &Command<'_>, ticket: Ticket) {
+        let mut body = BytesMut::with_capacity(64);
+        encode(command, &mut body);
+        let store = self.shard.store(group);
+        // By its own time nothing is due that is still there.
+        let reply = store.read(&body, store.time_ms()).unwrap_or(NOT_SERVED);
+        client.replies.settle(ticket.sequence, ticket.part, reply, &mut client.out);
+    }
+
     /// Why a command cannot even be tried.
     fn refusal(&self, command: &Command<'_>) -> Option<Reply<'static>> {
         if !self.is_born() {
-            let text = format!("CLUSTERDOWN Hash slot not served: {}", self.birth.waits_for());
+            let joining = self.joining.is_joining();
+            let reason = if joining { self.joining.waits_for(self.identity.node) } else { self.birth.waits_for() };
+            let text = format!("CLUSTERDOWN Hash slot not served: {reason}");
             return Some(Reply::Error(text.into()));
         }
         if let Some(refusal) = self.memory_refusal(command) {
@@ -173,6 +202,11 @@ impl Node {
             return Some(Reply::error("MISCONF the disk is full: only reads are served until there is room again"));
         }
         None
+    }
+
+    /// Whether this node is a member of the group: else it does not learn what becomes of a command.
+    fn is_member(&self, group: GroupId) -> bool {
+        self.is_everywhere || self.shard.group(group).membership().everyone().contains(self.identity.node)
     }
 
     fn group_is_full(&self, group: GroupId) -> bool {
@@ -199,11 +233,12 @@ impl Node {
     }
 
     /// A command of the node's own, for its effect alone.
-    pub(super) fn submit_unanswered(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn submit_unanswered(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
         let counter = self.shard.submit(group, body);
         let waiting =
             Waiting { counter, ticket: None, deadline_ms: 0, verb: Verb::Ping as u16, since_us: self.io.now_us };
         self.io.commands[group.index()].push_back(waiting);
+        counter
     }
 
     fn transaction(&mut self, client: &mut Client, spec: &'static Spec, time: Time) {

@@ -62,6 +62,15 @@ impl Roster {
         self.removed.dedup();
     }
 
+    /// Adds members that the groups do not know of yet.
+    pub(super) fn add(&mut self, places: &[Place]) {
+        for place in places.iter().filter(|place| self.removed.binary_search(&place.node).is_err()) {
+            if let Err(at) = self.places.binary_search_by_key(&place.node, |known| known.node) {
+                self.places.insert(at, place.clone());
+            }
+        }
+    }
+
     pub(super) fn places(&self) -> &[Place] {
         &self.places
     }

@@ -61,6 +61,7 @@ impl World {
                 checkpoints: CheckpointConfig::default(),
                 id: NodeId(id),
                 initial: initial.clone(),
+                join: Vec::new(),
                 groups: 1,
                 reads: Reads::Quorum,
                 client_timeout_ms: 5_000,
@@ -82,6 +83,7 @@ impl World {
                 start: 1,
                 lives: vec![1],
                 birth: Some(birth.clone()),
+                joined: Vec::new(),
             };
             let mut node = Node::new(config, identity);
             node.begin(0, time);

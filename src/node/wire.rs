@@ -7,6 +7,7 @@
 use super::versions::Versions;
 use crate::identity::BirthRecord;
 use bytes::{Bytes, BytesMut};
+use groups::membership::Place;
 use groups::{Answer, Ballot, GroupId, Instance, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,8 @@ pub struct Hello {
     pub groups: u32,
     /// Before birth: the initial members, so that two lists that differ are noticed.
     pub members: Vec<NodeId>,
+    /// The address of a node that wants to join a cluster.
+    pub joins: Option<String>,
     /// What the sender speaks. It stands behind the rest, and is not said by those who speak only the first.
     #[serde(skip)]
     pub versions: Versions,
@@ -178,6 +181,15 @@ pub struct Piece {
     pub bytes: Bytes,
 }
 
+/// To a node that has waited to join: it is a member now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// What the cluster was born with.
+    pub birth: BirthRecord,
+    /// The members as they are, the receiver among them.
+    pub members: Vec<Place>,
+}
+
 /// A message of the kinds above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant is the struct of its name")]
@@ -193,6 +205,9 @@ pub enum NodeMessage {
     Offer(Offer),
     Want(Want),
     Piece(Piece),
+    Admission(Admission),
+    /// Where are you in each group? Answered by [`Positions`].
+    Where,
 }
 
 impl NodeMessage {
@@ -211,6 +226,8 @@ impl NodeMessage {
             NodeMessage::Offer(_) => 20,
             NodeMessage::Want(_) => 21,
             NodeMessage::Piece(_) => 22,
+            NodeMessage::Admission(_) => 9,
+            NodeMessage::Where => 10,
         }
     }
 
@@ -229,6 +246,8 @@ impl NodeMessage {
             NodeMessage::Offer(message) => postcard::to_allocvec(message),
             NodeMessage::Want(message) => postcard::to_allocvec(message),
             NodeMessage::Piece(message) => postcard::to_allocvec(message),
+            NodeMessage::Admission(message) => postcard::to_allocvec(message),
+            NodeMessage::Where => Ok(Vec::new()),
         };
         encoded.expect("plain data serializes")
     }
@@ -256,6 +275,8 @@ impl NodeMessage {
             20 => NodeMessage::Offer(postcard::from_bytes(body)?),
             21 => NodeMessage::Want(postcard::from_bytes(body)?),
             22 => NodeMessage::Piece(postcard::from_bytes(body)?),
+            9 => NodeMessage::Admission(postcard::from_bytes(body)?),
+            10 => NodeMessage::Where,
             _ => return Ok(None),
         }))
     }

@@ -80,6 +80,7 @@ fn hello_of(identity: &Identity) -> Hello {
         lives: identity.lives.iter().copied().chain([42]).collect(),
         groups: birth.groups,
         members: birth.members.iter().map(|member| member.node).collect(),
+        joins: None,
         versions: Versions::OURS,
     }
 }

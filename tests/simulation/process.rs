@@ -246,6 +246,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
     NodeConfig {
         id,
         initial: (0..shape.nodes).map(|index| (NodeId(index as u32 + 1), address(index).to_string())).collect(),
+        join: Vec::new(),
         groups: shape.groups,
         reads: shape.reads,
         client_timeout_ms: shape.client_timeout_ms,

@@ -43,6 +43,12 @@ impl Group {
         self.origin.withdraw(counters);
     }
 
+    /// Whether this node's command with this counter is not applied yet.
+    #[must_use]
+    pub fn awaits(&self, counter: u64) -> bool {
+        self.origin.oldest() <= counter
+    }
+
     /// Bytes of this node's commands that are not applied yet.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {

@@ -3,7 +3,7 @@
 
 use super::{choice, piece, wide_choice};
 use bytes::BytesMut;
-use groups::{Ballot, GroupId, Instance, Snapshot, Tags};
+use groups::{Ballot, GroupId, Instance, Membership, NodeId, Snapshot, Tags};
 use paxoi::checkpoint::format::{
     CHUNK_CRC_BYTES, CHUNK_HEADER_BYTES, HEADER_BYTES, TRAILER_BYTES, Trailer, chunk_crc, header_crc,
 };
@@ -51,7 +51,8 @@ fn write(disk: &MemoryDisk, chosen: u8) {
             let mut store = store(group, usize::from(chosen >> 1 & 7));
             store.freeze();
             let (instance, chosen, tags) = (Instance(7), Ballot::ZERO, Tags::default());
-            let state = Snapshot { instance, chosen, chain: 1, time_ms: 1, digest: 1, tags };
+            let membership = Membership::of_ids([NodeId(1)].into_iter());
+            let state = Snapshot { instance, chosen, chain: 1, time_ms: 1, digest: 1, tags, membership };
             writer.begin(&SectionHead { group, state })?;
             while let Some(block) = store.next_block(200) {
                 writer.block(&block)?;

@@ -1,0 +1,210 @@
+//! `paxoi member`: who belongs to a cluster, and changing that while it serves. It says `PAXOI MEMBER …` to one node, as any
+//! Redis client could, and repeats a change until the node answers that it is done; ended before, it can be run again.
+
+use crate::client::{Client, resolve};
+use anyhow::{Context, bail};
+use comfy_table::{Table, presets};
+use net::resp::value::Value;
+use std::io::{self, IsTerminal, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What to do with the members.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum MemberCommand {
+    /// Show all members, those that wait to be added, and how far they are
+    List {
+        /// Any node of the cluster
+        #[arg(long, value_name = "HOST:PORT")]
+        connect: String,
+    },
+    /// Let a node that waits (`paxoi serve --join`) learn everything; it does not vote yet
+    Add {
+        /// The node
+        id: u32,
+        /// The node where it waits
+        #[arg(long, value_name = "HOST:PORT")]
+        connect: String,
+    },
+    /// Let a member vote once it has caught up
+    Promote {
+        /// The node
+        id: u32,
+        /// Any node of the cluster that stays
+        #[arg(long, value_name = "HOST:PORT")]
+        connect: String,
+    },
+    /// Take a node out for ever; its id is never used again
+    Remove {
+        /// The node
+        id: u32,
+        /// Any node of the cluster that stays
+        #[arg(long, value_name = "HOST:PORT")]
+        connect: String,
+    },
+    /// Add a node that waits, let it catch up and vote, and take another out
+    Replace {
+        /// The node that goes
+        old: u32,
+        /// The node that comes
+        new: u32,
+        /// The node where it waits
+        #[arg(long, value_name = "HOST:PORT")]
+        connect: String,
+    },
+    /// Tell the cluster that a member has another address
+    Move {
+        /// The node
+        id: u32,
+        /// Its new address
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+        /// Any node of the cluster
+        #[arg(long, value_name = "HOST:PORT")]
+        connect: String,
+    },
+}
+
+/// How long the node may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// A change that goes on is asked about so often.
+const PAUSE: Duration = Duration::from_millis(200);
+/// A node that was started just now may take so long before it waits to be added.
+const START: Duration = Duration::from_secs(5);
+/// The node that lists asks the others where they are, which takes less than this.
+const LISTING: Duration = Duration::from_millis(500);
+
+/// Does it, and says what was done.
+///
+/// # Errors
+/// If the node does not answer, or refuses: with its reason.
+pub fn run(command: &MemberCommand) -> anyhow::Result<()> {
+    match command {
+        MemberCommand::List { connect } => list(connect),
+        MemberCommand::Add { id, connect } => {
+            change(connect, &["ADD", &id.to_string()], &format!("node {id} learns in every group"))
+        }
+        MemberCommand::Promote { id, connect } => {
+            change(connect, &["PROMOTE", &id.to_string()], &format!("node {id} votes in every group"))
+        }
+        MemberCommand::Remove { id, connect } => {
+            change(connect, &["REMOVE", &id.to_string()], &format!("node {id} is in no group any more"))
+        }
+        MemberCommand::Replace { old, new, connect } => {
+            let done = format!("node {new} votes in every group instead of node {old}");
+            change(connect, &["REPLACE", &old.to_string(), &new.to_string()], &done)
+        }
+        MemberCommand::Move { id, address, connect } => {
+            change(connect, &["MOVE", &id.to_string(), address], &format!("node {id} is known to be at {address}"))
+        }
+    }
+}
+
+struct Asked {
+    address: String,
+    client: Client,
+}
+
+impl Asked {
+    fn connect(address: &str) -> anyhow::Result<Asked> {
+        let connected = resolve(address).and_then(|resolved| Client::connect(resolved, TIMEOUT));
+        let client = connected.with_context(|| format!("cannot reach {address}; is a node running there?"))?;
+        Ok(Asked { address: address.to_owned(), client })
+    }
+
+    fn member(&mut self, words: &[&str]) -> anyhow::Result<Value> {
+        let mut arguments: Vec<&[u8]> = vec![b"PAXOI", b"MEMBER"];
+        arguments.extend(words.iter().map(|word| word.as_bytes()));
+        let answered = self.client.call(&arguments);
+        match answered.with_context(|| format!("{} did not answer; run the same again", self.address))? {
+            Value::Error(reason) => bail!("{}", reason.strip_prefix("ERR ").unwrap_or(&reason)),
+            reply => Ok(reply),
+        }
+    }
+}
+
+/// Repeats a change until it is done, and shows how far it is.
+fn change(address: &str, words: &[&str], done: &str) -> anyhow::Result<()> {
+    let mut node = Asked::connect(address)?;
+    let mut shown = String::new();
+    let begun = Instant::now();
+    loop {
+        let reply = match node.member(words) {
+            Err(reason) if begun.elapsed() < START && reason.to_string().contains("does not wait here") => {
+                thread::sleep(PAUSE);
+                continue;
+            }
+            answered => answered?,
+        };
+        let Some(progress) = reply.as_bytes() else { bail!("{address} sent an answer that is none") };
+        let progress = String::from_utf8_lossy(progress).into_owned();
+        if progress == "OK" {
+            writeln!(io::stdout(), "{done}").context("cannot write to stdout")?;
+            return Ok(());
+        }
+        if progress != shown && (io::stderr().is_terminal() || shown.is_empty()) {
+            eprintln!("{progress}");
+        }
+        shown = progress;
+        thread::sleep(PAUSE);
+    }
+}
+
+fn list(address: &str) -> anyhow::Result<()> {
+    let mut node = Asked::connect(address)?;
+    node.member(&["LIST"])?;
+    thread::sleep(LISTING);
+    let reply = node.member(&["LIST"])?;
+    let Some(text) = render(&reply) else { bail!("{address} sent a list that is none") };
+    io::stdout().lock().write_all(text.as_bytes()).context("cannot write to stdout")
+}
+
+/// The reply to `PAXOI MEMBER LIST` as a table.
+fn render(reply: &Value) -> Option<String> {
+    let Value::Array(rows) = reply else { return None };
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["node", "address", "state", "groups", "lag", "reached"]);
+    for row in rows {
+        let Value::Array(cells) = row else { return None };
+        let [Value::Int(id), address, state, Value::Int(groups), Value::Int(total), Value::Int(lag), reached] =
+            &cells[..]
+        else {
+            return None;
+        };
+        let text = |value: &Value| {
+            let text = String::from_utf8_lossy(value.as_bytes()?).into_owned();
+            // What is printed must not be able to steer the terminal.
+            text.bytes().all(|byte| byte.is_ascii_graphic()).then_some(text)
+        };
+        let lag = if *lag < 0 { "?".to_owned() } else { lag.to_string() };
+        let reached = if *reached == Value::Int(1) { "yes" } else { "no" };
+        let groups = format!("{groups}/{total}");
+        table.add_row([id.to_string(), text(address)?, text(state)?, groups, lag, reached.to_owned()]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    Some(table.trim_fmt() + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(state: &str, lag: i64, reached: i64) -> Value {
+        let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
+        let number = Value::Int;
+        Value::Array(vec![number(4), bulk("host:7"), bulk(state), number(3), number(16), number(lag), number(reached)])
+    }
+
+    #[test]
+    fn a_list_becomes_a_table() {
+        let text = render(&Value::Array(vec![row("joining", -1, 1), row("voter", 12, 0)])).unwrap();
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["node", "address", "state", "groups", "lag", "reached"]);
+        assert_eq!(lines[1], ["4", "host:7", "joining", "3/16", "?", "yes"]);
+        assert_eq!(lines[2], ["4", "host:7", "voter", "3/16", "12", "no"]);
+        assert_eq!(render(&Value::Array(vec![row("\x1b[2J", 0, 0)])), None);
+    }
+}

@@ -1,0 +1,369 @@
+//! Changing the members: what an operator wants is carried through group by group by the node that was told, a few groups
+//! at a time. It only ever looks at what the groups' members are and submits what is missing, so that it can be told again,
+//! here or elsewhere, after whatever went wrong.
+
+use super::roster::Roster;
+use super::wire::NodeMessage;
+use super::{Node, Time};
+use crate::kv::reply::Reply;
+use groups::membership::{ADDRESS_BYTES_MAX, Place, What};
+use groups::{Change, Group, GroupId, Instance, NodeId};
+
+/// Groups with a change on its way at a time.
+const CHANGES_MAX: usize = 32;
+/// What nobody asked about for so long, and did not get on either, is given up.
+const PATIENCE_MS: u64 = 30_000;
+/// The members are asked so often where they are, while that matters.
+const WHERE_MS: u64 = 200;
+/// What they said counts for so long.
+const POSITIONS_MS_MAX: u64 = 2_000;
+/// A learner that lacks no more instances than this gets a vote: it has the rest before the next election.
+const LAG_MAX: u64 = 64;
+/// LIST wants to know where members are for so long.
+const LISTED_MS: u64 = 3_000;
+
+/// What is being changed.
+#[derive(Debug, Default)]
+pub(super) struct Changing {
+    job: Option<Job>,
+    asked_ms: u64,
+    listed_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Job {
+    goal: Goal,
+    /// Of the node that is added.
+    place: Option<Place>,
+    /// The changes on their way, by the counters of their commands.
+    submitted: Vec<(GroupId, u64)>,
+    done: usize,
+    waits_for: String,
+    active_ms: u64,
+}
+
+/// What an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Goal {
+    Add(NodeId),
+    Promote(NodeId),
+    Remove(NodeId),
+    Replace(NodeId, NodeId),
+    Move(NodeId, String),
+}
+
+/// What is next in one group.
+enum Step {
+    Done,
+    Submit(What),
+    /// Not now, because of this.
+    Wait(String),
+}
+
+/// What a command that changes members says of its progress, or why it cannot be.
+type Progress = Result<Option<String>, String>;
+
+impl Node {
+    /// `PAXOI MEMBER …`. Changes answer `OK` when they are done, and else how far they are: they go on meanwhile.
+    pub(super) fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
+        if !self.is_born() {
+            return Reply::error("ERR the cluster is not formed yet");
+        }
+        if words[2].eq_ignore_ascii_case(b"list") && words.len() == 3 {
+            self.changing.listed_ms = Some(time.mono_ms());
+            return self.list_members(time);
+        }
+        let Some(goal) = Goal::parse(&words[2..]) else {
+            return Reply::error(
+                "ERR PAXOI MEMBER is followed by LIST, ADD id, PROMOTE id, REMOVE id, REPLACE old new, or MOVE id host:port",
+            );
+        };
+        match self.pursue(&goal, time) {
+            Ok(None) => Reply::Ok,
+            Ok(Some(progress)) => Reply::Bulk(progress.into_bytes().into()),
+            Err(reason) => Reply::Error(format!("ERR {reason}").into()),
+        }
+    }
+
+    /// Begins what is wanted, or goes on with it.
+    fn pursue(&mut self, goal: &Goal, time: Time) -> Progress {
+        match &mut self.changing.job {
+            Some(job) if job.goal == *goal => job.active_ms = time.mono_ms(),
+            Some(job) => {
+                return Err(format!("this node is busy with {}: {}", job.goal.words(), job.progress(self.shard.len())));
+            }
+            None => {
+                let place = self.place_for(goal)?;
+                tracing::info!("changing the members: {}", goal.words());
+                let (submitted, waits_for) = (Vec::new(), String::new());
+                let job = Job { goal: goal.clone(), place, submitted, done: 0, waits_for, active_ms: time.mono_ms() };
+                self.changing.job = Some(job);
+            }
+        }
+        self.advance(time)
+    }
+
+    /// Where the node is that a goal adds, if it adds one that is no member anywhere yet.
+    fn place_for(&self, goal: &Goal) -> Result<Option<Place>, String> {
+        let roster = &self.io.peers.roster;
+        let (Goal::Add(node) | Goal::Replace(_, node)) = goal else {
+            let known = roster.place(goal.node()).is_some() || roster.was_removed(goal.node());
+            return if known { Ok(None) } else { Err(format!("node {} is not a member", goal.node())) };
+        };
+        if let Goal::Replace(old, new) = goal
+            && (old == new || (roster.place(*old).is_none() && !roster.was_removed(*old)))
+        {
+            return Err(format!("node {old} is not a member that node {new} could replace"));
+        }
+        let waiting = self.joining.waiting().find(|place| place.node == *node);
+        if let Some(place) = roster.place(*node).or(waiting) {
+            return Ok(Some(place.clone()));
+        }
+        if roster.was_removed(*node) {
+            return Err(format!(
+                "node {node} was removed, and ids are never used again: start the new node under another one"
+            ));
+        }
+        let own = self.io.peers.own_address().unwrap_or("HOST:PORT");
+        Err(format!(
+            "node {node} does not wait here to be added: start it with `paxoi serve --id {node} --data DIR --join {own} \
+             --listen HOST:PORT`"
+        ))
+    }
+
+    /// While something is being changed: the next groups. Also asks the members where they are, if anybody wants to know.
+    pub(super) fn tick_changing(&mut self, time: Time) {
+        let now_ms = time.mono_ms();
+        let is_listed = self.changing.listed_ms.is_some_and(|listed| now_ms < listed + LISTED_MS);
+        if (is_listed || self.changing.job.is_some()) && now_ms >= self.changing.asked_ms + WHERE_MS {
+            self.changing.asked_ms = now_ms;
+            self.io.peers.all.iter_mut().for_each(|peer| peer.tell(&NodeMessage::Where));
+        }
+        if self.changing.job.is_none() {
+            return;
+        }
+        if let Err(reason) = self.advance(time) {
+            tracing::warn!("changing the members: {reason}");
+        }
+        if self.changing.job.as_ref().is_some_and(|job| now_ms >= job.active_ms + PATIENCE_MS) {
+            tracing::warn!("changing the members: gave up for now, because nothing happens and nobody asks any more");
+            self.changing.job = None;
+        }
+    }
+
+    /// Looks at every group and submits what is missing in a few of them. An error ends the job.
+    fn advance(&mut self, time: Time) -> Progress {
+        let Some(mut job) = self.changing.job.take() else { return Ok(None) };
+        let groups = self.shard.len();
+        job.submitted.retain(|(group, counter)| self.shard.group(*group).awaits(*counter));
+        let (mut done, mut waits_for) = (0, String::new());
+        for index in 0..groups as u32 {
+            let id = GroupId(index);
+            if job.submitted.iter().any(|(group, _)| *group == id) {
+                continue;
+            }
+            let group = self.shard.group(id);
+            match self.step_of(&job, group, time)? {
+                Step::Done => done += 1,
+                Step::Wait(reason) => waits_for = reason,
+                Step::Submit(what) if job.submitted.len() < CHANGES_MAX => {
+                    let change = Change { version: group.membership().version(), what };
+                    let counter = self.submit_unanswered(id, |out| change.encode(out));
+                    job.submitted.push((id, counter));
+                }
+                Step::Submit(_) => {}
+            }
+        }
+        if done == groups {
+            tracing::info!("changing the members: {} is done", job.goal.words());
+            return Ok(None);
+        }
+        if done > job.done {
+            job.active_ms = time.mono_ms();
+        }
+        (job.done, job.waits_for) = (done, waits_for);
+        let progress = job.progress(groups);
+        self.changing.job = Some(job);
+        Ok(Some(progress))
+    }
+
+    /// What a group lacks.
+    fn step_of(&self, job: &Job, group: &Group, time: Time) -> Result<Step, String> {
+        let members = group.membership();
+        let is_member = |node: NodeId| members.everyone().contains(node);
+        let votes = |node: NodeId| members.voters().contains(node);
+        match &job.goal {
+            Goal::Add(node) if is_member(*node) => Ok(Step::Done),
+            Goal::Add(_) => Ok(job.add()),
+            Goal::Promote(node) if votes(*node) => Ok(Step::Done),
+            Goal::Promote(node) if !is_member(*node) => {
+                Err(format!("node {node} is not a member of every group: add it first"))
+            }
+            Goal::Promote(node) => self.promote(*node, group, time),
+            Goal::Remove(node) => self.remove(*node, group, time),
+            Goal::Replace(old, new) if votes(*new) => self.remove(*old, group, time),
+            Goal::Replace(_, new) if is_member(*new) => self.promote(*new, group, time),
+            // Removed while another was replacing it: the group has what was wanted of it.
+            Goal::Replace(old, new) if members.was_removed(*new) => {
+                Err(format!("node {new}, which was to replace node {old}, was removed itself"))
+            }
+            Goal::Replace(..) => Ok(job.add()),
+            Goal::Move(node, address) => match members.place(*node) {
+                Some(place) if place.address != *address => Ok(Step::Submit(What::Move(*node, address.clone()))),
+                _ => Ok(Step::Done),
+            },
+        }
+    }
+
+    fn promote(&self, node: NodeId, group: &Group, time: Time) -> Result<Step, String> {
+        let lag = self.lag(node, group, time);
+        if lag.is_none_or(|lag| lag > LAG_MAX) {
+            return Ok(Step::Wait(format!("node {node} is catching up")));
+        }
+        let voters = group.membership().voters().ids().iter().copied().chain([node]);
+        self.with_quorum(&voters.collect::<Vec<_>>(), What::Promote(node), time)
+    }
+
+    fn remove(&self, node: NodeId, group: &Group, time: Time) -> Result<Step, String> {
+        let members = group.membership();
+        if !members.everyone().contains(node) {
+            return Ok(Step::Done);
+        }
+        if !members.voters().contains(node) {
+            return Ok(Step::Submit(What::Remove(node)));
+        }
+        let voters: Vec<NodeId> = members.voters().ids().iter().copied().filter(|id| *id != node).collect();
+        if voters.is_empty() {
+            return Err(format!("node {node} is the last that votes: promote another first"));
+        }
+        self.with_quorum(&voters, What::Remove(node), time)
+    }
+
+    /// The change, if a majority of those that vote after it is there now.
+    fn with_quorum(&self, voters: &[NodeId], what: What, time: Time) -> Result<Step, String> {
+        let is_here = |id: &&NodeId| **id == self.identity.node || self.is_reached(**id, time);
+        let here = voters.iter().filter(is_here).count();
+        if here > voters.len() / 2 {
+            return Ok(Step::Submit(what));
+        }
+        let list: Vec<String> = voters.iter().map(NodeId::to_string).collect();
+        Err(format!(
+            "that would lose the majority: of the nodes {}, which would vote then, only {here} can be reached",
+            list.join(", ")
+        ))
+    }
+
+    fn is_reached(&self, node: NodeId, time: Time) -> bool {
+        self.io.peers.all.iter().any(|peer| peer.id == node && peer.is_reached(time.mono_ms()))
+    }
+
+    /// How many instances of a group a member lacks, as far as it has said of late.
+    fn lag(&self, node: NodeId, group: &Group, time: Time) -> Option<u64> {
+        if node == self.identity.node {
+            return Some(group.missing());
+        }
+        let peer = self.io.peers.all.iter().find(|peer| peer.id == node)?;
+        if peer.link.is_none() || time.mono_ms() > peer.positions_ms + POSITIONS_MS_MAX || peer.positions_ms == 0 {
+            return None;
+        }
+        let known = peer.positions.binary_search_by_key(&group.id(), |(id, _)| *id);
+        let next = known.map_or(Instance::FIRST, |at| peer.positions[at].1);
+        Some((group.next().0 + group.missing()).saturating_sub(next.0))
+    }
+
+    /// One entry for each node: id, address, state, in how many groups of how many, instances that it lacks (-1: not known),
+    /// and whether it can be reached.
+    fn list_members(&self, time: Time) -> Reply<'static> {
+        let roster: &Roster = &self.io.peers.roster;
+        let total = self.shard.len();
+        let row = |place: &Place, state: &'static str, groups: usize, lag: i64, reached: bool| {
+            Reply::Array(vec![
+                Reply::Int(i64::from(place.node.0)),
+                Reply::Bulk(place.address.clone().into_bytes().into()),
+                Reply::text(state),
+                Reply::Int(groups as i64),
+                Reply::Int(total as i64),
+                Reply::Int(lag),
+                Reply::Int(i64::from(reached)),
+            ])
+        };
+        let member = |place: &Place| {
+            let node = place.node;
+            let in_groups = self.shard.groups().filter(|group| group.membership().everyone().contains(node));
+            let mut lag = Some(0);
+            let mut count = 0;
+            for group in in_groups {
+                count += 1;
+                lag = lag.zip(self.lag(node, group, time)).map(|(sum, lag): (u64, u64)| sum + lag);
+            }
+            let votes = self.shard.groups().filter(|group| group.membership().voters().contains(node)).count();
+            let left = self.shard.groups().any(|group| group.membership().was_removed(node));
+            let state = match (left, votes) {
+                (true, _) => "removing",
+                (false, 0) if count == total => "learner",
+                (false, votes) if votes == total => "voter",
+                (false, _) => "joining",
+            };
+            let reached = node == self.identity.node || self.is_reached(node, time);
+            row(place, state, count, lag.map_or(-1, |lag| lag as i64), reached)
+        };
+        let waiting = self.joining.waiting().filter(|place| roster.place(place.node).is_none());
+        let waiting = waiting.map(|place| row(place, "waiting", 0, -1, true));
+        Reply::Array(roster.places().iter().map(member).chain(waiting).collect())
+    }
+}
+
+impl Job {
+    fn add(&self) -> Step {
+        match &self.place {
+            Some(place) => Step::Submit(What::AddLearner(place.clone())),
+            None => Step::Wait("the node to add is not known here".to_owned()),
+        }
+    }
+
+    fn progress(&self, groups: usize) -> String {
+        let because = if self.waits_for.is_empty() { String::new() } else { format!(", {}", self.waits_for) };
+        format!("{} of {groups} groups{because}", self.done)
+    }
+}
+
+impl Goal {
+    fn parse(words: &[&[u8]]) -> Option<Goal> {
+        let text = |at: usize| words.get(at).and_then(|word| std::str::from_utf8(word).ok());
+        let node = |at: usize| text(at)?.parse().ok().filter(|id| *id > 0).map(NodeId);
+        let goal = match (text(0)?.to_ascii_lowercase().as_str(), words.len()) {
+            ("add", 2) => Goal::Add(node(1)?),
+            ("promote", 2) => Goal::Promote(node(1)?),
+            ("remove", 2) => Goal::Remove(node(1)?),
+            ("replace", 3) => Goal::Replace(node(1)?, node(2)?),
+            ("move", 3) => {
+                let address = text(2).filter(|address| address.len() <= ADDRESS_BYTES_MAX)?;
+                address.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())?;
+                Goal::Move(node(1)?, address.to_owned())
+            }
+            _ => return None,
+        };
+        Some(goal)
+    }
+
+    /// The node that it is about, which a replacement leaves behind.
+    fn node(&self) -> NodeId {
+        match self {
+            Goal::Add(node)
+            | Goal::Promote(node)
+            | Goal::Remove(node)
+            | Goal::Replace(node, _)
+            | Goal::Move(node, _) => *node,
+        }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Goal::Add(node) => format!("add {node}"),
+            Goal::Promote(node) => format!("promote {node}"),
+            Goal::Remove(node) => format!("remove {node}"),
+            Goal::Replace(old, new) => format!("replace {old} {new}"),
+            Goal::Move(node, address) => format!("move {node} {address}"),
+        }
+    }
+}
