@@ -64,8 +64,9 @@ enum Step {
 type Progress = Result<Option<String>, String>;
 
 impl Node {
-    /// `PAXOI MEMBER …`. Changes answer `OK` when they are done, and else how far they are: they go on meanwhile.
-    pub(super) fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
+    /// What a node answers to `PAXOI MEMBER …`, given with these two words. Changes answer `OK` when they are done, and
+    /// else how far they are: they go on meanwhile.
+    pub fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         if !self.is_born() {
             return Reply::error("ERR the cluster is not formed yet");
         }

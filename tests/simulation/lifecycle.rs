@@ -97,6 +97,10 @@ impl World {
     }
 
     fn stopped(&mut self, node: usize, reason: String) {
+        if self.was_removed(node) {
+            self.processes[node].gone = Some(reason);
+            return;
+        }
         if self.processes[node].lost.is_none() {
             self.oracle.fail(&format!("node {} was turned away, but nothing is wrong with it: {reason}", node + 1));
         }

@@ -8,12 +8,14 @@
 //! run        one run: draw, break, heal, check      nemesis    what breaks        damage   rot on disks
 //! world      time and the queue of events           network    connections        oracle   the invariants
 //! shell      what server.rs does                    lifecycle  starts and ends    process  a node, its disk and clocks
-//! client     who asks, and the history              scenarios  plain stories that chance does not tell
+//! client     who asks, and the history              members    who joins and leaves
+//! scenarios  plain stories that chance does not tell
 //! ```
 
 mod client;
 mod damage;
 mod lifecycle;
+mod members;
 mod nemesis;
 mod network;
 mod oracle;

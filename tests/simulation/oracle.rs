@@ -4,7 +4,7 @@
 use crate::process::Shape;
 use crate::trace::Trace;
 use crc32c::crc32c;
-use groups::{Ballot, GroupId, Instance, Message};
+use groups::{Ballot, Change, GroupId, Instance, Membership, Message, NodeId, Value};
 use net::frame::Frame;
 use paxoi::checkpoint::{Brought, Done};
 use paxoi::config::{BATCH_BYTES_MAX, FRAME_BYTES, LOG_QUEUE_BYTES, NODE_QUEUE_BYTES};
@@ -76,7 +76,10 @@ struct Round {
 
 #[derive(Default)]
 pub(crate) struct Oracle {
-    quorum: u32,
+    /// The members of each group from an instance on, wherever they change.
+    members: Vec<BTreeMap<Instance, Membership>>,
+    /// The changes of members in values, by the values' checksums.
+    changes: BTreeMap<u32, Vec<Change>>,
     nodes: Vec<Seen>,
     rounds: Vec<BTreeMap<Instance, Round>>,
     chains: Vec<BTreeMap<Instance, (u32, usize)>>,
@@ -90,6 +93,8 @@ pub(crate) struct Oracle {
     pub(crate) kinds: [u64; KINDS],
     pub(crate) records: u64,
     pub(crate) chosen: u64,
+    /// Changes of members among them.
+    pub(crate) changed: u64,
     pub(crate) states: u64,
     /// States that were written to files, and that were fetched from others.
     pub(crate) checkpoints: u64,
@@ -114,9 +119,10 @@ impl Oracle {
             next: vec![Instance::FIRST; groups],
             ..Seen::default()
         };
+        let first = Membership::of_ids((1..=shape.nodes as u32).map(NodeId));
         Oracle {
-            quorum: shape.nodes as u32 / 2 + 1,
-            nodes: vec![seen; shape.nodes],
+            members: vec![BTreeMap::from([(Instance::FIRST, first)]); groups],
+            nodes: vec![seen; shape.nodes + shape.spares],
             rounds: vec![BTreeMap::new(); groups],
             chains: vec![BTreeMap::new(); groups],
             digests: vec![BTreeMap::new(); groups],
@@ -178,8 +184,20 @@ impl Oracle {
         for record in &batch.records {
             let fact = fact(batch.lsn, record);
             trace.line(|| format!("n{} log {} {}", node + 1, batch.lsn, describe(&fact)));
+            self.note_changes(record, fact.value);
             self.nodes[node].in_flight.push(fact);
             self.take(node, &fact);
+        }
+    }
+
+    fn note_changes(&mut self, record: &Record, checksum: u32) {
+        if !record.kind.has_value() {
+            return;
+        }
+        let Ok(value) = Value::parse(record.payload.clone()) else { return };
+        let changes: Vec<Change> = value.commands().filter_map(|command| Change::decode(command.body)?.ok()).collect();
+        if !changes.is_empty() {
+            self.changes.insert(checksum, changes);
         }
     }
 
@@ -259,22 +277,43 @@ impl Oracle {
     }
 
     fn count_vote(&mut self, node: usize, fact: &Fact) {
-        let (quorum, group) = (self.quorum, fact.group);
+        let group = fact.group;
+        let members = self.members_at(group.index(), fact.instance);
+        let voters: u64 = members.voters().ids().iter().map(|id| 1 << (id.0 - 1)).sum();
+        let (quorum, changed) = (members.voters().quorum() as u32, self.changes.get(&fact.value));
+        let after = changed.and_then(|changes| {
+            let mut members = members.clone();
+            changes.iter().any(|change| members.apply(change).is_ok()).then_some(members)
+        });
         let round = self.rounds[group.index()].entry(fact.instance).or_default();
         let Some(vote) = round.votes.iter_mut().find(|(ballot, _, _)| *ballot == fact.ballot) else { return };
         vote.2 |= 1 << node;
-        if vote.2.count_ones() < quorum {
+        if (vote.2 & voters).count_ones() < quorum {
             return;
         }
         match round.chosen {
             None => {
                 round.chosen = Some(fact.value);
                 self.chosen += 1;
+                if let Some(members) = after {
+                    self.members[group.index()].insert(fact.instance.following(), members);
+                    self.changed += 1;
+                }
             }
             Some(chosen) => self.expect(chosen == fact.value, || {
                 format!("two values are chosen in group {group} at {}", fact.instance)
             }),
         }
+    }
+
+    /// The members of a group as it stands.
+    pub(crate) fn members(&self, group: usize) -> &Membership {
+        self.members_at(group, Instance(u64::MAX))
+    }
+
+    fn members_at(&self, group: usize, instance: Instance) -> &Membership {
+        let known = self.members[group].range(..=instance).next_back();
+        known.expect("a group has members from its first instance on").1
     }
 
     /// What is in segments below that may go.
@@ -452,6 +491,10 @@ impl Oracle {
                     format!("node {} applied instance {instance} of group {index}, which is not chosen", node + 1)
                 });
             }
+            let (knows, is) = (group.membership().version(), self.members_at(index, next).version());
+            self.expect(knows == is, || {
+                format!("node {} knows version {knows} of the members of group {index} at {next}: it is {is}", node + 1)
+            });
             let chain = group.chain();
             let known = *self.chains[index].entry(next).or_insert((chain, node));
             self.expect(known.0 == chain, || differ("values before", index, next, node, known.1));

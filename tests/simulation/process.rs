@@ -18,6 +18,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) nodes: usize,
+    /// More that can join.
+    pub(crate) spares: usize,
     pub(crate) groups: u32,
     pub(crate) reads: Reads,
     pub(crate) client_timeout_ms: u64,
@@ -25,6 +27,8 @@ pub(crate) struct Shape {
     pub(crate) checkpoints: CheckpointConfig,
 }
 
+/// The port of the first node.
+pub(crate) const PORT: usize = 7_001;
 /// The largest value in a run; nothing that clients send comes near it.
 const VALUE_BYTES_MAX: usize = 1 << 20;
 
@@ -242,11 +246,19 @@ pub(crate) fn options() -> Options {
 }
 
 fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
-    let address = |index: usize| SocketAddr::from((Ipv4Addr::LOCALHOST, 7_001 + index as u16));
+    let address = |index: usize| SocketAddr::from((Ipv4Addr::LOCALHOST, (PORT + index) as u16));
+    let me = id.0 as usize - 1;
+    let place = |index: usize| (NodeId(index as u32 + 1), address(index).to_string());
+    let all = || 0..shape.nodes + shape.spares;
+    let (initial, join) = if me < shape.nodes {
+        ((0..shape.nodes).map(place).collect(), Vec::new())
+    } else {
+        (vec![place(me)], all().filter(|other| *other != me).map(|other| place(other).1).collect())
+    };
     NodeConfig {
         id,
-        initial: (0..shape.nodes).map(|index| (NodeId(index as u32 + 1), address(index).to_string())).collect(),
-        join: Vec::new(),
+        initial,
+        join,
         groups: shape.groups,
         reads: shape.reads,
         client_timeout_ms: shape.client_timeout_ms,

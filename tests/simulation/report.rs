@@ -31,6 +31,8 @@ impl Table {
         sum.frames += run.frames;
         sum.records += run.records;
         sum.chosen += run.chosen;
+        sum.changed += run.changed;
+        sum.operated += run.operated;
         sum.states += run.states;
         sum.checkpoints += run.checkpoints;
         sum.transfers += run.transfers;
@@ -48,7 +50,7 @@ impl Table {
             (1..KINDS).filter(|kind| self.sum.kinds[*kind] == 0 && *kind != usize::from(DIVERGED)).collect();
         let faults: Vec<&Sort> = SORTS.iter().filter(|sort| self.sum.counts[**sort as usize] == 0).collect();
         let storage = [self.sum.checkpoints, self.sum.transfers, self.sum.trims, self.sum.hollow];
-        let unused = storage.contains(&0);
+        let unused = storage.contains(&0) || self.sum.operated == 0;
         let missed = self.runs >= SEEDS_MIN && (unused || !(kinds.is_empty() && faults.is_empty()));
         missed
             .then(|| format!("never seen: messages of the kinds {kinds:?}, faults {faults:?}, checkpoints {storage:?}"))
@@ -85,6 +87,7 @@ impl Table {
             "checkpoints: {} states written, {} fetched from others, {} times old segments went, {} states found not whole",
             sum.checkpoints, sum.transfers, sum.trims, sum.hollow
         );
+        let _ = writeln!(text, "members: {} changes chosen, {} done in all groups", sum.changed, sum.operated);
         let faults: Vec<String> = SORTS.iter().map(|sort| format!("{sort:?} {}", sum.counts[*sort as usize])).collect();
         let _ = write!(
             text,

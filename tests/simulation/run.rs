@@ -39,6 +39,9 @@ pub(crate) struct Outcome {
     pub(crate) storms: [u64; 4],
     pub(crate) records: u64,
     pub(crate) chosen: u64,
+    /// Changes of members that were chosen, and that operators saw done in all groups.
+    pub(crate) changed: u64,
+    pub(crate) operated: u64,
     pub(crate) states: u64,
     pub(crate) checkpoints: u64,
     pub(crate) transfers: u64,
@@ -61,7 +64,7 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Result<Outcome, String> {
         world.random.between(8_000_000, 14_000_000)
     };
     let early = world.random.chance(300);
-    (0..world.processes.len()).for_each(|node| world.start(node));
+    (0..world.shape.nodes).for_each(|node| world.start(node));
     if !early {
         world.run_while(BIRTH_US, |world| has_failed(world) || is_born(world));
     }
@@ -71,6 +74,9 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Result<Outcome, String> {
     }
     world.faults.on = true;
     world.after(0, Event::Fault);
+    if world.shape.spares > 0 {
+        world.after(0, Event::Operate);
+    }
     let end_us = world.now_us + faults_us;
     world.run_while(end_us, has_failed);
     healed(&mut world)?;
@@ -82,14 +88,17 @@ fn has_failed(world: &mut World) -> bool {
 }
 
 fn is_born(world: &mut World) -> bool {
-    world.processes.iter().all(crate::process::Process::is_born)
+    world.processes[..world.shape.nodes].iter().all(crate::process::Process::is_born)
 }
 
 /// Draws what the run is like. Which faults it has is drawn too, so that some runs have few sorts, but many of each.
 fn draw(seed: u64, trace: Trace) -> World {
     let mut random = Random::new(seed ^ 0x5EED);
+    // Drawn apart, so that the other runs are what they were.
+    let changing = Random::new(seed ^ 0x0000_3E3B_E55E).chance(300);
     let shape = Shape {
         nodes: if random.chance(350) { 5 } else { 3 },
+        spares: if changing { 4 } else { 0 },
         groups: 1 + random.below(4) as u32,
         reads: if random.chance(100) { Reads::Log } else { Reads::Quorum },
         client_timeout_ms: random.between(500, 5_000),
@@ -123,6 +132,10 @@ fn draw(seed: u64, trace: Trace) -> World {
     let density = random.between(100, 700);
     world.faults.sorts =
         SORTS.into_iter().filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
+    if world.shape.spares > 0 {
+        // Whose disk is lost for good is the operator's business there.
+        world.faults.sorts.retain(|sort| *sort < Sort::BitFlip);
+    }
     // Some runs are quiet: groups go back to where they belong only after ten healthy seconds.
     let quiet = random.chance(200);
     let (least, most) = if quiet { (3 * PAUSE_US_MAX, 8 * PAUSE_US_MAX) } else { (100_000, PAUSE_US_MAX) };
@@ -139,7 +152,7 @@ fn draw(seed: u64, trace: Trace) -> World {
         keys: 2 + random.below(7),
         skew_us: 2 * skew_us + 1_000,
         mix: 1 | random.below(1 << REQUESTS) as u32,
-        nodes: (0..world.processes.len()).collect(),
+        nodes: (0..world.shape.nodes).collect(),
     };
     world.clients = (0..clients).map(|_| Client::new()).collect();
     world
@@ -151,12 +164,17 @@ fn healed(world: &mut World) -> Result<(), String> {
     world.trace.line(|| "HEAL".to_owned());
     check(world)?;
     let count = world.processes.len();
-    let mut order: Vec<usize> = (0..count).filter(|node| world.processes[*node].lost.is_none()).collect();
+    let changing = world.shape.spares > 0;
+    let stays = |node: &usize| {
+        let process = &world.processes[*node];
+        process.lost.is_none() && process.gone.is_none() && (process.lives > 0 || *node < world.shape.nodes)
+    };
+    let mut order: Vec<usize> = (0..count).filter(stays).collect();
     world.random.shuffle(&mut order);
     // Before the birth nothing can be done without all of them.
     // Nor without those who know what one with a damaged checkpoint has lost.
     let rotten = world.processes.iter().any(|process| process.rotten);
-    let all = !is_born(world) || rotten || world.random.chance(400);
+    let all = changing || !is_born(world) || rotten || world.random.chance(400);
     let chosen = if all { order.clone() } else { order[..count / 2 + 1].to_vec() };
     world.revives = false;
     for node in 0..count {
@@ -178,9 +196,11 @@ fn healed(world: &mut World) -> Result<(), String> {
         }
     }
     world.load.nodes.clone_from(&chosen);
+    world.follow_members();
     let since_us = world.now_us;
-    let birth_us = if is_born(world) { 0 } else { BIRTH_US };
+    let birth_us = if changing || is_born(world) { 0 } else { BIRTH_US };
     let answered = |world: &mut World| {
+        world.follow_members();
         let led = world.load.nodes.iter().all(|node| {
             let life = world.processes[*node].life.as_ref();
             life.is_some_and(|life| life.node.is_born() && life.node.leaderless() == 0)
@@ -283,6 +303,7 @@ fn agree(world: &mut World) -> Result<(), String> {
         world.load.nodes.iter().map(next).collect::<Vec<_>>()
     };
     let same = |world: &mut World| {
+        world.follow_members();
         let all = positions(world);
         has_failed(world) || all.iter().all(|one| !one.is_empty() && *one == all[0])
     };
@@ -327,6 +348,8 @@ fn finish(mut world: World) -> Result<Outcome, String> {
         storms: [network.lost, network.doubled, network.disordered, network.replayed],
         records: world.oracle.records,
         chosen: world.oracle.chosen,
+        changed: world.oracle.changed,
+        operated: world.operator.done,
         states: world.oracle.states,
         checkpoints: world.oracle.checkpoints,
         transfers: world.oracle.transfers,

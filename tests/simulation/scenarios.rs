@@ -53,6 +53,7 @@ impl Scenario {
     pub(crate) fn run(&self, trace: Trace) -> Result<(), String> {
         let shape = Shape {
             nodes: self.nodes,
+            spares: 0,
             groups: self.groups,
             reads: Reads::Quorum,
             client_timeout_ms: 5_000,

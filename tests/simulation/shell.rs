@@ -2,7 +2,7 @@
 //! where the process may end.
 
 use crate::network::{Parcel, Who};
-use crate::process::{Input, Life, options};
+use crate::process::{Input, Life, PORT, options};
 use crate::world::{Event, World};
 use bytes::{Bytes, BytesMut};
 use groups::{Instance, NodeId, TICK_MS};
@@ -39,7 +39,7 @@ enum Effect {
     Pause(u64),
     Resume(u64),
     Close(u64, Close),
-    Dial(NodeId),
+    Dial(NodeId, String),
     Identity(Box<Identity>),
     Stop(String),
 }
@@ -162,12 +162,14 @@ impl World {
                 }
             }
             Effect::Close(handle, close) => self.close(node, life, handle, close, time),
-            Effect::Dial(to) => {
-                let handle = self.dial(node, life, to);
+            Effect::Dial(to, address) => {
+                // Whom a node that joins finds there it does not know.
+                let port: usize = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+                let handle = self.dial(node, life, port - PORT);
                 life.node.dialling(to, Some(handle), time);
             }
             Effect::BulkDial(to) => {
-                let handle = self.dial(node, life, to);
+                let handle = self.dial(node, life, to.0 as usize - 1);
                 life.node.bulk_dialling(to, Some(handle), time);
             }
             Effect::Job(job) => self.begin_job(node, life, job),
@@ -264,10 +266,9 @@ impl World {
         }
     }
 
-    fn dial(&mut self, node: usize, life: &mut Life, to: NodeId) -> u64 {
+    fn dial(&mut self, node: usize, life: &mut Life, target: usize) -> u64 {
         let handle = life.handle();
         let from = (Who::Node { node, life: life.number }, handle);
-        let target = to.0 as usize - 1;
         let connection = self.network.connect(from, (Who::Node { node: target, life: 0 }, 0));
         if let Some(found) = self.network.find(connection) {
             found.ends[1].open = false;
@@ -462,7 +463,7 @@ fn effects(life: &mut Life) -> Vec<Effect> {
     all.extend(outputs.pauses.into_iter().map(Effect::Pause));
     all.extend(outputs.resumes.into_iter().map(Effect::Resume));
     all.extend(outputs.closes.into_iter().map(|(handle, close)| Effect::Close(handle, close)));
-    all.extend(outputs.dials.into_iter().map(|(to, _)| Effect::Dial(to)));
+    all.extend(outputs.dials.into_iter().map(|(to, address)| Effect::Dial(to, address)));
     all.extend(outputs.bulk_dials.into_iter().map(|(to, _)| Effect::BulkDial(to)));
     all.extend(outputs.identity.map(|identity| Effect::Identity(Box::new(identity))));
     all.extend(outputs.stop.map(Effect::Stop));

@@ -2,6 +2,7 @@
 //! Everything follows from one seed; [`World::hash`] is over all that happened.
 
 use crate::client::{Client, Load, Record};
+use crate::members::Operator;
 use crate::nemesis::Faults;
 use crate::network::{Network, Parcel, Who};
 use crate::oracle::Oracle;
@@ -87,6 +88,8 @@ pub(crate) enum Event {
         client: usize,
     },
     Fault,
+    /// The operator looks after the members.
+    Operate,
 }
 
 struct Scheduled {
@@ -131,6 +134,7 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) load: Load,
     pub(crate) record: Record,
+    pub(crate) operator: Operator,
     queue: BinaryHeap<Reverse<Scheduled>>,
     number: u64,
     hash: u64,
@@ -139,7 +143,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, shape: Shape, trace: Trace) -> World {
         let mut random = Random::new(seed);
-        let processes = (0..shape.nodes).map(|index| {
+        let processes = (0..shape.nodes + shape.spares).map(|index| {
             let clocks = Clocks { mono_us: random.below(1 << 40), drift: 0, unix_us: 0 };
             Process::new(index, clocks, 300)
         });
@@ -155,6 +159,7 @@ impl World {
             faults: Faults::default(),
             load: Load::default(),
             record: Record::default(),
+            operator: Operator::default(),
             queue: BinaryHeap::new(),
             number: 0,
             hash: 0xcbf2_9ce4_8422_2325,
@@ -269,6 +274,7 @@ impl World {
             Event::Resume { node } => self.resume(node),
             Event::Client { client } => self.client_timer(client),
             Event::Fault => self.fault(),
+            Event::Operate => self.operate(),
         }
     }
 

@@ -1,0 +1,141 @@
+//! The operator: nodes join, get a vote, take the place of others, some of which have lost their disks, and leave, while
+//! everything else breaks. What is wanted is asked for, of one node or another, until it is done.
+
+use crate::process::Lost;
+use crate::shell::End;
+use crate::world::{Event, World};
+use groups::{Membership, NodeId};
+use paxoi::kv::reply::Reply;
+
+/// What an operator does in a run, and has done.
+#[derive(Default)]
+pub(crate) struct Operator {
+    /// The words after `PAXOI MEMBER`.
+    wanted: Option<Vec<String>>,
+    pub(crate) done: u64,
+}
+
+/// Fewer never vote, lest what breaks for a while breaks all.
+const VOTERS_MIN: usize = 3;
+const VOTERS_MAX: usize = 5;
+
+impl World {
+    /// Looks after the members, and sets the next time.
+    pub(crate) fn operate(&mut self) {
+        if !self.faults.on {
+            return;
+        }
+        let us = self.random.between(50_000, 700_000);
+        self.after(us, Event::Operate);
+        let spare = (self.shape.nodes..self.processes.len()).find(|node| self.processes[*node].lives == 0);
+        if let Some(spare) = spare
+            && self.random.chance(300)
+        {
+            self.start(spare);
+        }
+        self.follow_members();
+        if self.operator.wanted.is_none() {
+            self.operator.wanted = self.wish();
+        }
+        let Some(wanted) = self.operator.wanted.clone() else { return };
+        let leaves = |node: usize| wanted.get(1).is_some_and(|id| *id == (node + 1).to_string()) && wanted[0] != "ADD";
+        let asked: Vec<usize> = self.load.nodes.iter().copied().filter(|node| !leaves(*node)).collect();
+        let Some(node) = self.random.pick(&asked).copied() else { return };
+        let time = self.processes[node].clocks.at(self.now_us);
+        let Some(life) = self.processes[node].life.as_mut().filter(|life| !life.stopped) else { return };
+        let words: Vec<&[u8]> =
+            [&b"PAXOI"[..], b"MEMBER"].into_iter().chain(wanted.iter().map(|word| word.as_bytes())).collect();
+        let reply = life.node.member_command(&words, time);
+        self.trace.line(|| format!("n{} is asked to {}: {reply:?}", node + 1, wanted.join(" ")));
+        match reply {
+            Reply::Ok => {
+                self.operator.wanted = None;
+                self.operator.done += 1;
+            }
+            // What was begun in some groups is finished first.
+            Reply::Error(_) if self.are_members_settled() && self.random.chance(300) => self.operator.wanted = None,
+            _ => {}
+        }
+    }
+
+    /// Clients go to those that are members of every group: what was begun may be done when nobody asks any more.
+    pub(crate) fn follow_members(&mut self) {
+        if self.shape.spares > 0 {
+            self.load.nodes = self.members_everywhere();
+        }
+    }
+
+    /// The nodes that are members of every group.
+    fn members_everywhere(&self) -> Vec<usize> {
+        let all =
+            |node: &usize| self.memberships().all(|members| members.everyone().contains(NodeId(*node as u32 + 1)));
+        let stays = |node: &usize| self.processes[*node].lost.is_none() && self.processes[*node].gone.is_none();
+        (0..self.processes.len()).filter(all).filter(stays).collect()
+    }
+
+    fn memberships(&self) -> impl Iterator<Item = &Membership> {
+        (0..self.shape.groups as usize).map(|group| self.oracle.members(group))
+    }
+
+    fn are_members_settled(&self) -> bool {
+        let first = self.oracle.members(0);
+        self.memberships().all(|members| members.voters() == first.voters() && members.everyone() == first.everyone())
+    }
+
+    /// Whether that node is a member of no group any more.
+    pub(crate) fn was_removed(&self, node: usize) -> bool {
+        let id = NodeId(node as u32 + 1);
+        self.memberships().all(|members| members.was_removed(id))
+    }
+
+    /// What an operator might want next.
+    fn wish(&mut self) -> Option<Vec<String>> {
+        if !self.are_members_settled() {
+            return None;
+        }
+        let members = self.oracle.members(0);
+        let voters: Vec<u32> = members.voters().ids().iter().map(|id| id.0).collect();
+        let learners: Vec<u32> =
+            members.everyone().ids().iter().filter(|id| !members.voters().contains(**id)).map(|id| id.0).collect();
+        let waits = |node: &usize| self.processes[*node].life.as_ref().is_some_and(|life| !life.node.is_born());
+        let waiting: Vec<u32> =
+            (self.shape.nodes..self.processes.len()).filter(waits).map(|node| node as u32 + 1).collect();
+        let old = self.random.pick(&voters).copied()?;
+        let new = self.random.pick(&waiting).or(self.random.pick(&learners)).copied();
+        let lost = voters.iter().copied().find(|id| self.processes[*id as usize - 1].lost.is_some());
+        let words = |words: &[&str], ids: &[u32]| {
+            Some(words.iter().map(|word| (*word).to_owned()).chain(ids.iter().map(u32::to_string)).collect())
+        };
+        if let (Some(lost), Some(new)) = (lost, new) {
+            return words(&["REPLACE"], &[lost, new]);
+        }
+        if lost.is_some() {
+            return None;
+        }
+        let learner = self.random.pick(&learners).copied();
+        match (self.random.below(6), new, learner) {
+            (0, Some(new), _) if waiting.contains(&new) => words(&["ADD"], &[new]),
+            (1, _, Some(learner)) if voters.len() < VOTERS_MAX => words(&["PROMOTE"], &[learner]),
+            (2, _, Some(learner)) => words(&["REMOVE"], &[learner]),
+            (3, _, _) if voters.len() > VOTERS_MIN => words(&["REMOVE"], &[old]),
+            (4, Some(new), _) if self.lose_disk(old) => words(&["REPLACE"], &[old, new]),
+            (_, Some(new), _) => words(&["REPLACE"], &[old, new]),
+            _ => None,
+        }
+    }
+
+    /// A node loses its disk for good.
+    fn lose_disk(&mut self, id: u32) -> bool {
+        let node = id as usize - 1;
+        let born = self.processes[..self.shape.nodes].iter().all(|p| p.gone.is_some() || p.is_born());
+        if !born || self.processes[node].life.is_none() {
+            return false;
+        }
+        self.trace.line(|| format!("n{id} loses its disk"));
+        self.end(node, End::Kill);
+        self.processes[node].disk = paxoi::disk::MemoryDisk::new();
+        self.processes[node].lost = Some(Lost::Foreign);
+        self.oracle.on_foreign(node);
+        true
+    }
+}
