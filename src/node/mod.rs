@@ -415,6 +415,7 @@ impl Node {
             self.forget_link(gone.id, time);
         }
         self.admit();
+        self.settle_value_version();
     }
 
     /// A node that was removed from all groups stops, but not before it has told what it knows.

@@ -10,6 +10,7 @@
 //! full       no space on the disks of one node or of all
 //! memory     maxmemory: what is refused, and how well memory is counted
 //! local      `paxoi local`
+//! members    nodes that join, take the place of others, and leave
 //! histories  recorded histories of clients at all nodes are linearizable, whatever happens to the nodes
 //! upgrade    members that speak different versions, and one by one the newer
 //! load       the clients of `faults`, and what they check
@@ -25,6 +26,7 @@ mod harness;
 mod histories;
 mod load;
 mod local;
+mod members;
 mod memory;
 mod service;
 mod upgrade;

@@ -65,6 +65,8 @@ pub(crate) struct Cluster {
     flags: Vec<String>,
     /// What a node is told to be the address of another, if that is not where it listens.
     routes: BTreeMap<(u32, u32), SocketAddr>,
+    /// How many nodes it began with, if there are more now.
+    initial: Option<usize>,
     dir: TempDir,
 }
 
@@ -110,9 +112,32 @@ impl Cluster {
     /// A cluster of which no node runs yet. Nodes are numbered from 1.
     pub(crate) fn prepare(nodes: u32, groups: u32, flags: &[&str]) -> Cluster {
         let nodes = (0..nodes).map(|_| reserved_node()).collect();
-        let mut cluster = Cluster { nodes, groups, flags: Vec::new(), routes: BTreeMap::new(), dir: directory() };
+        let mut cluster =
+            Cluster { nodes, groups, flags: Vec::new(), routes: BTreeMap::new(), initial: None, dir: directory() };
         cluster.set_flags(flags);
         cluster
+    }
+
+    /// A node more, which is not started: its number. The others do not know of it.
+    pub(crate) fn add(&mut self) -> u32 {
+        self.initial.get_or_insert(self.nodes.len());
+        self.nodes.push(reserved_node());
+        self.nodes.len() as u32
+    }
+
+    /// Starts a node for the first time, as one that joins at another.
+    pub(crate) fn spawn_joining(&mut self, id: u32, at: u32) {
+        let (data, contact, own) = (self.data(id).display().to_string(), self.address(at), self.address(id));
+        let words = format!("serve --id {id} --data {data} --join {contact} --listen {own}");
+        let words: Vec<String> = words.split(' ').map(str::to_owned).chain(self.flags.iter().cloned()).collect();
+        self.spawn_as(id, &words);
+    }
+
+    /// Waits until a node's process has ended by itself: its exit code.
+    pub(crate) fn wait_for_end(&mut self, id: u32) -> Option<i32> {
+        let mut process = self.node_mut(id).process.take().expect("the node runs");
+        let ended = wait_for(&format!("the end of node {id}"), READY_MAX, || process.try_wait().ok().flatten());
+        ended.code()
     }
 
     /// What nodes are started with from now on, beside what each needs.
@@ -158,7 +183,8 @@ impl Cluster {
     /// The words with which a node is started, from `serve` on.
     pub(crate) fn words(&self, id: u32) -> Vec<String> {
         let address = |to| self.routes.get(&(id, to)).copied().unwrap_or_else(|| self.address(to));
-        let members: Vec<String> = self.ids().map(|to| format!("{to}={}", address(to))).collect();
+        let initial = self.initial.unwrap_or(self.nodes.len());
+        let members: Vec<String> = self.ids().take(initial).map(|to| format!("{to}={}", address(to))).collect();
         let (id, data, groups) = (id.to_string(), self.data(id).display().to_string(), self.groups.to_string());
         let words =
             ["serve", "--id", &id, "--data", &data, "--initial-cluster", &members.join(","), "--groups", &groups];
