@@ -151,6 +151,14 @@ impl Node {
         if let Err(text) = self.judge_applicant(&place) {
             return self.refuse(id, true, text, time);
         }
+        // The log may hold values that it could not read.
+        if hello.versions.value_version() < self.config.versions.value_version() {
+            let (theirs, ours) = (hello.versions, self.config.versions);
+            let text = format!(
+                "node {from} speaks {theirs} of the peer protocol, this cluster {ours}: start it with a newer program"
+            );
+            return self.refuse(id, false, text, time);
+        }
         if self.joining.waiting.len() >= WAITING_MAX {
             return self.refuse(id, false, format!("{WAITING_MAX} nodes wait to join already"), time);
         }

@@ -106,7 +106,9 @@ impl World {
             self.processes.iter().for_each(|process| process.disk.set_capacity(None));
         }
         let sorts = std::mem::take(&mut self.faults.sorts);
-        let sort = self.random.pick(&sorts).copied();
+        // A copy that was put aside waits for a moment at which it can come back.
+        let waits = self.faults.copy.is_some() && self.random.chance(300);
+        let sort = if waits { Some(Sort::OldCopy) } else { self.random.pick(&sorts).copied() };
         self.faults.sorts = sorts;
         if let Some(sort) = sort
             && self.strike(sort)

@@ -19,6 +19,8 @@ pub(super) struct Learning {
     target: Instance,
     /// How often the same was asked for.
     questions: usize,
+    /// One that is ahead, too, and no member as far as this node knows: it may have missed that all others went.
+    stranger: Option<NodeId>,
 }
 
 impl Learning {
@@ -66,7 +68,10 @@ impl Group {
             return;
         }
         match &mut self.learning {
-            Some(learning) => learning.target = learning.target.max(target),
+            Some(learning) => {
+                learning.target = learning.target.max(target);
+                learning.stranger = Some(from).filter(|from| !self.membership.everyone().contains(*from));
+            }
             None => self.fetch(from, target, 1, clock, effects),
         }
     }
@@ -91,7 +96,8 @@ impl Group {
     }
 
     fn fetch(&mut self, from: NodeId, target: Instance, questions: usize, clock: Clock, effects: &mut Vec<Effect>) {
-        self.learning = Some(Learning { from, due_ms: clock.mono_ms + FETCH_MS, target, questions });
+        let stranger = self.learning.and_then(|learning| learning.stranger);
+        self.learning = Some(Learning { from, due_ms: clock.mono_ms + FETCH_MS, target, questions, stranger });
         let message = Message::Fetch(Fetch { from: self.next, bytes_max: self.settings.window_bytes });
         // Behind the records of what was learned before: a slow disk slows the stream down.
         effects.push(Effect::SendDurable { to: from, message });
@@ -170,7 +176,7 @@ impl Group {
 
     /// The member asked last did not answer, or lacks the values too.
     fn fetch_elsewhere(&mut self, learning: Learning, clock: Clock, effects: &mut Vec<Effect>) {
-        let others: Vec<NodeId> = self.others().collect();
+        let others: Vec<NodeId> = self.others().chain(learning.stranger).collect();
         let after = others.iter().position(|id| *id == learning.from).map_or(0, |position| position + 1);
         let Some(from) = others.get(after % others.len().max(1)) else { return };
         self.fetch(*from, learning.target, learning.questions + 1, clock, effects);

@@ -26,7 +26,7 @@ fn changing(chain: u32, origin: u32, bodies: &[BytesMut]) -> Value {
         let tag = Tag { origin: NodeId(origin), start: 1, counter };
         put_command(draft.commands_mut(), tag, |out| out.extend_from_slice(body));
     }
-    draft.seal(chain, 50_000)
+    draft.seal(chain, 50_000, None)
 }
 
 /// Leader 1 of `count` chooses a change of its own; what that does at once.
