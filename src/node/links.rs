@@ -290,7 +290,7 @@ impl Node {
             if self.io.peers.roster.was_removed(from) {
                 return refuse(true, removed(from));
             }
-            return refuse(false, format!("node {from} is not a member of this cluster"));
+            return refuse(false, stranger(from));
         };
         if let (Some(ours), Some(theirs)) = (ours, hello.cluster)
             && ours.cluster_id != theirs
@@ -514,4 +514,9 @@ pub(super) fn removed(node: NodeId) -> String {
         "node {node} was removed from the cluster: its data directory is of no use any more, and its id is never used \
          again; start another node under a new id with an empty directory"
     )
+}
+
+/// What a node is told that is no member, as far as this one knows.
+pub(super) fn stranger(node: NodeId) -> String {
+    format!("node {node} is not a member of this cluster")
 }

@@ -12,7 +12,8 @@ pub(super) struct Roster {
     places: Vec<Place>,
     /// Those that vote somewhere.
     voters: Members,
-    /// Those that left every group, ascending.
+    /// Those that left every group, ascending. One that left some may be a member of others, in which this node has not
+    /// learned yet that it came.
     removed: Vec<NodeId>,
 }
 
@@ -41,9 +42,6 @@ impl Roster {
                 Some(roster) => roster.join(membership),
             }
         }
-        if let Some(Roster { places, removed, .. }) = &mut roster {
-            removed.retain(|id| places.binary_search_by_key(id, |place| place.node).is_err());
-        }
         roster
     }
 
@@ -57,9 +55,7 @@ impl Roster {
         voters.extend(membership.voters().ids());
         voters.truncate(groups::members::MEMBERS_MAX);
         self.voters = Members::new(voters);
-        self.removed.extend(membership.removed());
-        self.removed.sort_unstable();
-        self.removed.dedup();
+        self.removed.retain(|id| membership.removed().contains(id));
     }
 
     /// Adds members that the groups do not know of yet.
