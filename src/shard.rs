@@ -173,6 +173,7 @@ impl Shard {
         let cell = &mut self.cells[group.index()];
         cell.group.restore_snapshot(state, clock);
         cell.store = store;
+        self.weigh(group);
     }
 
     /// Puts the state of another member in the place of a group's own, which is returned; `None`, and nothing is changed, if
@@ -191,6 +192,7 @@ impl Shard {
         let old = taken.then(|| std::mem::replace(&mut cell.store, store));
         // The commands that were skipped are off the queue already.
         self.queued_bytes -= before - cell.group.queued_bytes();
+        self.weigh(group);
         self.mark(group);
         self.carry_out(group, out);
         old

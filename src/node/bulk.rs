@@ -59,7 +59,7 @@ impl Node {
                 (_, None) => return Err("it sent something else before its hello".to_owned()),
                 (Some(NodeMessage::Want(want)), Some(_)) => self.handle_want(id, &want, time),
                 (Some(NodeMessage::Piece(piece)), Some(from)) => self.handle_piece(from, piece, time),
-                _ => self.io.unknown_groups += 1,
+                _ => self.io.unknown_kinds += 1,
             }
         }
         Ok(())
@@ -73,6 +73,9 @@ impl Node {
         }
         if dialled.is_some_and(|to| to != hello.node) {
             return self.refuse(id, false, format!("this address is node {}'s", hello.node), time);
+        }
+        if let Err(text) = self.common_version(hello) {
+            return self.refuse(id, false, text, time);
         }
         if let Err(refusal) = self.judge(hello) {
             return self.refuse(id, refusal.fatal, refusal.text, time);

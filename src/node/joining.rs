@@ -148,6 +148,14 @@ impl Node {
     pub(super) fn on_applicant(&mut self, id: u64, hello: &Hello, address: &str, time: Time) {
         let from = hello.node;
         let place = Place { node: from, storage: hello.storage, address: address.to_owned() };
+        if hello.versions.value_version() < self.value_version() {
+            let (theirs, needed) = (hello.versions, self.value_version());
+            let text = format!(
+                "node {from} speaks {theirs} of the peer protocol, and cannot read the values of version {needed} that \
+                 this cluster has: start it with a newer program"
+            );
+            return self.refuse(id, true, text, time);
+        }
         if let Err(text) = self.judge_applicant(&place) {
             return self.refuse(id, true, text, time);
         }

@@ -225,6 +225,10 @@ impl Node {
             self.say_hello(id);
         }
         let from = hello.node;
+        let version = match self.common_version(hello) {
+            Ok(version) => version,
+            Err(text) => return self.refuse(id, false, text, time),
+        };
         if dialled.is_some_and(is_contact) {
             return self.on_contact_hello(id, hello, time);
         }
@@ -239,14 +243,6 @@ impl Node {
                 time,
             );
         }
-        let Some(version) = self.config.versions.common(hello.versions) else {
-            let (me, ours, theirs) = (self.identity.node, self.config.versions, hello.versions);
-            let text = format!(
-                "node {from} speaks {theirs} of the peer protocol, but node {me} speaks {ours}: \
-                 upgrade through a version that speaks both"
-            );
-            return self.refuse(id, false, text, time);
-        };
         if let Err(refusal) = self.judge(hello) {
             return self.refuse(id, refusal.fatal, refusal.text, time);
         }

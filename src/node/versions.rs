@@ -10,6 +10,7 @@
 //! members were last seen to speak a version that has it; other news concern one connection only, and its version.
 
 use super::Node;
+use super::wire::Hello;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -67,6 +68,20 @@ impl fmt::Display for Versions {
 }
 
 impl Node {
+    /// The version to speak with a node that has said hello.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn common_version(&self, hello: &Hello) -> Result<u16, String> {
+        let (me, own, from, theirs) = (self.identity.node, self.config.versions, hello.node, hello.versions);
+        own.common(theirs).ok_or_else(|| {
+            format!(
+                "node {from} speaks {theirs} of the peer protocol, but node {me} speaks {own}: \
+                 upgrade through a version that speaks both"
+            )
+        })
+    }
+
     /// The version of values that this node may propose: the highest that every member can read, as far as is known. One
     /// that was not seen since this node started counts as the oldest.
     pub(super) fn value_version(&self) -> u8 {
