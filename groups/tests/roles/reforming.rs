@@ -145,13 +145,11 @@ fn a_value_makes_one_change_and_the_origin_learns_what_became_of_each() {
     leader.stand();
     leader.group.handle(NodeId(2), range(1, 2, vec![accepted(ballot(1, 2), &value)]), leader.clock, &mut Vec::new());
     let mut outcomes = Vec::new();
-    leader
-        .group
-        .apply(&value, &mut leader.log, |own| match own {
-            Own::Changed(counter, outcome) => outcomes.push((counter, outcome)),
-            _ => panic!("these are changes"),
-        })
-        .unwrap();
+    let applied = leader.group.apply(&value, &mut leader.log, |own| match own {
+        Own::Changed(counter, outcome) => outcomes.push((counter, outcome)),
+        _ => panic!("these are changes"),
+    });
+    assert_eq!(applied, Ok(()));
     let outdated = Err(ChangeError::Outdated { asked: 7, found: 0 });
     let unknown = Err(ChangeError::Unknown(NodeId(9)));
     assert_eq!(outcomes, [(1, outdated), (2, unknown), (3, Ok(1)), (4, Err(ChangeError::Second))]);
