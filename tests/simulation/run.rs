@@ -126,7 +126,9 @@ fn draw(seed: u64, trace: Trace) -> World {
     }
     // Some clusters are of two versions, and upgraded whenever a node starts again.
     let old = if random.chance(350) { random.between(300, 1_001) } else { 0 };
-    for process in world.processes.iter_mut().filter(|_| random.chance(old)) {
+    // A node that joins must read what is there already: it is new.
+    let initial = world.shape.nodes;
+    for process in world.processes.iter_mut().take(initial).filter(|_| random.chance(old)) {
         process.versions = Versions::FIRST;
     }
     let density = random.between(100, 700);
