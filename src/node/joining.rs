@@ -148,8 +148,8 @@ impl Node {
     pub(super) fn on_applicant(&mut self, id: u64, hello: &Hello, address: &str, time: Time) {
         let from = hello.node;
         let place = Place { node: from, storage: hello.storage, address: address.to_owned() };
-        if hello.versions.value_version() < self.value_version() {
-            let (theirs, needed) = (hello.versions, self.value_version());
+        if hello.versions.value_version() < self.config.versions.value_version() {
+            let (theirs, needed) = (hello.versions, self.config.versions.value_version());
             let text = format!(
                 "node {from} speaks {theirs} of the peer protocol, and cannot read the values of version {needed} that \
                  this cluster has: start it with a newer program"
@@ -158,14 +158,6 @@ impl Node {
         }
         if let Err(text) = self.judge_applicant(&place) {
             return self.refuse(id, true, text, time);
-        }
-        // The log may hold values that it could not read.
-        if hello.versions.value_version() < self.config.versions.value_version() {
-            let (theirs, ours) = (hello.versions, self.config.versions);
-            let text = format!(
-                "node {from} speaks {theirs} of the peer protocol, this cluster {ours}: start it with a newer program"
-            );
-            return self.refuse(id, false, text, time);
         }
         if self.joining.waiting.len() >= WAITING_MAX {
             return self.refuse(id, false, format!("{WAITING_MAX} nodes wait to join already"), time);
