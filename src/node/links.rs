@@ -19,7 +19,7 @@ use net::frame::{self, Frame, FrameWriter, Purpose};
 /// How much of a peer's reason is repeated.
 const REFUSAL_CHARS_MAX: usize = 500;
 
-/// Who has had no connection for so long dials also those that should dial it.
+/// Who should be dialled by another, and was not for so long, dials itself.
 const LONELY_MS: u64 = 5_000;
 
 /// How often a member can have been started while this node did not see it.
@@ -246,6 +246,9 @@ impl Node {
         if let Err(refusal) = self.judge(hello) {
             return self.refuse(id, refusal.fatal, refusal.text, time);
         }
+        if !self.io.peers.admit_guest(from) {
+            return self.refuse(id, false, "too many nodes that are not members are connected".to_owned(), time);
+        }
         if let Some(Connection::Link(link)) = self.io.connections.find(id) {
             link.peer = Some(from);
         }
@@ -281,13 +284,15 @@ impl Node {
             let text = format!("it says that it is node {from}, which is this node: no two can have the same id");
             return refuse(false, text);
         }
-        let known = self.io.peers.all.iter().find(|peer| peer.id == from);
-        let Some(known) = known else {
-            if self.io.peers.roster.was_removed(from) {
-                return refuse(true, removed(from));
-            }
+        if self.io.peers.roster.was_removed(from) {
+            return refuse(true, removed(from));
+        }
+        let place = self.io.peers.roster.place(from);
+        // It may have joined while this node was away, if it belongs to the cluster at all.
+        let is_guest = ours.is_some() && hello.cluster.is_some();
+        if place.is_none() && !is_guest {
             return refuse(false, stranger(from));
-        };
+        }
         if let (Some(ours), Some(theirs)) = (ours, hello.cluster)
             && ours.cluster_id != theirs
         {
@@ -301,8 +306,7 @@ impl Node {
         if ours.is_none() {
             return self.birth.judge(hello);
         }
-        let storage = self.io.peers.roster.place(from).map(|place| place.storage);
-        if storage != Some(hello.storage) {
+        if place.is_some_and(|place| place.storage != hello.storage) {
             let text = format!(
                 "node {from} is known with another data directory: a lost or foreign one never votes; \
                  replace the node under a new id"
@@ -310,14 +314,15 @@ impl Node {
             return refuse(true, text);
         }
         // What is known of a peer was said by a born one: it cannot have been there at the birth only.
-        if hello.cluster.is_none() && known.seen.is_some() {
+        let seen = self.io.peers.seen(from);
+        if hello.cluster.is_none() && seen.is_some() {
             let text = format!(
                 "node {from} was a member already, but its data directory is from before the cluster was born: \
                  it is an old copy; replace the node under a new id"
             );
             return refuse(true, text);
         }
-        let Seen { start, life, .. } = known.seen.unwrap_or_default();
+        let Seen { start, life, .. } = seen.unwrap_or_default();
         if hello.start < start {
             let text = format!(
                 "node {from} was seen with start number {}, but now has {}: its data directory is an old copy; \
@@ -453,6 +458,7 @@ impl Node {
         peer.backoff.on_failure(time.mono_ms());
         tracing::info!("the connection to node {from} is gone");
         self.forget_link(from, time);
+        self.io.peers.dismiss_guest(from);
         // A claim that was below the lost leader's counts again.
         let others: Vec<NodeId> = self.io.peers.all.iter().filter(|peer| peer.link.is_some()).map(|p| p.id).collect();
         others.into_iter().for_each(|id| self.on_claims(id, time));
@@ -486,17 +492,16 @@ impl Node {
         let late: Vec<u64> = late.map(|(id, _)| id).collect();
         late.into_iter().for_each(|id| self.cut(id, "its handshake takes too long", time));
         self.admit_silent(time);
-        if self.io.peers.all.iter().any(|peer| peer.link.is_some()) {
-            self.linked_ms = now_ms;
-        }
-        // Those that should dial it may not know it any more: then they can say so.
-        let is_lonely = self.is_born() && now_ms >= self.linked_ms + LONELY_MS;
-        for peer in &mut self.io.peers.all {
-            if (peer.id < me || is_lonely)
-                && peer.link.is_none()
-                && peer.dialling.is_none()
-                && peer.backoff.is_due(now_ms)
-            {
+        let is_born = self.is_born();
+        for peer in self.io.peers.all.iter_mut().filter(|peer| !peer.address.is_empty()) {
+            if peer.link.is_some() {
+                peer.unlinked_ms = None;
+                continue;
+            }
+            let unlinked_ms = *peer.unlinked_ms.get_or_insert(now_ms);
+            // Who should dial this node may not know of it yet, or not know any more where it is.
+            let is_due = peer.id < me || (is_born && now_ms >= unlinked_ms + LONELY_MS);
+            if is_due && peer.dialling.is_none() && peer.backoff.is_due(now_ms) {
                 // What becomes of it is noted when it is known: only a failure makes the next delay longer.
                 self.io.outputs.dials.push((peer.id, peer.address.clone()));
             }

@@ -144,8 +144,6 @@ pub struct Node {
     removed_ms: Option<u64>,
     handover_ms: u64,
     began_ms: u64,
-    /// When it last had a connection to another member.
-    linked_ms: u64,
     ticked_ms: u64,
     /// How long the request is that is being carried out.
     request_bytes: usize,
@@ -172,7 +170,6 @@ impl Node {
             removed_ms: None,
             handover_ms: 0,
             began_ms: 0,
-            linked_ms: 0,
             ticked_ms: 0,
             request_bytes: 0,
             draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
@@ -231,7 +228,6 @@ impl Node {
         self.update_roster(time);
         self.handover_ms = time.mono_ms();
         self.began_ms = time.mono_ms();
-        self.linked_ms = time.mono_ms();
         self.ticked_ms = time.mono_ms();
         self.begin_checkpoints();
     }

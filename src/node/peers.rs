@@ -8,6 +8,7 @@ use super::versions::Versions;
 use super::wire::{Claims, NODE, NodeMessage, Ping};
 use crate::config::{DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, PING_MS, SILENT_MS_MAX};
 use bytes::Bytes;
+use groups::members::MEMBERS_MAX;
 use groups::{Ballot, GroupId, Instance, Members, Message, NodeId};
 use net::frame::{FrameWriter, Purpose};
 use net::peers::Backoff;
@@ -37,6 +38,8 @@ pub(super) struct Peer {
     /// When to dial, and the attempt in progress.
     pub(super) backoff: Backoff,
     pub(super) dialling: Option<u64>,
+    /// Since when there is none.
+    pub(super) unlinked_ms: Option<u64>,
     frame: FrameWriter,
     ready: Vec<Bytes>,
     heard_ms: u64,
@@ -74,6 +77,7 @@ impl Peer {
             link: None,
             backoff: Backoff::new(seed),
             dialling: None,
+            unlinked_ms: None,
             frame: FrameWriter::new(Purpose::Live),
             ready: Vec::new(),
             heard_ms: 0,
@@ -249,24 +253,57 @@ impl Peers {
         peers
     }
 
-    /// The cluster has these members from now on: who is new becomes a peer. Those that are gone are returned.
+    /// A node of this cluster that the groups do not know of: it may have joined while this one was away, and is who can tell
+    /// of that. It is a peer for as long as its connection lasts. False if there are too many.
+    pub(super) fn admit_guest(&mut self, id: NodeId) -> bool {
+        if self.all.iter().any(|peer| peer.id == id) {
+            return true;
+        }
+        let guests = self.all.iter().filter(|peer| self.roster.place(peer.id).is_none()).count();
+        if guests < MEMBERS_MAX {
+            self.all.push(self.peer(id, String::new()));
+            self.all.sort_by_key(|peer| peer.id);
+        }
+        guests < MEMBERS_MAX
+    }
+
+    /// A guest leaves.
+    pub(super) fn dismiss_guest(&mut self, id: NodeId) {
+        if self.roster.place(id).is_some() {
+            return;
+        }
+        // What it was seen as counts for ever.
+        for gone in self.all.extract_if(.., |peer| peer.id == id).collect::<Vec<_>>() {
+            gone.seen.into_iter().for_each(|seen| self.restore(id, seen));
+        }
+    }
+
+    fn peer(&self, id: NodeId, address: String) -> Peer {
+        let mut peer = Peer::new(id, address, self.seed ^ u64::from(id.0));
+        peer.seen = self.seen.iter().find(|(known, _)| *known == id).map(|(_, seen)| *seen);
+        peer
+    }
+
+    /// The cluster has these members from now on: who is new becomes a peer. Those that were removed are returned.
     pub(super) fn enroll(&mut self, roster: Roster) -> Vec<Peer> {
         for place in roster.places().iter().filter(|place| place.node != self.me) {
             let corrected = self.corrected.iter().find(|(id, _)| *id == place.node);
             let address = corrected.map_or(&place.address, |(_, address)| address).clone();
             match self.all.iter().position(|peer| peer.id == place.node) {
                 Some(at) => self.all[at].address = address,
-                None => {
-                    let mut peer = Peer::new(place.node, address, self.seed ^ u64::from(place.node.0));
-                    peer.seen = self.seen.iter().find(|(id, _)| *id == place.node).map(|(_, seen)| *seen);
-                    self.all.push(peer);
-                }
+                None => self.all.push(self.peer(place.node, address)),
             }
         }
         self.all.sort_by_key(|peer| peer.id);
         self.roster = roster;
         let roster = &self.roster;
-        self.all.extract_if(.., |peer| roster.place(peer.id).is_none()).collect()
+        self.all.extract_if(.., |peer| roster.was_removed(peer.id)).collect()
+    }
+
+    /// What a node was last seen as.
+    pub(super) fn seen(&self, id: NodeId) -> Option<Seen> {
+        let logged = self.seen.iter().find(|(known, _)| *known == id).map(|(_, seen)| *seen);
+        self.all.iter().find(|peer| peer.id == id).map_or(logged, |peer| peer.seen)
     }
 
     /// This node's own address.
