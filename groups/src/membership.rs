@@ -57,7 +57,7 @@ pub enum What {
     AddLearner(Place),
     /// A learner votes from now on.
     Promote(NodeId),
-    /// A node leaves, for ever.
+    /// A node leaves, for ever; or, if it is no member, never becomes one.
     Remove(NodeId),
     /// A member has another address.
     Move(NodeId, String),
@@ -194,7 +194,9 @@ impl Membership {
                 voters.push(*node);
             }
             What::Remove(node) => {
-                let position = self.known(*node)?;
+                if self.was_removed(*node) {
+                    return Err(ChangeError::Removed(*node));
+                }
                 voters.retain(|id| id != node);
                 if voters.is_empty() {
                     return Err(ChangeError::Last(*node));
@@ -202,7 +204,7 @@ impl Membership {
                 if self.removed.len() >= REMOVED_MAX {
                     return Err(ChangeError::Full);
                 }
-                self.places.remove(position);
+                self.places.retain(|place| place.node != *node);
                 let at = self.removed.partition_point(|id| id < node);
                 self.removed.insert(at, *node);
             }
@@ -329,7 +331,8 @@ mod tests {
             (What::AddLearner(place(0)), ChangeError::Malformed),
             (What::Promote(NodeId(1)), ChangeError::Votes(NodeId(1))),
             (What::Promote(NodeId(2)), ChangeError::Removed(NodeId(2))),
-            (What::Remove(NodeId(7)), ChangeError::Unknown(NodeId(7))),
+            (What::Promote(NodeId(7)), ChangeError::Unknown(NodeId(7))),
+            (What::Remove(NodeId(2)), ChangeError::Removed(NodeId(2))),
             (What::Remove(NodeId(1)), ChangeError::Last(NodeId(1))),
         ] {
             assert_eq!(applied(&mut members, what), Err(error));

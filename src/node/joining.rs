@@ -180,7 +180,7 @@ impl Node {
     fn judge_applicant(&self, place: &Place) -> Result<(), String> {
         let from = place.node;
         let roster = &self.io.peers.roster;
-        if roster.was_removed(from) {
+        if roster.was_removed(from) || (roster.has_left(from) && roster.place(from).is_none()) {
             return Err(removed(from));
         }
         let taken =

@@ -19,7 +19,7 @@ use net::frame::{self, Frame, FrameWriter, Purpose};
 /// How much of a peer's reason is repeated.
 const REFUSAL_CHARS_MAX: usize = 500;
 
-/// Who should be dialled by another, and was not for so long, dials itself.
+/// Who should be dialled by another, and was not for so long, dials itself, once in so long.
 const LONELY_MS: u64 = 5_000;
 
 /// How often a member can have been started while this node did not see it.
@@ -502,6 +502,9 @@ impl Node {
             // Who should dial this node may not know of it yet, or not know any more where it is.
             let is_due = peer.id < me || (is_born && now_ms >= unlinked_ms + LONELY_MS);
             if is_due && peer.dialling.is_none() && peer.backoff.is_due(now_ms) {
+                if peer.id > me {
+                    peer.unlinked_ms = Some(now_ms);
+                }
                 // What becomes of it is noted when it is known: only a failure makes the next delay longer.
                 self.io.outputs.dials.push((peer.id, peer.address.clone()));
             }

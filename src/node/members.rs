@@ -108,11 +108,11 @@ impl Node {
     fn place_for(&self, goal: &Goal) -> Result<Option<Place>, String> {
         let roster = &self.io.peers.roster;
         let (Goal::Add(node) | Goal::Replace(_, node)) = goal else {
-            let known = roster.place(goal.node()).is_some() || roster.was_removed(goal.node());
+            let known = roster.place(goal.node()).is_some() || roster.has_left(goal.node());
             return if known { Ok(None) } else { Err(format!("node {} is not a member", goal.node())) };
         };
         if let Goal::Replace(old, new) = goal
-            && (old == new || (roster.place(*old).is_none() && !roster.was_removed(*old)))
+            && (old == new || (roster.place(*old).is_none() && !roster.has_left(*old)))
         {
             return Err(format!("node {old} is not a member that node {new} could replace"));
         }
@@ -120,7 +120,7 @@ impl Node {
         if let Some(place) = roster.place(*node).or(waiting) {
             return Ok(Some(place.clone()));
         }
-        if roster.was_removed(*node) {
+        if roster.has_left(*node) {
             return Err(format!(
                 "node {node} was removed, and ids are never used again: start the new node under another one"
             ));
@@ -227,9 +227,10 @@ impl Node {
 
     fn remove(&self, node: NodeId, group: &Group, time: Time) -> Result<Step, String> {
         let members = group.membership();
-        if !members.everyone().contains(node) {
+        if members.was_removed(node) {
             return Ok(Step::Done);
         }
+        // Also where it never was: so it cannot come there later.
         if !members.voters().contains(node) {
             return Ok(Step::Submit(What::Remove(node)));
         }

@@ -253,8 +253,8 @@ impl Peers {
         peers
     }
 
-    /// A node of this cluster that the groups do not know of: it may have joined while this one was away, and is who can tell
-    /// of that. It is a peer for as long as its connection lasts. False if there are too many.
+    /// A node of this cluster that the groups do not know of: it may have joined while this one was away, and can tell of
+    /// that. It is a peer for as long as its connection lasts. False if there are too many.
     pub(super) fn admit_guest(&mut self, id: NodeId) -> bool {
         if self.all.iter().any(|peer| peer.id == id) {
             return true;

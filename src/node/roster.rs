@@ -12,9 +12,11 @@ pub(super) struct Roster {
     places: Vec<Place>,
     /// Those that vote somewhere.
     voters: Members,
-    /// Those that left every group, ascending. One that left some may be a member of others, in which this node has not
-    /// learned yet that it came.
+    /// Those that left every group, ascending: only they are gone. One that left some may belong to others that this node
+    /// does not know to have it yet.
     removed: Vec<NodeId>,
+    /// Those that left some.
+    left: Vec<NodeId>,
 }
 
 impl Roster {
@@ -24,6 +26,7 @@ impl Roster {
             places: membership.places().to_vec(),
             voters: membership.voters().clone(),
             removed: membership.removed().to_vec(),
+            left: membership.removed().to_vec(),
         }
     }
 
@@ -55,7 +58,10 @@ impl Roster {
         voters.extend(membership.voters().ids());
         voters.truncate(groups::members::MEMBERS_MAX);
         self.voters = Members::new(voters);
-        self.removed.retain(|id| membership.removed().contains(id));
+        self.removed.retain(|id| membership.was_removed(*id));
+        self.left.extend(membership.removed());
+        self.left.sort_unstable();
+        self.left.dedup();
     }
 
     /// Adds members that the groups do not know of yet.
@@ -80,7 +86,12 @@ impl Roster {
         &self.voters
     }
 
-    /// Whether `node` was a member of every group once, and is one of none.
+    /// Whether `node` left some group.
+    pub(super) fn has_left(&self, node: NodeId) -> bool {
+        self.left.binary_search(&node).is_ok()
+    }
+
+    /// Whether `node` was removed from every group.
     pub(super) fn was_removed(&self, node: NodeId) -> bool {
         self.removed.binary_search(&node).is_ok()
     }

@@ -139,7 +139,8 @@ fn who_has_no_vote_neither_stands_nor_leads() {
 #[test]
 fn a_value_makes_one_change_and_the_origin_learns_what_became_of_each() {
     let remove = |version, id| change(version, What::Remove(NodeId(id)));
-    let value = changing(0, 1, &[remove(7, 2), remove(0, 9), remove(0, 3), remove(1, 2)]);
+    let promote_9 = change(0, What::Promote(NodeId(9)));
+    let value = changing(0, 1, &[remove(7, 2), promote_9, remove(0, 3), remove(1, 2)]);
     let mut leader = Member::new(1, 3);
     (0..4).for_each(|_| _ = leader.submit("its bodies are in the value"));
     leader.stand();
