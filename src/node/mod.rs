@@ -406,9 +406,7 @@ impl Node {
         for gone in self.io.peers.enroll(roster) {
             tracing::info!("node {} is not a member any more", gone.id);
             if let Some(link) = gone.link {
-                let everywhere = self.io.peers.roster.was_removed(gone.id);
-                let text = if everywhere { links::removed(gone.id) } else { links::stranger(gone.id) };
-                self.refuse(link, everywhere, text, time);
+                self.refuse(link, true, links::removed(gone.id), time);
             }
             self.forget_link(gone.id, time);
         }
