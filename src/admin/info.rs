@@ -107,7 +107,7 @@ pub struct StorageView {
     pub checkpoint_files: u64,
     /// Bytes of them.
     pub checkpoint_bytes: u64,
-    /// Whether one is being made.
+    /// Whether one is being made, or is asked for.
     pub in_progress: bool,
     /// Rounds that ended well, since the start.
     pub rounds: u64,

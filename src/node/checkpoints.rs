@@ -133,6 +133,11 @@ impl Checkpoints {
         self.round.is_some() || !self.saving.is_empty()
     }
 
+    /// Nobody waits for one: what was asked for is made.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_going_on() && self.wanted.is_empty()
+    }
+
     fn add_file(&mut self, sequence: u64, bytes: u64, sections: &[SectionSummary]) {
         self.last_sequence = self.last_sequence.max(sequence);
         let groups: Vec<(GroupId, Instance)> =
@@ -265,6 +270,7 @@ impl Node {
         let long = self.facts.log_bytes > checkpoints.log_bytes_max() && self.facts.log_segments > 1;
         let old = now_ms >= checkpoints.began_ms.max(self.began_ms) + checkpoints.config.age_ms;
         if long || old && self.facts.log_segments > 1 {
+            self.checkpoints.wanted.clear();
             return self.begin_round(time, |_| true);
         }
         if !checkpoints.wanted.is_empty() {

@@ -264,7 +264,7 @@ impl Node {
             log_bytes_max: checkpoints.log_bytes_max(),
             checkpoint_files: checkpoints.count() as u64,
             checkpoint_bytes: checkpoints.bytes(),
-            in_progress: checkpoints.is_going_on(),
+            in_progress: !checkpoints.is_idle(),
             rounds: checkpoints.facts.rounds,
             failures: checkpoints.facts.failures,
             last_unix_s: checkpoints.facts.ended_unix_ms / 1_000,
