@@ -44,6 +44,16 @@ impl Client {
         self.receive()
     }
 
+    /// Sends `count` commands at once, as [`write_command`] put them into `requests`, and hands out their replies in order.
+    /// For commands whose replies are short: none is read before all is sent.
+    ///
+    /// # Errors
+    /// As [`Client::call`]. The replies before that were handed out.
+    pub fn pipeline(&mut self, requests: &[u8], count: usize, mut on_reply: impl FnMut(Value)) -> io::Result<()> {
+        self.stream.write_all(requests)?;
+        (0..count).try_for_each(|_| self.receive().map(&mut on_reply))
+    }
+
     fn receive(&mut self) -> io::Result<Value> {
         let mut scan = Scan::default();
         loop {

@@ -6,7 +6,7 @@ use super::format::{
     SectionHead, SectionSummary, TRAILER_BYTES, Trailer, chunk_crc,
 };
 use crate::disk::{Disk, DiskFile, read_full};
-use crate::kv::{BlockCheck, Limits};
+use crate::kv::{BlockCheck, Limits, OnEntry};
 use crate::routing::slots_of;
 use groups::GroupId;
 use lz4_flex::block::decompress_into;
@@ -311,6 +311,15 @@ impl CheckpointReader {
     }
 
     pub(super) fn verify_section(&self, summary: SectionSummary) -> Result<Verified, CheckpointError> {
+        self.visit_section(summary, &mut |_, _, _| ())
+    }
+
+    /// Reads the section that the index names here, checks it, and calls `each` with every key in it. Takes the memory of
+    /// one block.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what `each` was told then is worth nothing.
+    pub fn visit_section(&self, summary: SectionSummary, each: &mut OnEntry<'_>) -> Result<Verified, CheckpointError> {
         let group = summary.group;
         let missing = || self.source.corrupt(summary.offset, "the section is not there");
         let mut section = self.section(group)?.ok_or_else(missing)?;
@@ -318,7 +327,7 @@ impl CheckpointReader {
         let mut check = BlockCheck::new(self.header.hash_key, slots, Limits::default());
         let bad = |source| self.unsound(group, source);
         while let Some(block) = section.next_block()? {
-            check.check(&block).map_err(bad)?;
+            check.visit(&block, each).map_err(bad)?;
         }
         if check.digest() != Some(section.digest()) {
             return Err(bad(crate::kv::BlockError::Digest));

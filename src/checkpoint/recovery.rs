@@ -31,11 +31,10 @@ pub struct Catalog {
     pub bytes: u64,
 }
 
-/// Loads every group of the cluster that `header` tells of, calls `each` with the newest state of it that can be read, and
-/// `progress` with how many groups are done, and of how many.
+/// Removes what is unfinished, and then does as [`look`].
 ///
 /// # Errors
-/// If the directory cannot be read, or holds a file of another cluster or of a later version.
+/// If the directory cannot be read or changed, or holds a file of another cluster or of a later version.
 pub fn load(
     disk: &dyn Disk,
     header: &Header,
@@ -43,11 +42,25 @@ pub fn load(
     each: &mut dyn FnMut(Loaded),
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Catalog, CheckpointError> {
-    let listed = |source: io::Error| CheckpointError::Read { file: "checkpoint-*".to_owned(), source };
-    remove_unfinished(disk).map_err(listed)?;
+    remove_unfinished(disk).map_err(unlisted)?;
+    look(disk, header, limits, each, progress)
+}
+
+/// Loads every group of the cluster that `header` tells of, writes nothing, calls `each` with the newest state of it that
+/// can be read, and `progress` with how many groups are done, and of how many.
+///
+/// # Errors
+/// If the directory cannot be read, or holds a file of another cluster or of a later version.
+pub fn look(
+    disk: &dyn Disk,
+    header: &Header,
+    limits: &Limits,
+    each: &mut dyn FnMut(Loaded),
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Catalog, CheckpointError> {
     let mut catalog = Catalog::default();
     let mut readers = Vec::new();
-    for sequence in sequences(disk).map_err(listed)? {
+    for sequence in sequences(disk).map_err(unlisted)? {
         let opened = CheckpointReader::open(disk, &checkpoint_name(sequence));
         match opened.and_then(|reader| reader.expect_cluster(header).map(|()| reader)) {
             Ok(reader) => readers.push((sequence, reader)),
@@ -87,6 +100,10 @@ pub fn load(
     catalog.files =
         readers.iter().map(|(sequence, file)| (*sequence, file.bytes(), file.sections().to_vec())).collect();
     Ok(catalog)
+}
+
+fn unlisted(source: io::Error) -> CheckpointError {
+    CheckpointError::Read { file: "checkpoint-*".to_owned(), source }
 }
 
 /// Reads the section of one group.

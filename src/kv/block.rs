@@ -153,6 +153,20 @@ impl Sink for () {
     fn session(&mut self, _: SessionId, _: Session) {}
 }
 
+/// Gets a key, its value, and when it expires in unix milliseconds; 0: never.
+pub type OnEntry<'a> = dyn FnMut(&[u8], &[u8], u64) + 'a;
+
+/// For those who want the keys only.
+struct Visitor<'v, 'e>(&'v mut OnEntry<'e>);
+
+impl Sink for Visitor<'_, '_> {
+    fn head(&mut self, _: &Head) {}
+    fn entry(&mut self, entry: Entry) {
+        (self.0)(entry.key(), entry.value(), entry.expires_at_ms);
+    }
+    fn session(&mut self, _: SessionId, _: Session) {}
+}
+
 /// Reads the blocks of one state, in order, and checks them: each by itself, and all together at the end. It keeps
 /// none of what they hold.
 #[derive(Debug)]
@@ -208,6 +222,15 @@ impl BlockCheck {
     /// [`BlockError`], also for every block behind one that was refused.
     pub fn check(&mut self, block: &[u8]) -> Result<(), BlockError> {
         self.read(block, &mut ())
+    }
+
+    /// As [`BlockCheck::check`], and calls `each` with every key, its value, and when it expires in unix milliseconds, 0
+    /// for never. What it was told before an error must be thrown away.
+    ///
+    /// # Errors
+    /// As [`BlockCheck::check`].
+    pub fn visit(&mut self, block: &[u8], each: &mut OnEntry<'_>) -> Result<(), BlockError> {
+        self.read(block, &mut Visitor(each))
     }
 
     /// The digest of the state, once its last block was found sound.

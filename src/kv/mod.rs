@@ -30,7 +30,7 @@ mod store;
 pub mod table;
 mod write;
 
-pub use block::{BLOCK_VERSION, BlockCheck, BlockError};
+pub use block::{BLOCK_VERSION, BlockCheck, BlockError, OnEntry};
 pub use directory::Position;
 pub use frozen::Installation;
 pub use limits::Limits;

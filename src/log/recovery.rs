@@ -4,7 +4,7 @@
 //! will answer by it, so every frame that nothing claims to be durable is written again and synced first, and the
 //! remains of torn frames are zeroed, so that they can never be taken for frames later.
 
-use super::format::records;
+use super::format::{SegmentHeader, records};
 use super::index::Index;
 use super::scan::{CHUNK_BYTES, FrameFound, OnProgress, Scan, scan};
 use super::writer::{Position, Segment, Writer};
@@ -46,20 +46,70 @@ pub fn recover(
     let index = Arc::new(Index::default());
     let status = Arc::new(LogStatus::default());
     let mut begun = 0;
+    let mut on_frame = |headers: &[SegmentHeader], frame: &FrameFound<'_>| {
+        // A segment may have no frame at all.
+        for header in headers.iter().filter(|header| (begun + 1..=frame.segment.sequence).contains(&header.sequence)) {
+            index.begin_segment(header, frame.at);
+        }
+        begun = frame.segment.sequence;
+        let end = frame.at + frame.header.frame_bytes();
+        index.add_read(records(frame.header, frame.body).map(|(record, _)| record), end);
+    };
+    let found = read_all(&**disk, storage_id, &mut on_frame, progress, visit)?;
+    for header in &found.headers {
+        status.on_segment(header.length);
+        if header.sequence > begun {
+            index.begin_segment(header, found.tail);
+        }
+    }
+    // The names, too, may be in memory only.
+    disk.sync_dir().map_err(LogError::io(ALL_SEGMENTS, "sync the directory of"))?;
+    let segment = repaired_tail(&**disk, &found)?;
+    let recovered = Recovered::of(&found);
+    let position = Position { lsn: found.next_lsn - 1, previous: found.previous, segment };
+    let writer = Writer::new(disk.clone(), storage_id, options, position, status, index)?;
+    Ok((writer, recovered))
+}
+
+/// Reads the log of `storage_id` as [`recover`] does, but writes nothing, and so begins no log where there is none.
+/// Everything is handed out, also what nothing claims to be durable: as far as anybody can tell a start would find it, too.
+pub fn replay(
+    disk: &dyn Disk,
+    storage_id: [u8; 16],
+    progress: OnProgress<'_>,
+    visit: &mut dyn FnMut(u64, Record),
+) -> Result<Recovered, LogError> {
+    read_all(disk, storage_id, &mut |_, _| (), progress, visit).map(|found| Recovered::of(&found))
+}
+
+impl Recovered {
+    fn of(found: &Scan) -> Recovered {
+        Recovered {
+            segments: found.headers.len() as u64,
+            frames: found.frames,
+            records: found.records,
+            bytes: found.bytes,
+            rewritten_bytes: found.tail - found.unsure_from,
+            torn_bytes: found.dirty_end - found.tail,
+            rotten: found.rotten,
+        }
+    }
+}
+
+/// Hands out every frame and every record.
+fn read_all(
+    disk: &dyn Disk,
+    storage_id: [u8; 16],
+    on_frame: &mut dyn FnMut(&[SegmentHeader], &FrameFound<'_>),
+    progress: OnProgress<'_>,
+    visit: &mut dyn FnMut(u64, Record),
+) -> Result<Scan, LogError> {
     let mut trimmed = 1;
     let found = scan(
-        &**disk,
+        disk,
         Some(storage_id),
         &mut |headers, frame| {
-            // A segment may have no frame at all.
-            for header in
-                headers.iter().filter(|header| (begun + 1..=frame.segment.sequence).contains(&header.sequence))
-            {
-                index.begin_segment(header, frame.at);
-            }
-            begun = frame.segment.sequence;
-            let end = frame.at + frame.header.frame_bytes();
-            index.add_read(records(frame.header, frame.body).map(|(record, _)| record), end);
+            on_frame(headers, &frame);
             visit_frame(&frame, &mut |lsn, record| {
                 if record.kind == RecordKind::Trimmed {
                     trimmed = trimmed.max(record.instance.0);
@@ -69,31 +119,11 @@ pub fn recover(
         },
         progress,
     )?;
-    for header in &found.headers {
-        status.on_segment(header.length);
-        if header.sequence > begun {
-            index.begin_segment(header, found.tail);
-        }
-    }
     // Older ones may be gone only after the log said so.
-    if let Some(first) = found.headers.first().filter(|first| first.sequence > trimmed) {
-        return Err(LogError::Missing { file: segment_name(first.sequence - 1) });
+    match found.headers.first().filter(|first| first.sequence > trimmed) {
+        Some(first) => Err(LogError::Missing { file: segment_name(first.sequence - 1) }),
+        None => Ok(found),
     }
-    // The names, too, may be in memory only.
-    disk.sync_dir().map_err(LogError::io(ALL_SEGMENTS, "sync the directory of"))?;
-    let segment = repaired_tail(&**disk, &found)?;
-    let recovered = Recovered {
-        segments: found.headers.len() as u64,
-        frames: found.frames,
-        records: found.records,
-        bytes: found.bytes,
-        rewritten_bytes: found.tail - found.unsure_from,
-        torn_bytes: found.dirty_end - found.tail,
-        rotten: found.rotten,
-    };
-    let position = Position { lsn: found.next_lsn - 1, previous: found.previous, segment };
-    let writer = Writer::new(disk.clone(), storage_id, options, position, status, index)?;
-    Ok((writer, recovered))
 }
 
 fn visit_frame(frame: &FrameFound<'_>, visit: &mut dyn FnMut(u64, Record)) -> Result<(), LogError> {

@@ -160,7 +160,7 @@ fn segment_header(disk: &dyn Disk, name: &str) -> Result<SegmentHeader, LogError
     Ok(header)
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -77,7 +77,7 @@ impl Time {
         self.unix_us / 1_000
     }
 
-    fn clock(self) -> Clock {
+    pub(crate) fn clock(self) -> Clock {
         Clock { mono_ms: self.mono_ms(), unix_ms: self.unix_ms() }
     }
 }
@@ -355,6 +355,12 @@ impl Node {
     #[must_use]
     pub fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    /// Takes the groups and their stores out of a node that never began, for what was recovered.
+    #[must_use]
+    pub fn into_shard(self) -> Shard {
+        self.shard
     }
 
     /// Groups without a leader that this node knows of.
