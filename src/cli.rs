@@ -1,5 +1,6 @@
 //! The command line: what can be said, and the settings of a node from defaults, file, environment and flags.
 
+use crate::backup::{BackupArgs, RestoreArgs};
 use crate::bench::BenchArgs;
 use crate::config::{CheckpointConfig, GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX};
 use crate::disk::FileDisk;
@@ -46,6 +47,10 @@ pub enum Command {
     /// List the members of a cluster, or change them while it serves
     #[command(subcommand)]
     Member(MemberCommand),
+    /// Copy the states of all groups out of a data directory, to a new folder
+    Backup(BackupArgs),
+    /// Load the keys of a backup into a running cluster
+    Restore(RestoreArgs),
     /// Read files of a data directory, without a lock
     #[command(subcommand)]
     Inspect(InspectCommand),
@@ -61,6 +66,11 @@ pub enum InspectCommand {
         /// Print every record too
         #[arg(long)]
         records: bool,
+    },
+    /// A backup: what it holds, and whether every byte of it is sound
+    Backup {
+        /// The folder
+        dir: PathBuf,
     },
     /// A checkpoint: whose states it holds, and whether all of it is sound
     Checkpoint {

@@ -7,7 +7,7 @@ use paxoi::cli::{Cli, Command, InspectCommand, ServeArgs, Usage, one_line};
 use paxoi::disk::FileDisk;
 use paxoi::logging::{self, LogFormat};
 use paxoi::server::Server;
-use paxoi::{bench, checkpoint, local, log, member, status, sweep};
+use paxoi::{backup, bench, checkpoint, local, log, member, status, sweep};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use std::io::Write;
 use std::path::Path;
@@ -51,6 +51,16 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Sweep(args) => sweep::run(*args),
         Command::Status(args) => status::run(&args),
         Command::Member(command) => member::run(&command),
+        Command::Backup(args) => {
+            let _logs = logging::start(LogFormat::Text);
+            backup::backup(&args)
+        }
+        Command::Restore(args) => backup::restore(&args),
+        Command::Inspect(InspectCommand::Backup { dir }) => {
+            let sound = backup::inspect_backup(&dir, &mut std::io::stdout().lock())?;
+            anyhow::ensure!(sound, "the backup {} is damaged, see above", dir.display());
+            Ok(())
+        }
         Command::Inspect(InspectCommand::Log { dir, records }) => {
             let disk = FileDisk::existing(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
             let sound = log::inspect_log(&disk, records, &mut std::io::stdout().lock())?;

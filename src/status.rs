@@ -109,12 +109,12 @@ fn parse_node(line: &str, host: &str) -> Option<Node> {
 }
 
 /// The value of a field of INFO.
-fn field<'t>(info: &'t str, name: &str) -> Option<&'t str> {
+pub(crate) fn field<'t>(info: &'t str, name: &str) -> Option<&'t str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
 /// The value of a field of INFO that is a number; 0 without it.
-fn number(info: &str, name: &str) -> u64 {
+pub(crate) fn number(info: &str, name: &str) -> u64 {
     field(info, name).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 

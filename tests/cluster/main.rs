@@ -5,6 +5,7 @@
 //! service    what clients of a healthy cluster, of a minority, and of five nodes see
 //! faults     kill -9 and SIGSTOP under load; nothing acknowledged is lost, nothing happens twice
 //! failover   how long writes pause when a leader dies, and how leaders come back to their places
+//! backups    backup and restore
 //! birth      first starts, wrong starts, wiped and foreign directories
 //! disk       rotten and torn logs
 //! full       no space on the disks of one node or of all
@@ -16,6 +17,7 @@
 //! load       the clients of `faults`, and what they check
 //! ```
 
+mod backups;
 mod birth;
 mod disk;
 mod failover;

@@ -1,0 +1,130 @@
+//! The file `manifest.json` of a backup: what the backup holds, and from where. It is written last, so a folder without
+//! one is a backup that was never finished.
+
+use crate::checkpoint::Verified;
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+/// The version of the format that is written, and the highest that is read.
+pub(super) const MANIFEST_VERSION: u32 = 1;
+
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of the format.
+    pub format: u32,
+    /// The program that made it.
+    pub program: String,
+    /// When, in unix seconds.
+    pub made_unix_s: u64,
+    /// The cluster, as 32 hex digits.
+    pub cluster_id: String,
+    /// The nodes whose directories were read.
+    pub nodes: Vec<u32>,
+    /// How many groups the cluster has.
+    pub groups: u32,
+    /// The largest value of a key in that cluster, in bytes.
+    pub value_bytes_max: u64,
+    /// How long sessions live there, in milliseconds. They are not restored.
+    pub session_ttl_ms: u64,
+    /// The files with the states.
+    pub files: Vec<File>,
+    /// By group: its state.
+    pub states: Vec<State>,
+    /// CRC-32C of all this without spaces, this number as 0.
+    pub crc32c: u32,
+}
+
+/// A file of states, in the format of checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Its name in the folder.
+    pub name: String,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+/// The state of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Which group: they stand in order, from 0 on.
+    pub group: u32,
+    /// Which of the files holds it, from 0 on.
+    pub file: usize,
+    /// The last instance that it includes.
+    pub instance: u64,
+    /// The digest of keys and sessions, as 16 hex digits.
+    pub digest: String,
+    /// Its keys.
+    pub keys: u64,
+    /// Bytes of keys, values and sessions.
+    pub bytes: u64,
+}
+
+impl State {
+    pub(super) fn of(file: usize, verified: &Verified) -> State {
+        let (summary, end) = (&verified.summary, &verified.summary.end);
+        State {
+            group: summary.group.0,
+            file,
+            instance: summary.instance.0,
+            digest: format!("{:016x}", end.digest),
+            keys: verified.keys,
+            bytes: end.block_bytes,
+        }
+    }
+}
+
+impl Manifest {
+    /// Keys in all groups.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        self.states.iter().map(|state| state.keys).sum()
+    }
+
+    /// Bytes of all files of states.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// The text of the file.
+    ///
+    /// # Errors
+    /// None that plain data can cause.
+    pub fn encode(&self) -> anyhow::Result<Vec<u8>> {
+        let sealed = Manifest { crc32c: self.checksum()?, ..self.clone() };
+        let mut text = serde_json::to_vec_pretty(&sealed)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    /// Reads the text of the file.
+    ///
+    /// # Errors
+    /// If it is damaged, or of a later version.
+    pub fn decode(text: &[u8]) -> anyhow::Result<Manifest> {
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let version: Version = serde_json::from_slice(text).context("it cannot be read")?;
+        if version.format > MANIFEST_VERSION {
+            bail!("it has format version {}, but this program reads only {MANIFEST_VERSION}", version.format);
+        }
+        let manifest: Manifest = serde_json::from_slice(text).context("it cannot be read")?;
+        ensure!(manifest.crc32c == manifest.checksum()?, "its checksum is wrong");
+        let in_order = (0..manifest.groups).eq(manifest.states.iter().map(|state| state.group));
+        let in_files = manifest.states.iter().all(|state| state.file < manifest.files.len());
+        ensure!(in_order && in_files, "it does not name one state of each group");
+        Ok(manifest)
+    }
+
+    fn checksum(&self) -> anyhow::Result<u32> {
+        let open = Manifest { crc32c: 0, ..self.clone() };
+        Ok(crc32c::crc32c(&serde_json::to_vec(&open)?))
+    }
+}

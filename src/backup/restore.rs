@@ -1,0 +1,193 @@
+//! `paxoi restore`: the keys of a backup go into a running cluster, through the protocol that all clients use. So the
+//! cluster may have another number of groups, and it may be restored into as often as it takes.
+//!
+//! All of the backup is verified before the first key is sent.
+
+use super::loader::{BATCH_BYTES, Loader};
+use super::set::BackupSet;
+use crate::bench::report::grouped;
+use crate::cli::Usage;
+use crate::client::{Client, resolve, write_command};
+use anyhow::{Context, bail, ensure};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use net::resp::value::Value;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The most connections: more only wait for each other.
+const CONNECTIONS_MAX: usize = 256;
+/// How long the cluster may take to answer what is asked before the load.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// So much of a key is shown.
+const SHOWN_BYTES_MAX: usize = 100;
+
+/// What to restore, and where to.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RestoreArgs {
+    /// The folder that `paxoi backup` made
+    #[arg(value_name = "BACKUP")]
+    pub backup: PathBuf,
+    /// Nodes of the cluster; one is enough
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true)]
+    pub connect: Vec<String>,
+    /// Connections, divided among the addresses
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub connections: usize,
+    /// Restore into a cluster that holds keys: those of the backup replace the ones of the same name, others stay. So it
+    /// is also how a restore that was interrupted is run again
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What there is to be restored.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    keys: u64,
+    expired: u64,
+    bytes: u64,
+}
+
+/// Fills a cluster from a backup.
+///
+/// # Errors
+/// One line: the backup is damaged, the cluster is not empty, or does not take what is in the backup.
+pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
+    let asked = args.connections;
+    if !(1..=CONNECTIONS_MAX).contains(&asked) {
+        return Err(Usage(format!("--connections {asked}: give 1 to {CONNECTIONS_MAX}")).into());
+    }
+    let set = BackupSet::open(&args.backup)?;
+    let addresses = args.connect.iter().map(|address| {
+        let resolved = resolve(address).with_context(|| format!("--connect {address}"))?;
+        Ok((address.clone(), resolved))
+    });
+    let addresses = addresses.collect::<anyhow::Result<Vec<(String, SocketAddr)>>>()?;
+    let value_bytes_max = look_at_cluster(&addresses, args.force)?;
+    let all = check(&set, value_bytes_max)?;
+    let began = Instant::now();
+    let sent = load(&set, &addresses, args.connections, all)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let expired = match sent.expired {
+        0 => String::new(),
+        expired => format!("; {} more had expired", grouped(expired)),
+    };
+    let (keys, bytes) = (grouped(sent.keys), grouped(sent.bytes));
+    writeln!(io::stdout().lock(), "restored {keys} keys, {bytes} bytes, {seconds:.1} s{expired}")
+        .context("cannot write to stdout")
+}
+
+/// The largest value that the cluster takes, if it has no keys or none that matter.
+fn look_at_cluster(addresses: &[(String, SocketAddr)], force: bool) -> anyhow::Result<u64> {
+    let mut limit = u64::MAX;
+    for (name, address) in addresses {
+        let asked = Client::connect(*address, ANSWER_MAX).and_then(|mut client| {
+            let size = client.call(&[b"DBSIZE"])?;
+            Ok((size, client.call(&[b"CONFIG", b"GET", b"proto-max-bulk-len"])?))
+        });
+        let (size, config) = asked.with_context(|| format!("no answer of a node at {name}"))?;
+        let keys = match size {
+            Value::Int(keys) => keys,
+            Value::Error(text) => bail!("the node at {name} does not serve: {text}"),
+            other => bail!("the node at {name} does not tell how many keys there are: {other:?}"),
+        };
+        ensure!(
+            keys == 0 || force,
+            "the cluster holds {keys} keys already: restore into a new one; or, if a restore was interrupted or these may \
+             be replaced, add --force"
+        );
+        if let Value::Array(pair) = config
+            && let Some(bytes) = pair.get(1).and_then(|value| std::str::from_utf8(value.as_bytes()?).ok()?.parse().ok())
+        {
+            limit = limit.min(bytes);
+        }
+    }
+    Ok(limit)
+}
+
+/// Reads all of the backup: that it is sound, that every value fits, and how much it is.
+fn check(set: &BackupSet, value_bytes_max: u64) -> anyhow::Result<Tally> {
+    let now_ms = now_unix_ms();
+    let (mut all, mut too_large) = (Tally::default(), None);
+    set.verify(&mut |key, value, expires_at_ms| {
+        let bytes = value.len() as u64;
+        if bytes > value_bytes_max && !is_due(expires_at_ms, now_ms) && too_large.is_none() {
+            too_large = Some((shown(key), bytes));
+        }
+        all.keys += 1;
+        all.bytes += key.len() as u64 + bytes;
+    })?;
+    if let Some((key, bytes)) = too_large {
+        bail!(
+            "the value of the key {key} has {bytes} bytes, but this cluster takes at most {value_bytes_max}: make one with a \
+             larger --value-bytes-max"
+        );
+    }
+    Ok(all)
+}
+
+/// Sends all keys that are not due.
+fn load(set: &BackupSet, addresses: &[(String, SocketAddr)], connections: usize, all: Tally) -> anyhow::Result<Tally> {
+    let bar = progress(all.bytes);
+    let loader = Loader::start(addresses, connections)?;
+    let mut sent = Tally::default();
+    let mut passed_bytes = 0;
+    let (mut batch, mut count) = (Vec::new(), 0);
+    for state in &set.manifest().states {
+        let now_ms = now_unix_ms();
+        let visited = set.visit(state, &mut |key, value, expires_at_ms| {
+            passed_bytes += (key.len() + value.len()) as u64;
+            if is_due(expires_at_ms, now_ms) {
+                sent.expired += 1;
+                return;
+            }
+            sent.keys += 1;
+            sent.bytes += (key.len() + value.len()) as u64;
+            let mut number = itoa::Buffer::new();
+            match expires_at_ms {
+                0 => write_command(&[b"SET", key, value], &mut batch),
+                at => write_command(&[b"SET", key, value, b"PXAT", number.format(at).as_bytes()], &mut batch),
+            }
+            count += 1;
+            if batch.len() >= BATCH_BYTES {
+                // Once it failed it takes no more, and the end tells why.
+                loader.give(std::mem::take(&mut batch), std::mem::take(&mut count));
+                bar.set_position(passed_bytes);
+            }
+        });
+        visited?;
+        if loader.has_failed() {
+            break;
+        }
+    }
+    loader.give(batch, count);
+    let finished = loader.finish();
+    bar.finish_and_clear();
+    finished.context("the restore is not complete; run it again with --force")?;
+    Ok(sent)
+}
+
+/// `indicatif` shows nothing where stderr is no terminal.
+fn progress(bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes).with_message(format!("{}", HumanBytes(bytes)));
+    if let Ok(style) = ProgressStyle::with_template("restore {bar:32.cyan/dim} {percent:>3} % of {msg}") {
+        bar.set_style(style.progress_chars("━╸─"));
+    }
+    bar
+}
+
+fn is_due(expires_at_ms: u64, now_ms: u64) -> bool {
+    expires_at_ms != 0 && expires_at_ms <= now_ms
+}
+
+fn now_unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// A key as it is told to people.
+fn shown(key: &[u8]) -> String {
+    let start = &key[..key.len().min(SHOWN_BYTES_MAX)];
+    let dots = if start.len() < key.len() { "…" } else { "" };
+    format!("\"{}{dots}\"", start.escape_ascii())
+}

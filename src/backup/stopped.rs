@@ -1,0 +1,135 @@
+//! Backups of directories whose nodes do not run: newest checkpoints and the log behind them make the states, by the code
+//! of a start, but nothing is written there. This is also what is left to do when a quorum is lost.
+//!
+//! What a node voted for last in a group, and does not know to be chosen, is taken, too: it may have been acknowledged. Of
+//! several directories the newest state of each group counts. With those of a majority that is what a new leader would
+//! learn and propose in its phase 1, and so nothing that was acknowledged is missing.
+
+use super::Source;
+use super::set::Draft;
+use crate::checkpoint::{self, CheckpointWriter, Packing};
+use crate::config::{CHECKPOINT_BLOCK_BYTES, CheckpointConfig, NodeConfig, Reads};
+use crate::identity::Identity;
+use crate::log;
+use crate::node::versions::Versions;
+use crate::node::{Node, Time};
+use crate::shard::Shard;
+use anyhow::{Context, bail, ensure};
+use groups::{Ballot, Effect, GroupId, Instance, Record};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How much a state tells: of two the greater is kept. Of two values of one instance one that was known chosen counts for
+/// more than one that was only voted for, and of two votes the one of the higher ballot, as in a new leader's phase 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    pub(super) instance: Instance,
+    pub(super) confirmed: bool,
+    pub(super) ballot: Ballot,
+}
+
+/// Backs up the newest state of each group in these directories, whose locks are held.
+pub(super) fn backup(sources: &[Source], out: &Path) -> anyhow::Result<()> {
+    let draft = Draft::create(out)?;
+    let mut kept: BTreeMap<GroupId, Rank> = BTreeMap::new();
+    for (source, sequence) in sources.iter().zip(1..) {
+        let mut shard = recover(source).with_context(|| format!("cannot back up {}", source.place))?;
+        let mut writer = CheckpointWriter::create(draft.disk.clone(), source.header(sequence), Packing::Lz4)?;
+        for group in (0..source.birth.groups).map(GroupId) {
+            let confirmed = !take_vote(&mut shard, group)?;
+            let state = shard.group(group).snapshot();
+            let rank = Rank { instance: state.instance, confirmed, ballot: state.chosen };
+            if kept.get(&group).is_some_and(|kept| *kept >= rank) {
+                continue;
+            }
+            kept.insert(group, rank);
+            write(&mut shard, group, &mut writer)?;
+        }
+        writer.finish()?;
+    }
+    draft.finish(&sources.iter().collect::<Vec<_>>(), sources.len() as u64)
+}
+
+fn write(shard: &mut Shard, group: GroupId, writer: &mut CheckpointWriter) -> anyhow::Result<()> {
+    writer.begin(&shard.freeze(group))?;
+    while let Some(block) = shard.next_block(group, CHECKPOINT_BLOCK_BYTES) {
+        writer.block(&block)?;
+    }
+    Ok(writer.end(shard.thaw(group))?)
+}
+
+/// What a start would have, as far as this directory tells.
+fn recover(source: &Source) -> anyhow::Result<Shard> {
+    let time = now();
+    // As after one more start: what the last one had submitted is nobody's any more.
+    let identity = Identity { start: source.identity.start + 1, ..source.identity.clone() };
+    let mut node = Node::new(config(source), identity);
+    let (header, limits) = node.checkpoint_header().context("its cluster was never born")?;
+    let each = &mut |loaded| node.restore_checkpoint(loaded, time);
+    checkpoint::look(&source.disk, &header, &limits, each, &mut |_, _| {})?;
+    let mut refused = None;
+    let recovered = log::replay(&source.disk, source.identity.storage_id, &mut |_, _| {}, &mut |lsn, record| {
+        if refused.is_none() {
+            refused = node.restore(lsn, record, time).err();
+        }
+    })?;
+    if let Some(reason) = refused {
+        bail!("its log is not usable: {reason}; back up another node");
+    }
+    ensure!(recovered.segments > 0, "its log is missing; put it back, or back up another node");
+    let shard = node.into_shard();
+    if let Some(group) = shard.groups().find(|group| group.is_hollow()) {
+        bail!("the state of group {} is damaged or not whole there; back up another node", group.id());
+    }
+    Ok(shard)
+}
+
+/// Applies what the group has voted for at its next instance, if anything.
+fn take_vote(shard: &mut Shard, group: GroupId) -> anyhow::Result<bool> {
+    let mut effects = Vec::new();
+    shard.group(group).record_again(true, &mut effects);
+    let vote = effects.into_iter().find_map(|effect| match effect {
+        Effect::Persist(Record::Accepted { instance, ballot, chosen, value }) => {
+            Some(Record::Learned { instance, ballot, chosen, value })
+        }
+        _ => None,
+    });
+    let Some(vote) = vote else { return Ok(false) };
+    let restored = shard.restore(0, group, vote, now().clock());
+    restored
+        .with_context(|| format!("the last vote of group {group} does not follow its log; back up another node"))?;
+    Ok(true)
+}
+
+/// A node that never begins needs little of this.
+fn config(source: &Source) -> NodeConfig {
+    let birth = &source.birth;
+    NodeConfig {
+        id: source.identity.node,
+        initial: birth.members.iter().map(|member| (member.node, member.address.clone())).collect(),
+        join: Vec::new(),
+        groups: birth.groups,
+        reads: Reads::Quorum,
+        client_timeout_ms: 5_000,
+        session_ttl_ms: birth.session_ttl_ms,
+        max_clients: 1,
+        memory_bytes_max: 0,
+        value_bytes_max: birth.value_bytes_max as usize,
+        checkpoints: CheckpointConfig::default(),
+        versions: Versions::OURS,
+        dir: source.place.clone(),
+        config_file: String::new(),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        cluster_id: birth.cluster_id,
+        hash_key: birth.hash_key,
+        seed: 0,
+    }
+}
+
+fn now() -> Time {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // From 1 second on, so that "never" (0) is long ago.
+    Time { mono_us: 1_000_000, unix_us: since_1970.as_micros() as u64 }
+}
