@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Checkpoint files that a directory may have.
-const FILES_MAX: u64 = 65_536;
+const FILES_MAX: u64 = 8_192;
 
 /// What to back up, and where to.
 #[derive(Clone, Debug, clap::Args)]

@@ -66,7 +66,7 @@ pub fn look(
             Ok(reader) => readers.push((sequence, reader)),
             Err(error @ (CheckpointError::Foreign { .. } | CheckpointError::Version { .. })) => return Err(error),
             Err(error) => {
-                tracing::error!("{error}");
+                tracing::error!("{error}: that is what is done here");
                 catalog.damaged.push(sequence);
             }
         }
@@ -88,7 +88,7 @@ pub fn look(
                     break;
                 }
                 Err(error) => {
-                    tracing::error!("{error}");
+                    tracing::error!("{error}: that is what is done here");
                     catalog.damaged.push(*sequence);
                 }
             }
