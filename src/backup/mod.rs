@@ -21,6 +21,7 @@ mod tests;
 pub use manifest::{Manifest, State};
 pub use restore::{RestoreArgs, restore};
 pub use set::{BackupSet, inspect_backup};
+pub use stopped::recover;
 
 use crate::bench::report::grouped;
 use crate::checkpoint::Header;

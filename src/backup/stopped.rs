@@ -9,7 +9,8 @@ use super::Source;
 use super::set::Draft;
 use crate::checkpoint::{self, CheckpointWriter, Packing};
 use crate::config::{CHECKPOINT_BLOCK_BYTES, CheckpointConfig, NodeConfig, Reads};
-use crate::identity::Identity;
+use crate::disk::Disk;
+use crate::identity::{BirthRecord, Identity};
 use crate::log;
 use crate::node::versions::Versions;
 use crate::node::{Node, Time};
@@ -35,7 +36,8 @@ pub(super) fn backup(sources: &[Source], out: &Path) -> anyhow::Result<()> {
     let draft = Draft::create(out)?;
     let mut kept: BTreeMap<GroupId, Rank> = BTreeMap::new();
     for (source, sequence) in sources.iter().zip(1..) {
-        let mut shard = recover(source).with_context(|| format!("cannot back up {}", source.place))?;
+        let mut shard = recover(&source.disk, &source.identity, now())
+            .with_context(|| format!("cannot back up {}", source.place))?;
         let mut writer = CheckpointWriter::create(draft.disk.clone(), source.header(sequence), Packing::Lz4)?;
         for group in (0..source.birth.groups).map(GroupId) {
             let confirmed = !take_vote(&mut shard, group)?;
@@ -60,17 +62,21 @@ fn write(shard: &mut Shard, group: GroupId, writer: &mut CheckpointWriter) -> an
     Ok(writer.end(shard.thaw(group))?)
 }
 
-/// What a start would have, as far as this directory tells.
-fn recover(source: &Source) -> anyhow::Result<Shard> {
-    let time = now();
+/// The groups and their stores as a start would find them in a directory, of which nothing is changed.
+///
+/// # Errors
+/// If the directory has no state of some group that is whole.
+pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time) -> anyhow::Result<Shard> {
     // As after one more start: what the last one had submitted is nobody's any more.
-    let identity = Identity { start: source.identity.start + 1, ..source.identity.clone() };
-    let mut node = Node::new(config(source), identity);
+    let identity = Identity { start: identity.start + 1, ..identity.clone() };
+    let birth = identity.birth.as_ref().context("its cluster was never born")?;
+    let (config, storage_id) = (config(disk, &identity, birth), identity.storage_id);
+    let mut node = Node::new(config, identity);
     let (header, limits) = node.checkpoint_header().context("its cluster was never born")?;
     let each = &mut |loaded| node.restore_checkpoint(loaded, time);
-    checkpoint::look(&source.disk, &header, &limits, each, &mut |_, _| {})?;
+    checkpoint::look(disk, &header, &limits, each, &mut |_, _| {})?;
     let mut refused = None;
-    let recovered = log::replay(&source.disk, source.identity.storage_id, &mut |_, _| {}, &mut |lsn, record| {
+    let recovered = log::replay(disk, storage_id, &mut |_, _| {}, &mut |lsn, record| {
         if refused.is_none() {
             refused = node.restore(lsn, record, time).err();
         }
@@ -104,10 +110,9 @@ fn take_vote(shard: &mut Shard, group: GroupId) -> anyhow::Result<bool> {
 }
 
 /// A node that never begins needs little of this.
-fn config(source: &Source) -> NodeConfig {
-    let birth = &source.birth;
+fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConfig {
     NodeConfig {
-        id: source.identity.node,
+        id: identity.node,
         initial: birth.members.iter().map(|member| (member.node, member.address.clone())).collect(),
         join: Vec::new(),
         groups: birth.groups,
@@ -119,7 +124,7 @@ fn config(source: &Source) -> NodeConfig {
         value_bytes_max: birth.value_bytes_max as usize,
         checkpoints: CheckpointConfig::default(),
         versions: Versions::OURS,
-        dir: source.place.clone(),
+        dir: disk.place(),
         config_file: String::new(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         cluster_id: birth.cluster_id,

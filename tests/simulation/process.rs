@@ -3,13 +3,16 @@
 use crate::random::Random;
 use bytes::BytesMut;
 use groups::NodeId;
+use paxoi::backup;
 use paxoi::checkpoint::{self, Brought, Done, Errand, Job, Mover, Packing, Scribe};
 use paxoi::config::{CheckpointConfig, NodeConfig, Reads};
 use paxoi::disk::{Disk, MemoryDisk};
 use paxoi::identity;
+use paxoi::kv::Store;
 use paxoi::log::{self, Batch, ChosenReader, ChosenValue, Options, ReadRange, Writer};
 use paxoi::node::versions::Versions;
 use paxoi::node::{Node, Time};
+use paxoi::shard::Shard;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -165,6 +168,7 @@ impl Process {
         }
         let config = NodeConfig { versions: self.versions, ..config(self.id, shape, random) };
         let life = config.seed;
+        let backup = self.back_up(time);
         let identity =
             identity::open_or_create(&self.disk, self.id, life, || entropy).map_err(|error| error.to_string())?;
         let storage = identity.storage_id;
@@ -188,6 +192,9 @@ impl Process {
             return Err(reason);
         }
         node.begin(writer.next_lsn() - 1, time);
+        if let Some(backup) = backup {
+            compare(&backup, node.shard())?;
+        }
         self.life = Some(Life {
             number: self.lives,
             reader: writer.reader(),
@@ -218,6 +225,32 @@ impl Process {
     pub(crate) fn is_born(&self) -> bool {
         self.life.as_ref().is_some_and(|life| life.node.is_born())
     }
+
+    /// Sometimes what a backup would find in the directory: the same as the start that follows.
+    fn back_up(&self, time: Time) -> Option<Result<Shard, String>> {
+        if !self.lives.is_multiple_of(BACKED_UP) {
+            return None;
+        }
+        let identity = identity::read(&self.disk).ok()??;
+        identity.birth.as_ref()?;
+        Some(backup::recover(&self.disk, &identity, time).map_err(|error| format!("{error:#}")))
+    }
+}
+
+/// One start in so many.
+const BACKED_UP: u64 = 2;
+
+fn compare(backup: &Result<Shard, String>, started: &Shard) -> Result<(), String> {
+    let backup = match backup {
+        Ok(backup) => backup,
+        Err(_) if started.groups().any(groups::Group::is_hollow) => return Ok(()),
+        Err(reason) => return Err(format!("a backup fails on a sound directory: {reason}")),
+    };
+    let states = |shard: &Shard| -> Vec<_> {
+        let state = |(group, store): (&groups::Group, &Store)| (group.snapshot(), group.promised(), store.digest());
+        shard.groups().zip(shard.stores()).map(state).collect()
+    };
+    if states(backup) == states(started) { Ok(()) } else { Err("a backup differs from the start behind it".to_owned()) }
 }
 
 impl Life {
