@@ -44,6 +44,9 @@ pub struct LocalArgs {
     /// Passed on to each node: how reads are made linearizable
     #[arg(long, value_enum)]
     pub reads: Option<crate::config::Reads>,
+    /// Passed on to each node: checkpoints are made, and the log is cut, when it is longer than this
+    #[arg(long, value_name = "BYTES")]
+    pub checkpoint_log_bytes: Option<String>,
 }
 
 struct Node {
@@ -142,6 +145,9 @@ fn spawn(args: &LocalArgs, groups: u32, number: u16, address: &str, members: &st
         .collect();
     if let Some(limit) = &args.client_timeout {
         words.extend(["--client-timeout".to_owned(), limit.clone()]);
+    }
+    if let Some(bytes) = &args.checkpoint_log_bytes {
+        words.extend(["--checkpoint-log-bytes".to_owned(), bytes.clone()]);
     }
     if args.reads == Some(crate::config::Reads::Log) {
         words.extend(["--reads".to_owned(), "log".to_owned()]);
