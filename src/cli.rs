@@ -136,6 +136,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "LOWEST-HIGHEST", hide = true)]
     #[serde(skip)]
     pub protocol_versions: Option<String>,
+    /// Everything on the disk is read so often, to find what has rotted [default: 1d]
+    #[arg(long, env = "PAXOI_SCRUB_INTERVAL", value_name = "TIME")]
+    pub scrub_interval: Option<String>,
     /// A TOML file with settings by the names of these flags
     #[arg(long, env = "PAXOI_CONFIG", value_name = "FILE")]
     #[serde(skip)]
@@ -240,6 +243,7 @@ impl ServeArgs {
                 )?,
                 log_factor: args.checkpoint_log_factor.unwrap_or(2),
                 age_ms: millis("--checkpoint-age", args.checkpoint_age.as_deref().unwrap_or("1h"))?,
+                scrub_ms: millis("--scrub-interval", args.scrub_interval.as_deref().unwrap_or("1d"))?,
             },
             dir,
             config_file,
@@ -277,6 +281,7 @@ impl ServeArgs {
             checkpoint_log_bytes: self.checkpoint_log_bytes.or(file.checkpoint_log_bytes),
             checkpoint_log_factor: self.checkpoint_log_factor.or(file.checkpoint_log_factor),
             checkpoint_age: self.checkpoint_age.or(file.checkpoint_age),
+            scrub_interval: self.scrub_interval.or(file.scrub_interval),
             protocol_versions: self.protocol_versions,
             config: self.config,
             log_format: self.log_format.or(file.log_format),

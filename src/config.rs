@@ -127,6 +127,9 @@ pub const TRANSFER_PIN_MS: u64 = 20_000;
 pub const TRANSFER_REDIAL_MS: u64 = 200;
 const _: () = assert!(TRANSFER_PIECE_BYTES + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "a piece fits a message");
 
+/// A scrub reads so many bytes in a second.
+pub const SCRUB_BYTES_PER_S: u64 = 32 << 20;
+
 /// When checkpoints are made, and with it how long the log grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointConfig {
@@ -136,11 +139,13 @@ pub struct CheckpointConfig {
     pub log_factor: u32,
     /// And at least so often, if anything was written, in milliseconds.
     pub age_ms: u64,
+    /// Everything on the disk is read so often, in milliseconds.
+    pub scrub_ms: u64,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> CheckpointConfig {
-        CheckpointConfig { log_bytes_min: 512 << 20, log_factor: 2, age_ms: 3_600_000 }
+        CheckpointConfig { log_bytes_min: 512 << 20, log_factor: 2, age_ms: 3_600_000, scrub_ms: 86_400_000 }
     }
 }
 

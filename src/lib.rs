@@ -22,6 +22,7 @@ pub mod node;
 pub mod resolver;
 pub mod rng;
 pub mod routing;
+pub mod scrub;
 pub mod server;
 pub mod shard;
 pub mod size;

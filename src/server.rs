@@ -2,13 +2,16 @@
 //! decided is decided in [`crate::node`].
 
 use crate::checkpoint::{self, Brought, Desk, Done, Errand, Job, Mover, Packing, Scribe};
-use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, LINGER_MS_MAX, NODE_QUEUE_BYTES, NodeConfig};
+use crate::config::{
+    CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, LINGER_MS_MAX, NODE_QUEUE_BYTES, NodeConfig, SCRUB_BYTES_PER_S,
+};
 use crate::descriptors::{self, SPARE_CONNECTIONS};
 use crate::disk::{Disk, FileDisk};
 use crate::identity::{self, Identity};
 use crate::log::{ChosenValue, Hooks, Log, LogHandle, LogReader, Options, ReadRange};
 use crate::node::{Close, Node, ProcessFacts, Space, Time};
 use crate::resolver::{Place, Resolver};
+use crate::scrub::{Findings, scrub};
 use anyhow::{Context, anyhow, bail};
 use groups::{NodeId, TICK_MS};
 use mio::Waker;
@@ -18,7 +21,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Facts about the process are looked up so often.
@@ -33,6 +36,7 @@ enum Notice {
     Durable { lsn: u64, sync_us: u64 },
     Checkpoint(Done),
     Brought(Brought),
+    Scrubbed(Findings),
     Range { range: ReadRange, values: Vec<ChosenValue> },
     Resolved { name: String, address: Option<SocketAddr> },
     Fatal(String),
@@ -48,6 +52,8 @@ pub struct Server {
     reader: LogReader,
     desk: Desk<Job>,
     mover: Desk<Errand>,
+    /// While this is here the scrub goes on.
+    _scrub: Sender<()>,
     resolver: Resolver,
     notices: Receiver<Notice>,
     clock: WallClock,
@@ -112,7 +118,7 @@ impl Server {
         let events = EventLoop::bind(listen, limits).with_context(|| format!("cannot listen on {listen}"))?;
         let config = NodeConfig { listen: events.local_addr()?, ..config };
         let storage = identity.storage_id;
-        let place = config.dir.clone();
+        let (place, scrub_every) = (config.dir.clone(), Duration::from_millis(config.checkpoints.scrub_ms));
         let mut node = Node::new(config, identity);
         let (sender, notices) = channel();
         let has_checkpoints = load_checkpoints(&*disk, &mut node, clock.now())
@@ -137,6 +143,8 @@ impl Server {
         node.begin(log.next_lsn() - 1, clock.now());
         let reader = start_reader(&log, sender.clone(), events.waker())?;
         let (desk, mover) = start_desks(&disk, &sender, &events).context("cannot start the threads for checkpoints")?;
+        let scrub =
+            start_scrub(&disk, scrub_every, sender.clone(), events.waker()).context("cannot start the scrub")?;
         let resolver = start_resolver(sender, events.waker())?;
         let lingering = VecDeque::new();
         let (ticked_ms, facts_ms) = (0, 0);
@@ -149,6 +157,7 @@ impl Server {
             reader,
             desk,
             mover,
+            _scrub: scrub,
             resolver,
             notices,
             clock,
@@ -256,6 +265,7 @@ impl Server {
             }
             Notice::Range { range, values } => self.node.range_read(&range, values, self.clock.now()),
             Notice::Checkpoint(done) => self.node.checkpoint_done(done, self.clock.now()),
+            Notice::Scrubbed(findings) => self.node.scrubbed(&findings),
             Notice::Brought(brought) => self.node.brought(brought, self.clock.now()),
             Notice::Resolved { name, address } => self.resolver.on_answer(&name, address),
             Notice::Fatal(reason) => return Err(anyhow!(reason)),
@@ -430,6 +440,25 @@ fn start_reader(log: &LogHandle, sender: Sender<Notice>, waker: Arc<Waker>) -> a
         tell(&sender, &waker, notice);
     });
     reader.context("cannot start the thread that reads the log")
+}
+
+/// The thread that reads everything on the disk now and then. It ends when what is returned is dropped.
+fn start_scrub(
+    disk: &Arc<dyn Disk>,
+    every: Duration,
+    sender: Sender<Notice>,
+    waker: Arc<Waker>,
+) -> std::io::Result<Sender<()>> {
+    let (guard, ended) = channel::<()>();
+    let disk = disk.clone();
+    std::thread::Builder::new().name("paxoi-scrub".to_owned()).spawn(move || {
+        let mut rest = |time: Duration| matches!(ended.recv_timeout(time), Err(RecvTimeoutError::Timeout));
+        while rest(every) {
+            let findings = scrub(&*disk, SCRUB_BYTES_PER_S, &mut rest);
+            tell(&sender, &waker, Notice::Scrubbed(findings));
+        }
+    })?;
+    Ok(guard)
 }
 
 /// The threads that write checkpoints, and that move them between nodes.

@@ -8,7 +8,8 @@ const LINE_CHARS_MAX: usize = 125;
 /// Tables with one row a line.
 const WIDE_FILES: [&str; 1] = ["src/kv/rows.rs"];
 /// In `groups`: what would make it impure.
-const IMPURE: [&str; 7] = ["std::net", "std::fs", "std::thread", "Instant::now", "SystemTime", "RandomState", " rand::"];
+const IMPURE: [&str; 7] =
+    ["std::net", "std::fs", "std::thread", "Instant::now", "SystemTime", "RandomState", " rand::"];
 /// In the pure part of the server: the same, but for addresses.
 const IMPURE_NODE: [&str; 6] = ["std::fs", "std::thread", "Instant::now", "SystemTime", "RandomState", " rand::"];
 const PURE_PATHS: [&str; 6] = ["src/node/", "src/shard.rs", "src/gate.rs", "src/kv/", "src/admin/", "src/routing.rs"];

@@ -127,6 +127,10 @@ pub struct StorageView {
     pub installed: u64,
     /// Groups whose state is not whole here.
     pub hollow: u64,
+    /// Scrubs of the disk since the start.
+    pub scrubs: u64,
+    /// Damaged files that they found.
+    pub scrub_damaged: u64,
 }
 
 /// A node's part in the Paxos groups.
@@ -417,4 +421,6 @@ fn storage(out: &mut String, storage: &StorageView) {
     line(out, "transfer_bytes_sent", storage.sent_bytes);
     line(out, "states_installed", storage.installed);
     line(out, "groups_not_whole", storage.hollow);
+    line(out, "scrubs", storage.scrubs);
+    line(out, "scrub_damaged_files", storage.scrub_damaged);
 }

@@ -7,12 +7,14 @@
 //! recovery   scan, visit, repair, then write on      reader    chosen values of one group, off the event loop
 //! writer     one write and one sync per batch        inspect   what `paxoi inspect log` prints
 //! handle     the threads around writer and reader     trim      drops segments that count no more
+//! check      reads a cold segment for the scrub
 //! ```
 //!
 //! A write or sync of a frame that fails ends the log at once and is never tried again: the kernel may have dropped the
 //! pages, so a second sync that succeeds proves nothing. That there is no space for another segment is no such failure:
 //! segments are made whole before they are used.
 
+mod check;
 pub mod format;
 mod handle;
 mod index;
@@ -27,6 +29,7 @@ mod tests;
 mod trim;
 mod writer;
 
+pub use check::{check_segment, cold_segments};
 pub use format::FORMAT_VERSION;
 pub use handle::{BATCHES_QUEUED_MAX, Hooks, Log, LogHandle, LogReader, READS_QUEUED_MAX};
 pub use inspect::inspect_log;

@@ -13,6 +13,7 @@ use crate::config::{
     CHECKPOINT_TURN_BYTES, CHECKPOINT_UNWRITTEN_BYTES, CheckpointConfig,
 };
 use crate::log::{self, Droppable};
+use crate::scrub::Findings;
 use crate::shard::Outlet;
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance};
@@ -24,6 +25,8 @@ pub(super) struct Checkpoints {
     /// By group: the newest state that is in a file.
     kept: Vec<Kept>,
     files: BTreeMap<u64, File>,
+    /// Files that were found damaged while they were in use: their groups are written anew, whether they went on or not.
+    spoilt: BTreeSet<u64>,
     /// Files that could not be read, to be removed when there are others.
     damaged: Vec<u64>,
     last_sequence: u64,
@@ -56,6 +59,9 @@ pub(super) struct CheckpointFacts {
     /// When the last round ended, in unix milliseconds, and how long it took.
     pub(super) ended_unix_ms: u64,
     pub(super) took_ms: u64,
+    /// Scrubs of the disk, and the damaged files that they found.
+    pub(super) scrubs: u64,
+    pub(super) scrub_damaged: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,6 +100,7 @@ impl Checkpoints {
             config,
             kept: Vec::new(),
             files: BTreeMap::new(),
+            spoilt: BTreeSet::new(),
             damaged: Vec::new(),
             last_sequence: 0,
             round: None,
@@ -185,7 +192,10 @@ impl Checkpoints {
         useless.append(&mut self.damaged);
         useless.sort_unstable();
         useless.dedup();
-        useless.iter().for_each(|sequence| drop(self.files.remove(sequence)));
+        useless.iter().for_each(|sequence| {
+            self.files.remove(sequence);
+            self.spoilt.remove(sequence);
+        });
         useless
     }
 
@@ -281,9 +291,11 @@ impl Node {
 
     /// Takes the groups of `which` that went on, and those that share a file with one: else it would be kept for them.
     fn begin_round(&mut self, time: Time, which: impl Fn(GroupId) -> bool) {
-        let kept = &self.checkpoints.kept;
-        let went_on =
-            |group: &groups::Group| which(group.id()) && group.next().preceding() > kept[group.id().index()].instance;
+        let (kept, spoilt) = (&self.checkpoints.kept, &self.checkpoints.spoilt);
+        let went_on = |group: &groups::Group| {
+            let Kept { instance, sequence } = kept[group.id().index()];
+            which(group.id()) && (group.next().preceding() > instance || spoilt.contains(&sequence))
+        };
         let mut queue: BTreeSet<GroupId> =
             self.shard.groups().filter(|group| went_on(group)).map(groups::Group::id).collect();
         for (sequence, file) in &self.checkpoints.files {
@@ -441,6 +453,20 @@ impl Node {
             floors[group.index()] = floors[group.index()].min(*instance);
         }
         floors
+    }
+
+    /// What a scrub of the disk found: what is damaged is written anew from what is in memory.
+    pub fn scrubbed(&mut self, findings: &Findings) {
+        self.checkpoints.facts.scrubs += 1;
+        self.checkpoints.facts.scrub_damaged += (findings.checkpoints.len() + findings.segments.len()) as u64;
+        let files = &self.checkpoints.files;
+        let spoilt: Vec<u64> = findings.checkpoints.iter().copied().filter(|file| files.contains_key(file)).collect();
+        if spoilt.is_empty() && findings.segments.is_empty() {
+            return;
+        }
+        tracing::error!("damaged files were found: checkpoints are made to take their place");
+        self.checkpoints.spoilt.extend(spoilt);
+        self.want_checkpoint(None);
     }
 
     /// What of the log can go, by [`super::Outputs::floors`]; called before anything else is.

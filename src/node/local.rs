@@ -273,6 +273,8 @@ impl Node {
             received_bytes: transfers.received_bytes,
             sent_bytes: transfers.sent_bytes,
             installed: transfers.installed,
+            scrubs: checkpoints.facts.scrubs,
+            scrub_damaged: checkpoints.facts.scrub_damaged,
             hollow: self.shard.groups().filter(|group| group.is_hollow()).count() as u64,
         }
     }

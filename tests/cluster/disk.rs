@@ -74,7 +74,8 @@ fn a_rotten_value_is_learned_from_the_others() {
     }
     cluster.kill9(2);
     let frames = frames(&cluster, 2);
-    let (at, _, bytes) = *frames[frames.len() / 4..].iter().find(|(_, _, bytes)| *bytes > 150).expect("one with a value");
+    let (at, _, bytes) =
+        *frames[frames.len() / 4..].iter().find(|(_, _, bytes)| *bytes > 150).expect("one with a value");
     let (_, file) = segment(&cluster, 2);
     let mut byte = [0];
     file.read_exact_at(&mut byte, at + bytes - 12).expect("a byte");

@@ -38,6 +38,7 @@ impl World {
                 }
                 self.after(0, Event::Tick { node, life: lives });
                 self.after(0, Event::Spare { node, life: lives });
+                self.after(2_000_000, Event::Scrub { node, life: lives });
             }
             Err(reason) => {
                 self.trace.line(|| format!("n{} cannot start: {reason}", node + 1));

@@ -12,6 +12,7 @@ use paxoi::kv::Store;
 use paxoi::log::{self, Batch, ChosenReader, ChosenValue, Options, ReadRange, Writer};
 use paxoi::node::versions::Versions;
 use paxoi::node::{Node, Time};
+use paxoi::scrub::Findings;
 use paxoi::shard::Shard;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -72,6 +73,7 @@ pub(crate) enum Input {
     Range { range: ReadRange, values: Vec<ChosenValue> },
     Checkpoint(Done),
     Brought(Brought),
+    Scrubbed(Findings),
 }
 
 /// A process that runs.

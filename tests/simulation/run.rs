@@ -107,6 +107,7 @@ fn draw(seed: u64, trace: Trace) -> World {
             log_bytes_min: 1 << random.between(16, 21),
             log_factor: 1 + random.below(3) as u32,
             age_ms: random.between(2_000, 60_000),
+            ..CheckpointConfig::default()
         },
     };
     let mut world = World::new(seed, shape, trace);

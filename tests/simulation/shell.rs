@@ -121,6 +121,7 @@ impl World {
             Input::Range { range, values } => life.node.range_read(&range, values, time),
             Input::Checkpoint(done) => life.node.checkpoint_done(done, time),
             Input::Brought(brought) => life.node.brought(brought, time),
+            Input::Scrubbed(findings) => life.node.scrubbed(&findings),
         }
     }
 
@@ -420,6 +421,17 @@ impl World {
             self.oracle.on_brought(&brought);
             self.push(node, Input::Brought(brought));
         }
+    }
+
+    /// Everything on the disk is read, and that again later.
+    pub(crate) fn scrub(&mut self, node: usize) {
+        let us = self.random.between(1, 10) * 1_000_000;
+        let process = &self.processes[node];
+        let Some(life) = &process.life else { return };
+        self.after(us, Event::Scrub { node, life: life.number });
+        let findings = paxoi::scrub::scrub(&self.processes[node].disk, 1, &mut |_| true);
+        self.trace.line(|| format!("n{} {findings:?}", node + 1));
+        self.push(node, Input::Scrubbed(findings));
     }
 
     pub(crate) fn drop_segments(&mut self, node: usize, below: u64) {

@@ -57,6 +57,11 @@ pub(crate) enum Event {
         node: usize,
         life: u64,
     },
+    /// The disk is read.
+    Scrub {
+        node: usize,
+        life: u64,
+    },
     /// Old segments go.
     Drop {
         node: usize,
@@ -257,6 +262,11 @@ impl World {
             Event::Errand { node, life } => {
                 if self.is_life(node, life) {
                     self.do_errand(node);
+                }
+            }
+            Event::Scrub { node, life } => {
+                if self.is_life(node, life) {
+                    self.scrub(node);
                 }
             }
             Event::Drop { node, life, below } => {
