@@ -28,6 +28,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const FACTS_MS: u64 = 1_000;
 /// The loop sleeps no longer while states are to be taken out, a piece in each turn.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(1);
+/// A start that takes long says so often how far it is.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// A reply larger than this goes out without another copy.
 const LARGE_REPLY_BYTES: usize = 16 << 10;
 
@@ -212,6 +214,7 @@ impl Server {
         self.node.end_turn(time);
         self.carry_out(time)?;
         self.events.flush();
+        self.node.turn_took(self.clock.now().mono_us.saturating_sub(time.mono_us));
         Ok(())
     }
 
@@ -417,7 +420,14 @@ fn load_checkpoints(disk: &dyn Disk, node: &mut Node, time: Time) -> anyhow::Res
     let Some((header, limits)) = node.checkpoint_header() else { return Ok(false) };
     let started = Instant::now();
     let each = &mut |loaded| node.restore_checkpoint(loaded, time);
-    let catalog = checkpoint::load(disk, &header, &limits, each, &mut |_, _| {})?;
+    let mut told = started;
+    let progress = &mut |done: usize, all: usize| {
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            tracing::info!("loading checkpoints: {done} of {all} groups");
+        }
+    };
+    let catalog = checkpoint::load(disk, &header, &limits, each, progress)?;
     let (files, bytes, ms) = (catalog.files.len(), catalog.bytes, started.elapsed().as_millis());
     tracing::info!("loaded {files} checkpoints, {bytes} bytes, in {ms} ms");
     node.set_catalog(&catalog);
@@ -426,9 +436,17 @@ fn load_checkpoints(disk: &dyn Disk, node: &mut Node, time: Time) -> anyhow::Res
 
 fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>) -> Hooks {
     let sender = sender.clone();
-    Hooks::abort(move |lsn, took: Duration| {
+    let hooks = Hooks::abort(move |lsn, took: Duration| {
         tell(&sender, &waker, Notice::Durable { lsn, sync_us: took.as_micros() as u64 });
-    })
+    });
+    let mut told = Instant::now();
+    let on_progress = Box::new(move |done: u64, all: u64| {
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            tracing::info!("reading the log: {} %", done * 100 / all.max(1));
+        }
+    });
+    Hooks { on_progress, ..hooks }
 }
 
 fn start_reader(log: &LogHandle, sender: Sender<Notice>, waker: Arc<Waker>) -> anyhow::Result<LogReader> {

@@ -365,6 +365,10 @@ fn paxos(view: &InfoView<'_>, out: &mut String) {
     line(out, "fsync_count", stats.fsyncs.count());
     line(out, "fsync_mean_us", stats.fsyncs.mean_us());
     line(out, "fsync_p99_us", stats.fsyncs.quantile_us(0.99));
+    line(out, "turn_p50_us", stats.turns.quantile_us(0.5));
+    line(out, "turn_p99_us", stats.turns.quantile_us(0.99));
+    line(out, "turn_p999_us", stats.turns.quantile_us(0.999));
+    line(out, "turn_max_us", stats.turns.quantile_us(1.0));
     line(out, "batch_commands_mean", format_args!("{:.2}", stats.batches.commands_mean()));
     line(out, "batch_bytes_mean", format_args!("{:.2}", stats.batches.bytes_mean()));
     line(out, "ballots_lost", paxos.ballots_lost);

@@ -42,6 +42,8 @@ pub struct Stats {
     pub net_output_bytes: u64,
     /// Syncs of the log.
     pub fsyncs: Timings,
+    /// Turns of the event loop, without its sleep.
+    pub turns: Timings,
     /// Batches of commands chosen.
     pub batches: Batches,
 }
@@ -104,6 +106,7 @@ impl Stats {
             net_input_bytes: 0,
             net_output_bytes: 0,
             fsyncs: Timings::new(),
+            turns: Timings::new(),
             batches: Batches::default(),
         }
     }

@@ -249,6 +249,11 @@ impl Node {
         }
     }
 
+    /// A turn of the event loop took so long, without its sleep.
+    pub fn turn_took(&mut self, usec: u64) {
+        self.io.stats.turns.record(usec);
+    }
+
     /// Facts about the process, for `INFO`; now and then.
     pub fn set_facts(&mut self, facts: Facts) {
         self.facts = facts;

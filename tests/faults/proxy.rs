@@ -1,8 +1,8 @@
 //! A network between nodes that can be broken: every connection between two nodes passes through a proxy of the test,
 //! which treats each of its two directions by a rule of its own.
 //!
-//! The node with the higher number dials, so there is a listener for each ordered pair of nodes of which the first has
-//! the higher number; only that node is told its address. One thread moves all bytes.
+//! There is a listener for each ordered pair of nodes; only the first of the two is told its address. One thread moves all
+//! bytes.
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -64,7 +64,7 @@ impl Network {
         let poll = Poll::new().expect("a poller");
         let waker = Waker::new(poll.registry(), WAKE).expect("a waker");
         let (mut listeners, mut addresses) = (Vec::new(), BTreeMap::new());
-        for (from, to) in pairs(nodes.len() as u32).filter(|(from, to)| from > to) {
+        for (from, to) in pairs(nodes.len() as u32) {
             let mut socket = TcpListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
             poll.registry().register(&mut socket, SOCKET, Interest::READABLE).expect("a socket to watch");
             addresses.insert((from, to), socket.local_addr().expect("its address"));
