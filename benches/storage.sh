@@ -1,7 +1,7 @@
 #!/bin/sh
 # What checkpoints, catching up and starting cost, on three nodes of this machine:
 #
-#   benches/storage.sh flat [SECONDS]      endless overwrites: log, checkpoints and memory of each node over time
+#   benches/storage.sh flat [SECONDS]      endless overwrites (RATE=20000: so many a second): disk and memory over time
 #   benches/storage.sh catch-up [MIB]      a node is killed, the others take that many MiB of writes and cut their logs; it
 #                                          is started again under load: how long until it has everything, and what of
 #                                          the load's throughput is left meanwhile
@@ -44,7 +44,7 @@ flat)
     export PAXOI_CHECKPOINT_LOG_BYTES=${PAXOI_CHECKPOINT_LOG_BYTES:-256mb}
     seconds=${2:-600}
     cluster
-    bench --workload set --keys 500000 --value-size 256 --connections 50 --pipeline 8 --duration "${seconds}s" >"$DIR/bench" 2>&1 &
+    bench --workload set --keys 500000 --value-size 256 --connections 50 --pipeline 8 --duration "${seconds}s" ${RATE:+--rate "$RATE"} >"$DIR/bench" 2>&1 &
     load=$!
     PIDS="$PIDS $load"
     echo "second  MiB on disk (nodes 1 2 3)  MiB resident (nodes 1 2 3)  rounds of checkpoints  instances"

@@ -126,7 +126,7 @@ impl Status {
         let applied_max = applied.max().unwrap_or(0);
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_header(["node", "address", "state", "role", "leads", "behind", "lag", "log", "up", "slots"]);
+        table.set_header(["node", "address", "state", "role", "leads", "behind", "lag", "log", "saved", "up", "slots"]);
         for node in &self.nodes {
             table.add_row(node.row(groups, applied_max));
         }
@@ -168,10 +168,11 @@ impl Node {
             row.push(number(info, "groups_behind").to_string());
             row.push(applied_max.saturating_sub(number(info, "applied_total")).to_string());
             row.push(human(number(info, "log_bytes")));
+            row.push(human(number(info, "checkpoint_bytes")));
             row.push(age(number(info, "uptime_in_seconds")));
         } else {
             row.push("down".to_owned());
-            row.extend(std::iter::repeat_with(none).take(6));
+            row.extend(std::iter::repeat_with(none).take(7));
         }
         row.push(if self.slots.is_empty() { none() } else { self.slots.clone() });
         row
@@ -214,10 +215,10 @@ mod tests {
     fn the_table_shows_every_node() {
         let status = gather("localhost:7001", &mut cluster).expect("it answers");
         let expected = "\
-node  address         state    role       leads  behind  lag      log  up  slots
-1     localhost:7001  up       leader  10 of 16       0    3  128.00M  1d  0-5460 16383
-2     10.0.0.2:7002   loading  leader   5 of 16       0    0  128.00M  1d  5461-16382
-3     10.0.0.3:7003   down     -              -       -    -        -   -  -
+node  address         state    role       leads  behind  lag      log  saved  up  slots
+1     localhost:7001  up       leader  10 of 16       0    3  128.00M     0B  1d  0-5460 16383
+2     10.0.0.2:7002   loading  leader   5 of 16       0    0  128.00M     0B  1d  5461-16382
+3     10.0.0.3:7003   down     -              -       -    -        -      -   -  -
 
 16 groups: 15 led, 1 without a leader; 3 nodes: 2 up, 1 down; 103 instances applied
 the slots of groups without a leader are shown at node 1, which was asked
