@@ -132,7 +132,7 @@ impl Status {
         }
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
-            if (4..9).contains(&column.index) {
+            if (4..10).contains(&column.index) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
