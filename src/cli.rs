@@ -4,6 +4,7 @@ use crate::backup::{BackupArgs, RestoreArgs};
 use crate::bench::BenchArgs;
 use crate::config::{CheckpointConfig, GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX};
 use crate::disk::FileDisk;
+use crate::drain::DrainArgs;
 use crate::duration;
 use crate::identity::{self, Identity};
 use crate::local::LocalArgs;
@@ -51,6 +52,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// Load the keys of a backup into a running cluster
     Restore(RestoreArgs),
+    /// Hand the groups that a node leads to the others, before it is stopped
+    Drain(DrainArgs),
     /// Read files of a data directory, without a lock
     #[command(subcommand)]
     Inspect(InspectCommand),
@@ -102,7 +105,7 @@ pub struct ServeArgs {
     /// Paxos groups among which the keys are divided, fixed at the first start [default: 16]
     #[arg(long, env = "PAXOI_GROUPS", value_name = "N")]
     pub groups: Option<u32>,
-    /// How reads are made linearizable [default: quorum]
+    /// How reads are made linearizable; leases need clocks that drift by less than 10 % [default: quorum]
     #[arg(long, env = "PAXOI_READS", value_enum)]
     pub reads: Option<Reads>,
     /// A command that is not answered after so long gets an error [default: 5s]

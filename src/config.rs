@@ -26,6 +26,16 @@ pub const HANDOVERS_MAX: usize = 64;
 pub const HANDOVER_MS: u64 = 500;
 /// A node that was removed goes on for so long, so that others learn what it knows.
 pub const REMOVED_MS: u64 = 1_000;
+/// A leader that hands a group over proposes nothing for so long at most, and two round trips.
+pub const HANDOVER_HOLD_MS: u64 = 100;
+/// Groups that clients may be waiting for to be moved, at each node.
+pub const MOVES_MAX: usize = 1_024;
+/// A node that was pinged by one that wants leases promises nothing to others for so long; see `node::leases`.
+pub const LEASE_MS: u64 = 400;
+/// And that one relies on it for so long after it sent the ping: a tenth less, for clocks that drift.
+pub const LEASE_HELD_MS: u64 = LEASE_MS * 9 / 10;
+/// A group that another member did not take over gets leases again after so long.
+pub const LEASE_REST_MS: u64 = 1_000;
 /// A question without an answer for so long, and two round trips, is asked again.
 pub const QUESTION_MS: u64 = 100;
 /// A connection attempt, or a handshake, that takes longer is given up.
@@ -85,11 +95,15 @@ pub const ARGS_MAX: usize = 1 << 20;
 /// A node that lacks more instances of a group than this answers `LOADING` there.
 pub const BEHIND_INSTANCES_MAX: u64 = 10_000;
 
-/// What one group takes in a list of all groups: its index, a round, a node, as numbers of up to 7 bits a byte.
-const LISTED_BYTES_MAX: usize = 3 + 10 + 5;
+/// What one group takes in a list of all groups: its index, a round, a node, and its index again if it is led without a
+/// lease; as numbers of up to 7 bits a byte.
+const LISTED_BYTES_MAX: usize = 3 + 10 + 5 + 3;
 const _: () = assert!(GROUPS_MAX as usize * LISTED_BYTES_MAX + 64 <= NODE_MESSAGE_BYTES_MAX, "claims fit a message");
 const _: () = assert!(STALL_MS_MIN < SILENT_MS_MAX, "a stalled node must not take the others for dead");
 const _: () = assert!(SILENT_MS_MAX >= 4 * PING_MS, "a few pings may be lost to a busy machine");
+const _: () = assert!(LEASE_HELD_MS >= 3 * PING_MS, "a lease outlasts the time until the next answer");
+const _: () = assert!(LEASE_MS < SILENT_MS_MAX, "leases do not make elections later than silence does");
+const _: () = assert!(LEASE_REST_MS > HANDOVER_MS, "a handover that is tried again and again is without a lease");
 const _: () = assert!(GROUP_QUEUE_BYTES <= NODE_QUEUE_BYTES, "one group does not stop all clients");
 const _: () = assert!(FRAME_BYTES <= BATCH_BYTES_MAX, "a frame that closes late still has room for one batch");
 const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < u32::MAX as usize / 4, "lengths are 32 bits");
@@ -156,8 +170,21 @@ pub enum Reads {
     /// A majority confirms, for many reads at once, that the leader still leads.
     #[default]
     Quorum,
+    /// A leader answers by itself while a majority has promised to elect no other; needs clocks that drift by less than
+    /// 10 % against each other.
+    Lease,
     /// Each read is a command in the log.
     Log,
+}
+
+impl std::fmt::Display for Reads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Reads::Quorum => "quorum",
+            Reads::Lease => "lease",
+            Reads::Log => "log",
+        })
+    }
 }
 
 /// What a node is told at its start.

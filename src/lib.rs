@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod descriptors;
 pub mod disk;
+pub mod drain;
 pub mod duration;
 pub mod gate;
 pub mod history;

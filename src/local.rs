@@ -149,8 +149,8 @@ fn spawn(args: &LocalArgs, groups: u32, number: u16, address: &str, members: &st
     if let Some(bytes) = &args.checkpoint_log_bytes {
         words.extend(["--checkpoint-log-bytes".to_owned(), bytes.clone()]);
     }
-    if args.reads == Some(crate::config::Reads::Log) {
-        words.extend(["--reads".to_owned(), "log".to_owned()]);
+    if let Some(reads) = args.reads {
+        words.extend(["--reads".to_owned(), reads.to_string()]);
     }
     let mut process = Command::new(&program)
         .args(&words)

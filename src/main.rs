@@ -7,7 +7,7 @@ use paxoi::cli::{Cli, Command, InspectCommand, ServeArgs, Usage, one_line};
 use paxoi::disk::FileDisk;
 use paxoi::logging::{self, LogFormat};
 use paxoi::server::Server;
-use paxoi::{backup, bench, checkpoint, local, log, member, status, sweep};
+use paxoi::{backup, bench, checkpoint, drain, local, log, member, status, sweep};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use std::io::Write;
 use std::path::Path;
@@ -61,6 +61,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             anyhow::ensure!(sound, "the backup {} is damaged, see above", dir.display());
             Ok(())
         }
+        Command::Drain(args) => drain::run(&args),
         Command::Inspect(InspectCommand::Log { dir, records }) => {
             let disk = FileDisk::existing(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
             let sound = log::inspect_log(&disk, records, &mut std::io::stdout().lock())?;

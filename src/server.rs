@@ -17,6 +17,7 @@ use groups::{NodeId, TICK_MS};
 use mio::Waker;
 use net::event::{Event, Handle};
 use net::event_loop::{EventLoop, LoopLimits};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -77,14 +78,23 @@ struct Lingering {
     until_ms: u64,
 }
 
-/// The two clocks.
-struct WallClock(Instant);
+/// The two clocks. The one for time limits goes on while the machine sleeps: a lease must not outlast that.
+struct WallClock {
+    since_boot: Duration,
+}
 
 impl WallClock {
+    fn start() -> WallClock {
+        WallClock { since_boot: since_boot() }
+    }
+
     fn now(&self) -> Time {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // From 1 second on, so that "never" (0) is long ago.
-        Time { mono_us: self.0.elapsed().as_micros() as u64 + 1_000_000, unix_us: since_1970.as_micros() as u64 }
+        Time {
+            mono_us: since_boot().saturating_sub(self.since_boot).as_micros() as u64 + 1_000_000,
+            unix_us: since_1970.as_micros() as u64,
+        }
     }
 }
 
@@ -100,7 +110,7 @@ impl Server {
         listen: SocketAddr,
         stopping: Arc<AtomicBool>,
     ) -> anyhow::Result<Server> {
-        let clock = WallClock(Instant::now());
+        let clock = WallClock::start();
         let disk: Arc<dyn Disk> = Arc::new(
             FileDisk::create(&config.dir).with_context(|| format!("cannot use the data directory {}", config.dir))?,
         );
@@ -504,6 +514,11 @@ fn tell(sender: &Sender<Notice>, waker: &Waker, notice: Notice) {
     if sender.send(notice).is_ok() {
         let _ = waker.wake();
     }
+}
+
+fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// Sixteen random bytes from the system.

@@ -19,6 +19,9 @@ pub trait Outlet {
     fn persist(&mut self, record: log::Record) -> u64;
     /// Whether a value of so many bytes can be logged now. One that cannot is not proposed, but looked at again later.
     fn takes_value(&self, bytes: usize) -> bool;
+    /// Whether a ballot of the group, in which `promised` is the highest promise so far, may be promised to `to`, which
+    /// may be this node: no other member holds a lease.
+    fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool;
     /// Send now.
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message);
     /// Send when the log is durable up to `lsn`.
@@ -238,6 +241,10 @@ impl Shard {
     pub fn handle(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
         // What it tells of the instance before is applied first, so that the state can be compared.
         self.step(group, out, |group, effects| group.learn_before(from, &message, clock, effects));
+        let cell = &self.cells[group.index()].group;
+        if cell.promises(from, &message).is_some_and(|to| !out.allows(group, to, cell.promised(), clock)) {
+            return self.step(group, out, |group, effects| group.withhold(from, &message, effects));
+        }
         self.step(group, out, |group, effects| group.handle(from, message, clock, effects));
     }
 
@@ -308,13 +315,19 @@ impl Shard {
             }
             let group = GroupId(index as u32);
             let cell = &mut self.cells[index];
+            // Without a leader it may stand, which is to promise itself a ballot.
+            let leads = cell.group.leader().is_some();
+            let free = leads || out.allows(group, cell.group.me(), cell.group.promised(), clock);
+            let around = Surroundings { free, ..around };
             cell.group.tick(clock, around, &mut self.effects);
             let due = cell.store.next_due_ms().is_some_and(|due| due <= clock.unix_ms);
             if due && cell.group.leads().is_some() {
                 cell.group.propose_time();
                 self.mark(group);
             }
-            if !self.effects.is_empty() || self.cells[index].group.has_waiting() {
+            let group_now = &self.cells[index].group;
+            // A value can have been held back for a time that is over.
+            if !self.effects.is_empty() || group_now.has_waiting() || group_now.next_value_bytes().is_some() {
                 self.mark(group);
             }
             self.carry_out(group, out);

@@ -23,13 +23,13 @@ pub struct StatusArgs {
 
 /// Sends one command to the node at an address (`HOST:PORT`) and gives the text of its reply; error replies and broken
 /// connections are errors.
-type Ask<'a> = dyn FnMut(&str, &[&[u8]]) -> io::Result<String> + 'a;
+pub(crate) type Ask<'a> = dyn FnMut(&str, &[&[u8]]) -> io::Result<String> + 'a;
 
 /// How long a node may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One question over a connection of its own.
-fn ask(address: &str, command: &[&[u8]]) -> io::Result<String> {
+pub(crate) fn ask(address: &str, command: &[&[u8]]) -> io::Result<String> {
     match Client::connect(resolve(address)?, TIMEOUT)?.call(command)? {
         Value::Error(text) => Err(io::Error::other(text)),
         reply => {
@@ -58,9 +58,9 @@ struct Status {
 
 /// One line of CLUSTER NODES, and what that node itself says.
 #[derive(Debug)]
-struct Node {
-    id: u32,
-    address: String,
+pub(crate) struct Node {
+    pub(crate) id: u32,
+    pub(crate) address: String,
     myself: bool,
     slots: String,
     /// Its INFO. None: it did not answer.
@@ -76,17 +76,22 @@ fn gather(address: &str, ask: &mut Ask<'_>) -> anyhow::Result<Status> {
     if field(&asked, "cluster_id").is_none() {
         bail!("{address} is not a Paxoi node: its INFO has no Paxos section");
     }
-    let lines = ask(address, &[b"CLUSTER", b"NODES"]).with_context(|| format!("no CLUSTER NODES from {address}"))?;
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let mut nodes = Vec::new();
-    for line in lines.lines().filter(|line| !line.is_empty()) {
-        let mut node =
-            parse_node(line, host).with_context(|| format!("{address} sent a line that is not of CLUSTER NODES"))?;
+    let mut nodes = nodes(address, ask)?;
+    for node in &mut nodes {
         node.info = if node.myself { Some(asked.clone()) } else { ask(&node.address, info).ok() };
-        nodes.push(node);
     }
     nodes.sort_unstable_by_key(|node| node.id);
     Ok(Status { asked, nodes })
+}
+
+/// The nodes of a cluster, as the one at `address` knows them.
+pub(crate) fn nodes(address: &str, ask: &mut Ask<'_>) -> anyhow::Result<Vec<Node>> {
+    let lines = ask(address, &[b"CLUSTER", b"NODES"]).with_context(|| format!("no CLUSTER NODES from {address}"))?;
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let lines = lines.lines().filter(|line| !line.is_empty());
+    let parse =
+        |line| parse_node(line, host).with_context(|| format!("{address} sent a line that is not of CLUSTER NODES"));
+    lines.map(parse).collect()
 }
 
 /// `id40 ip:port@cport flags master ping pong epoch link slots…`; the epoch of a Paxoi node is its id. A node that does

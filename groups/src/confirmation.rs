@@ -3,6 +3,9 @@
 //! They do when a majority has promised nothing above the ballot asked about, and one of it leads under that ballot. All
 //! that are counted must know the same members as the asker: two majorities of one set, or of a set and the next, share a
 //! node, but those of sets further apart need not.
+//!
+//! Or they do when the leader answers under a lease: those who could elect another have promised not to, so that it needs
+//! nobody else, and it does not matter which members the asker knows.
 
 use crate::members::Tally;
 use crate::{Answer, Ballot, Group, Instance, NodeId};
@@ -15,6 +18,7 @@ pub struct Confirmation {
     version: u64,
     holds: Tally,
     leads: Option<Instance>,
+    leased: bool,
 }
 
 impl Confirmation {
@@ -23,7 +27,7 @@ impl Confirmation {
     pub fn new(group: &Group, ballot: Ballot) -> Confirmation {
         let mut holds = Tally::default();
         holds.add(group.me(), group.membership().voters());
-        Confirmation { ballot, version: group.membership().version(), holds, leads: None }
+        Confirmation { ballot, version: group.membership().version(), holds, leads: None, leased: false }
     }
 
     /// The ballot asked about.
@@ -43,12 +47,20 @@ impl Confirmation {
         self.holds.add(from, group.membership().voters());
     }
 
+    /// The leader holds a lease under the ballot asked about. It is this node, or it answered so.
+    pub fn add_lease(&mut self, answer: Answer) {
+        if let Answer::Leads(instance) = answer {
+            (self.leads, self.leased) = (Some(instance), true);
+        }
+    }
+
     /// The instance up to which everything must be applied that is read, once that is confirmed. The group that asked may
     /// be the leader's.
     #[must_use]
     pub fn instance(&self, group: &Group) -> Option<Instance> {
         let membership = group.membership();
-        if membership.version() != self.version || !self.holds.is_quorum(membership.voters()) {
+        let confirmed = membership.version() == self.version && self.holds.is_quorum(membership.voters());
+        if !confirmed && !self.leased {
             return None;
         }
         match group.answer(self.ballot) {

@@ -165,13 +165,15 @@ pub struct PreVoted {
     pub promised: Ballot,
 }
 
-/// From the leader to the preferred member, which is at `next`: take the group over.
+/// From the leader to a member that should be at `next`: take the group over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     /// The leader's ballot.
     pub ballot: Ballot,
     /// The leader's `next`.
     pub next: Instance,
+    /// Keep it, even if another member should rather lead it.
+    pub stay: bool,
 }
 
 /// Everything that is said about one group.
@@ -305,7 +307,7 @@ impl Message {
             Message::Forward(Forward { ballot, .. }) | Message::NotLeader(NotLeader { ballot }) => (*ballot, none),
             Message::PreVote(PreVote { next, .. }) => (Ballot::ZERO, *next),
             Message::PreVoted(PreVoted { next, promised, .. }) => (*promised, *next),
-            Message::Handover(Handover { ballot, next }) => (*ballot, *next),
+            Message::Handover(Handover { ballot, next, .. }) => (*ballot, *next),
         }
     }
 
@@ -471,7 +473,7 @@ mod tests {
             Message::NotLeader(NotLeader { ballot }),
             Message::PreVote(PreVote { number: 3, next }),
             Message::PreVoted(PreVoted { number: 3, granted: true, next, promised: ballot }),
-            Message::Handover(Handover { ballot, next }),
+            Message::Handover(Handover { ballot, next, stay: true }),
         ]
     }
 

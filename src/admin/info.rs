@@ -146,6 +146,10 @@ pub struct PaxosView<'a> {
     pub groups: u32,
     /// Groups that this node leads.
     pub groups_led: u32,
+    /// Those of them that it leads under a lease.
+    pub groups_leased: u32,
+    /// It hands them to others, because an operator wants it to lead nothing.
+    pub draining: bool,
     /// Groups that no node is known to lead.
     pub groups_leaderless: u32,
     /// Groups in which this node knows of instances that it has not applied.
@@ -358,6 +362,8 @@ fn paxos(view: &InfoView<'_>, out: &mut String) {
     line(out, "cluster_id", paxos.cluster_id);
     line(out, "groups", paxos.groups);
     line(out, "groups_led", paxos.groups_led);
+    line(out, "groups_leased", paxos.groups_leased);
+    line(out, "draining", u8::from(paxos.draining));
     line(out, "groups_leaderless", paxos.groups_leaderless);
     line(out, "groups_behind", paxos.groups_behind);
     line(out, "chosen_total", paxos.chosen_total);

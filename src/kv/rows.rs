@@ -231,6 +231,12 @@ static PAXOI: &[Spec] = &[
     plain("paxoi|member", Verb::PaxoiMember, -3, Class::Admin, CONTROL, "7.0.0",
         "<LIST | ADD id | PROMOTE id | REMOVE id | REPLACE old new | MOVE id host:port>",
         "List the members, or change them: repeat a change until it answers OK"),
+    plain("paxoi|leader", Verb::PaxoiLeader, 5, Class::Cluster, CONTROL, "7.0.0",
+        "MOVE group node", "Makes a node the leader of a group, until it is moved again or that node is lost"),
+    plain("paxoi|drain", Verb::PaxoiDrain, 2, Class::Cluster, CONTROL, "7.0.0",
+        "", "Makes this node hand all its groups to others, until it is undrained or started again"),
+    plain("paxoi|undrain", Verb::PaxoiUndrain, 2, Class::Cluster, CONTROL, "7.0.0",
+        "", "Lets this node lead groups again"),
     help("paxoi|help", Verb::PaxoiHelp, 0),
 ];
 

@@ -24,7 +24,7 @@ pub enum Verb {
     ClientNoEvict, ClientNoTouch, ClientPause, ClientUnpause, ClientUnblock, ClientTracking, ClientTrackingInfo,
     ClientCaching, ClientGetRedir, ClientHelp,
     Command, CommandCount, CommandInfo, CommandDocs, CommandList, CommandGetKeys, CommandGetKeysAndFlags, CommandHelp,
-    Paxoi, PaxoiCheckpoint, PaxoiMember, PaxoiHelp,
+    Paxoi, PaxoiCheckpoint, PaxoiMember, PaxoiLeader, PaxoiDrain, PaxoiUndrain, PaxoiHelp,
     Config, ConfigGet, ConfigSet, ConfigResetStat, ConfigRewrite, ConfigHelp,
     Cluster, ClusterSlots, ClusterShards, ClusterNodes, ClusterInfo, ClusterMyId, ClusterMyShardId,
     ClusterLinks, ClusterReplicas, ClusterSlaves, ClusterCountFailureReports, ClusterKeySlot, ClusterCountKeysInSlot,

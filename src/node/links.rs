@@ -150,7 +150,12 @@ impl Node {
                     ));
                 }
                 Ok(message) if message.value_bytes() > 0 && !self.io.takes_value(message.value_bytes()) => {}
-                Ok(message) => self.shard.handle(group, from, message, time.clock(), &mut self.io),
+                Ok(message) => {
+                    if matches!(message, Message::Behind(_)) {
+                        self.note_behind(group, from);
+                    }
+                    self.shard.handle(group, from, message, time.clock(), &mut self.io);
+                }
                 Err(groups::message::MessageError::UnknownKind(_)) => self.io.unknown_kinds += 1,
                 Err(error) => return Err(error.to_string()),
             }
@@ -168,8 +173,8 @@ impl Node {
             (NodeMessage::Refusal(refusal), _) => self.handle_refusal(id, &refusal, time),
             (_, None) => return Err("it sent something else before its hello".to_owned()),
             (NodeMessage::Ping(ping), Some(from)) => {
+                let is_reach_other = self.io.peers.on_ping(from, &ping, time.mono_us);
                 let Some(peer) = self.io.peers.find(from) else { return Ok(()) };
-                let is_reach_other = peer.on_ping(&ping, time.mono_us);
                 let (claimed, reached) = peer.claims();
                 // A group that stood for election itself has not heeded the claim when it came; it may have lost since.
                 let is_unheeded = |(group, _): &(GroupId, _)| {
@@ -181,9 +186,7 @@ impl Node {
                 }
             }
             (NodeMessage::Claims(claims), Some(from)) => {
-                if let Some(peer) = self.io.peers.find(from) {
-                    peer.on_claims(claims);
-                }
+                self.io.peers.on_claims(from, claims);
                 self.on_claims(from, time);
             }
             (NodeMessage::Positions(positions), Some(from)) => self.handle_positions(from, &positions, time),
@@ -196,6 +199,8 @@ impl Node {
             }
             (NodeMessage::Admission(admission), Some(_)) => self.handle_admission(admission)?,
             (NodeMessage::Where, Some(from)) => self.tell_positions(from),
+            (NodeMessage::Move(wanted), Some(from)) => self.handle_move(from, &wanted, time),
+            (NodeMessage::Moved(moved), Some(_)) => self.handle_moved(&moved, time),
         }
         Ok(())
     }
@@ -255,7 +260,8 @@ impl Node {
         let Some(peer) = self.io.peers.find(from) else { return };
         let old = peer.link;
         peer.dialling = None;
-        peer.on_linked(id, time.mono_ms());
+        self.io.peers.on_linked(from, id, time.mono_ms());
+        let Some(peer) = self.io.peers.find(from) else { return };
         (peer.version, peer.versions) = (version, Some(hello.versions));
         if let Some(old) = old {
             self.io.connections.remove(old);
@@ -454,8 +460,8 @@ impl Node {
         self.joining.on_cut(id, time.mono_ms());
         let Some(peer) = self.io.peers.by_link(id) else { return };
         let from = peer.id;
-        peer.on_cut();
         peer.backoff.on_failure(time.mono_ms());
+        self.io.peers.on_cut(from);
         tracing::info!("the connection to node {from} is gone");
         self.forget_link(from, time);
         self.io.peers.dismiss_guest(from);

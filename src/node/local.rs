@@ -9,7 +9,6 @@ use crate::admin::hello;
 use crate::admin::info::{
     self, ClientsView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, StorageView,
 };
-use crate::config::Reads;
 use crate::kv::reply::Reply;
 use crate::kv::table::{Class, Spec, Verb};
 use crate::kv::{Store, docs, glob};
@@ -69,6 +68,9 @@ impl Node {
             Verb::Info => self.info(words, time),
             Verb::PaxoiCheckpoint => self.checkpoint_command(words),
             Verb::PaxoiMember => self.member_command(words, time),
+            Verb::PaxoiLeader => Reply::error(super::requests::NOT_IN_MULTI),
+            Verb::PaxoiDrain => self.drain(true),
+            Verb::PaxoiUndrain => self.drain(false),
             _ if spec.name.starts_with("client") => self.client_command(client, words, time),
             _ if spec.name.starts_with("command") => docs::command(spec.verb, words),
             _ if spec.name.starts_with("config") => self.config_command(words),
@@ -133,10 +135,7 @@ impl Node {
             client_timeout_ms: self.config.client_timeout_ms,
             session_ttl_ms: self.session_ttl_ms(),
             groups: self.group_count(),
-            reads: match self.config.reads {
-                Reads::Quorum => "quorum".to_owned(),
-                Reads::Log => "log".to_owned(),
-            },
+            reads: self.config.reads.to_string(),
             node_id: self.identity.node.0,
         };
         match config::config(words, &view, glob::matches) {
@@ -239,6 +238,8 @@ impl Node {
                 cluster_id: &cluster_id,
                 groups: self.group_count(),
                 groups_led: self.shard.groups().filter(|group| group.leads().is_some()).count() as u32,
+                draining: self.placement.draining,
+                groups_leased: self.shard.groups().filter(|group| self.holds_lease(group.id(), time)).count() as u32,
                 groups_leaderless: if self.is_born() { self.leaderless() as u32 } else { self.config.groups },
                 groups_behind: behind,
                 chosen_total: applied,

@@ -13,6 +13,7 @@
 //! versions   how members of two versions get along
 //! roster     who belongs to the cluster
 //! joining    nodes that wait to become members              members    changing the members, group by group
+//! leases     majorities that elect nobody else              placement  handing groups to other members
 //! ```
 
 mod birth;
@@ -20,12 +21,14 @@ mod bulk;
 mod checkpoints;
 mod clients;
 mod joining;
+mod leases;
 mod links;
 mod local;
 mod members;
 mod memory;
 mod outbox;
 mod peers;
+mod placement;
 mod questions;
 mod replies;
 mod requests;
@@ -38,7 +41,7 @@ pub mod versions;
 pub mod wire;
 
 use crate::checkpoint::{Errand, Job};
-use crate::config::{HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, NodeConfig, REMOVED_MS, STALL_MS_MIN, SYNC_MS_MAX};
+use crate::config::{NodeConfig, REMOVED_MS, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::{Limits, Store};
 use crate::log;
@@ -47,11 +50,13 @@ use crate::shard::{self, Shard};
 use birth::Birth;
 use bytes::{Bytes, BytesMut};
 use checkpoints::Checkpoints;
-use groups::{Clock, Group, GroupId, Instance, Jitter, NodeId, RestoreError, Settings, Surroundings};
+use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, Jitter, NodeId, RestoreError, Settings, Surroundings};
 use joining::Joining;
 use local::Facts;
 use members::Changing;
 use outbox::Outbox;
+use peers::PingState;
+use placement::Placement;
 use roster::Roster;
 use std::sync::Arc;
 use transfers::Transfers;
@@ -142,7 +147,7 @@ pub struct Node {
     is_everywhere: bool,
     /// When it was noticed that it is a member of none any more.
     removed_ms: Option<u64>,
-    handover_ms: u64,
+    placement: Placement,
     began_ms: u64,
     ticked_ms: u64,
     /// How long the request is that is being carried out.
@@ -168,7 +173,7 @@ impl Node {
             resigned: false,
             is_everywhere: true,
             removed_ms: None,
-            handover_ms: 0,
+            placement: Placement::default(),
             began_ms: 0,
             ticked_ms: 0,
             request_bytes: 0,
@@ -223,10 +228,12 @@ impl Node {
     /// Recovery is done: the log is durable up to `lsn`, time limits run from here.
     pub fn begin(&mut self, lsn: u64, time: Time) {
         self.io.begin(lsn);
+        if self.is_born() {
+            self.io.peers.leases.begin(time.mono_us);
+        }
         self.shard.begin(time.clock());
         self.io.members_changed = true;
         self.update_roster(time);
-        self.handover_ms = time.mono_ms();
         self.began_ms = time.mono_ms();
         self.ticked_ms = time.mono_ms();
         self.begin_checkpoints();
@@ -273,6 +280,7 @@ impl Node {
     /// Time limits. Call it every [`groups::TICK_MS`] or so.
     pub fn tick(&mut self, time: Time) {
         let now_ms = time.mono_ms();
+        self.io.now_us = time.mono_us;
         self.io.stats.sample(now_ms);
         let passed_ms = now_ms - std::mem::replace(&mut self.ticked_ms, now_ms).min(now_ms);
         if passed_ms >= STALL_MS_MIN {
@@ -282,25 +290,34 @@ impl Node {
         self.tick_joining(time);
         self.tick_clients(time);
         if !self.is_born() {
-            self.io.peers.ping(self.identity.start, true, false, time.mono_us);
+            let state = PingState { start: self.identity.start, disk: true, full: false, draining: false };
+            self.io.peers.ping(state, time.mono_us, |_, _| None);
             return self.tick_birth(time);
         }
         let space = self.io.space;
         let (disk, can_lead) = (self.io.is_disk_fine(now_ms) && !space.full, self.io.can_lead(now_ms));
         self.give_up_if_stuck(can_lead, time);
         // Where nothing but promises can be logged no leader begins.
-        let disk_leads = can_lead && !space.is_exhausted();
+        let disk_leads = can_lead && !space.is_exhausted() && !self.leaves_leading(time);
         self.update_roster(time);
         self.tick_removed(time);
         let reached = self.io.peers.reached(now_ms);
-        let around = Surroundings { reached: &reached, disk: disk_leads };
+        let around = Surroundings { reached: &reached, disk: disk_leads, free: true };
         self.shard.tick(time.clock(), around, &mut self.io);
         self.tick_questions(time);
-        self.tick_handover(time);
+        self.tick_placement(time);
         self.tick_checkpoints(time);
         self.tick_transfers(time);
         self.tick_changing(time);
-        if self.io.peers.ping(self.identity.start, disk, space.full, time.mono_us) {
+        let draining = self.placement.draining;
+        let state = PingState { start: self.identity.start, disk, full: space.full, draining };
+        let shard = &self.shard;
+        // A word counts only where it is a voter's, to a voter.
+        let promised = |group, to| {
+            let group = shard.has(group).then(|| shard.group(group))?;
+            (group.may_promise() && group.membership().voters().contains(to)).then(|| group.promised())
+        };
+        if self.io.peers.ping(state, time.mono_us, promised) {
             self.announce_chosen();
         }
     }
@@ -308,6 +325,7 @@ impl Node {
     /// Ends a turn: every group that had inputs proposes, forwards or announces once, what is durable leaves, reads
     /// are asked about or answered, and the next batch goes to the log.
     pub fn end_turn(&mut self, time: Time) {
+        self.io.now_us = time.mono_us;
         loop {
             self.carry_released(time);
             let (mut ready, mut asking) = self.io.take_read_buffers();
@@ -321,8 +339,9 @@ impl Node {
             }
         }
         if self.io.take_leadership_changed() {
-            let led = self.shard.groups().filter_map(|group| Some((group.id(), group.leads()?))).collect();
-            self.io.peers.set_claims(led);
+            let led = |group: &Group| Some((group.id(), group.leads()?, group.membership().version()));
+            let led: Vec<(GroupId, Ballot, u64)> = self.shard.groups().filter_map(led).collect();
+            self.io.peers.set_claims(&led);
         }
         self.step_checkpoints(time);
         self.step_transfers(time);
@@ -372,6 +391,15 @@ impl Node {
     #[must_use]
     pub fn leaderless(&self) -> usize {
         self.shard.groups().filter(|group| group.leader().is_none()).count()
+    }
+
+    /// Whether this node leads a group under a lease, and knows all that was chosen in it.
+    #[must_use]
+    pub fn holds_lease(&self, group: GroupId, time: Time) -> bool {
+        let Some(group) = self.shard.has(group).then(|| self.shard.group(group)) else { return false };
+        let Some(ballot) = group.leads() else { return false };
+        matches!(group.answer(ballot), Answer::Leads(_))
+            && self.io.peers.holds_lease(group.id(), ballot, group.membership(), time.mono_us)
     }
 
     fn make_groups(&mut self, record: &BirthRecord) {
@@ -456,33 +484,6 @@ impl Node {
                 tracing::warn!("a sync of the log takes too long (more than {SYNC_MS_MAX} ms): giving leadership up");
             }
             self.shard.step_all(&mut self.io, |group, effects| group.resign(time.clock(), effects));
-        }
-    }
-
-    /// Gives groups back to the members that should lead them, a few at a time.
-    fn tick_handover(&mut self, time: Time) {
-        let now_ms = time.mono_ms();
-        if now_ms < self.handover_ms + HANDOVER_MS {
-            return;
-        }
-        self.handover_ms = now_ms;
-        let me = self.identity.node;
-        let healthy = |id: NodeId| {
-            let peer = self.io.peers.all.iter().find(|peer| peer.id == id)?;
-            peer.healthy_since_ms().filter(|since| now_ms >= since + HEALTHY_MS_MIN)
-        };
-        let misplaced: Vec<(GroupId, NodeId)> = (self.shard.groups())
-            .filter(|group| group.leads().is_some() && group.preferred() != me)
-            .filter(|group| healthy(group.preferred()).is_some())
-            .map(|group| (group.id(), group.preferred()))
-            .take(HANDOVERS_MAX)
-            .collect();
-        for (group, to) in misplaced {
-            self.shard.step(group, &mut self.io, |group, effects| {
-                // Announced first, so that the other is at this leader's `next` when it reads the invitation.
-                group.announce(to, effects);
-                group.hand_over(to, effects);
-            });
         }
     }
 

@@ -19,7 +19,7 @@ use crate::log;
 use crate::shard::Outlet;
 use bytes::Bytes;
 use groups::reads::ReadId;
-use groups::{Ballot, GroupId, Instance, Message, NodeId, Value};
+use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value};
 use std::collections::VecDeque;
 
 /// A command of this node's clients on its way through the log.
@@ -75,7 +75,7 @@ impl Outbox {
     pub(super) fn new(config: &NodeConfig, identity: &Identity, roster: Roster) -> Outbox {
         Outbox {
             me: identity.node,
-            peers: Peers::new(identity.node, roster, &config.initial, config.seed),
+            peers: Peers::new(identity, roster, config),
             connections: Connections::new(config),
             questions: Questions::new(identity.start),
             commands: Vec::new(),
@@ -252,7 +252,15 @@ impl Outlet for Outbox {
         Outbox::takes_value(self, bytes)
     }
 
+    fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool {
+        self.peers.leases.allows(group, to, promised, clock.mono_ms * 1_000)
+    }
+
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message) {
+        if matches!(message, Message::Handover(_)) {
+            // It ends before the invitation leaves, which the others could not follow else.
+            self.peers.release_lease(group, self.now_us);
+        }
         if let Some(peer) = self.peers.find(to) {
             peer.send(group, message);
         }
@@ -307,6 +315,8 @@ impl Outlet for Outbox {
 
     fn members_changed(&mut self) {
         self.members_changed = true;
+        // A lease is one of the members that there were: the groups are claimed anew.
+        self.leadership_changed = true;
     }
 
     fn chosen(&mut self, _group: GroupId, value: &Value) {

@@ -3,18 +3,31 @@
 //! Failure detection is per pair of nodes, never per group. Any byte counts as life; *reached* needs more: the peer has
 //! echoed a recent ping, so that a link that works in one direction only counts as cut.
 
+use super::leases::Leases;
 use super::roster::Roster;
 use super::versions::Versions;
 use super::wire::{Claims, NODE, NodeMessage, Ping};
-use crate::config::{DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, PING_MS, SILENT_MS_MAX};
+use crate::config::{DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, NodeConfig, PING_MS, Reads, SILENT_MS_MAX};
+use crate::identity::Identity;
 use bytes::Bytes;
 use groups::members::MEMBERS_MAX;
-use groups::{Ballot, GroupId, Instance, Members, Message, NodeId};
+use groups::{Ballot, GroupId, Instance, Members, Membership, Message, NodeId};
 use net::frame::{FrameWriter, Purpose};
 use net::peers::Backoff;
 
+/// A process sends far fewer pings, and changes its list less often, than this power of two.
+const START_SHIFT: u32 = 32;
 /// How many pings can be on their way and still be timed.
 const PINGS_TIMED: usize = 16;
+
+/// What a ping says of its sender.
+#[derive(Clone, Copy)]
+pub(super) struct PingState {
+    pub(super) start: u64,
+    pub(super) disk: bool,
+    pub(super) full: bool,
+    pub(super) draining: bool,
+}
 
 /// What a member was seen as: its data directory, the highest start number, and the random number of that start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +57,11 @@ pub(super) struct Peer {
     ready: Vec<Bytes>,
     heard_ms: u64,
     sent_us: [u64; PINGS_TIMED],
+    /// The number of the last ping sent. No two have the same, not even in two lives of this node: what answers one cannot
+    /// be taken for an answer to another.
     pinged: u64,
+    /// Pings up to this number were sent on earlier connections.
+    pinged_before: u64,
     /// The number and sending time of the last ping of ours that came back.
     echoed: u64,
     echoed_ms: u64,
@@ -53,6 +70,7 @@ pub(super) struct Peer {
     their_reach: Vec<NodeId>,
     disk: bool,
     full: bool,
+    draining: bool,
     /// When its disk last answered, if only to say that it is full.
     disk_ms: u64,
     claims: Claims,
@@ -67,7 +85,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(id: NodeId, address: String, seed: u64) -> Peer {
+    fn new(id: NodeId, address: String, seed: u64, pinged: u64) -> Peer {
         Peer {
             id,
             address,
@@ -82,7 +100,8 @@ impl Peer {
             ready: Vec::new(),
             heard_ms: 0,
             sent_us: [0; PINGS_TIMED],
-            pinged: 0,
+            pinged,
+            pinged_before: pinged,
             echoed: 0,
             echoed_ms: 0,
             their_ping: 0,
@@ -90,8 +109,9 @@ impl Peer {
             their_reach: Vec::new(),
             disk: false,
             full: false,
+            draining: false,
             disk_ms: 0,
-            claims: Claims { version: 0, led: Vec::new() },
+            claims: Claims::default(),
             their_claims: 0,
             claims_seen: 0,
             healthy_since_ms: None,
@@ -102,20 +122,21 @@ impl Peer {
     }
 
     /// A new connection: nothing of the old one's pings means anything on it.
-    pub(super) fn on_linked(&mut self, link: u64, now_ms: u64) {
+    fn on_linked(&mut self, link: u64, now_ms: u64) {
         self.on_cut();
         self.link = Some(link);
         (self.heard_ms, self.disk_ms) = (now_ms, now_ms);
     }
 
     /// The connection is gone.
-    pub(super) fn on_cut(&mut self) {
+    fn on_cut(&mut self) {
         self.link = None;
         self.frame = FrameWriter::new(Purpose::Live);
         self.ready.clear();
-        (self.pinged, self.echoed, self.echoed_ms, self.their_ping) = (0, 0, 0, 0);
+        self.pinged_before = self.pinged;
+        (self.echoed, self.echoed_ms, self.their_ping) = (0, 0, 0);
         (self.claims_seen, self.their_claims) = (0, 0);
-        self.claims = Claims { version: 0, led: Vec::new() };
+        self.claims = Claims::default();
         self.their_reach.clear();
         self.healthy_since_ms = None;
     }
@@ -145,8 +166,15 @@ impl Peer {
         (&self.claims.led, &self.their_reach)
     }
 
-    /// True if it reaches others than before.
-    pub(super) fn on_ping(&mut self, ping: &Ping, now_us: u64) -> bool {
+    /// Whether its word is worth anything: it lives, and says that it reaches a majority of `voters`.
+    fn has_authority(&self, voters: &Members) -> bool {
+        let reached = self.their_reach.iter().filter(|id| voters.contains(**id) && **id != self.id).count();
+        self.link.is_some() && reached + usize::from(voters.contains(self.id)) >= voters.quorum()
+    }
+
+    /// Tells whether it reaches others than before, and when the ping of ours was sent that this one answers, if that is
+    /// known.
+    fn on_ping(&mut self, ping: &Ping, now_us: u64) -> (bool, Option<u64>) {
         let now_ms = now_us / 1_000;
         if ping.number > self.their_ping {
             (self.their_ping, self.their_ping_us) = (ping.number, now_us);
@@ -155,14 +183,17 @@ impl Peer {
         self.backoff.on_success();
         let is_reach_other = self.their_reach != ping.reached;
         self.their_reach.clone_from(&ping.reached);
-        (self.disk, self.full) = (ping.disk, ping.full);
+        (self.disk, self.full, self.draining) = (ping.disk, ping.full, ping.draining);
         if ping.disk || ping.full {
             self.disk_ms = now_ms;
         }
         self.their_claims = ping.claims;
         self.claims_seen = ping.claims_seen;
-        if ping.echo > self.echoed && ping.echo <= self.pinged && ping.echo + PINGS_TIMED as u64 > self.pinged {
-            let sent_us = self.sent_us[ping.echo as usize % PINGS_TIMED];
+        let ours = self.pinged_before < ping.echo && ping.echo <= self.pinged;
+        let timed = ours && self.pinged - ping.echo < PINGS_TIMED as u64;
+        let sent_us = timed.then(|| self.sent_us[ping.echo as usize % PINGS_TIMED]);
+        let sent_us = sent_us.filter(|_| ping.echo >= self.echoed);
+        if let Some(sent_us) = sent_us.filter(|_| ping.echo > self.echoed) {
             (self.echoed, self.echoed_ms) = (ping.echo, sent_us / 1_000);
             self.rtt_us = now_us.saturating_sub(sent_us.saturating_add(ping.held_us));
         }
@@ -171,16 +202,27 @@ impl Peer {
         } else if self.healthy_since_ms.is_none() {
             self.healthy_since_ms = Some(now_ms);
         }
-        is_reach_other
-    }
-
-    pub(super) fn on_claims(&mut self, claims: Claims) {
-        self.claims = claims;
+        (is_reach_other, sent_us)
     }
 
     /// Since when it has been reached without a break, with a disk that answers.
     pub(super) fn healthy_since_ms(&self) -> Option<u64> {
         self.healthy_since_ms
+    }
+
+    /// Whether its disk answers and has space, as of its last ping.
+    pub(super) fn has_disk(&self) -> bool {
+        self.disk
+    }
+
+    /// Whether its disk has no space.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Whether it is to lead nothing.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining
     }
 
     pub(super) fn silent_ms(&self, now_ms: u64) -> u64 {
@@ -230,23 +272,29 @@ pub(super) struct Peers {
     /// What the log says of any node: it may be a member that is not known yet.
     seen: Vec<(NodeId, Seen)>,
     seed: u64,
+    /// Peers that are gone were sent no ping of a higher number.
+    pinged: u64,
     pub(super) roster: Roster,
     /// The groups that this node leads, as told to the others.
     claims: Claims,
+    pub(super) leases: Leases,
     pinged_ms: u64,
 }
 
 impl Peers {
-    /// The other members of `roster`, with the addresses of `corrected` where it has some.
-    pub(super) fn new(me: NodeId, roster: Roster, corrected: &[(NodeId, String)], seed: u64) -> Peers {
+    /// The other members of `roster`, with the addresses that the operator gives where there are any.
+    pub(super) fn new(identity: &Identity, roster: Roster, config: &NodeConfig) -> Peers {
+        let start = identity.start;
         let mut peers = Peers {
-            me,
+            me: identity.node,
             all: Vec::new(),
             roster: roster.clone(),
-            corrected: corrected.to_vec(),
+            corrected: config.initial.clone(),
             seen: Vec::new(),
-            seed,
-            claims: Claims { version: 1, led: Vec::new() },
+            seed: config.seed,
+            pinged: start << START_SHIFT,
+            claims: Claims { version: (start << START_SHIFT) + 1, ..Claims::default() },
+            leases: Leases::new(config.reads == Reads::Lease),
             pinged_ms: 0,
         };
         peers.enroll(roster);
@@ -274,12 +322,13 @@ impl Peers {
         }
         // What it was seen as counts for ever.
         for gone in self.all.extract_if(.., |peer| peer.id == id).collect::<Vec<_>>() {
+            self.pinged = self.pinged.max(gone.pinged);
             gone.seen.into_iter().for_each(|seen| self.restore(id, seen));
         }
     }
 
     fn peer(&self, id: NodeId, address: String) -> Peer {
-        let mut peer = Peer::new(id, address, self.seed ^ u64::from(id.0));
+        let mut peer = Peer::new(id, address, self.seed ^ u64::from(id.0), self.pinged);
         peer.seen = self.seen.iter().find(|(known, _)| *known == id).map(|(_, seen)| *seen);
         peer
     }
@@ -295,9 +344,12 @@ impl Peers {
             }
         }
         self.all.sort_by_key(|peer| peer.id);
+        self.leases.enroll(self.all.iter().map(|peer| peer.id));
         self.roster = roster;
         let roster = &self.roster;
-        self.all.extract_if(.., |peer| roster.was_removed(peer.id)).collect()
+        let gone: Vec<Peer> = self.all.extract_if(.., |peer| roster.was_removed(peer.id)).collect();
+        self.pinged = gone.iter().map(|peer| peer.pinged).fold(self.pinged, u64::max);
+        gone
     }
 
     /// What a node was last seen as.
@@ -356,12 +408,62 @@ impl Peers {
         voters.filter(|peer| peer.is_reached(now_ms) && peer.disk).count() >= self.voters().quorum()
     }
 
-    /// Replaces the list of groups that this node leads. It goes out with the next frames.
-    pub(super) fn set_claims(&mut self, led: Vec<(GroupId, Ballot)>) {
+    /// Replaces the list of groups that this node leads, each with its ballot and the version of its membership. It goes
+    /// out with the next frames.
+    pub(super) fn set_claims(&mut self, led: &[(GroupId, Ballot, u64)]) {
         // Also if it is the same: a group that was led and lost within one turn has told of itself by an Accept.
-        self.claims = Claims { version: self.claims.version + 1, led };
+        self.leases.set_led(led, self.claims.version + 1);
+        self.claims.led = led.iter().map(|&(group, ballot, _)| (group, ballot)).collect();
+        self.renew_claims();
+    }
+
+    /// The lease of a group that is handed to another member ends, and the others learn of that before the group's next
+    /// message.
+    pub(super) fn release_lease(&mut self, group: GroupId, now_us: u64) {
+        if self.leases.release(group, now_us) {
+            self.renew_claims();
+        }
+    }
+
+    fn renew_claims(&mut self) {
+        self.claims.version += 1;
+        self.claims.unleased = self.leases.unleased();
         let claims = NodeMessage::Claims(self.claims.clone());
         self.all.iter_mut().for_each(|peer| peer.tell(&claims));
+    }
+
+    /// True if the peer reaches others than before.
+    pub(super) fn on_ping(&mut self, from: NodeId, ping: &Ping, now_us: u64) -> bool {
+        let Some(peer) = self.find(from) else { return false };
+        let (is_reach_other, sent_us) = peer.on_ping(ping, now_us);
+        self.leases.on_ping(from, ping.lease, ping.claims_seen, ping.word.as_ref(), sent_us);
+        is_reach_other
+    }
+
+    /// A later list of a peer's replaces the earlier one.
+    pub(super) fn on_claims(&mut self, from: NodeId, claims: Claims) {
+        let Some(peer) = self.all.iter_mut().find(|peer| peer.id == from) else { return };
+        if claims.version >= peer.claims.version {
+            self.leases.on_claims(from, &claims);
+            peer.claims = claims;
+        }
+    }
+
+    /// A peer has a new connection.
+    pub(super) fn on_linked(&mut self, from: NodeId, link: u64, now_ms: u64) {
+        self.leases.on_cut(from);
+        self.find(from).into_iter().for_each(|peer| peer.on_linked(link, now_ms));
+    }
+
+    /// The connection of a peer is gone.
+    pub(super) fn on_cut(&mut self, from: NodeId) {
+        self.leases.on_cut(from);
+        self.find(from).into_iter().for_each(Peer::on_cut);
+    }
+
+    /// Whether the lease of a group with these members, which this node leads under `ballot`, holds now.
+    pub(super) fn holds_lease(&self, group: GroupId, ballot: Ballot, membership: &Membership, now_us: u64) -> bool {
+        membership.voters().contains(self.me) && self.leases.holds(group, ballot, membership, now_us)
     }
 
     /// Sends this node's claims to one peer.
@@ -372,13 +474,24 @@ impl Peers {
         }
     }
 
-    /// Pings everybody if it is time to. True if it was.
-    pub(super) fn ping(&mut self, start: u64, disk: bool, full: bool, now_us: u64) -> bool {
+    /// Pings everybody if it is time to. True if it was. `promised` tells the highest promise in a group, if a word that is
+    /// given to that member counts there.
+    pub(super) fn ping(
+        &mut self,
+        state: PingState,
+        now_us: u64,
+        promised: impl Fn(GroupId, NodeId) -> Option<Ballot>,
+    ) -> bool {
         let now_ms = now_us / 1_000;
         if now_ms < self.pinged_ms + PING_MS {
             return false;
         }
         self.pinged_ms = now_ms;
+        if self.leases.resume(self.claims.version + 1, now_us) {
+            self.renew_claims();
+        }
+        let roster = &self.roster;
+        self.leases.forget(|id| roster.place(id).is_none(), now_us);
         let reached: Vec<NodeId> = self.all.iter().filter(|peer| peer.is_reached(now_ms)).map(|peer| peer.id).collect();
         let claims = self.claims.version;
         let mut outdated = Vec::new();
@@ -388,10 +501,17 @@ impl Peers {
             let (number, echo, claims_seen) = (peer.pinged, peer.their_ping, peer.claims.version);
             let held_us = now_us.saturating_sub(peer.their_ping_us);
             let reached = reached.clone();
-            let ping = Ping { start, number, echo, held_us, reached, disk, full, claims, claims_seen };
+            let PingState { start, disk, full, draining } = state;
+            let lease = self.leases.wanted();
+            // Those that reach no majority lead nothing for long: their word would only bar others.
+            let word = (echo > 0 && peer.has_authority(self.roster.voters()))
+                .then(|| self.leases.give(peer.id, peer.their_ping_us, now_us, |group| promised(group, peer.id)));
+            let word = word.flatten();
+            let ping =
+                Ping { start, number, echo, held_us, reached, disk, full, claims, claims_seen, lease, word, draining };
             peer.tell(&NodeMessage::Ping(ping));
             // It answered a ping sent since, and still has an older list: what carried the newer one was lost.
-            if peer.echoed > 1 && peer.claims_seen != claims {
+            if peer.echoed > peer.pinged_before + 1 && peer.claims_seen != claims {
                 outdated.push(peer.id);
             }
         }

@@ -88,7 +88,11 @@ impl Node {
         for &group in groups {
             // The groups are in order, and so are the items: answers find theirs by bisection.
             let Some(ballot) = self.shard.ask(group, number, &mut self.io) else { continue };
-            let item = Item { group, confirmation: Confirmation::new(self.shard.group(group), ballot), open: true };
+            let mut confirmation = Confirmation::new(self.shard.group(group), ballot);
+            if ballot.node == self.identity.node && self.holds_lease(group, time) {
+                confirmation.add_lease(self.shard.group(group).answer(ballot));
+            }
+            let item = Item { group, confirmation, open: true };
             if self.confirm(&item, number, time) {
                 continue;
             }
@@ -127,7 +131,8 @@ impl Node {
 
     /// Answers another node's question.
     pub(super) fn handle_question(&mut self, from: NodeId, question: &Question, time: Time) {
-        let mut answers = Answers { number: question.number, unix_ms: time.unix_ms(), items: Vec::new() };
+        let mut answers =
+            Answers { number: question.number, unix_ms: time.unix_ms(), items: Vec::new(), leased: Vec::new() };
         answers.items.reserve(question.items.len().min(self.shard.len()));
         for &(group, ballot) in &question.items {
             if !self.shard.has(group) || answers.items.len() >= self.shard.len() {
@@ -136,6 +141,9 @@ impl Node {
             let (version, answer) = self.shard.answer(group, ballot);
             if matches!(answer, Answer::Leads(_)) {
                 self.shard.quiet_step(group, &mut self.io, |group, effects| group.announce(from, effects));
+                if self.holds_lease(group, time) {
+                    answers.leased.push(group);
+                }
             }
             answers.items.push((group, version, answer));
         }
@@ -163,6 +171,9 @@ impl Node {
                 }
                 Answer::Leads(_) => self.io.questions.leader_ms[group.index()] = answers.unix_ms,
                 Answer::Holds => {}
+            }
+            if from == item.confirmation.ballot().node && answers.leased.binary_search(group).is_ok() {
+                item.confirmation.add_lease(*answer);
             }
             item.confirmation.add(from, *version, *answer, self.shard.group(*group));
             item.open = !self.confirm(item, answers.number, time);

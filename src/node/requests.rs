@@ -26,7 +26,7 @@ type Known = Vec<(usize, Reply<'static>)>;
 /// At a node that is a learner in some groups only, or is being removed.
 const NOT_JOINED: &str =
     "CLUSTERDOWN Hash slot not served: this node is joining its cluster, or is being removed from it";
-const NOT_IN_MULTI: &str = "ERR this command cannot stand in a transaction";
+pub(super) const NOT_IN_MULTI: &str = "ERR this command cannot stand in a transaction";
 /// The reply to what was surely not done in time.
 pub(super) const NOT_SERVED: Reply<'static> =
     Reply::Error(std::borrow::Cow::Borrowed("CLUSTERDOWN Hash slot not served"));
@@ -58,6 +58,10 @@ impl Node {
             Class::Transaction => self.transaction(client, spec, time),
             _ if client.multi.is_some() && !breaks_out(spec.verb) => self.queue(client, spec, words),
             Class::Read | Class::Write => self.data(client, spec, words, time),
+            Class::Cluster if spec.verb == Verb::PaxoiLeader => {
+                self.io.stats.called(spec.verb as usize, 0, false);
+                self.move_leader(client, words, time);
+            }
             Class::Connection | Class::Admin | Class::Cluster => {
                 let reply = self.local(client, spec, words, time);
                 self.io.stats.called(spec.verb as usize, 0, matches!(reply, Reply::Error(_)));

@@ -99,15 +99,24 @@ pub struct Ping {
     pub claims: u64,
     /// The version of the receiver's list that the sender has.
     pub claims_seen: u64,
+    /// Whether the sender wants leases for the groups that it leads.
+    pub lease: bool,
+    /// The sender's word that it promises nothing to others, for what the receiver's list of that version leads, but for
+    /// these groups; see `node::leases`.
+    pub word: Option<Vec<GroupId>>,
+    /// Whether the sender is to lead nothing.
+    pub draining: bool,
 }
 
 /// The groups that the sender leads. Follows a ping's version when it changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// Grows with each change.
     pub version: u64,
     /// Each group with the ballot that leads it.
     pub led: Vec<(GroupId, Ballot)>,
+    /// Those of them for which no lease is wanted, in order.
+    pub unleased: Vec<GroupId>,
 }
 
 /// On a new connection: how far the sender is, so that the side that is behind can ask.
@@ -135,6 +144,8 @@ pub struct Answers {
     pub unix_ms: u64,
     /// In the order of the question, each with the version of the membership for which it holds.
     pub items: Vec<(GroupId, u64, Answer)>,
+    /// The groups, in that order too, that the sender leads under a lease: nobody else need be asked about them.
+    pub leased: Vec<GroupId>,
 }
 
 /// A checkpoint file of a node.
@@ -190,6 +201,28 @@ pub struct Admission {
     pub members: Vec<Place>,
 }
 
+/// To the leader of a group: let another member lead it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// The answer names it.
+    pub number: u64,
+    /// The group.
+    pub group: GroupId,
+    /// Who is to lead it.
+    pub to: NodeId,
+    /// How long to try, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// The answer to a [`Move`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Which one.
+    pub number: u64,
+    /// Why it was not done, in one line.
+    pub refusal: Option<String>,
+}
+
 /// A message of the kinds above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant is the struct of its name")]
@@ -208,6 +241,8 @@ pub enum NodeMessage {
     Admission(Admission),
     /// Where are you in each group? Answered by [`Positions`].
     Where,
+    Move(Move),
+    Moved(Moved),
 }
 
 impl NodeMessage {
@@ -228,6 +263,8 @@ impl NodeMessage {
             NodeMessage::Piece(_) => 22,
             NodeMessage::Admission(_) => 9,
             NodeMessage::Where => 10,
+            NodeMessage::Move(_) => 11,
+            NodeMessage::Moved(_) => 12,
         }
     }
 
@@ -248,6 +285,8 @@ impl NodeMessage {
             NodeMessage::Piece(message) => postcard::to_allocvec(message),
             NodeMessage::Admission(message) => postcard::to_allocvec(message),
             NodeMessage::Where => Ok(Vec::new()),
+            NodeMessage::Move(message) => postcard::to_allocvec(message),
+            NodeMessage::Moved(message) => postcard::to_allocvec(message),
         };
         encoded.expect("plain data serializes")
     }
@@ -277,6 +316,8 @@ impl NodeMessage {
             22 => NodeMessage::Piece(postcard::from_bytes(body)?),
             9 => NodeMessage::Admission(postcard::from_bytes(body)?),
             10 => NodeMessage::Where,
+            11 => NodeMessage::Move(postcard::from_bytes(body)?),
+            12 => NodeMessage::Moved(postcard::from_bytes(body)?),
             _ => return Ok(None),
         }))
     }

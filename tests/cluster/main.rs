@@ -12,6 +12,7 @@
 //! memory     maxmemory: what is refused, and how well memory is counted
 //! local      `paxoi local`
 //! members    nodes that join, take the place of others, and leave
+//! placement  groups moved to other leaders, drained nodes, leases
 //! histories  recorded histories of clients at all nodes are linearizable, whatever happens to the nodes
 //! upgrade    members that speak different versions, and one by one the newer
 //! load       the clients of `faults`, and what they check
@@ -30,5 +31,6 @@ mod load;
 mod local;
 mod members;
 mod memory;
+mod placement;
 mod service;
 mod upgrade;

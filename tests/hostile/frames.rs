@@ -195,7 +195,7 @@ fn unknown_kinds_and_groups_are_counted_and_nonsense_of_a_member_ends_its_connec
         assert!(broken.is_closed(), "{message:?}");
     }
     for message in [
-        NodeMessage::Claims(Claims { version: 1, led: vec![(GroupId(0), last)] }),
+        NodeMessage::Claims(Claims { version: 1, led: vec![(GroupId(0), last)], unleased: Vec::new() }),
         NodeMessage::Positions(Positions { next: vec![(GroupId(1), far)] }),
     ] {
         let mut broken = member(&cluster);

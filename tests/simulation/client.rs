@@ -54,6 +54,8 @@ enum Kind {
     /// Sent again, elsewhere too, until its fate is known.
     Once,
     Session,
+    /// No key's business: done, or refused for whatever reason.
+    Operator,
 }
 
 #[derive(Clone, Debug)]
@@ -275,6 +277,7 @@ impl World {
                 let id = reply.as_bytes().map(|id| String::from_utf8_lossy(id).into_owned());
                 self.clients[index].session = id.map(|id| (id, 0));
             }
+            (Kind::Operator, Value::Simple(_)) => {}
             (Kind::Plain | Kind::Once, reply) => self.part_answered(index, &call, 0, reply),
             (Kind::All, _) => {
                 for part in &call.parts {
@@ -350,6 +353,9 @@ impl World {
     fn refused(&mut self, index: usize, call: Call, text: &str) {
         self.record.errors += 1;
         self.record.last_error = Some(text.to_owned());
+        if call.kind == Kind::Operator {
+            return;
+        }
         if text.contains("not an integer") {
             return self.part_answered(index, &call, 0, &Value::Error(text.to_owned()));
         }
@@ -396,8 +402,22 @@ impl World {
                 3 => self.plain('x', &[b"GET", b""], Action::Get),
                 _ => self.plain('x', &[b"GETDEL", b""], Action::GetDelete),
             },
+            9 if self.random.chance(50) => self.reassign(),
             _ => self.plain('s', &[b"GETSET", b"", &fresh], Action::GetSet(fresh.clone())),
         }
+    }
+
+    /// Who leads what is changed.
+    fn reassign(&mut self) -> Call {
+        let group = self.random.below(u64::from(self.shape.groups)).to_string();
+        let nodes = self.shape.nodes + self.shape.spares;
+        let node = self.random.between(1, nodes as u64 + 1).to_string();
+        let words: &[&[u8]] = match self.random.below(10) {
+            0 => &[b"PAXOI", b"DRAIN"],
+            1 | 2 => &[b"PAXOI", b"UNDRAIN"],
+            _ => &[b"PAXOI", b"LEADER", b"MOVE", group.as_bytes(), node.as_bytes()],
+        };
+        self.call(Kind::Operator, Vec::new(), 0, &[words])
     }
 
     fn key(&mut self, sort: char) -> Bytes {
@@ -496,6 +516,13 @@ impl World {
         let part = Part { key: Bytes::copy_from_slice(key.as_bytes()), action };
         let call = self.call(Kind::Plain, vec![part], 0, &[&words]);
         (self.record.last, self.record.last_error) = (None, None);
+        self.ask(index, call);
+    }
+
+    /// Asks for something that is no key's business.
+    pub(crate) fn order(&mut self, index: usize, words: &[&str]) {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let call = self.call(Kind::Operator, Vec::new(), 0, &[&words]);
         self.ask(index, call);
     }
 

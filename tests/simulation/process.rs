@@ -26,6 +26,8 @@ pub(crate) struct Shape {
     pub(crate) spares: usize,
     pub(crate) groups: u32,
     pub(crate) reads: Reads,
+    /// Every second node is told nothing of it, and asks a majority.
+    pub(crate) mixed: bool,
     pub(crate) client_timeout_ms: u64,
     pub(crate) session_ttl_ms: u64,
     pub(crate) checkpoints: CheckpointConfig,
@@ -295,7 +297,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         initial,
         join,
         groups: shape.groups,
-        reads: shape.reads,
+        reads: if shape.mixed && id.0.is_multiple_of(2) { Reads::Quorum } else { shape.reads },
         client_timeout_ms: shape.client_timeout_ms,
         session_ttl_ms: shape.session_ttl_ms,
         max_clients: 100,

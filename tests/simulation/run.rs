@@ -17,6 +17,8 @@ use paxoi::node::versions::Versions;
 
 /// A majority that can talk to each other, on disks that work, serves every key within this time.
 pub(crate) const PROGRESS_US: u64 = 15_000_000;
+/// How much faster or slower than it should a clock goes, in millionths: one tenth between two of them.
+const DRIFT: i64 = 50_000;
 /// The mean time between two faults, but in quiet runs.
 const PAUSE_US_MAX: u64 = 1_500_000;
 /// A cluster whose members can all talk to each other is born within this time.
@@ -100,7 +102,12 @@ fn draw(seed: u64, trace: Trace) -> World {
         nodes: if random.chance(350) { 5 } else { 3 },
         spares: if changing { 4 } else { 0 },
         groups: 1 + random.below(4) as u32,
-        reads: if random.chance(100) { Reads::Log } else { Reads::Quorum },
+        reads: match random.below(10) {
+            0 => Reads::Log,
+            1..=4 => Reads::Lease,
+            _ => Reads::Quorum,
+        },
+        mixed: random.chance(200),
         client_timeout_ms: random.between(500, 5_000),
         session_ttl_ms: if random.chance(300) { random.between(1_000, 5_000) } else { 3_600_000 },
         checkpoints: CheckpointConfig {
@@ -121,7 +128,7 @@ fn draw(seed: u64, trace: Trace) -> World {
     world.network.weather = fair;
     let skew_us = if random.chance(500) { 0 } else { random.between(1_000, 2_000_000) };
     for process in &mut world.processes {
-        process.clocks.drift = random.below(40_001) as i64 - 20_000;
+        process.clocks.drift = random.below(2 * DRIFT as u64 + 1) as i64 - DRIFT;
         process.clocks.unix_us = random.below(2 * skew_us + 1) as i64 - skew_us as i64;
         process.sync_us = random.between(100, 4_000);
     }

@@ -86,6 +86,7 @@ impl World {
         let carried_out = self.carry_out(node, &mut life, time);
         if carried_out.is_ok() {
             self.oracle.after_turn(node, &life.node);
+            self.check_leases(node, &life.node);
         }
         let (number, has_work) = (life.number, life.node.has_work());
         let again_us = if has_work { Some(0) } else { life.node.is_checkpointing().then_some(CHECKPOINT_US) };
@@ -96,6 +97,22 @@ impl World {
         self.processes[node].life = Some(life);
         if let Err(end) = carried_out {
             self.end(node, end);
+        }
+    }
+
+    /// Who leads was elected by a majority that has kept its word: nobody relies on a lease of a lower ballot.
+    fn check_leases(&mut self, node: usize, leader: &paxoi::node::Node) {
+        for group in leader.shard().groups() {
+            let Some(ballot) = group.leads() else { continue };
+            for (other, process) in self.processes.iter().enumerate() {
+                let Some(life) = &process.life else { continue };
+                let older = life.node.is_born()
+                    && life.node.shard().group(group.id()).leads().is_some_and(|other| other < ballot);
+                if older && life.node.holds_lease(group.id(), process.clocks.at(self.now_us)) {
+                    let (node, other, id) = (node + 1, other + 1, group.id());
+                    self.oracle.fail(&format!("node {node} leads group {id}, of which node {other} holds a lease"));
+                }
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 use super::{Clock, Group, Role, Surroundings};
 use crate::effect::Record;
 use crate::members::Tally;
-use crate::message::{Handover, PreVote, PreVoted, Prepare, Promise};
+use crate::message::{Behind, Handover, PreVote, PreVoted, Prepare, Promise};
 use crate::proposer::Proposer;
 use crate::{Ballot, Effect, Instance, Message, NodeId};
 
@@ -14,8 +14,12 @@ const SETTLE_MS: u64 = 30;
 /// Each rank after the preferred member waits so much longer, and everybody up to [`SPREAD_MS`] at random.
 const RANK_MS: u64 = 150;
 const SPREAD_MS: u64 = 30;
+/// The same when all of them have waited long enough, and may stand from the same moment on.
+const RANK_SOON_MS: u64 = 50;
 /// Questions unanswered for so long have failed.
 const ASKING_MS: u64 = 500;
+/// Those that could not promise for the time being are asked again after so long.
+const AGAIN_MS: u64 = 50;
 /// A phase 1 without a majority for so long has failed.
 const PREPARING_MS: u64 = 2_000;
 /// Back-off: random, below this much, doubled with each failure up to [`BACK_OFF_DOUBLINGS_MAX`] times.
@@ -28,6 +32,8 @@ pub(super) struct Election {
     at_ms: u64,
     failures: u32,
     questions: u64,
+    /// The ballot under which this node was asked to lead and to go on leading.
+    pub(super) stays: Option<Ballot>,
 }
 
 /// A pre-vote in progress.
@@ -48,11 +54,15 @@ impl Election {
 impl Group {
     /// Nobody leads: waits for its turn by rank.
     pub(super) fn await_turn(&mut self, clock: Clock) {
+        self.election.at_ms = clock.mono_ms + SETTLE_MS + self.rank() * RANK_MS + self.jitter.below(SPREAD_MS);
+    }
+
+    /// How many members should rather lead.
+    fn rank(&self) -> u64 {
         let members = self.membership.voters();
         let place = |node| members.position(node).unwrap_or(0);
         let count = members.ids().len();
-        let rank = (place(self.settings.me) + count - place(self.preferred())) % count;
-        self.election.at_ms = clock.mono_ms + SETTLE_MS + rank as u64 * RANK_MS + self.jitter.below(SPREAD_MS);
+        ((place(self.settings.me) + count - place(self.preferred())) % count) as u64
     }
 
     /// This node's attempt failed for a reason that will pass soon.
@@ -74,6 +84,10 @@ impl Group {
             Role::Follower if !around.disk || !self.is_voter() || !self.reaches_quorum(around) => {
                 self.await_turn(clock);
             }
+            Role::Follower if !around.free => {
+                let soon_ms = clock.mono_ms + self.rank() * RANK_SOON_MS + self.jitter.below(SPREAD_MS);
+                self.election.at_ms = self.election.at_ms.max(soon_ms);
+            }
             Role::Follower => {
                 if clock.mono_ms >= self.election.at_ms && !self.awaits_values() {
                     self.canvass(clock, effects);
@@ -84,7 +98,24 @@ impl Group {
                 self.ballots_lost += 1;
                 self.back_off(clock, effects);
             }
+            Role::Candidate { again_ms: Some(again_ms), .. } if clock.mono_ms >= *again_ms => {
+                self.prepare_again(effects);
+            }
             Role::Asking(_) | Role::Candidate { .. } | Role::Leader(_) => {}
+        }
+    }
+
+    /// Some member gave its word to elect nobody else for a while, which must be over by now, or soon.
+    pub(super) fn try_promise_again(&mut self, clock: Clock) {
+        if let Role::Candidate { again_ms, .. } = &mut self.role {
+            *again_ms = Some(clock.mono_ms + AGAIN_MS);
+        }
+    }
+
+    fn prepare_again(&mut self, effects: &mut Vec<Effect>) {
+        self.others().for_each(|to| self.repeat_prepare(to, effects));
+        if let Role::Candidate { again_ms, .. } = &mut self.role {
+            *again_ms = None;
         }
     }
 
@@ -143,7 +174,7 @@ impl Group {
         let promised = self.acceptor.prepare(ballot);
         assert!(promised.is_ok(), "a new ballot is above all promises");
         effects.push(Effect::Persist(Record::Promised(ballot)));
-        self.role = Role::Candidate { proposer: Proposer::prepare(ballot), since_ms: clock.mono_ms };
+        self.role = Role::Candidate { proposer: Proposer::prepare(ballot), since_ms: clock.mono_ms, again_ms: None };
         let prepare = Prepare { ballot, instance: self.next };
         for to in self.other_voters() {
             effects.push(Effect::SendDurable { to, message: Message::Prepare(prepare) });
@@ -186,8 +217,17 @@ impl Group {
     ) {
         let invited = handover.ballot.node == from && self.leader == Some(handover.ballot);
         let can_stand = self.is_voter() && self.hollow.is_none() && matches!(self.role, Role::Follower);
-        if invited && can_stand && handover.next == self.next {
+        if !invited || !can_stand {
+            return;
+        }
+        if handover.next > self.next {
+            let behind = Behind { ballot: handover.ballot, instance: handover.next, next: self.next };
+            effects.push(Effect::Send { to: from, message: Message::Behind(behind) });
+            return self.note_ahead(from, handover.next, clock, effects);
+        }
+        if handover.next == self.next {
             self.stand(clock, effects);
+            self.election.stays = handover.stay.then(|| self.own_ballot()).flatten();
         }
     }
 
@@ -244,7 +284,8 @@ mod tests {
         let mut group = Group::new(settings);
         let clock = Clock { mono_ms: 5_000, unix_ms: 0 };
         let mut effects = Vec::new();
-        group.tick(clock, Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true }, &mut effects);
+        let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true };
+        group.tick(clock, around, &mut effects);
         let granted = PreVoted { number: 1, granted: true, next: Instance::FIRST, promised: Ballot::ZERO };
         group.handle_pre_voted(NodeId(3), granted, clock, &mut effects);
         let own = group.own_ballot().expect("it stands");

@@ -1,9 +1,10 @@
 //! The leader's side: one instance at a time, in order. Its own vote is a durable message to itself.
 
+use super::handing::Handing;
 use super::{Clock, Group, Role, Surroundings};
 use crate::effect::Record;
 use crate::members::Tally;
-use crate::message::{Accept, Behind, Chosen, Diverged, Forward, Handover, NotLeader, Reject, Vote};
+use crate::message::{Accept, Behind, Chosen, Diverged, Forward, NotLeader, Reject, Vote};
 use crate::proposer::Proposer;
 use crate::queue::Queue;
 use crate::{Ballot, Effect, Message, NodeId, Value};
@@ -30,6 +31,9 @@ pub(super) struct Leadership {
     waiting: Vec<NodeId>,
     diverged: Tally,
     proposed_ms: u64,
+    pub(super) handing: Option<Handing>,
+    /// It was handed over to this node to stay.
+    pub(super) stays: bool,
 }
 
 impl Leadership {
@@ -39,7 +43,7 @@ impl Leadership {
 
     /// Whether nothing is being voted on, and nothing is due to be.
     pub(super) fn is_idle(&self) -> bool {
-        self.proposer.is_prepared() && self.queue.is_empty() && !self.overdue
+        self.proposer.is_prepared() && self.queue.is_empty() && !self.overdue && self.handing.is_none()
     }
 }
 
@@ -58,6 +62,8 @@ impl Group {
             waiting: Vec::new(),
             diverged: Tally::default(),
             proposed_ms: 0,
+            handing: None,
+            stays: self.election.stays.take() == Some(leader),
         }));
         effects.push(Effect::Leading(true));
     }
@@ -93,6 +99,10 @@ impl Group {
             let value = bound.clone();
             return self.propose(value, clock, effects);
         }
+        if self.holds_back(clock, effects) {
+            return self.announce_to_waiting(effects);
+        }
+        let Role::Leader(leadership) = &mut self.role else { return };
         if leadership.queue.is_empty() && !leadership.overdue {
             return self.announce_to_waiting(effects);
         }
@@ -162,8 +172,15 @@ impl Group {
         }
     }
 
-    /// The acceptor learns through [`Fetch`](crate::message::Fetch); its last one brings the Accept again.
-    pub(super) fn handle_behind(&mut self, _from: NodeId, _behind: Behind) {}
+    /// The acceptor learns through [`Fetch`](crate::message::Fetch); its last one brings the Accept again. One who lacks
+    /// something takes nothing over.
+    pub(super) fn handle_behind(&mut self, from: NodeId, behind: Behind) {
+        if let Role::Leader(leadership) = &mut self.role
+            && leadership.ballot() == behind.ballot
+        {
+            leadership.handing = leadership.handing.filter(|handing| handing.to != from);
+        }
+    }
 
     pub(super) fn handle_diverged(&mut self, from: NodeId, diverged: Diverged) {
         let (group, instance) = (self.settings.id, self.next);
@@ -182,6 +199,8 @@ impl Group {
             self.ballots_lost += 1;
             self.step_down(clock, effects);
             self.try_again_soon(clock);
+        } else if self.own_ballot() == Some(reject.ballot) {
+            self.try_promise_again(clock);
         }
     }
 
@@ -194,16 +213,6 @@ impl Group {
         }
         let message = Message::NotLeader(NotLeader { ballot: forward.ballot });
         effects.push(Effect::Send { to: from, message });
-    }
-
-    /// Asks the preferred member, if it is at this leader's `next`, to take over. This node leads until it sees that
-    /// member's Prepare.
-    pub fn hand_over(&mut self, to: NodeId, effects: &mut Vec<Effect>) {
-        let Role::Leader(leadership) = &self.role else { return };
-        let handover = Handover { ballot: leadership.ballot(), next: self.next };
-        if leadership.established {
-            effects.push(Effect::Send { to, message: Message::Handover(handover) });
-        }
     }
 
     /// Gives the group up, because the disk does not answer: others with a faster one go on.

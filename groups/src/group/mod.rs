@@ -8,6 +8,7 @@
 mod comparing;
 mod doubting;
 mod electing;
+mod handing;
 mod hollow;
 mod leading;
 mod learning;
@@ -16,6 +17,7 @@ mod restoring;
 mod serving;
 mod snapshot;
 mod voting;
+mod withholding;
 
 pub use comparing::StateDiffers;
 pub use restoring::RestoreError;
@@ -53,6 +55,8 @@ pub struct Surroundings<'a> {
     pub reached: &'a [NodeId],
     /// Whether its disk answers in time: else it does not stand for election.
     pub disk: bool,
+    /// Whether it may promise a ballot to itself now: else it stands as soon as it may.
+    pub free: bool,
 }
 
 /// What is fixed for the life of a group.
@@ -133,6 +137,8 @@ enum Role {
     Candidate {
         proposer: crate::proposer::Proposer,
         since_ms: u64,
+        /// A member could not promise yet: when to ask again.
+        again_ms: Option<u64>,
     },
     /// In phase 2, for as many instances as it lasts.
     Leader(Box<Leadership>),

@@ -89,7 +89,7 @@ impl Group {
         if self.is_voter() {
             return self.stand(clock, effects);
         }
-        let handover = Handover { ballot: led, next: self.next };
+        let handover = Handover { ballot: led, next: self.next, stay: false };
         effects.push(Effect::Send { to: self.preferred(), message: Message::Handover(handover) });
     }
 }

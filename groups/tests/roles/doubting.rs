@@ -19,7 +19,7 @@ fn messages(ballot: Ballot, at: u64) -> Vec<Message> {
         chosen(ballot, at),
         range(at, 1, vec![accepted(ballot, &empty(0))]),
         Message::PreVoted(PreVoted { number: 1, granted: true, next: instance, promised: ballot }),
-        Message::Handover(Handover { ballot, next: instance }),
+        Message::Handover(Handover { ballot, next: instance, stay: false }),
     ]
 }
 

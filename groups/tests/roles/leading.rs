@@ -1,7 +1,7 @@
 //! The leader: one instance at a time, in order.
 
 use super::*;
-use groups::message::{Diverged, Forward, Handover, NotLeader, Reject};
+use groups::message::{Behind, Diverged, Forward, Handover, NotLeader, Reject};
 
 const MINE: Ballot = Ballot { round: 1, node: NodeId(1) };
 
@@ -269,12 +269,76 @@ fn a_lost_ballot_drops_the_queue_and_the_next_begins_anew() {
 #[test]
 fn a_handover_invites_and_the_leader_leads_on() {
     let mut member = Member::leader(3);
-    let hand_over = |member: &mut Member| member.call(|group, effects| group.hand_over(NodeId(2), effects));
+    let hand_over = |member: &mut Member| {
+        let clock = member.clock;
+        member.group.hand_over(NodeId(2), true, 100, clock);
+        member.flush()
+    };
     assert_eq!(hand_over(&mut member), [], "it has chosen nothing yet");
     let mut member = Member::established(3);
-    let invitation = Message::Handover(Handover { ballot: MINE, next: Instance(2) });
-    assert_eq!(hand_over(&mut member), [send(2, invitation)]);
+    let invitation = Message::Handover(Handover { ballot: MINE, next: Instance(2), stay: true });
+    let told = send(2, Message::Chosen(Chosen { instance: Instance(1), ballot: MINE }));
+    assert_eq!(hand_over(&mut member), [told, send(2, invitation)]);
     assert_eq!(member.group.leads(), Some(MINE));
+    member.submit("held back");
+    assert_eq!(member.flush(), []);
+    member.clock.mono_ms += 100;
+    assert_eq!(bodies(&proposed(&member.flush())), ["held back"], "nobody took it");
+}
+
+#[test]
+fn a_leader_goes_on_at_once_when_the_other_is_behind() {
+    let mut member = Member::established(3);
+    let clock = member.clock;
+    member.group.hand_over(NodeId(2), false, 100, clock);
+    member.flush();
+    member.submit("held back");
+    assert_eq!(member.flush(), []);
+    let behind = |instance| Message::Behind(Behind { ballot: MINE, instance: Instance(instance), next: Instance(1) });
+    assert_eq!(member.handle(3, behind(2)), []);
+    assert_eq!(member.flush(), [], "a third one's lag is of no concern");
+    member.handle(2, behind(2));
+    assert_eq!(bodies(&proposed(&member.flush())), ["held back"]);
+}
+
+#[test]
+fn a_value_in_flight_is_chosen_before_the_handover() {
+    let mut member = Member::established(3);
+    member.submit("first");
+    assert_eq!(bodies(&proposed(&member.flush())), ["first"]);
+    member.submit("second");
+    let clock = member.clock;
+    member.group.hand_over(NodeId(2), false, 100, clock);
+    assert_eq!(member.flush(), []);
+    member.handle(1, vote(MINE, 2));
+    member.handle(2, vote(MINE, 2));
+    let invitation = Message::Handover(Handover { ballot: MINE, next: Instance(3), stay: false });
+    let told = send(2, Message::Chosen(Chosen { instance: Instance(2), ballot: MINE }));
+    assert_eq!(member.flush(), [told, send(2, invitation)]);
+}
+
+#[test]
+fn a_group_that_was_handed_over_to_stay_does() {
+    let mut member = Member::follower(2, ballot(1, 1));
+    let next = member.group.next();
+    member.handle(1, Message::Handover(Handover { ballot: ballot(1, 1), next, stay: true }));
+    let own = ballot(2, 2);
+    member.handle(1, promise(own, next.0, next.0, None));
+    member.handle(2, promise(own, next.0, next.0, None));
+    assert_eq!((member.group.leads(), member.group.is_to_stay()), (Some(own), true));
+    member.handle(1, reject(own, ballot(3, 1)));
+    assert!(!member.group.is_to_stay());
+}
+
+#[test]
+fn who_is_behind_takes_nothing_over_and_says_so() {
+    let mut member = Member::follower(2, ballot(1, 1));
+    let next = member.group.next();
+    let handover = Handover { ballot: ballot(1, 1), next: next.following(), stay: false };
+    let behind = Behind { ballot: ballot(1, 1), instance: next.following(), next };
+    let effects = member.handle(1, Message::Handover(handover));
+    assert_eq!(effects[0], send(1, Message::Behind(behind)));
+    assert!(matches!(effects[1], Effect::SendDurable { message: Message::Fetch(_), .. }), "{effects:?}");
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn a_leader_that_chose_another_set_tells_all_and_repeats_phase_1_there() {
 fn a_leader_that_is_removed_hands_over_and_never_stands_again() {
     let mut leader = Member::established(3);
     let effects = chooses(&mut leader, What::Remove(NodeId(1)), &[1, 2]);
-    let handover = Message::Handover(Handover { ballot: ballot(1, 1), next: Instance(3) });
+    let handover = Message::Handover(Handover { ballot: ballot(1, 1), next: Instance(3), stay: false });
     let told = |to| send(to, chosen(ballot(1, 1), 2));
     assert_eq!(effects[2..], [told(2), told(3), Effect::Leading(false), send(2, handover)]);
     leader.clock.mono_ms += 60_000;
@@ -106,7 +106,7 @@ fn who_gets_the_handover_of_a_removed_leader_stands() {
     let mut member = Member::new(2, 3);
     member.handle(1, accept(ballot(1, 1), 1, Ballot::ZERO, &value));
     member.handle(1, chosen(ballot(1, 1), 1));
-    let handover = Message::Handover(Handover { ballot: ballot(1, 1), next: Instance(2) });
+    let handover = Message::Handover(Handover { ballot: ballot(1, 1), next: Instance(2), stay: false });
     let asked = send_durable(3, prepare(ballot(2, 2), 2));
     let own = send_durable(2, promise(ballot(2, 2), 2, 2, None));
     assert_eq!(member.handle(1, handover), [promised(ballot(2, 2)), asked, own]);

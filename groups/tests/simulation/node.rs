@@ -274,7 +274,8 @@ impl Node {
             let group = &mut self.shards[index].group;
             gone.iter().for_each(|id| group.on_no_claim(*id, clock));
             lost.iter().for_each(|id| group.on_disconnected(*id));
-            group.tick(clock, Surroundings { reached: &live, disk: self.disk_ok }, &mut self.effects);
+            let around = Surroundings { reached: &live, disk: self.disk_ok, free: true };
+            group.tick(clock, around, &mut self.effects);
             self.perform(index, turn);
         }
         if self.ticks.is_multiple_of(PING_TICKS) {
@@ -343,7 +344,8 @@ impl Node {
 
     pub(crate) fn hand_over(&mut self, index: usize, to: NodeId, turn: &mut Turn<'_>) {
         if to != self.id {
-            self.shards[index].group.hand_over(to, &mut self.effects);
+            let clock = self.clock(turn.now);
+            self.shards[index].group.hand_over(to, false, 100, clock);
             self.perform(index, turn);
         }
     }

@@ -1,0 +1,364 @@
+//! Leases: who receives a ping of a member that wants them promises nothing to anybody else, for the groups that this
+//! member leads, until [`LEASE_MS`] after the ping came. A leader that holds the word of a majority knows that no other
+//! can have been elected, and answers reads without a question.
+//!
+//! Nothing is said of the time between two clocks: who gives its word counts from receipt, who holds it from *sending*,
+//! and a tenth less ([`LEASE_HELD_MS`]), so that the one may run that much faster than the other. The word names the
+//! version of the list of (group, ballot) that it is given for, and the groups of that list for which it is not: those
+//! that have a higher promise already. A list can say of a group that it is led without a lease, which is how a transfer
+//! ends one, and a change of a group's members ends its lease, too: words count that were given for the list after it, by
+//! those that vote now. A node that was started anew does not know what its word was, so it promises nothing for as long as that may
+//! have held.
+
+use super::wire::Claims;
+use crate::config::{LEASE_HELD_MS, LEASE_MS, LEASE_REST_MS};
+use groups::{Ballot, GroupId, Membership, NodeId};
+
+/// Both sides of it: what this node holds, and what it has given.
+pub(super) struct Leases {
+    /// Whether this node wants leases; it gives them in any case.
+    wanted: bool,
+    /// Before that it neither promises nor gives its word.
+    silent_until_us: u64,
+    /// What this node leads, in the order of the groups.
+    led: Vec<Led>,
+    others: Vec<Other>,
+}
+
+struct Led {
+    group: GroupId,
+    ballot: Ballot,
+    /// The version of its membership.
+    members: u64,
+    /// The version of the list from which on a word for it counts.
+    since: u64,
+    /// When it was last being handed to another member: no word for it counts until that has failed.
+    handed_us: Option<u64>,
+}
+
+/// Another member.
+struct Other {
+    id: NodeId,
+    /// Whether it wants leases.
+    wants: bool,
+    /// The word given to it: until when, and for what. A broken connection does not end that.
+    given_until_us: u64,
+    given: Vec<(GroupId, Ballot)>,
+    given_version: u64,
+    /// The word that it gave: until when, for which version of this node's list, and for what of that not.
+    held_until_us: u64,
+    held_version: u64,
+    held_except: Vec<GroupId>,
+}
+
+impl Other {
+    fn new(id: NodeId) -> Other {
+        Other {
+            id,
+            wants: false,
+            given_until_us: 0,
+            given: Vec::new(),
+            given_version: 0,
+            held_until_us: 0,
+            held_version: 0,
+            held_except: Vec::new(),
+        }
+    }
+}
+
+impl Leases {
+    pub(super) fn new(wanted: bool) -> Leases {
+        Leases { wanted, silent_until_us: 0, led: Vec::new(), others: Vec::new() }
+    }
+
+    /// These are the other members now, in some group or other. Who is one no more is kept until it is forgotten.
+    pub(super) fn enroll(&mut self, ids: impl Iterator<Item = NodeId>) {
+        for id in ids {
+            if self.find(id).is_none() {
+                self.others.push(Other::new(id));
+            }
+        }
+    }
+
+    /// Those that are `gone` from the cluster are forgotten when the word given to them is over.
+    pub(super) fn forget(&mut self, gone: impl Fn(NodeId) -> bool, now_us: u64) {
+        self.others.retain(|other| now_us < other.given_until_us || !gone(other.id));
+    }
+
+    /// This node was started anew.
+    pub(super) fn begin(&mut self, now_us: u64) {
+        self.silent_until_us = now_us + LEASE_MS * 1_000;
+    }
+
+    pub(super) fn wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// What this node leads, with the version of each membership, as version `version` of its list has it.
+    pub(super) fn set_led(&mut self, led: &[(GroupId, Ballot, u64)], version: u64) {
+        let mut before = std::mem::take(&mut self.led).into_iter().peekable();
+        for &(group, ballot, members) in led {
+            while before.next_if(|known| known.group < group).is_some() {}
+            let known = before.next_if(|known| (known.group, known.ballot, known.members) == (group, ballot, members));
+            self.led.push(known.unwrap_or(Led { group, ballot, members, since: version, handed_us: None }));
+        }
+    }
+
+    /// The lease of a group ends, because the group is handed over. True if the others have to be told.
+    pub(super) fn release(&mut self, group: GroupId, now_us: u64) -> bool {
+        let Some(led) = self.led.iter_mut().find(|led| led.group == group) else { return false };
+        self.wanted && led.handed_us.replace(now_us).is_none()
+    }
+
+    /// Groups that were to be handed over long ago, and are led still, get leases again as of version `version` of the
+    /// list. True if there are any.
+    pub(super) fn resume(&mut self, version: u64, now_us: u64) -> bool {
+        let over = |led: &&mut Led| led.handed_us.is_some_and(|since_us| now_us >= since_us + LEASE_REST_MS * 1_000);
+        let mut any = false;
+        for led in self.led.iter_mut().filter(over) {
+            (led.handed_us, led.since, any) = (None, version, true);
+        }
+        any
+    }
+
+    /// Those of the groups led for which no lease is wanted.
+    pub(super) fn unleased(&self) -> Vec<GroupId> {
+        self.led.iter().filter(|led| led.handed_us.is_some()).map(|led| led.group).collect()
+    }
+
+    /// A list came; the word given holds for what it says now. Versions grow through all lives of a node.
+    pub(super) fn on_claims(&mut self, id: NodeId, claims: &Claims) {
+        if let Some(other) = self.find(id).filter(|other| other.given_version <= claims.version) {
+            other.given_version = claims.version;
+            let leased = claims.led.iter().filter(|(group, _)| claims.unleased.binary_search(group).is_err());
+            other.given = leased.copied().collect();
+        }
+    }
+
+    /// A ping came. If it gives this node's ping, sent at `sent_us`, an answer, that may hold a word.
+    pub(super) fn on_ping(
+        &mut self,
+        id: NodeId,
+        wants: bool,
+        version: u64,
+        word: Option<&Vec<GroupId>>,
+        sent_us: Option<u64>,
+    ) {
+        let Some(other) = self.find(id) else { return };
+        other.wants = wants;
+        if let (Some(except), Some(sent_us)) = (word, sent_us) {
+            other.held_until_us = sent_us + LEASE_HELD_MS * 1_000;
+            other.held_version = version;
+            other.held_except.clone_from(except);
+        }
+    }
+
+    /// The connection is gone: what was told on it is not relied on any more, but what was given holds.
+    pub(super) fn on_cut(&mut self, id: NodeId) {
+        if let Some(other) = self.find(id) {
+            (other.wants, other.held_until_us, other.held_version) = (false, 0, 0);
+        }
+    }
+
+    /// Gives `id` this node's word, as an answer to the ping that came at `pinged_us`: for all that it leads, except for
+    /// what this returns. `None`: no word is given.
+    pub(super) fn give(
+        &mut self,
+        id: NodeId,
+        pinged_us: u64,
+        now_us: u64,
+        promised: impl Fn(GroupId) -> Option<Ballot>,
+    ) -> Option<Vec<GroupId>> {
+        if now_us < self.silent_until_us {
+            return None;
+        }
+        let other = self.find(id).filter(|other| other.wants)?;
+        other.given_until_us = other.given_until_us.max(pinged_us + LEASE_MS * 1_000);
+        let outdated =
+            |(group, ballot): &&(GroupId, Ballot)| promised(*group).is_none_or(|promised| promised > *ballot);
+        Some(other.given.iter().filter(outdated).map(|(group, _)| *group).collect())
+    }
+
+    /// Whether this node, a voter that leads `group` under `ballot`, holds the word of a majority of those that vote.
+    pub(super) fn holds(&self, group: GroupId, ballot: Ballot, membership: &Membership, now_us: u64) -> bool {
+        if !self.wanted {
+            return false;
+        }
+        let Ok(place) = self.led.binary_search_by_key(&group, |led| led.group) else { return false };
+        let led = &self.led[place];
+        let counts = |other: &&Other| {
+            let said = now_us < other.held_until_us && led.since <= other.held_version;
+            said && !other.held_except.contains(&group) && membership.voters().contains(other.id)
+        };
+        (led.ballot, led.members, led.handed_us) == (ballot, membership.version(), None)
+            && self.others.iter().filter(counts).count() + 1 >= membership.voters().quorum()
+    }
+
+    /// Whether this node may promise `to`, or itself, a ballot of a group in which it has promised `promised`.
+    pub(super) fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, now_us: u64) -> bool {
+        let bars = |other: &Other| {
+            let given = || other.given.binary_search_by_key(&group, |(id, _)| *id).map(|at| other.given[at].1);
+            other.id != to && now_us < other.given_until_us && given().is_ok_and(|ballot| ballot >= promised)
+        };
+        self.others.is_empty() || (now_us >= self.silent_until_us && !self.others.iter().any(bars))
+    }
+
+    fn find(&mut self, id: NodeId) -> Option<&mut Other> {
+        self.others.iter_mut().find(|other| other.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use groups::membership::{Change, Place, What};
+
+    const MS: u64 = 1_000;
+    const GROUP: GroupId = GroupId(4);
+    const LEADER: NodeId = NodeId(1);
+
+    fn voters(count: u32) -> Membership {
+        Membership::of_ids((1..=count).map(NodeId))
+    }
+
+    fn ballot(round: u64) -> Ballot {
+        Ballot { round, node: LEADER }
+    }
+
+    fn claims(version: u64, round: u64, unleased: Vec<GroupId>) -> Claims {
+        Claims { version, led: vec![(GROUP, ballot(round))], unleased }
+    }
+
+    /// Member 1 of three, which leads a group as of version 5.
+    fn leader() -> Leases {
+        let mut leases = Leases::new(true);
+        leases.enroll([NodeId(2), NodeId(3)].into_iter());
+        leases.set_led(&[(GROUP, ballot(7), 0)], 5);
+        leases
+    }
+
+    /// Member 2 of three, pinged by the first one, which leads that group, at 1 s.
+    fn voter() -> Leases {
+        let mut leases = Leases::new(false);
+        leases.enroll([LEADER, NodeId(3)].into_iter());
+        leases.on_ping(LEADER, true, 0, None, None);
+        leases.on_claims(LEADER, &claims(5, 7, Vec::new()));
+        assert_eq!(leases.give(LEADER, 1_000 * MS, 1_050 * MS, |_| Some(Ballot::ZERO)), Some(Vec::new()));
+        leases
+    }
+
+    fn word(leases: &mut Leases, version: u64, except: &[GroupId], sent_us: u64) {
+        leases.on_ping(NodeId(3), false, version, Some(&except.to_vec()), Some(sent_us));
+    }
+
+    #[test]
+    fn a_lease_counts_from_the_sending_of_the_ping_and_is_a_tenth_shorter() {
+        let mut leases = leader();
+        let holds = |leases: &Leases, at_us| leases.holds(GROUP, ballot(7), &voters(3), at_us);
+        assert!(!holds(&leases, 0));
+        word(&mut leases, 5, &[], 1_000 * MS);
+        assert!(holds(&leases, 1_359 * MS) && !holds(&leases, 1_360 * MS));
+        assert!(!leases.holds(GROUP, ballot(8), &voters(3), 1_100 * MS), "another ballot");
+        assert!(!leases.holds(GROUP, ballot(7), &voters(5), 1_100 * MS), "no majority");
+        leases.on_cut(NodeId(3));
+        assert!(!holds(&leases, 1_100 * MS));
+    }
+
+    #[test]
+    fn a_word_counts_for_what_it_was_given_for() {
+        let mut leases = leader();
+        let holds = |leases: &Leases| leases.holds(GROUP, ballot(7), &voters(3), 1_100 * MS);
+        word(&mut leases, 4, &[], 1_000 * MS);
+        assert!(!holds(&leases), "it did not know yet who leads the group");
+        word(&mut leases, 5, &[GROUP], 1_000 * MS);
+        assert!(!holds(&leases), "it has promised a higher ballot");
+        word(&mut leases, 6, &[], 1_000 * MS);
+        assert!(holds(&leases));
+        leases.set_led(&[(GroupId(1), ballot(2), 0), (GROUP, ballot(7), 0)], 7);
+        assert!(holds(&leases), "other groups change nothing");
+        leases.set_led(&[(GROUP, ballot(9), 0)], 8);
+        assert!(!holds(&leases) && !leases.holds(GROUP, ballot(9), &voters(3), 1_100 * MS));
+    }
+
+    #[test]
+    fn a_handover_ends_the_lease_and_an_older_word_does_not_bring_it_back() {
+        let mut leases = leader();
+        word(&mut leases, 5, &[], 1_000 * MS);
+        assert!(leases.release(GROUP, 1_010 * MS) && !leases.release(GROUP, 1_020 * MS));
+        assert_eq!((leases.holds(GROUP, ballot(7), &voters(3), 1_030 * MS), leases.unleased()), (false, vec![GROUP]));
+        assert!(!leases.resume(7, 1_500 * MS));
+        assert!(leases.resume(7, 2_020 * MS));
+        word(&mut leases, 6, &[], 2_000 * MS);
+        assert!(!leases.holds(GROUP, ballot(7), &voters(3), 2_100 * MS), "said before the group was claimed again");
+        word(&mut leases, 7, &[], 2_000 * MS);
+        assert!(leases.holds(GROUP, ballot(7), &voters(3), 2_100 * MS));
+    }
+
+    #[test]
+    fn words_count_if_voters_gave_them_after_the_members_changed() {
+        let mut leases = leader();
+        word(&mut leases, 5, &[], 1_000 * MS);
+        let mut members = voters(1);
+        let mut change = |what| {
+            members.apply(&Change { version: members.version(), what }).expect("it can be");
+            members.clone()
+        };
+        change(What::AddLearner(Place { node: NodeId(2), ..Place::default() }));
+        change(What::AddLearner(Place { node: NodeId(3), ..Place::default() }));
+        let two = change(What::Promote(NodeId(2)));
+        assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "others than when it was claimed");
+        leases.set_led(&[(GROUP, ballot(7), two.version())], 6);
+        word(&mut leases, 5, &[], 1_000 * MS);
+        assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "a word for the list before");
+        word(&mut leases, 6, &[], 1_000 * MS);
+        assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "a learner's word");
+        let three = change(What::Promote(NodeId(3)));
+        leases.set_led(&[(GROUP, ballot(7), three.version())], 7);
+        word(&mut leases, 7, &[], 1_000 * MS);
+        assert!(leases.holds(GROUP, ballot(7), &three, 1_100 * MS));
+    }
+
+    #[test]
+    fn a_word_given_to_one_that_is_gone_is_kept() {
+        let mut leases = voter();
+        leases.forget(|id| id == LEADER, 1_399 * MS);
+        assert!(!leases.allows(GROUP, NodeId(3), ballot(7), 1_399 * MS));
+        leases.forget(|id| id == LEADER, 1_400 * MS);
+        assert_eq!(leases.others.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_promised_to_others_until_the_word_is_over() {
+        let mut leases = voter();
+        let to = |leases: &Leases, id, at_us| leases.allows(GROUP, NodeId(id), ballot(7), at_us);
+        assert!(to(&leases, 1, 1_399 * MS), "the leader itself");
+        assert!(!to(&leases, 3, 1_399 * MS) && !to(&leases, 2, 1_399 * MS) && to(&leases, 3, 1_400 * MS));
+        leases.on_cut(LEADER);
+        assert!(!to(&leases, 3, 1_399 * MS), "a broken connection ends nothing");
+        assert!(leases.allows(GROUP, NodeId(3), ballot(8), 1_100 * MS), "it had promised a higher ballot by then");
+        assert!(leases.allows(GroupId(5), NodeId(3), Ballot::ZERO, 1_100 * MS));
+        leases.on_claims(LEADER, &claims(6, 7, vec![GROUP]));
+        assert!(to(&leases, 3, 1_100 * MS), "the leader hands the group over");
+    }
+
+    #[test]
+    fn the_word_excludes_groups_with_a_higher_promise_and_is_given_to_those_that_want_it() {
+        let mut leases = voter();
+        let higher = |_| Some(Ballot { round: 7, node: NodeId(3) });
+        assert_eq!(leases.give(LEADER, 1_100 * MS, 1_100 * MS, higher), Some(vec![GROUP]));
+        assert_eq!(leases.give(NodeId(3), 1_100 * MS, 1_100 * MS, higher), None);
+    }
+
+    #[test]
+    fn a_node_started_anew_keeps_still_for_as_long_as_it_may_have_promised_before() {
+        let mut leases = voter();
+        leases.begin(2_000 * MS);
+        assert_eq!(leases.give(LEADER, 2_300 * MS, 2_399 * MS, |_| Some(Ballot::ZERO)), None);
+        assert!(!leases.allows(GROUP, NodeId(3), Ballot::ZERO, 2_399 * MS));
+        assert!(!leases.allows(GROUP, LEADER, Ballot::ZERO, 2_399 * MS));
+        assert!(leases.allows(GROUP, NodeId(3), Ballot::ZERO, 2_400 * MS));
+        let mut alone = Leases::new(true);
+        alone.begin(2_000 * MS);
+        assert!(alone.allows(GROUP, LEADER, Ballot::ZERO, 2_000 * MS));
+    }
+}

@@ -1,0 +1,294 @@
+//! Who leads which group: groups go back to the members that should lead them, away from a node that is drained, and to
+//! whichever member an operator names. A node that is drained stands for election only where nobody else can.
+//!
+//! An operator may ask any node; the group's leader carries it out, and says why not if it does not. The node that was
+//! asked answers its client once it sees the new leader itself.
+
+use super::clients::Client;
+use super::peers::Peer;
+use super::replies::Ticket;
+use super::wire::{Move, Moved, NodeMessage};
+use super::{Node, Time};
+use crate::config::{HANDOVER_HOLD_MS, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, MOVES_MAX, NODE_MESSAGE_BYTES_MAX};
+use crate::kv::reply::Reply;
+use groups::{GroupId, NodeId};
+use std::borrow::Cow;
+
+/// Bytes of a reason why a group was not moved; the rest of the message is small.
+const REASON_BYTES_MAX: usize = 500;
+const _: () = assert!(REASON_BYTES_MAX + 64 < NODE_MESSAGE_BYTES_MAX);
+
+/// What this node has been asked for.
+#[derive(Default)]
+pub(super) struct Placement {
+    handed_ms: u64,
+    /// This node is to lead nothing.
+    pub(super) draining: bool,
+    number: u64,
+    /// Of this node's clients.
+    asked: Vec<Asked>,
+    /// Of groups that this node leads.
+    moves: Vec<Moving>,
+}
+
+/// A client of this node waits for a group to be moved.
+struct Asked {
+    number: u64,
+    group: GroupId,
+    to: NodeId,
+    ticket: Ticket,
+    deadline_ms: u64,
+}
+
+/// A group is being moved to another member.
+struct Moving {
+    group: GroupId,
+    to: NodeId,
+    /// Who asked, and under which number.
+    asker: NodeId,
+    number: u64,
+    deadline_ms: u64,
+    /// It is asked again then.
+    again_ms: u64,
+    /// It said that it lacks something of the group.
+    behind: bool,
+}
+
+impl Node {
+    /// `PAXOI LEADER MOVE group node`.
+    pub(super) fn move_leader(&mut self, client: &mut Client, words: &[&[u8]], time: Time) {
+        let begun = self.begin_move(words, time);
+        let (group, to) = match begun {
+            Ok(wanted) => wanted,
+            Err(reply) => return self.answer(client, &reply),
+        };
+        let mute = !client.info.reply_mode.admit();
+        let sequence = client.replies.expect(client.info.protocol, mute, 0);
+        let ticket = Ticket { connection: client.connection, sequence, part: 0 };
+        self.placement.number += 1;
+        let (number, deadline_ms) = (self.placement.number, time.mono_ms() + self.config.client_timeout_ms);
+        self.placement.asked.push(Asked { number, group, to, ticket, deadline_ms });
+        let (me, timeout_ms) = (self.identity.node, self.config.client_timeout_ms);
+        let request = Move { number, group, to, timeout_ms };
+        match self.shard.group(group).leader().map(|ballot| ballot.node) {
+            Some(leader) if leader != me => {
+                if let Some(peer) = self.io.peers.find(leader) {
+                    peer.tell(&NodeMessage::Move(request));
+                }
+            }
+            _ => self.handle_move(me, &request, time),
+        }
+    }
+
+    fn begin_move(&self, words: &[&[u8]], time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
+        let number = |word: &[u8]| std::str::from_utf8(word).ok().and_then(|text| text.parse::<u32>().ok());
+        let (Some(group), Some(to), true) =
+            (number(words[3]).map(GroupId), number(words[4]).map(NodeId), words[2].eq_ignore_ascii_case(b"move"))
+        else {
+            return Err(Reply::error("ERR syntax error, say PAXOI LEADER MOVE <group> <node>"));
+        };
+        if !self.is_born() {
+            return Err(error(format!("CLUSTERDOWN {}", self.birth.waits_for())));
+        }
+        if !self.shard.has(group) {
+            return Err(error(format!("ERR there is no group {group}, only 0 to {}", self.shard.len() - 1)));
+        }
+        if self.io.peers.roster.place(to).is_none() {
+            return Err(error(format!("ERR node {to} is not a member of this cluster")));
+        }
+        if self.placement.asked.len() >= MOVES_MAX {
+            return Err(error(format!("ERR {MOVES_MAX} moves are under way already")));
+        }
+        let leader = self.shard.group(group).leader().map(|ballot| ballot.node);
+        match leader {
+            None => Err(error(format!("CLUSTERDOWN group {group} has no leader at the moment"))),
+            Some(leader) if leader == to => Err(Reply::Ok),
+            // What the leader says of that is newer.
+            Some(leader) if leader == self.identity.node => match self.unfit(group, to, time) {
+                Some(reason) => Err(error(format!("ERR {reason}"))),
+                None => Ok((group, to)),
+            },
+            Some(_) => Ok((group, to)),
+        }
+    }
+
+    /// Why a member cannot take a group over.
+    fn unfit(&self, group: GroupId, to: NodeId, time: Time) -> Option<String> {
+        if !self.shard.group(group).membership().voters().contains(to) {
+            return Some(format!("node {to} does not vote in group {group}"));
+        }
+        if to == self.identity.node {
+            return None;
+        }
+        self.ails(to, time)
+    }
+
+    /// Why another member can lead nothing.
+    fn ails(&self, to: NodeId, time: Time) -> Option<String> {
+        let Some(peer) = self.io.peers.all.iter().find(|peer| peer.id == to) else {
+            return Some(format!("node {to} is not a member of this cluster"));
+        };
+        let reason = if !peer.is_reached(time.mono_ms()) {
+            "cannot be reached"
+        } else if peer.is_draining() {
+            "is being drained"
+        } else if peer.is_full() {
+            "has no space on its disk"
+        } else if !peer.has_disk() {
+            "has a disk that does not answer"
+        } else {
+            return None;
+        };
+        Some(format!("node {to} {reason}"))
+    }
+
+    /// A member, or this node itself, wants a group that this node leads to be led by another.
+    pub(super) fn handle_move(&mut self, from: NodeId, wanted: &Move, time: Time) {
+        let Move { number, group, to, timeout_ms } = *wanted;
+        let leads = self.shard.has(group) && self.shard.group(group).leads().is_some();
+        let refusal = if !leads {
+            Some(format!("node {} does not lead group {group} any more, try again", self.identity.node))
+        } else if self.placement.moves.len() >= MOVES_MAX {
+            Some(format!("{MOVES_MAX} moves are under way already"))
+        } else {
+            self.unfit(group, to, time)
+        };
+        if refusal.is_some() || to == self.identity.node {
+            return self.tell_moved(from, number, refusal, time);
+        }
+        let deadline_ms = time.mono_ms() + timeout_ms.min(self.config.client_timeout_ms);
+        let again_ms = time.mono_ms();
+        self.placement.moves.push(Moving { group, to, asker: from, number, deadline_ms, again_ms, behind: false });
+        self.tick_moves(time);
+    }
+
+    fn tell_moved(&mut self, to: NodeId, number: u64, refusal: Option<String>, time: Time) {
+        let moved = Moved { number, refusal };
+        if to == self.identity.node {
+            self.handle_moved(&moved, time);
+        } else if let Some(peer) = self.io.peers.find(to) {
+            peer.tell(&NodeMessage::Moved(moved));
+        }
+    }
+
+    /// What became of a move that this node asked for. That it was carried out, its client learns when this node sees it.
+    pub(super) fn handle_moved(&mut self, moved: &Moved, time: Time) {
+        let Some(reason) = &moved.refusal else { return self.tick_asked(time) };
+        let asked = &mut self.placement.asked;
+        if let Some(place) = asked.iter().position(|asked| asked.number == moved.number) {
+            let asked = asked.remove(place);
+            let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_BYTES_MAX / 4).collect();
+            self.io.settle(asked.ticket, error(format!("ERR {reason}")));
+        }
+    }
+
+    /// A member told the leader that it lacks something of a group.
+    pub(super) fn note_behind(&mut self, group: GroupId, from: NodeId) {
+        let moves = self.placement.moves.iter_mut();
+        moves.filter(|moving| (moving.group, moving.to) == (group, from)).for_each(|moving| moving.behind = true);
+    }
+
+    /// `PAXOI DRAIN` and `PAXOI UNDRAIN`.
+    pub(super) fn drain(&mut self, draining: bool) -> Reply<'static> {
+        if self.placement.draining != draining {
+            tracing::info!("{}", if draining { "draining: groups go to other nodes" } else { "no longer draining" });
+        }
+        (self.placement.draining, self.placement.handed_ms) = (draining, 0);
+        Reply::Ok
+    }
+
+    /// Whether this node leaves it to others to lead, because it is drained and there are others.
+    pub(super) fn leaves_leading(&self, time: Time) -> bool {
+        let mut others = self.io.peers.voters().ids().iter().filter(|id| **id != self.identity.node);
+        self.placement.draining && others.any(|id| self.ails(*id, time).is_none())
+    }
+
+    /// Moves, handovers and those who wait for them.
+    pub(super) fn tick_placement(&mut self, time: Time) {
+        self.tick_moves(time);
+        self.tick_asked(time);
+        if time.mono_ms() < self.placement.handed_ms + HANDOVER_MS {
+            return;
+        }
+        self.placement.handed_ms = time.mono_ms();
+        let misplaced = if self.placement.draining { self.to_be_drained(time) } else { self.to_be_given_back(time) };
+        for (group, to) in misplaced {
+            self.invite(group, to, false, time);
+        }
+    }
+
+    /// Groups that another member should lead, which has been healthy for long enough.
+    fn to_be_given_back(&self, time: Time) -> Vec<(GroupId, NodeId)> {
+        let me = self.identity.node;
+        let is_healthy = |peer: &&Peer| {
+            let since_ms = peer.healthy_since_ms();
+            since_ms.is_some_and(|since_ms| time.mono_ms() >= since_ms + HEALTHY_MS_MIN) && !peer.is_draining()
+        };
+        let healthy: Vec<NodeId> = self.io.peers.all.iter().filter(is_healthy).map(|peer| peer.id).collect();
+        (self.shard.groups())
+            .filter(|group| group.leads().is_some() && group.preferred() != me && !group.is_to_stay())
+            .filter(|group| healthy.contains(&group.preferred()))
+            .map(|group| (group.id(), group.preferred()))
+            .take(HANDOVERS_MAX)
+            .collect()
+    }
+
+    /// All that this node leads, dealt over those that can take it.
+    fn to_be_drained(&self, time: Time) -> Vec<(GroupId, NodeId)> {
+        let others = self.io.peers.all.iter().map(|peer| peer.id);
+        let fit: Vec<NodeId> = others.filter(|id| self.ails(*id, time).is_none()).collect();
+        let led = self.shard.groups().filter(|group| group.leads().is_some()).take(HANDOVERS_MAX);
+        let dealt = led.enumerate().filter_map(|(turn, group)| {
+            let voters: Vec<NodeId> =
+                fit.iter().copied().filter(|id| group.membership().voters().contains(*id)).collect();
+            Some((group.id(), *voters.get(turn % voters.len().max(1))?))
+        });
+        dealt.collect()
+    }
+
+    /// Asks a member to take a group over; its lease ends when the invitation leaves.
+    fn invite(&mut self, group: GroupId, to: NodeId, stay: bool, time: Time) {
+        let Some(rtt_us) = self.io.peers.find(to).map(|peer| peer.rtt_us()) else { return };
+        let hold_ms = HANDOVER_HOLD_MS + 2 * rtt_us / 1_000;
+        self.shard.step(group, &mut self.io, |group, _| group.hand_over(to, stay, hold_ms, time.clock()));
+    }
+
+    fn tick_moves(&mut self, time: Time) {
+        for mut moving in std::mem::take(&mut self.placement.moves) {
+            let refusal = if self.shard.group(moving.group).leads().is_none() {
+                None
+            } else if let Some(reason) = self.unfit(moving.group, moving.to, time) {
+                Some(reason)
+            } else if time.mono_ms() >= moving.deadline_ms {
+                let reason = if moving.behind { "is behind in it" } else { "does not answer" };
+                Some(format!("node {} did not take group {} over in time: it {reason}", moving.to, moving.group))
+            } else {
+                if time.mono_ms() >= moving.again_ms {
+                    (moving.again_ms, moving.behind) = (time.mono_ms() + HANDOVER_MS, false);
+                    self.invite(moving.group, moving.to, true, time);
+                }
+                self.placement.moves.push(moving);
+                continue;
+            };
+            self.tell_moved(moving.asker, moving.number, refusal, time);
+        }
+    }
+
+    fn tick_asked(&mut self, time: Time) {
+        for asked in std::mem::take(&mut self.placement.asked) {
+            let leader = self.shard.group(asked.group).leader().map(|ballot| ballot.node);
+            if leader == Some(asked.to) {
+                self.io.settle(asked.ticket, Reply::Ok);
+            } else if time.mono_ms() > asked.deadline_ms {
+                let text = format!("ERR node {} did not take group {} over in time", asked.to, asked.group);
+                self.io.settle(asked.ticket, error(text));
+            } else {
+                self.placement.asked.push(asked);
+            }
+        }
+    }
+}
+
+fn error(text: String) -> Reply<'static> {
+    Reply::Error(Cow::Owned(text))
+}
