@@ -6,9 +6,9 @@
 //! and a tenth less ([`LEASE_HELD_MS`]), so that the one may run that much faster than the other. The word names the
 //! version of the list of (group, ballot) that it is given for, and the groups of that list for which it is not: those
 //! that have a higher promise already. A list can say of a group that it is led without a lease, which is how a transfer
-//! ends one, and a change of a group's members ends its lease, too: words count that were given for the list after it, by
-//! those that vote now. A node that was started anew does not know what its word was, so it promises nothing for as long as that may
-//! have held.
+//! ends one. A change of a group's members ends its lease, too: words count that were given for the list after it, by those
+//! that vote now. A node that was started anew does not know what its word was, so it promises nothing for as long as that
+//! may have held.
 
 use super::wire::Claims;
 use crate::config::{LEASE_HELD_MS, LEASE_MS, LEASE_REST_MS};
