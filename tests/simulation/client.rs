@@ -304,7 +304,10 @@ impl World {
             Value::Null => Outcome::Nil,
             Value::Bulk(bytes) => Outcome::Value(Bytes::copy_from_slice(bytes)),
             Value::Int(number) => Outcome::Integer(*number),
-            Value::Simple(_) => Outcome::Done,
+            // These are answered by what they made or found.
+            Value::Simple(_) if !matches!(action, Action::Get | Action::IncrementBy(_) | Action::Append(_)) => {
+                Outcome::Done
+            }
             Value::Error(text) if text.contains("not an integer") => Outcome::WrongValue,
             _ => return self.oracle.fail(&format!("{} was answered by {reply:?}", readable(&call.request))),
         };

@@ -169,6 +169,16 @@ impl Oracle {
         self.nodes[node].log.iter().any(met)
     }
 
+    /// Whether the segments of a node with its records up to `lsn` need not be there any more.
+    pub(crate) fn may_have_dropped(&self, node: usize, lsn: u64) -> bool {
+        self.nodes[node].dropped_lsn > lsn
+    }
+
+    /// The number of the last durable batch of a node.
+    pub(crate) fn last_lsn(&self, node: usize) -> u64 {
+        self.nodes[node].log.last().map_or(0, |fact| fact.lsn)
+    }
+
     pub(crate) fn on_birth(&mut self, node: usize, record: &BirthRecord) {
         let known = self.birth.get_or_insert_with(|| record.clone()) == record;
         self.expect(known, || format!("node {} was born into another cluster: {record:?}", node + 1));

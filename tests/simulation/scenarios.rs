@@ -1,6 +1,8 @@
 //! Stories that chance does not tell often enough, told step by step: each is a plain way to lose, repeat or misread
 //! something that some system was shipped with.
 
+mod cut;
+
 use crate::client::{Client, Load};
 use crate::nemesis::Faults;
 use crate::network::Weather;
@@ -22,14 +24,16 @@ pub(crate) struct Scenario {
     groups: u32,
     session_ttl_ms: u64,
     reads: Reads,
+    /// Whether logs are so short that checkpoints are made.
+    cuts: bool,
 }
 
 /// A story of three nodes with one group, whose sessions live for long.
 const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -> Scenario {
-    Scenario { name, tell, nodes: 3, groups: 1, session_ttl_ms: 3_600_000, reads: Reads::Quorum }
+    Scenario { name, tell, nodes: 3, groups: 1, session_ttl_ms: 3_600_000, reads: Reads::Quorum, cuts: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 16] = [
+pub(crate) const SCENARIOS: [Scenario; 21] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
@@ -46,6 +50,11 @@ pub(crate) const SCENARIOS: [Scenario; 16] = [
     story("resent-while-adopted", resent_while_adopted),
     Scenario { groups: 2, ..story("vote-alone-in-an-old-segment", vote_alone_in_an_old_segment) },
     Scenario { nodes: 5, ..story("stuck-disk-in-the-leaders-majority", stuck_disk_in_the_leaders_majority) },
+    Scenario { cuts: true, ..story("power-fails-while-old-segments-go", cut::power_fails_while_old_segments_go) },
+    Scenario { cuts: true, ..story("lost-checkpoint-behind-a-vote", cut::lost_checkpoint_behind_a_vote) },
+    story("lost-vote", cut::lost_vote),
+    Scenario { cuts: true, ..story("old-copy-after-logs-were-cut", cut::old_copy_after_logs_were_cut) },
+    Scenario { cuts: true, ..story("own-command-behind-a-cut-log", cut::own_command_behind_a_cut_log) },
 ];
 
 /// What a step may take, in virtual time.
@@ -57,6 +66,7 @@ impl Scenario {
     /// # Errors
     /// What went wrong.
     pub(crate) fn run(&self, trace: Trace) -> Result<(), String> {
+        let short = CheckpointConfig { log_bytes_min: 64 << 10, log_factor: 1, ..CheckpointConfig::default() };
         let shape = Shape {
             nodes: self.nodes,
             spares: 0,
@@ -65,7 +75,7 @@ impl Scenario {
             mixed: false,
             client_timeout_ms: 5_000,
             session_ttl_ms: self.session_ttl_ms,
-            checkpoints: CheckpointConfig::default(),
+            checkpoints: if self.cuts { short } else { CheckpointConfig::default() },
         };
         let mut world = World::new(1, shape, trace);
         world.revives = false;

@@ -1,0 +1,160 @@
+//! Stories about logs that were cut: what counted of the old segments is in a checkpoint or was said again, and who has
+//! lost a part of it takes no part until it has learned it.
+
+use super::expect;
+use crate::damage::rot_checkpoint;
+use crate::process::{Life, Lost};
+use crate::shell::End;
+use crate::world::{Event, World};
+use bytes::Bytes;
+use paxoi::disk::Disk;
+use paxoi::history::{Action, Outcome};
+use paxoi::log::is_segment;
+
+impl World {
+    /// Writes until something is so.
+    fn write_until(&mut self, client: usize, what: &str, done: impl Fn(&World) -> bool) -> Result<(), String> {
+        let long = "x".repeat(8_000);
+        for count in 0..500 {
+            if done(self) {
+                return Ok(());
+            }
+            self.set(client, &format!("{count}{long}"));
+            expect(&self.told(client)?, &Outcome::Done)?;
+            self.wait(20_000);
+        }
+        Err(format!("in vain: {what}"))
+    }
+
+    /// The first and the third choose a value, which the second never hears of, and the first is gone.
+    fn choose_without_the_second(&mut self, value: &str) -> Result<(), String> {
+        self.network.block(0, 1);
+        self.set(0, value);
+        expect(&self.told(0)?, &Outcome::Done)?;
+        self.wait(30_000);
+        self.end(0, End::PowerLoss);
+        self.end(2, End::Kill);
+        self.heal();
+        Ok(())
+    }
+
+    /// The third begins with a damaged directory, beside the second only, and then the first is there, too.
+    fn return_with_less(&mut self, value: &'static str) -> Result<(), String> {
+        self.processes[2].rotten = true;
+        self.start(2);
+        self.wait(5_000_000);
+        self.start(0);
+        self.connect(1, 1)?;
+        self.get(1, "s");
+        expect(&self.told(1)?, &Outcome::Value(Bytes::from_static(value.as_bytes())))?;
+        let hollow = |life: &Life| life.node.shard().groups().any(groups::Group::is_hollow);
+        self.until("the third is whole", |world| !world.processes[2].life.as_ref().is_some_and(hollow))?;
+        if self.oracle.hollow > 0 { Ok(()) } else { Err("the third did not notice what it lacks".to_owned()) }
+    }
+}
+
+/// Power fails while what counts of the old segments is on its way to a slow disk.
+pub(super) fn power_fails_while_old_segments_go(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect(0, 0)?;
+    world.processes[2].sync_us = 300_000;
+    world.write_until(0, "the third cuts its log", |world| world.oracle.may_have_dropped(2, 0))?;
+    world.wait(50_000);
+    world.end(2, End::PowerLoss);
+    world.processes[2].sync_us = 300;
+    world.start(2);
+    world.connect(1, 2)?;
+    world.get(1, "s");
+    world.told(1).map(|_| ())
+}
+
+/// The checkpoint of a member rots whose vote made a value chosen. Without the other that voted for it nothing goes on.
+pub(super) fn lost_checkpoint_behind_a_vote(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect(0, 0)?;
+    world.write_until(0, "the third cuts its log", |world| world.oracle.may_have_dropped(2, 0))?;
+    world.wait(100_000);
+    world.choose_without_the_second("chosen")?;
+    if !rot_checkpoint(&world.processes[2].disk, &mut world.random, &world.trace) {
+        return Err("the third has no checkpoint: the story does not take place".to_owned());
+    }
+    world.return_with_less("chosen")
+}
+
+/// The same, but it is the vote itself that rots.
+pub(super) fn lost_vote(world: &mut World) -> Result<(), String> {
+    const VALUE: &str = "a value that rots";
+    world.found()?;
+    world.connect(0, 0)?;
+    world.set(0, "before");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    world.choose_without_the_second(VALUE)?;
+    let disk = &world.processes[2].disk;
+    let names = disk.list().unwrap_or_default();
+    let mut rotten = 0;
+    for name in names.iter().filter(|name| is_segment(name)) {
+        let Some(mut content) = disk.content(name) else { continue };
+        let places = content.windows(VALUE.len()).enumerate();
+        let places: Vec<usize> =
+            places.filter(|(_, bytes)| *bytes == VALUE.as_bytes()).map(|(place, _)| place).collect();
+        places.iter().for_each(|place| content[*place] ^= 1);
+        rotten += places.len();
+        disk.set_content(name, content);
+    }
+    if rotten != 1 {
+        return Err(format!("the value is {rotten} times in the log: the story does not take place"));
+    }
+    world.return_with_less(VALUE)
+}
+
+/// A directory goes back in time when the records by which the others would know it are in segments that are gone.
+pub(super) fn old_copy_after_logs_were_cut(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    let copy = world.processes[2].disk.killed();
+    world.end(2, End::Kill);
+    world.start(2);
+    (0..2).try_for_each(|client| world.connect(client, client * 2))?;
+    let met = world.processes[2].start;
+    world.until("the others have met it", |world| (0..2).all(|node| world.oracle.has_met(node, 2, met)))?;
+    let lsns = [0, 1].map(|node| world.oracle.last_lsn(node));
+    world.write_until(0, "the others cut their logs", |world| {
+        (0..2).all(|node| world.oracle.may_have_dropped(node, lsns[node]))
+    })?;
+    world.wait(100_000);
+    world.end(2, End::Kill);
+    (0..2).for_each(|node| world.end(node, End::PowerLoss));
+    world.processes[2].disk = copy;
+    world.processes[2].lost = Some(Lost::Foreign);
+    world.oracle.on_foreign(2);
+    (0..3).for_each(|node| world.start(node));
+    world.until("the copy is turned away", |world| world.processes[2].gone.is_some())
+}
+
+/// A member hears nothing of how its command was executed, nor of anything else until the others have cut their logs: a
+/// checkpoint tells it. It has sent the command again by then.
+pub(super) fn own_command_behind_a_cut_log(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    (0..2).try_for_each(|client| world.connect(client, client * 2))?;
+    world.set(0, "before");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    (0..2).for_each(|node| world.network.block(node, 2));
+    let before = world.oracle.chosen;
+    world.request(1, &["INCR", "c"], "c", Action::IncrementBy(1));
+    world.until("it is chosen", |world| world.oracle.chosen > before)?;
+    (0..2).for_each(|node| world.network.block(2, node));
+    for (connection, ..) in world.network.links().into_iter().filter(|(_, one, other)| *one == 2 || *other == 2) {
+        world.after(0, Event::Cut { connection });
+    }
+    let lsns = [0, 1].map(|node| world.oracle.last_lsn(node));
+    world.write_until(0, "the others cut their logs", |world| {
+        (0..2).all(|node| world.oracle.may_have_dropped(node, lsns[node]))
+    })?;
+    world.wait(100_000);
+    world.heal();
+    world.until("the third fetches a checkpoint", |world| world.oracle.transfers > 0)?;
+    world.connect(2, 2)?;
+    world.get(2, "c");
+    expect(&world.told(2)?, &Outcome::Value(Bytes::from_static(b"1")))?;
+    world.wait(1_000_000);
+    Ok(())
+}
