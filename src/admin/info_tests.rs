@@ -144,7 +144,8 @@ fn the_paxos_section_is_whole() {
                     log_bytes_max:0\r\ncheckpoint_files:0\r\n\
                     checkpoint_bytes:0\r\ncheckpoint_in_progress:0\r\ncheckpoints_made:0\r\ncheckpoints_failed:0\r\n\
                     last_checkpoint_time:0\r\nlast_checkpoint_ms:0\r\ntransfers_receiving:0\r\n\
-                    transfer_bytes_received:0\r\ntransfer_bytes_sent:0\r\nstates_installed:0\r\ngroups_not_whole:0\r\nscrubs:0\r\n\
+                    transfer_bytes_received:0\r\ntransfer_bytes_sent:0\r\nstates_installed:0\r\n\
+                    groups_not_whole:0\r\nscrubs:0\r\n\
                     scrub_damaged_files:0\r\n\
                     peer2:address=127.0.0.1:7002,reached=1,rtt_us=90,silent_ms=12,version=0\r\n\
                     peer3:address=127.0.0.1:7003,reached=0,rtt_us=90,silent_ms=9000,version=0\r\n";
