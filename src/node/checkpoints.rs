@@ -225,9 +225,17 @@ impl Node {
         for (sequence, bytes, sections) in &catalog.files {
             self.checkpoints.add_file(*sequence, *bytes, sections);
         }
-        let newest = catalog.damaged.iter().copied().max().unwrap_or(0);
-        self.checkpoints.last_sequence = self.checkpoints.last_sequence.max(newest);
-        self.checkpoints.damaged.clone_from(&catalog.damaged);
+        for sequence in catalog.damaged.iter().copied() {
+            self.checkpoints.last_sequence = self.checkpoints.last_sequence.max(sequence);
+            match self.checkpoints.files.get(&sequence) {
+                // Other groups have their only state there: it goes when they have another one.
+                Some(file) => {
+                    self.checkpoints.wanted.extend(file.groups.iter().map(|(group, _)| *group));
+                    self.checkpoints.spoilt.insert(sequence);
+                }
+                None => self.checkpoints.damaged.push(sequence),
+            }
+        }
     }
 
     /// What a checkpoint of this cluster begins with, and the limits of its stores; `None` before its birth.
