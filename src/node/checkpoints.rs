@@ -27,6 +27,8 @@ pub(super) struct Checkpoints {
     files: BTreeMap<u64, File>,
     /// Files that were found damaged while they were in use: their groups are written anew, whether they went on or not.
     spoilt: BTreeSet<u64>,
+    /// A round is over: old segments may go.
+    may_trim: bool,
     /// Files that could not be read, to be removed when there are others.
     damaged: Vec<u64>,
     last_sequence: u64,
@@ -101,6 +103,7 @@ impl Checkpoints {
             kept: Vec::new(),
             files: BTreeMap::new(),
             spoilt: BTreeSet::new(),
+            may_trim: false,
             damaged: Vec::new(),
             last_sequence: 0,
             round: None,
@@ -318,6 +321,13 @@ impl Node {
         checkpoints.round = Some(Round { queue, ..Round::default() });
     }
 
+    /// At the very end of a turn: until the answer nothing may be decided any more, lest a value be taken for a vote.
+    pub(super) fn ask_to_trim(&mut self, time: Time) {
+        if std::mem::take(&mut self.checkpoints.may_trim) {
+            self.io.outputs.floors = Some(self.floors(time));
+        }
+    }
+
     /// Takes some blocks out, each turn.
     pub(super) fn step_checkpoints(&mut self, time: Time) {
         if self.checkpoints.round.is_none() {
@@ -443,7 +453,7 @@ impl Node {
         let (files, bytes) = (checkpoints.count(), checkpoints.bytes());
         tracing::info!("checkpoints are made after {took_ms} ms: {files} files, {bytes} bytes");
         if !self.shard.groups().any(groups::Group::is_hollow) {
-            self.io.outputs.floors = Some(self.floors(time));
+            self.checkpoints.may_trim = true;
         }
     }
 

@@ -345,6 +345,7 @@ impl Node {
         }
         self.step_checkpoints(time);
         self.step_transfers(time);
+        self.ask_to_trim(time);
         self.io.end_turn(time.mono_ms());
         self.resume_clients();
     }
