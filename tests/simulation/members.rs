@@ -124,11 +124,12 @@ impl World {
         }
     }
 
-    /// A node loses its disk for good.
+    /// A node loses its disk for good, if a majority is left of those who decide.
     fn lose_disk(&mut self, id: u32) -> bool {
         let node = id as usize - 1;
         let born = self.processes[..self.shape.nodes].iter().all(|p| p.gone.is_some() || p.is_born());
-        if !born || self.processes[node].life.is_none() {
+        let lasting = (0..self.shape.groups as usize).all(|group| self.oracle.are_members_lasting(group));
+        if !born || !lasting || self.processes[node].life.is_none() {
             return false;
         }
         self.trace.line(|| format!("n{id} loses its disk"));

@@ -321,6 +321,13 @@ impl Oracle {
         self.members_at(group, Instance(u64::MAX))
     }
 
+    /// Whether the present members have chosen something. Before, the change that made them members is known to be chosen
+    /// by nobody, perhaps, and its instance is decided by a majority of those before them.
+    pub(crate) fn are_members_lasting(&self, group: usize) -> bool {
+        let since = self.members[group].last_key_value().map_or(Instance::FIRST, |(since, _)| *since);
+        self.rounds[group].range(since..).any(|(_, round)| round.chosen.is_some())
+    }
+
     fn members_at(&self, group: usize, instance: Instance) -> &Membership {
         let known = self.members[group].range(..=instance).next_back();
         known.expect("a group has members from its first instance on").1
