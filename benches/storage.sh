@@ -3,9 +3,13 @@
 #
 #   benches/storage.sh flat [SECONDS]      endless overwrites (RATE=20000: so many a second): disk and memory over time
 #   benches/storage.sh catch-up [MIB]      a node is killed, the others take that many MiB of writes and cut their logs; it
-#                                          is started again under load: how long until it has everything, and what of
-#                                          the load's throughput is left meanwhile
-#   benches/storage.sh restart [KEYS]      a node with that many keys is killed and started again
+#                                          is started again under load (RATE=8000, or max): how long until it has
+#                                          everything, and what the load notices of it
+#   benches/storage.sh turns [KEYS]        how long turns of the event loop take while a group with that many keys is written
+#                                          to a checkpoint under load, and without; what else runs here runs behind that node
+#   benches/storage.sh rebalance [SECONDS] a node is killed and started again, and gets its groups back: latencies of each
+#                                          second before, and meanwhile
+#   benches/storage.sh restart [KEYS]      a node with that many keys (VALUE_SIZE=100 bytes each) is killed and started again
 #
 # Needs `cargo build --release` and redis-cli. Everything is in a new folder here, which is removed at the end.
 set -eu
@@ -19,12 +23,12 @@ PIDS=
 trap 'for pid in $PIDS; do kill -9 "$pid" 2>/dev/null || :; done; rm -rf "$DIR"' EXIT INT TERM
 
 start() { # node
-    "$PAXOI" serve --id "$1" --data "$DIR/$1" --initial-cluster "$LIST" >/dev/null 2>>"$DIR/$1.log" &
+    ${BEHIND:-} "$PAXOI" serve --id "$1" --data "$DIR/$1" --initial-cluster "$LIST" >/dev/null 2>>"$DIR/$1.log" &
     eval "PID$1=$!"
     PIDS="$PIDS $!"
 }
 ask() { redis-cli -p "$((PORT + $1 - 1))" info paxos 2>/dev/null | tr -d '\r' | sed -n "s/^$2://p"; } # node, field
-bench() { "$PAXOI" bench --connect "$ALL" --cluster "$@"; }
+bench() { ${BEHIND:-} "$PAXOI" bench --connect "$ALL" --cluster "$@"; }
 now_ms() { date +%s%3N; }
 await() { # seconds, command…
     end=$(($(now_ms) + $1 * 1000)); shift
@@ -66,22 +70,35 @@ catch-up)
     echo "node 3 is killed; writing $mib MiB"
     bench $load --requests "$((mib * 1048576 / 1000))" | sed -n '/per second/,$p'
     echo "log of node 1: $(ask 1 log_bytes) bytes, checkpoints: $(ask 1 checkpoint_bytes) bytes"
-    # A load that leaves some of the machine free: what a node takes that catches up shows as slower replies.
+    # A load that leaves some of the machine free: what a node takes that catches up shows as slower replies. RATE=max is
+    # one that leaves nothing: then it shows in the throughput, beside that of all three nodes afterwards.
     rate=${RATE:-8000}
-    bench $load --rate "$rate" --duration 10s --json "$DIR/before.json" >/dev/null 2>&1
-    bench $load --rate "$rate" --duration 30s --json "$DIR/during.json" >/dev/null 2>&1 &
+    paced="--rate $rate"
+    [ "$rate" != max ] || paced=
+    bench $load $paced --duration 40s --json "$DIR/load.json" >/dev/null 2>&1 &
     under=$!
     PIDS="$PIDS $under"
-    sleep 2
+    sleep 10
     since=$(now_ms)
     start 3
     behind() { [ -n "$(applied 3)" ] && [ "$(ask 3 groups_behind)" = 0 ] && [ "$(($(applied 1) - $(applied 3)))" -lt 500 ] && [ "$(ask 3 groups_not_whole)" = 0 ]; }
     await 120 behind
-    echo "caught up after $(($(now_ms) - since)) ms: $(ask 3 states_installed) states, $(ask 3 transfer_bytes_received) bytes of checkpoints"
+    until=$(now_ms)
+    echo "caught up after $((until - since)) ms: $(ask 3 states_installed) states, $(ask 3 transfer_bytes_received) bytes of checkpoints"
     wait "$under"
-    for run in before during; do
-        echo "$run, at $rate a second: $(python3 -c "import json; r = json.load(open('$DIR/$run.json')); print(round(r['requests_per_s']), 'a second,', {k: v for o in r['operations'] for k, v in o['latency'].items() if not isinstance(v, list)})")"
-    done
+    python3 - "$DIR/load.json" "$since" "$until" <<'EOF'
+import json, statistics, sys
+run = json.load(open(sys.argv[1]))
+began = run["unix_time_ms"] / 1000 - run["elapsed_s"]
+since, until = (int(at) / 1000 - began for at in sys.argv[2:4])
+width = run["interval_s"]
+parts = {"before": (1, since), "meanwhile": (since, until), "afterwards": (until + 1, run["elapsed_s"] - 1)}
+for name, (first, last) in parts.items():
+    points = [point for point in run["series"] if first - width / 2 <= point["at_s"] < last - width / 2]
+    rate = statistics.mean(point["requests_per_s"] for point in points)
+    p50, p99 = (statistics.median(point[key] for point in points) / 1000 for key in ("p50_us", "p99_us"))
+    print(f"{name}: {rate:.0f} a second, of a second p50 {p50:.2f} ms, p99 {p99:.2f} ms (medians of {len(points)})")
+EOF
     votes() { [ "$(ask 3 ballots_lost)" != "" ] && redis-cli -p "$((PORT + 2))" set back 1 >/dev/null; }
     kill -9 "$PID2"
     since=$(now_ms)
@@ -89,12 +106,75 @@ catch-up)
     echo "with node 2 killed, nodes 1 and 3 take writes after $(($(now_ms) - since)) ms: node 3 votes"
     grep -h "installed\|fetching" "$DIR/3.log" || :
     ;;
+turns)
+    keys=${2:-1000000}
+    export PAXOI_GROUPS=1 PAXOI_CHECKPOINT_LOG_BYTES=8gb
+    start 1
+    BEHIND="nice -n 15"
+    start 2; start 3; await 30 led
+    bench --workload get --keys "$keys" --connections 50 --pipeline 32 --requests 1000 >/dev/null
+    load="--workload set --keys $keys --no-load --connections 20 --rate ${RATE:-5000}"
+    turns() { for field in p50 p99 p999 max; do printf ' %s %s us' "$field" "$(redis-cli -p "$PORT" info stats | tr -d '\r' | sed -n "s/^turn_${field}_us://p")"; done; echo; }
+    leads() { [ "$(ask 1 groups_led)" = 1 ]; }
+    await 30 leads
+    for round in 1 2 3; do
+        bench $load --duration 10s --json "$DIR/without.json" >/dev/null 2>&1 &
+        PIDS="$PIDS $!"; under=$!
+        sleep 1; redis-cli -p "$PORT" config resetstat >/dev/null; wait "$under"
+        echo "without a checkpoint:$(turns)"
+        bench $load --duration 10s --json "$DIR/with.json" >/dev/null 2>&1 &
+        PIDS="$PIDS $!"; under=$!
+        sleep 1; redis-cli -p "$PORT" config resetstat >/dev/null; made=$(ask 1 checkpoints_made)
+        redis-cli -p "$PORT" paxoi checkpoint >/dev/null
+        while kill -0 "$under" 2>/dev/null; do
+            [ "$(ask 1 checkpoint_in_progress)" = 1 ] || redis-cli -p "$PORT" paxoi checkpoint >/dev/null
+            sleep 0.2
+        done
+        echo "with $(($(ask 1 checkpoints_made) - made)) checkpoints:$(turns)"
+    done
+    ;;
+rebalance)
+    seconds=${2:-60}
+    cluster
+    "$PAXOI" bench --connect "127.0.0.1:$PORT,127.0.0.1:$((PORT + 1))" --workload mixed:0.5 --keys 100000 --connections 20 \
+        --rate "${RATE:-4000}" --duration "${seconds}s" --json "$DIR/rebalance.json" >/dev/null 2>&1 &
+    load=$!
+    PIDS="$PIDS $load"
+    # It loads its keys first.
+    busy() { [ "$(redis-cli -p "$PORT" info stats | tr -d '\r' | sed -n 's/^total_commands_processed://p')" -gt 105000 ]; }
+    await 60 busy
+    sleep 10
+    since=$(now_ms)
+    kill -9 "$PID3"
+    sleep 1
+    start 3
+    gets_back() { [ -n "$(ask 3 groups_led)" ] && [ "$(ask 3 groups_led)" -gt 0 ]; }
+    await 60 gets_back
+    back=$(now_ms)
+    has_all() { [ "$(ask 3 groups_led)" -ge 5 ]; }
+    await 60 has_all
+    echo "killed; $((back - since)) ms later it leads groups again, $(($(now_ms) - back)) ms after that all of its own"
+    wait "$load"
+    python3 - "$DIR/rebalance.json" "$since" "$back" <<'EOF'
+import json, statistics, sys
+run = json.load(open(sys.argv[1]))
+began = run["unix_time_ms"] / 1000 - run["elapsed_s"]
+killed, back = (int(at) / 1000 - began for at in sys.argv[2:4])
+p99 = {point["at_s"]: point["p99_us"] / 1000 for point in run["series"]}
+apart = lambda at: killed - 1.5 < at < killed + 6 or back - 1.5 < at < back + 3
+calm = [value for at, value in p99.items() if not apart(at) and at > 1]
+meanwhile = [value for at, value in p99.items() if back - 1.5 < at < back + 3]
+median = statistics.median(calm)
+print(f"p99 of a second: median {median:.2f} ms, largest {max(calm):.2f} ms; while groups come back {', '.join(f'{value:.2f}' for value in meanwhile)} ms: {max(meanwhile) / median:.2f} times the median")
+print(f"failures: {run['errors']}, {run['requests_lost']} lost")
+EOF
+    ;;
 restart)
     export PAXOI_CHECKPOINT_LOG_BYTES=${PAXOI_CHECKPOINT_LOG_BYTES:-128mb}
     keys=${2:-5000000}
     cluster
     # `get` loads all keys first.
-    bench --workload get --keys "$keys" --value-size 100 --connections 50 --pipeline 32 --requests 1000 >/dev/null
+    bench --workload get --keys "$keys" --value-size "${VALUE_SIZE:-100}" --connections 50 --pipeline 32 --requests 1000 >/dev/null
     await 60 sh -c "[ \"\$(redis-cli -p $((PORT + 2)) info paxos | tr -d '\r' | sed -n 's/^checkpoint_in_progress://p')\" = 0 ]"
     echo "node 3: $(ask 3 checkpoint_bytes) bytes of checkpoints, $(ask 3 log_bytes) bytes of log segments, $(disk 3) MiB on disk"
     kill -9 "$PID3"
@@ -102,10 +182,13 @@ restart)
     : >"$DIR/3.log"
     since=$(now_ms)
     start 3
-    answers() { redis-cli -p "$((PORT + 2))" ping >/dev/null 2>&1; }
+    says_loading() { redis-cli -p "$((PORT + 2))" ping 2>/dev/null | grep -q LOADING; }
+    answers() { [ "$(redis-cli -p "$((PORT + 2))" ping 2>/dev/null)" = PONG ]; }
+    await 10 says_loading
+    echo "says that it loads after $(($(now_ms) - since)) ms"
     await 120 answers
     echo "answers after $(($(now_ms) - since)) ms"
-    grep -h "loaded\|recovered" "$DIR/3.log"
+    grep -h "loaded" "$DIR/3.log"
     ;;
 *)
     sed -n '2,11p' "$0" >&2

@@ -20,6 +20,7 @@ pub mod log;
 pub mod logging;
 pub mod member;
 pub mod node;
+pub mod recovery;
 pub mod resolver;
 pub mod rng;
 pub mod routing;

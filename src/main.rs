@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use paxoi::cli::{Cli, Command, InspectCommand, ServeArgs, Usage, one_line};
 use paxoi::disk::FileDisk;
 use paxoi::logging::{self, LogFormat};
-use paxoi::server::Server;
+use paxoi::server::Starting;
 use paxoi::{backup, bench, checkpoint, drain, local, log, member, status, sweep};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use std::io::Write;
@@ -92,8 +92,8 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     // A write beyond the system's limit for files then fails like any other, instead of ending the process without a word.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot watch for signals")?;
     let stopping = Arc::new(AtomicBool::new(false));
-    let mut server = Server::open(settings.node, settings.log, settings.listen, Arc::clone(&stopping))?;
-    let waker = server.waker();
+    let starting = Starting::open(settings.node, settings.log, settings.listen, Arc::clone(&stopping))?;
+    let waker = starting.waker();
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("cannot watch for signals")?;
     let watch = move || {
         for _ in signals.forever() {
@@ -103,6 +103,7 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
         }
     };
     std::thread::Builder::new().name("paxoi-signals".to_owned()).spawn(watch).context("cannot start a thread")?;
+    let Some(server) = starting.load()? else { return Ok(()) };
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening {}", server.local_addr()?).and_then(|()| out.flush()).context("cannot write to stdout")?;
     drop(out);

@@ -80,7 +80,8 @@ pub struct Shard {
     ticks: usize,
 }
 
-struct Cell {
+/// One group with its store.
+pub struct Cell {
     group: Group,
     store: Store,
     /// What the store took when it was last looked at.
@@ -151,32 +152,14 @@ impl Shard {
         self.cells.iter().map(|cell| &cell.store)
     }
 
-    /// Recovery: takes a record of the log back.
-    ///
-    /// # Errors
-    /// If it contradicts those before it, or the state that they made.
-    pub fn restore(&mut self, lsn: u64, group: GroupId, record: Record, clock: Clock) -> Result<(), RestoreError> {
-        let cell = &mut self.cells[group.index()];
-        cell.lsn = lsn;
-        if matches!(record, Record::Accepted { .. }) {
-            cell.vote_lsn = lsn;
-        }
-        cell.group.restore(record, clock, &mut self.effects)?;
-        for effect in self.effects.drain(..) {
-            if let Effect::Apply { value, .. } = effect {
-                cell.group.apply(&value, &mut cell.store, |_| ())?;
-            }
-        }
-        self.weigh(group);
-        Ok(())
+    /// Recovery: each group with its store, in order, to be made what they were; [`Shard::weigh_all`] is due afterwards.
+    pub fn cells(&mut self) -> impl Iterator<Item = &mut Cell> {
+        self.cells.iter_mut()
     }
 
-    /// Recovery: begins a group behind a checkpoint, before its records come.
-    pub fn restore_checkpoint(&mut self, group: GroupId, state: Snapshot, store: Store, clock: Clock) {
-        let cell = &mut self.cells[group.index()];
-        cell.group.restore_snapshot(state, clock);
-        cell.store = store;
-        self.weigh(group);
+    /// What the stores take is counted anew.
+    pub fn weigh_all(&mut self) {
+        (0..self.cells.len() as u32).for_each(|group| self.weigh(GroupId(group)));
     }
 
     /// Puts the state of another member in the place of a group's own, which is returned; `None`, and nothing is changed, if
@@ -449,6 +432,36 @@ impl Shard {
 }
 
 impl Cell {
+    /// Recovery: takes a record of the log back. `effects` is empty before and afterwards.
+    ///
+    /// # Errors
+    /// If it contradicts those before it, or the state that they made.
+    pub fn restore(
+        &mut self,
+        lsn: u64,
+        record: Record,
+        clock: Clock,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), RestoreError> {
+        self.lsn = lsn;
+        if matches!(record, Record::Accepted { .. }) {
+            self.vote_lsn = lsn;
+        }
+        self.group.restore(record, clock, effects)?;
+        for effect in effects.drain(..) {
+            if let Effect::Apply { value, .. } = effect {
+                self.group.apply(&value, &mut self.store, |_| ())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Recovery: begins a group behind a checkpoint, before its records come.
+    pub fn restore_checkpoint(&mut self, state: Snapshot, store: Store, clock: Clock) {
+        self.group.restore_snapshot(state, clock);
+        self.store = store;
+    }
+
     fn carry_out(&mut self, id: GroupId, effect: Effect, out: &mut impl Outlet) {
         match effect {
             Effect::Persist(record) => {

@@ -45,6 +45,8 @@ pub struct ServerView<'a> {
     pub config_file: &'a str,
     /// The node is too far behind to serve.
     pub loading: bool,
+    /// While a start goes on: bytes read, and bytes in all.
+    pub loading_bytes: Option<(u64, u64)>,
     /// The last write to the log succeeded (false: there was no space for it).
     pub log_writable: bool,
     /// Processor time in user mode, microseconds.
@@ -294,6 +296,11 @@ fn memory(view: &InfoView<'_>, out: &mut String) {
 fn persistence(view: &InfoView<'_>, out: &mut String) {
     line(out, "loading", u8::from(view.server.loading));
     line(out, "async_loading", 0);
+    if let Some((done, all)) = view.server.loading_bytes {
+        line(out, "loading_total_bytes", all);
+        line(out, "loading_loaded_bytes", done);
+        line(out, "loading_loaded_perc", done * 100 / all.max(1));
+    }
     line(out, "rdb_changes_since_last_save", 0);
     line(out, "rdb_bgsave_in_progress", 0);
     line(out, "rdb_last_bgsave_status", "ok");

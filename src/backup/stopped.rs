@@ -7,13 +7,14 @@
 
 use super::Source;
 use super::set::Draft;
-use crate::checkpoint::{self, CheckpointWriter, Packing};
+use crate::checkpoint::{CheckpointWriter, Packing};
 use crate::config::{CHECKPOINT_BLOCK_BYTES, CheckpointConfig, NodeConfig, Reads};
 use crate::disk::Disk;
 use crate::identity::{BirthRecord, Identity};
 use crate::log;
 use crate::node::versions::Versions;
 use crate::node::{Node, Time};
+use crate::recovery::{self, Progress, Rebuilt};
 use crate::shard::Shard;
 use anyhow::{Context, bail, ensure};
 use groups::{Ballot, Effect, GroupId, Instance, Record};
@@ -36,7 +37,7 @@ pub(super) fn backup(sources: &[Source], out: &Path) -> anyhow::Result<()> {
     let draft = Draft::create(out)?;
     let mut kept: BTreeMap<GroupId, Rank> = BTreeMap::new();
     for (source, sequence) in sources.iter().zip(1..) {
-        let mut shard = recover(&source.disk, &source.identity, now())
+        let mut shard = recover(&source.disk, &source.identity, now(), recovery::lanes())
             .with_context(|| format!("cannot back up {}", source.place))?;
         let mut writer = CheckpointWriter::create(draft.disk.clone(), source.header(sequence), Packing::Lz4)?;
         for group in (0..source.birth.groups).map(GroupId) {
@@ -62,30 +63,28 @@ fn write(shard: &mut Shard, group: GroupId, writer: &mut CheckpointWriter) -> an
     Ok(writer.end(shard.thaw(group))?)
 }
 
-/// The groups and their stores as a start would find them in a directory, of which nothing is changed.
+/// The groups and their stores as a start would find them in a directory, of which nothing is changed. As many `lanes` do
+/// the work as in [`Blank::rebuild`](recovery::Blank::rebuild).
 ///
 /// # Errors
 /// If the directory has no state of some group that is whole.
-pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time) -> anyhow::Result<Shard> {
+pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, lanes: usize) -> anyhow::Result<Shard> {
     // As after one more start: what the last one had submitted is nobody's any more.
     let identity = Identity { start: identity.start + 1, ..identity.clone() };
     let birth = identity.birth.as_ref().context("its cluster was never born")?;
     let (config, storage_id) = (config(disk, &identity, birth), identity.storage_id);
     let mut node = Node::new(config, identity);
-    let (header, limits) = node.checkpoint_header().context("its cluster was never born")?;
-    let each = &mut |loaded| node.restore_checkpoint(loaded, time);
-    checkpoint::look(disk, &header, &limits, each, &mut |_, _| {})?;
-    let mut refused = None;
-    let recovered = log::replay(disk, storage_id, &mut |_, _| {}, &mut |lsn, record| {
-        if refused.is_none() {
-            refused = node.restore(lsn, record, time).err();
-        }
-    })?;
-    if let Some(reason) = refused {
-        bail!("its log is not usable: {reason}; back up another node");
-    }
+    let blank = node.blank();
+    let shelf = blank.shelf(disk)?;
+    let (recovered, rebuilt) = blank.rebuild(shelf, time.clock(), lanes, &Progress::default(), |visit| {
+        log::replay(disk, storage_id, &mut |_, _| {}, visit)
+    });
+    let recovered = recovered?;
+    let Rebuilt { shard, .. } = match rebuilt {
+        Ok(rebuilt) => rebuilt,
+        Err(reason) => bail!("its log is not usable: {reason}; back up another node"),
+    };
     ensure!(recovered.segments > 0, "its log is missing; put it back, or back up another node");
-    let shard = node.into_shard();
     if let Some(group) = shard.groups().find(|group| group.is_hollow()) {
         bail!("the state of group {} is damaged or not whole there; back up another node", group.id());
     }
@@ -96,15 +95,15 @@ pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time) -> anyhow::Resu
 fn take_vote(shard: &mut Shard, group: GroupId) -> anyhow::Result<bool> {
     let mut effects = Vec::new();
     shard.group(group).record_again(true, &mut effects);
-    let vote = effects.into_iter().find_map(|effect| match effect {
+    let vote = effects.drain(..).find_map(|effect| match effect {
         Effect::Persist(Record::Accepted { instance, ballot, chosen, value }) => {
             Some(Record::Learned { instance, ballot, chosen, value })
         }
         _ => None,
     });
     let Some(vote) = vote else { return Ok(false) };
-    let restored = shard.restore(0, group, vote, now().clock());
-    restored
+    let cell = shard.cells().nth(group.index()).context("the group that was asked is there")?;
+    cell.restore(0, vote, now().clock(), &mut effects)
         .with_context(|| format!("the last vote of group {group} does not follow its log; back up another node"))?;
     Ok(true)
 }

@@ -30,7 +30,7 @@ pub use inspect::inspect_checkpoint;
 pub use job::{Done, Job, Scribe};
 pub use mover::{Brought, Errand, INCOMING_PREFIX, Mover};
 pub use reader::{CheckpointReader, SectionReader, Verified, verify};
-pub use recovery::{Catalog, Loaded, load, look};
+pub use recovery::{Catalog, Loaded, Shelf};
 pub use writer::CheckpointWriter;
 
 use crate::disk::Disk;

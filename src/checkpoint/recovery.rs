@@ -1,7 +1,7 @@
 //! What a start finds: the newest state of each group that can be read. A file that cannot be read is said so, and an older
 //! one takes its place; without one the group learns its state from the other members.
 
-use super::{CheckpointError, CheckpointReader, Header, SectionSummary, checkpoint_name, remove_unfinished, sequences};
+use super::{CheckpointError, CheckpointReader, Header, SectionSummary, checkpoint_name, sequences};
 use crate::disk::Disk;
 use crate::kv::{BlockError, Installation, Limits, Store};
 use crate::routing::slots_of;
@@ -27,79 +27,91 @@ pub struct Catalog {
     pub files: Vec<(u64, u64, Vec<SectionSummary>)>,
     /// Those that are of no use.
     pub damaged: Vec<u64>,
-    /// Bytes that were read.
-    pub bytes: u64,
 }
 
-/// Removes what is unfinished, and then does as [`look`].
-///
-/// # Errors
-/// If the directory cannot be read or changed, or holds a file of another cluster or of a later version.
-pub fn load(
-    disk: &dyn Disk,
-    header: &Header,
-    limits: &Limits,
-    each: &mut dyn FnMut(Loaded),
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Catalog, CheckpointError> {
-    remove_unfinished(disk).map_err(unlisted)?;
-    look(disk, header, limits, each, progress)
+/// The checkpoints of a directory, opened: several threads may take states out of it.
+pub struct Shelf {
+    readers: Vec<(u64, CheckpointReader)>,
+    header: Header,
+    limits: Limits,
+    damaged: Vec<u64>,
 }
 
-/// Loads every group of the cluster that `header` tells of, writes nothing, calls `each` with the newest state of it that
-/// can be read, and `progress` with how many groups are done, and of how many.
-///
-/// # Errors
-/// If the directory cannot be read, or holds a file of another cluster or of a later version.
-pub fn look(
-    disk: &dyn Disk,
-    header: &Header,
-    limits: &Limits,
-    each: &mut dyn FnMut(Loaded),
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Catalog, CheckpointError> {
-    let mut catalog = Catalog::default();
-    let mut readers = Vec::new();
-    for sequence in sequences(disk).map_err(unlisted)? {
-        let opened = CheckpointReader::open(disk, &checkpoint_name(sequence));
-        match opened.and_then(|reader| reader.expect_cluster(header).map(|()| reader)) {
-            Ok(reader) => readers.push((sequence, reader)),
-            Err(error @ (CheckpointError::Foreign { .. } | CheckpointError::Version { .. })) => return Err(error),
-            Err(error) => {
-                tracing::error!("{error}: that is what is done here");
-                catalog.damaged.push(sequence);
+impl Shelf {
+    /// Opens all checkpoints of the cluster that `header` tells of, and writes nothing. `limits` are those of its stores.
+    ///
+    /// # Errors
+    /// If the directory cannot be read, or holds a file of another cluster or of a later version.
+    pub fn open(disk: &dyn Disk, header: Header, limits: Limits) -> Result<Shelf, CheckpointError> {
+        let mut shelf = Shelf { readers: Vec::new(), header, limits, damaged: Vec::new() };
+        for sequence in sequences(disk).map_err(unlisted)? {
+            let opened = CheckpointReader::open(disk, &checkpoint_name(sequence));
+            match opened.and_then(|reader| reader.expect_cluster(&header).map(|()| reader)) {
+                Ok(reader) => shelf.readers.push((sequence, reader)),
+                Err(error @ (CheckpointError::Foreign { .. } | CheckpointError::Version { .. })) => return Err(error),
+                Err(error) => {
+                    tracing::error!("{error}: that is what is done here");
+                    shelf.damaged.push(sequence);
+                }
             }
         }
+        Ok(shelf)
     }
-    for group in (0..header.groups).map(GroupId) {
+
+    /// Whether there is no sound file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.readers.is_empty()
+    }
+
+    /// The newest state of a group that can be read, if any, and how many bytes of blocks it was made of. Files in which
+    /// that of this group cannot be read are added to `damaged`.
+    #[must_use]
+    pub fn newest(&self, group: GroupId, damaged: &mut Vec<u64>) -> Option<(Loaded, u64)> {
+        let mut candidates = self.candidates(group);
+        while let Some((section, place)) = candidates.pop() {
+            let (sequence, reader) = &self.readers[place];
+            match section_of(reader, group, &self.header, &self.limits) {
+                Ok((state, store)) => {
+                    return Some((Loaded { sequence: *sequence, group, state, store }, section.end.block_bytes));
+                }
+                Err(error) => {
+                    tracing::error!("{error}: that is what is done here");
+                    damaged.push(*sequence);
+                }
+            }
+        }
+        None
+    }
+
+    /// About how many bytes [`Shelf::newest`] reads for a group.
+    #[must_use]
+    pub fn bytes(&self, group: GroupId) -> u64 {
+        self.candidates(group).last().map_or(0, |(section, _)| section.length)
+    }
+
+    /// The states of a group, and where in `readers` they are, the newest last.
+    fn candidates(&self, group: GroupId) -> Vec<(SectionSummary, usize)> {
         let mut candidates: Vec<(SectionSummary, usize)> = Vec::new();
-        for (place, (_, reader)) in readers.iter().enumerate() {
+        for (place, (_, reader)) in self.readers.iter().enumerate() {
             let section = reader.sections().binary_search_by_key(&group, |section| section.group);
             candidates.extend(section.ok().map(|at| (reader.sections()[at], place)));
         }
         // Of two at one instance the later file: it was made later.
         candidates.sort_by_key(|(section, place)| (section.instance, *place));
-        while let Some((section, place)) = candidates.pop() {
-            let (sequence, reader) = &readers[place];
-            match section_of(reader, group, header, limits) {
-                Ok((state, store)) => {
-                    catalog.bytes += section.end.block_bytes;
-                    each(Loaded { sequence: *sequence, group, state, store });
-                    break;
-                }
-                Err(error) => {
-                    tracing::error!("{error}: that is what is done here");
-                    catalog.damaged.push(*sequence);
-                }
-            }
-        }
-        progress(group.index() + 1, header.groups as usize);
+        candidates
     }
-    catalog.damaged.sort_unstable();
-    catalog.damaged.dedup();
-    catalog.files =
-        readers.iter().map(|(sequence, file)| (*sequence, file.bytes(), file.sections().to_vec())).collect();
-    Ok(catalog)
+
+    /// What there is, if `damaged` files were found while it was read.
+    #[must_use]
+    pub fn catalog(self, mut damaged: Vec<u64>) -> Catalog {
+        damaged.extend(self.damaged);
+        damaged.sort_unstable();
+        damaged.dedup();
+        let files = self.readers.iter();
+        let files = files.map(|(sequence, file)| (*sequence, file.bytes(), file.sections().to_vec())).collect();
+        Catalog { files, damaged }
+    }
 }
 
 fn unlisted(source: io::Error) -> CheckpointError {

@@ -226,16 +226,16 @@ static COMMAND: &[Spec] = &[
 
 #[rustfmt::skip]
 static PAXOI: &[Spec] = &[
-    plain("paxoi|checkpoint", Verb::PaxoiCheckpoint, -2, Class::Admin, CONTROL, "7.0.0",
+    plain("paxoi|checkpoint", Verb::PaxoiCheckpoint, -2, Class::Admin, MANAGED, "7.0.0",
         "[group]", "Begin to write this node's state, or that of one group, to a checkpoint; INFO tells when it is done"),
-    plain("paxoi|member", Verb::PaxoiMember, -3, Class::Admin, CONTROL, "7.0.0",
+    plain("paxoi|member", Verb::PaxoiMember, -3, Class::Admin, MANAGED, "7.0.0",
         "<LIST | ADD id | PROMOTE id | REMOVE id | REPLACE old new | MOVE id host:port>",
         "List the members, or change them: repeat a change until it answers OK"),
-    plain("paxoi|leader", Verb::PaxoiLeader, 5, Class::Cluster, CONTROL, "7.0.0",
+    plain("paxoi|leader", Verb::PaxoiLeader, 5, Class::Cluster, MANAGED, "7.0.0",
         "MOVE group node", "Makes a node the leader of a group, until it is moved again or that node is lost"),
-    plain("paxoi|drain", Verb::PaxoiDrain, 2, Class::Cluster, CONTROL, "7.0.0",
+    plain("paxoi|drain", Verb::PaxoiDrain, 2, Class::Cluster, MANAGED, "7.0.0",
         "", "Makes this node hand all its groups to others, until it is undrained or started again"),
-    plain("paxoi|undrain", Verb::PaxoiUndrain, 2, Class::Cluster, CONTROL, "7.0.0",
+    plain("paxoi|undrain", Verb::PaxoiUndrain, 2, Class::Cluster, MANAGED, "7.0.0",
         "", "Lets this node lead groups again"),
     help("paxoi|help", Verb::PaxoiHelp, 0),
 ];
@@ -287,6 +287,7 @@ static CLUSTER: &[Spec] = &[
 const UNSCRIPTED: u32 = NOSCRIPT | LOADING | STALE;
 const HANDSHAKE: u32 = UNSCRIPTED | FAST | NO_AUTH | ALLOW_BUSY | CONNECTION;
 const CONTROL: u32 = UNSCRIPTED | ADMIN | DANGEROUS;
+const MANAGED: u32 = NOSCRIPT | STALE | ADMIN | DANGEROUS;
 
 type Keys = &'static [KeySpec];
 type Words = &'static [&'static str];

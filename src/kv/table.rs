@@ -210,6 +210,12 @@ impl Spec {
         if self.arity < 0 { words >= arity } else { words == arity }
     }
 
+    /// Whether it needs nothing of what a start loads.
+    #[must_use]
+    pub fn is_served_while_loading(&self) -> bool {
+        self.flags & LOADING != 0
+    }
+
     /// Whether it is refused when memory is short.
     #[must_use]
     pub fn denies_oom(&self) -> bool {

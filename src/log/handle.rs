@@ -30,7 +30,7 @@ pub struct Hooks {
     /// A frame could not be written or synced. Nothing is written after it; the process must end, see [`Hooks::abort`].
     pub on_fatal: Box<dyn FnOnce(LogError) + Send>,
     /// While opening: bytes done and bytes in all, after each segment.
-    pub on_progress: Box<dyn FnMut(u64, u64)>,
+    pub on_progress: Box<dyn FnMut(u64, u64) + Send>,
 }
 
 impl Hooks {

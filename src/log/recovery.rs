@@ -34,8 +34,8 @@ pub struct Recovered {
 }
 
 /// Reads the log of `storage_id`, calls `visit` with each record and its lsn, in order, and `progress` with the bytes
-/// done and the bytes in all after each segment. The result writes on behind the last record. A directory without
-/// segments gets the first one.
+/// done and the bytes in all, before the first and after each segment. The result writes on behind the last record. A
+/// directory without segments gets the first one.
 pub fn recover(
     disk: &Arc<dyn Disk>,
     storage_id: [u8; 16],

@@ -59,7 +59,7 @@ pub(super) struct FrameFound<'a> {
 /// Gets each frame, and the headers of all segments.
 pub(super) type OnFrame<'a> = &'a mut dyn FnMut(&[SegmentHeader], FrameFound<'_>) -> Result<(), LogError>;
 
-/// Gets, after each segment, how many bytes of segments are done and how many there are.
+/// Gets, before the first and after each segment, how many bytes of segments are done and how many there are.
 pub(super) type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// Walks the log of `storage_id`, or without one whatever log there is.
@@ -99,6 +99,7 @@ pub(super) fn scan(
     };
     let total: u64 = headers.iter().map(|header| header.length).sum();
     let mut done = 0;
+    on_progress(done, total);
     let (mut tail, mut dirty_end) = (0, 0);
     for (position, header) in headers.iter().enumerate() {
         let mut window = Window::open(disk, &segment_name(header.sequence), CHUNK_BYTES)?;

@@ -7,7 +7,7 @@
 
 use super::wire::FileId;
 use super::{Node, Time};
-use crate::checkpoint::{Catalog, Done, Header, Job, Loaded, SectionSummary};
+use crate::checkpoint::{Catalog, Done, Header, Job, SectionSummary};
 use crate::config::{
     CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BYTES_PER_MS, CHECKPOINT_FILE_BYTES, CHECKPOINT_PAUSE_MS, CHECKPOINT_RETRY_MS,
     CHECKPOINT_TURN_BYTES, CHECKPOINT_UNWRITTEN_BYTES, CheckpointConfig,
@@ -42,6 +42,8 @@ pub(super) struct Checkpoints {
     earned_us: u64,
     /// Groups to be taken in any case.
     wanted: BTreeSet<GroupId>,
+    /// Those of them that the round is about: if anything of it fails, they are wanted again.
+    asked: BTreeSet<GroupId>,
     /// Groups that had to learn their own past at the start.
     hollow: BTreeSet<GroupId>,
     /// No round begins before this.
@@ -112,6 +114,7 @@ impl Checkpoints {
             allowance: 0,
             earned_us: 0,
             wanted: BTreeSet::new(),
+            asked: BTreeSet::new(),
             hollow: BTreeSet::new(),
             due_ms: 0,
             began_ms: 0,
@@ -216,15 +219,8 @@ impl Checkpoints {
 }
 
 impl Node {
-    /// Recovery: puts the state of a group in that a checkpoint has; before the log is restored.
-    pub fn restore_checkpoint(&mut self, loaded: Loaded, time: Time) {
-        let Loaded { sequence, group, state, store } = loaded;
-        self.checkpoints.kept[group.index()] = Kept { instance: state.instance, sequence };
-        self.shard.restore_checkpoint(group, state, store, time.clock());
-    }
-
     /// Recovery: the files that there are.
-    pub fn set_catalog(&mut self, catalog: &Catalog) {
+    pub(super) fn set_catalog(&mut self, catalog: &Catalog) {
         for (sequence, bytes, sections) in &catalog.files {
             self.checkpoints.add_file(*sequence, *bytes, sections);
         }
@@ -242,8 +238,7 @@ impl Node {
     }
 
     /// What a checkpoint of this cluster begins with, and the limits of its stores; `None` before its birth.
-    #[must_use]
-    pub fn checkpoint_header(&self) -> Option<(Header, crate::kv::Limits)> {
+    pub(super) fn checkpoint_header(&self) -> Option<(Header, crate::kv::Limits)> {
         let record = self.identity.birth.as_ref()?;
         let Checkpoints { last_sequence: sequence, .. } = self.checkpoints;
         let header =
@@ -296,6 +291,7 @@ impl Node {
         }
         if !checkpoints.wanted.is_empty() {
             let wanted = std::mem::take(&mut self.checkpoints.wanted);
+            self.checkpoints.asked.clone_from(&wanted);
             self.begin_round(time, |group| wanted.contains(&group));
         }
     }
@@ -428,15 +424,13 @@ impl Node {
     }
 
     fn give_up_round(&mut self, sequence: u64) {
-        match &self.checkpoints.round {
-            Some(round) if round.file == Some(sequence) => {
-                if let Some(group) = round.frozen {
-                    self.shard.thaw(group);
-                }
-                self.io.outputs.jobs.push(Job::Abandon);
-                self.checkpoints.round = None;
+        self.checkpoints.saving.remove(&sequence);
+        self.checkpoints.wanted.append(&mut self.checkpoints.asked);
+        if let Some(round) = self.checkpoints.round.take_if(|round| round.file == Some(sequence)) {
+            if let Some(group) = round.frozen {
+                self.shard.thaw(group);
             }
-            _ => drop(self.checkpoints.saving.remove(&sequence)),
+            self.io.outputs.jobs.push(Job::Abandon);
         }
     }
 
@@ -446,6 +440,7 @@ impl Node {
             return;
         }
         let checkpoints = &mut self.checkpoints;
+        checkpoints.asked.clear();
         checkpoints.due_ms = checkpoints.due_ms.max(time.mono_ms() + CHECKPOINT_PAUSE_MS);
         let took_ms = time.mono_ms() - checkpoints.began_ms;
         let facts = &mut checkpoints.facts;

@@ -227,6 +227,9 @@ impl Node {
         if let Some(Connection::Fresh { addr, .. }) = self.io.connections.find(id) {
             let addr = *addr;
             let Some(first) = input.first() else { return };
+            if *first >= PEER_BYTE_MIN && self.wait_for_groups(id) {
+                return;
+            }
             if *first >= PEER_BYTE_MIN {
                 self.io.connections.insert(id, Connection::Link(Link::accepted(time.mono_ms())));
             } else {

@@ -37,6 +37,8 @@ pub struct Facts {
     pub log_bytes: u64,
     /// Segments of the log.
     pub log_segments: u64,
+    /// While the node loads: bytes read, and bytes in all.
+    pub loading_bytes: (u64, u64),
 }
 
 impl Node {
@@ -207,6 +209,7 @@ impl Node {
                 executable: &self.facts.executable,
                 config_file: &self.config.config_file,
                 loading: !self.is_born(),
+                loading_bytes: self.is_loading().then_some(self.facts.loading_bytes),
                 log_writable: !self.facts.disk_full,
                 cpu_user_us: self.facts.cpu_user_us,
                 cpu_system_us: self.facts.cpu_system_us,
@@ -240,7 +243,7 @@ impl Node {
                 groups_led: self.shard.groups().filter(|group| group.leads().is_some()).count() as u32,
                 draining: self.placement.draining,
                 groups_leased: self.shard.groups().filter(|group| self.holds_lease(group.id(), time)).count() as u32,
-                groups_leaderless: if self.is_born() { self.leaderless() as u32 } else { self.config.groups },
+                groups_leaderless: if self.is_born() { self.leaderless() as u32 } else { self.group_count() },
                 groups_behind: behind,
                 chosen_total: applied,
                 applied_total: applied,

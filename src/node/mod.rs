@@ -14,6 +14,7 @@
 //! roster     who belongs to the cluster
 //! joining    nodes that wait to become members              members    changing the members, group by group
 //! leases     majorities that elect nobody else              placement  handing groups to other members
+//! loading    while the groups are being rebuilt
 //! ```
 
 mod birth;
@@ -23,6 +24,7 @@ mod clients;
 mod joining;
 mod leases;
 mod links;
+mod loading;
 mod local;
 mod members;
 mod memory;
@@ -50,8 +52,9 @@ use crate::shard::{self, Shard};
 use birth::Birth;
 use bytes::{Bytes, BytesMut};
 use checkpoints::Checkpoints;
-use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, Jitter, NodeId, RestoreError, Settings, Surroundings};
+use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, Jitter, NodeId, Settings, Surroundings};
 use joining::Joining;
+use loading::Loading;
 use local::Facts;
 use members::Changing;
 use outbox::Outbox;
@@ -82,7 +85,9 @@ impl Time {
         self.unix_us / 1_000
     }
 
-    pub(crate) fn clock(self) -> Clock {
+    /// The same in the milliseconds of the groups.
+    #[must_use]
+    pub fn clock(self) -> Clock {
         Clock { mono_ms: self.mono_ms(), unix_ms: self.unix_ms() }
     }
 }
@@ -142,6 +147,8 @@ pub struct Node {
     checkpoints: Checkpoints,
     transfers: Transfers,
     facts: Facts,
+    /// Its groups are elsewhere, to be rebuilt.
+    loading: Option<Loading>,
     resigned: bool,
     /// Whether it is a member of every group.
     is_everywhere: bool,
@@ -157,7 +164,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node with the identity of its data directory. A born one must be given its log with [`Node::restore`].
+    /// A node with the identity of its data directory. One with a log must be given what that
+    /// holds: [`Node::blank`].
     #[must_use]
     pub fn new(config: NodeConfig, identity: Identity) -> Node {
         let first = birth::membership(&config, identity.birth.as_ref());
@@ -170,6 +178,7 @@ impl Node {
             checkpoints: Checkpoints::new(config.checkpoints),
             transfers: Transfers::default(),
             facts: Facts::default(),
+            loading: None,
             resigned: false,
             is_everywhere: true,
             removed_ms: None,
@@ -187,42 +196,10 @@ impl Node {
         node
     }
 
-    /// Whether the cluster exists: else nothing can be asked of it.
+    /// Whether the cluster exists, and this node has its groups: else nothing can be asked of it.
     #[must_use]
     pub fn is_born(&self) -> bool {
-        self.identity.birth.is_some()
-    }
-
-    /// Recovery: takes a record of the log back.
-    ///
-    /// # Errors
-    /// If it contradicts those before it, or belongs to no group of this cluster.
-    pub fn restore(&mut self, lsn: u64, record: log::Record, time: Time) -> Result<(), String> {
-        if record.kind == log::RecordKind::Trimmed {
-            return Ok(());
-        }
-        if record.kind == log::RecordKind::PeerStart {
-            self.io.restore_peer(record.ballot.node, record.instance.0, &record.payload);
-            return Ok(());
-        }
-        let (group, instance) = (record.group, record.instance);
-        if !self.shard.has(group) {
-            return Err(format!("the log has a record of group {group}, but there are only {}", self.shard.len()));
-        }
-        if matches!(record.kind, log::RecordKind::Accept | log::RecordKind::Learned)
-            && let Some(&version) = record.payload.first()
-            && version > self.config.versions.value_version()
-        {
-            return Err(format!(
-                "the log has a value of version {version} in group {group}, which this version of the program cannot \
-                 read: start the one that wrote it, or a later one"
-            ));
-        }
-        let Some(record) = shard::unlogged(record) else {
-            return Err(format!("the log's value of group {group} at instance {instance} is not one"));
-        };
-        let restored = self.shard.restore(lsn, group, record, time.clock());
-        restored.map_err(|error: RestoreError| format!("group {group}: {error}"))
+        self.identity.birth.is_some() && !self.is_loading()
     }
 
     /// Recovery is done: the log is durable up to `lsn`, time limits run from here.
@@ -246,13 +223,15 @@ impl Node {
     }
 
     /// What was asked with [`Outputs::ranges`].
-    pub fn range_read(&mut self, range: &log::ReadRange, values: Vec<log::ChosenValue>, time: Time) {
+    pub fn range_read(&mut self, range: &log::ReadRange, mut values: Vec<log::ChosenValue>, time: Time) {
+        let to = NodeId(range.tag as u32);
         if self.shard.has(range.group) {
             if values.is_empty() {
-                self.offer(NodeId(range.tag as u32), range.group, range.from, time);
+                self.offer(to, range.group, range.from, time);
             }
+            self.keep_readable(to, &mut values);
             let message = self.shard.range(range.group, range.from, values);
-            shard::Outlet::send(&mut self.io, range.group, NodeId(range.tag as u32), &message);
+            shard::Outlet::send(&mut self.io, range.group, to, &message);
         }
     }
 
@@ -282,6 +261,9 @@ impl Node {
         let now_ms = time.mono_ms();
         self.io.now_us = time.mono_us;
         self.io.stats.sample(now_ms);
+        if self.is_loading() {
+            return self.admit_silent(time);
+        }
         let passed_ms = now_ms - std::mem::replace(&mut self.ticked_ms, now_ms).min(now_ms);
         if passed_ms >= STALL_MS_MIN {
             self.io.peers.forgive(passed_ms);
@@ -326,6 +308,9 @@ impl Node {
     /// are asked about or answered, and the next batch goes to the log.
     pub fn end_turn(&mut self, time: Time) {
         self.io.now_us = time.mono_us;
+        if self.is_loading() {
+            return self.resume_clients();
+        }
         loop {
             self.carry_released(time);
             let (mut ready, mut asking) = self.io.take_read_buffers();
@@ -380,12 +365,6 @@ impl Node {
     #[must_use]
     pub fn shard(&self) -> &Shard {
         &self.shard
-    }
-
-    /// Takes the groups and their stores out of a node that never began, for what was recovered.
-    #[must_use]
-    pub fn into_shard(self) -> Shard {
-        self.shard
     }
 
     /// Groups without a leader that this node knows of.

@@ -54,6 +54,12 @@ impl Node {
             Err(refusal) => return self.no_command(client, words, &refusal),
         };
         client.info.last_command = spec.name;
+        if !spec.is_served_while_loading()
+            && let Some(refusal) = self.loading_refusal()
+        {
+            self.io.stats.rejected(spec.verb as usize);
+            return self.no_command(client, words, &refusal);
+        }
         match spec.class {
             Class::Transaction => self.transaction(client, spec, time),
             _ if client.multi.is_some() && !breaks_out(spec.verb) => self.queue(client, spec, words),
@@ -70,7 +76,7 @@ impl Node {
         }
     }
 
-    /// Answers what is no command, or not with so many words; a transaction that it stood in is not carried out.
+    /// Answers what is no command, or cannot be one now; a transaction that it stood in is not carried out.
     fn no_command(&mut self, client: &mut Client, words: &[&[u8]], refusal: &Reply<'_>) {
         client.multi.as_mut().into_iter().for_each(|multi| multi.failed = true);
         if !table::find(words[0]).is_some_and(|spec| spec.verb == Verb::Exec) {
@@ -187,6 +193,9 @@ impl Node {
 
     /// Why a command cannot even be tried.
     fn refusal(&self, command: &Command<'_>) -> Option<Reply<'static>> {
+        if let Some(refusal) = self.loading_refusal() {
+            return Some(refusal);
+        }
         if !self.is_born() {
             let joining = self.joining.is_joining();
             let reason = if joining { self.joining.waits_for(self.identity.node) } else { self.birth.waits_for() };

@@ -2,7 +2,8 @@
 //! or full, or its links are cut.
 
 use super::*;
-use crate::config::{CheckpointConfig, LOG_QUEUE_BYTES, Reads};
+use crate::checkpoint::Done;
+use crate::config::{CHECKPOINT_RETRY_MS, CheckpointConfig, LOG_QUEUE_BYTES, Reads};
 use crate::identity::Member;
 use bytes::Buf;
 use groups::{Instance, TICK_MS};
@@ -31,6 +32,8 @@ struct Host {
     syncing: Option<u64>,
     /// What is logged, if that is to be read back.
     log: Option<Vec<log::Record>>,
+    /// The checkpoint files that it began, which nobody writes.
+    files: Vec<u64>,
     /// The other end of each connection to a node.
     links: BTreeMap<u64, (usize, u64)>,
     input: BTreeMap<u64, BytesMut>,
@@ -92,6 +95,7 @@ impl World {
                 is_stuck: false,
                 syncing: None,
                 log: Some(Vec::new()),
+                files: Vec::new(),
                 links: BTreeMap::new(),
                 input: BTreeMap::new(),
                 replies: BTreeMap::new(),
@@ -203,6 +207,10 @@ impl World {
             assert_eq!(host.syncing.replace(batch.lsn), None, "one batch at a time");
             host.log.iter_mut().for_each(|log| log.extend_from_slice(&batch.records));
         }
+        host.files.extend(outputs.jobs.iter().filter_map(|job| match job {
+            Job::Begin(header) => Some(header.sequence),
+            _ => None,
+        }));
         let any = !outputs.frames.is_empty() || !outputs.dials.is_empty() || !outputs.ranges.is_empty();
         for range in outputs.ranges {
             let values = chosen(host.log.as_deref().unwrap_or_default(), &range);
@@ -266,6 +274,48 @@ fn chosen(records: &[log::Record], range: &log::ReadRange) -> Vec<log::ChosenVal
         Some(log::ChosenValue { instance: Instance(instance), ballot, payload: record.payload.clone() })
     };
     (range.from.0..range.below.0).map_while(value).collect()
+}
+
+#[test]
+fn a_checkpoint_that_was_asked_for_is_tried_again_when_it_fails() {
+    let mut world = World::led_by_1();
+    assert_eq!(world.ask(1, 0, "SET k v"), "+OK");
+    assert_eq!(world.ask(1, 0, "PAXOI CHECKPOINT 0"), "+Background checkpoint started");
+    world.run(1_000);
+    assert_eq!(world.node(1).files, [1]);
+    let (time, reason) = (world.time, "no space".to_owned());
+    world.node(1).node.checkpoint_done(Done::Failed { sequence: 1, reason }, time);
+    world.run(CHECKPOINT_RETRY_MS - 1_000);
+    assert_eq!(world.node(1).files, [1], "not at once");
+    world.run(2_000);
+    assert_eq!(world.node(1).files, [1, 2]);
+}
+
+#[test]
+fn a_node_that_loads_says_so_and_lets_members_wait() {
+    let mut world = World::new();
+    let blank = world.node(3).node.blank();
+    world.run_until("node 1 leads", ELECTED_MS, |world| world.leads(1) && world.follows(2));
+    const LOADING: &str = "-LOADING Paxoi is loading the dataset in memory: 40 % done";
+    world.node(3).node.set_facts(ProcessFacts { loading_bytes: (40, 100), ..ProcessFacts::default() });
+    for command in ["PING", "GET k", "SET k v", "DBSIZE", "PAXOI MEMBER LIST", "PAXOI CHECKPOINT", "CLUSTER SLOTS"] {
+        assert_eq!(world.ask(3, 0, command), LOADING, "{command}");
+    }
+    assert_eq!(world.ask(3, 0, "ECHO x"), "$1\r\nx");
+    let info = world.ask(3, 0, "INFO persistence");
+    assert!(info.contains("\r\nloading:1\r\n") && info.contains("\r\nloading_loaded_perc:40\r\n"), "{info}");
+    assert!(world.ask(3, 0, "INFO paxos").contains("\r\ngroups_leaderless:1\r\n"));
+    assert_eq!((world.ask(3, 0, "MULTI").as_str(), world.ask(3, 0, "SET k v").as_str()), ("+OK", LOADING));
+    assert!(world.ask(3, 0, "EXEC").starts_with("-EXECABORT"));
+    assert_eq!(world.ask(1, 0, "SET k v"), "+OK");
+
+    let time = world.time;
+    let progress = crate::recovery::Progress::default();
+    let ((), rebuilt) = blank.rebuild(None, time.clock(), 1, &progress, |_| ());
+    world.node(3).node.rebuilt(rebuilt.expect("there is nothing that could be wrong"), 0, time);
+    assert_eq!(world.ask(3, 0, "GET k"), "$1\r\nv");
+    assert!(world.follows(3));
+    assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:0\r\n"));
 }
 
 #[test]

@@ -32,7 +32,8 @@ pub(crate) fn ask(client: &mut Client, command: &str) -> String {
 /// As [`ask`], and a refusal because the cluster is changing its mind (no leader yet) is asked again.
 pub(crate) fn ask_until_served(client: &mut Client, command: &str) -> String {
     super::wait_for(command, super::READY_MAX, || {
-        Some(ask(client, command)).filter(|reply| !reply.starts_with("-CLUSTERDOWN"))
+        Some(ask(client, command))
+            .filter(|reply| !["-CLUSTERDOWN", "-LOADING"].iter().any(|not_yet| reply.starts_with(not_yet)))
     })
 }
 
@@ -63,11 +64,16 @@ impl Info {
         let found = self.0.get(field).and_then(|value| value.parse().ok());
         found.unwrap_or_else(|| panic!("INFO has no number {field}: {:?}", self.0))
     }
+
+    /// Whether the node reads yet what its directory holds.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.0.contains_key("loading_total_bytes")
+    }
 }
 
 /// What a node says of its process and its groups.
 pub(crate) fn info(address: SocketAddr) -> io::Result<Info> {
-    let reply = call(&mut Client::connect(address, Duration::from_secs(2))?, "INFO server memory paxos")?;
+    let reply = call(&mut Client::connect(address, Duration::from_secs(2))?, "INFO server memory persistence paxos")?;
     let text = text(&reply);
     let fields = text.lines().filter_map(|line| line.trim_end().split_once(':'));
     Ok(Info(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))

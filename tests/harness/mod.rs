@@ -229,19 +229,19 @@ impl Cluster {
         self.node_mut(id).process = Some(process);
     }
 
-    /// Starts a node that is down, and waits until it answers clients.
+    /// Starts a node that is down, and waits until it has loaded its data and answers clients.
     pub(crate) fn restart(&mut self, id: u32) {
         self.spawn(id);
         self.wait_for_answer(id);
     }
 
-    /// Waits until a node answers clients, whatever it says.
+    /// Waits until a node has loaded its data and answers clients, whatever it says.
     pub(crate) fn wait_for_answer(&mut self, id: u32) {
         let address = self.address(id);
         wait_for(&format!("an answer of node {id}"), READY_MAX, || {
             let ended = self.node_mut(id).process.as_mut().and_then(|process| process.try_wait().ok().flatten());
             assert!(ended.is_none(), "node {id} has ended: {ended:?}");
-            client::info(address).ok()
+            client::info(address).ok().filter(|info| !info.is_loading())
         });
     }
 

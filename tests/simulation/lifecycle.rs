@@ -22,12 +22,10 @@ impl World {
         let (lives, values) = (process.lives, process.versions.value_version());
         self.oracle.on_start(node, values);
         match started {
-            Ok(()) => {
+            Ok(hollow) => {
                 let lost = self.processes[node].lost;
                 self.trace.line(|| format!("n{} starts: {} records, {lost:?}", node + 1, records.len()));
                 self.note(lives);
-                let shard = self.processes[node].life.as_ref().map(|life| life.node.shard());
-                let hollow = shard.map_or(0, |shard| shard.groups().filter(|group| group.is_hollow()).count());
                 self.oracle.hollow += hollow as u64;
                 let spoilt = lost.is_some() || self.processes[node].rotten;
                 if hollow > 0 && !spoilt {

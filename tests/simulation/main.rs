@@ -138,9 +138,10 @@ fn main() -> ExitCode {
     if failed.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Tells the directed scenarios: all of them before the first seed, or the one that is asked for.
+/// Tells the directed scenarios: all of them but the long ones before the first seed, or the one that is asked for.
 fn stories(args: &Args) -> Result<(), String> {
-    let wanted = |scenario: &&Scenario| args.scenario.as_ref().map_or(!args.only_seeds, |name| name == scenario.name);
+    let unasked = |scenario: &Scenario| !args.only_seeds && !scenario.is_long;
+    let wanted = |scenario: &&Scenario| args.scenario.as_ref().map_or(unasked(scenario), |name| name == scenario.name);
     let told: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
     if told.is_empty() && args.scenario.is_some() {
         let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();

@@ -4,7 +4,7 @@ use crate::random::Random;
 use bytes::BytesMut;
 use groups::NodeId;
 use paxoi::backup;
-use paxoi::checkpoint::{self, Brought, Done, Errand, Job, Mover, Packing, Scribe};
+use paxoi::checkpoint::{Brought, Done, Errand, Job, Mover, Packing, Scribe};
 use paxoi::config::{CheckpointConfig, NodeConfig, Reads};
 use paxoi::disk::{Disk, MemoryDisk};
 use paxoi::identity;
@@ -12,6 +12,7 @@ use paxoi::kv::Store;
 use paxoi::log::{self, Batch, ChosenReader, ChosenValue, Options, ReadRange, Writer};
 use paxoi::node::versions::Versions;
 use paxoi::node::{Node, Time};
+use paxoi::recovery::{self, Progress, Rebuilt};
 use paxoi::scrub::Findings;
 use paxoi::shard::Shard;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +32,8 @@ pub(crate) struct Shape {
     pub(crate) client_timeout_ms: u64,
     pub(crate) session_ttl_ms: u64,
     pub(crate) checkpoints: CheckpointConfig,
+    /// Loading takes up to so long; 0: no time at all.
+    pub(crate) loading_us_max: u64,
 }
 
 /// The port of the first node.
@@ -82,6 +85,8 @@ pub(crate) enum Input {
 pub(crate) struct Life {
     pub(crate) number: u64,
     pub(crate) node: Node,
+    /// What it has loaded, up to where the log is durable, and when it notices.
+    pub(crate) loading: Option<(Rebuilt, u64, u64)>,
     pub(crate) writer: Writer,
     pub(crate) reader: ChosenReader,
     /// The log was idle since its last batch, and has said that all is durable.
@@ -153,7 +158,8 @@ impl Process {
         }
     }
 
-    /// Opens the directory and starts a node on it, as the server does; `visit` sees what the log gives back.
+    /// Opens the directory and starts a node on it, as the server does; `visit` sees what the log gives back. How many
+    /// groups are not whole is returned.
     ///
     /// # Errors
     /// What the server would say before it ends.
@@ -163,7 +169,7 @@ impl Process {
         now_us: u64,
         random: &mut Random,
         visit: &mut dyn FnMut(u64, &log::Record),
-    ) -> Result<(), String> {
+    ) -> Result<usize, String> {
         self.lives += 1;
         let time = self.clocks.at(now_us);
         let entropy = random.bytes();
@@ -179,30 +185,33 @@ impl Process {
         self.start = identity.start;
         let mut node = Node::new(config, identity);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        if let Some((header, limits)) = node.checkpoint_header() {
-            let each = &mut |loaded| node.restore_checkpoint(loaded, time);
-            let catalog = checkpoint::load(&*disk, &header, &limits, each, &mut |_, _| {});
-            node.set_catalog(&catalog.map_err(|error| error.to_string())?);
-        }
-        let mut refused = None;
-        let recovered = log::recover(&disk, storage, options(), &mut |_, _| {}, &mut |lsn, record| {
-            visit(lsn, &record);
-            if refused.is_none() {
-                refused = node.restore(lsn, record, time).err();
-            }
+        let blank = node.blank();
+        recovery::tidy(&*disk).map_err(|error| error.to_string())?;
+        let shelf = blank.shelf(&*disk).map_err(|error| error.to_string())?;
+        let (recovered, rebuilt) = blank.rebuild(shelf, time.clock(), 1, &Progress::default(), |take| {
+            log::recover(&disk, storage, options(), &mut |_, _| {}, &mut |lsn, record| {
+                visit(lsn, &record);
+                take(lsn, record);
+            })
         });
         let (writer, _) = recovered.map_err(|error| error.to_string())?;
-        if let Some(reason) = refused {
-            return Err(reason);
-        }
-        node.begin(writer.next_lsn() - 1, time);
+        let rebuilt = rebuilt?;
         if let Some(backup) = backup {
-            compare(&backup, node.shard())?;
+            compare(&backup, &rebuilt.shard)?;
+        }
+        let hollow = rebuilt.shard.groups().filter(|group| group.is_hollow()).count();
+        let lsn = writer.next_lsn() - 1;
+        let mut loading = None;
+        if shape.loading_us_max > 0 {
+            loading = Some((rebuilt, lsn, now_us + Random::new(life).below(shape.loading_us_max)));
+        } else {
+            node.rebuilt(rebuilt, lsn, time);
         }
         self.life = Some(Life {
             number: self.lives,
             reader: writer.reader(),
             node,
+            loading,
             writer,
             marked: false,
             syncing: None,
@@ -219,7 +228,7 @@ impl Process {
             free: Vec::new(),
             generation: 0,
         });
-        Ok(())
+        Ok(hollow)
     }
 
     pub(crate) fn runs(&self) -> bool {
@@ -237,7 +246,7 @@ impl Process {
         }
         let identity = identity::read(&self.disk).ok()??;
         identity.birth.as_ref()?;
-        Some(backup::recover(&self.disk, &identity, time).map_err(|error| format!("{error:#}")))
+        Some(backup::recover(&self.disk, &identity, time, 1).map_err(|error| format!("{error:#}")))
     }
 }
 

@@ -2,6 +2,7 @@
 //! something that some system was shipped with.
 
 mod cut;
+mod hour;
 
 use crate::client::{Client, Load};
 use crate::nemesis::Faults;
@@ -26,14 +27,17 @@ pub(crate) struct Scenario {
     reads: Reads,
     /// Whether logs are so short that checkpoints are made.
     cuts: bool,
+    /// It takes so long that it is told only if it is asked for.
+    pub(crate) is_long: bool,
 }
 
 /// A story of three nodes with one group, whose sessions live for long.
 const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -> Scenario {
-    Scenario { name, tell, nodes: 3, groups: 1, session_ttl_ms: 3_600_000, reads: Reads::Quorum, cuts: false }
+    let (nodes, groups, session_ttl_ms, reads) = (3, 1, 3_600_000, Reads::Quorum);
+    Scenario { name, tell, nodes, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 21] = [
+pub(crate) const SCENARIOS: [Scenario; 22] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
@@ -55,6 +59,7 @@ pub(crate) const SCENARIOS: [Scenario; 21] = [
     story("lost-vote", cut::lost_vote),
     Scenario { cuts: true, ..story("old-copy-after-logs-were-cut", cut::old_copy_after_logs_were_cut) },
     Scenario { cuts: true, ..story("own-command-behind-a-cut-log", cut::own_command_behind_a_cut_log) },
+    Scenario { cuts: true, is_long: true, ..story("hour-of-overwrites", hour::hour_of_overwrites) },
 ];
 
 /// What a step may take, in virtual time.
@@ -76,6 +81,7 @@ impl Scenario {
             client_timeout_ms: 5_000,
             session_ttl_ms: self.session_ttl_ms,
             checkpoints: if self.cuts { short } else { CheckpointConfig::default() },
+            loading_us_max: 0,
         };
         let mut world = World::new(1, shape, trace);
         world.revives = false;

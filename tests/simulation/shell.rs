@@ -69,6 +69,9 @@ impl World {
             return;
         }
         life.turn_us = None;
+        if let Some((rebuilt, lsn, _)) = life.loading.take_if(|(_, _, ready_us)| *ready_us <= self.now_us) {
+            life.node.rebuilt(rebuilt, lsn, time);
+        }
         for input in std::mem::take(&mut life.inbox) {
             self.feed(&mut life, input, time);
         }

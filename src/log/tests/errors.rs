@@ -85,7 +85,7 @@ fn progress_ends_at_the_whole() {
     let disk: Arc<dyn Disk> = Arc::new(three_segments());
     let mut progress = Vec::new();
     recover(&disk, STORAGE_ID, options(), &mut |done, total| progress.push((done, total)), &mut |_, _| {}).unwrap();
-    assert_eq!(progress, [(1 << 16, 3 << 16), (2 << 16, 3 << 16), (3 << 16, 3 << 16)]);
+    assert_eq!(progress, [(0, 3 << 16), (1 << 16, 3 << 16), (2 << 16, 3 << 16), (3 << 16, 3 << 16)]);
 }
 
 fn inspected(disk: &MemoryDisk, with_records: bool) -> (bool, String) {

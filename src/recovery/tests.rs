@@ -1,0 +1,189 @@
+//! However many lanes there are, the groups become the same.
+
+use super::*;
+use crate::checkpoint::{CheckpointWriter, Packing, SectionHead};
+use crate::disk::MemoryDisk;
+use crate::kv::Store;
+use crate::kv::command::Command;
+use crate::kv::encode::encode;
+use crate::routing;
+use bytes::{Bytes, BytesMut};
+use groups::{Ballot, Draft, Effect, Group, Membership, NodeId, Settings, Tag};
+use std::sync::Arc;
+
+const GROUPS: u32 = 5;
+const KEY: [u8; 16] = [7; 16];
+const ME: NodeId = NodeId(1);
+const BALLOT: Ballot = Ballot { round: 1, node: ME };
+const CLOCK: Clock = Clock { mono_ms: 1_000, unix_ms: 1_700_000_000_000 };
+
+fn header() -> Header {
+    Header { groups: GROUPS, cluster_id: [9; 16], hash_key: KEY, sequence: 0 }
+}
+
+fn blank() -> Blank {
+    let membership = Arc::new(Membership::of_ids([ME].into_iter()));
+    let group = |index: u32| {
+        let settings = Settings {
+            id: GroupId(index),
+            groups: GROUPS,
+            me: ME,
+            start: 1,
+            membership: membership.clone(),
+            batch_bytes_max: crate::config::BATCH_BYTES_MAX,
+            window_bytes: crate::config::window_bytes(GROUPS),
+            seed: 1,
+        };
+        let slots = routing::slots_of(GroupId(index), GROUPS);
+        (Group::new(settings), Store::new(KEY, slots, Limits::default()))
+    };
+    let shard = Shard::new((0..GROUPS).map(group));
+    Blank { shard, cluster: Some((header(), Limits::default())), value_version: 2 }
+}
+
+/// What the keys of a group have in braces.
+fn tag_of(group: u32) -> u32 {
+    let is_there = |tag: &u32| routing::group_of(routing::slot(tag.to_string().as_bytes()), GROUPS) == GroupId(group);
+    (0..).find(is_there).expect("every group has keys")
+}
+
+/// A log in which each group learns `values` values of some commands, in turns.
+fn log(values: u64) -> Vec<(u64, Record)> {
+    let mut chains = [0; GROUPS as usize];
+    let mut records = Vec::new();
+    for instance in 1..=values {
+        for (group, chain) in (0..GROUPS).zip(&mut chains) {
+            let mut draft = Draft::default();
+            for counter in 0..3 {
+                let tag = Tag { origin: NodeId(2), start: 1, counter: instance * 3 + counter };
+                let key = format!("{{{}}}:{}", tag_of(group), (instance * 7 + counter) % 50);
+                let write = |out: &mut BytesMut| {
+                    encode(&Command::Append(key.as_bytes(), b"xy"), out);
+                };
+                groups::put_command(draft.commands_mut(), tag, write);
+            }
+            let value = draft.seal(*chain, CLOCK.unix_ms, None);
+            *chain = value.next_chain();
+            let chosen = if instance == 1 { Ballot::ZERO } else { BALLOT };
+            records.push((
+                instance,
+                Record {
+                    kind: RecordKind::Learned,
+                    group: GroupId(group),
+                    instance: Instance(instance),
+                    ballot: BALLOT,
+                    chosen,
+                    payload: value.bytes().clone(),
+                },
+            ));
+        }
+    }
+    records
+}
+
+fn rebuild(disk: &MemoryDisk, lanes: usize, records: &[(u64, Record)]) -> Result<Rebuilt, String> {
+    let blank = blank();
+    let shelf = blank.shelf(disk).expect("the directory is sound");
+    let progress = Progress::default();
+    let (count, rebuilt) = blank.rebuild(shelf, CLOCK, lanes, &progress, |visit| {
+        records.iter().for_each(|(lsn, record)| visit(*lsn, record.clone()));
+        records.len()
+    });
+    assert_eq!(count, records.len());
+    let (done, all) = progress.bytes();
+    assert_eq!(done, all);
+    rebuilt
+}
+
+/// Where each group is, and the digest of what it holds.
+fn states(rebuilt: &Rebuilt) -> Vec<(Instance, u64)> {
+    let shard = &rebuilt.shard;
+    shard.groups().map(|group| (group.next(), shard.store(group.id()).digest())).collect()
+}
+
+#[test]
+fn any_number_of_lanes_makes_the_same_groups() {
+    let (disk, records) = (MemoryDisk::new(), log(400));
+    let one = rebuild(&disk, 1, &records).unwrap();
+    assert!(one.shard.groups().all(|group| group.next() == Instance(401)));
+    assert!(one.shard.stores().all(|store| store.len() == 50));
+    assert_eq!(one.shard.store_bytes(), one.shard.stores().map(Store::bytes).sum::<usize>());
+    for lanes in [2, 3, 5, 64] {
+        let several = rebuild(&disk, lanes, &records).unwrap();
+        assert_eq!(states(&several), states(&one), "{lanes} lanes");
+        assert_eq!(several.shard.store_bytes(), one.shard.store_bytes());
+    }
+}
+
+#[test]
+fn lanes_begin_behind_their_checkpoints() {
+    let (disk, records) = (MemoryDisk::new(), log(400));
+    let whole = rebuild(&disk, 1, &records).unwrap();
+    let (early, late) = records.split_at(150 * GROUPS as usize);
+    let mut half = rebuild(&disk, 1, early).unwrap();
+    let directory: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut writer = CheckpointWriter::create(directory, Header { sequence: 3, ..header() }, Packing::Lz4).unwrap();
+    for group in (0..GROUPS).map(GroupId) {
+        let head: SectionHead = half.shard.freeze(group);
+        writer.begin(&head).unwrap();
+        while let Some(block) = half.shard.next_block(group, 100) {
+            writer.block(&block).unwrap();
+        }
+        let digest = half.shard.thaw(group);
+        writer.end(digest).unwrap();
+    }
+    writer.finish().unwrap();
+    for lanes in [1, 2, 5] {
+        // What the checkpoint includes may be in the log still.
+        for log in [late, &records] {
+            let rebuilt = rebuild(&disk, lanes, log).unwrap();
+            assert_eq!(states(&rebuilt), states(&whole), "{lanes} lanes");
+            let kept: Vec<_> = (0..GROUPS).map(|group| (GroupId(group), Instance(150), 3)).collect();
+            let mut found = rebuilt.kept.clone();
+            found.sort();
+            assert_eq!(found, kept);
+            assert_eq!(rebuilt.catalog.files.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn what_no_group_can_take_is_refused_on_any_lane() {
+    let disk = MemoryDisk::new();
+    for lanes in [1, 3] {
+        let mut records = log(20);
+        records[50].1.payload = Bytes::from_static(&[9; 40]);
+        let reason = rebuild(&disk, lanes, &records).err().unwrap();
+        assert!(reason.contains("a value of version 9 in group 0"), "{reason}");
+        let mut records = log(20);
+        records.remove(52);
+        let reason = rebuild(&disk, lanes, &records[..60]).map(|rebuilt| rebuilt.shard.group(GroupId(2)).is_hollow());
+        assert_eq!(reason, Ok(true), "a value is missing in the middle");
+        records[7].1.group = GroupId(77);
+        let reason = rebuild(&disk, lanes, &records).err().unwrap();
+        assert_eq!(reason, "the log has a record of group 77, but there are only 5");
+    }
+}
+
+#[test]
+fn what_belongs_to_no_group_is_handed_back() {
+    let mut records = log(2);
+    let peer = Record {
+        kind: RecordKind::PeerStart,
+        group: GroupId(0),
+        instance: Instance(4),
+        ballot: Ballot { round: 0, node: NodeId(2) },
+        chosen: Ballot::ZERO,
+        payload: Bytes::from_static(&[1; 24]),
+    };
+    records.insert(3, (1, peer.clone()));
+    records.insert(5, (1, Record { kind: RecordKind::Trimmed, ..peer.clone() }));
+    for lanes in [1, 2] {
+        let rebuilt = rebuild(&MemoryDisk::new(), lanes, &records).unwrap();
+        assert_eq!(rebuilt.peers, vec![peer.clone()]);
+    }
+    let mut effects: Vec<Effect> = Vec::new();
+    let rebuilt = rebuild(&MemoryDisk::new(), 1, &records).unwrap();
+    rebuilt.shard.group(GroupId(0)).record_again(true, &mut effects);
+    assert_eq!(effects.len(), 1);
+}

@@ -1,0 +1,121 @@
+//! Where the loop meets the sockets: their events go to the node, and what it has for connections goes to them. The node
+//! may be one that loads yet.
+
+use crate::config::LINGER_MS_MAX;
+use crate::descriptors::SPARE_CONNECTIONS;
+use crate::node::{Close, Node, Outputs, Time};
+use net::event::{Event, Handle};
+use net::event_loop::EventLoop;
+use std::collections::VecDeque;
+
+/// A reply larger than this goes out without another copy.
+const LARGE_REPLY_BYTES: usize = 16 << 10;
+
+/// The node and its connections.
+pub(super) struct Front {
+    pub(super) node: Node,
+    pub(super) events: EventLoop,
+    lingering: VecDeque<Lingering>,
+}
+
+/// A connection that is closed when everything is written, or when nothing was for too long.
+struct Lingering {
+    handle: Handle,
+    /// What was to be written still, and when it is looked at again.
+    left_bytes: usize,
+    until_ms: u64,
+}
+
+impl Front {
+    pub(super) fn new(node: Node, events: EventLoop) -> Front {
+        Front { node, events, lingering: VecDeque::new() }
+    }
+
+    /// There may be so many clients from now on, and as many members as always.
+    pub(super) fn set_clients_max(&mut self, max: u64) {
+        self.events.set_connections_max((max + SPARE_CONNECTIONS) as usize);
+    }
+
+    pub(super) fn on_event(&mut self, event: Event, time: Time) {
+        match event {
+            Event::Opened { handle, peer } => self.node.opened(handle.as_u64(), peer, time),
+            Event::Connected { handle } => self.node.connected(handle.as_u64()),
+            Event::Input { handle } => {
+                let unsent = self.events.outbound_len(handle);
+                if let Some(input) = self.events.input(handle) {
+                    self.node.input(handle.as_u64(), input, unsent, time);
+                }
+            }
+            Event::Eof { handle } => self.node.ended(handle.as_u64(), time),
+            Event::Drained { handle } => self.node.drained(handle.as_u64()),
+            Event::Closed { handle, reason } => {
+                tracing::debug!("connection {} closed: {reason}", handle.as_u64());
+                self.node.closed(handle.as_u64(), time);
+            }
+            Event::Refused { peer } => tracing::warn!("turned {peer} away: too many connections"),
+            Event::AcceptFailed { error } => tracing::warn!("cannot accept connections for the moment: {error}"),
+            Event::Woken => {}
+        }
+    }
+
+    pub(super) fn end_lingering(&mut self, time: Time) {
+        let now_ms = time.mono_us / 1_000;
+        while self.lingering.front().is_some_and(|lingering| lingering.until_ms <= now_ms) {
+            let Some(Lingering { handle, left_bytes: before, .. }) = self.lingering.pop_front() else { return };
+            let left_bytes = self.events.outbound_len(handle);
+            if (1..before).contains(&left_bytes) {
+                self.lingering.push_back(Lingering { handle, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
+            } else {
+                self.close(handle, Close::Now, time);
+            }
+        }
+    }
+
+    /// Clients get their replies.
+    pub(super) fn give_replies(&mut self) {
+        let events = &mut self.events;
+        self.node.take_replies(|id, replies| {
+            let handle = Handle::from_u64(id);
+            let Some(outbound) = events.outbound(handle) else {
+                replies.clear();
+                return 0;
+            };
+            if replies.len() > LARGE_REPLY_BYTES {
+                outbound.push(replies.split().freeze());
+            } else {
+                outbound.buffer().extend_from_slice(replies);
+                replies.clear();
+            }
+            outbound.len()
+        });
+    }
+
+    /// Carries out what concerns connections.
+    pub(super) fn carry_out(&mut self, outputs: &mut Outputs, time: Time) {
+        for (id, frame) in outputs.frames.drain(..) {
+            if let Some(outbound) = self.events.outbound(Handle::from_u64(id)) {
+                outbound.push(frame);
+            }
+        }
+        outputs.pauses.drain(..).for_each(|id| self.events.pause(Handle::from_u64(id)));
+        outputs.resumes.drain(..).for_each(|id| self.events.resume(Handle::from_u64(id)));
+        for (id, close) in outputs.closes.drain(..) {
+            self.close(Handle::from_u64(id), close, time);
+        }
+    }
+
+    fn close(&mut self, handle: Handle, close: Close, time: Time) {
+        match close {
+            Close::Now => {
+                self.events.close(handle);
+                // No event follows.
+                self.node.closed(handle.as_u64(), time);
+            }
+            Close::AfterFlush => {
+                self.events.close_after_flush(handle);
+                let (left_bytes, now_ms) = (self.events.outbound_len(handle), time.mono_us / 1_000);
+                self.lingering.push_back(Lingering { handle, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
+            }
+        }
+    }
+}

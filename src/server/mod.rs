@@ -1,0 +1,243 @@
+//! The shell: it moves bytes between sockets, the log's threads and the node, and knows the time. Everything that is
+//! decided is decided in [`crate::node`].
+//!
+//! ```text
+//! starting   from a directory to a node that serves      front     sockets and node
+//! threads    those beside the loop, and what they tell   process   what the system knows of it, and of the time
+//! ```
+
+mod front;
+mod process;
+mod starting;
+mod threads;
+
+pub use process::random;
+pub use starting::Starting;
+
+use crate::checkpoint::Desk;
+use crate::checkpoint::{Errand, Job};
+use crate::descriptors;
+use crate::disk::Disk;
+use crate::identity;
+use crate::log::{LogHandle, LogReader, Options};
+use crate::node::{ProcessFacts, Space, Time};
+use crate::resolver::{Place, Resolver};
+use anyhow::{Context, anyhow};
+use front::Front;
+use groups::{NodeId, TICK_MS};
+use net::event::{Event, Handle};
+use process::{WallClock, process_facts};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+use threads::Notice;
+
+/// Facts about the process are looked up so often.
+const FACTS_MS: u64 = 1_000;
+/// The loop sleeps no longer while states are to be taken out, a piece in each turn.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(1);
+
+/// A node with its sockets and its log.
+pub struct Server {
+    front: Front,
+    disk: Arc<dyn Disk>,
+    options: Options,
+    log: LogHandle,
+    reader: LogReader,
+    desk: Desk<Job>,
+    mover: Desk<Errand>,
+    /// While this is here the scrub goes on.
+    _scrub: Sender<()>,
+    resolver: Resolver,
+    notices: Receiver<Notice>,
+    clock: WallClock,
+    stopping: Arc<AtomicBool>,
+    ticked_ms: u64,
+    facts_ms: u64,
+    max_clients: u64,
+    /// How many segments there were, and what the disk had left, when that was last looked at.
+    segments: u64,
+    free: u64,
+}
+
+impl Server {
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.front.events.local_addr()
+    }
+
+    /// Serves until told to stop.
+    ///
+    /// # Errors
+    /// Why the node cannot go on.
+    pub fn run(mut self) -> anyhow::Result<()> {
+        let mut happened = Vec::new();
+        let mut ended = Ok(());
+        while ended.is_ok() && !self.stopping.load(Ordering::Relaxed) {
+            ended = self.turn(&mut happened);
+        }
+        // All keys' memory goes with the process; to give it back key by key would take seconds.
+        std::mem::forget(self.front);
+        ended
+    }
+
+    /// One turn, in the order of DESIGN section 3: poll, decode and step, log, stage, flush.
+    fn turn(&mut self, happened: &mut Vec<Event>) -> anyhow::Result<()> {
+        self.front.events.poll(Some(self.patience()), happened).context("the system's poller failed")?;
+        let time = self.clock.now();
+        for event in happened.drain(..) {
+            self.front.on_event(event, time);
+        }
+        while let Ok(notice) = self.notices.try_recv() {
+            self.on_notice(notice)?;
+        }
+        self.tick(time)?;
+        self.look_at_log();
+        self.front.node.end_turn(time);
+        self.carry_out(time)?;
+        self.front.events.flush();
+        self.front.node.turn_took(self.clock.now().mono_us.saturating_sub(time.mono_us));
+        Ok(())
+    }
+
+    /// How long the loop may sleep.
+    fn patience(&self) -> Duration {
+        if self.front.node.has_work() {
+            return Duration::ZERO;
+        }
+        if self.front.node.is_checkpointing() {
+            return CHECKPOINT_PATIENCE;
+        }
+        let now_ms = self.clock.now().mono_us / 1_000;
+        Duration::from_millis((self.ticked_ms + TICK_MS).saturating_sub(now_ms))
+    }
+
+    /// The node takes no value on that the log has no space for.
+    fn look_at_log(&mut self) {
+        self.front.node.set_space(Space::of(self.log.status(), &self.options, self.free));
+    }
+
+    fn on_notice(&mut self, notice: Notice) -> anyhow::Result<()> {
+        match notice {
+            Notice::Durable { lsn, sync_us } => {
+                if self.log.status().segments() != self.segments {
+                    self.segments = self.log.status().segments();
+                    self.free = self.disk.free_bytes().unwrap_or(self.free);
+                }
+                self.front.node.durable(lsn, sync_us);
+            }
+            Notice::Range { range, values } => self.front.node.range_read(&range, values, self.clock.now()),
+            Notice::Checkpoint(done) => self.front.node.checkpoint_done(done, self.clock.now()),
+            Notice::Scrubbed(findings) => self.front.node.scrubbed(&findings),
+            Notice::Brought(brought) => self.front.node.brought(brought, self.clock.now()),
+            Notice::Resolved { name, address } => self.resolver.on_answer(&name, address),
+            Notice::Fatal(reason) => return Err(anyhow!(reason)),
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, time: Time) -> anyhow::Result<()> {
+        let now_ms = time.mono_us / 1_000;
+        if now_ms < self.ticked_ms + TICK_MS {
+            return Ok(());
+        }
+        self.ticked_ms = now_ms;
+        if now_ms >= self.facts_ms + FACTS_MS {
+            self.facts_ms = now_ms;
+            let status = self.log.status();
+            self.free = self.disk.free_bytes().unwrap_or(self.free);
+            let (disk_full, log_bytes, log_segments) = (status.full(), status.bytes(), status.segments());
+            if self.front.node.max_clients() != self.max_clients {
+                self.max_clients = self.front.node.max_clients();
+                let fit = descriptors::make_room(self.max_clients)?;
+                self.front.set_clients_max(fit);
+            }
+            self.front.node.set_facts(ProcessFacts { disk_full, log_bytes, log_segments, ..process_facts() });
+        }
+        self.front.node.tick(time);
+        self.front.end_lingering(time);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, time: Time) -> anyhow::Result<()> {
+        self.front.give_replies();
+        let mut outputs = std::mem::take(self.front.node.outputs());
+        // Before the batch: what this adds is for the next one.
+        if let Some(droppable) = outputs.floors.take().and_then(|floors| self.log.droppable(&floors)) {
+            self.front.node.trim(droppable);
+        }
+        if let Some(batch) = outputs.batch.take() {
+            self.log.append(batch);
+        }
+        if let Some(below) = outputs.drop_below {
+            self.log.drop_below(below);
+        }
+        outputs.jobs.drain(..).for_each(|job| self.desk.give(job));
+        outputs.errands.drain(..).for_each(|errand| self.mover.give(errand));
+        self.front.carry_out(&mut outputs, time);
+        for range in outputs.ranges.drain(..) {
+            if !self.reader.request(range) {
+                tracing::debug!("too many ranges are being read; group {} has to ask again", range.group);
+            }
+        }
+        for (to, address) in outputs.dials.drain(..) {
+            if let Some(connection) = self.dial(&address) {
+                self.front.node.dialling(to, connection, time);
+            }
+        }
+        for (to, address) in outputs.bulk_dials.drain(..) {
+            if let Some(connection) = self.dial(&address) {
+                self.front.node.bulk_dialling(to, connection, time);
+            }
+        }
+        if let Some(identity) = outputs.identity {
+            identity::save(&*self.disk, &identity)?;
+            if let Some(record) = identity.birth {
+                self.front.node.identity_stored(record, self.clock.now());
+                return self.carry_out(time);
+            }
+        }
+        match outputs.stop {
+            Some(reason) => Err(anyhow!(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins to connect; `Some(None)` if that is not possible, `None` if the node is to ask for it again.
+    fn dial(&mut self, address: &str) -> Option<Option<u64>> {
+        match self.resolver.look_up(address) {
+            Place::Known(address) => Some(self.front.events.dial(address).ok().map(Handle::as_u64)),
+            Place::Unknown => Some(None),
+            Place::Asked => None,
+        }
+    }
+}
+
+/// `1=127.0.0.1:7001,2=…` as ids and addresses.
+///
+/// # Errors
+/// One line about the first part that is not `ID=HOST:PORT`, or about an id that is there twice.
+pub fn parse_members(list: &str) -> Result<Vec<(NodeId, String)>, String> {
+    let mut members: Vec<(NodeId, String)> = Vec::new();
+    for part in list.split(',') {
+        let wrong = || format!("'{part}' is not ID=HOST:PORT with an ID from 1 on");
+        let (id, address) = part.trim().split_once('=').ok_or_else(wrong)?;
+        let id = id.parse().ok().filter(|id| *id > 0).map(NodeId).ok_or_else(wrong)?;
+        let port =
+            address.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+        port.ok_or_else(wrong)?;
+        if members.iter().any(|(known, _)| *known == id) {
+            return Err(format!("node {id} is listed twice"));
+        }
+        if members.iter().any(|(_, known)| known == address) {
+            return Err(format!("the address {address} is listed twice"));
+        }
+        members.push((id, address.to_owned()));
+    }
+    Ok(members)
+}

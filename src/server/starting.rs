@@ -1,0 +1,261 @@
+//! From a data directory to a node that serves. The node listens from the first moment on: clients are told that it loads,
+//! and how far it is; other members wait.
+
+use super::front::Front;
+use super::process::{WallClock, process_facts, random};
+use super::threads::{Notice, hooks, start_desks, start_reader, start_resolver, start_scrub};
+use super::{FACTS_MS, Server};
+use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, NODE_QUEUE_BYTES, NodeConfig};
+use crate::descriptors::{self, SPARE_CONNECTIONS};
+use crate::disk::{Disk, FileDisk};
+use crate::identity::{self, Identity};
+use crate::log::{Hooks, Log, LogHandle, Options};
+use crate::node::{Node, ProcessFacts, Time};
+use crate::recovery::{self, Blank, Progress, Rebuilt};
+use anyhow::{Context, bail};
+use groups::{Clock, TICK_MS};
+use mio::Waker;
+use net::event::Event;
+use net::event_loop::{EventLoop, LoopLimits};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+/// A node that listens, and has not loaded what its directory holds yet.
+pub struct Starting {
+    front: Front,
+    disk: Arc<dyn Disk>,
+    options: Options,
+    /// What the log's segments belong to.
+    storage: [u8; 16],
+    place: String,
+    scrub_every: Duration,
+    max_clients: u64,
+    clock: WallClock,
+    stopping: Arc<AtomicBool>,
+    progress: Arc<Progress>,
+    ticked_ms: u64,
+    facts_ms: u64,
+}
+
+/// What the directory held, and its log, which goes on.
+struct Loaded {
+    rebuilt: Rebuilt,
+    log: LogHandle,
+}
+
+impl Starting {
+    /// Opens the data directory and listens. The log goes on with these options. `stopping` ends [`Starting::load`] and
+    /// [`Server::run`].
+    ///
+    /// # Errors
+    /// One line that names the directory, file or address, and what to do.
+    pub fn open(
+        config: NodeConfig,
+        options: Options,
+        listen: SocketAddr,
+        stopping: Arc<AtomicBool>,
+    ) -> anyhow::Result<Starting> {
+        let clock = WallClock::start();
+        let disk: Arc<dyn Disk> = Arc::new(
+            FileDisk::create(&config.dir).with_context(|| format!("cannot use the data directory {}", config.dir))?,
+        );
+        // The lock is held until the process ends.
+        std::mem::forget(disk.lock().with_context(|| format!("cannot use the data directory {}", config.dir))?);
+        let entropy = random()?;
+        let identity = identity::open_or_create(&*disk, config.id, config.seed, || entropy)?;
+        check_birth(&config, &identity)?;
+        let born = identity.birth.as_ref().map(|birth| birth.value_bytes_max as usize);
+        let max_clients = descriptors::make_room(config.max_clients)?;
+        let config = NodeConfig { value_bytes_max: born.unwrap_or(config.value_bytes_max), max_clients, ..config };
+        let limits = LoopLimits {
+            connections_max: (max_clients + SPARE_CONNECTIONS) as usize,
+            input_bytes_max: config.request_bytes_max().max(config.frame_bytes_max()) + (1 << 20),
+            outbound_bytes_max: outbound_bytes_max(&config),
+        };
+        let events = EventLoop::bind(listen, limits).with_context(|| format!("cannot listen on {listen}"))?;
+        let config = NodeConfig { listen: events.local_addr()?, ..config };
+        let storage = identity.storage_id;
+        let (place, scrub_every) = (config.dir.clone(), Duration::from_millis(config.checkpoints.scrub_ms));
+        let front = Front::new(Node::new(config, identity), events);
+        let progress = Arc::default();
+        let (ticked_ms, facts_ms) = (0, 0);
+        Ok(Starting {
+            front,
+            disk,
+            options,
+            storage,
+            place,
+            scrub_every,
+            max_clients,
+            clock,
+            stopping,
+            progress,
+            ticked_ms,
+            facts_ms,
+        })
+    }
+
+    /// Wakes the loop, now and later, to see that it should stop.
+    #[must_use]
+    pub fn waker(&self) -> Arc<Waker> {
+        self.front.events.waker()
+    }
+
+    /// Loads what the directory holds. `None` if it was told to stop.
+    ///
+    /// # Errors
+    /// One line that names the directory, what is wrong with it, and what to do.
+    pub fn load(mut self) -> anyhow::Result<Option<Server>> {
+        let (sender, notices) = channel();
+        let done = self.begin(&sender)?;
+        let mut happened = Vec::new();
+        let Loaded { rebuilt, log } = loop {
+            if self.stopping.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            match done.try_recv() {
+                Ok(loaded) => break loaded.with_context(|| format!("cannot use the data directory {}", self.place))?,
+                Err(TryRecvError::Empty) => self.turn(&mut happened)?,
+                Err(TryRecvError::Disconnected) => bail!("the thread that loads the data is gone"),
+            }
+        };
+        self.front.node.rebuilt(rebuilt, log.next_lsn() - 1, self.clock.now());
+        self.into_server(log, sender, notices).map(Some)
+    }
+
+    /// Starts the thread that reads the disk, beside the loop.
+    fn begin(&mut self, sender: &Sender<Notice>) -> anyhow::Result<Receiver<anyhow::Result<Loaded>>> {
+        let (finished, done) = channel();
+        let waker = self.waker();
+        let hooks = hooks(sender, self.waker(), self.progress.clone());
+        let (blank, clock) = (self.front.node.blank(), self.clock.now().clock());
+        let (disk, storage, options, progress) = (self.disk.clone(), self.storage, self.options, self.progress.clone());
+        let work = move || {
+            // Nobody waits for it any more if the node was told to stop.
+            let _ = finished.send(read(&disk, storage, options, hooks, blank, clock, &progress));
+            let _ = waker.wake();
+        };
+        Builder::new().name("paxoi-start".to_owned()).spawn(work).context("cannot start a thread")?;
+        Ok(done)
+    }
+
+    /// One turn of the loop while the node loads.
+    fn turn(&mut self, happened: &mut Vec<Event>) -> anyhow::Result<()> {
+        let patience = Duration::from_millis(TICK_MS);
+        self.front.events.poll(Some(patience), happened).context("the system's poller failed")?;
+        let time = self.clock.now();
+        happened.drain(..).for_each(|event| self.front.on_event(event, time));
+        self.tick(time);
+        self.front.node.end_turn(time);
+        self.front.give_replies();
+        let mut outputs = std::mem::take(self.front.node.outputs());
+        self.front.carry_out(&mut outputs, time);
+        self.front.events.flush();
+        Ok(())
+    }
+
+    fn tick(&mut self, time: Time) {
+        let now_ms = time.mono_us / 1_000;
+        if now_ms < self.ticked_ms + TICK_MS {
+            return;
+        }
+        let is_first = std::mem::replace(&mut self.ticked_ms, now_ms) == 0;
+        let loading_bytes = self.progress.bytes();
+        if now_ms >= self.facts_ms + FACTS_MS {
+            self.facts_ms = now_ms;
+            self.front.node.set_facts(ProcessFacts { loading_bytes, ..process_facts() });
+            if !is_first {
+                let (done, all) = loading_bytes;
+                tracing::info!("loading: {} % of {} MB", done * 100 / all.max(1), all / 1_000_000);
+            }
+        }
+        self.front.node.tick(time);
+        self.front.end_lingering(time);
+    }
+
+    fn into_server(self, log: LogHandle, sender: Sender<Notice>, notices: Receiver<Notice>) -> anyhow::Result<Server> {
+        let (disk, events) = (self.disk, &self.front.events);
+        let reader = start_reader(&log, sender.clone(), events.waker())?;
+        let (desk, mover) = start_desks(&disk, &sender, events).context("cannot start the threads for checkpoints")?;
+        let scrub = start_scrub(&disk, self.scrub_every, sender.clone(), events.waker());
+        let scrub = scrub.context("cannot start the scrub")?;
+        let resolver = start_resolver(sender, events.waker())?;
+        Ok(Server {
+            front: self.front,
+            disk,
+            options: self.options,
+            log,
+            reader,
+            desk,
+            mover,
+            _scrub: scrub,
+            resolver,
+            notices,
+            clock: self.clock,
+            stopping: self.stopping,
+            ticked_ms: 0,
+            facts_ms: 0,
+            max_clients: self.max_clients,
+            segments: 0,
+            free: u64::MAX,
+        })
+    }
+}
+
+/// Reads checkpoints and log.
+fn read(
+    disk: &Arc<dyn Disk>,
+    storage: [u8; 16],
+    options: Options,
+    hooks: Hooks,
+    blank: Blank,
+    clock: Clock,
+    progress: &Progress,
+) -> anyhow::Result<Loaded> {
+    let started = Instant::now();
+    recovery::tidy(&**disk).context("cannot remove unfinished checkpoints")?;
+    let shelf = blank.shelf(&**disk)?;
+    let has_checkpoints = shelf.as_ref().is_some_and(|shelf| !shelf.is_empty());
+    let (opened, rebuilt) = blank
+        .rebuild(shelf, clock, recovery::lanes(), progress, |visit| Log::open(disk, storage, options, hooks, visit));
+    let (log, recovered) = opened?;
+    let rebuilt = match rebuilt {
+        Ok(rebuilt) => rebuilt,
+        Err(reason) => bail!("the log is not usable: {reason}; replace this node under a new id"),
+    };
+    if has_checkpoints && recovered.segments == 0 {
+        bail!("the log is missing, though there are checkpoints: put it back, or replace this node under a new id");
+    }
+    let (records, log_bytes) = (recovered.records, recovered.bytes);
+    let (states, state_bytes, ms) = (rebuilt.kept.len(), rebuilt.checkpoint_bytes, started.elapsed().as_millis());
+    tracing::info!(
+        "loaded {states} states of {state_bytes} bytes, and {records} records in {log_bytes} bytes of log, in {ms} ms"
+    );
+    Ok(Loaded { rebuilt, log })
+}
+
+/// What is configured must be what the directory was born with.
+fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
+    if let Some(birth) = &identity.birth
+        && !birth.members.iter().any(|member| member.node == config.id)
+        && !identity.joined.iter().any(|place| place.node == config.id)
+    {
+        bail!("node {} is not a member of the cluster in {}", config.id, config.dir);
+    }
+    Ok(())
+}
+
+/// So many members are reckoned with, or as many as a cluster begins with.
+const LINKS: usize = 7;
+
+/// What may wait for a connection that does not read: all that a client can be owed, and all that the members can have on
+/// their way at once. A connection that owes more is closed; and a link would owe as much again when it is back.
+fn outbound_bytes_max(config: &NodeConfig) -> usize {
+    let client = 2 * CLIENT_OUTPUT_BYTES + CLIENT_BURST_BYTES + config.reply_bytes_max();
+    let link = (config.initial.len().max(LINKS) + 1) * (NODE_QUEUE_BYTES + config.frame_bytes_max());
+    client.max(link)
+}

@@ -1,0 +1,100 @@
+//! The threads beside the loop, and what they tell it.
+
+use crate::checkpoint::{Brought, Desk, Done, Errand, Job, Mover, Packing, Scribe};
+use crate::config::SCRUB_BYTES_PER_S;
+use crate::disk::Disk;
+use crate::log::{ChosenValue, Hooks, LogHandle, LogReader, ReadRange};
+use crate::recovery::Progress;
+use crate::resolver::Resolver;
+use crate::scrub::{Findings, scrub};
+use anyhow::Context;
+use mio::Waker;
+use net::event_loop::EventLoop;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// What other threads tell the loop.
+pub(super) enum Notice {
+    Durable { lsn: u64, sync_us: u64 },
+    Checkpoint(Done),
+    Brought(Brought),
+    Scrubbed(Findings),
+    Range { range: ReadRange, values: Vec<ChosenValue> },
+    Resolved { name: String, address: Option<SocketAddr> },
+    Fatal(String),
+}
+
+/// What the log tells; `progress` hears of its reading.
+pub(super) fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>, progress: Arc<Progress>) -> Hooks {
+    let sender = sender.clone();
+    let hooks = Hooks::abort(move |lsn, took: Duration| {
+        tell(&sender, &waker, Notice::Durable { lsn, sync_us: took.as_micros() as u64 });
+    });
+    let mut read = None;
+    let on_progress = Box::new(move |done: u64, all: u64| {
+        if read.is_none() {
+            progress.expect(all);
+        }
+        progress.advance(done - read.replace(done).unwrap_or(0));
+    });
+    Hooks { on_progress, ..hooks }
+}
+
+pub(super) fn start_reader(log: &LogHandle, sender: Sender<Notice>, waker: Arc<Waker>) -> anyhow::Result<LogReader> {
+    let reader = log.start_reader(move |range, values| {
+        let notice = match values {
+            Ok(values) => Notice::Range { range, values },
+            Err(error) => Notice::Fatal(error.to_string()),
+        };
+        tell(&sender, &waker, notice);
+    });
+    reader.context("cannot start the thread that reads the log")
+}
+
+/// The thread that reads everything on the disk now and then. It ends when what is returned is dropped.
+pub(super) fn start_scrub(
+    disk: &Arc<dyn Disk>,
+    every: Duration,
+    sender: Sender<Notice>,
+    waker: Arc<Waker>,
+) -> std::io::Result<Sender<()>> {
+    let (guard, ended) = channel::<()>();
+    let disk = disk.clone();
+    std::thread::Builder::new().name("paxoi-scrub".to_owned()).spawn(move || {
+        let mut rest = |time: Duration| matches!(ended.recv_timeout(time), Err(RecvTimeoutError::Timeout));
+        while rest(every) {
+            let findings = scrub(&*disk, SCRUB_BYTES_PER_S, &mut rest);
+            tell(&sender, &waker, Notice::Scrubbed(findings));
+        }
+    })?;
+    Ok(guard)
+}
+
+/// The threads that write checkpoints, and that move them between nodes.
+pub(super) fn start_desks(
+    disk: &Arc<dyn Disk>,
+    sender: &Sender<Notice>,
+    events: &EventLoop,
+) -> std::io::Result<(Desk<Job>, Desk<Errand>)> {
+    let (notify, waker) = (sender.clone(), events.waker());
+    let scribe = Scribe::new(disk.clone(), Packing::Lz4);
+    let desk = Desk::start("paxoi-ckpt", scribe, move |done| tell(&notify, &waker, Notice::Checkpoint(done)))?;
+    let (notify, waker) = (sender.clone(), events.waker());
+    let mover = Mover::new(disk.clone());
+    let mover = Desk::start("paxoi-move", mover, move |brought| tell(&notify, &waker, Notice::Brought(brought)))?;
+    Ok((desk, mover))
+}
+
+pub(super) fn start_resolver(sender: Sender<Notice>, waker: Arc<Waker>) -> anyhow::Result<Resolver> {
+    let resolver = Resolver::start(move |name, address| tell(&sender, &waker, Notice::Resolved { name, address }));
+    resolver.context("cannot start the thread that looks names up")
+}
+
+/// The loop may be gone already: then nobody needs to know.
+pub(super) fn tell(sender: &Sender<Notice>, waker: &Waker, notice: Notice) {
+    if sender.send(notice).is_ok() {
+        let _ = waker.wake();
+    }
+}
