@@ -210,7 +210,7 @@ impl Checkpoints {
         let passed_us = now_us.saturating_sub(std::mem::replace(&mut self.earned_us, now_us)).min(100_000) as usize;
         let urgency = (log_bytes / self.log_bytes_max().max(1)).clamp(1, 4) as usize;
         self.allowance += passed_us * CHECKPOINT_BYTES_PER_MS * urgency / 1_000;
-        self.allowance = self.allowance.min(CHECKPOINT_TURN_BYTES);
+        self.allowance = self.allowance.min(CHECKPOINT_TURN_BYTES * urgency.min(2));
     }
 
     fn may_take(&self) -> bool {
