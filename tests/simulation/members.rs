@@ -118,7 +118,8 @@ impl World {
             (1, _, Some(learner)) if voters.len() < VOTERS_MAX => words(&["PROMOTE"], &[learner]),
             (2, _, Some(learner)) => words(&["REMOVE"], &[learner]),
             (3, _, _) if voters.len() > VOTERS_MIN => words(&["REMOVE"], &[old]),
-            (4, Some(new), _) if self.lose_disk(old) => words(&["REPLACE"], &[old, new]),
+            // Two commands that contradict each other can leave two voters.
+            (4, Some(new), _) if voters.len() >= VOTERS_MIN && self.lose_disk(old) => words(&["REPLACE"], &[old, new]),
             (_, Some(new), _) => words(&["REPLACE"], &[old, new]),
             _ => None,
         }

@@ -10,7 +10,7 @@ use crate::random::Random;
 use crate::trace::Trace;
 use crate::world::{Event, World};
 use bytes::Bytes;
-use groups::{GroupId, Instance};
+use groups::{GroupId, Instance, NodeId};
 use paxoi::config::{CheckpointConfig, Reads};
 use paxoi::history::{self, Action, Limits};
 use paxoi::node::versions::Versions;
@@ -251,9 +251,14 @@ fn describe(world: &World, node: usize) -> String {
     let Some(life) = &world.processes[node].life else { return format!("node {} does not run", node + 1) };
     let groups = life.node.shard().groups();
     let leaders: Vec<String> = groups
-        .map(|group| format!("{}@{}", group.leader().map_or("-".to_owned(), |b| b.to_string()), group.next()))
+        .map(|group| {
+            let leader = group.leader().map_or("-".to_owned(), |ballot| ballot.to_string());
+            let voters: Vec<String> = group.membership().voters().ids().iter().map(NodeId::to_string).collect();
+            let hollow = if group.is_hollow() { " hollow" } else { "" };
+            format!("{leader}@{} of {}{hollow}", group.next(), voters.join("+"))
+        })
         .collect();
-    format!("node {} follows [{}]", node + 1, leaders.join(" "))
+    format!("node {} follows [{}]", node + 1, leaders.join(", "))
 }
 
 /// Each key is read once more, so that the history says what is there in the end.
