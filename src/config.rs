@@ -112,7 +112,7 @@ const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < u32::MAX as usize / 
 pub const CHECKPOINT_BLOCK_BYTES: usize = 64 << 10;
 /// And so many bytes for each millisecond that passes, up to four times that while the log is much too long.
 pub const CHECKPOINT_BYTES_PER_MS: usize = 32 << 10;
-/// The most in one turn, or twice that while the log is too long.
+/// The most in one turn, or twice that while the log is twice as long as it should be.
 pub const CHECKPOINT_TURN_BYTES: usize = 2 * CHECKPOINT_BLOCK_BYTES;
 /// Blocks that may wait to be written, in bytes.
 pub const CHECKPOINT_UNWRITTEN_BYTES: usize = 4 << 20;

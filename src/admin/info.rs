@@ -43,7 +43,7 @@ pub struct ServerView<'a> {
     pub executable: &'a str,
     /// The configuration file; empty: none.
     pub config_file: &'a str,
-    /// The node is too far behind to serve.
+    /// The node has no groups yet.
     pub loading: bool,
     /// While a start goes on: bytes read, and bytes in all.
     pub loading_bytes: Option<(u64, u64)>,

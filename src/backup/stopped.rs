@@ -76,9 +76,11 @@ pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, lanes: usize) -
     let mut node = Node::new(config, identity);
     let blank = node.blank();
     let shelf = blank.shelf(disk)?;
-    let (recovered, rebuilt) = blank.rebuild(shelf, time.clock(), lanes, &Progress::default(), |visit| {
-        log::replay(disk, storage_id, &mut |_, _| {}, visit)
-    });
+    let (recovered, rebuilt) = blank
+        .rebuild(shelf, time.clock(), lanes, &Progress::default(), |visit| {
+            log::replay(disk, storage_id, &mut |_, _| {}, visit)
+        })
+        .context("cannot start a thread")?;
     let recovered = recovered?;
     let Rebuilt { shard, .. } = match rebuilt {
         Ok(rebuilt) => rebuilt,

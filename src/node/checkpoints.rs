@@ -214,7 +214,7 @@ impl Checkpoints {
     }
 
     fn may_take(&self) -> bool {
-        self.allowance > 0 && self.unwritten < CHECKPOINT_UNWRITTEN_BYTES
+        self.allowance >= CHECKPOINT_BLOCK_BYTES / 2 && self.unwritten < CHECKPOINT_UNWRITTEN_BYTES
     }
 }
 
@@ -286,7 +286,7 @@ impl Node {
         let long = self.facts.log_bytes > checkpoints.log_bytes_max() && self.facts.log_segments > 1;
         let old = now_ms >= checkpoints.began_ms.max(self.began_ms) + checkpoints.config.age_ms;
         if long || old && self.facts.log_segments > 1 {
-            self.checkpoints.wanted.clear();
+            self.checkpoints.asked = std::mem::take(&mut self.checkpoints.wanted);
             return self.begin_round(time, |_| true);
         }
         if !checkpoints.wanted.is_empty() {

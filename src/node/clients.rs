@@ -227,17 +227,17 @@ impl Node {
         if let Some(Connection::Fresh { addr, .. }) = self.io.connections.find(id) {
             let addr = *addr;
             let Some(first) = input.first() else { return };
-            if *first >= PEER_BYTE_MIN && self.wait_for_groups(id) {
-                return;
-            }
             if *first >= PEER_BYTE_MIN {
                 self.io.connections.insert(id, Connection::Link(Link::accepted(time.mono_ms())));
             } else {
                 self.admit_client(id, addr, *first == TLS_BYTE, time);
             }
         }
+        let is_loading = self.is_loading();
         match self.io.connections.find(id) {
             Some(Connection::Client(_)) => self.client_input(id, input, unsent, time),
+            // A member waits; see `loading`.
+            Some(Connection::Link(_)) if is_loading => self.io.outputs.pauses.push(id),
             Some(Connection::Link(_)) => self.link_input(id, input, time),
             Some(Connection::Fresh { .. }) | None => input.clear(),
         }

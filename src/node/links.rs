@@ -485,18 +485,23 @@ impl Node {
         all.filter(|(_, connection)| matches!(connection, Connection::Link(_))).map(|(id, _)| id).collect()
     }
 
+    /// Who has not said hello for too long is not waited for.
+    pub(super) fn cut_late(&mut self, time: Time) {
+        let late = self.io.connections.iter().filter(|(_, connection)| match connection {
+            Connection::Link(link) => link.is_late(time.mono_ms()),
+            Connection::Fresh { .. } | Connection::Client(_) => false,
+        });
+        let late: Vec<u64> = late.map(|(id, _)| id).collect();
+        late.into_iter().for_each(|id| self.cut(id, "its handshake takes too long", time));
+    }
+
     pub(super) fn tick_links(&mut self, time: Time) {
         let now_ms = time.mono_ms();
         let me = self.identity.node;
         let silent: Vec<u64> =
             self.io.peers.all.iter().filter(|peer| peer.is_silent(now_ms)).filter_map(|peer| peer.link).collect();
         silent.into_iter().for_each(|id| self.cut(id, "nothing was heard on it for too long", time));
-        let late = self.io.connections.iter().filter(|(_, connection)| match connection {
-            Connection::Link(link) => link.is_late(now_ms),
-            Connection::Fresh { .. } | Connection::Client(_) => false,
-        });
-        let late: Vec<u64> = late.map(|(id, _)| id).collect();
-        late.into_iter().for_each(|id| self.cut(id, "its handshake takes too long", time));
+        self.cut_late(time);
         self.admit_silent(time);
         let is_born = self.is_born();
         for peer in self.io.peers.all.iter_mut().filter(|peer| !peer.address.is_empty()) {

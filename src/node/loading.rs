@@ -8,19 +8,12 @@ use crate::kv::reply::Reply;
 use crate::recovery::{Blank, Rebuilt};
 use crate::shard::Shard;
 
-/// Who waits until the groups are back.
-#[derive(Default)]
-pub(super) struct Loading {
-    /// Connections of other members, whose hello is not read before.
-    members: Vec<u64>,
-}
-
 impl Node {
     /// Gives the groups away, to be made what they were; [`Node::rebuilt`] brings them back.
     pub fn blank(&mut self) -> Blank {
         let cluster = self.checkpoint_header();
         let value_version = self.config.versions.value_version();
-        self.loading = Some(Loading::default());
+        self.is_loading = true;
         Blank { shard: std::mem::replace(&mut self.shard, Shard::new(std::iter::empty())), cluster, value_version }
     }
 
@@ -35,25 +28,23 @@ impl Node {
         for record in peers {
             self.io.restore_peer(record.ballot.node, record.instance.0, &record.payload);
         }
-        let waiting = self.loading.take().unwrap_or_default();
+        self.is_loading = false;
         self.begin(lsn, time);
-        self.io.outputs.resumes.extend(waiting.members);
+        // Their hellos are read now.
+        let waiting = self.links();
+        self.io.outputs.resumes.extend(waiting);
     }
 
     /// Whether the groups are being rebuilt.
     #[must_use]
     pub fn is_loading(&self) -> bool {
-        self.loading.is_some()
+        self.is_loading
     }
 
-    /// A member's first bytes wait, if the groups are not there yet. Whether that is so.
-    pub(super) fn wait_for_groups(&mut self, connection: u64) -> bool {
-        let Some(loading) = &mut self.loading else { return false };
-        if !loading.members.contains(&connection) {
-            loading.members.push(connection);
-            self.io.outputs.pauses.push(connection);
-        }
-        true
+    /// Time limits while the groups are not there: a member that waits gives up after a while, and comes again.
+    pub(super) fn tick_loading(&mut self, time: Time) {
+        self.cut_late(time);
+        self.admit_silent(time);
     }
 
     /// The reply to commands that need the groups, while these are not there.

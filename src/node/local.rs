@@ -205,7 +205,7 @@ impl Node {
                 port: self.config.listen.port(),
                 process_id: self.facts.process_id,
                 unix_us: time.unix_us,
-                uptime_s: now_ms.saturating_sub(self.began_ms) / 1_000,
+                uptime_s: now_ms.saturating_sub(self.started_ms.unwrap_or(now_ms)) / 1_000,
                 executable: &self.facts.executable,
                 config_file: &self.config.config_file,
                 loading: !self.is_born(),

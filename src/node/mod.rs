@@ -54,7 +54,6 @@ use bytes::{Bytes, BytesMut};
 use checkpoints::Checkpoints;
 use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, Jitter, NodeId, Settings, Surroundings};
 use joining::Joining;
-use loading::Loading;
 use local::Facts;
 use members::Changing;
 use outbox::Outbox;
@@ -148,7 +147,7 @@ pub struct Node {
     transfers: Transfers,
     facts: Facts,
     /// Its groups are elsewhere, to be rebuilt.
-    loading: Option<Loading>,
+    is_loading: bool,
     resigned: bool,
     /// Whether it is a member of every group.
     is_everywhere: bool,
@@ -156,6 +155,8 @@ pub struct Node {
     removed_ms: Option<u64>,
     placement: Placement,
     began_ms: u64,
+    /// When the process was first told the time.
+    started_ms: Option<u64>,
     ticked_ms: u64,
     /// How long the request is that is being carried out.
     request_bytes: usize,
@@ -178,12 +179,13 @@ impl Node {
             checkpoints: Checkpoints::new(config.checkpoints),
             transfers: Transfers::default(),
             facts: Facts::default(),
-            loading: None,
+            is_loading: false,
             resigned: false,
             is_everywhere: true,
             removed_ms: None,
             placement: Placement::default(),
             began_ms: 0,
+            started_ms: None,
             ticked_ms: 0,
             request_bytes: 0,
             draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
@@ -223,15 +225,13 @@ impl Node {
     }
 
     /// What was asked with [`Outputs::ranges`].
-    pub fn range_read(&mut self, range: &log::ReadRange, mut values: Vec<log::ChosenValue>, time: Time) {
-        let to = NodeId(range.tag as u32);
+    pub fn range_read(&mut self, range: &log::ReadRange, values: Vec<log::ChosenValue>, time: Time) {
         if self.shard.has(range.group) {
             if values.is_empty() {
-                self.offer(to, range.group, range.from, time);
+                self.offer(NodeId(range.tag as u32), range.group, range.from, time);
             }
-            self.keep_readable(to, &mut values);
             let message = self.shard.range(range.group, range.from, values);
-            shard::Outlet::send(&mut self.io, range.group, to, &message);
+            shard::Outlet::send(&mut self.io, range.group, NodeId(range.tag as u32), &message);
         }
     }
 
@@ -261,8 +261,9 @@ impl Node {
         let now_ms = time.mono_ms();
         self.io.now_us = time.mono_us;
         self.io.stats.sample(now_ms);
+        self.started_ms.get_or_insert(now_ms);
         if self.is_loading() {
-            return self.admit_silent(time);
+            return self.tick_loading(time);
         }
         let passed_ms = now_ms - std::mem::replace(&mut self.ticked_ms, now_ms).min(now_ms);
         if passed_ms >= STALL_MS_MIN {
@@ -280,11 +281,12 @@ impl Node {
         let (disk, can_lead) = (self.io.is_disk_fine(now_ms) && !space.full, self.io.can_lead(now_ms));
         self.give_up_if_stuck(can_lead, time);
         // Where nothing but promises can be logged no leader begins.
-        let disk_leads = can_lead && !space.is_exhausted() && !self.leaves_leading(time);
+        let disk_leads = can_lead && !space.is_exhausted();
         self.update_roster(time);
         self.tick_removed(time);
         let reached = self.io.peers.reached(now_ms);
-        let around = Surroundings { reached: &reached, disk: disk_leads, free: true };
+        let rather = self.rather_leading(time);
+        let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };
         self.shard.tick(time.clock(), around, &mut self.io);
         self.tick_questions(time);
         self.tick_placement(time);

@@ -197,10 +197,13 @@ impl Node {
         Reply::Ok
     }
 
-    /// Whether this node leaves it to others to lead, because it is drained and there are others.
-    pub(super) fn leaves_leading(&self, time: Time) -> bool {
-        let mut others = self.io.peers.voters().ids().iter().filter(|id| **id != self.identity.node);
-        self.placement.draining && others.any(|id| self.ails(*id, time).is_none())
+    /// Who should lead rather than this node, which is drained, and can: in the groups in which one of them votes.
+    pub(super) fn rather_leading(&self, time: Time) -> Vec<NodeId> {
+        if !self.placement.draining {
+            return Vec::new();
+        }
+        let others = self.io.peers.voters().ids().iter().copied().filter(|id| *id != self.identity.node);
+        others.filter(|id| self.ails(*id, time).is_none()).collect()
     }
 
     /// Moves, handovers and those who wait for them.

@@ -308,10 +308,13 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
     assert_eq!((world.ask(3, 0, "MULTI").as_str(), world.ask(3, 0, "SET k v").as_str()), ("+OK", LOADING));
     assert!(world.ask(3, 0, "EXEC").starts_with("-EXECABORT"));
     assert_eq!(world.ask(1, 0, "SET k v"), "+OK");
+    let clients = |world: &mut World| world.node(3).node.io.connections.clients;
+    world.run(3 * crate::config::HANDSHAKE_MS_MAX);
+    assert_eq!(clients(&mut world), 1, "members that wait do not become clients");
 
     let time = world.time;
     let progress = crate::recovery::Progress::default();
-    let ((), rebuilt) = blank.rebuild(None, time.clock(), 1, &progress, |_| ());
+    let ((), rebuilt) = blank.rebuild(None, time.clock(), 1, &progress, |_| ()).expect("one lane needs no thread");
     world.node(3).node.rebuilt(rebuilt.expect("there is nothing that could be wrong"), 0, time);
     assert_eq!(world.ask(3, 0, "GET k"), "$1\r\nv");
     assert!(world.follows(3));

@@ -11,8 +11,6 @@
 
 use super::Node;
 use super::wire::Hello;
-use crate::log::ChosenValue;
-use groups::NodeId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -89,14 +87,6 @@ impl Node {
     pub(super) fn value_version(&self) -> u8 {
         let peers = self.io.peers.all.iter().map(|peer| peer.versions.unwrap_or_default().value_version());
         peers.chain([self.config.versions.value_version()]).min().unwrap_or(1)
-    }
-
-    /// Cuts off, from the first that node `to` cannot read on. Members can read all that is chosen; but one that has been
-    /// removed, and does not know it yet, may be of an older version.
-    pub(super) fn keep_readable(&mut self, to: NodeId, values: &mut Vec<ChosenValue>) {
-        let theirs = self.io.peers.find(to).and_then(|peer| peer.versions).unwrap_or_default().value_version();
-        let unreadable = |value: &ChosenValue| value.payload.first().is_some_and(|version| *version > theirs);
-        values.truncate(values.iter().position(unreadable).unwrap_or(values.len()));
     }
 
     /// A member may speak another version now: its groups learn what they can propose.

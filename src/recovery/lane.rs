@@ -5,7 +5,9 @@ use crate::checkpoint::Shelf;
 use crate::log::{Record, RecordKind};
 use crate::shard::{self, Cell};
 use groups::{Clock, Effect, GroupId, Instance};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::io;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::{Builder, scope};
 
 /// Some of the groups.
@@ -94,29 +96,34 @@ pub(super) fn in_line<R>(
 }
 
 /// A thread for each lane, beside the calling one.
+///
+/// # Errors
+/// If the system gives no thread.
 pub(super) fn side_by_side<R>(
     lanes: Vec<Lane<'_>>,
     shelf: Option<&Shelf>,
     progress: &Progress,
     sort: &mut dyn FnMut(&Record) -> Option<usize>,
     feed: impl FnOnce(&mut dyn FnMut(u64, Record)) -> R,
-) -> (R, Vec<Found>) {
+) -> io::Result<(R, Vec<Found>)> {
     let count = lanes.len();
+    let queued = Queued::default();
     scope(|scope| {
         let mut threads = Vec::new();
-        let mut dealer = Dealer { parcels: Vec::new() };
+        let mut dealer = Dealer { parcels: Vec::new(), queued: &queued };
         for mut lane in lanes {
-            let (sender, parcels) = sync_channel::<Records>(PARCELS_QUEUED_MAX);
+            let (sender, parcels) = channel::<Parcel>();
             dealer.parcels.push((sender, Parcel::default()));
+            let queued = &queued;
             let work = move || {
                 lane.load(shelf, progress);
-                for (lsn, record) in parcels.into_iter().flatten() {
-                    lane.take(lsn, record, count);
+                for Parcel { records, bytes } in parcels {
+                    records.into_iter().for_each(|(lsn, record)| lane.take(lsn, record, count));
+                    queued.done(bytes);
                 }
                 lane.found
             };
-            let thread = Builder::new().name("paxoi-lane".to_owned()).spawn_scoped(scope, work);
-            threads.push(thread.expect("a start has few threads"));
+            threads.push(Builder::new().name("paxoi-lane".to_owned()).spawn_scoped(scope, work)?);
         }
         let fed = feed(&mut |lsn, record| {
             if let Some(lane) = sort(&record) {
@@ -128,49 +135,70 @@ pub(super) fn side_by_side<R>(
             Ok(found) => found,
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        (fed, found.collect())
+        Ok((fed, found.collect()))
     })
 }
 
 /// Hands records to the lanes' threads, many at a time.
-struct Dealer {
-    parcels: Vec<(SyncSender<Records>, Parcel)>,
+struct Dealer<'q> {
+    parcels: Vec<(Sender<Parcel>, Parcel)>,
+    queued: &'q Queued,
 }
 
-/// With their lsn, in order.
-type Records = Vec<(u64, Record)>;
-
+/// Records with their lsn, in order.
 #[derive(Default)]
 struct Parcel {
-    records: Records,
+    records: Vec<(u64, Record)>,
     bytes: usize,
 }
 
-impl Dealer {
+impl Dealer<'_> {
     fn deal(&mut self, lane: usize, lsn: u64, record: Record) {
-        let (sender, parcel) = &mut self.parcels[lane];
-        parcel.bytes += record.payload.len();
+        let (_, parcel) = &mut self.parcels[lane];
+        parcel.bytes += record.payload.len() + size_of::<(u64, Record)>();
         parcel.records.push((lsn, record));
-        if parcel.bytes >= PARCEL_BYTES || parcel.records.len() >= PARCEL_RECORDS_MAX {
-            parcel.send(sender);
+        if parcel.bytes >= PARCEL_BYTES {
+            self.send(lane);
+        }
+    }
+
+    fn send(&mut self, lane: usize) {
+        let (sender, parcel) = &mut self.parcels[lane];
+        self.queued.add(parcel.bytes);
+        // A lane that is gone has panicked, which is noticed when it is joined.
+        if let Err(unsent) = sender.send(std::mem::take(parcel)) {
+            self.queued.done(unsent.0.bytes);
         }
     }
 
     fn finish(mut self) {
-        self.parcels.iter_mut().for_each(|(sender, parcel)| parcel.send(sender));
+        (0..self.parcels.len()).for_each(|lane| self.send(lane));
     }
 }
 
-impl Parcel {
-    /// A lane that is gone has panicked, which is noticed when it is joined.
-    fn send(&mut self, sender: &SyncSender<Records>) {
-        let _ = sender.send(std::mem::take(&mut self.records));
-        self.bytes = 0;
+/// Bytes of records that wait for lanes, or are being taken by them.
+#[derive(Default)]
+struct Queued {
+    bytes: Mutex<usize>,
+    fewer: Condvar,
+}
+
+impl Queued {
+    /// Waits until there is room for so many bytes; if they are more than may be there in all, until nothing else is.
+    fn add(&self, bytes: usize) {
+        let now = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |now: &mut usize| *now > 0 && *now + bytes > QUEUED_BYTES_MAX;
+        let mut now = self.fewer.wait_while(now, is_full).unwrap_or_else(PoisonError::into_inner);
+        *now += bytes;
+    }
+
+    fn done(&self, bytes: usize) {
+        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+        self.fewer.notify_one();
     }
 }
 
-/// Records are handed over when so many bytes of values, or so many records, are together.
+/// Records are handed over when so many bytes of them are together.
 const PARCEL_BYTES: usize = 256 << 10;
-const PARCEL_RECORDS_MAX: usize = 256;
-/// So many parcels may wait for a lane: then the log is read no further.
-const PARCELS_QUEUED_MAX: usize = 16;
+/// So many bytes may wait for all lanes together, or one value that is longer: then the log is read no further.
+const QUEUED_BYTES_MAX: usize = 64 << 20;

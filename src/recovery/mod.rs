@@ -3,7 +3,7 @@
 //! The groups are dealt over *lanes*, a thread each. A lane first takes the states of its groups out of the checkpoints and
 //! then applies their records, while the calling thread reads the log, which is one for all groups, and hands each record
 //! to its lane. The records of a group stay in order, and what a group becomes depends on nothing else: how many lanes
-//! there are changes the time that it takes, and nothing more.
+//! there are changes what it takes, and nothing more.
 
 mod lane;
 mod progress;
@@ -58,7 +58,8 @@ impl Blank {
     /// do the work beside the calling one; with one lane there is no other thread.
     ///
     /// # Errors
-    /// If a record contradicts those before it, belongs to no group of this cluster, or cannot be read by this program.
+    /// If the system gives no thread. Inside, and then the log is of no use: if a record contradicts those before it, belongs
+    /// to no group of this cluster, or cannot be read by this program.
     pub fn rebuild<R>(
         self,
         shelf: Option<Shelf>,
@@ -66,7 +67,7 @@ impl Blank {
         lanes: usize,
         progress: &Progress,
         feed: impl FnOnce(&mut dyn FnMut(u64, Record)) -> R,
-    ) -> (R, Result<Rebuilt, String>) {
+    ) -> io::Result<(R, Result<Rebuilt, String>)> {
         let Blank { mut shard, value_version, .. } = self;
         let groups = shard.len();
         if let Some(shelf) = &shelf {
@@ -93,7 +94,7 @@ impl Blank {
             (Some(only), true) => lane::in_line(only, shelf.as_ref(), progress, sort, feed),
             (last, _) => {
                 dealt.extend(last);
-                lane::side_by_side(dealt, shelf.as_ref(), progress, sort, feed)
+                lane::side_by_side(dealt, shelf.as_ref(), progress, sort, feed)?
             }
         };
         let mut damaged = Vec::new();
@@ -109,11 +110,11 @@ impl Blank {
             refused = Some(format!("the log has a record of group {group}, but there are only {groups}"));
         }
         if let Some(reason) = refused {
-            return (fed, Err(reason));
+            return Ok((fed, Err(reason)));
         }
         shard.weigh_all();
         let catalog = shelf.map(|shelf| shelf.catalog(damaged)).unwrap_or_default();
-        (fed, Ok(Rebuilt { shard, catalog, kept, peers, checkpoint_bytes }))
+        Ok((fed, Ok(Rebuilt { shard, catalog, kept, peers, checkpoint_bytes })))
     }
 }
 
@@ -131,5 +132,5 @@ pub fn lanes() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(LANES_MAX)
 }
 
-/// More would wait for the thread that reads the log.
+/// More were not tried.
 const LANES_MAX: usize = 16;

@@ -85,10 +85,11 @@ fn rebuild(disk: &MemoryDisk, lanes: usize, records: &[(u64, Record)]) -> Result
     let blank = blank();
     let shelf = blank.shelf(disk).expect("the directory is sound");
     let progress = Progress::default();
-    let (count, rebuilt) = blank.rebuild(shelf, CLOCK, lanes, &progress, |visit| {
+    let rebuild = blank.rebuild(shelf, CLOCK, lanes, &progress, |visit| {
         records.iter().for_each(|(lsn, record)| visit(*lsn, record.clone()));
         records.len()
     });
+    let (count, rebuilt) = rebuild.expect("there are threads");
     assert_eq!(count, records.len());
     let (done, all) = progress.bytes();
     assert_eq!(done, all);

@@ -31,6 +31,11 @@ impl Front {
         Front { node, events, lingering: VecDeque::new() }
     }
 
+    /// Closes everything at once, and leaves the node's memory to the end of the process.
+    pub(super) fn forget_node(self) {
+        std::mem::forget(self.node);
+    }
+
     /// There may be so many clients from now on, and as many members as always.
     pub(super) fn set_clients_max(&mut self, max: u64) {
         self.events.set_connections_max((max + SPARE_CONNECTIONS) as usize);

@@ -82,7 +82,7 @@ impl Server {
             ended = self.turn(&mut happened);
         }
         // All keys' memory goes with the process; to give it back key by key would take seconds.
-        std::mem::forget(self.front);
+        self.front.forget_node();
         ended
     }
 

@@ -220,8 +220,9 @@ fn read(
     recovery::tidy(&**disk).context("cannot remove unfinished checkpoints")?;
     let shelf = blank.shelf(&**disk)?;
     let has_checkpoints = shelf.as_ref().is_some_and(|shelf| !shelf.is_empty());
-    let (opened, rebuilt) = blank
+    let rebuild = blank
         .rebuild(shelf, clock, recovery::lanes(), progress, |visit| Log::open(disk, storage, options, hooks, visit));
+    let (opened, rebuilt) = rebuild.context("cannot start a thread")?;
     let (log, recovered) = opened?;
     let rebuilt = match rebuilt {
         Ok(rebuilt) => rebuilt,

@@ -7,7 +7,7 @@
 //! ```text
 //! run        one run: draw, break, heal, check      nemesis    what breaks        damage   rot on disks
 //! world      time and the queue of events           network    connections        oracle   the invariants
-//! shell      what server.rs does                    lifecycle  starts and ends    process  a node, its disk and clocks
+//! shell      what src/server does                    lifecycle  starts and ends    process  a node, its disk and clocks
 //! client     who asks, and the history              members    who joins and leaves
 //! scenarios  plain stories that chance does not tell
 //! ```

@@ -188,12 +188,13 @@ impl Process {
         let blank = node.blank();
         recovery::tidy(&*disk).map_err(|error| error.to_string())?;
         let shelf = blank.shelf(&*disk).map_err(|error| error.to_string())?;
-        let (recovered, rebuilt) = blank.rebuild(shelf, time.clock(), 1, &Progress::default(), |take| {
+        let rebuild = blank.rebuild(shelf, time.clock(), 1, &Progress::default(), |take| {
             log::recover(&disk, storage, options(), &mut |_, _| {}, &mut |lsn, record| {
                 visit(lsn, &record);
                 take(lsn, record);
             })
         });
+        let (recovered, rebuilt) = rebuild.map_err(|error| error.to_string())?;
         let (writer, _) = recovered.map_err(|error| error.to_string())?;
         let rebuilt = rebuilt?;
         if let Some(backup) = backup {

@@ -116,7 +116,11 @@ fn draw(seed: u64, trace: Trace) -> World {
             age_ms: random.between(2_000, 60_000),
             ..CheckpointConfig::default()
         },
-        loading_us_max: if random.chance(300) { random.between(1_000, 400_000) } else { 0 },
+        loading_us_max: match random.below(10) {
+            0 => random.between(400_000, 4_000_000),
+            1 | 2 => random.between(1_000, 400_000),
+            _ => 0,
+        },
     };
     let mut world = World::new(seed, shape, trace);
     world.idle_us = random.below(400);

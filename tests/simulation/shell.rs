@@ -1,4 +1,4 @@
-//! What `server.rs` does for a real node: inputs in, effects out, one turn after the other. Here each effect is a place
+//! What `src/server` does for a real node: inputs in, effects out, one turn after the other. Here each effect is a place
 //! where the process may end.
 
 use crate::network::{Parcel, Who};

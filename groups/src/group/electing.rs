@@ -81,9 +81,7 @@ impl Group {
         match &self.role {
             Role::Follower if self.leader.is_some() || self.hollow.is_some() => {}
             // The ranks count from when one can stand: else all would stand at once when they reach each other.
-            Role::Follower if !around.disk || !self.is_voter() || !self.reaches_quorum(around) => {
-                self.await_turn(clock);
-            }
+            Role::Follower if !self.may_stand(around) => self.await_turn(clock),
             Role::Follower if !around.free => {
                 let soon_ms = clock.mono_ms + self.rank() * RANK_SOON_MS + self.jitter.below(SPREAD_MS);
                 self.election.at_ms = self.election.at_ms.max(soon_ms);
@@ -103,6 +101,11 @@ impl Group {
             }
             Role::Asking(_) | Role::Candidate { .. } | Role::Leader(_) => {}
         }
+    }
+
+    fn may_stand(&self, around: Surroundings<'_>) -> bool {
+        let is_better = |id: &NodeId| self.membership.voters().contains(*id);
+        around.disk && self.is_voter() && self.reaches_quorum(around) && !around.rather.iter().any(is_better)
     }
 
     /// Some member gave its word to elect nobody else for a while, which must be over by now, or soon.
@@ -284,7 +287,7 @@ mod tests {
         let mut group = Group::new(settings);
         let clock = Clock { mono_ms: 5_000, unix_ms: 0 };
         let mut effects = Vec::new();
-        let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true };
+        let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true, rather: &[] };
         group.tick(clock, around, &mut effects);
         let granted = PreVoted { number: 1, granted: true, next: Instance::FIRST, promised: Ballot::ZERO };
         group.handle_pre_voted(NodeId(3), granted, clock, &mut effects);

@@ -57,6 +57,8 @@ pub struct Surroundings<'a> {
     pub disk: bool,
     /// Whether it may promise a ballot to itself now: else it stands as soon as it may.
     pub free: bool,
+    /// Nodes that should lead rather than this one, and can: it does not stand where one of them votes.
+    pub rather: &'a [NodeId],
 }
 
 /// What is fixed for the life of a group.

@@ -42,12 +42,25 @@ fn nobody_stands_without_a_quorum_or_a_disk_and_the_turns_count_from_then_on() {
             let mut member = Member::new(me, 3);
             member.clock.mono_ms += 5_000;
             let clock = member.clock;
-            let around = Surroundings { reached, disk, free: true };
+            let around = Surroundings { reached, disk, free: true, rather: &[] };
             assert_eq!(member.call(|group, effects| group.tick(clock, around, effects)), []);
             turn_from_now(&mut member)
         });
         assert!(turns[0] < 100 && turns[1] >= turns[0] + 100 && turns[2] >= turns[1] + 100, "{turns:?}");
     }
+}
+
+#[test]
+fn who_should_lead_nothing_stands_where_no_better_node_votes() {
+    let stands = |rather: &[NodeId]| {
+        let mut member = Member::new(2, 3);
+        member.clock.mono_ms += 5_000;
+        let (clock, around) = (member.clock, Surroundings { rather, ..FINE });
+        !member.call(|group, effects| group.tick(clock, around, effects)).is_empty()
+    };
+    assert!(stands(&[]));
+    assert!(!stands(&[NodeId(9), NodeId(3)]));
+    assert!(stands(&[NodeId(9)]), "9 votes in other groups only");
 }
 
 #[test]

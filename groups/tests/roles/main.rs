@@ -25,7 +25,7 @@ const WINDOW_BYTES: u32 = 1_000;
 const BATCH_BYTES: usize = 1 << 20;
 /// Everybody else is reached.
 const ALL: &[NodeId] = &[NodeId(1), NodeId(2), NodeId(3), NodeId(4), NodeId(5)];
-const FINE: Surroundings<'_> = Surroundings { reached: ALL, disk: true, free: true };
+const FINE: Surroundings<'_> = Surroundings { reached: ALL, disk: true, free: true, rather: &[] };
 
 /// One member of a group, its state machine, and its clocks.
 struct Member {

@@ -274,7 +274,7 @@ impl Node {
             let group = &mut self.shards[index].group;
             gone.iter().for_each(|id| group.on_no_claim(*id, clock));
             lost.iter().for_each(|id| group.on_disconnected(*id));
-            let around = Surroundings { reached: &live, disk: self.disk_ok, free: true };
+            let around = Surroundings { reached: &live, disk: self.disk_ok, free: true, rather: &[] };
             group.tick(clock, around, &mut self.effects);
             self.perform(index, turn);
         }
