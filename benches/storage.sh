@@ -82,7 +82,10 @@ catch-up)
     PIDS="$PIDS $under"
     sleep 10
     since=$(now_ms)
+    # APART=1: it takes no processor from those that serve, as on a machine of its own.
+    BEHIND=${APART:+nice -n 19}
     start 3
+    BEHIND=
     behind() { [ -n "$(applied 3)" ] && [ "$(ask 3 groups_behind)" = 0 ] && [ "$(($(applied 1) - $(applied 3)))" -lt 500 ] && [ "$(ask 3 groups_not_whole)" = 0 ]; }
     await 120 behind
     until=$(now_ms)
