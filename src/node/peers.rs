@@ -241,8 +241,8 @@ impl Peer {
         }
     }
 
-    /// Appends a message of a group, if the node can read the values in it. Members can read all that is chosen; but one that
-    /// was removed, and does not know it yet, may be of an older version.
+    /// Appends a message of a group, if the node can read the values in it. Members can read all that is chosen; but one
+    /// that was removed, and does not know it yet, may be of an older version.
     pub(super) fn send(&mut self, group: GroupId, message: &Message) {
         let readable = self.versions.unwrap_or_default().value_version();
         if self.link.is_some() && message.value_version() <= readable {

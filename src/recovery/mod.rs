@@ -54,12 +54,12 @@ impl Blank {
         self.cluster.as_ref().map(|(header, limits)| Shelf::open(disk, *header, limits.clone())).transpose()
     }
 
-    /// Rebuilds the groups. `feed` calls what it is given with each record of the log and its lsn, in order. `lanes` threads
-    /// do the work beside the calling one; with one lane there is no other thread.
+    /// Rebuilds the groups. `feed` calls what it is given with each record of the log and its lsn, in order. `lanes`
+    /// threads do the work beside the calling one; with one lane there is no other thread.
     ///
     /// # Errors
-    /// If the system gives no thread. Inside, and then the log is of no use: if a record contradicts those before it, belongs
-    /// to no group of this cluster, or cannot be read by this program.
+    /// If the system gives no thread. Inside, and then the log is of no use: if a record contradicts those before it,
+    /// belongs to no group of this cluster, or cannot be read by this program.
     pub fn rebuild<R>(
         self,
         shelf: Option<Shelf>,
