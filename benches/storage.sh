@@ -102,7 +102,7 @@ for name, (first, last) in parts.items():
     points = [point for point in run["series"] if first - width / 2 <= point["at_s"] < last - width / 2]
     rate = statistics.mean(point["requests_per_s"] for point in points)
     p50, p99 = (statistics.median(point[key] for point in points) / 1000 for key in ("p50_us", "p99_us"))
-    print(f"{name}: {rate:.0f} a second, of a second p50 {p50:.2f} ms, p99 {p99:.2f} ms (medians of {len(points)})")
+    print(f"{name}: {rate:.0f} a second; in {width} s p50 {p50:.2f} ms, p99 {p99:.2f} ms (medians of {len(points)})")
 EOF
     votes() { [ "$(ask 3 ballots_lost)" != "" ] && redis-cli -p "$((PORT + 2))" set back 1 >/dev/null; }
     kill -9 "$PID2"
@@ -172,8 +172,8 @@ worst = {at: max(points) for at, points in seconds.items()}
 near = lambda at: back - 3 < at < back + 4
 calm = [at for at in p99 if at > 1 and not near(at) and not killed - 2 < at < killed + 5]
 median = statistics.median(p99[at] for at in calm)
-print(f"p99 in a calm second: median {median:.2f} ms, largest {max(p99[at] for at in calm):.2f} ms")
-print("p99 in the seconds around the handover:", ", ".join(f"{p99[at]:.2f}" for at in sorted(p99) if near(at)), "ms,")
+print(f"of a second the median of the p99 in each {run['interval_s']} s; calm: median {median:.2f} ms, largest {max(p99[at] for at in calm):.2f} ms")
+print("around the handover:", ", ".join(f"{p99[at]:.2f}" for at in sorted(p99) if near(at)), "ms,")
 print(f"at most {max(p99[at] for at in p99 if near(at)) / median:.2f} times the median of calm ones")
 print(f"in the worst {run['interval_s']} s of them {max(worst[at] for at in worst if near(at)):.2f} ms, of all calm ones {max(worst[at] for at in calm):.2f} ms")
 print(f"failures: {run['errors']}, {run['requests_lost']} lost")

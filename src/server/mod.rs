@@ -14,8 +14,7 @@ mod threads;
 pub use process::random;
 pub use starting::Starting;
 
-use crate::checkpoint::Desk;
-use crate::checkpoint::{Errand, Job};
+use crate::checkpoint::{Desk, Errand, Job};
 use crate::descriptors;
 use crate::disk::Disk;
 use crate::identity;
