@@ -97,12 +97,15 @@ run = json.load(open(sys.argv[1]))
 began = run["unix_time_ms"] / 1000 - run["elapsed_s"]
 since, until = (int(at) / 1000 - began for at in sys.argv[2:4])
 width = run["interval_s"]
+rates = {}
 parts = {"before": (1, since), "meanwhile": (since, until), "afterwards": (until + 1, run["elapsed_s"] - 1)}
 for name, (first, last) in parts.items():
     points = [point for point in run["series"] if first - width / 2 <= point["at_s"] < last - width / 2]
     rate = statistics.mean(point["requests_per_s"] for point in points)
     p50, p99 = (statistics.median(point[key] for point in points) / 1000 for key in ("p50_us", "p99_us"))
+    rates[name] = rate
     print(f"{name}: {rate:.0f} a second; in {width} s p50 {p50:.2f} ms, p99 {p99:.2f} ms (medians of {len(points)})")
+print(f"served meanwhile, against afterwards: {100 * (rates['meanwhile'] / rates['afterwards'] - 1):+.0f} %")
 EOF
     votes() { [ "$(ask 3 ballots_lost)" != "" ] && redis-cli -p "$((PORT + 2))" set back 1 >/dev/null; }
     kill -9 "$PID2"

@@ -127,11 +127,25 @@ pub const CHECKPOINT_RETRY_MS: u64 = 10_000;
 pub const TRANSFER_PIECE_BYTES: usize = 256 << 10;
 /// Bytes of pieces that were asked for and are not written yet.
 pub const TRANSFER_WINDOW_BYTES: usize = 2 << 20;
-/// So many bytes are asked for in each millisecond: what serves clients comes first.
-pub const TRANSFER_BYTES_PER_MS: usize = 96 << 10;
+/// The least and the most bytes that a node asks for, and that it sends to all who ask, in each millisecond: between them
+/// it depends on how busy the loop is, since what serves clients comes first.
+pub const TRANSFER_BYTES_PER_MS: (usize, usize) = (12 << 10, 96 << 10);
+/// The same for values from the log, for all members that are behind; the least is never below half as much again as is
+/// logged, lest they never catch up.
+pub const RANGE_BYTES_PER_MS: (usize, usize) = (12 << 10, 256 << 10);
+/// What may be saved up of that, in bytes.
+pub const RANGES_SAVED_BYTES: usize = 1 << 20;
+/// All who wait for values have a turn in about so many milliseconds…
+pub const RANGE_ROUND_MS: usize = 250;
+/// …with no less than so many bytes each.
+pub const RANGE_BYTES_MIN: usize = 4 << 10;
+/// So few instances are read at once.
+pub const RANGE_NEAR: u64 = 16;
+/// How busy the loop is is looked at over so long, in microseconds.
+pub const LOAD_WINDOW_US: u64 = 100_000;
 /// Checkpoints that are received at a time.
 pub const TRANSFERS_MAX: usize = 2;
-/// Pieces that are read at a time, for all who ask.
+/// Pieces that may wait to be read, for all who ask.
 pub const TRANSFER_READS_MAX: usize = 128;
 /// A checkpoint of which nothing comes for so long is given up; what is there of it is kept for another attempt.
 pub const TRANSFER_SILENT_MS: u64 = 5_000;

@@ -156,6 +156,8 @@ pub struct PaxosView<'a> {
     pub groups_leaderless: u32,
     /// Groups in which this node knows of instances that it has not applied.
     pub groups_behind: u32,
+    /// How much of the last tenth of a second the event loop worked, or waited for a processor.
+    pub loop_busy_percent: u64,
     /// Instances known chosen, over all groups.
     pub chosen_total: u64,
     /// Instances applied, over all groups.
@@ -375,6 +377,7 @@ fn paxos(view: &InfoView<'_>, out: &mut String) {
     line(out, "groups_behind", paxos.groups_behind);
     line(out, "chosen_total", paxos.chosen_total);
     line(out, "applied_total", paxos.applied_total);
+    line(out, "loop_busy_percent", paxos.loop_busy_percent);
     line(out, "fsync_count", stats.fsyncs.count());
     line(out, "fsync_mean_us", stats.fsyncs.mean_us());
     line(out, "fsync_p99_us", stats.fsyncs.quantile_us(0.99));

@@ -135,7 +135,8 @@ fn clients_find_what_they_read() {
 #[test]
 fn the_paxos_section_is_whole() {
     let expected = "# Paxos\r\nnode_id:1\r\nstart_number:3\r\ncluster_id:c0ffee\r\ngroups:16\r\ngroups_led:10\r\ngroups_leased:0\r\ndraining:0\r\n\
-                    groups_leaderless:1\r\ngroups_behind:0\r\nchosen_total:120\r\napplied_total:100\r\nfsync_count:1\r\n\
+                    groups_leaderless:1\r\ngroups_behind:0\r\nchosen_total:120\r\napplied_total:100\r\n\
+                    loop_busy_percent:0\r\nfsync_count:1\r\n\
                     fsync_mean_us:130\r\nfsync_p99_us:130\r\nturn_p50_us:0\r\nturn_p99_us:0\r\n\
                     turn_p999_us:0\r\nturn_max_us:0\r\n\
                     batch_commands_mean:2.50\r\nbatch_bytes_mean:75.00\r\n\

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub const INCOMING_PREFIX: &str = "incoming-";
 
 /// So much is written between two syncs.
-const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
+const UNSYNCED_BYTES_MAX: u64 = 1 << 20;
 
 /// One thing to be done.
 pub enum Errand {

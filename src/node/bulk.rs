@@ -90,7 +90,7 @@ impl Node {
         if let Some(old) = self.transfers.links.insert(hello.node, id) {
             self.io.connections.remove(old);
             self.io.outputs.closes.push((old, Close::Now));
-            self.transfers.on_cut(hello.node);
+            self.transfers.on_cut(hello.node, old);
         }
     }
 
@@ -103,7 +103,7 @@ impl Node {
         self.transfers.links.retain(|_, link| *link != id);
         self.transfers.dialling.retain(|_, link| *link != id);
         self.transfers.due_ms.insert(node, time.mono_ms() + TRANSFER_REDIAL_MS);
-        self.transfers.on_cut(node);
+        self.transfers.on_cut(node, id);
         true
     }
 }

@@ -245,6 +245,7 @@ impl Node {
                 groups_leased: self.shard.groups().filter(|group| self.holds_lease(group.id(), time)).count() as u32,
                 groups_leaderless: if self.is_born() { self.leaderless() as u32 } else { self.group_count() },
                 groups_behind: behind,
+                loop_busy_percent: (self.load.per_mille() + 5) / 10,
                 chosen_total: applied,
                 applied_total: applied,
                 ballots_lost: self.shard.groups().map(groups::Group::ballots_lost).sum(),

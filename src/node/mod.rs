@@ -15,6 +15,7 @@
 //! joining    nodes that wait to become members              members    changing the members, group by group
 //! leases     majorities that elect nobody else              placement  handing groups to other members
 //! loading    while the groups are being rebuilt
+//! ranges     values from the log for members that are behind   pace   how fast that goes beside the clients
 //! ```
 
 mod birth;
@@ -29,9 +30,11 @@ mod local;
 mod members;
 mod memory;
 mod outbox;
+mod pace;
 mod peers;
 mod placement;
 mod questions;
+mod ranges;
 mod replies;
 mod requests;
 mod roster;
@@ -57,6 +60,7 @@ use joining::Joining;
 use local::Facts;
 use members::Changing;
 use outbox::Outbox;
+use pace::Load;
 use peers::PingState;
 use placement::Placement;
 use roster::Roster;
@@ -145,6 +149,7 @@ pub struct Node {
     io: Outbox,
     checkpoints: Checkpoints,
     transfers: Transfers,
+    load: Load,
     facts: Facts,
     /// Its groups are elsewhere, to be rebuilt.
     is_loading: bool,
@@ -178,6 +183,7 @@ impl Node {
             io: Outbox::new(&config, &identity, Roster::of_one(&first)),
             checkpoints: Checkpoints::new(config.checkpoints),
             transfers: Transfers::default(),
+            load: Load::default(),
             facts: Facts::default(),
             is_loading: false,
             resigned: false,
@@ -224,20 +230,10 @@ impl Node {
         self.trim_durable(lsn);
     }
 
-    /// What was asked with [`Outputs::ranges`].
-    pub fn range_read(&mut self, range: &log::ReadRange, values: Vec<log::ChosenValue>, time: Time) {
-        if self.shard.has(range.group) {
-            if values.is_empty() {
-                self.offer(NodeId(range.tag as u32), range.group, range.from, time);
-            }
-            let message = self.shard.range(range.group, range.from, values);
-            shard::Outlet::send(&mut self.io, range.group, NodeId(range.tag as u32), &message);
-        }
-    }
-
-    /// A turn of the event loop took so long, without its sleep.
-    pub fn turn_took(&mut self, usec: u64) {
+    /// A turn of the event loop that has just ended took so long, without its sleep.
+    pub fn turn_took(&mut self, usec: u64, time: Time) {
         self.io.stats.turns.record(usec);
+        self.load.record(usec, self.io.logged_bytes, time.mono_us);
     }
 
     /// Facts about the process, for `INFO`; now and then.
@@ -332,6 +328,7 @@ impl Node {
         }
         self.step_checkpoints(time);
         self.step_transfers(time);
+        self.step_ranges(time);
         self.ask_to_trim(time);
         self.io.end_turn(time.mono_ms());
         self.resume_clients();

@@ -4,6 +4,7 @@
 use super::clients::Connections;
 use super::peers::{Peers, Seen};
 use super::questions::{PendingRead, Questions};
+use super::ranges::Ranges;
 use super::replies::Ticket;
 use super::requests::NOT_SERVED;
 use super::roster::Roster;
@@ -51,6 +52,7 @@ pub(super) struct Outbox {
     pub(super) commands: Vec<VecDeque<Waiting>>,
     pub(super) stats: Stats,
     pub(super) outputs: Outputs,
+    pub(super) ranges: Ranges,
     pub(super) chosen_total: u64,
     /// Messages that were skipped because their group, or their kind, is not known here.
     pub(super) unknown_groups: u64,
@@ -60,6 +62,8 @@ pub(super) struct Outbox {
     batch: Vec<log::Record>,
     /// Bytes of its records.
     batch_bytes: usize,
+    /// Bytes of all records that ever went to the log.
+    pub(super) logged_bytes: u64,
     pub(super) space: Space,
     next_lsn: u64,
     syncing: Option<Syncing>,
@@ -81,6 +85,7 @@ impl Outbox {
             commands: Vec::new(),
             stats: Stats::new(table::names_by_verb()),
             outputs: Outputs::default(),
+            ranges: Ranges::default(),
             chosen_total: 0,
             unknown_groups: 0,
             unknown_kinds: 0,
@@ -88,6 +93,7 @@ impl Outbox {
             gate: Gate::default(),
             batch: Vec::new(),
             batch_bytes: 0,
+            logged_bytes: 0,
             space: Space::default(),
             next_lsn: 1,
             syncing: None,
@@ -201,6 +207,7 @@ impl Outbox {
             self.next_lsn += 1;
             let records = std::mem::take(&mut self.batch);
             let bytes = std::mem::take(&mut self.batch_bytes);
+            self.logged_bytes += bytes as u64;
             let due_ms = now_ms + SYNC_MS_MAX + (bytes / SYNC_BYTES_PER_MS) as u64;
             self.syncing = Some(Syncing { lsn, due_ms, bytes });
             self.outputs.batch = Some(log::Batch { lsn, records });
@@ -306,7 +313,7 @@ impl Outlet for Outbox {
     }
 
     fn read_log(&mut self, range: log::ReadRange) {
-        self.outputs.ranges.push(range);
+        self.outputs.ranges.extend(self.ranges.ask(range));
     }
 
     fn leading(&mut self, _group: GroupId, _leads: bool) {

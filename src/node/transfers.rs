@@ -3,6 +3,7 @@
 //! (`bulk`). What it has of a file outlives a broken connection and a restart of either side. Nothing of its own state
 //! goes before the new one is whole; what it promised stays.
 
+use super::pace::{Load, Pace};
 use super::wire::{FileId, NodeMessage, Offer, Piece, Want};
 use super::{Node, Time};
 use crate::checkpoint::{Brought, Errand, Header, INCOMING_PREFIX, Loaded};
@@ -11,7 +12,7 @@ use crate::config::{
     TRANSFER_WINDOW_BYTES, TRANSFERS_MAX,
 };
 use groups::{GroupId, Instance, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What is on its way, in both directions.
 #[derive(Default)]
@@ -23,10 +24,11 @@ pub(super) struct Transfers {
     pub(super) due_ms: BTreeMap<NodeId, u64>,
     /// Files of this node that others want, and until when they are kept for them.
     pins: BTreeMap<u64, u64>,
-    /// Pieces being read for others.
+    /// Pieces that others want, by connection, and how many are being read for them.
+    wanted: VecDeque<(u64, Want)>,
     reading: usize,
-    allowance: usize,
-    earned_us: u64,
+    asking: Pace,
+    sending: Pace,
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,
     pub(super) installed: u64,
@@ -72,7 +74,8 @@ impl Transfers {
     }
 
     /// The connection is gone: what was asked for on it is asked for again.
-    pub(super) fn on_cut(&mut self, from: NodeId) {
+    pub(super) fn on_cut(&mut self, from: NodeId, link: u64) {
+        self.wanted.retain(|(to, _)| *to != link);
         for transfer in self.active.iter_mut().filter(|transfer| transfer.from == from) {
             transfer.asked = transfer.received;
         }
@@ -82,10 +85,12 @@ impl Transfers {
         self.active.iter_mut().find(|transfer| transfer.name == name)
     }
 
-    /// What may be asked for grows with the time.
-    fn earn(&mut self, now_us: u64) {
-        let passed_us = now_us.saturating_sub(std::mem::replace(&mut self.earned_us, now_us)).min(100_000) as usize;
-        self.allowance = (self.allowance + passed_us * TRANSFER_BYTES_PER_MS / 1_000).min(TRANSFER_WINDOW_BYTES);
+    /// What may be asked for, and sent, grows with the time.
+    fn earn(&mut self, load: Load, now_us: u64) {
+        let (least, most) = TRANSFER_BYTES_PER_MS;
+        for pace in [&mut self.asking, &mut self.sending] {
+            pace.earn(load.allows(least, most), TRANSFER_WINDOW_BYTES, now_us);
+        }
     }
 }
 
@@ -131,27 +136,44 @@ impl Node {
         });
     }
 
-    /// Asks for more of what is on its way; each turn.
+    /// Asks for more of what is on its way, and sees to what others want; each turn.
     pub(super) fn step_transfers(&mut self, time: Time) {
-        if self.transfers.active.is_empty() {
+        if self.transfers.active.is_empty() && self.transfers.wanted.is_empty() {
             return;
         }
-        self.transfers.earn(time.mono_us);
-        let Transfers { active, links, allowance, .. } = &mut self.transfers;
+        self.transfers.earn(self.load, time.mono_us);
+        self.ask_for_pieces();
+        self.read_pieces();
+    }
+
+    fn ask_for_pieces(&mut self) {
+        let Transfers { active, links, asking, .. } = &mut self.transfers;
         let mut wants: Vec<(u64, Want)> = Vec::new();
         for transfer in active.iter_mut().filter(|transfer| transfer.opened && !transfer.installing) {
             let Some(link) = links.get(&transfer.from) else { continue };
             while transfer.asked < transfer.file.bytes
                 && transfer.asked - transfer.written < TRANSFER_WINDOW_BYTES as u64
-                && *allowance >= TRANSFER_PIECE_BYTES
+                && asking.is_open()
             {
                 let bytes = (transfer.file.bytes - transfer.asked).min(TRANSFER_PIECE_BYTES as u64) as u32;
+                asking.spend(bytes as usize);
                 wants.push((*link, Want { file: transfer.file, offset: transfer.asked, bytes }));
                 transfer.asked += u64::from(bytes);
-                *allowance -= bytes as usize;
             }
         }
         wants.into_iter().for_each(|(link, want)| self.send_bulk(link, &NodeMessage::Want(want)));
+    }
+
+    fn read_pieces(&mut self) {
+        let Transfers { wanted, reading, sending, .. } = &mut self.transfers;
+        while sending.is_open()
+            && let Some((link, Want { file, offset, bytes })) = wanted.pop_front()
+        {
+            let bytes = (bytes as usize).min(TRANSFER_PIECE_BYTES);
+            sending.spend(bytes);
+            *reading += 1;
+            self.io.outputs.errands.push(Errand::Read { link, sequence: file.sequence, offset, bytes });
+        }
     }
 
     pub(super) fn tick_transfers(&mut self, time: Time) {
@@ -173,17 +195,15 @@ impl Node {
 
     /// A member wants a piece of a checkpoint of this node.
     pub(super) fn handle_want(&mut self, link: u64, want: &Want, time: Time) {
-        let Want { file, offset, bytes } = *want;
+        let Want { file, offset, .. } = *want;
         let there = self.checkpoints.file(file.sequence) == Some(file) && offset < file.bytes;
-        if !there || self.transfers.reading >= TRANSFER_READS_MAX {
+        if !there || self.transfers.wanted.len() + self.transfers.reading >= TRANSFER_READS_MAX {
             // A newer one is offered when the values are asked for again; so is this one, if too many ask at once.
             let piece = Piece { file, offset, bytes: bytes::Bytes::new() };
             return self.send_bulk(link, &NodeMessage::Piece(piece));
         }
         self.transfers.pins.insert(file.sequence, time.mono_ms() + TRANSFER_PIN_MS);
-        self.transfers.reading += 1;
-        let bytes = (bytes as usize).min(TRANSFER_PIECE_BYTES);
-        self.io.outputs.errands.push(Errand::Read { link, sequence: file.sequence, offset, bytes });
+        self.transfers.wanted.push_back((link, *want));
     }
 
     pub(super) fn handle_piece(&mut self, from: NodeId, piece: Piece, time: Time) {

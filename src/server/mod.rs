@@ -100,7 +100,8 @@ impl Server {
         self.front.node.end_turn(time);
         self.carry_out(time)?;
         self.front.events.flush();
-        self.front.node.turn_took(self.clock.now().mono_us.saturating_sub(time.mono_us));
+        let now = self.clock.now();
+        self.front.node.turn_took(now.mono_us.saturating_sub(time.mono_us), now);
         Ok(())
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct Shape {
     pub(crate) checkpoints: CheckpointConfig,
     /// Loading takes up to so long; 0: no time at all.
     pub(crate) loading_us_max: u64,
+    /// Event loops are busy, now more and now less: what can wait steps back.
+    pub(crate) is_busy: bool,
 }
 
 /// The port of the first node.
@@ -97,6 +99,8 @@ pub(crate) struct Life {
     /// When the next turn comes, if one is due.
     pub(crate) turn_us: Option<u64>,
     pub(crate) ticked_ms: u64,
+    /// When the last turn ended.
+    turned_us: u64,
     pub(crate) stopped: bool,
     /// What is to be done with checkpoint files, by the two threads.
     pub(crate) scribe: Scribe,
@@ -219,6 +223,7 @@ impl Process {
             inbox: Vec::new(),
             turn_us: None,
             ticked_ms: 0,
+            turned_us: time.mono_us,
             stopped: false,
             scribe: Scribe::new(disk.clone(), Packing::Lz4),
             jobs: VecDeque::new(),
@@ -273,6 +278,13 @@ impl Life {
         let position = self.free.pop().unwrap_or(self.handles.len() as u32);
         self.generation += 1;
         u64::from(self.generation) << 32 | u64::from(position)
+    }
+
+    /// A turn has ended, which took a part of the time since the last one; each second another part.
+    pub(crate) fn tell_load(&mut self, time: Time) {
+        let passed_us = time.mono_us - std::mem::replace(&mut self.turned_us, time.mono_us);
+        let per_mille = Random::new((self.number << 32) | (time.mono_us / 1_000_000)).below(1_001);
+        self.node.turn_took(passed_us * per_mille / 1_000, time);
     }
 
     pub(crate) fn forget(&mut self, handle: u64) -> Option<(u64, usize)> {

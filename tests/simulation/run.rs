@@ -121,6 +121,7 @@ fn draw(seed: u64, trace: Trace) -> World {
             1 | 2 => random.between(1_000, 400_000),
             _ => 0,
         },
+        is_busy: Random::new(seed ^ 0x0000_B05E_100B).chance(300),
     };
     let mut world = World::new(seed, shape, trace);
     world.idle_us = random.below(400);

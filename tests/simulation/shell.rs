@@ -86,6 +86,9 @@ impl World {
         let free = self.processes[node].disk.free_bytes().unwrap_or(u64::MAX);
         life.node.set_space(Space::of(life.writer.status(), &options(), free));
         life.node.end_turn(time);
+        if self.shape.is_busy {
+            life.tell_load(time);
+        }
         let carried_out = self.carry_out(node, &mut life, time);
         if carried_out.is_ok() {
             self.oracle.after_turn(node, &life.node);

@@ -1,0 +1,129 @@
+//! How busy the event loop is, and how fast work that can wait may go beside it. What serves clients comes first: a loop
+//! with time to spare gives such work all it can take, one without leaves it a trickle, so that it still ends.
+
+use crate::config::LOAD_WINDOW_US;
+
+/// From here on the loop is busy enough for other work to step back, in thousandths of its time…
+const EASY_PER_MILLE: u64 = 200;
+/// …and from here on that gets no more than the least there is for it.
+const BUSY_PER_MILLE: u64 = 500;
+
+/// Which part of its time the event loop works, and how much it gives to the log. A turn that waited for a processor
+/// counts as work: the machine is as busy then.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Load {
+    since_us: u64,
+    worked_us: u64,
+    logged_before: u64,
+    per_mille: u64,
+    logged_per_ms: usize,
+}
+
+impl Load {
+    /// A turn that ended at `now_us` took so long, without its sleep; `logged` bytes have gone to the log in all.
+    pub(super) fn record(&mut self, took_us: u64, logged: u64, now_us: u64) {
+        self.worked_us += took_us;
+        let passed_us = now_us.saturating_sub(self.since_us);
+        if passed_us >= LOAD_WINDOW_US {
+            self.per_mille = (self.worked_us * 1_000 / passed_us).min(1_000);
+            self.logged_per_ms = ((logged - self.logged_before) * 1_000 / passed_us) as usize;
+            (self.since_us, self.worked_us, self.logged_before) = (now_us, 0, logged);
+        }
+    }
+
+    /// How busy it was, in thousandths, in the last [`LOAD_WINDOW_US`].
+    pub(super) fn per_mille(&self) -> u64 {
+        self.per_mille
+    }
+
+    /// Bytes that went to the log in a millisecond then.
+    pub(super) fn logged_per_ms(&self) -> usize {
+        self.logged_per_ms
+    }
+
+    /// What may be done in a time in which `most` is done at best, and `least` at worst.
+    pub(super) fn allows(&self, least: usize, most: usize) -> usize {
+        let room = BUSY_PER_MILLE.saturating_sub(self.per_mille).min(BUSY_PER_MILLE - EASY_PER_MILLE) as usize;
+        least + most.saturating_sub(least) * room / (BUSY_PER_MILLE - EASY_PER_MILLE) as usize
+    }
+}
+
+/// Bytes that may be moved, growing with the time. The last ones may go beyond it: what comes next waits longer then.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    allowance: i64,
+    earned_us: u64,
+}
+
+impl Pace {
+    /// Time has passed, at so many bytes for each millisecond; no more than `saved_max` is saved up.
+    pub(super) fn earn(&mut self, bytes_per_ms: usize, saved_max: usize, now_us: u64) {
+        let passed_us = now_us.saturating_sub(std::mem::replace(&mut self.earned_us, now_us)).min(100_000) as usize;
+        let earned = passed_us * bytes_per_ms / 1_000;
+        self.allowance = (self.allowance + earned as i64).min(saved_max as i64);
+    }
+
+    /// Whether more may be moved now.
+    pub(super) fn is_open(&self) -> bool {
+        self.allowance > 0
+    }
+
+    /// So many bytes are moved.
+    pub(super) fn spend(&mut self, bytes: usize) {
+        self.allowance -= bytes as i64;
+    }
+
+    /// So many of them were not, after all.
+    pub(super) fn refund(&mut self, bytes: usize) {
+        self.allowance += bytes as i64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Load, Pace};
+    use crate::config::LOAD_WINDOW_US;
+
+    fn load(per_mille: u64) -> Load {
+        let mut load = Load::default();
+        load.record(per_mille * LOAD_WINDOW_US / 1_000, 0, LOAD_WINDOW_US);
+        assert_eq!(load.per_mille(), per_mille);
+        load
+    }
+
+    #[test]
+    fn a_busy_loop_leaves_the_least_and_an_idle_one_gives_the_most() {
+        let allowed = [0, 200, 350, 500, 1_000].map(|per_mille| load(per_mille).allows(10, 110));
+        assert_eq!(allowed, [110, 110, 60, 10, 10]);
+        assert_eq!(load(0).allows(120, 110), 120, "the least counts");
+    }
+
+    #[test]
+    fn the_load_is_that_of_the_last_window() {
+        let mut load = load(900);
+        load.record(0, 5_000, LOAD_WINDOW_US + 1);
+        assert_eq!((load.per_mille(), load.logged_per_ms()), (900, 0), "the window is not over");
+        load.record(LOAD_WINDOW_US / 4, 7_000, 2 * LOAD_WINDOW_US);
+        assert_eq!((load.per_mille(), load.logged_per_ms()), (250, 7_000 * 1_000 / LOAD_WINDOW_US as usize));
+        // A turn that is longer than the window.
+        load.record(5 * LOAD_WINDOW_US, 7_000, 4 * LOAD_WINDOW_US);
+        assert_eq!((load.per_mille(), load.logged_per_ms()), (1_000, 0));
+    }
+
+    #[test]
+    fn what_is_saved_up_is_bounded_and_what_is_overdrawn_is_earned_first() {
+        let mut pace = Pace::default();
+        assert!(!pace.is_open());
+        pace.earn(100, 1_000, 5_000);
+        pace.spend(499);
+        assert!(pace.is_open());
+        pace.spend(101);
+        pace.earn(100, 1_000, 6_000);
+        assert!(!pace.is_open(), "100 were overdrawn");
+        pace.refund(1);
+        assert!(pace.is_open());
+        pace.earn(100, 1_000, 99_000_000);
+        pace.spend(1_000);
+        assert!(!pace.is_open());
+    }
+}

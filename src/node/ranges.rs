@@ -1,0 +1,145 @@
+//! Ranges of the log for members that are behind, one for each of their groups at a time, in turn, and no faster than what
+//! serves clients leaves room for; but always faster than new values come, so that whoever is behind catches up.
+
+use super::pace::{Load, Pace};
+use super::{Node, NodeId, Time, shard};
+use crate::config::{RANGE_BYTES_MIN, RANGE_BYTES_PER_MS, RANGE_NEAR, RANGE_ROUND_MS, RANGES_SAVED_BYTES};
+use crate::log::{ChosenValue, ReadRange};
+use groups::GroupId;
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
+
+/// What waits to be read from the log.
+#[derive(Default)]
+pub(super) struct Ranges {
+    /// By member and group: who asks again wants the newer one only.
+    waiting: BTreeMap<(u64, GroupId), ReadRange>,
+    /// Whose turn it was last.
+    last: Option<(u64, GroupId)>,
+    pace: Pace,
+}
+
+impl Ranges {
+    /// Somebody wants this. Returned: it can be read at once, being little.
+    pub(super) fn ask(&mut self, range: ReadRange) -> Option<ReadRange> {
+        if range.below.0.saturating_sub(range.from.0) <= RANGE_NEAR {
+            self.waiting.remove(&(range.tag, range.group));
+            self.pace.spend(range.bytes_max);
+            return Some(range);
+        }
+        self.waiting.insert((range.tag, range.group), range);
+        None
+    }
+
+    /// Time has passed: gives what can be read now.
+    fn step(&mut self, load: Load, now_us: u64, out: &mut Vec<ReadRange>) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let (least, most) = RANGE_BYTES_PER_MS;
+        let per_ms = load.allows(least.max(load.logged_per_ms() * 3 / 2), most);
+        self.pace.earn(per_ms, RANGES_SAVED_BYTES, now_us);
+        // All that wait have their turn in time, or they would ask somebody else.
+        let share = (per_ms * RANGE_ROUND_MS / self.waiting.len()).max(RANGE_BYTES_MIN);
+        while self.pace.is_open() {
+            let after = self.last.map_or(Unbounded, Excluded);
+            let next = self.waiting.range((after, Unbounded)).next().or_else(|| self.waiting.iter().next());
+            let Some((key, range)) = next.map(|(key, range)| (*key, *range)) else { return };
+            self.waiting.remove(&key);
+            self.last = Some(key);
+            let bytes_max = range.bytes_max.min(share);
+            self.pace.spend(bytes_max);
+            out.push(ReadRange { bytes_max, ..range });
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn step_ranges(&mut self, time: Time) {
+        self.io.ranges.step(self.load, time.mono_us, &mut self.io.outputs.ranges);
+    }
+
+    /// What was asked with [`super::Outputs::ranges`].
+    pub fn range_read(&mut self, range: &ReadRange, values: Vec<ChosenValue>, time: Time) {
+        let bytes: usize = values.iter().map(|value| value.payload.len()).sum();
+        self.io.ranges.pace.refund(range.bytes_max.saturating_sub(bytes));
+        if self.shard.has(range.group) {
+            if values.is_empty() {
+                self.offer(NodeId(range.tag as u32), range.group, range.from, time);
+            }
+            let message = self.shard.range(range.group, range.from, values);
+            shard::Outlet::send(&mut self.io, range.group, NodeId(range.tag as u32), &message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Load, RANGE_BYTES_MIN, RANGE_NEAR, Ranges};
+    use crate::config::LOAD_WINDOW_US;
+    use crate::log::ReadRange;
+    use groups::{Ballot, GroupId, Instance};
+
+    fn range(tag: u64, group: u32, from: u64) -> ReadRange {
+        let (group, from, below) = (GroupId(group), Instance(from), Instance(1_000_000));
+        ReadRange { tag, group, from, below, last_chosen: Ballot::ZERO, bytes_max: 1 << 20 }
+    }
+
+    /// That a loop is as busy as can be, and logs so much.
+    fn busy(logged: u64) -> Load {
+        let mut load = Load::default();
+        load.record(LOAD_WINDOW_US, logged, LOAD_WINDOW_US);
+        load
+    }
+
+    /// What is given within a second, in steps of a millisecond, to askers that ask again at once.
+    fn given_in_a_second(load: Load, askers: &[(u64, u32)]) -> Vec<ReadRange> {
+        let (mut ranges, mut all) = (Ranges::default(), Vec::new());
+        for (tag, group) in askers {
+            assert_eq!(ranges.ask(range(*tag, *group, 1)), None);
+        }
+        for ms in 1..=1_000 {
+            let mut out = Vec::new();
+            ranges.step(load, ms * 1_000, &mut out);
+            out.iter().for_each(|given| assert_eq!(ranges.ask(range(given.tag, given.group.0, 1)), None));
+            all.append(&mut out);
+        }
+        all
+    }
+
+    #[test]
+    fn everybody_has_a_turn_in_time_however_busy_the_loop_is() {
+        let askers: Vec<(u64, u32)> = (2..4).flat_map(|tag| (0..200).map(move |group| (tag, group))).collect();
+        let given = given_in_a_second(busy(0), &askers);
+        for asker in &askers {
+            let turns = given.iter().filter(|given| (given.tag, given.group.0) == *asker).count();
+            assert!((1..=4).contains(&turns), "{asker:?} had {turns} turns");
+        }
+    }
+
+    #[test]
+    fn a_busy_loop_gives_less_and_yet_more_than_it_logs() {
+        let per_second =
+            |load| given_in_a_second(load, &[(2, 0), (2, 1)]).iter().map(|given| given.bytes_max).sum::<usize>();
+        let (idle, busy_reading, busy_writing) = (Load::default(), busy(0), busy(8 << 20));
+        assert!(per_second(busy_reading) * 8 < per_second(idle));
+        let logged_per_second = (8 << 20) * (1_000_000 / LOAD_WINDOW_US as usize);
+        assert!(per_second(busy_writing) > logged_per_second * 4 / 3);
+    }
+
+    #[test]
+    fn little_is_read_at_once_and_the_newest_question_counts() {
+        let mut ranges = Ranges::default();
+        let near = ReadRange { from: Instance(1_000_000 - RANGE_NEAR), ..range(2, 0, 1) };
+        assert_eq!(ranges.ask(range(2, 0, 7)), None);
+        assert_eq!(ranges.ask(near), Some(near));
+        assert_eq!(ranges.ask(range(2, 1, 7)), None);
+        assert_eq!(ranges.ask(range(2, 1, 8)), None);
+        let mut out = Vec::new();
+        for ms in 1..100 {
+            ranges.step(Load::default(), ms * 1_000, &mut out);
+        }
+        assert_eq!(out.iter().map(|range| (range.group.0, range.from.0)).collect::<Vec<_>>(), [(1, 8)]);
+        assert!(out[0].bytes_max >= RANGE_BYTES_MIN);
+    }
+}
