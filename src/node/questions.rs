@@ -177,6 +177,16 @@ impl Node {
             }
             item.confirmation.add(from, *version, *answer, self.shard.group(*group));
             item.open = !self.confirm(item, answers.number, time);
+            let ballot = item.confirmation.ballot();
+            if item.open && matches!(self.shard.group(*group).answer(ballot), Answer::Refused(_)) {
+                // This node has promised a higher ballot since it asked: no answer about that one can help any more.
+                item.open = false;
+                self.shard.step(*group, &mut self.io, |group, _| group.ask_again());
+            } else if item.open && from == ballot.node && *answer == Answer::Holds {
+                // It leads, but has chosen nothing yet. What it chooses first comes here, and has the reads ask again.
+                item.open = false;
+                self.shard.quiet_step(*group, &mut self.io, |group, _| group.ask_again());
+            }
         }
         let asked = &mut self.io.questions.asked;
         if items.iter().any(|item| item.open) {

@@ -2,6 +2,7 @@
 //! something that some system was shipped with.
 
 mod cut;
+mod handover;
 mod hour;
 
 use crate::client::{Client, Load};
@@ -37,13 +38,14 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 22] = [
+pub(crate) const SCENARIOS: [Scenario; 23] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
     Scenario { reads: Reads::Lease, ..story("lost-leader-with-a-lease", lost_leader_with_a_lease) },
     Scenario { reads: Reads::Lease, ..story("restart-during-a-lease", restart_during_a_lease) },
     Scenario { reads: Reads::Lease, ..story("handover-during-a-lease", handover_during_a_lease) },
+    story("reads-during-handovers", handover::reads_during_handovers),
     story("accept-comes-twice", accept_comes_twice),
     story("wiped-before-it-was-met", wiped_before_it_was_met),
     story("wiped-during-the-birth", wiped_during_the_birth),

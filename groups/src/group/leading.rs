@@ -144,7 +144,7 @@ impl Group {
         }
         let Some(value) = leadership.proposer.proposed().cloned() else { return };
         leadership.proposer.follow();
-        leadership.established = true;
+        let is_new = !std::mem::replace(&mut leadership.established, true);
         let before = self.membership.clone();
         self.decide(vote.ballot, value, clock, effects);
         if self.membership.voters() != before.voters() {
@@ -153,6 +153,10 @@ impl Group {
         let (Role::Leader(leadership), everyone) = (&mut self.role, self.membership.everyone()) else { return };
         leadership.unannounced = Tally::all(everyone);
         leadership.unannounced.remove(self.settings.me, everyone);
+        if is_new {
+            // Reads may wait anywhere for a leader that knows all that was chosen.
+            self.others().collect::<Vec<_>>().into_iter().for_each(|to| self.announce(to, effects));
+        }
     }
 
     /// `to` is told now that the last instance is chosen, if it may not know.

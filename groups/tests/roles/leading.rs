@@ -14,6 +14,12 @@ fn proposed(effects: &[Effect]) -> Value {
     value.unwrap_or_else(|| panic!("nothing is proposed by {effects:?}"))
 }
 
+/// What the first value that a new leader has chosen makes it do.
+fn first_choice(members: u32, value: &Value) -> Vec<Effect> {
+    let told = (2..=members).map(|to| send(to, chosen(MINE, 1)));
+    std::iter::once(apply(1, value)).chain(told).collect()
+}
+
 fn bodies(value: &Value) -> Vec<String> {
     value.commands().map(|command| String::from_utf8_lossy(command.body).into_owned()).collect()
 }
@@ -60,7 +66,7 @@ fn the_value_of_the_highest_vote_among_the_promises_is_proposed_again() {
     for from in [2, 3] {
         member.handle(from, vote(MINE, 1));
     }
-    assert_eq!(member.handle(1, vote(MINE, 1)), [apply(1, &high)]);
+    assert_eq!(member.handle(1, vote(MINE, 1)), first_choice(5, &high));
     let value = proposed(&member.flush());
     assert_eq!((bodies(&value), value.chain()), (vec!["mine".into()], high.next_chain()));
 }
@@ -80,7 +86,7 @@ fn only_durable_votes_for_this_ballot_and_instance_count_and_each_member_once() 
     ] {
         assert_eq!(member.handle(from, message), []);
     }
-    assert_eq!(member.handle(4, vote(MINE, 1)), [apply(1, &empty(0))]);
+    assert_eq!(member.handle(4, vote(MINE, 1)), first_choice(5, &empty(0)));
     assert_eq!(member.handle(5, vote(MINE, 1)), []);
 }
 
@@ -112,11 +118,19 @@ fn what_queued_up_during_an_instance_is_one_value() {
 }
 
 #[test]
+fn the_first_choice_of_a_leader_is_announced_to_all_at_once() {
+    let mut member = Member::leader(3);
+    member.handle(1, vote(MINE, 1));
+    assert_eq!(member.handle(2, vote(MINE, 1)), first_choice(3, &empty(0)), "reads may wait for it anywhere");
+    assert_eq!(member.flush(), []);
+}
+
+#[test]
 fn a_choice_is_announced_once_to_each_and_by_the_next_accept() {
     let mut member = Member::established(3);
-    assert_eq!(member.flush(), []);
+    member.choose("first");
     let announce = |member: &mut Member, to| member.call(|group, effects| group.announce(NodeId(to), effects));
-    assert_eq!(announce(&mut member, 3), [send(3, chosen(MINE, 1))]);
+    assert_eq!(announce(&mut member, 3), [send(3, chosen(MINE, 2))]);
     assert_eq!(announce(&mut member, 3), []);
     member.submit("a");
     member.flush();
@@ -276,8 +290,9 @@ fn a_handover_invites_and_the_leader_leads_on() {
     };
     assert_eq!(hand_over(&mut member), [], "it has chosen nothing yet");
     let mut member = Member::established(3);
-    let invitation = Message::Handover(Handover { ballot: MINE, next: Instance(2), stay: true });
-    let told = send(2, Message::Chosen(Chosen { instance: Instance(1), ballot: MINE }));
+    member.choose("first");
+    let invitation = Message::Handover(Handover { ballot: MINE, next: Instance(3), stay: true });
+    let told = send(2, chosen(MINE, 2));
     assert_eq!(hand_over(&mut member), [told, send(2, invitation)]);
     assert_eq!(member.group.leads(), Some(MINE));
     member.submit("held back");

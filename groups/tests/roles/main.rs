@@ -96,6 +96,17 @@ impl Member {
         member
     }
 
+    /// A leader under ballot 1.1 that has nothing in flight has a command of its own chosen by itself and member 2.
+    fn choose(&mut self, body: &str) {
+        let next = self.group.next();
+        self.submit(body);
+        self.flush();
+        for from in 1..=2 {
+            self.handle(from, vote(ballot(1, 1), next.0));
+        }
+        assert_eq!(self.group.next(), next.following());
+    }
+
     /// Member `me` that follows leader `ballot` at instance 1, having voted for an empty value.
     fn follower(me: u32, ballot: Ballot) -> Member {
         let mut member = Member::new(me, 3);

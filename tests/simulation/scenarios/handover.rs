@@ -1,0 +1,47 @@
+//! Groups that go from member to member while their keys are read: nobody notices.
+
+use crate::world::World;
+
+/// How often the group goes to and fro.
+const ROUNDS: u64 = 40;
+/// A message takes 0.2 ms here, and a disk as long: an election is over within a few of both. Nobody waits for a tick, a
+/// ping, or a question to be given up.
+const READ_US_MAX: u64 = 8_000;
+
+/// A client of the third node reads all the time, while the two others hand the group to one another.
+pub(super) fn reads_during_handovers(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    (0..3).for_each(|node| world.processes[node].sync_us = 200);
+    world.connect(0, 2)?;
+    world.connect(1, 0)?;
+    world.set(0, "value");
+    world.told(0)?;
+    let (mut asked_us, mut slowest_us) = (0, 0);
+    for round in 0..ROUNDS {
+        let to = 1 - round as usize % 2;
+        // At another moment of a tick each time.
+        world.wait(20_000 + 700 * round);
+        world.order(1, &["PAXOI", "LEADER", "MOVE", "0", &(to + 1).to_string()]);
+        let end_us = world.now_us + 300_000;
+        let mut moved = false;
+        while world.now_us < end_us {
+            if world.is_idle(0) {
+                world.get(0, "s");
+                asked_us = world.now_us;
+            }
+            world.wait(50);
+            if world.is_idle(0) {
+                slowest_us = slowest_us.max(world.now_us - asked_us);
+            }
+            moved |= world.leader(to).is_some();
+        }
+        if !moved {
+            return Err(format!("the group was not handed to node {}", to + 1));
+        }
+        world.told(0)?;
+    }
+    if slowest_us > READ_US_MAX {
+        return Err(format!("a read took {slowest_us} us during a handover, more than {READ_US_MAX}"));
+    }
+    Ok(())
+}
