@@ -202,3 +202,42 @@ impl Queued {
 const PARCEL_BYTES: usize = 256 << 10;
 /// So many bytes may wait for all lanes together, or one value that is longer: then the log is read no further.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::{QUEUED_BYTES_MAX, Queued};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::{scope, yield_now};
+
+    #[test]
+    fn the_log_is_read_no_further_while_the_lanes_have_enough() {
+        const PARCEL: usize = 1 << 20;
+        const PARCELS: usize = 2_000;
+        let (queued, ended) = (Queued::default(), AtomicBool::new(false));
+        let waiting = || *queued.bytes.lock().expect("nobody panics with it");
+        let most = scope(|scope| {
+            // A lane that is so slow that there is always as much as there may be.
+            scope.spawn(|| {
+                for _ in 0..PARCELS {
+                    while waiting() + PARCEL <= QUEUED_BYTES_MAX && !ended.load(Ordering::Relaxed) {
+                        yield_now();
+                    }
+                    queued.done(PARCEL);
+                }
+            });
+            let mut most = 0;
+            for _ in 0..PARCELS {
+                queued.add(PARCEL);
+                most = most.max(waiting());
+            }
+            ended.store(true, Ordering::Relaxed);
+            most
+        });
+        assert_eq!(most, QUEUED_BYTES_MAX);
+        assert_eq!(waiting(), 0);
+        // One that is longer than all that may wait goes alone.
+        queued.add(2 * QUEUED_BYTES_MAX);
+        queued.done(2 * QUEUED_BYTES_MAX);
+        assert_eq!(waiting(), 0);
+    }
+}
