@@ -1,10 +1,11 @@
 //! What cluster clients read about the cluster: every node tells the same, and every slot has one leader.
 
 use super::cluster::Cluster;
-use super::wire::{Wire, ask, show};
+use super::wire::{PATIENCE, Wire, ask, show};
 use net::resp::value::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 const SLOTS: usize = 16_384;
 
@@ -56,10 +57,21 @@ fn slots(node: SocketAddr, ids: &mut BTreeMap<u16, String>) -> Leaders {
     leaders
 }
 
+/// CLUSTER NODES, once all are connected: a busy machine may make one seem silent for a moment.
+fn connected(node: SocketAddr) -> Vec<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let lines = lines(node, "CLUSTER NODES");
+        if lines.iter().all(|line| line.split(' ').nth(7) == Some("connected")) || Instant::now() > deadline {
+            return lines;
+        }
+    }
+}
+
 /// The same from CLUSTER NODES, whose lines have one `myself`.
 fn nodes(node: SocketAddr, ids: &BTreeMap<u16, String>) -> Leaders {
     let mut leaders = vec![0; SLOTS];
-    let lines = lines(node, "CLUSTER NODES");
+    let lines = connected(node);
     assert_eq!(lines.len(), 3);
     for line in &lines {
         let [id, address, flags, master, _, _, _, link, ranges @ ..] = &line.split(' ').collect::<Vec<_>>()[..] else {

@@ -282,7 +282,7 @@ impl Life {
 
     /// A turn has ended, which took a part of the time since the last one; each second another part.
     pub(crate) fn tell_load(&mut self, time: Time) {
-        let passed_us = time.mono_us - std::mem::replace(&mut self.turned_us, time.mono_us);
+        let passed_us = time.mono_us.saturating_sub(std::mem::replace(&mut self.turned_us, time.mono_us));
         let per_mille = Random::new((self.number << 32) | (time.mono_us / 1_000_000)).below(1_001);
         self.node.turn_took(passed_us * per_mille / 1_000, time);
     }
