@@ -183,7 +183,7 @@ impl Node {
                 item.open = false;
                 self.shard.step(*group, &mut self.io, |group, _| group.ask_again());
             } else if item.open && from == ballot.node && *answer == Answer::Holds {
-                // It leads, but has chosen nothing yet. What it chooses first comes here, and has the reads ask again.
+                // It has chosen nothing yet, or leads no more. The first choice has the reads ask again, or a tick does.
                 item.open = false;
                 self.shard.quiet_step(*group, &mut self.io, |group, _| group.ask_again());
             }
