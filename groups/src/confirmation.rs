@@ -19,6 +19,23 @@ pub struct Confirmation {
     holds: Tally,
     leads: Option<Instance>,
     leased: bool,
+    /// Somebody has promised a higher ballot, or the leader does not lead.
+    vain: bool,
+}
+
+/// What the answers so far come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The leader leads: what is read must have everything up to this instance applied.
+    Confirmed(Instance),
+    /// More answers are needed.
+    Open,
+    /// No answer can help any more, as the asker knows better by now: it has promised a higher ballot, or has other
+    /// members. What it would ask now may be answered.
+    Outdated,
+    /// No answer can help any more, nor could one to the same question at once: another member has promised a higher
+    /// ballot, or the leader has chosen nothing yet, or leads no more.
+    Vain,
 }
 
 impl Confirmation {
@@ -27,7 +44,7 @@ impl Confirmation {
     pub fn new(group: &Group, ballot: Ballot) -> Confirmation {
         let mut holds = Tally::default();
         holds.add(group.me(), group.membership().voters());
-        Confirmation { ballot, version: group.membership().version(), holds, leads: None, leased: false }
+        Confirmation { ballot, version: group.membership().version(), holds, leads: None, leased: false, vain: false }
     }
 
     /// The ballot asked about.
@@ -36,8 +53,16 @@ impl Confirmation {
         self.ballot
     }
 
-    /// Counts what `from`, whose membership has the version `version`, answers. A refusal is the caller's business.
+    /// Counts what `from`, whose membership has the version `version`, answers.
     pub fn add(&mut self, from: NodeId, version: u64, answer: Answer, group: &Group) {
+        match answer {
+            Answer::Leads(_) => {}
+            Answer::Holds => self.vain |= from == self.ballot.node,
+            Answer::Refused(_) => {
+                self.vain = true;
+                return;
+            }
+        }
         if version != self.version || group.membership().version() != self.version {
             return;
         }
@@ -54,19 +79,22 @@ impl Confirmation {
         }
     }
 
-    /// The instance up to which everything must be applied that is read, once that is confirmed. The group that asked may
-    /// be the leader's.
+    /// What the answers so far come to. The group that asked may be the leader's.
     #[must_use]
-    pub fn instance(&self, group: &Group) -> Option<Instance> {
+    pub fn outcome(&self, group: &Group) -> Outcome {
         let membership = group.membership();
-        let confirmed = membership.version() == self.version && self.holds.is_quorum(membership.voters());
-        if !confirmed && !self.leased {
-            return None;
-        }
-        match group.answer(self.ballot) {
+        let is_same = membership.version() == self.version;
+        let confirmed = self.leased || is_same && self.holds.is_quorum(membership.voters());
+        let leads = match group.answer(self.ballot) {
             Answer::Leads(instance) => Some(instance),
             Answer::Holds => self.leads,
-            Answer::Refused(_) => None,
+            Answer::Refused(_) => return Outcome::Outdated,
+        };
+        match leads {
+            Some(instance) if confirmed => Outcome::Confirmed(instance),
+            _ if !is_same => Outcome::Outdated,
+            _ if self.vain => Outcome::Vain,
+            _ => Outcome::Open,
         }
     }
 }

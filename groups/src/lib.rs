@@ -23,7 +23,7 @@ mod tags;
 mod types;
 mod value;
 
-pub use confirmation::Confirmation;
+pub use confirmation::{Confirmation, Outcome};
 pub use effect::{Effect, Record};
 pub use group::{Answer, Clock, Group, Own, RestoreError, Settings, Snapshot, StateDiffers, Surroundings};
 pub use jitter::Jitter;

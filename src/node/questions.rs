@@ -14,7 +14,7 @@ use crate::shard::Outlet;
 use bytes::Bytes;
 use groups::message::Reject;
 use groups::reads::ReadId;
-use groups::{Answer, Ballot, Confirmation, GroupId, Instance, Message, NodeId};
+use groups::{Answer, Ballot, Confirmation, GroupId, Instance, Message, NodeId, Outcome};
 use slab::Slab;
 use std::collections::VecDeque;
 
@@ -93,7 +93,7 @@ impl Node {
                 confirmation.add_lease(self.shard.group(group).answer(ballot));
             }
             let item = Item { group, confirmation, open: true };
-            if self.confirm(&item, number, time) {
+            if !self.is_open(&item, number, time) {
                 continue;
             }
             for to in self.to_be_asked(group, ballot, time) {
@@ -163,30 +163,17 @@ impl Node {
             if !item.open {
                 continue;
             }
+            let ballot = item.confirmation.ballot();
             match answer {
-                Answer::Refused(promised) => {
-                    item.open = false;
-                    self.on_refused(from, *group, item.confirmation.ballot(), *promised, time);
-                    continue;
-                }
+                Answer::Refused(promised) => self.on_refused(from, *group, ballot, *promised, time),
                 Answer::Leads(_) => self.io.questions.leader_ms[group.index()] = answers.unix_ms,
                 Answer::Holds => {}
             }
-            if from == item.confirmation.ballot().node && answers.leased.binary_search(group).is_ok() {
+            if from == ballot.node && answers.leased.binary_search(group).is_ok() {
                 item.confirmation.add_lease(*answer);
             }
             item.confirmation.add(from, *version, *answer, self.shard.group(*group));
-            item.open = !self.confirm(item, answers.number, time);
-            let ballot = item.confirmation.ballot();
-            if item.open && matches!(self.shard.group(*group).answer(ballot), Answer::Refused(_)) {
-                // This node has promised a higher ballot since it asked: no answer about that one can help any more.
-                item.open = false;
-                self.shard.step(*group, &mut self.io, |group, _| group.ask_again());
-            } else if item.open && from == ballot.node && *answer == Answer::Holds {
-                // It has chosen nothing yet, or leads no more. The first choice has the reads ask again, or a tick does.
-                item.open = false;
-                self.shard.quiet_step(*group, &mut self.io, |group, _| group.ask_again());
-            }
+            item.open = self.is_open(item, answers.number, time);
         }
         let asked = &mut self.io.questions.asked;
         if items.iter().any(|item| item.open) {
@@ -199,7 +186,6 @@ impl Node {
     /// `from` has promised a ballot above the one asked about.
     fn on_refused(&mut self, from: NodeId, group: GroupId, ballot: Ballot, promised: Ballot, time: Time) {
         let reject = Message::Reject(Reject { ballot, instance: Instance(0), promised });
-        self.shard.quiet_step(group, &mut self.io, |group, _| group.ask_again());
         // Nothing else may tell an idle leader that it has lost this member.
         if ballot.node == self.identity.node {
             self.shard.handle(group, from, reject, time.clock(), &mut self.io);
@@ -208,15 +194,23 @@ impl Node {
         }
     }
 
-    /// Whether the answers so far suffice: then the reads that they are for wait for nothing but an instance.
-    fn confirm(&mut self, item: &Item, number: u64, time: Time) -> bool {
+    /// Whether more answers are needed. If not, the reads that they are for wait for nothing but an instance, or for
+    /// another question.
+    fn is_open(&mut self, item: &Item, number: u64, time: Time) -> bool {
         let (group, ballot) = (item.group, item.confirmation.ballot());
-        let Some(instance) = item.confirmation.instance(self.shard.group(group)) else { return false };
-        if ballot.node == self.identity.node {
-            self.io.questions.leader_ms[group.index()] = time.unix_ms();
+        match item.confirmation.outcome(self.shard.group(group)) {
+            Outcome::Open => return true,
+            Outcome::Confirmed(instance) => {
+                if ballot.node == self.identity.node {
+                    self.io.questions.leader_ms[group.index()] = time.unix_ms();
+                }
+                self.shard.step(group, &mut self.io, |group, _| group.on_confirmed(number, ballot, instance));
+            }
+            Outcome::Outdated => self.shard.step(group, &mut self.io, |group, _| group.ask_again()),
+            // The leader's first choice has them ask, or a tick does.
+            Outcome::Vain => self.shard.quiet_step(group, &mut self.io, |group, _| group.ask_again()),
         }
-        self.shard.step(group, &mut self.io, |group, _| group.on_confirmed(number, ballot, instance));
-        true
+        false
     }
 
     /// Questions without an answer are given up, and their reads ask again; reads without one in time get an error.

@@ -1,8 +1,8 @@
 //! Reads: what is asked, what is answered, and when a read may see the state.
 
 use super::*;
-use groups::Answer;
 use groups::message::Reject;
+use groups::{Answer, Confirmation, Outcome};
 
 const LEADER: Ballot = Ballot { round: 1, node: NodeId(1) };
 
@@ -124,6 +124,24 @@ fn a_new_leader_leads_only_when_it_has_chosen_an_instance_in_its_ballot() {
     assert!(matches!(member.group.answer(ballot(0, 1)), Answer::Refused(_)));
     assert_eq!(member.group.answer(ballot(2, 1)), Answer::Holds, "it does not lead under that one");
     assert_eq!(ask(&mut member, 2), (Some(LEADER), vec![]));
+}
+
+#[test]
+fn a_question_that_no_answer_can_confirm_any_more_is_over_at_once() {
+    let mut member = Member::follower(2, LEADER);
+    let asked = Confirmation::new(&member.group, LEADER);
+    let with = |from: u32, answer: Answer, member: &Member| {
+        let mut asked = asked.clone();
+        asked.add(NodeId(from), 0, answer, &member.group);
+        asked.outcome(&member.group)
+    };
+    let leads = Answer::Leads(Instance(1));
+    assert_eq!(with(1, leads, &member), Outcome::Confirmed(Instance(1)));
+    assert_eq!(with(3, Answer::Holds, &member), Outcome::Open, "the leader may lead");
+    assert_eq!(with(1, Answer::Holds, &member), Outcome::Vain, "it does not");
+    assert_eq!(with(3, Answer::Refused(ballot(2, 3)), &member), Outcome::Vain);
+    member.handle(3, prepare(ballot(2, 3), 1));
+    assert_eq!(with(1, leads, &member), Outcome::Outdated, "the asker has promised more");
 }
 
 /// Member 1 led and still thinks so; 3 replaced it with the promise and vote of 2. Member 2 then wrongly believes 3 gone

@@ -3,7 +3,7 @@
 use super::*;
 use groups::membership::{ChangeError, Place, What};
 use groups::message::{Handover, PreVote, PreVoted};
-use groups::{Answer, Change, Confirmation};
+use groups::{Answer, Change, Confirmation, Outcome};
 
 fn change(version: u64, what: What) -> BytesMut {
     let mut body = BytesMut::new();
@@ -166,21 +166,21 @@ fn a_confirmation_counts_voters_that_know_the_same_members() {
     let leads = Answer::Leads(Instance(5));
     let mut asked = ask(&learner_4);
     asked.add(NodeId(1), 0, leads, &learner_4.group);
-    assert_eq!(asked.instance(&learner_4.group), None, "a learner does not count itself");
+    assert_eq!(asked.outcome(&learner_4.group), Outcome::Open, "a learner does not count itself");
     asked.add(NodeId(4), 0, Answer::Holds, &learner_4.group);
     asked.add(NodeId(2), 1, Answer::Holds, &learner_4.group);
-    assert_eq!(asked.instance(&learner_4.group), None);
+    assert_eq!(asked.outcome(&learner_4.group), Outcome::Open);
     asked.add(NodeId(2), 0, Answer::Holds, &learner_4.group);
-    assert_eq!(asked.instance(&learner_4.group), Some(Instance(5)));
+    assert_eq!(asked.outcome(&learner_4.group), Outcome::Confirmed(Instance(5)));
     // What was asked before a change is not answered after it.
     let value = changing(0, 1, &[change(0, learner(4))]);
     learner_4.handle(1, range(1, 2, vec![accepted(ballot(1, 1), &value)]));
-    assert_eq!(asked.instance(&learner_4.group), None);
+    assert_eq!(asked.outcome(&learner_4.group), Outcome::Outdated);
     let mut follower = Member::new(2, 3);
     follower.group.on_claim(ballot(1, 1), follower.clock, &mut Vec::new());
     let mut asked = ask(&follower);
     asked.add(NodeId(1), 0, leads, &follower.group);
-    assert_eq!(asked.instance(&follower.group), Some(Instance(5)), "a voter counts itself");
+    assert_eq!(asked.outcome(&follower.group), Outcome::Confirmed(Instance(5)), "a voter counts itself");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::machine::Name;
 use crate::node::{Node, Packet, Turn};
-use groups::{Answer, Confirmation, Instance, NodeId};
+use groups::{Answer, Confirmation, Instance, NodeId, Outcome};
 use std::collections::BTreeMap;
 
 /// A question without an answer for so long is asked again.
@@ -75,10 +75,6 @@ impl Node {
         let found = self.questions.iter().position(|question| (question.number, question.group) == (number, index));
         let Some(position) = found else { return };
         let question = &mut self.questions[position];
-        if matches!(answer, Answer::Refused(_)) {
-            self.questions.remove(position);
-            return self.shards[index].group.ask_again();
-        }
         question.confirmation.add(from, version, answer, &self.shards[index].group);
         self.settle_questions();
     }
@@ -87,8 +83,13 @@ impl Node {
         let shards = &mut self.shards;
         self.questions.retain(|question| {
             let group = &mut shards[question.group].group;
-            let Some(instance) = question.confirmation.instance(group) else { return true };
-            group.on_confirmed(question.number, question.confirmation.ballot(), instance);
+            match question.confirmation.outcome(group) {
+                Outcome::Confirmed(instance) => {
+                    group.on_confirmed(question.number, question.confirmation.ballot(), instance);
+                }
+                Outcome::Open => return true,
+                Outcome::Outdated | Outcome::Vain => group.ask_again(),
+            }
             false
         });
     }
