@@ -110,10 +110,14 @@ const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < u32::MAX as usize / 
 
 /// A state is taken out in blocks of so many bytes: each takes well below a millisecond.
 pub const CHECKPOINT_BLOCK_BYTES: usize = 64 << 10;
-/// And so many bytes for each millisecond that passes, up to four times that while the log is much too long.
+/// And so many bytes for each millisecond that passes…
 pub const CHECKPOINT_BYTES_PER_MS: usize = 32 << 10;
-/// The most in one turn, or twice that while the log is twice as long as it should be.
+/// …up to so many times that while the log is as many times as long as it should be.
+pub const CHECKPOINT_URGENCY_MAX: u64 = 4;
+/// A turn begins no block when it has taken so many bytes.
 pub const CHECKPOINT_TURN_BYTES: usize = 2 * CHECKPOINT_BLOCK_BYTES;
+/// What a smaller block counts: its group was found and frozen, too.
+pub const CHECKPOINT_BLOCK_COST_BYTES: usize = 4 << 10;
 /// Blocks that may wait to be written, in bytes.
 pub const CHECKPOINT_UNWRITTEN_BYTES: usize = 4 << 20;
 /// A checkpoint file is closed at the end of the group with which it reaches so many bytes: what is below shares one.

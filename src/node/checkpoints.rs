@@ -5,12 +5,14 @@
 //! small groups share a file. Then the positions, promises and votes that stand in old segments are logged again, and
 //! when that is durable the segments are dropped (DESIGN section 5).
 
+use super::pace::Pace;
 use super::wire::FileId;
 use super::{Node, Time};
 use crate::checkpoint::{Catalog, Done, Header, Job, SectionSummary};
 use crate::config::{
-    CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BYTES_PER_MS, CHECKPOINT_FILE_BYTES, CHECKPOINT_PAUSE_MS, CHECKPOINT_RETRY_MS,
-    CHECKPOINT_TURN_BYTES, CHECKPOINT_UNWRITTEN_BYTES, CheckpointConfig,
+    CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCK_COST_BYTES, CHECKPOINT_BYTES_PER_MS, CHECKPOINT_FILE_BYTES,
+    CHECKPOINT_PAUSE_MS, CHECKPOINT_RETRY_MS, CHECKPOINT_TURN_BYTES, CHECKPOINT_UNWRITTEN_BYTES,
+    CHECKPOINT_URGENCY_MAX, CheckpointConfig,
 };
 use crate::log::{self, Droppable};
 use crate::scrub::Findings;
@@ -37,9 +39,8 @@ pub(super) struct Checkpoints {
     saving: BTreeSet<u64>,
     /// Bytes of blocks that are not written yet.
     unwritten: usize,
-    /// Bytes that may be taken out now.
-    allowance: usize,
-    earned_us: u64,
+    /// How much may be taken out now.
+    pace: Pace,
     /// Groups to be taken in any case.
     wanted: BTreeSet<GroupId>,
     /// Those of them that the round is about: if anything of it fails, they are wanted again.
@@ -111,8 +112,7 @@ impl Checkpoints {
             round: None,
             saving: BTreeSet::new(),
             unwritten: 0,
-            allowance: 0,
-            earned_us: 0,
+            pace: Pace::default(),
             wanted: BTreeSet::new(),
             asked: BTreeSet::new(),
             hollow: BTreeSet::new(),
@@ -205,16 +205,14 @@ impl Checkpoints {
         useless
     }
 
-    /// What may be taken out grows with the time, faster while the log is much too long.
+    /// What may be taken out grows with the time, faster while the log is much too long; not what a turn takes.
     fn earn(&mut self, log_bytes: u64, now_us: u64) {
-        let passed_us = now_us.saturating_sub(std::mem::replace(&mut self.earned_us, now_us)).min(100_000) as usize;
-        let urgency = (log_bytes / self.log_bytes_max().max(1)).clamp(1, 4) as usize;
-        self.allowance += passed_us * CHECKPOINT_BYTES_PER_MS * urgency / 1_000;
-        self.allowance = self.allowance.min(CHECKPOINT_TURN_BYTES * urgency.min(2));
+        let urgency = (log_bytes / self.log_bytes_max().max(1)).clamp(1, CHECKPOINT_URGENCY_MAX) as usize;
+        self.pace.earn(CHECKPOINT_BYTES_PER_MS * urgency, CHECKPOINT_TURN_BYTES, now_us);
     }
 
     fn may_take(&self) -> bool {
-        self.allowance >= CHECKPOINT_BLOCK_BYTES / 2 && self.unwritten < CHECKPOINT_UNWRITTEN_BYTES
+        self.pace.is_open() && self.unwritten < CHECKPOINT_UNWRITTEN_BYTES
     }
 }
 
@@ -312,7 +310,7 @@ impl Node {
             }
         }
         let checkpoints = &mut self.checkpoints;
-        (checkpoints.began_ms, checkpoints.earned_us) = (time.mono_ms(), time.mono_us);
+        checkpoints.began_ms = time.mono_ms();
         let queue: VecDeque<GroupId> = queue.into_iter().collect();
         checkpoints.round = Some(Round { queue, ..Round::default() });
     }
@@ -342,7 +340,7 @@ impl Node {
             round.file_bytes += block.len() as u64;
             self.checkpoints.unwritten += block.len();
             // Small ones cost, too: their group was found and frozen.
-            self.checkpoints.allowance = self.checkpoints.allowance.saturating_sub(block.len().max(4 << 10));
+            self.checkpoints.pace.spend(block.len().max(CHECKPOINT_BLOCK_COST_BYTES));
             jobs.push(Job::Block(block));
             return true;
         }
