@@ -59,6 +59,12 @@ impl Node {
         self.io.ranges.step(self.load, time.mono_us, &mut self.io.outputs.ranges);
     }
 
+    /// What was asked with [`super::Outputs::ranges`] is not read, as too much is being read already: whoever wants it
+    /// asks again.
+    pub fn range_unread(&mut self, range: &ReadRange) {
+        self.io.ranges.pace.refund(range.bytes_max);
+    }
+
     /// What was asked with [`super::Outputs::ranges`].
     pub fn range_read(&mut self, range: &ReadRange, values: Vec<ChosenValue>, time: Time) {
         let bytes: usize = values.iter().map(|value| value.payload.len()).sum();
