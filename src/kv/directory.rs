@@ -53,6 +53,10 @@ const SLOT_BITS: u32 = 14;
 const HASH_BITS: u32 = 49;
 const CURSOR_SHIFT: u32 = 10;
 
+/// Where a key would stand that is not there: the number of its table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gap(usize);
+
 /// The entries of one group.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -88,18 +92,30 @@ impl Directory {
 
     /// The entry, to be changed.
     pub(super) fn find_mut(&mut self, position: Position, key: &[u8]) -> Option<&mut Entry> {
+        self.place(position, key).ok()
+    }
+
+    /// The entry, to be changed, or the gap that an entry of this key would fill.
+    pub(super) fn place(&mut self, position: Position, key: &[u8]) -> Result<&mut Entry, Gap> {
         let at = self.table_at(position);
-        let entry = self.tables[at].find_mut(hash(position), same(position, key))?;
+        let table = &mut self.tables[at];
+        let bucket = table.find_bucket_index(hash(position), same(position, key)).ok_or(Gap(at))?;
+        let entry = table.get_bucket_mut(bucket).ok_or(Gap(at))?;
         if let Some(frozen) = &mut self.frozen {
             frozen.save(entry);
         }
-        Some(entry)
+        Ok(entry)
     }
 
     /// Adds an entry whose key is not there yet.
-    pub(super) fn insert(&mut self, mut entry: Entry) {
+    pub(super) fn insert(&mut self, entry: Entry) {
+        self.fill(Gap(self.table_at(entry.position)), entry);
+    }
+
+    /// Adds an entry whose key was looked for, and nothing changed since then.
+    pub(super) fn fill(&mut self, Gap(mut at): Gap, mut entry: Entry) {
         entry.freeze = self.freeze;
-        let mut at = self.table_at(entry.position);
+        debug_assert_eq!(at, self.table_at(entry.position), "it is the gap of this entry");
         debug_assert!(self.find(entry.position, entry.key()).is_none(), "the key was looked for first");
         // Before it is full: another entry would double its memory. One that cannot be split, all its keys at one
         // position, is not tried again for each key.

@@ -290,9 +290,14 @@ impl Store {
             return;
         }
         self.rolling.key(Change::Put, position, ends(value) ^ expires_at_ms);
-        let Some(entry) = self.entries.find_mut(position, key) else {
-            self.insert(position, key, value, expires_at_ms);
-            return;
+        let entry = match self.entries.place(position, key) {
+            Ok(entry) => entry,
+            Err(gap) => {
+                let entry = Entry::new(position, key, value, expires_at_ms);
+                self.count(&entry);
+                self.entries.fill(gap, entry);
+                return;
+            }
         };
         self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
         let before = entry.capacity();
@@ -306,11 +311,6 @@ impl Store {
     fn insert_made(&mut self, key: &[u8], value: &[u8], expires_at_ms: u64) {
         let position = self.position(key);
         self.rolling.key(Change::Made, position, whole(value) ^ expires_at_ms);
-        self.insert(position, key, value, expires_at_ms);
-    }
-
-    /// Adds a key that is not there.
-    fn insert(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) {
         let entry = Entry::new(position, key, value, expires_at_ms);
         self.count(&entry);
         self.entries.insert(entry);
