@@ -1,6 +1,7 @@
 //! Paxoi: a durable, linearizable, replicated key/value server for Redis clients, made of many Paxos groups.
 
 pub mod admin;
+pub mod background;
 pub mod backup;
 pub mod bench;
 pub mod checkpoint;

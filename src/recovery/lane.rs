@@ -1,6 +1,7 @@
 //! Lanes: some of the groups each, with their checkpoints and their records in order.
 
 use super::Progress;
+use crate::background;
 use crate::checkpoint::Shelf;
 use crate::log::{Record, RecordKind};
 use crate::shard::{self, Cell};
@@ -116,6 +117,7 @@ pub(super) fn side_by_side<R>(
             dealer.parcels.push((sender, Parcel::default()));
             let queued = &queued;
             let work = move || {
+                background::give_way();
                 lane.load(shelf, progress);
                 for Parcel { records, bytes } in parcels {
                     records.into_iter().for_each(|(lsn, record)| lane.take(lsn, record, count));

@@ -1,5 +1,6 @@
 //! The threads beside the loop, and what they tell it.
 
+use crate::background;
 use crate::checkpoint::{Brought, Desk, Done, Errand, Job, Mover, Packing, Scribe};
 use crate::config::SCRUB_BYTES_PER_S;
 use crate::disk::Disk;
@@ -63,6 +64,7 @@ pub(super) fn start_scrub(
     let (guard, ended) = channel::<()>();
     let disk = disk.clone();
     std::thread::Builder::new().name("paxoi-scrub".to_owned()).spawn(move || {
+        background::give_way();
         let mut rest = |time: Duration| matches!(ended.recv_timeout(time), Err(RecvTimeoutError::Timeout));
         while rest(every) {
             let findings = scrub(&*disk, SCRUB_BYTES_PER_S, &mut rest);
