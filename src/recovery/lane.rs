@@ -5,6 +5,7 @@ use crate::background;
 use crate::checkpoint::Shelf;
 use crate::log::{Record, RecordKind};
 use crate::shard::{self, Cell};
+use bytes::Bytes;
 use groups::{Clock, Effect, GroupId, Instance};
 use std::io;
 use std::sync::mpsc::{Sender, channel};
@@ -119,8 +120,9 @@ pub(super) fn side_by_side<R>(
             let work = move || {
                 background::give_way();
                 lane.load(shelf, progress);
-                for Parcel { records, bytes } in parcels {
-                    records.into_iter().for_each(|(lsn, record)| lane.take(lsn, record, count));
+                for parcel in parcels {
+                    let bytes = parcel.bytes();
+                    parcel.open(|lsn, record| lane.take(lsn, record, count));
                     queued.done(bytes);
                 }
                 lane.found
@@ -129,7 +131,7 @@ pub(super) fn side_by_side<R>(
         }
         let fed = feed(&mut |lsn, record| {
             if let Some(lane) = sort(&record) {
-                dealer.deal(lane, lsn, record);
+                dealer.deal(lane, lsn, &record);
             }
         });
         dealer.finish();
@@ -147,29 +149,54 @@ struct Dealer<'q> {
     queued: &'q Queued,
 }
 
-/// Records with their lsn, in order.
+/// Records with their lsn, in order, and their payloads one behind the other.
 #[derive(Default)]
 struct Parcel {
-    records: Vec<(u64, Record)>,
-    bytes: usize,
+    records: Vec<(u64, Record, usize)>,
+    payloads: Vec<u8>,
+}
+
+impl Parcel {
+    fn add(&mut self, lsn: u64, record: &Record) {
+        if self.payloads.is_empty() {
+            self.payloads.reserve(PARCEL_BYTES + PARCEL_BYTES / 4);
+        }
+        self.payloads.extend_from_slice(&record.payload);
+        let length = record.payload.len();
+        self.records.push((lsn, Record { payload: Bytes::new(), ..*record }, length));
+    }
+
+    fn bytes(&self) -> usize {
+        self.payloads.len() + self.records.len() * size_of::<(u64, Record, usize)>()
+    }
+
+    /// Each payload is copied by the thread that needs it, just before it does: into that thread's own memory, and into its
+    /// processor's cache, which has none of what another one read.
+    fn open(self, mut take: impl FnMut(u64, Record)) {
+        let mut rest = &self.payloads[..];
+        for (lsn, record, length) in self.records {
+            let (payload, behind) = rest.split_at(length);
+            rest = behind;
+            take(lsn, Record { payload: Bytes::copy_from_slice(payload), ..record });
+        }
+    }
 }
 
 impl Dealer<'_> {
-    fn deal(&mut self, lane: usize, lsn: u64, record: Record) {
+    fn deal(&mut self, lane: usize, lsn: u64, record: &Record) {
         let (_, parcel) = &mut self.parcels[lane];
-        parcel.bytes += record.payload.len() + size_of::<(u64, Record)>();
-        parcel.records.push((lsn, record));
-        if parcel.bytes >= PARCEL_BYTES {
+        parcel.add(lsn, record);
+        if parcel.bytes() >= PARCEL_BYTES {
             self.send(lane);
         }
     }
 
     fn send(&mut self, lane: usize) {
         let (sender, parcel) = &mut self.parcels[lane];
-        self.queued.add(parcel.bytes);
+        self.queued.add(parcel.bytes());
         // A lane that is gone has panicked, which is noticed when it is joined.
         if let Err(unsent) = sender.send(std::mem::take(parcel)) {
-            self.queued.done(unsent.0.bytes);
+            self.queued.done(unsent.0.bytes());
         }
     }
 
@@ -201,7 +228,7 @@ impl Queued {
 }
 
 /// Records are handed over when so many bytes of them are together.
-const PARCEL_BYTES: usize = 256 << 10;
+const PARCEL_BYTES: usize = 96 << 10;
 /// So many bytes may wait for all lanes together, or one value that is longer: then the log is read no further.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
 
