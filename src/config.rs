@@ -113,11 +113,12 @@ pub const CHECKPOINT_BLOCK_BYTES: usize = 64 << 10;
 /// And so many bytes for each millisecond that passes…
 pub const CHECKPOINT_BYTES_PER_MS: usize = 32 << 10;
 /// …up to so many times that while the log is as many times as long as it should be.
-pub const CHECKPOINT_URGENCY_MAX: u64 = 4;
-/// A turn begins no block when it has taken so many bytes.
-pub const CHECKPOINT_TURN_BYTES: usize = 2 * CHECKPOINT_BLOCK_BYTES;
-/// What a smaller block counts: its group was found and frozen, too.
-pub const CHECKPOINT_BLOCK_COST_BYTES: usize = 4 << 10;
+pub const CHECKPOINT_URGENCY_MAX: u64 = 2;
+/// So much of that is saved up: a turn takes two blocks at most, as a third is not begun when less than one is left.
+pub const CHECKPOINT_SAVED_BYTES: usize = CHECKPOINT_BLOCK_BYTES * 3 / 2;
+/// What a block counts at least, as its group was found and frozen, too; and at most, as one with a long value is copied at
+/// one go, and nothing is gained by a pause that is as long as it.
+pub const CHECKPOINT_BLOCK_COST_BYTES: (usize, usize) = (4 << 10, 2 * CHECKPOINT_BLOCK_BYTES);
 /// Blocks that may wait to be written, in bytes.
 pub const CHECKPOINT_UNWRITTEN_BYTES: usize = 4 << 20;
 /// A checkpoint file is closed at the end of the group with which it reaches so many bytes: what is below shares one.

@@ -90,7 +90,18 @@ impl Reads {
         }
     }
 
-    /// Questions are lost, refused or outdated: all reads that are not confirmed need a new one.
+    /// Question `number` will not be answered: the reads that it was asked for need another one. Those of other questions
+    /// have theirs still.
+    pub fn unconfirmed(&mut self, number: u64) {
+        for read in &mut self.waiting {
+            if matches!(read.stage, Stage::Asked { number: n, .. } if n == number) {
+                read.stage = Stage::Fresh;
+                self.fresh += 1;
+            }
+        }
+    }
+
+    /// All questions are lost or outdated: all reads that are not confirmed need another one.
     pub fn ask_again(&mut self) {
         let asked = self.waiting.iter_mut().filter(|read| matches!(read.stage, Stage::Fresh | Stage::Asked { .. }));
         self.fresh = asked.map(|read| read.stage = Stage::Fresh).count();
@@ -182,6 +193,24 @@ mod tests {
         assert_eq!(ready(&mut reads, 9, 5), [3], "a held one waits for a command, whatever is confirmed");
         assert_eq!(reads.take_before(5), Some(1));
         assert!(reads.is_empty() && !reads.has_fresh());
+    }
+
+    #[test]
+    fn a_question_that_confirms_nothing_leaves_the_reads_of_others_alone() {
+        let mut reads = Reads::default();
+        reads.push(1, 0);
+        reads.asked(1, Ballot::ZERO);
+        reads.push(2, 0);
+        reads.asked(2, Ballot::ZERO);
+        reads.unconfirmed(1);
+        assert!(reads.has_fresh(), "the first one");
+        reads.asked(3, Ballot::ZERO);
+        reads.unconfirmed(1);
+        assert!(!reads.has_fresh(), "there is another question by now");
+        reads.confirmed(2, Ballot::ZERO, Instance(1));
+        assert_eq!(ready(&mut reads, 1, u64::MAX), [2]);
+        reads.confirmed(3, Ballot::ZERO, Instance(1));
+        assert_eq!(ready(&mut reads, 1, u64::MAX), [1]);
     }
 
     #[test]

@@ -53,8 +53,8 @@ const SLOT_BITS: u32 = 14;
 const HASH_BITS: u32 = 49;
 const CURSOR_SHIFT: u32 = 10;
 
-/// Where a key would stand that is not there: the number of its table.
-#[derive(Clone, Copy, Debug)]
+/// Where a key would stand that is not there: the number of its table. Good until the directory changes.
+#[derive(Debug)]
 pub(super) struct Gap(usize);
 
 /// The entries of one group.
@@ -100,7 +100,7 @@ impl Directory {
         let at = self.table_at(position);
         let table = &mut self.tables[at];
         let bucket = table.find_bucket_index(hash(position), same(position, key)).ok_or(Gap(at))?;
-        let entry = table.get_bucket_mut(bucket).ok_or(Gap(at))?;
+        let Some(entry) = table.get_bucket_mut(bucket) else { unreachable!("it was just found there") };
         if let Some(frozen) = &mut self.frozen {
             frozen.save(entry);
         }

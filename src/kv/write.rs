@@ -293,8 +293,7 @@ impl Store {
         let entry = match self.entries.place(position, key) {
             Ok(entry) => entry,
             Err(gap) => {
-                let entry = Entry::new(position, key, value, expires_at_ms);
-                self.count(&entry);
+                let entry = self.counted(position, key, value, expires_at_ms);
                 self.entries.fill(gap, entry);
                 return;
             }
@@ -311,9 +310,15 @@ impl Store {
     fn insert_made(&mut self, key: &[u8], value: &[u8], expires_at_ms: u64) {
         let position = self.position(key);
         self.rolling.key(Change::Made, position, whole(value) ^ expires_at_ms);
+        let entry = self.counted(position, key, value, expires_at_ms);
+        self.entries.insert(entry);
+    }
+
+    /// An entry that comes into the directory, and is in the books already.
+    fn counted(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) -> Entry {
         let entry = Entry::new(position, key, value, expires_at_ms);
         self.count(&entry);
-        self.entries.insert(entry);
+        entry
     }
 
     /// Takes an entry that comes into the directory into the books.

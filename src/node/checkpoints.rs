@@ -11,7 +11,7 @@ use super::{Node, Time};
 use crate::checkpoint::{Catalog, Done, Header, Job, SectionSummary};
 use crate::config::{
     CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCK_COST_BYTES, CHECKPOINT_BYTES_PER_MS, CHECKPOINT_FILE_BYTES,
-    CHECKPOINT_PAUSE_MS, CHECKPOINT_RETRY_MS, CHECKPOINT_TURN_BYTES, CHECKPOINT_UNWRITTEN_BYTES,
+    CHECKPOINT_PAUSE_MS, CHECKPOINT_RETRY_MS, CHECKPOINT_SAVED_BYTES, CHECKPOINT_UNWRITTEN_BYTES,
     CHECKPOINT_URGENCY_MAX, CheckpointConfig,
 };
 use crate::log::{self, Droppable};
@@ -205,10 +205,10 @@ impl Checkpoints {
         useless
     }
 
-    /// What may be taken out grows with the time, faster while the log is much too long; not what a turn takes.
+    /// What may be taken out grows with the time, faster while the log is much too long. What a turn takes does not.
     fn earn(&mut self, log_bytes: u64, now_us: u64) {
         let urgency = (log_bytes / self.log_bytes_max().max(1)).clamp(1, CHECKPOINT_URGENCY_MAX) as usize;
-        self.pace.earn(CHECKPOINT_BYTES_PER_MS * urgency, CHECKPOINT_TURN_BYTES, now_us);
+        self.pace.earn(CHECKPOINT_BYTES_PER_MS * urgency, CHECKPOINT_SAVED_BYTES, now_us);
     }
 
     fn may_take(&self) -> bool {
@@ -339,8 +339,8 @@ impl Node {
         if let Some(block) = self.shard.next_block(group, CHECKPOINT_BLOCK_BYTES) {
             round.file_bytes += block.len() as u64;
             self.checkpoints.unwritten += block.len();
-            // Small ones cost, too: their group was found and frozen.
-            self.checkpoints.pace.spend(block.len().max(CHECKPOINT_BLOCK_COST_BYTES));
+            let (least, most) = CHECKPOINT_BLOCK_COST_BYTES;
+            self.checkpoints.pace.spend(block.len().clamp(least, most));
             jobs.push(Job::Block(block));
             return true;
         }

@@ -93,7 +93,7 @@ impl Node {
                 confirmation.add_lease(self.shard.group(group).answer(ballot));
             }
             let item = Item { group, confirmation, open: true };
-            if !self.is_open(&item, number, time) {
+            if self.settle(&item, number, time) {
                 continue;
             }
             for to in self.to_be_asked(group, ballot, time) {
@@ -173,7 +173,7 @@ impl Node {
                 item.confirmation.add_lease(*answer);
             }
             item.confirmation.add(from, *version, *answer, self.shard.group(*group));
-            item.open = self.is_open(item, answers.number, time);
+            item.open = !self.settle(item, answers.number, time);
         }
         let asked = &mut self.io.questions.asked;
         if items.iter().any(|item| item.open) {
@@ -194,23 +194,23 @@ impl Node {
         }
     }
 
-    /// Whether more answers are needed. If not, the reads that they are for wait for nothing but an instance, or for
-    /// another question.
-    fn is_open(&mut self, item: &Item, number: u64, time: Time) -> bool {
+    /// Does what the answers so far come to; false if more are needed. Else the reads that they are for wait for nothing but
+    /// an instance, or for another question.
+    fn settle(&mut self, item: &Item, number: u64, time: Time) -> bool {
         let (group, ballot) = (item.group, item.confirmation.ballot());
         match item.confirmation.outcome(self.shard.group(group)) {
-            Outcome::Open => return true,
+            Outcome::Open => return false,
             Outcome::Confirmed(instance) => {
                 if ballot.node == self.identity.node {
                     self.io.questions.leader_ms[group.index()] = time.unix_ms();
                 }
                 self.shard.step(group, &mut self.io, |group, _| group.on_confirmed(number, ballot, instance));
             }
-            Outcome::Outdated => self.shard.step(group, &mut self.io, |group, _| group.ask_again()),
+            Outcome::Outdated => self.shard.step(group, &mut self.io, |group, _| group.on_unconfirmed(number)),
             // The leader's first choice has them ask, or a tick does.
-            Outcome::Vain => self.shard.quiet_step(group, &mut self.io, |group, _| group.ask_again()),
+            Outcome::Vain => self.shard.quiet_step(group, &mut self.io, |group, _| group.on_unconfirmed(number)),
         }
-        false
+        true
     }
 
     /// Questions without an answer are given up, and their reads ask again; reads without one in time get an error.
@@ -224,7 +224,7 @@ impl Node {
             }
             let Some(asked) = self.io.questions.asked.pop_front() else { break };
             for item in asked.items.iter().filter(|item| item.open) {
-                self.shard.step(item.group, &mut self.io, |group, _| group.ask_again());
+                self.shard.step(item.group, &mut self.io, |group, _| group.on_unconfirmed(asked.number));
             }
         }
     }

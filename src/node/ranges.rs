@@ -31,6 +31,12 @@ impl Ranges {
         None
     }
 
+    /// This was given, but cannot be read yet.
+    fn put_back(&mut self, range: ReadRange) {
+        self.pace.refund(range.bytes_max);
+        self.waiting.entry((range.tag, range.group)).or_insert(range);
+    }
+
     /// Time has passed: gives what can be read now.
     fn step(&mut self, load: Load, now_us: u64, out: &mut Vec<ReadRange>) {
         if self.waiting.is_empty() {
@@ -59,10 +65,9 @@ impl Node {
         self.io.ranges.step(self.load, time.mono_us, &mut self.io.outputs.ranges);
     }
 
-    /// What was asked with [`super::Outputs::ranges`] is not read, as too much is being read already: whoever wants it
-    /// asks again.
-    pub fn range_unread(&mut self, range: &ReadRange) {
-        self.io.ranges.pace.refund(range.bytes_max);
+    /// What was asked with [`super::Outputs::ranges`] is not read, as too much is being read already: it waits again.
+    pub fn range_unread(&mut self, range: ReadRange) {
+        self.io.ranges.put_back(range);
     }
 
     /// What was asked with [`super::Outputs::ranges`].
@@ -147,5 +152,22 @@ mod tests {
         }
         assert_eq!(out.iter().map(|range| (range.group.0, range.from.0)).collect::<Vec<_>>(), [(1, 8)]);
         assert!(out[0].bytes_max >= RANGE_BYTES_MIN);
+    }
+
+    #[test]
+    fn what_cannot_be_read_yet_is_given_again() {
+        let mut ranges = Ranges::default();
+        assert_eq!(ranges.ask(range(2, 0, 7)), None);
+        let mut out = Vec::new();
+        ranges.step(Load::default(), 10_000, &mut out);
+        let [given] = out[..] else { panic!("{out:?}") };
+        ranges.put_back(given);
+        ranges.step(Load::default(), 10_001, &mut out);
+        assert_eq!(out, [given, given]);
+        // Unless its member wants something else by now.
+        assert_eq!(ranges.ask(range(2, 0, 9)), None);
+        ranges.put_back(given);
+        ranges.step(Load::default(), 10_002, &mut out);
+        assert_eq!(out[2].from, Instance(9));
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn side_by_side<R>(
                 background::give_way();
                 lane.load(shelf, progress);
                 for parcel in parcels {
-                    let bytes = parcel.bytes();
+                    let bytes = parcel.bytes;
                     parcel.open(|lsn, record| lane.take(lsn, record, count));
                     queued.done(bytes);
                 }
@@ -131,7 +131,7 @@ pub(super) fn side_by_side<R>(
         }
         let fed = feed(&mut |lsn, record| {
             if let Some(lane) = sort(&record) {
-                dealer.deal(lane, lsn, &record);
+                dealer.deal(lane, lsn, record);
             }
         });
         dealer.finish();
@@ -149,54 +149,56 @@ struct Dealer<'q> {
     queued: &'q Queued,
 }
 
-/// Records with their lsn, in order, and their payloads one behind the other.
+/// Records with their lsn, in order, and the payloads of most of them one behind the other.
 #[derive(Default)]
 struct Parcel {
+    /// With how much of `payloads` is theirs: nothing, if it is long, and then they have it themselves.
     records: Vec<(u64, Record, usize)>,
     payloads: Vec<u8>,
+    bytes: usize,
 }
 
 impl Parcel {
-    fn add(&mut self, lsn: u64, record: &Record) {
-        if self.payloads.is_empty() {
-            self.payloads.reserve(PARCEL_BYTES + PARCEL_BYTES / 4);
+    fn add(&mut self, lsn: u64, mut record: Record) {
+        self.bytes += record.payload.len() + size_of::<(u64, Record, usize)>();
+        let mut length = 0;
+        if (1..PAYLOAD_BYTES_MAX).contains(&record.payload.len()) {
+            self.payloads.reserve(if self.payloads.is_empty() { PARCEL_BYTES + PAYLOAD_BYTES_MAX } else { 0 });
+            self.payloads.extend_from_slice(&record.payload);
+            length = std::mem::take(&mut record.payload).len();
         }
-        self.payloads.extend_from_slice(&record.payload);
-        let length = record.payload.len();
-        self.records.push((lsn, Record { payload: Bytes::new(), ..*record }, length));
-    }
-
-    fn bytes(&self) -> usize {
-        self.payloads.len() + self.records.len() * size_of::<(u64, Record, usize)>()
+        self.records.push((lsn, record, length));
     }
 
     /// Each payload is copied by the thread that needs it, just before it does: into that thread's own memory, and into its
     /// processor's cache, which has none of what another one read.
     fn open(self, mut take: impl FnMut(u64, Record)) {
         let mut rest = &self.payloads[..];
-        for (lsn, record, length) in self.records {
-            let (payload, behind) = rest.split_at(length);
-            rest = behind;
-            take(lsn, Record { payload: Bytes::copy_from_slice(payload), ..record });
+        for (lsn, mut record, length) in self.records {
+            if length > 0 {
+                let (payload, behind) = rest.split_at(length);
+                (record.payload, rest) = (Bytes::copy_from_slice(payload), behind);
+            }
+            take(lsn, record);
         }
     }
 }
 
 impl Dealer<'_> {
-    fn deal(&mut self, lane: usize, lsn: u64, record: &Record) {
+    fn deal(&mut self, lane: usize, lsn: u64, record: Record) {
         let (_, parcel) = &mut self.parcels[lane];
         parcel.add(lsn, record);
-        if parcel.bytes() >= PARCEL_BYTES {
+        if parcel.bytes >= PARCEL_BYTES {
             self.send(lane);
         }
     }
 
     fn send(&mut self, lane: usize) {
         let (sender, parcel) = &mut self.parcels[lane];
-        self.queued.add(parcel.bytes());
+        self.queued.add(parcel.bytes);
         // A lane that is gone has panicked, which is noticed when it is joined.
         if let Err(unsent) = sender.send(std::mem::take(parcel)) {
-            self.queued.done(unsent.0.bytes());
+            self.queued.done(unsent.0.bytes);
         }
     }
 
@@ -229,14 +231,38 @@ impl Queued {
 
 /// Records are handed over when so many bytes of them are together.
 const PARCEL_BYTES: usize = 96 << 10;
+/// A payload that is not shorter is handed over as it is: it is worth no copy.
+const PAYLOAD_BYTES_MAX: usize = 24 << 10;
 /// So many bytes may wait for all lanes together, or one value that is longer: then the log is read no further.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
-    use super::{QUEUED_BYTES_MAX, Queued};
+    use super::{PAYLOAD_BYTES_MAX, Parcel, QUEUED_BYTES_MAX, Queued};
+    use crate::log::{Record, RecordKind};
+    use bytes::Bytes;
+    use groups::{Ballot, GroupId, Instance};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread::{scope, yield_now};
+
+    #[test]
+    fn a_parcel_gives_what_it_was_given() {
+        let lengths = [0, 5, PAYLOAD_BYTES_MAX, 0, PAYLOAD_BYTES_MAX - 1, 300_000, 1, 0];
+        let records: Vec<(u64, Record)> = (1..)
+            .zip(lengths)
+            .map(|(lsn, length)| {
+                let (kind, payload) = (RecordKind::Learned, Bytes::from(vec![lsn as u8; length]));
+                let (group, ballot, chosen) = (GroupId(lsn as u32), Ballot::ZERO, Ballot::ZERO);
+                (lsn, Record { kind, group, instance: Instance(lsn), ballot, chosen, payload })
+            })
+            .collect();
+        let mut parcel = Parcel::default();
+        records.iter().for_each(|(lsn, record)| parcel.add(*lsn, record.clone()));
+        assert!(parcel.bytes > lengths.iter().sum());
+        let mut given = Vec::new();
+        parcel.open(|lsn, record| given.push((lsn, record)));
+        assert_eq!(given, records);
+    }
 
     #[test]
     fn the_log_is_read_no_further_while_the_lanes_have_enough() {

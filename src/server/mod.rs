@@ -182,8 +182,7 @@ impl Server {
         self.front.carry_out(&mut outputs, time);
         for range in outputs.ranges.drain(..) {
             if !self.reader.request(range) {
-                tracing::debug!("too many ranges are being read; group {} has to ask again", range.group);
-                self.front.node.range_unread(&range);
+                self.front.node.range_unread(range);
             }
         }
         for (to, address) in outputs.dials.drain(..) {

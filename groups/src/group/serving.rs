@@ -186,7 +186,12 @@ impl Group {
         self.reads.confirmed(number, ballot, instance);
     }
 
-    /// The questions asked so far will not be answered.
+    /// Question `number` will not be answered so that it confirms anything.
+    pub fn on_unconfirmed(&mut self, number: u64) {
+        self.reads.unconfirmed(number);
+    }
+
+    /// No question asked so far will be answered.
     pub fn ask_again(&mut self) {
         self.reads.ask_again();
     }

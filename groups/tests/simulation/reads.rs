@@ -88,7 +88,7 @@ impl Node {
                     group.on_confirmed(question.number, question.confirmation.ballot(), instance);
                 }
                 Outcome::Open => return true,
-                Outcome::Outdated | Outcome::Vain => group.ask_again(),
+                Outcome::Outdated | Outcome::Vain => group.on_unconfirmed(question.number),
             }
             false
         });
@@ -99,7 +99,7 @@ impl Node {
         self.questions.retain(|question| {
             let is_late = question.asked + QUESTION_MS <= now;
             if is_late {
-                shards[question.group].group.ask_again();
+                shards[question.group].group.on_unconfirmed(question.number);
             }
             !is_late
         });
