@@ -77,7 +77,7 @@ catch-up)
     rate=${RATE:-8000}
     paced="--rate $rate"
     [ "$rate" != max ] || paced=
-    bench $load $paced --duration 40s --json "$DIR/load.json" >/dev/null 2>&1 &
+    bench $load $paced --duration 60s --json "$DIR/load.json" >/dev/null 2>&1 &
     under=$!
     PIDS="$PIDS $under"
     sleep 10
@@ -87,10 +87,14 @@ catch-up)
     start 3
     BEHIND=
     behind() { [ -n "$(applied 3)" ] && [ "$(ask 3 groups_behind)" = 0 ] && [ "$(($(applied 1) - $(applied 3)))" -lt 500 ] && [ "$(ask 3 groups_not_whole)" = 0 ]; }
+    # As seldom as this, and as often afterwards: looking takes the processor from what is measured.
+    POLL=0.5
     await 120 behind
     until=$(now_ms)
     echo "caught up after $((until - since)) ms: $(ask 3 states_installed) states, $(ask 3 transfer_bytes_received) bytes of checkpoints"
+    while kill -0 "$under" 2>/dev/null; do behind || :; sleep "$POLL"; done
     wait "$under"
+    POLL=
     python3 - "$DIR/load.json" "$since" "$until" <<'EOF'
 import json, statistics, sys
 run = json.load(open(sys.argv[1]))
