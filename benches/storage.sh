@@ -120,7 +120,7 @@ EOF
     ;;
 turns)
     keys=${2:-1000000}
-    export PAXOI_GROUPS=1 PAXOI_CHECKPOINT_LOG_BYTES=8gb
+    export PAXOI_GROUPS=1 PAXOI_CHECKPOINT_LOG_BYTES=${PAXOI_CHECKPOINT_LOG_BYTES:-8gb}
     start 1
     BEHIND="nice -n 15"
     start 2; start 3; await 30 led

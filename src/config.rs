@@ -114,7 +114,7 @@ pub const CHECKPOINT_BLOCK_BYTES: usize = 64 << 10;
 pub const CHECKPOINT_BYTES_PER_MS: usize = 32 << 10;
 /// …up to so many times that while the log is as many times as long as it should be.
 pub const CHECKPOINT_URGENCY_MAX: u64 = 2;
-/// So much of that is saved up: a turn takes two blocks at most, as a third is not begun when less than one is left.
+/// So much of that is saved up: a turn takes two full blocks at most, or more that are shorter.
 pub const CHECKPOINT_SAVED_BYTES: usize = CHECKPOINT_BLOCK_BYTES * 3 / 2;
 /// What a block counts at least, as its group was found and frozen, too; and at most, as one with a long value is copied at
 /// one go, and nothing is gained by a pause that is as long as it.
@@ -158,6 +158,7 @@ pub const TRANSFER_SILENT_MS: u64 = 5_000;
 pub const TRANSFER_PIN_MS: u64 = 20_000;
 /// A connection for transfers is tried again after so long.
 pub const TRANSFER_REDIAL_MS: u64 = 200;
+const _: () = assert!(CHECKPOINT_SAVED_BYTES < 2 * CHECKPOINT_BLOCK_BYTES, "two blocks leave nothing for a third");
 const _: () = assert!(TRANSFER_PIECE_BYTES + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "a piece fits a message");
 
 /// A scrub reads so many bytes in a second.
