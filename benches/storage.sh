@@ -208,8 +208,10 @@ restart)
     await 10 says_loading
     echo "says that it loads after $(($(now_ms) - since)) ms"
     await 120 answers
-    echo "answers after $(($(now_ms) - since)) ms"
-    grep -h "loaded" "$DIR/3.log"
+    echo "has read its log after $(($(now_ms) - since)) ms"
+    loaded() { grep -q "loaded" "$DIR/3.log"; }
+    await 120 loaded
+    grep -hE "groups are here|loaded" "$DIR/3.log"
     ;;
 *)
     sed -n '2,11p' "$0" >&2

@@ -65,7 +65,8 @@ const QUIET_TICKS: usize = 8;
 
 /// Groups, their stores, and which of them have work left in this turn.
 pub struct Shard {
-    cells: Vec<Cell>,
+    /// By group; `None` for one that is being rebuilt elsewhere: nobody may ask anything of it.
+    cells: Vec<Option<Cell>>,
     dirty: Vec<GroupId>,
     effects: Vec<Effect>,
     /// Have a value to propose that the log does not take now; marked again by each tick.
@@ -96,9 +97,17 @@ impl Shard {
     /// The groups 0, 1, 2… with the stores that they replicate.
     #[must_use]
     pub fn new(groups: impl Iterator<Item = (Group, Store)>) -> Shard {
-        let cells: Vec<Cell> = groups
-            .map(|(group, store)| Cell { group, store, store_bytes: 0, lsn: 0, vote_lsn: 0, dirty: false })
-            .collect();
+        let cell = |(group, store)| Cell { group, store, store_bytes: 0, lsn: 0, vote_lsn: 0, dirty: false };
+        Shard::of(groups.map(|group| Some(cell(group))).collect())
+    }
+
+    /// So many groups, none of which is here: [`Shard::put`] brings each.
+    #[must_use]
+    pub fn missing_all(groups: usize) -> Shard {
+        Shard::of((0..groups).map(|_| None).collect())
+    }
+
+    fn of(cells: Vec<Option<Cell>>) -> Shard {
         let quiet = vec![false; cells.len()];
         Shard {
             cells,
@@ -112,7 +121,7 @@ impl Shard {
         }
     }
 
-    /// How many groups.
+    /// How many groups, those that are missing among them.
     #[must_use]
     pub fn len(&self) -> usize {
         self.cells.len()
@@ -124,42 +133,66 @@ impl Shard {
         self.cells.is_empty()
     }
 
-    /// Whether it has that group.
+    /// Whether it has that group. What else concerns one group is asked only of one that is here.
     #[must_use]
     pub fn has(&self, group: GroupId) -> bool {
-        group.index() < self.cells.len()
+        self.cells.get(group.index()).is_some_and(Option::is_some)
     }
 
     /// A group, to look at.
     #[must_use]
     pub fn group(&self, group: GroupId) -> &Group {
-        &self.cells[group.index()].group
+        &self.cell(group).group
     }
 
     /// A group's store, to look at.
     #[must_use]
     pub fn store(&self, group: GroupId) -> &Store {
-        &self.cells[group.index()].store
+        &self.cell(group).store
     }
 
-    /// All groups.
+    /// A group with its store, to be changed from records alone.
+    pub fn cell_mut(&mut self, group: GroupId) -> &mut Cell {
+        here(&mut self.cells, group)
+    }
+
+    /// All groups that are here.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.cells.iter().map(|cell| &cell.group)
+        self.cells.iter().flatten().map(|cell| &cell.group)
     }
 
-    /// All stores.
+    /// The stores of all groups that are here.
     pub fn stores(&self) -> impl Iterator<Item = &Store> {
-        self.cells.iter().map(|cell| &cell.store)
+        self.cells.iter().flatten().map(|cell| &cell.store)
     }
 
-    /// Recovery: each group with its store, in order, to be made what they were; [`Shard::weigh_all`] is due afterwards.
-    pub fn cells(&mut self) -> impl Iterator<Item = &mut Cell> {
-        self.cells.iter_mut()
+    /// How many groups are not here.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        self.cells.iter().filter(|cell| cell.is_none()).count()
     }
 
-    /// What the stores take is counted anew.
-    pub fn weigh_all(&mut self) {
-        (0..self.cells.len() as u32).for_each(|group| self.weigh(GroupId(group)));
+    /// Recovery: gives all groups away, to be made what they were. [`Shard::put`] brings each back.
+    pub fn take_all(&mut self) -> Vec<(GroupId, Cell)> {
+        // What a blank group wanted done is of no interest once it has its state.
+        self.dirty.clear();
+        let taken = self.cells.iter_mut().zip(0..).filter_map(|(cell, group)| {
+            let cell = cell.take()?;
+            self.store_bytes -= cell.store_bytes;
+            Some((GroupId(group), Cell { dirty: false, store_bytes: 0, ..cell }))
+        });
+        taken.collect()
+    }
+
+    /// Recovery: a group is back, and what its store takes is counted.
+    ///
+    /// # Panics
+    /// If it was here already.
+    pub fn put(&mut self, group: GroupId, cell: Cell) {
+        let before = self.cells[group.index()].replace(cell);
+        assert!(before.is_none(), "group {group} is put where one is");
+        self.quiet[group.index()] = false;
+        self.weigh(group);
     }
 
     /// Puts the state of another member in the place of a group's own, which is returned; `None`, and nothing is changed, if
@@ -172,8 +205,8 @@ impl Shard {
         clock: Clock,
         out: &mut impl Outlet,
     ) -> Option<Store> {
-        let before = self.cells[group.index()].group.queued_bytes();
-        let cell = &mut self.cells[group.index()];
+        let cell = here(&mut self.cells, group);
+        let before = cell.group.queued_bytes();
         let taken = cell.group.install(state, clock, &mut self.effects);
         let old = taken.then(|| std::mem::replace(&mut cell.store, store));
         // The commands that were skipped are off the queue already.
@@ -186,19 +219,19 @@ impl Shard {
 
     /// Holds on to the state of a group as it is now, for [`Shard::next_block`].
     pub fn freeze(&mut self, group: GroupId) -> SectionHead {
-        let cell = &mut self.cells[group.index()];
+        let cell = self.cell_mut(group);
         cell.store.freeze();
         SectionHead { group, state: cell.group.snapshot() }
     }
 
     /// See [`Store::next_block`].
     pub fn next_block(&mut self, group: GroupId, budget_bytes: usize) -> Option<Vec<u8>> {
-        self.cells[group.index()].store.next_block(budget_bytes)
+        self.cell_mut(group).store.next_block(budget_bytes)
     }
 
     /// Lets go of the held state. Returns its digest, if all of it was taken out, else 0.
     pub fn thaw(&mut self, group: GroupId) -> u64 {
-        let store = &mut self.cells[group.index()].store;
+        let store = &mut self.cell_mut(group).store;
         let digest = store.frozen_digest().unwrap_or(0);
         store.thaw();
         digest
@@ -206,25 +239,27 @@ impl Shard {
 
     /// Logs again where every group is, and the votes that are older than `lsn`: older records will go.
     pub fn record_again(&mut self, lsn: u64, out: &mut impl Outlet) {
-        for index in 0..self.cells.len() {
-            let cell = &self.cells[index];
+        // What one that is missing has in the old records would be lost with them.
+        assert_eq!(self.missing(), 0, "the log is trimmed only when all groups are here");
+        for group in (0..self.cells.len() as u32).map(GroupId) {
+            let cell = self.cell(group);
             let vote = cell.vote_lsn < lsn;
             if cell.group.next() > Instance::FIRST || cell.group.promised() > Ballot::ZERO {
-                self.quiet_step(GroupId(index as u32), out, |group, effects| group.record_again(vote, effects));
+                self.quiet_step(group, out, |group, effects| group.record_again(vote, effects));
             }
         }
     }
 
     /// Recovery is done; time limits run from here.
     pub fn begin(&mut self, clock: Clock) {
-        self.cells.iter_mut().for_each(|cell| cell.group.begin(clock));
+        self.cells.iter_mut().flatten().for_each(|cell| cell.group.begin(clock));
     }
 
     /// A message of a member, or a durable one of this node to itself.
     pub fn handle(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
         // What it tells of the instance before is applied first, so that the state can be compared.
         self.step(group, out, |group, effects| group.learn_before(from, &message, clock, effects));
-        let cell = &self.cells[group.index()].group;
+        let cell = &self.cell(group).group;
         if cell.promises(from, &message).is_some_and(|to| !out.allows(group, to, cell.promised(), clock)) {
             return self.step(group, out, |group, effects| group.withhold(from, &message, effects));
         }
@@ -234,7 +269,7 @@ impl Shard {
     /// Queues a command of this node's clients; `body` writes it. Returns its counter in the group.
     pub fn submit(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
         self.mark(group);
-        let cell = &mut self.cells[group.index()].group;
+        let cell = &mut self.cell_mut(group).group;
         let before = cell.queued_bytes();
         let counter = cell.submit(body);
         self.queued_bytes += cell.queued_bytes() - before;
@@ -255,7 +290,7 @@ impl Shard {
 
     /// Takes commands back; those that may have left this node are taken off the list instead. See [`Group::withdraw`].
     pub fn withdraw(&mut self, group: GroupId, counters: &mut Vec<u64>) {
-        let cell = &mut self.cells[group.index()].group;
+        let cell = &mut self.cell_mut(group).group;
         let before = cell.queued_bytes();
         cell.withdraw(counters);
         self.queued_bytes -= before - cell.queued_bytes();
@@ -264,17 +299,17 @@ impl Shard {
     /// A read of this node's clients waits in the group.
     pub fn read(&mut self, group: GroupId, id: ReadId) {
         self.mark(group);
-        self.cells[group.index()].group.read(id);
+        self.cell_mut(group).group.read(id);
     }
 
     /// A read waits for this node's next command in the group; see [`Group::hold_read`].
     pub fn hold_read(&mut self, group: GroupId, id: ReadId) {
-        self.cells[group.index()].group.hold_read(id);
+        self.cell_mut(group).group.hold_read(id);
     }
 
     /// Nobody waits for this read any more.
     pub fn cancel_read(&mut self, group: GroupId, id: ReadId) {
-        self.cells[group.index()].group.cancel_read(id);
+        self.cell_mut(group).group.cancel_read(id);
     }
 
     /// Evaluates a read that [`Shard::take_ready`] named.
@@ -282,7 +317,7 @@ impl Shard {
     /// # Errors
     /// If a key is due by the leader's clock, but not by the group's time.
     pub fn evaluate(&self, group: GroupId, body: &[u8], leader_ms: u64) -> Result<Reply<'_>, Due> {
-        self.cells[group.index()].store.read(body, leader_ms)
+        self.cell(group).store.read(body, leader_ms)
     }
 
     /// Time limits of all groups, and expiry where this node leads. Groups in which nothing happens are looked at in turns.
@@ -297,24 +332,24 @@ impl Shard {
                 continue;
             }
             let group = GroupId(index as u32);
-            let cell = &mut self.cells[index];
+            let Some(cell) = &mut self.cells[index] else { continue };
             // Without a leader it may stand, which is to promise itself a ballot.
             let leads = cell.group.leader().is_some();
             let free = leads || out.allows(group, cell.group.me(), cell.group.promised(), clock);
             let around = Surroundings { free, ..around };
             cell.group.tick(clock, around, &mut self.effects);
             let due = cell.store.next_due_ms().is_some_and(|due| due <= clock.unix_ms);
-            if due && cell.group.leads().is_some() {
+            let expires = due && cell.group.leads().is_some();
+            if expires {
                 cell.group.propose_time();
-                self.mark(group);
             }
-            let group_now = &self.cells[index].group;
             // A value can have been held back for a time that is over.
-            if !self.effects.is_empty() || group_now.has_waiting() || group_now.next_value_bytes().is_some() {
+            let waits = cell.group.has_waiting() || cell.group.next_value_bytes().is_some();
+            if expires || waits || !self.effects.is_empty() {
                 self.mark(group);
             }
             self.carry_out(group, out);
-            self.quiet[index] = !due && self.cells[index].group.is_quiet();
+            self.quiet[index] = !due && self.cell(group).group.is_quiet();
         }
     }
 
@@ -331,14 +366,16 @@ impl Shard {
         out: &mut impl Outlet,
         change: impl FnOnce(&mut Group, &mut Vec<Effect>),
     ) {
-        change(&mut self.cells[group.index()].group, &mut self.effects);
+        change(&mut here(&mut self.cells, group).group, &mut self.effects);
         self.carry_out(group, out);
     }
 
-    /// Calls `change` on every group and carries out what it causes.
+    /// Calls `change` on every group that is here and carries out what it causes.
     pub fn step_all(&mut self, out: &mut impl Outlet, mut change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
-        for index in 0..self.cells.len() {
-            self.step(GroupId(index as u32), out, &mut change);
+        for group in (0..self.cells.len() as u32).map(GroupId) {
+            if self.has(group) {
+                self.step(group, out, &mut change);
+            }
         }
     }
 
@@ -347,7 +384,7 @@ impl Shard {
     pub fn flush(&mut self, clock: Clock, out: &mut impl Outlet, ready: &mut Vec<ReadId>, asking: &mut Vec<GroupId>) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for group in dirty.drain(..) {
-            let cell = &mut self.cells[group.index()];
+            let cell = here(&mut self.cells, group);
             cell.dirty = false;
             if cell.group.next_value_bytes().is_none_or(|bytes| out.takes_value(bytes)) {
                 cell.group.flush(clock, &mut self.effects);
@@ -355,7 +392,7 @@ impl Shard {
             } else {
                 self.held.push(group);
             }
-            let group_now = &mut self.cells[group.index()].group;
+            let group_now = &mut self.cell_mut(group).group;
             group_now.take_ready(ready);
             if group_now.has_fresh_reads() {
                 asking.push(group);
@@ -369,7 +406,7 @@ impl Shard {
 
     /// Asks on behalf of the fresh reads of a group; see [`Group::ask`].
     pub fn ask(&mut self, group: GroupId, number: u64, out: &mut impl Outlet) -> Option<Ballot> {
-        let ballot = self.cells[group.index()].group.ask(number, &mut self.effects);
+        let ballot = here(&mut self.cells, group).group.ask(number, &mut self.effects);
         self.carry_out(group, out);
         ballot
     }
@@ -394,13 +431,17 @@ impl Shard {
     /// Answers another member's question, with the version of the membership that it is answered for.
     #[must_use]
     pub fn answer(&self, group: GroupId, ballot: Ballot) -> (u64, Answer) {
-        let group = &self.cells[group.index()].group;
+        let group = &self.cell(group).group;
         (group.membership().version(), group.answer(ballot))
+    }
+
+    fn cell(&self, group: GroupId) -> &Cell {
+        self.cells[group.index()].as_ref().expect(MISSING)
     }
 
     fn mark(&mut self, group: GroupId) {
         self.quiet[group.index()] = false;
-        let cell = &mut self.cells[group.index()];
+        let cell = here(&mut self.cells, group);
         if !cell.dirty {
             cell.dirty = true;
             self.dirty.push(group);
@@ -409,7 +450,7 @@ impl Shard {
 
     /// Takes what a store takes now into the sum.
     fn weigh(&mut self, group: GroupId) {
-        let cell = &mut self.cells[group.index()];
+        let cell = here(&mut self.cells, group);
         let bytes = cell.store.bytes();
         self.store_bytes = self.store_bytes - std::mem::replace(&mut cell.store_bytes, bytes) + bytes;
     }
@@ -419,7 +460,7 @@ impl Shard {
             return;
         }
         let mut effects = std::mem::take(&mut self.effects);
-        let cell = &mut self.cells[group.index()];
+        let cell = here(&mut self.cells, group);
         let before = cell.group.queued_bytes();
         for effect in effects.drain(..) {
             cell.carry_out(group, effect, out);
@@ -430,6 +471,14 @@ impl Shard {
         self.effects = effects;
     }
 }
+
+/// As [`Shard::cell_mut`], where the shard's other fields are in use.
+fn here(cells: &mut [Option<Cell>], group: GroupId) -> &mut Cell {
+    cells[group.index()].as_mut().expect(MISSING)
+}
+
+/// A group that is missing has promised what this process does not know yet: nothing may be said in its name.
+const MISSING: &str = "only groups that are here are asked for anything";
 
 impl Cell {
     /// Recovery: takes a record of the log back. `effects` is empty before and afterwards.

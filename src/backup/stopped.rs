@@ -64,7 +64,7 @@ fn write(shard: &mut Shard, group: GroupId, writer: &mut CheckpointWriter) -> an
 }
 
 /// The groups and their stores as a start would find them in a directory, of which nothing is changed. As many `lanes` do
-/// the work as in [`Blank::rebuild`](recovery::Blank::rebuild).
+/// the work as in [`Blank::rebuild_all`](recovery::Blank::rebuild_all).
 ///
 /// # Errors
 /// If the directory has no state of some group that is whole.
@@ -76,14 +76,13 @@ pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, lanes: usize) -
     let mut node = Node::new(config, identity);
     let blank = node.blank();
     let shelf = blank.shelf(disk)?;
-    let (recovered, rebuilt) = blank
-        .rebuild(shelf, time.clock(), lanes, &Progress::default(), |visit| {
-            log::replay(disk, storage_id, &mut |_, _| {}, visit)
-        })
+    let progress = Progress::default();
+    let source = recovery::Source { disk, storage: storage_id, clock: time.clock(), lanes, progress: &progress };
+    let rebuilt = blank
+        .rebuild_all(&source, shelf, |visit| log::replay(disk, storage_id, &mut |_, _| {}, visit))
         .context("cannot start a thread")?;
-    let recovered = recovered?;
-    let Rebuilt { shard, .. } = match rebuilt {
-        Ok(rebuilt) => rebuilt,
+    let (recovered, Rebuilt { shard, .. }) = match rebuilt {
+        Ok((recovered, rebuilt)) => (recovered?, rebuilt),
         Err(reason) => bail!("its log is not usable: {reason}; back up another node"),
     };
     ensure!(recovered.segments > 0, "its log is missing; put it back, or back up another node");
@@ -104,8 +103,8 @@ fn take_vote(shard: &mut Shard, group: GroupId) -> anyhow::Result<bool> {
         _ => None,
     });
     let Some(vote) = vote else { return Ok(false) };
-    let cell = shard.cells().nth(group.index()).context("the group that was asked is there")?;
-    cell.restore(0, vote, now().clock(), &mut effects)
+    (shard.cell_mut(group))
+        .restore(0, vote, now().clock(), &mut effects)
         .with_context(|| format!("the last vote of group {group} does not follow its log; back up another node"))?;
     Ok(true)
 }

@@ -17,8 +17,7 @@
 //! is a piece of another log is never taken for a frame of this one. A later version keeps the size of the segment
 //! header and the places of its magic, version and CRC.
 
-use super::{Record, RecordKind};
-use bytes::Bytes;
+use super::Record;
 use crc32c::{crc32c, crc32c_append};
 use groups::{Ballot, GroupId, Instance, NodeId};
 
@@ -306,20 +305,12 @@ impl RecordHeader {
             payload_crc: u32_at(bytes, RECORD_PAYLOAD_CRC),
         }
     }
-
-    /// The record with its payload; `None` if its kind is unknown.
-    #[must_use]
-    pub fn record(&self, payload: Bytes) -> Option<Record> {
-        let kind = RecordKind::from_number(self.kind)?;
-        let RecordHeader { group, instance, ballot, chosen, .. } = *self;
-        Some(Record { kind, group, instance, ballot, chosen, payload })
-    }
 }
 
 /// The records of a frame whose bytes behind the frame header are `body`, each with its payload.
 ///
 /// # Panics
-/// If `body` was not found sound by [`check_body`].
+/// If `body` was not found sound by [`check_records`].
 pub fn records<'a>(header: &FrameHeader, body: &'a [u8]) -> impl Iterator<Item = (RecordHeader, &'a [u8])> {
     let (headers, mut payloads) = body.split_at(header.count as usize * RECORD_HEADER_BYTES);
     headers.chunks_exact(RECORD_HEADER_BYTES).map(move |bytes| {
@@ -339,8 +330,8 @@ pub enum BodyFlaw {
     Payload(RecordHeader),
 }
 
-/// Checks all of a frame behind its header.
-pub fn check_body(header: &FrameHeader, body: &[u8]) -> Result<(), BodyFlaw> {
+/// Checks the record headers of a frame, and returns where the last payload ends in `body`.
+pub fn check_records(header: &FrameHeader, body: &[u8]) -> Result<usize, BodyFlaw> {
     let records_bytes = header.count as usize * RECORD_HEADER_BYTES;
     if body.len() < records_bytes || crc32c(&body[..records_bytes]) != header.records_crc {
         return Err(BodyFlaw::Records);
@@ -351,12 +342,18 @@ pub fn check_body(header: &FrameHeader, body: &[u8]) -> Result<(), BodyFlaw> {
     if payload_bytes != header.payload_bytes || end > body.len() as u64 {
         return Err(BodyFlaw::Records);
     }
+    Ok(end as usize)
+}
+
+/// Checks all of a frame behind its header.
+pub fn check_body(header: &FrameHeader, body: &[u8]) -> Result<(), BodyFlaw> {
+    let end = check_records(header, body)?;
     for (record, payload) in records(header, body) {
         if crc32c(payload) != record.payload_crc {
             return Err(BodyFlaw::Payload(record));
         }
     }
-    if body[end as usize..].iter().any(|byte| *byte != 0) {
+    if body[end..].iter().any(|byte| *byte != 0) {
         return Err(BodyFlaw::Records);
     }
     Ok(())
@@ -383,6 +380,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::{Logged, RecordKind};
+    use bytes::Bytes;
 
     fn sample() -> Vec<Record> {
         let ballot = |round, node| Ballot { round, node: NodeId(node) };
@@ -420,7 +419,7 @@ mod tests {
         let body = &buffer[FRAME_HEADER_BYTES..];
         assert_eq!(check_body(&header, body), Ok(()));
         let read: Vec<Record> = records(&header, body)
-            .map(|(record, payload)| record.record(Bytes::copy_from_slice(payload)).unwrap())
+            .map(|(record, payload)| Logged::new(record, payload, false).unwrap().record())
             .collect();
         assert_eq!(read, sample());
     }

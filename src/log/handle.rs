@@ -6,7 +6,7 @@ use super::index::Index;
 use super::recovery::{Recovered, recover};
 use super::spare::Spares;
 use super::{
-    Append, Batch, ChosenReader, ChosenValue, Droppable, LogError, LogStatus, Options, ReadRange, Record, Writer,
+    Append, Batch, ChosenReader, ChosenValue, Droppable, LogError, LogStatus, Options, ReadRange, Visit, Writer,
     segment_name,
 };
 use crate::disk::Disk;
@@ -60,7 +60,7 @@ impl Log {
         storage_id: [u8; 16],
         options: Options,
         hooks: Hooks,
-        visit: &mut dyn FnMut(u64, Record),
+        visit: &mut dyn Visit,
     ) -> Result<(LogHandle, Recovered), LogError> {
         let Hooks { on_durable, on_fatal, mut on_progress } = hooks;
         let (writer, recovered) = recover(disk, storage_id, options, &mut *on_progress, visit)?;

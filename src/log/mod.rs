@@ -7,7 +7,8 @@
 //! recovery   scan, visit, repair, then write on      reader    chosen values of one group, off the event loop
 //! writer     one write and one sync per batch        inspect   what `paxoi inspect log` prints
 //! handle     the threads around writer and reader     trim      drops segments that count no more
-//! check      reads a cold segment for the scrub
+//! check      reads a cold segment for the scrub      follow     reads a log again, behind the one who scans it
+//! visit      who gets what is read
 //! ```
 //!
 //! A write or sync of a frame that fails ends the log at once and is never tried again: the kernel may have dropped the
@@ -15,6 +16,7 @@
 //! segments are made whole before they are used.
 
 mod check;
+mod follow;
 pub mod format;
 mod handle;
 mod index;
@@ -27,9 +29,11 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod visit;
 mod writer;
 
 pub use check::{check_segment, cold_segments};
+pub use follow::{Follower, Frontier};
 pub use format::FORMAT_VERSION;
 pub use handle::{BATCHES_QUEUED_MAX, Hooks, Log, LogHandle, LogReader, READS_QUEUED_MAX};
 pub use inspect::inspect_log;
@@ -38,6 +42,7 @@ pub use recovery::{Recovered, recover, replay};
 pub(crate) use scan::hex;
 pub use status::LogStatus;
 pub use trim::Droppable;
+pub use visit::{Logged, Visit};
 pub use writer::{Append, Writer};
 
 use bytes::Bytes;
@@ -93,6 +98,12 @@ impl RecordKind {
             RecordKind::Learned => Some(RecordKind::LostLearned),
             _ => None,
         }
+    }
+
+    /// Whether the record is about its group; else it is about the node, and has some group only because all records do.
+    #[must_use]
+    pub fn is_of_group(self) -> bool {
+        !matches!(self, RecordKind::PeerStart | RecordKind::Trimmed)
     }
 
     /// True if the record holds a value of an instance.

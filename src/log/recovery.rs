@@ -8,10 +8,8 @@ use super::format::{SegmentHeader, records};
 use super::index::Index;
 use super::scan::{CHUNK_BYTES, FrameFound, OnProgress, Scan, scan};
 use super::writer::{Position, Segment, Writer};
-use super::{ALL_SEGMENTS, LogError, LogStatus, Options, Record, RecordKind, segment_name};
+use super::{ALL_SEGMENTS, LogError, LogStatus, Logged, Options, RecordKind, Visit, segment_name};
 use crate::disk::{Disk, DiskFile, read_full};
-use bytes::Bytes;
-use crc32c::crc32c;
 use std::sync::Arc;
 
 /// What was found in a log when it was opened.
@@ -41,7 +39,7 @@ pub fn recover(
     storage_id: [u8; 16],
     options: Options,
     progress: OnProgress<'_>,
-    visit: &mut dyn FnMut(u64, Record),
+    visit: &mut dyn Visit,
 ) -> Result<(Writer, Recovered), LogError> {
     let index = Arc::new(Index::default());
     let status = Arc::new(LogStatus::default());
@@ -77,7 +75,7 @@ pub fn replay(
     disk: &dyn Disk,
     storage_id: [u8; 16],
     progress: OnProgress<'_>,
-    visit: &mut dyn FnMut(u64, Record),
+    visit: &mut dyn Visit,
 ) -> Result<Recovered, LogError> {
     read_all(disk, storage_id, &mut |_, _| (), progress, visit).map(|found| Recovered::of(&found))
 }
@@ -102,7 +100,7 @@ fn read_all(
     storage_id: [u8; 16],
     on_frame: &mut dyn FnMut(&[SegmentHeader], &FrameFound<'_>),
     progress: OnProgress<'_>,
-    visit: &mut dyn FnMut(u64, Record),
+    visit: &mut dyn Visit,
 ) -> Result<Scan, LogError> {
     let mut trimmed = 1;
     let found = scan(
@@ -110,12 +108,12 @@ fn read_all(
         Some(storage_id),
         &mut |headers, frame| {
             on_frame(headers, &frame);
-            visit_frame(&frame, &mut |lsn, record| {
-                if record.kind == RecordKind::Trimmed {
+            for (record, _) in records(frame.header, frame.body) {
+                if record.kind == RecordKind::Trimmed as u8 {
                     trimmed = trimmed.max(record.instance.0);
                 }
-                visit(lsn, record);
-            })
+            }
+            visit_frame(&frame, visit)
         },
         progress,
     )?;
@@ -126,21 +124,15 @@ fn read_all(
     }
 }
 
-fn visit_frame(frame: &FrameFound<'_>, visit: &mut dyn FnMut(u64, Record)) -> Result<(), LogError> {
+fn visit_frame(frame: &FrameFound<'_>, visit: &mut dyn Visit) -> Result<(), LogError> {
     for (record, payload) in records(frame.header, frame.body) {
-        // A copy of its own for each: one that a quiet group keeps for long must not keep a whole chunk.
-        let Some(mut known) = record.record(Bytes::copy_from_slice(payload)) else {
+        let Some(logged) = Logged::new(record, payload, frame.rotten) else {
             let file = segment_name(frame.segment.sequence);
             return Err(LogError::UnknownKind { file, offset: frame.at, kind: record.kind });
         };
-        if frame.rotten
-            && crc32c(payload) != record.payload_crc
-            && let Some(kind) = known.kind.lost()
-        {
-            known = Record { kind, payload: Bytes::new(), ..known };
-        }
-        visit(frame.header.lsn, known);
+        visit.record(frame.header.lsn, logged);
     }
+    visit.frame(frame.segment.sequence, frame.at..frame.at + frame.header.frame_bytes());
     Ok(())
 }
 

@@ -250,10 +250,10 @@ impl Node {
         self.checkpoints.round.is_some()
     }
 
-    pub(super) fn begin_checkpoints(&mut self) {
-        self.checkpoints.hollow =
-            self.shard.groups().filter(|group| group.is_hollow()).map(groups::Group::id).collect();
-        for group in &self.checkpoints.hollow {
+    /// Recovery: these groups are here.
+    pub(super) fn note_hollow(&mut self, groups: &[GroupId]) {
+        for group in groups.iter().filter(|group| self.shard.group(**group).is_hollow()) {
+            self.checkpoints.hollow.insert(*group);
             tracing::error!(
                 "the state of group {group} is not whole here: this node takes no part in it until it has learned it from others"
             );

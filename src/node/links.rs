@@ -138,7 +138,7 @@ impl Node {
             let Some(from) = from else { return Err("it sent something else before its hello".to_owned()) };
             let group = GroupId(message.group);
             if !self.shard.has(group) {
-                self.io.unknown_groups += 1;
+                self.io.unknown_groups += u64::from(group.index() >= self.shard.len());
                 continue;
             }
             match Message::decode(message.kind, &message.body) {
@@ -201,6 +201,7 @@ impl Node {
             (NodeMessage::Where, Some(from)) => self.tell_positions(from),
             (NodeMessage::Move(wanted), Some(from)) => self.handle_move(from, &wanted, time),
             (NodeMessage::Moved(moved), Some(_)) => self.handle_moved(&moved, time),
+            (NodeMessage::Here(here), Some(from)) => self.handle_here(from, &here),
         }
         Ok(())
     }
@@ -237,7 +238,9 @@ impl Node {
         if dialled.is_some_and(is_contact) {
             return self.on_contact_hello(id, hello, time);
         }
-        if let Some(address) = hello.joins.as_ref().filter(|_| self.is_born() && hello.cluster.is_none()) {
+        if let Some(address) =
+            hello.joins.as_ref().filter(|_| self.is_born() && !self.is_loading() && hello.cluster.is_none())
+        {
             return self.on_applicant(id, hello, address, time);
         }
         if dialled.is_some_and(|to| to != from) {
@@ -289,6 +292,10 @@ impl Node {
         if from == self.identity.node {
             let text = format!("it says that it is node {from}, which is this node: no two can have the same id");
             return refuse(false, text);
+        }
+        // A group that is missing may know it as a member.
+        if self.is_loading() && self.io.peers.roster.place(from).is_none() {
+            return refuse(false, format!("node {} is loading its groups: try again", self.identity.node));
         }
         if self.io.peers.roster.was_removed(from) {
             return refuse(true, removed(from));
@@ -408,7 +415,7 @@ impl Node {
         self.io.outputs.frames.extend(pieces.into_iter().map(|piece| (id, piece)));
     }
 
-    fn tell_positions(&mut self, to: NodeId) {
+    pub(super) fn tell_positions(&mut self, to: NodeId) {
         let started = self.shard.groups().filter(|group| group.next() > Instance::FIRST);
         let next = started.map(|group| (group.id(), group.next())).collect();
         if let Some(peer) = self.io.peers.find(to) {
@@ -432,7 +439,7 @@ impl Node {
     }
 
     /// What a peer claims, or whether its word counts, has changed.
-    fn on_claims(&mut self, from: NodeId, time: Time) {
+    pub(super) fn on_claims(&mut self, from: NodeId, time: Time) {
         let Some(peer) = self.io.peers.find(from).filter(|peer| peer.link.is_some()) else { return };
         let (claimed, reached) = peer.claims();
         let (claimed, reached) = (claimed.to_vec(), reached.to_vec());

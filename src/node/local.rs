@@ -87,7 +87,7 @@ impl Node {
             [_, _] => None,
             [_, _, index] => {
                 let index = std::str::from_utf8(index).ok().and_then(|text| text.parse().ok()).map(GroupId);
-                let Some(group) = index.filter(|group| self.shard.has(*group)) else {
+                let Some(group) = index.filter(|group| group.index() < self.shard.len()) else {
                     return Reply::error(
                         "ERR no such group: they count from 0, and CONFIG GET groups tells how many there are",
                     );
@@ -153,8 +153,9 @@ impl Node {
     }
 
     fn cluster_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
-        let leaders: Vec<Option<NodeId>> =
-            self.shard.groups().map(|group| group.leader().map(|ballot| ballot.node)).collect();
+        let known = |group: GroupId| self.shard.has(group).then(|| self.shard.group(group));
+        let leader = |group: u32| Some(known(GroupId(group))?.leader()?.node);
+        let leaders: Vec<Option<NodeId>> = (0..self.shard.len() as u32).map(leader).collect();
         let nodes = self.node_views(time);
         let groups = self.group_count();
         let leaders = if leaders.is_empty() { vec![None; groups as usize] } else { leaders };
@@ -208,7 +209,7 @@ impl Node {
                 uptime_s: now_ms.saturating_sub(self.started_ms.unwrap_or(now_ms)) / 1_000,
                 executable: &self.facts.executable,
                 config_file: &self.config.config_file,
-                loading: !self.is_born(),
+                loading: !self.is_born() || self.is_loading(),
                 loading_bytes: self.is_loading().then_some(self.facts.loading_bytes),
                 log_writable: !self.facts.disk_full,
                 cpu_user_us: self.facts.cpu_user_us,

@@ -70,6 +70,9 @@ impl Node {
         if !self.is_born() {
             return Reply::error("ERR the cluster is not formed yet");
         }
+        if self.is_loading() {
+            return self.loading_refusal();
+        }
         if words[2].eq_ignore_ascii_case(b"list") && words.len() == 3 {
             self.changing.listed_ms = Some(time.mono_ms());
             return self.list_members(time);

@@ -14,7 +14,7 @@
 //! roster     who belongs to the cluster
 //! joining    nodes that wait to become members              members    changing the members, group by group
 //! leases     majorities that elect nobody else              placement  handing groups to other members
-//! loading    while the groups are being rebuilt
+//! loading    while groups are being rebuilt
 //! ranges     values from the log for members that are behind   pace   how fast that goes beside the clients
 //! ```
 
@@ -57,6 +57,7 @@ use bytes::{Bytes, BytesMut};
 use checkpoints::Checkpoints;
 use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, Jitter, NodeId, Settings, Surroundings};
 use joining::Joining;
+use loading::Stage;
 use local::Facts;
 use members::Changing;
 use outbox::Outbox;
@@ -151,8 +152,8 @@ pub struct Node {
     transfers: Transfers,
     load: Load,
     facts: Facts,
-    /// Its groups are elsewhere, to be rebuilt.
-    is_loading: bool,
+    /// Whether groups are being rebuilt elsewhere.
+    stage: Stage,
     resigned: bool,
     /// Whether it is a member of every group.
     is_everywhere: bool,
@@ -185,7 +186,7 @@ impl Node {
             transfers: Transfers::default(),
             load: Load::default(),
             facts: Facts::default(),
-            is_loading: false,
+            stage: Stage::Whole,
             resigned: false,
             is_everywhere: true,
             removed_ms: None,
@@ -204,10 +205,10 @@ impl Node {
         node
     }
 
-    /// Whether the cluster exists, and this node has its groups: else nothing can be asked of it.
+    /// Whether the cluster exists, and this node knows what it promised there: else nothing can be asked of it.
     #[must_use]
     pub fn is_born(&self) -> bool {
-        self.identity.birth.is_some() && !self.is_loading()
+        self.identity.birth.is_some() && !self.is_reading()
     }
 
     /// Recovery is done: the log is durable up to `lsn`, time limits run from here.
@@ -221,7 +222,6 @@ impl Node {
         self.update_roster(time);
         self.began_ms = time.mono_ms();
         self.ticked_ms = time.mono_ms();
-        self.begin_checkpoints();
     }
 
     /// The log is durable up to `lsn`; the sync took so long.
@@ -258,8 +258,8 @@ impl Node {
         self.io.now_us = time.mono_us;
         self.io.stats.sample(now_ms);
         self.started_ms.get_or_insert(now_ms);
-        if self.is_loading() {
-            return self.tick_loading(time);
+        if self.is_reading() {
+            return self.tick_reading(time);
         }
         let passed_ms = now_ms - std::mem::replace(&mut self.ticked_ms, now_ms).min(now_ms);
         if passed_ms >= STALL_MS_MIN {
@@ -286,10 +286,13 @@ impl Node {
         self.shard.tick(time.clock(), around, &mut self.io);
         self.tick_questions(time);
         self.tick_placement(time);
-        self.tick_checkpoints(time);
         self.tick_transfers(time);
-        self.tick_changing(time);
-        let draining = self.placement.draining;
+        if !self.is_loading() {
+            self.tick_checkpoints(time);
+            self.tick_changing(time);
+        }
+        // Who lacks a group cannot lead it.
+        let draining = self.placement.draining || self.is_loading();
         let state = PingState { start: self.identity.start, disk, full: space.full, draining };
         let shard = &self.shard;
         // A word counts only where it is a voter's, to a voter.
@@ -306,7 +309,7 @@ impl Node {
     /// are asked about or answered, and the next batch goes to the log.
     pub fn end_turn(&mut self, time: Time) {
         self.io.now_us = time.mono_us;
-        if self.is_loading() {
+        if self.is_reading() {
             return self.resume_clients();
         }
         loop {
@@ -366,10 +369,10 @@ impl Node {
         &self.shard
     }
 
-    /// Groups without a leader that this node knows of.
+    /// Groups without a leader that this node knows of, such as those that it lacks.
     #[must_use]
     pub fn leaderless(&self) -> usize {
-        self.shard.groups().filter(|group| group.leader().is_none()).count()
+        self.shard.missing() + self.shard.groups().filter(|group| group.leader().is_none()).count()
     }
 
     /// Whether this node leads a group under a lease, and knows all that was chosen in it.
@@ -417,6 +420,9 @@ impl Node {
         if !self.is_everywhere {
             // What it joined is not known from the groups before it has learned that it did.
             roster.add(&self.identity.joined);
+        }
+        if self.is_loading() {
+            roster.keep(&self.io.peers.roster);
         }
         if roster == self.io.peers.roster {
             return;
@@ -471,7 +477,7 @@ impl Node {
         let others: Vec<NodeId> = self.io.peers.all.iter().map(|peer| peer.id).collect();
         for index in 0..self.shard.len() {
             let group = GroupId(index as u32);
-            if self.shard.group(group).leads().is_none() {
+            if !self.shard.has(group) || self.shard.group(group).leads().is_none() {
                 continue;
             }
             self.shard.quiet_step(group, &mut self.io, |group, effects| {

@@ -90,8 +90,11 @@ impl Node {
         if !self.is_born() {
             return Err(error(format!("CLUSTERDOWN {}", self.birth.waits_for())));
         }
-        if !self.shard.has(group) {
+        if group.index() >= self.shard.len() {
             return Err(error(format!("ERR there is no group {group}, only 0 to {}", self.shard.len() - 1)));
+        }
+        if !self.shard.has(group) {
+            return Err(self.loading_refusal());
         }
         if self.io.peers.roster.place(to).is_none() {
             return Err(error(format!("ERR node {to} is not a member of this cluster")));

@@ -54,11 +54,9 @@ impl Node {
             Err(refusal) => return self.no_command(client, words, &refusal),
         };
         client.info.last_command = spec.name;
-        if !spec.is_served_while_loading()
-            && let Some(refusal) = self.loading_refusal()
-        {
+        if !spec.is_served_while_loading() && self.is_reading() {
             self.io.stats.rejected(spec.verb as usize);
-            return self.no_command(client, words, &refusal);
+            return self.no_command(client, words, &self.loading_refusal());
         }
         match spec.class {
             Class::Transaction => self.transaction(client, spec, time),
@@ -127,6 +125,7 @@ impl Node {
         let is_stale = client.reads_stale && !command.is_write();
         let any = GroupId(self.draw.below(u64::from(groups)) as u32);
         match fanout::plan(command, groups, any) {
+            Plan::One(group, _) if !self.shard.has(group) => self.answer(client, &self.loading_refusal()),
             Plan::One(group, command) => {
                 if command.is_write() && self.group_is_full(group) {
                     return client.full_group = Some(group);
@@ -150,6 +149,9 @@ impl Node {
                     return self.read_stale(client, group, &command, ticket);
                 }
                 self.dispatch(group, verb, &command, ticket, time);
+            }
+            Plan::Split(parts, _) if !parts.iter().all(|(group, _)| self.shard.has(*group)) => {
+                self.answer(client, &self.loading_refusal());
             }
             Plan::Split(parts, merge) => {
                 if !is_stale && !parts.iter().all(|(group, _)| self.is_member(*group)) {
@@ -193,8 +195,8 @@ impl Node {
 
     /// Why a command cannot even be tried.
     fn refusal(&self, command: &Command<'_>) -> Option<Reply<'static>> {
-        if let Some(refusal) = self.loading_refusal() {
-            return Some(refusal);
+        if self.is_reading() {
+            return Some(self.loading_refusal());
         }
         if !self.is_born() {
             let joining = self.joining.is_joining();

@@ -54,14 +54,26 @@ impl Roster {
                 self.places.insert(at, place.clone());
             }
         }
-        let mut voters = self.voters.ids().to_vec();
-        voters.extend(membership.voters().ids());
-        voters.truncate(groups::members::MEMBERS_MAX);
-        self.voters = Members::new(voters);
+        self.add_voters(membership.voters());
         self.removed.retain(|id| membership.was_removed(*id));
         self.left.extend(membership.removed());
         self.left.sort_unstable();
         self.left.dedup();
+    }
+
+    fn add_voters(&mut self, more: &Members) {
+        let mut voters = self.voters.ids().to_vec();
+        voters.extend(more.ids());
+        voters.truncate(groups::members::MEMBERS_MAX);
+        self.voters = Members::new(voters);
+    }
+
+    /// There are groups whose members are not known: who was a member `before` may be one of theirs, and nobody is known to
+    /// have left them all.
+    pub(super) fn keep(&mut self, before: &Roster) {
+        self.removed.clear();
+        self.add(&before.places);
+        self.add_voters(&before.voters);
     }
 
     /// Adds members that the groups do not know of yet.

@@ -5,6 +5,7 @@ use super::*;
 use crate::checkpoint::Done;
 use crate::config::{CHECKPOINT_RETRY_MS, CheckpointConfig, LOG_QUEUE_BYTES, Reads};
 use crate::identity::Member;
+use crate::recovery::{Blank, Progress, Rebuilt, Source};
 use bytes::Buf;
 use groups::{Instance, TICK_MS};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,11 @@ struct Host {
 impl World {
     /// Nodes that are born with one group, and know each other's connections once time passes.
     fn new() -> World {
+        World::of(1)
+    }
+
+    /// The same with so many groups.
+    fn of(groups: u32) -> World {
         let address = |id: u32| SocketAddr::from(([127, 0, 0, 1], id as u16));
         let initial: Vec<(NodeId, String)> = (1..=NODES).map(|id| (NodeId(id), address(id).to_string())).collect();
         let member = |(id, address): &(NodeId, String)| Member {
@@ -52,7 +58,7 @@ impl World {
         };
         let birth = BirthRecord {
             cluster_id: [9; 16],
-            groups: 1,
+            groups,
             hash_key: [7; 16],
             session_ttl_ms: 60_000,
             value_bytes_max: 8 << 20,
@@ -65,7 +71,7 @@ impl World {
                 id: NodeId(id),
                 initial: initial.clone(),
                 join: Vec::new(),
-                groups: 1,
+                groups,
                 reads: Reads::Quorum,
                 client_timeout_ms: 5_000,
                 session_ttl_ms: 60_000,
@@ -313,12 +319,77 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
     assert_eq!(clients(&mut world), 1, "members that wait do not become clients");
 
     let time = world.time;
-    let progress = crate::recovery::Progress::default();
-    let ((), rebuilt) = blank.rebuild(None, time.clock(), 1, &progress, |_| ()).expect("one lane needs no thread");
-    world.node(3).node.rebuilt(rebuilt.expect("there is nothing that could be wrong"), 0, time);
+    let rebuilt = rebuilt_of_nothing(blank, time);
+    world.node(3).node.rebuilt(rebuilt, 0, time);
     assert_eq!(world.ask(3, 0, "GET k"), "$1\r\nv");
     assert!(world.follows(3));
     assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:0\r\n"));
+}
+
+/// What becomes of the groups if there is no log and no checkpoint.
+fn rebuilt_of_nothing(blank: Blank, time: Time) -> Rebuilt {
+    let (disk, storage, progress) = (&crate::disk::MemoryDisk::new(), [0; 16], &Progress::default());
+    let source = Source { disk, storage, clock: time.clock(), lanes: 1, progress };
+    let rebuild = blank.rebuild_all(&source, None, |_| ()).expect("one lane needs no thread");
+    rebuild.expect("there is nothing that could be wrong").1
+}
+
+#[test]
+fn groups_are_served_as_they_come() {
+    let mut world = World::of(2);
+    let is_led = |world: &World| world.nodes.iter().all(|host| host.node.leaderless() == 0);
+    world.run_until("both groups are led", ELECTED_MS, is_led);
+    world.run(1_000);
+    let leader = if world.node(1).node.shard.group(GroupId(1)).leads().is_some() { 1 } else { 2 };
+    assert!(world.node(3).node.shard.groups().all(|group| group.leads().is_none()));
+    // As at a start whose log has all that it ever had.
+    let blank = world.node(3).node.blank();
+    let key = |group: u32| {
+        let is_there = |key: &String| routing::group_of(routing::slot(key.as_bytes()), 2) == GroupId(group);
+        (0..).map(|number| format!("key{number}")).find(is_there).expect("every group has keys")
+    };
+    let (here, missing) = (key(0), key(1));
+    let time = world.time;
+    let mut rebuilt = rebuilt_of_nothing(blank, time);
+    let mut cells = rebuilt.shard.take_all();
+    let second = cells.split_off(1);
+    world.node(3).node.log_read(rebuilt.peers, 0, time);
+    world.node(3).node.set_facts(ProcessFacts { loading_bytes: (40, 100), ..ProcessFacts::default() });
+    const LOADING: &str = "-LOADING Paxoi is loading the dataset in memory: 40 % done";
+    assert_eq!(world.ask(3, 0, &format!("GET {here}")), LOADING);
+    world.node(3).node.groups_rebuilt(cells, time);
+
+    assert_eq!(world.ask(3, 0, &format!("SET {here} new")), "+OK");
+    assert_eq!(world.ask(3, 0, &format!("GET {here}")), "$3\r\nnew");
+    assert_eq!(world.ask(3, 0, "PING"), "+PONG");
+    let (get, set) = (format!("GET {missing}"), format!("SET {missing} new"));
+    for command in [&get, &set, "DBSIZE", "FLUSHALL", "KEYS *", "PAXOI MEMBER LIST", "PAXOI LEADER MOVE 1 3"] {
+        assert_eq!(world.ask(3, 0, command), LOADING, "{command}");
+    }
+    assert_eq!((world.ask(3, 1, "READONLY").as_str(), world.ask(3, 1, &get).as_str()), ("+OK", LOADING));
+    assert_eq!((world.ask(3, 1, "MULTI").as_str(), world.ask(3, 1, &set).as_str()), ("+OK", "+QUEUED"));
+    assert_eq!(world.ask(3, 1, "EXEC"), LOADING);
+    assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:1\r\n"));
+    assert!(world.ask(3, 0, "INFO paxos").contains("\r\ngroups_leaderless:1\r\n"));
+    // What concerns all groups waits for the last.
+    assert_eq!(world.ask(3, 0, "PAXOI CHECKPOINT"), "+Background checkpoint started");
+    world.run(1_000);
+    assert!(world.node(3).files.is_empty());
+
+    // A vote that was asked for while the group was missing is asked for again when it comes.
+    world.isolate(3 - leader);
+    world.node(leader).replies.clear();
+    world.send(leader, 0, format!("{set}\r\n").as_bytes());
+    world.run(300);
+    assert!(world.node(leader).replies.is_empty(), "two of three would have to vote");
+    let time = world.time;
+    world.node(3).node.groups_rebuilt(second, time);
+    world.node(3).node.all_rebuilt(rebuilt.shelved);
+    world.run_until("its vote", 5 * TICK_MS, |world| !world.nodes[leader as usize - 1].replies.is_empty());
+    assert_eq!(world.ask(3, 0, &get), "$3\r\nnew");
+    assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:0\r\n"));
+    world.run(1_000);
+    assert_eq!(world.node(3).files, [1]);
 }
 
 #[test]

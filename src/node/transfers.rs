@@ -108,7 +108,8 @@ impl Node {
 
     pub(super) fn handle_offer(&mut self, from: NodeId, offer: &Offer, time: Time) {
         let Offer { group, instance, file } = *offer;
-        if !self.shard.has(group) || instance < self.shard.group(group).next() {
+        // Which numbers new files can have is known when all groups are here.
+        if self.is_loading() || !self.shard.has(group) || instance < self.shard.group(group).next() {
             return;
         }
         let name = format!("{INCOMING_PREFIX}{}-{:x}-{:08x}", from.0, file.sequence, file.stamp);

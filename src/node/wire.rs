@@ -223,6 +223,13 @@ pub struct Moved {
     pub refusal: Option<String>,
 }
 
+/// The sender has rebuilt these groups: what it was told of them before was lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Here {
+    /// Which.
+    pub groups: Vec<GroupId>,
+}
+
 /// A message of the kinds above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant is the struct of its name")]
@@ -243,6 +250,7 @@ pub enum NodeMessage {
     Where,
     Move(Move),
     Moved(Moved),
+    Here(Here),
 }
 
 impl NodeMessage {
@@ -265,6 +273,7 @@ impl NodeMessage {
             NodeMessage::Where => 10,
             NodeMessage::Move(_) => 11,
             NodeMessage::Moved(_) => 12,
+            NodeMessage::Here(_) => 13,
         }
     }
 
@@ -287,6 +296,7 @@ impl NodeMessage {
             NodeMessage::Where => Ok(Vec::new()),
             NodeMessage::Move(message) => postcard::to_allocvec(message),
             NodeMessage::Moved(message) => postcard::to_allocvec(message),
+            NodeMessage::Here(message) => postcard::to_allocvec(message),
         };
         encoded.expect("plain data serializes")
     }
@@ -318,6 +328,7 @@ impl NodeMessage {
             10 => NodeMessage::Where,
             11 => NodeMessage::Move(postcard::from_bytes(body)?),
             12 => NodeMessage::Moved(postcard::from_bytes(body)?),
+            13 => NodeMessage::Here(postcard::from_bytes(body)?),
             _ => return Ok(None),
         }))
     }

@@ -1,25 +1,71 @@
 //! Lanes: some of the groups each, with their checkpoints and their records in order.
 
-use super::Progress;
+use super::{Part, Progress, Sorter, Source};
 use crate::background;
 use crate::checkpoint::Shelf;
-use crate::log::{Record, RecordKind};
+use crate::log::{Follower, Frontier, Logged, Record, RecordKind, Visit};
 use crate::shard::{self, Cell};
-use bytes::Bytes;
 use groups::{Clock, Effect, GroupId, Instance};
+use std::cmp::Reverse;
 use std::io;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::mpsc::channel;
 use std::thread::{Builder, scope};
 
+/// Which lane has which group.
+pub(super) struct Deal {
+    /// By group: which lane, and where among its groups.
+    places: Vec<(usize, usize)>,
+    /// How many lanes.
+    lanes: usize,
+}
+
+impl Deal {
+    /// Deals groups, each with so many bytes of checkpoints, to at most so many lanes: one that is much larger than the
+    /// others shares its lane with few of them.
+    pub(super) fn new(bytes: &[u64], lanes: usize) -> Deal {
+        let lanes = lanes.clamp(1, bytes.len().max(1));
+        let mut order: Vec<usize> = (0..bytes.len()).collect();
+        order.sort_by_key(|group| Reverse(bytes[*group]));
+        let mut places = vec![(0, 0); bytes.len()];
+        let mut dealt = vec![(0, 0); lanes];
+        for group in order {
+            let lightest = (0..lanes).min_by_key(|lane| dealt[*lane]).unwrap_or(0);
+            let (weight, count) = &mut dealt[lightest];
+            places[group] = (lightest, *count);
+            *weight += bytes[group];
+            *count += 1;
+        }
+        Deal { places, lanes }
+    }
+
+    /// The lanes with their groups.
+    pub(super) fn lanes(&self, mut cells: Vec<(GroupId, Cell)>, clock: Clock, value_version: u8) -> Vec<Lane<'_>> {
+        let lane = |index| {
+            let (cells, effects, found) = (Vec::new(), Vec::new(), Found::default());
+            Lane { deal: self, index, cells, clock, value_version, effects, found, refused: None }
+        };
+        let mut lanes: Vec<Lane<'_>> = (0..self.lanes).map(lane).collect();
+        cells.sort_by_key(|(group, _)| self.places[group.index()]);
+        for (group, cell) in cells {
+            lanes[self.places[group.index()].0].cells.push((group, cell));
+        }
+        lanes
+    }
+}
+
 /// Some of the groups.
-pub(super) struct Lane<'s> {
-    /// In ascending order; every so many-th group is here.
-    cells: Vec<(GroupId, &'s mut Cell)>,
+pub(super) struct Lane<'d> {
+    deal: &'d Deal,
+    index: usize,
+    /// In the order of [`Deal::places`].
+    cells: Vec<(GroupId, Cell)>,
     clock: Clock,
     value_version: u8,
     effects: Vec<Effect>,
     found: Found,
+    /// Why the first record that cannot be cannot be.
+    refused: Option<String>,
 }
 
 /// What a lane found beside the state of its groups.
@@ -28,19 +74,12 @@ pub(super) struct Found {
     pub(super) kept: Vec<(GroupId, Instance, u64)>,
     pub(super) damaged: Vec<u64>,
     pub(super) bytes: u64,
-    /// The first record that cannot be.
-    pub(super) refused: Option<String>,
 }
 
-impl<'s> Lane<'s> {
-    pub(super) fn new(clock: Clock, value_version: u8) -> Lane<'s> {
-        Lane { cells: Vec::new(), clock, value_version, effects: Vec::new(), found: Found::default() }
-    }
+/// What becomes of a lane: its groups, or why the log is of no use.
+type Done = Result<(Vec<(GroupId, Cell)>, Found), String>;
 
-    pub(super) fn add(&mut self, group: GroupId, cell: &'s mut Cell) {
-        self.cells.push((group, cell));
-    }
-
+impl Lane<'_> {
     /// Takes the newest states out of the checkpoints.
     fn load(&mut self, shelf: Option<&Shelf>, progress: &Progress) {
         let Some(shelf) = shelf else { return };
@@ -55,13 +94,37 @@ impl<'s> Lane<'s> {
     }
 
     /// Takes one record back, if none before was refused.
-    fn take(&mut self, lsn: u64, record: Record, lanes: usize) {
-        if self.found.refused.is_none() {
-            self.found.refused = self.restore(lsn, record, lanes).err();
+    fn take(&mut self, lsn: u64, record: Record) {
+        if self.refused.is_none() {
+            self.refused = self.restore(lsn, record).err();
         }
     }
 
-    fn restore(&mut self, lsn: u64, record: Record, lanes: usize) -> Result<(), String> {
+    fn finish(self) -> Done {
+        self.refused.map_or(Ok((self.cells, self.found)), Err)
+    }
+
+    /// Takes back the records of its groups, behind the one who reads the log first.
+    fn follow(&mut self, mut follower: Follower<'_>, progress: &Progress) {
+        let (deal, index) = (self.deal, self.index);
+        // That there is a record of a group which does not exist is for the first reader to say.
+        let is_here = |group: GroupId| deal.places.get(group.index()).is_some_and(|(lane, _)| *lane == index);
+        let mut unsaid_bytes = 0;
+        while self.refused.is_none() {
+            match follower.read(is_here, &mut |lsn, record| self.take(lsn, record)) {
+                Ok(Some(bytes)) => {
+                    // A lane's part of what all of them have to read.
+                    unsaid_bytes += bytes;
+                    progress.advance(unsaid_bytes / deal.lanes as u64);
+                    unsaid_bytes %= deal.lanes as u64;
+                }
+                Ok(None) => return,
+                Err(error) => self.refused = Some(error.to_string()),
+            }
+        }
+    }
+
+    fn restore(&mut self, lsn: u64, record: Record) -> Result<(), String> {
         let (group, instance) = (record.group, record.instance);
         if matches!(record.kind, RecordKind::Accept | RecordKind::Learned)
             && let Some(&version) = record.payload.first()
@@ -75,7 +138,8 @@ impl<'s> Lane<'s> {
         let Some(record) = shard::unlogged(record) else {
             return Err(format!("the log's value of group {group} at instance {instance} is not one"));
         };
-        let (_, cell) = &mut self.cells[group.index() / lanes];
+        let (_, place) = self.deal.places[group.index()];
+        let (_, cell) = &mut self.cells[place];
         cell.restore(lsn, record, self.clock, &mut self.effects).map_err(|error| format!("group {group}: {error}"))
     }
 }
@@ -83,18 +147,35 @@ impl<'s> Lane<'s> {
 /// One lane, on the calling thread.
 pub(super) fn in_line<R>(
     mut lane: Lane<'_>,
+    source: &Source<'_>,
     shelf: Option<&Shelf>,
-    progress: &Progress,
-    sort: &mut dyn FnMut(&Record) -> Option<usize>,
-    feed: impl FnOnce(&mut dyn FnMut(u64, Record)) -> R,
-) -> (R, Vec<Found>) {
-    lane.load(shelf, progress);
-    let fed = feed(&mut |lsn, record| {
-        if sort(&record).is_some() {
-            lane.take(lsn, record, 1);
+    sorter: Sorter,
+    feed: impl FnOnce(&mut dyn Visit) -> R,
+    take: &mut dyn FnMut(Part<R>),
+) -> Result<Found, String> {
+    lane.load(shelf, source.progress);
+    let mut only = Only { lane: &mut lane, sorter, progress: source.progress };
+    let fed = feed(&mut only);
+    give(fed, only.sorter, std::iter::once(lane.finish()), take)
+}
+
+/// Takes everything back as it is read.
+struct Only<'l, 'd> {
+    lane: &'l mut Lane<'d>,
+    sorter: Sorter,
+    progress: &'l Progress,
+}
+
+impl Visit for Only<'_, '_> {
+    fn record(&mut self, lsn: u64, record: Logged<'_>) {
+        if self.sorter.is_of_group(&record) {
+            self.lane.take(lsn, record.record());
         }
-    });
-    (fed, vec![lane.found])
+    }
+
+    fn frame(&mut self, _sequence: u64, frame: Range<u64>) {
+        self.progress.advance(frame.end - frame.start);
+    }
 }
 
 /// A thread for each lane, beside the calling one.
@@ -103,196 +184,118 @@ pub(super) fn in_line<R>(
 /// If the system gives no thread.
 pub(super) fn side_by_side<R>(
     lanes: Vec<Lane<'_>>,
+    source: &Source<'_>,
     shelf: Option<&Shelf>,
-    progress: &Progress,
-    sort: &mut dyn FnMut(&Record) -> Option<usize>,
-    feed: impl FnOnce(&mut dyn FnMut(u64, Record)) -> R,
-) -> io::Result<(R, Vec<Found>)> {
-    let count = lanes.len();
-    let queued = Queued::default();
+    sorter: Sorter,
+    feed: impl FnOnce(&mut dyn Visit) -> R,
+    take: &mut dyn FnMut(Part<R>),
+) -> io::Result<Result<Found, String>> {
+    let frontier = Frontier::default();
     scope(|scope| {
-        let mut threads = Vec::new();
-        let mut dealer = Dealer { parcels: Vec::new(), queued: &queued };
+        // However this ends: who follows is not to wait for more.
+        let mut first = First { sorter, frontier: Ending(&frontier) };
+        let (finished, done) = channel();
         for mut lane in lanes {
-            let (sender, parcels) = channel::<Parcel>();
-            dealer.parcels.push((sender, Parcel::default()));
-            let queued = &queued;
+            let (frontier, finished) = (&frontier, finished.clone());
             let work = move || {
                 background::give_way();
-                lane.load(shelf, progress);
-                for parcel in parcels {
-                    let bytes = parcel.bytes;
-                    parcel.open(|lsn, record| lane.take(lsn, record, count));
-                    queued.done(bytes);
-                }
-                lane.found
+                lane.load(shelf, source.progress);
+                lane.follow(Follower::new(source.disk, source.storage, frontier), source.progress);
+                // Whoever waits for it waits for all.
+                let _ = finished.send(lane.finish());
             };
-            threads.push(Builder::new().name("paxoi-lane".to_owned()).spawn_scoped(scope, work)?);
+            Builder::new().name("paxoi-lane".to_owned()).spawn_scoped(scope, work)?;
         }
-        let fed = feed(&mut |lsn, record| {
-            if let Some(lane) = sort(&record) {
-                dealer.deal(lane, lsn, record);
-            }
-        });
-        dealer.finish();
-        let found = threads.into_iter().map(|thread| match thread.join() {
-            Ok(found) => found,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        Ok((fed, found.collect()))
+        drop(finished);
+        let fed = feed(&mut first);
+        let First { sorter, frontier } = first;
+        drop(frontier);
+        // Ends when all lanes have: if one panicked, so does the end of the scope.
+        Ok(give(fed, sorter, done.into_iter(), take))
     })
 }
 
-/// Hands records to the lanes' threads, many at a time.
-struct Dealer<'q> {
-    parcels: Vec<(Sender<Parcel>, Parcel)>,
-    queued: &'q Queued,
+/// Reads the log first, for the lanes that follow.
+struct First<'f> {
+    sorter: Sorter,
+    frontier: Ending<'f>,
 }
 
-/// Records with their lsn, in order, and the payloads of most of them one behind the other.
-#[derive(Default)]
-struct Parcel {
-    /// With how much of `payloads` is theirs: nothing, if it is long, and then they have it themselves.
-    records: Vec<(u64, Record, usize)>,
-    payloads: Vec<u8>,
-    bytes: usize,
-}
-
-impl Parcel {
-    fn add(&mut self, lsn: u64, mut record: Record) {
-        self.bytes += record.payload.len() + size_of::<(u64, Record, usize)>();
-        let mut length = 0;
-        if (1..PAYLOAD_BYTES_MAX).contains(&record.payload.len()) {
-            self.payloads.reserve(if self.payloads.is_empty() { PARCEL_BYTES + PAYLOAD_BYTES_MAX } else { 0 });
-            self.payloads.extend_from_slice(&record.payload);
-            length = std::mem::take(&mut record.payload).len();
-        }
-        self.records.push((lsn, record, length));
+impl Visit for First<'_> {
+    fn record(&mut self, _lsn: u64, record: Logged<'_>) {
+        self.sorter.is_of_group(&record);
     }
 
-    /// Each payload is copied by the thread that needs it, just before it does: into that thread's own memory, and into its
-    /// processor's cache, which has none of what another one read.
-    fn open(self, mut take: impl FnMut(u64, Record)) {
-        let mut rest = &self.payloads[..];
-        for (lsn, mut record, length) in self.records {
-            if length > 0 {
-                let (payload, behind) = rest.split_at(length);
-                (record.payload, rest) = (Bytes::copy_from_slice(payload), behind);
+    fn frame(&mut self, sequence: u64, frame: Range<u64>) {
+        self.frontier.0.advance(sequence, frame);
+    }
+}
+
+/// When this is dropped there is no more to follow.
+struct Ending<'f>(&'f Frontier);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// Hands over what was read, and the groups of each lane when it is done.
+fn give<R>(
+    fed: R,
+    mut sorter: Sorter,
+    done: impl Iterator<Item = Done>,
+    take: &mut dyn FnMut(Part<R>),
+) -> Result<Found, String> {
+    let mut refused = sorter.refusal();
+    if refused.is_none() {
+        take(Part::Log(fed, std::mem::take(&mut sorter.peers)));
+    }
+    let mut found = Found::default();
+    for lane in done {
+        match lane {
+            Ok((cells, lane)) if refused.is_none() => {
+                take(Part::Groups(cells));
+                found.add(lane);
             }
-            take(lsn, record);
+            Ok(_) => {}
+            Err(reason) => {
+                refused.get_or_insert(reason);
+            }
         }
     }
+    refused.map_or(Ok(found), Err)
 }
 
-impl Dealer<'_> {
-    fn deal(&mut self, lane: usize, lsn: u64, record: Record) {
-        let (_, parcel) = &mut self.parcels[lane];
-        parcel.add(lsn, record);
-        if parcel.bytes >= PARCEL_BYTES {
-            self.send(lane);
-        }
-    }
-
-    fn send(&mut self, lane: usize) {
-        let (sender, parcel) = &mut self.parcels[lane];
-        self.queued.add(parcel.bytes);
-        // A lane that is gone has panicked, which is noticed when it is joined.
-        if let Err(unsent) = sender.send(std::mem::take(parcel)) {
-            self.queued.done(unsent.0.bytes);
-        }
-    }
-
-    fn finish(mut self) {
-        (0..self.parcels.len()).for_each(|lane| self.send(lane));
+impl Found {
+    fn add(&mut self, other: Found) {
+        self.kept.extend(other.kept);
+        self.damaged.extend(other.damaged);
+        self.bytes += other.bytes;
     }
 }
-
-/// Bytes of records that wait for lanes, or are being taken by them.
-#[derive(Default)]
-struct Queued {
-    bytes: Mutex<usize>,
-    fewer: Condvar,
-}
-
-impl Queued {
-    /// Waits until there is room for so many bytes; if they are more than may be there in all, until nothing else is.
-    fn add(&self, bytes: usize) {
-        let now = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |now: &mut usize| *now > 0 && *now + bytes > QUEUED_BYTES_MAX;
-        let mut now = self.fewer.wait_while(now, is_full).unwrap_or_else(PoisonError::into_inner);
-        *now += bytes;
-    }
-
-    fn done(&self, bytes: usize) {
-        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
-        self.fewer.notify_one();
-    }
-}
-
-/// Records are handed over when so many bytes of them are together.
-const PARCEL_BYTES: usize = 96 << 10;
-/// A payload that is not shorter is handed over as it is: it is worth no copy.
-const PAYLOAD_BYTES_MAX: usize = 24 << 10;
-/// So many bytes may wait for all lanes together, or one value that is longer: then the log is read no further.
-const QUEUED_BYTES_MAX: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
-    use super::{PAYLOAD_BYTES_MAX, Parcel, QUEUED_BYTES_MAX, Queued};
-    use crate::log::{Record, RecordKind};
-    use bytes::Bytes;
-    use groups::{Ballot, GroupId, Instance};
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::thread::{scope, yield_now};
+    use super::Deal;
 
     #[test]
-    fn a_parcel_gives_what_it_was_given() {
-        let lengths = [0, 5, PAYLOAD_BYTES_MAX, 0, PAYLOAD_BYTES_MAX - 1, 300_000, 1, 0];
-        let records: Vec<(u64, Record)> = (1..)
-            .zip(lengths)
-            .map(|(lsn, length)| {
-                let (kind, payload) = (RecordKind::Learned, Bytes::from(vec![lsn as u8; length]));
-                let (group, ballot, chosen) = (GroupId(lsn as u32), Ballot::ZERO, Ballot::ZERO);
-                (lsn, Record { kind, group, instance: Instance(lsn), ballot, chosen, payload })
-            })
-            .collect();
-        let mut parcel = Parcel::default();
-        records.iter().for_each(|(lsn, record)| parcel.add(*lsn, record.clone()));
-        assert!(parcel.bytes > lengths.iter().sum());
-        let mut given = Vec::new();
-        parcel.open(|lsn, record| given.push((lsn, record)));
-        assert_eq!(given, records);
-    }
-
-    #[test]
-    fn the_log_is_read_no_further_while_the_lanes_have_enough() {
-        const PARCEL: usize = 1 << 20;
-        const PARCELS: usize = 2_000;
-        let (queued, ended) = (Queued::default(), AtomicBool::new(false));
-        let waiting = || *queued.bytes.lock().expect("nobody panics with it");
-        let most = scope(|scope| {
-            // A lane that is so slow that there is always as much as there may be.
-            scope.spawn(|| {
-                for _ in 0..PARCELS {
-                    while waiting() + PARCEL <= QUEUED_BYTES_MAX && !ended.load(Ordering::Relaxed) {
-                        yield_now();
-                    }
-                    queued.done(PARCEL);
-                }
+    fn groups_are_dealt_by_what_they_weigh() {
+        let lanes = |bytes: &[u64], lanes| -> Vec<usize> {
+            let deal = Deal::new(bytes, lanes);
+            let mut places = deal.places.clone();
+            places.sort_unstable();
+            let due = (0..deal.lanes).flat_map(|lane| {
+                let count = deal.places.iter().filter(|(of, _)| *of == lane).count();
+                (0..count).map(move |place| (lane, place))
             });
-            let mut most = 0;
-            for _ in 0..PARCELS {
-                queued.add(PARCEL);
-                most = most.max(waiting());
-            }
-            ended.store(true, Ordering::Relaxed);
-            most
-        });
-        assert_eq!(most, QUEUED_BYTES_MAX);
-        assert_eq!(waiting(), 0);
-        // One that is longer than all that may wait goes alone.
-        queued.add(2 * QUEUED_BYTES_MAX);
-        queued.done(2 * QUEUED_BYTES_MAX);
-        assert_eq!(waiting(), 0);
+            assert!(places.iter().copied().eq(due), "every lane's places count from 0");
+            deal.places.iter().map(|(lane, _)| *lane).collect()
+        };
+        assert!(lanes(&[], 4).is_empty());
+        assert_eq!(lanes(&[0; 5], 2), [0, 1, 0, 1, 0]);
+        assert_eq!(lanes(&[7; 3], 64), [0, 1, 2]);
+        assert_eq!(lanes(&[1, 1, 100, 1, 1], 2), [1, 1, 0, 1, 1]);
+        assert_eq!(lanes(&[3, 9, 4, 5], 2), [0, 0, 1, 1]);
     }
 }

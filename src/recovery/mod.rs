@@ -1,9 +1,12 @@
 //! A start: the groups become what they were, from the newest checkpoints and the log behind them.
 //!
 //! The groups are dealt over *lanes*, a thread each. A lane first takes the states of its groups out of the checkpoints and
-//! then applies their records, while the calling thread reads the log, which is one for all groups, and hands each record
-//! to its lane. The records of a group stay in order, and what a group becomes depends on nothing else: how many lanes
-//! there are changes what it takes, and nothing more.
+//! then applies their records. The log is one for all groups: the calling thread reads it first, and finds out where it
+//! ends; the lanes follow, each as fast as it can. The records of a group stay in order, and what a group becomes depends
+//! on nothing else: how many lanes there are changes what it takes, and nothing more.
+//!
+//! Nothing can be promised for a group before the log has been read to its end. From then on each lane hands its groups
+//! over when it is done with them, and waits for no other.
 
 mod lane;
 mod progress;
@@ -15,34 +18,63 @@ pub use progress::Progress;
 use crate::checkpoint::{self, Catalog, CheckpointError, Header, Shelf};
 use crate::disk::Disk;
 use crate::kv::Limits;
-use crate::log::{Record, RecordKind};
-use crate::shard::Shard;
+use crate::log::{Logged, Record, RecordKind, Visit};
+use crate::shard::{Cell, Shard};
 use groups::{Clock, GroupId, Instance};
-use lane::Lane;
+use lane::{Deal, Found};
 use std::io;
 
 /// The groups of a node that has just been made, and what is to be known to make them what they were.
 pub struct Blank {
     /// The groups, with nothing in them; none before the cluster's birth.
-    pub shard: Shard,
+    pub cells: Vec<(GroupId, Cell)>,
     /// What checkpoints of the cluster begin with, and the limits of its stores; `None` before its birth.
     pub cluster: Option<(Header, Limits)>,
     /// The highest version of values that the program reads.
     pub value_version: u8,
 }
 
-/// What a directory held.
-pub struct Rebuilt {
-    /// The groups as they were.
-    pub shard: Shard,
-    /// The checkpoint files.
+/// Where a start reads, and how.
+pub struct Source<'a> {
+    /// The data directory.
+    pub disk: &'a dyn Disk,
+    /// What the log's segments belong to.
+    pub storage: [u8; 16],
+    /// The time of the start.
+    pub clock: Clock,
+    /// How many lanes there are.
+    pub lanes: usize,
+    /// Is told how far it is. Somebody else tells it the length of the log.
+    pub progress: &'a Progress,
+}
+
+/// What [`Blank::rebuild`] hands over on its way: the log once, and then all groups, some at a time.
+pub enum Part<R> {
+    /// The log has been read to its end; also its records of other members' starts, in order.
+    Log(R, Vec<Record>),
+    /// Groups as they were.
+    Groups(Vec<(GroupId, Cell)>),
+}
+
+/// What was in the checkpoints.
+#[derive(Default)]
+pub struct Shelved {
+    /// Their files.
     pub catalog: Catalog,
     /// The groups whose state was in one: at which instance, and in the file with which sequence number.
     pub kept: Vec<(GroupId, Instance, u64)>,
+    /// Bytes of blocks that were read.
+    pub bytes: u64,
+}
+
+/// All that a directory held.
+pub struct Rebuilt {
+    /// The groups as they were.
+    pub shard: Shard,
     /// The records of other members' starts, in order.
     pub peers: Vec<Record>,
-    /// Bytes of blocks that were read from checkpoints.
-    pub checkpoint_bytes: u64,
+    /// What was in the checkpoints.
+    pub shelved: Shelved,
 }
 
 impl Blank {
@@ -54,67 +86,94 @@ impl Blank {
         self.cluster.as_ref().map(|(header, limits)| Shelf::open(disk, *header, limits.clone())).transpose()
     }
 
-    /// Rebuilds the groups. `feed` calls what it is given with each record of the log and its lsn, in order. `lanes`
-    /// threads do the work beside the calling one; with one lane there is no other thread.
+    /// Rebuilds the groups, and gives them to `take` lane by lane. `feed` reads the log to whom it is given. The lanes are
+    /// threads beside the calling one; with one lane there is no other thread.
     ///
     /// # Errors
     /// If the system gives no thread. Inside, and then the log is of no use: if a record contradicts those before it,
-    /// belongs to no group of this cluster, or cannot be read by this program.
+    /// belongs to no group of this cluster, or cannot be read by this program. Groups that have nothing to do with such a
+    /// record may have been given away before.
     pub fn rebuild<R>(
         self,
+        source: &Source<'_>,
         shelf: Option<Shelf>,
-        clock: Clock,
-        lanes: usize,
-        progress: &Progress,
-        feed: impl FnOnce(&mut dyn FnMut(u64, Record)) -> R,
-    ) -> io::Result<(R, Result<Rebuilt, String>)> {
-        let Blank { mut shard, value_version, .. } = self;
-        let groups = shard.len();
-        if let Some(shelf) = &shelf {
-            progress.expect((0..groups as u32).map(|group| shelf.bytes(GroupId(group))).sum());
-        }
-        let count = lanes.clamp(1, groups.max(1));
-        let mut dealt: Vec<Lane<'_>> = (0..count).map(|_| Lane::new(clock, value_version)).collect();
-        shard.cells().enumerate().for_each(|(index, cell)| dealt[index % count].add(GroupId(index as u32), cell));
-        let mut peers = Vec::new();
-        let mut stray = None;
-        let sort = &mut |record: &Record| match record.kind {
-            RecordKind::Trimmed => None,
-            RecordKind::PeerStart => {
-                peers.push(record.clone());
-                None
-            }
-            _ if record.group.index() < groups => Some(record.group.index() % count),
-            _ => {
-                stray.get_or_insert(record.group);
-                None
-            }
-        };
-        let (fed, done) = match (dealt.pop(), dealt.is_empty()) {
-            (Some(only), true) => lane::in_line(only, shelf.as_ref(), progress, sort, feed),
+        feed: impl FnOnce(&mut dyn Visit) -> R,
+        take: &mut dyn FnMut(Part<R>),
+    ) -> io::Result<Result<Shelved, String>> {
+        let Blank { cells, value_version, .. } = self;
+        let groups = cells.len();
+        let shelved = |group| shelf.as_ref().map_or(0, |shelf| shelf.bytes(GroupId(group)));
+        let bytes: Vec<u64> = (0..groups as u32).map(shelved).collect();
+        source.progress.expect(bytes.iter().sum());
+        let deal = Deal::new(&bytes, source.lanes);
+        let mut dealt = deal.lanes(cells, source.clock, value_version);
+        let sorter = Sorter { groups, peers: Vec::new(), stray: None };
+        let found = match (dealt.pop(), dealt.is_empty()) {
+            (Some(only), true) => lane::in_line(only, source, shelf.as_ref(), sorter, feed, take),
             (last, _) => {
                 dealt.extend(last);
-                lane::side_by_side(dealt, shelf.as_ref(), progress, sort, feed)?
+                lane::side_by_side(dealt, source, shelf.as_ref(), sorter, feed, take)?
             }
         };
-        let mut damaged = Vec::new();
-        let mut kept = Vec::new();
-        let (mut checkpoint_bytes, mut refused) = (0, None);
-        for found in done {
-            damaged.extend(found.damaged);
-            kept.extend(found.kept);
-            checkpoint_bytes += found.bytes;
-            refused = refused.or(found.refused);
+        source.progress.finish();
+        Ok(found.map(|Found { kept, damaged, bytes }| {
+            let catalog = shelf.map(|shelf| shelf.catalog(damaged)).unwrap_or_default();
+            Shelved { catalog, kept, bytes }
+        }))
+    }
+
+    /// The same, for those who want everything at once.
+    ///
+    /// # Errors
+    /// As [`Blank::rebuild`].
+    pub fn rebuild_all<R>(
+        self,
+        source: &Source<'_>,
+        shelf: Option<Shelf>,
+        feed: impl FnOnce(&mut dyn Visit) -> R,
+    ) -> io::Result<Result<(R, Rebuilt), String>> {
+        let mut shard = Shard::missing_all(self.cells.len());
+        let mut read = None;
+        let shelved = self.rebuild(source, shelf, feed, &mut |part| match part {
+            Part::Log(fed, peers) => read = Some((fed, peers)),
+            Part::Groups(cells) => cells.into_iter().for_each(|(group, cell)| shard.put(group, cell)),
+        })?;
+        Ok(shelved.map(|shelved| {
+            let (fed, peers) = read.expect("the log is given before all is done");
+            (fed, Rebuilt { shard, peers, shelved })
+        }))
+    }
+}
+
+/// Tells whose a record is.
+struct Sorter {
+    groups: usize,
+    /// Those of other members' starts, which go to no group.
+    peers: Vec<Record>,
+    /// The first group that a record names, though there is none such.
+    stray: Option<GroupId>,
+}
+
+impl Sorter {
+    /// Whether it is one of the groups'.
+    fn is_of_group(&mut self, record: &Logged<'_>) -> bool {
+        if record.kind() == RecordKind::PeerStart {
+            self.peers.push(record.record());
         }
-        if let Some(group) = stray {
-            refused = Some(format!("the log has a record of group {group}, but there are only {groups}"));
+        if !record.kind().is_of_group() {
+            return false;
         }
-        if let Some(reason) = refused {
-            return Ok((fed, Err(reason)));
+        let is_known = record.group().index() < self.groups;
+        if !is_known {
+            self.stray.get_or_insert(record.group());
         }
-        shard.weigh_all();
-        let catalog = shelf.map(|shelf| shelf.catalog(damaged)).unwrap_or_default();
-        Ok((fed, Ok(Rebuilt { shard, catalog, kept, peers, checkpoint_bytes })))
+        is_known
+    }
+
+    /// Why the log is of no use.
+    fn refusal(&self) -> Option<String> {
+        let (group, groups) = (self.stray?, self.groups);
+        Some(format!("the log has a record of group {group}, but there are only {groups}"))
     }
 }
 

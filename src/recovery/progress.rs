@@ -15,6 +15,11 @@ impl Progress {
         self.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Whatever was expected has been read: the log's segments are not full.
+    pub fn finish(&self) {
+        self.done.fetch_max(self.total.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// So many bytes more have been read.
     pub fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);

@@ -6,6 +6,7 @@ use crate::disk::MemoryDisk;
 use crate::kv::Store;
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
+use crate::log;
 use crate::routing;
 use bytes::{Bytes, BytesMut};
 use groups::{Ballot, Draft, Effect, Group, Membership, NodeId, Settings, Tag};
@@ -15,6 +16,7 @@ const GROUPS: u32 = 5;
 const KEY: [u8; 16] = [7; 16];
 const ME: NodeId = NodeId(1);
 const BALLOT: Ballot = Ballot { round: 1, node: ME };
+const STORAGE: [u8; 16] = [3; 16];
 const CLOCK: Clock = Clock { mono_ms: 1_000, unix_ms: 1_700_000_000_000 };
 
 fn header() -> Header {
@@ -37,8 +39,8 @@ fn blank() -> Blank {
         let slots = routing::slots_of(GroupId(index), GROUPS);
         (Group::new(settings), Store::new(KEY, slots, Limits::default()))
     };
-    let shard = Shard::new((0..GROUPS).map(group));
-    Blank { shard, cluster: Some((header(), Limits::default())), value_version: 2 }
+    let cells = Shard::new((0..GROUPS).map(group)).take_all();
+    Blank { cells, cluster: Some((header(), Limits::default())), value_version: 2 }
 }
 
 /// What the keys of a group have in braces.
@@ -48,7 +50,7 @@ fn tag_of(group: u32) -> u32 {
 }
 
 /// A log in which each group learns `values` values of some commands, in turns.
-fn log(values: u64) -> Vec<(u64, Record)> {
+fn history(values: u64) -> Vec<(u64, Record)> {
     let mut chains = [0; GROUPS as usize];
     let mut records = Vec::new();
     for instance in 1..=values {
@@ -81,19 +83,34 @@ fn log(values: u64) -> Vec<(u64, Record)> {
     records
 }
 
+/// A log of several segments that holds these records; those of one lsn share a frame.
+fn written(records: &[(u64, Record)]) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let options = log::Options::with_segment_bytes(log::SEGMENT_BYTES_MIN);
+    let directory: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut writer = log::recover(&directory, STORAGE, options, &mut |_, _| {}, &mut |_: u64, _: Record| {}).unwrap().0;
+    for frame in records.chunk_by(|one, next| one.0 == next.0) {
+        let records = frame.iter().map(|(_, record)| record.clone()).collect();
+        let batch = log::Batch { lsn: writer.next_lsn(), records };
+        while !matches!(writer.append(&batch).unwrap(), log::Append::Durable(_)) {
+            writer.prepare_spare().unwrap();
+        }
+    }
+    disk
+}
+
+fn read(log: &MemoryDisk, visit: &mut dyn Visit) -> u64 {
+    log::replay(log, STORAGE, &mut |_, _| {}, visit).unwrap().records
+}
+
 fn rebuild(disk: &MemoryDisk, lanes: usize, records: &[(u64, Record)]) -> Result<Rebuilt, String> {
-    let blank = blank();
+    let (blank, log, progress) = (blank(), written(records), Progress::default());
     let shelf = blank.shelf(disk).expect("the directory is sound");
-    let progress = Progress::default();
-    let rebuild = blank.rebuild(shelf, CLOCK, lanes, &progress, |visit| {
-        records.iter().for_each(|(lsn, record)| visit(*lsn, record.clone()));
-        records.len()
-    });
-    let (count, rebuilt) = rebuild.expect("there are threads");
-    assert_eq!(count, records.len());
-    let (done, all) = progress.bytes();
-    assert_eq!(done, all);
-    rebuilt
+    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes, progress: &progress };
+    let rebuild = blank.rebuild_all(&source, shelf, |visit| read(&log, visit));
+    let (count, rebuilt) = rebuild.expect("there are threads")?;
+    assert_eq!(count, records.len() as u64);
+    Ok(rebuilt)
 }
 
 /// Where each group is, and the digest of what it holds.
@@ -104,7 +121,7 @@ fn states(rebuilt: &Rebuilt) -> Vec<(Instance, u64)> {
 
 #[test]
 fn any_number_of_lanes_makes_the_same_groups() {
-    let (disk, records) = (MemoryDisk::new(), log(400));
+    let (disk, records) = (MemoryDisk::new(), history(400));
     let one = rebuild(&disk, 1, &records).unwrap();
     assert!(one.shard.groups().all(|group| group.next() == Instance(401)));
     assert!(one.shard.stores().all(|store| store.len() == 50));
@@ -118,7 +135,7 @@ fn any_number_of_lanes_makes_the_same_groups() {
 
 #[test]
 fn lanes_begin_behind_their_checkpoints() {
-    let (disk, records) = (MemoryDisk::new(), log(400));
+    let (disk, records) = (MemoryDisk::new(), history(400));
     let whole = rebuild(&disk, 1, &records).unwrap();
     let (early, late) = records.split_at(150 * GROUPS as usize);
     let mut half = rebuild(&disk, 1, early).unwrap();
@@ -140,10 +157,10 @@ fn lanes_begin_behind_their_checkpoints() {
             let rebuilt = rebuild(&disk, lanes, log).unwrap();
             assert_eq!(states(&rebuilt), states(&whole), "{lanes} lanes");
             let kept: Vec<_> = (0..GROUPS).map(|group| (GroupId(group), Instance(150), 3)).collect();
-            let mut found = rebuilt.kept.clone();
+            let mut found = rebuilt.shelved.kept.clone();
             found.sort();
             assert_eq!(found, kept);
-            assert_eq!(rebuilt.catalog.files.len(), 1);
+            assert_eq!(rebuilt.shelved.catalog.files.len(), 1);
         }
     }
 }
@@ -152,11 +169,11 @@ fn lanes_begin_behind_their_checkpoints() {
 fn what_no_group_can_take_is_refused_on_any_lane() {
     let disk = MemoryDisk::new();
     for lanes in [1, 3] {
-        let mut records = log(20);
+        let mut records = history(20);
         records[50].1.payload = Bytes::from_static(&[9; 40]);
         let reason = rebuild(&disk, lanes, &records).err().unwrap();
         assert!(reason.contains("a value of version 9 in group 0"), "{reason}");
-        let mut records = log(20);
+        let mut records = history(20);
         records.remove(52);
         let reason = rebuild(&disk, lanes, &records[..60]).map(|rebuilt| rebuilt.shard.group(GroupId(2)).is_hollow());
         assert_eq!(reason, Ok(true), "a value is missing in the middle");
@@ -167,8 +184,54 @@ fn what_no_group_can_take_is_refused_on_any_lane() {
 }
 
 #[test]
+fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
+    let (mut records, progress) = (history(20), Progress::default());
+    records[50].1.payload = Bytes::from_static(&[9; 40]);
+    let log = written(&records);
+    for (lanes, most) in [(1, 0), (2, 2), (5, 4), (64, 4)] {
+        let (mut logs, mut given) = (0, Vec::new());
+        let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes, progress: &progress };
+        let rebuild = blank().rebuild(&source, None, |visit| read(&log, visit), &mut |part| match part {
+            Part::Log(..) => logs += 1,
+            Part::Groups(cells) => {
+                assert_eq!(logs, 1, "nothing is served before the log's end is known");
+                given.extend(cells.into_iter().map(|(group, _)| group));
+            }
+        });
+        assert!(rebuild.expect("there are threads").is_err());
+        // The lanes that are done before the one that refuses.
+        assert!(logs == 1 && given.len() <= most && !given.contains(&GroupId(0)), "{lanes} lanes: {given:?}");
+    }
+    records.truncate(50);
+    records[7].1.group = GroupId(77);
+    let log = written(&records);
+    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes: 2, progress: &progress };
+    let nothing = &mut |_| panic!("such a log is of no use to any group");
+    assert!(blank().rebuild(&source, None, |visit| read(&log, visit), nothing).unwrap().is_err());
+}
+
+#[test]
+fn what_cannot_be_read_again_makes_the_log_useless() {
+    let (records, progress) = (history(400), Progress::default());
+    let (sound, log) = (written(&records), written(&records));
+    let (name, at) = ("log-0000000000000002", 30_000);
+    let mut byte = [0];
+    let file = log.open(name).unwrap();
+    file.read_at(at, &mut byte).unwrap();
+    file.write_at(at, &[!byte[0]]).unwrap();
+    // Read from one disk, and then from another on which it is not what it was.
+    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes: 2, progress: &progress };
+    let rebuilt = blank().rebuild_all(&source, None, |visit| read(&sound, visit)).expect("there are threads");
+    match rebuilt {
+        Err(reason) => assert!(reason.contains(name) && reason.contains("sound a moment ago"), "{reason}"),
+        // A value: its group does not have it any more, and says so.
+        Ok((_, rebuilt)) => assert_eq!(rebuilt.shard.groups().filter(|group| group.is_hollow()).count(), 1),
+    }
+}
+
+#[test]
 fn what_belongs_to_no_group_is_handed_back() {
-    let mut records = log(2);
+    let mut records = history(2);
     let peer = Record {
         kind: RecordKind::PeerStart,
         group: GroupId(0),

@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! starting   from a directory to a node that serves      front     sockets and node
+//! loading    the thread that reads the directory
 //! threads    those beside the loop, and what they tell   process   what the system knows of it, and of the time
 //! ```
 
 mod front;
+mod loading;
 mod process;
 mod starting;
 mod threads;
@@ -20,10 +22,12 @@ use crate::disk::Disk;
 use crate::identity;
 use crate::log::{LogHandle, LogReader, Options};
 use crate::node::{ProcessFacts, Space, Time};
+use crate::recovery::Progress;
 use crate::resolver::{Place, Resolver};
 use anyhow::{Context, anyhow};
 use front::Front;
 use groups::{NodeId, TICK_MS};
+use loading::tell_progress;
 use net::event::{Event, Handle};
 use process::{WallClock, process_facts};
 use std::net::SocketAddr;
@@ -53,6 +57,7 @@ pub struct Server {
     notices: Receiver<Notice>,
     clock: WallClock,
     stopping: Arc<AtomicBool>,
+    progress: Arc<Progress>,
     ticked_ms: u64,
     facts_ms: u64,
     max_clients: u64,
@@ -136,6 +141,8 @@ impl Server {
             Notice::Scrubbed(findings) => self.front.node.scrubbed(&findings),
             Notice::Brought(brought) => self.front.node.brought(brought, self.clock.now()),
             Notice::Resolved { name, address } => self.resolver.on_answer(&name, address),
+            Notice::Groups(cells) => self.front.node.groups_rebuilt(cells, self.clock.now()),
+            Notice::Loaded(shelved) => self.front.node.all_rebuilt(shelved),
             Notice::Fatal(reason) => return Err(anyhow!(reason)),
         }
         Ok(())
@@ -157,7 +164,12 @@ impl Server {
                 let fit = descriptors::make_room(self.max_clients)?;
                 self.front.set_clients_max(fit);
             }
-            self.front.node.set_facts(ProcessFacts { disk_full, log_bytes, log_segments, ..process_facts() });
+            let loading_bytes = self.progress.bytes();
+            let facts = ProcessFacts { disk_full, log_bytes, log_segments, loading_bytes, ..process_facts() };
+            self.front.node.set_facts(facts);
+            if self.front.node.is_loading() {
+                tell_progress(&self.progress);
+            }
         }
         self.front.node.tick(time);
         self.front.end_lingering(time);

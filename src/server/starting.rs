@@ -1,7 +1,8 @@
 //! From a data directory to a node that serves. The node listens from the first moment on: clients are told that it loads,
-//! and how far it is; other members wait.
+//! and how far it is; other members wait. When the log has been read the [`Server`] goes on, to which the groups come.
 
 use super::front::Front;
+use super::loading::{Loading, Opened, tell_progress};
 use super::process::{WallClock, process_facts, random};
 use super::threads::{Notice, hooks, start_desks, start_reader, start_resolver, start_scrub};
 use super::{FACTS_MS, Server};
@@ -9,11 +10,11 @@ use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, NODE_QUEUE_BYTES, N
 use crate::descriptors::{self, SPARE_CONNECTIONS};
 use crate::disk::{Disk, FileDisk};
 use crate::identity::{self, Identity};
-use crate::log::{Hooks, Log, LogHandle, Options};
+use crate::log::{LogHandle, Options};
 use crate::node::{Node, ProcessFacts, Time};
-use crate::recovery::{self, Blank, Progress, Rebuilt};
+use crate::recovery::Progress;
 use anyhow::{Context, bail};
-use groups::{Clock, TICK_MS};
+use groups::TICK_MS;
 use mio::Waker;
 use net::event::Event;
 use net::event_loop::{EventLoop, LoopLimits};
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::Builder;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A node that listens, and has not loaded what its directory holds yet.
 pub struct Starting {
@@ -39,12 +40,6 @@ pub struct Starting {
     progress: Arc<Progress>,
     ticked_ms: u64,
     facts_ms: u64,
-}
-
-/// What the directory held, and its log, which goes on.
-struct Loaded {
-    rebuilt: Rebuilt,
-    log: LogHandle,
 }
 
 impl Starting {
@@ -105,42 +100,46 @@ impl Starting {
         self.front.events.waker()
     }
 
-    /// Loads what the directory holds. `None` if it was told to stop.
+    /// Begins to load what the directory holds, and reads its log. `None` if it was told to stop.
     ///
     /// # Errors
     /// One line that names the directory, what is wrong with it, and what to do.
     pub fn load(mut self) -> anyhow::Result<Option<Server>> {
         let (sender, notices) = channel();
-        let done = self.begin(&sender)?;
+        let opened = self.begin(&sender)?;
         let mut happened = Vec::new();
-        let Loaded { rebuilt, log } = loop {
+        let Opened { log, peers } = loop {
             if self.stopping.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            match done.try_recv() {
-                Ok(loaded) => break loaded.with_context(|| format!("cannot use the data directory {}", self.place))?,
+            match opened.try_recv() {
+                Ok(opened) => break opened?,
                 Err(TryRecvError::Empty) => self.turn(&mut happened)?,
                 Err(TryRecvError::Disconnected) => bail!("the thread that loads the data is gone"),
             }
         };
-        self.front.node.rebuilt(rebuilt, log.next_lsn() - 1, self.clock.now());
+        self.front.node.log_read(peers, log.next_lsn() - 1, self.clock.now());
         self.into_server(log, sender, notices).map(Some)
     }
 
     /// Starts the thread that reads the disk, beside the loop.
-    fn begin(&mut self, sender: &Sender<Notice>) -> anyhow::Result<Receiver<anyhow::Result<Loaded>>> {
-        let (finished, done) = channel();
-        let waker = self.waker();
-        let hooks = hooks(sender, self.waker(), self.progress.clone());
-        let (blank, clock) = (self.front.node.blank(), self.clock.now().clock());
-        let (disk, storage, options, progress) = (self.disk.clone(), self.storage, self.options, self.progress.clone());
-        let work = move || {
-            // Nobody waits for it any more if the node was told to stop.
-            let _ = finished.send(read(&disk, storage, options, hooks, blank, clock, &progress));
-            let _ = waker.wake();
+    fn begin(&mut self, sender: &Sender<Notice>) -> anyhow::Result<Receiver<anyhow::Result<Opened>>> {
+        let (open, opened) = channel();
+        let loading = Loading {
+            disk: self.disk.clone(),
+            storage: self.storage,
+            options: self.options,
+            clock: self.clock.now().clock(),
+            progress: self.progress.clone(),
+            place: self.place.clone(),
+            opened: Some(open),
+            notices: sender.clone(),
+            waker: self.waker(),
         };
+        let (blank, hooks) = (self.front.node.blank(), hooks(sender, self.waker(), self.progress.clone()));
+        let work = move || loading.run(blank, hooks);
         Builder::new().name("paxoi-start".to_owned()).spawn(work).context("cannot start a thread")?;
-        Ok(done)
+        Ok(opened)
     }
 
     /// One turn of the loop while the node loads.
@@ -164,13 +163,12 @@ impl Starting {
             return;
         }
         let is_first = std::mem::replace(&mut self.ticked_ms, now_ms) == 0;
-        let loading_bytes = self.progress.bytes();
         if now_ms >= self.facts_ms + FACTS_MS {
             self.facts_ms = now_ms;
+            let loading_bytes = self.progress.bytes();
             self.front.node.set_facts(ProcessFacts { loading_bytes, ..process_facts() });
             if !is_first {
-                let (done, all) = loading_bytes;
-                tracing::info!("loading: {} % of {} MB", done * 100 / all.max(1), all / 1_000_000);
+                tell_progress(&self.progress);
             }
         }
         self.front.node.tick(time);
@@ -197,6 +195,7 @@ impl Starting {
             notices,
             clock: self.clock,
             stopping: self.stopping,
+            progress: self.progress,
             ticked_ms: 0,
             facts_ms: 0,
             max_clients: self.max_clients,
@@ -204,39 +203,6 @@ impl Starting {
             free: u64::MAX,
         })
     }
-}
-
-/// Reads checkpoints and log.
-fn read(
-    disk: &Arc<dyn Disk>,
-    storage: [u8; 16],
-    options: Options,
-    hooks: Hooks,
-    blank: Blank,
-    clock: Clock,
-    progress: &Progress,
-) -> anyhow::Result<Loaded> {
-    let started = Instant::now();
-    recovery::tidy(&**disk).context("cannot remove unfinished checkpoints")?;
-    let shelf = blank.shelf(&**disk)?;
-    let has_checkpoints = shelf.as_ref().is_some_and(|shelf| !shelf.is_empty());
-    let rebuild = blank
-        .rebuild(shelf, clock, recovery::lanes(), progress, |visit| Log::open(disk, storage, options, hooks, visit));
-    let (opened, rebuilt) = rebuild.context("cannot start a thread")?;
-    let (log, recovered) = opened?;
-    let rebuilt = match rebuilt {
-        Ok(rebuilt) => rebuilt,
-        Err(reason) => bail!("the log is not usable: {reason}; replace this node under a new id"),
-    };
-    if has_checkpoints && recovered.segments == 0 {
-        bail!("the log is missing, though there are checkpoints: put it back, or replace this node under a new id");
-    }
-    let (records, log_bytes) = (recovered.records, recovered.bytes);
-    let (states, state_bytes, ms) = (rebuilt.kept.len(), rebuilt.checkpoint_bytes, started.elapsed().as_millis());
-    tracing::info!(
-        "loaded {states} states of {state_bytes} bytes, and {records} records in {log_bytes} bytes of log, in {ms} ms"
-    );
-    Ok(Loaded { rebuilt, log })
 }
 
 /// What is configured must be what the directory was born with.

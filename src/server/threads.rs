@@ -5,10 +5,12 @@ use crate::checkpoint::{Brought, Desk, Done, Errand, Job, Mover, Packing, Scribe
 use crate::config::SCRUB_BYTES_PER_S;
 use crate::disk::Disk;
 use crate::log::{ChosenValue, Hooks, LogHandle, LogReader, ReadRange};
-use crate::recovery::Progress;
+use crate::recovery::{Progress, Shelved};
 use crate::resolver::Resolver;
 use crate::scrub::{Findings, scrub};
+use crate::shard::Cell;
 use anyhow::Context;
+use groups::GroupId;
 use mio::Waker;
 use net::event_loop::EventLoop;
 use std::net::SocketAddr;
@@ -18,28 +20,35 @@ use std::time::Duration;
 
 /// What other threads tell the loop.
 pub(super) enum Notice {
-    Durable { lsn: u64, sync_us: u64 },
+    Durable {
+        lsn: u64,
+        sync_us: u64,
+    },
     Checkpoint(Done),
     Brought(Brought),
     Scrubbed(Findings),
-    Range { range: ReadRange, values: Vec<ChosenValue> },
-    Resolved { name: String, address: Option<SocketAddr> },
+    Range {
+        range: ReadRange,
+        values: Vec<ChosenValue>,
+    },
+    Resolved {
+        name: String,
+        address: Option<SocketAddr>,
+    },
+    /// Recovery: groups, as they were; and, behind all of them, what was in the checkpoints.
+    Groups(Vec<(GroupId, Cell)>),
+    Loaded(Shelved),
     Fatal(String),
 }
 
-/// What the log tells; `progress` hears of its reading.
+/// What the log tells; `progress` hears of its length.
 pub(super) fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>, progress: Arc<Progress>) -> Hooks {
     let sender = sender.clone();
     let hooks = Hooks::abort(move |lsn, took: Duration| {
         tell(&sender, &waker, Notice::Durable { lsn, sync_us: took.as_micros() as u64 });
     });
-    let mut read = None;
-    let on_progress = Box::new(move |done: u64, all: u64| {
-        if read.is_none() {
-            progress.expect(all);
-        }
-        progress.advance(done - read.replace(done).unwrap_or(0));
-    });
+    // What was taken back counts, not what was only read.
+    let on_progress = Box::new(move |done: u64, all: u64| progress.expect(if done == 0 { all } else { 0 }));
     Hooks { on_progress, ..hooks }
 }
 

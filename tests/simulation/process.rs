@@ -2,19 +2,19 @@
 
 use crate::random::Random;
 use bytes::BytesMut;
-use groups::NodeId;
+use groups::{GroupId, NodeId};
 use paxoi::backup;
 use paxoi::checkpoint::{Brought, Done, Errand, Job, Mover, Packing, Scribe};
 use paxoi::config::{CheckpointConfig, NodeConfig, Reads};
 use paxoi::disk::{Disk, MemoryDisk};
 use paxoi::identity;
 use paxoi::kv::Store;
-use paxoi::log::{self, Batch, ChosenReader, ChosenValue, Options, ReadRange, Writer};
+use paxoi::log::{self, Batch, ChosenReader, ChosenValue, Logged, Options, ReadRange, Visit, Writer};
 use paxoi::node::versions::Versions;
 use paxoi::node::{Node, Time};
-use paxoi::recovery::{self, Progress, Rebuilt};
+use paxoi::recovery::{self, Progress, Rebuilt, Source};
 use paxoi::scrub::Findings;
-use paxoi::shard::Shard;
+use paxoi::shard::{Cell, Shard};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -87,8 +87,8 @@ pub(crate) enum Input {
 pub(crate) struct Life {
     pub(crate) number: u64,
     pub(crate) node: Node,
-    /// What it has loaded, up to where the log is durable, and when it notices.
-    pub(crate) loading: Option<(Rebuilt, u64, u64)>,
+    /// What it has loaded, and does not know of yet.
+    loading: Option<Loading>,
     pub(crate) writer: Writer,
     pub(crate) reader: ChosenReader,
     /// The log was idle since its last batch, and has said that all is durable.
@@ -113,6 +113,33 @@ pub(crate) struct Life {
     pub(crate) handles: BTreeMap<u64, (u64, usize)>,
     free: Vec<u32>,
     generation: u32,
+}
+
+/// Sees what the log gives back on its way to the groups.
+struct Seen<'a> {
+    visit: &'a mut dyn FnMut(u64, &log::Record),
+    take: &'a mut dyn Visit,
+}
+
+impl Visit for Seen<'_> {
+    fn record(&mut self, lsn: u64, record: Logged<'_>) {
+        (self.visit)(lsn, &record.record());
+        self.take.record(lsn, record);
+    }
+}
+
+/// What a directory held, on its way to the node: the log, then its groups one by one, or everything at once.
+struct Loading {
+    rebuilt: Rebuilt,
+    /// In the order in which they come.
+    cells: Vec<(GroupId, Cell)>,
+    /// Up to where the log is durable; `None` once the node knows it.
+    lsn: Option<u64>,
+    /// When the next part comes.
+    due_us: u64,
+    /// A part comes within so long of the one before; 0: all come at once.
+    gap_us: u64,
+    random: Random,
 }
 
 /// Why a process is not to come back.
@@ -192,15 +219,13 @@ impl Process {
         let blank = node.blank();
         recovery::tidy(&*disk).map_err(|error| error.to_string())?;
         let shelf = blank.shelf(&*disk).map_err(|error| error.to_string())?;
-        let rebuild = blank.rebuild(shelf, time.clock(), 1, &Progress::default(), |take| {
-            log::recover(&disk, storage, options(), &mut |_, _| {}, &mut |lsn, record| {
-                visit(lsn, &record);
-                take(lsn, record);
-            })
+        let progress = Progress::default();
+        let source = Source { disk: &*disk, storage, clock: time.clock(), lanes: 1, progress: &progress };
+        let rebuild = blank.rebuild_all(&source, shelf, |take| {
+            log::recover(&disk, storage, options(), &mut |_, _| {}, &mut Seen { visit, take })
         });
-        let (recovered, rebuilt) = rebuild.map_err(|error| error.to_string())?;
+        let (recovered, rebuilt) = rebuild.map_err(|error| error.to_string())??;
         let (writer, _) = recovered.map_err(|error| error.to_string())?;
-        let rebuilt = rebuilt?;
         if let Some(backup) = backup {
             compare(&backup, &rebuilt.shard)?;
         }
@@ -208,7 +233,7 @@ impl Process {
         let lsn = writer.next_lsn() - 1;
         let mut loading = None;
         if shape.loading_us_max > 0 {
-            loading = Some((rebuilt, lsn, now_us + Random::new(life).below(shape.loading_us_max)));
+            loading = Some(Loading::new(rebuilt, lsn, now_us, shape.loading_us_max, Random::new(life)));
         } else {
             node.rebuilt(rebuilt, lsn, time);
         }
@@ -259,6 +284,19 @@ impl Process {
 /// One start in so many.
 const BACKED_UP: u64 = 2;
 
+impl Loading {
+    fn new(mut rebuilt: Rebuilt, lsn: u64, now_us: u64, us_max: u64, mut random: Random) -> Loading {
+        let due_us = now_us + random.below(us_max);
+        let gap_us = if random.chance(PIECEMEAL) { 1 + random.below(us_max) } else { 0 };
+        let mut cells = rebuilt.shard.take_all();
+        random.shuffle(&mut cells);
+        Loading { rebuilt, cells, lsn: Some(lsn), due_us, gap_us, random }
+    }
+}
+
+/// How many of a thousand starts that take time bring the groups one by one.
+const PIECEMEAL: u64 = 700;
+
 fn compare(backup: &Result<Shard, String>, started: &Shard) -> Result<(), String> {
     let backup = match backup {
         Ok(backup) => backup,
@@ -285,6 +323,21 @@ impl Life {
         let passed_us = time.mono_us.saturating_sub(std::mem::replace(&mut self.turned_us, time.mono_us));
         let per_mille = Random::new((self.number << 32) | (time.mono_us / 1_000_000)).below(1_001);
         self.node.turn_took(passed_us * per_mille / 1_000, time);
+    }
+
+    /// The node gets what it has loaded by now.
+    pub(crate) fn load(&mut self, now_us: u64, time: Time) {
+        while let Some(mut loading) = self.loading.take_if(|loading| loading.due_us <= now_us) {
+            if let Some(lsn) = loading.lsn.take() {
+                self.node.log_read(std::mem::take(&mut loading.rebuilt.peers), lsn, time);
+            } else if let Some(cell) = loading.cells.pop() {
+                self.node.groups_rebuilt(vec![cell], time);
+            } else {
+                return self.node.all_rebuilt(loading.rebuilt.shelved);
+            }
+            loading.due_us = now_us + loading.random.below(loading.gap_us.max(1));
+            self.loading = Some(loading);
+        }
     }
 
     pub(crate) fn forget(&mut self, handle: u64) -> Option<(u64, usize)> {

@@ -69,9 +69,7 @@ impl World {
             return;
         }
         life.turn_us = None;
-        if let Some((rebuilt, lsn, _)) = life.loading.take_if(|(_, _, ready_us)| *ready_us <= self.now_us) {
-            life.node.rebuilt(rebuilt, lsn, time);
-        }
+        life.load(self.now_us, time);
         for input in std::mem::take(&mut life.inbox) {
             self.feed(&mut life, input, time);
         }
@@ -112,7 +110,7 @@ impl World {
             let Some(ballot) = group.leads() else { continue };
             for (other, process) in self.processes.iter().enumerate() {
                 let Some(life) = &process.life else { continue };
-                let older = life.node.is_born()
+                let older = life.node.shard().has(group.id())
                     && life.node.shard().group(group.id()).leads().is_some_and(|other| other < ballot);
                 if older && life.node.holds_lease(group.id(), process.clocks.at(self.now_us)) {
                     let (node, other, id) = (node + 1, other + 1, group.id());

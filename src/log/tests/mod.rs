@@ -2,6 +2,7 @@
 
 mod crash;
 mod errors;
+mod following;
 mod reading;
 mod rot;
 mod space;

@@ -1,0 +1,105 @@
+//! The thread that loads what a data directory holds: the log for the loop once it is read, then groups, as they are done.
+
+use super::threads::{Notice, tell};
+use crate::disk::Disk;
+use crate::log::{Hooks, Log, LogError, LogHandle, Options, Record, Recovered, Visit};
+use crate::recovery::{self, Blank, Part, Progress, Source};
+use anyhow::{Context, bail, ensure};
+use groups::Clock;
+use mio::Waker;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+/// What it loads, and whom it tells.
+pub(super) struct Loading {
+    pub(super) disk: Arc<dyn Disk>,
+    /// What the log's segments belong to.
+    pub(super) storage: [u8; 16],
+    pub(super) options: Options,
+    pub(super) clock: Clock,
+    pub(super) progress: Arc<Progress>,
+    pub(super) place: String,
+    /// Who waits for the log; nobody any more if the node was told to stop.
+    pub(super) opened: Option<Sender<anyhow::Result<Opened>>>,
+    /// Where everything goes that comes behind.
+    pub(super) notices: Sender<Notice>,
+    pub(super) waker: Arc<Waker>,
+}
+
+/// A log that has been read, and goes on.
+pub(super) struct Opened {
+    pub(super) log: LogHandle,
+    /// Its records of other members' starts.
+    pub(super) peers: Vec<Record>,
+}
+
+impl Loading {
+    /// Loads everything.
+    pub(super) fn run(mut self, blank: Blank, hooks: Hooks) {
+        let Err(error) = self.load(blank, hooks) else { return };
+        let error = error.context(format!("cannot use the data directory {}", self.place));
+        match self.opened.take() {
+            Some(opened) => self.answer(&opened, Err(error)),
+            None => tell(&self.notices, &self.waker, Notice::Fatal(format!("{error:#}"))),
+        }
+    }
+
+    fn load(&mut self, blank: Blank, hooks: Hooks) -> anyhow::Result<()> {
+        let started = Instant::now();
+        recovery::tidy(&*self.disk).context("cannot remove unfinished checkpoints")?;
+        let shelf = blank.shelf(&*self.disk)?;
+        let has_checkpoints = shelf.as_ref().is_some_and(|shelf| !shelf.is_empty());
+        let (disk, storage, options, progress) = (self.disk.clone(), self.storage, self.options, self.progress.clone());
+        let (clock, lanes) = (self.clock, recovery::lanes());
+        let source = Source { disk: &*disk, storage, clock, lanes, progress: &progress };
+        let feed = |visit: &mut dyn Visit| Log::open(&disk, storage, options, hooks, visit);
+        let mut read = Ok(Recovered::default());
+        let rebuild = blank.rebuild(&source, shelf, feed, &mut |part| match part {
+            Part::Log(opened, peers) => read = self.on_log(opened, peers, has_checkpoints),
+            Part::Groups(cells) if read.is_ok() => tell(&self.notices, &self.waker, Notice::Groups(cells)),
+            Part::Groups(_) => {}
+        });
+        let (rebuild, recovered) = (rebuild.context("cannot start a thread")?, read?);
+        let shelved = match rebuild {
+            Ok(shelved) => shelved,
+            Err(reason) => bail!("the log is not usable: {reason}; replace this node under a new id"),
+        };
+        let (records, log_bytes) = (recovered.records, recovered.bytes);
+        let (states, state_bytes, ms) = (shelved.kept.len(), shelved.bytes, started.elapsed().as_millis());
+        tracing::info!(
+            "loaded {states} states of {state_bytes} bytes, and {records} records in {log_bytes} bytes of log, in {ms} ms"
+        );
+        tell(&self.notices, &self.waker, Notice::Loaded(shelved));
+        Ok(())
+    }
+
+    fn on_log(
+        &mut self,
+        opened: Result<(LogHandle, Recovered), LogError>,
+        peers: Vec<Record>,
+        has_checkpoints: bool,
+    ) -> anyhow::Result<Recovered> {
+        let (log, recovered) = opened?;
+        ensure!(
+            !has_checkpoints || recovered.segments > 0,
+            "the log is missing, though there are checkpoints: put it back, or replace this node under a new id"
+        );
+        if let Some(opened) = self.opened.take() {
+            self.answer(&opened, Ok(Opened { log, peers }));
+        }
+        Ok(recovered)
+    }
+
+    fn answer(&self, opened: &Sender<anyhow::Result<Opened>>, answer: anyhow::Result<Opened>) {
+        // Nobody waits for it any more if the node was told to stop.
+        let _ = opened.send(answer);
+        let _ = self.waker.wake();
+    }
+}
+
+/// One line for operators, each second.
+pub(super) fn tell_progress(progress: &Progress) {
+    let (done, all) = progress.bytes();
+    tracing::info!("loading: {} % of {} MB", done * 100 / all.max(1), all / 1_000_000);
+}
