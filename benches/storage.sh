@@ -9,7 +9,8 @@
 #                                          to a checkpoint under load, and without; what else runs here runs behind that node
 #   benches/storage.sh rebalance [SECONDS] a node is killed and started again, again and again, and gets its groups back each
 #                                          time: the p99 of the moments with handovers, and of the calm ones between
-#   benches/storage.sh restart [KEYS]      a node with that many keys (VALUE_SIZE=100 bytes each) is killed and started again
+#   benches/storage.sh restart [KEYS]      a node with that many keys (VALUE_SIZE=100 bytes each), and ONE_GROUP=0 more that
+#                                          share a group, is killed and started again: when which groups are here
 #
 # Needs `cargo build --release` and redis-cli. Everything is in a new folder here, which is removed at the end.
 set -eu
@@ -196,6 +197,14 @@ restart)
     cluster
     # `get` loads all keys first.
     bench --workload get --keys "$keys" --value-size "${VALUE_SIZE:-100}" --connections 50 --pipeline 32 --requests 1000 >/dev/null
+    awk -v keys="${ONE_GROUP:-0}" 'BEGIN {
+        value = sprintf("%0100d", 0)
+        for (i = 0; i < keys; i += 50) {
+            printf "MSET"
+            for (j = i; j < i + 50; j++) printf " {one}:%d %s", j, value
+            printf "\r\n"
+        }
+    }' | redis-cli -p "$PORT" --pipe >/dev/null
     await 60 sh -c "[ \"\$(redis-cli -p $((PORT + 2)) info paxos | tr -d '\r' | sed -n 's/^checkpoint_in_progress://p')\" = 0 ]"
     echo "node 3: $(ask 3 checkpoint_bytes) bytes of checkpoints, $(ask 3 log_bytes) bytes of log segments, $(disk 3) MiB on disk"
     kill -9 "$PID3"

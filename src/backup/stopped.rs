@@ -82,7 +82,7 @@ pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, lanes: usize) -
         .rebuild_all(&source, shelf, |visit| log::replay(disk, storage_id, &mut |_, _| {}, visit))
         .context("cannot start a thread")?;
     let (recovered, Rebuilt { shard, .. }) = match rebuilt {
-        Ok((recovered, rebuilt)) => (recovered?, rebuilt),
+        Ok((read, rebuilt)) => (read?, rebuilt),
         Err(reason) => bail!("its log is not usable: {reason}; back up another node"),
     };
     ensure!(recovered.segments > 0, "its log is missing; put it back, or back up another node");

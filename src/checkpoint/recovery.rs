@@ -23,10 +23,8 @@ pub struct Loaded {
 /// The files that there are.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    /// Sequence number, bytes and content of each sound one, ascending.
+    /// Sequence number, bytes and content of each that can be opened, ascending.
     pub files: Vec<(u64, u64, Vec<SectionSummary>)>,
-    /// Those that are of no use.
-    pub damaged: Vec<u64>,
 }
 
 /// The checkpoints of a directory, opened: several threads may take states out of it.
@@ -102,15 +100,20 @@ impl Shelf {
         candidates
     }
 
-    /// What there is, if `damaged` files were found while it was read.
+    /// What there is.
     #[must_use]
-    pub fn catalog(self, mut damaged: Vec<u64>) -> Catalog {
-        damaged.extend(self.damaged);
-        damaged.sort_unstable();
-        damaged.dedup();
+    pub fn catalog(&self) -> Catalog {
         let files = self.readers.iter();
-        let files = files.map(|(sequence, file)| (*sequence, file.bytes(), file.sections().to_vec())).collect();
-        Catalog { files, damaged }
+        Catalog { files: files.map(|(sequence, file)| (*sequence, file.bytes(), file.sections().to_vec())).collect() }
+    }
+
+    /// Files that could not be opened, and those that were found damaged while they were read.
+    #[must_use]
+    pub fn damaged(&self, mut found: Vec<u64>) -> Vec<u64> {
+        found.extend(&self.damaged);
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 }
 

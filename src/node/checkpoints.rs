@@ -218,11 +218,15 @@ impl Checkpoints {
 
 impl Node {
     /// Recovery: the files that there are.
-    pub(super) fn set_catalog(&mut self, catalog: &Catalog) {
+    pub(super) fn add_files(&mut self, catalog: &Catalog) {
         for (sequence, bytes, sections) in &catalog.files {
             self.checkpoints.add_file(*sequence, *bytes, sections);
         }
-        for sequence in catalog.damaged.iter().copied() {
+    }
+
+    /// Recovery: files that could not be read, or not all of them.
+    pub(super) fn note_damaged(&mut self, damaged: &[u64]) {
+        for sequence in damaged.iter().copied() {
             self.checkpoints.last_sequence = self.checkpoints.last_sequence.max(sequence);
             match self.checkpoints.files.get(&sequence) {
                 // Other groups have their only state there: it goes when they have another one.

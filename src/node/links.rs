@@ -201,7 +201,7 @@ impl Node {
             (NodeMessage::Where, Some(from)) => self.tell_positions(from),
             (NodeMessage::Move(wanted), Some(from)) => self.handle_move(from, &wanted, time),
             (NodeMessage::Moved(moved), Some(_)) => self.handle_moved(&moved, time),
-            (NodeMessage::Here(here), Some(from)) => self.handle_here(from, &here),
+            (NodeMessage::Here(here), Some(from)) => self.handle_here(from, here),
         }
         Ok(())
     }
@@ -282,6 +282,9 @@ impl Node {
         self.io.note_peer(hello);
         self.io.peers.tell_claims(from);
         self.tell_positions(from);
+        if self.is_loading() {
+            self.tell_here(from, &[]);
+        }
         self.shard.step_all(&mut self.io, |group, effects| group.on_connected(from, effects));
     }
 
@@ -293,8 +296,9 @@ impl Node {
             let text = format!("it says that it is node {from}, which is this node: no two can have the same id");
             return refuse(false, text);
         }
-        // A group that is missing may know it as a member.
-        if self.is_loading() && self.io.peers.roster.place(from).is_none() {
+        // A group that is missing may know it as a member; and one that waits to join is seen to when all are here.
+        let joins = hello.joins.is_some() && hello.cluster.is_none();
+        if self.is_loading() && (joins || self.io.peers.roster.place(from).is_none()) {
             return refuse(false, format!("node {} is loading its groups: try again", self.identity.node));
         }
         if self.io.peers.roster.was_removed(from) {
@@ -447,7 +451,9 @@ impl Node {
         self.shard.step_all(&mut self.io, |group, effects| {
             while claimed.next_if(|(id, _)| *id < group.id()).is_some() {}
             match claimed.next_if(|(id, _)| *id == group.id()) {
-                Some((_, ballot)) if ballot.node == from && group.is_quorum(from, &reached) => {
+                Some((_, ballot))
+                    if ballot.node == from && group.is_quorum(from, &reached) && group.believes_ballot(ballot) =>
+                {
                     group.on_claim(ballot, time.clock(), effects);
                 }
                 _ => group.on_no_claim(from, time.clock()),

@@ -3,11 +3,13 @@
 //!
 //! Nothing can be promised before the log has been read to its end: until then the node has no group at all, and lets other
 //! members wait. From then on groups come some at a time. To one that is missing, messages are lost as on their way to a
-//! node that is down, and when it comes it is as if both sides had just connected. What concerns all groups at once waits
-//! for the last of them: checkpoints and what of the log can go, changes of the members, and who is no member any more.
+//! node that is down; members are told which these are, so that they count on others. When it comes it is as if both sides
+//! had just connected. What concerns all groups at once waits for the last of them: checkpoints and what of the log can go,
+//! changes of the members, and who is no member any more.
 
 use super::wire::{Here, NodeMessage};
 use super::{Node, Time};
+use crate::checkpoint::Catalog;
 use crate::kv::reply::Reply;
 use crate::log::Record;
 use crate::recovery::{Blank, Rebuilt, Shelved};
@@ -17,8 +19,8 @@ use groups::{GroupId, NodeId};
 /// How far a start is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The log is being read: nothing is known of any group.
-    Reading,
+    /// No group is here: the log is being read, or has been, and is durable up to some lsn.
+    Empty(Option<u64>),
     /// Groups come.
     Rebuilding,
     /// All of them are here.
@@ -27,73 +29,78 @@ pub(super) enum Stage {
 
 impl Node {
     /// Gives the groups away, to be made what they were. Then come [`Node::log_read`], [`Node::groups_rebuilt`] for all
-    /// groups, and [`Node::all_rebuilt`].
+    /// groups, some at a time, and [`Node::all_rebuilt`].
     pub fn blank(&mut self) -> Blank {
         let cluster = self.checkpoint_header();
         let value_version = self.config.versions.value_version();
-        self.stage = Stage::Reading;
+        self.stage = Stage::Empty(None);
         Blank { cells: self.shard.take_all(), cluster, value_version }
     }
 
-    /// The log has been read to its end, has these records of other members' starts, and is durable up to `lsn`. Time
-    /// limits run from here.
-    pub fn log_read(&mut self, peers: Vec<Record>, lsn: u64, time: Time) {
+    /// The log has been read to its end, has these records of other members' starts, and is durable up to `lsn`; and these
+    /// checkpoints are there.
+    pub fn log_read(&mut self, peers: Vec<Record>, catalog: &Catalog, lsn: u64) {
         for record in peers {
             self.io.restore_peer(record.ballot.node, record.instance.0, &record.payload);
         }
-        self.stage = Stage::Rebuilding;
-        self.begin(lsn, time);
-        // Their hellos are read now.
-        let waiting = self.links();
-        self.io.outputs.resumes.extend(waiting);
+        self.add_files(catalog);
+        self.stage = Stage::Empty(Some(lsn));
     }
 
-    /// Groups are as they were: they are served from here.
+    /// Groups are as they were: they are served from here. With the first of them the node begins, and its time limits run.
+    ///
+    /// # Panics
+    /// If the log has not been read: nothing can be promised before.
     pub fn groups_rebuilt(&mut self, cells: Vec<(GroupId, Cell)>, time: Time) {
-        if cells.is_empty() {
-            return;
+        let groups: Vec<GroupId> = cells.iter().map(|(group, _)| *group).collect();
+        cells.into_iter().for_each(|(group, cell)| self.shard.put(group, cell));
+        if let Stage::Empty(lsn) = self.stage {
+            self.stage = Stage::Rebuilding;
+            self.begin(lsn.expect("the log is read before groups are served"), time);
+            // The hellos of members that waited are read now.
+            let waiting = self.links();
+            self.io.outputs.resumes.extend(waiting);
+        } else {
+            let begin = |group: &mut groups::Group, _: &mut Vec<groups::Effect>| group.begin(time.clock());
+            groups.iter().for_each(|group| self.shard.quiet_step(*group, &mut self.io, begin));
+            self.io.members_changed = true;
+            self.update_roster(time);
         }
-        let mut groups: Vec<GroupId> = Vec::with_capacity(cells.len());
-        for (group, cell) in cells {
-            self.shard.put(group, cell);
-            self.shard.quiet_step(group, &mut self.io, |group, _| group.begin(time.clock()));
-            groups.push(group);
+        if !groups.is_empty() {
+            tracing::info!("{} of {} groups are here", self.shard.len() - self.shard.missing(), self.shard.len());
         }
-        tracing::info!("{} of {} groups are here", self.shard.len() - self.shard.missing(), self.shard.len());
         self.note_hollow(&groups);
-        self.io.members_changed = true;
-        self.update_roster(time);
         self.settle_value_version();
-        let linked: Vec<NodeId> =
-            self.io.peers.all.iter().filter(|peer| peer.link.is_some()).map(|peer| peer.id).collect();
-        for peer in linked {
+        let linked = self.io.peers.all.iter().filter(|peer| peer.link.is_some());
+        for peer in linked.map(|peer| peer.id).collect::<Vec<_>>() {
             self.reconnect(peer, &groups, time);
         }
     }
 
     /// All groups are here, and this was in the checkpoints.
-    pub fn all_rebuilt(&mut self, shelved: Shelved) {
+    pub fn all_rebuilt(&mut self, shelved: &Shelved, time: Time) {
         assert_eq!(self.shard.missing(), 0, "all groups are here when the rebuilding ends");
-        self.set_catalog(&shelved.catalog);
-        for (group, instance, sequence) in shelved.kept {
-            self.checkpoints.set_kept(group, instance, sequence);
+        self.note_damaged(&shelved.damaged);
+        for (group, instance, sequence) in &shelved.kept {
+            self.checkpoints.set_kept(*group, *instance, *sequence);
         }
         self.stage = Stage::Whole;
         self.io.members_changed = true;
+        self.update_roster(time);
     }
 
     /// The same at once.
     pub fn rebuilt(&mut self, rebuilt: Rebuilt, lsn: u64, time: Time) {
-        let Rebuilt { mut shard, peers, shelved } = rebuilt;
-        self.log_read(peers, lsn, time);
+        let Rebuilt { mut shard, peers, catalog, shelved } = rebuilt;
+        self.log_read(peers, &catalog, lsn);
         self.groups_rebuilt(shard.take_all(), time);
-        self.all_rebuilt(shelved);
+        self.all_rebuilt(&shelved, time);
     }
 
     /// Groups are new on both sides of a connection that was there before them.
     fn reconnect(&mut self, peer: NodeId, groups: &[GroupId], time: Time) {
+        self.tell_here(peer, groups);
         if let Some(peer) = self.io.peers.find(peer) {
-            peer.tell(&NodeMessage::Here(Here { groups: groups.to_vec() }));
             peer.tell(&NodeMessage::Where);
         }
         self.tell_positions(peer);
@@ -101,8 +108,21 @@ impl Node {
         self.on_claims(peer, time);
     }
 
-    /// A member has groups now that it lacked when it connected.
-    pub(super) fn handle_here(&mut self, from: NodeId, here: &Here) {
+    /// Tells a member which groups have come now, and which are missing.
+    pub(super) fn tell_here(&mut self, to: NodeId, groups: &[GroupId]) {
+        let all = (0..self.shard.len() as u32).map(GroupId);
+        let here = Here { groups: groups.to_vec(), missing: all.filter(|group| !self.shard.has(*group)).collect() };
+        if let Some(peer) = self.io.peers.find(to) {
+            peer.tell(&NodeMessage::Here(here));
+        }
+    }
+
+    /// A member that loads says which groups it has now, and which it lacks.
+    pub(super) fn handle_here(&mut self, from: NodeId, here: Here) {
+        if let Some(peer) = self.io.peers.find(from) {
+            peer.missing = here.missing;
+            peer.missing.sort_unstable();
+        }
         self.connect_groups(from, &here.groups);
     }
 
@@ -120,13 +140,13 @@ impl Node {
         self.stage != Stage::Whole
     }
 
-    /// Whether the log has not been read yet, so that there is no group at all.
-    pub(super) fn is_reading(&self) -> bool {
-        self.stage == Stage::Reading
+    /// Whether the node has not begun: it takes part in nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self.stage, Stage::Empty(_))
     }
 
     /// Time limits while there is no group: a member that waits gives up after a while, and comes again.
-    pub(super) fn tick_reading(&mut self, time: Time) {
+    pub(super) fn tick_empty(&mut self, time: Time) {
         self.cut_late(time);
         self.admit_silent(time);
     }

@@ -1,6 +1,7 @@
 //! What the node answers by itself: the connection's own commands, and those about the node and the cluster.
 
 use super::clients::Client;
+use super::peers::Peer;
 use super::{Close, Node, Time};
 use crate::admin::client::{self, ClientAction};
 use crate::admin::cluster::{self, ClusterView, NodeView};
@@ -153,13 +154,24 @@ impl Node {
     }
 
     fn cluster_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
-        let known = |group: GroupId| self.shard.has(group).then(|| self.shard.group(group));
-        let leader = |group: u32| Some(known(GroupId(group))?.leader()?.node);
-        let leaders: Vec<Option<NodeId>> = (0..self.shard.len() as u32).map(leader).collect();
+        let leaders: Vec<Option<NodeId>> =
+            (0..self.shard.len() as u32).map(|group| self.leader_of(GroupId(group))).collect();
         let nodes = self.node_views(time);
         let groups = self.group_count();
         let leaders = if leaders.is_empty() { vec![None; groups as usize] } else { leaders };
         cluster::cluster(words, &ClusterView { me: self.identity.node, groups, leaders: &leaders, nodes: &nodes })
+    }
+
+    /// Who leads a group; one that is missing here, by what the members say of themselves.
+    fn leader_of(&self, group: GroupId) -> Option<NodeId> {
+        if self.shard.has(group) {
+            return self.shard.group(group).leader().map(|ballot| ballot.node);
+        }
+        let claimed = |peer: &Peer| {
+            let (led, _) = peer.claims();
+            led.binary_search_by_key(&group, |(group, _)| *group).ok().map(|at| led[at].1)
+        };
+        self.io.peers.all.iter().filter_map(claimed).max().map(|ballot| ballot.node)
     }
 
     /// All members, this node among them, as cluster clients want them.

@@ -2,6 +2,7 @@
 //! at a time. It only ever looks at what the groups' members are and submits what is missing, so that it can be told again,
 //! here or elsewhere, after whatever went wrong.
 
+use super::peers::Peer;
 use super::roster::Roster;
 use super::wire::NodeMessage;
 use super::{Node, Time};
@@ -225,7 +226,7 @@ impl Node {
             return Ok(Step::Wait(format!("node {node} is catching up")));
         }
         let voters = group.membership().voters().ids().iter().copied().chain([node]);
-        self.with_quorum(&voters.collect::<Vec<_>>(), What::Promote(node), time)
+        self.with_quorum(group.id(), &voters.collect::<Vec<_>>(), What::Promote(node), time)
     }
 
     fn remove(&self, node: NodeId, group: &Group, time: Time) -> Result<Step, String> {
@@ -241,19 +242,21 @@ impl Node {
         if voters.is_empty() {
             return Err(format!("node {node} is the last that votes: promote another first"));
         }
-        self.with_quorum(&voters, What::Remove(node), time)
+        self.with_quorum(group.id(), &voters, What::Remove(node), time)
     }
 
-    /// The change, if a majority of those that vote after it is there now.
-    fn with_quorum(&self, voters: &[NodeId], what: What, time: Time) -> Result<Step, String> {
-        let is_here = |id: &&NodeId| **id == self.identity.node || self.is_reached(**id, time);
+    /// The change, if a majority of those that vote in the group after it is there now.
+    fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: What, time: Time) -> Result<Step, String> {
+        let has_it = |peer: &&Peer| peer.is_reached(time.mono_ms()) && !peer.lacks(group);
+        let there: Vec<NodeId> = self.io.peers.all.iter().filter(has_it).map(|peer| peer.id).collect();
+        let is_here = |id: &&NodeId| **id == self.identity.node || there.contains(*id);
         let here = voters.iter().filter(is_here).count();
         if here > voters.len() / 2 {
             return Ok(Step::Submit(what));
         }
         let list: Vec<String> = voters.iter().map(NodeId::to_string).collect();
         Err(format!(
-            "that would lose the majority: of the nodes {}, which would vote then, only {here} can be reached",
+            "that would lose the majority: of the nodes {}, which would vote then, only {here} can be reached and have loaded group {group}",
             list.join(", ")
         ))
     }

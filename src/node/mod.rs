@@ -55,6 +55,7 @@ use crate::shard::{self, Shard};
 use birth::Birth;
 use bytes::{Bytes, BytesMut};
 use checkpoints::Checkpoints;
+use groups::membership::Place;
 use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, Jitter, NodeId, Settings, Surroundings};
 use joining::Joining;
 use loading::Stage;
@@ -208,7 +209,7 @@ impl Node {
     /// Whether the cluster exists, and this node knows what it promised there: else nothing can be asked of it.
     #[must_use]
     pub fn is_born(&self) -> bool {
-        self.identity.birth.is_some() && !self.is_reading()
+        self.identity.birth.is_some() && !self.is_empty()
     }
 
     /// Recovery is done: the log is durable up to `lsn`, time limits run from here.
@@ -258,8 +259,8 @@ impl Node {
         self.io.now_us = time.mono_us;
         self.io.stats.sample(now_ms);
         self.started_ms.get_or_insert(now_ms);
-        if self.is_reading() {
-            return self.tick_reading(time);
+        if self.is_empty() {
+            return self.tick_empty(time);
         }
         let passed_ms = now_ms - std::mem::replace(&mut self.ticked_ms, now_ms).min(now_ms);
         if passed_ms >= STALL_MS_MIN {
@@ -291,8 +292,7 @@ impl Node {
             self.tick_checkpoints(time);
             self.tick_changing(time);
         }
-        // Who lacks a group cannot lead it.
-        let draining = self.placement.draining || self.is_loading();
+        let draining = self.placement.draining;
         let state = PingState { start: self.identity.start, disk, full: space.full, draining };
         let shard = &self.shard;
         // A word counts only where it is a voter's, to a voter.
@@ -309,7 +309,7 @@ impl Node {
     /// are asked about or answered, and the next batch goes to the log.
     pub fn end_turn(&mut self, time: Time) {
         self.io.now_us = time.mono_us;
-        if self.is_reading() {
+        if self.is_empty() {
             return self.resume_clients();
         }
         loop {
@@ -422,7 +422,9 @@ impl Node {
             roster.add(&self.identity.joined);
         }
         if self.is_loading() {
-            roster.keep(&self.io.peers.roster);
+            let linked = self.io.peers.all.iter().filter(|peer| peer.link.is_some());
+            let linked: Vec<Place> = linked.filter_map(|peer| self.io.peers.roster.place(peer.id).cloned()).collect();
+            roster.keep(&linked);
         }
         if roster == self.io.peers.roster {
             return;

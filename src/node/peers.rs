@@ -82,6 +82,8 @@ pub(super) struct Peer {
     /// Its `next` in each group in which something was chosen, by group, and when it said so.
     pub(super) positions: Vec<(GroupId, Instance)>,
     pub(super) positions_ms: u64,
+    /// The groups that it has not rebuilt yet, ascending.
+    pub(super) missing: Vec<GroupId>,
 }
 
 impl Peer {
@@ -118,6 +120,7 @@ impl Peer {
             rtt_us: 0,
             positions: Vec::new(),
             positions_ms: 0,
+            missing: Vec::new(),
         }
     }
 
@@ -138,6 +141,7 @@ impl Peer {
         (self.claims_seen, self.their_claims) = (0, 0);
         self.claims = Claims::default();
         self.their_reach.clear();
+        self.missing.clear();
         self.healthy_since_ms = None;
     }
 
@@ -218,6 +222,16 @@ impl Peer {
     /// Whether its disk has no space.
     pub(super) fn is_full(&self) -> bool {
         self.full
+    }
+
+    /// Whether it has not rebuilt that group yet.
+    pub(super) fn lacks(&self, group: GroupId) -> bool {
+        self.missing.binary_search(&group).is_ok()
+    }
+
+    /// Whether there is a group that it lacks.
+    pub(super) fn is_loading(&self) -> bool {
+        !self.missing.is_empty()
     }
 
     /// Whether it is to lead nothing.

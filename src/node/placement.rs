@@ -135,6 +135,8 @@ impl Node {
             "cannot be reached"
         } else if peer.is_draining() {
             "is being drained"
+        } else if peer.is_loading() {
+            "is loading its groups"
         } else if peer.is_full() {
             "has no space on its disk"
         } else if !peer.has_disk() {
@@ -228,7 +230,8 @@ impl Node {
         let me = self.identity.node;
         let is_healthy = |peer: &&Peer| {
             let since_ms = peer.healthy_since_ms();
-            since_ms.is_some_and(|since_ms| time.mono_ms() >= since_ms + HEALTHY_MS_MIN) && !peer.is_draining()
+            since_ms.is_some_and(|since_ms| time.mono_ms() >= since_ms + HEALTHY_MS_MIN)
+                && !(peer.is_draining() || peer.is_loading())
         };
         let healthy: Vec<NodeId> = self.io.peers.all.iter().filter(is_healthy).map(|peer| peer.id).collect();
         (self.shard.groups())

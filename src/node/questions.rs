@@ -113,14 +113,15 @@ impl Node {
         }
     }
 
-    /// The leader first, then voters that are reached, as many as are needed for a majority with this node, if it votes.
-    fn to_be_asked(&self, group: GroupId, ballot: Ballot, time: Time) -> impl Iterator<Item = NodeId> + use<> {
-        let group = self.shard.group(group);
+    /// The leader first, then voters that are reached and have the group, as many as are needed for a majority with this
+    /// node, if it votes.
+    fn to_be_asked(&self, id: GroupId, ballot: Ballot, time: Time) -> impl Iterator<Item = NodeId> + use<> {
+        let group = self.shard.group(id);
         let voters = group.membership().voters();
         let needed = voters.quorum() - usize::from(group.is_voter());
         let mut chosen: Vec<NodeId> = Vec::with_capacity(needed);
         chosen.extend(Some(ballot.node).filter(|leader| *leader != self.identity.node));
-        let reached = self.io.peers.all.iter().filter(|peer| peer.is_reached(time.mono_ms()));
+        let reached = self.io.peers.all.iter().filter(|peer| peer.is_reached(time.mono_ms()) && !peer.lacks(id));
         for peer in reached.filter(|peer| peer.id != ballot.node && voters.contains(peer.id)) {
             if chosen.len() < needed {
                 chosen.push(peer.id);

@@ -54,7 +54,7 @@ impl Node {
             Err(refusal) => return self.no_command(client, words, &refusal),
         };
         client.info.last_command = spec.name;
-        if !spec.is_served_while_loading() && self.is_reading() {
+        if !spec.is_served_while_loading() && self.is_empty() {
             self.io.stats.rejected(spec.verb as usize);
             return self.no_command(client, words, &self.loading_refusal());
         }
@@ -123,7 +123,7 @@ impl Node {
         client.writes |= command.is_write();
         let groups = self.shard.len() as u32;
         let is_stale = client.reads_stale && !command.is_write();
-        let any = GroupId(self.draw.below(u64::from(groups)) as u32);
+        let any = self.any_group();
         match fanout::plan(command, groups, any) {
             Plan::One(group, _) if !self.shard.has(group) => self.answer(client, &self.loading_refusal()),
             Plan::One(group, command) => {
@@ -183,6 +183,14 @@ impl Node {
         }
     }
 
+    /// Where a command without a key goes: one of the groups that are here, if there is one.
+    fn any_group(&mut self) -> GroupId {
+        let groups = self.shard.len() as u32;
+        let drawn = self.draw.below(u64::from(groups)) as u32;
+        let after = (0..groups).map(|step| GroupId((drawn + step) % groups));
+        after.into_iter().find(|group| self.shard.has(*group)).unwrap_or(GroupId(drawn))
+    }
+
     /// After READONLY: what this node has, which may be old; it asks nobody, and waits for nothing.
     fn read_stale(&mut self, client: &mut Client, group: GroupId, command: &Command<'_>, ticket: Ticket) {
         let mut body = BytesMut::with_capacity(64);
@@ -195,7 +203,7 @@ impl Node {
 
     /// Why a command cannot even be tried.
     fn refusal(&self, command: &Command<'_>) -> Option<Reply<'static>> {
-        if self.is_reading() {
+        if self.is_empty() {
             return Some(self.loading_refusal());
         }
         if !self.is_born() {

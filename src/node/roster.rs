@@ -54,26 +54,21 @@ impl Roster {
                 self.places.insert(at, place.clone());
             }
         }
-        self.add_voters(membership.voters());
+        let mut voters = self.voters.ids().to_vec();
+        voters.extend(membership.voters().ids());
+        voters.truncate(groups::members::MEMBERS_MAX);
+        self.voters = Members::new(voters);
         self.removed.retain(|id| membership.was_removed(*id));
         self.left.extend(membership.removed());
         self.left.sort_unstable();
         self.left.dedup();
     }
 
-    fn add_voters(&mut self, more: &Members) {
-        let mut voters = self.voters.ids().to_vec();
-        voters.extend(more.ids());
-        voters.truncate(groups::members::MEMBERS_MAX);
-        self.voters = Members::new(voters);
-    }
-
-    /// There are groups whose members are not known: who was a member `before` may be one of theirs, and nobody is known to
-    /// have left them all.
-    pub(super) fn keep(&mut self, before: &Roster) {
+    /// There are groups whose members are not known: nobody is known to have left them all, and those that are `linked` may
+    /// be members there.
+    pub(super) fn keep(&mut self, linked: &[Place]) {
         self.removed.clear();
-        self.add(&before.places);
-        self.add_voters(&before.voters);
+        self.add(linked);
     }
 
     /// Adds members that the groups do not know of yet.

@@ -334,6 +334,12 @@ fn rebuilt_of_nothing(blank: Blank, time: Time) -> Rebuilt {
     rebuild.expect("there is nothing that could be wrong").1
 }
 
+/// A key of one of two groups.
+fn key_of(group: u32) -> String {
+    let is_there = |key: &String| routing::group_of(routing::slot(key.as_bytes()), 2) == GroupId(group);
+    (0..).map(|number| format!("key{number}")).find(is_there).expect("every group has keys")
+}
+
 #[test]
 fn groups_are_served_as_they_come() {
     let mut world = World::of(2);
@@ -344,16 +350,12 @@ fn groups_are_served_as_they_come() {
     assert!(world.node(3).node.shard.groups().all(|group| group.leads().is_none()));
     // As at a start whose log has all that it ever had.
     let blank = world.node(3).node.blank();
-    let key = |group: u32| {
-        let is_there = |key: &String| routing::group_of(routing::slot(key.as_bytes()), 2) == GroupId(group);
-        (0..).map(|number| format!("key{number}")).find(is_there).expect("every group has keys")
-    };
-    let (here, missing) = (key(0), key(1));
+    let (here, missing) = (key_of(0), key_of(1));
     let time = world.time;
     let mut rebuilt = rebuilt_of_nothing(blank, time);
     let mut cells = rebuilt.shard.take_all();
     let second = cells.split_off(1);
-    world.node(3).node.log_read(rebuilt.peers, 0, time);
+    world.node(3).node.log_read(rebuilt.peers, &rebuilt.catalog, 0);
     world.node(3).node.set_facts(ProcessFacts { loading_bytes: (40, 100), ..ProcessFacts::default() });
     const LOADING: &str = "-LOADING Paxoi is loading the dataset in memory: 40 % done";
     assert_eq!(world.ask(3, 0, &format!("GET {here}")), LOADING);
@@ -384,12 +386,47 @@ fn groups_are_served_as_they_come() {
     assert!(world.node(leader).replies.is_empty(), "two of three would have to vote");
     let time = world.time;
     world.node(3).node.groups_rebuilt(second, time);
-    world.node(3).node.all_rebuilt(rebuilt.shelved);
+    world.node(3).node.all_rebuilt(&rebuilt.shelved, time);
     world.run_until("its vote", 5 * TICK_MS, |world| !world.nodes[leader as usize - 1].replies.is_empty());
     assert_eq!(world.ask(3, 0, &get), "$3\r\nnew");
     assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:0\r\n"));
     world.run(1_000);
     assert_eq!(world.node(3).files, [1]);
+}
+
+#[test]
+fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
+    let mut world = World::of(2);
+    let is_led = |world: &World| world.nodes.iter().all(|host| host.node.leaderless() == 0);
+    world.run_until("both groups are led", ELECTED_MS, is_led);
+    world.run(1_000);
+    let leader = if world.node(2).node.shard.group(GroupId(1)).leads().is_some() { 2 } else { 3 };
+    assert!(world.node(leader).node.shard.group(GroupId(1)).leads().is_some());
+    let (key, time) = (key_of(1), world.time);
+    let blank = world.node(1).node.blank();
+    let mut rebuilt = rebuilt_of_nothing(blank, time);
+    let mut cells = rebuilt.shard.take_all();
+    let second = cells.split_off(1);
+    world.node(1).node.log_read(rebuilt.peers, &rebuilt.catalog, 0);
+    world.node(1).node.groups_rebuilt(cells, time);
+    world.run(1_000);
+    // The first voter of all is asked only where it can answer.
+    world.node(leader).replies.clear();
+    world.send(leader, 0, format!("GET {key}\r\n").as_bytes());
+    world.run_until("a read at the leader", 10 * TICK_MS, |world| !world.nodes[leader as usize - 1].replies.is_empty());
+    // A cluster client learns there who leads what is missing, and a change of members does not reckon with it.
+    let slots = world.ask(1, 0, "CLUSTER SLOTS");
+    assert!(slots.contains(&format!("\r\n:{leader}\r\n")), "{slots}");
+    let refusal = world.ask(leader, 0, &format!("PAXOI MEMBER REMOVE {}", 5 - leader));
+    assert!(refusal.starts_with("-ERR that would lose the majority"), "{refusal}");
+    let refusal = world.ask(leader, 0, "PAXOI LEADER MOVE 1 1");
+    assert_eq!(refusal, "-ERR node 1 is loading its groups");
+
+    let time = world.time;
+    world.node(1).node.groups_rebuilt(second, time);
+    world.node(1).node.all_rebuilt(&rebuilt.shelved, time);
+    world.run(100);
+    assert_eq!(world.ask(leader, 0, "PAXOI LEADER MOVE 1 1"), "+OK");
 }
 
 #[test]

@@ -223,11 +223,13 @@ pub struct Moved {
     pub refusal: Option<String>,
 }
 
-/// The sender has rebuilt these groups: what it was told of them before was lost.
+/// While the sender loads: behind its hello, and whenever it has rebuilt groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Here {
-    /// Which.
+    /// Those that it has rebuilt now: what it was told of them before was lost.
     pub groups: Vec<GroupId>,
+    /// Those that it lacks still, ascending: there it neither votes nor answers.
+    pub missing: Vec<GroupId>,
 }
 
 /// A message of the kinds above.

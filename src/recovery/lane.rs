@@ -156,7 +156,7 @@ pub(super) fn in_line<R>(
     lane.load(shelf, source.progress);
     let mut only = Only { lane: &mut lane, sorter, progress: source.progress };
     let fed = feed(&mut only);
-    give(fed, only.sorter, std::iter::once(lane.finish()), take)
+    give(fed, only.sorter, shelf, vec![lane.finish()], std::iter::empty(), take)
 }
 
 /// Takes everything back as it is read.
@@ -210,8 +210,9 @@ pub(super) fn side_by_side<R>(
         let fed = feed(&mut first);
         let First { sorter, frontier } = first;
         drop(frontier);
+        let early = done.try_iter().collect();
         // Ends when all lanes have: if one panicked, so does the end of the scope.
-        Ok(give(fed, sorter, done.into_iter(), take))
+        Ok(give(fed, sorter, shelf, early, done.into_iter(), take))
     })
 }
 
@@ -240,19 +241,22 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Hands over what was read, and the groups of each lane when it is done.
+/// Hands over what was read, and the groups of each lane when it is done: those that were before the log's end, and the
+/// others.
 fn give<R>(
-    fed: R,
-    mut sorter: Sorter,
+    read: R,
+    sorter: Sorter,
+    shelf: Option<&Shelf>,
+    early: Vec<Done>,
     done: impl Iterator<Item = Done>,
     take: &mut dyn FnMut(Part<R>),
 ) -> Result<Found, String> {
-    let mut refused = sorter.refusal();
+    let mut refused = sorter.refusal().or(early.iter().find_map(|lane| lane.as_ref().err().cloned()));
     if refused.is_none() {
-        take(Part::Log(fed, std::mem::take(&mut sorter.peers)));
+        take(Part::Log { read, peers: sorter.peers, catalog: shelf.map(Shelf::catalog).unwrap_or_default() });
     }
     let mut found = Found::default();
-    for lane in done {
+    for lane in early.into_iter().chain(done) {
         match lane {
             Ok((cells, lane)) if refused.is_none() => {
                 take(Part::Groups(cells));

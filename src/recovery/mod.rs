@@ -50,8 +50,15 @@ pub struct Source<'a> {
 
 /// What [`Blank::rebuild`] hands over on its way: the log once, and then all groups, some at a time.
 pub enum Part<R> {
-    /// The log has been read to its end; also its records of other members' starts, in order.
-    Log(R, Vec<Record>),
+    /// The log has been read to its end.
+    Log {
+        /// What came of reading it.
+        read: R,
+        /// Its records of other members' starts, in order.
+        peers: Vec<Record>,
+        /// The checkpoint files.
+        catalog: Catalog,
+    },
     /// Groups as they were.
     Groups(Vec<(GroupId, Cell)>),
 }
@@ -59,8 +66,8 @@ pub enum Part<R> {
 /// What was in the checkpoints.
 #[derive(Default)]
 pub struct Shelved {
-    /// Their files.
-    pub catalog: Catalog,
+    /// Files that are of no use, or not for all groups.
+    pub damaged: Vec<u64>,
     /// The groups whose state was in one: at which instance, and in the file with which sequence number.
     pub kept: Vec<(GroupId, Instance, u64)>,
     /// Bytes of blocks that were read.
@@ -73,7 +80,9 @@ pub struct Rebuilt {
     pub shard: Shard,
     /// The records of other members' starts, in order.
     pub peers: Vec<Record>,
-    /// What was in the checkpoints.
+    /// The checkpoint files.
+    pub catalog: Catalog,
+    /// What was in them.
     pub shelved: Shelved,
 }
 
@@ -117,8 +126,8 @@ impl Blank {
         };
         source.progress.finish();
         Ok(found.map(|Found { kept, damaged, bytes }| {
-            let catalog = shelf.map(|shelf| shelf.catalog(damaged)).unwrap_or_default();
-            Shelved { catalog, kept, bytes }
+            let damaged = shelf.map(|shelf| shelf.damaged(damaged)).unwrap_or_default();
+            Shelved { damaged, kept, bytes }
         }))
     }
 
@@ -135,12 +144,12 @@ impl Blank {
         let mut shard = Shard::missing_all(self.cells.len());
         let mut read = None;
         let shelved = self.rebuild(source, shelf, feed, &mut |part| match part {
-            Part::Log(fed, peers) => read = Some((fed, peers)),
+            Part::Log { read: fed, peers, catalog } => read = Some((fed, peers, catalog)),
             Part::Groups(cells) => cells.into_iter().for_each(|(group, cell)| shard.put(group, cell)),
         })?;
         Ok(shelved.map(|shelved| {
-            let (fed, peers) = read.expect("the log is given before all is done");
-            (fed, Rebuilt { shard, peers, shelved })
+            let (fed, peers, catalog) = read.expect("the log is given before all is done");
+            (fed, Rebuilt { shard, peers, catalog, shelved })
         }))
     }
 }

@@ -160,7 +160,7 @@ fn lanes_begin_behind_their_checkpoints() {
             let mut found = rebuilt.shelved.kept.clone();
             found.sort();
             assert_eq!(found, kept);
-            assert_eq!(rebuilt.shelved.catalog.files.len(), 1);
+            assert_eq!(rebuilt.catalog.files.len(), 1);
         }
     }
 }
@@ -192,15 +192,18 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
         let (mut logs, mut given) = (0, Vec::new());
         let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes, progress: &progress };
         let rebuild = blank().rebuild(&source, None, |visit| read(&log, visit), &mut |part| match part {
-            Part::Log(..) => logs += 1,
+            Part::Log { .. } => logs += 1,
             Part::Groups(cells) => {
                 assert_eq!(logs, 1, "nothing is served before the log's end is known");
                 given.extend(cells.into_iter().map(|(group, _)| group));
             }
         });
         assert!(rebuild.expect("there are threads").is_err());
-        // The lanes that are done before the one that refuses.
-        assert!(logs == 1 && given.len() <= most && !given.contains(&GroupId(0)), "{lanes} lanes: {given:?}");
+        // The lanes that are done before the one that refuses, if that is not noticed before the log's end.
+        assert!(
+            logs == usize::from(lanes > 1 && logs > 0) && given.len() <= most && !given.contains(&GroupId(0)),
+            "{lanes} lanes: {given:?}"
+        );
     }
     records.truncate(50);
     records[7].1.group = GroupId(77);

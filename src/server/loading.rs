@@ -1,10 +1,11 @@
 //! The thread that loads what a data directory holds: the log for the loop once it is read, then groups, as they are done.
 
 use super::threads::{Notice, tell};
+use crate::checkpoint::Catalog;
 use crate::disk::Disk;
 use crate::log::{Hooks, Log, LogError, LogHandle, Options, Record, Recovered, Visit};
 use crate::recovery::{self, Blank, Part, Progress, Source};
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use groups::Clock;
 use mio::Waker;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub(super) struct Opened {
     pub(super) log: LogHandle,
     /// Its records of other members' starts.
     pub(super) peers: Vec<Record>,
+    /// The checkpoints beside it.
+    pub(super) catalog: Catalog,
 }
 
 impl Loading {
@@ -49,14 +52,13 @@ impl Loading {
         let started = Instant::now();
         recovery::tidy(&*self.disk).context("cannot remove unfinished checkpoints")?;
         let shelf = blank.shelf(&*self.disk)?;
-        let has_checkpoints = shelf.as_ref().is_some_and(|shelf| !shelf.is_empty());
         let (disk, storage, options, progress) = (self.disk.clone(), self.storage, self.options, self.progress.clone());
         let (clock, lanes) = (self.clock, recovery::lanes());
         let source = Source { disk: &*disk, storage, clock, lanes, progress: &progress };
         let feed = |visit: &mut dyn Visit| Log::open(&disk, storage, options, hooks, visit);
         let mut read = Ok(Recovered::default());
         let rebuild = blank.rebuild(&source, shelf, feed, &mut |part| match part {
-            Part::Log(opened, peers) => read = self.on_log(opened, peers, has_checkpoints),
+            Part::Log { read: opened, peers, catalog } => read = self.on_log(opened, peers, catalog),
             Part::Groups(cells) if read.is_ok() => tell(&self.notices, &self.waker, Notice::Groups(cells)),
             Part::Groups(_) => {}
         });
@@ -78,15 +80,11 @@ impl Loading {
         &mut self,
         opened: Result<(LogHandle, Recovered), LogError>,
         peers: Vec<Record>,
-        has_checkpoints: bool,
+        catalog: Catalog,
     ) -> anyhow::Result<Recovered> {
         let (log, recovered) = opened?;
-        ensure!(
-            !has_checkpoints || recovered.segments > 0,
-            "the log is missing, though there are checkpoints: put it back, or replace this node under a new id"
-        );
         if let Some(opened) = self.opened.take() {
-            self.answer(&opened, Ok(Opened { log, peers }));
+            self.answer(&opened, Ok(Opened { log, peers, catalog }));
         }
         Ok(recovered)
     }

@@ -142,7 +142,7 @@ impl Server {
             Notice::Brought(brought) => self.front.node.brought(brought, self.clock.now()),
             Notice::Resolved { name, address } => self.resolver.on_answer(&name, address),
             Notice::Groups(cells) => self.front.node.groups_rebuilt(cells, self.clock.now()),
-            Notice::Loaded(shelved) => self.front.node.all_rebuilt(shelved),
+            Notice::Loaded(shelved) => self.front.node.all_rebuilt(&shelved, self.clock.now()),
             Notice::Fatal(reason) => return Err(anyhow!(reason)),
         }
         Ok(())

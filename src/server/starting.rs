@@ -108,7 +108,7 @@ impl Starting {
         let (sender, notices) = channel();
         let opened = self.begin(&sender)?;
         let mut happened = Vec::new();
-        let Opened { log, peers } = loop {
+        let Opened { log, peers, catalog } = loop {
             if self.stopping.load(Ordering::Relaxed) {
                 return Ok(None);
             }
@@ -118,7 +118,7 @@ impl Starting {
                 Err(TryRecvError::Disconnected) => bail!("the thread that loads the data is gone"),
             }
         };
-        self.front.node.log_read(peers, log.next_lsn() - 1, self.clock.now());
+        self.front.node.log_read(peers, &catalog, log.next_lsn() - 1);
         self.into_server(log, sender, notices).map(Some)
     }
 

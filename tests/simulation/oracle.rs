@@ -102,6 +102,8 @@ pub(crate) struct Oracle {
     /// Segments that went, and groups that had to learn their own past.
     pub(crate) trims: u64,
     pub(crate) hollow: u64,
+    /// Values that a node applied in some groups while others were missing.
+    pub(crate) early: u64,
 }
 
 /// One more than the highest kind of a group's messages.
@@ -501,6 +503,9 @@ impl Oracle {
             self.expect(next >= passed, || format!("node {} in group {index} unlearned {passed}", node + 1));
             if next == passed {
                 continue;
+            }
+            if state.is_loading() && passed > Instance::FIRST {
+                self.early += next.0 - passed.0;
             }
             for instance in (passed.0..next.0).map(Instance) {
                 let chosen = self.rounds[index].get(&instance).is_some_and(|round| round.chosen.is_some());

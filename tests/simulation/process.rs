@@ -277,12 +277,14 @@ impl Process {
         }
         let identity = identity::read(&self.disk).ok()??;
         identity.birth.as_ref()?;
-        Some(backup::recover(&self.disk, &identity, time, 1).map_err(|error| format!("{error:#}")))
+        Some(backup::recover(&self.disk, &identity, time, LANES).map_err(|error| format!("{error:#}")))
     }
 }
 
 /// One start in so many.
 const BACKED_UP: u64 = 2;
+/// A backup's threads: what they make of a directory is compared with what the start makes, which has none beside it.
+const LANES: usize = 2;
 
 impl Loading {
     fn new(mut rebuilt: Rebuilt, lsn: u64, now_us: u64, us_max: u64, mut random: Random) -> Loading {
@@ -329,11 +331,11 @@ impl Life {
     pub(crate) fn load(&mut self, now_us: u64, time: Time) {
         while let Some(mut loading) = self.loading.take_if(|loading| loading.due_us <= now_us) {
             if let Some(lsn) = loading.lsn.take() {
-                self.node.log_read(std::mem::take(&mut loading.rebuilt.peers), lsn, time);
+                self.node.log_read(std::mem::take(&mut loading.rebuilt.peers), &loading.rebuilt.catalog, lsn);
             } else if let Some(cell) = loading.cells.pop() {
                 self.node.groups_rebuilt(vec![cell], time);
             } else {
-                return self.node.all_rebuilt(loading.rebuilt.shelved);
+                return self.node.all_rebuilt(&loading.rebuilt.shelved, time);
             }
             loading.due_us = now_us + loading.random.below(loading.gap_us.max(1));
             self.loading = Some(loading);

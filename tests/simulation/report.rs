@@ -38,6 +38,7 @@ impl Table {
         sum.transfers += run.transfers;
         sum.trims += run.trims;
         sum.hollow += run.hollow;
+        sum.early += run.early;
         sum.noticed += run.noticed;
         sum.refused += run.refused;
         sum.storms.iter_mut().zip(run.storms).for_each(|(all, one)| *all += one);
@@ -49,7 +50,8 @@ impl Table {
         let kinds: Vec<usize> =
             (1..KINDS).filter(|kind| self.sum.kinds[*kind] == 0 && *kind != usize::from(DIVERGED)).collect();
         let faults: Vec<&Sort> = SORTS.iter().filter(|sort| self.sum.counts[**sort as usize] == 0).collect();
-        let storage = [self.sum.checkpoints, self.sum.transfers, self.sum.trims, self.sum.hollow];
+        let sum = &self.sum;
+        let storage = [sum.checkpoints, sum.transfers, sum.trims, sum.hollow, sum.early];
         let unused = storage.contains(&0) || self.sum.operated == 0;
         let missed = self.runs >= SEEDS_MIN && (unused || !(kinds.is_empty() && faults.is_empty()));
         missed
@@ -84,8 +86,9 @@ impl Table {
         );
         let _ = writeln!(
             text,
-            "checkpoints: {} states written, {} fetched from others, {} times old segments went, {} states found not whole",
-            sum.checkpoints, sum.transfers, sum.trims, sum.hollow
+            "checkpoints: {} states written, {} fetched from others, {} times old segments went, {} states found not whole, \
+             {} values applied while other groups were missing",
+            sum.checkpoints, sum.transfers, sum.trims, sum.hollow, sum.early
         );
         let _ = writeln!(text, "members: {} changes chosen, {} done in all groups", sum.changed, sum.operated);
         let faults: Vec<String> = SORTS.iter().map(|sort| format!("{sort:?} {}", sum.counts[*sort as usize])).collect();
