@@ -217,13 +217,13 @@ restart)
     await 10 says_loading
     echo "says that it loads after $(($(now_ms) - since)) ms"
     await 120 answers
-    echo "has read its log after $(($(now_ms) - since)) ms"
+    echo "has its first groups after $(($(now_ms) - since)) ms"
     loaded() { grep -q "loaded" "$DIR/3.log"; }
     await 120 loaded
     grep -hE "groups are here|loaded" "$DIR/3.log"
     ;;
 *)
-    sed -n '2,11p' "$0" >&2
+    sed -n '2,13p' "$0" >&2
     exit 2
     ;;
 esac

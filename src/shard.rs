@@ -103,7 +103,7 @@ impl Shard {
 
     /// So many groups, none of which is here: [`Shard::put`] brings each.
     #[must_use]
-    pub fn missing_all(groups: usize) -> Shard {
+    pub fn of_missing(groups: usize) -> Shard {
         Shard::of((0..groups).map(|_| None).collect())
     }
 
@@ -151,7 +151,7 @@ impl Shard {
         &self.cell(group).store
     }
 
-    /// A group with its store, to be changed from records alone.
+    /// A group with its store.
     pub fn cell_mut(&mut self, group: GroupId) -> &mut Cell {
         here(&mut self.cells, group)
     }
@@ -168,14 +168,16 @@ impl Shard {
 
     /// How many groups are not here.
     #[must_use]
-    pub fn missing(&self) -> usize {
+    pub fn missing_groups(&self) -> usize {
         self.cells.iter().filter(|cell| cell.is_none()).count()
     }
 
     /// Recovery: gives all groups away, to be made what they were. [`Shard::put`] brings each back.
     pub fn take_all(&mut self) -> Vec<(GroupId, Cell)> {
+        assert_eq!(self.queued_bytes, 0, "nobody waits for a group that is given away");
         // What a blank group wanted done is of no interest once it has its state.
         self.dirty.clear();
+        self.held.clear();
         let taken = self.cells.iter_mut().zip(0..).filter_map(|(cell, group)| {
             let cell = cell.take()?;
             self.store_bytes -= cell.store_bytes;
@@ -240,7 +242,7 @@ impl Shard {
     /// Logs again where every group is, and the votes that are older than `lsn`: older records will go.
     pub fn record_again(&mut self, lsn: u64, out: &mut impl Outlet) {
         // What one that is missing has in the old records would be lost with them.
-        assert_eq!(self.missing(), 0, "the log is trimmed only when all groups are here");
+        assert_eq!(self.missing_groups(), 0, "the log is trimmed only when all groups are here");
         for group in (0..self.cells.len() as u32).map(GroupId) {
             let cell = self.cell(group);
             let vote = cell.vote_lsn < lsn;

@@ -17,7 +17,7 @@ pub type ReadId = u64;
 /// The reads of one group at one node.
 #[derive(Clone, Debug, Default)]
 pub struct Reads {
-    /// By ascending `after`.
+    /// In the order in which they came, so by ascending `after`; those that are held come before the others.
     waiting: VecDeque<Read>,
     /// How many are fresh.
     fresh: usize,
@@ -80,13 +80,20 @@ impl Reads {
         self.fresh = 0;
     }
 
-    /// Question `number` was answered: whatever it was asked for waits for `instance` only. Reads asked for by earlier
-    /// questions under the same ballot arrived earlier still, so they are confirmed too.
+    /// Question `number` was answered: whatever it was asked for waits for `instance` only, and so do reads asked for by
+    /// earlier questions under the same ballot. Those that came before one of these arrived before the question left, too,
+    /// whatever became of their own: none is answered later, from a later state, than one that its client sent after it.
     pub fn confirmed(&mut self, number: u64, ballot: Ballot, instance: Instance) {
-        for read in &mut self.waiting {
-            if matches!(read.stage, Stage::Asked { number: n, ballot: b } if n <= number && b == ballot) {
-                read.stage = Stage::Confirmed(instance);
+        let is_named =
+            |read: &Read| matches!(read.stage, Stage::Asked { number: n, ballot: b } if n <= number && b == ballot);
+        let covered = self.waiting.iter().rposition(is_named).map_or(0, |last| last + 1);
+        for read in self.waiting.range_mut(..covered) {
+            match read.stage {
+                Stage::Confirmed(_) | Stage::Held => continue,
+                Stage::Fresh => self.fresh -= 1,
+                Stage::Asked { .. } => {}
             }
+            read.stage = Stage::Confirmed(instance);
         }
     }
 
@@ -207,10 +214,31 @@ mod tests {
         reads.asked(3, Ballot::ZERO);
         reads.unconfirmed(1);
         assert!(!reads.has_fresh(), "there is another question by now");
-        reads.confirmed(2, Ballot::ZERO, Instance(1));
-        assert_eq!(ready(&mut reads, 1, u64::MAX), [2]);
         reads.confirmed(3, Ballot::ZERO, Instance(1));
-        assert_eq!(ready(&mut reads, 1, u64::MAX), [1]);
+        assert_eq!(ready(&mut reads, 1, u64::MAX), [1, 2]);
+    }
+
+    #[test]
+    fn no_read_is_answered_before_one_that_came_earlier() {
+        for (is_asked_again, later) in
+            [(false, Ballot::ZERO), (true, Ballot::ZERO), (true, Ballot { round: 2, ..Ballot::ZERO })]
+        {
+            let mut reads = Reads::default();
+            reads.push(1, 0);
+            reads.asked(1, Ballot::ZERO);
+            reads.push(2, 0);
+            reads.asked(2, later);
+            reads.push(3, 0);
+            reads.unconfirmed(1);
+            if is_asked_again {
+                reads.asked(3, Ballot::ZERO);
+            }
+            reads.confirmed(2, later, Instance(4));
+            assert_eq!(ready(&mut reads, 4, u64::MAX), [1, 2]);
+            assert_eq!((reads.has_fresh(), reads.len()), (!is_asked_again, 1), "the third came after the question");
+            reads.cancel(3);
+            assert!(!reads.has_fresh() && reads.is_empty());
+        }
     }
 
     #[test]

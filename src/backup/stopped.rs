@@ -83,7 +83,7 @@ pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, lanes: usize) -
         .context("cannot start a thread")?;
     let (recovered, Rebuilt { shard, .. }) = match rebuilt {
         Ok((read, rebuilt)) => (read?, rebuilt),
-        Err(reason) => bail!("its log is not usable: {reason}; back up another node"),
+        Err(refused) => bail!("{refused}; back up another node"),
     };
     ensure!(recovered.segments > 0, "its log is missing; put it back, or back up another node");
     if let Some(group) = shard.groups().find(|group| group.is_hollow()) {

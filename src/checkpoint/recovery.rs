@@ -56,12 +56,6 @@ impl Shelf {
         Ok(shelf)
     }
 
-    /// Whether there is no sound file.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.readers.is_empty()
-    }
-
     /// The newest state of a group that can be read, if any, and how many bytes of blocks it was made of. Files in which
     /// that of this group cannot be read are added to `damaged`.
     #[must_use]

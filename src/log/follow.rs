@@ -52,12 +52,12 @@ impl Frontier {
     /// Waits for frames behind `at` of the segment at this place in the order, or for a segment behind it.
     fn beyond(&self, place: usize, at: u64) -> Next {
         let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_reached = |reached: &mut Reached| {
+        let has_nothing = |reached: &mut Reached| {
             !reached.over
                 && reached.ends.get(place).is_none_or(|(_, end)| *end <= at)
                 && reached.ends.len() <= place + 1
         };
-        let reached = self.moved.wait_while(reached, is_reached).unwrap_or_else(PoisonError::into_inner);
+        let reached = self.moved.wait_while(reached, has_nothing).unwrap_or_else(PoisonError::into_inner);
         match reached.ends.get(place) {
             Some((sequence, end)) if *end > at => Next::Frames(*sequence, *end),
             Some(_) if reached.ends.len() > place + 1 => Next::Segment,

@@ -12,15 +12,15 @@ pub trait Visit {
     /// A record of the frame `lsn`.
     fn record(&mut self, lsn: u64, record: Logged<'_>);
     /// All records of the frame in these bytes of the segment with that sequence number were visited.
-    fn frame(&mut self, sequence: u64, frame: Range<u64>) {
-        let _ = (sequence, frame);
-    }
+    fn frame(&mut self, sequence: u64, frame: Range<u64>);
 }
 
 impl<F: FnMut(u64, Record)> Visit for F {
     fn record(&mut self, lsn: u64, record: Logged<'_>) {
         self(lsn, record.record());
     }
+
+    fn frame(&mut self, _sequence: u64, _frame: Range<u64>) {}
 }
 
 /// A record that is in a frame still.

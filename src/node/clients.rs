@@ -233,11 +233,11 @@ impl Node {
                 self.admit_client(id, addr, *first == TLS_BYTE, time);
             }
         }
-        let is_empty = self.is_empty();
+        let has_not_begun = self.has_not_begun();
         match self.io.connections.find(id) {
             Some(Connection::Client(_)) => self.client_input(id, input, unsent, time),
             // A member waits; see `loading`.
-            Some(Connection::Link(_)) if is_empty => self.io.outputs.pauses.push(id),
+            Some(Connection::Link(_)) if has_not_begun => self.io.outputs.pauses.push(id),
             Some(Connection::Link(_)) => self.link_input(id, input, time),
             Some(Connection::Fresh { .. }) | None => input.clear(),
         }

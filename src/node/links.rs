@@ -238,9 +238,10 @@ impl Node {
         if dialled.is_some_and(is_contact) {
             return self.on_contact_hello(id, hello, time);
         }
-        if let Some(address) =
-            hello.joins.as_ref().filter(|_| self.is_born() && !self.is_loading() && hello.cluster.is_none())
-        {
+        if let Some(address) = hello.joins.as_ref().filter(|_| self.is_born() && hello.cluster.is_none()) {
+            if self.is_loading() {
+                return self.refuse(id, false, loads(self.identity.node), time);
+            }
             return self.on_applicant(id, hello, address, time);
         }
         if dialled.is_some_and(|to| to != from) {
@@ -296,10 +297,9 @@ impl Node {
             let text = format!("it says that it is node {from}, which is this node: no two can have the same id");
             return refuse(false, text);
         }
-        // A group that is missing may know it as a member; and one that waits to join is seen to when all are here.
-        let joins = hello.joins.is_some() && hello.cluster.is_none();
-        if self.is_loading() && (joins || self.io.peers.roster.place(from).is_none()) {
-            return refuse(false, format!("node {} is loading its groups: try again", self.identity.node));
+        // A group that is missing may know it as a member.
+        if self.is_loading() && self.io.peers.roster.place(from).is_none() {
+            return refuse(false, loads(self.identity.node));
         }
         if self.io.peers.roster.was_removed(from) {
             return refuse(true, removed(from));
@@ -542,6 +542,11 @@ pub(super) fn removed(node: NodeId) -> String {
         "node {node} was removed from the cluster: its data directory is of no use any more, and its id is never used \
          again; start another node under a new id with an empty directory"
     )
+}
+
+/// What a node is told of which it is not known yet whether it is a member.
+fn loads(node: NodeId) -> String {
+    format!("node {node} is loading its groups: try again")
 }
 
 /// What a node is told that is no member, as far as this one knows.

@@ -19,8 +19,10 @@ use groups::{GroupId, NodeId};
 /// How far a start is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// No group is here: the log is being read, or has been, and is durable up to some lsn.
-    Empty(Option<u64>),
+    /// The log is being read.
+    Reading,
+    /// It has been, and is durable up to here; no group has come yet.
+    Read { lsn: u64 },
     /// Groups come.
     Rebuilding,
     /// All of them are here.
@@ -33,7 +35,7 @@ impl Node {
     pub fn blank(&mut self) -> Blank {
         let cluster = self.checkpoint_header();
         let value_version = self.config.versions.value_version();
-        self.stage = Stage::Empty(None);
+        self.stage = Stage::Reading;
         Blank { cells: self.shard.take_all(), cluster, value_version }
     }
 
@@ -44,19 +46,20 @@ impl Node {
             self.io.restore_peer(record.ballot.node, record.instance.0, &record.payload);
         }
         self.add_files(catalog);
-        self.stage = Stage::Empty(Some(lsn));
+        self.stage = Stage::Read { lsn };
     }
 
     /// Groups are as they were: they are served from here. With the first of them the node begins, and its time limits run.
     ///
     /// # Panics
-    /// If the log has not been read: nothing can be promised before.
+    /// If the log has not been read, or the group is here already.
     pub fn groups_rebuilt(&mut self, cells: Vec<(GroupId, Cell)>, time: Time) {
         let groups: Vec<GroupId> = cells.iter().map(|(group, _)| *group).collect();
         cells.into_iter().for_each(|(group, cell)| self.shard.put(group, cell));
-        if let Stage::Empty(lsn) = self.stage {
+        assert_ne!(self.stage, Stage::Reading, "nothing can be promised before the log has been read");
+        if let Stage::Read { lsn } = self.stage {
             self.stage = Stage::Rebuilding;
-            self.begin(lsn.expect("the log is read before groups are served"), time);
+            self.begin(lsn, time);
             // The hellos of members that waited are read now.
             let waiting = self.links();
             self.io.outputs.resumes.extend(waiting);
@@ -67,7 +70,11 @@ impl Node {
             self.update_roster(time);
         }
         if !groups.is_empty() {
-            tracing::info!("{} of {} groups are here", self.shard.len() - self.shard.missing(), self.shard.len());
+            tracing::info!(
+                "{} of {} groups are here",
+                self.shard.len() - self.shard.missing_groups(),
+                self.shard.len()
+            );
         }
         self.note_hollow(&groups);
         self.settle_value_version();
@@ -78,8 +85,12 @@ impl Node {
     }
 
     /// All groups are here, and this was in the checkpoints.
+    ///
+    /// # Panics
+    /// If the node has not begun, or a group is missing.
     pub fn all_rebuilt(&mut self, shelved: &Shelved, time: Time) {
-        assert_eq!(self.shard.missing(), 0, "all groups are here when the rebuilding ends");
+        assert_eq!(self.stage, Stage::Rebuilding, "groups come, if only none, before that is the end of it");
+        assert_eq!(self.shard.missing_groups(), 0, "all groups are here when the rebuilding ends");
         self.note_damaged(&shelved.damaged);
         for (group, instance, sequence) in &shelved.kept {
             self.checkpoints.set_kept(*group, *instance, *sequence);
@@ -89,7 +100,7 @@ impl Node {
         self.update_roster(time);
     }
 
-    /// The same at once.
+    /// [`Node::log_read`], [`Node::groups_rebuilt`] and [`Node::all_rebuilt`] at once, for those without threads.
     pub fn rebuilt(&mut self, rebuilt: Rebuilt, lsn: u64, time: Time) {
         let Rebuilt { mut shard, peers, catalog, shelved } = rebuilt;
         self.log_read(peers, &catalog, lsn);
@@ -134,19 +145,19 @@ impl Node {
         }
     }
 
-    /// Whether some group is not here yet.
+    /// Whether some group is not here yet, or what was in the checkpoints is not known.
     #[must_use]
     pub fn is_loading(&self) -> bool {
         self.stage != Stage::Whole
     }
 
     /// Whether the node has not begun: it takes part in nothing.
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self.stage, Stage::Empty(_))
+    pub(super) fn has_not_begun(&self) -> bool {
+        matches!(self.stage, Stage::Reading | Stage::Read { .. })
     }
 
     /// Time limits while there is no group: a member that waits gives up after a while, and comes again.
-    pub(super) fn tick_empty(&mut self, time: Time) {
+    pub(super) fn tick_before_begin(&mut self, time: Time) {
         self.cut_late(time);
         self.admit_silent(time);
     }

@@ -206,10 +206,11 @@ impl Node {
         node
     }
 
-    /// Whether the cluster exists, and this node knows what it promised there: else nothing can be asked of it.
+    /// Whether the cluster exists, and this node knows what it promised in the groups that are here: else nothing can be
+    /// asked of it.
     #[must_use]
     pub fn is_born(&self) -> bool {
-        self.identity.birth.is_some() && !self.is_empty()
+        self.identity.birth.is_some() && !self.has_not_begun()
     }
 
     /// Recovery is done: the log is durable up to `lsn`, time limits run from here.
@@ -259,8 +260,8 @@ impl Node {
         self.io.now_us = time.mono_us;
         self.io.stats.sample(now_ms);
         self.started_ms.get_or_insert(now_ms);
-        if self.is_empty() {
-            return self.tick_empty(time);
+        if self.has_not_begun() {
+            return self.tick_before_begin(time);
         }
         let passed_ms = now_ms - std::mem::replace(&mut self.ticked_ms, now_ms).min(now_ms);
         if passed_ms >= STALL_MS_MIN {
@@ -309,7 +310,7 @@ impl Node {
     /// are asked about or answered, and the next batch goes to the log.
     pub fn end_turn(&mut self, time: Time) {
         self.io.now_us = time.mono_us;
-        if self.is_empty() {
+        if self.has_not_begun() {
             return self.resume_clients();
         }
         loop {
@@ -372,7 +373,7 @@ impl Node {
     /// Groups without a leader that this node knows of, such as those that it lacks.
     #[must_use]
     pub fn leaderless(&self) -> usize {
-        self.shard.missing() + self.shard.groups().filter(|group| group.leader().is_none()).count()
+        self.shard.missing_groups() + self.shard.groups().filter(|group| group.leader().is_none()).count()
     }
 
     /// Whether this node leads a group under a lease, and knows all that was chosen in it.
@@ -424,7 +425,7 @@ impl Node {
         if self.is_loading() {
             let linked = self.io.peers.all.iter().filter(|peer| peer.link.is_some());
             let linked: Vec<Place> = linked.filter_map(|peer| self.io.peers.roster.place(peer.id).cloned()).collect();
-            roster.keep(&linked);
+            roster.allow_for_unknown(&linked);
         }
         if roster == self.io.peers.roster {
             return;

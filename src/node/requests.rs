@@ -54,7 +54,7 @@ impl Node {
             Err(refusal) => return self.no_command(client, words, &refusal),
         };
         client.info.last_command = spec.name;
-        if !spec.is_served_while_loading() && self.is_empty() {
+        if !spec.is_served_while_loading() && self.has_not_begun() {
             self.io.stats.rejected(spec.verb as usize);
             return self.no_command(client, words, &self.loading_refusal());
         }
@@ -125,7 +125,7 @@ impl Node {
         let is_stale = client.reads_stale && !command.is_write();
         let any = self.any_group();
         match fanout::plan(command, groups, any) {
-            Plan::One(group, _) if !self.shard.has(group) => self.answer(client, &self.loading_refusal()),
+            Plan::One(group, _) if !self.shard.has(group) => self.refuse_missing(client, verb),
             Plan::One(group, command) => {
                 if command.is_write() && self.group_is_full(group) {
                     return client.full_group = Some(group);
@@ -151,7 +151,7 @@ impl Node {
                 self.dispatch(group, verb, &command, ticket, time);
             }
             Plan::Split(parts, _) if !parts.iter().all(|(group, _)| self.shard.has(*group)) => {
-                self.answer(client, &self.loading_refusal());
+                self.refuse_missing(client, verb);
             }
             Plan::Split(parts, merge) => {
                 if !is_stale && !parts.iter().all(|(group, _)| self.is_member(*group)) {
@@ -183,12 +183,17 @@ impl Node {
         }
     }
 
+    fn refuse_missing(&mut self, client: &mut Client, verb: Verb) {
+        self.io.stats.rejected(verb as usize);
+        self.answer(client, &self.loading_refusal());
+    }
+
     /// Where a command without a key goes: one of the groups that are here, if there is one.
     fn any_group(&mut self) -> GroupId {
         let groups = self.shard.len() as u32;
         let drawn = self.draw.below(u64::from(groups)) as u32;
-        let after = (0..groups).map(|step| GroupId((drawn + step) % groups));
-        after.into_iter().find(|group| self.shard.has(*group)).unwrap_or(GroupId(drawn))
+        let mut after = (0..groups).map(|step| GroupId((drawn + step) % groups));
+        after.find(|group| self.shard.has(*group)).unwrap_or(GroupId(drawn))
     }
 
     /// After READONLY: what this node has, which may be old; it asks nobody, and waits for nothing.
@@ -203,7 +208,7 @@ impl Node {
 
     /// Why a command cannot even be tried.
     fn refusal(&self, command: &Command<'_>) -> Option<Reply<'static>> {
-        if self.is_empty() {
+        if self.has_not_begun() {
             return Some(self.loading_refusal());
         }
         if !self.is_born() {

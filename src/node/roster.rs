@@ -66,7 +66,7 @@ impl Roster {
 
     /// There are groups whose members are not known: nobody is known to have left them all, and those that are `linked` may
     /// be members there.
-    pub(super) fn keep(&mut self, linked: &[Place]) {
+    pub(super) fn allow_for_unknown(&mut self, linked: &[Place]) {
         self.removed.clear();
         self.add(linked);
     }

@@ -1,6 +1,6 @@
 //! Lanes: some of the groups each, with their checkpoints and their records in order.
 
-use super::{Part, Progress, Sorter, Source};
+use super::{Part, Progress, Refusal, Sorter, Source};
 use crate::background;
 use crate::checkpoint::Shelf;
 use crate::log::{Follower, Frontier, Logged, Record, RecordKind, Visit};
@@ -9,6 +9,7 @@ use groups::{Clock, Effect, GroupId, Instance};
 use std::cmp::Reverse;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::{Builder, scope};
 
@@ -64,8 +65,7 @@ pub(super) struct Lane<'d> {
     value_version: u8,
     effects: Vec<Effect>,
     found: Found,
-    /// Why the first record that cannot be cannot be.
-    refused: Option<String>,
+    refused: Option<Refusal>,
 }
 
 /// What a lane found beside the state of its groups.
@@ -77,13 +77,16 @@ pub(super) struct Found {
 }
 
 /// What becomes of a lane: its groups, or why the log is of no use.
-type Done = Result<(Vec<(GroupId, Cell)>, Found), String>;
+type Done = Result<(Vec<(GroupId, Cell)>, Found), Refusal>;
 
 impl Lane<'_> {
     /// Takes the newest states out of the checkpoints.
-    fn load(&mut self, shelf: Option<&Shelf>, progress: &Progress) {
+    fn load(&mut self, shelf: Option<&Shelf>, progress: &Progress, given_up: &AtomicBool) {
         let Some(shelf) = shelf else { return };
         for (group, cell) in &mut self.cells {
+            if given_up.load(Ordering::Relaxed) {
+                return;
+            }
             if let Some((loaded, bytes)) = shelf.newest(*group, &mut self.found.damaged) {
                 self.found.kept.push((*group, loaded.state.instance, loaded.sequence));
                 self.found.bytes += bytes;
@@ -96,7 +99,7 @@ impl Lane<'_> {
     /// Takes one record back, if none before was refused.
     fn take(&mut self, lsn: u64, record: Record) {
         if self.refused.is_none() {
-            self.refused = self.restore(lsn, record).err();
+            self.refused = self.restore(lsn, record).err().map(Refusal::Record);
         }
     }
 
@@ -105,12 +108,12 @@ impl Lane<'_> {
     }
 
     /// Takes back the records of its groups, behind the one who reads the log first.
-    fn follow(&mut self, mut follower: Follower<'_>, progress: &Progress) {
+    fn follow(&mut self, mut follower: Follower<'_>, progress: &Progress, given_up: &AtomicBool) {
         let (deal, index) = (self.deal, self.index);
         // That there is a record of a group which does not exist is for the first reader to say.
         let is_here = |group: GroupId| deal.places.get(group.index()).is_some_and(|(lane, _)| *lane == index);
         let mut unsaid_bytes = 0;
-        while self.refused.is_none() {
+        while self.refused.is_none() && !given_up.load(Ordering::Relaxed) {
             match follower.read(is_here, &mut |lsn, record| self.take(lsn, record)) {
                 Ok(Some(bytes)) => {
                     // A lane's part of what all of them have to read.
@@ -119,7 +122,7 @@ impl Lane<'_> {
                     unsaid_bytes %= deal.lanes as u64;
                 }
                 Ok(None) => return,
-                Err(error) => self.refused = Some(error.to_string()),
+                Err(error) => self.refused = Some(error.into()),
             }
         }
     }
@@ -131,12 +134,12 @@ impl Lane<'_> {
             && version > self.value_version
         {
             return Err(format!(
-                "the log has a value of version {version} in group {group}, which this version of the program cannot \
+                "it has a value of version {version} in group {group}, which this version of the program cannot \
                  read: start the one that wrote it, or a later one"
             ));
         }
         let Some(record) = shard::unlogged(record) else {
-            return Err(format!("the log's value of group {group} at instance {instance} is not one"));
+            return Err(format!("its value of group {group} at instance {instance} is not one"));
         };
         let (_, place) = self.deal.places[group.index()];
         let (_, cell) = &mut self.cells[place];
@@ -152,8 +155,8 @@ pub(super) fn in_line<R>(
     sorter: Sorter,
     feed: impl FnOnce(&mut dyn Visit) -> R,
     take: &mut dyn FnMut(Part<R>),
-) -> Result<Found, String> {
-    lane.load(shelf, source.progress);
+) -> Result<Found, Refusal> {
+    lane.load(shelf, source.progress, &AtomicBool::new(false));
     let mut only = Only { lane: &mut lane, sorter, progress: source.progress };
     let fed = feed(&mut only);
     give(fed, only.sorter, shelf, vec![lane.finish()], std::iter::empty(), take)
@@ -189,20 +192,23 @@ pub(super) fn side_by_side<R>(
     sorter: Sorter,
     feed: impl FnOnce(&mut dyn Visit) -> R,
     take: &mut dyn FnMut(Part<R>),
-) -> io::Result<Result<Found, String>> {
-    let frontier = Frontier::default();
+) -> io::Result<Result<Found, Refusal>> {
+    let (frontier, given_up) = (Frontier::default(), AtomicBool::new(false));
     scope(|scope| {
         // However this ends: who follows is not to wait for more.
         let mut first = First { sorter, frontier: Ending(&frontier) };
         let (finished, done) = channel();
         for mut lane in lanes {
-            let (frontier, finished) = (&frontier, finished.clone());
+            let (frontier, given_up, finished) = (&frontier, &given_up, finished.clone());
             let work = move || {
                 background::give_way();
-                lane.load(shelf, source.progress);
-                lane.follow(Follower::new(source.disk, source.storage, frontier), source.progress);
+                lane.load(shelf, source.progress, given_up);
+                lane.follow(Follower::new(source.disk, source.storage, frontier), source.progress, given_up);
+                let done = lane.finish();
+                // The node ends then, and the sooner the better.
+                given_up.fetch_or(done.is_err(), Ordering::Relaxed);
                 // Whoever waits for it waits for all.
-                let _ = finished.send(lane.finish());
+                let _ = finished.send(done);
             };
             Builder::new().name("paxoi-lane".to_owned()).spawn_scoped(scope, work)?;
         }
@@ -210,7 +216,7 @@ pub(super) fn side_by_side<R>(
         let fed = feed(&mut first);
         let First { sorter, frontier } = first;
         drop(frontier);
-        let early = done.try_iter().collect();
+        let early: Vec<Done> = done.try_iter().collect();
         // Ends when all lanes have: if one panicked, so does the end of the scope.
         Ok(give(fed, sorter, shelf, early, done.into_iter(), take))
     })
@@ -241,8 +247,8 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Hands over what was read, and the groups of each lane when it is done: those that were before the log's end, and the
-/// others.
+/// Hands over what was read, unless one of the `early` lanes has refused already, and the groups of each lane when it is
+/// done; nothing more when a lane has refused.
 fn give<R>(
     read: R,
     sorter: Sorter,
@@ -250,25 +256,19 @@ fn give<R>(
     early: Vec<Done>,
     done: impl Iterator<Item = Done>,
     take: &mut dyn FnMut(Part<R>),
-) -> Result<Found, String> {
-    let mut refused = sorter.refusal().or(early.iter().find_map(|lane| lane.as_ref().err().cloned()));
-    if refused.is_none() {
-        take(Part::Log { read, peers: sorter.peers, catalog: shelf.map(Shelf::catalog).unwrap_or_default() });
+) -> Result<Found, Refusal> {
+    if let Some(refused) = sorter.refusal() {
+        return Err(refused);
     }
-    let mut found = Found::default();
-    for lane in early.into_iter().chain(done) {
-        match lane {
-            Ok((cells, lane)) if refused.is_none() => {
-                take(Part::Groups(cells));
-                found.add(lane);
-            }
-            Ok(_) => {}
-            Err(reason) => {
-                refused.get_or_insert(reason);
-            }
-        }
+    let early = early.into_iter().collect::<Result<Vec<_>, Refusal>>()?;
+    take(Part::Log { read, peers: sorter.peers, catalog: shelf.map(Shelf::catalog).unwrap_or_default() });
+    let mut all = Found::default();
+    for lane in early.into_iter().map(Ok).chain(done) {
+        let (cells, found) = lane?;
+        take(Part::Groups(cells));
+        all.add(found);
     }
-    refused.map_or(Ok(found), Err)
+    Ok(all)
 }
 
 impl Found {

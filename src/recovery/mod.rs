@@ -18,11 +18,12 @@ pub use progress::Progress;
 use crate::checkpoint::{self, Catalog, CheckpointError, Header, Shelf};
 use crate::disk::Disk;
 use crate::kv::Limits;
-use crate::log::{Logged, Record, RecordKind, Visit};
+use crate::log::{LogError, Logged, Record, RecordKind, Visit};
 use crate::shard::{Cell, Shard};
 use groups::{Clock, GroupId, Instance};
 use lane::{Deal, Found};
 use std::io;
+use thiserror::Error;
 
 /// The groups of a node that has just been made, and what is to be known to make them what they were.
 pub struct Blank {
@@ -74,6 +75,17 @@ pub struct Shelved {
     pub bytes: u64,
 }
 
+/// Why groups cannot be rebuilt.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// A record contradicts those before it, belongs to no group of this cluster, or cannot be read by this program.
+    #[error("the log is not usable: {0}")]
+    Record(String),
+    /// The log could not be read a second time.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
 /// All that a directory held.
 pub struct Rebuilt {
     /// The groups as they were.
@@ -99,16 +111,15 @@ impl Blank {
     /// threads beside the calling one; with one lane there is no other thread.
     ///
     /// # Errors
-    /// If the system gives no thread. Inside, and then the log is of no use: if a record contradicts those before it,
-    /// belongs to no group of this cluster, or cannot be read by this program. Groups that have nothing to do with such a
-    /// record may have been given away before.
+    /// If the system gives no thread; inside, see [`Refusal`]. Groups that have nothing to do with a record that is refused
+    /// may have been given away before.
     pub fn rebuild<R>(
         self,
         source: &Source<'_>,
         shelf: Option<Shelf>,
         feed: impl FnOnce(&mut dyn Visit) -> R,
         take: &mut dyn FnMut(Part<R>),
-    ) -> io::Result<Result<Shelved, String>> {
+    ) -> io::Result<Result<Shelved, Refusal>> {
         let Blank { cells, value_version, .. } = self;
         let groups = cells.len();
         let shelved = |group| shelf.as_ref().map_or(0, |shelf| shelf.bytes(GroupId(group)));
@@ -140,8 +151,8 @@ impl Blank {
         source: &Source<'_>,
         shelf: Option<Shelf>,
         feed: impl FnOnce(&mut dyn Visit) -> R,
-    ) -> io::Result<Result<(R, Rebuilt), String>> {
-        let mut shard = Shard::missing_all(self.cells.len());
+    ) -> io::Result<Result<(R, Rebuilt), Refusal>> {
+        let mut shard = Shard::of_missing(self.cells.len());
         let mut read = None;
         let shelved = self.rebuild(source, shelf, feed, &mut |part| match part {
             Part::Log { read: fed, peers, catalog } => read = Some((fed, peers, catalog)),
@@ -180,9 +191,9 @@ impl Sorter {
     }
 
     /// Why the log is of no use.
-    fn refusal(&self) -> Option<String> {
+    fn refusal(&self) -> Option<Refusal> {
         let (group, groups) = (self.stray?, self.groups);
-        Some(format!("the log has a record of group {group}, but there are only {groups}"))
+        Some(Refusal::Record(format!("it has a record of group {group}, but there are only {groups}")))
     }
 }
 

@@ -16,6 +16,7 @@ const GROUPS: u32 = 5;
 const KEY: [u8; 16] = [7; 16];
 const ME: NodeId = NodeId(1);
 const BALLOT: Ballot = Ballot { round: 1, node: ME };
+const SECOND: &str = "log-0000000000000002";
 const STORAGE: [u8; 16] = [3; 16];
 const CLOCK: Clock = Clock { mono_ms: 1_000, unix_ms: 1_700_000_000_000 };
 
@@ -108,7 +109,7 @@ fn rebuild(disk: &MemoryDisk, lanes: usize, records: &[(u64, Record)]) -> Result
     let shelf = blank.shelf(disk).expect("the directory is sound");
     let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes, progress: &progress };
     let rebuild = blank.rebuild_all(&source, shelf, |visit| read(&log, visit));
-    let (count, rebuilt) = rebuild.expect("there are threads")?;
+    let (count, rebuilt) = rebuild.expect("there are threads").map_err(|refused| refused.to_string())?;
     assert_eq!(count, records.len() as u64);
     Ok(rebuilt)
 }
@@ -179,7 +180,7 @@ fn what_no_group_can_take_is_refused_on_any_lane() {
         assert_eq!(reason, Ok(true), "a value is missing in the middle");
         records[7].1.group = GroupId(77);
         let reason = rebuild(&disk, lanes, &records).err().unwrap();
-        assert_eq!(reason, "the log has a record of group 77, but there are only 5");
+        assert_eq!(reason, "the log is not usable: it has a record of group 77, but there are only 5");
     }
 }
 
@@ -189,21 +190,19 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
     records[50].1.payload = Bytes::from_static(&[9; 40]);
     let log = written(&records);
     for (lanes, most) in [(1, 0), (2, 2), (5, 4), (64, 4)] {
-        let (mut logs, mut given) = (0, Vec::new());
+        let (mut is_read, mut given) = (false, Vec::new());
         let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes, progress: &progress };
         let rebuild = blank().rebuild(&source, None, |visit| read(&log, visit), &mut |part| match part {
-            Part::Log { .. } => logs += 1,
+            Part::Log { .. } => is_read = true,
             Part::Groups(cells) => {
-                assert_eq!(logs, 1, "nothing is served before the log's end is known");
+                assert!(is_read, "nothing is served before the log's end is known");
                 given.extend(cells.into_iter().map(|(group, _)| group));
             }
         });
-        assert!(rebuild.expect("there are threads").is_err());
-        // The lanes that are done before the one that refuses, if that is not noticed before the log's end.
-        assert!(
-            logs == usize::from(lanes > 1 && logs > 0) && given.len() <= most && !given.contains(&GroupId(0)),
-            "{lanes} lanes: {given:?}"
-        );
+        assert!(matches!(rebuild.expect("there are threads"), Err(Refusal::Record(_))));
+        // The lanes that are done before the one that refuses, unless that is noticed before the log's end.
+        assert!(given.len() <= most && !given.contains(&GroupId(0)), "{lanes} lanes: {given:?}");
+        assert!(!is_read || lanes > 1, "with one lane it is noticed");
     }
     records.truncate(50);
     records[7].1.group = GroupId(77);
@@ -213,23 +212,33 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
     assert!(blank().rebuild(&source, None, |visit| read(&log, visit), nothing).unwrap().is_err());
 }
 
-#[test]
-fn what_cannot_be_read_again_makes_the_log_useless() {
+/// Rebuilds from a log of which `damage` changes a byte between the first and the second reading.
+fn rebuild_behind(damage: impl Fn(&[u8]) -> usize) -> Result<(u64, Rebuilt), Refusal> {
     let (records, progress) = (history(400), Progress::default());
     let (sound, log) = (written(&records), written(&records));
-    let (name, at) = ("log-0000000000000002", 30_000);
-    let mut byte = [0];
-    let file = log.open(name).unwrap();
-    file.read_at(at, &mut byte).unwrap();
-    file.write_at(at, &[!byte[0]]).unwrap();
-    // Read from one disk, and then from another on which it is not what it was.
+    let mut content = log.content(SECOND).expect("there are several segments");
+    let at = damage(&content);
+    content[at] ^= 1;
+    log.set_content(SECOND, content);
     let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes: 2, progress: &progress };
-    let rebuilt = blank().rebuild_all(&source, None, |visit| read(&sound, visit)).expect("there are threads");
-    match rebuilt {
-        Err(reason) => assert!(reason.contains(name) && reason.contains("sound a moment ago"), "{reason}"),
-        // A value: its group does not have it any more, and says so.
-        Ok((_, rebuilt)) => assert_eq!(rebuilt.shard.groups().filter(|group| group.is_hollow()).count(), 1),
-    }
+    blank().rebuild_all(&source, None, |visit| read(&sound, visit)).expect("there are threads")
+}
+
+#[test]
+fn a_log_that_cannot_be_read_again_is_not_called_useless() {
+    let is_header = |bytes: &[u8]| bytes.starts_with(&log::format::FRAME_MAGIC);
+    let refused =
+        rebuild_behind(|content| (0..).step_by(8).skip(20).find(|at| is_header(&content[*at..])).unwrap() + 9);
+    let text = refused.err().expect("there is no frame where one was").to_string();
+    assert!(text.contains(SECOND) && text.contains("sound a moment ago"), "{text}");
+}
+
+#[test]
+fn a_value_that_rots_between_the_readings_is_lost_to_its_group_alone() {
+    // The commands of a value.
+    let rebuilt = rebuild_behind(|content| content.windows(2).position(|bytes| bytes == b"xy").unwrap());
+    let (_, rebuilt) = rebuilt.expect("the others are sound");
+    assert_eq!(rebuilt.shard.groups().filter(|group| group.is_hollow()).count(), 1);
 }
 
 #[test]

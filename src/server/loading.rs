@@ -4,7 +4,7 @@ use super::threads::{Notice, tell};
 use crate::checkpoint::Catalog;
 use crate::disk::Disk;
 use crate::log::{Hooks, Log, LogError, LogHandle, Options, Record, Recovered, Visit};
-use crate::recovery::{self, Blank, Part, Progress, Source};
+use crate::recovery::{self, Blank, Part, Progress, Refusal, Source};
 use anyhow::{Context, bail};
 use groups::Clock;
 use mio::Waker;
@@ -21,7 +21,7 @@ pub(super) struct Loading {
     pub(super) clock: Clock,
     pub(super) progress: Arc<Progress>,
     pub(super) place: String,
-    /// Who waits for the log; nobody any more if the node was told to stop.
+    /// Who waits for the log, until that is handed over.
     pub(super) opened: Option<Sender<anyhow::Result<Opened>>>,
     /// Where everything goes that comes behind.
     pub(super) notices: Sender<Notice>,
@@ -65,7 +65,8 @@ impl Loading {
         let (rebuild, recovered) = (rebuild.context("cannot start a thread")?, read?);
         let shelved = match rebuild {
             Ok(shelved) => shelved,
-            Err(reason) => bail!("the log is not usable: {reason}; replace this node under a new id"),
+            Err(refused @ Refusal::Record(_)) => bail!("{refused}; replace this node under a new id"),
+            Err(Refusal::Log(error)) => return Err(error.into()),
         };
         let (records, log_bytes) = (recovered.records, recovered.bytes);
         let (states, state_bytes, ms) = (shelved.kept.len(), shelved.bytes, started.elapsed().as_millis());
@@ -93,6 +94,15 @@ impl Loading {
         // Nobody waits for it any more if the node was told to stop.
         let _ = opened.send(answer);
         let _ = self.waker.wake();
+    }
+}
+
+/// Only where panics do not end the process: nobody is to wait for groups that will not come.
+impl Drop for Loading {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tell(&self.notices, &self.waker, Notice::Fatal("the thread that loads the data is gone".to_owned()));
+        }
     }
 }
 

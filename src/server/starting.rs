@@ -197,7 +197,7 @@ impl Starting {
             stopping: self.stopping,
             progress: self.progress,
             ticked_ms: 0,
-            facts_ms: 0,
+            facts_ms: self.facts_ms,
             max_clients: self.max_clients,
             segments: 0,
             free: u64::MAX,

@@ -504,7 +504,7 @@ impl Oracle {
             if next == passed {
                 continue;
             }
-            if state.is_loading() && passed > Instance::FIRST {
+            if shard.missing_groups() > 0 && passed > Instance::FIRST {
                 self.early += next.0 - passed.0;
             }
             for instance in (passed.0..next.0).map(Instance) {

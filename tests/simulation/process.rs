@@ -17,6 +17,7 @@ use paxoi::scrub::Findings;
 use paxoi::shard::{Cell, Shard};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What is the same for all nodes of a run.
@@ -126,13 +127,17 @@ impl Visit for Seen<'_> {
         (self.visit)(lsn, &record.record());
         self.take.record(lsn, record);
     }
+
+    fn frame(&mut self, sequence: u64, frame: Range<u64>) {
+        self.take.frame(sequence, frame);
+    }
 }
 
 /// What a directory held, on its way to the node: the log, then its groups one by one, or everything at once.
 struct Loading {
     rebuilt: Rebuilt,
-    /// In the order in which they come.
-    cells: Vec<(GroupId, Cell)>,
+    /// The last comes first.
+    parts: Vec<Vec<(GroupId, Cell)>>,
     /// Up to where the log is durable; `None` once the node knows it.
     lsn: Option<u64>,
     /// When the next part comes.
@@ -224,7 +229,8 @@ impl Process {
         let rebuild = blank.rebuild_all(&source, shelf, |take| {
             log::recover(&disk, storage, options(), &mut |_, _| {}, &mut Seen { visit, take })
         });
-        let (recovered, rebuilt) = rebuild.map_err(|error| error.to_string())??;
+        let rebuilt = rebuild.map_err(|error| error.to_string())?;
+        let (recovered, rebuilt) = rebuilt.map_err(|refused| refused.to_string())?;
         let (writer, _) = recovered.map_err(|error| error.to_string())?;
         if let Some(backup) = backup {
             compare(&backup, &rebuilt.shard)?;
@@ -290,9 +296,13 @@ impl Loading {
     fn new(mut rebuilt: Rebuilt, lsn: u64, now_us: u64, us_max: u64, mut random: Random) -> Loading {
         let due_us = now_us + random.below(us_max);
         let gap_us = if random.chance(PIECEMEAL) { 1 + random.below(us_max) } else { 0 };
-        let mut cells = rebuilt.shard.take_all();
-        random.shuffle(&mut cells);
-        Loading { rebuilt, cells, lsn: Some(lsn), due_us, gap_us, random }
+        let mut parts: Vec<_> = rebuilt.shard.take_all().into_iter().map(|cell| vec![cell]).collect();
+        random.shuffle(&mut parts);
+        if parts.is_empty() {
+            // As before the birth.
+            parts.push(Vec::new());
+        }
+        Loading { rebuilt, parts, lsn: Some(lsn), due_us, gap_us, random }
     }
 }
 
@@ -332,8 +342,8 @@ impl Life {
         while let Some(mut loading) = self.loading.take_if(|loading| loading.due_us <= now_us) {
             if let Some(lsn) = loading.lsn.take() {
                 self.node.log_read(std::mem::take(&mut loading.rebuilt.peers), &loading.rebuilt.catalog, lsn);
-            } else if let Some(cell) = loading.cells.pop() {
-                self.node.groups_rebuilt(vec![cell], time);
+            } else if let Some(cells) = loading.parts.pop() {
+                self.node.groups_rebuilt(cells, time);
             } else {
                 return self.node.all_rebuilt(&loading.rebuilt.shelved, time);
             }
