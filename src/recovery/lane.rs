@@ -80,7 +80,7 @@ pub(super) struct Found {
 type Done = Result<(Vec<(GroupId, Cell)>, Found), Refusal>;
 
 impl Lane<'_> {
-    /// Takes the newest states out of the checkpoints.
+    /// Takes the newest states out of the checkpoints; not all of them if it is given up.
     fn load(&mut self, shelf: Option<&Shelf>, progress: &Progress, given_up: &AtomicBool) {
         let Some(shelf) = shelf else { return };
         for (group, cell) in &mut self.cells {
@@ -107,13 +107,17 @@ impl Lane<'_> {
         self.refused.map_or(Ok((self.cells, self.found)), Err)
     }
 
-    /// Takes back the records of its groups, behind the one who reads the log first.
-    fn follow(&mut self, mut follower: Follower<'_>, progress: &Progress, given_up: &AtomicBool) {
+    /// Takes back the records of its groups, behind the one who reads the log first, to its end or to one that is refused.
+    /// False: it was given up before, and the groups are not what they were.
+    fn follow(&mut self, mut follower: Follower<'_>, progress: &Progress, given_up: &AtomicBool) -> bool {
         let (deal, index) = (self.deal, self.index);
         // That there is a record of a group which does not exist is for the first reader to say.
         let is_here = |group: GroupId| deal.places.get(group.index()).is_some_and(|(lane, _)| *lane == index);
         let mut unsaid_bytes = 0;
-        while self.refused.is_none() && !given_up.load(Ordering::Relaxed) {
+        while self.refused.is_none() {
+            if given_up.load(Ordering::Relaxed) {
+                return false;
+            }
             match follower.read(is_here, &mut |lsn, record| self.take(lsn, record)) {
                 Ok(Some(bytes)) => {
                     // A lane's part of what all of them have to read.
@@ -121,10 +125,11 @@ impl Lane<'_> {
                     progress.advance(unsaid_bytes / deal.lanes as u64);
                     unsaid_bytes %= deal.lanes as u64;
                 }
-                Ok(None) => return,
+                Ok(None) => break,
                 Err(error) => self.refused = Some(error.into()),
             }
         }
+        true
     }
 
     fn restore(&mut self, lsn: u64, record: Record) -> Result<(), String> {
@@ -203,12 +208,13 @@ pub(super) fn side_by_side<R>(
             let work = move || {
                 background::give_way();
                 lane.load(shelf, source.progress, given_up);
-                lane.follow(Follower::new(source.disk, source.storage, frontier), source.progress, given_up);
-                let done = lane.finish();
-                // The node ends then, and the sooner the better.
-                given_up.fetch_or(done.is_err(), Ordering::Relaxed);
-                // Whoever waits for it waits for all.
-                let _ = finished.send(done);
+                let follower = Follower::new(source.disk, source.storage, frontier);
+                if lane.follow(follower, source.progress, given_up) {
+                    // If it has refused a record, the node ends, and the sooner the better.
+                    given_up.fetch_or(lane.refused.is_some(), Ordering::Relaxed);
+                    // Whoever waits for it waits for all.
+                    let _ = finished.send(lane.finish());
+                }
             };
             Builder::new().name("paxoi-lane".to_owned()).spawn_scoped(scope, work)?;
         }

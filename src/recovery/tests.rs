@@ -186,25 +186,26 @@ fn what_no_group_can_take_is_refused_on_any_lane() {
 
 #[test]
 fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
-    let (mut records, progress) = (history(20), Progress::default());
-    records[50].1.payload = Bytes::from_static(&[9; 40]);
+    let (mut records, progress) = (history(200), Progress::default());
+    records[950].1.payload = Bytes::from_static(&[9; 40]);
     let log = written(&records);
-    for (lanes, most) in [(1, 0), (2, 2), (5, 4), (64, 4)] {
-        let (mut is_read, mut given) = (false, Vec::new());
+    for (lanes, most) in [(1, 0), (2, 2), (5, 4), (64, 4)].into_iter().cycle().take(80) {
+        let (mut is_read, mut given) = (false, Shard::of_missing(GROUPS as usize));
         let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes, progress: &progress };
         let rebuild = blank().rebuild(&source, None, |visit| read(&log, visit), &mut |part| match part {
             Part::Log { .. } => is_read = true,
             Part::Groups(cells) => {
                 assert!(is_read, "nothing is served before the log's end is known");
-                given.extend(cells.into_iter().map(|(group, _)| group));
+                cells.into_iter().for_each(|(group, cell)| given.put(group, cell));
             }
         });
         assert!(matches!(rebuild.expect("there are threads"), Err(Refusal::Record(_))));
-        // The lanes that are done before the one that refuses, unless that is noticed before the log's end.
-        assert!(given.len() <= most && !given.contains(&GroupId(0)), "{lanes} lanes: {given:?}");
+        // The lanes that are done before the one that refuses, unless that is noticed before the log's end: and all of them.
+        assert!(given.groups().count() <= most && !given.has(GroupId(0)), "{lanes} lanes");
+        assert!(given.groups().all(|group| group.next() == Instance(201)), "{lanes} lanes: a part of a group is given");
         assert!(!is_read || lanes > 1, "with one lane it is noticed");
     }
-    records.truncate(50);
+    records.truncate(950);
     records[7].1.group = GroupId(77);
     let log = written(&records);
     let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes: 2, progress: &progress };
