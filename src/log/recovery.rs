@@ -108,12 +108,7 @@ fn read_all(
         Some(storage_id),
         &mut |headers, frame| {
             on_frame(headers, &frame);
-            for (record, _) in records(frame.header, frame.body) {
-                if record.kind == RecordKind::Trimmed as u8 {
-                    trimmed = trimmed.max(record.instance.0);
-                }
-            }
-            visit_frame(&frame, visit)
+            visit_frame(&frame, &mut trimmed, visit)
         },
         progress,
     )?;
@@ -124,12 +119,16 @@ fn read_all(
     }
 }
 
-fn visit_frame(frame: &FrameFound<'_>, visit: &mut dyn Visit) -> Result<(), LogError> {
+/// Hands out the records of a frame; `trimmed` rises to the segment below which others may be gone.
+fn visit_frame(frame: &FrameFound<'_>, trimmed: &mut u64, visit: &mut dyn Visit) -> Result<(), LogError> {
     for (record, payload) in records(frame.header, frame.body) {
         let Some(logged) = Logged::new(record, payload, frame.rotten) else {
             let file = segment_name(frame.segment.sequence);
             return Err(LogError::UnknownKind { file, offset: frame.at, kind: record.kind });
         };
+        if logged.kind() == RecordKind::Trimmed {
+            *trimmed = (*trimmed).max(record.instance.0);
+        }
         visit.record(frame.header.lsn, logged);
     }
     visit.frame(frame.segment.sequence, frame.at..frame.at + frame.header.frame_bytes());

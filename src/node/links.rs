@@ -479,7 +479,7 @@ impl Node {
         self.forget_link(from, time);
         self.io.peers.dismiss_guest(from);
         // A claim that was below the lost leader's counts again.
-        let others: Vec<NodeId> = self.io.peers.all.iter().filter(|peer| peer.link.is_some()).map(|p| p.id).collect();
+        let others: Vec<NodeId> = self.io.peers.linked().map(|peer| peer.id).collect();
         others.into_iter().for_each(|id| self.on_claims(id, time));
     }
 

@@ -78,10 +78,8 @@ impl Node {
         }
         self.note_hollow(&groups);
         self.settle_value_version();
-        let linked = self.io.peers.all.iter().filter(|peer| peer.link.is_some());
-        for peer in linked.map(|peer| peer.id).collect::<Vec<_>>() {
-            self.reconnect(peer, &groups, time);
-        }
+        let linked: Vec<NodeId> = self.io.peers.linked().map(|peer| peer.id).collect();
+        linked.into_iter().for_each(|peer| self.reconnect(peer, &groups, time));
     }
 
     /// All groups are here, and this was in the checkpoints.

@@ -423,8 +423,8 @@ impl Node {
             roster.add(&self.identity.joined);
         }
         if self.is_loading() {
-            let linked = self.io.peers.all.iter().filter(|peer| peer.link.is_some());
-            let linked: Vec<Place> = linked.filter_map(|peer| self.io.peers.roster.place(peer.id).cloned()).collect();
+            let peers = &self.io.peers;
+            let linked: Vec<Place> = peers.linked().filter_map(|peer| peers.roster.place(peer.id).cloned()).collect();
             roster.allow_for_unknown(&linked);
         }
         if roster == self.io.peers.roster {

@@ -406,6 +406,11 @@ impl Peers {
         self.all.iter_mut().find(|peer| peer.link == Some(link))
     }
 
+    /// Those with a connection whose handshake is done.
+    pub(super) fn linked(&self) -> impl Iterator<Item = &Peer> {
+        self.all.iter().filter(|peer| peer.link.is_some())
+    }
+
     /// The members that this node reaches and that can vote, ascending.
     pub(super) fn reached(&self, now_ms: u64) -> Vec<NodeId> {
         self.all.iter().filter(|peer| peer.can_vote(now_ms)).map(|peer| peer.id).collect()

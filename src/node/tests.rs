@@ -110,6 +110,15 @@ impl World {
         World { time, nodes: (1..=NODES).map(host).collect(), cut: BTreeSet::new(), connections: 0 }
     }
 
+    /// The same with two groups, which have leaders.
+    fn with_two_groups() -> World {
+        let mut world = World::of(2);
+        let is_led = |world: &World| world.nodes.iter().all(|host| host.node.leaderless() == 0);
+        world.run_until("both groups are led", ELECTED_MS, is_led);
+        world.run(1_000);
+        world
+    }
+
     /// The same, and node 1 leads.
     fn led_by_1() -> World {
         let mut world = World::new();
@@ -342,10 +351,7 @@ fn key_of(group: u32) -> String {
 
 #[test]
 fn groups_are_served_as_they_come() {
-    let mut world = World::of(2);
-    let is_led = |world: &World| world.nodes.iter().all(|host| host.node.leaderless() == 0);
-    world.run_until("both groups are led", ELECTED_MS, is_led);
-    world.run(1_000);
+    let mut world = World::with_two_groups();
     let leader = if world.node(1).node.shard.group(GroupId(1)).leads().is_some() { 1 } else { 2 };
     assert!(world.node(3).node.shard.groups().all(|group| group.leads().is_none()));
     // As at a start whose log has all that it ever had.
@@ -396,10 +402,7 @@ fn groups_are_served_as_they_come() {
 
 #[test]
 fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
-    let mut world = World::of(2);
-    let is_led = |world: &World| world.nodes.iter().all(|host| host.node.leaderless() == 0);
-    world.run_until("both groups are led", ELECTED_MS, is_led);
-    world.run(1_000);
+    let mut world = World::with_two_groups();
     let leader = if world.node(2).node.shard.group(GroupId(1)).leads().is_some() { 2 } else { 3 };
     assert!(world.node(leader).node.shard.group(GroupId(1)).leads().is_some());
     let (key, time) = (key_of(1), world.time);

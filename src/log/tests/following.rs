@@ -65,7 +65,7 @@ fn assert_same(disk: &MemoryDisk, pause: u64) {
     assert!(followers.windows(2).all(|two| two[0].1 == two[1].1), "all pass all frames");
 }
 
-/// Several segments, one of which has a frame of its own size, and one no frame but that of a quiet moment.
+/// Several segments, some of which have one frame that is longer than they were to be, and marks of quiet moments.
 fn long_log(disk: &MemoryDisk) {
     let mut writer = open_new(disk);
     append(&mut writer, (0..GROUPS).map(|group| promise(group, 7)).collect()).unwrap();
