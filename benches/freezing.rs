@@ -98,7 +98,7 @@ fn set(store: &mut Store, number: u64, fill: u8) {
     let key = format!("key:{number:012}");
     let words: [&[u8]; 3] = [b"SET", key.as_bytes(), &[fill; VALUE_BYTES]];
     let spec = table::lookup(&words).expect("SET is a command");
-    let command = parse(spec, &words, Moment { unix_ms: 1, seed: 1 }).expect("it is well formed");
+    let command = parse(spec, &words, Moment { cluster_ms: 1, durations: true, seed: 1 }).expect("it is well formed");
     let mut body = BytesMut::new();
     encode(&command, &mut body);
     black_box(store.apply(&body));

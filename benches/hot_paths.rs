@@ -35,7 +35,7 @@ fn value() -> Value {
 fn set(key: &str, out: &mut BytesMut) {
     let words: [&[u8]; 3] = [b"SET", key.as_bytes(), &[b'x'; 64]];
     let spec = table::lookup(&words).expect("SET is a command");
-    let command = parse(spec, &words, Moment { unix_ms: 1, seed: 1 }).expect("it is well formed");
+    let command = parse(spec, &words, Moment { cluster_ms: 1, durations: true, seed: 1 }).expect("it is well formed");
     encode(&command, out);
 }
 

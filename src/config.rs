@@ -43,6 +43,20 @@ pub const HANDSHAKE_MS_MAX: u64 = 2_000;
 /// A client that has been told to go is cut off when it has read nothing of what it is owed for so long.
 pub const LINGER_MS_MAX: u64 = 5_000;
 
+/// Half a round trip beyond which a ping tells too little of its sender's clock, as long as there is a better reading that
+/// is not ten times as old.
+pub const CLOCK_ERROR_MS_MAX: u64 = 100;
+/// A reading of a clock counts for this long: a good quartz drifts by 10 ms meanwhile.
+pub const CLOCK_READING_MS_MAX: u64 = 60_000;
+/// A node whose cluster time differs by more than this from that of a majority follows the majority at once.
+pub const CLOCK_RESYNC_MS: u64 = 250;
+/// Once a majority's clocks are known, a node waits this long for the others before it makes a cluster time.
+pub const CLOCK_WAIT_MS: u64 = 1_000;
+/// A clock that differs by more than this from cluster time is named in the log.
+pub const CLOCK_WARN_MS: u64 = 1_000;
+/// Interval between looks at that.
+pub const CLOCK_WATCH_MS: u64 = 1_000;
+
 /// The largest value of a key, unless configured otherwise.
 pub const VALUE_BYTES_MAX: usize = 64 << 20;
 /// The largest that `value_bytes_max` can be configured to.
@@ -104,6 +118,7 @@ const _: () = assert!(SILENT_MS_MAX >= 4 * PING_MS, "a few pings may be lost to 
 const _: () = assert!(LEASE_HELD_MS >= 3 * PING_MS, "a lease outlasts the time until the next answer");
 const _: () = assert!(LEASE_MS < SILENT_MS_MAX, "leases do not make elections later than silence does");
 const _: () = assert!(LEASE_REST_MS > HANDOVER_MS, "a handover that is tried again and again is without a lease");
+const _: () = assert!(CLOCK_RESYNC_MS > 2 * CLOCK_ERROR_MS_MAX, "a reading's error is no difference");
 const _: () = assert!(GROUP_QUEUE_BYTES <= NODE_QUEUE_BYTES, "one group does not stop all clients");
 const _: () = assert!(FRAME_BYTES <= BATCH_BYTES_MAX, "a frame that closes late still has room for one batch");
 const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < u32::MAX as usize / 4, "lengths are 32 bits");

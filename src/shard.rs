@@ -323,7 +323,8 @@ impl Shard {
     }
 
     /// Time limits of all groups, and expiry where this node leads. Groups in which nothing happens are looked at in turns.
-    pub fn tick(&mut self, clock: Clock, around: Surroundings<'_>, out: &mut impl Outlet) {
+    /// `cluster_ms` is cluster time in unix milliseconds, if it is known.
+    pub fn tick(&mut self, clock: Clock, cluster_ms: Option<u64>, around: Surroundings<'_>, out: &mut impl Outlet) {
         self.ticks += 1;
         for group in std::mem::take(&mut self.held) {
             self.mark(group);
@@ -340,7 +341,8 @@ impl Shard {
             let free = leads || out.allows(group, cell.group.me(), cell.group.promised(), clock);
             let around = Surroundings { free, ..around };
             cell.group.tick(clock, around, &mut self.effects);
-            let due = cell.store.next_due_ms().is_some_and(|due| due <= clock.unix_ms);
+            let now_ms = || cluster_ms.map(|cluster_ms| cell.group.time_at(clock, cluster_ms));
+            let due = cell.store.next_due_ms().is_some_and(|due| now_ms().is_some_and(|now_ms| due <= now_ms));
             let expires = due && cell.group.leads().is_some();
             if expires {
                 cell.group.propose_time();
@@ -382,14 +384,23 @@ impl Shard {
     }
 
     /// Ends a turn for the groups that had inputs: each proposes, forwards or announces once. Reads that may be answered
-    /// are added to `ready`, groups with reads that need a question to `asking`.
-    pub fn flush(&mut self, clock: Clock, out: &mut impl Outlet, ready: &mut Vec<ReadId>, asking: &mut Vec<GroupId>) {
+    /// are added to `ready`, groups with reads that need a question to `asking`. Nothing is proposed before cluster time is
+    /// known.
+    pub fn flush(
+        &mut self,
+        clock: Clock,
+        cluster_ms: Option<u64>,
+        out: &mut impl Outlet,
+        ready: &mut Vec<ReadId>,
+        asking: &mut Vec<GroupId>,
+    ) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for group in dirty.drain(..) {
             let cell = here(&mut self.cells, group);
             cell.dirty = false;
-            if cell.group.next_value_bytes().is_none_or(|bytes| out.takes_value(bytes)) {
-                cell.group.flush(clock, &mut self.effects);
+            let proposes = |bytes| cluster_ms.is_some() && out.takes_value(bytes);
+            if cell.group.next_value_bytes().is_none_or(proposes) {
+                cell.group.flush(clock, cluster_ms.unwrap_or(0), &mut self.effects);
                 self.carry_out(group, out);
             } else {
                 self.held.push(group);

@@ -6,6 +6,7 @@
 
 use crate::admin::info::human;
 use crate::client::{Client, resolve};
+use crate::config::CLOCK_WARN_MS;
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use net::resp::value::Value;
@@ -153,6 +154,7 @@ impl Status {
             self.nodes.len() - down,
             applied_max,
         );
+        self.nodes.iter().filter_map(Node::clock_warning).for_each(|warning| text.push_str(&warning));
         if leaderless > 0 {
             let me = field(&self.asked, "node_id").unwrap_or("?");
             let _ = writeln!(text, "the slots of groups without a leader are shown at node {me}, which was asked");
@@ -162,6 +164,25 @@ impl Status {
 }
 
 impl Node {
+    /// What is wrong with the node's clock, or with the time of groups.
+    fn clock_warning(&self) -> Option<String> {
+        let info = self.info.as_deref()?;
+        let ahead_ms: i64 = field(info, "clock_ahead_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
+        if ahead_ms.unsigned_abs() > CLOCK_WARN_MS {
+            let direction = if ahead_ms < 0 { "behind" } else { "ahead of" };
+            let seconds = ahead_ms.unsigned_abs() as f64 / 1_000.0;
+            return Some(format!(
+                "the clock of node {} is {seconds:.1} s {direction} cluster time: set it right\n",
+                self.id
+            ));
+        }
+        let groups_ms = number(info, "groups_ahead_ms");
+        let seconds = groups_ms as f64 / 1_000.0;
+        (groups_ms > CLOCK_WARN_MS).then(|| {
+            format!("at node {} the time of some groups is up to {seconds:.1} s ahead of cluster time\n", self.id)
+        })
+    }
+
     fn row(&self, groups: u64, applied_max: u64) -> Vec<String> {
         let mut row = vec![self.id.to_string(), self.address.clone()];
         let none = || "-".to_owned();

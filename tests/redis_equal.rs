@@ -199,7 +199,7 @@ fn ask(store: &mut Store, request: &[String]) -> Vec<u8> {
     let mut body = BytesMut::new();
     let command = lookup(&words).and_then(|spec| match request[0].as_str() {
         "COMMAND" => Err(paxoi::kv::docs::command(spec.verb, &words)),
-        _ => parse(spec, &words, Moment { unix_ms: now, seed: 3 }),
+        _ => parse(spec, &words, Moment { cluster_ms: now, durations: true, seed: 3 }),
     });
     let reply: Reply<'_> = match command {
         Ok(command) => {

@@ -37,7 +37,7 @@ impl Queue {
         if after != 0 && taken.is_none_or(|last| last.start != first.start || last.counter < after) {
             return false;
         }
-        let (mut newest, mut repeated_bytes) = (first, 0);
+        let (mut newest, mut repeated_bytes, mut version) = (first, 0, 1);
         let mut before = None;
         for command in parsed {
             if command.tag.origin != origin || before.is_some_and(|before| command.tag <= before) {
@@ -49,11 +49,12 @@ impl Queue {
                 repeated_bytes += COMMAND_HEADER_BYTES + command.body.len();
             }
             newest = newest.max(command.tag);
+            version = version.max(command.version());
         }
         let commands = &commands[repeated_bytes..];
         let room = self.batch_bytes_max.saturating_sub(self.open.draft.len());
         if commands.len() <= room {
-            self.add(origin, commands);
+            self.add(origin, commands, version);
         } else {
             self.split(origin, commands);
         }
@@ -67,6 +68,12 @@ impl Queue {
         let open = self.open.draft.len();
         let joined = (open + more).min(self.batch_bytes_max.max(open).max(more));
         self.full.front().map_or(joined, |batch| batch.draft.len())
+    }
+
+    /// The lowest version that the next value may have, for the commands in it.
+    #[must_use]
+    pub fn next_version(&self) -> u8 {
+        self.full.front().unwrap_or(&self.open).draft.version()
     }
 
     /// Whether there is anything to propose.
@@ -95,15 +102,15 @@ impl Queue {
             if !self.open.draft.is_empty() && self.open.draft.len() + whole.len() > self.batch_bytes_max {
                 self.full.push_back(std::mem::take(&mut self.open));
             }
-            self.add(origin, whole);
+            self.add(origin, whole, command.version());
         }
     }
 
-    fn add(&mut self, origin: NodeId, commands: &[u8]) {
+    fn add(&mut self, origin: NodeId, commands: &[u8], version: u8) {
         if commands.is_empty() {
             return;
         }
-        self.open.draft.extend(commands);
+        self.open.draft.extend(commands, version);
         if !self.open.origins.contains(&origin) {
             self.open.origins.push(origin);
         }
@@ -137,6 +144,17 @@ mod tests {
         assert_eq!(seal(&mut queue), (3, vec![NodeId(1), NodeId(2)]));
         assert!(queue.is_empty());
         assert_eq!(seal(&mut queue), (0, vec![]));
+    }
+
+    #[test]
+    fn a_value_has_the_version_that_its_commands_ask_for() {
+        let mut queue = Queue::new(70);
+        let (old, new) = ([1; 10], [crate::MACHINE_OF_VERSION_3; 10]);
+        assert!(queue.extend(NodeId(1), 0, &commands(1, &[&old, &new, &old])));
+        let mut next = |digest| queue.seal(0, 0, digest, &mut Vec::new()).version();
+        assert_eq!([next(Some(7)), next(None)], [3, 1]);
+        assert!(queue.extend(NodeId(2), 0, &commands(2, &[&old])));
+        assert_eq!((queue.next_version(), queue.seal(0, 0, Some(7), &mut Vec::new()).version()), (1, 2));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! chain is the CRC-32C over the checksums of all earlier values of the group: two members that differ in any of them
 //! find out at the next vote. The digest is that of the leader's state before this value, so that they find out as well
 //! if the same values made different states. Version 1, without it, is what members propose as long as one of them may
-//! not read version 2.
+//! not read version 2. Version 3 is laid out as version 2, and holds a command that the state machines of members which
+//! read only version 2 do not know: one whose body opens with [`MACHINE_OF_VERSION_3`].
 
 use crate::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -21,7 +22,12 @@ pub const COMMAND_HEADER_BYTES: usize = 24;
 /// The bytes of the digest, which a value of version 1 lacks.
 const DIGEST_BYTES: usize = 8;
 /// The highest version of values that is read here.
-pub const VALUE_VERSION_MAX: u8 = 2;
+pub const VALUE_VERSION_MAX: u8 = 3;
+/// The lowest version of values that have a digest.
+pub(crate) const DIGEST_VERSION: u8 = 2;
+/// A command whose body opens with this byte stands only in values of version 3 or later: its sender knows that all
+/// members read those.
+pub const MACHINE_OF_VERSION_3: u8 = 3;
 
 /// Who a command comes from: the node, its start number, and a counter that this node raises for each of its commands
 /// in the group. Of one origin, later tags are greater; a tag not above the last one applied is a repetition.
@@ -42,6 +48,14 @@ pub struct Command<'a> {
     pub tag: Tag,
     /// What the state machine gets.
     pub body: &'a [u8],
+}
+
+impl Command<'_> {
+    /// The lowest version of values that may hold it.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        if self.body.first() == Some(&MACHINE_OF_VERSION_3) { 3 } else { 1 }
+    }
 }
 
 /// An immutable, well-formed value; cloning shares the bytes.
@@ -167,26 +181,37 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// A value being gathered: room for the header, then commands.
 #[derive(Debug, Default)]
-pub struct Draft(BytesMut);
+pub struct Draft {
+    bytes: BytesMut,
+    /// The highest version that a command asks for.
+    version: u8,
+}
 
 impl Draft {
-    /// Appends commands that are already encoded.
-    pub fn extend(&mut self, commands: &[u8]) {
+    /// Appends commands that are already encoded; `version` is the highest of theirs.
+    pub fn extend(&mut self, commands: &[u8], version: u8) {
+        self.version = self.version.max(version);
         self.commands_mut().extend_from_slice(commands);
+    }
+
+    /// The lowest version of a value that may hold these commands.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.version.max(1)
     }
 
     /// The buffer to append commands to.
     pub fn commands_mut(&mut self) -> &mut BytesMut {
-        if self.0.is_empty() {
-            self.0.put_bytes(0, VALUE_HEADER_BYTES);
+        if self.bytes.is_empty() {
+            self.bytes.put_bytes(0, VALUE_HEADER_BYTES);
         }
-        &mut self.0
+        &mut self.bytes
     }
 
     /// Bytes of the commands gathered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len().saturating_sub(VALUE_HEADER_BYTES)
+        self.bytes.len().saturating_sub(VALUE_HEADER_BYTES)
     }
 
     /// Whether there is no command yet.
@@ -195,9 +220,15 @@ impl Draft {
         self.len() == 0
     }
 
-    /// Fills the header in and starts anew. With the digest of the state before it makes a value of version 2, without
-    /// one of version 1.
+    /// Fills the header in and starts anew. Without the digest of the state before it makes a value of version 1, else one
+    /// of version 2 or of what its commands ask for.
+    ///
+    /// # Panics
+    /// If a command asks for more than version 1, and there is no digest.
     pub fn seal(&mut self, chain: u32, time_ms: u64, digest: Option<u64>) -> Value {
+        let version = self.version().max(if digest.is_some() { DIGEST_VERSION } else { 1 });
+        assert!(digest.is_some() || version == 1, "a value of version {version} has a digest");
+        self.version = 0;
         let bytes = self.commands_mut();
         // What is left of a large one's memory would keep all of it.
         let mut sealed = if bytes.len() > KEPT_BYTES_MAX { std::mem::take(bytes) } else { bytes.split() };
@@ -206,7 +237,7 @@ impl Draft {
         } else {
             sealed.advance(DIGEST_BYTES);
         }
-        sealed[0] = if digest.is_some() { 2 } else { 1 };
+        sealed[0] = version;
         sealed[4..8].copy_from_slice(&chain.to_le_bytes());
         sealed[8..16].copy_from_slice(&time_ms.to_le_bytes());
         Value(sealed.freeze())
@@ -214,7 +245,8 @@ impl Draft {
 
     /// Forgets what was gathered.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.bytes.clear();
+        self.version = 0;
     }
 }
 

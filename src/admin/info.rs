@@ -172,6 +172,8 @@ pub struct PaxosView<'a> {
     pub protocol_version: u16,
     /// The version of values that it may propose: the highest that all members read.
     pub value_version: u8,
+    /// Clocks and cluster time.
+    pub clocks: ClocksView,
     /// Bytes of the log on disk.
     pub log_bytes: u64,
     /// Its files.
@@ -180,6 +182,17 @@ pub struct PaxosView<'a> {
     pub storage: StorageView,
     /// The other members, by ascending id.
     pub peers: &'a [PeerView],
+}
+
+/// A node's clock, and the time by which keys expire.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClocksView {
+    /// Cluster time, in unix milliseconds; 0 if it is not known yet.
+    pub cluster_ms: u64,
+    /// How far this node's clock is ahead of that, in milliseconds.
+    pub ahead_ms: i64,
+    /// How far the time of a group is ahead of cluster time at most, in milliseconds.
+    pub groups_ahead_ms: u64,
 }
 
 /// Another member, as this node sees it.
@@ -197,6 +210,8 @@ pub struct PeerView {
     pub silent_ms: u64,
     /// The version of the peer protocol that is spoken with it; 0: it was not seen yet.
     pub version: u16,
+    /// How far its clock is ahead of cluster time, in milliseconds, if that is known.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// `INFO [section …]`. Unknown sections tell nothing, as in Redis.
@@ -392,14 +407,21 @@ fn paxos(view: &InfoView<'_>, out: &mut String) {
     line(out, "skipped_unknown_kind", paxos.skipped_unknown_kind);
     line(out, "protocol_version", paxos.protocol_version);
     line(out, "value_version", paxos.value_version);
+    line(out, "cluster_time_ms", paxos.clocks.cluster_ms);
+    line(out, "clock_ahead_ms", paxos.clocks.ahead_ms);
+    line(out, "groups_ahead_ms", paxos.clocks.groups_ahead_ms);
     line(out, "log_bytes", paxos.log_bytes);
     line(out, "log_segments", paxos.log_segments);
     storage(out, &paxos.storage);
     for peer in paxos.peers {
-        let PeerView { node, address, reached, rtt_us, silent_ms, version } = peer;
+        let PeerView { node, address, reached, rtt_us, silent_ms, version, clock_ahead_ms } = peer;
         let reached = u8::from(*reached);
         let _ = write!(out, "peer{node}:address={address},reached={reached},rtt_us={rtt_us},silent_ms={silent_ms},");
-        let _ = write!(out, "version={version}\r\n");
+        let _ = write!(out, "version={version}");
+        if let Some(ahead_ms) = clock_ahead_ms {
+            let _ = write!(out, ",clock_ahead_ms={ahead_ms}");
+        }
+        out.push_str("\r\n");
     }
 }
 

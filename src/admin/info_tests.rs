@@ -21,6 +21,7 @@ pub(crate) fn example(command: &str) -> String {
         reached,
         rtt_us: 90,
         silent_ms,
+        clock_ahead_ms: (node == 2).then_some(-7),
     };
     let peers = [peer(2, true, 12), peer(3, false, 9000)];
     let view = InfoView {
@@ -48,6 +49,7 @@ pub(crate) fn example(command: &str) -> String {
             log_segments: 2,
             storage: StorageView::default(),
             peers: &peers,
+            clocks: ClocksView { cluster_ms: 1_700_000_000_123, ..ClocksView::default() },
             ..PaxosView::default()
         },
         stats: &stats,
@@ -141,14 +143,16 @@ fn the_paxos_section_is_whole() {
                     turn_p999_us:0\r\nturn_max_us:0\r\n\
                     batch_commands_mean:2.50\r\nbatch_bytes_mean:75.00\r\n\
                     ballots_lost:0\r\nskipped_unknown_group:0\r\nskipped_unknown_kind:0\r\n\
-                    protocol_version:0\r\nvalue_version:0\r\nlog_bytes:134217728\r\nlog_segments:2\r\n\
+                    protocol_version:0\r\nvalue_version:0\r\n\
+                    cluster_time_ms:1700000000123\r\nclock_ahead_ms:0\r\ngroups_ahead_ms:0\r\n\
+                    log_bytes:134217728\r\nlog_segments:2\r\n\
                     log_bytes_max:0\r\ncheckpoint_files:0\r\n\
                     checkpoint_bytes:0\r\ncheckpoint_in_progress:0\r\ncheckpoints_made:0\r\ncheckpoints_failed:0\r\n\
                     last_checkpoint_time:0\r\nlast_checkpoint_ms:0\r\ntransfers_receiving:0\r\n\
                     transfer_bytes_received:0\r\ntransfer_bytes_sent:0\r\nstates_installed:0\r\n\
                     groups_not_whole:0\r\nscrubs:0\r\n\
                     scrub_damaged_files:0\r\n\
-                    peer2:address=127.0.0.1:7002,reached=1,rtt_us=90,silent_ms=12,version=0\r\n\
+                    peer2:address=127.0.0.1:7002,reached=1,rtt_us=90,silent_ms=12,version=0,clock_ahead_ms=-7\r\n\
                     peer3:address=127.0.0.1:7003,reached=0,rtt_us=90,silent_ms=9000,version=0\r\n";
     assert_eq!(example("INFO paxos"), expected);
 }

@@ -33,7 +33,7 @@ fn store(group: u32, keys: usize, round: u64) -> Store {
 
 fn apply(store: &mut Store, words: &[&str]) {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    let moment = Moment { unix_ms: 1_000, seed: 1 };
+    let moment = Moment { cluster_ms: 1_000, durations: true, seed: 1 };
     let mut body = BytesMut::new();
     encode(&parse(table::lookup(&words).unwrap(), &words, moment).unwrap(), &mut body);
     store.apply(&body);

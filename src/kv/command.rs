@@ -44,8 +44,8 @@ pub enum Command<'a> {
     Set(Set<'a>),
     /// GETDEL.
     GetDel(&'a [u8]),
-    /// GETEX with an expiry: unix milliseconds, or `None` to persist.
-    GetEx(&'a [u8], Option<u64>),
+    /// GETEX with an expiry, or `None` to persist.
+    GetEx(&'a [u8], Option<When>),
     /// MSET.
     MSet(Vec<Pair<'a>>),
     /// MSETNX.
@@ -60,8 +60,8 @@ pub enum Command<'a> {
     IncrByFloat(&'a [u8], &'a [u8]),
     /// DEL, UNLINK.
     Del(Vec<&'a [u8]>),
-    /// EXPIRE, PEXPIRE, EXPIREAT, PEXPIREAT: the unix milliseconds (0 for any time before 1970), and when to obey.
-    ExpireAt(&'a [u8], u64, ExpireIf),
+    /// EXPIRE, PEXPIRE, EXPIREAT, PEXPIREAT: the new expiry, and when to obey.
+    Expire(&'a [u8], When, ExpireIf),
     /// PERSIST.
     Persist(&'a [u8]),
     /// RENAME, RENAMENX.
@@ -162,8 +162,33 @@ pub enum SetExpiry {
     None,
     /// KEEPTTL: as before.
     Keep,
-    /// At these unix milliseconds.
+    /// Then.
+    New(When),
+}
+
+/// When a key expires. A duration becomes a time where the command is applied, so that no clock but the group's counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At these unix milliseconds of the group's time; 0 for any time before 1970.
     At(u64),
+    /// So many milliseconds, at least 1, after the time of the value that holds the command.
+    After(u64),
+}
+
+impl When {
+    /// The unix milliseconds at which a key expires if the command is applied at the group's time `now_ms`.
+    #[must_use]
+    pub fn at_ms(self, now_ms: u64) -> u64 {
+        match self {
+            When::At(at_ms) => at_ms,
+            // Replies are signed.
+            When::After(ms) => now_ms.saturating_add(ms).min(i64::MAX as u64),
+        }
+    }
+
+    fn is_duration(self) -> bool {
+        matches!(self, When::After(_))
+    }
 }
 
 /// When EXPIRE obeys; all of those that are set must hold.
@@ -241,7 +266,7 @@ impl<'a> Command<'a> {
             C::CountKeysInSlot(_) | C::KeysInSlot(..) | C::Flush | C::SessionNew => {}
             C::Get(key) | C::StrLen(key) | C::GetRange(key, ..) | C::Type(key) | C::Ttl(key, _) => visit(key),
             C::Object(key, _) | C::GetDel(key) | C::GetEx(key, _) | C::Append(key, _) | C::Persist(key) => visit(key),
-            C::SetRange(key, ..) | C::IncrBy(key, _) | C::IncrByFloat(key, _) | C::ExpireAt(key, ..) => visit(key),
+            C::SetRange(key, ..) | C::IncrBy(key, _) | C::IncrByFloat(key, _) | C::Expire(key, ..) => visit(key),
             C::Set(set) => visit(set.key),
             C::MGet(keys) | C::Exists(keys) | C::Del(keys) => keys.iter().for_each(|key| visit(key)),
             C::MSet(pairs) | C::MSetNx(pairs) => pairs.iter().for_each(|(key, _)| visit(key)),
@@ -263,7 +288,7 @@ impl<'a> Command<'a> {
             C::Type(_) | C::Ttl(..) | C::Object(..) | C::Scan(_) | C::Keys(_) | C::DbSize | C::RandomKey(_) => false,
             C::CountKeysInSlot(_) | C::KeysInSlot(..) => false,
             C::Noop | C::Set(_) | C::GetDel(_) | C::GetEx(..) | C::MSet(_) | C::MSetNx(_) | C::Append(..) => true,
-            C::SetRange(..) | C::IncrBy(..) | C::IncrByFloat(..) | C::Del(_) | C::ExpireAt(..) | C::Persist(_) => true,
+            C::SetRange(..) | C::IncrBy(..) | C::IncrByFloat(..) | C::Del(_) | C::Expire(..) | C::Persist(_) => true,
             C::Rename { .. } | C::Copy { .. } | C::Flush | C::SessionNew | C::Once(_) => true,
             C::Exec(commands) => commands.iter().any(Command::is_write),
         }
@@ -293,6 +318,20 @@ impl<'a> Command<'a> {
             C::Exec(commands) => commands.iter().any(Command::spans_database),
             _ => false,
         }
+    }
+
+    /// The lowest version of values whose readers know this command.
+    #[must_use]
+    pub fn value_version(&self) -> u8 {
+        use Command as C;
+        let is_new = match self {
+            C::Set(set) => matches!(set.expiry, SetExpiry::New(when) if when.is_duration()),
+            C::GetEx(_, Some(when)) | C::Expire(_, when, _) => when.is_duration(),
+            C::Once(once) => return once.command.value_version(),
+            C::Exec(commands) => return commands.iter().map(Command::value_version).max().unwrap_or(1),
+            _ => false,
+        };
+        if is_new { 3 } else { 1 }
     }
 
     /// Whether it may stand inside ONCE or EXEC.

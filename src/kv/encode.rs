@@ -1,20 +1,24 @@
 //! The one encoding of a command: what the log, the peers and every replica see.
 //!
 //! ```text
-//! machine u8 = 1 | op u8 | arguments: numbers little-endian, bytes behind a u32 length, lists behind a u32 count
+//! machine u8 | op u8 | arguments: numbers little-endian, bytes behind a u32 length, lists behind a u32 count
 //! ```
+//!
+//! The machine is 1; or 3 ([`MACHINE_OF_VERSION_3`]) for a command, or one that holds it, that only readers of values of
+//! version 3 know: then the value that holds it is of that version.
 //!
 //! It is written once, from the client's buffer. Op numbers never change meaning. Whatever bytes arrive, decoding
 //! neither panics nor believes a length before it has seen the bytes, and takes one form only of each command.
 
 use super::command::{
-    Aspect, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf,
+    Aspect, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf, When,
 };
 use super::number;
 use super::reader::Reader;
 use super::session::SessionId;
 use crate::routing::SLOTS;
 use bytes::{BufMut, BytesMut};
+use groups::MACHINE_OF_VERSION_3;
 
 pub use super::reader::DecodeError;
 
@@ -57,10 +61,20 @@ mod op {
     pub(super) const SESSION_NEW: u8 = 31;
     pub(super) const ONCE: u8 = 32;
     pub(super) const EXEC: u8 = 33;
+    pub(super) const EXPIRE_AFTER: u8 = 34;
 }
 
 /// Appends the encoding of `command` to `out`.
 pub fn encode(command: &Command<'_>, out: &mut BytesMut) {
+    let start = out.len();
+    encode_first(command, out);
+    if command.value_version() >= 3 {
+        out[start] = MACHINE_OF_VERSION_3;
+    }
+}
+
+/// The same for the machine of all versions.
+fn encode_first(command: &Command<'_>, out: &mut BytesMut) {
     use Command as C;
     match command {
         C::Noop => head(op::NOOP, out),
@@ -118,9 +132,10 @@ fn encode_write(command: &Command<'_>, out: &mut BytesMut) {
         C::GetDel(key) => one(op::GET_DEL, key, out),
         C::GetEx(key, at) => {
             one(op::GET_EX, key, out);
-            out.put_u8(u8::from(at.is_some()));
-            if let Some(at) = at {
-                out.put_u64_le(*at);
+            match at {
+                None => out.put_u8(0),
+                Some(When::At(ms)) => numbered(1, *ms, out),
+                Some(When::After(ms)) => numbered(2, *ms, out),
             }
         }
         C::MSet(pairs) => encode_pairs(op::MSET, pairs, out),
@@ -132,9 +147,13 @@ fn encode_write(command: &Command<'_>, out: &mut BytesMut) {
         }
         C::IncrByFloat(key, by) => two(op::INCR_BY_FLOAT, key, by, out),
         C::Del(keys) => many(op::DEL, keys, out),
-        C::ExpireAt(key, at, only_if) => {
-            one(op::EXPIRE_AT, key, out);
-            out.put_u64_le(*at);
+        C::Expire(key, when, only_if) => {
+            let (op, ms) = match when {
+                When::At(ms) => (op::EXPIRE_AT, ms),
+                When::After(ms) => (op::EXPIRE_AFTER, ms),
+            };
+            one(op, key, out);
+            out.put_u64_le(*ms);
             let bits = [only_if.missing, only_if.present, only_if.later, only_if.sooner];
             out.put_u8(bits.iter().rev().fold(0, |byte, &bit| byte << 1 | u8::from(bit)));
         }
@@ -163,9 +182,11 @@ pub fn decode(body: &[u8]) -> Result<Command<'_>, DecodeError> {
 /// `outermost`: whether ONCE, EXEC and SESSION NEW may stand here.
 fn decode_at(body: &[u8], outermost: bool) -> Result<Command<'_>, DecodeError> {
     let mut reader = Reader::new(body);
-    if reader.u8()? != MACHINE {
-        return Err(DecodeError::OtherMachine);
-    }
+    let version = match reader.u8()? {
+        MACHINE => 1,
+        MACHINE_OF_VERSION_3 => 3,
+        _ => return Err(DecodeError::OtherMachine),
+    };
     let command = match reader.u8()? {
         op::GET => Command::Get(reader.bytes()?),
         op::SET => Command::Set(decode_set(&mut reader)?),
@@ -178,6 +199,9 @@ fn decode_at(body: &[u8], outermost: bool) -> Result<Command<'_>, DecodeError> {
         op => decode_write(op, &mut reader)?,
     };
     reader.finish()?;
+    if command.value_version() != version {
+        return Err(DecodeError::BadValue);
+    }
     Ok(command)
 }
 
@@ -207,8 +231,15 @@ fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, Deco
         op::GET_DEL => Command::GetDel(reader.bytes()?),
         op::GET_EX => {
             let key = reader.bytes()?;
-            let at = if reader.bool()? { Some(reader.u64()?) } else { None };
-            Command::GetEx(key, at)
+            Command::GetEx(
+                key,
+                match reader.u8()? {
+                    0 => None,
+                    1 => Some(When::At(reader.u64()?)),
+                    2 => Some(When::After(duration(reader)?)),
+                    _ => return Err(DecodeError::BadValue),
+                },
+            )
         }
         op::MSET => Command::MSet(reader.list(decode_pair)?),
         op::MSET_NX => Command::MSetNx(reader.list(decode_pair)?),
@@ -225,7 +256,10 @@ fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, Deco
             Command::IncrByFloat(key, by)
         }
         op::DEL => Command::Del(reader.list(Reader::bytes)?),
-        op::EXPIRE_AT => Command::ExpireAt(reader.bytes()?, reader.u64()?, decode_expire_if(reader.u8()?)?),
+        op::EXPIRE_AT => Command::Expire(reader.bytes()?, When::At(reader.u64()?), decode_expire_if(reader.u8()?)?),
+        op::EXPIRE_AFTER => {
+            Command::Expire(reader.bytes()?, When::After(duration(reader)?), decode_expire_if(reader.u8()?)?)
+        }
         op::PERSIST => Command::Persist(reader.bytes()?),
         op::RENAME => Command::Rename { from: reader.bytes()?, to: reader.bytes()?, only_new: reader.bool()? },
         op::COPY => Command::Copy { from: reader.bytes()?, to: reader.bytes()?, replace: reader.bool()? },
@@ -259,7 +293,8 @@ fn encode_set(set: &Set<'_>, out: &mut BytesMut) {
     let (expiry, at) = match set.expiry {
         SetExpiry::None => (0, None),
         SetExpiry::Keep => (1, None),
-        SetExpiry::At(at) => (2, Some(at)),
+        SetExpiry::New(When::At(ms)) => (2, Some(ms)),
+        SetExpiry::New(When::After(ms)) => (3, Some(ms)),
     };
     head(op::SET, out);
     out.put_u8(set.only_if as u8 | (set.answer as u8) << 2 | expiry << 4);
@@ -277,7 +312,8 @@ fn decode_set<'a>(reader: &mut Reader<'a>) -> Result<Set<'a>, DecodeError> {
     let expiry = match bits >> 4 {
         0 => SetExpiry::None,
         1 => SetExpiry::Keep,
-        2 => SetExpiry::At(reader.u64()?),
+        2 => SetExpiry::New(When::At(reader.u64()?)),
+        3 => SetExpiry::New(When::After(duration(reader)?)),
         _ => return Err(DecodeError::BadValue),
     };
     let (Some(&only_if), Some(&answer)) = (only_if, answer) else { return Err(DecodeError::BadValue) };
@@ -348,6 +384,17 @@ fn decode_expire_if(bits: u8) -> Result<ExpireIf, DecodeError> {
     }
     let bit = |number: u8| bits >> number & 1 == 1;
     Ok(ExpireIf { missing: bit(0), present: bit(1), later: bit(2), sooner: bit(3) })
+}
+
+fn duration(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
+    let ms = reader.u64()?;
+    if ms == 0 { Err(DecodeError::BadValue) } else { Ok(ms) }
+}
+
+/// A choice that has a number with it.
+fn numbered(choice: u8, number: u64, out: &mut BytesMut) {
+    out.put_u8(choice);
+    out.put_u64_le(number);
 }
 
 fn slot(reader: &mut Reader<'_>) -> Result<u16, DecodeError> {

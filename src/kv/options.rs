@@ -1,6 +1,8 @@
-//! The options that SET and GETEX share, and times to expire: read, checked and made absolute.
+//! The options that SET and GETEX share, and times to expire: read and checked.
 
+use super::command::When;
 use super::number;
+use super::parse::Moment;
 use super::reply::Reply;
 use std::borrow::Cow;
 
@@ -58,28 +60,32 @@ impl<'a> Options<'a> {
 pub(super) struct Expiry {
     /// What the client gave, in its unit.
     given: i64,
-    /// Unix milliseconds, negative before 1970; `None` where they do not fit.
-    at: Option<i64>,
+    /// `None` where the unix milliseconds do not fit.
+    when: Option<When>,
 }
 
-/// The time that `word` means in the unit `ex`, `px` (from `unix_ms` on), `exat` or `pxat`.
-pub(super) fn expire_at(unit: &str, word: &[u8], unix_ms: u64) -> Result<Expiry, Reply<'static>> {
+/// The time that `word` means in the unit `ex`, `px`, `exat` or `pxat`.
+pub(super) fn expiry(unit: &str, word: &[u8], moment: Moment) -> Result<Expiry, Reply<'static>> {
     let given = integer(word)?;
     let millis = if unit.starts_with('e') { given.checked_mul(1000) } else { Some(given) };
-    let at = if unit.ends_with("at") { millis } else { millis.and_then(|ms| ms.checked_add_unsigned(unix_ms)) };
-    Ok(Expiry { given, at })
+    let is_duration = !unit.ends_with("at");
+    let at = if is_duration { millis.and_then(|ms| ms.checked_add_unsigned(moment.cluster_ms)) } else { millis };
+    let when = at.map(|at| match millis.map(u64::try_from) {
+        Some(Ok(ms)) if is_duration && ms > 0 && moment.durations => When::After(ms),
+        _ => When::At(u64::try_from(at).unwrap_or(0)),
+    });
+    Ok(Expiry { given, when })
 }
 
 impl Expiry {
-    /// The unix milliseconds for SET and GETEX, which take no zero and nothing negative.
-    pub(super) fn positive(self, command: &str) -> Result<u64, Reply<'static>> {
+    /// For SET and GETEX, which take no zero and nothing negative.
+    pub(super) fn positive(self, command: &str) -> Result<When, Reply<'static>> {
         if self.given > 0 { self.any(command) } else { Err(invalid_expire(command)) }
     }
 
-    /// The unix milliseconds for EXPIRE, where any time before 1970 is 0: the key goes at once.
-    pub(super) fn any(self, command: &str) -> Result<u64, Reply<'static>> {
-        let at = self.at.ok_or_else(|| invalid_expire(command))?;
-        Ok(u64::try_from(at).unwrap_or(0))
+    /// For EXPIRE: with a time that is over the key goes at once.
+    pub(super) fn any(self, command: &str) -> Result<When, Reply<'static>> {
+        self.when.ok_or_else(|| invalid_expire(command))
     }
 }
 

@@ -7,7 +7,7 @@ use super::command::{
 };
 use super::directory::Position;
 use super::number;
-use super::options::{NOT_AN_INTEGER, Options, SYNTAX, expire_at, integer};
+use super::options::{NOT_AN_INTEGER, Options, SYNTAX, expiry, integer};
 use super::reply::Reply;
 use super::session::{self, SessionId};
 use super::table::{self, Class, Spec, Verb};
@@ -18,8 +18,10 @@ use std::hash::Hasher as _;
 /// What a command may depend on beyond its words, drawn once by the node that received it.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// The node's clock.
-    pub unix_ms: u64,
+    /// Cluster time, in unix milliseconds: from then on durations count, where they do not travel as such.
+    pub cluster_ms: u64,
+    /// Whether durations travel as such: all members know commands that hold one.
+    pub durations: bool,
     /// A random number, for RANDOMKEY.
     pub seed: u64,
 }
@@ -87,8 +89,8 @@ fn parse_more<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a>
         }
         Verb::SetEx | Verb::PSetEx => {
             let unit = if spec.verb == Verb::SetEx { "ex" } else { "px" };
-            let at = expire_at(unit, second, moment.unix_ms)?.positive(spec.name)?;
-            Command::Set(Set { expiry: SetExpiry::At(at), ..Set::plain(first, words[3]) })
+            let when = expiry(unit, second, moment)?.positive(spec.name)?;
+            Command::Set(Set { expiry: SetExpiry::New(when), ..Set::plain(first, words[3]) })
         }
         Verb::GetSet => Command::Set(Set { answer: SetAnswer::OldValue, ..Set::plain(first, second) }),
         Verb::GetEx => parse_get_ex(spec, words, moment)?,
@@ -150,7 +152,7 @@ fn parse_set<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a> 
         set.answer = SetAnswer::OldValue;
     }
     set.expiry = match options.expiry {
-        Some((unit, time)) => SetExpiry::At(expire_at(unit, time, moment.unix_ms)?.positive(spec.name)?),
+        Some((unit, time)) => SetExpiry::New(expiry(unit, time, moment)?.positive(spec.name)?),
         None if options.keep_ttl => SetExpiry::Keep,
         None => SetExpiry::None,
     };
@@ -165,8 +167,8 @@ fn parse_get_ex<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'
     Ok(match options.expiry {
         None => Command::GetEx(words[1], None), // PERSIST is the only option left
         Some((unit, time)) => {
-            let at = expire_at(unit, time, moment.unix_ms)?.positive(spec.name)?;
-            Command::GetEx(words[1], Some(at))
+            let when = expiry(unit, time, moment)?.positive(spec.name)?;
+            Command::GetEx(words[1], Some(when))
         }
     })
 }
@@ -197,8 +199,8 @@ fn parse_expire<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'
         Verb::ExpireAt => "exat",
         _ => "pxat",
     };
-    let at = expire_at(unit, words[2], moment.unix_ms)?.any(spec.name)?;
-    Ok(Command::ExpireAt(words[1], at, only_if))
+    let when = expiry(unit, words[2], moment)?.any(spec.name)?;
+    Ok(Command::Expire(words[1], when, only_if))
 }
 
 fn parse_copy<'a>(words: &[&'a [u8]]) -> Parsed<'a> {

@@ -19,7 +19,7 @@ impl Store {
             C::Noop => Reply::Ok,
             C::Set(set) => self.set(set),
             C::GetDel(key) => self.get_del(key),
-            C::GetEx(key, at_ms) => self.get_ex(key, *at_ms),
+            C::GetEx(key, when) => self.get_ex(key, when.map(|when| when.at_ms(self.time_ms))),
             C::MSet(pairs) => {
                 self.put_all(pairs);
                 Reply::Ok
@@ -30,7 +30,7 @@ impl Store {
             C::IncrBy(key, by) => self.incr_by(key, *by),
             C::IncrByFloat(key, by) => self.incr_by_float(key, by),
             C::Del(keys) => Reply::Int(keys.iter().filter(|key| self.take(key).is_some()).count() as i64),
-            C::ExpireAt(key, at_ms, only_if) => self.expire_at(key, *at_ms, *only_if),
+            C::Expire(key, when, only_if) => self.expire_at(key, when.at_ms(self.time_ms), *only_if),
             C::Persist(key) => self.persist(key),
             C::Rename { from, to, only_new } => self.rename(from, to, *only_new),
             C::Copy { from, to, replace } => self.copy(from, to, *replace),
@@ -99,7 +99,7 @@ impl Store {
         let expires_at_ms = match set.expiry {
             SetExpiry::None => 0,
             SetExpiry::Keep => old.map_or(0, |entry| entry.expires_at_ms),
-            SetExpiry::At(at_ms) => at_ms.max(1),
+            SetExpiry::New(when) => when.at_ms(self.time_ms).max(1),
         };
         if obey {
             self.put(position, set.key, set.value, expires_at_ms);

@@ -173,7 +173,10 @@ impl Node {
             (NodeMessage::Refusal(refusal), _) => self.handle_refusal(id, &refusal, time),
             (_, None) => return Err("it sent something else before its hello".to_owned()),
             (NodeMessage::Ping(ping), Some(from)) => {
-                let is_reach_other = self.io.peers.on_ping(from, &ping, time.mono_us);
+                let (is_reach_other, rtt_us) = self.io.peers.on_ping(from, &ping, time.mono_us);
+                if let (Some(clocks), Some(rtt_us)) = (ping.clocks, rtt_us) {
+                    self.cluster_time.on_ping(from, clocks, rtt_us, time);
+                }
                 let Some(peer) = self.io.peers.find(from) else { return Ok(()) };
                 let (claimed, reached) = peer.claims();
                 // A group that stood for election itself has not heeded the claim when it came; it may have lost since.

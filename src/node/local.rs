@@ -8,7 +8,7 @@ use crate::admin::cluster::{self, ClusterView, NodeView};
 use crate::admin::config::{self, ConfigAction, ConfigChange, ConfigView};
 use crate::admin::hello;
 use crate::admin::info::{
-    self, ClientsView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, StorageView,
+    self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, StorageView,
 };
 use crate::kv::reply::Reply;
 use crate::kv::table::{Class, Spec, Verb};
@@ -60,7 +60,7 @@ impl Node {
             Verb::Select => hello::select(words),
             Verb::Hello => hello::hello(words, &mut client.info),
             Verb::Auth => hello::auth(words),
-            Verb::Time => hello::time(words, time.unix_us),
+            Verb::Time => hello::time(words, self.cluster_us(time).unwrap_or(time.unix_us)),
             Verb::Wait => hello::wait(words, self.io.peers.voters().quorum() as u32 - 1),
             Verb::WaitAof => hello::wait_aof(words, self.io.peers.voters().quorum() as u32 - 1),
             Verb::ReadOnly | Verb::ReadWrite => {
@@ -207,6 +207,7 @@ impl Node {
             rtt_us: peer.rtt_us(),
             silent_ms: peer.silent_ms(now_ms),
             version: peer.version,
+            clock_ahead_ms: self.cluster_time.ahead_ms(peer.id, self.identity.node),
         });
         let peers: Vec<PeerView> = peers.collect();
         let behind = self.shard.groups().filter(|group| group.is_behind()).count() as u32;
@@ -266,6 +267,11 @@ impl Node {
                 skipped_unknown_kind: self.io.unknown_kinds,
                 protocol_version: self.config.versions.highest,
                 value_version: self.value_version(),
+                clocks: ClocksView {
+                    cluster_ms: self.cluster_ms(time).unwrap_or(0),
+                    ahead_ms: self.cluster_time.ahead_ms(self.identity.node, self.identity.node).unwrap_or(0),
+                    groups_ahead_ms: self.groups_lead_ms(time),
+                },
                 log_bytes: self.facts.log_bytes,
                 log_segments: self.facts.log_segments,
                 storage: self.storage_view(),

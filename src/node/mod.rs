@@ -13,6 +13,7 @@
 //! versions   how members of two versions get along
 //! roster     who belongs to the cluster
 //! joining    nodes that wait to become members              members    changing the members, group by group
+//! cluster_time  unix time as a majority's clocks show it
 //! leases     majorities that elect nobody else              placement  handing groups to other members
 //! loading    while groups are being rebuilt
 //! ranges     values from the log for members that are behind   pace   how fast that goes beside the clients
@@ -22,6 +23,7 @@ mod birth;
 mod bulk;
 mod checkpoints;
 mod clients;
+mod cluster_time;
 mod joining;
 mod leases;
 mod links;
@@ -55,6 +57,7 @@ use crate::shard::{self, Shard};
 use birth::Birth;
 use bytes::{Bytes, BytesMut};
 use checkpoints::Checkpoints;
+use cluster_time::ClusterTime;
 use groups::membership::Place;
 use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, Jitter, NodeId, Settings, Surroundings};
 use joining::Joining;
@@ -90,10 +93,10 @@ impl Time {
         self.unix_us / 1_000
     }
 
-    /// The same in the milliseconds of the groups.
+    /// The monotonic clock in the milliseconds of the groups.
     #[must_use]
     pub fn clock(self) -> Clock {
-        Clock { mono_ms: self.mono_ms(), unix_ms: self.unix_ms() }
+        Clock { mono_ms: self.mono_ms() }
     }
 }
 
@@ -161,6 +164,9 @@ pub struct Node {
     /// When it was noticed that it is a member of none any more.
     removed_ms: Option<u64>,
     placement: Placement,
+    cluster_time: ClusterTime,
+    /// Whether the time of some group is ahead of cluster time, as was last said in the log.
+    is_time_ahead: bool,
     began_ms: u64,
     /// When the process was first told the time.
     started_ms: Option<u64>,
@@ -192,6 +198,8 @@ impl Node {
             is_everywhere: true,
             removed_ms: None,
             placement: Placement::default(),
+            cluster_time: ClusterTime::default(),
+            is_time_ahead: false,
             began_ms: 0,
             started_ms: None,
             ticked_ms: 0,
@@ -270,8 +278,10 @@ impl Node {
         self.tick_links(time);
         self.tick_joining(time);
         self.tick_clients(time);
+        self.tick_cluster_time(time);
         if !self.is_born() {
-            let state = PingState { start: self.identity.start, disk: true, full: false, draining: false };
+            let clocks = self.told_clocks(time);
+            let state = PingState { start: self.identity.start, disk: true, full: false, draining: false, clocks };
             self.io.peers.ping(state, time.mono_us, |_, _| None);
             return self.tick_birth(time);
         }
@@ -285,7 +295,7 @@ impl Node {
         let reached = self.io.peers.reached(now_ms);
         let rather = self.rather_leading(time);
         let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };
-        self.shard.tick(time.clock(), around, &mut self.io);
+        self.shard.tick(time.clock(), self.cluster_time.now_ms(time), around, &mut self.io);
         self.tick_questions(time);
         self.tick_placement(time);
         self.tick_transfers(time);
@@ -294,7 +304,8 @@ impl Node {
             self.tick_changing(time);
         }
         let draining = self.placement.draining;
-        let state = PingState { start: self.identity.start, disk, full: space.full, draining };
+        let clocks = self.told_clocks(time);
+        let state = PingState { start: self.identity.start, disk, full: space.full, draining, clocks };
         let shard = &self.shard;
         // A word counts only where it is a voter's, to a voter.
         let promised = |group, to| {
@@ -316,10 +327,11 @@ impl Node {
         loop {
             self.carry_released(time);
             let (mut ready, mut asking) = self.io.take_read_buffers();
-            self.shard.flush(time.clock(), &mut self.io, &mut ready, &mut asking);
+            let cluster_ms = self.cluster_time.now_ms(time);
+            self.shard.flush(time.clock(), cluster_ms, &mut self.io, &mut ready, &mut asking);
             asking.sort_unstable();
             self.ask(&asking, time);
-            self.answer_reads(&ready);
+            self.answer_reads(&ready, time);
             self.io.return_read_buffers(ready, asking);
             if !self.shard.is_dirty() && !self.io.has_released() {
                 break;
@@ -432,6 +444,7 @@ impl Node {
         }
         for gone in self.io.peers.enroll(roster) {
             tracing::info!("node {} is not a member any more", gone.id);
+            self.cluster_time.forget(gone.id);
             if let Some(link) = gone.link {
                 self.refuse(link, true, links::removed(gone.id), time);
             }

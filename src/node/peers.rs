@@ -6,7 +6,7 @@
 use super::leases::Leases;
 use super::roster::Roster;
 use super::versions::Versions;
-use super::wire::{Claims, NODE, NodeMessage, Ping};
+use super::wire::{Claims, NODE, NodeMessage, Ping, PingClocks};
 use crate::config::{DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, NodeConfig, PING_MS, Reads, SILENT_MS_MAX};
 use crate::identity::Identity;
 use bytes::Bytes;
@@ -27,6 +27,7 @@ pub(super) struct PingState {
     pub(super) disk: bool,
     pub(super) full: bool,
     pub(super) draining: bool,
+    pub(super) clocks: Option<PingClocks>,
 }
 
 /// What a member was seen as: its data directory, the highest start number, and the random number of that start.
@@ -79,6 +80,7 @@ pub(super) struct Peer {
     claims_seen: u64,
     healthy_since_ms: Option<u64>,
     rtt_us: u64,
+    tells_clocks: bool,
     /// Its `next` in each group in which something was chosen, by group, and when it said so.
     pub(super) positions: Vec<(GroupId, Instance)>,
     pub(super) positions_ms: u64,
@@ -118,6 +120,7 @@ impl Peer {
             claims_seen: 0,
             healthy_since_ms: None,
             rtt_us: 0,
+            tells_clocks: false,
             positions: Vec::new(),
             positions_ms: 0,
             missing: Vec::new(),
@@ -143,6 +146,7 @@ impl Peer {
         self.their_reach.clear();
         self.missing.clear();
         self.healthy_since_ms = None;
+        self.tells_clocks = false;
     }
 
     pub(super) fn on_bytes(&mut self, now_ms: u64) {
@@ -193,6 +197,7 @@ impl Peer {
         }
         self.their_claims = ping.claims;
         self.claims_seen = ping.claims_seen;
+        self.tells_clocks = ping.clocks.is_some();
         let ours = self.pinged_before < ping.echo && ping.echo <= self.pinged;
         let timed = ours && self.pinged - ping.echo < PINGS_TIMED as u64;
         let sent_us = timed.then(|| self.sent_us[ping.echo as usize % PINGS_TIMED]);
@@ -241,6 +246,11 @@ impl Peer {
 
     pub(super) fn silent_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.heard_ms)
+    }
+
+    /// Whether its pings tell its clocks.
+    pub(super) fn tells_clocks(&self) -> bool {
+        self.tells_clocks
     }
 
     pub(super) fn rtt_us(&self) -> u64 {
@@ -453,12 +463,13 @@ impl Peers {
         self.all.iter_mut().for_each(|peer| peer.tell(&claims));
     }
 
-    /// True if the peer reaches others than before.
-    pub(super) fn on_ping(&mut self, from: NodeId, ping: &Ping, now_us: u64) -> bool {
-        let Some(peer) = self.find(from) else { return false };
+    /// Tells whether the peer reaches others than before, and how long the ping and the one that it answers were on their
+    /// way together, if that is known.
+    pub(super) fn on_ping(&mut self, from: NodeId, ping: &Ping, now_us: u64) -> (bool, Option<u64>) {
+        let Some(peer) = self.find(from) else { return (false, None) };
         let (is_reach_other, sent_us) = peer.on_ping(ping, now_us);
         self.leases.on_ping(from, ping.lease, ping.claims_seen, ping.word.as_ref(), sent_us);
-        is_reach_other
+        (is_reach_other, sent_us.map(|sent_us| now_us.saturating_sub(sent_us.saturating_add(ping.held_us))))
     }
 
     /// A later list of a peer's replaces the earlier one.
@@ -522,15 +533,27 @@ impl Peers {
             let (number, echo, claims_seen) = (peer.pinged, peer.their_ping, peer.claims.version);
             let held_us = now_us.saturating_sub(peer.their_ping_us);
             let reached = reached.clone();
-            let PingState { start, disk, full, draining } = state;
+            let PingState { start, disk, full, draining, clocks } = state;
             let lease = self.leases.wanted();
             // Those that reach no majority lead nothing for long: their word would only bar others.
             let word = (echo > 0 && peer.has_authority(self.roster.voters()))
                 .then(|| self.leases.give(peer.id, peer.their_ping_us, now_us, |group| promised(group, peer.id)));
             let word = word.flatten();
-            let ping =
-                Ping { start, number, echo, held_us, reached, disk, full, claims, claims_seen, lease, word, draining };
-            peer.tell(&NodeMessage::Ping(ping));
+            peer.tell(&NodeMessage::Ping(Ping {
+                start,
+                number,
+                echo,
+                held_us,
+                reached,
+                disk,
+                full,
+                claims,
+                claims_seen,
+                lease,
+                word,
+                draining,
+                clocks,
+            }));
             // It answered a ping sent since, and still has an older list: what carried the newer one was lost.
             if peer.echoed > peer.pinged_before + 1 && peer.claims_seen != claims {
                 outdated.push(peer.id);

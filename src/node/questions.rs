@@ -42,7 +42,7 @@ pub(super) struct Questions {
     number: u64,
     /// Questions to each peer, gathered in a turn.
     staged: Vec<(NodeId, Question)>,
-    /// By group: the clock of the leader that confirmed last, which decides what is due.
+    /// By group: cluster time at the leader that confirmed last, which decides what is due.
     leader_ms: Vec<u64>,
 }
 
@@ -132,8 +132,12 @@ impl Node {
 
     /// Answers another node's question.
     pub(super) fn handle_question(&mut self, from: NodeId, question: &Question, time: Time) {
-        let mut answers =
-            Answers { number: question.number, unix_ms: time.unix_ms(), items: Vec::new(), leased: Vec::new() };
+        let mut answers = Answers {
+            number: question.number,
+            unix_ms: self.cluster_ms(time).unwrap_or(0),
+            items: Vec::new(),
+            leased: Vec::new(),
+        };
         answers.items.reserve(question.items.len().min(self.shard.len()));
         for &(group, ballot) in &question.items {
             if !self.shard.has(group) || answers.items.len() >= self.shard.len() {
@@ -203,7 +207,7 @@ impl Node {
             Outcome::Open => return false,
             Outcome::Confirmed(instance) => {
                 if ballot.node == self.identity.node {
-                    self.io.questions.leader_ms[group.index()] = time.unix_ms();
+                    self.io.questions.leader_ms[group.index()] = self.cluster_time.now_ms(time).unwrap_or(0);
                 }
                 self.shard.step(group, &mut self.io, |group, _| group.on_confirmed(number, ballot, instance));
             }
@@ -231,10 +235,12 @@ impl Node {
     }
 
     /// Evaluates reads that are confirmed and whose instance is applied.
-    pub(super) fn answer_reads(&mut self, ready: &[ReadId]) {
+    pub(super) fn answer_reads(&mut self, ready: &[ReadId], time: Time) {
         for &id in ready {
             let Some(read) = self.io.questions.reads.get(id as usize) else { continue };
-            let (group, leader_ms) = (read.group, self.io.questions.leader_ms[read.group.index()]);
+            let group = read.group;
+            let cluster_ms = self.io.questions.leader_ms[group.index()];
+            let leader_ms = self.shard.group(group).time_at(time.clock(), cluster_ms);
             match self.shard.evaluate(group, &read.body, leader_ms) {
                 Ok(reply) => {
                     let read = self.io.questions.reads.remove(id as usize);

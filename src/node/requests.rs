@@ -95,7 +95,9 @@ impl Node {
     }
 
     fn moment(&mut self, time: Time) -> Moment {
-        Moment { unix_ms: time.unix_ms(), seed: self.draw.below(u64::MAX) }
+        let cluster_ms = self.cluster_ms(time).unwrap_or_else(|| time.unix_ms());
+        let durations = self.value_version() >= 3;
+        Moment { cluster_ms, durations, seed: self.draw.below(u64::MAX) }
     }
 
     fn data(&mut self, client: &mut Client, spec: &'static Spec, words: &[&[u8]], time: Time) {

@@ -4,6 +4,7 @@
 //! ```text
 //! 1   the first
 //! 2   values that carry the digest of the state before them (version 2 of values)
+//! 3   pings that tell the sender's clocks; commands that hold durations (version 3 of values)
 //! ```
 //!
 //! What is chosen goes to every member and stays in their logs, so a new version of values is proposed only when all
@@ -25,7 +26,7 @@ pub struct Versions {
 
 impl Versions {
     /// What this program speaks.
-    pub const OURS: Versions = Versions { lowest: 1, highest: 2 };
+    pub const OURS: Versions = Versions { lowest: 1, highest: 3 };
     /// What those speak who do not say.
     pub const FIRST: Versions = Versions { lowest: 1, highest: 1 };
 
@@ -47,7 +48,7 @@ impl Versions {
     /// The highest version of values that nodes which speak these can read.
     #[must_use]
     pub fn value_version(self) -> u8 {
-        if self.highest < 2 { 1 } else { groups::VALUE_VERSION_MAX }
+        u8::try_from(self.highest).map_or(groups::VALUE_VERSION_MAX, |version| version.min(groups::VALUE_VERSION_MAX))
     }
 }
 

@@ -106,6 +106,34 @@ pub struct Ping {
     pub word: Option<Vec<GroupId>>,
     /// Whether the sender is to lead nothing.
     pub draining: bool,
+    /// The sender's clocks. They stand behind the rest; versions below 3 do not tell them.
+    #[serde(skip)]
+    pub clocks: Option<PingClocks>,
+}
+
+/// What the sender's clocks showed when it made a ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingClocks {
+    /// Its own clock, in unix microseconds.
+    pub unix_us: u64,
+    /// Cluster time there, in unix microseconds, if it comes from a majority; see `node::cluster_time`.
+    pub cluster_us: Option<u64>,
+}
+
+impl Ping {
+    fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        let body = postcard::to_allocvec(self)?;
+        match &self.clocks {
+            Some(clocks) => postcard::to_extend(clocks, body),
+            None => Ok(body),
+        }
+    }
+
+    fn decode(body: &[u8]) -> Result<Ping, postcard::Error> {
+        let (ping, rest) = postcard::take_from_bytes::<Ping>(body)?;
+        let clocks = if rest.is_empty() { None } else { Some(postcard::from_bytes(rest)?) };
+        Ok(Ping { clocks, ..ping })
+    }
 }
 
 /// The groups that the sender leads. Follows a ping's version when it changed.
@@ -140,7 +168,7 @@ pub struct Question {
 pub struct Answers {
     /// Which question.
     pub number: u64,
-    /// The sender's clock, in unix milliseconds: a leader's decides what is due.
+    /// Cluster time at the sender, in unix milliseconds, 0 if it is not known there: a leader's decides what is due.
     pub unix_ms: u64,
     /// In the order of the question, each with the version of the membership for which it holds.
     pub items: Vec<(GroupId, u64, Answer)>,
@@ -285,7 +313,7 @@ impl NodeMessage {
         let encoded = match self {
             NodeMessage::Hello(message) => message.encode(),
             NodeMessage::Refusal(message) => postcard::to_allocvec(message),
-            NodeMessage::Ping(message) => postcard::to_allocvec(message),
+            NodeMessage::Ping(message) => message.encode(),
             NodeMessage::Claims(message) => postcard::to_allocvec(message),
             NodeMessage::Positions(message) => postcard::to_allocvec(message),
             NodeMessage::Question(message) => postcard::to_allocvec(message),
@@ -317,7 +345,7 @@ impl NodeMessage {
         Ok(Some(match kind {
             1 => NodeMessage::Hello(Hello::decode(body)?),
             2 => NodeMessage::Refusal(postcard::from_bytes(body)?),
-            3 => NodeMessage::Ping(postcard::from_bytes(body)?),
+            3 => NodeMessage::Ping(Ping::decode(body)?),
             4 => NodeMessage::Claims(postcard::from_bytes(body)?),
             5 => NodeMessage::Positions(postcard::from_bytes(body)?),
             6 => NodeMessage::Question(postcard::from_bytes(body)?),

@@ -18,7 +18,8 @@ const ME: NodeId = NodeId(1);
 const BALLOT: Ballot = Ballot { round: 1, node: ME };
 const SECOND: &str = "log-0000000000000002";
 const STORAGE: [u8; 16] = [3; 16];
-const CLOCK: Clock = Clock { mono_ms: 1_000, unix_ms: 1_700_000_000_000 };
+const CLOCK: Clock = Clock { mono_ms: 1_000 };
+const TIME_MS: u64 = 1_700_000_000_000;
 
 fn header() -> Header {
     Header { groups: GROUPS, cluster_id: [9; 16], hash_key: KEY, sequence: 0 }
@@ -65,7 +66,7 @@ fn history(values: u64) -> Vec<(u64, Record)> {
                 };
                 groups::put_command(draft.commands_mut(), tag, write);
             }
-            let value = draft.seal(*chain, CLOCK.unix_ms, None);
+            let value = draft.seal(*chain, TIME_MS, None);
             *chain = value.next_chain();
             let chosen = if instance == 1 { Ballot::ZERO } else { BALLOT };
             records.push((

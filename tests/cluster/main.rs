@@ -7,6 +7,7 @@
 //! failover   how long writes pause when a leader dies, and how leaders come back to their places
 //! backups    backup and restore
 //! birth      first starts, wrong starts, wiped and foreign directories
+//! clocks     clocks of single nodes that are wrong by hours
 //! disk       rotten and torn logs
 //! full       no space on the disks of one node or of all
 //! memory     maxmemory: what is refused, and how well memory is counted
@@ -20,6 +21,7 @@
 
 mod backups;
 mod birth;
+mod clocks;
 mod disk;
 mod failover;
 mod faults;

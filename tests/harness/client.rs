@@ -65,6 +65,11 @@ impl Info {
         found.unwrap_or_else(|| panic!("INFO has no number {field}: {:?}", self.0))
     }
 
+    /// A field, if there is one.
+    pub(crate) fn text(&self, field: &str) -> Option<&str> {
+        self.0.get(field).map(String::as_str)
+    }
+
     /// Whether the node reads yet what its directory holds.
     pub(crate) fn is_loading(&self) -> bool {
         self.0.contains_key("loading_total_bytes")

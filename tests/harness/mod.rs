@@ -202,6 +202,12 @@ impl Cluster {
         self.spawn_with(id, Command::new(PROGRAM).args(words));
     }
 
+    /// Starts a node with variables of the environment.
+    pub(crate) fn spawn_in(&mut self, id: u32, environment: &[(&str, &OsStr)]) {
+        let words = self.words(id);
+        self.spawn_with(id, Command::new(PROGRAM).args(words).envs(environment.iter().copied()));
+    }
+
     /// Starts a node whose files may not become larger than `bytes`, until [`Cluster::lift_limit`].
     pub(crate) fn spawn_limited(&mut self, id: u32, bytes: u64) {
         // The shell counts in blocks of 512 bytes.

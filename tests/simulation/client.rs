@@ -23,8 +23,10 @@ pub(crate) struct Load {
     pub(crate) long: u64,
     /// Keys of each sort.
     pub(crate) keys: u64,
-    /// How far two clocks of nodes may be apart.
-    pub(crate) skew_us: u64,
+    /// How early a key may vanish beyond what steering makes of its life.
+    pub(crate) early_us: u64,
+    /// How late.
+    pub(crate) late_us: u64,
     /// Which of the sorts of requests are used: one bit each.
     pub(crate) mix: u32,
     /// The nodes that are asked.
@@ -277,7 +279,8 @@ impl World {
                 let id = reply.as_bytes().map(|id| String::from_utf8_lossy(id).into_owned());
                 self.clients[index].session = id.map(|id| (id, 0));
             }
-            (Kind::Operator, Value::Simple(_)) => {}
+            (Kind::Operator, Value::Simple(_)) => self.record.last = Some(Outcome::Done),
+            (Kind::Operator, Value::Null) => self.record.last = Some(Outcome::Nil),
             (Kind::Plain | Kind::Once, reply) => self.part_answered(index, &call, 0, reply),
             (Kind::All, _) => {
                 for part in &call.parts {
@@ -469,9 +472,12 @@ impl World {
     }
 
     fn expiring(&mut self, value: &Bytes) -> Call {
-        let life_us = self.random.between(50, 3_000) * 1_000;
+        // Some live longer than a run: they must not vanish.
+        let life_us = if self.random.chance(200) { 100_000_000 } else { self.random.between(50, 3_000) * 1_000 };
+        // Cluster time is steered by a tenth at most, and a group that is ahead of it lags by as much.
+        let (least_us, most_us) = (life_us * 10 / 11, life_us * 10 / 9);
         let (earliest, latest) =
-            ((self.now_us + life_us).saturating_sub(self.load.skew_us), life_us + self.load.skew_us);
+            ((self.now_us + least_us).saturating_sub(self.load.early_us), most_us + self.load.late_us);
         let life = (life_us / 1_000).to_string();
         let action = Action::SetExpiring { value: value.clone(), earliest, latest };
         self.plain('e', &[b"SET", b"", value, b"PX", life.as_bytes()], action)

@@ -73,6 +73,9 @@ pub(crate) const SORTS: [Sort; 28] = [
     Sort::OldCopy,
 ];
 
+/// How far a clock that is wrong may be off: a time zone, or a day of daylight saving time and then some.
+const WRONG_US_MAX: u64 = 12 * 3_600_000_000;
+
 /// What was broken so far, and what may be.
 #[derive(Default)]
 pub(crate) struct Faults {
@@ -88,6 +91,8 @@ pub(crate) struct Faults {
     pub(crate) on: bool,
     /// How far a clock of a node may be off.
     pub(crate) skew_us: u64,
+    /// A minority of the nodes, whose clocks may be off by hours.
+    pub(crate) wrong_clocks: Vec<usize>,
     /// A directory as it was earlier, and whose.
     pub(crate) copy: Option<(usize, paxoi::disk::MemoryDisk, u64)>,
 }
@@ -178,9 +183,12 @@ impl World {
                 true
             }
             Sort::ClockJump => {
-                let skew_us = self.faults.skew_us as i64;
-                self.processes[node].clocks.unix_us = self.random.below(2 * skew_us as u64 + 1) as i64 - skew_us;
-                true
+                let mut skew_us = self.faults.skew_us;
+                if self.faults.wrong_clocks.contains(&node) && self.random.chance(600) {
+                    skew_us = self.random.between(1, WRONG_US_MAX);
+                }
+                self.processes[node].clocks.unix_us = self.random.below(2 * skew_us + 1) as i64 - skew_us as i64;
+                skew_us > 0
             }
             Sort::SlowSync => {
                 self.processes[node].slow_until_us = self.now_us + self.random.between(50_000, 3_000_000);

@@ -19,6 +19,12 @@ use paxoi::node::versions::Versions;
 pub(crate) const PROGRESS_US: u64 = 15_000_000;
 /// How much faster or slower than it should a clock goes, in millionths: one tenth between two of them.
 const DRIFT: i64 = 50_000;
+/// By how much a clock can be wrong from the beginning.
+const WRONG_US: i64 = 8 * 3_600_000_000;
+/// Longer than any run.
+const FOREVER_US: u64 = 1 << 40;
+/// How far cluster time may be off while clocks drift that much, nodes are away, and readings of clocks take their time.
+pub(crate) const CLOCKS_US: u64 = 1_500_000;
 /// The mean time between two faults, but in quiet runs.
 const PAUSE_US_MAX: u64 = 1_500_000;
 /// A cluster whose members can all talk to each other is born within this time.
@@ -141,14 +147,32 @@ fn draw(seed: u64, trace: Trace) -> World {
     }
     // Some clusters are of two versions, and upgraded whenever a node starts again.
     let old = if random.chance(350) { random.between(300, 1_001) } else { 0 };
+    let second = Versions { lowest: 1, highest: 2 };
+    let before = if Random::new(seed ^ 0x0000_2E85_1015).chance(500) { Versions::FIRST } else { second };
     // A node that joins must read what is there already: it is new.
     let initial = world.shape.nodes;
     for process in world.processes.iter_mut().take(initial).filter(|_| random.chance(old)) {
-        process.versions = Versions::FIRST;
+        process.versions = before;
     }
+    // Drawn apart as well. Versions without cluster time know no better than each clock.
+    let mut clocks = Random::new(seed ^ 0x0000_C10C_C5AB);
+    if old == 0 && clocks.chance(500) {
+        let minority = if changing { 1 } else { (initial - 1) / 2 };
+        let mut nodes: Vec<usize> = (0..world.processes.len()).collect();
+        clocks.shuffle(&mut nodes);
+        nodes.truncate(minority);
+        for node in &nodes {
+            world.processes[*node].clocks.unix_us += [0, 0, WRONG_US, -WRONG_US][clocks.below(4) as usize];
+        }
+        world.faults.wrong_clocks = nodes;
+    }
+    world.tells_clocks = old == 0;
     let density = random.between(100, 700);
     world.faults.sorts =
         SORTS.into_iter().filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
+    if !world.faults.wrong_clocks.is_empty() && !world.faults.sorts.contains(&Sort::ClockJump) {
+        world.faults.sorts.push(Sort::ClockJump);
+    }
     if world.shape.spares > 0 {
         // Whose disk is lost for good is the operator's business there.
         world.faults.sorts.retain(|sort| *sort < Sort::BitFlip);
@@ -167,7 +191,9 @@ fn draw(seed: u64, trace: Trace) -> World {
         pipeline: 1 + random.below(4) as usize,
         long: if random.chance(250) { 5 } else { 0 },
         keys: 2 + random.below(7),
-        skew_us: 2 * skew_us + 1_000,
+        early_us: 2 * skew_us + CLOCKS_US,
+        // Where all nodes start anew, one is away, and the clock of another is slow, nobody knows how long they were down.
+        late_us: if world.faults.wrong_clocks.is_empty() { 2 * skew_us + CLOCKS_US } else { FOREVER_US },
         mix: 1 | random.below(1 << REQUESTS) as u32,
         nodes: (0..world.shape.nodes).collect(),
     };

@@ -1,6 +1,7 @@
 //! Stories that chance does not tell often enough, told step by step: each is a plain way to lose, repeat or misread
 //! something that some system was shipped with.
 
+mod clocks;
 mod cut;
 mod handover;
 mod hour;
@@ -38,7 +39,7 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 23] = [
+pub(crate) const SCENARIOS: [Scenario; 28] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
@@ -46,6 +47,11 @@ pub(crate) const SCENARIOS: [Scenario; 23] = [
     Scenario { reads: Reads::Lease, ..story("restart-during-a-lease", restart_during_a_lease) },
     Scenario { reads: Reads::Lease, ..story("handover-during-a-lease", handover_during_a_lease) },
     story("reads-during-handovers", handover::reads_during_handovers),
+    story("fast-leader-for-a-moment", clocks::fast_leader_for_a_moment),
+    story("born-while-the-first-is-fast", clocks::born_while_the_first_is_fast),
+    story("born-while-the-last-is-fast", clocks::born_while_the_last_is_fast),
+    story("born-while-the-first-is-slow", clocks::born_while_the_first_is_slow),
+    story("slow-follower", clocks::slow_follower),
     story("accept-comes-twice", accept_comes_twice),
     story("wiped-before-it-was-met", wiped_before_it_was_met),
     story("wiped-during-the-birth", wiped_during_the_birth),

@@ -2,7 +2,8 @@
 //! where the process may end.
 
 use crate::network::{Parcel, Who};
-use crate::process::{Input, Life, PORT, options};
+use crate::process::{EPOCH_US, Input, Life, PORT, options};
+use crate::run::CLOCKS_US;
 use crate::world::{Event, World};
 use bytes::{Bytes, BytesMut};
 use groups::{Instance, NodeId, TICK_MS};
@@ -91,6 +92,7 @@ impl World {
         if carried_out.is_ok() {
             self.oracle.after_turn(node, &life.node);
             self.check_leases(node, &life.node);
+            self.check_time(node, &life.node);
         }
         let (number, has_work) = (life.number, life.node.has_work());
         let again_us = if has_work { Some(0) } else { life.node.is_checkpointing().then_some(CHECKPOINT_US) };
@@ -101,6 +103,20 @@ impl World {
         self.processes[node].life = Some(life);
         if let Err(end) = carried_out {
             self.end(node, end);
+        }
+    }
+
+    /// However wrong the clocks of a minority are, no group's time is ahead of real time.
+    fn check_time(&mut self, node: usize, checked: &paxoi::node::Node) {
+        let allowed_us = self.faults.skew_us + CLOCKS_US;
+        let latest_ms = (EPOCH_US as u64 + self.now_us + allowed_us) / 1_000;
+        let ahead = |group: &&groups::Group| group.time_ms() > latest_ms;
+        if self.tells_clocks
+            && let Some(group) = checked.shard().groups().find(ahead)
+        {
+            let by_ms = group.time_ms() - latest_ms + allowed_us / 1_000;
+            let (group, node) = (group.id(), node + 1);
+            self.oracle.fail(&format!("the time of group {group} at node {node} is {by_ms} ms ahead of real time"));
         }
     }
 

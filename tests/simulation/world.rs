@@ -137,6 +137,8 @@ pub(crate) struct World {
     /// Processes that ended are started again by themselves.
     pub(crate) revives: bool,
     pub(crate) faults: Faults,
+    /// All programs are of a version that tells clocks: cluster time is near real time.
+    pub(crate) tells_clocks: bool,
     pub(crate) load: Load,
     pub(crate) record: Record,
     pub(crate) operator: Operator,
@@ -162,6 +164,7 @@ impl World {
             idle_us: 100,
             revives: true,
             faults: Faults::default(),
+            tells_clocks: true,
             load: Load::default(),
             record: Record::default(),
             operator: Operator::default(),

@@ -51,10 +51,10 @@ impl Group {
         value.chain() == self.chain && value.digest().is_none_or(|digest| digest == self.digest)
     }
 
-    /// The digest for the value that is proposed next.
-    pub(super) fn told_digest(&self) -> Option<u64> {
+    /// The digest for the value that is proposed next. `needed`: that value holds commands of a version that has one.
+    pub(super) fn told_digest(&self, needed: bool) -> Option<u64> {
         assert!(self.applied == self.next, "what was chosen is applied before anything is proposed");
-        self.tells_digest.then_some(self.digest)
+        (self.tells_digest || needed).then_some(self.digest)
     }
 
     /// `value` was chosen, and is about to be applied.

@@ -285,7 +285,7 @@ mod tests {
             seed: 1,
         };
         let mut group = Group::new(settings);
-        let clock = Clock { mono_ms: 5_000, unix_ms: 0 };
+        let clock = Clock { mono_ms: 5_000 };
         let mut effects = Vec::new();
         let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true, rather: &[] };
         group.tick(clock, around, &mut effects);

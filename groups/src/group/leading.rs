@@ -7,14 +7,11 @@ use crate::members::Tally;
 use crate::message::{Accept, Behind, Chosen, Diverged, Forward, NotLeader, Reject, Vote};
 use crate::proposer::Proposer;
 use crate::queue::Queue;
+use crate::value::DIGEST_VERSION;
 use crate::{Ballot, Effect, Message, NodeId, Value};
 
 /// An Accept without a majority is sent again after so long.
 const REPEAT_MS: u64 = 1_000;
-/// How far one value may move the group's time beyond what the leader's own clock saw pass since the value before. It
-/// lets a cluster that was off for a day catch up within a second or two of values, while no single value of a leader
-/// with a wrong clock expires much.
-const SLEW_MS_MAX: u64 = 60_000;
 
 /// A lasting ballot.
 #[derive(Debug)]
@@ -85,7 +82,7 @@ impl Group {
     }
 
     /// Proposes the next value if none is being voted on and one is due; else tells those who wait what was chosen.
-    pub(super) fn propose_queued(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+    pub(super) fn propose_queued(&mut self, clock: Clock, cluster_ms: u64, effects: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         if self.origin.has_unsent() {
             let (after, commands) = self.origin.send(usize::MAX);
@@ -106,10 +103,9 @@ impl Group {
         if leadership.queue.is_empty() && !leadership.overdue {
             return self.announce_to_waiting(effects);
         }
-        let elapsed = clock.mono_ms.saturating_sub(self.time_seen_ms);
-        let latest = if self.time_ms == 0 { u64::MAX } else { self.time_ms.saturating_add(elapsed + SLEW_MS_MAX) };
-        let time_ms = clock.unix_ms.min(latest).max(self.time_ms);
-        let digest = self.told_digest();
+        let needs_digest = leadership.queue.next_version() >= DIGEST_VERSION;
+        let time_ms = self.time_at(clock, cluster_ms);
+        let digest = self.told_digest(needs_digest);
         let Role::Leader(leadership) = &mut self.role else { return };
         let value = leadership.queue.seal(self.chain, time_ms, digest, &mut leadership.waiting);
         self.propose(value, clock, effects);

@@ -16,6 +16,7 @@ mod reforming;
 mod restoring;
 mod serving;
 mod snapshot;
+mod time;
 mod voting;
 mod withholding;
 
@@ -38,14 +39,13 @@ use leading::Leadership;
 use learning::Learning;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use time::GroupTime;
 
-/// What time it is. Both come from the caller; they are never compared with each other.
+/// The monotonic clock, which the caller reads. Cluster time, by which keys expire, is an argument of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
     /// Milliseconds that only go forward: for time limits.
     pub mono_ms: u64,
-    /// Milliseconds since 1970: for expiry.
-    pub unix_ms: u64,
 }
 
 /// What the node knows beyond the group.
@@ -106,9 +106,7 @@ pub struct Group {
     digest: u64,
     /// Whether the values that it proposes carry that digest.
     tells_digest: bool,
-    /// The time of the last value, and when (by this node's own clock) it was learned.
-    time_ms: u64,
-    time_seen_ms: u64,
+    time: GroupTime,
     acceptor: Acceptor,
     role: Role,
     /// The ballot that leads, as far as this node knows.
@@ -159,8 +157,7 @@ impl Group {
             applied: Instance::FIRST,
             digest: 0,
             tells_digest: false,
-            time_ms: 0,
-            time_seen_ms: 0,
+            time: GroupTime::default(),
             acceptor: Acceptor::default(),
             role: Role::Follower,
             leader: None,
@@ -223,10 +220,11 @@ impl Group {
         settled && self.learning.is_none() && self.hollow.is_none() && self.refused.is_none() && !self.has_waiting()
     }
 
-    /// Ends a turn: proposes, forwards or announces what the turn's inputs left to do.
-    pub fn flush(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+    /// Ends a turn: proposes, forwards or announces what the turn's inputs left to do. `cluster_ms` is cluster time in unix
+    /// milliseconds.
+    pub fn flush(&mut self, clock: Clock, cluster_ms: u64, effects: &mut Vec<Effect>) {
         if matches!(self.role, Role::Leader(_)) {
-            self.propose_queued(clock, effects);
+            self.propose_queued(clock, cluster_ms, effects);
         } else {
             self.forward_commands(effects);
         }
@@ -289,8 +287,7 @@ impl Group {
         let (group, instance) = (self.settings.id, self.next);
         assert!(value.chain() == self.chain, "group {group} differs from the majority before instance {instance}");
         self.chain = value.next_chain();
-        self.time_ms = self.time_ms.max(value.time_ms());
-        self.time_seen_ms = clock.mono_ms;
+        self.time.on_value(value.time_ms(), clock.mono_ms);
         self.acceptor.settle();
         self.doubted = Tally::default();
         self.next = instance.following();

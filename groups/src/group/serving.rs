@@ -1,5 +1,6 @@
 //! The clients' side: commands that go to the leader, and reads that are confirmed by it.
 
+use super::time::GroupTime;
 use super::{Clock, Group, Role, StateDiffers};
 use crate::membership::{ChangeError, MACHINE};
 use crate::message::{Forward, NotLeader, Reject};
@@ -204,12 +205,19 @@ impl Group {
     /// The group's time, in unix milliseconds, as of the last value applied.
     #[must_use]
     pub fn time_ms(&self) -> u64 {
-        self.time_ms
+        self.time.now_ms()
+    }
+
+    /// The group's time that a value proposed now carries, in unix milliseconds: cluster time, or a later time while the
+    /// group is ahead of it.
+    #[must_use]
+    pub fn time_at(&self, clock: Clock, cluster_ms: u64) -> u64 {
+        self.time.next_ms(clock.mono_ms, cluster_ms)
     }
 
     /// Nobody leads, as far as this node knows, since the clock stood at `clock`; called once at start.
     pub fn begin(&mut self, clock: Clock) {
-        self.time_seen_ms = clock.mono_ms;
+        self.time = GroupTime::starting_at(self.time.now_ms(), clock.mono_ms);
         self.await_turn(clock);
     }
 }

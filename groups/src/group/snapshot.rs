@@ -1,6 +1,7 @@
 //! What a group is beside its state machine, for checkpoints: taken out at one instance, and put in at another member or
 //! after a start. It holds no promise and no vote: those are the log's, and are kept through an installation.
 
+use super::time::GroupTime;
 use super::{Clock, Group, Role};
 use crate::membership::Membership;
 use crate::tags::Tags;
@@ -38,7 +39,7 @@ impl Group {
             instance: self.next.preceding(),
             chosen: self.last_ballot,
             chain: self.chain,
-            time_ms: self.time_ms,
+            time_ms: self.time.now_ms(),
             digest: self.digest,
             tags: self.tags.clone(),
             membership: Membership::clone(&self.membership),
@@ -95,8 +96,7 @@ impl Group {
         self.last_ballot = chosen;
         self.last_value = None;
         self.chain = chain;
-        self.time_ms = time_ms;
-        self.time_seen_ms = clock.mono_ms;
+        self.time = GroupTime::starting_at(time_ms, clock.mono_ms);
         self.tags = tags;
         self.membership = membership.into();
         self.outcomes.clear();

@@ -31,6 +31,7 @@ const FINE: Surroundings<'_> = Surroundings { reached: ALL, disk: true, free: tr
 struct Member {
     group: Group,
     clock: Clock,
+    cluster_ms: u64,
     log: Bodies,
     /// The counters of this member's commands, as they were applied.
     answered: Vec<u64>,
@@ -69,10 +70,10 @@ impl Member {
             window_bytes: WINDOW_BYTES,
             seed: 7,
         };
-        let clock = Clock { mono_ms: 10_000, unix_ms: 50_000 };
+        let clock = Clock { mono_ms: 10_000 };
         let mut group = Group::new(settings);
         group.begin(clock);
-        Member { group, clock, log: Bodies::default(), answered: Vec::new(), differs: None }
+        Member { group, clock, cluster_ms: 50_000, log: Bodies::default(), answered: Vec::new(), differs: None }
     }
 
     /// Member 1 of `count` that leads under ballot 1.1, with its first value in flight.
@@ -146,8 +147,8 @@ impl Member {
     }
 
     fn flush(&mut self) -> Vec<Effect> {
-        let clock = self.clock;
-        self.call(|group, effects| group.flush(clock, effects))
+        let (clock, cluster_ms) = (self.clock, self.cluster_ms);
+        self.call(|group, effects| group.flush(clock, cluster_ms, effects))
     }
 
     fn claim(&mut self, ballot: Ballot) -> Vec<Effect> {
@@ -193,7 +194,7 @@ fn empty(chain: u32) -> Value {
 /// A value with one command of member `origin`, its first.
 fn value(chain: u32, origin: u32, body: &str) -> Value {
     let mut draft = Draft::default();
-    draft.extend(&command(origin, 1, body));
+    draft.extend(&command(origin, 1, body), 1);
     draft.seal(chain, 50_000, None)
 }
 

@@ -17,7 +17,7 @@ fn commands(first: u64, bodies: &[&str]) -> Vec<BytesMut> {
 
 fn batch(chain: u32, commands: &[BytesMut]) -> Value {
     let mut draft = Draft::default();
-    commands.iter().for_each(|command| draft.extend(command));
+    commands.iter().for_each(|command| draft.extend(command, 1));
     draft.seal(chain, 50_000, None)
 }
 

@@ -301,7 +301,7 @@ impl Node {
     pub(crate) fn flush(&mut self, turn: &mut Turn<'_>) {
         let clock = self.clock(turn.now);
         for index in 0..self.shards.len() {
-            self.shards[index].group.flush(clock, &mut self.effects);
+            self.shards[index].group.flush(clock, turn.now + self.unix_offset, &mut self.effects);
             self.perform(index, turn);
             self.ask(index, turn);
             self.answer_reads(index, turn);
@@ -370,7 +370,7 @@ impl Node {
     }
 
     fn clock(&self, now: u64) -> Clock {
-        Clock { mono_ms: now + self.mono_offset, unix_ms: now + self.unix_offset }
+        Clock { mono_ms: now + self.mono_offset }
     }
 
     fn shard(&self, index: usize) -> Shard {

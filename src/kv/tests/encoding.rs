@@ -1,7 +1,9 @@
 //! The encoding: every command comes back as it was, and no bytes do harm.
 
 use super::Db;
-use crate::kv::command::{Aspect, Command, Constant, ExpireIf, Lifetime, Once, Scan, Set, SetAnswer, SetExpiry, SetIf};
+use crate::kv::command::{
+    Aspect, Command, Constant, ExpireIf, Lifetime, Once, Scan, Set, SetAnswer, SetExpiry, SetIf, When,
+};
 use crate::kv::encode::{DecodeError, decode, encode};
 use crate::kv::session::SessionId;
 use bytes::BytesMut;
@@ -18,6 +20,7 @@ fn every_command(material: &Material) -> Vec<Command<'_>> {
     let flag = bits & 1 == 1;
     let slot = (*unsigned % 16_384) as u16;
     let only_if = ExpireIf { missing: flag, present: bits & 2 == 2, later: bits & 4 == 4, sooner: bits & 8 == 8 };
+    let (at, after) = (When::At(*unsigned), When::After((*unsigned).max(1)));
     let mut commands = vec![
         Command::Noop,
         Command::Constant(Constant::Pong),
@@ -35,7 +38,9 @@ fn every_command(material: &Material) -> Vec<Command<'_>> {
         Command::CountKeysInSlot(slot),
         Command::KeysInSlot(slot, 9),
         Command::GetDel(key),
-        Command::GetEx(key, flag.then_some(*unsigned)),
+        Command::GetEx(key, None),
+        Command::GetEx(key, Some(at)),
+        Command::GetEx(key, Some(after)),
         Command::MSet(pairs.clone()),
         Command::MSetNx(pairs),
         Command::Append(key, value),
@@ -43,7 +48,8 @@ fn every_command(material: &Material) -> Vec<Command<'_>> {
         Command::IncrBy(key, *signed),
         Command::IncrByFloat(key, b"-1.5e3"),
         Command::Del(keys),
-        Command::ExpireAt(key, *unsigned, only_if),
+        Command::Expire(key, at, only_if),
+        Command::Expire(key, after, only_if),
         Command::Persist(key),
         Command::Rename { from: key, to: value, only_new: flag },
         Command::Copy { from: key, to: value, replace: flag },
@@ -57,7 +63,7 @@ fn every_command(material: &Material) -> Vec<Command<'_>> {
     }
     for only_if in [SetIf::Always, SetIf::Missing, SetIf::Present] {
         for answer in [SetAnswer::Done, SetAnswer::OldValue, SetAnswer::Changed] {
-            for expiry in [SetExpiry::None, SetExpiry::Keep, SetExpiry::At(*unsigned)] {
+            for expiry in [SetExpiry::None, SetExpiry::Keep, SetExpiry::New(at), SetExpiry::New(after)] {
                 commands.push(Command::Set(Set { key, value, only_if, answer, expiry }));
             }
         }

@@ -1,7 +1,8 @@
 //! Time: absolute expiry, due keys, and what a reader may not see yet.
 
 use super::{Db, START_MS};
-use crate::kv::{Due, Limits};
+use crate::kv::table::lookup;
+use crate::kv::{Due, Limits, Moment, parse};
 
 #[test]
 fn lifetimes_are_told_in_every_unit() {
@@ -202,4 +203,45 @@ fn due_keys_do_not_pile_up_under_a_stream_of_new_ones() {
         db.pass(1);
     }
     assert!(db.store.len() < 100, "{}", db.store.len());
+}
+
+#[test]
+fn durations_count_from_the_time_of_the_value_and_not_from_any_other_clock() {
+    let mut db = Db::new();
+    let asked_at = |db: &mut Db, clock_ms: u64, request: &str| {
+        let real_ms = std::mem::replace(&mut db.now_ms, clock_ms);
+        let reply = db.ask(request);
+        db.now_ms = real_ms;
+        reply
+    };
+    // The node that is asked is eight hours slow, or fast: the store does not notice.
+    for clock_ms in [START_MS - 28_800_000, START_MS + 28_800_000] {
+        for request in ["SET a 1 EX 30", "SETEX a 30 1", "SET a 1 PX 30000", "PSETEX a 30000 1"] {
+            assert_eq!(asked_at(&mut db, clock_ms, request), "OK");
+            db.play(&format!("PTTL a -> 30000\nPEXPIRETIME a -> {}\nDEL a -> 1", START_MS + 30_000));
+        }
+        for request in ["EXPIRE a 30", "PEXPIRE a 30000 NX", "GETEX a EX 30", "GETEX a PX 30000"] {
+            db.play("SET a 1 -> OK");
+            asked_at(&mut db, clock_ms, request);
+            db.play("PTTL a -> 30000\nDEL a -> 1");
+        }
+        assert_eq!(asked_at(&mut db, clock_ms, "SET lock mine NX EX 30"), "OK");
+        assert_eq!(asked_at(&mut db, clock_ms, "SET lock yours NX EX 30"), "nil");
+        db.play("DEL lock -> 1");
+    }
+}
+
+#[test]
+fn durations_become_times_where_a_member_does_not_know_them() {
+    let db = Db::new();
+    let bodies = |durations| {
+        ["SET a 1 EX 30", "GETEX a PX 5", "EXPIRE a 7 GT", "SETEX a 9 1"].map(|request| {
+            let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            let moment = Moment { cluster_ms: db.now_ms, durations, seed: 0 };
+            let command = parse(lookup(&words).unwrap(), &words, moment).unwrap();
+            (command.value_version(), super::encoded(&command)[0])
+        })
+    };
+    assert_eq!(bodies(false), [(1, 1); 4]);
+    assert_eq!(bodies(true), [(3, groups::MACHINE_OF_VERSION_3); 4]);
 }

@@ -24,7 +24,9 @@ impl Groups {
 
     fn ask(&mut self, request: &str) -> String {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
-        match lookup(&words).and_then(|spec| parse(spec, &words, Moment { unix_ms: START_MS, seed: 3 })) {
+        match lookup(&words)
+            .and_then(|spec| parse(spec, &words, Moment { cluster_ms: START_MS, durations: true, seed: 3 }))
+        {
             Ok(command) => show(&self.execute(command)),
             Err(error) => show(&error),
         }
@@ -170,7 +172,7 @@ fn the_table_says_how_each_command_spreads() {
     for request in requests.split('|') {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         let spec = lookup(&words).unwrap();
-        let command = parse(spec, &words, Moment { unix_ms: 0, seed: 0 }).unwrap();
+        let command = parse(spec, &words, Moment { cluster_ms: 0, durations: true, seed: 0 }).unwrap();
         let everywhere = command.spans_database();
         let plan = plan(command, 16, GroupId(0));
         let expected = match spec.fan_out {

@@ -60,7 +60,7 @@ impl Db {
     }
 
     pub(super) fn body(&self, words: &[&[u8]]) -> Result<BytesMut, Reply<'static>> {
-        let moment = Moment { unix_ms: self.now_ms, seed: 7 };
+        let moment = Moment { cluster_ms: self.now_ms, durations: true, seed: 7 };
         let command = parse(lookup(words)?, words, moment)?;
         Ok(encoded(&command))
     }

@@ -82,7 +82,10 @@ fn apply(store: &mut Store, words: &[&str]) -> String {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let spec = table::lookup(&words).expect("a command");
     let mut body = BytesMut::new();
-    encode(&parse(spec, &words, Moment { unix_ms: 1_000, seed: 1 }).expect("well formed"), &mut body);
+    encode(
+        &parse(spec, &words, Moment { cluster_ms: 1_000, durations: true, seed: 1 }).expect("well formed"),
+        &mut body,
+    );
     match store.apply(&body) {
         paxoi::kv::reply::Reply::Bulk(text) => String::from_utf8_lossy(&text).into_owned(),
         _ => String::new(),

@@ -55,7 +55,7 @@ fn line_length(data: &[u8]) -> usize {
 /// The encoding of the command that these words are.
 fn parsed(line: &[u8], unix_ms: u64) -> Option<BytesMut> {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let command = parse(lookup(&words).ok()?, &words, Moment { unix_ms, seed: 7 }).ok()?;
+    let command = parse(lookup(&words).ok()?, &words, Moment { cluster_ms: unix_ms, durations: true, seed: 7 }).ok()?;
     Some(expect_same(&command))
 }
 

@@ -1,0 +1,470 @@
+//! Cluster time: unix time as the clocks of a majority show it, so that a member whose clock is wrong has no effect.
+//!
+//! A ping tells its sender's clock. With half of the round trip as the error, that gives the offset of the sender's clock
+//! to the monotonic clock here. Cluster time is the monotonic clock plus the median of the voters' offsets and this node's
+//! own. It is steered towards the median by at most a tenth of the time that passes, so a duration in cluster time takes
+//! between ten elevenths and ten ninths of its length, whatever becomes of the clocks.
+//!
+//! A minority of the clocks may be wrong. If some clocks are not known either, several times are possible: cluster time then
+//! stays as it is if it is one of them, and else goes to the nearest one. (Marzullo's thesis, *Maintaining the time in a
+//! distributed system*, 1984, with points instead of intervals.)
+//!
+//! A node that starts takes cluster time over from the others. It is made anew from the clocks only if nobody has it: at a
+//! birth, and after all nodes were down. A node whose cluster time differs from that of a majority, such as a virtual
+//! machine that was frozen, follows the majority at once.
+
+use super::wire::PingClocks;
+use super::{Node, Time};
+use crate::config::{
+    CLOCK_ERROR_MS_MAX, CLOCK_READING_MS_MAX, CLOCK_RESYNC_MS, CLOCK_WAIT_MS, CLOCK_WARN_MS, CLOCK_WATCH_MS,
+};
+use groups::{Clock, Members, NodeId};
+
+/// The version of the peer protocol from which pings tell clocks.
+const CLOCKS_VERSION: u16 = 3;
+/// Steering changes cluster time by at most one part in so many of the time that passes.
+const STEER_DIVISOR: i64 = 10;
+/// Steps of steering are no shorter than this: fractions of a microsecond would be lost.
+const STEER_STEP_US: u64 = 1_000;
+
+/// What this node knows of all members' clocks. Offsets are to its own monotonic clock, in microseconds.
+#[derive(Debug, Default)]
+pub(super) struct ClusterTime {
+    /// At most one for each peer.
+    readings: Vec<Reading>,
+    own_us: i64,
+    offset: Option<Offset>,
+    steered_us: u64,
+    /// Since when enough clocks have been known to make a cluster time.
+    enough_since_us: Option<u64>,
+    watched_ms: u64,
+    /// The nodes whose clocks differ, and were named in the node's log.
+    differing: Vec<NodeId>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Offset {
+    us: i64,
+    /// It comes from a majority. Otherwise the other members speak a version without clocks, and the own clock has to do.
+    is_founded: bool,
+}
+
+/// What a ping told of its sender's clocks.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    node: NodeId,
+    clock_us: i64,
+    /// Its cluster time, if it has one.
+    cluster_us: Option<i64>,
+    at_us: u64,
+}
+
+/// Those whose clocks count.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Electorate<'a> {
+    pub(super) me: NodeId,
+    pub(super) voters: &'a Members,
+    /// Connected voters that speak a version without clocks.
+    pub(super) silent: usize,
+    /// The latest time of any group, in unix milliseconds. Real time is hardly before it.
+    pub(super) latest_ms: u64,
+}
+
+impl Electorate<'_> {
+    /// How many clocks there are: those of the voters, and this node's.
+    fn clocks(&self) -> usize {
+        self.voters.ids().iter().filter(|id| **id != self.me).count() + 1
+    }
+
+    fn counts(&self, reading: &Reading) -> bool {
+        reading.node != self.me && self.voters.contains(reading.node)
+    }
+}
+
+impl ClusterTime {
+    /// Cluster time in unix milliseconds; `None` if it is not known yet.
+    pub(super) fn now_ms(&self, time: Time) -> Option<u64> {
+        self.now_us(time).map(|now_us| now_us / 1_000)
+    }
+
+    fn now_us(&self, time: Time) -> Option<u64> {
+        self.offset.map(|offset| since_1970(offset.us, time))
+    }
+
+    fn is_founded(&self) -> bool {
+        self.offset.is_some_and(|offset| offset.is_founded)
+    }
+
+    /// What a ping says of this node's clocks.
+    pub(super) fn told(&self, time: Time) -> PingClocks {
+        let founded = self.offset.filter(|offset| offset.is_founded);
+        PingClocks { unix_us: time.unix_us, cluster_us: founded.map(|offset| since_1970(offset.us, time)) }
+    }
+
+    /// A ping of a peer came. `rtt_us` bounds its way: an earlier ping of this node, which it answers, left that long ago,
+    /// without the time for which the peer held it.
+    pub(super) fn on_ping(&mut self, from: NodeId, clocks: PingClocks, rtt_us: u64, time: Time) {
+        let place = self.readings.iter().position(|reading| reading.node == from);
+        let is_fresh = |place: usize| time.mono_us < self.readings[place].at_us + 10 * CLOCK_ERROR_MS_MAX * 1_000;
+        // A busy moment here or there: a better reading is at hand.
+        if rtt_us / 2 > CLOCK_ERROR_MS_MAX * 1_000 && place.is_some_and(is_fresh) {
+            return;
+        }
+        let offset = |at_sending_us: u64| signed(at_sending_us) + signed(rtt_us / 2) - signed(time.mono_us);
+        let (clock_us, cluster_us) = (offset(clocks.unix_us), clocks.cluster_us.map(offset));
+        let reading = Reading { node: from, clock_us, cluster_us, at_us: time.mono_us };
+        match place {
+            Some(place) => self.readings[place] = reading,
+            None => self.readings.push(reading),
+        }
+    }
+
+    /// A node is no peer any more.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.readings.retain(|reading| reading.node != node);
+    }
+
+    /// Time has passed. `is_born`: the cluster exists, and this node has its log; before, no cluster time is made.
+    pub(super) fn steer(&mut self, electorate: Electorate<'_>, is_born: bool, time: Time) {
+        let passed_us = time.mono_us.saturating_sub(self.steered_us);
+        if passed_us < STEER_STEP_US {
+            return;
+        }
+        self.steered_us = time.mono_us;
+        self.own_us = signed(time.unix_us) - signed(time.mono_us);
+        let oldest_us = time.mono_us.saturating_sub(CLOCK_READING_MS_MAX * 1_000);
+        self.readings.retain(|reading| reading.at_us >= oldest_us);
+        let counting = || self.readings.iter().filter(|reading| electorate.counts(reading));
+        let clocks: Vec<i64> = counting().map(|reading| reading.clock_us).chain([self.own_us]).collect();
+        let mut shared: Vec<i64> = counting().filter_map(|reading| reading.cluster_us).collect();
+        let Some(offset) = self.offset.filter(|_| self.is_founded()) else {
+            return self.found(electorate, clocks, shared, is_born, time);
+        };
+        let members = electorate.clocks();
+        let target_us = nearest(clocks, members, offset.us).unwrap_or(offset.us);
+        let step_us = signed(passed_us) / STEER_DIVISOR;
+        let steered_us = offset.us + (target_us - offset.us).clamp(-step_us, step_us);
+        shared.push(steered_us);
+        let agreed_us = nearest(shared, members, steered_us).unwrap_or(steered_us);
+        let differs = agreed_us.abs_diff(steered_us) > CLOCK_RESYNC_MS * 1_000;
+        self.offset = Some(Offset { us: if differs { agreed_us } else { steered_us }, is_founded: true });
+    }
+
+    /// Takes cluster time over from the others, or makes one.
+    fn found(&mut self, electorate: Electorate<'_>, clocks: Vec<i64>, mut shared: Vec<i64>, is_born: bool, time: Time) {
+        let founded = |us| Some(Offset { us, is_founded: true });
+        shared.sort_unstable();
+        if let Some(us) = shared.get(shared.len().saturating_sub(1) / 2) {
+            self.offset = founded(*us);
+            return;
+        }
+        if !is_born {
+            return;
+        }
+        let (members, known) = (electorate.clocks(), clocks.len());
+        let latest_us = signed(electorate.latest_ms.saturating_mul(1_000)) - signed(time.mono_us);
+        if known == members {
+            self.offset = nearest(clocks, members, latest_us).and_then(founded);
+            return;
+        }
+        if known + electorate.silent <= members / 2 {
+            self.enough_since_us = None;
+            return;
+        }
+        // The others may be about to come, and then a minority among the clocks does no harm.
+        let since_us = *self.enough_since_us.get_or_insert(time.mono_us);
+        if time.mono_us < since_us + CLOCK_WAIT_MS * 1_000 {
+            return;
+        }
+        self.offset = if known > members / 2 {
+            nearest(clocks, members, latest_us).and_then(founded)
+        } else {
+            Some(Offset { us: self.own_us, is_founded: false })
+        };
+    }
+
+    /// By how much a node's clock is ahead of cluster time, in milliseconds; `None` if that is not known.
+    pub(super) fn ahead_ms(&self, node: NodeId, me: NodeId) -> Option<i64> {
+        let read = || self.readings.iter().find(|reading| reading.node == node).map(|reading| reading.clock_us);
+        let clock_us = if node == me { Some(self.own_us) } else { read() };
+        Some((clock_us? - self.offset?.us) / 1_000)
+    }
+
+    /// Says which clocks differ from cluster time, and which do no longer. False if it is too early for that.
+    fn watch(&mut self, me: NodeId, now_ms: u64) -> bool {
+        if now_ms < self.watched_ms + CLOCK_WATCH_MS {
+            return false;
+        }
+        self.watched_ms = now_ms;
+        for node in self.readings.iter().map(|reading| reading.node).chain([me]).collect::<Vec<_>>() {
+            let Some(ahead_ms) = self.ahead_ms(node, me) else { continue };
+            let differs = ahead_ms.unsigned_abs() > CLOCK_WARN_MS;
+            match self.differing.iter().position(|known| *known == node) {
+                None if differs => {
+                    tracing::warn!("the clock of node {node} is {} cluster time: set it right", Lead(ahead_ms));
+                    self.differing.push(node);
+                }
+                Some(place) if !differs => {
+                    tracing::info!("the clock of node {node} agrees with cluster time again");
+                    self.differing.swap_remove(place);
+                }
+                _ => {}
+            }
+        }
+        true
+    }
+}
+
+/// Of the times that are possible if fewer than half of `members` clocks are wrong, and these are known, the one nearest to
+/// `current`. `None` if all that are known can be wrong.
+fn nearest(mut known: Vec<i64>, members: usize, current: i64) -> Option<i64> {
+    let wrong = (members - 1) / 2;
+    let rest = known.len().checked_sub(wrong + 1)?;
+    known.sort_unstable();
+    Some(current.clamp(known[wrong.min(rest)], known[wrong.max(rest)]))
+}
+
+/// How far a time is ahead, in words.
+struct Lead(i64);
+
+impl std::fmt::Display for Lead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let direction = if self.0 < 0 { "behind" } else { "ahead of" };
+        write!(f, "{:.1} s {direction}", self.0.unsigned_abs() as f64 / 1_000.0)
+    }
+}
+
+fn signed(us: u64) -> i64 {
+    i64::try_from(us).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
+}
+
+fn since_1970(offset_us: i64, time: Time) -> u64 {
+    u64::try_from(signed(time.mono_us) + offset_us).unwrap_or(0)
+}
+
+impl Node {
+    /// Cluster time in unix milliseconds; `None` if it is not known yet.
+    #[must_use]
+    pub fn cluster_ms(&self, time: Time) -> Option<u64> {
+        self.cluster_time.now_ms(time)
+    }
+
+    /// The same in microseconds.
+    pub(super) fn cluster_us(&self, time: Time) -> Option<u64> {
+        self.cluster_time.now_us(time)
+    }
+
+    /// What pings say of this node's clocks: nothing in the versions that do not know of that.
+    pub(super) fn told_clocks(&self, time: Time) -> Option<PingClocks> {
+        (self.config.versions.highest >= CLOCKS_VERSION).then(|| self.cluster_time.told(time))
+    }
+
+    /// Steers cluster time, and says what is wrong with the clocks.
+    pub(super) fn tick_cluster_time(&mut self, time: Time) {
+        let (me, is_born) = (self.identity.node, self.is_born());
+        let peers = &self.io.peers;
+        let silent = peers.linked().filter(|peer| !peer.tells_clocks() && peers.voters().contains(peer.id)).count();
+        // Looking at all groups takes its time, and is needed only to make a cluster time.
+        let is_known = self.cluster_time.is_founded();
+        let latest = || self.shard.groups().map(groups::Group::time_ms).max();
+        let latest_ms = if is_known { None } else { latest() }.unwrap_or(0);
+        let electorate = Electorate { me, voters: peers.voters(), silent, latest_ms };
+        self.cluster_time.steer(electorate, is_born, time);
+        if !self.cluster_time.watch(me, time.mono_ms()) {
+            return;
+        }
+        let lead_ms = self.groups_lead_ms(time);
+        let is_ahead = lead_ms > CLOCK_WARN_MS;
+        if is_ahead && !std::mem::replace(&mut self.is_time_ahead, true) {
+            tracing::warn!(
+                "the time of some groups is up to {:.1} s ahead of cluster time, as a clock was fast: until real time is \
+                 there, keys with an absolute expiry vanish early by as much, and durations last up to a ninth longer",
+                lead_ms as f64 / 1_000.0
+            );
+        } else if !is_ahead && std::mem::replace(&mut self.is_time_ahead, false) {
+            tracing::info!("real time has caught up with the time of all groups");
+        }
+    }
+
+    /// How far the time of any group is ahead of cluster time, in milliseconds.
+    pub(super) fn groups_lead_ms(&self, time: Time) -> u64 {
+        let Some(cluster_ms) = self.cluster_ms(time) else { return 0 };
+        let clock: Clock = time.clock();
+        let lead = |group: &groups::Group| group.time_at(clock, cluster_ms).saturating_sub(cluster_ms);
+        self.shard.groups().map(lead).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: NodeId = NodeId(1);
+    const HOUR_MS: i64 = 3_600_000;
+    /// Real time when a test begins, in unix milliseconds.
+    const START_MS: i64 = 1_700_000_000_000;
+
+    /// Node 1 and its peers, whose clocks are off by so much.
+    struct Cluster {
+        node: ClusterTime,
+        voters: Members,
+        passed_ms: i64,
+        own_ms: i64,
+        peers: Vec<(NodeId, i64, Option<i64>)>,
+        latest_ms: i64,
+        silent: usize,
+    }
+
+    impl Cluster {
+        fn new(own_ms: i64, peers: &[i64]) -> Cluster {
+            let peers = peers.iter().zip(2..).map(|(off_ms, id)| (NodeId(id), *off_ms, None)).collect::<Vec<_>>();
+            let voters = Members::new((1..=peers.len() as u32 + 1).map(NodeId).collect());
+            Cluster { node: ClusterTime::default(), voters, passed_ms: 0, own_ms, peers, latest_ms: 0, silent: 0 }
+        }
+
+        fn time(&self) -> Time {
+            let unix_ms = START_MS + self.passed_ms + self.own_ms;
+            Time { mono_us: 5_000_000 + self.passed_ms as u64 * 1_000, unix_us: unix_ms as u64 * 1_000 }
+        }
+
+        /// Ticks for so long, with pings from the peers in `up` every 100 ms; then how far cluster time is off, in ms.
+        fn run(&mut self, ms: i64, up: &[u32], is_born: bool) -> Option<i64> {
+            for _ in 0..ms / 20 {
+                self.passed_ms += 20;
+                let time = self.time();
+                let told = |off_ms: i64| ((START_MS + self.passed_ms + off_ms - 1) * 1_000) as u64;
+                if self.passed_ms % 100 == 0 {
+                    for (id, off_ms, cluster_ms) in self.peers.iter().filter(|(id, ..)| up.contains(&id.0)) {
+                        let clocks = PingClocks { unix_us: told(*off_ms), cluster_us: cluster_ms.map(told) };
+                        self.node.on_ping(*id, clocks, 2_000, time);
+                    }
+                }
+                let (voters, silent, latest_ms) = (&self.voters, self.silent, self.latest_ms as u64);
+                self.node.steer(Electorate { me: ME, voters, silent, latest_ms }, is_born, time);
+            }
+            self.off_ms()
+        }
+
+        fn off_ms(&self) -> Option<i64> {
+            self.node.now_ms(self.time()).map(|now_ms| now_ms as i64 - START_MS - self.passed_ms)
+        }
+    }
+
+    #[test]
+    fn one_wrong_clock_has_no_effect_whosever_it_is_also_at_the_birth() {
+        for wrong_ms in [8 * HOUR_MS, -8 * HOUR_MS, 60_000] {
+            assert_eq!(Cluster::new(wrong_ms, &[0, 0]).run(200, &[2, 3], true), Some(0), "its own");
+            assert_eq!(Cluster::new(0, &[0, wrong_ms]).run(200, &[2, 3], true), Some(0), "a peer's");
+            let mut later = Cluster::new(0, &[0, 0]);
+            later.run(1_000, &[2, 3], true);
+            (later.own_ms, later.peers[1].1) = (wrong_ms, 0);
+            assert_eq!(later.run(10_000, &[2, 3], true), Some(0), "later");
+            later.own_ms = 0;
+            assert_eq!(later.run(10_000, &[2, 3], true), Some(0), "right again");
+        }
+        assert_eq!(Cluster::new(0, &[0, HOUR_MS, -HOUR_MS, 0]).run(200, &[2, 3, 4, 5], true), Some(0), "two of five");
+    }
+
+    #[test]
+    fn the_median_is_followed_by_at_most_a_tenth() {
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        cluster.run(1_000, &[2, 3], true);
+        cluster.peers.iter_mut().for_each(|(_, off_ms, _)| *off_ms = 8 * HOUR_MS);
+        let off_ms = cluster.run(10_000, &[2, 3], true).unwrap();
+        assert!((980..=1_000).contains(&off_ms), "a majority is fast: {off_ms}");
+        cluster.peers.iter_mut().for_each(|(_, off_ms, _)| *off_ms = -8 * HOUR_MS);
+        let off_ms = cluster.run(10_000, &[2, 3], true).unwrap();
+        assert!((-20..=20).contains(&off_ms), "and slow: {off_ms}");
+        cluster.peers.iter_mut().for_each(|(_, off_ms, _)| *off_ms = 30);
+        assert_eq!(cluster.run(10_000, &[2, 3], true), Some(30), "a small error is steered away");
+    }
+
+    #[test]
+    fn while_a_member_is_away_another_ones_wrong_clock_has_no_effect() {
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        cluster.run(1_000, &[2, 3], true);
+        let after_ms = 2 * CLOCK_READING_MS_MAX as i64;
+        assert_eq!(cluster.run(after_ms, &[2], true), Some(0));
+        cluster.peers[0].1 = 8 * HOUR_MS;
+        assert_eq!(cluster.run(10_000, &[2], true), Some(0));
+        assert_eq!(cluster.run(after_ms, &[], true), Some(0), "and alone");
+        cluster.own_ms = HOUR_MS;
+        assert_eq!(cluster.run(10_000, &[], true), Some(0), "nobody follows a clock alone");
+    }
+
+    #[test]
+    fn who_starts_takes_over_what_the_others_have() {
+        let mut cluster = Cluster::new(-HOUR_MS, &[0, 0]);
+        cluster.peers[0].2 = Some(7_000);
+        assert_eq!(cluster.run(100, &[2], false), Some(7_000), "before anything else");
+        cluster.peers[1].2 = Some(7_000);
+        let off_ms = cluster.run(10_000, &[2, 3], true).unwrap();
+        assert!((6_750..=7_000).contains(&off_ms), "it stays with the others, who stay there: {off_ms}");
+    }
+
+    #[test]
+    fn a_start_waits_for_a_majority_and_a_little_for_the_others() {
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        assert_eq!(cluster.run(10_000, &[], true), None, "alone");
+        assert_eq!(cluster.run(10_000, &[2, 3], false), None, "not born");
+        let mut cluster = Cluster::new(0, &[8 * HOUR_MS, 0]);
+        cluster.latest_ms = START_MS;
+        assert_eq!(cluster.run(CLOCK_WAIT_MS as i64, &[2], true), None);
+        let off_ms = cluster.run(200, &[2], true).unwrap();
+        assert!((-1_300..=0).contains(&off_ms), "of two clocks the one nearer to the groups' time: {off_ms}");
+        let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
+        cluster.latest_ms = START_MS - 500;
+        cluster.run(CLOCK_WAIT_MS as i64 + 200, &[2], true);
+        assert!((-2_000..=-500).contains(&cluster.off_ms().unwrap()), "also if the other one is slow");
+    }
+
+    #[test]
+    fn a_frozen_machine_follows_the_others_at_once() {
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        cluster.run(1_000, &[2, 3], true);
+        // Its clocks stood still for a minute: the others are ahead of it.
+        cluster.own_ms = 60_000;
+        cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, Some(60_000)));
+        let off_ms = cluster.run(200, &[2, 3], true).unwrap();
+        assert!((59_900..=60_000).contains(&off_ms), "{off_ms}");
+    }
+
+    #[test]
+    fn members_of_an_older_version_leave_it_to_the_own_clock() {
+        let mut cluster = Cluster::new(5_000, &[0, 0]);
+        cluster.silent = 2;
+        assert_eq!(cluster.run(CLOCK_WAIT_MS as i64 + 200, &[], true), Some(5_000));
+        assert_eq!(cluster.node.told(cluster.time()).cluster_us, None, "it is not worth telling");
+        cluster.silent = 0;
+        assert_eq!(cluster.run(200, &[2, 3], true), Some(0), "they were upgraded");
+    }
+
+    #[test]
+    fn a_reading_that_took_long_is_left_out_if_there_is_a_better_one() {
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        cluster.run(1_000, &[2, 3], true);
+        let time = cluster.time();
+        let clocks = PingClocks { unix_us: 0, cluster_us: None };
+        let before = cluster.node.ahead_ms(NodeId(2), ME);
+        cluster.node.on_ping(NodeId(2), clocks, 2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, time);
+        assert_eq!(cluster.node.ahead_ms(NodeId(2), ME), before);
+        let later = Time { mono_us: time.mono_us + 1_000_000, ..time };
+        cluster.node.on_ping(NodeId(2), clocks, 2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, later);
+        assert_ne!(cluster.node.ahead_ms(NodeId(2), ME), before, "any is better than an old one");
+    }
+
+    #[test]
+    fn clocks_at_the_ends_of_their_range_do_no_harm() {
+        for unix_us in [0, u64::MAX] {
+            let mut cluster = Cluster::new(0, &[0, 0]);
+            let time = Time { unix_us, ..cluster.time() };
+            for id in [2, 3] {
+                let clocks = PingClocks { unix_us, cluster_us: Some(unix_us) };
+                cluster.node.on_ping(NodeId(id), clocks, u64::MAX, time);
+            }
+            let electorate = Electorate { me: ME, voters: &cluster.voters, silent: 0, latest_ms: u64::MAX };
+            cluster.node.steer(electorate, true, time);
+            assert!(cluster.node.now_ms(time).is_some());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Clocks that are wrong by hours: a leader's for a moment, one at the birth, a follower's for as long as it lasts.
+
+use super::{End, World, expect};
+use bytes::Bytes;
+use paxoi::history::{Action, Outcome};
+
+const HOURS_US: i64 = 8 * 3_600_000_000;
+/// A third of a lock's life is more than any bound of cluster time.
+const LIFE_US: u64 = 9_000_000;
+
+impl World {
+    /// A client takes a lock for [`LIFE_US`]; whether it got it.
+    fn lock(&mut self, client: usize) -> Result<bool, String> {
+        let life = (LIFE_US / 1_000).to_string();
+        // The history knows of no `SET NX PX`: what is promised of it is looked at here.
+        self.record.last = None;
+        self.order(client, &["SET", "lock", "mine", "NX", "PX", &life]);
+        Ok(self.told(client)? != Outcome::Nil)
+    }
+
+    /// A lock is taken by the first client, at whichever node; nobody else gets it before its time, and somebody then.
+    fn expect_locks_to_hold(&mut self) -> Result<(), String> {
+        if !self.lock(0)? {
+            return Err("nobody has the lock, and it is not to be had".to_owned());
+        }
+        let taken_us = self.now_us;
+        while self.now_us < taken_us + LIFE_US * 2 / 3 {
+            for client in 0..3 {
+                if self.lock(client)? {
+                    return Err(format!("the lock was given twice within {} us", self.now_us - taken_us));
+                }
+            }
+            self.wait(500_000);
+        }
+        self.wait(LIFE_US * 2 / 3);
+        if !self.lock(1)? {
+            return Err("the lock is held for too long".to_owned());
+        }
+        self.wait(LIFE_US * 4 / 3);
+        Ok(())
+    }
+
+    /// A key with a long life is there.
+    fn expect_kept(&mut self, client: usize) -> Result<(), String> {
+        let action = Action::Set(Bytes::from_static(b"kept"));
+        self.request(client, &["SET", "hour", "kept", "EX", "3600"], "hour", action);
+        expect(&self.told(client)?, &Outcome::Done)?;
+        self.wait(1_000_000);
+        self.get(client, "hour");
+        expect(&self.told(client)?, &Outcome::Value(Bytes::from_static(b"kept")))
+    }
+
+    fn connect_one_to_each(&mut self) -> Result<(), String> {
+        (0..3).try_for_each(|client| self.connect(client, client))
+    }
+}
+
+/// The leader's clock is eight hours fast for a second, in which many values are chosen, and right again.
+pub(super) fn fast_leader_for_a_moment(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect_one_to_each()?;
+    world.expect_kept(1)?;
+    world.processes[0].clocks.unix_us = HOURS_US;
+    for round in 0..200 {
+        world.set(0, &format!("value {round}"));
+        expect(&world.told(0)?, &Outcome::Done)?;
+        world.wait(5_000);
+    }
+    world.processes[0].clocks.unix_us = 0;
+    world.expect_locks_to_hold()?;
+    world.get(0, "hour");
+    expect(&world.told(0)?, &Outcome::Value(Bytes::from_static(b"kept")))
+}
+
+/// A cluster is born while the clock of one node, which was there first, is wrong. It stays so while all nodes are started
+/// anew; then it is set right.
+fn born_while_a_clock_is_wrong(world: &mut World, wrong: usize, off_us: i64) -> Result<(), String> {
+    world.processes[wrong].clocks.unix_us = off_us;
+    world.start(wrong);
+    world.wait(3_000_000);
+    (0..3).for_each(|node| world.start(node));
+    for _ in 0..2 {
+        world.until("all are born, and one leads", |world| {
+            let all_know = |node: usize| {
+                world.processes[node]
+                    .life
+                    .as_ref()
+                    .is_some_and(|life| life.node.is_born() && life.node.leaderless() == 0)
+            };
+            (0..3).all(all_know)
+        })?;
+        world.connect_one_to_each()?;
+        world.expect_kept(wrong)?;
+        world.expect_locks_to_hold()?;
+        (0..3).for_each(|client| world.hang_up(client));
+        (0..3).for_each(|node| world.end(node, End::Kill));
+        (0..3).for_each(|node| world.start(node));
+    }
+    world.processes[wrong].clocks.unix_us = 0;
+    world.connect_one_to_each()?;
+    world.expect_locks_to_hold()
+}
+
+pub(super) fn born_while_the_first_is_fast(world: &mut World) -> Result<(), String> {
+    born_while_a_clock_is_wrong(world, 0, HOURS_US)
+}
+
+pub(super) fn born_while_the_last_is_fast(world: &mut World) -> Result<(), String> {
+    born_while_a_clock_is_wrong(world, 2, HOURS_US)
+}
+
+pub(super) fn born_while_the_first_is_slow(world: &mut World) -> Result<(), String> {
+    born_while_a_clock_is_wrong(world, 0, -HOURS_US)
+}
+
+/// The clock of a follower is a minute slow, then eight hours fast; then the leader's is eight hours slow. Clients use the
+/// one as well as the other.
+pub(super) fn slow_follower(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect_one_to_each()?;
+    for (node, off_us) in [(1, -60_000_000), (1, HOURS_US), (0, -HOURS_US), (0, HOURS_US)] {
+        world.processes[node].clocks.unix_us = off_us;
+        world.wait(500_000);
+        world.expect_kept(node)?;
+        world.expect_locks_to_hold()?;
+        world.processes[node].clocks.unix_us = 0;
+    }
+    Ok(())
+}
