@@ -38,8 +38,8 @@ pub trait Outlet {
     fn read_log(&mut self, range: log::ReadRange);
     /// This node leads the group from now on, or no longer.
     fn leading(&mut self, group: GroupId, leads: bool);
-    /// A group has other members than before.
-    fn members_changed(&mut self);
+    /// A group has other members than before, from `next` on or since an earlier instance.
+    fn members_changed(&mut self, group: GroupId, next: Instance);
     /// A value was chosen and applied.
     fn chosen(&mut self, group: GroupId, value: &Value);
 }
@@ -556,7 +556,7 @@ impl Cell {
             Effect::Leading(leads) => out.leading(id, leads),
             Effect::Skipped { counter } => out.skipped(id, counter),
             Effect::ReadLost { read } => out.read_lost(read),
-            Effect::Membership => out.members_changed(),
+            Effect::Membership => out.members_changed(id, self.group.next()),
         }
     }
 }

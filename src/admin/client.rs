@@ -3,7 +3,7 @@
 //! A subcommand is either about the connection that asks ([`own`], which may change it) or about all of them
 //! ([`every`], which only reads): two functions, so that the node never has to lend one record twice.
 
-use super::hello::timeout_error;
+use super::hello::timeout_ms;
 use super::{help, integer, not_an_integer, syntax_error, unknown_subcommand, wrong_arity};
 use crate::kv::reply::Reply;
 use net::resp::Protocol;
@@ -45,6 +45,8 @@ pub struct ClientInfo {
     pub input_bytes: usize,
     /// Bytes of replies not yet sent.
     pub outbound_bytes: usize,
+    /// It waits in WAIT or WAITAOF.
+    pub blocked: bool,
 }
 
 /// Which replies a connection wants, by CLIENT REPLY.
@@ -73,6 +75,22 @@ pub enum ClientAction {
         /// The answer to the one that asked.
         reply: Reply<'static>,
     },
+    /// Lets the requests of all clients wait, or those that may write, and answers OK.
+    Pause {
+        /// For how many milliseconds.
+        timeout_ms: u64,
+        /// All requests.
+        all: bool,
+    },
+    /// Ends that, and answers OK.
+    Unpause,
+    /// Ends the WAIT of a client: answers 1, or 0 if it does not wait.
+    Unblock {
+        /// The client's id.
+        id: u64,
+        /// Whether the client gets an error instead of the reply that it would get after its timeout.
+        with_error: bool,
+    },
 }
 
 impl ClientInfo {
@@ -96,6 +114,7 @@ impl ClientInfo {
             multi: -1,
             input_bytes: 0,
             outbound_bytes: 0,
+            blocked: false,
         }
     }
 
@@ -112,10 +131,8 @@ impl ClientInfo {
     /// The line of CLIENT LIST, with Redis's fields in Redis's order. What has no meaning here is 0 (`fd`: -1).
     fn line(&self, now_ms: u64, out: &mut String) {
         let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
-        let flags: String = [(self.multi >= 0, 'x'), (self.no_evict, 'e'), (self.no_touch, 'T')]
-            .into_iter()
-            .filter_map(|(set, flag)| set.then_some(flag))
-            .collect();
+        let flags = [(self.blocked, 'b'), (self.multi >= 0, 'x'), (self.no_evict, 'e'), (self.no_touch, 'T')];
+        let flags: String = flags.into_iter().filter_map(|(set, flag)| set.then_some(flag)).collect();
         let _ = writeln!(
             out,
             "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db=0 sub=0 psub=0 ssub=0 multi={} qbuf={} \
@@ -166,7 +183,7 @@ pub fn own(args: &[&[u8]], me: &mut ClientInfo, now_ms: u64) -> Option<Reply<'st
     let Some(subcommand) = args.get(1) else { return Some(wrong_arity("client")) };
     let rest = &args[2..];
     Some(match (subcommand.to_ascii_lowercase().as_slice(), rest) {
-        (b"list" | b"kill", _) => return None,
+        (b"list" | b"kill" | b"pause" | b"unpause" | b"unblock", _) => return None,
         (b"id", []) => Reply::Int(me.id as i64),
         (b"id", _) => wrong_arity("client|id"),
         (b"info", []) => {
@@ -195,8 +212,8 @@ pub fn own(args: &[&[u8]], me: &mut ClientInfo, now_ms: u64) -> Option<Reply<'st
     })
 }
 
-/// A subcommand about all connections, LIST or KILL: `me` is the id of the one that asks, `clients` are all of them in
-/// any order.
+/// A subcommand about all connections or another one, LIST, KILL, PAUSE, UNPAUSE or UNBLOCK: `me` is the id of the one
+/// that asks, `clients` are all of them in any order.
 #[must_use]
 pub fn every<'c>(
     args: &[&[u8]],
@@ -204,13 +221,15 @@ pub fn every<'c>(
     clients: impl IntoIterator<Item = &'c ClientInfo>,
     now_ms: u64,
 ) -> ClientAction {
-    match args {
-        [_, subcommand, rest @ ..] if subcommand.eq_ignore_ascii_case(b"list") => {
-            ClientAction::Reply(list(rest, clients, now_ms))
-        }
-        [_, subcommand, rest @ ..] if subcommand.eq_ignore_ascii_case(b"kill") => kill(rest, me, clients),
-        [_, subcommand, ..] => ClientAction::Reply(unknown_subcommand("CLIENT", subcommand)),
-        _ => ClientAction::Reply(wrong_arity("client")),
+    let [_, subcommand, rest @ ..] = args else { return ClientAction::Reply(wrong_arity("client")) };
+    match subcommand.to_ascii_lowercase().as_slice() {
+        b"list" => ClientAction::Reply(list(rest, clients, now_ms)),
+        b"kill" => kill(rest, me, clients),
+        b"pause" => pause(rest).unwrap_or_else(ClientAction::Reply),
+        b"unpause" if rest.is_empty() => ClientAction::Unpause,
+        b"unpause" => ClientAction::Reply(wrong_arity("client|unpause")),
+        b"unblock" => unblock(rest).unwrap_or_else(ClientAction::Reply),
+        _ => ClientAction::Reply(unknown_subcommand("CLIENT", subcommand)),
     }
 }
 
@@ -257,21 +276,9 @@ fn set_flag(on: &[u8], flag: &mut bool) -> Reply<'static> {
     Reply::Ok
 }
 
-/// What clients and tools send although it changes nothing here. PAUSE is there for failovers by hand, which Paxos does
-/// without; nothing blocks, so nothing can be unblocked.
+/// What clients and tools send although it changes nothing here.
 fn without_effect(subcommand: &[u8], rest: &[&[u8]]) -> Reply<'static> {
     match (subcommand.to_ascii_lowercase().as_slice(), rest) {
-        (b"pause", [timeout]) => timeout_error(timeout).unwrap_or(Reply::Ok),
-        (b"pause", [timeout, mode]) if mode.eq_ignore_ascii_case(b"write") || mode.eq_ignore_ascii_case(b"all") => {
-            timeout_error(timeout).unwrap_or(Reply::Ok)
-        }
-        (b"pause", [_, _]) => Reply::error("ERR CLIENT PAUSE mode must be WRITE or ALL"),
-        (b"pause", _) => wrong_arity("client|pause"),
-        (b"unpause", []) => Reply::Ok,
-        (b"unpause", _) => wrong_arity("client|unpause"),
-        (b"unblock", [id]) => unblock(id, b"timeout"),
-        (b"unblock", [id, reason]) => unblock(id, reason),
-        (b"unblock", _) => wrong_arity("client|unblock"),
         (b"tracking", [off]) if off.eq_ignore_ascii_case(b"off") => Reply::Ok,
         (b"tracking", [on, ..]) if on.eq_ignore_ascii_case(b"on") => {
             Reply::error("ERR CLIENT TRACKING is not supported: this server does not follow what clients cache")
@@ -297,11 +304,27 @@ fn without_effect(subcommand: &[u8], rest: &[&[u8]]) -> Reply<'static> {
     }
 }
 
-fn unblock(id: &[u8], reason: &[u8]) -> Reply<'static> {
-    if !reason.eq_ignore_ascii_case(b"timeout") && !reason.eq_ignore_ascii_case(b"error") {
-        return Reply::error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
-    }
-    integer(id).map_or_else(not_an_integer, |_| Reply::Int(0))
+fn pause(rest: &[&[u8]]) -> Result<ClientAction, Reply<'static>> {
+    let (timeout, all) = match rest {
+        [timeout] => (timeout, true),
+        [timeout, mode] if mode.eq_ignore_ascii_case(b"all") => (timeout, true),
+        [timeout, mode] if mode.eq_ignore_ascii_case(b"write") => (timeout, false),
+        [_, _] => return Err(Reply::error("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+        _ => return Err(wrong_arity("client|pause")),
+    };
+    Ok(ClientAction::Pause { timeout_ms: timeout_ms(timeout)?, all })
+}
+
+fn unblock(rest: &[&[u8]]) -> Result<ClientAction, Reply<'static>> {
+    let (id, with_error) = match rest {
+        [id] => (id, false),
+        [id, reason] if reason.eq_ignore_ascii_case(b"timeout") => (id, false),
+        [id, reason] if reason.eq_ignore_ascii_case(b"error") => (id, true),
+        [_, _] => return Err(Reply::error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        _ => return Err(wrong_arity("client|unblock")),
+    };
+    let id = integer(id).ok_or_else(not_an_integer)?;
+    Ok(ClientAction::Unblock { id: u64::try_from(id).unwrap_or(0), with_error })
 }
 
 fn list<'c>(rest: &[&[u8]], clients: impl IntoIterator<Item = &'c ClientInfo>, now_ms: u64) -> Reply<'static> {
@@ -435,7 +458,7 @@ const HELP: &[&str] = &[
     "NO-TOUCH (ON|OFF)",
     "    Accepted: nothing depends on when a key was last used.",
     "PAUSE <timeout> [WRITE|ALL]",
-    "    Accepted, and pauses nothing.",
+    "    Suspend all, or just write, clients of this node for <timeout> milliseconds.",
     "REPLY (ON|OFF|SKIP)",
     "    Control the replies sent to the current connection.",
     "SETINFO (LIB-NAME|LIB-VER) <value>",
@@ -444,8 +467,10 @@ const HELP: &[&str] = &[
     "    Assign the name <name> to the current connection.",
     "TRACKINGINFO",
     "    Report tracking status for the current connection.",
+    "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+    "    Unblock the specified client, which waits in WAIT or WAITAOF.",
     "UNPAUSE",
-    "    Accepted: nothing is ever paused.",
+    "    Stop the current client pause, resuming traffic.",
 ];
 
 #[cfg(test)]

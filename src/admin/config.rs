@@ -1,8 +1,10 @@
 //! CONFIG: what this node runs with, under the names that Redis's users and tools ask for, and a few of its own.
 //!
 //! Most parameters are told and cannot be set: durability, the number of groups and the addresses are no matter of
-//! taste at run time. Those that Redis lets one set may be "set" to the value that they have, because tools do that.
+//! taste at run time. Those that Redis lets one set may be "set" to the value that they have, because tools do that; those
+//! that have no effect here may be set to anything that Redis takes, see [`super::kept`].
 
+use super::kept::{INT_MAX, KEPT, Kept, KeptParameter};
 use super::{help, integer, syntax_error, unknown_subcommand, wrong_arity};
 use crate::kv::reply::Reply;
 use crate::size;
@@ -43,10 +45,14 @@ pub struct ConfigView {
     pub reads: String,
     /// This node's id.
     pub node_id: u32,
+    /// After how many seconds without a request a client is closed; 0: never.
+    pub idle_seconds_max: u64,
+    /// What was set of the parameters without effect.
+    pub kept: Kept,
 }
 
 /// A parameter that CONFIG SET changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigChange {
     /// `client-timeout-ms`: milliseconds, 1 to [`CLIENT_TIMEOUT_MS_MAX`].
     ClientTimeoutMs(u64),
@@ -54,6 +60,10 @@ pub enum ConfigChange {
     MaxClients(u64),
     /// `maxmemory`: bytes, 0 for no limit.
     MemoryBytesMax(u64),
+    /// `timeout`: seconds, 0 for no limit.
+    IdleSecondsMax(u64),
+    /// A parameter without effect: its name and its value.
+    Keep(&'static str, String),
 }
 
 /// What the node does for a CONFIG command.
@@ -109,8 +119,8 @@ enum Kind {
     Immutable,
     /// Settable in Redis; here only to the value it has.
     Constant,
-    /// Settable to a number from 1 to the limit.
-    Number { max: i64, change: fn(u64) -> ConfigChange },
+    /// Settable to a number within the limits.
+    Number { min: i64, max: i64, change: fn(u64) -> ConfigChange },
     /// Settable to a size in bytes, with or without a unit.
     Size(fn(u64) -> ConfigChange),
 }
@@ -133,7 +143,12 @@ fn get(patterns: &[&[u8]], view: &ConfigView, matches: Matches) -> Reply<'static
         let value = parameter.value(view).into_owned().into_bytes();
         (Reply::text(parameter.name), Reply::Bulk(value.into()))
     });
-    Reply::Map(pairs.collect())
+    let kept = KEPT.iter().filter(|kept| patterns.iter().any(|pattern| matches(pattern, kept.name.as_bytes())));
+    let kept = kept.map(|kept| {
+        let value = kept.value(&view.kept).to_owned().into_bytes();
+        (Reply::text(kept.name), Reply::Bulk(value.into()))
+    });
+    Reply::Map(pairs.chain(kept).collect())
 }
 
 /// All or nothing, as in Redis: the first pair that fails decides the error. Unknown names come before everything else.
@@ -143,8 +158,7 @@ fn set(pairs: &[&[u8]], view: &ConfigView) -> Result<Vec<ConfigChange>, Reply<'s
     }
     let mut wanted = Vec::with_capacity(pairs.len() / 2);
     for pair in pairs.chunks_exact(2) {
-        let Some(parameter) = PARAMETERS.iter().find(|known| pair[0].eq_ignore_ascii_case(known.name.as_bytes()))
-        else {
+        let Some(parameter) = Settable::find(pair[0]) else {
             let text = format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", super::echo(pair[0]));
             return Err(Reply::Error(text.into()));
         };
@@ -156,9 +170,16 @@ fn set(pairs: &[&[u8]], view: &ConfigView) -> Result<Vec<ConfigChange>, Reply<'s
             let name = super::echo(name);
             Reply::Error(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}").into())
         };
-        if wanted[..index].iter().any(|(before, ..)| before.name == parameter.name) {
+        if wanted[..index].iter().any(|(before, ..)| before.name() == parameter.name()) {
             return Err(refused("duplicate parameter"));
         }
+        let parameter = match parameter {
+            Settable::Kept(kept) => {
+                changes.push(ConfigChange::Keep(kept.key, kept.take(value).map_err(|why| refused(&why))?));
+                continue;
+            }
+            Settable::Own(parameter) => parameter,
+        };
         match parameter.kind {
             Kind::Constant if *value == parameter.value(view).as_bytes() => {}
             Kind::Immutable | Kind::Constant => return Err(refused("can't set immutable config")),
@@ -166,14 +187,35 @@ fn set(pairs: &[&[u8]], view: &ConfigView) -> Result<Vec<ConfigChange>, Reply<'s
                 Some(bytes) => changes.push(change(bytes)),
                 None => return Err(refused("argument must be a memory value")),
             },
-            Kind::Number { max, change } => match integer(value) {
+            Kind::Number { min, max, change } => match integer(value) {
                 None => return Err(refused("argument couldn't be parsed into an integer")),
-                Some(number) if (1..=max).contains(&number) => changes.push(change(number as u64)),
-                Some(_) => return Err(refused(&format!("argument must be between 1 and {max} inclusive"))),
+                Some(number) if (min..=max).contains(&number) => changes.push(change(number as u64)),
+                Some(_) => return Err(refused(&format!("argument must be between {min} and {max} inclusive"))),
             },
         }
     }
     Ok(changes)
+}
+
+/// What CONFIG SET may name.
+enum Settable {
+    Own(&'static Parameter),
+    Kept(&'static KeptParameter),
+}
+
+impl Settable {
+    fn find(name: &[u8]) -> Option<Settable> {
+        let own = PARAMETERS.iter().find(|known| name.eq_ignore_ascii_case(known.name.as_bytes()));
+        let kept = || KEPT.iter().find(|known| name.eq_ignore_ascii_case(known.name.as_bytes()));
+        own.map(Settable::Own).or_else(|| kept().map(Settable::Kept))
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Settable::Own(parameter) => parameter.name,
+            Settable::Kept(kept) => kept.name,
+        }
+    }
 }
 
 const fn immutable(name: &'static str, value: &'static str) -> Parameter {
@@ -191,15 +233,11 @@ const fn shown(name: &'static str, show: fn(&ConfigView) -> Cow<'_, str>) -> Par
 /// Every parameter, sorted by name.
 static PARAMETERS: &[Parameter] = &[
     immutable("aclfile", ""),
-    constant("activedefrag", "no"),
-    constant("appendfsync", "always"),
-    constant("appendonly", "yes"),
-    constant("auto-aof-rewrite-percentage", "0"),
     shown("bind", |view| view.bind.as_str().into()),
     Parameter {
         name: "client-timeout-ms",
         value: Value::Shown(|view| view.client_timeout_ms.to_string().into()),
-        kind: Kind::Number { max: CLIENT_TIMEOUT_MS_MAX, change: ConfigChange::ClientTimeoutMs },
+        kind: Kind::Number { min: 1, max: CLIENT_TIMEOUT_MS_MAX, change: ConfigChange::ClientTimeoutMs },
     },
     constant("cluster-allow-reads-when-down", "no"),
     immutable("cluster-enabled", "yes"),
@@ -209,23 +247,18 @@ static PARAMETERS: &[Parameter] = &[
     immutable("databases", "1"),
     shown("dir", |view| view.dir.as_str().into()),
     shown("groups", |view| view.groups.to_string().into()),
-    constant("latency-monitor-threshold", "0"),
-    constant("lazyfree-lazy-user-del", "no"),
     Parameter {
         name: "maxclients",
         value: Value::Shown(|view| view.max_clients.to_string().into()),
-        kind: Kind::Number { max: MAX_CLIENTS_MAX, change: ConfigChange::MaxClients },
+        kind: Kind::Number { min: 1, max: MAX_CLIENTS_MAX, change: ConfigChange::MaxClients },
     },
     Parameter {
         name: "maxmemory",
         value: Value::Shown(|view| view.memory_bytes_max.to_string().into()),
         kind: Kind::Size(ConfigChange::MemoryBytesMax),
     },
-    constant("maxmemory-policy", "noeviction"),
-    constant("maxmemory-samples", "5"),
     constant("min-replicas-to-write", "0"),
     shown("node-id", |view| view.node_id.to_string().into()),
-    constant("notify-keyspace-events", ""),
     shown("port", |view| view.port.to_string().into()),
     Parameter {
         name: "proto-max-bulk-len",
@@ -234,13 +267,12 @@ static PARAMETERS: &[Parameter] = &[
     },
     shown("reads", |view| view.reads.as_str().into()),
     constant("requirepass", ""),
-    constant("save", ""),
     shown("session-ttl-ms", |view| view.session_ttl_ms.to_string().into()),
-    constant("slowlog-log-slower-than", "-1"),
-    constant("slowlog-max-len", "0"),
-    constant("stop-writes-on-bgsave-error", "no"),
-    constant("tcp-keepalive", "300"),
-    constant("timeout", "0"),
+    Parameter {
+        name: "timeout",
+        value: Value::Shown(|view| view.idle_seconds_max.to_string().into()),
+        kind: Kind::Number { min: 0, max: INT_MAX, change: ConfigChange::IdleSecondsMax },
+    },
     constant("tls-port", "0"),
 ];
 
@@ -248,7 +280,7 @@ const HELP: &[&str] = &[
     "GET <pattern> [<pattern> ...]",
     "    Return parameters matching the glob-like <pattern> and their values.",
     "SET <directive> <value> [<directive> <value> ...]",
-    "    Set the configuration <directive> to <value>: client-timeout-ms, maxclients, maxmemory.",
+    "    Set the configuration <directive> to <value>. Effect have client-timeout-ms, maxclients, maxmemory, timeout.",
     "RESETSTAT",
     "    Reset statistics reported by the INFO command.",
 ];
@@ -273,6 +305,8 @@ mod tests {
             groups: 16,
             reads: "quorum".into(),
             node_id: 2,
+            idle_seconds_max: 0,
+            kept: Kept::from([("hz", "20".to_owned())]),
         }
     }
 
@@ -298,8 +332,14 @@ mod tests {
         let both = "*4\r\n$6\r\ngroups\r\n$2\r\n16\r\n$4\r\nport\r\n$4\r\n7001\r\n";
         assert_eq!(told("CONFIG GET por* port groups", Protocol::Resp2), both, "each parameter once");
         let all = told("CONFIG GET *", Protocol::Resp3);
-        assert!(all.starts_with(&format!("%{}\r\n", PARAMETERS.len())), "{all}");
-        for pair in ["databases\r\n$1\r\n1\r\n", "maxmemory\r\n$1\r\n0\r\n", "cluster-enabled\r\n$3\r\nyes\r\n"] {
+        assert!(all.starts_with(&format!("%{}\r\n", PARAMETERS.len() + KEPT.len())), "{all}");
+        for pair in [
+            "hz\r\n$2\r\n20\r\n",
+            "loglevel\r\n$6\r\nnotice\r\n",
+            "databases\r\n$1\r\n1\r\n",
+            "maxmemory\r\n$1\r\n0\r\n",
+            "cluster-enabled\r\n$3\r\nyes\r\n",
+        ] {
             assert!(all.contains(pair), "{pair}");
         }
     }
@@ -310,7 +350,12 @@ mod tests {
         assert_eq!(asked("config set maxmemory 2Mb"), ConfigAction::Set(vec![MemoryBytesMax(2 << 20)]));
         let command = "CONFIG SET client-timeout-ms 250 MAXCLIENTS 7";
         assert_eq!(asked(command), ConfigAction::Set(vec![ClientTimeoutMs(250), MaxClients(7)]));
-        assert_eq!(asked("CONFIG SET appendonly yes save "), ConfigAction::Set(Vec::new()));
+        assert_eq!(asked("CONFIG SET requirepass "), ConfigAction::Set(Vec::new()));
+        let keep = |name, value: &str| ConfigChange::Keep(name, value.to_owned());
+        let command = "CONFIG SET appendonly NO save  hash-max-ziplist-value 1kb";
+        let kept = vec![keep("appendonly", "no"), keep("save", ""), keep("hash-max-listpack-value", "1024")];
+        assert_eq!(asked(command), ConfigAction::Set(kept));
+        assert_eq!(asked("CONFIG SET timeout 0"), ConfigAction::Set(vec![ConfigChange::IdleSecondsMax(0)]));
     }
 
     #[test]
@@ -322,7 +367,9 @@ mod tests {
             ("CONFIG SET port 1 foo 3", "ERR Unknown option or number of arguments for CONFIG SET - 'foo'".to_owned()),
             ("CONFIG SET maxmemory 0 timeout", "ERR syntax error".to_owned()),
             ("CONFIG SET CLUSTER-enabled yes", related("CLUSTER-enabled", "can't set immutable config")),
-            ("CONFIG SET appendonly no", related("appendonly", "can't set immutable config")),
+            ("CONFIG SET requirepass x", related("requirepass", "can't set immutable config")),
+            ("CONFIG SET HZ x", related("HZ", "argument couldn't be parsed into an integer")),
+            ("CONFIG SET hz 1 hz 2", related("hz", "duplicate parameter")),
             ("CONFIG SET maxmemory 0 maxmemory 0", related("maxmemory", "duplicate parameter")),
             (
                 "CONFIG SET client-timeout-ms x",
@@ -348,5 +395,6 @@ mod tests {
         );
         assert!(PARAMETERS.is_sorted_by_key(|parameter| parameter.name), "names are sorted, and so unique");
         assert!(PARAMETERS.windows(2).all(|pair| pair[0].name != pair[1].name));
+        assert!(PARAMETERS.iter().all(|own| KEPT.iter().all(|kept| own.name != kept.name)));
     }
 }

@@ -4,6 +4,7 @@
 use super::client::{self, ClientInfo};
 use super::{REDIS_VERSION, echo as shown, integer, not_an_integer, syntax_error, wrong_arity};
 use crate::kv::reply::Reply;
+use crate::kv::table::Verb;
 use net::resp::Protocol;
 
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -118,29 +119,61 @@ pub fn time(args: &[&[u8]], unix_us: u64) -> Reply<'static> {
     Reply::Array(vec![number(unix_us / 1_000_000), number(unix_us % 1_000_000)])
 }
 
-/// `WAIT replicas timeout`: every write was on `acks` other disks (a majority less one) before it was answered, so there
-/// is nothing to wait for.
-#[must_use]
-pub fn wait(args: &[&[u8]], acks: u32) -> Reply<'static> {
-    let [_, replicas, timeout] = args else { return wrong_arity("wait") };
-    if integer(replicas).is_none() {
-        return not_an_integer();
-    }
-    timeout_error(timeout).unwrap_or(Reply::Int(i64::from(acks)))
+/// What a WAIT or WAITAOF waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// WAITAOF: whether this node's own disk must have the writes, too. `None` for WAIT, which does not tell.
+    pub local: Option<bool>,
+    /// How many other members must have them.
+    pub others: i64,
+    /// How long to wait, in milliseconds; 0: as long as it takes.
+    pub timeout_ms: u64,
 }
 
-/// `WAITAOF local replicas timeout`: as [`wait`]; this node's own disk counts as one.
-#[must_use]
-pub fn wait_aof(args: &[&[u8]], acks: u32) -> Reply<'static> {
-    let [_, local, replicas, timeout] = args else { return wrong_arity("waitaof") };
-    match (integer(local), integer(replicas)) {
-        (None, _) | (_, None) => not_an_integer(),
-        (Some(local), _) if !(0..=1).contains(&local) => {
-            Reply::error("ERR value is out of range, value must between 0 and 1")
-        }
-        (_, Some(replicas)) if replicas < 0 => Reply::error("ERR value is out of range, must be positive"),
-        _ => timeout_error(timeout).unwrap_or_else(|| Reply::Array(vec![Reply::Int(1), Reply::Int(i64::from(acks))])),
+/// `WAIT replicas timeout`.
+///
+/// # Errors
+/// The reply to what is no such request.
+pub fn wait(args: &[&[u8]]) -> Result<Wanted, Reply<'static>> {
+    let [_, replicas, timeout] = args else { return Err(wrong_arity("wait")) };
+    let others = integer(replicas).ok_or_else(not_an_integer)?;
+    Ok(Wanted { local: None, others, timeout_ms: timeout_ms(timeout)? })
+}
+
+/// `WAITAOF local replicas timeout`.
+///
+/// # Errors
+/// The reply to what is no such request.
+pub fn wait_aof(args: &[&[u8]]) -> Result<Wanted, Reply<'static>> {
+    let [_, local, replicas, timeout] = args else { return Err(wrong_arity("waitaof")) };
+    let (local, others) = integer(local).zip(integer(replicas)).ok_or_else(not_an_integer)?;
+    if !(0..=1).contains(&local) {
+        return Err(Reply::error("ERR value is out of range, value must between 0 and 1"));
     }
+    if others < 0 {
+        return Err(Reply::error("ERR value is out of range, must be positive"));
+    }
+    Ok(Wanted { local: Some(local == 1), others, timeout_ms: timeout_ms(timeout)? })
+}
+
+/// Why a command of a connection cannot be queued in a transaction, if it cannot: EXEC has one reply, in one protocol.
+#[must_use]
+pub fn refused_in_transaction(verb: Verb, args: &[&[u8]], me: &ClientInfo) -> Option<Reply<'static>> {
+    match (verb, args) {
+        (Verb::Hello, [_, version, ..]) if integer(version) == Some(5 - number_of(me.protocol)) => {
+            Some(Reply::error("ERR HELLO cannot change the protocol inside a transaction, which has one reply"))
+        }
+        (Verb::ClientReply, [_, _, mode])
+            if mode.eq_ignore_ascii_case(b"off") || mode.eq_ignore_ascii_case(b"skip") =>
+        {
+            Some(Reply::error("ERR CLIENT REPLY OFF and SKIP cannot stand in a transaction, which has one reply"))
+        }
+        _ => None,
+    }
+}
+
+fn number_of(protocol: Protocol) -> i64 {
+    if protocol == Protocol::Resp3 { 3 } else { 2 }
 }
 
 /// READONLY, READWRITE and ASKING (`name`, in lower case): accepted. The caller knows what the first two change; slots do
@@ -150,17 +183,14 @@ pub fn accepted(args: &[&[u8]], name: &'static str) -> Reply<'static> {
     if args.len() == 1 { Reply::Ok } else { wrong_arity(name) }
 }
 
-/// What is wrong with a timeout in milliseconds, if anything.
-pub(super) fn timeout_error(timeout: &[u8]) -> Option<Reply<'static>> {
-    match integer(timeout) {
-        None => Some(Reply::error("ERR timeout is not an integer or out of range")),
-        Some(..0) => Some(Reply::error("ERR timeout is negative")),
-        Some(_) => None,
-    }
+/// A timeout in milliseconds, or what is wrong with it.
+pub(super) fn timeout_ms(timeout: &[u8]) -> Result<u64, Reply<'static>> {
+    let number = integer(timeout).ok_or(Reply::error("ERR timeout is not an integer or out of range"))?;
+    u64::try_from(number).map_err(|_| Reply::error("ERR timeout is negative"))
 }
 
 fn description(me: &ClientInfo) -> Reply<'static> {
-    let version = if me.protocol == Protocol::Resp3 { 3 } else { 2 };
+    let version = number_of(me.protocol);
     let fields = [
         ("server", Reply::text("redis")),
         ("version", Reply::text(REDIS_VERSION)),
@@ -262,13 +292,31 @@ mod tests {
     }
 
     #[test]
-    fn wait_answers_a_majority_less_one_at_once() {
-        assert_eq!(wait(&words("WAIT 2 100"), 1), Reply::Int(1));
-        assert_eq!(wait(&words("WAIT a 0"), 1), Reply::error("ERR value is not an integer or out of range"));
-        assert_eq!(wait(&words("WAIT 1 b"), 1), Reply::error("ERR timeout is not an integer or out of range"));
-        assert_eq!(wait(&words("WAIT 0 -1"), 1), Reply::error("ERR timeout is negative"));
-        assert_eq!(wait_aof(&words("WAITAOF 1 2 0"), 1), Reply::Array(vec![Reply::Int(1), Reply::Int(1)]));
+    fn wait_reads_numbers_and_a_timeout() {
+        assert_eq!(wait(&words("WAIT 2 100")), Ok(Wanted { local: None, others: 2, timeout_ms: 100 }));
+        assert_eq!(wait(&words("WAIT -1 0")), Ok(Wanted { local: None, others: -1, timeout_ms: 0 }));
+        assert_eq!(wait(&words("WAIT a 0")), Err(Reply::error("ERR value is not an integer or out of range")));
+        assert_eq!(wait(&words("WAIT 1 b")), Err(Reply::error("ERR timeout is not an integer or out of range")));
+        assert_eq!(wait(&words("WAIT 0 -1")), Err(Reply::error("ERR timeout is negative")));
+        assert_eq!(wait_aof(&words("WAITAOF 1 2 0")), Ok(Wanted { local: Some(true), others: 2, timeout_ms: 0 }));
         let range = Reply::error("ERR value is out of range, value must between 0 and 1");
-        assert_eq!(wait_aof(&words("WAITAOF 2 1 0"), 1), range);
+        assert_eq!(wait_aof(&words("WAITAOF 2 1 0")), Err(range));
+        assert_eq!(
+            wait_aof(&words("WAITAOF 0 -1 0")),
+            Err(Reply::error("ERR value is out of range, must be positive"))
+        );
+    }
+
+    #[test]
+    fn a_transaction_keeps_its_protocol_and_its_reply() {
+        let mut me = info(3);
+        let refused =
+            |verb, command: &str, me: &ClientInfo| refused_in_transaction(verb, &words(command), me).is_some();
+        assert!(refused(Verb::Hello, "HELLO 3", &me) && !refused(Verb::Hello, "HELLO 2", &me));
+        assert!(!refused(Verb::Hello, "HELLO", &me) && !refused(Verb::Hello, "HELLO x", &me), "told by HELLO itself");
+        me.protocol = Protocol::Resp3;
+        assert!(!refused(Verb::Hello, "HELLO 3", &me) && refused(Verb::Hello, "HELLO 2 SETNAME a", &me));
+        let reply = |mode: &str, me: &ClientInfo| refused(Verb::ClientReply, &format!("CLIENT REPLY {mode}"), me);
+        assert_eq!(["on", "ON", "off", "SKIP"].map(|mode| reply(mode, &me)), [false, false, true, true]);
     }
 }

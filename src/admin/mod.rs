@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod config;
 pub mod hello;
 pub mod info;
+pub mod kept;
 pub mod stats;
 
 use crate::kv::number::integer;

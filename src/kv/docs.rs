@@ -25,7 +25,7 @@ pub fn command(verb: Verb, words: &[&[u8]]) -> Answer {
         Verb::CommandDocs => docs(ROWS),
         Verb::CommandList => list(names),
         Verb::CommandGetKeys => keys_reply(names, |_, key| key),
-        Verb::CommandGetKeysAndFlags => keys_reply(names, |spec, key| Reply::Array(vec![key, statuses(spec.access)])),
+        Verb::CommandGetKeysAndFlags => keys_reply(names, |access, key| Reply::Array(vec![key, statuses(access)])),
         Verb::CommandHelp => help(find_full(b"command")),
         _ => Reply::Array(ROWS.iter().map(info).collect()),
     }
@@ -45,8 +45,11 @@ pub fn help(container: Option<&Spec>) -> Answer {
     Reply::Array(lines)
 }
 
-/// The keys of a request, each with its row's word on it. Errors as `COMMAND GETKEYS` has them.
-fn keys_of<'a>(words: &[&'a [u8]]) -> Result<Vec<(&'static KeySpec, &'a [u8])>, Answer> {
+/// What a request does to a key, in Redis's words.
+type Access = &'static [&'static str];
+
+/// The keys of a request, each with what it does to it. Errors as `COMMAND GETKEYS` has them.
+fn keys_of<'a>(words: &[&'a [u8]]) -> Result<Vec<(Access, &'a [u8])>, Answer> {
     let (mut words, mut spec) = (words, row_of(words)?);
     while spec.verb == Verb::Once {
         words = &words[3..];
@@ -60,9 +63,20 @@ fn keys_of<'a>(words: &[&'a [u8]]) -> Result<Vec<(&'static KeySpec, &'a [u8])>, 
         let first = usize::from(keys.first);
         let last = if keys.last < 0 { words.len() - 1 } else { first };
         let positions = (first..=last).step_by(usize::from(keys.step));
-        found.extend(positions.filter_map(|at| Some((keys, *words.get(at)?))));
+        let access = access(spec, keys, words);
+        found.extend(positions.filter_map(|at| Some((access, *words.get(at)?))));
     }
     Ok(found)
+}
+
+/// SET reads the old value if it is asked for; the others always do the same.
+fn access(spec: &Spec, keys: &KeySpec, words: &[&[u8]]) -> Access {
+    let gets = || words.iter().skip(3).any(|word| word.eq_ignore_ascii_case(b"get"));
+    match spec.verb {
+        Verb::Set if gets() => &["RW", "access", "update"],
+        Verb::Set => &["OW", "update"],
+        _ => keys.access,
+    }
 }
 
 fn row_of(words: &[&[u8]]) -> Result<&'static Spec, Answer> {
@@ -72,9 +86,9 @@ fn row_of(words: &[&[u8]]) -> Result<&'static Spec, Answer> {
     lookup(words).map_err(|_| Reply::error("ERR Invalid number of arguments specified for command"))
 }
 
-fn keys_reply(words: &[&[u8]], show: impl Fn(&KeySpec, Answer) -> Answer) -> Answer {
+fn keys_reply(words: &[&[u8]], show: impl Fn(Access, Answer) -> Answer) -> Answer {
     match keys_of(words) {
-        Ok(keys) => Reply::Array(keys.into_iter().map(|(spec, key)| show(spec, bulk(key))).collect()),
+        Ok(keys) => Reply::Array(keys.into_iter().map(|(access, key)| show(access, bulk(key))).collect()),
         Err(error) => error,
     }
 }
@@ -185,7 +199,7 @@ fn doc_group(spec: &Spec) -> &'static str {
 fn list(filter: &[&[u8]]) -> Answer {
     let everything = || ROWS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands));
     let names = |keep: &dyn Fn(&Spec) -> bool| {
-        Reply::Set(everything().filter(|spec| keep(spec)).map(|spec| Reply::text(spec.name)).collect())
+        Reply::Array(everything().filter(|spec| keep(spec)).map(|spec| Reply::text(spec.name)).collect())
     };
     let [by, kind, value] = filter else {
         return if filter.is_empty() { names(&|_| true) } else { SYNTAX };
@@ -208,7 +222,7 @@ fn bulk(bytes: &[u8]) -> Answer {
     Reply::Bulk(Cow::Owned(bytes.to_vec()))
 }
 
-/// A line of help. Redis sends these as statuses; a bulk string shows the same.
+/// A line of help.
 fn line(text: String) -> Answer {
-    Reply::Bulk(Cow::Owned(text.into_bytes()))
+    Reply::Status(text)
 }

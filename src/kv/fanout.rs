@@ -18,13 +18,21 @@ pub enum Plan<'a> {
     One(GroupId, Command<'a>),
     /// Its parts to these groups, each once; [`Merge::finish`] makes one reply of theirs.
     Split(Vec<(GroupId, Command<'a>)>, Merge),
-    /// Nowhere: it needs keys of several groups at once. The answer is [`CROSS_SLOT`].
-    CrossSlot,
+    /// Nowhere: it needs several groups at once. This is the answer.
+    Refused(Reply<'static>),
 }
 
-/// The reply to a command that needs several groups at once.
-pub const CROSS_SLOT: Reply<'static> =
-    Reply::Error(Cow::Borrowed("CROSSSLOT Keys in request don't hash to the same slot"));
+/// The reply to a command whose keys are in several groups. Clients match its beginning, which is all that Redis says.
+pub const CROSS_SLOT: Reply<'static> = Reply::Error(Cow::Borrowed(
+    "CROSSSLOT Keys in request don't hash to the same slot: give them a common {tag}, or make a cluster with one group",
+));
+
+/// The reply to a command about the whole database where all commands must be in one group: inside ONCE, or beside
+/// others in a transaction.
+pub const ALL_GROUPS: Reply<'static> = Reply::Error(Cow::Borrowed(
+    "CROSSSLOT Keys in request don't hash to the same slot: SCAN KEYS DBSIZE RANDOMKEY FLUSHALL FLUSHDB concern all groups, \
+     so send them outside ONCE, and outside MULTI or as the only command on keys in it",
+));
 
 /// The reply to a command that may have been executed, or partly.
 pub const UNCERTAIN: Reply<'static> =
@@ -54,18 +62,27 @@ pub fn plan<'a>(command: Command<'a>, groups: u32, any: GroupId) -> Plan<'a> {
             Plan::Split((0..groups).map(|group| (GroupId(group), command.clone())).collect(), merge)
         }
         Command::CountKeysInSlot(slot) | Command::KeysInSlot(slot, _) => Plan::One(group_of(slot, groups), command),
+        Command::Exec(commands) if groups > 1 && spans_alone(&commands) => {
+            match commands.into_iter().next().map(|alone| plan(alone, groups, any)) {
+                Some(Plan::Split(parts, merge)) => Plan::Split(parts, Merge::Among(Vec::new(), Some(Box::new(merge)))),
+                _ => Plan::Refused(ALL_GROUPS),
+            }
+        }
+        command if groups > 1 && command.spans_database() => Plan::Refused(ALL_GROUPS),
         command => match only_group(&command, groups, any) {
             Some(group) => Plan::One(group, command),
-            None => Plan::CrossSlot,
+            None => Plan::Refused(CROSS_SLOT),
         },
     }
 }
 
+/// Whether a transaction is one command about the whole database, which is as atomic in it as outside.
+fn spans_alone(commands: &[Command<'_>]) -> bool {
+    matches!(commands, [alone] if alone.spans_database())
+}
+
 /// The group of all keys of a command, if they share one.
 fn only_group(command: &Command<'_>, groups: u32, any: GroupId) -> Option<GroupId> {
-    if groups > 1 && command.spans_database() {
-        return None;
-    }
     let (mut found, mut shared) = (None, true);
     command.each_key(&mut |key| {
         let group = group_of(slot(key), groups);
@@ -145,13 +162,32 @@ pub enum Merge {
         /// For each part, the cursor behind its group's last key.
         behind: Vec<u64>,
     },
-    /// EXEC: the replies that were known already stand at these indexes, in ascending order, among those of the group.
-    Among(Vec<(usize, Reply<'static>)>),
+    /// EXEC: the replies that were known already stand at these indexes, in ascending order, among those of the group;
+    /// or beside that of the only command on keys, whose parts become one in this way.
+    Among(Vec<(usize, Reply<'static>)>, Option<Box<Merge>>),
 }
 
 impl Merge {
     fn values(order: Vec<u32>) -> Merge {
         Merge::Values(order)
+    }
+
+    /// The same for a transaction of which these replies were known already.
+    #[must_use]
+    pub fn knowing(self, known: Vec<(usize, Reply<'static>)>) -> Merge {
+        match self {
+            Merge::Among(_, alone) => Merge::Among(known, alone),
+            other => other,
+        }
+    }
+
+    /// Whether a part may have changed something although the whole failed.
+    fn writes(&self) -> bool {
+        match self {
+            Merge::SumOfWrites | Merge::AllDone => true,
+            Merge::Among(_, alone) => alone.as_ref().is_some_and(|alone| alone.writes()),
+            _ => false,
+        }
     }
 
     /// One reply from those of the parts, in the order of the plan. If a part failed, so did the whole: with its own
@@ -160,9 +196,8 @@ impl Merge {
     pub fn finish(self, mut parts: Vec<Reply<'static>>) -> Reply<'static> {
         let is_error = |part: &Reply<'_>| matches!(part, Reply::Error(_));
         if let Some(at) = parts.iter().position(is_error) {
-            let writes = matches!(self, Merge::SumOfWrites | Merge::AllDone);
             let unharmed = |part: &Reply<'_>| is_error(part) && *part != UNCERTAIN;
-            return if !writes || parts.iter().all(unharmed) { parts.swap_remove(at) } else { UNCERTAIN };
+            return if !self.writes() || parts.iter().all(unharmed) { parts.swap_remove(at) } else { UNCERTAIN };
         }
         match self {
             Merge::Values(order) => in_order(&order, parts),
@@ -177,8 +212,11 @@ impl Merge {
                 }
             }
             Merge::Pages { count, behind } => one_page(count as usize, &behind, parts),
-            Merge::Among(known) => {
-                let mut replies: Vec<_> = parts.into_iter().flat_map(items).collect();
+            Merge::Among(known, alone) => {
+                let mut replies: Vec<_> = match alone {
+                    Some(alone) => vec![alone.finish(parts)],
+                    None => parts.into_iter().flat_map(items).collect(),
+                };
                 known.into_iter().for_each(|(at, reply)| replies.insert(at.min(replies.len()), reply));
                 Reply::Array(replies)
             }

@@ -33,6 +33,7 @@ pub(super) fn pack(reply: &Reply<'_>, out: &mut Vec<u8>) {
         }
         Reply::Bulk(bytes) => pack_bytes(tag::BULK, bytes, out),
         Reply::Text(text) => pack_bytes(tag::TEXT, text.as_bytes(), out),
+        Reply::Status(text) => pack_bytes(tag::TEXT, text.as_bytes(), out),
         Reply::Null => out.push(tag::NULL),
         Reply::NullArray => out.push(tag::NULL_ARRAY),
         Reply::Array(items) => pack_list(tag::ARRAY, items, out),

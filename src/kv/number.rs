@@ -40,6 +40,21 @@ pub(super) fn unsigned(text: &[u8]) -> Option<u64> {
     })
 }
 
+/// A cursor of SCAN as Redis reads it, by C's `strtoul`: a sign and leading zeros may stand before it, a negative one
+/// counts from the end, and nothing at all is 0.
+#[must_use]
+pub(super) fn cursor(text: &[u8]) -> Option<u64> {
+    let (negative, digits) = match text {
+        [] => return Some(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let zeros = digits.iter().take_while(|&&byte| byte == b'0').count();
+    let magnitude = if zeros > 0 && zeros == digits.len() { 0 } else { unsigned(&digits[zeros..])? };
+    Some(if negative { magnitude.wrapping_neg() } else { magnitude })
+}
+
 /// Why two numbers have no sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FloatError {
@@ -171,6 +186,25 @@ mod tests {
         assert_eq!(unsigned(b"007"), Some(7));
         for text in ["", "-1", "18446744073709551616", "1a", "99999999999999999999"] {
             assert_eq!(unsigned(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn cursors_are_read_as_c_reads_them() {
+        for (text, number) in [
+            ("", 0),
+            ("0", 0),
+            ("-0", 0),
+            ("000", 0),
+            ("+5", 5),
+            ("-1", u64::MAX),
+            ("000000000000000000000000018446744073709551615", u64::MAX),
+            ("-18446744073709551615", 1),
+        ] {
+            assert_eq!(cursor(text.as_bytes()), Some(number), "{text}");
+        }
+        for text in ["-", "+", "x", "5x", " 5", "5 ", "--1", "18446744073709551616", "-18446744073709551616", "1e3"] {
+            assert_eq!(cursor(text.as_bytes()), None, "{text}");
         }
     }
 

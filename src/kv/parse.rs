@@ -225,7 +225,7 @@ fn parse_copy<'a>(words: &[&'a [u8]]) -> Parsed<'a> {
 }
 
 fn parse_scan<'a>(cursor: &'a [u8], options: &[&'a [u8]]) -> Parsed<'a> {
-    let cursor = number::unsigned(cursor).ok_or(Reply::error("ERR invalid cursor"))?;
+    let cursor = number::cursor(cursor).ok_or(Reply::error("ERR invalid cursor"))?;
     let mut scan = Scan { cursor: cursor.min(Position::CURSOR_MAX), count: 10, pattern: None, strings: true };
     for option in options.chunks(2) {
         let [name, value] = option else { return Err(SYNTAX) };

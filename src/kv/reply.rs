@@ -11,6 +11,8 @@ pub enum Reply<'a> {
     Ok,
     /// A status other than OK.
     Simple(&'static str),
+    /// A status that was put together; the store answers none.
+    Status(String),
     /// An integer.
     Int(i64),
     /// A string of bytes.
@@ -58,6 +60,7 @@ impl<'a> Reply<'a> {
             Reply::Bulk(bytes) => REPLY_BYTES + bytes.len(),
             Reply::Text(text) => REPLY_BYTES + text.len(),
             Reply::Error(text) => REPLY_BYTES + text.len(),
+            Reply::Status(text) => REPLY_BYTES + text.len(),
             Reply::Array(items) | Reply::Set(items) => REPLY_BYTES + all(items),
             Reply::Map(pairs) => {
                 REPLY_BYTES + pairs.iter().map(|(key, value)| key.bytes() + value.bytes()).sum::<usize>()
@@ -87,6 +90,7 @@ impl<'a> Reply<'a> {
         match self {
             Reply::Ok => Reply::Ok,
             Reply::Simple(text) => Reply::Simple(text),
+            Reply::Status(text) => Reply::Status(text),
             Reply::Int(number) => Reply::Int(number),
             Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
             Reply::Text(text) => Reply::Text(Cow::Owned(text.into_owned())),
@@ -105,6 +109,7 @@ impl<'a> Reply<'a> {
         match self {
             Reply::Ok => out.extend_from_slice(b"+OK\r\n"),
             Reply::Simple(text) => line(b'+', text.as_bytes(), out),
+            Reply::Status(text) => line(b'+', text.as_bytes(), out),
             Reply::Int(number) => integer(b':', *number, out),
             Reply::Bulk(bytes) => {
                 integer(b'$', bytes.len() as i64, out);

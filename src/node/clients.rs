@@ -2,6 +2,7 @@
 
 use super::links::Link;
 use super::replies::{Replies, Ticket};
+use super::waiting::GroupSet;
 use super::{Close, Node, Time};
 use crate::admin::client::ClientInfo;
 use crate::config::{
@@ -22,6 +23,9 @@ const PEER_BYTE_MIN: u8 = 0x80;
 const TLS_BYTE: u8 = 0x16;
 /// Memory that a client's empty output may keep.
 const IDLE_OUTPUT_BYTES: usize = 64 << 10;
+
+/// How often it is looked for clients that are idle for too long.
+const IDLE_LOOK_MS: u64 = 1_000;
 
 /// A reply of no more than this is given whatever waits for its client: it takes no more than the error in its place.
 const SMALL_REPLY_BYTES: usize = 256;
@@ -57,6 +61,12 @@ pub(super) struct Client {
     resumed: bool,
     /// A group whose queue was full when it last used it.
     pub(super) full_group: Option<GroupId>,
+    /// Why its requests have to wait, whatever room there is.
+    pub(super) hold: Option<Hold>,
+    /// The request that is being served is to be read again.
+    pub(super) again: bool,
+    /// The groups that it has written in.
+    pub(super) wrote: GroupSet,
     /// It has sent a command for the log, or is about to send much.
     pub(super) writes: bool,
     /// READONLY: its reads are answered at once, from what this node has.
@@ -68,6 +78,15 @@ pub(super) struct Client {
     /// The same when it was last given some, and so before it wrote any of those.
     queued: usize,
     dirty: bool,
+}
+
+/// Why a client's requests wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// CLIENT PAUSE.
+    Pause,
+    /// WAIT: for the replies to what was sent before it, and for its own.
+    Replies,
 }
 
 /// Requests between MULTI and EXEC.
@@ -95,6 +114,7 @@ impl Client {
         self.replies.len() >= REPLIES_MAX
             || self.out.len() + self.unsent + self.replies.bytes() >= CLIENT_OUTPUT_BYTES
             || self.full_group.is_some()
+            || self.hold.is_some()
     }
 }
 
@@ -300,6 +320,9 @@ impl Node {
             paused: false,
             resumed: false,
             full_group: None,
+            hold: None,
+            again: false,
+            wrote: GroupSet::default(),
             writes: false,
             reads_stale: false,
             held: 0,
@@ -362,7 +385,7 @@ impl Node {
                 Ok(Some(length)) => {
                     self.request_bytes = length;
                     self.request(client, &parser, &input[at..at + length], time);
-                    if client.full_group.is_none() {
+                    if client.full_group.is_none() && !std::mem::take(&mut client.again) {
                         at += length;
                     }
                 }
@@ -402,6 +425,25 @@ impl Node {
         }
     }
 
+    /// CONFIG SET timeout: clients that have asked nothing for so long, and wait for nothing, go. Looked at every second.
+    pub(super) fn close_idle(&mut self, now_ms: u64) {
+        if self.idle_ms_max == 0 || now_ms < self.idle_looked_ms + IDLE_LOOK_MS {
+            return;
+        }
+        self.idle_looked_ms = now_ms;
+        let (limit_ms, io) = (self.idle_ms_max, &mut self.io);
+        for client in io.connections.table.iter_mut().flatten().filter_map(|(_, connection)| match connection {
+            Connection::Client(client) => Some(client),
+            _ => None,
+        }) {
+            let is_idle = now_ms >= client.info.last_input_ms.saturating_add(limit_ms);
+            if is_idle && client.replies.is_empty() && !client.paused && !client.leaving {
+                (client.leaving, client.ended) = (true, true);
+                io.outputs.closes.push((client.connection, Close::AfterFlush));
+            }
+        }
+    }
+
     /// Looks at the clients that are paused or ending.
     pub(super) fn resume_clients(&mut self) {
         if self.io.connections.watched.is_empty() {
@@ -410,7 +452,16 @@ impl Node {
         let mut watched = std::mem::take(&mut self.io.connections.watched);
         watched.retain(|id| {
             let is_full = self.shard.queued_bytes() >= NODE_QUEUE_BYTES / 2;
+            let is_paused = self.pause.is_on(self.io.now_us / 1_000);
             let Some(client) = self.io.connections.client(*id) else { return false };
+            let is_held = match client.hold {
+                Some(Hold::Pause) => is_paused,
+                Some(Hold::Replies) => !client.replies.is_empty(),
+                None => false,
+            };
+            if !is_held {
+                (client.hold, client.info.blocked) = (None, false);
+            }
             if client.full_group.is_some_and(|group| self.shard.group(group).queued_bytes() < GROUP_QUEUE_BYTES / 2) {
                 client.full_group = None;
             }

@@ -205,6 +205,8 @@ impl Node {
             (NodeMessage::Move(wanted), Some(from)) => self.handle_move(from, &wanted, time),
             (NodeMessage::Moved(moved), Some(_)) => self.handle_moved(&moved, time),
             (NodeMessage::Here(here), Some(from)) => self.handle_here(from, here),
+            (NodeMessage::WhereDurable(groups), Some(from)) => self.handle_where_durable(from, &groups),
+            (NodeMessage::Durable(positions), Some(from)) => self.handle_durable(from, &positions),
         }
         Ok(())
     }
@@ -216,7 +218,9 @@ impl Node {
         let instance = |group: &GroupId, instance| known(group).is_none_or(|group| group.believes_instance(instance));
         match message {
             NodeMessage::Claims(claims) => claims.led.iter().all(|(group, leads)| ballot(group, *leads)),
-            NodeMessage::Positions(positions) => positions.next.iter().all(|(group, next)| instance(group, *next)),
+            NodeMessage::Positions(positions) | NodeMessage::Durable(positions) => {
+                positions.next.iter().all(|(group, next)| instance(group, *next))
+            }
             NodeMessage::Answers(answers) => answers.items.iter().all(|(group, _, answer)| match answer {
                 Answer::Leads(at) => instance(group, *at),
                 Answer::Refused(promised) => ballot(group, *promised),

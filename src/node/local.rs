@@ -1,6 +1,7 @@
 //! What the node answers by itself: the connection's own commands, and those about the node and the cluster.
 
 use super::clients::Client;
+use super::pause::Pause;
 use super::peers::Peer;
 use super::{Close, Node, Time};
 use crate::admin::client::{self, ClientAction};
@@ -61,8 +62,7 @@ impl Node {
             Verb::Hello => hello::hello(words, &mut client.info),
             Verb::Auth => hello::auth(words),
             Verb::Time => hello::time(words, self.cluster_us(time).unwrap_or(time.unix_us)),
-            Verb::Wait => hello::wait(words, self.io.peers.voters().quorum() as u32 - 1),
-            Verb::WaitAof => hello::wait_aof(words, self.io.peers.voters().quorum() as u32 - 1),
+            Verb::Wait | Verb::WaitAof => self.wait_at_once(client, spec, words, time),
             Verb::ReadOnly | Verb::ReadWrite => {
                 client.reads_stale = spec.verb == Verb::ReadOnly;
                 hello::accepted(words, spec.name)
@@ -111,6 +111,19 @@ impl Node {
         let all = others.chain(std::iter::once(&client.info));
         match client::every(words, client.info.id, all, now_ms) {
             ClientAction::Reply(reply) => reply,
+            ClientAction::Pause { timeout_ms, all } => {
+                self.pause.begin(now_ms, timeout_ms, all);
+                Reply::Ok
+            }
+            ClientAction::Unpause => {
+                self.pause = Pause::default();
+                Reply::Ok
+            }
+            ClientAction::Unblock { id, with_error } => {
+                let blocked = self.io.connections.clients().find(|other| other.info.id == id);
+                let connection = blocked.map(|client| client.connection);
+                Reply::Int(i64::from(connection.is_some_and(|connection| self.end_wait(connection, with_error, time))))
+            }
             ClientAction::Kill { ids, reply } => {
                 let doomed = self.io.connections.clients().filter(|other| ids.contains(&other.info.id));
                 let doomed: Vec<u64> = doomed.map(|other| other.connection).collect();
@@ -140,6 +153,8 @@ impl Node {
             groups: self.group_count(),
             reads: self.config.reads.to_string(),
             node_id: self.identity.node.0,
+            idle_seconds_max: self.idle_ms_max / 1_000,
+            kept: self.kept.clone(),
         };
         match config::config(words, &view, glob::matches) {
             ConfigAction::Reply(reply) => return reply,
@@ -147,6 +162,10 @@ impl Node {
                 ConfigChange::ClientTimeoutMs(limit_ms) => self.config.client_timeout_ms = limit_ms,
                 ConfigChange::MaxClients(max) => self.config.max_clients = max,
                 ConfigChange::MemoryBytesMax(max) => self.config.memory_bytes_max = max,
+                ConfigChange::IdleSecondsMax(max) => self.idle_ms_max = max.saturating_mul(1_000),
+                ConfigChange::Keep(name, value) => {
+                    self.kept.insert(name, value);
+                }
             }),
             ConfigAction::ResetStats => self.io.stats.reset(),
         }

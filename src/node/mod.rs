@@ -33,6 +33,7 @@ mod members;
 mod memory;
 mod outbox;
 mod pace;
+mod pause;
 mod peers;
 mod placement;
 mod questions;
@@ -45,8 +46,10 @@ mod space;
 mod tests;
 mod transfers;
 pub mod versions;
+mod waiting;
 pub mod wire;
 
+use crate::admin::kept::Kept;
 use crate::checkpoint::{Errand, Job};
 use crate::config::{NodeConfig, REMOVED_MS, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
@@ -66,11 +69,13 @@ use local::Facts;
 use members::Changing;
 use outbox::Outbox;
 use pace::Load;
+use pause::Pause;
 use peers::PingState;
 use placement::Placement;
 use roster::Roster;
 use std::sync::Arc;
 use transfers::Transfers;
+use waiting::Waits;
 
 pub use local::Facts as ProcessFacts;
 pub use space::Space;
@@ -175,6 +180,13 @@ pub struct Node {
     request_bytes: usize,
     /// Chance: RANDOMKEY, and which group issues a session.
     draw: Jitter,
+    pause: Pause,
+    waits: Waits,
+    /// After how long without a request a client is closed; 0: never.
+    idle_ms_max: u64,
+    idle_looked_ms: u64,
+    /// What CONFIG SET was told of parameters without effect.
+    kept: Kept,
 }
 
 impl Node {
@@ -205,6 +217,11 @@ impl Node {
             ticked_ms: 0,
             request_bytes: 0,
             draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
+            pause: Pause::default(),
+            waits: Waits::default(),
+            idle_ms_max: 0,
+            idle_looked_ms: 0,
+            kept: Kept::default(),
             identity,
             config,
         };
@@ -346,6 +363,7 @@ impl Node {
         self.step_transfers(time);
         self.step_ranges(time);
         self.ask_to_trim(time);
+        self.step_waits(time);
         self.io.end_turn(time.mono_ms());
         self.resume_clients();
     }

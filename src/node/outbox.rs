@@ -72,6 +72,8 @@ pub(super) struct Outbox {
     leadership_changed: bool,
     /// Some group has other members since this was last asked.
     pub(super) members_changed: bool,
+    /// By group, an instance from which on its members are those that it has; 0 if that was so when this node started.
+    governs_from: Vec<Instance>,
     read_buffers: (Vec<ReadId>, Vec<GroupId>),
 }
 
@@ -101,12 +103,14 @@ impl Outbox {
             release_buffer: Vec::new(),
             leadership_changed: false,
             members_changed: false,
+            governs_from: Vec::new(),
             read_buffers: (Vec::new(), Vec::new()),
         }
     }
 
     pub(super) fn set_groups(&mut self, groups: u32) {
         self.commands = (0..groups).map(|_| VecDeque::new()).collect();
+        self.governs_from = vec![Instance(0); groups as usize];
         self.questions.set_groups(groups);
     }
 
@@ -150,6 +154,21 @@ impl Outbox {
         self.gate.release(lsn, &mut released);
         released.drain(..).for_each(|held| self.let_go(held));
         self.release_buffer = released;
+    }
+
+    /// The number up to which the log has to be durable for all that was given to it so far.
+    pub(super) fn gathered_lsn(&self) -> u64 {
+        if self.batch.is_empty() { self.next_lsn - 1 } else { self.next_lsn }
+    }
+
+    /// The number up to which it is durable.
+    pub(super) fn durable_lsn(&self) -> u64 {
+        self.gate.durable()
+    }
+
+    /// An instance from which on a group's members are those that it has.
+    pub(super) fn governs_from(&self, group: GroupId) -> Instance {
+        self.governs_from.get(group.index()).copied().unwrap_or(Instance(0))
     }
 
     /// Whether the disk keeps up: the batch on its way is not overdue.
@@ -320,8 +339,9 @@ impl Outlet for Outbox {
         self.leadership_changed = true;
     }
 
-    fn members_changed(&mut self) {
+    fn members_changed(&mut self, group: GroupId, next: Instance) {
         self.members_changed = true;
+        self.governs_from[group.index()] = next;
         // A lease is one of the members that there were: the groups are claimed anew.
         self.leadership_changed = true;
     }

@@ -1,11 +1,12 @@
 //! What a client's words mean and where they go: to one group, to several in parts, into a transaction, or nowhere.
 
-use super::clients::{Client, Multi, Queued};
+use super::clients::{Client, Hold, Multi, Queued};
 use super::memory::OUT_OF_MEMORY;
 use super::outbox::Waiting;
 use super::questions::PendingRead;
 use super::replies::{Parts, Ticket};
 use super::{Node, Time};
+use crate::admin::hello;
 use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, QUEUED_WORD_BYTES, Reads};
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
@@ -58,6 +59,10 @@ impl Node {
             self.io.stats.rejected(spec.verb as usize);
             return self.no_command(client, words, &self.loading_refusal());
         }
+        if self.pause.is_on(time.mono_ms()) && self.pause.holds(spec, client.multi.as_ref()) {
+            (client.hold, client.again) = (Some(Hold::Pause), true);
+            return;
+        }
         match spec.class {
             Class::Transaction => self.transaction(client, spec, time),
             _ if client.multi.is_some() && !breaks_out(spec.verb) => self.queue(client, spec, words),
@@ -65,6 +70,9 @@ impl Node {
             Class::Cluster if spec.verb == Verb::PaxoiLeader => {
                 self.io.stats.called(spec.verb as usize, 0, false);
                 self.move_leader(client, words, time);
+            }
+            Class::Connection if matches!(spec.verb, Verb::Wait | Verb::WaitAof) => {
+                self.wait(client, spec, words, time)
             }
             Class::Connection | Class::Admin | Class::Cluster => {
                 let reply = self.local(client, spec, words, time);
@@ -138,12 +146,15 @@ impl Node {
                 if !is_stale && self.is_far_behind(group) {
                     return self.answer(client, &Reply::error("LOADING Paxoi is catching up with the other nodes"));
                 }
+                if command.is_write() {
+                    client.wrote.insert(group);
+                }
                 let (protocol, mute) = (client.info.protocol, !client.info.reply_mode.admit());
                 let bytes = self.shard.store(group).expected_bytes(&command);
                 let sequence = if known.is_empty() {
                     client.replies.expect(protocol, mute, bytes)
                 } else {
-                    let parts = Parts::new(Merge::Among(known), 1, self.config.reply_bytes_max());
+                    let parts = Parts::new(Merge::Among(known, None), 1, self.config.reply_bytes_max());
                     client.replies.expect_parts(protocol, mute, bytes, parts)
                 };
                 let ticket = Ticket { connection: client.connection, sequence, part: 0 };
@@ -163,11 +174,13 @@ impl Node {
                 if let Some((group, _)) = full {
                     return client.full_group = Some(*group);
                 }
+                let written = parts.iter().filter(|(_, command)| command.is_write());
+                written.for_each(|(group, _)| client.wrote.insert(*group));
                 let mute = !client.info.reply_mode.admit();
                 let bytes =
                     |(group, command): &(GroupId, Command<'_>)| self.shard.store(*group).expected_bytes(command);
                 let bytes = parts.iter().map(bytes).sum();
-                let whole = Parts::new(merge, parts.len(), self.config.reply_bytes_max());
+                let whole = Parts::new(merge.knowing(known), parts.len(), self.config.reply_bytes_max());
                 let sequence = client.replies.expect_parts(client.info.protocol, mute, bytes, whole);
                 for (part, (group, command)) in parts.iter().enumerate() {
                     let ticket = Ticket { connection: client.connection, sequence, part: part as u32 };
@@ -178,9 +191,9 @@ impl Node {
                     }
                 }
             }
-            Plan::CrossSlot => {
+            Plan::Refused(refusal) => {
                 self.io.stats.rejected(verb as usize);
-                self.answer(client, &fanout::CROSS_SLOT);
+                self.answer(client, &refusal);
             }
         }
     }
@@ -350,6 +363,7 @@ impl Node {
     /// Between MULTI and EXEC: kept until then.
     fn queue(&mut self, client: &mut Client, spec: &'static Spec, words: &[&[u8]]) {
         let refuses = spec.denies_oom() && self.is_out_of_memory();
+        let refusal = hello::refused_in_transaction(spec.verb, words, &client.info);
         let Some(multi) = client.multi.as_mut() else { return };
         multi.bytes += words.iter().map(|word| word.len() + QUEUED_WORD_BYTES).sum::<usize>();
         let reply = if refuses {
@@ -358,6 +372,9 @@ impl Node {
         } else if multi.bytes > self.config.request_bytes_max() || multi.requests.len() >= ARGS_MAX {
             multi.failed = true;
             Reply::error("ERR too much is queued in this transaction")
+        } else if let Some(refusal) = refusal {
+            multi.failed = true;
+            refusal
         } else {
             multi.requests.push(Queued { spec, words: words.iter().map(|word| (*word).into()).collect() });
             client.info.multi = multi.requests.len() as i32;
@@ -374,6 +391,7 @@ impl Node {
         for index in 0..groups {
             self.expire_commands(GroupId(index as u32), now_ms);
         }
+        self.close_idle(now_ms);
         let late = self.io.questions.reads.iter().filter(|(_, read)| read.deadline_ms <= now_ms);
         let late: Vec<usize> = late.map(|(id, _)| id).collect();
         for id in late {

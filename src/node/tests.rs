@@ -1,6 +1,8 @@
 //! Three nodes in one thread, on clocks, disks and connections of the test's making: what a node does when its disk is slow
 //! or full, or its links are cut.
 
+mod clients;
+
 use super::*;
 use crate::checkpoint::Done;
 use crate::config::{CHECKPOINT_RETRY_MS, CheckpointConfig, LOG_QUEUE_BYTES, Reads};
@@ -171,7 +173,18 @@ impl World {
         if node.io.connections.find(client).is_none() {
             node.opened(client, SocketAddr::from(([127, 0, 0, 9], 9)), time);
         }
-        node.input(client, &mut BytesMut::from(request), 0, time);
+        let mut input = BytesMut::from(request);
+        node.input(client, &mut input, 0, time);
+        // What was not read yet is offered again, as the event loop does.
+        if !input.is_empty() {
+            self.node(id).input.insert(client, input);
+        }
+    }
+
+    /// The replies that a client has, and has not been shown yet.
+    fn replies(&mut self, id: u32, number: u64) -> String {
+        let replies = self.node(id).replies.remove(&(CLIENT + number)).unwrap_or_default();
+        String::from_utf8_lossy(&replies).replace("\r\n", " ").trim_end().to_owned()
     }
 
     /// The reply to a request, within some seconds.

@@ -281,6 +281,10 @@ pub enum NodeMessage {
     Move(Move),
     Moved(Moved),
     Here(Here),
+    /// How far has your log these groups, durably? Answered by [`NodeMessage::Durable`], once that is so.
+    WhereDurable(Vec<GroupId>),
+    /// The sender has applied, and durably in its log, all of these groups before their `next`.
+    Durable(Positions),
 }
 
 impl NodeMessage {
@@ -304,6 +308,8 @@ impl NodeMessage {
             NodeMessage::Move(_) => 11,
             NodeMessage::Moved(_) => 12,
             NodeMessage::Here(_) => 13,
+            NodeMessage::WhereDurable(_) => 16,
+            NodeMessage::Durable(_) => 17,
         }
     }
 
@@ -327,6 +333,8 @@ impl NodeMessage {
             NodeMessage::Move(message) => postcard::to_allocvec(message),
             NodeMessage::Moved(message) => postcard::to_allocvec(message),
             NodeMessage::Here(message) => postcard::to_allocvec(message),
+            NodeMessage::WhereDurable(groups) => postcard::to_allocvec(groups),
+            NodeMessage::Durable(message) => postcard::to_allocvec(message),
         };
         encoded.expect("plain data serializes")
     }
@@ -359,6 +367,8 @@ impl NodeMessage {
             11 => NodeMessage::Move(postcard::from_bytes(body)?),
             12 => NodeMessage::Moved(postcard::from_bytes(body)?),
             13 => NodeMessage::Here(postcard::from_bytes(body)?),
+            16 => NodeMessage::WhereDurable(postcard::from_bytes(body)?),
+            17 => NodeMessage::Durable(postcard::from_bytes(body)?),
             _ => return Ok(None),
         }))
     }

@@ -6,7 +6,7 @@
 use super::cluster::Cluster;
 use super::redis_server::RedisServer;
 use super::tools;
-use super::wire::{Wire, exchange, talk};
+use super::wire::{Wire, exchange, show, talk};
 const SCRIPTS: &str = include_str!("same_as_redis.txt");
 
 #[test]
@@ -26,6 +26,28 @@ fn replies_are_those_of_redis() {
         assert_eq!(cleared, ["OK", "OK"], "after {script}");
     }
     assert!(failures.is_empty(), "{} scripts differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Replies that come when the pause is over. (Redis forgets what it has paused when its client half-closes.)
+#[test]
+fn what_a_pause_holds_back_is_answered_as_by_redis() {
+    let Some(redis) = RedisServer::start() else { return tools::skip("redis-server") };
+    let cluster = Cluster::start();
+    for script in [
+        "CLIENT PAUSE 60 | PING | SET a 1",
+        "CLIENT PAUSE 60 ALL | GET a",
+        "CLIENT PAUSE 60 WRITE | GET a | SET a 2 | GET a",
+        "CLIENT PAUSE 60 WRITE | MULTI | GET a | EXEC | MULTI | SET a 3 | EXEC | GET a",
+        "MULTI | CLIENT PAUSE 60 WRITE | SET a 4 | EXEC | GET a | SET a 5 | GET a",
+        "CLIENT PAUSE 60 WRITE | CLIENT PAUSE 1 ALL | GET a | DEL a",
+    ] {
+        let answers = [redis.address, cluster.nodes[0]].map(|address| {
+            let mut wire = Wire::connect(address);
+            wire.send((script.replace(" | ", "\r\n") + "\r\n").as_bytes());
+            script.split(" | ").map(|_| show(&wire.receive())).collect::<Vec<_>>()
+        });
+        assert_eq!(answers[0], answers[1], "{script}");
+    }
 }
 
 /// Requests that are no requests: what Redis says to them, and that it closes.

@@ -3,7 +3,10 @@
 use super::cluster::Cluster;
 use super::wire::{ask, talk};
 
-const CROSS: &str = "-CROSSSLOT Keys in request don't hash to the same slot";
+const CROSS: &str = "-CROSSSLOT Keys in request don't hash to the same slot: \
+                     give them a common {tag}, or make a cluster with one group";
+const ALL: &str = "-CROSSSLOT Keys in request don't hash to the same slot: SCAN KEYS DBSIZE RANDOMKEY FLUSHALL FLUSHDB \
+                   concern all groups, so send them outside ONCE, and outside MULTI or as the only command on keys in it";
 
 /// `a` and `b` are in different groups of 16; keys with one tag are in one.
 #[test]
@@ -15,13 +18,9 @@ fn keys_of_several_groups_cannot_be_changed_as_one() {
         for command in ["RENAME a b", "RENAMENX a b", "COPY a b", "MSETNX a 9 b 9", "RENAME a{t} b"] {
             assert_eq!(talk(node, &format!("{command} | MGET a b a{{t}}")), format!("{CROSS} | [\"1\" \"2\" \"3\"]"));
         }
-        let crossed = format!("OK | QUEUED | QUEUED | {CROSS} | -ERR EXEC without MULTI");
-        assert_eq!(talk(node, "MULTI | SET a 9 | SET b 9 | EXEC | EXEC"), crossed);
-        assert_eq!(
-            talk(node, "MULTI | SET a 9 | DBSIZE | EXEC | EXEC"),
-            crossed,
-            "all keys are not those of one group"
-        );
+        let crossed = |why| format!("OK | QUEUED | QUEUED | {why} | -ERR EXEC without MULTI");
+        assert_eq!(talk(node, "MULTI | SET a 9 | SET b 9 | EXEC | EXEC"), crossed(CROSS));
+        assert_eq!(talk(node, "MULTI | SET a 9 | DBSIZE | EXEC | EXEC"), crossed(ALL));
         assert_eq!(talk(node, "MGET a b a{t} | EXISTS a b c a{t} | DEL a b c"), "[\"1\" \"2\" \"3\"] | 3 | 2");
         assert_eq!(talk(node, "RENAME a{t} b{t} | COPY b{t} c{t} | RENAMENX b{t} c{t}"), "OK | 1 | 0");
         assert_eq!(talk(node, "MSETNX d{t} 1 e{t} 2 | MSETNX e{t} 1 f{t} 2 | EXISTS d{t} e{t} f{t}"), "1 | 0 | 2");
@@ -47,8 +46,29 @@ fn a_transaction_is_one_command_of_its_group() {
     assert_eq!(ask(cluster.nodes[1], "GET a{t}"), "\"x\"");
     // The node's own commands stand among the group's.
     let reply = talk(node, "MULTI | WAIT 1 0 | INCR b{t} | PING | CONFIG GET save | GET b{t} | SELECT 0 | EXEC");
-    assert!(reply.ends_with(" | [1 2 PONG [\"save\" \"\"] \"2\" OK]"), "{reply}");
+    assert!(reply.ends_with(" 2 PONG [\"save\" \"\"] \"2\" OK]"), "{reply}");
     assert_eq!(talk(node, "MULTI | EXEC | MULTI | PING | EXEC"), "OK | [] | OK | QUEUED | [PONG]");
+}
+
+/// As many clients' pipelines send them.
+#[test]
+fn a_command_about_all_keys_can_be_a_transaction() {
+    let cluster = Cluster::start();
+    let node = cluster.nodes[1];
+    assert_eq!(talk(node, "FLUSHALL | MSET a 1 b 2 c 3"), "OK | OK");
+    assert_eq!(
+        talk(node, "MULTI | DBSIZE | EXEC | MULTI | KEYS b | EXEC"),
+        "OK | QUEUED | [3] | OK | QUEUED | [[\"b\"]]"
+    );
+    assert_eq!(
+        talk(node, "MULTI | PING | FLUSHDB | ECHO x | EXEC | DBSIZE"),
+        "OK | QUEUED | QUEUED | QUEUED | [PONG OK \"x\"] | 0"
+    );
+    assert_eq!(
+        talk(node, "MULTI | FLUSHALL | EXEC | MULTI | RANDOMKEY | EXEC"),
+        "OK | QUEUED | [OK] | OK | QUEUED | [nil]"
+    );
+    assert_eq!(talk(node, "MULTI | SCAN 0 COUNT 100 | EXEC"), "OK | QUEUED | [[\"0\" []]]");
 }
 
 /// Readers at other nodes never see half of a transaction.

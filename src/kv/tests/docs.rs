@@ -4,6 +4,8 @@ use super::show;
 use crate::kv::docs::{command, help};
 use crate::kv::reply::Reply;
 use crate::kv::table::{find, lookup};
+use bytes::BytesMut;
+use net::resp::Protocol;
 
 fn ask(request: &str) -> String {
     let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
@@ -45,7 +47,16 @@ fn keys_are_found_in_a_request() {
     ] {
         assert_eq!(ask(&format!("COMMAND GETKEYS {request}")), reply, "{request}");
     }
-    assert_eq!(ask("COMMAND GETKEYSANDFLAGS mget a b"), "[[\"a\" [RO access]] [\"b\" [RO access]]]");
+    for (request, reply) in [
+        ("mget a b", "[[\"a\" [RO access]] [\"b\" [RO access]]]"),
+        ("rename a b", "[[\"a\" [RW access delete]] [\"b\" [OW update]]]"),
+        ("set a b EX 10 NX", "[[\"a\" [OW update]]]"),
+        ("set a b nx Get", "[[\"a\" [RW access update]]]"),
+        ("set get get", "[[\"get\" [OW update]]]"),
+        ("once s 1 set a b get", "[[\"a\" [RW access update]]]"),
+    ] {
+        assert_eq!(ask(&format!("COMMAND GETKEYSANDFLAGS {request}")), reply, "{request}");
+    }
 }
 
 #[test]
@@ -64,7 +75,20 @@ fn lists_docs_and_help() {
     assert!(ask("COMMAND DOCS").contains("\"config|get\""));
     let help = show(&help(find(b"object")));
     assert!(
-        help.contains("OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\" \"ENCODING key\""),
+        help.contains("OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are: ENCODING key     Inspect"),
         "{help}"
     );
+    // In every protocol a list is an array and its lines are statuses.
+    let written = |reply: &Reply<'_>| {
+        let mut out = BytesMut::new();
+        reply.write(Protocol::Resp3, &mut out);
+        out
+    };
+    let words: Vec<&[u8]> = "COMMAND LIST FILTERBY PATTERN gets*".split(' ').map(str::as_bytes).collect();
+    assert_eq!(&written(&command(lookup(&words).unwrap().verb, &words))[..], b"*1\r\n$6\r\ngetset\r\n");
+    for container in ["object", "session", "paxoi", "command"] {
+        let help = written(&crate::kv::docs::help(find(container.as_bytes())));
+        let lines: Vec<&[u8]> = help[..].split(|byte| *byte == b'\n').collect();
+        assert!(lines[0].starts_with(b"*") && lines[1..lines.len() - 1].iter().all(|line| line.starts_with(b"+")));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Db, HASH_KEY, START_MS, show};
 use crate::kv::command::Command;
-use crate::kv::fanout::{CROSS_SLOT, Merge, Plan, UNCERTAIN, plan};
+use crate::kv::fanout::{ALL_GROUPS, CROSS_SLOT, Merge, Plan, UNCERTAIN, plan};
 use crate::kv::reply::Reply;
 use crate::kv::table::{FanOut, lookup};
 use crate::kv::{Limits, Moment, Store, parse};
@@ -39,7 +39,7 @@ impl Groups {
                 let parts = parts.iter().map(|(group, part)| self.0[group.index()].execute(part).into_owned());
                 merge.finish(parts.collect())
             }
-            Plan::CrossSlot => CROSS_SLOT,
+            Plan::Refused(refusal) => refusal,
         }
     }
 
@@ -93,27 +93,53 @@ fn many_groups_answer_like_one() {
 #[test]
 fn what_must_be_atomic_stays_in_one_group() {
     let mut groups = Groups::new(16);
-    let refused = "CROSSSLOT Keys in request don't hash to the same slot";
+    let (crossed, all) = (show(&CROSS_SLOT), show(&ALL_GROUPS));
+    // What clients look for.
+    let start = "CROSSSLOT Keys in request don't hash to the same slot: ";
+    assert!(crossed.starts_with(start) && all.starts_with(start), "{crossed}, {all}");
     let id = groups.ask("SESSION NEW").trim_matches('"').to_owned();
-    for request in [
-        "MSETNX a 1 b 2".to_owned(),
-        "RENAME a b".to_owned(),
-        "RENAMENX a b".to_owned(),
-        "COPY a b".to_owned(),
-        format!("ONCE {id} 1 MGET a b"),
-        format!("ONCE {id} 1 DBSIZE"),
-        format!("ONCE {id} 1 FLUSHALL"),
+    for (request, refused) in [
+        ("MSETNX a 1 b 2".to_owned(), &crossed),
+        ("RENAME a b".to_owned(), &crossed),
+        ("RENAMENX a b".to_owned(), &crossed),
+        ("COPY a b".to_owned(), &crossed),
+        (format!("ONCE {id} 1 MGET a b"), &crossed),
+        (format!("ONCE {id} 1 DBSIZE"), &all),
+        (format!("ONCE {id} 1 FLUSHALL"), &all),
     ] {
-        assert_eq!(groups.ask(&request), refused, "{request}");
+        assert_eq!(groups.ask(&request), *refused, "{request}");
     }
     assert_eq!(groups.ask(&format!("ONCE {id} 1 MSET {{t}}a 1 {{t}}b 2")), "OK");
     assert_eq!(groups.ask(&format!("ONCE {id} 2 PING")), "PONG");
     let (get, set) = (Command::Get(b"a"), Command::IncrBy(b"b", 1));
     assert_eq!(groups.execute(Command::Exec(vec![get.clone(), set])), CROSS_SLOT);
-    assert_eq!(groups.execute(Command::Exec(vec![get.clone(), Command::DbSize])), CROSS_SLOT);
+    assert_eq!(groups.execute(Command::Exec(vec![get.clone(), Command::DbSize])), ALL_GROUPS);
+    assert_eq!(groups.execute(Command::Exec(vec![Command::Flush, Command::DbSize])), ALL_GROUPS);
     assert_eq!(show(&groups.execute(Command::Exec(vec![get, Command::IncrBy(b"a", 5)]))), "[nil 5]");
     assert_eq!(plan(Command::Exec(vec![]), 16, GroupId(9)), Plan::One(GroupId(9), Command::Exec(vec![])));
     assert_eq!(plan(Command::SessionNew, 16, GroupId(9)), Plan::One(GroupId(9), Command::SessionNew));
+}
+
+#[test]
+fn a_command_about_all_keys_is_alone_in_its_transaction() {
+    let mut groups = Groups::new(16);
+    groups.ask("MSET a 1 b 2 c 3");
+    for (command, reply) in [
+        (Command::DbSize, "[3]"),
+        (Command::Keys(b"b"), "[[\"b\"]]"),
+        (Command::Flush, "[OK]"),
+        (Command::DbSize, "[0]"),
+        (Command::RandomKey(1), "[nil]"),
+    ] {
+        assert_eq!(show(&groups.execute(Command::Exec(vec![command]))), reply);
+    }
+    let Plan::Split(parts, merge) = plan(Command::Exec(vec![Command::Flush]), 2, GroupId(0)) else { panic!("split") };
+    assert_eq!(parts, [(GroupId(0), Command::Flush), (GroupId(1), Command::Flush)]);
+    let merge = merge.knowing(vec![(0, Reply::Int(7))]);
+    let down = || Reply::error("CLUSTERDOWN Hash slot not served");
+    assert_eq!(merge.clone().finish(vec![Reply::Ok, Reply::Ok]), Reply::Array(vec![Reply::Int(7), Reply::Ok]));
+    assert_eq!(merge.clone().finish(vec![Reply::Ok, down()]), UNCERTAIN);
+    assert_eq!(merge.finish(vec![down(), down()]), down());
 }
 
 #[test]
@@ -158,7 +184,7 @@ fn a_part_that_failed_fails_the_whole() {
 
 #[test]
 fn replies_known_before_stand_at_their_places_in_a_transaction() {
-    let merge = || Merge::Among(vec![(0, Reply::Int(0)), (2, Reply::Array(vec![])), (4, Reply::Int(4))]);
+    let merge = || Merge::Among(vec![(0, Reply::Int(0)), (2, Reply::Array(vec![])), (4, Reply::Int(4))], None);
     let group = || Reply::Array(vec![Reply::Int(1), Reply::Int(3)]);
     let whole = [Reply::Int(0), Reply::Int(1), Reply::Array(vec![]), Reply::Int(3), Reply::Int(4)];
     assert_eq!(merge().finish(vec![group()]), Reply::Array(whole.to_vec()));

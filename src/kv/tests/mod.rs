@@ -98,6 +98,7 @@ pub(super) fn show(reply: &Reply<'_>) -> String {
         Reply::Int(number) => number.to_string(),
         Reply::Bulk(bytes) => format!("\"{}\"", bytes.escape_ascii()),
         Reply::Text(text) => format!("={text}"),
+        Reply::Status(text) => text.clone(),
         Reply::Null => "nil".to_owned(),
         Reply::NullArray => "nil[]".to_owned(),
         Reply::Array(items) | Reply::Set(items) => list(items),

@@ -1,0 +1,66 @@
+//! CLIENT PAUSE: for a while the requests of this node's clients wait unread, all of them or those that may write.
+//!
+//! What came before goes on. Members are not concerned: the node votes, leads and learns as ever, and the clients of
+//! other nodes are served.
+
+use super::clients::Multi;
+use crate::kv::table::{Class, Spec, Verb};
+
+/// The pause in force, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    until_ms: u64,
+    all: bool,
+}
+
+impl Pause {
+    /// Pauses for so long. One that is in force is made longer or stricter by it, never the contrary, as in Redis.
+    pub(super) fn begin(&mut self, now_ms: u64, timeout_ms: u64, all: bool) {
+        let before = if self.is_on(now_ms) { std::mem::take(self) } else { Pause::default() };
+        self.until_ms = before.until_ms.max(now_ms.saturating_add(timeout_ms));
+        self.all = before.all || all;
+    }
+
+    pub(super) fn is_on(&self, now_ms: u64) -> bool {
+        now_ms < self.until_ms
+    }
+
+    /// Whether a request has to wait while it is on. What ends the pause never does.
+    pub(super) fn holds(&self, spec: &Spec, multi: Option<&Multi>) -> bool {
+        let queued_writes =
+            || multi.is_some_and(|multi| multi.requests.iter().any(|queued| queued.spec.class == Class::Write));
+        let writes = spec.class == Class::Write || spec.verb == Verb::Exec && queued_writes();
+        (self.all || writes) && spec.verb != Verb::ClientUnpause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::table::find_full;
+
+    #[test]
+    fn a_pause_grows_until_it_ends() {
+        let mut pause = Pause::default();
+        assert!(!pause.is_on(0));
+        pause.begin(100, 50, false);
+        pause.begin(110, 10, true);
+        assert!(pause.is_on(149) && pause.all && !pause.is_on(150));
+        pause.begin(150, u64::MAX, false);
+        assert!(pause.is_on(u64::MAX - 1) && !pause.all, "the earlier one is over");
+    }
+
+    #[test]
+    fn writes_wait_and_the_rest_only_if_all_do() {
+        let spec = |name: &str| find_full(name.as_bytes()).unwrap();
+        let (mut writes, mut all) = (Pause::default(), Pause::default());
+        writes.begin(0, 10, false);
+        all.begin(0, 10, true);
+        for (name, is_write) in
+            [("get", false), ("set", true), ("flushall", true), ("session|new", true), ("exec", false)]
+        {
+            assert_eq!((writes.holds(spec(name), None), all.holds(spec(name), None)), (is_write, true), "{name}");
+        }
+        assert!(!writes.holds(spec("client|unpause"), None) && !all.holds(spec("client|unpause"), None));
+    }
+}
