@@ -1,7 +1,7 @@
 //! The store against a real redis-server: random sequences of commands on a few keys get equal replies, byte by byte.
 //!
 //! What the two may differ in is left out or told here: times may be some milliseconds apart, KEYS is unordered, Redis
-//! counts expired keys until it meets them, and long fractions are rounded differently (see `kv/number.rs`).
+//! counts expired keys until it meets them.
 
 #[path = "common/redis_server.rs"]
 mod redis_server;
@@ -72,7 +72,7 @@ fn request() -> impl Strategy<Value = Vec<String>> {
                 "",
             ]),
             "offset" => draw(&["0", "1", "5", "20", "-1", "x", "536870912", "9223372036854775807"]),
-            "float" => draw(&["0.5", "-1.25", "3e0", "0.1", "-0.1", ".5", "2.", "x", "", "nan", "inf"]),
+            "float" => draw(&FLOATS),
             "seconds" => draw(&["1000", "2000", "-1", "0", "x", "9223372036854775807", "-9223372036854775808"]),
             "at" => draw(&["1", "-5", "99999999999", "x", "9223372036854775807"]),
             "setoption" => {
@@ -85,6 +85,42 @@ fn request() -> impl Strategy<Value = Vec<String>> {
         form.split(' ').map(word).collect()
     })
 }
+
+/// What INCRBYFLOAT may be given: short, long, at the limits, in other forms, and none.
+const FLOATS: [&str; 32] = [
+    "0.5",
+    "-1.25",
+    "3e0",
+    "0.1",
+    "-0.1",
+    ".5",
+    "2.",
+    "-0",
+    "0.33333333333333333333333333",
+    "-12345.678901234567890123456789",
+    "1e-17",
+    "4.9999999999999999e-18",
+    "1e-30",
+    "12345678901234567890.123456789",
+    "-18446744073709551615",
+    "18446744073709551617.5",
+    "1e22",
+    "-1e309",
+    "1.1e4932",
+    "-1.1e4932",
+    "1e-4951",
+    "3.6e-4951",
+    "0x1F",
+    "-0x.8p-3",
+    "0X1.8p64",
+    "0x1p16384",
+    "0x",
+    "1e",
+    "x",
+    "",
+    "nan",
+    "inf",
+];
 
 const FORMS: &str = "
     GET key
@@ -104,6 +140,10 @@ const FORMS: &str = "
     GETEX key EX 1000
     GETEX key EXAT 1
     GETEX key EX 1000 PERSIST
+    GETEX key EX seconds
+    GETEX key PX seconds
+    GETEX key EXAT at
+    GETEX key PXAT at FOO
     MGET key key key
     MSET key value key value
     MSET key value key
@@ -119,6 +159,7 @@ const FORMS: &str = "
     DECRBY key int
     INCRBYFLOAT fkey float
     INCRBYFLOAT fkey float
+    SET fkey float
     SET fkey 1.5
     DEL key key
     UNLINK key

@@ -56,8 +56,12 @@ pub enum Command<'a> {
     SetRange(&'a [u8], u64, &'a [u8]),
     /// INCR, INCRBY, DECR, DECRBY.
     IncrBy(&'a [u8], i64),
-    /// INCRBYFLOAT; the increment as the client wrote it.
+    /// INCRBYFLOAT as it was before values of version 3, in decimal; the increment as the client wrote it.
     IncrByFloat(&'a [u8], &'a [u8]),
+    /// INCRBYFLOAT as Redis has it; the increment as the client wrote it.
+    IncrByLongDouble(&'a [u8], &'a [u8]),
+    /// GETEX with an expiry that no key can have: only a key that exists is refused it. Changes nothing.
+    GetExRefused(&'a [u8], BadExpiry),
     /// DEL, UNLINK.
     Del(Vec<&'a [u8]>),
     /// EXPIRE, PEXPIRE, EXPIREAT, PEXPIREAT: the new expiry, and when to obey.
@@ -217,6 +221,15 @@ pub enum Lifetime {
     UnixMillis,
 }
 
+/// What is wrong with an expiry of GETEX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadExpiry {
+    /// It is no integer.
+    NotAnInteger,
+    /// It is too large, or not above 0.
+    OutOfRange,
+}
+
 /// What OBJECT tells about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aspect {
@@ -267,6 +280,7 @@ impl<'a> Command<'a> {
             C::Get(key) | C::StrLen(key) | C::GetRange(key, ..) | C::Type(key) | C::Ttl(key, _) => visit(key),
             C::Object(key, _) | C::GetDel(key) | C::GetEx(key, _) | C::Append(key, _) | C::Persist(key) => visit(key),
             C::SetRange(key, ..) | C::IncrBy(key, _) | C::IncrByFloat(key, _) | C::Expire(key, ..) => visit(key),
+            C::IncrByLongDouble(key, _) | C::GetExRefused(key, _) => visit(key),
             C::Set(set) => visit(set.key),
             C::MGet(keys) | C::Exists(keys) | C::Del(keys) => keys.iter().for_each(|key| visit(key)),
             C::MSet(pairs) | C::MSetNx(pairs) => pairs.iter().for_each(|(key, _)| visit(key)),
@@ -286,7 +300,8 @@ impl<'a> Command<'a> {
         match self {
             C::Constant(_) | C::Get(_) | C::MGet(_) | C::StrLen(_) | C::GetRange(..) | C::Exists(_) => false,
             C::Type(_) | C::Ttl(..) | C::Object(..) | C::Scan(_) | C::Keys(_) | C::DbSize | C::RandomKey(_) => false,
-            C::CountKeysInSlot(_) | C::KeysInSlot(..) => false,
+            C::CountKeysInSlot(_) | C::KeysInSlot(..) | C::GetExRefused(..) => false,
+            C::IncrByLongDouble(..) => true,
             C::Noop | C::Set(_) | C::GetDel(_) | C::GetEx(..) | C::MSet(_) | C::MSetNx(_) | C::Append(..) => true,
             C::SetRange(..) | C::IncrBy(..) | C::IncrByFloat(..) | C::Del(_) | C::Expire(..) | C::Persist(_) => true,
             C::Rename { .. } | C::Copy { .. } | C::Flush | C::SessionNew | C::Once(_) => true,
@@ -301,7 +316,7 @@ impl<'a> Command<'a> {
         use Command as C;
         match self {
             C::Set(_) | C::MSet(_) | C::MSetNx(_) | C::Append(..) | C::SetRange(..) | C::IncrBy(..) => true,
-            C::IncrByFloat(..) | C::Copy { .. } | C::SessionNew => true,
+            C::IncrByFloat(..) | C::IncrByLongDouble(..) | C::Copy { .. } | C::SessionNew => true,
             C::Once(once) => once.command.grows(),
             C::Exec(commands) => commands.iter().any(Command::grows),
             _ => false,
@@ -327,6 +342,7 @@ impl<'a> Command<'a> {
         let is_new = match self {
             C::Set(set) => matches!(set.expiry, SetExpiry::New(when) if when.is_duration()),
             C::GetEx(_, Some(when)) | C::Expire(_, when, _) => when.is_duration(),
+            C::IncrByLongDouble(..) | C::GetExRefused(..) => true,
             C::Once(once) => return once.command.value_version(),
             C::Exec(commands) => return commands.iter().map(Command::value_version).max().unwrap_or(1),
             _ => false,

@@ -11,8 +11,9 @@
 //! neither panics nor believes a length before it has seen the bytes, and takes one form only of each command.
 
 use super::command::{
-    Aspect, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf, When,
+    Aspect, BadExpiry, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf, When,
 };
+use super::long_double;
 use super::number;
 use super::reader::Reader;
 use super::session::SessionId;
@@ -62,6 +63,8 @@ mod op {
     pub(super) const ONCE: u8 = 32;
     pub(super) const EXEC: u8 = 33;
     pub(super) const EXPIRE_AFTER: u8 = 34;
+    pub(super) const INCR_BY_LONG_DOUBLE: u8 = 35;
+    pub(super) const GET_EX_REFUSED: u8 = 36;
 }
 
 /// Appends the encoding of `command` to `out`.
@@ -146,6 +149,11 @@ fn encode_write(command: &Command<'_>, out: &mut BytesMut) {
             out.put_u64_le(*offset);
         }
         C::IncrByFloat(key, by) => two(op::INCR_BY_FLOAT, key, by, out),
+        C::IncrByLongDouble(key, by) => two(op::INCR_BY_LONG_DOUBLE, key, by, out),
+        C::GetExRefused(key, why) => {
+            one(op::GET_EX_REFUSED, key, out);
+            out.put_u8(*why as u8);
+        }
         C::Del(keys) => many(op::DEL, keys, out),
         C::Expire(key, when, only_if) => {
             let (op, ms) = match when {
@@ -255,6 +263,14 @@ fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, Deco
             }
             Command::IncrByFloat(key, by)
         }
+        op::INCR_BY_LONG_DOUBLE => {
+            let (key, by) = decode_pair(reader)?;
+            if !long_double::is_number(by) {
+                return Err(DecodeError::BadValue);
+            }
+            Command::IncrByLongDouble(key, by)
+        }
+        op::GET_EX_REFUSED => Command::GetExRefused(reader.bytes()?, reader.choice(&BAD_EXPIRIES)?),
         op::DEL => Command::Del(reader.list(Reader::bytes)?),
         op::EXPIRE_AT => Command::Expire(reader.bytes()?, When::At(reader.u64()?), decode_expire_if(reader.u8()?)?),
         op::EXPIRE_AFTER => {
@@ -445,4 +461,5 @@ fn length_word(length: usize) -> [u8; 4] {
 }
 
 const LIFETIMES: [Lifetime; 4] = [Lifetime::Seconds, Lifetime::Millis, Lifetime::UnixSeconds, Lifetime::UnixMillis];
+const BAD_EXPIRIES: [BadExpiry; 2] = [BadExpiry::NotAnInteger, BadExpiry::OutOfRange];
 const ASPECTS: [Aspect; 4] = [Aspect::Encoding, Aspect::Frequency, Aspect::IdleTime, Aspect::References];

@@ -17,6 +17,7 @@ mod frozen;
 pub mod glob;
 mod kept;
 mod limits;
+mod long_double;
 pub mod number;
 mod options;
 mod parse;

@@ -1,8 +1,8 @@
 //! Numbers as Redis reads and writes them in values and arguments: strict 64-bit integers, and decimal fractions.
 //!
-//! Replicas must agree to the last digit, so INCRBYFLOAT counts in decimal: exactly, with 17 digits behind the point,
-//! while numbers are below 2^64, and in binary floating point above. Redis rounds through x87 long doubles instead; for
-//! numbers of a few digits both print the same, and for longer ones this prints less noise.
+//! Before values of version 3 INCRBYFLOAT counted in decimal: exactly, with 17 digits behind the point, while numbers are
+//! below 2^64, and in binary floating point above. Old logs hold such commands, and all replicas must come to the same;
+//! now it counts as Redis does, see `long_double`.
 
 /// A 64-bit integer in its only form: no spaces, no `+`, no leading zeros, no `-0`.
 #[must_use]

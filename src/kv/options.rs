@@ -89,7 +89,7 @@ impl Expiry {
     }
 }
 
-fn invalid_expire(command: &str) -> Reply<'static> {
+pub(super) fn invalid_expire(command: &str) -> Reply<'static> {
     Reply::Error(Cow::Owned(format!("ERR invalid expire time in '{command}' command")))
 }
 

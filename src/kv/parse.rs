@@ -3,9 +3,10 @@
 //! The words borrow from the client's buffer, and so does the command: nothing is copied before it is encoded.
 
 use super::command::{
-    Aspect, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf,
+    Aspect, BadExpiry, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf,
 };
 use super::directory::Position;
+use super::long_double;
 use super::number;
 use super::options::{NOT_AN_INTEGER, Options, SYNTAX, expiry, integer};
 use super::reply::Reply;
@@ -20,7 +21,7 @@ use std::hash::Hasher as _;
 pub struct Moment {
     /// Cluster time, in unix milliseconds: from then on durations count, where they do not travel as such.
     pub cluster_ms: u64,
-    /// Whether durations travel as such: all members know commands that hold one.
+    /// Whether durations travel as such: all members know commands that hold one, and the others of values of version 3.
     pub durations: bool,
     /// A random number, for RANDOMKEY.
     pub seed: u64,
@@ -108,7 +109,10 @@ fn parse_more<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a>
             let by = integer(second)?.checked_neg().ok_or(Reply::error("ERR decrement would overflow"))?;
             Command::IncrBy(first, by)
         }
-        Verb::IncrByFloat if number::is_float(second) => Command::IncrByFloat(first, second),
+        Verb::IncrByFloat if moment.durations && long_double::is_number(second) => {
+            Command::IncrByLongDouble(first, second)
+        }
+        Verb::IncrByFloat if !moment.durations && number::is_float(second) => Command::IncrByFloat(first, second),
         Verb::IncrByFloat => return Err(Reply::error("ERR value is not a valid float")),
         Verb::Del | Verb::Unlink => Command::Del(words[1..].to_vec()),
         Verb::Exists | Verb::Touch => Command::Exists(words[1..].to_vec()),
@@ -166,10 +170,16 @@ fn parse_get_ex<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'
     }
     Ok(match options.expiry {
         None => Command::GetEx(words[1], None), // PERSIST is the only option left
-        Some((unit, time)) => {
-            let when = expiry(unit, time, moment)?.positive(spec.name)?;
-            Command::GetEx(words[1], Some(when))
-        }
+        Some((unit, time)) => match expiry(unit, time, moment).and_then(|expiry| expiry.positive(spec.name)) {
+            Ok(when) => Command::GetEx(words[1], Some(when)),
+            // A key that does not exist is not refused it.
+            Err(_) if moment.durations => {
+                let is_integer = integer(time).is_ok();
+                let why = if is_integer { BadExpiry::OutOfRange } else { BadExpiry::NotAnInteger };
+                Command::GetExRefused(words[1], why)
+            }
+            Err(refusal) => return Err(refusal),
+        },
     })
 }
 

@@ -1,10 +1,11 @@
 //! What only reads: every command that answers from a store without changing it.
 
-use super::command::{Aspect, Command, Constant, Lifetime, Scan};
+use super::command::{Aspect, BadExpiry, Command, Constant, Lifetime, Scan};
 use super::directory::Position;
 use super::entry::Entry;
 use super::glob;
 use super::number;
+use super::options::{NOT_AN_INTEGER, invalid_expire};
 use super::reply::Reply;
 use super::store::Store;
 use std::borrow::Cow;
@@ -43,6 +44,7 @@ impl<'s> View<'s> {
             C::Type(key) => Reply::Simple(if self.find(key).is_some() { "string" } else { "none" }),
             C::Ttl(key, lifetime) => self.lifetime(key, *lifetime),
             C::Object(key, aspect) => self.find(key).map_or(Reply::Null, |entry| describe(entry, *aspect)),
+            C::GetExRefused(key, why) => self.find(key).map_or(Reply::Null, |_| refusal(*why)),
             C::Scan(scan) => self.scan(scan),
             C::Keys(pattern) => {
                 let matching = self.live_from(Position(0)).filter(|entry| glob::matches(pattern, entry.key()));
@@ -171,6 +173,13 @@ fn describe<'s>(entry: &Entry, aspect: Aspect) -> Reply<'s> {
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
              switching between policies at runtime LRU and LFU data will take some time to adjust.",
         ),
+    }
+}
+
+fn refusal(why: BadExpiry) -> Reply<'static> {
+    match why {
+        BadExpiry::NotAnInteger => NOT_AN_INTEGER,
+        BadExpiry::OutOfRange => invalid_expire("getex"),
     }
 }
 

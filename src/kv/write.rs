@@ -3,6 +3,7 @@
 use super::command::{Command, ExpireIf, Once, Pair, Set, SetAnswer, SetExpiry, SetIf};
 use super::directory::Position;
 use super::entry::{Entry, allocated};
+use super::long_double;
 use super::number::{self, FloatError};
 use super::read::View;
 use super::reply::{Reply, TOO_LARGE};
@@ -28,7 +29,8 @@ impl Store {
             C::Append(key, value) => self.append(key, value),
             C::SetRange(key, offset, value) => self.set_range(key, *offset, value),
             C::IncrBy(key, by) => self.incr_by(key, *by),
-            C::IncrByFloat(key, by) => self.incr_by_float(key, by),
+            C::IncrByFloat(key, by) => self.incr_by_float(key, by, number::float_sum),
+            C::IncrByLongDouble(key, by) => self.incr_by_float(key, by, long_double::sum),
             C::Del(keys) => Reply::Int(keys.iter().filter(|key| self.take(key).is_some()).count() as i64),
             C::Expire(key, when, only_if) => self.expire_at(key, when.at_ms(self.time_ms), *only_if),
             C::Persist(key) => self.persist(key),
@@ -197,11 +199,11 @@ impl Store {
         Reply::Int(sum)
     }
 
-    fn incr_by_float(&mut self, key: &[u8], by: &[u8]) -> Reply<'_> {
+    fn incr_by_float(&mut self, key: &[u8], by: &[u8], sum: FloatSum) -> Reply<'_> {
         let position = self.position(key);
         let (old, expires_at_ms) =
             self.live(position, key).map_or((&b"0"[..], 0), |entry| (entry.value(), entry.expires_at_ms));
-        match number::float_sum(old, by) {
+        match sum(old, by) {
             Ok(sum) => {
                 self.rolling.key(Change::Made, position, whole(sum.as_bytes()));
                 self.put(position, key, sum.as_bytes(), expires_at_ms);
@@ -328,6 +330,9 @@ impl Store {
         self.longest = self.longest.max(entry.key().len()).max(entry.value().len());
     }
 }
+
+/// The text of the sum of two numbers given as text.
+type FloatSum = fn(&[u8], &[u8]) -> Result<String, FloatError>;
 
 /// A value was written that may take more memory or less than what was there.
 fn reweigh(heap_bytes: &mut usize, before: usize, entry: &Entry) {

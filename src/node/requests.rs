@@ -72,7 +72,7 @@ impl Node {
                 self.move_leader(client, words, time);
             }
             Class::Connection if matches!(spec.verb, Verb::Wait | Verb::WaitAof) => {
-                self.wait(client, spec, words, time)
+                self.wait(client, spec, words, time);
             }
             Class::Connection | Class::Admin | Class::Cluster => {
                 let reply = self.local(client, spec, words, time);

@@ -4,7 +4,7 @@
 //! ```text
 //! 1   the first
 //! 2   values that carry the digest of the state before them (version 2 of values)
-//! 3   pings that tell the sender's clocks; commands that hold durations (version 3 of values)
+//! 3   pings that tell the sender's clocks; commands that hold durations, or count as Redis does (version 3 of values)
 //! ```
 //!
 //! What is chosen goes to every member and stays in their logs, so a new version of values is proposed only when all

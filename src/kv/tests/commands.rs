@@ -44,6 +44,12 @@ fn set_and_its_synonyms() {
         GETEX a KEEPTTL -> ERR syntax error
         GETEX a GET -> ERR syntax error
         GETEX none EX 5 -> nil
+        GETEX none EX 0 -> nil
+        GETEX none EX abc -> nil
+        GETEX none PXAT -5 -> nil
+        GETEX none FOO -> ERR syntax error
+        GETEX a EX abc -> ERR value is not an integer or out of range
+        GETEX a EX 9223372036854775807 -> ERR invalid expire time in 'getex' command
         "#,
     );
 }
@@ -140,6 +146,9 @@ fn counters() {
         INCRBYFLOAT f -5 -> "5.6"
         INCRBYFLOAT none 3.0e3 -> "3000"
         INCRBYFLOAT f abc -> ERR value is not a valid float
+        INCRBYFLOAT f 0x -> ERR value is not a valid float
+        INCRBYFLOAT h 0x1p-3 -> "0.125"
+        INCRBYFLOAT h 12345678901234567890.123456789 -> "12345678901234567890"
         INCRBYFLOAT f nan -> ERR value is not a valid float
         INCRBYFLOAT f inf -> ERR increment would produce NaN or Infinity
         SET t text -> OK

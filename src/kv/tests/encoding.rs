@@ -1,11 +1,14 @@
 //! The encoding: every command comes back as it was, and no bytes do harm.
 
-use super::Db;
+use super::{Db, START_MS, show};
 use crate::kv::command::{
-    Aspect, Command, Constant, ExpireIf, Lifetime, Once, Scan, Set, SetAnswer, SetExpiry, SetIf, When,
+    Aspect, BadExpiry, Command, Constant, ExpireIf, Lifetime, Once, Scan, Set, SetAnswer, SetExpiry, SetIf, When,
 };
 use crate::kv::encode::{DecodeError, decode, encode};
+use crate::kv::reply::Reply;
 use crate::kv::session::SessionId;
+use crate::kv::table::lookup;
+use crate::kv::{Moment, parse};
 use bytes::BytesMut;
 use proptest::prelude::*;
 
@@ -47,6 +50,9 @@ fn every_command(material: &Material) -> Vec<Command<'_>> {
         Command::SetRange(key, *unsigned, value),
         Command::IncrBy(key, *signed),
         Command::IncrByFloat(key, b"-1.5e3"),
+        Command::IncrByLongDouble(key, b"0x1p-3"),
+        Command::GetExRefused(key, BadExpiry::NotAnInteger),
+        Command::GetExRefused(key, BadExpiry::OutOfRange),
         Command::Del(keys),
         Command::Expire(key, at, only_if),
         Command::Expire(key, after, only_if),
@@ -149,4 +155,40 @@ fn the_encoding_of_hot_commands_is_short_and_fixed() {
     assert_eq!(&encoded(&Command::Get(b"key"))[..], b"\x01\x02\x03\0\0\0key");
     assert_eq!(&encoded(&Command::Set(Set::plain(b"k", b"v")))[..], b"\x01\x03\0\x01\0\0\0k\x01\0\0\0v");
     assert_eq!(&encoded(&Command::IncrBy(b"k", -1))[..], b"\x01\x04\x01\0\0\0k\xff\xff\xff\xff\xff\xff\xff\xff");
+}
+
+/// A member that knows only older values gets the command that it knows, or nothing new; what a log holds of it counts as
+/// it did.
+#[test]
+fn fractions_are_decimal_where_a_member_does_not_know_better() {
+    let parsed = |request: &'static str, durations| {
+        let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        let moment = Moment { cluster_ms: START_MS, durations, seed: 0 };
+        lookup(&words).and_then(|spec| parse(spec, &words, moment))
+    };
+    assert_eq!(parsed("INCRBYFLOAT k 0.5", false), Ok(Command::IncrByFloat(b"k", b"0.5")));
+    assert_eq!(parsed("INCRBYFLOAT k 0.5", true), Ok(Command::IncrByLongDouble(b"k", b"0.5")));
+    let not_a_float = Reply::error("ERR value is not a valid float");
+    assert_eq!(parsed("INCRBYFLOAT k 0x10", false), Err(not_a_float));
+    assert_eq!(parsed("INCRBYFLOAT k 0x10", true), Ok(Command::IncrByLongDouble(b"k", b"0x10")));
+    assert_eq!(parsed("GETEX k EX 0", true), Ok(Command::GetExRefused(b"k", BadExpiry::OutOfRange)));
+    assert!(parsed("GETEX k EX 0", false).is_err());
+    for (command, version) in [
+        (Command::IncrByFloat(b"k", b"0.5"), 1),
+        (Command::IncrByLongDouble(b"k", b"0.5"), 3),
+        (Command::GetExRefused(b"k", BadExpiry::NotAnInteger), 3),
+        (Command::Exec(vec![Command::Get(b"k"), Command::IncrByLongDouble(b"k", b"0.5")]), 3),
+    ] {
+        assert_eq!(command.value_version(), version, "{command:?}");
+    }
+    let mut db = Db::new();
+    let mut apply = |command: &Command<'_>| {
+        let mut body = BytesMut::new();
+        encode(command, &mut body);
+        show(&db.store.apply(&body))
+    };
+    // The old command counts 17 digits behind the point, and no more than 64 bits before it, as ever.
+    assert_eq!(apply(&Command::IncrByFloat(b"k", b"1234567890123456789.5")), "\"1234567890123456789.5\"");
+    assert_eq!(apply(&Command::IncrByFloat(b"k", b"0.00000000000000001")), "\"1234567890123456789.50000000000000001\"");
+    assert_eq!(apply(&Command::IncrByLongDouble(b"k", b"0")), "\"1234567890123456789.5\"");
 }

@@ -13,6 +13,7 @@ const PAIRS: &[(&str, &str, &str)] = &[
     ("SET k 1", "SETRANGE k 1 a", "SETRANGE k 2 a"),
     ("SET k 1", "INCR k", "DECR k"),
     ("SET k 1", "INCRBYFLOAT k 1.5", "INCRBYFLOAT k 1.25"),
+    ("SET k 1", "INCRBYFLOAT k 1e300", "INCRBYFLOAT k 1.0000000000000000001e300"),
     ("SET k 1", "PEXPIRE k 10", "PEXPIRE k 11"),
     ("SET k 1 PX 100", "PERSIST k", "PEXPIRE k 11"),
     ("SET k 1 PX 100", "GETEX k PERSIST", "GETEX k"),
