@@ -6,12 +6,14 @@ use crate::config::{CheckpointConfig, GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES
 use crate::disk::FileDisk;
 use crate::drain::DrainArgs;
 use crate::duration;
+use crate::endpoint::Endpoint;
 use crate::identity::{self, Identity};
 use crate::local::LocalArgs;
 use crate::log;
 use crate::logging::LogFormat;
 use crate::member::MemberCommand;
 use crate::node::versions::Versions;
+use crate::resolver::addresses;
 use crate::server::{parse_members, random};
 use crate::size;
 use crate::status::StatusArgs;
@@ -20,7 +22,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use groups::NodeId;
 use serde::Deserialize;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A durable, linearizable, replicated key/value server for Redis clients, made of many Paxos groups.
@@ -102,6 +104,9 @@ pub struct ServeArgs {
     /// Where to listen for clients and members [default: this node's address in the list, or as the cluster knows it]
     #[arg(long, env = "PAXOI_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
+    /// Tell clients that this node is here, if they cannot use the address at which the members reach it
+    #[arg(long, env = "PAXOI_ANNOUNCE_ADDRESS", value_name = "HOST:PORT")]
+    pub announce_address: Option<String>,
     /// Paxos groups among which the keys are divided, fixed at the first start [default: 16]
     #[arg(long, env = "PAXOI_GROUPS", value_name = "N")]
     pub groups: Option<u32>,
@@ -204,21 +209,13 @@ impl ServeArgs {
         let groups = group_count(args.groups, &dir, identity.as_ref())?;
         let Place { initial, join, listen } = place(id, &args, identity.as_ref())?;
         let listen = resolve(&listen)?;
-        let exposed = initial.iter().map(|(_, address)| resolve(address)).find_map(|resolved| match resolved {
-            Ok(address) if address.ip().is_loopback() => None,
-            Ok(address) => Some(address),
-            Err(_) => None,
-        });
-        if let Some(address) = Some(listen).filter(|address| !address.ip().is_loopback()).or(exposed)
-            && !args.insecure
-        {
-            return Err(usage(format!(
-                "{address} is not a loopback address, and there are no passwords yet: add --insecure if the network is trusted"
-            )));
+        if !args.insecure {
+            stay_local(listen, &initial)?;
         }
         let node = NodeConfig {
             id: NodeId(id),
             initial,
+            announced: args.announce_address.clone(),
             join,
             groups,
             reads: args.reads.unwrap_or_default(),
@@ -273,6 +270,7 @@ impl ServeArgs {
             initial_cluster: self.initial_cluster.or(file.initial_cluster),
             join: self.join.or(file.join),
             listen: self.listen.or(file.listen),
+            announce_address: self.announce_address.or(file.announce_address),
             groups: self.groups.or(file.groups),
             reads: self.reads.or(file.reads),
             client_timeout: self.client_timeout.or(file.client_timeout),
@@ -294,6 +292,17 @@ impl ServeArgs {
     }
 }
 
+/// Where nobody is asked for a password, nobody outside of this machine may listen.
+fn stay_local(listen: SocketAddr, initial: &[(NodeId, String)]) -> anyhow::Result<()> {
+    let members = initial.iter().filter_map(|(_, address)| addresses(address).ok()).flatten();
+    match std::iter::once(listen).chain(members).find(|address| !address.ip().is_loopback()) {
+        None => Ok(()),
+        Some(address) => Err(usage(format!(
+            "{address} is not a loopback address, and there are no passwords yet: add --insecure if the network is trusted"
+        ))),
+    }
+}
+
 /// Whose the directory is. One that cannot be read is refused when it is opened, with the reason.
 fn known_identity(dir: &str) -> Option<Identity> {
     identity::read(&FileDisk::existing(dir).ok()?).ok().flatten()
@@ -310,6 +319,13 @@ struct Place {
 
 /// Where this node is: by the list of the initial members, as one that joins, or as its directory knows.
 fn place(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Result<Place> {
+    let announced = args.announce_address.as_ref();
+    if let Some(address) = announced {
+        let endpoint = host_port("--announce-address", address)?;
+        if endpoint.ip().is_some_and(|ip| ip.is_unspecified()) || endpoint.port == 0 {
+            return Err(usage(format!("--announce-address {address}: no client reaches a node there")));
+        }
+    }
     if let Some(list) = &args.initial_cluster {
         if args.join.is_some() {
             return Err(usage("--join and --initial-cluster: a node joins a cluster or forms one, give one of them"));
@@ -335,16 +351,23 @@ fn place(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Resu
         ));
     };
     let join: Vec<String> = list.split(',').map(|address| address.trim().to_owned()).collect();
-    join.iter().try_for_each(|address| resolve(address).map(drop))?;
+    join.iter().try_for_each(|address| host_port("--join", address).map(drop))?;
     let Some(listen) = args.listen.clone() else {
         return Err(usage("--listen is missing: give the address at which the other members reach this node"));
     };
-    if resolve(&listen)?.ip().is_unspecified() {
-        return Err(usage(format!(
-            "--listen {listen}: the other members reach a node that joins at this address: name one"
-        )));
-    }
-    Ok(Place { initial: vec![(NodeId(id), listen.clone())], join, listen })
+    let own = match announced {
+        // Members can use what clients use.
+        Some(announced) if resolve(&listen)?.ip().is_unspecified() => announced.clone(),
+        None if resolve(&listen)?.ip().is_unspecified() => {
+            return Err(usage(format!(
+                "--listen {listen}: the other members reach a node that joins at this address: name one, or give \
+                 --announce-address"
+            )));
+        }
+        _ => listen.clone(),
+    };
+    host_port("--listen", &own)?;
+    Ok(Place { initial: vec![(NodeId(id), own)], join, listen })
 }
 
 /// The groups of a new cluster.
@@ -394,9 +417,23 @@ pub fn check_groups(groups: u32) -> anyhow::Result<u32> {
     Err(usage(format!("--groups {groups}: a cluster has 1 to {GROUPS_MAX} groups")))
 }
 
+/// The address of this machine that a text stands for.
 fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
-    let resolved = address.to_socket_addrs().ok().and_then(|mut all| all.next());
-    resolved.ok_or_else(|| usage(format!("{address} is not an address: give HOST:PORT")))
+    let endpoint = Endpoint::parse(address);
+    let endpoint = endpoint.ok_or_else(|| usage(format!("{address} is not an address: give HOST:PORT")))?;
+    let found = addresses(address).map_err(|error| {
+        let port = endpoint.port;
+        usage(format!(
+            "cannot look up {}: {error}; give --listen an address of this machine, or 0.0.0.0:{port}",
+            endpoint.host
+        ))
+    })?;
+    Ok(found[0])
+}
+
+/// An address, which need not be there.
+fn host_port(flag: &str, address: &str) -> anyhow::Result<Endpoint> {
+    Endpoint::parse(address).ok_or_else(|| usage(format!("{flag} {address}: give HOST:PORT")))
 }
 
 /// A time in milliseconds.
@@ -448,6 +485,9 @@ mod tests {
         assert!(refusal(&["--groups", "0"]).contains("1 to 16384"));
         assert!(refusal(&["--client-timeout", "5"]).contains("--client-timeout 5"));
         assert!(refusal(&["--listen", "0.0.0.0:1"]).contains("--insecure"));
+        assert!(refusal(&["--listen", "nowhere.invalid:1"]).contains("give --listen an address of this machine"));
+        assert!(refusal(&["--announce-address", "a"]).contains("--announce-address a: give HOST:PORT"));
+        assert!(refusal(&["--announce-address", "0.0.0.0:1"]).contains("no client reaches a node there"));
         assert!(refusal(&["--value-bytes-max", "2gb"]).contains("512mb"));
         assert!(refusal(&["--segment-bytes", "1kb"]).contains("--segment-bytes 1kb: give a size from 65536 bytes"));
         assert!(parse_file("grups = 4").err().unwrap().contains("grups"));
@@ -474,7 +514,7 @@ mod tests {
     fn member_lists() {
         assert!(parse_members("1=a:1,1=b:2").unwrap_err().contains("twice"));
         assert!(parse_members("1=a:1,2=a:1").unwrap_err().contains("twice"));
-        for wrong in ["", "1", "0=a:1", "1=a", "1=:1", "1=a:x", "x=a:1"] {
+        for wrong in ["", "1", "0=a:1", "1=a", "1=:1", "1=a:x", "x=a:1", "1=a b:1", "1=a@b:1"] {
             assert!(parse_members(wrong).is_err(), "{wrong}");
         }
         assert_eq!(parse_members("2=b:2, 1=a:1").unwrap()[1], (NodeId(1), "a:1".to_owned()));

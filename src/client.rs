@@ -3,9 +3,10 @@
 //! It serves where speed is no matter: to ask a cluster for its slots, to print a status, to set things up before a
 //! load. It speaks RESP2 to any server of the protocol.
 
+use crate::resolver::addresses;
 use net::resp::value::{Scan, Value, decode};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 const READ_BYTES: usize = 16 * 1024;
@@ -99,15 +100,12 @@ pub fn write_command(arguments: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// The address that `HOST:PORT` stands for.
+/// The first address that `HOST:PORT` stands for.
 ///
 /// # Errors
 /// If it has no port, or the name is unknown.
 pub fn resolve(address: &str) -> io::Result<SocketAddr> {
-    let unknown = || io::Error::new(io::ErrorKind::NotFound, "no such host");
-    // A name like `localhost` may stand for ::1 first, where servers of this kind seldom listen.
-    let found: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
-    found.iter().find(|address| address.is_ipv4()).or(found.first()).copied().ok_or_else(unknown)
+    addresses(address).map(|found| found[0])
 }
 
 fn invalid(error: net::resp::value::ValueError) -> io::Error {

@@ -229,6 +229,8 @@ pub struct NodeConfig {
     pub id: NodeId,
     /// The initial members with their addresses; after birth it only corrects addresses.
     pub initial: Vec<(NodeId, String)>,
+    /// Where clients are told that this node is, if that is not its address among the members.
+    pub announced: Option<String>,
     /// Where to ask to join a cluster, instead of forming one; `initial` holds only this node then.
     pub join: Vec<String>,
     /// The number of groups of a cluster that is not born yet.

@@ -1,7 +1,7 @@
 //! `paxoi drain`: before a node is stopped for maintenance its groups go to the others, so that nobody waits for an
 //! election when it stops. It says what any Redis client could say: `PAXOI DRAIN`, then INFO until nothing is led there.
 
-use crate::status::{ask, field, nodes, number};
+use crate::nodes::{Connection, ask, identity, look, number};
 use anyhow::{Context, bail};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ pub struct DrainArgs {
     pub undo: bool,
 }
 
+const INFO: &[&[u8]] = &[b"INFO", b"paxos"];
 /// How often it is looked whether the node still leads something.
 const LOOK: Duration = Duration::from_millis(100);
 /// A node that leads as many groups for so long as before will not come to lead none.
@@ -30,22 +31,12 @@ const STUCK_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// If the node does not answer or is none of Paxoi's, or if its groups do not go: nobody else can take them.
 pub fn run(args: &DrainArgs) -> anyhow::Result<()> {
-    let address = match args.node {
-        None => args.connect.clone(),
-        Some(id) => {
-            let known = nodes(&args.connect, &mut ask)?.into_iter().find(|node| node.id == id);
-            let node =
-                known.with_context(|| format!("node {id} is not a member of the cluster of {}", args.connect))?;
-            node.address
-        }
-    };
+    let (id, mut node) = connect(args)?;
     let command: &[u8] = if args.undo { b"UNDRAIN" } else { b"DRAIN" };
-    ask(&address, &[b"PAXOI", command]).with_context(|| format!("cannot drain {address}: is a node running there?"))?;
+    node.ask(&[b"PAXOI", command]).with_context(|| format!("cannot drain node {id}"))?;
     let (mut led, mut since) = (u64::MAX, Instant::now());
     loop {
-        let info =
-            ask(&address, &[b"INFO", b"paxos"]).with_context(|| format!("{address} does not answer any more"))?;
-        let id = field(&info, "node_id").unwrap_or("?").to_owned();
+        let info = node.ask(INFO).with_context(|| format!("node {id} does not answer any more"))?;
         let now_led = number(&info, "groups_led");
         if args.undo || now_led == 0 {
             let text = if args.undo { "may lead groups again" } else { "leads no group any more: it can be stopped" };
@@ -59,5 +50,21 @@ pub fn run(args: &DrainArgs) -> anyhow::Result<()> {
             );
         }
         std::thread::sleep(LOOK);
+    }
+}
+
+/// A connection to the node that is meant, which has said that it is that node.
+fn connect(args: &DrainArgs) -> anyhow::Result<(u32, Connection)> {
+    let address = &args.connect;
+    let no_answer = || format!("cannot drain a node by {address}: is a node running there?");
+    let mut asked = Connection::open(address).with_context(no_answer)?;
+    let info = asked.ask(INFO).with_context(no_answer)?;
+    let (found, _) = identity(&info).with_context(|| format!("{address} is not a Paxoi node"))?;
+    match args.node {
+        Some(id) if id != found => {
+            let connection = look(address, &mut ask)?.connect(id).with_context(|| format!("cannot drain node {id}"))?;
+            Ok((id, connection))
+        }
+        _ => Ok((found, asked)),
     }
 }

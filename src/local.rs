@@ -1,9 +1,11 @@
 //! `paxoi local`: a whole cluster on this machine, one process per node, for trying it out and for tests.
 
 use crate::cli::{DEFAULT_GROUPS, Usage, check_groups};
-use crate::client::{Client, resolve};
+use crate::client::resolve;
 use crate::disk::FileDisk;
-use crate::identity;
+use crate::endpoint::Endpoint;
+use crate::identity as directory;
+use crate::nodes::{ask, field, identity};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -35,6 +37,9 @@ pub struct LocalArgs {
     /// Where the nodes keep their data, in a folder each
     #[arg(long, value_name = "DIR", default_value = "./paxoi-data")]
     pub dir: PathBuf,
+    /// The host in the nodes' addresses, which clients are told: a name or a number of this machine alone
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    pub host: String,
     /// The first node's port, the others' follow; 0 takes free ones
     #[arg(long, default_value_t = 7001)]
     pub port: u16,
@@ -63,7 +68,7 @@ struct Node {
 /// One line: wrong flags ([`Usage`]), a node that ends before the cluster is ready, or all of them later.
 pub fn run(args: &LocalArgs, stopping: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let (nodes, groups) = shape(args)?;
-    let addresses = addresses(nodes, args.port)?;
+    let addresses = addresses(nodes, &args.host, args.port)?;
     let mut running = Vec::new();
     let outcome = start(args, groups, &addresses, &mut running).and_then(|()| attend(&mut running, stopping));
     stop(&mut running);
@@ -74,7 +79,7 @@ pub fn run(args: &LocalArgs, stopping: &Arc<AtomicBool>) -> anyhow::Result<()> {
 fn shape(args: &LocalArgs) -> anyhow::Result<(u16, u32)> {
     let first = args.dir.join("1");
     let born = match FileDisk::existing(&first) {
-        Ok(disk) => identity::read(&disk)?.and_then(|identity| identity.birth),
+        Ok(disk) => directory::read(&disk)?.and_then(|identity| identity.birth),
         Err(_) => None,
     };
     let Some(birth) = born else {
@@ -99,16 +104,24 @@ fn shape(args: &LocalArgs) -> anyhow::Result<(u16, u32)> {
     Ok((nodes, groups))
 }
 
-fn addresses(nodes: u16, port: u16) -> anyhow::Result<Vec<String>> {
+fn addresses(nodes: u16, host: &str, port: u16) -> anyhow::Result<Vec<String>> {
+    let at = |port: u16| {
+        let endpoint = Endpoint { host: host.to_owned(), port }.to_string();
+        let is_host = Endpoint::parse(&endpoint).is_some_and(|endpoint| endpoint.host == host);
+        let found = resolve(&endpoint).ok().filter(|address| is_host && address.ip().is_loopback());
+        let wrong = || Usage(format!("--host {host}: give a name or an address of this machine alone, like localhost"));
+        anyhow::Ok((endpoint, found.ok_or_else(wrong)?))
+    };
     if port != 0 {
         let last =
             port.checked_add(nodes - 1).ok_or_else(|| Usage(format!("--port {port}: too high for {nodes} nodes")))?;
-        return Ok((port..=last).map(|port| format!("127.0.0.1:{port}")).collect());
+        return (port..=last).map(|port| Ok(at(port)?.0)).collect();
     }
     // All are bound at once, so that they differ, and let go before the nodes bind them.
-    let listeners: Result<Vec<TcpListener>, _> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
+    let (_, any) = at(0)?;
+    let listeners: Result<Vec<TcpListener>, _> = (0..nodes).map(|_| TcpListener::bind(any)).collect();
     let ports = listeners.context("there is no free port")?;
-    ports.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
+    ports.iter().map(|listener| Ok(at(listener.local_addr()?.port())?.0)).collect()
 }
 
 /// Starts the nodes and waits until every group has a leader.
@@ -120,7 +133,7 @@ fn start(args: &LocalArgs, groups: u32, addresses: &[String], running: &mut Vec<
     }
     let deadline = Instant::now() + READY_MAX;
     for node in 0..running.len() {
-        while !has_leaders(&running[node].address) {
+        while !has_leaders(running[node].number, &running[node].address) {
             look_after(running);
             if let Some(ended) = running.iter().find(|node| node.ended.is_some()) {
                 bail!("node {} ended before the cluster was ready; its log above says why", ended.number);
@@ -183,15 +196,11 @@ fn pass_on(number: u16, lines: impl Read + Send + 'static) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Whether the node answers, and knows a leader of every group.
-fn has_leaders(address: &str) -> bool {
-    let ask = || {
-        let reply = Client::connect(resolve(address)?, Duration::from_secs(1))?.call(&[b"INFO", b"paxos"])?;
-        Ok::<_, std::io::Error>(reply.as_bytes().is_some_and(|text| {
-            String::from_utf8_lossy(text).lines().any(|line| line.trim_end() == "groups_leaderless:0")
-        }))
-    };
-    ask().unwrap_or(false)
+/// Whether the node itself answers, and knows a leader of every group.
+fn has_leaders(number: u16, address: &str) -> bool {
+    let info = ask(address, &[&[b"INFO", b"paxos"]]).map(|told| told.concat()).unwrap_or_default();
+    let is_it = identity(&info).is_some_and(|(id, _)| id == u32::from(number));
+    is_it && field(&info, "groups_leaderless") == Some("0")
 }
 
 /// Notes which nodes have ended.

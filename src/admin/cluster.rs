@@ -7,13 +7,19 @@
 //! The slots of a group without a known leader are shown under the node that answers: clients then keep a whole table,
 //! and what they send is held or answered here. CLUSTER INFO tells the truth about them.
 //!
+//! A node whose address has a name is told by its name, as Redis does with `cluster-preferred-endpoint-type hostname`:
+//! the name is the endpoint, and its IP address stands beside it. A node that this one does not reach is marked `fail`
+//! and left out of SLOTS, unless it is still known as a leader.
+//!
 //! COUNTKEYSINSLOT and GETKEYSINSLOT are about keys: the store answers them.
 
 use super::{help, unknown_subcommand, wrong_arity};
+use crate::endpoint::Endpoint;
 use crate::kv::reply::Reply;
 use crate::routing::{SLOTS, slot, slots_of};
 use groups::{GroupId, NodeId};
 use std::fmt::Write;
+use std::net::IpAddr;
 
 /// What one node knows of its cluster.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +41,37 @@ pub struct NodeView {
     pub node: NodeId,
     /// 40 hex digits from its storage id: the same in every reply, and never another node's.
     pub id40: String,
-    /// Its host. Empty: not known, clients take the one that they asked.
-    pub ip: String,
-    /// Its port, for clients and peers alike.
-    pub port: u16,
+    /// Where clients reach it. `None`: its address makes no sense.
+    pub endpoint: Option<Endpoint>,
+    /// What the name in its address stands for, where that is known.
+    pub resolved: Option<IpAddr>,
     /// Whether it can be reached from here; always so for the node itself.
     pub connected: bool,
+}
+
+impl NodeView {
+    /// Its host, a number or a name; `?` is what Redis says of one that is not known.
+    fn host(&self) -> &str {
+        self.endpoint.as_ref().map_or("?", |endpoint| &endpoint.host)
+    }
+
+    /// Its host, if that is a name.
+    fn hostname(&self) -> Option<&str> {
+        self.endpoint.as_ref().filter(|endpoint| endpoint.ip().is_none()).map(|endpoint| &*endpoint.host)
+    }
+
+    /// The number of its host. Until its name was looked up this is the name: many clients connect to what stands here.
+    fn ip(&self) -> String {
+        match (self.hostname(), self.resolved) {
+            (Some(_), Some(ip)) => ip.to_string(),
+            _ => self.host().to_owned(),
+        }
+    }
+
+    /// Its port, for clients and members alike; 0 is what Redis says of one that is not known.
+    fn port(&self) -> u16 {
+        self.endpoint.as_ref().map_or(0, |endpoint| endpoint.port)
+    }
 }
 
 /// Slots `first` to `last`, both included, led by one node.
@@ -124,15 +155,17 @@ pub fn cluster(args: &[&[u8]], view: &ClusterView<'_>) -> Reply<'static> {
 fn slots(view: &ClusterView<'_>) -> Reply<'static> {
     let ranges = view.ranges().into_iter().map(|range| {
         let ends = [range.first, range.last].map(|slot| Reply::Int(i64::from(slot)));
-        let (master, replicas): (Vec<_>, Vec<_>) = view.nodes.iter().partition(|node| node.node == range.node);
+        let (master, others): (Vec<_>, Vec<_>) = view.nodes.iter().partition(|node| node.node == range.node);
+        let replicas = others.into_iter().filter(|node| node.connected && node.endpoint.is_some());
         Reply::Array(ends.into_iter().chain(master.into_iter().chain(replicas).map(endpoint)).collect())
     });
     Reply::Array(ranges.collect())
 }
 
 fn endpoint(node: &NodeView) -> Reply<'static> {
-    let metadata = Reply::Map(Vec::new());
-    Reply::Array(vec![owned(&node.ip), Reply::Int(i64::from(node.port)), owned(&node.id40), metadata])
+    let ip = node.hostname().map(|_| (Reply::text("ip"), owned(&node.ip())));
+    let metadata = Reply::Map(ip.into_iter().collect());
+    Reply::Array(vec![owned(node.host()), Reply::Int(i64::from(node.port())), owned(&node.id40), metadata])
 }
 
 /// One shard for each node: the slots it leads, itself as the master, the others as replicas.
@@ -150,15 +183,18 @@ fn shards(view: &ClusterView<'_>) -> Reply<'static> {
 }
 
 fn shard_node(node: &NodeView, role: &'static str) -> Reply<'static> {
-    let fields = [
+    let mut fields = vec![
         ("id", owned(&node.id40)),
-        ("port", Reply::Int(i64::from(node.port))),
-        ("ip", owned(&node.ip)),
-        ("endpoint", owned(&node.ip)),
+        ("port", Reply::Int(i64::from(node.port()))),
+        ("ip", owned(&node.ip())),
+        ("endpoint", owned(node.host())),
+    ];
+    fields.extend(node.hostname().map(|name| ("hostname", owned(name))));
+    fields.extend([
         ("role", Reply::text(role)),
         ("replication-offset", Reply::Int(0)),
         ("health", Reply::text(if node.connected { "online" } else { "fail" })),
-    ];
+    ]);
     Reply::Map(fields.into_iter().map(|(name, value)| (Reply::text(name), value)).collect())
 }
 
@@ -167,10 +203,13 @@ fn nodes(view: &ClusterView<'_>) -> String {
     let ranges = view.ranges();
     let mut lines = String::new();
     for node in view.nodes {
-        let flags = if node.node == view.me { "myself,master" } else { "master" };
+        let myself = if node.node == view.me { "myself," } else { "" };
+        let fail = if node.connected { "" } else { ",fail" };
+        let noaddr = if node.endpoint.is_some() { "" } else { ",noaddr" };
         let link = if node.connected { "connected" } else { "disconnected" };
-        let NodeView { id40, ip, port, node: epoch, .. } = node;
-        let _ = write!(lines, "{id40} {ip}:{port}@{port} {flags} - 0 0 {epoch} {link}");
+        let name = node.hostname().map(|name| format!(",{name}")).unwrap_or_default();
+        let (NodeView { id40, node: epoch, .. }, ip, port) = (node, node.ip(), node.port());
+        let _ = write!(lines, "{id40} {ip}:{port}@{port}{name} {myself}master{fail}{noaddr} - 0 0 {epoch} {link}");
         for range in ranges.iter().filter(|range| range.node == node.node) {
             let _ = match range.last - range.first {
                 0 => write!(lines, " {}", range.first),
@@ -254,14 +293,14 @@ const HELP: &[&str] = &[
     "    Return the node's shard id, which is its node id.",
     "NODES",
     "    Return cluster configuration seen by node. Output format:",
-    "    <id> <ip:port> <flags> <master> <pings> <pongs> <epoch> <link> <slot> ...",
+    "    <id> <ip:port@bus-port[,hostname]> <flags> <master> <pings> <pongs> <epoch> <link> <slot> ...",
     "REPLICAS <node-id>",
     "    Return nothing: every node is a master of the slots it leads.",
     "SHARDS",
     "    Return the slots that each node leads, with all nodes.",
     "SLOTS",
     "    Return information about slots range mappings. Each range is made of:",
-    "    start, end, leader and other nodes: IP addresses, ports and ids",
+    "    start, end, leader and other nodes: IP addresses or hostnames, ports and ids",
 ];
 
 #[cfg(test)]

@@ -9,11 +9,27 @@ fn members(count: u32) -> Vec<NodeView> {
     let member = |n: u32| NodeView {
         node: NodeId(n),
         id40: n.to_string().repeat(40),
-        ip: "127.0.0.1".into(),
-        port: 7000 + n as u16,
+        endpoint: Endpoint::parse(&format!("127.0.0.1:{}", 7000 + n)),
+        resolved: None,
         connected: n != 3,
     };
     (1..=count).map(member).collect()
+}
+
+/// One whose name is known to stand for an address, one whose is not, one that is not reached, one with nonsense.
+fn named() -> Vec<NodeView> {
+    let mut nodes = members(4);
+    for (node, address) in nodes.iter_mut().zip(["one:7001", "two:7002", "three:7003", "no address"]) {
+        node.endpoint = Endpoint::parse(address);
+    }
+    nodes[0].resolved = Some("10.0.0.1".parse().unwrap());
+    nodes
+}
+
+fn asked_of(nodes: &[NodeView], command: &str, ids: &[u32]) -> String {
+    let leaders = leaders(ids);
+    let view = ClusterView { me: NodeId(1), groups: ids.len() as u32, leaders: &leaders, nodes };
+    written(&cluster(&words(command), &view), Protocol::Resp3)
 }
 
 fn leaders(ids: &[u32]) -> Vec<Option<NodeId>> {
@@ -36,16 +52,41 @@ fn slots_lists_one_range_per_run_of_groups() {
         |n: u32, meta: &str| format!("*4\r\n$9\r\n127.0.0.1\r\n:{}\r\n$40\r\n{}\r\n{meta}0\r\n", 7000 + n, id40(n));
     for (protocol, meta) in [(Protocol::Resp2, "*"), (Protocol::Resp3, "%")] {
         let expected = format!(
-            "*2\r\n*5\r\n:0\r\n:8191\r\n{}{}{}*5\r\n:8192\r\n:16383\r\n{}{}{}",
+            "*2\r\n*4\r\n:0\r\n:8191\r\n{}{}*4\r\n:8192\r\n:16383\r\n{}{}",
             node(2, meta),
             node(1, meta),
-            node(3, meta),
             node(1, meta),
             node(2, meta),
-            node(3, meta)
         );
         assert_eq!(asked("CLUSTER SLOTS", &[2, 2, 1, 0], protocol), expected, "a group without a leader is shown here");
     }
+    // The leader that a group is known to have is told even so.
+    assert!(asked("CLUSTER SLOTS", &[3], Protocol::Resp2).contains(&node(3, "*")));
+}
+
+/// The shapes are those of redis-server 7.0 with `cluster-announce-hostname` and `cluster-preferred-endpoint-type hostname`.
+#[test]
+fn names_are_told_as_names_with_the_address_beside_them() {
+    let (one, two) = (id40(1), id40(2));
+    let slots = format!(
+        "*1\r\n*4\r\n:0\r\n:16383\r\n*4\r\n$3\r\none\r\n:7001\r\n$40\r\n{one}\r\n%1\r\n$2\r\nip\r\n$8\r\n10.0.0.1\r\n\
+         *4\r\n$3\r\ntwo\r\n:7002\r\n$40\r\n{two}\r\n%1\r\n$2\r\nip\r\n$3\r\ntwo\r\n"
+    );
+    assert_eq!(asked_of(&named(), "CLUSTER SLOTS", &[1]), slots);
+    let nodes = asked_of(&named(), "CLUSTER NODES", &[1]);
+    let lines = [
+        format!("{one} 10.0.0.1:7001@7001,one myself,master - 0 0 1 connected 0-16383\n"),
+        format!("{two} two:7002@7002,two master - 0 0 2 connected\n"),
+        format!("{} three:7003@7003,three master,fail - 0 0 3 disconnected\n", id40(3)),
+        format!("{} ?:0@0 master,noaddr - 0 0 4 connected\n", id40(4)),
+    ];
+    assert!(nodes.contains(&lines.concat()), "{nodes}");
+    let shards = asked_of(&named(), "CLUSTER SHARDS", &[1]);
+    let master = format!(
+        "%8\r\n$2\r\nid\r\n$40\r\n{one}\r\n$4\r\nport\r\n:7001\r\n$2\r\nip\r\n$8\r\n10.0.0.1\r\n$8\r\nendpoint\r\n$3\r\none\r\n\
+         $8\r\nhostname\r\n$3\r\none\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"
+    );
+    assert!(shards.contains(&master), "{shards}");
 }
 
 #[test]
@@ -53,7 +94,7 @@ fn nodes_has_one_line_each_and_one_myself() {
     let expected = format!(
         "{} 127.0.0.1:7001@7001 myself,master - 0 0 1 connected 0-4095 12288-16383\n\
          {} 127.0.0.1:7002@7002 master - 0 0 2 connected 4096-12287\n\
-         {} 127.0.0.1:7003@7003 master - 0 0 3 disconnected\n",
+         {} 127.0.0.1:7003@7003 master,fail - 0 0 3 disconnected\n",
         id40(1),
         id40(2),
         id40(3)

@@ -8,7 +8,7 @@ use crate::checkpoint::{
 };
 use crate::client::{Client, resolve};
 use crate::log::hex;
-use crate::status::{field, number};
+use crate::nodes::{field, number};
 use anyhow::{Context, bail, ensure};
 use groups::GroupId;
 use net::resp::value::Value;

@@ -114,6 +114,7 @@ fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConf
     NodeConfig {
         id: identity.node,
         initial: birth.members.iter().map(|member| (member.node, member.address.clone())).collect(),
+        announced: None,
         join: Vec::new(),
         groups: birth.groups,
         reads: Reads::Quorum,

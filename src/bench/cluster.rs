@@ -75,7 +75,7 @@ impl SlotMap {
         let (Some("MOVED"), Some(slot), Some(address)) = (words.next(), words.next(), words.next()) else {
             return false;
         };
-        let (Ok(slot), Ok(address)) = (slot.parse::<usize>(), address.parse()) else { return false };
+        let (Ok(slot), Ok(address)) = (slot.parse::<usize>(), resolve(address)) else { return false };
         if slot >= self.owners.len() {
             return false;
         }

@@ -74,6 +74,9 @@ impl Node {
         if dialled.is_some_and(|to| to != hello.node) {
             return self.refuse(id, false, format!("this address is node {}'s", hello.node), time);
         }
+        if let Some(text) = self.misdirected(hello) {
+            return self.refuse(id, false, text, time);
+        }
         if let Err(text) = self.common_version(hello) {
             return self.refuse(id, false, text, time);
         }

@@ -5,9 +5,10 @@ use super::clients::Connection;
 use super::links::removed;
 use super::wire::{Admission, Hello, NodeMessage};
 use super::{Close, Node, Time};
+use crate::endpoint::Endpoint;
 use crate::identity::Identity;
 use groups::NodeId;
-use groups::membership::{ADDRESS_BYTES_MAX, Place};
+use groups::membership::Place;
 use net::peers::Backoff;
 
 /// Nodes that can wait at one member.
@@ -196,7 +197,7 @@ impl Node {
                 "another node waits under the id {from}: start this one under another, with an empty directory"
             ));
         }
-        if place.address.is_empty() || place.address.len() > ADDRESS_BYTES_MAX {
+        if Endpoint::parse(&place.address).is_none() {
             return Err("its address is not one".to_owned());
         }
         Ok(())

@@ -11,6 +11,7 @@ use super::peers::Seen;
 use super::wire::{Hello, NodeMessage, Positions, Refusal};
 use super::{Close, Node, Time};
 use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
+use crate::endpoint::Endpoint;
 use crate::identity::LIVES_MAX;
 use bytes::BytesMut;
 use groups::{Answer, GroupId, Instance, Message, NodeId};
@@ -49,11 +50,6 @@ impl Link {
     /// The handshake is done: `peer` is at the other end.
     pub(super) fn on_peer(&mut self, peer: NodeId) {
         self.peer = Some(peer);
-    }
-
-    /// Whether a member is at the other end: it has said who it is, or its address was dialled.
-    fn is_members(&self) -> bool {
-        self.peer.or(self.dialled).is_some()
     }
 
     fn is_late(&self, now_ms: u64) -> bool {
@@ -242,6 +238,9 @@ impl Node {
             Ok(version) => version,
             Err(text) => return self.refuse(id, false, text, time),
         };
+        if let Some(text) = self.misdirected(hello) {
+            return self.refuse(id, false, text, time);
+        }
         if dialled.is_some_and(is_contact) {
             return self.on_contact_hello(id, hello, time);
         }
@@ -274,6 +273,7 @@ impl Node {
         self.io.peers.on_linked(from, id, time.mono_ms());
         let Some(peer) = self.io.peers.find(from) else { return };
         (peer.version, peer.versions) = (version, Some(hello.versions));
+        peer.announced = hello.announced.clone().filter(|address| Endpoint::parse(address).is_some());
         if let Some(old) = old {
             self.io.connections.remove(old);
             self.io.outputs.closes.push((old, Close::Now));
@@ -296,6 +296,13 @@ impl Node {
         self.shard.step_all(&mut self.io, |group, effects| group.on_connected(from, effects));
     }
 
+    /// Why a hello is not meant for this node, if it is not: the address that was dialled was another member's before. It
+    /// must not take the place of a connection of the same peer.
+    pub(super) fn misdirected(&self, hello: &Hello) -> Option<String> {
+        let (to, me) = (hello.to?, self.identity.node);
+        (to != me).then(|| format!("this address is node {me}'s, not node {to}'s"))
+    }
+
     /// Whether a hello can be: else why not.
     pub(super) fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
         let refuse = |fatal, text: String| Err(Refusal { fatal, text });
@@ -308,6 +315,12 @@ impl Node {
         if self.is_loading() && self.io.peers.roster.place(from).is_none() {
             return refuse(false, loads(self.identity.node));
         }
+        // Before anything that ends a node for ever: the address can have been one of that node's own cluster.
+        if let (Some(ours), Some(theirs)) = (ours, hello.cluster)
+            && ours.cluster_id != theirs
+        {
+            return refuse(false, format!("node {from} belongs to another cluster"));
+        }
         if self.io.peers.roster.was_removed(from) {
             return refuse(true, removed(from));
         }
@@ -316,11 +329,6 @@ impl Node {
         let is_guest = ours.is_some() && hello.cluster.is_some();
         if place.is_none() && !is_guest {
             return refuse(false, stranger(from));
-        }
-        if let (Some(ours), Some(theirs)) = (ours, hello.cluster)
-            && ours.cluster_id != theirs
-        {
-            return refuse(false, format!("node {from} belongs to another cluster"));
         }
         let groups = ours.map_or(self.config.groups, |record| record.groups);
         if groups != hello.groups && (ours.is_none() == hello.cluster.is_none()) {
@@ -378,8 +386,9 @@ impl Node {
         // What a peer says goes to the log and to the terminal: as one line, and as nothing but text.
         let text = refusal.text.chars().filter(|c| !c.is_control()).take(REFUSAL_CHARS_MAX).collect::<String>();
         tracing::warn!("refused by a peer: {text}");
-        // A member may say that this node can never join. Whoever else can reach the port may not.
-        let known = matches!(self.io.connections.find(id), Some(Connection::Link(link)) if link.is_members());
+        // A member may say that this node can never join. Whoever else can reach the port may not, nor whoever listens now
+        // where a member did: it has said who it is before it refuses anything.
+        let known = matches!(self.io.connections.find(id), Some(Connection::Link(link)) if link.peer.is_some());
         if refusal.fatal && known {
             self.io.outputs.stop = Some(text);
         }
@@ -401,6 +410,10 @@ impl Node {
     }
 
     pub(super) fn say_hello(&mut self, id: u64) {
+        let dialled = match self.io.connections.find(id) {
+            Some(Connection::Link(link)) => link.dialled,
+            _ => None,
+        };
         let birth = self.identity.birth.as_ref();
         let hello = Hello {
             cluster: birth.map(|record| record.cluster_id),
@@ -412,6 +425,8 @@ impl Node {
             members: self.io.peers.voters().ids().to_vec(),
             joins: self.io.peers.own_address().filter(|_| self.joining.is_joining()).map(str::to_owned),
             versions: self.config.versions,
+            to: dialled.filter(|to| !is_contact(*to)),
+            announced: self.config.announced.clone(),
         };
         self.send_alone(id, &NodeMessage::Hello(hello));
     }

@@ -5,7 +5,7 @@ use super::pause::Pause;
 use super::peers::Peer;
 use super::{Close, Node, Time};
 use crate::admin::client::{self, ClientAction};
-use crate::admin::cluster::{self, ClusterView, NodeView};
+use crate::admin::cluster::{self, ClusterView};
 use crate::admin::config::{self, ConfigAction, ConfigChange, ConfigView};
 use crate::admin::hello;
 use crate::admin::info::{
@@ -16,7 +16,6 @@ use crate::kv::table::{Class, Spec, Verb};
 use crate::kv::{Store, docs, glob};
 use groups::{GroupId, NodeId};
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 /// What only the process knows of itself; the shell brings it now and then.
 #[derive(Clone, Debug, Default)]
@@ -193,27 +192,6 @@ impl Node {
         self.io.peers.all.iter().filter_map(claimed).max().map(|ballot| ballot.node)
     }
 
-    /// All members, this node among them, as cluster clients want them.
-    fn node_views(&self, time: Time) -> Vec<NodeView> {
-        let roster = &self.io.peers.roster;
-        let storage = |id: NodeId| roster.place(id).map_or([id.0 as u8; 16], |place| place.storage);
-        let own = self.io.peers.own_address().map(|address| (self.identity.node, address.to_owned(), true)).into_iter();
-        let peers = self.io.peers.all.iter();
-        let peers = peers.map(|peer| (peer.id, peer.address.clone(), peer.is_reached(time.mono_ms())));
-        let mut views: Vec<NodeView> = own
-            .chain(peers)
-            .map(|(node, address, connected)| {
-                let (ip, port) = match address.parse::<SocketAddr>() {
-                    Ok(addr) => (addr.ip().to_string(), addr.port()),
-                    Err(_) => (String::new(), self.config.listen.port()),
-                };
-                NodeView { node, id40: id40(node, &storage(node)), ip, port, connected }
-            })
-            .collect();
-        views.sort_by_key(|view| view.node);
-        views
-    }
-
     fn info(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         let now_ms = time.mono_ms();
         let record = self.identity.birth.as_ref();
@@ -332,7 +310,7 @@ impl Node {
 }
 
 /// The 40 hex digits by which cluster clients know a node: its storage id, then its number.
-fn id40(node: NodeId, storage: &[u8; 16]) -> String {
+pub(super) fn id40(node: NodeId, storage: &[u8; 16]) -> String {
     let mut id = hex(storage);
     // Writing to a string does not fail.
     let _ = write!(id, "{:08x}", node.0);

@@ -6,8 +6,9 @@ use super::peers::Peer;
 use super::roster::Roster;
 use super::wire::NodeMessage;
 use super::{Node, Time};
+use crate::endpoint::Endpoint;
 use crate::kv::reply::Reply;
-use groups::membership::{ADDRESS_BYTES_MAX, Place, What};
+use groups::membership::{Place, What};
 use groups::{Change, Group, GroupId, Instance, NodeId};
 
 /// Groups with a change on its way at a time.
@@ -345,8 +346,7 @@ impl Goal {
             ("remove", 2) => Goal::Remove(node(1)?),
             ("replace", 3) => Goal::Replace(node(1)?, node(2)?),
             ("move", 3) => {
-                let address = text(2).filter(|address| address.len() <= ADDRESS_BYTES_MAX)?;
-                address.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())?;
+                let address = text(2).filter(|address| Endpoint::parse(address).is_some())?;
                 Goal::Move(node(1)?, address.to_owned())
             }
             _ => return None,

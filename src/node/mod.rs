@@ -11,7 +11,7 @@
 //! transfers  checkpoints between nodes                    bulk         the connections for that
 //! memory     what is refused when memory is short
 //! versions   how members of two versions get along
-//! roster     who belongs to the cluster
+//! roster     who belongs to the cluster                   names       where clients are told that the members are
 //! joining    nodes that wait to become members              members    changing the members, group by group
 //! cluster_time  unix time as a majority's clocks show it
 //! leases     majorities that elect nobody else              placement  handing groups to other members
@@ -31,6 +31,7 @@ mod loading;
 mod local;
 mod members;
 mod memory;
+mod names;
 mod outbox;
 mod pace;
 mod pause;
@@ -67,6 +68,7 @@ use joining::Joining;
 use loading::Stage;
 use local::Facts;
 use members::Changing;
+use names::Names;
 use outbox::Outbox;
 use pace::Load;
 use pause::Pause;
@@ -127,6 +129,8 @@ pub struct Outputs {
     pub resumes: Vec<u64>,
     /// Members to connect to.
     pub dials: Vec<(NodeId, String)>,
+    /// Addresses whose names are to be looked up, without waiting for that; [`Node::resolved`] tells what was found.
+    pub lookups: Vec<String>,
     /// The next batch for the log; never while another one is on its way.
     pub batch: Option<log::Batch>,
     /// What is to be done with checkpoint files, in order; [`Node::checkpoint_done`] tells what became of it.
@@ -172,6 +176,7 @@ pub struct Node {
     cluster_time: ClusterTime,
     /// Whether the time of some group is ahead of cluster time, as was last said in the log.
     is_time_ahead: bool,
+    names: Names,
     began_ms: u64,
     /// When the process was first told the time.
     started_ms: Option<u64>,
@@ -212,6 +217,7 @@ impl Node {
             placement: Placement::default(),
             cluster_time: ClusterTime::default(),
             is_time_ahead: false,
+            names: Names::default(),
             began_ms: 0,
             started_ms: None,
             ticked_ms: 0,
@@ -293,6 +299,7 @@ impl Node {
             self.io.peers.forgive(passed_ms);
         }
         self.tick_links(time);
+        self.tick_names(time);
         self.tick_joining(time);
         self.tick_clients(time);
         self.tick_cluster_time(time);

@@ -42,6 +42,8 @@ pub(super) struct Seen {
 pub(super) struct Peer {
     pub(super) id: NodeId,
     pub(super) address: String,
+    /// Where clients are told that it is, if it says so.
+    pub(super) announced: Option<String>,
     /// What it was last seen as.
     pub(super) seen: Option<Seen>,
     /// What it spoke when it was seen last, since this node started; and the version of the newest connection.
@@ -93,6 +95,7 @@ impl Peer {
         Peer {
             id,
             address,
+            announced: None,
             seen: None,
             versions: None,
             version: 0,

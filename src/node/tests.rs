@@ -2,6 +2,7 @@
 //! or full, or its links are cut.
 
 mod clients;
+mod names;
 
 use super::*;
 use crate::checkpoint::Done;
@@ -25,6 +26,8 @@ struct World {
     nodes: Vec<Host>,
     /// Pairs between which nothing passes.
     cut: BTreeSet<(usize, usize)>,
+    /// Who is reached at the address of another.
+    moved: BTreeMap<usize, usize>,
     connections: u64,
 }
 
@@ -72,6 +75,7 @@ impl World {
                 checkpoints: CheckpointConfig::default(),
                 id: NodeId(id),
                 initial: initial.clone(),
+                announced: None,
                 join: Vec::new(),
                 groups,
                 reads: Reads::Quorum,
@@ -109,7 +113,8 @@ impl World {
                 replies: BTreeMap::new(),
             }
         };
-        World { time, nodes: (1..=NODES).map(host).collect(), cut: BTreeSet::new(), connections: 0 }
+        let nodes = (1..=NODES).map(host).collect();
+        World { time, nodes, cut: BTreeSet::new(), moved: BTreeMap::new(), connections: 0 }
     }
 
     /// The same with two groups, which have leaders.
@@ -263,6 +268,7 @@ impl World {
     fn dial(&mut self, from: usize, to: usize) {
         let time = self.time;
         let name = NodeId(to as u32 + 1);
+        let to = self.moved.get(&to).copied().unwrap_or(to);
         if self.cut.contains(&(from, to)) {
             return self.nodes[from].node.dialling(name, None, time);
         }

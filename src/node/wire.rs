@@ -37,6 +37,14 @@ pub struct Hello {
     /// What the sender speaks. It stands behind the rest, and is not said by those who speak only the first.
     #[serde(skip)]
     pub versions: Versions,
+    /// This and what follows stands behind the versions, and is not said by older programs.
+    ///
+    /// Whom the sender dialled: an address can have become another member's.
+    #[serde(skip)]
+    pub to: Option<NodeId>,
+    /// Where clients are told that the sender is, if that is not its address among the members.
+    #[serde(skip)]
+    pub announced: Option<String>,
 }
 
 impl Hello {
@@ -44,14 +52,19 @@ impl Hello {
         let mut body = postcard::to_allocvec(self)?;
         if self.versions != Versions::FIRST {
             body = postcard::to_extend(&self.versions, body)?;
+            body = postcard::to_extend(&(self.to, &self.announced), body)?;
         }
         Ok(body)
     }
 
     fn decode(body: &[u8]) -> Result<Hello, postcard::Error> {
         let (hello, rest) = postcard::take_from_bytes::<Hello>(body)?;
-        let versions = if rest.is_empty() { Versions::FIRST } else { postcard::from_bytes(rest)? };
-        Ok(Hello { versions, ..hello })
+        if rest.is_empty() {
+            return Ok(hello);
+        }
+        let (versions, rest) = postcard::take_from_bytes::<Versions>(rest)?;
+        let (to, announced) = if rest.is_empty() { (None, None) } else { postcard::from_bytes(rest)? };
+        Ok(Hello { versions, to, announced, ..hello })
     }
 
     /// The random number of this start.

@@ -19,6 +19,7 @@ pub use starting::Starting;
 use crate::checkpoint::{Desk, Errand, Job};
 use crate::descriptors;
 use crate::disk::Disk;
+use crate::endpoint::Endpoint;
 use crate::identity;
 use crate::log::{LogHandle, LogReader, Options};
 use crate::node::{ProcessFacts, Space, Time};
@@ -140,7 +141,12 @@ impl Server {
             Notice::Checkpoint(done) => self.front.node.checkpoint_done(done, self.clock.now()),
             Notice::Scrubbed(findings) => self.front.node.scrubbed(&findings),
             Notice::Brought(brought) => self.front.node.brought(brought, self.clock.now()),
-            Notice::Resolved { name, address } => self.resolver.on_answer(&name, address),
+            Notice::Resolved { name, addresses } => {
+                if let Some(address) = addresses.first() {
+                    self.front.node.resolved(&name, address.ip());
+                }
+                self.resolver.on_answer(&name, addresses);
+            }
             Notice::Groups(cells) => self.front.node.groups_rebuilt(cells, self.clock.now()),
             Notice::Loaded(shelved) => self.front.node.all_rebuilt(&shelved, self.clock.now()),
             Notice::Fatal(reason) => return Err(anyhow!(reason)),
@@ -197,6 +203,7 @@ impl Server {
                 self.front.node.range_unread(range);
             }
         }
+        outputs.lookups.drain(..).for_each(|name| self.resolver.ask(&name));
         for (to, address) in outputs.dials.drain(..) {
             if let Some(connection) = self.dial(&address) {
                 self.front.node.dialling(to, connection, time);
@@ -240,9 +247,7 @@ pub fn parse_members(list: &str) -> Result<Vec<(NodeId, String)>, String> {
         let wrong = || format!("'{part}' is not ID=HOST:PORT with an ID from 1 on");
         let (id, address) = part.trim().split_once('=').ok_or_else(wrong)?;
         let id = id.parse().ok().filter(|id| *id > 0).map(NodeId).ok_or_else(wrong)?;
-        let port =
-            address.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
-        port.ok_or_else(wrong)?;
+        Endpoint::parse(address).ok_or_else(wrong)?;
         if members.iter().any(|(known, _)| *known == id) {
             return Err(format!("node {id} is listed twice"));
         }

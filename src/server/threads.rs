@@ -33,7 +33,7 @@ pub(super) enum Notice {
     },
     Resolved {
         name: String,
-        address: Option<SocketAddr>,
+        addresses: Vec<SocketAddr>,
     },
     /// Recovery: groups, as they were; and, behind all of them, what was in the checkpoints.
     Groups(Vec<(GroupId, Cell)>),
@@ -99,7 +99,7 @@ pub(super) fn start_desks(
 }
 
 pub(super) fn start_resolver(sender: Sender<Notice>, waker: Arc<Waker>) -> anyhow::Result<Resolver> {
-    let resolver = Resolver::start(move |name, address| tell(&sender, &waker, Notice::Resolved { name, address }));
+    let resolver = Resolver::start(move |name, addresses| tell(&sender, &waker, Notice::Resolved { name, addresses }));
     resolver.context("cannot start the thread that looks names up")
 }
 

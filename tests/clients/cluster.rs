@@ -1,5 +1,6 @@
 //! A cluster for one test: `paxoi local` on free ports, in a folder that goes away with it.
 
+use paxoi::client::resolve;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -20,9 +21,14 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start() -> Cluster {
+        Cluster::at("127.0.0.1")
+    }
+
+    /// The same with addresses of this host, which can be a name.
+    pub(crate) fn at(host: &str) -> Cluster {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let mut launcher = Command::new(env!("CARGO_BIN_EXE_paxoi"))
-            .args(["local", "--port", "0", "--dir"])
+            .args(["local", "--host", host, "--port", "0", "--dir"])
             .arg(folder.path())
             .env("PAXOI_LOG", "warn")
             .stdin(Stdio::null())
@@ -30,9 +36,9 @@ impl Cluster {
             .spawn()
             .expect("the binary runs");
         let ready = first_line(launcher.stdout.take().expect("piped"));
-        let nodes =
-            ready.strip_prefix("ready ").map(|nodes| nodes.split_whitespace().map(|node| node.parse().unwrap()));
-        let nodes: Vec<SocketAddr> = nodes.unwrap_or_else(|| panic!("not ready: {ready:?}")).collect();
+        let nodes = ready.strip_prefix("ready ").unwrap_or_else(|| panic!("not ready: {ready:?}"));
+        assert!(nodes.split_whitespace().all(|node| node.starts_with(host)), "{nodes}");
+        let nodes: Vec<SocketAddr> = nodes.split_whitespace().map(|node| resolve(node).expect("an address")).collect();
         assert_eq!(nodes.len(), 3, "{ready}");
         Cluster { nodes, launcher, _folder: folder }
     }

@@ -38,6 +38,8 @@ fn text(value: &Value) -> String {
 /// Every slot in exactly one range; ids by port.
 fn slots(node: SocketAddr, ids: &mut BTreeMap<u16, String>) -> Leaders {
     let mut leaders = vec![0; SLOTS];
+    // A node that seems silent for a moment is not told.
+    connected(node);
     for range in value(node, "CLUSTER SLOTS").as_items().expect("ranges") {
         let [first, last, members @ ..] = range.as_items().expect("a range") else { panic!("{range:?}") };
         assert_eq!(members.len(), 3, "the leader, then the others");

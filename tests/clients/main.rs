@@ -7,6 +7,7 @@
 mod cluster;
 mod cluster_replies;
 mod expiry;
+mod names;
 mod order;
 mod redis_benchmark;
 mod redis_cli;

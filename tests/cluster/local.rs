@@ -2,7 +2,7 @@
 
 use crate::harness::client::{ask, ask_until_served, info};
 use crate::harness::{PROGRAM, READY_MAX, directory, refuses, run, tail, turn, wait_for};
-use paxoi::client::Client;
+use paxoi::client::{Client, resolve};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -35,7 +35,7 @@ impl Local {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).expect("a line");
         let words = line.strip_prefix("ready ").unwrap_or_else(|| panic!("{line:?} is not `ready …`"));
-        local.addresses = words.split_whitespace().map(|word| word.parse().expect("an address")).collect();
+        local.addresses = words.split_whitespace().map(|word| resolve(word).expect("an address")).collect();
         local
     }
 
@@ -93,9 +93,12 @@ fn a_cluster_in_one_command() {
     let again = |flag: &str, value: &str| run(&["local", "--port", "0", "--dir", &dir_words, flag, value]);
     again("--nodes", "5").expect(2, &["--nodes 5", "has 3"]);
     again("--groups", "8").expect(2, &["--groups 8", "has 4"]);
+    again("--host", "192.0.2.1").expect(2, &["--host 192.0.2.1", "localhost"]);
+    again("--host", "local host").expect(2, &["--host local host", "localhost"]);
 
     // What the directory was born with, it has; a node that dies does not take the others with it.
-    let mut local = Local::start(&dir, &[]);
+    // And its nodes can have a name at any later start.
+    let mut local = Local::start(&dir, &["--host", "localhost"]);
     let mut client = local.client(2);
     assert_eq!(ask_until_served(&mut client, "GET key"), "value");
     let own = info(local.addresses[2]).expect("INFO");

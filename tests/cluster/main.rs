@@ -13,6 +13,7 @@
 //! memory     maxmemory: what is refused, and how well memory is counted
 //! local      `paxoi local`
 //! members    nodes that join, take the place of others, and leave
+//! names      members whose names, addresses and answers are not what they were
 //! placement  groups moved to other leaders, drained nodes, leases
 //! histories  recorded histories of clients at all nodes are linearizable, whatever happens to the nodes
 //! upgrade    members that speak different versions, and one by one the newer
@@ -33,6 +34,7 @@ mod load;
 mod local;
 mod members;
 mod memory;
+mod names;
 mod placement;
 mod service;
 mod upgrade;

@@ -127,7 +127,7 @@ impl Cluster {
 
     /// Starts a node for the first time, as one that joins at another.
     pub(crate) fn spawn_joining(&mut self, id: u32, at: u32) {
-        let (data, contact, own) = (self.data(id).display().to_string(), self.address(at), self.address(id));
+        let (data, contact, own) = (self.data(id).display().to_string(), self.name(at), self.name(id));
         let words = format!("serve --id {id} --data {data} --join {contact} --listen {own}");
         let words: Vec<String> = words.split(' ').map(str::to_owned).chain(self.flags.iter().cloned()).collect();
         self.spawn_as(id, &words);
@@ -165,6 +165,11 @@ impl Cluster {
         self.node(id).address
     }
 
+    /// The same as the nodes and the tools are told it.
+    pub(crate) fn name(&self, id: u32) -> String {
+        format!("{}:{}", host(), self.address(id).port())
+    }
+
     /// Where all nodes listen, in order.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(|node| node.address).collect()
@@ -182,7 +187,8 @@ impl Cluster {
 
     /// The words with which a node is started, from `serve` on.
     pub(crate) fn words(&self, id: u32) -> Vec<String> {
-        let address = |to| self.routes.get(&(id, to)).copied().unwrap_or_else(|| self.address(to));
+        let route = |to| self.routes.get(&(id, to)).map(SocketAddr::to_string);
+        let address = |to| route(to).unwrap_or_else(|| self.name(to));
         let initial = self.initial.unwrap_or(self.nodes.len());
         let members: Vec<String> = self.ids().take(initial).map(|to| format!("{to}={}", address(to))).collect();
         let (id, data, groups) = (id.to_string(), self.data(id).display().to_string(), self.groups.to_string());
@@ -222,7 +228,8 @@ impl Cluster {
         prlimit(Some(self.process_id(id)), Resource::Fsize, none).expect("to lift a limit of a child");
     }
 
-    fn spawn_with(&mut self, id: u32, command: &mut Command) {
+    /// Starts a node by a command, which must become the node's process.
+    pub(crate) fn spawn_with(&mut self, id: u32, command: &mut Command) {
         assert!(self.node(id).process.is_none(), "node {id} runs already");
         let log = File::options().create(true).append(true).open(self.log_file(id)).expect("a file for the log");
         let process = command
@@ -347,6 +354,12 @@ pub(crate) fn tail(text: &str) -> &str {
     let from = text.len().saturating_sub(LOG_TAIL_BYTES);
     let start = (from..text.len()).find(|at| *at == 0 || text.as_bytes()[at - 1] == b'\n');
     start.map_or("", |start| &text[start..])
+}
+
+/// The host in the addresses of the nodes: a name, as in most clusters. `PAXOI_TEST_HOST=127.0.0.1` runs the same tests with
+/// a number.
+fn host() -> String {
+    std::env::var("PAXOI_TEST_HOST").unwrap_or_else(|_| "localhost".to_owned())
 }
 
 /// A node with a port of its own. The socket that holds the port lets another one listen on it that asks for that, as

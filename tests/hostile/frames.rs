@@ -82,6 +82,8 @@ fn hello_of(identity: &Identity) -> Hello {
         members: birth.members.iter().map(|member| member.node).collect(),
         joins: None,
         versions: Versions::OURS,
+        to: None,
+        announced: None,
     }
 }
 

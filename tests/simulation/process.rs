@@ -382,6 +382,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
     NodeConfig {
         id,
         initial,
+        announced: None,
         join,
         groups: shape.groups,
         reads: if shape.mixed && id.0.is_multiple_of(2) { Reads::Quorum } else { shape.reads },

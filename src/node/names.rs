@@ -1,0 +1,118 @@
+//! Where clients are told that the members are: at the address that a member announces, else at the one where the other
+//! members reach it. The shell looks names up, again and again, so that clients which want a number are told one too, and
+//! so that a member that moved is dialled where it is.
+
+use super::local::id40;
+use super::peers::Peer;
+use super::{Node, Time};
+use crate::admin::cluster::NodeView;
+use crate::endpoint::Endpoint;
+use groups::NodeId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// How often the names are gone through.
+const CHECK_MS: u64 = 500;
+/// A name is looked up again after this time.
+const LOOK_UP_MS: u64 = 10_000;
+
+/// What is known of the names in the addresses of the members: no more of them than there are members.
+#[derive(Default)]
+pub(super) struct Names {
+    /// By `HOST:PORT`.
+    known: BTreeMap<String, Name>,
+    checked_ms: Option<u64>,
+}
+
+#[derive(Default)]
+struct Name {
+    ip: Option<IpAddr>,
+    asked_ms: Option<u64>,
+}
+
+impl Names {
+    /// Keeps these names only, and tells which of them to look up now.
+    fn check(&mut self, names: BTreeSet<String>, now_ms: u64) -> Vec<String> {
+        let mut before = std::mem::take(&mut self.known);
+        let mut asked = Vec::new();
+        for name in names {
+            let mut known = before.remove(&name).unwrap_or_default();
+            if known.asked_ms.is_none_or(|asked_ms| now_ms >= asked_ms + LOOK_UP_MS) {
+                known.asked_ms = Some(now_ms);
+                asked.push(name.clone());
+            }
+            self.known.insert(name, known);
+        }
+        asked
+    }
+
+    fn ip(&self, name: &str) -> Option<IpAddr> {
+        self.known.get(name)?.ip
+    }
+}
+
+impl Node {
+    /// A name that [`super::Outputs::lookups`] or a dial asked for stands for this address.
+    pub fn resolved(&mut self, name: &str, ip: IpAddr) {
+        if let Some(known) = self.names.known.get_mut(name) {
+            known.ip = Some(ip);
+        }
+    }
+
+    /// Has the names looked up that clients are told and that members are dialled by.
+    pub(super) fn tick_names(&mut self, time: Time) {
+        let now_ms = time.mono_ms();
+        if self.names.checked_ms.is_some_and(|checked_ms| now_ms < checked_ms + CHECK_MS) {
+            return;
+        }
+        self.names.checked_ms = Some(now_ms);
+        let dialled = self.io.peers.all.iter().map(|peer| &*peer.address);
+        let announced = self.io.peers.all.iter().filter_map(|peer| peer.announced.as_deref());
+        let all = self.own_told_address().into_iter().chain(dialled).chain(announced);
+        let is_name = |address: &&str| Endpoint::parse(address).is_some_and(|endpoint| endpoint.ip().is_none());
+        let names = all.filter(is_name).map(str::to_owned).collect();
+        self.io.outputs.lookups.extend(self.names.check(names, now_ms));
+    }
+
+    /// Where clients are told that this node is.
+    fn own_told_address(&self) -> Option<&str> {
+        self.config.announced.as_deref().or(self.io.peers.own_address())
+    }
+
+    /// All members, this node among them, as cluster clients want them. Nodes that are connected though the groups do
+    /// not know them have no address, and are not told.
+    pub(super) fn node_views(&self, time: Time) -> Vec<NodeView> {
+        let told = |peer: &Peer| peer.announced.clone().unwrap_or_else(|| peer.address.clone());
+        let own = self.own_told_address().map(|address| (self.identity.node, address.to_owned(), true)).into_iter();
+        let peers = self.io.peers.all.iter().filter(|peer| !peer.address.is_empty());
+        let peers = peers.map(|peer| (peer.id, told(peer), peer.is_reached(time.mono_ms())));
+        let view = |(node, address, connected): (NodeId, String, bool)| {
+            let storage = self.io.peers.roster.place(node).map_or([node.0 as u8; 16], |place| place.storage);
+            let (endpoint, resolved) = (Endpoint::parse(&address), self.names.ip(&address));
+            NodeView { node, id40: id40(node, &storage), endpoint, resolved, connected }
+        };
+        let mut views: Vec<NodeView> = own.chain(peers).map(view).collect();
+        views.sort_by_key(|view| view.node);
+        views
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(names: &mut Names, all: &[&str], now_ms: u64) -> Vec<String> {
+        names.check(all.iter().map(|name| (*name).to_owned()).collect(), now_ms)
+    }
+
+    #[test]
+    fn names_are_looked_up_again_and_kept_while_they_are_members_names() {
+        let mut names = Names::default();
+        assert_eq!(asked(&mut names, &["a:1", "b:1", "a:1"], 5), ["a:1", "b:1"]);
+        names.known.get_mut("a:1").unwrap().ip = Some(IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(asked(&mut names, &["a:1", "c:1"], 4 + LOOK_UP_MS), ["c:1"]);
+        assert_eq!(asked(&mut names, &["a:1", "c:1"], 5 + LOOK_UP_MS), ["a:1"]);
+        assert_eq!((names.ip("a:1"), names.ip("c:1")), (Some(IpAddr::from([10, 0, 0, 1])), None));
+        assert_eq!(names.known.len(), 2);
+    }
+}

@@ -1,0 +1,134 @@
+//! Addresses: what clients are told of them, and what happens when one becomes another member's.
+
+use super::*;
+use crate::node::roster::Roster;
+use crate::node::wire::{Hello, NODE, NodeMessage, Refusal};
+use groups::Membership;
+use groups::membership::{Change, What};
+use net::frame::{FrameWriter, Purpose};
+
+fn hello(world: &mut World, from: u32) -> Hello {
+    Hello {
+        cluster: Some([9; 16]),
+        node: NodeId(from),
+        storage: [from as u8; 16],
+        start: 1,
+        lives: vec![1],
+        groups: world.node(1).node.config.groups,
+        members: vec![NodeId(1), NodeId(2), NodeId(3)],
+        joins: None,
+        versions: versions::Versions::OURS,
+        to: None,
+        announced: None,
+    }
+}
+
+/// The connection of a node to another.
+fn link(world: &mut World, of: u32, to: u32) -> Option<u64> {
+    world.node(of).node.io.peers.find(NodeId(to)).and_then(|peer| peer.link)
+}
+
+fn cut_link(world: &mut World, of: u32, to: u32) {
+    let id = link(world, of, to).expect("a connection");
+    world.close(of as usize - 1, id);
+}
+
+#[test]
+fn who_dials_a_member_and_reaches_another_disturbs_nobody_and_finds_it_when_it_is_back() {
+    let mut world = World::led_by_1();
+    let between = [link(&mut world, 2, 3), link(&mut world, 3, 2)];
+    assert!(between[0].is_some() && between[1].is_some());
+    // The address of node 1 is now one of node 3.
+    world.moved.insert(0, 2);
+    cut_link(&mut world, 2, 1);
+    let dialled = world.connections;
+    for _ in 0..200 {
+        world.step();
+        assert_eq!([link(&mut world, 2, 3), link(&mut world, 3, 2)], between);
+    }
+    assert!(world.connections > dialled + 4, "it was tried again");
+    assert_eq!(link(&mut world, 2, 1), None);
+    world.moved.clear();
+    let is_back = |world: &World| world.nodes[1].node.io.peers.linked().count() == 2;
+    world.run_until("node 1 is found again", 2_000, is_back);
+}
+
+#[test]
+fn nobody_but_a_member_that_has_said_who_it_is_ends_a_node() {
+    let mut world = World::led_by_1();
+    let time = world.time;
+    let node = &mut world.node(2).node;
+    node.dialling(NodeId(1), Some(777), time);
+    node.connected(777);
+    let mut frame = FrameWriter::new(Purpose::Live);
+    let refusal = NodeMessage::Refusal(Refusal { fatal: true, text: "go away".to_owned() });
+    frame.message(NODE, refusal.kind(), |out| refusal.put(out));
+    let mut pieces = Vec::new();
+    frame.finish(&mut pieces);
+    node.input(777, &mut BytesMut::from(&pieces.concat()[..]), 0, time);
+    let outputs = node.outputs();
+    assert_eq!((outputs.stop.as_deref(), outputs.closes.last()), (None, Some(&(777, Close::Now))));
+}
+
+#[test]
+fn another_cluster_refuses_a_node_for_now_only() {
+    let mut world = World::led_by_1();
+    let hello = hello(&mut world, 3);
+    let mut membership = Membership::clone(world.node(1).node.shard.group(GROUP).membership());
+    membership.apply(&Change { version: membership.version(), what: What::Remove(NodeId(3)) }).expect("a change");
+    let node = &mut world.node(1).node;
+    node.io.peers.roster = Roster::of_one(&membership);
+    assert!(node.judge(&hello).expect_err("it was removed").fatal);
+    let stranger = Hello { cluster: Some([1; 16]), ..hello };
+    let refusal = node.judge(&stranger).expect_err("another cluster");
+    assert_eq!((refusal.fatal, refusal.text.as_str()), (false, "node 3 belongs to another cluster"));
+}
+
+#[test]
+fn clients_are_told_where_a_member_announces_itself_and_of_no_dead_one() {
+    let mut world = World::led_by_1();
+    world.node(2).node.config.announced = Some("outside:9000".to_owned());
+    world.node(3).node.config.announced = Some("no address at all".to_owned());
+    for (of, to) in [(2, 1), (3, 1), (3, 2)] {
+        cut_link(&mut world, of, to);
+    }
+    world.run_until("all are there again", 2_000, |world| world.nodes[0].node.io.peers.linked().count() == 2);
+    world.run(1_000);
+    let host = world.node(1).node.config.initial[2].1.clone();
+    let nodes = world.ask(1, 1, "CLUSTER NODES");
+    let has = |text: &str, part: &str| assert!(text.contains(part), "{part:?} in {text}");
+    has(&nodes, " outside:9000@9000,outside master - 0 0 2 connected");
+    has(&nodes, &format!(" {host}@{} master - 0 0 3 connected", host.rsplit(':').next().expect("a port")));
+    // The shell has been asked, and tells what it found.
+    world.node(1).node.resolved("outside:9000", [10, 0, 0, 2].into());
+    world.node(1).node.resolved("never asked:1", [10, 0, 0, 3].into());
+    has(&world.ask(1, 1, "CLUSTER NODES"), " 10.0.0.2:9000@9000,outside master - 0 0 2 connected");
+    has(&world.ask(1, 1, "CLUSTER SLOTS"), "$7\r\noutside\r\n:9000\r\n");
+    let own = world.ask(2, 1, "CLUSTER NODES");
+    has(&own, " outside:9000@9000,outside myself,master - 0 0 2 connected");
+
+    world.isolate(2);
+    world.run(2_000);
+    let nodes = world.ask(1, 1, "CLUSTER NODES");
+    has(&nodes, " 10.0.0.2:9000@9000,outside master,fail - 0 0 2 disconnected");
+    let slots = world.ask(1, 1, "CLUSTER SLOTS");
+    assert!(!slots.contains("outside"), "{slots}");
+    has(&world.ask(1, 1, "CLUSTER SHARDS"), "$6\r\nhealth\r\n$4\r\nfail\r\n");
+}
+
+#[test]
+fn a_hello_says_more_at_its_end_to_those_who_read_on() {
+    let mut world = World::new();
+    let old = hello(&mut world, 2);
+    let said = Hello { to: Some(NodeId(1)), announced: Some("a:1".to_owned()), ..old.clone() };
+    let read = |body: &[u8]| match NodeMessage::decode(1, body) {
+        Ok(Some(NodeMessage::Hello(hello))) => hello,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(read(&NodeMessage::Hello(said.clone()).encode()), said);
+    // As the program before said it, and the first one.
+    let first = postcard::to_allocvec(&old).unwrap();
+    let before = postcard::to_extend(&old.versions, first.clone()).unwrap();
+    assert_eq!(read(&before), old);
+    assert_eq!(read(&first), Hello { versions: versions::Versions::FIRST, ..old });
+}
