@@ -1,8 +1,8 @@
 //! `paxoi status`: one table of a cluster, gathered from its nodes over the port that clients use.
 //!
 //! It asks the node it is given for CLUSTER NODES, and each node found there for INFO, which also tells whether it is that
-//! node that answers. So whatever it prints, any Redis client could have asked for. The answers are not of one moment: under load a lag of a few instances is the time that
-//! passed between two questions.
+//! node that answers. So whatever it prints, any Redis client could have asked for. The answers are not of one moment: under
+//! load a lag of a few instances is the time that passed between two questions.
 
 use crate::admin::info::human;
 use crate::config::CLOCK_WARN_MS;
