@@ -19,6 +19,7 @@ use crate::size;
 use crate::status::StatusArgs;
 use crate::sweep::SweepArgs;
 use anyhow::Context;
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use groups::NodeId;
 use serde::Deserialize;
@@ -86,7 +87,7 @@ pub enum InspectCommand {
 
 /// Settings of `paxoi serve`. Each can also stand in the file or in the environment; flags win over the environment,
 /// that over the file.
-#[derive(Debug, Default, Args, Deserialize)]
+#[derive(Debug, Default, PartialEq, Args, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ServeArgs {
     /// This node's id, from 1 on; never used again for another node
@@ -141,8 +142,7 @@ pub struct ServeArgs {
     #[arg(long, env = "PAXOI_CHECKPOINT_AGE", value_name = "TIME")]
     pub checkpoint_age: Option<String>,
     /// Speak only these versions of the peer protocol, like an older program
-    #[arg(long, value_name = "LOWEST-HIGHEST", hide = true)]
-    #[serde(skip)]
+    #[arg(long, env = "PAXOI_PROTOCOL_VERSIONS", value_name = "LOWEST-HIGHEST", hide = true)]
     pub protocol_versions: Option<String>,
     /// Everything on the disk is read so often, to find what has rotted [default: 1d]
     #[arg(long, env = "PAXOI_SCRUB_INTERVAL", value_name = "TIME")]
@@ -155,8 +155,9 @@ pub struct ServeArgs {
     #[arg(long, env = "PAXOI_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
     /// Allow addresses other than loopback: there are no passwords and no encryption yet
-    #[arg(long)]
-    pub insecure: bool,
+    #[arg(long, env = "PAXOI_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub insecure: Option<bool>,
     /// End when the process with this id does
     #[arg(long, hide = true)]
     #[serde(skip)]
@@ -174,6 +175,8 @@ pub struct ServeSettings {
     pub listen: SocketAddr,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Settings that have no effect because the cluster was born with others: a line each.
+    pub ignored: Vec<String>,
     /// Whose end is this process's end.
     pub parent: Option<u32>,
 }
@@ -209,7 +212,8 @@ impl ServeArgs {
         let groups = group_count(args.groups, &dir, identity.as_ref())?;
         let Place { initial, join, listen } = place(id, &args, identity.as_ref())?;
         let listen = resolve(&listen)?;
-        if !args.insecure {
+        let ignored = ignored_settings(&args, identity.as_ref())?;
+        if args.insecure != Some(true) {
             stay_local(listen, &initial)?;
         }
         let node = NodeConfig {
@@ -259,7 +263,8 @@ impl ServeArgs {
             }
             None => log::Options::default(),
         };
-        Ok(ServeSettings { node, log, listen, log_format: args.log_format.unwrap_or_default(), parent: args.parent })
+        let log_format = args.log_format.unwrap_or_default();
+        Ok(ServeSettings { node, log, listen, log_format, ignored, parent: args.parent })
     }
 
     /// These settings where they are given, else those of `file`.
@@ -283,10 +288,10 @@ impl ServeArgs {
             checkpoint_log_factor: self.checkpoint_log_factor.or(file.checkpoint_log_factor),
             checkpoint_age: self.checkpoint_age.or(file.checkpoint_age),
             scrub_interval: self.scrub_interval.or(file.scrub_interval),
-            protocol_versions: self.protocol_versions,
+            protocol_versions: self.protocol_versions.or(file.protocol_versions),
             config: self.config,
             log_format: self.log_format.or(file.log_format),
-            insecure: self.insecure || file.insecure,
+            insecure: self.insecure.or(file.insecure),
             parent: self.parent,
         }
     }
@@ -384,6 +389,14 @@ fn group_count(asked: Option<u32>, dir: &str, identity: Option<&Identity>) -> an
     }
 }
 
+/// The settings of `args` that the cluster's birth record overrules. Each is checked like one that has an effect.
+fn ignored_settings(args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Result<Vec<String>> {
+    let Some(birth) = identity.and_then(|identity| identity.birth.as_ref()) else { return Ok(Vec::new()) };
+    let ttl_ms = args.session_ttl.as_deref().map(|text| millis("--session-ttl", text)).transpose()?;
+    let value_bytes = args.value_bytes_max.as_deref().map(|text| bytes("--value-bytes-max", text, 1)).transpose()?;
+    Ok(birth.overruled(None, ttl_ms, value_bytes.map(|bytes| bytes as u64)))
+}
+
 /// What is wrong with the words of a command line, and what else might have been meant, in one line.
 #[must_use]
 pub fn one_line(error: &clap::Error) -> String {
@@ -456,67 +469,5 @@ fn log_bytes(flag: &str, text: &str) -> anyhow::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn args(more: &[&str]) -> ServeArgs {
-        let base = ["paxoi", "serve", "--id", "1", "--data", "d", "--initial-cluster", "1=127.0.0.1:1,2=127.0.0.1:2"];
-        let words = base.iter().chain(more);
-        match Cli::try_parse_from(words).unwrap().command {
-            Command::Serve(args) => *args,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn refusal(more: &[&str]) -> String {
-        args(more).settle().unwrap_err().to_string()
-    }
-
-    #[test]
-    fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let file = parse_file("groups = 4\nreads = \"log\"\nclient-timeout = \"1s\"").unwrap();
-        let settings = args(&["--groups", "8"]).over(file).settle().unwrap();
-        assert_eq!((settings.node.groups, settings.node.reads), (8, Reads::Log));
-        assert_eq!((settings.node.client_timeout_ms, settings.node.session_ttl_ms), (1_000, 3_600_000));
-    }
-
-    #[test]
-    fn wrong_settings_are_named_in_one_line() {
-        assert!(refusal(&["--groups", "0"]).contains("1 to 16384"));
-        assert!(refusal(&["--client-timeout", "5"]).contains("--client-timeout 5"));
-        assert!(refusal(&["--listen", "0.0.0.0:1"]).contains("--insecure"));
-        assert!(refusal(&["--listen", "nowhere.invalid:1"]).contains("give --listen an address of this machine"));
-        assert!(refusal(&["--announce-address", "a"]).contains("--announce-address a: give HOST:PORT"));
-        assert!(refusal(&["--announce-address", "0.0.0.0:1"]).contains("no client reaches a node there"));
-        assert!(refusal(&["--value-bytes-max", "2gb"]).contains("512mb"));
-        assert!(refusal(&["--segment-bytes", "1kb"]).contains("--segment-bytes 1kb: give a size from 65536 bytes"));
-        assert!(parse_file("grups = 4").err().unwrap().contains("grups"));
-        assert!(parse_file("groups = 4\nid = \"x\"").err().unwrap().starts_with("line 2"));
-        assert!(parse_file("groups = 4\ngrups = 4\n").err().unwrap().starts_with("line 2"));
-        assert!(parse_file("\n\ngroups = \n").err().unwrap().starts_with("line 3"));
-    }
-
-    #[test]
-    fn wrong_words_are_told_in_one_line() {
-        let told = |words: &[&str]| one_line(&Cli::try_parse_from(words).unwrap_err());
-        for (words, expected) in [
-            (&["paxoi", "serve", "--group", "4"][..], "--groups"),
-            (&["paxoi", "bench"], "--connect"),
-            (&["paxoi", "local", "--groups", "x"], "'x' for '--groups <N>'"),
-            (&["paxoi", "frob"], "'frob'"),
-        ] {
-            let line = told(words);
-            assert!(line.contains(expected) && !line.contains('\n') && !line.starts_with("error"), "{line}");
-        }
-    }
-
-    #[test]
-    fn member_lists() {
-        assert!(parse_members("1=a:1,1=b:2").unwrap_err().contains("twice"));
-        assert!(parse_members("1=a:1,2=a:1").unwrap_err().contains("twice"));
-        for wrong in ["", "1", "0=a:1", "1=a", "1=:1", "1=a:x", "x=a:1", "1=a b:1", "1=a@b:1"] {
-            assert!(parse_members(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(parse_members("2=b:2, 1=a:1").unwrap()[1], (NodeId(1), "a:1".to_owned()));
-    }
-}
+#[path = "cli_tests.rs"]
+mod tests;

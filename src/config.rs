@@ -18,6 +18,11 @@ pub const SYNC_MS_MAX: u64 = 1_000;
 pub const SYNC_BYTES_PER_MS: usize = 16 << 10;
 /// A leader that has reached no majority of disks that answer for so long gives its groups up: others may reach one.
 pub const DISKS_MS_MAX: u64 = 3_000;
+/// A node goes on for so long after it last reached a majority as if it did: elections, and connections that break and come
+/// back, take no longer. Then it tells its clients at once.
+pub const REACH_GRACE_MS: u64 = 1_000;
+/// The same from its start on: members find each other.
+pub const REACH_START_MS: u64 = 3_000;
 /// A group goes back to its preferred member once that has been healthy for so long.
 pub const HEALTHY_MS_MIN: u64 = 10_000;
 /// Groups that are handed back at a time, so that a restart costs no wave of elections.
@@ -83,6 +88,15 @@ pub fn window_bytes(groups: u32) -> u32 {
 }
 /// The smallest and largest number of groups: a group owns at least one slot.
 pub const GROUPS_MAX: u32 = crate::routing::SLOTS as u32;
+
+/// Commands that a node whose disk is full may have other members carry out at a time, and those that a node carries out for
+/// others.
+pub const RELAYS_MAX: usize = 16_384;
+/// The longest command, and the longest reply, that is passed on between nodes, in bytes: longer ones would delay pings.
+pub const RELAY_BYTES_MAX: usize = 256 << 10;
+/// How much longer than the node that carries a command out the client's own node waits, in milliseconds: that one
+/// knows more.
+pub const RELAY_GRACE_MS: u64 = 500;
 
 /// Replies that one client may have outstanding; beyond, its requests wait unread.
 pub const REPLIES_MAX: usize = 4_096;
@@ -174,6 +188,8 @@ pub const TRANSFER_PIN_MS: u64 = 20_000;
 /// A connection for transfers is tried again after so long.
 pub const TRANSFER_REDIAL_MS: u64 = 200;
 const _: () = assert!(CHECKPOINT_SAVED_BYTES < 2 * CHECKPOINT_BLOCK_BYTES, "two blocks leave nothing for a third");
+const _: () =
+    assert!(RELAY_BYTES_MAX + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "what is passed on fits a message");
 const _: () = assert!(TRANSFER_PIECE_BYTES + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "a piece fits a message");
 
 /// A scrub reads so many bytes in a second.

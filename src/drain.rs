@@ -2,6 +2,7 @@
 //! election when it stops. It says what any Redis client could say: `PAXOI DRAIN`, then INFO until nothing is led there.
 
 use crate::nodes::{Connection, ask, identity, look, number};
+use crate::plural::plural;
 use anyhow::{Context, bail};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -46,7 +47,8 @@ pub fn run(args: &DrainArgs) -> anyhow::Result<()> {
             (led, since) = (now_led, Instant::now());
         } else if since.elapsed() > STUCK_MAX {
             bail!(
-                "node {id} still leads {now_led} groups, which no other node can take; paxoi status shows which are up"
+                "node {id} still leads {now_led} group{}, which no other node can take; paxoi status shows which are up",
+                plural(now_led)
             );
         }
         std::thread::sleep(LOOK);

@@ -51,6 +51,28 @@ pub struct BirthRecord {
     pub members: Vec<Member>,
 }
 
+impl BirthRecord {
+    /// What a node was told otherwise, where it was told: these settings have no effect, which is a line each.
+    #[must_use]
+    pub fn overruled(
+        &self,
+        groups: Option<u32>,
+        session_ttl_ms: Option<u64>,
+        value_bytes_max: Option<u64>,
+    ) -> Vec<String> {
+        let told = [
+            ("--groups", groups.map(u64::from), u64::from(self.groups), ""),
+            ("--session-ttl", session_ttl_ms, self.session_ttl_ms, " ms"),
+            ("--value-bytes-max", value_bytes_max, self.value_bytes_max, ""),
+        ];
+        let differs = told.into_iter().filter_map(|(flag, told, born, unit)| {
+            let told = told.filter(|told| *told != born)?;
+            Some(format!("{flag} of {told}{unit} has no effect: the cluster was born with {born}{unit}"))
+        });
+        differs.collect()
+    }
+}
+
 /// An initial member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {

@@ -23,6 +23,7 @@ pub mod logging;
 pub mod member;
 pub mod node;
 mod nodes;
+pub mod plural;
 pub mod recovery;
 pub mod resolver;
 pub mod rng;

@@ -5,6 +5,7 @@ use crate::client::resolve;
 use crate::disk::FileDisk;
 use crate::endpoint::Endpoint;
 use crate::identity as directory;
+use crate::logging::tell_stdout;
 use crate::nodes::{ask, field, identity};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -144,8 +145,8 @@ fn start(args: &LocalArgs, groups: u32, addresses: &[String], running: &mut Vec<
             std::thread::sleep(LOOK);
         }
     }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "ready {}", addresses.join(" ")).and_then(|()| out.flush()).context("cannot write to stdout")
+    tell_stdout(&format!("ready {}", addresses.join(" ")));
+    Ok(())
 }
 
 fn spawn(args: &LocalArgs, groups: u32, number: u16, address: &str, members: &str) -> anyhow::Result<Node> {

@@ -1,6 +1,7 @@
 //! Logs on stderr, by a thread of their own: a full pipe must not stop the event loop, so lines are dropped when too
 //! many wait.
 
+use std::io::Write;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -31,4 +32,12 @@ pub fn start(format: LogFormat) -> WorkerGuard {
         LogFormat::Json => builder.json().init(),
     }
     guard
+}
+
+/// A line of a server on stdout, for whoever waits for it. A server goes on if nobody can read it: the log says so.
+pub fn tell_stdout(line: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        tracing::warn!("cannot write to stdout: {error}; the line was: {line}");
+    }
 }

@@ -5,10 +5,11 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use paxoi::cli::{Cli, Command, InspectCommand, ServeArgs, Usage, one_line};
 use paxoi::disk::FileDisk;
-use paxoi::logging::{self, LogFormat};
+use paxoi::logging::{self, LogFormat, tell_stdout};
 use paxoi::server::Starting;
 use paxoi::{backup, bench, checkpoint, drain, local, log, member, status, sweep};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
+use signal_hook::iterator::Signals;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,16 +24,21 @@ fn main() -> ExitCode {
     match run(words.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("paxoi: {error:#}");
+            complain(&format!("{error:#}"));
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
 }
 
+/// One line on stderr. If nobody reads that, nobody is there to be told.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "paxoi: {text}");
+}
+
 /// What was asked for (help, the version), or what is wrong with the words, in one line.
 fn refuse(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        eprintln!("paxoi: {}", one_line(error));
+        complain(&one_line(error));
     } else {
         // If it cannot be shown, nobody is there to be told.
         let _ = error.print();
@@ -44,6 +50,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Local(args) => {
             let _logs = logging::start(LogFormat::Text);
+            ignore(&[SIGUSR1, SIGUSR2])?;
             local::run(&args, &stop_flag()?)
         }
         Command::Serve(args) => serve(*args),
@@ -84,30 +91,51 @@ fn inspect_checkpoint(file: &Path) -> anyhow::Result<()> {
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    // From the first moment on; those that arrive before the thread below runs wait for it.
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]).context("cannot watch for signals")?;
+    // A write beyond the system's limit for files then fails like any other, instead of ending the process without a word.
+    ignore(&[SIGXFSZ])?;
     let settings = args.settle()?;
     let _logs = logging::start(settings.log_format);
+    settings.ignored.iter().for_each(|line| tracing::warn!("{line}"));
     if let Some(parent) = settings.parent {
         end_with(parent)?;
     }
-    // A write beyond the system's limit for files then fails like any other, instead of ending the process without a word.
-    signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot watch for signals")?;
     let stopping = Arc::new(AtomicBool::new(false));
     let starting = Starting::open(settings.node, settings.log, settings.listen, Arc::clone(&stopping))?;
     let waker = starting.waker();
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("cannot watch for signals")?;
-    let watch = move || {
-        for _ in signals.forever() {
-            stopping.store(true, Ordering::Relaxed);
-            // The loop may be gone already.
-            let _ = waker.wake();
-        }
+    let stop = move || {
+        stopping.store(true, Ordering::Relaxed);
+        // The loop may be gone already.
+        let _ = waker.wake();
     };
+    let watch = move || watch_signals(signals, stop);
     std::thread::Builder::new().name("paxoi-signals".to_owned()).spawn(watch).context("cannot start a thread")?;
     let Some(server) = starting.load()? else { return Ok(()) };
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "listening {}", server.local_addr()?).and_then(|()| out.flush()).context("cannot write to stdout")?;
-    drop(out);
+    tell_stdout(&format!("listening {}", server.local_addr()?));
     server.run()
+}
+
+/// Calls `stop` for each signal that asks for the end. Those by which other daemons are told to read their settings
+/// again, or to open their log anew, must not end a node.
+fn watch_signals(mut signals: Signals, stop: impl Fn()) {
+    for signal in signals.forever() {
+        match signal {
+            SIGINT | SIGTERM => stop(),
+            other => {
+                let name = signal_hook::low_level::signal_name(other).unwrap_or("a signal");
+                tracing::info!("{name} has no effect: settings are read at the start, and log lines go to stderr");
+            }
+        }
+    }
+}
+
+/// These signals neither end the process nor do anything else.
+fn ignore(signals: &[i32]) -> anyhow::Result<()> {
+    for signal in signals {
+        signal_hook::flag::register(*signal, Arc::default()).context("cannot watch for signals")?;
+    }
+    Ok(())
 }
 
 /// Set by Ctrl-C and SIGTERM.

@@ -143,7 +143,7 @@ fn change(address: &str, words: &[&str], done: &str) -> anyhow::Result<()> {
             return Ok(());
         }
         if progress != shown && (io::stderr().is_terminal() || shown.is_empty()) {
-            eprintln!("{progress}");
+            let _ = writeln!(io::stderr(), "{progress}");
         }
         shown = progress;
         thread::sleep(PAUSE);

@@ -6,11 +6,15 @@
 
 use crate::admin::info::human;
 use crate::config::CLOCK_WARN_MS;
+use crate::duration;
 use crate::nodes::{Answer, Ask, Node, ask, field, look, number};
-use anyhow::Context;
+use crate::plural::plural;
+use anyhow::{Context, anyhow};
 use comfy_table::{CellAlignment, Table, presets};
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// What to show the status of.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,15 +22,40 @@ pub struct StatusArgs {
     /// Any node of the cluster
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: String,
+    /// Wait until every node is up and whole, and every group has a leader; fail if that takes longer [default: 60s]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "60s", value_parser = duration::parse)]
+    pub wait: Option<Duration>,
 }
+
+/// Interval between looks at a cluster that is waited for.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Gathers the status of the cluster and prints it to stdout.
 ///
 /// # Errors
 /// If the node to connect to does not answer, or is none of Paxoi's. Other nodes that do not answer are shown as down.
+/// With `--wait`, if the cluster is not ready in time.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
-    let text = gather(&args.connect, &mut ask)?.render();
-    io::stdout().lock().write_all(text.as_bytes()).context("cannot write to stdout")
+    let deadline = args.wait.map(|patience| Instant::now() + patience);
+    loop {
+        let gathered = gather(&args.connect, &mut ask);
+        let unready = match &gathered {
+            Ok(status) => status.unready(),
+            Err(error) => Some(format!("{error:#}")),
+        };
+        if let (Some(_), Some(deadline)) = (&unready, deadline)
+            && Instant::now() < deadline
+        {
+            sleep(LOOK);
+            continue;
+        }
+        let text = gathered?.render();
+        io::stdout().lock().write_all(text.as_bytes()).context("cannot write to stdout")?;
+        return match (unready, args.wait) {
+            (Some(reason), Some(patience)) => Err(anyhow!("not ready after {patience:?}: {reason}")),
+            _ => Ok(()),
+        };
+    }
 }
 
 /// A cluster, as far as it answered.
@@ -49,6 +78,10 @@ struct Row {
 enum State {
     Up,
     Loading,
+    /// It can make no more of its log.
+    DiskFull,
+    /// A sync takes too long.
+    DiskSlow,
     /// The node that was asked reaches it, this tool does not.
     Unreachable,
     Down,
@@ -66,6 +99,28 @@ fn gather(address: &str, ask: &mut Ask<'_>) -> anyhow::Result<Status> {
 }
 
 impl Status {
+    /// What keeps the cluster from being ready: a node that does not answer or has not loaded everything, or a group without
+    /// a leader, or one that a node lacks a part of.
+    fn unready(&self) -> Option<String> {
+        self.rows.iter().find_map(|row| {
+            let id = row.node.id;
+            let Some(info) = row.info() else {
+                return Some(format!("node {id} at {} does not answer", row.node.address()));
+            };
+            if number(info, "loading") > 0 {
+                return Some(format!("node {id} is loading"));
+            }
+            let lacks = [
+                ("groups_leaderless", "knows no leader of"),
+                ("groups_behind", "is behind in"),
+                ("groups_not_whole", "lacks a part of"),
+            ];
+            let (name, what) = lacks.into_iter().find(|(name, _)| number(info, name) > 0)?;
+            let count = number(info, name);
+            Some(format!("node {id} {what} {count} group{}", plural(count)))
+        })
+    }
+
     fn render(&self) -> String {
         let groups = number(&self.asked, "groups");
         let applied = self.rows.iter().filter_map(|row| row.info()).map(|info| number(info, "applied_total"));
@@ -86,24 +141,27 @@ impl Status {
         text.push_str("\n\n");
         let leaderless = number(&self.asked, "groups_leaderless");
         let count = |state: State| self.rows.iter().filter(|row| row.state() == state).count();
-        let (up, down) = (count(State::Up) + count(State::Loading), count(State::Down));
+        let (nodes, down) = (self.rows.len(), count(State::Down));
+        let up = self.rows.iter().filter(|row| row.info().is_some()).count();
         let unreachable = match count(State::Unreachable) {
             0 => String::new(),
             some => format!(", {some} unreachable from here"),
         };
         let _ = writeln!(
             text,
-            "{groups} groups: {} led, {leaderless} without a leader; {} nodes: {up} up, {down} down{unreachable}; {} \
-             instances applied",
+            "{groups} group{}: {} led, {leaderless} without a leader; {nodes} node{}: {up} up, {down} down{unreachable}; \
+             {applied_max} instance{} applied",
+            plural(groups),
             groups.saturating_sub(leaderless),
-            self.rows.len(),
-            applied_max,
+            plural(nodes as u64),
+            plural(applied_max),
         );
         for row in &self.rows {
             if let Answer::None(reason) = &row.answer {
                 let _ = writeln!(text, "node {}: {reason}", row.node.id);
             }
         }
+        self.rows.iter().filter_map(Row::disk_warning).for_each(|warning| text.push_str(&warning));
         self.rows.iter().filter_map(Row::clock_warning).for_each(|warning| text.push_str(&warning));
         if leaderless > 0 {
             let me = field(&self.asked, "node_id").unwrap_or("?");
@@ -120,6 +178,17 @@ impl Row {
             Answer::Itself(info) => Some(info),
             Answer::None(_) => None,
         }
+    }
+
+    /// What a node whose disk is full does.
+    fn disk_warning(&self) -> Option<String> {
+        let (id, info) = (self.node.id, self.info().filter(|_| self.state() == State::DiskFull)?);
+        Some(match number(info, "relays_to") {
+            0 => format!("the disk of node {id} is full: it refuses what may add data\n"),
+            to => format!(
+                "the disk of node {id} is full: it logs no new values, and node {to} executes its clients' commands\n"
+            ),
+        })
     }
 
     /// What is wrong with the node's clock, or with the time of groups.
@@ -142,9 +211,12 @@ impl Row {
     }
 
     fn state(&self) -> State {
+        let disk = self.info().and_then(|info| field(info, "disk"));
         match self.info() {
-            Some(info) if number(info, "loading") == 0 => State::Up,
-            Some(_) => State::Loading,
+            Some(info) if number(info, "loading") > 0 => State::Loading,
+            Some(_) if disk == Some("full") => State::DiskFull,
+            Some(_) if disk == Some("slow") => State::DiskSlow,
+            Some(_) => State::Up,
             None if self.node.failed => State::Down,
             None => State::Unreachable,
         }
@@ -175,6 +247,8 @@ impl fmt::Display for State {
         f.write_str(match self {
             State::Up => "up",
             State::Loading => "loading",
+            State::DiskFull => "disk full",
+            State::DiskSlow => "disk slow",
             State::Unreachable => "unreachable",
             State::Down => "down",
         })
@@ -233,6 +307,52 @@ node 4: refused at four:7004; refused at 10.0.0.4:7004
 the slots of groups without a leader are shown at node 1, which was asked
 ";
         assert_eq!(status.render(), expected);
+    }
+
+    #[test]
+    fn full_disks_are_told() {
+        let told = |relays_to: &str| {
+            let mut ask = |address: &str, commands: &[&[&[u8]]]| {
+                let full = |text: String| {
+                    let text = text.replace("loading:1", "loading:0").replace("disk:ok", "disk:full");
+                    text.replace("relays_to:0", relays_to)
+                };
+                let answers = cluster(address, commands)?.into_iter();
+                Ok(if address == "10.0.0.2:7002" { answers.map(full).collect() } else { answers.collect() })
+            };
+            gather("localhost:7001", &mut ask).expect("it answers").render()
+        };
+        let text = told("relays_to:1");
+        assert!(text.contains("2     two:7002    disk full    leader"), "{text}");
+        assert!(text.contains("the disk of node 2 is full: it logs no new values, and node 1 executes"), "{text}");
+        assert!(told("relays_to:0").contains("the disk of node 2 is full: it refuses what may add data\n"));
+    }
+
+    #[test]
+    fn what_a_cluster_is_waited_for_is_named() {
+        let unready = |before: &str, after: &str| {
+            let nodes = NODES.lines().filter(|line| !line.starts_with('3') && !line.starts_with('4'));
+            let nodes = nodes.map(|line| format!("{line}\n")).collect::<String>();
+            let mut ask = |address: &str, commands: &[&[&[u8]]]| {
+                let healthy = |text: String| {
+                    let text = text.replace("leaderless:1", "leaderless:0").replace("loading:1", "loading:0");
+                    if text.contains("node_id:2") { text.replace(before, after) } else { text.replace(NODES, &nodes) }
+                };
+                Ok(cluster(address, commands)?.into_iter().map(healthy).collect())
+            };
+            gather("localhost:7001", &mut ask).expect("it answers").unready().unwrap_or_default()
+        };
+        for (before, after, told) in [
+            ("", "", ""),
+            ("node_id:2", "node_id:7", "node 2 at two:7002 does not answer"),
+            ("\nloading:0", "\nloading:1", "node 2 is loading"),
+            ("groups_behind:0", "groups_behind:1", "node 2 is behind in 1 group"),
+            ("groups_leaderless:0", "groups_leaderless:2", "node 2 knows no leader of 2 groups"),
+            ("groups_not_whole:0", "groups_not_whole:1", "node 2 lacks a part of 1 group"),
+            ("async_loading:0", "async_loading:1", ""),
+        ] {
+            assert_eq!(unready(before, after), told, "{before}");
+        }
     }
 
     fn refused(address: &str, answer: impl Fn(&[&[u8]]) -> io::Result<String>) -> String {

@@ -67,6 +67,8 @@ pub struct Paxos {
     me: NodeId,
     members: Members,
     slots: BTreeMap<u64, Slot>,
+    /// This peer's own attempts to get something decided, which is not yet: the only slots that a tick looks at.
+    attempts: BTreeMap<u64, Attempt>,
     /// How far each member is done, in their order.
     done: Vec<Option<u64>>,
     max: Option<u64>,
@@ -81,8 +83,6 @@ struct Slot {
     acceptor: Acceptor,
     /// The highest ballot heard of.
     seen: Ballot,
-    /// This peer's own attempt to get it decided.
-    attempt: Option<Attempt>,
     decided: Option<Value>,
 }
 
@@ -103,29 +103,26 @@ impl Paxos {
         assert!(members.contains(me), "a peer is one of the members");
         let done = vec![None; members.ids().len()];
         let jitter = Jitter::new(seed ^ u64::from(me.0));
-        Paxos { me, members, slots: BTreeMap::new(), done, max: None, now_ms: 0, jitter, outgoing: VecDeque::new() }
+        let (slots, attempts, outgoing) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        Paxos { me, members, slots, attempts, done, max: None, now_ms: 0, jitter, outgoing }
     }
 
     /// Gets `seq` decided, with `value` if no other is proposed. It goes on until that is done; the outcome is read with
     /// [`Paxos::status`]. Does nothing if it is under way here already, decided or forgotten.
     pub fn start(&mut self, seq: u64, value: &[u8]) {
-        if seq < self.min() {
-            return;
-        }
-        let slot = self.slot(seq);
-        if slot.decided.is_some() || slot.attempt.is_some() {
+        if self.is_forgotten(seq) || self.attempts.contains_key(&seq) || self.slot(seq).decided.is_some() {
             return;
         }
         // The first round, which begins at once, has a ballot of its own.
         let proposer = Proposer::prepare(Ballot::ZERO);
-        slot.attempt = Some(Attempt { proposer, value: wrap(value), due_ms: 0, rounds: 0 });
+        self.attempts.insert(seq, Attempt { proposer, value: wrap(value), due_ms: 0, rounds: 0 });
         self.begin_round(seq);
     }
 
     /// What this peer knows of `seq`; asks nobody.
     #[must_use]
     pub fn status(&self, seq: u64) -> Fate {
-        if seq < self.min() {
+        if self.is_forgotten(seq) {
             return Fate::Forgotten;
         }
         let decided = self.slots.get(&seq).and_then(|slot| slot.decided.as_ref());
@@ -143,10 +140,15 @@ impl Paxos {
         self.max
     }
 
-    /// The lowest number that is not forgotten: one above the lowest that any peer is done with.
+    /// The lowest number that is not forgotten: one above the lowest that any peer is done with. The highest number there is
+    /// also if that is forgotten itself.
     #[must_use]
     pub fn min(&self) -> u64 {
-        self.done.iter().map(|done| done.map_or(0, |seq| seq + 1)).min().unwrap_or(0)
+        self.done.iter().map(|done| done.map_or(0, |seq| seq.saturating_add(1))).min().unwrap_or(0)
+    }
+
+    fn is_forgotten(&self, seq: u64) -> bool {
+        self.done.iter().all(|done| *done >= Some(seq))
     }
 
     /// Bytes of the values that this peer remembers.
@@ -171,7 +173,7 @@ impl Paxos {
         }
         self.on_done(from, message.done);
         let seq = message.seq;
-        if seq < self.min() {
+        if self.is_forgotten(seq) {
             return;
         }
         match message.step {
@@ -187,16 +189,16 @@ impl Paxos {
     /// The time, which only goes forward: rounds that got no majority are tried again. Call it every 10 ms or so.
     pub fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        let is_due = |slot: &Slot| slot.attempt.as_ref().is_some_and(|attempt| attempt.due_ms <= now_ms);
-        let due: Vec<u64> = self.slots.iter().filter(|(_, slot)| is_due(slot)).map(|(seq, _)| *seq).collect();
+        let due = self.attempts.iter().filter(|(_, attempt)| attempt.due_ms <= now_ms);
+        let due: Vec<u64> = due.map(|(seq, _)| *seq).collect();
         due.into_iter().for_each(|seq| self.begin_round(seq));
     }
 
     /// Phase 1 under a new ballot, above all heard of.
     fn begin_round(&mut self, seq: u64) {
         let (me, due_ms) = (self.me, self.now_ms + ROUND_MS + self.jitter.below(ROUND_MS));
-        let slot = self.slot(seq);
-        let Some(attempt) = &mut slot.attempt else { return };
+        let slot = self.slots.entry(seq).or_default();
+        let Some(attempt) = self.attempts.get_mut(&seq) else { return };
         let ballot = slot.seen.max(slot.acceptor.promised()).above(me);
         slot.seen = ballot;
         attempt.proposer = Proposer::prepare(ballot);
@@ -225,7 +227,7 @@ impl Paxos {
     /// A majority of promises: phase 2, with the value that they bind to, or this peer's own.
     fn handle_promise(&mut self, from: NodeId, seq: u64, ballot: Ballot, accepted: Option<Accepted>) {
         let Some(slot) = self.slots.get_mut(&seq) else { return };
-        let Some(attempt) = slot.attempt.as_mut().filter(|attempt| attempt.proposer.ballot() == ballot) else { return };
+        let Some(attempt) = attempt_under(&mut self.attempts, seq, ballot) else { return };
         if !attempt.proposer.on_promise(from, accepted, &self.members) {
             return;
         }
@@ -253,8 +255,8 @@ impl Paxos {
     }
 
     fn handle_vote(&mut self, from: NodeId, seq: u64, ballot: Ballot) {
-        let Some(attempt) = self.slots.get_mut(&seq).and_then(|slot| slot.attempt.as_mut()) else { return };
-        if attempt.proposer.ballot() != ballot || !attempt.proposer.on_vote(from, &self.members) {
+        let Some(attempt) = attempt_under(&mut self.attempts, seq, ballot) else { return };
+        if !attempt.proposer.on_vote(from, &self.members) {
             return;
         }
         let Some(value) = attempt.proposer.proposed().cloned() else { return };
@@ -266,15 +268,14 @@ impl Paxos {
     fn handle_refuse(&mut self, seq: u64, ballot: Ballot, promised: Ballot) {
         let Some(slot) = self.slots.get_mut(&seq) else { return };
         slot.seen = slot.seen.max(promised);
-        let Some(attempt) = slot.attempt.as_mut().filter(|attempt| attempt.proposer.ballot() == ballot) else { return };
+        let Some(attempt) = attempt_under(&mut self.attempts, seq, ballot) else { return };
         let most = BACK_OFF_MS << attempt.rounds.min(DOUBLINGS_MAX);
         attempt.due_ms = attempt.due_ms.min(self.now_ms + BACK_OFF_MS + self.jitter.below(most));
     }
 
     fn decide(&mut self, seq: u64, value: &Value) {
-        let slot = self.slot(seq);
-        slot.attempt = None;
-        let known = slot.decided.get_or_insert_with(|| value.clone());
+        self.attempts.remove(&seq);
+        let known = self.slot(seq).decided.get_or_insert_with(|| value.clone());
         assert!(known == value, "two values are decided for {seq}");
     }
 
@@ -285,9 +286,11 @@ impl Paxos {
             return;
         }
         self.done[position] = seq;
-        let min = self.min();
-        while self.slots.first_key_value().is_some_and(|(seq, _)| *seq < min) {
+        while self.slots.first_key_value().is_some_and(|(seq, _)| self.is_forgotten(*seq)) {
             self.slots.pop_first();
+        }
+        while self.attempts.first_key_value().is_some_and(|(seq, _)| self.is_forgotten(*seq)) {
+            self.attempts.pop_first();
         }
     }
 
@@ -311,6 +314,11 @@ impl Paxos {
     }
 }
 
+/// The attempt to get `seq` decided, if its present round is the one under `ballot`.
+fn attempt_under(attempts: &mut BTreeMap<u64, Attempt>, seq: u64, ballot: Ballot) -> Option<&mut Attempt> {
+    attempts.get_mut(&seq).filter(|attempt| attempt.proposer.ballot() == ballot)
+}
+
 /// Any bytes as a value: its only command, which is nobody's.
 fn wrap(bytes: &[u8]) -> Value {
     let mut draft = Draft::default();
@@ -321,4 +329,68 @@ fn wrap(bytes: &[u8]) -> Value {
 
 fn unwrap(value: &Value) -> Bytes {
     value.commands().next().map_or_else(Bytes::new, |command| value.bytes().slice_ref(command.body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers() -> [Paxos; 3] {
+        let members = Members::new((1..=3).map(NodeId).collect());
+        [1, 2, 3].map(|id| Paxos::new(NodeId(id), members.clone(), 1))
+    }
+
+    fn deliver(peers: &mut [Paxos; 3]) {
+        while let Some((from, (to, message))) =
+            (0..3).find_map(|at| Some((NodeId(at as u32 + 1), peers[at].next_outgoing()?)))
+        {
+            peers[to.0 as usize - 1].handle(from, message);
+        }
+    }
+
+    #[test]
+    fn the_highest_number_there_is_can_be_decided_and_done() {
+        let mut peers = peers();
+        peers[0].start(u64::MAX, b"last");
+        deliver(&mut peers);
+        assert_eq!(peers[1].status(u64::MAX), Fate::Decided(Bytes::from_static(b"last")));
+        peers.iter_mut().for_each(|peer| peer.done(u64::MAX - 1));
+        (0..3).for_each(|at| peers[at].start(u64::MAX, b"again"));
+        let done = |seq| Message { seq: u64::MAX, done: Some(seq), step: Step::Prepare(Ballot::ZERO) };
+        for (at, from) in [(0, 2), (0, 3), (1, 1), (1, 3)] {
+            peers[at].handle(NodeId(from), done(u64::MAX - 1));
+        }
+        assert_eq!((peers[0].min(), peers[0].value_bytes() > 0), (u64::MAX, true));
+        for peer in &mut peers[..2] {
+            peer.done(u64::MAX);
+        }
+        for (at, from) in [(0, 2), (0, 3), (1, 1), (1, 3)] {
+            peers[at].handle(NodeId(from), done(u64::MAX));
+        }
+        for peer in &mut peers[..2] {
+            assert_eq!((peer.min(), peer.value_bytes()), (u64::MAX, 0));
+            assert_eq!([0, u64::MAX].map(|seq| peer.status(seq)), [Fate::Forgotten, Fate::Forgotten]);
+            peer.start(u64::MAX, b"more");
+            assert_eq!((peer.slots.len(), peer.attempts.len(), peer.next_outgoing()), (0, 0, None));
+        }
+    }
+
+    #[test]
+    fn a_tick_looks_only_at_what_this_peer_wants_decided_and_is_not() {
+        let mut peers = peers();
+        for seq in 0..1_000 {
+            peers[0].start(seq, b"value");
+            deliver(&mut peers);
+        }
+        assert_eq!(peers.each_ref().map(|peer| (peer.slots.len(), peer.attempts.len())), [(1_000, 0); 3]);
+        peers[0].start(1_000, b"value");
+        assert_eq!(peers[0].attempts.keys().copied().collect::<Vec<_>>(), [1_000]);
+        deliver(&mut peers);
+        // What is forgotten is not tried any more.
+        peers[0].start(1_001, b"value");
+        for seq in [1, 2, 3] {
+            peers[0].on_done(NodeId(seq), Some(1_001));
+        }
+        assert_eq!((peers[0].slots.len(), peers[0].attempts.len()), (0, 0));
+    }
 }

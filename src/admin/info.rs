@@ -102,7 +102,7 @@ pub struct KeyspaceView {
 
 /// Checkpoints of this node, and those on their way.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct StorageView {
+pub struct StorageView<'a> {
     /// The log is cut when it is longer, in bytes.
     pub log_bytes_max: u64,
     /// Files.
@@ -115,6 +115,8 @@ pub struct StorageView {
     pub rounds: u64,
     /// Files that could not be made, since the start.
     pub failures: u64,
+    /// Why the last of them could not, in one line; empty if there is none.
+    pub last_failure: &'a str,
     /// When the last round ended, in unix seconds; 0 if none did.
     pub last_unix_s: u64,
     /// How long it took, in milliseconds.
@@ -178,8 +180,14 @@ pub struct PaxosView<'a> {
     pub log_bytes: u64,
     /// Its files.
     pub log_segments: u64,
+    /// `ok`; `full` if no more of the log can be made; `slow` if the sync on its way takes too long.
+    pub disk: &'a str,
+    /// The member that carries commands of this node's clients out; 0 if it does itself.
+    pub relays_to: u32,
+    /// Commands that others carried out, since the start.
+    pub relayed_total: u64,
     /// Checkpoints, and what is on its way between nodes.
-    pub storage: StorageView,
+    pub storage: StorageView<'a>,
     /// The other members, by ascending id.
     pub peers: &'a [PeerView],
 }
@@ -410,6 +418,9 @@ fn paxos(view: &InfoView<'_>, out: &mut String) {
     line(out, "cluster_time_ms", paxos.clocks.cluster_ms);
     line(out, "clock_ahead_ms", paxos.clocks.ahead_ms);
     line(out, "groups_ahead_ms", paxos.clocks.groups_ahead_ms);
+    line(out, "disk", paxos.disk);
+    line(out, "relays_to", paxos.relays_to);
+    line(out, "commands_relayed", paxos.relayed_total);
     line(out, "log_bytes", paxos.log_bytes);
     line(out, "log_segments", paxos.log_segments);
     storage(out, &paxos.storage);
@@ -449,13 +460,14 @@ pub(crate) fn human(bytes: u64) -> String {
 #[path = "info_tests.rs"]
 pub(crate) mod tests;
 
-fn storage(out: &mut String, storage: &StorageView) {
+fn storage(out: &mut String, storage: &StorageView<'_>) {
     line(out, "log_bytes_max", storage.log_bytes_max);
     line(out, "checkpoint_files", storage.checkpoint_files);
     line(out, "checkpoint_bytes", storage.checkpoint_bytes);
     line(out, "checkpoint_in_progress", u8::from(storage.in_progress));
     line(out, "checkpoints_made", storage.rounds);
     line(out, "checkpoints_failed", storage.failures);
+    line(out, "last_checkpoint_error", storage.last_failure);
     line(out, "last_checkpoint_time", storage.last_unix_s);
     line(out, "last_checkpoint_ms", storage.last_ms);
     line(out, "transfers_receiving", storage.receiving);

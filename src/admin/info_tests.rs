@@ -47,6 +47,7 @@ pub(crate) fn example(command: &str) -> String {
             applied_total: 100,
             log_bytes: 134_217_728,
             log_segments: 2,
+            disk: "ok",
             storage: StorageView::default(),
             peers: &peers,
             clocks: ClocksView { cluster_ms: 1_700_000_000_123, ..ClocksView::default() },
@@ -145,10 +146,10 @@ fn the_paxos_section_is_whole() {
                     ballots_lost:0\r\nskipped_unknown_group:0\r\nskipped_unknown_kind:0\r\n\
                     protocol_version:0\r\nvalue_version:0\r\n\
                     cluster_time_ms:1700000000123\r\nclock_ahead_ms:0\r\ngroups_ahead_ms:0\r\n\
-                    log_bytes:134217728\r\nlog_segments:2\r\n\
+                    disk:ok\r\nrelays_to:0\r\ncommands_relayed:0\r\nlog_bytes:134217728\r\nlog_segments:2\r\n\
                     log_bytes_max:0\r\ncheckpoint_files:0\r\n\
                     checkpoint_bytes:0\r\ncheckpoint_in_progress:0\r\ncheckpoints_made:0\r\ncheckpoints_failed:0\r\n\
-                    last_checkpoint_time:0\r\nlast_checkpoint_ms:0\r\ntransfers_receiving:0\r\n\
+                    last_checkpoint_error:\r\nlast_checkpoint_time:0\r\nlast_checkpoint_ms:0\r\ntransfers_receiving:0\r\n\
                     transfer_bytes_received:0\r\ntransfer_bytes_sent:0\r\nstates_installed:0\r\n\
                     groups_not_whole:0\r\nscrubs:0\r\n\
                     scrub_damaged_files:0\r\n\

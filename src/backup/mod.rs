@@ -28,6 +28,7 @@ use crate::checkpoint::Header;
 use crate::cli::Usage;
 use crate::disk::{Disk, DiskLock, FileDisk};
 use crate::identity::{self, BirthRecord, Identity};
+use crate::plural::plural;
 use anyhow::{Context, bail};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -124,9 +125,11 @@ fn tell(out: &Path, manifest: &Manifest, took: Duration) -> anyhow::Result<()> {
     let (keys, bytes) = (manifest.keys(), manifest.file_bytes());
     let seconds = took.as_secs_f64();
     let line = format!(
-        "backup {} of cluster {cluster}: {groups} groups, {} keys, {} bytes, {seconds:.1} s",
+        "backup {} of cluster {cluster}: {groups} group{}, {} key{}, {} bytes, {seconds:.1} s",
         out.display(),
+        plural(u64::from(groups)),
         grouped(keys),
+        plural(keys),
         grouped(bytes)
     );
     writeln!(io::stdout().lock(), "{line}").context("cannot write to stdout")

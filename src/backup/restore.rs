@@ -8,6 +8,7 @@ use super::set::BackupSet;
 use crate::bench::report::grouped;
 use crate::cli::Usage;
 use crate::client::{Client, resolve, write_command};
+use crate::plural::plural;
 use anyhow::{Context, bail, ensure};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use net::resp::value::Value;
@@ -73,8 +74,8 @@ pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
         0 => String::new(),
         expired => format!("; {} more had expired", grouped(expired)),
     };
-    let (keys, bytes) = (grouped(sent.keys), grouped(sent.bytes));
-    writeln!(io::stdout().lock(), "restored {keys} keys, {bytes} bytes, {seconds:.1} s{expired}")
+    let (keys, plural, bytes) = (grouped(sent.keys), plural(sent.keys), grouped(sent.bytes));
+    writeln!(io::stdout().lock(), "restored {keys} key{plural}, {bytes} bytes, {seconds:.1} s{expired}")
         .context("cannot write to stdout")
 }
 

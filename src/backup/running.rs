@@ -73,15 +73,24 @@ fn make_checkpoints(client: &mut Client, before: &str, patience: Duration) -> an
     loop {
         let now = info(client)?;
         if number(&now, "checkpoints_failed") > number(before, "checkpoints_failed") {
-            bail!("it could not write a checkpoint: its log says why");
+            bail!("it could not write a checkpoint: {}", why(&now));
         }
         if number(&now, "checkpoint_in_progress") == 0 {
             let made = number(&now, "checkpoints_made") > number(before, "checkpoints_made");
-            ensure!(made, "it gave up making checkpoints, perhaps for want of space: its log says why");
+            ensure!(made, "it made no checkpoint: {}", why(&now));
             return Ok(());
         }
         ensure!(Instant::now() < deadline, "its checkpoints are not done after {patience:?}: give more with --timeout");
         sleep(LOOK);
+    }
+}
+
+/// Why a node made no checkpoint, as it says.
+fn why(info: &str) -> &str {
+    match field(info, "last_checkpoint_error").map(str::trim_end) {
+        Some("") => "it gave up for another one of a state that it received; try again",
+        Some(reason) => reason,
+        None => "its log says why",
     }
 }
 

@@ -9,6 +9,7 @@ use crate::cli::Usage;
 use crate::disk::{Disk, FileDisk, read_full, replace};
 use crate::kv::OnEntry;
 use crate::log::hex;
+use crate::plural::plural;
 use anyhow::{Context, bail, ensure};
 use groups::GroupId;
 use std::io::Write;
@@ -192,13 +193,17 @@ pub fn inspect_backup(path: &Path, out: &mut dyn Write) -> anyhow::Result<bool> 
     let nodes: Vec<String> = nodes.iter().map(u32::to_string).collect();
     let nodes = nodes.join(", ");
     writeln!(out, "backup of cluster {cluster_id}, node {nodes}, by {program} at unix second {made_unix_s}")?;
-    writeln!(out, "{groups} groups, values up to {value_bytes_max} bytes")?;
+    writeln!(out, "{groups} group{}, values up to {value_bytes_max} bytes", plural(u64::from(*groups)))?;
     let mut sound = true;
     for state in &set.manifest().states {
         match set.visit(state, &mut |_, _, _| ()) {
             Ok(_) => {
                 let State { group, instance, digest, keys, bytes, .. } = state;
-                writeln!(out, "group {group}  instance {instance}  {keys} keys  {bytes} bytes  digest {digest}")?;
+                let plural = plural(*keys);
+                writeln!(
+                    out,
+                    "group {group}  instance {instance}  {keys} key{plural}  {bytes} bytes  digest {digest}"
+                )?;
             }
             Err(error) => {
                 sound = false;
@@ -212,7 +217,7 @@ pub fn inspect_backup(path: &Path, out: &mut dyn Write) -> anyhow::Result<bool> 
     }
     if sound {
         let (keys, bytes) = (set.manifest().keys(), set.manifest().file_bytes());
-        writeln!(out, "sound: {} keys, {} bytes", grouped(keys), grouped(bytes))?;
+        writeln!(out, "sound: {} key{}, {} bytes", grouped(keys), plural(keys), grouped(bytes))?;
     }
     Ok(sound)
 }

@@ -146,7 +146,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         None | Some(Verified { linearizable: Some(true), .. }) => Ok(()),
         Some(Verified { linearizable, counterexample, .. }) => {
             if linearizable.is_some() {
-                eprintln!("{}", counterexample.unwrap_or_default());
+                let _ = writeln!(io::stderr(), "{}", counterexample.unwrap_or_default());
                 bail!("what the clients of {} saw is not linearizable; times above are in ns", args.connect.join(","));
             }
             bail!("{}", counterexample.unwrap_or_default())

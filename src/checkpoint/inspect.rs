@@ -3,6 +3,7 @@
 use super::format::SectionSummary;
 use super::reader::{CheckpointReader, Verified};
 use crate::disk::Disk;
+use crate::plural::plural;
 use std::io::{self, Write};
 
 /// Prints what a checkpoint says of itself, a line for each section, and whether all of it is sound. Returns false if the
@@ -19,7 +20,11 @@ pub fn inspect_checkpoint(disk: &dyn Disk, name: &str, out: &mut dyn Write) -> i
     let cluster: String = header.cluster_id.iter().map(|byte| format!("{byte:02x}")).collect();
     let (sequence, groups, bytes) = (header.sequence, header.groups, checkpoint.bytes());
     let sections = checkpoint.sections();
-    writeln!(out, "checkpoint {sequence} of cluster {cluster}: {} of {groups} groups, {bytes} bytes", sections.len())?;
+    let (held, plural_groups) = (sections.len(), plural(u64::from(groups)));
+    writeln!(
+        out,
+        "checkpoint {sequence} of cluster {cluster}: {held} of {groups} group{plural_groups}, {bytes} bytes"
+    )?;
     let (mut keys, mut unsound) = (0, 0);
     for section in sections {
         match checkpoint.verify_section(*section) {
@@ -34,10 +39,10 @@ pub fn inspect_checkpoint(disk: &dyn Disk, name: &str, out: &mut dyn Write) -> i
         }
     }
     if unsound > 0 {
-        writeln!(out, "damaged: {unsound} of {} sections", sections.len())?;
+        writeln!(out, "damaged: {unsound} of {held} section{}", plural(held as u64))?;
         return Ok(false);
     }
-    writeln!(out, "sound: {keys} keys")?;
+    writeln!(out, "sound: {keys} key{}", plural(keys))?;
     Ok(true)
 }
 
@@ -45,8 +50,15 @@ fn describe(verified: &Verified) -> String {
     let Verified { head, summary, keys, sessions } = verified;
     let SectionSummary { group, instance, length, end, .. } = summary;
     format!(
-        "group {group}  instance {instance}  chosen {}  chain {:08x}  {keys} keys  {sessions} sessions  {} blocks of {} \
-         bytes, {length} in the file  digest {:016x}",
-        head.state.chosen, head.state.chain, end.blocks, end.block_bytes, end.digest
+        "group {group}  instance {instance}  chosen {}  chain {:08x}  {keys} key{}  {sessions} session{}  {} block{} of \
+         {} bytes, {length} in the file  digest {:016x}",
+        head.state.chosen,
+        head.state.chain,
+        plural(*keys),
+        plural(*sessions),
+        end.blocks,
+        plural(end.blocks),
+        end.block_bytes,
+        end.digest
     )
 }

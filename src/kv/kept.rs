@@ -1,4 +1,4 @@
-//! Replies as bytes: how a session keeps the first answer to a command, to give it again.
+//! Replies as bytes: how a session keeps the first answer to a command, to give it again, and how nodes pass replies on.
 //!
 //! ```text
 //! tag u8 | integers i64, bytes behind a u32 length, lists behind a u32 count; little-endian
@@ -23,7 +23,7 @@ mod tag {
 }
 
 /// Appends `reply` to `out`.
-pub(super) fn pack(reply: &Reply<'_>, out: &mut Vec<u8>) {
+pub(crate) fn pack(reply: &Reply<'_>, out: &mut Vec<u8>) {
     match reply {
         Reply::Ok => out.push(tag::OK),
         Reply::Simple(text) => pack_bytes(tag::SIMPLE, text.as_bytes(), out),
@@ -54,7 +54,7 @@ pub(super) fn pack(reply: &Reply<'_>, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// If they hold anything but one packed reply.
-pub(super) fn unpack(bytes: &[u8]) -> Result<Reply<'_>, DecodeError> {
+pub(crate) fn unpack(bytes: &[u8]) -> Result<Reply<'_>, DecodeError> {
     let mut reader = Reader::new(bytes);
     let reply = unpack_at(&mut reader, DEPTH_MAX)?;
     reader.finish()?;

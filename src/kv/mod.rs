@@ -15,7 +15,7 @@ mod expiry;
 pub mod fanout;
 mod frozen;
 pub mod glob;
-mod kept;
+pub(crate) mod kept;
 mod limits;
 mod long_double;
 pub mod number;

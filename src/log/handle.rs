@@ -11,7 +11,7 @@ use super::{
 };
 use crate::disk::Disk;
 use groups::Instance;
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{Builder, JoinHandle};
@@ -41,7 +41,8 @@ impl Hooks {
             on_durable: Box::new(on_durable),
             on_fatal: Box::new(|error| {
                 // Not by way of the logs, which are written by another thread that would not get to it.
-                eprintln!("paxoi: {error}; ending at once, because what is on disk is unknown until it is read again");
+                let line = "ending at once, because what is on disk is unknown until it is read again";
+                let _ = writeln!(std::io::stderr(), "paxoi: {error}; {line}");
                 std::process::abort();
             }),
             on_progress: Box::new(|_, _| {}),

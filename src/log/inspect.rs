@@ -5,6 +5,7 @@ use super::format::{RecordHeader, SegmentHeader, records};
 use super::scan::{FrameFound, Scan, hex, scan};
 use super::{LogError, RecordKind, segment_name};
 use crate::disk::Disk;
+use crate::plural::plural;
 use crc32c::crc32c;
 use std::io::{self, Write};
 
@@ -40,13 +41,14 @@ fn conclude(disk: &dyn Disk, found: &Result<Scan, LogError>, out: &mut dyn Write
         writeln!(out, "no log in {}", disk.place())?;
         return Ok(true);
     };
+    let (segments, frames, records) = (found.headers.len() as u64, found.frames, found.records);
     writeln!(
         out,
-        "storage {}: {} segments, {} frames, {} records, {} bytes",
+        "storage {}: {segments} segment{}, {frames} frame{}, {records} record{}, {} bytes",
         hex(&first.storage_id),
-        found.headers.len(),
-        found.frames,
-        found.records,
+        plural(segments),
+        plural(frames),
+        plural(records),
         found.bytes
     )?;
     if found.tail > found.unsure_from {
@@ -59,7 +61,8 @@ fn conclude(disk: &dyn Disk, found: &Result<Scan, LogError>, out: &mut dyn Write
         writeln!(out, "sound")?;
     }
     if found.rotten > 0 {
-        writeln!(out, "{} frames have damaged values, which the node learns from others again", found.rotten)?;
+        let (rotten, plural) = (found.rotten, plural(found.rotten));
+        writeln!(out, "damaged values in {rotten} frame{plural}, which the node learns from others again")?;
     }
     Ok(found.rotten == 0)
 }
@@ -92,7 +95,9 @@ impl Printer<'_> {
         if self.with_records {
             let (lsn, count, durable) = (header.lsn, header.count, header.durable);
             let bytes = header.frame_bytes();
-            self.line(&format!("  frame {lsn} at byte {at}: {count} records, {bytes} bytes, durable up to {durable}"));
+            let plural = plural(u64::from(count));
+            let frame = format!("  frame {lsn} at byte {at}: {count} record{plural}, {bytes} bytes");
+            self.line(&format!("{frame}, durable up to {durable}"));
             for (record, payload) in records(header, body) {
                 let damaged = rotten && crc32c(payload) != record.payload_crc;
                 let damaged = if damaged { ": DAMAGED, to be learned from others" } else { "" };
@@ -104,7 +109,8 @@ impl Printer<'_> {
     fn end_segment(&mut self) {
         let Some(Summary { header, last_lsn, frames, end }) = self.segment.take() else { return };
         let (name, first, length) = (segment_name(header.sequence), header.first_lsn, header.length);
-        self.line(&format!("{name}  lsn {first}..{last_lsn}  {frames} frames  {end} of {length} bytes"));
+        let plural = plural(frames);
+        self.line(&format!("{name}  lsn {first}..{last_lsn}  {frames} frame{plural}  {end} of {length} bytes"));
     }
 
     fn line(&mut self, line: &str) {

@@ -6,6 +6,7 @@ use super::wire::{Hello, NodeMessage, Refusal};
 use super::{Close, Node, Time};
 use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
 use crate::identity::{BirthRecord, Identity, Member};
+use crate::plural::plural;
 use groups::members::MEMBERS_MAX;
 use groups::membership::Place;
 use groups::{Membership, NodeId};
@@ -152,8 +153,16 @@ impl Node {
     }
 
     pub(super) fn on_identity_stored(&mut self, record: BirthRecord, time: Time) {
-        let (groups, members) = (record.groups, record.members.len());
-        tracing::info!("this node belongs to a cluster of {groups} groups, born with {members} members");
+        let (groups, members) = (u64::from(record.groups), record.members.len() as u64);
+        tracing::info!(
+            "this node belongs to a cluster of {groups} group{}, born with {members} member{}",
+            plural(groups),
+            plural(members)
+        );
+        let config = &self.config;
+        for line in record.overruled(Some(config.groups), Some(config.session_ttl_ms), None) {
+            tracing::warn!("{line}");
+        }
         self.make_groups(&record);
         self.identity.birth = Some(record);
         self.update_roster(time);

@@ -15,6 +15,7 @@ use crate::config::{
     CHECKPOINT_URGENCY_MAX, CheckpointConfig,
 };
 use crate::log::{self, Droppable};
+use crate::plural::plural;
 use crate::scrub::Findings;
 use crate::shard::Outlet;
 use bytes::Bytes;
@@ -52,6 +53,8 @@ pub(super) struct Checkpoints {
     began_ms: u64,
     /// Old segments go when the log is durable up to here.
     trimming: Option<Trimming>,
+    /// Why the last file that failed did, in one line; empty if none has.
+    pub(super) last_failure: String,
     pub(super) facts: CheckpointFacts,
 }
 
@@ -119,6 +122,7 @@ impl Checkpoints {
             due_ms: 0,
             began_ms: 0,
             trimming: None,
+            last_failure: String::new(),
             facts: CheckpointFacts::default(),
         }
     }
@@ -398,6 +402,8 @@ impl Node {
             Done::Failed { sequence, reason } => {
                 tracing::error!("{reason}; it is tried again in {} s", CHECKPOINT_RETRY_MS / 1_000);
                 self.checkpoints.facts.failures += 1;
+                // A line of INFO has to stay one.
+                self.checkpoints.last_failure = reason.replace(['\r', '\n'], " ");
                 self.checkpoints.due_ms = time.mono_ms() + CHECKPOINT_RETRY_MS;
                 self.give_up_round(sequence);
             }
@@ -447,8 +453,8 @@ impl Node {
         let took_ms = time.mono_ms() - checkpoints.began_ms;
         let facts = &mut checkpoints.facts;
         (facts.ended_unix_ms, facts.took_ms, facts.rounds) = (time.unix_ms(), took_ms, facts.rounds + 1);
-        let (files, bytes) = (checkpoints.count(), checkpoints.bytes());
-        tracing::info!("checkpoints are made after {took_ms} ms: {files} files, {bytes} bytes");
+        let (files, bytes) = (checkpoints.count() as u64, checkpoints.bytes());
+        tracing::info!("checkpoints are made after {took_ms} ms: {files} file{}, {bytes} bytes", plural(files));
         if !self.shard.groups().any(groups::Group::is_hollow) {
             self.checkpoints.may_trim = true;
         }

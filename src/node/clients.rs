@@ -12,7 +12,7 @@ use crate::config::{
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
 use bytes::{Buf, BytesMut};
-use groups::GroupId;
+use groups::{GroupId, NodeId};
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -67,6 +67,8 @@ pub(super) struct Client {
     pub(super) again: bool,
     /// The groups that it has written in.
     pub(super) wrote: GroupSet,
+    /// Who executes its commands; see `relay`.
+    pub(super) way: Option<NodeId>,
     /// It has sent a command for the log, or is about to send much.
     pub(super) writes: bool,
     /// READONLY: its reads are answered at once, from what this node has.
@@ -115,6 +117,11 @@ impl Client {
             || self.out.len() + self.unsent + self.replies.bytes() >= CLIENT_OUTPUT_BYTES
             || self.full_group.is_some()
             || self.hold.is_some()
+    }
+
+    /// Whether the request that is being served is to be read again later.
+    pub(super) fn holds_request(&self) -> bool {
+        self.full_group.is_some() || self.again
     }
 }
 
@@ -323,6 +330,7 @@ impl Node {
             hold: None,
             again: false,
             wrote: GroupSet::default(),
+            way: None,
             writes: false,
             reads_stale: false,
             held: 0,
@@ -412,7 +420,7 @@ impl Node {
 
     /// Whether the client has to wait for commands of others, because so many bytes of them are on their way.
     fn is_full(&self, client: &Client) -> bool {
-        client.writes && self.shard.queued_bytes() >= NODE_QUEUE_BYTES
+        client.writes && self.holds_writers(NODE_QUEUE_BYTES)
     }
 
     /// The client goes: at once, or when it has its replies.
@@ -451,8 +459,15 @@ impl Node {
         }
         let mut watched = std::mem::take(&mut self.io.connections.watched);
         watched.retain(|id| {
-            let is_full = self.shard.queued_bytes() >= NODE_QUEUE_BYTES / 2;
+            let is_full = self.holds_writers(NODE_QUEUE_BYTES / 2);
             let is_paused = self.pause.is_on(self.io.now_us / 1_000);
+            let Some(full_group) = self.io.connections.client(*id).map(|client| client.full_group) else {
+                return false;
+            };
+            let is_over = full_group.is_some_and(|group| {
+                let has_room = self.shard.group(group).queued_bytes() < GROUP_QUEUE_BYTES / 2;
+                has_room || self.is_cut_off(group) || self.is_stuck(group) || self.io.relays.to().is_some()
+            });
             let Some(client) = self.io.connections.client(*id) else { return false };
             let is_held = match client.hold {
                 Some(Hold::Pause) => is_paused,
@@ -462,7 +477,7 @@ impl Node {
             if !is_held {
                 (client.hold, client.info.blocked) = (None, false);
             }
-            if client.full_group.is_some_and(|group| self.shard.group(group).queued_bytes() < GROUP_QUEUE_BYTES / 2) {
+            if is_over {
                 client.full_group = None;
             }
             // Some way below the limit, so that pausing and resuming is not done for every request.

@@ -203,6 +203,8 @@ impl Node {
             (NodeMessage::Here(here), Some(from)) => self.handle_here(from, here),
             (NodeMessage::WhereDurable(groups), Some(from)) => self.handle_where_durable(from, &groups),
             (NodeMessage::Durable(positions), Some(from)) => self.handle_durable(from, &positions),
+            (NodeMessage::Relay(relay), Some(from)) => self.handle_relay(id, from, &relay, time),
+            (NodeMessage::Relayed(relayed), Some(_)) => self.handle_relayed(&relayed),
         }
         Ok(())
     }
@@ -238,6 +240,11 @@ impl Node {
             Ok(version) => version,
             Err(text) => return self.refuse(id, false, text, time),
         };
+        // Whoever was removed is told so wherever it asks: it may know nobody who is left.
+        let ours = self.identity.birth.as_ref().map(|record| record.cluster_id);
+        if ours.is_some() && hello.cluster == ours && self.io.peers.roster.was_removed(from) {
+            return self.refuse(id, true, removed(from), time);
+        }
         if let Some(text) = self.misdirected(hello) {
             return self.refuse(id, false, text, time);
         }
@@ -250,13 +257,15 @@ impl Node {
             }
             return self.on_applicant(id, hello, address, time);
         }
-        if dialled.is_some_and(|to| to != from) {
-            return self.refuse(
-                id,
-                false,
-                format!("this address is node {from}'s, not node {}'s", dialled.unwrap_or_default()),
-                time,
-            );
+        if let Some(to) = dialled.filter(|to| *to != from) {
+            if !self.is_unknown_member(hello) {
+                return self.refuse(id, false, format!("this address is node {from}'s, not node {to}'s"), time);
+            }
+            // It has taken that one's place and address while this node was away, and may know what became of this one.
+            if let Some(peer) = self.io.peers.find(to) {
+                peer.dialling = None;
+                peer.backoff.on_failure(time.mono_ms());
+            }
         }
         if let Err(refusal) = self.judge(hello) {
             return self.refuse(id, refusal.fatal, refusal.text, time);
@@ -275,6 +284,7 @@ impl Node {
         (peer.version, peer.versions) = (version, Some(hello.versions));
         peer.announced = hello.announced.clone().filter(|address| Endpoint::parse(address).is_some());
         if let Some(old) = old {
+            self.on_relay_cut(from, time);
             self.io.connections.remove(old);
             self.io.outputs.closes.push((old, Close::Now));
         }
@@ -301,6 +311,13 @@ impl Node {
     pub(super) fn misdirected(&self, hello: &Hello) -> Option<String> {
         let (to, me) = (hello.to?, self.identity.node);
         (to != me).then(|| format!("this address is node {me}'s, not node {to}'s"))
+    }
+
+    /// Whether a hello comes from a node of this cluster that this node has not heard of.
+    fn is_unknown_member(&self, hello: &Hello) -> bool {
+        let ours = self.identity.birth.as_ref().map(|record| record.cluster_id);
+        let is_known = self.io.peers.all.iter().any(|peer| peer.id == hello.node);
+        hello.node != self.identity.node && ours.is_some() && hello.cluster == ours && !is_known
     }
 
     /// Whether a hello can be: else why not.
@@ -498,6 +515,7 @@ impl Node {
         peer.backoff.on_failure(time.mono_ms());
         self.io.peers.on_cut(from);
         tracing::info!("the connection to node {from} is gone");
+        self.on_relay_cut(from, time);
         self.forget_link(from, time);
         self.io.peers.dismiss_guest(from);
         // A claim that was below the lost leader's counts again.
@@ -532,6 +550,7 @@ impl Node {
 
     pub(super) fn tick_links(&mut self, time: Time) {
         let now_ms = time.mono_ms();
+        self.tell_if_alone(time);
         let me = self.identity.node;
         let silent: Vec<u64> =
             self.io.peers.all.iter().filter(|peer| peer.is_silent(now_ms)).filter_map(|peer| peer.link).collect();

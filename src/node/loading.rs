@@ -12,6 +12,7 @@ use super::{Node, Time};
 use crate::checkpoint::Catalog;
 use crate::kv::reply::Reply;
 use crate::log::Record;
+use crate::plural::plural;
 use crate::recovery::{Blank, Rebuilt, Shelved};
 use crate::shard::Cell;
 use groups::{GroupId, NodeId};
@@ -71,9 +72,10 @@ impl Node {
         }
         if !groups.is_empty() {
             tracing::info!(
-                "{} of {} groups are here",
+                "{} of {} group{} are here",
                 self.shard.len() - self.shard.missing_groups(),
-                self.shard.len()
+                self.shard.len(),
+                plural(self.shard.len() as u64)
             );
         }
         self.note_hollow(&groups);

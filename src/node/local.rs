@@ -271,6 +271,15 @@ impl Node {
                 },
                 log_bytes: self.facts.log_bytes,
                 log_segments: self.facts.log_segments,
+                disk: if self.io.space.full {
+                    "full"
+                } else if self.io.is_disk_fine(now_ms) {
+                    "ok"
+                } else {
+                    "slow"
+                },
+                relays_to: self.io.relays.to().map_or(0, |to| to.0),
+                relayed_total: self.io.relays.sent_total,
                 storage: self.storage_view(),
                 peers: &peers,
             },
@@ -279,7 +288,7 @@ impl Node {
         info::info(words, &view)
     }
 
-    fn storage_view(&self) -> StorageView {
+    fn storage_view(&self) -> StorageView<'_> {
         let (checkpoints, transfers) = (&self.checkpoints, &self.transfers);
         StorageView {
             log_bytes_max: checkpoints.log_bytes_max(),
@@ -288,6 +297,7 @@ impl Node {
             in_progress: !checkpoints.is_idle(),
             rounds: checkpoints.facts.rounds,
             failures: checkpoints.facts.failures,
+            last_failure: &checkpoints.last_failure,
             last_unix_s: checkpoints.facts.ended_unix_ms / 1_000,
             last_ms: checkpoints.facts.took_ms,
             receiving: transfers.count() as u64,

@@ -8,6 +8,7 @@ use super::wire::NodeMessage;
 use super::{Node, Time};
 use crate::endpoint::Endpoint;
 use crate::kv::reply::Reply;
+use crate::plural::plural;
 use groups::membership::{Place, What};
 use groups::{Change, Group, GroupId, Instance, NodeId};
 
@@ -332,7 +333,7 @@ impl Job {
 
     fn progress(&self, groups: usize) -> String {
         let because = if self.waits_for.is_empty() { String::new() } else { format!(", {}", self.waits_for) };
-        format!("{} of {groups} groups{because}", self.done)
+        format!("{} of {groups} group{}{because}", self.done, plural(groups as u64))
     }
 }
 

@@ -17,6 +17,7 @@
 //! leases     majorities that elect nobody else              placement  handing groups to other members
 //! loading    while groups are being rebuilt
 //! ranges     values from the log for members that are behind   pace   how fast that goes beside the clients
+//! reach      what clients are told in a minority        relay      commands that another member carries out
 //! ```
 
 mod birth;
@@ -39,6 +40,8 @@ mod peers;
 mod placement;
 mod questions;
 mod ranges;
+mod reach;
+mod relay;
 mod replies;
 mod requests;
 mod roster;
@@ -52,7 +55,7 @@ pub mod wire;
 
 use crate::admin::kept::Kept;
 use crate::checkpoint::{Errand, Job};
-use crate::config::{NodeConfig, REMOVED_MS, STALL_MS_MIN, SYNC_MS_MAX};
+use crate::config::{NodeConfig, REACH_GRACE_MS, REACH_START_MS, REMOVED_MS, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::{Limits, Store};
 use crate::log;
@@ -74,6 +77,7 @@ use pace::Load;
 use pause::Pause;
 use peers::PingState;
 use placement::Placement;
+use reach::Reach;
 use roster::Roster;
 use std::sync::Arc;
 use transfers::Transfers;
@@ -177,6 +181,7 @@ pub struct Node {
     /// Whether the time of some group is ahead of cluster time, as was last said in the log.
     is_time_ahead: bool,
     names: Names,
+    reach: Reach,
     began_ms: u64,
     /// When the process was first told the time.
     started_ms: Option<u64>,
@@ -218,6 +223,7 @@ impl Node {
             cluster_time: ClusterTime::default(),
             is_time_ahead: false,
             names: Names::default(),
+            reach: Reach::default(),
             began_ms: 0,
             started_ms: None,
             ticked_ms: 0,
@@ -253,6 +259,9 @@ impl Node {
         self.shard.begin(time.clock());
         self.io.members_changed = true;
         self.update_roster(time);
+        let reached_ms = time.mono_ms() + REACH_START_MS - REACH_GRACE_MS;
+        self.io.peers.all.iter_mut().for_each(|peer| peer.reached_ms = reached_ms);
+        self.reach.begin(time.mono_ms());
         self.began_ms = time.mono_ms();
         self.ticked_ms = time.mono_ms();
     }
@@ -316,6 +325,8 @@ impl Node {
         let disk_leads = can_lead && !space.is_exhausted();
         self.update_roster(time);
         self.tick_removed(time);
+        self.tick_reach(time);
+        self.tick_relays(time);
         let reached = self.io.peers.reached(now_ms);
         let rather = self.rather_leading(time);
         let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };

@@ -5,6 +5,7 @@ use super::clients::Connections;
 use super::peers::{Peers, Seen};
 use super::questions::{PendingRead, Questions};
 use super::ranges::Ranges;
+use super::relay::{RELAYED, Relays};
 use super::replies::Ticket;
 use super::requests::NOT_SERVED;
 use super::roster::Roster;
@@ -29,10 +30,13 @@ pub(super) struct Waiting {
     /// Who is to be answered; nobody any more after its time was up.
     pub(super) ticket: Option<Ticket>,
     pub(super) deadline_ms: u64,
-    /// The command's place in the statistics, and when it came.
+    /// The command's place in the statistics, or [`UNCOUNTED`], and when it came.
     pub(super) verb: u16,
     pub(super) since_us: u64,
 }
+
+/// The place in the statistics of what no client of this node asked for.
+pub(super) const UNCOUNTED: u16 = u16::MAX;
 
 /// The batch on its way to the disk.
 struct Syncing {
@@ -48,6 +52,7 @@ pub(super) struct Outbox {
     pub(super) peers: Peers,
     pub(super) connections: Connections,
     pub(super) questions: Questions,
+    pub(super) relays: Relays,
     /// By group: the commands that wait, in the order of their counters.
     pub(super) commands: Vec<VecDeque<Waiting>>,
     pub(super) stats: Stats,
@@ -84,6 +89,7 @@ impl Outbox {
             peers: Peers::new(identity, roster, config),
             connections: Connections::new(config),
             questions: Questions::new(identity.start),
+            relays: Relays::new(identity.start),
             commands: Vec::new(),
             stats: Stats::new(table::names_by_verb()),
             outputs: Outputs::default(),
@@ -209,9 +215,16 @@ impl Outbox {
         self.batch_bytes + self.syncing.as_ref().map_or(0, |syncing| syncing.bytes)
     }
 
-    /// Whether a client may ask for something of `bytes` that may add as much: this node and a majority have space for it.
+    /// Whether a client may ask for something of `bytes` that may add as much: this node, or who carries it out
+    /// instead, and a majority have space for it.
     pub(super) fn takes_growth(&self, bytes: usize) -> bool {
-        self.space.takes_growth(bytes) && !self.peers.quorum_is_full(self.space.full)
+        let is_taken = self.relays.to().is_some() || self.space.takes_growth(bytes);
+        is_taken && !self.peers.quorum_is_full(self.space.full)
+    }
+
+    /// Whether a client may ask for something of `bytes` that is logged and adds nothing.
+    pub(super) fn takes_command(&self, bytes: usize) -> bool {
+        self.relays.to().is_some() || self.space.takes_command(bytes)
     }
 
     /// Whether this node can lead. While it has no space the others should, if they have.
@@ -240,6 +253,9 @@ impl Outbox {
 
     /// Answers a client, or a part of an answer.
     pub(super) fn settle(&mut self, ticket: Ticket, reply: Reply<'_>) {
+        if ticket.connection == RELAYED {
+            return self.answer_relay(ticket, &reply);
+        }
         if let Reply::Error(text) = &reply {
             self.stats.error(text);
         }

@@ -7,7 +7,9 @@ use super::leases::Leases;
 use super::roster::Roster;
 use super::versions::Versions;
 use super::wire::{Claims, NODE, NodeMessage, Ping, PingClocks};
-use crate::config::{DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, NodeConfig, PING_MS, Reads, SILENT_MS_MAX};
+use crate::config::{
+    DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, NodeConfig, PING_MS, REACH_GRACE_MS, Reads, SILENT_MS_MAX,
+};
 use crate::identity::Identity;
 use bytes::Bytes;
 use groups::members::MEMBERS_MAX;
@@ -68,6 +70,8 @@ pub(super) struct Peer {
     /// The number and sending time of the last ping of ours that came back.
     echoed: u64,
     echoed_ms: u64,
+    /// When it was last seen to be reached.
+    pub(super) reached_ms: u64,
     their_ping: u64,
     their_ping_us: u64,
     their_reach: Vec<NodeId>,
@@ -111,6 +115,7 @@ impl Peer {
             pinged_before: pinged,
             echoed: 0,
             echoed_ms: 0,
+            reached_ms: 0,
             their_ping: 0,
             their_ping_us: 0,
             their_reach: Vec::new(),
@@ -427,6 +432,14 @@ impl Peers {
     /// The members that this node reaches and that can vote, ascending.
     pub(super) fn reached(&self, now_ms: u64) -> Vec<NodeId> {
         self.all.iter().filter(|peer| peer.can_vote(now_ms)).map(|peer| peer.id).collect()
+    }
+
+    /// The members that this node reaches, or reached a moment ago.
+    pub(super) fn hopeful(&mut self, now_ms: u64) -> Vec<NodeId> {
+        let reached = self.all.iter_mut().filter(|peer| peer.is_reached(now_ms));
+        reached.for_each(|peer| peer.reached_ms = now_ms);
+        let hopeful = self.all.iter().filter(|peer| now_ms < peer.reached_ms + REACH_GRACE_MS);
+        hopeful.map(|peer| peer.id).collect()
     }
 
     /// Whether a majority could be had only with members whose disks are full.

@@ -2,12 +2,12 @@
 
 use super::clients::{Client, Hold, Multi, Queued};
 use super::memory::OUT_OF_MEMORY;
-use super::outbox::Waiting;
+use super::outbox::{UNCOUNTED, Waiting};
 use super::questions::PendingRead;
 use super::replies::{Parts, Ticket};
 use super::{Node, Time};
 use crate::admin::hello;
-use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, QUEUED_WORD_BYTES, Reads};
+use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, QUEUED_WORD_BYTES, Reads};
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use crate::kv::fanout::{self, Merge, Plan, UNCERTAIN};
@@ -33,8 +33,8 @@ pub(super) const NOT_SERVED: Reply<'static> =
     Reply::Error(std::borrow::Cow::Borrowed("CLUSTERDOWN Hash slot not served"));
 
 impl Node {
-    /// Carries out one request, whose words `parser` has found in `bytes`. If a group that it needs has too much queued
-    /// already, `full_group` says so, and the request is to be read again later.
+    /// Carries out one request, whose words `parser` has found in `bytes`. If it has to wait, because a group
+    /// has too much queued already or for earlier replies, [`Client::holds_request`] says so: it is to be read again later.
     pub(super) fn request(&mut self, client: &mut Client, parser: &RequestParser, bytes: &[u8], time: Time) {
         let count = parser.len();
         if count == 0 {
@@ -130,6 +130,10 @@ impl Node {
             self.io.stats.rejected(verb as usize);
             return self.answer(client, &refusal);
         }
+        if self.changes_way(client) {
+            (client.hold, client.again) = (Some(Hold::Replies), true);
+            return;
+        }
         client.writes |= command.is_write();
         let groups = self.shard.len() as u32;
         let is_stale = client.reads_stale && !command.is_write();
@@ -137,14 +141,12 @@ impl Node {
         match fanout::plan(command, groups, any) {
             Plan::One(group, _) if !self.shard.has(group) => self.refuse_missing(client, verb),
             Plan::One(group, command) => {
-                if command.is_write() && self.group_is_full(group) {
+                if let Some(refusal) = self.group_refusal(group, &command).filter(|_| !is_stale) {
+                    self.io.stats.rejected(verb as usize);
+                    return self.answer(client, &refusal);
+                }
+                if self.holds_command(group, &command) {
                     return client.full_group = Some(group);
-                }
-                if !is_stale && !self.is_member(group) {
-                    return self.answer(client, &Reply::error(NOT_JOINED));
-                }
-                if !is_stale && self.is_far_behind(group) {
-                    return self.answer(client, &Reply::error("LOADING Paxoi is catching up with the other nodes"));
                 }
                 if command.is_write() {
                     client.wrote.insert(group);
@@ -167,10 +169,12 @@ impl Node {
                 self.refuse_missing(client, verb);
             }
             Plan::Split(parts, merge) => {
-                if !is_stale && !parts.iter().all(|(group, _)| self.is_member(*group)) {
-                    return self.answer(client, &Reply::error(NOT_JOINED));
+                let refusal = parts.iter().find_map(|(group, command)| self.group_refusal(*group, command));
+                if let Some(refusal) = refusal.filter(|_| !is_stale) {
+                    self.io.stats.rejected(verb as usize);
+                    return self.answer(client, &refusal);
                 }
-                let full = parts.iter().find(|(group, command)| command.is_write() && self.group_is_full(*group));
+                let full = parts.iter().find(|(group, command)| self.holds_command(*group, command));
                 if let Some((group, _)) = full {
                     return client.full_group = Some(*group);
                 }
@@ -198,6 +202,28 @@ impl Node {
         }
     }
 
+    /// Why a command cannot be tried in a group that it needs.
+    fn group_refusal(&self, group: GroupId, command: &Command<'_>) -> Option<Reply<'static>> {
+        if !self.is_member(group) {
+            return Some(Reply::error(NOT_JOINED));
+        }
+        if let Some(refusal) = self.reach_refusal(group, command) {
+            return Some(refusal);
+        }
+        if self.io.relays.to().is_some() {
+            return self.relay_refusal();
+        }
+        if self.is_far_behind(group) {
+            return Some(Reply::error("LOADING Paxoi is catching up with the other nodes"));
+        }
+        let is_deaf = self.io.space.is_exhausted() && self.shard.group(group).is_behind();
+        is_deaf.then(|| {
+            Reply::error(
+                "MISCONF the disk is full: this node lacks what others wrote, and no other can be asked for it",
+            )
+        })
+    }
+
     fn refuse_missing(&mut self, client: &mut Client, verb: Verb) {
         self.io.stats.rejected(verb as usize);
         self.answer(client, &self.loading_refusal());
@@ -222,7 +248,7 @@ impl Node {
     }
 
     /// Why a command cannot even be tried.
-    fn refusal(&self, command: &Command<'_>) -> Option<Reply<'static>> {
+    pub(super) fn refusal(&self, command: &Command<'_>) -> Option<Reply<'static>> {
         if self.has_not_begun() {
             return Some(self.loading_refusal());
         }
@@ -241,28 +267,40 @@ impl Node {
                 "MISCONF the disk is full: commands that may add data are refused until there is room again",
             ));
         }
-        if is_logged && !self.io.space.takes_command(self.request_bytes) {
+        if is_logged && !self.io.takes_command(self.request_bytes) {
             return Some(Reply::error("MISCONF the disk is full: only reads are served until there is room again"));
         }
         None
     }
 
     /// Whether this node is a member of the group: else it does not learn what becomes of a command.
-    fn is_member(&self, group: GroupId) -> bool {
+    pub(super) fn is_member(&self, group: GroupId) -> bool {
         self.is_everywhere || self.shard.group(group).membership().everyone().contains(self.identity.node)
     }
 
-    fn group_is_full(&self, group: GroupId) -> bool {
-        self.shard.group(group).queued_bytes() >= GROUP_QUEUE_BYTES
-    }
-
-    fn is_far_behind(&self, group: GroupId) -> bool {
+    pub(super) fn is_far_behind(&self, group: GroupId) -> bool {
         self.shard.group(group).missing() > BEHIND_INSTANCES_MAX
     }
 
     fn dispatch(&mut self, group: GroupId, verb: Verb, command: &Command<'_>, ticket: Ticket, time: Time) {
+        if let Some(to) = self.io.relays.to() {
+            return self.relay(to, group, verb, command, ticket, time);
+        }
         let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
-        let (verb, since_us) = (verb as u16, time.mono_us);
+        self.carry_out(group, verb as u16, command, ticket, deadline_ms, time);
+    }
+
+    /// Queues a command of the group here, or begins a read. `verb` is its place in the statistics.
+    pub(super) fn carry_out(
+        &mut self,
+        group: GroupId,
+        verb: u16,
+        command: &Command<'_>,
+        ticket: Ticket,
+        deadline_ms: u64,
+        time: Time,
+    ) {
+        let since_us = time.mono_us;
         if command.is_write() || self.config.reads == Reads::Log {
             let counter = self.shard.submit(group, |out| encode(command, out));
             let waiting = Waiting { counter, ticket: Some(ticket), deadline_ms, verb, since_us };
@@ -278,8 +316,7 @@ impl Node {
     /// A command of the node's own, for its effect alone.
     pub(super) fn submit_unanswered(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
         let counter = self.shard.submit(group, body);
-        let waiting =
-            Waiting { counter, ticket: None, deadline_ms: 0, verb: Verb::Ping as u16, since_us: self.io.now_us };
+        let waiting = Waiting { counter, ticket: None, deadline_ms: 0, verb: UNCOUNTED, since_us: self.io.now_us };
         self.io.commands[group.index()].push_back(waiting);
         counter
     }
@@ -314,7 +351,7 @@ impl Node {
             (Verb::Exec, Some(multi)) if multi.requests.is_empty() => Reply::Array(Vec::new()),
             (Verb::Exec, Some(multi)) => {
                 self.execute(client, &multi, time);
-                if client.full_group.is_some() {
+                if client.holds_request() {
                     // EXEC will be read again.
                     client.multi = Some(multi);
                 }

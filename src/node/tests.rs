@@ -14,6 +14,8 @@ use groups::{Instance, TICK_MS};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+mod errors;
+
 const NODES: u32 = 3;
 const GROUP: GroupId = GroupId(0);
 /// Above the numbers of connections between nodes.
@@ -478,7 +480,7 @@ fn a_leader_that_reaches_no_majority_steps_down() {
     world.run_until("node 1 steps down", ELECTED_MS, |world| !world.leads(1));
     world.run_until("another leads", ELECTED_MS, |world| world.leads(2) || world.leads(3));
     assert_eq!(world.ask(2, 0, "SET key 1"), "+OK");
-    assert_eq!(world.ask(1, 0, "SET key 2"), "-CLUSTERDOWN Hash slot not served");
+    assert!(world.ask(1, 0, "SET key 2").starts_with("-CLUSTERDOWN Hash slot not served"));
     world.run(ELECTED_MS);
     assert!(!world.leads(1) && !world.follows(1));
 

@@ -4,7 +4,8 @@
 //! ```text
 //! 1   the first
 //! 2   values that carry the digest of the state before them (version 2 of values)
-//! 3   pings that tell the sender's clocks; commands that hold durations, or count as Redis does (version 3 of values)
+//! 3   pings that tell the sender's clocks; commands that hold durations, or count as Redis does (version 3 of values);
+//!     commands that another member executes (`relay`)
 //! ```
 //!
 //! What is chosen goes to every member and stays in their logs, so a new version of values is proposed only when all
@@ -27,6 +28,8 @@ pub struct Versions {
 impl Versions {
     /// What this program speaks.
     pub const OURS: Versions = Versions { lowest: 1, highest: 3 };
+    /// The first in which members carry commands out for each other.
+    pub const RELAYS: u16 = 3;
     /// What those speak who do not say.
     pub const FIRST: Versions = Versions { lowest: 1, highest: 1 };
 

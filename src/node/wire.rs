@@ -273,6 +273,28 @@ pub struct Here {
     pub missing: Vec<GroupId>,
 }
 
+/// A command of one of the sender's clients, for the receiver to carry out as if it were one of its own clients'.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// The reply names it.
+    pub number: u64,
+    /// Where the command belongs.
+    pub group: GroupId,
+    /// How long the client waits, in milliseconds.
+    pub timeout_ms: u64,
+    /// The command, as the log has it.
+    pub body: Bytes,
+}
+
+/// The reply to a [`Relay`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// Which one.
+    pub number: u64,
+    /// The reply, as a session keeps it.
+    pub reply: Bytes,
+}
+
 /// A message of the kinds above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant is the struct of its name")]
@@ -298,6 +320,8 @@ pub enum NodeMessage {
     WhereDurable(Vec<GroupId>),
     /// The sender has applied, and durably in its log, all of these groups before their `next`.
     Durable(Positions),
+    Relay(Relay),
+    Relayed(Relayed),
 }
 
 impl NodeMessage {
@@ -323,6 +347,8 @@ impl NodeMessage {
             NodeMessage::Here(_) => 13,
             NodeMessage::WhereDurable(_) => 16,
             NodeMessage::Durable(_) => 17,
+            NodeMessage::Relay(_) => 14,
+            NodeMessage::Relayed(_) => 15,
         }
     }
 
@@ -348,6 +374,8 @@ impl NodeMessage {
             NodeMessage::Here(message) => postcard::to_allocvec(message),
             NodeMessage::WhereDurable(groups) => postcard::to_allocvec(groups),
             NodeMessage::Durable(message) => postcard::to_allocvec(message),
+            NodeMessage::Relay(message) => postcard::to_allocvec(message),
+            NodeMessage::Relayed(message) => postcard::to_allocvec(message),
         };
         encoded.expect("plain data serializes")
     }
@@ -382,6 +410,8 @@ impl NodeMessage {
             13 => NodeMessage::Here(postcard::from_bytes(body)?),
             16 => NodeMessage::WhereDurable(postcard::from_bytes(body)?),
             17 => NodeMessage::Durable(postcard::from_bytes(body)?),
+            14 => NodeMessage::Relay(postcard::from_bytes(body)?),
+            15 => NodeMessage::Relayed(postcard::from_bytes(body)?),
             _ => return Ok(None),
         }))
     }

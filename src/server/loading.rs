@@ -4,6 +4,7 @@ use super::threads::{Notice, tell};
 use crate::checkpoint::Catalog;
 use crate::disk::Disk;
 use crate::log::{Hooks, Log, LogError, LogHandle, Options, Record, Recovered, Visit};
+use crate::plural::plural;
 use crate::recovery::{self, Blank, Part, Progress, Refusal, Source};
 use anyhow::{Context, bail};
 use groups::Clock;
@@ -71,7 +72,9 @@ impl Loading {
         let (records, log_bytes) = (recovered.records, recovered.bytes);
         let (states, state_bytes, ms) = (shelved.kept.len(), shelved.bytes, started.elapsed().as_millis());
         tracing::info!(
-            "loaded {states} states of {state_bytes} bytes, and {records} records in {log_bytes} bytes of log, in {ms} ms"
+            "loaded {states} state{} of {state_bytes} bytes, and {records} record{} in {log_bytes} bytes of log, in {ms} ms",
+            plural(states as u64),
+            plural(records)
         );
         tell(&self.notices, &self.waker, Notice::Loaded(shelved));
         Ok(())

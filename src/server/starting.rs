@@ -18,12 +18,18 @@ use groups::TICK_MS;
 use mio::Waker;
 use net::event::Event;
 use net::event_loop::{EventLoop, LoopLimits};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread::Builder;
-use std::time::Duration;
+use std::thread::{Builder, sleep};
+use std::time::{Duration, Instant};
+
+/// How long a directory and an address may be in use by a process that is ending.
+const IN_USE_MAX: Duration = Duration::from_secs(1);
+/// Interval between attempts to get them.
+const IN_USE_PAUSE: Duration = Duration::from_millis(20);
 
 /// A node that listens, and has not loaded what its directory holds yet.
 pub struct Starting {
@@ -59,7 +65,8 @@ impl Starting {
             FileDisk::create(&config.dir).with_context(|| format!("cannot use the data directory {}", config.dir))?,
         );
         // The lock is held until the process ends.
-        std::mem::forget(disk.lock().with_context(|| format!("cannot use the data directory {}", config.dir))?);
+        let lock = once_free(|| disk.lock(), io::ErrorKind::WouldBlock);
+        std::mem::forget(lock.with_context(|| format!("cannot use the data directory {}", config.dir))?);
         let entropy = random()?;
         let identity = identity::open_or_create(&*disk, config.id, config.seed, || entropy)?;
         check_birth(&config, &identity)?;
@@ -71,7 +78,8 @@ impl Starting {
             input_bytes_max: config.request_bytes_max().max(config.frame_bytes_max()) + (1 << 20),
             outbound_bytes_max: outbound_bytes_max(&config),
         };
-        let events = EventLoop::bind(listen, limits).with_context(|| format!("cannot listen on {listen}"))?;
+        let bound = once_free(|| EventLoop::bind(listen, limits), io::ErrorKind::AddrInUse);
+        let events = bound.with_context(|| format!("cannot listen on {listen}"))?;
         let config = NodeConfig { listen: events.local_addr()?, ..config };
         let storage = identity.storage_id;
         let (place, scrub_every) = (config.dir.clone(), Duration::from_millis(config.checkpoints.scrub_ms));
@@ -202,6 +210,18 @@ impl Starting {
             segments: 0,
             free: u64::MAX,
         })
+    }
+}
+
+/// Tries again while something is in use: a process that was killed just now holds its directory and its address until the
+/// system has taken it down, memory and all.
+fn once_free<T>(mut attempt: impl FnMut() -> io::Result<T>, in_use: io::ErrorKind) -> io::Result<T> {
+    let deadline = Instant::now() + IN_USE_MAX;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == in_use && Instant::now() < deadline => sleep(IN_USE_PAUSE),
+            outcome => return outcome,
+        }
     }
 }
 

@@ -291,3 +291,22 @@ fn a_restore_that_was_interrupted_is_run_again() {
     restore(&out, &small, &[]).expect(1, &["\"key:", "20000 bytes", "at most 10240", "--value-bytes-max"]);
     assert_eq!(ask_until_served(&mut small.client(1), "DBSIZE"), "0");
 }
+
+#[test]
+fn a_backup_of_a_running_node_that_cannot_write_says_why() {
+    const FILE_BYTES_MAX: u64 = 512 << 10;
+    let _turn = turn();
+    let place = directory();
+    let mut cluster = Cluster::prepare(1, 1, &["--segment-bytes", "256kb"]);
+    cluster.spawn_limited(1, FILE_BYTES_MAX);
+    cluster.wait_for_leaders();
+    let mut client = cluster.client(1);
+    for number in 0..150u32 {
+        let value: Vec<u8> =
+            (0..8_000).map(|at| ((at + number * 8_000).wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        set(&mut client, &[format!("key:{number}").as_bytes(), &value]);
+    }
+    let (address, out) = (cluster.address(1).to_string(), place.path().join("backup"));
+    let ended = backup_of(&cluster.data(1), &["--connect", &address], &out);
+    ended.expect(1, &["node 1: it could not write a checkpoint: ", "File too large"]);
+}

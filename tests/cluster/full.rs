@@ -3,12 +3,12 @@
 //! one, and otherwise a limit on the size of files, under which no further segment of the log can be made.
 
 use crate::harness::client::{ask, ask_until_served, info, text};
-use crate::harness::{Cluster, directory, turn, wait_for};
+use crate::harness::{Cluster, directory, run, turn, wait_for};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -21,13 +21,13 @@ const VALUES_MAX: usize = 20_000;
 const SPACE_SEEN_MAX: Duration = Duration::from_secs(10);
 
 /// A file system of some MiB, most of which one file takes.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     place: TempDir,
 }
 
 impl SmallDisk {
     /// `None` where this process may not mount one.
-    fn mount(bytes: u64, taken: u64) -> Option<SmallDisk> {
+    pub(crate) fn mount(bytes: u64, taken: u64) -> Option<SmallDisk> {
         let place = directory();
         let size = format!("size={bytes}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "paxoi-test"]).arg(place.path()).output();
@@ -52,13 +52,13 @@ impl SmallDisk {
     }
 
     /// From now on the node's data is here.
-    fn hold(&self, cluster: &Cluster, id: u32) {
+    pub(crate) fn hold(&self, cluster: &Cluster, id: u32) {
         let data = self.place.path().join(id.to_string());
         fs::create_dir(&data).expect("a directory");
         symlink(&data, cluster.data(id)).expect("a link to it");
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         fs::remove_file(self.filler()).expect("to remove the file that takes the space");
     }
 }
@@ -221,7 +221,7 @@ fn a_cluster_whose_files_cannot_grow_reads_deletes_and_elects_and_writes_when_th
 }
 
 #[test]
-fn a_node_without_space_leaves_leading_to_the_others_and_catches_up_when_it_has_some() {
+fn a_node_without_space_leaves_leading_and_its_clients_commands_to_the_others_until_it_has_some() {
     let _turn = turn();
     let Some(disk) = SmallDisk::mount(24 * MIB, 19 * MIB) else {
         eprintln!("skipped: one node alone gets a small disk only where that can be mounted");
@@ -232,19 +232,36 @@ fn a_node_without_space_leaves_leading_to_the_others_and_catches_up_when_it_has_
     cluster.ids().for_each(|id| cluster.spawn(id));
     cluster.wait_for_leaders();
     let mut written = Written::default();
-    written.fill(&cluster, &[1]);
+    while cluster.info(1).number("relays_to") == 0 {
+        // Refused while node 1 gives its groups up, and as long as it does not know that another one has space.
+        if let Err(error) = written.set(&cluster, 1) {
+            let passes = ["-MISCONF the disk is full", "-CLUSTERDOWN", "-UNCERTAIN"];
+            assert!(passes.iter().any(|known| error.starts_with(known)), "{error}");
+        }
+        assert!(written.count < VALUES_MAX, "the disk is never full");
+    }
     cluster.wait_for_info(1, "no groups led", |info| info.number("groups_led") == 0);
     cluster.wait_for_leaders();
-    // More than its log can hold.
+    // More than its log can hold; its own clients notice nothing.
     for number in 0..600 {
-        written.set(&cluster, 2 + number % 2).unwrap_or_else(|error| panic!("value {number} at the others: {error}"));
+        written.set(&cluster, 1 + number % 3).unwrap_or_else(|error| panic!("value {number}: {error}"));
     }
-    written.expect_full(&cluster, 1);
+    let began = Instant::now();
+    for _ in 0..20 {
+        written.read_and_delete(&cluster, 1);
+    }
+    eprintln!("80 commands at the full node took {:?}", began.elapsed());
+    let status = run(&["status", "--connect", &cluster.address(2).to_string()]);
+    assert!(
+        status.stdout.contains("disk full") && status.stdout.contains("the disk of node 1 is full: "),
+        "{status:?}"
+    );
     disk.free();
     wait_for("node 1 to have what the others have", SPACE_SEEN_MAX * 2, || {
         let applied = |id: u32| info(cluster.address(id)).ok().map(|info| info.number("applied_total"));
         (applied(1)? == applied(2)?).then_some(())
     });
+    cluster.wait_for_info(1, "no more commands passed on", |info| info.number("relays_to") == 0);
     wait_for("writes at node 1", SPACE_SEEN_MAX, || written.set(&cluster, 1).ok());
     written.check(&cluster);
     drop(cluster);

@@ -8,12 +8,14 @@
 //! backups    backup and restore
 //! birth      first starts, wrong starts, wiped and foreign directories
 //! clocks     clocks of single nodes that are wrong by hours
+//! deadlines  errors come within the client timeout and a second, whatever fails
 //! disk       rotten and torn logs
 //! full       no space on the disks of one node or of all
 //! memory     maxmemory: what is refused, and how well memory is counted
 //! local      `paxoi local`
 //! members    nodes that join, take the place of others, and leave
 //! names      members whose names, addresses and answers are not what they were
+//! process    signals, closed outputs, and a directory that is in use for a moment
 //! placement  groups moved to other leaders, drained nodes, leases
 //! histories  recorded histories of clients at all nodes are linearizable, whatever happens to the nodes
 //! upgrade    members that speak different versions, and one by one the newer
@@ -23,6 +25,7 @@
 mod backups;
 mod birth;
 mod clocks;
+mod deadlines;
 mod disk;
 mod failover;
 mod faults;
@@ -36,5 +39,6 @@ mod members;
 mod memory;
 mod names;
 mod placement;
+mod process;
 mod service;
 mod upgrade;

@@ -92,6 +92,37 @@ fn a_dead_node_is_replaced_by_one_command_and_its_directory_is_refused() {
 }
 
 #[test]
+fn a_node_that_was_removed_while_all_that_it_knew_were_replaced_is_told_or_says_that_it_is_alone() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3, 4, &[]);
+    cluster.kill9(3);
+    let new: Vec<u32> = (0..3).map(|_| cluster.add()).collect();
+    let original = cluster.words(3);
+    for (old, new, at) in [(3, new[0], 1), (1, new[1], 2), (2, new[2], new[0])] {
+        cluster.spawn_joining(new, at);
+        member(&cluster, at, &format!("replace {old} {new}"));
+        if old != 3 {
+            assert_eq!(cluster.wait_for_end(old), Some(1));
+        }
+    }
+    // Nobody listens where those were that it knows.
+    cluster.spawn_as(3, &original);
+    cluster.wait_for_answer(3);
+    wait_for("node 3 says that it is alone", READY_MAX, || {
+        Some(()).filter(|()| cluster.log(3).contains("no other member answers: node 1 at "))
+    });
+    let answer = ask(&mut cluster.client(3), "GET k");
+    assert!(answer.contains("this node reaches no majority of its cluster's nodes"), "{answer}");
+    cluster.kill9(3);
+    // Those that took their places listen there.
+    let list = format!("1={},2={},3={}", cluster.address(new[1]), cluster.address(new[2]), cluster.address(3));
+    let mut words = original;
+    let place = words.iter().position(|word| word == "--initial-cluster").expect("a list") + 1;
+    words[place] = list;
+    run(&words).expect(1, &["node 3 was removed from the cluster"]);
+}
+
+#[test]
 fn after_readonly_a_node_answers_from_what_it_has() {
     let _turn = turn();
     let cluster = Cluster::start(3, 2, &["--client-timeout", "500ms"]);

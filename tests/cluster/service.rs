@@ -2,7 +2,7 @@
 //! and of five nodes.
 
 use crate::harness::client::{Info, ask, ask_until_served, call, key_of, text};
-use crate::harness::{Cluster, turn, wait_for};
+use crate::harness::{Cluster, run, turn, wait_for};
 use std::net::ToSocketAddrs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -208,6 +208,26 @@ fn members_are_found_by_name_and_a_name_that_is_none_holds_nobody_up() {
     wait_for("node 2 by its name", CATCH_UP_MAX, || (connected(&cluster) > before).then_some(()));
     cluster.wait_for_leaders();
     assert_eq!(ask_until_served(&mut cluster.client(3), "SET key value"), "OK");
+}
+
+#[test]
+fn status_waits_until_every_node_is_up_and_whole() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3, 4, &[]);
+    let asked = cluster.address(1).to_string();
+    let status = |patience: &str| run(&["status", "--connect", &asked, "--wait", patience]);
+    cluster.kill9(3);
+    let ended = status("1s");
+    ended.expect(1, &[&format!("not ready after 1s: node 3 at {} does not answer", cluster.address(3))]);
+    assert!(ended.stdout.contains("2 up, 1 down"), "{}", ended.stdout);
+    for number in 0..200 {
+        assert_eq!(ask_until_served(&mut cluster.client(1), &format!("SET key:{number} {number}")), "OK");
+    }
+    cluster.spawn(3);
+    let ended = status("60s");
+    assert!(ended.code == 0 && ended.stdout.contains("3 up, 0 down"), "{ended:?}");
+    let info = cluster.info(3);
+    assert_eq!(["loading", "groups_behind", "groups_leaderless"].map(|field| info.number(field)), [0, 0, 0]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use crate::harness::client::{ask, ask_until_served};
 use crate::harness::recorder::Recorder;
 use crate::harness::{Cluster, run, turn, wait_for};
+use paxoi::node::versions::Versions;
 use std::time::Duration;
 
 const CLIENTS: usize = 8;
@@ -35,7 +36,7 @@ fn members_are_upgraded_one_by_one_under_load() {
         wait_for_values(&cluster, 1);
         cluster.kill9(id);
         cluster.restart(id);
-        assert_eq!(cluster.info(id).number("protocol_version"), 3);
+        assert_eq!(cluster.info(id).number("protocol_version"), u64::from(Versions::OURS.highest));
     }
     wait_for_values(&cluster, 3);
     recorder.wait_for_more(OPERATIONS);
@@ -87,13 +88,15 @@ fn those_who_speak_no_common_version_say_so_on_both_sides() {
     let _turn = turn();
     let mut cluster = Cluster::prepare(3, 4, &[]);
     let mut later = cluster.words(3);
-    later.extend(["--protocol-versions", "4-5"].map(str::to_owned));
+    let ours = Versions::OURS;
+    let theirs = Versions { lowest: ours.highest + 1, highest: ours.highest + 2 };
+    later.extend(["--protocol-versions".to_owned(), format!("{}-{}", theirs.lowest, theirs.highest)]);
     (1..=2).for_each(|id| cluster.spawn(id));
     cluster.spawn_as(3, &later);
     let says = |id: u32, text: &str| {
         wait_for(text, SEEN_MAX, || cluster.log(id).contains(text).then_some(()));
     };
-    says(1, "node 3 speaks versions 4 to 5 of the peer protocol, but node 1 speaks versions 1 to 3");
-    says(3, "node 1 speaks versions 1 to 3 of the peer protocol, but node 3 speaks versions 4 to 5");
+    says(1, &format!("node 3 speaks {theirs} of the peer protocol, but node 1 speaks {ours}"));
+    says(3, &format!("node 1 speaks {ours} of the peer protocol, but node 3 speaks {theirs}"));
     says(1, "upgrade through a version that speaks both");
 }

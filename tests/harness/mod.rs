@@ -214,6 +214,12 @@ impl Cluster {
         self.spawn_with(id, Command::new(PROGRAM).args(words).envs(environment.iter().copied()));
     }
 
+    /// Starts a node whose stdout and stderr are these.
+    pub(crate) fn spawn_writing_to(&mut self, id: u32, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) {
+        let words = self.words(id);
+        self.spawn_command(id, Command::new(PROGRAM).args(words).stdout(stdout).stderr(stderr));
+    }
+
     /// Starts a node whose files may not become larger than `bytes`, until [`Cluster::lift_limit`].
     pub(crate) fn spawn_limited(&mut self, id: u32, bytes: u64) {
         // The shell counts in blocks of 512 bytes.
@@ -230,15 +236,14 @@ impl Cluster {
 
     /// Starts a node by a command, which must become the node's process.
     pub(crate) fn spawn_with(&mut self, id: u32, command: &mut Command) {
-        assert!(self.node(id).process.is_none(), "node {id} runs already");
         let log = File::options().create(true).append(true).open(self.log_file(id)).expect("a file for the log");
-        let process = command
-            .args(["--parent", &std::process::id().to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("the program starts");
+        self.spawn_command(id, command.stdout(Stdio::null()).stderr(log));
+    }
+
+    fn spawn_command(&mut self, id: u32, command: &mut Command) {
+        assert!(self.node(id).process.is_none(), "node {id} runs already");
+        let command = command.args(["--parent", &std::process::id().to_string()]).stdin(Stdio::null());
+        let process = command.spawn().expect("the program starts");
         self.node_mut(id).process = Some(process);
     }
 
@@ -313,7 +318,8 @@ impl Cluster {
         self.dir.path().join(format!("{id}.log"))
     }
 
-    fn signal(&self, id: u32, signal: Signal) {
+    /// Sends a signal to a node's process.
+    pub(crate) fn signal(&self, id: u32, signal: Signal) {
         kill_process(self.process_id(id), signal).expect("a signal to a child");
     }
 

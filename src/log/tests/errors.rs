@@ -103,7 +103,7 @@ fn inspection_tells_sound_torn_and_unusable_logs() {
     let mut writer = open_new(&disk);
     small_log(&mut writer);
     let sound = "log-0000000000000001  lsn 1..3  3 frames  600 of 65536 bytes\n\
-                 storage 5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a: 1 segments, 3 frames, 5 records, 536 bytes\n";
+                 storage 5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a: 1 segment, 3 frames, 5 records, 536 bytes\n";
     let (usable, text) = inspected(&disk, false);
     assert!(usable && text == format!("{sound}the last 208 bytes are not known to be durable\nsound\n"), "{text}");
 
