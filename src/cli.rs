@@ -240,6 +240,7 @@ impl ServeArgs {
                 Some(text) => bytes("--value-bytes-max", text, 1)?,
                 None => VALUE_BYTES_MAX,
             },
+            turn_steps: crate::config::TURN_STEPS,
             checkpoints: CheckpointConfig {
                 log_bytes_min: log_bytes(
                     "--checkpoint-log-bytes",

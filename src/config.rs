@@ -118,8 +118,22 @@ pub const QUEUED_WORD_BYTES: usize = 48;
 /// Bytes of values that may wait while the disk takes a batch; beyond, values from other members are dropped like lost
 /// messages, and asked for again later.
 pub const LOG_QUEUE_BYTES: usize = 128 << 20;
-/// Parts into which one command may be split over groups is bounded by its arguments, and those by this.
-pub const ARGS_MAX: usize = 1 << 20;
+/// The most words of one request, and of all requests of one transaction: reading, splitting and encoding them is done in
+/// one turn.
+pub const ARGS_MAX: usize = 128 << 10;
+/// The most bytes of all keys that one request names, and one transaction: they are hashed in one turn.
+pub const KEYS_BYTES_MAX: usize = 16 << 20;
+/// The most words of a request that the node answers by itself.
+pub const LOCAL_WORDS_MAX: usize = 1_024;
+/// The most bytes of its words, but for PING and ECHO.
+pub const LOCAL_BYTES_MAX: usize = 1 << 20;
+/// Bytes of what the node itself answers in one transaction; the answer that exceeds it is the last.
+pub const LOCAL_REPLY_BYTES_MAX: usize = 1 << 20;
+/// Reads of this node's clients that may wait; beyond, clients wait unread.
+pub const READS_MAX: usize = 64 << 10;
+/// The steps (see [`groups::Work`]) that a turn spends on each of: requests of clients, values that come in the turn, values
+/// that earlier turns left, long reads. What is left waits for the next turn. A step takes 0.1 to 0.5 µs.
+pub const TURN_STEPS: u64 = 16 << 10;
 /// A node that lacks more instances of a group than this answers `LOADING` there.
 pub const BEHIND_INSTANCES_MAX: u64 = 10_000;
 
@@ -266,6 +280,8 @@ pub struct NodeConfig {
     pub value_bytes_max: usize,
     /// When checkpoints are made.
     pub checkpoints: CheckpointConfig,
+    /// See [`TURN_STEPS`]; fewer for tests.
+    pub turn_steps: u64,
     /// The versions of the peer protocol that it speaks: all that the program does, or fewer for tests of upgrades.
     pub versions: Versions,
     /// The data directory, for those who ask.

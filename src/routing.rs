@@ -35,13 +35,23 @@ fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
+/// Eight bytes at a time: a key may be megabytes long.
 fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, &byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)])
+    let (blocks, rest) = bytes.as_chunks::<8>();
+    let of_block = |crc: u16, block: &[u8; 8]| {
+        let first = crc ^ u16::from_be_bytes([block[0], block[1]]);
+        let head = [(first >> 8) as u8, first as u8];
+        let bytes = head.iter().chain(&block[2..]);
+        CRC16.iter().rev().zip(bytes).fold(0, |crc, (table, byte)| crc ^ table[usize::from(*byte)])
+    };
+    let crc = blocks.iter().fold(0, of_block);
+    rest.iter().fold(crc, |crc, &byte| (crc << 8) ^ CRC16[0][usize::from((crc >> 8) as u8 ^ byte)])
 }
 
-/// The table of the polynomial x^16 + x^12 + x^5 + 1, most significant bit first, initial value 0.
-const CRC16: [u16; 256] = {
-    let mut table = [0; 256];
+/// The tables of the polynomial x^16 + x^12 + x^5 + 1, most significant bit first, initial value 0: for a byte, and for one
+/// that up to seven others follow.
+static CRC16: [[u16; 256]; 8] = {
+    let mut tables = [[0; 256]; 8];
     let mut i = 0;
     while i < 256 {
         let mut crc = (i as u16) << 8;
@@ -50,10 +60,20 @@ const CRC16: [u16; 256] = {
             crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
             bit += 1;
         }
-        table[i] = crc;
+        tables[0][i] = crc;
         i += 1;
     }
-    table
+    let mut behind = 1;
+    while behind < 8 {
+        let mut i = 0;
+        while i < 256 {
+            let crc = tables[behind - 1][i];
+            tables[behind][i] = (crc << 8) ^ tables[0][(crc >> 8) as usize];
+            i += 1;
+        }
+        behind += 1;
+    }
+    tables
 };
 
 #[cfg(test)]
@@ -63,6 +83,14 @@ mod tests {
     #[test]
     fn crc16_is_xmodem() {
         assert_eq!(crc16(b"123456789"), 0x31C3);
+        let by_bit = |bytes: &[u8]| {
+            bytes.iter().fold(0_u16, |crc, byte| {
+                let shift = |crc: u16| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+                (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| shift(crc))
+            })
+        };
+        let bytes: Vec<u8> = (0..100_u32).map(|n| ((n * n) >> 3) as u8).collect();
+        (0..bytes.len()).for_each(|start| assert_eq!(crc16(&bytes[start..]), by_bit(&bytes[start..]), "{start}"));
     }
 
     #[test]

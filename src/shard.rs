@@ -1,17 +1,22 @@
 //! A set of groups with their stores. Inputs go in by method, whatever they cause comes out of an [`Outlet`]; the shard
 //! shares nothing with anyone, so several can run side by side.
 
+mod cell;
+
+pub use cell::{Cell, unlogged};
+
 use crate::checkpoint::SectionHead;
 use crate::kv::reply::Reply;
-use crate::kv::{Due, Store};
+use crate::kv::{Discarded, Store};
 use crate::log;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use groups::message::Range;
 use groups::reads::ReadId;
 use groups::{
-    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Own, Record, RestoreError, Snapshot,
-    StateMachine, Surroundings, Value,
+    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Snapshot, StateMachine, Surroundings,
+    Value, Work,
 };
+use std::collections::VecDeque;
 
 /// Where the effects of a shard go.
 pub trait Outlet {
@@ -42,6 +47,10 @@ pub trait Outlet {
     fn members_changed(&mut self, group: GroupId, next: Instance);
     /// A value was chosen and applied.
     fn chosen(&mut self, group: GroupId, value: &Value);
+    /// What may still be applied in this turn.
+    fn work(&mut self) -> &mut Work;
+    /// The memory of keys that are gone: to be given back elsewhere, as that takes long.
+    fn discard(&mut self, discarded: Discarded);
 }
 
 impl StateMachine for Store {
@@ -57,6 +66,10 @@ impl StateMachine for Store {
 
     fn apply(&mut self, body: &[u8]) -> Reply<'_> {
         Store::apply(self, body)
+    }
+
+    fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut Work) -> Option<Reply<'_>> {
+        Store::apply_some(self, body, wanted, work)
     }
 }
 
@@ -79,26 +92,15 @@ pub struct Shard {
     /// memory of each.
     quiet: Vec<bool>,
     ticks: usize,
-}
-
-/// One group with its store.
-pub struct Cell {
-    group: Group,
-    store: Store,
-    /// What the store took when it was last looked at.
-    store_bytes: usize,
-    /// The log sequence number of the group's newest record, and of its newest vote.
-    lsn: u64,
-    vote_lsn: u64,
-    dirty: bool,
+    /// Groups with a value that is applied over several turns; the one that waits longest comes first.
+    busy: VecDeque<GroupId>,
 }
 
 impl Shard {
     /// The groups 0, 1, 2… with the stores that they replicate.
     #[must_use]
     pub fn new(groups: impl Iterator<Item = (Group, Store)>) -> Shard {
-        let cell = |(group, store)| Cell { group, store, store_bytes: 0, lsn: 0, vote_lsn: 0, dirty: false };
-        Shard::of(groups.map(|group| Some(cell(group))).collect())
+        Shard::of(groups.map(|(group, store)| Some(Cell::new(group, store))).collect())
     }
 
     /// So many groups, none of which is here: [`Shard::put`] brings each.
@@ -118,6 +120,7 @@ impl Shard {
             store_bytes: 0,
             quiet,
             ticks: 0,
+            busy: VecDeque::new(),
         }
     }
 
@@ -207,6 +210,7 @@ impl Shard {
         clock: Clock,
         out: &mut impl Outlet,
     ) -> Option<Store> {
+        self.finish(group, out);
         let cell = here(&mut self.cells, group);
         let before = cell.group.queued_bytes();
         let taken = cell.group.install(state, clock, &mut self.effects);
@@ -243,6 +247,7 @@ impl Shard {
     pub fn record_again(&mut self, lsn: u64, out: &mut impl Outlet) {
         // What one that is missing has in the old records would be lost with them.
         assert_eq!(self.missing_groups(), 0, "the log is trimmed only when all groups are here");
+        assert!(!self.is_busy(), "where a group is says its record only when what is below is applied");
         for group in (0..self.cells.len() as u32).map(GroupId) {
             let cell = self.cell(group);
             let vote = cell.vote_lsn < lsn;
@@ -257,10 +262,24 @@ impl Shard {
         self.cells.iter_mut().flatten().for_each(|cell| cell.group.begin(clock));
     }
 
-    /// A message of a member, or a durable one of this node to itself.
+    /// A message of a member, or a durable one of this node to itself. While a value is being applied in the group it waits.
     pub fn handle(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
+        let cell = here(&mut self.cells, group);
+        if cell.is_blocked() {
+            return cell.wait(from, message);
+        }
+        self.handle_now(group, from, message, clock, out);
+    }
+
+    fn handle_now(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
         // What it tells of the instance before is applied first, so that the state can be compared.
         self.step(group, out, |group, effects| group.learn_before(from, &message, clock, effects));
+        let cell = here(&mut self.cells, group);
+        if cell.pending.is_some() {
+            // What came before is not applied yet.
+            cell.waiting_bytes += message.value_bytes();
+            return cell.waiting.push_front((from, message));
+        }
         let cell = &self.cell(group).group;
         if cell.promises(from, &message).is_some_and(|to| !out.allows(group, to, cell.promised(), clock)) {
             return self.step(group, out, |group, effects| group.withhold(from, &message, effects));
@@ -314,14 +333,6 @@ impl Shard {
         self.cell_mut(group).group.cancel_read(id);
     }
 
-    /// Evaluates a read that [`Shard::take_ready`] named.
-    ///
-    /// # Errors
-    /// If a key is due by the leader's clock, but not by the group's time.
-    pub fn evaluate(&self, group: GroupId, body: &[u8], leader_ms: u64) -> Result<Reply<'_>, Due> {
-        self.cell(group).store.read(body, leader_ms)
-    }
-
     /// Time limits of all groups, and expiry where this node leads. Groups in which nothing happens are looked at in turns.
     /// `cluster_ms` is cluster time in unix milliseconds, if it is known.
     pub fn tick(&mut self, clock: Clock, cluster_ms: Option<u64>, around: Surroundings<'_>, out: &mut impl Outlet) {
@@ -335,7 +346,7 @@ impl Shard {
                 continue;
             }
             let group = GroupId(index as u32);
-            let Some(cell) = &mut self.cells[index] else { continue };
+            let Some(cell) = self.cells[index].as_mut().filter(|cell| cell.pending.is_none()) else { continue };
             // Without a leader it may stand, which is to promise itself a ballot.
             let leads = cell.group.leader().is_some();
             let free = leads || out.allows(group, cell.group.me(), cell.group.promised(), clock);
@@ -398,6 +409,9 @@ impl Shard {
         for group in dirty.drain(..) {
             let cell = here(&mut self.cells, group);
             cell.dirty = false;
+            if cell.pending.is_some() {
+                continue; // it is marked again when that is done
+            }
             let proposes = |bytes| cluster_ms.is_some() && out.takes_value(bytes);
             if cell.group.next_value_bytes().is_none_or(proposes) {
                 cell.group.flush(clock, cluster_ms.unwrap_or(0), &mut self.effects);
@@ -474,14 +488,80 @@ impl Shard {
         }
         let mut effects = std::mem::take(&mut self.effects);
         let cell = here(&mut self.cells, group);
-        let before = cell.group.queued_bytes();
+        let (before, was_busy) = (cell.group.queued_bytes(), cell.pending.is_some());
         for effect in effects.drain(..) {
-            cell.carry_out(group, effect, out);
+            cell.carry_out_in_turn(group, effect, out);
         }
         // Only applying takes commands off the queue.
         self.queued_bytes -= before - cell.group.queued_bytes();
+        if cell.pending.is_some() && !was_busy {
+            self.busy.push_back(group);
+        }
         self.weigh(group);
         self.effects = effects;
+    }
+
+    /// Goes on with what could not be applied in earlier turns, and with the messages that wait for it, as far as the
+    /// turn's work goes.
+    pub fn go_on(&mut self, clock: Clock, out: &mut impl Outlet) {
+        for _ in 0..self.busy.len() {
+            if out.work().is_spent() {
+                return;
+            }
+            let Some(group) = self.busy.pop_front() else { return };
+            self.go_on_in(group, clock, out);
+        }
+    }
+
+    fn go_on_in(&mut self, group: GroupId, clock: Clock, out: &mut impl Outlet) {
+        self.apply_pending(group, out);
+        loop {
+            let cell = here(&mut self.cells, group);
+            if cell.pending.is_some() {
+                break;
+            }
+            let Some((from, message)) = cell.waiting.pop_front() else {
+                return self.mark(group);
+            };
+            cell.waiting_bytes -= message.value_bytes();
+            self.handle_now(group, from, message, clock, out);
+            if out.work().is_spent() {
+                break;
+            }
+        }
+        if here(&mut self.cells, group).is_blocked() && !self.busy.contains(&group) {
+            self.busy.push_back(group);
+        }
+        self.mark(group);
+    }
+
+    fn apply_pending(&mut self, group: GroupId, out: &mut impl Outlet) {
+        let cell = here(&mut self.cells, group);
+        let before = cell.group.queued_bytes();
+        cell.go_on(group, out);
+        self.queued_bytes -= before - cell.group.queued_bytes();
+        self.weigh(group);
+    }
+
+    /// Applies everything that a group has begun to, however long that takes: its state will be another one.
+    fn finish(&mut self, group: GroupId, out: &mut impl Outlet) {
+        while here(&mut self.cells, group).pending.is_some() {
+            let left = std::mem::replace(out.work(), Work::unlimited());
+            self.apply_pending(group, out);
+            *out.work() = left;
+        }
+    }
+
+    /// Whether a value is being applied somewhere, over several turns.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
+    /// Whether the state of a group is between two instances: part of a value is applied.
+    #[must_use]
+    pub fn is_applying(&self, group: GroupId) -> bool {
+        self.cell(group).pending.is_some()
     }
 }
 
@@ -492,109 +572,3 @@ fn here(cells: &mut [Option<Cell>], group: GroupId) -> &mut Cell {
 
 /// A group that is missing has promised what this process does not know yet: nothing may be said in its name.
 const MISSING: &str = "only groups that are here are asked for anything";
-
-impl Cell {
-    /// Recovery: takes a record of the log back. `effects` is empty before and afterwards.
-    ///
-    /// # Errors
-    /// If it contradicts those before it, or the state that they made.
-    pub fn restore(
-        &mut self,
-        lsn: u64,
-        record: Record,
-        clock: Clock,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), RestoreError> {
-        self.lsn = lsn;
-        if matches!(record, Record::Accepted { .. }) {
-            self.vote_lsn = lsn;
-        }
-        self.group.restore(record, clock, effects)?;
-        for effect in effects.drain(..) {
-            if let Effect::Apply { value, .. } = effect {
-                self.group.apply(&value, &mut self.store, |_| ())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Recovery: begins a group behind a checkpoint, before its records come.
-    pub fn restore_checkpoint(&mut self, state: Snapshot, store: Store, clock: Clock) {
-        self.group.restore_snapshot(state, clock);
-        self.store = store;
-    }
-
-    fn carry_out(&mut self, id: GroupId, effect: Effect, out: &mut impl Outlet) {
-        match effect {
-            Effect::Persist(record) => {
-                let is_vote = matches!(record, Record::Accepted { .. });
-                self.lsn = out.persist(logged(id, record));
-                if is_vote {
-                    self.vote_lsn = self.lsn;
-                }
-            }
-            Effect::Send { to, message } => out.send(id, to, &message),
-            Effect::SendDurable { to, message } => out.send_durable(self.lsn, id, to, message),
-            Effect::Apply { value, .. } => {
-                let applied = self.group.apply(&value, &mut self.store, |own| match own {
-                    Own::Read(read, store) => out.read(read, store),
-                    Own::Applied(counter, reply) => out.applied(id, counter, reply),
-                    Own::Changed(counter, Ok(_)) => out.applied(id, counter, Reply::Ok),
-                    Own::Changed(counter, Err(error)) => {
-                        out.applied(id, counter, Reply::Error(format!("ERR {error}").into()));
-                    }
-                });
-                if let Err(differs) = applied {
-                    panic!("{differs}"); // invariant 6: nothing that this node says of the group can be believed
-                }
-                out.chosen(id, &value);
-            }
-            Effect::ReadLog { to, from, below, chosen, bytes_max } => {
-                let (tag, bytes_max) = (u64::from(to.0), bytes_max as usize);
-                out.read_log(log::ReadRange { tag, group: id, from, below, last_chosen: chosen, bytes_max });
-            }
-            Effect::Leading(leads) => out.leading(id, leads),
-            Effect::Skipped { counter } => out.skipped(id, counter),
-            Effect::ReadLost { read } => out.read_lost(read),
-            Effect::Membership => out.members_changed(id, self.group.next()),
-        }
-    }
-}
-
-/// A group's record as the log has it.
-fn logged(group: GroupId, record: Record) -> log::Record {
-    let none = (Instance(0), Ballot::ZERO, Bytes::new());
-    let (kind, ballot, (instance, chosen, payload)) = match record {
-        Record::Promised(ballot) => (log::RecordKind::Promise, ballot, none),
-        Record::Accepted { instance, ballot, chosen, value } => {
-            (log::RecordKind::Accept, ballot, (instance, chosen, value.bytes().clone()))
-        }
-        Record::Learned { instance, ballot, chosen, value } => {
-            (log::RecordKind::Learned, ballot, (instance, chosen, value.bytes().clone()))
-        }
-        Record::Position { next, promised, chosen } => {
-            (log::RecordKind::Position, promised, (next, chosen, Bytes::new()))
-        }
-        Record::Lost { .. } => unreachable!("what is lost is not written"),
-    };
-    log::Record { kind, group, instance, ballot, chosen, payload }
-}
-
-/// A group's record as it was before it was logged; `None` if its value is not one.
-#[must_use]
-pub fn unlogged(record: log::Record) -> Option<Record> {
-    let log::Record { kind, instance, ballot, chosen, payload, .. } = record;
-    match kind {
-        log::RecordKind::Promise => Some(Record::Promised(ballot)),
-        log::RecordKind::Accept => {
-            Some(Record::Accepted { instance, ballot, chosen, value: Value::parse(payload).ok()? })
-        }
-        log::RecordKind::Learned => {
-            Some(Record::Learned { instance, ballot, chosen, value: Value::parse(payload).ok()? })
-        }
-        log::RecordKind::Position => Some(Record::Position { next: instance, promised: ballot, chosen }),
-        log::RecordKind::LostAccept => Some(Record::Lost { instance, ballot, learned: false }),
-        log::RecordKind::LostLearned => Some(Record::Lost { instance, ballot, learned: true }),
-        log::RecordKind::PeerStart | log::RecordKind::Trimmed => None,
-    }
-}

@@ -22,10 +22,11 @@ pub mod reads;
 mod tags;
 mod types;
 mod value;
+mod work;
 
 pub use confirmation::{Confirmation, Outcome};
 pub use effect::{Effect, Record};
-pub use group::{Answer, Clock, Group, Own, RestoreError, Settings, Snapshot, StateDiffers, Surroundings};
+pub use group::{Answer, Applying, Clock, Group, Own, RestoreError, Settings, Snapshot, StateDiffers, Surroundings};
 pub use jitter::Jitter;
 pub use machine::StateMachine;
 pub use members::Members;
@@ -38,6 +39,7 @@ pub use value::{
     COMMAND_HEADER_BYTES, Command, Commands, Draft, MACHINE_OF_VERSION_3, Tag, VALUE_HEADER_BYTES, VALUE_VERSION_MAX,
     Value, ValueError, put_command,
 };
+pub use work::{BYTES_PER_STEP, Work};
 
 /// How often [`Group::tick`] wants to be called, in milliseconds.
 pub const TICK_MS: u64 = 20;

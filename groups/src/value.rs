@@ -127,7 +127,12 @@ impl Value {
     /// The commands, in order. A no-op has none.
     #[must_use]
     pub fn commands(&self) -> Commands<'_> {
-        Commands(&self.0[header_bytes(self.version())..])
+        self.commands_from(0)
+    }
+
+    /// The commands behind the first `offset` bytes of them, which end where one does.
+    pub(crate) fn commands_from(&self, offset: usize) -> Commands<'_> {
+        Commands(&self.0[header_bytes(self.version()) + offset..])
     }
 }
 

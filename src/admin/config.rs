@@ -6,12 +6,10 @@
 
 use super::kept::{INT_MAX, KEPT, Kept, KeptParameter};
 use super::{help, integer, syntax_error, unknown_subcommand, wrong_arity};
+use crate::kv::glob::Pattern;
 use crate::kv::reply::Reply;
 use crate::size;
 use std::borrow::Cow;
-
-/// Whether a glob pattern matches a text, byte by byte: `matches(pattern, text)`.
-pub type Matches = fn(&[u8], &[u8]) -> bool;
 
 /// The largest `client-timeout-ms` that can be set: an hour.
 pub const CLIENT_TIMEOUT_MS_MAX: i64 = 3_600_000;
@@ -77,13 +75,13 @@ pub enum ConfigAction {
     ResetStats,
 }
 
-/// The CONFIG command. `matches` decides which names a pattern of CONFIG GET means.
+/// The CONFIG command.
 #[must_use]
-pub fn config(args: &[&[u8]], view: &ConfigView, matches: Matches) -> ConfigAction {
+pub fn config(args: &[&[u8]], view: &ConfigView) -> ConfigAction {
     let Some(subcommand) = args.get(1) else { return ConfigAction::Reply(wrong_arity("config")) };
     ConfigAction::Reply(match (subcommand.to_ascii_lowercase().as_slice(), &args[2..]) {
         (b"get", []) => wrong_arity("config|get"),
-        (b"get", patterns) => get(patterns, view, matches),
+        (b"get", patterns) => get(patterns, view),
         (b"set", [] | [_]) => wrong_arity("config|set"),
         (b"set", pairs) => match set(pairs, view) {
             Ok(changes) => return ConfigAction::Set(changes),
@@ -134,16 +132,18 @@ impl Parameter {
     }
 }
 
-fn get(patterns: &[&[u8]], view: &ConfigView, matches: Matches) -> Reply<'static> {
-    let patterns: Vec<_> = patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
-    let asked = PARAMETERS
-        .iter()
-        .filter(|parameter| patterns.iter().any(|pattern| matches(pattern, parameter.name.as_bytes())));
+fn get(patterns: &[&[u8]], view: &ConfigView) -> Reply<'static> {
+    if let Some(refusal) = patterns.iter().find_map(|pattern| Pattern::check(pattern).err()) {
+        return Reply::error(refusal);
+    }
+    let patterns: Vec<_> = patterns.iter().map(|pattern| Pattern::compile(&pattern.to_ascii_lowercase())).collect();
+    let asked =
+        PARAMETERS.iter().filter(|parameter| patterns.iter().any(|pattern| pattern.matches(parameter.name.as_bytes())));
     let pairs = asked.map(|parameter| {
         let value = parameter.value(view).into_owned().into_bytes();
         (Reply::text(parameter.name), Reply::Bulk(value.into()))
     });
-    let kept = KEPT.iter().filter(|kept| patterns.iter().any(|pattern| matches(pattern, kept.name.as_bytes())));
+    let kept = KEPT.iter().filter(|kept| patterns.iter().any(|pattern| pattern.matches(kept.name.as_bytes())));
     let kept = kept.map(|kept| {
         let value = kept.value(&view.kept).to_owned().into_bytes();
         (Reply::text(kept.name), Reply::Bulk(value.into()))
@@ -310,13 +310,8 @@ mod tests {
         }
     }
 
-    /// Enough of a glob: a prefix before the first star.
-    fn prefix(pattern: &[u8], text: &[u8]) -> bool {
-        pattern.strip_suffix(b"*").map_or(pattern == text, |start| text.starts_with(start))
-    }
-
     fn asked(command: &str) -> ConfigAction {
-        config(&words(command), &view(), prefix)
+        config(&words(command), &view())
     }
 
     fn told(command: &str, protocol: Protocol) -> String {

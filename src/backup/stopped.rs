@@ -124,6 +124,7 @@ fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConf
         memory_bytes_max: 0,
         value_bytes_max: birth.value_bytes_max as usize,
         checkpoints: CheckpointConfig::default(),
+        turn_steps: crate::config::TURN_STEPS,
         versions: Versions::OURS,
         dir: disk.place(),
         config_file: String::new(),

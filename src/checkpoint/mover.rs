@@ -7,7 +7,7 @@ use super::reader::sound_bytes;
 use super::recovery::section_of;
 use super::{CheckpointError, CheckpointReader, Header, Loaded, SectionSummary, checkpoint_name};
 use crate::disk::{Disk, DiskFile, read_full};
-use crate::kv::{Limits, Store};
+use crate::kv::Limits;
 use bytes::Bytes;
 use groups::Instance;
 use std::fmt;
@@ -50,7 +50,7 @@ pub enum Errand {
         next: Vec<Instance>,
     },
     /// Let go of this: it may take long.
-    Drop(Box<Store>),
+    Drop(Box<dyn Send>),
     /// A piece of a checkpoint of this node, for another one.
     Read {
         /// Comes back with the piece.
@@ -164,7 +164,7 @@ impl Mover {
                     out(self.failed(name, &error));
                 }
             }
-            Errand::Drop(store) => drop(store),
+            Errand::Drop(memory) => drop(memory),
             Errand::Read { link, sequence, offset, bytes } => {
                 let bytes = self.read(sequence, offset, bytes).unwrap_or_else(|error| {
                     tracing::warn!("cannot read {} for another node: {error}", checkpoint_name(sequence));

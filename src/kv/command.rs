@@ -350,9 +350,39 @@ impl<'a> Command<'a> {
         if is_new { 3 } else { 1 }
     }
 
+    /// Whether it only reads, and looks at many keys beside those that it names.
+    #[must_use]
+    pub fn walks(&self) -> bool {
+        use Command as C;
+        match self {
+            C::Scan(_) | C::Keys(_) | C::DbSize | C::RandomKey(_) | C::CountKeysInSlot(_) | C::KeysInSlot(..) => true,
+            C::Exec(commands) => commands.iter().any(Command::walks),
+            _ => false,
+        }
+    }
+
+    /// Whether it only reads, and may take long: it is answered when there is time, and its client's next commands wait for
+    /// that.
+    #[must_use]
+    pub fn is_long_read(&self) -> bool {
+        use Command as C;
+        match self {
+            C::Scan(scan) => scan.pattern.is_some() || scan.count > SHORT_PAGE,
+            C::MGet(keys) | C::Exists(keys) => keys.len() > SHORT_LIST,
+            C::Exec(commands) => {
+                !self.is_write() && (commands.len() > SHORT_LIST || commands.iter().any(Command::is_long_read))
+            }
+            _ => self.walks(),
+        }
+    }
+
     /// Whether it may stand inside ONCE or EXEC.
     #[must_use]
     pub fn nests(&self) -> bool {
         !matches!(self, Command::Once(_) | Command::Exec(_) | Command::SessionNew)
     }
 }
+
+/// Keys that a short SCAN looks at, and a short list names.
+const SHORT_PAGE: u32 = 100;
+const SHORT_LIST: usize = 256;

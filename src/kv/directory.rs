@@ -170,12 +170,14 @@ impl Directory {
         Some(entry)
     }
 
-    pub(super) fn clear(&mut self) {
+    /// Removes all entries. Returns them, unless they are needed still to be written out.
+    pub(super) fn clear(&mut self) -> Option<Directory> {
         let mut old = std::mem::replace(self, Directory::new());
         self.freeze = old.freeze;
         self.frozen = old.frozen.take();
-        if let Some(frozen) = &mut self.frozen {
-            frozen.save_all(old);
+        match &mut self.frozen {
+            Some(frozen) => frozen.save_all(old),
+            None => Some(old),
         }
     }
 

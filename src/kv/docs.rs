@@ -1,12 +1,12 @@
 //! What `COMMAND` and the `HELP` subcommands answer: the command table, in the shapes that clients read.
 
-use super::glob;
+use super::glob::Pattern;
 use super::options::SYNTAX;
 use super::reply::Reply;
 use super::rows::ROWS;
 use super::table::{
-    ADMIN, CATEGORIES, Class, FAST, FLAGS, FanOut, KEYSPACE, KeySpec, RANDOM, STRING, Spec, TRANSACTION, Verb, find,
-    find_full, lookup,
+    ADMIN, CATEGORIES, Class, FAST, FLAGS, FanOut, KEYSPACE, KeySpec, RANDOM, STRING, Spec, TRANSACTION, Verb, all,
+    find, find_full, lookup,
 };
 use std::borrow::Cow;
 
@@ -197,17 +197,22 @@ fn doc_group(spec: &Spec) -> &'static str {
 
 /// `COMMAND LIST [FILTERBY PATTERN|ACLCAT|MODULE x]`.
 fn list(filter: &[&[u8]]) -> Answer {
-    let everything = || ROWS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands));
     let names = |keep: &dyn Fn(&Spec) -> bool| {
-        Reply::Array(everything().filter(|spec| keep(spec)).map(|spec| Reply::text(spec.name)).collect())
+        Reply::Array(all().filter(|spec| keep(spec)).map(|spec| Reply::text(spec.name)).collect())
     };
     let [by, kind, value] = filter else {
         return if filter.is_empty() { names(&|_| true) } else { SYNTAX };
     };
+    if let Err(refusal) = Pattern::check(value) {
+        return Reply::error(refusal);
+    }
     let value = value.to_ascii_lowercase();
     match kind.to_ascii_lowercase().as_slice() {
         _ if !by.eq_ignore_ascii_case(b"filterby") => SYNTAX,
-        b"pattern" => names(&|spec| glob::matches(&value, spec.name.as_bytes())),
+        b"pattern" => {
+            let pattern = Pattern::compile(&value);
+            names(&|spec| pattern.matches(spec.name.as_bytes()))
+        }
         b"aclcat" => names(&|spec| categories(spec).any(|category| category.as_bytes()[1..] == value)),
         b"module" => names(&|_| false),
         _ => SYNTAX,

@@ -2,8 +2,11 @@
 //! order on every replica. It names positions, not keys: that is shorter, and two keys share one almost never.
 
 use super::directory::Position;
+use groups::Work;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Bound;
 
 /// What an item takes in a tree whose nodes are two thirds full.
 const DUE_BYTES: usize = 40;
@@ -12,11 +15,23 @@ const DUE_BYTES: usize = 40;
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
     due: BTreeMap<(u64, Position), u32>,
+    /// All keys that expire.
+    keys: usize,
+    /// How many keys are due up to here. Time goes on, so counting goes on from there: each key is counted once. It differs
+    /// between replicas, and no reply depends on it.
+    counted: Cell<Counted>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    /// In ms and by position.
+    until: (u64, u64),
+    keys: usize,
 }
 
 impl Expiry {
     pub(super) fn len(&self) -> usize {
-        self.due.values().map(|keys| *keys as usize).sum()
+        self.keys
     }
 
     /// About how many bytes of memory it takes.
@@ -34,6 +49,9 @@ impl Expiry {
         }
         if to_ms != 0 {
             *self.due.entry((to_ms, position)).or_default() += 1;
+            self.keys += 1;
+            let counted = self.counted.get_mut();
+            counted.keys += usize::from((to_ms, position.0) <= counted.until);
         }
     }
 
@@ -42,10 +60,24 @@ impl Expiry {
         self.due.first_key_value().map(|(&first, _)| first)
     }
 
-    /// How many keys are due at `time_ms`. Costs as much as there are.
-    pub(super) fn count_due(&self, time_ms: u64) -> usize {
-        let due = self.due.iter().take_while(|((at, _), _)| *at <= time_ms);
-        due.map(|(_, &count)| count as usize).sum()
+    /// How many keys are due at `time_ms`, which never goes back; `None` if counting them needs more work than there is.
+    pub(super) fn count_due(&self, time_ms: u64, work: &mut Work) -> Option<usize> {
+        let mut counted = self.counted.get();
+        let end = (time_ms, u64::MAX);
+        if counted.until < end {
+            let (from, to) = ((counted.until.0, Position(counted.until.1)), (end.0, Position(end.1)));
+            for ((at_ms, position), keys) in self.due.range((Bound::Excluded(from), Bound::Included(to))) {
+                if work.is_spent() {
+                    self.counted.set(counted);
+                    return None;
+                }
+                counted = Counted { until: (*at_ms, position.0), keys: counted.keys + *keys as usize };
+                work.spend(1);
+            }
+            counted.until = end;
+            self.counted.set(counted);
+        }
+        Some(counted.keys)
     }
 
     /// Whether a key becomes due after `after_ms` and not after `until_ms`.
@@ -54,11 +86,10 @@ impl Expiry {
         next.is_some_and(|((at, _), _)| *at <= until_ms)
     }
 
-    pub(super) fn clear(&mut self) {
-        self.due.clear();
-    }
-
     fn remove(&mut self, position: Position, at_ms: u64) {
+        self.keys -= 1;
+        let counted = self.counted.get_mut();
+        counted.keys -= usize::from((at_ms, position.0) <= counted.until);
         let Entry::Occupied(mut count) = self.due.entry((at_ms, position)) else {
             unreachable!("a key that expires is in the index");
         };
@@ -82,14 +113,35 @@ mod tests {
         expiry.change(low, 0, 10);
         expiry.change(low, 0, 7);
         assert_eq!(expiry.first(), Some((7, low)));
-        assert_eq!((expiry.count_due(6), expiry.count_due(7), expiry.count_due(10)), (0, 1, 4));
+        let count = |expiry: &Expiry, time_ms| expiry.count_due(time_ms, &mut Work::unlimited());
+        assert_eq!([6, 7, 10].map(|time_ms| count(&expiry, time_ms)), [Some(0), Some(1), Some(4)].map(|keys| keys));
         assert!(expiry.any_between(7, 10) && !expiry.any_between(7, 9) && !expiry.any_between(10, u64::MAX));
         expiry.change(low, 7, 0);
         expiry.change(low, 10, 20);
         assert_eq!(expiry.first(), Some((10, low)));
         expiry.change(low, 10, 0);
         assert_eq!(expiry.first(), Some((10, high)));
-        expiry.clear();
-        assert_eq!(expiry.first(), None);
+        assert_eq!((count(&expiry, 10), count(&expiry, 20), expiry.len()), (Some(1), Some(2), 2));
+    }
+
+    #[test]
+    fn counting_goes_on_where_it_stopped() {
+        let mut expiry = Expiry::default();
+        (1..=100).for_each(|n| expiry.change(Position(n), 0, 10));
+        let mut turns = 0;
+        let counted = loop {
+            turns += 1;
+            match expiry.count_due(10, &mut Work::steps(30)) {
+                Some(counted) => break counted,
+                // What comes and goes behind and before the place where it stopped.
+                None => {
+                    expiry.change(Position(turns), 10, 0);
+                    expiry.change(Position(1_000 + turns), 0, 10);
+                }
+            }
+        };
+        assert_eq!((counted, turns), (100, 4));
+        expiry.change(Position(50), 10, 20);
+        assert_eq!(expiry.count_due(10, &mut Work::steps(1)), Some(99));
     }
 }

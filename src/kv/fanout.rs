@@ -7,6 +7,7 @@ use super::command::{Command, Pair, Scan};
 use super::directory::Position;
 use super::number;
 use super::reply::Reply;
+use super::strings::Strings;
 use crate::routing::{SLOTS, group_of, slot, slots_of};
 use groups::GroupId;
 use std::borrow::Cow;
@@ -203,7 +204,7 @@ impl Merge {
             Merge::Values(order) => in_order(&order, parts),
             Merge::SumOfReads | Merge::SumOfWrites => Reply::Int(parts.iter().map(number_in).sum()),
             Merge::AllDone => Reply::Ok,
-            Merge::Concatenation => Reply::Array(parts.into_iter().flat_map(items).collect()),
+            Merge::Concatenation => concatenated(parts),
             Merge::AnyOf(seed) => {
                 parts.retain(|part| *part != Reply::Null);
                 match seed.checked_rem(parts.len() as u64) {
@@ -213,15 +214,30 @@ impl Merge {
             }
             Merge::Pages { count, behind } => one_page(count as usize, &behind, parts),
             Merge::Among(known, alone) => {
-                let mut replies: Vec<_> = match alone {
+                let others = match alone {
                     Some(alone) => vec![alone.finish(parts)],
                     None => parts.into_iter().flat_map(items).collect(),
                 };
-                known.into_iter().for_each(|(at, reply)| replies.insert(at.min(replies.len()), reply));
+                let (mut others, mut replies) = (others.into_iter(), Vec::new());
+                for (at, reply) in known {
+                    replies.extend(others.by_ref().take(at - replies.len().min(at)));
+                    replies.push(reply);
+                }
+                replies.extend(others);
                 Reply::Array(replies)
             }
         }
     }
+}
+
+fn concatenated(parts: Vec<Reply<'static>>) -> Reply<'static> {
+    let mut all = Strings::default();
+    for part in parts {
+        if let Reply::Strings(strings) = part {
+            all.append(strings);
+        }
+    }
+    Reply::Strings(all)
 }
 
 fn in_order(order: &[u32], parts: Vec<Reply<'static>>) -> Reply<'static> {
@@ -234,20 +250,22 @@ fn in_order(order: &[u32], parts: Vec<Reply<'static>>) -> Reply<'static> {
 
 /// Takes pages until there are enough keys or one does not reach its group's end; the rest will be asked for again.
 fn one_page(count: usize, behind: &[u64], parts: Vec<Reply<'static>>) -> Reply<'static> {
-    let (mut cursor, mut keys) = (0, Vec::new());
+    let (mut cursor, mut keys) = (0, Strings::default());
     for (part, behind) in parts.into_iter().zip(behind) {
         let mut page = items(part).into_iter();
         let next = match page.next() {
             Some(Reply::Bulk(text)) => number::unsigned(&text).unwrap_or(0),
             _ => 0,
         };
-        keys.extend(page.next().into_iter().flat_map(items));
+        if let Some(Reply::Strings(found)) = page.next() {
+            keys.append(found);
+        }
         cursor = if next == 0 { *behind } else { next };
         if next != 0 || keys.len() >= count {
             break;
         }
     }
-    Reply::Array(vec![Reply::Bulk(Cow::Owned(cursor.to_string().into_bytes())), Reply::Array(keys)])
+    Reply::Array(vec![Reply::Bulk(Cow::Owned(cursor.to_string().into_bytes())), Reply::Strings(keys)])
 }
 
 fn items(reply: Reply<'static>) -> Vec<Reply<'static>> {

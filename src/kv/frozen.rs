@@ -249,11 +249,14 @@ impl FrozenEntries {
         }
     }
 
-    /// Takes over the tables of a directory that is emptied. What comes into it later is new.
-    pub(super) fn save_all(&mut self, entries: Directory) {
-        if self.cursor.is_some() && self.emptied.is_none() {
-            self.emptied = Some(entries);
+    /// Takes over the tables of a directory that is emptied. Returns them if none of their entries is still to be written
+    /// out. What comes into the directory later is new.
+    pub(super) fn save_all(&mut self, entries: Directory) -> Option<Directory> {
+        if self.cursor.is_none() || self.emptied.is_some() {
+            return Some(entries);
         }
+        self.emptied = Some(entries);
+        None
     }
 }
 

@@ -37,6 +37,11 @@ pub(crate) fn pack(reply: &Reply<'_>, out: &mut Vec<u8>) {
         Reply::Null => out.push(tag::NULL),
         Reply::NullArray => out.push(tag::NULL_ARRAY),
         Reply::Array(items) => pack_list(tag::ARRAY, items, out),
+        Reply::Strings(strings) => {
+            out.push(tag::ARRAY);
+            out.extend_from_slice(&(strings.len() as u32).to_le_bytes());
+            strings.iter().for_each(|string| pack_bytes(tag::BULK, string, out));
+        }
         Reply::Set(items) => pack_list(tag::SET, items, out),
         Reply::Map(pairs) => {
             out.push(tag::MAP);

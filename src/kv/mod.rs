@@ -21,6 +21,7 @@ mod long_double;
 pub mod number;
 mod options;
 mod parse;
+mod progress;
 mod read;
 mod reader;
 pub mod reply;
@@ -28,6 +29,7 @@ pub mod rolling;
 mod rows;
 mod session;
 mod store;
+pub mod strings;
 pub mod table;
 mod write;
 
@@ -36,7 +38,9 @@ pub use directory::Position;
 pub use frozen::Installation;
 pub use limits::Limits;
 pub use parse::{Moment, parse};
-pub use store::{Due, Store};
+pub use progress::Progress;
+pub use read::LISTED_BYTES_MAX;
+pub use store::{Discarded, Due, Store};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use super::command::{
     Aspect, BadExpiry, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf,
 };
 use super::directory::Position;
+use super::glob::Pattern;
 use super::long_double;
 use super::number;
 use super::options::{NOT_AN_INTEGER, Options, SYNTAX, expiry, integer};
@@ -71,7 +72,7 @@ fn parse_one<'a>(spec: &Spec, word: &'a [u8]) -> Parsed<'a> {
         Verb::PExpireTime => Command::Ttl(word, Lifetime::UnixMillis),
         Verb::GetDel => Command::GetDel(word),
         Verb::Persist => Command::Persist(word),
-        Verb::Keys => Command::Keys(word),
+        Verb::Keys => Command::Keys(pattern(word)?),
         Verb::Scan => parse_scan(word, &[])?,
         Verb::SessionNew => Command::SessionNew,
         Verb::FlushAll | Verb::FlushDb if is_any(word, &["async", "sync"]) => Command::Flush,
@@ -246,7 +247,7 @@ fn parse_scan<'a>(cursor: &'a [u8], options: &[&'a [u8]]) -> Parsed<'a> {
             }
             scan.count = u32::try_from(count).unwrap_or(u32::MAX).min(SCAN_COUNT_MAX);
         } else if name.eq_ignore_ascii_case(b"match") {
-            scan.pattern = Some(value);
+            scan.pattern = Some(pattern(value)?);
         } else if name.eq_ignore_ascii_case(b"type") {
             scan.strings = value.eq_ignore_ascii_case(b"string");
         } else {
@@ -254,6 +255,11 @@ fn parse_scan<'a>(cursor: &'a [u8], options: &[&'a [u8]]) -> Parsed<'a> {
         }
     }
     Ok(Command::Scan(scan))
+}
+
+/// A glob pattern whose matches have a bounded cost.
+fn pattern(word: &[u8]) -> Result<&[u8], Reply<'static>> {
+    Pattern::check(word).map(|()| word).map_err(Reply::error)
 }
 
 fn parse_keys_in_slot<'a>(slot_word: &[u8], count: &[u8]) -> Parsed<'a> {

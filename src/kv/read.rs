@@ -3,11 +3,14 @@
 use super::command::{Aspect, BadExpiry, Command, Constant, Lifetime, Scan};
 use super::directory::Position;
 use super::entry::Entry;
-use super::glob;
+use super::glob::Pattern;
 use super::number;
 use super::options::{NOT_AN_INTEGER, invalid_expire};
-use super::reply::Reply;
+use super::progress::Progress;
+use super::reply::{Reply, TOO_LARGE, listed_bytes};
 use super::store::Store;
+use super::strings::Strings;
+use groups::Work;
 use std::borrow::Cow;
 use std::cell::Cell;
 
@@ -28,8 +31,31 @@ impl<'s> View<'s> {
         self.due.get()
     }
 
-    /// The answer to a command that only reads.
-    pub(super) fn answer(&self, command: &Command<'_>) -> Reply<'s> {
+    /// The answer to a command that only reads, as of now; `None`: it needs more work than there is, and goes on with
+    /// `progress`. Only commands that walk over the keys are divided so: see [`Command::walks`].
+    pub(super) fn answer(&self, command: &Command<'_>, progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
+        use Command as C;
+        match command {
+            C::Scan(scan) => return Some(self.scan(scan, work)),
+            C::Keys(pattern) => return self.keys(pattern, progress, work),
+            C::DbSize => return self.size(work),
+            C::RandomKey(seed) => return self.random_key(*seed, progress, work),
+            C::CountKeysInSlot(slot) => return self.count_in_slot(*slot, progress, work),
+            C::KeysInSlot(slot, count) => return self.keys_in_slot(*slot, *count as usize, progress, work),
+            C::Exec(commands) => return Some(self.answer_all(commands, work)),
+            _ => {}
+        }
+        let reply = self.answer_keys(command);
+        work.spend_bytes(reply.bytes());
+        work.spend(match command {
+            C::MGet(keys) | C::Exists(keys) => keys.len(),
+            _ => 1,
+        });
+        Some(reply)
+    }
+
+    /// The answer to a command about the keys that it names.
+    fn answer_keys(&self, command: &Command<'_>) -> Reply<'s> {
         use Command as C;
         match command {
             C::Constant(constant) => constant_reply(constant),
@@ -45,18 +71,21 @@ impl<'s> View<'s> {
             C::Ttl(key, lifetime) => self.lifetime(key, *lifetime),
             C::Object(key, aspect) => self.find(key).map_or(Reply::Null, |entry| describe(entry, *aspect)),
             C::GetExRefused(key, why) => self.find(key).map_or(Reply::Null, |_| refusal(*why)),
-            C::Scan(scan) => self.scan(scan),
-            C::Keys(pattern) => {
-                let matching = self.live_from(Position(0)).filter(|entry| glob::matches(pattern, entry.key()));
-                self.list(matching.map(key_reply))
-            }
-            C::DbSize => self.size(),
-            C::RandomKey(seed) => self.random_key(*seed),
-            C::CountKeysInSlot(slot) => int(self.in_slot(*slot).count()),
-            C::KeysInSlot(slot, count) => self.list(self.in_slot(*slot).take(*count as usize).map(key_reply)),
-            C::Exec(commands) => self.list(commands.iter().map(|command| self.answer(command))),
             _ => Reply::error("ERR a command that writes must go through the log"),
         }
+    }
+
+    /// Commands of a transaction that only reads see one state, so that it is not divided.
+    fn answer_all(&self, commands: &[Command<'_>], work: &mut Work) -> Reply<'s> {
+        let mut reads = Work::steps(TRANSACTION_STEPS_MAX);
+        let mut answer = |command: &Command<'_>| {
+            let is_over = reads.is_spent() && command.walks();
+            let answer = if is_over { None } else { self.answer(command, &mut Progress::default(), &mut reads) };
+            answer.unwrap_or(TOO_MUCH)
+        };
+        let reply = self.list(commands.iter().map(&mut answer));
+        work.spend((TRANSACTION_STEPS_MAX - reads.left()) as usize);
+        reply
     }
 
     fn list(&self, items: impl Iterator<Item = Reply<'s>>) -> Reply<'s> {
@@ -78,12 +107,74 @@ impl<'s> View<'s> {
         true
     }
 
-    fn live_from(&self, from: Position) -> impl Iterator<Item = &'s Entry> {
-        self.store.entries.sorted_from(from).filter(|entry| self.is_live(entry))
+    /// Calls `each` with the live entries from `progress` on, which begins at `from`, until it answers false; true: there
+    /// are no more. `None`: the rest is for another turn. Keys at one position are never parted.
+    fn walk(
+        &self,
+        from: Position,
+        progress: &mut Progress,
+        work: &mut Work,
+        mut each: impl FnMut(&'s Entry, &mut Progress, &mut Work) -> bool,
+    ) -> Option<bool> {
+        let from = *progress.cursor.get_or_insert(from);
+        let mut last = None;
+        for entry in self.store.entries.sorted_from(from) {
+            if work.is_spent() && last.is_some_and(|last| last != entry.position) {
+                progress.cursor = Some(entry.position);
+                return None;
+            }
+            last = Some(entry.position);
+            work.spend(1);
+            if self.is_live(entry) && !each(entry, progress, work) {
+                return Some(false);
+            }
+        }
+        Some(true)
     }
 
-    fn in_slot(&self, slot: u16) -> impl Iterator<Item = &'s Entry> {
-        self.live_from(Position::of_slot(slot)).take_while(move |entry| entry.position.slot() == slot)
+    /// What a session keeps of a reply is part of the state, and so by the limits of the cluster.
+    fn listed_bytes_max(&self, work: &Work) -> usize {
+        if work.is_unlimited() { self.store.limits.reply_bytes_max() } else { LISTED_BYTES_MAX }
+    }
+
+    fn keys(&self, pattern: &[u8], progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
+        let pattern = progress.pattern.take().unwrap_or_else(|| {
+            work.spend(pattern.len() * COMPILE_STEPS);
+            Pattern::compile(pattern)
+        });
+        let bytes_max = self.listed_bytes_max(work);
+        let walked = self.walk(Position(0), progress, work, |entry, progress, work| {
+            work.spend(pattern.steps(entry.key().len()) - 1);
+            if pattern.matches(entry.key()) {
+                progress.found.push(entry.key());
+            }
+            listed_bytes(&progress.found) <= bytes_max
+        });
+        progress.pattern = Some(pattern);
+        let is_whole = walked?;
+        Some(if is_whole { Reply::Strings(std::mem::take(&mut progress.found)) } else { TOO_LARGE })
+    }
+
+    fn count_in_slot(&self, slot: u16, progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
+        self.walk(Position::of_slot(slot), progress, work, |entry, progress, _| {
+            let is_inside = entry.position.slot() == slot;
+            progress.count += i64::from(is_inside);
+            is_inside
+        })?;
+        Some(Reply::Int(progress.count))
+    }
+
+    fn keys_in_slot(&self, slot: u16, count: usize, progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
+        let bytes_max = self.listed_bytes_max(work);
+        self.walk(Position::of_slot(slot), progress, work, |entry, progress, _| {
+            let is_wanted = entry.position.slot() == slot && progress.found.len() < count;
+            if is_wanted {
+                progress.found.push(entry.key());
+            }
+            is_wanted && listed_bytes(&progress.found) <= bytes_max
+        })?;
+        let found = std::mem::take(&mut progress.found);
+        Some(if listed_bytes(&found) <= bytes_max { Reply::Strings(found) } else { TOO_LARGE })
     }
 
     fn value(&self, key: &[u8]) -> Reply<'s> {
@@ -104,45 +195,72 @@ impl<'s> View<'s> {
         Reply::Int(if in_seconds { millis.saturating_add(500) / 1000 } else { millis } as i64)
     }
 
-    fn size(&self) -> Reply<'s> {
+    fn size(&self, work: &mut Work) -> Option<Reply<'s>> {
         let (expiry, time_ms) = (&self.store.expiry, self.store.time_ms);
         if expiry.any_between(time_ms, self.leader_ms) {
             self.due.set(true);
         }
-        int(self.store.len() - expiry.count_due(time_ms))
+        let due = expiry.count_due(time_ms, work)?;
+        Some(int(self.store.len() - due))
     }
 
-    fn random_key(&self, seed: u64) -> Reply<'s> {
-        let Some(skip) = seed.checked_rem(self.store.len() as u64) else { return Reply::Null };
+    fn random_key(&self, seed: u64, progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
+        let Some(skip) = seed.checked_rem(self.store.len() as u64) else { return Some(Reply::Null) };
         let from = self.store.entries.nth(skip as usize).map_or(Position(0), |entry| entry.position);
+        let mut found = None;
         // The keys found there may be due, all of them up to the last: then from the start.
-        let found = self.live_from(from).next().or_else(|| self.live_from(Position(0)).next());
-        found.map_or(Reply::Null, key_reply)
+        while progress.done < 2 {
+            self.walk(from, progress, work, |entry, _, _| {
+                found = Some(entry);
+                false
+            })?;
+            if found.is_some() {
+                break;
+            }
+            progress.done += 1;
+            progress.cursor = Some(Position(0));
+        }
+        Some(found.map_or(Reply::Null, key_reply))
     }
 
     /// A page of keys and the cursor of the next, 0 behind the last. Keys with one cursor stay on one page, so a key
     /// that is there throughout is on exactly one page, whatever else happens in between.
-    fn scan(&self, scan: &Scan<'_>) -> Reply<'s> {
-        let (mut seen, mut last, mut next, mut keys, mut bytes) = (0, 0, 0, Vec::new(), 0);
+    fn scan(&self, scan: &Scan<'_>, work: &mut Work) -> Reply<'s> {
+        let (mut seen, mut last, mut next, mut keys) = (0, 0, 0, Strings::default());
+        let pattern = scan.pattern.map(Pattern::compile);
+        let mut page = Work::steps(if work.is_unlimited() { u64::MAX } else { PAGE_STEPS });
         for entry in self.store.entries.sorted_from(Position::from_cursor(scan.cursor)) {
             let cursor = entry.position.cursor();
-            if (seen >= scan.count.max(1) || bytes >= PAGE_BYTES) && cursor != last {
+            if (seen >= scan.count.max(1) || keys.bytes() >= PAGE_BYTES || page.is_spent()) && cursor != last {
                 next = cursor;
                 break;
             }
             (seen, last) = (seen + 1, cursor);
-            let wanted = scan.strings && scan.pattern.is_none_or(|pattern| glob::matches(pattern, entry.key()));
+            page.spend(pattern.as_ref().map_or(1, |pattern| pattern.steps(entry.key().len())));
+            let wanted = scan.strings && pattern.as_ref().is_none_or(|pattern| pattern.matches(entry.key()));
             if wanted && self.is_live(entry) {
-                bytes += entry.key().len();
-                keys.push(key_reply(entry));
+                keys.push(entry.key());
             }
         }
-        Reply::Array(vec![Reply::Bulk(Cow::Owned(next.to_string().into_bytes())), Reply::Array(keys)])
+        work.spend((PAGE_STEPS.saturating_sub(page.left())) as usize);
+        work.spend(scan.pattern.map_or(0, |pattern| pattern.len() * COMPILE_STEPS));
+        Reply::Array(vec![Reply::Bulk(Cow::Owned(next.to_string().into_bytes())), Reply::Strings(keys)])
     }
 }
 
 /// A page of SCAN that holds so many bytes of keys is full, whatever the count asked for.
 const PAGE_BYTES: usize = 1 << 20;
+/// And so is one that took so much work: with a costly pattern and long keys.
+const PAGE_STEPS: u64 = 16 << 10;
+/// Steps that compiling a pattern takes for each of its bytes, at most.
+const COMPILE_STEPS: usize = 2;
+/// Bytes of keys, and 16 for each, that KEYS and the like list: more take too long to be copied in one turn.
+pub const LISTED_BYTES_MAX: usize = 64 << 20;
+/// What the reads of a transaction that only reads may cost together: they see one state, and so are done in one turn.
+const TRANSACTION_STEPS_MAX: u64 = 64 << 10;
+/// The reply to a read in a transaction that would cost more.
+pub(super) const TOO_MUCH: Reply<'static> =
+    Reply::Error(Cow::Borrowed("ERR the transaction reads too much: send KEYS, SCAN and the like outside of MULTI"));
 
 fn constant_reply(constant: &Constant<'_>) -> Reply<'static> {
     match constant {

@@ -1,5 +1,6 @@
 //! What a command answers, before it is written in the protocol of the client that asked.
 
+use super::strings::Strings;
 use bytes::BytesMut;
 use net::resp::Protocol;
 use std::borrow::Cow;
@@ -25,6 +26,8 @@ pub enum Reply<'a> {
     NullArray,
     /// Replies in order.
     Array(Vec<Reply<'a>>),
+    /// Many bulk strings in order: an array of them.
+    Strings(Strings),
     /// Pairs: a map in RESP3, a flat array in RESP2.
     Map(Vec<(Reply<'a>, Reply<'a>)>),
     /// Unordered, without duplicates: a set in RESP3, an array in RESP2.
@@ -62,6 +65,7 @@ impl<'a> Reply<'a> {
             Reply::Error(text) => REPLY_BYTES + text.len(),
             Reply::Status(text) => REPLY_BYTES + text.len(),
             Reply::Array(items) | Reply::Set(items) => REPLY_BYTES + all(items),
+            Reply::Strings(strings) => REPLY_BYTES + listed_bytes(strings),
             Reply::Map(pairs) => {
                 REPLY_BYTES + pairs.iter().map(|(key, value)| key.bytes() + value.bytes()).sum::<usize>()
             }
@@ -97,6 +101,7 @@ impl<'a> Reply<'a> {
             Reply::Null => Reply::Null,
             Reply::NullArray => Reply::NullArray,
             Reply::Array(items) => Reply::Array(all(items)),
+            Reply::Strings(strings) => Reply::Strings(strings),
             Reply::Map(pairs) => Reply::Map(pairs.into_iter().map(|(k, v)| (k.into_owned(), v.into_owned())).collect()),
             Reply::Set(items) => Reply::Set(all(items)),
             Reply::Error(text) => Reply::Error(text),
@@ -130,6 +135,10 @@ impl<'a> Reply<'a> {
                 integer(b'*', items.len() as i64, out);
                 items.iter().for_each(|item| item.write(protocol, out));
             }
+            Reply::Strings(strings) => {
+                integer(b'*', strings.len() as i64, out);
+                strings.pieces().for_each(|piece| out.extend_from_slice(piece));
+            }
             Reply::Set(items) => {
                 integer(if resp3 { b'~' } else { b'*' }, items.len() as i64, out);
                 items.iter().for_each(|item| item.write(protocol, out));
@@ -145,6 +154,11 @@ impl<'a> Reply<'a> {
             Reply::Error(text) => line(b'-', text.as_bytes(), out),
         }
     }
+}
+
+/// What the strings of a list count for.
+pub(super) fn listed_bytes(strings: &Strings) -> usize {
+    REPLY_BYTES * strings.len() + strings.bytes()
 }
 
 /// What each reply counts for beside its bytes.

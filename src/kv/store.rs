@@ -12,11 +12,13 @@ use super::entry::Entry;
 use super::expiry::Expiry;
 use super::frozen::Frozen;
 use super::limits::Limits;
+use super::progress::Progress;
 use super::read::View;
 use super::reply::Reply;
 use super::rolling::{Change, Rolling};
 use super::session::Sessions;
 use crate::routing;
+use groups::Work;
 use siphasher::sip::SipHasher13;
 use std::ops::Range;
 
@@ -45,6 +47,26 @@ pub struct Store {
     pub(super) rolling: Rolling,
     /// A state that is being written out; see `frozen`.
     pub(super) frozen: Option<Box<Frozen>>,
+    /// How far the command is that is being applied over several turns.
+    running: Option<Progress>,
+    pub(super) discarded: Vec<Discarded>,
+}
+
+/// Keys that are gone at once, with the memory that they took.
+pub struct Discarded {
+    _memory: Box<dyn Send>,
+}
+
+impl Discarded {
+    pub(super) fn new(memory: impl Send + 'static) -> Discarded {
+        Discarded { _memory: Box::new(memory) }
+    }
+}
+
+impl std::fmt::Debug for Discarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Discarded")
+    }
 }
 
 impl Store {
@@ -64,6 +86,8 @@ impl Store {
             longest: 0,
             rolling: Rolling::default(),
             frozen: None,
+            running: None,
+            discarded: Vec::new(),
         }
     }
 
@@ -79,9 +103,39 @@ impl Store {
     /// Executes an encoded command of a chosen value, read or write.
     pub fn apply(&mut self, body: &[u8]) -> Reply<'_> {
         match decode(body) {
-            Ok(command) => self.execute(&command),
+            Ok(command) => self.execute_whole(&command),
             Err(error) => unreadable(error),
         }
+    }
+
+    /// The same for a command that was not encoded.
+    pub(super) fn execute_whole(&mut self, command: &Command<'_>) -> Reply<'_> {
+        let reply = self.execute(command, true, &mut Progress::default(), &mut Work::unlimited());
+        reply.unwrap_or_else(|| unreachable!("there is no end of work"))
+    }
+
+    /// The same as far as `work` goes; `None`: it is not done, and goes on when this is called again with the same body.
+    /// Without `wanted` nobody gets the reply, which may be any.
+    pub fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut Work) -> Option<Reply<'_>> {
+        work.spend_bytes(body.len());
+        let command = match decode(body) {
+            Ok(command) => command,
+            Err(error) => return Some(unreadable(error)),
+        };
+        let mut progress = self.running.take().unwrap_or_default();
+        // A reply borrows from the store, which keeps the progress of a command that has none yet: looked at in this order.
+        if !matches!(
+            command,
+            Command::Del(_) | Command::MSet(_) | Command::MSetNx(_) | Command::Once(_) | Command::Exec(_)
+        ) && !command.walks()
+        {
+            return self.execute(&command, wanted, &mut progress, work);
+        }
+        let reply = self.execute(&command, wanted, &mut progress, work).map(Reply::into_owned);
+        if reply.is_none() {
+            self.running = Some(progress);
+        }
+        reply
     }
 
     /// Answers an encoded command that only reads, as of now. `leader_ms` is the leader's clock.
@@ -89,20 +143,34 @@ impl Store {
     /// # Errors
     /// [`Due`]: the answer depends on a key that is due by `leader_ms`, but not yet by the group's time.
     pub fn read(&self, body: &[u8], leader_ms: u64) -> Result<Reply<'_>, Due> {
-        match decode(body) {
-            Ok(command) => self.read_command(&command, leader_ms),
-            Err(error) => Ok(unreadable(error)),
-        }
+        let (mut progress, mut work) = (Progress::default(), Work::unlimited());
+        let reply = self.read_some(body, leader_ms, &mut progress, &mut work)?;
+        Ok(reply.unwrap_or_else(|| unreachable!("there is no end of work")))
     }
 
-    /// The same for a command that was not encoded.
+    /// The same as far as `work` goes; `None`: it goes on, from the state that there is by then, with `progress`.
     ///
     /// # Errors
-    /// As for [`Store::read`].
-    pub fn read_command(&self, command: &Command<'_>, leader_ms: u64) -> Result<Reply<'_>, Due> {
+    /// As for [`Store::read`]; it has to begin anew then.
+    pub fn read_some(
+        &self,
+        body: &[u8],
+        leader_ms: u64,
+        progress: &mut Progress,
+        work: &mut Work,
+    ) -> Result<Option<Reply<'_>>, Due> {
+        let command = match decode(body) {
+            Ok(command) => command,
+            Err(error) => return Ok(Some(unreadable(error))),
+        };
         let view = View::new(self, leader_ms);
-        let reply = view.answer(command);
+        let reply = view.answer(&command, progress, work);
         if view.met_due() { Err(Due) } else { Ok(reply) }
+    }
+
+    /// The memory of what was removed at once: whoever takes it gives it back where that may take long.
+    pub fn take_discarded(&mut self) -> Vec<Discarded> {
+        std::mem::take(&mut self.discarded)
     }
 
     /// About how many bytes the answer to a command would hold now, if that may be many: else 0.
@@ -116,6 +184,7 @@ impl Store {
             C::Get(key) | C::GetRange(key, ..) | C::GetDel(key) | C::GetEx(key, _) => one(key),
             C::Set(set) if set.answer == SetAnswer::OldValue => one(set.key),
             C::MGet(keys) if keys.len().saturating_mul(self.longest) < LONG_BYTES => 0,
+            C::MGet(keys) if keys.len() > LOOKED_UP_MAX => keys.len().saturating_mul(self.longest),
             C::MGet(keys) => keys.iter().map(|key| value(key)).sum(),
             C::Keys(_) => keys(usize::MAX),
             C::Scan(scan) => keys(scan.count as usize),
@@ -225,6 +294,8 @@ fn unreadable(error: DecodeError) -> Reply<'static> {
 
 /// Below this length it does not matter how many answers there are: their number is bounded, too.
 const LONG_BYTES: usize = 16 << 10;
+/// Keys that are looked up to tell how much they hold; of more the worst is assumed.
+const LOOKED_UP_MAX: usize = 1_024;
 /// The same for answers that list keys, which are as long as most keys are.
 const LISTED_MIN: usize = 100;
 const KEY_BYTES: usize = 40;

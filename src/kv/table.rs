@@ -192,10 +192,14 @@ pub fn wrong_arity(spec: &Spec) -> Reply<'static> {
     Reply::Error(Cow::Owned(format!("ERR wrong number of arguments for '{}' command", spec.name)))
 }
 
+/// All commands, each followed by its subcommands.
+pub fn all() -> impl Iterator<Item = &'static Spec> {
+    ROWS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
+}
+
 /// The names of all commands and subcommands, each at the place of its verb's number.
 #[must_use]
 pub fn names_by_verb() -> Vec<&'static str> {
-    let all = || ROWS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands));
     let count = all().map(|spec| spec.verb as usize + 1).max().unwrap_or(0);
     let mut names = vec![""; count];
     all().for_each(|spec| names[spec.verb as usize] = spec.name);

@@ -5,42 +5,76 @@ use super::directory::Position;
 use super::entry::{Entry, allocated};
 use super::long_double;
 use super::number::{self, FloatError};
-use super::read::View;
-use super::reply::{Reply, TOO_LARGE};
+use super::progress::Progress;
+use super::read::{TOO_MUCH, View};
+use super::reply::Reply;
 use super::rolling::{Change, ends, whole};
-use super::store::Store;
+use super::store::{Discarded, Store};
+use groups::Work;
 use std::borrow::Cow;
 
+/// What the reads of one transaction in the log may cost together. Its group does nothing else meanwhile, at the node
+/// whose client asked; the others have no need of the replies.
+const TRANSACTION_STEPS_MAX: u64 = 4 << 20;
+/// While no value was ever longer, what a command finds costs less than looking it up.
+const WEIGHED_BYTES_MIN: usize = 64 << 10;
+
 impl Store {
-    /// Executes a command at the group's time.
-    pub(super) fn execute(&mut self, command: &Command<'_>) -> Reply<'_> {
+    /// Executes a command at the group's time, as far as `work` goes; `None`: it goes on with `progress`. Without `wanted`
+    /// the reply may be any.
+    pub(super) fn execute(
+        &mut self,
+        command: &Command<'_>,
+        wanted: bool,
+        progress: &mut Progress,
+        work: &mut Work,
+    ) -> Option<Reply<'_>> {
         use Command as C;
-        self.remove_due(self.limits.due_per_command_max);
+        self.begin_command(progress);
         match command {
-            C::Noop => Reply::Ok,
+            C::Del(keys) => return self.del(keys, progress, work),
+            C::MSet(pairs) => return self.put_all(pairs, progress, work).then_some(Reply::Ok),
+            C::MSetNx(pairs) => return self.mset_nx(pairs, progress, work),
+            C::Once(once) => return self.once(once, progress, work),
+            C::Exec(commands) if command.is_write() => return self.execute_all(commands, wanted, progress, work),
+            read if !read.is_write() && !wanted => return Some(Reply::Null),
+            C::Exec(commands) => return self.read_all(commands, progress, work),
+            read if !read.is_write() => return View::new(self, self.time_ms).answer(read, progress, work),
+            _ => {}
+        }
+        work.spend(1);
+        if let C::SetRange(_, offset, _) = command {
+            work.spend_bytes(usize::try_from(*offset).unwrap_or(usize::MAX).min(self.limits.value_bytes_max));
+        }
+        self.weigh(command, work);
+        Some(self.write(command))
+    }
+
+    /// What comes before each command, once.
+    fn begin_command(&mut self, progress: &mut Progress) {
+        if !std::mem::replace(&mut progress.begun, true) {
+            self.remove_due(self.limits.due_per_command_max);
+        }
+    }
+
+    /// A write that is done at once.
+    fn write(&mut self, command: &Command<'_>) -> Reply<'_> {
+        use Command as C;
+        match command {
             C::Set(set) => self.set(set),
             C::GetDel(key) => self.get_del(key),
             C::GetEx(key, when) => self.get_ex(key, when.map(|when| when.at_ms(self.time_ms))),
-            C::MSet(pairs) => {
-                self.put_all(pairs);
-                Reply::Ok
-            }
-            C::MSetNx(pairs) => self.mset_nx(pairs),
             C::Append(key, value) => self.append(key, value),
             C::SetRange(key, offset, value) => self.set_range(key, *offset, value),
             C::IncrBy(key, by) => self.incr_by(key, *by),
             C::IncrByFloat(key, by) => self.incr_by_float(key, by, number::float_sum),
             C::IncrByLongDouble(key, by) => self.incr_by_float(key, by, long_double::sum),
-            C::Del(keys) => Reply::Int(keys.iter().filter(|key| self.take(key).is_some()).count() as i64),
             C::Expire(key, when, only_if) => self.expire_at(key, when.at_ms(self.time_ms), *only_if),
             C::Persist(key) => self.persist(key),
             C::Rename { from, to, only_new } => self.rename(from, to, *only_new),
             C::Copy { from, to, replace } => self.copy(from, to, *replace),
             C::Flush => {
-                self.entries.clear();
-                self.expiry.clear();
-                self.heap_bytes = 0;
-                self.rolling.fold(Change::Flushed, 0, 0);
+                self.flush();
                 Reply::Ok
             }
             C::SessionNew => {
@@ -48,36 +82,135 @@ impl Store {
                 self.rolling.fold(Change::Issued, id.birth_ms(), u64::from(self.sessions.issued));
                 Reply::Bulk(Cow::Owned(id.text().into_bytes()))
             }
-            C::Once(once) => self.once(once),
-            C::Exec(commands) if command.is_write() => self.execute_all(commands),
-            read => View::new(self, self.time_ms).answer(read),
+            _ => Reply::Ok,
         }
+    }
+
+    /// Counts what a write copies, or gives back, beside its own bytes: the whole of a value that it finds.
+    fn weigh(&self, command: &Command<'_>, work: &mut Work) {
+        use Command as C;
+        if self.longest < WEIGHED_BYTES_MIN {
+            return;
+        }
+        let found = |key: &[u8]| self.entries.find(self.position(key), key).map_or(0, Entry::len);
+        work.spend_bytes(match command {
+            C::Rename { from, to, .. } => 2 * found(from) + found(to),
+            C::Copy { from, to, .. } => 2 * found(from) + found(to),
+            C::Set(set) if set.answer == SetAnswer::OldValue => found(set.key),
+            C::GetDel(key) | C::GetEx(key, _) | C::Append(key, _) | C::Expire(key, ..) => found(key),
+            _ => 0,
+        });
+    }
+
+    fn flush(&mut self) {
+        let entries = self.entries.clear();
+        let expiry = std::mem::take(&mut self.expiry);
+        if entries.as_ref().is_some_and(|entries| entries.len() > 0) || expiry.len() > 0 {
+            self.discarded.push(Discarded::new((entries, expiry)));
+        }
+        self.heap_bytes = 0;
+        self.rolling.fold(Change::Flushed, 0, 0);
+    }
+
+    fn del(&mut self, keys: &[&[u8]], progress: &mut Progress, work: &mut Work) -> Option<Reply<'_>> {
+        while let Some(key) = keys.get(progress.done) {
+            let entry = self.take(key);
+            progress.count += i64::from(entry.is_some());
+            progress.done += 1;
+            work.spend(1);
+            work.spend_bytes(key.len() + entry.as_ref().map_or(0, Entry::len));
+            if work.is_spent() && progress.done < keys.len() {
+                return None;
+            }
+        }
+        Some(Reply::Int(progress.count))
     }
 
     /// Every command is executed, whatever becomes of the replies, which all replicas have to hold at once.
-    fn execute_all(&mut self, commands: &[Command<'_>]) -> Reply<'static> {
-        let mut left = self.limits.reply_bytes_max();
-        let mut execute = |command| {
-            let reply = self.execute(command);
-            match left.checked_sub(reply.bytes()) {
-                Some(rest) => {
-                    left = rest;
-                    reply.into_owned()
+    fn execute_all(
+        &mut self,
+        commands: &[Command<'_>],
+        wanted: bool,
+        progress: &mut Progress,
+        work: &mut Work,
+    ) -> Option<Reply<'static>> {
+        while let Some(command) = commands.get(progress.done) {
+            let mut inner = progress.inner.take().unwrap_or_default();
+            let reply = match command.is_write() {
+                true => self.execute(command, wanted, &mut inner, work).map(Reply::into_owned),
+                false => {
+                    self.begin_command(&mut inner);
+                    if wanted { self.read_inside(command, progress, &mut inner, work) } else { Some(Reply::Null) }
                 }
-                None => TOO_LARGE,
+            };
+            let Some(reply) = reply else {
+                progress.inner = Some(inner);
+                return None;
+            };
+            progress.keep(reply, self.limits.reply_bytes_max());
+            if work.is_spent() && progress.done < commands.len() {
+                return None;
             }
-        };
-        Reply::Array(commands.iter().map(&mut execute).collect())
+        }
+        Some(Reply::Array(std::mem::take(&mut progress.replies)))
     }
 
-    fn once(&mut self, once: &Once<'_>) -> Reply<'_> {
-        if let Some(answer) = self.sessions.answer(once, self.time_ms, &self.limits) {
-            return answer;
+    /// A transaction that only reads: nothing is removed between its commands.
+    fn read_all(&self, commands: &[Command<'_>], progress: &mut Progress, work: &mut Work) -> Option<Reply<'static>> {
+        while let Some(command) = commands.get(progress.done) {
+            let mut inner = progress.inner.take().unwrap_or_default();
+            let Some(reply) = self.read_inside(command, progress, &mut inner, work) else {
+                progress.inner = Some(inner);
+                return None;
+            };
+            progress.keep(reply, self.limits.reply_bytes_max());
+            if work.is_spent() && progress.done < commands.len() {
+                return None;
+            }
         }
-        let reply = self.execute(&once.command).into_owned();
+        Some(Reply::Array(std::mem::take(&mut progress.replies)))
+    }
+
+    /// A read in a transaction, unless its reads have cost too much already.
+    fn read_inside(
+        &self,
+        command: &Command<'_>,
+        progress: &mut Progress,
+        inner: &mut Progress,
+        work: &mut Work,
+    ) -> Option<Reply<'static>> {
+        if command.walks() && progress.read_steps >= TRANSACTION_STEPS_MAX {
+            return Some(TOO_MUCH);
+        }
+        let before = work.left();
+        let reply = View::new(self, self.time_ms).answer(command, inner, work).map(Reply::into_owned);
+        progress.read_steps += before - work.left();
+        reply
+    }
+
+    /// Without a limit, and whether the reply is wanted or not: the session keeps it, and so it is a part of the state.
+    fn once(&mut self, once: &Once<'_>, progress: &mut Progress, work: &mut Work) -> Option<Reply<'_>> {
+        if progress.inner.is_none()
+            && let Some(answer) = self.sessions.answer(once, self.time_ms, &self.limits)
+        {
+            work.spend(1);
+            return Some(answer);
+        }
+        let is_read = !once.command.is_write();
+        let mut inner = progress.inner.take().unwrap_or_default();
+        let reply = if is_read {
+            work.spend(1);
+            self.execute(&once.command, true, &mut inner, &mut Work::unlimited()).map(Reply::into_owned)
+        } else {
+            self.execute(&once.command, true, &mut inner, work).map(Reply::into_owned)
+        };
+        let Some(reply) = reply else {
+            progress.inner = Some(inner);
+            return None;
+        };
         self.sessions.keep(once, &reply, &self.limits);
         self.rolling.fold(Change::Kept, once.fingerprint ^ once.number, self.sessions.floor_ms);
-        reply
+        Some(reply)
     }
 
     fn set(&mut self, set: &Set<'_>) -> Reply<'_> {
@@ -128,18 +261,36 @@ impl Store {
         Reply::bulk(entry.value())
     }
 
-    fn put_all(&mut self, pairs: &[Pair<'_>]) {
-        for (key, value) in pairs {
+    /// True: all of them are there.
+    fn put_all(&mut self, pairs: &[Pair<'_>], progress: &mut Progress, work: &mut Work) -> bool {
+        while let Some((key, value)) = pairs.get(progress.done) {
             self.put(self.position(key), key, value, 0);
+            progress.done += 1;
+            work.spend(1);
+            work.spend_bytes(key.len() + value.len());
+            if work.is_spent() && progress.done < pairs.len() {
+                return false;
+            }
         }
+        true
     }
 
-    fn mset_nx(&mut self, pairs: &[Pair<'_>]) -> Reply<'_> {
-        if pairs.iter().any(|(key, _)| self.live(self.position(key), key).is_some()) {
-            return Reply::Int(0);
+    fn mset_nx(&mut self, pairs: &[Pair<'_>], progress: &mut Progress, work: &mut Work) -> Option<Reply<'_>> {
+        while !progress.checked {
+            let Some((key, _)) = pairs.get(progress.done) else {
+                (progress.checked, progress.done) = (true, 0);
+                break;
+            };
+            if self.live(self.position(key), key).is_some() {
+                return Some(Reply::Int(0));
+            }
+            progress.done += 1;
+            work.spend(1);
+            if work.is_spent() {
+                return None;
+            }
         }
-        self.put_all(pairs);
-        Reply::Int(1)
+        self.put_all(pairs, progress, work).then_some(Reply::Int(1))
     }
 
     fn append(&mut self, key: &[u8], value: &[u8]) -> Reply<'_> {

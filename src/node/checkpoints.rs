@@ -325,7 +325,8 @@ impl Node {
 
     /// At the very end of a turn: until the answer nothing may be decided any more, lest a value be taken for a vote.
     pub(super) fn ask_to_trim(&mut self, time: Time) {
-        if std::mem::take(&mut self.checkpoints.may_trim) {
+        // Where a group is can only be said when what it has decided is applied.
+        if !self.shard.is_busy() && std::mem::take(&mut self.checkpoints.may_trim) {
             self.io.outputs.floors = Some(self.floors(time));
         }
     }
@@ -363,6 +364,9 @@ impl Node {
     /// The next group's turn.
     fn take_group(&mut self, time: Time) -> bool {
         let Some(round) = &mut self.checkpoints.round else { return false };
+        if round.queue.front().is_some_and(|group| self.shard.is_applying(*group)) {
+            return false; // its state is between two instances
+        }
         let Some(group) = round.queue.pop_front() else {
             self.finish_file();
             self.checkpoints.round = None;

@@ -7,7 +7,7 @@ use super::{Close, Node, Time};
 use crate::admin::client::ClientInfo;
 use crate::config::{
     ARGS_MAX, CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, GROUP_QUEUE_BYTES, HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES,
-    NODE_QUEUE_BYTES, NodeConfig, REPLIES_MAX,
+    NODE_QUEUE_BYTES, NodeConfig, READS_MAX, REPLIES_MAX,
 };
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
@@ -96,6 +96,7 @@ pub(super) enum Hold {
 pub(super) struct Multi {
     pub(super) requests: Vec<Queued>,
     pub(super) bytes: usize,
+    pub(super) words: usize,
     pub(super) failed: bool,
 }
 
@@ -117,6 +118,7 @@ impl Client {
             || self.out.len() + self.unsent + self.replies.bytes() >= CLIENT_OUTPUT_BYTES
             || self.full_group.is_some()
             || self.hold.is_some()
+            || self.replies.is_reading_long()
     }
 
     /// Whether the request that is being served is to be read again later.
@@ -382,7 +384,7 @@ impl Node {
         let mut at = 0;
         client.writes |= input.len() >= LARGE_INPUT_BYTES;
         while !client.leaving && at < input.len() {
-            if client.is_choked() || self.is_full(client) {
+            if client.is_choked() || self.is_full(client) || self.intake.is_spent() {
                 client.paused = true;
                 self.io.outputs.pauses.push(client.connection);
                 self.io.connections.watch(client.connection);
@@ -420,7 +422,7 @@ impl Node {
 
     /// Whether the client has to wait for commands of others, because so many bytes of them are on their way.
     fn is_full(&self, client: &Client) -> bool {
-        client.writes && self.holds_writers(NODE_QUEUE_BYTES)
+        client.writes && self.holds_writers(NODE_QUEUE_BYTES) || self.io.questions.reads.len() >= READS_MAX
     }
 
     /// The client goes: at once, or when it has its replies.
@@ -461,6 +463,7 @@ impl Node {
         watched.retain(|id| {
             let is_full = self.holds_writers(NODE_QUEUE_BYTES / 2);
             let is_paused = self.pause.is_on(self.io.now_us / 1_000);
+            let reads_too_much = self.io.questions.reads.len() > READS_MAX / 2;
             let Some(full_group) = self.io.connections.client(*id).map(|client| client.full_group) else {
                 return false;
             };
@@ -481,8 +484,9 @@ impl Node {
                 client.full_group = None;
             }
             // Some way below the limit, so that pausing and resuming is not done for every request.
-            let relieved =
-                client.replies.len() <= REPLIES_MAX / 2 && !client.is_choked() && !(client.writes && is_full);
+            let relieved = client.replies.len() <= REPLIES_MAX / 2
+                && !client.is_choked()
+                && !(client.writes && is_full || reads_too_much);
             if client.paused && relieved {
                 client.paused = false;
                 client.resumed = true;

@@ -11,9 +11,10 @@ use crate::admin::hello;
 use crate::admin::info::{
     self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, StorageView,
 };
+use crate::config::{LOCAL_BYTES_MAX, LOCAL_WORDS_MAX};
 use crate::kv::reply::Reply;
 use crate::kv::table::{Class, Spec, Verb};
-use crate::kv::{Store, docs, glob};
+use crate::kv::{Store, docs};
 use groups::{GroupId, NodeId};
 use std::fmt::Write as _;
 
@@ -45,6 +46,13 @@ pub struct Facts {
 impl Node {
     /// Carries out what concerns no group, and answers.
     pub(super) fn local(&mut self, client: &mut Client, spec: &Spec, words: &[&[u8]], time: Time) -> Reply<'static> {
+        if words.len() > LOCAL_WORDS_MAX {
+            return Reply::error("ERR too many arguments: 1024 at most for what this node answers by itself");
+        }
+        let is_echo = matches!(spec.verb, Verb::Ping | Verb::Echo);
+        if !is_echo && words.iter().map(|word| word.len()).sum::<usize>() > LOCAL_BYTES_MAX {
+            return Reply::error("ERR the arguments are too long: 1 MiB at most for what this node answers by itself");
+        }
         match spec.verb {
             Verb::Ping => hello::ping(words).into_owned(),
             Verb::Echo => hello::echo(words).into_owned(),
@@ -155,7 +163,7 @@ impl Node {
             idle_seconds_max: self.idle_ms_max / 1_000,
             kept: self.kept.clone(),
         };
-        match config::config(words, &view, glob::matches) {
+        match config::config(words, &view) {
             ConfigAction::Reply(reply) => return reply,
             ConfigAction::Set(changes) => changes.into_iter().for_each(|change| match change {
                 ConfigChange::ClientTimeoutMs(limit_ms) => self.config.client_timeout_ms = limit_ms,

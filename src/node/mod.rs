@@ -66,7 +66,7 @@ use bytes::{Bytes, BytesMut};
 use checkpoints::Checkpoints;
 use cluster_time::ClusterTime;
 use groups::membership::Place;
-use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, Jitter, NodeId, Settings, Surroundings};
+use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, Jitter, NodeId, Settings, Surroundings, Work};
 use joining::Joining;
 use loading::Stage;
 use local::Facts;
@@ -188,6 +188,8 @@ pub struct Node {
     ticked_ms: u64,
     /// How long the request is that is being carried out.
     request_bytes: usize,
+    /// What may still be taken from clients in this turn.
+    intake: Work,
     /// Chance: RANDOMKEY, and which group issues a session.
     draw: Jitter,
     pause: Pause,
@@ -228,6 +230,7 @@ impl Node {
             started_ms: None,
             ticked_ms: 0,
             request_bytes: 0,
+            intake: Work::steps(config.turn_steps),
             draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
             pause: Pause::default(),
             waits: Waits::default(),
@@ -359,6 +362,8 @@ impl Node {
         if self.has_not_begun() {
             return self.resume_clients();
         }
+        self.io.work = Work::steps(self.config.turn_steps);
+        self.shard.go_on(time.clock(), &mut self.io);
         loop {
             self.carry_released(time);
             let (mut ready, mut asking) = self.io.take_read_buffers();
@@ -372,6 +377,7 @@ impl Node {
                 break;
             }
         }
+        self.answer_long_reads(time);
         if self.io.take_leadership_changed() {
             let led = |group: &Group| Some((group.id(), group.leads()?, group.membership().version()));
             let led: Vec<(GroupId, Ballot, u64)> = self.shard.groups().filter_map(led).collect();
@@ -383,6 +389,9 @@ impl Node {
         self.ask_to_trim(time);
         self.step_waits(time);
         self.io.end_turn(time.mono_ms());
+        // Each turn applies so much of what comes in it, and so much of what earlier ones left.
+        self.io.work = Work::steps(self.config.turn_steps);
+        self.intake = Work::steps(self.config.turn_steps);
         self.resume_clients();
     }
 
@@ -409,7 +418,12 @@ impl Node {
     /// Whether a next turn has work even if nothing comes in.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.shard.is_dirty() || self.io.has_released()
+        let long = &self.io.questions.long;
+        let is_answering = long.iter().any(|id| {
+            let read = self.io.questions.reads.get(*id as usize);
+            read.is_some_and(|read| !self.shard.is_applying(read.group))
+        });
+        self.shard.is_dirty() || self.shard.is_busy() || self.io.has_released() || is_answering
     }
 
     /// The groups and their stores, to look at; none before the cluster is born.

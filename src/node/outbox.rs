@@ -11,17 +11,18 @@ use super::requests::NOT_SERVED;
 use super::roster::Roster;
 use super::{Outputs, Space, wire};
 use crate::admin::stats::Stats;
+use crate::checkpoint::Errand;
 use crate::config::{LOG_QUEUE_BYTES, NodeConfig, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
 use crate::gate::{Gate, Held};
 use crate::identity::Identity;
 use crate::kv::fanout::UNCERTAIN;
 use crate::kv::reply::Reply;
-use crate::kv::{Store, table};
+use crate::kv::{Discarded, Store, table};
 use crate::log;
 use crate::shard::Outlet;
 use bytes::Bytes;
 use groups::reads::ReadId;
-use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value};
+use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, Work};
 use std::collections::VecDeque;
 
 /// A command of this node's clients on its way through the log.
@@ -80,6 +81,8 @@ pub(super) struct Outbox {
     /// By group, an instance from which on its members are those that it has; 0 if that was so when this node started.
     governs_from: Vec<Instance>,
     read_buffers: (Vec<ReadId>, Vec<GroupId>),
+    /// What may still be applied in this turn.
+    pub(super) work: Work,
 }
 
 impl Outbox {
@@ -111,6 +114,7 @@ impl Outbox {
             members_changed: false,
             governs_from: Vec::new(),
             read_buffers: (Vec::new(), Vec::new()),
+            work: Work::steps(config.turn_steps),
         }
     }
 
@@ -341,6 +345,10 @@ impl Outlet for Outbox {
     }
 
     fn read(&mut self, id: ReadId, store: &Store) {
+        if let Some(read) = self.questions.reads.get_mut(id as usize).filter(|read| read.long) {
+            read.leader_ms = Some(0);
+            return self.questions.long.push_back(id);
+        }
         let Some(read) = self.questions.reads.try_remove(id as usize) else { return };
         // The value that is being applied carries a time of after the read came: nothing can be due beyond it.
         let reply = store.read(&read.body, store.time_ms()).unwrap_or(NOT_SERVED);
@@ -368,6 +376,14 @@ impl Outlet for Outbox {
             let commands = value.commands().count() as u64;
             self.stats.batches.record(commands, value.bytes().len() as u64);
         }
+    }
+
+    fn work(&mut self) -> &mut Work {
+        &mut self.work
+    }
+
+    fn discard(&mut self, discarded: Discarded) {
+        self.outputs.errands.push(Errand::Drop(Box::new(discarded)));
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::clients::Client;
 use super::peers::Peer;
-use super::replies::Ticket;
+use super::replies::{Expected, Ticket};
 use super::wire::{Move, Moved, NodeMessage};
 use super::{Node, Time};
 use crate::config::{HANDOVER_HOLD_MS, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, MOVES_MAX, NODE_MESSAGE_BYTES_MAX};
@@ -63,7 +63,8 @@ impl Node {
             Err(reply) => return self.answer(client, &reply),
         };
         let mute = !client.info.reply_mode.admit();
-        let sequence = client.replies.expect(client.info.protocol, mute, 0);
+        let expected = Expected { protocol: client.info.protocol, mute, bytes: 0, long: false };
+        let sequence = client.replies.expect(expected);
         let ticket = Ticket { connection: client.connection, sequence, part: 0 };
         self.placement.number += 1;
         let (number, deadline_ms) = (self.placement.number, time.mono_ms() + self.config.client_timeout_ms);

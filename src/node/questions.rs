@@ -7,14 +7,14 @@
 use super::wire::{Answers, NodeMessage, Question};
 use super::{Node, Time};
 use crate::config::{ECHO_MS_MAX, QUESTION_MS};
-use crate::kv::Due;
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
+use crate::kv::{Due, Progress};
 use crate::shard::Outlet;
 use bytes::Bytes;
 use groups::message::Reject;
 use groups::reads::ReadId;
-use groups::{Answer, Ballot, Confirmation, GroupId, Instance, Message, NodeId, Outcome};
+use groups::{Answer, Ballot, Confirmation, GroupId, Instance, Message, NodeId, Outcome, Work};
 use slab::Slab;
 use std::collections::VecDeque;
 
@@ -32,12 +32,19 @@ pub(super) struct PendingRead {
     pub(super) deadline_ms: u64,
     pub(super) verb: u16,
     pub(super) since_us: u64,
+    /// It may take long, and is answered over as many turns as it takes.
+    pub(super) long: bool,
+    /// What of its answer is there, and the clock by which that was judged.
+    pub(super) progress: Progress,
+    pub(super) leader_ms: Option<u64>,
 }
 
 /// Questions on their way, and the reads that they are for.
 #[derive(Default)]
 pub(super) struct Questions {
     pub(super) reads: Slab<PendingRead>,
+    /// Long reads that may be answered, in turns.
+    pub(super) long: VecDeque<ReadId>,
     asked: VecDeque<Asked>,
     number: u64,
     /// Questions to each peer, gathered in a turn.
@@ -66,6 +73,12 @@ impl Questions {
 
     pub(super) fn set_groups(&mut self, groups: u32) {
         self.leader_ms = vec![0; groups as usize];
+    }
+
+    /// A read is not answered any more. Its number may soon be another read's.
+    pub(super) fn give_up(&mut self, id: usize) -> PendingRead {
+        self.long.retain(|other| *other != id as u64);
+        self.reads.remove(id)
     }
 
     fn stage(&mut self, to: NodeId, number: u64, item: (GroupId, Ballot)) {
@@ -234,27 +247,66 @@ impl Node {
         }
     }
 
-    /// Evaluates reads that are confirmed and whose instance is applied.
+    /// Evaluates reads that are confirmed and whose instance is applied. Short reads are answered at once: they must not see
+    /// what their clients send after them. Long reads wait for [`Node::answer_long_reads`].
     pub(super) fn answer_reads(&mut self, ready: &[ReadId], time: Time) {
         for &id in ready {
             let Some(read) = self.io.questions.reads.get(id as usize) else { continue };
+            if read.long {
+                self.io.questions.long.push_back(id);
+                continue;
+            }
             let group = read.group;
             let cluster_ms = self.io.questions.leader_ms[group.index()];
             let leader_ms = self.shard.group(group).time_at(time.clock(), cluster_ms);
-            match self.shard.evaluate(group, &read.body, leader_ms) {
+            match self.shard.store(group).read(&read.body, leader_ms) {
                 Ok(reply) => {
                     let read = self.io.questions.reads.remove(id as usize);
                     self.io.settle_read(&read, reply);
                 }
+                Err(Due) => self.hold_read(group, id),
+            }
+        }
+    }
+
+    /// Goes on with the long reads, as far as a turn's work goes. A client that waits for one sends nothing meanwhile.
+    pub(super) fn answer_long_reads(&mut self, time: Time) {
+        let mut work = Work::steps(self.config.turn_steps);
+        for _ in 0..self.io.questions.long.len() {
+            if work.is_spent() {
+                return;
+            }
+            let questions = &mut self.io.questions;
+            let Some(id) = questions.long.pop_front() else { return };
+            let Some(read) = questions.reads.get_mut(id as usize) else { continue };
+            let group = read.group;
+            if self.shard.is_applying(group) {
+                questions.long.push_back(id);
+                continue;
+            }
+            let cluster_ms = questions.leader_ms[group.index()];
+            let leader_ms =
+                *read.leader_ms.get_or_insert_with(|| self.shard.group(group).time_at(time.clock(), cluster_ms));
+            match self.shard.store(group).read_some(&read.body, leader_ms, &mut read.progress, &mut work) {
+                Ok(Some(reply)) => {
+                    let read = questions.reads.remove(id as usize);
+                    self.io.settle_read(&read, reply);
+                }
+                Ok(None) => self.io.questions.long.push_back(id),
                 Err(Due) => {
-                    // The group's time must pass that expiry first: the next command carries it on, or one without
-                    // effect does.
-                    if self.shard.group(group).queued_bytes() == 0 {
-                        self.submit_unanswered(group, |out| encode(&Command::Noop, out));
-                    }
-                    self.shard.hold_read(group, id);
+                    // By the group's own time, when that has gone on.
+                    (read.progress, read.leader_ms) = (Progress::default(), Some(0));
+                    self.hold_read(group, id);
                 }
             }
         }
+    }
+
+    /// The group's time must pass an expiry first: the next command carries it on, or one without effect does.
+    fn hold_read(&mut self, group: GroupId, id: ReadId) {
+        if self.shard.group(group).queued_bytes() == 0 {
+            self.submit_unanswered(group, |out| encode(&Command::Noop, out));
+        }
+        self.shard.hold_read(group, id);
     }
 }

@@ -80,7 +80,7 @@ impl Node {
         let vain: Vec<usize> =
             reads.filter(|(_, read)| cut_off.binary_search(&read.group).is_ok()).map(|(id, _)| id).collect();
         for id in vain {
-            let read = self.io.questions.reads.remove(id);
+            let read = self.io.questions.give_up(id);
             self.shard.cancel_read(read.group, id as u64);
             self.io.settle_read(&read, NOT_REACHED);
         }

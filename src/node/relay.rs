@@ -212,7 +212,7 @@ impl Node {
         let sequence = self.io.relays.served.insert(Served { link, number, is_write }) as u64;
         let ticket = Ticket { connection: RELAYED, sequence, part: 0 };
         let deadline_ms = time.mono_ms() + timeout_ms.min(self.config.client_timeout_ms);
-        self.carry_out(group, UNCOUNTED, &command, ticket, deadline_ms, time);
+        self.carry_out(group, UNCOUNTED, (&command, None), ticket, deadline_ms, time);
     }
 
     fn refuse_relay(&mut self, from: NodeId, number: u64, reply: &Reply<'_>) {

@@ -22,6 +22,20 @@ pub(super) struct Replies {
     first: u64,
     /// The sum of what the slots hold or are expected to.
     bytes: usize,
+    /// Long reads that are not answered.
+    long: usize,
+}
+
+/// What is known of a reply before it comes.
+#[derive(Clone, Copy)]
+pub(super) struct Expected {
+    pub(super) protocol: Protocol,
+    /// CLIENT REPLY OFF or SKIP: it is answered by nothing.
+    pub(super) mute: bool,
+    /// About how many bytes it will hold, if that may be many.
+    pub(super) bytes: usize,
+    /// It may come in a later turn than those of its client's next commands.
+    pub(super) long: bool,
 }
 
 struct Slot {
@@ -31,6 +45,7 @@ struct Slot {
     state: State,
     /// How many bytes it holds or is expected to, if that is known to be many.
     bytes: usize,
+    long: bool,
 }
 
 enum State {
@@ -67,14 +82,25 @@ impl Replies {
         self.bytes
     }
 
-    /// Reserves the place of one reply of about so many bytes and returns its number.
-    pub(super) fn expect(&mut self, protocol: Protocol, mute: bool, bytes: usize) -> u64 {
-        self.push(Slot { protocol, mute, state: State::Waiting, bytes })
+    /// Whether a long read is not answered: what its client sends next must not be seen by it.
+    pub(super) fn is_reading_long(&self) -> bool {
+        self.long > 0
+    }
+
+    /// Reserves the place of one reply and returns its number.
+    pub(super) fn expect(&mut self, expected: Expected) -> u64 {
+        self.reserve(expected, State::Waiting)
     }
 
     /// Reserves the place of a reply that is put together from parts.
-    pub(super) fn expect_parts(&mut self, protocol: Protocol, mute: bool, bytes: usize, parts: Parts) -> u64 {
-        self.push(Slot { protocol, mute, state: State::Parts(Box::new(parts)), bytes })
+    pub(super) fn expect_parts(&mut self, expected: Expected, parts: Parts) -> u64 {
+        self.reserve(expected, State::Parts(Box::new(parts)))
+    }
+
+    fn reserve(&mut self, expected: Expected, state: State) -> u64 {
+        let Expected { protocol, mute, bytes, long } = expected;
+        self.long += usize::from(long);
+        self.push(Slot { protocol, mute, state, bytes, long })
     }
 
     /// A reply that is known at once.
@@ -88,7 +114,7 @@ impl Replies {
         }
         let state = State::of(reply, protocol, mute);
         let bytes = state.bytes();
-        self.push(Slot { protocol, mute, state, bytes });
+        self.push(Slot { protocol, mute, state, bytes, long: false });
     }
 
     /// The reply, or a part of it, has come. What can leave is written to `out`.
@@ -103,6 +129,7 @@ impl Replies {
             State::Waiting => reply,
             _ => return,
         };
+        self.long -= usize::from(std::mem::take(&mut slot.long));
         if position > 0 {
             slot.state = State::of(&reply, slot.protocol, slot.mute);
             let bytes = slot.state.bytes();
@@ -203,13 +230,15 @@ mod tests {
     #[test]
     fn replies_leave_in_the_order_of_their_requests() {
         let (mut replies, mut out) = (Replies::default(), BytesMut::new());
-        let first = replies.expect(Protocol::Resp2, false, 0);
-        let second = replies.expect(Protocol::Resp3, false, 0);
-        let muted = replies.expect(Protocol::Resp2, true, 0);
+        let expected = |protocol, mute, long| Expected { protocol, mute, bytes: 0, long };
+        let first = replies.expect(expected(Protocol::Resp2, false, false));
+        let second = replies.expect(expected(Protocol::Resp3, false, true));
+        let muted = replies.expect(expected(Protocol::Resp2, true, false));
+        assert!(replies.is_reading_long());
         replies.answer(Protocol::Resp2, false, &Reply::Simple("PONG"), &mut out);
         replies.settle(second, 0, Reply::Null, &mut out);
         replies.settle(muted, 0, Reply::Ok, &mut out);
-        assert!(out.is_empty());
+        assert!(out.is_empty() && !replies.is_reading_long());
         replies.settle(first, 0, Reply::Int(7), &mut out);
         assert_eq!(&out[..], b":7\r\n_\r\n+PONG\r\n");
         assert!(replies.is_empty());

@@ -4,22 +4,24 @@ use super::clients::{Client, Hold, Multi, Queued};
 use super::memory::OUT_OF_MEMORY;
 use super::outbox::{UNCOUNTED, Waiting};
 use super::questions::PendingRead;
-use super::replies::{Parts, Ticket};
+use super::replies::{Expected, Parts, Ticket};
 use super::{Node, Time};
 use crate::admin::hello;
-use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, QUEUED_WORD_BYTES, Reads};
+use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, KEYS_BYTES_MAX, LOCAL_REPLY_BYTES_MAX, QUEUED_WORD_BYTES, Reads};
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use crate::kv::fanout::{self, Merge, Plan, UNCERTAIN};
 use crate::kv::reply::{Reply, TOO_LARGE};
 use crate::kv::table::{self, Class, Spec, Verb};
-use crate::kv::{Moment, parse};
-use bytes::BytesMut;
+use crate::kv::{LISTED_BYTES_MAX, Moment, Progress, parse};
+use bytes::{Bytes, BytesMut};
 use groups::GroupId;
 use net::resp::request::RequestParser;
 
 /// Requests with no more words than this need no memory for the list of them.
 const FEW_WORDS: usize = 8;
+/// Bytes of a reply of the node's own that are made in one step.
+const LOCAL_BYTES_PER_STEP: usize = 64;
 
 /// Replies of a transaction that are known already, by their index in it.
 type Known = Vec<(usize, Reply<'static>)>;
@@ -50,6 +52,8 @@ impl Node {
     }
 
     fn words(&mut self, client: &mut Client, words: &[&[u8]], time: Time) {
+        self.intake.spend(words.len());
+        self.intake.spend_bytes(self.request_bytes);
         let spec = match table::lookup(words) {
             Ok(spec) => spec,
             Err(refusal) => return self.no_command(client, words, &refusal),
@@ -76,6 +80,7 @@ impl Node {
             }
             Class::Connection | Class::Admin | Class::Cluster => {
                 let reply = self.local(client, spec, words, time);
+                self.intake.spend(reply.bytes() / LOCAL_BYTES_PER_STEP);
                 self.io.stats.called(spec.verb as usize, 0, matches!(reply, Reply::Error(_)));
                 self.answer(client, &reply);
             }
@@ -126,7 +131,7 @@ impl Node {
 
     /// The same for an EXEC of which some replies are known already.
     fn route_among(&mut self, client: &mut Client, verb: Verb, command: Command<'_>, known: Known, time: Time) {
-        if let Some(refusal) = self.refusal(&command) {
+        if let Some(refusal) = self.refusal(&command).or_else(|| keys_refusal(&command)) {
             self.io.stats.rejected(verb as usize);
             return self.answer(client, &refusal);
         }
@@ -153,17 +158,18 @@ impl Node {
                 }
                 let (protocol, mute) = (client.info.protocol, !client.info.reply_mode.admit());
                 let bytes = self.shard.store(group).expected_bytes(&command);
+                let slot = Expected { protocol, mute, bytes, long: command.is_long_read() };
                 let sequence = if known.is_empty() {
-                    client.replies.expect(protocol, mute, bytes)
+                    client.replies.expect(slot)
                 } else {
                     let parts = Parts::new(Merge::Among(known, None), 1, self.config.reply_bytes_max());
-                    client.replies.expect_parts(protocol, mute, bytes, parts)
+                    client.replies.expect_parts(slot, parts)
                 };
                 let ticket = Ticket { connection: client.connection, sequence, part: 0 };
                 if is_stale {
-                    return self.read_stale(client, group, &command, ticket);
+                    return self.read_stale(client, group, verb, &command, ticket);
                 }
-                self.dispatch(group, verb, &command, ticket, time);
+                self.dispatch(group, verb, &command, None, ticket, time);
             }
             Plan::Split(parts, _) if !parts.iter().all(|(group, _)| self.shard.has(*group)) => {
                 self.refuse_missing(client, verb);
@@ -184,14 +190,23 @@ impl Node {
                 let bytes =
                     |(group, command): &(GroupId, Command<'_>)| self.shard.store(*group).expected_bytes(command);
                 let bytes = parts.iter().map(bytes).sum();
-                let whole = Parts::new(merge.knowing(known), parts.len(), self.config.reply_bytes_max());
-                let sequence = client.replies.expect_parts(client.info.protocol, mute, bytes, whole);
+                let is_same_for_all = matches!(merge, Merge::Concatenation | Merge::AnyOf(_));
+                let bytes_max = match merge {
+                    Merge::Concatenation => LISTED_BYTES_MAX,
+                    _ => self.config.reply_bytes_max(),
+                };
+                let whole = Parts::new(merge.knowing(known), parts.len(), bytes_max);
+                let long = parts.iter().any(|(_, command)| command.is_long_read());
+                let slot = Expected { protocol: client.info.protocol, mute, bytes, long };
+                let sequence = client.replies.expect_parts(slot, whole);
+                // What is asked of every group is the same for all of them, and may be a long pattern.
+                let shared = is_same_for_all.then(|| encoded(&parts[0].1));
                 for (part, (group, command)) in parts.iter().enumerate() {
                     let ticket = Ticket { connection: client.connection, sequence, part: part as u32 };
                     if is_stale {
-                        self.read_stale(client, *group, command, ticket);
+                        self.read_stale(client, *group, verb, command, ticket);
                     } else {
-                        self.dispatch(*group, verb, command, ticket, time);
+                        self.dispatch(*group, verb, command, shared.clone(), ticket, time);
                     }
                 }
             }
@@ -238,9 +253,23 @@ impl Node {
     }
 
     /// After READONLY: what this node has, which may be old; it asks nobody, and waits for nothing.
-    fn read_stale(&mut self, client: &mut Client, group: GroupId, command: &Command<'_>, ticket: Ticket) {
-        let mut body = BytesMut::with_capacity(64);
-        encode(command, &mut body);
+    fn read_stale(&mut self, client: &mut Client, group: GroupId, verb: Verb, command: &Command<'_>, ticket: Ticket) {
+        let body = encoded(command);
+        if command.is_long_read() {
+            let read = PendingRead {
+                group,
+                body,
+                ticket,
+                deadline_ms: u64::MAX,
+                verb: verb as u16,
+                since_us: self.io.now_us,
+                long: true,
+                progress: Progress::default(),
+                leader_ms: Some(0),
+            };
+            let id = self.io.questions.reads.insert(read);
+            return self.io.questions.long.push_back(id as u64);
+        }
         let store = self.shard.store(group);
         // By its own time nothing is due that is still there.
         let reply = store.read(&body, store.time_ms()).unwrap_or(NOT_SERVED);
@@ -261,16 +290,22 @@ impl Node {
         if let Some(refusal) = self.memory_refusal(command) {
             return Some(refusal);
         }
-        let is_logged = command.is_write() || self.config.reads == Reads::Log;
         if command.grows() && !self.io.takes_growth(self.request_bytes) {
             return Some(Reply::error(
                 "MISCONF the disk is full: commands that may add data are refused until there is room again",
             ));
         }
-        if is_logged && !self.io.takes_command(self.request_bytes) {
+        if self.is_logged(command) && !self.io.takes_command(self.request_bytes) {
             return Some(Reply::error("MISCONF the disk is full: only reads are served until there is room again"));
         }
         None
+    }
+
+    /// Whether a command goes through the log. So does a transaction that walks over keys: it sees one state over several
+    /// turns, and its group waits meanwhile.
+    fn is_logged(&self, command: &Command<'_>) -> bool {
+        let is_walking_transaction = matches!(command, Command::Exec(_)) && command.walks();
+        command.is_write() || is_walking_transaction || self.config.reads == Reads::Log
     }
 
     /// Whether this node is a member of the group: else it does not learn what becomes of a command.
@@ -282,33 +317,43 @@ impl Node {
         self.shard.group(group).missing() > BEHIND_INSTANCES_MAX
     }
 
-    fn dispatch(&mut self, group: GroupId, verb: Verb, command: &Command<'_>, ticket: Ticket, time: Time) {
+    /// `body` is the encoding of `command`, if that is there already.
+    fn dispatch(
+        &mut self,
+        group: GroupId,
+        verb: Verb,
+        command: &Command<'_>,
+        body: Option<Bytes>,
+        ticket: Ticket,
+        time: Time,
+    ) {
         if let Some(to) = self.io.relays.to() {
             return self.relay(to, group, verb, command, ticket, time);
         }
         let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
-        self.carry_out(group, verb as u16, command, ticket, deadline_ms, time);
+        self.carry_out(group, verb as u16, (command, body), ticket, deadline_ms, time);
     }
 
-    /// Queues a command of the group here, or begins a read. `verb` is its place in the statistics.
+    /// Queues a command of the group here, or begins a read: a command, and its encoding if that is there already. `verb` is
+    /// its place in the statistics.
     pub(super) fn carry_out(
         &mut self,
         group: GroupId,
         verb: u16,
-        command: &Command<'_>,
+        (command, body): (&Command<'_>, Option<Bytes>),
         ticket: Ticket,
         deadline_ms: u64,
         time: Time,
     ) {
         let since_us = time.mono_us;
-        if command.is_write() || self.config.reads == Reads::Log {
+        if self.is_logged(command) {
             let counter = self.shard.submit(group, |out| encode(command, out));
             let waiting = Waiting { counter, ticket: Some(ticket), deadline_ms, verb, since_us };
             return self.io.commands[group.index()].push_back(waiting);
         }
-        let mut body = BytesMut::with_capacity(64);
-        encode(command, &mut body);
-        let read = PendingRead { group, body: body.freeze(), ticket, deadline_ms, verb, since_us };
+        let (body, long) = (body.unwrap_or_else(|| encoded(command)), command.is_long_read());
+        let (progress, leader_ms) = (Progress::default(), None);
+        let read = PendingRead { group, body, ticket, deadline_ms, verb, since_us, long, progress, leader_ms };
         let id = self.io.questions.reads.insert(read);
         self.shard.read(group, id as u64);
     }
@@ -371,11 +416,17 @@ impl Node {
             multi.requests.iter().map(|queued| queued.words.iter().map(|word| &**word).collect()).collect();
         // What the node answers by itself, or refuses, it answers now; the rest goes to the group as one command.
         let (mut known, mut commands) = (Vec::new(), Vec::with_capacity(words.len()));
-        let mut left = self.config.reply_bytes_max();
+        let mut left = LOCAL_REPLY_BYTES_MAX;
         for (at, (queued, words)) in multi.requests.iter().zip(&words).enumerate() {
             let reply = match queued.spec.class {
                 Class::Transaction => Reply::Ok, // UNWATCH; the others are never queued
-                Class::Connection | Class::Admin | Class::Cluster => self.local(client, queued.spec, words, time),
+                Class::Connection | Class::Admin | Class::Cluster if left == 0 => TOO_LARGE,
+                Class::Connection | Class::Admin | Class::Cluster => {
+                    let reply = self.local(client, queued.spec, words, time);
+                    // INFO some ten thousand times is a short request.
+                    left = left.saturating_sub(reply.bytes());
+                    reply
+                }
                 Class::Read | Class::Write => match parse(queued.spec, words, self.moment(time)) {
                     Ok(command) if command.nests() => {
                         commands.push(command);
@@ -385,10 +436,7 @@ impl Node {
                     Err(refusal) => refusal,
                 },
             };
-            // INFO some ten thousand times is a short request.
-            let rest = left.checked_sub(reply.bytes());
-            known.push((at, if rest.is_some() { reply } else { TOO_LARGE }));
-            left = rest.unwrap_or(left);
+            known.push((at, reply));
         }
         if commands.is_empty() {
             let replies = known.into_iter().map(|(_, reply)| reply).collect();
@@ -402,11 +450,12 @@ impl Node {
         let refuses = spec.denies_oom() && self.is_out_of_memory();
         let refusal = hello::refused_in_transaction(spec.verb, words, &client.info);
         let Some(multi) = client.multi.as_mut() else { return };
+        multi.words += words.len();
         multi.bytes += words.iter().map(|word| word.len() + QUEUED_WORD_BYTES).sum::<usize>();
         let reply = if refuses {
             multi.failed = true;
             Reply::error(OUT_OF_MEMORY)
-        } else if multi.bytes > self.config.request_bytes_max() || multi.requests.len() >= ARGS_MAX {
+        } else if multi.bytes > self.config.request_bytes_max() || multi.words > ARGS_MAX {
             multi.failed = true;
             Reply::error("ERR too much is queued in this transaction")
         } else if let Some(refusal) = refusal {
@@ -432,7 +481,7 @@ impl Node {
         let late = self.io.questions.reads.iter().filter(|(_, read)| read.deadline_ms <= now_ms);
         let late: Vec<usize> = late.map(|(id, _)| id).collect();
         for id in late {
-            let read = self.io.questions.reads.remove(id);
+            let read = self.io.questions.give_up(id);
             self.shard.cancel_read(read.group, id as u64);
             self.io.settle(read.ticket, NOT_SERVED);
         }
@@ -459,6 +508,19 @@ impl Node {
         let queue = &mut self.io.commands[group.index()];
         late.into_iter().rev().for_each(|waiting| queue.push_front(waiting));
     }
+}
+
+fn encoded(command: &Command<'_>) -> Bytes {
+    let mut body = BytesMut::with_capacity(64);
+    encode(command, &mut body);
+    body.freeze()
+}
+
+/// Why the keys of a command are too much to be hashed in one turn.
+fn keys_refusal(command: &Command<'_>) -> Option<Reply<'static>> {
+    let mut bytes = 0;
+    command.each_key(&mut |key| bytes += key.len());
+    (bytes > KEYS_BYTES_MAX).then(|| Reply::error("ERR the keys of one request hold more than 16 MiB together"))
 }
 
 /// What is carried out at once even between MULTI and EXEC.

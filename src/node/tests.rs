@@ -75,6 +75,7 @@ impl World {
         let host = |id: u32| {
             let config = NodeConfig {
                 checkpoints: CheckpointConfig::default(),
+                turn_steps: crate::config::TURN_STEPS,
                 id: NodeId(id),
                 initial: initial.clone(),
                 announced: None,

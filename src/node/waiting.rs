@@ -7,7 +7,7 @@
 //! they are is not known here. Over several groups the least counts: each write is on so many disks.
 
 use super::clients::{Client, Hold};
-use super::replies::Ticket;
+use super::replies::{Expected, Ticket};
 use super::wire::{NodeMessage, Positions};
 use super::{Node, Time};
 use crate::admin::hello::{self, Wanted};
@@ -96,7 +96,8 @@ impl Node {
         }
         let timeout_ms = Some(wanted.timeout_ms).filter(|ms| *ms > 0);
         wait.deadline_ms = timeout_ms.map(|ms| time.mono_ms().saturating_add(ms));
-        wait.ticket.sequence = client.replies.expect(client.info.protocol, !client.info.reply_mode.admit(), 0);
+        let (protocol, mute) = (client.info.protocol, !client.info.reply_mode.admit());
+        wait.ticket.sequence = client.replies.expect(Expected { protocol, mute, bytes: 0, long: false });
         (client.hold, client.info.blocked) = (Some(Hold::Replies), true);
         self.waits.groups += wait.groups.len();
         self.waits.open.push(wait);

@@ -520,7 +520,7 @@ impl Oracle {
             let chain = group.chain();
             let known = *self.chains[index].entry(next).or_insert((chain, node));
             self.expect(known.0 == chain, || differ("values before", index, next, node, known.1));
-            if next.0.is_multiple_of(self.digest_every) {
+            if next.0.is_multiple_of(self.digest_every) && !shard.is_applying(group.id()) {
                 self.compare(node, index, next, shard.store(group.id()).digest());
             }
         }

@@ -35,6 +35,8 @@ pub(crate) struct Shape {
     pub(crate) checkpoints: CheckpointConfig,
     /// Loading takes up to so long; 0: no time at all.
     pub(crate) loading_us_max: u64,
+    /// What a turn does of each kind of work, in steps: with few, most values are applied over several turns.
+    pub(crate) turn_steps: u64,
     /// Event loops are busy, now more and now less: what can wait steps back.
     pub(crate) is_busy: bool,
 }
@@ -393,6 +395,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         versions: Versions::OURS,
         value_bytes_max: VALUE_BYTES_MAX,
         checkpoints: shape.checkpoints,
+        turn_steps: shape.turn_steps,
         dir: String::new(),
         config_file: String::new(),
         listen: address(id.0 as usize - 1),

@@ -11,7 +11,7 @@ use crate::trace::Trace;
 use crate::world::{Event, World};
 use bytes::Bytes;
 use groups::{GroupId, Instance, NodeId};
-use paxoi::config::{CheckpointConfig, Reads};
+use paxoi::config::{CheckpointConfig, Reads, TURN_STEPS};
 use paxoi::history::{self, Action, Limits};
 use paxoi::node::versions::Versions;
 
@@ -127,6 +127,11 @@ fn draw(seed: u64, trace: Trace) -> World {
             0 => random.between(400_000, 4_000_000),
             1 | 2 => random.between(1_000, 400_000),
             _ => 0,
+        },
+        turn_steps: match Random::new(seed ^ 0x0000_57E9_5000).below(10) {
+            0 | 1 => 1,
+            2 | 3 => 4,
+            _ => TURN_STEPS,
         },
         is_busy: Random::new(seed ^ 0x0000_B05E_100B).chance(300),
     };
@@ -364,6 +369,7 @@ fn agree(world: &mut World) -> Result<(), String> {
     for node in world.load.nodes.clone() {
         let Some(life) = &world.processes[node].life else { continue };
         let states: Vec<(usize, Instance, u64)> = (life.node.shard().groups())
+            .filter(|group| !life.node.shard().is_applying(group.id()))
             .map(|group| (group.id().index(), group.next(), life.node.shard().store(group.id()).digest()))
             .collect();
         for (index, next, digest) in states {

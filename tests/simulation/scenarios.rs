@@ -90,6 +90,7 @@ impl Scenario {
             session_ttl_ms: self.session_ttl_ms,
             checkpoints: if self.cuts { short } else { CheckpointConfig::default() },
             loading_us_max: 0,
+            turn_steps: paxoi::config::TURN_STEPS,
             is_busy: false,
         };
         let mut world = World::new(1, shape, trace);

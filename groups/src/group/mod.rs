@@ -22,7 +22,7 @@ mod withholding;
 
 pub use comparing::StateDiffers;
 pub use restoring::RestoreError;
-pub use serving::{Answer, Own};
+pub use serving::{Answer, Applying, Own};
 pub use snapshot::Snapshot;
 
 use crate::acceptor::Acceptor;

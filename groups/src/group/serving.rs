@@ -5,7 +5,7 @@ use super::{Clock, Group, Role, StateDiffers};
 use crate::membership::{ChangeError, MACHINE};
 use crate::message::{Forward, NotLeader, Reject};
 use crate::reads::ReadId;
-use crate::{Ballot, Effect, Instance, Message, StateMachine, Value};
+use crate::{Ballot, COMMAND_HEADER_BYTES, Effect, Instance, Message, StateMachine, Value, Work};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,32 @@ pub enum Own<'m, M: StateMachine> {
     Applied(u64, M::Reply<'m>),
     /// The change of the members with this counter made this version, or had no effect.
     Changed(u64, Result<u64, ChangeError>),
+}
+
+/// How far a chosen value is applied.
+#[derive(Debug)]
+pub struct Applying {
+    value: Value,
+    /// The group's time has gone on.
+    begun: bool,
+    /// Bytes of its commands that are done.
+    offset: usize,
+    /// The command at `offset` is not new any more, and has this counter if it is one of this node's.
+    inside: Option<Option<u64>>,
+}
+
+impl Applying {
+    /// Nothing of it is applied yet.
+    #[must_use]
+    pub fn new(value: Value) -> Applying {
+        Applying { value, begun: false, offset: 0, inside: None }
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
 }
 
 impl Group {
@@ -59,40 +85,83 @@ impl Group {
     /// Applies a chosen value; `on_own` gets what it brings to this node's clients.
     ///
     /// # Errors
-    /// If the state is not the one in which a majority chose the value. Nothing was applied then, and nothing can be: the
-    /// node must stop.
+    /// As for [`Group::apply_some`].
     pub fn apply<M: StateMachine>(
         &mut self,
         value: &Value,
         machine: &mut M,
         mut on_own: impl FnMut(Own<'_, M>),
     ) -> Result<(), StateDiffers> {
-        self.compare_digest(value)?;
-        machine.begin(value.time_ms());
-        for command in value.commands() {
-            let is_change = command.body.first() == Some(&MACHINE);
-            let outcome = is_change.then(|| self.outcomes.pop_front().expect("what is applied has been decided"));
-            if !self.tags.advance(command.tag) {
-                continue;
+        let mut applying = Applying::new(value.clone());
+        while !self.apply_some(&mut applying, machine, &mut Work::unlimited(), &mut on_own)? {}
+        Ok(())
+    }
+
+    /// Applies a chosen value as far as `work` goes; true: all of it is applied. Until then the state is between two
+    /// instances: nothing may be read from it, compared with it or proposed after it, and [`Group::handle`],
+    /// [`Group::tick`] and [`Group::flush`] must wait.
+    ///
+    /// # Errors
+    /// If the state is not the one in which a majority chose the value. Nothing was applied then, and nothing can be: the
+    /// node must stop.
+    pub fn apply_some<M: StateMachine>(
+        &mut self,
+        applying: &mut Applying,
+        machine: &mut M,
+        work: &mut Work,
+        mut on_own: impl FnMut(Own<'_, M>),
+    ) -> Result<bool, StateDiffers> {
+        let value = applying.value.clone();
+        if !applying.begun {
+            if work.is_spent() {
+                return Ok(false);
             }
-            let own = self.origin.on_applied(command.tag);
-            if let Some(counter) = own {
-                while let Some(read) = self.reads.take_before(counter) {
-                    on_own(Own::Read(read, machine));
+            self.compare_digest(&value)?;
+            machine.begin(value.time_ms());
+            applying.begun = true;
+        }
+        for command in value.commands_from(applying.offset) {
+            let bytes = COMMAND_HEADER_BYTES + command.body.len();
+            let own = match applying.inside.take() {
+                Some(own) => own,
+                None => {
+                    let is_change = command.body.first() == Some(&MACHINE);
+                    let outcome =
+                        is_change.then(|| self.outcomes.pop_front().expect("what is applied has been decided"));
+                    if !self.tags.advance(command.tag) {
+                        applying.offset += bytes;
+                        continue;
+                    }
+                    let own = self.origin.on_applied(command.tag);
+                    if let Some(counter) = own {
+                        while let Some(read) = self.reads.take_before(counter) {
+                            on_own(Own::Read(read, machine));
+                        }
+                    }
+                    if let Some(outcome) = outcome {
+                        own.into_iter().for_each(|counter| on_own(Own::Changed(counter, outcome)));
+                        applying.offset += bytes;
+                        continue;
+                    }
+                    own
                 }
+            };
+            if work.is_spent() {
+                applying.inside = Some(own);
+                return Ok(false);
             }
-            if let Some(outcome) = outcome {
-                own.into_iter().for_each(|counter| on_own(Own::Changed(counter, outcome)));
-                continue;
-            }
-            let reply = machine.apply(command.body);
+            let Some(reply) = machine.apply_some(command.body, own.is_some(), work) else {
+                applying.inside = Some(own);
+                return Ok(false);
+            };
             if let Some(counter) = own {
                 on_own(Own::Applied(counter, reply));
             }
+            applying.offset += bytes;
         }
         self.applied = self.applied.following();
         self.digest = machine.digest();
-        Ok(())
+        Ok(true)
     }
 
     /// Sends what the leader has not got yet.

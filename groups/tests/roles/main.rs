@@ -17,8 +17,8 @@ use bytes::BytesMut;
 use groups::acceptor::Accepted;
 use groups::message::{Accept, Chosen, Fetch, PreVote, PreVoted, Prepare, Promise, Range, Vote};
 use groups::{
-    Ballot, Clock, Draft, Effect, Group, GroupId, Instance, Membership, Message, NodeId, Own, Record, Settings,
-    StateDiffers, StateMachine, Surroundings, Tag, Value, put_command,
+    Applying, Ballot, Clock, Draft, Effect, Group, GroupId, Instance, Membership, Message, NodeId, Own, Record,
+    Settings, StateDiffers, StateMachine, Surroundings, Tag, Value, Work, put_command,
 };
 
 const WINDOW_BYTES: u32 = 1_000;

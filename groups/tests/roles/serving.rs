@@ -136,3 +136,30 @@ fn commands_of_an_earlier_start_are_applied_for_nobody() {
     member.handle(1, range(1, 2, vec![accepted(LEADER, &batch(0, &[body]))]));
     assert_eq!((member.log.0.len(), member.answered.len()), (1, 0));
 }
+
+/// Each piece does something, and what was done is not done again: neither a command nor what waits for it.
+#[test]
+fn a_value_is_applied_in_pieces() {
+    let mut member = Member::new(2, 3);
+    let counter = member.submit("own");
+    member.group.read(7);
+    let late = member.submit("late");
+    let commands =
+        [command(1, 1, "other"), command(2, counter, "own"), command(2, counter, "own"), command(2, late, "late")];
+    let mut applying = Applying::new(batch(0, &commands));
+    let (mut log, mut told, mut pieces) = (Bodies::default(), Vec::new(), 0);
+    loop {
+        pieces += 1;
+        let done = member.group.apply_some(&mut applying, &mut log, &mut Work::steps(1), |own| match own {
+            Own::Read(read, log) => told.push(("read", read, log.0.len())),
+            Own::Applied(counter, ()) => told.push(("applied", counter, 0)),
+            Own::Changed(..) => unreachable!("nothing changes the members"),
+        });
+        if done.expect("the same state") {
+            break;
+        }
+    }
+    assert_eq!(log.0, [b"other".to_vec(), b"own".to_vec(), b"late".to_vec()]);
+    assert_eq!(told, [("applied", counter, 0), ("read", 7, 2), ("applied", late, 0)]);
+    assert_eq!(pieces, 3);
+}

@@ -34,9 +34,9 @@ impl Groups {
 
     fn execute(&mut self, command: Command<'_>) -> Reply<'static> {
         match plan(command, self.0.len() as u32, GroupId(0)) {
-            Plan::One(group, command) => self.0[group.index()].execute(&command).into_owned(),
+            Plan::One(group, command) => self.0[group.index()].execute_whole(&command).into_owned(),
             Plan::Split(parts, merge) => {
-                let parts = parts.iter().map(|(group, part)| self.0[group.index()].execute(part).into_owned());
+                let parts = parts.iter().map(|(group, part)| self.0[group.index()].execute_whole(part).into_owned());
                 merge.finish(parts.collect())
             }
             Plan::Refused(refusal) => refusal,

@@ -7,6 +7,7 @@ mod expiry;
 mod fanout;
 mod frozen;
 mod large;
+mod pieces;
 mod rolling;
 mod scan;
 mod sessions;
@@ -102,6 +103,7 @@ pub(super) fn show(reply: &Reply<'_>) -> String {
         Reply::Null => "nil".to_owned(),
         Reply::NullArray => "nil[]".to_owned(),
         Reply::Array(items) | Reply::Set(items) => list(items),
+        Reply::Strings(strings) => list(&strings.iter().map(Reply::bulk).collect::<Vec<_>>()),
         Reply::Map(pairs) => {
             list(&pairs.iter().flat_map(|(key, value)| [key.clone(), value.clone()]).collect::<Vec<_>>())
         }

@@ -10,13 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// One page, and how the scan goes on.
 fn page(store: &Store, scan: Scan<'_>) -> (u64, Vec<String>) {
     let Ok(Reply::Array(mut parts)) = store.read(&encoded(&Command::Scan(scan)), 0) else { panic!("a page") };
-    let (Some(Reply::Array(keys)), Some(Reply::Bulk(cursor))) = (parts.pop(), parts.pop()) else { panic!("a page") };
+    let (Some(Reply::Strings(keys)), Some(Reply::Bulk(cursor))) = (parts.pop(), parts.pop()) else { panic!("a page") };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let name = |reply: Reply<'_>| match reply {
-        Reply::Bulk(key) => text(&key),
-        other => panic!("{other:?}"),
-    };
-    (text(&cursor).parse().unwrap(), keys.into_iter().map(name).collect())
+    (text(&cursor).parse().unwrap(), keys.iter().map(text).collect())
 }
 
 #[test]

@@ -1,0 +1,55 @@
+//! What may still be done in a turn of the event loop, counted in steps: nothing here looks at a clock, so that a
+//! simulator and a server cut their work at the same places.
+
+/// Bytes that are copied, hashed or freed in about the time of one step.
+pub const BYTES_PER_STEP: usize = 1 << 10;
+
+/// A budget of steps. A step is about what looking at one key costs: 0.1 to 0.5 µs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    left: u64,
+}
+
+impl Work {
+    /// So many steps.
+    #[must_use]
+    pub fn steps(steps: u64) -> Work {
+        Work { left: steps }
+    }
+
+    /// No limit: for those who have a thread of their own.
+    #[must_use]
+    pub fn unlimited() -> Work {
+        Work { left: u64::MAX }
+    }
+
+    /// Whether there is no limit.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        self.left == u64::MAX
+    }
+
+    /// Something of so many steps was done, or is about to be: one that cannot be divided may overdraw the budget.
+    pub fn spend(&mut self, steps: usize) {
+        if !self.is_unlimited() {
+            self.left = self.left.saturating_sub(steps as u64);
+        }
+    }
+
+    /// The same for so many bytes.
+    pub fn spend_bytes(&mut self, bytes: usize) {
+        self.spend(bytes / BYTES_PER_STEP);
+    }
+
+    /// Returns true if the rest has to wait for another turn.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// The steps that are left.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+}

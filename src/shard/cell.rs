@@ -1,0 +1,217 @@
+//! One group with its store: what the group wants done is carried out here, and values are applied, over several turns
+//! where they hold much work.
+
+use super::Outlet;
+use crate::kv::Store;
+use crate::kv::reply::Reply;
+use crate::log;
+use bytes::Bytes;
+use groups::{
+    Applying, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Own, Record, RestoreError, Snapshot,
+    Value,
+};
+use std::collections::VecDeque;
+
+/// Messages of other members that may wait in a group until a value is applied; beyond, they are lost as on their way.
+const WAITING_MESSAGES_MAX: usize = 1_024;
+/// The same in bytes of their values.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+
+/// A value that is being applied piece by piece.
+pub(super) struct Pending {
+    applying: Applying,
+    /// What the group wanted done behind it, in order.
+    effects: VecDeque<Effect>,
+}
+
+/// One group with its store.
+pub struct Cell {
+    pub(super) group: Group,
+    pub(super) store: Store,
+    /// What has to be done before the group can be asked anything; everything else of the group waits for it.
+    pub(super) pending: Option<Box<Pending>>,
+    /// Messages that came meanwhile, in order.
+    pub(super) waiting: VecDeque<(NodeId, Message)>,
+    pub(super) waiting_bytes: usize,
+    /// What the store took when it was last looked at.
+    pub(super) store_bytes: usize,
+    /// The log sequence number of the group's newest record, and of its newest vote.
+    pub(super) lsn: u64,
+    pub(super) vote_lsn: u64,
+    pub(super) dirty: bool,
+}
+
+impl Cell {
+    pub(super) fn new(group: Group, store: Store) -> Cell {
+        let waiting = VecDeque::new();
+        Cell {
+            group,
+            store,
+            pending: None,
+            waiting,
+            waiting_bytes: 0,
+            store_bytes: 0,
+            lsn: 0,
+            vote_lsn: 0,
+            dirty: false,
+        }
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.pending.is_some() || !self.waiting.is_empty()
+    }
+
+    /// A message waits for its turn. What this node says to itself is never said again, so that it is never lost.
+    pub(super) fn wait(&mut self, from: NodeId, message: Message) {
+        let bytes = message.value_bytes();
+        let is_room = self.waiting.len() < WAITING_MESSAGES_MAX && self.waiting_bytes + bytes <= WAITING_BYTES_MAX;
+        if from == self.group.me() || is_room || self.waiting.is_empty() {
+            self.waiting_bytes += bytes;
+            self.waiting.push_back((from, message));
+        }
+    }
+
+    /// Recovery: takes a record of the log back. `effects` is empty before and afterwards.
+    ///
+    /// # Errors
+    /// If it contradicts those before it, or the state that they made.
+    pub fn restore(
+        &mut self,
+        lsn: u64,
+        record: Record,
+        clock: Clock,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), RestoreError> {
+        self.lsn = lsn;
+        if matches!(record, Record::Accepted { .. }) {
+            self.vote_lsn = lsn;
+        }
+        self.group.restore(record, clock, effects)?;
+        for effect in effects.drain(..) {
+            if let Effect::Apply { value, .. } = effect {
+                self.group.apply(&value, &mut self.store, |_| ())?;
+                drop(self.store.take_discarded());
+            }
+        }
+        Ok(())
+    }
+
+    /// Recovery: begins a group behind a checkpoint, before its records come.
+    pub fn restore_checkpoint(&mut self, state: Snapshot, store: Store, clock: Clock) {
+        self.group.restore_snapshot(state, clock);
+        self.store = store;
+    }
+
+    fn carry_out(&mut self, id: GroupId, effect: Effect, out: &mut impl Outlet) {
+        match effect {
+            Effect::Persist(record) => {
+                let is_vote = matches!(record, Record::Accepted { .. });
+                self.lsn = out.persist(logged(id, record));
+                if is_vote {
+                    self.vote_lsn = self.lsn;
+                }
+            }
+            Effect::Send { to, message } => out.send(id, to, &message),
+            Effect::SendDurable { to, message } => out.send_durable(self.lsn, id, to, message),
+            Effect::Apply { value, .. } => {
+                let mut applying = Applying::new(value);
+                if !self.apply(id, &mut applying, out) {
+                    self.pending = Some(Box::new(Pending { applying, effects: VecDeque::new() }));
+                }
+            }
+            Effect::ReadLog { to, from, below, chosen, bytes_max } => {
+                let (tag, bytes_max) = (u64::from(to.0), bytes_max as usize);
+                out.read_log(log::ReadRange { tag, group: id, from, below, last_chosen: chosen, bytes_max });
+            }
+            Effect::Leading(leads) => out.leading(id, leads),
+            Effect::Skipped { counter } => out.skipped(id, counter),
+            Effect::ReadLost { read } => out.read_lost(read),
+            Effect::Membership => out.members_changed(id, self.group.next()),
+        }
+    }
+
+    /// Goes on with the value that is being applied, and with what the group wanted done behind it.
+    pub(super) fn go_on(&mut self, id: GroupId, out: &mut impl Outlet) {
+        let Some(mut pending) = self.pending.take() else { return };
+        if !self.apply(id, &mut pending.applying, out) {
+            self.pending = Some(pending);
+            return;
+        }
+        while self.pending.is_none()
+            && let Some(effect) = pending.effects.pop_front()
+        {
+            self.carry_out(id, effect, out);
+        }
+        if let Some(next) = &mut self.pending {
+            next.effects.append(&mut pending.effects);
+        }
+    }
+
+    /// Carries an effect out, or has it wait for those before it.
+    pub(super) fn carry_out_in_turn(&mut self, id: GroupId, effect: Effect, out: &mut impl Outlet) {
+        match &mut self.pending {
+            Some(pending) => pending.effects.push_back(effect),
+            None => self.carry_out(id, effect, out),
+        }
+    }
+
+    /// Applies a value as far as the turn's work goes; true: all of it.
+    fn apply(&mut self, id: GroupId, applying: &mut Applying, out: &mut impl Outlet) -> bool {
+        // What is left of the turn's work is counted here while `out` is in use.
+        let mut work = *out.work();
+        let applied = self.group.apply_some(applying, &mut self.store, &mut work, |own| match own {
+            Own::Read(read, store) => out.read(read, store),
+            Own::Applied(counter, reply) => out.applied(id, counter, reply),
+            Own::Changed(counter, Ok(_)) => out.applied(id, counter, Reply::Ok),
+            Own::Changed(counter, Err(error)) => {
+                out.applied(id, counter, Reply::Error(format!("ERR {error}").into()));
+            }
+        });
+        *out.work() = work;
+        self.store.take_discarded().into_iter().for_each(|discarded| out.discard(discarded));
+        match applied {
+            Ok(false) => return false,
+            Ok(true) => out.chosen(id, applying.value()),
+            Err(differs) => panic!("{differs}"), // invariant 6: nothing that this node says of the group can be believed
+        }
+        true
+    }
+}
+
+/// A group's record as the log has it.
+fn logged(group: GroupId, record: Record) -> log::Record {
+    let none = (Instance(0), Ballot::ZERO, Bytes::new());
+    let (kind, ballot, (instance, chosen, payload)) = match record {
+        Record::Promised(ballot) => (log::RecordKind::Promise, ballot, none),
+        Record::Accepted { instance, ballot, chosen, value } => {
+            (log::RecordKind::Accept, ballot, (instance, chosen, value.bytes().clone()))
+        }
+        Record::Learned { instance, ballot, chosen, value } => {
+            (log::RecordKind::Learned, ballot, (instance, chosen, value.bytes().clone()))
+        }
+        Record::Position { next, promised, chosen } => {
+            (log::RecordKind::Position, promised, (next, chosen, Bytes::new()))
+        }
+        Record::Lost { .. } => unreachable!("what is lost is not written"),
+    };
+    log::Record { kind, group, instance, ballot, chosen, payload }
+}
+
+/// A group's record as it was before it was logged; `None` if its value is not one.
+#[must_use]
+pub fn unlogged(record: log::Record) -> Option<Record> {
+    let log::Record { kind, instance, ballot, chosen, payload, .. } = record;
+    match kind {
+        log::RecordKind::Promise => Some(Record::Promised(ballot)),
+        log::RecordKind::Accept => {
+            Some(Record::Accepted { instance, ballot, chosen, value: Value::parse(payload).ok()? })
+        }
+        log::RecordKind::Learned => {
+            Some(Record::Learned { instance, ballot, chosen, value: Value::parse(payload).ok()? })
+        }
+        log::RecordKind::Position => Some(Record::Position { next: instance, promised: ballot, chosen }),
+        log::RecordKind::LostAccept => Some(Record::Lost { instance, ballot, learned: false }),
+        log::RecordKind::LostLearned => Some(Record::Lost { instance, ballot, learned: true }),
+        log::RecordKind::PeerStart | log::RecordKind::Trimmed => None,
+    }
+}

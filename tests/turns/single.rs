@@ -1,0 +1,178 @@
+//! A cluster of one node without sockets and threads: its turns, one by one, with what each took.
+
+use bytes::BytesMut;
+use groups::NodeId;
+use net::resp::value::Scan;
+use paxoi::config::{CheckpointConfig, NodeConfig, Reads, TURN_STEPS};
+use paxoi::identity::{BirthRecord, Identity, Member};
+use paxoi::node::versions::Versions;
+use paxoi::node::{Node, Time};
+use rustix::time::{ClockId, clock_gettime};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The largest value, as by default.
+pub(crate) const VALUE_BYTES_MAX: usize = 64 << 20;
+/// What the event loop reads of a connection at a time, at most.
+const READ_BYTES: usize = 256 << 10;
+const CLIENT: u64 = 1;
+/// More turns than any request takes.
+const TURNS_MAX: usize = 200_000;
+
+pub(crate) struct Single {
+    node: Node,
+    time: Time,
+    syncing: Option<u64>,
+    input: BytesMut,
+    is_paused: bool,
+    reply: Vec<u8>,
+    /// The longest turn since this was last looked at, and how many there were.
+    pub(crate) longest: Duration,
+    pub(crate) turns: usize,
+}
+
+impl Single {
+    pub(crate) fn new(groups: u32, reads: Reads) -> Single {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 7_001));
+        let member = Member { node: NodeId(1), storage_id: [1; 16], address: listen.to_string() };
+        let birth = BirthRecord {
+            cluster_id: [9; 16],
+            groups,
+            hash_key: [7; 16],
+            session_ttl_ms: 3_600_000,
+            value_bytes_max: VALUE_BYTES_MAX as u64,
+            members: vec![member],
+        };
+        let config = NodeConfig {
+            id: NodeId(1),
+            initial: vec![(NodeId(1), listen.to_string())],
+            announced: None,
+            join: Vec::new(),
+            groups,
+            reads,
+            client_timeout_ms: 3_600_000,
+            session_ttl_ms: 3_600_000,
+            max_clients: 100,
+            memory_bytes_max: 0,
+            value_bytes_max: VALUE_BYTES_MAX,
+            checkpoints: CheckpointConfig::default(),
+            turn_steps: TURN_STEPS,
+            versions: Versions::OURS,
+            dir: String::new(),
+            config_file: String::new(),
+            listen,
+            cluster_id: [9; 16],
+            hash_key: [7; 16],
+            seed: 1,
+        };
+        let identity = Identity {
+            storage_id: [1; 16],
+            node: NodeId(1),
+            start: 1,
+            lives: vec![1],
+            birth: Some(birth),
+            joined: Vec::new(),
+        };
+        let time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
+        let mut node = Node::new(config, identity);
+        node.begin(0, time);
+        let mut single = Single {
+            node,
+            time,
+            syncing: None,
+            input: BytesMut::new(),
+            is_paused: false,
+            reply: Vec::new(),
+            longest: Duration::ZERO,
+            turns: 0,
+        };
+        single.node.opened(CLIENT, listen, time);
+        for _ in 0..TURNS_MAX {
+            if single.node.leaderless() == 0 {
+                break;
+            }
+            single.turn(0);
+        }
+        assert_eq!(single.node.leaderless(), 0, "a leader of each group");
+        single
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.time.mono_us += ms * 1_000;
+        self.time.unix_us += ms * 1_000;
+        (0..100).for_each(|_| self.turn(0));
+    }
+
+    /// Sends requests and waits for so many replies, which it returns. The longest turn is counted anew.
+    pub(crate) fn ask(&mut self, requests: &[Vec<Vec<u8>>]) -> Vec<u8> {
+        let bytes: Vec<u8> = requests.iter().flat_map(|words| encoded(words)).collect();
+        (self.longest, self.turns) = (Duration::ZERO, 0);
+        self.reply.clear();
+        let mut rest = &bytes[..];
+        let (mut scan, mut scanned, mut replies) = (Scan::default(), 0, 0);
+        for _ in 0..TURNS_MAX {
+            let chunk = if self.is_paused { 0 } else { rest.len().min(READ_BYTES) };
+            self.input.extend_from_slice(&rest[..chunk]);
+            rest = &rest[chunk..];
+            self.turn(chunk);
+            while let Some((length, _)) = scan.resume(&self.reply[scanned..]).expect("replies are RESP") {
+                (scan, scanned, replies) = (Scan::default(), scanned + length, replies + 1);
+            }
+            if replies >= requests.len() {
+                return std::mem::take(&mut self.reply);
+            }
+        }
+        panic!("{replies} of {} replies after {TURNS_MAX} turns", requests.len());
+    }
+
+    /// One turn: as the server has it, without the system's calls. What leaves the loop is taken away outside of it.
+    fn turn(&mut self, arrived: usize) {
+        self.time.mono_us += 1_000;
+        self.time.unix_us += 1_000;
+        let time = self.time;
+        let begun = cpu_time();
+        if let Some(lsn) = self.syncing.take() {
+            self.node.durable(lsn, 100);
+        }
+        if arrived > 0 || !self.is_paused && !self.input.is_empty() {
+            self.node.input(CLIENT, &mut self.input, 0, time);
+        }
+        if time.mono_us.is_multiple_of(20_000) {
+            self.node.tick(time);
+        }
+        self.node.end_turn(time);
+        let mut replies = BytesMut::new();
+        self.node.take_replies(|_, reply| {
+            replies.unsplit(reply.split());
+            0
+        });
+        let outputs = std::mem::take(self.node.outputs());
+        let took = cpu_time() - begun;
+        self.node.turn_took(took.as_micros() as u64, time);
+        self.longest = self.longest.max(took);
+        self.turns += 1;
+        self.reply.extend_from_slice(&replies);
+        self.syncing = outputs.batch.map(|batch| batch.lsn);
+        self.is_paused |= !outputs.pauses.is_empty();
+        self.is_paused &= outputs.resumes.is_empty();
+        assert_eq!(outputs.stop, None);
+    }
+}
+
+/// What this thread has used of a processor: other programs do not count.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+/// A request as clients send it.
+fn encoded(words: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
