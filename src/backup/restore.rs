@@ -1,7 +1,8 @@
 //! `paxoi restore`: the keys of a backup go into a running cluster, through the protocol that all clients use. So the
 //! cluster may have another number of groups, and it may be restored into as often as it takes.
 //!
-//! All of the backup is verified before the first key is sent.
+//! All of the backup is verified before the first key is sent. Which keys have expired is judged by the time that the
+//! cluster tells: the clock of the machine that this runs on may be wrong.
 
 use super::loader::{BATCH_BYTES, Loader};
 use super::set::BackupSet;
@@ -15,7 +16,7 @@ use net::resp::value::Value;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// The most connections: more only wait for each other.
 const CONNECTIONS_MAX: usize = 256;
@@ -65,10 +66,10 @@ pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
         Ok((address.clone(), resolved))
     });
     let addresses = addresses.collect::<anyhow::Result<Vec<(String, SocketAddr)>>>()?;
-    let value_bytes_max = look_at_cluster(&addresses, args.force)?;
-    let all = check(&set, value_bytes_max)?;
+    let target = look_at_cluster(&addresses, args.force)?;
+    let all = check(&set, &target)?;
     let began = Instant::now();
-    let sent = load(&set, &addresses, args.connections, all)?;
+    let sent = load(&set, &addresses, args.connections, &target, all)?;
     let seconds = began.elapsed().as_secs_f64();
     let expired = match sent.expired {
         0 => String::new(),
@@ -79,15 +80,31 @@ pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
         .context("cannot write to stdout")
 }
 
-/// The largest value that the cluster takes, if it has no keys or none that matter.
-fn look_at_cluster(addresses: &[(String, SocketAddr)], force: bool) -> anyhow::Result<u64> {
-    let mut limit = u64::MAX;
+/// What is known of the cluster.
+struct Target {
+    /// The largest value that it takes.
+    value_bytes_max: u64,
+    /// Its time in unix milliseconds, and when it told it.
+    told_ms: u64,
+    told: Instant,
+}
+
+impl Target {
+    fn now_ms(&self) -> u64 {
+        self.told_ms.saturating_add(self.told.elapsed().as_millis() as u64)
+    }
+}
+
+/// Looks at the cluster, which must have no keys or none that matter.
+fn look_at_cluster(addresses: &[(String, SocketAddr)], force: bool) -> anyhow::Result<Target> {
+    let mut target = Target { value_bytes_max: u64::MAX, told_ms: 0, told: Instant::now() };
     for (name, address) in addresses {
         let asked = Client::connect(*address, ANSWER_MAX).and_then(|mut client| {
             let size = client.call(&[b"DBSIZE"])?;
-            Ok((size, client.call(&[b"CONFIG", b"GET", b"proto-max-bulk-len"])?))
+            let limit = client.call(&[b"CONFIG", b"GET", b"proto-max-bulk-len"])?;
+            Ok((size, limit, client.call(&[b"TIME"])?))
         });
-        let (size, config) = asked.with_context(|| format!("no answer of a node at {name}"))?;
+        let (size, config, time) = asked.with_context(|| format!("no answer of a node at {name}"))?;
         let keys = match size {
             Value::Int(keys) => keys,
             Value::Error(text) => bail!("the node at {name} does not serve: {text}"),
@@ -101,15 +118,18 @@ fn look_at_cluster(addresses: &[(String, SocketAddr)], force: bool) -> anyhow::R
         if let Value::Array(pair) = config
             && let Some(bytes) = pair.get(1).and_then(|value| std::str::from_utf8(value.as_bytes()?).ok()?.parse().ok())
         {
-            limit = limit.min(bytes);
+            target.value_bytes_max = target.value_bytes_max.min(bytes);
         }
+        target.told_ms =
+            unix_ms(&time).with_context(|| format!("the node at {name} does not tell the time: {time:?}"))?;
+        target.told = Instant::now();
     }
-    Ok(limit)
+    Ok(target)
 }
 
 /// Reads all of the backup: that it is sound, that every value fits, and how much it is.
-fn check(set: &BackupSet, value_bytes_max: u64) -> anyhow::Result<Tally> {
-    let now_ms = now_unix_ms();
+fn check(set: &BackupSet, target: &Target) -> anyhow::Result<Tally> {
+    let (now_ms, value_bytes_max) = (target.now_ms(), target.value_bytes_max);
     let (mut all, mut too_large) = (Tally::default(), None);
     set.verify(&mut |key, value, expires_at_ms| {
         let bytes = value.len() as u64;
@@ -129,14 +149,20 @@ fn check(set: &BackupSet, value_bytes_max: u64) -> anyhow::Result<Tally> {
 }
 
 /// Sends all keys that are not due.
-fn load(set: &BackupSet, addresses: &[(String, SocketAddr)], connections: usize, all: Tally) -> anyhow::Result<Tally> {
+fn load(
+    set: &BackupSet,
+    addresses: &[(String, SocketAddr)],
+    connections: usize,
+    target: &Target,
+    all: Tally,
+) -> anyhow::Result<Tally> {
     let bar = progress(all.bytes);
     let loader = Loader::start(addresses, connections)?;
     let mut sent = Tally::default();
     let mut passed_bytes = 0;
     let (mut batch, mut count) = (Vec::new(), 0);
     for state in &set.manifest().states {
-        let now_ms = now_unix_ms();
+        let now_ms = target.now_ms();
         let visited = set.visit(state, &mut |key, value, expires_at_ms| {
             passed_bytes += (key.len() + value.len()) as u64;
             if is_due(expires_at_ms, now_ms) {
@@ -182,8 +208,12 @@ fn is_due(expires_at_ms: u64, now_ms: u64) -> bool {
     expires_at_ms != 0 && expires_at_ms <= now_ms
 }
 
-fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+/// The reply to TIME in unix milliseconds.
+fn unix_ms(reply: &Value) -> Option<u64> {
+    let Value::Array(words) = reply else { return None };
+    let number = |word: &Value| std::str::from_utf8(word.as_bytes()?).ok()?.parse::<u64>().ok();
+    let [seconds, micros] = words.as_slice() else { return None };
+    number(seconds)?.checked_mul(1_000)?.checked_add(number(micros)? / 1_000)
 }
 
 /// A key as it is told to people.

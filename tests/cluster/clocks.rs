@@ -167,3 +167,33 @@ fn lifetimes_do_not_depend_on_the_clock_of_the_node_that_is_asked_nor_of_the_lea
         clocks.wait_for_offset(6 - leader - follower, node, 0);
     }
 }
+
+#[test]
+fn a_restore_goes_by_the_clusters_time_and_not_by_the_clock_of_its_machine() {
+    let _turn = turn();
+    let Some(library) = library() else { return };
+    let mut cluster = Cluster::start(1, GROUPS, &[]);
+    let mut client = cluster.client(1);
+    for number in 0..20 {
+        assert_eq!(ask_until_served(&mut client, &format!("SET key{number} value EX 3600")), "OK");
+    }
+    assert_eq!(ask(&mut client, "PEXPIRE key0 1"), "1");
+    wait_for("the end of a key", SEEN_MAX, || (ask(&mut client, "EXISTS key0") == "0").then_some(()));
+    drop(client);
+    cluster.kill9(1);
+    let folder = crate::harness::directory();
+    let out = folder.path().join("backup").display().to_string();
+    crate::harness::run(&["backup", "--data", &cluster.data(1).display().to_string(), &out]);
+    let fresh = Cluster::start(1, GROUPS, &[]);
+    let restored = std::process::Command::new(crate::harness::PROGRAM)
+        .args(["restore", &out, "--connect", &fresh.address(1).to_string()])
+        .env("LD_PRELOAD", &library)
+        .env("FAKETIME", FAST)
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .output()
+        .expect("the program runs");
+    let text = String::from_utf8_lossy(&restored.stdout).into_owned();
+    assert!(text.starts_with("restored 19 keys"), "{text} {}", String::from_utf8_lossy(&restored.stderr));
+    let ttl: i64 = ask(&mut fresh.client(1), "TTL key7").parse().expect("a number");
+    assert!((3_000..=3_600).contains(&ttl), "{ttl}");
+}
