@@ -359,6 +359,8 @@ impl Node {
     /// are asked about or answered, and the next batch goes to the log.
     pub fn end_turn(&mut self, time: Time) {
         self.io.now_us = time.mono_us;
+        // Also before the node begins: clients that are told so take their share of a turn as well.
+        self.intake = Work::steps(self.config.turn_steps);
         if self.has_not_begun() {
             return self.resume_clients();
         }
@@ -391,7 +393,6 @@ impl Node {
         self.io.end_turn(time.mono_ms());
         // Each turn applies so much of what comes in it, and so much of what earlier ones left.
         self.io.work = Work::steps(self.config.turn_steps);
-        self.intake = Work::steps(self.config.turn_steps);
         self.resume_clients();
     }
 

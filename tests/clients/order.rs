@@ -134,5 +134,5 @@ fn the_protocol_can_change_in_the_middle() {
         Some("\"me\" | {\"save\": \"\"} | RESET | nil | [\"save\" \"\"]")
     );
     assert_eq!(talk(node, "SELECT 1 | SELECT 0"), "-ERR SELECT is not allowed in cluster mode | OK");
-    assert_eq!(talk(node, "WAIT 2 100 | WAITAOF 1 1 0 | READONLY | READWRITE | ASKING"), "1 | [1 1] | OK | OK | OK");
+    assert_eq!(talk(node, "WAIT 2 100 | WAITAOF 1 1 0 | READONLY | READWRITE | ASKING"), "2 | [1 2] | OK | OK | OK");
 }

@@ -100,6 +100,7 @@ fn a_node_that_was_removed_while_all_that_it_knew_were_replaced_is_told_or_says_
     let original = cluster.words(3);
     for (old, new, at) in [(3, new[0], 1), (1, new[1], 2), (2, new[2], new[0])] {
         cluster.spawn_joining(new, at);
+        wait_for("the new node waits", READY_MAX, || state(&cluster, at, new).filter(|state| state == "waiting"));
         member(&cluster, at, &format!("replace {old} {new}"));
         if old != 3 {
             assert_eq!(cluster.wait_for_end(old), Some(1));

@@ -218,7 +218,7 @@ fn status_waits_until_every_node_is_up_and_whole() {
     let status = |patience: &str| run(&["status", "--connect", &asked, "--wait", patience]);
     cluster.kill9(3);
     let ended = status("1s");
-    ended.expect(1, &[&format!("not ready after 1s: node 3 at {} does not answer", cluster.address(3))]);
+    ended.expect(1, &[&format!("not ready after 1s: node 3 at {} does not answer", cluster.name(3))]);
     assert!(ended.stdout.contains("2 up, 1 down"), "{}", ended.stdout);
     for number in 0..200 {
         assert_eq!(ask_until_served(&mut cluster.client(1), &format!("SET key:{number} {number}")), "OK");

@@ -100,7 +100,7 @@ fn judge(title: &str, mut rows: Vec<Row>) {
     assert!(worst.longest < Duration::from_millis(SILENT_MS_MAX), "{}: {:?}", worst.name, worst.longest);
 }
 
-/// The inputs of issue 13, each way that a read can go.
+/// Patterns that once held the loop for seconds, each way that a read can go.
 #[test]
 fn hostile_patterns_are_matched_in_steps() {
     let data = Data { keys: 20_000, long_keys: 20 };
