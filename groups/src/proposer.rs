@@ -59,6 +59,12 @@ impl Proposer {
         matches!(self.phase, Phase::Preparing { .. })
     }
 
+    /// Whether the promise of `from` is counted in phase 1.
+    #[must_use]
+    pub fn has_promise(&self, from: NodeId, members: &Members) -> bool {
+        matches!(&self.phase, Phase::Preparing { promises, .. } if promises.contains(from, members))
+    }
+
     /// Whether it may propose now.
     #[must_use]
     pub fn is_prepared(&self) -> bool {

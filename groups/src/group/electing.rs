@@ -185,10 +185,11 @@ impl Group {
         effects.push(Effect::SendDurable { to: me, message: self.promise(prepare) });
     }
 
-    /// Sends the Prepare in progress again.
+    /// Sends the Prepare in progress to `to` again, unless it has promised: it would send the value that it accepted again.
     pub(super) fn repeat_prepare(&self, to: NodeId, effects: &mut Vec<Effect>) {
         let Role::Candidate { proposer, .. } = &self.role else { return };
-        if !self.membership.voters().contains(to) {
+        let voters = self.membership.voters();
+        if !voters.contains(to) || proposer.has_promise(to, voters) {
             return;
         }
         let prepare = Prepare { ballot: proposer.ballot(), instance: self.next };

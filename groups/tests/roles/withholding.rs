@@ -52,6 +52,20 @@ fn a_candidate_asks_again_until_it_is_promised() {
 }
 
 #[test]
+fn a_candidate_does_not_ask_those_again_that_have_promised() {
+    let mut member = Member::new(1, 5);
+    member.stand();
+    let own = ballot(1, 1);
+    member.handle(2, promise(own, 1, 1, Some(accepted(ballot(0, 2), &empty(0)))));
+    let later = Message::Reject(Reject { ballot: own, instance: Instance(1), promised: Ballot::ZERO });
+    member.handle(3, later);
+    member.clock.mono_ms += 100;
+    let again = [3, 4, 5].map(|to| Effect::SendDurable { to: NodeId(to), message: prepare(own, 1) });
+    assert_eq!(member.tick(), again, "member 2 would send the value that it accepted again");
+    assert_eq!(member.call(|group, effects| group.on_connected(NodeId(2), effects)), [], "its promise has come");
+}
+
+#[test]
 fn who_may_not_promise_to_itself_stands_as_soon_as_it_may() {
     let mut member = Member::new(2, 3);
     for _ in 0..400 {
