@@ -26,8 +26,9 @@ fn frames(cluster: &Cluster, id: u32) -> Vec<(u64, u64, u64)> {
     let frame = |line: &str| {
         let (_, rest) = line.trim_start().strip_prefix("frame ")?.split_once(" at byte ")?;
         let (at, rest) = rest.split_once(": ")?;
-        let (records, rest) = rest.split_once(" records, ")?;
-        Some((number(at), number(records), number(rest.split_once(" bytes")?.0)))
+        let (records, rest) = rest.split_once(" record")?;
+        let (bytes, _) = rest.split_once(", ")?.1.split_once(" bytes")?;
+        Some((number(at), number(records), number(bytes)))
     };
     ended.stdout.lines().filter_map(frame).collect()
 }
