@@ -2,7 +2,9 @@
 
 use crate::backup::{BackupArgs, RestoreArgs};
 use crate::bench::BenchArgs;
-use crate::config::{CheckpointConfig, GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX};
+use crate::config::{
+    CheckpointConfig, FRAGMENT_BYTES, GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX,
+};
 use crate::disk::FileDisk;
 use crate::drain::DrainArgs;
 use crate::duration;
@@ -231,6 +233,7 @@ impl ServeArgs {
                     .ok_or_else(|| usage(format!("--maxmemory {text}: give a size like 2gb, or 0 for no limit")))?,
                 None => 0,
             },
+            fragment_bytes: FRAGMENT_BYTES,
             versions: match args.protocol_versions.as_deref() {
                 Some(text) => Versions::parse(text)
                     .ok_or_else(|| usage(format!("--protocol-versions {text}: give a range like 1-2")))?,

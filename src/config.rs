@@ -6,8 +6,11 @@ use groups::NodeId;
 
 /// A ping leaves for every peer so often.
 pub const PING_MS: u64 = 100;
-/// A peer from which no byte came for so long is taken for dead, and its connection for broken.
+/// A peer from which no byte came for so long is taken for dead: others may lead its groups.
 pub const SILENT_MS_MAX: u64 = 800;
+/// The connection to a peer that was silent for so long is cut. Until then the peer may only be busy, with a large value
+/// for example, and whatever it was sent would have to be sent again.
+pub const BROKEN_MS_MAX: u64 = 3_000;
 /// A node that did nothing for so long, because the machine or a large command kept it, cannot tell who was silent.
 pub const STALL_MS_MIN: u64 = 200;
 /// The longest that a peer may take to echo a ping and still count as reached.
@@ -72,6 +75,8 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 pub const FRAME_SLACK_BYTES: usize = 64 << 10;
 /// A frame to a peer is closed when it has grown beyond this; one more message can be as large as a value.
 pub const FRAME_BYTES: usize = 256 << 10;
+/// Bytes of one fragment of a large message of a group; messages with more than twice as many travel in fragments.
+pub const FRAGMENT_BYTES: usize = 64 << 10;
 /// The largest message between nodes that belongs to no group; and the largest frame of one that has not said who it is.
 pub const NODE_MESSAGE_BYTES_MAX: usize = 512 << 10;
 /// Bytes of values that a node which is behind asks for at a time.
@@ -149,6 +154,7 @@ const _: () = assert!(LEASE_REST_MS > HANDOVER_MS, "a handover that is tried aga
 const _: () = assert!(CLOCK_RESYNC_MS > 2 * CLOCK_ERROR_MS_MAX, "a reading's error is no difference");
 const _: () = assert!(GROUP_QUEUE_BYTES <= NODE_QUEUE_BYTES, "one group does not stop all clients");
 const _: () = assert!(FRAME_BYTES <= BATCH_BYTES_MAX, "a frame that closes late still has room for one batch");
+const _: () = assert!(FRAGMENT_BYTES + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "a fragment fits a message");
 const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < u32::MAX as usize / 4, "lengths are 32 bits");
 
 /// A state is taken out in blocks of so many bytes: each takes well below a millisecond.
@@ -284,6 +290,8 @@ pub struct NodeConfig {
     pub turn_steps: u64,
     /// The versions of the peer protocol that it speaks: all that the program does, or fewer for tests of upgrades.
     pub versions: Versions,
+    /// See [`FRAGMENT_BYTES`]; fewer for tests.
+    pub fragment_bytes: usize,
     /// The data directory, for those who ask.
     pub dir: String,
     /// The configuration file, for those who ask.

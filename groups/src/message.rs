@@ -238,12 +238,17 @@ struct ForwardHeader {
 }
 
 impl Message {
+    /// The kind of a [`Promise`].
+    pub const PROMISE: u8 = 2;
+    /// The kind of a [`Range`].
+    pub const RANGE: u8 = 11;
+
     /// The kind byte that the frame carries.
     #[must_use]
     pub fn kind(&self) -> u8 {
         match self {
             Message::Prepare(_) => 1,
-            Message::Promise(_) => 2,
+            Message::Promise(_) => Message::PROMISE,
             Message::Reject(_) => 3,
             Message::Ahead(_) => 4,
             Message::Accept(_) => 5,
@@ -252,7 +257,7 @@ impl Message {
             Message::Diverged(_) => 8,
             Message::Chosen(_) => 9,
             Message::Fetch(_) => 10,
-            Message::Range(_) => 11,
+            Message::Range(_) => Message::RANGE,
             Message::Forward(_) => 12,
             Message::NotLeader(_) => 13,
             Message::PreVote(_) => 14,
@@ -268,6 +273,16 @@ impl Message {
             Message::Accept(accept) => accept.value.bytes().len(),
             Message::Range(range) => range.values.iter().map(|one| one.value.bytes().len()).sum(),
             _ => 0,
+        }
+    }
+
+    /// Bytes of values or commands at the end of its body; 0 for other messages.
+    #[must_use]
+    pub fn tail_bytes(&self) -> usize {
+        match self {
+            Message::Promise(promise) => promise.accepted.as_ref().map_or(0, |accepted| accepted.value.bytes().len()),
+            Message::Forward(forward) => forward.commands.len(),
+            _ => self.value_bytes(),
         }
     }
 
@@ -363,7 +378,7 @@ impl Message {
     pub fn decode(kind: u8, body: &Bytes) -> Result<Message, MessageError> {
         let message = match kind {
             1 => take(body).map(Message::Prepare),
-            2 => decode_promise(body),
+            Message::PROMISE => decode_promise(body),
             3 => take(body).map(Message::Reject),
             4 => take(body).map(Message::Ahead),
             5 => decode_accept(body),
@@ -372,7 +387,7 @@ impl Message {
             8 => take(body).map(Message::Diverged),
             9 => take(body).map(Message::Chosen),
             10 => take(body).map(Message::Fetch),
-            11 => decode_range(body),
+            Message::RANGE => decode_range(body),
             12 => decode_forward(body),
             13 => take(body).map(Message::NotLeader),
             14 => take(body).map(Message::PreVote),

@@ -12,6 +12,9 @@ const KEEPALIVE: Duration = Duration::from_secs(300);
 /// How long the kernel waits between such questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(100);
 
+/// Bytes that the kernel takes before it has sent what it has: what comes later and is urgent waits behind them.
+const UNSENT_BYTES: u32 = 128 << 10;
+
 /// A non-blocking stream of bytes.
 #[derive(Debug)]
 pub(crate) enum Transport {
@@ -21,11 +24,13 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// Wraps an accepted socket, or one that is being connected, and sets the options that all sockets have: replies
-    /// leave at once, and dead peers are noticed in the end.
+    /// leave at once, dead peers are noticed in the end, and little waits in the kernel.
     pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
         let socket = SockRef::from(&stream);
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL))?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
         Ok(Self::Tcp(stream))
     }
 

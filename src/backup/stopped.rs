@@ -126,6 +126,7 @@ fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConf
         checkpoints: CheckpointConfig::default(),
         turn_steps: crate::config::TURN_STEPS,
         versions: Versions::OURS,
+        fragment_bytes: crate::config::FRAGMENT_BYTES,
         dir: disk.place(),
         config_file: String::new(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -2,6 +2,7 @@
 
 use super::links::Link;
 use super::replies::{Replies, Ticket};
+use super::requests::NOT_SERVED;
 use super::waiting::GroupSet;
 use super::{Close, Node, Time};
 use crate::admin::client::ClientInfo;
@@ -57,6 +58,12 @@ pub(super) struct Client {
     pub(super) ended: bool,
     /// Its requests wait unread.
     pub(super) paused: bool,
+    /// Since when it has been paused, again and again, and none of its requests was taken on.
+    waits_since_ms: Option<u64>,
+    /// So many bytes of them waited too long, because too much else is on its way.
+    late_bytes: usize,
+    /// So many bytes are still to come of a request that was refused in the midst of it.
+    refused_bytes: usize,
     /// They do so no longer, but have not been announced again yet.
     resumed: bool,
     /// A group whose queue was full when it last used it.
@@ -116,7 +123,6 @@ impl Client {
     fn is_choked(&self) -> bool {
         self.replies.len() >= REPLIES_MAX
             || self.out.len() + self.unsent + self.replies.bytes() >= CLIENT_OUTPUT_BYTES
-            || self.full_group.is_some()
             || self.hold.is_some()
             || self.replies.is_reading_long()
     }
@@ -292,6 +298,7 @@ impl Node {
         if let Some(client) = self.io.connections.client(id) {
             (client.unsent, client.queued) = (0, 0);
         }
+        self.unsent(id, 0);
     }
 
     /// The connection is gone.
@@ -327,6 +334,9 @@ impl Node {
             leaving: false,
             ended: false,
             paused: false,
+            waits_since_ms: None,
+            late_bytes: 0,
+            refused_bytes: 0,
             resumed: false,
             full_group: None,
             hold: None,
@@ -381,21 +391,39 @@ impl Node {
 
     fn serve(&mut self, client: &mut Client, input: &mut BytesMut, time: Time) {
         let Some(mut parser) = client.parser.take() else { return };
-        let mut at = 0;
+        let mut at = client.refused_bytes.min(input.len());
+        client.refused_bytes -= at;
         client.writes |= input.len() >= LARGE_INPUT_BYTES;
         while !client.leaving && at < input.len() {
-            if client.is_choked() || self.is_full(client) || self.intake.is_spent() {
+            let is_full = client.full_group.is_some() || self.is_full(client, input.len() - at);
+            let is_late = is_full && client.late_bytes > 0;
+            if client.is_choked() || self.intake.is_spent() || (is_full && !is_late) {
                 client.paused = true;
+                client.waits_since_ms.get_or_insert(time.mono_ms());
                 self.io.outputs.pauses.push(client.connection);
                 self.io.connections.watch(client.connection);
                 break;
             }
             match parser.poll(&input[at..]) {
+                Ok(None) if is_late => {
+                    self.refuse_midst(client, &mut parser);
+                    at = input.len();
+                }
                 Ok(None) => break,
+                Ok(Some(length)) if is_late => {
+                    let words: Vec<&[u8]> = parser.args(&input[at..at + length]).collect();
+                    if !words.is_empty() {
+                        self.no_command(client, &words, &NOT_SERVED);
+                    }
+                    client.late_bytes = client.late_bytes.saturating_sub(length);
+                    client.full_group = None;
+                    at += length;
+                }
                 Ok(Some(length)) => {
                     self.request_bytes = length;
                     self.request(client, &parser, &input[at..at + length], time);
                     if client.full_group.is_none() && !std::mem::take(&mut client.again) {
+                        client.late_bytes = client.late_bytes.saturating_sub(length);
                         at += length;
                     }
                 }
@@ -410,6 +438,7 @@ impl Node {
             }
         }
         client.parser = Some(parser);
+        client.waits_since_ms = client.waits_since_ms.filter(|_| client.paused && at == 0);
         let is_all = client.leaving || at == input.len();
         if is_all && at > LARGE_INPUT_BYTES {
             *input = BytesMut::new();
@@ -420,9 +449,36 @@ impl Node {
         }
     }
 
-    /// Whether the client has to wait for commands of others, because so many bytes of them are on their way.
-    fn is_full(&self, client: &Client) -> bool {
-        client.writes && self.holds_writers(NODE_QUEUE_BYTES) || self.io.questions.reads.len() >= READS_MAX
+    /// Whether the client, which has sent `bytes`, has to wait for commands of others, because too many bytes of them are
+    /// on their way. Small requests do not wait for large ones.
+    fn is_full(&self, client: &Client, bytes: usize) -> bool {
+        client.writes && self.holds_writers(bytes, NODE_QUEUE_BYTES) || self.io.questions.reads.len() >= READS_MAX
+    }
+
+    /// Answers a request of which only a part is here, and passes over the rest of it.
+    fn refuse_midst(&mut self, client: &mut Client, parser: &mut RequestParser) {
+        client.late_bytes = 0;
+        client.multi.as_mut().into_iter().for_each(|multi| multi.failed = true);
+        self.answer(client, &NOT_SERVED);
+        match parser.ends_after() {
+            Some(bytes) => client.refused_bytes = bytes,
+            // Where it ends is not known.
+            None => self.dismiss(client, Close::AfterFlush),
+        }
+        *parser = RequestParser::new(self.io.connections.limits);
+    }
+
+    /// Clients whose requests have waited unread for as long as a command may take are served, or refused.
+    pub(super) fn wake_late(&mut self, now_ms: u64) {
+        let connections = &mut self.io.connections;
+        for id in connections.watched.clone() {
+            let Some(client) = connections.client(id) else { continue };
+            let late_ms = client.waits_since_ms.unwrap_or(now_ms) + self.config.client_timeout_ms;
+            if client.paused && !client.leaving && now_ms >= late_ms && !client.is_choked() {
+                (client.paused, client.resumed, client.late_bytes) = (false, true, client.held);
+                self.io.outputs.resumes.push(id);
+            }
+        }
     }
 
     /// The client goes: at once, or when it has its replies.
@@ -461,14 +517,13 @@ impl Node {
         }
         let mut watched = std::mem::take(&mut self.io.connections.watched);
         watched.retain(|id| {
-            let is_full = self.holds_writers(NODE_QUEUE_BYTES / 2);
             let is_paused = self.pause.is_on(self.io.now_us / 1_000);
+            let Some(client) = self.io.connections.client(*id) else { return false };
+            let (held, full_group) = (client.held, client.full_group);
+            let is_full = self.holds_writers(held, NODE_QUEUE_BYTES / 2);
             let reads_too_much = self.io.questions.reads.len() > READS_MAX / 2;
-            let Some(full_group) = self.io.connections.client(*id).map(|client| client.full_group) else {
-                return false;
-            };
             let is_over = full_group.is_some_and(|group| {
-                let has_room = self.shard.group(group).queued_bytes() < GROUP_QUEUE_BYTES / 2;
+                let has_room = self.queued_before_in(group, held) < GROUP_QUEUE_BYTES / 2;
                 has_room || self.is_cut_off(group) || self.is_stuck(group) || self.io.relays.to().is_some()
             });
             let Some(client) = self.io.connections.client(*id) else { return false };
@@ -484,9 +539,8 @@ impl Node {
                 client.full_group = None;
             }
             // Some way below the limit, so that pausing and resuming is not done for every request.
-            let relieved = client.replies.len() <= REPLIES_MAX / 2
-                && !client.is_choked()
-                && !(client.writes && is_full || reads_too_much);
+            let waits = client.is_choked() || client.full_group.is_some() || client.writes && is_full || reads_too_much;
+            let relieved = client.replies.len() <= REPLIES_MAX / 2 && !waits;
             if client.paused && relieved {
                 client.paused = false;
                 client.resumed = true;

@@ -6,6 +6,7 @@
 
 use super::clients::Connection;
 use super::joining::is_contact;
+use super::lanes::FRAGMENT;
 use super::outbox::is_for_node;
 use super::peers::Seen;
 use super::wire::{Hello, NodeMessage, Positions, Refusal};
@@ -14,7 +15,7 @@ use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX}
 use crate::endpoint::Endpoint;
 use crate::identity::LIVES_MAX;
 use bytes::BytesMut;
-use groups::{Answer, GroupId, Instance, Message, NodeId};
+use groups::{Answer, GroupId, Instance, NodeId};
 use net::frame::{self, Frame, FrameWriter, Purpose};
 
 /// How much of a peer's reason is repeated.
@@ -25,7 +26,7 @@ const LONELY_MS: u64 = 5_000;
 
 /// How often a member can have been started while this node did not see it.
 const STARTS_AHEAD_MAX: u64 = 1 << 32;
-const ABSURD: &str = "it named a ballot or an instance that cannot be";
+pub(super) const ABSURD: &str = "it named a ballot or an instance that cannot be";
 
 /// A connection to or from another member.
 pub(super) struct Link {
@@ -119,6 +120,11 @@ impl Node {
             let message = message.map_err(|error| error.to_string())?;
             let Some(Connection::Link(link)) = self.io.connections.find(id) else { return Ok(()) };
             let from = link.peer;
+            if is_for_node(message.group) && message.kind == FRAGMENT {
+                let Some(from) = from else { return Err("it sent something else before its hello".to_owned()) };
+                self.fragment(from, &message.body, time)?;
+                continue;
+            }
             if is_for_node(message.group) {
                 let bytes = message.body.len();
                 if bytes > NODE_MESSAGE_BYTES_MAX {
@@ -132,29 +138,7 @@ impl Node {
                 continue;
             }
             let Some(from) = from else { return Err("it sent something else before its hello".to_owned()) };
-            let group = GroupId(message.group);
-            if !self.shard.has(group) {
-                self.io.unknown_groups += u64::from(group.index() >= self.shard.len());
-                continue;
-            }
-            match Message::decode(message.kind, &message.body) {
-                Ok(message) if !self.shard.group(group).believes(&message) => return Err(ABSURD.to_owned()),
-                Ok(message) if message.value_version() > self.config.versions.value_version() => {
-                    return Err(format!(
-                        "it sent a value of version {}, which this node does not read",
-                        message.value_version()
-                    ));
-                }
-                Ok(message) if message.value_bytes() > 0 && !self.io.takes_value(message.value_bytes()) => {}
-                Ok(message) => {
-                    if matches!(message, Message::Behind(_)) {
-                        self.note_behind(group, from);
-                    }
-                    self.shard.handle(group, from, message, time.clock(), &mut self.io);
-                }
-                Err(groups::message::MessageError::UnknownKind(_)) => self.io.unknown_kinds += 1,
-                Err(error) => return Err(error.to_string()),
-            }
+            self.group_message(from, message.group, message.kind, &message.body, time)?;
         }
         Ok(())
     }
@@ -420,7 +404,7 @@ impl Node {
         self.closed(id, time);
     }
 
-    fn cut(&mut self, id: u64, reason: &str, time: Time) {
+    pub(super) fn cut(&mut self, id: u64, reason: &str, time: Time) {
         tracing::warn!("closing a connection between nodes: {reason}");
         self.io.outputs.closes.push((id, Close::Now));
         self.closed(id, time);
@@ -518,9 +502,7 @@ impl Node {
         self.on_relay_cut(from, time);
         self.forget_link(from, time);
         self.io.peers.dismiss_guest(from);
-        // A claim that was below the lost leader's counts again.
-        let others: Vec<NodeId> = self.io.peers.linked().map(|peer| peer.id).collect();
-        others.into_iter().for_each(|id| self.on_claims(id, time));
+        self.heed_claims(time);
     }
 
     /// Nothing that `from` said on a connection counts any more.
@@ -552,9 +534,7 @@ impl Node {
         let now_ms = time.mono_ms();
         self.tell_if_alone(time);
         let me = self.identity.node;
-        let silent: Vec<u64> =
-            self.io.peers.all.iter().filter(|peer| peer.is_silent(now_ms)).filter_map(|peer| peer.link).collect();
-        silent.into_iter().for_each(|id| self.cut(id, "nothing was heard on it for too long", time));
+        self.tick_silence(now_ms, time);
         self.cut_late(time);
         self.admit_silent(time);
         let is_born = self.is_born();

@@ -16,6 +16,7 @@
 //! cluster_time  unix time as a majority's clocks show it
 //! leases     majorities that elect nobody else              placement  handing groups to other members
 //! loading    while groups are being rebuilt
+//! lanes      large messages in fragments, so that small ones overtake them      inbound    what comes for the groups
 //! ranges     values from the log for members that are behind   pace   how fast that goes beside the clients
 //! reach      what clients are told in a minority        relay      commands that another member carries out
 //! ```
@@ -25,7 +26,9 @@ mod bulk;
 mod checkpoints;
 mod clients;
 mod cluster_time;
+mod inbound;
 mod joining;
+pub mod lanes;
 mod leases;
 mod links;
 mod loading;
@@ -334,6 +337,7 @@ impl Node {
         let rather = self.rather_leading(time);
         let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };
         self.shard.tick(time.clock(), self.cluster_time.now_ms(time), around, &mut self.io);
+        self.ask_for_dropped();
         self.tick_questions(time);
         self.tick_placement(time);
         self.tick_transfers(time);
@@ -424,7 +428,20 @@ impl Node {
             let read = self.io.questions.reads.get(*id as usize);
             read.is_some_and(|read| !self.shard.is_applying(read.group))
         });
-        self.shard.is_dirty() || self.shard.is_busy() || self.io.has_released() || is_answering
+        let has_room = self.io.peers.all.iter().any(peers::Peer::has_room);
+        self.shard.is_dirty() || self.shard.is_busy() || self.io.has_released() || is_answering || has_room
+    }
+
+    /// Connections for which large messages wait: at the end of each turn, [`Node::unsent`] is to be told of them.
+    pub fn filling(&self) -> impl Iterator<Item = u64> {
+        self.io.peers.all.iter().filter(|peer| !peer.lanes.is_empty()).filter_map(|peer| peer.link)
+    }
+
+    /// So many bytes wait to be written to a connection of [`Node::filling`].
+    pub fn unsent(&mut self, id: u64, bytes: usize) {
+        if let Some(peer) = self.io.peers.by_link(id) {
+            peer.unsent = bytes;
+        }
     }
 
     /// The groups and their stores, to look at; none before the cluster is born.

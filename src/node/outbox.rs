@@ -23,7 +23,7 @@ use crate::shard::Outlet;
 use bytes::Bytes;
 use groups::reads::ReadId;
 use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, Work};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A command of this node's clients on its way through the log.
 pub(super) struct Waiting {
@@ -31,6 +31,8 @@ pub(super) struct Waiting {
     /// Who is to be answered; nobody any more after its time was up.
     pub(super) ticket: Option<Ticket>,
     pub(super) deadline_ms: u64,
+    /// How many bytes it queued, if that is many; else 0.
+    pub(super) large_bytes: usize,
     /// The command's place in the statistics, or [`UNCOUNTED`], and when it came.
     pub(super) verb: u16,
     pub(super) since_us: u64,
@@ -38,6 +40,32 @@ pub(super) struct Waiting {
 
 /// The place in the statistics of what no client of this node asked for.
 pub(super) const UNCOUNTED: u16 = u16::MAX;
+/// Bytes of the large commands that wait: small ones are let in beside them.
+#[derive(Default)]
+pub(super) struct Large {
+    by_group: Vec<usize>,
+    all: usize,
+}
+
+impl Large {
+    pub(super) fn add(&mut self, group: GroupId, bytes: usize) {
+        self.by_group[group.index()] += bytes;
+        self.all += bytes;
+    }
+
+    pub(super) fn remove(&mut self, group: GroupId, bytes: usize) {
+        self.by_group[group.index()] -= bytes;
+        self.all -= bytes;
+    }
+
+    pub(super) fn of(&self, group: GroupId) -> usize {
+        self.by_group[group.index()]
+    }
+
+    pub(super) fn all(&self) -> usize {
+        self.all
+    }
+}
 
 /// The batch on its way to the disk.
 struct Syncing {
@@ -56,6 +84,7 @@ pub(super) struct Outbox {
     pub(super) relays: Relays,
     /// By group: the commands that wait, in the order of their counters.
     pub(super) commands: Vec<VecDeque<Waiting>>,
+    pub(super) large: Large,
     pub(super) stats: Stats,
     pub(super) outputs: Outputs,
     pub(super) ranges: Ranges,
@@ -64,6 +93,8 @@ pub(super) struct Outbox {
     pub(super) unknown_groups: u64,
     pub(super) unknown_kinds: u64,
     pub(super) now_us: u64,
+    /// What came with a value, of so many bytes, that the disk could not take then, and from whom.
+    pub(super) dropped: BTreeMap<(GroupId, NodeId), usize>,
     gate: Gate,
     batch: Vec<log::Record>,
     /// Bytes of its records.
@@ -94,6 +125,7 @@ impl Outbox {
             questions: Questions::new(identity.start),
             relays: Relays::new(identity.start),
             commands: Vec::new(),
+            large: Large::default(),
             stats: Stats::new(table::names_by_verb()),
             outputs: Outputs::default(),
             ranges: Ranges::default(),
@@ -101,6 +133,7 @@ impl Outbox {
             unknown_groups: 0,
             unknown_kinds: 0,
             now_us: 0,
+            dropped: BTreeMap::new(),
             gate: Gate::default(),
             batch: Vec::new(),
             batch_bytes: 0,
@@ -121,6 +154,7 @@ impl Outbox {
     pub(super) fn set_groups(&mut self, groups: u32) {
         self.commands = (0..groups).map(|_| VecDeque::new()).collect();
         self.governs_from = vec![Instance(0); groups as usize];
+        self.large = Large { by_group: vec![0; groups as usize], all: 0 };
         self.questions.set_groups(groups);
     }
 
@@ -321,6 +355,7 @@ impl Outlet for Outbox {
     fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>) {
         let queue = &mut self.commands[group.index()];
         while let Some(waiting) = queue.pop_front() {
+            self.large.remove(group, waiting.large_bytes);
             if waiting.counter != counter {
                 debug_assert!(waiting.counter < counter, "replies come in the order of the commands");
                 continue;

@@ -3,13 +3,14 @@
 //! Failure detection is per pair of nodes, never per group. Any byte counts as life; *reached* needs more: the peer has
 //! echoed a recent ping, so that a link that works in one direction only counts as cut.
 
+mod silence;
+
+use super::lanes::{Assembly, Lanes};
 use super::leases::Leases;
 use super::roster::Roster;
-use super::versions::Versions;
+use super::versions::{FRAGMENTS_VERSION, Versions};
 use super::wire::{Claims, NODE, NodeMessage, Ping, PingClocks};
-use crate::config::{
-    DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, NodeConfig, PING_MS, REACH_GRACE_MS, Reads, SILENT_MS_MAX,
-};
+use crate::config::{DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, NodeConfig, PING_MS, REACH_GRACE_MS, Reads};
 use crate::identity::Identity;
 use bytes::Bytes;
 use groups::members::MEMBERS_MAX;
@@ -60,7 +61,13 @@ pub(super) struct Peer {
     pub(super) unlinked_ms: Option<u64>,
     frame: FrameWriter,
     ready: Vec<Bytes>,
+    /// Large messages on their way to it, how many bytes its connection has not written, and what came from it.
+    pub(super) lanes: Lanes,
+    pub(super) unsent: usize,
+    pub(super) assembly: Assembly,
     heard_ms: u64,
+    /// It was silent for too long; its connection may hold all the same.
+    hushed: bool,
     sent_us: [u64; PINGS_TIMED],
     /// The number of the last ping sent. No two have the same, not even in two lives of this node: what answers one cannot
     /// be taken for an answer to another.
@@ -95,7 +102,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(id: NodeId, address: String, seed: u64, pinged: u64) -> Peer {
+    fn new(id: NodeId, address: String, seed: u64, pinged: u64, fragment_bytes: usize) -> Peer {
         Peer {
             id,
             address,
@@ -109,7 +116,11 @@ impl Peer {
             unlinked_ms: None,
             frame: FrameWriter::new(Purpose::Live),
             ready: Vec::new(),
+            lanes: Lanes::new(fragment_bytes, pinged),
+            unsent: 0,
+            assembly: Assembly::default(),
             heard_ms: 0,
+            hushed: false,
             sent_us: [0; PINGS_TIMED],
             pinged,
             pinged_before: pinged,
@@ -144,26 +155,17 @@ impl Peer {
 
     /// The connection is gone.
     fn on_cut(&mut self) {
-        self.link = None;
+        (self.link, self.hushed) = (None, false);
         self.frame = FrameWriter::new(Purpose::Live);
         self.ready.clear();
+        self.lanes.clear();
+        (self.unsent, self.assembly) = (0, Assembly::default());
         self.pinged_before = self.pinged;
         (self.echoed, self.echoed_ms, self.their_ping) = (0, 0, 0);
-        (self.claims_seen, self.their_claims) = (0, 0);
-        self.claims = Claims::default();
-        self.their_reach.clear();
+        self.claims_seen = 0;
         self.missing.clear();
-        self.healthy_since_ms = None;
         self.tells_clocks = false;
-    }
-
-    pub(super) fn on_bytes(&mut self, now_ms: u64) {
-        self.heard_ms = now_ms;
-    }
-
-    /// Whether nothing was heard on its connection for too long.
-    pub(super) fn is_silent(&self, now_ms: u64) -> bool {
-        self.link.is_some() && now_ms > self.heard_ms + SILENT_MS_MAX
+        self.forget_claims();
     }
 
     /// Whether it lives and hears this node.
@@ -252,10 +254,6 @@ impl Peer {
         self.draining
     }
 
-    pub(super) fn silent_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.heard_ms)
-    }
-
     /// Whether its pings tell its clocks.
     pub(super) fn tells_clocks(&self) -> bool {
         self.tells_clocks
@@ -277,7 +275,12 @@ impl Peer {
     /// that was removed, and does not know it yet, may be of an older version.
     pub(super) fn send(&mut self, group: GroupId, message: &Message) {
         let readable = self.versions.unwrap_or_default().value_version();
-        if self.link.is_some() && message.value_version() <= readable {
+        if self.link.is_none() || message.value_version() > readable {
+            return;
+        }
+        if self.version >= FRAGMENTS_VERSION && self.lanes.concerns(group, message) {
+            self.lanes.push(group, message);
+        } else {
             self.close_large_frame();
             self.frame.message(group.0, message.kind(), |out| message.encode_head(out));
         }
@@ -292,7 +295,13 @@ impl Peer {
     /// The frames that the turn made, for its connection.
     pub(super) fn take_frames(&mut self) -> impl Iterator<Item = Bytes> {
         self.frame.finish(&mut self.ready);
+        self.lanes.fill(self.unsent, &mut self.frame, &mut self.ready);
         self.ready.drain(..)
+    }
+
+    /// Whether large messages wait that its connection would take.
+    pub(super) fn has_room(&self) -> bool {
+        self.link.is_some() && self.unsent == 0 && !self.lanes.is_empty()
     }
 }
 
@@ -306,6 +315,7 @@ pub(super) struct Peers {
     /// What the log says of any node: it may be a member that is not known yet.
     seen: Vec<(NodeId, Seen)>,
     seed: u64,
+    fragment_bytes: usize,
     /// Peers that are gone were sent no ping of a higher number.
     pinged: u64,
     pub(super) roster: Roster,
@@ -326,6 +336,7 @@ impl Peers {
             corrected: config.initial.clone(),
             seen: Vec::new(),
             seed: config.seed,
+            fragment_bytes: config.fragment_bytes,
             pinged: start << START_SHIFT,
             claims: Claims { version: (start << START_SHIFT) + 1, ..Claims::default() },
             leases: Leases::new(config.reads == Reads::Lease),
@@ -362,7 +373,7 @@ impl Peers {
     }
 
     fn peer(&self, id: NodeId, address: String) -> Peer {
-        let mut peer = Peer::new(id, address, self.seed ^ u64::from(id.0), self.pinged);
+        let mut peer = Peer::new(id, address, self.seed ^ u64::from(id.0), self.pinged, self.fragment_bytes);
         peer.seen = self.seen.iter().find(|(known, _)| *known == id).map(|(_, seen)| *seen);
         peer
     }

@@ -6,7 +6,7 @@
 //! then.
 
 use super::{Node, Time};
-use crate::config::{GROUP_QUEUE_BYTES, NODE_QUEUE_BYTES};
+use crate::config::{GROUP_QUEUE_BYTES, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES};
 use crate::kv::command::Command;
 use crate::kv::reply::Reply;
 use groups::{GroupId, NodeId};
@@ -101,20 +101,33 @@ impl Node {
         if !command.is_write() || self.io.relays.to().is_some() {
             return None;
         }
-        let is_full = self.shard.queued_bytes() >= NODE_QUEUE_BYTES && self.reach.is_stuck;
+        let is_full = self.queued_before(self.request_bytes) >= NODE_QUEUE_BYTES && self.reach.is_stuck;
         (is_full || (self.holds_command(group, command) && self.is_stuck(group))).then_some(STUCK)
     }
 
-    /// Whether clients that write wait for others' commands. If those get no answer they are told instead.
-    pub(super) fn holds_writers(&self, queue_bytes: usize) -> bool {
-        self.shard.queued_bytes() >= queue_bytes && !self.reach.is_stuck && self.io.relays.to().is_none()
+    /// Bytes of queued commands for which a request of `bytes` has to wait: small ones do not wait for large ones.
+    fn queued_before(&self, bytes: usize) -> usize {
+        let queued = self.shard.queued_bytes();
+        if bytes >= LARGE_INPUT_BYTES { queued } else { queued.saturating_sub(self.io.large.all()) }
+    }
+
+    /// The same in one group.
+    pub(super) fn queued_before_in(&self, group: GroupId, bytes: usize) -> usize {
+        let queued = self.shard.group(group).queued_bytes();
+        if bytes >= LARGE_INPUT_BYTES { queued } else { queued.saturating_sub(self.io.large.of(group)) }
+    }
+
+    /// Whether clients that write, and have sent `bytes`, wait for others' commands. If those get no answer they are told
+    /// instead.
+    pub(super) fn holds_writers(&self, bytes: usize, queue_bytes: usize) -> bool {
+        self.queued_before(bytes) >= queue_bytes && !self.reach.is_stuck && self.io.relays.to().is_none()
     }
 
     /// Whether a command has to wait because too much is queued in its group.
     pub(super) fn holds_command(&self, group: GroupId, command: &Command<'_>) -> bool {
         command.is_write()
             && self.io.relays.to().is_none()
-            && self.shard.group(group).queued_bytes() >= GROUP_QUEUE_BYTES
+            && self.queued_before_in(group, self.request_bytes) >= GROUP_QUEUE_BYTES
     }
 
     /// Whether the oldest command of a client in the group has outlived its time limit.
@@ -133,8 +146,10 @@ impl Node {
         }
         self.shard.withdraw(group, &mut counters);
         let (mut withdrawn, mut tickets) = (counters.into_iter().peekable(), Vec::new());
+        let large = &mut self.io.large;
         self.io.commands[group.index()].retain(|waiting| {
             let is_gone = withdrawn.next_if_eq(&waiting.counter).is_some();
+            large.remove(group, if is_gone { waiting.large_bytes } else { 0 });
             tickets.extend(waiting.ticket.filter(|_| is_gone));
             !is_gone
         });

@@ -7,7 +7,9 @@ use super::questions::PendingRead;
 use super::replies::{Expected, Parts, Ticket};
 use super::{Node, Time};
 use crate::admin::hello;
-use crate::config::{ARGS_MAX, BEHIND_INSTANCES_MAX, KEYS_BYTES_MAX, LOCAL_REPLY_BYTES_MAX, QUEUED_WORD_BYTES, Reads};
+use crate::config::{
+    ARGS_MAX, BEHIND_INSTANCES_MAX, KEYS_BYTES_MAX, LARGE_INPUT_BYTES, LOCAL_REPLY_BYTES_MAX, QUEUED_WORD_BYTES, Reads,
+};
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use crate::kv::fanout::{self, Merge, Plan, UNCERTAIN};
@@ -88,7 +90,7 @@ impl Node {
     }
 
     /// Answers what is no command, or cannot be one now; a transaction that it stood in is not carried out.
-    fn no_command(&mut self, client: &mut Client, words: &[&[u8]], refusal: &Reply<'_>) {
+    pub(super) fn no_command(&mut self, client: &mut Client, words: &[&[u8]], refusal: &Reply<'_>) {
         client.multi.as_mut().into_iter().for_each(|multi| multi.failed = true);
         if !table::find(words[0]).is_some_and(|spec| spec.verb == Verb::Exec) {
             return self.answer(client, refusal);
@@ -347,8 +349,12 @@ impl Node {
     ) {
         let since_us = time.mono_us;
         if self.is_logged(command) {
+            let before = self.shard.queued_bytes();
             let counter = self.shard.submit(group, |out| encode(command, out));
-            let waiting = Waiting { counter, ticket: Some(ticket), deadline_ms, verb, since_us };
+            let bytes = self.shard.queued_bytes() - before;
+            let large_bytes = if bytes >= LARGE_INPUT_BYTES { bytes } else { 0 };
+            self.io.large.add(group, large_bytes);
+            let waiting = Waiting { counter, ticket: Some(ticket), deadline_ms, large_bytes, verb, since_us };
             return self.io.commands[group.index()].push_back(waiting);
         }
         let (body, long) = (body.unwrap_or_else(|| encoded(command)), command.is_long_read());
@@ -361,7 +367,8 @@ impl Node {
     /// A command of the node's own, for its effect alone.
     pub(super) fn submit_unanswered(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
         let counter = self.shard.submit(group, body);
-        let waiting = Waiting { counter, ticket: None, deadline_ms: 0, verb: UNCOUNTED, since_us: self.io.now_us };
+        let (verb, since_us) = (UNCOUNTED, self.io.now_us);
+        let waiting = Waiting { counter, ticket: None, deadline_ms: 0, large_bytes: 0, verb, since_us };
         self.io.commands[group.index()].push_back(waiting);
         counter
     }
@@ -472,6 +479,7 @@ impl Node {
     /// Commands and reads whose time is up get the error that says what is known of their fate.
     pub(super) fn tick_clients(&mut self, time: Time) {
         let now_ms = time.mono_ms();
+        self.wake_late(now_ms);
         // A command waits here as long as it is queued in its group.
         let groups = if self.shard.queued_bytes() > 0 { self.io.commands.len() } else { 0 };
         for index in 0..groups {
@@ -503,6 +511,9 @@ impl Node {
             let Some(ticket) = waiting.ticket.take() else { return true };
             let is_gone = gone.next_if_eq(&waiting.counter).is_some();
             self.io.settle(ticket, if is_gone { NOT_SERVED } else { UNCERTAIN });
+            if is_gone {
+                self.io.large.remove(group, waiting.large_bytes);
+            }
             !is_gone
         });
         let queue = &mut self.io.commands[group.index()];

@@ -2,6 +2,7 @@
 //! or full, or its links are cut.
 
 mod clients;
+mod large;
 mod names;
 
 use super::*;
@@ -87,6 +88,7 @@ impl World {
                 max_clients: 10,
                 memory_bytes_max: 0,
                 versions: versions::Versions::OURS,
+                fragment_bytes: crate::config::FRAGMENT_BYTES,
                 value_bytes_max: 8 << 20,
                 dir: String::new(),
                 config_file: String::new(),

@@ -5,7 +5,7 @@
 //! 1   the first
 //! 2   values that carry the digest of the state before them (version 2 of values)
 //! 3   pings that tell the sender's clocks; commands that hold durations, or count as Redis does (version 3 of values);
-//!     commands that another member executes (`relay`)
+//!     commands that another member executes (`relay`); large messages in fragments
 //! ```
 //!
 //! What is chosen goes to every member and stays in their logs, so a new version of values is proposed only when all
@@ -15,6 +15,9 @@ use super::Node;
 use super::wire::Hello;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// From this version of a connection on, large messages travel in fragments.
+pub(super) const FRAGMENTS_VERSION: u16 = 3;
 
 /// All versions from the lowest to the highest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -95,6 +95,13 @@ impl Front {
         });
     }
 
+    /// The node learns which connections of members take more.
+    pub(super) fn tell_unsent(&mut self) {
+        for id in self.node.filling().collect::<Vec<_>>() {
+            self.node.unsent(id, self.events.outbound_len(Handle::from_u64(id)));
+        }
+    }
+
     /// Carries out what concerns connections.
     pub(super) fn carry_out(&mut self, outputs: &mut Outputs, time: Time) {
         for (id, frame) in outputs.frames.drain(..) {

@@ -106,6 +106,7 @@ impl Server {
         self.front.node.end_turn(time);
         self.carry_out(time)?;
         self.front.events.flush();
+        self.front.tell_unsent();
         let now = self.clock.now();
         self.front.node.turn_took(now.mono_us.saturating_sub(time.mono_us), now);
         Ok(())

@@ -130,7 +130,7 @@ fn hellos_that_cannot_be_are_refused() {
         Hello { start: 0, ..true_hello.clone() },
         Hello { start: u64::MAX, ..true_hello.clone() },
         Hello { lives: vec![41, 42], ..true_hello.clone() },
-        Hello { versions: Versions { lowest: 3, highest: 9 }, ..true_hello.clone() },
+        Hello { versions: Versions { lowest: 4, highest: 9 }, ..true_hello.clone() },
         Hello { versions: Versions { lowest: 2, highest: 1 }, ..true_hello.clone() },
         Hello { versions: Versions { lowest: 0, highest: 0 }, ..true_hello.clone() },
         Hello { lives: Vec::new(), ..true_hello.clone() },

@@ -11,6 +11,7 @@ use paxoi::config::{BATCH_BYTES_MAX, FRAME_BYTES, LOG_QUEUE_BYTES, NODE_QUEUE_BY
 use paxoi::identity::BirthRecord;
 use paxoi::log::{Batch, Droppable, Record, RecordKind};
 use paxoi::node::Node;
+use paxoi::node::lanes::{Assembly, FRAGMENT};
 use paxoi::node::wire::{NODE, NodeMessage};
 use std::collections::BTreeMap;
 
@@ -81,6 +82,8 @@ pub(crate) struct Oracle {
     /// The changes of members in values, by the values' checksums.
     changes: BTreeMap<u32, Vec<Change>>,
     nodes: Vec<Seen>,
+    /// Large messages on their way, by connection and side.
+    fragments: BTreeMap<(u64, usize), Assembly>,
     rounds: Vec<BTreeMap<Instance, Round>>,
     chains: Vec<BTreeMap<Instance, (u32, usize)>>,
     digests: Vec<BTreeMap<Instance, (u64, usize)>>,
@@ -388,27 +391,34 @@ impl Oracle {
     }
 
     /// Invariants 2, 4 and 9 of what leaves a node. True if the frame belongs to a handshake.
-    pub(crate) fn on_frame(&mut self, node: usize, to: usize, frame: &Frame, trace: &mut Trace) -> bool {
+    pub(crate) fn on_frame(&mut self, pair: [usize; 2], way: (u64, usize), frame: &Frame, trace: &mut Trace) -> bool {
+        let [node, to] = pair;
         let mut is_greeting = false;
         let mut bytes = 0;
         for message in frame.messages() {
             let message = message.expect("a node sends whole messages");
             bytes += message.body.len();
             self.messages += 1;
-            if message.group == NODE {
-                let decoded = NodeMessage::decode(message.kind, &message.body).expect("known").expect("decodes");
+            let (mut group, mut kind, mut body) = (message.group, message.kind, message.body);
+            if (group, kind) == (NODE, FRAGMENT) {
+                let arrived = self.fragments.entry(way).or_default().add(&body, LOG_QUEUE_BYTES).expect("in order");
+                let Some(whole) = arrived.body else { continue };
+                (group, kind, body) = (arrived.group, arrived.kind, whole);
+            }
+            if group == NODE {
+                let decoded = NodeMessage::decode(kind, &body).expect("known").expect("decodes");
                 trace.line(|| format!("n{} -> n{} {decoded:?}", node + 1, to + 1));
                 is_greeting |=
                     matches!(decoded, NodeMessage::Hello(_) | NodeMessage::Refusal(_) | NodeMessage::Birth(_));
                 continue;
             }
-            let decoded = Message::decode(message.kind, &message.body).expect("a node sends what it understands");
-            trace.line(|| format!("n{} -> n{} g{} {}", node + 1, to + 1, message.group, brief(&decoded)));
-            self.kinds[usize::from(message.kind)] += 1;
+            let decoded = Message::decode(kind, &body).expect("a node sends what it understands");
+            trace.line(|| format!("n{} -> n{} g{} {}", node + 1, to + 1, group, brief(&decoded)));
+            self.kinds[usize::from(kind)] += 1;
             self.expect(decoded.value_version() <= self.nodes[to].values, || {
                 format!("node {} sends node {} a value that it cannot read: {}", node + 1, to + 1, brief(&decoded))
             });
-            self.on_message(node, GroupId(message.group), &decoded);
+            self.on_message(node, GroupId(group), &decoded);
         }
         // Nothing in a run is as large as the largest value: what is here is many small ones.
         let most = 2 * (FRAME_BYTES + BATCH_BYTES_MAX);

@@ -39,6 +39,8 @@ pub(crate) struct Shape {
     pub(crate) turn_steps: u64,
     /// Event loops are busy, now more and now less: what can wait steps back.
     pub(crate) is_busy: bool,
+    /// Messages of groups that are more than twice as long travel in fragments of so many bytes.
+    pub(crate) fragment_bytes: usize,
 }
 
 /// The port of the first node.
@@ -393,6 +395,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         max_clients: 100,
         memory_bytes_max: 0,
         versions: Versions::OURS,
+        fragment_bytes: shape.fragment_bytes,
         value_bytes_max: VALUE_BYTES_MAX,
         checkpoints: shape.checkpoints,
         turn_steps: shape.turn_steps,

@@ -134,6 +134,7 @@ fn draw(seed: u64, trace: Trace) -> World {
             _ => TURN_STEPS,
         },
         is_busy: Random::new(seed ^ 0x0000_B05E_100B).chance(300),
+        fragment_bytes: [16, 48, 64 << 10][Random::new(seed ^ 0x0F2A_63E7).below(3) as usize],
     };
     let mut world = World::new(seed, shape, trace);
     world.idle_us = random.below(400);

@@ -92,6 +92,7 @@ impl Scenario {
             loading_us_max: 0,
             turn_steps: paxoi::config::TURN_STEPS,
             is_busy: false,
+            fragment_bytes: 32,
         };
         let mut world = World::new(1, shape, trace);
         world.revives = false;

@@ -258,7 +258,7 @@ impl World {
             let raw = bytes.split_to(frame_bytes).freeze();
             let decoded = frame::decode(&mut BytesMut::from(&raw[..]), FRAME_BYTES_MAX);
             let decoded = decoded.expect("a node sends frames").expect("whole ones");
-            let is_greeting = self.oracle.on_frame(node, to, &decoded, &mut self.trace);
+            let is_greeting = self.oracle.on_frame([node, to], (connection, side), &decoded, &mut self.trace);
             self.note(u64::from(crc32c::crc32c(&raw)));
             if is_greeting {
                 self.send(connection, side, Parcel::Data(raw));

@@ -58,6 +58,7 @@ impl Single {
             checkpoints: CheckpointConfig::default(),
             turn_steps: TURN_STEPS,
             versions: Versions::OURS,
+            fragment_bytes: paxoi::config::FRAGMENT_BYTES,
             dir: String::new(),
             config_file: String::new(),
             listen,

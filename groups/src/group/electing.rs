@@ -20,8 +20,10 @@ const RANK_SOON_MS: u64 = 50;
 const ASKING_MS: u64 = 500;
 /// Those that could not promise for the time being are asked again after so long.
 const AGAIN_MS: u64 = 50;
-/// A phase 1 without a majority for so long has failed.
+/// A phase 1 without a majority has failed when nothing of a promise came for so long; for twice as long after each failure,
+/// up to [`PREPARING_DOUBLINGS_MAX`] times, because the disks may all be slow.
 const PREPARING_MS: u64 = 2_000;
+const PREPARING_DOUBLINGS_MAX: u32 = 3;
 /// Back-off: random, below this much, doubled with each failure up to [`BACK_OFF_DOUBLINGS_MAX`] times.
 const BACK_OFF_MS: u64 = 50;
 const BACK_OFF_DOUBLINGS_MAX: u32 = 5;
@@ -92,7 +94,7 @@ impl Group {
                 }
             }
             Role::Asking(asking) if clock.mono_ms >= asking.since_ms + ASKING_MS => self.back_off(clock, effects),
-            Role::Candidate { since_ms, .. } if clock.mono_ms >= since_ms + PREPARING_MS => {
+            Role::Candidate { since_ms, .. } if clock.mono_ms >= since_ms + self.preparing_ms() => {
                 self.ballots_lost += 1;
                 self.back_off(clock, effects);
             }
@@ -101,6 +103,10 @@ impl Group {
             }
             Role::Asking(_) | Role::Candidate { .. } | Role::Leader(_) => {}
         }
+    }
+
+    fn preparing_ms(&self) -> u64 {
+        PREPARING_MS << self.election.failures.min(PREPARING_DOUBLINGS_MAX)
     }
 
     fn may_stand(&self, around: Surroundings<'_>) -> bool {
@@ -272,6 +278,42 @@ mod tests {
     use super::*;
     use crate::message::Ahead;
     use crate::{Ballot, GroupId, Membership};
+
+    #[test]
+    fn a_candidate_waits_for_a_promise_that_is_still_coming_and_longer_each_time() {
+        let settings = crate::Settings {
+            id: GroupId(0),
+            groups: 1,
+            me: NodeId(2),
+            start: 1,
+            membership: Membership::of_ids((1..=3).map(NodeId)).into(),
+            batch_bytes_max: 1 << 20,
+            window_bytes: 1 << 20,
+            seed: 1,
+        };
+        let mut group = Group::new(settings);
+        let mut effects = Vec::new();
+        let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true, rather: &[] };
+        let at = |mono_ms| Clock { mono_ms };
+        group.stand(at(1_000), &mut effects);
+        let own = group.own_ballot();
+        for now_ms in (1_000..20_000).step_by(PREPARING_MS as usize - 1) {
+            group.tick(at(now_ms), around, &mut effects);
+            group.on_arriving(NodeId(1), Message::PROMISE, at(now_ms));
+            group.on_arriving(NodeId(1), Message::RANGE, at(now_ms));
+        }
+        assert_eq!(group.own_ballot(), own, "a large promise may take long");
+        let mut waited_ms = Vec::new();
+        for begun_ms in [100_000, 200_000, 300_000] {
+            group.stand(at(begun_ms), &mut effects);
+            let failed = (0..40_000).step_by(10).find(|passed_ms| {
+                group.tick(at(begun_ms + passed_ms), around, &mut effects);
+                group.own_ballot().is_none()
+            });
+            waited_ms.push(failed.unwrap_or(u64::MAX));
+        }
+        assert_eq!(waited_ms, [PREPARING_MS, 2 * PREPARING_MS, 4 * PREPARING_MS]);
+    }
 
     #[test]
     fn a_candidate_that_loses_follows_the_claim_that_it_did_not_heed_when_it_is_said_again() {

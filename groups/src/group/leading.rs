@@ -10,8 +10,10 @@ use crate::queue::Queue;
 use crate::value::DIGEST_VERSION;
 use crate::{Ballot, Effect, Message, NodeId, Value};
 
-/// An Accept without a majority is sent again after so long.
+/// An Accept without a majority is sent again after so long, and a millisecond more for so many bytes: nothing is lost on a
+/// connection that holds, so this is for members that could not take it, and do not say so.
 const REPEAT_MS: u64 = 1_000;
+const REPEAT_BYTES_PER_MS: u64 = 1 << 10;
 
 /// A lasting ballot.
 #[derive(Debug)]
@@ -284,7 +286,9 @@ impl Group {
             return self.step_down(clock, effects);
         }
         let Role::Leader(leadership) = &mut self.role else { return };
-        if leadership.proposer.proposed().is_none() || clock.mono_ms < leadership.proposed_ms + REPEAT_MS {
+        let Some(value) = leadership.proposer.proposed() else { return };
+        let patience_ms = REPEAT_MS + value.bytes().len() as u64 / REPEAT_BYTES_PER_MS;
+        if clock.mono_ms < leadership.proposed_ms + patience_ms {
             return;
         }
         leadership.proposed_ms = clock.mono_ms;

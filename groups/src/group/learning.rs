@@ -6,8 +6,10 @@ use crate::effect::Record;
 use crate::message::{Ahead, Chosen, Fetch, Range};
 use crate::{Ballot, Effect, Instance, Message, NodeId, Value};
 
-/// A range that has not come after so long is asked of another member.
+/// If nothing of a range comes for this long, another member is asked. After each round through all members the time
+/// doubles, at most [`FETCH_DOUBLINGS_MAX`] times: a value that takes long is not asked of everybody again and again.
 const FETCH_MS: u64 = 1_000;
+const FETCH_DOUBLINGS_MAX: usize = 4;
 
 /// What is being asked for.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +99,9 @@ impl Group {
 
     fn fetch(&mut self, from: NodeId, target: Instance, questions: usize, clock: Clock, effects: &mut Vec<Effect>) {
         let stranger = self.learning.and_then(|learning| learning.stranger);
-        self.learning = Some(Learning { from, due_ms: clock.mono_ms + FETCH_MS, target, questions, stranger });
+        let rounds = (questions - 1) / self.others().count().max(1);
+        let due_ms = clock.mono_ms + (FETCH_MS << rounds.min(FETCH_DOUBLINGS_MAX));
+        self.learning = Some(Learning { from, due_ms, target, questions, stranger });
         let message = Message::Fetch(Fetch { from: self.next, bytes_max: self.settings.window_bytes });
         // Behind the records of what was learned before: a slow disk slows the stream down.
         effects.push(Effect::SendDurable { to: from, message });
@@ -151,6 +155,23 @@ impl Group {
         } else if from == learning.from && range.next <= self.next && self.awaits_values() {
             self.fetch_elsewhere(learning, clock, effects);
         }
+    }
+
+    /// A part of a large message of this kind has come from `from`: what waits for it goes on waiting.
+    pub fn on_arriving(&mut self, from: NodeId, kind: u8, clock: Clock) {
+        match (kind, &mut self.role, &mut self.learning) {
+            (Message::RANGE, _, Some(learning)) if learning.from == from => {
+                learning.due_ms = learning.due_ms.max(clock.mono_ms + FETCH_MS);
+            }
+            (Message::PROMISE, Role::Candidate { since_ms, .. }, _) => *since_ms = (*since_ms).max(clock.mono_ms),
+            _ => {}
+        }
+    }
+
+    /// What `from` sent was dropped because too much waited for the disk. Now it can come: the Accept in flight, or values.
+    pub fn on_dropped(&mut self, from: NodeId, effects: &mut Vec<Effect>) {
+        let fetch = Fetch { from: self.next, bytes_max: self.settings.window_bytes };
+        effects.push(Effect::Send { to: from, message: Message::Fetch(fetch) });
     }
 
     /// What `from` says was chosen does not follow what was chosen here. One of the two is wrong: this one, if a majority

@@ -183,6 +183,12 @@ impl RequestParser {
         self.needed
     }
 
+    /// After how many bytes more the request ends, if the last poll stopped inside its last argument.
+    #[must_use]
+    pub fn ends_after(&self) -> Option<usize> {
+        (self.stage == Stage::Bulk && self.args_left == 1).then_some(self.needed)
+    }
+
     fn reset(&mut self) {
         self.stage = Stage::Start;
         self.at = 0;

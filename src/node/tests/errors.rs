@@ -203,7 +203,7 @@ fn clients_that_wait_for_others_commands_are_told_when_those_get_no_answer() {
     }
     // One more, which has to wait: nothing of it is read.
     let late = clients as u64;
-    world.send(1, late, b"SET key 1\r\n");
+    world.send(1, late, &request);
     world.run(1_000);
     assert!(world.node(1).replies.is_empty(), "the queue is full, and nobody is refused yet");
     for client in 0..clients as u64 {
@@ -211,10 +211,11 @@ fn clients_that_wait_for_others_commands_are_told_when_those_get_no_answer() {
         assert!(reply == UNCERTAIN && at_ms - began_ms <= TIMEOUT_MS + 1_000, "{reply} after {} ms", at_ms - began_ms);
     }
     // What the server does when the node resumes a connection.
-    world.send(1, late, b"SET key 1\r\n");
+    world.send(1, late, &request);
     let refusal = world.reply(1, late, AT_ONCE_MS).0;
     assert_eq!(refusal, "-CLUSTERDOWN Hash slot not served: too many commands wait that get no answer");
-    assert_eq!(world.ask_now(1, 99, "SET key 1"), refusal);
+    world.send(1, 98, &request);
+    assert_eq!(world.reply(1, 98, AT_ONCE_MS).0, refusal);
 
     [2, 3].into_iter().for_each(|id| world.node(id).is_stuck = false);
     world.run_until("the queue is empty", 2 * ELECTED_MS, |world| world.nodes[0].node.shard.queued_bytes() == 0);
