@@ -213,7 +213,8 @@ impl Peer {
         let sent_us = timed.then(|| self.sent_us[ping.echo as usize % PINGS_TIMED]);
         let sent_us = sent_us.filter(|_| ping.echo >= self.echoed);
         if let Some(sent_us) = sent_us.filter(|_| ping.echo > self.echoed) {
-            (self.echoed, self.echoed_ms) = (ping.echo, sent_us / 1_000);
+            // The echo of a ping that was on its way during a stall is older than what the stall is forgiven.
+            (self.echoed, self.echoed_ms) = (ping.echo, self.echoed_ms.max(sent_us / 1_000));
             self.rtt_us = now_us.saturating_sub(sent_us.saturating_add(ping.held_us));
         }
         if !self.is_reached(now_ms) || !self.disk {
@@ -588,10 +589,5 @@ impl Peers {
         }
         outdated.into_iter().for_each(|id| self.tell_claims(id));
         true
-    }
-
-    /// This node did not look for so long: what a peer said meanwhile waits to be read, and its silence proves nothing.
-    pub(super) fn forgive(&mut self, stalled_ms: u64) {
-        self.all.iter_mut().for_each(|peer| peer.heard_ms += stalled_ms);
     }
 }

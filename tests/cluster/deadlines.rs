@@ -1,9 +1,8 @@
-//! Every client gets its reply, or an error, within `--client-timeout` and a second: at nodes whose peers vanish,
-//! whose leader stands still, and whose disk is full.
+//! Every client gets its reply, or an error, within `--client-timeout` and a second: at nodes whose peers vanish, and whose
+//! leader stands still.
 
-use crate::full::SmallDisk;
 use crate::harness::client::{ask, ask_until_served, connect, text};
-use crate::harness::{Cluster, turn, wait_for};
+use crate::harness::{Cluster, turn};
 use paxoi::client::write_command;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -150,27 +149,4 @@ fn errors_come_in_time_whatever_happens_to_the_others() {
     others.iter().for_each(|id| cluster.restart(*id));
     cluster.wait_for_leaders();
     assert_eq!(ask_until_served(&mut cluster.client(leader), "SET key value"), "OK");
-}
-
-#[test]
-fn errors_come_in_time_where_the_disk_is_full() {
-    const MIB: u64 = 1 << 20;
-    let _turn = turn();
-    let Some(disk) = SmallDisk::mount(24 * MIB, 17 * MIB) else {
-        eprintln!("skipped: one node alone gets a small disk only where that can be mounted");
-        return;
-    };
-    let mut cluster = Cluster::prepare(3, 4, &FLAGS);
-    disk.hold(&cluster, 1);
-    cluster.ids().for_each(|id| cluster.spawn(id));
-    cluster.wait_for_leaders();
-    let clients = Clients::start(&cluster, &[1, 2]);
-    cluster.wait_for_info(1, "a full disk", |info| info.number("relays_to") > 0);
-    thread::sleep(FAULT);
-    clients.stop_and_check("the disk of node 1 is full");
-    disk.free();
-    wait_for("node 1 to log again", Duration::from_secs(60), || {
-        Some(()).filter(|()| cluster.info(1).number("relays_to") == 0)
-    });
-    assert_eq!(ask_until_served(&mut cluster.client(1), "SET key value"), "OK");
 }

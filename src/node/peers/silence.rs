@@ -3,7 +3,7 @@
 //! have to be sent again.
 
 use super::super::{Node, Time};
-use super::Peer;
+use super::{Peer, Peers};
 use crate::config::{BROKEN_MS_MAX, SILENT_MS_MAX};
 use crate::node::wire::Claims;
 use groups::NodeId;
@@ -34,6 +34,19 @@ impl Peer {
         self.claims = Claims::default();
         self.their_reach.clear();
         self.healthy_since_ms = None;
+    }
+}
+
+impl Peers {
+    /// This node did nothing for this long: what a peer said meanwhile waits to be read, so its silence proves nothing, and
+    /// neither does the age of its last echo. Leases are not prolonged.
+    pub(in crate::node) fn forgive(&mut self, stalled_ms: u64) {
+        for peer in &mut self.all {
+            peer.heard_ms += stalled_ms;
+            peer.echoed_ms += stalled_ms;
+            peer.reached_ms += stalled_ms;
+            peer.disk_ms += stalled_ms;
+        }
     }
 }
 
