@@ -13,6 +13,7 @@
 //! birth, and after all nodes were down. A node whose cluster time differs from that of a majority, such as a virtual
 //! machine that was frozen, follows the majority at once.
 
+use super::peers::Peer;
 use super::wire::PingClocks;
 use super::{Node, Time};
 use crate::config::{
@@ -263,7 +264,9 @@ impl Node {
     pub(super) fn tick_cluster_time(&mut self, time: Time) {
         let (me, is_born) = (self.identity.node, self.is_born());
         let peers = &self.io.peers;
-        let silent = peers.linked().filter(|peer| !peer.tells_clocks() && peers.voters().contains(peer.id)).count();
+        // A peer of which only the first ping has not come yet is none of them.
+        let is_old = |peer: &&Peer| peer.version < CLOCKS_VERSION && peers.voters().contains(peer.id);
+        let silent = peers.linked().filter(is_old).count();
         // Looking at all groups takes its time, and is needed only to make a cluster time.
         let is_known = self.cluster_time.is_founded();
         let latest = || self.shard.groups().map(groups::Group::time_ms).max();

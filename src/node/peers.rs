@@ -93,7 +93,6 @@ pub(super) struct Peer {
     claims_seen: u64,
     healthy_since_ms: Option<u64>,
     rtt_us: u64,
-    tells_clocks: bool,
     /// Its `next` in each group in which something was chosen, by group, and when it said so.
     pub(super) positions: Vec<(GroupId, Instance)>,
     pub(super) positions_ms: u64,
@@ -139,7 +138,6 @@ impl Peer {
             claims_seen: 0,
             healthy_since_ms: None,
             rtt_us: 0,
-            tells_clocks: false,
             positions: Vec::new(),
             positions_ms: 0,
             missing: Vec::new(),
@@ -164,7 +162,6 @@ impl Peer {
         (self.echoed, self.echoed_ms, self.their_ping) = (0, 0, 0);
         self.claims_seen = 0;
         self.missing.clear();
-        self.tells_clocks = false;
         self.forget_claims();
     }
 
@@ -207,7 +204,6 @@ impl Peer {
         }
         self.their_claims = ping.claims;
         self.claims_seen = ping.claims_seen;
-        self.tells_clocks = ping.clocks.is_some();
         let ours = self.pinged_before < ping.echo && ping.echo <= self.pinged;
         let timed = ours && self.pinged - ping.echo < PINGS_TIMED as u64;
         let sent_us = timed.then(|| self.sent_us[ping.echo as usize % PINGS_TIMED]);
@@ -253,11 +249,6 @@ impl Peer {
     /// Whether it is to lead nothing.
     pub(super) fn is_draining(&self) -> bool {
         self.draining
-    }
-
-    /// Whether its pings tell its clocks.
-    pub(super) fn tells_clocks(&self) -> bool {
-        self.tells_clocks
     }
 
     pub(super) fn rtt_us(&self) -> u64 {

@@ -21,6 +21,8 @@ pub(crate) const PROGRESS_US: u64 = 15_000_000;
 const DRIFT: i64 = 50_000;
 /// By how much a clock can be wrong from the beginning.
 const WRONG_US: i64 = 8 * 3_600_000_000;
+/// How long all nodes of a run may be down, in parts.
+const DOWN_US_MAX: u64 = 20_000_000;
 /// Longer than any run.
 const FOREVER_US: u64 = 1 << 40;
 /// How far cluster time may be off while clocks drift that much, nodes are away, and readings of clocks take their time.
@@ -190,6 +192,7 @@ fn draw(seed: u64, trace: Trace) -> World {
     world.faults.skew_us = skew_us;
     world.faults.fair = fair;
     let clients = random.between(3, 9);
+    let has_wrong_clocks = !world.faults.wrong_clocks.is_empty();
     world.load = Load {
         // About 200 requests a second in all, with the times in which nobody answers.
         pause_us: clients * 2_000,
@@ -197,9 +200,10 @@ fn draw(seed: u64, trace: Trace) -> World {
         pipeline: 1 + random.below(4) as usize,
         long: if random.chance(250) { 5 } else { 0 },
         keys: 2 + random.below(7),
-        early_us: 2 * skew_us + CLOCKS_US,
-        // Where all nodes start anew, one is away, and the clock of another is slow, nobody knows how long they were down.
-        late_us: if world.faults.wrong_clocks.is_empty() { 2 * skew_us + CLOCKS_US } else { FOREVER_US },
+        // Where all nodes start anew, one is away, and the clock of another is slow, nobody knows how long they were down:
+        // keys vanish late, and those that are set meanwhile early, when the clock of a third one is known.
+        early_us: 2 * skew_us + CLOCKS_US + if has_wrong_clocks { DOWN_US_MAX } else { 0 },
+        late_us: if has_wrong_clocks { FOREVER_US } else { 2 * skew_us + CLOCKS_US },
         mix: 1 | random.below(1 << REQUESTS) as u32,
         nodes: (0..world.shape.nodes).collect(),
     };
