@@ -7,9 +7,10 @@ use crate::message::{Ahead, Chosen, Fetch, Range};
 use crate::{Ballot, Effect, Instance, Message, NodeId, Value};
 
 /// If nothing of a range comes for this long, another member is asked. After each round through all members the time
-/// doubles, at most [`FETCH_DOUBLINGS_MAX`] times: a value that takes long is not asked of everybody again and again.
+/// doubles, at most [`FETCH_DOUBLINGS_MAX`] times: a range of which fragments arrive is waited for anyway, and a checkpoint
+/// that was offered and not fetched must be offered again soon.
 const FETCH_MS: u64 = 1_000;
-const FETCH_DOUBLINGS_MAX: usize = 4;
+const FETCH_DOUBLINGS_MAX: usize = 1;
 
 /// What is being asked for.
 #[derive(Clone, Copy, Debug)]
