@@ -136,7 +136,8 @@ fn draw(seed: u64, trace: Trace) -> World {
             _ => TURN_STEPS,
         },
         is_busy: Random::new(seed ^ 0x0000_B05E_100B).chance(300),
-        fragment_bytes: [16, 48, 64 << 10][Random::new(seed ^ 0x0F2A_63E7).below(3) as usize],
+        // The longest values here have about as many fragments as the largest that nodes take unless they are told otherwise.
+        fragment_bytes: [128, 512, 64 << 10][Random::new(seed ^ 0x0F2A_63E7).below(3) as usize],
     };
     let mut world = World::new(seed, shape, trace);
     world.idle_us = random.below(400);
