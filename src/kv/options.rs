@@ -69,6 +69,9 @@ pub(super) fn expiry(unit: &str, word: &[u8], moment: Moment) -> Result<Expiry, 
     let given = integer(word)?;
     let millis = if unit.starts_with('e') { given.checked_mul(1000) } else { Some(given) };
     let is_duration = !unit.ends_with("at");
+    if is_duration && !moment.durations && moment.cluster_ms == 0 {
+        return Err(TIME_UNKNOWN);
+    }
     let at = if is_duration { millis.and_then(|ms| ms.checked_add_unsigned(moment.cluster_ms)) } else { millis };
     let when = at.map(|at| match millis.map(u64::try_from) {
         Some(Ok(ms)) if is_duration && ms > 0 && moment.durations => When::After(ms),
@@ -96,6 +99,10 @@ pub(super) fn invalid_expire(command: &str) -> Reply<'static> {
 pub(super) fn integer(word: &[u8]) -> Result<i64, Reply<'static>> {
     number::integer(word).ok_or(NOT_AN_INTEGER)
 }
+
+/// A start that lasts, in a cluster of which a member is away or of an older version: no other clock may count instead.
+const TIME_UNKNOWN: Reply<'static> =
+    Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served: cluster time is not known yet"));
 
 const UNITS: [&str; 4] = ["ex", "px", "exat", "pxat"];
 

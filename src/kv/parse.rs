@@ -20,7 +20,7 @@ use std::hash::Hasher as _;
 /// What a command may depend on beyond its words, drawn once by the node that received it.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// Cluster time, in unix milliseconds: from then on durations count, where they do not travel as such.
+    /// Cluster time, in unix milliseconds: from then on durations count, where they do not travel as such. 0: not known yet.
     pub cluster_ms: u64,
     /// Whether durations travel as such: all members know commands that hold one, and the others of values of version 3.
     pub durations: bool,

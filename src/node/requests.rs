@@ -110,7 +110,7 @@ impl Node {
     }
 
     fn moment(&mut self, time: Time) -> Moment {
-        let cluster_ms = self.cluster_ms(time).unwrap_or_else(|| time.unix_ms());
+        let cluster_ms = self.cluster_ms(time).unwrap_or(0);
         let durations = self.value_version() >= 3;
         Moment { cluster_ms, durations, seed: self.draw.below(u64::MAX) }
     }

@@ -136,7 +136,7 @@ fn draw(seed: u64, trace: Trace) -> World {
             _ => TURN_STEPS,
         },
         is_busy: Random::new(seed ^ 0x0000_B05E_100B).chance(300),
-        // The longest values here have about as many fragments as the largest that nodes take unless they are told otherwise.
+        // The longest values have about as many fragments as the largest that nodes take by default.
         fragment_bytes: [128, 512, 64 << 10][Random::new(seed ^ 0x0F2A_63E7).below(3) as usize],
     };
     let mut world = World::new(seed, shape, trace);
