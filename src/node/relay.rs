@@ -37,6 +37,8 @@ pub(super) struct Relays {
     sent: BTreeMap<u64, Sent>,
     number: u64,
     served: Slab<Served>,
+    /// By member: the highest number that it has given. A number that is not above it is a repetition, or came too late.
+    newest: BTreeMap<NodeId, u64>,
     /// How many were passed on since the start.
     pub(super) sent_total: u64,
 }
@@ -59,7 +61,14 @@ struct Served {
 impl Relays {
     /// Numbers of one start of the node are not those of another.
     pub(super) fn new(start: u64) -> Relays {
-        Relays { to: None, sent: BTreeMap::new(), number: start << START_SHIFT, served: Slab::new(), sent_total: 0 }
+        Relays {
+            to: None,
+            sent: BTreeMap::new(),
+            number: start << START_SHIFT,
+            served: Slab::new(),
+            newest: BTreeMap::new(),
+            sent_total: 0,
+        }
     }
 
     /// Who carries the commands of this node's clients out, if it does not itself.
@@ -190,6 +199,11 @@ impl Node {
     /// Another member's command, which came on this connection.
     pub(super) fn handle_relay(&mut self, link: u64, from: NodeId, relay: &Relay, time: Time) {
         let Relay { number, group, timeout_ms, ref body } = *relay;
+        let newest = self.io.relays.newest.entry(from).or_default();
+        if number <= *newest {
+            return;
+        }
+        *newest = number;
         let command = match decode(body) {
             Ok(command) if self.shard.has(group) => command,
             _ => return self.refuse_relay(from, number, &NOT_SERVED),
