@@ -6,10 +6,10 @@ use groups::NodeId;
 
 /// A ping leaves for every peer so often.
 pub const PING_MS: u64 = 100;
-/// A peer from which no byte came for so long is taken for dead: others may lead its groups.
+/// Silence of a peer after which it counts as dead: other members may lead its groups.
 pub const SILENT_MS_MAX: u64 = 800;
-/// The connection to a peer that was silent for so long is cut. Until then the peer may only be busy, with a large value
-/// for example, and whatever it was sent would have to be sent again.
+/// Silence of a peer after which its connection is cut. A busy peer, with a large value for example, may be silent for less;
+/// a cut would mean to send everything in flight again.
 pub const BROKEN_MS_MAX: u64 = 3_000;
 /// A node that did nothing for so long, because the machine or a large command kept it, cannot tell who was silent.
 pub const STALL_MS_MIN: u64 = 200;
@@ -21,10 +21,9 @@ pub const SYNC_MS_MAX: u64 = 1_000;
 pub const SYNC_BYTES_PER_MS: usize = 16 << 10;
 /// A leader that has reached no majority of disks that answer for so long gives its groups up: others may reach one.
 pub const DISKS_MS_MAX: u64 = 3_000;
-/// A node goes on for so long after it last reached a majority as if it did: elections, and connections that break and come
-/// back, take no longer. Then it tells its clients at once.
+/// Time without a majority after which a node refuses its clients' commands at once. Elections and reconnects take less.
 pub const REACH_GRACE_MS: u64 = 1_000;
-/// The same from its start on: members find each other.
+/// The same after a start, while the members find each other.
 pub const REACH_START_MS: u64 = 3_000;
 /// A group goes back to its preferred member once that has been healthy for so long.
 pub const HEALTHY_MS_MIN: u64 = 10_000;
@@ -60,6 +59,8 @@ pub const CLOCK_READING_MS_MAX: u64 = 60_000;
 pub const CLOCK_RESYNC_MS: u64 = 250;
 /// Once a majority's clocks are known, a node waits this long for the others before it makes a cluster time.
 pub const CLOCK_WAIT_MS: u64 = 1_000;
+/// The same before the first value of a cluster, if the clocks that are known differ by more than [`CLOCK_WARN_MS`].
+pub const CLOCK_FIRST_WAIT_MS: u64 = 5_000;
 /// A clock that differs by more than this from cluster time is named in the log.
 pub const CLOCK_WARN_MS: u64 = 1_000;
 /// Interval between looks at that.

@@ -1,6 +1,7 @@
-//! Times as people write them on a command line or in a file: a number and its unit.
+//! Times as people write and read them: a number and its unit.
 
 use anyhow::{bail, ensure};
+use std::fmt;
 use std::time::Duration;
 
 /// More than anybody can mean, so that a time can be added to any other: a hundred years.
@@ -26,9 +27,27 @@ pub fn parse(text: &str) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// How far a clock is ahead of another, in milliseconds: `28800.0 s ahead of`, `0.5 s behind`.
+pub(crate) struct Lead(pub(crate) i64);
+
+impl fmt::Display for Lead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.0 < 0 { "behind" } else { "ahead of" };
+        write!(f, "{:.1} s {direction}", self.0.unsigned_abs() as f64 / 1_000.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lead_has_a_direction() {
+        assert_eq!(
+            [28_800_000, -500, 0].map(|ms| Lead(ms).to_string()),
+            ["28800.0 s ahead of", "0.5 s behind", "0.0 s ahead of"]
+        );
+    }
 
     #[test]
     fn a_time_is_a_number_and_its_unit() {

@@ -7,6 +7,7 @@
 use crate::admin::info::human;
 use crate::config::CLOCK_WARN_MS;
 use crate::duration;
+use crate::duration::Lead;
 use crate::nodes::{Answer, Ask, Node, ask, field, look, number};
 use crate::plural::plural;
 use anyhow::{Context, anyhow};
@@ -193,21 +194,15 @@ impl Row {
 
     /// What is wrong with the node's clock, or with the time of groups.
     fn clock_warning(&self) -> Option<String> {
-        let info = self.info()?;
+        let (id, info) = (self.node.id, self.info()?);
         let ahead_ms: i64 = field(info, "clock_ahead_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
         if ahead_ms.unsigned_abs() > CLOCK_WARN_MS {
-            let direction = if ahead_ms < 0 { "behind" } else { "ahead of" };
-            let seconds = ahead_ms.unsigned_abs() as f64 / 1_000.0;
-            return Some(format!(
-                "the clock of node {} is {seconds:.1} s {direction} cluster time: set it right\n",
-                self.node.id
-            ));
+            return Some(format!("the clock of node {id} is {} cluster time: set it right\n", Lead(ahead_ms)));
         }
         let groups_ms = number(info, "groups_ahead_ms");
-        let seconds = groups_ms as f64 / 1_000.0;
-        (groups_ms > CLOCK_WARN_MS).then(|| {
-            format!("at node {} the time of some groups is up to {seconds:.1} s ahead of cluster time\n", self.node.id)
-        })
+        let lead = Lead(i64::try_from(groups_ms).unwrap_or(i64::MAX));
+        (groups_ms > CLOCK_WARN_MS)
+            .then(|| format!("at node {id} the time of some groups is up to {lead} cluster time\n"))
     }
 
     fn state(&self) -> State {
@@ -307,6 +302,24 @@ node 4: refused at four:7004; refused at 10.0.0.4:7004
 the slots of groups without a leader are shown at node 1, which was asked
 ";
         assert_eq!(status.render(), expected);
+    }
+
+    #[test]
+    fn clocks_that_differ_are_told() {
+        let told = |field: &str| {
+            let name = field.split(':').next().unwrap_or_default();
+            let mut ask = |address: &str, commands: &[&[&[u8]]]| {
+                let wrong = |text: String| text.replace(&format!("{name}:0"), field);
+                let answers = cluster(address, commands)?.into_iter();
+                Ok(if address == "10.0.0.2:7002" { answers.map(wrong).collect() } else { answers.collect() })
+            };
+            gather("localhost:7001", &mut ask).expect("it answers").render()
+        };
+        let text = told("clock_ahead_ms:-28800000");
+        assert!(text.contains("the clock of node 2 is 28800.0 s behind cluster time: set it right\n"), "{text}");
+        let text = told("groups_ahead_ms:12119000");
+        let expected = "at node 2 the time of some groups is up to 12119.0 s ahead of cluster time\n";
+        assert!(text.contains(expected) && !told("groups_ahead_ms:1000").contains("ahead of"), "{text}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// So many steps.
+    /// A budget of this many steps.
     #[must_use]
     pub fn steps(steps: u64) -> Work {
         Work { left: steps }
@@ -29,14 +29,14 @@ impl Work {
         self.left == u64::MAX
     }
 
-    /// Something of so many steps was done, or is about to be: one that cannot be divided may overdraw the budget.
+    /// Takes steps off the budget. Work that cannot be divided may need more than is left; then nothing is left.
     pub fn spend(&mut self, steps: usize) {
         if !self.is_unlimited() {
             self.left = self.left.saturating_sub(steps as u64);
         }
     }
 
-    /// The same for so many bytes.
+    /// Takes the steps off that copying, hashing or freeing these bytes costs.
     pub fn spend_bytes(&mut self, bytes: usize) {
         self.spend(bytes / BYTES_PER_STEP);
     }

@@ -36,9 +36,10 @@ impl Store {
             C::MSet(pairs) => return self.put_all(pairs, progress, work).then_some(Reply::Ok),
             C::MSetNx(pairs) => return self.mset_nx(pairs, progress, work),
             C::Once(once) => return self.once(once, progress, work),
-            C::Exec(commands) if command.is_write() => return self.execute_all(commands, wanted, progress, work),
+            C::Exec(commands) if command.is_write() || wanted => {
+                return self.execute_all(commands, command.is_write(), wanted, progress, work);
+            }
             read if !read.is_write() && !wanted => return Some(Reply::Null),
-            C::Exec(commands) => return self.read_all(commands, progress, work),
             read if !read.is_write() => return View::new(self, self.time_ms).answer(read, progress, work),
             _ => {}
         }
@@ -130,6 +131,7 @@ impl Store {
     fn execute_all(
         &mut self,
         commands: &[Command<'_>],
+        writes: bool,
         wanted: bool,
         progress: &mut Progress,
         work: &mut Work,
@@ -139,27 +141,14 @@ impl Store {
             let reply = match command.is_write() {
                 true => self.execute(command, wanted, &mut inner, work).map(Reply::into_owned),
                 false => {
-                    self.begin_command(&mut inner);
+                    // A transaction that only reads removes nothing between its commands.
+                    if writes {
+                        self.begin_command(&mut inner);
+                    }
                     if wanted { self.read_inside(command, progress, &mut inner, work) } else { Some(Reply::Null) }
                 }
             };
             let Some(reply) = reply else {
-                progress.inner = Some(inner);
-                return None;
-            };
-            progress.keep(reply, self.limits.reply_bytes_max());
-            if work.is_spent() && progress.done < commands.len() {
-                return None;
-            }
-        }
-        Some(Reply::Array(std::mem::take(&mut progress.replies)))
-    }
-
-    /// A transaction that only reads: nothing is removed between its commands.
-    fn read_all(&self, commands: &[Command<'_>], progress: &mut Progress, work: &mut Work) -> Option<Reply<'static>> {
-        while let Some(command) = commands.get(progress.done) {
-            let mut inner = progress.inner.take().unwrap_or_default();
-            let Some(reply) = self.read_inside(command, progress, &mut inner, work) else {
                 progress.inner = Some(inner);
                 return None;
             };

@@ -14,15 +14,16 @@
 //! machine that was frozen, follows the majority at once.
 
 use super::peers::Peer;
+use super::versions::Versions;
 use super::wire::PingClocks;
 use super::{Node, Time};
 use crate::config::{
-    CLOCK_ERROR_MS_MAX, CLOCK_READING_MS_MAX, CLOCK_RESYNC_MS, CLOCK_WAIT_MS, CLOCK_WARN_MS, CLOCK_WATCH_MS,
+    CLOCK_ERROR_MS_MAX, CLOCK_FIRST_WAIT_MS, CLOCK_READING_MS_MAX, CLOCK_RESYNC_MS, CLOCK_WAIT_MS, CLOCK_WARN_MS,
+    CLOCK_WATCH_MS,
 };
-use groups::{Clock, Members, NodeId};
+use crate::duration::Lead;
+use groups::{Members, NodeId};
 
-/// The version of the peer protocol from which pings tell clocks.
-const CLOCKS_VERSION: u16 = 3;
 /// Steering changes cluster time by at most one part in so many of the time that passes.
 const STEER_DIVISOR: i64 = 10;
 /// Steps of steering are no shorter than this: fractions of a microsecond would be lost.
@@ -172,9 +173,13 @@ impl ClusterTime {
             self.enough_since_us = None;
             return;
         }
-        // The others may be about to come, and then a minority among the clocks does no harm.
+        // The others may be about to come, and then a minority among the clocks does no harm. Before the first value no
+        // group tells which of two clocks is wrong.
+        let apart_us = clocks.iter().max().zip(clocks.iter().min()).map_or(0, |(most, least)| most.abs_diff(*least));
+        let is_open = electorate.latest_ms == 0 && apart_us > CLOCK_WARN_MS * 1_000;
+        let wait_ms = if is_open { CLOCK_FIRST_WAIT_MS } else { CLOCK_WAIT_MS };
         let since_us = *self.enough_since_us.get_or_insert(time.mono_us);
-        if time.mono_us < since_us + CLOCK_WAIT_MS * 1_000 {
+        if time.mono_us < since_us + wait_ms * 1_000 {
             return;
         }
         self.offset = if known > members / 2 {
@@ -225,16 +230,6 @@ fn nearest(mut known: Vec<i64>, members: usize, current: i64) -> Option<i64> {
     Some(current.clamp(known[wrong.min(rest)], known[wrong.max(rest)]))
 }
 
-/// How far a time is ahead, in words.
-struct Lead(i64);
-
-impl std::fmt::Display for Lead {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let direction = if self.0 < 0 { "behind" } else { "ahead of" };
-        write!(f, "{:.1} s {direction}", self.0.unsigned_abs() as f64 / 1_000.0)
-    }
-}
-
 fn signed(us: u64) -> i64 {
     i64::try_from(us).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
 }
@@ -257,7 +252,7 @@ impl Node {
 
     /// What pings say of this node's clocks: nothing in the versions that do not know of that.
     pub(super) fn told_clocks(&self, time: Time) -> Option<PingClocks> {
-        (self.config.versions.highest >= CLOCKS_VERSION).then(|| self.cluster_time.told(time))
+        (self.config.versions.highest >= Versions::CLOCKS).then(|| self.cluster_time.told(time))
     }
 
     /// Steers cluster time, and says what is wrong with the clocks.
@@ -265,7 +260,7 @@ impl Node {
         let (me, is_born) = (self.identity.node, self.is_born());
         let peers = &self.io.peers;
         // A peer of which only the first ping has not come yet is none of them.
-        let is_old = |peer: &&Peer| peer.version < CLOCKS_VERSION && peers.voters().contains(peer.id);
+        let is_old = |peer: &&Peer| peer.version < Versions::CLOCKS && peers.voters().contains(peer.id);
         let silent = peers.linked().filter(is_old).count();
         // Looking at all groups takes its time, and is needed only to make a cluster time.
         let is_known = self.cluster_time.is_founded();
@@ -292,8 +287,7 @@ impl Node {
     /// How far the time of any group is ahead of cluster time, in milliseconds.
     pub(super) fn groups_lead_ms(&self, time: Time) -> u64 {
         let Some(cluster_ms) = self.cluster_ms(time) else { return 0 };
-        let clock: Clock = time.clock();
-        let lead = |group: &groups::Group| group.time_at(clock, cluster_ms).saturating_sub(cluster_ms);
+        let lead = |group: &groups::Group| group.time_at(time.clock(), cluster_ms).saturating_sub(cluster_ms);
         self.shard.groups().map(lead).max().unwrap_or(0)
     }
 }
@@ -415,6 +409,9 @@ mod tests {
         assert_eq!(cluster.run(CLOCK_WAIT_MS as i64, &[2], true), None);
         let off_ms = cluster.run(200, &[2], true).unwrap();
         assert!((-1_300..=0).contains(&off_ms), "of two clocks the one nearer to the groups' time: {off_ms}");
+        let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
+        assert_eq!(cluster.run(CLOCK_FIRST_WAIT_MS as i64, &[2], true), None, "before the first value nothing tells");
+        assert_eq!(cluster.run(200, &[2, 3], true), Some(0), "the third one does");
         let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
         cluster.latest_ms = START_MS - 500;
         cluster.run(CLOCK_WAIT_MS as i64 + 200, &[2], true);

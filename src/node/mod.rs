@@ -513,6 +513,7 @@ impl Node {
         for gone in self.io.peers.enroll(roster) {
             tracing::info!("node {} is not a member any more", gone.id);
             self.cluster_time.forget(gone.id);
+            self.io.relays.forget(gone.id);
             if let Some(link) = gone.link {
                 self.refuse(link, true, links::removed(gone.id), time);
             }

@@ -8,7 +8,7 @@ mod silence;
 use super::lanes::{Assembly, Lanes};
 use super::leases::Leases;
 use super::roster::Roster;
-use super::versions::{FRAGMENTS_VERSION, Versions};
+use super::versions::Versions;
 use super::wire::{Claims, NODE, NodeMessage, Ping, PingClocks};
 use crate::config::{DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, NodeConfig, PING_MS, REACH_GRACE_MS, Reads};
 use crate::identity::Identity;
@@ -270,7 +270,7 @@ impl Peer {
         if self.link.is_none() || message.value_version() > readable {
             return;
         }
-        if self.version >= FRAGMENTS_VERSION && self.lanes.concerns(group, message) {
+        if self.version >= Versions::FRAGMENTS && self.lanes.concerns(group, message) {
             self.lanes.push(group, message);
         } else {
             self.close_large_frame();

@@ -71,6 +71,11 @@ impl Relays {
         }
     }
 
+    /// A node is no member any more.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.newest.remove(&node);
+    }
+
     /// Who carries the commands of this node's clients out, if it does not itself.
     pub(super) fn to(&self) -> Option<NodeId> {
         self.to

@@ -16,9 +16,6 @@ use super::wire::Hello;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// From this version of a connection on, large messages travel in fragments.
-pub(super) const FRAGMENTS_VERSION: u16 = 3;
-
 /// All versions from the lowest to the highest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
@@ -31,6 +28,10 @@ pub struct Versions {
 impl Versions {
     /// What this program speaks.
     pub const OURS: Versions = Versions { lowest: 1, highest: 3 };
+    /// The first in which pings tell clocks.
+    pub const CLOCKS: u16 = 3;
+    /// The first in which large messages travel in fragments.
+    pub const FRAGMENTS: u16 = 3;
     /// The first in which members carry commands out for each other.
     pub const RELAYS: u16 = 3;
     /// What those speak who do not say.

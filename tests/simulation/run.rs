@@ -163,19 +163,11 @@ fn draw(seed: u64, trace: Trace) -> World {
     for process in world.processes.iter_mut().take(initial).filter(|_| random.chance(old)) {
         process.versions = before;
     }
-    // Drawn apart as well. Versions without cluster time know no better than each clock.
-    let mut clocks = Random::new(seed ^ 0x0000_C10C_C5AB);
-    if old == 0 && clocks.chance(500) {
-        let minority = if changing { 1 } else { (initial - 1) / 2 };
-        let mut nodes: Vec<usize> = (0..world.processes.len()).collect();
-        clocks.shuffle(&mut nodes);
-        nodes.truncate(minority);
-        for node in &nodes {
-            world.processes[*node].clocks.unix_us += [0, 0, WRONG_US, -WRONG_US][clocks.below(4) as usize];
-        }
-        world.faults.wrong_clocks = nodes;
-    }
+    // Versions without cluster time know no better than each clock.
     world.tells_clocks = old == 0;
+    if world.tells_clocks {
+        draw_wrong_clocks(&mut world, seed);
+    }
     let density = random.between(100, 700);
     world.faults.sorts =
         SORTS.into_iter().filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
@@ -210,6 +202,23 @@ fn draw(seed: u64, trace: Trace) -> World {
     };
     world.clients = (0..clients).map(|_| Client::new()).collect();
     world
+}
+
+/// In half of the runs the clocks of a minority are wrong: from the beginning, or later. Drawn apart from the rest.
+fn draw_wrong_clocks(world: &mut World, seed: u64) {
+    let mut random = Random::new(seed ^ 0x0000_C10C_C5AB);
+    if !random.chance(500) {
+        return;
+    }
+    // Where members change, hardly ever fewer than three vote.
+    let minority = if world.shape.spares > 0 { 1 } else { (world.shape.nodes - 1) / 2 };
+    let mut nodes: Vec<usize> = (0..world.processes.len()).collect();
+    random.shuffle(&mut nodes);
+    nodes.truncate(minority);
+    for node in &nodes {
+        world.processes[*node].clocks.unix_us += [0, 0, WRONG_US, -WRONG_US][random.below(4) as usize];
+    }
+    world.faults.wrong_clocks = nodes;
 }
 
 /// The faults end: a majority is healed and must make progress, and sometimes the others come back and must agree.

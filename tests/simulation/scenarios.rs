@@ -5,6 +5,7 @@ mod clocks;
 mod cut;
 mod handover;
 mod hour;
+mod relay;
 
 use crate::client::{Client, Load};
 use crate::nemesis::Faults;
@@ -39,7 +40,7 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 28] = [
+pub(crate) const SCENARIOS: [Scenario; 30] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
@@ -52,6 +53,8 @@ pub(crate) const SCENARIOS: [Scenario; 28] = [
     story("born-while-the-last-is-fast", clocks::born_while_the_last_is_fast),
     story("born-while-the-first-is-slow", clocks::born_while_the_first_is_slow),
     story("slow-follower", clocks::slow_follower),
+    story("ahead-after-an-upgrade", clocks::ahead_after_an_upgrade),
+    story("relayed-command-comes-twice", relay::relayed_command_comes_twice),
     story("accept-comes-twice", accept_comes_twice),
     story("wiped-before-it-was-met", wiped_before_it_was_met),
     story("wiped-during-the-birth", wiped_during_the_birth),

@@ -20,8 +20,8 @@ const RANK_SOON_MS: u64 = 50;
 const ASKING_MS: u64 = 500;
 /// Those that could not promise for the time being are asked again after so long.
 const AGAIN_MS: u64 = 50;
-/// A phase 1 without a majority has failed when nothing of a promise came for so long; for twice as long after each failure,
-/// up to [`PREPARING_DOUBLINGS_MAX`] times, because the disks may all be slow.
+/// A phase 1 fails if it has no majority and no part of a promise arrives for this long. The time doubles with each failure,
+/// at most [`PREPARING_DOUBLINGS_MAX`] times, because all disks may be slow.
 const PREPARING_MS: u64 = 2_000;
 const PREPARING_DOUBLINGS_MAX: u32 = 3;
 /// Back-off: random, below this much, doubled with each failure up to [`BACK_OFF_DOUBLINGS_MAX`] times.
@@ -279,8 +279,7 @@ mod tests {
     use crate::message::Ahead;
     use crate::{Ballot, GroupId, Membership};
 
-    #[test]
-    fn a_candidate_waits_for_a_promise_that_is_still_coming_and_longer_each_time() {
+    fn second_of_three() -> Group {
         let settings = crate::Settings {
             id: GroupId(0),
             groups: 1,
@@ -291,7 +290,12 @@ mod tests {
             window_bytes: 1 << 20,
             seed: 1,
         };
-        let mut group = Group::new(settings);
+        Group::new(settings)
+    }
+
+    #[test]
+    fn a_candidate_waits_for_a_promise_that_is_still_coming_and_longer_each_time() {
+        let mut group = second_of_three();
         let mut effects = Vec::new();
         let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true, rather: &[] };
         let at = |mono_ms| Clock { mono_ms };
@@ -317,17 +321,7 @@ mod tests {
 
     #[test]
     fn a_candidate_that_loses_follows_the_claim_that_it_did_not_heed_when_it_is_said_again() {
-        let settings = crate::Settings {
-            id: GroupId(0),
-            groups: 1,
-            me: NodeId(2),
-            start: 1,
-            membership: Membership::of_ids((1..=3).map(NodeId)).into(),
-            batch_bytes_max: 1 << 20,
-            window_bytes: 1 << 20,
-            seed: 1,
-        };
-        let mut group = Group::new(settings);
+        let mut group = second_of_three();
         let clock = Clock { mono_ms: 5_000 };
         let mut effects = Vec::new();
         let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true, rather: &[] };

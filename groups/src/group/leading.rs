@@ -10,8 +10,8 @@ use crate::queue::Queue;
 use crate::value::DIGEST_VERSION;
 use crate::{Ballot, Effect, Message, NodeId, Value};
 
-/// An Accept without a majority is sent again after so long, and a millisecond more for so many bytes: nothing is lost on a
-/// connection that holds, so this is for members that could not take it, and do not say so.
+/// The leader repeats an Accept without a majority after this time, plus one millisecond for each [`REPEAT_BYTES_PER_MS`] of
+/// its value. A connection loses nothing while it lasts, so the timer serves members that dropped the value silently.
 const REPEAT_MS: u64 = 1_000;
 const REPEAT_BYTES_PER_MS: u64 = 1 << 10;
 

@@ -13,7 +13,8 @@ const AHEAD_PACE_TENTHS: u64 = 9;
 pub(super) struct GroupTime {
     now_ms: u64,
     /// A time of the group, and what the monotonic clock showed then: the group's time goes on from here while it is
-    /// ahead of cluster time. It moves only when a value's time lies beyond that line, lest fractions be lost.
+    /// ahead of cluster time. It moves only if a value's time lies beyond that line: otherwise each value would
+    /// lose a fraction of a millisecond.
     base_ms: u64,
     base_mono_ms: u64,
 }

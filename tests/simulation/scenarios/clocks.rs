@@ -3,6 +3,7 @@
 use super::{End, World, expect};
 use bytes::Bytes;
 use paxoi::history::{Action, Outcome};
+use paxoi::node::versions::Versions;
 
 const HOURS_US: i64 = 8 * 3_600_000_000;
 /// A third of a lock's life is more than any bound of cluster time.
@@ -126,4 +127,30 @@ pub(super) fn slow_follower(world: &mut World) -> Result<(), String> {
         world.processes[node].clocks.unix_us = 0;
     }
     Ok(())
+}
+
+/// The members tell no clocks yet, and the leader's clock is eight hours fast for a moment: the group's time is ahead by as
+/// much. All are upgraded. Locks last as long as they say, although real time is hours behind.
+pub(super) fn ahead_after_an_upgrade(world: &mut World) -> Result<(), String> {
+    world.tells_clocks = false;
+    world.processes.iter_mut().for_each(|process| process.versions = Versions { lowest: 1, highest: 2 });
+    world.found()?;
+    world.connect_one_to_each()?;
+    world.processes[0].clocks.unix_us = HOURS_US;
+    world.set(0, "carried ahead");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    world.processes[0].clocks.unix_us = 0;
+    (0..3).for_each(|client| world.hang_up(client));
+    (0..3).for_each(|node| world.end(node, End::Kill));
+    world.processes.iter_mut().for_each(|process| process.versions = Versions::OURS);
+    (0..3).for_each(|node| world.start(node));
+    world.until("the group is hours ahead of cluster time", |world| {
+        let time = world.processes[0].clocks.at(world.now_us);
+        let Some(life) = &world.processes[0].life else { return false };
+        let cluster_ms = life.node.cluster_ms(time).unwrap_or(u64::MAX);
+        let group_ms = life.node.shard().groups().next().map_or(0, groups::Group::time_ms);
+        group_ms.saturating_sub(cluster_ms) > HOURS_US as u64 / 1_000 - 60_000
+    })?;
+    world.connect_one_to_each()?;
+    world.expect_locks_to_hold()
 }
