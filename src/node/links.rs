@@ -5,10 +5,10 @@
 //! old one.
 
 use super::clients::Connection;
+use super::incarnations::Incarnation;
 use super::joining::is_contact;
 use super::lanes::FRAGMENT;
 use super::outbox::is_for_node;
-use super::peers::Seen;
 use super::wire::{Hello, NodeMessage, Positions, Refusal};
 use super::{Close, Node, Time};
 use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
@@ -347,7 +347,7 @@ impl Node {
             return refuse(true, text);
         }
         // What is known of a peer was said by a born one: it cannot have been there at the birth only.
-        let seen = self.io.peers.seen(from);
+        let seen = self.io.peers.incarnations.of(from);
         if hello.cluster.is_none() && seen.is_some() {
             let text = format!(
                 "node {from} was a member already, but its data directory is from before the cluster was born: \
@@ -355,7 +355,7 @@ impl Node {
             );
             return refuse(true, text);
         }
-        let Seen { start, life, .. } = seen.unwrap_or_default();
+        let Incarnation { start, life, .. } = seen.unwrap_or_default();
         if hello.start < start {
             let text = format!(
                 "node {from} was seen with start number {}, but now has {}: its data directory is an old copy; \

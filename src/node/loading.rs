@@ -44,7 +44,7 @@ impl Node {
     /// checkpoints are there.
     pub fn log_read(&mut self, peers: Vec<Record>, catalog: &Catalog, lsn: u64) {
         for record in peers {
-            self.io.restore_peer(record.ballot.node, record.instance.0, &record.payload);
+            self.io.peers.incarnations.restore(&record);
         }
         self.add_files(catalog);
         self.stage = Stage::Read { lsn };

@@ -27,6 +27,7 @@ mod checkpoints;
 mod clients;
 mod cluster_time;
 mod inbound;
+mod incarnations;
 mod joining;
 pub mod lanes;
 mod leases;

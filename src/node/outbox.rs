@@ -2,7 +2,8 @@
 //! shard, so that the shard can write into it while it works.
 
 use super::clients::Connections;
-use super::peers::{Peers, Seen};
+use super::incarnations::Incarnation;
+use super::peers::Peers;
 use super::questions::{PendingRead, Questions};
 use super::ranges::Ranges;
 use super::relay::{RELAYED, Relays};
@@ -20,7 +21,6 @@ use crate::kv::reply::Reply;
 use crate::kv::{Discarded, Store, table};
 use crate::log;
 use crate::shard::Outlet;
-use bytes::Bytes;
 use groups::reads::ReadId;
 use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, Work};
 use std::collections::{BTreeMap, VecDeque};
@@ -163,29 +163,19 @@ impl Outbox {
         self.next_lsn = lsn + 1;
     }
 
-    pub(super) fn restore_peer(&mut self, id: NodeId, start: u64, seen: &[u8]) {
-        if let Some((storage, life)) = seen.split_first_chunk() {
-            let life = life.try_into().ok().map(u64::from_le_bytes);
-            self.peers.restore(id, Seen { storage: *storage, start, life });
-        }
-    }
-
     /// A born member said hello. A start number not seen before is logged: a lower one later means that its disk went
     /// back in time, and so does the same one in another life.
     pub(super) fn note_peer(&mut self, hello: &wire::Hello) {
-        let Some(peer) = self.peers.find(hello.node) else { return };
-        let seen = Seen { storage: hello.storage, start: hello.start, life: Some(hello.life()) };
-        if peer.seen.replace(seen) == Some(seen) {
-            return;
-        }
-        self.persist(seen_record(hello.node, hello.start, &hello.storage, hello.life()));
+        let seen = Incarnation { storage: hello.storage, start: hello.start, life: Some(hello.life()) };
+        let roster = &self.peers.roster;
+        let record = self.peers.incarnations.note(hello.node, seen, |id| roster.place(id).is_some());
+        record.into_iter().for_each(|record| _ = self.persist(record));
     }
 
-    /// What is known of the other members is logged again: older records will go.
+    /// What other nodes were seen as is logged again: older records will go.
     pub(super) fn record_peers_again(&mut self) {
-        let known = self.peers.all.iter().filter_map(|peer| Some((peer.id, peer.seen?, peer.seen?.life?)));
-        for (node, Seen { storage, start, .. }, life) in known.collect::<Vec<_>>() {
-            self.persist(seen_record(node, start, &storage, life));
+        for record in self.peers.incarnations.records().collect::<Vec<_>>() {
+            self.persist(record);
         }
     }
 
@@ -420,13 +410,6 @@ impl Outlet for Outbox {
     fn discard(&mut self, discarded: Discarded) {
         self.outputs.errands.push(Errand::Drop(Box::new(discarded)));
     }
-}
-
-/// That a member was seen with this start number.
-fn seen_record(node: NodeId, start: u64, storage: &[u8; 16], life: u64) -> log::Record {
-    let payload = Bytes::from([&storage[..], &life.to_le_bytes()].concat());
-    let (kind, group, instance) = (log::RecordKind::PeerStart, GroupId(0), Instance(start));
-    log::Record { kind, group, instance, ballot: Ballot { round: 0, node }, chosen: Ballot::ZERO, payload }
 }
 
 /// One value in so many is measured for the mean batch: counting the commands of each would cost.

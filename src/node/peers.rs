@@ -5,6 +5,7 @@
 
 mod silence;
 
+use super::incarnations::Incarnations;
 use super::lanes::{Assembly, Lanes};
 use super::leases::Leases;
 use super::roster::Roster;
@@ -33,22 +34,12 @@ pub(super) struct PingState {
     pub(super) clocks: Option<PingClocks>,
 }
 
-/// What a member was seen as: its data directory, the highest start number, and the random number of that start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) storage: [u8; 16],
-    pub(super) start: u64,
-    pub(super) life: Option<u64>,
-}
-
 /// One other member.
 pub(super) struct Peer {
     pub(super) id: NodeId,
     pub(super) address: String,
     /// Where clients are told that it is, if it says so.
     pub(super) announced: Option<String>,
-    /// What it was last seen as.
-    pub(super) seen: Option<Seen>,
     /// What it spoke when it was seen last, since this node started; and the version of the newest connection.
     pub(super) versions: Option<Versions>,
     pub(super) version: u16,
@@ -106,7 +97,6 @@ impl Peer {
             id,
             address,
             announced: None,
-            seen: None,
             versions: None,
             version: 0,
             link: None,
@@ -304,8 +294,7 @@ pub(super) struct Peers {
     pub(super) all: Vec<Peer>,
     /// Addresses that the operator gives, which count more than those that the cluster knows.
     corrected: Vec<(NodeId, String)>,
-    /// What the log says of any node: it may be a member that is not known yet.
-    seen: Vec<(NodeId, Seen)>,
+    pub(super) incarnations: Incarnations,
     seed: u64,
     fragment_bytes: usize,
     /// Peers that are gone were sent no ping of a higher number.
@@ -326,7 +315,7 @@ impl Peers {
             all: Vec::new(),
             roster: roster.clone(),
             corrected: config.initial.clone(),
-            seen: Vec::new(),
+            incarnations: Incarnations::default(),
             seed: config.seed,
             fragment_bytes: config.fragment_bytes,
             pinged: start << START_SHIFT,
@@ -357,17 +346,12 @@ impl Peers {
         if self.roster.place(id).is_some() {
             return;
         }
-        // What it was seen as counts for ever.
-        for gone in self.all.extract_if(.., |peer| peer.id == id).collect::<Vec<_>>() {
-            self.pinged = self.pinged.max(gone.pinged);
-            gone.seen.into_iter().for_each(|seen| self.restore(id, seen));
-        }
+        let pinged = self.all.extract_if(.., |peer| peer.id == id).map(|gone| gone.pinged);
+        self.pinged = pinged.fold(self.pinged, u64::max);
     }
 
     fn peer(&self, id: NodeId, address: String) -> Peer {
-        let mut peer = Peer::new(id, address, self.seed ^ u64::from(id.0), self.pinged, self.fragment_bytes);
-        peer.seen = self.seen.iter().find(|(known, _)| *known == id).map(|(_, seen)| *seen);
-        peer
+        Peer::new(id, address, self.seed ^ u64::from(id.0), self.pinged, self.fragment_bytes)
     }
 
     /// The cluster has these members from now on: who is new becomes a peer. Those that were removed are returned.
@@ -385,14 +369,9 @@ impl Peers {
         self.roster = roster;
         let roster = &self.roster;
         let gone: Vec<Peer> = self.all.extract_if(.., |peer| roster.was_removed(peer.id)).collect();
+        self.incarnations.forget(|id| roster.was_removed(id));
         self.pinged = gone.iter().map(|peer| peer.pinged).fold(self.pinged, u64::max);
         gone
-    }
-
-    /// What a node was last seen as.
-    pub(super) fn seen(&self, id: NodeId) -> Option<Seen> {
-        let logged = self.seen.iter().find(|(known, _)| *known == id).map(|(_, seen)| *seen);
-        self.all.iter().find(|peer| peer.id == id).map_or(logged, |peer| peer.seen)
     }
 
     /// This node's own address.
@@ -404,19 +383,6 @@ impl Peers {
     /// Those that vote in some group.
     pub(super) fn voters(&self) -> &Members {
         self.roster.voters()
-    }
-
-    /// With what the log says a member was last seen, be it one now or not.
-    pub(super) fn restore(&mut self, id: NodeId, seen: Seen) {
-        let known = self.seen.iter().find(|(node, _)| *node == id).map_or(0, |(_, seen)| seen.start);
-        if seen.start < known {
-            return;
-        }
-        self.seen.retain(|(node, _)| *node != id);
-        self.seen.push((id, seen));
-        if let Some(peer) = self.find(id) {
-            peer.seen = Some(seen);
-        }
     }
 
     pub(super) fn find(&mut self, id: NodeId) -> Option<&mut Peer> {

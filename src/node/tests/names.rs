@@ -132,3 +132,37 @@ fn a_hello_says_more_at_its_end_to_those_who_read_on() {
     assert_eq!(read(&before), old);
     assert_eq!(read(&first), Hello { versions: versions::Versions::FIRST, ..old });
 }
+
+#[test]
+fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it() {
+    let mut world = World::led_by_1();
+    let guest = Hello { node: NodeId(9), storage: [9; 16], start: 7, lives: vec![70], ..hello(&mut world, 3) };
+    let time = world.time;
+    let node = &mut world.node(2).node;
+    node.opened(777, SocketAddr::from(([127, 0, 0, 1], 9)), time);
+    let mut frame = FrameWriter::new(Purpose::Live);
+    let said = NodeMessage::Hello(guest.clone());
+    frame.message(NODE, said.kind(), |out| said.put(out));
+    let mut pieces = Vec::new();
+    frame.finish(&mut pieces);
+    node.input(777, &mut BytesMut::from(&pieces.concat()[..]), 0, time);
+    assert!(node.io.peers.find(NodeId(9)).is_some_and(|peer| peer.link == Some(777)), "it is let in");
+    node.closed(777, time);
+    assert!(node.io.peers.find(NodeId(9)).is_none());
+    world.run(100);
+
+    let logged = |world: &mut World| {
+        let log = world.node(2).log.take().expect("a log");
+        world.node(2).log = Some(Vec::new());
+        log.into_iter().filter(|record| record.kind == log::RecordKind::PeerStart && record.ballot.node == NodeId(9))
+    };
+    let first: Vec<log::Record> = logged(&mut world).collect();
+    assert_eq!(first.len(), 1);
+    // All that was logged until now goes.
+    let lsn = world.node(2).node.io.durable_lsn();
+    world.node(2).node.trim(log::Droppable { below: lsn, lsn });
+    world.run(100);
+    assert_eq!(logged(&mut world).collect::<Vec<_>>(), first);
+    let old = Hello { start: 6, lives: vec![60], ..guest };
+    assert!(world.node(2).node.judge(&old).expect_err("an old copy").fatal);
+}
