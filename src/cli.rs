@@ -234,6 +234,7 @@ impl ServeArgs {
                 None => 0,
             },
             fragment_bytes: FRAGMENT_BYTES,
+            part_bytes: crate::config::UPLOAD_PART_BYTES,
             versions: match args.protocol_versions.as_deref() {
                 Some(text) => Versions::parse(text)
                     .ok_or_else(|| usage(format!("--protocol-versions {text}: give a range like 1-2")))?,

@@ -78,6 +78,14 @@ pub const FRAME_SLACK_BYTES: usize = 64 << 10;
 pub const FRAME_BYTES: usize = 256 << 10;
 /// Bytes of one fragment of a large message of a group; messages with more than twice as many travel in fragments.
 pub const FRAGMENT_BYTES: usize = 64 << 10;
+/// Bytes of one part of a large command, which goes into the log in parts. A value of the log holds a few of them.
+pub const UPLOAD_PART_BYTES: usize = 256 << 10;
+/// A command that makes so many parts, or more, is a large one.
+pub const UPLOAD_PARTS_MIN: usize = 4;
+/// Parts, of all large commands of this node's clients, that are on their way at a time.
+pub const UPLOAD_PARTS_SENT: usize = 4;
+/// A large command for which its group has no room is tried again after so long.
+pub const UPLOAD_RETRY_MS: u64 = 100;
 /// The largest message between nodes that belongs to no group; and the largest frame of one that has not said who it is.
 pub const NODE_MESSAGE_BYTES_MAX: usize = 512 << 10;
 /// Bytes of values that a node which is behind asks for at a time.
@@ -293,6 +301,8 @@ pub struct NodeConfig {
     pub versions: Versions,
     /// See [`FRAGMENT_BYTES`]; fewer for tests.
     pub fragment_bytes: usize,
+    /// See [`UPLOAD_PART_BYTES`]; fewer for tests.
+    pub part_bytes: usize,
     /// The data directory, for those who ask.
     pub dir: String,
     /// The configuration file, for those who ask.

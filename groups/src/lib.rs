@@ -36,8 +36,8 @@ pub use paxos::{Fate, Paxos};
 pub use tags::Tags;
 pub use types::{Ballot, GroupId, Instance, NodeId};
 pub use value::{
-    COMMAND_HEADER_BYTES, Command, Commands, Draft, MACHINE_OF_VERSION_3, Tag, VALUE_HEADER_BYTES, VALUE_VERSION_MAX,
-    Value, ValueError, put_command,
+    COMMAND_HEADER_BYTES, Command, Commands, Draft, MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4, Tag,
+    VALUE_HEADER_BYTES, VALUE_VERSION_MAX, Value, ValueError, put_command,
 };
 pub use work::{BYTES_PER_STEP, Work};
 

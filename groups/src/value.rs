@@ -9,7 +9,8 @@
 //! find out at the next vote. The digest is that of the leader's state before this value, so that they find out as well
 //! if the same values made different states. Version 1, without it, is what members propose as long as one of them may
 //! not read version 2. Version 3 is laid out as version 2, and holds a command that the state machines of members which
-//! read only version 2 do not know: one whose body opens with [`MACHINE_OF_VERSION_3`].
+//! read only version 2 do not know: one whose body opens with [`MACHINE_OF_VERSION_3`]. So does version 4, with
+//! [`MACHINE_OF_VERSION_4`].
 
 use crate::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -22,12 +23,14 @@ pub const COMMAND_HEADER_BYTES: usize = 24;
 /// The bytes of the digest, which a value of version 1 lacks.
 const DIGEST_BYTES: usize = 8;
 /// The highest version of values that is read here.
-pub const VALUE_VERSION_MAX: u8 = 3;
+pub const VALUE_VERSION_MAX: u8 = 4;
 /// The lowest version of values that have a digest.
 pub(crate) const DIGEST_VERSION: u8 = 2;
 /// A command whose body opens with this byte stands only in values of version 3 or later: its sender knows that all
 /// members read those.
 pub const MACHINE_OF_VERSION_3: u8 = 3;
+/// The same for version 4.
+pub const MACHINE_OF_VERSION_4: u8 = 4;
 
 /// Who a command comes from: the node, its start number, and a counter that this node raises for each of its commands
 /// in the group. Of one origin, later tags are greater; a tag not above the last one applied is a repetition.
@@ -54,7 +57,11 @@ impl Command<'_> {
     /// The lowest version of values that may hold it.
     #[must_use]
     pub fn version(&self) -> u8 {
-        if self.body.first() == Some(&MACHINE_OF_VERSION_3) { 3 } else { 1 }
+        match self.body.first() {
+            Some(&MACHINE_OF_VERSION_3) => 3,
+            Some(&MACHINE_OF_VERSION_4) => 4,
+            _ => 1,
+        }
     }
 }
 

@@ -127,6 +127,7 @@ fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConf
         turn_steps: crate::config::TURN_STEPS,
         versions: Versions::OURS,
         fragment_bytes: crate::config::FRAGMENT_BYTES,
+        part_bytes: crate::config::UPLOAD_PART_BYTES,
         dir: disk.place(),
         config_file: String::new(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),

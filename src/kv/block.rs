@@ -6,9 +6,10 @@
 //!          | sessions u64 | digest of all changes so far u64 | CRC-32C of the block so far u32
 //! entries  = (expiry u64 | key | value) …                                              by position, then by key
 //! sessions = (id [20] | highest number u64 | kept u32 | (number u64 | fingerprint u64 | reply) …) …       by id
+//! uploads  = (upload u32 u64 u64 | bytes of the whole u64 | touched u64 | part) …                    by id, then in order
 //! end      = digest u64
 //!
-//! a state  = head, any number of entries, any number of sessions, end
+//! a state  = head, any number of entries, any number of sessions, any number of uploads, end
 //! ```
 //!
 //! Blocks come out of files and from other nodes: whatever is in them, reading ends in an error or in a state whose
@@ -20,19 +21,24 @@ use super::entry::Entry;
 use super::limits::Limits;
 use super::reader::{DecodeError, Reader};
 use super::session::{Kept, Session, SessionId, checksum};
+use super::uploads::{Upload, UploadId};
 use crate::routing;
 use siphasher::sip::{SipHasher13, SipHasher24};
 use std::ops::Range;
 use thiserror::Error;
 
-/// The version of blocks that is written, and the highest that is read.
-pub const BLOCK_VERSION: u8 = 1;
+/// The highest version of blocks that is read. Blocks of uploads have it; older programs, which read only version 1, know
+/// all others.
+pub const BLOCK_VERSION: u8 = 2;
+/// The version of the other blocks.
+const FIRST_VERSION: u8 = 1;
 
 mod kind {
     pub(super) const HEAD: u8 = 1;
     pub(super) const ENTRIES: u8 = 2;
     pub(super) const SESSIONS: u8 = 3;
     pub(super) const END: u8 = 4;
+    pub(super) const UPLOADS: u8 = 5;
 }
 
 const CRC_BYTES: usize = 4;
@@ -58,6 +64,9 @@ pub enum BlockError {
     /// A session that was never issued, holds what no session can hold, or is beyond what a group keeps.
     #[error("a session is not one that a group can hold")]
     BadSession,
+    /// Parts of a large command that no group can hold.
+    #[error("parts of a large command are none that a group can hold")]
+    BadUpload,
     /// Not the keys and sessions that the state had.
     #[error("the state does not have the digest that it should have")]
     Digest,
@@ -75,11 +84,22 @@ pub(super) struct BlockWriter(Vec<u8>);
 
 impl BlockWriter {
     pub(super) fn entries() -> BlockWriter {
-        BlockWriter(vec![BLOCK_VERSION, kind::ENTRIES])
+        BlockWriter(vec![FIRST_VERSION, kind::ENTRIES])
     }
 
     pub(super) fn sessions() -> BlockWriter {
-        BlockWriter(vec![BLOCK_VERSION, kind::SESSIONS])
+        BlockWriter(vec![FIRST_VERSION, kind::SESSIONS])
+    }
+
+    /// Of a part of a large command.
+    pub(super) fn upload_part(id: &UploadId, upload: &Upload, part: &[u8]) -> BlockWriter {
+        let mut block = BlockWriter(vec![BLOCK_VERSION, kind::UPLOADS]);
+        block.0.extend_from_slice(&id.node.to_le_bytes());
+        for number in [id.start, id.number, upload.total() as u64, upload.touched_ms()] {
+            block.0.extend_from_slice(&number.to_le_bytes());
+        }
+        block.bytes(part);
+        block
     }
 
     pub(super) fn entry(&mut self, entry: &Entry) {
@@ -118,7 +138,7 @@ pub(super) fn entry_bytes(entry: &Entry) -> usize {
 
 /// The first block of a state.
 pub(super) fn head_block(head: &Head) -> Vec<u8> {
-    let mut block = vec![BLOCK_VERSION, kind::HEAD];
+    let mut block = vec![FIRST_VERSION, kind::HEAD];
     block.extend_from_slice(&head.slots.start.to_le_bytes());
     block.extend_from_slice(&head.slots.end.to_le_bytes());
     block.extend_from_slice(&head.time_ms.to_le_bytes());
@@ -134,7 +154,7 @@ pub(super) fn head_block(head: &Head) -> Vec<u8> {
 
 /// The last block of a state.
 pub(super) fn end_block(digest: u64) -> Vec<u8> {
-    let mut block = vec![BLOCK_VERSION, kind::END];
+    let mut block = vec![FIRST_VERSION, kind::END];
     block.extend_from_slice(&digest.to_le_bytes());
     block
 }
@@ -144,6 +164,8 @@ pub(super) trait Sink {
     fn head(&mut self, head: &Head);
     fn entry(&mut self, entry: Entry);
     fn session(&mut self, id: SessionId, session: Session);
+    /// Parts of one upload come in order.
+    fn upload_part(&mut self, id: UploadId, total: usize, touched_ms: u64, part: &[u8]);
 }
 
 /// For those who only check.
@@ -151,6 +173,7 @@ impl Sink for () {
     fn head(&mut self, _: &Head) {}
     fn entry(&mut self, _: Entry) {}
     fn session(&mut self, _: SessionId, _: Session) {}
+    fn upload_part(&mut self, _: UploadId, _: usize, _: u64, _: &[u8]) {}
 }
 
 /// Gets a key, its value, and when it expires in unix milliseconds; 0: never.
@@ -165,6 +188,7 @@ impl Sink for Visitor<'_, '_> {
         (self.0)(entry.key(), entry.value(), entry.expires_at_ms);
     }
     fn session(&mut self, _: SessionId, _: Session) {}
+    fn upload_part(&mut self, _: UploadId, _: usize, _: u64, _: &[u8]) {}
 }
 
 /// Reads the blocks of one state, in order, and checks them: each by itself, and all together at the end. It keeps
@@ -183,6 +207,10 @@ pub struct BlockCheck {
     sessions: u64,
     last_session: SessionId,
     session_bytes: usize,
+    /// The upload whose parts were read last, all of them once another comes.
+    upload: Option<(UploadId, Upload)>,
+    uploads: usize,
+    announced: usize,
 }
 
 /// What may come next.
@@ -191,6 +219,7 @@ enum Stage {
     Head,
     Entries,
     Sessions,
+    Uploads,
     Whole,
     Failed,
 }
@@ -213,6 +242,9 @@ impl BlockCheck {
             sessions: 0,
             last_session: SessionId([0; 20]),
             session_bytes: 0,
+            upload: None,
+            uploads: 0,
+            announced: 0,
         }
     }
 
@@ -263,13 +295,14 @@ impl BlockCheck {
     fn read_kind(&mut self, block: &[u8], sink: &mut impl Sink) -> Result<(), BlockError> {
         let mut reader = Reader::new(block);
         let version = reader.u8()?;
-        if version != BLOCK_VERSION {
+        if !(FIRST_VERSION..=BLOCK_VERSION).contains(&version) {
             return Err(BlockError::Version(version));
         }
         match reader.u8()? {
             kind::HEAD => self.read_head(block, reader, sink),
             kind::ENTRIES => self.read_entries(reader, sink),
             kind::SESSIONS => self.read_sessions(reader, sink),
+            kind::UPLOADS => self.read_uploads(reader, sink),
             kind::END => self.read_end(reader),
             _ => Err(BlockError::Garbled),
         }
@@ -330,6 +363,9 @@ impl BlockCheck {
 
     fn read_sessions(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
         self.end_entries()?;
+        if self.stage != Stage::Sessions {
+            return Err(BlockError::OutOfTurn);
+        }
         while !reader.is_empty() {
             let id = SessionId(reader.array()?);
             let session = self.read_session(&mut reader)?;
@@ -360,8 +396,50 @@ impl BlockCheck {
         Session::restored(top, kept).filter(|_| !long).ok_or(BlockError::BadSession)
     }
 
+    fn read_uploads(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
+        self.end_entries()?;
+        self.stage = Stage::Uploads;
+        while !reader.is_empty() {
+            let id = UploadId { node: reader.u32()?, start: reader.u64()?, number: reader.u64()? };
+            let total = usize::try_from(reader.u64()?).map_err(|_| BlockError::BadUpload)?;
+            let (touched_ms, part) = (reader.u64()?, reader.bytes()?);
+            let last = self.upload.as_ref().map(|(last, _)| *last);
+            if last.is_some_and(|last| last > id) {
+                return Err(BlockError::Order);
+            }
+            if last != Some(id) {
+                self.end_upload();
+                self.uploads += 1;
+                self.announced = self.announced.saturating_add(total);
+                let is_room = self.announced <= self.limits.uploads_bytes_max() || self.uploads == 1;
+                if self.uploads > self.limits.uploads_max || !is_room {
+                    return Err(BlockError::BadUpload);
+                }
+                self.upload = Some((id, Upload::new(total, touched_ms)));
+            }
+            let Some((_, upload)) = &mut self.upload else { return Err(BlockError::BadUpload) };
+            if part.is_empty()
+                || upload.held() + part.len() > total
+                || (upload.total(), upload.touched_ms()) != (total, touched_ms)
+            {
+                return Err(BlockError::BadUpload);
+            }
+            upload.count(part);
+            sink.upload_part(id, total, touched_ms, part);
+        }
+        Ok(())
+    }
+
+    /// All parts of the upload that was read last are there.
+    fn end_upload(&mut self) {
+        if let Some((id, upload)) = &self.upload {
+            upload.digest(id, &mut self.digest);
+        }
+    }
+
     fn read_end(&mut self, mut reader: Reader<'_>) -> Result<(), BlockError> {
         self.end_entries()?;
+        self.end_upload();
         let digest = reader.u64()?;
         reader.finish()?;
         let sessions = self.head.as_ref().map(|head| head.sessions);
@@ -375,7 +453,7 @@ impl BlockCheck {
     /// The first block behind the entries: now they can be counted.
     fn end_entries(&mut self) -> Result<(), BlockError> {
         match (self.stage, &self.head) {
-            (Stage::Sessions, _) => Ok(()),
+            (Stage::Sessions | Stage::Uploads, _) => Ok(()),
             (Stage::Entries, Some(head)) if head.keys != self.keys => Err(BlockError::OutOfTurn),
             (Stage::Entries, Some(head)) => {
                 self.digest.head(head);

@@ -4,6 +4,7 @@
 //! every replica does the same with it. Synonyms are one variant: SETEX is a `Set`, UNLINK a `Del`, DECR an `IncrBy`.
 
 use super::session::SessionId;
+use super::uploads::{Complete, Part, UploadId};
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +95,12 @@ pub enum Command<'a> {
     Once(Box<Once<'a>>),
     /// What stood between MULTI and EXEC.
     Exec(Vec<Command<'a>>),
+    /// A part of a large command; see `uploads`. No client sends it, and it stands in no other command, like the next two.
+    UploadPart(Part<'a>),
+    /// All parts are there: what they make is executed.
+    UploadComplete(Complete),
+    /// The parts are of no use any more.
+    UploadAbort(UploadId),
 }
 
 /// A key and its value.
@@ -277,6 +284,7 @@ impl<'a> Command<'a> {
         match self {
             C::Noop | C::Constant(_) | C::Scan(_) | C::Keys(_) | C::DbSize | C::RandomKey(_) => {}
             C::CountKeysInSlot(_) | C::KeysInSlot(..) | C::Flush | C::SessionNew => {}
+            C::UploadPart(_) | C::UploadComplete(_) | C::UploadAbort(_) => {}
             C::Get(key) | C::StrLen(key) | C::GetRange(key, ..) | C::Type(key) | C::Ttl(key, _) => visit(key),
             C::Object(key, _) | C::GetDel(key) | C::GetEx(key, _) | C::Append(key, _) | C::Persist(key) => visit(key),
             C::SetRange(key, ..) | C::IncrBy(key, _) | C::IncrByFloat(key, _) | C::Expire(key, ..) => visit(key),
@@ -305,6 +313,7 @@ impl<'a> Command<'a> {
             C::Noop | C::Set(_) | C::GetDel(_) | C::GetEx(..) | C::MSet(_) | C::MSetNx(_) | C::Append(..) => true,
             C::SetRange(..) | C::IncrBy(..) | C::IncrByFloat(..) | C::Del(_) | C::Expire(..) | C::Persist(_) => true,
             C::Rename { .. } | C::Copy { .. } | C::Flush | C::SessionNew | C::Once(_) => true,
+            C::UploadPart(_) | C::UploadComplete(_) | C::UploadAbort(_) => true,
             C::Exec(commands) => commands.iter().any(Command::is_write),
         }
     }
@@ -343,6 +352,7 @@ impl<'a> Command<'a> {
             C::Set(set) => matches!(set.expiry, SetExpiry::New(when) if when.is_duration()),
             C::GetEx(_, Some(when)) | C::Expire(_, when, _) => when.is_duration(),
             C::IncrByLongDouble(..) | C::GetExRefused(..) => true,
+            C::UploadPart(_) | C::UploadComplete(_) | C::UploadAbort(_) => return 4,
             C::Once(once) => return once.command.value_version(),
             C::Exec(commands) => return commands.iter().map(Command::value_version).max().unwrap_or(1),
             _ => false,
@@ -379,7 +389,13 @@ impl<'a> Command<'a> {
     /// Whether it may stand inside ONCE or EXEC.
     #[must_use]
     pub fn nests(&self) -> bool {
-        !matches!(self, Command::Once(_) | Command::Exec(_) | Command::SessionNew)
+        !matches!(self, Command::Once(_) | Command::Exec(_) | Command::SessionNew) && !self.is_upload()
+    }
+
+    /// Whether it belongs to a large command that comes in parts.
+    #[must_use]
+    pub fn is_upload(&self) -> bool {
+        matches!(self, Command::UploadPart(_) | Command::UploadComplete(_) | Command::UploadAbort(_))
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Head {
     pub(super) rolling: u64,
 }
 
-/// A digest in the making: all entries, then the head, then the sessions by id.
+/// A digest in the making: all entries, then the head, then the sessions by id, then the uploads.
 #[derive(Clone, Debug)]
 pub(super) struct Digest {
     keyed: SipHasher13,
@@ -65,6 +65,11 @@ impl Digest {
             self.rest.write_u64(kept.reply.len() as u64);
             self.rest.write(&kept.reply);
         }
+    }
+
+    /// Feeds what identifies an upload and its content. They come last, by id.
+    pub(super) fn upload(&mut self, words: &[u64]) {
+        words.iter().for_each(|word| self.rest.write_u64(*word));
     }
 
     pub(super) fn finish(&self) -> u64 {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The machine is 1; or 3 ([`MACHINE_OF_VERSION_3`]) for a command, or one that holds it, that only readers of values of
-//! version 3 know: then the value that holds it is of that version.
+//! version 3 know: then the value that holds it is of that version. So it is with 4 ([`MACHINE_OF_VERSION_4`]).
 //!
 //! It is written once, from the client's buffer. Op numbers never change meaning. Whatever bytes arrive, decoding
 //! neither panics nor believes a length before it has seen the bytes, and takes one form only of each command.
@@ -17,9 +17,10 @@ use super::long_double;
 use super::number;
 use super::reader::Reader;
 use super::session::SessionId;
+use super::uploads::{Complete, Part, UploadId};
 use crate::routing::SLOTS;
 use bytes::{BufMut, BytesMut};
-use groups::MACHINE_OF_VERSION_3;
+use groups::{MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4};
 
 pub use super::reader::DecodeError;
 
@@ -65,14 +66,19 @@ mod op {
     pub(super) const EXPIRE_AFTER: u8 = 34;
     pub(super) const INCR_BY_LONG_DOUBLE: u8 = 35;
     pub(super) const GET_EX_REFUSED: u8 = 36;
+    pub(super) const UPLOAD_PART: u8 = 37;
+    pub(super) const UPLOAD_COMPLETE: u8 = 38;
+    pub(super) const UPLOAD_ABORT: u8 = 39;
 }
 
 /// Appends the encoding of `command` to `out`.
 pub fn encode(command: &Command<'_>, out: &mut BytesMut) {
     let start = out.len();
     encode_first(command, out);
-    if command.value_version() >= 3 {
-        out[start] = MACHINE_OF_VERSION_3;
+    match command.value_version() {
+        3 => out[start] = MACHINE_OF_VERSION_3,
+        4 => out[start] = MACHINE_OF_VERSION_4,
+        _ => {}
     }
 }
 
@@ -175,6 +181,18 @@ fn encode_write(command: &Command<'_>, out: &mut BytesMut) {
             out.put_u8(u8::from(*replace));
         }
         C::Flush => head(op::FLUSH, out),
+        C::UploadPart(part) => {
+            upload(op::UPLOAD_PART, part.upload, out);
+            out.put_u64_le(part.total);
+            out.put_u64_le(part.offset);
+            put_bytes(part.bytes, out);
+        }
+        C::UploadComplete(complete) => {
+            upload(op::UPLOAD_COMPLETE, complete.upload, out);
+            out.put_u64_le(complete.total);
+            out.put_u32_le(complete.crc);
+        }
+        C::UploadAbort(id) => upload(op::UPLOAD_ABORT, *id, out),
         other => unreachable!("{other:?} is encoded above"),
     }
 }
@@ -193,6 +211,7 @@ fn decode_at(body: &[u8], outermost: bool) -> Result<Command<'_>, DecodeError> {
     let version = match reader.u8()? {
         MACHINE => 1,
         MACHINE_OF_VERSION_3 => 3,
+        MACHINE_OF_VERSION_4 if outermost => 4,
         _ => return Err(DecodeError::OtherMachine),
     };
     let command = match reader.u8()? {
@@ -280,8 +299,29 @@ fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, Deco
         op::RENAME => Command::Rename { from: reader.bytes()?, to: reader.bytes()?, only_new: reader.bool()? },
         op::COPY => Command::Copy { from: reader.bytes()?, to: reader.bytes()?, replace: reader.bool()? },
         op::FLUSH => Command::Flush,
+        op::UPLOAD_PART => Command::UploadPart(Part {
+            upload: upload_id(reader)?,
+            total: reader.u64()?,
+            offset: reader.u64()?,
+            bytes: reader.bytes()?,
+        }),
+        op::UPLOAD_COMPLETE => {
+            Command::UploadComplete(Complete { upload: upload_id(reader)?, total: reader.u64()?, crc: reader.u32()? })
+        }
+        op::UPLOAD_ABORT => Command::UploadAbort(upload_id(reader)?),
         _ => return Err(DecodeError::UnknownOp),
     })
+}
+
+fn upload(op: u8, id: UploadId, out: &mut BytesMut) {
+    head(op, out);
+    out.put_u32_le(id.node);
+    out.put_u64_le(id.start);
+    out.put_u64_le(id.number);
+}
+
+fn upload_id(reader: &mut Reader<'_>) -> Result<UploadId, DecodeError> {
+    Ok(UploadId { node: reader.u32()?, start: reader.u64()?, number: reader.u64()? })
 }
 
 fn encode_constant(constant: &Constant<'_>, out: &mut BytesMut) {

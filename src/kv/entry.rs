@@ -24,6 +24,12 @@ impl Entry {
         Entry { position, expires_at_ms, freeze: 0, key_length, bytes: [key, value].concat() }
     }
 
+    /// Of the key and the value in one piece of memory, which is taken as it is.
+    pub(super) fn of(position: Position, bytes: Vec<u8>, key_bytes: usize, expires_at_ms: u64) -> Entry {
+        let key_length = u32::try_from(key_bytes).expect("requests are bounded far below 4 GiB");
+        Entry { position, expires_at_ms, freeze: 0, key_length, bytes }
+    }
+
     pub(super) fn key(&self) -> &[u8] {
         &self.bytes[..self.value_start()]
     }
@@ -64,6 +70,12 @@ impl Entry {
         if self.bytes.capacity() > 2 * self.bytes.len() + SPARE_BYTES_MAX {
             self.bytes.shrink_to_fit();
         }
+    }
+
+    /// Takes the same key with another value, as [`Entry::of`]. Returns the memory that it had.
+    pub(super) fn replace(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        debug_assert!(bytes.starts_with(self.key()), "it is the same key");
+        std::mem::replace(&mut self.bytes, bytes)
     }
 
     pub(super) fn append(&mut self, value: &[u8]) {

@@ -14,6 +14,7 @@ use super::limits::Limits;
 use super::rolling::Rolling;
 use super::session::{Session, SessionId, Sessions};
 use super::store::Store;
+use super::uploads::UploadId;
 use hashbrown::HashTable;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,7 @@ enum Stage {
     Head,
     Entries,
     Sessions,
+    Uploads,
     End,
     Done,
 }
@@ -49,6 +51,7 @@ impl Store {
         let head = self.outline();
         self.entries.freeze();
         self.sessions.freeze();
+        self.uploads.freeze();
         self.frozen = Some(Box::new(Frozen { head, digest: Digest::new(self.hasher), stage: Stage::Head }));
     }
 
@@ -92,11 +95,18 @@ impl Store {
                 any = true;
             });
             if !more {
-                frozen.stage = Stage::End;
+                self.uploads.digest_frozen(&mut frozen.digest);
+                frozen.stage = Stage::Uploads;
             }
             if any || more {
                 return Some(block.finish());
             }
+        }
+        if frozen.stage == Stage::Uploads {
+            if let Some((id, upload, part)) = self.uploads.next_frozen() {
+                return Some(BlockWriter::upload_part(&id, upload, &part).finish());
+            }
+            frozen.stage = Stage::End;
         }
         if frozen.stage == Stage::Done {
             return None;
@@ -118,12 +128,13 @@ impl Store {
         self.frozen = None;
         self.entries.thaw();
         self.sessions.thaw();
+        self.uploads.thaw();
     }
 
     /// About how many bytes are held only because the store is frozen.
     #[must_use]
     pub fn aside_bytes(&self) -> usize {
-        self.entries.aside_bytes() + self.sessions.aside_bytes()
+        self.entries.aside_bytes() + self.sessions.aside_bytes() + self.uploads.aside_bytes()
     }
 
     /// What there is once in this store.
@@ -198,6 +209,10 @@ impl Sink for Store {
 
     fn session(&mut self, id: SessionId, session: Session) {
         self.sessions.restore(id, session);
+    }
+
+    fn upload_part(&mut self, id: UploadId, total: usize, touched_ms: u64, part: &[u8]) {
+        self.uploads.restore(id, total, touched_ms, part);
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Limits {
     pub session_bytes_max: usize,
     /// Bytes of one reply that is kept; of a longer one only that it was given.
     pub session_reply_bytes_max: usize,
+    /// Large commands whose parts are on their way.
+    pub uploads_max: usize,
     /// Due keys, and as many old sessions, that are removed when a chosen value begins.
     pub due_per_begin_max: usize,
     /// Due keys that each command removes besides: more than one can add, so that they never pile up.
@@ -26,10 +28,19 @@ impl Limits {
     pub fn reply_bytes_max(&self) -> usize {
         self.value_bytes_max + LISTED_BYTES_MAX
     }
+
+    /// Bytes of all large commands whose parts are on their way. A single one may be longer.
+    #[must_use]
+    pub fn uploads_bytes_max(&self) -> usize {
+        UPLOADED_VALUES * self.value_bytes_max
+    }
 }
 
 /// Bytes of the list that one command may make of the database, beyond one value.
 const LISTED_BYTES_MAX: usize = 128 << 20;
+
+/// Values of the largest size that may be on their way in parts.
+const UPLOADED_VALUES: usize = 4;
 
 impl Default for Limits {
     fn default() -> Limits {
@@ -39,6 +50,7 @@ impl Default for Limits {
             sessions_max: 100_000,
             session_bytes_max: 64 << 20,
             session_reply_bytes_max: 64 << 10,
+            uploads_max: 64,
             due_per_begin_max: 128,
             due_per_command_max: 2,
         }

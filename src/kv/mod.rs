@@ -31,6 +31,7 @@ mod session;
 mod store;
 pub mod strings;
 pub mod table;
+pub mod uploads;
 mod write;
 
 pub use block::{BLOCK_VERSION, BlockCheck, BlockError, OnEntry};

@@ -4,6 +4,7 @@ use super::directory::Position;
 use super::glob::Pattern;
 use super::reply::{Reply, TOO_LARGE};
 use super::strings::Strings;
+use super::uploads::Assembly;
 
 /// The state of one command between two turns. A new one is at the command's beginning.
 #[derive(Debug, Default)]
@@ -25,8 +26,11 @@ pub struct Progress {
     pub(super) reply_bytes: usize,
     /// Steps that a transaction's reads took.
     pub(super) read_steps: u64,
-    /// The command inside, of a transaction or of a session.
+    /// The command inside, of a transaction of a session, or of an upload.
     pub(super) inner: Option<Box<Progress>>,
+    /// A large command that is put together, and what it came to.
+    pub(super) assembly: Option<Assembly>,
+    pub(super) whole: Option<Vec<u8>>,
 }
 
 impl Progress {

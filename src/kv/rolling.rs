@@ -27,6 +27,10 @@ pub(super) enum Change {
     Issued = 9,
     /// A session's command was executed.
     Kept = 10,
+    /// A part of a large command came.
+    Part = 11,
+    /// A large command is whole, or was given up.
+    Uploaded = 12,
 }
 
 /// The digest.

@@ -17,6 +17,7 @@ use super::read::View;
 use super::reply::Reply;
 use super::rolling::{Change, Rolling};
 use super::session::Sessions;
+use super::uploads::Uploads;
 use crate::routing;
 use groups::Work;
 use siphasher::sip::SipHasher13;
@@ -36,6 +37,7 @@ pub struct Store {
     pub(super) entries: Directory,
     pub(super) expiry: Expiry,
     pub(super) sessions: Sessions,
+    pub(super) uploads: Uploads,
     pub(super) time_ms: u64,
     /// What all keys and values take of the heap, in bytes.
     pub(super) heap_bytes: usize,
@@ -80,6 +82,7 @@ impl Store {
             limits,
             entries: Directory::new(),
             expiry: Expiry::default(),
+            uploads: Uploads::default(),
             time_ms: 0,
             heap_bytes: 0,
             expired: 0,
@@ -97,7 +100,9 @@ impl Store {
         self.time_ms = self.time_ms.max(time_ms);
         self.remove_due(self.limits.due_per_begin_max);
         self.sessions.forget_old(self.time_ms, &self.limits);
-        self.rolling.fold(Change::Begin, self.time_ms, (self.sessions.len() as u64) << 40 ^ self.len() as u64);
+        self.uploads.forget_idle(self.time_ms);
+        let counts = (self.sessions.len() as u64) << 40 ^ (self.uploads.len() as u64) << 56 ^ self.len() as u64;
+        self.rolling.fold(Change::Begin, self.time_ms, counts);
     }
 
     /// Executes an encoded command of a chosen value, read or write.
@@ -126,7 +131,12 @@ impl Store {
         // A reply borrows from the store, which keeps the progress of a command that has none yet: looked at in this order.
         if !matches!(
             command,
-            Command::Del(_) | Command::MSet(_) | Command::MSetNx(_) | Command::Once(_) | Command::Exec(_)
+            Command::Del(_)
+                | Command::MSet(_)
+                | Command::MSetNx(_)
+                | Command::Once(_)
+                | Command::Exec(_)
+                | Command::UploadComplete(_)
         ) && !command.walks()
         {
             return self.execute(&command, wanted, &mut progress, work);
@@ -229,7 +239,7 @@ impl Store {
     /// It differs between replicas, and must not reach a reply that is logged.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.heap_bytes + self.entries.bytes() + self.expiry.bytes() + self.sessions.bytes()
+        self.heap_bytes + self.entries.bytes() + self.expiry.bytes() + self.sessions.bytes() + self.uploads.bytes()
     }
 
     /// The slots whose keys belong here.
@@ -251,6 +261,7 @@ impl Store {
         self.entries.unsorted().for_each(|entry| digest.entry(entry));
         digest.head(&self.outline());
         self.sessions.digest(&mut digest);
+        self.uploads.digest(&mut digest);
         digest.finish()
     }
 
@@ -288,7 +299,7 @@ impl Store {
     }
 }
 
-fn unreadable(error: DecodeError) -> Reply<'static> {
+pub(super) fn unreadable(error: DecodeError) -> Reply<'static> {
     Reply::Error(format!("ERR {error}").into())
 }
 

@@ -36,6 +36,7 @@ impl Store {
             C::MSet(pairs) => return self.put_all(pairs, progress, work).then_some(Reply::Ok),
             C::MSetNx(pairs) => return self.mset_nx(pairs, progress, work),
             C::Once(once) => return self.once(once, progress, work),
+            C::UploadComplete(complete) => return self.complete(complete, wanted, progress, work),
             C::Exec(commands) if command.is_write() || wanted => {
                 return self.execute_all(commands, command.is_write(), wanted, progress, work);
             }
@@ -52,7 +53,7 @@ impl Store {
     }
 
     /// What comes before each command, once.
-    fn begin_command(&mut self, progress: &mut Progress) {
+    pub(super) fn begin_command(&mut self, progress: &mut Progress) {
         if !std::mem::replace(&mut progress.begun, true) {
             self.remove_due(self.limits.due_per_command_max);
         }
@@ -76,6 +77,16 @@ impl Store {
             C::Copy { from, to, replace } => self.copy(from, to, *replace),
             C::Flush => {
                 self.flush();
+                Reply::Ok
+            }
+            C::UploadPart(part) => {
+                let reply = self.uploads.add(part, self.time_ms, &self.limits);
+                self.rolling.fold(Change::Part, part.upload.number, whole(part.bytes) ^ part.offset << 8);
+                reply
+            }
+            C::UploadAbort(id) => {
+                let is_gone = self.uploads.remove(*id).is_some();
+                self.rolling.fold(Change::Uploaded, id.number, u64::from(is_gone));
                 Reply::Ok
             }
             C::SessionNew => {
@@ -208,7 +219,16 @@ impl Store {
             self.put(position, set.key, set.value, 0);
             return Reply::Ok;
         }
-        let old = self.live(position, set.key);
+        let (reply, expires_at_ms) = self.judge_set(set);
+        if let Some(expires_at_ms) = expires_at_ms {
+            self.put(position, set.key, set.value, expires_at_ms);
+        }
+        reply
+    }
+
+    /// What a SET answers, and when the key expires if it is to be set; nothing is changed.
+    pub(super) fn judge_set(&self, set: &Set<'_>) -> (Reply<'static>, Option<u64>) {
+        let old = self.live(self.position(set.key), set.key);
         let obey = match set.only_if {
             SetIf::Always => true,
             SetIf::Missing => old.is_none(),
@@ -225,10 +245,7 @@ impl Store {
             SetExpiry::Keep => old.map_or(0, |entry| entry.expires_at_ms),
             SetExpiry::New(when) => when.at_ms(self.time_ms).max(1),
         };
-        if obey {
-            self.put(position, set.key, set.value, expires_at_ms);
-        }
-        reply
+        (reply, obey.then_some(expires_at_ms))
     }
 
     fn get_del(&mut self, key: &[u8]) -> Reply<'_> {
@@ -446,6 +463,32 @@ impl Store {
         entry.set_value(value);
         reweigh(&mut self.heap_bytes, before, entry);
         self.longest = self.longest.max(value.len());
+    }
+
+    /// The same of a key and its value in one piece of memory, which becomes the entry's.
+    pub(super) fn put_owned(&mut self, position: Position, bytes: Vec<u8>, key_bytes: usize, expires_at_ms: u64) {
+        let (key, value) = bytes.split_at(key_bytes);
+        if expires_at_ms != 0 && expires_at_ms <= self.time_ms {
+            self.take(key);
+            return;
+        }
+        self.rolling.key(Change::Put, position, ends(value) ^ expires_at_ms);
+        self.longest = self.longest.max(value.len());
+        let entry = match self.entries.place(position, key) {
+            Ok(entry) => entry,
+            Err(gap) => {
+                let entry = Entry::of(position, bytes, key_bytes, expires_at_ms);
+                self.count(&entry);
+                self.entries.fill(gap, entry);
+                return;
+            }
+        };
+        self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
+        let before = entry.capacity();
+        entry.expires_at_ms = expires_at_ms;
+        let old = entry.replace(bytes);
+        reweigh(&mut self.heap_bytes, before, entry);
+        self.discarded.push(Discarded::new(old));
     }
 
     /// Adds a key that is not there, with a value that another one has or had.

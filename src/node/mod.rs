@@ -53,6 +53,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 mod transfers;
+mod uploads;
 pub mod versions;
 mod waiting;
 pub mod wire;
@@ -334,6 +335,7 @@ impl Node {
         self.tick_removed(time);
         self.tick_reach(time);
         self.tick_relays(time);
+        self.tick_uploads(time);
         let reached = self.io.peers.reached(now_ms);
         let rather = self.rather_leading(time);
         let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };
@@ -371,6 +373,7 @@ impl Node {
         }
         self.io.work = Work::steps(self.config.turn_steps);
         self.shard.go_on(time.clock(), &mut self.io);
+        self.feed_uploads(time);
         loop {
             self.carry_released(time);
             let (mut ready, mut asking) = self.io.take_read_buffers();
@@ -430,7 +433,8 @@ impl Node {
             read.is_some_and(|read| !self.shard.is_applying(read.group))
         });
         let has_room = self.io.peers.all.iter().any(peers::Peer::has_room);
-        self.shard.is_dirty() || self.shard.is_busy() || self.io.has_released() || is_answering || has_room
+        let sends = self.io.uploads.can_send(self.ticked_ms);
+        self.shard.is_dirty() || self.shard.is_busy() || self.io.has_released() || is_answering || has_room || sends
     }
 
     /// Connections for which large messages wait: at the end of each turn, [`Node::unsent`] is to be told of them.

@@ -10,6 +10,7 @@ use super::relay::{RELAYED, Relays};
 use super::replies::Ticket;
 use super::requests::NOT_SERVED;
 use super::roster::Roster;
+use super::uploads::{UPLOADING, Uploads};
 use super::{Outputs, Space, wire};
 use crate::admin::stats::Stats;
 use crate::checkpoint::Errand;
@@ -82,6 +83,7 @@ pub(super) struct Outbox {
     pub(super) connections: Connections,
     pub(super) questions: Questions,
     pub(super) relays: Relays,
+    pub(super) uploads: Uploads,
     /// By group: the commands that wait, in the order of their counters.
     pub(super) commands: Vec<VecDeque<Waiting>>,
     pub(super) large: Large,
@@ -124,6 +126,7 @@ impl Outbox {
             connections: Connections::new(config),
             questions: Questions::new(identity.start),
             relays: Relays::new(identity.start),
+            uploads: Uploads::new(identity, config.part_bytes),
             commands: Vec::new(),
             large: Large::default(),
             stats: Stats::new(table::names_by_verb()),
@@ -283,6 +286,9 @@ impl Outbox {
     pub(super) fn settle(&mut self, ticket: Ticket, reply: Reply<'_>) {
         if ticket.connection == RELAYED {
             return self.answer_relay(ticket, &reply);
+        }
+        if ticket.connection == UPLOADING {
+            return self.uploads.on_part(ticket, &reply, self.now_us / 1_000);
         }
         if let Reply::Error(text) = &reply {
             self.stats.error(text);

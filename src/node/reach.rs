@@ -108,13 +108,19 @@ impl Node {
     /// Bytes of queued commands for which a request of `bytes` has to wait: small ones do not wait for large ones.
     fn queued_before(&self, bytes: usize) -> usize {
         let queued = self.shard.queued_bytes();
-        if bytes >= LARGE_INPUT_BYTES { queued } else { queued.saturating_sub(self.io.large.all()) }
+        if bytes >= LARGE_INPUT_BYTES {
+            return queued + self.io.uploads.unsent_bytes();
+        }
+        queued.saturating_sub(self.io.large.all())
     }
 
     /// The same in one group.
     pub(super) fn queued_before_in(&self, group: GroupId, bytes: usize) -> usize {
         let queued = self.shard.group(group).queued_bytes();
-        if bytes >= LARGE_INPUT_BYTES { queued } else { queued.saturating_sub(self.io.large.of(group)) }
+        if bytes >= LARGE_INPUT_BYTES {
+            return queued + self.io.uploads.unsent_bytes_in(group);
+        }
+        queued.saturating_sub(self.io.large.of(group))
     }
 
     /// Whether clients that write, and have sent `bytes`, wait for others' commands. If those get no answer they are told

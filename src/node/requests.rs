@@ -4,6 +4,7 @@ use super::clients::{Client, Hold, Multi, Queued};
 use super::memory::OUT_OF_MEMORY;
 use super::outbox::{UNCOUNTED, Waiting};
 use super::questions::PendingRead;
+use super::relay::RELAYED;
 use super::replies::{Expected, Parts, Ticket};
 use super::{Node, Time};
 use crate::admin::hello;
@@ -160,7 +161,8 @@ impl Node {
                 }
                 let (protocol, mute) = (client.info.protocol, !client.info.reply_mode.admit());
                 let bytes = self.shard.store(group).expected_bytes(&command);
-                let slot = Expected { protocol, mute, bytes, long: command.is_long_read() };
+                let long = command.is_long_read() || self.is_upload(&command);
+                let slot = Expected { protocol, mute, bytes, long };
                 let sequence = if known.is_empty() {
                     client.replies.expect(slot)
                 } else {
@@ -198,7 +200,8 @@ impl Node {
                     _ => self.config.reply_bytes_max(),
                 };
                 let whole = Parts::new(merge.knowing(known), parts.len(), bytes_max);
-                let long = parts.iter().any(|(_, command)| command.is_long_read());
+                let is_long = |command: &Command<'_>| command.is_long_read() || self.is_upload(command);
+                let long = parts.iter().any(|(_, command)| is_long(command));
                 let slot = Expected { protocol: client.info.protocol, mute, bytes, long };
                 let sequence = client.replies.expect_parts(slot, whole);
                 // What is asked of every group is the same for all of them, and may be a long pattern.
@@ -220,7 +223,7 @@ impl Node {
     }
 
     /// Why a command cannot be tried in a group that it needs.
-    fn group_refusal(&self, group: GroupId, command: &Command<'_>) -> Option<Reply<'static>> {
+    pub(super) fn group_refusal(&self, group: GroupId, command: &Command<'_>) -> Option<Reply<'static>> {
         if !self.is_member(group) {
             return Some(Reply::error(NOT_JOINED));
         }
@@ -292,20 +295,23 @@ impl Node {
         if let Some(refusal) = self.memory_refusal(command) {
             return Some(refusal);
         }
-        if command.grows() && !self.io.takes_growth(self.request_bytes) {
+        self.space_refusal(command.grows(), self.is_logged(command), self.request_bytes)
+    }
+
+    /// Why the disks do not take a command of `bytes`.
+    pub(super) fn space_refusal(&self, grows: bool, is_logged: bool, bytes: usize) -> Option<Reply<'static>> {
+        if grows && !self.io.takes_growth(bytes) {
             return Some(Reply::error(
                 "MISCONF the disk is full: commands that may add data are refused until there is room again",
             ));
         }
-        if self.is_logged(command) && !self.io.takes_command(self.request_bytes) {
-            return Some(Reply::error("MISCONF the disk is full: only reads are served until there is room again"));
-        }
-        None
+        (is_logged && !self.io.takes_command(bytes))
+            .then(|| Reply::error("MISCONF the disk is full: only reads are served until there is room again"))
     }
 
     /// Whether a command goes through the log. So does a transaction that walks over keys: it sees one state over several
     /// turns, and its group waits meanwhile.
-    fn is_logged(&self, command: &Command<'_>) -> bool {
+    pub(super) fn is_logged(&self, command: &Command<'_>) -> bool {
         let is_walking_transaction = matches!(command, Command::Exec(_)) && command.walks();
         command.is_write() || is_walking_transaction || self.config.reads == Reads::Log
     }
@@ -348,20 +354,43 @@ impl Node {
         time: Time,
     ) {
         let since_us = time.mono_us;
+        // A client's next commands wait here for its upload, but not those that another member passes on: these are short.
+        if ticket.connection != RELAYED && self.is_upload(command) {
+            let body = body.unwrap_or_else(|| encoded(command));
+            if self.io.uploads.takes(body.len()) {
+                return self.upload(group, verb, (body, command.grows()), ticket, deadline_ms, time);
+            }
+            let put = |out: &mut BytesMut| out.extend_from_slice(&body);
+            return self.queue_command(group, verb, put, ticket, deadline_ms, since_us);
+        }
         if self.is_logged(command) {
-            let before = self.shard.queued_bytes();
-            let counter = self.shard.submit(group, |out| encode(command, out));
-            let bytes = self.shard.queued_bytes() - before;
-            let large_bytes = if bytes >= LARGE_INPUT_BYTES { bytes } else { 0 };
-            self.io.large.add(group, large_bytes);
-            let waiting = Waiting { counter, ticket: Some(ticket), deadline_ms, large_bytes, verb, since_us };
-            return self.io.commands[group.index()].push_back(waiting);
+            let put = |out: &mut BytesMut| encode(command, out);
+            return self.queue_command(group, verb, put, ticket, deadline_ms, since_us);
         }
         let (body, long) = (body.unwrap_or_else(|| encoded(command)), command.is_long_read());
         let (progress, leader_ms) = (Progress::default(), None);
         let read = PendingRead { group, body, ticket, deadline_ms, verb, since_us, long, progress, leader_ms };
         let id = self.io.questions.reads.insert(read);
         self.shard.read(group, id as u64);
+    }
+
+    /// Queues a command of the group, which `put` writes.
+    pub(super) fn queue_command(
+        &mut self,
+        group: GroupId,
+        verb: u16,
+        put: impl FnOnce(&mut BytesMut),
+        ticket: Ticket,
+        deadline_ms: u64,
+        since_us: u64,
+    ) {
+        let before = self.shard.queued_bytes();
+        let counter = self.shard.submit(group, put);
+        let bytes = self.shard.queued_bytes() - before;
+        let large_bytes = if bytes >= LARGE_INPUT_BYTES { bytes } else { 0 };
+        self.io.large.add(group, large_bytes);
+        let waiting = Waiting { counter, ticket: Some(ticket), deadline_ms, large_bytes, verb, since_us };
+        self.io.commands[group.index()].push_back(waiting);
     }
 
     /// A command of the node's own, for its effect alone.

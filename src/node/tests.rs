@@ -4,6 +4,7 @@
 mod clients;
 mod large;
 mod names;
+mod uploads;
 
 use super::*;
 use crate::checkpoint::Done;
@@ -85,10 +86,11 @@ impl World {
                 reads: Reads::Quorum,
                 client_timeout_ms: 5_000,
                 session_ttl_ms: 60_000,
-                max_clients: 10,
+                max_clients: 20,
                 memory_bytes_max: 0,
                 versions: versions::Versions::OURS,
                 fragment_bytes: crate::config::FRAGMENT_BYTES,
+                part_bytes: crate::config::UPLOAD_PART_BYTES,
                 value_bytes_max: 8 << 20,
                 dir: String::new(),
                 config_file: String::new(),

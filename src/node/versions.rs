@@ -6,6 +6,7 @@
 //! 2   values that carry the digest of the state before them (version 2 of values)
 //! 3   pings that tell the sender's clocks; commands that hold durations, or count as Redis does (version 3 of values);
 //!     commands that another member executes (`relay`); large messages in fragments
+//! 4   large commands in parts (version 4 of values)
 //! ```
 //!
 //! What is chosen goes to every member and stays in their logs, so a new version of values is proposed only when all
@@ -27,7 +28,7 @@ pub struct Versions {
 
 impl Versions {
     /// What this program speaks.
-    pub const OURS: Versions = Versions { lowest: 1, highest: 3 };
+    pub const OURS: Versions = Versions { lowest: 1, highest: 4 };
     /// The first in which pings tell clocks.
     pub const CLOCKS: u16 = 3;
     /// The first in which large messages travel in fragments.

@@ -41,6 +41,8 @@ pub(crate) struct Shape {
     pub(crate) is_busy: bool,
     /// Messages of groups that are more than twice as long travel in fragments of so many bytes.
     pub(crate) fragment_bytes: usize,
+    /// Commands that make four parts of so many bytes, or more, go into the log in parts.
+    pub(crate) part_bytes: usize,
 }
 
 /// The port of the first node.
@@ -396,6 +398,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         memory_bytes_max: 0,
         versions: Versions::OURS,
         fragment_bytes: shape.fragment_bytes,
+        part_bytes: shape.part_bytes,
         value_bytes_max: VALUE_BYTES_MAX,
         checkpoints: shape.checkpoints,
         turn_steps: shape.turn_steps,

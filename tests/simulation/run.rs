@@ -138,6 +138,8 @@ fn draw(seed: u64, trace: Trace) -> World {
         is_busy: Random::new(seed ^ 0x0000_B05E_100B).chance(300),
         // The longest values have about as many fragments as the largest that nodes take by default.
         fragment_bytes: [128, 512, 64 << 10][Random::new(seed ^ 0x0F2A_63E7).below(3) as usize],
+        // With the fewest nearly every command goes in parts.
+        part_bytes: [6, 24, 24, 256 << 10, 256 << 10, 256 << 10][Random::new(seed ^ 0x0009_A275).below(6) as usize],
     };
     let mut world = World::new(seed, shape, trace);
     world.idle_us = random.below(400);
@@ -156,8 +158,8 @@ fn draw(seed: u64, trace: Trace) -> World {
     }
     // Some clusters are of two versions, and upgraded whenever a node starts again.
     let old = if random.chance(350) { random.between(300, 1_001) } else { 0 };
-    let second = Versions { lowest: 1, highest: 2 };
-    let before = if Random::new(seed ^ 0x0000_2E85_1015).chance(500) { Versions::FIRST } else { second };
+    let highest = [1, 2, 3][Random::new(seed ^ 0x0000_2E85_1015).below(3) as usize];
+    let before = Versions { lowest: 1, highest };
     // A node that joins must read what is there already: it is new.
     let initial = world.shape.nodes;
     for process in world.processes.iter_mut().take(initial).filter(|_| random.chance(old)) {

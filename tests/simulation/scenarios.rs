@@ -96,6 +96,7 @@ impl Scenario {
             turn_steps: paxoi::config::TURN_STEPS,
             is_busy: false,
             fragment_bytes: 32,
+            part_bytes: 64 << 10,
         };
         let mut world = World::new(1, shape, trace);
         world.revives = false;

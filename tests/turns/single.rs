@@ -59,6 +59,7 @@ impl Single {
             turn_steps: TURN_STEPS,
             versions: Versions::OURS,
             fragment_bytes: paxoi::config::FRAGMENT_BYTES,
+            part_bytes: paxoi::config::UPLOAD_PART_BYTES,
             dir: String::new(),
             config_file: String::new(),
             listen,

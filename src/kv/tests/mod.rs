@@ -11,6 +11,7 @@ mod pieces;
 mod rolling;
 mod scan;
 mod sessions;
+mod uploads;
 
 use super::command::Command;
 use super::encode::{decode, encode};

@@ -7,7 +7,7 @@ use crate::config::{NODE_QUEUE_BYTES, READS_MAX};
 use crate::kv::Progress;
 
 /// A request that sets `key` to so many bytes.
-fn set(key: &str, bytes: usize) -> Vec<u8> {
+pub(super) fn set(key: &str, bytes: usize) -> Vec<u8> {
     let mut request = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${bytes}\r\n", key.len()).into_bytes();
     request.resize(request.len() + bytes, b'v');
     request.extend_from_slice(b"\r\n");
@@ -16,13 +16,19 @@ fn set(key: &str, bytes: usize) -> Vec<u8> {
 
 impl World {
     /// What a client has been answered so far.
-    fn replied(&self, id: u32, number: u64) -> String {
+    pub(super) fn replied(&self, id: u32, number: u64) -> String {
         let reply = self.nodes[id as usize - 1].replies.get(&(CLIENT + number));
         String::from_utf8_lossy(reply.map_or(&[], |reply| reply)).into_owned()
     }
 
+    /// A node takes the others for older ones, which know nothing of commands in parts.
+    pub(super) fn speaks_no_parts(&mut self, id: u32) {
+        let old = versions::Versions { lowest: 1, highest: 3 };
+        self.node(id).node.io.peers.all.iter_mut().for_each(|peer| peer.versions = Some(old));
+    }
+
     /// Gives a client's connection bytes to read; what is left unread comes back.
-    fn give(&mut self, id: u32, number: u64, input: &mut BytesMut) {
+    pub(super) fn give(&mut self, id: u32, number: u64, input: &mut BytesMut) {
         let (time, client) = (self.time, CLIENT + number);
         let node = &mut self.node(id).node;
         if node.io.connections.find(client).is_none() {
@@ -87,6 +93,7 @@ fn small_commands_do_not_wait_for_large_ones_of_others() {
     });
     // A majority is reached, and votes for nothing.
     [2, 3].into_iter().for_each(|id| world.node(id).is_stuck = true);
+    world.speaks_no_parts(1);
     for number in (0..5).chain(7..10) {
         if world.node(1).node.shard.queued_bytes() < NODE_QUEUE_BYTES {
             world.send(1, number, &set(&format!("key:{number}"), 7 << 20));

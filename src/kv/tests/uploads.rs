@@ -1,0 +1,202 @@
+//! Large commands that come in parts: the whole does what it would have done at once, and what is on its way is a part of
+//! the state.
+
+use super::super::command::Command;
+use super::super::uploads::{BUSY, Complete, LOST, Part, UploadId};
+use super::super::{BlockCheck, Installation, Store};
+use super::{Db, HASH_KEY, decode, encoded, show};
+use crate::kv::Limits;
+use crate::routing::SLOTS;
+use groups::Work;
+
+const UPLOAD: UploadId = UploadId { node: 1, start: 2, number: 3 };
+
+fn apply(store: &mut Store, command: &Command<'_>) -> String {
+    show(&store.apply(&encoded(command)))
+}
+
+fn parts(upload: UploadId, body: &[u8], bytes: usize) -> Vec<Command<'_>> {
+    let part =
+        |(at, part)| Command::UploadPart(Part { upload, total: body.len() as u64, offset: at as u64, bytes: part });
+    body.chunks(bytes).enumerate().map(|(at, chunk)| part((at * bytes, chunk))).collect()
+}
+
+fn complete(upload: UploadId, body: &[u8]) -> Command<'static> {
+    Command::UploadComplete(Complete { upload, total: body.len() as u64, crc: crc32c::crc32c(body) })
+}
+
+/// Uploads a command and completes it, a step at a time; returns the reply.
+fn upload(store: &mut Store, body: &[u8], bytes: usize) -> String {
+    for part in parts(UPLOAD, body, bytes) {
+        assert_eq!(apply(store, &part), "OK");
+    }
+    let complete = encoded(&complete(UPLOAD, body));
+    loop {
+        if let Some(reply) = store.apply_some(&complete, true, &mut Work::steps(1)) {
+            return show(&reply);
+        }
+    }
+}
+
+#[test]
+fn a_command_in_parts_does_what_it_does_at_once() {
+    let (mut whole, mut divided) = (Db::new(), Db::new());
+    let session = whole.ask("SESSION NEW").trim_matches('"').to_owned();
+    assert_eq!(divided.ask("SESSION NEW").trim_matches('"'), session);
+    let long = "v".repeat(1_000);
+    for (bytes, request) in [
+        (1, "SET k value".to_owned()),
+        (7, format!("SET k {long}")),
+        (100, format!("SET k {long}w NX")),
+        (100, format!("SET k {long}x GET")),
+        (100, format!("SET other {long} PX 10000")),
+        (10_000, format!("SET other {long}y KEEPTTL")),
+        (64, format!("APPEND k {long}")),
+        (64, format!("SETRANGE k 500 {long}")),
+        (64, format!("MSET a {long} b {long}")),
+        (64, format!("MSETNX a {long} c {long}")),
+        (64, format!("ONCE {session} 1 SET once {long}")),
+        (64, format!("ONCE {session} 1 SET once {long}")),
+        (64, "GET other".to_owned()),
+        (3, "SET k".to_owned() + " short"),
+    ] {
+        let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        let body = whole.body(&words).expect(&request);
+        let reply = show(&whole.store.apply(&body));
+        assert_eq!(upload(&mut divided.store, &body, bytes), reply, "{request}");
+        assert_eq!(divided.store.digest(), whole.store.digest(), "{request}");
+        assert_eq!(divided.store.len(), whole.store.len());
+    }
+    // The time to live was kept, and counts for the one as for the other.
+    [&mut whole, &mut divided].into_iter().for_each(|db| db.pass(10_000));
+    assert_eq!((whole.ask("EXISTS other k"), divided.ask("EXISTS other k")), ("1".to_owned(), "1".to_owned()));
+}
+
+#[test]
+fn a_transaction_in_parts_is_carried_out_in_pieces() {
+    let mut db = Db::new();
+    let set = |n| db.body(&[b"SET", format!("key:{n}").as_bytes(), b"value"]).unwrap();
+    let sets: Vec<_> = (0..50).map(set).collect();
+    let commands = sets.iter().map(|set| decode(set).unwrap()).collect();
+    let body = encoded(&Command::Exec(commands));
+    assert_eq!(upload(&mut db.store, &body, 33), format!("[{}]", ["OK"; 50].join(" ")));
+    assert_eq!(db.ask("DBSIZE"), "50");
+}
+
+#[test]
+fn what_lacks_a_part_or_has_another_is_not_executed() {
+    let mut db = Db::new();
+    let body = db.body(&[b"SET", b"k", b"a value of some length"]).unwrap();
+    let all = parts(UPLOAD, &body, 10);
+    let lost = show(&LOST);
+    assert_eq!(apply(&mut db.store, &all[1]), lost, "the first one is missing");
+    assert_eq!(apply(&mut db.store, &complete(UPLOAD, &body)), lost);
+    assert_eq!(apply(&mut db.store, &all[0]), "OK");
+    assert_eq!(apply(&mut db.store, &all[0]), lost, "a second time");
+    assert_eq!(apply(&mut db.store, &all[2]), lost, "one is passed over");
+    assert_eq!(apply(&mut db.store, &all[1]), "OK");
+    let empty = Command::UploadPart(Part { upload: UPLOAD, total: body.len() as u64, offset: 20, bytes: b"" });
+    assert_eq!(apply(&mut db.store, &empty), lost);
+    let beyond = Command::UploadPart(Part { upload: UPLOAD, total: 21, offset: 20, bytes: b"two" });
+    assert_eq!(apply(&mut db.store, &beyond), lost);
+    assert_eq!(apply(&mut db.store, &complete(UPLOAD, &body)), lost, "the last one is missing");
+    for part in parts(UPLOAD, &body, 10) {
+        assert_eq!(apply(&mut db.store, &part), "OK", "what was refused is forgotten");
+    }
+    let mut other = body.clone();
+    *other.last_mut().unwrap() ^= 1;
+    assert_eq!(apply(&mut db.store, &complete(UPLOAD, &other)), lost, "another checksum");
+    assert_eq!((db.ask("EXISTS k"), db.store.bytes() < 1_000), ("0".to_owned(), true));
+}
+
+#[test]
+fn no_upload_stands_in_another() {
+    let mut db = Db::new();
+    let inner = encoded(&complete(UPLOAD, b"x"));
+    assert!(upload(&mut db.store, &inner, 5).starts_with("ERR"));
+    assert!(upload(&mut db.store, b"garbage", 5).starts_with("ERR"));
+}
+
+#[test]
+fn uploads_are_bounded_and_what_their_origin_forgot_is_dropped() {
+    let limits = Limits { value_bytes_max: 100, uploads_max: 3, ..Limits::default() };
+    let mut db = Db::with(limits);
+    let (ok, busy, lost) = ("OK".to_owned(), show(&BUSY), show(&LOST));
+    let begin = |db: &mut Db, node, start, number, total| {
+        let upload = UploadId { node, start, number };
+        apply(&mut db.store, &Command::UploadPart(Part { upload, total, offset: 0, bytes: b"first" }))
+    };
+    assert_eq!(begin(&mut db, 1, 1, 1, 1_000), ok, "a single one may be longer than all together");
+    assert_eq!(begin(&mut db, 2, 1, 1, 10), busy);
+    assert_eq!(begin(&mut db, 1, 2, 1, 100), ok, "a later start of the same node: the first is forgotten");
+    assert_eq!(begin(&mut db, 2, 1, 1, 300), ok);
+    assert_eq!(begin(&mut db, 3, 1, 1, 1), lost, "longer than it says");
+    assert_eq!(begin(&mut db, 3, 1, 1, 5), busy, "too many bytes");
+    assert_eq!(apply(&mut db.store, &Command::UploadAbort(UploadId { node: 2, start: 1, number: 1 })), ok);
+    assert_eq!(begin(&mut db, 2, 1, 2, 5), ok);
+    assert_eq!(begin(&mut db, 2, 1, 3, 5), ok);
+    assert_eq!(begin(&mut db, 2, 1, 4, 5), busy, "too many");
+    db.pass(59_000);
+    assert_eq!(begin(&mut db, 2, 1, 4, 5), busy);
+    let before = db.store.bytes();
+    db.pass(1_000);
+    assert_eq!(before - db.store.bytes(), 15, "all three are dropped");
+    assert_eq!(begin(&mut db, 2, 1, 4, 5), ok);
+}
+
+#[test]
+fn what_is_on_its_way_is_in_a_frozen_state() {
+    let mut db = Db::new();
+    assert_eq!(db.ask("SET before 1"), "OK");
+    let body = db.body(&[b"SET", b"k", &[b'v'; 500]]).unwrap();
+    let other = UploadId { number: 4, ..UPLOAD };
+    let (first, second) = (parts(UPLOAD, &body, 100), parts(other, &body, 60));
+    for part in first[..3].iter().chain(&second[..2]) {
+        assert_eq!(apply(&mut db.store, part), "OK");
+    }
+    let digest = db.store.digest();
+    db.store.freeze();
+    // What comes later is not in it, nor is what goes away missing from it.
+    assert_eq!(apply(&mut db.store, &first[3]), "OK");
+    assert_eq!(apply(&mut db.store, &Command::UploadAbort(other)), "OK");
+    let blocks: Vec<Vec<u8>> = std::iter::from_fn(|| db.store.next_block(50)).collect();
+    assert_eq!(db.store.frozen_digest(), Some(digest));
+    db.store.thaw();
+
+    let mut installation = Installation::new(HASH_KEY, 0..SLOTS, Limits::default());
+    for (at, block) in blocks.iter().enumerate() {
+        assert_eq!(installation.install_block(block), Ok(at + 1 == blocks.len()));
+    }
+    let mut copy = installation.finish_as(digest).expect("the state that was frozen");
+    for part in first[3..].iter().chain(&second[2..]) {
+        assert_eq!(apply(&mut copy, part), "OK");
+    }
+    assert_eq!(apply(&mut copy, &complete(other, &body)), "OK");
+    assert_eq!(apply(&mut copy, &complete(UPLOAD, &body)), "OK");
+    assert_eq!(copy.len(), 2);
+
+    // Neither a part less, nor two in another order, is that state.
+    let uploads: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at][..2] == [2, 5]).collect();
+    assert_eq!(uploads.len(), 5);
+    let sound = |blocks: &[&Vec<u8>]| {
+        let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
+        blocks.iter().all(|block| check.check(block).is_ok()) && check.digest() == Some(digest)
+    };
+    let mut all: Vec<&Vec<u8>> = blocks.iter().collect();
+    assert!(sound(&all));
+    for missing in &uploads {
+        let rest: Vec<&Vec<u8>> = (0..blocks.len()).filter(|at| at != missing).map(|at| &blocks[at]).collect();
+        assert!(!sound(&rest), "without block {missing}");
+    }
+    all.swap(uploads[2], uploads[3]);
+    assert!(!sound(&all));
+}
+
+#[test]
+fn an_upload_that_is_given_up_leaves_nothing_behind() {
+    let (mut one, other) = (Db::new(), Db::new());
+    assert_eq!(apply(&mut one.store, &parts(UPLOAD, b"some body", 9)[0]), "OK");
+    assert_eq!(apply(&mut one.store, &Command::UploadAbort(UPLOAD)), "OK");
+    assert_ne!(one.store.rolling_digest(), other.store.rolling_digest(), "what happened is told");
+    assert_eq!(one.store.digest(), other.store.digest());
+}

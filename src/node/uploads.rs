@@ -1,0 +1,231 @@
+//! Large commands of this node's clients on their way into the log. They go in parts (`kv/uploads`): a value of the log is
+//! then never larger than a few of them, so that others pass between, a lost message or a new leader costs a part, and
+//! nothing is ever sent twice that was chosen.
+//!
+//! The parts of all uploads together are sent as earlier ones are applied. An upload ends with the command that executes
+//! the whole; before that is queued it is certain that nothing was executed.
+
+use super::outbox::UNCOUNTED;
+use super::replies::Ticket;
+use super::requests::NOT_SERVED;
+use super::{Node, Time};
+use crate::config::{UPLOAD_PARTS_MIN, UPLOAD_PARTS_SENT, UPLOAD_RETRY_MS};
+use crate::identity::Identity;
+use crate::kv::command::Command;
+use crate::kv::encode::encode;
+use crate::kv::reply::Reply;
+use crate::kv::uploads::{BUSY, Complete, Part, UploadId};
+use bytes::Bytes;
+use groups::GroupId;
+use std::collections::VecDeque;
+
+/// The connection in the tickets of parts; the ticket's number is the upload's, and its part the bytes.
+pub(super) const UPLOADING: u64 = u64::MAX - 1;
+
+/// The uploads of this node's clients.
+pub(super) struct Uploads {
+    part_bytes: usize,
+    /// The newest upload.
+    newest: UploadId,
+    /// Those with parts that are not sent yet, in turn.
+    outgoing: VecDeque<Outgoing>,
+    /// Bytes of those parts.
+    unsent_bytes: usize,
+    /// Bytes of parts that are sent, and not applied yet.
+    sent_bytes: usize,
+}
+
+/// A large command of which parts are not sent yet.
+struct Outgoing {
+    id: UploadId,
+    group: GroupId,
+    /// The command's encoding.
+    body: Bytes,
+    sent: usize,
+    /// The first part was applied: the others follow.
+    is_admitted: bool,
+    /// Not before this time.
+    retry_ms: u64,
+    /// It is given up if nothing of it is applied until then.
+    deadline_ms: u64,
+    limit_ms: u64,
+    failed: Option<Reply<'static>>,
+    grows: bool,
+    ticket: Ticket,
+    verb: u16,
+    since_us: u64,
+}
+
+impl Uploads {
+    pub(super) fn new(identity: &Identity, part_bytes: usize) -> Uploads {
+        let newest = UploadId { node: identity.node.0, start: identity.start, number: 0 };
+        Uploads { part_bytes, newest, outgoing: VecDeque::new(), unsent_bytes: 0, sent_bytes: 0 }
+    }
+
+    /// Whether a command whose request, or encoding, has so many bytes goes in parts.
+    pub(super) fn takes(&self, bytes: usize) -> bool {
+        bytes >= UPLOAD_PARTS_MIN * self.part_bytes
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
+    /// The same of one group.
+    pub(super) fn unsent_bytes_in(&self, group: GroupId) -> usize {
+        let outgoing = self.outgoing.iter().filter(|outgoing| outgoing.group == group);
+        outgoing.map(|outgoing| outgoing.body.len() - outgoing.sent).sum()
+    }
+
+    /// Whether a part could be sent at once.
+    pub(super) fn can_send(&self, now_ms: u64) -> bool {
+        self.has_room() && self.outgoing.iter().any(|outgoing| outgoing.is_ready(now_ms))
+    }
+
+    fn has_room(&self) -> bool {
+        self.sent_bytes < UPLOAD_PARTS_SENT * self.part_bytes
+    }
+
+    /// A part was applied, or it will not be known whether it was.
+    pub(super) fn on_part(&mut self, ticket: Ticket, reply: &Reply<'_>, now_ms: u64) {
+        let bytes = ticket.part as usize;
+        self.sent_bytes -= bytes;
+        // If it is not there its last command is queued, which finds out whether all parts came.
+        let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.id.number == ticket.sequence) else {
+            return;
+        };
+        match reply {
+            Reply::Error(_) if *reply == BUSY => {
+                (outgoing.sent, outgoing.retry_ms) = (0, now_ms + UPLOAD_RETRY_MS);
+                self.unsent_bytes += bytes;
+            }
+            Reply::Error(_) => outgoing.failed = Some(NOT_SERVED),
+            _ => {
+                outgoing.is_admitted = true;
+                outgoing.deadline_ms = now_ms + outgoing.limit_ms;
+            }
+        }
+    }
+}
+
+impl Outgoing {
+    fn is_ready(&self, now_ms: u64) -> bool {
+        self.failed.is_some() || ((self.is_admitted || self.sent == 0) && self.retry_ms <= now_ms)
+    }
+}
+
+impl Node {
+    /// Whether a command, whose request has [`Node::request_bytes`], goes in parts.
+    pub(super) fn is_upload(&self, command: &Command<'_>) -> bool {
+        self.io.uploads.takes(self.request_bytes)
+            && self.is_logged(command)
+            && self.io.relays.to().is_none()
+            && self.value_version() >= 4
+    }
+
+    /// Takes a command on whose encoding is `body`.
+    pub(super) fn upload(
+        &mut self,
+        group: GroupId,
+        verb: u16,
+        (body, grows): (Bytes, bool),
+        ticket: Ticket,
+        deadline_ms: u64,
+        time: Time,
+    ) {
+        let uploads = &mut self.io.uploads;
+        uploads.newest.number += 1;
+        uploads.unsent_bytes += body.len();
+        uploads.outgoing.push_back(Outgoing {
+            id: uploads.newest,
+            group,
+            body,
+            sent: 0,
+            is_admitted: false,
+            retry_ms: 0,
+            deadline_ms,
+            limit_ms: self.config.client_timeout_ms,
+            failed: None,
+            grows,
+            ticket,
+            verb,
+            since_us: time.mono_us,
+        });
+    }
+
+    /// Sends parts as long as there is room, of each upload in turn.
+    pub(super) fn feed_uploads(&mut self, time: Time) {
+        for _ in 0..self.io.uploads.outgoing.len() {
+            if !self.io.uploads.has_room() {
+                return;
+            }
+            let Some(mut outgoing) = self.io.uploads.outgoing.pop_front() else { return };
+            if let Some(refusal) = outgoing.failed.take() {
+                self.give_up(&outgoing, refusal);
+            } else if outgoing.is_ready(time.mono_ms()) {
+                self.send_part(outgoing, time);
+            } else {
+                self.io.uploads.outgoing.push_back(outgoing);
+            }
+        }
+    }
+
+    /// Gives up those that failed, that have waited too long, or whose group can do nothing now.
+    pub(super) fn tick_uploads(&mut self, time: Time) {
+        for _ in 0..self.io.uploads.outgoing.len() {
+            let Some(mut outgoing) = self.io.uploads.outgoing.pop_front() else { return };
+            let late = (outgoing.deadline_ms <= time.mono_ms()).then_some(NOT_SERVED);
+            match outgoing.failed.take().or(late).or_else(|| self.upload_refusal(&outgoing)) {
+                Some(refusal) => self.give_up(&outgoing, refusal),
+                None => self.io.uploads.outgoing.push_back(outgoing),
+            }
+        }
+    }
+
+    fn send_part(&mut self, mut outgoing: Outgoing, time: Time) {
+        if let Some(refusal) = self.upload_refusal(&outgoing) {
+            return self.give_up(&outgoing, refusal);
+        }
+        let Outgoing { id, group, sent, .. } = outgoing;
+        let end = outgoing.body.len().min(sent + self.io.uploads.part_bytes);
+        let total = outgoing.body.len() as u64;
+        let part = Part { upload: id, total, offset: sent as u64, bytes: &outgoing.body[sent..end] };
+        let bytes = end - sent;
+        let ticket = Ticket { connection: UPLOADING, sequence: id.number, part: bytes as u32 };
+        let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
+        let command = Command::UploadPart(part);
+        self.queue_command(group, UNCOUNTED, |out| encode(&command, out), ticket, deadline_ms, time.mono_us);
+        outgoing.sent = end;
+        self.io.uploads.sent_bytes += bytes;
+        self.io.uploads.unsent_bytes -= bytes;
+        if end < outgoing.body.len() {
+            return self.io.uploads.outgoing.push_back(outgoing);
+        }
+        let complete = Complete { upload: id, total, crc: crc32c::crc32c(&outgoing.body) };
+        let command = Command::UploadComplete(complete);
+        let Outgoing { verb, ticket, since_us, .. } = outgoing;
+        self.queue_command(group, verb, |out| encode(&command, out), ticket, deadline_ms, since_us);
+    }
+
+    /// Why no part of it can be sent now, nor soon.
+    fn upload_refusal(&mut self, outgoing: &Outgoing) -> Option<Reply<'static>> {
+        if !self.shard.has(outgoing.group) {
+            return Some(NOT_SERVED);
+        }
+        self.request_bytes = outgoing.body.len();
+        let refusal = self.group_refusal(outgoing.group, &Command::Noop);
+        refusal.or_else(|| self.space_refusal(outgoing.grows, true, self.io.uploads.part_bytes))
+    }
+
+    /// Nothing of it was executed, or will be.
+    fn give_up(&mut self, outgoing: &Outgoing, refusal: Reply<'static>) {
+        let Outgoing { id, group, .. } = *outgoing;
+        self.io.uploads.unsent_bytes -= outgoing.body.len() - outgoing.sent;
+        if outgoing.sent > 0 && self.shard.has(group) {
+            self.submit_unanswered(group, |out| encode(&Command::UploadAbort(id), out));
+        }
+        self.io.stats.called(usize::from(outgoing.verb), self.io.now_us.saturating_sub(outgoing.since_us), true);
+        self.io.settle(outgoing.ticket, refusal);
+    }
+}
