@@ -21,7 +21,7 @@ use super::entry::Entry;
 use super::limits::Limits;
 use super::reader::{DecodeError, Reader};
 use super::session::{Kept, Session, SessionId, checksum};
-use super::uploads::{Upload, UploadId};
+use super::uploads::{Outline, UploadId};
 use crate::routing;
 use siphasher::sip::{SipHasher13, SipHasher24};
 use std::ops::Range;
@@ -92,10 +92,10 @@ impl BlockWriter {
     }
 
     /// Of a part of a large command.
-    pub(super) fn upload_part(id: &UploadId, upload: &Upload, part: &[u8]) -> BlockWriter {
+    pub(super) fn upload_part(id: &UploadId, outline: &Outline, part: &[u8]) -> BlockWriter {
         let mut block = BlockWriter(vec![BLOCK_VERSION, kind::UPLOADS]);
         block.0.extend_from_slice(&id.node.to_le_bytes());
-        for number in [id.start, id.number, upload.total() as u64, upload.touched_ms()] {
+        for number in [id.start, id.number, outline.total as u64, outline.touched_ms] {
             block.0.extend_from_slice(&number.to_le_bytes());
         }
         block.bytes(part);
@@ -208,7 +208,7 @@ pub struct BlockCheck {
     last_session: SessionId,
     session_bytes: usize,
     /// The upload whose parts were read last, all of them once another comes.
-    upload: Option<(UploadId, Upload)>,
+    upload: Option<(UploadId, Outline)>,
     uploads: usize,
     announced: usize,
 }
@@ -415,12 +415,12 @@ impl BlockCheck {
                 if self.uploads > self.limits.uploads_max || !is_room {
                     return Err(BlockError::BadUpload);
                 }
-                self.upload = Some((id, Upload::new(total, touched_ms)));
+                self.upload = Some((id, Outline::new(total, touched_ms)));
             }
             let Some((_, upload)) = &mut self.upload else { return Err(BlockError::BadUpload) };
             if part.is_empty()
                 || upload.held() + part.len() > total
-                || (upload.total(), upload.touched_ms()) != (total, touched_ms)
+                || (upload.total, upload.touched_ms) != (total, touched_ms)
             {
                 return Err(BlockError::BadUpload);
             }

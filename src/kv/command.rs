@@ -98,7 +98,7 @@ pub enum Command<'a> {
     /// A part of a large command; see `uploads`. No client sends it, and it stands in no other command, like the next two.
     UploadPart(Part<'a>),
     /// All parts are there: what they make is executed.
-    UploadComplete(Complete),
+    UploadComplete(Box<Complete<'a>>),
     /// The parts are of no use any more.
     UploadAbort(UploadId),
 }

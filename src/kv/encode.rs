@@ -17,7 +17,7 @@ use super::long_double;
 use super::number;
 use super::reader::Reader;
 use super::session::SessionId;
-use super::uploads::{Complete, Part, UploadId};
+use super::uploads::{Complete, Part, UploadId, UploadedSet};
 use crate::routing::SLOTS;
 use bytes::{BufMut, BytesMut};
 use groups::{MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4};
@@ -191,6 +191,8 @@ fn encode_write(command: &Command<'_>, out: &mut BytesMut) {
             upload(op::UPLOAD_COMPLETE, complete.upload, out);
             out.put_u64_le(complete.total);
             out.put_u32_le(complete.crc);
+            out.put_u32_le(complete.set.as_ref().map_or(0, |uploaded| uploaded.key_bytes + 1));
+            complete.set.iter().for_each(|uploaded| encode_set(&uploaded.set, out));
         }
         C::UploadAbort(id) => upload(op::UPLOAD_ABORT, *id, out),
         other => unreachable!("{other:?} is encoded above"),
@@ -306,7 +308,9 @@ fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, Deco
             bytes: reader.bytes()?,
         }),
         op::UPLOAD_COMPLETE => {
-            Command::UploadComplete(Complete { upload: upload_id(reader)?, total: reader.u64()?, crc: reader.u32()? })
+            let (upload, total, crc) = (upload_id(reader)?, reader.u64()?, reader.u32()?);
+            let set = reader.u32()?.checked_sub(1).map(|key_bytes| decode_uploaded(key_bytes, reader)).transpose()?;
+            Command::UploadComplete(Box::new(Complete { upload, total, crc, set }))
         }
         op::UPLOAD_ABORT => Command::UploadAbort(upload_id(reader)?),
         _ => return Err(DecodeError::UnknownOp),
@@ -318,6 +322,17 @@ fn upload(op: u8, id: UploadId, out: &mut BytesMut) {
     out.put_u32_le(id.node);
     out.put_u64_le(id.start);
     out.put_u64_le(id.number);
+}
+
+fn decode_uploaded<'a>(key_bytes: u32, reader: &mut Reader<'a>) -> Result<UploadedSet<'a>, DecodeError> {
+    if reader.u8()? != MACHINE || reader.u8()? != op::SET {
+        return Err(DecodeError::BadValue);
+    }
+    let set = decode_set(reader)?;
+    if !(set.key.is_empty() && set.value.is_empty()) {
+        return Err(DecodeError::BadValue);
+    }
+    Ok(UploadedSet { set, key_bytes })
 }
 
 fn upload_id(reader: &mut Reader<'_>) -> Result<UploadId, DecodeError> {

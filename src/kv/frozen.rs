@@ -103,8 +103,8 @@ impl Store {
             }
         }
         if frozen.stage == Stage::Uploads {
-            if let Some((id, upload, part)) = self.uploads.next_frozen() {
-                return Some(BlockWriter::upload_part(&id, upload, &part).finish());
+            if let Some((id, outline, part)) = self.uploads.next_frozen(budget_bytes) {
+                return Some(BlockWriter::upload_part(&id, &outline, part).finish());
             }
             frozen.stage = Stage::End;
         }

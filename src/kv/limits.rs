@@ -29,6 +29,12 @@ impl Limits {
         self.value_bytes_max + LISTED_BYTES_MAX
     }
 
+    /// Bytes of a large command that comes in parts: the longest request, and more than its encoding takes.
+    #[must_use]
+    pub fn upload_bytes_max(&self) -> usize {
+        2 * UPLOADED_VALUES * self.value_bytes_max
+    }
+
     /// Bytes of all large commands whose parts are on their way. A single one may be longer.
     #[must_use]
     pub fn uploads_bytes_max(&self) -> usize {

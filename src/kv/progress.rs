@@ -4,7 +4,6 @@ use super::directory::Position;
 use super::glob::Pattern;
 use super::reply::{Reply, TOO_LARGE};
 use super::strings::Strings;
-use super::uploads::Assembly;
 
 /// The state of one command between two turns. A new one is at the command's beginning.
 #[derive(Debug, Default)]
@@ -28,8 +27,7 @@ pub struct Progress {
     pub(super) read_steps: u64,
     /// The command inside, of a transaction of a session, or of an upload.
     pub(super) inner: Option<Box<Progress>>,
-    /// A large command that is put together, and what it came to.
-    pub(super) assembly: Option<Assembly>,
+    /// A large command that came in parts.
     pub(super) whole: Option<Vec<u8>>,
 }
 

@@ -5,7 +5,7 @@
 //! What is uploaded is a part of the state. It is bounded, and what its origin has forgotten is dropped by the group's
 //! time, or when that node comes with a later start.
 
-use super::command::Command;
+use super::command::Set;
 use super::digest::Digest;
 use super::encode::{DecodeError, decode};
 use super::limits::Limits;
@@ -16,7 +16,6 @@ use super::store::{Store, unreadable};
 use groups::Work;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// An upload: the node that its client sent the command to, how often that had been started, and its count of uploads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,14 +42,25 @@ pub struct Part<'a> {
 }
 
 /// The end of an upload: the whole is to be executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Complete {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complete<'a> {
     /// Which upload.
     pub upload: UploadId,
     /// The bytes of the whole.
     pub total: u64,
     /// The CRC-32C of the whole.
     pub crc: u32,
+    /// Without it the whole is the encoding of a command.
+    pub set: Option<UploadedSet<'a>>,
+}
+
+/// A SET whose key and value, one behind the other, are the whole: the memory in which they come becomes the key's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadedSet<'a> {
+    /// All else of it; key and value are empty.
+    pub set: Set<'a>,
+    /// How long the key is.
+    pub key_bytes: u32,
 }
 
 /// The reply to the first part of an upload for which there is no room now.
@@ -66,21 +76,39 @@ pub(super) struct Uploads {
     /// What they hold, and what they will hold when all parts are there, in bytes.
     held: usize,
     announced: usize,
-    /// As they were when the store was frozen: the first at the end, and of each the first part. What is written out is
-    /// gone.
-    frozen: Vec<(UploadId, Upload)>,
+    /// What of a frozen state is not written out yet, the first at the end.
+    frozen: Vec<FrozenUpload>,
 }
 
 /// What there is of one.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Upload {
-    total: usize,
-    parts: Vec<Arc<[u8]>>,
-    held: usize,
-    /// The CRC-32C of what there is.
-    crc: u32,
+    outline: Outline,
+    /// The memory for all of it is reserved from the first; it is used as parts come.
+    bytes: Vec<u8>,
+}
+
+/// What tells of an upload without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outline {
+    /// Bytes of the whole.
+    pub(super) total: usize,
     /// The group's time of the last part.
-    touched_ms: u64,
+    pub(super) touched_ms: u64,
+    /// Bytes that are there, and their CRC-32C.
+    held: usize,
+    crc: u32,
+}
+
+/// An upload as it was when the store was frozen.
+#[derive(Debug)]
+struct FrozenUpload {
+    id: UploadId,
+    outline: Outline,
+    /// How much is written out.
+    written: usize,
+    /// What it held, if the upload has ended since: else that is where it was.
+    aside: Option<Vec<u8>>,
 }
 
 impl Uploads {
@@ -88,7 +116,8 @@ impl Uploads {
     pub(super) fn add(&mut self, part: &Part<'_>, time_ms: u64, limits: &Limits) -> Reply<'static> {
         let Part { upload: id, bytes, .. } = *part;
         let (Ok(total), Ok(offset)) = (usize::try_from(part.total), usize::try_from(part.offset)) else { return LOST };
-        if bytes.is_empty() || offset.checked_add(bytes.len()).is_none_or(|end| end > total) {
+        let is_within = offset.checked_add(bytes.len()).is_some_and(|end| end <= total);
+        if bytes.is_empty() || !is_within || total > limits.upload_bytes_max() {
             return LOST;
         }
         if offset == 0 {
@@ -103,37 +132,35 @@ impl Uploads {
             self.announced += total;
             self.known.insert(id, Upload::new(total, time_ms));
         }
-        let Some(upload) = self.known.get_mut(&id).filter(|known| known.total == total && known.held == offset) else {
-            return LOST;
-        };
-        upload.touched_ms = time_ms;
+        let follows = |known: &&mut Upload| known.outline.total == total && known.bytes.len() == offset;
+        let Some(upload) = self.known.get_mut(&id).filter(follows) else { return LOST };
+        upload.outline.touched_ms = time_ms;
         upload.add(bytes);
         self.held += bytes.len();
         Reply::Ok
     }
 
     /// Takes a whole upload out, to be executed; `None` if something of it is missing.
-    pub(super) fn take(&mut self, complete: &Complete) -> Option<Assembly> {
-        let upload = self.remove(complete.upload)?;
-        let is_whole = upload.held == upload.total && upload.total as u64 == complete.total;
-        (is_whole && upload.crc == complete.crc).then(|| Assembly {
-            parts: upload.parts,
-            next: 0,
-            whole: Vec::with_capacity(upload.total),
-        })
+    pub(super) fn take(&mut self, complete: &Complete<'_>) -> Option<Vec<u8>> {
+        let Upload { outline, bytes } = self.remove(complete.upload)?;
+        let is_whole = outline.held == outline.total && outline.total as u64 == complete.total;
+        (is_whole && outline.crc == complete.crc).then_some(bytes)
     }
 
     pub(super) fn remove(&mut self, id: UploadId) -> Option<Upload> {
         let upload = self.known.remove(&id)?;
-        self.held -= upload.held;
-        self.announced -= upload.total;
+        self.held -= upload.bytes.len();
+        self.announced -= upload.outline.total;
+        if let Some(frozen) = self.frozen.iter_mut().find(|frozen| frozen.id == id) {
+            frozen.aside = Some(upload.bytes[..frozen.outline.held].to_vec());
+        }
         Some(upload)
     }
 
     /// Drops those of which no part came for long.
     pub(super) fn forget_idle(&mut self, time_ms: u64) {
         if !self.known.is_empty() {
-            self.retain(|_, upload| time_ms < upload.touched_ms.saturating_add(IDLE_MS_MAX));
+            self.retain(|_, upload| time_ms < upload.outline.touched_ms.saturating_add(IDLE_MS_MAX));
         }
     }
 
@@ -154,7 +181,7 @@ impl Uploads {
     }
 
     pub(super) fn digest(&self, digest: &mut Digest) {
-        self.known.iter().for_each(|(id, upload)| upload.digest(id, digest));
+        self.known.iter().for_each(|(id, upload)| upload.outline.digest(id, digest));
     }
 
     /// A part of the state of another replica.
@@ -169,8 +196,13 @@ impl Uploads {
     }
 
     pub(super) fn freeze(&mut self) {
-        self.frozen = self.known.iter().rev().map(|(id, upload)| (*id, upload.clone())).collect();
-        self.frozen.iter_mut().for_each(|(_, upload)| upload.parts.reverse());
+        let frozen = |(id, upload): (&UploadId, &Upload)| FrozenUpload {
+            id: *id,
+            outline: upload.outline,
+            written: 0,
+            aside: None,
+        };
+        self.frozen = self.known.iter().rev().map(frozen).collect();
     }
 
     pub(super) fn thaw(&mut self) {
@@ -179,60 +211,60 @@ impl Uploads {
 
     /// Feeds the frozen state into its digest, before anything of it is handed out.
     pub(super) fn digest_frozen(&self, digest: &mut Digest) {
-        self.frozen.iter().rev().for_each(|(id, upload)| upload.digest(id, digest));
+        self.frozen.iter().rev().for_each(|frozen| frozen.outline.digest(&frozen.id, digest));
     }
 
-    /// Hands out the next part of the frozen state.
-    pub(super) fn next_frozen(&mut self) -> Option<(UploadId, &Upload, Arc<[u8]>)> {
-        while self.frozen.last().is_some_and(|(_, upload)| upload.parts.is_empty()) {
-            self.frozen.pop();
-        }
-        let (id, upload) = self.frozen.last_mut()?;
-        let part = upload.parts.pop()?;
-        Some((*id, upload, part))
+    /// Hands out the next piece of the frozen state, of at most so many bytes.
+    pub(super) fn next_frozen(&mut self, bytes_max: usize) -> Option<(UploadId, Outline, &[u8])> {
+        self.frozen.pop_if(|frozen| frozen.written == frozen.outline.held);
+        let FrozenUpload { id, outline, written, aside } = self.frozen.last_mut()?;
+        let bytes = match aside {
+            Some(aside) => &aside[..],
+            None => &self.known.get(id)?.bytes,
+        };
+        let from = *written;
+        *written = outline.held.min(from + bytes_max.max(1));
+        Some((*id, *outline, &bytes[from..*written]))
     }
 
     /// Bytes that are held only for the frozen state.
     pub(super) fn aside_bytes(&self) -> usize {
-        let parts = self.frozen.iter().flat_map(|(_, upload)| &upload.parts);
-        parts.filter(|part| Arc::strong_count(part) == 1).map(|part| part.len()).sum()
+        self.frozen.iter().filter_map(|frozen| frozen.aside.as_ref()).map(Vec::len).sum()
     }
 }
 
 impl Upload {
     /// One of which nothing is there yet.
-    pub(super) fn new(total: usize, touched_ms: u64) -> Upload {
-        Upload { total, parts: Vec::new(), held: 0, crc: 0, touched_ms }
+    fn new(total: usize, touched_ms: u64) -> Upload {
+        Upload { outline: Outline::new(total, touched_ms), bytes: Vec::with_capacity(total) }
     }
 
     fn add(&mut self, bytes: &[u8]) {
-        self.parts.push(bytes.into());
-        self.count(bytes);
+        self.bytes.extend_from_slice(bytes);
+        self.outline.count(bytes);
+    }
+}
+
+impl Outline {
+    pub(super) fn new(total: usize, touched_ms: u64) -> Outline {
+        Outline { total, touched_ms, held: 0, crc: 0 }
     }
 
-    /// Takes note of a part without keeping it.
+    /// Takes note of a part.
     pub(super) fn count(&mut self, bytes: &[u8]) {
         self.held += bytes.len();
         self.crc = crc32c::crc32c_append(self.crc, bytes);
-    }
-
-    /// A checksum stands for the parts: the blocks that hold them have checksums of their own.
-    pub(super) fn digest(&self, id: &UploadId, digest: &mut Digest) {
-        let UploadId { node, start, number } = *id;
-        let (total, held) = (self.total as u64, self.held as u64);
-        digest.upload(&[u64::from(node), start, number, total, held, self.touched_ms, u64::from(self.crc)]);
-    }
-
-    pub(super) fn total(&self) -> usize {
-        self.total
     }
 
     pub(super) fn held(&self) -> usize {
         self.held
     }
 
-    pub(super) fn touched_ms(&self) -> u64 {
-        self.touched_ms
+    /// A checksum stands for the bytes: the blocks that hold them have checksums of their own.
+    pub(super) fn digest(&self, id: &UploadId, digest: &mut Digest) {
+        let UploadId { node, start, number } = *id;
+        let (total, held) = (self.total as u64, self.held as u64);
+        digest.upload(&[u64::from(node), start, number, total, held, self.touched_ms, u64::from(self.crc)]);
     }
 }
 
@@ -240,38 +272,28 @@ impl Store {
     /// Executes a command that came in parts.
     pub(super) fn complete(
         &mut self,
-        complete: &Complete,
+        complete: &Complete<'_>,
         wanted: bool,
         progress: &mut Progress,
         work: &mut Work,
     ) -> Option<Reply<'static>> {
-        if progress.whole.is_none() && progress.assembly.is_none() {
-            work.spend(1);
-            progress.assembly = self.uploads.take(complete);
-            let number = u64::from(progress.assembly.is_some()) << 32 ^ u64::from(complete.crc);
+        let whole = progress.whole.take().or_else(|| {
+            let whole = self.uploads.take(complete);
+            let number = u64::from(whole.is_some()) << 32 ^ u64::from(complete.crc);
             self.rolling.fold(Change::Uploaded, complete.upload.number, number);
+            whole
+        });
+        let Some(whole) = whole else { return Some(LOST) };
+        if let Some(set) = &complete.set {
+            work.spend(1);
+            return Some(self.set_uploaded(set, whole, progress));
         }
-        let whole = match (progress.whole.take(), &mut progress.assembly) {
-            (Some(whole), _) => whole,
-            (None, None) => return Some(LOST),
-            (None, Some(assembly)) => assembly.go_on(work)?,
-        };
         let command = match decode(&whole) {
             Ok(command) if command.is_upload() => return Some(unreadable(DecodeError::Nested)),
             Ok(command) => command,
             Err(error) => return Some(unreadable(error)),
         };
         let mut inner = progress.inner.take().unwrap_or_default();
-        if let Command::Set(set) = &command {
-            // The longest by far: its memory becomes the key's.
-            self.begin_command(&mut inner);
-            let (reply, expires_at_ms) = self.judge_set(set);
-            let (position, key_bytes, value_bytes) = (self.position(set.key), set.key.len(), set.value.len());
-            if let Some(expires_at_ms) = expires_at_ms {
-                self.put_owned(position, key_and_value(whole, key_bytes, value_bytes), key_bytes, expires_at_ms);
-            }
-            return Some(reply);
-        }
         let reply = self.execute(&command, wanted, &mut inner, work).map(Reply::into_owned);
         if reply.is_none() {
             progress.inner = Some(inner);
@@ -279,44 +301,20 @@ impl Store {
         }
         reply
     }
-}
 
-/// Of the encoding of a SET only the key and the value, one behind the other.
-fn key_and_value(mut whole: Vec<u8>, key_bytes: usize, value_bytes: usize) -> Vec<u8> {
-    let value = whole.len() - value_bytes;
-    let key = value - LENGTH_BYTES - key_bytes;
-    whole.copy_within(key..key + key_bytes, value - key_bytes);
-    whole.drain(..value - key_bytes);
-    whole
-}
-
-/// An upload on its way to be one piece of memory again.
-#[derive(Debug)]
-pub(super) struct Assembly {
-    parts: Vec<Arc<[u8]>>,
-    next: usize,
-    whole: Vec<u8>,
-}
-
-impl Assembly {
-    /// Goes on as far as `work` goes; the whole, once it is there.
-    pub(super) fn go_on(&mut self, work: &mut Work) -> Option<Vec<u8>> {
-        while let Some(part) = self.parts.get_mut(self.next) {
-            if work.is_spent() {
-                return None;
-            }
-            self.whole.extend_from_slice(part);
-            work.spend_bytes(part.len());
-            // Its memory is of no use any more, unless a frozen state holds it.
-            *part = Arc::new([]);
-            self.next += 1;
+    fn set_uploaded(&mut self, set: &UploadedSet<'_>, whole: Vec<u8>, progress: &mut Progress) -> Reply<'static> {
+        let key_bytes = set.key_bytes as usize;
+        let Some((key, value)) = whole.split_at_checked(key_bytes) else { return unreadable(DecodeError::BadValue) };
+        self.begin_command(progress);
+        let (reply, expires_at_ms) = self.judge_set(&Set { key, value, ..set.set });
+        let position = self.position(key);
+        if let Some(expires_at_ms) = expires_at_ms {
+            self.put_owned(position, whole, key_bytes, expires_at_ms);
         }
-        Some(std::mem::take(&mut self.whole))
+        reply
     }
 }
 
-/// What stands before a value, in an encoding.
-const LENGTH_BYTES: usize = 4;
 /// An upload of which no part came for so long, in milliseconds of the group's time, is dropped.
 const IDLE_MS_MAX: u64 = 60_000;
 

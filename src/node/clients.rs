@@ -12,7 +12,7 @@ use crate::config::{
 };
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use groups::{GroupId, NodeId};
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
 use std::borrow::Cow;
@@ -421,7 +421,16 @@ impl Node {
                 }
                 Ok(Some(length)) => {
                     self.request_bytes = length;
-                    self.request(client, &parser, &input[at..at + length], time);
+                    if self.io.uploads.takes(length) && input.len() - at - length <= LARGE_INPUT_BYTES {
+                        if self.large_request(client, &parser, input, (at, length), time) {
+                            client.late_bytes = client.late_bytes.saturating_sub(length);
+                            client.waits_since_ms = None;
+                            at = 0;
+                            continue;
+                        }
+                    } else {
+                        self.request(client, &parser, &input[at..at + length], time);
+                    }
                     if client.full_group.is_none() && !std::mem::take(&mut client.again) {
                         client.late_bytes = client.late_bytes.saturating_sub(length);
                         at += length;
@@ -447,6 +456,32 @@ impl Node {
         } else {
             input.advance(at);
         }
+    }
+
+    /// Carries out a request of so many bytes in a buffer that can be shared, because what becomes of it may keep a part of
+    /// it. True: it is done, and only what follows it is left in `input`.
+    fn large_request(
+        &mut self,
+        client: &mut Client,
+        parser: &RequestParser,
+        input: &mut BytesMut,
+        (at, length): (usize, usize),
+        time: Time,
+    ) -> bool {
+        let rest = BytesMut::from(&input[at + length..]);
+        input.truncate(at + length);
+        let request = std::mem::take(input).freeze();
+        self.request = request.clone();
+        self.request(client, parser, &request[at..], time);
+        self.request = Bytes::new();
+        if !client.holds_request() {
+            *input = rest;
+            return true;
+        }
+        // Of what is to be read again nobody has kept anything: it is taken back as it is.
+        *input = request.try_into_mut().unwrap_or_else(|request| BytesMut::from(&request[..]));
+        input.unsplit(rest);
+        false
     }
 
     /// Whether the client, which has sent `bytes`, has to wait for commands of others, because too many bytes of them are

@@ -193,6 +193,8 @@ pub struct Node {
     ticked_ms: u64,
     /// How long the request is that is being carried out.
     request_bytes: usize,
+    /// The buffer that it is in, if it is long: what is kept of it need not be copied.
+    request: Bytes,
     /// What may still be taken from clients in this turn.
     intake: Work,
     /// Chance: RANDOMKEY, and which group issues a session.
@@ -235,6 +237,7 @@ impl Node {
             started_ms: None,
             ticked_ms: 0,
             request_bytes: 0,
+            request: Bytes::new(),
             intake: Work::steps(config.turn_steps),
             draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
             pause: Pause::default(),

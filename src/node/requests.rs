@@ -356,12 +356,7 @@ impl Node {
         let since_us = time.mono_us;
         // A client's next commands wait here for its upload, but not those that another member passes on: these are short.
         if ticket.connection != RELAYED && self.is_upload(command) {
-            let body = body.unwrap_or_else(|| encoded(command));
-            if self.io.uploads.takes(body.len()) {
-                return self.upload(group, verb, (body, command.grows()), ticket, deadline_ms, time);
-            }
-            let put = |out: &mut BytesMut| out.extend_from_slice(&body);
-            return self.queue_command(group, verb, put, ticket, deadline_ms, since_us);
+            return self.upload(group, verb, command, ticket, deadline_ms, time);
         }
         if self.is_logged(command) {
             let put = |out: &mut BytesMut| encode(command, out);

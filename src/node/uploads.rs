@@ -11,12 +11,13 @@ use super::requests::NOT_SERVED;
 use super::{Node, Time};
 use crate::config::{UPLOAD_PARTS_MIN, UPLOAD_PARTS_SENT, UPLOAD_RETRY_MS};
 use crate::identity::Identity;
-use crate::kv::command::Command;
+use crate::kv::command::{Command, Set};
 use crate::kv::encode::encode;
 use crate::kv::reply::Reply;
-use crate::kv::uploads::{BUSY, Complete, Part, UploadId};
-use bytes::Bytes;
+use crate::kv::uploads::{BUSY, Complete, Part, UploadId, UploadedSet};
+use bytes::{Bytes, BytesMut};
 use groups::GroupId;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// The connection in the tickets of parts; the ticket's number is the upload's, and its part the bytes.
@@ -39,9 +40,10 @@ pub(super) struct Uploads {
 struct Outgoing {
     id: UploadId,
     group: GroupId,
-    /// The command's encoding.
-    body: Bytes,
+    body: Body,
     sent: usize,
+    /// The CRC-32C of what is sent.
+    crc: u32,
     /// The first part was applied: the others follow.
     is_admitted: bool,
     /// Not before this time.
@@ -54,6 +56,53 @@ struct Outgoing {
     ticket: Ticket,
     verb: u16,
     since_us: u64,
+}
+
+/// What is uploaded, in two pieces so that a long value is not copied; and the rest of a SET, if that is its key and value.
+struct Body {
+    pieces: [Bytes; 2],
+    set: Option<Set<'static>>,
+}
+
+impl Body {
+    /// Of a command whose request is a part of `request`.
+    fn of(command: &Command<'_>, request: &Bytes) -> Body {
+        let Command::Set(set) = command else {
+            let mut whole = BytesMut::new();
+            encode(command, &mut whole);
+            return Body { pieces: [whole.freeze(), Bytes::new()], set: None };
+        };
+        let Set { key, value, only_if, answer, expiry } = *set;
+        let value = if request.as_ptr_range().contains(&value.as_ptr()) {
+            request.slice_ref(value)
+        } else {
+            Bytes::copy_from_slice(value)
+        };
+        let set = Set { key: b"", value: b"", only_if, answer, expiry };
+        Body { pieces: [Bytes::copy_from_slice(key), value], set: Some(set) }
+    }
+
+    fn len(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+
+    fn part(&self, from: usize, to: usize) -> Cow<'_, [u8]> {
+        let [head, tail] = &self.pieces;
+        let first = head.len();
+        if to <= first {
+            return Cow::Borrowed(&head[from..to]);
+        }
+        if from >= first {
+            return Cow::Borrowed(&tail[from - first..to - first]);
+        }
+        Cow::Owned([&head[from..], &tail[..to - first]].concat())
+    }
+
+    fn complete(&self, upload: UploadId, crc: u32) -> Complete<'_> {
+        let key_bytes = self.pieces[0].len() as u32;
+        let set = self.set.map(|set| UploadedSet { set, key_bytes });
+        Complete { upload, total: self.len() as u64, crc, set }
+    }
 }
 
 impl Uploads {
@@ -97,7 +146,7 @@ impl Uploads {
         };
         match reply {
             Reply::Error(_) if *reply == BUSY => {
-                (outgoing.sent, outgoing.retry_ms) = (0, now_ms + UPLOAD_RETRY_MS);
+                (outgoing.sent, outgoing.crc, outgoing.retry_ms) = (0, 0, now_ms + UPLOAD_RETRY_MS);
                 self.unsent_bytes += bytes;
             }
             Reply::Error(_) => outgoing.failed = Some(NOT_SERVED),
@@ -124,16 +173,17 @@ impl Node {
             && self.value_version() >= 4
     }
 
-    /// Takes a command on whose encoding is `body`.
+    /// Takes a large command on.
     pub(super) fn upload(
         &mut self,
         group: GroupId,
         verb: u16,
-        (body, grows): (Bytes, bool),
+        command: &Command<'_>,
         ticket: Ticket,
         deadline_ms: u64,
         time: Time,
     ) {
+        let body = Body::of(command, &self.request);
         let uploads = &mut self.io.uploads;
         uploads.newest.number += 1;
         uploads.unsent_bytes += body.len();
@@ -142,12 +192,13 @@ impl Node {
             group,
             body,
             sent: 0,
+            crc: 0,
             is_admitted: false,
             retry_ms: 0,
             deadline_ms,
             limit_ms: self.config.client_timeout_ms,
             failed: None,
-            grows,
+            grows: command.grows(),
             ticket,
             verb,
             since_us: time.mono_us,
@@ -190,7 +241,9 @@ impl Node {
         let Outgoing { id, group, sent, .. } = outgoing;
         let end = outgoing.body.len().min(sent + self.io.uploads.part_bytes);
         let total = outgoing.body.len() as u64;
-        let part = Part { upload: id, total, offset: sent as u64, bytes: &outgoing.body[sent..end] };
+        let bytes = outgoing.body.part(sent, end);
+        outgoing.crc = crc32c::crc32c_append(outgoing.crc, &bytes);
+        let part = Part { upload: id, total, offset: sent as u64, bytes: &bytes };
         let bytes = end - sent;
         let ticket = Ticket { connection: UPLOADING, sequence: id.number, part: bytes as u32 };
         let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
@@ -202,8 +255,7 @@ impl Node {
         if end < outgoing.body.len() {
             return self.io.uploads.outgoing.push_back(outgoing);
         }
-        let complete = Complete { upload: id, total, crc: crc32c::crc32c(&outgoing.body) };
-        let command = Command::UploadComplete(complete);
+        let command = Command::UploadComplete(Box::new(outgoing.body.complete(id, outgoing.crc)));
         let Outgoing { verb, ticket, since_us, .. } = outgoing;
         self.queue_command(group, verb, |out| encode(&command, out), ticket, deadline_ms, since_us);
     }

@@ -1,8 +1,8 @@
 //! Large commands that come in parts: the whole does what it would have done at once, and what is on its way is a part of
 //! the state.
 
-use super::super::command::Command;
-use super::super::uploads::{BUSY, Complete, LOST, Part, UploadId};
+use super::super::command::{Command, Set};
+use super::super::uploads::{BUSY, Complete, LOST, Part, UploadId, UploadedSet};
 use super::super::{BlockCheck, Installation, Store};
 use super::{Db, HASH_KEY, decode, encoded, show};
 use crate::kv::Limits;
@@ -22,7 +22,12 @@ fn parts(upload: UploadId, body: &[u8], bytes: usize) -> Vec<Command<'_>> {
 }
 
 fn complete(upload: UploadId, body: &[u8]) -> Command<'static> {
-    Command::UploadComplete(Complete { upload, total: body.len() as u64, crc: crc32c::crc32c(body) })
+    Command::UploadComplete(Box::new(Complete {
+        upload,
+        total: body.len() as u64,
+        crc: crc32c::crc32c(body),
+        set: None,
+    }))
 }
 
 /// Uploads a command and completes it, a step at a time; returns the reply.
@@ -30,12 +35,28 @@ fn upload(store: &mut Store, body: &[u8], bytes: usize) -> String {
     for part in parts(UPLOAD, body, bytes) {
         assert_eq!(apply(store, &part), "OK");
     }
-    let complete = encoded(&complete(UPLOAD, body));
+    in_steps(store, &complete(UPLOAD, body))
+}
+
+fn in_steps(store: &mut Store, command: &Command<'_>) -> String {
+    let body = encoded(command);
     loop {
-        if let Some(reply) = store.apply_some(&complete, true, &mut Work::steps(1)) {
+        if let Some(reply) = store.apply_some(&body, true, &mut Work::steps(1)) {
             return show(&reply);
         }
     }
+}
+
+/// Uploads only the key and the value of a SET, as nodes do; returns the reply.
+fn upload_set(store: &mut Store, set: &Set<'_>, bytes: usize) -> String {
+    let whole = [set.key, set.value].concat();
+    for part in parts(UPLOAD, &whole, bytes) {
+        assert_eq!(apply(store, &part), "OK");
+    }
+    let Command::UploadComplete(mut complete) = complete(UPLOAD, &whole) else { unreachable!() };
+    let rest = Set { key: b"", value: b"", ..*set };
+    complete.set = Some(UploadedSet { set: rest, key_bytes: set.key.len() as u32 });
+    in_steps(store, &Command::UploadComplete(complete))
 }
 
 #[test]
@@ -63,7 +84,11 @@ fn a_command_in_parts_does_what_it_does_at_once() {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         let body = whole.body(&words).expect(&request);
         let reply = show(&whole.store.apply(&body));
-        assert_eq!(upload(&mut divided.store, &body, bytes), reply, "{request}");
+        let found = match decode(&body) {
+            Ok(Command::Set(set)) if bytes != 10_000 => upload_set(&mut divided.store, &set, bytes),
+            _ => upload(&mut divided.store, &body, bytes),
+        };
+        assert_eq!(found, reply, "{request}");
         assert_eq!(divided.store.digest(), whole.store.digest(), "{request}");
         assert_eq!(divided.store.len(), whole.store.len());
     }
@@ -110,6 +135,17 @@ fn what_lacks_a_part_or_has_another_is_not_executed() {
 }
 
 #[test]
+fn a_key_that_is_longer_than_all_there_is_is_refused() {
+    let mut db = Db::new();
+    assert_eq!(apply(&mut db.store, &parts(UPLOAD, b"some body", 9)[0]), "OK");
+    let Command::UploadComplete(mut complete) = complete(UPLOAD, b"some body") else { unreachable!() };
+    let body = db.body(&[b"SET", b"", b""]).unwrap();
+    let Ok(Command::Set(set)) = decode(&body) else { panic!("it is a SET") };
+    complete.set = Some(UploadedSet { set, key_bytes: 10 });
+    assert!(in_steps(&mut db.store, &Command::UploadComplete(complete)).starts_with("ERR"));
+}
+
+#[test]
 fn no_upload_stands_in_another() {
     let mut db = Db::new();
     let inner = encoded(&complete(UPLOAD, b"x"));
@@ -126,7 +162,8 @@ fn uploads_are_bounded_and_what_their_origin_forgot_is_dropped() {
         let upload = UploadId { node, start, number };
         apply(&mut db.store, &Command::UploadPart(Part { upload, total, offset: 0, bytes: b"first" }))
     };
-    assert_eq!(begin(&mut db, 1, 1, 1, 1_000), ok, "a single one may be longer than all together");
+    assert_eq!(begin(&mut db, 1, 1, 1, 801), lost, "no request is that long");
+    assert_eq!(begin(&mut db, 1, 1, 1, 800), ok, "a single one may be longer than all together");
     assert_eq!(begin(&mut db, 2, 1, 1, 10), busy);
     assert_eq!(begin(&mut db, 1, 2, 1, 100), ok, "a later start of the same node: the first is forgotten");
     assert_eq!(begin(&mut db, 2, 1, 1, 300), ok);
@@ -177,7 +214,7 @@ fn what_is_on_its_way_is_in_a_frozen_state() {
 
     // Neither a part less, nor two in another order, is that state.
     let uploads: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at][..2] == [2, 5]).collect();
-    assert_eq!(uploads.len(), 5);
+    assert_eq!(uploads.len(), 9);
     let sound = |blocks: &[&Vec<u8>]| {
         let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
         blocks.iter().all(|block| check.check(block).is_ok()) && check.digest() == Some(digest)
@@ -188,7 +225,7 @@ fn what_is_on_its_way_is_in_a_frozen_state() {
         let rest: Vec<&Vec<u8>> = (0..blocks.len()).filter(|at| at != missing).map(|at| &blocks[at]).collect();
         assert!(!sound(&rest), "without block {missing}");
     }
-    all.swap(uploads[2], uploads[3]);
+    all.swap(uploads[5], uploads[6]);
     assert!(!sound(&all));
 }
 
