@@ -223,10 +223,10 @@ impl Shard {
         old
     }
 
-    /// Holds on to the state of a group as it is now, for [`Shard::next_block`].
-    pub fn freeze(&mut self, group: GroupId) -> SectionHead {
+    /// Holds on to the state of a group as it is now, for [`Shard::next_block`]; see [`Store::freeze_for`].
+    pub fn freeze(&mut self, group: GroupId, divides: bool) -> SectionHead {
         let cell = self.cell_mut(group);
-        cell.store.freeze();
+        cell.store.freeze_for(divides);
         SectionHead { group, state: cell.group.snapshot() }
     }
 

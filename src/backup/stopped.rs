@@ -56,7 +56,7 @@ pub(super) fn backup(sources: &[Source], out: &Path) -> anyhow::Result<()> {
 }
 
 fn write(shard: &mut Shard, group: GroupId, writer: &mut CheckpointWriter) -> anyhow::Result<()> {
-    writer.begin(&shard.freeze(group))?;
+    writer.begin(&shard.freeze(group, true))?;
     while let Some(block) = shard.next_block(group, CHECKPOINT_BLOCK_BYTES) {
         writer.block(&block)?;
     }

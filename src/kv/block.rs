@@ -5,6 +5,7 @@
 //! head     = first slot u16 | slot behind the last u16 | time u64 | keys u64 | sessions issued u32 | floor u64
 //!          | sessions u64 | digest of all changes so far u64 | CRC-32C of the block so far u32
 //! entries  = (expiry u64 | key | value) …                                              by position, then by key
+//! piece    = expiry u64 | key | bytes of the value u64 | offset u64 | piece             instead of a long entry, in order
 //! sessions = (id [20] | highest number u64 | kept u32 | (number u64 | fingerprint u64 | reply) …) …       by id
 //! uploads  = (upload u32 u64 u64 | bytes of the whole u64 | touched u64 | part) …                    by id, then in order
 //! end      = digest u64
@@ -27,8 +28,8 @@ use siphasher::sip::{SipHasher13, SipHasher24};
 use std::ops::Range;
 use thiserror::Error;
 
-/// The highest version of blocks that is read. Blocks of uploads have it; older programs, which read only version 1, know
-/// all others.
+/// The highest version of blocks that is read. Blocks of uploads and of pieces have it; older programs, which read only
+/// version 1, know all others.
 pub const BLOCK_VERSION: u8 = 2;
 /// The version of the other blocks.
 const FIRST_VERSION: u8 = 1;
@@ -39,6 +40,7 @@ mod kind {
     pub(super) const SESSIONS: u8 = 3;
     pub(super) const END: u8 = 4;
     pub(super) const UPLOADS: u8 = 5;
+    pub(super) const PIECE: u8 = 6;
 }
 
 const CRC_BYTES: usize = 4;
@@ -89,6 +91,17 @@ impl BlockWriter {
 
     pub(super) fn sessions() -> BlockWriter {
         BlockWriter(vec![FIRST_VERSION, kind::SESSIONS])
+    }
+
+    /// Of a piece of an entry's value.
+    pub(super) fn piece(entry: &Entry, offset: usize, piece: &[u8]) -> BlockWriter {
+        let mut block = BlockWriter(vec![BLOCK_VERSION, kind::PIECE]);
+        block.0.extend_from_slice(&entry.expires_at_ms.to_le_bytes());
+        block.bytes(entry.key());
+        block.0.extend_from_slice(&(entry.value().len() as u64).to_le_bytes());
+        block.0.extend_from_slice(&(offset as u64).to_le_bytes());
+        block.bytes(piece);
+        block
     }
 
     /// Of a part of a large command.
@@ -203,6 +216,8 @@ pub struct BlockCheck {
     head: Option<Head>,
     digest: Digest,
     keys: u64,
+    /// The entry of which some pieces were read: its key, its expiry, its length, and its value so far.
+    partial: Option<Partial>,
     last: (Position, Vec<u8>),
     sessions: u64,
     last_session: SessionId,
@@ -211,6 +226,16 @@ pub struct BlockCheck {
     upload: Option<(UploadId, Outline)>,
     uploads: usize,
     announced: usize,
+}
+
+/// An entry that comes in pieces.
+#[derive(Debug)]
+struct Partial {
+    expires_at_ms: u64,
+    key_bytes: usize,
+    total: usize,
+    /// The key, then the value so far.
+    bytes: Vec<u8>,
 }
 
 /// What may come next.
@@ -238,6 +263,7 @@ impl BlockCheck {
             head: None,
             digest: Digest::new(keyed),
             keys: 0,
+            partial: None,
             last: (Position(0), Vec::new()),
             sessions: 0,
             last_session: SessionId([0; 20]),
@@ -301,6 +327,7 @@ impl BlockCheck {
         match reader.u8()? {
             kind::HEAD => self.read_head(block, reader, sink),
             kind::ENTRIES => self.read_entries(reader, sink),
+            kind::PIECE => self.read_piece(reader, sink),
             kind::SESSIONS => self.read_sessions(reader, sink),
             kind::UPLOADS => self.read_uploads(reader, sink),
             kind::END => self.read_end(reader),
@@ -336,27 +363,68 @@ impl BlockCheck {
     }
 
     fn read_entries(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
-        if self.stage != Stage::Entries {
+        if self.stage != Stage::Entries || self.partial.is_some() {
             return Err(BlockError::OutOfTurn);
         }
         while !reader.is_empty() {
             let expires_at_ms = reader.u64()?;
             let (key, value) = (reader.bytes()?, reader.bytes()?);
-            let slot = routing::slot(key);
-            if !self.slots.contains(&slot) {
-                return Err(BlockError::OtherGroup);
-            }
-            let position = Position::new(slot, self.keyed.hash(key));
-            if self.keys > 0 && (position, key) <= (self.last.0, &self.last.1[..]) {
-                return Err(BlockError::Order);
-            }
-            self.last.0 = position;
-            self.last.1.clear();
-            self.last.1.extend_from_slice(key);
-            self.keys += 1;
+            let position = self.next_position(key)?;
             let entry = Entry::new(position, key, value, expires_at_ms);
             self.digest.entry(&entry);
             sink.entry(entry);
+        }
+        Ok(())
+    }
+
+    /// Where the next entry stands, if it can be the next.
+    fn next_position(&mut self, key: &[u8]) -> Result<Position, BlockError> {
+        let slot = routing::slot(key);
+        if !self.slots.contains(&slot) {
+            return Err(BlockError::OtherGroup);
+        }
+        let position = Position::new(slot, self.keyed.hash(key));
+        if self.keys > 0 && (position, key) <= (self.last.0, &self.last.1[..]) {
+            return Err(BlockError::Order);
+        }
+        self.last.0 = position;
+        self.last.1.clear();
+        self.last.1.extend_from_slice(key);
+        self.keys += 1;
+        Ok(position)
+    }
+
+    fn read_piece(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
+        let (expires_at_ms, key) = (reader.u64()?, reader.bytes()?);
+        let total = usize::try_from(reader.u64()?).map_err(|_| BlockError::Garbled)?;
+        let offset = usize::try_from(reader.u64()?).map_err(|_| BlockError::Garbled)?;
+        let piece = reader.bytes()?;
+        reader.finish()?;
+        if self.stage != Stage::Entries || (offset == 0) != self.partial.is_none() {
+            return Err(BlockError::OutOfTurn);
+        }
+        if offset == 0 {
+            self.next_position(key)?;
+            let (key_bytes, bytes) = (key.len(), key.to_vec());
+            self.partial = Some(Partial { expires_at_ms, key_bytes, total, bytes });
+        }
+        let Some(partial) = &mut self.partial else { return Err(BlockError::OutOfTurn) };
+        let held = partial.bytes.len() - partial.key_bytes;
+        let is_same = partial.bytes.starts_with(key) && key.len() == partial.key_bytes;
+        if !is_same || (partial.expires_at_ms, partial.total, held) != (expires_at_ms, total, offset) {
+            return Err(BlockError::OutOfTurn);
+        }
+        if piece.is_empty() || held + piece.len() > total {
+            return Err(BlockError::Garbled);
+        }
+        partial.bytes.extend_from_slice(piece);
+        self.digest.piece(key, expires_at_ms, offset, piece);
+        if held + piece.len() == total
+            && let Some(mut whole) = self.partial.take()
+        {
+            whole.bytes.shrink_to_fit();
+            self.digest.end_entry();
+            sink.entry(Entry::of(self.last.0, whole.bytes, whole.key_bytes, expires_at_ms));
         }
         Ok(())
     }
@@ -454,6 +522,7 @@ impl BlockCheck {
     fn end_entries(&mut self) -> Result<(), BlockError> {
         match (self.stage, &self.head) {
             (Stage::Sessions | Stage::Uploads, _) => Ok(()),
+            (Stage::Entries, _) if self.partial.is_some() => Err(BlockError::OutOfTurn),
             (Stage::Entries, Some(head)) if head.keys != self.keys => Err(BlockError::OutOfTurn),
             (Stage::Entries, Some(head)) => {
                 self.digest.head(head);

@@ -32,20 +32,34 @@ pub(super) struct Digest {
     /// Of the hashes of the entries: a sum does not depend on their order.
     sum: u64,
     rest: SipHasher13,
+    /// Of an entry that is fed in pieces.
+    piece: SipHasher13,
 }
 
 impl Digest {
     pub(super) fn new(keyed: SipHasher13) -> Digest {
-        Digest { keyed, sum: 0, rest: keyed }
+        Digest { keyed, sum: 0, rest: keyed, piece: keyed }
     }
 
     pub(super) fn entry(&mut self, entry: &Entry) {
-        let mut hasher = self.keyed;
-        hasher.write_u64(entry.key().len() as u64);
-        hasher.write(entry.key());
-        hasher.write_u64(entry.expires_at_ms);
-        hasher.write(entry.value());
-        self.sum = self.sum.wrapping_add(hasher.finish());
+        self.piece(entry.key(), entry.expires_at_ms, 0, entry.value());
+        self.end_entry();
+    }
+
+    /// Feeds a piece of an entry's value, which begins at `offset`; the pieces come in order. Then comes
+    /// [`Digest::end_entry`].
+    pub(super) fn piece(&mut self, key: &[u8], expires_at_ms: u64, offset: usize, piece: &[u8]) {
+        if offset == 0 {
+            self.piece = self.keyed;
+            self.piece.write_u64(key.len() as u64);
+            self.piece.write(key);
+            self.piece.write_u64(expires_at_ms);
+        }
+        self.piece.write(piece);
+    }
+
+    pub(super) fn end_entry(&mut self) {
+        self.sum = self.sum.wrapping_add(self.piece.finish());
     }
 
     pub(super) fn head(&mut self, head: &Head) {

@@ -107,6 +107,25 @@ impl Directory {
         Ok(entry)
     }
 
+    /// Puts an entry in the place of that with the same key. Returns when that expired, what its memory held, and that
+    /// itself unless a frozen state needs it; or the entry again if there is none.
+    pub(super) fn replace(&mut self, mut entry: Entry) -> Result<(u64, usize, Option<Entry>), (Gap, Entry)> {
+        let at = self.table_at(entry.position);
+        let table = &mut self.tables[at];
+        let Some(bucket) = table.find_bucket_index(hash(entry.position), same(entry.position, entry.key())) else {
+            return Err((Gap(at), entry));
+        };
+        let Some(place) = table.get_bucket_mut(bucket) else { unreachable!("it was just found there") };
+        entry.freeze = self.freeze;
+        let old = std::mem::replace(place, entry);
+        let (expires_at_ms, capacity) = (old.expires_at_ms, old.capacity());
+        let old = match &mut self.frozen {
+            Some(frozen) => frozen.save_replaced(old),
+            None => Some(old),
+        };
+        Ok((expires_at_ms, capacity, old))
+    }
+
     /// Adds an entry whose key is not there yet.
     pub(super) fn insert(&mut self, entry: Entry) {
         self.fill(Gap(self.table_at(entry.position)), entry);

@@ -72,12 +72,6 @@ impl Entry {
         }
     }
 
-    /// Takes the same key with another value, as [`Entry::of`]. Returns the memory that it had.
-    pub(super) fn replace(&mut self, bytes: Vec<u8>) -> Vec<u8> {
-        debug_assert!(bytes.starts_with(self.key()), "it is the same key");
-        std::mem::replace(&mut self.bytes, bytes)
-    }
-
     pub(super) fn append(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
     }

@@ -26,6 +26,8 @@ pub(super) struct Frozen {
     head: Head,
     digest: Digest,
     stage: Stage,
+    /// Long values are handed out in pieces.
+    divides: bool,
 }
 
 /// What is written out next.
@@ -47,12 +49,20 @@ impl Store {
     /// # Panics
     /// If it is frozen already.
     pub fn freeze(&mut self) {
+        self.freeze_for(true);
+    }
+
+    /// The same; without `divides` no value is handed out in pieces, which older programs do not read.
+    ///
+    /// # Panics
+    /// If it is frozen already.
+    pub fn freeze_for(&mut self, divides: bool) {
         assert!(self.frozen.is_none(), "a store is frozen once at a time");
         let head = self.outline();
         self.entries.freeze();
         self.sessions.freeze();
         self.uploads.freeze();
-        self.frozen = Some(Box::new(Frozen { head, digest: Digest::new(self.hasher), stage: Stage::Head }));
+        self.frozen = Some(Box::new(Frozen { head, digest: Digest::new(self.hasher), stage: Stage::Head, divides }));
     }
 
     /// Whether a state is held.
@@ -62,7 +72,8 @@ impl Store {
     }
 
     /// The next block of the frozen state; `None` behind the last, and if there is none. A block has up to
-    /// `budget_bytes`, or one key or session that is longer; it may hold none of either where much was written since.
+    /// `budget_bytes`, or one key or session that is longer, or a piece of a long value; it may hold none of either where
+    /// much was written since.
     /// The time it takes is in proportion to that, and to one small table.
     pub fn next_block(&mut self, budget_bytes: usize) -> Option<Vec<u8>> {
         let frozen = self.frozen.as_mut()?;
@@ -73,10 +84,20 @@ impl Store {
         if frozen.stage == Stage::Entries {
             let mut block = BlockWriter::entries();
             let mut any = false;
-            let more = self.entries.next_frozen(budget_bytes, &mut |entry| {
-                frozen.digest.entry(entry);
-                block.entry(entry);
+            let pieces_of = if frozen.divides { budget_bytes.max(1) } else { usize::MAX };
+            let more = self.entries.next_frozen(budget_bytes, pieces_of, &mut |entry, piece| {
                 any = true;
+                let Some(piece) = piece else {
+                    frozen.digest.entry(entry);
+                    return block.entry(entry);
+                };
+                let (offset, is_last) = (piece.start, piece.end == entry.value().len());
+                let piece = &entry.value()[piece];
+                frozen.digest.piece(entry.key(), entry.expires_at_ms, offset, piece);
+                if is_last {
+                    frozen.digest.end_entry();
+                }
+                block = BlockWriter::piece(entry, offset, piece);
             });
             if !more {
                 frozen.digest.head(&frozen.head);
@@ -223,6 +244,8 @@ pub(super) struct FrozenEntries {
     number: u32,
     /// All below is written out; `None`: all.
     cursor: Option<Position>,
+    /// So much of the value of the entry at the cursor, too.
+    offset: usize,
     /// Entries as they were, all at or behind the cursor.
     aside: BTreeSet<Aside>,
     aside_bytes: usize,
@@ -264,6 +287,16 @@ impl FrozenEntries {
         }
     }
 
+    /// The same for one that has another in its place already. Returns it if it is not to be written out.
+    pub(super) fn save_replaced(&mut self, entry: Entry) -> Option<Entry> {
+        if entry.freeze == self.number || self.cursor.is_none_or(|cursor| cursor > entry.position) {
+            return Some(entry);
+        }
+        self.aside_bytes += aside_bytes(&entry);
+        self.aside.insert(Aside(entry));
+        None
+    }
+
     /// Takes over the tables of a directory that is emptied. Returns them if none of their entries is still to be written
     /// out. What comes into the directory later is new.
     pub(super) fn save_all(&mut self, entries: Directory) -> Option<Directory> {
@@ -279,7 +312,7 @@ impl Directory {
     pub(super) fn freeze(&mut self) {
         self.freeze = self.freeze.wrapping_add(1);
         let (number, cursor, aside) = (self.freeze, Some(Position(0)), BTreeSet::new());
-        self.frozen = Some(Box::new(FrozenEntries { number, cursor, aside, aside_bytes: 0, emptied: None }));
+        self.frozen = Some(Box::new(FrozenEntries { number, cursor, offset: 0, aside, aside_bytes: 0, emptied: None }));
     }
 
     pub(super) fn thaw(&mut self) {
@@ -293,10 +326,16 @@ impl Directory {
     }
 
     /// Hands out the next entries of the frozen state, by position and key, as many as `budget_bytes` of a block hold but
-    /// at least one or a table's worth of new ones. False: these were the last.
-    pub(super) fn next_frozen(&mut self, budget_bytes: usize, write: &mut impl FnMut(&Entry)) -> bool {
+    /// at least one or a table's worth of new ones; or a piece of a value that is longer than `pieces_of`. False: these were
+    /// the last.
+    pub(super) fn next_frozen(
+        &mut self,
+        budget_bytes: usize,
+        pieces_of: usize,
+        write: &mut impl FnMut(&Entry, Option<Range<usize>>),
+    ) -> bool {
         let Some(frozen) = &mut self.frozen else { return false };
-        let FrozenEntries { number, cursor, aside, aside_bytes: held_bytes, emptied } = &mut **frozen;
+        let FrozenEntries { number, cursor, offset, aside, aside_bytes: held_bytes, emptied } = &mut **frozen;
         let was_emptied = emptied.is_some();
         let (firsts, tables) = match emptied {
             Some(emptied) => (&emptied.firsts, &mut emptied.tables),
@@ -323,9 +362,23 @@ impl Directory {
                     *cursor = Some(entry.position);
                     return true;
                 }
+                let value_bytes = entry.value().len();
+                let begins = value_bytes > pieces_of && last.is_none() && is_alone(entry, &unchanged, aside);
+                if begins || *offset > 0 {
+                    let end = value_bytes.min((*offset).saturating_add(pieces_of));
+                    write(entry, Some(*offset..end));
+                    let position = entry.position;
+                    *offset = if end == value_bytes { 0 } else { end };
+                    *cursor = Some(if *offset == 0 { Position(position.0 + 1) } else { position });
+                    if is_saved && *offset == 0 {
+                        *held_bytes -= aside_bytes(entry);
+                        aside.pop_first();
+                    }
+                    return true;
+                }
                 spent += bytes;
                 last = Some(entry.position);
-                write(entry);
+                write(entry, None);
                 if is_saved {
                     *held_bytes -= aside_bytes(entry);
                     aside.pop_first();
@@ -355,6 +408,14 @@ fn unchanged(table: &HashTable<Entry>, from: Position, number: u32) -> Vec<&Entr
         table.iter().filter(|entry| entry.freeze != number && entry.position >= from).collect();
     entries.sort_unstable_by(|a, b| b.order().cmp(&a.order()));
     entries
+}
+
+/// Whether no other entry stands at the same position, and the next one exists: the cursor cannot stand between them.
+fn is_alone(entry: &Entry, unchanged: &[&Entry], aside: &BTreeSet<Aside>) -> bool {
+    let here = |other: &Entry| other.position == entry.position && other.key() != entry.key();
+    let saved = aside.iter().map(|aside| &aside.0).take_while(|other| other.position <= entry.position);
+    let is_shared = unchanged.iter().rev().take(2).any(|other| here(other)) || saved.into_iter().any(here);
+    !is_shared && entry.position.0 < u64::MAX
 }
 
 /// What an entry takes that is put aside.

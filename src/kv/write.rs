@@ -474,21 +474,19 @@ impl Store {
         }
         self.rolling.key(Change::Put, position, ends(value) ^ expires_at_ms);
         self.longest = self.longest.max(value.len());
-        let entry = match self.entries.place(position, key) {
-            Ok(entry) => entry,
-            Err(gap) => {
-                let entry = Entry::of(position, bytes, key_bytes, expires_at_ms);
+        let entry = Entry::of(position, bytes, key_bytes, expires_at_ms);
+        let heap_bytes = entry.heap_bytes();
+        match self.entries.replace(entry) {
+            Ok((expired_at_ms, capacity, old)) => {
+                self.expiry.change(position, expired_at_ms, expires_at_ms);
+                self.heap_bytes = self.heap_bytes - allocated(capacity) + heap_bytes;
+                self.discarded.extend(old.map(Discarded::new));
+            }
+            Err((gap, entry)) => {
                 self.count(&entry);
                 self.entries.fill(gap, entry);
-                return;
             }
-        };
-        self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
-        let before = entry.capacity();
-        entry.expires_at_ms = expires_at_ms;
-        let old = entry.replace(bytes);
-        reweigh(&mut self.heap_bytes, before, entry);
-        self.discarded.push(Discarded::new(old));
+        }
     }
 
     /// Adds a key that is not there, with a value that another one has or had.

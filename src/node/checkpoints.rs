@@ -363,6 +363,8 @@ impl Node {
 
     /// The next group's turn.
     fn take_group(&mut self, time: Time) -> bool {
+        // Another member may fetch it, and every one of them must be able to read it.
+        let divides = self.value_version() >= 4;
         let Some(round) = &mut self.checkpoints.round else { return false };
         if round.queue.front().is_some_and(|group| self.shard.is_applying(*group)) {
             return false; // its state is between two instances
@@ -382,7 +384,7 @@ impl Node {
             self.io.outputs.jobs.push(Job::Begin(Header { groups, cluster_id, hash_key, sequence }));
         }
         round.frozen = Some(group);
-        self.io.outputs.jobs.push(Job::Section(self.shard.freeze(group)));
+        self.io.outputs.jobs.push(Job::Section(self.shard.freeze(group, divides)));
         true
     }
 

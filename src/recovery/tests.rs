@@ -144,7 +144,7 @@ fn lanes_begin_behind_their_checkpoints() {
     let directory: Arc<dyn Disk> = Arc::new(disk.clone());
     let mut writer = CheckpointWriter::create(directory, Header { sequence: 3, ..header() }, Packing::Lz4).unwrap();
     for group in (0..GROUPS).map(GroupId) {
-        let head: SectionHead = half.shard.freeze(group);
+        let head: SectionHead = half.shard.freeze(group, true);
         writer.begin(&head).unwrap();
         while let Some(block) = half.shard.next_block(group, 100) {
             writer.block(&block).unwrap();

@@ -1,7 +1,7 @@
 //! Large commands that come in parts: the whole does what it would have done at once, and what is on its way is a part of
 //! the state.
 
-use super::super::command::{Command, Set};
+use super::super::command::{Command, Set, SetAnswer, SetExpiry, SetIf};
 use super::super::uploads::{BUSY, Complete, LOST, Part, UploadId, UploadedSet};
 use super::super::{BlockCheck, Installation, Store};
 use super::{Db, HASH_KEY, decode, encoded, show};
@@ -236,4 +236,45 @@ fn an_upload_that_is_given_up_leaves_nothing_behind() {
     assert_eq!(apply(&mut one.store, &Command::UploadAbort(UPLOAD)), "OK");
     assert_ne!(one.store.rolling_digest(), other.store.rolling_digest(), "what happened is told");
     assert_eq!(one.store.digest(), other.store.digest());
+}
+
+#[test]
+fn a_long_value_is_written_out_in_pieces_while_others_take_its_place() {
+    for replaced_after in 0..8 {
+        let mut db = Db::new();
+        let [old, new] = [b'o', b'n'].map(|byte| vec![byte; 1_000]);
+        let set =
+            |value| Set { key: b"k", value, only_if: SetIf::Always, answer: SetAnswer::Done, expiry: SetExpiry::None };
+        assert_eq!(upload_set(&mut db.store, &set(&old), 300), "OK");
+        assert_eq!(db.ask("SET other short"), "OK");
+        let digest = db.store.digest();
+        db.store.freeze();
+        let mut blocks: Vec<Vec<u8>> = (0..replaced_after).filter_map(|_| db.store.next_block(200)).collect();
+        assert_eq!(upload_set(&mut db.store, &set(&new), 300), "OK");
+        assert_eq!(upload_set(&mut db.store, &set(&old[1..]), 300), "OK");
+        blocks.extend(std::iter::from_fn(|| db.store.next_block(200)));
+        assert!(blocks.iter().all(|block| block.len() < 300) && blocks.iter().any(|block| block[..2] == [2, 6]));
+        assert_eq!((db.store.frozen_digest(), db.store.aside_bytes()), (Some(digest), 0));
+        db.store.thaw();
+        let mut installation = Installation::new(HASH_KEY, 0..SLOTS, Limits::default());
+        for (at, block) in blocks.iter().enumerate() {
+            assert_eq!(installation.install_block(block), Ok(at + 1 == blocks.len()), "{replaced_after}");
+        }
+        let mut copy = installation.finish_as(digest).expect("the state that was frozen");
+        assert_eq!(show(&copy.apply(&db.body(&[b"GET", b"k"]).unwrap())), format!("\"{}\"", "o".repeat(1_000)));
+        assert_eq!(db.ask("STRLEN k"), "999");
+        let bytes = |store: &Store| store.bytes();
+        assert!(bytes(&db.store).abs_diff(bytes(&copy)) < 100, "what is gone is counted no more");
+
+        // A piece that is missing, or comes twice, makes no state.
+        let pieces: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at][..2] == [2, 6]).collect();
+        for piece in pieces {
+            let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
+            let rest = blocks.iter().enumerate().filter(|(at, _)| *at != piece).map(|(_, block)| block);
+            assert!(!rest.map(|block| check.check(block)).all(|checked| checked.is_ok()));
+            let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
+            let twice = blocks.iter().enumerate().flat_map(|(at, block)| vec![block; 1 + usize::from(at == piece)]);
+            assert!(!twice.map(|block| check.check(block)).all(|checked| checked.is_ok()));
+        }
+    }
 }
