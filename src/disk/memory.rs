@@ -1,9 +1,10 @@
 //! A disk in memory that can lose power. It keeps two images, what a running process sees and what is durable, and the
-//! writes in between: after a crash each of those may be there, be missing, or be torn. It also refuses writes and
-//! syncs on demand and can be full. Tests and the simulator use it; a failure is repeated from its seed.
+//! changes in between. After a crash each write may be there, be missing, or be torn, and each change of a name may be
+//! there or missing. The disk also refuses writes and syncs on demand, can be full, and can lose power between any two
+//! operations. Tests and the simulator use it; a failure is repeated from its seed.
 
 use super::{Disk, DiskFile, DiskLock, in_use};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +29,7 @@ struct State {
     failing_reads: Option<Failure>,
     syncs_held: bool,
     capacity_bytes: Option<u64>,
+    power: Power,
     writes: u64,
     syncs: u64,
 }
@@ -57,6 +59,21 @@ struct Failure {
     after: u64,
 }
 
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Power {
+    #[default]
+    On,
+    /// It goes after so many operations more; `of_names`: of those that change or sync the directory.
+    Going {
+        after: u64,
+        of_names: bool,
+    },
+    Off,
+}
+
+/// One of so many unsynced changes of names is lost in a crash, at least and at most; and those that build on it.
+const LOST_NAMES: [usize; 2] = [2, 8];
+
 impl MemoryDisk {
     /// An empty directory.
     #[must_use]
@@ -64,15 +81,14 @@ impl MemoryDisk {
         MemoryDisk::default()
     }
 
-    /// The directory as it may be after a power cut now: each write that was not synced is there, missing or torn, and
-    /// of the changes to names that were not synced only the first few are there. The same seed gives the same result.
+    /// The directory as it may be after a power cut now: each write that was not synced is there, missing or torn. Of the
+    /// changes of names that were not synced any subset is there, with these limits, which all file systems in use keep:
+    /// renaming is atomic, and the changes of one name happen in their order. The same seed gives the same result.
     #[must_use]
     pub fn crash(&self, seed: u64) -> MemoryDisk {
         let state = self.state();
         let mut random = SplitMix(seed);
-        let mut names = state.durable_names.clone();
-        let kept = random.below(state.pending_names.len() + 1);
-        state.pending_names[..kept].iter().for_each(|change| change.apply(&mut names));
+        let names = state.names_after_crash(&mut random);
         let mut files = Vec::with_capacity(state.files.len());
         for image in &state.files {
             let mut content = image.durable.clone();
@@ -138,11 +154,24 @@ impl MemoryDisk {
         self.state().syncs_held = true;
     }
 
+    /// After `after` more operations that change or sync something, each such operation fails and does nothing, as the power
+    /// is gone. `of_names` counts those only that change or sync the directory.
+    pub fn lose_power(&self, after: u64, of_names: bool) {
+        self.state().power = Power::Going { after, of_names };
+    }
+
+    /// True if [`MemoryDisk::lose_power`] has struck: what there is now is to be crashed.
+    #[must_use]
+    pub fn has_no_power(&self) -> bool {
+        self.state().power == Power::Off
+    }
+
     /// What was told to fail works again.
     pub fn mend(&self) {
         let mut state = self.state();
         (state.failing_writes, state.failing_syncs, state.failing_reads) = (None, None, None);
         state.syncs_held = false;
+        state.power = Power::On;
     }
 
     /// Writes that would make all files together larger than this fail with `StorageFull`; `None` lifts the limit.
@@ -187,6 +216,32 @@ impl State {
     fn change_names(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.pending_names.push(change);
+    }
+
+    /// Counts an operation; an error if there is no power for it.
+    fn spend(&mut self, names: bool) -> io::Result<()> {
+        match &mut self.power {
+            Power::Going { after: 0, of_names } if names || !*of_names => self.power = Power::Off,
+            Power::Going { after, of_names } if names || !*of_names => *after -= 1,
+            Power::On | Power::Going { .. } | Power::Off => {}
+        }
+        if self.power == Power::Off { Err(io::Error::other("the power is gone")) } else { Ok(()) }
+    }
+
+    /// What a crash leaves of the names: a change is lost by chance, or because an earlier one of the same name is.
+    fn names_after_crash(&self, random: &mut SplitMix) -> BTreeMap<String, usize> {
+        let mut names = self.durable_names.clone();
+        let mut lost = BTreeSet::new();
+        let [least, most] = LOST_NAMES;
+        let one_in = least + random.below(most - least + 1);
+        for change in &self.pending_names {
+            if random.below(one_in) == 0 || change.names().any(|name| lost.contains(name)) {
+                lost.extend(change.names());
+            } else {
+                change.apply(&mut names);
+            }
+        }
+        names
     }
 
     fn name_of(&self, file: usize) -> &str {
@@ -253,6 +308,14 @@ impl Change {
 }
 
 impl NameChange {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let (first, second) = match self {
+            NameChange::Create { name, .. } | NameChange::Remove { name } => (name, None),
+            NameChange::Rename { from, to } => (from, Some(to)),
+        };
+        std::iter::once(first).chain(second).map(String::as_str)
+    }
+
     fn apply(&self, names: &mut BTreeMap<String, usize>) {
         match self {
             NameChange::Create { name, file } => {
@@ -277,6 +340,7 @@ impl Disk for MemoryDisk {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
+        state.spend(true)?;
         match state.file(name) {
             Ok(file) => state.files[file].change(Change::SetLen(0)),
             Err(_) => {
@@ -303,6 +367,7 @@ impl Disk for MemoryDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
+        state.spend(true)?;
         state.file(from)?;
         state.change_names(NameChange::Rename { from: from.to_owned(), to: to.to_owned() });
         Ok(())
@@ -310,6 +375,7 @@ impl Disk for MemoryDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
+        state.spend(true)?;
         state.file(name)?;
         state.change_names(NameChange::Remove { name: name.to_owned() });
         Ok(())
@@ -317,6 +383,7 @@ impl Disk for MemoryDisk {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
+        state.spend(true)?;
         state.durable_names = state.names.clone();
         state.pending_names.clear();
         Ok(())
@@ -375,6 +442,7 @@ impl DiskFile for MemoryFile {
         let mut guard = self.disk.state();
         let state = &mut *guard;
         state.writes += 1;
+        state.spend(false)?;
         let offset = usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let growth = (offset + bytes.len()).saturating_sub(state.files[self.file].live.len()) as u64;
         if growth > 0 && state.capacity_bytes.is_some_and(|capacity| state.used_bytes() + growth > capacity) {
@@ -391,6 +459,7 @@ impl DiskFile for MemoryFile {
         let mut guard = self.disk.state();
         let state = &mut *guard;
         state.syncs += 1;
+        state.spend(false)?;
         if state.syncs_held {
             return Err(io::Error::other("the power is going"));
         }
@@ -407,7 +476,9 @@ impl DiskFile for MemoryFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let bytes = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        self.disk.state().files[self.file].change(Change::SetLen(bytes));
+        let mut state = self.disk.state();
+        state.spend(false)?;
+        state.files[self.file].change(Change::SetLen(bytes));
         Ok(())
     }
 }
@@ -451,6 +522,42 @@ mod tests {
         assert!(images.iter().any(|image| image.content("g").is_none()), "a name never lost");
         assert!(images.iter().any(|image| image.content("g").is_some()), "a name never kept");
         assert_eq!(disk.crash(7).content("f"), disk.crash(7).content("f"), "a seed repeats its crash");
+    }
+
+    #[test]
+    fn a_crash_keeps_any_subset_of_the_changes_of_names() {
+        let disk = MemoryDisk::new();
+        disk.create("old").unwrap().write_at(0, b"old").unwrap();
+        disk.create("gone").unwrap();
+        disk.sync_dir().unwrap();
+        disk.create("new").unwrap();
+        disk.rename("new", "old").unwrap();
+        disk.remove("gone").unwrap();
+        disk.create("other").unwrap();
+        let names: BTreeSet<Vec<String>> = (0..300).map(|seed| disk.crash(seed).list().unwrap()).collect();
+        // `new` is not there, is there beside `old`, or is `old`; the two others are there or not.
+        assert_eq!(names.len(), 2 * 2 * 2, "{names:?}");
+        assert!(names.iter().all(|names| names.contains(&"old".to_owned())), "a rename is atomic: {names:?}");
+        disk.sync_dir().unwrap();
+        assert!((0..20).all(|seed| disk.crash(seed).list().unwrap() == ["old", "other"]));
+    }
+
+    #[test]
+    fn power_goes_between_two_operations() {
+        let disk = MemoryDisk::new();
+        disk.lose_power(2, true);
+        let file = disk.create("f").unwrap();
+        file.write_at(0, b"x").unwrap();
+        file.sync_data().unwrap();
+        disk.create("g").unwrap();
+        assert!(!disk.has_no_power());
+        assert!(disk.sync_dir().is_err() && file.write_at(0, b"y").is_err() && file.sync_data().is_err());
+        assert!(disk.has_no_power());
+        assert!((0..20).any(|seed| disk.crash(seed).list().unwrap().is_empty()), "nothing was synced");
+        let after = disk.killed();
+        assert!(!after.has_no_power());
+        assert_eq!(after.content("f").unwrap(), b"x");
+        after.sync_dir().unwrap();
     }
 
     #[test]

@@ -40,7 +40,11 @@ impl World {
             }
             Err(reason) => {
                 self.trace.line(|| format!("n{} cannot start: {reason}", node + 1));
-                if self.processes[node].lost.is_some() {
+                if self.processes[node].disk.has_no_power() {
+                    let seed = self.random.next();
+                    self.processes[node].disk = self.processes[node].disk.crash(seed);
+                    self.revive(node);
+                } else if self.processes[node].lost.is_some() {
                     self.faults.noticed += 1;
                     self.processes[node].gone = Some(reason);
                 } else if reason.contains("injected") || reason.contains("storage space") {
@@ -56,6 +60,8 @@ impl World {
     /// A process ends.
     pub(crate) fn end(&mut self, node: usize, end: End) {
         let Some(mut life) = self.processes[node].life.take() else { return };
+        // Whatever the process made of that.
+        let end = if self.processes[node].disk.has_no_power() { End::PowerLoss } else { end };
         self.trace.line(|| format!("n{} ends: {end:?}", node + 1));
         // What the disk was doing may be half done.
         if let Some(batch) = life.syncing.take().filter(|_| !matches!(end, End::Fatal(_))) {
@@ -92,6 +98,13 @@ impl World {
         match end {
             End::Stop(reason) => self.stopped(node, reason),
             _ => self.revive(node),
+        }
+    }
+
+    /// A machine whose disk has lost its power has lost it altogether.
+    pub(crate) fn end_without_power(&mut self, node: usize) {
+        if self.processes[node].disk.has_no_power() {
+            self.end(node, End::PowerLoss);
         }
     }
 

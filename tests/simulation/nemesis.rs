@@ -14,6 +14,7 @@ pub(crate) enum Sort {
     Kill,
     PowerLoss,
     CrashAtEffect,
+    PowerLossOnDisk,
     RestartAll,
     Pause,
     LongPause,
@@ -42,10 +43,11 @@ pub(crate) enum Sort {
 }
 
 /// All of them, in the order of the tables.
-pub(crate) const SORTS: [Sort; 28] = [
+pub(crate) const SORTS: [Sort; 29] = [
     Sort::Kill,
     Sort::PowerLoss,
     Sort::CrashAtEffect,
+    Sort::PowerLossOnDisk,
     Sort::RestartAll,
     Sort::Pause,
     Sort::LongPause,
@@ -150,6 +152,12 @@ impl World {
                 let effects = self.random.below(40);
                 let life = self.processes[node].life.as_mut().filter(|life| !life.stopped);
                 life.map(|life| life.effects_left = Some(effects)).is_some()
+            }
+            Sort::PowerLossOnDisk => {
+                let of_names = self.random.chance(800);
+                let operations = self.random.below(if of_names { 12 } else { 60 });
+                self.processes[node].disk.lose_power(operations, of_names);
+                running
             }
             Sort::RestartAll => {
                 let end = if self.random.chance(500) { End::Kill } else { End::PowerLoss };

@@ -97,6 +97,23 @@ pub(crate) enum Event {
     Operate,
 }
 
+impl Event {
+    /// Whose disk it may use.
+    fn node(self) -> Option<usize> {
+        match self {
+            Event::Turn { node, .. }
+            | Event::Tick { node, .. }
+            | Event::Synced { node, .. }
+            | Event::Mark { node, .. }
+            | Event::Spare { node, .. }
+            | Event::Job { node, .. }
+            | Event::Errand { node, .. }
+            | Event::Drop { node, .. } => Some(node),
+            _ => None,
+        }
+    }
+}
+
 struct Scheduled {
     at_us: u64,
     number: u64,
@@ -219,6 +236,9 @@ impl World {
         self.note(at_us);
         self.note(number);
         self.happen(event);
+        if let Some(node) = event.node() {
+            self.end_without_power(node);
+        }
         true
     }
 
