@@ -385,6 +385,14 @@ impl Shard {
         self.carry_out(group, out);
     }
 
+    /// A connection is gone: messages of that member that still wait for a value to be applied are lost like those on their
+    /// way. They would make groups follow a leader that is gone.
+    pub fn forget_waiting(&mut self, from: NodeId) {
+        for group in (0..self.cells.len() as u32).map(GroupId).filter(|group| self.has(*group)).collect::<Vec<_>>() {
+            here(&mut self.cells, group).forget_waiting(from);
+        }
+    }
+
     /// Calls `change` on every group that is here and carries out what it causes.
     pub fn step_all(&mut self, out: &mut impl Outlet, mut change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
         for group in (0..self.cells.len() as u32).map(GroupId) {

@@ -500,6 +500,7 @@ impl Node {
         self.io.peers.on_cut(from);
         tracing::info!("the connection to node {from} is gone");
         self.on_relay_cut(from, time);
+        self.shard.forget_waiting(from);
         self.forget_link(from, time);
         self.io.peers.dismiss_guest(from);
         self.heed_claims(time);

@@ -71,6 +71,12 @@ impl Cell {
         }
     }
 
+    /// What `from` has sent and waits is lost with its connection: of its sender nothing counts any more.
+    pub(super) fn forget_waiting(&mut self, from: NodeId) {
+        self.waiting.retain(|(sender, _)| *sender != from);
+        self.waiting_bytes = self.waiting.iter().map(|(_, message)| message.value_bytes()).sum();
+    }
+
     /// Recovery: takes a record of the log back. `effects` is empty before and afterwards.
     ///
     /// # Errors

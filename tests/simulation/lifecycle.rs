@@ -12,10 +12,11 @@ const RESTART_US: u64 = 1_500_000;
 impl World {
     /// Starts a process, unless it runs or is not to come back.
     pub(crate) fn start(&mut self, node: usize) {
-        let process = &mut self.processes[node];
-        if process.life.is_some() || process.gone.is_some() {
+        let process = &self.processes[node];
+        if process.life.is_some() || process.gone.is_some() || self.is_off(node) {
             return;
         }
+        let process = &mut self.processes[node];
         let mut records: Vec<(u64, log::Record)> = Vec::new();
         let mut visit = |lsn: u64, record: &log::Record| records.push((lsn, record.clone()));
         let started = process.start(&self.shape, self.now_us, &mut self.random, &mut visit);

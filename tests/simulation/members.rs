@@ -13,11 +13,21 @@ pub(crate) struct Operator {
     /// The words after `PAXOI MEMBER`.
     wanted: Option<Vec<String>>,
     pub(crate) done: u64,
+    /// The node that was switched off for good, and when.
+    off: Option<(usize, u64)>,
+    /// Something was given up that may have been begun somewhere, and may be finished at any time.
+    gave_up: bool,
+    /// From then on nothing new is wanted.
+    pub(crate) rests_us: Option<u64>,
+    /// Those that were healed when the faults ended.
+    healed: Option<Vec<usize>>,
 }
 
 /// Fewer never vote, lest what breaks for a while breaks all.
 const VOTERS_MIN: usize = 3;
 const VOTERS_MAX: usize = 5;
+/// A node that was switched off for so long counts nowhere as one that can be reached.
+const OFF_US: u64 = 3_000_000;
 
 impl World {
     /// Looks after the members, and sets the next time.
@@ -33,8 +43,12 @@ impl World {
         {
             self.start(spare);
         }
+        if self.random.chance(20) {
+            self.switch_off();
+        }
         self.follow_members();
-        if self.operator.wanted.is_none() {
+        let rests = self.operator.rests_us.is_some_and(|since_us| self.now_us >= since_us);
+        if self.operator.wanted.is_none() && !rests {
             self.operator.wanted = self.wish();
         }
         let Some(wanted) = self.operator.wanted.clone() else { return };
@@ -53,7 +67,10 @@ impl World {
                 self.operator.done += 1;
             }
             // What was begun in some groups is finished first.
-            Reply::Error(_) if self.are_members_settled() && self.random.chance(300) => self.operator.wanted = None,
+            Reply::Error(_) if self.are_members_settled() && self.random.chance(300) => {
+                self.operator.wanted = None;
+                self.operator.gave_up |= !self.must_be_refused(&wanted);
+            }
             _ => {}
         }
     }
@@ -62,7 +79,86 @@ impl World {
     pub(crate) fn follow_members(&mut self) {
         if self.shape.spares > 0 {
             self.load.nodes = self.members_everywhere();
+            if let Some(healed) = &self.operator.healed {
+                self.load.nodes.retain(|node| healed.contains(node));
+            }
         }
+    }
+
+    /// Of these nodes, in this order, some that can decide in every group, mostly few: those that are healed. Whoever was
+    /// switched off is not among them, as no change of the members may make that node necessary.
+    pub(crate) fn few_that_decide(&mut self, order: &[usize]) -> Vec<usize> {
+        let belongs = |node: &&usize| {
+            !self.is_off(**node) && self.memberships().any(|members| members.everyone().contains(id(**node)))
+        };
+        let mut few: Vec<usize> = order.iter().filter(belongs).copied().collect();
+        for node in few.clone() {
+            let rest: Vec<usize> = few.iter().copied().filter(|other| *other != node).collect();
+            if self.can_decide(&rest) && self.random.chance(800) {
+                few = rest;
+            }
+        }
+        few
+    }
+
+    /// From now on only these nodes are asked for anything.
+    pub(crate) fn ask_only(&mut self, nodes: &[usize]) {
+        self.operator.healed = Some(nodes.to_vec());
+    }
+
+    fn can_decide(&self, nodes: &[usize]) -> bool {
+        let is_majority = |members: &Membership| {
+            nodes.iter().filter(|node| members.voters().contains(id(**node))).count() >= members.voters().quorum()
+        };
+        let mut groups = 0..self.shape.groups as usize;
+        groups.all(|group| self.oracle.deciding(group).all(is_majority))
+            && self.members_everywhere().iter().any(|node| nodes.contains(node))
+    }
+
+    pub(crate) fn is_off(&self, node: usize) -> bool {
+        self.operator.off.is_some_and(|(off, _)| off == node)
+    }
+
+    /// A node that votes is switched off for good, at a time at which all that was asked for is done.
+    fn switch_off(&mut self) {
+        let settled = self.operator.wanted.is_none() && self.are_members_settled() && self.is_founded();
+        let voters = self.voters();
+        let lost = voters.iter().any(|node| self.processes[*node].lost.is_some());
+        if self.operator.off.is_some() || self.operator.gave_up || !settled || lost || voters.len() < VOTERS_MIN {
+            return;
+        }
+        let Some(node) = self.random.pick(&voters).copied() else { return };
+        self.trace.line(|| format!("n{} is switched off", node + 1));
+        self.operator.off = Some((node, self.now_us));
+        self.end(node, End::PowerLoss);
+    }
+
+    /// Whether this removes one of three that vote, while another is off: the one that is left is no majority of the two.
+    fn must_be_refused(&self, words: &[String]) -> bool {
+        let Some((off, since_us)) = self.operator.off else { return false };
+        let voters = self.voters();
+        words[0] == "REMOVE"
+            && voters.len() == VOTERS_MIN
+            && voters.contains(&off)
+            && self.now_us > since_us + OFF_US
+            && voters.iter().any(|node| *node != off && words[1] == id(*node).to_string())
+    }
+
+    /// Nothing is being changed, nor will it be: what the members are now is known for sure.
+    pub(crate) fn are_members_at_rest(&self) -> bool {
+        let is_over = self.operator.wanted.is_none() && !self.operator.gave_up;
+        is_over && self.are_members_settled() && self.is_founded()
+    }
+
+    /// The nodes that vote in the first group.
+    fn voters(&self) -> Vec<usize> {
+        self.oracle.members(0).voters().ids().iter().map(|id| id.0 as usize - 1).collect()
+    }
+
+    /// All of the first members have come to be, and what the members are now is known for sure.
+    pub(crate) fn is_founded(&self) -> bool {
+        let born = self.processes[..self.shape.nodes].iter().all(|p| p.gone.is_some() || p.is_born());
+        born && (0..self.shape.groups as usize).all(|group| self.oracle.are_members_lasting(group))
     }
 
     /// The nodes that are members of every group.
@@ -113,6 +209,11 @@ impl World {
             return None;
         }
         let learner = self.random.pick(&learners).copied();
+        if let Some(refused) = words(&["REMOVE"], &[old]).filter(|words| self.must_be_refused(words))
+            && self.random.chance(500)
+        {
+            return Some(refused);
+        }
         match (self.random.below(6), new, learner) {
             (0, Some(new), _) if waiting.contains(&new) => words(&["ADD"], &[new]),
             (1, _, Some(learner)) if voters.len() < VOTERS_MAX => words(&["PROMOTE"], &[learner]),
@@ -128,9 +229,7 @@ impl World {
     /// A node loses its disk for good, if a majority is left of those who decide.
     fn lose_disk(&mut self, id: u32) -> bool {
         let node = id as usize - 1;
-        let born = self.processes[..self.shape.nodes].iter().all(|p| p.gone.is_some() || p.is_born());
-        let lasting = (0..self.shape.groups as usize).all(|group| self.oracle.are_members_lasting(group));
-        if !born || !lasting || self.processes[node].life.is_none() {
+        if !self.is_founded() || self.operator.off.is_some() || self.processes[node].life.is_none() {
             return false;
         }
         self.trace.line(|| format!("n{id} loses its disk"));
@@ -140,4 +239,8 @@ impl World {
         self.oracle.on_foreign(node);
         true
     }
+}
+
+fn id(node: usize) -> NodeId {
+    NodeId(node as u32 + 1)
 }

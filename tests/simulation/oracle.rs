@@ -1,9 +1,12 @@
 //! Sees every record, frame and state of every node, and stops the run at the first that breaks a rule of DESIGN
 //! section 4. It knows Paxos from outside: from what is durable where it derives what is chosen.
 
+mod facts;
+
 use crate::process::Shape;
 use crate::trace::Trace;
 use crc32c::crc32c;
+use facts::{Fact, Seat, brief, describe, fact, follow};
 use groups::{Ballot, Change, GroupId, Instance, Membership, Message, NodeId, Value};
 use net::frame::Frame;
 use paxoi::checkpoint::{Brought, Done};
@@ -14,40 +17,6 @@ use paxoi::node::Node;
 use paxoi::node::lanes::{Assembly, FRAGMENT};
 use paxoi::node::wire::{NODE, NodeMessage};
 use std::collections::BTreeMap;
-
-/// A log record, with its value as a checksum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fact {
-    lsn: u64,
-    kind: RecordKind,
-    group: GroupId,
-    instance: Instance,
-    ballot: Ballot,
-    chosen: Ballot,
-    value: u32,
-}
-
-impl Fact {
-    /// Whether it is that fact as the log gives it back: a value may have rotted, which is noticed.
-    fn is(&self, written: &Fact) -> bool {
-        let kind = match self.kind {
-            RecordKind::LostAccept => RecordKind::Accept,
-            RecordKind::LostLearned => RecordKind::Learned,
-            kind => kind,
-        };
-        let value = if kind == self.kind { self.value } else { written.value };
-        Fact { kind, value, ..*self } == *written
-    }
-}
-
-/// What a node's records say of one group.
-#[derive(Clone, Debug, Default)]
-struct Seat {
-    promised: Ballot,
-    /// The highest instance that it voted at or learned, and its vote there.
-    instance: Instance,
-    vote: Option<(Ballot, u32)>,
-}
 
 #[derive(Clone, Debug, Default)]
 struct Seen {
@@ -333,6 +302,13 @@ impl Oracle {
         self.rounds[group].range(since..).any(|(_, round)| round.chosen.is_some())
     }
 
+    /// Those of whom a majority each decides what a group does next: the present members, and those before them while
+    /// nobody knows for sure, perhaps, that these are members no more.
+    pub(crate) fn deciding(&self, group: usize) -> impl Iterator<Item = &Membership> {
+        let count = if self.are_members_lasting(group) { 1 } else { 2 };
+        self.members[group].values().rev().take(count)
+    }
+
     fn members_at(&self, group: usize, instance: Instance) -> &Membership {
         let known = self.members[group].range(..=instance).next_back();
         known.expect("a group has members from its first instance on").1
@@ -546,52 +522,4 @@ impl Oracle {
 
 fn differ(what: &str, group: usize, instance: Instance, one: usize, other: usize) -> String {
     format!("the {what} instance {instance} of group {group} differs between nodes {} and {}", one + 1, other + 1)
-}
-
-fn fact(lsn: u64, record: &Record) -> Fact {
-    let Record { kind, group, instance, ballot, chosen, .. } = *record;
-    Fact { lsn, kind, group, instance, ballot, chosen, value: crc32c(&record.payload) }
-}
-
-fn follow(seat: &mut Seat, fact: &Fact) {
-    if fact.kind != RecordKind::Learned {
-        seat.promised = seat.promised.max(fact.ballot);
-    }
-    if fact.kind.has_value() {
-        seat.instance = fact.instance;
-        seat.vote = (fact.kind == RecordKind::Accept).then_some((fact.ballot, fact.value));
-    }
-}
-
-fn describe(fact: &Fact) -> String {
-    let Fact { kind, group, instance, ballot, chosen, value, .. } = fact;
-    format!("{kind:?} g{group} i{instance} b{ballot} after {chosen} value {value:08x}")
-}
-
-/// A message without the bytes of its values.
-fn brief(message: &Message) -> String {
-    match message {
-        Message::Accept(accept) => format!(
-            "Accept b{} i{} chosen {} value {:08x} of {} bytes",
-            accept.ballot,
-            accept.instance,
-            accept.chosen,
-            crc32c(accept.value.bytes()),
-            accept.value.bytes().len()
-        ),
-        Message::Promise(promise) => format!(
-            "Promise b{} i{} next {} accepted {:?}",
-            promise.ballot,
-            promise.instance,
-            promise.next,
-            promise.accepted.as_ref().map(|accepted| (accepted.ballot, crc32c(accepted.value.bytes())))
-        ),
-        Message::Range(range) => {
-            format!("Range from {} of {} values, next {}", range.first, range.values.len(), range.next)
-        }
-        Message::Forward(forward) => {
-            format!("Forward b{} after {} of {} bytes", forward.ballot, forward.after, forward.commands.len())
-        }
-        other => format!("{other:?}"),
-    }
 }

@@ -85,10 +85,12 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Result<Outcome, String> {
     }
     world.faults.on = true;
     world.after(0, Event::Fault);
+    let end_us = world.now_us + faults_us;
     if world.shape.spares > 0 {
         world.after(0, Event::Operate);
+        let rest_us = world.random.between(1_000_000, 6_000_000);
+        world.operator.rests_us = world.random.chance(700).then_some(end_us - rest_us);
     }
-    let end_us = world.now_us + faults_us;
     world.run_while(end_us, has_failed);
     healed(&mut world)?;
     finish(world)
@@ -239,8 +241,13 @@ fn healed(world: &mut World) -> Result<(), String> {
     // Before the birth nothing can be done without all of them.
     // Nor without those who know what one with a damaged checkpoint has lost.
     let rotten = world.processes.iter().any(|process| process.rotten);
-    let all = changing || !is_born(world) || rotten || world.random.chance(400);
-    let chosen = if all { order.clone() } else { order[..count / 2 + 1].to_vec() };
+    let is_early = if changing { !world.are_members_at_rest() } else { !is_born(world) };
+    let all = is_early || rotten || world.random.chance(400);
+    let chosen = match (all, changing) {
+        (true, _) => order.into_iter().filter(|node| !world.is_off(*node)).collect(),
+        (false, true) => world.few_that_decide(&order),
+        (false, false) => order[..count / 2 + 1].to_vec(),
+    };
     world.revives = false;
     for node in 0..count {
         if !chosen.contains(&node) && world.processes[node].life.is_some() {
@@ -261,6 +268,7 @@ fn healed(world: &mut World) -> Result<(), String> {
         }
     }
     world.load.nodes.clone_from(&chosen);
+    world.ask_only(&chosen);
     world.follow_members();
     let since_us = world.now_us;
     let birth_us = if changing || is_born(world) { 0 } else { BIRTH_US };

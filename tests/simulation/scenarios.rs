@@ -6,6 +6,7 @@ mod cut;
 mod handover;
 mod hour;
 mod relay;
+mod waiting;
 
 use crate::client::{Client, Load};
 use crate::nemesis::Faults;
@@ -40,7 +41,7 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 30] = [
+pub(crate) const SCENARIOS: [Scenario; 31] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
@@ -55,6 +56,7 @@ pub(crate) const SCENARIOS: [Scenario; 30] = [
     story("slow-follower", clocks::slow_follower),
     story("ahead-after-an-upgrade", clocks::ahead_after_an_upgrade),
     story("relayed-command-comes-twice", relay::relayed_command_comes_twice),
+    story("leader-dies-while-its-messages-wait", waiting::leader_dies_while_its_messages_wait),
     story("accept-comes-twice", accept_comes_twice),
     story("wiped-before-it-was-met", wiped_before_it_was_met),
     story("wiped-during-the-birth", wiped_during_the_birth),

@@ -1,0 +1,88 @@
+//! What a node's log says, in the words of the oracle: records with their values as checksums, and what follows from them
+//! for one group. Also the lines that a trace has of them.
+
+use crc32c::crc32c;
+use groups::{Ballot, GroupId, Instance, Message};
+use paxoi::log::{Record, RecordKind};
+
+/// A log record, with its value as a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fact {
+    pub(super) lsn: u64,
+    pub(super) kind: RecordKind,
+    pub(super) group: GroupId,
+    pub(super) instance: Instance,
+    pub(super) ballot: Ballot,
+    pub(super) chosen: Ballot,
+    pub(super) value: u32,
+}
+
+impl Fact {
+    /// Whether it is that fact as the log gives it back: a value may have rotted, which is noticed.
+    pub(super) fn is(&self, written: &Fact) -> bool {
+        let kind = match self.kind {
+            RecordKind::LostAccept => RecordKind::Accept,
+            RecordKind::LostLearned => RecordKind::Learned,
+            kind => kind,
+        };
+        let value = if kind == self.kind { self.value } else { written.value };
+        Fact { kind, value, ..*self } == *written
+    }
+}
+
+/// What a node's records say of one group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seat {
+    pub(super) promised: Ballot,
+    /// The highest instance that it voted at or learned, and its vote there.
+    pub(super) instance: Instance,
+    pub(super) vote: Option<(Ballot, u32)>,
+}
+
+pub(super) fn fact(lsn: u64, record: &Record) -> Fact {
+    let Record { kind, group, instance, ballot, chosen, .. } = *record;
+    Fact { lsn, kind, group, instance, ballot, chosen, value: crc32c(&record.payload) }
+}
+
+pub(super) fn follow(seat: &mut Seat, fact: &Fact) {
+    if fact.kind != RecordKind::Learned {
+        seat.promised = seat.promised.max(fact.ballot);
+    }
+    if fact.kind.has_value() {
+        seat.instance = fact.instance;
+        seat.vote = (fact.kind == RecordKind::Accept).then_some((fact.ballot, fact.value));
+    }
+}
+
+pub(super) fn describe(fact: &Fact) -> String {
+    let Fact { kind, group, instance, ballot, chosen, value, .. } = fact;
+    format!("{kind:?} g{group} i{instance} b{ballot} after {chosen} value {value:08x}")
+}
+
+/// A message without the bytes of its values.
+pub(super) fn brief(message: &Message) -> String {
+    match message {
+        Message::Accept(accept) => format!(
+            "Accept b{} i{} chosen {} value {:08x} of {} bytes",
+            accept.ballot,
+            accept.instance,
+            accept.chosen,
+            crc32c(accept.value.bytes()),
+            accept.value.bytes().len()
+        ),
+        Message::Promise(promise) => format!(
+            "Promise b{} i{} next {} accepted {:?}",
+            promise.ballot,
+            promise.instance,
+            promise.next,
+            promise.accepted.as_ref().map(|accepted| (accepted.ballot, crc32c(accepted.value.bytes())))
+        ),
+        Message::Range(range) => {
+            format!("Range from {} of {} values, next {}", range.first, range.values.len(), range.next)
+        }
+        Message::Forward(forward) => {
+            format!("Forward b{} after {} of {} bytes", forward.ballot, forward.after, forward.commands.len())
+        }
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,35 @@
+//! Messages that wait at a member while it applies a value, and their sender.
+
+use super::{STEP_US, World, expect};
+use crate::network::Parcel;
+use crate::shell::End;
+use paxoi::history::Outcome;
+
+/// A follower is stopped, and then reads in one turn what the leader sent last, and that it is gone. Turns are so short that
+/// most of the messages wait until a value is applied. They must not make the follower take the dead leader for its leader
+/// again.
+pub(super) fn leader_dies_while_its_messages_wait(world: &mut World) -> Result<(), String> {
+    world.shape.turn_steps = 1;
+    world.found()?;
+    world.connect(0, 0)?;
+    world.set(0, "before");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    world.pause(1);
+    for count in 0..20 {
+        world.set(0, &format!("{count}"));
+        expect(&world.told(0)?, &Outcome::Done)?;
+    }
+    // The end of a process ends its connections in order.
+    for (connection, one, other) in world.network.links().into_iter().filter(|(_, one, other)| one + other == 1) {
+        world.send(connection, usize::from(one > other), Parcel::End);
+    }
+    world.wait(2_000);
+    world.network.block(0, 1);
+    world.end(0, End::Kill);
+    world.resume(1);
+    let end_us = world.now_us + STEP_US / 2;
+    world.run_while(end_us, |world| world.leader(1).or(world.leader(2)).is_some());
+    world.connect(1, 1)?;
+    world.set(1, "after");
+    expect(&world.told(1)?, &Outcome::Done)
+}
