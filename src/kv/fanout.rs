@@ -232,12 +232,20 @@ impl Merge {
 
 fn concatenated(parts: Vec<Reply<'static>>) -> Reply<'static> {
     let mut all = Strings::default();
-    for part in parts {
-        if let Reply::Strings(strings) = part {
-            all.append(strings);
-        }
-    }
+    parts.into_iter().for_each(|part| append_to(&mut all, part));
     Reply::Strings(all)
+}
+
+/// Appends the strings of a list. One that another node answered has come as an array.
+fn append_to(all: &mut Strings, list: Reply<'static>) {
+    match list {
+        Reply::Strings(strings) => all.append(strings),
+        other => items(other).iter().for_each(|item| {
+            if let Reply::Bulk(string) = item {
+                all.push(string);
+            }
+        }),
+    }
 }
 
 fn in_order(order: &[u32], parts: Vec<Reply<'static>>) -> Reply<'static> {
@@ -257,9 +265,7 @@ fn one_page(count: usize, behind: &[u64], parts: Vec<Reply<'static>>) -> Reply<'
             Some(Reply::Bulk(text)) => number::unsigned(&text).unwrap_or(0),
             _ => 0,
         };
-        if let Some(Reply::Strings(found)) = page.next() {
-            keys.append(found);
-        }
+        page.next().into_iter().for_each(|found| append_to(&mut keys, found));
         cursor = if next == 0 { *behind } else { next };
         if next != 0 || keys.len() >= count {
             break;

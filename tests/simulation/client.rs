@@ -1,50 +1,26 @@
 //! Simulated clients: each has one connection at a time, asks for something now and then, gives up after a while, and
-//! writes down what it asked and what it was told. What it never learned stays open in the history.
+//! writes down what it asked and what it was told. What it never learned stays open in the history. What they ask for is in
+//! `requests`; sessions and iterations, which go on from request to request, are in `sessions` and `scans`.
 
 use crate::network::{Parcel, Who};
 use crate::process::Input;
+use crate::scans::Scan;
+use crate::sessions::Session;
 use crate::world::{Event, World};
 use bytes::{Buf, Bytes, BytesMut};
 use net::resp::value::{self, Value};
-use paxoi::client::write_command;
 use paxoi::history::{Action, History, Operation, Outcome};
-use std::collections::{BTreeMap, VecDeque};
-
-/// What clients do, and how often.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Load {
-    /// The mean time between two requests of one client.
-    pub(crate) pause_us: u64,
-    /// A client that waits longer goes elsewhere.
-    pub(crate) patience_us: u64,
-    /// Requests that a client sends before it has the reply to the first.
-    pub(crate) pipeline: usize,
-    /// Values that are long, in thousandths: longer than a segment, some of them.
-    pub(crate) long: u64,
-    /// Keys of each sort.
-    pub(crate) keys: u64,
-    /// How early a key may vanish beyond what steering makes of its life.
-    pub(crate) early_us: u64,
-    /// How late.
-    pub(crate) late_us: u64,
-    /// Which of the sorts of requests are used: one bit each.
-    pub(crate) mix: u32,
-    /// The nodes that are asked.
-    pub(crate) nodes: Vec<usize>,
-}
-
-/// Sorts of requests, by their bit in [`Load::mix`].
-pub(crate) const SORTS: u32 = 10;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A part of a request: one key's.
 #[derive(Clone, Debug)]
-struct Part {
-    key: Bytes,
-    action: Action,
+pub(crate) struct Part {
+    pub(crate) key: Bytes,
+    pub(crate) action: Action,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Kind {
     /// One part, one reply.
     Plain,
     /// Any number of parts, one reply for each in an array.
@@ -54,21 +30,34 @@ enum Kind {
     /// A transaction that reads two keys which are only ever written together.
     Pair,
     /// Sent again, elsewhere too, until its fate is known.
-    Once,
+    Once {
+        number: u64,
+    },
+    /// That again although it was answered, and what it was answered.
+    Again {
+        number: u64,
+        reply: Value,
+    },
     Session,
+    /// Any number of keys are deleted, and counted.
+    Count,
+    /// A transaction that reads a key and then renames or copies it to another.
+    Move,
+    /// A page of an iteration.
+    Scan,
     /// No key's business: done, or refused for whatever reason.
     Operator,
 }
 
 #[derive(Clone, Debug)]
-struct Call {
-    kind: Kind,
-    parts: Vec<Part>,
+pub(crate) struct Call {
+    pub(crate) kind: Kind,
+    pub(crate) parts: Vec<Part>,
     /// Replies that come before the one that counts.
-    skip: usize,
-    request: Vec<u8>,
-    call_us: u64,
-    sent_us: u64,
+    pub(crate) skip: usize,
+    pub(crate) request: Vec<u8>,
+    pub(crate) call_us: u64,
+    pub(crate) sent_us: u64,
 }
 
 pub(crate) struct Client {
@@ -79,7 +68,8 @@ pub(crate) struct Client {
     waiting: VecDeque<Call>,
     /// By key: the least that later requests on the same connection must find, for keys that only grow.
     floors: BTreeMap<Bytes, i64>,
-    session: Option<(String, u64)>,
+    pub(crate) session: Option<Session>,
+    pub(crate) scan: Option<Scan>,
     /// Each `ONCE` whose fate is not known.
     again: VecDeque<Call>,
     /// When it was answered last.
@@ -97,7 +87,22 @@ pub(crate) struct Record {
     /// What somebody was told last, for those who ask one thing at a time.
     pub(crate) last: Option<Outcome>,
     pub(crate) last_error: Option<String>,
-    written: u64,
+    pub(crate) written: u64,
+    /// Every key that a whole request named.
+    pub(crate) named: BTreeSet<Bytes>,
+    /// The keys that are there since somebody was told so: nothing removes them.
+    pub(crate) lasting: BTreeSet<Bytes>,
+    /// The number of the keys among which values are moved now. After a move of which nobody knows what it moved, others are
+    /// used.
+    pub(crate) family: u64,
+    /// What was done to such keys, until it is known from when on nobody can tell what they hold.
+    moved: Vec<(Bytes, Operation)>,
+    /// From when on that is.
+    unknown: BTreeMap<Bytes, u64>,
+    pub(crate) scans: u64,
+    /// Commands of sessions that were asked again after they were answered, and of these those beyond the window.
+    pub(crate) repeated: u64,
+    pub(crate) outdated: u64,
 }
 
 /// Errors that say that surely nothing happened.
@@ -113,6 +118,7 @@ impl Client {
             waiting: VecDeque::new(),
             floors: BTreeMap::new(),
             session: None,
+            scan: None,
             again: VecDeque::new(),
             answered_us: 0,
             quiet: false,
@@ -142,8 +148,24 @@ impl World {
         }
         if !self.clients[index].quiet {
             let call = self.invent(index);
+            if self.random.chance(self.load.cuts) {
+                return self.ask_and_leave(index, call);
+            }
             self.ask(index, call);
         }
+    }
+
+    /// Hangs up in the middle of a request, of which nothing must come then, or right behind it.
+    fn ask_and_leave(&mut self, index: usize, call: Call) {
+        if self.random.chance(300) {
+            self.ask(index, call);
+        } else if let Some(connection) = self.clients[index].connection {
+            let sent = self.random.below(call.request.len() as u64) as usize;
+            self.trace.line(|| format!("c{index} asks the first {sent} bytes of {}", readable(&call.request)));
+            self.send(connection, 0, Parcel::Data(Bytes::copy_from_slice(&call.request[..sent])));
+            self.leave_unasked(index, &call);
+        }
+        self.hang_up(index);
     }
 
     fn call_in(&mut self, index: usize) {
@@ -177,7 +199,8 @@ impl World {
         if let Some(end) = self.network.end(connection, 0) {
             end.open = false;
         }
-        self.send(connection, 0, Parcel::End);
+        let parcel = if self.random.chance(500) { Parcel::End } else { Parcel::Break };
+        self.send(connection, 0, parcel);
         self.client_cut(index, connection);
     }
 
@@ -196,8 +219,13 @@ impl World {
 
     /// Nobody will tell what became of it.
     fn leave_open(&mut self, index: usize, call: Call) {
-        if call.kind == Kind::Once {
-            return self.clients[index].again.push_back(call);
+        match &call.kind {
+            Kind::Once { .. } => return self.clients[index].again.push_back(call),
+            Kind::Move => return self.leave_move_open(index, &call),
+            Kind::Scan => self.page_failed(index),
+            // What it did was done when it was answered first.
+            Kind::Again { .. } => return,
+            _ => {}
         }
         for part in &call.parts {
             let action = match part.action.clone() {
@@ -218,7 +246,39 @@ impl World {
             action => action,
         };
         let operation = Operation { client: index as u64, call: 2 * call.call_us + 1, returned, action, outcome };
+        if key.starts_with(b"{r") {
+            return self.record.moved.push((key.clone(), operation));
+        }
+        if operation.outcome.is_some() && lasts(key, &operation.action) && self.load.flushes == 0 {
+            self.record.lasting.insert(key.clone());
+        }
         self.record.history.push(key.clone(), operation);
+    }
+
+    /// A key was renamed or copied to another, or not. Nobody can tell what the other holds from then on.
+    fn leave_move_open(&mut self, index: usize, call: &Call) {
+        let [from, to] = &call.parts[..] else { return };
+        self.write_down(index, call, &from.key, from.action.clone(), None);
+        let since = self.record.unknown.entry(to.key.clone()).or_insert(u64::MAX);
+        *since = (*since).min(2 * call.call_us + 1);
+        self.record.family += 1;
+    }
+
+    /// The value that was read is at another key now.
+    fn moved(&mut self, index: usize, call: &Call, found: &Value, told: &Value) {
+        let [from, to] = &call.parts[..] else { return };
+        let copies = from.action == Action::Get;
+        let outcome = match (found, told) {
+            (Value::Null, Value::Error(text)) if !copies && text.contains("no such key") => Outcome::Nil,
+            (Value::Null, Value::Int(0)) if copies => Outcome::Nil,
+            (Value::Bulk(value), Value::Simple(_)) if !copies => Outcome::Value(Bytes::copy_from_slice(value)),
+            (Value::Bulk(value), Value::Int(1)) if copies => Outcome::Value(Bytes::copy_from_slice(value)),
+            _ => return self.oracle.fail(&format!("{} was answered by {found:?}, {told:?}", readable(&call.request))),
+        };
+        if let Outcome::Value(value) = &outcome {
+            self.write_down(index, call, &to.key, Action::Set(value.clone()), Some(Outcome::Done));
+        }
+        self.write_down(index, call, &from.key, from.action.clone(), Some(outcome));
     }
 
     /// What clients still wait for goes into the history as it is.
@@ -228,8 +288,20 @@ impl World {
             let calls: Vec<Call> = self.clients[index].waiting.drain(..).collect();
             let again = std::mem::take(&mut self.clients[index].again);
             for mut call in calls.into_iter().chain(again) {
-                call.kind = Kind::Plain;
+                if let Kind::Once { .. } = call.kind {
+                    call.kind = Kind::Plain;
+                }
                 self.leave_open(index, call);
+            }
+        }
+        for (key, mut operation) in std::mem::take(&mut self.record.moved) {
+            let since = self.record.unknown.get(&key).copied().unwrap_or(u64::MAX);
+            if operation.returned.is_some_and(|returned| returned >= since) {
+                // It may have come before that, and been seen.
+                (operation.returned, operation.outcome) = (None, None);
+            }
+            if operation.call < since {
+                self.record.history.push(key, operation);
             }
         }
     }
@@ -239,6 +311,8 @@ impl World {
         call.sent_us = self.now_us;
         self.trace.line(|| format!("c{index} asks n{}: {}", self.clients[index].node + 1, readable(&call.request)));
         self.note(u64::from(crc32c::crc32c(&call.request)));
+        self.record.named.extend(call.parts.iter().map(|part| part.key.clone()));
+        self.number_sent(index, &call);
         let request = Bytes::copy_from_slice(&call.request);
         self.clients[index].waiting.push_back(call);
         self.send(connection, 0, Parcel::Data(request));
@@ -274,14 +348,22 @@ impl World {
         }
         self.record.answered += 1;
         self.clients[index].answered_us = self.now_us;
-        match (call.kind, reply) {
+        match (call.kind.clone(), reply) {
             (Kind::Session, _) => {
                 let id = reply.as_bytes().map(|id| String::from_utf8_lossy(id).into_owned());
-                self.clients[index].session = id.map(|id| (id, 0));
+                self.clients[index].session = id.map(Session::new);
             }
+            (Kind::Again { number, reply: first }, _) => self.repeated(index, &call, number, &first, reply),
+            (Kind::Once { number }, reply) => {
+                self.number_answered(index, &call, number, reply);
+                self.part_answered(index, &call, 0, reply);
+            }
+            (Kind::Scan, Value::Array(items)) => self.page(index, items),
+            (Kind::Count, Value::Int(count)) => self.counted(index, &call, *count),
+            (Kind::Move, Value::Array(items)) if items.len() == 2 => self.moved(index, &call, &items[0], &items[1]),
             (Kind::Operator, Value::Simple(_)) => self.record.last = Some(Outcome::Done),
             (Kind::Operator, Value::Null) => self.record.last = Some(Outcome::Nil),
-            (Kind::Plain | Kind::Once, reply) => self.part_answered(index, &call, 0, reply),
+            (Kind::Plain, reply) => self.part_answered(index, &call, 0, reply),
             (Kind::All, _) => {
                 for part in &call.parts {
                     self.record.last = Some(Outcome::Done);
@@ -321,19 +403,33 @@ impl World {
             }
             action => action,
         };
-        self.expect_order(index, call.kind, &key, &outcome);
+        self.expect_order(index, &call.kind, &key, &outcome);
         self.record.last = Some(outcome.clone());
         self.write_down(index, call, &key, action, Some(outcome));
     }
 
+    /// So many of the keys were there.
+    fn counted(&mut self, index: usize, call: &Call, count: i64) {
+        let outcome = match count {
+            0 => Outcome::Integer(0),
+            all if all == call.parts.len() as i64 => Outcome::Integer(1),
+            some if (0..call.parts.len() as i64).contains(&some) => Outcome::Done,
+            _ => return self.oracle.fail(&format!("{} was answered by {count}", readable(&call.request))),
+        };
+        for part in &call.parts {
+            self.write_down(index, call, &part.key, part.action.clone(), Some(outcome.clone()));
+        }
+    }
+
     /// What comes later on a connection sees what came before, also if it was sent before that was answered: more than
     /// linearizability asks for.
-    fn expect_order(&mut self, index: usize, kind: Kind, key: &Bytes, outcome: &Outcome) {
+    fn expect_order(&mut self, index: usize, kind: &Kind, key: &Bytes, outcome: &Outcome) {
         let writes = |part: &Part| match (&part.action, outcome) {
             (Action::Set(later) | Action::SetExpiring { value: later, .. }, Outcome::Value(found)) => later == found,
             _ => false,
         };
-        if kind != Kind::Once && self.clients[index].waiting.iter().flat_map(|call| &call.parts).any(writes) {
+        let is_once = matches!(kind, Kind::Once { .. });
+        if !is_once && self.clients[index].waiting.iter().flat_map(|call| &call.parts).any(writes) {
             let key = key.escape_ascii();
             return self.oracle.fail(&format!("client {index} read in {key} what it wrote afterwards"));
         }
@@ -344,12 +440,12 @@ impl World {
             Outcome::Value(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(0),
             _ => return,
         };
-        if !key.starts_with(b"a") && !key.starts_with(b"c") {
+        if self.load.flushes > 0 || !key.starts_with(b"a") && !key.starts_with(b"c") {
             return;
         }
         let floor = self.clients[index].floors.entry(key.clone()).or_default();
         // A command that is sent again is answered as it was at first.
-        if size < *floor && kind != Kind::Once {
+        if size < *floor && !is_once {
             let (key, floor) = (key.escape_ascii(), *floor);
             return self.oracle.fail(&format!("client {index} found {size} in {key} behind its own {floor}"));
         }
@@ -367,149 +463,21 @@ impl World {
         }
         if REFUSALS.iter().any(|code| text.starts_with(code)) {
             // An earlier attempt may have been carried out all the same.
-            if call.kind == Kind::Once {
-                self.clients[index].again.push_back(call);
+            match call.kind {
+                Kind::Once { .. } => self.clients[index].again.push_back(call),
+                Kind::Scan => self.page_failed(index),
+                _ => {}
             }
         } else if text.starts_with("UNCERTAIN") {
             self.leave_open(index, call);
         } else if text.starts_with("ONCEEXPIRED") {
-            self.clients[index].session = None;
-            self.leave_open(index, Call { kind: Kind::Plain, ..call });
+            self.number_expired(index, &call);
+            if let Kind::Once { .. } = call.kind {
+                self.leave_open(index, Call { kind: Kind::Plain, ..call });
+            }
         } else {
             self.oracle.fail(&format!("{} was answered by {text}", readable(&call.request)));
         }
-    }
-
-    /// Something to ask for.
-    fn invent(&mut self, index: usize) -> Call {
-        let mut sort = self.random.below(u64::from(SORTS)) as u32;
-        while self.load.mix >> sort & 1 == 0 {
-            sort = (sort + 1) % SORTS;
-        }
-        self.record.written += 1;
-        let long = if self.random.chance(self.load.long) { self.random.between(20_000, 120_000) as usize } else { 0 };
-        let fresh = Bytes::from(format!("v{}{}", self.record.written, "-".repeat(long)));
-        match sort {
-            0 => self.read(),
-            1 => self.plain('s', &[b"SET", b"", &fresh], Action::Set(fresh.clone())),
-            2 => self.plain('c', &[b"INCR", b""], Action::IncrementBy(1)),
-            3 => {
-                let token = Bytes::from(format!("{};", self.record.written));
-                self.plain('a', &[b"APPEND", b"", &token], Action::Append(token.clone()))
-            }
-            4 => self.once(index),
-            5 => self.expiring(&fresh),
-            6 => self.pair(&fresh),
-            7 => self.several(&fresh),
-            8 => match self.random.below(5) {
-                0 => self.plain('x', &[b"DEL", b""], Action::Delete),
-                1 => self.plain('x', &[b"SETNX", b"", &fresh], Action::SetIfAbsent(fresh.clone())),
-                2 => self.plain('x', &[b"INCRBY", b"", b"5"], Action::IncrementBy(5)),
-                3 => self.plain('x', &[b"GET", b""], Action::Get),
-                _ => self.plain('x', &[b"GETDEL", b""], Action::GetDelete),
-            },
-            9 if self.random.chance(50) => self.reassign(),
-            _ => self.plain('s', &[b"GETSET", b"", &fresh], Action::GetSet(fresh.clone())),
-        }
-    }
-
-    /// Who leads what is changed.
-    fn reassign(&mut self) -> Call {
-        let group = self.random.below(u64::from(self.shape.groups)).to_string();
-        let nodes = self.shape.nodes + self.shape.spares;
-        let node = self.random.between(1, nodes as u64 + 1).to_string();
-        let words: &[&[u8]] = match self.random.below(10) {
-            0 => &[b"PAXOI", b"DRAIN"],
-            1 | 2 => &[b"PAXOI", b"UNDRAIN"],
-            _ => &[b"PAXOI", b"LEADER", b"MOVE", group.as_bytes(), node.as_bytes()],
-        };
-        self.call(Kind::Operator, Vec::new(), 0, &[words])
-    }
-
-    fn key(&mut self, sort: char) -> Bytes {
-        // What is done to these tells little of what was done before: few at a time can be put in order.
-        let keys = if sort == 'x' { 8 * self.load.keys } else { self.load.keys };
-        Bytes::from(format!("{sort}{}", self.random.below(keys)))
-    }
-
-    fn call(&self, kind: Kind, parts: Vec<Part>, skip: usize, commands: &[&[&[u8]]]) -> Call {
-        let mut request = Vec::new();
-        commands.iter().for_each(|words| write_command(words, &mut request));
-        Call { kind, parts, skip, request, call_us: self.now_us, sent_us: self.now_us }
-    }
-
-    /// A command of one key, whose place among the words is the second.
-    fn plain(&mut self, sort: char, words: &[&[u8]], action: Action) -> Call {
-        let key = self.key(sort);
-        let mut words = words.to_vec();
-        words[1] = &key;
-        self.call(Kind::Plain, vec![Part { key: key.clone(), action }], 0, &[&words])
-    }
-
-    fn read(&mut self) -> Call {
-        let sort = *self.random.pick(&['s', 'c', 'a', 'e', 's']).unwrap_or(&'s');
-        self.plain(sort, &[b"GET", b""], Action::Get)
-    }
-
-    fn once(&mut self, index: usize) -> Call {
-        let Some((id, number)) = &mut self.clients[index].session else {
-            return self.call(Kind::Session, Vec::new(), 0, &[&[b"SESSION", b"NEW"]]);
-        };
-        *number += 1;
-        let (id, number) = (id.clone(), number.to_string());
-        let token = Bytes::from(format!("{};", self.record.written));
-        let increments = self.random.chance(500);
-        let key = self.key(if increments { 'c' } else { 'a' });
-        let action = if increments { Action::IncrementBy(1) } else { Action::Append(token.clone()) };
-        let parts = vec![Part { key: key.clone(), action }];
-        let (id, number): (&[u8], &[u8]) = (id.as_bytes(), number.as_bytes());
-        let words: &[&[u8]] = if increments {
-            &[b"ONCE", id, number, b"INCR", &key]
-        } else {
-            &[b"ONCE", id, number, b"APPEND", &key, &token]
-        };
-        self.call(Kind::Once, parts, 0, &[words])
-    }
-
-    fn expiring(&mut self, value: &Bytes) -> Call {
-        // Some live longer than a run: they must not vanish.
-        let life_us = if self.random.chance(200) { 100_000_000 } else { self.random.between(50, 3_000) * 1_000 };
-        // Cluster time is steered by a tenth at most, and a group that is ahead of it lags by as much.
-        let (least_us, most_us) = (life_us * 10 / 11, life_us * 10 / 9);
-        let (earliest, latest) =
-            ((self.now_us + least_us).saturating_sub(self.load.early_us), most_us + self.load.late_us);
-        let life = (life_us / 1_000).to_string();
-        let action = Action::SetExpiring { value: value.clone(), earliest, latest };
-        self.plain('e', &[b"SET", b"", value, b"PX", life.as_bytes()], action)
-    }
-
-    /// Two keys of one group that are written and read together.
-    fn pair(&mut self, value: &Bytes) -> Call {
-        let name = self.random.below(self.load.keys);
-        let keys = [Bytes::from(format!("{{p{name}}}x")), Bytes::from(format!("{{p{name}}}y"))];
-        if self.random.chance(500) {
-            let parts = keys.iter().map(|key| Part { key: key.clone(), action: Action::Get }).collect();
-            let commands: &[&[&[u8]]] = &[&[b"MULTI"], &[b"GET", &keys[0]], &[b"GET", &keys[1]], &[b"EXEC"]];
-            return self.call(Kind::Pair, parts, 3, commands);
-        }
-        let parts = keys.iter().map(|key| Part { key: key.clone(), action: Action::Set(value.clone()) }).collect();
-        let commands: &[&[&[u8]]] = &[&[b"MULTI"], &[b"SET", &keys[0], value], &[b"SET", &keys[1], value], &[b"EXEC"]];
-        self.call(Kind::Each, parts, 3, commands)
-    }
-
-    /// A command over keys of several groups.
-    fn several(&mut self, value: &Bytes) -> Call {
-        let first = self.key('s');
-        let mut second = self.key('s');
-        if first == second {
-            second = self.key('c');
-        }
-        if self.random.chance(500) || second.starts_with(b"c") {
-            let parts = [&first, &second].map(|key| Part { key: key.clone(), action: Action::Get }).to_vec();
-            return self.call(Kind::Each, parts, 0, &[&[b"MGET", &first, &second]]);
-        }
-        let parts = [&first, &second].map(|key| Part { key: key.clone(), action: Action::Set(value.clone()) }).to_vec();
-        self.call(Kind::All, parts, 0, &[&[b"MSET", &first, value, &second, value]])
     }
 
     /// Reads one key, whatever the load is.
@@ -542,7 +510,7 @@ impl World {
     }
 
     pub(crate) fn session_of(&self, index: usize) -> Option<String> {
-        self.clients[index].session.as_ref().map(|(id, _)| id.clone())
+        self.clients[index].session.as_ref().map(|session| session.id.clone())
     }
 
     /// What a client has sent is the first thing that its stopped node reads when it goes on.
@@ -559,7 +527,13 @@ impl World {
     }
 }
 
-fn readable(request: &[u8]) -> String {
+/// Whether the key is there from then on, in runs in which nobody empties the database.
+fn lasts(key: &Bytes, action: &Action) -> bool {
+    let reads = matches!(action, Action::Get | Action::Exists);
+    !reads && (key.starts_with(b"{p") || matches!(key.first(), Some(b's' | b'c' | b'a')))
+}
+
+pub(crate) fn readable(request: &[u8]) -> String {
     let text = String::from_utf8_lossy(request);
     let words = text.split("\r\n").filter(|word| !word.starts_with(['*', '$']));
     words.map(|word| word.chars().take(60).collect::<String>()).collect::<Vec<_>>().join(" ")

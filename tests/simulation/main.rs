@@ -9,6 +9,8 @@
 //! world      time and the queue of events           network    connections        oracle   the invariants
 //! shell      what src/server does                    lifecycle  starts and ends    process  a node, its disk and clocks
 //! client     who asks, and the history              members    who joins and leaves
+//! requests   what is asked for                       sessions   commands that are sent again
+//! scans      iterations over the database
 //! scenarios  plain stories that chance does not tell
 //! ```
 
@@ -22,8 +24,11 @@ mod oracle;
 mod process;
 mod random;
 mod report;
+mod requests;
 mod run;
+mod scans;
 mod scenarios;
+mod sessions;
 mod shell;
 mod trace;
 mod world;

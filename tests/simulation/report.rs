@@ -33,6 +33,9 @@ impl Table {
         sum.chosen += run.chosen;
         sum.changed += run.changed;
         sum.operated += run.operated;
+        sum.scans += run.scans;
+        sum.repeated += run.repeated;
+        sum.outdated += run.outdated;
         sum.states += run.states;
         sum.checkpoints += run.checkpoints;
         sum.transfers += run.transfers;
@@ -52,7 +55,7 @@ impl Table {
         let faults: Vec<&Sort> = SORTS.iter().filter(|sort| self.sum.counts[**sort as usize] == 0).collect();
         let sum = &self.sum;
         let storage = [sum.checkpoints, sum.transfers, sum.trims, sum.hollow, sum.early];
-        let unused = storage.contains(&0) || self.sum.operated == 0;
+        let unused = storage.contains(&0) || [sum.operated, sum.scans, sum.repeated, sum.outdated].contains(&0);
         let missed = self.runs >= SEEDS_MIN && (unused || !(kinds.is_empty() && faults.is_empty()));
         missed
             .then(|| format!("never seen: messages of the kinds {kinds:?}, faults {faults:?}, checkpoints {storage:?}"))
@@ -89,6 +92,11 @@ impl Table {
             "checkpoints: {} states written, {} fetched from others, {} times old segments went, {} states found not whole, \
              {} values applied while other groups were missing",
             sum.checkpoints, sum.transfers, sum.trims, sum.hollow, sum.early
+        );
+        let _ = writeln!(
+            text,
+            "clients: {} iterations over all keys, {} commands of sessions answered again, {} too late",
+            sum.scans, sum.repeated, sum.outdated
         );
         let _ = writeln!(text, "members: {} changes chosen, {} done in all groups", sum.changed, sum.operated);
         let faults: Vec<String> = SORTS.iter().map(|sort| format!("{sort:?} {}", sum.counts[*sort as usize])).collect();

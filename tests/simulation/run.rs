@@ -1,12 +1,13 @@
 //! One run from one seed: a cluster is drawn and born, works while things break, must then make progress with any
 //! majority in a stated time, and at last all that clients were told is checked.
 
-use crate::client::{Client, Load, SORTS as REQUESTS};
+use crate::client::Client;
 use crate::nemesis::{SORTS, Sort};
 use crate::network::Weather;
 use crate::oracle::KINDS;
 use crate::process::Shape;
 use crate::random::Random;
+use crate::requests::{Load, SORTS as REQUESTS, UNLESS_FLUSHED};
 use crate::trace::Trace;
 use crate::world::{Event, World};
 use bytes::Bytes;
@@ -52,6 +53,10 @@ pub(crate) struct Outcome {
     /// Changes of members that were chosen, and that operators saw done in all groups.
     pub(crate) changed: u64,
     pub(crate) operated: u64,
+    /// Iterations over the database, repeated commands of sessions, and those that came too late.
+    pub(crate) scans: u64,
+    pub(crate) repeated: u64,
+    pub(crate) outdated: u64,
     pub(crate) states: u64,
     pub(crate) checkpoints: u64,
     pub(crate) transfers: u64,
@@ -202,8 +207,13 @@ fn draw(seed: u64, trace: Trace) -> World {
         early_us: 2 * skew_us + CLOCKS_US + if has_wrong_clocks { DOWN_US_MAX } else { 0 },
         late_us: if has_wrong_clocks { FOREVER_US } else { 2 * skew_us + CLOCKS_US },
         mix: 1 | random.below(1 << REQUESTS) as u32,
+        flushes: if random.chance(80) { 2 } else { 0 },
+        cuts: if random.chance(500) { 4 } else { 0 },
         nodes: (0..world.shape.nodes).collect(),
     };
+    if world.load.flushes > 0 {
+        world.load.mix &= !UNLESS_FLUSHED;
+    }
     world.clients = (0..clients).map(|_| Client::new()).collect();
     world
 }
@@ -429,6 +439,9 @@ fn finish(mut world: World) -> Result<Outcome, String> {
         chosen: world.oracle.chosen,
         changed: world.oracle.changed,
         operated: world.operator.done,
+        scans: world.record.scans,
+        repeated: world.record.repeated,
+        outdated: world.record.outdated,
         states: world.oracle.states,
         checkpoints: world.oracle.checkpoints,
         transfers: world.oracle.transfers,

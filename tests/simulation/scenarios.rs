@@ -8,10 +8,11 @@ mod hour;
 mod relay;
 mod waiting;
 
-use crate::client::{Client, Load};
+use crate::client::Client;
 use crate::nemesis::Faults;
 use crate::network::Weather;
 use crate::process::{Lost, Process, Shape};
+use crate::requests::Load;
 use crate::shell::End;
 use crate::trace::Trace;
 use crate::world::{Event, World};

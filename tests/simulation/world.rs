@@ -1,13 +1,14 @@
 //! What there is: time, the queue of what will happen, the network, the processes, the clients and who watches them.
 //! Everything follows from one seed; [`World::hash`] is over all that happened.
 
-use crate::client::{Client, Load, Record};
+use crate::client::{Client, Record};
 use crate::members::Operator;
 use crate::nemesis::Faults;
 use crate::network::{Network, Parcel, Who};
 use crate::oracle::Oracle;
 use crate::process::{Clocks, Input, Process, Shape};
 use crate::random::Random;
+use crate::requests::Load;
 use crate::trace::Trace;
 use paxoi::log::ReadRange;
 use std::cmp::Reverse;

@@ -1,11 +1,11 @@
 //! How commands spread over groups: the parts, the merged reply, and a database of many groups against one of one.
 
 use super::{Db, HASH_KEY, START_MS, show};
-use crate::kv::command::Command;
+use crate::kv::command::{Command, Scan};
 use crate::kv::fanout::{ALL_GROUPS, CROSS_SLOT, Merge, Plan, UNCERTAIN, plan};
 use crate::kv::reply::Reply;
 use crate::kv::table::{FanOut, lookup};
-use crate::kv::{Limits, Moment, Store, parse};
+use crate::kv::{Limits, Moment, Store, kept, parse};
 use crate::routing::slots_of;
 use groups::GroupId;
 
@@ -207,5 +207,23 @@ fn the_table_says_how_each_command_spreads() {
             FanOut::OneGroup | FanOut::Nowhere => !matches!(plan, Plan::Split(..)),
         };
         assert!(expected, "{request}: {plan:?}");
+    }
+}
+
+#[test]
+fn lists_of_keys_that_another_node_answered_are_merged_like_own_ones() {
+    let mut groups = Groups::new(3);
+    (0..20).for_each(|key| drop(groups.ask(&format!("SET k{key} v"))));
+    let pages = Command::Scan(Scan { cursor: 0, pattern: None, count: 100, strings: true });
+    for command in [pages, Command::Keys(b"*")] {
+        let Plan::Split(parts, merge) = plan(command, 3, GroupId(0)) else { panic!("it is asked of every group") };
+        let mut answers: Vec<Reply<'static>> = Vec::new();
+        for (group, part) in &parts {
+            let mut packed = Vec::new();
+            kept::pack(&groups.0[group.index()].execute_whole(part), &mut packed);
+            answers.push(kept::unpack(&packed).unwrap().into_owned());
+        }
+        let merged = show(&merge.finish(answers));
+        assert_eq!(merged.matches('k').count(), 20, "{merged}");
     }
 }

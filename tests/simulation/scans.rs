@@ -1,0 +1,66 @@
+//! Clients that go through the whole database, page by page, at whichever node they happen to be: keys that are there from
+//! the beginning of an iteration to its end are among what it finds, and it finds nothing that nobody ever wrote.
+
+use crate::client::{Call, Kind};
+use crate::world::World;
+use bytes::Bytes;
+use net::resp::value::Value;
+use std::collections::BTreeSet;
+
+/// An iteration.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    cursor: Vec<u8>,
+    /// Of the keys that were there when it began, those that it has not found yet.
+    missing: BTreeSet<Bytes>,
+    /// A page was asked for.
+    waits: bool,
+}
+
+impl World {
+    /// Asks for the next page, or begins.
+    pub(crate) fn scan(&mut self, index: usize) -> Call {
+        let lasting = &self.record.lasting;
+        let client = &mut self.clients[index];
+        let begin = || Scan { cursor: b"0".to_vec(), missing: lasting.clone(), waits: false };
+        let scan = client.scan.get_or_insert_with(begin);
+        if std::mem::replace(&mut scan.waits, true) {
+            return self.read();
+        }
+        let cursor = scan.cursor.clone();
+        let count = self.random.between(1, 30).to_string();
+        self.call(Kind::Scan, Vec::new(), 0, &[&[b"SCAN", &cursor, b"COUNT", count.as_bytes()]])
+    }
+
+    pub(crate) fn page(&mut self, index: usize, items: &[Value]) {
+        let [Value::Bulk(cursor), Value::Array(keys)] = items else {
+            return self.oracle.fail(&format!("SCAN was answered by {items:?}"));
+        };
+        let Some(mut scan) = self.clients[index].scan.take() else { return };
+        for key in keys {
+            let key = Bytes::copy_from_slice(key.as_bytes().unwrap_or_default());
+            if !self.record.named.contains(&key) {
+                self.oracle.fail(&format!("SCAN found {}, which nobody wrote", key.escape_ascii()));
+            }
+            scan.missing.remove(&key);
+        }
+        scan.cursor.clone_from(cursor);
+        scan.waits = false;
+        if cursor != b"0" {
+            self.clients[index].scan = Some(scan);
+            return;
+        }
+        self.record.scans += 1;
+        if let Some(key) = scan.missing.first() {
+            let (key, count) = (key.escape_ascii(), scan.missing.len());
+            self.oracle.fail(&format!("SCAN passed over {key} and {} other keys that are there", count - 1));
+        }
+    }
+
+    /// The page did not come: it will be asked for again, of another node perhaps.
+    pub(crate) fn page_failed(&mut self, index: usize) {
+        if let Some(scan) = &mut self.clients[index].scan {
+            scan.waits = false;
+        }
+    }
+}
