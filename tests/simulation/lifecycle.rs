@@ -35,6 +35,9 @@ impl World {
                 if lost != Some(Lost::Foreign) {
                     self.oracle.on_recovered(node, &records);
                 }
+                if spoilt {
+                    self.oracle.on_gap(node);
+                }
                 self.after(0, Event::Tick { node, life: lives });
                 self.after(0, Event::Spare { node, life: lives });
                 self.after(2_000_000, Event::Scrub { node, life: lives });

@@ -216,7 +216,50 @@ impl Oracle {
             let said = fact.ballot == seat.promised && fact.instance <= next;
             self.expect(said, || format!("{} at {next} with {}", who(), seat.promised));
         }
+        if fact.kind.has_value() || fact.kind == RecordKind::Position {
+            self.names_its_ballot(node, fact);
+        }
         follow(&mut self.nodes[node].given[group], fact);
+    }
+
+    /// The ballot that a record names for the instance before is one under which a majority holds what was chosen there, and
+    /// the one under which this node holds it.
+    fn names_its_ballot(&mut self, node: usize, fact: &Fact) {
+        if fact.instance == Instance::FIRST {
+            return;
+        }
+        let (before, chosen) = (fact.instance.preceding(), fact.chosen);
+        let decided = self.is_decided_under(fact.group, before, chosen);
+        self.expect(decided, || {
+            format!(
+                "node {} {}, but no majority holds what was chosen at {before} under {chosen}",
+                node + 1,
+                describe(fact)
+            )
+        });
+        let seat = &self.nodes[node].given[fact.group.index()];
+        let held = seat.held.filter(|(instance, _)| *instance == before && before > seat.put_in);
+        self.expect(held.is_none_or(|(_, ballot)| ballot == chosen), || {
+            format!("node {} {}, but it holds {held:?}", node + 1, describe(fact))
+        });
+    }
+
+    /// Whether a majority of those who voted at an instance holds, or held, durably what was chosen there under that ballot.
+    fn is_decided_under(&self, group: GroupId, instance: Instance, ballot: Ballot) -> bool {
+        let members = self.members_at(group.index(), instance);
+        let voters: u64 = members.voters().ids().iter().map(|id| 1 << (id.0 - 1)).sum();
+        let quorum = members.voters().quorum() as u32;
+        let Some(round) = self.rounds[group.index()].get(&instance) else { return false };
+        let holds = |(known, value, nodes): &(Ballot, u32, u64)| {
+            *known == ballot && round.chosen == Some(*value) && (nodes & voters).count_ones() >= quorum
+        };
+        round.votes.iter().any(holds)
+    }
+
+    /// What a directory holds is not all that was written, or the node does not go on where it ended.
+    pub(crate) fn on_gap(&mut self, node: usize) {
+        let seen = &mut self.nodes[node];
+        seen.given.iter_mut().chain(&mut seen.durable).for_each(|seat| seat.held = None);
     }
 
     /// Invariant 3: no two values under one ballot.
@@ -326,9 +369,12 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn on_brought(&mut self, brought: &Brought) {
-        if let Brought::State { .. } = brought {
+    pub(crate) fn on_brought(&mut self, node: usize, brought: &Brought) {
+        if let Brought::State { loaded, .. } = brought {
             self.transfers += 1;
+            // It knows the last instance under another ballot, perhaps, than the log that it takes the place of.
+            let seat = &mut self.nodes[node].given[loaded.group.index()];
+            seat.put_in = seat.put_in.max(loaded.state.instance);
         }
     }
 
@@ -442,6 +488,9 @@ impl Oracle {
                 let (lsn, kind, chosen) = (0, RecordKind::Accept, accept.chosen);
                 let (instance, ballot) = (accept.instance, accept.ballot);
                 self.one_value(&Fact { lsn, kind, group, instance, ballot, chosen, value });
+                if instance > Instance::FIRST {
+                    self.is_chosen(name, group, instance.preceding(), chosen);
+                }
             }
             Message::Chosen(chosen) => self.is_chosen(name, group, chosen.instance, chosen.ballot),
             Message::Range(range) => {
@@ -455,13 +504,11 @@ impl Oracle {
         }
     }
 
-    /// Invariant 5, and the rule that a chosen ballot is one under which that very value was proposed.
+    /// Invariant 5, and the rule that a chosen ballot is one under which a majority holds that very value.
     fn is_chosen(&mut self, node: usize, group: GroupId, instance: Instance, ballot: Ballot) {
         let round = self.rounds[group.index()].get(&instance).cloned();
-        let holds = round.as_ref().is_some_and(|round| {
-            round.votes.iter().any(|(known, value, _)| *known == ballot && round.chosen == Some(*value))
-        });
-        self.expect(holds, || {
+        let decided = self.is_decided_under(group, instance, ballot);
+        self.expect(decided, || {
             format!("node {node} says that instance {instance} of group {group} was chosen under {ballot}: {round:?}")
         });
     }

@@ -455,7 +455,7 @@ impl World {
         }
         for brought in all {
             self.trace.line(|| format!("n{} {brought:?}", node + 1));
-            self.oracle.on_brought(&brought);
+            self.oracle.on_brought(node, &brought);
             self.push(node, Input::Brought(brought));
         }
     }

@@ -37,6 +37,10 @@ pub(super) struct Seat {
     /// The highest instance that it voted at or learned, and its vote there.
     pub(super) instance: Instance,
     pub(super) vote: Option<(Ballot, u32)>,
+    /// That instance, and the ballot under which it holds a value there; `None` if that is not known.
+    pub(super) held: Option<(Instance, Ballot)>,
+    /// The last instance in a checkpoint of another node that it took.
+    pub(super) put_in: Instance,
 }
 
 pub(super) fn fact(lsn: u64, record: &Record) -> Fact {
@@ -50,6 +54,7 @@ pub(super) fn follow(seat: &mut Seat, fact: &Fact) {
     }
     if fact.kind.has_value() {
         seat.instance = fact.instance;
+        seat.held = Some((fact.instance, fact.ballot));
         seat.vote = (fact.kind == RecordKind::Accept).then_some((fact.ballot, fact.value));
     }
 }
