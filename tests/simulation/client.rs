@@ -100,6 +100,7 @@ pub(crate) struct Record {
     /// From when on that is.
     unknown: BTreeMap<Bytes, u64>,
     pub(crate) scans: u64,
+    pub(crate) bursts: u64,
     /// Commands of sessions that were asked again after they were answered, and of these those beyond the window.
     pub(crate) repeated: u64,
     pub(crate) outdated: u64,
@@ -131,8 +132,13 @@ impl World {
     pub(crate) fn client_timer(&mut self, index: usize) {
         let pause_us = 1 + self.random.below(2 * self.load.pause_us);
         self.after(pause_us, Event::Client { client: index });
-        let late =
-            self.clients[index].waiting.front().is_some_and(|call| self.now_us > call.sent_us + self.load.patience_us);
+        let waits_since_us = self.clients[index].waiting.front().map(|call| call.sent_us.max(self.load.healed_us));
+        let late = waits_since_us.is_some_and(|since_us| self.now_us > since_us + self.load.patience_us);
+        if late && self.load.healed_us > 0 && self.is_served(index) {
+            let call = &self.clients[index].waiting[0];
+            let (node, request) = (self.clients[index].node + 1, readable(&call.request));
+            self.oracle.fail(&format!("client {index} waits in vain for what node {node} answers to {request}"));
+        }
         if late || !self.load.nodes.contains(&self.clients[index].node) {
             self.hang_up(index);
         }
@@ -147,12 +153,23 @@ impl World {
             return self.ask(index, call);
         }
         if !self.clients[index].quiet {
+            if self.random.chance(self.load.bursts) {
+                return self.ask_much(index);
+            }
             let call = self.invent(index);
             if self.random.chance(self.load.cuts) {
                 return self.ask_and_leave(index, call);
             }
             self.ask(index, call);
         }
+    }
+
+    /// Whether the node has the client's connection: one that lost power and came back knows nothing of it, and says nothing.
+    fn is_served(&mut self, index: usize) -> bool {
+        let found = self.clients[index].connection.and_then(|connection| self.network.find(connection));
+        let Some(end) = found.map(|found| &found.ends[1]).filter(|end| end.open) else { return false };
+        let Who::Node { node, life } = end.who else { return false };
+        self.processes[node].life.as_ref().is_some_and(|now| now.number == life)
     }
 
     /// Hangs up in the middle of a request, of which nothing must come then, or right behind it.
@@ -306,7 +323,7 @@ impl World {
         }
     }
 
-    fn ask(&mut self, index: usize, mut call: Call) {
+    pub(crate) fn ask(&mut self, index: usize, mut call: Call) {
         let Some(connection) = self.clients[index].connection else { return };
         call.sent_us = self.now_us;
         self.trace.line(|| format!("c{index} asks n{}: {}", self.clients[index].node + 1, readable(&call.request)));

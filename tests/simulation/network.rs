@@ -49,6 +49,8 @@ pub(crate) enum Parcel {
 struct Packet {
     at_us: u64,
     parcel: Parcel,
+    /// It is a later piece of the parcel before it, for which nobody looks at the other end yet.
+    continues: bool,
 }
 
 /// What is sent by one end.
@@ -56,6 +58,12 @@ struct Packet {
 struct Way {
     packets: VecDeque<Packet>,
     last_us: u64,
+    /// When the link has taken all that was sent.
+    free_us: u64,
+    /// When it takes which bytes.
+    leaving: VecDeque<(u64, usize)>,
+    /// When somebody looks at the other end for a later piece.
+    awaited_us: u64,
 }
 
 pub(crate) struct Connection {
@@ -73,11 +81,17 @@ pub(crate) struct Weather {
     pub(crate) split: u64,
     pub(crate) delay_us: u64,
     pub(crate) jitter_us: u64,
+    /// What a node can send on a connection in a millisecond; 0: everything at once.
+    pub(crate) bytes_per_ms: u64,
 }
 
 /// How many old frames of a pair of nodes may come again.
 const OLD_FRAMES_MAX: usize = 48;
 const DISORDER_US: u64 = 300_000;
+/// On a slow link what is longer arrives in pieces of this length.
+const PIECE_BYTES: usize = 4 << 10;
+/// What the kernel takes of a connection before the process has to keep it.
+const KERNEL_BYTES: usize = 16 << 10;
 
 #[derive(Default)]
 pub(crate) struct Network {
@@ -176,15 +190,59 @@ impl Network {
         self.weather.delay_us + random.below(self.weather.jitter_us + 1) + slow_us
     }
 
-    /// Sends bytes or the end of the stream, in order behind what was sent before. Returns when it arrives.
+    /// Sends bytes or the end of the stream, in order behind what was sent before. Returns when it arrives, or its first piece.
     pub(crate) fn send(&mut self, id: u64, side: usize, parcel: Parcel, now_us: u64, random: &mut Random) -> u64 {
         let travel_us = self.travel_us(self.pair(id, side), random);
         let Some(connection) = self.connections.get_mut(&id) else { return now_us };
+        // Clients send as fast as they like, so that nodes have much at once.
+        let per_ms = if connection.ends[side].who.node().is_some() { self.weather.bytes_per_ms } else { 0 };
         let way = &mut connection.ways[side];
-        let at_us = (now_us + travel_us).max(way.last_us);
-        way.last_us = at_us;
-        way.packets.push_back(Packet { at_us, parcel });
-        at_us
+        let mut first_us = None;
+        for parcel in pieces(parcel, per_ms) {
+            way.free_us = way.free_us.max(now_us);
+            if let (Parcel::Data(bytes), true) = (&parcel, per_ms > 0) {
+                way.free_us += bytes.len() as u64 * 1_000 / per_ms;
+                way.leaving.push_back((way.free_us, bytes.len()));
+            }
+            let at_us = (way.free_us + travel_us).max(way.last_us);
+            way.last_us = at_us;
+            way.packets.push_back(Packet { at_us, parcel, continues: first_us.is_some() });
+            first_us.get_or_insert(at_us);
+        }
+        first_us.unwrap_or(now_us)
+    }
+
+    /// Bytes that `side` has sent and its kernel has not taken.
+    pub(crate) fn unsent(&mut self, id: u64, side: usize, now_us: u64) -> usize {
+        let Some(connection) = self.connections.get_mut(&id) else { return 0 };
+        let leaving = &mut connection.ways[side].leaving;
+        while leaving.pop_front_if(|(at_us, _)| *at_us <= now_us).is_some() {}
+        leaving.iter().map(|(_, bytes)| bytes).sum::<usize>().saturating_sub(KERNEL_BYTES)
+    }
+
+    /// When the link has taken all that `side` has sent.
+    pub(crate) fn free_us(&self, id: u64, side: usize) -> u64 {
+        self.connections.get(&id).map_or(0, |connection| connection.ways[side].free_us)
+    }
+
+    /// When to look at the other end for a later piece, unless somebody does already.
+    pub(crate) fn await_piece(&mut self, id: u64, side: usize) -> Option<u64> {
+        let way = &mut self.connections.get_mut(&id)?.ways[side];
+        let at_us = way.packets.front().filter(|packet| packet.continues)?.at_us;
+        (at_us > way.awaited_us).then(|| {
+            way.awaited_us = at_us;
+            at_us
+        })
+    }
+
+    /// Links have no limits any more, also for what waits.
+    pub(crate) fn hurry(&mut self, now_us: u64) {
+        self.weather.bytes_per_ms = 0;
+        for way in self.connections.values_mut().flat_map(|connection| &mut connection.ways) {
+            way.packets.iter_mut().for_each(|packet| packet.at_us = packet.at_us.min(now_us));
+            (way.last_us, way.free_us) = (way.last_us.min(now_us), now_us);
+            way.leaving.clear();
+        }
     }
 
     /// Sends a whole frame between nodes, in the weather there is.
@@ -230,8 +288,11 @@ impl Network {
         let Some(connection) = self.connections.get_mut(&id) else { return now_us };
         let way = &mut connection.ways[side];
         let at_us = way.last_us.max(now_us) + random.below(DISORDER_US);
-        let position = way.packets.partition_point(|packet| packet.at_us <= at_us);
-        way.packets.insert(position, Packet { at_us, parcel: Parcel::Data(frame) });
+        let mut position = way.packets.partition_point(|packet| packet.at_us <= at_us);
+        while way.packets.get(position).is_some_and(|packet| packet.continues) {
+            position += 1;
+        }
+        way.packets.insert(position, Packet { at_us, parcel: Parcel::Data(frame), continues: false });
         at_us
     }
 
@@ -248,7 +309,7 @@ impl Network {
     /// Puts the rest of a parcel that is to arrive in pieces back in front.
     pub(crate) fn put_back(&mut self, id: u64, side: usize, rest: Bytes, at_us: u64) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.ways[side].packets.push_front(Packet { at_us, parcel: Parcel::Data(rest) });
+            connection.ways[side].packets.push_front(Packet { at_us, parcel: Parcel::Data(rest), continues: true });
         }
     }
 
@@ -263,6 +324,23 @@ impl Network {
         for way in &mut connection.ways {
             let kept = random.below(way.packets.len() as u64 + 1) as usize;
             way.packets.truncate(kept);
+            (way.last_us, way.free_us) = (way.packets.back().map_or(0, |packet| packet.at_us), 0);
+            way.leaving.clear();
         }
+    }
+}
+
+/// What a link takes one by one.
+fn pieces(parcel: Parcel, per_ms: u64) -> Vec<Parcel> {
+    match parcel {
+        Parcel::Data(mut bytes) if per_ms > 0 => {
+            let mut all = Vec::new();
+            while bytes.len() > PIECE_BYTES {
+                all.push(Parcel::Data(bytes.split_to(PIECE_BYTES)));
+            }
+            all.push(Parcel::Data(bytes));
+            all
+        }
+        whole => vec![whole],
     }
 }

@@ -15,7 +15,7 @@ use paxoi::node::{Node, Time};
 use paxoi::recovery::{self, Progress, Rebuilt, Source};
 use paxoi::scrub::Findings;
 use paxoi::shard::{Cell, Shard};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -47,8 +47,8 @@ pub(crate) struct Shape {
 
 /// The port of the first node.
 pub(crate) const PORT: usize = 7_001;
-/// The largest value in a run; nothing that clients send comes near it.
-const VALUE_BYTES_MAX: usize = 1 << 20;
+/// The largest value in a run.
+pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
 
 /// How many of a thousand starts of an old program are those of a newer one.
 const UPGRADED: u64 = 400;
@@ -83,6 +83,7 @@ pub(crate) enum Input {
     Bytes(u64),
     Eof(u64),
     Closed(u64),
+    Drained(u64),
     Durable { lsn: u64, sync_us: u64 },
     Range { range: ReadRange, values: Vec<ChosenValue> },
     Checkpoint(Done),
@@ -118,6 +119,8 @@ pub(crate) struct Life {
     pub(crate) effects_left: Option<u64>,
     /// By the node's number of a connection: the network's, and the side.
     pub(crate) handles: BTreeMap<u64, (u64, usize)>,
+    /// Those on which something waits to be sent.
+    pub(crate) draining: BTreeSet<u64>,
     free: Vec<u32>,
     generation: u32,
 }
@@ -268,6 +271,7 @@ impl Process {
             errands: VecDeque::new(),
             effects_left: None,
             handles: BTreeMap::new(),
+            draining: BTreeSet::new(),
             free: Vec::new(),
             generation: 0,
         });
@@ -360,13 +364,14 @@ impl Life {
 
     pub(crate) fn forget(&mut self, handle: u64) -> Option<(u64, usize)> {
         let place = self.handles.remove(&handle)?;
+        self.draining.remove(&handle);
         self.free.push(handle as u32);
         Some(place)
     }
 
     /// Gives the node what a connection has received; what it does not consume stays.
-    pub(crate) fn read(&mut self, handle: u64, input: &mut BytesMut, time: Time) {
-        self.node.input(handle, input, 0, time);
+    pub(crate) fn read(&mut self, handle: u64, input: &mut BytesMut, unsent: usize, time: Time) {
+        self.node.input(handle, input, unsent, time);
     }
 }
 

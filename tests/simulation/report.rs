@@ -34,6 +34,7 @@ impl Table {
         sum.changed += run.changed;
         sum.operated += run.operated;
         sum.scans += run.scans;
+        sum.bursts += run.bursts;
         sum.repeated += run.repeated;
         sum.outdated += run.outdated;
         sum.states += run.states;
@@ -55,7 +56,8 @@ impl Table {
         let faults: Vec<&Sort> = SORTS.iter().filter(|sort| self.sum.counts[**sort as usize] == 0).collect();
         let sum = &self.sum;
         let storage = [sum.checkpoints, sum.transfers, sum.trims, sum.hollow, sum.early];
-        let unused = storage.contains(&0) || [sum.operated, sum.scans, sum.repeated, sum.outdated].contains(&0);
+        let unused =
+            storage.contains(&0) || [sum.operated, sum.scans, sum.repeated, sum.outdated, sum.bursts].contains(&0);
         let missed = self.runs >= SEEDS_MIN && (unused || !(kinds.is_empty() && faults.is_empty()));
         missed
             .then(|| format!("never seen: messages of the kinds {kinds:?}, faults {faults:?}, checkpoints {storage:?}"))
@@ -95,8 +97,8 @@ impl Table {
         );
         let _ = writeln!(
             text,
-            "clients: {} iterations over all keys, {} commands of sessions answered again, {} too late",
-            sum.scans, sum.repeated, sum.outdated
+            "clients: {} iterations over all keys, {} commands of sessions answered again, {} too late, {} bursts",
+            sum.scans, sum.repeated, sum.outdated, sum.bursts
         );
         let _ = writeln!(text, "members: {} changes chosen, {} done in all groups", sum.changed, sum.operated);
         let faults: Vec<String> = SORTS.iter().map(|sort| format!("{sort:?} {}", sum.counts[*sort as usize])).collect();

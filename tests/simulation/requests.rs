@@ -18,6 +18,8 @@ pub(crate) struct Load {
     pub(crate) pipeline: usize,
     /// Values that are long, in thousandths: longer than a segment, some of them.
     pub(crate) long: u64,
+    /// How long these are, at most.
+    pub(crate) long_bytes_max: u64,
     /// Keys of each sort.
     pub(crate) keys: u64,
     /// How early a key may vanish beyond what steering makes of its life.
@@ -30,6 +32,10 @@ pub(crate) struct Load {
     pub(crate) flushes: u64,
     /// Thousandths of the requests in whose middle, or behind which, the client hangs up.
     pub(crate) cuts: u64,
+    /// Thousandths of the requests that bring many others with them.
+    pub(crate) bursts: u64,
+    /// When everything works again: from then on nobody waits longer than `patience_us`. 0: not yet.
+    pub(crate) healed_us: u64,
     /// The nodes that are asked.
     pub(crate) nodes: Vec<usize>,
 }
@@ -51,7 +57,11 @@ impl World {
             sort = (sort + 1) % SORTS;
         }
         self.record.written += 1;
-        let long = if self.random.chance(self.load.long) { self.random.between(20_000, 120_000) as usize } else { 0 };
+        let long = if self.random.chance(self.load.long) {
+            self.random.between(20_000, self.load.long_bytes_max) as usize
+        } else {
+            0
+        };
         let fresh = Bytes::from(format!("v{}{}", self.record.written, "-".repeat(long)));
         match sort {
             0 => self.read(),
@@ -201,4 +211,37 @@ impl World {
             }
         }
     }
+
+    /// Asks for much at once, so that something is full: the replies that wait for the client to take them or for what was
+    /// asked for before them, or the queue of a group.
+    pub(crate) fn ask_much(&mut self, index: usize) {
+        self.record.bursts += 1;
+        let sort = self.random.below(10);
+        let has_large = self.load.long_bytes_max > LARGE_BYTES as u64;
+        let key = self.key('s');
+        let count = if sort < 4 && has_large { LARGE } else { self.random.between(8, 64) };
+        for _ in 0..count {
+            let call = if sort < 4 && has_large {
+                self.record.written += 1;
+                let value = Bytes::from(format!("v{}{}", self.record.written, "-".repeat(LARGE_BYTES)));
+                let parts = vec![Part { key: key.clone(), action: Action::Set(value.clone()) }];
+                self.call(Kind::Plain, parts, 0, &[&[b"SET", &key, &value]])
+            } else {
+                self.invent(index)
+            };
+            self.ask(index, call);
+        }
+        if sort == 4 {
+            for _ in 0..PINGS {
+                let call = self.call(Kind::Operator, Vec::new(), 0, &[&[b"PING"]]);
+                self.ask(index, call);
+            }
+        }
+    }
 }
+
+/// So many large values, one behind the other, are more than what waits in a group.
+const LARGE: u64 = (paxoi::config::GROUP_QUEUE_BYTES / LARGE_BYTES) as u64 + 2;
+const LARGE_BYTES: usize = 900_000;
+/// More than the replies that a node keeps for one client.
+const PINGS: usize = paxoi::config::REPLIES_MAX + 100;

@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::nemesis::{SORTS, Sort};
 use crate::network::Weather;
 use crate::oracle::KINDS;
-use crate::process::Shape;
+use crate::process::{Shape, VALUE_BYTES_MAX};
 use crate::random::Random;
 use crate::requests::{Load, SORTS as REQUESTS, UNLESS_FLUSHED};
 use crate::trace::Trace;
@@ -28,8 +28,12 @@ const DOWN_US_MAX: u64 = 20_000_000;
 const FOREVER_US: u64 = 1 << 40;
 /// How far cluster time may be off while clocks drift that much, nodes are away, and readings of clocks take their time.
 pub(crate) const CLOCKS_US: u64 = 1_500_000;
+/// States with large values are compared at every so many instances.
+const LARGE_DIGEST_EVERY: u64 = 32;
 /// The mean time between two faults, but in quiet runs.
 const PAUSE_US_MAX: u64 = 1_500_000;
+/// A node answers each request in its time limit, and within this time more.
+const LATE_US: u64 = 3_000_000;
 /// A cluster whose members can all talk to each other is born within this time.
 const BIRTH_US: u64 = 20_000_000;
 /// And all of them agree when all have been healed for this time.
@@ -55,6 +59,7 @@ pub(crate) struct Outcome {
     pub(crate) operated: u64,
     /// Iterations over the database, repeated commands of sessions, and those that came too late.
     pub(crate) scans: u64,
+    pub(crate) bursts: u64,
     pub(crate) repeated: u64,
     pub(crate) outdated: u64,
     pub(crate) states: u64,
@@ -148,12 +153,14 @@ fn draw(seed: u64, trace: Trace) -> World {
         // With the fewest nearly every command goes in parts.
         part_bytes: [6, 24, 24, 256 << 10, 256 << 10, 256 << 10][Random::new(seed ^ 0x0009_A275).below(6) as usize],
     };
+    let slow_links = Random::new(seed ^ 0x0510_E114).chance(150);
     let mut world = World::new(seed, shape, trace);
     world.idle_us = random.below(400);
     let fair = Weather {
         delay_us: random.between(50, 1_000),
         jitter_us: random.between(10, 2_000),
         split: random.below(50),
+        bytes_per_ms: if slow_links { random.between(300, 5_000) } else { 0 },
         ..Weather::default()
     };
     world.network.weather = fair;
@@ -201,6 +208,7 @@ fn draw(seed: u64, trace: Trace) -> World {
         patience_us: random.between(1_000_000, 7_000_000),
         pipeline: 1 + random.below(4) as usize,
         long: if random.chance(250) { 5 } else { 0 },
+        long_bytes_max: 120_000,
         keys: 2 + random.below(7),
         // Where all nodes start anew, one is away, and the clock of another is slow, nobody knows how long they were down:
         // keys vanish late, and those that are set meanwhile early, when the clock of a third one is known.
@@ -208,9 +216,17 @@ fn draw(seed: u64, trace: Trace) -> World {
         late_us: if has_wrong_clocks { FOREVER_US } else { 2 * skew_us + CLOCKS_US },
         mix: 1 | random.below(1 << REQUESTS) as u32,
         flushes: if random.chance(80) { 2 } else { 0 },
+        bursts: if random.chance(150) { 4 } else { 0 },
+        healed_us: 0,
         cuts: if random.chance(500) { 4 } else { 0 },
         nodes: (0..world.shape.nodes).collect(),
     };
+    if slow_links {
+        (world.load.long, world.load.long_bytes_max) = (10, VALUE_BYTES_MAX as u64 - 100);
+        world.load.keys = world.load.keys.min(3);
+        world.load.bursts = 2;
+        world.oracle.digest_every = LARGE_DIGEST_EVERY;
+    }
     if world.load.flushes > 0 {
         world.load.mix &= !UNLESS_FLUSHED;
     }
@@ -281,6 +297,8 @@ fn healed(world: &mut World) -> Result<(), String> {
     world.ask_only(&chosen);
     world.follow_members();
     let since_us = world.now_us;
+    world.load.healed_us = since_us;
+    world.load.patience_us = world.shape.client_timeout_ms * 1_000 + LATE_US;
     let birth_us = if changing || is_born(world) { 0 } else { BIRTH_US };
     let answered = |world: &mut World| {
         world.follow_members();
@@ -304,8 +322,9 @@ fn healed(world: &mut World) -> Result<(), String> {
 
 /// Everything between the chosen nodes works again.
 fn repair(world: &mut World, chosen: &[usize]) {
-    world.heal();
     world.network.weather = world.faults.fair;
+    world.network.hurry(world.now_us);
+    world.heal();
     for &node in chosen {
         let process = &mut world.processes[node];
         process.disk.mend();
@@ -440,6 +459,7 @@ fn finish(mut world: World) -> Result<Outcome, String> {
         changed: world.oracle.changed,
         operated: world.operator.done,
         scans: world.record.scans,
+        bursts: world.record.bursts,
         repeated: world.record.repeated,
         outdated: world.record.outdated,
         states: world.oracle.states,

@@ -13,6 +13,7 @@ use paxoi::disk::Disk;
 use paxoi::identity::{self, Identity};
 use paxoi::log::{Append, Batch, ReadRange};
 use paxoi::node::{Close, ProcessFacts, Space, Time};
+use std::collections::BTreeMap;
 
 /// How a process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +145,8 @@ impl World {
                 let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
                 let Some(end) = self.network.end(connection, side).filter(|end| !end.paused) else { return };
                 let mut bytes = std::mem::take(&mut end.input);
-                life.read(handle, &mut bytes, time);
+                let unsent = self.network.unsent(connection, side, self.now_us);
+                life.read(handle, &mut bytes, unsent, time);
                 if let Some(end) = self.network.end(connection, side) {
                     end.input = bytes;
                 }
@@ -154,6 +156,7 @@ impl World {
                 life.node.closed(handle, time);
                 life.forget(handle);
             }
+            Input::Drained(handle) => life.node.drained(handle),
             Input::Durable { lsn, sync_us } => life.node.durable(lsn, sync_us),
             Input::Range { range, values } => life.node.range_read(&range, values, time),
             Input::Checkpoint(done) => life.node.checkpoint_done(done, time),
@@ -163,7 +166,8 @@ impl World {
     }
 
     fn carry_out(&mut self, node: usize, life: &mut Life, time: Time) -> Result<(), End> {
-        for effect in effects(life) {
+        let unsent = self.unsent(life);
+        for effect in effects(life, &unsent) {
             if let Some(left) = &mut life.effects_left {
                 if *left == 0 {
                     return Err(if self.random.chance(500) { End::Kill } else { End::PowerLoss });
@@ -172,7 +176,45 @@ impl World {
             }
             self.perform(node, life, effect, time)?;
         }
+        self.tell_unsent(node, life);
         Ok(())
+    }
+
+    /// What waits to be sent on each connection of a node, where links are slow.
+    fn unsent(&mut self, life: &Life) -> BTreeMap<u64, usize> {
+        if self.network.weather.bytes_per_ms == 0 {
+            return BTreeMap::new();
+        }
+        let (network, now_us) = (&mut self.network, self.now_us);
+        let handles = life.handles.iter();
+        handles.map(|(handle, (connection, side))| (*handle, network.unsent(*connection, *side, now_us))).collect()
+    }
+
+    /// The node learns which connections take more, and will learn when others do.
+    fn tell_unsent(&mut self, node: usize, life: &mut Life) {
+        let unsent = self.unsent(life);
+        for handle in life.node.filling().collect::<Vec<_>>() {
+            life.node.unsent(handle, unsent.get(&handle).copied().unwrap_or(0));
+        }
+        for (handle, _) in unsent.into_iter().filter(|(_, bytes)| *bytes > 0) {
+            if life.draining.insert(handle) {
+                let (connection, side) = life.handles[&handle];
+                let at_us = self.network.free_us(connection, side);
+                self.at(at_us, Event::Drained { node, life: life.number, handle });
+            }
+        }
+    }
+
+    /// A node is told when all that it sent on a connection is out.
+    pub(crate) fn look_at_drain(&mut self, node: usize, handle: u64) {
+        let Some(life) = &mut self.processes[node].life else { return };
+        let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
+        if self.network.unsent(connection, side, self.now_us) > 0 {
+            let (at_us, life) = (self.network.free_us(connection, side), life.number);
+            return self.at(at_us, Event::Drained { node, life, handle });
+        }
+        life.draining.remove(&handle);
+        self.push(node, Input::Drained(handle));
     }
 
     fn perform(&mut self, node: usize, life: &mut Life, effect: Effect, time: Time) -> Result<(), End> {
@@ -488,7 +530,7 @@ impl World {
 }
 
 /// What the turn wants done, in an order that the server could do it in.
-fn effects(life: &mut Life) -> Vec<Effect> {
+fn effects(life: &mut Life, unsent: &BTreeMap<u64, usize>) -> Vec<Effect> {
     let outputs = std::mem::take(life.node.outputs());
     let mut all = Vec::new();
     all.extend(outputs.floors.map(Effect::Floors));
@@ -505,8 +547,9 @@ fn effects(life: &mut Life) -> Vec<Effect> {
     }
     all.extend(frames.into_iter().map(|(handle, bytes)| Effect::Frames(handle, bytes)));
     life.node.take_replies(|handle, replies| {
+        let queued = unsent.get(&handle).map_or(0, |bytes| bytes + replies.len());
         all.push(Effect::Reply(handle, replies.split().freeze()));
-        0
+        queued
     });
     all.extend(outputs.ranges.into_iter().map(Effect::Range));
     all.extend(outputs.pauses.into_iter().map(Effect::Pause));

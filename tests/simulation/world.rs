@@ -80,6 +80,12 @@ pub(crate) enum Event {
         life: u64,
         handle: u64,
     },
+    /// What a node sent on a slow connection may be out.
+    Drained {
+        node: usize,
+        life: u64,
+        handle: u64,
+    },
     /// A connection breaks.
     Cut {
         connection: u64,
@@ -303,6 +309,11 @@ impl World {
                     self.finish(node, handle);
                 }
             }
+            Event::Drained { node, life, handle } => {
+                if self.is_life(node, life) {
+                    self.look_at_drain(node, handle);
+                }
+            }
             Event::Cut { connection } => self.cut(connection),
             Event::Restart { node } => self.start(node),
             Event::Resume { node } => self.resume(node),
@@ -343,6 +354,9 @@ impl World {
                 whole => whole,
             };
             self.deliver(connection, 1 - side, parcel);
+        }
+        if let Some(at_us) = self.network.await_piece(connection, side) {
+            self.at(at_us, Event::Arrive { connection, side });
         }
     }
 
