@@ -64,6 +64,7 @@ impl World {
     /// A process ends.
     pub(crate) fn end(&mut self, node: usize, end: End) {
         let Some(mut life) = self.processes[node].life.take() else { return };
+        self.network.asleep.remove(&node);
         // Whatever the process made of that.
         let end = if self.processes[node].disk.has_no_power() { End::PowerLoss } else { end };
         self.trace.line(|| format!("n{} ends: {end:?}", node + 1));

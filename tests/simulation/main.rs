@@ -10,7 +10,7 @@
 //! shell      what src/server does                    lifecycle  starts and ends    process  a node, its disk and clocks
 //! client     who asks, and the history              members    who joins and leaves
 //! requests   what is asked for                       sessions   commands that are sent again
-//! scans      iterations over the database
+//! scans      iterations over the database            sleep    machines that sleep
 //! scenarios  plain stories that chance does not tell
 //! ```
 
@@ -30,6 +30,7 @@ mod scans;
 mod scenarios;
 mod sessions;
 mod shell;
+mod sleep;
 mod trace;
 mod world;
 

@@ -18,6 +18,8 @@ pub(crate) enum Sort {
     RestartAll,
     Pause,
     LongPause,
+    Sleep,
+    SleepOfAll,
     Halves,
     Minority,
     LeaderCut,
@@ -43,7 +45,7 @@ pub(crate) enum Sort {
 }
 
 /// All of them, in the order of the tables.
-pub(crate) const SORTS: [Sort; 29] = [
+pub(crate) const SORTS: [Sort; 31] = [
     Sort::Kill,
     Sort::PowerLoss,
     Sort::CrashAtEffect,
@@ -51,6 +53,8 @@ pub(crate) const SORTS: [Sort; 29] = [
     Sort::RestartAll,
     Sort::Pause,
     Sort::LongPause,
+    Sort::Sleep,
+    Sort::SleepOfAll,
     Sort::Halves,
     Sort::Minority,
     Sort::LeaderCut,
@@ -91,6 +95,8 @@ pub(crate) struct Faults {
     pub(crate) refused: u64,
     pub(crate) fair: Weather,
     pub(crate) on: bool,
+    /// When they end.
+    pub(crate) end_us: u64,
     /// How far a clock of a node may be off.
     pub(crate) skew_us: u64,
     /// A minority of the nodes, whose clocks may be off by hours.
@@ -166,6 +172,8 @@ impl World {
             }
             Sort::Pause => running && self.paused(node, 20_000, 500_000),
             Sort::LongPause => running && self.paused(node, 500_000, 4_000_000),
+            Sort::Sleep => running && self.sleep(node),
+            Sort::SleepOfAll => self.sleep_all(),
             Sort::Halves | Sort::Minority | Sort::LeaderCut => self.part(sort, node),
             Sort::Ring => self.ring(),
             Sort::Bridge => self.bridge(node),

@@ -55,7 +55,7 @@ struct Packet {
 
 /// What is sent by one end.
 #[derive(Default)]
-struct Way {
+pub(crate) struct Way {
     packets: VecDeque<Packet>,
     last_us: u64,
     /// When the link has taken all that was sent.
@@ -64,6 +64,17 @@ struct Way {
     leaving: VecDeque<(u64, usize)>,
     /// When somebody looks at the other end for a later piece.
     awaited_us: u64,
+}
+
+impl Way {
+    /// All that is on its way comes so much later.
+    pub(crate) fn put_off(&mut self, us: u64) {
+        self.packets.iter_mut().for_each(|packet| packet.at_us += us);
+        self.leaving.iter_mut().for_each(|(at_us, _)| *at_us += us);
+        for at_us in [&mut self.last_us, &mut self.free_us, &mut self.awaited_us] {
+            *at_us += us;
+        }
+    }
 }
 
 pub(crate) struct Connection {
@@ -99,6 +110,8 @@ pub(crate) struct Network {
     next: u64,
     /// Ordered pairs of nodes between which nothing passes.
     blocked: BTreeSet<(usize, usize)>,
+    /// Nodes whose machines sleep.
+    pub(crate) asleep: BTreeSet<usize>,
     /// Ordered pairs of nodes between which everything takes so much longer.
     slow_us: BTreeMap<(usize, usize), u64>,
     old: BTreeMap<(usize, usize), VecDeque<Bytes>>,
@@ -177,7 +190,15 @@ impl Network {
     pub(crate) fn heal(&mut self) -> Vec<u64> {
         self.blocked.clear();
         self.slow_us.clear();
+        self.all()
+    }
+
+    pub(crate) fn all(&self) -> Vec<u64> {
         self.connections.keys().copied().collect()
+    }
+
+    pub(crate) fn ways(&mut self) -> impl Iterator<Item = &mut Way> {
+        self.connections.values_mut().flat_map(|connection| &mut connection.ways)
     }
 
     fn pair(&self, id: u64, side: usize) -> Option<(usize, usize)> {
@@ -238,7 +259,7 @@ impl Network {
     /// Links have no limits any more, also for what waits.
     pub(crate) fn hurry(&mut self, now_us: u64) {
         self.weather.bytes_per_ms = 0;
-        for way in self.connections.values_mut().flat_map(|connection| &mut connection.ways) {
+        for way in self.ways() {
             way.packets.iter_mut().for_each(|packet| packet.at_us = packet.at_us.min(now_us));
             (way.last_us, way.free_us) = (way.last_us.min(now_us), now_us);
             way.leaving.clear();
@@ -302,8 +323,12 @@ impl Network {
         if pair.is_some_and(|pair| self.blocked.contains(&pair)) {
             return None;
         }
-        let way = &mut self.connections.get_mut(&id)?.ways[side];
-        way.packets.pop_front_if(|packet| packet.at_us <= now_us).map(|packet| packet.parcel)
+        let connection = self.connections.get_mut(&id)?;
+        let sleeps = |end: &End| end.who.node().is_some_and(|node| self.asleep.contains(&node));
+        if connection.ends.iter().any(sleeps) {
+            return None;
+        }
+        connection.ways[side].packets.pop_front_if(|packet| packet.at_us <= now_us).map(|packet| packet.parcel)
     }
 
     /// Puts the rest of a parcel that is to arrive in pieces back in front.

@@ -362,6 +362,14 @@ impl Life {
         }
     }
 
+    /// Its machine sleeps: what was due comes so much later.
+    pub(crate) fn put_off(&mut self, us: u64) {
+        self.turn_us = self.turn_us.map(|at_us| at_us + us);
+        if let Some(loading) = &mut self.loading {
+            loading.due_us += us;
+        }
+    }
+
     pub(crate) fn forget(&mut self, handle: u64) -> Option<(u64, usize)> {
         let place = self.handles.remove(&handle)?;
         self.draining.remove(&handle);

@@ -22,6 +22,8 @@ pub(crate) const PROGRESS_US: u64 = 15_000_000;
 const DRIFT: i64 = 50_000;
 /// By how much a clock can be wrong from the beginning.
 const WRONG_US: i64 = 8 * 3_600_000_000;
+/// Runs in which everything sleeps now and then, in thousandths of those that could.
+const ALL_SLEEP: u64 = 250;
 /// How long all nodes of a run may be down, in parts.
 const DOWN_US_MAX: u64 = 20_000_000;
 /// Longer than any run.
@@ -101,7 +103,8 @@ pub(crate) fn run(seed: u64, trace: Trace) -> Result<Outcome, String> {
         let rest_us = world.random.between(1_000_000, 6_000_000);
         world.operator.rests_us = world.random.chance(700).then_some(end_us - rest_us);
     }
-    world.run_while(end_us, has_failed);
+    world.faults.end_us = end_us;
+    world.run_while(FOREVER_US, |world| has_failed(world) || world.now_us >= world.faults.end_us);
     healed(&mut world)?;
     finish(world)
 }
@@ -153,7 +156,7 @@ fn draw(seed: u64, trace: Trace) -> World {
         // With the fewest nearly every command goes in parts.
         part_bytes: [6, 24, 24, 256 << 10, 256 << 10, 256 << 10][Random::new(seed ^ 0x0009_A275).below(6) as usize],
     };
-    let slow_links = Random::new(seed ^ 0x0510_E114).chance(150);
+    let slow_links = Random::new(seed ^ 0x0510_E114).chance(80);
     let mut world = World::new(seed, shape, trace);
     world.idle_us = random.below(400);
     let fair = Weather {
@@ -187,6 +190,12 @@ fn draw(seed: u64, trace: Trace) -> World {
     let density = random.between(100, 700);
     world.faults.sorts =
         SORTS.into_iter().filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
+    if !random.chance(ALL_SLEEP) {
+        world.faults.sorts.retain(|sort| *sort != Sort::SleepOfAll);
+    } else if world.faults.sorts.contains(&Sort::SleepOfAll) {
+        // Where no clock is read for minutes, one that goes wrong by a tenth would be wrong by as much of that.
+        world.processes.iter_mut().for_each(|process| process.clocks.drift /= 100);
+    }
     if !world.faults.wrong_clocks.is_empty() && !world.faults.sorts.contains(&Sort::ClockJump) {
         world.faults.sorts.push(Sort::ClockJump);
     }
@@ -333,6 +342,7 @@ fn repair(world: &mut World, chosen: &[usize]) {
         if let Some(life) = &mut process.life {
             life.effects_left = None;
         }
+        world.wake(node, None);
         world.resume(node);
         world.start(node);
     }

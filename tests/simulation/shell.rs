@@ -371,6 +371,9 @@ impl World {
         {
             return self.after(REDIAL_US, Event::Dial { connection });
         }
+        if self.network.asleep.contains(&to) {
+            return self.after(REDIAL_US, Event::Dial { connection });
+        }
         let Some(life) = &mut self.processes[to].life else { return self.send(connection, 1, Parcel::Break) };
         let handle = life.handle();
         life.handles.insert(handle, (connection, 1));

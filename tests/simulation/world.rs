@@ -96,6 +96,12 @@ pub(crate) enum Event {
     Resume {
         node: usize,
     },
+    /// A machine that slept goes on; with its monotonic clock as it was, if that stood still.
+    Wake {
+        node: usize,
+        life: u64,
+        mono_us: Option<u64>,
+    },
     Client {
         client: usize,
     },
@@ -316,7 +322,16 @@ impl World {
             }
             Event::Cut { connection } => self.cut(connection),
             Event::Restart { node } => self.start(node),
-            Event::Resume { node } => self.resume(node),
+            Event::Resume { node } => {
+                if !self.network.asleep.contains(&node) {
+                    self.resume(node);
+                }
+            }
+            Event::Wake { node, life, mono_us } => {
+                if self.is_life(node, life) {
+                    self.wake(node, mono_us);
+                }
+            }
             Event::Client { client } => self.client_timer(client),
             Event::Fault => self.fault(),
             Event::Operate => self.operate(),
@@ -415,12 +430,26 @@ impl World {
     /// Everything passes again.
     pub(crate) fn heal(&mut self) {
         for connection in self.network.heal() {
-            for side in [0, 1] {
-                if self.network.has_parcels(connection, side) {
-                    let at_us = self.now_us + self.random.below(1_000);
-                    self.at(at_us, Event::Arrive { connection, side });
-                }
+            self.look_at(connection);
+        }
+    }
+
+    /// What waits on a connection may arrive.
+    pub(crate) fn look_at(&mut self, connection: u64) {
+        for side in [0, 1] {
+            if self.network.has_parcels(connection, side) {
+                let at_us = self.now_us + self.random.below(1_000);
+                self.at(at_us, Event::Arrive { connection, side });
             }
         }
+    }
+
+    /// Everything that will happen happens so much later.
+    pub(crate) fn put_off(&mut self, us: u64) {
+        let later = std::mem::take(&mut self.queue).into_iter().map(|Reverse(next)| {
+            let at_us = next.at_us + us;
+            Reverse(Scheduled { at_us, ..next })
+        });
+        self.queue = later.collect();
     }
 }
