@@ -385,8 +385,8 @@ impl Shard {
         self.carry_out(group, out);
     }
 
-    /// A connection is gone: messages of that member that still wait for a value to be applied are lost like those on their
-    /// way. They would make groups follow a leader that is gone.
+    /// Drops the waiting messages of a member whose connection has ended, like messages in flight. Applied later, they
+    /// would make a group follow a dead leader.
     pub fn forget_waiting(&mut self, from: NodeId) {
         for group in (0..self.cells.len() as u32).map(GroupId).filter(|group| self.has(*group)).collect::<Vec<_>>() {
             here(&mut self.cells, group).forget_waiting(from);

@@ -63,7 +63,7 @@ struct Failure {
 enum Power {
     #[default]
     On,
-    /// It goes after so many operations more; `of_names`: of those that change or sync the directory.
+    /// The power fails after `after` more operations. `of_names`: only operations on the directory count.
     Going {
         after: u64,
         of_names: bool,
@@ -71,7 +71,8 @@ enum Power {
     Off,
 }
 
-/// One of so many unsynced changes of names is lost in a crash, at least and at most; and those that build on it.
+/// A crash loses one in `n` unsynced changes of names, with `n` drawn from this range. Later changes of the same name
+/// are lost with it.
 const LOST_NAMES: [usize; 2] = [2, 8];
 
 impl MemoryDisk {
@@ -81,9 +82,9 @@ impl MemoryDisk {
         MemoryDisk::default()
     }
 
-    /// The directory as it may be after a power cut now: each write that was not synced is there, missing or torn. Of the
-    /// changes of names that were not synced any subset is there, with these limits, which all file systems in use keep:
-    /// renaming is atomic, and the changes of one name happen in their order. The same seed gives the same result.
+    /// The directory after a power cut now. Each unsynced write is present, missing or torn. Any subset of the unsynced
+    /// changes of names is present, within two limits that file systems guarantee: a rename is atomic, and the changes
+    /// of one name keep their order. The same seed gives the same result.
     #[must_use]
     pub fn crash(&self, seed: u64) -> MemoryDisk {
         let state = self.state();
@@ -154,13 +155,13 @@ impl MemoryDisk {
         self.state().syncs_held = true;
     }
 
-    /// After `after` more operations that change or sync something, each such operation fails and does nothing, as the power
-    /// is gone. `of_names` counts those only that change or sync the directory.
+    /// Cuts the power after `after` more operations that change or sync something: later ones fail and do nothing. With
+    /// `of_names` only operations on the directory count.
     pub fn lose_power(&self, after: u64, of_names: bool) {
         self.state().power = Power::Going { after, of_names };
     }
 
-    /// True if [`MemoryDisk::lose_power`] has struck: what there is now is to be crashed.
+    /// Returns true if the power is cut. The caller then continues with [`MemoryDisk::crash`].
     #[must_use]
     pub fn has_no_power(&self) -> bool {
         self.state().power == Power::Off
@@ -218,7 +219,7 @@ impl State {
         self.pending_names.push(change);
     }
 
-    /// Counts an operation; an error if there is no power for it.
+    /// Counts an operation. Returns an error if the power is cut.
     fn spend(&mut self, names: bool) -> io::Result<()> {
         match &mut self.power {
             Power::Going { after: 0, of_names } if names || !*of_names => self.power = Power::Off,
@@ -228,7 +229,7 @@ impl State {
         if self.power == Power::Off { Err(io::Error::other("the power is gone")) } else { Ok(()) }
     }
 
-    /// What a crash leaves of the names: a change is lost by chance, or because an earlier one of the same name is.
+    /// The names after a crash. A change is lost by chance, or because an earlier change of the same name is lost.
     fn names_after_crash(&self, random: &mut SplitMix) -> BTreeMap<String, usize> {
         let mut names = self.durable_names.clone();
         let mut lost = BTreeSet::new();

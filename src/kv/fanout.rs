@@ -236,7 +236,7 @@ fn concatenated(parts: Vec<Reply<'static>>) -> Reply<'static> {
     Reply::Strings(all)
 }
 
-/// Appends the strings of a list. One that another node answered has come as an array.
+/// Appends the strings of a list. A list from another node arrives as an array.
 fn append_to(all: &mut Strings, list: Reply<'static>) {
     match list {
         Reply::Strings(strings) => all.append(strings),

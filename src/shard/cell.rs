@@ -71,7 +71,7 @@ impl Cell {
         }
     }
 
-    /// What `from` has sent and waits is lost with its connection: of its sender nothing counts any more.
+    /// Drops the waiting messages of `from`.
     pub(super) fn forget_waiting(&mut self, from: NodeId) {
         self.waiting.retain(|(sender, _)| *sender != from);
         self.waiting_bytes = self.waiting.iter().map(|(_, message)| message.value_bytes()).sum();

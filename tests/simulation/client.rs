@@ -1,6 +1,6 @@
 //! Simulated clients: each has one connection at a time, asks for something now and then, gives up after a while, and
-//! writes down what it asked and what it was told. What it never learned stays open in the history. What they ask for is in
-//! `requests`; sessions and iterations, which go on from request to request, are in `sessions` and `scans`.
+//! writes down what it asked and what it was told. What it never learned stays open in the history. What they ask for
+//! is in `requests`; sessions and iterations, which go on from request to request, are in `sessions` and `scans`.
 
 use crate::network::{Parcel, Who};
 use crate::process::Input;
@@ -33,13 +33,13 @@ pub(crate) enum Kind {
     Once {
         number: u64,
     },
-    /// That again although it was answered, and what it was answered.
+    /// An answered `ONCE` that is sent again, with its first reply.
     Again {
         number: u64,
         reply: Value,
     },
     Session,
-    /// Any number of keys are deleted, and counted.
+    /// DEL of several keys: the reply is the number of keys that existed.
     Count,
     /// A transaction that reads a key and then renames or copies it to another.
     Move,
@@ -88,20 +88,19 @@ pub(crate) struct Record {
     pub(crate) last: Option<Outcome>,
     pub(crate) last_error: Option<String>,
     pub(crate) written: u64,
-    /// Every key that a whole request named.
+    /// Keys of all complete requests.
     pub(crate) named: BTreeSet<Bytes>,
-    /// The keys that are there since somebody was told so: nothing removes them.
+    /// Keys with an acknowledged write that no request of the run deletes.
     pub(crate) lasting: BTreeSet<Bytes>,
-    /// The number of the keys among which values are moved now. After a move of which nobody knows what it moved, others are
-    /// used.
+    /// Number of the family of keys that RENAME and COPY use now. A move without a reply starts a new family.
     pub(crate) family: u64,
-    /// What was done to such keys, until it is known from when on nobody can tell what they hold.
+    /// Operations on these keys. They enter the history at the end of the run, when `unknown` is complete.
     moved: Vec<(Bytes, Operation)>,
-    /// From when on that is.
+    /// By key: the time from which its value is unknown, because of a move without a reply.
     unknown: BTreeMap<Bytes, u64>,
     pub(crate) scans: u64,
     pub(crate) bursts: u64,
-    /// Commands of sessions that were asked again after they were answered, and of these those beyond the window.
+    /// Answered commands of sessions that got the same reply again, and commands refused as beyond the window.
     pub(crate) repeated: u64,
     pub(crate) outdated: u64,
 }
@@ -164,7 +163,8 @@ impl World {
         }
     }
 
-    /// Whether the node has the client's connection: one that lost power and came back knows nothing of it, and says nothing.
+    /// Returns true if the node still has the client's connection. A node that lost power and restarted does not, and
+    /// the client is not told.
     fn is_served(&mut self, index: usize) -> bool {
         let found = self.clients[index].connection.and_then(|connection| self.network.find(connection));
         let Some(end) = found.map(|found| &found.ends[1]).filter(|end| end.open) else { return false };
@@ -172,7 +172,7 @@ impl World {
         self.processes[node].life.as_ref().is_some_and(|now| now.number == life)
     }
 
-    /// Hangs up in the middle of a request, of which nothing must come then, or right behind it.
+    /// Sends a request, or only its beginning, and hangs up. A request without its end must have no effect.
     fn ask_and_leave(&mut self, index: usize, call: Call) {
         if self.random.chance(300) {
             self.ask(index, call);
@@ -272,7 +272,7 @@ impl World {
         self.record.history.push(key.clone(), operation);
     }
 
-    /// A key was renamed or copied to another, or not. Nobody can tell what the other holds from then on.
+    /// Records a RENAME or COPY without a reply: the value of the target is unknown from its call on.
     fn leave_move_open(&mut self, index: usize, call: &Call) {
         let [from, to] = &call.parts[..] else { return };
         self.write_down(index, call, &from.key, from.action.clone(), None);
@@ -281,7 +281,7 @@ impl World {
         self.record.family += 1;
     }
 
-    /// The value that was read is at another key now.
+    /// Records a RENAME or COPY: the transaction's GET tells which value moved.
     fn moved(&mut self, index: usize, call: &Call, found: &Value, told: &Value) {
         let [from, to] = &call.parts[..] else { return };
         let copies = from.action == Action::Get;
@@ -314,7 +314,7 @@ impl World {
         for (key, mut operation) in std::mem::take(&mut self.record.moved) {
             let since = self.record.unknown.get(&key).copied().unwrap_or(u64::MAX);
             if operation.returned.is_some_and(|returned| returned >= since) {
-                // It may have come before that, and been seen.
+                // It may have taken effect before that time, and others may have seen the effect.
                 (operation.returned, operation.outcome) = (None, None);
             }
             if operation.call < since {
@@ -425,7 +425,7 @@ impl World {
         self.write_down(index, call, &key, action, Some(outcome));
     }
 
-    /// So many of the keys were there.
+    /// Records a DEL of several keys. The outcome of one key is known if all or none of them existed.
     fn counted(&mut self, index: usize, call: &Call, count: i64) {
         let outcome = match count {
             0 => Outcome::Integer(0),
@@ -544,7 +544,7 @@ impl World {
     }
 }
 
-/// Whether the key is there from then on, in runs in which nobody empties the database.
+/// Returns true if the action creates a key that nothing deletes in a run without FLUSHALL.
 fn lasts(key: &Bytes, action: &Action) -> bool {
     let reads = matches!(action, Action::Get | Action::Exists);
     !reads && (key.starts_with(b"{p") || matches!(key.first(), Some(b's' | b'c' | b'a')))

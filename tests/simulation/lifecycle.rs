@@ -65,7 +65,7 @@ impl World {
     pub(crate) fn end(&mut self, node: usize, end: End) {
         let Some(mut life) = self.processes[node].life.take() else { return };
         self.network.asleep.remove(&node);
-        // Whatever the process made of that.
+        // Disk errors after the cut may have ended the process in another way.
         let end = if self.processes[node].disk.has_no_power() { End::PowerLoss } else { end };
         self.trace.line(|| format!("n{} ends: {end:?}", node + 1));
         // What the disk was doing may be half done.
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// A machine whose disk has lost its power has lost it altogether.
+    /// Ends the process if the power of its disk is cut.
     pub(crate) fn end_without_power(&mut self, node: usize) {
         if self.processes[node].disk.has_no_power() {
             self.end(node, End::PowerLoss);

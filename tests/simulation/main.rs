@@ -1,8 +1,8 @@
 //! The simulator: clusters of the shipped node, groups, store, log and recovery on a virtual network, disk and clock.
 //!
 //! Everything that happens in a run follows from its seed. Clients work while the network, the processes, the disks and
-//! the clocks fail; an oracle watches every record, frame and state; at last a majority is healed and must make progress,
-//! and what clients were told is checked to be linearizable.
+//! the clocks fail; an oracle watches every record, frame and state; at last a majority is healed and must make
+//! progress, and what clients were told is checked to be linearizable.
 //!
 //! ```text
 //! run        one run: draw, break, heal, check      nemesis    what breaks        damage   rot on disks

@@ -1,5 +1,5 @@
-//! The operator: nodes join, get a vote, take the place of others, some of which have lost their disks, and leave, while
-//! everything else breaks. What is wanted is asked for, of one node or another, until it is done.
+//! The operator: nodes join, get a vote, take the place of others, some of which have lost their disks, and leave,
+//! while everything else breaks. What is wanted is asked for, of one node or another, until it is done.
 
 use crate::process::Lost;
 use crate::shell::End;
@@ -13,20 +13,20 @@ pub(crate) struct Operator {
     /// The words after `PAXOI MEMBER`.
     wanted: Option<Vec<String>>,
     pub(crate) done: u64,
-    /// The node that was switched off for good, and when.
+    /// The voter that was switched off for good, and the time.
     off: Option<(usize, u64)>,
-    /// Something was given up that may have been begun somewhere, and may be finished at any time.
+    /// A change was given up. A node may still carry it out.
     gave_up: bool,
-    /// From then on nothing new is wanted.
+    /// From this time on the operator asks for no new change.
     pub(crate) rests_us: Option<u64>,
-    /// Those that were healed when the faults ended.
+    /// The nodes that were healed at the end of the faults. Clients ask no others.
     healed: Option<Vec<usize>>,
 }
 
 /// Fewer never vote, lest what breaks for a while breaks all.
 const VOTERS_MIN: usize = 3;
 const VOTERS_MAX: usize = 5;
-/// A node that was switched off for so long counts nowhere as one that can be reached.
+/// After this time no node takes the switched-off one for reachable.
 const OFF_US: u64 = 3_000_000;
 
 impl World {
@@ -85,8 +85,8 @@ impl World {
         }
     }
 
-    /// Of these nodes, in this order, some that can decide in every group, mostly few: those that are healed. Whoever was
-    /// switched off is not among them, as no change of the members may make that node necessary.
+    /// Nodes to heal: a subset of `order`, mostly minimal, with a majority of every group. It never contains the
+    /// switched-off node, because no change of members may make that node necessary.
     pub(crate) fn few_that_decide(&mut self, order: &[usize]) -> Vec<usize> {
         let belongs = |node: &&usize| {
             !self.is_off(**node) && self.memberships().any(|members| members.everyone().contains(id(**node)))
@@ -101,7 +101,7 @@ impl World {
         few
     }
 
-    /// From now on only these nodes are asked for anything.
+    /// Restricts the clients to these nodes.
     pub(crate) fn ask_only(&mut self, nodes: &[usize]) {
         self.operator.healed = Some(nodes.to_vec());
     }
@@ -119,7 +119,7 @@ impl World {
         self.operator.off.is_some_and(|(off, _)| off == node)
     }
 
-    /// A node that votes is switched off for good, at a time at which all that was asked for is done.
+    /// Switches a voter off for good, when no change of members is in progress.
     fn switch_off(&mut self) {
         let settled = self.operator.wanted.is_none() && self.are_members_settled() && self.is_founded();
         let voters = self.voters();
@@ -133,7 +133,8 @@ impl World {
         self.end(node, End::PowerLoss);
     }
 
-    /// Whether this removes one of three that vote, while another is off: the one that is left is no majority of the two.
+    /// Returns true for the removal of one of three voters while another is switched off: one reachable voter would be
+    /// left of two. Nodes must refuse it.
     fn must_be_refused(&self, words: &[String]) -> bool {
         let Some((off, since_us)) = self.operator.off else { return false };
         let voters = self.voters();
@@ -144,7 +145,7 @@ impl World {
             && voters.iter().any(|node| *node != off && words[1] == id(*node).to_string())
     }
 
-    /// Nothing is being changed, nor will it be: what the members are now is known for sure.
+    /// Returns true if no change of members is in progress, and none can be carried out later.
     pub(crate) fn are_members_at_rest(&self) -> bool {
         let is_over = self.operator.wanted.is_none() && !self.operator.gave_up;
         is_over && self.are_members_settled() && self.is_founded()
@@ -155,7 +156,7 @@ impl World {
         self.oracle.members(0).voters().ids().iter().map(|id| id.0 as usize - 1).collect()
     }
 
-    /// All of the first members have come to be, and what the members are now is known for sure.
+    /// Returns true if the first members were born and the present members of every group are certain.
     pub(crate) fn is_founded(&self) -> bool {
         let born = self.processes[..self.shape.nodes].iter().all(|p| p.gone.is_some() || p.is_born());
         born && (0..self.shape.groups as usize).all(|group| self.oracle.are_members_lasting(group))

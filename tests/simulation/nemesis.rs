@@ -95,7 +95,7 @@ pub(crate) struct Faults {
     pub(crate) refused: u64,
     pub(crate) fair: Weather,
     pub(crate) on: bool,
-    /// When they end.
+    /// End of the faults.
     pub(crate) end_us: u64,
     /// How far a clock of a node may be off.
     pub(crate) skew_us: u64,
@@ -255,7 +255,8 @@ impl World {
         count > 1
     }
 
-    /// Each node sees its neighbours in a circle: majorities overlap, and differ. With three nodes, two lose each other.
+    /// Each node sees its neighbours in a circle: majorities overlap, and differ. With three nodes, two lose each
+    /// other.
     fn ring(&mut self) -> bool {
         let count = self.processes.len();
         if count < 3 {

@@ -49,7 +49,7 @@ pub(crate) enum Parcel {
 struct Packet {
     at_us: u64,
     parcel: Parcel,
-    /// It is a later piece of the parcel before it, for which nobody looks at the other end yet.
+    /// A later piece of the parcel before it. Its arrival is not scheduled yet.
     continues: bool,
 }
 
@@ -58,16 +58,16 @@ struct Packet {
 pub(crate) struct Way {
     packets: VecDeque<Packet>,
     last_us: u64,
-    /// When the link has taken all that was sent.
+    /// Time at which the link has sent everything.
     free_us: u64,
-    /// When it takes which bytes.
+    /// Times at which the link has sent these bytes.
     leaving: VecDeque<(u64, usize)>,
-    /// When somebody looks at the other end for a later piece.
+    /// Time of the scheduled arrival of a later piece.
     awaited_us: u64,
 }
 
 impl Way {
-    /// All that is on its way comes so much later.
+    /// Delays everything in flight.
     pub(crate) fn put_off(&mut self, us: u64) {
         self.packets.iter_mut().for_each(|packet| packet.at_us += us);
         self.leaving.iter_mut().for_each(|(at_us, _)| *at_us += us);
@@ -92,16 +92,16 @@ pub(crate) struct Weather {
     pub(crate) split: u64,
     pub(crate) delay_us: u64,
     pub(crate) jitter_us: u64,
-    /// What a node can send on a connection in a millisecond; 0: everything at once.
+    /// Bandwidth of a node's direction of a connection, in bytes per millisecond; 0: unlimited.
     pub(crate) bytes_per_ms: u64,
 }
 
 /// How many old frames of a pair of nodes may come again.
 const OLD_FRAMES_MAX: usize = 48;
 const DISORDER_US: u64 = 300_000;
-/// On a slow link what is longer arrives in pieces of this length.
+/// Length of the pieces in which a parcel arrives over a link with limited bandwidth.
 const PIECE_BYTES: usize = 4 << 10;
-/// What the kernel takes of a connection before the process has to keep it.
+/// Send buffer of the kernel: these bytes do not count as unsent.
 const KERNEL_BYTES: usize = 16 << 10;
 
 #[derive(Default)]
@@ -110,7 +110,7 @@ pub(crate) struct Network {
     next: u64,
     /// Ordered pairs of nodes between which nothing passes.
     blocked: BTreeSet<(usize, usize)>,
-    /// Nodes whose machines sleep.
+    /// Nodes on sleeping machines: nothing reaches them.
     pub(crate) asleep: BTreeSet<usize>,
     /// Ordered pairs of nodes between which everything takes so much longer.
     slow_us: BTreeMap<(usize, usize), u64>,
@@ -211,11 +211,11 @@ impl Network {
         self.weather.delay_us + random.below(self.weather.jitter_us + 1) + slow_us
     }
 
-    /// Sends bytes or the end of the stream, in order behind what was sent before. Returns when it arrives, or its first piece.
+    /// Sends bytes or the end of the stream, in order. Returns the arrival time of the first piece.
     pub(crate) fn send(&mut self, id: u64, side: usize, parcel: Parcel, now_us: u64, random: &mut Random) -> u64 {
         let travel_us = self.travel_us(self.pair(id, side), random);
         let Some(connection) = self.connections.get_mut(&id) else { return now_us };
-        // Clients send as fast as they like, so that nodes have much at once.
+        // The bandwidth of clients is unlimited, so that the queues of nodes fill.
         let per_ms = if connection.ends[side].who.node().is_some() { self.weather.bytes_per_ms } else { 0 };
         let way = &mut connection.ways[side];
         let mut first_us = None;
@@ -233,7 +233,7 @@ impl Network {
         first_us.unwrap_or(now_us)
     }
 
-    /// Bytes that `side` has sent and its kernel has not taken.
+    /// Bytes of `side` that wait in front of the kernel's send buffer.
     pub(crate) fn unsent(&mut self, id: u64, side: usize, now_us: u64) -> usize {
         let Some(connection) = self.connections.get_mut(&id) else { return 0 };
         let leaving = &mut connection.ways[side].leaving;
@@ -241,12 +241,12 @@ impl Network {
         leaving.iter().map(|(_, bytes)| bytes).sum::<usize>().saturating_sub(KERNEL_BYTES)
     }
 
-    /// When the link has taken all that `side` has sent.
+    /// Time at which the link has sent everything of `side`.
     pub(crate) fn free_us(&self, id: u64, side: usize) -> u64 {
         self.connections.get(&id).map_or(0, |connection| connection.ways[side].free_us)
     }
 
-    /// When to look at the other end for a later piece, unless somebody does already.
+    /// Arrival time of the next later piece, if that arrival is not scheduled yet.
     pub(crate) fn await_piece(&mut self, id: u64, side: usize) -> Option<u64> {
         let way = &mut self.connections.get_mut(&id)?.ways[side];
         let at_us = way.packets.front().filter(|packet| packet.continues)?.at_us;
@@ -256,9 +256,12 @@ impl Network {
         })
     }
 
-    /// Links have no limits any more, also for what waits.
+    /// Lifts the limit of the bandwidth, also for queued bytes.
     pub(crate) fn hurry(&mut self, now_us: u64) {
-        self.weather.bytes_per_ms = 0;
+        if std::mem::take(&mut self.weather.bytes_per_ms) > 0 {
+            // Each split delays all that is behind it, and nodes send large values without a limit now.
+            self.weather.split = 0;
+        }
         for way in self.ways() {
             way.packets.iter_mut().for_each(|packet| packet.at_us = packet.at_us.min(now_us));
             (way.last_us, way.free_us) = (way.last_us.min(now_us), now_us);
@@ -355,7 +358,7 @@ impl Network {
     }
 }
 
-/// What a link takes one by one.
+/// Splits a parcel into the pieces that a link carries one by one.
 fn pieces(parcel: Parcel, per_ms: u64) -> Vec<Parcel> {
     match parcel {
         Parcel::Data(mut bytes) if per_ms > 0 => {

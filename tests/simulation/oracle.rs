@@ -204,15 +204,16 @@ impl Oracle {
             self.expect(fact.ballot >= seat.promised, || format!("{} below its promise {}", who(), seat.promised));
         }
         if fact.kind.has_value() {
-            // A checkpoint that was put in may lie between.
+            // A checkpoint that was put in, perhaps in this very turn, may lie between.
+            let next = self.nodes[node].next[group].max(seat.put_in.following());
             let goes_on = fact.instance == seat.instance
                 || fact.instance == seat.instance.following()
-                || fact.instance > seat.instance && fact.instance <= self.nodes[node].next[group];
+                || fact.instance > seat.instance && fact.instance <= next;
             self.expect(goes_on, || format!("{} after {}", who(), seat.instance));
             self.one_value(fact);
         }
         if fact.kind == RecordKind::Position {
-            let next = self.nodes[node].next[group];
+            let next = self.nodes[node].next[group].max(seat.put_in.following());
             let said = fact.ballot == seat.promised && fact.instance <= next;
             self.expect(said, || format!("{} at {next} with {}", who(), seat.promised));
         }
@@ -222,8 +223,8 @@ impl Oracle {
         follow(&mut self.nodes[node].given[group], fact);
     }
 
-    /// The ballot that a record names for the instance before is one under which a majority holds what was chosen there, and
-    /// the one under which this node holds it.
+    /// Checks the ballot that a record names for the previous instance. A majority must durably hold the chosen value
+    /// under it, and this node must hold the value under it.
     fn names_its_ballot(&mut self, node: usize, fact: &Fact) {
         if fact.instance == Instance::FIRST {
             return;
@@ -244,7 +245,7 @@ impl Oracle {
         });
     }
 
-    /// Whether a majority of those who voted at an instance holds, or held, durably what was chosen there under that ballot.
+    /// Returns true if a majority of the voters durably held the chosen value of this instance under this ballot.
     fn is_decided_under(&self, group: GroupId, instance: Instance, ballot: Ballot) -> bool {
         let members = self.members_at(group.index(), instance);
         let voters: u64 = members.voters().ids().iter().map(|id| 1 << (id.0 - 1)).sum();
@@ -256,7 +257,7 @@ impl Oracle {
         round.votes.iter().any(holds)
     }
 
-    /// What a directory holds is not all that was written, or the node does not go on where it ended.
+    /// The log of the node is damaged: which values it holds under which ballots is unknown.
     pub(crate) fn on_gap(&mut self, node: usize) {
         let seen = &mut self.nodes[node];
         seen.given.iter_mut().chain(&mut seen.durable).for_each(|seat| seat.held = None);
@@ -338,15 +339,15 @@ impl Oracle {
         self.members_at(group, Instance(u64::MAX))
     }
 
-    /// Whether the present members have chosen something. Before, the change that made them members is known to be chosen
-    /// by nobody, perhaps, and its instance is decided by a majority of those before them.
+    /// Whether the present members have chosen something. Before, the change that made them members is known to be
+    /// chosen by nobody, perhaps, and its instance is decided by a majority of those before them.
     pub(crate) fn are_members_lasting(&self, group: usize) -> bool {
         let since = self.members[group].last_key_value().map_or(Instance::FIRST, |(since, _)| *since);
         self.rounds[group].range(since..).any(|(_, round)| round.chosen.is_some())
     }
 
-    /// Those of whom a majority each decides what a group does next: the present members, and those before them while
-    /// nobody knows for sure, perhaps, that these are members no more.
+    /// Memberships of which a majority each is needed for progress: the present one, and the one before it as long as
+    /// possibly no node knows that the change was chosen.
     pub(crate) fn deciding(&self, group: usize) -> impl Iterator<Item = &Membership> {
         let count = if self.are_members_lasting(group) { 1 } else { 2 };
         self.members[group].values().rev().take(count)
@@ -372,9 +373,11 @@ impl Oracle {
     pub(crate) fn on_brought(&mut self, node: usize, brought: &Brought) {
         if let Brought::State { loaded, .. } = brought {
             self.transfers += 1;
-            // It knows the last instance under another ballot, perhaps, than the log that it takes the place of.
-            let seat = &mut self.nodes[node].given[loaded.group.index()];
-            seat.put_in = seat.put_in.max(loaded.state.instance);
+            // The checkpoint may hold its last instance under another ballot than the node's log.
+            let (seen, group) = (&mut self.nodes[node], loaded.group.index());
+            for seat in [&mut seen.given[group], &mut seen.durable[group]] {
+                seat.put_in = seat.put_in.max(loaded.state.instance);
+            }
         }
     }
 

@@ -1,4 +1,5 @@
-//! A node's process: its data directory, its clocks, and, while it runs, the shipped node and log without their threads.
+//! A node's process: its data directory, its clocks, and, while it runs, the shipped node and log without their
+//! threads.
 
 use crate::random::Random;
 use bytes::BytesMut;
@@ -119,7 +120,7 @@ pub(crate) struct Life {
     pub(crate) effects_left: Option<u64>,
     /// By the node's number of a connection: the network's, and the side.
     pub(crate) handles: BTreeMap<u64, (u64, usize)>,
-    /// Those on which something waits to be sent.
+    /// Connections with unsent bytes, for which an event is scheduled.
     pub(crate) draining: BTreeSet<u64>,
     free: Vec<u32>,
     generation: u32,
@@ -362,7 +363,7 @@ impl Life {
         }
     }
 
-    /// Its machine sleeps: what was due comes so much later.
+    /// Delays what is due, because the machine sleeps.
     pub(crate) fn put_off(&mut self, us: u64) {
         self.turn_us = self.turn_us.map(|at_us| at_us + us);
         if let Some(loading) = &mut self.loading {

@@ -18,7 +18,7 @@ pub(crate) struct Load {
     pub(crate) pipeline: usize,
     /// Values that are long, in thousandths: longer than a segment, some of them.
     pub(crate) long: u64,
-    /// How long these are, at most.
+    /// Their maximum length.
     pub(crate) long_bytes_max: u64,
     /// Keys of each sort.
     pub(crate) keys: u64,
@@ -28,13 +28,13 @@ pub(crate) struct Load {
     pub(crate) late_us: u64,
     /// Which of the sorts of requests are used: one bit each.
     pub(crate) mix: u32,
-    /// Thousandths of the requests that empty the database.
+    /// FLUSHALL, in thousandths of the requests.
     pub(crate) flushes: u64,
-    /// Thousandths of the requests in whose middle, or behind which, the client hangs up.
+    /// Requests during or after which the client hangs up, in thousandths.
     pub(crate) cuts: u64,
-    /// Thousandths of the requests that bring many others with them.
+    /// Bursts of many requests, in thousandths.
     pub(crate) bursts: u64,
-    /// When everything works again: from then on nobody waits longer than `patience_us`. 0: not yet.
+    /// Time of the repair, 0 before it. From then on no client may wait longer than `patience_us`.
     pub(crate) healed_us: u64,
     /// The nodes that are asked.
     pub(crate) nodes: Vec<usize>,
@@ -42,8 +42,8 @@ pub(crate) struct Load {
 
 /// Sorts of requests, by their bit in [`Load::mix`].
 pub(crate) const SORTS: u32 = 13;
-/// Not used where the database is emptied now and then: what makes keys grow, as it is too hard to put in order then, and
-/// what moves values from key to key, to keys whose names are not known before.
+/// Sorts that a run with FLUSHALL does not use. Growing keys that can vanish make histories too hard to decide. The
+/// names of the keys of moves are not known when a FLUSHALL is recorded.
 pub(crate) const UNLESS_FLUSHED: u32 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12;
 
 impl World {
@@ -169,7 +169,7 @@ impl World {
         self.call(Kind::All, parts, 0, &[&[b"MSET", &first, value, &second, value]])
     }
 
-    /// Keys of any groups go together, each by itself.
+    /// DEL of keys in several groups.
     fn delete_several(&mut self) -> Call {
         let count = self.random.between(2, 5);
         let keys: BTreeSet<Bytes> = (0..count).map(|_| self.key('x')).collect();
@@ -178,7 +178,7 @@ impl World {
         self.call(Kind::Count, parts, 0, &[&words])
     }
 
-    /// Every key that anybody asks for goes, group by group.
+    /// FLUSHALL, recorded as a deletion of every key that the run uses.
     fn flush(&mut self) -> Call {
         let keys = self.load.keys;
         let named = ['s', 'c', 'a', 'e'].into_iter().flat_map(|sort| (0..keys).map(move |key| format!("{sort}{key}")));
@@ -189,7 +189,8 @@ impl World {
         self.call(Kind::All, parts, 0, &[&[b"FLUSHALL"]])
     }
 
-    /// Three keys of one group, whose values go from one to the other. What the first holds is told together with the move.
+    /// An operation on three keys of one group, with RENAME and COPY among them. A GET in the same transaction tells
+    /// which value moves.
     fn of_family(&mut self, value: &Bytes) -> Call {
         let family = self.record.family;
         let mut keys = ["a", "b", "c"].map(|end| Bytes::from(format!("{{r{family}}}{end}")));
@@ -212,8 +213,8 @@ impl World {
         }
     }
 
-    /// Asks for much at once, so that something is full: the replies that wait for the client to take them or for what was
-    /// asked for before them, or the queue of a group.
+    /// Sends many requests at once to fill a queue: the unsent replies of the client, its replies that wait for an
+    /// earlier one, or the commands of a group.
     pub(crate) fn ask_much(&mut self, index: usize) {
         self.record.bursts += 1;
         let sort = self.random.below(10);
@@ -240,8 +241,8 @@ impl World {
     }
 }
 
-/// So many large values, one behind the other, are more than what waits in a group.
+/// Large values that together exceed the queue of a group.
 const LARGE: u64 = (paxoi::config::GROUP_QUEUE_BYTES / LARGE_BYTES) as u64 + 2;
 const LARGE_BYTES: usize = 900_000;
-/// More than the replies that a node keeps for one client.
+/// Requests that exceed the replies which a node keeps for one client.
 const PINGS: usize = paxoi::config::REPLIES_MAX + 100;

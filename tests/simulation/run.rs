@@ -22,19 +22,22 @@ pub(crate) const PROGRESS_US: u64 = 15_000_000;
 const DRIFT: i64 = 50_000;
 /// By how much a clock can be wrong from the beginning.
 const WRONG_US: i64 = 8 * 3_600_000_000;
-/// Runs in which everything sleeps now and then, in thousandths of those that could.
+/// Share of the runs with this fault that keep it, in thousandths.
 const ALL_SLEEP: u64 = 250;
 /// How long all nodes of a run may be down, in parts.
 const DOWN_US_MAX: u64 = 20_000_000;
 /// Longer than any run.
 const FOREVER_US: u64 = 1 << 40;
-/// How far cluster time may be off while clocks drift that much, nodes are away, and readings of clocks take their time.
+/// How far cluster time may be off while clocks drift that much, nodes are away, and readings of clocks take their
+/// time.
 pub(crate) const CLOCKS_US: u64 = 1_500_000;
-/// States with large values are compared at every so many instances.
+/// Minimum length of fragments where values have up to the maximum length: about a thousand fragments each.
+const LARGE_FRAGMENT_BYTES: usize = 1 << 10;
+/// Instances between two comparisons of states with large values.
 const LARGE_DIGEST_EVERY: u64 = 32;
 /// The mean time between two faults, but in quiet runs.
 const PAUSE_US_MAX: u64 = 1_500_000;
-/// A node answers each request in its time limit, and within this time more.
+/// A node answers each request within the client timeout and this time.
 const LATE_US: u64 = 3_000_000;
 /// A cluster whose members can all talk to each other is born within this time.
 const BIRTH_US: u64 = 20_000_000;
@@ -59,7 +62,7 @@ pub(crate) struct Outcome {
     /// Changes of members that were chosen, and that operators saw done in all groups.
     pub(crate) changed: u64,
     pub(crate) operated: u64,
-    /// Iterations over the database, repeated commands of sessions, and those that came too late.
+    /// Completed iterations, repeated commands of sessions, and commands refused as beyond the window.
     pub(crate) scans: u64,
     pub(crate) bursts: u64,
     pub(crate) repeated: u64,
@@ -157,7 +160,8 @@ fn draw(seed: u64, trace: Trace) -> World {
         part_bytes: [6, 24, 24, 256 << 10, 256 << 10, 256 << 10][Random::new(seed ^ 0x0009_A275).below(6) as usize],
     };
     let slow_links = Random::new(seed ^ 0x0510_E114).chance(80);
-    let mut world = World::new(seed, shape, trace);
+    let fragment_bytes = if slow_links { shape.fragment_bytes.max(LARGE_FRAGMENT_BYTES) } else { shape.fragment_bytes };
+    let mut world = World::new(seed, Shape { fragment_bytes, ..shape }, trace);
     world.idle_us = random.below(400);
     let fair = Weather {
         delay_us: random.between(50, 1_000),
@@ -193,7 +197,7 @@ fn draw(seed: u64, trace: Trace) -> World {
     if !random.chance(ALL_SLEEP) {
         world.faults.sorts.retain(|sort| *sort != Sort::SleepOfAll);
     } else if world.faults.sorts.contains(&Sort::SleepOfAll) {
-        // Where no clock is read for minutes, one that goes wrong by a tenth would be wrong by as much of that.
+        // A clock with the usual drift would be off by seconds after minutes without a reading of the others.
         world.processes.iter_mut().for_each(|process| process.clocks.drift /= 100);
     }
     if !world.faults.wrong_clocks.is_empty() && !world.faults.sorts.contains(&Sort::ClockJump) {
@@ -219,8 +223,8 @@ fn draw(seed: u64, trace: Trace) -> World {
         long: if random.chance(250) { 5 } else { 0 },
         long_bytes_max: 120_000,
         keys: 2 + random.below(7),
-        // Where all nodes start anew, one is away, and the clock of another is slow, nobody knows how long they were down:
-        // keys vanish late, and those that are set meanwhile early, when the clock of a third one is known.
+        // Where all nodes start anew, one is away, and the clock of another is slow, nobody knows how long they were
+        // down: keys vanish late, and those that are set meanwhile early, when the clock of a third one is known.
         early_us: 2 * skew_us + CLOCKS_US + if has_wrong_clocks { DOWN_US_MAX } else { 0 },
         late_us: if has_wrong_clocks { FOREVER_US } else { 2 * skew_us + CLOCKS_US },
         mix: 1 | random.below(1 << REQUESTS) as u32,

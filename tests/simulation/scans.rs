@@ -1,5 +1,5 @@
-//! Clients that go through the whole database, page by page, at whichever node they happen to be: keys that are there from
-//! the beginning of an iteration to its end are among what it finds, and it finds nothing that nobody ever wrote.
+//! Iterations with SCAN, page by page, at changing nodes. An iteration must return every key that exists from its
+//! beginning to its end, and no key that nobody wrote.
 
 use crate::client::{Call, Kind};
 use crate::world::World;
@@ -11,14 +11,14 @@ use std::collections::BTreeSet;
 #[derive(Debug)]
 pub(crate) struct Scan {
     cursor: Vec<u8>,
-    /// Of the keys that were there when it began, those that it has not found yet.
+    /// Keys that existed at the beginning and were not returned yet.
     missing: BTreeSet<Bytes>,
-    /// A page was asked for.
+    /// A request for a page is in flight.
     waits: bool,
 }
 
 impl World {
-    /// Asks for the next page, or begins.
+    /// The request for the next page; the first page begins an iteration.
     pub(crate) fn scan(&mut self, index: usize) -> Call {
         let lasting = &self.record.lasting;
         let client = &mut self.clients[index];
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// The page did not come: it will be asked for again, of another node perhaps.
+    /// The page was refused or lost. The client asks for it again.
     pub(crate) fn page_failed(&mut self, index: usize) {
         if let Some(scan) = &mut self.clients[index].scan {
             scan.waits = false;

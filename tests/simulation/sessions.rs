@@ -1,5 +1,5 @@
-//! Clients with sessions, near the edge of what a session remembers: numbers are left out and used late, commands are sent
-//! again long after they were answered. A group knows of a session only what was done in it.
+//! Sessions near the edge of their window. Clients skip numbers and use them late, and send answered commands again.
+//! Each group has its own window of a session, because it sees only the commands on its keys.
 
 use crate::client::{Call, Kind, Part, readable};
 use crate::world::World;
@@ -10,20 +10,20 @@ use paxoi::history::Action;
 use paxoi::routing;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Numbers of a session that a group remembers, counted back from the highest (`kv/session`).
+/// Window of a session in numbers, counted back from the highest (`kv/session`).
 const WINDOW: u64 = 64;
-/// Answered commands that may be sent again.
+/// Answered commands that a client keeps.
 const ANSWERED_MAX: usize = 2 * WINDOW as usize;
-/// Sessions of runs in which they live longer than the run.
+/// Time to live of sessions that outlive every run.
 const LASTING_TTL_MS: u64 = 3_600_000;
 
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: String,
     number: u64,
-    /// Numbers below that were left out.
+    /// Skipped numbers.
     unused: VecDeque<u64>,
-    /// The highest number that was sent to each group.
+    /// The highest number sent to each group.
     sent: BTreeMap<GroupId, u64>,
     answered: VecDeque<(Call, u64, Value)>,
 }
@@ -35,7 +35,7 @@ impl Session {
 }
 
 impl World {
-    /// A command of a session: mostly a new one.
+    /// A command of a session: a new one, one with a skipped number, or an answered one.
     pub(crate) fn once(&mut self, index: usize) -> Call {
         let chance = self.random.below(100);
         let leap = [1, WINDOW - 2, WINDOW - 1, WINDOW, WINDOW + 1][self.random.below(5) as usize];
@@ -70,7 +70,7 @@ impl World {
         self.call(Kind::Once { number }, parts, 0, &[words])
     }
 
-    /// A command that was answered is sent once more.
+    /// An answered command that is sent again.
     fn once_again(&mut self, index: usize) -> Call {
         let mut call = self.read();
         let Some(session) = &self.clients[index].session else { return call };
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// The client's session, if the call is of this and not of an earlier one.
+    /// The client's session, unless the call belongs to an earlier one.
     fn session_of_call(&mut self, index: usize, call: &Call) -> Option<&mut Session> {
         let session = self.clients[index].session.as_mut()?;
         let id = session.id.as_bytes();
@@ -119,7 +119,7 @@ impl World {
         }
     }
 
-    /// A group says that it does not know any more what became of a number. Else a new session would be due.
+    /// A group refuses a number. It must be beyond the window, unless sessions expire in this run.
     pub(crate) fn number_expired(&mut self, index: usize, call: &Call) {
         self.record.outdated += 1;
         let group = self.group_of(call);
@@ -137,7 +137,7 @@ impl World {
         }
     }
 
-    /// A request was made up and is not sent.
+    /// Undoes the bookkeeping of a request that is not sent.
     pub(crate) fn leave_unasked(&mut self, index: usize, call: &Call) {
         if call.kind == Kind::Scan {
             self.page_failed(index);

@@ -1,5 +1,5 @@
-//! What `src/server` does for a real node: inputs in, effects out, one turn after the other. Here each effect is a place
-//! where the process may end.
+//! What `src/server` does for a real node: inputs in, effects out, one turn after the other. Here each effect is a
+//! place where the process may end.
 
 use crate::network::{Parcel, Who};
 use crate::process::{EPOCH_US, Input, Life, PORT, options};
@@ -180,7 +180,7 @@ impl World {
         Ok(())
     }
 
-    /// What waits to be sent on each connection of a node, where links are slow.
+    /// Unsent bytes of each connection of a node; empty if the bandwidth is unlimited.
     fn unsent(&mut self, life: &Life) -> BTreeMap<u64, usize> {
         if self.network.weather.bytes_per_ms == 0 {
             return BTreeMap::new();
@@ -190,7 +190,7 @@ impl World {
         handles.map(|(handle, (connection, side))| (*handle, network.unsent(*connection, *side, now_us))).collect()
     }
 
-    /// The node learns which connections take more, and will learn when others do.
+    /// Tells the node its unsent bytes, and schedules the event for connections to drain.
     fn tell_unsent(&mut self, node: usize, life: &mut Life) {
         let unsent = self.unsent(life);
         for handle in life.node.filling().collect::<Vec<_>>() {
@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    /// A node is told when all that it sent on a connection is out.
+    /// Tells the node that a connection has drained, or looks again later.
     pub(crate) fn look_at_drain(&mut self, node: usize, handle: u64) {
         let Some(life) = &mut self.processes[node].life else { return };
         let Some((connection, side)) = life.handles.get(&handle).copied() else { return };

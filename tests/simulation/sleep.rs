@@ -1,18 +1,18 @@
-//! Machines that sleep, as a laptop does whose lid is closed: nothing runs on them, nothing reaches them, the time of day
-//! goes on. So does the monotonic clock, which leases rest on; where there are none, it may stop as well.
+//! Machines that sleep: no process runs, no packet arrives, the wall clock advances. The monotonic clock advances too,
+//! because leases rest on it. In runs without leases it may stop.
 
 use crate::network::Network;
 use crate::process::Process;
 use crate::world::{Event, World};
 use paxoi::config::Reads;
 
-/// How long one machine sleeps while the others work.
+/// Duration of the sleep of one machine.
 const SLEEP_US: (u64, u64) = (1_000_000, 12_000_000);
-/// How long all of them do, and the clients with them.
+/// Duration of the sleep of all machines, with the clients.
 const SLEEP_OF_ALL_US: (u64, u64) = (10_000_000, 300_000_000);
 
 impl World {
-    /// The machine of a process that runs goes to sleep.
+    /// Puts the machine of a running process to sleep.
     pub(crate) fn sleep(&mut self, node: usize) -> bool {
         if !self.network.asleep.insert(node) {
             return false;
@@ -27,7 +27,7 @@ impl World {
         true
     }
 
-    /// It goes on. What was sent to it is there, as far as its senders have kept their connections.
+    /// Wakes a machine. Packets that were sent to it arrive, unless their sender has cut the connection.
     pub(crate) fn wake(&mut self, node: usize, mono_us: Option<u64>) {
         if !self.network.asleep.remove(&node) {
             return;
@@ -43,7 +43,7 @@ impl World {
         self.resume(node);
     }
 
-    /// Everything sleeps but the clocks.
+    /// Puts all machines and clients to sleep: the clocks advance, and all events are delayed.
     pub(crate) fn sleep_all(&mut self) -> bool {
         let us = self.random.between(SLEEP_OF_ALL_US.0, SLEEP_OF_ALL_US.1);
         self.trace.line(|| format!("everything sleeps for {} s", us / 1_000_000));

@@ -80,7 +80,7 @@ pub(crate) enum Event {
         life: u64,
         handle: u64,
     },
-    /// What a node sent on a slow connection may be out.
+    /// A slow connection of a node may have drained.
     Drained {
         node: usize,
         life: u64,
@@ -96,7 +96,7 @@ pub(crate) enum Event {
     Resume {
         node: usize,
     },
-    /// A machine that slept goes on; with its monotonic clock as it was, if that stood still.
+    /// A machine wakes. `mono_us`: the monotonic clock stopped at this value.
     Wake {
         node: usize,
         life: u64,
@@ -111,7 +111,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// Whose disk it may use.
+    /// The node whose disk the event may use.
     fn node(self) -> Option<usize> {
         match self {
             Event::Turn { node, .. }
@@ -434,7 +434,7 @@ impl World {
         }
     }
 
-    /// What waits on a connection may arrive.
+    /// Schedules the arrival of waiting packets on a connection.
     pub(crate) fn look_at(&mut self, connection: u64) {
         for side in [0, 1] {
             if self.network.has_parcels(connection, side) {
@@ -444,7 +444,7 @@ impl World {
         }
     }
 
-    /// Everything that will happen happens so much later.
+    /// Delays all scheduled events.
     pub(crate) fn put_off(&mut self, us: u64) {
         let later = std::mem::take(&mut self.queue).into_iter().map(|Reverse(next)| {
             let at_us = next.at_us + us;

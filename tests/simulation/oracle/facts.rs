@@ -1,5 +1,5 @@
-//! What a node's log says, in the words of the oracle: records with their values as checksums, and what follows from them
-//! for one group. Also the lines that a trace has of them.
+//! Log records as the oracle keeps them, with checksums in place of values, and the state of one group that follows
+//! from them. Also their lines in a trace.
 
 use crc32c::crc32c;
 use groups::{Ballot, GroupId, Instance, Message};
@@ -37,9 +37,9 @@ pub(super) struct Seat {
     /// The highest instance that it voted at or learned, and its vote there.
     pub(super) instance: Instance,
     pub(super) vote: Option<(Ballot, u32)>,
-    /// That instance, and the ballot under which it holds a value there; `None` if that is not known.
+    /// That instance and the ballot of the node's value there; `None` if unknown.
     pub(super) held: Option<(Instance, Ballot)>,
-    /// The last instance in a checkpoint of another node that it took.
+    /// The last instance of an installed checkpoint of another node.
     pub(super) put_in: Instance,
 }
 

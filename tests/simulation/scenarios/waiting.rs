@@ -1,13 +1,13 @@
-//! Messages that wait at a member while it applies a value, and their sender.
+//! Messages that wait at a follower while it applies a value.
 
 use super::{STEP_US, World, expect};
 use crate::network::Parcel;
 use crate::shell::End;
 use paxoi::history::Outcome;
 
-/// A follower is stopped, and then reads in one turn what the leader sent last, and that it is gone. Turns are so short that
-/// most of the messages wait until a value is applied. They must not make the follower take the dead leader for its leader
-/// again.
+/// A stopped follower resumes and reads, in one turn, the leader's last messages and the end of the leader's
+/// connection. Turns are so short that most messages wait until a value is applied. These messages must not make the
+/// follower follow the dead leader again.
 pub(super) fn leader_dies_while_its_messages_wait(world: &mut World) -> Result<(), String> {
     world.shape.turn_steps = 1;
     world.found()?;
