@@ -554,7 +554,7 @@ mod tests {
         assert!(!disk.has_no_power());
         assert!(disk.sync_dir().is_err() && file.write_at(0, b"y").is_err() && file.sync_data().is_err());
         assert!(disk.has_no_power());
-        assert!((0..20).any(|seed| disk.crash(seed).list().unwrap().is_empty()), "nothing was synced");
+        assert!((0..200).any(|seed| disk.crash(seed).list().unwrap().is_empty()), "nothing was synced");
         let after = disk.killed();
         assert!(!after.has_no_power());
         assert_eq!(after.content("f").unwrap(), b"x");
