@@ -19,7 +19,7 @@ use super::wire::PingClocks;
 use super::{Node, Time};
 use crate::config::{
     CLOCK_ERROR_MS_MAX, CLOCK_FIRST_WAIT_MS, CLOCK_READING_MS_MAX, CLOCK_RESYNC_MS, CLOCK_WAIT_MS, CLOCK_WARN_MS,
-    CLOCK_WATCH_MS,
+    CLOCK_WATCH_MS, ECHO_MS_MAX,
 };
 use crate::duration::Lead;
 use groups::{Members, NodeId};
@@ -106,6 +106,10 @@ impl ClusterTime {
     /// A ping of a peer came. `rtt_us` bounds its way: an earlier ping of this node, which it answers, left that long ago,
     /// without the time for which the peer held it.
     pub(super) fn on_ping(&mut self, from: NodeId, clocks: PingClocks, rtt_us: u64, time: Time) {
+        // The answer was in flight while a machine slept, or a peer was stopped: half of that time says nothing of its way.
+        if rtt_us > ECHO_MS_MAX * 1_000 {
+            return;
+        }
         let place = self.readings.iter().position(|reading| reading.node == from);
         let is_fresh = |place: usize| time.mono_us < self.readings[place].at_us + 10 * CLOCK_ERROR_MS_MAX * 1_000;
         // A busy moment here or there: a better reading is at hand.
@@ -451,6 +455,11 @@ mod tests {
         let later = Time { mono_us: time.mono_us + 1_000_000, ..time };
         cluster.node.on_ping(NodeId(2), clocks, 2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, later);
         assert_ne!(cluster.node.ahead_ms(NodeId(2), ME), before, "any is better than an old one");
+        let before = cluster.node.ahead_ms(NodeId(2), ME);
+        let clocks = PingClocks { unix_us: time.unix_us, cluster_us: None };
+        let later = Time { mono_us: time.mono_us + 99_000_000, ..time };
+        cluster.node.on_ping(NodeId(2), clocks, 99_000_000, later);
+        assert_eq!(cluster.node.ahead_ms(NodeId(2), ME), before, "but not one that slept on its way");
     }
 
     #[test]
@@ -460,7 +469,7 @@ mod tests {
             let time = Time { unix_us, ..cluster.time() };
             for id in [2, 3] {
                 let clocks = PingClocks { unix_us, cluster_us: Some(unix_us) };
-                cluster.node.on_ping(NodeId(id), clocks, u64::MAX, time);
+                cluster.node.on_ping(NodeId(id), clocks, ECHO_MS_MAX * 1_000, time);
             }
             let electorate = Electorate { me: ME, voters: &cluster.voters, silent: 0, latest_ms: u64::MAX };
             cluster.node.steer(electorate, true, time);
