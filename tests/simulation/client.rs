@@ -131,7 +131,9 @@ impl World {
     pub(crate) fn client_timer(&mut self, index: usize) {
         let pause_us = 1 + self.random.below(2 * self.load.pause_us);
         self.after(pause_us, Event::Client { client: index });
-        let waits_since_us = self.clients[index].waiting.front().map(|call| call.sent_us.max(self.load.healed_us));
+        // What is sent behind a large command waits for it.
+        let last_us = self.clients[index].answered_us.max(self.load.healed_us);
+        let waits_since_us = self.clients[index].waiting.front().map(|call| call.sent_us.max(last_us));
         let late = waits_since_us.is_some_and(|since_us| self.now_us > since_us + self.load.patience_us);
         if late && self.load.healed_us > 0 && self.is_served(index) {
             let call = &self.clients[index].waiting[0];

@@ -33,6 +33,8 @@ const FOREVER_US: u64 = 1 << 40;
 pub(crate) const CLOCKS_US: u64 = 1_500_000;
 /// Minimum length of fragments where values have up to the maximum length: about a thousand fragments each.
 const LARGE_FRAGMENT_BYTES: usize = 1 << 10;
+/// The longest values of a run make so many parts at most, if they go in parts: about as many as 16 MiB do.
+const LONG_PARTS_MAX: usize = 64;
 /// Instances between two comparisons of states with large values.
 const LARGE_DIGEST_EVERY: u64 = 32;
 /// The mean time between two faults, but in quiet runs.
@@ -239,6 +241,10 @@ fn draw(seed: u64, trace: Trace) -> World {
         world.load.keys = world.load.keys.min(3);
         world.load.bursts = 2;
         world.oracle.digest_every = LARGE_DIGEST_EVERY;
+    }
+    if world.load.long > 0 {
+        let least = world.load.long_bytes_max as usize / LONG_PARTS_MAX;
+        world.shape.part_bytes = world.shape.part_bytes.max(least);
     }
     if world.load.flushes > 0 {
         world.load.mix &= !UNLESS_FLUSHED;
