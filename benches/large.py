@@ -52,6 +52,9 @@ def await_cluster():
 
 
 def measure(program):
+    # What the run before has not written yet would be written in this one.
+    os.sync()
+    time.sleep(5)
     folder = tempfile.mkdtemp(prefix="storage-large-", dir=args.dir)
     members = ",".join(f"{i + 1}=127.0.0.1:{port}" for i, port in enumerate(ports))
     nodes, results, stop = [], [], threading.Event()
@@ -66,7 +69,6 @@ def measure(program):
         value = b"v" * int(args.mib * 1048576)
 
         def client(number):
-            # In its own process the interpreter's lock of this one delays nobody.
             while not stop.is_set():
                 began = time.monotonic()
                 try:
