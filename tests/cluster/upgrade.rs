@@ -38,7 +38,7 @@ fn members_are_upgraded_one_by_one_under_load() {
         cluster.restart(id);
         assert_eq!(cluster.info(id).number("protocol_version"), u64::from(Versions::OURS.highest));
     }
-    wait_for_values(&cluster, 3);
+    wait_for_values(&cluster, u64::from(Versions::OURS.value_version()));
     recorder.wait_for_more(OPERATIONS);
     let summary = recorder.stop_and_check();
     assert!(summary.operations as u64 > 4 * OPERATIONS, "{summary:?}");
