@@ -80,7 +80,7 @@ pub const FRAME_BYTES: usize = 256 << 10;
 pub const FRAGMENT_BYTES: usize = 64 << 10;
 /// Bytes of one part of a large command, which goes into the log in parts. A value of the log holds a few of them.
 pub const UPLOAD_PART_BYTES: usize = 256 << 10;
-/// A command that makes so many parts, or more, is a large one.
+/// Minimum number of parts: a shorter command goes into the log whole.
 pub const UPLOAD_PARTS_MIN: usize = 4;
 /// Parts, of all large commands of this node's clients, that are on their way at a time.
 pub const UPLOAD_PARTS_SENT: usize = 4;

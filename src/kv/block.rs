@@ -475,6 +475,10 @@ impl BlockCheck {
             if last.is_some_and(|last| last > id) {
                 return Err(BlockError::Order);
             }
+            // Memory for the whole is reserved from the first.
+            if total > self.limits.upload_bytes_max() {
+                return Err(BlockError::BadUpload);
+            }
             if last != Some(id) {
                 self.end_upload();
                 self.uploads += 1;

@@ -39,7 +39,7 @@ pub enum Reply<'a> {
 impl<'a> Reply<'a> {
     /// An error with a fixed text.
     #[must_use]
-    pub fn error(text: &'static str) -> Reply<'static> {
+    pub const fn error(text: &'static str) -> Reply<'static> {
         Reply::Error(Cow::Borrowed(text))
     }
 

@@ -11,7 +11,6 @@ use super::kept;
 use super::limits::Limits;
 use super::reply::Reply;
 use siphasher::sip::SipHasher24;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -252,11 +251,7 @@ const SESSION_BYTES: usize = 128;
 const KEPT_BYTES: usize = 56;
 
 /// The answer to an id that no group of this cluster issued.
-pub(super) const UNKNOWN: Reply<'static> = error("ERR unknown session: SESSION NEW answers one");
-const EXPIRED: Reply<'static> = error("ONCEEXPIRED not executed now; it may have been before");
-const OTHER_COMMAND: Reply<'static> = error("ERR this number of the session stands for another command");
-const TOO_LONG: Reply<'static> = error("ERR executed once before; its reply was too long to keep");
-
-const fn error(text: &'static str) -> Reply<'static> {
-    Reply::Error(Cow::Borrowed(text))
-}
+pub(super) const UNKNOWN: Reply<'static> = Reply::error("ERR unknown session: SESSION NEW answers one");
+const EXPIRED: Reply<'static> = Reply::error("ONCEEXPIRED not executed now; it may have been before");
+const OTHER_COMMAND: Reply<'static> = Reply::error("ERR this number of the session stands for another command");
+const TOO_LONG: Reply<'static> = Reply::error("ERR executed once before; its reply was too long to keep");

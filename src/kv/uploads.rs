@@ -14,7 +14,6 @@ use super::reply::Reply;
 use super::rolling::Change;
 use super::store::{Store, unreadable};
 use groups::Work;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// An upload: the node that its client sent the command to, how often that had been started, and its count of uploads.
@@ -64,10 +63,10 @@ pub struct UploadedSet<'a> {
 }
 
 /// The reply to the first part of an upload for which there is no room now.
-pub const BUSY: Reply<'static> = error("TRYAGAIN too many large commands are on their way in this group");
+pub const BUSY: Reply<'static> = Reply::error("TRYAGAIN too many large commands are on their way in this group");
 /// The reply to what belongs to no upload, or not to this place in it.
 pub const LOST: Reply<'static> =
-    error("CLUSTERDOWN Hash slot not served: a part of this large command was lost; it was not executed");
+    Reply::error("CLUSTERDOWN Hash slot not served: a part of this large command was lost; it was not executed");
 
 /// The uploads of one group.
 #[derive(Debug, Default)]
@@ -151,7 +150,8 @@ impl Uploads {
         let upload = self.known.remove(&id)?;
         self.held -= upload.bytes.len();
         self.announced -= upload.outline.total;
-        if let Some(frozen) = self.frozen.iter_mut().find(|frozen| frozen.id == id) {
+        let needs = |frozen: &&mut FrozenUpload| frozen.id == id && frozen.written < frozen.outline.held;
+        if let Some(frozen) = self.frozen.iter_mut().find(needs) {
             frozen.aside = Some(upload.bytes[..frozen.outline.held].to_vec());
         }
         Some(upload)
@@ -214,7 +214,7 @@ impl Uploads {
         self.frozen.iter().rev().for_each(|frozen| frozen.outline.digest(&frozen.id, digest));
     }
 
-    /// Hands out the next piece of the frozen state, of at most so many bytes.
+    /// Hands out the next piece of the frozen state: at most `bytes_max` bytes of one upload.
     pub(super) fn next_frozen(&mut self, bytes_max: usize) -> Option<(UploadId, Outline, &[u8])> {
         self.frozen.pop_if(|frozen| frozen.written == frozen.outline.held);
         let FrozenUpload { id, outline, written, aside } = self.frozen.last_mut()?;
@@ -315,9 +315,5 @@ impl Store {
     }
 }
 
-/// An upload of which no part came for so long, in milliseconds of the group's time, is dropped.
+/// An upload is dropped when its last part is this old, in milliseconds of the group's time.
 const IDLE_MS_MAX: u64 = 60_000;
-
-const fn error(text: &'static str) -> Reply<'static> {
-    Reply::Error(Cow::Borrowed(text))
-}

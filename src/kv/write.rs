@@ -444,11 +444,9 @@ impl Store {
 
     /// Gives a key a value and an expiry (0: never), whatever it held before; one that is due is gone at once.
     fn put(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) {
-        if expires_at_ms != 0 && expires_at_ms <= self.time_ms {
-            self.take(key);
+        if !self.begin_put(position, key, value, expires_at_ms) {
             return;
         }
-        self.rolling.key(Change::Put, position, ends(value) ^ expires_at_ms);
         let entry = match self.entries.place(position, key) {
             Ok(entry) => entry,
             Err(gap) => {
@@ -462,18 +460,25 @@ impl Store {
         entry.expires_at_ms = expires_at_ms;
         entry.set_value(value);
         reweigh(&mut self.heap_bytes, before, entry);
-        self.longest = self.longest.max(value.len());
     }
 
-    /// The same of a key and its value in one piece of memory, which becomes the entry's.
-    pub(super) fn put_owned(&mut self, position: Position, bytes: Vec<u8>, key_bytes: usize, expires_at_ms: u64) {
-        let (key, value) = bytes.split_at(key_bytes);
+    /// Takes note that a key gets a value. False: that has expired already, and the key is gone.
+    fn begin_put(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) -> bool {
         if expires_at_ms != 0 && expires_at_ms <= self.time_ms {
             self.take(key);
-            return;
+            return false;
         }
         self.rolling.key(Change::Put, position, ends(value) ^ expires_at_ms);
         self.longest = self.longest.max(value.len());
+        true
+    }
+
+    /// As [`Store::put`], of a key and its value in one piece of memory, which becomes the entry's.
+    pub(super) fn put_owned(&mut self, position: Position, bytes: Vec<u8>, key_bytes: usize, expires_at_ms: u64) {
+        let (key, value) = bytes.split_at(key_bytes);
+        if !self.begin_put(position, key, value, expires_at_ms) {
+            return;
+        }
         let entry = Entry::of(position, bytes, key_bytes, expires_at_ms);
         let heap_bytes = entry.heap_bytes();
         match self.entries.replace(entry) {

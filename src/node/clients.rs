@@ -458,8 +458,8 @@ impl Node {
         }
     }
 
-    /// Carries out a request of so many bytes in a buffer that can be shared, because what becomes of it may keep a part of
-    /// it. True: it is done, and only what follows it is left in `input`.
+    /// Carries out the request of `length` bytes at `at`. Its buffer becomes shareable, because an upload keeps a part of
+    /// it. Returns true if the request is done and `input` holds only what follows it.
     fn large_request(
         &mut self,
         client: &mut Client,

@@ -111,7 +111,7 @@ impl Uploads {
         Uploads { part_bytes, newest, outgoing: VecDeque::new(), unsent_bytes: 0, sent_bytes: 0 }
     }
 
-    /// Whether a command whose request, or encoding, has so many bytes goes in parts.
+    /// Whether a command goes in parts, by the bytes of its request.
     pub(super) fn takes(&self, bytes: usize) -> bool {
         bytes >= UPLOAD_PARTS_MIN * self.part_bytes
     }

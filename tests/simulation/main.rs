@@ -9,7 +9,7 @@
 //! world      time and the queue of events           network    connections        oracle   the invariants
 //! shell      what src/server does                    lifecycle  starts and ends    process  a node, its disk and clocks
 //! client     who asks, and the history              members    who joins and leaves
-//! requests   what is asked for                       sessions   commands that are sent again
+//! requests   what is asked for                       sessions   commands of sessions, and repetitions
 //! scans      iterations over the database            sleep    machines that sleep
 //! scenarios  plain stories that chance does not tell
 //! ```

@@ -42,7 +42,7 @@ pub(crate) struct Shape {
     pub(crate) is_busy: bool,
     /// Messages of groups that are more than twice as long travel in fragments of so many bytes.
     pub(crate) fragment_bytes: usize,
-    /// Commands that make four parts of so many bytes, or more, go into the log in parts.
+    /// Bytes of one part of a large command.
     pub(crate) part_bytes: usize,
 }
 

@@ -3,7 +3,7 @@
 
 use super::super::command::{Command, Set, SetAnswer, SetExpiry, SetIf};
 use super::super::uploads::{BUSY, Complete, LOST, Part, UploadId, UploadedSet};
-use super::super::{BlockCheck, Installation, Store};
+use super::super::{BlockCheck, BlockError, Installation, Store};
 use super::{Db, HASH_KEY, decode, encoded, show};
 use crate::kv::Limits;
 use crate::routing::SLOTS;
@@ -227,6 +227,14 @@ fn what_is_on_its_way_is_in_a_frozen_state() {
     }
     all.swap(uploads[5], uploads[6]);
     assert!(!sound(&all));
+    all.swap(uploads[5], uploads[6]);
+    // Nor is one believed that announces more than any request holds: memory would be reserved for it.
+    let mut huge = blocks[uploads[0]].clone();
+    huge[22..30].fill(0xFF);
+    all[uploads[0]] = &huge;
+    let mut installation = Installation::new(HASH_KEY, 0..SLOTS, Limits::default());
+    let refused = all.iter().find_map(|block| installation.install_block(block).err());
+    assert_eq!(refused, Some(BlockError::BadUpload));
 }
 
 #[test]
