@@ -9,9 +9,11 @@
 //! stays as it is if it is one of them, and else goes to the nearest one. (Marzullo's thesis, *Maintaining the time in a
 //! distributed system*, 1984, with points instead of intervals.)
 //!
-//! A node that starts takes cluster time over from the others. It is made anew from the clocks only if nobody has it: at a
-//! birth, and after all nodes were down. A node whose cluster time differs from that of a majority, such as a virtual
-//! machine that was frozen, follows the majority at once.
+//! A node that starts takes cluster time over from the others. It is made anew from the clocks only if nobody has it,
+//! at a birth and after all nodes were down, or if those that have it are no majority, and the clocks show that they
+//! are behind. A node whose cluster time differs from that of a majority, such as a virtual machine that was frozen,
+//! follows the majority at once. If no majority can be asked, it follows one other member whose cluster time is less
+//! behind the clocks of a majority than its own.
 
 use super::peers::Peer;
 use super::versions::Versions;
@@ -34,7 +36,7 @@ const STEER_STEP_US: u64 = 1_000;
 pub(super) struct ClusterTime {
     /// At most one for each peer.
     readings: Vec<Reading>,
-    own_us: i64,
+    own_us: Option<i64>,
     offset: Option<Offset>,
     steered_us: u64,
     /// Since when enough clocks have been known to make a cluster time.
@@ -137,37 +139,39 @@ impl ClusterTime {
             return;
         }
         self.steered_us = time.mono_us;
-        self.own_us = signed(time.unix_us) - signed(time.mono_us);
+        let own_us = signed(time.unix_us) - signed(time.mono_us);
+        if self.own_us.replace(own_us).is_some_and(|before_us| differ(own_us, before_us)) {
+            // The clock was set, or this machine was frozen, and then what it knows of the others is from before.
+            self.readings.clear();
+        }
         let oldest_us = time.mono_us.saturating_sub(CLOCK_READING_MS_MAX * 1_000);
         self.readings.retain(|reading| reading.at_us >= oldest_us);
         let counting = || self.readings.iter().filter(|reading| electorate.counts(reading));
-        let clocks: Vec<i64> = counting().map(|reading| reading.clock_us).chain([self.own_us]).collect();
-        let mut shared: Vec<i64> = counting().filter_map(|reading| reading.cluster_us).collect();
+        let clocks: Vec<i64> = counting().map(|reading| reading.clock_us).chain([own_us]).collect();
+        let shared: Vec<i64> = counting().filter_map(|reading| reading.cluster_us).collect();
         let Some(offset) = self.offset.filter(|_| self.is_founded()) else {
-            return self.found(electorate, clocks, shared, is_born, time);
+            return self.found(electorate, &clocks, &shared, is_born, time);
         };
         let members = electorate.clocks();
-        let target_us = nearest(clocks, members, offset.us).unwrap_or(offset.us);
+        let target_us = nearest(&clocks, members, offset.us).unwrap_or(offset.us);
         let step_us = signed(passed_us) / STEER_DIVISOR;
         let steered_us = offset.us + (target_us - offset.us).clamp(-step_us, step_us);
-        shared.push(steered_us);
-        let agreed_us = nearest(shared, members, steered_us).unwrap_or(steered_us);
-        let differs = agreed_us.abs_diff(steered_us) > CLOCK_RESYNC_MS * 1_000;
-        self.offset = Some(Offset { us: if differs { agreed_us } else { steered_us }, is_founded: true });
+        let better_us = better(&clocks, &shared, members, steered_us);
+        self.offset = Some(Offset { us: better_us.unwrap_or(steered_us), is_founded: true });
     }
 
     /// Takes cluster time over from the others, or makes one.
-    fn found(&mut self, electorate: Electorate<'_>, clocks: Vec<i64>, mut shared: Vec<i64>, is_born: bool, time: Time) {
+    fn found(&mut self, electorate: Electorate<'_>, clocks: &[i64], shared: &[i64], is_born: bool, time: Time) {
         let founded = |us| Some(Offset { us, is_founded: true });
-        shared.sort_unstable();
-        if let Some(us) = shared.get(shared.len().saturating_sub(1) / 2) {
-            self.offset = founded(*us);
+        let members = electorate.clocks();
+        if let Some(us) = inherited(clocks, shared, members) {
+            self.offset = founded(us);
             return;
         }
         if !is_born {
             return;
         }
-        let (members, known) = (electorate.clocks(), clocks.len());
+        let known = clocks.len();
         let latest_us = signed(electorate.latest_ms.saturating_mul(1_000)) - signed(time.mono_us);
         if known == members {
             self.offset = nearest(clocks, members, latest_us).and_then(founded);
@@ -189,14 +193,14 @@ impl ClusterTime {
         self.offset = if known > members / 2 {
             nearest(clocks, members, latest_us).and_then(founded)
         } else {
-            Some(Offset { us: self.own_us, is_founded: false })
+            self.own_us.map(|us| Offset { us, is_founded: false })
         };
     }
 
     /// By how much a node's clock is ahead of cluster time, in milliseconds; `None` if that is not known.
     pub(super) fn ahead_ms(&self, node: NodeId, me: NodeId) -> Option<i64> {
         let read = || self.readings.iter().find(|reading| reading.node == node).map(|reading| reading.clock_us);
-        let clock_us = if node == me { Some(self.own_us) } else { read() };
+        let clock_us = if node == me { self.own_us } else { read() };
         Some((clock_us? - self.offset?.us) / 1_000)
     }
 
@@ -225,13 +229,59 @@ impl ClusterTime {
     }
 }
 
-/// Of the times that are possible if fewer than half of `members` clocks are wrong, and these are known, the one nearest to
-/// `current`. `None` if all that are known can be wrong.
-fn nearest(mut known: Vec<i64>, members: usize, current: i64) -> Option<i64> {
+/// The earliest and the latest of the times that are possible if fewer than half of `members` are wrong, and these are
+/// known. `None` if all that are known can be wrong.
+fn possible(known: &[i64], members: usize) -> Option<(i64, i64)> {
     let wrong = (members - 1) / 2;
     let rest = known.len().checked_sub(wrong + 1)?;
+    let mut known = known.to_vec();
     known.sort_unstable();
-    Some(current.clamp(known[wrong.min(rest)], known[wrong.max(rest)]))
+    Some((known[wrong.min(rest)], known[wrong.max(rest)]))
+}
+
+/// The possible time that is nearest to `current`.
+fn nearest(known: &[i64], members: usize, current: i64) -> Option<i64> {
+    possible(known, members).map(|(earliest, latest)| current.clamp(earliest, latest))
+}
+
+/// More than errors of readings explain.
+fn differ(some_us: i64, other_us: i64) -> bool {
+    some_us.abs_diff(other_us) > CLOCK_RESYNC_MS * 1_000
+}
+
+/// The cluster time that this node is to follow at once: the majority's, if that is another one; if none is a majority's,
+/// one that is less behind what the clocks show. `shared` are the others'.
+fn better(clocks: &[i64], shared: &[i64], members: usize, own_us: i64) -> Option<i64> {
+    let known: Vec<i64> = shared.iter().copied().chain([own_us]).collect();
+    let (earliest, latest) = possible(&known, members).unwrap_or((own_us, i64::MAX));
+    let agreed_us = own_us.clamp(earliest, latest);
+    if differ(agreed_us, own_us) {
+        return Some(agreed_us);
+    }
+    // It is the majority's.
+    if !differ(earliest, latest) {
+        return None;
+    }
+    let own_behind_us = behind(clocks, members, own_us)?;
+    let (behind_us, us) = shared.iter().filter_map(|us| Some((behind(clocks, members, *us)?, *us))).min()?;
+    (behind_us + CLOCK_RESYNC_MS * 1_000 < own_behind_us).then_some(us)
+}
+
+/// By how much a cluster time is behind what is possible by the clocks, in microseconds: that of a machine that was frozen
+/// is behind, never ahead. `None`: the clocks do not tell.
+fn behind(clocks: &[i64], members: usize, us: i64) -> Option<u64> {
+    possible(clocks, members).map(|(earliest, _)| if us < earliest { us.abs_diff(earliest) } else { 0 })
+}
+
+/// The cluster time that a node takes over when it starts: the majority's, or one that the clocks do not refute. A machine
+/// that was frozen may be the only one to ask.
+fn inherited(clocks: &[i64], shared: &[i64], members: usize) -> Option<i64> {
+    if let Some((earliest, latest)) = possible(shared, members).filter(|(earliest, latest)| !differ(*earliest, *latest))
+    {
+        return Some(earliest.midpoint(latest));
+    }
+    let behind = |us: &i64| behind(clocks, members, *us).unwrap_or(0);
+    shared.iter().copied().min_by_key(behind).filter(|us| behind(us) <= CLOCK_RESYNC_MS * 1_000)
 }
 
 fn signed(us: u64) -> i64 {
@@ -404,6 +454,20 @@ mod tests {
     }
 
     #[test]
+    fn who_starts_does_not_follow_one_other_that_was_frozen() {
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        cluster.peers[0].2 = Some(-6_000);
+        assert_eq!(cluster.run(CLOCK_WAIT_MS as i64, &[2], true), None);
+        assert_eq!(cluster.run(200, &[2], true), Some(0), "the clocks agree that it is wrong");
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        cluster.peers.iter_mut().for_each(|peer| peer.2 = Some(-6_000));
+        assert_eq!(cluster.run(100, &[2, 3], true), Some(-6_000), "a majority is followed, whatever the clocks show");
+        let mut cluster = Cluster::new(-6_000, &[0, 0]);
+        cluster.peers[0].2 = Some(-6_000);
+        assert_eq!(cluster.run(100, &[2], true), Some(-6_000), "one of two clocks agrees");
+    }
+
+    #[test]
     fn a_start_waits_for_a_majority_and_a_little_for_the_others() {
         let mut cluster = Cluster::new(0, &[0, 0]);
         assert_eq!(cluster.run(10_000, &[], true), None, "alone");
@@ -431,6 +495,28 @@ mod tests {
         cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, Some(60_000)));
         let off_ms = cluster.run(200, &[2, 3], true).unwrap();
         assert!((59_900..=60_000).contains(&off_ms), "{off_ms}");
+    }
+
+    #[test]
+    fn a_frozen_machine_follows_one_other_whom_the_clocks_confirm() {
+        for (cluster_ms, own_ms, expected_ms) in [(60_000, 60_000, 60_000), (60_000, 0, 0), (61_000, 60_000, 61_000)] {
+            let mut cluster = Cluster::new(0, &[0, 0]);
+            cluster.run(1_000, &[2, 3], true);
+            let after_ms = 2 * CLOCK_READING_MS_MAX as i64;
+            cluster.run(after_ms, &[2], true);
+            cluster.own_ms = own_ms;
+            (cluster.peers[0].1, cluster.peers[0].2) = (60_000, Some(cluster_ms));
+            let off_ms = cluster.run(200, &[2], true).unwrap();
+            assert!((expected_ms - 20..=expected_ms).contains(&off_ms), "{off_ms} of {expected_ms}");
+        }
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        cluster.peers.iter_mut().for_each(|peer| peer.2 = Some(0));
+        cluster.run(1_000, &[2, 3], true);
+        cluster.own_ms = 60_000;
+        (cluster.peers[0].1, cluster.peers[0].2) = (60_000, Some(60_000));
+        let off_ms = cluster.run(200, &[2], true).unwrap();
+        assert!((59_900..=60_000).contains(&off_ms), "what the other one told before does not count: {off_ms}");
+        assert_eq!(cluster.node.ahead_ms(NodeId(3), ME), None, "and nothing is said of it");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Clocks that are wrong by hours: a leader's for a moment, one at the birth, a follower's for as long as it lasts.
+//! Clocks that are wrong by hours: a leader's for a moment, one at the birth, a follower's for as long as it lasts; and a
+//! machine whose clocks stood still.
 
 use super::{End, World, expect};
 use bytes::Bytes;
@@ -153,4 +154,52 @@ pub(super) fn ahead_after_an_upgrade(world: &mut World) -> Result<(), String> {
     })?;
     world.connect_one_to_each()?;
     world.expect_locks_to_hold()
+}
+
+impl World {
+    /// Freezes a machine for a minute, its monotonic clock too. Its wall clock is right when it wakes.
+    fn freeze(&mut self, node: usize) {
+        let mono_us = self.processes[node].clocks.at(self.now_us).mono_us;
+        self.network.asleep.insert(node);
+        self.pause(node);
+        self.wait(60_000_000);
+        self.wake(node, Some(mono_us));
+    }
+}
+
+/// The leader's machine is frozen while one of the two others is away for good. It takes cluster time from the one that is
+/// left: what was due meanwhile is gone.
+pub(super) fn frozen_while_another_is_away(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect_one_to_each()?;
+    if !world.lock(0)? {
+        return Err("nobody has the lock, and it is not to be had".to_owned());
+    }
+    // All have told their cluster time.
+    world.wait(1_000_000);
+    world.end(2, End::Kill);
+    world.freeze(0);
+    world.wait(2_000_000);
+    if !world.lock(0)? {
+        return Err("the lock is held for too long".to_owned());
+    }
+    Ok(())
+}
+
+/// One machine is frozen while both others are down, and finds one that starts. That does not take over its cluster time.
+pub(super) fn start_beside_a_frozen_machine(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect_one_to_each()?;
+    if !world.lock(0)? {
+        return Err("nobody has the lock, and it is not to be had".to_owned());
+    }
+    world.end(1, End::Kill);
+    world.end(2, End::Kill);
+    world.freeze(0);
+    world.start(1);
+    world.wait(4_000_000);
+    if !world.lock(0)? {
+        return Err("the lock is held for too long".to_owned());
+    }
+    Ok(())
 }
