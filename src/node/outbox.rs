@@ -258,9 +258,12 @@ impl Outbox {
         self.relays.to().is_some() || self.space.takes_command(bytes)
     }
 
-    /// Whether this node can lead. While it has no space the others should, if they have.
+    /// Whether this node can lead. While its disk is late or has no space the others should, if theirs are better: where all
+    /// disks are slow the cluster goes on slowly.
     pub(super) fn can_lead(&self, now_ms: u64) -> bool {
-        self.is_disk_fine(now_ms) && !(self.space.full && self.peers.quorum_has_space(now_ms))
+        let is_late = !self.is_disk_fine(now_ms) && self.peers.quorum_is_quick(now_ms);
+        let is_full = self.space.full && self.peers.quorum_has_space(now_ms);
+        !is_late && !is_full
     }
 
     /// The batch gathered goes to the log unless one is on its way, and the frames to their connections.

@@ -11,7 +11,7 @@ use super::leases::Leases;
 use super::roster::Roster;
 use super::versions::Versions;
 use super::wire::{Claims, NODE, NodeMessage, Ping, PingClocks};
-use crate::config::{DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, NodeConfig, PING_MS, REACH_GRACE_MS, Reads};
+use crate::config::{DISK_SLOW_MS, DISKS_MS_MAX, ECHO_MS_MAX, FRAME_BYTES, NodeConfig, PING_MS, REACH_GRACE_MS, Reads};
 use crate::identity::Identity;
 use bytes::Bytes;
 use groups::members::MEMBERS_MAX;
@@ -78,6 +78,8 @@ pub(super) struct Peer {
     draining: bool,
     /// When its disk last answered, if only to say that it is full.
     disk_ms: u64,
+    /// When it last said that its disk was late.
+    late_ms: Option<u64>,
     claims: Claims,
     their_claims: u64,
     /// The version of our claims that it has.
@@ -123,6 +125,7 @@ impl Peer {
             full: false,
             draining: false,
             disk_ms: 0,
+            late_ms: None,
             claims: Claims::default(),
             their_claims: 0,
             claims_seen: 0,
@@ -191,6 +194,8 @@ impl Peer {
         (self.disk, self.full, self.draining) = (ping.disk, ping.full, ping.draining);
         if ping.disk || ping.full {
             self.disk_ms = now_ms;
+        } else {
+            self.late_ms = Some(now_ms);
         }
         self.their_claims = ping.claims;
         self.claims_seen = ping.claims_seen;
@@ -420,8 +425,17 @@ impl Peers {
 
     /// Whether a majority without this node is reached and has disks that take what comes.
     pub(super) fn quorum_has_space(&self, now_ms: u64) -> bool {
-        let voters = self.all.iter().filter(|peer| self.voters().contains(peer.id));
-        voters.filter(|peer| peer.is_reached(now_ms) && peer.disk).count() >= self.voters().quorum()
+        self.have_disks(now_ms).count() >= self.voters().quorum()
+    }
+
+    /// Whether that majority's disks were not late of late either.
+    pub(super) fn quorum_is_quick(&self, now_ms: u64) -> bool {
+        let is_quick = |peer: &&Peer| peer.late_ms.is_none_or(|late_ms| now_ms >= late_ms + DISK_SLOW_MS);
+        self.have_disks(now_ms).filter(is_quick).count() >= self.voters().quorum()
+    }
+
+    fn have_disks(&self, now_ms: u64) -> impl Iterator<Item = &Peer> {
+        self.all.iter().filter(move |peer| self.voters().contains(peer.id) && peer.is_reached(now_ms) && peer.disk)
     }
 
     /// Replaces the list of groups that this node leads, each with its ballot and the version of its membership. It goes

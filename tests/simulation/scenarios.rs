@@ -42,7 +42,7 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 33] = [
+pub(crate) const SCENARIOS: [Scenario; 34] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
@@ -70,6 +70,7 @@ pub(crate) const SCENARIOS: [Scenario; 33] = [
     story("resent-while-adopted", resent_while_adopted),
     Scenario { groups: 2, ..story("vote-alone-in-an-old-segment", vote_alone_in_an_old_segment) },
     Scenario { nodes: 5, ..story("stuck-disk-in-the-leaders-majority", stuck_disk_in_the_leaders_majority) },
+    story("all-disks-are-slow", all_disks_are_slow),
     Scenario { cuts: true, ..story("power-fails-while-old-segments-go", cut::power_fails_while_old_segments_go) },
     Scenario { cuts: true, ..story("lost-checkpoint-behind-a-vote", cut::lost_checkpoint_behind_a_vote) },
     story("lost-vote", cut::lost_vote),
@@ -556,6 +557,29 @@ fn stuck_disk_in_the_leaders_majority(world: &mut World) -> Result<(), String> {
         }
         world.record.last.is_some()
     })
+}
+
+/// Every sync of every disk takes 1.5 s, which is late: as no disk is better the leader goes on, and when it dies another
+/// one is elected.
+fn all_disks_are_slow(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect(0, 1)?;
+    world.processes.iter_mut().for_each(|process| process.sync_us = 1_500_000);
+    let mut done = 0;
+    let deadline_us = world.now_us + 120_000_000;
+    while done < 10 {
+        if done == 5 {
+            world.end(0, End::Kill);
+        }
+        world.record.last = None;
+        world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
+        world.until("a client is told", |world| world.is_idle(0))?;
+        done += usize::from(world.record.last.is_some());
+        if world.now_us > deadline_us {
+            return Err(format!("{done} commands were executed in 120 s"));
+        }
+    }
+    Ok(())
 }
 
 /// A key of each of two groups.

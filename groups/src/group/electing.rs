@@ -24,6 +24,9 @@ const AGAIN_MS: u64 = 50;
 /// at most [`PREPARING_DOUBLINGS_MAX`] times, because all disks may be slow.
 const PREPARING_MS: u64 = 2_000;
 const PREPARING_DOUBLINGS_MAX: u32 = 3;
+/// A candidate grants nobody else a question for so long: its own promise, and those of others, may each have to wait for
+/// two syncs that take more than a second.
+const STANDING_MS: u64 = 6_000;
 /// Back-off: random, below this much, doubled with each failure up to [`BACK_OFF_DOUBLINGS_MAX`] times.
 const BACK_OFF_MS: u64 = 50;
 const BACK_OFF_DOUBLINGS_MAX: u32 = 5;
@@ -144,11 +147,12 @@ impl Group {
         }
     }
 
-    pub(super) fn handle_pre_vote(&mut self, from: NodeId, question: PreVote, effects: &mut Vec<Effect>) {
+    pub(super) fn handle_pre_vote(&mut self, from: NodeId, question: PreVote, clock: Clock, effects: &mut Vec<Effect>) {
         if self.hollow.is_some() {
             return;
         }
-        let granted = self.leader.is_none_or(|leader| leader.node == from) && self.is_entitled(from, question.next);
+        let is_free = self.leader.is_none_or(|leader| leader.node == from) && !self.stands_since_shortly(clock);
+        let granted = is_free && self.is_entitled(from, question.next);
         let (next, promised) = (self.next, self.acceptor.promised().max(self.seen));
         let answer = PreVoted { number: question.number, granted, next, promised };
         effects.push(Effect::Send { to: from, message: Message::PreVoted(answer) });
@@ -173,6 +177,11 @@ impl Group {
         if asking.granted.is_quorum(self.membership.voters()) {
             self.stand(clock, effects);
         }
+    }
+
+    /// Where all disks are slow a phase 1 takes seconds, and would never end if others began theirs meanwhile.
+    fn stands_since_shortly(&self, clock: Clock) -> bool {
+        matches!(self.role, Role::Candidate { since_ms, .. } if clock.mono_ms < since_ms + STANDING_MS)
     }
 
     /// Phase 1, under a ballot above all that were ever seen. Nothing of it leaves before the ballot is durable here.
@@ -317,6 +326,20 @@ mod tests {
             waited_ms.push(failed.unwrap_or(u64::MAX));
         }
         assert_eq!(waited_ms, [PREPARING_MS, 2 * PREPARING_MS, 4 * PREPARING_MS]);
+    }
+
+    #[test]
+    fn a_candidate_lets_nobody_else_stand_for_a_while() {
+        let mut group = second_of_three();
+        let mut effects = Vec::new();
+        group.stand(Clock { mono_ms: 1_000 }, &mut effects);
+        let mut is_granted = |after_ms| {
+            effects.clear();
+            let question = PreVote { number: 1, next: Instance::FIRST };
+            group.handle_pre_vote(NodeId(3), question, Clock { mono_ms: 1_000 + after_ms }, &mut effects);
+            matches!(effects[..], [Effect::Send { message: Message::PreVoted(PreVoted { granted: true, .. }), .. }])
+        };
+        assert!(!is_granted(0) && !is_granted(STANDING_MS - 1) && is_granted(STANDING_MS));
     }
 
     #[test]

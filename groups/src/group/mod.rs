@@ -194,7 +194,7 @@ impl Group {
             Message::Range(range) => self.handle_range(from, range, clock, effects),
             Message::Forward(forward) => self.handle_forward(from, &forward, effects),
             Message::NotLeader(not) => self.handle_not_leader(not),
-            Message::PreVote(question) => self.handle_pre_vote(from, question, effects),
+            Message::PreVote(question) => self.handle_pre_vote(from, question, clock, effects),
             Message::PreVoted(answer) => self.handle_pre_voted(from, answer, clock, effects),
             Message::Handover(handover) => self.handle_handover(from, handover, clock, effects),
         }
