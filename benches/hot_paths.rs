@@ -7,6 +7,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use groups::message::Accept;
 use groups::{Ballot, Draft, Instance, Message, NodeId, Tag, Value, put_command};
 use net::frame::{self, FrameWriter, Purpose};
+use net::outbound::Outbound;
 use net::resp::Protocol;
 use net::resp::request::{RequestLimits, RequestParser};
 use paxoi::kv::encode::encode;
@@ -53,6 +54,7 @@ fn requests(c: &mut Criterion) {
         });
     });
     group.bench_function("slot of a key", |b| b.iter(|| routing::slot(black_box(key.as_bytes()))));
+    let mut out = Outbound::new();
     group.bench_function("write a bulk reply", |b| {
         b.iter(|| {
             out.clear();

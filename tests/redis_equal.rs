@@ -7,6 +7,7 @@
 mod redis_server;
 
 use bytes::BytesMut;
+use net::outbound::Outbound;
 use net::resp::Protocol;
 use paxoi::kv::encode::encode;
 use paxoi::kv::reply::Reply;
@@ -236,7 +237,7 @@ fn ask(store: &mut Store, request: &[String]) -> Vec<u8> {
     let words: Vec<&[u8]> = request.iter().map(String::as_bytes).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
     store.begin(now);
-    let mut out = BytesMut::new();
+    let mut out = Outbound::new();
     let mut body = BytesMut::new();
     let command = lookup(&words).and_then(|spec| match request[0].as_str() {
         "COMMAND" => Err(paxoi::kv::docs::command(spec.verb, &words)),
@@ -250,7 +251,7 @@ fn ask(store: &mut Store, request: &[String]) -> Vec<u8> {
         Err(reply) => reply,
     };
     reply.write(Protocol::Resp2, &mut out);
-    out.to_vec()
+    out.take_bytes().to_vec()
 }
 
 /// A redis-server of our own.

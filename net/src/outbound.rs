@@ -13,6 +13,8 @@ use bytes::{Buf, Bytes, BytesMut};
 pub const CHUNK_BYTES: usize = 64 << 10;
 /// Below this length a copy is cheaper than a chunk of its own.
 const COPIED_BYTES_MAX: usize = 1 << 10;
+/// From here on the end of another queue is moved with its memory, which then is not at hand there any more.
+const MOVED_BYTES_MIN: usize = 16 << 10;
 /// The most chunks that one call writes.
 const SLICES_MAX: usize = 64;
 
@@ -56,6 +58,12 @@ impl Outbound {
         self.chunks.is_empty() && self.tail.is_empty()
     }
 
+    /// Whether part of it is queued as it was given, or too long for one chunk.
+    #[must_use]
+    pub fn holds_chunks(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+
     /// The end of the queue, to append small things to. What is in it already is not to be touched.
     pub fn buffer(&mut self) -> &mut BytesMut {
         if self.tail.len() >= CHUNK_BYTES {
@@ -75,6 +83,36 @@ impl Outbound {
         self.chunks.push_back(chunk);
     }
 
+    /// Queues all that `other` holds, and empties it. Its small end is copied, so that its memory can be used again.
+    pub fn take_from(&mut self, other: &mut Outbound) {
+        std::mem::take(&mut other.chunks).into_iter().for_each(|chunk| self.push(chunk));
+        other.chunk_bytes = 0;
+        if other.tail.len() > MOVED_BYTES_MIN {
+            return self.push(other.tail.split().freeze());
+        }
+        self.buffer().extend_from_slice(&other.tail);
+        other.tail.clear();
+    }
+
+    /// Forgets what is queued. The memory for small things stays.
+    pub fn clear(&mut self) {
+        self.chunks.clear();
+        self.chunk_bytes = 0;
+        self.tail.clear();
+    }
+
+    /// All of it in one piece, which is a copy unless there is only one chunk.
+    #[must_use]
+    pub fn take_bytes(&mut self) -> Bytes {
+        self.close_tail();
+        self.chunk_bytes = 0;
+        let mut chunks = std::mem::take(&mut self.chunks);
+        if chunks.len() > 1 {
+            return Bytes::from(chunks.iter().map(|chunk| &chunk[..]).collect::<Vec<_>>().concat());
+        }
+        chunks.pop_front().unwrap_or_default()
+    }
+
     /// Writes as much as one call takes.
     ///
     /// # Errors
@@ -92,7 +130,8 @@ impl Outbound {
     }
 
     /// True if the queue has room for more than this many bytes without new memory.
-    pub(crate) fn keeps_more_than(&mut self, bytes: usize) -> bool {
+    #[must_use]
+    pub fn keeps_more_than(&mut self, bytes: usize) -> bool {
         // Unlike `capacity`, this also counts the part of the memory before what is left to be written.
         self.tail.try_reclaim(bytes + 1)
     }

@@ -1,7 +1,7 @@
 //! The CLIENT command against the texts of a real Redis.
 
 use super::*;
-use bytes::BytesMut;
+use net::outbound::Outbound;
 
 /// A connection with an id, from a port of its own.
 pub(in crate::admin) fn info(id: u64) -> ClientInfo {
@@ -16,9 +16,9 @@ pub(in crate::admin) fn words(command: &str) -> Vec<&[u8]> {
 
 /// A reply on the wire.
 pub(in crate::admin) fn written(reply: &Reply<'_>, protocol: Protocol) -> String {
-    let mut out = BytesMut::new();
+    let mut out = Outbound::new();
     reply.write(protocol, &mut out);
-    String::from_utf8(out.to_vec()).expect("replies under test are text")
+    String::from_utf8(out.take_bytes().to_vec()).expect("replies under test are text")
 }
 
 fn asked(command: &str, me: &mut ClientInfo) -> Reply<'static> {

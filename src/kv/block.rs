@@ -18,8 +18,9 @@
 
 use super::digest::{Digest, Head};
 use super::directory::Position;
-use super::entry::Entry;
+use super::entry::{Entry, Value};
 use super::limits::Limits;
+use super::long_value::LongValue;
 use super::reader::{DecodeError, Reader};
 use super::session::{Kept, Session, SessionId, checksum};
 use super::uploads::{Outline, UploadId};
@@ -94,13 +95,13 @@ impl BlockWriter {
     }
 
     /// Of a piece of an entry's value.
-    pub(super) fn piece(entry: &Entry, offset: usize, piece: &[u8]) -> BlockWriter {
+    pub(super) fn piece(entry: &Entry, piece: Range<usize>) -> BlockWriter {
         let mut block = BlockWriter(vec![BLOCK_VERSION, kind::PIECE]);
         block.0.extend_from_slice(&entry.expires_at_ms.to_le_bytes());
         block.bytes(entry.key());
         block.0.extend_from_slice(&(entry.value().len() as u64).to_le_bytes());
-        block.0.extend_from_slice(&(offset as u64).to_le_bytes());
-        block.bytes(piece);
+        block.0.extend_from_slice(&(piece.start as u64).to_le_bytes());
+        block.value(entry.value(), piece);
         block
     }
 
@@ -119,7 +120,7 @@ impl BlockWriter {
         self.0.reserve(entry_bytes(entry));
         self.0.extend_from_slice(&entry.expires_at_ms.to_le_bytes());
         self.bytes(entry.key());
-        self.bytes(entry.value());
+        self.value(entry.value(), 0..entry.value().len());
     }
 
     pub(super) fn session(&mut self, id: &SessionId, session: &Session) {
@@ -138,9 +139,13 @@ impl BlockWriter {
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
-        let length = u32::try_from(bytes.len()).expect("requests are bounded far below 4 GiB");
+        self.value(Value::Short(bytes), 0..bytes.len());
+    }
+
+    fn value(&mut self, value: Value<'_>, part: Range<usize>) {
+        let length = u32::try_from(part.len()).expect("requests are bounded far below 4 GiB");
         self.0.extend_from_slice(&length.to_le_bytes());
-        self.0.extend_from_slice(bytes);
+        value.slices_of(part).for_each(|slice| self.0.extend_from_slice(slice));
     }
 }
 
@@ -198,7 +203,7 @@ struct Visitor<'v, 'e>(&'v mut OnEntry<'e>);
 impl Sink for Visitor<'_, '_> {
     fn head(&mut self, _: &Head) {}
     fn entry(&mut self, entry: Entry) {
-        (self.0)(entry.key(), entry.value(), entry.expires_at_ms);
+        (self.0)(entry.key(), &entry.value().bytes(), entry.expires_at_ms);
     }
     fn session(&mut self, _: SessionId, _: Session) {}
     fn upload_part(&mut self, _: UploadId, _: usize, _: u64, _: &[u8]) {}
@@ -232,10 +237,10 @@ pub struct BlockCheck {
 #[derive(Debug)]
 struct Partial {
     expires_at_ms: u64,
-    key_bytes: usize,
+    key: Vec<u8>,
     total: usize,
-    /// The key, then the value so far.
-    bytes: Vec<u8>,
+    /// So far.
+    value: LongValue,
 }
 
 /// What may come next.
@@ -405,26 +410,24 @@ impl BlockCheck {
         }
         if offset == 0 {
             self.next_position(key)?;
-            let (key_bytes, bytes) = (key.len(), key.to_vec());
-            self.partial = Some(Partial { expires_at_ms, key_bytes, total, bytes });
+            self.partial = Some(Partial { expires_at_ms, key: key.to_vec(), total, value: LongValue::default() });
+            self.digest.begin_entry(key, expires_at_ms);
         }
         let Some(partial) = &mut self.partial else { return Err(BlockError::OutOfTurn) };
-        let held = partial.bytes.len() - partial.key_bytes;
-        let is_same = partial.bytes.starts_with(key) && key.len() == partial.key_bytes;
-        if !is_same || (partial.expires_at_ms, partial.total, held) != (expires_at_ms, total, offset) {
+        let held = partial.value.len();
+        if partial.key != key || (partial.expires_at_ms, partial.total, held) != (expires_at_ms, total, offset) {
             return Err(BlockError::OutOfTurn);
         }
         if piece.is_empty() || held + piece.len() > total {
             return Err(BlockError::Garbled);
         }
-        partial.bytes.extend_from_slice(piece);
-        self.digest.piece(key, expires_at_ms, offset, piece);
+        partial.value.append(piece);
+        self.digest.piece(piece);
         if held + piece.len() == total
-            && let Some(mut whole) = self.partial.take()
+            && let Some(whole) = self.partial.take()
         {
-            whole.bytes.shrink_to_fit();
             self.digest.end_entry();
-            sink.entry(Entry::of(self.last.0, whole.bytes, whole.key_bytes, expires_at_ms));
+            sink.entry(Entry::long(self.last.0, &whole.key, whole.value, expires_at_ms));
         }
         Ok(())
     }

@@ -42,19 +42,20 @@ impl Digest {
     }
 
     pub(super) fn entry(&mut self, entry: &Entry) {
-        self.piece(entry.key(), entry.expires_at_ms, 0, entry.value());
+        self.begin_entry(entry.key(), entry.expires_at_ms);
+        entry.value().slices().for_each(|slice| self.piece(slice));
         self.end_entry();
     }
 
-    /// Feeds a piece of an entry's value, which begins at `offset`; the pieces come in order. Then comes
-    /// [`Digest::end_entry`].
-    pub(super) fn piece(&mut self, key: &[u8], expires_at_ms: u64, offset: usize, piece: &[u8]) {
-        if offset == 0 {
-            self.piece = self.keyed;
-            self.piece.write_u64(key.len() as u64);
-            self.piece.write(key);
-            self.piece.write_u64(expires_at_ms);
-        }
+    /// An entry begins: the pieces of its value follow in order, and then [`Digest::end_entry`].
+    pub(super) fn begin_entry(&mut self, key: &[u8], expires_at_ms: u64) {
+        self.piece = self.keyed;
+        self.piece.write_u64(key.len() as u64);
+        self.piece.write(key);
+        self.piece.write_u64(expires_at_ms);
+    }
+
+    pub(super) fn piece(&mut self, piece: &[u8]) {
         self.piece.write(piece);
     }
 

@@ -107,7 +107,7 @@ impl Directory {
         Ok(entry)
     }
 
-    /// Puts an entry in the place of that with the same key. Returns when that expired, what its memory held, and that
+    /// Puts an entry in the place of that with the same key. Returns when that expired, what it took of the heap, and that
     /// itself unless a frozen state needs it; or the entry again if there is none.
     pub(super) fn replace(&mut self, mut entry: Entry) -> Result<(u64, usize, Option<Entry>), (Gap, Entry)> {
         let at = self.table_at(entry.position);
@@ -118,12 +118,12 @@ impl Directory {
         let Some(place) = table.get_bucket_mut(bucket) else { unreachable!("it was just found there") };
         entry.freeze = self.freeze;
         let old = std::mem::replace(place, entry);
-        let (expires_at_ms, capacity) = (old.expires_at_ms, old.capacity());
+        let (expires_at_ms, heap_bytes) = (old.expires_at_ms, old.heap_bytes());
         let old = match &mut self.frozen {
             Some(frozen) => frozen.save_replaced(old),
             None => Some(old),
         };
-        Ok((expires_at_ms, capacity, old))
+        Ok((expires_at_ms, heap_bytes, old))
     }
 
     /// Adds an entry whose key is not there yet.

@@ -1,9 +1,14 @@
 //! A key and what it holds: one entry of the directory.
 //!
 //! Key and value share one allocation, so that whoever compares the key has the value at hand: in a large store the
-//! time goes into fetching memory.
+//! time goes into fetching memory. A long value stands by itself, so that others can share it.
 
 use super::directory::Position;
+use super::long_value::{LONG_VALUE_BYTES, LongValue};
+use super::reply::Reply;
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// A key, its value and its expiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,28 +19,61 @@ pub(super) struct Entry {
     /// The number of the freeze after which it was last written; see `frozen`.
     pub(super) freeze: u32,
     key_length: u32,
+    body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Body {
     /// The key, then the value.
-    bytes: Vec<u8>,
+    Short(Vec<u8>),
+    /// Of [`LONG_VALUE_BYTES`] or more.
+    Long(Box<Long>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Long {
+    key: Box<[u8]>,
+    value: LongValue,
+}
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    Short(&'a [u8]),
+    Long(&'a LongValue),
 }
 
 impl Entry {
     pub(super) fn new(position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) -> Entry {
-        let key_length = u32::try_from(key.len()).expect("requests are bounded far below 4 GiB");
-        Entry { position, expires_at_ms, freeze: 0, key_length, bytes: [key, value].concat() }
+        if value.len() >= LONG_VALUE_BYTES {
+            let value = LongValue::from(Bytes::copy_from_slice(value));
+            return Entry::long(position, key, value, expires_at_ms);
+        }
+        Entry { position, expires_at_ms, freeze: 0, key_length: length(key), body: Body::Short([key, value].concat()) }
     }
 
-    /// Of the key and the value in one piece of memory, which is taken as it is.
-    pub(super) fn of(position: Position, bytes: Vec<u8>, key_bytes: usize, expires_at_ms: u64) -> Entry {
-        let key_length = u32::try_from(key_bytes).expect("requests are bounded far below 4 GiB");
-        Entry { position, expires_at_ms, freeze: 0, key_length, bytes }
+    /// With a value whose memory it shares, if that is long.
+    pub(super) fn long(position: Position, key: &[u8], value: LongValue, expires_at_ms: u64) -> Entry {
+        let body = if value.len() < LONG_VALUE_BYTES {
+            Body::Short([key].into_iter().chain(value.slices()).collect::<Vec<_>>().concat())
+        } else {
+            Body::Long(Box::new(Long { key: key.into(), value }))
+        };
+        Entry { position, expires_at_ms, freeze: 0, key_length: length(key), body }
     }
 
     pub(super) fn key(&self) -> &[u8] {
-        &self.bytes[..self.value_start()]
+        match &self.body {
+            Body::Short(bytes) => &bytes[..self.key_length as usize],
+            Body::Long(long) => &long.key,
+        }
     }
 
-    pub(super) fn value(&self) -> &[u8] {
-        &self.bytes[self.value_start()..]
+    pub(super) fn value(&self) -> Value<'_> {
+        match &self.body {
+            Body::Short(bytes) => Value::Short(&bytes[self.key_length as usize..]),
+            Body::Long(long) => Value::Long(&long.value),
+        }
     }
 
     /// What entries are sorted by.
@@ -45,17 +83,18 @@ impl Entry {
 
     /// The bytes of key and value.
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        match &self.body {
+            Body::Short(bytes) => bytes.len(),
+            Body::Long(long) => long.key.len() + long.value.len(),
+        }
     }
 
-    /// How many bytes of key and value its memory holds.
-    pub(super) fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
-
-    /// What the bytes of key and value take of the heap.
+    /// What key and value take of the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        allocated(self.bytes.capacity())
+        match &self.body {
+            Body::Short(bytes) => allocated(bytes.capacity()),
+            Body::Long(long) => allocated(size_of::<Long>()) + allocated(long.key.len()) + long.value.heap_bytes(),
+        }
     }
 
     /// Whether the key is gone at `time_ms`.
@@ -65,30 +104,129 @@ impl Entry {
 
     /// Replaces the value; its memory stays unless much of it would be left over.
     pub(super) fn set_value(&mut self, value: &[u8]) {
-        self.bytes.truncate(self.value_start());
-        self.bytes.extend_from_slice(value);
-        if self.bytes.capacity() > 2 * self.bytes.len() + SPARE_BYTES_MAX {
-            self.bytes.shrink_to_fit();
+        match &mut self.body {
+            Body::Short(bytes) if value.len() < LONG_VALUE_BYTES => {
+                bytes.truncate(self.key_length as usize);
+                bytes.extend_from_slice(value);
+                if bytes.capacity() > 2 * bytes.len() + SPARE_BYTES_MAX {
+                    bytes.shrink_to_fit();
+                }
+            }
+            _ => self.body = Entry::new(self.position, self.key(), value, 0).body,
         }
     }
 
     pub(super) fn append(&mut self, value: &[u8]) {
-        self.bytes.extend_from_slice(value);
+        match self.room_for(value.len()) {
+            Body::Short(bytes) => bytes.extend_from_slice(value),
+            Body::Long(long) => long.value.append(value),
+        }
+    }
+
+    /// Appends memory that is shared from now on.
+    pub(super) fn append_shared(&mut self, value: Bytes) {
+        self.make_long().push(value);
     }
 
     /// Writes into the value from `offset` on; zeros fill what lies between it and the value's end.
     pub(super) fn write_at(&mut self, offset: usize, value: &[u8]) {
-        let start = self.value_start() + offset;
-        let end = start + value.len();
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
+        let key_length = self.key_length as usize;
+        let end = offset + value.len();
+        match self.room_for(end.saturating_sub(self.value().len())) {
+            Body::Short(bytes) => {
+                let (start, end) = (key_length + offset, key_length + end);
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+                bytes[start..end].copy_from_slice(value);
+            }
+            Body::Long(long) => long.value.write_at(offset, value),
         }
-        self.bytes[start..end].copy_from_slice(value);
     }
 
-    fn value_start(&self) -> usize {
-        self.key_length as usize
+    /// The same with memory that is shared from now on.
+    pub(super) fn write_shared_at(&mut self, offset: usize, value: Bytes) {
+        self.make_long().put_at(offset, value);
     }
+
+    /// The body, made ready for a value that is so much longer.
+    fn room_for(&mut self, more: usize) -> &mut Body {
+        if matches!(self.value(), Value::Short(value) if value.len() + more >= LONG_VALUE_BYTES) {
+            self.make_long();
+        }
+        &mut self.body
+    }
+
+    /// The value, which is about to be long.
+    fn make_long(&mut self) -> &mut LongValue {
+        if let Value::Short(short) = self.value() {
+            let mut value = LongValue::default();
+            value.append(short);
+            self.body = Body::Long(Box::new(Long { key: self.key().into(), value }));
+        }
+        let Body::Long(long) = &mut self.body else { unreachable!("it was just made") };
+        &mut long.value
+    }
+}
+
+impl<'a> Value<'a> {
+    pub(super) fn len(self) -> usize {
+        match self {
+            Value::Short(bytes) => bytes.len(),
+            Value::Long(value) => value.len(),
+        }
+    }
+
+    /// The value as a reply.
+    pub(super) fn reply(self) -> Reply<'a> {
+        match self {
+            Value::Short(bytes) => Reply::bulk(bytes),
+            Value::Long(value) => Reply::Long(value.clone()),
+        }
+    }
+
+    /// A part as a reply; `range` ends within the value.
+    pub(super) fn reply_of(self, range: Range<usize>) -> Reply<'a> {
+        match self {
+            Value::Short(bytes) => Reply::bulk(&bytes[range]),
+            Value::Long(value) if range.len() >= LONG_VALUE_BYTES => Reply::Long(value.part(range)),
+            Value::Long(value) => Reply::Bulk(Cow::Owned(value.slices_of(range).collect::<Vec<_>>().concat())),
+        }
+    }
+
+    /// The bytes in order, in slices.
+    pub(super) fn slices_of(self, range: Range<usize>) -> impl Iterator<Item = &'a [u8]> {
+        let (short, long) = match self {
+            Value::Short(bytes) => (Some(&bytes[range.clone()]), None),
+            Value::Long(value) => (None, Some(value.slices_of(range))),
+        };
+        short.into_iter().chain(long.into_iter().flatten())
+    }
+
+    /// All of them, as [`Value::slices_of`].
+    pub(super) fn slices(self) -> impl Iterator<Item = &'a [u8]> {
+        self.slices_of(0..self.len())
+    }
+
+    /// The bytes in one piece: a copy if the value is long.
+    pub(super) fn bytes(self) -> Cow<'a, [u8]> {
+        match self {
+            Value::Short(bytes) => Cow::Borrowed(bytes),
+            Value::Long(value) => Cow::Owned(value.slices().collect::<Vec<_>>().concat()),
+        }
+    }
+
+    /// The value, unless it is long.
+    pub(super) fn short(self) -> Option<&'a [u8]> {
+        match self {
+            Value::Short(bytes) => Some(bytes),
+            Value::Long(_) => None,
+        }
+    }
+}
+
+fn length(key: &[u8]) -> u32 {
+    u32::try_from(key.len()).expect("requests are bounded far below 4 GiB")
 }
 
 /// What so many bytes take of the heap, as glibc and most others share it out.
@@ -106,16 +244,39 @@ mod tests {
     #[test]
     fn key_and_value_stay_apart() {
         let mut entry = Entry::new(Position(1), b"key", b"value", 0);
-        let parts = |entry: &Entry| (entry.key().to_vec(), entry.value().to_vec());
+        let parts = |entry: &Entry| (entry.key().to_vec(), entry.value().bytes().into_owned());
         assert_eq!(parts(&entry), (b"key".to_vec(), b"value".to_vec()));
         entry.append(b"s");
         entry.write_at(7, b"!!");
         assert_eq!(parts(&entry), (b"key".to_vec(), b"values\0!!".to_vec()));
         entry.write_at(0, b"V");
-        assert_eq!((entry.value(), entry.len()), (&b"Values\0!!"[..], 12));
+        assert_eq!((entry.value().short(), entry.len()), (Some(&b"Values\0!!"[..]), 12));
         entry.set_value(&[b'x'; 10_000]);
         entry.set_value(b"");
         assert_eq!(parts(&entry), (b"key".to_vec(), vec![]));
-        assert!(entry.bytes.capacity() < 100);
+        assert!(entry.heap_bytes() < 100);
+    }
+
+    #[test]
+    fn a_value_becomes_long_and_short_again() {
+        let long = vec![b'x'; LONG_VALUE_BYTES];
+        let is_long = |entry: &Entry| entry.value().short().is_none();
+        let mut entry = Entry::new(Position(1), b"key", &long, 0);
+        assert!(is_long(&entry) && entry.heap_bytes() >= LONG_VALUE_BYTES);
+        entry.set_value(b"short");
+        assert!(!is_long(&entry) && entry.heap_bytes() < 100);
+        entry.append(&long);
+        assert!(is_long(&entry));
+        assert_eq!((entry.key(), entry.len()), (&b"key"[..], 3 + 5 + LONG_VALUE_BYTES));
+        assert_eq!(entry.value().reply_of(3..7), Reply::bulk(b"rtxx"));
+        entry.set_value(b"short");
+        entry.write_at(LONG_VALUE_BYTES, b"end");
+        assert_eq!(entry.value().bytes()[..6], *b"short\0");
+        assert!(is_long(&entry));
+        entry.write_shared_at(4, Bytes::from(long.clone()));
+        assert_eq!(entry.value().len(), LONG_VALUE_BYTES + 4);
+        let other = Entry::long(Position(2), b"other", LongValue::from(Bytes::from(b"few".to_vec())), 7);
+        assert_eq!((other.value().short(), other.expires_at_ms), (Some(&b"few"[..]), 7));
+        assert!(size_of::<Entry>() <= 48, "it is what tables are made of");
     }
 }

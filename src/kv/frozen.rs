@@ -91,13 +91,14 @@ impl Store {
                     frozen.digest.entry(entry);
                     return block.entry(entry);
                 };
-                let (offset, is_last) = (piece.start, piece.end == entry.value().len());
-                let piece = &entry.value()[piece];
-                frozen.digest.piece(entry.key(), entry.expires_at_ms, offset, piece);
-                if is_last {
+                if piece.start == 0 {
+                    frozen.digest.begin_entry(entry.key(), entry.expires_at_ms);
+                }
+                entry.value().slices_of(piece.clone()).for_each(|slice| frozen.digest.piece(slice));
+                if piece.end == entry.value().len() {
                     frozen.digest.end_entry();
                 }
-                block = BlockWriter::piece(entry, offset, piece);
+                block = BlockWriter::piece(entry, piece);
             });
             if !more {
                 frozen.digest.head(&frozen.head);

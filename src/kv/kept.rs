@@ -32,6 +32,11 @@ pub(crate) fn pack(reply: &Reply<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(&number.to_le_bytes());
         }
         Reply::Bulk(bytes) => pack_bytes(tag::BULK, bytes, out),
+        Reply::Long(value) => {
+            out.push(tag::BULK);
+            out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            value.slices().for_each(|slice| out.extend_from_slice(slice));
+        }
         Reply::Text(text) => pack_bytes(tag::TEXT, text.as_bytes(), out),
         Reply::Status(text) => pack_bytes(tag::TEXT, text.as_bytes(), out),
         Reply::Null => out.push(tag::NULL),

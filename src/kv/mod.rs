@@ -18,6 +18,7 @@ pub mod glob;
 pub(crate) mod kept;
 mod limits;
 mod long_double;
+pub mod long_value;
 pub mod number;
 mod options;
 mod parse;

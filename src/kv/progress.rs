@@ -4,6 +4,7 @@ use super::directory::Position;
 use super::glob::Pattern;
 use super::reply::{Reply, TOO_LARGE};
 use super::strings::Strings;
+use bytes::Bytes;
 
 /// The state of one command between two turns. A new one is at the command's beginning.
 #[derive(Debug, Default)]
@@ -28,7 +29,9 @@ pub struct Progress {
     /// The command inside, of a transaction of a session, or of an upload.
     pub(super) inner: Option<Box<Progress>>,
     /// A large command that came in parts.
-    pub(super) whole: Option<Vec<u8>>,
+    pub(super) whole: Option<Bytes>,
+    /// The memory that the arguments are in, if values may share it.
+    pub(super) arguments: Option<Bytes>,
 }
 
 impl Progress {

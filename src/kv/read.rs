@@ -2,7 +2,7 @@
 
 use super::command::{Aspect, BadExpiry, Command, Constant, Lifetime, Scan};
 use super::directory::Position;
-use super::entry::Entry;
+use super::entry::{Entry, Value};
 use super::glob::Pattern;
 use super::number;
 use super::options::{NOT_AN_INTEGER, invalid_expire};
@@ -13,6 +13,7 @@ use super::strings::Strings;
 use groups::Work;
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::ops::Range;
 
 /// A store as a reader sees it: at the group's time, with an eye on what the leader's clock says is due.
 pub(super) struct View<'s> {
@@ -63,8 +64,8 @@ impl<'s> View<'s> {
             C::MGet(keys) => self.list(keys.iter().map(|key| self.value(key))),
             C::StrLen(key) => int(self.find(key).map_or(0, |entry| entry.value().len())),
             C::GetRange(key, start, end) => {
-                let value = self.find(key).map_or(&[][..], |entry| entry.value());
-                Reply::bulk(range(value, *start, *end))
+                let value = self.find(key).map_or(Value::Short(&[]), Entry::value);
+                value.reply_of(range(value.len(), *start, *end))
             }
             C::Exists(keys) => int(keys.iter().filter(|key| self.find(key).is_some()).count()),
             C::Type(key) => Reply::Simple(if self.find(key).is_some() { "string" } else { "none" }),
@@ -178,7 +179,7 @@ impl<'s> View<'s> {
     }
 
     fn value(&self, key: &[u8]) -> Reply<'s> {
-        self.find(key).map_or(Reply::Null, |entry| Reply::bulk(entry.value()))
+        self.find(key).map_or(Reply::Null, |entry| entry.value().reply())
     }
 
     fn lifetime(&self, key: &[u8], lifetime: Lifetime) -> Reply<'s> {
@@ -269,20 +270,20 @@ fn constant_reply(constant: &Constant<'_>) -> Reply<'static> {
     }
 }
 
-/// The bytes from `start` to `end`, both included and counted from the end if negative.
-fn range(value: &[u8], start: i64, end: i64) -> &[u8] {
+/// The bytes of a value from `start` to `end`, both included and counted from the end if negative.
+fn range(length: usize, start: i64, end: i64) -> Range<usize> {
     if start < 0 && end < 0 && start > end {
-        return &[];
+        return 0..0;
     }
-    let length = value.len() as i64;
+    let length = length as i64;
     let from_start = |index: i64| if index < 0 { index.saturating_add(length).max(0) } else { index };
     let (start, end) = (from_start(start), from_start(end).min(length - 1));
-    if start > end { &[] } else { &value[start as usize..=end as usize] }
+    if start > end { 0..0 } else { start as usize..end as usize + 1 }
 }
 
 fn describe<'s>(entry: &Entry, aspect: Aspect) -> Reply<'s> {
     match aspect {
-        Aspect::Encoding if number::integer(entry.value()).is_some() => Reply::text("int"),
+        Aspect::Encoding if entry.value().short().and_then(number::integer).is_some() => Reply::text("int"),
         Aspect::Encoding if entry.value().len() <= EMBSTR_BYTES_MAX => Reply::text("embstr"),
         Aspect::Encoding => Reply::text("raw"),
         Aspect::IdleTime => Reply::Int(0),

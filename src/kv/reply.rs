@@ -1,7 +1,9 @@
 //! What a command answers, before it is written in the protocol of the client that asked.
 
+use super::long_value::LongValue;
 use super::strings::Strings;
 use bytes::BytesMut;
+use net::outbound::Outbound;
 use net::resp::Protocol;
 use std::borrow::Cow;
 
@@ -18,6 +20,8 @@ pub enum Reply<'a> {
     Int(i64),
     /// A string of bytes.
     Bulk(Cow<'a, [u8]>),
+    /// A long string of bytes, which shares its memory with the store.
+    Long(LongValue),
     /// Readable text: a verbatim string in RESP3, a bulk string in RESP2.
     Text(Cow<'a, str>),
     /// No such value.
@@ -61,6 +65,7 @@ impl<'a> Reply<'a> {
         let all = |items: &[Reply<'_>]| items.iter().map(Reply::bytes).sum::<usize>();
         match self {
             Reply::Bulk(bytes) => REPLY_BYTES + bytes.len(),
+            Reply::Long(value) => REPLY_BYTES + value.len(),
             Reply::Text(text) => REPLY_BYTES + text.len(),
             Reply::Error(text) => REPLY_BYTES + text.len(),
             Reply::Status(text) => REPLY_BYTES + text.len(),
@@ -97,6 +102,7 @@ impl<'a> Reply<'a> {
             Reply::Status(text) => Reply::Status(text),
             Reply::Int(number) => Reply::Int(number),
             Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
+            Reply::Long(value) => Reply::Long(value),
             Reply::Text(text) => Reply::Text(Cow::Owned(text.into_owned())),
             Reply::Null => Reply::Null,
             Reply::NullArray => Reply::NullArray,
@@ -108,9 +114,10 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Writes the reply as `protocol` has it.
-    pub fn write(&self, protocol: Protocol, out: &mut BytesMut) {
+    /// Writes the reply as `protocol` has it. Long strings are not copied.
+    pub fn write(&self, protocol: Protocol, queue: &mut Outbound) {
         let resp3 = protocol == Protocol::Resp3;
+        let out = queue.buffer();
         match self {
             Reply::Ok => out.extend_from_slice(b"+OK\r\n"),
             Reply::Simple(text) => line(b'+', text.as_bytes(), out),
@@ -121,19 +128,24 @@ impl<'a> Reply<'a> {
                 out.extend_from_slice(bytes);
                 out.extend_from_slice(b"\r\n");
             }
+            Reply::Long(value) => {
+                integer(b'$', value.len() as i64, out);
+                value.shared().for_each(|piece| queue.push(piece));
+                queue.buffer().extend_from_slice(b"\r\n");
+            }
             Reply::Text(text) if resp3 => {
                 integer(b'=', text.len() as i64 + 4, out);
                 out.extend_from_slice(b"txt:");
                 out.extend_from_slice(text.as_bytes());
                 out.extend_from_slice(b"\r\n");
             }
-            Reply::Text(text) => Reply::text(text).write(protocol, out),
+            Reply::Text(text) => Reply::text(text).write(protocol, queue),
             Reply::Null | Reply::NullArray if resp3 => out.extend_from_slice(b"_\r\n"),
             Reply::Null => out.extend_from_slice(b"$-1\r\n"),
             Reply::NullArray => out.extend_from_slice(b"*-1\r\n"),
             Reply::Array(items) => {
                 integer(b'*', items.len() as i64, out);
-                items.iter().for_each(|item| item.write(protocol, out));
+                items.iter().for_each(|item| item.write(protocol, queue));
             }
             Reply::Strings(strings) => {
                 integer(b'*', strings.len() as i64, out);
@@ -141,14 +153,14 @@ impl<'a> Reply<'a> {
             }
             Reply::Set(items) => {
                 integer(if resp3 { b'~' } else { b'*' }, items.len() as i64, out);
-                items.iter().for_each(|item| item.write(protocol, out));
+                items.iter().for_each(|item| item.write(protocol, queue));
             }
             Reply::Map(pairs) => {
                 let (mark, count) = if resp3 { (b'%', pairs.len()) } else { (b'*', pairs.len() * 2) };
                 integer(mark, count as i64, out);
                 for (key, value) in pairs {
-                    key.write(protocol, out);
-                    value.write(protocol, out);
+                    key.write(protocol, queue);
+                    value.write(protocol, queue);
                 }
             }
             Reply::Error(text) => line(b'-', text.as_bytes(), out),

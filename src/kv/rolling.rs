@@ -6,6 +6,7 @@
 //! What a command makes out of what it finds is folded whole. The hash by which whole states are compared is in `digest`.
 
 use super::directory::Position;
+use super::entry::Value;
 
 /// What happened. The numbers are part of what members compare: they never change meaning.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +62,7 @@ pub(super) fn ends(bytes: &[u8]) -> u64 {
     (first ^ last.rotate_left(23) ^ (bytes.len() as u64) << 40).wrapping_mul(0xA076_1D64_78BD_642F)
 }
 
-/// A checksum of all of `bytes`, and their length.
-pub(super) fn whole(bytes: &[u8]) -> u64 {
-    u64::from(crc32c::crc32c(bytes)) << 32 ^ bytes.len() as u64
+/// A checksum of all of a value, and its length.
+pub(super) fn whole(value: Value<'_>) -> u64 {
+    u64::from(value.slices().fold(0, crc32c::crc32c_append)) << 32 ^ value.len() as u64
 }

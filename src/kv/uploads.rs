@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::reply::Reply;
 use super::rolling::Change;
 use super::store::{Store, unreadable};
+use bytes::Bytes;
 use groups::Work;
 use std::collections::BTreeMap;
 
@@ -107,7 +108,7 @@ struct FrozenUpload {
     /// How much is written out.
     written: usize,
     /// What it held, if the upload has ended since: else that is where it was.
-    aside: Option<Vec<u8>>,
+    aside: Option<Bytes>,
 }
 
 impl Uploads {
@@ -140,21 +141,22 @@ impl Uploads {
     }
 
     /// Takes a whole upload out, to be executed; `None` if something of it is missing.
-    pub(super) fn take(&mut self, complete: &Complete<'_>) -> Option<Vec<u8>> {
-        let Upload { outline, bytes } = self.remove(complete.upload)?;
+    pub(super) fn take(&mut self, complete: &Complete<'_>) -> Option<Bytes> {
+        let (outline, bytes) = self.remove(complete.upload)?;
         let is_whole = outline.held == outline.total && outline.total as u64 == complete.total;
         (is_whole && outline.crc == complete.crc).then_some(bytes)
     }
 
-    pub(super) fn remove(&mut self, id: UploadId) -> Option<Upload> {
-        let upload = self.known.remove(&id)?;
-        self.held -= upload.bytes.len();
-        self.announced -= upload.outline.total;
+    pub(super) fn remove(&mut self, id: UploadId) -> Option<(Outline, Bytes)> {
+        let Upload { outline, bytes } = self.known.remove(&id)?;
+        self.held -= bytes.len();
+        self.announced -= outline.total;
+        let bytes = Bytes::from(bytes);
         let needs = |frozen: &&mut FrozenUpload| frozen.id == id && frozen.written < frozen.outline.held;
         if let Some(frozen) = self.frozen.iter_mut().find(needs) {
-            frozen.aside = Some(upload.bytes[..frozen.outline.held].to_vec());
+            frozen.aside = Some(bytes.slice(..frozen.outline.held));
         }
-        Some(upload)
+        Some((outline, bytes))
     }
 
     /// Drops those of which no part came for long.
@@ -229,7 +231,7 @@ impl Uploads {
 
     /// Bytes that are held only for the frozen state.
     pub(super) fn aside_bytes(&self) -> usize {
-        self.frozen.iter().filter_map(|frozen| frozen.aside.as_ref()).map(Vec::len).sum()
+        self.frozen.iter().filter_map(|frozen| frozen.aside.as_ref()).map(Bytes::len).sum()
     }
 }
 
@@ -286,7 +288,7 @@ impl Store {
         let Some(whole) = whole else { return Some(LOST) };
         if let Some(set) = &complete.set {
             work.spend(1);
-            return Some(self.set_uploaded(set, whole, progress));
+            return Some(self.set_uploaded(set, &whole, progress));
         }
         let command = match decode(&whole) {
             Ok(command) if command.is_upload() => return Some(unreadable(DecodeError::Nested)),
@@ -294,6 +296,7 @@ impl Store {
             Err(error) => return Some(unreadable(error)),
         };
         let mut inner = progress.inner.take().unwrap_or_default();
+        inner.arguments = Some(whole.clone());
         let reply = self.execute(&command, wanted, &mut inner, work).map(Reply::into_owned);
         if reply.is_none() {
             progress.inner = Some(inner);
@@ -302,16 +305,11 @@ impl Store {
         reply
     }
 
-    fn set_uploaded(&mut self, set: &UploadedSet<'_>, whole: Vec<u8>, progress: &mut Progress) -> Reply<'static> {
-        let key_bytes = set.key_bytes as usize;
-        let Some((key, value)) = whole.split_at_checked(key_bytes) else { return unreadable(DecodeError::BadValue) };
+    fn set_uploaded(&mut self, set: &UploadedSet<'_>, whole: &Bytes, progress: &mut Progress) -> Reply<'static> {
+        let parts = whole.split_at_checked(set.key_bytes as usize);
+        let Some((key, value)) = parts else { return unreadable(DecodeError::BadValue) };
         self.begin_command(progress);
-        let (reply, expires_at_ms) = self.judge_set(&Set { key, value, ..set.set });
-        let position = self.position(key);
-        if let Some(expires_at_ms) = expires_at_ms {
-            self.put_owned(position, whole, key_bytes, expires_at_ms);
-        }
-        reply
+        self.set(&Set { key, value, ..set.set }, Some(whole))
     }
 }
 

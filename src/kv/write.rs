@@ -2,22 +2,22 @@
 
 use super::command::{Command, ExpireIf, Once, Pair, Set, SetAnswer, SetExpiry, SetIf};
 use super::directory::Position;
-use super::entry::{Entry, allocated};
+use super::entry::{Entry, Value};
 use super::long_double;
+use super::long_value::{LONG_VALUE_BYTES, LongValue};
 use super::number::{self, FloatError};
 use super::progress::Progress;
 use super::read::{TOO_MUCH, View};
 use super::reply::Reply;
 use super::rolling::{Change, ends, whole};
 use super::store::{Discarded, Store};
+use bytes::Bytes;
 use groups::Work;
 use std::borrow::Cow;
 
 /// What the reads of one transaction in the log may cost together. Its group does nothing else meanwhile, at the node
 /// whose client asked; the others have no need of the replies.
 const TRANSACTION_STEPS_MAX: u64 = 4 << 20;
-/// While no value was ever longer, what a command finds costs less than looking it up.
-const WEIGHED_BYTES_MIN: usize = 64 << 10;
 
 impl Store {
     /// Executes a command at the group's time, as far as `work` goes; `None`: it goes on with `progress`. Without `wanted`
@@ -45,11 +45,8 @@ impl Store {
             _ => {}
         }
         work.spend(1);
-        if let C::SetRange(_, offset, _) = command {
-            work.spend_bytes(usize::try_from(*offset).unwrap_or(usize::MAX).min(self.limits.value_bytes_max));
-        }
         self.weigh(command, work);
-        Some(self.write(command))
+        Some(self.write(command, progress.arguments.as_ref()))
     }
 
     /// What comes before each command, once.
@@ -59,15 +56,15 @@ impl Store {
         }
     }
 
-    /// A write that is done at once.
-    fn write(&mut self, command: &Command<'_>) -> Reply<'_> {
+    /// A write that is done at once. `arguments` is what its words are slices of, if a value may share that memory.
+    fn write(&mut self, command: &Command<'_>, arguments: Option<&Bytes>) -> Reply<'_> {
         use Command as C;
         match command {
-            C::Set(set) => self.set(set),
+            C::Set(set) => self.set(set, arguments),
             C::GetDel(key) => self.get_del(key),
             C::GetEx(key, when) => self.get_ex(key, when.map(|when| when.at_ms(self.time_ms))),
-            C::Append(key, value) => self.append(key, value),
-            C::SetRange(key, offset, value) => self.set_range(key, *offset, value),
+            C::Append(key, value) => self.append(key, value, arguments),
+            C::SetRange(key, offset, value) => self.set_range(key, *offset, value, arguments),
             C::IncrBy(key, by) => self.incr_by(key, *by),
             C::IncrByFloat(key, by) => self.incr_by_float(key, by, number::float_sum),
             C::IncrByLongDouble(key, by) => self.incr_by_float(key, by, long_double::sum),
@@ -81,7 +78,7 @@ impl Store {
             }
             C::UploadPart(part) => {
                 let reply = self.uploads.add(part, self.time_ms, &self.limits);
-                self.rolling.fold(Change::Part, part.upload.number, whole(part.bytes) ^ part.offset << 8);
+                self.rolling.fold(Change::Part, part.upload.number, whole(Value::Short(part.bytes)) ^ part.offset << 8);
                 reply
             }
             C::UploadAbort(id) => {
@@ -98,18 +95,17 @@ impl Store {
         }
     }
 
-    /// Counts what a write copies, or gives back, beside its own bytes: the whole of a value that it finds.
+    /// Counts what a write reads beside its own bytes: a long value whose checksum is needed, or that is let go of.
     fn weigh(&self, command: &Command<'_>, work: &mut Work) {
         use Command as C;
-        if self.longest < WEIGHED_BYTES_MIN {
+        // While no value was ever longer, what a command finds costs less than looking it up.
+        if self.longest < LONG_VALUE_BYTES {
             return;
         }
         let found = |key: &[u8]| self.entries.find(self.position(key), key).map_or(0, Entry::len);
         work.spend_bytes(match command {
-            C::Rename { from, to, .. } => 2 * found(from) + found(to),
-            C::Copy { from, to, .. } => 2 * found(from) + found(to),
-            C::Set(set) if set.answer == SetAnswer::OldValue => found(set.key),
-            C::GetDel(key) | C::GetEx(key, _) | C::Append(key, _) | C::Expire(key, ..) => found(key),
+            C::Rename { from, to, .. } | C::Copy { from, to, .. } => found(from) + found(to),
+            C::GetDel(key) | C::Expire(key, ..) => found(key),
             _ => 0,
         });
     }
@@ -150,7 +146,10 @@ impl Store {
         while let Some(command) = commands.get(progress.done) {
             let mut inner = progress.inner.take().unwrap_or_default();
             let reply = match command.is_write() {
-                true => self.execute(command, wanted, &mut inner, work).map(Reply::into_owned),
+                true => {
+                    inner.arguments.clone_from(&progress.arguments);
+                    self.execute(command, wanted, &mut inner, work).map(Reply::into_owned)
+                }
                 false => {
                     // A transaction that only reads removes nothing between its commands.
                     if writes {
@@ -198,6 +197,7 @@ impl Store {
         }
         let is_read = !once.command.is_write();
         let mut inner = progress.inner.take().unwrap_or_default();
+        inner.arguments.clone_from(&progress.arguments);
         let reply = if is_read {
             work.spend(1);
             self.execute(&once.command, true, &mut inner, &mut Work::unlimited()).map(Reply::into_owned)
@@ -213,21 +213,21 @@ impl Store {
         Some(reply)
     }
 
-    fn set(&mut self, set: &Set<'_>) -> Reply<'_> {
+    pub(super) fn set(&mut self, set: &Set<'_>, arguments: Option<&Bytes>) -> Reply<'static> {
         let position = self.position(set.key);
         if set.is_plain() {
-            self.put(position, set.key, set.value, 0);
+            self.put(position, set.key, set.value, 0, arguments);
             return Reply::Ok;
         }
         let (reply, expires_at_ms) = self.judge_set(set);
         if let Some(expires_at_ms) = expires_at_ms {
-            self.put(position, set.key, set.value, expires_at_ms);
+            self.put(position, set.key, set.value, expires_at_ms, arguments);
         }
         reply
     }
 
     /// What a SET answers, and when the key expires if it is to be set; nothing is changed.
-    pub(super) fn judge_set(&self, set: &Set<'_>) -> (Reply<'static>, Option<u64>) {
+    fn judge_set(&self, set: &Set<'_>) -> (Reply<'static>, Option<u64>) {
         let old = self.live(self.position(set.key), set.key);
         let obey = match set.only_if {
             SetIf::Always => true,
@@ -237,7 +237,7 @@ impl Store {
         let reply = match set.answer {
             SetAnswer::Done if obey => Reply::Ok,
             SetAnswer::Done => Reply::Null,
-            SetAnswer::OldValue => old.map_or(Reply::Null, |entry| Reply::bulk(entry.value()).into_owned()),
+            SetAnswer::OldValue => old.map_or(Reply::Null, |entry| entry.value().reply().into_owned()),
             SetAnswer::Changed => Reply::Int(i64::from(obey)),
         };
         let expires_at_ms = match set.expiry {
@@ -249,7 +249,7 @@ impl Store {
     }
 
     fn get_del(&mut self, key: &[u8]) -> Reply<'_> {
-        self.take(key).map_or(Reply::Null, |entry| Reply::Bulk(Cow::Owned(entry.value().to_vec())))
+        self.take(key).map_or(Reply::Null, |entry| entry.value().reply().into_owned())
     }
 
     fn get_ex(&mut self, key: &[u8], at_ms: Option<u64>) -> Reply<'_> {
@@ -264,13 +264,13 @@ impl Store {
         self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
         entry.expires_at_ms = expires_at_ms;
         self.rolling.key(Change::Expiry, position, expires_at_ms);
-        Reply::bulk(entry.value())
+        entry.value().reply()
     }
 
     /// True: all of them are there.
     fn put_all(&mut self, pairs: &[Pair<'_>], progress: &mut Progress, work: &mut Work) -> bool {
         while let Some((key, value)) = pairs.get(progress.done) {
-            self.put(self.position(key), key, value, 0);
+            self.put(self.position(key), key, value, 0, progress.arguments.as_ref());
             progress.done += 1;
             work.spend(1);
             work.spend_bytes(key.len() + value.len());
@@ -299,24 +299,27 @@ impl Store {
         self.put_all(pairs, progress, work).then_some(Reply::Int(1))
     }
 
-    fn append(&mut self, key: &[u8], value: &[u8]) -> Reply<'_> {
+    fn append(&mut self, key: &[u8], value: &[u8], arguments: Option<&Bytes>) -> Reply<'_> {
         let position = self.position(key);
         let Some(entry) = self.entries.find_mut(position, key).filter(|entry| !entry.is_due(self.time_ms)) else {
-            self.put(position, key, value, 0);
+            self.put(position, key, value, 0, arguments);
             return Reply::Int(value.len() as i64);
         };
         if entry.value().len() + value.len() > self.limits.value_bytes_max {
             return TOO_LONG;
         }
-        let before = entry.capacity();
-        entry.append(value);
+        let before = entry.heap_bytes();
+        match shared(value, arguments) {
+            Some(value) => entry.append_shared(value),
+            None => entry.append(value),
+        }
         reweigh(&mut self.heap_bytes, before, entry);
         self.rolling.key(Change::Append, position, ends(value) ^ entry.value().len() as u64);
         self.longest = self.longest.max(entry.value().len());
         Reply::Int(entry.value().len() as i64)
     }
 
-    fn set_range(&mut self, key: &[u8], offset: u64, value: &[u8]) -> Reply<'_> {
+    fn set_range(&mut self, key: &[u8], offset: u64, value: &[u8], arguments: Option<&Bytes>) -> Reply<'_> {
         let position = self.position(key);
         let old_length = self.live(position, key).map_or(0, |entry| entry.value().len());
         if value.is_empty() {
@@ -327,11 +330,14 @@ impl Store {
             return TOO_LONG;
         }
         if self.live(position, key).is_none() {
-            self.put(position, key, &[], 0);
+            self.put(position, key, &[], 0, None);
         }
         let Some(entry) = self.entries.find_mut(position, key) else { unreachable!("it was just put") };
-        let before = entry.capacity();
-        entry.write_at(offset as usize, value);
+        let before = entry.heap_bytes();
+        match shared(value, arguments) {
+            Some(value) => entry.write_shared_at(offset as usize, value),
+            None => entry.write_at(offset as usize, value),
+        }
         reweigh(&mut self.heap_bytes, before, entry);
         let length = entry.value().len();
         self.rolling.key(Change::Write, position, ends(value) ^ offset ^ (length as u64) << 32);
@@ -343,7 +349,7 @@ impl Store {
         let position = self.position(key);
         let (old, expires_at_ms) = match self.live(position, key) {
             None => (0, 0),
-            Some(entry) => match number::integer(entry.value()) {
+            Some(entry) => match entry.value().short().and_then(number::integer) {
                 Some(number) => (number, entry.expires_at_ms),
                 None => return Reply::error("ERR value is not an integer or out of range"),
             },
@@ -352,18 +358,21 @@ impl Store {
             return Reply::error("ERR increment or decrement would overflow");
         };
         self.rolling.key(Change::Made, position, sum as u64);
-        self.put(position, key, itoa::Buffer::new().format(sum).as_bytes(), expires_at_ms);
+        self.put(position, key, itoa::Buffer::new().format(sum).as_bytes(), expires_at_ms, None);
         Reply::Int(sum)
     }
 
     fn incr_by_float(&mut self, key: &[u8], by: &[u8], sum: FloatSum) -> Reply<'_> {
         let position = self.position(key);
-        let (old, expires_at_ms) =
-            self.live(position, key).map_or((&b"0"[..], 0), |entry| (entry.value(), entry.expires_at_ms));
+        let (old, expires_at_ms) = match self.live(position, key) {
+            // No number is as long as a long value.
+            Some(entry) => (entry.value().short().unwrap_or_default(), entry.expires_at_ms),
+            None => (&b"0"[..], 0),
+        };
         match sum(old, by) {
             Ok(sum) => {
-                self.rolling.key(Change::Made, position, whole(sum.as_bytes()));
-                self.put(position, key, sum.as_bytes(), expires_at_ms);
+                self.rolling.key(Change::Made, position, whole(Value::Short(sum.as_bytes())));
+                self.put(position, key, sum.as_bytes(), expires_at_ms, None);
                 Reply::Bulk(Cow::Owned(sum.into_bytes()))
             }
             Err(FloatError::NotANumber) => Reply::error("ERR value is not a valid float"),
@@ -421,12 +430,12 @@ impl Store {
 
     fn copy(&mut self, from: &[u8], to: &[u8], replace: bool) -> Reply<'_> {
         let Some(entry) = self.live(self.position(from), from) else { return Reply::Int(0) };
-        let (value, expires_at_ms) = (entry.value().to_vec(), entry.expires_at_ms);
+        let entry = entry.clone();
         if !replace && self.live(self.position(to), to).is_some() {
             return Reply::Int(0);
         }
         self.take(to);
-        self.insert_made(to, &value, expires_at_ms);
+        self.insert_made(to, entry.value(), entry.expires_at_ms);
         Reply::Int(1)
     }
 
@@ -443,48 +452,41 @@ impl Store {
     }
 
     /// Gives a key a value and an expiry (0: never), whatever it held before; one that is due is gone at once.
-    fn put(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) {
-        if !self.begin_put(position, key, value, expires_at_ms) {
+    /// A long value shares the memory of `arguments`.
+    fn put(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64, arguments: Option<&Bytes>) {
+        if expires_at_ms != 0 && expires_at_ms <= self.time_ms {
+            self.take(key);
             return;
+        }
+        self.rolling.key(Change::Put, position, ends(value) ^ expires_at_ms);
+        self.longest = self.longest.max(value.len());
+        if value.len() >= LONG_VALUE_BYTES {
+            let value = shared(value, arguments).unwrap_or_else(|| Bytes::copy_from_slice(value));
+            return self.put_long(Entry::long(position, key, LongValue::from(value), expires_at_ms));
         }
         let entry = match self.entries.place(position, key) {
             Ok(entry) => entry,
             Err(gap) => {
-                let entry = self.counted(position, key, value, expires_at_ms);
+                let entry = Entry::new(position, key, value, expires_at_ms);
+                self.count(&entry);
                 self.entries.fill(gap, entry);
                 return;
             }
         };
         self.expiry.change(position, entry.expires_at_ms, expires_at_ms);
-        let before = entry.capacity();
+        let before = entry.heap_bytes();
         entry.expires_at_ms = expires_at_ms;
         entry.set_value(value);
         reweigh(&mut self.heap_bytes, before, entry);
     }
 
-    /// Takes note that a key gets a value. False: that has expired already, and the key is gone.
-    fn begin_put(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) -> bool {
-        if expires_at_ms != 0 && expires_at_ms <= self.time_ms {
-            self.take(key);
-            return false;
-        }
-        self.rolling.key(Change::Put, position, ends(value) ^ expires_at_ms);
-        self.longest = self.longest.max(value.len());
-        true
-    }
-
-    /// As [`Store::put`], of a key and its value in one piece of memory, which becomes the entry's.
-    pub(super) fn put_owned(&mut self, position: Position, bytes: Vec<u8>, key_bytes: usize, expires_at_ms: u64) {
-        let (key, value) = bytes.split_at(key_bytes);
-        if !self.begin_put(position, key, value, expires_at_ms) {
-            return;
-        }
-        let entry = Entry::of(position, bytes, key_bytes, expires_at_ms);
-        let heap_bytes = entry.heap_bytes();
+    /// Puts an entry in the place of whatever its key holds, which is let go of elsewhere.
+    fn put_long(&mut self, entry: Entry) {
+        let (position, expires_at_ms, heap_bytes) = (entry.position, entry.expires_at_ms, entry.heap_bytes());
         match self.entries.replace(entry) {
-            Ok((expired_at_ms, capacity, old)) => {
+            Ok((expired_at_ms, old_bytes, old)) => {
                 self.expiry.change(position, expired_at_ms, expires_at_ms);
-                self.heap_bytes = self.heap_bytes - allocated(capacity) + heap_bytes;
+                self.heap_bytes = self.heap_bytes - old_bytes + heap_bytes;
                 self.discarded.extend(old.map(Discarded::new));
             }
             Err((gap, entry)) => {
@@ -495,18 +497,15 @@ impl Store {
     }
 
     /// Adds a key that is not there, with a value that another one has or had.
-    fn insert_made(&mut self, key: &[u8], value: &[u8], expires_at_ms: u64) {
+    fn insert_made(&mut self, key: &[u8], value: Value<'_>, expires_at_ms: u64) {
         let position = self.position(key);
         self.rolling.key(Change::Made, position, whole(value) ^ expires_at_ms);
-        let entry = self.counted(position, key, value, expires_at_ms);
-        self.entries.insert(entry);
-    }
-
-    /// An entry that comes into the directory, and is in the books already.
-    fn counted(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) -> Entry {
-        let entry = Entry::new(position, key, value, expires_at_ms);
+        let entry = match value {
+            Value::Short(value) => Entry::new(position, key, value, expires_at_ms),
+            Value::Long(value) => Entry::long(position, key, value.clone(), expires_at_ms),
+        };
         self.count(&entry);
-        entry
+        self.entries.insert(entry);
     }
 
     /// Takes an entry that comes into the directory into the books.
@@ -522,9 +521,13 @@ type FloatSum = fn(&[u8], &[u8]) -> Result<String, FloatError>;
 
 /// A value was written that may take more memory or less than what was there.
 fn reweigh(heap_bytes: &mut usize, before: usize, entry: &Entry) {
-    if entry.capacity() != before {
-        *heap_bytes = *heap_bytes - allocated(before) + entry.heap_bytes();
-    }
+    *heap_bytes = *heap_bytes - before + entry.heap_bytes();
+}
+
+/// A word as memory to be shared, if it is long and most of the memory that it is a slice of: it keeps all of that.
+fn shared(word: &[u8], arguments: Option<&Bytes>) -> Option<Bytes> {
+    let arguments = arguments.filter(|all| word.len() >= LONG_VALUE_BYTES && word.len() >= all.len() / 2)?;
+    Some(arguments.slice_ref(word))
 }
 
 const TOO_LONG: Reply<'static> =

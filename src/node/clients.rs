@@ -14,6 +14,7 @@ use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
 use bytes::{Buf, Bytes, BytesMut};
 use groups::{GroupId, NodeId};
+use net::outbound::Outbound;
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -50,7 +51,7 @@ pub(super) struct Client {
     /// Where the request that is arriving stands; it is elsewhere while requests are served.
     parser: Option<RequestParser>,
     pub(super) replies: Replies,
-    pub(super) out: BytesMut,
+    pub(super) out: Outbound,
     pub(super) multi: Option<Multi>,
     /// It has been told to go: what it sends is ignored.
     pub(super) leaving: bool,
@@ -234,14 +235,14 @@ impl Connections {
         }
     }
 
-    pub(super) fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut BytesMut) -> usize) {
+    pub(super) fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut Outbound) -> usize) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             let Some(client) = self.client(id) else { continue };
             client.dirty = false;
             client.queued = visit(id, &mut client.out);
-            if client.out.capacity() > IDLE_OUTPUT_BYTES && client.out.is_empty() {
-                client.out = BytesMut::new();
+            if client.out.is_empty() && client.out.keeps_more_than(IDLE_OUTPUT_BYTES) {
+                client.out = Outbound::new();
             }
         }
         self.dirty = dirty;
@@ -329,7 +330,7 @@ impl Node {
             info: ClientInfo::new(connections.clients_seen, addr, connections.listen, time.mono_ms()),
             parser: Some(RequestParser::new(connections.limits)),
             replies: Replies::default(),
-            out: BytesMut::new(),
+            out: Outbound::new(),
             multi: None,
             leaving: false,
             ended: false,

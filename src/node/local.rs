@@ -12,10 +12,12 @@ use crate::admin::info::{
     self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, StorageView,
 };
 use crate::config::{LOCAL_BYTES_MAX, LOCAL_WORDS_MAX};
+use crate::kv::long_value::{LONG_VALUE_BYTES, LongValue};
 use crate::kv::reply::Reply;
 use crate::kv::table::{Class, Spec, Verb};
 use crate::kv::{Store, docs};
 use groups::{GroupId, NodeId};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// What only the process knows of itself; the shell brings it now and then.
@@ -44,6 +46,18 @@ pub struct Facts {
 }
 
 impl Node {
+    /// A reply that repeats a word of the request. A long one shares its memory.
+    fn repeat(&self, reply: Reply<'_>) -> Reply<'static> {
+        match reply {
+            Reply::Bulk(Cow::Borrowed(word))
+                if word.len() >= LONG_VALUE_BYTES && self.request.as_ptr_range().contains(&word.as_ptr()) =>
+            {
+                Reply::Long(LongValue::from(self.request.slice_ref(word)))
+            }
+            other => other.into_owned(),
+        }
+    }
+
     /// Carries out what concerns no group, and answers.
     pub(super) fn local(&mut self, client: &mut Client, spec: &Spec, words: &[&[u8]], time: Time) -> Reply<'static> {
         if words.len() > LOCAL_WORDS_MAX {
@@ -54,8 +68,8 @@ impl Node {
             return Reply::error("ERR the arguments are too long: 1 MiB at most for what this node answers by itself");
         }
         match spec.verb {
-            Verb::Ping => hello::ping(words).into_owned(),
-            Verb::Echo => hello::echo(words).into_owned(),
+            Verb::Ping => self.repeat(hello::ping(words)),
+            Verb::Echo => self.repeat(hello::echo(words)),
             Verb::Quit => {
                 self.dismiss(client, Close::AfterFlush);
                 hello::quit()

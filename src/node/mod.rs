@@ -67,7 +67,7 @@ use crate::log;
 use crate::routing;
 use crate::shard::{self, Shard};
 use birth::Birth;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use checkpoints::Checkpoints;
 use cluster_time::ClusterTime;
 use groups::membership::Place;
@@ -77,6 +77,7 @@ use loading::Stage;
 use local::Facts;
 use members::Changing;
 use names::Names;
+use net::outbound::Outbound;
 use outbox::Outbox;
 use pace::Load;
 use pause::Pause;
@@ -414,7 +415,7 @@ impl Node {
 
     /// Calls `visit` with each client's connection that has replies to be sent, and the replies, which it takes; it tells
     /// how many bytes wait for the client then.
-    pub fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut BytesMut) -> usize) {
+    pub fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut Outbound) -> usize) {
         let stats = &mut self.io.stats;
         self.io.connections.take_replies(|id, replies| {
             stats.net_output_bytes += replies.len() as u64;

@@ -126,7 +126,7 @@ impl Outbox {
             connections: Connections::new(config),
             questions: Questions::new(identity.start),
             relays: Relays::new(identity.start),
-            uploads: Uploads::new(identity, config.part_bytes),
+            uploads: Uploads::new(identity, config),
             commands: Vec::new(),
             large: Large::default(),
             stats: Stats::new(table::names_by_verb()),
@@ -304,7 +304,7 @@ impl Outbox {
         let (verb, failed) = (usize::from(read.verb), matches!(reply, Reply::Error(_)));
         match reply {
             Reply::Null => self.stats.misses += 1,
-            Reply::Bulk(_) => self.stats.hits += 1,
+            Reply::Bulk(_) | Reply::Long(_) => self.stats.hits += 1,
             _ => {}
         }
         self.stats.called(verb, self.now_us.saturating_sub(read.since_us), failed);

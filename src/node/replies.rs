@@ -2,7 +2,8 @@
 
 use crate::kv::fanout::Merge;
 use crate::kv::reply::{Reply, TOO_LARGE};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use net::outbound::Outbound;
 use net::resp::Protocol;
 use std::collections::VecDeque;
 
@@ -55,6 +56,8 @@ enum State {
     Int(i64),
     Null,
     Encoded(Bytes),
+    /// It holds long strings, which are not copied.
+    Long(Box<Outbound>),
 }
 
 pub(super) struct Parts {
@@ -104,7 +107,7 @@ impl Replies {
     }
 
     /// A reply that is known at once.
-    pub(super) fn answer(&mut self, protocol: Protocol, mute: bool, reply: &Reply<'_>, out: &mut BytesMut) {
+    pub(super) fn answer(&mut self, protocol: Protocol, mute: bool, reply: &Reply<'_>, out: &mut Outbound) {
         if self.slots.is_empty() {
             if !mute {
                 reply.write(protocol, out);
@@ -118,7 +121,7 @@ impl Replies {
     }
 
     /// The reply, or a part of it, has come. What can leave is written to `out`.
-    pub(super) fn settle(&mut self, sequence: u64, part: u32, reply: Reply<'_>, out: &mut BytesMut) {
+    pub(super) fn settle(&mut self, sequence: u64, part: u32, reply: Reply<'_>, out: &mut Outbound) {
         let Some(position) = sequence.checked_sub(self.first) else { return };
         let Some(slot) = self.slots.get_mut(position as usize) else { return };
         let reply = match &mut slot.state {
@@ -143,15 +146,20 @@ impl Replies {
         self.write_settled(out);
     }
 
-    fn write_settled(&mut self, out: &mut BytesMut) {
-        while let Some(slot) = self.slots.front() {
-            let reply = match &slot.state {
+    fn write_settled(&mut self, out: &mut Outbound) {
+        while let Some(slot) = self.slots.front_mut() {
+            let reply = match &mut slot.state {
                 State::Waiting | State::Parts(_) => return,
                 State::Ok => Reply::Ok,
                 State::Int(number) => Reply::Int(*number),
                 State::Null => Reply::Null,
                 State::Encoded(bytes) => {
-                    out.extend_from_slice(bytes);
+                    out.push(std::mem::take(bytes));
+                    self.pop();
+                    continue;
+                }
+                State::Long(queue) => {
+                    out.take_from(queue);
                     self.pop();
                     continue;
                 }
@@ -181,6 +189,7 @@ impl State {
     fn bytes(&self) -> usize {
         match self {
             State::Encoded(bytes) => bytes.len(),
+            State::Long(queue) => queue.len(),
             _ => 0,
         }
     }
@@ -193,9 +202,12 @@ impl State {
             Reply::Int(number) => State::Int(*number),
             Reply::Null => State::Null,
             reply => {
-                let mut encoded = BytesMut::new();
+                let mut encoded = Outbound::new();
                 reply.write(protocol, &mut encoded);
-                State::Encoded(encoded.freeze())
+                match encoded.holds_chunks() {
+                    true => State::Long(Box::new(encoded)),
+                    false => State::Encoded(encoded.take_bytes()),
+                }
             }
         }
     }
@@ -229,7 +241,7 @@ mod tests {
 
     #[test]
     fn replies_leave_in_the_order_of_their_requests() {
-        let (mut replies, mut out) = (Replies::default(), BytesMut::new());
+        let (mut replies, mut out) = (Replies::default(), Outbound::new());
         let expected = |protocol, mute, long| Expected { protocol, mute, bytes: 0, long };
         let first = replies.expect(expected(Protocol::Resp2, false, false));
         let second = replies.expect(expected(Protocol::Resp3, false, true));
@@ -240,10 +252,9 @@ mod tests {
         replies.settle(muted, 0, Reply::Ok, &mut out);
         assert!(out.is_empty() && !replies.is_reading_long());
         replies.settle(first, 0, Reply::Int(7), &mut out);
-        assert_eq!(&out[..], b":7\r\n_\r\n+PONG\r\n");
+        assert_eq!(out.take_bytes(), ":7\r\n_\r\n+PONG\r\n");
         assert!(replies.is_empty());
-        out.clear();
         replies.answer(Protocol::Resp2, false, &Reply::Ok, &mut out);
-        assert_eq!(&out[..], b"+OK\r\n");
+        assert_eq!(out.take_bytes(), "+OK\r\n");
     }
 }

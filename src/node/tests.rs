@@ -11,7 +11,7 @@ use crate::checkpoint::Done;
 use crate::config::{CHECKPOINT_RETRY_MS, CheckpointConfig, LOG_QUEUE_BYTES, Reads};
 use crate::identity::Member;
 use crate::recovery::{Blank, Progress, Rebuilt, Source};
-use bytes::Buf;
+use bytes::BytesMut;
 use groups::{Instance, TICK_MS};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -237,8 +237,7 @@ impl World {
         host.node.end_turn(time);
         let replies = &mut host.replies;
         host.node.take_replies(|id, reply| {
-            replies.entry(id).or_default().extend_from_slice(reply);
-            reply.advance(reply.len());
+            replies.entry(id).or_default().extend_from_slice(&reply.take_bytes());
             0
         });
         let outputs = std::mem::take(host.node.outputs());

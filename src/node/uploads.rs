@@ -9,7 +9,7 @@ use super::outbox::UNCOUNTED;
 use super::replies::Ticket;
 use super::requests::NOT_SERVED;
 use super::{Node, Time};
-use crate::config::{UPLOAD_PARTS_MIN, UPLOAD_PARTS_SENT, UPLOAD_RETRY_MS};
+use crate::config::{NodeConfig, UPLOAD_PARTS_MIN, UPLOAD_PARTS_SENT, UPLOAD_RETRY_MS};
 use crate::identity::Identity;
 use crate::kv::command::{Command, Set};
 use crate::kv::encode::encode;
@@ -34,6 +34,8 @@ pub(super) struct Uploads {
     unsent_bytes: usize,
     /// Bytes of parts that are sent, and not applied yet.
     sent_bytes: usize,
+    /// An upload is given up if nothing of it is applied for so long, in milliseconds.
+    limit_ms: u64,
 }
 
 /// A large command of which parts are not sent yet.
@@ -50,7 +52,6 @@ struct Outgoing {
     retry_ms: u64,
     /// It is given up if nothing of it is applied until then.
     deadline_ms: u64,
-    limit_ms: u64,
     failed: Option<Reply<'static>>,
     grows: bool,
     ticket: Ticket,
@@ -68,7 +69,7 @@ impl Body {
     /// Of a command whose request is a part of `request`.
     fn of(command: &Command<'_>, request: &Bytes) -> Body {
         let Command::Set(set) = command else {
-            let mut whole = BytesMut::new();
+            let mut whole = BytesMut::with_capacity(request.len());
             encode(command, &mut whole);
             return Body { pieces: [whole.freeze(), Bytes::new()], set: None };
         };
@@ -106,9 +107,15 @@ impl Body {
 }
 
 impl Uploads {
-    pub(super) fn new(identity: &Identity, part_bytes: usize) -> Uploads {
-        let newest = UploadId { node: identity.node.0, start: identity.start, number: 0 };
-        Uploads { part_bytes, newest, outgoing: VecDeque::new(), unsent_bytes: 0, sent_bytes: 0 }
+    pub(super) fn new(identity: &Identity, config: &NodeConfig) -> Uploads {
+        Uploads {
+            part_bytes: config.part_bytes,
+            newest: UploadId { node: identity.node.0, start: identity.start, number: 0 },
+            outgoing: VecDeque::new(),
+            unsent_bytes: 0,
+            sent_bytes: 0,
+            limit_ms: config.client_timeout_ms,
+        }
     }
 
     /// Whether a command goes in parts, by the bytes of its request.
@@ -152,7 +159,7 @@ impl Uploads {
             Reply::Error(_) => outgoing.failed = Some(NOT_SERVED),
             _ => {
                 outgoing.is_admitted = true;
-                outgoing.deadline_ms = now_ms + outgoing.limit_ms;
+                outgoing.deadline_ms = now_ms + self.limit_ms;
             }
         }
     }
@@ -196,7 +203,6 @@ impl Node {
             is_admitted: false,
             retry_ms: 0,
             deadline_ms,
-            limit_ms: self.config.client_timeout_ms,
             failed: None,
             grows: command.grows(),
             ticket,
@@ -224,6 +230,7 @@ impl Node {
 
     /// Gives up those that failed, that have waited too long, or whose group can do nothing now.
     pub(super) fn tick_uploads(&mut self, time: Time) {
+        self.io.uploads.limit_ms = self.config.client_timeout_ms;
         for _ in 0..self.io.uploads.outgoing.len() {
             let Some(mut outgoing) = self.io.uploads.outgoing.pop_front() else { return };
             let late = (outgoing.deadline_ms <= time.mono_ms()).then_some(NOT_SERVED);

@@ -8,9 +8,6 @@ use net::event::{Event, Handle};
 use net::event_loop::EventLoop;
 use std::collections::VecDeque;
 
-/// A reply larger than this goes out without another copy.
-const LARGE_REPLY_BYTES: usize = 16 << 10;
-
 /// The node and its connections.
 pub(super) struct Front {
     pub(super) node: Node,
@@ -85,12 +82,7 @@ impl Front {
                 replies.clear();
                 return 0;
             };
-            if replies.len() > LARGE_REPLY_BYTES {
-                outbound.push(replies.split().freeze());
-            } else {
-                outbound.buffer().extend_from_slice(replies);
-                replies.clear();
-            }
+            outbound.take_from(replies);
             outbound.len()
         });
     }

@@ -551,7 +551,7 @@ fn effects(life: &mut Life, unsent: &BTreeMap<u64, usize>) -> Vec<Effect> {
     all.extend(frames.into_iter().map(|(handle, bytes)| Effect::Frames(handle, bytes)));
     life.node.take_replies(|handle, replies| {
         let queued = unsent.get(&handle).map_or(0, |bytes| bytes + replies.len());
-        all.push(Effect::Reply(handle, replies.split().freeze()));
+        all.push(Effect::Reply(handle, replies.take_bytes()));
         queued
     });
     all.extend(outputs.ranges.into_iter().map(Effect::Range));

@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use groups::NodeId;
+use net::outbound::Outbound;
 use net::resp::value::Scan;
 use paxoi::config::{CheckpointConfig, NodeConfig, Reads, TURN_STEPS};
 use paxoi::identity::{BirthRecord, Identity, Member};
@@ -144,9 +145,9 @@ impl Single {
             self.node.tick(time);
         }
         self.node.end_turn(time);
-        let mut replies = BytesMut::new();
+        let mut replies = Outbound::new();
         self.node.take_replies(|_, reply| {
-            replies.unsplit(reply.split());
+            replies.take_from(reply);
             0
         });
         let outputs = std::mem::take(self.node.outputs());
@@ -154,7 +155,7 @@ impl Single {
         self.node.turn_took(took.as_micros() as u64, time);
         self.longest = self.longest.max(took);
         self.turns += 1;
-        self.reply.extend_from_slice(&replies);
+        self.reply.extend_from_slice(&replies.take_bytes());
         self.syncing = outputs.batch.map(|batch| batch.lsn);
         self.is_paused |= !outputs.pauses.is_empty();
         self.is_paused &= outputs.resumes.is_empty();

@@ -4,7 +4,7 @@ use super::show;
 use crate::kv::docs::{command, help};
 use crate::kv::reply::Reply;
 use crate::kv::table::{find, lookup};
-use bytes::BytesMut;
+use net::outbound::Outbound;
 use net::resp::Protocol;
 
 fn ask(request: &str) -> String {
@@ -80,9 +80,9 @@ fn lists_docs_and_help() {
     );
     // In every protocol a list is an array and its lines are statuses.
     let written = |reply: &Reply<'_>| {
-        let mut out = BytesMut::new();
+        let mut out = Outbound::new();
         reply.write(Protocol::Resp3, &mut out);
-        out
+        out.take_bytes()
     };
     let words: Vec<&[u8]> = "COMMAND LIST FILTERBY PATTERN gets*".split(' ').map(str::as_bytes).collect();
     assert_eq!(&written(&command(lookup(&words).unwrap().verb, &words))[..], b"*1\r\n$6\r\ngetset\r\n");

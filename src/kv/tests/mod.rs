@@ -7,6 +7,7 @@ mod expiry;
 mod fanout;
 mod frozen;
 mod large;
+mod long_values;
 mod pieces;
 mod rolling;
 mod scan;
@@ -99,6 +100,9 @@ pub(super) fn show(reply: &Reply<'_>) -> String {
         Reply::Simple(text) => (*text).to_owned(),
         Reply::Int(number) => number.to_string(),
         Reply::Bulk(bytes) => format!("\"{}\"", bytes.escape_ascii()),
+        Reply::Long(value) => {
+            format!("\"{}\"", value.slices().map(|slice| slice.escape_ascii().to_string()).collect::<String>())
+        }
         Reply::Text(text) => format!("={text}"),
         Reply::Status(text) => text.clone(),
         Reply::Null => "nil".to_owned(),

@@ -31,7 +31,7 @@ fn complete(upload: UploadId, body: &[u8]) -> Command<'static> {
 }
 
 /// Uploads a command and completes it, a step at a time; returns the reply.
-fn upload(store: &mut Store, body: &[u8], bytes: usize) -> String {
+pub(super) fn upload(store: &mut Store, body: &[u8], bytes: usize) -> String {
     for part in parts(UPLOAD, body, bytes) {
         assert_eq!(apply(store, &part), "OK");
     }
