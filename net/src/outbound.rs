@@ -104,13 +104,16 @@ impl Outbound {
     /// All of it in one piece, which is a copy unless there is only one chunk.
     #[must_use]
     pub fn take_bytes(&mut self) -> Bytes {
-        self.close_tail();
-        self.chunk_bytes = 0;
-        let mut chunks = std::mem::take(&mut self.chunks);
-        if chunks.len() > 1 {
-            return Bytes::from(chunks.iter().map(|chunk| &chunk[..]).collect::<Vec<_>>().concat());
+        if self.chunks.is_empty() {
+            // With all of its memory: a part of it would need another allocation.
+            return std::mem::take(&mut self.tail).freeze();
         }
-        chunks.pop_front().unwrap_or_default()
+        self.close_tail();
+        let chunks = std::mem::take(self).chunks;
+        match chunks.len() {
+            1 => chunks.into_iter().next().unwrap_or_default(),
+            _ => Bytes::from(chunks.iter().map(|chunk| &chunk[..]).collect::<Vec<_>>().concat()),
+        }
     }
 
     /// Writes as much as one call takes.

@@ -13,13 +13,14 @@
 use super::command::{
     Aspect, BadExpiry, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf, When,
 };
+use super::encoding::Encoding;
 use super::long_double;
 use super::number;
 use super::reader::Reader;
 use super::session::SessionId;
 use super::uploads::{Complete, Part, UploadId, UploadedSet};
 use crate::routing::SLOTS;
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use groups::{MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4};
 
 pub use super::reader::DecodeError;
@@ -73,6 +74,20 @@ mod op {
 
 /// Appends the encoding of `command` to `out`.
 pub fn encode(command: &Command<'_>, out: &mut BytesMut) {
+    let mut encoding = Encoding::new(std::mem::take(out), None);
+    encode_at(command, &mut encoding);
+    *out = encoding.finish();
+}
+
+/// The encoding of a command whose words are slices of `request`, in pieces: long words are not copied.
+#[must_use]
+pub fn encode_shared(command: &Command<'_>, request: &Bytes) -> Vec<Bytes> {
+    let mut encoding = Encoding::new(BytesMut::new(), Some(request));
+    encode_at(command, &mut encoding);
+    encoding.pieces()
+}
+
+fn encode_at(command: &Command<'_>, out: &mut Encoding<'_>) {
     let start = out.len();
     encode_first(command, out);
     match command.value_version() {
@@ -83,7 +98,7 @@ pub fn encode(command: &Command<'_>, out: &mut BytesMut) {
 }
 
 /// The same for the machine of all versions.
-fn encode_first(command: &Command<'_>, out: &mut BytesMut) {
+fn encode_first(command: &Command<'_>, out: &mut Encoding<'_>) {
     use Command as C;
     match command {
         C::Noop => head(op::NOOP, out),
@@ -135,7 +150,7 @@ fn encode_first(command: &Command<'_>, out: &mut BytesMut) {
 }
 
 /// The rest of the writes: those that are neither hot nor nest.
-fn encode_write(command: &Command<'_>, out: &mut BytesMut) {
+fn encode_write(command: &Command<'_>, out: &mut Encoding<'_>) {
     use Command as C;
     match command {
         C::GetDel(key) => one(op::GET_DEL, key, out),
@@ -317,7 +332,7 @@ fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, Deco
     })
 }
 
-fn upload(op: u8, id: UploadId, out: &mut BytesMut) {
+fn upload(op: u8, id: UploadId, out: &mut Encoding<'_>) {
     head(op, out);
     out.put_u32_le(id.node);
     out.put_u64_le(id.start);
@@ -339,7 +354,7 @@ fn upload_id(reader: &mut Reader<'_>) -> Result<UploadId, DecodeError> {
     Ok(UploadId { node: reader.u32()?, start: reader.u64()?, number: reader.u64()? })
 }
 
-fn encode_constant(constant: &Constant<'_>, out: &mut BytesMut) {
+fn encode_constant(constant: &Constant<'_>, out: &mut Encoding<'_>) {
     head(op::CONSTANT, out);
     match constant {
         Constant::Pong => out.put_u8(0),
@@ -359,7 +374,7 @@ fn decode_constant<'a>(reader: &mut Reader<'a>) -> Result<Constant<'a>, DecodeEr
 }
 
 /// One byte holds the three choices of SET, two bits each.
-fn encode_set(set: &Set<'_>, out: &mut BytesMut) {
+fn encode_set(set: &Set<'_>, out: &mut Encoding<'_>) {
     out.reserve(19 + set.key.len() + set.value.len());
     let (expiry, at) = match set.expiry {
         SetExpiry::None => (0, None),
@@ -391,7 +406,7 @@ fn decode_set<'a>(reader: &mut Reader<'a>) -> Result<Set<'a>, DecodeError> {
     Ok(Set { key: reader.bytes()?, value: reader.bytes()?, only_if, answer, expiry })
 }
 
-fn encode_scan(scan: &Scan<'_>, out: &mut BytesMut) {
+fn encode_scan(scan: &Scan<'_>, out: &mut Encoding<'_>) {
     head(op::SCAN, out);
     out.put_u64_le(scan.cursor);
     out.put_u32_le(scan.count);
@@ -408,7 +423,7 @@ fn decode_scan<'a>(reader: &mut Reader<'a>) -> Result<Scan<'a>, DecodeError> {
     Ok(Scan { cursor, count, pattern, strings })
 }
 
-fn encode_once(once: &Once<'_>, out: &mut BytesMut) {
+fn encode_once(once: &Once<'_>, out: &mut Encoding<'_>) {
     assert!(once.command.nests(), "ONCE holds no session command and no transaction");
     head(op::ONCE, out);
     out.put_slice(&once.session.0);
@@ -427,7 +442,7 @@ fn decode_once<'a>(reader: &mut Reader<'a>) -> Result<Command<'a>, DecodeError> 
     Ok(Command::Once(Box::new(Once { session, number, fingerprint, command })))
 }
 
-fn encode_exec(commands: &[Command<'_>], out: &mut BytesMut) {
+fn encode_exec(commands: &[Command<'_>], out: &mut Encoding<'_>) {
     head(op::EXEC, out);
     put_length(commands.len(), out);
     for command in commands {
@@ -436,7 +451,7 @@ fn encode_exec(commands: &[Command<'_>], out: &mut BytesMut) {
     }
 }
 
-fn encode_pairs(op: u8, pairs: &[Pair<'_>], out: &mut BytesMut) {
+fn encode_pairs(op: u8, pairs: &[Pair<'_>], out: &mut Encoding<'_>) {
     head(op, out);
     put_length(pairs.len(), out);
     for (key, value) in pairs {
@@ -463,7 +478,7 @@ fn duration(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
 }
 
 /// A choice that has a number with it.
-fn numbered(choice: u8, number: u64, out: &mut BytesMut) {
+fn numbered(choice: u8, number: u64, out: &mut Encoding<'_>) {
     out.put_u8(choice);
     out.put_u64_le(number);
 }
@@ -473,41 +488,41 @@ fn slot(reader: &mut Reader<'_>) -> Result<u16, DecodeError> {
     if slot < SLOTS { Ok(slot) } else { Err(DecodeError::BadValue) }
 }
 
-fn head(op: u8, out: &mut BytesMut) {
+fn head(op: u8, out: &mut Encoding<'_>) {
     out.put_slice(&[MACHINE, op]);
 }
 
-fn one(op: u8, argument: &[u8], out: &mut BytesMut) {
+fn one(op: u8, argument: &[u8], out: &mut Encoding<'_>) {
     head(op, out);
     put_bytes(argument, out);
 }
 
-fn two(op: u8, first: &[u8], second: &[u8], out: &mut BytesMut) {
+fn two(op: u8, first: &[u8], second: &[u8], out: &mut Encoding<'_>) {
     one(op, first, out);
     put_bytes(second, out);
 }
 
-fn many(op: u8, arguments: &[&[u8]], out: &mut BytesMut) {
+fn many(op: u8, arguments: &[&[u8]], out: &mut Encoding<'_>) {
     head(op, out);
     put_length(arguments.len(), out);
     arguments.iter().for_each(|argument| put_bytes(argument, out));
 }
 
-fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
+fn put_bytes(bytes: &[u8], out: &mut Encoding<'_>) {
     put_length(bytes.len(), out);
-    out.extend_from_slice(bytes);
+    out.word(bytes);
 }
 
 /// A whole command behind its length, which is known only afterwards.
-fn put_nested(command: &Command<'_>, out: &mut BytesMut) {
-    let start = out.len();
+fn put_nested(command: &Command<'_>, out: &mut Encoding<'_>) {
+    let (start, before) = (out.len(), out.length());
     put_length(0, out);
-    encode(command, out);
-    let length = length_word(out.len() - start - 4);
+    encode_at(command, out);
+    let length = length_word(out.length() - before - 4);
     out[start..start + 4].copy_from_slice(&length);
 }
 
-fn put_length(length: usize, out: &mut BytesMut) {
+fn put_length(length: usize, out: &mut Encoding<'_>) {
     out.extend_from_slice(&length_word(length));
 }
 

@@ -10,6 +10,7 @@ mod digest;
 mod directory;
 pub mod docs;
 pub mod encode;
+mod encoding;
 mod entry;
 mod expiry;
 pub mod fanout;

@@ -12,10 +12,10 @@ use super::{Node, Time};
 use crate::config::{NodeConfig, UPLOAD_PARTS_MIN, UPLOAD_PARTS_SENT, UPLOAD_RETRY_MS};
 use crate::identity::Identity;
 use crate::kv::command::{Command, Set};
-use crate::kv::encode::encode;
+use crate::kv::encode::{encode, encode_shared};
 use crate::kv::reply::Reply;
 use crate::kv::uploads::{BUSY, Complete, Part, UploadId, UploadedSet};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use groups::GroupId;
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -59,9 +59,9 @@ struct Outgoing {
     since_us: u64,
 }
 
-/// What is uploaded, in two pieces so that a long value is not copied; and the rest of a SET, if that is its key and value.
+/// What is uploaded, in pieces so that long words are not copied; and the rest of a SET, if that is its key and value.
 struct Body {
-    pieces: [Bytes; 2],
+    pieces: Vec<Bytes>,
     set: Option<Set<'static>>,
 }
 
@@ -69,9 +69,7 @@ impl Body {
     /// Of a command whose request is a part of `request`.
     fn of(command: &Command<'_>, request: &Bytes) -> Body {
         let Command::Set(set) = command else {
-            let mut whole = BytesMut::with_capacity(request.len());
-            encode(command, &mut whole);
-            return Body { pieces: [whole.freeze(), Bytes::new()], set: None };
+            return Body { pieces: encode_shared(command, request), set: None };
         };
         let Set { key, value, only_if, answer, expiry } = *set;
         let value = if request.as_ptr_range().contains(&value.as_ptr()) {
@@ -80,7 +78,7 @@ impl Body {
             Bytes::copy_from_slice(value)
         };
         let set = Set { key: b"", value: b"", only_if, answer, expiry };
-        Body { pieces: [Bytes::copy_from_slice(key), value], set: Some(set) }
+        Body { pieces: vec![Bytes::copy_from_slice(key), value], set: Some(set) }
     }
 
     fn len(&self) -> usize {
@@ -88,15 +86,18 @@ impl Body {
     }
 
     fn part(&self, from: usize, to: usize) -> Cow<'_, [u8]> {
-        let [head, tail] = &self.pieces;
-        let first = head.len();
-        if to <= first {
-            return Cow::Borrowed(&head[from..to]);
+        let (mut start, mut part) = (0, Cow::Borrowed(&[][..]));
+        for piece in &self.pieces {
+            let place = |at: usize| at.saturating_sub(start).min(piece.len());
+            let slice = &piece[place(from)..place(to)];
+            start += piece.len();
+            if part.is_empty() {
+                part = Cow::Borrowed(slice);
+            } else if !slice.is_empty() {
+                part.to_mut().extend_from_slice(slice);
+            }
         }
-        if from >= first {
-            return Cow::Borrowed(&tail[from - first..to - first]);
-        }
-        Cow::Owned([&head[from..], &tail[..to - first]].concat())
+        part
     }
 
     fn complete(&self, upload: UploadId, crc: u32) -> Complete<'_> {

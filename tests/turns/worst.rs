@@ -108,17 +108,24 @@ pub(crate) fn cases(verb: Verb, data: &Data) -> Vec<Case> {
         }
         V::GetEx => big("GETEX BIG PERSIST"),
         V::GetRange | V::SubStr => big(&format!("{} BIG 0 -1", name_of(verb))),
-        V::SetRange => vec![case(
-            "zeros up to 64 MiB",
-            vec![words("DEL {big}other"), words(&format!("SETRANGE {{big}}other {} x", VALUE_BYTES_MAX - 1))],
-        )],
+        V::SetRange => {
+            let zeros =
+                vec![words("DEL {big}other"), words(&format!("SETRANGE {{big}}other {} x", VALUE_BYTES_MAX - 1))];
+            let long = with("SETRANGE {big}other 1", value(VALUE_BYTES_MAX - 64));
+            vec![case("zeros up to 64 MiB", zeros), case("64 MiB", vec![long])]
+        }
         V::MGet | V::Exists | V::Touch => vec![case("131,071 keys", vec![each(name_of(verb))])],
         V::Del | V::Unlink => vec![spoiling("131,071 keys", vec![each(name_of(verb))])],
         V::MSet | V::MSetNx => {
             let name = name_of(verb);
             let old = many(name, full - 1, |n| if n % 2 == 0 { key(n * 7 % data.keys) } else { "v".to_owned() });
             let new = many(name, full - 1, |n| format!("{name}:{}", n / 2 * 2));
-            vec![case("65,535 keys", vec![old]), spoiling("65,535 new keys", vec![new])]
+            let long = with(&format!("{name} {{big}}other"), value(VALUE_BYTES_MAX - 64));
+            vec![
+                case("65,535 keys", vec![old]),
+                case("64 MiB", vec![words("DEL {big}other"), long]),
+                spoiling("65,535 new keys", vec![new]),
+            ]
         }
         V::Rename | V::RenameNx => {
             let text = |from: &str, to: &str| words(&format!("{} {from} {to}", name_of(verb)));

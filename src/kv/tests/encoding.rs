@@ -4,12 +4,13 @@ use super::{Db, START_MS, show};
 use crate::kv::command::{
     Aspect, BadExpiry, Command, Constant, ExpireIf, Lifetime, Once, Scan, Set, SetAnswer, SetExpiry, SetIf, When,
 };
-use crate::kv::encode::{DecodeError, decode, encode};
+use crate::kv::encode::{DecodeError, decode, encode, encode_shared};
+use crate::kv::long_value::LONG_VALUE_BYTES;
 use crate::kv::reply::Reply;
 use crate::kv::session::SessionId;
 use crate::kv::table::lookup;
 use crate::kv::{Moment, parse};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
 /// What commands borrow from.
@@ -191,4 +192,26 @@ fn fractions_are_decimal_where_a_member_does_not_know_better() {
     assert_eq!(apply(&Command::IncrByFloat(b"k", b"1234567890123456789.5")), "\"1234567890123456789.5\"");
     assert_eq!(apply(&Command::IncrByFloat(b"k", b"0.00000000000000001")), "\"1234567890123456789.50000000000000001\"");
     assert_eq!(apply(&Command::IncrByLongDouble(b"k", b"0")), "\"1234567890123456789.5\"");
+}
+
+#[test]
+fn long_words_stay_where_they_are() {
+    let request = Bytes::from(vec![b'v'; LONG_VALUE_BYTES + 1]);
+    let value = &request[1..];
+    let (session, number) = (SessionId([7; 20]), 1);
+    let once = |command| Command::Once(Box::new(Once { session, number, fingerprint: 9, command }));
+    let pairs = || Command::MSet(vec![(b"a", value), (b"b", b"short"), (b"c", value)]);
+    for (command, shared) in [
+        (Command::Append(b"k", value), 1),
+        (Command::SetRange(b"k", 3, value), 1),
+        (pairs(), 2),
+        (once(pairs()), 2),
+        (Command::Exec(vec![Command::Get(b"k"), pairs(), Command::Append(b"k", value), Command::Get(b"k")]), 3),
+        (Command::Append(b"k", &[b'w'; LONG_VALUE_BYTES]), 0),
+    ] {
+        let (mut whole, pieces) = (BytesMut::new(), encode_shared(&command, &request));
+        encode(&command, &mut whole);
+        assert!(pieces.concat() == whole, "{shared} words");
+        assert_eq!(pieces.iter().filter(|piece| piece.as_ptr() == value.as_ptr()).count(), shared);
+    }
 }

@@ -1,0 +1,72 @@
+//! A command's encoding in the making. Long words of a large request can be left where they are: the encoding is then a
+//! number of pieces that share the request's memory.
+
+use super::long_value::LONG_VALUE_BYTES;
+use bytes::{Bytes, BytesMut};
+use std::ops::{Deref, DerefMut};
+
+/// What is encoded so far. All but long words goes into the buffer that it dereferences to.
+pub(super) struct Encoding<'r> {
+    out: BytesMut,
+    /// The memory of the request, if its words may be shared.
+    request: Option<&'r Bytes>,
+    /// Words that are not in `out`, each with its place in there.
+    shared: Vec<(usize, Bytes)>,
+    shared_bytes: usize,
+}
+
+impl<'r> Encoding<'r> {
+    pub(super) fn new(out: BytesMut, request: Option<&'r Bytes>) -> Encoding<'r> {
+        Encoding { out, request, shared: Vec::new(), shared_bytes: 0 }
+    }
+
+    /// Bytes of the whole.
+    pub(super) fn length(&self) -> usize {
+        self.out.len() + self.shared_bytes
+    }
+
+    /// Appends a word: if it is long and a part of the request it stays there.
+    pub(super) fn word(&mut self, word: &[u8]) {
+        let holds_it =
+            |request: &&&Bytes| word.len() >= LONG_VALUE_BYTES && request.as_ptr_range().contains(&word.as_ptr());
+        match self.request.as_ref().filter(holds_it) {
+            Some(request) => {
+                self.shared.push((self.out.len(), request.slice_ref(word)));
+                self.shared_bytes += word.len();
+            }
+            None => self.out.extend_from_slice(word),
+        }
+    }
+
+    /// All of it, if no word is shared.
+    pub(super) fn finish(self) -> BytesMut {
+        debug_assert!(self.shared.is_empty(), "the pieces are asked for then");
+        self.out
+    }
+
+    /// The pieces in order; the first may be empty.
+    pub(super) fn pieces(self) -> Vec<Bytes> {
+        let (mut rest, mut from, mut pieces) = (self.out.freeze(), 0, Vec::new());
+        for (place, word) in self.shared {
+            pieces.push(rest.split_to(place - from));
+            pieces.push(word);
+            from = place;
+        }
+        pieces.push(rest);
+        pieces
+    }
+}
+
+impl Deref for Encoding<'_> {
+    type Target = BytesMut;
+
+    fn deref(&self) -> &BytesMut {
+        &self.out
+    }
+}
+
+impl DerefMut for Encoding<'_> {
+    fn deref_mut(&mut self) -> &mut BytesMut {
+        &mut self.out
+    }
+}
