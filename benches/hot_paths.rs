@@ -5,7 +5,8 @@
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use groups::message::Accept;
-use groups::{Ballot, Draft, Instance, Message, NodeId, Tag, Value, put_command};
+use groups::paxos::{Fate, Paxos};
+use groups::{Ballot, Draft, Instance, Members, Message, NodeId, Tag, Value, put_command};
 use net::frame::{self, FrameWriter, Purpose};
 use net::outbound::Outbound;
 use net::resp::Protocol;
@@ -18,6 +19,8 @@ use std::hint::black_box;
 
 const KEYS: usize = 10_000;
 const BATCH: usize = 100;
+/// Slots of a lab peer.
+const DECIDED: u64 = 300_000;
 
 fn key(number: usize) -> String {
     format!("key:{number:012}")
@@ -101,5 +104,20 @@ fn values(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, requests, values);
+/// A peer of the labs' API that was never told `done` holds all that was decided.
+fn lab(c: &mut Criterion) {
+    let mut peer = Paxos::new(NodeId(1), Members::new(vec![NodeId(1)]), 1);
+    (0..DECIDED).for_each(|seq| peer.start(seq, b"value"));
+    let mut now_ms = 0;
+    peer.tick(now_ms);
+    assert!(matches!(peer.status(DECIDED - 1), Fate::Decided(_)));
+    c.bench_function("tick of a lab peer with 300,000 decided slots", |b| {
+        b.iter(|| {
+            now_ms += 20;
+            peer.tick(now_ms);
+        });
+    });
+}
+
+criterion_group!(benches, requests, values, lab);
 criterion_main!(benches);

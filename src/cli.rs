@@ -399,7 +399,11 @@ fn ignored_settings(args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Re
     let Some(birth) = identity.and_then(|identity| identity.birth.as_ref()) else { return Ok(Vec::new()) };
     let ttl_ms = args.session_ttl.as_deref().map(|text| millis("--session-ttl", text)).transpose()?;
     let value_bytes = args.value_bytes_max.as_deref().map(|text| bytes("--value-bytes-max", text, 1)).transpose()?;
-    Ok(birth.overruled(None, ttl_ms, value_bytes.map(|bytes| bytes as u64)))
+    let list = args.initial_cluster.as_deref().map(parse_members).transpose();
+    let list = list.map_err(|reason| usage(format!("--initial-cluster: {reason}")))?.unwrap_or_default();
+    let mut ignored = birth.overruled(None, ttl_ms, value_bytes.map(|bytes| bytes as u64));
+    ignored.append(&mut birth.not_added(&list));
+    Ok(ignored)
 }
 
 /// What is wrong with the words of a command line, and what else might have been meant, in one line.

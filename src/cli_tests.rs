@@ -113,13 +113,15 @@ fn settings_that_birth_has_fixed_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let disk = FileDisk::create(folder.path()).unwrap();
     let mut identity = identity::open_or_create(&disk, NodeId(1), 1, || [1; 16]).unwrap();
+    let address = |id: u32| format!("127.0.0.1:{id}");
+    let member = |id| identity::Member { node: NodeId(id), storage_id: [id as u8; 16], address: address(id) };
     identity.birth = Some(identity::BirthRecord {
         cluster_id: [1; 16],
         groups: 16,
         hash_key: [2; 16],
         session_ttl_ms: 3_600_000,
         value_bytes_max: 64 << 20,
-        members: Vec::new(),
+        members: (1..=2).map(member).collect(),
     });
     identity::save(&disk, &identity).unwrap();
     let data = folder.path().display().to_string();
@@ -133,6 +135,16 @@ fn settings_that_birth_has_fixed_are_told() {
             "--session-ttl of 7200000 ms has no effect: the cluster was born with 3600000 ms",
             "--value-bytes-max of 1048576 has no effect: the cluster was born with 67108864",
         ]
+    );
+    assert_eq!(
+        identity.birth.as_ref().unwrap().not_added(&[(NodeId(1), address(1)), (NodeId(3), address(3))]),
+        ["--initial-cluster adds no node 3: the cluster was born without it. Members are added with paxoi member add"]
+    );
+    let birth = identity.birth.unwrap();
+    assert_eq!(birth.other_addresses(&[(NodeId(1), address(1))]), [""; 0]);
+    assert_eq!(
+        birth.other_addresses(&[(NodeId(1), address(8))]),
+        ["--initial-cluster: node 1 is at 127.0.0.1:8 here, but the cluster is born with 127.0.0.1:1"]
     );
     let refused = args(&["--data", &data, "--groups", "8"]).settle().unwrap_err().to_string();
     assert!(refused.contains("--groups 8: the cluster in"), "{refused}");

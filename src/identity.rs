@@ -71,6 +71,31 @@ impl BirthRecord {
         });
         differs.collect()
     }
+
+    /// A line for each node of a list of members that is no member because of it: once a cluster is born the list only says
+    /// where members are.
+    #[must_use]
+    pub fn not_added(&self, told: &[(NodeId, String)]) -> Vec<String> {
+        let is_new = |id: NodeId| self.members.iter().all(|member| member.node != id);
+        let line = |id| {
+            format!(
+                "--initial-cluster adds no node {id}: the cluster was born without it. Members are added with paxoi member add"
+            )
+        };
+        told.iter().filter(|(id, _)| is_new(*id)).map(|(id, _)| line(*id)).collect()
+    }
+
+    /// A line for each member whose address in this node's list is another one than in the list that the cluster is born
+    /// with.
+    #[must_use]
+    pub fn other_addresses(&self, told: &[(NodeId, String)]) -> Vec<String> {
+        let line = |(id, ours): &(NodeId, String)| {
+            let member = self.members.iter().find(|member| member.node == *id && member.address != *ours)?;
+            let theirs = &member.address;
+            Some(format!("--initial-cluster: node {id} is at {ours} here, but the cluster is born with {theirs}"))
+        };
+        told.iter().filter_map(line).collect()
+    }
 }
 
 /// An initial member.

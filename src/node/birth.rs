@@ -160,7 +160,8 @@ impl Node {
             plural(members)
         );
         let config = &self.config;
-        for line in record.overruled(Some(config.groups), Some(config.session_ttl_ms), None) {
+        let overruled = record.overruled(Some(config.groups), Some(config.session_ttl_ms), None);
+        for line in overruled.into_iter().chain(record.other_addresses(&config.initial)) {
             tracing::warn!("{line}");
         }
         self.make_groups(&record);

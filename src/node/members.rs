@@ -85,6 +85,10 @@ impl Node {
                 "ERR PAXOI MEMBER is followed by LIST, ADD id, PROMOTE id, REMOVE id, REPLACE old new, or MOVE id host:port",
             );
         };
+        // It would not see how far the groups are.
+        if let Some(refusal) = self.full_disk_refusal() {
+            return refusal;
+        }
         match self.pursue(&goal, time) {
             Ok(None) => Reply::Ok,
             Ok(Some(progress)) => Reply::Bulk(progress.into_bytes().into()),

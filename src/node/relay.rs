@@ -160,11 +160,22 @@ impl Node {
         false
     }
 
+    /// Why this node, whose disk is full, does not do what nobody else does in its place.
+    pub(super) fn full_disk_refusal(&self) -> Option<Reply<'static>> {
+        let to = self.io.relays.to?;
+        let text = format!("MISCONF the disk of this node is full: ask node {to} at {}", self.address_of(to));
+        Some(Reply::Error(text.into()))
+    }
+
+    fn address_of(&self, node: NodeId) -> &str {
+        self.io.peers.roster.place(node).map_or("", |place| &place.address)
+    }
+
     /// Why a command cannot be passed on.
     pub(super) fn relay_refusal(&self) -> Option<Reply<'static>> {
         let to = self.io.relays.to?;
         if self.request_bytes > RELAY_BYTES_MAX {
-            let address = self.io.peers.roster.place(to).map_or("", |place| &place.address);
+            let address = self.address_of(to);
             let text = format!(
                 "MISCONF the disk of this node is full, and it passes no commands on that are longer than {RELAY_BYTES_MAX} \
                  bytes: send this one to node {to} at {address}"

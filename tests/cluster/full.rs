@@ -14,6 +14,8 @@ use tempfile::TempDir;
 const MIB: u64 = 1 << 20;
 /// Nodes with small segments, so that disks fill up fast.
 const FLAGS: [&str; 4] = ["--segment-bytes", "1mb", "--client-timeout", "2s"];
+/// That time limit and a second.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 const VALUE_BYTES: usize = 8 << 10;
 /// Fills more than any disk of these tests has.
 const VALUES_MAX: usize = 20_000;
@@ -233,11 +235,13 @@ fn a_node_without_space_leaves_leading_and_its_clients_commands_to_the_others_un
     cluster.wait_for_leaders();
     let mut written = Written::default();
     while cluster.info(1).number("relays_to") == 0 {
+        let began = Instant::now();
         // Refused while node 1 gives its groups up, and as long as it does not know that another one has space.
         if let Err(error) = written.set(&cluster, 1) {
             let passes = ["-MISCONF the disk is full", "-CLUSTERDOWN", "-UNCERTAIN"];
             assert!(passes.iter().any(|known| error.starts_with(known)), "{error}");
         }
+        assert!(began.elapsed() < ANSWER_MAX, "no client waits longer than its time limit and a second");
         assert!(written.count < VALUES_MAX, "the disk is never full");
     }
     cluster.wait_for_info(1, "no groups led", |info| info.number("groups_led") == 0);
@@ -251,6 +255,13 @@ fn a_node_without_space_leaves_leading_and_its_clients_commands_to_the_others_un
         written.read_and_delete(&cluster, 1);
     }
     eprintln!("80 commands at the full node took {:?}", began.elapsed());
+    let mut client = cluster.client(1);
+    assert_eq!(ask(&mut client, "SET waits v"), "OK");
+    assert_eq!(ask(&mut client, "WAIT 1 1000"), "1", "a majority has it");
+    assert_eq!(ask(&mut client, "WAITAOF 1 1 100"), "0 1", "but not the full disk");
+    let full = cluster.address(1).to_string();
+    let refused = run(&["member", "move", "3", "127.0.0.1:1", "--connect", &full]);
+    assert!(refused.errors.iter().any(|line| line.contains("the disk of this node is full: ask node ")), "{refused:?}");
     let status = run(&["status", "--connect", &cluster.address(2).to_string()]);
     assert!(
         status.stdout.contains("disk full") && status.stdout.contains("the disk of node 1 is full: "),
