@@ -171,6 +171,10 @@ impl ClusterTime {
         if !is_born {
             return;
         }
+        // Until there is a founded one it is the own clock, also if this machine sleeps.
+        if let (Some(offset), Some(own_us)) = (&mut self.offset, self.own_us) {
+            offset.us = own_us;
+        }
         let known = clocks.len();
         let latest_us = signed(electorate.latest_ms.saturating_mul(1_000)) - signed(time.mono_us);
         if known == members {
@@ -306,7 +310,11 @@ impl Node {
 
     /// What pings say of this node's clocks: nothing in the versions that do not know of that.
     pub(super) fn told_clocks(&self, time: Time) -> Option<PingClocks> {
-        (self.config.versions.highest >= Versions::CLOCKS).then(|| self.cluster_time.told(time))
+        self.tells_clocks().then(|| self.cluster_time.told(time))
+    }
+
+    pub(super) fn tells_clocks(&self) -> bool {
+        self.config.versions.highest >= Versions::CLOCKS
     }
 
     /// Steers cluster time, and says what is wrong with the clocks.
@@ -526,6 +534,8 @@ mod tests {
         assert_eq!(cluster.run(CLOCK_WAIT_MS as i64 + 200, &[], true), Some(5_000));
         assert_eq!(cluster.node.told(cluster.time()).cluster_us, None, "it is not worth telling");
         cluster.silent = 0;
+        cluster.own_ms = 6_000;
+        assert_eq!(cluster.run(200, &[], true), Some(6_000), "also while nobody is connected");
         assert_eq!(cluster.run(200, &[2, 3], true), Some(0), "they were upgraded");
     }
 

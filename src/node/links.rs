@@ -154,7 +154,9 @@ impl Node {
             (_, None) => return Err("it sent something else before its hello".to_owned()),
             (NodeMessage::Ping(ping), Some(from)) => {
                 let (is_reach_other, rtt_us) = self.io.peers.on_ping(from, &ping, time.mono_us);
-                if let (Some(clocks), Some(rtt_us)) = (ping.clocks, rtt_us) {
+                // One that tells no clocks knows of none.
+                let clocks = ping.clocks.filter(|_| self.tells_clocks());
+                if let (Some(clocks), Some(rtt_us)) = (clocks, rtt_us) {
                     self.cluster_time.on_ping(from, clocks, rtt_us, time);
                 }
                 let Some(peer) = self.io.peers.find(from) else { return Ok(()) };

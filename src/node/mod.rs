@@ -317,7 +317,7 @@ impl Node {
         }
         let passed_ms = now_ms - std::mem::replace(&mut self.ticked_ms, now_ms).min(now_ms);
         if passed_ms >= STALL_MS_MIN {
-            self.io.peers.forgive(passed_ms);
+            self.io.peers.forgive(passed_ms, now_ms);
         }
         self.tick_links(time);
         self.tick_names(time);

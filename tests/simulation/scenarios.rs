@@ -42,7 +42,7 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 34] = [
+pub(crate) const SCENARIOS: [Scenario; 35] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
@@ -60,6 +60,7 @@ pub(crate) const SCENARIOS: [Scenario; 34] = [
     story("start-beside-a-frozen-machine", clocks::start_beside_a_frozen_machine),
     story("relayed-command-comes-twice", relay::relayed_command_comes_twice),
     story("leader-dies-while-its-messages-wait", waiting::leader_dies_while_its_messages_wait),
+    story("leader-dies-while-its-pings-wait", waiting::leader_dies_while_its_pings_wait),
     story("accept-comes-twice", accept_comes_twice),
     story("wiped-before-it-was-met", wiped_before_it_was_met),
     story("wiped-during-the-birth", wiped_during_the_birth),

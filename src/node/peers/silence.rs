@@ -39,13 +39,12 @@ impl Peer {
 
 impl Peers {
     /// This node did nothing for this long: what a peer said meanwhile waits to be read, so its silence proves nothing, and
-    /// neither does the age of its last echo. Leases are not prolonged.
-    pub(in crate::node) fn forgive(&mut self, stalled_ms: u64) {
+    /// neither does the age of its last echo. What was heard since is not older than now. Leases are not prolonged.
+    pub(in crate::node) fn forgive(&mut self, stalled_ms: u64, now_ms: u64) {
         for peer in &mut self.all {
-            peer.heard_ms += stalled_ms;
-            peer.echoed_ms += stalled_ms;
-            peer.reached_ms += stalled_ms;
-            peer.disk_ms += stalled_ms;
+            for at_ms in [&mut peer.heard_ms, &mut peer.echoed_ms, &mut peer.reached_ms, &mut peer.disk_ms] {
+                *at_ms = now_ms.min(*at_ms + stalled_ms);
+            }
         }
     }
 }

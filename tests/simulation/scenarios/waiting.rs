@@ -1,4 +1,4 @@
-//! Messages that wait at a follower while it applies a value.
+//! Messages that wait at a follower: while it applies a value, and while it is stopped.
 
 use super::{STEP_US, World, expect};
 use crate::network::Parcel;
@@ -32,4 +32,23 @@ pub(super) fn leader_dies_while_its_messages_wait(world: &mut World) -> Result<(
     world.connect(1, 1)?;
     world.set(1, "after");
     expect(&world.told(1)?, &Outcome::Done)
+}
+
+/// A process is stopped, and the leader's pings wait for it. The leader dies; its connection does not end. When the process
+/// goes on it reads the pings: they do not prove that the leader is alive for as long as the process was stopped.
+pub(super) fn leader_dies_while_its_pings_wait(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect(0, 1)?;
+    world.pause(1);
+    world.wait(600_000);
+    world.network.block(0, 1);
+    world.end(0, End::Kill);
+    world.wait(8_000_000);
+    world.resume(1);
+    let end_us = world.now_us + 4_000_000;
+    world.run_while(end_us, |world| world.leader(1).or(world.leader(2)).is_some());
+    match world.leader(1).or(world.leader(2)) {
+        Some(_) => Ok(()),
+        None => Err("the dead leader is followed as long as the process was stopped".to_owned()),
+    }
 }
