@@ -5,12 +5,12 @@
 use bytes::BytesMut;
 use groups::{Ballot, GroupId, Instance, Membership, NodeId, Snapshot, Tags};
 use hdrhistogram::Histogram;
-use paxoi::checkpoint::{CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify};
-use paxoi::disk::{Disk, FileDisk};
 use paxoi::kv::encode::encode;
 use paxoi::kv::{BlockCheck, Installation, Limits, Moment, Store, parse, table};
 use paxoi::rng::Rng;
 use paxoi::routing::SLOTS;
+use paxoi::storage::checkpoint::{CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify};
+use paxoi::storage::disk::{Disk, FileDisk};
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
 use std::io::{self, Write};

@@ -6,8 +6,8 @@
 //! repaired from the other. If they differ by a crash in between, the newer one counts, and the start number in it was
 //! not used yet.
 
-use crate::disk::{Disk, read_full, replace};
-use crate::log::{SEGMENT_PREFIX, is_segment};
+use crate::storage::disk::{Disk, read_full, replace};
+use crate::storage::wal::{SEGMENT_PREFIX, is_segment};
 use crc32c::crc32c;
 use groups::NodeId;
 use groups::membership::Place;
@@ -304,7 +304,7 @@ fn decode(content: &[u8]) -> Copy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::MemoryDisk;
+    use crate::storage::disk::MemoryDisk;
 
     const NODE: NodeId = NodeId(2);
 

@@ -5,10 +5,10 @@ mod cell;
 
 pub use cell::{Cell, unlogged};
 
-use crate::checkpoint::SectionHead;
 use crate::kv::reply::Reply;
 use crate::kv::{Discarded, Store};
-use crate::log;
+use crate::storage::checkpoint::SectionHead;
+use crate::storage::wal;
 use bytes::BytesMut;
 use groups::message::Range;
 use groups::reads::ReadId;
@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 /// Where the effects of a shard go.
 pub trait Outlet {
     /// Put a record into the batch being gathered; returns that batch's log sequence number.
-    fn persist(&mut self, record: log::Record) -> u64;
+    fn persist(&mut self, record: wal::Record) -> u64;
     /// Whether a value of so many bytes can be logged now. One that cannot is not proposed, but looked at again later.
     fn takes_value(&self, bytes: usize) -> bool;
     /// Whether a ballot of the group, in which `promised` is the highest promise so far, may be promised to `to`, which
@@ -40,7 +40,7 @@ pub trait Outlet {
     /// A read is to be answered from this state: the next command to be applied came after it.
     fn read(&mut self, id: ReadId, store: &Store);
     /// Read chosen values from the log and send them to the member whose id is the range's tag.
-    fn read_log(&mut self, range: log::ReadRange);
+    fn read_log(&mut self, range: wal::ReadRange);
     /// This node leads the group from now on, or no longer.
     fn leading(&mut self, group: GroupId, leads: bool);
     /// A group has other members than before, from `next` on or since an earlier instance.
@@ -454,9 +454,9 @@ impl Shard {
 
     /// What [`Outlet::read_log`] asked for, as a message for the member that is behind.
     #[must_use]
-    pub fn range(&self, group: GroupId, first: Instance, values: Vec<log::ChosenValue>) -> Message {
+    pub fn range(&self, group: GroupId, first: Instance, values: Vec<wal::ChosenValue>) -> Message {
         let next = self.group(group).next();
-        let accepted = |chosen: log::ChosenValue| {
+        let accepted = |chosen: wal::ChosenValue| {
             let value = Value::parse(chosen.payload).ok()?;
             Some(groups::acceptor::Accepted { ballot: chosen.ballot, value })
         };

@@ -1,7 +1,7 @@
 //! The file `manifest.json` of a backup: what the backup holds, and from where. It is written last, so a folder without
 //! one is a backup that was never finished.
 
-use crate::checkpoint::Verified;
+use crate::storage::checkpoint::Verified;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 

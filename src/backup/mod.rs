@@ -23,12 +23,12 @@ pub use restore::{RestoreArgs, restore};
 pub use set::{BackupSet, inspect_backup};
 pub use stopped::recover;
 
-use crate::bench::report::grouped;
-use crate::checkpoint::Header;
-use crate::cli::Usage;
-use crate::disk::{Disk, DiskLock, FileDisk};
 use crate::identity::{self, BirthRecord, Identity};
+use crate::loadgen::bench::report::grouped;
 use crate::plural::plural;
+use crate::storage::checkpoint::Header;
+use crate::storage::disk::{Disk, DiskLock, FileDisk};
+use crate::usage::Usage;
 use anyhow::{Context, bail};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -6,10 +6,10 @@
 
 use super::loader::{BATCH_BYTES, Loader};
 use super::set::BackupSet;
-use crate::bench::report::grouped;
-use crate::cli::Usage;
 use crate::client::{Client, resolve, write_command};
+use crate::loadgen::bench::report::grouped;
 use crate::plural::plural;
+use crate::usage::Usage;
 use anyhow::{Context, bail, ensure};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use net::resp::value::Value;

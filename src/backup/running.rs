@@ -3,12 +3,12 @@
 
 use super::Source;
 use super::set::Draft;
-use crate::checkpoint::{
+use crate::client::{Client, resolve};
+use crate::nodes::{field, number};
+use crate::storage::checkpoint::{
     CheckpointError, CheckpointReader, CheckpointWriter, Packing, SectionSummary, checkpoint_name, sequences,
 };
-use crate::client::{Client, resolve};
-use crate::log::hex;
-use crate::nodes::{field, number};
+use crate::storage::wal::hex;
 use anyhow::{Context, bail, ensure};
 use groups::GroupId;
 use net::resp::value::Value;

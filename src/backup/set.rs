@@ -3,13 +3,13 @@
 
 use super::manifest::{File, MANIFEST_VERSION, Manifest, State};
 use super::{Source, tell};
-use crate::bench::report::grouped;
-use crate::checkpoint::{CheckpointReader, SectionSummary, Verified, checkpoint_name, verify};
-use crate::cli::Usage;
-use crate::disk::{Disk, FileDisk, read_full, replace};
 use crate::kv::OnEntry;
-use crate::log::hex;
+use crate::loadgen::bench::report::grouped;
 use crate::plural::plural;
+use crate::storage::checkpoint::{CheckpointReader, SectionSummary, Verified, checkpoint_name, verify};
+use crate::storage::disk::{Disk, FileDisk, read_full, replace};
+use crate::storage::wal::hex;
+use crate::usage::Usage;
 use anyhow::{Context, bail, ensure};
 use groups::GroupId;
 use std::io::Write;

@@ -7,15 +7,15 @@
 
 use super::Source;
 use super::set::Draft;
-use crate::checkpoint::{CheckpointWriter, Packing};
 use crate::config::{CHECKPOINT_BLOCK_BYTES, CheckpointConfig, NodeConfig, Reads};
-use crate::disk::Disk;
 use crate::identity::{BirthRecord, Identity};
-use crate::log;
 use crate::node::versions::Versions;
 use crate::node::{Node, Time};
-use crate::recovery::{self, Progress, Rebuilt};
 use crate::shard::Shard;
+use crate::storage::checkpoint::{CheckpointWriter, Packing};
+use crate::storage::disk::Disk;
+use crate::storage::recovery::{self, Progress, Rebuilt};
+use crate::storage::wal;
 use anyhow::{Context, bail, ensure};
 use groups::{Ballot, Effect, GroupId, Instance, Record};
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, lanes: usize) -
     let progress = Progress::default();
     let source = recovery::Source { disk, storage: storage_id, clock: time.clock(), lanes, progress: &progress };
     let rebuilt = blank
-        .rebuild_all(&source, shelf, |visit| log::replay(disk, storage_id, &mut |_, _| {}, visit))
+        .rebuild_all(&source, shelf, |visit| wal::replay(disk, storage_id, &mut |_, _| {}, visit))
         .context("cannot start a thread")?;
     let (recovered, Rebuilt { shard, .. }) = match rebuilt {
         Ok((read, rebuilt)) => (read?, rebuilt),

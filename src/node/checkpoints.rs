@@ -8,16 +8,16 @@
 use super::pace::Pace;
 use super::wire::FileId;
 use super::{Node, Time};
-use crate::checkpoint::{Catalog, Done, Header, Job, SectionSummary};
 use crate::config::{
     CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCK_COST_BYTES, CHECKPOINT_BYTES_PER_MS, CHECKPOINT_FILE_BYTES,
     CHECKPOINT_PAUSE_MS, CHECKPOINT_RETRY_MS, CHECKPOINT_SAVED_BYTES, CHECKPOINT_UNWRITTEN_BYTES,
     CHECKPOINT_URGENCY_MAX, CheckpointConfig,
 };
-use crate::log::{self, Droppable};
 use crate::plural::plural;
-use crate::scrub::Findings;
 use crate::shard::Outlet;
+use crate::storage::checkpoint::{Catalog, Done, Header, Job, SectionSummary};
+use crate::storage::scrub::Findings;
+use crate::storage::wal::{self, Droppable};
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -501,9 +501,9 @@ impl Node {
         let Droppable { below, lsn } = droppable;
         self.shard.record_again(lsn, &mut self.io);
         self.io.record_peers_again();
-        let (kind, instance, payload) = (log::RecordKind::Trimmed, Instance(below), Bytes::new());
+        let (kind, instance, payload) = (wal::RecordKind::Trimmed, Instance(below), Bytes::new());
         let (ballot, chosen) = (Ballot::ZERO, Ballot::ZERO);
-        let lsn = self.io.persist(log::Record { kind, group: GroupId(0), instance, ballot, chosen, payload });
+        let lsn = self.io.persist(wal::Record { kind, group: GroupId(0), instance, ballot, chosen, payload });
         self.checkpoints.trimming = Some(Trimming { below, lsn });
     }
 

@@ -4,7 +4,7 @@
 //! All of it is in the log, and is logged again before older records go. It outlasts connections and memberships: a guest,
 //! which is no member as far as this node knows, may be one all the same.
 
-use crate::log::{Record, RecordKind};
+use crate::storage::wal::{Record, RecordKind};
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance, NodeId};
 

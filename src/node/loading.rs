@@ -9,12 +9,12 @@
 
 use super::wire::{Here, NodeMessage};
 use super::{Node, Time};
-use crate::checkpoint::Catalog;
 use crate::kv::reply::Reply;
-use crate::log::Record;
 use crate::plural::plural;
-use crate::recovery::{Blank, Rebuilt, Shelved};
 use crate::shard::Cell;
+use crate::storage::checkpoint::Catalog;
+use crate::storage::recovery::{Blank, Rebuilt, Shelved};
+use crate::storage::wal::Record;
 use groups::{GroupId, NodeId};
 
 /// How far a start is.

@@ -59,13 +59,13 @@ mod waiting;
 pub mod wire;
 
 use crate::admin::kept::Kept;
-use crate::checkpoint::{Errand, Job};
 use crate::config::{NodeConfig, REACH_GRACE_MS, REACH_START_MS, REMOVED_MS, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::{Limits, Store};
-use crate::log;
 use crate::routing;
 use crate::shard::{self, Shard};
+use crate::storage::checkpoint::{Errand, Job};
+use crate::storage::wal;
 use birth::Birth;
 use bytes::Bytes;
 use checkpoints::Checkpoints;
@@ -142,7 +142,7 @@ pub struct Outputs {
     /// Addresses whose names are to be looked up, without waiting for that; [`Node::resolved`] tells what was found.
     pub lookups: Vec<String>,
     /// The next batch for the log; never while another one is on its way.
-    pub batch: Option<log::Batch>,
+    pub batch: Option<wal::Batch>,
     /// What is to be done with checkpoint files, in order; [`Node::checkpoint_done`] tells what became of it.
     pub jobs: Vec<Job>,
     /// What is to be done with checkpoint files on their way between nodes, in order; [`Node::brought`] tells what became
@@ -155,7 +155,7 @@ pub struct Outputs {
     /// Segments of the log below this one are to be removed.
     pub drop_below: Option<u64>,
     /// Ranges to read from the log; [`Node::range_read`] brings each.
-    pub ranges: Vec<log::ReadRange>,
+    pub ranges: Vec<wal::ReadRange>,
     /// The identity to store; [`Node::identity_stored`] tells that it is.
     pub identity: Option<Identity>,
     /// Why the node can never serve as it is.

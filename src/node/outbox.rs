@@ -13,15 +13,15 @@ use super::roster::Roster;
 use super::uploads::{UPLOADING, Uploads};
 use super::{Outputs, Space, wire};
 use crate::admin::stats::Stats;
-use crate::checkpoint::Errand;
 use crate::config::{LOG_QUEUE_BYTES, NodeConfig, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
 use crate::gate::{Gate, Held};
 use crate::identity::Identity;
 use crate::kv::fanout::UNCERTAIN;
 use crate::kv::reply::Reply;
 use crate::kv::{Discarded, Store, table};
-use crate::log;
 use crate::shard::Outlet;
+use crate::storage::checkpoint::Errand;
+use crate::storage::wal;
 use groups::reads::ReadId;
 use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, Work};
 use std::collections::{BTreeMap, VecDeque};
@@ -98,7 +98,7 @@ pub(super) struct Outbox {
     /// What came with a value, of so many bytes, that the disk could not take then, and from whom.
     pub(super) dropped: BTreeMap<(GroupId, NodeId), usize>,
     gate: Gate,
-    batch: Vec<log::Record>,
+    batch: Vec<wal::Record>,
     /// Bytes of its records.
     batch_bytes: usize,
     /// Bytes of all records that ever went to the log.
@@ -276,7 +276,7 @@ impl Outbox {
             self.logged_bytes += bytes as u64;
             let due_ms = now_ms + SYNC_MS_MAX + (bytes / SYNC_BYTES_PER_MS) as u64;
             self.syncing = Some(Syncing { lsn, due_ms, bytes });
-            self.outputs.batch = Some(log::Batch { lsn, records });
+            self.outputs.batch = Some(wal::Batch { lsn, records });
         }
         for peer in &mut self.peers.all {
             if let Some(link) = peer.link {
@@ -321,8 +321,8 @@ impl Outbox {
 }
 
 impl Outlet for Outbox {
-    fn persist(&mut self, record: log::Record) -> u64 {
-        self.batch_bytes += record.payload.len() + log::format::RECORD_HEADER_BYTES;
+    fn persist(&mut self, record: wal::Record) -> u64 {
+        self.batch_bytes += record.payload.len() + wal::format::RECORD_HEADER_BYTES;
         self.batch.push(record);
         self.next_lsn
     }
@@ -389,7 +389,7 @@ impl Outlet for Outbox {
         self.settle_read(&read, reply);
     }
 
-    fn read_log(&mut self, range: log::ReadRange) {
+    fn read_log(&mut self, range: wal::ReadRange) {
         self.outputs.ranges.extend(self.ranges.ask(range));
     }
 

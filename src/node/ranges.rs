@@ -4,7 +4,7 @@
 use super::pace::{Load, Pace};
 use super::{Node, NodeId, Time, shard};
 use crate::config::{RANGE_BYTES_MIN, RANGE_BYTES_PER_MS, RANGE_NEAR, RANGE_ROUND_MS, RANGES_SAVED_BYTES};
-use crate::log::{ChosenValue, ReadRange};
+use crate::storage::wal::{ChosenValue, ReadRange};
 use groups::GroupId;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -88,7 +88,7 @@ impl Node {
 mod tests {
     use super::{Load, RANGE_BYTES_MIN, RANGE_NEAR, Ranges};
     use crate::config::LOAD_WINDOW_US;
-    use crate::log::ReadRange;
+    use crate::storage::wal::ReadRange;
     use groups::{Ballot, GroupId, Instance};
 
     fn range(tag: u64, group: u32, from: u64) -> ReadRange {

@@ -6,8 +6,8 @@
 //! its way then, for deletions, and for what new leaders begin with. The end of it is for promises, so that this node can
 //! go on voting out leaders.
 
-use crate::log::format::{FRAME_ALIGNMENT, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
-use crate::log::{LogStatus, Options};
+use crate::storage::wal::format::{FRAME_ALIGNMENT, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::storage::wal::{LogStatus, Options};
 
 /// What the log says of its space, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

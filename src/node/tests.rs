@@ -7,10 +7,10 @@ mod names;
 mod uploads;
 
 use super::*;
-use crate::checkpoint::Done;
 use crate::config::{CHECKPOINT_RETRY_MS, CheckpointConfig, LOG_QUEUE_BYTES, Reads};
 use crate::identity::Member;
-use crate::recovery::{Blank, Progress, Rebuilt, Source};
+use crate::storage::checkpoint::Done;
+use crate::storage::recovery::{Blank, Progress, Rebuilt, Source};
 use bytes::BytesMut;
 use groups::{Instance, TICK_MS};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +41,7 @@ struct Host {
     is_stuck: bool,
     syncing: Option<u64>,
     /// What is logged, if that is to be read back.
-    log: Option<Vec<log::Record>>,
+    log: Option<Vec<wal::Record>>,
     /// The checkpoint files that it began, which nobody writes.
     files: Vec<u64>,
     /// The other end of each connection to a node.
@@ -303,7 +303,7 @@ impl World {
 }
 
 /// What a log has of a range: of each instance the value of the ballot under which the next one names it as chosen.
-fn chosen(records: &[log::Record], range: &log::ReadRange) -> Vec<log::ChosenValue> {
+fn chosen(records: &[wal::Record], range: &wal::ReadRange) -> Vec<wal::ChosenValue> {
     let at = |instance: u64| {
         records.iter().rev().filter(move |record| record.kind.has_value() && record.instance.0 == instance)
     };
@@ -311,7 +311,7 @@ fn chosen(records: &[log::Record], range: &log::ReadRange) -> Vec<log::ChosenVal
         let following = (instance + 1 < range.below.0).then(|| at(instance + 1).next()).flatten();
         let ballot = following.map_or(range.last_chosen, |record| record.chosen);
         let record = at(instance).find(|record| record.ballot == ballot)?;
-        Some(log::ChosenValue { instance: Instance(instance), ballot, payload: record.payload.clone() })
+        Some(wal::ChosenValue { instance: Instance(instance), ballot, payload: record.payload.clone() })
     };
     (range.from.0..range.below.0).map_while(value).collect()
 }
@@ -362,7 +362,7 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
 
 /// What becomes of the groups if there is no log and no checkpoint.
 fn rebuilt_of_nothing(blank: Blank, time: Time) -> Rebuilt {
-    let (disk, storage, progress) = (&crate::disk::MemoryDisk::new(), [0; 16], &Progress::default());
+    let (disk, storage, progress) = (&crate::storage::disk::MemoryDisk::new(), [0; 16], &Progress::default());
     let source = Source { disk, storage, clock: time.clock(), lanes: 1, progress };
     let rebuild = blank.rebuild_all(&source, None, |_| ()).expect("one lane needs no thread");
     rebuild.expect("there is nothing that could be wrong").1

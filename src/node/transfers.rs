@@ -6,11 +6,11 @@
 use super::pace::{Load, Pace};
 use super::wire::{FileId, NodeMessage, Offer, Piece, Want};
 use super::{Node, Time};
-use crate::checkpoint::{Brought, Errand, Header, INCOMING_PREFIX, Loaded};
 use crate::config::{
     TRANSFER_BYTES_PER_MS, TRANSFER_PIECE_BYTES, TRANSFER_PIN_MS, TRANSFER_READS_MAX, TRANSFER_SILENT_MS,
     TRANSFER_WINDOW_BYTES, TRANSFERS_MAX,
 };
+use crate::storage::checkpoint::{Brought, Errand, Header, INCOMING_PREFIX, Loaded};
 use groups::{GroupId, Instance, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,11 +1,11 @@
 //! The thread that loads what a data directory holds: the log for the loop once it is read, then groups, as they are done.
 
 use super::threads::{Notice, tell};
-use crate::checkpoint::Catalog;
-use crate::disk::Disk;
-use crate::log::{Hooks, Log, LogError, LogHandle, Options, Record, Recovered, Visit};
 use crate::plural::plural;
-use crate::recovery::{self, Blank, Part, Progress, Refusal, Source};
+use crate::storage::checkpoint::Catalog;
+use crate::storage::disk::Disk;
+use crate::storage::recovery::{self, Blank, Part, Progress, Refusal, Source};
+use crate::storage::wal::{Hooks, Log, LogError, LogHandle, Options, Record, Recovered, Visit};
 use anyhow::{Context, bail};
 use groups::Clock;
 use mio::Waker;

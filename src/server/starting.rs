@@ -8,11 +8,11 @@ use super::threads::{Notice, hooks, start_desks, start_reader, start_resolver, s
 use super::{FACTS_MS, Server};
 use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, NODE_QUEUE_BYTES, NodeConfig};
 use crate::descriptors::{self, SPARE_CONNECTIONS};
-use crate::disk::{Disk, FileDisk};
 use crate::identity::{self, Identity};
-use crate::log::{LogHandle, Options};
 use crate::node::{Node, ProcessFacts, Time};
-use crate::recovery::Progress;
+use crate::storage::disk::{Disk, FileDisk};
+use crate::storage::recovery::Progress;
+use crate::storage::wal::{LogHandle, Options};
 use anyhow::{Context, bail};
 use groups::TICK_MS;
 use mio::Waker;

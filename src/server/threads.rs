@@ -1,14 +1,14 @@
 //! The threads beside the loop, and what they tell it.
 
 use crate::background;
-use crate::checkpoint::{Brought, Desk, Done, Errand, Job, Mover, Packing, Scribe};
 use crate::config::SCRUB_BYTES_PER_S;
-use crate::disk::Disk;
-use crate::log::{ChosenValue, Hooks, LogHandle, LogReader, ReadRange};
-use crate::recovery::{Progress, Shelved};
 use crate::resolver::Resolver;
-use crate::scrub::{Findings, scrub};
 use crate::shard::Cell;
+use crate::storage::checkpoint::{Brought, Desk, Done, Errand, Job, Mover, Packing, Scribe};
+use crate::storage::disk::Disk;
+use crate::storage::recovery::{Progress, Shelved};
+use crate::storage::scrub::{Findings, scrub};
+use crate::storage::wal::{ChosenValue, Hooks, LogHandle, LogReader, ReadRange};
 use anyhow::Context;
 use groups::GroupId;
 use mio::Waker;

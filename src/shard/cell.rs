@@ -4,7 +4,7 @@
 use super::Outlet;
 use crate::kv::Store;
 use crate::kv::reply::Reply;
-use crate::log;
+use crate::storage::wal;
 use bytes::Bytes;
 use groups::{
     Applying, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Own, Record, RestoreError, Snapshot,
@@ -127,7 +127,7 @@ impl Cell {
             }
             Effect::ReadLog { to, from, below, chosen, bytes_max } => {
                 let (tag, bytes_max) = (u64::from(to.0), bytes_max as usize);
-                out.read_log(log::ReadRange { tag, group: id, from, below, last_chosen: chosen, bytes_max });
+                out.read_log(wal::ReadRange { tag, group: id, from, below, last_chosen: chosen, bytes_max });
             }
             Effect::Leading(leads) => out.leading(id, leads),
             Effect::Skipped { counter } => out.skipped(id, counter),
@@ -185,39 +185,39 @@ impl Cell {
 }
 
 /// A group's record as the log has it.
-fn logged(group: GroupId, record: Record) -> log::Record {
+fn logged(group: GroupId, record: Record) -> wal::Record {
     let none = (Instance(0), Ballot::ZERO, Bytes::new());
     let (kind, ballot, (instance, chosen, payload)) = match record {
-        Record::Promised(ballot) => (log::RecordKind::Promise, ballot, none),
+        Record::Promised(ballot) => (wal::RecordKind::Promise, ballot, none),
         Record::Accepted { instance, ballot, chosen, value } => {
-            (log::RecordKind::Accept, ballot, (instance, chosen, value.bytes().clone()))
+            (wal::RecordKind::Accept, ballot, (instance, chosen, value.bytes().clone()))
         }
         Record::Learned { instance, ballot, chosen, value } => {
-            (log::RecordKind::Learned, ballot, (instance, chosen, value.bytes().clone()))
+            (wal::RecordKind::Learned, ballot, (instance, chosen, value.bytes().clone()))
         }
         Record::Position { next, promised, chosen } => {
-            (log::RecordKind::Position, promised, (next, chosen, Bytes::new()))
+            (wal::RecordKind::Position, promised, (next, chosen, Bytes::new()))
         }
         Record::Lost { .. } => unreachable!("what is lost is not written"),
     };
-    log::Record { kind, group, instance, ballot, chosen, payload }
+    wal::Record { kind, group, instance, ballot, chosen, payload }
 }
 
 /// A group's record as it was before it was logged; `None` if its value is not one.
 #[must_use]
-pub fn unlogged(record: log::Record) -> Option<Record> {
-    let log::Record { kind, instance, ballot, chosen, payload, .. } = record;
+pub fn unlogged(record: wal::Record) -> Option<Record> {
+    let wal::Record { kind, instance, ballot, chosen, payload, .. } = record;
     match kind {
-        log::RecordKind::Promise => Some(Record::Promised(ballot)),
-        log::RecordKind::Accept => {
+        wal::RecordKind::Promise => Some(Record::Promised(ballot)),
+        wal::RecordKind::Accept => {
             Some(Record::Accepted { instance, ballot, chosen, value: Value::parse(payload).ok()? })
         }
-        log::RecordKind::Learned => {
+        wal::RecordKind::Learned => {
             Some(Record::Learned { instance, ballot, chosen, value: Value::parse(payload).ok()? })
         }
-        log::RecordKind::Position => Some(Record::Position { next: instance, promised: ballot, chosen }),
-        log::RecordKind::LostAccept => Some(Record::Lost { instance, ballot, learned: false }),
-        log::RecordKind::LostLearned => Some(Record::Lost { instance, ballot, learned: true }),
-        log::RecordKind::PeerStart | log::RecordKind::Trimmed => None,
+        wal::RecordKind::Position => Some(Record::Position { next: instance, promised: ballot, chosen }),
+        wal::RecordKind::LostAccept => Some(Record::Lost { instance, ballot, learned: false }),
+        wal::RecordKind::LostLearned => Some(Record::Lost { instance, ballot, learned: true }),
+        wal::RecordKind::PeerStart | wal::RecordKind::Trimmed => None,
     }
 }

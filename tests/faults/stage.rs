@@ -4,7 +4,7 @@ use crate::harness::client::{Info, connect, info, key_of, text};
 use crate::harness::recorder::Recorder;
 use crate::harness::{Cluster, wait_for};
 use crate::proxy::{Network, Rule, pairs};
-use paxoi::history::{self, Limits};
+use paxoi::verify::{self, Limits};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -147,7 +147,7 @@ impl Stage {
             let applied = |info: &Info| (info.number("applied_total"), info.number("groups_behind"));
             infos.iter().all(|info| applied(info) == (applied(&infos[0]).0, 0)).then_some(())
         });
-        let summary = history::check(&history, Limits::default()).unwrap_or_else(|violation| panic!("{violation}"));
+        let summary = verify::check(&history, Limits::default()).unwrap_or_else(|violation| panic!("{violation}"));
         assert!(summary.operations > 100 + summary.open, "hardly anything was answered: {summary:?}");
         let cut = self.network.frames_cut();
         if cut > 0 {

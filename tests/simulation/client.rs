@@ -9,7 +9,7 @@ use crate::sessions::Session;
 use crate::world::{Event, World};
 use bytes::{Buf, Bytes, BytesMut};
 use net::resp::value::{self, Value};
-use paxoi::history::{Action, History, Operation, Outcome};
+use paxoi::verify::{Action, History, Operation, Outcome};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A part of a request: one key's.

@@ -3,13 +3,13 @@
 
 use crate::random::Random;
 use crate::trace::Trace;
-use paxoi::checkpoint::CHECKPOINT_PREFIX;
-use paxoi::disk::{Disk, MemoryDisk};
 use paxoi::identity;
-use paxoi::log::format::{
+use paxoi::storage::checkpoint::CHECKPOINT_PREFIX;
+use paxoi::storage::disk::{Disk, MemoryDisk};
+use paxoi::storage::wal::format::{
     FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, SEGMENT_HEADER_BYTES, frame_seed,
 };
-use paxoi::log::is_segment;
+use paxoi::storage::wal::is_segment;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Damage {

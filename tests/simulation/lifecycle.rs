@@ -4,7 +4,7 @@ use crate::network::Parcel;
 use crate::process::Lost;
 use crate::shell::End;
 use crate::world::{Event, World};
-use paxoi::log;
+use paxoi::storage::wal;
 
 /// Something starts a process that ended again after at most so long.
 const RESTART_US: u64 = 1_500_000;
@@ -17,8 +17,8 @@ impl World {
             return;
         }
         let process = &mut self.processes[node];
-        let mut records: Vec<(u64, log::Record)> = Vec::new();
-        let mut visit = |lsn: u64, record: &log::Record| records.push((lsn, record.clone()));
+        let mut records: Vec<(u64, wal::Record)> = Vec::new();
+        let mut visit = |lsn: u64, record: &wal::Record| records.push((lsn, record.clone()));
         let started = process.start(&self.shape, self.now_us, &mut self.random, &mut visit);
         let (lives, values) = (process.lives, process.versions.value_version());
         self.oracle.on_start(node, values);

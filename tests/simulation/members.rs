@@ -235,7 +235,7 @@ impl World {
         }
         self.trace.line(|| format!("n{id} loses its disk"));
         self.end(node, End::Kill);
-        self.processes[node].disk = paxoi::disk::MemoryDisk::new();
+        self.processes[node].disk = paxoi::storage::disk::MemoryDisk::new();
         self.processes[node].lost = Some(Lost::Foreign);
         self.oracle.on_foreign(node);
         true

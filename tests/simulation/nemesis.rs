@@ -102,7 +102,7 @@ pub(crate) struct Faults {
     /// A minority of the nodes, whose clocks may be off by hours.
     pub(crate) wrong_clocks: Vec<usize>,
     /// A directory as it was earlier, and whose.
-    pub(crate) copy: Option<(usize, paxoi::disk::MemoryDisk, u64)>,
+    pub(crate) copy: Option<(usize, paxoi::storage::disk::MemoryDisk, u64)>,
 }
 
 impl World {
@@ -361,7 +361,7 @@ impl World {
             return false;
         }
         self.end(node, End::Kill);
-        self.processes[node].disk = paxoi::disk::MemoryDisk::new();
+        self.processes[node].disk = paxoi::storage::disk::MemoryDisk::new();
         self.estrange(node);
         true
     }

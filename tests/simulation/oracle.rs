@@ -9,13 +9,13 @@ use crc32c::crc32c;
 use facts::{Fact, Seat, brief, describe, fact, follow};
 use groups::{Ballot, Change, GroupId, Instance, Membership, Message, NodeId, Value};
 use net::frame::Frame;
-use paxoi::checkpoint::{Brought, Done};
 use paxoi::config::{BATCH_BYTES_MAX, FRAME_BYTES, LOG_QUEUE_BYTES, NODE_QUEUE_BYTES};
 use paxoi::identity::BirthRecord;
-use paxoi::log::{Batch, Droppable, Record, RecordKind};
 use paxoi::node::Node;
 use paxoi::node::lanes::{Assembly, FRAGMENT};
 use paxoi::node::wire::{NODE, NodeMessage};
+use paxoi::storage::checkpoint::{Brought, Done};
+use paxoi::storage::wal::{Batch, Droppable, Record, RecordKind};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Default)]

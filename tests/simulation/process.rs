@@ -5,17 +5,17 @@ use crate::random::Random;
 use bytes::BytesMut;
 use groups::{GroupId, NodeId};
 use paxoi::backup;
-use paxoi::checkpoint::{Brought, Done, Errand, Job, Mover, Packing, Scribe};
 use paxoi::config::{CheckpointConfig, NodeConfig, Reads};
-use paxoi::disk::{Disk, MemoryDisk};
 use paxoi::identity;
 use paxoi::kv::Store;
-use paxoi::log::{self, Batch, ChosenReader, ChosenValue, Logged, Options, ReadRange, Visit, Writer};
 use paxoi::node::versions::Versions;
 use paxoi::node::{Node, Time};
-use paxoi::recovery::{self, Progress, Rebuilt, Source};
-use paxoi::scrub::Findings;
 use paxoi::shard::{Cell, Shard};
+use paxoi::storage::checkpoint::{Brought, Done, Errand, Job, Mover, Packing, Scribe};
+use paxoi::storage::disk::{Disk, MemoryDisk};
+use paxoi::storage::recovery::{self, Progress, Rebuilt, Source};
+use paxoi::storage::scrub::Findings;
+use paxoi::storage::wal::{self, Batch, ChosenReader, ChosenValue, Logged, Options, ReadRange, Visit, Writer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -128,7 +128,7 @@ pub(crate) struct Life {
 
 /// Sees what the log gives back on its way to the groups.
 struct Seen<'a> {
-    visit: &'a mut dyn FnMut(u64, &log::Record),
+    visit: &'a mut dyn FnMut(u64, &wal::Record),
     take: &'a mut dyn Visit,
 }
 
@@ -214,7 +214,7 @@ impl Process {
         shape: &Shape,
         now_us: u64,
         random: &mut Random,
-        visit: &mut dyn FnMut(u64, &log::Record),
+        visit: &mut dyn FnMut(u64, &wal::Record),
     ) -> Result<usize, String> {
         self.lives += 1;
         let time = self.clocks.at(now_us);
@@ -237,7 +237,7 @@ impl Process {
         let progress = Progress::default();
         let source = Source { disk: &*disk, storage, clock: time.clock(), lanes: 1, progress: &progress };
         let rebuild = blank.rebuild_all(&source, shelf, |take| {
-            log::recover(&disk, storage, options(), &mut |_, _| {}, &mut Seen { visit, take })
+            wal::recover(&disk, storage, options(), &mut |_, _| {}, &mut Seen { visit, take })
         });
         let rebuilt = rebuild.map_err(|error| error.to_string())?;
         let (recovered, rebuilt) = rebuilt.map_err(|refused| refused.to_string())?;
@@ -386,7 +386,7 @@ impl Life {
 
 /// Small segments, so that runs begin many.
 pub(crate) fn options() -> Options {
-    Options::with_segment_bytes(log::SEGMENT_BYTES_MIN)
+    Options::with_segment_bytes(wal::SEGMENT_BYTES_MIN)
 }
 
 fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {

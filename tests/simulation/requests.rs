@@ -4,7 +4,7 @@ use crate::client::{Call, Kind, Part};
 use crate::world::World;
 use bytes::Bytes;
 use paxoi::client::write_command;
-use paxoi::history::Action;
+use paxoi::verify::Action;
 use std::collections::BTreeSet;
 
 /// What clients do, and how often.

@@ -13,8 +13,8 @@ use crate::world::{Event, World};
 use bytes::Bytes;
 use groups::{GroupId, Instance, NodeId};
 use paxoi::config::{CheckpointConfig, Reads, TURN_STEPS};
-use paxoi::history::{self, Action, Limits};
 use paxoi::node::versions::Versions;
+use paxoi::verify::{self, Action, Limits};
 
 /// A majority that can talk to each other, on disks that work, serves every key within this time.
 pub(crate) const PROGRESS_US: u64 = 15_000_000;
@@ -461,7 +461,7 @@ fn check(world: &World) -> Result<(), String> {
 fn finish(mut world: World) -> Result<Outcome, String> {
     world.close_books();
     let history = &world.record.history;
-    let summary = history::check(history, Limits::default()).map_err(|violation| violation.to_string())?;
+    let summary = verify::check(history, Limits::default()).map_err(|violation| violation.to_string())?;
     let network = world.network.done;
     Ok(Outcome {
         virtual_us: world.now_us,

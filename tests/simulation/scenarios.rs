@@ -19,8 +19,8 @@ use crate::world::{Event, World};
 use bytes::Bytes;
 use groups::GroupId;
 use paxoi::config::{CheckpointConfig, Reads};
-use paxoi::disk::MemoryDisk;
-use paxoi::history::{self, Action, Limits, Outcome};
+use paxoi::storage::disk::MemoryDisk;
+use paxoi::verify::{self, Action, Limits, Outcome};
 
 /// A story, and the cluster that it is about.
 pub(crate) struct Scenario {
@@ -114,7 +114,7 @@ impl Scenario {
         world.clients = (0..4).map(|_| Client::new()).collect();
         (self.tell)(&mut world)?;
         world.close_books();
-        history::check(&world.record.history, Limits::default()).map_err(|violation| violation.to_string())?;
+        verify::check(&world.record.history, Limits::default()).map_err(|violation| violation.to_string())?;
         world.oracle.violation().map_or(Ok(()), |what| Err(what.to_owned()))
     }
 }

@@ -6,8 +6,8 @@ use crate::world::World;
 use bytes::Bytes;
 use groups::GroupId;
 use net::resp::value::Value;
-use paxoi::history::Action;
 use paxoi::routing;
+use paxoi::verify::Action;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Window of a session in numbers, counted back from the highest (`kv/session`).

@@ -8,11 +8,11 @@ use crate::world::{Event, World};
 use bytes::{Bytes, BytesMut};
 use groups::{Instance, NodeId, TICK_MS};
 use net::frame;
-use paxoi::checkpoint::{Errand, Job};
-use paxoi::disk::Disk;
 use paxoi::identity::{self, Identity};
-use paxoi::log::{Append, Batch, ReadRange};
 use paxoi::node::{Close, ProcessFacts, Space, Time};
+use paxoi::storage::checkpoint::{Errand, Job};
+use paxoi::storage::disk::Disk;
+use paxoi::storage::wal::{Append, Batch, ReadRange};
 use std::collections::BTreeMap;
 
 /// How a process ends.
@@ -511,7 +511,7 @@ impl World {
         let process = &self.processes[node];
         let Some(life) = &process.life else { return };
         self.after(us, Event::Scrub { node, life: life.number });
-        let findings = paxoi::scrub::scrub(&self.processes[node].disk, 1, &mut |_| true);
+        let findings = paxoi::storage::scrub::scrub(&self.processes[node].disk, 1, &mut |_| true);
         self.trace.line(|| format!("n{} {findings:?}", node + 1));
         self.push(node, Input::Scrubbed(findings));
     }

@@ -10,7 +10,7 @@ use crate::process::{Clocks, Input, Process, Shape};
 use crate::random::Random;
 use crate::requests::Load;
 use crate::trace::Trace;
-use paxoi::log::ReadRange;
+use paxoi::storage::wal::ReadRange;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 

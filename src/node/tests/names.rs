@@ -154,13 +154,13 @@ fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it(
     let logged = |world: &mut World| {
         let log = world.node(2).log.take().expect("a log");
         world.node(2).log = Some(Vec::new());
-        log.into_iter().filter(|record| record.kind == log::RecordKind::PeerStart && record.ballot.node == NodeId(9))
+        log.into_iter().filter(|record| record.kind == wal::RecordKind::PeerStart && record.ballot.node == NodeId(9))
     };
-    let first: Vec<log::Record> = logged(&mut world).collect();
+    let first: Vec<wal::Record> = logged(&mut world).collect();
     assert_eq!(first.len(), 1);
     // All that was logged until now goes.
     let lsn = world.node(2).node.io.durable_lsn();
-    world.node(2).node.trim(log::Droppable { below: lsn, lsn });
+    world.node(2).node.trim(wal::Droppable { below: lsn, lsn });
     world.run(100);
     assert_eq!(logged(&mut world).collect::<Vec<_>>(), first);
     let old = Hello { start: 6, lives: vec![60], ..guest };

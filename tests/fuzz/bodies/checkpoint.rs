@@ -4,16 +4,16 @@
 use super::{choice, piece, wide_choice};
 use bytes::BytesMut;
 use groups::{Ballot, GroupId, Instance, Membership, NodeId, Snapshot, Tags};
-use paxoi::checkpoint::format::{
-    CHUNK_CRC_BYTES, CHUNK_HEADER_BYTES, HEADER_BYTES, TRAILER_BYTES, Trailer, chunk_crc, header_crc,
-};
-use paxoi::checkpoint::{
-    CheckpointError, CheckpointReader, CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify,
-};
-use paxoi::disk::MemoryDisk;
 use paxoi::kv::encode::encode;
 use paxoi::kv::{Installation, Limits, Moment, Store, parse, table};
 use paxoi::routing::{group_of, slot, slots_of};
+use paxoi::storage::checkpoint::format::{
+    CHUNK_CRC_BYTES, CHUNK_HEADER_BYTES, HEADER_BYTES, TRAILER_BYTES, Trailer, chunk_crc, header_crc,
+};
+use paxoi::storage::checkpoint::{
+    CheckpointError, CheckpointReader, CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify,
+};
+use paxoi::storage::disk::MemoryDisk;
 use std::sync::Arc;
 
 const HEADER: Header = Header { groups: 4, cluster_id: [3; 16], hash_key: [7; 16], sequence: 1 };

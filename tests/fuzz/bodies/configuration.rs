@@ -1,6 +1,6 @@
 //! What an operator writes: a configuration file, a list of members, a time. Wrong ones get one line, never a panic.
 
-use paxoi::cli::parse_file;
+use paxoi::cmd::serve::parse_file;
 use paxoi::duration;
 use paxoi::server::parse_members;
 

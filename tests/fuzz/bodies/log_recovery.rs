@@ -4,11 +4,11 @@
 use super::{choice, piece, wide_choice};
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance, NodeId};
-use paxoi::disk::{Disk, MemoryDisk};
-use paxoi::log::format::{
+use paxoi::storage::disk::{Disk, MemoryDisk};
+use paxoi::storage::wal::format::{
     FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, frame_seed,
 };
-use paxoi::log::{Append, Batch, LogError, Options, Record, RecordKind, SEGMENT_BYTES_MIN, Writer, recover};
+use paxoi::storage::wal::{Append, Batch, LogError, Options, Record, RecordKind, SEGMENT_BYTES_MIN, Writer, recover};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

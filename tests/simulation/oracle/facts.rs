@@ -3,7 +3,7 @@
 
 use crc32c::crc32c;
 use groups::{Ballot, GroupId, Instance, Message};
-use paxoi::log::{Record, RecordKind};
+use paxoi::storage::wal::{Record, RecordKind};
 
 /// A log record, with its value as a checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

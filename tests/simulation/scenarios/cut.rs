@@ -7,9 +7,9 @@ use crate::process::{Life, Lost};
 use crate::shell::End;
 use crate::world::{Event, World};
 use bytes::Bytes;
-use paxoi::disk::Disk;
-use paxoi::history::{Action, Outcome};
-use paxoi::log::is_segment;
+use paxoi::storage::disk::Disk;
+use paxoi::storage::wal::is_segment;
+use paxoi::verify::{Action, Outcome};
 
 impl World {
     /// Writes until something is so.

@@ -4,7 +4,7 @@
 use crate::shell::End;
 use crate::world::World;
 use bytes::Bytes;
-use paxoi::history::Action;
+use paxoi::verify::Action;
 
 const MINUTES: u64 = 60;
 const MINUTE_US: u64 = 60_000_000;

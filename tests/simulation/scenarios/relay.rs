@@ -1,7 +1,7 @@
 //! A node whose disk is full has another one execute its clients' commands.
 
 use super::{World, expect};
-use paxoi::history::{Action, Outcome};
+use paxoi::verify::{Action, Outcome};
 
 /// Every frame comes twice, also those that hold a command of the node with the full disk: each is executed once.
 pub(super) fn relayed_command_comes_twice(world: &mut World) -> Result<(), String> {

@@ -3,7 +3,7 @@
 use super::{STEP_US, World, expect};
 use crate::network::Parcel;
 use crate::shell::End;
-use paxoi::history::Outcome;
+use paxoi::verify::Outcome;
 
 /// A stopped follower resumes and reads, in one turn, the leader's last messages and the end of the leader's
 /// connection. Turns are so short that most messages wait until a value is applied. These messages must not make the

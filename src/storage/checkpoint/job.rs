@@ -1,0 +1,132 @@
+//! What is done with checkpoint files, in order, on a thread of its own: the node says what ([`Job`]), and is told what
+//! became of it ([`Done`]). [`Scribe`] has no thread, so that the simulator can drive it.
+
+use super::{CheckpointError, CheckpointWriter, Header, Packing, SectionHead, SectionSummary, checkpoint_name, verify};
+use crate::storage::disk::Disk;
+use std::fmt;
+use std::sync::Arc;
+
+/// One thing to be done.
+pub enum Job {
+    /// Begin a file; the one before is finished or given up.
+    Begin(Header),
+    /// Begin the section of a group in it.
+    Section(SectionHead),
+    /// The next block of that.
+    Block(Vec<u8>),
+    /// The section is whole, and has this digest.
+    End(u64),
+    /// The file is whole: make it durable, give it its name, read all of it back.
+    Finish,
+    /// Give the file up.
+    Abandon,
+    /// Remove the file with this sequence number, which nobody needs any more.
+    Remove(u64),
+}
+
+/// What became of jobs.
+#[derive(Debug)]
+pub enum Done {
+    /// A block of so many bytes is written.
+    Written(usize),
+    /// A file is durable and was read back.
+    Saved {
+        /// Its sequence number.
+        sequence: u64,
+        /// How long it is.
+        bytes: u64,
+        /// What it holds.
+        sections: Vec<SectionSummary>,
+    },
+    /// A file could not be made; there is nothing left of it, or what is left is removed at the next start.
+    Failed {
+        /// Its sequence number.
+        sequence: u64,
+        /// One line.
+        reason: String,
+    },
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Job::Begin(header) => write!(f, "Begin({})", header.sequence),
+            Job::Section(head) => write!(f, "Section({} at {})", head.group, head.state.instance),
+            Job::Block(block) => write!(f, "Block({} bytes)", block.len()),
+            Job::End(digest) => write!(f, "End({digest:016x})"),
+            Job::Finish => f.write_str("Finish"),
+            Job::Abandon => f.write_str("Abandon"),
+            Job::Remove(sequence) => write!(f, "Remove({sequence})"),
+        }
+    }
+}
+
+/// Does jobs.
+pub struct Scribe {
+    disk: Arc<dyn Disk>,
+    packing: Packing,
+    /// The file that is being written; after an error all of it is passed over.
+    writer: Option<(u64, CheckpointWriter)>,
+}
+
+impl Scribe {
+    /// Writes into `disk`.
+    #[must_use]
+    pub fn new(disk: Arc<dyn Disk>, packing: Packing) -> Scribe {
+        Scribe { disk, packing, writer: None }
+    }
+
+    /// Does one job.
+    pub fn perform(&mut self, job: Job) -> Option<Done> {
+        match job {
+            Job::Begin(header) => {
+                let begun = CheckpointWriter::create(self.disk.clone(), header, self.packing);
+                let begun = begun.map(|writer| self.writer = Some((header.sequence, writer)));
+                begun.err().map(|error| failed(header.sequence, &error))
+            }
+            Job::Section(head) => self.write(|writer| writer.begin(&head)),
+            Job::Block(block) => {
+                // Also if it is passed over: the sender waits for it.
+                self.write(|writer| writer.block(&block)).or(Some(Done::Written(block.len())))
+            }
+            Job::End(digest) => self.write(|writer| writer.end(digest)),
+            Job::Finish => {
+                let (sequence, writer) = self.writer.take()?;
+                Some(self.finish(sequence, writer).unwrap_or_else(|error| failed(sequence, &error)))
+            }
+            Job::Abandon => {
+                self.writer = None;
+                None
+            }
+            Job::Remove(sequence) => {
+                self.remove(sequence);
+                None
+            }
+        }
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut CheckpointWriter) -> Result<(), CheckpointError>) -> Option<Done> {
+        let (sequence, writer) = self.writer.as_mut()?;
+        let error = write(writer).err()?;
+        let sequence = *sequence;
+        self.writer = None;
+        Some(failed(sequence, &error))
+    }
+
+    fn finish(&self, sequence: u64, writer: CheckpointWriter) -> Result<Done, CheckpointError> {
+        let bytes = writer.finish()?;
+        let verified = verify(&*self.disk, &checkpoint_name(sequence)).inspect_err(|_| self.remove(sequence))?;
+        Ok(Done::Saved { sequence, bytes, sections: verified.iter().map(|section| section.summary).collect() })
+    }
+
+    fn remove(&self, sequence: u64) {
+        let name = checkpoint_name(sequence);
+        if let Err(error) = self.disk.remove(&name).and_then(|()| self.disk.sync_dir()) {
+            tracing::error!("cannot remove {name}, which is not needed any more: {error}");
+        }
+    }
+}
+
+fn failed(sequence: u64, error: &CheckpointError) -> Done {
+    Done::Failed { sequence, reason: error.to_string() }
+}

@@ -1,0 +1,263 @@
+//! Checkpoint files on their way from one node to another, on a thread of their own: pieces are read for those who ask,
+//! and written, side by side with what this node has, until the file is whole. Only then, and after all of it was read
+//! back, does it get the name of a checkpoint, and its states go to the node. [`Mover`] has no thread, so that the
+//! simulator can drive it.
+
+use super::reader::sound_bytes;
+use super::recovery::section_of;
+use super::{CheckpointError, CheckpointReader, Header, Loaded, SectionSummary, checkpoint_name};
+use crate::kv::Limits;
+use crate::storage::disk::{Disk, DiskFile, read_full};
+use bytes::Bytes;
+use groups::Instance;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// What the names of files start with that are not whole yet.
+pub const INCOMING_PREFIX: &str = "incoming-";
+
+/// So much is written between two syncs.
+const UNSYNCED_BYTES_MAX: u64 = 1 << 20;
+
+/// One thing to be done.
+pub enum Errand {
+    /// How much is there of this file already? Others that are not whole go, but for those of `keep`.
+    Open {
+        /// The file.
+        name: String,
+        /// Files that are being received, too.
+        keep: Vec<String>,
+    },
+    /// The next piece of it.
+    Write {
+        /// The file.
+        name: String,
+        /// Where the piece goes.
+        offset: u64,
+        /// The piece.
+        bytes: Bytes,
+    },
+    /// It is whole: make a checkpoint of it.
+    Install {
+        /// The file.
+        name: String,
+        /// What it is to hold: with the sequence number that the checkpoint gets here.
+        header: Header,
+        /// For the stores.
+        limits: Limits,
+        /// By group: states that are older than this are not wanted.
+        next: Vec<Instance>,
+    },
+    /// Let go of this: it may take long.
+    Drop(Box<dyn Send>),
+    /// A piece of a checkpoint of this node, for another one.
+    Read {
+        /// Comes back with the piece.
+        link: u64,
+        /// The checkpoint.
+        sequence: u64,
+        /// Where the piece is.
+        offset: u64,
+        /// How long.
+        bytes: usize,
+    },
+}
+
+/// What became of errands.
+pub enum Brought {
+    /// So much is there, and all of it is sound.
+    Opened {
+        /// The file.
+        name: String,
+        /// How much.
+        offset: u64,
+    },
+    /// The file goes up to here.
+    Written {
+        /// The file.
+        name: String,
+        /// Its end.
+        offset: u64,
+    },
+    /// A state of a file that is whole, and a checkpoint of this node by now.
+    State {
+        /// The file.
+        name: String,
+        /// The state.
+        loaded: Box<Loaded>,
+    },
+    /// The checkpoint that a file has become.
+    Received {
+        /// The file.
+        name: String,
+        /// Its sequence number here.
+        sequence: u64,
+        /// How long it is.
+        bytes: u64,
+        /// What it holds.
+        sections: Vec<SectionSummary>,
+    },
+    /// The file is of no use, and is gone.
+    Failed {
+        /// The file.
+        name: String,
+        /// One line.
+        reason: String,
+    },
+    /// A piece that was asked for; empty if there is none.
+    Piece {
+        /// For whom.
+        link: u64,
+        /// The checkpoint.
+        sequence: u64,
+        /// Where it is.
+        offset: u64,
+        /// The piece.
+        bytes: Bytes,
+    },
+}
+
+impl fmt::Debug for Brought {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Brought::Opened { name, offset } => write!(f, "Opened({name} {offset})"),
+            Brought::Written { name, offset } => write!(f, "Written({name} {offset})"),
+            Brought::State { name, loaded } => write!(f, "State({name} {} {})", loaded.group, loaded.state.instance),
+            Brought::Received { name, sequence, .. } => write!(f, "Received({name} {sequence})"),
+            Brought::Failed { name, reason } => write!(f, "Failed({name} {reason})"),
+            Brought::Piece { sequence, offset, bytes, .. } => write!(f, "Piece({sequence} {offset} {})", bytes.len()),
+        }
+    }
+}
+
+/// Does errands.
+pub struct Mover {
+    disk: Arc<dyn Disk>,
+    /// The file written last, and how much of it is not synced.
+    writing: Option<(String, Arc<dyn DiskFile>, u64)>,
+    /// The file read last.
+    reading: Option<(u64, Arc<dyn DiskFile>)>,
+}
+
+impl Mover {
+    /// Works in `disk`.
+    #[must_use]
+    pub fn new(disk: Arc<dyn Disk>) -> Mover {
+        Mover { disk, writing: None, reading: None }
+    }
+
+    /// Does one errand.
+    pub fn perform(&mut self, errand: Errand, out: &mut dyn FnMut(Brought)) {
+        match errand {
+            Errand::Open { name, keep } => {
+                let opened = self.open(&name, &keep).map(|offset| Brought::Opened { name: name.clone(), offset });
+                out(opened.unwrap_or_else(|error| self.failed(name, &error)));
+            }
+            Errand::Write { name, offset, bytes } => {
+                let written =
+                    self.write(&name, offset, &bytes).map(|offset| Brought::Written { name: name.clone(), offset });
+                out(written.unwrap_or_else(|error| self.failed(name, &error)));
+            }
+            Errand::Install { name, header, limits, next } => {
+                if let Err(error) = self.install(&name, &header, &limits, &next, out) {
+                    out(self.failed(name, &error));
+                }
+            }
+            Errand::Drop(memory) => drop(memory),
+            Errand::Read { link, sequence, offset, bytes } => {
+                let bytes = self.read(sequence, offset, bytes).unwrap_or_else(|error| {
+                    tracing::warn!("cannot read {} for another node: {error}", checkpoint_name(sequence));
+                    Bytes::new()
+                });
+                out(Brought::Piece { link, sequence, offset, bytes });
+            }
+        }
+    }
+
+    fn open(&mut self, name: &str, keep: &[String]) -> io::Result<u64> {
+        self.writing = None;
+        for other in self.disk.list()?.iter().filter(|other| other.starts_with(INCOMING_PREFIX)) {
+            if other != name && !keep.contains(other) {
+                self.disk.remove(other)?;
+            }
+        }
+        // A piece whose sync a crash forestalled may be anything: what is sound tells how far it goes.
+        let offset = sound_bytes(&*self.disk, name).unwrap_or(0);
+        let file = if offset > 0 { self.disk.open(name)? } else { self.disk.create(name)? };
+        file.set_len(offset)?;
+        self.writing = Some((name.to_owned(), file, 0));
+        Ok(offset)
+    }
+
+    fn write(&mut self, name: &str, offset: u64, bytes: &Bytes) -> io::Result<u64> {
+        if self.writing.as_ref().is_none_or(|(open, ..)| open != name) {
+            self.writing = Some((name.to_owned(), self.disk.open(name)?, 0));
+        }
+        let Some((_, file, unsynced)) = &mut self.writing else { return Err(io::ErrorKind::NotFound.into()) };
+        file.write_at(offset, bytes)?;
+        *unsynced += bytes.len() as u64;
+        if *unsynced >= UNSYNCED_BYTES_MAX {
+            file.sync_data()?;
+            *unsynced = 0;
+        }
+        Ok(offset + bytes.len() as u64)
+    }
+
+    fn install(
+        &mut self,
+        name: &str,
+        header: &Header,
+        limits: &Limits,
+        next: &[Instance],
+        out: &mut dyn FnMut(Brought),
+    ) -> Result<(), CheckpointError> {
+        self.writing = None;
+        let sequence = header.sequence;
+        let reader = CheckpointReader::open(&*self.disk, name)?;
+        reader.expect_cluster(header)?;
+        let wanted =
+            |section: &&SectionSummary| next.get(section.group.index()).is_some_and(|at| section.instance >= *at);
+        let mut states = Vec::new();
+        for section in reader.sections() {
+            // All of it is read back before any of it counts.
+            if wanted(&section) {
+                let (state, store) = section_of(&reader, section.group, header, limits)?;
+                states.push(Loaded { sequence, group: section.group, state, store });
+            } else {
+                reader.verify_section(*section)?;
+            }
+        }
+        let failed = |doing| {
+            let file = name.to_owned();
+            move |source| CheckpointError::Write { file, doing, source }
+        };
+        self.disk.open(name).and_then(|file| file.sync_data()).map_err(failed("sync"))?;
+        self.disk.rename(name, &checkpoint_name(sequence)).map_err(failed("rename"))?;
+        self.disk.sync_dir().map_err(failed("make durable the name of"))?;
+        for loaded in states {
+            out(Brought::State { name: name.to_owned(), loaded: Box::new(loaded) });
+        }
+        let (bytes, sections) = (reader.bytes(), reader.sections().to_vec());
+        out(Brought::Received { name: name.to_owned(), sequence, bytes, sections });
+        Ok(())
+    }
+
+    fn read(&mut self, sequence: u64, offset: u64, bytes: usize) -> io::Result<Bytes> {
+        if self.reading.as_ref().is_none_or(|(open, _)| *open != sequence) {
+            self.reading = Some((sequence, self.disk.open_read_only(&checkpoint_name(sequence))?));
+        }
+        let Some((_, file)) = &self.reading else { return Ok(Bytes::new()) };
+        let mut buffer = vec![0; bytes];
+        let count = read_full(&**file, offset, &mut buffer)?;
+        buffer.truncate(count);
+        Ok(buffer.into())
+    }
+
+    fn failed(&mut self, name: String, error: &dyn fmt::Display) -> Brought {
+        self.writing = None;
+        // It may not be there.
+        let _ = self.disk.remove(&name);
+        Brought::Failed { reason: error.to_string(), name }
+    }
+}

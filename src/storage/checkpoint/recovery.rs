@@ -1,0 +1,138 @@
+//! What a start finds: the newest state of each group that can be read. A file that cannot be read is said so, and an older
+//! one takes its place; without one the group learns its state from the other members.
+
+use super::{CheckpointError, CheckpointReader, Header, SectionSummary, checkpoint_name, sequences};
+use crate::kv::{BlockError, Installation, Limits, Store};
+use crate::routing::slots_of;
+use crate::storage::disk::Disk;
+use groups::{GroupId, Snapshot};
+use std::io;
+
+/// A group as a checkpoint has it.
+pub struct Loaded {
+    /// The file's sequence number.
+    pub sequence: u64,
+    /// Which group.
+    pub group: GroupId,
+    /// What it is beside its keys and sessions.
+    pub state: Snapshot,
+    /// Its keys and sessions.
+    pub store: Store,
+}
+
+/// The files that there are.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Sequence number, bytes and content of each that can be opened, ascending.
+    pub files: Vec<(u64, u64, Vec<SectionSummary>)>,
+}
+
+/// The checkpoints of a directory, opened: several threads may take states out of it.
+pub struct Shelf {
+    readers: Vec<(u64, CheckpointReader)>,
+    header: Header,
+    limits: Limits,
+    damaged: Vec<u64>,
+}
+
+impl Shelf {
+    /// Opens all checkpoints of the cluster that `header` tells of, and writes nothing. `limits` are those of its stores.
+    ///
+    /// # Errors
+    /// If the directory cannot be read, or holds a file of another cluster or of a later version.
+    pub fn open(disk: &dyn Disk, header: Header, limits: Limits) -> Result<Shelf, CheckpointError> {
+        let mut shelf = Shelf { readers: Vec::new(), header, limits, damaged: Vec::new() };
+        for sequence in sequences(disk).map_err(unlisted)? {
+            let opened = CheckpointReader::open(disk, &checkpoint_name(sequence));
+            match opened.and_then(|reader| reader.expect_cluster(&header).map(|()| reader)) {
+                Ok(reader) => shelf.readers.push((sequence, reader)),
+                Err(error @ (CheckpointError::Foreign { .. } | CheckpointError::Version { .. })) => return Err(error),
+                Err(error) => {
+                    tracing::error!("{error}: that is what is done here");
+                    shelf.damaged.push(sequence);
+                }
+            }
+        }
+        Ok(shelf)
+    }
+
+    /// The newest state of a group that can be read, if any, and how many bytes of blocks it was made of. Files in which
+    /// that of this group cannot be read are added to `damaged`.
+    #[must_use]
+    pub fn newest(&self, group: GroupId, damaged: &mut Vec<u64>) -> Option<(Loaded, u64)> {
+        let mut candidates = self.candidates(group);
+        while let Some((section, place)) = candidates.pop() {
+            let (sequence, reader) = &self.readers[place];
+            match section_of(reader, group, &self.header, &self.limits) {
+                Ok((state, store)) => {
+                    return Some((Loaded { sequence: *sequence, group, state, store }, section.end.block_bytes));
+                }
+                Err(error) => {
+                    tracing::error!("{error}: that is what is done here");
+                    damaged.push(*sequence);
+                }
+            }
+        }
+        None
+    }
+
+    /// About how many bytes [`Shelf::newest`] reads for a group.
+    #[must_use]
+    pub fn bytes(&self, group: GroupId) -> u64 {
+        self.candidates(group).last().map_or(0, |(section, _)| section.length)
+    }
+
+    /// The states of a group, and where in `readers` they are, the newest last.
+    fn candidates(&self, group: GroupId) -> Vec<(SectionSummary, usize)> {
+        let mut candidates: Vec<(SectionSummary, usize)> = Vec::new();
+        for (place, (_, reader)) in self.readers.iter().enumerate() {
+            let section = reader.sections().binary_search_by_key(&group, |section| section.group);
+            candidates.extend(section.ok().map(|at| (reader.sections()[at], place)));
+        }
+        // Of two at one instance the later file: it was made later.
+        candidates.sort_by_key(|(section, place)| (section.instance, *place));
+        candidates
+    }
+
+    /// What there is.
+    #[must_use]
+    pub fn catalog(&self) -> Catalog {
+        let files = self.readers.iter();
+        Catalog { files: files.map(|(sequence, file)| (*sequence, file.bytes(), file.sections().to_vec())).collect() }
+    }
+
+    /// Files that could not be opened, and those that were found damaged while they were read.
+    #[must_use]
+    pub fn damaged(&self, mut found: Vec<u64>) -> Vec<u64> {
+        found.extend(&self.damaged);
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+fn unlisted(source: io::Error) -> CheckpointError {
+    CheckpointError::Read { file: "checkpoint-*".to_owned(), source }
+}
+
+/// Reads the section of one group.
+///
+/// # Errors
+/// [`CheckpointError`].
+pub(super) fn section_of(
+    reader: &CheckpointReader,
+    group: GroupId,
+    header: &Header,
+    limits: &Limits,
+) -> Result<(Snapshot, Store), CheckpointError> {
+    let unsound = |source: BlockError| reader.unsound(group, source);
+    let mut section = reader.section(group)?.ok_or_else(|| unsound(BlockError::Garbled))?;
+    let mut installation = Installation::new(header.hash_key, slots_of(group, header.groups), limits.clone());
+    while let Some(block) = section.next_block()? {
+        installation.install_block(&block).map_err(unsound)?;
+    }
+    let state = section.head().state.clone();
+    let digest = section.digest();
+    let store = installation.finish_as(digest).ok_or_else(|| unsound(BlockError::Digest))?;
+    Ok((state, store))
+}

@@ -1,0 +1,49 @@
+//! Reads a segment that is not written any more, as the scrub does: every byte up to its last frame must be as it was
+//! written.
+
+use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, check_body, frame_seed};
+use super::scan::{CHUNK_BYTES, Window};
+use super::{LogError, segment_name, segment_sequence};
+use crate::storage::disk::Disk;
+
+/// All segments but the last, which is still written: sequence number and name.
+#[must_use]
+pub fn cold_segments(disk: &dyn Disk) -> Vec<(u64, String)> {
+    let names = disk.list().unwrap_or_default();
+    let mut sequences: Vec<u64> = names.iter().filter_map(|name| segment_sequence(name)).collect();
+    sequences.sort_unstable();
+    sequences.pop();
+    sequences.into_iter().map(|sequence| (sequence, segment_name(sequence))).collect()
+}
+
+/// Checks every frame of a segment. Returns how many bytes that were.
+///
+/// # Errors
+/// If one is not as it was written, or cannot be read.
+pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
+    let mut window = Window::open(disk, name, CHUNK_BYTES)?;
+    let Ok(header) = SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES)?) else {
+        return Err(window.corrupt(0, "its header fails its checksum".to_owned()));
+    };
+    let seed = frame_seed(&header.storage_id);
+    let (mut at, mut previous) = (SEGMENT_HEADER_BYTES as u64, header.previous);
+    loop {
+        let head = window.bytes(at, FRAME_HEADER_BYTES)?;
+        if head.iter().all(|byte| *byte == 0) {
+            return Ok(at);
+        }
+        let frame = FrameHeader::decode(head, seed).filter(|frame| {
+            frame.previous == previous && at.checked_add(frame.frame_bytes()).is_some_and(|end| end <= header.length)
+        });
+        let Some(frame) = frame else {
+            return Err(window.corrupt(at, "the header of a frame cannot be read".to_owned()));
+        };
+        let bytes = frame.frame_bytes();
+        let body = &window.bytes(at, bytes as usize)?[FRAME_HEADER_BYTES..];
+        if check_body(&frame, body).is_err() {
+            return Err(window.corrupt(at, format!("frame {} fails its checksums", frame.lsn)));
+        }
+        previous = frame.crc;
+        at += bytes;
+    }
+}

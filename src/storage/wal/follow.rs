@@ -1,0 +1,157 @@
+//! Reads a log a second time, behind the one who reads it first and finds out what of it counts. So several can take
+//! records back, each those of some groups and as fast as it can, and the first need not wait for any.
+
+use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, check_records, frame_seed, records};
+use super::scan::Window;
+use super::{LogError, Logged, Record, segment_name};
+use crate::storage::disk::Disk;
+use groups::GroupId;
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// How far a log has been read and found sound.
+#[derive(Default)]
+pub struct Frontier {
+    reached: Mutex<Reached>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct Reached {
+    /// By segment, in order: its sequence number, and the end of the frames that were read.
+    ends: Vec<(u64, u64)>,
+    /// How many bytes nobody was woken for.
+    untold_bytes: u64,
+    /// There will be no more.
+    over: bool,
+}
+
+impl Frontier {
+    /// The frame in these bytes of the segment counts; called for each, in the order of the log.
+    pub fn advance(&self, sequence: u64, frame: Range<u64>) {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        match reached.ends.last_mut() {
+            Some((last, end)) if *last == sequence => *end = frame.end,
+            _ => reached.ends.push((sequence, frame.end)),
+        }
+        // Whoever follows is woken only for a good piece.
+        reached.untold_bytes += frame.end - frame.start;
+        if reached.untold_bytes >= PIECE_BYTES {
+            reached.untold_bytes = 0;
+            drop(reached);
+            self.moved.notify_all();
+        }
+    }
+
+    /// That was the end of the log.
+    pub fn finish(&self) {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        self.moved.notify_all();
+    }
+
+    /// Waits for frames behind `at` of the segment at this place in the order, or for a segment behind it.
+    fn beyond(&self, place: usize, at: u64) -> Next {
+        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_nothing = |reached: &mut Reached| {
+            !reached.over
+                && reached.ends.get(place).is_none_or(|(_, end)| *end <= at)
+                && reached.ends.len() <= place + 1
+        };
+        let reached = self.moved.wait_while(reached, has_nothing).unwrap_or_else(PoisonError::into_inner);
+        match reached.ends.get(place) {
+            Some((sequence, end)) if *end > at => Next::Frames(*sequence, *end),
+            Some(_) if reached.ends.len() > place + 1 => Next::Segment,
+            _ => Next::Nothing,
+        }
+    }
+}
+
+enum Next {
+    /// Frames of the segment with that sequence number, up to that byte.
+    Frames(u64, u64),
+    /// None of this segment, but there is another one.
+    Segment,
+    Nothing,
+}
+
+/// Somebody who follows.
+pub struct Follower<'f> {
+    disk: &'f dyn Disk,
+    seed: u32,
+    frontier: &'f Frontier,
+    /// Which segment, in order, and where in it.
+    place: usize,
+    at: u64,
+    window: Option<Window>,
+}
+
+impl<'f> Follower<'f> {
+    /// At the beginning of the log of `storage_id`, which somebody reads for `frontier`.
+    #[must_use]
+    pub fn new(disk: &'f dyn Disk, storage_id: [u8; 16], frontier: &'f Frontier) -> Follower<'f> {
+        let (place, at, window) = (0, SEGMENT_HEADER_BYTES as u64, None);
+        Follower { disk, seed: frame_seed(&storage_id), frontier, place, at, window }
+    }
+
+    /// Waits for more frames, calls `visit` with the records in them that are about groups which are `wanted`, and returns
+    /// how many bytes of frames that were; `None` at the end of the log.
+    ///
+    /// # Errors
+    /// If what was read and found sound before cannot be read now, or is not.
+    pub fn read(
+        &mut self,
+        wanted: impl Fn(GroupId) -> bool,
+        visit: &mut dyn FnMut(u64, Record),
+    ) -> Result<Option<u64>, LogError> {
+        let (sequence, end) = loop {
+            match self.frontier.beyond(self.place, self.at) {
+                Next::Frames(sequence, end) => break (sequence, end),
+                Next::Segment => {
+                    (self.place, self.at, self.window) = (self.place + 1, SEGMENT_HEADER_BYTES as u64, None);
+                }
+                Next::Nothing => return Ok(None),
+            }
+        };
+        let window = match &mut self.window {
+            Some(window) => window,
+            none => none.insert(Window::open(self.disk, &segment_name(sequence), CHUNK_BYTES)?),
+        };
+        let from = self.at;
+        while self.at < end {
+            self.at += frame(window, self.seed, self.at, end, &wanted, visit)?;
+        }
+        Ok(Some(end - from))
+    }
+}
+
+/// Visits the frame at `at`, and returns its size.
+fn frame(
+    window: &mut Window,
+    seed: u32,
+    at: u64,
+    end: u64,
+    wanted: &impl Fn(GroupId) -> bool,
+    visit: &mut dyn FnMut(u64, Record),
+) -> Result<u64, LogError> {
+    let header = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, seed);
+    let header = header.filter(|header| header.frame_bytes() <= end - at);
+    let Some(header) = header else { return Err(window.corrupt(at, CHANGED.to_owned())) };
+    let bytes = header.frame_bytes();
+    let body = &window.bytes(at, bytes as usize)?[FRAME_HEADER_BYTES..];
+    if check_records(&header, body).is_err() {
+        return Err(window.corrupt(at, CHANGED.to_owned()));
+    }
+    for (record, payload) in records(&header, body).filter(|(record, _)| wanted(record.group)) {
+        // Unknown kinds were refused when it was read first.
+        if let Some(logged) = Logged::new(record, payload, true).filter(|logged| logged.kind().is_of_group()) {
+            visit(header.lsn, logged.record());
+        }
+    }
+    Ok(bytes)
+}
+
+/// Whoever follows is woken when so many bytes more were read.
+const PIECE_BYTES: u64 = 256 << 10;
+/// How much is read at once: little enough to stay in a processor's cache until it is taken.
+const CHUNK_BYTES: usize = 256 << 10;
+const CHANGED: &str = "it was sound a moment ago, but not when it was read again";

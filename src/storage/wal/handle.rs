@@ -1,0 +1,241 @@
+//! The threads of the log: one that writes and syncs, one that makes segments ahead of need, and one for each reader.
+//! They are fed by bounded channels and answer by callbacks, which are expected to put the answer into the event loop's
+//! inbox and wake it.
+
+use super::index::Index;
+use super::recovery::{Recovered, recover};
+use super::spare::Spares;
+use super::{
+    Append, Batch, ChosenReader, ChosenValue, Droppable, LogError, LogStatus, Options, ReadRange, Visit, Writer,
+    segment_name,
+};
+use crate::storage::disk::Disk;
+use groups::Instance;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// How many batches may wait for the log thread: the event loop has one written while it gathers the next.
+pub const BATCHES_QUEUED_MAX: usize = 4;
+
+/// How many ranges may wait for a reader.
+pub const READS_QUEUED_MAX: usize = 4096;
+
+/// What the log calls, from its own threads.
+pub struct Hooks {
+    /// Every record up to this lsn is durable, and so long took the sync.
+    pub on_durable: Box<dyn FnMut(u64, Duration) + Send>,
+    /// A frame could not be written or synced. Nothing is written after it; the process must end, see [`Hooks::abort`].
+    pub on_fatal: Box<dyn FnOnce(LogError) + Send>,
+    /// While opening: bytes done and bytes in all, after each segment.
+    pub on_progress: Box<dyn FnMut(u64, u64) + Send>,
+}
+
+impl Hooks {
+    /// What a server does: after a failed write or sync it says so in one line and ends at once, without cleaning up.
+    #[must_use]
+    pub fn abort(on_durable: impl FnMut(u64, Duration) + Send + 'static) -> Hooks {
+        Hooks {
+            on_durable: Box::new(on_durable),
+            on_fatal: Box::new(|error| {
+                // Not by way of the logs, which are written by another thread that would not get to it.
+                let line = "ending at once, because what is on disk is unknown until it is read again";
+                let _ = writeln!(std::io::stderr(), "paxoi: {error}; {line}");
+                std::process::abort();
+            }),
+            on_progress: Box::new(|_, _| {}),
+        }
+    }
+}
+
+/// Opens logs.
+pub struct Log;
+
+impl Log {
+    /// Reads the log of `storage_id` in `disk`, calls `visit` with each record and its lsn, and starts the threads.
+    /// When it returns, everything that was visited is durable. See [`recover`].
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        storage_id: [u8; 16],
+        options: Options,
+        hooks: Hooks,
+        visit: &mut dyn Visit,
+    ) -> Result<(LogHandle, Recovered), LogError> {
+        let Hooks { on_durable, on_fatal, mut on_progress } = hooks;
+        let (writer, recovered) = recover(disk, storage_id, options, &mut *on_progress, visit)?;
+        let (sender, batches) = sync_channel(BATCHES_QUEUED_MAX);
+        let reader = writer.reader();
+        let (next_lsn, status) = (writer.next_lsn(), writer.status.clone());
+        let (index, spares) = (writer.index.clone(), writer.spares.clone());
+        let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            Builder::new()
+                .name(name.to_owned())
+                .spawn(body)
+                .map_err(LogError::io(&segment_name(1), "start a thread for"))
+        };
+        let keeper = spares.clone();
+        let keeper = start("paxoi-spare", Box::new(move || keeper.keep_ready(options.retry)))?;
+        let thread = LogThread { writer, batches, options, on_durable };
+        let thread = start("paxoi-log", Box::new(move || thread.run(on_fatal)))?;
+        Ok((
+            LogHandle { sender: Some(sender), next_lsn, status, reader, index, spares, threads: vec![thread, keeper] },
+            recovered,
+        ))
+    }
+}
+
+/// The way to a running log. Dropping it writes what is queued, if there is space, and ends the threads.
+pub struct LogHandle {
+    sender: Option<SyncSender<Batch>>,
+    next_lsn: u64,
+    status: Arc<LogStatus>,
+    reader: ChosenReader,
+    index: Arc<Index>,
+    spares: Arc<Spares>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl LogHandle {
+    /// What the next batch must have.
+    #[must_use]
+    pub fn next_lsn(&self) -> u64 {
+        self.next_lsn
+    }
+
+    /// Hands a batch to the log thread; `on_durable` will name its lsn.
+    ///
+    /// # Panics
+    /// If the batch is not the next one, or if [`BATCHES_QUEUED_MAX`] are waiting: the caller keeps one in flight.
+    pub fn append(&mut self, batch: Batch) {
+        assert_eq!(batch.lsn, self.next_lsn, "batches reach the log in order");
+        self.next_lsn += 1;
+        let Some(sender) = &self.sender else { return };
+        match sender.try_send(batch) {
+            // After a fatal error nobody listens, and nobody is told that this is durable.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(_)) => panic!("more than {BATCHES_QUEUED_MAX} batches wait for the log"),
+        }
+    }
+
+    /// Counters, and whether there is space.
+    #[must_use]
+    pub fn status(&self) -> &Arc<LogStatus> {
+        &self.status
+    }
+
+    /// Which segments have no value above those that `floors` has by group.
+    #[must_use]
+    pub fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
+        self.index.droppable(floors)
+    }
+
+    /// Has the segments with a lower sequence number removed, soon and on another thread.
+    pub fn drop_below(&self, sequence: u64) {
+        self.spares.drop_below(sequence);
+    }
+
+    /// Starts a thread that reads chosen values and calls `on_read` with each range and what there is of it.
+    pub fn start_reader(
+        &self,
+        mut on_read: impl FnMut(ReadRange, Result<Vec<ChosenValue>, LogError>) + Send + 'static,
+    ) -> io::Result<LogReader> {
+        let (sender, ranges) = sync_channel::<ReadRange>(READS_QUEUED_MAX);
+        let mut reader = self.reader.clone();
+        let thread = Builder::new().name("paxoi-read".to_owned()).spawn(move || {
+            for range in ranges {
+                on_read(range, reader.read(&range));
+            }
+        })?;
+        Ok(LogReader { sender: Some(sender), thread: Some(thread) })
+    }
+}
+
+impl Drop for LogHandle {
+    fn drop(&mut self) {
+        self.sender = None;
+        self.spares.stop();
+        for thread in self.threads.drain(..) {
+            // A panic of the thread was already reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The way to a reader thread. Dropping it ends the thread after the range that it reads.
+pub struct LogReader {
+    sender: Option<SyncSender<ReadRange>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogReader {
+    /// Asks for a range; false if [`READS_QUEUED_MAX`] are waiting already, and then nothing will come.
+    #[must_use]
+    pub fn request(&self, range: ReadRange) -> bool {
+        self.sender.as_ref().is_some_and(|sender| sender.try_send(range).is_ok())
+    }
+}
+
+impl Drop for LogReader {
+    fn drop(&mut self) {
+        self.sender = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct LogThread {
+    writer: Writer,
+    batches: Receiver<Batch>,
+    options: Options,
+    on_durable: Box<dyn FnMut(u64, Duration) + Send>,
+}
+
+impl LogThread {
+    fn run(mut self, on_fatal: Box<dyn FnOnce(LogError) + Send>) {
+        if let Err(error) = self.write_all() {
+            tracing::error!("{error}");
+            on_fatal(error);
+        }
+    }
+
+    /// Ends when the handle is dropped, or at the first error.
+    fn write_all(&mut self) -> Result<(), LogError> {
+        loop {
+            let next = if self.writer.wants_mark() {
+                self.batches.recv_timeout(self.options.idle)
+            } else {
+                self.batches.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match next {
+                Ok(batch) => {
+                    if !self.write(&batch)? {
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.writer.mark()?,
+                Err(RecvTimeoutError::Disconnected) if self.writer.wants_mark() => return self.writer.mark(),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    /// Returns false if the log was closed while the batch waited for space.
+    fn write(&mut self, batch: &Batch) -> Result<bool, LogError> {
+        loop {
+            let open = match self.writer.append(batch)? {
+                Append::Durable(took) => {
+                    (self.on_durable)(batch.lsn, took);
+                    return Ok(true);
+                }
+                Append::NeedsSpare => self.writer.spares.wait(),
+                Append::NeedsSpace => self.writer.spares.pause(self.options.retry),
+            };
+            if !open {
+                return Ok(false);
+            }
+        }
+    }
+}

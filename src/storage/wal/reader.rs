@@ -1,0 +1,280 @@
+//! Reads the chosen values of one group back from the log, for a node that missed them.
+//!
+//! Votes are logged before anyone knows what is chosen, and one instance may have votes under several ballots. Which of
+//! them holds the chosen value is said by the next record that has a value: it names the ballot under which the
+//! instance before was chosen. For the last chosen instance the caller says it. A learned value is a chosen one.
+//!
+//! A segment is read through once, without its values, and the places of the values of *all* groups are kept: groups
+//! that catch up side by side, range after range, ask for the same segments again and again.
+
+use super::format::{FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, RecordHeader, frame_seed};
+use super::index::{Index, Part};
+use super::scan::Window;
+use super::{LogError, LogStatus, RecordKind, segment_name};
+use crate::storage::disk::{Disk, DiskFile, read_full};
+use bytes::Bytes;
+use crc32c::crc32c;
+use groups::{Ballot, GroupId, Instance};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How much of a segment is read at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Segments whose places are kept are forgotten, the longest unused first, above this many places; the one in use stays.
+const PLACES_MAX: usize = 1 << 19;
+/// And above this many segments: each is an open file.
+const MAPS_MAX: usize = 16;
+
+/// Which chosen values are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRange {
+    /// Comes back with the answer: the caller's to use.
+    pub tag: u64,
+    /// Whose values.
+    pub group: GroupId,
+    /// The first instance wanted.
+    pub from: Instance,
+    /// The lowest instance that the caller does not know as chosen.
+    pub below: Instance,
+    /// The ballot under which the instance before `below` was chosen.
+    pub last_chosen: Ballot,
+    /// The payloads together stay within this, but one always comes.
+    pub bytes_max: usize,
+}
+
+/// A chosen value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChosenValue {
+    /// Where it was chosen.
+    pub instance: Instance,
+    /// A ballot under which this value was chosen there.
+    pub ballot: Ballot,
+    /// The value.
+    pub payload: Bytes,
+}
+
+/// Finds chosen values; it has no thread, [`LogHandle::start_reader`](super::LogHandle::start_reader) gives it one.
+#[derive(Clone)]
+pub struct ChosenReader {
+    disk: Arc<dyn Disk>,
+    seed: u32,
+    index: Arc<Index>,
+    status: Arc<LogStatus>,
+    /// The last used at the end.
+    maps: Vec<SegmentMap>,
+}
+
+impl ChosenReader {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        storage_id: [u8; 16],
+        index: Arc<Index>,
+        status: Arc<LogStatus>,
+    ) -> ChosenReader {
+        ChosenReader { disk, seed: frame_seed(&storage_id), index, status, maps: Vec::new() }
+    }
+
+    /// The values from `range.from` on, in order and without gaps: as many as the limits allow and the log holds. The
+    /// answer is empty if the first is not there, or is damaged: other nodes have it.
+    pub fn read(&mut self, range: &ReadRange) -> Result<Vec<ChosenValue>, LogError> {
+        let (mut selection, index) = (Selection::new(range), self.index.clone());
+        for part in index.parts(range.group, range.from) {
+            let map = match self.map(part) {
+                Ok(map) => map,
+                // Dropped meanwhile, and with it everything that is older.
+                Err(_) if !index.has(part.sequence) => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            };
+            let places = map.places.get(&range.group).map_or(&[][..], |places| &places[..]);
+            let start = places.partition_point(|place| place.instance < range.from);
+            if !places[start..].iter().all(|place| selection.offer(place, map)) {
+                break;
+            }
+        }
+        let (values, damaged) = selection.finish();
+        if let Some(error) = damaged {
+            self.status.on_rotten();
+            tracing::error!("{error}; the node that asked for it has to ask another");
+        }
+        Ok(values)
+    }
+
+    /// The places in a segment, as far as it is durable.
+    fn map(&mut self, part: Part) -> Result<&SegmentMap, LogError> {
+        let known = self.maps.iter().position(|map| map.sequence == part.sequence);
+        let mut map = match known {
+            Some(position) => self.maps.remove(position),
+            None => SegmentMap::new(&*self.disk, part.sequence)?,
+        };
+        map.read_to(part.end, self.seed, &*self.disk)?;
+        let mut places = map.count + self.maps.iter().map(|map| map.count).sum::<usize>();
+        while !self.maps.is_empty() && (places > PLACES_MAX || self.maps.len() >= MAPS_MAX) {
+            places -= self.maps.remove(0).count;
+        }
+        self.maps.push(map);
+        let last = self.maps.len() - 1;
+        Ok(&self.maps[last])
+    }
+}
+
+/// Decides which values are chosen while those of one group pass by in the order of the log.
+struct Selection<'a> {
+    range: &'a ReadRange,
+    /// The instance whose chosen value is looked for.
+    wanted: Instance,
+    /// The values that were accepted there.
+    candidates: Vec<Found>,
+    chosen: Vec<Found>,
+    bytes: usize,
+}
+
+struct Found {
+    place: Place,
+    sequence: u64,
+    file: Arc<dyn DiskFile>,
+}
+
+impl<'a> Selection<'a> {
+    fn new(range: &'a ReadRange) -> Selection<'a> {
+        Selection { range, wanted: range.from, candidates: Vec::new(), chosen: Vec::new(), bytes: 0 }
+    }
+
+    /// Returns false if nothing later is of use.
+    fn offer(&mut self, place: &Place, map: &SegmentMap) -> bool {
+        if place.instance < self.wanted {
+            return true;
+        }
+        if place.instance == self.wanted.following() && !self.choose_by(place.chosen) {
+            return false;
+        }
+        if place.instance != self.wanted || self.wanted >= self.range.below {
+            return false;
+        }
+        let found = Found { place: *place, sequence: map.sequence, file: map.file.clone() };
+        if place.learned {
+            return self.choose(found);
+        }
+        self.candidates.push(found);
+        true
+    }
+
+    /// The values, up to the first that cannot be read, and why not.
+    fn finish(mut self) -> (Vec<ChosenValue>, Option<LogError>) {
+        if self.wanted.following() == self.range.below {
+            self.choose_by(self.range.last_chosen);
+        }
+        let mut values = Vec::with_capacity(self.chosen.len());
+        for found in &self.chosen {
+            match found.load(self.range.group) {
+                Ok(value) => values.push(value),
+                Err(error) => return (values, Some(error)),
+            }
+        }
+        (values, None)
+    }
+
+    fn choose_by(&mut self, chosen: Ballot) -> bool {
+        let candidate = self.candidates.iter().rposition(|found| found.place.ballot == chosen);
+        candidate.is_some_and(|position| {
+            let found = self.candidates.swap_remove(position);
+            self.choose(found)
+        })
+    }
+
+    /// Returns false if the limit of bytes does not allow it.
+    fn choose(&mut self, found: Found) -> bool {
+        let bytes = self.bytes + found.place.length as usize;
+        if !self.chosen.is_empty() && bytes > self.range.bytes_max {
+            return false;
+        }
+        self.bytes = bytes;
+        self.chosen.push(found);
+        self.candidates.clear();
+        self.wanted = self.wanted.following();
+        true
+    }
+}
+
+impl Found {
+    fn load(&self, group: GroupId) -> Result<ChosenValue, LogError> {
+        let Place { instance, ballot, length, crc, at, .. } = self.place;
+        let name = segment_name(self.sequence);
+        let mut payload = vec![0; length as usize];
+        let count = read_full(&*self.file, at, &mut payload).map_err(LogError::io(&name, "read"))?;
+        if count < payload.len() || crc32c(&payload) != crc {
+            let what = format!("the value of group {group} instance {instance} fails its checksum");
+            return Err(LogError::Corrupt { file: name, offset: at, what });
+        }
+        Ok(ChosenValue { instance, ballot, payload: payload.into() })
+    }
+}
+
+/// Where a value is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    instance: Instance,
+    ballot: Ballot,
+    chosen: Ballot,
+    learned: bool,
+    length: u32,
+    crc: u32,
+    at: u64,
+}
+
+/// Where the values of a segment are.
+#[derive(Clone)]
+struct SegmentMap {
+    sequence: u64,
+    file: Arc<dyn DiskFile>,
+    /// Up to where the segment was read.
+    end: u64,
+    count: usize,
+    places: BTreeMap<GroupId, Vec<Place>>,
+}
+
+impl SegmentMap {
+    fn new(disk: &dyn Disk, sequence: u64) -> Result<SegmentMap, LogError> {
+        let name = segment_name(sequence);
+        let file = disk.open_read_only(&name).map_err(LogError::io(&name, "open"))?;
+        let end = super::format::SEGMENT_HEADER_BYTES as u64;
+        Ok(SegmentMap { sequence, file, end, count: 0, places: BTreeMap::new() })
+    }
+
+    fn read_to(&mut self, end: u64, seed: u32, disk: &dyn Disk) -> Result<(), LogError> {
+        if self.end >= end {
+            return Ok(());
+        }
+        let mut window = Window::open(disk, &segment_name(self.sequence), CHUNK_BYTES)?;
+        while self.end < end {
+            let at = self.end;
+            let Some(frame) = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, seed) else {
+                return Err(window.corrupt(at, "the header of a durable frame cannot be read".to_owned()));
+            };
+            let headers_at = at + FRAME_HEADER_BYTES as u64;
+            let headers = window.bytes(headers_at, frame.records_bytes() as usize)?;
+            if headers.len() as u64 != frame.records_bytes() || crc32c(headers) != frame.records_crc {
+                return Err(
+                    window.corrupt(at, format!("the record headers of frame {} fail their checksum", frame.lsn))
+                );
+            }
+            let mut payload_at = headers_at + frame.records_bytes();
+            for bytes in headers.chunks_exact(RECORD_HEADER_BYTES) {
+                let record = RecordHeader::decode(bytes);
+                self.add(&record, payload_at);
+                payload_at += u64::from(record.payload_length);
+            }
+            self.end = at + frame.frame_bytes();
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, record: &RecordHeader, at: u64) {
+        let Some(kind) = RecordKind::from_number(record.kind).filter(|kind| kind.has_value()) else { return };
+        let RecordHeader { instance, ballot, chosen, payload_length: length, payload_crc: crc, .. } = *record;
+        let learned = kind == RecordKind::Learned;
+        let place = Place { instance, ballot, chosen, learned, length, crc, at };
+        self.places.entry(record.group).or_default().push(place);
+        self.count += 1;
+    }
+}

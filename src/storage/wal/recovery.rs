@@ -1,0 +1,179 @@
+//! Opens a log: reads all of it, hands every record to the node, and makes durable what it handed out.
+//!
+//! What a process reads after it was killed may be in the page cache only, or be what a failed sync left there. The node
+//! will answer by it, so every frame that nothing claims to be durable is written again and synced first, and the
+//! remains of torn frames are zeroed, so that they can never be taken for frames later.
+
+use super::format::{SegmentHeader, records};
+use super::index::Index;
+use super::scan::{CHUNK_BYTES, FrameFound, OnProgress, Scan, scan};
+use super::writer::{Position, Segment, Writer};
+use super::{ALL_SEGMENTS, LogError, LogStatus, Logged, Options, RecordKind, Visit, segment_name};
+use crate::storage::disk::{Disk, DiskFile, read_full};
+use std::sync::Arc;
+
+/// What was found in a log when it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// How many segments there are.
+    pub segments: u64,
+    /// How many frames were read.
+    pub frames: u64,
+    /// How many records were in them.
+    pub records: u64,
+    /// Bytes of those frames.
+    pub bytes: u64,
+    /// Bytes at the end that were not known to be durable, and are now.
+    pub rewritten_bytes: u64,
+    /// Bytes of torn writes that were removed.
+    pub torn_bytes: u64,
+    /// Frames with values that fail their checksums.
+    pub rotten: u64,
+}
+
+/// Reads the log of `storage_id`, calls `visit` with each record and its lsn, in order, and `progress` with the bytes
+/// done and the bytes in all, before the first and after each segment. The result writes on behind the last record. A
+/// directory without segments gets the first one.
+pub fn recover(
+    disk: &Arc<dyn Disk>,
+    storage_id: [u8; 16],
+    options: Options,
+    progress: OnProgress<'_>,
+    visit: &mut dyn Visit,
+) -> Result<(Writer, Recovered), LogError> {
+    let index = Arc::new(Index::default());
+    let status = Arc::new(LogStatus::default());
+    let mut begun = 0;
+    let mut on_frame = |headers: &[SegmentHeader], frame: &FrameFound<'_>| {
+        // A segment may have no frame at all.
+        for header in headers.iter().filter(|header| (begun + 1..=frame.segment.sequence).contains(&header.sequence)) {
+            index.begin_segment(header, frame.at);
+        }
+        begun = frame.segment.sequence;
+        let end = frame.at + frame.header.frame_bytes();
+        index.add_read(records(frame.header, frame.body).map(|(record, _)| record), end);
+    };
+    let found = read_all(&**disk, storage_id, &mut on_frame, progress, visit)?;
+    for header in &found.headers {
+        status.on_segment(header.length);
+        if header.sequence > begun {
+            index.begin_segment(header, found.tail);
+        }
+    }
+    // The names, too, may be in memory only.
+    disk.sync_dir().map_err(LogError::io(ALL_SEGMENTS, "sync the directory of"))?;
+    let segment = repaired_tail(&**disk, &found)?;
+    let recovered = Recovered::of(&found);
+    let position = Position { lsn: found.next_lsn - 1, previous: found.previous, segment };
+    let writer = Writer::new(disk.clone(), storage_id, options, position, status, index)?;
+    Ok((writer, recovered))
+}
+
+/// Reads the log of `storage_id` as [`recover`] does, but writes nothing, and so begins no log where there is none.
+/// Everything is handed out, also what nothing claims to be durable: as far as anybody can tell a start would find it, too.
+pub fn replay(
+    disk: &dyn Disk,
+    storage_id: [u8; 16],
+    progress: OnProgress<'_>,
+    visit: &mut dyn Visit,
+) -> Result<Recovered, LogError> {
+    read_all(disk, storage_id, &mut |_, _| (), progress, visit).map(|found| Recovered::of(&found))
+}
+
+impl Recovered {
+    fn of(found: &Scan) -> Recovered {
+        Recovered {
+            segments: found.headers.len() as u64,
+            frames: found.frames,
+            records: found.records,
+            bytes: found.bytes,
+            rewritten_bytes: found.tail - found.unsure_from,
+            torn_bytes: found.dirty_end - found.tail,
+            rotten: found.rotten,
+        }
+    }
+}
+
+/// Hands out every frame and every record.
+fn read_all(
+    disk: &dyn Disk,
+    storage_id: [u8; 16],
+    on_frame: &mut dyn FnMut(&[SegmentHeader], &FrameFound<'_>),
+    progress: OnProgress<'_>,
+    visit: &mut dyn Visit,
+) -> Result<Scan, LogError> {
+    let mut trimmed = 1;
+    let found = scan(
+        disk,
+        Some(storage_id),
+        &mut |headers, frame| {
+            on_frame(headers, &frame);
+            visit_frame(&frame, &mut trimmed, visit)
+        },
+        progress,
+    )?;
+    // Older ones may be gone only after the log said so.
+    match found.headers.first().filter(|first| first.sequence > trimmed) {
+        Some(first) => Err(LogError::Missing { file: segment_name(first.sequence - 1) }),
+        None => Ok(found),
+    }
+}
+
+/// Hands out the records of a frame; `trimmed` rises to the segment below which others may be gone.
+fn visit_frame(frame: &FrameFound<'_>, trimmed: &mut u64, visit: &mut dyn Visit) -> Result<(), LogError> {
+    for (record, payload) in records(frame.header, frame.body) {
+        let Some(logged) = Logged::new(record, payload, frame.rotten) else {
+            let file = segment_name(frame.segment.sequence);
+            return Err(LogError::UnknownKind { file, offset: frame.at, kind: record.kind });
+        };
+        if logged.kind() == RecordKind::Trimmed {
+            *trimmed = (*trimmed).max(record.instance.0);
+        }
+        visit.record(frame.header.lsn, logged);
+    }
+    visit.frame(frame.segment.sequence, frame.at..frame.at + frame.header.frame_bytes());
+    Ok(())
+}
+
+/// The last segment, of which everything up to its tail is durable and everything behind is zero.
+fn repaired_tail(disk: &dyn Disk, found: &Scan) -> Result<Option<Segment>, LogError> {
+    let Some(last) = found.headers.last() else { return Ok(None) };
+    let name = segment_name(last.sequence);
+    let file = disk.open(&name).map_err(LogError::io(&name, "open"))?;
+    let wrote =
+        rewrite(&*file, &name, found.unsure_from, found.tail)? | zero(&*file, &name, found.tail, found.dirty_end)?;
+    if wrote {
+        file.sync_data().map_err(LogError::io(&name, "sync"))?;
+    }
+    Ok(Some(Segment { name, file, sequence: last.sequence, length: last.length, tail: found.tail }))
+}
+
+fn rewrite(file: &dyn DiskFile, name: &str, from: u64, to: u64) -> Result<bool, LogError> {
+    in_pieces(from, to, |at, piece| {
+        let count = read_full(file, at, piece).map_err(LogError::io(name, "read"))?;
+        file.write_at(at, &piece[..count]).map_err(LogError::io(name, "write"))
+    })
+}
+
+fn zero(file: &dyn DiskFile, name: &str, from: u64, to: u64) -> Result<bool, LogError> {
+    in_pieces(from, to, |at, piece| {
+        piece.fill(0);
+        file.write_at(at, piece).map_err(LogError::io(name, "write"))
+    })
+}
+
+/// Calls `each` with offsets and buffers that cover the range; false if there is nothing to cover.
+fn in_pieces(
+    from: u64,
+    to: u64,
+    mut each: impl FnMut(u64, &mut [u8]) -> Result<(), LogError>,
+) -> Result<bool, LogError> {
+    let mut buffer = vec![0; (to - from).min(CHUNK_BYTES as u64) as usize];
+    let mut at = from;
+    while at < to {
+        let count = (to - at).min(buffer.len() as u64) as usize;
+        each(at, &mut buffer[..count])?;
+        at += count as u64;
+    }
+    Ok(from < to)
+}

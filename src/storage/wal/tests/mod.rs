@@ -1,0 +1,83 @@
+//! The log on disks that crash, rot, fill up and refuse.
+
+mod crash;
+mod errors;
+mod following;
+mod reading;
+mod rot;
+mod space;
+mod threads;
+mod trimming;
+
+use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, frame_bytes};
+use super::*;
+use crate::storage::disk::{Disk, MemoryDisk};
+use groups::NodeId;
+use std::sync::Arc;
+
+/// Records by lsn.
+type Written = Vec<(u64, Record)>;
+
+const STORAGE_ID: [u8; 16] = [0x5a; 16];
+const FIRST: &str = "log-0000000000000001";
+const SECOND: &str = "log-0000000000000002";
+
+fn options() -> Options {
+    Options { retry: Duration::from_millis(1), idle: Duration::from_millis(1), ..Options::with_segment_bytes(64 << 10) }
+}
+
+fn ballot(round: u64, node: u32) -> Ballot {
+    Ballot { round, node: NodeId(node) }
+}
+
+fn accept(group: u32, instance: u64, payload: impl Into<Bytes>) -> Record {
+    Record {
+        kind: RecordKind::Accept,
+        group: GroupId(group),
+        instance: Instance(instance),
+        ballot: ballot(1, 1),
+        chosen: if instance > 1 { ballot(1, 1) } else { Ballot::ZERO },
+        payload: payload.into(),
+    }
+}
+
+fn promise(group: u32, round: u64) -> Record {
+    let (instance, ballot) = (Instance(1), ballot(round, 2));
+    let payload = Bytes::new();
+    Record { kind: RecordKind::Promise, group: GroupId(group), instance, ballot, chosen: Ballot::ZERO, payload }
+}
+
+/// The writer and everything in the log, by lsn.
+fn open(disk: &MemoryDisk) -> Result<(Writer, Recovered, Written), LogError> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut seen = Vec::new();
+    let visit = &mut |lsn, record| seen.push((lsn, record));
+    let (writer, recovered) = recover(&disk, STORAGE_ID, options(), &mut |_, _| {}, visit)?;
+    Ok((writer, recovered, seen))
+}
+
+fn open_new(disk: &MemoryDisk) -> Writer {
+    open(disk).unwrap().0
+}
+
+/// Appends one batch, making a spare first if one is needed, and returns its records by lsn.
+fn append(writer: &mut Writer, records: Vec<Record>) -> Result<Written, LogError> {
+    let batch = Batch { lsn: writer.next_lsn(), records };
+    loop {
+        match writer.append(&batch)? {
+            Append::Durable(_) => break,
+            Append::NeedsSpare => writer.prepare_spare().map_err(LogError::io("spare", "make"))?,
+            Append::NeedsSpace => return Err(LogError::io("spare-large", "make")(io::ErrorKind::StorageFull.into())),
+        }
+    }
+    let Batch { lsn, records } = batch;
+    Ok(records.into_iter().map(|record| (lsn, record)).collect())
+}
+
+/// A log of a few frames in one segment; returns its records by lsn.
+fn small_log(writer: &mut Writer) -> Written {
+    let mut written = append(writer, vec![promise(1, 7), promise(2, 8)]).unwrap();
+    written.extend(append(writer, vec![accept(1, 1, "first"), accept(2, 1, "second value")]).unwrap());
+    written.extend(append(writer, vec![accept(1, 2, vec![7; 100])]).unwrap());
+    written
+}

@@ -1,0 +1,298 @@
+//! Appends frames: one write and one sync for each batch. It never waits and has no thread, so that the simulator can
+//! drive it; `handle` puts a thread around it.
+
+use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
+use super::index::Index;
+use super::spare::{LARGE, Spares};
+use super::{Batch, ChosenReader, Droppable, LogError, LogStatus, Options, Record, segment_name};
+use crate::storage::disk::{Disk, DiskFile};
+use groups::Instance;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The buffer for frames keeps at most this after a larger one.
+const BUFFER_BYTES_MAX: usize = 4 << 20;
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Append {
+    /// It is durable; so long took the sync.
+    Durable(Duration),
+    /// Nothing was written: another segment must be made first. Offer the batch again when a spare is ready.
+    NeedsSpare,
+    /// Nothing was written: the frame needs a segment of its own, and there is no space for it. Offer it again later.
+    NeedsSpace,
+}
+
+/// The end of the log.
+pub struct Writer {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    seed: u32,
+    storage_id: [u8; 16],
+    segment: Segment,
+    /// Of the last frame, which is durable.
+    lsn: u64,
+    /// The header CRC of the last frame.
+    previous: u32,
+    /// Behind the last frame there is an empty one that says so.
+    marked: bool,
+    buffer: Vec<u8>,
+    pub(super) spares: Arc<Spares>,
+    pub(super) status: Arc<LogStatus>,
+    pub(super) index: Arc<Index>,
+}
+
+/// The segment that is written.
+pub(super) struct Segment {
+    pub(super) name: String,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) sequence: u64,
+    pub(super) length: u64,
+    /// Where the next frame goes.
+    pub(super) tail: u64,
+}
+
+/// Where writing goes on.
+pub(super) struct Position {
+    pub(super) lsn: u64,
+    pub(super) previous: u32,
+    /// `None` in a log that has no segment yet.
+    pub(super) segment: Option<Segment>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        storage_id: [u8; 16],
+        options: Options,
+        position: Position,
+        status: Arc<LogStatus>,
+        index: Arc<Index>,
+    ) -> Result<Writer, LogError> {
+        let spares = Spares::open(disk.clone(), options.segment_bytes, status.clone(), index.clone())?;
+        let spares = Arc::new(spares);
+        let Position { lsn, previous, segment } = position;
+        let segment = match segment {
+            Some(segment) => segment,
+            None => {
+                spares.prepare().map_err(LogError::io(&segment_name(1), "make"))?;
+                let first_lsn = lsn + 1;
+                let length = options.segment_bytes;
+                let header = SegmentHeader { previous, storage_id, sequence: 1, first_lsn, length };
+                let Some(spare) = spares.take() else { unreachable!("the spare was just made") };
+                let segment = Segment::begin(&*disk, spare, &header)?;
+                spares.on_taken();
+                index.begin_segment(&header, segment.tail);
+                status.on_segment(length);
+                segment
+            }
+        };
+        status.set_lsn(lsn);
+        status.set_room(segment.room());
+        let seed = super::format::frame_seed(&storage_id);
+        let (marked, buffer) = (false, Vec::new());
+        Ok(Writer { disk, options, seed, storage_id, segment, lsn, previous, marked, buffer, spares, status, index })
+    }
+
+    /// What the next batch must have.
+    #[must_use]
+    pub fn next_lsn(&self) -> u64 {
+        self.lsn + 1
+    }
+
+    /// Counters, shared.
+    #[must_use]
+    pub fn status(&self) -> &Arc<LogStatus> {
+        &self.status
+    }
+
+    /// A reader of what this writer has made durable.
+    #[must_use]
+    pub fn reader(&self) -> ChosenReader {
+        ChosenReader::new(self.disk.clone(), self.storage_id, self.index.clone(), self.status.clone())
+    }
+
+    /// Which segments have no value above those that `floors` has by group.
+    #[must_use]
+    pub fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
+        self.index.droppable(floors)
+    }
+
+    /// Removes old segments now, for those who drive the writer without threads.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]: it can be tried again.
+    pub fn drop_segments(&self, below: u64) -> Result<(), LogError> {
+        super::trim::drop_segments(&*self.disk, &self.index, &self.status, below)
+    }
+
+    /// True if the last frame is not yet known as durable to whoever reads the log: see [`Writer::mark`].
+    #[must_use]
+    pub fn wants_mark(&self) -> bool {
+        !self.marked
+    }
+
+    /// Makes the next spare, for those who drive the writer without threads.
+    pub fn prepare_spare(&self) -> io::Result<()> {
+        self.spares.prepare()
+    }
+
+    /// Writes and syncs one frame. An error is final: nothing may be written after it.
+    ///
+    /// # Panics
+    /// If the batch is not the next one.
+    pub fn append(&mut self, batch: &Batch) -> Result<Append, LogError> {
+        assert_eq!(batch.lsn, self.lsn + 1, "batches reach the log in order");
+        let bytes = frame_bytes(&batch.records);
+        if bytes > self.segment.room() {
+            if self.is_large(bytes) {
+                return self.append_large(batch, bytes);
+            }
+            if !self.next_segment()? {
+                return Ok(Append::NeedsSpare);
+            }
+        }
+        let crc = self.write(batch.lsn, &batch.records)?;
+        let started = Instant::now();
+        self.segment.file.sync_data().map_err(LogError::io(&self.segment.name, "sync"))?;
+        Ok(self.on_durable(batch, bytes, crc, started.elapsed()))
+    }
+
+    /// The batch's frame is durable behind the tail.
+    fn on_durable(&mut self, batch: &Batch, bytes: u64, crc: u32, took: Duration) -> Append {
+        self.lsn = batch.lsn;
+        self.previous = crc;
+        self.segment.tail += bytes;
+        self.status.set_room(self.segment.room());
+        self.marked = false;
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES_MAX);
+        self.index.add(&batch.records, self.segment.tail);
+        self.status.on_sync(self.lsn, took);
+        Append::Durable(took)
+    }
+
+    /// Writes an empty frame that says that the last one is durable, so that rot in it is not taken for a torn write.
+    /// It is not synced, it is not counted, and the next frame takes its lsn and its place.
+    pub fn mark(&mut self) -> Result<(), LogError> {
+        self.marked = true;
+        if self.segment.length - self.segment.tail < FRAME_HEADER_BYTES as u64 {
+            // Only an older version fills a segment to its end. The header of the next one will say it.
+            return Ok(());
+        }
+        self.write(self.lsn + 1, &[])?;
+        Ok(())
+    }
+
+    fn write(&mut self, lsn: u64, records: &[Record]) -> Result<u32, LogError> {
+        let crc = self.encode(lsn, self.segment.sequence, records);
+        let written = self.segment.file.write_at(self.segment.tail, &self.buffer);
+        written.map_err(LogError::io(&self.segment.name, "write"))?;
+        Ok(crc)
+    }
+
+    /// Puts a frame for the segment with this sequence number into the buffer.
+    fn encode(&mut self, lsn: u64, segment: u64, records: &[Record]) -> u32 {
+        let place = FramePlace { seed: self.seed, lsn, durable: self.lsn, segment, previous: self.previous };
+        encode_frame(&mut self.buffer, place, records)
+    }
+
+    fn is_large(&self, bytes: u64) -> bool {
+        large_bytes(bytes) > self.options.segment_bytes
+    }
+
+    /// Begins a segment; false if there is none to be had.
+    fn next_segment(&mut self) -> Result<bool, LogError> {
+        let Some(spare) = self.spares.take() else { return Ok(false) };
+        let header = self.next_header(self.options.segment_bytes);
+        self.segment = Segment::begin(&*self.disk, spare, &header)?;
+        self.spares.on_taken();
+        self.index.begin_segment(&header, self.segment.tail);
+        self.status.on_segment(header.length);
+        Ok(true)
+    }
+
+    fn next_header(&self, length: u64) -> SegmentHeader {
+        SegmentHeader {
+            previous: self.previous,
+            storage_id: self.storage_id,
+            sequence: self.segment.sequence + 1,
+            first_lsn: self.lsn + 1,
+            length,
+        }
+    }
+
+    /// A frame with a segment of its own is written into it before that gets its name: there is no need to fill it with
+    /// zeros first, and that it finds no space is no failed write, since nothing of it was in the log.
+    fn append_large(&mut self, batch: &Batch, bytes: u64) -> Result<Append, LogError> {
+        let header = self.next_header(large_bytes(bytes));
+        let crc = self.encode(batch.lsn, header.sequence, &batch.records);
+        let started = Instant::now();
+        let made = self.make_large(&header);
+        if self.status.set_no_large(made.is_err()) {
+            let (length, place) = (header.length, self.disk.place());
+            match &made {
+                Ok(_) => tracing::info!("the log has space again in {place}"),
+                Err(error) => tracing::error!(
+                    "cannot make a log segment of {length} bytes in {place}: {error}; the log waits until there is space"
+                ),
+            }
+        }
+        let Ok(file) = made else {
+            // What was made must not take the space that promises elsewhere may need. It may not exist.
+            let _ = self.disk.remove(LARGE);
+            return Ok(Append::NeedsSpace);
+        };
+        self.segment = Segment::named(&*self.disk, file, LARGE, &header)?;
+        self.index.begin_segment(&header, self.segment.tail);
+        self.status.on_segment(header.length);
+        Ok(self.on_durable(batch, bytes, crc, started.elapsed()))
+    }
+
+    /// The buffer as a durable segment that has no name of its own yet.
+    fn make_large(&self, header: &SegmentHeader) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.create(LARGE)?;
+        file.write_at(0, &header.encode())?;
+        file.write_at(SEGMENT_HEADER_BYTES as u64, &self.buffer)?;
+        file.write_at(header.length - FRAME_HEADER_BYTES as u64, &[0; FRAME_HEADER_BYTES])?;
+        file.sync_data()?;
+        Ok(file)
+    }
+}
+
+impl Segment {
+    /// Makes a segment of a file of zeros. Its header is durable before its name is, and that before any frame.
+    fn begin(disk: &dyn Disk, spare: &str, header: &SegmentHeader) -> Result<Segment, LogError> {
+        let name = segment_name(header.sequence);
+        let file = disk.open(spare).map_err(LogError::io(&name, "begin"))?;
+        file.write_at(0, &header.encode()).map_err(LogError::io(&name, "write"))?;
+        file.sync_data().map_err(LogError::io(&name, "sync"))?;
+        Segment::named(disk, file, spare, header)
+    }
+
+    /// Makes a segment of a durable file.
+    fn named(
+        disk: &dyn Disk,
+        file: Arc<dyn DiskFile>,
+        from: &str,
+        header: &SegmentHeader,
+    ) -> Result<Segment, LogError> {
+        let name = segment_name(header.sequence);
+        disk.rename(from, &name).map_err(LogError::io(&name, "name"))?;
+        disk.sync_dir().map_err(LogError::io(&name, "sync the directory of"))?;
+        let tail = SEGMENT_HEADER_BYTES as u64;
+        Ok(Segment { name, file, sequence: header.sequence, length: header.length, tail })
+    }
+
+    /// For frames. Behind the last one there must be room for the mark: else rot in it would look like a torn write.
+    fn room(&self) -> u64 {
+        (self.length - self.tail).saturating_sub(FRAME_HEADER_BYTES as u64)
+    }
+}
+
+/// The length of a segment of its own for a frame of `bytes`, with the mark behind it.
+fn large_bytes(bytes: u64) -> u64 {
+    bytes + (SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES) as u64
+}
