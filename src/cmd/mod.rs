@@ -1,5 +1,5 @@
-//! The command line: what can be said, and who does it. A subcommand has a file of its own with its arguments; those of bench,
-//! sweep, backup and restore stand beside what they do.
+//! The command line: what can be said, and who does it. A subcommand has a file of its own with its arguments; those of
+//! bench, sweep, backup and restore stand beside what they do.
 
 pub mod drain;
 pub mod inspect;
