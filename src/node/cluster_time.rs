@@ -9,19 +9,20 @@
 //! stays as it is if it is one of them, and else goes to the nearest one. (Marzullo's thesis, *Maintaining the time in a
 //! distributed system*, 1984, with points instead of intervals.)
 //!
-//! A node that starts takes cluster time over from the others. It is made anew from the clocks only if nobody has it,
-//! at a birth and after all nodes were down, or if those that have it are no majority, and the clocks show that they
-//! are behind. A node whose cluster time differs from that of a majority, such as a virtual machine that was frozen,
-//! follows the majority at once. If no majority can be asked, it follows one other member whose cluster time is less
-//! behind the clocks of a majority than its own.
+//! A node that starts takes cluster time over from the others. It is made anew from the clocks only if nobody has it: at a
+//! birth, and after all nodes were down. A node whose cluster time differs from that of a majority follows the majority at
+//! once.
+//!
+//! A machine that was frozen, as a paused virtual machine is, finds that its own clock and those of others have jumped ahead
+//! of its monotonic clock alike. Its cluster time jumps with them. A clock that was merely set jumps alone.
 
 use super::peers::Peer;
 use super::versions::Versions;
 use super::wire::PingClocks;
 use super::{Node, Time};
 use crate::config::{
-    CLOCK_ERROR_MS_MAX, CLOCK_FIRST_WAIT_MS, CLOCK_READING_MS_MAX, CLOCK_RESYNC_MS, CLOCK_WAIT_MS, CLOCK_WARN_MS,
-    CLOCK_WATCH_MS, ECHO_MS_MAX,
+    CLOCK_ERROR_MS_MAX, CLOCK_FIRST_WAIT_MS, CLOCK_JUMP_MS_MAX, CLOCK_READING_MS_MAX, CLOCK_RESYNC_MS, CLOCK_WAIT_MS,
+    CLOCK_WARN_MS, CLOCK_WATCH_MS, ECHO_MS_MAX,
 };
 use crate::duration::Lead;
 use groups::{Members, NodeId};
@@ -39,6 +40,8 @@ pub(super) struct ClusterTime {
     own_us: Option<i64>,
     offset: Option<Offset>,
     steered_us: u64,
+    /// Its own clock has jumped ahead: whether this machine was frozen is not known yet.
+    jump: Option<Jump>,
     /// Since when enough clocks have been known to make a cluster time.
     enough_since_us: Option<u64>,
     watched_ms: u64,
@@ -61,6 +64,14 @@ struct Reading {
     /// Its cluster time, if it has one.
     cluster_us: Option<i64>,
     at_us: u64,
+}
+
+/// How far the own clock jumped ahead of the monotonic one, and what was known of the others' before.
+#[derive(Clone, Debug)]
+struct Jump {
+    us: i64,
+    at_us: u64,
+    before: Vec<Reading>,
 }
 
 /// Those whose clocks count.
@@ -101,13 +112,15 @@ impl ClusterTime {
 
     /// What a ping says of this node's clocks.
     pub(super) fn told(&self, time: Time) -> PingClocks {
-        let founded = self.offset.filter(|offset| offset.is_founded);
+        let founded = self.offset.filter(|offset| offset.is_founded && self.jump.is_none());
         PingClocks { unix_us: time.unix_us, cluster_us: founded.map(|offset| since_1970(offset.us, time)) }
     }
 
     /// A ping of a peer came. `rtt_us` bounds its way: an earlier ping of this node, which it answers, left that long ago,
     /// without the time for which the peer held it.
     pub(super) fn on_ping(&mut self, from: NodeId, clocks: PingClocks, rtt_us: u64, time: Time) {
+        // First: pings that waited while this machine stood still must not be taken for what was known before.
+        self.look_at_own(time);
         // The answer was in flight while a machine slept, or a peer was stopped: half of that time says nothing of its way.
         if rtt_us > ECHO_MS_MAX * 1_000 {
             return;
@@ -121,10 +134,43 @@ impl ClusterTime {
         let offset = |at_sending_us: u64| signed(at_sending_us) + signed(rtt_us / 2) - signed(time.mono_us);
         let (clock_us, cluster_us) = (offset(clocks.unix_us), clocks.cluster_us.map(offset));
         let reading = Reading { node: from, clock_us, cluster_us, at_us: time.mono_us };
+        self.judge_jump(reading);
         match place {
             Some(place) => self.readings[place] = reading,
             None => self.readings.push(reading),
         }
+    }
+
+    /// The first reading after the own clock has jumped, of one whose clock was known before, tells why that has.
+    fn judge_jump(&mut self, reading: Reading) {
+        let Some(jump) = &self.jump else { return };
+        let Some(before) = jump.before.iter().find(|before| before.node == reading.node) else { return };
+        let (moved_us, jump_us) = (reading.clock_us.saturating_sub(before.clock_us), jump.us);
+        // What comes at once may have been on its way while the machine stood still, and then it proves nothing.
+        let is_alone = !differ(moved_us, 0) && reading.at_us >= jump.at_us + CLOCK_WAIT_MS * 1_000;
+        if differ(moved_us, jump_us) && !is_alone {
+            return;
+        }
+        if let Some(offset) = self.offset.as_mut().filter(|_| !differ(moved_us, jump_us)) {
+            offset.us = offset.us.saturating_add(jump_us);
+        }
+        self.jump = None;
+    }
+
+    /// Looks at the own clock: its offset to the monotonic one.
+    fn look_at_own(&mut self, time: Time) -> i64 {
+        let (own_us, mono_us) = (signed(time.unix_us) - signed(time.mono_us), time.mono_us);
+        let late_us = CLOCK_JUMP_MS_MAX * 1_000;
+        self.jump = self.jump.take().filter(|jump| mono_us < jump.at_us + late_us);
+        let Some(before_us) = self.own_us.replace(own_us).filter(|before_us| differ(own_us, *before_us)) else {
+            return own_us;
+        };
+        // It was set, or this machine was frozen, and then what is known of the others is from before.
+        let readings = std::mem::take(&mut self.readings);
+        let jump = self.jump.take().unwrap_or(Jump { us: 0, at_us: mono_us, before: readings });
+        let us = jump.us.saturating_add(own_us - before_us);
+        self.jump = (us > 0).then_some(Jump { us, ..jump });
+        own_us
     }
 
     /// A node is no peer any more.
@@ -139,33 +185,32 @@ impl ClusterTime {
             return;
         }
         self.steered_us = time.mono_us;
-        let own_us = signed(time.unix_us) - signed(time.mono_us);
-        if self.own_us.replace(own_us).is_some_and(|before_us| differ(own_us, before_us)) {
-            // The clock was set, or this machine was frozen, and then what it knows of the others is from before.
-            self.readings.clear();
-        }
+        let own_us = self.look_at_own(time);
         let oldest_us = time.mono_us.saturating_sub(CLOCK_READING_MS_MAX * 1_000);
         self.readings.retain(|reading| reading.at_us >= oldest_us);
         let counting = || self.readings.iter().filter(|reading| electorate.counts(reading));
         let clocks: Vec<i64> = counting().map(|reading| reading.clock_us).chain([own_us]).collect();
         let shared: Vec<i64> = counting().filter_map(|reading| reading.cluster_us).collect();
         let Some(offset) = self.offset.filter(|_| self.is_founded()) else {
-            return self.found(electorate, &clocks, &shared, is_born, time);
+            return self.found(electorate, &clocks, shared, is_born, time);
         };
         let members = electorate.clocks();
         let target_us = nearest(&clocks, members, offset.us).unwrap_or(offset.us);
         let step_us = signed(passed_us) / STEER_DIVISOR;
         let steered_us = offset.us + (target_us - offset.us).clamp(-step_us, step_us);
-        let better_us = better(&clocks, &shared, members, steered_us);
-        self.offset = Some(Offset { us: better_us.unwrap_or(steered_us), is_founded: true });
+        let all: Vec<i64> = shared.into_iter().chain([steered_us]).collect();
+        let agreed_us = nearest(&all, members, steered_us).unwrap_or(steered_us);
+        let us = if differ(agreed_us, steered_us) { agreed_us } else { steered_us };
+        self.offset = Some(Offset { us, is_founded: true });
     }
 
     /// Takes cluster time over from the others, or makes one.
-    fn found(&mut self, electorate: Electorate<'_>, clocks: &[i64], shared: &[i64], is_born: bool, time: Time) {
+    fn found(&mut self, electorate: Electorate<'_>, clocks: &[i64], mut shared: Vec<i64>, is_born: bool, time: Time) {
         let founded = |us| Some(Offset { us, is_founded: true });
         let members = electorate.clocks();
-        if let Some(us) = inherited(clocks, shared, members) {
-            self.offset = founded(us);
+        shared.sort_unstable();
+        if let Some(us) = shared.get(shared.len().saturating_sub(1) / 2) {
+            self.offset = founded(*us);
             return;
         }
         if !is_born {
@@ -233,59 +278,19 @@ impl ClusterTime {
     }
 }
 
-/// The earliest and the latest of the times that are possible if fewer than half of `members` are wrong, and these are
-/// known. `None` if all that are known can be wrong.
-fn possible(known: &[i64], members: usize) -> Option<(i64, i64)> {
+/// Of the times that are possible if fewer than half of `members` clocks are wrong, and these are known, the one nearest to
+/// `current`. `None` if all that are known can be wrong.
+fn nearest(known: &[i64], members: usize, current: i64) -> Option<i64> {
     let wrong = (members - 1) / 2;
     let rest = known.len().checked_sub(wrong + 1)?;
     let mut known = known.to_vec();
     known.sort_unstable();
-    Some((known[wrong.min(rest)], known[wrong.max(rest)]))
-}
-
-/// The possible time that is nearest to `current`.
-fn nearest(known: &[i64], members: usize, current: i64) -> Option<i64> {
-    possible(known, members).map(|(earliest, latest)| current.clamp(earliest, latest))
+    Some(current.clamp(known[wrong.min(rest)], known[wrong.max(rest)]))
 }
 
 /// More than errors of readings explain.
 fn differ(some_us: i64, other_us: i64) -> bool {
     some_us.abs_diff(other_us) > CLOCK_RESYNC_MS * 1_000
-}
-
-/// The cluster time that this node is to follow at once: the majority's, if that is another one; if none is a majority's,
-/// one that is less behind what the clocks show. `shared` are the others'.
-fn better(clocks: &[i64], shared: &[i64], members: usize, own_us: i64) -> Option<i64> {
-    let known: Vec<i64> = shared.iter().copied().chain([own_us]).collect();
-    let (earliest, latest) = possible(&known, members).unwrap_or((own_us, i64::MAX));
-    let agreed_us = own_us.clamp(earliest, latest);
-    if differ(agreed_us, own_us) {
-        return Some(agreed_us);
-    }
-    // It is the majority's.
-    if !differ(earliest, latest) {
-        return None;
-    }
-    let own_behind_us = behind(clocks, members, own_us)?;
-    let (behind_us, us) = shared.iter().filter_map(|us| Some((behind(clocks, members, *us)?, *us))).min()?;
-    (behind_us + CLOCK_RESYNC_MS * 1_000 < own_behind_us).then_some(us)
-}
-
-/// By how much a cluster time is behind what is possible by the clocks, in microseconds: that of a machine that was frozen
-/// is behind, never ahead. `None`: the clocks do not tell.
-fn behind(clocks: &[i64], members: usize, us: i64) -> Option<u64> {
-    possible(clocks, members).map(|(earliest, _)| if us < earliest { us.abs_diff(earliest) } else { 0 })
-}
-
-/// The cluster time that a node takes over when it starts: the majority's, or one that the clocks do not refute. A machine
-/// that was frozen may be the only one to ask.
-fn inherited(clocks: &[i64], shared: &[i64], members: usize) -> Option<i64> {
-    if let Some((earliest, latest)) = possible(shared, members).filter(|(earliest, latest)| !differ(*earliest, *latest))
-    {
-        return Some(earliest.midpoint(latest));
-    }
-    let behind = |us: &i64| behind(clocks, members, *us).unwrap_or(0);
-    shared.iter().copied().min_by_key(behind).filter(|us| behind(us) <= CLOCK_RESYNC_MS * 1_000)
 }
 
 fn signed(us: u64) -> i64 {
@@ -462,20 +467,6 @@ mod tests {
     }
 
     #[test]
-    fn who_starts_does_not_follow_one_other_that_was_frozen() {
-        let mut cluster = Cluster::new(0, &[0, 0]);
-        cluster.peers[0].2 = Some(-6_000);
-        assert_eq!(cluster.run(CLOCK_WAIT_MS as i64, &[2], true), None);
-        assert_eq!(cluster.run(200, &[2], true), Some(0), "the clocks agree that it is wrong");
-        let mut cluster = Cluster::new(0, &[0, 0]);
-        cluster.peers.iter_mut().for_each(|peer| peer.2 = Some(-6_000));
-        assert_eq!(cluster.run(100, &[2, 3], true), Some(-6_000), "a majority is followed, whatever the clocks show");
-        let mut cluster = Cluster::new(-6_000, &[0, 0]);
-        cluster.peers[0].2 = Some(-6_000);
-        assert_eq!(cluster.run(100, &[2], true), Some(-6_000), "one of two clocks agrees");
-    }
-
-    #[test]
     fn a_start_waits_for_a_majority_and_a_little_for_the_others() {
         let mut cluster = Cluster::new(0, &[0, 0]);
         assert_eq!(cluster.run(10_000, &[], true), None, "alone");
@@ -506,25 +497,26 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_machine_follows_one_other_whom_the_clocks_confirm() {
-        for (cluster_ms, own_ms, expected_ms) in [(60_000, 60_000, 60_000), (60_000, 0, 0), (61_000, 60_000, 61_000)] {
+    fn a_frozen_machine_jumps_with_one_other_and_a_clock_that_is_set_alone_does_no_harm() {
+        for (other_ms, expected_ms) in [(60_000, 60_000), (0, 0), (20_000, 0)] {
             let mut cluster = Cluster::new(0, &[0, 0]);
+            cluster.peers.iter_mut().for_each(|peer| peer.2 = Some(0));
             cluster.run(1_000, &[2, 3], true);
-            let after_ms = 2 * CLOCK_READING_MS_MAX as i64;
-            cluster.run(after_ms, &[2], true);
-            cluster.own_ms = own_ms;
-            (cluster.peers[0].1, cluster.peers[0].2) = (60_000, Some(cluster_ms));
-            let off_ms = cluster.run(200, &[2], true).unwrap();
-            assert!((expected_ms - 20..=expected_ms).contains(&off_ms), "{off_ms} of {expected_ms}");
+            cluster.own_ms = 60_000;
+            cluster.run(20, &[], true);
+            assert_eq!(cluster.node.told(cluster.time()).cluster_us, None, "it is in doubt");
+            // The other one has started anew meanwhile.
+            (cluster.peers[0].1, cluster.peers[0].2) = (other_ms, None);
+            cluster.run(180, &[2], true);
+            let off_ms = cluster.off_ms().unwrap();
+            assert!((expected_ms - 20..=expected_ms + 20).contains(&off_ms), "{off_ms} of {expected_ms}");
+            assert_eq!(cluster.node.ahead_ms(NodeId(3), ME), None, "what was heard before does not count");
         }
         let mut cluster = Cluster::new(0, &[0, 0]);
-        cluster.peers.iter_mut().for_each(|peer| peer.2 = Some(0));
         cluster.run(1_000, &[2, 3], true);
         cluster.own_ms = 60_000;
-        (cluster.peers[0].1, cluster.peers[0].2) = (60_000, Some(60_000));
-        let off_ms = cluster.run(200, &[2], true).unwrap();
-        assert!((59_900..=60_000).contains(&off_ms), "what the other one told before does not count: {off_ms}");
-        assert_eq!(cluster.node.ahead_ms(NodeId(3), ME), None, "and nothing is said of it");
+        assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX as i64 + 40, &[], true), Some(0), "nobody else was heard");
+        assert!(cluster.node.told(cluster.time()).cluster_us.is_some());
     }
 
     #[test]
@@ -548,12 +540,13 @@ mod tests {
         let before = cluster.node.ahead_ms(NodeId(2), ME);
         cluster.node.on_ping(NodeId(2), clocks, 2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, time);
         assert_eq!(cluster.node.ahead_ms(NodeId(2), ME), before);
-        let later = Time { mono_us: time.mono_us + 1_000_000, ..time };
+        let after = |us| Time { mono_us: time.mono_us + us, unix_us: time.unix_us + us };
+        let later = after(1_000_000);
         cluster.node.on_ping(NodeId(2), clocks, 2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, later);
         assert_ne!(cluster.node.ahead_ms(NodeId(2), ME), before, "any is better than an old one");
         let before = cluster.node.ahead_ms(NodeId(2), ME);
         let clocks = PingClocks { unix_us: time.unix_us, cluster_us: None };
-        let later = Time { mono_us: time.mono_us + 99_000_000, ..time };
+        let later = after(99_000_000);
         cluster.node.on_ping(NodeId(2), clocks, 99_000_000, later);
         assert_eq!(cluster.node.ahead_ms(NodeId(2), ME), before, "but not one that slept on its way");
     }

@@ -167,8 +167,7 @@ impl World {
     }
 }
 
-/// The leader's machine is frozen while one of the two others is away for good. It takes cluster time from the one that is
-/// left: what was due meanwhile is gone.
+/// The leader's machine is frozen while one of the two others is away for good. What was due meanwhile is gone.
 pub(super) fn frozen_while_another_is_away(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
@@ -198,6 +197,13 @@ pub(super) fn start_beside_a_frozen_machine(world: &mut World) -> Result<(), Str
     world.freeze(0);
     world.start(1);
     world.wait(4_000_000);
+    for node in 0..2 {
+        let time = world.processes[node].clocks.at(world.now_us);
+        let cluster_ms = world.processes[node].life.as_ref().and_then(|life| life.node.cluster_ms(time));
+        if cluster_ms.is_none_or(|cluster_ms| cluster_ms.abs_diff(time.unix_us / 1_000) > 1_000) {
+            return Err(format!("cluster time is {cluster_ms:?} at node {}, and real time {}", node + 1, time.unix_us));
+        }
+    }
     if !world.lock(0)? {
         return Err("the lock is held for too long".to_owned());
     }
