@@ -19,7 +19,8 @@ pub const ECHO_MS_MAX: u64 = SILENT_MS_MAX;
 pub const SYNC_MS_MAX: u64 = 1_000;
 /// …and for a millisecond more for so many bytes: a large batch takes its time on any disk.
 pub const SYNC_BYTES_PER_MS: usize = 16 << 10;
-/// A disk that was late with a sync counts as slow for so long: several syncs, as a node says so only while one is late.
+/// A disk counts as slow for this long after it was late with a sync. A node says that its disk is late only while a sync is
+/// overdue, so the time has to cover several syncs.
 pub const DISK_SLOW_MS: u64 = 10_000;
 /// A leader that has reached no majority of disks that answer for so long gives its groups up: others may reach one.
 pub const DISKS_MS_MAX: u64 = 3_000;

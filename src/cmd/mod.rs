@@ -42,7 +42,7 @@ pub enum Command {
     Bench(Box<BenchArgs>),
     /// Run the same load against a fresh local cluster for each number of groups
     Sweep(Box<SweepArgs>),
-    /// Show the nodes of a cluster, who leads how many groups, and who is behind
+    /// Show the nodes of a cluster: how many groups each leads, and which are behind
     Status(StatusArgs),
     /// List the members of a cluster, or change them while it serves
     #[command(subcommand)]

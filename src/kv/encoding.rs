@@ -1,7 +1,7 @@
 //! A command's encoding in the making. Long words of a large request can be left where they are: the encoding is then a
 //! number of pieces that share the request's memory.
 
-use super::long_value::LONG_VALUE_BYTES;
+use super::long_value::shared_word;
 use bytes::{Bytes, BytesMut};
 use std::ops::{Deref, DerefMut};
 
@@ -27,11 +27,9 @@ impl<'r> Encoding<'r> {
 
     /// Appends a word: if it is long and a part of the request it stays there.
     pub(super) fn word(&mut self, word: &[u8]) {
-        let holds_it =
-            |request: &&&Bytes| word.len() >= LONG_VALUE_BYTES && request.as_ptr_range().contains(&word.as_ptr());
-        match self.request.as_ref().filter(holds_it) {
-            Some(request) => {
-                self.shared.push((self.out.len(), request.slice_ref(word)));
+        match self.request.and_then(|request| shared_word(word, request)) {
+            Some(shared) => {
+                self.shared.push((self.out.len(), shared));
                 self.shared_bytes += word.len();
             }
             None => self.out.extend_from_slice(word),

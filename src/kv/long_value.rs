@@ -173,6 +173,12 @@ impl LongValue {
     }
 }
 
+/// A word as memory to be shared, if it is long and a part of `memory`.
+pub(crate) fn shared_word(word: &[u8], memory: &Bytes) -> Option<Bytes> {
+    let is_inside = word.len() >= LONG_VALUE_BYTES && memory.as_ptr_range().contains(&word.as_ptr());
+    is_inside.then(|| memory.slice_ref(word))
+}
+
 impl From<Bytes> for LongValue {
     fn from(bytes: Bytes) -> LongValue {
         let mut value = LongValue::default();
@@ -189,8 +195,8 @@ impl PartialEq for LongValue {
 
 impl Eq for LongValue {}
 
-/// What comes before a part of a piece, a copy of that part, and what comes behind. Cuts are at multiples of
-/// [`PIECE_BYTES`], lest small writes make small pieces.
+/// Divides a piece into three: a copy of `part`, and the shared memory before and behind it. The copy begins and ends at
+/// multiples of [`PIECE_BYTES`], so that many small writes do not make many small pieces.
 fn own_copy(piece: &Bytes, part: Range<usize>) -> [Bytes; 3] {
     let start = part.start / PIECE_BYTES * PIECE_BYTES;
     let end = part.end.next_multiple_of(PIECE_BYTES).min(piece.len());
@@ -205,7 +211,8 @@ fn within(range: &Range<usize>, start: usize, length: usize) -> Range<usize> {
 
 const PIECE_BYTES: usize = LONG_VALUE_BYTES;
 static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
-/// A value that was given so many times its length of shared memory is copied: it may hold all of that by small parts.
+/// The most shared memory that a value is given, in multiples of its length. With more it is copied: small parts of it could
+/// keep all of that memory alive.
 const TAKEN_FACTOR_MAX: usize = 4;
 
 #[cfg(test)]

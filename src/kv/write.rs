@@ -4,7 +4,7 @@ use super::command::{Command, ExpireIf, Once, Pair, Set, SetAnswer, SetExpiry, S
 use super::directory::Position;
 use super::entry::{Entry, Value};
 use super::long_double;
-use super::long_value::{LONG_VALUE_BYTES, LongValue};
+use super::long_value::{LONG_VALUE_BYTES, LongValue, shared_word};
 use super::number::{self, FloatError};
 use super::progress::Progress;
 use super::read::{TOO_MUCH, View};
@@ -526,8 +526,7 @@ fn reweigh(heap_bytes: &mut usize, before: usize, entry: &Entry) {
 
 /// A word as memory to be shared, if it is long and most of the memory that it is a slice of: it keeps all of that.
 fn shared(word: &[u8], arguments: Option<&Bytes>) -> Option<Bytes> {
-    let arguments = arguments.filter(|all| word.len() >= LONG_VALUE_BYTES && word.len() >= all.len() / 2)?;
-    Some(arguments.slice_ref(word))
+    shared_word(word, arguments.filter(|all| word.len() >= all.len() / 2)?)
 }
 
 const TOO_LONG: Reply<'static> =

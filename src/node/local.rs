@@ -12,7 +12,7 @@ use crate::admin::info::{
     self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, StorageView,
 };
 use crate::config::{LOCAL_BYTES_MAX, LOCAL_WORDS_MAX};
-use crate::kv::long_value::{LONG_VALUE_BYTES, LongValue};
+use crate::kv::long_value::{LongValue, shared_word};
 use crate::kv::reply::Reply;
 use crate::kv::table::{Class, Spec, Verb};
 use crate::kv::{Store, docs};
@@ -48,14 +48,11 @@ pub struct Facts {
 impl Node {
     /// A reply that repeats a word of the request. A long one shares its memory.
     fn repeat(&self, reply: Reply<'_>) -> Reply<'static> {
-        match reply {
-            Reply::Bulk(Cow::Borrowed(word))
-                if word.len() >= LONG_VALUE_BYTES && self.request.as_ptr_range().contains(&word.as_ptr()) =>
-            {
-                Reply::Long(LongValue::from(self.request.slice_ref(word)))
-            }
-            other => other.into_owned(),
-        }
+        let shared = match &reply {
+            Reply::Bulk(Cow::Borrowed(word)) => shared_word(word, &self.request),
+            _ => None,
+        };
+        shared.map_or_else(|| reply.into_owned(), |word| Reply::Long(LongValue::from(word)))
     }
 
     /// Carries out what concerns no group, and answers.

@@ -13,6 +13,7 @@ use crate::config::{NodeConfig, UPLOAD_PARTS_MIN, UPLOAD_PARTS_SENT, UPLOAD_RETR
 use crate::identity::Identity;
 use crate::kv::command::{Command, Set};
 use crate::kv::encode::{encode, encode_shared};
+use crate::kv::long_value::shared_word;
 use crate::kv::reply::Reply;
 use crate::kv::uploads::{BUSY, Complete, Part, UploadId, UploadedSet};
 use bytes::Bytes;
@@ -34,7 +35,7 @@ pub(super) struct Uploads {
     unsent_bytes: usize,
     /// Bytes of parts that are sent, and not applied yet.
     sent_bytes: usize,
-    /// An upload is given up if nothing of it is applied for so long, in milliseconds.
+    /// The time limit of an upload in milliseconds. It counts from the last part that was applied.
     limit_ms: u64,
 }
 
@@ -72,11 +73,7 @@ impl Body {
             return Body { pieces: encode_shared(command, request), set: None };
         };
         let Set { key, value, only_if, answer, expiry } = *set;
-        let value = if request.as_ptr_range().contains(&value.as_ptr()) {
-            request.slice_ref(value)
-        } else {
-            Bytes::copy_from_slice(value)
-        };
+        let value = shared_word(value, request).unwrap_or_else(|| Bytes::copy_from_slice(value));
         let set = Set { key: b"", value: b"", only_if, answer, expiry };
         Body { pieces: vec![Bytes::copy_from_slice(key), value], set: Some(set) }
     }

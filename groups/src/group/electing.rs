@@ -24,8 +24,8 @@ const AGAIN_MS: u64 = 50;
 /// at most [`PREPARING_DOUBLINGS_MAX`] times, because all disks may be slow.
 const PREPARING_MS: u64 = 2_000;
 const PREPARING_DOUBLINGS_MAX: u32 = 3;
-/// A candidate grants nobody else a question for so long: its own promise, and those of others, may each have to wait for
-/// two syncs that take more than a second.
+/// A candidate grants no pre-vote for this long. Its own promise may have to wait for two syncs, and so may those of the
+/// others; on slow disks each sync takes more than a second.
 const STANDING_MS: u64 = 6_000;
 /// Back-off: random, below this much, doubled with each failure up to [`BACK_OFF_DOUBLINGS_MAX`] times.
 const BACK_OFF_MS: u64 = 50;

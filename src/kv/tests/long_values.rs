@@ -67,7 +67,7 @@ impl Traffic {
     }
 }
 
-/// Takes a frozen state out, so many blocks now; the digest that it had comes with it.
+/// A frozen state that is written out while the store changes, and the digest that it had.
 struct Freeze {
     installation: Option<Installation>,
     digest: u64,
