@@ -100,7 +100,7 @@ impl Store {
         self.time_ms = self.time_ms.max(time_ms);
         self.remove_due(self.limits.due_per_begin_max);
         self.sessions.forget_old(self.time_ms, &self.limits);
-        self.uploads.forget_idle(self.time_ms);
+        self.uploads.forget_abandoned(self.time_ms);
         let counts = (self.sessions.len() as u64) << 40 ^ (self.uploads.len() as u64) << 56 ^ self.len() as u64;
         self.rolling.fold(Change::Begin, self.time_ms, counts);
     }

@@ -125,8 +125,10 @@ impl Uploads {
             if self.known.contains_key(&id) {
                 return LOST;
             }
-            let is_room = self.announced.saturating_add(total) <= limits.uploads_bytes_max();
-            if self.known.len() >= limits.uploads_max || !(is_room || self.known.is_empty()) {
+            if !self.has_room(total, limits) {
+                self.forget_idle(time_ms, YIELD_IDLE_MS);
+            }
+            if !self.has_room(total, limits) {
                 return BUSY;
             }
             self.announced += total;
@@ -159,11 +161,21 @@ impl Uploads {
         Some((outline, bytes))
     }
 
-    /// Drops those of which no part came for long.
-    pub(super) fn forget_idle(&mut self, time_ms: u64) {
+    fn has_room(&self, total: usize, limits: &Limits) -> bool {
+        let fits = self.announced.saturating_add(total) <= limits.uploads_bytes_max();
+        self.known.len() < limits.uploads_max && (fits || self.known.is_empty())
+    }
+
+    /// Drops the uploads whose origins are probably gone.
+    pub(super) fn forget_abandoned(&mut self, time_ms: u64) {
         if !self.known.is_empty() {
-            self.retain(|_, upload| time_ms < upload.outline.touched_ms.saturating_add(IDLE_MS_MAX));
+            self.forget_idle(time_ms, IDLE_MS_MAX);
         }
+    }
+
+    /// Drops the uploads whose last part is at least `idle_ms` old.
+    fn forget_idle(&mut self, time_ms: u64, idle_ms: u64) {
+        self.retain(|_, upload| time_ms < upload.outline.touched_ms.saturating_add(idle_ms));
     }
 
     fn retain(&mut self, stays: impl Fn(&UploadId, &Upload) -> bool) {
@@ -315,3 +327,6 @@ impl Store {
 
 /// An upload is dropped when its last part is this old, in milliseconds of the group's time.
 const IDLE_MS_MAX: u64 = 60_000;
+/// An upload is dropped at this age of its last part if another one needs its room. An origin that lives sends the next part
+/// within its client timeout, 5 s by default.
+const YIELD_IDLE_MS: u64 = 10_000;

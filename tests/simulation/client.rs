@@ -72,7 +72,8 @@ pub(crate) struct Client {
     pub(crate) scan: Option<Scan>,
     /// Each `ONCE` whose fate is not known.
     again: VecDeque<Call>,
-    /// When it was answered last.
+    /// When it was last told anything, and when that was not an error.
+    told_us: u64,
     pub(crate) answered_us: u64,
     /// It asks for nothing new.
     pub(crate) quiet: bool,
@@ -120,6 +121,7 @@ impl Client {
             session: None,
             scan: None,
             again: VecDeque::new(),
+            told_us: 0,
             answered_us: 0,
             quiet: false,
         }
@@ -132,7 +134,7 @@ impl World {
         let pause_us = 1 + self.random.below(2 * self.load.pause_us);
         self.after(pause_us, Event::Client { client: index });
         // What is sent behind a large command waits for it.
-        let last_us = self.clients[index].answered_us.max(self.load.healed_us);
+        let last_us = self.clients[index].told_us.max(self.load.healed_us);
         let waits_since_us = self.clients[index].waiting.front().map(|call| call.sent_us.max(last_us));
         let late = waits_since_us.is_some_and(|since_us| self.now_us > since_us + self.load.patience_us);
         if late && self.load.healed_us > 0 && self.is_served(index) {
@@ -362,6 +364,7 @@ impl World {
     }
 
     fn answered(&mut self, index: usize, call: Call, reply: &Value) {
+        self.clients[index].told_us = self.now_us;
         if let Value::Error(text) = reply {
             return self.refused(index, call, text);
         }

@@ -6,6 +6,7 @@ mod cut;
 mod handover;
 mod hour;
 mod relay;
+mod uploads;
 mod waiting;
 
 use crate::client::Client;
@@ -42,7 +43,7 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 35] = [
+pub(crate) const SCENARIOS: [Scenario; 36] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
@@ -61,6 +62,7 @@ pub(crate) const SCENARIOS: [Scenario; 35] = [
     story("relayed-command-comes-twice", relay::relayed_command_comes_twice),
     story("leader-dies-while-its-messages-wait", waiting::leader_dies_while_its_messages_wait),
     story("leader-dies-while-its-pings-wait", waiting::leader_dies_while_its_pings_wait),
+    story("large-commands-of-a-dead-node", uploads::large_commands_of_a_dead_node),
     story("accept-comes-twice", accept_comes_twice),
     story("wiped-before-it-was-met", wiped_before_it_was_met),
     story("wiped-during-the-birth", wiped_during_the_birth),

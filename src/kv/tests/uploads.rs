@@ -174,11 +174,27 @@ fn uploads_are_bounded_and_what_their_origin_forgot_is_dropped() {
     assert_eq!(begin(&mut db, 2, 1, 3, 5), ok);
     assert_eq!(begin(&mut db, 2, 1, 4, 5), busy, "too many");
     db.pass(59_000);
-    assert_eq!(begin(&mut db, 2, 1, 4, 5), busy);
     let before = db.store.bytes();
     db.pass(1_000);
     assert_eq!(before - db.store.bytes(), 15, "all three are dropped");
     assert_eq!(begin(&mut db, 2, 1, 4, 5), ok);
+}
+
+#[test]
+fn an_upload_without_a_part_for_ten_seconds_yields_to_another_that_needs_its_room() {
+    let mut db = Db::with(Limits { value_bytes_max: 100, ..Limits::default() });
+    let (ok, busy, lost) = ("OK".to_owned(), show(&BUSY), show(&LOST));
+    let part = |db: &mut Db, node, total, offset| {
+        let part = Part { upload: UploadId { node, ..UPLOAD }, total, offset, bytes: b"12345" };
+        apply(&mut db.store, &Command::UploadPart(part))
+    };
+    assert_eq!((part(&mut db, 1, 200, 0), part(&mut db, 2, 200, 0)), (ok.clone(), ok.clone()));
+    db.pass(9_999);
+    assert_eq!((part(&mut db, 2, 200, 5), part(&mut db, 3, 100, 0)), (ok.clone(), busy.clone()));
+    db.pass(1);
+    assert_eq!(part(&mut db, 3, 300, 0), busy, "the other one goes on, and takes too much");
+    assert_eq!((part(&mut db, 1, 200, 5), part(&mut db, 2, 200, 10)), (lost, ok.clone()));
+    assert_eq!(part(&mut db, 3, 200, 0), ok);
 }
 
 #[test]

@@ -1,0 +1,33 @@
+//! Large commands, which go into the log in parts, and nodes that die before the last part.
+
+use super::{World, expect};
+use crate::shell::End;
+use bytes::Bytes;
+use paxoi::verify::{Action, Outcome};
+
+/// A node dies with large commands on their way that take all the room for such commands in their group. Another node's
+/// client gets room before the dead node's parts are old enough to be dropped in any case.
+pub(super) fn large_commands_of_a_dead_node(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    (0..3).try_for_each(|client| world.connect(client, [1, 1, 0][client]))?;
+    // Two commands of 2 MB; the simulator's groups have room for 4 MiB.
+    let value = "x".repeat(1_000_000);
+    (0..2).for_each(|client| world.order(client, &["MSET", "a", &value, "b", &value]));
+    let before = world.oracle.position(0);
+    world.until("parts of both are chosen", |world| world.oracle.position(0).0 >= before.0 + 3)?;
+    world.end(1, End::Kill);
+    let end_us = world.now_us + 20_000_000;
+    let large = "y".repeat(400_000);
+    for attempt in 1.. {
+        let words = ["SET", "s", &large];
+        world.request(2, &words, "s", Action::Set(Bytes::copy_from_slice(large.as_bytes())));
+        world.until("a client is told", |world| world.is_idle(2))?;
+        match world.record.last.clone() {
+            Some(told) if attempt > 1 => return expect(&told, &Outcome::Done),
+            Some(_) => return Err("there was room at once: the story does not take place".to_owned()),
+            None if world.now_us > end_us => return Err("a dead node keeps the room for large commands".to_owned()),
+            None => {}
+        }
+    }
+    Ok(())
+}
