@@ -3,7 +3,7 @@
 //! known id with another storage id is somebody else.
 
 use super::wire::{Hello, NodeMessage, Refusal};
-use super::{Close, Node, Time};
+use super::{Close, Node, Output, Time};
 use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
 use crate::identity::{BirthRecord, Identity, Member};
 use crate::plural::plural;
@@ -121,10 +121,10 @@ impl Node {
             self.store_birth(record);
             return Ok(());
         }
-        self.io.outputs.stop = Some(format!(
+        self.io.outputs.push(Output::Stop(format!(
             "node {me} is known to its cluster with another data directory: a lost or foreign one never votes; \
              replace the node under a new id"
-        ));
+        )));
         Ok(())
     }
 
@@ -139,9 +139,9 @@ impl Node {
         if record.value_bytes_max != self.config.value_bytes_max as u64 {
             // The limits of requests and frames follow from it, and were set when this node started.
             let theirs = record.value_bytes_max;
-            self.io.outputs.stop = Some(format!(
+            self.io.outputs.push(Output::Stop(format!(
                 "the cluster was born with values of up to {theirs} bytes: start this node with --value-bytes-max {theirs}"
-            ));
+            )));
             return Ok(false);
         }
         Ok(true)
@@ -149,7 +149,8 @@ impl Node {
 
     fn store_birth(&mut self, record: BirthRecord) {
         self.birth.storing = true;
-        self.io.outputs.identity = Some(Identity { birth: Some(record), ..self.identity.clone() });
+        let identity = Identity { birth: Some(record), ..self.identity.clone() };
+        self.io.outputs.push(Output::StoreIdentity(Box::new(identity)));
     }
 
     pub(super) fn on_identity_stored(&mut self, record: BirthRecord, time: Time) {
@@ -176,7 +177,7 @@ impl Node {
         self.io.peers.all.iter_mut().for_each(|peer| peer.backoff.on_success());
         // Those whose handshake goes on, too: the other side may have been told already that this node is not born.
         for id in self.links() {
-            self.io.outputs.closes.push((id, Close::AfterFlush));
+            self.io.outputs.close(id, Close::AfterFlush);
             self.closed(id, time);
         }
     }

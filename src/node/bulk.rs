@@ -5,15 +5,14 @@ use super::clients::Connection;
 use super::links::Link;
 use super::outbox::is_for_node;
 use super::wire::{Hello, NODE, NodeMessage};
-use super::{Close, Node, Time};
+use super::{Close, Node, Output, Time};
 use crate::config::TRANSFER_REDIAL_MS;
 use groups::NodeId;
 use net::frame::{Frame, FrameWriter, Purpose};
 
 impl Node {
-    /// A connection for transfers is being made, as [`super::Outputs::bulk_dials`] asked; `None` if it could not even
-    /// begin.
-    pub fn bulk_dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
+    /// A connection for transfers is being made; `None` if it could not even begin.
+    pub(super) fn bulk_dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
         let Some(id) = connection else {
             self.transfers.due_ms.insert(to, time.mono_ms() + TRANSFER_REDIAL_MS);
             return;
@@ -26,7 +25,7 @@ impl Node {
         for to in self.transfers.to_dial(time.mono_ms()) {
             let address = self.io.peers.all.iter().find(|peer| peer.id == to).map(|peer| peer.address.clone());
             if let Some(address) = address {
-                self.io.outputs.bulk_dials.push((to, address));
+                self.io.outputs.push(Output::Dial(to, Purpose::Bulk, address));
             }
         }
     }
@@ -38,7 +37,7 @@ impl Node {
         let mut pieces = Vec::new();
         frame.finish(&mut pieces);
         if self.transfers.links.values().any(|known| *known == link) {
-            self.io.outputs.frames.extend(pieces.into_iter().map(|piece| (link, piece)));
+            self.io.outputs.extend(pieces.into_iter().map(|piece| Output::Frame(link, piece)));
         }
     }
 
@@ -92,7 +91,7 @@ impl Node {
         self.transfers.dialling.remove(&hello.node);
         if let Some(old) = self.transfers.links.insert(hello.node, id) {
             self.io.connections.remove(old);
-            self.io.outputs.closes.push((old, Close::Now));
+            self.io.outputs.close(old, Close::Now);
             self.transfers.on_cut(hello.node, old);
         }
     }

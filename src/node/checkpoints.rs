@@ -7,7 +7,7 @@
 
 use super::pace::Pace;
 use super::wire::FileId;
-use super::{Node, Time};
+use super::{Node, Output, Time};
 use crate::config::{
     CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCK_COST_BYTES, CHECKPOINT_BYTES_PER_MS, CHECKPOINT_FILE_BYTES,
     CHECKPOINT_PAUSE_MS, CHECKPOINT_RETRY_MS, CHECKPOINT_SAVED_BYTES, CHECKPOINT_UNWRITTEN_BYTES,
@@ -327,7 +327,8 @@ impl Node {
     pub(super) fn ask_to_trim(&mut self, time: Time) {
         // Where a group is can only be said when what it has decided is applied.
         if !self.shard.is_busy() && std::mem::take(&mut self.checkpoints.may_trim) {
-            self.io.outputs.floors = Some(self.floors(time));
+            let floors = self.floors(time);
+            self.io.outputs.push(Output::Floors(floors));
         }
     }
 
@@ -343,17 +344,17 @@ impl Node {
     /// False: there is nothing more to be taken for now.
     fn take_block(&mut self, time: Time) -> bool {
         let Some(round) = &mut self.checkpoints.round else { return false };
-        let jobs = &mut self.io.outputs.jobs;
+        let outputs = &mut self.io.outputs;
         let Some(group) = round.frozen else { return self.take_group(time) };
         if let Some(block) = self.shard.next_block(group, CHECKPOINT_BLOCK_BYTES) {
             round.file_bytes += block.len() as u64;
             self.checkpoints.unwritten += block.len();
             let (least, most) = CHECKPOINT_BLOCK_COST_BYTES;
             self.checkpoints.pace.spend(block.len().clamp(least, most));
-            jobs.push(Job::Block(block));
+            outputs.push(Output::Checkpoint(Job::Block(block)));
             return true;
         }
-        jobs.push(Job::End(self.shard.thaw(group)));
+        outputs.push(Output::Checkpoint(Job::End(self.shard.thaw(group))));
         round.frozen = None;
         if round.file_bytes >= CHECKPOINT_FILE_BYTES {
             self.finish_file();
@@ -381,10 +382,10 @@ impl Node {
             let sequence = self.checkpoints.last_sequence;
             (round.file, round.file_bytes) = (Some(sequence), 0);
             let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
-            self.io.outputs.jobs.push(Job::Begin(Header { groups, cluster_id, hash_key, sequence }));
+            self.io.outputs.push(Output::Checkpoint(Job::Begin(Header { groups, cluster_id, hash_key, sequence })));
         }
         round.frozen = Some(group);
-        self.io.outputs.jobs.push(Job::Section(self.shard.freeze(group, divides)));
+        self.io.outputs.push(Output::Checkpoint(Job::Section(self.shard.freeze(group, divides))));
         true
     }
 
@@ -392,11 +393,11 @@ impl Node {
         let Some(round) = &mut self.checkpoints.round else { return };
         if let Some(sequence) = round.file.take() {
             self.checkpoints.saving.insert(sequence);
-            self.io.outputs.jobs.push(Job::Finish);
+            self.io.outputs.push(Output::Checkpoint(Job::Finish));
         }
     }
 
-    /// What became of [`super::Outputs::jobs`].
+    /// What became of [`Output::Checkpoint`].
     pub fn checkpoint_done(&mut self, done: Done, time: Time) {
         match done {
             Done::Written(bytes) => self.checkpoints.unwritten -= bytes.min(self.checkpoints.unwritten),
@@ -427,7 +428,7 @@ impl Node {
         }
         let (transfers, now_ms) = (&self.transfers, time.mono_ms());
         let useless = self.checkpoints.take_useless(|sequence| transfers.is_pinned(sequence, now_ms));
-        self.io.outputs.jobs.extend(useless.into_iter().map(Job::Remove));
+        self.io.outputs.extend(useless.into_iter().map(|file| Output::Checkpoint(Job::Remove(file))));
     }
 
     /// Stops taking states out, for good reason; what is left of the round waits for the next one.
@@ -444,7 +445,7 @@ impl Node {
             if let Some(group) = round.frozen {
                 self.shard.thaw(group);
             }
-            self.io.outputs.jobs.push(Job::Abandon);
+            self.io.outputs.push(Output::Checkpoint(Job::Abandon));
         }
     }
 
@@ -510,7 +511,7 @@ impl Node {
     pub(super) fn trim_durable(&mut self, lsn: u64) {
         if let Some(trimming) = self.checkpoints.trimming.filter(|trimming| trimming.lsn <= lsn) {
             self.checkpoints.trimming = None;
-            self.io.outputs.drop_below = Some(trimming.below);
+            self.io.outputs.push(Output::DropSegments(trimming.below));
         }
     }
 }

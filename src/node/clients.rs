@@ -4,7 +4,7 @@ use super::links::Link;
 use super::replies::{Replies, Ticket};
 use super::requests::NOT_SERVED;
 use super::waiting::GroupSet;
-use super::{Close, Node, Time};
+use super::{Close, Node, Output, Time};
 use crate::admin::client::ClientInfo;
 use crate::config::{
     ARGS_MAX, CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, GROUP_QUEUE_BYTES, HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES,
@@ -273,7 +273,7 @@ impl Node {
         match self.io.connections.find(id) {
             Some(Connection::Client(_)) => self.client_input(id, input, unsent, time),
             // A member waits; see `loading`.
-            Some(Connection::Link(_)) if has_not_begun => self.io.outputs.pauses.push(id),
+            Some(Connection::Link(_)) if has_not_begun => self.io.outputs.push(Output::Pause(id)),
             Some(Connection::Link(_)) => self.link_input(id, input, time),
             Some(Connection::Fresh { .. }) | None => input.clear(),
         }
@@ -287,7 +287,7 @@ impl Node {
                 self.io.connections.watch(id);
             }
             Some(_) => {
-                self.io.outputs.closes.push((id, Close::Now));
+                self.io.outputs.close(id, Close::Now);
                 self.closed(id, time);
             }
             None => {}
@@ -401,7 +401,7 @@ impl Node {
             if client.is_choked() || self.intake.is_spent() || (is_full && !is_late) {
                 client.paused = true;
                 client.waits_since_ms.get_or_insert(time.mono_ms());
-                self.io.outputs.pauses.push(client.connection);
+                self.io.outputs.push(Output::Pause(client.connection));
                 self.io.connections.watch(client.connection);
                 break;
             }
@@ -512,7 +512,7 @@ impl Node {
             let late_ms = client.waits_since_ms.unwrap_or(now_ms) + self.config.client_timeout_ms;
             if client.paused && !client.leaving && now_ms >= late_ms && !client.is_choked() {
                 (client.paused, client.resumed, client.late_bytes) = (false, true, client.held);
-                self.io.outputs.resumes.push(id);
+                self.io.outputs.push(Output::Resume(id));
             }
         }
     }
@@ -522,7 +522,7 @@ impl Node {
         client.leaving = true;
         client.ended = true;
         match close {
-            Close::Now => self.io.outputs.closes.push((client.connection, Close::Now)),
+            Close::Now => self.io.outputs.close(client.connection, Close::Now),
             Close::AfterFlush => self.io.connections.watch(client.connection),
         }
     }
@@ -541,7 +541,7 @@ impl Node {
             let is_idle = now_ms >= client.info.last_input_ms.saturating_add(limit_ms);
             if is_idle && client.replies.is_empty() && !client.paused && !client.leaving {
                 (client.leaving, client.ended) = (true, true);
-                io.outputs.closes.push((client.connection, Close::AfterFlush));
+                io.outputs.close(client.connection, Close::AfterFlush);
             }
         }
     }
@@ -580,11 +580,11 @@ impl Node {
             if client.paused && relieved {
                 client.paused = false;
                 client.resumed = true;
-                self.io.outputs.resumes.push(*id);
+                self.io.outputs.push(Output::Resume(*id));
                 return client.ended;
             }
             if client.ended && !client.paused && !client.resumed && client.replies.is_empty() {
-                self.io.outputs.closes.push((*id, Close::AfterFlush));
+                self.io.outputs.close(*id, Close::AfterFlush);
                 client.leaving = true;
                 return false;
             }

@@ -4,11 +4,12 @@
 use super::clients::Connection;
 use super::links::removed;
 use super::wire::{Admission, Hello, NodeMessage};
-use super::{Close, Node, Time};
+use super::{Close, Node, Output, Time};
 use crate::endpoint::Endpoint;
 use crate::identity::Identity;
 use groups::NodeId;
 use groups::membership::Place;
+use net::frame::Purpose;
 use net::peers::Backoff;
 
 /// Nodes that can wait at one member.
@@ -117,12 +118,12 @@ impl Node {
         let late: Vec<u64> =
             self.joining.contacts.iter().filter(late).filter_map(|contact| contact.connection).collect();
         for connection in late {
-            self.io.outputs.closes.push((connection, Close::Now));
+            self.io.outputs.close(connection, Close::Now);
             self.closed(connection, time);
         }
         for (index, contact) in self.joining.contacts.iter_mut().enumerate() {
             if contact.connection.is_none() && contact.backoff.is_due(now_ms) {
-                self.io.outputs.dials.push((contact_id(index), contact.address.clone()));
+                self.io.outputs.push(Output::Dial(contact_id(index), Purpose::Live, contact.address.clone()));
             }
         }
     }
@@ -241,7 +242,7 @@ impl Node {
         self.joining.storing = true;
         let identity = Identity { birth: Some(birth), joined: members, ..self.identity.clone() };
         self.identity.joined.clone_from(&identity.joined);
-        self.io.outputs.identity = Some(identity);
+        self.io.outputs.push(Output::StoreIdentity(Box::new(identity)));
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use super::joining::is_contact;
 use super::lanes::FRAGMENT;
 use super::outbox::is_for_node;
 use super::wire::{Hello, NodeMessage, Positions, Refusal};
-use super::{Close, Node, Time};
+use super::{Close, Node, Output, Time};
 use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
 use crate::endpoint::Endpoint;
 use crate::identity::LIVES_MAX;
@@ -59,8 +59,11 @@ impl Link {
 }
 
 impl Node {
-    /// A connection to a member is being made, as [`super::Outputs::dials`] asked; `None` if it could not even begin.
-    pub fn dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
+    /// A connection to a member is being made, as [`Output::Dial`] asked; `None` if it could not even begin.
+    pub fn dialling(&mut self, to: NodeId, purpose: Purpose, connection: Option<u64>, time: Time) {
+        if purpose == Purpose::Bulk {
+            return self.bulk_dialling(to, connection, time);
+        }
         if is_contact(to) {
             self.joining.dialling(to, connection, time.mono_ms());
         } else {
@@ -272,7 +275,7 @@ impl Node {
         if let Some(old) = old {
             self.on_relay_cut(from, time);
             self.io.connections.remove(old);
-            self.io.outputs.closes.push((old, Close::Now));
+            self.io.outputs.close(old, Close::Now);
         }
         tracing::info!("connected to node {from}, with version {version} of the peer protocol");
         self.settle_value_version();
@@ -393,22 +396,22 @@ impl Node {
         // where a member did: it has said who it is before it refuses anything.
         let known = matches!(self.io.connections.find(id), Some(Connection::Link(link)) if link.peer.is_some());
         if refusal.fatal && known {
-            self.io.outputs.stop = Some(text);
+            self.io.outputs.push(Output::Stop(text));
         }
-        self.io.outputs.closes.push((id, Close::Now));
+        self.io.outputs.close(id, Close::Now);
         self.closed(id, time);
     }
 
     pub(super) fn refuse(&mut self, id: u64, fatal: bool, text: String, time: Time) {
         tracing::warn!("refusing a connection: {text}");
         self.send_alone(id, &NodeMessage::Refusal(Refusal { fatal, text }));
-        self.io.outputs.closes.push((id, Close::AfterFlush));
+        self.io.outputs.close(id, Close::AfterFlush);
         self.closed(id, time);
     }
 
     pub(super) fn cut(&mut self, id: u64, reason: &str, time: Time) {
         tracing::warn!("closing a connection between nodes: {reason}");
-        self.io.outputs.closes.push((id, Close::Now));
+        self.io.outputs.close(id, Close::Now);
         self.closed(id, time);
     }
 
@@ -441,7 +444,7 @@ impl Node {
         frame.message(super::wire::NODE, message.kind(), |out| message.put(out));
         let mut pieces = Vec::new();
         frame.finish(&mut pieces);
-        self.io.outputs.frames.extend(pieces.into_iter().map(|piece| (id, piece)));
+        self.io.outputs.extend(pieces.into_iter().map(|piece| Output::Frame(id, piece)));
     }
 
     pub(super) fn tell_positions(&mut self, to: NodeId) {
@@ -554,7 +557,7 @@ impl Node {
                     peer.unlinked_ms = Some(now_ms);
                 }
                 // What becomes of it is noted when it is known: only a failure makes the next delay longer.
-                self.io.outputs.dials.push((peer.id, peer.address.clone()));
+                self.io.outputs.push(Output::Dial(peer.id, Purpose::Live, peer.address.clone()));
             }
         }
     }

@@ -8,7 +8,7 @@
 //! changes of the members, and who is no member any more.
 
 use super::wire::{Here, NodeMessage};
-use super::{Node, Time};
+use super::{Node, Output, Time};
 use crate::kv::reply::Reply;
 use crate::plural::plural;
 use crate::shard::Cell;
@@ -63,7 +63,7 @@ impl Node {
             self.begin(lsn, time);
             // The hellos of members that waited are read now.
             let waiting = self.links();
-            self.io.outputs.resumes.extend(waiting);
+            self.io.outputs.extend(waiting.into_iter().map(Output::Resume));
         } else {
             let begin = |group: &mut groups::Group, _: &mut Vec<groups::Effect>| group.begin(time.clock());
             groups.iter().for_each(|group| self.shard.quiet_step(*group, &mut self.io, begin));

@@ -146,7 +146,7 @@ impl Node {
                 let doomed = self.io.connections.clients().filter(|other| ids.contains(&other.info.id));
                 let doomed: Vec<u64> = doomed.map(|other| other.connection).collect();
                 for connection in doomed {
-                    self.io.outputs.closes.push((connection, Close::Now));
+                    self.io.outputs.close(connection, Close::Now);
                     self.closed(connection, time);
                 }
                 if ids.contains(&client.info.id) {

@@ -6,7 +6,8 @@
 //! clients    the clients' connections                          local      what the node answers by itself
 //! links      handshakes and frames of the other members        peers      who lives, who is reached, who claims what
 //! questions  reads confirmed by a majority                     wire       what nodes say to each other
-//! outbox     where the effects of the groups go                birth      how a cluster comes to be
+//! outbox     where the effects of the groups go                output   what it wants done outside, and who does it
+//! birth      how a cluster comes to be
 //! space      what fits the log while the disk is full     checkpoints  when they are made, and what of the log can go
 //! transfers  checkpoints between nodes                    bulk         the connections for that
 //! memory     what is refused when memory is short
@@ -38,6 +39,7 @@ mod members;
 mod memory;
 mod names;
 mod outbox;
+pub mod output;
 mod pace;
 mod pause;
 mod peers;
@@ -64,14 +66,12 @@ use crate::identity::{BirthRecord, Identity};
 use crate::kv::{Limits, Store};
 use crate::routing;
 use crate::shard::{self, Shard};
-use crate::storage::checkpoint::{Errand, Job};
-use crate::storage::wal;
 use birth::Birth;
 use bytes::Bytes;
 use checkpoints::Checkpoints;
 use cluster_time::ClusterTime;
 use groups::membership::Place;
-use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, Jitter, NodeId, Settings, Surroundings, Work};
+use groups::{Answer, Ballot, Clock, Group, GroupId, Jitter, NodeId, Settings, Surroundings, Work};
 use joining::Joining;
 use loading::Stage;
 use local::Facts;
@@ -90,6 +90,7 @@ use transfers::Transfers;
 use waiting::Waits;
 
 pub use local::Facts as ProcessFacts;
+pub use output::{Close, Driver, Output, Outputs};
 pub use space::Space;
 
 /// What time it is, from the caller's two clocks.
@@ -115,51 +116,6 @@ impl Time {
     pub fn clock(self) -> Clock {
         Clock { mono_ms: self.mono_ms() }
     }
-}
-
-/// How to close a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Close {
-    /// At once, with everything that waits for it.
-    Now,
-    /// When everything that waits for it is written.
-    AfterFlush,
-}
-
-/// What a turn wants done, apart from clients' bytes; the caller empties it.
-#[derive(Default)]
-pub struct Outputs {
-    /// Frames for peers, in pieces, by connection.
-    pub frames: Vec<(u64, Bytes)>,
-    /// Connections to close.
-    pub closes: Vec<(u64, Close)>,
-    /// Connections to read no more from, for now.
-    pub pauses: Vec<u64>,
-    /// Connections to read from again.
-    pub resumes: Vec<u64>,
-    /// Members to connect to.
-    pub dials: Vec<(NodeId, String)>,
-    /// Addresses whose names are to be looked up, without waiting for that; [`Node::resolved`] tells what was found.
-    pub lookups: Vec<String>,
-    /// The next batch for the log; never while another one is on its way.
-    pub batch: Option<wal::Batch>,
-    /// What is to be done with checkpoint files, in order; [`Node::checkpoint_done`] tells what became of it.
-    pub jobs: Vec<Job>,
-    /// What is to be done with checkpoint files on their way between nodes, in order; [`Node::brought`] tells what became
-    /// of it.
-    pub errands: Vec<Errand>,
-    /// Members to connect to for transfers.
-    pub bulk_dials: Vec<(NodeId, String)>,
-    /// By group, up to where the log is not needed: [`Node::trim`] is to be told at once what that lets go.
-    pub floors: Option<Vec<Instance>>,
-    /// Segments of the log below this one are to be removed.
-    pub drop_below: Option<u64>,
-    /// Ranges to read from the log; [`Node::range_read`] brings each.
-    pub ranges: Vec<wal::ReadRange>,
-    /// The identity to store; [`Node::identity_stored`] tells that it is.
-    pub identity: Option<Identity>,
-    /// Why the node can never serve as it is.
-    pub stop: Option<String>,
 }
 
 /// One node of a cluster.
@@ -408,7 +364,7 @@ impl Node {
         self.resume_clients();
     }
 
-    /// What the turn wants done.
+    /// What the turn wants done; [`output::carry_out`] does it.
     pub fn outputs(&mut self) -> &mut Outputs {
         &mut self.io.outputs
     }
@@ -423,7 +379,7 @@ impl Node {
         });
     }
 
-    /// The identity that [`Outputs::identity`] held is durable.
+    /// The identity of [`Output::StoreIdentity`] is durable.
     pub fn identity_stored(&mut self, record: BirthRecord, time: Time) {
         self.on_identity_stored(record, time);
     }
@@ -442,8 +398,9 @@ impl Node {
     }
 
     /// Connections for which large messages wait: at the end of each turn, [`Node::unsent`] is to be told of them.
-    pub fn filling(&self) -> impl Iterator<Item = u64> {
-        self.io.peers.all.iter().filter(|peer| !peer.lanes.is_empty()).filter_map(|peer| peer.link)
+    #[must_use]
+    pub fn filling(&self) -> Vec<u64> {
+        self.io.peers.all.iter().filter(|peer| !peer.lanes.is_empty()).filter_map(|peer| peer.link).collect()
     }
 
     /// So many bytes wait to be written to a connection of [`Node::filling`].
@@ -539,7 +496,7 @@ impl Node {
         if !is_removed {
             self.removed_ms = None;
         } else if time.mono_ms() >= since_ms + REMOVED_MS {
-            self.io.outputs.stop = Some(links::removed(self.identity.node));
+            self.io.outputs.push(Output::Stop(links::removed(self.identity.node)));
         }
     }
 

@@ -4,7 +4,7 @@
 
 use super::local::id40;
 use super::peers::Peer;
-use super::{Node, Time};
+use super::{Node, Output, Time};
 use crate::admin::cluster::NodeView;
 use crate::endpoint::Endpoint;
 use groups::NodeId;
@@ -52,7 +52,7 @@ impl Names {
 }
 
 impl Node {
-    /// A name that [`super::Outputs::lookups`] or a dial asked for stands for this address.
+    /// A name that [`Output::LookUp`] or a dial asked for stands for this address.
     pub fn resolved(&mut self, name: &str, ip: IpAddr) {
         if let Some(known) = self.names.known.get_mut(name) {
             known.ip = Some(ip);
@@ -71,7 +71,7 @@ impl Node {
         let all = self.own_told_address().into_iter().chain(dialled).chain(announced);
         let is_name = |address: &&str| Endpoint::parse(address).is_some_and(|endpoint| endpoint.ip().is_none());
         let names = all.filter(is_name).map(str::to_owned).collect();
-        self.io.outputs.lookups.extend(self.names.check(names, now_ms));
+        self.io.outputs.extend(self.names.check(names, now_ms).into_iter().map(Output::LookUp));
     }
 
     /// Where clients are told that this node is.

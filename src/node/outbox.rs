@@ -11,7 +11,7 @@ use super::replies::Ticket;
 use super::requests::NOT_SERVED;
 use super::roster::Roster;
 use super::uploads::{UPLOADING, Uploads};
-use super::{Outputs, Space, wire};
+use super::{Output, Outputs, Space, wire};
 use crate::admin::stats::Stats;
 use crate::config::{LOG_QUEUE_BYTES, NodeConfig, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
 use crate::gate::{Gate, Held};
@@ -276,11 +276,11 @@ impl Outbox {
             self.logged_bytes += bytes as u64;
             let due_ms = now_ms + SYNC_MS_MAX + (bytes / SYNC_BYTES_PER_MS) as u64;
             self.syncing = Some(Syncing { lsn, due_ms, bytes });
-            self.outputs.batch = Some(wal::Batch { lsn, records });
+            self.outputs.push(Output::Append(wal::Batch { lsn, records }));
         }
         for peer in &mut self.peers.all {
             if let Some(link) = peer.link {
-                self.outputs.frames.extend(peer.take_frames().map(|frame| (link, frame)));
+                self.outputs.extend(peer.take_frames().map(|frame| Output::Frame(link, frame)));
             }
         }
     }
@@ -390,7 +390,7 @@ impl Outlet for Outbox {
     }
 
     fn read_log(&mut self, range: wal::ReadRange) {
-        self.outputs.ranges.extend(self.ranges.ask(range));
+        self.outputs.extend(self.ranges.ask(range).map(Output::ReadRange));
     }
 
     fn leading(&mut self, _group: GroupId, _leads: bool) {
@@ -417,7 +417,7 @@ impl Outlet for Outbox {
     }
 
     fn discard(&mut self, discarded: Discarded) {
-        self.outputs.errands.push(Errand::Drop(Box::new(discarded)));
+        self.outputs.push(Output::Transfer(Errand::Drop(Box::new(discarded))));
     }
 }
 

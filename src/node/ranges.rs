@@ -2,7 +2,7 @@
 //! serves clients leaves room for; but always faster than new values come, so that whoever is behind catches up.
 
 use super::pace::{Load, Pace};
-use super::{Node, NodeId, Time, shard};
+use super::{Node, NodeId, Output, Time, shard};
 use crate::config::{RANGE_BYTES_MIN, RANGE_BYTES_PER_MS, RANGE_NEAR, RANGE_ROUND_MS, RANGES_SAVED_BYTES};
 use crate::storage::wal::{ChosenValue, ReadRange};
 use groups::GroupId;
@@ -38,7 +38,7 @@ impl Ranges {
     }
 
     /// Time has passed: gives what can be read now.
-    fn step(&mut self, load: Load, now_us: u64, out: &mut Vec<ReadRange>) {
+    fn step(&mut self, load: Load, now_us: u64, mut read: impl FnMut(ReadRange)) {
         if self.waiting.is_empty() {
             return;
         }
@@ -55,22 +55,23 @@ impl Ranges {
             self.last = Some(key);
             let bytes_max = range.bytes_max.min(share);
             self.pace.spend(bytes_max);
-            out.push(ReadRange { bytes_max, ..range });
+            read(ReadRange { bytes_max, ..range });
         }
     }
 }
 
 impl Node {
     pub(super) fn step_ranges(&mut self, time: Time) {
-        self.io.ranges.step(self.load, time.mono_us, &mut self.io.outputs.ranges);
+        let outputs = &mut self.io.outputs;
+        self.io.ranges.step(self.load, time.mono_us, |range| outputs.push(Output::ReadRange(range)));
     }
 
-    /// What was asked with [`super::Outputs::ranges`] is not read, as too much is being read already: it waits again.
+    /// What was asked with [`Output::ReadRange`] is not read, as too much is being read already: it waits again.
     pub fn range_unread(&mut self, range: ReadRange) {
         self.io.ranges.put_back(range);
     }
 
-    /// What was asked with [`super::Outputs::ranges`].
+    /// What was asked with [`Output::ReadRange`].
     pub fn range_read(&mut self, range: &ReadRange, values: Vec<ChosenValue>, time: Time) {
         let bytes: usize = values.iter().map(|value| value.payload.len()).sum();
         self.io.ranges.pace.refund(range.bytes_max.saturating_sub(bytes));
@@ -111,7 +112,7 @@ mod tests {
         }
         for ms in 1..=1_000 {
             let mut out = Vec::new();
-            ranges.step(load, ms * 1_000, &mut out);
+            ranges.step(load, ms * 1_000, |range| out.push(range));
             out.iter().for_each(|given| assert_eq!(ranges.ask(range(given.tag, given.group.0, 1)), None));
             all.append(&mut out);
         }
@@ -148,7 +149,7 @@ mod tests {
         assert_eq!(ranges.ask(range(2, 1, 8)), None);
         let mut out = Vec::new();
         for ms in 1..100 {
-            ranges.step(Load::default(), ms * 1_000, &mut out);
+            ranges.step(Load::default(), ms * 1_000, |range| out.push(range));
         }
         assert_eq!(out.iter().map(|range| (range.group.0, range.from.0)).collect::<Vec<_>>(), [(1, 8)]);
         assert!(out[0].bytes_max >= RANGE_BYTES_MIN);
@@ -159,15 +160,15 @@ mod tests {
         let mut ranges = Ranges::default();
         assert_eq!(ranges.ask(range(2, 0, 7)), None);
         let mut out = Vec::new();
-        ranges.step(Load::default(), 10_000, &mut out);
+        ranges.step(Load::default(), 10_000, |range| out.push(range));
         let [given] = out[..] else { panic!("{out:?}") };
         ranges.put_back(given);
-        ranges.step(Load::default(), 10_001, &mut out);
+        ranges.step(Load::default(), 10_001, |range| out.push(range));
         assert_eq!(out, [given, given]);
         // Unless its member wants something else by now.
         assert_eq!(ranges.ask(range(2, 0, 9)), None);
         ranges.put_back(given);
-        ranges.step(Load::default(), 10_002, &mut out);
+        ranges.step(Load::default(), 10_002, |range| out.push(range));
         assert_eq!(out[2].from, Instance(9));
     }
 }

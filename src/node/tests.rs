@@ -9,10 +9,12 @@ mod uploads;
 use super::*;
 use crate::config::{CHECKPOINT_RETRY_MS, CheckpointConfig, LOG_QUEUE_BYTES, Reads};
 use crate::identity::Member;
-use crate::storage::checkpoint::Done;
+use crate::storage::checkpoint::{Done, Job};
 use crate::storage::recovery::{Blank, Progress, Rebuilt, Source};
+use crate::storage::wal;
 use bytes::BytesMut;
 use groups::{Instance, TICK_MS};
+use net::frame::Purpose;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -240,35 +242,40 @@ impl World {
             replies.entry(id).or_default().extend_from_slice(&reply.take_bytes());
             0
         });
-        let outputs = std::mem::take(host.node.outputs());
-        assert_eq!((outputs.identity, outputs.stop), (None, None));
-        if let Some(batch) = outputs.batch {
-            assert_eq!(host.syncing.replace(batch.lsn), None, "one batch at a time");
-            host.log.iter_mut().for_each(|log| log.extend_from_slice(&batch.records));
-        }
-        host.files.extend(outputs.jobs.iter().filter_map(|job| match job {
-            Job::Begin(header) => Some(header.sequence),
-            _ => None,
-        }));
-        let any = !outputs.frames.is_empty() || !outputs.dials.is_empty() || !outputs.ranges.is_empty();
-        for range in outputs.ranges {
-            let values = chosen(host.log.as_deref().unwrap_or_default(), &range);
-            host.node.range_read(&range, values, time);
-        }
-        for (to, _) in outputs.dials {
-            self.dial(place, to.0 as usize - 1);
-        }
-        for (id, frame) in outputs.frames {
-            if let Some((other, far)) = self.nodes[place].links.get(&id).copied()
-                && !self.cut.contains(&(place, other))
-            {
-                self.nodes[other].input.entry(far).or_default().extend_from_slice(&frame);
-            }
-        }
-        for (id, _) in outputs.closes {
-            self.close(place, id);
+        let mut any = false;
+        for output in host.node.outputs().take() {
+            any |= matches!(output, Output::Frame(..) | Output::Dial(..) | Output::ReadRange(_));
+            self.carry_out(place, output);
         }
         any || (!self.nodes[place].is_stuck && self.nodes[place].syncing.is_some())
+    }
+
+    fn carry_out(&mut self, place: usize, output: Output) {
+        let (time, host) = (self.time, &mut self.nodes[place]);
+        match output {
+            Output::Append(batch) => {
+                assert_eq!(host.syncing.replace(batch.lsn), None, "one batch at a time");
+                host.log.iter_mut().for_each(|log| log.extend_from_slice(&batch.records));
+            }
+            Output::Checkpoint(Job::Begin(header)) => host.files.push(header.sequence),
+            Output::ReadRange(range) => {
+                let values = chosen(host.log.as_deref().unwrap_or_default(), &range);
+                host.node.range_read(&range, values, time);
+            }
+            Output::Dial(to, Purpose::Live, _) => self.dial(place, to.0 as usize - 1),
+            Output::Frame(id, frame) => {
+                if let Some((other, far)) = host.links.get(&id).copied()
+                    && !self.cut.contains(&(place, other))
+                {
+                    self.nodes[other].input.entry(far).or_default().extend_from_slice(&frame);
+                }
+            }
+            Output::Close(id, _) => self.close(place, id),
+            Output::StoreIdentity(_) | Output::Stop(_) => panic!("{output:?}"),
+            // Clients are offered what they did not read, and nobody has files.
+            Output::Pause(_) | Output::Resume(_) | Output::LookUp(_) | Output::Dial(_, Purpose::Bulk, _) => {}
+            Output::Floors(_) | Output::DropSegments(_) | Output::Checkpoint(_) | Output::Transfer(_) => {}
+        }
     }
 
     fn dial(&mut self, from: usize, to: usize) {
@@ -276,7 +283,7 @@ impl World {
         let name = NodeId(to as u32 + 1);
         let to = self.moved.get(&to).copied().unwrap_or(to);
         if self.cut.contains(&(from, to)) {
-            return self.nodes[from].node.dialling(name, None, time);
+            return self.nodes[from].node.dialling(name, Purpose::Live, None, time);
         }
         let (near, far) = (self.connections, self.connections + 1);
         self.connections += 2;
@@ -284,7 +291,7 @@ impl World {
         self.nodes[from].links.insert(near, (to, far));
         self.nodes[to].links.insert(far, (from, near));
         self.nodes[to].node.opened(far, SocketAddr::from(([127, 0, 0, 1], 1)), time);
-        self.nodes[from].node.dialling(name, Some(near), time);
+        self.nodes[from].node.dialling(name, Purpose::Live, Some(near), time);
         self.nodes[from].node.connected(near);
     }
 

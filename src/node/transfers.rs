@@ -5,7 +5,7 @@
 
 use super::pace::{Load, Pace};
 use super::wire::{FileId, NodeMessage, Offer, Piece, Want};
-use super::{Node, Time};
+use super::{Node, Output, Time};
 use crate::config::{
     TRANSFER_BYTES_PER_MS, TRANSFER_PIECE_BYTES, TRANSFER_PIN_MS, TRANSFER_READS_MAX, TRANSFER_SILENT_MS,
     TRANSFER_WINDOW_BYTES, TRANSFERS_MAX,
@@ -121,7 +121,7 @@ impl Node {
         }
         let keep = active.iter().map(|transfer| transfer.name.clone()).collect();
         tracing::info!("fetching the checkpoint {} of node {from}, {} bytes", file.sequence, file.bytes);
-        self.io.outputs.errands.push(Errand::Open { name: name.clone(), keep });
+        self.io.outputs.push(Output::Transfer(Errand::Open { name: name.clone(), keep }));
         let now_ms = time.mono_ms();
         self.transfers.active.push(Transfer {
             from,
@@ -173,7 +173,7 @@ impl Node {
             let bytes = (bytes as usize).min(TRANSFER_PIECE_BYTES);
             sending.spend(bytes);
             *reading += 1;
-            self.io.outputs.errands.push(Errand::Read { link, sequence: file.sequence, offset, bytes });
+            self.io.outputs.push(Output::Transfer(Errand::Read { link, sequence: file.sequence, offset, bytes }));
         }
     }
 
@@ -225,10 +225,10 @@ impl Node {
         transfer.heard_ms = time.mono_ms();
         transfer.received += bytes.len() as u64;
         self.transfers.received_bytes += bytes.len() as u64;
-        self.io.outputs.errands.push(Errand::Write { name: transfer.name.clone(), offset, bytes });
+        self.io.outputs.push(Output::Transfer(Errand::Write { name: transfer.name.clone(), offset, bytes }));
     }
 
-    /// What became of [`super::Outputs::errands`].
+    /// What became of [`Output::Transfer`].
     pub fn brought(&mut self, brought: Brought, time: Time) {
         match brought {
             Brought::Piece { link, sequence, offset, bytes } => {
@@ -273,7 +273,7 @@ impl Node {
         }
         transfer.installing = true;
         let header = Header { groups, cluster_id, hash_key, sequence: self.checkpoints.next_sequence() };
-        self.io.outputs.errands.push(Errand::Install { name: name.to_owned(), header, limits, next });
+        self.io.outputs.push(Output::Transfer(Errand::Install { name: name.to_owned(), header, limits, next }));
     }
 
     /// Puts a state in the place of a group's own.
@@ -288,6 +288,6 @@ impl Node {
         self.transfers.installed += 1;
         self.checkpoints.set_kept(group, instance, sequence);
         // Letting go of it may take long.
-        self.io.outputs.errands.push(Errand::Drop(Box::new(old)));
+        self.io.outputs.push(Output::Transfer(Errand::Drop(Box::new(old))));
     }
 }

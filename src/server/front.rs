@@ -3,7 +3,8 @@
 
 use crate::config::LINGER_MS_MAX;
 use crate::descriptors::SPARE_CONNECTIONS;
-use crate::node::{Close, Node, Outputs, Time};
+use crate::node::{Close, Node, Time};
+use bytes::Bytes;
 use net::event::{Event, Handle};
 use net::event_loop::EventLoop;
 use std::collections::VecDeque;
@@ -68,7 +69,8 @@ impl Front {
             if (1..before).contains(&left_bytes) {
                 self.lingering.push_back(Lingering { handle, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
             } else {
-                self.close(handle, Close::Now, time);
+                self.events.close(handle);
+                self.node.closed(handle.as_u64(), time);
             }
         }
     }
@@ -87,34 +89,29 @@ impl Front {
         });
     }
 
-    /// The node learns which connections of members take more.
-    pub(super) fn tell_unsent(&mut self) {
-        for id in self.node.filling().collect::<Vec<_>>() {
-            self.node.unsent(id, self.events.outbound_len(Handle::from_u64(id)));
+    /// Bytes that wait to be written to a connection.
+    pub(super) fn unsent(&self, id: u64) -> usize {
+        self.events.outbound_len(Handle::from_u64(id))
+    }
+
+    pub(super) fn send(&mut self, id: u64, piece: Bytes) {
+        if let Some(outbound) = self.events.outbound(Handle::from_u64(id)) {
+            outbound.push(piece);
         }
     }
 
-    /// Carries out what concerns connections.
-    pub(super) fn carry_out(&mut self, outputs: &mut Outputs, time: Time) {
-        for (id, frame) in outputs.frames.drain(..) {
-            if let Some(outbound) = self.events.outbound(Handle::from_u64(id)) {
-                outbound.push(frame);
-            }
-        }
-        outputs.pauses.drain(..).for_each(|id| self.events.pause(Handle::from_u64(id)));
-        outputs.resumes.drain(..).for_each(|id| self.events.resume(Handle::from_u64(id)));
-        for (id, close) in outputs.closes.drain(..) {
-            self.close(Handle::from_u64(id), close, time);
-        }
+    pub(super) fn pause(&mut self, id: u64) {
+        self.events.pause(Handle::from_u64(id));
     }
 
-    fn close(&mut self, handle: Handle, close: Close, time: Time) {
-        match close {
-            Close::Now => {
-                self.events.close(handle);
-                // No event follows.
-                self.node.closed(handle.as_u64(), time);
-            }
+    pub(super) fn resume(&mut self, id: u64) {
+        self.events.resume(Handle::from_u64(id));
+    }
+
+    pub(super) fn close(&mut self, id: u64, how: Close, time: Time) {
+        let handle = Handle::from_u64(id);
+        match how {
+            Close::Now => self.events.close(handle),
             Close::AfterFlush => {
                 self.events.close_after_flush(handle);
                 let (left_bytes, now_ms) = (self.events.outbound_len(handle), time.mono_us / 1_000);

@@ -18,18 +18,20 @@ pub use starting::Starting;
 
 use crate::descriptors;
 use crate::endpoint::Endpoint;
-use crate::identity;
-use crate::node::{ProcessFacts, Space, Time};
+use crate::identity::{self, Identity};
+use crate::node::output::{self, Dialled};
+use crate::node::{Close, Driver, Node, ProcessFacts, Space, Time};
 use crate::resolver::{Place, Resolver};
 use crate::storage::checkpoint::{Desk, Errand, Job};
 use crate::storage::disk::Disk;
 use crate::storage::recovery::Progress;
-use crate::storage::wal::{LogHandle, LogReader, Options};
+use crate::storage::wal::{Batch, Droppable, LogHandle, LogReader, Options, ReadRange};
 use anyhow::{Context, anyhow};
+use bytes::Bytes;
 use front::Front;
-use groups::{NodeId, TICK_MS};
+use groups::{Instance, NodeId, TICK_MS};
 use loading::tell_progress;
-use net::event::{Event, Handle};
+use net::event::Event;
 use process::{WallClock, process_facts};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -91,7 +93,7 @@ impl Server {
         ended
     }
 
-    /// One turn, in the order of DESIGN section 3: poll, decode and step, log, stage, flush.
+    /// One turn: poll, decode and step, log, stage, flush.
     fn turn(&mut self, happened: &mut Vec<Event>) -> anyhow::Result<()> {
         self.front.events.poll(Some(self.patience()), happened).context("the system's poller failed")?;
         let time = self.clock.now();
@@ -104,9 +106,8 @@ impl Server {
         self.tick(time)?;
         self.look_at_log();
         self.front.node.end_turn(time);
-        self.carry_out(time)?;
+        output::carry_out(self, time)?;
         self.front.events.flush();
-        self.front.tell_unsent();
         let now = self.clock.now();
         self.front.node.turn_took(now.mono_us.saturating_sub(time.mono_us), now);
         Ok(())
@@ -182,59 +183,89 @@ impl Server {
         self.front.end_lingering(time);
         Ok(())
     }
+}
 
-    fn carry_out(&mut self, time: Time) -> anyhow::Result<()> {
+impl Driver for Server {
+    type Error = anyhow::Error;
+
+    fn node(&mut self) -> &mut Node {
+        &mut self.front.node
+    }
+
+    fn give_replies(&mut self) -> anyhow::Result<()> {
         self.front.give_replies();
-        let mut outputs = std::mem::take(self.front.node.outputs());
-        // Before the batch: what this adds is for the next one.
-        if let Some(droppable) = outputs.floors.take().and_then(|floors| self.log.droppable(&floors)) {
-            self.front.node.trim(droppable);
-        }
-        if let Some(batch) = outputs.batch.take() {
-            self.log.append(batch);
-        }
-        if let Some(below) = outputs.drop_below {
-            self.log.drop_below(below);
-        }
-        outputs.jobs.drain(..).for_each(|job| self.desk.give(job));
-        outputs.errands.drain(..).for_each(|errand| self.mover.give(errand));
-        self.front.carry_out(&mut outputs, time);
-        for range in outputs.ranges.drain(..) {
-            if !self.reader.request(range) {
-                self.front.node.range_unread(range);
-            }
-        }
-        outputs.lookups.drain(..).for_each(|name| self.resolver.ask(&name));
-        for (to, address) in outputs.dials.drain(..) {
-            if let Some(connection) = self.dial(&address) {
-                self.front.node.dialling(to, connection, time);
-            }
-        }
-        for (to, address) in outputs.bulk_dials.drain(..) {
-            if let Some(connection) = self.dial(&address) {
-                self.front.node.bulk_dialling(to, connection, time);
-            }
-        }
-        if let Some(identity) = outputs.identity {
-            identity::save(&*self.disk, &identity)?;
-            if let Some(record) = identity.birth {
-                self.front.node.identity_stored(record, self.clock.now());
-                return self.carry_out(time);
-            }
-        }
-        match outputs.stop {
-            Some(reason) => Err(anyhow!(reason)),
-            None => Ok(()),
+        Ok(())
+    }
+
+    fn send(&mut self, connection: u64, piece: Bytes) {
+        self.front.send(connection, piece);
+    }
+
+    fn flush(&mut self) {
+        self.front.events.flush();
+    }
+
+    fn unsent(&mut self, connection: u64) -> usize {
+        self.front.unsent(connection)
+    }
+
+    fn close(&mut self, connection: u64, how: Close, time: Time) {
+        self.front.close(connection, how, time);
+    }
+
+    fn pause(&mut self, connection: u64) {
+        self.front.pause(connection);
+    }
+
+    fn resume(&mut self, connection: u64) {
+        self.front.resume(connection);
+    }
+
+    fn dial(&mut self, address: &str) -> Dialled {
+        match self.resolver.look_up(address) {
+            Place::Known(address) => match self.front.events.dial(address) {
+                Ok(connection) => Dialled::Begun(connection.as_u64()),
+                Err(_) => Dialled::Failed,
+            },
+            Place::Unknown => Dialled::Failed,
+            Place::Asked => Dialled::Later,
         }
     }
 
-    /// Begins to connect; `Some(None)` if that is not possible, `None` if the node is to ask for it again.
-    fn dial(&mut self, address: &str) -> Option<Option<u64>> {
-        match self.resolver.look_up(address) {
-            Place::Known(address) => Some(self.front.events.dial(address).ok().map(Handle::as_u64)),
-            Place::Unknown => Some(None),
-            Place::Asked => None,
-        }
+    fn look_up(&mut self, address: &str) {
+        self.resolver.ask(address);
+    }
+
+    fn append(&mut self, batch: Batch) {
+        self.log.append(batch);
+    }
+
+    fn droppable(&mut self, floors: &[Instance]) -> Option<Droppable> {
+        self.log.droppable(floors)
+    }
+
+    fn drop_segments(&mut self, below: u64) {
+        self.log.drop_below(below);
+    }
+
+    fn read_range(&mut self, range: ReadRange) -> bool {
+        self.reader.request(range)
+    }
+
+    fn checkpoint(&mut self, job: Job) {
+        self.desk.give(job);
+    }
+
+    fn transfer(&mut self, errand: Errand) {
+        self.mover.give(errand);
+    }
+
+    fn store(&mut self, identity: &Identity) -> anyhow::Result<()> {
+        Ok(identity::save(&*self.disk, identity)?)
+    }
+
+    fn stop(&mut self, reason: String) -> anyhow::Error {
+        anyhow!(reason)
     }
 }
 

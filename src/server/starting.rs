@@ -9,12 +9,15 @@ use super::{FACTS_MS, Server};
 use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, NODE_QUEUE_BYTES, NodeConfig};
 use crate::descriptors::{self, SPARE_CONNECTIONS};
 use crate::identity::{self, Identity};
-use crate::node::{Node, ProcessFacts, Time};
+use crate::node::output::{self, Dialled};
+use crate::node::{Close, Driver, Node, ProcessFacts, Time};
+use crate::storage::checkpoint::{Errand, Job};
 use crate::storage::disk::{Disk, FileDisk};
 use crate::storage::recovery::Progress;
-use crate::storage::wal::{LogHandle, Options};
-use anyhow::{Context, bail};
-use groups::TICK_MS;
+use crate::storage::wal::{Batch, Droppable, LogHandle, Options, ReadRange};
+use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
+use groups::{Instance, TICK_MS};
 use mio::Waker;
 use net::event::Event;
 use net::event_loop::{EventLoop, LoopLimits};
@@ -158,10 +161,7 @@ impl Starting {
         happened.drain(..).for_each(|event| self.front.on_event(event, time));
         self.tick(time);
         self.front.node.end_turn(time);
-        self.front.give_replies();
-        let mut outputs = std::mem::take(self.front.node.outputs());
-        self.front.carry_out(&mut outputs, time);
-        self.front.events.flush();
+        output::carry_out(self, time)?;
         Ok(())
     }
 
@@ -212,6 +212,87 @@ impl Starting {
         })
     }
 }
+
+/// A node that has not begun talks to clients, and has them wait. It knows no member and has no log.
+impl Driver for Starting {
+    type Error = anyhow::Error;
+
+    fn node(&mut self) -> &mut Node {
+        &mut self.front.node
+    }
+
+    fn give_replies(&mut self) -> anyhow::Result<()> {
+        self.front.give_replies();
+        Ok(())
+    }
+
+    fn send(&mut self, connection: u64, piece: Bytes) {
+        self.front.send(connection, piece);
+    }
+
+    fn flush(&mut self) {
+        self.front.events.flush();
+    }
+
+    fn unsent(&mut self, connection: u64) -> usize {
+        self.front.unsent(connection)
+    }
+
+    fn close(&mut self, connection: u64, how: Close, time: Time) {
+        self.front.close(connection, how, time);
+    }
+
+    fn pause(&mut self, connection: u64) {
+        self.front.pause(connection);
+    }
+
+    fn resume(&mut self, connection: u64) {
+        self.front.resume(connection);
+    }
+
+    fn dial(&mut self, _: &str) -> Dialled {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn look_up(&mut self, _: &str) {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn append(&mut self, _: Batch) {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn droppable(&mut self, _: &[Instance]) -> Option<Droppable> {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn drop_segments(&mut self, _: u64) {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn read_range(&mut self, _: ReadRange) -> bool {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn checkpoint(&mut self, _: Job) {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn transfer(&mut self, _: Errand) {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn store(&mut self, _: &Identity) -> anyhow::Result<()> {
+        unreachable!("{NOT_BEGUN}")
+    }
+
+    fn stop(&mut self, reason: String) -> anyhow::Error {
+        anyhow!(reason)
+    }
+}
+
+/// The invariant behind the outputs that [`Starting`] does not carry out.
+const NOT_BEGUN: &str = "a node that has not begun has neither members nor a log";
 
 /// Tries again while something is in use: a process that was killed just now holds its directory and its address until the
 /// system has taken it down, memory and all.

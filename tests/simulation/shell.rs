@@ -6,13 +6,14 @@ use crate::process::{EPOCH_US, Input, Life, PORT, options};
 use crate::run::CLOCKS_US;
 use crate::world::{Event, World};
 use bytes::{Bytes, BytesMut};
-use groups::{Instance, NodeId, TICK_MS};
+use groups::{Instance, TICK_MS};
 use net::frame;
 use paxoi::identity::{self, Identity};
-use paxoi::node::{Close, ProcessFacts, Space, Time};
+use paxoi::node::output::{self, Dialled};
+use paxoi::node::{Close, Driver, Node, ProcessFacts, Space, Time};
 use paxoi::storage::checkpoint::{Errand, Job};
 use paxoi::storage::disk::Disk;
-use paxoi::storage::wal::{Append, Batch, ReadRange};
+use paxoi::storage::wal::{Append, Batch, Droppable, ReadRange};
 use std::collections::BTreeMap;
 
 /// How a process ends.
@@ -28,22 +29,13 @@ pub(crate) enum End {
     Stop(String),
 }
 
-enum Effect {
-    Batch(Batch),
-    Frames(u64, BytesMut),
-    Reply(u64, Bytes),
-    Range(ReadRange),
-    Job(Job),
-    Errand(Errand),
-    Floors(Vec<Instance>),
-    DropBelow(u64),
-    BulkDial(NodeId),
-    Pause(u64),
-    Resume(u64),
-    Close(u64, Close),
-    Dial(NodeId, String),
-    Identity(Box<Identity>),
-    Stop(String),
+/// A node's process as the driver of the node: each output is a place where the process may end.
+struct Machine<'a> {
+    world: &'a mut World,
+    node: usize,
+    life: &'a mut Life,
+    /// Pieces of frames that are not whole yet, by connection.
+    partial: BTreeMap<u64, BytesMut>,
 }
 
 /// A node that said its last words to one who does not listen goes after so long.
@@ -166,17 +158,8 @@ impl World {
     }
 
     fn carry_out(&mut self, node: usize, life: &mut Life, time: Time) -> Result<(), End> {
-        let unsent = self.unsent(life);
-        for effect in effects(life, &unsent) {
-            if let Some(left) = &mut life.effects_left {
-                if *left == 0 {
-                    return Err(if self.random.chance(500) { End::Kill } else { End::PowerLoss });
-                }
-                *left -= 1;
-            }
-            self.perform(node, life, effect, time)?;
-        }
-        self.tell_unsent(node, life);
+        output::carry_out(&mut Machine { world: self, node, life, partial: BTreeMap::new() }, time)?;
+        self.watch_unsent(node, life);
         Ok(())
     }
 
@@ -190,13 +173,9 @@ impl World {
         handles.map(|(handle, (connection, side))| (*handle, network.unsent(*connection, *side, now_us))).collect()
     }
 
-    /// Tells the node its unsent bytes, and schedules the event for connections to drain.
-    fn tell_unsent(&mut self, node: usize, life: &mut Life) {
-        let unsent = self.unsent(life);
-        for handle in life.node.filling().collect::<Vec<_>>() {
-            life.node.unsent(handle, unsent.get(&handle).copied().unwrap_or(0));
-        }
-        for (handle, _) in unsent.into_iter().filter(|(_, bytes)| *bytes > 0) {
+    /// Schedules the event for connections to drain.
+    fn watch_unsent(&mut self, node: usize, life: &mut Life) {
+        for (handle, _) in self.unsent(life).into_iter().filter(|(_, bytes)| *bytes > 0) {
             if life.draining.insert(handle) {
                 let (connection, side) = life.handles[&handle];
                 let at_us = self.network.free_us(connection, side);
@@ -217,67 +196,6 @@ impl World {
         self.push(node, Input::Drained(handle));
     }
 
-    fn perform(&mut self, node: usize, life: &mut Life, effect: Effect, time: Time) -> Result<(), End> {
-        match effect {
-            Effect::Batch(batch) => self.begin_batch(node, life, batch),
-            Effect::Frames(handle, bytes) => self.send_frames(node, life, handle, bytes),
-            Effect::Reply(handle, bytes) => {
-                if let Some((connection, side)) = life.handles.get(&handle).copied()
-                    && self.network.end(connection, side).is_some()
-                {
-                    self.send(connection, side, Parcel::Data(bytes));
-                }
-            }
-            Effect::Range(range) => {
-                let us = self.random.between(50, 1_000);
-                self.after(us, Event::Read { node, life: life.number, range });
-            }
-            Effect::Pause(handle) => self.set_paused(life, handle, true),
-            Effect::Resume(handle) => {
-                self.set_paused(life, handle, false);
-                life.inbox.push(Input::Bytes(handle));
-                if life.turn_us.is_none() {
-                    life.turn_us = Some(self.now_us);
-                    self.at(self.now_us, Event::Turn { node, life: life.number });
-                }
-            }
-            Effect::Close(handle, close) => self.close(node, life, handle, close, time),
-            Effect::Dial(to, address) => {
-                // Whom a node that joins finds there it does not know.
-                let port: usize = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-                let handle = self.dial(node, life, port - PORT);
-                life.node.dialling(to, Some(handle), time);
-            }
-            Effect::BulkDial(to) => {
-                let handle = self.dial(node, life, to.0 as usize - 1);
-                life.node.bulk_dialling(to, Some(handle), time);
-            }
-            Effect::Job(job) => self.begin_job(node, life, job),
-            Effect::Errand(errand) => self.begin_errand(node, life, errand),
-            Effect::Floors(floors) => {
-                if let Some(droppable) = life.writer.droppable(&floors) {
-                    self.oracle.on_droppable(node, droppable);
-                    life.node.trim(droppable);
-                }
-            }
-            Effect::DropBelow(below) => {
-                let us = self.random.below(5_000);
-                self.after(us, Event::Drop { node, life: life.number, below });
-            }
-            Effect::Identity(identity) => {
-                let saved = identity::save(&self.processes[node].disk, &identity);
-                saved.map_err(|error| End::Fatal(error.to_string()))?;
-                if let Some(record) = identity.birth {
-                    self.oracle.on_birth(node, &record);
-                    life.node.identity_stored(record, time);
-                    return self.carry_out(node, life, time);
-                }
-            }
-            Effect::Stop(reason) => return Err(End::Stop(reason)),
-        }
-        Ok(())
-    }
-
     fn set_paused(&mut self, life: &Life, handle: u64, paused: bool) {
         if let Some((connection, side)) = life.handles.get(&handle).copied()
             && let Some(end) = self.network.end(connection, side)
@@ -286,7 +204,7 @@ impl World {
         }
     }
 
-    fn send_frames(&mut self, node: usize, life: &Life, handle: u64, mut bytes: BytesMut) {
+    fn send_frame(&mut self, node: usize, life: &Life, handle: u64, raw: Bytes) {
         let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
         if self.network.end(connection, side).is_none() {
             return;
@@ -295,27 +213,22 @@ impl World {
         else {
             return;
         };
-        while !bytes.is_empty() {
-            let frame_bytes = frame::HEADER_BYTES + u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
-            let raw = bytes.split_to(frame_bytes).freeze();
-            let decoded = frame::decode(&mut BytesMut::from(&raw[..]), FRAME_BYTES_MAX);
-            let decoded = decoded.expect("a node sends frames").expect("whole ones");
-            let is_greeting = self.oracle.on_frame([node, to], (connection, side), &decoded, &mut self.trace);
-            self.note(u64::from(crc32c::crc32c(&raw)));
-            if is_greeting {
-                self.send(connection, side, Parcel::Data(raw));
-                continue;
-            }
-            let sent = self.network.send_frame(connection, side, &raw, self.now_us, &mut self.random);
-            sent.arrivals_us.iter().for_each(|at_us| self.at(*at_us, Event::Arrive { connection, side }));
-            if sent.doomed {
-                let us = self.random.below(DOOMED_US);
-                self.after(us, Event::Cut { connection });
-            }
+        let decoded = frame::decode(&mut BytesMut::from(&raw[..]), FRAME_BYTES_MAX);
+        let decoded = decoded.expect("a node sends frames").expect("whole ones");
+        let is_greeting = self.oracle.on_frame([node, to], (connection, side), &decoded, &mut self.trace);
+        self.note(u64::from(crc32c::crc32c(&raw)));
+        if is_greeting {
+            return self.send(connection, side, Parcel::Data(raw));
+        }
+        let sent = self.network.send_frame(connection, side, &raw, self.now_us, &mut self.random);
+        sent.arrivals_us.iter().for_each(|at_us| self.at(*at_us, Event::Arrive { connection, side }));
+        if sent.doomed {
+            let us = self.random.below(DOOMED_US);
+            self.after(us, Event::Cut { connection });
         }
     }
 
-    fn close(&mut self, node: usize, life: &mut Life, handle: u64, close: Close, time: Time) {
+    fn close(&mut self, node: usize, life: &mut Life, handle: u64, close: Close) {
         let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
         let Some(end) = self.network.end(connection, side) else { return };
         match close {
@@ -324,7 +237,6 @@ impl World {
                 let parcel = if self.random.chance(500) { Parcel::End } else { Parcel::Break };
                 self.send(connection, side, parcel);
                 life.forget(handle);
-                life.node.closed(handle, time);
             }
             Close::AfterFlush => {
                 end.paused = true;
@@ -532,35 +444,133 @@ impl World {
     }
 }
 
-/// What the turn wants done, in an order that the server could do it in.
-fn effects(life: &mut Life, unsent: &BTreeMap<u64, usize>) -> Vec<Effect> {
-    let outputs = std::mem::take(life.node.outputs());
-    let mut all = Vec::new();
-    all.extend(outputs.floors.map(Effect::Floors));
-    all.extend(outputs.batch.map(Effect::Batch));
-    all.extend(outputs.drop_below.map(Effect::DropBelow));
-    all.extend(outputs.jobs.into_iter().map(Effect::Job));
-    all.extend(outputs.errands.into_iter().map(Effect::Errand));
-    let mut frames: Vec<(u64, BytesMut)> = Vec::new();
-    for (handle, piece) in outputs.frames {
-        match frames.iter_mut().find(|(known, _)| *known == handle) {
-            Some((_, bytes)) => bytes.extend_from_slice(&piece),
-            None => frames.push((handle, BytesMut::from(&piece[..]))),
+impl Driver for Machine<'_> {
+    type Error = End;
+
+    fn node(&mut self) -> &mut Node {
+        &mut self.life.node
+    }
+
+    fn before_output(&mut self) -> Result<(), End> {
+        match &mut self.life.effects_left {
+            Some(0) => Err(if self.world.random.chance(500) { End::Kill } else { End::PowerLoss }),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
-    all.extend(frames.into_iter().map(|(handle, bytes)| Effect::Frames(handle, bytes)));
-    life.node.take_replies(|handle, replies| {
-        let queued = unsent.get(&handle).map_or(0, |bytes| bytes + replies.len());
-        all.push(Effect::Reply(handle, replies.take_bytes()));
-        queued
-    });
-    all.extend(outputs.ranges.into_iter().map(Effect::Range));
-    all.extend(outputs.pauses.into_iter().map(Effect::Pause));
-    all.extend(outputs.resumes.into_iter().map(Effect::Resume));
-    all.extend(outputs.closes.into_iter().map(|(handle, close)| Effect::Close(handle, close)));
-    all.extend(outputs.dials.into_iter().map(|(to, address)| Effect::Dial(to, address)));
-    all.extend(outputs.bulk_dials.into_iter().map(|(to, _)| Effect::BulkDial(to)));
-    all.extend(outputs.identity.map(|identity| Effect::Identity(Box::new(identity))));
-    all.extend(outputs.stop.map(Effect::Stop));
-    all
+
+    fn give_replies(&mut self) -> Result<(), End> {
+        let unsent = self.world.unsent(self.life);
+        let mut all = Vec::new();
+        self.life.node.take_replies(|handle, replies| {
+            let queued = unsent.get(&handle).map_or(0, |bytes| bytes + replies.len());
+            all.push((handle, replies.take_bytes()));
+            queued
+        });
+        for (handle, bytes) in all {
+            self.before_output()?;
+            if let Some((connection, side)) = self.life.handles.get(&handle).copied()
+                && self.world.network.end(connection, side).is_some()
+            {
+                self.world.send(connection, side, Parcel::Data(bytes));
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, connection: u64, piece: Bytes) {
+        let partial = self.partial.entry(connection).or_default();
+        partial.extend_from_slice(&piece);
+        let mut whole = Vec::new();
+        while let Some(payload) = partial.get(4..8) {
+            let payload_bytes = u32::from_le_bytes(payload.try_into().expect("four bytes")) as usize;
+            if partial.len() < frame::HEADER_BYTES + payload_bytes {
+                break;
+            }
+            whole.push(partial.split_to(frame::HEADER_BYTES + payload_bytes).freeze());
+        }
+        whole.into_iter().for_each(|raw| self.world.send_frame(self.node, self.life, connection, raw));
+    }
+
+    fn flush(&mut self) {}
+
+    fn unsent(&mut self, connection: u64) -> usize {
+        let now_us = self.world.now_us;
+        let handle = self.life.handles.get(&connection).copied();
+        handle.map_or(0, |(connection, side)| self.world.network.unsent(connection, side, now_us))
+    }
+
+    fn close(&mut self, connection: u64, how: Close, _: Time) {
+        self.world.close(self.node, self.life, connection, how);
+    }
+
+    fn pause(&mut self, connection: u64) {
+        self.world.set_paused(self.life, connection, true);
+    }
+
+    fn resume(&mut self, connection: u64) {
+        self.world.set_paused(self.life, connection, false);
+        self.life.inbox.push(Input::Bytes(connection));
+        if self.life.turn_us.is_none() {
+            let now_us = self.world.now_us;
+            self.life.turn_us = Some(now_us);
+            self.world.at(now_us, Event::Turn { node: self.node, life: self.life.number });
+        }
+    }
+
+    fn dial(&mut self, address: &str) -> Dialled {
+        // A node that is connected as a guest has no address here.
+        let Some((_, port)) = address.rsplit_once(':') else { return Dialled::Failed };
+        let port: usize = port.parse().expect("a port");
+        Dialled::Begun(self.world.dial(self.node, self.life, port - PORT))
+    }
+
+    fn look_up(&mut self, address: &str) {
+        unreachable!("all addresses of a run are numbers: {address}")
+    }
+
+    fn append(&mut self, batch: Batch) {
+        self.world.begin_batch(self.node, self.life, batch);
+    }
+
+    fn droppable(&mut self, floors: &[Instance]) -> Option<Droppable> {
+        let droppable = self.life.writer.droppable(floors)?;
+        self.world.oracle.on_droppable(self.node, droppable);
+        Some(droppable)
+    }
+
+    fn drop_segments(&mut self, below: u64) {
+        let us = self.world.random.below(5_000);
+        self.world.after(us, Event::Drop { node: self.node, life: self.life.number, below });
+    }
+
+    fn read_range(&mut self, range: ReadRange) -> bool {
+        let us = self.world.random.between(50, 1_000);
+        self.world.after(us, Event::Read { node: self.node, life: self.life.number, range });
+        true
+    }
+
+    fn checkpoint(&mut self, job: Job) {
+        self.world.begin_job(self.node, self.life, job);
+    }
+
+    fn transfer(&mut self, errand: Errand) {
+        self.world.begin_errand(self.node, self.life, errand);
+    }
+
+    fn store(&mut self, identity: &Identity) -> Result<(), End> {
+        let saved = identity::save(&self.world.processes[self.node].disk, identity);
+        saved.map_err(|error| End::Fatal(error.to_string()))?;
+        if let Some(record) = &identity.birth {
+            self.world.oracle.on_birth(self.node, record);
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, reason: String) -> End {
+        End::Stop(reason)
+    }
 }

@@ -7,7 +7,7 @@ use net::resp::value::Scan;
 use paxoi::config::{CheckpointConfig, NodeConfig, Reads, TURN_STEPS};
 use paxoi::identity::{BirthRecord, Identity, Member};
 use paxoi::node::versions::Versions;
-use paxoi::node::{Node, Time};
+use paxoi::node::{Node, Output, Time};
 use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -150,16 +150,21 @@ impl Single {
             replies.take_from(reply);
             0
         });
-        let outputs = std::mem::take(self.node.outputs());
+        let outputs = self.node.outputs().take();
         let took = cpu_time() - begun;
         self.node.turn_took(took.as_micros() as u64, time);
         self.longest = self.longest.max(took);
         self.turns += 1;
         self.reply.extend_from_slice(&replies.take_bytes());
-        self.syncing = outputs.batch.map(|batch| batch.lsn);
-        self.is_paused |= !outputs.pauses.is_empty();
-        self.is_paused &= outputs.resumes.is_empty();
-        assert_eq!(outputs.stop, None);
+        for output in outputs {
+            match output {
+                Output::Append(batch) => self.syncing = Some(batch.lsn),
+                Output::Pause(_) => self.is_paused = true,
+                Output::Resume(_) => self.is_paused = false,
+                Output::Stop(reason) => panic!("{reason}"),
+                _ => {}
+            }
+        }
     }
 }
 

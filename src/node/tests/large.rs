@@ -46,7 +46,7 @@ fn a_large_value_reaches_all_in_fragments_from_the_leader_and_from_others() {
         world.send(id, 1, &set("k", 6 << 20));
         world.run_until("it is answered", 4_000, |world| world.replied(id, 1) == "+OK\r\n");
         world.run_until("all have it", 4_000, |world| (1..=3).all(|other| world.next(other) > next));
-        assert!(world.nodes.iter().all(|host| host.node.filling().count() == 0), "nothing waits any more");
+        assert!(world.nodes.iter().all(|host| host.node.filling().is_empty()), "nothing waits any more");
         assert_eq!(world.ask(2, 2, "STRLEN k"), format!(":{}", 6 << 20));
     }
 }
@@ -71,8 +71,11 @@ fn a_vote_overtakes_a_large_value_on_a_slow_connection() {
     node.input(CLIENT, &mut BytesMut::from(&set("k", 6 << 20)[..]), 0, time);
     let sent = |node: &mut Node| {
         node.end_turn(time);
-        let frames = std::mem::take(node.outputs()).frames;
-        frames.iter().filter(|(to, _)| *to == link).map(|(_, piece)| piece.len()).sum::<usize>()
+        let bytes = |output| match output {
+            Output::Frame(to, piece) if to == link => piece.len(),
+            _ => 0,
+        };
+        node.outputs().take().into_iter().map(bytes).sum::<usize>()
     };
     let first = sent(&mut node);
     assert!((1..1 << 20).contains(&first), "{first} bytes in the first turn");

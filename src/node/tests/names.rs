@@ -5,7 +5,7 @@ use crate::node::roster::Roster;
 use crate::node::wire::{Hello, NODE, NodeMessage, Refusal};
 use groups::Membership;
 use groups::membership::{Change, What};
-use net::frame::{FrameWriter, Purpose};
+use net::frame::FrameWriter;
 
 fn hello(world: &mut World, from: u32) -> Hello {
     Hello {
@@ -58,7 +58,7 @@ fn nobody_but_a_member_that_has_said_who_it_is_ends_a_node() {
     let mut world = World::led_by_1();
     let time = world.time;
     let node = &mut world.node(2).node;
-    node.dialling(NodeId(1), Some(777), time);
+    node.dialling(NodeId(1), Purpose::Live, Some(777), time);
     node.connected(777);
     let mut frame = FrameWriter::new(Purpose::Live);
     let refusal = NodeMessage::Refusal(Refusal { fatal: true, text: "go away".to_owned() });
@@ -66,8 +66,9 @@ fn nobody_but_a_member_that_has_said_who_it_is_ends_a_node() {
     let mut pieces = Vec::new();
     frame.finish(&mut pieces);
     node.input(777, &mut BytesMut::from(&pieces.concat()[..]), 0, time);
-    let outputs = node.outputs();
-    assert_eq!((outputs.stop.as_deref(), outputs.closes.last()), (None, Some(&(777, Close::Now))));
+    let outputs = node.outputs().take();
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Stop(_))), "{outputs:?}");
+    assert!(matches!(outputs.last(), Some(Output::Close(777, Close::Now))), "{outputs:?}");
 }
 
 #[test]

@@ -64,6 +64,18 @@ pub enum Errand {
     },
 }
 
+impl fmt::Debug for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Errand::Open { name, .. } => write!(f, "Open({name})"),
+            Errand::Write { name, offset, bytes } => write!(f, "Write({name}, {} bytes at {offset})", bytes.len()),
+            Errand::Install { name, header, .. } => write!(f, "Install({name} as {})", header.sequence),
+            Errand::Drop(_) => f.write_str("Drop"),
+            Errand::Read { sequence, offset, bytes, .. } => write!(f, "Read({sequence}, {bytes} bytes at {offset})"),
+        }
+    }
+}
+
 /// What became of errands.
 pub enum Brought {
     /// So much is there, and all of it is sound.

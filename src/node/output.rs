@@ -1,0 +1,239 @@
+//! What a node wants done outside of itself, and the one place where that is carried out. The server, a node that loads,
+//! and the simulator are [`Driver`]s. A new kind of output does not compile until each of them handles it.
+
+use super::{Node, Time};
+use crate::identity::Identity;
+use crate::storage::checkpoint::{Errand, Job};
+use crate::storage::wal::{Batch, Droppable, ReadRange};
+use bytes::Bytes;
+use groups::{Instance, NodeId};
+use net::frame::Purpose;
+
+/// How to close a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// At once, with everything that waits for it.
+    Now,
+    /// When everything that waits for it is written.
+    AfterFlush,
+}
+
+/// One thing that a node wants done, apart from replies to clients.
+#[derive(Debug)]
+pub enum Output {
+    /// A piece of a frame for a connection to another member.
+    Frame(u64, Bytes),
+    /// Close a connection.
+    Close(u64, Close),
+    /// Read no more from a connection, for now.
+    Pause(u64),
+    /// Read from a connection again.
+    Resume(u64),
+    /// Connect to a member; [`Node::dialling`] tells what became of it.
+    Dial(NodeId, Purpose, String),
+    /// Look up the name in an address without waiting for the answer; [`Node::resolved`] tells it.
+    LookUp(String),
+    /// The next batch for the log; never while another one is on its way.
+    Append(Batch),
+    /// By group, the instance up to which the log is not needed. Before anything else happens [`Node::trim`] is told what
+    /// that lets go.
+    Floors(Vec<Instance>),
+    /// Remove the segments of the log below this one.
+    DropSegments(u64),
+    /// Read a range of the log; [`Node::range_read`] brings it.
+    ReadRange(ReadRange),
+    /// A task with checkpoint files, in order; [`Node::checkpoint_done`] tells the result.
+    Checkpoint(Job),
+    /// A task with checkpoint files on their way between nodes, in order; [`Node::brought`] tells the result.
+    Transfer(Errand),
+    /// Store the identity; [`Node::identity_stored`] tells that it is durable.
+    StoreIdentity(Box<Identity>),
+    /// The node can never serve as it is, for this reason.
+    Stop(String),
+}
+
+/// The outputs of a turn, in order.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    queue: Vec<Output>,
+}
+
+impl Outputs {
+    /// Appends one.
+    pub(super) fn push(&mut self, output: Output) {
+        self.queue.push(output);
+    }
+
+    /// Appends several.
+    pub(super) fn extend(&mut self, outputs: impl IntoIterator<Item = Output>) {
+        self.queue.extend(outputs);
+    }
+
+    pub(super) fn close(&mut self, connection: u64, how: Close) {
+        self.push(Output::Close(connection, how));
+    }
+
+    /// Takes all of them.
+    pub fn take(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Keeps the memory of a list that [`Outputs::take`] gave.
+    fn recycle(&mut self, mut taken: Vec<Output>) {
+        taken.clear();
+        if self.queue.is_empty() && taken.capacity() <= KEPT_OUTPUTS_MAX {
+            self.queue = taken;
+        }
+    }
+}
+
+/// A list of outputs that is longer does not keep its memory.
+const KEPT_OUTPUTS_MAX: usize = 1 << 12;
+
+/// The world of a node: its sockets, its log, its files.
+pub trait Driver {
+    /// Why the node cannot go on.
+    type Error;
+
+    /// The node that is driven.
+    fn node(&mut self) -> &mut Node;
+
+    /// Called before each output is carried out; an error ends the node there.
+    ///
+    /// # Errors
+    /// If the node must not go on.
+    fn before_output(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// Gives clients what [`Node::take_replies`] has for them.
+    ///
+    /// # Errors
+    /// If the node must not go on.
+    fn give_replies(&mut self) -> Result<(), Self::Error>;
+
+    /// Appends a piece of a frame to a connection.
+    fn send(&mut self, connection: u64, piece: Bytes);
+
+    /// Writes what waits for connections, as far as they take it.
+    fn flush(&mut self);
+
+    /// Bytes that wait to be written to a connection.
+    fn unsent(&mut self, connection: u64) -> usize;
+
+    /// Closes a connection. No event follows if it is closed at once.
+    fn close(&mut self, connection: u64, how: Close, time: Time);
+
+    /// Reads no more from a connection, for now.
+    fn pause(&mut self, connection: u64);
+
+    /// Reads from a connection again.
+    fn resume(&mut self, connection: u64);
+
+    /// Begins to connect.
+    fn dial(&mut self, address: &str) -> Dialled;
+
+    /// Looks the name in an address up, without waiting for the answer.
+    fn look_up(&mut self, address: &str);
+
+    /// Gives the log its next batch.
+    fn append(&mut self, batch: Batch);
+
+    /// What of the log can go if no group needs what is at or below its floor.
+    fn droppable(&mut self, floors: &[Instance]) -> Option<Droppable>;
+
+    /// Removes the segments of the log below this one.
+    fn drop_segments(&mut self, below: u64);
+
+    /// Reads a range of the log. False if that is not possible now.
+    fn read_range(&mut self, range: ReadRange) -> bool;
+
+    /// Gives the checkpoint writer a task.
+    fn checkpoint(&mut self, job: Job);
+
+    /// Gives the transfer worker a task.
+    fn transfer(&mut self, errand: Errand);
+
+    /// Stores the identity durably.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    fn store(&mut self, identity: &Identity) -> Result<(), Self::Error>;
+
+    /// The error that ends a node which can never serve as it is.
+    fn stop(&mut self, reason: String) -> Self::Error;
+}
+
+/// What became of an attempt to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialled {
+    /// It is under way, as this connection.
+    Begun(u64),
+    /// It could not even begin.
+    Failed,
+    /// The name in the address is being looked up: the node asks again.
+    Later,
+}
+
+/// Carries out what the turn wants done, and tells the node what became of it.
+///
+/// # Errors
+/// Why the node cannot go on.
+pub fn carry_out<D: Driver>(driver: &mut D, time: Time) -> Result<(), D::Error> {
+    driver.give_replies()?;
+    let mut outputs = driver.node().outputs().take();
+    for output in outputs.drain(..) {
+        driver.before_output()?;
+        carry_out_one(driver, output, time)?;
+    }
+    driver.node().outputs().recycle(outputs);
+    driver.flush();
+    for connection in driver.node().filling() {
+        let bytes = driver.unsent(connection);
+        driver.node().unsent(connection, bytes);
+    }
+    Ok(())
+}
+
+fn carry_out_one<D: Driver>(driver: &mut D, output: Output, time: Time) -> Result<(), D::Error> {
+    match output {
+        Output::Frame(connection, piece) => driver.send(connection, piece),
+        Output::Pause(connection) => driver.pause(connection),
+        Output::Resume(connection) => driver.resume(connection),
+        Output::Close(connection, how) => {
+            driver.close(connection, how, time);
+            if how == Close::Now {
+                driver.node().closed(connection, time);
+            }
+        }
+        Output::Dial(to, purpose, address) => match driver.dial(&address) {
+            Dialled::Begun(connection) => driver.node().dialling(to, purpose, Some(connection), time),
+            Dialled::Failed => driver.node().dialling(to, purpose, None, time),
+            Dialled::Later => {}
+        },
+        Output::LookUp(address) => driver.look_up(&address),
+        Output::Append(batch) => driver.append(batch),
+        Output::Floors(floors) => {
+            if let Some(droppable) = driver.droppable(&floors) {
+                driver.node().trim(droppable);
+            }
+        }
+        Output::DropSegments(below) => driver.drop_segments(below),
+        Output::ReadRange(range) => {
+            if !driver.read_range(range) {
+                driver.node().range_unread(range);
+            }
+        }
+        Output::Checkpoint(job) => driver.checkpoint(job),
+        Output::Transfer(errand) => driver.transfer(errand),
+        Output::StoreIdentity(identity) => {
+            driver.store(&identity)?;
+            if let Some(record) = identity.birth {
+                driver.node().identity_stored(record, time);
+                return carry_out(driver, time);
+            }
+        }
+        Output::Stop(reason) => return Err(driver.stop(reason)),
+    }
+    Ok(())
+}
