@@ -58,7 +58,7 @@ pub const LINGER_MS_MAX: u64 = 5_000;
 pub const CLOCK_ERROR_MS_MAX: u64 = 100;
 /// A reading of a clock counts for this long: a good quartz drifts by 10 ms meanwhile.
 pub const CLOCK_READING_MS_MAX: u64 = 60_000;
-/// Whether a machine was frozen when its own clock jumped ahead is told by another's clock in this time, or not at all.
+/// Whether a machine was frozen when its own clock jumped is told by another's clock in this time, or not at all.
 pub const CLOCK_JUMP_MS_MAX: u64 = 5_000;
 /// A node whose cluster time differs by more than this from that of a majority follows the majority at once.
 pub const CLOCK_RESYNC_MS: u64 = 250;

@@ -14,7 +14,8 @@
 //! once.
 //!
 //! A machine that was frozen, as a paused virtual machine is, finds that its own clock and those of others have jumped ahead
-//! of its monotonic clock alike. Its cluster time jumps with them. A clock that was merely set jumps alone.
+//! of its monotonic clock alike. Its cluster time jumps with them. A clock that was merely set jumps alone. Until a node
+//! knows which it was, it tells nobody its cluster time, and follows a member that tells one.
 
 use super::peers::Peer;
 use super::versions::Versions;
@@ -40,7 +41,7 @@ pub(super) struct ClusterTime {
     own_us: Option<i64>,
     offset: Option<Offset>,
     steered_us: u64,
-    /// Its own clock has jumped ahead: whether this machine was frozen is not known yet.
+    /// Its own clock has jumped: whether this machine was frozen is not known yet.
     jump: Option<Jump>,
     /// Since when enough clocks have been known to make a cluster time.
     enough_since_us: Option<u64>,
@@ -66,7 +67,7 @@ struct Reading {
     at_us: u64,
 }
 
-/// How far the own clock jumped ahead of the monotonic one, and what was known of the others' before.
+/// How far the own clock jumped against the monotonic one, and what was known of the others' before.
 #[derive(Clone, Debug)]
 struct Jump {
     us: i64,
@@ -135,6 +136,7 @@ impl ClusterTime {
         let (clock_us, cluster_us) = (offset(clocks.unix_us), clocks.cluster_us.map(offset));
         let reading = Reading { node: from, clock_us, cluster_us, at_us: time.mono_us };
         self.judge_jump(reading);
+        self.follow_if_in_doubt(reading);
         match place {
             Some(place) => self.readings[place] = reading,
             None => self.readings.push(reading),
@@ -151,10 +153,22 @@ impl ClusterTime {
         if differ(moved_us, jump_us) && !is_alone {
             return;
         }
+        // Clocks that jump back alike were both set.
         if let Some(offset) = self.offset.as_mut().filter(|_| !differ(moved_us, jump_us)) {
-            offset.us = offset.us.saturating_add(jump_us);
+            offset.us = offset.us.saturating_add(jump_us.max(0));
         }
         self.jump = None;
+    }
+
+    /// The own clock has jumped, and another's has not told why: it was set, perhaps while this machine was frozen. Another
+    /// member that has a cluster time, and no doubt, is followed, as at a start.
+    fn follow_if_in_doubt(&mut self, reading: Reading) {
+        let (Some(jump), Some(us)) = (&self.jump, reading.cluster_us) else { return };
+        if reading.at_us >= jump.at_us + CLOCK_WAIT_MS * 1_000 {
+            let followed = self.offset.as_mut().filter(|offset| differ(offset.us, us));
+            followed.into_iter().for_each(|offset| offset.us = us);
+            self.jump = None;
+        }
     }
 
     /// Looks at the own clock: its offset to the monotonic one.
@@ -169,7 +183,7 @@ impl ClusterTime {
         let readings = std::mem::take(&mut self.readings);
         let jump = self.jump.take().unwrap_or(Jump { us: 0, at_us: mono_us, before: readings });
         let us = jump.us.saturating_add(own_us - before_us);
-        self.jump = (us > 0).then_some(Jump { us, ..jump });
+        self.jump = differ(us, 0).then_some(Jump { us, ..jump });
         own_us
     }
 
@@ -516,6 +530,22 @@ mod tests {
         cluster.run(1_000, &[2, 3], true);
         cluster.own_ms = 60_000;
         assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX as i64 + 40, &[], true), Some(0), "nobody else was heard");
+        assert!(cluster.node.told(cluster.time()).cluster_us.is_some());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_while_its_machine_is_frozen_leaves_it_to_another_member() {
+        let mut cluster = Cluster::new(8 * HOUR_MS, &[0, 0]);
+        cluster.peers.iter_mut().for_each(|peer| peer.2 = Some(0));
+        cluster.run(1_000, &[2, 3], true);
+        // It was frozen for a minute, and its clock is right afterwards.
+        cluster.own_ms = 60_000;
+        cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, None));
+        cluster.run(1_200, &[2], true);
+        assert_eq!(cluster.node.told(cluster.time()).cluster_us, None, "it is in doubt");
+        cluster.peers[0].2 = Some(60_000);
+        let off_ms = cluster.run(200, &[2], true).unwrap();
+        assert!((59_900..=60_020).contains(&off_ms), "{off_ms}");
         assert!(cluster.node.told(cluster.time()).cluster_us.is_some());
     }
 

@@ -43,7 +43,7 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 36] = [
+pub(crate) const SCENARIOS: [Scenario; 37] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
@@ -59,6 +59,7 @@ pub(crate) const SCENARIOS: [Scenario; 36] = [
     story("ahead-after-an-upgrade", clocks::ahead_after_an_upgrade),
     story("frozen-while-another-is-away", clocks::frozen_while_another_is_away),
     story("start-beside-a-frozen-machine", clocks::start_beside_a_frozen_machine),
+    story("start-beside-one-frozen-and-set", clocks::start_beside_one_frozen_and_set),
     story("relayed-command-comes-twice", relay::relayed_command_comes_twice),
     story("leader-dies-while-its-messages-wait", waiting::leader_dies_while_its_messages_wait),
     story("leader-dies-while-its-pings-wait", waiting::leader_dies_while_its_pings_wait),

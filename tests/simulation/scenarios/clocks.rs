@@ -187,6 +187,16 @@ pub(super) fn frozen_while_another_is_away(world: &mut World) -> Result<(), Stri
 
 /// One machine is frozen while both others are down, and finds one that starts. That does not take over its cluster time.
 pub(super) fn start_beside_a_frozen_machine(world: &mut World) -> Result<(), String> {
+    beside_a_frozen_machine(world, 0)
+}
+
+/// The same, with a clock that is eight hours fast until it is set right while the machine is frozen.
+pub(super) fn start_beside_one_frozen_and_set(world: &mut World) -> Result<(), String> {
+    beside_a_frozen_machine(world, HOURS_US)
+}
+
+fn beside_a_frozen_machine(world: &mut World, fast_us: i64) -> Result<(), String> {
+    world.processes[0].clocks.unix_us = fast_us;
     world.found()?;
     world.connect_one_to_each()?;
     if !world.lock(0)? {
@@ -194,6 +204,7 @@ pub(super) fn start_beside_a_frozen_machine(world: &mut World) -> Result<(), Str
     }
     world.end(1, End::Kill);
     world.end(2, End::Kill);
+    world.processes[0].clocks.unix_us = 0;
     world.freeze(0);
     world.start(1);
     world.wait(4_000_000);
