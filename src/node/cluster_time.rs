@@ -206,6 +206,8 @@ impl ClusterTime {
         let clocks: Vec<i64> = counting().map(|reading| reading.clock_us).chain([own_us]).collect();
         let shared: Vec<i64> = counting().filter_map(|reading| reading.cluster_us).collect();
         let Some(offset) = self.offset.filter(|_| self.is_founded()) else {
+            // What is made or taken over now has no jump to make up for.
+            self.jump = None;
             return self.found(electorate, &clocks, shared, is_born, time);
         };
         let members = electorate.clocks();
@@ -531,6 +533,18 @@ mod tests {
         cluster.own_ms = 60_000;
         assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX as i64 + 40, &[], true), Some(0), "nobody else was heard");
         assert!(cluster.node.told(cluster.time()).cluster_us.is_some());
+    }
+
+    #[test]
+    fn a_cluster_time_that_is_made_after_a_freeze_does_not_jump_with_it() {
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        cluster.run(1_000, &[2, 3], false);
+        // It was frozen for six seconds before the birth.
+        cluster.own_ms = 6_000;
+        cluster.peers.iter_mut().for_each(|peer| peer.1 = 6_000);
+        cluster.run(100, &[3], true);
+        let off_ms = cluster.run(200, &[2, 3], true).unwrap();
+        assert!((5_980..=6_020).contains(&off_ms), "{off_ms}");
     }
 
     #[test]
