@@ -23,9 +23,9 @@ impl Node {
 
     pub(super) fn dial_bulk(&mut self, time: Time) {
         for to in self.transfers.to_dial(time.mono_ms()) {
-            let address = self.io.peers.all.iter().find(|peer| peer.id == to).map(|peer| peer.address.clone());
-            if let Some(address) = address {
-                self.io.outputs.push(Output::Dial(to, Purpose::Bulk, address));
+            let peer = self.io.peers.all.iter().find(|peer| peer.id == to);
+            if let Some(address) = peer.and_then(|peer| peer.transfer_address()) {
+                self.io.outputs.push(Output::Dial(to, Purpose::Bulk, address.to_owned()));
             }
         }
     }

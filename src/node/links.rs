@@ -271,7 +271,8 @@ impl Node {
         self.io.peers.on_linked(from, id, time.mono_ms());
         let Some(peer) = self.io.peers.find(from) else { return };
         (peer.version, peer.versions) = (version, Some(hello.versions));
-        peer.announced = hello.announced.clone().filter(|address| Endpoint::parse(address).is_some());
+        let told = |address: &Option<String>| address.clone().filter(|address| Endpoint::parse(address).is_some());
+        (peer.announced, peer.told_address) = (told(&hello.announced), told(&hello.address));
         if let Some(old) = old {
             self.on_relay_cut(from, time);
             self.io.connections.remove(old);
@@ -433,6 +434,7 @@ impl Node {
             versions: self.config.versions,
             to: dialled.filter(|to| !is_contact(*to)),
             announced: self.config.announced.clone(),
+            address: self.io.peers.own_address().map(str::to_owned),
         };
         self.send_alone(id, &NodeMessage::Hello(hello));
     }

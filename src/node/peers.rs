@@ -40,6 +40,8 @@ pub(super) struct Peer {
     pub(super) address: String,
     /// Where clients are told that it is, if it says so.
     pub(super) announced: Option<String>,
+    /// Where it says that members reach it.
+    pub(super) told_address: Option<String>,
     /// What it spoke when it was seen last, since this node started; and the version of the newest connection.
     pub(super) versions: Option<Versions>,
     pub(super) version: u16,
@@ -99,6 +101,7 @@ impl Peer {
             id,
             address,
             announced: None,
+            told_address: None,
             versions: None,
             version: 0,
             link: None,
@@ -156,6 +159,12 @@ impl Peer {
         self.claims_seen = 0;
         self.missing.clear();
         self.forget_claims();
+    }
+
+    /// Where it is dialled for transfers. A guest has no address among the members: it has told one.
+    pub(super) fn transfer_address(&self) -> Option<&str> {
+        let known = Some(&*self.address).filter(|address| !address.is_empty());
+        known.or(self.told_address.as_deref())
     }
 
     /// Whether it lives and hears this node.

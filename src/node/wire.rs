@@ -45,6 +45,10 @@ pub struct Hello {
     /// Where clients are told that the sender is, if that is not its address among the members.
     #[serde(skip)]
     pub announced: Option<String>,
+    /// Where the other members reach the sender, as it knows that: who has not heard yet that it is a member has nothing
+    /// else to dial.
+    #[serde(skip)]
+    pub address: Option<String>,
 }
 
 impl Hello {
@@ -53,6 +57,7 @@ impl Hello {
         if self.versions != Versions::FIRST {
             body = postcard::to_extend(&self.versions, body)?;
             body = postcard::to_extend(&(self.to, &self.announced), body)?;
+            body = postcard::to_extend(&self.address, body)?;
         }
         Ok(body)
     }
@@ -63,8 +68,12 @@ impl Hello {
             return Ok(hello);
         }
         let (versions, rest) = postcard::take_from_bytes::<Versions>(rest)?;
-        let (to, announced) = if rest.is_empty() { (None, None) } else { postcard::from_bytes(rest)? };
-        Ok(Hello { versions, to, announced, ..hello })
+        if rest.is_empty() {
+            return Ok(Hello { versions, ..hello });
+        }
+        let ((to, announced), rest) = postcard::take_from_bytes(rest)?;
+        let address = if rest.is_empty() { None } else { postcard::from_bytes(rest)? };
+        Ok(Hello { versions, to, announced, address, ..hello })
     }
 
     /// The random number of this start.

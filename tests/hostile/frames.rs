@@ -84,6 +84,7 @@ fn hello_of(identity: &Identity) -> Hello {
         versions: Versions::OURS,
         to: None,
         announced: None,
+        address: None,
     }
 }
 

@@ -20,6 +20,7 @@ fn hello(world: &mut World, from: u32) -> Hello {
         versions: versions::Versions::OURS,
         to: None,
         announced: None,
+        address: None,
     }
 }
 
@@ -121,13 +122,16 @@ fn clients_are_told_where_a_member_announces_itself_and_of_no_dead_one() {
 fn a_hello_says_more_at_its_end_to_those_who_read_on() {
     let mut world = World::new();
     let old = hello(&mut world, 2);
-    let said = Hello { to: Some(NodeId(1)), announced: Some("a:1".to_owned()), ..old.clone() };
+    let before_that = Hello { to: Some(NodeId(1)), announced: Some("a:1".to_owned()), ..old.clone() };
+    let said = Hello { address: Some("b:1".to_owned()), ..before_that.clone() };
     let read = |body: &[u8]| match NodeMessage::decode(1, body) {
         Ok(Some(NodeMessage::Hello(hello))) => hello,
         other => panic!("{other:?}"),
     };
     assert_eq!(read(&NodeMessage::Hello(said.clone()).encode()), said);
-    // As the program before said it, and the first one.
+    // As earlier programs said it, and the first one.
+    let body = NodeMessage::Hello(before_that.clone()).encode();
+    assert_eq!(read(&body[..body.len() - 1]), before_that);
     let first = postcard::to_allocvec(&old).unwrap();
     let before = postcard::to_extend(&old.versions, first.clone()).unwrap();
     assert_eq!(read(&before), old);
