@@ -1,0 +1,237 @@
+//! Clocks that are off, set, frozen, or not known.
+
+use super::*;
+
+const ME: NodeId = NodeId(1);
+const HOUR_MS: i64 = 3_600_000;
+/// Real time when a test begins, in unix milliseconds.
+const START_MS: i64 = 1_700_000_000_000;
+
+/// Node 1 and its peers, whose clocks are off by so much.
+struct Cluster {
+    node: ClusterTime,
+    voters: Members,
+    passed_ms: i64,
+    own_ms: i64,
+    peers: Vec<(NodeId, i64, Option<i64>)>,
+    latest_ms: i64,
+    silent: usize,
+}
+
+impl Cluster {
+    fn new(own_ms: i64, peers: &[i64]) -> Cluster {
+        let peers = peers.iter().zip(2..).map(|(off_ms, id)| (NodeId(id), *off_ms, None)).collect::<Vec<_>>();
+        let voters = Members::new((1..=peers.len() as u32 + 1).map(NodeId).collect());
+        Cluster { node: ClusterTime::default(), voters, passed_ms: 0, own_ms, peers, latest_ms: 0, silent: 0 }
+    }
+
+    fn time(&self) -> Time {
+        let unix_ms = START_MS + self.passed_ms + self.own_ms;
+        Time { mono_us: 5_000_000 + self.passed_ms as u64 * 1_000, unix_us: unix_ms as u64 * 1_000 }
+    }
+
+    /// Ticks for so long, with pings from the peers in `up` every 100 ms; then how far cluster time is off, in ms.
+    fn run(&mut self, ms: i64, up: &[u32], is_born: bool) -> Option<i64> {
+        for _ in 0..ms / 20 {
+            self.passed_ms += 20;
+            let time = self.time();
+            let told = |off_ms: i64| ((START_MS + self.passed_ms + off_ms - 1) * 1_000) as u64;
+            if self.passed_ms % 100 == 0 {
+                for (id, off_ms, cluster_ms) in self.peers.iter().filter(|(id, ..)| up.contains(&id.0)) {
+                    let clocks = PingClocks { unix_us: told(*off_ms), cluster_us: cluster_ms.map(told) };
+                    self.node.on_ping(*id, clocks, 2_000, time);
+                }
+            }
+            let (voters, silent, latest_ms) = (&self.voters, self.silent, self.latest_ms as u64);
+            self.node.steer(Electorate { me: ME, voters, silent, latest_ms }, is_born, time);
+        }
+        self.off_ms()
+    }
+
+    fn off_ms(&self) -> Option<i64> {
+        self.node.now_ms(self.time()).map(|now_ms| now_ms as i64 - START_MS - self.passed_ms)
+    }
+}
+
+#[test]
+fn one_wrong_clock_has_no_effect_whosever_it_is_also_at_the_birth() {
+    for wrong_ms in [8 * HOUR_MS, -8 * HOUR_MS, 60_000] {
+        assert_eq!(Cluster::new(wrong_ms, &[0, 0]).run(200, &[2, 3], true), Some(0), "its own");
+        assert_eq!(Cluster::new(0, &[0, wrong_ms]).run(200, &[2, 3], true), Some(0), "a peer's");
+        let mut later = Cluster::new(0, &[0, 0]);
+        later.run(1_000, &[2, 3], true);
+        (later.own_ms, later.peers[1].1) = (wrong_ms, 0);
+        assert_eq!(later.run(10_000, &[2, 3], true), Some(0), "later");
+        later.own_ms = 0;
+        assert_eq!(later.run(10_000, &[2, 3], true), Some(0), "right again");
+    }
+    assert_eq!(Cluster::new(0, &[0, HOUR_MS, -HOUR_MS, 0]).run(200, &[2, 3, 4, 5], true), Some(0), "two of five");
+}
+
+#[test]
+fn the_median_is_followed_by_at_most_a_tenth() {
+    let mut cluster = Cluster::new(0, &[0, 0]);
+    cluster.run(1_000, &[2, 3], true);
+    cluster.peers.iter_mut().for_each(|(_, off_ms, _)| *off_ms = 8 * HOUR_MS);
+    let off_ms = cluster.run(10_000, &[2, 3], true).unwrap();
+    assert!((980..=1_000).contains(&off_ms), "a majority is fast: {off_ms}");
+    cluster.peers.iter_mut().for_each(|(_, off_ms, _)| *off_ms = -8 * HOUR_MS);
+    let off_ms = cluster.run(10_000, &[2, 3], true).unwrap();
+    assert!((-20..=20).contains(&off_ms), "and slow: {off_ms}");
+    cluster.peers.iter_mut().for_each(|(_, off_ms, _)| *off_ms = 30);
+    assert_eq!(cluster.run(10_000, &[2, 3], true), Some(30), "a small error is steered away");
+}
+
+#[test]
+fn while_a_member_is_away_another_ones_wrong_clock_has_no_effect() {
+    let mut cluster = Cluster::new(0, &[0, 0]);
+    cluster.run(1_000, &[2, 3], true);
+    let after_ms = 2 * CLOCK_READING_MS_MAX as i64;
+    assert_eq!(cluster.run(after_ms, &[2], true), Some(0));
+    cluster.peers[0].1 = 8 * HOUR_MS;
+    assert_eq!(cluster.run(10_000, &[2], true), Some(0));
+    assert_eq!(cluster.run(after_ms, &[], true), Some(0), "and alone");
+    cluster.own_ms = HOUR_MS;
+    assert_eq!(cluster.run(10_000, &[], true), Some(0), "nobody follows a clock alone");
+}
+
+#[test]
+fn who_starts_takes_over_what_the_others_have() {
+    let mut cluster = Cluster::new(-HOUR_MS, &[0, 0]);
+    cluster.peers[0].2 = Some(7_000);
+    assert_eq!(cluster.run(100, &[2], false), Some(7_000), "before anything else");
+    cluster.peers[1].2 = Some(7_000);
+    let off_ms = cluster.run(10_000, &[2, 3], true).unwrap();
+    assert!((6_750..=7_000).contains(&off_ms), "it stays with the others, who stay there: {off_ms}");
+}
+
+#[test]
+fn a_start_waits_for_a_majority_and_a_little_for_the_others() {
+    let mut cluster = Cluster::new(0, &[0, 0]);
+    assert_eq!(cluster.run(10_000, &[], true), None, "alone");
+    assert_eq!(cluster.run(10_000, &[2, 3], false), None, "not born");
+    let mut cluster = Cluster::new(0, &[8 * HOUR_MS, 0]);
+    cluster.latest_ms = START_MS;
+    assert_eq!(cluster.run(CLOCK_WAIT_MS as i64, &[2], true), None);
+    let off_ms = cluster.run(200, &[2], true).unwrap();
+    assert!((-1_300..=0).contains(&off_ms), "of two clocks the one nearer to the groups' time: {off_ms}");
+    let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
+    assert_eq!(cluster.run(CLOCK_FIRST_WAIT_MS as i64, &[2], true), None, "before the first value nothing tells");
+    assert_eq!(cluster.run(200, &[2, 3], true), Some(0), "the third one does");
+    let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
+    cluster.latest_ms = START_MS - 500;
+    cluster.run(CLOCK_WAIT_MS as i64 + 200, &[2], true);
+    assert!((-2_000..=-500).contains(&cluster.off_ms().unwrap()), "also if the other one is slow");
+}
+
+#[test]
+fn a_frozen_machine_follows_the_others_at_once() {
+    let mut cluster = Cluster::new(0, &[0, 0]);
+    cluster.run(1_000, &[2, 3], true);
+    // Its clocks stood still for a minute: the others are ahead of it.
+    cluster.own_ms = 60_000;
+    cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, Some(60_000)));
+    let off_ms = cluster.run(200, &[2, 3], true).unwrap();
+    assert!((59_900..=60_000).contains(&off_ms), "{off_ms}");
+}
+
+#[test]
+fn a_frozen_machine_jumps_with_one_other_and_a_clock_that_is_set_alone_does_no_harm() {
+    for (other_ms, expected_ms) in [(60_000, 60_000), (0, 0), (20_000, 0)] {
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        cluster.peers.iter_mut().for_each(|peer| peer.2 = Some(0));
+        cluster.run(1_000, &[2, 3], true);
+        cluster.own_ms = 60_000;
+        cluster.run(20, &[], true);
+        assert_eq!(cluster.node.told(cluster.time()).cluster_us, None, "it is in doubt");
+        // The other one has started anew meanwhile.
+        (cluster.peers[0].1, cluster.peers[0].2) = (other_ms, None);
+        cluster.run(180, &[2], true);
+        let off_ms = cluster.off_ms().unwrap();
+        assert!((expected_ms - 20..=expected_ms + 20).contains(&off_ms), "{off_ms} of {expected_ms}");
+        assert_eq!(cluster.node.ahead_ms(NodeId(3), ME), None, "what was heard before does not count");
+    }
+    let mut cluster = Cluster::new(0, &[0, 0]);
+    cluster.run(1_000, &[2, 3], true);
+    cluster.own_ms = 60_000;
+    assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX as i64 + 40, &[], true), Some(0), "nobody else was heard");
+    assert!(cluster.node.told(cluster.time()).cluster_us.is_some());
+}
+
+#[test]
+fn a_cluster_time_that_is_made_after_a_freeze_does_not_jump_with_it() {
+    let mut cluster = Cluster::new(0, &[0, 0]);
+    cluster.run(1_000, &[2], false);
+    // It was frozen for six seconds before the birth. A ping of node 2 was on its way for four of them.
+    cluster.own_ms = 6_000;
+    (cluster.peers[0].1, cluster.peers[1].1) = (4_000, 6_000);
+    cluster.run(200, &[2, 3], false);
+    let off_ms = cluster.run(40, &[], true).unwrap();
+    assert!((5_980..=6_020).contains(&off_ms), "{off_ms}");
+    cluster.peers[0].1 = 6_000;
+    let off_ms = cluster.run(200, &[2, 3], true).unwrap();
+    assert!((5_980..=6_020).contains(&off_ms), "{off_ms}");
+}
+
+#[test]
+fn a_clock_that_is_set_while_its_machine_is_frozen_leaves_it_to_another_member() {
+    let mut cluster = Cluster::new(8 * HOUR_MS, &[0, 0]);
+    cluster.peers.iter_mut().for_each(|peer| peer.2 = Some(0));
+    cluster.run(1_000, &[2, 3], true);
+    // It was frozen for a minute, and its clock is right afterwards.
+    cluster.own_ms = 60_000;
+    cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, None));
+    cluster.run(1_200, &[2], true);
+    assert_eq!(cluster.node.told(cluster.time()).cluster_us, None, "it is in doubt");
+    cluster.peers[0].2 = Some(60_000);
+    let off_ms = cluster.run(200, &[2], true).unwrap();
+    assert!((59_900..=60_020).contains(&off_ms), "{off_ms}");
+    assert!(cluster.node.told(cluster.time()).cluster_us.is_some());
+}
+
+#[test]
+fn members_of_an_older_version_leave_it_to_the_own_clock() {
+    let mut cluster = Cluster::new(5_000, &[0, 0]);
+    cluster.silent = 2;
+    assert_eq!(cluster.run(CLOCK_WAIT_MS as i64 + 200, &[], true), Some(5_000));
+    assert_eq!(cluster.node.told(cluster.time()).cluster_us, None, "it is not worth telling");
+    cluster.silent = 0;
+    cluster.own_ms = 6_000;
+    assert_eq!(cluster.run(200, &[], true), Some(6_000), "also while nobody is connected");
+    assert_eq!(cluster.run(200, &[2, 3], true), Some(0), "they were upgraded");
+}
+
+#[test]
+fn a_reading_that_took_long_is_left_out_if_there_is_a_better_one() {
+    let mut cluster = Cluster::new(0, &[0, 0]);
+    cluster.run(1_000, &[2, 3], true);
+    let time = cluster.time();
+    let clocks = PingClocks { unix_us: 0, cluster_us: None };
+    let before = cluster.node.ahead_ms(NodeId(2), ME);
+    cluster.node.on_ping(NodeId(2), clocks, 2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, time);
+    assert_eq!(cluster.node.ahead_ms(NodeId(2), ME), before);
+    let after = |us| Time { mono_us: time.mono_us + us, unix_us: time.unix_us + us };
+    let later = after(1_000_000);
+    cluster.node.on_ping(NodeId(2), clocks, 2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, later);
+    assert_ne!(cluster.node.ahead_ms(NodeId(2), ME), before, "any is better than an old one");
+    let before = cluster.node.ahead_ms(NodeId(2), ME);
+    let clocks = PingClocks { unix_us: time.unix_us, cluster_us: None };
+    let later = after(99_000_000);
+    cluster.node.on_ping(NodeId(2), clocks, 99_000_000, later);
+    assert_eq!(cluster.node.ahead_ms(NodeId(2), ME), before, "but not one that slept on its way");
+}
+
+#[test]
+fn clocks_at_the_ends_of_their_range_do_no_harm() {
+    for unix_us in [0, u64::MAX] {
+        let mut cluster = Cluster::new(0, &[0, 0]);
+        let time = Time { unix_us, ..cluster.time() };
+        for id in [2, 3] {
+            let clocks = PingClocks { unix_us, cluster_us: Some(unix_us) };
+            cluster.node.on_ping(NodeId(id), clocks, ECHO_MS_MAX * 1_000, time);
+        }
+        let electorate = Electorate { me: ME, voters: &cluster.voters, silent: 0, latest_ms: u64::MAX };
+        cluster.node.steer(electorate, true, time);
+        assert!(cluster.node.now_ms(time).is_some());
+    }
+}
