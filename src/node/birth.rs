@@ -84,7 +84,7 @@ impl Node {
         }
         let mut members = Vec::new();
         for (id, address) in &self.birth.members {
-            let linked = self.io.peers.all.iter().any(|peer| peer.id == *id && peer.link.is_some());
+            let linked = self.peers.all.iter().any(|peer| peer.id == *id && peer.link.is_some());
             let told = self.birth.storages.iter().find(|(node, _)| node == id).map(|(_, storage)| *storage);
             let storage = if *id == me { Some(self.identity.storage_id) } else { told.filter(|_| linked) };
             let Some(storage_id) = storage else { return };
@@ -121,7 +121,7 @@ impl Node {
             self.store_birth(record);
             return Ok(());
         }
-        self.io.outputs.push(Output::Stop(format!(
+        self.outputs.push(Output::Stop(format!(
             "node {me} is known to its cluster with another data directory: a lost or foreign one never votes; \
              replace the node under a new id"
         )));
@@ -139,7 +139,7 @@ impl Node {
         if record.value_bytes_max != self.config.value_bytes_max as u64 {
             // The limits of requests and frames follow from it, and were set when this node started.
             let theirs = record.value_bytes_max;
-            self.io.outputs.push(Output::Stop(format!(
+            self.outputs.push(Output::Stop(format!(
                 "the cluster was born with values of up to {theirs} bytes: start this node with --value-bytes-max {theirs}"
             )));
             return Ok(false);
@@ -150,7 +150,7 @@ impl Node {
     fn store_birth(&mut self, record: BirthRecord) {
         self.birth.storing = true;
         let identity = Identity { birth: Some(record), ..self.identity.clone() };
-        self.io.outputs.push(Output::StoreIdentity(Box::new(identity)));
+        self.outputs.push(Output::StoreIdentity(Box::new(identity)));
     }
 
     pub(super) fn on_identity_stored(&mut self, record: BirthRecord, time: Time) {
@@ -168,23 +168,23 @@ impl Node {
         self.make_groups(&record);
         self.identity.birth = Some(record);
         self.update_roster(time);
-        self.shard.begin(time.clock());
+        self.engine.begin_groups(time.clock());
         // Those who are not born yet are told; then all connections begin anew, with hellos that name the cluster.
-        let others: Vec<NodeId> = self.io.peers.all.iter().map(|peer| peer.id).collect();
+        let others: Vec<NodeId> = self.peers.all.iter().map(|peer| peer.id).collect();
         others.iter().for_each(|id| self.tell_birth(*id));
-        self.io.end_turn(time.mono_ms());
+        self.send_all(time);
         // That is no failure of theirs.
-        self.io.peers.all.iter_mut().for_each(|peer| peer.backoff.on_success());
+        self.peers.all.iter_mut().for_each(|peer| peer.backoff.on_success());
         // Those whose handshake goes on, too: the other side may have been told already that this node is not born.
         for id in self.links() {
-            self.io.outputs.close(id, Close::AfterFlush);
+            self.outputs.close(id, Close::AfterFlush);
             self.closed(id, time);
         }
     }
 
     pub(super) fn tell_birth(&mut self, to: NodeId) {
         let Some(record) = self.identity.birth.clone() else { return };
-        if let Some(peer) = self.io.peers.find(to) {
+        if let Some(peer) = self.peers.find(to) {
             peer.tell(&NodeMessage::Birth(record));
         }
     }

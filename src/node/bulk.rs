@@ -3,7 +3,6 @@
 
 use super::clients::Connection;
 use super::links::Link;
-use super::outbox::is_for_node;
 use super::wire::{Hello, NODE, NodeMessage};
 use super::{Close, Node, Output, Time};
 use crate::config::TRANSFER_REDIAL_MS;
@@ -18,14 +17,14 @@ impl Node {
             return;
         };
         self.transfers.dialling.insert(to, id);
-        self.io.connections.insert(id, Connection::Link(Link::dialled_for_bulk(to, time.mono_ms())));
+        self.connections.insert(id, Connection::Link(Link::dialled_for_bulk(to, time.mono_ms())));
     }
 
     pub(super) fn dial_bulk(&mut self, time: Time) {
         for to in self.transfers.to_dial(time.mono_ms()) {
-            let peer = self.io.peers.all.iter().find(|peer| peer.id == to);
+            let peer = self.peers.all.iter().find(|peer| peer.id == to);
             if let Some(address) = peer.and_then(|peer| peer.transfer_address()) {
-                self.io.outputs.push(Output::Dial(to, Purpose::Bulk, address.to_owned()));
+                self.outputs.push(Output::Dial(to, Purpose::Bulk, address.to_owned()));
             }
         }
     }
@@ -37,17 +36,17 @@ impl Node {
         let mut pieces = Vec::new();
         frame.finish(&mut pieces);
         if self.transfers.links.values().any(|known| *known == link) {
-            self.io.outputs.extend(pieces.into_iter().map(|piece| Output::Frame(link, piece)));
+            self.outputs.extend(pieces.into_iter().map(|piece| Output::Frame(link, piece)));
         }
     }
 
     pub(super) fn bulk_frame(&mut self, id: u64, frame: &Frame, time: Time) -> Result<(), String> {
         for message in frame.messages() {
             let message = message.map_err(|error| error.to_string())?;
-            let Some(Connection::Link(link)) = self.io.connections.find(id) else { return Ok(()) };
+            let Some(Connection::Link(link)) = self.connections.find(id) else { return Ok(()) };
             let from = link.peer;
-            if !is_for_node(message.group) {
-                self.io.unknown_groups += 1;
+            if message.group != NODE {
+                self.unknown_groups += 1;
                 continue;
             }
             let decoded = NodeMessage::decode(message.kind, &message.body)
@@ -58,14 +57,14 @@ impl Node {
                 (_, None) => return Err("it sent something else before its hello".to_owned()),
                 (Some(NodeMessage::Want(want)), Some(_)) => self.handle_want(id, &want, time),
                 (Some(NodeMessage::Piece(piece)), Some(from)) => self.handle_piece(from, piece, time),
-                _ => self.io.unknown_kinds += 1,
+                _ => self.unknown_kinds += 1,
             }
         }
         Ok(())
     }
 
     fn handle_bulk_hello(&mut self, id: u64, hello: &Hello, time: Time) {
-        let Some(Connection::Link(link)) = self.io.connections.find(id) else { return };
+        let Some(Connection::Link(link)) = self.connections.find(id) else { return };
         let dialled = link.dialled;
         if dialled.is_none() {
             self.say_hello(id);
@@ -85,13 +84,13 @@ impl Node {
         if !self.is_born() || hello.cluster.is_none() {
             return self.refuse(id, false, "the cluster is not born yet".to_owned(), time);
         }
-        if let Some(Connection::Link(link)) = self.io.connections.find(id) {
+        if let Some(Connection::Link(link)) = self.connections.find(id) {
             link.peer = Some(hello.node);
         }
         self.transfers.dialling.remove(&hello.node);
         if let Some(old) = self.transfers.links.insert(hello.node, id) {
-            self.io.connections.remove(old);
-            self.io.outputs.close(old, Close::Now);
+            self.connections.remove(old);
+            self.outputs.close(old, Close::Now);
             self.transfers.on_cut(hello.node, old);
         }
     }

@@ -14,7 +14,6 @@ use crate::config::{
     CHECKPOINT_URGENCY_MAX, CheckpointConfig,
 };
 use crate::plural::plural;
-use crate::shard::Outlet;
 use crate::storage::checkpoint::{Catalog, Done, Header, Job, SectionSummary};
 use crate::storage::scrub::Findings;
 use crate::storage::wal::{self, Droppable};
@@ -260,7 +259,7 @@ impl Node {
 
     /// Recovery: these groups are here.
     pub(super) fn note_hollow(&mut self, groups: &[GroupId]) {
-        for group in groups.iter().filter(|group| self.shard.group(**group).is_hollow()) {
+        for group in groups.iter().filter(|group| self.engine.group(**group).is_hollow()) {
             self.checkpoints.hollow.insert(*group);
             tracing::error!(
                 "the state of group {group} is not whole here: this node takes no part in it until it has learned it from others"
@@ -270,14 +269,14 @@ impl Node {
 
     /// Groups are asked for, all of them if none is named.
     pub(super) fn want_checkpoint(&mut self, group: Option<GroupId>) {
-        let all = 0..self.shard.len() as u32;
+        let all = 0..self.engine.len() as u32;
         let groups = all.map(GroupId).filter(|id| group.is_none_or(|group| group == *id));
         self.checkpoints.wanted.extend(groups);
     }
 
     pub(super) fn tick_checkpoints(&mut self, time: Time) {
         let whole: Vec<GroupId> =
-            self.checkpoints.hollow.iter().copied().filter(|id| !self.shard.group(*id).is_hollow()).collect();
+            self.checkpoints.hollow.iter().copied().filter(|id| !self.engine.group(*id).is_hollow()).collect();
         for group in whole {
             tracing::info!("group {group} is whole again");
             self.checkpoints.hollow.remove(&group);
@@ -310,7 +309,7 @@ impl Node {
             which(group.id()) && (group.next().preceding() > instance || spoilt.contains(&sequence))
         };
         let mut queue: BTreeSet<GroupId> =
-            self.shard.groups().filter(|group| went_on(group)).map(groups::Group::id).collect();
+            self.engine.groups().filter(|group| went_on(group)).map(groups::Group::id).collect();
         for (sequence, file) in &self.checkpoints.files {
             let groups = || file.groups.iter().map(|(group, _)| *group);
             if groups().any(|group| queue.contains(&group)) {
@@ -326,9 +325,9 @@ impl Node {
     /// At the very end of a turn: until the answer nothing may be decided any more, lest a value be taken for a vote.
     pub(super) fn ask_to_trim(&mut self, time: Time) {
         // Where a group is can only be said when what it has decided is applied.
-        if !self.shard.is_busy() && std::mem::take(&mut self.checkpoints.may_trim) {
+        if !self.engine.shard().is_busy() && std::mem::take(&mut self.checkpoints.may_trim) {
             let floors = self.floors(time);
-            self.io.outputs.push(Output::Floors(floors));
+            self.outputs.push(Output::Floors(floors));
         }
     }
 
@@ -344,9 +343,9 @@ impl Node {
     /// False: there is nothing more to be taken for now.
     fn take_block(&mut self, time: Time) -> bool {
         let Some(round) = &mut self.checkpoints.round else { return false };
-        let outputs = &mut self.io.outputs;
+        let outputs = &mut self.outputs;
         let Some(group) = round.frozen else { return self.take_group(time) };
-        if let Some(block) = self.shard.next_block(group, CHECKPOINT_BLOCK_BYTES) {
+        if let Some(block) = self.engine.next_block(group, CHECKPOINT_BLOCK_BYTES) {
             round.file_bytes += block.len() as u64;
             self.checkpoints.unwritten += block.len();
             let (least, most) = CHECKPOINT_BLOCK_COST_BYTES;
@@ -354,7 +353,7 @@ impl Node {
             outputs.push(Output::Checkpoint(Job::Block(block)));
             return true;
         }
-        outputs.push(Output::Checkpoint(Job::End(self.shard.thaw(group))));
+        outputs.push(Output::Checkpoint(Job::End(self.engine.thaw(group))));
         round.frozen = None;
         if round.file_bytes >= CHECKPOINT_FILE_BYTES {
             self.finish_file();
@@ -367,7 +366,7 @@ impl Node {
         // Another member may fetch it, and every one of them must be able to read it.
         let divides = self.value_version() >= 4;
         let Some(round) = &mut self.checkpoints.round else { return false };
-        if round.queue.front().is_some_and(|group| self.shard.is_applying(*group)) {
+        if round.queue.front().is_some_and(|group| self.engine.shard().is_applying(*group)) {
             return false; // its state is between two instances
         }
         let Some(group) = round.queue.pop_front() else {
@@ -382,10 +381,10 @@ impl Node {
             let sequence = self.checkpoints.last_sequence;
             (round.file, round.file_bytes) = (Some(sequence), 0);
             let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
-            self.io.outputs.push(Output::Checkpoint(Job::Begin(Header { groups, cluster_id, hash_key, sequence })));
+            self.outputs.push(Output::Checkpoint(Job::Begin(Header { groups, cluster_id, hash_key, sequence })));
         }
         round.frozen = Some(group);
-        self.io.outputs.push(Output::Checkpoint(Job::Section(self.shard.freeze(group, divides))));
+        self.outputs.push(Output::Checkpoint(Job::Section(self.engine.freeze(group, divides))));
         true
     }
 
@@ -393,7 +392,7 @@ impl Node {
         let Some(round) = &mut self.checkpoints.round else { return };
         if let Some(sequence) = round.file.take() {
             self.checkpoints.saving.insert(sequence);
-            self.io.outputs.push(Output::Checkpoint(Job::Finish));
+            self.outputs.push(Output::Checkpoint(Job::Finish));
         }
     }
 
@@ -422,13 +421,13 @@ impl Node {
         self.checkpoints.add_file(sequence, bytes, sections);
         for section in sections {
             // A received one may hold a group that was not put in.
-            if section.instance < self.shard.group(section.group).next() {
+            if section.instance < self.engine.group(section.group).next() {
                 self.checkpoints.set_kept(section.group, section.instance, sequence);
             }
         }
         let (transfers, now_ms) = (&self.transfers, time.mono_ms());
         let useless = self.checkpoints.take_useless(|sequence| transfers.is_pinned(sequence, now_ms));
-        self.io.outputs.extend(useless.into_iter().map(|file| Output::Checkpoint(Job::Remove(file))));
+        self.outputs.extend(useless.into_iter().map(|file| Output::Checkpoint(Job::Remove(file))));
     }
 
     /// Stops taking states out, for good reason; what is left of the round waits for the next one.
@@ -443,9 +442,9 @@ impl Node {
         self.checkpoints.wanted.append(&mut self.checkpoints.asked);
         if let Some(round) = self.checkpoints.round.take_if(|round| round.file == Some(sequence)) {
             if let Some(group) = round.frozen {
-                self.shard.thaw(group);
+                self.engine.thaw(group);
             }
-            self.io.outputs.push(Output::Checkpoint(Job::Abandon));
+            self.outputs.push(Output::Checkpoint(Job::Abandon));
         }
     }
 
@@ -462,7 +461,7 @@ impl Node {
         (facts.ended_unix_ms, facts.took_ms, facts.rounds) = (time.unix_ms(), took_ms, facts.rounds + 1);
         let (files, bytes) = (checkpoints.count() as u64, checkpoints.bytes());
         tracing::info!("checkpoints are made after {took_ms} ms: {files} file{}, {bytes} bytes", plural(files));
-        if !self.shard.groups().any(groups::Group::is_hollow) {
+        if !self.engine.groups().any(groups::Group::is_hollow) {
             self.checkpoints.may_trim = true;
         }
     }
@@ -475,7 +474,7 @@ impl Node {
             let only_a_vote = group.next() == kept.instance.following() && group.has_vote();
             if only_a_vote { group.next() } else { kept.instance }
         };
-        let mut floors: Vec<Instance> = self.shard.groups().zip(&self.checkpoints.kept).map(floor).collect();
+        let mut floors: Vec<Instance> = self.engine.groups().zip(&self.checkpoints.kept).map(floor).collect();
         let pinned = |(sequence, _): &(&u64, &File)| self.transfers.is_pinned(**sequence, time.mono_ms());
         for (group, instance) in self.checkpoints.files.iter().filter(pinned).flat_map(|(_, file)| &file.groups) {
             floors[group.index()] = floors[group.index()].min(*instance);
@@ -500,18 +499,21 @@ impl Node {
     /// What of the log can go, by [`super::Outputs::floors`]; called before anything else is.
     pub fn trim(&mut self, droppable: Droppable) {
         let Droppable { below, lsn } = droppable;
-        self.shard.record_again(lsn, &mut self.io);
-        self.io.record_peers_again();
+        let (engine, mut wires) = self.split();
+        engine.record_again(lsn, &mut wires);
+        for record in self.peers.incarnations.records().collect::<Vec<_>>() {
+            self.engine.persist(record);
+        }
         let (kind, instance, payload) = (wal::RecordKind::Trimmed, Instance(below), Bytes::new());
         let (ballot, chosen) = (Ballot::ZERO, Ballot::ZERO);
-        let lsn = self.io.persist(wal::Record { kind, group: GroupId(0), instance, ballot, chosen, payload });
+        let lsn = self.engine.persist(wal::Record { kind, group: GroupId(0), instance, ballot, chosen, payload });
         self.checkpoints.trimming = Some(Trimming { below, lsn });
     }
 
     pub(super) fn trim_durable(&mut self, lsn: u64) {
         if let Some(trimming) = self.checkpoints.trimming.filter(|trimming| trimming.lsn <= lsn) {
             self.checkpoints.trimming = None;
-            self.io.outputs.push(Output::DropSegments(trimming.below));
+            self.outputs.push(Output::DropSegments(trimming.below));
         }
     }
 }

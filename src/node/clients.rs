@@ -7,8 +7,8 @@ use super::waiting::GroupSet;
 use super::{Close, Node, Output, Time};
 use crate::admin::client::ClientInfo;
 use crate::config::{
-    ARGS_MAX, CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, GROUP_QUEUE_BYTES, HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES,
-    NODE_QUEUE_BYTES, NodeConfig, READS_MAX, REPLIES_MAX,
+    ARGS_MAX, CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES,
+    NodeConfig, READS_MAX, REPLIES_MAX,
 };
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
@@ -252,28 +252,28 @@ impl Connections {
 impl Node {
     /// A connection was accepted.
     pub fn opened(&mut self, id: u64, addr: SocketAddr, time: Time) {
-        self.io.stats.connections_received += 1;
-        self.io.connections.insert(id, Connection::Fresh { addr, since_ms: time.mono_ms() });
+        self.stats.connections_received += 1;
+        self.connections.insert(id, Connection::Fresh { addr, since_ms: time.mono_ms() });
     }
 
     /// There are bytes to read on a connection, of which `unsent` replies' bytes wait to be written. What is consumed
     /// is taken from the front of `input`; the rest is wanted again when more has come, or after a resume.
     pub fn input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, time: Time) {
-        self.io.now_us = time.mono_us;
-        if let Some(Connection::Fresh { addr, .. }) = self.io.connections.find(id) {
+        self.now_us = time.mono_us;
+        if let Some(Connection::Fresh { addr, .. }) = self.connections.find(id) {
             let addr = *addr;
             let Some(first) = input.first() else { return };
             if *first >= PEER_BYTE_MIN {
-                self.io.connections.insert(id, Connection::Link(Link::accepted(time.mono_ms())));
+                self.connections.insert(id, Connection::Link(Link::accepted(time.mono_ms())));
             } else {
                 self.admit_client(id, addr, *first == TLS_BYTE, time);
             }
         }
         let has_not_begun = self.has_not_begun();
-        match self.io.connections.find(id) {
+        match self.connections.find(id) {
             Some(Connection::Client(_)) => self.client_input(id, input, unsent, time),
             // A member waits; see `loading`.
-            Some(Connection::Link(_)) if has_not_begun => self.io.outputs.push(Output::Pause(id)),
+            Some(Connection::Link(_)) if has_not_begun => self.outputs.push(Output::Pause(id)),
             Some(Connection::Link(_)) => self.link_input(id, input, time),
             Some(Connection::Fresh { .. }) | None => input.clear(),
         }
@@ -281,13 +281,13 @@ impl Node {
 
     /// The other side will send no more.
     pub fn ended(&mut self, id: u64, time: Time) {
-        match self.io.connections.find(id) {
+        match self.connections.find(id) {
             Some(Connection::Client(client)) => {
                 client.ended = true;
-                self.io.connections.watch(id);
+                self.connections.watch(id);
             }
             Some(_) => {
-                self.io.outputs.close(id, Close::Now);
+                self.outputs.close(id, Close::Now);
                 self.closed(id, time);
             }
             None => {}
@@ -296,7 +296,7 @@ impl Node {
 
     /// Everything queued for the connection has been written.
     pub fn drained(&mut self, id: u64) {
-        if let Some(client) = self.io.connections.client(id) {
+        if let Some(client) = self.connections.client(id) {
             (client.unsent, client.queued) = (0, 0);
         }
         self.unsent(id, 0);
@@ -304,7 +304,7 @@ impl Node {
 
     /// The connection is gone.
     pub fn closed(&mut self, id: u64, time: Time) {
-        if let Some(Connection::Link(_)) = self.io.connections.remove(id) {
+        if let Some(Connection::Link(_)) = self.connections.remove(id) {
             self.on_link_cut(id, time);
         }
     }
@@ -312,7 +312,7 @@ impl Node {
     /// A member says hello at once: who has said nothing for a while counts as a client, so that connections which
     /// were only opened leave room for members.
     pub(super) fn admit_silent(&mut self, time: Time) {
-        let silent = self.io.connections.iter().filter_map(|(id, connection)| match connection {
+        let silent = self.connections.iter().filter_map(|(id, connection)| match connection {
             Connection::Fresh { addr, since_ms } if time.mono_ms() >= since_ms + HANDSHAKE_MS_MAX => Some((id, *addr)),
             _ => None,
         });
@@ -321,7 +321,7 @@ impl Node {
     }
 
     fn admit_client(&mut self, id: u64, addr: SocketAddr, is_tls: bool, time: Time) {
-        let connections = &mut self.io.connections;
+        let connections = &mut self.connections;
         let is_one_too_many = connections.clients >= self.config.max_clients;
         connections.clients += 1;
         connections.clients_seen += 1;
@@ -352,7 +352,7 @@ impl Node {
             dirty: false,
         };
         let refusal = if is_one_too_many {
-            self.io.stats.connections_rejected += 1;
+            self.stats.connections_rejected += 1;
             Some("ERR max number of clients reached")
         } else if is_tls {
             tracing::warn!("{addr} asks for an encrypted connection, which is not supported");
@@ -364,19 +364,19 @@ impl Node {
             self.answer(&mut client, &Reply::error(reason));
             self.dismiss(&mut client, Close::AfterFlush);
             client.dirty = true;
-            self.io.connections.dirty.push(id);
+            self.connections.dirty.push(id);
         }
-        self.io.connections.insert(id, Connection::Client(Box::new(client)));
+        self.connections.insert(id, Connection::Client(Box::new(client)));
     }
 
     fn client_input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, time: Time) {
         // The client is taken out of the table while it is served, so that the rest of the node is free.
-        let Some(place) = self.io.connections.table.get_mut(id as u32 as usize) else { return };
+        let Some(place) = self.connections.table.get_mut(id as u32 as usize) else { return };
         let Some((_, Connection::Client(mut client))) = place.take() else { return };
         client.unsent = unsent;
         client.resumed = false;
         client.info.last_input_ms = time.mono_ms();
-        self.io.stats.net_input_bytes += input.len().saturating_sub(client.held) as u64;
+        self.stats.net_input_bytes += input.len().saturating_sub(client.held) as u64;
         if client.leaving {
             input.clear();
         } else if !client.paused {
@@ -385,9 +385,9 @@ impl Node {
         client.held = input.len();
         if !client.dirty && !client.out.is_empty() {
             client.dirty = true;
-            self.io.connections.dirty.push(id);
+            self.connections.dirty.push(id);
         }
-        self.io.connections.insert(id, Connection::Client(client));
+        self.connections.insert(id, Connection::Client(client));
     }
 
     fn serve(&mut self, client: &mut Client, input: &mut BytesMut, time: Time) {
@@ -401,8 +401,8 @@ impl Node {
             if client.is_choked() || self.intake.is_spent() || (is_full && !is_late) {
                 client.paused = true;
                 client.waits_since_ms.get_or_insert(time.mono_ms());
-                self.io.outputs.push(Output::Pause(client.connection));
-                self.io.connections.watch(client.connection);
+                self.outputs.push(Output::Pause(client.connection));
+                self.connections.watch(client.connection);
                 break;
             }
             match parser.poll(&input[at..]) {
@@ -422,7 +422,7 @@ impl Node {
                 }
                 Ok(Some(length)) => {
                     self.request_bytes = length;
-                    if self.io.uploads.takes(length) && input.len() - at - length <= LARGE_INPUT_BYTES {
+                    if self.engine.takes_upload(length) && input.len() - at - length <= LARGE_INPUT_BYTES {
                         if self.large_request(client, &parser, input, (at, length), time) {
                             client.late_bytes = client.late_bytes.saturating_sub(length);
                             client.waits_since_ms = None;
@@ -488,7 +488,7 @@ impl Node {
     /// Whether the client, which has sent `bytes`, has to wait for commands of others, because too many bytes of them are
     /// on their way. Small requests do not wait for large ones.
     fn is_full(&self, client: &Client, bytes: usize) -> bool {
-        client.writes && self.holds_writers(bytes, NODE_QUEUE_BYTES) || self.io.questions.reads.len() >= READS_MAX
+        client.writes && self.engine.holds_writers(bytes, NODE_QUEUE_BYTES) || self.engine.reads() >= READS_MAX
     }
 
     /// Answers a request of which only a part is here, and passes over the rest of it.
@@ -501,18 +501,18 @@ impl Node {
             // Where it ends is not known.
             None => self.dismiss(client, Close::AfterFlush),
         }
-        *parser = RequestParser::new(self.io.connections.limits);
+        *parser = RequestParser::new(self.connections.limits);
     }
 
     /// Clients whose requests have waited unread for as long as a command may take are served, or refused.
     pub(super) fn wake_late(&mut self, now_ms: u64) {
-        let connections = &mut self.io.connections;
+        let connections = &mut self.connections;
         for id in connections.watched.clone() {
             let Some(client) = connections.client(id) else { continue };
             let late_ms = client.waits_since_ms.unwrap_or(now_ms) + self.config.client_timeout_ms;
             if client.paused && !client.leaving && now_ms >= late_ms && !client.is_choked() {
                 (client.paused, client.resumed, client.late_bytes) = (false, true, client.held);
-                self.io.outputs.push(Output::Resume(id));
+                self.outputs.push(Output::Resume(id));
             }
         }
     }
@@ -522,8 +522,8 @@ impl Node {
         client.leaving = true;
         client.ended = true;
         match close {
-            Close::Now => self.io.outputs.close(client.connection, Close::Now),
-            Close::AfterFlush => self.io.connections.watch(client.connection),
+            Close::Now => self.outputs.close(client.connection, Close::Now),
+            Close::AfterFlush => self.connections.watch(client.connection),
         }
     }
 
@@ -533,36 +533,33 @@ impl Node {
             return;
         }
         self.idle_looked_ms = now_ms;
-        let (limit_ms, io) = (self.idle_ms_max, &mut self.io);
-        for client in io.connections.table.iter_mut().flatten().filter_map(|(_, connection)| match connection {
+        let limit_ms = self.idle_ms_max;
+        for client in self.connections.table.iter_mut().flatten().filter_map(|(_, connection)| match connection {
             Connection::Client(client) => Some(client),
             _ => None,
         }) {
             let is_idle = now_ms >= client.info.last_input_ms.saturating_add(limit_ms);
             if is_idle && client.replies.is_empty() && !client.paused && !client.leaving {
                 (client.leaving, client.ended) = (true, true);
-                io.outputs.close(client.connection, Close::AfterFlush);
+                self.outputs.close(client.connection, Close::AfterFlush);
             }
         }
     }
 
     /// Looks at the clients that are paused or ending.
     pub(super) fn resume_clients(&mut self) {
-        if self.io.connections.watched.is_empty() {
+        if self.connections.watched.is_empty() {
             return;
         }
-        let mut watched = std::mem::take(&mut self.io.connections.watched);
+        let mut watched = std::mem::take(&mut self.connections.watched);
         watched.retain(|id| {
-            let is_paused = self.pause.is_on(self.io.now_us / 1_000);
-            let Some(client) = self.io.connections.client(*id) else { return false };
+            let is_paused = self.pause.is_on(self.now_us / 1_000);
+            let Some(client) = self.connections.client(*id) else { return false };
             let (held, full_group) = (client.held, client.full_group);
-            let is_full = self.holds_writers(held, NODE_QUEUE_BYTES / 2);
-            let reads_too_much = self.io.questions.reads.len() > READS_MAX / 2;
-            let is_over = full_group.is_some_and(|group| {
-                let has_room = self.queued_before_in(group, held) < GROUP_QUEUE_BYTES / 2;
-                has_room || self.is_cut_off(group) || self.is_stuck(group) || self.io.relays.to().is_some()
-            });
-            let Some(client) = self.io.connections.client(*id) else { return false };
+            let is_full = self.engine.holds_writers(held, NODE_QUEUE_BYTES / 2);
+            let reads_too_much = self.engine.reads() > READS_MAX / 2;
+            let is_over = full_group.is_some_and(|group| self.engine.serves_again(group, held));
+            let Some(client) = self.connections.client(*id) else { return false };
             let is_held = match client.hold {
                 Some(Hold::Pause) => is_paused,
                 Some(Hold::Replies) => !client.replies.is_empty(),
@@ -580,16 +577,16 @@ impl Node {
             if client.paused && relieved {
                 client.paused = false;
                 client.resumed = true;
-                self.io.outputs.push(Output::Resume(*id));
+                self.outputs.push(Output::Resume(*id));
                 return client.ended;
             }
             if client.ended && !client.paused && !client.resumed && client.replies.is_empty() {
-                self.io.outputs.close(*id, Close::AfterFlush);
+                self.outputs.close(*id, Close::AfterFlush);
                 client.leaving = true;
                 return false;
             }
             client.paused || client.ended
         });
-        self.io.connections.watched.append(&mut watched);
+        self.connections.watched.append(&mut watched);
     }
 }

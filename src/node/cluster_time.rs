@@ -341,13 +341,13 @@ impl Node {
     /// Steers cluster time, and says what is wrong with the clocks.
     pub(super) fn tick_cluster_time(&mut self, time: Time) {
         let (me, is_born) = (self.identity.node, self.is_born());
-        let peers = &self.io.peers;
+        let peers = &self.peers;
         // A peer of which only the first ping has not come yet is none of them.
         let is_old = |peer: &&Peer| peer.version < Versions::CLOCKS && peers.voters().contains(peer.id);
         let silent = peers.linked().filter(is_old).count();
         // Looking at all groups takes its time, and is needed only to make a cluster time.
         let is_known = self.cluster_time.is_founded();
-        let latest = || self.shard.groups().map(groups::Group::time_ms).max();
+        let latest = || self.engine.groups().map(groups::Group::time_ms).max();
         let latest_ms = if is_known { None } else { latest() }.unwrap_or(0);
         let electorate = Electorate { me, voters: peers.voters(), silent, latest_ms };
         self.cluster_time.steer(electorate, is_born, time);
@@ -371,7 +371,7 @@ impl Node {
     pub(super) fn groups_lead_ms(&self, time: Time) -> u64 {
         let Some(cluster_ms) = self.cluster_ms(time) else { return 0 };
         let lead = |group: &groups::Group| group.time_at(time.clock(), cluster_ms).saturating_sub(cluster_ms);
-        self.shard.groups().map(lead).max().unwrap_or(0)
+        self.engine.groups().map(lead).max().unwrap_or(0)
     }
 }
 

@@ -11,15 +11,15 @@ impl Node {
     /// A part of a large message has come, or all of it now.
     pub(super) fn fragment(&mut self, from: NodeId, body: &[u8], time: Time) -> Result<(), String> {
         let bytes_max = self.config.frame_bytes_max();
-        let Some(peer) = self.io.peers.find(from) else { return Ok(()) };
+        let Some(peer) = self.peers.find(from) else { return Ok(()) };
         let Arrived { group, kind, body } = peer.assembly.add(body, bytes_max)?;
         if let Some(body) = body {
             return self.group_message(from, group, kind, &body, time);
         }
         let group = GroupId(group);
-        if self.shard.has(group) {
+        if self.engine.has(group) {
             let arriving = |group: &mut groups::Group, _: &mut Vec<_>| group.on_arriving(from, kind, time.clock());
-            self.shard.quiet_step(group, &mut self.io, arriving);
+            self.quiet_step(group, arriving);
         }
         Ok(())
     }
@@ -34,47 +34,30 @@ impl Node {
         time: Time,
     ) -> Result<(), String> {
         let group = GroupId(group);
-        if !self.shard.has(group) {
-            self.io.unknown_groups += u64::from(group.index() >= self.shard.len());
+        if !self.engine.has(group) {
+            self.unknown_groups += u64::from(group.index() >= self.engine.len());
             return Ok(());
         }
         let message = match Message::decode(kind, body) {
             Ok(message) => message,
             Err(groups::message::MessageError::UnknownKind(_)) => {
-                self.io.unknown_kinds += 1;
+                self.unknown_kinds += 1;
                 return Ok(());
             }
             Err(error) => return Err(error.to_string()),
         };
-        if !self.shard.group(group).believes(&message) {
+        if !self.engine.group(group).believes(&message) {
             return Err(ABSURD.to_owned());
         }
         let version = message.value_version();
         if version > self.config.versions.value_version() {
             return Err(format!("it sent a value of version {version}, which this node does not read"));
         }
-        let bytes = message.value_bytes();
-        if bytes > 0 && !self.io.takes_value(bytes) {
-            self.io.dropped.insert((group, from), bytes);
-            return Ok(());
-        }
         if matches!(message, Message::Behind(_)) {
             self.note_behind(group, from);
         }
-        self.shard.handle(group, from, message, time.clock(), &mut self.io);
+        let (engine, mut wires) = self.split();
+        engine.receive(group, from, message, &mut wires, time);
         Ok(())
-    }
-
-    /// What was dropped because too much waited for the disk is asked for again, as soon as the disk takes it.
-    pub(super) fn ask_for_dropped(&mut self) {
-        while let Some(((group, from), bytes)) = self.io.dropped.pop_first() {
-            if !self.io.takes_value(bytes) {
-                self.io.dropped.insert((group, from), bytes);
-                return;
-            }
-            if self.shard.has(group) {
-                self.shard.step(group, &mut self.io, |group, effects| group.on_dropped(from, effects));
-            }
-        }
     }
 }

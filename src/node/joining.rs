@@ -118,12 +118,12 @@ impl Node {
         let late: Vec<u64> =
             self.joining.contacts.iter().filter(late).filter_map(|contact| contact.connection).collect();
         for connection in late {
-            self.io.outputs.close(connection, Close::Now);
+            self.outputs.close(connection, Close::Now);
             self.closed(connection, time);
         }
         for (index, contact) in self.joining.contacts.iter_mut().enumerate() {
             if contact.connection.is_none() && contact.backoff.is_due(now_ms) {
-                self.io.outputs.push(Output::Dial(contact_id(index), Purpose::Live, contact.address.clone()));
+                self.outputs.push(Output::Dial(contact_id(index), Purpose::Live, contact.address.clone()));
             }
         }
     }
@@ -139,7 +139,7 @@ impl Node {
                 time,
             );
         }
-        let Some(Connection::Link(link)) = self.io.connections.find(id) else { return };
+        let Some(Connection::Link(link)) = self.connections.find(id) else { return };
         link.on_peer(from);
         if let Some(contact) = self.joining.contacts.iter_mut().find(|contact| contact.connection == Some(id)) {
             contact.backoff.on_success();
@@ -164,7 +164,7 @@ impl Node {
         if self.joining.waiting.len() >= WAITING_MAX {
             return self.refuse(id, false, format!("{WAITING_MAX} nodes wait to join already"), time);
         }
-        if let Some(Connection::Link(link)) = self.io.connections.find(id) {
+        if let Some(Connection::Link(link)) = self.connections.find(id) {
             link.on_peer(from);
         }
         let waiting = Waiting { place, connection: Some(id), seen_ms: time.mono_ms() };
@@ -181,7 +181,7 @@ impl Node {
 
     fn judge_applicant(&self, place: &Place) -> Result<(), String> {
         let from = place.node;
-        let roster = &self.io.peers.roster;
+        let roster = &self.peers.roster;
         if roster.was_removed(from) || (roster.has_left(from) && roster.place(from).is_none()) {
             return Err(removed(from));
         }
@@ -207,7 +207,7 @@ impl Node {
     /// Those of the nodes that wait which are members by now are handed what they need.
     pub(super) fn admit(&mut self) {
         let Some(record) = self.identity.birth.clone() else { return };
-        let roster = &self.io.peers.roster;
+        let roster = &self.peers.roster;
         let mut admitted = Vec::new();
         self.joining.waiting.retain(|waiting| {
             let is_member =
@@ -242,7 +242,7 @@ impl Node {
         self.joining.storing = true;
         let identity = Identity { birth: Some(birth), joined: members, ..self.identity.clone() };
         self.identity.joined.clone_from(&identity.joined);
-        self.io.outputs.push(Output::StoreIdentity(Box::new(identity)));
+        self.outputs.push(Output::StoreIdentity(Box::new(identity)));
         Ok(())
     }
 }

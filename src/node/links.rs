@@ -8,8 +8,7 @@ use super::clients::Connection;
 use super::incarnations::Incarnation;
 use super::joining::is_contact;
 use super::lanes::FRAGMENT;
-use super::outbox::is_for_node;
-use super::wire::{Hello, NodeMessage, Positions, Refusal};
+use super::wire::{Hello, NODE, NodeMessage, Positions, Refusal};
 use super::{Close, Node, Output, Time};
 use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
 use crate::endpoint::Endpoint;
@@ -67,7 +66,7 @@ impl Node {
         if is_contact(to) {
             self.joining.dialling(to, connection, time.mono_ms());
         } else {
-            let Some(peer) = self.io.peers.find(to) else { return };
+            let Some(peer) = self.peers.find(to) else { return };
             peer.dialling = connection;
             if connection.is_none() {
                 peer.backoff.on_failure(time.mono_ms());
@@ -75,7 +74,7 @@ impl Node {
         }
         let Some(id) = connection else { return };
         let link = Link { dialled: Some(to), ..Link::accepted(time.mono_ms()) };
-        self.io.connections.insert(id, Connection::Link(link));
+        self.connections.insert(id, Connection::Link(link));
     }
 
     /// A dialled connection is established.
@@ -84,12 +83,12 @@ impl Node {
     }
 
     pub(super) fn link_input(&mut self, id: u64, input: &mut BytesMut, time: Time) {
-        if let Some(peer) = self.io.peers.by_link(id) {
+        if let Some(peer) = self.peers.by_link(id) {
             peer.on_bytes(time.mono_ms());
         }
         loop {
             // A stranger gets no more memory than a hello needs.
-            let is_member = matches!(self.io.connections.find(id), Some(Connection::Link(link)) if link.peer.is_some());
+            let is_member = matches!(self.connections.find(id), Some(Connection::Link(link)) if link.peer.is_some());
             let payload_bytes_max = if is_member { self.config.frame_bytes_max() } else { NODE_MESSAGE_BYTES_MAX };
             let bytes = input.len();
             match frame::decode(input, payload_bytes_max) {
@@ -105,14 +104,14 @@ impl Node {
                 }
                 Err(error) => return self.cut(id, &error.to_string(), time),
             }
-            if self.io.connections.find(id).is_none() {
+            if self.connections.find(id).is_none() {
                 return;
             }
         }
     }
 
     fn link_frame(&mut self, id: u64, frame: &Frame, time: Time) -> Result<(), String> {
-        if let Some(Connection::Link(link)) = self.io.connections.find(id) {
+        if let Some(Connection::Link(link)) = self.connections.find(id) {
             // The first frame tells what an accepted connection is for.
             link.bulk |= link.peer.is_none() && link.dialled.is_none() && frame.purpose == Purpose::Bulk;
             if link.bulk {
@@ -121,21 +120,21 @@ impl Node {
         }
         for message in frame.messages() {
             let message = message.map_err(|error| error.to_string())?;
-            let Some(Connection::Link(link)) = self.io.connections.find(id) else { return Ok(()) };
+            let Some(Connection::Link(link)) = self.connections.find(id) else { return Ok(()) };
             let from = link.peer;
-            if is_for_node(message.group) && message.kind == FRAGMENT {
+            if message.group == NODE && message.kind == FRAGMENT {
                 let Some(from) = from else { return Err("it sent something else before its hello".to_owned()) };
                 self.fragment(from, &message.body, time)?;
                 continue;
             }
-            if is_for_node(message.group) {
+            if message.group == NODE {
                 let bytes = message.body.len();
                 if bytes > NODE_MESSAGE_BYTES_MAX {
                     return Err(format!("a message between nodes of {bytes} bytes exceeds {NODE_MESSAGE_BYTES_MAX}"));
                 }
                 match NodeMessage::decode(message.kind, &message.body) {
                     Ok(Some(decoded)) => self.node_message(id, from, decoded, time)?,
-                    Ok(None) => self.io.unknown_kinds += 1,
+                    Ok(None) => self.unknown_kinds += 1,
                     Err(error) => return Err(format!("malformed message between nodes: {error}")),
                 }
                 continue;
@@ -156,17 +155,17 @@ impl Node {
             (NodeMessage::Refusal(refusal), _) => self.handle_refusal(id, &refusal, time),
             (_, None) => return Err("it sent something else before its hello".to_owned()),
             (NodeMessage::Ping(ping), Some(from)) => {
-                let (is_reach_other, rtt_us) = self.io.peers.on_ping(from, &ping, time.mono_us);
+                let (is_reach_other, rtt_us) = self.peers.on_ping(from, &ping, time.mono_us);
                 // One that tells no clocks knows of none.
                 let clocks = ping.clocks.filter(|_| self.tells_clocks());
                 if let (Some(clocks), Some(rtt_us)) = (clocks, rtt_us) {
                     self.cluster_time.on_ping(from, clocks, rtt_us, time);
                 }
-                let Some(peer) = self.io.peers.find(from) else { return Ok(()) };
+                let Some(peer) = self.peers.find(from) else { return Ok(()) };
                 let (claimed, reached) = peer.claims();
                 // A group that stood for election itself has not heeded the claim when it came; it may have lost since.
                 let is_unheeded = |(group, _): &(GroupId, _)| {
-                    let group = self.shard.has(*group).then(|| self.shard.group(*group));
+                    let group = self.engine.has(*group).then(|| self.engine.group(*group));
                     group.is_some_and(|group| group.leader().is_none() && group.is_quorum(from, reached))
                 };
                 if is_reach_other || claimed.iter().any(is_unheeded) {
@@ -174,12 +173,18 @@ impl Node {
                 }
             }
             (NodeMessage::Claims(claims), Some(from)) => {
-                self.io.peers.on_claims(from, claims);
+                self.peers.on_claims(from, claims);
                 self.on_claims(from, time);
             }
             (NodeMessage::Positions(positions), Some(from)) => self.handle_positions(from, &positions, time),
-            (NodeMessage::Question(question), Some(from)) => self.handle_question(from, &question, time),
-            (NodeMessage::Answers(answers), Some(from)) => self.handle_answers(from, &answers, time),
+            (NodeMessage::Question(question), Some(from)) => {
+                let (engine, mut wires) = self.split();
+                engine.handle_question(from, &question, &mut wires, time);
+            }
+            (NodeMessage::Answers(answers), Some(from)) => {
+                let (engine, mut wires) = self.split();
+                engine.handle_answers(from, &answers, &mut wires, time);
+            }
             (NodeMessage::Birth(record), Some(_)) => self.handle_birth(record)?,
             (NodeMessage::Offer(offer), Some(from)) => self.handle_offer(from, &offer, time),
             (NodeMessage::Want(_) | NodeMessage::Piece(_), Some(_)) => {
@@ -200,7 +205,7 @@ impl Node {
 
     /// Whether a member can mean this; see [`groups::Group::believes`].
     fn believes(&self, message: &NodeMessage) -> bool {
-        let known = |group: &GroupId| self.shard.has(*group).then(|| self.shard.group(*group));
+        let known = |group: &GroupId| self.engine.has(*group).then(|| self.engine.group(*group));
         let ballot = |group: &GroupId, ballot| known(group).is_none_or(|group| group.believes_ballot(ballot));
         let instance = |group: &GroupId, instance| known(group).is_none_or(|group| group.believes_instance(instance));
         match message {
@@ -219,7 +224,7 @@ impl Node {
     }
 
     fn handle_hello(&mut self, id: u64, hello: &Hello, time: Time) {
-        let Some(Connection::Link(link)) = self.io.connections.find(id) else { return };
+        let Some(Connection::Link(link)) = self.connections.find(id) else { return };
         let dialled = link.dialled;
         if dialled.is_none() {
             self.say_hello(id);
@@ -231,7 +236,7 @@ impl Node {
         };
         // Whoever was removed is told so wherever it asks: it may know nobody who is left.
         let ours = self.identity.birth.as_ref().map(|record| record.cluster_id);
-        if ours.is_some() && hello.cluster == ours && self.io.peers.roster.was_removed(from) {
+        if ours.is_some() && hello.cluster == ours && self.peers.roster.was_removed(from) {
             return self.refuse(id, true, removed(from), time);
         }
         if let Some(text) = self.misdirected(hello) {
@@ -251,7 +256,7 @@ impl Node {
                 return self.refuse(id, false, format!("this address is node {from}'s, not node {to}'s"), time);
             }
             // It has taken that one's place and address while this node was away, and may know what became of this one.
-            if let Some(peer) = self.io.peers.find(to) {
+            if let Some(peer) = self.peers.find(to) {
                 peer.dialling = None;
                 peer.backoff.on_failure(time.mono_ms());
             }
@@ -259,24 +264,24 @@ impl Node {
         if let Err(refusal) = self.judge(hello) {
             return self.refuse(id, refusal.fatal, refusal.text, time);
         }
-        if !self.io.peers.admit_guest(from) {
+        if !self.peers.admit_guest(from) {
             return self.refuse(id, false, "too many nodes that are not members are connected".to_owned(), time);
         }
-        if let Some(Connection::Link(link)) = self.io.connections.find(id) {
+        if let Some(Connection::Link(link)) = self.connections.find(id) {
             link.peer = Some(from);
         }
-        let Some(peer) = self.io.peers.find(from) else { return };
+        let Some(peer) = self.peers.find(from) else { return };
         let old = peer.link;
         peer.dialling = None;
-        self.io.peers.on_linked(from, id, time.mono_ms());
-        let Some(peer) = self.io.peers.find(from) else { return };
+        self.peers.on_linked(from, id, time.mono_ms());
+        let Some(peer) = self.peers.find(from) else { return };
         (peer.version, peer.versions) = (version, Some(hello.versions));
         let told = |address: &Option<String>| address.clone().filter(|address| Endpoint::parse(address).is_some());
         (peer.announced, peer.told_address) = (told(&hello.announced), told(&hello.address));
         if let Some(old) = old {
             self.on_relay_cut(from, time);
-            self.io.connections.remove(old);
-            self.io.outputs.close(old, Close::Now);
+            self.connections.remove(old);
+            self.outputs.close(old, Close::Now);
         }
         tracing::info!("connected to node {from}, with version {version} of the peer protocol");
         self.settle_value_version();
@@ -287,13 +292,13 @@ impl Node {
             // It was there at the birth and missed its record, which its storage id proves.
             return self.tell_birth(from);
         }
-        self.io.note_peer(hello);
-        self.io.peers.tell_claims(from);
+        self.note_peer(hello);
+        self.peers.tell_claims(from);
         self.tell_positions(from);
         if self.is_loading() {
             self.tell_here(from, &[]);
         }
-        self.shard.step_all(&mut self.io, |group, effects| group.on_connected(from, effects));
+        self.step_all(|group, effects| group.on_connected(from, effects));
     }
 
     /// Why a hello is not meant for this node, if it is not: the address that was dialled was another member's before. It
@@ -306,7 +311,7 @@ impl Node {
     /// Whether a hello comes from a node of this cluster that this node has not heard of.
     fn is_unknown_member(&self, hello: &Hello) -> bool {
         let ours = self.identity.birth.as_ref().map(|record| record.cluster_id);
-        let is_known = self.io.peers.all.iter().any(|peer| peer.id == hello.node);
+        let is_known = self.peers.all.iter().any(|peer| peer.id == hello.node);
         hello.node != self.identity.node && ours.is_some() && hello.cluster == ours && !is_known
     }
 
@@ -319,7 +324,7 @@ impl Node {
             return refuse(false, text);
         }
         // A group that is missing may know it as a member.
-        if self.is_loading() && self.io.peers.roster.place(from).is_none() {
+        if self.is_loading() && self.peers.roster.place(from).is_none() {
             return refuse(false, loads(self.identity.node));
         }
         // Before anything that ends a node for ever: the address can have been one of that node's own cluster.
@@ -328,10 +333,10 @@ impl Node {
         {
             return refuse(false, format!("node {from} belongs to another cluster"));
         }
-        if self.io.peers.roster.was_removed(from) {
+        if self.peers.roster.was_removed(from) {
             return refuse(true, removed(from));
         }
-        let place = self.io.peers.roster.place(from);
+        let place = self.peers.roster.place(from);
         // It may have joined while this node was away, if it belongs to the cluster at all.
         let is_guest = ours.is_some() && hello.cluster.is_some();
         if place.is_none() && !is_guest {
@@ -353,7 +358,7 @@ impl Node {
             return refuse(true, text);
         }
         // What is known of a peer was said by a born one: it cannot have been there at the birth only.
-        let seen = self.io.peers.incarnations.of(from);
+        let seen = self.peers.incarnations.of(from);
         if hello.cluster.is_none() && seen.is_some() {
             let text = format!(
                 "node {from} was a member already, but its data directory is from before the cluster was born: \
@@ -395,29 +400,29 @@ impl Node {
         tracing::warn!("refused by a peer: {text}");
         // A member may say that this node can never join. Whoever else can reach the port may not, nor whoever listens now
         // where a member did: it has said who it is before it refuses anything.
-        let known = matches!(self.io.connections.find(id), Some(Connection::Link(link)) if link.peer.is_some());
+        let known = matches!(self.connections.find(id), Some(Connection::Link(link)) if link.peer.is_some());
         if refusal.fatal && known {
-            self.io.outputs.push(Output::Stop(text));
+            self.outputs.push(Output::Stop(text));
         }
-        self.io.outputs.close(id, Close::Now);
+        self.outputs.close(id, Close::Now);
         self.closed(id, time);
     }
 
     pub(super) fn refuse(&mut self, id: u64, fatal: bool, text: String, time: Time) {
         tracing::warn!("refusing a connection: {text}");
         self.send_alone(id, &NodeMessage::Refusal(Refusal { fatal, text }));
-        self.io.outputs.close(id, Close::AfterFlush);
+        self.outputs.close(id, Close::AfterFlush);
         self.closed(id, time);
     }
 
     pub(super) fn cut(&mut self, id: u64, reason: &str, time: Time) {
         tracing::warn!("closing a connection between nodes: {reason}");
-        self.io.outputs.close(id, Close::Now);
+        self.outputs.close(id, Close::Now);
         self.closed(id, time);
     }
 
     pub(super) fn say_hello(&mut self, id: u64) {
-        let dialled = match self.io.connections.find(id) {
+        let dialled = match self.connections.find(id) {
             Some(Connection::Link(link)) => link.dialled,
             _ => None,
         };
@@ -429,56 +434,56 @@ impl Node {
             start: self.identity.start,
             lives: self.identity.lives.clone(),
             groups: birth.map_or(self.config.groups, |record| record.groups),
-            members: self.io.peers.voters().ids().to_vec(),
-            joins: self.io.peers.own_address().filter(|_| self.joining.is_joining()).map(str::to_owned),
+            members: self.peers.voters().ids().to_vec(),
+            joins: self.peers.own_address().filter(|_| self.joining.is_joining()).map(str::to_owned),
             versions: self.config.versions,
             to: dialled.filter(|to| !is_contact(*to)),
             announced: self.config.announced.clone(),
-            address: self.io.peers.own_address().map(str::to_owned),
+            address: self.peers.own_address().map(str::to_owned),
         };
         self.send_alone(id, &NodeMessage::Hello(hello));
     }
 
     /// A frame of one message, on a connection whose handshake is not done.
     pub(super) fn send_alone(&mut self, id: u64, message: &NodeMessage) {
-        let bulk = matches!(self.io.connections.find(id), Some(Connection::Link(link)) if link.bulk);
+        let bulk = matches!(self.connections.find(id), Some(Connection::Link(link)) if link.bulk);
         let mut frame = FrameWriter::new(if bulk { Purpose::Bulk } else { Purpose::Live });
-        frame.message(super::wire::NODE, message.kind(), |out| message.put(out));
+        frame.message(NODE, message.kind(), |out| message.put(out));
         let mut pieces = Vec::new();
         frame.finish(&mut pieces);
-        self.io.outputs.extend(pieces.into_iter().map(|piece| Output::Frame(id, piece)));
+        self.outputs.extend(pieces.into_iter().map(|piece| Output::Frame(id, piece)));
     }
 
     pub(super) fn tell_positions(&mut self, to: NodeId) {
-        let started = self.shard.groups().filter(|group| group.next() > Instance::FIRST);
+        let started = self.engine.groups().filter(|group| group.next() > Instance::FIRST);
         let next = started.map(|group| (group.id(), group.next())).collect();
-        if let Some(peer) = self.io.peers.find(to) {
+        if let Some(peer) = self.peers.find(to) {
             peer.tell(&NodeMessage::Positions(Positions { next }));
         }
     }
 
     fn handle_positions(&mut self, from: NodeId, positions: &Positions, time: Time) {
-        if let Some(peer) = self.io.peers.find(from) {
+        if let Some(peer) = self.peers.find(from) {
             peer.positions.clone_from(&positions.next);
             peer.positions_ms = time.mono_ms();
         }
         for (group, next) in &positions.next {
-            if self.shard.has(*group) {
+            if self.engine.has(*group) {
                 let ahead = |group: &mut groups::Group, effects: &mut Vec<groups::Effect>| {
                     group.note_ahead(from, *next, time.clock(), effects);
                 };
-                self.shard.step(*group, &mut self.io, ahead);
+                self.step(*group, ahead);
             }
         }
     }
 
     /// What a peer claims, or whether its word counts, has changed.
     pub(super) fn on_claims(&mut self, from: NodeId, time: Time) {
-        let Some(peer) = self.io.peers.find(from).filter(|peer| peer.link.is_some()) else { return };
+        let Some(peer) = self.peers.find(from).filter(|peer| peer.link.is_some()) else { return };
         let (claimed, reached) = peer.claims();
         let (claimed, reached) = (claimed.to_vec(), reached.to_vec());
         let mut claimed = claimed.into_iter().peekable();
-        self.shard.step_all(&mut self.io, |group, effects| {
+        self.step_all(|group, effects| {
             while claimed.next_if(|(id, _)| *id < group.id()).is_some() {}
             match claimed.next_if(|(id, _)| *id == group.id()) {
                 Some((_, ballot))
@@ -496,41 +501,46 @@ impl Node {
         if self.on_bulk_cut(id, time) {
             return;
         }
-        if let Some(peer) = self.io.peers.all.iter_mut().find(|peer| peer.dialling == Some(id)) {
+        if let Some(peer) = self.peers.all.iter_mut().find(|peer| peer.dialling == Some(id)) {
             peer.dialling = None;
             peer.backoff.on_failure(time.mono_ms());
         }
         self.joining.on_cut(id, time.mono_ms());
-        let Some(peer) = self.io.peers.by_link(id) else { return };
+        let Some(peer) = self.peers.by_link(id) else { return };
         let from = peer.id;
         peer.backoff.on_failure(time.mono_ms());
-        self.io.peers.on_cut(from);
+        self.peers.on_cut(from);
         tracing::info!("the connection to node {from} is gone");
         self.on_relay_cut(from, time);
-        self.shard.forget_waiting(from);
-        self.forget_link(from, time);
-        self.io.peers.dismiss_guest(from);
+        self.forget_link(from, true, time);
+        self.peers.dismiss_guest(from);
         self.heed_claims(time);
     }
 
-    /// Nothing that `from` said on a connection counts any more.
-    pub(super) fn forget_link(&mut self, from: NodeId, time: Time) {
-        self.shard.step_all(&mut self.io, |group, _| {
-            group.on_no_claim(from, time.clock());
-            group.on_disconnected(from);
-            group.ask_again();
-        });
+    /// See [`Engine::forget_link`](super::engine::Engine::forget_link).
+    pub(super) fn forget_link(&mut self, from: NodeId, is_cut: bool, time: Time) {
+        let (engine, mut wires) = self.split();
+        engine.forget_link(from, is_cut, &mut wires, time);
+    }
+
+    /// A born member said hello. A start number not seen before is logged: a lower one later means that its disk went
+    /// back in time, and so does the same one in another life.
+    fn note_peer(&mut self, hello: &Hello) {
+        let seen = Incarnation { storage: hello.storage, start: hello.start, life: Some(hello.life()) };
+        let roster = &self.peers.roster;
+        let record = self.peers.incarnations.note(hello.node, seen, |id| roster.place(id).is_some());
+        record.into_iter().for_each(|record| _ = self.engine.persist(record));
     }
 
     /// All connections to and from members, also those whose handshake is not done.
     pub(super) fn links(&self) -> Vec<u64> {
-        let all = self.io.connections.iter();
+        let all = self.connections.iter();
         all.filter(|(_, connection)| matches!(connection, Connection::Link(_))).map(|(id, _)| id).collect()
     }
 
     /// Who has not said hello for too long is not waited for.
     pub(super) fn cut_late(&mut self, time: Time) {
-        let late = self.io.connections.iter().filter(|(_, connection)| match connection {
+        let late = self.connections.iter().filter(|(_, connection)| match connection {
             Connection::Link(link) => link.is_late(time.mono_ms()),
             Connection::Fresh { .. } | Connection::Client(_) => false,
         });
@@ -540,13 +550,13 @@ impl Node {
 
     pub(super) fn tick_links(&mut self, time: Time) {
         let now_ms = time.mono_ms();
-        self.tell_if_alone(time);
+        self.alone.tick(&self.peers, self.identity.birth.is_some() && !self.has_not_begun(), now_ms);
         let me = self.identity.node;
         self.tick_silence(now_ms, time);
         self.cut_late(time);
         self.admit_silent(time);
         let is_born = self.is_born();
-        for peer in self.io.peers.all.iter_mut().filter(|peer| !peer.address.is_empty()) {
+        for peer in self.peers.all.iter_mut().filter(|peer| !peer.address.is_empty()) {
             if peer.link.is_some() {
                 peer.unlinked_ms = None;
                 continue;
@@ -559,7 +569,7 @@ impl Node {
                     peer.unlinked_ms = Some(now_ms);
                 }
                 // What becomes of it is noted when it is known: only a failure makes the next delay longer.
-                self.io.outputs.push(Output::Dial(peer.id, Purpose::Live, peer.address.clone()));
+                self.outputs.push(Output::Dial(peer.id, Purpose::Live, peer.address.clone()));
             }
         }
     }

@@ -37,14 +37,14 @@ impl Node {
         let cluster = self.checkpoint_header();
         let value_version = self.config.versions.value_version();
         self.stage = Stage::Reading;
-        Blank { cells: self.shard.take_all(), cluster, value_version }
+        Blank { cells: self.engine.take_groups(), cluster, value_version }
     }
 
     /// The log has been read to its end, has these records of other members' starts, and is durable up to `lsn`; and these
     /// checkpoints are there.
     pub fn log_read(&mut self, peers: Vec<Record>, catalog: &Catalog, lsn: u64) {
         for record in peers {
-            self.io.peers.incarnations.restore(&record);
+            self.peers.incarnations.restore(&record);
         }
         self.add_files(catalog);
         self.stage = Stage::Read { lsn };
@@ -56,31 +56,30 @@ impl Node {
     /// If the log has not been read, or the group is here already.
     pub fn groups_rebuilt(&mut self, cells: Vec<(GroupId, Cell)>, time: Time) {
         let groups: Vec<GroupId> = cells.iter().map(|(group, _)| *group).collect();
-        cells.into_iter().for_each(|(group, cell)| self.shard.put(group, cell));
+        self.engine.put(cells);
         assert_ne!(self.stage, Stage::Reading, "nothing can be promised before the log has been read");
         if let Stage::Read { lsn } = self.stage {
             self.stage = Stage::Rebuilding;
             self.begin(lsn, time);
             // The hellos of members that waited are read now.
             let waiting = self.links();
-            self.io.outputs.extend(waiting.into_iter().map(Output::Resume));
+            self.outputs.extend(waiting.into_iter().map(Output::Resume));
         } else {
             let begin = |group: &mut groups::Group, _: &mut Vec<groups::Effect>| group.begin(time.clock());
-            groups.iter().for_each(|group| self.shard.quiet_step(*group, &mut self.io, begin));
-            self.io.members_changed = true;
+            groups.iter().for_each(|group| self.quiet_step(*group, begin));
             self.update_roster(time);
         }
         if !groups.is_empty() {
             tracing::info!(
                 "{} of {} group{} are here",
-                self.shard.len() - self.shard.missing_groups(),
-                self.shard.len(),
-                plural(self.shard.len() as u64)
+                self.engine.len() - self.engine.shard().missing_groups(),
+                self.engine.len(),
+                plural(self.engine.len() as u64)
             );
         }
         self.note_hollow(&groups);
         self.settle_value_version();
-        let linked: Vec<NodeId> = self.io.peers.linked().map(|peer| peer.id).collect();
+        let linked: Vec<NodeId> = self.peers.linked().map(|peer| peer.id).collect();
         linked.into_iter().for_each(|peer| self.reconnect(peer, &groups, time));
     }
 
@@ -90,13 +89,13 @@ impl Node {
     /// If the node has not begun, or a group is missing.
     pub fn all_rebuilt(&mut self, shelved: &Shelved, time: Time) {
         assert_eq!(self.stage, Stage::Rebuilding, "groups come, if only none, before that is the end of it");
-        assert_eq!(self.shard.missing_groups(), 0, "all groups are here when the rebuilding ends");
+        assert_eq!(self.engine.shard().missing_groups(), 0, "all groups are here when the rebuilding ends");
         self.note_damaged(&shelved.damaged);
         for (group, instance, sequence) in &shelved.kept {
             self.checkpoints.set_kept(*group, *instance, *sequence);
         }
         self.stage = Stage::Whole;
-        self.io.members_changed = true;
+        self.engine.note_members_changed();
         self.update_roster(time);
     }
 
@@ -111,7 +110,7 @@ impl Node {
     /// Groups are new on both sides of a connection that was there before them.
     fn reconnect(&mut self, peer: NodeId, groups: &[GroupId], time: Time) {
         self.tell_here(peer, groups);
-        if let Some(peer) = self.io.peers.find(peer) {
+        if let Some(peer) = self.peers.find(peer) {
             peer.tell(&NodeMessage::Where);
         }
         self.tell_positions(peer);
@@ -121,16 +120,16 @@ impl Node {
 
     /// Tells a member which groups have come now, and which are missing.
     pub(super) fn tell_here(&mut self, to: NodeId, groups: &[GroupId]) {
-        let all = (0..self.shard.len() as u32).map(GroupId);
-        let here = Here { groups: groups.to_vec(), missing: all.filter(|group| !self.shard.has(*group)).collect() };
-        if let Some(peer) = self.io.peers.find(to) {
+        let all = (0..self.engine.len() as u32).map(GroupId);
+        let here = Here { groups: groups.to_vec(), missing: all.filter(|group| !self.engine.has(*group)).collect() };
+        if let Some(peer) = self.peers.find(to) {
             peer.tell(&NodeMessage::Here(here));
         }
     }
 
     /// A member that loads says which groups it has now, and which it lacks.
     pub(super) fn handle_here(&mut self, from: NodeId, here: Here) {
-        if let Some(peer) = self.io.peers.find(from) {
+        if let Some(peer) = self.peers.find(from) {
             peer.missing = here.missing;
             peer.missing.sort_unstable();
         }
@@ -139,8 +138,8 @@ impl Node {
 
     fn connect_groups(&mut self, peer: NodeId, groups: &[GroupId]) {
         for group in groups {
-            if self.shard.has(*group) {
-                self.shard.step(*group, &mut self.io, |group, effects| group.on_connected(peer, effects));
+            if self.engine.has(*group) {
+                self.step(*group, |group, effects| group.on_connected(peer, effects));
             }
         }
     }

@@ -106,7 +106,7 @@ impl Node {
             [_, _] => None,
             [_, _, index] => {
                 let index = std::str::from_utf8(index).ok().and_then(|text| text.parse().ok()).map(GroupId);
-                let Some(group) = index.filter(|group| group.index() < self.shard.len()) else {
+                let Some(group) = index.filter(|group| group.index() < self.engine.len()) else {
                     return Reply::error(
                         "ERR no such group: they count from 0, and CONFIG GET groups tells how many there are",
                     );
@@ -125,7 +125,7 @@ impl Node {
         if let Some(reply) = client::own(words, &mut client.info, now_ms) {
             return reply;
         }
-        let others = self.io.connections.clients().map(|other| &other.info);
+        let others = self.connections.clients().map(|other| &other.info);
         let all = others.chain(std::iter::once(&client.info));
         match client::every(words, client.info.id, all, now_ms) {
             ClientAction::Reply(reply) => reply,
@@ -138,15 +138,15 @@ impl Node {
                 Reply::Ok
             }
             ClientAction::Unblock { id, with_error } => {
-                let blocked = self.io.connections.clients().find(|other| other.info.id == id);
+                let blocked = self.connections.clients().find(|other| other.info.id == id);
                 let connection = blocked.map(|client| client.connection);
                 Reply::Int(i64::from(connection.is_some_and(|connection| self.end_wait(connection, with_error, time))))
             }
             ClientAction::Kill { ids, reply } => {
-                let doomed = self.io.connections.clients().filter(|other| ids.contains(&other.info.id));
+                let doomed = self.connections.clients().filter(|other| ids.contains(&other.info.id));
                 let doomed: Vec<u64> = doomed.map(|other| other.connection).collect();
                 for connection in doomed {
-                    self.io.outputs.close(connection, Close::Now);
+                    self.outputs.close(connection, Close::Now);
                     self.closed(connection, time);
                 }
                 if ids.contains(&client.info.id) {
@@ -185,14 +185,14 @@ impl Node {
                     self.kept.insert(name, value);
                 }
             }),
-            ConfigAction::ResetStats => self.io.stats.reset(),
+            ConfigAction::ResetStats => self.stats.reset(),
         }
         Reply::Ok
     }
 
     fn cluster_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         let leaders: Vec<Option<NodeId>> =
-            (0..self.shard.len() as u32).map(|group| self.leader_of(GroupId(group))).collect();
+            (0..self.engine.len() as u32).map(|group| self.leader_of(GroupId(group))).collect();
         let nodes = self.node_views(time);
         let groups = self.group_count();
         let leaders = if leaders.is_empty() { vec![None; groups as usize] } else { leaders };
@@ -201,14 +201,14 @@ impl Node {
 
     /// Who leads a group; one that is missing here, by what the members say of themselves.
     fn leader_of(&self, group: GroupId) -> Option<NodeId> {
-        if self.shard.has(group) {
-            return self.shard.group(group).leader().map(|ballot| ballot.node);
+        if self.engine.has(group) {
+            return self.engine.group(group).leader().map(|ballot| ballot.node);
         }
         let claimed = |peer: &Peer| {
             let (led, _) = peer.claims();
             led.binary_search_by_key(&group, |(group, _)| *group).ok().map(|at| led[at].1)
         };
-        self.io.peers.all.iter().filter_map(claimed).max().map(|ballot| ballot.node)
+        self.peers.all.iter().filter_map(claimed).max().map(|ballot| ballot.node)
     }
 
     fn info(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
@@ -216,7 +216,7 @@ impl Node {
         let record = self.identity.birth.as_ref();
         let cluster_id = record.map_or(String::new(), |record| hex(&record.cluster_id));
         let run_id = id40(NodeId(self.identity.start as u32), &self.identity.storage_id);
-        let peers = self.io.peers.all.iter().map(|peer| PeerView {
+        let peers = self.peers.all.iter().map(|peer| PeerView {
             node: peer.id,
             address: peer.address.clone(),
             reached: peer.is_reached(now_ms),
@@ -226,8 +226,8 @@ impl Node {
             clock_ahead_ms: self.cluster_time.ahead_ms(peer.id, self.identity.node),
         });
         let peers: Vec<PeerView> = peers.collect();
-        let behind = self.shard.groups().filter(|group| group.is_behind()).count() as u32;
-        let applied = self.shard.groups().map(|group| group.next().preceding().0).sum();
+        let behind = self.engine.groups().filter(|group| group.is_behind()).count() as u32;
+        let applied = self.engine.groups().map(|group| group.next().preceding().0).sum();
         let used_bytes = self.used_bytes();
         let view = InfoView {
             server: ServerView {
@@ -245,11 +245,11 @@ impl Node {
                 cpu_system_us: self.facts.cpu_system_us,
             },
             clients: ClientsView {
-                connected: self.io.connections.clients,
+                connected: self.connections.clients,
                 max: self.config.max_clients,
-                waiting: self.io.connections.clients().filter(|client| !client.replies.is_empty()).count() as u64,
+                waiting: self.connections.clients().filter(|client| !client.replies.is_empty()).count() as u64,
                 input_buffer_bytes: 0,
-                output_buffer_bytes: self.io.connections.clients().map(|c| c.out.len() as u64).max().unwrap_or(0),
+                output_buffer_bytes: self.connections.clients().map(|c| c.out.len() as u64).max().unwrap_or(0),
             },
             memory: MemoryView {
                 used_bytes,
@@ -259,28 +259,28 @@ impl Node {
                 system_bytes: self.facts.system_bytes,
             },
             keyspace: KeyspaceView {
-                keys: self.shard.stores().map(|store| store.len() as u64).sum(),
-                expires: self.shard.stores().map(|store| store.expiring() as u64).sum(),
-                expired_total: self.shard.stores().map(Store::expired).sum(),
-                hits: self.io.stats.hits,
-                misses: self.io.stats.misses,
+                keys: self.engine.shard().stores().map(|store| store.len() as u64).sum(),
+                expires: self.engine.shard().stores().map(|store| store.expiring() as u64).sum(),
+                expired_total: self.engine.shard().stores().map(Store::expired).sum(),
+                hits: self.stats.hits,
+                misses: self.stats.misses,
             },
             paxos: PaxosView {
                 node: self.identity.node,
                 start_number: self.identity.start,
                 cluster_id: &cluster_id,
                 groups: self.group_count(),
-                groups_led: self.shard.groups().filter(|group| group.leads().is_some()).count() as u32,
+                groups_led: self.engine.groups().filter(|group| group.leads().is_some()).count() as u32,
                 draining: self.placement.draining,
-                groups_leased: self.shard.groups().filter(|group| self.holds_lease(group.id(), time)).count() as u32,
+                groups_leased: self.engine.groups().filter(|group| self.holds_lease(group.id(), time)).count() as u32,
                 groups_leaderless: if self.is_born() { self.leaderless() as u32 } else { self.group_count() },
                 groups_behind: behind,
                 loop_busy_percent: (self.load.per_mille() + 5) / 10,
                 chosen_total: applied,
                 applied_total: applied,
-                ballots_lost: self.shard.groups().map(groups::Group::ballots_lost).sum(),
-                skipped_unknown_group: self.io.unknown_groups,
-                skipped_unknown_kind: self.io.unknown_kinds,
+                ballots_lost: self.engine.groups().map(groups::Group::ballots_lost).sum(),
+                skipped_unknown_group: self.unknown_groups,
+                skipped_unknown_kind: self.unknown_kinds,
                 protocol_version: self.config.versions.highest,
                 value_version: self.value_version(),
                 clocks: ClocksView {
@@ -290,19 +290,19 @@ impl Node {
                 },
                 log_bytes: self.facts.log_bytes,
                 log_segments: self.facts.log_segments,
-                disk: if self.io.space.full {
+                disk: if self.engine.space().full {
                     "full"
-                } else if self.io.is_disk_fine(now_ms) {
+                } else if self.engine.is_disk_in_time(now_ms) {
                     "ok"
                 } else {
                     "slow"
                 },
-                relays_to: self.io.relays.to().map_or(0, |to| to.0),
-                relayed_total: self.io.relays.sent_total,
+                relays_to: self.relays.to().map_or(0, |to| to.0),
+                relayed_total: self.relays.sent_total,
                 storage: self.storage_view(),
                 peers: &peers,
             },
-            stats: &self.io.stats,
+            stats: &self.stats,
         };
         info::info(words, &view)
     }
@@ -325,7 +325,7 @@ impl Node {
             installed: transfers.installed,
             scrubs: checkpoints.facts.scrubs,
             scrub_damaged: checkpoints.facts.scrub_damaged,
-            hollow: self.shard.groups().filter(|group| group.is_hollow()).count() as u64,
+            hollow: self.engine.groups().filter(|group| group.is_hollow()).count() as u64,
         }
     }
 

@@ -86,7 +86,7 @@ impl Node {
             );
         };
         // It would not see how far the groups are.
-        if let Some(refusal) = self.full_disk_refusal() {
+        if let Some(refusal) = self.refusals().of_full_disk() {
             return refusal;
         }
         match self.pursue(&goal, time) {
@@ -101,7 +101,11 @@ impl Node {
         match &mut self.changing.job {
             Some(job) if job.goal == *goal => job.active_ms = time.mono_ms(),
             Some(job) => {
-                return Err(format!("this node is busy with {}: {}", job.goal.words(), job.progress(self.shard.len())));
+                return Err(format!(
+                    "this node is busy with {}: {}",
+                    job.goal.words(),
+                    job.progress(self.engine.len())
+                ));
             }
             None => {
                 let place = self.place_for(goal)?;
@@ -116,7 +120,7 @@ impl Node {
 
     /// Where the node is that a goal adds, if it adds one that is no member anywhere yet.
     fn place_for(&self, goal: &Goal) -> Result<Option<Place>, String> {
-        let roster = &self.io.peers.roster;
+        let roster = &self.peers.roster;
         let (Goal::Add(node) | Goal::Replace(_, node)) = goal else {
             let known = roster.place(goal.node()).is_some() || roster.has_left(goal.node());
             return if known { Ok(None) } else { Err(format!("node {} is not a member", goal.node())) };
@@ -135,7 +139,7 @@ impl Node {
                 "node {node} was removed, and ids are never used again: start the new node under another one"
             ));
         }
-        let own = self.io.peers.own_address().unwrap_or("HOST:PORT");
+        let own = self.peers.own_address().unwrap_or("HOST:PORT");
         Err(format!(
             "node {node} does not wait here to be added: start it with `paxoi serve --id {node} --data DIR --join {own} \
              --listen HOST:PORT`"
@@ -148,7 +152,7 @@ impl Node {
         let is_listed = self.changing.listed_ms.is_some_and(|listed| now_ms < listed + LISTED_MS);
         if (is_listed || self.changing.job.is_some()) && now_ms >= self.changing.asked_ms + WHERE_MS {
             self.changing.asked_ms = now_ms;
-            self.io.peers.all.iter_mut().for_each(|peer| peer.tell(&NodeMessage::Where));
+            self.peers.all.iter_mut().for_each(|peer| peer.tell(&NodeMessage::Where));
         }
         if self.changing.job.is_none() {
             return;
@@ -165,21 +169,21 @@ impl Node {
     /// Looks at every group and submits what is missing in a few of them. An error ends the job.
     fn advance(&mut self, time: Time) -> Progress {
         let Some(mut job) = self.changing.job.take() else { return Ok(None) };
-        let groups = self.shard.len();
-        job.submitted.retain(|(group, counter)| self.shard.group(*group).awaits(*counter));
+        let groups = self.engine.len();
+        job.submitted.retain(|(group, counter)| self.engine.group(*group).awaits(*counter));
         let (mut done, mut waits_for) = (0, String::new());
         for index in 0..groups as u32 {
             let id = GroupId(index);
             if job.submitted.iter().any(|(group, _)| *group == id) {
                 continue;
             }
-            let group = self.shard.group(id);
+            let group = self.engine.group(id);
             match self.step_of(&job, group, time)? {
                 Step::Done => done += 1,
                 Step::Wait(reason) => waits_for = reason,
                 Step::Submit(what) if job.submitted.len() < CHANGES_MAX => {
                     let change = Change { version: group.membership().version(), what };
-                    let counter = self.submit_unanswered(id, |out| change.encode(out));
+                    let counter = self.engine.submit_unanswered(id, |out| change.encode(out), time);
                     job.submitted.push((id, counter));
                 }
                 Step::Submit(_) => {}
@@ -254,7 +258,7 @@ impl Node {
     /// The change, if a majority of those that vote in the group after it is there now.
     fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: What, time: Time) -> Result<Step, String> {
         let has_it = |peer: &&Peer| peer.is_reached(time.mono_ms()) && !peer.lacks(group);
-        let there: Vec<NodeId> = self.io.peers.all.iter().filter(has_it).map(|peer| peer.id).collect();
+        let there: Vec<NodeId> = self.peers.all.iter().filter(has_it).map(|peer| peer.id).collect();
         let is_here = |id: &&NodeId| **id == self.identity.node || there.contains(*id);
         let here = voters.iter().filter(is_here).count();
         if here > voters.len() / 2 {
@@ -268,7 +272,7 @@ impl Node {
     }
 
     fn is_reached(&self, node: NodeId, time: Time) -> bool {
-        self.io.peers.all.iter().any(|peer| peer.id == node && peer.is_reached(time.mono_ms()))
+        self.peers.all.iter().any(|peer| peer.id == node && peer.is_reached(time.mono_ms()))
     }
 
     /// How many instances of a group a member lacks, as far as it has said of late.
@@ -276,7 +280,7 @@ impl Node {
         if node == self.identity.node {
             return Some(group.missing());
         }
-        let peer = self.io.peers.all.iter().find(|peer| peer.id == node)?;
+        let peer = self.peers.all.iter().find(|peer| peer.id == node)?;
         if peer.link.is_none() || time.mono_ms() > peer.positions_ms + POSITIONS_MS_MAX || peer.positions_ms == 0 {
             return None;
         }
@@ -288,8 +292,8 @@ impl Node {
     /// One entry for each node: id, address, state, in how many groups of how many, instances that it lacks (-1: not known),
     /// and whether it can be reached.
     fn list_members(&self, time: Time) -> Reply<'static> {
-        let roster: &Roster = &self.io.peers.roster;
-        let total = self.shard.len();
+        let roster: &Roster = &self.peers.roster;
+        let total = self.engine.len();
         let row = |place: &Place, state: &'static str, groups: usize, lag: i64, reached: bool| {
             Reply::Array(vec![
                 Reply::Int(i64::from(place.node.0)),
@@ -303,15 +307,15 @@ impl Node {
         };
         let member = |place: &Place| {
             let node = place.node;
-            let in_groups = self.shard.groups().filter(|group| group.membership().everyone().contains(node));
+            let in_groups = self.engine.groups().filter(|group| group.membership().everyone().contains(node));
             let mut lag = Some(0);
             let mut count = 0;
             for group in in_groups {
                 count += 1;
                 lag = lag.zip(self.lag(node, group, time)).map(|(sum, lag): (u64, u64)| sum + lag);
             }
-            let votes = self.shard.groups().filter(|group| group.membership().voters().contains(node)).count();
-            let left = self.shard.groups().any(|group| group.membership().was_removed(node));
+            let votes = self.engine.groups().filter(|group| group.membership().voters().contains(node)).count();
+            let left = self.engine.groups().any(|group| group.membership().was_removed(node));
             let state = match (left, votes) {
                 (true, _) => "removing",
                 (false, 0) if count == total => "learner",

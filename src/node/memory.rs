@@ -13,7 +13,7 @@ pub(super) const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory
 impl Node {
     /// What the stores take, and the commands of this node's clients that are on their way to them, in bytes.
     pub(super) fn used_bytes(&self) -> u64 {
-        (self.shard.store_bytes() + self.shard.queued_bytes()) as u64
+        (self.engine.shard().store_bytes() + self.engine.shard().queued_bytes()) as u64
     }
 
     /// Whether commands that may grow are refused.

@@ -2,11 +2,12 @@
 //! does no I/O and reads no clock, so that the simulator runs what the server runs.
 //!
 //! ```text
+//! engine     groups, commands, reads, the log's queue      wires   how it reaches the rest
 //! requests   what a client's words mean and where they go      replies    in the order of the requests
 //! clients    the clients' connections                          local      what the node answers by itself
 //! links      handshakes and frames of the other members        peers      who lives, who is reached, who claims what
-//! questions  reads confirmed by a majority                     wire       what nodes say to each other
-//! outbox     where the effects of the groups go                output   what it wants done outside, and who does it
+//! wire       what nodes say to each other                      alone      a node that nobody answers
+//! output     what it wants done outside, and who does it
 //! birth      how a cluster comes to be
 //! space      what fits the log while the disk is full     checkpoints  when they are made, and what of the log can go
 //! transfers  checkpoints between nodes                    bulk         the connections for that
@@ -19,14 +20,16 @@
 //! loading    while groups are being rebuilt
 //! lanes      large messages in fragments, so that small ones overtake them      inbound    what comes for the groups
 //! ranges     values from the log for members that are behind   pace   how fast that goes beside the clients
-//! reach      what clients are told in a minority        relay      commands that another member carries out
+//! relay      commands that another member carries out
 //! ```
 
+mod alone;
 mod birth;
 mod bulk;
 mod checkpoints;
 mod clients;
 mod cluster_time;
+mod engine;
 mod inbound;
 mod incarnations;
 mod joining;
@@ -38,15 +41,13 @@ mod local;
 mod members;
 mod memory;
 mod names;
-mod outbox;
 pub mod output;
 mod pace;
 mod pause;
 mod peers;
 mod placement;
-mod questions;
 mod ranges;
-mod reach;
+mod refusals;
 mod relay;
 mod replies;
 mod requests;
@@ -55,35 +56,39 @@ mod space;
 #[cfg(test)]
 mod tests;
 mod transfers;
-mod uploads;
 pub mod versions;
 mod waiting;
 pub mod wire;
+mod wires;
 
 use crate::admin::kept::Kept;
+use crate::admin::stats::Stats;
 use crate::config::{NodeConfig, REACH_GRACE_MS, REACH_START_MS, REMOVED_MS, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
-use crate::kv::{Limits, Store};
+use crate::kv::{Limits, Store, table};
 use crate::routing;
-use crate::shard::{self, Shard};
+use crate::shard::Shard;
+use alone::Alone;
 use birth::Birth;
 use bytes::Bytes;
 use checkpoints::Checkpoints;
+use clients::Connections;
 use cluster_time::ClusterTime;
+use engine::Engine;
 use groups::membership::Place;
-use groups::{Answer, Ballot, Clock, Group, GroupId, Jitter, NodeId, Settings, Surroundings, Work};
+use groups::{Answer, Clock, Group, GroupId, Jitter, NodeId, Settings, Surroundings, Work};
 use joining::Joining;
 use loading::Stage;
 use local::Facts;
 use members::Changing;
 use names::Names;
 use net::outbound::Outbound;
-use outbox::Outbox;
 use pace::Load;
 use pause::Pause;
-use peers::PingState;
+use peers::{Peers, PingState};
 use placement::Placement;
-use reach::Reach;
+use ranges::Ranges;
+use relay::Relays;
 use roster::Roster;
 use std::sync::Arc;
 use transfers::Transfers;
@@ -125,8 +130,18 @@ pub struct Node {
     birth: Birth,
     joining: Joining,
     changing: Changing,
-    shard: Shard,
-    io: Outbox,
+    engine: Engine,
+    peers: Peers,
+    connections: Connections,
+    relays: Relays,
+    ranges: Ranges,
+    stats: Stats,
+    outputs: Outputs,
+    /// The time of this turn, in microseconds.
+    now_us: u64,
+    /// Messages that were skipped because their group, or their kind, is not known here.
+    unknown_groups: u64,
+    unknown_kinds: u64,
     checkpoints: Checkpoints,
     transfers: Transfers,
     load: Load,
@@ -134,8 +149,6 @@ pub struct Node {
     /// Whether groups are being rebuilt elsewhere.
     stage: Stage,
     resigned: bool,
-    /// Whether it is a member of every group.
-    is_everywhere: bool,
     /// When it was noticed that it is a member of none any more.
     removed_ms: Option<u64>,
     placement: Placement,
@@ -143,7 +156,7 @@ pub struct Node {
     /// Whether the time of some group is ahead of cluster time, as was last said in the log.
     is_time_ahead: bool,
     names: Names,
-    reach: Reach,
+    alone: Alone,
     began_ms: u64,
     /// When the process was first told the time.
     started_ms: Option<u64>,
@@ -175,21 +188,28 @@ impl Node {
             birth: Birth::new(&config, &identity),
             joining: Joining::new(&config.join, config.seed),
             changing: Changing::default(),
-            shard: Shard::new(std::iter::empty()),
-            io: Outbox::new(&config, &identity, Roster::of_one(&first)),
+            engine: Engine::new(&identity, &config),
+            peers: Peers::new(&identity, Roster::of_one(&first), &config),
+            connections: Connections::new(&config),
+            relays: Relays::new(identity.start),
+            ranges: Ranges::default(),
+            stats: Stats::new(table::names_by_verb()),
+            outputs: Outputs::default(),
+            now_us: 0,
+            unknown_groups: 0,
+            unknown_kinds: 0,
             checkpoints: Checkpoints::new(config.checkpoints),
             transfers: Transfers::default(),
             load: Load::default(),
             facts: Facts::default(),
             stage: Stage::Whole,
             resigned: false,
-            is_everywhere: true,
             removed_ms: None,
             placement: Placement::default(),
             cluster_time: ClusterTime::default(),
             is_time_ahead: false,
             names: Names::default(),
-            reach: Reach::default(),
+            alone: Alone::default(),
             began_ms: 0,
             started_ms: None,
             ticked_ms: 0,
@@ -220,30 +240,31 @@ impl Node {
 
     /// Recovery is done: the log is durable up to `lsn`, time limits run from here.
     pub fn begin(&mut self, lsn: u64, time: Time) {
-        self.io.begin(lsn);
+        self.engine.begin(lsn);
         if self.is_born() {
-            self.io.peers.leases.begin(time.mono_us);
+            self.peers.leases.begin(time.mono_us);
         }
-        self.shard.begin(time.clock());
-        self.io.members_changed = true;
+        self.engine.begin_groups(time.clock());
         self.update_roster(time);
         let reached_ms = time.mono_ms() + REACH_START_MS - REACH_GRACE_MS;
-        self.io.peers.all.iter_mut().for_each(|peer| peer.reached_ms = reached_ms);
-        self.reach.begin(time.mono_ms());
+        self.peers.all.iter_mut().for_each(|peer| peer.reached_ms = reached_ms);
+        self.alone.begin(time.mono_ms());
         self.began_ms = time.mono_ms();
         self.ticked_ms = time.mono_ms();
     }
 
     /// The log is durable up to `lsn`; the sync took so long.
     pub fn durable(&mut self, lsn: u64, sync_us: u64) {
-        self.io.on_durable(lsn, sync_us);
+        self.stats.fsyncs.record(sync_us);
+        let (engine, mut wires) = self.split();
+        engine.on_durable(lsn, &mut wires);
         self.trim_durable(lsn);
     }
 
     /// A turn of the event loop that has just ended took so long, without its sleep.
     pub fn turn_took(&mut self, usec: u64, time: Time) {
-        self.io.stats.turns.record(usec);
-        self.load.record(usec, self.io.logged_bytes, time.mono_us);
+        self.stats.turns.record(usec);
+        self.load.record(usec, self.engine.logged_bytes(), time.mono_us);
     }
 
     /// Facts about the process, for `INFO`; now and then.
@@ -253,7 +274,7 @@ impl Node {
 
     /// What the log has space for; every turn.
     pub fn set_space(&mut self, space: Space) {
-        self.io.space = space;
+        self.engine.set_space(space);
     }
 
     /// How many clients there may be now: CONFIG SET changes it.
@@ -265,15 +286,15 @@ impl Node {
     /// Time limits. Call it every [`groups::TICK_MS`] or so.
     pub fn tick(&mut self, time: Time) {
         let now_ms = time.mono_ms();
-        self.io.now_us = time.mono_us;
-        self.io.stats.sample(now_ms);
+        self.now_us = time.mono_us;
+        self.stats.sample(now_ms);
         self.started_ms.get_or_insert(now_ms);
         if self.has_not_begun() {
             return self.tick_before_begin(time);
         }
         let passed_ms = now_ms - std::mem::replace(&mut self.ticked_ms, now_ms).min(now_ms);
         if passed_ms >= STALL_MS_MIN {
-            self.io.peers.forgive(passed_ms, now_ms);
+            self.peers.forgive(passed_ms, now_ms);
         }
         self.tick_links(time);
         self.tick_names(time);
@@ -283,25 +304,30 @@ impl Node {
         if !self.is_born() {
             let clocks = self.told_clocks(time);
             let state = PingState { start: self.identity.start, disk: true, full: false, draining: false, clocks };
-            self.io.peers.ping(state, time.mono_us, |_, _| None);
+            self.peers.ping(state, time.mono_us, |_, _| None);
             return self.tick_birth(time);
         }
-        let space = self.io.space;
-        let (disk, can_lead) = (self.io.is_disk_fine(now_ms) && !space.full, self.io.can_lead(now_ms));
+        let space = *self.engine.space();
+        let (disk, can_lead) = (self.engine.is_disk_in_time(now_ms) && !space.full, self.can_lead(now_ms));
         self.give_up_if_stuck(can_lead, time);
         // Where nothing but promises can be logged no leader begins.
         let disk_leads = can_lead && !space.is_exhausted();
         self.update_roster(time);
         self.tick_removed(time);
-        self.tick_reach(time);
+        let hopeful = self.peers.hopeful(now_ms);
+        let peers = self.peers.all.len();
+        let (engine, mut wires) = self.split();
+        engine.set_hopeful(hopeful, peers, &mut wires);
         self.tick_relays(time);
-        self.tick_uploads(time);
-        let reached = self.io.peers.reached(now_ms);
+        let limit_ms = self.config.client_timeout_ms;
+        let (engine, mut wires) = self.split();
+        engine.tick_uploads(limit_ms, refusals::of_upload, &mut wires, time);
+        let reached = self.peers.reached(now_ms);
         let rather = self.rather_leading(time);
         let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };
-        self.shard.tick(time.clock(), self.cluster_time.now_ms(time), around, &mut self.io);
-        self.ask_for_dropped();
-        self.tick_questions(time);
+        let slowest_us = self.peers.all.iter().map(peers::Peer::rtt_us).max().unwrap_or(0);
+        let (engine, mut wires) = self.split();
+        engine.tick(around, slowest_us, &mut wires, time);
         self.tick_placement(time);
         self.tick_transfers(time);
         if !self.is_loading() {
@@ -311,69 +337,56 @@ impl Node {
         let draining = self.placement.draining;
         let clocks = self.told_clocks(time);
         let state = PingState { start: self.identity.start, disk, full: space.full, draining, clocks };
-        let shard = &self.shard;
+        let engine = &self.engine;
         // A word counts only where it is a voter's, to a voter.
         let promised = |group, to| {
-            let group = shard.has(group).then(|| shard.group(group))?;
+            let group = engine.find(group)?;
             (group.may_promise() && group.membership().voters().contains(to)).then(|| group.promised())
         };
-        if self.io.peers.ping(state, time.mono_us, promised) {
-            self.announce_chosen();
+        if self.peers.ping(state, time.mono_us, promised) {
+            // Who may not know yet that the last instance of a group was chosen is told with each ping.
+            let others: Vec<NodeId> = self.peers.all.iter().map(|peer| peer.id).collect();
+            let (engine, mut wires) = self.split();
+            engine.announce_chosen(&others, &mut wires);
         }
     }
 
     /// Ends a turn: every group that had inputs proposes, forwards or announces once, what is durable leaves, reads
     /// are asked about or answered, and the next batch goes to the log.
     pub fn end_turn(&mut self, time: Time) {
-        self.io.now_us = time.mono_us;
+        self.now_us = time.mono_us;
         // Also before the node begins: clients that are told so take their share of a turn as well.
         self.intake = Work::steps(self.config.turn_steps);
         if self.has_not_begun() {
             return self.resume_clients();
         }
-        self.io.work = Work::steps(self.config.turn_steps);
-        self.shard.go_on(time.clock(), &mut self.io);
-        self.feed_uploads(time);
-        loop {
-            self.carry_released(time);
-            let (mut ready, mut asking) = self.io.take_read_buffers();
-            let cluster_ms = self.cluster_time.now_ms(time);
-            self.shard.flush(time.clock(), cluster_ms, &mut self.io, &mut ready, &mut asking);
-            asking.sort_unstable();
-            self.ask(&asking, time);
-            self.answer_reads(&ready, time);
-            self.io.return_read_buffers(ready, asking);
-            if !self.shard.is_dirty() && !self.io.has_released() {
-                break;
-            }
-        }
-        self.answer_long_reads(time);
-        if self.io.take_leadership_changed() {
-            let led = |group: &Group| Some((group.id(), group.leads()?, group.membership().version()));
-            let led: Vec<(GroupId, Ballot, u64)> = self.shard.groups().filter_map(led).collect();
-            self.io.peers.set_claims(&led);
+        let (engine, mut wires) = self.split();
+        engine.go_on(&mut wires, time);
+        engine.feed_uploads(refusals::of_upload, &mut wires, time);
+        engine.flush(&mut wires, time);
+        if let Some(led) = self.engine.take_led() {
+            self.peers.set_claims(&led);
         }
         self.step_checkpoints(time);
         self.step_transfers(time);
         self.step_ranges(time);
         self.ask_to_trim(time);
         self.step_waits(time);
-        self.io.end_turn(time.mono_ms());
-        // Each turn applies so much of what comes in it, and so much of what earlier ones left.
-        self.io.work = Work::steps(self.config.turn_steps);
+        self.send_all(time);
+        self.engine.end_turn();
         self.resume_clients();
     }
 
     /// What the turn wants done; [`output::carry_out`] does it.
     pub fn outputs(&mut self) -> &mut Outputs {
-        &mut self.io.outputs
+        &mut self.outputs
     }
 
     /// Calls `visit` with each client's connection that has replies to be sent, and the replies, which it takes; it tells
     /// how many bytes wait for the client then.
     pub fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut Outbound) -> usize) {
-        let stats = &mut self.io.stats;
-        self.io.connections.take_replies(|id, replies| {
+        let stats = &mut self.stats;
+        self.connections.take_replies(|id, replies| {
             stats.net_output_bytes += replies.len() as u64;
             visit(id, replies)
         });
@@ -387,25 +400,19 @@ impl Node {
     /// Whether a next turn has work even if nothing comes in.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let long = &self.io.questions.long;
-        let is_answering = long.iter().any(|id| {
-            let read = self.io.questions.reads.get(*id as usize);
-            read.is_some_and(|read| !self.shard.is_applying(read.group))
-        });
-        let has_room = self.io.peers.all.iter().any(peers::Peer::has_room);
-        let sends = self.io.uploads.can_send(self.ticked_ms);
-        self.shard.is_dirty() || self.shard.is_busy() || self.io.has_released() || is_answering || has_room || sends
+        let has_room = self.peers.all.iter().any(peers::Peer::has_room);
+        self.engine.has_work(self.ticked_ms) || has_room
     }
 
     /// Connections for which large messages wait: at the end of each turn, [`Node::unsent`] is to be told of them.
     #[must_use]
     pub fn filling(&self) -> Vec<u64> {
-        self.io.peers.all.iter().filter(|peer| !peer.lanes.is_empty()).filter_map(|peer| peer.link).collect()
+        self.peers.all.iter().filter(|peer| !peer.lanes.is_empty()).filter_map(|peer| peer.link).collect()
     }
 
     /// So many bytes wait to be written to a connection of [`Node::filling`].
     pub fn unsent(&mut self, id: u64, bytes: usize) {
-        if let Some(peer) = self.io.peers.by_link(id) {
+        if let Some(peer) = self.peers.by_link(id) {
             peer.unsent = bytes;
         }
     }
@@ -413,22 +420,22 @@ impl Node {
     /// The groups and their stores, to look at; none before the cluster is born.
     #[must_use]
     pub fn shard(&self) -> &Shard {
-        &self.shard
+        self.engine.shard()
     }
 
     /// Groups without a leader that this node knows of, such as those that it lacks.
     #[must_use]
     pub fn leaderless(&self) -> usize {
-        self.shard.missing_groups() + self.shard.groups().filter(|group| group.leader().is_none()).count()
+        self.engine.shard().missing_groups() + self.engine.groups().filter(|group| group.leader().is_none()).count()
     }
 
     /// Whether this node leads a group under a lease, and knows all that was chosen in it.
     #[must_use]
     pub fn holds_lease(&self, group: GroupId, time: Time) -> bool {
-        let Some(group) = self.shard.has(group).then(|| self.shard.group(group)) else { return false };
+        let Some(group) = self.engine.find(group) else { return false };
         let Some(ballot) = group.leads() else { return false };
         matches!(group.answer(ballot), Answer::Leads(_))
-            && self.io.peers.holds_lease(group.id(), ballot, group.membership(), time.mono_us)
+            && self.peers.holds_lease(group.id(), ballot, group.membership(), time.mono_us)
     }
 
     fn make_groups(&mut self, record: &BirthRecord) {
@@ -448,42 +455,41 @@ impl Node {
             let slots = routing::slots_of(GroupId(index), record.groups);
             (Group::new(settings), Store::new(record.hash_key, slots, limits_of(record)))
         };
-        self.shard = Shard::new((0..record.groups).map(group));
-        self.io.set_groups(record.groups);
+        let groups: Vec<(Group, Store)> = (0..record.groups).map(group).collect();
+        self.engine.set_groups(groups.into_iter());
         self.checkpoints.set_groups(record.groups);
-        self.io.members_changed = true;
         self.settle_value_version();
     }
 
     /// Takes over who belongs to the cluster, if that has changed: new members are dialled, and get what is theirs.
     fn update_roster(&mut self, time: Time) {
-        if !std::mem::take(&mut self.io.members_changed) {
+        if !self.engine.take_members_changed() {
             return;
         }
-        let memberships = self.shard.groups().map(groups::Group::membership);
+        let memberships = self.engine.groups().map(groups::Group::membership);
         let Some(mut roster) = Roster::of_all(memberships) else { return };
         let me = self.identity.node;
-        self.is_everywhere = self.shard.groups().all(|group| group.membership().everyone().contains(me));
-        if !self.is_everywhere {
+        let is_everywhere = self.engine.groups().all(|group| group.membership().everyone().contains(me));
+        if !is_everywhere {
             // What it joined is not known from the groups before it has learned that it did.
             roster.add(&self.identity.joined);
         }
         if self.is_loading() {
-            let peers = &self.io.peers;
+            let peers = &self.peers;
             let linked: Vec<Place> = peers.linked().filter_map(|peer| peers.roster.place(peer.id).cloned()).collect();
             roster.allow_for_unknown(&linked);
         }
-        if roster == self.io.peers.roster {
+        if roster == self.peers.roster {
             return;
         }
-        for gone in self.io.peers.enroll(roster) {
+        for gone in self.peers.enroll(roster) {
             tracing::info!("node {} is not a member any more", gone.id);
             self.cluster_time.forget(gone.id);
-            self.io.relays.forget(gone.id);
+            self.relays.forget(gone.id);
             if let Some(link) = gone.link {
                 self.refuse(link, true, links::removed(gone.id), time);
             }
-            self.forget_link(gone.id, time);
+            self.forget_link(gone.id, false, time);
         }
         self.admit();
         self.settle_value_version();
@@ -491,21 +497,31 @@ impl Node {
 
     /// A node that was removed from all groups stops, but not before it has told what it knows.
     fn tick_removed(&mut self, time: Time) {
-        let is_removed = self.io.peers.roster.was_removed(self.identity.node);
+        let is_removed = self.peers.roster.was_removed(self.identity.node);
         let since_ms = *self.removed_ms.get_or_insert(time.mono_ms());
         if !is_removed {
             self.removed_ms = None;
         } else if time.mono_ms() >= since_ms + REMOVED_MS {
-            self.io.outputs.push(Output::Stop(links::removed(self.identity.node)));
+            self.outputs.push(Output::Stop(links::removed(self.identity.node)));
         }
     }
 
-    /// What the gate released: to others it left already, to this node itself it goes now.
-    fn carry_released(&mut self, time: Time) {
-        let me = self.identity.node;
-        while let Some(held) = self.io.next_released() {
-            self.shard.handle(held.group, me, held.message, time.clock(), &mut self.io);
+    /// The batch that was gathered goes to the log, unless one is on its way, and the frames to their connections.
+    fn send_all(&mut self, time: Time) {
+        self.outputs.extend(self.engine.next_batch(time.mono_ms()).map(Output::Append));
+        for peer in &mut self.peers.all {
+            if let Some(link) = peer.link {
+                self.outputs.extend(peer.take_frames().map(|frame| Output::Frame(link, frame)));
+            }
         }
+    }
+
+    /// Whether this node can lead. While its disk is late or has no space the others should, if theirs are better: where all
+    /// disks are slow the cluster goes on slowly.
+    fn can_lead(&self, now_ms: u64) -> bool {
+        let is_late = !self.engine.is_disk_in_time(now_ms) && self.peers.quorum_is_quick(now_ms);
+        let is_full = self.engine.space().full && self.peers.quorum_has_space(now_ms);
+        !is_late && !is_full
     }
 
     /// A leader whose sync takes too long, or that alone has no space, gives its groups up: the others' disks go on.
@@ -514,26 +530,12 @@ impl Node {
             self.resigned = false;
         } else if !self.resigned {
             self.resigned = true;
-            if self.io.is_disk_fine(time.mono_ms()) {
+            if self.engine.is_disk_in_time(time.mono_ms()) {
                 tracing::warn!("the disk is full here, but not at the others: giving leadership up");
             } else {
                 tracing::warn!("a sync of the log takes too long (more than {SYNC_MS_MAX} ms): giving leadership up");
             }
-            self.shard.step_all(&mut self.io, |group, effects| group.resign(time.clock(), effects));
-        }
-    }
-
-    /// With each ping: who may not know yet that the last instance of a group was chosen is told.
-    fn announce_chosen(&mut self) {
-        let others: Vec<NodeId> = self.io.peers.all.iter().map(|peer| peer.id).collect();
-        for index in 0..self.shard.len() {
-            let group = GroupId(index as u32);
-            if !self.shard.has(group) || self.shard.group(group).leads().is_none() {
-                continue;
-            }
-            self.shard.quiet_step(group, &mut self.io, |group, effects| {
-                others.iter().for_each(|to| group.announce(*to, effects));
-            });
+            self.step_all(|group, effects| group.resign(time.clock(), effects));
         }
     }
 }

@@ -66,17 +66,17 @@ impl Node {
             return;
         }
         self.names.checked_ms = Some(now_ms);
-        let dialled = self.io.peers.all.iter().map(|peer| &*peer.address);
-        let announced = self.io.peers.all.iter().filter_map(|peer| peer.announced.as_deref());
+        let dialled = self.peers.all.iter().map(|peer| &*peer.address);
+        let announced = self.peers.all.iter().filter_map(|peer| peer.announced.as_deref());
         let all = self.own_told_address().into_iter().chain(dialled).chain(announced);
         let is_name = |address: &&str| Endpoint::parse(address).is_some_and(|endpoint| endpoint.ip().is_none());
         let names = all.filter(is_name).map(str::to_owned).collect();
-        self.io.outputs.extend(self.names.check(names, now_ms).into_iter().map(Output::LookUp));
+        self.outputs.extend(self.names.check(names, now_ms).into_iter().map(Output::LookUp));
     }
 
     /// Where clients are told that this node is.
     fn own_told_address(&self) -> Option<&str> {
-        self.config.announced.as_deref().or(self.io.peers.own_address())
+        self.config.announced.as_deref().or(self.peers.own_address())
     }
 
     /// All members, this node among them, as cluster clients want them. Nodes that are connected though the groups do
@@ -84,10 +84,10 @@ impl Node {
     pub(super) fn node_views(&self, time: Time) -> Vec<NodeView> {
         let told = |peer: &Peer| peer.announced.clone().unwrap_or_else(|| peer.address.clone());
         let own = self.own_told_address().map(|address| (self.identity.node, address.to_owned(), true)).into_iter();
-        let peers = self.io.peers.all.iter().filter(|peer| !peer.address.is_empty());
+        let peers = self.peers.all.iter().filter(|peer| !peer.address.is_empty());
         let peers = peers.map(|peer| (peer.id, told(peer), peer.is_reached(time.mono_ms())));
         let view = |(node, address, connected): (NodeId, String, bool)| {
-            let storage = self.io.peers.roster.place(node).map_or([node.0 as u8; 16], |place| place.storage);
+            let storage = self.peers.roster.place(node).map_or([node.0 as u8; 16], |place| place.storage);
             let (endpoint, resolved) = (Endpoint::parse(&address), self.names.ip(&address));
             NodeView { node, id40: id40(node, &storage), endpoint, resolved, connected }
         };

@@ -71,9 +71,9 @@ impl Node {
         self.placement.asked.push(Asked { number, group, to, ticket, deadline_ms });
         let (me, timeout_ms) = (self.identity.node, self.config.client_timeout_ms);
         let request = Move { number, group, to, timeout_ms };
-        match self.shard.group(group).leader().map(|ballot| ballot.node) {
+        match self.engine.group(group).leader().map(|ballot| ballot.node) {
             Some(leader) if leader != me => {
-                if let Some(peer) = self.io.peers.find(leader) {
+                if let Some(peer) = self.peers.find(leader) {
                     peer.tell(&NodeMessage::Move(request));
                 }
             }
@@ -91,19 +91,19 @@ impl Node {
         if !self.is_born() {
             return Err(error(format!("CLUSTERDOWN {}", self.birth.waits_for())));
         }
-        if group.index() >= self.shard.len() {
-            return Err(error(format!("ERR there is no group {group}, only 0 to {}", self.shard.len() - 1)));
+        if group.index() >= self.engine.len() {
+            return Err(error(format!("ERR there is no group {group}, only 0 to {}", self.engine.len() - 1)));
         }
-        if !self.shard.has(group) {
+        if !self.engine.has(group) {
             return Err(self.loading_refusal());
         }
-        if self.io.peers.roster.place(to).is_none() {
+        if self.peers.roster.place(to).is_none() {
             return Err(error(format!("ERR node {to} is not a member of this cluster")));
         }
         if self.placement.asked.len() >= MOVES_MAX {
             return Err(error(format!("ERR {MOVES_MAX} moves are under way already")));
         }
-        let leader = self.shard.group(group).leader().map(|ballot| ballot.node);
+        let leader = self.engine.group(group).leader().map(|ballot| ballot.node);
         match leader {
             None => Err(error(format!("CLUSTERDOWN group {group} has no leader at the moment"))),
             Some(leader) if leader == to => Err(Reply::Ok),
@@ -118,7 +118,7 @@ impl Node {
 
     /// Why a member cannot take a group over.
     fn unfit(&self, group: GroupId, to: NodeId, time: Time) -> Option<String> {
-        if !self.shard.group(group).membership().voters().contains(to) {
+        if !self.engine.group(group).membership().voters().contains(to) {
             return Some(format!("node {to} does not vote in group {group}"));
         }
         if to == self.identity.node {
@@ -129,7 +129,7 @@ impl Node {
 
     /// Why another member can lead nothing.
     fn ails(&self, to: NodeId, time: Time) -> Option<String> {
-        let Some(peer) = self.io.peers.all.iter().find(|peer| peer.id == to) else {
+        let Some(peer) = self.peers.all.iter().find(|peer| peer.id == to) else {
             return Some(format!("node {to} is not a member of this cluster"));
         };
         let reason = if !peer.is_reached(time.mono_ms()) {
@@ -151,7 +151,7 @@ impl Node {
     /// A member, or this node itself, wants a group that this node leads to be led by another.
     pub(super) fn handle_move(&mut self, from: NodeId, wanted: &Move, time: Time) {
         let Move { number, group, to, timeout_ms } = *wanted;
-        let leads = self.shard.has(group) && self.shard.group(group).leads().is_some();
+        let leads = self.engine.has(group) && self.engine.group(group).leads().is_some();
         let refusal = if !leads {
             Some(format!("node {} does not lead group {group} any more, try again", self.identity.node))
         } else if self.placement.moves.len() >= MOVES_MAX {
@@ -172,7 +172,7 @@ impl Node {
         let moved = Moved { number, refusal };
         if to == self.identity.node {
             self.handle_moved(&moved, time);
-        } else if let Some(peer) = self.io.peers.find(to) {
+        } else if let Some(peer) = self.peers.find(to) {
             peer.tell(&NodeMessage::Moved(moved));
         }
     }
@@ -184,7 +184,7 @@ impl Node {
         if let Some(place) = asked.iter().position(|asked| asked.number == moved.number) {
             let asked = asked.remove(place);
             let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_BYTES_MAX / 4).collect();
-            self.io.settle(asked.ticket, error(format!("ERR {reason}")));
+            self.reply(asked.ticket, error(format!("ERR {reason}")));
         }
     }
 
@@ -208,7 +208,7 @@ impl Node {
         if !self.placement.draining {
             return Vec::new();
         }
-        let others = self.io.peers.voters().ids().iter().copied().filter(|id| *id != self.identity.node);
+        let others = self.peers.voters().ids().iter().copied().filter(|id| *id != self.identity.node);
         others.filter(|id| self.ails(*id, time).is_none()).collect()
     }
 
@@ -234,8 +234,8 @@ impl Node {
             since_ms.is_some_and(|since_ms| time.mono_ms() >= since_ms + HEALTHY_MS_MIN)
                 && !(peer.is_draining() || peer.is_loading())
         };
-        let healthy: Vec<NodeId> = self.io.peers.all.iter().filter(is_healthy).map(|peer| peer.id).collect();
-        (self.shard.groups())
+        let healthy: Vec<NodeId> = self.peers.all.iter().filter(is_healthy).map(|peer| peer.id).collect();
+        (self.engine.groups())
             .filter(|group| group.leads().is_some() && group.preferred() != me && !group.is_to_stay())
             .filter(|group| healthy.contains(&group.preferred()))
             .map(|group| (group.id(), group.preferred()))
@@ -245,9 +245,9 @@ impl Node {
 
     /// All that this node leads, dealt over those that can take it.
     fn to_be_drained(&self, time: Time) -> Vec<(GroupId, NodeId)> {
-        let others = self.io.peers.all.iter().map(|peer| peer.id);
+        let others = self.peers.all.iter().map(|peer| peer.id);
         let fit: Vec<NodeId> = others.filter(|id| self.ails(*id, time).is_none()).collect();
-        let led = self.shard.groups().filter(|group| group.leads().is_some()).take(HANDOVERS_MAX);
+        let led = self.engine.groups().filter(|group| group.leads().is_some()).take(HANDOVERS_MAX);
         let dealt = led.enumerate().filter_map(|(turn, group)| {
             let voters: Vec<NodeId> =
                 fit.iter().copied().filter(|id| group.membership().voters().contains(*id)).collect();
@@ -258,14 +258,14 @@ impl Node {
 
     /// Asks a member to take a group over; its lease ends when the invitation leaves.
     fn invite(&mut self, group: GroupId, to: NodeId, stay: bool, time: Time) {
-        let Some(rtt_us) = self.io.peers.find(to).map(|peer| peer.rtt_us()) else { return };
+        let Some(rtt_us) = self.peers.find(to).map(|peer| peer.rtt_us()) else { return };
         let hold_ms = HANDOVER_HOLD_MS + 2 * rtt_us / 1_000;
-        self.shard.step(group, &mut self.io, |group, _| group.hand_over(to, stay, hold_ms, time.clock()));
+        self.step(group, |group, _| group.hand_over(to, stay, hold_ms, time.clock()));
     }
 
     fn tick_moves(&mut self, time: Time) {
         for mut moving in std::mem::take(&mut self.placement.moves) {
-            let refusal = if self.shard.group(moving.group).leads().is_none() {
+            let refusal = if self.engine.group(moving.group).leads().is_none() {
                 None
             } else if let Some(reason) = self.unfit(moving.group, moving.to, time) {
                 Some(reason)
@@ -286,12 +286,12 @@ impl Node {
 
     fn tick_asked(&mut self, time: Time) {
         for asked in std::mem::take(&mut self.placement.asked) {
-            let leader = self.shard.group(asked.group).leader().map(|ballot| ballot.node);
+            let leader = self.engine.group(asked.group).leader().map(|ballot| ballot.node);
             if leader == Some(asked.to) {
-                self.io.settle(asked.ticket, Reply::Ok);
+                self.reply(asked.ticket, Reply::Ok);
             } else if time.mono_ms() > asked.deadline_ms {
                 let text = format!("ERR node {} did not take group {} over in time", asked.to, asked.group);
-                self.io.settle(asked.ticket, error(text));
+                self.reply(asked.ticket, error(text));
             } else {
                 self.placement.asked.push(asked);
             }

@@ -1,8 +1,9 @@
 //! Ranges of the log for members that are behind, one for each of their groups at a time, in turn, and no faster than what
 //! serves clients leaves room for; but always faster than new values come, so that whoever is behind catches up.
 
+use super::engine::Ports;
 use super::pace::{Load, Pace};
-use super::{Node, NodeId, Output, Time, shard};
+use super::{Node, NodeId, Output, Time};
 use crate::config::{RANGE_BYTES_MIN, RANGE_BYTES_PER_MS, RANGE_NEAR, RANGE_ROUND_MS, RANGES_SAVED_BYTES};
 use crate::storage::wal::{ChosenValue, ReadRange};
 use groups::GroupId;
@@ -62,25 +63,25 @@ impl Ranges {
 
 impl Node {
     pub(super) fn step_ranges(&mut self, time: Time) {
-        let outputs = &mut self.io.outputs;
-        self.io.ranges.step(self.load, time.mono_us, |range| outputs.push(Output::ReadRange(range)));
+        let outputs = &mut self.outputs;
+        self.ranges.step(self.load, time.mono_us, |range| outputs.push(Output::ReadRange(range)));
     }
 
     /// What was asked with [`Output::ReadRange`] is not read, as too much is being read already: it waits again.
     pub fn range_unread(&mut self, range: ReadRange) {
-        self.io.ranges.put_back(range);
+        self.ranges.put_back(range);
     }
 
     /// What was asked with [`Output::ReadRange`].
     pub fn range_read(&mut self, range: &ReadRange, values: Vec<ChosenValue>, time: Time) {
         let bytes: usize = values.iter().map(|value| value.payload.len()).sum();
-        self.io.ranges.pace.refund(range.bytes_max.saturating_sub(bytes));
-        if self.shard.has(range.group) {
+        self.ranges.pace.refund(range.bytes_max.saturating_sub(bytes));
+        if self.engine.has(range.group) {
             if values.is_empty() {
                 self.offer(NodeId(range.tag as u32), range.group, range.from, time);
             }
-            let message = self.shard.range(range.group, range.from, values);
-            shard::Outlet::send(&mut self.io, range.group, NodeId(range.tag as u32), &message);
+            let message = self.engine.shard().range(range.group, range.from, values);
+            self.split().1.send(range.group, NodeId(range.tag as u32), &message);
         }
     }
 }

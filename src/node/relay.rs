@@ -7,7 +7,8 @@
 //! replies first.
 
 use super::clients::Client;
-use super::outbox::{Outbox, UNCOUNTED};
+use super::engine::{Asked, Ports, UNCOUNTED};
+use super::peers::Peers;
 use super::replies::Ticket;
 use super::requests::NOT_SERVED;
 use super::versions::Versions;
@@ -45,11 +46,9 @@ pub(super) struct Relays {
 
 struct Sent {
     to: NodeId,
-    ticket: Ticket,
+    asked: Asked,
     deadline_ms: u64,
     is_write: bool,
-    verb: u16,
-    since_us: u64,
 }
 
 struct Served {
@@ -76,16 +75,21 @@ impl Relays {
         self.newest.remove(&node);
     }
 
+    /// Commands of this node's clients that are with other members.
+    pub(super) fn sent(&self) -> usize {
+        self.sent.len()
+    }
+
     /// Who carries the commands of this node's clients out, if it does not itself.
     pub(super) fn to(&self) -> Option<NodeId> {
         self.to
     }
 }
 
-impl Outbox {
+impl Relays {
     /// The reply to another member's command. On a new connection it has been given up already.
-    pub(super) fn answer_relay(&mut self, ticket: Ticket, reply: &Reply<'_>) {
-        let Some(Served { link, number, is_write }) = self.relays.served.try_remove(ticket.sequence as usize) else {
+    pub(super) fn answer(&mut self, ticket: Ticket, reply: &Reply<'_>, peers: &mut Peers) {
+        let Some(Served { link, number, is_write }) = self.served.try_remove(ticket.sequence as usize) else {
             return;
         };
         let mut packed = Vec::new();
@@ -94,15 +98,9 @@ impl Outbox {
             packed.clear();
             kept::pack(if is_write { &UNCERTAIN } else { &TOO_LONG }, &mut packed);
         }
-        if let Some(peer) = self.peers.by_link(link) {
+        if let Some(peer) = peers.by_link(link) {
             peer.tell(&NodeMessage::Relayed(Relayed { number, reply: packed.into() }));
         }
-    }
-
-    fn settle_sent(&mut self, sent: &Sent, reply: Reply<'_>) {
-        let failed = matches!(reply, Reply::Error(_));
-        self.stats.called(usize::from(sent.verb), self.now_us.saturating_sub(sent.since_us), failed);
-        self.settle(sent.ticket, reply);
     }
 }
 
@@ -119,72 +117,47 @@ impl Node {
     /// Decides who carries the commands of clients out: this node, unless it cannot log; and after that not before it has
     /// caught up. Commands that were passed on too long ago get the error that says what is known of their fate.
     pub(super) fn tick_relays(&mut self, time: Time) {
-        let before = self.io.relays.to;
-        let is_needed = self.io.space.full || (before.is_some() && self.shard.groups().any(groups::Group::is_behind));
-        self.io.relays.to = if is_needed { self.relay_target(time) } else { None };
-        match self.io.relays.to {
+        let before = self.relays.to;
+        let is_needed =
+            self.engine.space().full || (before.is_some() && self.engine.groups().any(groups::Group::is_behind));
+        self.relays.to = if is_needed { self.relay_target(time) } else { None };
+        match self.relays.to {
             to if to == before => {}
             Some(to) => tracing::warn!("the disk is full: commands of clients are passed on to node {to}"),
-            None if self.io.space.full => {
+            None if self.engine.space().full => {
                 tracing::warn!("the disk is full, and no other node takes commands of clients");
             }
             None => tracing::info!("commands of clients are carried out here again"),
         }
+        self.engine.set_passing_on(self.relays.to.is_some());
         let now_ms = time.mono_ms();
-        while let Some(entry) = self.io.relays.sent.first_entry()
+        while let Some(entry) = self.relays.sent.first_entry()
             && entry.get().deadline_ms <= now_ms
         {
             let sent = entry.remove();
-            self.io.settle_sent(&sent, unknown(sent.is_write));
+            self.split().1.answer(sent.asked, unknown(sent.is_write));
         }
     }
 
     /// A member that is reached and has space; the same one for as long as possible.
     fn relay_target(&self, time: Time) -> Option<NodeId> {
-        let (peers, now_ms) = (&self.io.peers, time.mono_ms());
+        let (peers, now_ms) = (&self.peers, time.mono_ms());
         let able = peers.all.iter().filter(|peer| {
             let is_there = peer.is_reached(now_ms) && !peer.is_loading() && peers.voters().contains(peer.id);
             is_there && peer.has_disk() && peer.version >= Versions::RELAYS
         });
         let able: Vec<NodeId> = able.map(|peer| peer.id).collect();
-        self.io.relays.to.filter(|to| able.contains(to)).or(able.first().copied())
+        self.relays.to.filter(|to| able.contains(to)).or(able.first().copied())
     }
 
     /// Whether a client has to wait for the replies to its earlier commands, which went another way.
     pub(super) fn changes_way(&self, client: &mut Client) -> bool {
-        let way = self.io.relays.to;
+        let way = self.relays.to;
         if client.way != way && !client.replies.is_empty() {
             return true;
         }
         client.way = way;
         false
-    }
-
-    /// Why this node, whose disk is full, does not do what nobody else does in its place.
-    pub(super) fn full_disk_refusal(&self) -> Option<Reply<'static>> {
-        let to = self.io.relays.to?;
-        let text = format!("MISCONF the disk of this node is full: ask node {to} at {}", self.address_of(to));
-        Some(Reply::Error(text.into()))
-    }
-
-    fn address_of(&self, node: NodeId) -> &str {
-        self.io.peers.roster.place(node).map_or("", |place| &place.address)
-    }
-
-    /// Why a command cannot be passed on.
-    pub(super) fn relay_refusal(&self) -> Option<Reply<'static>> {
-        let to = self.io.relays.to?;
-        if self.request_bytes > RELAY_BYTES_MAX {
-            let address = self.address_of(to);
-            let text = format!(
-                "MISCONF the disk of this node is full, and it passes no commands on that are longer than {RELAY_BYTES_MAX} \
-                 bytes: send this one to node {to} at {address}"
-            );
-            return Some(Reply::Error(text.into()));
-        }
-        (self.io.relays.sent.len() >= RELAYS_MAX).then(|| {
-            Reply::error("CLUSTERDOWN Hash slot not served: the disk of this node is full, and too many commands wait")
-        })
     }
 
     /// Passes a command on.
@@ -198,16 +171,17 @@ impl Node {
         time: Time,
     ) {
         let timeout_ms = self.config.client_timeout_ms;
-        let relays = &mut self.io.relays;
+        let relays = &mut self.relays;
         relays.number += 1;
         relays.sent_total += 1;
         let (number, since_us) = (relays.number, time.mono_us);
         let deadline_ms = time.mono_ms() + timeout_ms + RELAY_GRACE_MS;
         let is_write = command.is_write();
-        relays.sent.insert(number, Sent { to, ticket, deadline_ms, is_write, verb: verb as u16, since_us });
+        let asked = Asked { ticket, verb: verb as u16, since_us };
+        relays.sent.insert(number, Sent { to, asked, deadline_ms, is_write });
         let mut body = BytesMut::with_capacity(64);
         encode(command, &mut body);
-        if let Some(peer) = self.io.peers.find(to) {
+        if let Some(peer) = self.peers.find(to) {
             peer.tell(&NodeMessage::Relay(Relay { number, group, timeout_ms, body: body.freeze() }));
         }
     }
@@ -215,31 +189,31 @@ impl Node {
     /// Another member's command, which came on this connection.
     pub(super) fn handle_relay(&mut self, link: u64, from: NodeId, relay: &Relay, time: Time) {
         let Relay { number, group, timeout_ms, ref body } = *relay;
-        let newest = self.io.relays.newest.entry(from).or_default();
+        let newest = self.relays.newest.entry(from).or_default();
         if number <= *newest {
             return;
         }
         *newest = number;
         let command = match decode(body) {
-            Ok(command) if self.shard.has(group) => command,
+            Ok(command) if self.engine.has(group) => command,
             _ => return self.refuse_relay(from, number, &NOT_SERVED),
         };
         let is_write = command.is_write();
         self.request_bytes = body.len();
-        let too_long = self.shard.store(group).expected_bytes(&command) > RELAY_BYTES_MAX;
+        let too_long = self.engine.shard().store(group).expected_bytes(&command) > RELAY_BYTES_MAX;
         let refusal = self
             .refusal(&command)
-            .or_else(|| self.reach_refusal(group, &command))
+            .or_else(|| self.engine.reach_refusal(group, is_write, body.len()))
             .or_else(|| too_long.then_some(TOO_LONG))
-            .or_else(|| self.is_far_behind(group).then_some(NOT_SERVED))
-            .or_else(|| self.holds_command(group, &command).then_some(NOT_SERVED))
+            .or_else(|| self.engine.is_far_behind(group).then_some(NOT_SERVED))
+            .or_else(|| self.engine.holds_command(group, is_write, body.len()).then_some(NOT_SERVED))
             // It does not go in circles.
-            .or_else(|| (self.io.relays.to.is_some() || !self.is_member(group)).then_some(NOT_SERVED))
-            .or_else(|| (self.io.relays.served.len() >= RELAYS_MAX).then_some(NOT_SERVED));
+            .or_else(|| (self.relays.to.is_some() || !self.engine.is_member(group)).then_some(NOT_SERVED))
+            .or_else(|| (self.relays.served.len() >= RELAYS_MAX).then_some(NOT_SERVED));
         if let Some(refusal) = refusal {
             return self.refuse_relay(from, number, &refusal);
         }
-        let sequence = self.io.relays.served.insert(Served { link, number, is_write }) as u64;
+        let sequence = self.relays.served.insert(Served { link, number, is_write }) as u64;
         let ticket = Ticket { connection: RELAYED, sequence, part: 0 };
         let deadline_ms = time.mono_ms() + timeout_ms.min(self.config.client_timeout_ms);
         self.carry_out(group, UNCOUNTED, (&command, None), ticket, deadline_ms, time);
@@ -248,27 +222,28 @@ impl Node {
     fn refuse_relay(&mut self, from: NodeId, number: u64, reply: &Reply<'_>) {
         let mut packed = Vec::new();
         kept::pack(reply, &mut packed);
-        if let Some(peer) = self.io.peers.find(from) {
+        if let Some(peer) = self.peers.find(from) {
             peer.tell(&NodeMessage::Relayed(Relayed { number, reply: packed.into() }));
         }
     }
 
     /// The reply to a command of this node's client.
     pub(super) fn handle_relayed(&mut self, relayed: &Relayed) {
-        let Some(sent) = self.io.relays.sent.remove(&relayed.number) else { return };
+        let Some(sent) = self.relays.sent.remove(&relayed.number) else { return };
         let reply = kept::unpack(&relayed.reply).unwrap_or_else(|_| unknown(sent.is_write));
-        self.io.settle_sent(&sent, reply);
+        self.split().1.answer(sent.asked, reply);
     }
 
     /// The connection to a member is gone: what it was given, and does not tell any more, has an unknown fate.
     pub(super) fn on_relay_cut(&mut self, from: NodeId, time: Time) {
         let lost: Vec<Sent> =
-            self.io.relays.sent.extract_if(.., |_, sent| sent.to == from).map(|(_, sent)| sent).collect();
+            self.relays.sent.extract_if(.., |_, sent| sent.to == from).map(|(_, sent)| sent).collect();
         for sent in lost {
-            self.io.settle_sent(&sent, unknown(sent.is_write));
+            self.split().1.answer(sent.asked, unknown(sent.is_write));
         }
-        if self.io.relays.to == Some(from) {
-            self.io.relays.to = self.relay_target(time);
+        if self.relays.to == Some(from) {
+            self.relays.to = self.relay_target(time);
+            self.engine.set_passing_on(self.relays.to.is_some());
         }
     }
 }

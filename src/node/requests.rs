@@ -1,22 +1,20 @@
 //! What a client's words mean and where they go: to one group, to several in parts, into a transaction, or nowhere.
 
 use super::clients::{Client, Hold, Multi, Queued};
+use super::engine::{Asked, Read};
 use super::memory::OUT_OF_MEMORY;
-use super::outbox::{UNCOUNTED, Waiting};
-use super::questions::PendingRead;
+use super::refusals::Refusals;
 use super::relay::RELAYED;
 use super::replies::{Expected, Parts, Ticket};
 use super::{Node, Time};
 use crate::admin::hello;
-use crate::config::{
-    ARGS_MAX, BEHIND_INSTANCES_MAX, KEYS_BYTES_MAX, LARGE_INPUT_BYTES, LOCAL_REPLY_BYTES_MAX, QUEUED_WORD_BYTES, Reads,
-};
+use crate::config::{ARGS_MAX, KEYS_BYTES_MAX, LOCAL_REPLY_BYTES_MAX, QUEUED_WORD_BYTES, Reads};
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
-use crate::kv::fanout::{self, Merge, Plan, UNCERTAIN};
+use crate::kv::fanout::{self, Merge, Plan};
 use crate::kv::reply::{Reply, TOO_LARGE};
 use crate::kv::table::{self, Class, Spec, Verb};
-use crate::kv::{LISTED_BYTES_MAX, Moment, Progress, parse};
+use crate::kv::{LISTED_BYTES_MAX, Moment, parse};
 use bytes::{Bytes, BytesMut};
 use groups::GroupId;
 use net::resp::request::RequestParser;
@@ -29,9 +27,6 @@ const LOCAL_BYTES_PER_STEP: usize = 64;
 /// Replies of a transaction that are known already, by their index in it.
 type Known = Vec<(usize, Reply<'static>)>;
 
-/// At a node that is a learner in some groups only, or is being removed.
-const NOT_JOINED: &str =
-    "CLUSTERDOWN Hash slot not served: this node is joining its cluster, or is being removed from it";
 pub(super) const NOT_IN_MULTI: &str = "ERR this command cannot stand in a transaction";
 /// The reply to what was surely not done in time.
 pub(super) const NOT_SERVED: Reply<'static> =
@@ -63,7 +58,7 @@ impl Node {
         };
         client.info.last_command = spec.name;
         if !spec.is_served_while_loading() && self.has_not_begun() {
-            self.io.stats.rejected(spec.verb as usize);
+            self.stats.rejected(spec.verb as usize);
             return self.no_command(client, words, &self.loading_refusal());
         }
         if self.pause.is_on(time.mono_ms()) && self.pause.holds(spec, client.multi.as_ref()) {
@@ -75,7 +70,7 @@ impl Node {
             _ if client.multi.is_some() && !breaks_out(spec.verb) => self.queue(client, spec, words),
             Class::Read | Class::Write => self.data(client, spec, words, time),
             Class::Cluster if spec.verb == Verb::PaxoiLeader => {
-                self.io.stats.called(spec.verb as usize, 0, false);
+                self.stats.called(spec.verb as usize, 0, false);
                 self.move_leader(client, words, time);
             }
             Class::Connection if matches!(spec.verb, Verb::Wait | Verb::WaitAof) => {
@@ -84,7 +79,7 @@ impl Node {
             Class::Connection | Class::Admin | Class::Cluster => {
                 let reply = self.local(client, spec, words, time);
                 self.intake.spend(reply.bytes() / LOCAL_BYTES_PER_STEP);
-                self.io.stats.called(spec.verb as usize, 0, matches!(reply, Reply::Error(_)));
+                self.stats.called(spec.verb as usize, 0, matches!(reply, Reply::Error(_)));
                 self.answer(client, &reply);
             }
         }
@@ -105,7 +100,7 @@ impl Node {
 
     pub(super) fn answer(&mut self, client: &mut Client, reply: &Reply<'_>) {
         if let Reply::Error(text) = reply {
-            self.io.stats.error(text);
+            self.stats.error(text);
         }
         client.answer(reply);
     }
@@ -121,7 +116,7 @@ impl Node {
         match parse(spec, words, moment) {
             Ok(command) => self.route(client, spec.verb, command, time),
             Err(refusal) => {
-                self.io.stats.rejected(spec.verb as usize);
+                self.stats.rejected(spec.verb as usize);
                 self.answer(client, &refusal);
             }
         }
@@ -135,7 +130,7 @@ impl Node {
     /// The same for an EXEC of which some replies are known already.
     fn route_among(&mut self, client: &mut Client, verb: Verb, command: Command<'_>, known: Known, time: Time) {
         if let Some(refusal) = self.refusal(&command).or_else(|| keys_refusal(&command)) {
-            self.io.stats.rejected(verb as usize);
+            self.stats.rejected(verb as usize);
             return self.answer(client, &refusal);
         }
         if self.changes_way(client) {
@@ -143,14 +138,14 @@ impl Node {
             return;
         }
         client.writes |= command.is_write();
-        let groups = self.shard.len() as u32;
+        let groups = self.engine.len() as u32;
         let is_stale = client.reads_stale && !command.is_write();
         let any = self.any_group();
         match fanout::plan(command, groups, any) {
-            Plan::One(group, _) if !self.shard.has(group) => self.refuse_missing(client, verb),
+            Plan::One(group, _) if !self.engine.has(group) => self.refuse_missing(client, verb),
             Plan::One(group, command) => {
                 if let Some(refusal) = self.group_refusal(group, &command).filter(|_| !is_stale) {
-                    self.io.stats.rejected(verb as usize);
+                    self.stats.rejected(verb as usize);
                     return self.answer(client, &refusal);
                 }
                 if self.holds_command(group, &command) {
@@ -160,7 +155,7 @@ impl Node {
                     client.wrote.insert(group);
                 }
                 let (protocol, mute) = (client.info.protocol, !client.info.reply_mode.admit());
-                let bytes = self.shard.store(group).expected_bytes(&command);
+                let bytes = self.engine.shard().store(group).expected_bytes(&command);
                 let long = command.is_long_read() || self.is_upload(&command);
                 let slot = Expected { protocol, mute, bytes, long };
                 let sequence = if known.is_empty() {
@@ -175,13 +170,13 @@ impl Node {
                 }
                 self.dispatch(group, verb, &command, None, ticket, time);
             }
-            Plan::Split(parts, _) if !parts.iter().all(|(group, _)| self.shard.has(*group)) => {
+            Plan::Split(parts, _) if !parts.iter().all(|(group, _)| self.engine.has(*group)) => {
                 self.refuse_missing(client, verb);
             }
             Plan::Split(parts, merge) => {
                 let refusal = parts.iter().find_map(|(group, command)| self.group_refusal(*group, command));
                 if let Some(refusal) = refusal.filter(|_| !is_stale) {
-                    self.io.stats.rejected(verb as usize);
+                    self.stats.rejected(verb as usize);
                     return self.answer(client, &refusal);
                 }
                 let full = parts.iter().find(|(group, command)| self.holds_command(*group, command));
@@ -191,8 +186,9 @@ impl Node {
                 let written = parts.iter().filter(|(_, command)| command.is_write());
                 written.for_each(|(group, _)| client.wrote.insert(*group));
                 let mute = !client.info.reply_mode.admit();
-                let bytes =
-                    |(group, command): &(GroupId, Command<'_>)| self.shard.store(*group).expected_bytes(command);
+                let bytes = |(group, command): &(GroupId, Command<'_>)| {
+                    self.engine.shard().store(*group).expected_bytes(command)
+                };
                 let bytes = parts.iter().map(bytes).sum();
                 let is_same_for_all = matches!(merge, Merge::Concatenation | Merge::AnyOf(_));
                 let bytes_max = match merge {
@@ -216,66 +212,33 @@ impl Node {
                 }
             }
             Plan::Refused(refusal) => {
-                self.io.stats.rejected(verb as usize);
+                self.stats.rejected(verb as usize);
                 self.answer(client, &refusal);
             }
         }
     }
 
-    /// Why a command cannot be tried in a group that it needs.
-    pub(super) fn group_refusal(&self, group: GroupId, command: &Command<'_>) -> Option<Reply<'static>> {
-        if !self.is_member(group) {
-            return Some(Reply::error(NOT_JOINED));
-        }
-        if let Some(refusal) = self.reach_refusal(group, command) {
-            return Some(refusal);
-        }
-        if self.io.relays.to().is_some() {
-            return self.relay_refusal();
-        }
-        if self.is_far_behind(group) {
-            return Some(Reply::error("LOADING Paxoi is catching up with the other nodes"));
-        }
-        let is_deaf = self.io.space.is_exhausted() && self.shard.group(group).is_behind();
-        is_deaf.then(|| {
-            Reply::error(
-                "MISCONF the disk is full: this node lacks what others wrote, and no other can be asked for it",
-            )
-        })
-    }
-
     fn refuse_missing(&mut self, client: &mut Client, verb: Verb) {
-        self.io.stats.rejected(verb as usize);
+        self.stats.rejected(verb as usize);
         self.answer(client, &self.loading_refusal());
     }
 
     /// Where a command without a key goes: one of the groups that are here, if there is one.
     fn any_group(&mut self) -> GroupId {
-        let groups = self.shard.len() as u32;
+        let groups = self.engine.len() as u32;
         let drawn = self.draw.below(u64::from(groups)) as u32;
         let mut after = (0..groups).map(|step| GroupId((drawn + step) % groups));
-        after.find(|group| self.shard.has(*group)).unwrap_or(GroupId(drawn))
+        after.find(|group| self.engine.has(*group)).unwrap_or(GroupId(drawn))
     }
 
     /// After READONLY: what this node has, which may be old; it asks nobody, and waits for nothing.
     fn read_stale(&mut self, client: &mut Client, group: GroupId, verb: Verb, command: &Command<'_>, ticket: Ticket) {
         let body = encoded(command);
         if command.is_long_read() {
-            let read = PendingRead {
-                group,
-                body,
-                ticket,
-                deadline_ms: u64::MAX,
-                verb: verb as u16,
-                since_us: self.io.now_us,
-                long: true,
-                progress: Progress::default(),
-                leader_ms: Some(0),
-            };
-            let id = self.io.questions.reads.insert(read);
-            return self.io.questions.long.push_back(id as u64);
+            let (verb, since_us, deadline_ms) = (verb as u16, self.now_us, u64::MAX);
+            return self.engine.read_stale(Read { group, body, ticket, deadline_ms, verb, since_us, long: true });
         }
-        let store = self.shard.store(group);
+        let store = self.engine.shard().store(group);
         // By its own time nothing is due that is still there.
         let reply = store.read(&body, store.time_ms()).unwrap_or(NOT_SERVED);
         client.replies.settle(ticket.sequence, ticket.part, reply, &mut client.out);
@@ -295,18 +258,29 @@ impl Node {
         if let Some(refusal) = self.memory_refusal(command) {
             return Some(refusal);
         }
-        self.space_refusal(command.grows(), self.is_logged(command), self.request_bytes)
+        self.refusals().of_space(command.grows(), self.is_logged(command), self.request_bytes)
     }
 
-    /// Why the disks do not take a command of `bytes`.
-    pub(super) fn space_refusal(&self, grows: bool, is_logged: bool, bytes: usize) -> Option<Reply<'static>> {
-        if grows && !self.io.takes_growth(bytes) {
-            return Some(Reply::error(
-                "MISCONF the disk is full: commands that may add data are refused until there is room again",
-            ));
-        }
-        (is_logged && !self.io.takes_command(bytes))
-            .then(|| Reply::error("MISCONF the disk is full: only reads are served until there is room again"))
+    pub(super) fn refusals(&self) -> Refusals<'_> {
+        Refusals { engine: &self.engine, peers: &self.peers, relays: &self.relays }
+    }
+
+    /// Why a command cannot be tried in a group that it needs.
+    fn group_refusal(&self, group: GroupId, command: &Command<'_>) -> Option<Reply<'static>> {
+        self.refusals().of_group(group, command.is_write(), self.request_bytes)
+    }
+
+    /// Whether a command has to wait because too much is queued in its group.
+    fn holds_command(&self, group: GroupId, command: &Command<'_>) -> bool {
+        self.engine.holds_command(group, command.is_write(), self.request_bytes)
+    }
+
+    /// Whether a command, whose request has [`Node::request_bytes`], goes in parts.
+    fn is_upload(&self, command: &Command<'_>) -> bool {
+        self.engine.takes_upload(self.request_bytes)
+            && self.is_logged(command)
+            && self.relays.to().is_none()
+            && self.value_version() >= 4
     }
 
     /// Whether a command goes through the log. So does a transaction that walks over keys: it sees one state over several
@@ -314,15 +288,6 @@ impl Node {
     pub(super) fn is_logged(&self, command: &Command<'_>) -> bool {
         let is_walking_transaction = matches!(command, Command::Exec(_)) && command.walks();
         command.is_write() || is_walking_transaction || self.config.reads == Reads::Log
-    }
-
-    /// Whether this node is a member of the group: else it does not learn what becomes of a command.
-    pub(super) fn is_member(&self, group: GroupId) -> bool {
-        self.is_everywhere || self.shard.group(group).membership().everyone().contains(self.identity.node)
-    }
-
-    pub(super) fn is_far_behind(&self, group: GroupId) -> bool {
-        self.shard.group(group).missing() > BEHIND_INSTANCES_MAX
     }
 
     /// `body` is the encoding of `command`, if that is there already.
@@ -335,7 +300,7 @@ impl Node {
         ticket: Ticket,
         time: Time,
     ) {
-        if let Some(to) = self.io.relays.to() {
+        if let Some(to) = self.relays.to() {
             return self.relay(to, group, verb, command, ticket, time);
         }
         let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
@@ -353,48 +318,17 @@ impl Node {
         deadline_ms: u64,
         time: Time,
     ) {
-        let since_us = time.mono_us;
+        let asked = Asked { ticket, verb, since_us: time.mono_us };
         // A client's next commands wait here for its upload, but not those that another member passes on: these are short.
         if ticket.connection != RELAYED && self.is_upload(command) {
-            return self.upload(group, verb, command, ticket, deadline_ms, time);
+            return self.engine.upload(group, command, &self.request, asked, deadline_ms);
         }
         if self.is_logged(command) {
-            let put = |out: &mut BytesMut| encode(command, out);
-            return self.queue_command(group, verb, put, ticket, deadline_ms, since_us);
+            return self.engine.queue(group, |out| encode(command, out), asked, deadline_ms);
         }
         let (body, long) = (body.unwrap_or_else(|| encoded(command)), command.is_long_read());
-        let (progress, leader_ms) = (Progress::default(), None);
-        let read = PendingRead { group, body, ticket, deadline_ms, verb, since_us, long, progress, leader_ms };
-        let id = self.io.questions.reads.insert(read);
-        self.shard.read(group, id as u64);
-    }
-
-    /// Queues a command of the group, which `put` writes.
-    pub(super) fn queue_command(
-        &mut self,
-        group: GroupId,
-        verb: u16,
-        put: impl FnOnce(&mut BytesMut),
-        ticket: Ticket,
-        deadline_ms: u64,
-        since_us: u64,
-    ) {
-        let before = self.shard.queued_bytes();
-        let counter = self.shard.submit(group, put);
-        let bytes = self.shard.queued_bytes() - before;
-        let large_bytes = if bytes >= LARGE_INPUT_BYTES { bytes } else { 0 };
-        self.io.large.add(group, large_bytes);
-        let waiting = Waiting { counter, ticket: Some(ticket), deadline_ms, large_bytes, verb, since_us };
-        self.io.commands[group.index()].push_back(waiting);
-    }
-
-    /// A command of the node's own, for its effect alone.
-    pub(super) fn submit_unanswered(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
-        let counter = self.shard.submit(group, body);
-        let (verb, since_us) = (UNCOUNTED, self.io.now_us);
-        let waiting = Waiting { counter, ticket: None, deadline_ms: 0, large_bytes: 0, verb, since_us };
-        self.io.commands[group.index()].push_back(waiting);
-        counter
+        let since_us = asked.since_us;
+        self.engine.read(Read { group, body, ticket, deadline_ms, verb, since_us, long });
     }
 
     fn transaction(&mut self, client: &mut Client, spec: &'static Spec, time: Time) {
@@ -504,44 +438,9 @@ impl Node {
     pub(super) fn tick_clients(&mut self, time: Time) {
         let now_ms = time.mono_ms();
         self.wake_late(now_ms);
-        // A command waits here as long as it is queued in its group.
-        let groups = if self.shard.queued_bytes() > 0 { self.io.commands.len() } else { 0 };
-        for index in 0..groups {
-            self.expire_commands(GroupId(index as u32), now_ms);
-        }
         self.close_idle(now_ms);
-        let late = self.io.questions.reads.iter().filter(|(_, read)| read.deadline_ms <= now_ms);
-        let late: Vec<usize> = late.map(|(id, _)| id).collect();
-        for id in late {
-            let read = self.io.questions.give_up(id);
-            self.shard.cancel_read(read.group, id as u64);
-            self.io.settle(read.ticket, NOT_SERVED);
-        }
-    }
-
-    fn expire_commands(&mut self, group: GroupId, now_ms: u64) {
-        let queue = &mut self.io.commands[group.index()];
-        let is_due = |waiting: &&Waiting| waiting.ticket.is_none() || waiting.deadline_ms <= now_ms;
-        let due = queue.iter().take_while(is_due).count();
-        let answered = queue.iter().take(due).filter(|waiting| waiting.ticket.is_some());
-        let mut withdrawn: Vec<u64> = answered.map(|waiting| waiting.counter).collect();
-        if withdrawn.is_empty() {
-            return;
-        }
-        let mut late: Vec<Waiting> = queue.drain(..due).collect();
-        self.shard.withdraw(group, &mut withdrawn);
-        let mut gone = withdrawn.into_iter().peekable();
-        late.retain_mut(|waiting| {
-            let Some(ticket) = waiting.ticket.take() else { return true };
-            let is_gone = gone.next_if_eq(&waiting.counter).is_some();
-            self.io.settle(ticket, if is_gone { NOT_SERVED } else { UNCERTAIN });
-            if is_gone {
-                self.io.large.remove(group, waiting.large_bytes);
-            }
-            !is_gone
-        });
-        let queue = &mut self.io.commands[group.index()];
-        late.into_iter().rev().for_each(|waiting| queue.push_front(waiting));
+        let (engine, mut wires) = self.split();
+        engine.expire(now_ms, &mut wires);
     }
 }
 

@@ -147,15 +147,15 @@ impl World {
     }
 
     fn leads(&self, id: u32) -> bool {
-        self.nodes[id as usize - 1].node.shard.group(GROUP).leads().is_some()
+        self.nodes[id as usize - 1].node.engine.group(GROUP).leads().is_some()
     }
 
     fn follows(&self, id: u32) -> bool {
-        self.nodes[id as usize - 1].node.shard.group(GROUP).leader().is_some()
+        self.nodes[id as usize - 1].node.engine.group(GROUP).leader().is_some()
     }
 
     fn next(&self, id: u32) -> Instance {
-        self.nodes[id as usize - 1].node.shard.group(GROUP).next()
+        self.nodes[id as usize - 1].node.engine.group(GROUP).next()
     }
 
     /// Nothing passes between this node and the others.
@@ -184,7 +184,7 @@ impl World {
     fn send(&mut self, id: u32, number: u64, request: &[u8]) {
         let (time, client) = (self.time, CLIENT + number);
         let node = &mut self.node(id).node;
-        if node.io.connections.find(client).is_none() {
+        if node.connections.find(client).is_none() {
             node.opened(client, SocketAddr::from(([127, 0, 0, 9], 9)), time);
         }
         let mut input = BytesMut::from(request);
@@ -355,7 +355,7 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
     assert_eq!((world.ask(3, 0, "MULTI").as_str(), world.ask(3, 0, "SET k v").as_str()), ("+OK", LOADING));
     assert!(world.ask(3, 0, "EXEC").starts_with("-EXECABORT"));
     assert_eq!(world.ask(1, 0, "SET k v"), "+OK");
-    let clients = |world: &mut World| world.node(3).node.io.connections.clients;
+    let clients = |world: &mut World| world.node(3).node.connections.clients;
     world.run(3 * crate::config::HANDSHAKE_MS_MAX);
     assert_eq!(clients(&mut world), 1, "members that wait do not become clients");
 
@@ -384,8 +384,8 @@ fn key_of(group: u32) -> String {
 #[test]
 fn groups_are_served_as_they_come() {
     let mut world = World::with_two_groups();
-    let leader = if world.node(1).node.shard.group(GroupId(1)).leads().is_some() { 1 } else { 2 };
-    assert!(world.node(3).node.shard.groups().all(|group| group.leads().is_none()));
+    let leader = if world.node(1).node.engine.group(GroupId(1)).leads().is_some() { 1 } else { 2 };
+    assert!(world.node(3).node.engine.groups().all(|group| group.leads().is_none()));
     // As at a start whose log has all that it ever had.
     let blank = world.node(3).node.blank();
     let (here, missing) = (key_of(0), key_of(1));
@@ -435,8 +435,8 @@ fn groups_are_served_as_they_come() {
 #[test]
 fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
     let mut world = World::with_two_groups();
-    let leader = if world.node(2).node.shard.group(GroupId(1)).leads().is_some() { 2 } else { 3 };
-    assert!(world.node(leader).node.shard.group(GroupId(1)).leads().is_some());
+    let leader = if world.node(2).node.engine.group(GroupId(1)).leads().is_some() { 2 } else { 3 };
+    assert!(world.node(leader).node.engine.group(GroupId(1)).leads().is_some());
     let (key, time) = (key_of(1), world.time);
     let blank = world.node(1).node.blank();
     let mut rebuilt = rebuilt_of_nothing(blank, time);
@@ -515,7 +515,7 @@ fn a_stuck_disk_bounds_what_waits_for_it() {
         world.send(1, 0, &request);
         world.run_until("a reply", ELECTED_MS, |world| world.nodes[0].replies.contains_key(&CLIENT));
         assert_eq!(world.node(1).replies.remove(&CLIENT).as_deref(), Some(&b"+OK\r\n"[..]));
-        highest = highest.max(world.node(3).node.io.waiting_bytes());
+        highest = highest.max(world.node(3).node.engine.unlogged_bytes());
     }
     assert!(highest > LOG_QUEUE_BYTES / 2, "it takes what it can: {highest}");
     assert!(highest <= LOG_QUEUE_BYTES + 2 * VALUE_BYTES, "{highest} bytes wait for the disk");

@@ -101,7 +101,7 @@ impl Node {
             return;
         };
         self.transfers.pins.insert(file.sequence, time.mono_ms() + TRANSFER_PIN_MS);
-        if let Some(peer) = self.io.peers.find(to) {
+        if let Some(peer) = self.peers.find(to) {
             peer.tell(&NodeMessage::Offer(Offer { group, instance, file }));
         }
     }
@@ -109,7 +109,7 @@ impl Node {
     pub(super) fn handle_offer(&mut self, from: NodeId, offer: &Offer, time: Time) {
         let Offer { group, instance, file } = *offer;
         // Which numbers new files can have is known when all groups are here.
-        if self.is_loading() || !self.shard.has(group) || instance < self.shard.group(group).next() {
+        if self.is_loading() || !self.engine.has(group) || instance < self.engine.group(group).next() {
             return;
         }
         let name = format!("{INCOMING_PREFIX}{}-{:x}-{:08x}", from.0, file.sequence, file.stamp);
@@ -121,7 +121,7 @@ impl Node {
         }
         let keep = active.iter().map(|transfer| transfer.name.clone()).collect();
         tracing::info!("fetching the checkpoint {} of node {from}, {} bytes", file.sequence, file.bytes);
-        self.io.outputs.push(Output::Transfer(Errand::Open { name: name.clone(), keep }));
+        self.outputs.push(Output::Transfer(Errand::Open { name: name.clone(), keep }));
         let now_ms = time.mono_ms();
         self.transfers.active.push(Transfer {
             from,
@@ -173,7 +173,7 @@ impl Node {
             let bytes = (bytes as usize).min(TRANSFER_PIECE_BYTES);
             sending.spend(bytes);
             *reading += 1;
-            self.io.outputs.push(Output::Transfer(Errand::Read { link, sequence: file.sequence, offset, bytes }));
+            self.outputs.push(Output::Transfer(Errand::Read { link, sequence: file.sequence, offset, bytes }));
         }
     }
 
@@ -225,7 +225,7 @@ impl Node {
         transfer.heard_ms = time.mono_ms();
         transfer.received += bytes.len() as u64;
         self.transfers.received_bytes += bytes.len() as u64;
-        self.io.outputs.push(Output::Transfer(Errand::Write { name: transfer.name.clone(), offset, bytes }));
+        self.outputs.push(Output::Transfer(Errand::Write { name: transfer.name.clone(), offset, bytes }));
     }
 
     /// What became of [`Output::Transfer`].
@@ -266,28 +266,29 @@ impl Node {
 
     fn install_if_whole(&mut self, name: &str) {
         let Some((Header { groups, cluster_id, hash_key, .. }, limits)) = self.checkpoint_header() else { return };
-        let next = self.shard.groups().map(groups::Group::next).collect();
+        let next = self.engine.groups().map(groups::Group::next).collect();
         let Some(transfer) = self.transfers.find(name) else { return };
         if transfer.written < transfer.file.bytes || transfer.installing {
             return;
         }
         transfer.installing = true;
         let header = Header { groups, cluster_id, hash_key, sequence: self.checkpoints.next_sequence() };
-        self.io.outputs.push(Output::Transfer(Errand::Install { name: name.to_owned(), header, limits, next }));
+        self.outputs.push(Output::Transfer(Errand::Install { name: name.to_owned(), header, limits, next }));
     }
 
     /// Puts a state in the place of a group's own.
     fn install(&mut self, loaded: Loaded, time: Time) {
         let Loaded { sequence, group, state, store } = loaded;
         let instance = state.instance;
-        if self.shard.store(group).is_frozen() {
+        if self.engine.shard().store(group).is_frozen() {
             // What is being written of the old state is not needed any more.
             self.give_up_taking();
         }
-        let Some(old) = self.shard.install(group, state, store, time.clock(), &mut self.io) else { return };
+        let (engine, mut wires) = self.split();
+        let Some(old) = engine.install(group, state, store, &mut wires, time) else { return };
         self.transfers.installed += 1;
         self.checkpoints.set_kept(group, instance, sequence);
         // Letting go of it may take long.
-        self.io.outputs.push(Output::Transfer(Errand::Drop(Box::new(old))));
+        self.outputs.push(Output::Transfer(Errand::Drop(Box::new(old))));
     }
 }

@@ -94,14 +94,14 @@ impl Node {
     /// The version of values that this node may propose: the highest that every member can read, as far as is known. One
     /// that was not seen since this node started counts as the oldest.
     pub(super) fn value_version(&self) -> u8 {
-        let peers = self.io.peers.all.iter().map(|peer| peer.versions.unwrap_or_default().value_version());
+        let peers = self.peers.all.iter().map(|peer| peer.versions.unwrap_or_default().value_version());
         peers.chain([self.config.versions.value_version()]).min().unwrap_or(1)
     }
 
     /// A member may speak another version now: its groups learn what they can propose.
     pub(super) fn settle_value_version(&mut self) {
         let tell = self.value_version() >= 2;
-        self.shard.step_all(&mut self.io, |group, _| group.tell_digest(tell));
+        self.step_all(|group, _| group.tell_digest(tell));
     }
 }
 

@@ -83,7 +83,7 @@ impl Node {
             (client.hold, client.again) = (Some(Hold::Replies), true);
             return;
         }
-        self.io.stats.called(spec.verb as usize, 0, false);
+        self.stats.called(spec.verb as usize, 0, false);
         let wanted = match wanted(spec, words) {
             Ok(wanted) => wanted,
             Err(error) => return self.answer(client, &error),
@@ -126,7 +126,7 @@ impl Node {
         let now_ms = time.mono_ms();
         let mut at = 0;
         while let Some(wait) = self.waits.open.get(at) {
-            let is_gone = self.io.connections.find(wait.ticket.connection).is_none();
+            let is_gone = self.connections.find(wait.ticket.connection).is_none();
             let is_late = wait.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms);
             if is_gone || is_late || self.is_done(wait, time) {
                 self.settle_wait(at, None, time);
@@ -142,7 +142,7 @@ impl Node {
             self.waits.open.iter().flat_map(|wait| &wait.groups).map(|(group, _)| *group).collect();
         groups.sort_unstable();
         groups.dedup();
-        let peers = &mut self.io.peers.all;
+        let peers = &mut self.peers.all;
         self.waits.durable.retain(|node, _| peers.iter().any(|peer| peer.id == *node));
         peers.iter_mut().for_each(|peer| peer.tell(&NodeMessage::WhereDurable(groups.clone())));
     }
@@ -152,15 +152,15 @@ impl Node {
         if self.waits.owed.iter().any(|(_, to, _)| *to == from) {
             return;
         }
-        let here = groups.iter().take(self.shard.len()).filter(|group| self.shard.has(**group));
-        let next = here.map(|group| (*group, self.shard.group(*group).next())).collect();
-        self.waits.owed.push((self.io.gathered_lsn(), from, Positions { next }));
+        let here = groups.iter().take(self.engine.len()).filter(|group| self.engine.has(**group));
+        let next = here.map(|group| (*group, self.engine.group(*group).next())).collect();
+        self.waits.owed.push((self.engine.gathered_lsn(), from, Positions { next }));
         self.tell_durable();
     }
 
     /// What a member said.
     pub(super) fn handle_durable(&mut self, from: NodeId, positions: &Positions) {
-        let groups = self.shard.len();
+        let groups = self.engine.len();
         let known = self.waits.durable.entry(from).or_default();
         known.resize(groups, Instance(0));
         for (group, next) in positions.next.iter().filter(|(group, _)| group.index() < groups) {
@@ -169,9 +169,9 @@ impl Node {
     }
 
     fn tell_durable(&mut self) {
-        let durable = self.io.durable_lsn();
+        let durable = self.engine.durable_lsn();
         for (_, to, positions) in self.waits.owed.extract_if(.., |(lsn, ..)| *lsn <= durable) {
-            if let Some(peer) = self.io.peers.find(to) {
+            if let Some(peer) = self.peers.find(to) {
                 peer.tell(&NodeMessage::Durable(positions));
             }
         }
@@ -181,17 +181,17 @@ impl Node {
         let wait = self.waits.open.swap_remove(at);
         self.waits.groups -= wait.groups.len();
         let reply = error.unwrap_or_else(|| self.wait_reply(&wait, time));
-        self.io.settle(wait.ticket, reply);
+        self.reply(wait.ticket, reply);
     }
 
     fn wait_of(&self, client: &Client, wanted: Wanted) -> Wait {
-        let wrote = client.wrote.iter().filter(|group| self.shard.has(*group));
+        let wrote = client.wrote.iter().filter(|group| self.engine.has(*group));
         Wait {
             ticket: Ticket { connection: client.connection, sequence: 0, part: 0 },
             wanted,
             deadline_ms: None,
-            lsn: self.io.gathered_lsn(),
-            groups: wrote.map(|group| (group, self.shard.group(group).next())).collect(),
+            lsn: self.engine.gathered_lsn(),
+            groups: wrote.map(|group| (group, self.engine.group(group).next())).collect(),
         }
     }
 
@@ -202,7 +202,7 @@ impl Node {
 
     /// Whether this node's own log has the writes.
     fn has_logged(&self, wait: &Wait) -> bool {
-        wait.lsn <= self.io.durable_lsn() && self.io.relays.to().is_none()
+        wait.lsn <= self.engine.durable_lsn() && self.relays.to().is_none()
     }
 
     fn wait_reply(&self, wait: &Wait, time: Time) -> Reply<'static> {
@@ -216,21 +216,21 @@ impl Node {
     /// How many other members have each of the writes. A client that wrote nothing is told how many there are to be reached.
     fn holders(&self, wait: &Wait, time: Time) -> usize {
         let in_group = |(group, next): &(GroupId, Instance)| self.holders_in(*group, *next);
-        let reached = || self.io.peers.all.iter().filter(|peer| peer.is_reached(time.mono_ms())).count();
+        let reached = || self.peers.all.iter().filter(|peer| peer.is_reached(time.mono_ms())).count();
         wait.groups.iter().map(in_group).min().unwrap_or_else(reached)
     }
 
     /// How many other members have all of a group below `next`, which is applied here.
     fn holders_in(&self, id: GroupId, next: Instance) -> usize {
-        if !self.shard.has(id) {
+        if !self.engine.has(id) {
             return 0;
         }
-        let (group, me) = (self.shard.group(id), self.identity.node);
+        let (group, me) = (self.engine.group(id), self.identity.node);
         let membership = group.membership();
         // A majority of the members that there are now has voted once one value was chosen among them.
         let voted = membership.voters().quorum() - usize::from(membership.voters().contains(me));
-        let certain = if group.next() > self.io.governs_from(id) { voted } else { 0 };
-        if self.io.relays.to().is_some() {
+        let certain = if group.next() > self.engine.governs_from(id) { voted } else { 0 };
+        if self.relays.to().is_some() {
             // What another member executed may not have come here: only that a majority has it is certain.
             return certain;
         }

@@ -52,7 +52,7 @@ impl Peers {
 impl Node {
     /// Takes silent peers for dead, and cuts connections that must be broken.
     pub(in crate::node) fn tick_silence(&mut self, now_ms: u64, time: Time) {
-        let all = || self.io.peers.all.iter();
+        let all = || self.peers.all.iter();
         let broken: Vec<u64> = all().filter(|peer| peer.is_broken(now_ms)).filter_map(|peer| peer.link).collect();
         let silent: Vec<NodeId> = all().filter(|peer| peer.falls_silent(now_ms)).map(|peer| peer.id).collect();
         silent.into_iter().for_each(|from| self.on_silent(from, time));
@@ -61,19 +61,19 @@ impl Node {
 
     fn on_silent(&mut self, from: NodeId, time: Time) {
         tracing::info!("node {from} is silent");
-        if let Some(peer) = self.io.peers.find(from) {
+        if let Some(peer) = self.peers.find(from) {
             peer.hushed = true;
             peer.forget_claims();
         }
         // Who waits for its replies is told now: they may come after the client's time.
         self.on_relay_cut(from, time);
-        self.forget_link(from, time);
+        self.forget_link(from, false, time);
         self.heed_claims(time);
     }
 
     /// A claim that was below a lost leader's counts again.
     pub(in crate::node) fn heed_claims(&mut self, time: Time) {
-        let others: Vec<NodeId> = self.io.peers.linked().map(|peer| peer.id).collect();
+        let others: Vec<NodeId> = self.peers.linked().map(|peer| peer.id).collect();
         others.into_iter().for_each(|id| self.on_claims(id, time));
     }
 }

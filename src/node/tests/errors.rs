@@ -60,7 +60,7 @@ fn a_node_in_a_minority_says_so_at_once_and_recovers_at_once() {
         world.cut.clear();
         let place = id as usize - 1;
         world.run_until("a connection", ELECTED_MS, |world| {
-            world.nodes[place].node.io.peers.reached(world.now_ms()).len() == 2
+            world.nodes[place].node.peers.reached(world.now_ms()).len() == 2
         });
         world.step();
         assert_eq!(world.ask(id, 0, "GET key"), "$1\r\n1", "it asks at once");
@@ -219,6 +219,8 @@ fn clients_that_wait_for_others_commands_are_told_when_those_get_no_answer() {
     assert_eq!(world.reply(1, 98, AT_ONCE_MS).0, refusal);
 
     [2, 3].into_iter().for_each(|id| world.node(id).is_stuck = false);
-    world.run_until("the queue is empty", 2 * ELECTED_MS, |world| world.nodes[0].node.shard.queued_bytes() == 0);
+    world.run_until("the queue is empty", 2 * ELECTED_MS, |world| {
+        world.nodes[0].node.engine.shard().queued_bytes() == 0
+    });
     assert_eq!(world.ask(1, 99, "SET key 1"), "+OK");
 }

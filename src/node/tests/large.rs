@@ -1,10 +1,7 @@
 //! Large values beside small ones: how they travel between nodes, and what their clients and those of others wait for.
 
-use super::questions::PendingRead;
-use super::replies::Ticket;
 use super::*;
 use crate::config::{NODE_QUEUE_BYTES, READS_MAX};
-use crate::kv::Progress;
 
 /// A request that sets `key` to so many bytes.
 pub(super) fn set(key: &str, bytes: usize) -> Vec<u8> {
@@ -24,14 +21,14 @@ impl World {
     /// A node takes the others for older ones, which know nothing of commands in parts.
     pub(super) fn speaks_no_parts(&mut self, id: u32) {
         let old = versions::Versions { lowest: 1, highest: 3 };
-        self.node(id).node.io.peers.all.iter_mut().for_each(|peer| peer.versions = Some(old));
+        self.node(id).node.peers.all.iter_mut().for_each(|peer| peer.versions = Some(old));
     }
 
     /// Gives a client's connection bytes to read; what is left unread comes back.
     pub(super) fn give(&mut self, id: u32, number: u64, input: &mut BytesMut) {
         let (time, client) = (self.time, CLIENT + number);
         let node = &mut self.node(id).node;
-        if node.io.connections.find(client).is_none() {
+        if node.connections.find(client).is_none() {
             node.opened(client, SocketAddr::from(([127, 0, 0, 9], 9)), time);
         }
         node.input(client, input, 0, time);
@@ -55,7 +52,7 @@ fn a_large_value_reaches_all_in_fragments_from_the_leader_and_from_others() {
 fn an_old_member_gets_a_large_value_whole() {
     let mut world = World::led_by_1();
     for host in &mut world.nodes {
-        host.node.io.peers.all.iter_mut().for_each(|peer| peer.version = 2);
+        host.node.peers.all.iter_mut().for_each(|peer| peer.version = 2);
     }
     world.send(2, 1, &set("k", 6 << 20));
     world.run_until("it is answered", 4_000, |world| world.replied(2, 1) == "+OK\r\n");
@@ -66,7 +63,7 @@ fn a_vote_overtakes_a_large_value_on_a_slow_connection() {
     let mut world = World::led_by_1();
     let mut node = world.nodes.swap_remove(0).node;
     let time = world.time;
-    let link = node.io.peers.linked().next().and_then(|peer| peer.link).unwrap_or(u64::MAX);
+    let link = node.peers.linked().next().and_then(|peer| peer.link).unwrap_or(u64::MAX);
     node.opened(CLIENT, SocketAddr::from(([127, 0, 0, 9], 9)), time);
     node.input(CLIENT, &mut BytesMut::from(&set("k", 6 << 20)[..]), 0, time);
     let sent = |node: &mut Node| {
@@ -98,19 +95,19 @@ fn small_commands_do_not_wait_for_large_ones_of_others() {
     [2, 3].into_iter().for_each(|id| world.node(id).is_stuck = true);
     world.speaks_no_parts(1);
     for number in (0..5).chain(7..10) {
-        if world.node(1).node.shard.queued_bytes() < NODE_QUEUE_BYTES {
+        if world.node(1).node.engine.shard().queued_bytes() < NODE_QUEUE_BYTES {
             world.send(1, number, &set(&format!("key:{number}"), 7 << 20));
             world.step();
         }
     }
-    assert!(world.node(1).node.shard.queued_bytes() >= NODE_QUEUE_BYTES);
-    let before = world.node(1).node.shard.queued_bytes();
+    assert!(world.node(1).node.engine.shard().queued_bytes() >= NODE_QUEUE_BYTES);
+    let before = world.node(1).node.engine.shard().queued_bytes();
     let mut large = BytesMut::from(&set("k", 7 << 20)[..]);
     world.give(1, 5, &mut large);
     assert!(large.len() > 7 << 20, "as much as this waits unread");
     world.send(1, 6, b"SET small 1\r\n");
     world.step();
-    let queued = world.node(1).node.shard.queued_bytes() - before;
+    let queued = world.node(1).node.engine.shard().queued_bytes() - before;
     assert!((1..1_000).contains(&queued), "{queued} bytes were queued of the small one");
     world.run(6_200);
     assert!(world.replied(1, 6).starts_with('-'), "its time is up");
@@ -122,21 +119,7 @@ fn small_commands_do_not_wait_for_large_ones_of_others() {
 #[test]
 fn what_waits_unread_for_too_long_is_refused_also_in_the_midst_of_a_value() {
     let mut world = World::led_by_1();
-    let read = || PendingRead {
-        group: GroupId(0),
-        body: Bytes::new(),
-        ticket: Ticket { connection: CLIENT + 9, sequence: 0, part: 0 },
-        deadline_ms: u64::MAX,
-        verb: 0,
-        since_us: 0,
-        long: false,
-        progress: Progress::default(),
-        leader_ms: None,
-    };
-    let reads = &mut world.node(1).node.io.questions.reads;
-    for _ in 0..READS_MAX {
-        reads.insert(read());
-    }
+    world.node(1).node.engine.set_unanswered_reads(READS_MAX);
     let request = set("k", 7 << 20);
     let (begin, end) = request.split_at(6 << 20);
     let mut begin = BytesMut::from(begin);
@@ -149,7 +132,7 @@ fn what_waits_unread_for_too_long_is_refused_also_in_the_midst_of_a_value() {
     world.step();
     assert!(world.replied(1, 5).starts_with("-CLUSTERDOWN"), "in the midst of its value");
     // The rest of the value is passed over, and the connection goes on.
-    world.node(1).node.io.questions.reads.clear();
+    world.node(1).node.engine.set_unanswered_reads(0);
     let mut rest = BytesMut::from(&[end, b"PING\r\n"].concat()[..]);
     world.give(1, 5, &mut rest);
     world.step();

@@ -26,7 +26,7 @@ fn hello(world: &mut World, from: u32) -> Hello {
 
 /// The connection of a node to another.
 fn link(world: &mut World, of: u32, to: u32) -> Option<u64> {
-    world.node(of).node.io.peers.find(NodeId(to)).and_then(|peer| peer.link)
+    world.node(of).node.peers.find(NodeId(to)).and_then(|peer| peer.link)
 }
 
 fn cut_link(world: &mut World, of: u32, to: u32) {
@@ -50,7 +50,7 @@ fn who_dials_a_member_and_reaches_another_disturbs_nobody_and_finds_it_when_it_i
     assert!(world.connections > dialled + 4, "it was tried again");
     assert_eq!(link(&mut world, 2, 1), None);
     world.moved.clear();
-    let is_back = |world: &World| world.nodes[1].node.io.peers.linked().count() == 2;
+    let is_back = |world: &World| world.nodes[1].node.peers.linked().count() == 2;
     world.run_until("node 1 is found again", 2_000, is_back);
 }
 
@@ -76,10 +76,10 @@ fn nobody_but_a_member_that_has_said_who_it_is_ends_a_node() {
 fn another_cluster_refuses_a_node_for_now_only() {
     let mut world = World::led_by_1();
     let hello = hello(&mut world, 3);
-    let mut membership = Membership::clone(world.node(1).node.shard.group(GROUP).membership());
+    let mut membership = Membership::clone(world.node(1).node.engine.group(GROUP).membership());
     membership.apply(&Change { version: membership.version(), what: What::Remove(NodeId(3)) }).expect("a change");
     let node = &mut world.node(1).node;
-    node.io.peers.roster = Roster::of_one(&membership);
+    node.peers.roster = Roster::of_one(&membership);
     assert!(node.judge(&hello).expect_err("it was removed").fatal);
     let stranger = Hello { cluster: Some([1; 16]), ..hello };
     let refusal = node.judge(&stranger).expect_err("another cluster");
@@ -94,7 +94,7 @@ fn clients_are_told_where_a_member_announces_itself_and_of_no_dead_one() {
     for (of, to) in [(2, 1), (3, 1), (3, 2)] {
         cut_link(&mut world, of, to);
     }
-    world.run_until("all are there again", 2_000, |world| world.nodes[0].node.io.peers.linked().count() == 2);
+    world.run_until("all are there again", 2_000, |world| world.nodes[0].node.peers.linked().count() == 2);
     world.run(1_000);
     let host = world.node(1).node.config.initial[2].1.clone();
     let nodes = world.ask(1, 1, "CLUSTER NODES");
@@ -151,9 +151,9 @@ fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it(
     let mut pieces = Vec::new();
     frame.finish(&mut pieces);
     node.input(777, &mut BytesMut::from(&pieces.concat()[..]), 0, time);
-    assert!(node.io.peers.find(NodeId(9)).is_some_and(|peer| peer.link == Some(777)), "it is let in");
+    assert!(node.peers.find(NodeId(9)).is_some_and(|peer| peer.link == Some(777)), "it is let in");
     node.closed(777, time);
-    assert!(node.io.peers.find(NodeId(9)).is_none());
+    assert!(node.peers.find(NodeId(9)).is_none());
     world.run(100);
 
     let logged = |world: &mut World| {
@@ -164,7 +164,7 @@ fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it(
     let first: Vec<wal::Record> = logged(&mut world).collect();
     assert_eq!(first.len(), 1);
     // All that was logged until now goes.
-    let lsn = world.node(2).node.io.durable_lsn();
+    let lsn = world.node(2).node.engine.durable_lsn();
     world.node(2).node.trim(wal::Droppable { below: lsn, lsn });
     world.run(100);
     assert_eq!(logged(&mut world).collect::<Vec<_>>(), first);

@@ -33,7 +33,7 @@ fn a_large_command_is_executed_whichever_node_gets_it_and_no_value_of_the_log_is
         world.run_until("it is answered", 4_000, |world| world.replied(id, 1) == "+OK\r\n");
         assert_eq!(world.ask(2, 2, "STRLEN k"), format!(":{}", 6 * MIB));
         values_are_short(&world);
-        assert_eq!(world.node(id).node.io.uploads.unsent_bytes(), 0);
+        assert_eq!(world.node(id).node.engine.unsent_bytes(), 0);
     }
 }
 
@@ -82,11 +82,13 @@ fn what_finds_no_majority_was_surely_not_executed_and_leaves_nothing() {
     [2, 3].into_iter().for_each(|id| world.node(id).is_stuck = true);
     world.send(1, 1, &set("k", 6 * MIB));
     world.run_until("it is refused", 6_000, |world| world.replied(1, 1).starts_with("-CLUSTERDOWN"));
-    assert_eq!(world.node(1).node.io.uploads.unsent_bytes(), 0);
+    assert_eq!(world.node(1).node.engine.unsent_bytes(), 0);
     [2, 3].into_iter().for_each(|id| world.node(id).is_stuck = false);
-    world.run_until("the queue is empty", 2 * ELECTED_MS, |world| world.nodes[0].node.shard.queued_bytes() == 0);
+    world.run_until("the queue is empty", 2 * ELECTED_MS, |world| {
+        world.nodes[0].node.engine.shard().queued_bytes() == 0
+    });
     assert_eq!(world.ask(2, 2, "EXISTS k"), ":0");
-    let held = |host: &Host| host.node.shard.store(GROUP).bytes();
+    let held = |host: &Host| host.node.engine.shard().store(GROUP).bytes();
     world.run(1_000);
     assert!(world.nodes.iter().map(held).all(|bytes| bytes < 10_000), "its parts are dropped");
     world.send(1, 3, &set("k", 2 * MIB));

@@ -5,10 +5,8 @@
 //! The parts of all uploads together are sent as earlier ones are applied. An upload ends with the command that executes
 //! the whole; before that is queued it is certain that nothing was executed.
 
-use super::outbox::UNCOUNTED;
-use super::replies::Ticket;
-use super::requests::NOT_SERVED;
-use super::{Node, Time};
+use super::commands::UNCOUNTED;
+use super::{Asked, Engine, Ports};
 use crate::config::{NodeConfig, UPLOAD_PARTS_MIN, UPLOAD_PARTS_SENT, UPLOAD_RETRY_MS};
 use crate::identity::Identity;
 use crate::kv::command::{Command, Set};
@@ -16,13 +14,16 @@ use crate::kv::encode::{encode, encode_shared};
 use crate::kv::long_value::shared_word;
 use crate::kv::reply::Reply;
 use crate::kv::uploads::{BUSY, Complete, Part, UploadId, UploadedSet};
+use crate::node::Time;
+use crate::node::replies::Ticket;
+use crate::node::requests::NOT_SERVED;
 use bytes::Bytes;
 use groups::GroupId;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// The connection in the tickets of parts; the ticket's number is the upload's, and its part the bytes.
-pub(super) const UPLOADING: u64 = u64::MAX - 1;
+pub(in crate::node) const UPLOADING: u64 = u64::MAX - 1;
 
 /// The uploads of this node's clients.
 pub(super) struct Uploads {
@@ -55,9 +56,7 @@ struct Outgoing {
     deadline_ms: u64,
     failed: Option<Reply<'static>>,
     grows: bool,
-    ticket: Ticket,
-    verb: u16,
-    since_us: u64,
+    asked: Asked,
 }
 
 /// What is uploaded, in pieces so that long words are not copied; and the rest of a SET, if that is its key and value.
@@ -169,27 +168,46 @@ impl Outgoing {
     }
 }
 
-impl Node {
-    /// Whether a command, whose request has [`Node::request_bytes`], goes in parts.
-    pub(super) fn is_upload(&self, command: &Command<'_>) -> bool {
-        self.io.uploads.takes(self.request_bytes)
-            && self.is_logged(command)
-            && self.io.relays.to().is_none()
-            && self.value_version() >= 4
+/// Why no part of an upload can be sent now, nor soon.
+pub(in crate::node) trait Refuses<P>:
+    Fn(&Engine, &P, GroupId, UploadNeeds) -> Option<Reply<'static>>
+{
+}
+impl<P, F: Fn(&Engine, &P, GroupId, UploadNeeds) -> Option<Reply<'static>>> Refuses<P> for F {}
+
+/// What an upload needs.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::node) struct UploadNeeds {
+    /// Bytes of the whole command, and of the next part.
+    pub(in crate::node) bytes: usize,
+    pub(in crate::node) part_bytes: usize,
+    /// The whole may add data.
+    pub(in crate::node) grows: bool,
+}
+
+impl Engine {
+    /// Whether a command goes in parts, by the bytes of its request.
+    pub(in crate::node) fn takes_upload(&self, bytes: usize) -> bool {
+        self.uploads.takes(bytes)
     }
 
-    /// Takes a large command on.
-    pub(super) fn upload(
+    /// Bytes of large commands that wait to be sent.
+    #[cfg(test)]
+    pub(in crate::node) fn unsent_bytes(&self) -> usize {
+        self.uploads.unsent_bytes()
+    }
+
+    /// Takes a large command on, whose request is a part of `request`.
+    pub(in crate::node) fn upload(
         &mut self,
         group: GroupId,
-        verb: u16,
         command: &Command<'_>,
-        ticket: Ticket,
+        request: &Bytes,
+        asked: Asked,
         deadline_ms: u64,
-        time: Time,
     ) {
-        let body = Body::of(command, &self.request);
-        let uploads = &mut self.io.uploads;
+        let body = Body::of(command, request);
+        let uploads = &mut self.uploads;
         uploads.newest.number += 1;
         uploads.unsent_bytes += body.len();
         uploads.outgoing.push_back(Outgoing {
@@ -203,86 +221,92 @@ impl Node {
             deadline_ms,
             failed: None,
             grows: command.grows(),
-            ticket,
-            verb,
-            since_us: time.mono_us,
+            asked,
         });
     }
 
     /// Sends parts as long as there is room, of each upload in turn.
-    pub(super) fn feed_uploads(&mut self, time: Time) {
-        for _ in 0..self.io.uploads.outgoing.len() {
-            if !self.io.uploads.has_room() {
+    pub(in crate::node) fn feed_uploads<P: Ports>(&mut self, refuses: impl Refuses<P>, ports: &mut P, time: Time) {
+        for _ in 0..self.uploads.outgoing.len() {
+            if !self.uploads.has_room() {
                 return;
             }
-            let Some(mut outgoing) = self.io.uploads.outgoing.pop_front() else { return };
+            let Some(mut outgoing) = self.uploads.outgoing.pop_front() else { return };
             if let Some(refusal) = outgoing.failed.take() {
-                self.give_up(&outgoing, refusal);
-            } else if outgoing.is_ready(time.mono_ms()) {
-                self.send_part(outgoing, time);
+                self.give_up(&outgoing, refusal, ports, time);
+            } else if !outgoing.is_ready(time.mono_ms()) {
+                self.uploads.outgoing.push_back(outgoing);
+            } else if let Some(refusal) = self.upload_refusal(&outgoing, &refuses, ports) {
+                self.give_up(&outgoing, refusal, ports, time);
             } else {
-                self.io.uploads.outgoing.push_back(outgoing);
+                self.send_part(outgoing, time);
             }
         }
     }
 
-    /// Gives up those that failed, that have waited too long, or whose group can do nothing now.
-    pub(super) fn tick_uploads(&mut self, time: Time) {
-        self.io.uploads.limit_ms = self.config.client_timeout_ms;
-        for _ in 0..self.io.uploads.outgoing.len() {
-            let Some(mut outgoing) = self.io.uploads.outgoing.pop_front() else { return };
+    /// Gives up those that failed, that have waited longer than `limit_ms`, or whose group can do nothing now.
+    pub(in crate::node) fn tick_uploads<P: Ports>(
+        &mut self,
+        limit_ms: u64,
+        refuses: impl Refuses<P>,
+        ports: &mut P,
+        time: Time,
+    ) {
+        self.uploads.limit_ms = limit_ms;
+        for _ in 0..self.uploads.outgoing.len() {
+            let Some(mut outgoing) = self.uploads.outgoing.pop_front() else { return };
             let late = (outgoing.deadline_ms <= time.mono_ms()).then_some(NOT_SERVED);
-            match outgoing.failed.take().or(late).or_else(|| self.upload_refusal(&outgoing)) {
-                Some(refusal) => self.give_up(&outgoing, refusal),
-                None => self.io.uploads.outgoing.push_back(outgoing),
+            match outgoing.failed.take().or(late).or_else(|| self.upload_refusal(&outgoing, &refuses, ports)) {
+                Some(refusal) => self.give_up(&outgoing, refusal, ports, time),
+                None => self.uploads.outgoing.push_back(outgoing),
             }
         }
+    }
+
+    fn upload_refusal<P: Ports>(
+        &self,
+        outgoing: &Outgoing,
+        refuses: &impl Refuses<P>,
+        ports: &P,
+    ) -> Option<Reply<'static>> {
+        if !self.shard.has(outgoing.group) {
+            return Some(NOT_SERVED);
+        }
+        let part_bytes = self.uploads.part_bytes;
+        let needs = UploadNeeds { bytes: outgoing.body.len(), part_bytes, grows: outgoing.grows };
+        refuses(self, ports, outgoing.group, needs)
     }
 
     fn send_part(&mut self, mut outgoing: Outgoing, time: Time) {
-        if let Some(refusal) = self.upload_refusal(&outgoing) {
-            return self.give_up(&outgoing, refusal);
-        }
         let Outgoing { id, group, sent, .. } = outgoing;
-        let end = outgoing.body.len().min(sent + self.io.uploads.part_bytes);
+        let end = outgoing.body.len().min(sent + self.uploads.part_bytes);
         let total = outgoing.body.len() as u64;
         let bytes = outgoing.body.part(sent, end);
         outgoing.crc = crc32c::crc32c_append(outgoing.crc, &bytes);
         let part = Part { upload: id, total, offset: sent as u64, bytes: &bytes };
         let bytes = end - sent;
         let ticket = Ticket { connection: UPLOADING, sequence: id.number, part: bytes as u32 };
-        let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
+        let asked = Asked { ticket, verb: UNCOUNTED, since_us: time.mono_us };
+        let deadline_ms = time.mono_ms() + self.uploads.limit_ms;
         let command = Command::UploadPart(part);
-        self.queue_command(group, UNCOUNTED, |out| encode(&command, out), ticket, deadline_ms, time.mono_us);
+        self.queue(group, |out| encode(&command, out), asked, deadline_ms);
         outgoing.sent = end;
-        self.io.uploads.sent_bytes += bytes;
-        self.io.uploads.unsent_bytes -= bytes;
+        self.uploads.sent_bytes += bytes;
+        self.uploads.unsent_bytes -= bytes;
         if end < outgoing.body.len() {
-            return self.io.uploads.outgoing.push_back(outgoing);
+            return self.uploads.outgoing.push_back(outgoing);
         }
         let command = Command::UploadComplete(Box::new(outgoing.body.complete(id, outgoing.crc)));
-        let Outgoing { verb, ticket, since_us, .. } = outgoing;
-        self.queue_command(group, verb, |out| encode(&command, out), ticket, deadline_ms, since_us);
-    }
-
-    /// Why no part of it can be sent now, nor soon.
-    fn upload_refusal(&mut self, outgoing: &Outgoing) -> Option<Reply<'static>> {
-        if !self.shard.has(outgoing.group) {
-            return Some(NOT_SERVED);
-        }
-        self.request_bytes = outgoing.body.len();
-        let refusal = self.group_refusal(outgoing.group, &Command::Noop);
-        refusal.or_else(|| self.space_refusal(outgoing.grows, true, self.io.uploads.part_bytes))
+        self.queue(group, |out| encode(&command, out), outgoing.asked, deadline_ms);
     }
 
     /// Nothing of it was executed, or will be.
-    fn give_up(&mut self, outgoing: &Outgoing, refusal: Reply<'static>) {
-        let Outgoing { id, group, .. } = *outgoing;
-        self.io.uploads.unsent_bytes -= outgoing.body.len() - outgoing.sent;
+    fn give_up(&mut self, outgoing: &Outgoing, refusal: Reply<'static>, ports: &mut impl Ports, time: Time) {
+        let Outgoing { id, group, asked, .. } = *outgoing;
+        self.uploads.unsent_bytes -= outgoing.body.len() - outgoing.sent;
         if outgoing.sent > 0 && self.shard.has(group) {
-            self.submit_unanswered(group, |out| encode(&Command::UploadAbort(id), out));
+            self.submit_unanswered(group, |out| encode(&Command::UploadAbort(id), out), time);
         }
-        self.io.stats.called(usize::from(outgoing.verb), self.io.now_us.saturating_sub(outgoing.since_us), true);
-        self.io.settle(outgoing.ticket, refusal);
+        ports.answer(asked, refusal);
     }
 }

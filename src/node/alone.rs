@@ -1,0 +1,38 @@
+//! A node that no other member answers says so in its log: it may have been removed while it was down.
+
+use super::peers::Peers;
+
+/// A node to which no member was connected for so long says so, and again after so long.
+const ALONE_MS: u64 = 10_000;
+const ALONE_AGAIN_MS: u64 = 60_000;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Alone {
+    /// When to say next that no member answers.
+    due_ms: u64,
+}
+
+impl Alone {
+    /// Time limits run from here.
+    pub(super) fn begin(&mut self, now_ms: u64) {
+        self.due_ms = now_ms + ALONE_MS;
+    }
+
+    /// Says that no member answers, if that has been so for some time.
+    pub(super) fn tick(&mut self, peers: &Peers, is_born: bool, now_ms: u64) {
+        if peers.all.is_empty() || peers.linked().next().is_some() || !is_born {
+            self.due_ms = now_ms + ALONE_MS;
+        } else if now_ms >= self.due_ms {
+            self.due_ms = now_ms + ALONE_AGAIN_MS;
+            let others: Vec<String> =
+                peers.all.iter().map(|peer| format!("node {} at {}", peer.id, peer.address)).collect();
+            tracing::warn!(
+                "no other member answers: {}. If they run, correct their addresses with --initial-cluster. If all of them \
+                 were replaced, ask a node that serves (paxoi member list) whether this one was removed: then its data \
+                 directory is of no use any more",
+                others.join(", ")
+            );
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Commands of this node's clients that are queued in the groups and not applied yet: who waits for each, until when, and
+//! how much of the queues is large. A group applies the commands of one node in the order of their counters.
+
+use crate::node::replies::Ticket;
+use groups::GroupId;
+use std::collections::VecDeque;
+
+/// A command that is queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) struct Command {
+    /// Its number in the group.
+    pub(in crate::node) counter: u64,
+    /// Who is answered; nobody any more after its time was up, and for commands of the node's own.
+    pub(in crate::node) ticket: Option<Ticket>,
+    pub(in crate::node) deadline_ms: u64,
+    /// The bytes that it queued, if these are many; else 0.
+    pub(in crate::node) large_bytes: usize,
+    /// Its index in the statistics, or [`UNCOUNTED`], and when it came.
+    pub(in crate::node) verb: u16,
+    pub(in crate::node) since_us: u64,
+}
+
+/// The index in the statistics of what no client of this node asked for.
+pub(in crate::node) const UNCOUNTED: u16 = u16::MAX;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Commands {
+    by_group: Vec<Queue>,
+    /// Bytes of all large commands.
+    large_bytes: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Command>,
+    /// Bytes of the large ones: small commands do not wait for these.
+    large_bytes: usize,
+}
+
+impl Commands {
+    pub(super) fn set_groups(&mut self, groups: u32) {
+        self.by_group = (0..groups).map(|_| Queue::default()).collect();
+        self.large_bytes = 0;
+    }
+
+    pub(super) fn push(&mut self, group: GroupId, command: Command) {
+        let queue = &mut self.by_group[group.index()];
+        queue.large_bytes += command.large_bytes;
+        self.large_bytes += command.large_bytes;
+        queue.waiting.push_back(command);
+    }
+
+    /// The command with this counter was applied: it is returned, and those before it are forgotten.
+    pub(super) fn take_applied(&mut self, group: GroupId, counter: u64) -> Option<Command> {
+        while let Some(command) = self.by_group[group.index()].waiting.pop_front() {
+            self.forget_bytes(group, command.large_bytes);
+            if command.counter == counter {
+                return Some(command);
+            }
+            debug_assert!(command.counter < counter, "replies come in the order of the commands");
+        }
+        None
+    }
+
+    /// The commands whose time is up, oldest first. `withdraw` takes their counters, and keeps those of the commands that
+    /// it could take back: these are forgotten. The others stay without anybody who waits. `answer` is called for each
+    /// with its ticket, and whether it was taken back.
+    pub(super) fn expire(
+        &mut self,
+        group: GroupId,
+        now_ms: u64,
+        withdraw: impl FnOnce(&mut Vec<u64>),
+        answer: impl FnMut(Ticket, bool),
+    ) {
+        let is_due = |command: &&Command| command.ticket.is_none() || command.deadline_ms <= now_ms;
+        let due = self.by_group[group.index()].waiting.iter().take_while(is_due).count();
+        self.withdraw(group, due, true, withdraw, answer);
+    }
+
+    /// Takes back whatever did not leave this node: `answer` is called for each command that `withdraw` keeps.
+    pub(super) fn take_unsent(
+        &mut self,
+        group: GroupId,
+        withdraw: impl FnOnce(&mut Vec<u64>),
+        mut answer: impl FnMut(Ticket),
+    ) {
+        let all = self.by_group[group.index()].waiting.len();
+        self.withdraw(group, all, false, withdraw, |ticket, is_gone| {
+            debug_assert!(is_gone, "the others are not answered");
+            answer(ticket);
+        });
+    }
+
+    /// Of the first `count` commands those that somebody waits for are withdrawn, if that is possible. `abandons`: the
+    /// others are answered too.
+    fn withdraw(
+        &mut self,
+        group: GroupId,
+        count: usize,
+        abandons: bool,
+        withdraw: impl FnOnce(&mut Vec<u64>),
+        mut answer: impl FnMut(Ticket, bool),
+    ) {
+        let queue = &mut self.by_group[group.index()].waiting;
+        let awaited = queue.iter().take(count).filter(|command| command.ticket.is_some());
+        let mut counters: Vec<u64> = awaited.map(|command| command.counter).collect();
+        if counters.is_empty() {
+            return;
+        }
+        withdraw(&mut counters);
+        let mut gone = counters.into_iter().peekable();
+        let (mut first, mut freed_bytes): (Vec<Command>, usize) = (queue.drain(..count).collect(), 0);
+        first.retain_mut(|command| {
+            let is_gone = gone.next_if_eq(&command.counter).is_some();
+            let told = if is_gone || abandons { command.ticket.take() } else { None };
+            told.into_iter().for_each(|ticket| answer(ticket, is_gone));
+            freed_bytes += if is_gone { command.large_bytes } else { 0 };
+            !is_gone
+        });
+        first.into_iter().rev().for_each(|command| queue.push_front(command));
+        self.forget_bytes(group, freed_bytes);
+    }
+
+    fn forget_bytes(&mut self, group: GroupId, bytes: usize) {
+        self.by_group[group.index()].large_bytes -= bytes;
+        self.large_bytes -= bytes;
+    }
+
+    /// All groups.
+    pub(super) fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (0..self.by_group.len() as u32).map(GroupId)
+    }
+
+    /// Whether the oldest command of a client in the group has outlived its time limit: it left this node, and is not applied.
+    pub(super) fn is_stuck(&self, group: GroupId) -> bool {
+        let oldest = self.by_group[group.index()].waiting.iter().find(|command| command.deadline_ms > 0);
+        oldest.is_some_and(|command| command.ticket.is_none())
+    }
+
+    /// Bytes of large commands in all groups.
+    pub(super) fn large_bytes(&self) -> usize {
+        self.large_bytes
+    }
+
+    /// Bytes of large commands in one group.
+    pub(super) fn large_bytes_in(&self, group: GroupId) -> usize {
+        self.by_group[group.index()].large_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: GroupId = GroupId(1);
+
+    fn command(counter: u64, deadline_ms: u64, large_bytes: usize) -> Command {
+        let ticket = Some(Ticket { connection: counter, sequence: 0, part: 0 });
+        Command { counter, ticket, deadline_ms, large_bytes, verb: UNCOUNTED, since_us: 0 }
+    }
+
+    fn commands(all: &[Command]) -> Commands {
+        let mut commands = Commands::default();
+        commands.set_groups(2);
+        all.iter().for_each(|command| commands.push(GROUP, *command));
+        commands
+    }
+
+    #[test]
+    fn the_applied_command_is_returned_and_those_before_it_are_forgotten() {
+        let mut commands = commands(&[command(1, 9, 500), command(2, 9, 0), command(3, 9, 700)]);
+        assert_eq!((commands.large_bytes(), commands.large_bytes_in(GROUP)), (1_200, 1_200));
+        assert_eq!(commands.take_applied(GROUP, 2), Some(command(2, 9, 0)));
+        assert_eq!((commands.large_bytes(), commands.large_bytes_in(GroupId(0))), (700, 0));
+        assert_eq!(
+            (commands.take_applied(GROUP, 3), commands.take_applied(GROUP, 4)),
+            (Some(command(3, 9, 700)), None)
+        );
+        assert_eq!(commands.large_bytes(), 0);
+    }
+
+    #[test]
+    fn a_late_command_that_left_the_node_stays_and_one_that_did_not_is_forgotten() {
+        let mut commands = commands(&[command(1, 10, 400), command(2, 10, 300), command(3, 11, 0)]);
+        let mut told = Vec::new();
+        commands.expire(GROUP, 9, |_| panic!("nothing is late"), |_, _| ());
+        commands.expire(
+            GROUP,
+            10,
+            |counters| counters.retain(|counter| *counter == 2),
+            |ticket, is_gone| {
+                told.push((ticket.connection, is_gone));
+            },
+        );
+        assert_eq!((told, commands.large_bytes(), commands.is_stuck(GROUP)), (vec![(1, false), (2, true)], 400, true));
+        commands.expire(GROUP, 10, |_| panic!("nobody waits for the first one"), |_, _| ());
+        assert_eq!(commands.take_applied(GROUP, 3), Some(command(3, 11, 0)));
+        assert!(!commands.is_stuck(GROUP));
+    }
+
+    #[test]
+    fn what_did_not_leave_the_node_can_be_taken_back_at_any_time() {
+        let mut commands = commands(&[command(1, 10, 0), command(2, 10, 300)]);
+        let mut told = Vec::new();
+        commands.take_unsent(
+            GROUP,
+            |counters| counters.retain(|counter| *counter == 2),
+            |ticket| {
+                told.push(ticket.connection);
+            },
+        );
+        assert_eq!((told, commands.large_bytes(), commands.is_stuck(GROUP)), (vec![2], 0, false));
+        assert_eq!(commands.take_applied(GROUP, 1), Some(command(1, 10, 0)), "its client waits on");
+    }
+}

@@ -1,0 +1,140 @@
+//! Where the effects of the groups go: the log's queue, the gate, those who wait for commands and reads, and, through the
+//! ports, the other members and the clients.
+
+use super::commands::Commands;
+use super::log_queue::LogQueue;
+use super::reads::Reads;
+use super::uploads::Uploads;
+use super::{Asked, Changes, Ports, UPLOADING};
+use crate::gate::Held;
+use crate::kv::fanout::UNCERTAIN;
+use crate::kv::reply::Reply;
+use crate::kv::{Discarded, Store};
+use crate::node::replies::Ticket;
+use crate::node::requests::NOT_SERVED;
+use crate::shard::Outlet;
+use crate::storage::wal;
+use groups::reads::ReadId;
+use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, Work};
+use std::collections::VecDeque;
+
+/// One value in so many is measured for the mean batch: counting the commands of each would cost.
+const BATCH_SAMPLE: u64 = 8;
+
+/// See the module.
+pub(super) struct Effects<'a, P> {
+    pub(super) log: &'a mut LogQueue,
+    pub(super) commands: &'a mut Commands,
+    pub(super) reads: &'a mut Reads,
+    pub(super) uploads: &'a mut Uploads,
+    pub(super) released: &'a mut VecDeque<Held>,
+    pub(super) changes: &'a mut Changes,
+    pub(super) work: &'a mut Work,
+    pub(super) me: NodeId,
+    pub(super) ports: &'a mut P,
+}
+
+impl<P: Ports> Effects<'_, P> {
+    fn let_go(&mut self, held: Held) {
+        if held.to == self.me {
+            self.released.push_back(held);
+        } else {
+            self.ports.send(held.group, held.to, &held.message);
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, verb: u16, since_us: u64, reply: Reply<'_>) {
+        if ticket.connection == UPLOADING {
+            let now_ms = self.ports.now_us() / 1_000;
+            return self.uploads.on_part(ticket, &reply, now_ms);
+        }
+        self.ports.answer(Asked { ticket, verb, since_us }, reply);
+    }
+}
+
+impl<P: Ports> Outlet for Effects<'_, P> {
+    fn persist(&mut self, record: wal::Record) -> u64 {
+        self.log.persist(record)
+    }
+
+    fn takes_value(&self, bytes: usize) -> bool {
+        self.log.takes_value(bytes)
+    }
+
+    fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool {
+        self.ports.allows(group, to, promised, clock)
+    }
+
+    fn send(&mut self, group: GroupId, to: NodeId, message: &Message) {
+        if matches!(message, Message::Handover(_)) {
+            // It ends before the invitation leaves, which the others could not follow else.
+            self.ports.release_lease(group);
+        }
+        self.ports.send(group, to, message);
+    }
+
+    fn send_durable(&mut self, lsn: u64, group: GroupId, to: NodeId, message: Message) {
+        if let Some(held) = self.log.hold(lsn, Held { group, to, message }) {
+            self.let_go(held);
+        }
+    }
+
+    fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>) {
+        let Some(command) = self.commands.take_applied(group, counter) else { return };
+        match command.ticket {
+            Some(ticket) => self.answer(ticket, command.verb, command.since_us, reply),
+            None => {
+                let took_us = self.ports.now_us().saturating_sub(command.since_us);
+                self.ports.stats().called(usize::from(command.verb), took_us, matches!(reply, Reply::Error(_)));
+            }
+        }
+    }
+
+    fn skipped(&mut self, group: GroupId, counter: u64) {
+        self.applied(group, counter, UNCERTAIN);
+    }
+
+    fn read_lost(&mut self, id: ReadId) {
+        if let Some(read) = self.reads.remove(id) {
+            self.ports.answer_read(&read, NOT_SERVED);
+        }
+    }
+
+    fn read(&mut self, id: ReadId, store: &Store) {
+        let Some(read) = self.reads.take_evaluated(id) else { return };
+        // The value that is being applied carries a time of after the read came: nothing can be due beyond it.
+        let reply = store.read(&read.body, store.time_ms()).unwrap_or(NOT_SERVED);
+        self.ports.answer_read(&read, reply);
+    }
+
+    fn read_log(&mut self, range: wal::ReadRange) {
+        self.ports.read_log(range);
+    }
+
+    fn leading(&mut self, _group: GroupId, _leads: bool) {
+        self.changes.leadership = true;
+    }
+
+    fn members_changed(&mut self, group: GroupId, next: Instance) {
+        self.changes.members = true;
+        self.changes.governs_from[group.index()] = next;
+        // A lease is one of the members that there were: the groups are claimed anew.
+        self.changes.leadership = true;
+    }
+
+    fn chosen(&mut self, _group: GroupId, value: &Value) {
+        self.changes.chosen_total += 1;
+        if self.changes.chosen_total.is_multiple_of(BATCH_SAMPLE) {
+            let commands = value.commands().count() as u64;
+            self.ports.stats().batches.record(commands, value.bytes().len() as u64);
+        }
+    }
+
+    fn work(&mut self) -> &mut Work {
+        self.work
+    }
+
+    fn discard(&mut self, discarded: Discarded) {
+        self.ports.discard(discarded);
+    }
+}

@@ -1,0 +1,187 @@
+//! Records on their way to the log: the batch that is being gathered, the one that the disk works on, and the messages that
+//! wait until the records before them are durable. While the log syncs one batch the next one is gathered (group commit).
+
+use crate::config::{LOG_QUEUE_BYTES, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
+use crate::gate::{Gate, Held};
+use crate::node::Space;
+use crate::storage::wal;
+
+/// See the module.
+pub(in crate::node) struct LogQueue {
+    gate: Gate,
+    batch: Vec<wal::Record>,
+    /// Bytes of its records.
+    batch_bytes: usize,
+    /// The sequence number of the batch that is being gathered.
+    next_lsn: u64,
+    syncing: Option<Syncing>,
+    /// Bytes of all records that ever went to the log.
+    logged_bytes: u64,
+    space: Space,
+}
+
+/// The batch that the disk works on.
+struct Syncing {
+    lsn: u64,
+    /// When it should be durable.
+    due_ms: u64,
+    bytes: usize,
+}
+
+impl LogQueue {
+    pub(super) fn new() -> LogQueue {
+        LogQueue {
+            gate: Gate::default(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            next_lsn: 1,
+            syncing: None,
+            logged_bytes: 0,
+            space: Space::default(),
+        }
+    }
+
+    /// Recovery is done: the log is durable up to `lsn`.
+    pub(super) fn begin(&mut self, lsn: u64) {
+        self.gate = Gate::new(lsn);
+        self.next_lsn = lsn + 1;
+    }
+
+    /// Puts a record into the batch that is being gathered, and returns that batch's sequence number.
+    pub(super) fn persist(&mut self, record: wal::Record) -> u64 {
+        self.batch_bytes += record.payload.len() + wal::format::RECORD_HEADER_BYTES;
+        self.batch.push(record);
+        self.next_lsn
+    }
+
+    /// Holds a message until the log is durable up to `lsn`. Gives it back if it already is.
+    pub(super) fn hold(&mut self, lsn: u64, held: Held) -> Option<Held> {
+        self.gate.hold(lsn, held)
+    }
+
+    /// The log is durable up to `lsn`: moves what waited for that into `released`.
+    pub(super) fn on_durable(&mut self, lsn: u64, released: &mut Vec<Held>) {
+        if self.syncing.as_ref().is_some_and(|syncing| syncing.lsn <= lsn) {
+            self.syncing = None;
+        }
+        self.gate.release(lsn, released);
+    }
+
+    /// The sequence number up to which the log must be durable for all that was given to it so far.
+    pub(super) fn gathered_lsn(&self) -> u64 {
+        if self.batch.is_empty() { self.next_lsn - 1 } else { self.next_lsn }
+    }
+
+    /// The sequence number up to which the log is durable.
+    pub(super) fn durable_lsn(&self) -> u64 {
+        self.gate.durable()
+    }
+
+    /// Whether the disk keeps up: the batch that it works on is not overdue.
+    pub(super) fn is_in_time(&self, now_ms: u64) -> bool {
+        self.syncing.as_ref().is_none_or(|syncing| now_ms < syncing.due_ms)
+    }
+
+    /// Whether a value of `bytes`, which can come again, is accepted now: not if too much waits for the disk already, or if
+    /// the value might find no space there.
+    pub(super) fn takes_value(&self, bytes: usize) -> bool {
+        self.batch_bytes < LOG_QUEUE_BYTES && self.space.takes(bytes, self.waiting_bytes())
+    }
+
+    /// Bytes of records that are on their way to the disk or wait for that.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.batch_bytes + self.syncing.as_ref().map_or(0, |syncing| syncing.bytes)
+    }
+
+    pub(super) fn logged_bytes(&self) -> u64 {
+        self.logged_bytes
+    }
+
+    /// What the log has space for.
+    pub(super) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    pub(super) fn set_space(&mut self, space: Space) {
+        self.space = space;
+    }
+
+    /// The batch that was gathered, if there is one and the disk is free for it.
+    pub(super) fn next_batch(&mut self, now_ms: u64) -> Option<wal::Batch> {
+        if self.syncing.is_some() || self.batch.is_empty() {
+            return None;
+        }
+        let lsn = self.next_lsn;
+        self.next_lsn += 1;
+        let records = std::mem::take(&mut self.batch);
+        let bytes = std::mem::take(&mut self.batch_bytes);
+        self.logged_bytes += bytes as u64;
+        let due_ms = now_ms + SYNC_MS_MAX + (bytes / SYNC_BYTES_PER_MS) as u64;
+        self.syncing = Some(Syncing { lsn, due_ms, bytes });
+        Some(wal::Batch { lsn, records })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use groups::message::NotLeader;
+    use groups::{Ballot, GroupId, Instance, Message, NodeId};
+
+    fn record(bytes: usize) -> wal::Record {
+        wal::Record {
+            kind: wal::RecordKind::Accept,
+            group: GroupId(0),
+            instance: Instance(1),
+            ballot: Ballot::ZERO,
+            chosen: Ballot::ZERO,
+            payload: Bytes::from(vec![0; bytes]),
+        }
+    }
+
+    fn held() -> Held {
+        let message = Message::NotLeader(NotLeader { ballot: Ballot::ZERO });
+        Held { group: GroupId(0), to: NodeId(2), message }
+    }
+
+    #[test]
+    fn one_batch_is_synced_while_the_next_is_gathered() {
+        let mut log = LogQueue::new();
+        log.begin(7);
+        assert_eq!((log.gathered_lsn(), log.durable_lsn(), log.next_batch(0).is_none()), (7, 7, true));
+        assert_eq!((log.persist(record(10)), log.persist(record(10)), log.gathered_lsn()), (8, 8, 8));
+        assert_eq!(log.next_batch(0).map(|batch| (batch.lsn, batch.records.len())), Some((8, 2)));
+        assert_eq!((log.persist(record(10)), log.next_batch(0).is_none()), (9, true), "one is on its way");
+        log.on_durable(8, &mut Vec::new());
+        assert_eq!(log.next_batch(0).map(|batch| (batch.lsn, batch.records.len())), Some((9, 1)));
+        assert_eq!(log.logged_bytes(), 3 * (10 + wal::format::RECORD_HEADER_BYTES as u64));
+    }
+
+    #[test]
+    fn a_message_leaves_when_the_record_before_it_is_durable() {
+        let mut log = LogQueue::new();
+        let lsn = log.persist(record(1));
+        assert_eq!(log.hold(lsn, held()), None);
+        let mut released = Vec::new();
+        log.on_durable(lsn - 1, &mut released);
+        assert!(released.is_empty());
+        log.on_durable(lsn, &mut released);
+        assert_eq!((released, log.hold(lsn, held())), (vec![held()], Some(held())));
+    }
+
+    #[test]
+    fn a_late_sync_shows_and_too_much_that_waits_stops_values() {
+        let mut log = LogQueue::new();
+        log.persist(record(SYNC_BYTES_PER_MS * 10));
+        log.next_batch(1_000);
+        assert!(log.is_in_time(1_000 + SYNC_MS_MAX + 9) && !log.is_in_time(1_000 + SYNC_MS_MAX + 10));
+        assert!(log.takes_value(1));
+        log.persist(record(LOG_QUEUE_BYTES));
+        assert!(!log.takes_value(1), "the second one waits for the first");
+        log.on_durable(1, &mut Vec::new());
+        assert!(log.is_in_time(u64::MAX));
+        log.next_batch(0);
+        assert!(log.takes_value(1));
+    }
+}

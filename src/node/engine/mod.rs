@@ -1,0 +1,546 @@
+//! The engine: the groups of this node with their stores, and what a command or a read needs until it is answered. It owns
+//! the queues of commands, the reads and the questions that confirm them, the log's queue, and large commands in parts. The
+//! rest of the node gives it commands, messages and time, and is its [`Ports`].
+//!
+//! ```text
+//! commands   queued in the groups, and who waits for each       reads       not answered yet, and the questions for them
+//! uploads    large commands in parts                            log_queue   records and messages that wait for the disk
+//! effects    where the effects of the groups go                 admission   which commands are taken on
+//! ```
+
+mod admission;
+mod commands;
+mod effects;
+mod log_queue;
+mod reads;
+mod uploads;
+
+pub(super) use commands::UNCOUNTED;
+pub(super) use reads::Read;
+pub(super) use uploads::{UPLOADING, UploadNeeds};
+
+use super::replies::Ticket;
+use super::wire::NodeMessage;
+use super::{NodeConfig, Space, Time};
+use crate::admin::stats::Stats;
+use crate::config::LARGE_INPUT_BYTES;
+use crate::gate::Held;
+use crate::identity::Identity;
+use crate::kv::reply::Reply;
+use crate::kv::{Discarded, Store};
+use crate::shard::{Cell, Shard};
+use crate::storage::checkpoint::SectionHead;
+use crate::storage::wal;
+use admission::Reach;
+use bytes::BytesMut;
+use commands::{Command, Commands};
+use effects::Effects;
+use groups::reads::ReadId;
+use groups::{Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Snapshot, Surroundings, Work};
+use log_queue::LogQueue;
+use reads::Reads;
+use std::collections::{BTreeMap, VecDeque};
+use uploads::Uploads;
+
+/// What the engine needs of the rest of the node.
+pub(super) trait Ports {
+    /// Sends a message of a group now.
+    fn send(&mut self, group: GroupId, to: NodeId, message: &Message);
+    /// Sends a message between nodes.
+    fn tell(&mut self, to: NodeId, message: &NodeMessage);
+    /// The members that are reached and have the group, this node not among them.
+    fn reached(&self, group: GroupId, time: Time) -> impl Iterator<Item = NodeId>;
+    /// Whether this node holds the lease of a group that it leads under `ballot`.
+    fn holds_lease(&self, group: &Group, ballot: Ballot, time: Time) -> bool;
+    /// Whether a ballot of the group, in which `promised` is the highest promise so far, may be promised to `to`: no other
+    /// member holds a lease.
+    fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool;
+    /// The lease of a group ends, because the group is handed over.
+    fn release_lease(&mut self, group: GroupId);
+    /// Cluster time in unix milliseconds, if it is known.
+    fn cluster_ms(&self, time: Time) -> Option<u64>;
+    /// A command was answered, or a part of it.
+    fn reply(&mut self, ticket: Ticket, reply: Reply<'_>);
+    /// Statistics of commands.
+    fn stats(&mut self) -> &mut Stats;
+    /// The time of this turn, in microseconds.
+    fn now_us(&self) -> u64;
+    /// Reads chosen values from the log for the member whose id is the range's tag.
+    fn read_log(&mut self, range: wal::ReadRange);
+    /// Gives memory of keys that are gone back, elsewhere, as that takes long.
+    fn discard(&mut self, discarded: Discarded);
+
+    /// Answers a command, and counts it.
+    fn answer(&mut self, asked: Asked, reply: Reply<'_>) {
+        let (took_us, failed) = (self.now_us().saturating_sub(asked.since_us), matches!(reply, Reply::Error(_)));
+        self.stats().called(usize::from(asked.verb), took_us, failed);
+        self.reply(asked.ticket, reply);
+    }
+
+    /// Answers a read, and counts it.
+    fn answer_read(&mut self, read: &Read, reply: Reply<'_>) {
+        match reply {
+            Reply::Null => self.stats().misses += 1,
+            Reply::Bulk(_) | Reply::Long(_) => self.stats().hits += 1,
+            _ => {}
+        }
+        let Read { ticket, verb, since_us, .. } = *read;
+        self.answer(Asked { ticket, verb, since_us }, reply);
+    }
+}
+
+/// Who asked for a command, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// Where the reply belongs.
+    pub(super) ticket: Ticket,
+    /// The command's index in the statistics, or [`UNCOUNTED`].
+    pub(super) verb: u16,
+    /// When it came, in microseconds.
+    pub(super) since_us: u64,
+}
+
+/// See the module.
+pub(super) struct Engine {
+    me: NodeId,
+    shard: Shard,
+    log: LogQueue,
+    commands: Commands,
+    reads: Reads,
+    uploads: Uploads,
+    reach: Reach,
+    /// Another member carries the commands of this node's clients out: no limit of the queues here counts for them.
+    is_passing_on: bool,
+    /// Messages of this node to itself whose records are durable.
+    released: VecDeque<Held>,
+    release_buffer: Vec<Held>,
+    /// Values that the disk could not take when they came: by whom, and how many bytes.
+    dropped: BTreeMap<(GroupId, NodeId), usize>,
+    changes: Changes,
+    /// What may still be applied in this turn.
+    work: Work,
+    turn_steps: u64,
+    read_buffers: (Vec<ReadId>, Vec<GroupId>),
+}
+
+/// What the groups did since somebody asked.
+#[derive(Default)]
+struct Changes {
+    /// This node leads others than before, or a leading group has other members.
+    leadership: bool,
+    /// Some group has other members.
+    members: bool,
+    /// By group, an instance from which on its members are those that it has; 0 if that was so when this node started.
+    governs_from: Vec<Instance>,
+    chosen_total: u64,
+}
+
+impl Engine {
+    /// An engine without groups.
+    pub(super) fn new(identity: &Identity, config: &NodeConfig) -> Engine {
+        Engine {
+            me: identity.node,
+            shard: Shard::new(std::iter::empty()),
+            log: LogQueue::new(),
+            commands: Commands::default(),
+            reads: Reads::new(identity.start),
+            uploads: Uploads::new(identity, config),
+            reach: Reach::default(),
+            is_passing_on: false,
+            released: VecDeque::new(),
+            release_buffer: Vec::new(),
+            dropped: BTreeMap::new(),
+            changes: Changes::default(),
+            work: Work::steps(config.turn_steps),
+            turn_steps: config.turn_steps,
+            read_buffers: (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// The cluster has these groups.
+    pub(super) fn set_groups(&mut self, groups: impl ExactSizeIterator<Item = (Group, Store)>) {
+        let count = groups.len() as u32;
+        self.shard = Shard::new(groups);
+        self.commands.set_groups(count);
+        self.reads.set_groups(count);
+        self.changes.governs_from = vec![Instance(0); count as usize];
+        self.changes.members = true;
+    }
+
+    /// The groups with their stores, to look at.
+    pub(super) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// A group, to look at.
+    pub(super) fn group(&self, group: GroupId) -> &Group {
+        self.shard.group(group)
+    }
+
+    /// The groups that are here.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.shard.groups()
+    }
+
+    pub(super) fn has(&self, group: GroupId) -> bool {
+        self.shard.has(group)
+    }
+
+    /// A group that is here.
+    pub(super) fn find(&self, group: GroupId) -> Option<&Group> {
+        self.shard.has(group).then(|| self.shard.group(group))
+    }
+
+    /// Whether this node is a member of the group: else it does not learn what becomes of a command.
+    pub(super) fn is_member(&self, group: GroupId) -> bool {
+        self.group(group).membership().everyone().contains(self.me)
+    }
+
+    /// How many groups the cluster has.
+    pub(super) fn len(&self) -> usize {
+        self.shard.len()
+    }
+
+    /// Recovery: gives all groups away, to be made what they were; [`Engine::put`] brings each back.
+    pub(super) fn take_groups(&mut self) -> Vec<(GroupId, Cell)> {
+        self.shard.take_all()
+    }
+
+    /// Recovery: groups are back.
+    pub(super) fn put(&mut self, cells: Vec<(GroupId, Cell)>) {
+        cells.into_iter().for_each(|(group, cell)| self.shard.put(group, cell));
+        self.changes.members = true;
+    }
+
+    /// Recovery is done: the log is durable up to `lsn`.
+    pub(super) fn begin(&mut self, lsn: u64) {
+        self.log.begin(lsn);
+    }
+
+    /// The time limits of the groups run from here.
+    pub(super) fn begin_groups(&mut self, clock: Clock) {
+        self.shard.begin(clock);
+        self.changes.members = true;
+    }
+
+    // What groups are told.
+
+    /// Calls `change` on one group and carries out what it causes.
+    pub(super) fn step(
+        &mut self,
+        group: GroupId,
+        ports: &mut impl Ports,
+        change: impl FnOnce(&mut Group, &mut Vec<Effect>),
+    ) {
+        let (shard, mut effects) = self.split(ports);
+        shard.step(group, &mut effects, change);
+    }
+
+    /// As [`Engine::step`], for changes that leave the group nothing to do at the end of the turn.
+    pub(super) fn quiet_step(
+        &mut self,
+        group: GroupId,
+        ports: &mut impl Ports,
+        change: impl FnOnce(&mut Group, &mut Vec<Effect>),
+    ) {
+        let (shard, mut effects) = self.split(ports);
+        shard.quiet_step(group, &mut effects, change);
+    }
+
+    /// Calls `change` on every group that is here and carries out what it causes.
+    pub(super) fn step_all(&mut self, ports: &mut impl Ports, change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
+        let (shard, mut effects) = self.split(ports);
+        shard.step_all(&mut effects, change);
+    }
+
+    /// A message of a member. False, and nothing is done, if the disk cannot take its value now: it is asked for again.
+    pub(super) fn receive(
+        &mut self,
+        group: GroupId,
+        from: NodeId,
+        message: Message,
+        ports: &mut impl Ports,
+        time: Time,
+    ) -> bool {
+        let bytes = message.value_bytes();
+        if bytes > 0 && !self.log.takes_value(bytes) {
+            self.dropped.insert((group, from), bytes);
+            return false;
+        }
+        self.handle(group, from, message, ports, time);
+        true
+    }
+
+    fn handle(&mut self, group: GroupId, from: NodeId, message: Message, ports: &mut impl Ports, time: Time) {
+        let (shard, mut effects) = self.split(ports);
+        shard.handle(group, from, message, time.clock(), &mut effects);
+    }
+
+    /// Asks again for values that were dropped, as far as the disk takes them now.
+    fn ask_for_dropped(&mut self, ports: &mut impl Ports) {
+        while let Some(((group, from), bytes)) = self.dropped.pop_first() {
+            if !self.log.takes_value(bytes) {
+                self.dropped.insert((group, from), bytes);
+                return;
+            }
+            if self.shard.has(group) {
+                self.step(group, ports, |group, effects| group.on_dropped(from, effects));
+            }
+        }
+    }
+
+    /// Nothing that `from` said on its connection counts any more; messages of it that wait are dropped if it `is_cut`.
+    pub(super) fn forget_link(&mut self, from: NodeId, is_cut: bool, ports: &mut impl Ports, time: Time) {
+        if is_cut {
+            self.shard.forget_waiting(from);
+        }
+        self.step_all(ports, |group, _| {
+            group.on_no_claim(from, time.clock());
+            group.on_disconnected(from);
+            group.ask_again();
+        });
+    }
+
+    /// Time limits of the groups and of the questions. `slowest_us`: the longest round trip to a peer.
+    pub(super) fn tick(&mut self, around: Surroundings<'_>, slowest_us: u64, ports: &mut impl Ports, time: Time) {
+        let cluster_ms = ports.cluster_ms(time);
+        let (shard, mut effects) = self.split(ports);
+        shard.tick(time.clock(), cluster_ms, around, &mut effects);
+        self.ask_for_dropped(ports);
+        self.tick_questions(slowest_us, ports, time);
+    }
+
+    /// Tells `others` that the last instances of the led groups were chosen, where they may not know it.
+    pub(super) fn announce_chosen(&mut self, others: &[NodeId], ports: &mut impl Ports) {
+        let led: Vec<GroupId> = self.groups().filter(|group| group.leads().is_some()).map(Group::id).collect();
+        for group in led {
+            self.quiet_step(group, ports, |group, effects| {
+                others.iter().for_each(|to| group.announce(*to, effects));
+            });
+        }
+    }
+
+    // Commands and reads.
+
+    /// Queues a command of the group, which `put` writes.
+    pub(super) fn queue(&mut self, group: GroupId, put: impl FnOnce(&mut BytesMut), asked: Asked, deadline_ms: u64) {
+        let before = self.shard.queued_bytes();
+        let counter = self.shard.submit(group, put);
+        let bytes = self.shard.queued_bytes() - before;
+        let large_bytes = if bytes >= LARGE_INPUT_BYTES { bytes } else { 0 };
+        let Asked { ticket, verb, since_us } = asked;
+        let command = Command { counter, ticket: Some(ticket), deadline_ms, large_bytes, verb, since_us };
+        self.commands.push(group, command);
+    }
+
+    /// Queues a command of the node's own, for its effect alone; returns its counter.
+    pub(super) fn submit_unanswered(&mut self, group: GroupId, put: impl FnOnce(&mut BytesMut), time: Time) -> u64 {
+        let counter = self.shard.submit(group, put);
+        let (verb, since_us) = (UNCOUNTED, time.mono_us);
+        let command = Command { counter, ticket: None, deadline_ms: 0, large_bytes: 0, verb, since_us };
+        self.commands.push(group, command);
+        counter
+    }
+
+    /// Takes a read on. It waits until it is confirmed and its instance is applied.
+    pub(super) fn read(&mut self, read: Read) {
+        let group = read.group;
+        let id = self.reads.insert(read);
+        self.shard.read(group, id);
+    }
+
+    /// Takes a long read on that is answered from what this node has, which may be old.
+    pub(super) fn read_stale(&mut self, read: Read) {
+        self.reads.insert_confirmed(read);
+    }
+
+    /// Reads that are not answered.
+    pub(super) fn reads(&self) -> usize {
+        self.reads.len()
+    }
+
+    // The log.
+
+    pub(super) fn persist(&mut self, record: wal::Record) -> u64 {
+        self.log.persist(record)
+    }
+
+    /// The log is durable up to `lsn`: what waited for that leaves.
+    pub(super) fn on_durable(&mut self, lsn: u64, ports: &mut impl Ports) {
+        let mut released = std::mem::take(&mut self.release_buffer);
+        self.log.on_durable(lsn, &mut released);
+        for held in released.drain(..) {
+            if held.to == self.me {
+                self.released.push_back(held);
+            } else {
+                ports.send(held.group, held.to, &held.message);
+            }
+        }
+        self.release_buffer = released;
+    }
+
+    /// See [`LogQueue::gathered_lsn`].
+    pub(super) fn gathered_lsn(&self) -> u64 {
+        self.log.gathered_lsn()
+    }
+
+    /// See [`LogQueue::durable_lsn`].
+    pub(super) fn durable_lsn(&self) -> u64 {
+        self.log.durable_lsn()
+    }
+
+    /// Whether the disk keeps up.
+    pub(super) fn is_disk_in_time(&self, now_ms: u64) -> bool {
+        self.log.is_in_time(now_ms)
+    }
+
+    /// Bytes of all records that ever went to the log.
+    pub(super) fn logged_bytes(&self) -> u64 {
+        self.log.logged_bytes()
+    }
+
+    pub(super) fn space(&self) -> &Space {
+        self.log.space()
+    }
+
+    pub(super) fn set_space(&mut self, space: Space) {
+        self.log.set_space(space);
+    }
+
+    /// Bytes of records that are on their way to the disk or wait for that.
+    #[cfg(test)]
+    pub(super) fn unlogged_bytes(&self) -> usize {
+        self.log.waiting_bytes()
+    }
+
+    /// The next batch for the log, if there is one and the disk is free.
+    pub(super) fn next_batch(&mut self, now_ms: u64) -> Option<wal::Batch> {
+        self.log.next_batch(now_ms)
+    }
+
+    // A turn.
+
+    /// Goes on with what could not be applied in earlier turns.
+    pub(super) fn go_on(&mut self, ports: &mut impl Ports, time: Time) {
+        self.work = Work::steps(self.turn_steps);
+        let (shard, mut effects) = self.split(ports);
+        shard.go_on(time.clock(), &mut effects);
+    }
+
+    /// Every group that had inputs proposes, forwards or announces once, what is durable is handled, and reads are asked
+    /// about or answered, until nothing is left of the turn.
+    pub(super) fn flush(&mut self, ports: &mut impl Ports, time: Time) {
+        loop {
+            while let Some(Held { group, message, .. }) = self.released.pop_front() {
+                self.handle(group, self.me, message, ports, time);
+            }
+            let (mut ready, mut asking) = std::mem::take(&mut self.read_buffers);
+            let cluster_ms = ports.cluster_ms(time);
+            let (shard, mut effects) = self.split(ports);
+            shard.flush(time.clock(), cluster_ms, &mut effects, &mut ready, &mut asking);
+            asking.sort_unstable();
+            self.ask(&asking, ports, time);
+            self.answer_reads(&ready, ports, time);
+            ready.clear();
+            asking.clear();
+            self.read_buffers = (ready, asking);
+            if !self.shard.is_dirty() && self.released.is_empty() {
+                break;
+            }
+        }
+        self.answer_long_reads(Work::steps(self.turn_steps), ports, time);
+    }
+
+    /// The turn is over: what comes next is the next turn's work.
+    pub(super) fn end_turn(&mut self) {
+        self.work = Work::steps(self.turn_steps);
+    }
+
+    /// Whether a next turn has work even if nothing comes in.
+    pub(super) fn has_work(&self, now_ms: u64) -> bool {
+        let shard = &self.shard;
+        let has_reads = || self.reads.can_go_on(|group| !shard.is_applying(group));
+        let is_dirty = shard.is_dirty() || shard.is_busy() || !self.released.is_empty();
+        is_dirty || has_reads() || self.uploads.can_send(now_ms)
+    }
+
+    /// The groups that this node leads, with the version of each membership, if that changed since this was last asked.
+    pub(super) fn take_led(&mut self) -> Option<Vec<(GroupId, Ballot, u64)>> {
+        let led = |group: &Group| Some((group.id(), group.leads()?, group.membership().version()));
+        std::mem::take(&mut self.changes.leadership).then(|| self.groups().filter_map(led).collect())
+    }
+
+    /// Whether some group has other members since this was last asked.
+    pub(super) fn take_members_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changes.members)
+    }
+
+    /// Who belongs to the groups is to be looked at again.
+    pub(super) fn note_members_changed(&mut self) {
+        self.changes.members = true;
+    }
+
+    /// An instance from which on a group's members are those that it has.
+    pub(super) fn governs_from(&self, group: GroupId) -> Instance {
+        self.changes.governs_from.get(group.index()).copied().unwrap_or(Instance(0))
+    }
+
+    /// Whether this node leads a group under a lease, and knows all that was chosen in it.
+    pub(super) fn holds_lease(&self, group: GroupId, ports: &impl Ports, time: Time) -> bool {
+        let Some(group) = self.find(group) else { return false };
+        let Some(ballot) = group.leads() else { return false };
+        matches!(group.answer(ballot), Answer::Leads(_)) && ports.holds_lease(group, ballot, time)
+    }
+
+    // Checkpoints.
+
+    /// See [`Shard::freeze`].
+    pub(super) fn freeze(&mut self, group: GroupId, divides: bool) -> SectionHead {
+        self.shard.freeze(group, divides)
+    }
+
+    /// See [`Shard::next_block`].
+    pub(super) fn next_block(&mut self, group: GroupId, budget_bytes: usize) -> Option<Vec<u8>> {
+        self.shard.next_block(group, budget_bytes)
+    }
+
+    /// See [`Shard::thaw`].
+    pub(super) fn thaw(&mut self, group: GroupId) -> u64 {
+        self.shard.thaw(group)
+    }
+
+    /// See [`Shard::install`].
+    pub(super) fn install(
+        &mut self,
+        group: GroupId,
+        state: Snapshot,
+        store: Store,
+        ports: &mut impl Ports,
+        time: Time,
+    ) -> Option<Store> {
+        let (shard, mut effects) = self.split(ports);
+        shard.install(group, state, store, time.clock(), &mut effects)
+    }
+
+    /// See [`Shard::record_again`].
+    pub(super) fn record_again(&mut self, lsn: u64, ports: &mut impl Ports) {
+        let (shard, mut effects) = self.split(ports);
+        shard.record_again(lsn, &mut effects);
+    }
+
+    /// The groups on one side, and where their effects go on the other.
+    fn split<'a, P: Ports>(&'a mut self, ports: &'a mut P) -> (&'a mut Shard, Effects<'a, P>) {
+        let effects = Effects {
+            log: &mut self.log,
+            commands: &mut self.commands,
+            reads: &mut self.reads,
+            uploads: &mut self.uploads,
+            released: &mut self.released,
+            changes: &mut self.changes,
+            work: &mut self.work,
+            me: self.me,
+            ports,
+        };
+        (&mut self.shard, effects)
+    }
+}

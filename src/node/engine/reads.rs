@@ -1,0 +1,427 @@
+//! Reads of this node's clients that are not answered yet, and the questions that confirm them: one numbered question per
+//! turn to each peer, for all groups with waiting reads at once.
+//!
+//! An item is confirmed when a majority, counting the asker, has promised nothing above the ballot asked about, and one
+//! of them leads under it and names an instance. The asker asks all that it needs at once, rather than leaving it to
+//! the leader to ask more: with three members the leader's answer alone is enough, with five one more is needed.
+
+use super::{Engine, Ports};
+use crate::config::{ECHO_MS_MAX, QUESTION_MS};
+use crate::kv::command::Command;
+use crate::kv::encode::encode;
+use crate::kv::reply::Reply;
+use crate::kv::{Due, Progress};
+use crate::node::Time;
+use crate::node::replies::Ticket;
+use crate::node::wire::{Answers, NodeMessage, Question};
+use bytes::Bytes;
+use groups::message::Reject;
+use groups::reads::ReadId;
+use groups::{Answer, Ballot, Confirmation, GroupId, Instance, Message, NodeId, Outcome, Work};
+use slab::Slab;
+use std::collections::VecDeque;
+
+/// A process asks far fewer questions than this power of two.
+const START_SHIFT: u32 = 40;
+
+/// A read of this node's clients.
+#[derive(Debug)]
+pub(in crate::node) struct Read {
+    pub(in crate::node) group: GroupId,
+    pub(in crate::node) body: Bytes,
+    pub(in crate::node) ticket: Ticket,
+    pub(in crate::node) deadline_ms: u64,
+    /// Its index in the statistics.
+    pub(in crate::node) verb: u16,
+    pub(in crate::node) since_us: u64,
+    /// It may take long, and is answered over as many turns as it takes.
+    pub(in crate::node) long: bool,
+}
+
+/// A read, and how far its answer is.
+struct Pending {
+    read: Read,
+    /// What of a long answer is there.
+    progress: Progress,
+    /// The time by which it is judged what is due, in unix milliseconds, once that is known.
+    judged_ms: Option<u64>,
+}
+
+/// Questions in flight, and the reads that they are for.
+#[derive(Default)]
+pub(super) struct Reads {
+    pending: Slab<Pending>,
+    /// Long reads that may be answered, in turns.
+    long: VecDeque<ReadId>,
+    asked: VecDeque<Asked>,
+    number: u64,
+    /// Questions to each peer, gathered in a turn.
+    staged: Vec<(NodeId, Question)>,
+    /// By group: cluster time at the leader that confirmed last, which decides what is due.
+    leader_ms: Vec<u64>,
+}
+
+struct Asked {
+    number: u64,
+    since_ms: u64,
+    items: Vec<Item>,
+}
+
+struct Item {
+    group: GroupId,
+    confirmation: Confirmation,
+    open: bool,
+}
+
+impl Reads {
+    /// Numbers of one start of the node are not those of another: an answer to an earlier process means nothing.
+    pub(super) fn new(start: u64) -> Reads {
+        Reads { number: start << START_SHIFT, ..Reads::default() }
+    }
+
+    pub(super) fn set_groups(&mut self, groups: u32) {
+        self.leader_ms = vec![0; groups as usize];
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Takes a read on, to be confirmed.
+    pub(super) fn insert(&mut self, read: Read) -> ReadId {
+        self.pending.insert(Pending { read, progress: Progress::default(), judged_ms: None }) as ReadId
+    }
+
+    /// Takes a long read on that needs no confirmation, and is judged by the group's own time.
+    pub(super) fn insert_confirmed(&mut self, read: Read) {
+        let id = self.pending.insert(Pending { read, progress: Progress::default(), judged_ms: Some(0) });
+        self.long.push_back(id as ReadId);
+    }
+
+    /// Takes a read off the books. Its number may soon be another read's.
+    pub(super) fn remove(&mut self, id: ReadId) -> Option<Read> {
+        let pending = self.pending.try_remove(id as usize)?;
+        if pending.read.long {
+            self.long.retain(|other| *other != id);
+        }
+        Some(pending.read)
+    }
+
+    /// The next command to be applied came after this read, so that the state is the one that it asks for. Returns the read
+    /// if it is to be answered now; a long one waits for its turn.
+    pub(super) fn take_evaluated(&mut self, id: ReadId) -> Option<Read> {
+        let pending = self.pending.get_mut(id as usize)?;
+        if pending.read.long {
+            pending.judged_ms = Some(0);
+            self.long.push_back(id);
+            return None;
+        }
+        self.remove(id)
+    }
+
+    /// The reads that `matches` holds for.
+    pub(super) fn which(&self, matches: impl Fn(&Read) -> bool) -> Vec<ReadId> {
+        self.pending.iter().filter(|(_, pending)| matches(&pending.read)).map(|(id, _)| id as ReadId).collect()
+    }
+
+    /// Whether a long read could go on, in a group that `is_free`.
+    pub(super) fn can_go_on(&self, is_free: impl Fn(GroupId) -> bool) -> bool {
+        let group = |id: &ReadId| self.pending.get(*id as usize).map(|pending| pending.read.group);
+        self.long.iter().filter_map(group).any(is_free)
+    }
+
+    fn stage(&mut self, to: NodeId, number: u64, item: (GroupId, Ballot)) {
+        match self.staged.iter_mut().find(|(id, _)| *id == to) {
+            Some((_, question)) => question.items.push(item),
+            None => self.staged.push((to, Question { number, items: vec![item] })),
+        }
+    }
+}
+
+impl Engine {
+    /// Asks on behalf of the fresh reads of these groups, all under one number.
+    pub(super) fn ask(&mut self, groups: &[GroupId], ports: &mut impl Ports, time: Time) {
+        if groups.is_empty() {
+            return;
+        }
+        self.reads.number += 1;
+        let number = self.reads.number;
+        let mut items = Vec::with_capacity(groups.len());
+        for &group in groups {
+            // The groups are in order, and so are the items: answers find theirs by bisection.
+            let (shard, mut effects) = self.split(ports);
+            let Some(ballot) = shard.ask(group, number, &mut effects) else { continue };
+            let mut confirmation = Confirmation::new(self.group(group), ballot);
+            if ballot.node == self.me && self.holds_lease(group, ports, time) {
+                confirmation.add_lease(self.group(group).answer(ballot));
+            }
+            let item = Item { group, confirmation, open: true };
+            if self.conclude(&item, number, ports, time) {
+                continue;
+            }
+            self.stage_questions(group, ballot, number, ports, time);
+            items.push(item);
+        }
+        for (to, question) in self.reads.staged.drain(..) {
+            ports.tell(to, &NodeMessage::Question(question));
+        }
+        if !items.is_empty() {
+            self.reads.asked.push_back(Asked { number, since_ms: time.mono_ms(), items });
+        }
+    }
+
+    /// Asks the leader first, then voters that are reached and have the group, as many as are needed for a majority with
+    /// this node, if it votes.
+    fn stage_questions(&mut self, id: GroupId, ballot: Ballot, number: u64, ports: &impl Ports, time: Time) {
+        let group = self.shard.group(id);
+        let voters = group.membership().voters();
+        let mut needed = voters.quorum() - usize::from(group.is_voter());
+        if ballot.node != self.me {
+            self.reads.stage(ballot.node, number, (id, ballot));
+            needed = needed.saturating_sub(1);
+        }
+        let others = ports.reached(id, time).filter(|peer| *peer != ballot.node && voters.contains(*peer));
+        for to in others.take(needed) {
+            self.reads.stage(to, number, (id, ballot));
+        }
+    }
+
+    /// Answers another node's question.
+    pub(in crate::node) fn handle_question(
+        &mut self,
+        from: NodeId,
+        question: &Question,
+        ports: &mut impl Ports,
+        time: Time,
+    ) {
+        let mut answers = Answers {
+            number: question.number,
+            unix_ms: ports.cluster_ms(time).unwrap_or(0),
+            items: Vec::new(),
+            leased: Vec::new(),
+        };
+        let groups = self.shard.len();
+        answers.items.reserve(question.items.len().min(groups));
+        for &(group, ballot) in &question.items {
+            if !self.shard.has(group) || answers.items.len() >= groups {
+                continue;
+            }
+            let (version, answer) = self.shard.answer(group, ballot);
+            if matches!(answer, Answer::Leads(_)) {
+                self.quiet_step(group, ports, |group, effects| group.announce(from, effects));
+                if self.holds_lease(group, ports, time) {
+                    answers.leased.push(group);
+                }
+            }
+            answers.items.push((group, version, answer));
+        }
+        ports.tell(from, &NodeMessage::Answers(answers));
+    }
+
+    /// Counts the answers to a question of this node's.
+    pub(in crate::node) fn handle_answers(
+        &mut self,
+        from: NodeId,
+        answers: &Answers,
+        ports: &mut impl Ports,
+        time: Time,
+    ) {
+        let asked = &mut self.reads.asked;
+        let Some(position) = asked.iter().position(|asked| asked.number == answers.number) else { return };
+        let mut items = std::mem::take(&mut asked[position].items);
+        for (group, version, answer) in &answers.items {
+            let Ok(place) = items.binary_search_by_key(group, |item| item.group) else { continue };
+            let item = &mut items[place];
+            if !item.open {
+                continue;
+            }
+            let ballot = item.confirmation.ballot();
+            match answer {
+                Answer::Refused(promised) => self.on_refused(from, *group, ballot, *promised, ports, time),
+                Answer::Leads(_) => self.reads.leader_ms[group.index()] = answers.unix_ms,
+                Answer::Holds => {}
+            }
+            if from == ballot.node && answers.leased.binary_search(group).is_ok() {
+                item.confirmation.add_lease(*answer);
+            }
+            item.confirmation.add(from, *version, *answer, self.shard.group(*group));
+            item.open = !self.conclude(item, answers.number, ports, time);
+        }
+        let asked = &mut self.reads.asked;
+        if items.iter().any(|item| item.open) {
+            asked[position].items = items;
+        } else {
+            asked.remove(position);
+        }
+    }
+
+    /// `from` has promised a ballot above the one asked about.
+    fn on_refused(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        ballot: Ballot,
+        promised: Ballot,
+        ports: &mut impl Ports,
+        time: Time,
+    ) {
+        let reject = Message::Reject(Reject { ballot, instance: Instance(0), promised });
+        // Nothing else may tell an idle leader that it has lost this member.
+        if ballot.node == self.me {
+            self.handle(group, from, reject, ports, time);
+        } else {
+            ports.send(group, ballot.node, &reject);
+        }
+    }
+
+    /// Does what the answers so far come to; false if more are needed. Else the reads that they are for wait for nothing but
+    /// an instance, or for another question.
+    fn conclude(&mut self, item: &Item, number: u64, ports: &mut impl Ports, time: Time) -> bool {
+        let (group, ballot) = (item.group, item.confirmation.ballot());
+        match item.confirmation.outcome(self.shard.group(group)) {
+            Outcome::Open => return false,
+            Outcome::Confirmed(instance) => {
+                if ballot.node == self.me {
+                    self.reads.leader_ms[group.index()] = ports.cluster_ms(time).unwrap_or(0);
+                }
+                self.step(group, ports, |group, _| group.on_confirmed(number, ballot, instance));
+            }
+            Outcome::Outdated => self.step(group, ports, |group, _| group.on_unconfirmed(number)),
+            // The leader's first choice has them ask, or a tick does.
+            Outcome::Vain => self.quiet_step(group, ports, |group, _| group.on_unconfirmed(number)),
+        }
+        true
+    }
+
+    /// Questions without an answer are given up, and their reads ask again. `slowest_us`: the longest round trip.
+    pub(super) fn tick_questions(&mut self, slowest_us: u64, ports: &mut impl Ports, time: Time) {
+        let patience_ms = (QUESTION_MS + 2 * slowest_us / 1_000).min(QUESTION_MS + ECHO_MS_MAX);
+        let is_over = |asked: &mut Asked| time.mono_ms() >= asked.since_ms + patience_ms;
+        while let Some(asked) = self.reads.asked.pop_front_if(is_over) {
+            for item in asked.items.iter().filter(|item| item.open) {
+                self.step(item.group, ports, |group, _| group.on_unconfirmed(asked.number));
+            }
+        }
+    }
+
+    /// Evaluates reads that are confirmed and whose instance is applied. Short reads are answered at once: they must not see
+    /// what their clients send after them. Long reads wait for [`Engine::answer_long_reads`].
+    pub(super) fn answer_reads(&mut self, ready: &[ReadId], ports: &mut impl Ports, time: Time) {
+        for &id in ready {
+            let Some(Pending { read, .. }) = self.reads.pending.get(id as usize) else { continue };
+            if read.long {
+                self.reads.long.push_back(id);
+                continue;
+            }
+            let group = read.group;
+            let cluster_ms = self.reads.leader_ms[group.index()];
+            let leader_ms = self.shard.group(group).time_at(time.clock(), cluster_ms);
+            match self.shard.store(group).read(&read.body, leader_ms) {
+                Ok(reply) => {
+                    ports.answer_read(read, reply);
+                    self.reads.pending.remove(id as usize);
+                }
+                Err(Due) => self.hold_read(group, id, time),
+            }
+        }
+    }
+
+    /// Goes on with the long reads, as far as `work` goes. A client that waits for one sends nothing meanwhile.
+    pub(super) fn answer_long_reads(&mut self, mut work: Work, ports: &mut impl Ports, time: Time) {
+        for _ in 0..self.reads.long.len() {
+            if work.is_spent() {
+                return;
+            }
+            let Some(id) = self.reads.long.pop_front() else { return };
+            let Some(Pending { read, progress, judged_ms }) = self.reads.pending.get_mut(id as usize) else { continue };
+            let group = read.group;
+            if self.shard.is_applying(group) {
+                self.reads.long.push_back(id);
+                continue;
+            }
+            let cluster_ms = self.reads.leader_ms[group.index()];
+            let judged = *judged_ms.get_or_insert_with(|| self.shard.group(group).time_at(time.clock(), cluster_ms));
+            match self.shard.store(group).read_some(&read.body, judged, progress, &mut work) {
+                Ok(Some(reply)) => {
+                    ports.answer_read(read, reply);
+                    self.reads.pending.remove(id as usize);
+                }
+                Ok(None) => self.reads.long.push_back(id),
+                Err(Due) => {
+                    // By the group's own time, when that has gone on.
+                    (*progress, *judged_ms) = (Progress::default(), Some(0));
+                    self.hold_read(group, id, time);
+                }
+            }
+        }
+    }
+
+    /// The group's time must pass an expiry first: the next command carries it on, or one without effect does.
+    fn hold_read(&mut self, group: GroupId, id: ReadId, time: Time) {
+        if self.shard.group(group).queued_bytes() == 0 {
+            self.submit_unanswered(group, |out| encode(&Command::Noop, out), time);
+        }
+        self.shard.hold_read(group, id);
+    }
+
+    /// Takes off the books the reads that `matches` holds for, and answers each with `refusal`.
+    pub(super) fn refuse_reads(
+        &mut self,
+        matches: impl Fn(&Read) -> bool,
+        refusal: &Reply<'static>,
+        ports: &mut impl Ports,
+    ) {
+        for id in self.reads.which(matches) {
+            let Some(read) = self.reads.remove(id) else { continue };
+            self.shard.cancel_read(read.group, id);
+            ports.answer_read(&read, refusal.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// Has so many reads that nobody asked for, and that nothing ever answers.
+    pub(in crate::node) fn set_unanswered_reads(&mut self, count: usize) {
+        self.reads.pending.clear();
+        let ticket = Ticket { connection: u64::MAX >> 1, sequence: 0, part: 0 };
+        let (group, body, deadline_ms) = (GroupId(0), Bytes::new(), u64::MAX);
+        for _ in 0..count {
+            let read = Read { group, body: body.clone(), ticket, deadline_ms, verb: 0, since_us: 0, long: false };
+            self.reads.insert(read);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(group: u32, long: bool) -> Read {
+        let ticket = Ticket { connection: 1, sequence: 0, part: 0 };
+        Read { group: GroupId(group), body: Bytes::new(), ticket, deadline_ms: 5, verb: 0, since_us: 0, long }
+    }
+
+    #[test]
+    fn a_long_read_waits_for_its_turn_and_a_short_one_is_answered_at_once() {
+        let mut reads = Reads::new(1);
+        let (short, long) = (reads.insert(read(0, false)), reads.insert(read(1, true)));
+        assert!(reads.take_evaluated(short).is_some_and(|read| read.group == GroupId(0)));
+        assert!(reads.take_evaluated(long).is_none() && reads.len() == 1);
+        assert!(reads.can_go_on(|group| group == GroupId(1)) && !reads.can_go_on(|_| false));
+        assert_eq!(reads.which(|read| read.deadline_ms <= 5), [long]);
+        assert!(reads.remove(long).is_some() && !reads.can_go_on(|_| true) && reads.remove(long).is_none());
+    }
+
+    #[test]
+    fn questions_to_one_peer_become_one() {
+        let mut reads = Reads::new(3);
+        let number = reads.number;
+        assert_eq!(number, 3 << START_SHIFT);
+        for (to, group) in [(2, 0), (3, 0), (2, 1)] {
+            reads.stage(NodeId(to), number, (GroupId(group), Ballot::ZERO));
+        }
+        let items: Vec<(u32, usize)> = reads.staged.iter().map(|(to, question)| (to.0, question.items.len())).collect();
+        assert_eq!(items, [(2, 2), (3, 1)]);
+    }
+}

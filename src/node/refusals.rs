@@ -1,0 +1,97 @@
+//! Why a command of a client is not tried: what it needs is not here, too far behind, without space, or cut off.
+
+use super::engine::{Engine, UploadNeeds};
+use super::peers::Peers;
+use super::relay::Relays;
+use super::wires::Wires;
+use crate::config::{RELAY_BYTES_MAX, RELAYS_MAX};
+use crate::kv::reply::Reply;
+use groups::{GroupId, NodeId};
+
+/// At a node that is a learner in some groups only, or is being removed.
+const NOT_JOINED: &str =
+    "CLUSTERDOWN Hash slot not served: this node is joining its cluster, or is being removed from it";
+
+/// What a refusal depends on.
+pub(super) struct Refusals<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) peers: &'a Peers,
+    pub(super) relays: &'a Relays,
+}
+
+impl Refusals<'_> {
+    /// Why a command cannot be tried in a group that it needs and that is here. `bytes`: of its request.
+    pub(super) fn of_group(&self, group: GroupId, writes: bool, bytes: usize) -> Option<Reply<'static>> {
+        let engine = self.engine;
+        if !engine.is_member(group) {
+            return Some(Reply::error(NOT_JOINED));
+        }
+        if let Some(refusal) = engine.reach_refusal(group, writes, bytes) {
+            return Some(refusal);
+        }
+        if self.relays.to().is_some() {
+            return self.of_relay(bytes);
+        }
+        if engine.is_far_behind(group) {
+            return Some(Reply::error("LOADING Paxoi is catching up with the other nodes"));
+        }
+        let is_deaf = engine.space().is_exhausted() && engine.group(group).is_behind();
+        is_deaf.then(|| {
+            Reply::error(
+                "MISCONF the disk is full: this node lacks what others wrote, and no other can be asked for it",
+            )
+        })
+    }
+
+    /// Why the disks do not take a command of `bytes`, which may add as much if it `grows`.
+    pub(super) fn of_space(&self, grows: bool, is_logged: bool, bytes: usize) -> Option<Reply<'static>> {
+        let (space, is_relayed) = (self.engine.space(), self.relays.to().is_some());
+        let has_quorum = || !self.peers.quorum_is_full(space.full);
+        if grows && !((is_relayed || space.takes_growth(bytes)) && has_quorum()) {
+            return Some(Reply::error(
+                "MISCONF the disk is full: commands that may add data are refused until there is room again",
+            ));
+        }
+        (is_logged && !is_relayed && !space.takes_command(bytes))
+            .then(|| Reply::error("MISCONF the disk is full: only reads are served until there is room again"))
+    }
+
+    /// Why a command of `bytes` cannot be passed on to the member that carries commands out for this one.
+    fn of_relay(&self, bytes: usize) -> Option<Reply<'static>> {
+        let to = self.relays.to()?;
+        if bytes > RELAY_BYTES_MAX {
+            let address = self.address_of(to);
+            let text = format!(
+                "MISCONF the disk of this node is full, and it passes no commands on that are longer than {RELAY_BYTES_MAX} \
+                 bytes: send this one to node {to} at {address}"
+            );
+            return Some(Reply::Error(text.into()));
+        }
+        (self.relays.sent() >= RELAYS_MAX).then(|| {
+            Reply::error("CLUSTERDOWN Hash slot not served: the disk of this node is full, and too many commands wait")
+        })
+    }
+
+    /// Why this node, whose disk is full, does not do what nobody else does in its place.
+    pub(super) fn of_full_disk(&self) -> Option<Reply<'static>> {
+        let to = self.relays.to()?;
+        let text = format!("MISCONF the disk of this node is full: ask node {to} at {}", self.address_of(to));
+        Some(Reply::Error(text.into()))
+    }
+
+    fn address_of(&self, node: NodeId) -> &str {
+        self.peers.roster.place(node).map_or("", |place| &place.address)
+    }
+}
+
+/// Why no part of an upload can be sent now, nor soon.
+pub(super) fn of_upload(
+    engine: &Engine,
+    wires: &Wires<'_>,
+    group: GroupId,
+    needs: UploadNeeds,
+) -> Option<Reply<'static>> {
+    let refusals = Refusals { engine, peers: wires.peers, relays: wires.relays };
+    let refusal = refusals.of_group(group, false, needs.bytes);
+    refusal.or_else(|| refusals.of_space(needs.grows, true, needs.part_bytes))
+}

@@ -1,0 +1,132 @@
+//! How the engine reaches the rest of the node: the frames to the other members, the replies to clients and to members that
+//! pass commands on, the leases, and what is done outside.
+
+use super::clients::Connections;
+use super::cluster_time::ClusterTime;
+use super::engine::{Engine, Ports};
+use super::output::{Output, Outputs};
+use super::peers::Peers;
+use super::ranges::Ranges;
+use super::relay::{RELAYED, Relays};
+use super::replies::Ticket;
+use super::wire::NodeMessage;
+use super::{Node, Time};
+use crate::admin::stats::Stats;
+use crate::kv::Discarded;
+use crate::kv::reply::Reply;
+use crate::storage::checkpoint::Errand;
+use crate::storage::wal;
+use groups::{Ballot, Clock, Effect, Group, GroupId, Message, NodeId};
+
+/// See the module.
+pub(super) struct Wires<'a> {
+    pub(super) peers: &'a mut Peers,
+    pub(super) connections: &'a mut Connections,
+    pub(super) relays: &'a mut Relays,
+    pub(super) ranges: &'a mut Ranges,
+    pub(super) stats: &'a mut Stats,
+    pub(super) outputs: &'a mut Outputs,
+    pub(super) cluster_time: &'a ClusterTime,
+    pub(super) now_us: u64,
+}
+
+impl Ports for Wires<'_> {
+    fn send(&mut self, group: GroupId, to: NodeId, message: &Message) {
+        if let Some(peer) = self.peers.find(to) {
+            peer.send(group, message);
+        }
+    }
+
+    fn tell(&mut self, to: NodeId, message: &NodeMessage) {
+        if let Some(peer) = self.peers.find(to) {
+            peer.tell(message);
+        }
+    }
+
+    fn reached(&self, group: GroupId, time: Time) -> impl Iterator<Item = NodeId> {
+        let peers = self.peers.all.iter();
+        peers.filter(move |peer| peer.is_reached(time.mono_ms()) && !peer.lacks(group)).map(|peer| peer.id)
+    }
+
+    fn holds_lease(&self, group: &Group, ballot: Ballot, time: Time) -> bool {
+        self.peers.holds_lease(group.id(), ballot, group.membership(), time.mono_us)
+    }
+
+    fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool {
+        self.peers.leases.allows(group, to, promised, clock.mono_ms * 1_000)
+    }
+
+    fn release_lease(&mut self, group: GroupId) {
+        self.peers.release_lease(group, self.now_us);
+    }
+
+    fn cluster_ms(&self, time: Time) -> Option<u64> {
+        self.cluster_time.now_ms(time)
+    }
+
+    fn reply(&mut self, ticket: Ticket, reply: Reply<'_>) {
+        if ticket.connection == RELAYED {
+            return self.relays.answer(ticket, &reply, self.peers);
+        }
+        if let Reply::Error(text) = &reply {
+            self.stats.error(text);
+        }
+        self.connections.settle(ticket, reply);
+    }
+
+    fn stats(&mut self) -> &mut Stats {
+        self.stats
+    }
+
+    fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    fn read_log(&mut self, range: wal::ReadRange) {
+        self.outputs.extend(self.ranges.ask(range).map(Output::ReadRange));
+    }
+
+    fn discard(&mut self, discarded: Discarded) {
+        self.outputs.push(Output::Transfer(Errand::Drop(Box::new(discarded))));
+    }
+}
+
+impl Node {
+    /// The engine on one side, and what it needs of the rest on the other.
+    pub(super) fn split(&mut self) -> (&mut Engine, Wires<'_>) {
+        let wires = Wires {
+            peers: &mut self.peers,
+            connections: &mut self.connections,
+            relays: &mut self.relays,
+            ranges: &mut self.ranges,
+            stats: &mut self.stats,
+            outputs: &mut self.outputs,
+            cluster_time: &self.cluster_time,
+            now_us: self.now_us,
+        };
+        (&mut self.engine, wires)
+    }
+
+    /// Answers a client, or a member that passed a client's command on.
+    pub(super) fn reply(&mut self, ticket: Ticket, reply: Reply<'_>) {
+        self.split().1.reply(ticket, reply);
+    }
+
+    /// See [`Engine::step`].
+    pub(super) fn step(&mut self, group: GroupId, change: impl FnOnce(&mut Group, &mut Vec<Effect>)) {
+        let (engine, mut wires) = self.split();
+        engine.step(group, &mut wires, change);
+    }
+
+    /// See [`Engine::quiet_step`].
+    pub(super) fn quiet_step(&mut self, group: GroupId, change: impl FnOnce(&mut Group, &mut Vec<Effect>)) {
+        let (engine, mut wires) = self.split();
+        engine.quiet_step(group, &mut wires, change);
+    }
+
+    /// See [`Engine::step_all`].
+    pub(super) fn step_all(&mut self, change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
+        let (engine, mut wires) = self.split();
+        engine.step_all(&mut wires, change);
+    }
+}
