@@ -24,7 +24,7 @@ pub struct Promise {
     pub ballot: Ballot,
     /// The instance of the Prepare that this answers.
     pub instance: Instance,
-    /// The acceptor's own `next`, at most `instance`: what it misses the candidate streams to it.
+    /// The acceptor's own `next`, at most `instance`. It fetches what it misses when the leader's Accept shows that.
     pub next: Instance,
     /// What it had accepted at `instance`.
     pub accepted: Option<Accepted>,
@@ -157,7 +157,8 @@ pub struct PreVote {
 pub struct PreVoted {
     /// The number of the question.
     pub number: u64,
-    /// False only on behalf of a leader that claims the group now.
+    /// False on behalf of a leader that claims the group now, or holds its lease; while the voter's own campaign is young;
+    /// and for an asker that has no vote.
     pub granted: bool,
     /// The voter's `next`: an asker that is behind learns first.
     pub next: Instance,

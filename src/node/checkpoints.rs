@@ -3,7 +3,7 @@
 //!
 //! A round takes every group that went on since its last checkpoint, one after the other, so that none pins old segments;
 //! small groups share a file. Then the positions, promises and votes that stand in old segments are logged again, and
-//! when that is durable the segments are dropped (DESIGN section 5).
+//! when that is durable the segments are dropped (docs/protocol.md, Formats).
 
 use super::pace::Pace;
 use super::wire::FileId;

@@ -205,7 +205,7 @@ impl Node {
             stage: Stage::Whole,
             resigned: false,
             removed_ms: None,
-            placement: Placement::default(),
+            placement: Placement::new(identity.start),
             cluster_time: ClusterTime::default(),
             is_time_ahead: false,
             names: Names::default(),

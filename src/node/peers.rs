@@ -425,11 +425,12 @@ impl Peers {
         hopeful.map(|peer| peer.id).collect()
     }
 
-    /// Whether a majority could be had only with members whose disks are full.
+    /// Whether a majority could be had only with voters whose disks are full. `own`: this node's is.
     pub(super) fn quorum_is_full(&self, own: bool) -> bool {
+        let votes = self.voters().contains(self.me);
         let connected = || self.all.iter().filter(|peer| peer.link.is_some() && self.voters().contains(peer.id));
-        let full = connected().filter(|peer| peer.full).count() + usize::from(own);
-        full > 0 && connected().count() + 1 - full < self.voters().quorum()
+        let full = connected().filter(|peer| peer.full).count() + usize::from(own && votes);
+        full > 0 && connected().count() + usize::from(votes) - full < self.voters().quorum()
     }
 
     /// Whether a majority without this node is reached and has disks that take what comes.

@@ -54,6 +54,16 @@ struct Moving {
     behind: bool,
 }
 
+/// A process is asked for far fewer moves than this power of two.
+const START_SHIFT: u32 = 40;
+
+impl Placement {
+    /// Numbers of one start of the node are not those of another: an answer to an earlier process means nothing.
+    pub(super) fn new(start: u64) -> Placement {
+        Placement { number: start << START_SHIFT, ..Placement::default() }
+    }
+}
+
 impl Node {
     /// `PAXOI LEADER MOVE group node`.
     pub(super) fn move_leader(&mut self, client: &mut Client, words: &[&[u8]], time: Time) {

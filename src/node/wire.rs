@@ -158,7 +158,7 @@ impl Ping {
     }
 }
 
-/// The groups that the sender leads. Follows a ping's version when it changed.
+/// The groups that the sender leads. Sent at once when they change, and again to a peer whose pings name an older version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// Grows with each change.

@@ -1,5 +1,5 @@
-//! Sees every record, frame and state of every node, and stops the run at the first that breaks a rule of DESIGN
-//! section 4. It knows Paxos from outside: from what is durable where it derives what is chosen.
+//! Sees every record, frame and state of every node, and stops the run at the first that breaks an invariant of
+//! docs/protocol.md. It knows Paxos from outside: from what is durable where it derives what is chosen.
 
 mod facts;
 

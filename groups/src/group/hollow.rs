@@ -1,7 +1,7 @@
 //! A member that knows what it promised and voted, but not the state before that: a checkpoint, or a value of its log,
 //! was damaged. Until it has learned from others all that it once knew, it is as good as absent: it promises nothing,
 //! votes for nothing and stands for nothing, because the value that it voted for last may be chosen, and a promise
-//! without that vote would hide it (DESIGN: a corrupt vote is "unknown", never "no vote").
+//! without that vote would hide it (a corrupt vote is "unknown", never "no vote").
 
 use super::Group;
 use crate::acceptor::Accepted;

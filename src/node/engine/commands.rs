@@ -132,7 +132,8 @@ impl Commands {
         (0..self.by_group.len() as u32).map(GroupId)
     }
 
-    /// Whether the oldest command of a client in the group has outlived its time limit: it left this node, and is not applied.
+    /// Whether the oldest command of a client in the group has outlived its time limit: it left this node, and is not
+    /// applied.
     pub(super) fn is_stuck(&self, group: GroupId) -> bool {
         let oldest = self.by_group[group.index()].waiting.iter().find(|command| command.deadline_ms > 0);
         oldest.is_some_and(|command| command.ticket.is_none())

@@ -48,7 +48,7 @@ impl Shelf {
                 Ok(reader) => shelf.readers.push((sequence, reader)),
                 Err(error @ (CheckpointError::Foreign { .. } | CheckpointError::Version { .. })) => return Err(error),
                 Err(error) => {
-                    tracing::error!("{error}: that is what is done here");
+                    tracing::error!("{error}; going on without this checkpoint");
                     shelf.damaged.push(sequence);
                 }
             }
@@ -68,7 +68,7 @@ impl Shelf {
                     return Some((Loaded { sequence: *sequence, group, state, store }, section.end.block_bytes));
                 }
                 Err(error) => {
-                    tracing::error!("{error}: that is what is done here");
+                    tracing::error!("{error}; going on without this checkpoint");
                     damaged.push(*sequence);
                 }
             }
