@@ -1,7 +1,7 @@
 //! Limits and times, each with its unit, and what an operator can set.
 
 use crate::kv::Limits;
-use crate::node::versions::Versions;
+use crate::versions::Versions;
 use groups::NodeId;
 
 /// A ping leaves for every peer so often.

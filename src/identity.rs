@@ -6,6 +6,7 @@
 //! repaired from the other. If they differ by a crash in between, the newer one counts, and the start number in it was
 //! not used yet.
 
+use crate::kv::Limits;
 use crate::storage::disk::{Disk, read_full, replace};
 use crate::storage::wal::{SEGMENT_PREFIX, is_segment};
 use crc32c::crc32c;
@@ -52,6 +53,16 @@ pub struct BirthRecord {
 }
 
 impl BirthRecord {
+    /// The limits of the cluster's stores.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            value_bytes_max: self.value_bytes_max as usize,
+            session_ttl_ms: self.session_ttl_ms,
+            ..Limits::default()
+        }
+    }
+
     /// What a node was told otherwise, where it was told: these settings have no effect, which is a line each.
     #[must_use]
     pub fn overruled(

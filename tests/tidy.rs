@@ -1,4 +1,4 @@
-//! House rules that no linter knows: sizes of files and lines, and what may not appear where.
+//! House rules that no linter knows: sizes of files and lines, what may not appear where, and which room may import which.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,87 @@ const IMPURE: [&str; 7] =
     ["std::net", "std::fs", "std::thread", "Instant::now", "SystemTime", "RandomState", " rand::"];
 /// In the pure part of the server: the same, but for addresses.
 const IMPURE_NODE: [&str; 6] = ["std::fs", "std::thread", "Instant::now", "SystemTime", "RandomState", " rand::"];
-const PURE_PATHS: [&str; 6] = ["src/node/", "src/shard.rs", "src/gate.rs", "src/kv/", "src/admin/", "src/routing.rs"];
+const PURE_PATHS: [&str; 7] =
+    ["src/node/", "src/shard.rs", "src/shard/", "src/gate.rs", "src/kv/", "src/admin/", "src/routing.rs"];
+
+/// The rooms of the server, lowest first, and what each may import of the others: only what stands above it in this table.
+/// So there is no cycle among them. `lib`, `main` and `cmd`, which wires them together, may import all.
+const LAYERS: [(&str, &[&str]); 28] = [
+    ("background", &[]),
+    ("descriptors", &[]),
+    ("duration", &[]),
+    ("endpoint", &[]),
+    ("gate", &[]),
+    ("logging", &[]),
+    ("plural", &[]),
+    ("resolver", &[]),
+    ("rng", &[]),
+    ("routing", &[]),
+    ("size", &[]),
+    ("usage", &[]),
+    ("versions", &[]),
+    ("client", &["resolver"]),
+    ("kv", &["rng", "routing"]),
+    ("config", &["kv", "routing", "versions"]),
+    ("storage", &["config", "kv", "plural", "routing"]),
+    ("identity", &["kv", "storage"]),
+    ("shard", &["kv", "storage"]),
+    ("recovery", &["background", "config", "kv", "routing", "shard", "storage"]),
+    ("admin", &["endpoint", "kv", "routing", "size"]),
+    (
+        "node",
+        &[
+            "admin", "config", "duration", "endpoint", "gate", "identity", "kv", "plural", "recovery", "routing",
+            "shard", "storage", "versions",
+        ],
+    ),
+    (
+        "server",
+        &[
+            "background",
+            "config",
+            "descriptors",
+            "endpoint",
+            "identity",
+            "node",
+            "plural",
+            "recovery",
+            "resolver",
+            "shard",
+            "storage",
+        ],
+    ),
+    ("verify", &["rng"]),
+    ("loadgen", &["client", "duration", "rng", "routing", "verify"]),
+    ("nodes", &["admin", "client", "endpoint", "kv", "resolver"]),
+    (
+        "backup",
+        &[
+            "client",
+            "config",
+            "descriptors",
+            "duration",
+            "identity",
+            "kv",
+            "loadgen",
+            "node",
+            "nodes",
+            "plural",
+            "recovery",
+            "shard",
+            "storage",
+            "usage",
+            "versions",
+        ],
+    ),
+    (
+        "cmd",
+        &[
+            "admin", "backup", "client", "config", "duration", "endpoint", "identity", "loadgen", "logging", "nodes",
+            "plural", "resolver", "server", "size", "storage", "usage", "versions",
+        ],
+    ),
+];
 
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -87,6 +167,54 @@ fn names_and_markers() {
     let mut findings = Vec::new();
     for (name, text) in sources().into_iter().filter(|(name, _)| name != "tests/tidy.rs") {
         findings.extend(words.iter().filter(|word| text.contains(**word)).map(|word| format!("{name} has {word}")));
+    }
+    expect_none(&findings);
+}
+
+/// The room of a file of the server; `None` for the two that hold them together.
+fn room(file: &str) -> Option<&str> {
+    let path = file.strip_prefix("src/")?;
+    let room = path.split('/').next()?.trim_end_matches(".rs");
+    (room != "lib" && room != "main").then_some(room)
+}
+
+/// The rooms that a file names.
+fn imports(text: &str) -> impl Iterator<Item = &str> {
+    text.split("crate::").skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(rest.len());
+        Some(&rest[..end]).filter(|name| !name.is_empty())
+    })
+}
+
+#[test]
+fn rooms_import_only_what_stands_above_them() {
+    let place = |room: &str| LAYERS.iter().position(|(name, _)| *name == room);
+    let (mut findings, mut used) = (Vec::new(), Vec::new());
+    for (name, text) in sources() {
+        let Some(from) = room(&name) else { continue };
+        if text.contains("crate::{") {
+            findings.push(format!("{name} imports several rooms in one line, which this test does not read"));
+        }
+        let Some(at) = place(from) else {
+            findings.push(format!("{name}: the room {from} is missing in the table"));
+            continue;
+        };
+        for to in imports(&text).filter(|to| *to != from) {
+            if !LAYERS[at].1.contains(&to) {
+                findings.push(format!("{name}: {from} may not import {to}"));
+            }
+            used.push((from.to_owned(), to.to_owned()));
+        }
+    }
+    for (at, (from, allowed)) in LAYERS.iter().enumerate() {
+        for to in *allowed {
+            if place(to).is_none_or(|place| place >= at) {
+                findings.push(format!("{to} does not stand above {from} in the table"));
+            }
+            if !used.iter().any(|(user, room)| user == from && room == to) {
+                findings.push(format!("{from} does not import {to}: the table need not allow it"));
+            }
+        }
     }
     expect_none(&findings);
 }

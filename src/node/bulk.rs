@@ -5,38 +5,25 @@ use super::clients::Connection;
 use super::links::Link;
 use super::wire::{Hello, NODE, NodeMessage};
 use super::{Close, Node, Output, Time};
-use crate::config::TRANSFER_REDIAL_MS;
 use groups::NodeId;
-use net::frame::{Frame, FrameWriter, Purpose};
+use net::frame::{Frame, Purpose};
 
 impl Node {
     /// A connection for transfers is being made; `None` if it could not even begin.
     pub(super) fn bulk_dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
-        let Some(id) = connection else {
-            self.transfers.due_ms.insert(to, time.mono_ms() + TRANSFER_REDIAL_MS);
-            return;
-        };
-        self.transfers.dialling.insert(to, id);
-        self.connections.insert(id, Connection::Link(Link::dialled_for_bulk(to, time.mono_ms())));
+        self.upkeep.on_dialling(to, connection, time);
+        if let Some(id) = connection {
+            self.connections.insert(id, Connection::Link(Link::dialled_for_bulk(to, time.mono_ms())));
+        }
     }
 
+    /// Connects to the members from which something is to come.
     pub(super) fn dial_bulk(&mut self, time: Time) {
-        for to in self.transfers.to_dial(time.mono_ms()) {
+        for to in self.upkeep.tick_transfers(time) {
             let peer = self.peers.all.iter().find(|peer| peer.id == to);
             if let Some(address) = peer.and_then(|peer| peer.transfer_address()) {
                 self.outputs.push(Output::Dial(to, Purpose::Bulk, address.to_owned()));
             }
-        }
-    }
-
-    /// Sends a frame of one message.
-    pub(super) fn send_bulk(&mut self, link: u64, message: &NodeMessage) {
-        let mut frame = FrameWriter::new(Purpose::Bulk);
-        frame.message(NODE, message.kind(), |out| message.put(out));
-        let mut pieces = Vec::new();
-        frame.finish(&mut pieces);
-        if self.transfers.links.values().any(|known| *known == link) {
-            self.outputs.extend(pieces.into_iter().map(|piece| Output::Frame(link, piece)));
         }
     }
 
@@ -55,8 +42,14 @@ impl Node {
                 (Some(NodeMessage::Hello(hello)), None) => self.handle_bulk_hello(id, &hello, time),
                 (Some(NodeMessage::Refusal(refusal)), _) => self.handle_refusal(id, &refusal, time),
                 (_, None) => return Err("it sent something else before its hello".to_owned()),
-                (Some(NodeMessage::Want(want)), Some(_)) => self.handle_want(id, &want, time),
-                (Some(NodeMessage::Piece(piece)), Some(from)) => self.handle_piece(from, piece, time),
+                (Some(NodeMessage::Want(want)), Some(_)) => {
+                    let (upkeep, mut cx) = self.upkeep(time);
+                    upkeep.handle_want(id, &want, &mut cx);
+                }
+                (Some(NodeMessage::Piece(piece)), Some(from)) => {
+                    let (upkeep, mut cx) = self.upkeep(time);
+                    upkeep.handle_piece(from, piece, &mut cx);
+                }
                 _ => self.unknown_kinds += 1,
             }
         }
@@ -87,24 +80,9 @@ impl Node {
         if let Some(Connection::Link(link)) = self.connections.find(id) {
             link.peer = Some(hello.node);
         }
-        self.transfers.dialling.remove(&hello.node);
-        if let Some(old) = self.transfers.links.insert(hello.node, id) {
+        if let Some(old) = self.upkeep.on_linked(hello.node, id) {
             self.connections.remove(old);
             self.outputs.close(old, Close::Now);
-            self.transfers.on_cut(hello.node, old);
         }
-    }
-
-    /// Whether that was a connection for transfers, or an attempt at one.
-    pub(super) fn on_bulk_cut(&mut self, id: u64, time: Time) -> bool {
-        let with = |map: &std::collections::BTreeMap<NodeId, u64>| {
-            map.iter().find(|(_, link)| **link == id).map(|(node, _)| *node)
-        };
-        let Some(node) = with(&self.transfers.links).or(with(&self.transfers.dialling)) else { return false };
-        self.transfers.links.retain(|_, link| *link != id);
-        self.transfers.dialling.retain(|_, link| *link != id);
-        self.transfers.due_ms.insert(node, time.mono_ms() + TRANSFER_REDIAL_MS);
-        self.transfers.on_cut(node, id);
-        true
     }
 }

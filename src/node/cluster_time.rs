@@ -18,7 +18,6 @@
 //! knows which it was, it tells nobody its cluster time, and follows a member that tells one.
 
 use super::peers::Peer;
-use super::versions::Versions;
 use super::wire::PingClocks;
 use super::{Node, Time};
 use crate::config::{
@@ -26,6 +25,7 @@ use crate::config::{
     CLOCK_WARN_MS, CLOCK_WATCH_MS, ECHO_MS_MAX,
 };
 use crate::duration::Lead;
+use crate::versions::Versions;
 use groups::{Members, NodeId};
 
 /// Steering changes cluster time by at most one part in so many of the time that passes.

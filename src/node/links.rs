@@ -186,7 +186,12 @@ impl Node {
                 engine.handle_answers(from, &answers, &mut wires, time);
             }
             (NodeMessage::Birth(record), Some(_)) => self.handle_birth(record)?,
-            (NodeMessage::Offer(offer), Some(from)) => self.handle_offer(from, &offer, time),
+            // Which numbers new files can have is known when all groups are here.
+            (NodeMessage::Offer(_), Some(_)) if self.is_loading() => {}
+            (NodeMessage::Offer(offer), Some(from)) => {
+                let (upkeep, mut cx) = self.upkeep(time);
+                upkeep.handle_offer(from, &offer, &mut cx);
+            }
             (NodeMessage::Want(_) | NodeMessage::Piece(_), Some(_)) => {
                 return Err("it sent a transfer on a connection for votes".to_owned());
             }
@@ -498,7 +503,7 @@ impl Node {
 
     /// A connection of a peer, or an attempt at one, is gone.
     pub(super) fn on_link_cut(&mut self, id: u64, time: Time) {
-        if self.on_bulk_cut(id, time) {
+        if self.upkeep.on_cut(id, time) {
             return;
         }
         if let Some(peer) = self.peers.all.iter_mut().find(|peer| peer.dialling == Some(id)) {

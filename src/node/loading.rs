@@ -11,9 +11,9 @@ use super::wire::{Here, NodeMessage};
 use super::{Node, Output, Time};
 use crate::kv::reply::Reply;
 use crate::plural::plural;
+use crate::recovery::{Blank, Rebuilt, Shelved};
 use crate::shard::Cell;
-use crate::storage::checkpoint::Catalog;
-use crate::storage::recovery::{Blank, Rebuilt, Shelved};
+use crate::storage::checkpoint::{Catalog, Header};
 use crate::storage::wal::Record;
 use groups::{GroupId, NodeId};
 
@@ -34,7 +34,10 @@ impl Node {
     /// Gives the groups away, to be made what they were. Then come [`Node::log_read`], [`Node::groups_rebuilt`] for all
     /// groups, some at a time, and [`Node::all_rebuilt`].
     pub fn blank(&mut self) -> Blank {
-        let cluster = self.checkpoint_header();
+        let cluster = self.identity.birth.as_ref().map(|record| {
+            let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
+            (Header { groups, cluster_id, hash_key, sequence: 0 }, record.limits())
+        });
         let value_version = self.config.versions.value_version();
         self.stage = Stage::Reading;
         Blank { cells: self.engine.take_groups(), cluster, value_version }
@@ -46,7 +49,7 @@ impl Node {
         for record in peers {
             self.peers.incarnations.restore(&record);
         }
-        self.add_files(catalog);
+        self.upkeep.add_files(catalog);
         self.stage = Stage::Read { lsn };
     }
 
@@ -77,7 +80,7 @@ impl Node {
                 plural(self.engine.len() as u64)
             );
         }
-        self.note_hollow(&groups);
+        self.upkeep.note_rebuilt(&self.engine, &groups);
         self.settle_value_version();
         let linked: Vec<NodeId> = self.peers.linked().map(|peer| peer.id).collect();
         linked.into_iter().for_each(|peer| self.reconnect(peer, &groups, time));
@@ -90,10 +93,7 @@ impl Node {
     pub fn all_rebuilt(&mut self, shelved: &Shelved, time: Time) {
         assert_eq!(self.stage, Stage::Rebuilding, "groups come, if only none, before that is the end of it");
         assert_eq!(self.engine.shard().missing_groups(), 0, "all groups are here when the rebuilding ends");
-        self.note_damaged(&shelved.damaged);
-        for (group, instance, sequence) in &shelved.kept {
-            self.checkpoints.set_kept(*group, *instance, *sequence);
-        }
+        self.upkeep.note_shelved(shelved);
         self.stage = Stage::Whole;
         self.engine.note_members_changed();
         self.update_roster(time);

@@ -9,7 +9,7 @@ use crate::admin::cluster::{self, ClusterView};
 use crate::admin::config::{self, ConfigAction, ConfigChange, ConfigView};
 use crate::admin::hello;
 use crate::admin::info::{
-    self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView, StorageView,
+    self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView,
 };
 use crate::config::{LOCAL_BYTES_MAX, LOCAL_WORDS_MAX};
 use crate::kv::long_value::{LongValue, shared_word};
@@ -115,7 +115,8 @@ impl Node {
             }
             _ => return Reply::error("ERR wrong number of arguments for 'paxoi|checkpoint' command"),
         };
-        self.want_checkpoint(group);
+        let all = (0..self.engine.len() as u32).map(GroupId);
+        self.upkeep.want(all.filter(|id| group.is_none_or(|group| group == *id)));
         Reply::Simple("Background checkpoint started")
     }
 
@@ -275,7 +276,7 @@ impl Node {
                 groups_leased: self.engine.groups().filter(|group| self.holds_lease(group.id(), time)).count() as u32,
                 groups_leaderless: if self.is_born() { self.leaderless() as u32 } else { self.group_count() },
                 groups_behind: behind,
-                loop_busy_percent: (self.load.per_mille() + 5) / 10,
+                loop_busy_percent: (self.upkeep.load_per_mille() + 5) / 10,
                 chosen_total: applied,
                 applied_total: applied,
                 ballots_lost: self.engine.groups().map(groups::Group::ballots_lost).sum(),
@@ -299,34 +300,12 @@ impl Node {
                 },
                 relays_to: self.relays.to().map_or(0, |to| to.0),
                 relayed_total: self.relays.sent_total,
-                storage: self.storage_view(),
+                storage: self.upkeep.view(self.engine.groups().filter(|group| group.is_hollow()).count() as u64),
                 peers: &peers,
             },
             stats: &self.stats,
         };
         info::info(words, &view)
-    }
-
-    fn storage_view(&self) -> StorageView<'_> {
-        let (checkpoints, transfers) = (&self.checkpoints, &self.transfers);
-        StorageView {
-            log_bytes_max: checkpoints.log_bytes_max(),
-            checkpoint_files: checkpoints.count() as u64,
-            checkpoint_bytes: checkpoints.bytes(),
-            in_progress: !checkpoints.is_idle(),
-            rounds: checkpoints.facts.rounds,
-            failures: checkpoints.facts.failures,
-            last_failure: &checkpoints.last_failure,
-            last_unix_s: checkpoints.facts.ended_unix_ms / 1_000,
-            last_ms: checkpoints.facts.took_ms,
-            receiving: transfers.count() as u64,
-            received_bytes: transfers.received_bytes,
-            sent_bytes: transfers.sent_bytes,
-            installed: transfers.installed,
-            scrubs: checkpoints.facts.scrubs,
-            scrub_damaged: checkpoints.facts.scrub_damaged,
-            hollow: self.engine.groups().filter(|group| group.is_hollow()).count() as u64,
-        }
     }
 
     fn group_count(&self) -> u32 {

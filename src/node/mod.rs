@@ -9,8 +9,8 @@
 //! wire       what nodes say to each other                      alone      a node that nobody answers
 //! output     what it wants done outside, and who does it
 //! birth      how a cluster comes to be
-//! space      what fits the log while the disk is full     checkpoints  when they are made, and what of the log can go
-//! transfers  checkpoints between nodes                    bulk         the connections for that
+//! upkeep     checkpoints, transfers, ranges of the log        space   what fits the log while the disk is full
+//! bulk       the connections for transfers
 //! memory     what is refused when memory is short
 //! versions   how members of two versions get along
 //! roster     who belongs to the cluster                   names       where clients are told that the members are
@@ -19,14 +19,12 @@
 //! leases     majorities that elect nobody else              placement  handing groups to other members
 //! loading    while groups are being rebuilt
 //! lanes      large messages in fragments, so that small ones overtake them      inbound    what comes for the groups
-//! ranges     values from the log for members that are behind   pace   how fast that goes beside the clients
 //! relay      commands that another member carries out
 //! ```
 
 mod alone;
 mod birth;
 mod bulk;
-mod checkpoints;
 mod clients;
 mod cluster_time;
 mod engine;
@@ -42,11 +40,9 @@ mod members;
 mod memory;
 mod names;
 pub mod output;
-mod pace;
 mod pause;
 mod peers;
 mod placement;
-mod ranges;
 mod refusals;
 mod relay;
 mod replies;
@@ -55,8 +51,8 @@ mod roster;
 mod space;
 #[cfg(test)]
 mod tests;
-mod transfers;
-pub mod versions;
+mod upkeep;
+mod versions;
 mod waiting;
 pub mod wire;
 mod wires;
@@ -65,13 +61,15 @@ use crate::admin::kept::Kept;
 use crate::admin::stats::Stats;
 use crate::config::{NodeConfig, REACH_GRACE_MS, REACH_START_MS, REMOVED_MS, STALL_MS_MIN, SYNC_MS_MAX};
 use crate::identity::{BirthRecord, Identity};
-use crate::kv::{Limits, Store, table};
+use crate::kv::{Store, table};
 use crate::routing;
 use crate::shard::Shard;
+use crate::storage::checkpoint::{Brought, Done};
+use crate::storage::scrub::Findings;
+use crate::storage::wal::{ChosenValue, Droppable, ReadRange};
 use alone::Alone;
 use birth::Birth;
 use bytes::Bytes;
-use checkpoints::Checkpoints;
 use clients::Connections;
 use cluster_time::ClusterTime;
 use engine::Engine;
@@ -83,15 +81,13 @@ use local::Facts;
 use members::Changing;
 use names::Names;
 use net::outbound::Outbound;
-use pace::Load;
 use pause::Pause;
 use peers::{Peers, PingState};
 use placement::Placement;
-use ranges::Ranges;
 use relay::Relays;
 use roster::Roster;
 use std::sync::Arc;
-use transfers::Transfers;
+use upkeep::{Ranges, Upkeep};
 use waiting::Waits;
 
 pub use local::Facts as ProcessFacts;
@@ -142,9 +138,7 @@ pub struct Node {
     /// Messages that were skipped because their group, or their kind, is not known here.
     unknown_groups: u64,
     unknown_kinds: u64,
-    checkpoints: Checkpoints,
-    transfers: Transfers,
-    load: Load,
+    upkeep: Upkeep,
     facts: Facts,
     /// Whether groups are being rebuilt elsewhere.
     stage: Stage,
@@ -198,9 +192,7 @@ impl Node {
             now_us: 0,
             unknown_groups: 0,
             unknown_kinds: 0,
-            checkpoints: Checkpoints::new(config.checkpoints),
-            transfers: Transfers::default(),
-            load: Load::default(),
+            upkeep: Upkeep::new(&config),
             facts: Facts::default(),
             stage: Stage::Whole,
             resigned: false,
@@ -258,13 +250,13 @@ impl Node {
         self.stats.fsyncs.record(sync_us);
         let (engine, mut wires) = self.split();
         engine.on_durable(lsn, &mut wires);
-        self.trim_durable(lsn);
+        self.outputs.extend(self.upkeep.on_durable(lsn));
     }
 
     /// A turn of the event loop that has just ended took so long, without its sleep.
     pub fn turn_took(&mut self, usec: u64, time: Time) {
         self.stats.turns.record(usec);
-        self.load.record(usec, self.engine.logged_bytes(), time.mono_us);
+        self.upkeep.turn_took(usec, self.engine.logged_bytes(), time.mono_us);
     }
 
     /// Facts about the process, for `INFO`; now and then.
@@ -329,9 +321,11 @@ impl Node {
         let (engine, mut wires) = self.split();
         engine.tick(around, slowest_us, &mut wires, time);
         self.tick_placement(time);
-        self.tick_transfers(time);
+        self.dial_bulk(time);
         if !self.is_loading() {
-            self.tick_checkpoints(time);
+            let since_ms = self.began_ms;
+            let (upkeep, cx) = self.upkeep(time);
+            upkeep.tick_checkpoints(since_ms, &cx);
             self.tick_changing(time);
         }
         let draining = self.placement.draining;
@@ -367,10 +361,8 @@ impl Node {
         if let Some(led) = self.engine.take_led() {
             self.peers.set_claims(&led);
         }
-        self.step_checkpoints(time);
-        self.step_transfers(time);
-        self.step_ranges(time);
-        self.ask_to_trim(time);
+        let (upkeep, mut cx) = self.upkeep(time);
+        upkeep.step(&mut cx);
         self.step_waits(time);
         self.send_all(time);
         self.engine.end_turn();
@@ -417,6 +409,47 @@ impl Node {
         }
     }
 
+    /// What became of [`Output::Checkpoint`].
+    pub fn checkpoint_done(&mut self, done: Done, time: Time) {
+        let (upkeep, mut cx) = self.upkeep(time);
+        upkeep.checkpoint_done(done, &mut cx);
+    }
+
+    /// What became of [`Output::Transfer`].
+    pub fn brought(&mut self, brought: Brought, time: Time) {
+        let (upkeep, mut cx) = self.upkeep(time);
+        upkeep.brought(brought, &mut cx);
+    }
+
+    /// What a scrub of the disk found: what is damaged is written anew from what is in memory.
+    pub fn scrubbed(&mut self, findings: &Findings) {
+        self.upkeep.scrubbed(findings, self.engine.len());
+    }
+
+    /// What of the log can go, by [`Output::Floors`]; called before anything else is.
+    pub fn trim(&mut self, droppable: Droppable) {
+        let (upkeep, mut cx) = self.upkeep(Time::default());
+        upkeep.trim(droppable, &mut cx);
+    }
+
+    /// What was asked with [`Output::ReadRange`] is not read, as too much is being read already: it waits again.
+    pub fn range_unread(&mut self, range: ReadRange) {
+        let (upkeep, mut cx) = self.upkeep(Time::default());
+        upkeep.range_unread(range, &mut cx);
+    }
+
+    /// What was asked with [`Output::ReadRange`].
+    pub fn range_read(&mut self, range: &ReadRange, values: Vec<ChosenValue>, time: Time) {
+        let (upkeep, mut cx) = self.upkeep(time);
+        upkeep.range_read(range, values, &mut cx);
+    }
+
+    /// Whether blocks of checkpoints are waiting to be taken out, a few in each turn.
+    #[must_use]
+    pub fn is_checkpointing(&self) -> bool {
+        self.upkeep.is_checkpointing()
+    }
+
     /// The groups and their stores, to look at; none before the cluster is born.
     #[must_use]
     pub fn shard(&self) -> &Shard {
@@ -453,11 +486,11 @@ impl Node {
                 seed: config.seed,
             };
             let slots = routing::slots_of(GroupId(index), record.groups);
-            (Group::new(settings), Store::new(record.hash_key, slots, limits_of(record)))
+            (Group::new(settings), Store::new(record.hash_key, slots, record.limits()))
         };
         let groups: Vec<(Group, Store)> = (0..record.groups).map(group).collect();
         self.engine.set_groups(groups.into_iter());
-        self.checkpoints.set_groups(record.groups);
+        self.upkeep.set_groups(record.groups);
         self.settle_value_version();
     }
 
@@ -537,14 +570,5 @@ impl Node {
             }
             self.step_all(|group, effects| group.resign(time.clock(), effects));
         }
-    }
-}
-
-/// The limits of a cluster's stores.
-fn limits_of(record: &BirthRecord) -> Limits {
-    Limits {
-        value_bytes_max: record.value_bytes_max as usize,
-        session_ttl_ms: record.session_ttl_ms,
-        ..Limits::default()
     }
 }

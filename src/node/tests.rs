@@ -9,8 +9,8 @@ mod uploads;
 use super::*;
 use crate::config::{CHECKPOINT_RETRY_MS, CheckpointConfig, LOG_QUEUE_BYTES, Reads};
 use crate::identity::Member;
+use crate::recovery::{Blank, Progress, Rebuilt, Source};
 use crate::storage::checkpoint::{Done, Job};
-use crate::storage::recovery::{Blank, Progress, Rebuilt, Source};
 use crate::storage::wal;
 use bytes::BytesMut;
 use groups::{Instance, TICK_MS};
@@ -90,7 +90,7 @@ impl World {
                 session_ttl_ms: 60_000,
                 max_clients: 20,
                 memory_bytes_max: 0,
-                versions: versions::Versions::OURS,
+                versions: crate::versions::Versions::OURS,
                 fragment_bytes: crate::config::FRAGMENT_BYTES,
                 part_bytes: crate::config::UPLOAD_PART_BYTES,
                 value_bytes_max: 8 << 20,

@@ -4,8 +4,8 @@
 //! Kinds never change meaning; new ones are appended. Bodies are postcard. A body may grow at its end: those who do not
 //! know of that read the beginning, and those who do take a body without it for one of an older version.
 
-use super::versions::Versions;
 use crate::identity::BirthRecord;
+use crate::versions::Versions;
 use bytes::{Bytes, BytesMut};
 use groups::membership::Place;
 use groups::{Answer, Ballot, GroupId, Instance, NodeId};

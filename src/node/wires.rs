@@ -6,9 +6,9 @@ use super::cluster_time::ClusterTime;
 use super::engine::{Engine, Ports};
 use super::output::{Output, Outputs};
 use super::peers::Peers;
-use super::ranges::Ranges;
 use super::relay::{RELAYED, Relays};
 use super::replies::Ticket;
+use super::upkeep::{Cx, LogSize, Ranges, Upkeep};
 use super::wire::NodeMessage;
 use super::{Node, Time};
 use crate::admin::stats::Stats;
@@ -105,6 +105,24 @@ impl Node {
             now_us: self.now_us,
         };
         (&mut self.engine, wires)
+    }
+
+    /// Upkeep on one side, and what it may touch on the other.
+    pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, Cx<'_>) {
+        let divides = self.value_version() >= 4;
+        let wires = Wires {
+            peers: &mut self.peers,
+            connections: &mut self.connections,
+            relays: &mut self.relays,
+            ranges: &mut self.ranges,
+            stats: &mut self.stats,
+            outputs: &mut self.outputs,
+            cluster_time: &self.cluster_time,
+            now_us: self.now_us,
+        };
+        let cluster = self.identity.birth.as_ref();
+        let log = LogSize { bytes: self.facts.log_bytes, segments: self.facts.log_segments };
+        (&mut self.upkeep, Cx { engine: &mut self.engine, wires, cluster, divides, log, time })
     }
 
     /// Answers a client, or a member that passed a client's command on.

@@ -2,9 +2,9 @@
 
 use super::threads::{Notice, tell};
 use crate::plural::plural;
+use crate::recovery::{self, Blank, Part, Progress, Refusal, Source};
 use crate::storage::checkpoint::Catalog;
 use crate::storage::disk::Disk;
-use crate::storage::recovery::{self, Blank, Part, Progress, Refusal, Source};
 use crate::storage::wal::{Hooks, Log, LogError, LogHandle, Options, Record, Recovered, Visit};
 use anyhow::{Context, bail};
 use groups::Clock;

@@ -2,11 +2,11 @@
 
 use crate::background;
 use crate::config::SCRUB_BYTES_PER_S;
+use crate::recovery::{Progress, Shelved};
 use crate::resolver::Resolver;
 use crate::shard::Cell;
 use crate::storage::checkpoint::{Brought, Desk, Done, Errand, Job, Mover, Packing, Scribe};
 use crate::storage::disk::Disk;
-use crate::storage::recovery::{Progress, Shelved};
 use crate::storage::scrub::{Findings, scrub};
 use crate::storage::wal::{ChosenValue, Hooks, LogHandle, LogReader, ReadRange};
 use anyhow::Context;

@@ -1,8 +1,7 @@
-//! What is on the disk, and how it gets there and back: the write-ahead log, checkpoints, what a start makes of both, and a
-//! look at old bytes now and then. All of it goes through [`disk`], of which tests have one in memory.
+//! What is on the disk, and how it gets there and back: the write-ahead log, checkpoints, and a look at old bytes
+//! now and then. All of it goes through [`disk`], of which tests have one in memory.
 
 pub mod checkpoint;
 pub mod disk;
-pub mod recovery;
 pub mod scrub;
 pub mod wal;

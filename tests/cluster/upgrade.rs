@@ -4,7 +4,7 @@
 use crate::harness::client::{ask, ask_until_served};
 use crate::harness::recorder::Recorder;
 use crate::harness::{Cluster, run, turn, wait_for};
-use paxoi::node::versions::Versions;
+use paxoi::versions::Versions;
 use std::time::Duration;
 
 const CLIENTS: usize = 8;

@@ -13,8 +13,8 @@ use crate::world::{Event, World};
 use bytes::Bytes;
 use groups::{GroupId, Instance, NodeId};
 use paxoi::config::{CheckpointConfig, Reads, TURN_STEPS};
-use paxoi::node::versions::Versions;
 use paxoi::verify::{self, Action, Limits};
+use paxoi::versions::Versions;
 
 /// A majority that can talk to each other, on disks that work, serves every key within this time.
 pub(crate) const PROGRESS_US: u64 = 15_000_000;

@@ -20,7 +20,7 @@ impl World {
 
     /// A node takes the others for older ones, which know nothing of commands in parts.
     pub(super) fn speaks_no_parts(&mut self, id: u32) {
-        let old = versions::Versions { lowest: 1, highest: 3 };
+        let old = crate::versions::Versions { lowest: 1, highest: 3 };
         self.node(id).node.peers.all.iter_mut().for_each(|peer| peer.versions = Some(old));
     }
 

@@ -17,7 +17,7 @@ fn hello(world: &mut World, from: u32) -> Hello {
         groups: world.node(1).node.config.groups,
         members: vec![NodeId(1), NodeId(2), NodeId(3)],
         joins: None,
-        versions: versions::Versions::OURS,
+        versions: crate::versions::Versions::OURS,
         to: None,
         announced: None,
         address: None,
@@ -135,7 +135,7 @@ fn a_hello_says_more_at_its_end_to_those_who_read_on() {
     let first = postcard::to_allocvec(&old).unwrap();
     let before = postcard::to_extend(&old.versions, first.clone()).unwrap();
     assert_eq!(read(&before), old);
-    assert_eq!(read(&first), Hello { versions: versions::Versions::FIRST, ..old });
+    assert_eq!(read(&first), Hello { versions: crate::versions::Versions::FIRST, ..old });
 }
 
 #[test]

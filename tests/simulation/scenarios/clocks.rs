@@ -3,8 +3,8 @@
 
 use super::{End, World, expect};
 use bytes::Bytes;
-use paxoi::node::versions::Versions;
 use paxoi::verify::{Action, Outcome};
+use paxoi::versions::Versions;
 
 const HOURS_US: i64 = 8 * 3_600_000_000;
 /// A third of a lock's life is more than any bound of cluster time.

@@ -11,7 +11,7 @@ const BUSY_PER_MILLE: u64 = 500;
 /// Which part of its time the event loop works, and how much it gives to the log. A turn that waited for a processor
 /// counts as work: the machine is as busy then.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Load {
+pub(in crate::node) struct Load {
     since_us: u64,
     worked_us: u64,
     logged_before: u64,

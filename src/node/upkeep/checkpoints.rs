@@ -6,19 +6,19 @@
 //! when that is durable the segments are dropped (docs/protocol.md, Formats).
 
 use super::pace::Pace;
-use super::wire::FileId;
-use super::{Node, Output, Time};
+use super::{Cx, LogSize};
 use crate::config::{
     CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCK_COST_BYTES, CHECKPOINT_BYTES_PER_MS, CHECKPOINT_FILE_BYTES,
     CHECKPOINT_PAUSE_MS, CHECKPOINT_RETRY_MS, CHECKPOINT_SAVED_BYTES, CHECKPOINT_UNWRITTEN_BYTES,
     CHECKPOINT_URGENCY_MAX, CheckpointConfig,
 };
+use crate::node::engine::Engine;
+use crate::node::wire::FileId;
+use crate::node::{Output, Time};
 use crate::plural::plural;
 use crate::storage::checkpoint::{Catalog, Done, Header, Job, SectionSummary};
 use crate::storage::scrub::Findings;
-use crate::storage::wal::{self, Droppable};
-use bytes::Bytes;
-use groups::{Ballot, GroupId, Instance};
+use groups::{GroupId, Instance};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What there is, and what is going on.
@@ -52,23 +52,22 @@ pub(super) struct Checkpoints {
     began_ms: u64,
     /// Old segments go when the log is durable up to here.
     trimming: Option<Trimming>,
-    /// Why the last file that failed did, in one line; empty if none has.
-    pub(super) last_failure: String,
-    pub(super) facts: CheckpointFacts,
+    last_failure: String,
+    facts: CheckpointFacts,
 }
 
 /// What operators are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct CheckpointFacts {
+pub(in crate::node) struct CheckpointFacts {
     /// Rounds that ended well, and files that failed.
-    pub(super) rounds: u64,
-    pub(super) failures: u64,
+    pub(in crate::node) rounds: u64,
+    pub(in crate::node) failures: u64,
     /// When the last round ended, in unix milliseconds, and how long it took.
-    pub(super) ended_unix_ms: u64,
-    pub(super) took_ms: u64,
+    pub(in crate::node) ended_unix_ms: u64,
+    pub(in crate::node) took_ms: u64,
     /// Scrubs of the disk, and the damaged files that they found.
-    pub(super) scrubs: u64,
-    pub(super) scrub_damaged: u64,
+    pub(in crate::node) scrubs: u64,
+    pub(in crate::node) scrub_damaged: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -219,301 +218,344 @@ impl Checkpoints {
     }
 }
 
-impl Node {
+impl Checkpoints {
     /// Recovery: the files that there are.
     pub(super) fn add_files(&mut self, catalog: &Catalog) {
         for (sequence, bytes, sections) in &catalog.files {
-            self.checkpoints.add_file(*sequence, *bytes, sections);
+            self.add_file(*sequence, *bytes, sections);
         }
     }
 
     /// Recovery: files that could not be read, or not all of them.
     pub(super) fn note_damaged(&mut self, damaged: &[u64]) {
         for sequence in damaged.iter().copied() {
-            self.checkpoints.last_sequence = self.checkpoints.last_sequence.max(sequence);
-            match self.checkpoints.files.get(&sequence) {
+            self.last_sequence = self.last_sequence.max(sequence);
+            match self.files.get(&sequence) {
                 // Other groups have their only state there: it goes when they have another one.
                 Some(file) => {
-                    self.checkpoints.wanted.extend(file.groups.iter().map(|(group, _)| *group));
-                    self.checkpoints.spoilt.insert(sequence);
+                    self.wanted.extend(file.groups.iter().map(|(group, _)| *group));
+                    self.spoilt.insert(sequence);
                 }
-                None => self.checkpoints.damaged.push(sequence),
+                None => self.damaged.push(sequence),
             }
         }
     }
 
-    /// What a checkpoint of this cluster begins with, and the limits of its stores; `None` before its birth.
-    pub(super) fn checkpoint_header(&self) -> Option<(Header, crate::kv::Limits)> {
-        let record = self.identity.birth.as_ref()?;
-        let Checkpoints { last_sequence: sequence, .. } = self.checkpoints;
-        let header =
-            Header { groups: record.groups, cluster_id: record.cluster_id, hash_key: record.hash_key, sequence };
-        Some((header, super::limits_of(record)))
-    }
-
     /// Whether blocks are waiting to be taken out, a few in each turn.
-    #[must_use]
-    pub fn is_checkpointing(&self) -> bool {
-        self.checkpoints.round.is_some()
+    pub(super) fn is_taking(&self) -> bool {
+        self.round.is_some()
     }
 
     /// Recovery: these groups are here.
-    pub(super) fn note_hollow(&mut self, groups: &[GroupId]) {
-        for group in groups.iter().filter(|group| self.engine.group(**group).is_hollow()) {
-            self.checkpoints.hollow.insert(*group);
+    pub(super) fn note_hollow(&mut self, engine: &Engine, groups: &[GroupId]) {
+        for group in groups.iter().filter(|group| engine.group(**group).is_hollow()) {
+            self.hollow.insert(*group);
             tracing::error!(
                 "the state of group {group} is not whole here: this node takes no part in it until it has learned it from others"
             );
         }
     }
 
-    /// Groups are asked for, all of them if none is named.
-    pub(super) fn want_checkpoint(&mut self, group: Option<GroupId>) {
-        let all = 0..self.engine.len() as u32;
-        let groups = all.map(GroupId).filter(|id| group.is_none_or(|group| group == *id));
-        self.checkpoints.wanted.extend(groups);
+    /// These groups are taken in any case.
+    pub(super) fn want(&mut self, groups: impl Iterator<Item = GroupId>) {
+        self.wanted.extend(groups);
     }
 
-    pub(super) fn tick_checkpoints(&mut self, time: Time) {
-        let whole: Vec<GroupId> =
-            self.checkpoints.hollow.iter().copied().filter(|id| !self.engine.group(*id).is_hollow()).collect();
+    /// Begins a round if the log is too long or too old, or groups are wanted. `since_ms`: when the node began.
+    pub(super) fn tick(&mut self, engine: &Engine, log: LogSize, since_ms: u64, time: Time) {
+        let whole: Vec<GroupId> = self.hollow.iter().copied().filter(|id| !engine.group(*id).is_hollow()).collect();
         for group in whole {
             tracing::info!("group {group} is whole again");
-            self.checkpoints.hollow.remove(&group);
+            self.hollow.remove(&group);
             // Else the next start would find the same.
-            self.checkpoints.wanted.insert(group);
+            self.wanted.insert(group);
         }
         let now_ms = time.mono_ms();
-        let checkpoints = &self.checkpoints;
-        if checkpoints.is_going_on() || checkpoints.trimming.is_some() || now_ms < checkpoints.due_ms {
+        if self.is_going_on() || self.trimming.is_some() || now_ms < self.due_ms {
             return;
         }
-        let long = self.facts.log_bytes > checkpoints.log_bytes_max() && self.facts.log_segments > 1;
-        let old = now_ms >= checkpoints.began_ms.max(self.began_ms) + checkpoints.config.age_ms;
-        if long || old && self.facts.log_segments > 1 {
-            self.checkpoints.asked = std::mem::take(&mut self.checkpoints.wanted);
-            return self.begin_round(time, |_| true);
+        let long = log.bytes > self.log_bytes_max() && log.segments > 1;
+        let old = now_ms >= self.began_ms.max(since_ms) + self.config.age_ms;
+        if long || old && log.segments > 1 {
+            self.asked = std::mem::take(&mut self.wanted);
+            return self.begin_round(engine, time, |_| true);
         }
-        if !checkpoints.wanted.is_empty() {
-            let wanted = std::mem::take(&mut self.checkpoints.wanted);
-            self.checkpoints.asked.clone_from(&wanted);
-            self.begin_round(time, |group| wanted.contains(&group));
+        if !self.wanted.is_empty() {
+            let wanted = std::mem::take(&mut self.wanted);
+            self.asked.clone_from(&wanted);
+            self.begin_round(engine, time, |group| wanted.contains(&group));
         }
     }
 
     /// Takes the groups of `which` that went on, and those that share a file with one: else it would be kept for them.
-    fn begin_round(&mut self, time: Time, which: impl Fn(GroupId) -> bool) {
-        let (kept, spoilt) = (&self.checkpoints.kept, &self.checkpoints.spoilt);
+    fn begin_round(&mut self, engine: &Engine, time: Time, which: impl Fn(GroupId) -> bool) {
+        let (kept, spoilt) = (&self.kept, &self.spoilt);
         let went_on = |group: &groups::Group| {
             let Kept { instance, sequence } = kept[group.id().index()];
             which(group.id()) && (group.next().preceding() > instance || spoilt.contains(&sequence))
         };
         let mut queue: BTreeSet<GroupId> =
-            self.engine.groups().filter(|group| went_on(group)).map(groups::Group::id).collect();
-        for (sequence, file) in &self.checkpoints.files {
+            engine.groups().filter(|group| went_on(group)).map(groups::Group::id).collect();
+        for (sequence, file) in &self.files {
             let groups = || file.groups.iter().map(|(group, _)| *group);
             if groups().any(|group| queue.contains(&group)) {
                 queue.extend(groups().filter(|group| kept[group.index()].sequence == *sequence));
             }
         }
-        let checkpoints = &mut self.checkpoints;
-        checkpoints.began_ms = time.mono_ms();
+        self.began_ms = time.mono_ms();
         let queue: VecDeque<GroupId> = queue.into_iter().collect();
-        checkpoints.round = Some(Round { queue, ..Round::default() });
+        self.round = Some(Round { queue, ..Round::default() });
     }
 
     /// At the very end of a turn: until the answer nothing may be decided any more, lest a value be taken for a vote.
-    pub(super) fn ask_to_trim(&mut self, time: Time) {
+    pub(super) fn ask_to_trim(&mut self, is_pinned: impl Fn(u64) -> bool, cx: &mut Cx<'_>) {
         // Where a group is can only be said when what it has decided is applied.
-        if !self.engine.shard().is_busy() && std::mem::take(&mut self.checkpoints.may_trim) {
-            let floors = self.floors(time);
-            self.outputs.push(Output::Floors(floors));
+        if !cx.engine.shard().is_busy() && std::mem::take(&mut self.may_trim) {
+            let floors = self.floors(cx.engine, is_pinned);
+            cx.wires.outputs.push(Output::Floors(floors));
         }
     }
 
     /// Takes some blocks out, each turn.
-    pub(super) fn step_checkpoints(&mut self, time: Time) {
-        if self.checkpoints.round.is_none() {
+    pub(super) fn step(&mut self, cx: &mut Cx<'_>) {
+        if self.round.is_none() {
             return;
         }
-        self.checkpoints.earn(self.facts.log_bytes, time.mono_us);
-        while self.checkpoints.may_take() && self.take_block(time) {}
+        self.earn(cx.log.bytes, cx.time.mono_us);
+        while self.may_take() && self.take_block(cx) {}
     }
 
     /// False: there is nothing more to be taken for now.
-    fn take_block(&mut self, time: Time) -> bool {
-        let Some(round) = &mut self.checkpoints.round else { return false };
-        let outputs = &mut self.outputs;
-        let Some(group) = round.frozen else { return self.take_group(time) };
-        if let Some(block) = self.engine.next_block(group, CHECKPOINT_BLOCK_BYTES) {
+    fn take_block(&mut self, cx: &mut Cx<'_>) -> bool {
+        let Some(round) = &mut self.round else { return false };
+        let Some(group) = round.frozen else { return self.take_group(cx) };
+        if let Some(block) = cx.engine.next_block(group, CHECKPOINT_BLOCK_BYTES) {
             round.file_bytes += block.len() as u64;
-            self.checkpoints.unwritten += block.len();
+            self.unwritten += block.len();
             let (least, most) = CHECKPOINT_BLOCK_COST_BYTES;
-            self.checkpoints.pace.spend(block.len().clamp(least, most));
-            outputs.push(Output::Checkpoint(Job::Block(block)));
+            self.pace.spend(block.len().clamp(least, most));
+            cx.give(Job::Block(block));
             return true;
         }
-        outputs.push(Output::Checkpoint(Job::End(self.engine.thaw(group))));
+        let digest = cx.engine.thaw(group);
+        cx.give(Job::End(digest));
         round.frozen = None;
         if round.file_bytes >= CHECKPOINT_FILE_BYTES {
-            self.finish_file();
+            self.finish_file(cx);
         }
         true
     }
 
     /// The next group's turn.
-    fn take_group(&mut self, time: Time) -> bool {
-        // Another member may fetch it, and every one of them must be able to read it.
-        let divides = self.value_version() >= 4;
-        let Some(round) = &mut self.checkpoints.round else { return false };
-        if round.queue.front().is_some_and(|group| self.engine.shard().is_applying(*group)) {
+    fn take_group(&mut self, cx: &mut Cx<'_>) -> bool {
+        let Some(round) = &mut self.round else { return false };
+        if round.queue.front().is_some_and(|group| cx.engine.shard().is_applying(*group)) {
             return false; // its state is between two instances
         }
         let Some(group) = round.queue.pop_front() else {
-            self.finish_file();
-            self.checkpoints.round = None;
-            self.end_round_if_saved(time);
+            self.finish_file(cx);
+            self.round = None;
+            self.end_round_if_saved(cx);
             return false;
         };
         if round.file.is_none() {
-            let Some(record) = &self.identity.birth else { return false };
-            self.checkpoints.last_sequence += 1;
-            let sequence = self.checkpoints.last_sequence;
+            let Some(record) = cx.cluster else { return false };
+            self.last_sequence += 1;
+            let sequence = self.last_sequence;
             (round.file, round.file_bytes) = (Some(sequence), 0);
             let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
-            self.outputs.push(Output::Checkpoint(Job::Begin(Header { groups, cluster_id, hash_key, sequence })));
+            cx.give(Job::Begin(Header { groups, cluster_id, hash_key, sequence }));
         }
         round.frozen = Some(group);
-        self.outputs.push(Output::Checkpoint(Job::Section(self.engine.freeze(group, divides))));
+        let head = cx.engine.freeze(group, cx.divides);
+        cx.give(Job::Section(head));
         true
     }
 
-    fn finish_file(&mut self) {
-        let Some(round) = &mut self.checkpoints.round else { return };
+    fn finish_file(&mut self, cx: &mut Cx<'_>) {
+        let Some(round) = &mut self.round else { return };
         if let Some(sequence) = round.file.take() {
-            self.checkpoints.saving.insert(sequence);
-            self.outputs.push(Output::Checkpoint(Job::Finish));
+            self.saving.insert(sequence);
+            cx.give(Job::Finish);
         }
     }
 
-    /// What became of [`Output::Checkpoint`].
-    pub fn checkpoint_done(&mut self, done: Done, time: Time) {
+    /// What became of [`Output::Checkpoint`]. `is_pinned`: a file is kept for another node.
+    pub(super) fn done(&mut self, done: Done, is_pinned: impl Fn(u64) -> bool, cx: &mut Cx<'_>) {
         match done {
-            Done::Written(bytes) => self.checkpoints.unwritten -= bytes.min(self.checkpoints.unwritten),
+            Done::Written(bytes) => self.unwritten -= bytes.min(self.unwritten),
             Done::Saved { sequence, bytes, sections } => {
-                self.checkpoints.saving.remove(&sequence);
-                self.add_checkpoint(sequence, bytes, &sections, time);
-                self.end_round_if_saved(time);
+                self.saving.remove(&sequence);
+                self.add(sequence, bytes, &sections, is_pinned, cx);
+                self.end_round_if_saved(cx);
             }
             Done::Failed { sequence, reason } => {
                 tracing::error!("{reason}; it is tried again in {} s", CHECKPOINT_RETRY_MS / 1_000);
-                self.checkpoints.facts.failures += 1;
+                self.facts.failures += 1;
                 // A line of INFO has to stay one.
-                self.checkpoints.last_failure = reason.replace(['\r', '\n'], " ");
-                self.checkpoints.due_ms = time.mono_ms() + CHECKPOINT_RETRY_MS;
-                self.give_up_round(sequence);
+                self.last_failure = reason.replace(['\r', '\n'], " ");
+                self.due_ms = cx.time.mono_ms() + CHECKPOINT_RETRY_MS;
+                self.give_up_round(sequence, cx);
             }
         }
     }
 
-    /// A file is durable: older ones that have nothing newer go.
-    pub(super) fn add_checkpoint(&mut self, sequence: u64, bytes: u64, sections: &[SectionSummary], time: Time) {
-        self.checkpoints.add_file(sequence, bytes, sections);
+    /// A file is durable: older ones that have nothing newer go, unless one `is_pinned`.
+    pub(super) fn add(
+        &mut self,
+        sequence: u64,
+        bytes: u64,
+        sections: &[SectionSummary],
+        is_pinned: impl Fn(u64) -> bool,
+        cx: &mut Cx<'_>,
+    ) {
+        self.add_file(sequence, bytes, sections);
         for section in sections {
             // A received one may hold a group that was not put in.
-            if section.instance < self.engine.group(section.group).next() {
-                self.checkpoints.set_kept(section.group, section.instance, sequence);
+            if section.instance < cx.engine.group(section.group).next() {
+                self.set_kept(section.group, section.instance, sequence);
             }
         }
-        let (transfers, now_ms) = (&self.transfers, time.mono_ms());
-        let useless = self.checkpoints.take_useless(|sequence| transfers.is_pinned(sequence, now_ms));
-        self.outputs.extend(useless.into_iter().map(|file| Output::Checkpoint(Job::Remove(file))));
+        for useless in self.take_useless(is_pinned) {
+            cx.give(Job::Remove(useless));
+        }
     }
 
     /// Stops taking states out, for good reason; what is left of the round waits for the next one.
-    pub(super) fn give_up_taking(&mut self) {
-        if let Some(sequence) = self.checkpoints.round.as_ref().and_then(|round| round.file) {
-            self.give_up_round(sequence);
+    pub(super) fn give_up_taking(&mut self, cx: &mut Cx<'_>) {
+        if let Some(sequence) = self.round.as_ref().and_then(|round| round.file) {
+            self.give_up_round(sequence, cx);
         }
     }
 
-    fn give_up_round(&mut self, sequence: u64) {
-        self.checkpoints.saving.remove(&sequence);
-        self.checkpoints.wanted.append(&mut self.checkpoints.asked);
-        if let Some(round) = self.checkpoints.round.take_if(|round| round.file == Some(sequence)) {
+    fn give_up_round(&mut self, sequence: u64, cx: &mut Cx<'_>) {
+        self.saving.remove(&sequence);
+        self.wanted.append(&mut self.asked);
+        if let Some(round) = self.round.take_if(|round| round.file == Some(sequence)) {
             if let Some(group) = round.frozen {
-                self.engine.thaw(group);
+                cx.engine.thaw(group);
             }
-            self.outputs.push(Output::Checkpoint(Job::Abandon));
+            cx.give(Job::Abandon);
         }
     }
 
     /// The states are durable: what of the log is not needed any more?
-    fn end_round_if_saved(&mut self, time: Time) {
-        if self.checkpoints.is_going_on() {
+    fn end_round_if_saved(&mut self, cx: &Cx<'_>) {
+        if self.is_going_on() {
             return;
         }
-        let checkpoints = &mut self.checkpoints;
-        checkpoints.asked.clear();
-        checkpoints.due_ms = checkpoints.due_ms.max(time.mono_ms() + CHECKPOINT_PAUSE_MS);
-        let took_ms = time.mono_ms() - checkpoints.began_ms;
-        let facts = &mut checkpoints.facts;
-        (facts.ended_unix_ms, facts.took_ms, facts.rounds) = (time.unix_ms(), took_ms, facts.rounds + 1);
-        let (files, bytes) = (checkpoints.count() as u64, checkpoints.bytes());
+        self.asked.clear();
+        let now_ms = cx.time.mono_ms();
+        self.due_ms = self.due_ms.max(now_ms + CHECKPOINT_PAUSE_MS);
+        let took_ms = now_ms - self.began_ms;
+        let facts = &mut self.facts;
+        (facts.ended_unix_ms, facts.took_ms, facts.rounds) = (cx.time.unix_ms(), took_ms, facts.rounds + 1);
+        let (files, bytes) = (self.count() as u64, self.bytes());
         tracing::info!("checkpoints are made after {took_ms} ms: {files} file{}, {bytes} bytes", plural(files));
-        if !self.engine.groups().any(groups::Group::is_hollow) {
-            self.checkpoints.may_trim = true;
+        if !cx.engine.groups().any(groups::Group::is_hollow) {
+            self.may_trim = true;
         }
     }
 
     /// By group the last instance whose value the log need not have: that of its checkpoint, or one more if only a vote
-    /// is there, which is logged again.
-    /// Where another node fetches a checkpoint, what it will need next is kept, too.
-    fn floors(&self, time: Time) -> Vec<Instance> {
+    /// is there, which is logged again. Where another node fetches a checkpoint, what it will need next is kept, too.
+    fn floors(&self, engine: &Engine, is_pinned: impl Fn(u64) -> bool) -> Vec<Instance> {
         let floor = |(group, kept): (&groups::Group, &Kept)| {
             let only_a_vote = group.next() == kept.instance.following() && group.has_vote();
             if only_a_vote { group.next() } else { kept.instance }
         };
-        let mut floors: Vec<Instance> = self.engine.groups().zip(&self.checkpoints.kept).map(floor).collect();
-        let pinned = |(sequence, _): &(&u64, &File)| self.transfers.is_pinned(**sequence, time.mono_ms());
-        for (group, instance) in self.checkpoints.files.iter().filter(pinned).flat_map(|(_, file)| &file.groups) {
+        let mut floors: Vec<Instance> = engine.groups().zip(&self.kept).map(floor).collect();
+        let pinned = self.files.iter().filter(|(sequence, _)| is_pinned(**sequence));
+        for (group, instance) in pinned.flat_map(|(_, file)| &file.groups) {
             floors[group.index()] = floors[group.index()].min(*instance);
         }
         floors
     }
 
-    /// What a scrub of the disk found: what is damaged is written anew from what is in memory.
-    pub fn scrubbed(&mut self, findings: &Findings) {
-        self.checkpoints.facts.scrubs += 1;
-        self.checkpoints.facts.scrub_damaged += (findings.checkpoints.len() + findings.segments.len()) as u64;
-        let files = &self.checkpoints.files;
+    /// What a scrub of the disk found: what is damaged is written anew from what is in memory. True if anything is.
+    pub(super) fn scrubbed(&mut self, findings: &Findings) -> bool {
+        self.facts.scrubs += 1;
+        self.facts.scrub_damaged += (findings.checkpoints.len() + findings.segments.len()) as u64;
+        let files = &self.files;
         let spoilt: Vec<u64> = findings.checkpoints.iter().copied().filter(|file| files.contains_key(file)).collect();
         if spoilt.is_empty() && findings.segments.is_empty() {
-            return;
+            return false;
         }
         tracing::error!("damaged files were found: checkpoints are made to take their place");
-        self.checkpoints.spoilt.extend(spoilt);
-        self.want_checkpoint(None);
+        self.spoilt.extend(spoilt);
+        true
     }
 
-    /// What of the log can go, by [`super::Outputs::floors`]; called before anything else is.
-    pub fn trim(&mut self, droppable: Droppable) {
-        let Droppable { below, lsn } = droppable;
-        let (engine, mut wires) = self.split();
-        engine.record_again(lsn, &mut wires);
-        for record in self.peers.incarnations.records().collect::<Vec<_>>() {
-            self.engine.persist(record);
-        }
-        let (kind, instance, payload) = (wal::RecordKind::Trimmed, Instance(below), Bytes::new());
-        let (ballot, chosen) = (Ballot::ZERO, Ballot::ZERO);
-        let lsn = self.engine.persist(wal::Record { kind, group: GroupId(0), instance, ballot, chosen, payload });
-        self.checkpoints.trimming = Some(Trimming { below, lsn });
+    /// The segments below `below` go when the log is durable up to `lsn`.
+    pub(super) fn set_trimming(&mut self, below: u64, lsn: u64) {
+        self.trimming = Some(Trimming { below, lsn });
     }
 
-    pub(super) fn trim_durable(&mut self, lsn: u64) {
-        if let Some(trimming) = self.checkpoints.trimming.filter(|trimming| trimming.lsn <= lsn) {
-            self.checkpoints.trimming = None;
-            self.outputs.push(Output::DropSegments(trimming.below));
+    /// The log is durable up to `lsn`: the segments below the number that is returned can go.
+    pub(super) fn take_trimmed(&mut self, lsn: u64) -> Option<u64> {
+        self.trimming.take_if(|trimming| trimming.lsn <= lsn).map(|trimming| trimming.below)
+    }
+
+    /// What operators are told.
+    pub(super) fn facts(&self) -> CheckpointFacts {
+        self.facts
+    }
+
+    /// Why the last file that failed did, in one line; empty if none has.
+    pub(super) fn last_failure(&self) -> &str {
+        &self.last_failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::checkpoint::format::SectionEnd;
+
+    fn section(group: u32, instance: u64) -> SectionSummary {
+        let end = SectionEnd { blocks: 1, block_bytes: 10, digest: instance };
+        SectionSummary { group: GroupId(group), instance: Instance(instance), offset: 0, length: 10, end }
+    }
+
+    /// File 1 has the states of two groups, and file 2 a newer one of the second.
+    fn checkpoints() -> Checkpoints {
+        let mut checkpoints = Checkpoints::new(CheckpointConfig::default());
+        checkpoints.set_groups(2);
+        checkpoints.add_file(1, 100, &[section(0, 5), section(1, 5)]);
+        checkpoints.add_file(2, 50, &[section(1, 9)]);
+        for (group, instance, sequence) in [(0, 5, 1), (1, 5, 1), (1, 9, 2)] {
+            checkpoints.set_kept(GroupId(group), Instance(instance), sequence);
         }
+        checkpoints
+    }
+
+    #[test]
+    fn a_file_goes_when_no_group_has_its_newest_state_there_and_nobody_fetches_it() {
+        let mut checkpoints = checkpoints();
+        assert_eq!((checkpoints.count(), checkpoints.bytes(), checkpoints.take_useless(|_| false)), (2, 150, vec![]));
+        checkpoints.add_file(3, 70, &[section(0, 7)]);
+        checkpoints.set_kept(GroupId(0), Instance(7), 3);
+        assert!(checkpoints.take_useless(|sequence| sequence == 1).is_empty(), "another node fetches it");
+        assert_eq!((checkpoints.take_useless(|_| false), checkpoints.count()), (vec![1], 2));
+        assert_eq!(checkpoints.newest(GroupId(0)).map(|(instance, file)| (instance.0, file.sequence)), Some((7, 3)));
+    }
+
+    #[test]
+    fn a_damaged_file_whose_groups_have_nothing_else_is_written_anew_first() {
+        let mut checkpoints = checkpoints();
+        checkpoints.note_damaged(&[1, 9]);
+        assert!(!checkpoints.is_idle(), "its groups are wanted");
+        assert_eq!(checkpoints.take_useless(|_| false), [9], "nobody needs the file that could not be read");
+        assert_eq!(checkpoints.next_sequence(), 10, "numbers are not used again");
+    }
+
+    #[test]
+    fn old_segments_go_when_what_was_logged_again_is_durable() {
+        let mut checkpoints = checkpoints();
+        checkpoints.set_trimming(4, 70);
+        assert_eq!(
+            (checkpoints.take_trimmed(69), checkpoints.take_trimmed(70), checkpoints.take_trimmed(71)),
+            (None, Some(4), None)
+        );
     }
 }

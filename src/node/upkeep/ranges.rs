@@ -1,18 +1,16 @@
 //! Ranges of the log for members that are behind, one for each of their groups at a time, in turn, and no faster than what
 //! serves clients leaves room for; but always faster than new values come, so that whoever is behind catches up.
 
-use super::engine::Ports;
 use super::pace::{Load, Pace};
-use super::{Node, NodeId, Output, Time};
 use crate::config::{RANGE_BYTES_MIN, RANGE_BYTES_PER_MS, RANGE_NEAR, RANGE_ROUND_MS, RANGES_SAVED_BYTES};
-use crate::storage::wal::{ChosenValue, ReadRange};
+use crate::storage::wal::ReadRange;
 use groups::GroupId;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
 /// What waits to be read from the log.
 #[derive(Default)]
-pub(super) struct Ranges {
+pub(in crate::node) struct Ranges {
     /// By member and group: who asks again wants the newer one only.
     waiting: BTreeMap<(u64, GroupId), ReadRange>,
     /// Whose turn it was last.
@@ -22,7 +20,7 @@ pub(super) struct Ranges {
 
 impl Ranges {
     /// Somebody wants this. Returned: it can be read at once, being little.
-    pub(super) fn ask(&mut self, range: ReadRange) -> Option<ReadRange> {
+    pub(in crate::node) fn ask(&mut self, range: ReadRange) -> Option<ReadRange> {
         if range.below.0.saturating_sub(range.from.0) <= RANGE_NEAR {
             self.waiting.remove(&(range.tag, range.group));
             self.pace.spend(range.bytes_max);
@@ -32,14 +30,19 @@ impl Ranges {
         None
     }
 
+    /// Only so many bytes of what was given were there.
+    pub(super) fn on_read(&mut self, range: &ReadRange, bytes: usize) {
+        self.pace.refund(range.bytes_max.saturating_sub(bytes));
+    }
+
     /// This was given, but cannot be read yet.
-    fn put_back(&mut self, range: ReadRange) {
+    pub(super) fn put_back(&mut self, range: ReadRange) {
         self.pace.refund(range.bytes_max);
         self.waiting.entry((range.tag, range.group)).or_insert(range);
     }
 
     /// Time has passed: gives what can be read now.
-    fn step(&mut self, load: Load, now_us: u64, mut read: impl FnMut(ReadRange)) {
+    pub(super) fn step(&mut self, load: Load, now_us: u64, mut read: impl FnMut(ReadRange)) {
         if self.waiting.is_empty() {
             return;
         }
@@ -57,31 +60,6 @@ impl Ranges {
             let bytes_max = range.bytes_max.min(share);
             self.pace.spend(bytes_max);
             read(ReadRange { bytes_max, ..range });
-        }
-    }
-}
-
-impl Node {
-    pub(super) fn step_ranges(&mut self, time: Time) {
-        let outputs = &mut self.outputs;
-        self.ranges.step(self.load, time.mono_us, |range| outputs.push(Output::ReadRange(range)));
-    }
-
-    /// What was asked with [`Output::ReadRange`] is not read, as too much is being read already: it waits again.
-    pub fn range_unread(&mut self, range: ReadRange) {
-        self.ranges.put_back(range);
-    }
-
-    /// What was asked with [`Output::ReadRange`].
-    pub fn range_read(&mut self, range: &ReadRange, values: Vec<ChosenValue>, time: Time) {
-        let bytes: usize = values.iter().map(|value| value.payload.len()).sum();
-        self.ranges.pace.refund(range.bytes_max.saturating_sub(bytes));
-        if self.engine.has(range.group) {
-            if values.is_empty() {
-                self.offer(NodeId(range.tag as u32), range.group, range.from, time);
-            }
-            let message = self.engine.shard().range(range.group, range.from, values);
-            self.split().1.send(range.group, NodeId(range.tag as u32), &message);
         }
     }
 }

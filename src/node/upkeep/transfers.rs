@@ -1,0 +1,371 @@
+//! Checkpoints between nodes: a member whose log begins later offers its newest one instead of the values, and the node
+//! that is behind fetches that file piece by piece, with a window, at a bounded rate, on a connection of its own
+//! (`bulk`). What it has of a file outlives a broken connection and a restart of either side. Nothing of its own state
+//! goes before the new one is whole; what it promised stays.
+
+use super::Cx;
+use super::checkpoints::Checkpoints;
+use super::pace::{Load, Pace};
+use crate::config::{
+    TRANSFER_BYTES_PER_MS, TRANSFER_PIECE_BYTES, TRANSFER_PIN_MS, TRANSFER_READS_MAX, TRANSFER_REDIAL_MS,
+    TRANSFER_SILENT_MS, TRANSFER_WINDOW_BYTES, TRANSFERS_MAX,
+};
+use crate::node::output::{Output, Outputs};
+use crate::node::wire::{FileId, NODE, NodeMessage, Offer, Piece, Want};
+use crate::storage::checkpoint::{Brought, Errand, Header, INCOMING_PREFIX, SectionSummary};
+use groups::{GroupId, Instance, NodeId};
+use net::frame::{FrameWriter, Purpose};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What is on its way, in both directions.
+#[derive(Default)]
+pub(super) struct Transfers {
+    active: Vec<Transfer>,
+    /// Connections for this, by member, and attempts at one.
+    links: BTreeMap<NodeId, u64>,
+    dialling: BTreeMap<NodeId, u64>,
+    due_ms: BTreeMap<NodeId, u64>,
+    /// Files of this node that others want, and until when they are kept for them.
+    pins: BTreeMap<u64, u64>,
+    /// Pieces that others want, by connection, and how many are being read for them.
+    wanted: VecDeque<(u64, Want)>,
+    reading: usize,
+    asking: Pace,
+    sending: Pace,
+    totals: TransferTotals,
+}
+
+/// What operators are told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::node) struct TransferTotals {
+    pub(in crate::node) received_bytes: u64,
+    pub(in crate::node) sent_bytes: u64,
+    /// States that took the place of a group's own.
+    pub(in crate::node) installed: u64,
+}
+
+/// A checkpoint that was received, and took its place among those of this node.
+pub(super) struct Received {
+    pub(super) sequence: u64,
+    pub(super) bytes: u64,
+    pub(super) sections: Vec<SectionSummary>,
+}
+
+/// A file that is being received.
+struct Transfer {
+    from: NodeId,
+    file: FileId,
+    name: String,
+    /// Whether it is known how much of it was there already.
+    opened: bool,
+    /// Bytes asked for, received and written.
+    asked: u64,
+    received: u64,
+    written: u64,
+    installing: bool,
+    began_ms: u64,
+    heard_ms: u64,
+}
+
+impl Transfers {
+    /// Whether a file is kept because another node fetches it.
+    pub(super) fn is_pinned(&self, sequence: u64, now_ms: u64) -> bool {
+        self.pins.get(&sequence).is_some_and(|until_ms| now_ms < *until_ms)
+    }
+
+    /// Files being received.
+    pub(super) fn count(&self) -> usize {
+        self.active.len()
+    }
+
+    /// The members from which something is to come, and no connection is there or on its way.
+    fn to_dial(&self, now_ms: u64) -> Vec<NodeId> {
+        let wanted = self.active.iter().filter(|transfer| !transfer.installing).map(|transfer| transfer.from);
+        let missing = |id: &NodeId| {
+            let waits = self.due_ms.get(id).is_some_and(|due_ms| now_ms < *due_ms);
+            !waits && !self.links.contains_key(id) && !self.dialling.contains_key(id)
+        };
+        let mut missing: Vec<NodeId> = wanted.filter(missing).collect();
+        missing.dedup();
+        missing
+    }
+
+    /// What was asked for on a connection that is gone is asked for again.
+    fn ask_again(&mut self, from: NodeId, link: u64) {
+        self.wanted.retain(|(to, _)| *to != link);
+        for transfer in self.active.iter_mut().filter(|transfer| transfer.from == from) {
+            transfer.asked = transfer.received;
+        }
+    }
+
+    fn find(&mut self, name: &str) -> Option<&mut Transfer> {
+        self.active.iter_mut().find(|transfer| transfer.name == name)
+    }
+
+    /// What may be asked for, and sent, grows with the time.
+    fn earn(&mut self, load: Load, now_us: u64) {
+        let (least, most) = TRANSFER_BYTES_PER_MS;
+        for pace in [&mut self.asking, &mut self.sending] {
+            pace.earn(load.allows(least, most), TRANSFER_WINDOW_BYTES, now_us);
+        }
+    }
+}
+
+impl Transfers {
+    /// A member asked for values that the log has no more: it is offered the checkpoint that has their effect.
+    pub(super) fn offer(&mut self, to: NodeId, group: GroupId, from: Instance, files: &Checkpoints, cx: &mut Cx<'_>) {
+        let Some((instance, file)) = files.newest(group).filter(|(instance, _)| *instance >= from) else {
+            return;
+        };
+        self.pins.insert(file.sequence, cx.time.mono_ms() + TRANSFER_PIN_MS);
+        cx.tell(to, &NodeMessage::Offer(Offer { group, instance, file }));
+    }
+
+    /// Another member offers a checkpoint.
+    pub(super) fn handle_offer(&mut self, from: NodeId, offer: &Offer, cx: &mut Cx<'_>) {
+        let Offer { group, instance, file } = *offer;
+        if cx.engine.find(group).is_none_or(|group| instance < group.next()) {
+            return;
+        }
+        let name = format!("{INCOMING_PREFIX}{}-{:x}-{:08x}", from.0, file.sequence, file.stamp);
+        let active = &self.active;
+        // One source at a time: two of its files at most are new enough to be offered.
+        if active.len() >= TRANSFERS_MAX || active.iter().any(|transfer| transfer.name == name || transfer.from != from)
+        {
+            return;
+        }
+        let keep = active.iter().map(|transfer| transfer.name.clone()).collect();
+        tracing::info!("fetching the checkpoint {} of node {from}, {} bytes", file.sequence, file.bytes);
+        cx.run(Errand::Open { name: name.clone(), keep });
+        let now_ms = cx.time.mono_ms();
+        self.active.push(Transfer {
+            from,
+            file,
+            name,
+            opened: false,
+            asked: 0,
+            received: 0,
+            written: 0,
+            installing: false,
+            began_ms: now_ms,
+            heard_ms: now_ms,
+        });
+    }
+
+    /// Asks for more of what is on its way, and sees to what others want; each turn.
+    pub(super) fn step(&mut self, load: Load, cx: &mut Cx<'_>) {
+        if self.active.is_empty() && self.wanted.is_empty() {
+            return;
+        }
+        self.earn(load, cx.time.mono_us);
+        self.ask_for_pieces(cx);
+        self.read_pieces(cx);
+    }
+
+    fn ask_for_pieces(&mut self, cx: &mut Cx<'_>) {
+        let Transfers { active, links, asking, .. } = self;
+        let mut wants: Vec<(u64, Want)> = Vec::new();
+        for transfer in active.iter_mut().filter(|transfer| transfer.opened && !transfer.installing) {
+            let Some(link) = links.get(&transfer.from) else { continue };
+            while transfer.asked < transfer.file.bytes
+                && transfer.asked - transfer.written < TRANSFER_WINDOW_BYTES as u64
+                && asking.is_open()
+            {
+                let bytes = (transfer.file.bytes - transfer.asked).min(TRANSFER_PIECE_BYTES as u64) as u32;
+                asking.spend(bytes as usize);
+                wants.push((*link, Want { file: transfer.file, offset: transfer.asked, bytes }));
+                transfer.asked += u64::from(bytes);
+            }
+        }
+        wants.into_iter().for_each(|(link, want)| self.send(link, &NodeMessage::Want(want), cx.wires.outputs));
+    }
+
+    fn read_pieces(&mut self, cx: &mut Cx<'_>) {
+        let Transfers { wanted, reading, sending, .. } = self;
+        while sending.is_open()
+            && let Some((link, Want { file, offset, bytes })) = wanted.pop_front()
+        {
+            let bytes = (bytes as usize).min(TRANSFER_PIECE_BYTES);
+            sending.spend(bytes);
+            *reading += 1;
+            cx.run(Errand::Read { link, sequence: file.sequence, offset, bytes });
+        }
+    }
+
+    /// Gives up what nothing more comes of, and returns the members to dial.
+    pub(super) fn tick(&mut self, now_ms: u64) -> Vec<NodeId> {
+        self.pins.retain(|_, until_ms| now_ms < *until_ms);
+        self.active.retain(|transfer| {
+            let silent = !transfer.installing && now_ms >= transfer.heard_ms + TRANSFER_SILENT_MS;
+            if silent {
+                tracing::warn!(
+                    "nothing more came of the checkpoint {} of node {}",
+                    transfer.file.sequence,
+                    transfer.from
+                );
+            }
+            !silent
+        });
+        self.to_dial(now_ms)
+    }
+
+    /// A member wants a piece of a checkpoint of this node.
+    pub(super) fn handle_want(&mut self, link: u64, want: &Want, files: &Checkpoints, cx: &mut Cx<'_>) {
+        let Want { file, offset, .. } = *want;
+        let there = files.file(file.sequence) == Some(file) && offset < file.bytes;
+        if !there || self.wanted.len() + self.reading >= TRANSFER_READS_MAX {
+            // A newer one is offered when the values are asked for again; so is this one, if too many ask at once.
+            let piece = Piece { file, offset, bytes: bytes::Bytes::new() };
+            return self.send(link, &NodeMessage::Piece(piece), cx.wires.outputs);
+        }
+        self.pins.insert(file.sequence, cx.time.mono_ms() + TRANSFER_PIN_MS);
+        self.wanted.push_back((link, *want));
+    }
+
+    /// A piece has come.
+    pub(super) fn handle_piece(&mut self, from: NodeId, piece: Piece, cx: &mut Cx<'_>) {
+        let Piece { file, offset, bytes } = piece;
+        let active = &mut self.active;
+        let Some(place) = active.iter().position(|transfer| transfer.from == from && transfer.file == file) else {
+            return;
+        };
+        if bytes.is_empty() {
+            tracing::info!("the checkpoint {} of node {from} is gone", file.sequence);
+            active.remove(place);
+            return;
+        }
+        let transfer = &mut active[place];
+        if !transfer.opened || transfer.installing || offset != transfer.received {
+            return;
+        }
+        transfer.heard_ms = cx.time.mono_ms();
+        transfer.received += bytes.len() as u64;
+        self.totals.received_bytes += bytes.len() as u64;
+        cx.run(Errand::Write { name: transfer.name.clone(), offset, bytes });
+    }
+
+    /// What became of [`Output::Transfer`], but for a state, which takes its place in a group. A file that was received is
+    /// returned.
+    pub(super) fn brought(&mut self, brought: Brought, files: &mut Checkpoints, cx: &mut Cx<'_>) -> Option<Received> {
+        let now_ms = cx.time.mono_ms();
+        match brought {
+            Brought::Piece { link, sequence, offset, bytes } => {
+                self.reading -= 1;
+                self.totals.sent_bytes += bytes.len() as u64;
+                let file = files.file(sequence)?;
+                self.send(link, &NodeMessage::Piece(Piece { file, offset, bytes }), cx.wires.outputs);
+            }
+            Brought::Opened { name, offset } => {
+                let transfer = self.find(&name)?;
+                (transfer.opened, transfer.heard_ms) = (true, now_ms);
+                (transfer.asked, transfer.received, transfer.written) = (offset, offset, offset);
+                self.install_if_whole(&name, files, cx);
+            }
+            Brought::Written { name, offset } => {
+                let transfer = self.find(&name)?;
+                (transfer.written, transfer.heard_ms) = (offset, now_ms);
+                self.install_if_whole(&name, files, cx);
+            }
+            Brought::Received { name, sequence, bytes, sections } => {
+                if let Some(transfer) = self.find(&name) {
+                    let (from, ms) = (transfer.from, now_ms - transfer.began_ms);
+                    tracing::info!("the checkpoint of node {from} is installed, {bytes} bytes in {ms} ms");
+                }
+                self.active.retain(|transfer| transfer.name != name);
+                return Some(Received { sequence, bytes, sections });
+            }
+            Brought::Failed { name, reason } => {
+                tracing::error!("cannot receive a checkpoint: {reason}");
+                self.active.retain(|transfer| transfer.name != name);
+            }
+            Brought::State { .. } => unreachable!("a state goes to its group"),
+        }
+        None
+    }
+
+    fn install_if_whole(&mut self, name: &str, files: &mut Checkpoints, cx: &mut Cx<'_>) {
+        let Some(record) = cx.cluster else { return };
+        let next = cx.engine.groups().map(groups::Group::next).collect();
+        let Some(transfer) = self.find(name) else { return };
+        if transfer.written < transfer.file.bytes || transfer.installing {
+            return;
+        }
+        transfer.installing = true;
+        let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
+        let header = Header { groups, cluster_id, hash_key, sequence: files.next_sequence() };
+        cx.run(Errand::Install { name: name.to_owned(), header, limits: record.limits(), next });
+    }
+
+    /// A state took the place of a group's own.
+    pub(super) fn count_installed(&mut self) {
+        self.totals.installed += 1;
+    }
+
+    /// What operators are told.
+    pub(super) fn totals(&self) -> TransferTotals {
+        self.totals
+    }
+
+    // Connections for transfers: another one of the same pair of nodes, made by the node that wants something.
+
+    /// A connection is being made; `None` if it could not even begin.
+    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, now_ms: u64) {
+        match connection {
+            Some(id) => _ = self.dialling.insert(to, id),
+            None => _ = self.due_ms.insert(to, now_ms + TRANSFER_REDIAL_MS),
+        }
+    }
+
+    /// The handshake on a connection is done. An earlier one of the same member, which it replaces, is returned.
+    pub(super) fn on_linked(&mut self, node: NodeId, link: u64) -> Option<u64> {
+        self.dialling.remove(&node);
+        let old = self.links.insert(node, link)?;
+        self.ask_again(node, old);
+        Some(old)
+    }
+
+    /// A connection is gone. False if it is not one for transfers, nor an attempt at one.
+    pub(super) fn on_cut(&mut self, id: u64, now_ms: u64) -> bool {
+        let with = |map: &BTreeMap<NodeId, u64>| map.iter().find(|(_, link)| **link == id).map(|(node, _)| *node);
+        let Some(node) = with(&self.links).or(with(&self.dialling)) else { return false };
+        self.links.retain(|_, link| *link != id);
+        self.dialling.retain(|_, link| *link != id);
+        self.due_ms.insert(node, now_ms + TRANSFER_REDIAL_MS);
+        self.ask_again(node, id);
+        true
+    }
+
+    /// Sends a frame of one message on a connection for transfers.
+    fn send(&self, link: u64, message: &NodeMessage, outputs: &mut Outputs) {
+        let mut frame = FrameWriter::new(Purpose::Bulk);
+        frame.message(NODE, message.kind(), |out| message.put(out));
+        let mut pieces = Vec::new();
+        frame.finish(&mut pieces);
+        if self.links.values().any(|known| *known == link) {
+            outputs.extend(pieces.into_iter().map(|piece| Output::Frame(link, piece)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_connection_replaces_the_older_one_and_a_lost_one_is_made_again_later() {
+        let mut transfers = Transfers::default();
+        let node = NodeId(2);
+        transfers.on_dialling(node, Some(7), 0);
+        assert_eq!((transfers.on_linked(node, 7), transfers.on_linked(node, 8)), (None, Some(7)));
+        assert!(!transfers.on_cut(7, 100) && transfers.on_cut(8, 100) && !transfers.on_cut(8, 100));
+        assert!(transfers.due_ms[&node] > 100);
+    }
+
+    #[test]
+    fn a_file_is_kept_for_another_node_for_a_while() {
+        let mut transfers = Transfers::default();
+        transfers.pins.insert(3, TRANSFER_PIN_MS);
+        assert!(transfers.is_pinned(3, TRANSFER_PIN_MS - 1) && !transfers.is_pinned(3, TRANSFER_PIN_MS));
+        assert!(!transfers.is_pinned(4, 0) && transfers.tick(TRANSFER_PIN_MS).is_empty() && transfers.pins.is_empty());
+    }
+}
