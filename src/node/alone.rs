@@ -21,12 +21,12 @@ impl Alone {
 
     /// Says that no member answers, if that has been so for some time.
     pub(super) fn tick(&mut self, peers: &Peers, is_born: bool, now_ms: u64) {
-        if peers.all.is_empty() || peers.linked().next().is_some() || !is_born {
+        if peers.is_empty() || peers.linked().next().is_some() || !is_born {
             self.due_ms = now_ms + ALONE_MS;
         } else if now_ms >= self.due_ms {
             self.due_ms = now_ms + ALONE_AGAIN_MS;
             let others: Vec<String> =
-                peers.all.iter().map(|peer| format!("node {} at {}", peer.id, peer.address)).collect();
+                peers.iter().map(|peer| format!("node {} at {}", peer.id(), peer.address())).collect();
             tracing::warn!(
                 "no other member answers: {}. If they run, correct their addresses with --initial-cluster. If all of them \
                  were replaced, ask a node that serves (paxoi member list) whether this one was removed: then its data \

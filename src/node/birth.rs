@@ -84,7 +84,7 @@ impl Node {
         }
         let mut members = Vec::new();
         for (id, address) in &self.birth.members {
-            let linked = self.peers.all.iter().any(|peer| peer.id == *id && peer.link.is_some());
+            let linked = self.peers.iter().any(|peer| peer.id() == *id && peer.link().is_some());
             let told = self.birth.storages.iter().find(|(node, _)| node == id).map(|(_, storage)| *storage);
             let storage = if *id == me { Some(self.identity.storage_id) } else { told.filter(|_| linked) };
             let Some(storage_id) = storage else { return };
@@ -170,11 +170,11 @@ impl Node {
         self.update_roster(time);
         self.engine.begin_groups(time.clock());
         // Those who are not born yet are told; then all connections begin anew, with hellos that name the cluster.
-        let others: Vec<NodeId> = self.peers.all.iter().map(|peer| peer.id).collect();
+        let others: Vec<NodeId> = self.peers.ids().collect();
         others.iter().for_each(|id| self.tell_birth(*id));
         self.send_all(time);
         // That is no failure of theirs.
-        self.peers.all.iter_mut().for_each(|peer| peer.backoff.on_success());
+        self.peers.forgive_failures();
         // Those whose handshake goes on, too: the other side may have been told already that this node is not born.
         for id in self.links() {
             self.outputs.close(id, Close::AfterFlush);

@@ -20,7 +20,7 @@ impl Node {
     /// Connects to the members from which something is to come.
     pub(super) fn dial_bulk(&mut self, time: Time) {
         for to in self.upkeep.tick_transfers(time) {
-            let peer = self.peers.all.iter().find(|peer| peer.id == to);
+            let peer = self.peers.get(to);
             if let Some(address) = peer.and_then(|peer| peer.transfer_address()) {
                 self.outputs.push(Output::Dial(to, Purpose::Bulk, address.to_owned()));
             }

@@ -343,7 +343,7 @@ impl Node {
         let (me, is_born) = (self.identity.node, self.is_born());
         let peers = &self.peers;
         // A peer of which only the first ping has not come yet is none of them.
-        let is_old = |peer: &&Peer| peer.version < Versions::CLOCKS && peers.voters().contains(peer.id);
+        let is_old = |peer: &&Peer| peer.version() < Versions::CLOCKS && peers.voters().contains(peer.id());
         let silent = peers.linked().filter(is_old).count();
         // Looking at all groups takes its time, and is needed only to make a cluster time.
         let is_known = self.cluster_time.is_founded();

@@ -1,8 +1,8 @@
 //! Messages of groups that come from other members: whole, or in fragments. Values that the disk cannot take now are
 //! dropped, and asked for again later.
 
-use super::lanes::Arrived;
 use super::links::ABSURD;
+use super::peers::lanes::Arrived;
 use super::{Node, Time};
 use bytes::Bytes;
 use groups::{GroupId, Message, NodeId};
@@ -12,7 +12,7 @@ impl Node {
     pub(super) fn fragment(&mut self, from: NodeId, body: &[u8], time: Time) -> Result<(), String> {
         let bytes_max = self.config.frame_bytes_max();
         let Some(peer) = self.peers.find(from) else { return Ok(()) };
-        let Arrived { group, kind, body } = peer.assembly.add(body, bytes_max)?;
+        let Arrived { group, kind, body } = peer.assemble(body, bytes_max)?;
         if let Some(body) = body {
             return self.group_message(from, group, kind, &body, time);
         }

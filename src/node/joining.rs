@@ -181,7 +181,7 @@ impl Node {
 
     fn judge_applicant(&self, place: &Place) -> Result<(), String> {
         let from = place.node;
-        let roster = &self.peers.roster;
+        let roster = self.peers.roster();
         if roster.was_removed(from) || (roster.has_left(from) && roster.place(from).is_none()) {
             return Err(removed(from));
         }
@@ -207,7 +207,7 @@ impl Node {
     /// Those of the nodes that wait which are members by now are handed what they need.
     pub(super) fn admit(&mut self) {
         let Some(record) = self.identity.birth.clone() else { return };
-        let roster = &self.peers.roster;
+        let roster = self.peers.roster();
         let mut admitted = Vec::new();
         self.joining.waiting.retain(|waiting| {
             let is_member =

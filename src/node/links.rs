@@ -5,13 +5,12 @@
 //! old one.
 
 use super::clients::Connection;
-use super::incarnations::Incarnation;
 use super::joining::is_contact;
-use super::lanes::FRAGMENT;
+use super::peers::Peer;
+use super::peers::lanes::FRAGMENT;
 use super::wire::{Hello, NODE, NodeMessage, Positions, Refusal};
 use super::{Close, Node, Output, Time};
 use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
-use crate::endpoint::Endpoint;
 use crate::identity::LIVES_MAX;
 use bytes::BytesMut;
 use groups::{Answer, GroupId, Instance, NodeId};
@@ -19,9 +18,6 @@ use net::frame::{self, Frame, FrameWriter, Purpose};
 
 /// How much of a peer's reason is repeated.
 const REFUSAL_CHARS_MAX: usize = 500;
-
-/// Who should be dialled by another, and was not for so long, dials itself, once in so long.
-const LONELY_MS: u64 = 5_000;
 
 /// How often a member can have been started while this node did not see it.
 const STARTS_AHEAD_MAX: u64 = 1 << 32;
@@ -66,10 +62,8 @@ impl Node {
         if is_contact(to) {
             self.joining.dialling(to, connection, time.mono_ms());
         } else {
-            let Some(peer) = self.peers.find(to) else { return };
-            peer.dialling = connection;
-            if connection.is_none() {
-                peer.backoff.on_failure(time.mono_ms());
+            if !self.peers.on_dialling(to, connection, time.mono_ms()) {
+                return;
             }
         }
         let Some(id) = connection else { return };
@@ -241,7 +235,7 @@ impl Node {
         };
         // Whoever was removed is told so wherever it asks: it may know nobody who is left.
         let ours = self.identity.birth.as_ref().map(|record| record.cluster_id);
-        if ours.is_some() && hello.cluster == ours && self.peers.roster.was_removed(from) {
+        if ours.is_some() && hello.cluster == ours && self.peers.roster().was_removed(from) {
             return self.refuse(id, true, removed(from), time);
         }
         if let Some(text) = self.misdirected(hello) {
@@ -261,10 +255,7 @@ impl Node {
                 return self.refuse(id, false, format!("this address is node {from}'s, not node {to}'s"), time);
             }
             // It has taken that one's place and address while this node was away, and may know what became of this one.
-            if let Some(peer) = self.peers.find(to) {
-                peer.dialling = None;
-                peer.backoff.on_failure(time.mono_ms());
-            }
+            self.peers.on_dial_failed(to, time.mono_ms());
         }
         if let Err(refusal) = self.judge(hello) {
             return self.refuse(id, refusal.fatal, refusal.text, time);
@@ -275,14 +266,7 @@ impl Node {
         if let Some(Connection::Link(link)) = self.connections.find(id) {
             link.peer = Some(from);
         }
-        let Some(peer) = self.peers.find(from) else { return };
-        let old = peer.link;
-        peer.dialling = None;
-        self.peers.on_linked(from, id, time.mono_ms());
-        let Some(peer) = self.peers.find(from) else { return };
-        (peer.version, peer.versions) = (version, Some(hello.versions));
-        let told = |address: &Option<String>| address.clone().filter(|address| Endpoint::parse(address).is_some());
-        (peer.announced, peer.told_address) = (told(&hello.announced), told(&hello.address));
+        let old = self.peers.on_linked(id, hello, version, time.mono_ms());
         if let Some(old) = old {
             self.on_relay_cut(from, time);
             self.connections.remove(old);
@@ -297,7 +281,9 @@ impl Node {
             // It was there at the birth and missed its record, which its storage id proves.
             return self.tell_birth(from);
         }
-        self.note_peer(hello);
+        if let Some(record) = self.peers.note_hello(hello) {
+            self.engine.persist(record);
+        }
         self.peers.tell_claims(from);
         self.tell_positions(from);
         if self.is_loading() {
@@ -316,7 +302,7 @@ impl Node {
     /// Whether a hello comes from a node of this cluster that this node has not heard of.
     fn is_unknown_member(&self, hello: &Hello) -> bool {
         let ours = self.identity.birth.as_ref().map(|record| record.cluster_id);
-        let is_known = self.peers.all.iter().any(|peer| peer.id == hello.node);
+        let is_known = self.peers.get(hello.node).is_some();
         hello.node != self.identity.node && ours.is_some() && hello.cluster == ours && !is_known
     }
 
@@ -329,7 +315,7 @@ impl Node {
             return refuse(false, text);
         }
         // A group that is missing may know it as a member.
-        if self.is_loading() && self.peers.roster.place(from).is_none() {
+        if self.is_loading() && self.peers.roster().place(from).is_none() {
             return refuse(false, loads(self.identity.node));
         }
         // Before anything that ends a node for ever: the address can have been one of that node's own cluster.
@@ -338,10 +324,10 @@ impl Node {
         {
             return refuse(false, format!("node {from} belongs to another cluster"));
         }
-        if self.peers.roster.was_removed(from) {
+        if self.peers.roster().was_removed(from) {
             return refuse(true, removed(from));
         }
-        let place = self.peers.roster.place(from);
+        let place = self.peers.roster().place(from);
         // It may have joined while this node was away, if it belongs to the cluster at all.
         let is_guest = ours.is_some() && hello.cluster.is_some();
         if place.is_none() && !is_guest {
@@ -363,7 +349,7 @@ impl Node {
             return refuse(true, text);
         }
         // What is known of a peer was said by a born one: it cannot have been there at the birth only.
-        let seen = self.peers.incarnations.of(from);
+        let seen = self.peers.seen_as(from);
         if hello.cluster.is_none() && seen.is_some() {
             let text = format!(
                 "node {from} was a member already, but its data directory is from before the cluster was born: \
@@ -371,7 +357,8 @@ impl Node {
             );
             return refuse(true, text);
         }
-        let Incarnation { start, life, .. } = seen.unwrap_or_default();
+        let seen = seen.unwrap_or_default();
+        let (start, life) = (seen.start, seen.life);
         if hello.start < start {
             let text = format!(
                 "node {from} was seen with start number {}, but now has {}: its data directory is an old copy; \
@@ -469,8 +456,7 @@ impl Node {
 
     fn handle_positions(&mut self, from: NodeId, positions: &Positions, time: Time) {
         if let Some(peer) = self.peers.find(from) {
-            peer.positions.clone_from(&positions.next);
-            peer.positions_ms = time.mono_ms();
+            peer.set_positions(positions, time.mono_ms());
         }
         for (group, next) in &positions.next {
             if self.engine.has(*group) {
@@ -484,7 +470,7 @@ impl Node {
 
     /// What a peer claims, or whether its word counts, has changed.
     pub(super) fn on_claims(&mut self, from: NodeId, time: Time) {
-        let Some(peer) = self.peers.find(from).filter(|peer| peer.link.is_some()) else { return };
+        let Some(peer) = self.peers.find(from).filter(|peer| peer.link().is_some()) else { return };
         let (claimed, reached) = peer.claims();
         let (claimed, reached) = (claimed.to_vec(), reached.to_vec());
         let mut claimed = claimed.into_iter().peekable();
@@ -506,15 +492,8 @@ impl Node {
         if self.upkeep.on_cut(id, time) {
             return;
         }
-        if let Some(peer) = self.peers.all.iter_mut().find(|peer| peer.dialling == Some(id)) {
-            peer.dialling = None;
-            peer.backoff.on_failure(time.mono_ms());
-        }
         self.joining.on_cut(id, time.mono_ms());
-        let Some(peer) = self.peers.by_link(id) else { return };
-        let from = peer.id;
-        peer.backoff.on_failure(time.mono_ms());
-        self.peers.on_cut(from);
+        let Some(from) = self.peers.on_connection_gone(id, time.mono_ms()) else { return };
         tracing::info!("the connection to node {from} is gone");
         self.on_relay_cut(from, time);
         self.forget_link(from, true, time);
@@ -528,13 +507,25 @@ impl Node {
         engine.forget_link(from, is_cut, &mut wires, time);
     }
 
-    /// A born member said hello. A start number not seen before is logged: a lower one later means that its disk went
-    /// back in time, and so does the same one in another life.
-    fn note_peer(&mut self, hello: &Hello) {
-        let seen = Incarnation { storage: hello.storage, start: hello.start, life: Some(hello.life()) };
-        let roster = &self.peers.roster;
-        let record = self.peers.incarnations.note(hello.node, seen, |id| roster.place(id).is_some());
-        record.into_iter().for_each(|record| _ = self.engine.persist(record));
+    /// Takes silent peers for dead, and cuts connections that must be broken.
+    pub(super) fn tick_silence(&mut self, now_ms: u64, time: Time) {
+        let (broken, silent) = (self.peers.broken(now_ms), self.peers.take_silent(now_ms));
+        silent.into_iter().for_each(|from| self.on_silent(from, time));
+        broken.into_iter().for_each(|id| self.cut(id, "nothing was heard on it for too long", time));
+    }
+
+    fn on_silent(&mut self, from: NodeId, time: Time) {
+        tracing::info!("node {from} is silent");
+        // Who waits for its replies is told now: they may come after the client's time.
+        self.on_relay_cut(from, time);
+        self.forget_link(from, false, time);
+        self.heed_claims(time);
+    }
+
+    /// A claim that was below a lost leader's counts again.
+    pub(super) fn heed_claims(&mut self, time: Time) {
+        let others: Vec<NodeId> = self.peers.linked().map(Peer::id).collect();
+        others.into_iter().for_each(|id| self.on_claims(id, time));
     }
 
     /// All connections to and from members, also those whose handshake is not done.
@@ -556,27 +547,13 @@ impl Node {
     pub(super) fn tick_links(&mut self, time: Time) {
         let now_ms = time.mono_ms();
         self.alone.tick(&self.peers, self.identity.birth.is_some() && !self.has_not_begun(), now_ms);
-        let me = self.identity.node;
         self.tick_silence(now_ms, time);
         self.cut_late(time);
         self.admit_silent(time);
         let is_born = self.is_born();
-        for peer in self.peers.all.iter_mut().filter(|peer| !peer.address.is_empty()) {
-            if peer.link.is_some() {
-                peer.unlinked_ms = None;
-                continue;
-            }
-            let unlinked_ms = *peer.unlinked_ms.get_or_insert(now_ms);
-            // Who should dial this node may not know of it yet, or not know any more where it is.
-            let is_due = peer.id < me || (is_born && now_ms >= unlinked_ms + LONELY_MS);
-            if is_due && peer.dialling.is_none() && peer.backoff.is_due(now_ms) {
-                if peer.id > me {
-                    peer.unlinked_ms = Some(now_ms);
-                }
-                // What becomes of it is noted when it is known: only a failure makes the next delay longer.
-                self.outputs.push(Output::Dial(peer.id, Purpose::Live, peer.address.clone()));
-            }
-        }
+        // What becomes of it is noted when it is known: only a failure makes the next delay longer.
+        let due = self.peers.to_dial(is_born, now_ms).into_iter();
+        self.outputs.extend(due.map(|(id, address)| Output::Dial(id, Purpose::Live, address)));
     }
 }
 

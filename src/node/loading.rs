@@ -47,7 +47,7 @@ impl Node {
     /// checkpoints are there.
     pub fn log_read(&mut self, peers: Vec<Record>, catalog: &Catalog, lsn: u64) {
         for record in peers {
-            self.peers.incarnations.restore(&record);
+            self.peers.restore(&record);
         }
         self.upkeep.add_files(catalog);
         self.stage = Stage::Read { lsn };
@@ -82,7 +82,7 @@ impl Node {
         }
         self.upkeep.note_rebuilt(&self.engine, &groups);
         self.settle_value_version();
-        let linked: Vec<NodeId> = self.peers.linked().map(|peer| peer.id).collect();
+        let linked: Vec<NodeId> = self.peers.linked().map(|peer| peer.id()).collect();
         linked.into_iter().for_each(|peer| self.reconnect(peer, &groups, time));
     }
 
@@ -130,8 +130,7 @@ impl Node {
     /// A member that loads says which groups it has now, and which it lacks.
     pub(super) fn handle_here(&mut self, from: NodeId, here: Here) {
         if let Some(peer) = self.peers.find(from) {
-            peer.missing = here.missing;
-            peer.missing.sort_unstable();
+            peer.set_missing(here.missing);
         }
         self.connect_groups(from, &here.groups);
     }

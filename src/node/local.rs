@@ -209,7 +209,7 @@ impl Node {
             let (led, _) = peer.claims();
             led.binary_search_by_key(&group, |(group, _)| *group).ok().map(|at| led[at].1)
         };
-        self.peers.all.iter().filter_map(claimed).max().map(|ballot| ballot.node)
+        self.peers.iter().filter_map(claimed).max().map(|ballot| ballot.node)
     }
 
     fn info(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
@@ -217,14 +217,14 @@ impl Node {
         let record = self.identity.birth.as_ref();
         let cluster_id = record.map_or(String::new(), |record| hex(&record.cluster_id));
         let run_id = id40(NodeId(self.identity.start as u32), &self.identity.storage_id);
-        let peers = self.peers.all.iter().map(|peer| PeerView {
-            node: peer.id,
-            address: peer.address.clone(),
+        let peers = self.peers.iter().map(|peer| PeerView {
+            node: peer.id(),
+            address: peer.address().to_owned(),
             reached: peer.is_reached(now_ms),
             rtt_us: peer.rtt_us(),
             silent_ms: peer.silent_ms(now_ms),
-            version: peer.version,
-            clock_ahead_ms: self.cluster_time.ahead_ms(peer.id, self.identity.node),
+            version: peer.version(),
+            clock_ahead_ms: self.cluster_time.ahead_ms(peer.id(), self.identity.node),
         });
         let peers: Vec<PeerView> = peers.collect();
         let behind = self.engine.groups().filter(|group| group.is_behind()).count() as u32;

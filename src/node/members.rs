@@ -3,14 +3,14 @@
 //! here or elsewhere, after whatever went wrong.
 
 use super::peers::Peer;
-use super::roster::Roster;
+use super::peers::Roster;
 use super::wire::NodeMessage;
 use super::{Node, Time};
 use crate::endpoint::Endpoint;
 use crate::kv::reply::Reply;
 use crate::plural::plural;
 use groups::membership::{Place, What};
-use groups::{Change, Group, GroupId, Instance, NodeId};
+use groups::{Change, Group, GroupId, NodeId};
 
 /// Groups with a change on its way at a time.
 const CHANGES_MAX: usize = 32;
@@ -120,7 +120,7 @@ impl Node {
 
     /// Where the node is that a goal adds, if it adds one that is no member anywhere yet.
     fn place_for(&self, goal: &Goal) -> Result<Option<Place>, String> {
-        let roster = &self.peers.roster;
+        let roster = self.peers.roster();
         let (Goal::Add(node) | Goal::Replace(_, node)) = goal else {
             let known = roster.place(goal.node()).is_some() || roster.has_left(goal.node());
             return if known { Ok(None) } else { Err(format!("node {} is not a member", goal.node())) };
@@ -152,7 +152,7 @@ impl Node {
         let is_listed = self.changing.listed_ms.is_some_and(|listed| now_ms < listed + LISTED_MS);
         if (is_listed || self.changing.job.is_some()) && now_ms >= self.changing.asked_ms + WHERE_MS {
             self.changing.asked_ms = now_ms;
-            self.peers.all.iter_mut().for_each(|peer| peer.tell(&NodeMessage::Where));
+            self.peers.tell_all(&NodeMessage::Where);
         }
         if self.changing.job.is_none() {
             return;
@@ -258,7 +258,7 @@ impl Node {
     /// The change, if a majority of those that vote in the group after it is there now.
     fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: What, time: Time) -> Result<Step, String> {
         let has_it = |peer: &&Peer| peer.is_reached(time.mono_ms()) && !peer.lacks(group);
-        let there: Vec<NodeId> = self.peers.all.iter().filter(has_it).map(|peer| peer.id).collect();
+        let there: Vec<NodeId> = self.peers.iter().filter(has_it).map(|peer| peer.id()).collect();
         let is_here = |id: &&NodeId| **id == self.identity.node || there.contains(*id);
         let here = voters.iter().filter(is_here).count();
         if here > voters.len() / 2 {
@@ -272,7 +272,7 @@ impl Node {
     }
 
     fn is_reached(&self, node: NodeId, time: Time) -> bool {
-        self.peers.all.iter().any(|peer| peer.id == node && peer.is_reached(time.mono_ms()))
+        self.peers.iter().any(|peer| peer.id() == node && peer.is_reached(time.mono_ms()))
     }
 
     /// How many instances of a group a member lacks, as far as it has said of late.
@@ -280,19 +280,15 @@ impl Node {
         if node == self.identity.node {
             return Some(group.missing());
         }
-        let peer = self.peers.all.iter().find(|peer| peer.id == node)?;
-        if peer.link.is_none() || time.mono_ms() > peer.positions_ms + POSITIONS_MS_MAX || peer.positions_ms == 0 {
-            return None;
-        }
-        let known = peer.positions.binary_search_by_key(&group.id(), |(id, _)| *id);
-        let next = known.map_or(Instance::FIRST, |at| peer.positions[at].1);
+        let peer = self.peers.get(node)?;
+        let next = peer.position(group.id(), POSITIONS_MS_MAX, time.mono_ms())?;
         Some((group.next().0 + group.missing()).saturating_sub(next.0))
     }
 
     /// One entry for each node: id, address, state, in how many groups of how many, instances that it lacks (-1: not known),
     /// and whether it can be reached.
     fn list_members(&self, time: Time) -> Reply<'static> {
-        let roster: &Roster = &self.peers.roster;
+        let roster: &Roster = self.peers.roster();
         let total = self.engine.len();
         let row = |place: &Place, state: &'static str, groups: usize, lag: i64, reached: bool| {
             Reply::Array(vec![

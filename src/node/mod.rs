@@ -29,10 +29,7 @@ mod clients;
 mod cluster_time;
 mod engine;
 mod inbound;
-mod incarnations;
 mod joining;
-pub mod lanes;
-mod leases;
 mod links;
 mod loading;
 mod local;
@@ -41,13 +38,12 @@ mod memory;
 mod names;
 pub mod output;
 mod pause;
-mod peers;
+pub mod peers;
 mod placement;
 mod refusals;
 mod relay;
 mod replies;
 mod requests;
-mod roster;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -82,10 +78,9 @@ use members::Changing;
 use names::Names;
 use net::outbound::Outbound;
 use pause::Pause;
-use peers::{Peers, PingState};
+use peers::{Peers, PingState, Roster};
 use placement::Placement;
 use relay::Relays;
-use roster::Roster;
 use std::sync::Arc;
 use upkeep::{Ranges, Upkeep};
 use waiting::Waits;
@@ -233,13 +228,10 @@ impl Node {
     /// Recovery is done: the log is durable up to `lsn`, time limits run from here.
     pub fn begin(&mut self, lsn: u64, time: Time) {
         self.engine.begin(lsn);
-        if self.is_born() {
-            self.peers.leases.begin(time.mono_us);
-        }
         self.engine.begin_groups(time.clock());
         self.update_roster(time);
         let reached_ms = time.mono_ms() + REACH_START_MS - REACH_GRACE_MS;
-        self.peers.all.iter_mut().for_each(|peer| peer.reached_ms = reached_ms);
+        self.peers.begin(self.is_born(), reached_ms, time.mono_us);
         self.alone.begin(time.mono_ms());
         self.began_ms = time.mono_ms();
         self.ticked_ms = time.mono_ms();
@@ -307,7 +299,7 @@ impl Node {
         self.update_roster(time);
         self.tick_removed(time);
         let hopeful = self.peers.hopeful(now_ms);
-        let peers = self.peers.all.len();
+        let peers = self.peers.len();
         let (engine, mut wires) = self.split();
         engine.set_hopeful(hopeful, peers, &mut wires);
         self.tick_relays(time);
@@ -317,7 +309,7 @@ impl Node {
         let reached = self.peers.reached(now_ms);
         let rather = self.rather_leading(time);
         let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };
-        let slowest_us = self.peers.all.iter().map(peers::Peer::rtt_us).max().unwrap_or(0);
+        let slowest_us = self.peers.slowest_us();
         let (engine, mut wires) = self.split();
         engine.tick(around, slowest_us, &mut wires, time);
         self.tick_placement(time);
@@ -339,7 +331,7 @@ impl Node {
         };
         if self.peers.ping(state, time.mono_us, promised) {
             // Who may not know yet that the last instance of a group was chosen is told with each ping.
-            let others: Vec<NodeId> = self.peers.all.iter().map(|peer| peer.id).collect();
+            let others: Vec<NodeId> = self.peers.ids().collect();
             let (engine, mut wires) = self.split();
             engine.announce_chosen(&others, &mut wires);
         }
@@ -392,21 +384,19 @@ impl Node {
     /// Whether a next turn has work even if nothing comes in.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let has_room = self.peers.all.iter().any(peers::Peer::has_room);
+        let has_room = self.peers.iter().any(peers::Peer::has_room);
         self.engine.has_work(self.ticked_ms) || has_room
     }
 
     /// Connections for which large messages wait: at the end of each turn, [`Node::unsent`] is to be told of them.
     #[must_use]
     pub fn filling(&self) -> Vec<u64> {
-        self.peers.all.iter().filter(|peer| !peer.lanes.is_empty()).filter_map(|peer| peer.link).collect()
+        self.peers.filling()
     }
 
     /// So many bytes wait to be written to a connection of [`Node::filling`].
     pub fn unsent(&mut self, id: u64, bytes: usize) {
-        if let Some(peer) = self.peers.by_link(id) {
-            peer.unsent = bytes;
-        }
+        self.peers.set_unsent(id, bytes);
     }
 
     /// What became of [`Output::Checkpoint`].
@@ -509,20 +499,21 @@ impl Node {
         }
         if self.is_loading() {
             let peers = &self.peers;
-            let linked: Vec<Place> = peers.linked().filter_map(|peer| peers.roster.place(peer.id).cloned()).collect();
+            let linked: Vec<Place> =
+                peers.linked().filter_map(|peer| peers.roster().place(peer.id()).cloned()).collect();
             roster.allow_for_unknown(&linked);
         }
-        if roster == self.peers.roster {
+        if roster == *self.peers.roster() {
             return;
         }
         for gone in self.peers.enroll(roster) {
-            tracing::info!("node {} is not a member any more", gone.id);
-            self.cluster_time.forget(gone.id);
-            self.relays.forget(gone.id);
-            if let Some(link) = gone.link {
-                self.refuse(link, true, links::removed(gone.id), time);
+            tracing::info!("node {} is not a member any more", gone.id());
+            self.cluster_time.forget(gone.id());
+            self.relays.forget(gone.id());
+            if let Some(link) = gone.link() {
+                self.refuse(link, true, links::removed(gone.id()), time);
             }
-            self.forget_link(gone.id, false, time);
+            self.forget_link(gone.id(), false, time);
         }
         self.admit();
         self.settle_value_version();
@@ -530,7 +521,7 @@ impl Node {
 
     /// A node that was removed from all groups stops, but not before it has told what it knows.
     fn tick_removed(&mut self, time: Time) {
-        let is_removed = self.peers.roster.was_removed(self.identity.node);
+        let is_removed = self.peers.roster().was_removed(self.identity.node);
         let since_ms = *self.removed_ms.get_or_insert(time.mono_ms());
         if !is_removed {
             self.removed_ms = None;
@@ -542,11 +533,8 @@ impl Node {
     /// The batch that was gathered goes to the log, unless one is on its way, and the frames to their connections.
     fn send_all(&mut self, time: Time) {
         self.outputs.extend(self.engine.next_batch(time.mono_ms()).map(Output::Append));
-        for peer in &mut self.peers.all {
-            if let Some(link) = peer.link {
-                self.outputs.extend(peer.take_frames().map(|frame| Output::Frame(link, frame)));
-            }
-        }
+        let outputs = &mut self.outputs;
+        self.peers.take_frames(|link, frame| outputs.push(Output::Frame(link, frame)));
     }
 
     /// Whether this node can lead. While its disk is late or has no space the others should, if theirs are better: where all

@@ -66,8 +66,8 @@ impl Node {
             return;
         }
         self.names.checked_ms = Some(now_ms);
-        let dialled = self.peers.all.iter().map(|peer| &*peer.address);
-        let announced = self.peers.all.iter().filter_map(|peer| peer.announced.as_deref());
+        let dialled = self.peers.iter().map(|peer| peer.address());
+        let announced = self.peers.iter().filter_map(Peer::announced);
         let all = self.own_told_address().into_iter().chain(dialled).chain(announced);
         let is_name = |address: &&str| Endpoint::parse(address).is_some_and(|endpoint| endpoint.ip().is_none());
         let names = all.filter(is_name).map(str::to_owned).collect();
@@ -82,12 +82,12 @@ impl Node {
     /// All members, this node among them, as cluster clients want them. Nodes that are connected though the groups do
     /// not know them have no address, and are not told.
     pub(super) fn node_views(&self, time: Time) -> Vec<NodeView> {
-        let told = |peer: &Peer| peer.announced.clone().unwrap_or_else(|| peer.address.clone());
+        let told = |peer: &Peer| peer.announced().unwrap_or_else(|| peer.address()).to_owned();
         let own = self.own_told_address().map(|address| (self.identity.node, address.to_owned(), true)).into_iter();
-        let peers = self.peers.all.iter().filter(|peer| !peer.address.is_empty());
-        let peers = peers.map(|peer| (peer.id, told(peer), peer.is_reached(time.mono_ms())));
+        let peers = self.peers.iter().filter(|peer| !peer.address().is_empty());
+        let peers = peers.map(|peer| (peer.id(), told(peer), peer.is_reached(time.mono_ms())));
         let view = |(node, address, connected): (NodeId, String, bool)| {
-            let storage = self.peers.roster.place(node).map_or([node.0 as u8; 16], |place| place.storage);
+            let storage = self.peers.roster().place(node).map_or([node.0 as u8; 16], |place| place.storage);
             let (endpoint, resolved) = (Endpoint::parse(&address), self.names.ip(&address));
             NodeView { node, id40: id40(node, &storage), endpoint, resolved, connected }
         };

@@ -107,7 +107,7 @@ impl Node {
         if !self.engine.has(group) {
             return Err(self.loading_refusal());
         }
-        if self.peers.roster.place(to).is_none() {
+        if self.peers.roster().place(to).is_none() {
             return Err(error(format!("ERR node {to} is not a member of this cluster")));
         }
         if self.placement.asked.len() >= MOVES_MAX {
@@ -139,7 +139,7 @@ impl Node {
 
     /// Why another member can lead nothing.
     fn ails(&self, to: NodeId, time: Time) -> Option<String> {
-        let Some(peer) = self.peers.all.iter().find(|peer| peer.id == to) else {
+        let Some(peer) = self.peers.get(to) else {
             return Some(format!("node {to} is not a member of this cluster"));
         };
         let reason = if !peer.is_reached(time.mono_ms()) {
@@ -244,7 +244,7 @@ impl Node {
             since_ms.is_some_and(|since_ms| time.mono_ms() >= since_ms + HEALTHY_MS_MIN)
                 && !(peer.is_draining() || peer.is_loading())
         };
-        let healthy: Vec<NodeId> = self.peers.all.iter().filter(is_healthy).map(|peer| peer.id).collect();
+        let healthy: Vec<NodeId> = self.peers.iter().filter(is_healthy).map(|peer| peer.id()).collect();
         (self.engine.groups())
             .filter(|group| group.leads().is_some() && group.preferred() != me && !group.is_to_stay())
             .filter(|group| healthy.contains(&group.preferred()))
@@ -255,7 +255,7 @@ impl Node {
 
     /// All that this node leads, dealt over those that can take it.
     fn to_be_drained(&self, time: Time) -> Vec<(GroupId, NodeId)> {
-        let others = self.peers.all.iter().map(|peer| peer.id);
+        let others = self.peers.ids();
         let fit: Vec<NodeId> = others.filter(|id| self.ails(*id, time).is_none()).collect();
         let led = self.engine.groups().filter(|group| group.leads().is_some()).take(HANDOVERS_MAX);
         let dealt = led.enumerate().filter_map(|(turn, group)| {

@@ -80,7 +80,7 @@ impl Refusals<'_> {
     }
 
     fn address_of(&self, node: NodeId) -> &str {
-        self.peers.roster.place(node).map_or("", |place| &place.address)
+        self.peers.roster().place(node).map_or("", |place| &place.address)
     }
 }
 

@@ -142,11 +142,11 @@ impl Node {
     /// A member that is reached and has space; the same one for as long as possible.
     fn relay_target(&self, time: Time) -> Option<NodeId> {
         let (peers, now_ms) = (&self.peers, time.mono_ms());
-        let able = peers.all.iter().filter(|peer| {
-            let is_there = peer.is_reached(now_ms) && !peer.is_loading() && peers.voters().contains(peer.id);
-            is_there && peer.has_disk() && peer.version >= Versions::RELAYS
+        let able = peers.iter().filter(|peer| {
+            let is_there = peer.is_reached(now_ms) && !peer.is_loading() && peers.voters().contains(peer.id());
+            is_there && peer.has_disk() && peer.version() >= Versions::RELAYS
         });
-        let able: Vec<NodeId> = able.map(|peer| peer.id).collect();
+        let able: Vec<NodeId> = able.map(|peer| peer.id()).collect();
         self.relays.to.filter(|to| able.contains(to)).or(able.first().copied())
     }
 

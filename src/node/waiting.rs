@@ -142,9 +142,9 @@ impl Node {
             self.waits.open.iter().flat_map(|wait| &wait.groups).map(|(group, _)| *group).collect();
         groups.sort_unstable();
         groups.dedup();
-        let peers = &mut self.peers.all;
-        self.waits.durable.retain(|node, _| peers.iter().any(|peer| peer.id == *node));
-        peers.iter_mut().for_each(|peer| peer.tell(&NodeMessage::WhereDurable(groups.clone())));
+        let peers = &mut self.peers;
+        self.waits.durable.retain(|node, _| peers.iter().any(|peer| peer.id() == *node));
+        peers.tell_all(&NodeMessage::WhereDurable(groups));
     }
 
     /// A member asks how far this node's log has these groups. One question at a time is kept; it is asked again anyway.
@@ -216,7 +216,7 @@ impl Node {
     /// How many other members have each of the writes. A client that wrote nothing is told how many there are to be reached.
     fn holders(&self, wait: &Wait, time: Time) -> usize {
         let in_group = |(group, next): &(GroupId, Instance)| self.holders_in(*group, *next);
-        let reached = || self.peers.all.iter().filter(|peer| peer.is_reached(time.mono_ms())).count();
+        let reached = || self.peers.iter().filter(|peer| peer.is_reached(time.mono_ms())).count();
         wait.groups.iter().map(in_group).min().unwrap_or_else(reached)
     }
 

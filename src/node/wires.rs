@@ -44,8 +44,8 @@ impl Ports for Wires<'_> {
     }
 
     fn reached(&self, group: GroupId, time: Time) -> impl Iterator<Item = NodeId> {
-        let peers = self.peers.all.iter();
-        peers.filter(move |peer| peer.is_reached(time.mono_ms()) && !peer.lacks(group)).map(|peer| peer.id)
+        let peers = self.peers.iter();
+        peers.filter(move |peer| peer.is_reached(time.mono_ms()) && !peer.lacks(group)).map(|peer| peer.id())
     }
 
     fn holds_lease(&self, group: &Group, ballot: Ballot, time: Time) -> bool {
@@ -53,7 +53,7 @@ impl Ports for Wires<'_> {
     }
 
     fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool {
-        self.peers.leases.allows(group, to, promised, clock.mono_ms * 1_000)
+        self.peers.allows(group, to, promised, clock)
     }
 
     fn release_lease(&mut self, group: GroupId) {

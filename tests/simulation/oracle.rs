@@ -12,7 +12,7 @@ use net::frame::Frame;
 use paxoi::config::{BATCH_BYTES_MAX, FRAME_BYTES, LOG_QUEUE_BYTES, NODE_QUEUE_BYTES};
 use paxoi::identity::BirthRecord;
 use paxoi::node::Node;
-use paxoi::node::lanes::{Assembly, FRAGMENT};
+use paxoi::node::peers::lanes::{Assembly, FRAGMENT};
 use paxoi::node::wire::{NODE, NodeMessage};
 use paxoi::storage::checkpoint::{Brought, Done};
 use paxoi::storage::wal::{Batch, Droppable, Record, RecordKind};

@@ -21,7 +21,7 @@ impl World {
     /// A node takes the others for older ones, which know nothing of commands in parts.
     pub(super) fn speaks_no_parts(&mut self, id: u32) {
         let old = crate::versions::Versions { lowest: 1, highest: 3 };
-        self.node(id).node.peers.all.iter_mut().for_each(|peer| peer.versions = Some(old));
+        self.node(id).node.peers.pretend(|peer| peer.set_versions(old));
     }
 
     /// Gives a client's connection bytes to read; what is left unread comes back.
@@ -52,7 +52,7 @@ fn a_large_value_reaches_all_in_fragments_from_the_leader_and_from_others() {
 fn an_old_member_gets_a_large_value_whole() {
     let mut world = World::led_by_1();
     for host in &mut world.nodes {
-        host.node.peers.all.iter_mut().for_each(|peer| peer.version = 2);
+        host.node.peers.pretend(|peer| peer.set_version(2));
     }
     world.send(2, 1, &set("k", 6 << 20));
     world.run_until("it is answered", 4_000, |world| world.replied(2, 1) == "+OK\r\n");
@@ -63,7 +63,7 @@ fn a_vote_overtakes_a_large_value_on_a_slow_connection() {
     let mut world = World::led_by_1();
     let mut node = world.nodes.swap_remove(0).node;
     let time = world.time;
-    let link = node.peers.linked().next().and_then(|peer| peer.link).unwrap_or(u64::MAX);
+    let link = node.peers.linked().next().and_then(|peer| peer.link()).unwrap_or(u64::MAX);
     node.opened(CLIENT, SocketAddr::from(([127, 0, 0, 9], 9)), time);
     node.input(CLIENT, &mut BytesMut::from(&set("k", 6 << 20)[..]), 0, time);
     let sent = |node: &mut Node| {

@@ -1,7 +1,7 @@
 //! Addresses: what clients are told of them, and what happens when one becomes another member's.
 
 use super::*;
-use crate::node::roster::Roster;
+use crate::node::peers::Roster;
 use crate::node::wire::{Hello, NODE, NodeMessage, Refusal};
 use groups::Membership;
 use groups::membership::{Change, What};
@@ -26,7 +26,7 @@ fn hello(world: &mut World, from: u32) -> Hello {
 
 /// The connection of a node to another.
 fn link(world: &mut World, of: u32, to: u32) -> Option<u64> {
-    world.node(of).node.peers.find(NodeId(to)).and_then(|peer| peer.link)
+    world.node(of).node.peers.find(NodeId(to)).and_then(|peer| peer.link())
 }
 
 fn cut_link(world: &mut World, of: u32, to: u32) {
@@ -79,7 +79,7 @@ fn another_cluster_refuses_a_node_for_now_only() {
     let mut membership = Membership::clone(world.node(1).node.engine.group(GROUP).membership());
     membership.apply(&Change { version: membership.version(), what: What::Remove(NodeId(3)) }).expect("a change");
     let node = &mut world.node(1).node;
-    node.peers.roster = Roster::of_one(&membership);
+    drop(node.peers.enroll(Roster::of_one(&membership)));
     assert!(node.judge(&hello).expect_err("it was removed").fatal);
     let stranger = Hello { cluster: Some([1; 16]), ..hello };
     let refusal = node.judge(&stranger).expect_err("another cluster");
@@ -151,7 +151,7 @@ fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it(
     let mut pieces = Vec::new();
     frame.finish(&mut pieces);
     node.input(777, &mut BytesMut::from(&pieces.concat()[..]), 0, time);
-    assert!(node.peers.find(NodeId(9)).is_some_and(|peer| peer.link == Some(777)), "it is let in");
+    assert!(node.peers.find(NodeId(9)).is_some_and(|peer| peer.link() == Some(777)), "it is let in");
     node.closed(777, time);
     assert!(node.peers.find(NodeId(9)).is_none());
     world.run(100);

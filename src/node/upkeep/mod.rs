@@ -162,7 +162,7 @@ impl Upkeep {
     pub(super) fn trim(&mut self, droppable: Droppable, cx: &mut Cx<'_>) {
         let Droppable { below, lsn } = droppable;
         cx.engine.record_again(lsn, &mut cx.wires);
-        for record in cx.wires.peers.incarnations.records() {
+        for record in cx.wires.peers.incarnation_records() {
             cx.engine.persist(record);
         }
         let (kind, instance, payload) = (wal::RecordKind::Trimmed, Instance(below), Bytes::new());

@@ -10,8 +10,8 @@
 //! that vote now. A node that was started anew does not know what its word was, so it promises nothing for as long as that
 //! may have held.
 
-use super::wire::Claims;
 use crate::config::{LEASE_HELD_MS, LEASE_MS, LEASE_REST_MS};
+use crate::node::wire::Claims;
 use groups::{Ballot, GroupId, Membership, NodeId};
 
 /// Both sides of it: what this node holds, and what it has given.

@@ -13,11 +13,11 @@ pub(super) const REMEMBERED_MAX: usize = 1_024;
 
 /// What a node was seen as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Incarnation {
-    pub(super) storage: [u8; 16],
-    pub(super) start: u64,
+pub(in crate::node) struct Incarnation {
+    pub(in crate::node) storage: [u8; 16],
+    pub(in crate::node) start: u64,
     /// The random number of that start; not known from the records of older programs.
-    pub(super) life: Option<u64>,
+    pub(in crate::node) life: Option<u64>,
 }
 
 /// The newest incarnation of every other node, the one that was seen last at the end.

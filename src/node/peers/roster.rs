@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// All members of all groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Roster {
+pub(in crate::node) struct Roster {
     /// By id.
     places: Vec<Place>,
     /// Those that vote somewhere.
@@ -21,7 +21,7 @@ pub(super) struct Roster {
 
 impl Roster {
     /// The members of a cluster all of whose groups have this membership.
-    pub(super) fn of_one(membership: &Membership) -> Roster {
+    pub(in crate::node) fn of_one(membership: &Membership) -> Roster {
         Roster {
             places: membership.places().to_vec(),
             voters: membership.voters().clone(),
@@ -31,7 +31,7 @@ impl Roster {
     }
 
     /// The members of at least one group; `None` if there are no groups.
-    pub(super) fn of_all<'a>(memberships: impl Iterator<Item = &'a Arc<Membership>>) -> Option<Roster> {
+    pub(in crate::node) fn of_all<'a>(memberships: impl Iterator<Item = &'a Arc<Membership>>) -> Option<Roster> {
         let mut roster: Option<Roster> = None;
         let mut before: Option<&'a Membership> = None;
         for membership in memberships {
@@ -66,13 +66,13 @@ impl Roster {
 
     /// There are groups whose members are not known: nobody is known to have left them all, and those that are `linked` may
     /// be members there.
-    pub(super) fn allow_for_unknown(&mut self, linked: &[Place]) {
+    pub(in crate::node) fn allow_for_unknown(&mut self, linked: &[Place]) {
         self.removed.clear();
         self.add(linked);
     }
 
     /// Adds members that the groups do not know of yet.
-    pub(super) fn add(&mut self, places: &[Place]) {
+    pub(in crate::node) fn add(&mut self, places: &[Place]) {
         for place in places.iter().filter(|place| self.removed.binary_search(&place.node).is_err()) {
             if let Err(at) = self.places.binary_search_by_key(&place.node, |known| known.node) {
                 self.places.insert(at, place.clone());
@@ -80,26 +80,26 @@ impl Roster {
         }
     }
 
-    pub(super) fn places(&self) -> &[Place] {
+    pub(in crate::node) fn places(&self) -> &[Place] {
         &self.places
     }
 
-    pub(super) fn place(&self, node: NodeId) -> Option<&Place> {
+    pub(in crate::node) fn place(&self, node: NodeId) -> Option<&Place> {
         let at = self.places.binary_search_by_key(&node, |place| place.node);
         at.ok().map(|at| &self.places[at])
     }
 
-    pub(super) fn voters(&self) -> &Members {
+    pub(in crate::node) fn voters(&self) -> &Members {
         &self.voters
     }
 
     /// Whether `node` left some group.
-    pub(super) fn has_left(&self, node: NodeId) -> bool {
+    pub(in crate::node) fn has_left(&self, node: NodeId) -> bool {
         self.left.binary_search(&node).is_ok()
     }
 
     /// Whether `node` was removed from every group.
-    pub(super) fn was_removed(&self, node: NodeId) -> bool {
+    pub(in crate::node) fn was_removed(&self, node: NodeId) -> bool {
         self.removed.binary_search(&node).is_ok()
     }
 }

@@ -8,8 +8,8 @@
 //! Each fragment is a frame of its own: its checksum is computed when it leaves and checked when it comes, never over a
 //! whole value in one turn. Messages that rest on an earlier one of their group wait behind it, the others overtake it.
 
-use super::wire::NODE;
 use crate::config::FRAGMENT_BYTES;
+use crate::node::wire::NODE;
 use bytes::{Bytes, BytesMut};
 use groups::{GroupId, Message};
 use net::frame::FrameWriter;

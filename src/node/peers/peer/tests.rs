@@ -1,0 +1,105 @@
+//! One peer: when it is reached, dead, dialled, and what it says of itself.
+
+use super::*;
+
+const LINK: u64 = 7;
+
+fn hello() -> Hello {
+    Hello {
+        cluster: None,
+        node: NodeId(2),
+        storage: [2; 16],
+        start: 1,
+        lives: vec![1],
+        groups: 1,
+        members: Vec::new(),
+        joins: None,
+        versions: Versions::OURS,
+        to: None,
+        announced: Some("nonsense".to_owned()),
+        address: Some("host:7002".to_owned()),
+    }
+}
+
+/// A peer that was linked at 1 s.
+fn linked(address: &str) -> Peer {
+    let mut peer = Peer::new(NodeId(2), address.to_owned(), 0, 0, 64);
+    peer.on_linked(LINK, &hello(), 4, 1_000);
+    peer
+}
+
+fn ping(number: u64, echo: u64) -> Ping {
+    Ping {
+        start: 1,
+        number,
+        echo,
+        held_us: 0,
+        reached: vec![NodeId(3)],
+        disk: true,
+        full: false,
+        claims: 0,
+        claims_seen: 0,
+        lease: false,
+        word: None,
+        draining: false,
+        clocks: None,
+    }
+}
+
+#[test]
+fn a_peer_is_reached_when_it_has_echoed_a_ping_of_this_connection() {
+    let mut peer = linked("a:1");
+    let (number, ..) = peer.begin_ping(1_000_000);
+    assert_eq!(peer.on_ping(&ping(1, 0), 1_010_000), (true, None), "it has not heard this node yet");
+    assert!(!peer.is_reached(1_010));
+    assert_eq!(peer.on_ping(&ping(2, number), 1_020_000), (false, Some(1_000_000)));
+    assert!(peer.is_reached(1_020) && peer.is_reached(1_000 + ECHO_MS_MAX) && !peer.is_reached(1_001 + ECHO_MS_MAX));
+    assert_eq!(peer.rtt_us(), 20_000);
+    peer.on_linked(LINK + 1, &hello(), 4, 1_030);
+    assert!(!peer.is_reached(1_030));
+    peer.on_ping(&ping(3, number), 1_040_000);
+    assert!(!peer.is_reached(1_040), "an echo of the old connection's ping");
+}
+
+#[test]
+fn a_silent_peer_is_taken_for_dead_long_before_its_connection_is_cut() {
+    let mut peer = linked("a:1");
+    assert!(!peer.falls_silent(1_000 + SILENT_MS_MAX) && peer.falls_silent(1_001 + SILENT_MS_MAX));
+    peer.on_silent();
+    assert!(!peer.falls_silent(1_001 + SILENT_MS_MAX), "that is said once");
+    assert!(!peer.is_broken(1_000 + BROKEN_MS_MAX) && peer.is_broken(1_001 + BROKEN_MS_MAX));
+    peer.on_bytes(5_000);
+    assert!(!peer.is_broken(5_000 + BROKEN_MS_MAX));
+    peer.forgive(60_000, 6_000);
+    assert_eq!(peer.silent_ms(6_100), 100, "nothing is heard in the future");
+}
+
+#[test]
+fn the_higher_id_dials_unless_it_does_not_for_long() {
+    let mut peer = Peer::new(NodeId(2), "a:1".to_owned(), 0, 0, 64);
+    assert!(peer.is_to_be_dialled(NodeId(3), false, 10) && !peer.is_to_be_dialled(NodeId(1), true, 10));
+    assert!(
+        !peer.is_to_be_dialled(NodeId(1), true, 9 + LONELY_MS)
+            && peer.is_to_be_dialled(NodeId(1), true, 10 + LONELY_MS)
+    );
+    assert!(!peer.is_to_be_dialled(NodeId(1), true, 20 + LONELY_MS), "once in so long");
+    peer.on_dialling(Some(9), 20);
+    assert!(!peer.is_to_be_dialled(NodeId(3), true, 60_000) && peer.is_dialled_as(9));
+}
+
+#[test]
+fn a_guest_is_dialled_for_transfers_where_it_says_and_what_is_no_address_is_not_taken_for_one() {
+    assert_eq!((linked("").transfer_address(), linked("a:1").transfer_address()), (Some("host:7002"), Some("a:1")));
+    assert_eq!(linked("").announced(), None);
+}
+
+#[test]
+fn positions_count_while_they_are_new_and_the_connection_lasts() {
+    let mut peer = linked("a:1");
+    assert_eq!(peer.position(GroupId(3), 500, 1_000), None, "it has not said");
+    peer.set_positions(&Positions { next: vec![(GroupId(3), Instance(9))] }, 1_000);
+    let at = |peer: &Peer, group, now_ms| peer.position(GroupId(group), 500, now_ms).map(|next| next.0);
+    assert_eq!((at(&peer, 3, 1_500), at(&peer, 4, 1_500), at(&peer, 3, 1_501)), (Some(9), Some(1), None));
+    peer.on_cut();
+    assert_eq!(at(&peer, 3, 1_500), None);
+}
