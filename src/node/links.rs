@@ -167,7 +167,7 @@ impl Node {
                 }
             }
             (NodeMessage::Claims(claims), Some(from)) => {
-                self.peers.on_claims(from, claims);
+                self.peers.on_claims(from, &claims);
                 self.on_claims(from, time);
             }
             (NodeMessage::Positions(positions), Some(from)) => self.handle_positions(from, &positions, time),
@@ -552,7 +552,7 @@ impl Node {
         self.admit_silent(time);
         let is_born = self.is_born();
         // What becomes of it is noted when it is known: only a failure makes the next delay longer.
-        let due = self.peers.to_dial(is_born, now_ms).into_iter();
+        let due = self.peers.take_due_dials(is_born, now_ms).into_iter();
         self.outputs.extend(due.map(|(id, address)| Output::Dial(id, Purpose::Live, address)));
     }
 }

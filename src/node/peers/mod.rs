@@ -214,10 +214,10 @@ impl Peers {
     }
 
     /// A later list of a peer's replaces the earlier one.
-    pub(super) fn on_claims(&mut self, from: NodeId, claims: Claims) {
+    pub(super) fn on_claims(&mut self, from: NodeId, claims: &Claims) {
         let Some(peer) = self.all.iter_mut().find(|peer| peer.id() == from) else { return };
-        if peer.on_claims(claims.clone()) {
-            self.leases.on_claims(from, &claims);
+        if peer.on_claims(claims) {
+            self.leases.on_claims(from, claims);
         }
     }
 
@@ -386,7 +386,7 @@ impl Peers {
     }
 
     /// The peers that are to be dialled now, and where.
-    pub(super) fn to_dial(&mut self, is_born: bool, now_ms: u64) -> Vec<(NodeId, String)> {
+    pub(super) fn take_due_dials(&mut self, is_born: bool, now_ms: u64) -> Vec<(NodeId, String)> {
         let me = self.me;
         let due = self.all.iter_mut().filter_map(|peer| {
             peer.is_to_be_dialled(me, is_born, now_ms).then(|| (peer.id(), peer.address().to_owned()))

@@ -439,10 +439,10 @@ impl Peer {
     }
 
     /// Takes a list of claims, unless it is older than the one that is here.
-    pub(super) fn on_claims(&mut self, claims: Claims) -> bool {
+    pub(super) fn on_claims(&mut self, claims: &Claims) -> bool {
         let is_newer = claims.version >= self.claims.version;
         if is_newer {
-            self.claims = claims;
+            self.claims.clone_from(claims);
         }
         is_newer
     }
