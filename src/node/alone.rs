@@ -2,8 +2,9 @@
 
 use super::peers::Peers;
 
-/// A node to which no member was connected for so long says so, and again after so long.
+/// A node to which no member has been connected for this time says so.
 const ALONE_MS: u64 = 10_000;
+/// Interval at which it repeats that.
 const ALONE_AGAIN_MS: u64 = 60_000;
 
 /// See the module.

@@ -305,7 +305,7 @@ impl Node {
         self.tick_relays(time);
         let limit_ms = self.config.client_timeout_ms;
         let (engine, mut wires) = self.split();
-        engine.tick_uploads(limit_ms, refusals::of_upload, &mut wires, time);
+        engine.tick_uploads(limit_ms, &mut wires, time);
         let reached = self.peers.reached(now_ms);
         let rather = self.rather_leading(time);
         let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };
@@ -348,7 +348,7 @@ impl Node {
         }
         let (engine, mut wires) = self.split();
         engine.go_on(&mut wires, time);
-        engine.feed_uploads(refusals::of_upload, &mut wires, time);
+        engine.feed_uploads(&mut wires, time);
         engine.flush(&mut wires, time);
         if let Some(led) = self.engine.take_led() {
             self.peers.set_claims(&led);
@@ -424,8 +424,7 @@ impl Node {
 
     /// What was asked with [`Output::ReadRange`] is not read, as too much is being read already: it waits again.
     pub fn range_unread(&mut self, range: ReadRange) {
-        let (upkeep, mut cx) = self.upkeep(Time::default());
-        upkeep.range_unread(range, &mut cx);
+        self.ranges.put_back(range);
     }
 
     /// What was asked with [`Output::ReadRange`].

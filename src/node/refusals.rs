@@ -1,9 +1,8 @@
 //! Why a command of a client is not tried: what it needs is not here, too far behind, without space, or cut off.
 
-use super::engine::{Engine, UploadNeeds};
+use super::engine::Engine;
 use super::peers::Peers;
 use super::relay::Relays;
-use super::wires::Wires;
 use crate::config::{RELAY_BYTES_MAX, RELAYS_MAX};
 use crate::kv::reply::Reply;
 use groups::{GroupId, NodeId};
@@ -82,16 +81,4 @@ impl Refusals<'_> {
     fn address_of(&self, node: NodeId) -> &str {
         self.peers.roster().place(node).map_or("", |place| &place.address)
     }
-}
-
-/// Why no part of an upload can be sent now, nor soon.
-pub(super) fn of_upload(
-    engine: &Engine,
-    wires: &Wires<'_>,
-    group: GroupId,
-    needs: UploadNeeds,
-) -> Option<Reply<'static>> {
-    let refusals = Refusals { engine, peers: wires.peers, relays: wires.relays };
-    let refusal = refusals.of_group(group, false, needs.bytes);
-    refusal.or_else(|| refusals.of_space(needs.grows, true, needs.part_bytes))
 }

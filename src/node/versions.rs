@@ -22,8 +22,7 @@ impl Node {
     /// The version of values that this node may propose: the highest that every member can read, as far as is known. One
     /// that was not seen since this node started counts as the oldest.
     pub(super) fn value_version(&self) -> u8 {
-        let peers = self.peers.iter().map(|peer| peer.versions().value_version());
-        peers.chain([self.config.versions.value_version()]).min().unwrap_or(1)
+        self.peers.value_version(self.config.versions.value_version())
     }
 
     /// A member may speak another version now: its groups learn what they can propose.

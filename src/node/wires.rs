@@ -3,9 +3,10 @@
 
 use super::clients::Connections;
 use super::cluster_time::ClusterTime;
-use super::engine::{Engine, Ports};
+use super::engine::{Engine, Ports, UploadNeeds};
 use super::output::{Output, Outputs};
 use super::peers::Peers;
+use super::refusals::Refusals;
 use super::relay::{RELAYED, Relays};
 use super::replies::Ticket;
 use super::upkeep::{Cx, LogSize, Ranges, Upkeep};
@@ -74,6 +75,12 @@ impl Ports for Wires<'_> {
         self.connections.settle(ticket, reply);
     }
 
+    fn upload_refusal(&self, engine: &Engine, group: GroupId, needs: UploadNeeds) -> Option<Reply<'static>> {
+        let refusals = Refusals { engine, peers: self.peers, relays: self.relays };
+        let refusal = refusals.of_group(group, false, needs.bytes);
+        refusal.or_else(|| refusals.of_space(needs.grows, true, needs.part_bytes))
+    }
+
     fn stats(&mut self) -> &mut Stats {
         self.stats
     }
@@ -94,22 +101,12 @@ impl Ports for Wires<'_> {
 impl Node {
     /// The engine on one side, and what it needs of the rest on the other.
     pub(super) fn split(&mut self) -> (&mut Engine, Wires<'_>) {
-        let wires = Wires {
-            peers: &mut self.peers,
-            connections: &mut self.connections,
-            relays: &mut self.relays,
-            ranges: &mut self.ranges,
-            stats: &mut self.stats,
-            outputs: &mut self.outputs,
-            cluster_time: &self.cluster_time,
-            now_us: self.now_us,
-        };
-        (&mut self.engine, wires)
+        let (_, Cx { engine, wires, .. }) = self.upkeep(Time::default());
+        (engine, wires)
     }
 
     /// Upkeep on one side, and what it may touch on the other.
     pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, Cx<'_>) {
-        let divides = self.value_version() >= 4;
         let wires = Wires {
             peers: &mut self.peers,
             connections: &mut self.connections,
@@ -121,8 +118,9 @@ impl Node {
             now_us: self.now_us,
         };
         let cluster = self.identity.birth.as_ref();
+        let value_version = self.config.versions.value_version();
         let log = LogSize { bytes: self.facts.log_bytes, segments: self.facts.log_segments };
-        (&mut self.upkeep, Cx { engine: &mut self.engine, wires, cluster, divides, log, time })
+        (&mut self.upkeep, Cx { engine: &mut self.engine, wires, cluster, value_version, log, time })
     }
 
     /// Answers a client, or a member that passed a client's command on.

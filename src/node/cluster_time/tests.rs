@@ -30,7 +30,7 @@ impl Cluster {
         Time { mono_us: 5_000_000 + self.passed_ms as u64 * 1_000, unix_us: unix_ms as u64 * 1_000 }
     }
 
-    /// Ticks for so long, with pings from the peers in `up` every 100 ms; then how far cluster time is off, in ms.
+    /// Ticks for `ms`, with pings from the peers in `up` every 100 ms. Returns the error of cluster time afterwards, in ms.
     fn run(&mut self, ms: i64, up: &[u32], is_born: bool) -> Option<i64> {
         for _ in 0..ms / 20 {
             self.passed_ms += 20;

@@ -101,7 +101,7 @@ impl Engine {
         (is_full || (self.holds_command(group, writes, bytes) && self.is_stuck(group))).then_some(STUCK)
     }
 
-    /// Whether the group lacks so many values that clients are told to wait.
+    /// Whether the group lacks more than [`BEHIND_INSTANCES_MAX`] values: clients are told to wait.
     pub(in crate::node) fn is_far_behind(&self, group: GroupId) -> bool {
         self.group(group).missing() > BEHIND_INSTANCES_MAX
     }
@@ -144,7 +144,7 @@ impl Engine {
 }
 
 /// Answers a client, or tells an upload what became of its part.
-fn settle(uploads: &mut Uploads, ports: &mut impl Ports, ticket: Ticket, reply: Reply<'static>) {
+pub(super) fn settle(uploads: &mut Uploads, ports: &mut impl Ports, ticket: Ticket, reply: Reply<'_>) {
     if ticket.connection == UPLOADING {
         return uploads.on_part(ticket, &reply, ports.now_us() / 1_000);
     }

@@ -1,6 +1,7 @@
 //! Where the effects of the groups go: the log's queue, the gate, those who wait for commands and reads, and, through the
 //! ports, the other members and the clients.
 
+use super::admission::settle;
 use super::commands::Commands;
 use super::log_queue::LogQueue;
 use super::reads::Reads;
@@ -18,7 +19,7 @@ use groups::reads::ReadId;
 use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, Work};
 use std::collections::VecDeque;
 
-/// One value in so many is measured for the mean batch: counting the commands of each would cost.
+/// One value in eight is measured for the mean batch size: counting the commands of every value would cost.
 const BATCH_SAMPLE: u64 = 8;
 
 /// See the module.
@@ -35,7 +36,8 @@ pub(super) struct Effects<'a, P> {
 }
 
 impl<P: Ports> Effects<'_, P> {
-    fn let_go(&mut self, held: Held) {
+    /// A message leaves now; one of this node to itself is handled in the same turn.
+    pub(super) fn let_go(&mut self, held: Held) {
         if held.to == self.me {
             self.released.push_back(held);
         } else {
@@ -45,8 +47,7 @@ impl<P: Ports> Effects<'_, P> {
 
     fn answer(&mut self, ticket: Ticket, verb: u16, since_us: u64, reply: Reply<'_>) {
         if ticket.connection == UPLOADING {
-            let now_ms = self.ports.now_us() / 1_000;
-            return self.uploads.on_part(ticket, &reply, now_ms);
+            return settle(self.uploads, self.ports, ticket, reply);
         }
         self.ports.answer(Asked { ticket, verb, since_us }, reply);
     }

@@ -61,6 +61,8 @@ pub(super) trait Ports {
     fn cluster_ms(&self, time: Time) -> Option<u64>;
     /// A command was answered, or a part of it.
     fn reply(&mut self, ticket: Ticket, reply: Reply<'_>);
+    /// Why no part of a large command can be sent in a group now, nor soon.
+    fn upload_refusal(&self, engine: &Engine, group: GroupId, needs: UploadNeeds) -> Option<Reply<'static>>;
     /// Statistics of commands.
     fn stats(&mut self) -> &mut Stats;
     /// The time of this turn, in microseconds.
@@ -253,7 +255,7 @@ impl Engine {
         shard.step_all(&mut effects, change);
     }
 
-    /// A message of a member. False, and nothing is done, if the disk cannot take its value now: it is asked for again.
+    /// A message of a member. If the disk cannot take its value now the message is dropped, and asked for again later.
     pub(super) fn receive(
         &mut self,
         group: GroupId,
@@ -261,14 +263,13 @@ impl Engine {
         message: Message,
         ports: &mut impl Ports,
         time: Time,
-    ) -> bool {
+    ) {
         let bytes = message.value_bytes();
         if bytes > 0 && !self.log.takes_value(bytes) {
             self.dropped.insert((group, from), bytes);
-            return false;
+            return;
         }
         self.handle(group, from, message, ports, time);
-        true
     }
 
     fn handle(&mut self, group: GroupId, from: NodeId, message: Message, ports: &mut impl Ports, time: Time) {
@@ -369,13 +370,8 @@ impl Engine {
     pub(super) fn on_durable(&mut self, lsn: u64, ports: &mut impl Ports) {
         let mut released = std::mem::take(&mut self.release_buffer);
         self.log.on_durable(lsn, &mut released);
-        for held in released.drain(..) {
-            if held.to == self.me {
-                self.released.push_back(held);
-            } else {
-                ports.send(held.group, held.to, &held.message);
-            }
-        }
+        let (_, mut effects) = self.split(ports);
+        released.drain(..).for_each(|held| effects.let_go(held));
         self.release_buffer = released;
     }
 

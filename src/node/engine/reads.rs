@@ -381,7 +381,7 @@ impl Engine {
 
 #[cfg(test)]
 impl Engine {
-    /// Has so many reads that nobody asked for, and that nothing ever answers.
+    /// Replaces all reads by `count` that no client asked for and that are never answered.
     pub(in crate::node) fn set_unanswered_reads(&mut self, count: usize) {
         self.reads.pending.clear();
         let ticket = Ticket { connection: u64::MAX >> 1, sequence: 0, part: 0 };

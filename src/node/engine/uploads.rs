@@ -168,13 +168,6 @@ impl Outgoing {
     }
 }
 
-/// Why no part of an upload can be sent now, nor soon.
-pub(in crate::node) trait Refuses<P>:
-    Fn(&Engine, &P, GroupId, UploadNeeds) -> Option<Reply<'static>>
-{
-}
-impl<P, F: Fn(&Engine, &P, GroupId, UploadNeeds) -> Option<Reply<'static>>> Refuses<P> for F {}
-
 /// What an upload needs.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::node) struct UploadNeeds {
@@ -226,7 +219,7 @@ impl Engine {
     }
 
     /// Sends parts as long as there is room, of each upload in turn.
-    pub(in crate::node) fn feed_uploads<P: Ports>(&mut self, refuses: impl Refuses<P>, ports: &mut P, time: Time) {
+    pub(in crate::node) fn feed_uploads(&mut self, ports: &mut impl Ports, time: Time) {
         for _ in 0..self.uploads.outgoing.len() {
             if !self.uploads.has_room() {
                 return;
@@ -236,7 +229,7 @@ impl Engine {
                 self.give_up(&outgoing, refusal, ports, time);
             } else if !outgoing.is_ready(time.mono_ms()) {
                 self.uploads.outgoing.push_back(outgoing);
-            } else if let Some(refusal) = self.upload_refusal(&outgoing, &refuses, ports) {
+            } else if let Some(refusal) = self.upload_refusal(&outgoing, ports) {
                 self.give_up(&outgoing, refusal, ports, time);
             } else {
                 self.send_part(outgoing, time);
@@ -245,36 +238,25 @@ impl Engine {
     }
 
     /// Gives up those that failed, that have waited longer than `limit_ms`, or whose group can do nothing now.
-    pub(in crate::node) fn tick_uploads<P: Ports>(
-        &mut self,
-        limit_ms: u64,
-        refuses: impl Refuses<P>,
-        ports: &mut P,
-        time: Time,
-    ) {
+    pub(in crate::node) fn tick_uploads(&mut self, limit_ms: u64, ports: &mut impl Ports, time: Time) {
         self.uploads.limit_ms = limit_ms;
         for _ in 0..self.uploads.outgoing.len() {
             let Some(mut outgoing) = self.uploads.outgoing.pop_front() else { return };
             let late = (outgoing.deadline_ms <= time.mono_ms()).then_some(NOT_SERVED);
-            match outgoing.failed.take().or(late).or_else(|| self.upload_refusal(&outgoing, &refuses, ports)) {
+            match outgoing.failed.take().or(late).or_else(|| self.upload_refusal(&outgoing, ports)) {
                 Some(refusal) => self.give_up(&outgoing, refusal, ports, time),
                 None => self.uploads.outgoing.push_back(outgoing),
             }
         }
     }
 
-    fn upload_refusal<P: Ports>(
-        &self,
-        outgoing: &Outgoing,
-        refuses: &impl Refuses<P>,
-        ports: &P,
-    ) -> Option<Reply<'static>> {
+    fn upload_refusal(&self, outgoing: &Outgoing, ports: &impl Ports) -> Option<Reply<'static>> {
         if !self.shard.has(outgoing.group) {
             return Some(NOT_SERVED);
         }
         let part_bytes = self.uploads.part_bytes;
         let needs = UploadNeeds { bytes: outgoing.body.len(), part_bytes, grows: outgoing.grows };
-        refuses(self, ports, outgoing.group, needs)
+        ports.upload_refusal(self, outgoing.group, needs)
     }
 
     fn send_part(&mut self, mut outgoing: Outgoing, time: Time) {

@@ -78,7 +78,7 @@ impl Peers {
     /// A node of this cluster that the groups do not know of: it may have joined while this one was away, and can tell of
     /// that. It is a peer for as long as its connection lasts. False if there are too many.
     pub(super) fn admit_guest(&mut self, id: NodeId) -> bool {
-        if self.all.iter().any(|peer| peer.id() == id) {
+        if self.get(id).is_some() {
             return true;
         }
         let guests = self.all.iter().filter(|peer| self.roster.place(peer.id()).is_none()).count();
@@ -201,7 +201,7 @@ impl Peers {
         self.claims.version += 1;
         self.claims.unleased = self.leases.unleased();
         let claims = NodeMessage::Claims(self.claims.clone());
-        self.all.iter_mut().for_each(|peer| peer.tell(&claims));
+        self.tell_all(&claims);
     }
 
     /// Tells whether the peer reaches others than before, and how long the ping and the one that it answers were on their
@@ -303,6 +303,12 @@ impl Peers {
         true
     }
 
+    /// The highest version of values that every member can read, as far as is known; `own`: this node's. A member that was
+    /// not seen since this node started counts as the oldest.
+    pub(super) fn value_version(&self, own: u8) -> u8 {
+        self.all.iter().map(|peer| peer.versions().value_version()).fold(own, u8::min)
+    }
+
     /// All of them, by id.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.all.iter()
@@ -375,7 +381,7 @@ impl Peers {
         }
         let peer = self.by_link(id)?;
         let from = peer.id();
-        peer.on_dial_failed(now_ms);
+        peer.on_link_failed(now_ms);
         self.on_cut(from);
         Some(from)
     }

@@ -19,7 +19,7 @@ use net::peers::Backoff;
 
 /// How many pings can be on their way and still be timed.
 const PINGS_TIMED: usize = 16;
-/// A peer that should dial this node, and has not for so long, is dialled instead, once in so long.
+/// A peer that should dial this node, and has not connected for 5 s, is dialled instead, at most once in 5 s.
 const LONELY_MS: u64 = 5_000;
 
 /// One other member.
@@ -337,6 +337,11 @@ impl Peer {
         self.backoff.on_failure(now_ms);
     }
 
+    /// The connection broke. An attempt at another one goes on.
+    pub(super) fn on_link_failed(&mut self, now_ms: u64) {
+        self.backoff.on_failure(now_ms);
+    }
+
     pub(super) fn is_dialled_as(&self, connection: u64) -> bool {
         self.dialling == Some(connection)
     }
@@ -386,7 +391,7 @@ impl Peer {
         self.forget_claims();
     }
 
-    /// Whether nothing was heard on its connection for so long that the connection must be broken.
+    /// Whether its connection must be broken: nothing was heard on it for more than [`BROKEN_MS_MAX`].
     pub(super) fn is_broken(&self, now_ms: u64) -> bool {
         self.link.is_some() && now_ms > self.heard_ms + BROKEN_MS_MAX
     }

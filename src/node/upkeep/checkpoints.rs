@@ -367,7 +367,8 @@ impl Checkpoints {
             cx.give(Job::Begin(Header { groups, cluster_id, hash_key, sequence }));
         }
         round.frozen = Some(group);
-        let head = cx.engine.freeze(group, cx.divides);
+        let divides = cx.divides();
+        let head = cx.engine.freeze(group, divides);
         cx.give(Job::Section(head));
         true
     }

@@ -51,8 +51,8 @@ pub(super) struct Cx<'a> {
     pub(super) wires: Wires<'a>,
     /// The cluster, once it is born.
     pub(super) cluster: Option<&'a BirthRecord>,
-    /// Long values may be divided over blocks: every member can read that.
-    pub(super) divides: bool,
+    /// The version of values that this node speaks.
+    pub(super) value_version: u8,
     pub(super) log: LogSize,
     pub(super) time: Time,
 }
@@ -66,6 +66,11 @@ impl Cx<'_> {
     /// Gives the transfer worker a task.
     fn run(&mut self, errand: Errand) {
         self.wires.outputs.push(Output::Transfer(errand));
+    }
+
+    /// Whether long values may be divided over blocks: every member can read that.
+    fn divides(&self) -> bool {
+        self.wires.peers.value_version(self.value_version) >= 4
     }
 
     fn tell(&mut self, to: NodeId, message: &NodeMessage) {
@@ -220,11 +225,6 @@ impl Upkeep {
         self.checkpoints.set_kept(group, instance, sequence);
         // Letting go of it may take long.
         cx.run(Errand::Drop(Box::new(old)));
-    }
-
-    /// What was asked with [`Output::ReadRange`] is not read, as too much is being read already: it waits again.
-    pub(super) fn range_unread(&mut self, range: ReadRange, cx: &mut Cx<'_>) {
-        cx.wires.ranges.put_back(range);
     }
 
     /// What was asked with [`Output::ReadRange`] goes to the member that asked for it. If the log has no more of it the

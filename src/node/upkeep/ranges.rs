@@ -30,13 +30,13 @@ impl Ranges {
         None
     }
 
-    /// Only so many bytes of what was given were there.
+    /// A range that was given has been read: it held `bytes`, perhaps fewer than it was charged for.
     pub(super) fn on_read(&mut self, range: &ReadRange, bytes: usize) {
         self.pace.refund(range.bytes_max.saturating_sub(bytes));
     }
 
     /// This was given, but cannot be read yet.
-    pub(super) fn put_back(&mut self, range: ReadRange) {
+    pub(in crate::node) fn put_back(&mut self, range: ReadRange) {
         self.pace.refund(range.bytes_max);
         self.waiting.entry((range.tag, range.group)).or_insert(range);
     }
