@@ -141,6 +141,8 @@ pub(super) struct Connections {
     dirty: Vec<u64>,
     /// Clients that are paused or ending: looked at after each turn.
     watched: Vec<u64>,
+    /// The client whose requests are being carried out. It is elsewhere meanwhile.
+    served: Option<u64>,
     limits: RequestLimits,
     listen: SocketAddr,
     clients_seen: u64,
@@ -159,6 +161,7 @@ impl Connections {
             table: Vec::new(),
             dirty: Vec::new(),
             watched: Vec::new(),
+            served: None,
             limits,
             listen: config.listen,
             clients_seen: 0,
@@ -211,7 +214,9 @@ impl Connections {
         })
     }
 
+    /// A reply that a client waits for. If the client is gone nobody does.
     pub(super) fn settle(&mut self, ticket: Ticket, reply: Reply<'_>) {
+        assert!(self.served != Some(ticket.connection), "the reply to a request would be lost while another is served");
         let Some((held, Connection::Client(client))) =
             self.table.get_mut(ticket.connection as u32 as usize).and_then(Option::as_mut)
         else {
@@ -373,6 +378,7 @@ impl Node {
         // The client is taken out of the table while it is served, so that the rest of the node is free.
         let Some(place) = self.connections.table.get_mut(id as u32 as usize) else { return };
         let Some((_, Connection::Client(mut client))) = place.take() else { return };
+        self.connections.served = Some(id);
         client.unsent = unsent;
         client.resumed = false;
         client.info.last_input_ms = time.mono_ms();
@@ -388,6 +394,7 @@ impl Node {
             self.connections.dirty.push(id);
         }
         self.connections.insert(id, Connection::Client(client));
+        self.connections.served = None;
     }
 
     fn serve(&mut self, client: &mut Client, input: &mut BytesMut, time: Time) {

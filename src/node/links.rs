@@ -192,7 +192,7 @@ impl Node {
             (NodeMessage::Admission(admission), Some(_)) => self.handle_admission(admission)?,
             (NodeMessage::Where, Some(from)) => self.tell_positions(from),
             (NodeMessage::Move(wanted), Some(from)) => self.handle_move(from, &wanted, time),
-            (NodeMessage::Moved(moved), Some(_)) => self.handle_moved(&moved, time),
+            (NodeMessage::Moved(moved), Some(_)) => self.handle_moved(&moved),
             (NodeMessage::Here(here), Some(from)) => self.handle_here(from, here),
             (NodeMessage::WhereDurable(groups), Some(from)) => self.handle_where_durable(from, &groups),
             (NodeMessage::Durable(positions), Some(from)) => self.handle_durable(from, &positions),

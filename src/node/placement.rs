@@ -2,7 +2,7 @@
 //! whichever member an operator names. A node that is drained stands for election only where nobody else can.
 //!
 //! An operator may ask any node; the group's leader carries it out, and says why not if it does not. The node that was
-//! asked answers its client once it sees the new leader itself.
+//! asked answers its client once it sees the new leader itself. If another one leads by then, it asks that one.
 
 use super::clients::Client;
 use super::peers::Peer;
@@ -11,12 +11,15 @@ use super::wire::{Move, Moved, NodeMessage};
 use super::{Node, Time};
 use crate::config::{HANDOVER_HOLD_MS, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, MOVES_MAX, NODE_MESSAGE_BYTES_MAX};
 use crate::kv::reply::Reply;
-use groups::{GroupId, NodeId};
+use groups::{Ballot, GroupId, NodeId};
 use std::borrow::Cow;
 
 /// Bytes of a reason why a group was not moved; the rest of the message is small.
 const REASON_BYTES_MAX: usize = 500;
 const _: () = assert!(REASON_BYTES_MAX + 64 < NODE_MESSAGE_BYTES_MAX);
+
+/// A leader is asked again for a move after so long: the question, or the answer, can be lost with a connection.
+const ASK_AGAIN_MS: u64 = 1_000;
 
 /// What this node has been asked for.
 #[derive(Default)]
@@ -38,6 +41,8 @@ struct Asked {
     to: NodeId,
     ticket: Ticket,
     deadline_ms: u64,
+    /// Which leader was asked last, and when it is asked again.
+    told: Option<(Ballot, u64)>,
 }
 
 /// A group is being moved to another member.
@@ -78,17 +83,8 @@ impl Node {
         let ticket = Ticket { connection: client.connection, sequence, part: 0 };
         self.placement.number += 1;
         let (number, deadline_ms) = (self.placement.number, time.mono_ms() + self.config.client_timeout_ms);
-        self.placement.asked.push(Asked { number, group, to, ticket, deadline_ms });
-        let (me, timeout_ms) = (self.identity.node, self.config.client_timeout_ms);
-        let request = Move { number, group, to, timeout_ms };
-        match self.engine.group(group).leader().map(|ballot| ballot.node) {
-            Some(leader) if leader != me => {
-                if let Some(peer) = self.peers.find(leader) {
-                    peer.tell(&NodeMessage::Move(request));
-                }
-            }
-            _ => self.handle_move(me, &request, time),
-        }
+        // The next tick asks the leader.
+        self.placement.asked.push(Asked { number, group, to, ticket, deadline_ms, told: None });
     }
 
     fn begin_move(&self, words: &[&[u8]], time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
@@ -115,14 +111,13 @@ impl Node {
         }
         let leader = self.engine.group(group).leader().map(|ballot| ballot.node);
         match leader {
-            None => Err(error(format!("CLUSTERDOWN group {group} has no leader at the moment"))),
             Some(leader) if leader == to => Err(Reply::Ok),
             // What the leader says of that is newer.
             Some(leader) if leader == self.identity.node => match self.unfit(group, to, time) {
                 Some(reason) => Err(error(format!("ERR {reason}"))),
                 None => Ok((group, to)),
             },
-            Some(_) => Ok((group, to)),
+            _ => Ok((group, to)),
         }
     }
 
@@ -161,16 +156,20 @@ impl Node {
     /// A member, or this node itself, wants a group that this node leads to be led by another.
     pub(super) fn handle_move(&mut self, from: NodeId, wanted: &Move, time: Time) {
         let Move { number, group, to, timeout_ms } = *wanted;
+        let is_known = |moving: &Moving| (moving.asker, moving.number) == (from, number);
+        if self.placement.moves.iter().any(is_known) {
+            return;
+        }
         let leads = self.engine.has(group) && self.engine.group(group).leads().is_some();
         let refusal = if !leads {
-            Some(format!("node {} does not lead group {group} any more, try again", self.identity.node))
+            None
         } else if self.placement.moves.len() >= MOVES_MAX {
             Some(format!("{MOVES_MAX} moves are under way already"))
         } else {
             self.unfit(group, to, time)
         };
-        if refusal.is_some() || to == self.identity.node {
-            return self.tell_moved(from, number, refusal, time);
+        if !leads || refusal.is_some() || to == self.identity.node {
+            return self.tell_moved(from, number, refusal);
         }
         let deadline_ms = time.mono_ms() + timeout_ms.min(self.config.client_timeout_ms);
         let again_ms = time.mono_ms();
@@ -178,18 +177,19 @@ impl Node {
         self.tick_moves(time);
     }
 
-    fn tell_moved(&mut self, to: NodeId, number: u64, refusal: Option<String>, time: Time) {
+    fn tell_moved(&mut self, to: NodeId, number: u64, refusal: Option<String>) {
         let moved = Moved { number, refusal };
         if to == self.identity.node {
-            self.handle_moved(&moved, time);
+            self.handle_moved(&moved);
         } else if let Some(peer) = self.peers.find(to) {
             peer.tell(&NodeMessage::Moved(moved));
         }
     }
 
-    /// What became of a move that this node asked for. That it was carried out, its client learns when this node sees it.
-    pub(super) fn handle_moved(&mut self, moved: &Moved, time: Time) {
-        let Some(reason) = &moved.refusal else { return self.tick_asked(time) };
+    /// What became of a move that this node asked for. Without a refusal the one that was asked leads no longer: the client
+    /// is told when this node sees who does.
+    pub(super) fn handle_moved(&mut self, moved: &Moved) {
+        let Some(reason) = &moved.refusal else { return };
         let asked = &mut self.placement.asked;
         if let Some(place) = asked.iter().position(|asked| asked.number == moved.number) {
             let asked = asked.remove(place);
@@ -290,22 +290,50 @@ impl Node {
                 self.placement.moves.push(moving);
                 continue;
             };
-            self.tell_moved(moving.asker, moving.number, refusal, time);
+            self.tell_moved(moving.asker, moving.number, refusal);
         }
     }
 
+    /// Answers the clients that wait for a move, and asks whoever leads now for what is not done.
     fn tick_asked(&mut self, time: Time) {
-        for asked in std::mem::take(&mut self.placement.asked) {
-            let leader = self.engine.group(asked.group).leader().map(|ballot| ballot.node);
-            if leader == Some(asked.to) {
+        let now_ms = time.mono_ms();
+        let mut questions = Vec::new();
+        for mut asked in std::mem::take(&mut self.placement.asked) {
+            let leader = self.engine.group(asked.group).leader();
+            if leader.is_some_and(|ballot| ballot.node == asked.to) {
                 self.reply(asked.ticket, Reply::Ok);
-            } else if time.mono_ms() > asked.deadline_ms {
-                let text = format!("ERR node {} did not take group {} over in time", asked.to, asked.group);
-                self.reply(asked.ticket, error(text));
-            } else {
-                self.placement.asked.push(asked);
+                continue;
+            }
+            if now_ms >= asked.deadline_ms {
+                self.reply(asked.ticket, too_late(&asked, leader));
+                continue;
+            }
+            let is_told = |ballot| asked.told.is_some_and(|(told, again_ms)| told == ballot && now_ms < again_ms);
+            if let Some(ballot) = leader.filter(|ballot| !is_told(*ballot)) {
+                asked.told = Some((ballot, now_ms + ASK_AGAIN_MS));
+                let left_ms = asked.deadline_ms - now_ms;
+                // Its reason why not is to come before the deadline.
+                let timeout_ms = left_ms - left_ms / 10;
+                let question = Move { number: asked.number, group: asked.group, to: asked.to, timeout_ms };
+                questions.push((ballot.node, question));
+            }
+            self.placement.asked.push(asked);
+        }
+        for (leader, question) in questions {
+            if leader == self.identity.node {
+                self.handle_move(leader, &question, time);
+            } else if let Some(peer) = self.peers.find(leader) {
+                peer.tell(&NodeMessage::Move(question));
             }
         }
+    }
+}
+
+fn too_late(asked: &Asked, leader: Option<Ballot>) -> Reply<'static> {
+    let Asked { group, to, .. } = asked;
+    match leader {
+        None => error(format!("CLUSTERDOWN group {group} has no leader")),
+        Some(_) => error(format!("ERR node {to} did not take group {group} over in time")),
     }
 }
 

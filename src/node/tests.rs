@@ -4,6 +4,7 @@
 mod clients;
 mod large;
 mod names;
+mod placement;
 mod uploads;
 
 use super::*;

@@ -23,15 +23,19 @@ fn led(cluster: &Cluster, id: u32) -> u64 {
 fn a_group_is_led_by_whom_the_operator_names_whichever_node_is_asked() {
     let _turn = turn();
     let cluster = Cluster::start(3, 6, LEASE);
+    // On a busy machine others may have been elected; then the groups are given back.
+    for id in cluster.ids() {
+        cluster.wait_for_info(id, "it leads its share", |info| info.number("groups_led") == 2);
+    }
     wait_for_leases(&cluster);
     let recorder = Recorder::start(&cluster.addresses(), 6, 8, 1);
     for (asked, to) in [(1, 2), (1, 3), (2, 1), (3, 3), (2, 2), (2, 2)] {
         let mut client = cluster.client(asked);
         assert_eq!(ask(&mut client, &format!("PAXOI LEADER MOVE 0 {to}")), "OK", "to {to}, asked at {asked}");
-        cluster.wait_for_info(to, "it leads what was moved there", |info| info.number("groups_led") >= 2);
+        // All but the group that is moved stay where they are.
+        let led = if to == 1 { 2 } else { 3 };
+        cluster.wait_for_info(to, "it leads what was moved there", |info| info.number("groups_led") == led);
     }
-    let counts: Vec<u64> = cluster.ids().map(|id| led(&cluster, id)).collect();
-    assert_eq!(counts, [1, 3, 2]);
     recorder.wait_for_more(500);
     recorder.stop_and_check();
     wait_for_leases(&cluster);

@@ -28,6 +28,8 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     tell: fn(&mut World) -> Result<(), String>,
     nodes: usize,
+    /// More that can join.
+    spares: usize,
     groups: u32,
     session_ttl_ms: u64,
     reads: Reads,
@@ -39,11 +41,11 @@ pub(crate) struct Scenario {
 
 /// A story of three nodes with one group, whose sessions live for long.
 const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -> Scenario {
-    let (nodes, groups, session_ttl_ms, reads) = (3, 1, 3_600_000, Reads::Quorum);
-    Scenario { name, tell, nodes, groups, session_ttl_ms, reads, cuts: false, is_long: false }
+    let (nodes, spares, groups, session_ttl_ms, reads) = (3, 0, 1, 3_600_000, Reads::Quorum);
+    Scenario { name, tell, nodes, spares, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 37] = [
+pub(crate) const SCENARIOS: [Scenario; 39] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", paused_leader_with_a_lease) },
@@ -51,6 +53,7 @@ pub(crate) const SCENARIOS: [Scenario; 37] = [
     Scenario { reads: Reads::Lease, ..story("restart-during-a-lease", restart_during_a_lease) },
     Scenario { reads: Reads::Lease, ..story("handover-during-a-lease", handover_during_a_lease) },
     story("reads-during-handovers", handover::reads_during_handovers),
+    story("word-of-the-new-leader-is-late", handover::word_of_the_new_leader_is_late),
     story("fast-leader-for-a-moment", clocks::fast_leader_for_a_moment),
     story("born-while-the-first-is-fast", clocks::born_while_the_first_is_fast),
     story("born-while-the-last-is-fast", clocks::born_while_the_last_is_fast),
@@ -80,6 +83,7 @@ pub(crate) const SCENARIOS: [Scenario; 37] = [
     story("lost-vote", cut::lost_vote),
     Scenario { cuts: true, ..story("old-copy-after-logs-were-cut", cut::old_copy_after_logs_were_cut) },
     Scenario { cuts: true, ..story("own-command-behind-a-cut-log", cut::own_command_behind_a_cut_log) },
+    Scenario { cuts: true, spares: 2, ..story("caught-up-by-strangers", cut::caught_up_by_strangers) },
     Scenario { cuts: true, is_long: true, ..story("hour-of-overwrites", hour::hour_of_overwrites) },
 ];
 
@@ -95,7 +99,7 @@ impl Scenario {
         let short = CheckpointConfig { log_bytes_min: 64 << 10, log_factor: 1, ..CheckpointConfig::default() };
         let shape = Shape {
             nodes: self.nodes,
-            spares: 0,
+            spares: self.spares,
             groups: self.groups,
             reads: self.reads,
             mixed: false,

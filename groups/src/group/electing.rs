@@ -27,6 +27,9 @@ const PREPARING_DOUBLINGS_MAX: u32 = 3;
 /// A candidate grants no pre-vote for this long. Its own promise may have to wait for two syncs, and so may those of the
 /// others; on slow disks each sync takes more than a second.
 const STANDING_MS: u64 = 6_000;
+/// Who has promised a candidate its ballot leaves it so long to lead, or to ask again: it neither stands nor lets others
+/// stand, while promises wait for syncs and the word of the new leader is on its way.
+const YIELD_MS: u64 = 300;
 /// Back-off: random, below this much, doubled with each failure up to [`BACK_OFF_DOUBLINGS_MAX`] times.
 const BACK_OFF_MS: u64 = 50;
 const BACK_OFF_DOUBLINGS_MAX: u32 = 5;
@@ -37,6 +40,8 @@ pub(super) struct Election {
     at_ms: u64,
     failures: u32,
     questions: u64,
+    /// The candidate that was promised its ballot last, and until when it is let be.
+    yielding: Option<(NodeId, u64)>,
     /// The ballot under which this node was asked to lead and to go on leading.
     pub(super) stays: Option<Ballot>,
 }
@@ -52,7 +57,21 @@ pub(super) struct Asking {
 impl Election {
     /// Somebody leads: the next election starts from scratch.
     pub(super) fn settle(&mut self) {
-        self.failures = 0;
+        (self.failures, self.yielding) = (0, None);
+    }
+
+    /// `candidate` was promised its ballot.
+    pub(super) fn yield_to(&mut self, candidate: NodeId, clock: Clock) {
+        self.yielding = Some((candidate, clock.mono_ms + YIELD_MS));
+    }
+
+    /// A candidate that is gone needs no time any more.
+    pub(super) fn forget(&mut self, candidate: NodeId) {
+        self.yielding = self.yielding.filter(|(node, _)| *node != candidate);
+    }
+
+    fn yields(&self, clock: Clock) -> Option<NodeId> {
+        self.yielding.filter(|(_, until_ms)| clock.mono_ms < *until_ms).map(|(node, _)| node)
     }
 }
 
@@ -92,7 +111,8 @@ impl Group {
                 self.election.at_ms = self.election.at_ms.max(soon_ms);
             }
             Role::Follower => {
-                if clock.mono_ms >= self.election.at_ms && !self.awaits_values() {
+                let is_due = clock.mono_ms >= self.election.at_ms && self.election.yields(clock).is_none();
+                if is_due && !self.awaits_values() {
                     self.canvass(clock, effects);
                 }
             }
@@ -151,7 +171,9 @@ impl Group {
         if self.hollow.is_some() {
             return;
         }
-        let is_free = self.leader.is_none_or(|leader| leader.node == from) && !self.stands_since_shortly(clock);
+        let yields = self.election.yields(clock).is_some_and(|candidate| candidate != from);
+        let is_free =
+            self.leader.is_none_or(|leader| leader.node == from) && !self.stands_since_shortly(clock) && !yields;
         let granted = is_free && self.is_entitled(from, question.next);
         let (next, promised) = (self.next, self.acceptor.promised().max(self.seen));
         let answer = PreVoted { number: question.number, granted, next, promised };
@@ -340,6 +362,34 @@ mod tests {
             matches!(effects[..], [Effect::Send { message: Message::PreVoted(PreVoted { granted: true, .. }), .. }])
         };
         assert!(!is_granted(0) && !is_granted(STANDING_MS - 1) && is_granted(STANDING_MS));
+    }
+
+    #[test]
+    fn who_has_promised_lets_the_candidate_lead() {
+        let mut group = second_of_three();
+        let mut effects = Vec::new();
+        let at = |mono_ms| Clock { mono_ms };
+        let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true, rather: &[] };
+        let prepare = Prepare { ballot: Ballot { round: 1, node: NodeId(3) }, instance: Instance::FIRST };
+        let asks = |group: &mut Group, now_ms| {
+            let mut effects = Vec::new();
+            group.tick(at(now_ms), around, &mut effects);
+            !effects.is_empty()
+        };
+        let grants = |group: &mut Group, from, now_ms| {
+            let mut effects = Vec::new();
+            group.handle_pre_vote(from, PreVote { number: 1, next: Instance::FIRST }, at(now_ms), &mut effects);
+            matches!(effects[..], [Effect::Send { message: Message::PreVoted(PreVoted { granted: true, .. }), .. }])
+        };
+        group.handle_prepare(NodeId(3), prepare, at(5_000), &mut effects);
+        assert!(!grants(&mut group, NodeId(1), 5_000 + YIELD_MS - 1) && grants(&mut group, NodeId(3), 5_001));
+        assert!(!asks(&mut group, 5_000 + YIELD_MS - 1));
+        assert!(grants(&mut group, NodeId(1), 5_000 + YIELD_MS));
+        // Asked again, it gives more time, unless the candidate is gone.
+        group.handle_prepare(NodeId(3), prepare, at(6_000), &mut effects);
+        assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
+        group.on_disconnected(NodeId(3));
+        assert!(grants(&mut group, NodeId(1), 6_001) && asks(&mut group, 6_000 + YIELD_MS - 1));
     }
 
     #[test]

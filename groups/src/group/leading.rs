@@ -263,6 +263,7 @@ impl Group {
 
     /// The connection to `peer` is gone: what was asked of it is asked of another at the next tick.
     pub fn on_disconnected(&mut self, peer: NodeId) {
+        self.election.forget(peer);
         self.retry_learning(peer);
     }
 

@@ -30,6 +30,7 @@ impl Group {
                     effects.push(Effect::Persist(Record::Promised(ballot)));
                 }
                 self.yield_to_other(clock, effects);
+                self.election.yield_to(from, clock);
                 effects.push(Effect::SendDurable { to: from, message: self.promise(asked) });
             }
         }
@@ -98,6 +99,7 @@ impl Group {
     /// Takes `ballot` for the one that leads, unless a higher one is known.
     pub(super) fn follow(&mut self, ballot: Ballot, clock: Clock) {
         if self.leader.is_none_or(|leader| leader < ballot) {
+            self.election.settle();
             self.set_leader(Some(ballot), clock);
         }
     }

@@ -3,7 +3,7 @@
 
 use super::expect;
 use crate::damage::rot_checkpoint;
-use crate::process::{Life, Lost};
+use crate::process::{Life, Lost, Process};
 use crate::shell::End;
 use crate::world::{Event, World};
 use bytes::Bytes;
@@ -36,6 +36,22 @@ impl World {
         self.end(2, End::Kill);
         self.heal();
         Ok(())
+    }
+
+    /// An operator asks a node for a change of the members until it is done.
+    fn change_members(&mut self, node: usize, wanted: &[&str]) -> Result<(), String> {
+        let words: Vec<&[u8]> = ["PAXOI", "MEMBER"].iter().chain(wanted).map(|word| word.as_bytes()).collect();
+        let mut told = None;
+        for _ in 0..200 {
+            let time = self.processes[node].clocks.at(self.now_us);
+            let life = self.processes[node].life.as_mut().ok_or("the node that is asked does not run")?;
+            told = Some(format!("{:?}", life.node.member_command(&words, time)));
+            if told.as_deref() == Some("Ok") {
+                return Ok(());
+            }
+            self.wait(50_000);
+        }
+        Err(format!("in vain: {wanted:?}, told {told:?}"))
     }
 
     /// The third begins with a damaged directory, beside the second only, and then the first is there, too.
@@ -157,4 +173,36 @@ pub(super) fn own_command_behind_a_cut_log(world: &mut World) -> Result<(), Stri
     expect(&world.told(2)?, &Outcome::Value(Bytes::from_static(b"1")))?;
     world.wait(1_000_000);
     Ok(())
+}
+
+/// Two of three members are replaced, and then gone, while the third is away. It returns to two that it has never heard of,
+/// which have cut their logs.
+pub(super) fn caught_up_by_strangers(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.until("all are born", |world| world.processes[..3].iter().all(Process::is_born))?;
+    world.connect(0, 0)?;
+    world.set(0, "before");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    world.end(2, End::Kill);
+    world.change_members(0, &["REPLACE", "1", "4"])?;
+    world.change_members(1, &["REPLACE", "2", "5"])?;
+    (0..2).for_each(|node| world.end(node, End::Kill));
+    world.connect(1, 3)?;
+    let lsns = [3, 4].map(|node| world.oracle.last_lsn(node));
+    world.write_until(1, "the new ones cut their logs", |world| {
+        (3..5).all(|node| world.oracle.may_have_dropped(node, lsns[node - 3]))
+    })?;
+    world.set(1, "after");
+    expect(&world.told(1)?, &Outcome::Done)?;
+    let transfers = world.oracle.transfers;
+    world.start(2);
+    world.until("the third fetches a checkpoint", |world| world.oracle.transfers > transfers)?;
+    let next = |life: &Life| life.node.shard().groups().next().map(groups::Group::next);
+    world.until("the third has caught up", |world| {
+        let [third, fourth] = [2, 3].map(|node| world.processes[node].life.as_ref().and_then(next));
+        third == fourth
+    })?;
+    world.connect(2, 2)?;
+    world.get(2, "s");
+    expect(&world.told(2)?, &Outcome::Value(Bytes::from_static(b"after")))
 }

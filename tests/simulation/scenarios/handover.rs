@@ -45,3 +45,33 @@ pub(super) fn reads_during_handovers(world: &mut World) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Messages of the member that a group is handed to take 100 ms: the others have promised it their votes and know no leader
+/// long before they hear that it leads. They let it.
+pub(super) fn word_of_the_new_leader_is_late(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect(0, 0)?;
+    world.set(0, "value");
+    world.told(0)?;
+    // From the one that should rather lead to another one, which hands it on.
+    world.order(0, &["PAXOI", "LEADER", "MOVE", "0", "2"]);
+    world.until("the second leads", |world| world.leader(1).is_some())?;
+    (0..2).for_each(|other| world.network.slow_down(2, other, 100_000));
+    world.wait(1_000_000);
+    let before = world.round(2);
+    world.order(0, &["PAXOI", "LEADER", "MOVE", "0", "3"]);
+    world.until("the third leads", |world| world.leader(2).is_some())?;
+    world.wait(1_000_000);
+    match world.leader(2) {
+        Some(_) if world.round(2) == before + 1 => Ok(()),
+        _ => Err("the new leader was overtaken before it could say so".to_owned()),
+    }
+}
+
+impl World {
+    /// The round of the highest ballot that a node has promised.
+    fn round(&self, node: usize) -> u64 {
+        let life = self.processes[node].life.as_ref();
+        life.and_then(|life| life.node.shard().groups().next()).map_or(0, |group| group.promised().round)
+    }
+}
