@@ -142,6 +142,8 @@ pub const LOG_QUEUE_BYTES: usize = 128 << 20;
 pub const ARGS_MAX: usize = 128 << 10;
 /// The most bytes of all keys that one request names, and one transaction: they are hashed in one turn.
 pub const KEYS_BYTES_MAX: usize = 16 << 20;
+/// The refusal of what may add to the memory in use when there is too much already.
+pub const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 /// The most words of a request that the node answers by itself.
 pub const LOCAL_WORDS_MAX: usize = 1_024;
 /// The most bytes of its words, but for PING and ECHO.
@@ -289,6 +291,8 @@ pub struct NodeConfig {
     pub reads: Reads,
     /// A command or read that is not answered after so long gets an error.
     pub client_timeout_ms: u64,
+    /// A client that asks nothing for this long is closed; 0: never. CONFIG SET `timeout`.
+    pub idle_ms_max: u64,
     /// The time to live of sessions, of a cluster that is not born yet.
     pub session_ttl_ms: u64,
     /// Connections of clients.

@@ -119,6 +119,7 @@ fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConf
         groups: birth.groups,
         reads: Reads::Quorum,
         client_timeout_ms: 5_000,
+        idle_ms_max: 0,
         session_ttl_ms: birth.session_ttl_ms,
         max_clients: 1,
         memory_bytes_max: 0,

@@ -156,6 +156,7 @@ impl ServeArgs {
             groups,
             reads: args.reads.unwrap_or_default(),
             client_timeout_ms: millis("--client-timeout", args.client_timeout.as_deref().unwrap_or("5s"))?,
+            idle_ms_max: 0,
             session_ttl_ms: millis("--session-ttl", args.session_ttl.as_deref().unwrap_or("1h"))?,
             max_clients: args.max_clients.unwrap_or(10_000),
             memory_bytes_max: match args.maxmemory.as_deref() {

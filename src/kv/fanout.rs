@@ -38,6 +38,8 @@ pub const ALL_GROUPS: Reply<'static> = Reply::Error(Cow::Borrowed(
 /// The reply to a command that may have been executed, or partly.
 pub const UNCERTAIN: Reply<'static> =
     Reply::Error(Cow::Borrowed("UNCERTAIN the command may or may not have been executed"));
+/// The reply to what was surely not done in time.
+pub const NOT_SERVED: Reply<'static> = Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served"));
 
 /// Decides where a command goes among `groups` groups. One that any group can answer goes to `any`.
 #[must_use]

@@ -1,7 +1,6 @@
 //! Connections for large transfers, apart from those for votes and pings: another one of the same pair of nodes, made
 //! when there is something to fetch, by the node that wants it. The handshake is the same.
 
-use super::clients::Connection;
 use super::links::Link;
 use super::wire::{Hello, NODE, NodeMessage};
 use super::{Close, Node, Output, Time};
@@ -13,7 +12,7 @@ impl Node {
     pub(super) fn bulk_dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
         self.upkeep.on_dialling(to, connection, time);
         if let Some(id) = connection {
-            self.connections.insert(id, Connection::Link(Link::dialled_for_bulk(to, time.mono_ms())));
+            self.links.insert(id, Link::dialled_for_bulk(to, time.mono_ms()));
         }
     }
 
@@ -30,7 +29,7 @@ impl Node {
     pub(super) fn bulk_frame(&mut self, id: u64, frame: &Frame, time: Time) -> Result<(), String> {
         for message in frame.messages() {
             let message = message.map_err(|error| error.to_string())?;
-            let Some(Connection::Link(link)) = self.connections.find(id) else { return Ok(()) };
+            let Some(link) = self.links.find(id) else { return Ok(()) };
             let from = link.peer;
             if message.group != NODE {
                 self.unknown_groups += 1;
@@ -57,7 +56,7 @@ impl Node {
     }
 
     fn handle_bulk_hello(&mut self, id: u64, hello: &Hello, time: Time) {
-        let Some(Connection::Link(link)) = self.connections.find(id) else { return };
+        let Some(link) = self.links.find(id) else { return };
         let dialled = link.dialled;
         if dialled.is_none() {
             self.say_hello(id);
@@ -77,11 +76,11 @@ impl Node {
         if !self.is_born() || hello.cluster.is_none() {
             return self.refuse(id, false, "the cluster is not born yet".to_owned(), time);
         }
-        if let Some(Connection::Link(link)) = self.connections.find(id) {
+        if let Some(link) = self.links.find(id) {
             link.peer = Some(hello.node);
         }
         if let Some(old) = self.upkeep.on_linked(hello.node, id) {
-            self.connections.remove(old);
+            self.links.remove(old);
             self.outputs.close(old, Close::Now);
         }
     }

@@ -1,7 +1,6 @@
 //! Nodes that want to join. A new one dials any member, says hello as one that joins, and waits there; it is a member when
 //! the groups say so. Then it is handed the birth record and where the others are, keeps both, and begins as a learner.
 
-use super::clients::Connection;
 use super::links::removed;
 use super::wire::{Admission, Hello, NodeMessage};
 use super::{Close, Node, Output, Time};
@@ -139,7 +138,7 @@ impl Node {
                 time,
             );
         }
-        let Some(Connection::Link(link)) = self.connections.find(id) else { return };
+        let Some(link) = self.links.find(id) else { return };
         link.on_peer(from);
         if let Some(contact) = self.joining.contacts.iter_mut().find(|contact| contact.connection == Some(id)) {
             contact.backoff.on_success();
@@ -164,7 +163,7 @@ impl Node {
         if self.joining.waiting.len() >= WAITING_MAX {
             return self.refuse(id, false, format!("{WAITING_MAX} nodes wait to join already"), time);
         }
-        if let Some(Connection::Link(link)) = self.connections.find(id) {
+        if let Some(link) = self.links.find(id) {
             link.on_peer(from);
         }
         let waiting = Waiting { place, connection: Some(id), seen_ms: time.mono_ms() };

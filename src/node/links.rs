@@ -4,7 +4,6 @@
 //! cannot be, or of another group count is refused with a line that says why. A new connection of a peer replaces the
 //! old one.
 
-use super::clients::Connection;
 use super::joining::is_contact;
 use super::peers::Peer;
 use super::peers::lanes::FRAGMENT;
@@ -68,7 +67,7 @@ impl Node {
         }
         let Some(id) = connection else { return };
         let link = Link { dialled: Some(to), ..Link::accepted(time.mono_ms()) };
-        self.connections.insert(id, Connection::Link(link));
+        self.links.insert(id, link);
     }
 
     /// A dialled connection is established.
@@ -82,7 +81,7 @@ impl Node {
         }
         loop {
             // A stranger gets no more memory than a hello needs.
-            let is_member = matches!(self.connections.find(id), Some(Connection::Link(link)) if link.peer.is_some());
+            let is_member = self.links.find(id).is_some_and(|link| link.peer.is_some());
             let payload_bytes_max = if is_member { self.config.frame_bytes_max() } else { NODE_MESSAGE_BYTES_MAX };
             let bytes = input.len();
             match frame::decode(input, payload_bytes_max) {
@@ -98,14 +97,14 @@ impl Node {
                 }
                 Err(error) => return self.cut(id, &error.to_string(), time),
             }
-            if self.connections.find(id).is_none() {
+            if !self.links.has(id) {
                 return;
             }
         }
     }
 
     fn link_frame(&mut self, id: u64, frame: &Frame, time: Time) -> Result<(), String> {
-        if let Some(Connection::Link(link)) = self.connections.find(id) {
+        if let Some(link) = self.links.find(id) {
             // The first frame tells what an accepted connection is for.
             link.bulk |= link.peer.is_none() && link.dialled.is_none() && frame.purpose == Purpose::Bulk;
             if link.bulk {
@@ -114,7 +113,7 @@ impl Node {
         }
         for message in frame.messages() {
             let message = message.map_err(|error| error.to_string())?;
-            let Some(Connection::Link(link)) = self.connections.find(id) else { return Ok(()) };
+            let Some(link) = self.links.find(id) else { return Ok(()) };
             let from = link.peer;
             if message.group == NODE && message.kind == FRAGMENT {
                 let Some(from) = from else { return Err("it sent something else before its hello".to_owned()) };
@@ -195,7 +194,9 @@ impl Node {
             (NodeMessage::Moved(moved), Some(_)) => self.handle_moved(&moved),
             (NodeMessage::Here(here), Some(from)) => self.handle_here(from, here),
             (NodeMessage::WhereDurable(groups), Some(from)) => self.handle_where_durable(from, &groups),
-            (NodeMessage::Durable(positions), Some(from)) => self.handle_durable(from, &positions),
+            (NodeMessage::Durable(positions), Some(from)) => {
+                self.durability.on_told(from, &positions, self.engine.len());
+            }
             (NodeMessage::Relay(relay), Some(from)) => self.handle_relay(id, from, &relay, time),
             (NodeMessage::Relayed(relayed), Some(_)) => self.handle_relayed(&relayed),
         }
@@ -223,7 +224,7 @@ impl Node {
     }
 
     fn handle_hello(&mut self, id: u64, hello: &Hello, time: Time) {
-        let Some(Connection::Link(link)) = self.connections.find(id) else { return };
+        let Some(link) = self.links.find(id) else { return };
         let dialled = link.dialled;
         if dialled.is_none() {
             self.say_hello(id);
@@ -263,13 +264,13 @@ impl Node {
         if !self.peers.admit_guest(from) {
             return self.refuse(id, false, "too many nodes that are not members are connected".to_owned(), time);
         }
-        if let Some(Connection::Link(link)) = self.connections.find(id) {
+        if let Some(link) = self.links.find(id) {
             link.peer = Some(from);
         }
         let old = self.peers.on_linked(id, hello, version, time.mono_ms());
         if let Some(old) = old {
             self.on_relay_cut(from, time);
-            self.connections.remove(old);
+            self.links.remove(old);
             self.outputs.close(old, Close::Now);
         }
         tracing::info!("connected to node {from}, with version {version} of the peer protocol");
@@ -392,7 +393,7 @@ impl Node {
         tracing::warn!("refused by a peer: {text}");
         // A member may say that this node can never join. Whoever else can reach the port may not, nor whoever listens now
         // where a member did: it has said who it is before it refuses anything.
-        let known = matches!(self.connections.find(id), Some(Connection::Link(link)) if link.peer.is_some());
+        let known = self.links.find(id).is_some_and(|link| link.peer.is_some());
         if refusal.fatal && known {
             self.outputs.push(Output::Stop(text));
         }
@@ -414,10 +415,7 @@ impl Node {
     }
 
     pub(super) fn say_hello(&mut self, id: u64) {
-        let dialled = match self.connections.find(id) {
-            Some(Connection::Link(link)) => link.dialled,
-            _ => None,
-        };
+        let dialled = self.links.find(id).and_then(|link| link.dialled);
         let birth = self.identity.birth.as_ref();
         let hello = Hello {
             cluster: birth.map(|record| record.cluster_id),
@@ -438,7 +436,7 @@ impl Node {
 
     /// A frame of one message, on a connection whose handshake is not done.
     pub(super) fn send_alone(&mut self, id: u64, message: &NodeMessage) {
-        let bulk = matches!(self.connections.find(id), Some(Connection::Link(link)) if link.bulk);
+        let bulk = self.links.find(id).is_some_and(|link| link.bulk);
         let mut frame = FrameWriter::new(if bulk { Purpose::Bulk } else { Purpose::Live });
         frame.message(NODE, message.kind(), |out| message.put(out));
         let mut pieces = Vec::new();
@@ -530,16 +528,12 @@ impl Node {
 
     /// All connections to and from members, also those whose handshake is not done.
     pub(super) fn links(&self) -> Vec<u64> {
-        let all = self.connections.iter();
-        all.filter(|(_, connection)| matches!(connection, Connection::Link(_))).map(|(id, _)| id).collect()
+        self.links.iter().map(|(id, _)| id).collect()
     }
 
     /// Who has not said hello for too long is not waited for.
     pub(super) fn cut_late(&mut self, time: Time) {
-        let late = self.connections.iter().filter(|(_, connection)| match connection {
-            Connection::Link(link) => link.is_late(time.mono_ms()),
-            Connection::Fresh { .. } | Connection::Client(_) => false,
-        });
+        let late = self.links.iter().filter(|(_, link)| link.is_late(time.mono_ms()));
         let late: Vec<u64> = late.map(|(id, _)| id).collect();
         late.into_iter().for_each(|id| self.cut(id, "its handshake takes too long", time));
     }

@@ -9,7 +9,6 @@
 
 use super::wire::{Here, NodeMessage};
 use super::{Node, Output, Time};
-use crate::kv::reply::Reply;
 use crate::plural::plural;
 use crate::recovery::{Blank, Rebuilt, Shelved};
 use crate::shard::Cell;
@@ -158,12 +157,5 @@ impl Node {
     pub(super) fn tick_before_begin(&mut self, time: Time) {
         self.cut_late(time);
         self.admit_silent(time);
-    }
-
-    /// The reply to what needs a group that is missing.
-    pub(super) fn loading_refusal(&self) -> Reply<'static> {
-        let (done, all) = self.facts.loading_bytes;
-        let percent = done * 100 / all.max(1);
-        Reply::Error(format!("LOADING Paxoi is loading the dataset in memory: {percent} % done").into())
     }
 }

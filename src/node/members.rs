@@ -2,6 +2,7 @@
 //! at a time. It only ever looks at what the groups' members are and submits what is missing, so that it can be told again,
 //! here or elsewhere, after whatever went wrong.
 
+use super::clients::Backend;
 use super::peers::Peer;
 use super::peers::Roster;
 use super::wire::NodeMessage;
@@ -74,7 +75,7 @@ impl Node {
             return Reply::error("ERR the cluster is not formed yet");
         }
         if self.is_loading() {
-            return self.loading_refusal();
+            return self.missing_refusal();
         }
         if words[2].eq_ignore_ascii_case(b"list") && words.len() == 3 {
             self.changing.listed_ms = Some(time.mono_ms());

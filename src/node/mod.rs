@@ -3,15 +3,15 @@
 //!
 //! ```text
 //! engine     groups, commands, reads, the log's queue      wires   how it reaches the rest
-//! requests   what a client's words mean and where they go      replies    in the order of the requests
-//! clients    the clients' connections                          local      what the node answers by itself
+//! connections  whose each connection is                        clients    their requests and replies
+//! backend    what the node does for its clients                admin      what it answers about itself
+//! durability what of the log other members have                ticket     where a reply belongs
 //! links      handshakes and frames of the other members        peers      who lives, who is reached, who claims what
 //! wire       what nodes say to each other                      alone      a node that nobody answers
 //! output     what it wants done outside, and who does it
 //! birth      how a cluster comes to be
 //! upkeep     checkpoints, transfers, ranges of the log        space   what fits the log while the disk is full
 //! bulk       the connections for transfers
-//! memory     what is refused when memory is short
 //! versions   how members of two versions get along
 //! roster     who belongs to the cluster                   names       where clients are told that the members are
 //! joining    nodes that wait to become members              members    changing the members, group by group
@@ -22,34 +22,34 @@
 //! relay      commands that another member carries out
 //! ```
 
+mod admin;
 mod alone;
+mod backend;
 mod birth;
 mod bulk;
 mod clients;
 mod cluster_time;
+mod connections;
+mod durability;
 mod engine;
 mod inbound;
 mod joining;
 mod links;
 mod loading;
-mod local;
 mod members;
-mod memory;
 mod names;
 pub mod output;
-mod pause;
 pub mod peers;
 mod placement;
 mod refusals;
 mod relay;
-mod replies;
-mod requests;
+mod slots;
 mod space;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod upkeep;
 mod versions;
-mod waiting;
 pub mod wire;
 mod wires;
 
@@ -63,29 +63,30 @@ use crate::shard::Shard;
 use crate::storage::checkpoint::{Brought, Done};
 use crate::storage::scrub::Findings;
 use crate::storage::wal::{ChosenValue, Droppable, ReadRange};
+use admin::Facts;
 use alone::Alone;
 use birth::Birth;
-use bytes::Bytes;
-use clients::Connections;
+use clients::Clients;
 use cluster_time::ClusterTime;
+use connections::Fresh;
+use durability::Durability;
 use engine::Engine;
 use groups::membership::Place;
-use groups::{Answer, Clock, Group, GroupId, Jitter, NodeId, Settings, Surroundings, Work};
+use groups::{Answer, Clock, Group, GroupId, NodeId, Settings, Surroundings};
 use joining::Joining;
+use links::Link;
 use loading::Stage;
-use local::Facts;
 use members::Changing;
 use names::Names;
 use net::outbound::Outbound;
-use pause::Pause;
 use peers::{Peers, PingState, Roster};
 use placement::Placement;
 use relay::Relays;
+use slots::Slots;
 use std::sync::Arc;
 use upkeep::{Ranges, Upkeep};
-use waiting::Waits;
 
-pub use local::Facts as ProcessFacts;
+pub use admin::Facts as ProcessFacts;
 pub use output::{Close, Driver, Output, Outputs};
 pub use space::Space;
 
@@ -123,7 +124,12 @@ pub struct Node {
     changing: Changing,
     engine: Engine,
     peers: Peers,
-    connections: Connections,
+    /// Connections that have sent nothing yet.
+    fresh: Slots<Fresh>,
+    /// Out while a client's requests are carried out.
+    clients: Option<Box<Clients>>,
+    links: Slots<Link>,
+    durability: Durability,
     relays: Relays,
     ranges: Ranges,
     stats: Stats,
@@ -150,19 +156,6 @@ pub struct Node {
     /// When the process was first told the time.
     started_ms: Option<u64>,
     ticked_ms: u64,
-    /// How long the request is that is being carried out.
-    request_bytes: usize,
-    /// The buffer that it is in, if it is long: what is kept of it need not be copied.
-    request: Bytes,
-    /// What may still be taken from clients in this turn.
-    intake: Work,
-    /// Chance: RANDOMKEY, and which group issues a session.
-    draw: Jitter,
-    pause: Pause,
-    waits: Waits,
-    /// After how long without a request a client is closed; 0: never.
-    idle_ms_max: u64,
-    idle_looked_ms: u64,
     /// What CONFIG SET was told of parameters without effect.
     kept: Kept,
 }
@@ -179,7 +172,10 @@ impl Node {
             changing: Changing::default(),
             engine: Engine::new(&identity, &config),
             peers: Peers::new(&identity, Roster::of_one(&first), &config),
-            connections: Connections::new(&config),
+            fresh: Slots::default(),
+            clients: Some(Box::new(Clients::new(&config))),
+            links: Slots::default(),
+            durability: Durability::default(),
             relays: Relays::new(identity.start),
             ranges: Ranges::default(),
             stats: Stats::new(table::names_by_verb()),
@@ -200,14 +196,6 @@ impl Node {
             began_ms: 0,
             started_ms: None,
             ticked_ms: 0,
-            request_bytes: 0,
-            request: Bytes::new(),
-            intake: Work::steps(config.turn_steps),
-            draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
-            pause: Pause::default(),
-            waits: Waits::default(),
-            idle_ms_max: 0,
-            idle_looked_ms: 0,
             kept: Kept::default(),
             identity,
             config,
@@ -283,7 +271,9 @@ impl Node {
         self.tick_links(time);
         self.tick_names(time);
         self.tick_joining(time);
-        self.tick_clients(time);
+        self.with_clients(|clients, node| clients.tick(node, now_ms));
+        let (engine, mut wires) = self.split();
+        engine.expire(now_ms, &mut wires);
         self.tick_cluster_time(time);
         if !self.is_born() {
             let clocks = self.told_clocks(time);
@@ -342,9 +332,9 @@ impl Node {
     pub fn end_turn(&mut self, time: Time) {
         self.now_us = time.mono_us;
         // Also before the node begins: clients that are told so take their share of a turn as well.
-        self.intake = Work::steps(self.config.turn_steps);
+        self.with_clients(|clients, node| clients.begin_turn(node.config.turn_steps));
         if self.has_not_begun() {
-            return self.resume_clients();
+            return self.with_clients(|clients, node| clients.resume(node, time.mono_ms()));
         }
         let (engine, mut wires) = self.split();
         engine.go_on(&mut wires, time);
@@ -355,10 +345,11 @@ impl Node {
         }
         let (upkeep, mut cx) = self.upkeep(time);
         upkeep.step(&mut cx);
-        self.step_waits(time);
+        self.durability.tell(self.engine.durable_lsn(), &mut self.peers);
+        self.with_clients(|clients, node| clients.step_waits(node, time));
         self.send_all(time);
         self.engine.end_turn();
-        self.resume_clients();
+        self.with_clients(|clients, node| clients.resume(node, time.mono_ms()));
     }
 
     /// What the turn wants done; [`output::carry_out`] does it.
@@ -370,7 +361,8 @@ impl Node {
     /// how many bytes wait for the client then.
     pub fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut Outbound) -> usize) {
         let stats = &mut self.stats;
-        self.connections.take_replies(|id, replies| {
+        let Some(clients) = &mut self.clients else { return };
+        clients.take_replies(|id, replies| {
             stats.net_output_bytes += replies.len() as u64;
             visit(id, replies)
         });

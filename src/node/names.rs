@@ -2,7 +2,7 @@
 //! members reach it. The shell looks names up, again and again, so that clients which want a number are told one too, and
 //! so that a member that moved is dialled where it is.
 
-use super::local::id40;
+use super::admin::id40;
 use super::peers::Peer;
 use super::{Node, Output, Time};
 use crate::admin::cluster::NodeView;

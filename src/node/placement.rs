@@ -4,9 +4,9 @@
 //! An operator may ask any node; the group's leader carries it out, and says why not if it does not. The node that was
 //! asked answers its client once it sees the new leader itself. If another one leads by then, it asks that one.
 
-use super::clients::Client;
+use super::clients::Backend;
 use super::peers::Peer;
-use super::replies::{Expected, Ticket};
+use super::ticket::Ticket;
 use super::wire::{Move, Moved, NodeMessage};
 use super::{Node, Time};
 use crate::config::{HANDOVER_HOLD_MS, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, MOVES_MAX, NODE_MESSAGE_BYTES_MAX};
@@ -67,27 +67,20 @@ impl Placement {
     pub(super) fn new(start: u64) -> Placement {
         Placement { number: start << START_SHIFT, ..Placement::default() }
     }
+
+    /// A client waits for a group to be led by a member. The next tick asks the group's leader.
+    pub(super) fn ask(&mut self, (group, to): (GroupId, NodeId), ticket: Ticket, deadline_ms: u64) {
+        self.number += 1;
+        self.asked.push(Asked { number: self.number, group, to, ticket, deadline_ms, told: None });
+    }
 }
 
 impl Node {
-    /// `PAXOI LEADER MOVE group node`.
-    pub(super) fn move_leader(&mut self, client: &mut Client, words: &[&[u8]], time: Time) {
-        let begun = self.begin_move(words, time);
-        let (group, to) = match begun {
-            Ok(wanted) => wanted,
-            Err(reply) => return self.answer(client, &reply),
-        };
-        let mute = !client.info.reply_mode.admit();
-        let expected = Expected { protocol: client.info.protocol, mute, bytes: 0, long: false };
-        let sequence = client.replies.expect(expected);
-        let ticket = Ticket { connection: client.connection, sequence, part: 0 };
-        self.placement.number += 1;
-        let (number, deadline_ms) = (self.placement.number, time.mono_ms() + self.config.client_timeout_ms);
-        // The next tick asks the leader.
-        self.placement.asked.push(Asked { number, group, to, ticket, deadline_ms, told: None });
-    }
-
-    fn begin_move(&self, words: &[&[u8]], time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
+    /// Checks `PAXOI LEADER MOVE group node`.
+    ///
+    /// # Errors
+    /// The reply, if there is nothing to wait for.
+    pub(super) fn begin_move(&self, words: &[&[u8]], time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
         let number = |word: &[u8]| std::str::from_utf8(word).ok().and_then(|text| text.parse::<u32>().ok());
         let (Some(group), Some(to), true) =
             (number(words[3]).map(GroupId), number(words[4]).map(NodeId), words[2].eq_ignore_ascii_case(b"move"))
@@ -101,7 +94,7 @@ impl Node {
             return Err(error(format!("ERR there is no group {group}, only 0 to {}", self.engine.len() - 1)));
         }
         if !self.engine.has(group) {
-            return Err(self.loading_refusal());
+            return Err(self.missing_refusal());
         }
         if self.peers.roster().place(to).is_none() {
             return Err(error(format!("ERR node {to} is not a member of this cluster")));

@@ -6,23 +6,20 @@
 //! All go to one member, so that they keep their order; and a client whose earlier commands went another way waits for their
 //! replies first.
 
-use super::clients::Client;
+use super::clients::{Backend, Request, Submission, encoded};
 use super::engine::{Asked, Ports, UNCOUNTED};
 use super::peers::Peers;
-use super::replies::Ticket;
-use super::requests::NOT_SERVED;
+use super::ticket::Ticket;
 use super::wire::{NodeMessage, Relay, Relayed};
 use super::{Node, Time};
 use crate::config::{RELAY_BYTES_MAX, RELAY_GRACE_MS, RELAYS_MAX};
-use crate::kv::command::Command;
-use crate::kv::encode::{decode, encode};
-use crate::kv::fanout::UNCERTAIN;
+use crate::kv::encode::decode;
+use crate::kv::fanout::{NOT_SERVED, UNCERTAIN};
 use crate::kv::kept;
 use crate::kv::reply::Reply;
-use crate::kv::table::Verb;
 use crate::versions::Versions;
-use bytes::BytesMut;
-use groups::{GroupId, NodeId};
+use bytes::Bytes;
+use groups::NodeId;
 use slab::Slab;
 use std::collections::BTreeMap;
 
@@ -150,39 +147,19 @@ impl Node {
         self.relays.to.filter(|to| able.contains(to)).or(able.first().copied())
     }
 
-    /// Whether a client has to wait for the replies to its earlier commands, which went another way.
-    pub(super) fn changes_way(&self, client: &mut Client) -> bool {
-        let way = self.relays.to;
-        if client.way != way && !client.replies.is_empty() {
-            return true;
-        }
-        client.way = way;
-        false
-    }
-
     /// Passes a command on.
-    pub(super) fn relay(
-        &mut self,
-        to: NodeId,
-        group: GroupId,
-        verb: Verb,
-        command: &Command<'_>,
-        ticket: Ticket,
-        time: Time,
-    ) {
+    pub(super) fn relay(&mut self, to: NodeId, submission: &Submission<'_>, time: Time) {
+        let Submission { group, verb, command, ticket, .. } = *submission;
         let timeout_ms = self.config.client_timeout_ms;
         let relays = &mut self.relays;
         relays.number += 1;
         relays.sent_total += 1;
         let (number, since_us) = (relays.number, time.mono_us);
         let deadline_ms = time.mono_ms() + timeout_ms + RELAY_GRACE_MS;
-        let is_write = command.is_write();
-        let asked = Asked { ticket, verb: verb as u16, since_us };
-        relays.sent.insert(number, Sent { to, asked, deadline_ms, is_write });
-        let mut body = BytesMut::with_capacity(64);
-        encode(command, &mut body);
+        let asked = Asked { ticket, verb, since_us };
+        relays.sent.insert(number, Sent { to, asked, deadline_ms, is_write: command.is_write() });
         if let Some(peer) = self.peers.find(to) {
-            peer.tell(&NodeMessage::Relay(Relay { number, group, timeout_ms, body: body.freeze() }));
+            peer.tell(&NodeMessage::Relay(Relay { number, group, timeout_ms, body: encoded(command) }));
         }
     }
 
@@ -199,14 +176,14 @@ impl Node {
             _ => return self.refuse_relay(from, number, &NOT_SERVED),
         };
         let is_write = command.is_write();
-        self.request_bytes = body.len();
+        let bytes = body.len();
         let too_long = self.engine.shard().store(group).expected_bytes(&command) > RELAY_BYTES_MAX;
         let refusal = self
-            .refusal(&command)
-            .or_else(|| self.engine.reach_refusal(group, is_write, body.len()))
+            .refusal(&command, bytes)
+            .or_else(|| self.engine.reach_refusal(group, is_write, bytes))
             .or_else(|| too_long.then_some(TOO_LONG))
             .or_else(|| self.engine.is_far_behind(group).then_some(NOT_SERVED))
-            .or_else(|| self.engine.holds_command(group, is_write, body.len()).then_some(NOT_SERVED))
+            .or_else(|| self.engine.holds_command(group, is_write, bytes).then_some(NOT_SERVED))
             // It does not go in circles.
             .or_else(|| (self.relays.to.is_some() || !self.engine.is_member(group)).then_some(NOT_SERVED))
             .or_else(|| (self.relays.served.len() >= RELAYS_MAX).then_some(NOT_SERVED));
@@ -216,7 +193,9 @@ impl Node {
         let sequence = self.relays.served.insert(Served { link, number, is_write }) as u64;
         let ticket = Ticket { connection: RELAYED, sequence, part: 0 };
         let deadline_ms = time.mono_ms() + timeout_ms.min(self.config.client_timeout_ms);
-        self.carry_out(group, UNCOUNTED, (&command, None), ticket, deadline_ms, time);
+        let request = Request { words: &[], bytes, buffer: &Bytes::new() };
+        let submission = Submission { group, verb: UNCOUNTED, command: &command, body: None, request, ticket };
+        self.carry_out(submission, deadline_ms, time);
     }
 
     fn refuse_relay(&mut self, from: NodeId, number: u64, reply: &Reply<'_>) {

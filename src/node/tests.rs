@@ -88,6 +88,7 @@ impl World {
                 groups,
                 reads: Reads::Quorum,
                 client_timeout_ms: 5_000,
+                idle_ms_max: 0,
                 session_ttl_ms: 60_000,
                 max_clients: 20,
                 memory_bytes_max: 0,
@@ -185,7 +186,7 @@ impl World {
     fn send(&mut self, id: u32, number: u64, request: &[u8]) {
         let (time, client) = (self.time, CLIENT + number);
         let node = &mut self.node(id).node;
-        if node.connections.find(client).is_none() {
+        if !knows(node, client) {
             node.opened(client, SocketAddr::from(([127, 0, 0, 9], 9)), time);
         }
         let mut input = BytesMut::from(request);
@@ -310,6 +311,10 @@ impl World {
     }
 }
 
+fn knows(node: &Node, connection: u64) -> bool {
+    node.fresh.has(connection) || node.clients.as_ref().is_some_and(|clients| clients.has(connection))
+}
+
 /// What a log has of a range: of each instance the value of the ballot under which the next one names it as chosen.
 fn chosen(records: &[wal::Record], range: &wal::ReadRange) -> Vec<wal::ChosenValue> {
     let at = |instance: u64| {
@@ -356,7 +361,7 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
     assert_eq!((world.ask(3, 0, "MULTI").as_str(), world.ask(3, 0, "SET k v").as_str()), ("+OK", LOADING));
     assert!(world.ask(3, 0, "EXEC").starts_with("-EXECABORT"));
     assert_eq!(world.ask(1, 0, "SET k v"), "+OK");
-    let clients = |world: &mut World| world.node(3).node.connections.clients;
+    let clients = |world: &mut World| world.node(3).node.clients.as_ref().map_or(0, |clients| clients.len());
     world.run(3 * crate::config::HANDSHAKE_MS_MAX);
     assert_eq!(clients(&mut world), 1, "members that wait do not become clients");
 

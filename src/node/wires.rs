@@ -1,14 +1,14 @@
 //! How the engine reaches the rest of the node: the frames to the other members, the replies to clients and to members that
 //! pass commands on, the leases, and what is done outside.
 
-use super::clients::Connections;
+use super::clients::Clients;
 use super::cluster_time::ClusterTime;
 use super::engine::{Engine, Ports, UploadNeeds};
 use super::output::{Output, Outputs};
 use super::peers::Peers;
 use super::refusals::Refusals;
 use super::relay::{RELAYED, Relays};
-use super::replies::Ticket;
+use super::ticket::Ticket;
 use super::upkeep::{Cx, LogSize, Ranges, Upkeep};
 use super::wire::NodeMessage;
 use super::{Node, Time};
@@ -22,7 +22,8 @@ use groups::{Ballot, Clock, Effect, Group, GroupId, Message, NodeId};
 /// See the module.
 pub(super) struct Wires<'a> {
     pub(super) peers: &'a mut Peers,
-    pub(super) connections: &'a mut Connections,
+    /// `None` while a client's requests are carried out: nothing is answered then.
+    pub(super) clients: Option<&'a mut Clients>,
     pub(super) relays: &'a mut Relays,
     pub(super) ranges: &'a mut Ranges,
     pub(super) stats: &'a mut Stats,
@@ -72,7 +73,8 @@ impl Ports for Wires<'_> {
         if let Reply::Error(text) = &reply {
             self.stats.error(text);
         }
-        self.connections.settle(ticket, reply);
+        let clients = self.clients.as_deref_mut();
+        clients.expect("no reply comes while a client's requests are carried out").settle(ticket, reply);
     }
 
     fn upload_refusal(&self, engine: &Engine, group: GroupId, needs: UploadNeeds) -> Option<Reply<'static>> {
@@ -109,7 +111,7 @@ impl Node {
     pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, Cx<'_>) {
         let wires = Wires {
             peers: &mut self.peers,
-            connections: &mut self.connections,
+            clients: self.clients.as_deref_mut(),
             relays: &mut self.relays,
             ranges: &mut self.ranges,
             stats: &mut self.stats,

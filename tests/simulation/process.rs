@@ -407,6 +407,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         groups: shape.groups,
         reads: if shape.mixed && id.0.is_multiple_of(2) { Reads::Quorum } else { shape.reads },
         client_timeout_ms: shape.client_timeout_ms,
+        idle_ms_max: 0,
         session_ttl_ms: shape.session_ttl_ms,
         max_clients: 100,
         memory_bytes_max: 0,

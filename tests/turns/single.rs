@@ -52,6 +52,7 @@ impl Single {
             groups,
             reads,
             client_timeout_ms: 3_600_000,
+            idle_ms_max: 0,
             session_ttl_ms: 3_600_000,
             max_clients: 100,
             memory_bytes_max: 0,

@@ -9,10 +9,9 @@
 use super::uploads::Uploads;
 use super::{Engine, Ports, UPLOADING};
 use crate::config::{BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES};
-use crate::kv::fanout::UNCERTAIN;
+use crate::kv::fanout::{NOT_SERVED, UNCERTAIN};
 use crate::kv::reply::Reply;
-use crate::node::replies::Ticket;
-use crate::node::requests::NOT_SERVED;
+use crate::node::ticket::Ticket;
 use groups::{GroupId, NodeId};
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! Commands of this node's clients that are queued in the groups and not applied yet: who waits for each, until when, and
 //! how much of the queues is large. A group applies the commands of one node in the order of their counters.
 
-use crate::node::replies::Ticket;
+use crate::node::ticket::Ticket;
 use groups::GroupId;
 use std::collections::VecDeque;
 

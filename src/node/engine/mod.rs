@@ -19,7 +19,7 @@ pub(super) use commands::UNCOUNTED;
 pub(super) use reads::Read;
 pub(super) use uploads::{UPLOADING, UploadNeeds};
 
-use super::replies::Ticket;
+use super::ticket::Ticket;
 use super::wire::NodeMessage;
 use super::{NodeConfig, Space, Time};
 use crate::admin::stats::Stats;

@@ -12,7 +12,7 @@ use crate::kv::encode::encode;
 use crate::kv::reply::Reply;
 use crate::kv::{Due, Progress};
 use crate::node::Time;
-use crate::node::replies::Ticket;
+use crate::node::ticket::Ticket;
 use crate::node::wire::{Answers, NodeMessage, Question};
 use bytes::Bytes;
 use groups::message::Reject;

@@ -11,12 +11,12 @@ use crate::config::{NodeConfig, UPLOAD_PARTS_MIN, UPLOAD_PARTS_SENT, UPLOAD_RETR
 use crate::identity::Identity;
 use crate::kv::command::{Command, Set};
 use crate::kv::encode::{encode, encode_shared};
+use crate::kv::fanout::NOT_SERVED;
 use crate::kv::long_value::shared_word;
 use crate::kv::reply::Reply;
 use crate::kv::uploads::{BUSY, Complete, Part, UploadId, UploadedSet};
 use crate::node::Time;
-use crate::node::replies::Ticket;
-use crate::node::requests::NOT_SERVED;
+use crate::node::ticket::Ticket;
 use bytes::Bytes;
 use groups::GroupId;
 use std::borrow::Cow;

@@ -28,7 +28,7 @@ impl World {
     pub(super) fn give(&mut self, id: u32, number: u64, input: &mut BytesMut) {
         let (time, client) = (self.time, CLIENT + number);
         let node = &mut self.node(id).node;
-        if node.connections.find(client).is_none() {
+        if !knows(node, client) {
             node.opened(client, SocketAddr::from(([127, 0, 0, 9], 9)), time);
         }
         node.input(client, input, 0, time);

@@ -1,23 +1,17 @@
-//! What the node answers by itself: the connection's own commands, and those about the node and the cluster.
+//! Admin replies: what the node answers about itself and the cluster (`INFO`, `CONFIG`, `CLUSTER`, `PAXOI`).
 
-use super::clients::Client;
-use super::pause::Pause;
 use super::peers::Peer;
-use super::{Close, Node, Time};
-use crate::admin::client::{self, ClientAction};
+use super::{Node, Time};
 use crate::admin::cluster::{self, ClusterView};
 use crate::admin::config::{self, ConfigAction, ConfigChange, ConfigView};
 use crate::admin::hello;
 use crate::admin::info::{
     self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView,
 };
-use crate::config::{LOCAL_BYTES_MAX, LOCAL_WORDS_MAX};
-use crate::kv::long_value::{LongValue, shared_word};
+use crate::kv::Store;
 use crate::kv::reply::Reply;
-use crate::kv::table::{Class, Spec, Verb};
-use crate::kv::{Store, docs};
+use crate::kv::table::{Spec, Verb};
 use groups::{GroupId, NodeId};
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// What only the process knows of itself; the shell brings it now and then.
@@ -46,58 +40,23 @@ pub struct Facts {
 }
 
 impl Node {
-    /// A reply that repeats a word of the request. A long one shares its memory.
-    fn repeat(&self, reply: Reply<'_>) -> Reply<'static> {
-        let shared = match &reply {
-            Reply::Bulk(Cow::Borrowed(word)) => shared_word(word, &self.request),
-            _ => None,
-        };
-        shared.map_or_else(|| reply.into_owned(), |word| Reply::Long(LongValue::from(word)))
-    }
-
-    /// Carries out what concerns no group, and answers.
-    pub(super) fn local(&mut self, client: &mut Client, spec: &Spec, words: &[&[u8]], time: Time) -> Reply<'static> {
-        if words.len() > LOCAL_WORDS_MAX {
-            return Reply::error("ERR too many arguments: 1024 at most for what this node answers by itself");
-        }
-        let is_echo = matches!(spec.verb, Verb::Ping | Verb::Echo);
-        if !is_echo && words.iter().map(|word| word.len()).sum::<usize>() > LOCAL_BYTES_MAX {
-            return Reply::error("ERR the arguments are too long: 1 MiB at most for what this node answers by itself");
-        }
+    /// Answers a command about this node or the cluster.
+    pub(super) fn admin_reply(
+        &mut self,
+        spec: &Spec,
+        words: &[&[u8]],
+        clients: ClientsView,
+        time: Time,
+    ) -> Reply<'static> {
         match spec.verb {
-            Verb::Ping => self.repeat(hello::ping(words)),
-            Verb::Echo => self.repeat(hello::echo(words)),
-            Verb::Quit => {
-                self.dismiss(client, Close::AfterFlush);
-                hello::quit()
-            }
-            Verb::Reset => {
-                client.multi = None;
-                client.reads_stale = false;
-                hello::reset(words, &mut client.info)
-            }
-            Verb::Select => hello::select(words),
-            Verb::Hello => hello::hello(words, &mut client.info),
-            Verb::Auth => hello::auth(words),
             Verb::Time => hello::time(words, self.cluster_us(time).unwrap_or(time.unix_us)),
-            Verb::Wait | Verb::WaitAof => self.wait_at_once(client, spec, words, time),
-            Verb::ReadOnly | Verb::ReadWrite => {
-                client.reads_stale = spec.verb == Verb::ReadOnly;
-                hello::accepted(words, spec.name)
-            }
-            Verb::Asking => hello::accepted(words, spec.name),
-            Verb::Info => self.info(words, time),
+            Verb::Info => self.info(words, clients, time),
             Verb::PaxoiCheckpoint => self.checkpoint_command(words),
             Verb::PaxoiMember => self.member_command(words, time),
-            Verb::PaxoiLeader => Reply::error(super::requests::NOT_IN_MULTI),
             Verb::PaxoiDrain => self.drain(true),
             Verb::PaxoiUndrain => self.drain(false),
-            _ if spec.name.starts_with("client") => self.client_command(client, words, time),
-            _ if spec.name.starts_with("command") => docs::command(spec.verb, words),
             _ if spec.name.starts_with("config") => self.config_command(words),
-            _ if spec.class == Class::Cluster => self.cluster_command(words, time),
-            // `OBJECT HELP` and `SESSION HELP`.
-            _ => docs::help(crate::kv::table::find(words[0])),
+            _ => self.cluster_command(words, time),
         }
     }
 
@@ -120,44 +79,6 @@ impl Node {
         Reply::Simple("Background checkpoint started")
     }
 
-    fn client_command(&mut self, client: &mut Client, words: &[&[u8]], time: Time) -> Reply<'static> {
-        let now_ms = time.mono_ms();
-        client.info.outbound_bytes = client.out.len();
-        if let Some(reply) = client::own(words, &mut client.info, now_ms) {
-            return reply;
-        }
-        let others = self.connections.clients().map(|other| &other.info);
-        let all = others.chain(std::iter::once(&client.info));
-        match client::every(words, client.info.id, all, now_ms) {
-            ClientAction::Reply(reply) => reply,
-            ClientAction::Pause { timeout_ms, all } => {
-                self.pause.begin(now_ms, timeout_ms, all);
-                Reply::Ok
-            }
-            ClientAction::Unpause => {
-                self.pause = Pause::default();
-                Reply::Ok
-            }
-            ClientAction::Unblock { id, with_error } => {
-                let blocked = self.connections.clients().find(|other| other.info.id == id);
-                let connection = blocked.map(|client| client.connection);
-                Reply::Int(i64::from(connection.is_some_and(|connection| self.end_wait(connection, with_error, time))))
-            }
-            ClientAction::Kill { ids, reply } => {
-                let doomed = self.connections.clients().filter(|other| ids.contains(&other.info.id));
-                let doomed: Vec<u64> = doomed.map(|other| other.connection).collect();
-                for connection in doomed {
-                    self.outputs.close(connection, Close::Now);
-                    self.closed(connection, time);
-                }
-                if ids.contains(&client.info.id) {
-                    self.dismiss(client, Close::AfterFlush);
-                }
-                reply
-            }
-        }
-    }
-
     fn config_command(&mut self, words: &[&[u8]]) -> Reply<'static> {
         let view = ConfigView {
             bind: self.config.listen.ip().to_string(),
@@ -172,7 +93,7 @@ impl Node {
             groups: self.group_count(),
             reads: self.config.reads.to_string(),
             node_id: self.identity.node.0,
-            idle_seconds_max: self.idle_ms_max / 1_000,
+            idle_seconds_max: self.config.idle_ms_max / 1_000,
             kept: self.kept.clone(),
         };
         match config::config(words, &view) {
@@ -181,7 +102,7 @@ impl Node {
                 ConfigChange::ClientTimeoutMs(limit_ms) => self.config.client_timeout_ms = limit_ms,
                 ConfigChange::MaxClients(max) => self.config.max_clients = max,
                 ConfigChange::MemoryBytesMax(max) => self.config.memory_bytes_max = max,
-                ConfigChange::IdleSecondsMax(max) => self.idle_ms_max = max.saturating_mul(1_000),
+                ConfigChange::IdleSecondsMax(max) => self.config.idle_ms_max = max.saturating_mul(1_000),
                 ConfigChange::Keep(name, value) => {
                     self.kept.insert(name, value);
                 }
@@ -212,7 +133,7 @@ impl Node {
         self.peers.iter().filter_map(claimed).max().map(|ballot| ballot.node)
     }
 
-    fn info(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
+    fn info(&mut self, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static> {
         let now_ms = time.mono_ms();
         let record = self.identity.birth.as_ref();
         let cluster_id = record.map_or(String::new(), |record| hex(&record.cluster_id));
@@ -245,13 +166,7 @@ impl Node {
                 cpu_user_us: self.facts.cpu_user_us,
                 cpu_system_us: self.facts.cpu_system_us,
             },
-            clients: ClientsView {
-                connected: self.connections.clients,
-                max: self.config.max_clients,
-                waiting: self.connections.clients().filter(|client| !client.replies.is_empty()).count() as u64,
-                input_buffer_bytes: 0,
-                output_buffer_bytes: self.connections.clients().map(|c| c.out.len() as u64).max().unwrap_or(0),
-            },
+            clients,
             memory: MemoryView {
                 used_bytes,
                 peak_bytes: used_bytes.max(self.facts.resident_bytes),

@@ -3,7 +3,7 @@
 //! What came before goes on. Members are not concerned: the node votes, leads and learns as ever, and the clients of
 //! other nodes are served.
 
-use super::clients::Multi;
+use super::transactions::Multi;
 use crate::kv::table::{Class, Spec, Verb};
 
 /// The pause in force, if there is one.
@@ -27,9 +27,7 @@ impl Pause {
 
     /// Whether a request has to wait while it is on. What ends the pause never does.
     pub(super) fn holds(&self, spec: &Spec, multi: Option<&Multi>) -> bool {
-        let queued_writes =
-            || multi.is_some_and(|multi| multi.requests.iter().any(|queued| queued.spec.class == Class::Write));
-        let writes = spec.class == Class::Write || spec.verb == Verb::Exec && queued_writes();
+        let writes = spec.class == Class::Write || spec.verb == Verb::Exec && multi.is_some_and(Multi::writes);
         (self.all || writes) && spec.verb != Verb::ClientUnpause
     }
 }

@@ -7,14 +7,6 @@ use net::outbound::Outbound;
 use net::resp::Protocol;
 use std::collections::VecDeque;
 
-/// Where a reply belongs: a connection, the request's number on it, and the part of that request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
-    pub(super) connection: u64,
-    pub(super) sequence: u64,
-    pub(super) part: u32,
-}
-
 /// The outstanding replies of one client.
 #[derive(Default)]
 pub(super) struct Replies {

@@ -1,0 +1,239 @@
+//! What the node does for its clients: see [`Backend`].
+
+use super::clients::{Backend, Clients, Submission, encoded};
+use super::engine::{Asked, Read};
+use super::refusals::Refusals;
+use super::relay::RELAYED;
+use super::ticket::Ticket;
+use super::wire::Positions;
+use super::{Node, Output, Time};
+use crate::admin::info::ClientsView;
+use crate::admin::stats::Stats;
+use crate::config::{NodeConfig, OUT_OF_MEMORY, Reads};
+use crate::kv::Moment;
+use crate::kv::command::Command;
+use crate::kv::encode::encode;
+use crate::kv::fanout::NOT_SERVED;
+use crate::kv::reply::Reply;
+use crate::kv::table::Spec;
+use bytes::Bytes;
+use groups::{GroupId, Instance, NodeId};
+
+impl Backend for Node {
+    fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    fn stats(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
+    fn output(&mut self, output: Output) {
+        self.outputs.push(output);
+    }
+
+    fn loading_refusal(&self) -> Option<Reply<'static>> {
+        self.has_not_begun().then(|| self.missing_refusal())
+    }
+
+    fn missing_refusal(&self) -> Reply<'static> {
+        let (done, all) = self.facts.loading_bytes;
+        let percent = done * 100 / all.max(1);
+        Reply::Error(format!("LOADING Paxoi is loading the dataset in memory: {percent} % done").into())
+    }
+
+    fn is_out_of_memory(&self) -> bool {
+        let max = self.config.memory_bytes_max;
+        max > 0 && self.used_bytes() > max
+    }
+
+    fn moment(&self, seed: u64, time: Time) -> Moment {
+        let cluster_ms = self.cluster_ms(time).unwrap_or(0);
+        Moment { cluster_ms, durations: self.value_version() >= 3, seed }
+    }
+
+    fn admin(&mut self, spec: &Spec, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static> {
+        self.admin_reply(spec, words, clients, time)
+    }
+
+    fn check_move(&self, words: &[&[u8]], time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
+        self.begin_move(words, time)
+    }
+
+    fn ask_move(&mut self, wanted: (GroupId, NodeId), ticket: Ticket, time: Time) {
+        self.placement.ask(wanted, ticket, time.mono_ms() + self.config.client_timeout_ms);
+    }
+
+    fn groups(&self) -> u32 {
+        self.engine.len() as u32
+    }
+
+    fn has(&self, group: GroupId) -> bool {
+        self.engine.has(group)
+    }
+
+    fn refusal(&self, command: &Command<'_>, bytes: usize) -> Option<Reply<'static>> {
+        if let Some(refusal) = self.loading_refusal() {
+            return Some(refusal);
+        }
+        if !self.is_born() {
+            let joining = self.joining.is_joining();
+            let reason = if joining { self.joining.waits_for(self.identity.node) } else { self.birth.waits_for() };
+            let text = format!("CLUSTERDOWN Hash slot not served: {reason}");
+            return Some(Reply::Error(text.into()));
+        }
+        if command.grows() && self.is_out_of_memory() {
+            return Some(out_of_memory(command));
+        }
+        self.refusals().of_space(command.grows(), self.is_logged(command), bytes)
+    }
+
+    fn group_refusal(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> Option<Reply<'static>> {
+        self.refusals().of_group(group, command.is_write(), bytes)
+    }
+
+    fn holds_command(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> bool {
+        self.engine.holds_command(group, command.is_write(), bytes)
+    }
+
+    fn holds_writers(&self, bytes: usize, queue_bytes: usize) -> bool {
+        self.engine.holds_writers(bytes, queue_bytes)
+    }
+
+    fn takes_again(&self, group: GroupId, bytes: usize) -> bool {
+        self.engine.serves_again(group, bytes)
+    }
+
+    fn reads(&self) -> usize {
+        self.engine.reads()
+    }
+
+    fn takes_upload(&self, bytes: usize) -> bool {
+        self.engine.takes_upload(bytes)
+    }
+
+    fn is_upload(&self, command: &Command<'_>, bytes: usize) -> bool {
+        self.engine.takes_upload(bytes)
+            && self.is_logged(command)
+            && self.relays.to().is_none()
+            && self.value_version() >= 4
+    }
+
+    fn way(&self) -> Option<NodeId> {
+        self.relays.to()
+    }
+
+    fn expected_bytes(&self, group: GroupId, command: &Command<'_>) -> usize {
+        self.engine.shard().store(group).expected_bytes(command)
+    }
+
+    fn submit(&mut self, submission: Submission<'_>, time: Time) {
+        if let Some(to) = self.relays.to() {
+            return self.relay(to, &submission, time);
+        }
+        let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
+        self.carry_out(submission, deadline_ms, time);
+    }
+
+    fn read_stale(&self, group: GroupId, body: &[u8]) -> Reply<'_> {
+        let store = self.engine.shard().store(group);
+        // By its own time nothing is due that is still there.
+        store.read(body, store.time_ms()).unwrap_or(NOT_SERVED)
+    }
+
+    fn begin_stale_read(&mut self, group: GroupId, verb: u16, body: Bytes, ticket: Ticket) {
+        let (since_us, deadline_ms) = (self.now_us, u64::MAX);
+        self.engine.read_stale(Read { group, body, ticket, deadline_ms, verb, since_us, long: true });
+    }
+
+    fn gathered_lsn(&self) -> u64 {
+        self.engine.gathered_lsn()
+    }
+
+    fn has_logged(&self, lsn: u64) -> bool {
+        lsn <= self.engine.durable_lsn() && self.relays.to().is_none()
+    }
+
+    fn next(&self, group: GroupId) -> Instance {
+        self.engine.group(group).next()
+    }
+
+    fn holders(&self, groups: &[(GroupId, Instance)], time: Time) -> usize {
+        let (me, passed_on) = (self.identity.node, self.relays.to().is_some());
+        let in_group = |(group, next): &(GroupId, Instance)| {
+            let governs_from = self.engine.governs_from(*group);
+            let group = self.engine.find(*group);
+            group.map_or(0, |group| self.durability.holders(group, *next, me, governs_from, passed_on))
+        };
+        let reached = || self.peers.iter().filter(|peer| peer.is_reached(time.mono_ms())).count();
+        groups.iter().map(in_group).min().unwrap_or_else(reached)
+    }
+
+    fn ask_where_durable(&mut self, groups: Vec<GroupId>) {
+        self.durability.ask(groups, &mut self.peers);
+    }
+}
+
+impl Node {
+    /// Calls `serve` with the clients on one side, and the node without them on the other.
+    ///
+    /// # Panics
+    /// If a client is being served already.
+    pub(super) fn with_clients<R>(&mut self, serve: impl FnOnce(&mut Clients, &mut Node) -> R) -> R {
+        let mut clients = self.clients.take().expect("one client is served at a time");
+        let result = serve(&mut clients, self);
+        self.clients = Some(clients);
+        result
+    }
+
+    /// A member asks how far this node's log has these groups.
+    pub(super) fn handle_where_durable(&mut self, from: NodeId, groups: &[GroupId]) {
+        let here = groups.iter().take(self.engine.len()).filter(|group| self.engine.has(**group));
+        let next = here.map(|group| (*group, self.engine.group(*group).next())).collect();
+        self.durability.owe(from, self.engine.gathered_lsn(), Positions { next });
+        self.durability.tell(self.engine.durable_lsn(), &mut self.peers);
+    }
+
+    /// Bytes that the stores take, and the commands of this node's clients that are on their way to them.
+    ///
+    /// `maxmemory` bounds them. The node that a client asks refuses what may add to them, as Redis does; what removes or
+    /// reads goes on. Whatever comes through the log is applied all the same, because what `apply` does must not depend on
+    /// how a node is set up: a node with less memory than the others refuses its own clients early, and grows with theirs.
+    pub(super) fn used_bytes(&self) -> u64 {
+        (self.engine.shard().store_bytes() + self.engine.shard().queued_bytes()) as u64
+    }
+
+    pub(super) fn refusals(&self) -> Refusals<'_> {
+        Refusals { engine: &self.engine, peers: &self.peers, relays: &self.relays }
+    }
+
+    /// Whether a command goes through the log. So does a transaction that walks over keys: it sees one state over several
+    /// turns, and its group waits meanwhile.
+    pub(super) fn is_logged(&self, command: &Command<'_>) -> bool {
+        let is_walking_transaction = matches!(command, Command::Exec(_)) && command.walks();
+        command.is_write() || is_walking_transaction || self.config.reads == Reads::Log
+    }
+
+    /// Queues a command of the group here, or begins a read.
+    pub(super) fn carry_out(&mut self, submission: Submission<'_>, deadline_ms: u64, time: Time) {
+        let Submission { group, verb, command, body, request, ticket } = submission;
+        let asked = Asked { ticket, verb, since_us: time.mono_us };
+        // A client's next commands wait here for its upload, but not those that another member passes on: these are short.
+        if ticket.connection != RELAYED && self.is_upload(command, request.bytes) {
+            return self.engine.upload(group, command, request.buffer, asked, deadline_ms);
+        }
+        if self.is_logged(command) {
+            return self.engine.queue(group, |out| encode(command, out), asked, deadline_ms);
+        }
+        let (body, long) = (body.unwrap_or_else(|| encoded(command)), command.is_long_read());
+        let since_us = asked.since_us;
+        self.engine.read(Read { group, body, ticket, deadline_ms, verb, since_us, long });
+    }
+}
+
+fn out_of_memory(command: &Command<'_>) -> Reply<'static> {
+    match command {
+        Command::Exec(_) => Reply::Error(format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}").into()),
+        _ => Reply::error(OUT_OF_MEMORY),
+    }
+}

@@ -1,0 +1,143 @@
+//! Requests: what becomes of each, by its command.
+
+use super::backend::{Backend, Request};
+use super::client::{Blocked, Client, Outcome};
+use super::{Clients, Time};
+use crate::kv::command::Command;
+use crate::kv::reply::Reply;
+use crate::kv::table::{self, Class, Spec, Verb};
+use crate::kv::{Moment, parse};
+use bytes::Bytes;
+use net::resp::request::RequestParser;
+
+/// Requests with no more words than this need no memory for the list of them.
+const FEW_WORDS: usize = 8;
+/// Bytes of a reply of the node's own that are made in one step of work.
+const OWN_BYTES_PER_STEP: usize = 64;
+
+impl Clients {
+    /// Carries out one request, whose words `parser` has found in `bytes`. `buffer` is what they are in, if they are many.
+    pub(super) fn request(
+        &mut self,
+        client: &mut Client,
+        parser: &RequestParser,
+        (bytes, buffer): (&[u8], &Bytes),
+        node: &mut impl Backend,
+        time: Time,
+    ) -> Outcome {
+        let (count, length) = (parser.len(), bytes.len());
+        if count == 0 {
+            return Outcome::Taken;
+        }
+        if count > FEW_WORDS {
+            let words: Vec<&[u8]> = parser.args(bytes).collect();
+            return self.words(client, Request { words: &words, bytes: length, buffer }, node, time);
+        }
+        let mut words: [&[u8]; FEW_WORDS] = [&[]; FEW_WORDS];
+        words.iter_mut().zip(parser.args(bytes)).for_each(|(word, arg)| *word = arg);
+        self.words(client, Request { words: &words[..count], bytes: length, buffer }, node, time)
+    }
+
+    fn words(&mut self, client: &mut Client, request: Request<'_>, node: &mut impl Backend, time: Time) -> Outcome {
+        let words = request.words;
+        self.intake.spend(words.len());
+        self.intake.spend_bytes(request.bytes);
+        let spec = match table::lookup(words) {
+            Ok(spec) => spec,
+            Err(refusal) => return client.refuse(words, &refusal, node),
+        };
+        client.info.last_command = spec.name;
+        if !spec.is_served_while_loading()
+            && let Some(refusal) = node.loading_refusal()
+        {
+            node.stats().rejected(spec.verb as usize);
+            return client.refuse(words, &refusal, node);
+        }
+        if self.pause.is_on(time.mono_ms()) && self.pause.holds(spec, client.multi.as_ref()) {
+            return Outcome::Again(Blocked::Pause);
+        }
+        match spec.class {
+            Class::Transaction => return self.transaction(client, spec, node, time),
+            _ if client.multi.is_some() && !breaks_out(spec.verb) => client.queue(spec, words, node),
+            Class::Read | Class::Write => return self.data(client, spec, request, node, time),
+            Class::Cluster if spec.verb == Verb::PaxoiLeader => move_leader(client, words, node, time),
+            Class::Connection if matches!(spec.verb, Verb::Wait | Verb::WaitAof) => {
+                return self.wait(client, spec, words, node, time);
+            }
+            Class::Connection | Class::Admin | Class::Cluster => {
+                let reply = self.own(client, spec, request, node, time);
+                self.intake.spend(reply.bytes() / OWN_BYTES_PER_STEP);
+                node.stats().called(spec.verb as usize, 0, matches!(reply, Reply::Error(_)));
+                client.tell(&reply, node);
+            }
+        }
+        Outcome::Taken
+    }
+
+    pub(super) fn moment(&mut self, node: &impl Backend, time: Time) -> Moment {
+        node.moment(self.draw.below(u64::MAX), time)
+    }
+
+    fn data(
+        &mut self,
+        client: &mut Client,
+        spec: &'static Spec,
+        request: Request<'_>,
+        node: &mut impl Backend,
+        time: Time,
+    ) -> Outcome {
+        let moment = self.moment(node, time);
+        match parse(spec, request.words, moment) {
+            Ok(command) => self.route(client, (spec.verb, command), Vec::new(), request, node, time),
+            Err(refusal) => client.reject(spec.verb, &refusal, node),
+        }
+    }
+}
+
+impl Client {
+    /// Answers what is no command, or cannot be one now; a transaction that it stood in is not carried out.
+    pub(super) fn refuse(&mut self, words: &[&[u8]], refusal: &Reply<'_>, node: &mut impl Backend) -> Outcome {
+        self.fail_transaction();
+        if !table::find(words[0]).is_some_and(|spec| spec.verb == Verb::Exec) {
+            self.tell(refusal, node);
+            return Outcome::Taken;
+        }
+        self.multi = None;
+        self.info.multi = -1;
+        let reason = error_text(refusal).trim_start_matches("ERR ");
+        let text = format!("EXECABORT Transaction discarded because of: {reason}");
+        self.tell(&Reply::Error(text.into()), node);
+        Outcome::Taken
+    }
+
+    /// Answers a command that is not tried.
+    pub(super) fn reject(&mut self, verb: Verb, refusal: &Reply<'_>, node: &mut impl Backend) -> Outcome {
+        node.stats().rejected(verb as usize);
+        self.tell(refusal, node);
+        Outcome::Taken
+    }
+}
+
+/// `PAXOI LEADER MOVE group node`: its reply comes when the group was moved, or was not in time.
+fn move_leader(client: &mut Client, words: &[&[u8]], node: &mut impl Backend, time: Time) {
+    node.stats().called(Verb::PaxoiLeader as usize, 0, false);
+    match node.check_move(words, time) {
+        Ok(wanted) => node.ask_move(wanted, client.expect(), time),
+        Err(reply) => client.tell(&reply, node),
+    }
+}
+
+/// What is carried out at once even between MULTI and EXEC.
+fn breaks_out(verb: Verb) -> bool {
+    matches!(verb, Verb::Quit | Verb::Reset)
+}
+
+fn error_text<'a>(reply: &'a Reply<'_>) -> &'a str {
+    match reply {
+        Reply::Error(text) => text,
+        _ => "ERR",
+    }
+}
+
+/// A command with its place in the statistics.
+pub(super) type Named<'a> = (Verb, Command<'a>);

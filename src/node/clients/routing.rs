@@ -1,0 +1,182 @@
+//! Routing: a command goes to one group, or in parts to several, after the checks that need no group to answer.
+
+use super::backend::{Backend, Request, Submission};
+use super::client::{Blocked, Client, Outcome};
+use super::replies::Parts;
+use super::requests::Named;
+use super::{Clients, Time};
+use crate::config::KEYS_BYTES_MAX;
+use crate::kv::LISTED_BYTES_MAX;
+use crate::kv::command::Command;
+use crate::kv::encode::encode;
+use crate::kv::fanout::{self, Merge, Plan};
+use crate::kv::reply::Reply;
+use crate::kv::table::Verb;
+use crate::node::ticket::Ticket;
+use bytes::{Bytes, BytesMut};
+use groups::GroupId;
+
+/// Replies of a transaction that are known already, by their index in it.
+pub(super) type Known = Vec<(usize, Reply<'static>)>;
+
+/// What is the same for all parts of a command.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    verb: Verb,
+    request: Request<'a>,
+    /// After READONLY: from what this node has, which may be old. It asks nobody, and waits for nothing.
+    is_stale: bool,
+}
+
+impl Clients {
+    /// Sends a command to its group or groups. `known`: the replies that an EXEC has already.
+    pub(super) fn route(
+        &mut self,
+        client: &mut Client,
+        (verb, command): Named<'_>,
+        known: Known,
+        request: Request<'_>,
+        node: &mut impl Backend,
+        time: Time,
+    ) -> Outcome {
+        if let Some(refusal) = node.refusal(&command, request.bytes).or_else(|| keys_refusal(&command)) {
+            return client.reject(verb, &refusal, node);
+        }
+        if !client.goes(node.way()) {
+            return Outcome::Again(Blocked::Replies);
+        }
+        client.writes |= command.is_write();
+        let way = Way { verb, request, is_stale: client.reads_stale && !command.is_write() };
+        let any = self.any_group(node);
+        match fanout::plan(command, node.groups(), any) {
+            Plan::One(group, command) => to_one(client, &[(group, command)], known, way, node, time),
+            Plan::Split(parts, merge) => to_several(client, &parts, merge.knowing(known), way, node, time),
+            Plan::Refused(refusal) => client.reject(verb, &refusal, node),
+        }
+    }
+
+    /// Where a command without a key goes: one of the groups that are loaded, if there is one.
+    fn any_group(&mut self, node: &impl Backend) -> GroupId {
+        let groups = node.groups();
+        let drawn = self.draw.below(u64::from(groups)) as u32;
+        let mut after = (0..groups).map(|step| GroupId((drawn + step) % groups));
+        after.find(|group| node.has(*group)).unwrap_or(GroupId(drawn))
+    }
+}
+
+fn to_one(
+    client: &mut Client,
+    part: &[(GroupId, Command<'_>); 1],
+    known: Known,
+    way: Way<'_>,
+    node: &mut impl Backend,
+    time: Time,
+) -> Outcome {
+    if let Some(outcome) = way.stop(client, part, node) {
+        return outcome;
+    }
+    let [(group, command)] = part;
+    if command.is_write() {
+        client.wrote.insert(*group);
+    }
+    let bytes = node.expected_bytes(*group, command);
+    let slot = client.expected(bytes, way.is_long(command, node));
+    let sequence = if known.is_empty() {
+        client.replies.expect(slot)
+    } else {
+        let parts = Parts::new(Merge::Among(known, None), 1, node.config().reply_bytes_max());
+        client.replies.expect_parts(slot, parts)
+    };
+    let ticket = Ticket { connection: client.connection, sequence, part: 0 };
+    way.send(client, (*group, command), None, ticket, node, time);
+    Outcome::Taken
+}
+
+fn to_several(
+    client: &mut Client,
+    parts: &[(GroupId, Command<'_>)],
+    merge: Merge,
+    way: Way<'_>,
+    node: &mut impl Backend,
+    time: Time,
+) -> Outcome {
+    if let Some(outcome) = way.stop(client, parts, node) {
+        return outcome;
+    }
+    let written = parts.iter().filter(|(_, command)| command.is_write());
+    written.for_each(|(group, _)| client.wrote.insert(*group));
+    let bytes = parts.iter().map(|(group, command)| node.expected_bytes(*group, command)).sum();
+    let bytes_max = match merge {
+        Merge::Concatenation => LISTED_BYTES_MAX,
+        _ => node.config().reply_bytes_max(),
+    };
+    // What is asked of every group is the same for all of them, and may be a long pattern.
+    let is_same_for_all = matches!(merge, Merge::Concatenation | Merge::AnyOf(_));
+    let shared = is_same_for_all.then(|| encoded(&parts[0].1));
+    let long = parts.iter().any(|(_, command)| way.is_long(command, node));
+    let slot = client.expected(bytes, long);
+    let sequence = client.replies.expect_parts(slot, Parts::new(merge, parts.len(), bytes_max));
+    for (part, (group, command)) in parts.iter().enumerate() {
+        let ticket = Ticket { connection: client.connection, sequence, part: part as u32 };
+        way.send(client, (*group, command), shared.clone(), ticket, node, time);
+    }
+    Outcome::Taken
+}
+
+impl Way<'_> {
+    /// What becomes of a command that cannot go to its groups now: no part is sent unless all can be.
+    fn stop(self, client: &mut Client, parts: &[(GroupId, Command<'_>)], node: &mut impl Backend) -> Option<Outcome> {
+        let bytes = self.request.bytes;
+        let refusal = if parts.iter().all(|(group, _)| node.has(*group)) {
+            let refused = |(group, command): &(GroupId, Command<'_>)| node.group_refusal(*group, command, bytes);
+            if self.is_stale { None } else { parts.iter().find_map(refused) }
+        } else {
+            Some(node.missing_refusal())
+        };
+        if let Some(refusal) = refusal {
+            return Some(client.reject(self.verb, &refusal, node));
+        }
+        let full = parts.iter().find(|(group, command)| node.holds_command(*group, command, bytes));
+        full.map(|(group, _)| Outcome::Again(Blocked::Group(*group)))
+    }
+
+    /// Whether the reply may come in a later turn than those of the client's next commands.
+    fn is_long(self, command: &Command<'_>, node: &impl Backend) -> bool {
+        command.is_long_read() || node.is_upload(command, self.request.bytes)
+    }
+
+    fn send(
+        self,
+        client: &mut Client,
+        (group, command): (GroupId, &Command<'_>),
+        body: Option<Bytes>,
+        ticket: Ticket,
+        node: &mut impl Backend,
+        time: Time,
+    ) {
+        let (verb, request) = (self.verb as u16, self.request);
+        if !self.is_stale {
+            return node.submit(Submission { group, verb, command, body, request, ticket }, time);
+        }
+        let body = encoded(command);
+        if command.is_long_read() {
+            return node.begin_stale_read(group, verb, body, ticket);
+        }
+        let reply = node.read_stale(group, &body);
+        client.replies.settle(ticket.sequence, ticket.part, reply, &mut client.out);
+    }
+}
+
+/// The encoding of a command.
+pub(in crate::node) fn encoded(command: &Command<'_>) -> Bytes {
+    let mut body = BytesMut::with_capacity(64);
+    encode(command, &mut body);
+    body.freeze()
+}
+
+/// Why the keys of a command are too much to be hashed in one turn.
+fn keys_refusal(command: &Command<'_>) -> Option<Reply<'static>> {
+    let mut bytes = 0;
+    command.each_key(&mut |key| bytes += key.len());
+    (bytes > KEYS_BYTES_MAX).then(|| Reply::error("ERR the keys of one request hold more than 16 MiB together"))
+}

@@ -1,0 +1,161 @@
+//! MULTI, EXEC and what is between. Requests are kept until EXEC, which sends them to their group as one command.
+
+use super::backend::{Backend, Request};
+use super::client::{Client, Outcome};
+use super::{Clients, Time};
+use crate::admin::hello;
+use crate::config::{ARGS_MAX, LOCAL_REPLY_BYTES_MAX, OUT_OF_MEMORY, QUEUED_WORD_BYTES};
+use crate::kv::command::Command;
+use crate::kv::parse;
+use crate::kv::reply::{Reply, TOO_LARGE};
+use crate::kv::table::{Class, Spec, Verb};
+use bytes::Bytes;
+
+pub(super) const NOT_IN_MULTI: &str = "ERR this command cannot stand in a transaction";
+
+/// The requests between MULTI and EXEC.
+#[derive(Default)]
+pub(super) struct Multi {
+    requests: Vec<Queued>,
+    bytes: usize,
+    words: usize,
+    failed: bool,
+}
+
+/// One request, with words of its own: the client's buffer goes on.
+struct Queued {
+    spec: &'static Spec,
+    words: Vec<Box<[u8]>>,
+}
+
+impl Multi {
+    /// EXEC will carry nothing out.
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    /// Returns true if one of the requests may write.
+    pub(super) fn writes(&self) -> bool {
+        self.requests.iter().any(|queued| queued.spec.class == Class::Write)
+    }
+}
+
+impl Clients {
+    pub(super) fn transaction(
+        &mut self,
+        client: &mut Client,
+        spec: &'static Spec,
+        node: &mut impl Backend,
+        time: Time,
+    ) -> Outcome {
+        let reply = match (spec.verb, client.multi.take()) {
+            (Verb::Multi, None) => {
+                client.multi = Some(Multi::default());
+                client.info.multi = 0;
+                client.answer(&Reply::Ok);
+                return Outcome::Taken;
+            }
+            (Verb::Multi, open) => {
+                client.multi = open;
+                client.tell(&Reply::error("ERR MULTI calls can not be nested"), node);
+                return Outcome::Taken;
+            }
+            (Verb::Watch, None) => Reply::error("ERR WATCH is not supported"),
+            (Verb::Watch, open) => {
+                client.multi = open;
+                client.tell(&Reply::error("ERR WATCH inside MULTI is not allowed"), node);
+                return Outcome::Taken;
+            }
+            (Verb::Unwatch, None) => Reply::Ok,
+            (Verb::Unwatch, Some(mut multi)) => {
+                multi.requests.push(Queued { spec, words: vec![b"unwatch".as_slice().into()] });
+                client.multi = Some(multi);
+                client.answer(&Reply::Simple("QUEUED"));
+                return Outcome::Taken;
+            }
+            (Verb::Exec, None) => Reply::error("ERR EXEC without MULTI"),
+            (Verb::Discard, None) => Reply::error("ERR DISCARD without MULTI"),
+            (Verb::Exec, Some(multi)) if multi.failed => {
+                Reply::error("EXECABORT Transaction discarded because of previous errors.")
+            }
+            (Verb::Exec, Some(multi)) if multi.requests.is_empty() => Reply::Array(Vec::new()),
+            (Verb::Exec, Some(multi)) => {
+                let outcome = self.execute(client, &multi, node, time);
+                if outcome != Outcome::Taken {
+                    // EXEC will be read again.
+                    client.multi = Some(multi);
+                }
+                return outcome;
+            }
+            (_, Some(_)) => Reply::Ok,
+            (_, None) => Reply::error("ERR not a transaction"),
+        };
+        client.info.multi = -1;
+        client.tell(&reply, node);
+        Outcome::Taken
+    }
+
+    fn execute(&mut self, client: &mut Client, multi: &Multi, node: &mut impl Backend, time: Time) -> Outcome {
+        client.info.multi = -1;
+        let words: Vec<Vec<&[u8]>> =
+            multi.requests.iter().map(|queued| queued.words.iter().map(|word| &**word).collect()).collect();
+        // What the node answers by itself, or refuses, it answers now; the rest goes to the group as one command.
+        let (mut known, mut commands) = (Vec::new(), Vec::with_capacity(words.len()));
+        let mut left = LOCAL_REPLY_BYTES_MAX;
+        for (at, (queued, words)) in multi.requests.iter().zip(&words).enumerate() {
+            let reply = match queued.spec.class {
+                Class::Transaction => Reply::Ok, // UNWATCH; the others are never queued
+                Class::Connection | Class::Admin | Class::Cluster if left == 0 => TOO_LARGE,
+                Class::Connection | Class::Admin | Class::Cluster => {
+                    let request = Request { words, bytes: multi.bytes, buffer: &Bytes::new() };
+                    let reply = self.own(client, queued.spec, request, node, time);
+                    // INFO some ten thousand times is a short request.
+                    left = left.saturating_sub(reply.bytes());
+                    reply
+                }
+                Class::Read | Class::Write => match parse(queued.spec, words, self.moment(node, time)) {
+                    Ok(command) if command.nests() => {
+                        commands.push(command);
+                        continue;
+                    }
+                    Ok(_) => Reply::error(NOT_IN_MULTI),
+                    Err(refusal) => refusal,
+                },
+            };
+            known.push((at, reply));
+        }
+        if commands.is_empty() {
+            let replies = known.into_iter().map(|(_, reply)| reply).collect();
+            client.tell(&Reply::Array(replies), node);
+            return Outcome::Taken;
+        }
+        let request = Request { words: &[], bytes: multi.bytes, buffer: &Bytes::new() };
+        self.route(client, (Verb::Exec, Command::Exec(commands)), known, request, node, time)
+    }
+}
+
+impl Client {
+    /// Between MULTI and EXEC: keeps a request until then.
+    pub(super) fn queue(&mut self, spec: &'static Spec, words: &[&[u8]], node: &mut impl Backend) {
+        let refuses = spec.denies_oom() && node.is_out_of_memory();
+        let refusal = hello::refused_in_transaction(spec.verb, words, &self.info);
+        let Some(multi) = self.multi.as_mut() else { return };
+        multi.words += words.len();
+        multi.bytes += words.iter().map(|word| word.len() + QUEUED_WORD_BYTES).sum::<usize>();
+        let reply = if refuses {
+            multi.failed = true;
+            Reply::error(OUT_OF_MEMORY)
+        } else if multi.bytes > node.config().request_bytes_max() || multi.words > ARGS_MAX {
+            multi.failed = true;
+            Reply::error("ERR too much is queued in this transaction")
+        } else if let Some(refusal) = refusal {
+            multi.failed = true;
+            refusal
+        } else {
+            multi.requests.push(Queued { spec, words: words.iter().map(|word| (*word).into()).collect() });
+            self.info.multi = multi.requests.len() as i32;
+            Reply::Simple("QUEUED")
+        };
+        self.tell(&reply, node);
+    }
+}

@@ -1,0 +1,62 @@
+//! A table by connection number. The low 32 bits of a number are a small position; the high bits differ from one connection
+//! to the next at that position. So a lookup is one array access, and an old number finds nothing.
+
+/// Values of one kind of connection.
+pub(super) struct Slots<T>(Vec<Option<(u64, T)>>);
+
+impl<T> Default for Slots<T> {
+    fn default() -> Slots<T> {
+        Slots(Vec::new())
+    }
+}
+
+impl<T> Slots<T> {
+    /// Adds a connection. It replaces an older one at the same position.
+    pub(super) fn insert(&mut self, id: u64, value: T) {
+        let position = id as u32 as usize;
+        if self.0.len() <= position {
+            self.0.resize_with(position + 1, || None);
+        }
+        self.0[position] = Some((id, value));
+    }
+
+    /// Takes a connection out, if it is here.
+    pub(super) fn remove(&mut self, id: u64) -> Option<T> {
+        let place = self.0.get_mut(id as u32 as usize)?;
+        place.take_if(|(held, _)| *held == id).map(|(_, value)| value)
+    }
+
+    pub(super) fn find(&mut self, id: u64) -> Option<&mut T> {
+        let (held, value) = self.0.get_mut(id as u32 as usize)?.as_mut()?;
+        (*held == id).then_some(value)
+    }
+
+    pub(super) fn has(&self, id: u64) -> bool {
+        matches!(self.0.get(id as u32 as usize), Some(Some((held, _))) if *held == id)
+    }
+
+    /// All connections with their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.0.iter().flatten().map(|(id, value)| (*id, value))
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().flatten().map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_number_does_not_find_the_next_connection_at_its_position() {
+        let (old, new) = (7, 1 << 32 | 7);
+        let mut slots = Slots::default();
+        slots.insert(old, "old");
+        slots.insert(new, "new");
+        assert!(slots.find(old).is_none() && slots.remove(old).is_none() && !slots.has(old));
+        assert_eq!(slots.iter().collect::<Vec<_>>(), [(new, &"new")]);
+        assert_eq!((slots.remove(new), slots.has(new)), (Some("new"), false));
+    }
+}
