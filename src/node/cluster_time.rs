@@ -15,9 +15,10 @@
 //!
 //! A machine that was frozen, as a paused virtual machine is, finds that its own clock and those of others have jumped ahead
 //! of its monotonic clock alike. Its cluster time jumps with them. A clock that was merely set jumps alone. Until a node
-//! knows which it was, it tells nobody its cluster time, and follows a member that tells one.
+//! knows which it was, it tells nobody its cluster time, and follows a member that tells one. Until it has heard of another
+//! clock at all it has no cluster time: it proposes nothing, and confirms no read.
 
-use super::peers::Peer;
+use super::peers::{Peer, RoundTrip};
 use super::wire::PingClocks;
 use super::{Node, Time};
 use crate::config::{
@@ -43,6 +44,8 @@ pub(super) struct ClusterTime {
     steered_us: u64,
     /// Its own clock has jumped: whether this machine was frozen is not known yet.
     jump: Option<Jump>,
+    /// No other clock can be heard of: there is no other member, or none that tells its clock.
+    is_alone: bool,
     /// Since when enough clocks have been known to make a cluster time.
     enough_since_us: Option<u64>,
     watched_ms: u64,
@@ -73,6 +76,9 @@ struct Jump {
     us: i64,
     at_us: u64,
     before: Vec<Reading>,
+    /// When the last of several jumps was noticed, and whether another clock was read since.
+    noticed_us: u64,
+    is_heard: bool,
 }
 
 /// Those whose clocks count.
@@ -104,7 +110,15 @@ impl ClusterTime {
     }
 
     fn now_us(&self, time: Time) -> Option<u64> {
-        self.offset.map(|offset| since_1970(offset.us, time))
+        let offset = self.offset.filter(|_| self.is_alone || !self.has_just_jumped(time));
+        offset.map(|offset| since_1970(offset.us, time))
+    }
+
+    /// Whether the own clock has jumped, and no other was read since: this machine may have been frozen a moment ago.
+    fn has_just_jumped(&self, time: Time) -> bool {
+        let is_unheard = |jump: &Jump| !jump.is_heard && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000;
+        self.own_us.is_some_and(|before_us| differ(own_offset(time), before_us))
+            || self.jump.as_ref().is_some_and(is_unheard)
     }
 
     fn is_founded(&self) -> bool {
@@ -117,9 +131,9 @@ impl ClusterTime {
         PingClocks { unix_us: time.unix_us, cluster_us: founded.map(|offset| since_1970(offset.us, time)) }
     }
 
-    /// A ping of a peer came. `rtt_us` bounds its way: an earlier ping of this node, which it answers, left that long ago,
-    /// without the time for which the peer held it.
-    pub(super) fn on_ping(&mut self, from: NodeId, clocks: PingClocks, rtt_us: u64, time: Time) {
+    /// A ping of a peer came, which answers one of this node.
+    pub(super) fn on_ping(&mut self, from: NodeId, clocks: PingClocks, round_trip: RoundTrip, time: Time) {
+        let RoundTrip { sent_us, us: rtt_us } = round_trip;
         // First: pings that waited while this machine stood still must not be taken for what was known before.
         self.look_at_own(time);
         // The answer was in flight while a machine slept, or a peer was stopped: half of that time says nothing of its way.
@@ -135,8 +149,12 @@ impl ClusterTime {
         let offset = |at_sending_us: u64| signed(at_sending_us) + signed(rtt_us / 2) - signed(time.mono_us);
         let (clock_us, cluster_us) = (offset(clocks.unix_us), clocks.cluster_us.map(offset));
         let reading = Reading { node: from, clock_us, cluster_us, at_us: time.mono_us };
-        self.judge_jump(reading);
-        self.follow_if_in_doubt(reading);
+        // Pings that waited while this machine stood still tell nothing: they answer earlier ones.
+        if let Some(jump) = self.jump.as_mut().filter(|jump| sent_us > jump.noticed_us) {
+            jump.is_heard = true;
+            self.judge_jump(reading);
+            self.follow_if_in_doubt(reading);
+        }
         match place {
             Some(place) => self.readings[place] = reading,
             None => self.readings.push(reading),
@@ -148,14 +166,17 @@ impl ClusterTime {
         let Some(jump) = &self.jump else { return };
         let Some(before) = jump.before.iter().find(|before| before.node == reading.node) else { return };
         let (moved_us, jump_us) = (reading.clock_us.saturating_sub(before.clock_us), jump.us);
-        // What comes at once may have been on its way while the machine stood still, and then it proves nothing.
+        // Both have passed the time for which this machine was frozen, and each may have been set besides.
+        let frozen_us = moved_us.min(jump_us);
+        // Another machine that was frozen, too, may be about to set its clock.
         let is_alone = !differ(moved_us, 0) && reading.at_us >= jump.at_us + CLOCK_WAIT_MS * 1_000;
-        if differ(moved_us, jump_us) && !is_alone {
+        let is_frozen = frozen_us > signed(CLOCK_RESYNC_MS * 1_000);
+        // Clocks that jump back alike were both set.
+        if !is_frozen && !is_alone && differ(moved_us, jump_us) {
             return;
         }
-        // Clocks that jump back alike were both set.
-        if let Some(offset) = self.offset.as_mut().filter(|_| !differ(moved_us, jump_us)) {
-            offset.us = offset.us.saturating_add(jump_us.max(0));
+        if let Some(offset) = self.offset.as_mut().filter(|_| is_frozen) {
+            offset.us = offset.us.saturating_add(frozen_us);
         }
         self.jump = None;
     }
@@ -173,7 +194,7 @@ impl ClusterTime {
 
     /// Looks at the own clock: its offset to the monotonic one.
     fn look_at_own(&mut self, time: Time) -> i64 {
-        let (own_us, mono_us) = (signed(time.unix_us) - signed(time.mono_us), time.mono_us);
+        let (own_us, mono_us) = (own_offset(time), time.mono_us);
         let late_us = CLOCK_JUMP_MS_MAX * 1_000;
         self.jump = self.jump.take().filter(|jump| mono_us < jump.at_us + late_us);
         let Some(before_us) = self.own_us.replace(own_us).filter(|before_us| differ(own_us, *before_us)) else {
@@ -181,9 +202,10 @@ impl ClusterTime {
         };
         // It was set, or this machine was frozen, and then what is known of the others is from before.
         let readings = std::mem::take(&mut self.readings);
-        let jump = self.jump.take().unwrap_or(Jump { us: 0, at_us: mono_us, before: readings });
+        let first = Jump { us: 0, at_us: mono_us, before: readings, noticed_us: mono_us, is_heard: false };
+        let jump = self.jump.take().unwrap_or(first);
         let us = jump.us.saturating_add(own_us - before_us);
-        self.jump = differ(us, 0).then_some(Jump { us, ..jump });
+        self.jump = differ(us, 0).then_some(Jump { us, noticed_us: mono_us, is_heard: false, ..jump });
         own_us
     }
 
@@ -199,6 +221,7 @@ impl ClusterTime {
             return;
         }
         self.steered_us = time.mono_us;
+        self.is_alone = electorate.clocks() <= 1 + electorate.silent;
         let own_us = self.look_at_own(time);
         let oldest_us = time.mono_us.saturating_sub(CLOCK_READING_MS_MAX * 1_000);
         self.readings.retain(|reading| reading.at_us >= oldest_us);
@@ -307,6 +330,11 @@ fn nearest(known: &[i64], members: usize, current: i64) -> Option<i64> {
 /// More than errors of readings explain.
 fn differ(some_us: i64, other_us: i64) -> bool {
     some_us.abs_diff(other_us) > CLOCK_RESYNC_MS * 1_000
+}
+
+/// What the own clock is ahead of the monotonic one.
+fn own_offset(time: Time) -> i64 {
+    signed(time.unix_us) - signed(time.mono_us)
 }
 
 fn signed(us: u64) -> i64 {

@@ -148,11 +148,11 @@ impl Node {
             (NodeMessage::Refusal(refusal), _) => self.handle_refusal(id, &refusal, time),
             (_, None) => return Err("it sent something else before its hello".to_owned()),
             (NodeMessage::Ping(ping), Some(from)) => {
-                let (is_reach_other, rtt_us) = self.peers.on_ping(from, &ping, time.mono_us);
+                let (is_reach_other, round_trip) = self.peers.on_ping(from, &ping, time.mono_us);
                 // One that tells no clocks knows of none.
                 let clocks = ping.clocks.filter(|_| self.tells_clocks());
-                if let (Some(clocks), Some(rtt_us)) = (clocks, rtt_us) {
-                    self.cluster_time.on_ping(from, clocks, rtt_us, time);
+                if let (Some(clocks), Some(round_trip)) = (clocks, round_trip) {
+                    self.cluster_time.on_ping(from, clocks, round_trip, time);
                 }
                 let Some(peer) = self.peers.find(from) else { return Ok(()) };
                 let (claimed, reached) = peer.claims();

@@ -39,7 +39,7 @@ impl Cluster {
             if self.passed_ms % 100 == 0 {
                 for (id, off_ms, cluster_ms) in self.peers.iter().filter(|(id, ..)| up.contains(&id.0)) {
                     let clocks = PingClocks { unix_us: told(*off_ms), cluster_us: cluster_ms.map(told) };
-                    self.node.on_ping(*id, clocks, 2_000, time);
+                    self.node.on_ping(*id, clocks, round_trip(2_000, time), time);
                 }
             }
             let (voters, silent, latest_ms) = (&self.voters, self.silent, self.latest_ms as u64);
@@ -51,6 +51,33 @@ impl Cluster {
     fn off_ms(&self) -> Option<i64> {
         self.node.now_ms(self.time()).map(|now_ms| now_ms as i64 - START_MS - self.passed_ms)
     }
+}
+
+/// Of a peer that answers at once.
+fn round_trip(us: u64, now: Time) -> RoundTrip {
+    RoundTrip { sent_us: now.mono_us.saturating_sub(us), us }
+}
+
+#[test]
+fn there_is_no_cluster_time_until_another_clock_is_heard_of_after_a_jump() {
+    let mut cluster = Cluster::new(0, &[0, 0]);
+    cluster.run(1_000, &[2, 3], true);
+    cluster.own_ms = HOUR_MS;
+    assert_eq!(cluster.off_ms(), None, "before it has noticed");
+    assert_eq!(cluster.run(500, &[], true), None);
+    // This one has waited, and answers a ping of before.
+    let (time, waited) = (cluster.time(), PingClocks { unix_us: 0, cluster_us: None });
+    cluster.node.on_ping(NodeId(2), waited, RoundTrip { sent_us: time.mono_us - 700_000, us: 0 }, time);
+    assert_eq!(cluster.off_ms(), None);
+    assert_eq!(cluster.run(100, &[2], true), Some(0));
+    cluster.run(2_000, &[2, 3], true);
+    cluster.own_ms = 0;
+    assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX as i64 - 20, &[], true), None);
+    assert_eq!(cluster.run(100, &[], true), Some(0), "it is not waited for longer");
+    let mut alone = Cluster::new(0, &[]);
+    alone.run(1_000, &[], true);
+    alone.own_ms = HOUR_MS;
+    assert_eq!(alone.off_ms(), Some(0), "there is none to be heard of");
 }
 
 #[test]
@@ -137,7 +164,7 @@ fn a_frozen_machine_follows_the_others_at_once() {
 
 #[test]
 fn a_frozen_machine_jumps_with_one_other_and_a_clock_that_is_set_alone_does_no_harm() {
-    for (other_ms, expected_ms) in [(60_000, 60_000), (0, 0), (20_000, 0)] {
+    for (other_ms, expected_ms) in [(60_000, 60_000), (0, 0), (-20_000, 0), (20_000, 20_000), (80_000, 60_000)] {
         let mut cluster = Cluster::new(0, &[0, 0]);
         cluster.peers.iter_mut().for_each(|peer| peer.2 = Some(0));
         cluster.run(1_000, &[2, 3], true);
@@ -208,16 +235,16 @@ fn a_reading_that_took_long_is_left_out_if_there_is_a_better_one() {
     let time = cluster.time();
     let clocks = PingClocks { unix_us: 0, cluster_us: None };
     let before = cluster.node.ahead_ms(NodeId(2), ME);
-    cluster.node.on_ping(NodeId(2), clocks, 2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, time);
+    cluster.node.on_ping(NodeId(2), clocks, round_trip(2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, time), time);
     assert_eq!(cluster.node.ahead_ms(NodeId(2), ME), before);
     let after = |us| Time { mono_us: time.mono_us + us, unix_us: time.unix_us + us };
     let later = after(1_000_000);
-    cluster.node.on_ping(NodeId(2), clocks, 2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, later);
+    cluster.node.on_ping(NodeId(2), clocks, round_trip(2 * CLOCK_ERROR_MS_MAX * 1_000 + 2, later), later);
     assert_ne!(cluster.node.ahead_ms(NodeId(2), ME), before, "any is better than an old one");
     let before = cluster.node.ahead_ms(NodeId(2), ME);
     let clocks = PingClocks { unix_us: time.unix_us, cluster_us: None };
     let later = after(99_000_000);
-    cluster.node.on_ping(NodeId(2), clocks, 99_000_000, later);
+    cluster.node.on_ping(NodeId(2), clocks, round_trip(99_000_000, later), later);
     assert_eq!(cluster.node.ahead_ms(NodeId(2), ME), before, "but not one that slept on its way");
 }
 
@@ -228,7 +255,7 @@ fn clocks_at_the_ends_of_their_range_do_no_harm() {
         let time = Time { unix_us, ..cluster.time() };
         for id in [2, 3] {
             let clocks = PingClocks { unix_us, cluster_us: Some(unix_us) };
-            cluster.node.on_ping(NodeId(id), clocks, ECHO_MS_MAX * 1_000, time);
+            cluster.node.on_ping(NodeId(id), clocks, round_trip(ECHO_MS_MAX * 1_000, time), time);
         }
         let electorate = Electorate { me: ME, voters: &cluster.voters, silent: 0, latest_ms: u64::MAX };
         cluster.node.steer(electorate, true, time);

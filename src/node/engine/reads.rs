@@ -200,13 +200,18 @@ impl Engine {
             items: Vec::new(),
             leased: Vec::new(),
         };
+        // A leader that does not know the time says only that it has promised nothing higher.
+        let is_timeless = ports.cluster_ms(time).is_none();
         let groups = self.shard.len();
         answers.items.reserve(question.items.len().min(groups));
         for &(group, ballot) in &question.items {
             if !self.shard.has(group) || answers.items.len() >= groups {
                 continue;
             }
-            let (version, answer) = self.shard.answer(group, ballot);
+            let (version, mut answer) = self.shard.answer(group, ballot);
+            if is_timeless && matches!(answer, Answer::Leads(_)) {
+                answer = Answer::Holds;
+            }
             if matches!(answer, Answer::Leads(_)) {
                 self.quiet_step(group, ports, |group, effects| group.announce(from, effects));
                 if self.holds_lease(group, ports, time) {
@@ -282,7 +287,11 @@ impl Engine {
             Outcome::Open => return false,
             Outcome::Confirmed(instance) => {
                 if ballot.node == self.me {
-                    self.reads.leader_ms[group.index()] = ports.cluster_ms(time).unwrap_or(0);
+                    let Some(cluster_ms) = ports.cluster_ms(time) else {
+                        self.quiet_step(group, ports, |group, _| group.on_unconfirmed(number));
+                        return true;
+                    };
+                    self.reads.leader_ms[group.index()] = cluster_ms;
                 }
                 self.step(group, ports, |group, _| group.on_confirmed(number, ballot, instance));
             }

@@ -25,6 +25,15 @@ use leases::Leases;
 /// A process sends far fewer pings, and changes its list less often, than this power of two.
 const START_SHIFT: u32 = 32;
 
+/// A ping of this node and the one that answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RoundTrip {
+    /// When the first was sent, by the monotonic clock.
+    pub(super) sent_us: u64,
+    /// How long the two were on their way together: without the time for which the peer held the first.
+    pub(super) us: u64,
+}
+
 /// What a ping says of its sender.
 #[derive(Clone, Copy)]
 pub(super) struct PingState {
@@ -204,13 +213,13 @@ impl Peers {
         self.tell_all(&claims);
     }
 
-    /// Tells whether the peer reaches others than before, and how long the ping and the one that it answers were on their
-    /// way together, if that is known.
-    pub(super) fn on_ping(&mut self, from: NodeId, ping: &Ping, now_us: u64) -> (bool, Option<u64>) {
+    /// Tells whether the peer reaches others than before, and what is known of the ping that this one answers.
+    pub(super) fn on_ping(&mut self, from: NodeId, ping: &Ping, now_us: u64) -> (bool, Option<RoundTrip>) {
         let Some(peer) = self.find(from) else { return (false, None) };
         let (is_reach_other, sent_us) = peer.on_ping(ping, now_us);
         self.leases.on_ping(from, ping.lease, ping.claims_seen, ping.word.as_ref(), sent_us);
-        (is_reach_other, sent_us.map(|sent_us| now_us.saturating_sub(sent_us.saturating_add(ping.held_us))))
+        let us = |sent_us: u64| now_us.saturating_sub(sent_us.saturating_add(ping.held_us));
+        (is_reach_other, sent_us.map(|sent_us| RoundTrip { sent_us, us: us(sent_us) }))
     }
 
     /// A later list of a peer's replaces the earlier one.

@@ -2,6 +2,7 @@
 //! machine whose clocks stood still.
 
 use super::{End, World, expect};
+use crate::process::EPOCH_US;
 use bytes::Bytes;
 use paxoi::verify::{Action, Outcome};
 use paxoi::versions::Versions;
@@ -159,12 +160,66 @@ pub(super) fn ahead_after_an_upgrade(world: &mut World) -> Result<(), String> {
 impl World {
     /// Freezes a machine for a minute, its monotonic clock too. Its wall clock is right when it wakes.
     fn freeze(&mut self, node: usize) {
-        let mono_us = self.processes[node].clocks.at(self.now_us).mono_us;
-        self.network.asleep.insert(node);
-        self.pause(node);
-        self.wait(60_000_000);
-        self.wake(node, Some(mono_us));
+        self.freeze_all(&[node]);
     }
+
+    /// The same for several at once.
+    fn freeze_all(&mut self, nodes: &[usize]) {
+        let stopped: Vec<u64> = nodes.iter().map(|node| self.processes[*node].clocks.at(self.now_us).mono_us).collect();
+        for node in nodes {
+            self.network.asleep.insert(*node);
+            self.pause(*node);
+        }
+        self.wait(60_000_000);
+        nodes.iter().zip(stopped).for_each(|(node, mono_us)| self.wake(*node, Some(mono_us)));
+    }
+
+    /// Cluster time is known at these nodes, and is off by at most a second.
+    fn expect_right_time(&self, nodes: &[usize]) -> Result<(), String> {
+        for node in nodes {
+            let time = self.processes[*node].clocks.at(self.now_us);
+            let cluster_ms = self.processes[*node].life.as_ref().and_then(|life| life.node.cluster_ms(time));
+            let real_ms = (EPOCH_US as u64 + self.now_us) / 1_000;
+            if cluster_ms.is_none_or(|cluster_ms| cluster_ms.abs_diff(real_ms) > 1_000) {
+                return Err(format!("cluster time is {cluster_ms:?} at node {}, and real time {real_ms}", node + 1));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All machines are frozen. The first thing that the leader does when it wakes is to read a key that is long due.
+pub(super) fn read_right_after_a_freeze(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect_one_to_each()?;
+    if !world.lock(0)? {
+        return Err("nobody has the lock, and it is not to be had".to_owned());
+    }
+    world.wait(1_000_000);
+    world.freeze_all(&[0, 1, 2]);
+    if !world.lock(0)? {
+        return Err("the lock is held for too long".to_owned());
+    }
+    Ok(())
+}
+
+/// Two machines are frozen while the third is down. The clock of one is fast by two seconds afterwards, so that the clocks
+/// of both have not jumped alike, and neither has a cluster time that the other could take over.
+pub(super) fn two_frozen_and_one_set(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect_one_to_each()?;
+    if !world.lock(0)? {
+        return Err("nobody has the lock, and it is not to be had".to_owned());
+    }
+    world.end(2, End::Kill);
+    world.wait(1_000_000);
+    world.freeze_all(&[0, 1]);
+    world.processes[0].clocks.unix_us += 2_000_000;
+    world.wait(2_000_000);
+    if !world.lock(0)? {
+        return Err("the lock is held for too long".to_owned());
+    }
+    Ok(())
 }
 
 /// The leader's machine is frozen while one of the two others is away for good. What was due meanwhile is gone.
@@ -179,6 +234,7 @@ pub(super) fn frozen_while_another_is_away(world: &mut World) -> Result<(), Stri
     world.end(2, End::Kill);
     world.freeze(0);
     world.wait(2_000_000);
+    world.expect_right_time(&[0, 1])?;
     if !world.lock(0)? {
         return Err("the lock is held for too long".to_owned());
     }
@@ -208,13 +264,7 @@ fn beside_a_frozen_machine(world: &mut World, fast_us: i64) -> Result<(), String
     world.freeze(0);
     world.start(1);
     world.wait(4_000_000);
-    for node in 0..2 {
-        let time = world.processes[node].clocks.at(world.now_us);
-        let cluster_ms = world.processes[node].life.as_ref().and_then(|life| life.node.cluster_ms(time));
-        if cluster_ms.is_none_or(|cluster_ms| cluster_ms.abs_diff(time.unix_us / 1_000) > 1_000) {
-            return Err(format!("cluster time is {cluster_ms:?} at node {}, and real time {}", node + 1, time.unix_us));
-        }
-    }
+    world.expect_right_time(&[0, 1])?;
     if !world.lock(0)? {
         return Err("the lock is held for too long".to_owned());
     }
