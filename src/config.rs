@@ -347,3 +347,35 @@ impl NodeConfig {
         2 * self.value_bytes_max + FRAME_SLACK_BYTES
     }
 }
+
+#[cfg(test)]
+impl NodeConfig {
+    /// A node of a test, whose clients have 5 s for a command and 8 MiB for a value.
+    pub(crate) fn for_test(id: NodeId) -> NodeConfig {
+        NodeConfig {
+            checkpoints: CheckpointConfig::default(),
+            turn_steps: TURN_STEPS,
+            id,
+            initial: Vec::new(),
+            announced: None,
+            join: Vec::new(),
+            groups: 1,
+            reads: Reads::Quorum,
+            client_timeout_ms: 5_000,
+            idle_ms_max: 0,
+            session_ttl_ms: 60_000,
+            max_clients: 20,
+            memory_bytes_max: 0,
+            versions: Versions::OURS,
+            fragment_bytes: FRAGMENT_BYTES,
+            part_bytes: UPLOAD_PART_BYTES,
+            value_bytes_max: 8 << 20,
+            dir: String::new(),
+            config_file: String::new(),
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            cluster_id: [9; 16],
+            hash_key: [7; 16],
+            seed: u64::from(id.0),
+        }
+    }
+}

@@ -8,7 +8,7 @@ mod placement;
 mod uploads;
 
 use super::*;
-use crate::config::{CHECKPOINT_RETRY_MS, CheckpointConfig, LOG_QUEUE_BYTES, Reads};
+use crate::config::{CHECKPOINT_RETRY_MS, LOG_QUEUE_BYTES};
 use crate::identity::Member;
 use crate::recovery::{Blank, Progress, Rebuilt, Source};
 use crate::storage::checkpoint::{Done, Job};
@@ -79,29 +79,10 @@ impl World {
         let time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
         let host = |id: u32| {
             let config = NodeConfig {
-                checkpoints: CheckpointConfig::default(),
-                turn_steps: crate::config::TURN_STEPS,
-                id: NodeId(id),
                 initial: initial.clone(),
-                announced: None,
-                join: Vec::new(),
                 groups,
-                reads: Reads::Quorum,
-                client_timeout_ms: 5_000,
-                idle_ms_max: 0,
-                session_ttl_ms: 60_000,
-                max_clients: 20,
-                memory_bytes_max: 0,
-                versions: crate::versions::Versions::OURS,
-                fragment_bytes: crate::config::FRAGMENT_BYTES,
-                part_bytes: crate::config::UPLOAD_PART_BYTES,
-                value_bytes_max: 8 << 20,
-                dir: String::new(),
-                config_file: String::new(),
                 listen: address(id),
-                cluster_id: [9; 16],
-                hash_key: [7; 16],
-                seed: u64::from(id),
+                ..NodeConfig::for_test(NodeId(id))
             };
             let identity = Identity {
                 storage_id: [id as u8; 16],

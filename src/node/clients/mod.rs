@@ -16,6 +16,8 @@ mod pause;
 mod replies;
 mod requests;
 mod routing;
+#[cfg(test)]
+mod tests;
 mod transactions;
 mod waits;
 

@@ -1,0 +1,290 @@
+//! Clients with a backend of the test's making: no node, no group.
+
+use super::*;
+use crate::admin::stats::Stats;
+use crate::kv::Moment;
+use crate::kv::command::Command;
+use crate::kv::table::{self, Spec};
+use groups::{GroupId, Instance, NodeId};
+use net::outbound::Outbound;
+
+const GROUPS: u32 = 16;
+const ADDR: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
+
+/// Takes commands, and answers none by itself.
+struct Rest {
+    config: NodeConfig,
+    stats: Stats,
+    outputs: Vec<Output>,
+    submitted: Vec<(GroupId, Ticket)>,
+    /// Groups whose queues are full.
+    full: Vec<GroupId>,
+    way: Option<NodeId>,
+    is_loading: bool,
+}
+
+impl Backend for Rest {
+    fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+    fn stats(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+    fn output(&mut self, output: Output) {
+        self.outputs.push(output);
+    }
+    fn loading_refusal(&self) -> Option<Reply<'static>> {
+        self.is_loading.then(|| self.missing_refusal())
+    }
+    fn missing_refusal(&self) -> Reply<'static> {
+        Reply::error("LOADING")
+    }
+    fn is_out_of_memory(&self) -> bool {
+        false
+    }
+    fn moment(&self, seed: u64, _time: Time) -> Moment {
+        Moment { cluster_ms: 1_000, durations: true, seed }
+    }
+    fn admin(&mut self, spec: &Spec, _words: &[&[u8]], clients: ClientsView, _time: Time) -> Reply<'static> {
+        Reply::Error(format!("{} {}", spec.name, clients.connected).into())
+    }
+    fn check_move(&self, _words: &[&[u8]], _time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
+        Ok((GroupId(0), NodeId(2)))
+    }
+    fn ask_move(&mut self, (group, _): (GroupId, NodeId), ticket: Ticket, _time: Time) {
+        self.submitted.push((group, ticket));
+    }
+    fn groups(&self) -> u32 {
+        GROUPS
+    }
+    fn has(&self, _group: GroupId) -> bool {
+        true
+    }
+    fn refusal(&self, _command: &Command<'_>, _bytes: usize) -> Option<Reply<'static>> {
+        None
+    }
+    fn group_refusal(&self, _group: GroupId, _command: &Command<'_>, _bytes: usize) -> Option<Reply<'static>> {
+        None
+    }
+    fn holds_command(&self, group: GroupId, _command: &Command<'_>, _bytes: usize) -> bool {
+        self.full.contains(&group)
+    }
+    fn holds_writers(&self, _bytes: usize, _queue_bytes: usize) -> bool {
+        false
+    }
+    fn takes_again(&self, group: GroupId, _bytes: usize) -> bool {
+        !self.full.contains(&group)
+    }
+    fn reads(&self) -> usize {
+        0
+    }
+    fn takes_upload(&self, _bytes: usize) -> bool {
+        false
+    }
+    fn is_upload(&self, _command: &Command<'_>, _bytes: usize) -> bool {
+        false
+    }
+    fn way(&self) -> Option<NodeId> {
+        self.way
+    }
+    fn expected_bytes(&self, _group: GroupId, _command: &Command<'_>) -> usize {
+        0
+    }
+    fn submit(&mut self, submission: Submission<'_>, _time: Time) {
+        self.submitted.push((submission.group, submission.ticket));
+    }
+    fn read_stale(&self, _group: GroupId, _body: &[u8]) -> Reply<'_> {
+        Reply::Simple("STALE")
+    }
+    fn begin_stale_read(&mut self, _group: GroupId, _verb: u16, _body: Bytes, _ticket: Ticket) {}
+    fn gathered_lsn(&self) -> u64 {
+        7
+    }
+    fn has_logged(&self, _lsn: u64) -> bool {
+        true
+    }
+    fn next(&self, _group: GroupId) -> Instance {
+        Instance::FIRST
+    }
+    fn holders(&self, groups: &[(GroupId, Instance)], _time: Time) -> usize {
+        groups.len()
+    }
+    fn ask_where_durable(&mut self, _groups: Vec<GroupId>) {}
+}
+
+struct Desk {
+    clients: Clients,
+    rest: Rest,
+    time: Time,
+    input: BytesMut,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let config = NodeConfig::for_test(NodeId(1));
+        let clients = Clients::new(&config);
+        let rest = Rest {
+            config,
+            stats: Stats::new(table::names_by_verb()),
+            outputs: Vec::new(),
+            submitted: Vec::new(),
+            full: Vec::new(),
+            way: None,
+            is_loading: false,
+        };
+        let mut desk = Desk { clients, rest, time: Time::default(), input: BytesMut::new() };
+        desk.admit(1);
+        desk
+    }
+
+    fn admit(&mut self, id: u64) {
+        self.clients.admit(id, ADDR.into(), None, &mut self.rest, self.time);
+    }
+
+    /// The client sends this; returns what it is told at once.
+    fn send(&mut self, id: u64, text: &str) -> String {
+        self.input.extend_from_slice(text.replace(" | ", "\r\n").as_bytes());
+        self.input.extend_from_slice(b"\r\n");
+        self.read(id)
+    }
+
+    /// What was left unread is read again.
+    fn read(&mut self, id: u64) -> String {
+        self.clients.input(id, &mut self.input, 0, &mut self.rest, self.time);
+        self.told(id)
+    }
+
+    fn told(&mut self, id: u64) -> String {
+        let mut told = String::new();
+        self.clients.take_replies(|connection, out: &mut Outbound| {
+            assert_eq!(connection, id);
+            told.push_str(&String::from_utf8_lossy(&out.take_bytes()).replace("\r\n", " "));
+            0
+        });
+        told.trim_end().to_owned()
+    }
+
+    fn settle(&mut self, place: usize, reply: Reply<'_>) {
+        let (_, ticket) = self.rest.submitted[place];
+        self.clients.settle(ticket, reply);
+    }
+
+    fn resumed(&mut self) -> bool {
+        self.clients.resume(&mut self.rest, self.time.mono_ms());
+        self.rest.outputs.drain(..).any(|output| matches!(output, Output::Resume(1)))
+    }
+}
+
+#[test]
+fn replies_leave_in_the_order_of_the_requests_whichever_group_answers_first() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.send(1, "SET a 1 | PING | GET b | ECHO x"), "");
+    assert_eq!(desk.rest.submitted.len(), 2);
+    desk.settle(1, Reply::Int(2));
+    assert_eq!(desk.told(1), "");
+    desk.settle(0, Reply::Ok);
+    assert_eq!(desk.told(1), "+OK +PONG :2 $1 x");
+    desk.settle(0, Reply::Int(3));
+    assert_eq!(desk.told(1), "", "a second reply finds no place");
+}
+
+#[test]
+fn a_command_over_several_groups_is_answered_when_all_parts_are() {
+    let mut desk = Desk::new();
+    desk.send(1, "DEL a b c");
+    assert_eq!(desk.rest.submitted.len(), 3);
+    (0..3).for_each(|part| desk.settle(part, Reply::Int(1)));
+    assert_eq!(desk.told(1), ":3");
+}
+
+#[test]
+fn a_request_for_a_full_group_is_read_again_when_there_is_room_and_what_follows_waits() {
+    let mut desk = Desk::new();
+    desk.send(1, "SET a 1");
+    let (group, _) = desk.rest.submitted.remove(0);
+    desk.rest.full.push(group);
+    assert_eq!(desk.send(1, "SET a 2 | PING"), "");
+    assert!(desk.rest.submitted.is_empty() && !desk.input.is_empty() && !desk.resumed());
+    desk.rest.full.clear();
+    assert!(desk.resumed());
+    desk.read(1);
+    assert!(desk.rest.submitted.len() == 1 && desk.input.is_empty());
+}
+
+#[test]
+fn a_request_that_waits_for_a_full_group_for_too_long_is_refused() {
+    let mut desk = Desk::new();
+    desk.send(1, "SET a 1");
+    let (group, _) = desk.rest.submitted[0];
+    desk.settle(0, Reply::Ok);
+    assert_eq!(desk.told(1), "+OK");
+    desk.rest.full.push(group);
+    desk.send(1, "SET a 2 | SET a 3");
+    desk.time.mono_us += desk.rest.config.client_timeout_ms * 1_000;
+    desk.clients.tick(&mut desk.rest, desk.time.mono_ms());
+    assert!(desk.rest.outputs.drain(..).any(|output| matches!(output, Output::Resume(1))));
+    assert_eq!(desk.read(1), "-CLUSTERDOWN Hash slot not served -CLUSTERDOWN Hash slot not served");
+}
+
+#[test]
+fn commands_that_go_another_way_wait_for_the_replies_to_the_earlier_ones() {
+    let mut desk = Desk::new();
+    desk.send(1, "SET a 1");
+    desk.rest.way = Some(NodeId(2));
+    desk.send(1, "SET a 2");
+    assert_eq!(desk.rest.submitted.len(), 1);
+    desk.settle(0, Reply::Ok);
+    assert!(desk.resumed());
+    assert_eq!(desk.read(1), "+OK");
+    assert_eq!(desk.rest.submitted.len(), 2);
+}
+
+#[test]
+fn a_transaction_is_one_command_and_one_that_failed_is_none() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.send(1, "MULTI | SET a 1 | PING | GET a | EXEC"), "+OK +QUEUED +QUEUED +QUEUED");
+    assert_eq!(desk.rest.submitted.len(), 1);
+    desk.settle(0, Reply::Array(vec![Reply::Ok, Reply::Int(1)]));
+    assert_eq!(desk.told(1), "*3 +OK +PONG :1");
+    desk.send(1, "MULTI | NOSUCH");
+    assert_eq!(desk.send(1, "EXEC"), "-EXECABORT Transaction discarded because of previous errors.");
+    desk.rest.is_loading = true;
+    let told = "+OK -LOADING -EXECABORT Transaction discarded because of previous errors.";
+    assert_eq!(desk.send(1, "MULTI | GET a | EXEC"), told);
+}
+
+#[test]
+fn a_client_ends_the_connection_or_the_wait_of_another() {
+    let mut desk = Desk::new();
+    desk.admit(2);
+    desk.send(1, "SET a 1");
+    desk.settle(0, Reply::Ok);
+    assert_eq!(desk.send(1, "WAIT 2 0"), "+OK");
+    assert!(desk.clients.is_any_waiting());
+    assert_eq!(desk.send(1, "PING"), "", "it waits");
+    let kept = std::mem::take(&mut desk.input);
+    desk.clients.input(2, &mut BytesMut::from("CLIENT UNBLOCK 1\r\n"), 0, &mut desk.rest, desk.time);
+    let mut told = Vec::new();
+    desk.clients.take_replies(|id, out| {
+        told.push((id, out.take_bytes()));
+        0
+    });
+    told.sort();
+    assert_eq!(told, [(1, Bytes::from_static(b":1\r\n")), (2, Bytes::from_static(b":1\r\n"))]);
+    assert!(desk.resumed());
+    desk.input = kept;
+    assert_eq!(desk.read(1), "+PONG");
+    desk.clients.input(2, &mut BytesMut::from("CLIENT KILL ID 1\r\n"), 0, &mut desk.rest, desk.time);
+    assert!(!desk.clients.has(1) && desk.clients.has(2) && desk.clients.len() == 1);
+    assert!(desk.rest.outputs.iter().any(|output| matches!(output, Output::Close(1, Close::Now))));
+}
+
+#[test]
+fn one_client_too_many_is_told_so_and_goes() {
+    let mut desk = Desk::new();
+    desk.rest.config.max_clients = 1;
+    desk.admit(2);
+    assert_eq!(desk.told(2), "-ERR max number of clients reached");
+    desk.clients.resume(&mut desk.rest, 0);
+    assert!(matches!(desk.rest.outputs[..], [Output::Close(2, Close::AfterFlush)]));
+}
