@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 const WINDOW: u64 = 64;
 /// Answered commands that a client keeps.
 const ANSWERED_MAX: usize = 2 * WINDOW as usize;
-/// Time to live of sessions that outlive every run.
+/// Time to live of sessions that outlive almost every run.
 const LASTING_TTL_MS: u64 = 3_600_000;
 
 #[derive(Debug)]
@@ -123,7 +123,9 @@ impl World {
     pub(crate) fn number_expired(&mut self, index: usize, call: &Call) {
         self.record.outdated += 1;
         let group = self.group_of(call);
-        let is_lasting = self.shape.session_ttl_ms >= LASTING_TTL_MS;
+        // No session is older than the run, which long sleeps can make longer than any session lives.
+        let is_young = self.now_us < self.shape.session_ttl_ms * 1_000 / 11 * 10;
+        let is_lasting = self.shape.session_ttl_ms >= LASTING_TTL_MS && is_young;
         let (Kind::Once { number } | Kind::Again { number, .. }) = call.kind else { return };
         let Some(session) = self.session_of_call(index, call) else { return };
         let sent = session.sent.get(&group).copied().unwrap_or(0);
