@@ -94,6 +94,14 @@ const LAYERS: [(&str, &[&str]); 28] = [
     ),
 ];
 
+/// The components of the node, and what each may name of the rest of it, besides types of the node itself such as `Time`.
+const COMPONENTS: [(&str, &[&str]); 4] = [
+    ("clients", &["slots", "ticket"]),
+    ("engine", &["ticket", "wire"]),
+    ("peers", &["wire"]),
+    ("upkeep", &["engine", "output", "wire", "wires"]),
+];
+
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
@@ -178,14 +186,6 @@ fn room(file: &str) -> Option<&str> {
     (room != "lib" && room != "main").then_some(room)
 }
 
-/// The rooms that a file names.
-fn imports(text: &str) -> impl Iterator<Item = &str> {
-    text.split("crate::").skip(1).filter_map(|rest| {
-        let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(rest.len());
-        Some(&rest[..end]).filter(|name| !name.is_empty())
-    })
-}
-
 #[test]
 fn rooms_import_only_what_stands_above_them() {
     let place = |room: &str| LAYERS.iter().position(|(name, _)| *name == room);
@@ -199,7 +199,7 @@ fn rooms_import_only_what_stands_above_them() {
             findings.push(format!("{name}: the room {from} is missing in the table"));
             continue;
         };
-        for to in imports(&text).filter(|to| *to != from) {
+        for to in lowercase_after(&text, "crate::").into_iter().filter(|to| *to != from) {
             if !LAYERS[at].1.contains(&to) {
                 findings.push(format!("{name}: {from} may not import {to}"));
             }
@@ -217,4 +217,37 @@ fn rooms_import_only_what_stands_above_them() {
         }
     }
     expect_none(&findings);
+}
+
+#[test]
+fn components_of_the_node_know_of_each_other_only_what_the_table_allows() {
+    let mut findings = Vec::new();
+    let sources = sources();
+    for (component, allowed) in COMPONENTS {
+        let folder = format!("src/node/{component}/");
+        let mut named = Vec::new();
+        for (name, text) in sources.iter().filter(|(name, _)| name.starts_with(&folder)) {
+            let own_file = |other: &str| format!("{folder}{other}.rs");
+            let above = if *name == format!("{folder}mod.rs") { "use super::" } else { "use super::super::" };
+            for other in ["crate::node::", above].iter().flat_map(|start| lowercase_after(text, start)) {
+                let is_own = other == component || sources.iter().any(|(name, _)| *name == own_file(other));
+                if !is_own && !allowed.contains(&other) {
+                    findings.push(format!("{name}: {component} may not know {other}"));
+                }
+                named.push(other.to_owned());
+            }
+        }
+        let idle = allowed.iter().filter(|other| !named.iter().any(|name| name == *other));
+        findings.extend(idle.map(|other| format!("{component} does not know {other}: the table need not allow it")));
+    }
+    expect_none(&findings);
+}
+
+/// The names of modules behind `start`.
+fn lowercase_after<'t>(text: &'t str, start: &str) -> Vec<&'t str> {
+    let name = |rest: &'t str| {
+        let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(rest.len());
+        &rest[..end]
+    };
+    text.split(start).skip(1).map(name).filter(|name| !name.is_empty()).collect()
 }
