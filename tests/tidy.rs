@@ -95,8 +95,9 @@ const LAYERS: [(&str, &[&str]); 28] = [
 ];
 
 /// The components of the node, and what each may name of the rest of it, besides types of the node itself such as `Time`.
-const COMPONENTS: [(&str, &[&str]); 4] = [
+const COMPONENTS: [(&str, &[&str]); 5] = [
     ("clients", &["slots", "ticket"]),
+    ("cluster", &["engine", "joining", "peers", "ticket", "wire", "wires"]),
     ("engine", &["ticket", "wire"]),
     ("peers", &["wire"]),
     ("upkeep", &["engine", "output", "wire", "wires"]),

@@ -1,5 +1,6 @@
 //! Admin replies: what the node answers about itself and the cluster (`INFO`, `CONFIG`, `CLUSTER`, `PAXOI`).
 
+use super::clients::Backend;
 use super::peers::Peer;
 use super::{Node, Time};
 use crate::admin::cluster::{self, ClusterView};
@@ -53,11 +54,23 @@ impl Node {
             Verb::Info => self.info(words, clients, time),
             Verb::PaxoiCheckpoint => self.checkpoint_command(words),
             Verb::PaxoiMember => self.member_command(words, time),
-            Verb::PaxoiDrain => self.drain(true),
-            Verb::PaxoiUndrain => self.drain(false),
+            Verb::PaxoiDrain | Verb::PaxoiUndrain => self.cluster.drain(spec.verb == Verb::PaxoiDrain),
             _ if spec.name.starts_with("config") => self.config_command(words),
             _ => self.cluster_command(words, time),
         }
+    }
+
+    /// What a node answers to `PAXOI MEMBER …`, given with these two words. Changes answer `OK` when they are done, and
+    /// else how far they are: they go on meanwhile.
+    pub fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
+        if !self.is_born() {
+            return Reply::error("ERR the cluster is not formed yet");
+        }
+        if self.is_loading() {
+            return self.missing_refusal();
+        }
+        let (cluster, mut cx) = self.cluster(time);
+        cluster.member_command(words, &mut cx)
     }
 
     fn checkpoint_command(&mut self, words: &[&[u8]]) -> Reply<'static> {
@@ -187,7 +200,7 @@ impl Node {
                 cluster_id: &cluster_id,
                 groups: self.group_count(),
                 groups_led: self.engine.groups().filter(|group| group.leads().is_some()).count() as u32,
-                draining: self.placement.draining,
+                draining: self.cluster.is_draining(),
                 groups_leased: self.engine.groups().filter(|group| self.holds_lease(group.id(), time)).count() as u32,
                 groups_leaderless: if self.is_born() { self.leaderless() as u32 } else { self.group_count() },
                 groups_behind: behind,

@@ -1,6 +1,7 @@
 //! What the node does for its clients: see [`Backend`].
 
 use super::clients::{Backend, Clients, Submission, encoded};
+use super::cluster::Sight;
 use super::engine::{Asked, Read};
 use super::refusals::Refusals;
 use super::relay::RELAYED;
@@ -57,11 +58,15 @@ impl Backend for Node {
     }
 
     fn check_move(&self, words: &[&[u8]], time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
-        self.begin_move(words, time)
+        if !self.is_born() {
+            return Err(Reply::Error(format!("CLUSTERDOWN {}", self.birth.waits_for()).into()));
+        }
+        let (group, to) = self.cluster.check_move(words, self.sight(time))?;
+        if self.engine.has(group) { Ok((group, to)) } else { Err(self.missing_refusal()) }
     }
 
     fn ask_move(&mut self, wanted: (GroupId, NodeId), ticket: Ticket, time: Time) {
-        self.placement.ask(wanted, ticket, time.mono_ms() + self.config.client_timeout_ms);
+        self.cluster.ask_move(wanted, ticket, time.mono_ms() + self.config.client_timeout_ms);
     }
 
     fn groups(&self) -> u32 {
@@ -201,6 +206,12 @@ impl Node {
     /// how a node is set up: a node with less memory than the others refuses its own clients early, and grows with theirs.
     pub(super) fn used_bytes(&self) -> u64 {
         (self.engine.shard().store_bytes() + self.engine.shard().queued_bytes()) as u64
+    }
+
+    /// What the affairs of the cluster look at before they decide.
+    pub(super) fn sight(&self, time: Time) -> Sight<'_> {
+        let (engine, peers, joining, me) = (&self.engine, &self.peers, &self.joining, self.identity.node);
+        Sight { engine, peers, joining, me, time }
     }
 
     pub(super) fn refusals(&self) -> Refusals<'_> {

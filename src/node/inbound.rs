@@ -54,7 +54,7 @@ impl Node {
             return Err(format!("it sent a value of version {version}, which this node does not read"));
         }
         if matches!(message, Message::Behind(_)) {
-            self.note_behind(group, from);
+            self.cluster.note_behind(group, from);
         }
         let (engine, mut wires) = self.split();
         engine.receive(group, from, message, &mut wires, time);

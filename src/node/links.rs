@@ -190,8 +190,14 @@ impl Node {
             }
             (NodeMessage::Admission(admission), Some(_)) => self.handle_admission(admission)?,
             (NodeMessage::Where, Some(from)) => self.tell_positions(from),
-            (NodeMessage::Move(wanted), Some(from)) => self.handle_move(from, &wanted, time),
-            (NodeMessage::Moved(moved), Some(_)) => self.handle_moved(&moved),
+            (NodeMessage::Move(wanted), Some(from)) => {
+                let (cluster, mut cx) = self.cluster(time);
+                cluster.handle_move(from, &wanted, &mut cx);
+            }
+            (NodeMessage::Moved(moved), Some(_)) => {
+                let (cluster, mut cx) = self.cluster(time);
+                cluster.handle_moved(&moved, &mut cx);
+            }
             (NodeMessage::Here(here), Some(from)) => self.handle_here(from, here),
             (NodeMessage::WhereDurable(groups), Some(from)) => self.handle_where_durable(from, &groups),
             (NodeMessage::Durable(positions), Some(from)) => {

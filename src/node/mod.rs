@@ -14,9 +14,8 @@
 //! bulk       the connections for transfers
 //! versions   how members of two versions get along
 //! roster     who belongs to the cluster                   names       where clients are told that the members are
-//! joining    nodes that wait to become members              members    changing the members, group by group
+//! joining    nodes that wait to become members              cluster    who leads what; changes of the members
 //! cluster_time  unix time as a majority's clocks show it
-//! leases     majorities that elect nobody else              placement  handing groups to other members
 //! loading    while groups are being rebuilt
 //! lanes      large messages in fragments, so that small ones overtake them      inbound    what comes for the groups
 //! relay      commands that another member carries out
@@ -28,6 +27,7 @@ mod backend;
 mod birth;
 mod bulk;
 mod clients;
+mod cluster;
 mod cluster_time;
 mod connections;
 mod durability;
@@ -36,11 +36,9 @@ mod inbound;
 mod joining;
 mod links;
 mod loading;
-mod members;
 mod names;
 pub mod output;
 pub mod peers;
-mod placement;
 mod refusals;
 mod relay;
 mod slots;
@@ -67,6 +65,7 @@ use admin::Facts;
 use alone::Alone;
 use birth::Birth;
 use clients::Clients;
+use cluster::Cluster;
 use cluster_time::ClusterTime;
 use connections::Fresh;
 use durability::Durability;
@@ -76,11 +75,9 @@ use groups::{Answer, Clock, Group, GroupId, NodeId, Settings, Surroundings};
 use joining::Joining;
 use links::Link;
 use loading::Stage;
-use members::Changing;
 use names::Names;
 use net::outbound::Outbound;
 use peers::{Peers, PingState, Roster};
-use placement::Placement;
 use relay::Relays;
 use slots::Slots;
 use std::sync::Arc;
@@ -121,7 +118,7 @@ pub struct Node {
     identity: Identity,
     birth: Birth,
     joining: Joining,
-    changing: Changing,
+    cluster: Cluster,
     engine: Engine,
     peers: Peers,
     /// Connections that have sent nothing yet.
@@ -146,7 +143,6 @@ pub struct Node {
     resigned: bool,
     /// When it was noticed that it is a member of none any more.
     removed_ms: Option<u64>,
-    placement: Placement,
     cluster_time: ClusterTime,
     /// Whether the time of some group is ahead of cluster time, as was last said in the log.
     is_time_ahead: bool,
@@ -169,7 +165,7 @@ impl Node {
         let mut node = Node {
             birth: Birth::new(&config, &identity),
             joining: Joining::new(&config.join, config.seed),
-            changing: Changing::default(),
+            cluster: Cluster::new(identity.start),
             engine: Engine::new(&identity, &config),
             peers: Peers::new(&identity, Roster::of_one(&first), &config),
             fresh: Slots::default(),
@@ -188,7 +184,6 @@ impl Node {
             stage: Stage::Whole,
             resigned: false,
             removed_ms: None,
-            placement: Placement::new(identity.start),
             cluster_time: ClusterTime::default(),
             is_time_ahead: false,
             names: Names::default(),
@@ -297,20 +292,23 @@ impl Node {
         let (engine, mut wires) = self.split();
         engine.tick_uploads(limit_ms, &mut wires, time);
         let reached = self.peers.reached(now_ms);
-        let rather = self.rather_leading(time);
+        let (cluster, cx) = self.cluster(time);
+        let rather = cluster.rather_leading(&cx);
         let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };
         let slowest_us = self.peers.slowest_us();
         let (engine, mut wires) = self.split();
         engine.tick(around, slowest_us, &mut wires, time);
-        self.tick_placement(time);
+        let (cluster, mut cx) = self.cluster(time);
+        cluster.tick_placement(&mut cx);
         self.dial_bulk(time);
         if !self.is_loading() {
             let since_ms = self.began_ms;
             let (upkeep, cx) = self.upkeep(time);
             upkeep.tick_checkpoints(since_ms, &cx);
-            self.tick_changing(time);
+            let (cluster, mut cx) = self.cluster(time);
+            cluster.tick_members(&mut cx);
         }
-        let draining = self.placement.draining;
+        let draining = self.cluster.is_draining();
         let clocks = self.told_clocks(time);
         let state = PingState { start: self.identity.start, disk, full: space.full, draining, clocks };
         let engine = &self.engine;

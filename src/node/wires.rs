@@ -2,8 +2,10 @@
 //! pass commands on, the leases, and what is done outside.
 
 use super::clients::Clients;
+use super::cluster::{self, Cluster};
 use super::cluster_time::ClusterTime;
 use super::engine::{Engine, Ports, UploadNeeds};
+use super::joining::Joining;
 use super::output::{Output, Outputs};
 use super::peers::Peers;
 use super::refusals::Refusals;
@@ -13,6 +15,8 @@ use super::upkeep::{Cx, LogSize, Ranges, Upkeep};
 use super::wire::NodeMessage;
 use super::{Node, Time};
 use crate::admin::stats::Stats;
+use crate::config::NodeConfig;
+use crate::identity::Identity;
 use crate::kv::Discarded;
 use crate::kv::reply::Reply;
 use crate::storage::checkpoint::Errand;
@@ -30,6 +34,13 @@ pub(super) struct Wires<'a> {
     pub(super) outputs: &'a mut Outputs,
     pub(super) cluster_time: &'a ClusterTime,
     pub(super) now_us: u64,
+}
+
+impl Wires<'_> {
+    /// What decides whether a command is tried.
+    pub(super) fn refusals<'a>(&'a self, engine: &'a Engine) -> Refusals<'a> {
+        Refusals { engine, peers: self.peers, relays: self.relays }
+    }
 }
 
 impl Ports for Wires<'_> {
@@ -78,7 +89,7 @@ impl Ports for Wires<'_> {
     }
 
     fn upload_refusal(&self, engine: &Engine, group: GroupId, needs: UploadNeeds) -> Option<Reply<'static>> {
-        let refusals = Refusals { engine, peers: self.peers, relays: self.relays };
+        let refusals = self.refusals(engine);
         let refusal = refusals.of_group(group, false, needs.bytes);
         refusal.or_else(|| refusals.of_space(needs.grows, true, needs.part_bytes))
     }
@@ -100,15 +111,20 @@ impl Ports for Wires<'_> {
     }
 }
 
-impl Node {
-    /// The engine on one side, and what it needs of the rest on the other.
-    pub(super) fn split(&mut self) -> (&mut Engine, Wires<'_>) {
-        let (_, Cx { engine, wires, .. }) = self.upkeep(Time::default());
-        (engine, wires)
-    }
+/// A node taken apart, so that one component can be called with others as its arguments.
+struct Parts<'a> {
+    engine: &'a mut Engine,
+    wires: Wires<'a>,
+    upkeep: &'a mut Upkeep,
+    cluster: &'a mut Cluster,
+    joining: &'a Joining,
+    identity: &'a Identity,
+    config: &'a NodeConfig,
+    log: LogSize,
+}
 
-    /// Upkeep on one side, and what it may touch on the other.
-    pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, Cx<'_>) {
+impl Node {
+    fn parts(&mut self) -> Parts<'_> {
         let wires = Wires {
             peers: &mut self.peers,
             clients: self.clients.as_deref_mut(),
@@ -119,15 +135,36 @@ impl Node {
             cluster_time: &self.cluster_time,
             now_us: self.now_us,
         };
-        let cluster = self.identity.birth.as_ref();
-        let value_version = self.config.versions.value_version();
-        let log = LogSize { bytes: self.facts.log_bytes, segments: self.facts.log_segments };
-        (&mut self.upkeep, Cx { engine: &mut self.engine, wires, cluster, value_version, log, time })
+        Parts {
+            engine: &mut self.engine,
+            wires,
+            upkeep: &mut self.upkeep,
+            cluster: &mut self.cluster,
+            joining: &self.joining,
+            identity: &self.identity,
+            config: &self.config,
+            log: LogSize { bytes: self.facts.log_bytes, segments: self.facts.log_segments },
+        }
     }
 
-    /// Answers a client, or a member that passed a client's command on.
-    pub(super) fn reply(&mut self, ticket: Ticket, reply: Reply<'_>) {
-        self.split().1.reply(ticket, reply);
+    /// The engine on one side, and what it needs of the rest on the other.
+    pub(super) fn split(&mut self) -> (&mut Engine, Wires<'_>) {
+        let Parts { engine, wires, .. } = self.parts();
+        (engine, wires)
+    }
+
+    /// Upkeep on one side, and what it may touch on the other.
+    pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, Cx<'_>) {
+        let Parts { engine, wires, upkeep, identity, config, log, .. } = self.parts();
+        let value_version = config.versions.value_version();
+        (upkeep, Cx { engine, wires, cluster: identity.birth.as_ref(), value_version, log, time })
+    }
+
+    /// The affairs of the cluster on one side, and what they may touch on the other.
+    pub(super) fn cluster(&mut self, time: Time) -> (&mut Cluster, cluster::Cx<'_>) {
+        let Parts { engine, wires, cluster, joining, identity, config, .. } = self.parts();
+        let (me, client_timeout_ms) = (identity.node, config.client_timeout_ms);
+        (cluster, cluster::Cx { engine, wires, joining, me, client_timeout_ms, time })
     }
 
     /// See [`Engine::step`].

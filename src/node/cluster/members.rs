@@ -2,13 +2,11 @@
 //! at a time. It only ever looks at what the groups' members are and submits what is missing, so that it can be told again,
 //! here or elsewhere, after whatever went wrong.
 
-use super::clients::Backend;
-use super::peers::Peer;
-use super::peers::Roster;
-use super::wire::NodeMessage;
-use super::{Node, Time};
+use super::{Cx, Sight};
 use crate::endpoint::Endpoint;
 use crate::kv::reply::Reply;
+use crate::node::peers::{Peer, Roster};
+use crate::node::wire::NodeMessage;
 use crate::plural::plural;
 use groups::membership::{Place, What};
 use groups::{Change, Group, GroupId, NodeId};
@@ -28,7 +26,7 @@ const LISTED_MS: u64 = 3_000;
 
 /// What is being changed.
 #[derive(Debug, Default)]
-pub(super) struct Changing {
+pub(in crate::node) struct Changing {
     job: Option<Job>,
     asked_ms: u64,
     listed_ms: Option<u64>,
@@ -67,30 +65,24 @@ enum Step {
 /// What a command that changes members says of its progress, or why it cannot be.
 type Progress = Result<Option<String>, String>;
 
-impl Node {
+impl Changing {
     /// What a node answers to `PAXOI MEMBER …`, given with these two words. Changes answer `OK` when they are done, and
-    /// else how far they are: they go on meanwhile.
-    pub fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
-        if !self.is_born() {
-            return Reply::error("ERR the cluster is not formed yet");
-        }
-        if self.is_loading() {
-            return self.missing_refusal();
-        }
+    /// else how far they are: they go on meanwhile. The caller sees to it that all groups are loaded, and that the node can
+    /// learn how far they are.
+    pub(in crate::node) fn command(&mut self, words: &[&[u8]], cx: &mut Cx<'_>) -> Reply<'static> {
         if words[2].eq_ignore_ascii_case(b"list") && words.len() == 3 {
-            self.changing.listed_ms = Some(time.mono_ms());
-            return self.list_members(time);
+            self.listed_ms = Some(cx.time.mono_ms());
+            return cx.sight().list_members();
         }
         let Some(goal) = Goal::parse(&words[2..]) else {
             return Reply::error(
                 "ERR PAXOI MEMBER is followed by LIST, ADD id, PROMOTE id, REMOVE id, REPLACE old new, or MOVE id host:port",
             );
         };
-        // It would not see how far the groups are.
-        if let Some(refusal) = self.refusals().of_full_disk() {
+        if let Some(refusal) = cx.wires.refusals(cx.engine).of_full_disk() {
             return refusal;
         }
-        match self.pursue(&goal, time) {
+        match self.pursue(&goal, cx) {
             Ok(None) => Reply::Ok,
             Ok(Some(progress)) => Reply::Bulk(progress.into_bytes().into()),
             Err(reason) => Reply::Error(format!("ERR {reason}").into()),
@@ -98,27 +90,82 @@ impl Node {
     }
 
     /// Begins what is wanted, or goes on with it.
-    fn pursue(&mut self, goal: &Goal, time: Time) -> Progress {
-        match &mut self.changing.job {
-            Some(job) if job.goal == *goal => job.active_ms = time.mono_ms(),
+    fn pursue(&mut self, goal: &Goal, cx: &mut Cx<'_>) -> Progress {
+        match &mut self.job {
+            Some(job) if job.goal == *goal => job.active_ms = cx.time.mono_ms(),
             Some(job) => {
-                return Err(format!(
-                    "this node is busy with {}: {}",
-                    job.goal.words(),
-                    job.progress(self.engine.len())
-                ));
+                return Err(format!("this node is busy with {}: {}", job.goal.words(), job.progress(cx.engine.len())));
             }
             None => {
-                let place = self.place_for(goal)?;
+                let place = cx.sight().place_for(goal)?;
                 tracing::info!("changing the members: {}", goal.words());
                 let (submitted, waits_for) = (Vec::new(), String::new());
-                let job = Job { goal: goal.clone(), place, submitted, done: 0, waits_for, active_ms: time.mono_ms() };
-                self.changing.job = Some(job);
+                let job =
+                    Job { goal: goal.clone(), place, submitted, done: 0, waits_for, active_ms: cx.time.mono_ms() };
+                self.job = Some(job);
             }
         }
-        self.advance(time)
+        self.advance(cx)
     }
 
+    /// While something is being changed: the next groups. Also asks the members where they are, if anybody wants to know.
+    pub(in crate::node) fn tick(&mut self, cx: &mut Cx<'_>) {
+        let now_ms = cx.time.mono_ms();
+        let is_listed = self.listed_ms.is_some_and(|listed| now_ms < listed + LISTED_MS);
+        if (is_listed || self.job.is_some()) && now_ms >= self.asked_ms + WHERE_MS {
+            self.asked_ms = now_ms;
+            cx.wires.peers.tell_all(&NodeMessage::Where);
+        }
+        if self.job.is_none() {
+            return;
+        }
+        if let Err(reason) = self.advance(cx) {
+            tracing::warn!("changing the members: {reason}");
+        }
+        if self.job.as_ref().is_some_and(|job| now_ms >= job.active_ms + PATIENCE_MS) {
+            tracing::warn!("changing the members: gave up for now, because nothing happens and nobody asks any more");
+            self.job = None;
+        }
+    }
+
+    /// Looks at every group and submits what is missing in a few of them. An error ends the job.
+    fn advance(&mut self, cx: &mut Cx<'_>) -> Progress {
+        let Some(mut job) = self.job.take() else { return Ok(None) };
+        let groups = cx.engine.len();
+        job.submitted.retain(|(group, counter)| cx.engine.group(*group).awaits(*counter));
+        let (mut done, mut waits_for) = (0, String::new());
+        for index in 0..groups as u32 {
+            let id = GroupId(index);
+            if job.submitted.iter().any(|(group, _)| *group == id) {
+                continue;
+            }
+            let group = cx.engine.group(id);
+            match cx.sight().step_of(&job, group)? {
+                Step::Done => done += 1,
+                Step::Wait(reason) => waits_for = reason,
+                Step::Submit(what) if job.submitted.len() < CHANGES_MAX => {
+                    let change = Change { version: group.membership().version(), what };
+                    let counter = cx.engine.submit_unanswered(id, |out| change.encode(out), cx.time);
+                    job.submitted.push((id, counter));
+                }
+                Step::Submit(_) => {}
+            }
+        }
+        if done == groups {
+            tracing::info!("changing the members: {} is done", job.goal.words());
+            return Ok(None);
+        }
+        if done > job.done {
+            job.active_ms = cx.time.mono_ms();
+        }
+        (job.done, job.waits_for) = (done, waits_for);
+        let progress = job.progress(groups);
+        self.job = Some(job);
+        Ok(Some(progress))
+    }
+}
+
+impl Sight<'_> {
     /// Where the node is that a goal adds, if it adds one that is no member anywhere yet.
     fn place_for(&self, goal: &Goal) -> Result<Option<Place>, String> {
         let roster = self.peers.roster();
@@ -147,64 +194,8 @@ impl Node {
         ))
     }
 
-    /// While something is being changed: the next groups. Also asks the members where they are, if anybody wants to know.
-    pub(super) fn tick_changing(&mut self, time: Time) {
-        let now_ms = time.mono_ms();
-        let is_listed = self.changing.listed_ms.is_some_and(|listed| now_ms < listed + LISTED_MS);
-        if (is_listed || self.changing.job.is_some()) && now_ms >= self.changing.asked_ms + WHERE_MS {
-            self.changing.asked_ms = now_ms;
-            self.peers.tell_all(&NodeMessage::Where);
-        }
-        if self.changing.job.is_none() {
-            return;
-        }
-        if let Err(reason) = self.advance(time) {
-            tracing::warn!("changing the members: {reason}");
-        }
-        if self.changing.job.as_ref().is_some_and(|job| now_ms >= job.active_ms + PATIENCE_MS) {
-            tracing::warn!("changing the members: gave up for now, because nothing happens and nobody asks any more");
-            self.changing.job = None;
-        }
-    }
-
-    /// Looks at every group and submits what is missing in a few of them. An error ends the job.
-    fn advance(&mut self, time: Time) -> Progress {
-        let Some(mut job) = self.changing.job.take() else { return Ok(None) };
-        let groups = self.engine.len();
-        job.submitted.retain(|(group, counter)| self.engine.group(*group).awaits(*counter));
-        let (mut done, mut waits_for) = (0, String::new());
-        for index in 0..groups as u32 {
-            let id = GroupId(index);
-            if job.submitted.iter().any(|(group, _)| *group == id) {
-                continue;
-            }
-            let group = self.engine.group(id);
-            match self.step_of(&job, group, time)? {
-                Step::Done => done += 1,
-                Step::Wait(reason) => waits_for = reason,
-                Step::Submit(what) if job.submitted.len() < CHANGES_MAX => {
-                    let change = Change { version: group.membership().version(), what };
-                    let counter = self.engine.submit_unanswered(id, |out| change.encode(out), time);
-                    job.submitted.push((id, counter));
-                }
-                Step::Submit(_) => {}
-            }
-        }
-        if done == groups {
-            tracing::info!("changing the members: {} is done", job.goal.words());
-            return Ok(None);
-        }
-        if done > job.done {
-            job.active_ms = time.mono_ms();
-        }
-        (job.done, job.waits_for) = (done, waits_for);
-        let progress = job.progress(groups);
-        self.changing.job = Some(job);
-        Ok(Some(progress))
-    }
-
     /// What a group lacks.
-    fn step_of(&self, job: &Job, group: &Group, time: Time) -> Result<Step, String> {
+    fn step_of(&self, job: &Job, group: &Group) -> Result<Step, String> {
         let members = group.membership();
         let is_member = |node: NodeId| members.everyone().contains(node);
         let votes = |node: NodeId| members.voters().contains(node);
@@ -215,10 +206,10 @@ impl Node {
             Goal::Promote(node) if !is_member(*node) => {
                 Err(format!("node {node} is not a member of every group: add it first"))
             }
-            Goal::Promote(node) => self.promote(*node, group, time),
-            Goal::Remove(node) => self.remove(*node, group, time),
-            Goal::Replace(old, new) if votes(*new) => self.remove(*old, group, time),
-            Goal::Replace(_, new) if is_member(*new) => self.promote(*new, group, time),
+            Goal::Promote(node) => self.promote(*node, group),
+            Goal::Remove(node) => self.remove(*node, group),
+            Goal::Replace(old, new) if votes(*new) => self.remove(*old, group),
+            Goal::Replace(_, new) if is_member(*new) => self.promote(*new, group),
             // Removed while another was replacing it: the group has what was wanted of it.
             Goal::Replace(old, new) if members.was_removed(*new) => {
                 Err(format!("node {new}, which was to replace node {old}, was removed itself"))
@@ -231,16 +222,16 @@ impl Node {
         }
     }
 
-    fn promote(&self, node: NodeId, group: &Group, time: Time) -> Result<Step, String> {
-        let lag = self.lag(node, group, time);
+    fn promote(&self, node: NodeId, group: &Group) -> Result<Step, String> {
+        let lag = self.lag(node, group);
         if lag.is_none_or(|lag| lag > LAG_MAX) {
             return Ok(Step::Wait(format!("node {node} is catching up")));
         }
         let voters = group.membership().voters().ids().iter().copied().chain([node]);
-        self.with_quorum(group.id(), &voters.collect::<Vec<_>>(), What::Promote(node), time)
+        self.with_quorum(group.id(), &voters.collect::<Vec<_>>(), What::Promote(node))
     }
 
-    fn remove(&self, node: NodeId, group: &Group, time: Time) -> Result<Step, String> {
+    fn remove(&self, node: NodeId, group: &Group) -> Result<Step, String> {
         let members = group.membership();
         if members.was_removed(node) {
             return Ok(Step::Done);
@@ -253,14 +244,14 @@ impl Node {
         if voters.is_empty() {
             return Err(format!("node {node} is the last that votes: promote another first"));
         }
-        self.with_quorum(group.id(), &voters, What::Remove(node), time)
+        self.with_quorum(group.id(), &voters, What::Remove(node))
     }
 
     /// The change, if a majority of those that vote in the group after it is there now.
-    fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: What, time: Time) -> Result<Step, String> {
-        let has_it = |peer: &&Peer| peer.is_reached(time.mono_ms()) && !peer.lacks(group);
+    fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: What) -> Result<Step, String> {
+        let has_it = |peer: &&Peer| peer.is_reached(self.time.mono_ms()) && !peer.lacks(group);
         let there: Vec<NodeId> = self.peers.iter().filter(has_it).map(|peer| peer.id()).collect();
-        let is_here = |id: &&NodeId| **id == self.identity.node || there.contains(*id);
+        let is_here = |id: &&NodeId| **id == self.me || there.contains(*id);
         let here = voters.iter().filter(is_here).count();
         if here > voters.len() / 2 {
             return Ok(Step::Submit(what));
@@ -272,23 +263,23 @@ impl Node {
         ))
     }
 
-    fn is_reached(&self, node: NodeId, time: Time) -> bool {
-        self.peers.iter().any(|peer| peer.id() == node && peer.is_reached(time.mono_ms()))
+    fn is_reached(&self, node: NodeId) -> bool {
+        self.peers.iter().any(|peer| peer.id() == node && peer.is_reached(self.time.mono_ms()))
     }
 
     /// How many instances of a group a member lacks, as far as it has said of late.
-    fn lag(&self, node: NodeId, group: &Group, time: Time) -> Option<u64> {
-        if node == self.identity.node {
+    fn lag(&self, node: NodeId, group: &Group) -> Option<u64> {
+        if node == self.me {
             return Some(group.missing());
         }
         let peer = self.peers.get(node)?;
-        let next = peer.position(group.id(), POSITIONS_MS_MAX, time.mono_ms())?;
+        let next = peer.position(group.id(), POSITIONS_MS_MAX, self.time.mono_ms())?;
         Some((group.next().0 + group.missing()).saturating_sub(next.0))
     }
 
     /// One entry for each node: id, address, state, in how many groups of how many, instances that it lacks (-1: not known),
     /// and whether it can be reached.
-    fn list_members(&self, time: Time) -> Reply<'static> {
+    fn list_members(&self) -> Reply<'static> {
         let roster: &Roster = self.peers.roster();
         let total = self.engine.len();
         let row = |place: &Place, state: &'static str, groups: usize, lag: i64, reached: bool| {
@@ -309,7 +300,7 @@ impl Node {
             let mut count = 0;
             for group in in_groups {
                 count += 1;
-                lag = lag.zip(self.lag(node, group, time)).map(|(sum, lag): (u64, u64)| sum + lag);
+                lag = lag.zip(self.lag(node, group)).map(|(sum, lag): (u64, u64)| sum + lag);
             }
             let votes = self.engine.groups().filter(|group| group.membership().voters().contains(node)).count();
             let left = self.engine.groups().any(|group| group.membership().was_removed(node));
@@ -319,7 +310,7 @@ impl Node {
                 (false, votes) if votes == total => "voter",
                 (false, _) => "joining",
             };
-            let reached = node == self.identity.node || self.is_reached(node, time);
+            let reached = node == self.me || self.is_reached(node);
             row(place, state, count, lag.map_or(-1, |lag| lag as i64), reached)
         };
         let waiting = self.joining.waiting().filter(|place| roster.place(place.node).is_none());

@@ -1,0 +1,344 @@
+//! Who leads which group: groups go back to the members that should lead them, away from a node that is drained, and to
+//! whichever member an operator names. A node that is drained stands for election only where nobody else can.
+//!
+//! An operator may ask any node; the group's leader carries it out, and says why not if it does not. The node that was
+//! asked answers its client once it sees the new leader itself. If another one leads by then, it asks that one.
+
+use super::{Cx, Sight};
+use crate::config::{HANDOVER_HOLD_MS, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, MOVES_MAX, NODE_MESSAGE_BYTES_MAX};
+use crate::kv::reply::Reply;
+use crate::node::engine::Ports;
+use crate::node::peers::Peer;
+use crate::node::ticket::Ticket;
+use crate::node::wire::{Move, Moved, NodeMessage};
+use groups::{Ballot, GroupId, NodeId};
+use std::borrow::Cow;
+
+/// Bytes of a reason why a group was not moved; the rest of the message is small.
+const REASON_BYTES_MAX: usize = 500;
+const _: () = assert!(REASON_BYTES_MAX + 64 < NODE_MESSAGE_BYTES_MAX);
+
+/// A leader is asked again for a move after so long: the question, or the answer, can be lost with a connection.
+const ASK_AGAIN_MS: u64 = 1_000;
+
+/// What this node has been asked for.
+#[derive(Default)]
+pub(in crate::node) struct Placement {
+    handed_ms: u64,
+    /// This node is to lead nothing.
+    draining: bool,
+    number: u64,
+    /// Of this node's clients.
+    asked: Vec<Asked>,
+    /// Of groups that this node leads.
+    moves: Vec<Moving>,
+}
+
+/// A client of this node waits for a group to be moved.
+struct Asked {
+    number: u64,
+    group: GroupId,
+    to: NodeId,
+    ticket: Ticket,
+    deadline_ms: u64,
+    /// Which leader was asked last, and when it is asked again.
+    told: Option<(Ballot, u64)>,
+}
+
+/// A group is being moved to another member.
+struct Moving {
+    group: GroupId,
+    to: NodeId,
+    /// Who asked, and under which number.
+    asker: NodeId,
+    number: u64,
+    deadline_ms: u64,
+    /// It is asked again then.
+    again_ms: u64,
+    /// It said that it lacks something of the group.
+    behind: bool,
+}
+
+/// A process is asked for far fewer moves than this power of two.
+const START_SHIFT: u32 = 40;
+
+impl Placement {
+    /// Numbers of one start of the node are not those of another: an answer to an earlier process means nothing.
+    pub(in crate::node) fn new(start: u64) -> Placement {
+        Placement { number: start << START_SHIFT, ..Placement::default() }
+    }
+
+    /// A client waits for a group to be led by a member. The next tick asks the group's leader.
+    pub(in crate::node) fn ask(&mut self, (group, to): (GroupId, NodeId), ticket: Ticket, deadline_ms: u64) {
+        self.number += 1;
+        self.asked.push(Asked { number: self.number, group, to, ticket, deadline_ms, told: None });
+    }
+
+    /// Checks `PAXOI LEADER MOVE group node`. The caller refuses groups that are not loaded.
+    ///
+    /// # Errors
+    /// The reply, if there is nothing to wait for.
+    pub(in crate::node) fn check(
+        &self,
+        words: &[&[u8]],
+        sight: Sight<'_>,
+    ) -> Result<(GroupId, NodeId), Reply<'static>> {
+        let number = |word: &[u8]| std::str::from_utf8(word).ok().and_then(|text| text.parse::<u32>().ok());
+        let (Some(group), Some(to), true) =
+            (number(words[3]).map(GroupId), number(words[4]).map(NodeId), words[2].eq_ignore_ascii_case(b"move"))
+        else {
+            return Err(Reply::error("ERR syntax error, say PAXOI LEADER MOVE <group> <node>"));
+        };
+        if group.index() >= sight.engine.len() {
+            return Err(error(format!("ERR there is no group {group}, only 0 to {}", sight.engine.len() - 1)));
+        }
+        if !sight.engine.has(group) {
+            return Ok((group, to));
+        }
+        if sight.peers.roster().place(to).is_none() {
+            return Err(error(format!("ERR node {to} is not a member of this cluster")));
+        }
+        if self.asked.len() >= MOVES_MAX {
+            return Err(error(format!("ERR {MOVES_MAX} moves are under way already")));
+        }
+        let leader = sight.engine.group(group).leader().map(|ballot| ballot.node);
+        match leader {
+            Some(leader) if leader == to => Err(Reply::Ok),
+            // What the leader says of that is newer.
+            Some(leader) if leader == sight.me => match sight.unfit(group, to) {
+                Some(reason) => Err(error(format!("ERR {reason}"))),
+                None => Ok((group, to)),
+            },
+            _ => Ok((group, to)),
+        }
+    }
+
+    /// A member, or this node itself, wants a group that this node leads to be led by another.
+    pub(in crate::node) fn handle_move(&mut self, from: NodeId, wanted: &Move, cx: &mut Cx<'_>) {
+        let Move { number, group, to, timeout_ms } = *wanted;
+        let is_known = |moving: &Moving| (moving.asker, moving.number) == (from, number);
+        if self.moves.iter().any(is_known) {
+            return;
+        }
+        let leads = cx.engine.has(group) && cx.engine.group(group).leads().is_some();
+        let refusal = if !leads {
+            None
+        } else if self.moves.len() >= MOVES_MAX {
+            Some(format!("{MOVES_MAX} moves are under way already"))
+        } else {
+            cx.sight().unfit(group, to)
+        };
+        if !leads || refusal.is_some() || to == cx.me {
+            return self.tell_moved(from, number, refusal, cx);
+        }
+        let deadline_ms = cx.time.mono_ms() + timeout_ms.min(cx.client_timeout_ms);
+        let again_ms = cx.time.mono_ms();
+        self.moves.push(Moving { group, to, asker: from, number, deadline_ms, again_ms, behind: false });
+        self.tick_moves(cx);
+    }
+
+    fn tell_moved(&mut self, to: NodeId, number: u64, refusal: Option<String>, cx: &mut Cx<'_>) {
+        let moved = Moved { number, refusal };
+        if to == cx.me {
+            self.handle_moved(&moved, cx);
+        } else if let Some(peer) = cx.wires.peers.find(to) {
+            peer.tell(&NodeMessage::Moved(moved));
+        }
+    }
+
+    /// What became of a move that this node asked for. Without a refusal the one that was asked leads no longer: the client
+    /// is told when this node sees who does.
+    pub(in crate::node) fn handle_moved(&mut self, moved: &Moved, cx: &mut Cx<'_>) {
+        let Some(reason) = &moved.refusal else { return };
+        let asked = &mut self.asked;
+        if let Some(place) = asked.iter().position(|asked| asked.number == moved.number) {
+            let asked = asked.remove(place);
+            let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_BYTES_MAX / 4).collect();
+            cx.wires.reply(asked.ticket, error(format!("ERR {reason}")));
+        }
+    }
+
+    /// A member told the leader that it lacks something of a group.
+    pub(in crate::node) fn note_behind(&mut self, group: GroupId, from: NodeId) {
+        let moves = self.moves.iter_mut();
+        moves.filter(|moving| (moving.group, moving.to) == (group, from)).for_each(|moving| moving.behind = true);
+    }
+
+    /// Whether this node is to lead nothing.
+    pub(in crate::node) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// `PAXOI DRAIN` and `PAXOI UNDRAIN`.
+    pub(in crate::node) fn drain(&mut self, draining: bool) -> Reply<'static> {
+        if self.draining != draining {
+            tracing::info!("{}", if draining { "draining: groups go to other nodes" } else { "no longer draining" });
+        }
+        (self.draining, self.handed_ms) = (draining, 0);
+        Reply::Ok
+    }
+
+    /// Who should lead rather than this node, which is drained, and can: in the groups in which one of them votes.
+    pub(in crate::node) fn rather_leading(&self, sight: Sight<'_>) -> Vec<NodeId> {
+        if !self.draining {
+            return Vec::new();
+        }
+        let others = sight.peers.voters().ids().iter().copied().filter(|id| *id != sight.me);
+        others.filter(|id| sight.ails(*id).is_none()).collect()
+    }
+
+    /// Moves, handovers and those who wait for them.
+    pub(in crate::node) fn tick(&mut self, cx: &mut Cx<'_>) {
+        self.tick_moves(cx);
+        self.tick_asked(cx);
+        if cx.time.mono_ms() < self.handed_ms + HANDOVER_MS {
+            return;
+        }
+        self.handed_ms = cx.time.mono_ms();
+        let misplaced = if self.draining { cx.sight().given_away() } else { cx.sight().misplaced() };
+        for (group, to) in misplaced {
+            cx.invite(group, to, false);
+        }
+    }
+
+    fn tick_moves(&mut self, cx: &mut Cx<'_>) {
+        for mut moving in std::mem::take(&mut self.moves) {
+            let refusal = if cx.engine.group(moving.group).leads().is_none() {
+                None
+            } else if let Some(reason) = cx.sight().unfit(moving.group, moving.to) {
+                Some(reason)
+            } else if cx.time.mono_ms() >= moving.deadline_ms {
+                let reason = if moving.behind { "is behind in it" } else { "does not answer" };
+                Some(format!("node {} did not take group {} over in time: it {reason}", moving.to, moving.group))
+            } else {
+                if cx.time.mono_ms() >= moving.again_ms {
+                    (moving.again_ms, moving.behind) = (cx.time.mono_ms() + HANDOVER_MS, false);
+                    cx.invite(moving.group, moving.to, true);
+                }
+                self.moves.push(moving);
+                continue;
+            };
+            self.tell_moved(moving.asker, moving.number, refusal, cx);
+        }
+    }
+
+    /// Answers the clients that wait for a move, and asks whoever leads now for what is not done.
+    fn tick_asked(&mut self, cx: &mut Cx<'_>) {
+        let now_ms = cx.time.mono_ms();
+        let mut questions = Vec::new();
+        for mut asked in std::mem::take(&mut self.asked) {
+            let leader = cx.engine.group(asked.group).leader();
+            if leader.is_some_and(|ballot| ballot.node == asked.to) {
+                cx.wires.reply(asked.ticket, Reply::Ok);
+                continue;
+            }
+            if now_ms >= asked.deadline_ms {
+                cx.wires.reply(asked.ticket, too_late(&asked, leader));
+                continue;
+            }
+            let is_told = |ballot| asked.told.is_some_and(|(told, again_ms)| told == ballot && now_ms < again_ms);
+            if let Some(ballot) = leader.filter(|ballot| !is_told(*ballot)) {
+                asked.told = Some((ballot, now_ms + ASK_AGAIN_MS));
+                let left_ms = asked.deadline_ms - now_ms;
+                // Its reason why not is to come before the deadline.
+                let timeout_ms = left_ms - left_ms / 10;
+                let question = Move { number: asked.number, group: asked.group, to: asked.to, timeout_ms };
+                questions.push((ballot.node, question));
+            }
+            self.asked.push(asked);
+        }
+        for (leader, question) in questions {
+            if leader == cx.me {
+                self.handle_move(leader, &question, cx);
+            } else if let Some(peer) = cx.wires.peers.find(leader) {
+                peer.tell(&NodeMessage::Move(question));
+            }
+        }
+    }
+}
+
+impl Sight<'_> {
+    /// Why a member cannot take a group over.
+    fn unfit(&self, group: GroupId, to: NodeId) -> Option<String> {
+        if !self.engine.group(group).membership().voters().contains(to) {
+            return Some(format!("node {to} does not vote in group {group}"));
+        }
+        if to == self.me {
+            return None;
+        }
+        self.ails(to)
+    }
+
+    /// Why another member can lead nothing.
+    fn ails(&self, to: NodeId) -> Option<String> {
+        let Some(peer) = self.peers.get(to) else {
+            return Some(format!("node {to} is not a member of this cluster"));
+        };
+        let reason = if !peer.is_reached(self.time.mono_ms()) {
+            "cannot be reached"
+        } else if peer.is_draining() {
+            "is being drained"
+        } else if peer.is_loading() {
+            "is loading its groups"
+        } else if peer.is_full() {
+            "has no space on its disk"
+        } else if !peer.has_disk() {
+            "has a disk that does not answer"
+        } else {
+            return None;
+        };
+        Some(format!("node {to} {reason}"))
+    }
+
+    /// Groups that another member should lead, which has been healthy for long enough.
+    fn misplaced(&self) -> Vec<(GroupId, NodeId)> {
+        let me = self.me;
+        let is_healthy = |peer: &&Peer| {
+            let since_ms = peer.healthy_since_ms();
+            since_ms.is_some_and(|since_ms| self.time.mono_ms() >= since_ms + HEALTHY_MS_MIN)
+                && !(peer.is_draining() || peer.is_loading())
+        };
+        let healthy: Vec<NodeId> = self.peers.iter().filter(is_healthy).map(|peer| peer.id()).collect();
+        (self.engine.groups())
+            .filter(|group| group.leads().is_some() && group.preferred() != me && !group.is_to_stay())
+            .filter(|group| healthy.contains(&group.preferred()))
+            .map(|group| (group.id(), group.preferred()))
+            .take(HANDOVERS_MAX)
+            .collect()
+    }
+
+    /// All that this node leads, dealt over those that can take it.
+    fn given_away(&self) -> Vec<(GroupId, NodeId)> {
+        let others = self.peers.ids();
+        let fit: Vec<NodeId> = others.filter(|id| self.ails(*id).is_none()).collect();
+        let led = self.engine.groups().filter(|group| group.leads().is_some()).take(HANDOVERS_MAX);
+        let dealt = led.enumerate().filter_map(|(turn, group)| {
+            let voters: Vec<NodeId> =
+                fit.iter().copied().filter(|id| group.membership().voters().contains(*id)).collect();
+            Some((group.id(), *voters.get(turn % voters.len().max(1))?))
+        });
+        dealt.collect()
+    }
+}
+
+impl Cx<'_> {
+    /// Asks a member to take a group over; its lease ends when the invitation leaves.
+    fn invite(&mut self, group: GroupId, to: NodeId, stay: bool) {
+        let Some(rtt_us) = self.wires.peers.find(to).map(|peer| peer.rtt_us()) else { return };
+        let clock = self.time.clock();
+        let hold_ms = HANDOVER_HOLD_MS + 2 * rtt_us / 1_000;
+        self.step(group, |group, _| group.hand_over(to, stay, hold_ms, clock));
+    }
+}
+
+fn too_late(asked: &Asked, leader: Option<Ballot>) -> Reply<'static> {
+    let Asked { group, to, .. } = asked;
+    match leader {
+        None => error(format!("CLUSTERDOWN group {group} has no leader")),
+        Some(_) => error(format!("ERR node {to} did not take group {group} over in time")),
+    }
+}
+
+fn error(text: String) -> Reply<'static> {
+    Reply::Error(Cow::Owned(text))
+}
