@@ -46,6 +46,8 @@ pub(super) struct ClusterTime {
     jump: Option<Jump>,
     /// No other clock can be heard of: there is no other member, or none that tells its clock.
     is_alone: bool,
+    /// How many clocks there are, this node's among them.
+    clocks: usize,
     /// Since when enough clocks have been known to make a cluster time.
     enough_since_us: Option<u64>,
     watched_ms: u64,
@@ -76,9 +78,10 @@ struct Jump {
     us: i64,
     at_us: u64,
     before: Vec<Reading>,
-    /// When the last of several jumps was noticed, and whether another clock was read since.
+    /// When the last of several jumps was noticed.
     noticed_us: u64,
-    is_heard: bool,
+    /// The last reading of each other clock since then; each answers a ping that this node sent after it.
+    heard: Vec<Reading>,
 }
 
 /// Those whose clocks count.
@@ -116,7 +119,8 @@ impl ClusterTime {
 
     /// Whether the own clock has jumped, and no other was read since: this machine may have been frozen a moment ago.
     fn has_just_jumped(&self, time: Time) -> bool {
-        let is_unheard = |jump: &Jump| !jump.is_heard && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000;
+        let is_unheard =
+            |jump: &Jump| jump.heard.is_empty() && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000;
         self.own_us.is_some_and(|before_us| differ(own_offset(time), before_us))
             || self.jump.as_ref().is_some_and(is_unheard)
     }
@@ -151,8 +155,9 @@ impl ClusterTime {
         let reading = Reading { node: from, clock_us, cluster_us, at_us: time.mono_us };
         // Pings that waited while this machine stood still tell nothing: they answer earlier ones.
         if let Some(jump) = self.jump.as_mut().filter(|jump| sent_us > jump.noticed_us) {
-            jump.is_heard = true;
-            self.judge_jump(reading);
+            jump.heard.retain(|heard| heard.node != from);
+            jump.heard.push(reading);
+            self.judge_jump(time);
             self.follow_if_in_doubt(reading);
         }
         match place {
@@ -161,18 +166,26 @@ impl ClusterTime {
         }
     }
 
-    /// The first reading after the own clock has jumped, of one whose clock was known before, tells why that has.
-    fn judge_jump(&mut self, reading: Reading) {
+    /// The own clock has jumped: tells from the clocks that were known before why it has. As many others as can be wrong at
+    /// a time have to agree that this machine was frozen: if its own clock is wrong, one of them is right.
+    fn judge_jump(&mut self, time: Time) {
         let Some(jump) = &self.jump else { return };
-        let Some(before) = jump.before.iter().find(|before| before.node == reading.node) else { return };
-        let (moved_us, jump_us) = (reading.clock_us.saturating_sub(before.clock_us), jump.us);
-        // Both have passed the time for which this machine was frozen, and each may have been set besides.
-        let frozen_us = moved_us.min(jump_us);
-        // Another machine that was frozen, too, may be about to set its clock.
-        let is_alone = !differ(moved_us, 0) && reading.at_us >= jump.at_us + CLOCK_WAIT_MS * 1_000;
+        let moved = |heard: &Reading| {
+            let before = jump.before.iter().find(|before| before.node == heard.node)?;
+            Some(heard.clock_us.saturating_sub(before.clock_us))
+        };
+        let mut moved: Vec<i64> = jump.heard.iter().filter_map(moved).collect();
+        moved.sort_unstable_by(|one, next| next.cmp(one));
+        let needed = (self.clocks.saturating_sub(1) / 2).max(1);
+        // All have passed the time for which this machine was frozen, and each may have been set besides.
+        let frozen_us = moved.get(needed - 1).map_or(0, |moved_us| jump.us.min(*moved_us));
         let is_frozen = frozen_us > signed(CLOCK_RESYNC_MS * 1_000);
+        // Another machine that was frozen, too, may be about to set its clock.
+        let is_late = time.mono_us >= jump.at_us + CLOCK_WAIT_MS * 1_000;
+        let is_alone = is_late && moved.iter().any(|moved_us| !differ(*moved_us, 0));
         // Clocks that jump back alike were both set.
-        if !is_frozen && !is_alone && differ(moved_us, jump_us) {
+        let is_alike = jump.us < 0 && moved.iter().any(|moved_us| !differ(*moved_us, jump.us));
+        if !is_frozen && !is_alone && !is_alike {
             return;
         }
         if let Some(offset) = self.offset.as_mut().filter(|_| is_frozen) {
@@ -202,10 +215,10 @@ impl ClusterTime {
         };
         // It was set, or this machine was frozen, and then what is known of the others is from before.
         let readings = std::mem::take(&mut self.readings);
-        let first = Jump { us: 0, at_us: mono_us, before: readings, noticed_us: mono_us, is_heard: false };
+        let first = Jump { us: 0, at_us: mono_us, before: readings, noticed_us: mono_us, heard: Vec::new() };
         let jump = self.jump.take().unwrap_or(first);
         let us = jump.us.saturating_add(own_us - before_us);
-        self.jump = differ(us, 0).then_some(Jump { us, noticed_us: mono_us, is_heard: false, ..jump });
+        self.jump = differ(us, 0).then_some(Jump { us, noticed_us: mono_us, heard: Vec::new(), ..jump });
         own_us
     }
 
@@ -221,7 +234,8 @@ impl ClusterTime {
             return;
         }
         self.steered_us = time.mono_us;
-        self.is_alone = electorate.clocks() <= 1 + electorate.silent;
+        self.clocks = electorate.clocks();
+        self.is_alone = self.clocks <= 1 + electorate.silent;
         let own_us = self.look_at_own(time);
         let oldest_us = time.mono_us.saturating_sub(CLOCK_READING_MS_MAX * 1_000);
         self.readings.retain(|reading| reading.at_us >= oldest_us);

@@ -45,7 +45,7 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, spares, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 41] = [
+pub(crate) const SCENARIOS: [Scenario; 42] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -65,6 +65,7 @@ pub(crate) const SCENARIOS: [Scenario; 41] = [
     story("start-beside-one-frozen-and-set", clocks::start_beside_one_frozen_and_set),
     story("read-right-after-a-freeze", clocks::read_right_after_a_freeze),
     story("two-frozen-and-one-set", clocks::two_frozen_and_one_set),
+    Scenario { nodes: 5, ..story("two-of-five-clocks-jump", clocks::two_of_five_clocks_jump) },
     story("relayed-command-comes-twice", relay::relayed_command_comes_twice),
     story("leader-dies-while-its-messages-wait", waiting::leader_dies_while_its_messages_wait),
     story("leader-dies-while-its-pings-wait", waiting::leader_dies_while_its_pings_wait),

@@ -186,6 +186,23 @@ fn a_frozen_machine_jumps_with_one_other_and_a_clock_that_is_set_alone_does_no_h
 }
 
 #[test]
+fn of_five_clocks_two_that_jump_at_once_are_no_freeze() {
+    for others in [&[2, 3][..], &[3, 2], &[3]] {
+        let mut cluster = Cluster::new(0, &[0, 0, 0, 0]);
+        cluster.run(1_000, &[2, 3, 4, 5], true);
+        (cluster.own_ms, cluster.peers[1].1) = (8 * HOUR_MS, 3 * HOUR_MS);
+        cluster.run(200, others, true);
+        assert_eq!(cluster.off_ms(), Some(0), "{others:?}");
+    }
+    let mut cluster = Cluster::new(0, &[0, 0, 0, 0]);
+    cluster.run(1_000, &[2, 3, 4, 5], true);
+    cluster.own_ms = 60_000;
+    cluster.peers.iter_mut().for_each(|peer| peer.1 = 60_000);
+    cluster.run(200, &[3, 2], true);
+    assert!((59_980..=60_020).contains(&cluster.off_ms().unwrap()), "three are a majority");
+}
+
+#[test]
 fn a_cluster_time_that_is_made_after_a_freeze_does_not_jump_with_it() {
     let mut cluster = Cluster::new(0, &[0, 0]);
     cluster.run(1_000, &[2], false);

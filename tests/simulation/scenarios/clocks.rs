@@ -222,6 +222,25 @@ pub(super) fn two_frozen_and_one_set(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
+/// The clocks of the leader and of another one of five are set ahead by hours, by a different time each. Nothing comes of
+/// it.
+pub(super) fn two_of_five_clocks_jump(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect_one_to_each()?;
+    // The leader hears of the other wrong clock last, when it goes on already.
+    world.network.slow_down(3, 0, 33_000);
+    world.wait(1_000_000);
+    world.processes[0].clocks.unix_us = HOURS_US;
+    world.processes[3].clocks.unix_us = HOURS_US / 2;
+    // Each value carries cluster time as it is at that moment.
+    for count in 0..1_000 {
+        world.set(0, &format!("{count}"));
+        expect(&world.told(0)?, &Outcome::Done)?;
+    }
+    world.expect_right_time(&[0, 1, 2, 3, 4])?;
+    Ok(())
+}
+
 /// The leader's machine is frozen while one of the two others is away for good. What was due meanwhile is gone.
 pub(super) fn frozen_while_another_is_away(world: &mut World) -> Result<(), String> {
     world.found()?;
