@@ -3,6 +3,8 @@
 //! The usual crates may change their streams in a minor release; a load, a simulation or a back-off that was seen once
 //! must be repeatable from its printed seed. Nothing here is fit for secrets.
 
+use groups::Jitter;
+
 /// xoshiro256** by Blackman and Vigna.
 #[derive(Clone, Debug)]
 pub struct Rng {
@@ -13,8 +15,8 @@ impl Rng {
     /// The generator of this seed. Every seed is as good as every other, 0 too.
     #[must_use]
     pub fn new(seed: u64) -> Rng {
-        let mut seed = SplitMix64(seed);
-        Rng { state: [seed.next(), seed.next(), seed.next(), seed.next()] }
+        let mut seed = Jitter::new(seed);
+        Rng { state: [seed.bits(), seed.bits(), seed.bits(), seed.bits()] }
     }
 
     /// 64 random bits.
@@ -42,28 +44,15 @@ impl Rng {
     }
 }
 
-/// SplitMix64 by Steele, Lea and Flood.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn splitmix64_gives_its_published_numbers() {
-        let mut seed = SplitMix64(1_234_567);
+        let mut seed = Jitter::new(1_234_567);
         let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
-        assert_eq!([seed.next(), seed.next(), seed.next()], expected);
+        assert_eq!([seed.bits(), seed.bits(), seed.bits()], expected);
     }
 
     #[test]

@@ -11,12 +11,17 @@ impl Jitter {
         Jitter(seed)
     }
 
-    /// A number from 0 up to, but not including, `bound`, which must not be 0.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
+        z ^ (z >> 31)
+    }
+
+    /// A number from 0 up to, but not including, `bound`, which must not be 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.bits() % bound
     }
 }

@@ -4,6 +4,7 @@
 //! operations. Tests and the simulator use it; a failure is repeated from its seed.
 
 use super::{Disk, DiskFile, DiskLock, in_use};
+use groups::Jitter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,7 +89,7 @@ impl MemoryDisk {
     #[must_use]
     pub fn crash(&self, seed: u64) -> MemoryDisk {
         let state = self.state();
-        let mut random = SplitMix(seed);
+        let mut random = Jitter::new(seed);
         let names = state.names_after_crash(&mut random);
         let mut files = Vec::with_capacity(state.files.len());
         for image in &state.files {
@@ -230,13 +231,13 @@ impl State {
     }
 
     /// The names after a crash. A change is lost by chance, or because an earlier change of the same name is lost.
-    fn names_after_crash(&self, random: &mut SplitMix) -> BTreeMap<String, usize> {
+    fn names_after_crash(&self, random: &mut Jitter) -> BTreeMap<String, usize> {
         let mut names = self.durable_names.clone();
         let mut lost = BTreeSet::new();
         let [least, most] = LOST_NAMES;
-        let one_in = least + random.below(most - least + 1);
+        let one_in = least + below(random, most - least + 1);
         for change in &self.pending_names {
-            if random.below(one_in) == 0 || change.names().any(|name| lost.contains(name)) {
+            if below(random, one_in) == 0 || change.names().any(|name| lost.contains(name)) {
                 lost.extend(change.names());
             } else {
                 change.apply(&mut names);
@@ -287,17 +288,17 @@ impl Change {
         }
     }
 
-    fn apply_partly(&self, content: &mut Vec<u8>, random: &mut SplitMix) {
-        match (random.below(3), self) {
+    fn apply_partly(&self, content: &mut Vec<u8>, random: &mut Jitter) {
+        match (below(random, 3), self) {
             (0, _) => {}
             (2, Change::Write { offset, bytes }) => {
                 let mut at = 0;
                 while at < bytes.len() {
                     let sector = (SECTOR_BYTES - (offset + at) % SECTOR_BYTES).min(bytes.len() - at);
-                    let kept = match random.below(4) {
+                    let kept = match below(random, 4) {
                         0 | 1 => sector,
                         2 => 0,
-                        _ => random.below(sector),
+                        _ => below(random, sector),
                     };
                     Change::Write { offset: offset + at, bytes: bytes[at..at + kept].to_vec() }.apply(content);
                     at += sector;
@@ -484,18 +485,9 @@ impl DiskFile for MemoryFile {
     }
 }
 
-/// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        (mixed % limit.max(1) as u64) as usize
-    }
+/// A number below `limit`; 0 if that is 0.
+fn below(random: &mut Jitter, limit: usize) -> usize {
+    random.below(limit.max(1) as u64) as usize
 }
 
 #[cfg(test)]

@@ -21,6 +21,16 @@ impl World {
         Ok(self.told(client)? != Outcome::Nil)
     }
 
+    fn take_lock(&mut self, client: usize) -> Result<(), String> {
+        let taken = self.lock(client)?;
+        if taken { Ok(()) } else { Err("nobody has the lock, and it is not to be had".to_owned()) }
+    }
+
+    fn expect_lock_to_be_over(&mut self, client: usize) -> Result<(), String> {
+        let taken = self.lock(client)?;
+        if taken { Ok(()) } else { Err("the lock is held for too long".to_owned()) }
+    }
+
     /// A lock is taken by the first client, at whichever node; nobody else gets it before its time, and somebody then.
     fn expect_locks_to_hold(&mut self) -> Result<(), String> {
         if !self.lock(0)? {
@@ -192,15 +202,10 @@ impl World {
 pub(super) fn read_right_after_a_freeze(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
-    if !world.lock(0)? {
-        return Err("nobody has the lock, and it is not to be had".to_owned());
-    }
+    world.take_lock(0)?;
     world.wait(1_000_000);
     world.freeze_all(&[0, 1, 2]);
-    if !world.lock(0)? {
-        return Err("the lock is held for too long".to_owned());
-    }
-    Ok(())
+    world.expect_lock_to_be_over(0)
 }
 
 /// Two machines are frozen while the third is down. The clock of one is fast by two seconds afterwards, so that the clocks
@@ -208,18 +213,13 @@ pub(super) fn read_right_after_a_freeze(world: &mut World) -> Result<(), String>
 pub(super) fn two_frozen_and_one_set(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
-    if !world.lock(0)? {
-        return Err("nobody has the lock, and it is not to be had".to_owned());
-    }
+    world.take_lock(0)?;
     world.end(2, End::Kill);
     world.wait(1_000_000);
     world.freeze_all(&[0, 1]);
     world.processes[0].clocks.unix_us += 2_000_000;
     world.wait(2_000_000);
-    if !world.lock(0)? {
-        return Err("the lock is held for too long".to_owned());
-    }
-    Ok(())
+    world.expect_lock_to_be_over(0)
 }
 
 /// The clocks of the leader and of another one of five are set ahead by hours, by a different time each. Nothing comes of
@@ -245,19 +245,14 @@ pub(super) fn two_of_five_clocks_jump(world: &mut World) -> Result<(), String> {
 pub(super) fn frozen_while_another_is_away(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
-    if !world.lock(0)? {
-        return Err("nobody has the lock, and it is not to be had".to_owned());
-    }
+    world.take_lock(0)?;
     // All have told their cluster time.
     world.wait(1_000_000);
     world.end(2, End::Kill);
     world.freeze(0);
     world.wait(2_000_000);
     world.expect_right_time(&[0, 1])?;
-    if !world.lock(0)? {
-        return Err("the lock is held for too long".to_owned());
-    }
-    Ok(())
+    world.expect_lock_to_be_over(0)
 }
 
 /// One machine is frozen while both others are down, and finds one that starts. That does not take over its cluster time.
@@ -274,9 +269,7 @@ fn beside_a_frozen_machine(world: &mut World, fast_us: i64) -> Result<(), String
     world.processes[0].clocks.unix_us = fast_us;
     world.found()?;
     world.connect_one_to_each()?;
-    if !world.lock(0)? {
-        return Err("nobody has the lock, and it is not to be had".to_owned());
-    }
+    world.take_lock(0)?;
     world.end(1, End::Kill);
     world.end(2, End::Kill);
     world.processes[0].clocks.unix_us = 0;
@@ -284,8 +277,5 @@ fn beside_a_frozen_machine(world: &mut World, fast_us: i64) -> Result<(), String
     world.start(1);
     world.wait(4_000_000);
     world.expect_right_time(&[0, 1])?;
-    if !world.lock(0)? {
-        return Err("the lock is held for too long".to_owned());
-    }
-    Ok(())
+    world.expect_lock_to_be_over(0)
 }
