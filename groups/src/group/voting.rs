@@ -4,23 +4,12 @@ use super::{Clock, Group};
 use crate::acceptor::{Novelty, Refused};
 use crate::effect::Record;
 use crate::message::{Accept, Ahead, Behind, Diverged, Prepare, Promise, Reject, Vote};
-use crate::{Ballot, Effect, Message, NodeId};
+use crate::{Ballot, Effect, Instance, Message, NodeId};
 
 impl Group {
     pub(super) fn handle_prepare(&mut self, from: NodeId, asked: Prepare, clock: Clock, effects: &mut Vec<Effect>) {
         let Prepare { ballot, instance } = asked;
-        if ballot.node != from {
-            return;
-        }
-        self.seen = self.seen.max(ballot);
-        if self.hollow.is_some() {
-            return self.note_ahead(from, instance, clock, effects);
-        }
-        if instance < self.next {
-            let message = Message::Ahead(Ahead { ballot, instance, next: self.next });
-            return effects.push(Effect::Send { to: from, message });
-        }
-        if !self.is_entitled(from, instance) {
+        if !self.counts(from, (ballot, instance), clock, effects) || !self.is_entitled(from, instance) {
             return;
         }
         match self.acceptor.prepare(ballot) {
@@ -36,6 +25,31 @@ impl Group {
         }
     }
 
+    /// Returns true if a Prepare or an Accept under this ballot, for this instance, counts here. A sender that is behind is
+    /// told so.
+    fn counts(
+        &mut self,
+        from: NodeId,
+        (ballot, instance): (Ballot, Instance),
+        clock: Clock,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if ballot.node != from {
+            return false;
+        }
+        self.seen = self.seen.max(ballot);
+        if self.hollow.is_some() {
+            self.note_ahead(from, instance, clock, effects);
+            return false;
+        }
+        if instance < self.next {
+            let message = Message::Ahead(Ahead { ballot, instance, next: self.next });
+            effects.push(Effect::Send { to: from, message });
+            return false;
+        }
+        true
+    }
+
     /// The promise that this acceptor has given to `asked`.
     pub(super) fn promise(&self, asked: Prepare) -> Message {
         let Prepare { ballot, instance } = asked;
@@ -45,16 +59,8 @@ impl Group {
 
     pub(super) fn handle_accept(&mut self, from: NodeId, accept: Accept, clock: Clock, effects: &mut Vec<Effect>) {
         let Accept { ballot, instance, value, .. } = accept;
-        if ballot.node != from {
+        if !self.counts(from, (ballot, instance), clock, effects) {
             return;
-        }
-        self.seen = self.seen.max(ballot);
-        if self.hollow.is_some() {
-            return self.note_ahead(from, instance, clock, effects);
-        }
-        if instance < self.next {
-            let message = Message::Ahead(Ahead { ballot, instance, next: self.next });
-            return effects.push(Effect::Send { to: from, message });
         }
         if instance > self.next {
             let message = Message::Behind(Behind { ballot, instance, next: self.next });
