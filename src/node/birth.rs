@@ -6,10 +6,13 @@ use super::wire::{Hello, NodeMessage, Refusal};
 use super::{Close, Node, Output, Time};
 use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
 use crate::identity::{BirthRecord, Identity, Member};
+use crate::kv::Store;
 use crate::plural::plural;
+use crate::routing;
 use groups::members::MEMBERS_MAX;
 use groups::membership::Place;
-use groups::{Membership, NodeId};
+use groups::{Group, GroupId, Membership, NodeId, Settings};
+use std::sync::Arc;
 
 /// What the initial members have said so far.
 pub(super) struct Birth {
@@ -72,6 +75,30 @@ impl Birth {
 }
 
 impl Node {
+    /// Makes the groups of the cluster that this record is of; each is empty.
+    pub(super) fn make_groups(&mut self, record: &BirthRecord) {
+        let (config, identity) = (&self.config, &self.identity);
+        let membership = Arc::new(membership(config, Some(record)));
+        let group = |index: u32| {
+            let settings = Settings {
+                id: GroupId(index),
+                groups: record.groups,
+                me: identity.node,
+                start: identity.start,
+                membership: membership.clone(),
+                batch_bytes_max: crate::config::BATCH_BYTES_MAX,
+                window_bytes: crate::config::window_bytes(record.groups),
+                seed: config.seed,
+            };
+            let slots = routing::slots_of(GroupId(index), record.groups);
+            (Group::new(settings), Store::new(record.hash_key, slots, record.limits()))
+        };
+        let groups: Vec<(Group, Store)> = (0..record.groups).map(group).collect();
+        self.engine.set_groups(groups.into_iter());
+        self.upkeep.set_groups(record.groups);
+        self.settle_value_version();
+    }
+
     /// The lowest id writes the record when everybody is there at once, empty.
     pub(super) fn tick_birth(&mut self, _time: Time) {
         if self.joining.is_joining() {

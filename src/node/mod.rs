@@ -53,10 +53,9 @@ mod wires;
 
 use crate::admin::kept::Kept;
 use crate::admin::stats::Stats;
-use crate::config::{NodeConfig, REACH_GRACE_MS, REACH_START_MS, REMOVED_MS, STALL_MS_MIN, SYNC_MS_MAX};
+use crate::config::{NodeConfig, REACH_GRACE_MS, REACH_START_MS, REMOVED_MS, STALL_MS_MIN};
 use crate::identity::{BirthRecord, Identity};
-use crate::kv::{Store, table};
-use crate::routing;
+use crate::kv::table;
 use crate::shard::Shard;
 use crate::storage::checkpoint::{Brought, Done};
 use crate::storage::scrub::Findings;
@@ -71,7 +70,7 @@ use connections::Fresh;
 use durability::Durability;
 use engine::Engine;
 use groups::membership::Place;
-use groups::{Answer, Clock, Group, GroupId, NodeId, Settings, Surroundings};
+use groups::{Answer, Clock, GroupId, NodeId, Surroundings};
 use joining::Joining;
 use links::Link;
 use loading::Stage;
@@ -80,7 +79,6 @@ use net::outbound::Outbound;
 use peers::{Peers, PingState, Roster};
 use relay::Relays;
 use slots::Slots;
-use std::sync::Arc;
 use upkeep::{Ranges, Upkeep};
 
 pub use admin::Facts as ProcessFacts;
@@ -140,7 +138,6 @@ pub struct Node {
     facts: Facts,
     /// Whether groups are being rebuilt elsewhere.
     stage: Stage,
-    resigned: bool,
     /// When it was noticed that it is a member of none any more.
     removed_ms: Option<u64>,
     cluster_time: ClusterTime,
@@ -182,7 +179,6 @@ impl Node {
             upkeep: Upkeep::new(&config),
             facts: Facts::default(),
             stage: Stage::Whole,
-            resigned: false,
             removed_ms: None,
             cluster_time: ClusterTime::default(),
             is_time_ahead: false,
@@ -277,8 +273,9 @@ impl Node {
             return self.tick_birth(time);
         }
         let space = *self.engine.space();
-        let (disk, can_lead) = (self.engine.is_disk_in_time(now_ms) && !space.full, self.can_lead(now_ms));
-        self.give_up_if_stuck(can_lead, time);
+        let disk = self.engine.is_disk_in_time(now_ms) && !space.full;
+        let (cluster, mut cx) = self.cluster(time);
+        let can_lead = cluster.give_up_if_stuck(&mut cx);
         // Where nothing but promises can be logged no leader begins.
         let disk_leads = can_lead && !space.is_exhausted();
         self.update_roster(time);
@@ -450,29 +447,6 @@ impl Node {
             && self.peers.holds_lease(group.id(), ballot, group.membership(), time.mono_us)
     }
 
-    fn make_groups(&mut self, record: &BirthRecord) {
-        let (config, identity) = (&self.config, &self.identity);
-        let membership = Arc::new(birth::membership(config, Some(record)));
-        let group = |index: u32| {
-            let settings = Settings {
-                id: GroupId(index),
-                groups: record.groups,
-                me: identity.node,
-                start: identity.start,
-                membership: membership.clone(),
-                batch_bytes_max: crate::config::BATCH_BYTES_MAX,
-                window_bytes: crate::config::window_bytes(record.groups),
-                seed: config.seed,
-            };
-            let slots = routing::slots_of(GroupId(index), record.groups);
-            (Group::new(settings), Store::new(record.hash_key, slots, record.limits()))
-        };
-        let groups: Vec<(Group, Store)> = (0..record.groups).map(group).collect();
-        self.engine.set_groups(groups.into_iter());
-        self.upkeep.set_groups(record.groups);
-        self.settle_value_version();
-    }
-
     /// Takes over who belongs to the cluster, if that has changed: new members are dialled, and get what is theirs.
     fn update_roster(&mut self, time: Time) {
         if !self.engine.take_members_changed() {
@@ -524,28 +498,5 @@ impl Node {
         self.outputs.extend(self.engine.next_batch(time.mono_ms()).map(Output::Append));
         let outputs = &mut self.outputs;
         self.peers.take_frames(|link, frame| outputs.push(Output::Frame(link, frame)));
-    }
-
-    /// Whether this node can lead. While its disk is late or has no space the others should, if theirs are better: where all
-    /// disks are slow the cluster goes on slowly.
-    fn can_lead(&self, now_ms: u64) -> bool {
-        let is_late = !self.engine.is_disk_in_time(now_ms) && self.peers.quorum_is_quick(now_ms);
-        let is_full = self.engine.space().full && self.peers.quorum_has_space(now_ms);
-        !is_late && !is_full
-    }
-
-    /// A leader whose sync takes too long, or that alone has no space, gives its groups up: the others' disks go on.
-    fn give_up_if_stuck(&mut self, can_lead: bool, time: Time) {
-        if can_lead {
-            self.resigned = false;
-        } else if !self.resigned {
-            self.resigned = true;
-            if self.engine.is_disk_in_time(time.mono_ms()) {
-                tracing::warn!("the disk is full here, but not at the others: giving leadership up");
-            } else {
-                tracing::warn!("a sync of the log takes too long (more than {SYNC_MS_MAX} ms): giving leadership up");
-            }
-            self.step_all(|group, effects| group.resign(time.clock(), effects));
-        }
     }
 }

@@ -11,6 +11,7 @@ use super::*;
 use crate::config::{CHECKPOINT_RETRY_MS, LOG_QUEUE_BYTES};
 use crate::identity::Member;
 use crate::recovery::{Blank, Progress, Rebuilt, Source};
+use crate::routing;
 use crate::storage::checkpoint::{Done, Job};
 use crate::storage::wal;
 use bytes::BytesMut;

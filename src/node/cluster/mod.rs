@@ -97,6 +97,11 @@ impl Cluster {
         self.placement.drain(draining)
     }
 
+    /// Gives all groups up if the disk is worse than the others'. Returns true if this node can lead.
+    pub(super) fn give_up_if_stuck(&mut self, cx: &mut Cx<'_>) -> bool {
+        self.placement.give_up_if_stuck(cx)
+    }
+
     /// Who should lead rather than this node, if it is drained.
     pub(super) fn rather_leading(&self, cx: &Cx<'_>) -> Vec<NodeId> {
         self.placement.rather_leading(cx.sight())

@@ -5,7 +5,9 @@
 //! asked answers its client once it sees the new leader itself. If another one leads by then, it asks that one.
 
 use super::{Cx, Sight};
-use crate::config::{HANDOVER_HOLD_MS, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, MOVES_MAX, NODE_MESSAGE_BYTES_MAX};
+use crate::config::{
+    HANDOVER_HOLD_MS, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, MOVES_MAX, NODE_MESSAGE_BYTES_MAX, SYNC_MS_MAX,
+};
 use crate::kv::reply::Reply;
 use crate::node::engine::Ports;
 use crate::node::peers::Peer;
@@ -27,6 +29,8 @@ pub(in crate::node) struct Placement {
     handed_ms: u64,
     /// This node is to lead nothing.
     draining: bool,
+    /// It has given its groups up, as its disk is worse than the others'.
+    resigned: bool,
     number: u64,
     /// Of this node's clients.
     asked: Vec<Asked>,
@@ -178,6 +182,25 @@ impl Placement {
         Reply::Ok
     }
 
+    /// A leader whose sync takes too long, or that alone has no space, gives its groups up: the others' disks go on. Returns
+    /// true if this node can lead.
+    pub(in crate::node) fn give_up_if_stuck(&mut self, cx: &mut Cx<'_>) -> bool {
+        let can_lead = cx.sight().can_lead();
+        if can_lead {
+            self.resigned = false;
+        } else if !self.resigned {
+            self.resigned = true;
+            if cx.engine.is_disk_in_time(cx.time.mono_ms()) {
+                tracing::warn!("the disk is full here, but not at the others: giving leadership up");
+            } else {
+                tracing::warn!("a sync of the log takes too long (more than {SYNC_MS_MAX} ms): giving leadership up");
+            }
+            let clock = cx.time.clock();
+            cx.engine.step_all(&mut cx.wires, |group, effects| group.resign(clock, effects));
+        }
+        can_lead
+    }
+
     /// Who should lead rather than this node, which is drained, and can: in the groups in which one of them votes.
     pub(in crate::node) fn rather_leading(&self, sight: Sight<'_>) -> Vec<NodeId> {
         if !self.draining {
@@ -258,6 +281,15 @@ impl Placement {
 }
 
 impl Sight<'_> {
+    /// Whether this node can lead. While its disk is late or has no space the others should, if theirs are better: where all
+    /// disks are slow the cluster goes on slowly.
+    fn can_lead(&self) -> bool {
+        let now_ms = self.time.mono_ms();
+        let is_late = !self.engine.is_disk_in_time(now_ms) && self.peers.quorum_is_quick(now_ms);
+        let is_full = self.engine.space().full && self.peers.quorum_has_space(now_ms);
+        !is_late && !is_full
+    }
+
     /// Why a member cannot take a group over.
     fn unfit(&self, group: GroupId, to: NodeId) -> Option<String> {
         if !self.engine.group(group).membership().voters().contains(to) {
