@@ -78,10 +78,8 @@ struct Jump {
     us: i64,
     at_us: u64,
     before: Vec<Reading>,
-    /// When the last of several jumps was noticed.
+    /// When the last of several jumps was noticed. All readings are from after that.
     noticed_us: u64,
-    /// The last reading of each other clock since then; each answers a ping that this node sent after it.
-    heard: Vec<Reading>,
 }
 
 /// Those whose clocks count.
@@ -120,7 +118,7 @@ impl ClusterTime {
     /// Whether the own clock has jumped, and no other was read since: this machine may have been frozen a moment ago.
     fn has_just_jumped(&self, time: Time) -> bool {
         let is_unheard =
-            |jump: &Jump| jump.heard.is_empty() && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000;
+            |jump: &Jump| self.readings.is_empty() && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000;
         self.own_us.is_some_and(|before_us| differ(own_offset(time), before_us))
             || self.jump.as_ref().is_some_and(is_unheard)
     }
@@ -144,6 +142,10 @@ impl ClusterTime {
         if rtt_us > ECHO_MS_MAX * 1_000 {
             return;
         }
+        // Pings that waited while this machine stood still tell nothing: they answer earlier ones.
+        if self.jump.as_ref().is_some_and(|jump| sent_us <= jump.noticed_us) {
+            return;
+        }
         let place = self.readings.iter().position(|reading| reading.node == from);
         let is_fresh = |place: usize| time.mono_us < self.readings[place].at_us + 10 * CLOCK_ERROR_MS_MAX * 1_000;
         // A busy moment here or there: a better reading is at hand.
@@ -153,17 +155,12 @@ impl ClusterTime {
         let offset = |at_sending_us: u64| signed(at_sending_us) + signed(rtt_us / 2) - signed(time.mono_us);
         let (clock_us, cluster_us) = (offset(clocks.unix_us), clocks.cluster_us.map(offset));
         let reading = Reading { node: from, clock_us, cluster_us, at_us: time.mono_us };
-        // Pings that waited while this machine stood still tell nothing: they answer earlier ones.
-        if let Some(jump) = self.jump.as_mut().filter(|jump| sent_us > jump.noticed_us) {
-            jump.heard.retain(|heard| heard.node != from);
-            jump.heard.push(reading);
-            self.judge_jump(time);
-            self.follow_if_in_doubt(reading);
-        }
         match place {
             Some(place) => self.readings[place] = reading,
             None => self.readings.push(reading),
         }
+        self.judge_jump(time);
+        self.follow_if_in_doubt(reading);
     }
 
     /// The own clock has jumped: tells from the clocks that were known before why it has. As many others as can be wrong at
@@ -174,7 +171,7 @@ impl ClusterTime {
             let before = jump.before.iter().find(|before| before.node == heard.node)?;
             Some(heard.clock_us.saturating_sub(before.clock_us))
         };
-        let mut moved: Vec<i64> = jump.heard.iter().filter_map(moved).collect();
+        let mut moved: Vec<i64> = self.readings.iter().filter_map(moved).collect();
         moved.sort_unstable_by(|one, next| next.cmp(one));
         let needed = (self.clocks.saturating_sub(1) / 2).max(1);
         // All have passed the time for which this machine was frozen, and each may have been set besides.
@@ -215,10 +212,10 @@ impl ClusterTime {
         };
         // It was set, or this machine was frozen, and then what is known of the others is from before.
         let readings = std::mem::take(&mut self.readings);
-        let first = Jump { us: 0, at_us: mono_us, before: readings, noticed_us: mono_us, heard: Vec::new() };
+        let first = Jump { us: 0, at_us: mono_us, before: readings, noticed_us: mono_us };
         let jump = self.jump.take().unwrap_or(first);
         let us = jump.us.saturating_add(own_us - before_us);
-        self.jump = differ(us, 0).then_some(Jump { us, noticed_us: mono_us, heard: Vec::new(), ..jump });
+        self.jump = differ(us, 0).then_some(Jump { us, noticed_us: mono_us, ..jump });
         own_us
     }
 
@@ -253,7 +250,10 @@ impl ClusterTime {
         let steered_us = offset.us + (target_us - offset.us).clamp(-step_us, step_us);
         let all: Vec<i64> = shared.into_iter().chain([steered_us]).collect();
         let agreed_us = nearest(&all, members, steered_us).unwrap_or(steered_us);
-        let us = if differ(agreed_us, steered_us) { agreed_us } else { steered_us };
+        let follows = differ(agreed_us, steered_us);
+        let us = if follows { agreed_us } else { steered_us };
+        // What is taken over has no jump to make up for.
+        self.jump = self.jump.take().filter(|_| !follows);
         self.offset = Some(Offset { us, is_founded: true });
     }
 

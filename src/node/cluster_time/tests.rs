@@ -203,6 +203,20 @@ fn of_five_clocks_two_that_jump_at_once_are_no_freeze() {
 }
 
 #[test]
+fn a_machine_that_has_followed_the_others_does_not_jump_besides() {
+    let mut cluster = Cluster::new(0, &[0, 0, 0, 0]);
+    cluster.run(2_000, &[4, 5], true);
+    cluster.own_ms = 60_000;
+    cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, Some(60_000)));
+    // Of these it knew one clock before: that is not enough to tell a freeze, but they are a majority to follow.
+    cluster.run(200, &[2, 3, 4], true);
+    let (time, unix_us) = (cluster.time(), ((START_MS + cluster.passed_ms + 60_000) * 1_000) as u64);
+    let clocks = PingClocks { unix_us, cluster_us: Some(unix_us) };
+    cluster.node.on_ping(NodeId(5), clocks, round_trip(0, time), time);
+    assert!((59_900..=60_020).contains(&cluster.off_ms().unwrap()), "{:?}", cluster.off_ms());
+}
+
+#[test]
 fn a_cluster_time_that_is_made_after_a_freeze_does_not_jump_with_it() {
     let mut cluster = Cluster::new(0, &[0, 0]);
     cluster.run(1_000, &[2], false);
