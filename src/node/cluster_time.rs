@@ -179,10 +179,10 @@ impl ClusterTime {
         let is_frozen = frozen_us > signed(CLOCK_RESYNC_MS * 1_000);
         // Another machine that was frozen, too, may be about to set its clock.
         let is_late = time.mono_us >= jump.at_us + CLOCK_WAIT_MS * 1_000;
-        let is_alone = is_late && moved.iter().any(|moved_us| !differ(*moved_us, 0));
+        let is_set = is_late && moved.iter().any(|moved_us| !differ(*moved_us, 0));
         // Clocks that jump back alike were both set.
         let is_alike = jump.us < 0 && moved.iter().any(|moved_us| !differ(*moved_us, jump.us));
-        if !is_frozen && !is_alone && !is_alike {
+        if !is_frozen && !is_set && !is_alike {
             return;
         }
         if let Some(offset) = self.offset.as_mut().filter(|_| is_frozen) {
@@ -244,7 +244,7 @@ impl ClusterTime {
             self.jump = None;
             return self.found(electorate, &clocks, shared, is_born, time);
         };
-        let members = electorate.clocks();
+        let members = self.clocks;
         let target_us = nearest(&clocks, members, offset.us).unwrap_or(offset.us);
         let step_us = signed(passed_us) / STEER_DIVISOR;
         let steered_us = offset.us + (target_us - offset.us).clamp(-step_us, step_us);

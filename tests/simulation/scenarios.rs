@@ -156,6 +156,20 @@ impl World {
         self.until("the first node leads", |world| world.leader(0).is_some())
     }
 
+    /// The first node is paused while another is elected and writes. The first thing that it hears afterwards is a read.
+    fn read_first_after_a_pause(&mut self) -> Result<(), String> {
+        self.pause(0);
+        self.until("another leads", |world| world.leader(1).or(world.leader(2)).is_some())?;
+        self.set(1, "new");
+        expect(&self.told(1)?, &Outcome::Done)?;
+        self.get(2, "s");
+        self.wait(2_000);
+        self.hear_first(0, 2);
+        self.resume(0);
+        self.wait(5_000_000);
+        Ok(())
+    }
+
     fn connect(&mut self, client: usize, node: usize) -> Result<(), String> {
         self.connect_client(client, node);
         self.until("a client connects", |world| world.is_idle(client))
@@ -204,16 +218,7 @@ fn paused_leader_reads(world: &mut World) -> Result<(), String> {
     let before = world.oracle.position(0);
     world.set(0, "between");
     world.until("a follower votes", |world| (1..3).any(|node| world.oracle.position(node) > before))?;
-    world.pause(0);
-    world.until("another leads", |world| world.leader(1).or(world.leader(2)).is_some())?;
-    world.set(1, "new");
-    expect(&world.told(1)?, &Outcome::Done)?;
-    world.get(2, "s");
-    world.wait(2_000);
-    world.hear_first(0, 2);
-    world.resume(0);
-    world.wait(5_000_000);
-    Ok(())
+    world.read_first_after_a_pause()
 }
 
 /// The others know that their connections to the leader are broken, elect another and write; the leader hears nothing,

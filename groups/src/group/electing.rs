@@ -27,8 +27,8 @@ const PREPARING_DOUBLINGS_MAX: u32 = 3;
 /// A candidate grants no pre-vote for this long. Its own promise may have to wait for two syncs, and so may those of the
 /// others; on slow disks each sync takes more than a second.
 const STANDING_MS: u64 = 6_000;
-/// Who has promised a candidate its ballot leaves it so long to lead, or to ask again: it neither stands nor lets others
-/// stand, while promises wait for syncs and the word of the new leader is on its way.
+/// After a promise the acceptor waits this long for the candidate to lead, or to send its Prepare again. Meanwhile it does
+/// not campaign, and grants no pre-vote to others: promises wait for syncs, and the new leader's claim is on its way.
 const YIELD_MS: u64 = 300;
 /// Back-off: random, below this much, doubled with each failure up to [`BACK_OFF_DOUBLINGS_MAX`] times.
 const BACK_OFF_MS: u64 = 50;

@@ -79,7 +79,7 @@ pub(in crate::node) trait Backend {
     fn takes_again(&self, group: GroupId, bytes: usize) -> bool;
     /// Reads that wait for their answers.
     fn reads(&self) -> usize;
-    /// Returns true if requests of so many bytes may go in parts.
+    /// Returns true if a request of `bytes` may go into the log in parts.
     fn takes_upload(&self, bytes: usize) -> bool;
     /// Returns true if this command, whose request has `bytes`, goes in parts.
     fn is_upload(&self, command: &Command<'_>, bytes: usize) -> bool;

@@ -115,7 +115,8 @@ impl Client {
         }
     }
 
-    /// So many bytes wait to be read, and so many to be written. Returns how many have come since the last time.
+    /// Input begins: `bytes` wait to be read, and `unsent` bytes to be written. Returns the bytes that are new since the
+    /// last call.
     pub(super) fn begin_input(&mut self, bytes: usize, unsent: usize, now_ms: u64) -> usize {
         (self.unsent, self.resumed, self.info.last_input_ms) = (unsent, false, now_ms);
         bytes.saturating_sub(self.held)

@@ -324,7 +324,7 @@ impl Clients {
         }
     }
 
-    /// CONFIG SET timeout: closes clients that have asked nothing for so long and wait for nothing.
+    /// Closes idle clients: no request for `idle_ms_max` (CONFIG SET timeout), and no reply outstanding.
     fn close_idle(&mut self, node: &mut impl Backend, now_ms: u64) {
         let limit_ms = node.config().idle_ms_max;
         if limit_ms == 0 || now_ms < self.idle_looked_ms + IDLE_LOOK_MS {

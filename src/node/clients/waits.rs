@@ -14,7 +14,7 @@ use std::borrow::Cow;
 
 /// Members are asked again after so long, for all that wait.
 const WAIT_ASK_MS: u64 = 20;
-/// Groups of all that wait together; who comes when there are so many gets what is certain, at once.
+/// Maximum groups of all waiting clients together. Beyond it a WAIT is answered at once with what is certain.
 const WAIT_GROUPS_MAX: usize = 1 << 16;
 
 const UNBLOCKED: Reply<'static> = Reply::Error(Cow::Borrowed("UNBLOCKED client unblocked via CLIENT UNBLOCK"));
@@ -60,8 +60,8 @@ pub(super) struct Waits {
 }
 
 impl Clients {
-    /// WAIT or WAITAOF: answered when enough members have what the client wrote, or when its time is up. It is looked at
-    /// once all before it is answered, and applied here; until it is answered itself, nothing more is read.
+    /// Carries out WAIT or WAITAOF. The reply comes when enough members have the client's writes, or at the deadline. The
+    /// command begins after the replies to all earlier requests; no later request is read before its own reply.
     pub(super) fn wait(
         &mut self,
         client: &mut Client,

@@ -30,16 +30,7 @@ impl World {
 /// A leader with a lease is stopped; another is elected and writes; the first goes on, and is asked before anything else.
 pub(super) fn paused_leader_with_a_lease(world: &mut World) -> Result<(), String> {
     world.lease()?;
-    world.pause(0);
-    world.until("another leads", |world| world.leader(1).or(world.leader(2)).is_some())?;
-    world.set(1, "new");
-    expect(&world.told(1)?, &Outcome::Done)?;
-    world.get(2, "s");
-    world.wait(2_000);
-    world.hear_first(0, 2);
-    world.resume(0);
-    world.wait(5_000_000);
-    Ok(())
+    world.read_first_after_a_pause()
 }
 
 /// A leader with a lease does not hear, with a clock that goes slow, that the others know it for lost; their clocks go
