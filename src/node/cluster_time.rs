@@ -46,8 +46,8 @@ pub(super) struct ClusterTime {
     jump: Option<Jump>,
     /// No other clock can be heard of: there is no other member, or none that tells its clock.
     is_alone: bool,
-    /// How many clocks there are, this node's among them.
-    clocks: usize,
+    /// The voters besides this node. Only the clocks of voters count; the others are told to operators.
+    others: Vec<NodeId>,
     /// Since when enough clocks have been known to make a cluster time.
     enough_since_us: Option<u64>,
     watched_ms: u64,
@@ -94,13 +94,8 @@ pub(super) struct Electorate<'a> {
 }
 
 impl Electorate<'_> {
-    /// How many clocks there are: those of the voters, and this node's.
-    fn clocks(&self) -> usize {
-        self.voters.ids().iter().filter(|id| **id != self.me).count() + 1
-    }
-
-    fn counts(&self, reading: &Reading) -> bool {
-        reading.node != self.me && self.voters.contains(reading.node)
+    fn others(&self) -> impl Iterator<Item = NodeId> {
+        self.voters.ids().iter().copied().filter(|id| *id != self.me)
     }
 }
 
@@ -117,10 +112,24 @@ impl ClusterTime {
 
     /// Whether the own clock has jumped, and no other was read since: this machine may have been frozen a moment ago.
     fn has_just_jumped(&self, time: Time) -> bool {
-        let is_unheard =
-            |jump: &Jump| self.readings.is_empty() && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000;
+        let is_unheard = |jump: &Jump| {
+            self.counting().next().is_none() && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000
+        };
         self.own_us.is_some_and(|before_us| differ(own_offset(time), before_us))
             || self.jump.as_ref().is_some_and(is_unheard)
+    }
+
+    /// How many clocks there are: those of the voters, and this node's.
+    fn clocks(&self) -> usize {
+        self.others.len() + 1
+    }
+
+    fn counts(&self, reading: &Reading) -> bool {
+        self.others.contains(&reading.node)
+    }
+
+    fn counting(&self) -> impl Iterator<Item = &Reading> {
+        self.readings.iter().filter(|reading| self.counts(reading))
     }
 
     fn is_founded(&self) -> bool {
@@ -159,8 +168,10 @@ impl ClusterTime {
             Some(place) => self.readings[place] = reading,
             None => self.readings.push(reading),
         }
-        self.judge_jump(time);
-        self.follow_if_in_doubt(reading);
+        if self.counts(&reading) {
+            self.judge_jump(time);
+            self.follow_if_in_doubt(reading);
+        }
     }
 
     /// The own clock has jumped: tells from the clocks that were known before why it has. As many others as can be wrong at
@@ -171,9 +182,9 @@ impl ClusterTime {
             let before = jump.before.iter().find(|before| before.node == heard.node)?;
             Some(heard.clock_us.saturating_sub(before.clock_us))
         };
-        let mut moved: Vec<i64> = self.readings.iter().filter_map(moved).collect();
+        let mut moved: Vec<i64> = self.counting().filter_map(moved).collect();
         moved.sort_unstable_by(|one, next| next.cmp(one));
-        let needed = (self.clocks.saturating_sub(1) / 2).max(1);
+        let needed = (self.others.len() / 2).max(1);
         // All have passed the time for which this machine was frozen, and each may have been set besides.
         let frozen_us = moved.get(needed - 1).map_or(0, |moved_us| jump.us.min(*moved_us));
         let is_frozen = frozen_us > signed(CLOCK_RESYNC_MS * 1_000);
@@ -231,20 +242,21 @@ impl ClusterTime {
             return;
         }
         self.steered_us = time.mono_us;
-        self.clocks = electorate.clocks();
-        self.is_alone = self.clocks <= 1 + electorate.silent;
+        if !electorate.others().eq(self.others.iter().copied()) {
+            self.others = electorate.others().collect();
+        }
+        self.is_alone = self.others.len() <= electorate.silent;
         let own_us = self.look_at_own(time);
         let oldest_us = time.mono_us.saturating_sub(CLOCK_READING_MS_MAX * 1_000);
         self.readings.retain(|reading| reading.at_us >= oldest_us);
-        let counting = || self.readings.iter().filter(|reading| electorate.counts(reading));
-        let clocks: Vec<i64> = counting().map(|reading| reading.clock_us).chain([own_us]).collect();
-        let shared: Vec<i64> = counting().filter_map(|reading| reading.cluster_us).collect();
+        let clocks: Vec<i64> = self.counting().map(|reading| reading.clock_us).chain([own_us]).collect();
+        let shared: Vec<i64> = self.counting().filter_map(|reading| reading.cluster_us).collect();
         let Some(offset) = self.offset.filter(|_| self.is_founded()) else {
             // What is made or taken over now has no jump to make up for.
             self.jump = None;
             return self.found(electorate, &clocks, shared, is_born, time);
         };
-        let members = self.clocks;
+        let members = self.clocks();
         let target_us = nearest(&clocks, members, offset.us).unwrap_or(offset.us);
         let step_us = signed(passed_us) / STEER_DIVISOR;
         let steered_us = offset.us + (target_us - offset.us).clamp(-step_us, step_us);
@@ -260,7 +272,7 @@ impl ClusterTime {
     /// Takes cluster time over from the others, or makes one.
     fn found(&mut self, electorate: Electorate<'_>, clocks: &[i64], mut shared: Vec<i64>, is_born: bool, time: Time) {
         let founded = |us| Some(Offset { us, is_founded: true });
-        let members = electorate.clocks();
+        let members = self.clocks();
         shared.sort_unstable();
         if let Some(us) = shared.get(shared.len().saturating_sub(1) / 2) {
             self.offset = founded(*us);

@@ -285,7 +285,6 @@ impl Group {
         if !matches!(self.role, Role::Follower) {
             self.step_down(clock, effects);
         }
-        self.election.settle();
         self.follow(ballot, clock);
     }
 
@@ -387,6 +386,10 @@ mod tests {
         assert!(grants(&mut group, NodeId(1), 5_000 + YIELD_MS));
         // Asked again, it gives more time, unless the candidate is gone.
         group.handle_prepare(NodeId(3), prepare, at(6_000), &mut effects);
+        assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
+        // A claim of an earlier leader that comes late, and the end of that one's lead, take nothing from it.
+        group.on_claim(Ballot { round: 1, node: NodeId(1) }, at(6_000), &mut effects);
+        group.on_no_claim(NodeId(1), at(6_000));
         assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
         group.on_disconnected(NodeId(3));
         assert!(grants(&mut group, NodeId(1), 6_001) && asks(&mut group, 6_000 + YIELD_MS - 1));

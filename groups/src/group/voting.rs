@@ -104,10 +104,14 @@ impl Group {
 
     /// Takes `ballot` for the one that leads, unless a higher one is known.
     pub(super) fn follow(&mut self, ballot: Ballot, clock: Clock) {
-        if self.leader.is_none_or(|leader| leader < ballot) {
-            self.election.settle();
-            self.set_leader(Some(ballot), clock);
+        if self.leader.is_some_and(|leader| leader >= ballot) {
+            return;
         }
+        // A late claim of an earlier leader takes nothing from the candidate that was promised its ballot since.
+        if ballot >= self.acceptor.promised() {
+            self.election.settle();
+        }
+        self.set_leader(Some(ballot), clock);
     }
 }
 

@@ -203,6 +203,17 @@ fn of_five_clocks_two_that_jump_at_once_are_no_freeze() {
 }
 
 #[test]
+fn clocks_of_nodes_that_do_not_vote_tell_nothing_of_a_freeze() {
+    let mut cluster = Cluster::new(0, &[0, 0, 0, 0]);
+    cluster.voters = Members::new([1, 2, 3].map(NodeId).to_vec());
+    cluster.run(1_000, &[2, 3, 4, 5], true);
+    cluster.own_ms = HOUR_MS;
+    [2, 3].iter().for_each(|guest| cluster.peers[*guest].1 = HOUR_MS);
+    assert_eq!(cluster.run(200, &[4, 5], true), None, "no voter is heard of");
+    assert_eq!(cluster.run(200, &[2, 3, 4, 5], true), Some(0));
+}
+
+#[test]
 fn a_machine_that_has_followed_the_others_does_not_jump_besides() {
     let mut cluster = Cluster::new(0, &[0, 0, 0, 0]);
     cluster.run(2_000, &[4, 5], true);
