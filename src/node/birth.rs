@@ -106,7 +106,8 @@ impl Node {
         }
         let me = self.identity.node;
         let is_lowest = self.birth.members.first().is_some_and(|(id, _)| *id == me);
-        if !is_lowest || self.birth.storing {
+        // With all clocks known a single wrong one cannot make the first cluster time, whoever is away after the birth.
+        if !is_lowest || self.birth.storing || !self.cluster_time.knows_all() {
             return;
         }
         let mut members = Vec::new();

@@ -10,8 +10,8 @@
 //! distributed system*, 1984, with points instead of intervals.)
 //!
 //! A node that starts takes cluster time over from the others. It is made anew from the clocks only if nobody has it: at a
-//! birth, and after all nodes were down. A node whose cluster time differs from that of a majority follows the majority at
-//! once.
+//! birth, which waits for the clocks of all members, and after all nodes were down. A node whose cluster time differs from
+//! that of a majority follows the majority at once.
 //!
 //! A machine that was frozen, as a paused virtual machine is, finds that its own clock and those of others have jumped ahead
 //! of its monotonic clock alike. Its cluster time jumps with them. A clock that was merely set jumps alone. Until a node
@@ -44,10 +44,10 @@ pub(super) struct ClusterTime {
     steered_us: u64,
     /// Its own clock has jumped: whether this machine was frozen is not known yet.
     jump: Option<Jump>,
-    /// No other clock can be heard of: there is no other member, or none that tells its clock.
-    is_alone: bool,
     /// The voters besides this node. Only the clocks of voters count; the others are told to operators.
     others: Vec<NodeId>,
+    /// How many of them tell no clock.
+    silent: usize,
     /// Since when enough clocks have been known to make a cluster time.
     enough_since_us: Option<u64>,
     watched_ms: u64,
@@ -106,7 +106,7 @@ impl ClusterTime {
     }
 
     fn now_us(&self, time: Time) -> Option<u64> {
-        let offset = self.offset.filter(|_| self.is_alone || !self.has_just_jumped(time));
+        let offset = self.offset.filter(|_| self.is_alone() || !self.has_just_jumped(time));
         offset.map(|offset| since_1970(offset.us, time))
     }
 
@@ -122,6 +122,16 @@ impl ClusterTime {
     /// How many clocks there are: those of the voters, and this node's.
     fn clocks(&self) -> usize {
         self.others.len() + 1
+    }
+
+    /// Returns true if no other clock can be heard of.
+    fn is_alone(&self) -> bool {
+        self.others.len() <= self.silent
+    }
+
+    /// Returns true if the clocks of all voters are known, except of those that tell none.
+    pub(super) fn knows_all(&self) -> bool {
+        self.counting().count() + self.silent >= self.others.len()
     }
 
     fn counts(&self, reading: &Reading) -> bool {
@@ -245,7 +255,7 @@ impl ClusterTime {
         if !electorate.others().eq(self.others.iter().copied()) {
             self.others = electorate.others().collect();
         }
-        self.is_alone = self.others.len() <= electorate.silent;
+        self.silent = electorate.silent;
         let own_us = self.look_at_own(time);
         let oldest_us = time.mono_us.saturating_sub(CLOCK_READING_MS_MAX * 1_000);
         self.readings.retain(|reading| reading.at_us >= oldest_us);

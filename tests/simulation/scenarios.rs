@@ -45,7 +45,7 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, spares, groups, session_ttl_ms, reads, cuts: false, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 42] = [
+pub(crate) const SCENARIOS: [Scenario; 43] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -58,6 +58,7 @@ pub(crate) const SCENARIOS: [Scenario; 42] = [
     story("born-while-the-first-is-fast", clocks::born_while_the_first_is_fast),
     story("born-while-the-last-is-fast", clocks::born_while_the_last_is_fast),
     story("born-while-the-first-is-slow", clocks::born_while_the_first_is_slow),
+    story("cut-right-after-the-birth", clocks::cut_right_after_the_birth),
     story("slow-follower", clocks::slow_follower),
     story("ahead-after-an-upgrade", clocks::ahead_after_an_upgrade),
     story("frozen-while-another-is-away", clocks::frozen_while_another_is_away),

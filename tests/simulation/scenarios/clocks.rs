@@ -126,6 +126,32 @@ pub(super) fn born_while_the_first_is_slow(world: &mut World) -> Result<(), Stri
     born_while_a_clock_is_wrong(world, 0, -HOURS_US)
 }
 
+/// The first node's clock is slow. As soon as the cluster is born the third node is cut off, before a ping of its own says
+/// more. Then all are started anew, and all clocks are known. What was set meanwhile stays.
+pub(super) fn cut_right_after_the_birth(world: &mut World) -> Result<(), String> {
+    world.processes[0].clocks.unix_us = -HOURS_US;
+    (0..3).for_each(|node| world.start(node));
+    world.until("the cluster is born", |world| {
+        (0..3).all(|node| world.processes[node].life.as_ref().is_some_and(|life| life.node.is_born()))
+    })?;
+    for node in 0..2 {
+        world.network.block(node, 2);
+        world.network.block(2, node);
+    }
+    world.until("one of the two leads", |world| world.leader(0).or(world.leader(1)).is_some())?;
+    world.connect(0, 0)?;
+    world.expect_kept(0)?;
+    world.hang_up(0);
+    world.heal();
+    (0..3).for_each(|node| world.end(node, End::Kill));
+    (0..3).for_each(|node| world.start(node));
+    world.until("one leads", |world| (0..3).any(|node| world.leader(node).is_some()))?;
+    world.connect(1, 1)?;
+    world.wait(1_000_000);
+    world.get(1, "hour");
+    expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(b"kept")))
+}
+
 /// The clock of a follower is a minute slow, then eight hours fast; then the leader's is eight hours slow. Clients use the
 /// one as well as the other.
 pub(super) fn slow_follower(world: &mut World) -> Result<(), String> {
