@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 const FILE_LINES_MAX: usize = 600;
+/// Of the node's router.
+const ROUTER_LINES_MAX: usize = 500;
 /// A little more than the formatter allows itself; lines with a string it cannot break.
 const LINE_CHARS_MAX: usize = 125;
 /// Tables with one row a line.
@@ -95,10 +97,11 @@ const LAYERS: [(&str, &[&str]); 28] = [
 ];
 
 /// The components of the node, and what each may name of the rest of it, besides types of the node itself such as `Time`.
-const COMPONENTS: [(&str, &[&str]); 5] = [
+const COMPONENTS: [(&str, &[&str]); 6] = [
     ("clients", &["slots", "ticket"]),
-    ("cluster", &["engine", "joining", "peers", "ticket", "wire", "wires"]),
+    ("cluster", &["engine", "links", "output", "peers", "ticket", "wire", "wires"]),
     ("engine", &["ticket", "wire"]),
+    ("links", &["output", "peers", "slots", "wire"]),
     ("peers", &["wire"]),
     ("upkeep", &["engine", "output", "wire", "wires"]),
 ];
@@ -240,6 +243,20 @@ fn components_of_the_node_know_of_each_other_only_what_the_table_allows() {
         }
         let idle = allowed.iter().filter(|other| !named.iter().any(|name| name == *other));
         findings.extend(idle.map(|other| format!("{component} does not know {other}: the table need not allow it")));
+    }
+    expect_none(&findings);
+}
+
+#[test]
+fn the_node_itself_is_a_router_and_nothing_else() {
+    let (mut findings, router) = (Vec::new(), "src/node/mod.rs");
+    for (name, text) in sources().into_iter().filter(|(name, _)| name.starts_with("src/node/")) {
+        if name == router && text.lines().count() > ROUTER_LINES_MAX {
+            findings.push(format!("{name} has more than {ROUTER_LINES_MAX} lines: what does it do besides?"));
+        }
+        if name != router && text.contains("impl Node ") {
+            findings.push(format!("{name} has an impl of the node: only {router} may"));
+        }
     }
     expect_none(&findings);
 }

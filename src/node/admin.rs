@@ -1,14 +1,16 @@
 //! Admin replies: what the node answers about itself and the cluster (`INFO`, `CONFIG`, `CLUSTER`, `PAXOI`).
 
+use super::Time;
 use super::clients::Backend;
+use super::core::Core;
 use super::peers::Peer;
-use super::{Node, Time};
 use crate::admin::cluster::{self, ClusterView};
 use crate::admin::config::{self, ConfigAction, ConfigChange, ConfigView};
 use crate::admin::hello;
 use crate::admin::info::{
     self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView,
 };
+use crate::admin::kept::Kept;
 use crate::kv::Store;
 use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
@@ -40,7 +42,33 @@ pub struct Facts {
     pub loading_bytes: (u64, u64),
 }
 
-impl Node {
+/// What a node knows of its own process, and what it was told to remember.
+#[derive(Default)]
+pub(super) struct About {
+    facts: Facts,
+    /// When the process was first told the time.
+    started_ms: Option<u64>,
+    /// What CONFIG SET was told of parameters without effect.
+    kept: Kept,
+}
+
+impl About {
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The shell brings new facts.
+    pub(super) fn set_facts(&mut self, facts: Facts) {
+        self.facts = facts;
+    }
+
+    /// The process is told the time.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        self.started_ms.get_or_insert(now_ms);
+    }
+}
+
+impl Core<'_> {
     /// Answers a command about this node or the cluster.
     pub(super) fn admin_reply(
         &mut self,
@@ -50,7 +78,7 @@ impl Node {
         time: Time,
     ) -> Reply<'static> {
         match spec.verb {
-            Verb::Time => hello::time(words, self.cluster_us(time).unwrap_or(time.unix_us)),
+            Verb::Time => hello::time(words, self.wires.cluster_time.now_us(time).unwrap_or(time.unix_us)),
             Verb::Info => self.info(words, clients, time),
             Verb::PaxoiCheckpoint => self.checkpoint_command(words),
             Verb::PaxoiMember => self.member_command(words, time),
@@ -62,11 +90,11 @@ impl Node {
 
     /// What a node answers to `PAXOI MEMBER …`, given with these two words. Changes answer `OK` when they are done, and
     /// else how far they are: they go on meanwhile.
-    pub fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
+    pub(super) fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         if !self.is_born() {
             return Reply::error("ERR the cluster is not formed yet");
         }
-        if self.is_loading() {
+        if self.loading.is_loading() {
             return self.missing_refusal();
         }
         let (cluster, mut cx) = self.cluster(time);
@@ -107,7 +135,7 @@ impl Node {
             reads: self.config.reads.to_string(),
             node_id: self.identity.node.0,
             idle_seconds_max: self.config.idle_ms_max / 1_000,
-            kept: self.kept.clone(),
+            kept: self.about.kept.clone(),
         };
         match config::config(words, &view) {
             ConfigAction::Reply(reply) => return reply,
@@ -117,10 +145,10 @@ impl Node {
                 ConfigChange::MemoryBytesMax(max) => self.config.memory_bytes_max = max,
                 ConfigChange::IdleSecondsMax(max) => self.config.idle_ms_max = max.saturating_mul(1_000),
                 ConfigChange::Keep(name, value) => {
-                    self.kept.insert(name, value);
+                    self.about.kept.insert(name, value);
                 }
             }),
-            ConfigAction::ResetStats => self.stats.reset(),
+            ConfigAction::ResetStats => self.wires.stats.reset(),
         }
         Reply::Ok
     }
@@ -128,7 +156,7 @@ impl Node {
     fn cluster_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         let leaders: Vec<Option<NodeId>> =
             (0..self.engine.len() as u32).map(|group| self.leader_of(GroupId(group))).collect();
-        let nodes = self.node_views(time);
+        let nodes = self.names.views(self.identity.node, self.config.announced.as_deref(), self.wires.peers, time);
         let groups = self.group_count();
         let leaders = if leaders.is_empty() { vec![None; groups as usize] } else { leaders };
         cluster::cluster(words, &ClusterView { me: self.identity.node, groups, leaders: &leaders, nodes: &nodes })
@@ -143,7 +171,7 @@ impl Node {
             let (led, _) = peer.claims();
             led.binary_search_by_key(&group, |(group, _)| *group).ok().map(|at| led[at].1)
         };
-        self.peers.iter().filter_map(claimed).max().map(|ballot| ballot.node)
+        self.wires.peers.iter().filter_map(claimed).max().map(|ballot| ballot.node)
     }
 
     fn info(&mut self, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static> {
@@ -151,14 +179,14 @@ impl Node {
         let record = self.identity.birth.as_ref();
         let cluster_id = record.map_or(String::new(), |record| hex(&record.cluster_id));
         let run_id = id40(NodeId(self.identity.start as u32), &self.identity.storage_id);
-        let peers = self.peers.iter().map(|peer| PeerView {
+        let peers = self.wires.peers.iter().map(|peer| PeerView {
             node: peer.id(),
             address: peer.address().to_owned(),
             reached: peer.is_reached(now_ms),
             rtt_us: peer.rtt_us(),
             silent_ms: peer.silent_ms(now_ms),
             version: peer.version(),
-            clock_ahead_ms: self.cluster_time.ahead_ms(peer.id(), self.identity.node),
+            clock_ahead_ms: self.wires.cluster_time.ahead_ms(peer.id(), self.identity.node),
         });
         let peers: Vec<PeerView> = peers.collect();
         let behind = self.engine.groups().filter(|group| group.is_behind()).count() as u32;
@@ -168,31 +196,31 @@ impl Node {
             server: ServerView {
                 run_id: &run_id,
                 port: self.config.listen.port(),
-                process_id: self.facts.process_id,
+                process_id: self.about.facts.process_id,
                 unix_us: time.unix_us,
-                uptime_s: now_ms.saturating_sub(self.started_ms.unwrap_or(now_ms)) / 1_000,
-                executable: &self.facts.executable,
+                uptime_s: now_ms.saturating_sub(self.about.started_ms.unwrap_or(now_ms)) / 1_000,
+                executable: &self.about.facts.executable,
                 config_file: &self.config.config_file,
-                loading: !self.is_born() || self.is_loading(),
-                loading_bytes: self.is_loading().then_some(self.facts.loading_bytes),
-                log_writable: !self.facts.disk_full,
-                cpu_user_us: self.facts.cpu_user_us,
-                cpu_system_us: self.facts.cpu_system_us,
+                loading: !self.is_born() || self.loading.is_loading(),
+                loading_bytes: self.loading.is_loading().then_some(self.about.facts.loading_bytes),
+                log_writable: !self.about.facts.disk_full,
+                cpu_user_us: self.about.facts.cpu_user_us,
+                cpu_system_us: self.about.facts.cpu_system_us,
             },
             clients,
             memory: MemoryView {
                 used_bytes,
-                peak_bytes: used_bytes.max(self.facts.resident_bytes),
+                peak_bytes: used_bytes.max(self.about.facts.resident_bytes),
                 max_bytes: self.config.memory_bytes_max,
-                resident_bytes: self.facts.resident_bytes,
-                system_bytes: self.facts.system_bytes,
+                resident_bytes: self.about.facts.resident_bytes,
+                system_bytes: self.about.facts.system_bytes,
             },
             keyspace: KeyspaceView {
                 keys: self.engine.shard().stores().map(|store| store.len() as u64).sum(),
                 expires: self.engine.shard().stores().map(|store| store.expiring() as u64).sum(),
                 expired_total: self.engine.shard().stores().map(Store::expired).sum(),
-                hits: self.stats.hits,
-                misses: self.stats.misses,
+                hits: self.wires.stats.hits,
+                misses: self.wires.stats.misses,
             },
             paxos: PaxosView {
                 node: self.identity.node,
@@ -201,24 +229,28 @@ impl Node {
                 groups: self.group_count(),
                 groups_led: self.engine.groups().filter(|group| group.leads().is_some()).count() as u32,
                 draining: self.cluster.is_draining(),
-                groups_leased: self.engine.groups().filter(|group| self.holds_lease(group.id(), time)).count() as u32,
-                groups_leaderless: if self.is_born() { self.leaderless() as u32 } else { self.group_count() },
+                groups_leased: self
+                    .engine
+                    .groups()
+                    .filter(|group| self.engine.holds_lease(group.id(), &self.wires, time))
+                    .count() as u32,
+                groups_leaderless: if self.is_born() { self.engine.leaderless() as u32 } else { self.group_count() },
                 groups_behind: behind,
                 loop_busy_percent: (self.upkeep.load_per_mille() + 5) / 10,
                 chosen_total: applied,
                 applied_total: applied,
                 ballots_lost: self.engine.groups().map(groups::Group::ballots_lost).sum(),
-                skipped_unknown_group: self.unknown_groups,
-                skipped_unknown_kind: self.unknown_kinds,
+                skipped_unknown_group: self.wires.peers.skipped().groups,
+                skipped_unknown_kind: self.wires.peers.skipped().kinds,
                 protocol_version: self.config.versions.highest,
-                value_version: self.value_version(),
+                value_version: self.wires.peers.value_version(),
                 clocks: ClocksView {
-                    cluster_ms: self.cluster_ms(time).unwrap_or(0),
-                    ahead_ms: self.cluster_time.ahead_ms(self.identity.node, self.identity.node).unwrap_or(0),
-                    groups_ahead_ms: self.groups_lead_ms(time),
+                    cluster_ms: self.wires.cluster_time.now_ms(time).unwrap_or(0),
+                    ahead_ms: self.wires.cluster_time.ahead_ms(self.identity.node, self.identity.node).unwrap_or(0),
+                    groups_ahead_ms: self.wires.cluster_time.groups_lead_ms(self.engine, time),
                 },
-                log_bytes: self.facts.log_bytes,
-                log_segments: self.facts.log_segments,
+                log_bytes: self.about.facts.log_bytes,
+                log_segments: self.about.facts.log_segments,
                 disk: if self.engine.space().full {
                     "full"
                 } else if self.engine.is_disk_in_time(now_ms) {
@@ -226,12 +258,12 @@ impl Node {
                 } else {
                     "slow"
                 },
-                relays_to: self.relays.to().map_or(0, |to| to.0),
-                relayed_total: self.relays.sent_total,
+                relays_to: self.wires.relays.to().map_or(0, |to| to.0),
+                relayed_total: self.wires.relays.sent_total(),
                 storage: self.upkeep.view(self.engine.groups().filter(|group| group.is_hollow()).count() as u64),
                 peers: &peers,
             },
-            stats: &self.stats,
+            stats: self.wires.stats,
         };
         info::info(words, &view)
     }

@@ -1,13 +1,12 @@
 //! What the node does for its clients: see [`Backend`].
 
-use super::clients::{Backend, Clients, Submission, encoded};
+use super::clients::{Backend, Submission, encoded};
 use super::cluster::Sight;
+use super::core::Core;
 use super::engine::{Asked, Read};
-use super::refusals::Refusals;
 use super::relay::RELAYED;
 use super::ticket::Ticket;
-use super::wire::Positions;
-use super::{Node, Output, Time};
+use super::{Output, Time};
 use crate::admin::info::ClientsView;
 use crate::admin::stats::Stats;
 use crate::config::{NodeConfig, OUT_OF_MEMORY, Reads};
@@ -20,25 +19,25 @@ use crate::kv::table::Spec;
 use bytes::Bytes;
 use groups::{GroupId, Instance, NodeId};
 
-impl Backend for Node {
+impl Backend for Core<'_> {
     fn config(&self) -> &NodeConfig {
-        &self.config
+        self.config
     }
 
     fn stats(&mut self) -> &mut Stats {
-        &mut self.stats
+        self.wires.stats
     }
 
     fn output(&mut self, output: Output) {
-        self.outputs.push(output);
+        self.wires.outputs.push(output);
     }
 
     fn loading_refusal(&self) -> Option<Reply<'static>> {
-        self.has_not_begun().then(|| self.missing_refusal())
+        self.loading.has_not_begun().then(|| self.missing_refusal())
     }
 
     fn missing_refusal(&self) -> Reply<'static> {
-        let (done, all) = self.facts.loading_bytes;
+        let (done, all) = self.about.facts().loading_bytes;
         let percent = done * 100 / all.max(1);
         Reply::Error(format!("LOADING Paxoi is loading the dataset in memory: {percent} % done").into())
     }
@@ -49,8 +48,8 @@ impl Backend for Node {
     }
 
     fn moment(&self, seed: u64, time: Time) -> Moment {
-        let cluster_ms = self.cluster_ms(time).unwrap_or(0);
-        Moment { cluster_ms, durations: self.value_version() >= 3, seed }
+        let cluster_ms = self.wires.cluster_time.now_ms(time).unwrap_or(0);
+        Moment { cluster_ms, durations: self.wires.peers.value_version() >= 3, seed }
     }
 
     fn admin(&mut self, spec: &Spec, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static> {
@@ -59,9 +58,12 @@ impl Backend for Node {
 
     fn check_move(&self, words: &[&[u8]], time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
         if !self.is_born() {
-            return Err(Reply::Error(format!("CLUSTERDOWN {}", self.birth.waits_for()).into()));
+            let reason = self.cluster.waits_for(self.identity.node, self.config);
+            return Err(Reply::Error(format!("CLUSTERDOWN {reason}").into()));
         }
-        let (group, to) = self.cluster.check_move(words, self.sight(time))?;
+        let (engine, peers, me) = (&*self.engine, &*self.wires.peers, self.identity.node);
+        let sight = Sight { engine, peers, me, time };
+        let (group, to) = self.cluster.check_move(words, sight)?;
         if self.engine.has(group) { Ok((group, to)) } else { Err(self.missing_refusal()) }
     }
 
@@ -82,19 +84,18 @@ impl Backend for Node {
             return Some(refusal);
         }
         if !self.is_born() {
-            let joining = self.joining.is_joining();
-            let reason = if joining { self.joining.waits_for(self.identity.node) } else { self.birth.waits_for() };
+            let reason = self.cluster.waits_for(self.identity.node, self.config);
             let text = format!("CLUSTERDOWN Hash slot not served: {reason}");
             return Some(Reply::Error(text.into()));
         }
         if command.grows() && self.is_out_of_memory() {
             return Some(out_of_memory(command));
         }
-        self.refusals().of_space(command.grows(), self.is_logged(command), bytes)
+        self.wires.refusals(self.engine).of_space(command.grows(), self.is_logged(command), bytes)
     }
 
     fn group_refusal(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> Option<Reply<'static>> {
-        self.refusals().of_group(group, command.is_write(), bytes)
+        self.wires.refusals(self.engine).of_group(group, command.is_write(), bytes)
     }
 
     fn holds_command(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> bool {
@@ -120,12 +121,12 @@ impl Backend for Node {
     fn is_upload(&self, command: &Command<'_>, bytes: usize) -> bool {
         self.engine.takes_upload(bytes)
             && self.is_logged(command)
-            && self.relays.to().is_none()
-            && self.value_version() >= 4
+            && self.wires.relays.to().is_none()
+            && self.wires.peers.value_version() >= 4
     }
 
     fn way(&self) -> Option<NodeId> {
-        self.relays.to()
+        self.wires.relays.to()
     }
 
     fn expected_bytes(&self, group: GroupId, command: &Command<'_>) -> usize {
@@ -133,10 +134,11 @@ impl Backend for Node {
     }
 
     fn submit(&mut self, submission: Submission<'_>, time: Time) {
-        if let Some(to) = self.relays.to() {
-            return self.relay(to, &submission, time);
+        let timeout_ms = self.config.client_timeout_ms;
+        if self.wires.relays.to().is_some() {
+            return self.wires.relays.send(&submission, timeout_ms, self.wires.peers, time);
         }
-        let deadline_ms = time.mono_ms() + self.config.client_timeout_ms;
+        let deadline_ms = time.mono_ms() + timeout_ms;
         self.carry_out(submission, deadline_ms, time);
     }
 
@@ -147,7 +149,7 @@ impl Backend for Node {
     }
 
     fn begin_stale_read(&mut self, group: GroupId, verb: u16, body: Bytes, ticket: Ticket) {
-        let (since_us, deadline_ms) = (self.now_us, u64::MAX);
+        let (since_us, deadline_ms) = (self.wires.now_us, u64::MAX);
         self.engine.read_stale(Read { group, body, ticket, deadline_ms, verb, since_us, long: true });
     }
 
@@ -156,7 +158,7 @@ impl Backend for Node {
     }
 
     fn has_logged(&self, lsn: u64) -> bool {
-        lsn <= self.engine.durable_lsn() && self.relays.to().is_none()
+        lsn <= self.engine.durable_lsn() && self.wires.relays.to().is_none()
     }
 
     fn next(&self, group: GroupId) -> Instance {
@@ -164,41 +166,22 @@ impl Backend for Node {
     }
 
     fn holders(&self, groups: &[(GroupId, Instance)], time: Time) -> usize {
-        let (me, passed_on) = (self.identity.node, self.relays.to().is_some());
+        let (me, passed_on) = (self.identity.node, self.wires.relays.to().is_some());
         let in_group = |(group, next): &(GroupId, Instance)| {
             let governs_from = self.engine.governs_from(*group);
             let group = self.engine.find(*group);
             group.map_or(0, |group| self.durability.holders(group, *next, me, governs_from, passed_on))
         };
-        let reached = || self.peers.iter().filter(|peer| peer.is_reached(time.mono_ms())).count();
+        let reached = || self.wires.peers.iter().filter(|peer| peer.is_reached(time.mono_ms())).count();
         groups.iter().map(in_group).min().unwrap_or_else(reached)
     }
 
     fn ask_where_durable(&mut self, groups: Vec<GroupId>) {
-        self.durability.ask(groups, &mut self.peers);
+        self.durability.ask(groups, self.wires.peers);
     }
 }
 
-impl Node {
-    /// Calls `serve` with the clients on one side, and the node without them on the other.
-    ///
-    /// # Panics
-    /// If a client is being served already.
-    pub(super) fn with_clients<R>(&mut self, serve: impl FnOnce(&mut Clients, &mut Node) -> R) -> R {
-        let mut clients = self.clients.take().expect("one client is served at a time");
-        let result = serve(&mut clients, self);
-        self.clients = Some(clients);
-        result
-    }
-
-    /// A member asks how far this node's log has these groups.
-    pub(super) fn handle_where_durable(&mut self, from: NodeId, groups: &[GroupId]) {
-        let here = groups.iter().take(self.engine.len()).filter(|group| self.engine.has(**group));
-        let next = here.map(|group| (*group, self.engine.group(*group).next())).collect();
-        self.durability.owe(from, self.engine.gathered_lsn(), Positions { next });
-        self.durability.tell(self.engine.durable_lsn(), &mut self.peers);
-    }
-
+impl Core<'_> {
     /// Bytes that the stores take, and the commands of this node's clients that are on their way to them.
     ///
     /// `maxmemory` bounds them. The node that a client asks refuses what may add to them, as Redis does; what removes or
@@ -206,16 +189,6 @@ impl Node {
     /// how a node is set up: a node with less memory than the others refuses its own clients early, and grows with theirs.
     pub(super) fn used_bytes(&self) -> u64 {
         (self.engine.shard().store_bytes() + self.engine.shard().queued_bytes()) as u64
-    }
-
-    /// What the affairs of the cluster look at before they decide.
-    pub(super) fn sight(&self, time: Time) -> Sight<'_> {
-        let (engine, peers, joining, me) = (&self.engine, &self.peers, &self.joining, self.identity.node);
-        Sight { engine, peers, joining, me, time }
-    }
-
-    pub(super) fn refusals(&self) -> Refusals<'_> {
-        Refusals { engine: &self.engine, peers: &self.peers, relays: &self.relays }
     }
 
     /// Whether a command goes through the log. So does a transaction that walks over keys: it sees one state over several

@@ -18,9 +18,10 @@
 //! knows which it was, it tells nobody its cluster time, and follows a member that tells one. Until it has heard of another
 //! clock at all it has no cluster time: it proposes nothing, and confirms no read.
 
-use super::peers::{Peer, RoundTrip};
+use super::Time;
+use super::engine::Engine;
+use super::peers::{Peer, Peers, RoundTrip};
 use super::wire::PingClocks;
-use super::{Node, Time};
 use crate::config::{
     CLOCK_ERROR_MS_MAX, CLOCK_FIRST_WAIT_MS, CLOCK_JUMP_MS_MAX, CLOCK_READING_MS_MAX, CLOCK_RESYNC_MS, CLOCK_WAIT_MS,
     CLOCK_WARN_MS, CLOCK_WATCH_MS, ECHO_MS_MAX,
@@ -35,7 +36,7 @@ const STEER_DIVISOR: i64 = 10;
 const STEER_STEP_US: u64 = 1_000;
 
 /// What this node knows of all members' clocks. Offsets are to its own monotonic clock, in microseconds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ClusterTime {
     /// At most one for each peer.
     readings: Vec<Reading>,
@@ -53,6 +54,10 @@ pub(super) struct ClusterTime {
     watched_ms: u64,
     /// The nodes whose clocks differ, and were named in the node's log.
     differing: Vec<NodeId>,
+    /// Whether the time of some group is ahead of cluster time, as was last said in the log.
+    is_ahead: bool,
+    /// This node speaks a version that knows of clocks.
+    tells: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,15 +87,25 @@ struct Jump {
     noticed_us: u64,
 }
 
+/// What cluster time looks at.
+#[derive(Clone, Copy)]
+pub(super) struct Sight<'a> {
+    pub(super) me: NodeId,
+    pub(super) peers: &'a Peers,
+    pub(super) engine: &'a Engine,
+    /// The cluster exists, and this node has its log.
+    pub(super) is_born: bool,
+}
+
 /// Those whose clocks count.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Electorate<'a> {
-    pub(super) me: NodeId,
-    pub(super) voters: &'a Members,
+struct Electorate<'a> {
+    me: NodeId,
+    voters: &'a Members,
     /// Connected voters that speak a version without clocks.
-    pub(super) silent: usize,
+    silent: usize,
     /// The latest time of any group, in unix milliseconds. Real time is hardly before it.
-    pub(super) latest_ms: u64,
+    latest_ms: u64,
 }
 
 impl Electorate<'_> {
@@ -100,12 +115,31 @@ impl Electorate<'_> {
 }
 
 impl ClusterTime {
+    /// `versions`: those that this node speaks.
+    pub(super) fn new(versions: Versions) -> ClusterTime {
+        ClusterTime {
+            readings: Vec::new(),
+            own_us: None,
+            offset: None,
+            steered_us: 0,
+            jump: None,
+            others: Vec::new(),
+            silent: 0,
+            enough_since_us: None,
+            watched_ms: 0,
+            differing: Vec::new(),
+            is_ahead: false,
+            tells: versions.highest >= Versions::CLOCKS,
+        }
+    }
+
     /// Cluster time in unix milliseconds; `None` if it is not known yet.
     pub(super) fn now_ms(&self, time: Time) -> Option<u64> {
         self.now_us(time).map(|now_us| now_us / 1_000)
     }
 
-    fn now_us(&self, time: Time) -> Option<u64> {
+    /// The same in microseconds.
+    pub(super) fn now_us(&self, time: Time) -> Option<u64> {
         let offset = self.offset.filter(|_| self.is_alone() || !self.has_just_jumped(time));
         offset.map(|offset| since_1970(offset.us, time))
     }
@@ -146,14 +180,18 @@ impl ClusterTime {
         self.offset.is_some_and(|offset| offset.is_founded)
     }
 
-    /// What a ping says of this node's clocks.
-    pub(super) fn told(&self, time: Time) -> PingClocks {
+    /// What a ping says of this node's clocks: nothing in the versions that do not know of that.
+    pub(super) fn told(&self, time: Time) -> Option<PingClocks> {
         let founded = self.offset.filter(|offset| offset.is_founded && self.jump.is_none());
-        PingClocks { unix_us: time.unix_us, cluster_us: founded.map(|offset| since_1970(offset.us, time)) }
+        let cluster_us = founded.map(|offset| since_1970(offset.us, time));
+        self.tells.then_some(PingClocks { unix_us: time.unix_us, cluster_us })
     }
 
     /// A ping of a peer came, which answers one of this node.
     pub(super) fn on_ping(&mut self, from: NodeId, clocks: PingClocks, round_trip: RoundTrip, time: Time) {
+        if !self.tells {
+            return;
+        }
         let RoundTrip { sent_us, us: rtt_us } = round_trip;
         // First: pings that waited while this machine stood still must not be taken for what was known before.
         self.look_at_own(time);
@@ -246,7 +284,7 @@ impl ClusterTime {
     }
 
     /// Time has passed. `is_born`: the cluster exists, and this node has its log; before, no cluster time is made.
-    pub(super) fn steer(&mut self, electorate: Electorate<'_>, is_born: bool, time: Time) {
+    fn steer(&mut self, electorate: Electorate<'_>, is_born: bool, time: Time) {
         let passed_us = time.mono_us.saturating_sub(self.steered_us);
         if passed_us < STEER_STEP_US {
             return;
@@ -328,6 +366,40 @@ impl ClusterTime {
         Some((clock_us? - self.offset?.us) / 1_000)
     }
 
+    /// Steers cluster time, and says what is wrong with the clocks.
+    pub(super) fn tick(&mut self, sight: &Sight<'_>, time: Time) {
+        let Sight { me, peers, engine, is_born } = *sight;
+        // A peer of which only the first ping has not come yet is none of them.
+        let is_old = |peer: &&Peer| peer.version() < Versions::CLOCKS && peers.voters().contains(peer.id());
+        let silent = peers.linked().filter(is_old).count();
+        // Looking at all groups takes its time, and is needed only to make a cluster time.
+        let latest_ms = if self.is_founded() { 0 } else { engine.latest_ms() };
+        self.steer(Electorate { me, voters: peers.voters(), silent, latest_ms }, is_born, time);
+        if self.watch(me, time.mono_ms()) {
+            self.watch_groups(self.groups_lead_ms(engine, time));
+        }
+    }
+
+    /// How far the time of any group is ahead of cluster time, in milliseconds.
+    pub(super) fn groups_lead_ms(&self, engine: &Engine, time: Time) -> u64 {
+        self.now_ms(time).map_or(0, |cluster_ms| engine.lead_ms(time.clock(), cluster_ms))
+    }
+
+    /// Says whether the groups' times are ahead.
+    fn watch_groups(&mut self, lead_ms: u64) {
+        let is_ahead = lead_ms > CLOCK_WARN_MS;
+        let was_ahead = std::mem::replace(&mut self.is_ahead, is_ahead);
+        if is_ahead && !was_ahead {
+            tracing::warn!(
+                "the time of some groups is up to {:.1} s ahead of cluster time, as a clock was fast: until real time is \
+                 there, keys with an absolute expiry vanish early by as much, and durations last up to a ninth longer",
+                lead_ms as f64 / 1_000.0
+            );
+        } else if !is_ahead && was_ahead {
+            tracing::info!("real time has caught up with the time of all groups");
+        }
+    }
+
     /// Says which clocks differ from cluster time, and which do no longer. False if it is too early for that.
     fn watch(&mut self, me: NodeId, now_ms: u64) -> bool {
         if now_ms < self.watched_ms + CLOCK_WATCH_MS {
@@ -379,64 +451,6 @@ fn signed(us: u64) -> i64 {
 
 fn since_1970(offset_us: i64, time: Time) -> u64 {
     u64::try_from(signed(time.mono_us) + offset_us).unwrap_or(0)
-}
-
-impl Node {
-    /// Cluster time in unix milliseconds; `None` if it is not known yet.
-    #[must_use]
-    pub fn cluster_ms(&self, time: Time) -> Option<u64> {
-        self.cluster_time.now_ms(time)
-    }
-
-    /// The same in microseconds.
-    pub(super) fn cluster_us(&self, time: Time) -> Option<u64> {
-        self.cluster_time.now_us(time)
-    }
-
-    /// What pings say of this node's clocks: nothing in the versions that do not know of that.
-    pub(super) fn told_clocks(&self, time: Time) -> Option<PingClocks> {
-        self.tells_clocks().then(|| self.cluster_time.told(time))
-    }
-
-    pub(super) fn tells_clocks(&self) -> bool {
-        self.config.versions.highest >= Versions::CLOCKS
-    }
-
-    /// Steers cluster time, and says what is wrong with the clocks.
-    pub(super) fn tick_cluster_time(&mut self, time: Time) {
-        let (me, is_born) = (self.identity.node, self.is_born());
-        let peers = &self.peers;
-        // A peer of which only the first ping has not come yet is none of them.
-        let is_old = |peer: &&Peer| peer.version() < Versions::CLOCKS && peers.voters().contains(peer.id());
-        let silent = peers.linked().filter(is_old).count();
-        // Looking at all groups takes its time, and is needed only to make a cluster time.
-        let is_known = self.cluster_time.is_founded();
-        let latest = || self.engine.groups().map(groups::Group::time_ms).max();
-        let latest_ms = if is_known { None } else { latest() }.unwrap_or(0);
-        let electorate = Electorate { me, voters: peers.voters(), silent, latest_ms };
-        self.cluster_time.steer(electorate, is_born, time);
-        if !self.cluster_time.watch(me, time.mono_ms()) {
-            return;
-        }
-        let lead_ms = self.groups_lead_ms(time);
-        let is_ahead = lead_ms > CLOCK_WARN_MS;
-        if is_ahead && !std::mem::replace(&mut self.is_time_ahead, true) {
-            tracing::warn!(
-                "the time of some groups is up to {:.1} s ahead of cluster time, as a clock was fast: until real time is \
-                 there, keys with an absolute expiry vanish early by as much, and durations last up to a ninth longer",
-                lead_ms as f64 / 1_000.0
-            );
-        } else if !is_ahead && std::mem::replace(&mut self.is_time_ahead, false) {
-            tracing::info!("real time has caught up with the time of all groups");
-        }
-    }
-
-    /// How far the time of any group is ahead of cluster time, in milliseconds.
-    pub(super) fn groups_lead_ms(&self, time: Time) -> u64 {
-        let Some(cluster_ms) = self.cluster_ms(time) else { return 0 };
-        let lead = |group: &groups::Group| group.time_at(time.clock(), cluster_ms).saturating_sub(cluster_ms);
-        self.engine.groups().map(lead).max().unwrap_or(0)
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //! members reach it. The shell looks names up, again and again, so that clients which want a number are told one too, and
 //! so that a member that moved is dialled where it is.
 
+use super::Time;
 use super::admin::id40;
-use super::peers::Peer;
-use super::{Node, Output, Time};
+use super::peers::{Peer, Peers};
 use crate::admin::cluster::NodeView;
 use crate::endpoint::Endpoint;
 use groups::NodeId;
@@ -49,49 +49,43 @@ impl Names {
     fn ip(&self, name: &str) -> Option<IpAddr> {
         self.known.get(name)?.ip
     }
-}
 
-impl Node {
-    /// A name that [`Output::LookUp`] or a dial asked for stands for this address.
-    pub fn resolved(&mut self, name: &str, ip: IpAddr) {
-        if let Some(known) = self.names.known.get_mut(name) {
+    /// A name stands for this address.
+    pub(super) fn on_resolved(&mut self, name: &str, ip: IpAddr) {
+        if let Some(known) = self.known.get_mut(name) {
             known.ip = Some(ip);
         }
     }
 
-    /// Has the names looked up that clients are told and that members are dialled by.
-    pub(super) fn tick_names(&mut self, time: Time) {
+    /// The names that are to be looked up now: those that clients are told, and those by which members are dialled.
+    /// `announced`: where this node says that clients reach it, if its own address is not to be told.
+    pub(super) fn tick(&mut self, announced: Option<&str>, peers: &Peers, time: Time) -> Vec<String> {
         let now_ms = time.mono_ms();
-        if self.names.checked_ms.is_some_and(|checked_ms| now_ms < checked_ms + CHECK_MS) {
-            return;
+        if self.checked_ms.is_some_and(|checked_ms| now_ms < checked_ms + CHECK_MS) {
+            return Vec::new();
         }
-        self.names.checked_ms = Some(now_ms);
-        let dialled = self.peers.iter().map(|peer| peer.address());
-        let announced = self.peers.iter().filter_map(Peer::announced);
-        let all = self.own_told_address().into_iter().chain(dialled).chain(announced);
+        self.checked_ms = Some(now_ms);
+        let dialled = peers.iter().map(|peer| peer.address());
+        let told = peers.iter().filter_map(Peer::announced);
+        let all = announced.or(peers.own_address()).into_iter().chain(dialled).chain(told);
         let is_name = |address: &&str| Endpoint::parse(address).is_some_and(|endpoint| endpoint.ip().is_none());
         let names = all.filter(is_name).map(str::to_owned).collect();
-        self.outputs.extend(self.names.check(names, now_ms).into_iter().map(Output::LookUp));
-    }
-
-    /// Where clients are told that this node is.
-    fn own_told_address(&self) -> Option<&str> {
-        self.config.announced.as_deref().or(self.peers.own_address())
+        self.check(names, now_ms)
     }
 
     /// All members, this node among them, as cluster clients want them. Nodes that are connected though the groups do
     /// not know them have no address, and are not told.
-    pub(super) fn node_views(&self, time: Time) -> Vec<NodeView> {
+    pub(super) fn views(&self, me: NodeId, announced: Option<&str>, peers: &Peers, time: Time) -> Vec<NodeView> {
         let told = |peer: &Peer| peer.announced().unwrap_or_else(|| peer.address()).to_owned();
-        let own = self.own_told_address().map(|address| (self.identity.node, address.to_owned(), true)).into_iter();
-        let peers = self.peers.iter().filter(|peer| !peer.address().is_empty());
-        let peers = peers.map(|peer| (peer.id(), told(peer), peer.is_reached(time.mono_ms())));
+        let own = announced.or(peers.own_address()).map(|address| (me, address.to_owned(), true)).into_iter();
+        let others = peers.iter().filter(|peer| !peer.address().is_empty());
+        let others = others.map(|peer| (peer.id(), told(peer), peer.is_reached(time.mono_ms())));
         let view = |(node, address, connected): (NodeId, String, bool)| {
-            let storage = self.peers.roster().place(node).map_or([node.0 as u8; 16], |place| place.storage);
-            let (endpoint, resolved) = (Endpoint::parse(&address), self.names.ip(&address));
+            let storage = peers.roster().place(node).map_or([node.0 as u8; 16], |place| place.storage);
+            let (endpoint, resolved) = (Endpoint::parse(&address), self.ip(&address));
             NodeView { node, id40: id40(node, &storage), endpoint, resolved, connected }
         };
-        let mut views: Vec<NodeView> = own.chain(peers).map(view).collect();
+        let mut views: Vec<NodeView> = own.chain(others).map(view).collect();
         views.sort_by_key(|view| view.node);
         views
     }

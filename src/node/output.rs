@@ -2,12 +2,14 @@
 //! and the simulator are [`Driver`]s. A new kind of output does not compile until each of them handles it.
 
 use super::{Node, Time};
-use crate::identity::Identity;
-use crate::storage::checkpoint::{Errand, Job};
-use crate::storage::wal::{Batch, Droppable, ReadRange};
+use crate::identity::{BirthRecord, Identity};
+use crate::storage::checkpoint::{Brought, Done, Errand, Job};
+use crate::storage::scrub::Findings;
+use crate::storage::wal::{Batch, ChosenValue, Droppable, ReadRange};
 use bytes::Bytes;
 use groups::{Instance, NodeId};
 use net::frame::Purpose;
+use std::net::IpAddr;
 
 /// How to close a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,27 +31,67 @@ pub enum Output {
     Pause(u64),
     /// Read from a connection again.
     Resume(u64),
-    /// Connect to a member; [`Node::dialling`] tells what became of it.
+    /// Connect to a member; see [`Completion::Dialling`].
     Dial(NodeId, Purpose, String),
-    /// Look up the name in an address without waiting for the answer; [`Node::resolved`] tells it.
+    /// Look up the name in an address without waiting for the answer; see [`Completion::Resolved`].
     LookUp(String),
     /// The next batch for the log; never while another one is on its way.
     Append(Batch),
-    /// By group, the instance up to which the log is not needed. Before anything else happens [`Node::trim`] is told what
-    /// that lets go.
+    /// By group, the instance up to which the log is not needed. [`Completion::Droppable`] tells
+    /// what that lets go.
     Floors(Vec<Instance>),
     /// Remove the segments of the log below this one.
     DropSegments(u64),
-    /// Read a range of the log; [`Node::range_read`] brings it.
+    /// Read a range of the log; see [`Completion::Read`].
     ReadRange(ReadRange),
-    /// A task with checkpoint files, in order; [`Node::checkpoint_done`] tells the result.
+    /// A task with checkpoint files, in order; see [`Completion::Checkpoint`].
     Checkpoint(Job),
-    /// A task with checkpoint files on their way between nodes, in order; [`Node::brought`] tells the result.
+    /// A task with checkpoint files on their way between nodes, in order;
+    /// see [`Completion::Transfer`].
     Transfer(Errand),
-    /// Store the identity; [`Node::identity_stored`] tells that it is durable.
+    /// Store the identity; see [`Completion::Stored`].
     StoreIdentity(Box<Identity>),
     /// The node can never serve as it is, for this reason.
     Stop(String),
+}
+
+/// What became of an output, for [`Node::on_completion`].
+#[derive(Debug)]
+pub enum Completion {
+    /// Of [`Output::Dial`]: the connection is being made, or it could not even begin.
+    Dialling {
+        /// The member.
+        to: NodeId,
+        /// What the connection is for.
+        purpose: Purpose,
+        /// The connection, if there is one.
+        connection: Option<u64>,
+    },
+    /// A dialled connection is established.
+    Connected(u64),
+    /// A name that [`Output::LookUp`] or a dial asked for stands for this address.
+    Resolved(String, IpAddr),
+    /// Of [`Output::Append`]: the log is durable up to `lsn`.
+    Durable {
+        /// The number of the last record that is durable.
+        lsn: u64,
+        /// How long the sync took, in microseconds.
+        sync_us: u64,
+    },
+    /// Of [`Output::Floors`], before anything else happens: what of the log can go.
+    Droppable(Droppable),
+    /// Of [`Output::ReadRange`]: too much is being read already. The range waits again.
+    Unread(ReadRange),
+    /// Of [`Output::ReadRange`].
+    Read(ReadRange, Vec<ChosenValue>),
+    /// Of [`Output::Checkpoint`].
+    Checkpoint(Done),
+    /// Of [`Output::Transfer`].
+    Transfer(Brought),
+    /// Of [`Output::StoreIdentity`]: the identity is durable, and has this record.
+    Stored(BirthRecord),
+    /// What a scrub of the disk found, which nobody asked for: what is damaged is written anew from what is in memory.
+    Scrubbed(Findings),
 }
 
 /// The outputs of a turn, in order.
@@ -207,21 +249,26 @@ fn carry_out_one<D: Driver>(driver: &mut D, output: Output, time: Time) -> Resul
             }
         }
         Output::Dial(to, purpose, address) => match driver.dial(&address) {
-            Dialled::Begun(connection) => driver.node().dialling(to, purpose, Some(connection), time),
-            Dialled::Failed => driver.node().dialling(to, purpose, None, time),
+            Dialled::Begun(connection) => {
+                let completion = Completion::Dialling { to, purpose, connection: Some(connection) };
+                driver.node().on_completion(completion, time);
+            }
+            Dialled::Failed => {
+                driver.node().on_completion(Completion::Dialling { to, purpose, connection: None }, time);
+            }
             Dialled::Later => {}
         },
         Output::LookUp(address) => driver.look_up(&address),
         Output::Append(batch) => driver.append(batch),
         Output::Floors(floors) => {
             if let Some(droppable) = driver.droppable(&floors) {
-                driver.node().trim(droppable);
+                driver.node().on_completion(Completion::Droppable(droppable), time);
             }
         }
         Output::DropSegments(below) => driver.drop_segments(below),
         Output::ReadRange(range) => {
             if !driver.read_range(range) {
-                driver.node().range_unread(range);
+                driver.node().on_completion(Completion::Unread(range), time);
             }
         }
         Output::Checkpoint(job) => driver.checkpoint(job),
@@ -229,7 +276,7 @@ fn carry_out_one<D: Driver>(driver: &mut D, output: Output, time: Time) -> Resul
         Output::StoreIdentity(identity) => {
             driver.store(&identity)?;
             if let Some(record) = identity.birth {
-                driver.node().identity_stored(record, time);
+                driver.node().on_completion(Completion::Stored(record), time);
                 return carry_out(driver, time);
             }
         }

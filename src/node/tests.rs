@@ -9,13 +9,13 @@ mod uploads;
 
 use super::*;
 use crate::config::{CHECKPOINT_RETRY_MS, LOG_QUEUE_BYTES};
-use crate::identity::Member;
+use crate::identity::{BirthRecord, Member};
 use crate::recovery::{Blank, Progress, Rebuilt, Source};
 use crate::routing;
 use crate::storage::checkpoint::{Done, Job};
 use crate::storage::wal;
 use bytes::BytesMut;
-use groups::{Instance, TICK_MS};
+use groups::{Instance, NodeId, TICK_MS};
 use net::frame::Purpose;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -213,7 +213,7 @@ impl World {
         if !host.is_stuck
             && let Some(lsn) = host.syncing.take()
         {
-            host.node.durable(lsn, 100);
+            host.node.on_completion(Completion::Durable { lsn, sync_us: 100 }, time);
         }
         for (id, input) in &mut host.input {
             if !input.is_empty() {
@@ -244,7 +244,7 @@ impl World {
             Output::Checkpoint(Job::Begin(header)) => host.files.push(header.sequence),
             Output::ReadRange(range) => {
                 let values = chosen(host.log.as_deref().unwrap_or_default(), &range);
-                host.node.range_read(&range, values, time);
+                host.node.on_completion(Completion::Read(range, values), time);
             }
             Output::Dial(to, Purpose::Live, _) => self.dial(place, to.0 as usize - 1),
             Output::Frame(id, frame) => {
@@ -267,7 +267,8 @@ impl World {
         let name = NodeId(to as u32 + 1);
         let to = self.moved.get(&to).copied().unwrap_or(to);
         if self.cut.contains(&(from, to)) {
-            return self.nodes[from].node.dialling(name, Purpose::Live, None, time);
+            let completion = Completion::Dialling { to: name, purpose: Purpose::Live, connection: None };
+            return self.nodes[from].node.on_completion(completion, time);
         }
         let (near, far) = (self.connections, self.connections + 1);
         self.connections += 2;
@@ -275,8 +276,9 @@ impl World {
         self.nodes[from].links.insert(near, (to, far));
         self.nodes[to].links.insert(far, (from, near));
         self.nodes[to].node.opened(far, SocketAddr::from(([127, 0, 0, 1], 1)), time);
-        self.nodes[from].node.dialling(name, Purpose::Live, Some(near), time);
-        self.nodes[from].node.connected(near);
+        let completion = Completion::Dialling { to: name, purpose: Purpose::Live, connection: Some(near) };
+        self.nodes[from].node.on_completion(completion, time);
+        self.nodes[from].node.on_completion(Completion::Connected(near), time);
     }
 
     fn close(&mut self, place: usize, id: u64) {
@@ -294,7 +296,7 @@ impl World {
 }
 
 fn knows(node: &Node, connection: u64) -> bool {
-    node.fresh.has(connection) || node.clients.as_ref().is_some_and(|clients| clients.has(connection))
+    node.arrivals.has(connection) || node.clients.has(connection)
 }
 
 /// What a log has of a range: of each instance the value of the ballot under which the next one names it as chosen.
@@ -319,7 +321,7 @@ fn a_checkpoint_that_was_asked_for_is_tried_again_when_it_fails() {
     world.run(1_000);
     assert_eq!(world.node(1).files, [1]);
     let (time, reason) = (world.time, "no space".to_owned());
-    world.node(1).node.checkpoint_done(Done::Failed { sequence: 1, reason }, time);
+    world.node(1).node.on_completion(Completion::Checkpoint(Done::Failed { sequence: 1, reason }), time);
     world.run(CHECKPOINT_RETRY_MS - 1_000);
     assert_eq!(world.node(1).files, [1], "not at once");
     world.run(2_000);
@@ -343,7 +345,7 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
     assert_eq!((world.ask(3, 0, "MULTI").as_str(), world.ask(3, 0, "SET k v").as_str()), ("+OK", LOADING));
     assert!(world.ask(3, 0, "EXEC").starts_with("-EXECABORT"));
     assert_eq!(world.ask(1, 0, "SET k v"), "+OK");
-    let clients = |world: &mut World| world.node(3).node.clients.as_ref().map_or(0, |clients| clients.len());
+    let clients = |world: &mut World| world.node(3).node.clients.len();
     world.run(3 * crate::config::HANDSHAKE_MS_MAX);
     assert_eq!(clients(&mut world), 1, "members that wait do not become clients");
 

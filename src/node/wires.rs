@@ -1,27 +1,23 @@
 //! How the engine reaches the rest of the node: the frames to the other members, the replies to clients and to members that
 //! pass commands on, the leases, and what is done outside.
 
+use super::Time;
 use super::clients::Clients;
-use super::cluster::{self, Cluster};
 use super::cluster_time::ClusterTime;
 use super::engine::{Engine, Ports, UploadNeeds};
-use super::joining::Joining;
 use super::output::{Output, Outputs};
 use super::peers::Peers;
 use super::refusals::Refusals;
 use super::relay::{RELAYED, Relays};
 use super::ticket::Ticket;
-use super::upkeep::{Cx, LogSize, Ranges, Upkeep};
+use super::upkeep::Ranges;
 use super::wire::NodeMessage;
-use super::{Node, Time};
 use crate::admin::stats::Stats;
-use crate::config::NodeConfig;
-use crate::identity::Identity;
 use crate::kv::Discarded;
 use crate::kv::reply::Reply;
 use crate::storage::checkpoint::Errand;
 use crate::storage::wal;
-use groups::{Ballot, Clock, Effect, Group, GroupId, Message, NodeId};
+use groups::{Ballot, Clock, Group, GroupId, Message, NodeId};
 
 /// See the module.
 pub(super) struct Wires<'a> {
@@ -32,11 +28,25 @@ pub(super) struct Wires<'a> {
     pub(super) ranges: &'a mut Ranges,
     pub(super) stats: &'a mut Stats,
     pub(super) outputs: &'a mut Outputs,
-    pub(super) cluster_time: &'a ClusterTime,
+    pub(super) cluster_time: &'a mut ClusterTime,
     pub(super) now_us: u64,
 }
 
 impl Wires<'_> {
+    /// The same, for a shorter time.
+    pub(super) fn reborrow(&mut self) -> Wires<'_> {
+        Wires {
+            peers: self.peers,
+            clients: self.clients.as_deref_mut(),
+            relays: self.relays,
+            ranges: self.ranges,
+            stats: self.stats,
+            outputs: self.outputs,
+            cluster_time: self.cluster_time,
+            now_us: self.now_us,
+        }
+    }
+
     /// What decides whether a command is tried.
     pub(super) fn refusals<'a>(&'a self, engine: &'a Engine) -> Refusals<'a> {
         Refusals { engine, peers: self.peers, relays: self.relays }
@@ -108,80 +118,5 @@ impl Ports for Wires<'_> {
 
     fn discard(&mut self, discarded: Discarded) {
         self.outputs.push(Output::Transfer(Errand::Drop(Box::new(discarded))));
-    }
-}
-
-/// A node taken apart, so that one component can be called with others as its arguments.
-struct Parts<'a> {
-    engine: &'a mut Engine,
-    wires: Wires<'a>,
-    upkeep: &'a mut Upkeep,
-    cluster: &'a mut Cluster,
-    joining: &'a Joining,
-    identity: &'a Identity,
-    config: &'a NodeConfig,
-    log: LogSize,
-}
-
-impl Node {
-    fn parts(&mut self) -> Parts<'_> {
-        let wires = Wires {
-            peers: &mut self.peers,
-            clients: self.clients.as_deref_mut(),
-            relays: &mut self.relays,
-            ranges: &mut self.ranges,
-            stats: &mut self.stats,
-            outputs: &mut self.outputs,
-            cluster_time: &self.cluster_time,
-            now_us: self.now_us,
-        };
-        Parts {
-            engine: &mut self.engine,
-            wires,
-            upkeep: &mut self.upkeep,
-            cluster: &mut self.cluster,
-            joining: &self.joining,
-            identity: &self.identity,
-            config: &self.config,
-            log: LogSize { bytes: self.facts.log_bytes, segments: self.facts.log_segments },
-        }
-    }
-
-    /// The engine on one side, and what it needs of the rest on the other.
-    pub(super) fn split(&mut self) -> (&mut Engine, Wires<'_>) {
-        let Parts { engine, wires, .. } = self.parts();
-        (engine, wires)
-    }
-
-    /// Upkeep on one side, and what it may touch on the other.
-    pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, Cx<'_>) {
-        let Parts { engine, wires, upkeep, identity, config, log, .. } = self.parts();
-        let value_version = config.versions.value_version();
-        (upkeep, Cx { engine, wires, cluster: identity.birth.as_ref(), value_version, log, time })
-    }
-
-    /// The affairs of the cluster on one side, and what they may touch on the other.
-    pub(super) fn cluster(&mut self, time: Time) -> (&mut Cluster, cluster::Cx<'_>) {
-        let Parts { engine, wires, cluster, joining, identity, config, .. } = self.parts();
-        let (me, client_timeout_ms) = (identity.node, config.client_timeout_ms);
-        (cluster, cluster::Cx { engine, wires, joining, me, client_timeout_ms, time })
-    }
-
-    /// See [`Engine::step`].
-    pub(super) fn step(&mut self, group: GroupId, change: impl FnOnce(&mut Group, &mut Vec<Effect>)) {
-        let (engine, mut wires) = self.split();
-        engine.step(group, &mut wires, change);
-    }
-
-    /// See [`Engine::quiet_step`].
-    pub(super) fn quiet_step(&mut self, group: GroupId, change: impl FnOnce(&mut Group, &mut Vec<Effect>)) {
-        let (engine, mut wires) = self.split();
-        engine.quiet_step(group, &mut wires, change);
-    }
-
-    /// See [`Engine::step_all`].
-    pub(super) fn step_all(&mut self, change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
-        let (engine, mut wires) = self.split();
-        engine.step_all(&mut wires, change);
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::config::LINGER_MS_MAX;
 use crate::descriptors::SPARE_CONNECTIONS;
-use crate::node::{Close, Node, Time};
+use crate::node::{Close, Completion, Node, Time};
 use bytes::Bytes;
 use net::event::{Event, Handle};
 use net::event_loop::EventLoop;
@@ -42,7 +42,7 @@ impl Front {
     pub(super) fn on_event(&mut self, event: Event, time: Time) {
         match event {
             Event::Opened { handle, peer } => self.node.opened(handle.as_u64(), peer, time),
-            Event::Connected { handle } => self.node.connected(handle.as_u64()),
+            Event::Connected { handle } => self.node.on_completion(Completion::Connected(handle.as_u64()), time),
             Event::Input { handle } => {
                 let unsent = self.events.outbound_len(handle);
                 if let Some(input) = self.events.input(handle) {

@@ -20,7 +20,7 @@ use crate::descriptors;
 use crate::endpoint::Endpoint;
 use crate::identity::{self, Identity};
 use crate::node::output::{self, Dialled};
-use crate::node::{Close, Driver, Node, ProcessFacts, Space, Time};
+use crate::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time};
 use crate::recovery::Progress;
 use crate::resolver::{Place, Resolver};
 use crate::storage::checkpoint::{Desk, Errand, Job};
@@ -137,15 +137,15 @@ impl Server {
                     self.segments = self.log.status().segments();
                     self.free = self.disk.free_bytes().unwrap_or(self.free);
                 }
-                self.front.node.durable(lsn, sync_us);
+                self.tell(Completion::Durable { lsn, sync_us });
             }
-            Notice::Range { range, values } => self.front.node.range_read(&range, values, self.clock.now()),
-            Notice::Checkpoint(done) => self.front.node.checkpoint_done(done, self.clock.now()),
-            Notice::Scrubbed(findings) => self.front.node.scrubbed(&findings),
-            Notice::Brought(brought) => self.front.node.brought(brought, self.clock.now()),
+            Notice::Range { range, values } => self.tell(Completion::Read(range, values)),
+            Notice::Checkpoint(done) => self.tell(Completion::Checkpoint(done)),
+            Notice::Scrubbed(findings) => self.tell(Completion::Scrubbed(findings)),
+            Notice::Brought(brought) => self.tell(Completion::Transfer(brought)),
             Notice::Resolved { name, addresses } => {
                 if let Some(address) = addresses.first() {
-                    self.front.node.resolved(&name, address.ip());
+                    self.tell(Completion::Resolved(name.clone(), address.ip()));
                 }
                 self.resolver.on_answer(&name, addresses);
             }
@@ -154,6 +154,11 @@ impl Server {
             Notice::Fatal(reason) => return Err(anyhow!(reason)),
         }
         Ok(())
+    }
+
+    fn tell(&mut self, completion: Completion) {
+        let now = self.clock.now();
+        self.front.node.on_completion(completion, now);
     }
 
     fn tick(&mut self, time: Time) -> anyhow::Result<()> {

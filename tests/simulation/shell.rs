@@ -10,7 +10,7 @@ use groups::{Instance, TICK_MS};
 use net::frame;
 use paxoi::identity::{self, Identity};
 use paxoi::node::output::{self, Dialled};
-use paxoi::node::{Close, Driver, Node, ProcessFacts, Space, Time};
+use paxoi::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time};
 use paxoi::storage::checkpoint::{Errand, Job};
 use paxoi::storage::disk::Disk;
 use paxoi::storage::wal::{Append, Batch, Droppable, ReadRange};
@@ -132,7 +132,7 @@ impl World {
     fn feed(&mut self, life: &mut Life, input: Input, time: Time) {
         match input {
             Input::Opened(handle) => life.node.opened(handle, ([127, 0, 0, 1], 9).into(), time),
-            Input::Connected(handle) => life.node.connected(handle),
+            Input::Connected(handle) => life.node.on_completion(Completion::Connected(handle), time),
             Input::Bytes(handle) => {
                 let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
                 let Some(end) = self.network.end(connection, side).filter(|end| !end.paused) else { return };
@@ -149,11 +149,11 @@ impl World {
                 life.forget(handle);
             }
             Input::Drained(handle) => life.node.drained(handle),
-            Input::Durable { lsn, sync_us } => life.node.durable(lsn, sync_us),
-            Input::Range { range, values } => life.node.range_read(&range, values, time),
-            Input::Checkpoint(done) => life.node.checkpoint_done(done, time),
-            Input::Brought(brought) => life.node.brought(brought, time),
-            Input::Scrubbed(findings) => life.node.scrubbed(&findings),
+            Input::Durable { lsn, sync_us } => life.node.on_completion(Completion::Durable { lsn, sync_us }, time),
+            Input::Range { range, values } => life.node.on_completion(Completion::Read(range, values), time),
+            Input::Checkpoint(done) => life.node.on_completion(Completion::Checkpoint(done), time),
+            Input::Brought(brought) => life.node.on_completion(Completion::Transfer(brought), time),
+            Input::Scrubbed(findings) => life.node.on_completion(Completion::Scrubbed(findings), time),
         }
     }
 

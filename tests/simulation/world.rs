@@ -14,6 +14,9 @@ use paxoi::storage::wal::ReadRange;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+/// More things than this never happen at one instant, unless some node gets nothing done.
+const STEPS_AT_ONCE_MAX: u64 = 100_000;
+
 /// What will happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -174,6 +177,8 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     queue: BinaryHeap<Reverse<Scheduled>>,
     number: u64,
+    /// Things that have happened at this very instant.
+    steps_now: u64,
     hash: u64,
 }
 
@@ -200,6 +205,7 @@ impl World {
             operator: Operator::default(),
             queue: BinaryHeap::new(),
             number: 0,
+            steps_now: 0,
             hash: 0xcbf2_9ce4_8422_2325,
             random,
             shape,
@@ -244,6 +250,7 @@ impl World {
             return false;
         }
         let Some(Reverse(Scheduled { at_us, number, event })) = self.queue.pop() else { return false };
+        self.count_steps_at(at_us);
         self.now_us = at_us;
         self.trace.now(at_us);
         self.note(at_us);
@@ -253,6 +260,15 @@ impl World {
             self.end_without_power(node);
         }
         true
+    }
+
+    /// A node that asks for a turn again and again, and gets nothing done, holds time up here; a processor, elsewhere.
+    fn count_steps_at(&mut self, at_us: u64) {
+        self.steps_now = if at_us == self.now_us { self.steps_now + 1 } else { 0 };
+        if self.steps_now == STEPS_AT_ONCE_MAX {
+            self.oracle
+                .fail(&format!("{STEPS_AT_ONCE_MAX} things happened at one instant: some node goes round in circles"));
+        }
     }
 
     fn happen(&mut self, event: Event) {

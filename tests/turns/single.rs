@@ -6,7 +6,7 @@ use net::outbound::Outbound;
 use net::resp::value::Scan;
 use paxoi::config::{CheckpointConfig, NodeConfig, Reads, TURN_STEPS};
 use paxoi::identity::{BirthRecord, Identity, Member};
-use paxoi::node::{Node, Output, Time};
+use paxoi::node::{Completion, Node, Output, Time};
 use paxoi::versions::Versions;
 use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
@@ -137,7 +137,7 @@ impl Single {
         let time = self.time;
         let begun = cpu_time();
         if let Some(lsn) = self.syncing.take() {
-            self.node.durable(lsn, 100);
+            self.node.on_completion(Completion::Durable { lsn, sync_us: 100 }, time);
         }
         if arrived > 0 || !self.is_paused && !self.input.is_empty() {
             self.node.input(CLIENT, &mut self.input, 0, time);

@@ -31,8 +31,8 @@ pub(super) enum Outcome {
 /// Why the requests of a client wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blocked {
-    /// The queue of this group is full.
-    Group(GroupId),
+    /// The queue of this group is full for a request of so many bytes.
+    Group(GroupId, usize),
     /// CLIENT PAUSE.
     Pause,
     /// The replies to earlier requests have to come first: WAIT, or another way for the commands.
@@ -164,7 +164,7 @@ impl Client {
 
     /// Returns true if the queue was full of the group that its next request needs.
     pub(super) fn awaits_group(&self) -> bool {
-        matches!(self.blocked, Some(Blocked::Group(_)))
+        matches!(self.blocked, Some(Blocked::Group(..)))
     }
 
     /// Returns true if it has asked nothing for `limit_ms`, and waits for nothing.

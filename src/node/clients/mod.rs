@@ -356,7 +356,7 @@ impl Clients {
             let is_blocked = match client.blocked {
                 Some(Blocked::Pause) => is_paused,
                 Some(Blocked::Replies) => !client.replies.is_empty(),
-                Some(Blocked::Group(group)) => !node.takes_again(group, client.held),
+                Some(Blocked::Group(group, bytes)) => !node.takes_again(group, bytes),
                 None => false,
             };
             if !is_blocked {

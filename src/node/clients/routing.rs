@@ -137,7 +137,7 @@ impl Way<'_> {
             return Some(client.reject(self.verb, &refusal, node));
         }
         let full = parts.iter().find(|(group, command)| node.holds_command(*group, command, bytes));
-        full.map(|(group, _)| Outcome::Again(Blocked::Group(*group)))
+        full.map(|(group, _)| Outcome::Again(Blocked::Group(*group, bytes)))
     }
 
     /// Whether the reply may come in a later turn than those of the client's next commands.

@@ -17,8 +17,9 @@ struct Rest {
     stats: Stats,
     outputs: Vec<Output>,
     submitted: Vec<(GroupId, Ticket)>,
-    /// Groups whose queues are full.
+    /// Groups whose queues are full, for requests of at least so many bytes.
     full: Vec<GroupId>,
+    full_from_bytes: usize,
     way: Option<NodeId>,
     is_loading: bool,
 }
@@ -66,14 +67,14 @@ impl Backend for Rest {
     fn group_refusal(&self, _group: GroupId, _command: &Command<'_>, _bytes: usize) -> Option<Reply<'static>> {
         None
     }
-    fn holds_command(&self, group: GroupId, _command: &Command<'_>, _bytes: usize) -> bool {
-        self.full.contains(&group)
+    fn holds_command(&self, group: GroupId, _command: &Command<'_>, bytes: usize) -> bool {
+        self.full.contains(&group) && bytes >= self.full_from_bytes
     }
     fn holds_writers(&self, _bytes: usize, _queue_bytes: usize) -> bool {
         false
     }
-    fn takes_again(&self, group: GroupId, _bytes: usize) -> bool {
-        !self.full.contains(&group)
+    fn takes_again(&self, group: GroupId, bytes: usize) -> bool {
+        !self.full.contains(&group) || bytes < self.full_from_bytes
     }
     fn reads(&self) -> usize {
         0
@@ -129,6 +130,7 @@ impl Desk {
             outputs: Vec::new(),
             submitted: Vec::new(),
             full: Vec::new(),
+            full_from_bytes: 0,
             way: None,
             is_loading: false,
         };
@@ -209,6 +211,21 @@ fn a_request_for_a_full_group_is_read_again_when_there_is_room_and_what_follows_
     assert!(desk.resumed());
     desk.read(1);
     assert!(desk.rest.submitted.len() == 1 && desk.input.is_empty());
+}
+
+#[test]
+fn a_large_transaction_waits_for_room_for_all_of_it_not_for_the_word_exec() {
+    let mut desk = Desk::new();
+    desk.send(1, "SET a 1");
+    let (group, _) = desk.rest.submitted.remove(0);
+    desk.rest.full.push(group);
+    desk.rest.full_from_bytes = 100;
+    desk.send(1, &format!("MULTI | SET a {} | EXEC", "x".repeat(100)));
+    assert!(desk.rest.submitted.is_empty() && !desk.resumed(), "it would be read again for nothing in each turn");
+    desk.rest.full.clear();
+    assert!(desk.resumed());
+    desk.read(1);
+    assert_eq!(desk.rest.submitted.len(), 1);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! at a time. It only ever looks at what the groups' members are and submits what is missing, so that it can be told again,
 //! here or elsewhere, after whatever went wrong.
 
+use super::joining::Joining;
 use super::{Cx, Sight};
 use crate::endpoint::Endpoint;
 use crate::kv::reply::Reply;
@@ -69,10 +70,10 @@ impl Changing {
     /// What a node answers to `PAXOI MEMBER …`, given with these two words. Changes answer `OK` when they are done, and
     /// else how far they are: they go on meanwhile. The caller sees to it that all groups are loaded, and that the node can
     /// learn how far they are.
-    pub(in crate::node) fn command(&mut self, words: &[&[u8]], cx: &mut Cx<'_>) -> Reply<'static> {
+    pub(super) fn command(&mut self, words: &[&[u8]], joining: &Joining, cx: &mut Cx<'_>) -> Reply<'static> {
         if words[2].eq_ignore_ascii_case(b"list") && words.len() == 3 {
             self.listed_ms = Some(cx.time.mono_ms());
-            return cx.sight().list_members();
+            return cx.sight().list_members(joining);
         }
         let Some(goal) = Goal::parse(&words[2..]) else {
             return Reply::error(
@@ -82,7 +83,7 @@ impl Changing {
         if let Some(refusal) = cx.wires.refusals(cx.engine).of_full_disk() {
             return refusal;
         }
-        match self.pursue(&goal, cx) {
+        match self.pursue(&goal, joining, cx) {
             Ok(None) => Reply::Ok,
             Ok(Some(progress)) => Reply::Bulk(progress.into_bytes().into()),
             Err(reason) => Reply::Error(format!("ERR {reason}").into()),
@@ -90,14 +91,14 @@ impl Changing {
     }
 
     /// Begins what is wanted, or goes on with it.
-    fn pursue(&mut self, goal: &Goal, cx: &mut Cx<'_>) -> Progress {
+    fn pursue(&mut self, goal: &Goal, joining: &Joining, cx: &mut Cx<'_>) -> Progress {
         match &mut self.job {
             Some(job) if job.goal == *goal => job.active_ms = cx.time.mono_ms(),
             Some(job) => {
                 return Err(format!("this node is busy with {}: {}", job.goal.words(), job.progress(cx.engine.len())));
             }
             None => {
-                let place = cx.sight().place_for(goal)?;
+                let place = cx.sight().place_for(goal, joining)?;
                 tracing::info!("changing the members: {}", goal.words());
                 let (submitted, waits_for) = (Vec::new(), String::new());
                 let job =
@@ -167,7 +168,7 @@ impl Changing {
 
 impl Sight<'_> {
     /// Where the node is that a goal adds, if it adds one that is no member anywhere yet.
-    fn place_for(&self, goal: &Goal) -> Result<Option<Place>, String> {
+    fn place_for(&self, goal: &Goal, joining: &Joining) -> Result<Option<Place>, String> {
         let roster = self.peers.roster();
         let (Goal::Add(node) | Goal::Replace(_, node)) = goal else {
             let known = roster.place(goal.node()).is_some() || roster.has_left(goal.node());
@@ -178,7 +179,7 @@ impl Sight<'_> {
         {
             return Err(format!("node {old} is not a member that node {new} could replace"));
         }
-        let waiting = self.joining.waiting().find(|place| place.node == *node);
+        let waiting = joining.waiting().find(|place| place.node == *node);
         if let Some(place) = roster.place(*node).or(waiting) {
             return Ok(Some(place.clone()));
         }
@@ -279,7 +280,7 @@ impl Sight<'_> {
 
     /// One entry for each node: id, address, state, in how many groups of how many, instances that it lacks (-1: not known),
     /// and whether it can be reached.
-    fn list_members(&self) -> Reply<'static> {
+    fn list_members(&self, joining: &Joining) -> Reply<'static> {
         let roster: &Roster = self.peers.roster();
         let total = self.engine.len();
         let row = |place: &Place, state: &'static str, groups: usize, lag: i64, reached: bool| {
@@ -313,7 +314,7 @@ impl Sight<'_> {
             let reached = node == self.me || self.is_reached(node);
             row(place, state, count, lag.map_or(-1, |lag| lag as i64), reached)
         };
-        let waiting = self.joining.waiting().filter(|place| roster.place(place.node).is_none());
+        let waiting = joining.waiting().filter(|place| roster.place(place.node).is_none());
         let waiting = waiting.map(|place| row(place, "waiting", 0, -1, true));
         Reply::Array(roster.places().iter().map(member).chain(waiting).collect())
     }

@@ -1,23 +1,38 @@
-//! Affairs of the whole cluster: who leads which group, and changes of the members. Each is carried out group by group; the
-//! groups are the truth, so that an operator can ask again, here or elsewhere, after whatever went wrong.
+//! Affairs of the whole cluster: its birth, nodes that join, who leads which group, and changes of the members. The last two
+//! are carried out group by group; the groups are the truth, so that an operator can ask again, here or elsewhere, after
+//! whatever went wrong.
 
+mod birth;
+mod joining;
 mod members;
 mod placement;
 
 use super::Time;
 use super::engine::Engine;
-use super::joining::Joining;
-use super::peers::Peers;
+use super::links::removed;
+use super::output::Output;
+use super::peers::{Peers, Roster};
 use super::ticket::Ticket;
-use super::wire::{Move, Moved};
+use super::wire::{Admission, Hello, Move, Moved, Refusal};
 use super::wires::Wires;
+use crate::config::{NodeConfig, REMOVED_MS};
+use crate::identity::{BirthRecord, Identity};
 use crate::kv::reply::Reply;
+use birth::Birth;
+use groups::membership::Place;
 use groups::{Effect, Group, GroupId, NodeId};
+use joining::Joining;
 use members::Changing;
 use placement::Placement;
 
+pub(super) use birth::{announce, groups, membership};
+
 /// See the module.
 pub(super) struct Cluster {
+    birth: Birth,
+    joining: Joining,
+    /// When it was noticed that this node is a member of none any more.
+    removed_ms: Option<u64>,
     changing: Changing,
     placement: Placement,
 }
@@ -26,9 +41,10 @@ pub(super) struct Cluster {
 pub(super) struct Cx<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) wires: Wires<'a>,
-    pub(super) joining: &'a Joining,
-    pub(super) me: NodeId,
-    pub(super) client_timeout_ms: u64,
+    pub(super) identity: &'a mut Identity,
+    pub(super) config: &'a NodeConfig,
+    /// The cluster exists, and this node has its log.
+    pub(super) is_born: bool,
     pub(super) time: Time,
 }
 
@@ -37,15 +53,19 @@ pub(super) struct Cx<'a> {
 pub(super) struct Sight<'a> {
     pub(super) engine: &'a Engine,
     pub(super) peers: &'a Peers,
-    pub(super) joining: &'a Joining,
     pub(super) me: NodeId,
     pub(super) time: Time,
 }
 
 impl Cx<'_> {
     fn sight(&self) -> Sight<'_> {
-        let Cx { engine, wires, joining, me, time, .. } = self;
-        Sight { engine, peers: wires.peers, joining, me: *me, time: *time }
+        let Cx { engine, wires, identity, time, .. } = self;
+        Sight { engine, peers: wires.peers, me: identity.node, time: *time }
+    }
+
+    /// Returns true if this node was told to join a cluster.
+    fn is_joining(&self) -> bool {
+        !self.config.join.is_empty()
     }
 
     fn step(&mut self, group: GroupId, change: impl FnOnce(&mut Group, &mut Vec<Effect>)) {
@@ -54,10 +74,114 @@ impl Cx<'_> {
 }
 
 impl Cluster {
-    /// `start`: how often this node was started.
-    pub(super) fn new(start: u64) -> Cluster {
-        Cluster { changing: Changing::default(), placement: Placement::new(start) }
+    pub(super) fn new(identity: &Identity, config: &NodeConfig) -> Cluster {
+        Cluster {
+            birth: Birth::new(config, identity),
+            joining: Joining::default(),
+            removed_ms: None,
+            changing: Changing::default(),
+            placement: Placement::new(identity.start),
+        }
     }
+
+    // Birth, joining and removal.
+
+    /// Whether an unborn cluster can have a node with this hello in it.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(super) fn judge_unborn(&self, hello: &Hello) -> Result<(), Refusal> {
+        self.birth.judge(hello)
+    }
+
+    /// A member of the cluster that is to be born is connected.
+    pub(super) fn on_unborn(&mut self, hello: &Hello) {
+        self.birth.on_hello(hello);
+    }
+
+    /// What a node that is not born waits for, for those who ask.
+    pub(super) fn waits_for(&self, me: NodeId, config: &NodeConfig) -> String {
+        if config.join.is_empty() {
+            return self.birth.waits_for();
+        }
+        format!("this node waits to be added: run `paxoi member add {me} --connect {}`", config.join.join(" or "))
+    }
+
+    /// The birth, before it; at a node that joins there is none.
+    pub(super) fn tick_birth(&mut self, cx: &mut Cx<'_>) {
+        if !cx.is_joining() {
+            self.birth.tick(cx);
+        }
+    }
+
+    /// See [`Birth::handle`].
+    pub(super) fn handle_birth(&mut self, record: BirthRecord, cx: &mut Cx<'_>) -> Result<(), String> {
+        self.birth.handle(record, cx)
+    }
+
+    /// See [`Joining::apply`].
+    pub(super) fn apply(&mut self, id: u64, hello: &Hello, address: &str, cx: &mut Cx<'_>) -> Result<(), Refusal> {
+        self.joining.apply(id, hello, address, cx)
+    }
+
+    /// See [`Joining::admit`].
+    pub(super) fn admit(&mut self, cx: &mut Cx<'_>) {
+        self.joining.admit(cx);
+    }
+
+    /// See [`Joining::handle_admission`].
+    pub(super) fn handle_admission(&mut self, admission: Admission, cx: &mut Cx<'_>) -> Result<(), String> {
+        self.joining.handle_admission(admission, cx)
+    }
+
+    /// Returns true while this node asks its contacts to be let in.
+    pub(super) fn seeks(&self, config: &NodeConfig) -> bool {
+        !config.join.is_empty() && !self.joining.is_storing()
+    }
+
+    /// A connection is gone.
+    pub(super) fn on_cut(&mut self, connection: u64) {
+        self.joining.on_cut(connection);
+    }
+
+    /// Time limits of nodes that wait to join.
+    pub(super) fn tick_joining(&mut self, now_ms: u64) {
+        self.joining.tick(now_ms);
+    }
+
+    /// Who belongs to the cluster, if that has changed. While this node `loads`, some groups are not known.
+    pub(super) fn next_roster(&self, loads: bool, cx: &mut Cx<'_>) -> Option<Roster> {
+        if !cx.engine.take_members_changed() {
+            return None;
+        }
+        let me = cx.identity.node;
+        let mut roster = Roster::of_all(cx.engine.groups().map(Group::membership))?;
+        let is_everywhere = cx.engine.groups().all(|group| group.membership().everyone().contains(me));
+        if !is_everywhere {
+            // What it joined is not known from the groups before it has learned that it did.
+            roster.add(&cx.identity.joined);
+        }
+        let peers = &cx.wires.peers;
+        if loads {
+            let linked: Vec<Place> =
+                peers.linked().filter_map(|peer| peers.roster().place(peer.id()).cloned()).collect();
+            roster.allow_for_unknown(&linked);
+        }
+        (roster != *peers.roster()).then_some(roster)
+    }
+
+    /// A node that was removed from all groups stops, but not before it has told what it knows.
+    pub(super) fn tick_removed(&mut self, cx: &mut Cx<'_>) {
+        let (me, now_ms) = (cx.identity.node, cx.time.mono_ms());
+        let since_ms = *self.removed_ms.get_or_insert(now_ms);
+        if !cx.wires.peers.roster().was_removed(me) {
+            self.removed_ms = None;
+        } else if now_ms >= since_ms + REMOVED_MS {
+            cx.wires.outputs.push(Output::Stop(removed(me)));
+        }
+    }
+
+    // Leaders and members.
 
     /// Checks `PAXOI LEADER MOVE`.
     ///
@@ -114,7 +238,7 @@ impl Cluster {
 
     /// See [`Changing::command`].
     pub(super) fn member_command(&mut self, words: &[&[u8]], cx: &mut Cx<'_>) -> Reply<'static> {
-        self.changing.command(words, cx)
+        self.changing.command(words, &self.joining, cx)
     }
 
     /// Time limits of changes of the members: called when all groups are loaded.

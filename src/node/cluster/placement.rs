@@ -132,10 +132,10 @@ impl Placement {
         } else {
             cx.sight().unfit(group, to)
         };
-        if !leads || refusal.is_some() || to == cx.me {
+        if !leads || refusal.is_some() || to == cx.identity.node {
             return self.tell_moved(from, number, refusal, cx);
         }
-        let deadline_ms = cx.time.mono_ms() + timeout_ms.min(cx.client_timeout_ms);
+        let deadline_ms = cx.time.mono_ms() + timeout_ms.min(cx.config.client_timeout_ms);
         let again_ms = cx.time.mono_ms();
         self.moves.push(Moving { group, to, asker: from, number, deadline_ms, again_ms, behind: false });
         self.tick_moves(cx);
@@ -143,7 +143,7 @@ impl Placement {
 
     fn tell_moved(&mut self, to: NodeId, number: u64, refusal: Option<String>, cx: &mut Cx<'_>) {
         let moved = Moved { number, refusal };
-        if to == cx.me {
+        if to == cx.identity.node {
             self.handle_moved(&moved, cx);
         } else if let Some(peer) = cx.wires.peers.find(to) {
             peer.tell(&NodeMessage::Moved(moved));
@@ -271,7 +271,7 @@ impl Placement {
             self.asked.push(asked);
         }
         for (leader, question) in questions {
-            if leader == cx.me {
+            if leader == cx.identity.node {
                 self.handle_move(leader, &question, cx);
             } else if let Some(peer) = cx.wires.peers.find(leader) {
                 peer.tell(&NodeMessage::Move(question));

@@ -6,12 +6,14 @@
 //! commands   queued in the groups, and who waits for each       reads       not answered yet, and the questions for them
 //! uploads    large commands in parts                            log_queue   records and messages that wait for the disk
 //! effects    where the effects of the groups go                 admission   which commands are taken on
+//! members    what other members say about the groups
 //! ```
 
 mod admission;
 mod commands;
 mod effects;
 mod log_queue;
+mod members;
 mod reads;
 mod uploads;
 
@@ -203,6 +205,11 @@ impl Engine {
         self.shard.len()
     }
 
+    /// Groups without a leader that this node knows of, such as those that it lacks.
+    pub(super) fn leaderless(&self) -> usize {
+        self.shard.missing_groups() + self.groups().filter(|group| group.leader().is_none()).count()
+    }
+
     /// Recovery: gives all groups away, to be made what they were; [`Engine::put`] brings each back.
     pub(super) fn take_groups(&mut self) -> Vec<(GroupId, Cell)> {
         self.shard.take_all()
@@ -288,18 +295,6 @@ impl Engine {
                 self.step(group, ports, |group, effects| group.on_dropped(from, effects));
             }
         }
-    }
-
-    /// Nothing that `from` said on its connection counts any more; messages of it that wait are dropped if it `is_cut`.
-    pub(super) fn forget_link(&mut self, from: NodeId, is_cut: bool, ports: &mut impl Ports, time: Time) {
-        if is_cut {
-            self.shard.forget_waiting(from);
-        }
-        self.step_all(ports, |group, _| {
-            group.on_no_claim(from, time.clock());
-            group.on_disconnected(from);
-            group.ask_again();
-        });
     }
 
     /// Time limits of the groups and of the questions. `slowest_us`: the longest round trip to a peer.
@@ -481,11 +476,16 @@ impl Engine {
         self.changes.governs_from.get(group.index()).copied().unwrap_or(Instance(0))
     }
 
+    /// A group that this node leads, knowing all that was chosen in it; and its ballot.
+    pub(super) fn led_whole(&self, group: GroupId) -> Option<(&Group, Ballot)> {
+        let group = self.find(group)?;
+        let ballot = group.leads()?;
+        matches!(group.answer(ballot), Answer::Leads(_)).then_some((group, ballot))
+    }
+
     /// Whether this node leads a group under a lease, and knows all that was chosen in it.
     pub(super) fn holds_lease(&self, group: GroupId, ports: &impl Ports, time: Time) -> bool {
-        let Some(group) = self.find(group) else { return false };
-        let Some(ballot) = group.leads() else { return false };
-        matches!(group.answer(ballot), Answer::Leads(_)) && ports.holds_lease(group, ballot, time)
+        self.led_whole(group).is_some_and(|(group, ballot)| ports.holds_lease(group, ballot, time))
     }
 
     // Checkpoints.

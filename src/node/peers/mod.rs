@@ -16,6 +16,7 @@ use super::wire::{Claims, Hello, NodeMessage, Ping, PingClocks};
 use crate::config::{NodeConfig, PING_MS, Reads};
 use crate::identity::Identity;
 use crate::storage::wal;
+use crate::versions::Versions;
 use bytes::Bytes;
 use groups::members::MEMBERS_MAX;
 use groups::{Ballot, Clock, GroupId, Members, Membership, NodeId};
@@ -47,6 +48,7 @@ pub(super) struct PingState {
 /// All other members.
 pub(super) struct Peers {
     me: NodeId,
+    versions: Versions,
     /// By id.
     all: Vec<Peer>,
     /// Addresses that the operator gives, which count more than those that the cluster knows.
@@ -61,6 +63,14 @@ pub(super) struct Peers {
     claims: Claims,
     leases: Leases,
     pinged_ms: u64,
+    skipped: Skipped,
+}
+
+/// Messages that were skipped because their group, or their kind, is not known here.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Skipped {
+    pub(super) groups: u64,
+    pub(super) kinds: u64,
 }
 
 impl Peers {
@@ -69,6 +79,7 @@ impl Peers {
         let start = identity.start;
         let mut peers = Peers {
             me: identity.node,
+            versions: config.versions,
             all: Vec::new(),
             roster: roster.clone(),
             corrected: config.initial.clone(),
@@ -79,6 +90,7 @@ impl Peers {
             claims: Claims { version: (start << START_SHIFT) + 1, ..Claims::default() },
             leases: Leases::new(config.reads == Reads::Lease),
             pinged_ms: 0,
+            skipped: Skipped::default(),
         };
         peers.enroll(roster);
         peers
@@ -312,10 +324,38 @@ impl Peers {
         true
     }
 
-    /// The highest version of values that every member can read, as far as is known; `own`: this node's. A member that was
-    /// not seen since this node started counts as the oldest.
-    pub(super) fn value_version(&self, own: u8) -> u8 {
-        self.all.iter().map(|peer| peer.versions().value_version()).fold(own, u8::min)
+    /// The version of values that this node may propose: the highest that every member can read, as far as is known. A
+    /// member that was not seen since this node started counts as the oldest.
+    pub(super) fn value_version(&self) -> u8 {
+        self.all.iter().map(|peer| peer.versions().value_version()).fold(self.versions.value_version(), u8::min)
+    }
+
+    /// The version to speak with a node that has said hello.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn common_version(&self, hello: &Hello) -> Result<u16, String> {
+        let (me, own, from, theirs) = (self.me, self.versions, hello.node, hello.versions);
+        own.common(theirs).ok_or_else(|| {
+            format!(
+                "node {from} speaks {theirs} of the peer protocol, but node {me} speaks {own}: \
+                 upgrade through a version that speaks both"
+            )
+        })
+    }
+
+    /// A message for a group that is not known here was skipped.
+    pub(super) fn skip_group(&mut self) {
+        self.skipped.groups += 1;
+    }
+
+    /// A message of a kind that is not known here was skipped.
+    pub(super) fn skip_kind(&mut self) {
+        self.skipped.kinds += 1;
+    }
+
+    pub(super) fn skipped(&self) -> Skipped {
+        self.skipped
     }
 
     /// All of them, by id.

@@ -1,6 +1,7 @@
 //! Addresses: what clients are told of them, and what happens when one becomes another member's.
 
 use super::*;
+use crate::node::links::Receiver;
 use crate::node::peers::Roster;
 use crate::node::wire::{Hello, NODE, NodeMessage, Refusal};
 use groups::Membership;
@@ -22,6 +23,12 @@ fn hello(world: &mut World, from: u32) -> Hello {
         announced: None,
         address: None,
     }
+}
+
+/// What a node thinks of a hello.
+fn judge(node: &mut Node, hello: &Hello) -> Result<(), Refusal> {
+    let (_, core) = node.core();
+    core.known().judge(hello)
 }
 
 /// The connection of a node to another.
@@ -59,8 +66,9 @@ fn nobody_but_a_member_that_has_said_who_it_is_ends_a_node() {
     let mut world = World::led_by_1();
     let time = world.time;
     let node = &mut world.node(2).node;
-    node.dialling(NodeId(1), Purpose::Live, Some(777), time);
-    node.connected(777);
+    let dialling = Completion::Dialling { to: NodeId(1), purpose: Purpose::Live, connection: Some(777) };
+    node.on_completion(dialling, time);
+    node.on_completion(Completion::Connected(777), time);
     let mut frame = FrameWriter::new(Purpose::Live);
     let refusal = NodeMessage::Refusal(Refusal { fatal: true, text: "go away".to_owned() });
     frame.message(NODE, refusal.kind(), |out| refusal.put(out));
@@ -80,9 +88,9 @@ fn another_cluster_refuses_a_node_for_now_only() {
     membership.apply(&Change { version: membership.version(), what: What::Remove(NodeId(3)) }).expect("a change");
     let node = &mut world.node(1).node;
     drop(node.peers.enroll(Roster::of_one(&membership)));
-    assert!(node.judge(&hello).expect_err("it was removed").fatal);
+    assert!(judge(node, &hello).expect_err("it was removed").fatal);
     let stranger = Hello { cluster: Some([1; 16]), ..hello };
-    let refusal = node.judge(&stranger).expect_err("another cluster");
+    let refusal = judge(node, &stranger).expect_err("another cluster");
     assert_eq!((refusal.fatal, refusal.text.as_str()), (false, "node 3 belongs to another cluster"));
 }
 
@@ -102,8 +110,10 @@ fn clients_are_told_where_a_member_announces_itself_and_of_no_dead_one() {
     has(&nodes, " outside:9000@9000,outside master - 0 0 2 connected");
     has(&nodes, &format!(" {host}@{} master - 0 0 3 connected", host.rsplit(':').next().expect("a port")));
     // The shell has been asked, and tells what it found.
-    world.node(1).node.resolved("outside:9000", [10, 0, 0, 2].into());
-    world.node(1).node.resolved("never asked:1", [10, 0, 0, 3].into());
+    let time = world.time;
+    for (name, ip) in [("outside:9000", [10, 0, 0, 2]), ("never asked:1", [10, 0, 0, 3])] {
+        world.node(1).node.on_completion(Completion::Resolved(name.to_owned(), ip.into()), time);
+    }
     has(&world.ask(1, 1, "CLUSTER NODES"), " 10.0.0.2:9000@9000,outside master - 0 0 2 connected");
     has(&world.ask(1, 1, "CLUSTER SLOTS"), "$7\r\noutside\r\n:9000\r\n");
     let own = world.ask(2, 1, "CLUSTER NODES");
@@ -165,9 +175,10 @@ fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it(
     assert_eq!(first.len(), 1);
     // All that was logged until now goes.
     let lsn = world.node(2).node.engine.durable_lsn();
-    world.node(2).node.trim(wal::Droppable { below: lsn, lsn });
+    let time = world.time;
+    world.node(2).node.on_completion(Completion::Droppable(wal::Droppable { below: lsn, lsn }), time);
     world.run(100);
     assert_eq!(logged(&mut world).collect::<Vec<_>>(), first);
     let old = Hello { start: 6, lives: vec![60], ..guest };
-    assert!(world.node(2).node.judge(&old).expect_err("an old copy").fatal);
+    assert!(judge(&mut world.node(2).node, &old).expect_err("an old copy").fatal);
 }

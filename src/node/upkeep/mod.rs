@@ -29,6 +29,7 @@ use crate::storage::wal::{self, ChosenValue, Droppable, ReadRange};
 use bytes::Bytes;
 use checkpoints::Checkpoints;
 use groups::{Ballot, GroupId, Instance, NodeId};
+use net::frame::Purpose;
 use transfers::{Received, Transfers};
 
 /// See the module.
@@ -36,6 +37,7 @@ pub(super) struct Upkeep {
     checkpoints: Checkpoints,
     transfers: Transfers,
     load: Load,
+    began_ms: u64,
 }
 
 /// How long the log is.
@@ -51,8 +53,6 @@ pub(super) struct Cx<'a> {
     pub(super) wires: Wires<'a>,
     /// The cluster, once it is born.
     pub(super) cluster: Option<&'a BirthRecord>,
-    /// The version of values that this node speaks.
-    pub(super) value_version: u8,
     pub(super) log: LogSize,
     pub(super) time: Time,
 }
@@ -70,7 +70,7 @@ impl Cx<'_> {
 
     /// Whether long values may be divided over blocks: every member can read that.
     fn divides(&self) -> bool {
-        self.wires.peers.value_version(self.value_version) >= 4
+        self.wires.peers.value_version() >= 4
     }
 
     fn tell(&mut self, to: NodeId, message: &NodeMessage) {
@@ -84,6 +84,7 @@ impl Upkeep {
             checkpoints: Checkpoints::new(config.checkpoints),
             transfers: Transfers::default(),
             load: Load::default(),
+            began_ms: 0,
         }
     }
 
@@ -119,14 +120,24 @@ impl Upkeep {
         self.load.per_mille()
     }
 
-    /// Begins a round of checkpoints if one is due. `since_ms`: when the node began.
-    pub(super) fn tick_checkpoints(&mut self, since_ms: u64, cx: &Cx<'_>) {
-        self.checkpoints.tick(cx.engine, cx.log, since_ms, cx.time);
+    /// The node begins.
+    pub(super) fn begin(&mut self, now_ms: u64) {
+        self.began_ms = now_ms;
     }
 
-    /// Gives up transfers that nothing more comes of, and returns the members to connect to for transfers.
-    pub(super) fn tick_transfers(&mut self, time: Time) -> Vec<NodeId> {
-        self.transfers.tick(time.mono_ms())
+    /// Begins a round of checkpoints if one is due.
+    pub(super) fn tick_checkpoints(&mut self, cx: &Cx<'_>) {
+        self.checkpoints.tick(cx.engine, cx.log, self.began_ms, cx.time);
+    }
+
+    /// Gives up transfers that nothing more comes of, and connects to the members from which something is to come.
+    pub(super) fn tick_transfers(&mut self, cx: &mut Cx<'_>) {
+        for to in self.transfers.tick(cx.time.mono_ms()) {
+            let peer = cx.wires.peers.get(to);
+            if let Some(address) = peer.and_then(|peer| peer.transfer_address()) {
+                cx.wires.outputs.push(Output::Dial(to, Purpose::Bulk, address.to_owned()));
+            }
+        }
     }
 
     /// What a turn has room for of checkpoints, transfers and ranges; and, at its very end, the question what of the log

@@ -1,6 +1,6 @@
 //! A node that no other member answers says so in its log: it may have been removed while it was down.
 
-use super::peers::Peers;
+use crate::node::peers::Peers;
 
 /// A node to which no member has been connected for this time says so.
 const ALONE_MS: u64 = 10_000;

@@ -1,0 +1,195 @@
+//! How a cluster comes to be, once: the lowest id gathers the storage ids of all initial members, which must all be
+//! empty, writes the birth record and hands it out. Nobody votes before it holds the record durably. From then on a
+//! known id with another storage id is somebody else.
+
+use super::Cx;
+use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
+use crate::identity::{BirthRecord, Identity, Member};
+use crate::kv::Store;
+use crate::node::Output;
+use crate::node::wire::{Hello, Refusal};
+use crate::plural::plural;
+use crate::routing;
+use groups::members::MEMBERS_MAX;
+use groups::membership::Place;
+use groups::{Group, GroupId, Membership, NodeId, Settings};
+use std::sync::Arc;
+
+/// What the initial members have said so far.
+#[derive(Debug)]
+pub(super) struct Birth {
+    me: NodeId,
+    members: Vec<(NodeId, String)>,
+    storages: Vec<(NodeId, [u8; 16])>,
+    storing: bool,
+}
+
+/// The members that a cluster begins with; before its birth nobody's data directory is known.
+pub(in crate::node) fn membership(config: &NodeConfig, record: Option<&BirthRecord>) -> Membership {
+    let place = |node, storage, address: &str| Place { node, storage, address: address.to_owned() };
+    Membership::new(match record {
+        None => config.initial.iter().map(|(id, address)| place(*id, [id.0 as u8; 16], address)).collect(),
+        Some(record) => record.members.iter().map(|m| place(m.node, m.storage_id, &m.address)).collect(),
+    })
+}
+
+impl Birth {
+    pub(super) fn new(config: &NodeConfig, identity: &Identity) -> Birth {
+        let mut members = config.initial.clone();
+        members.sort();
+        Birth { me: identity.node, members, storages: Vec::new(), storing: false }
+    }
+
+    /// Whether an unborn cluster can have this hello in it.
+    pub(super) fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
+        let ours: Vec<NodeId> = self.members.iter().map(|(id, _)| *id).collect();
+        if hello.cluster.is_none() && hello.members != ours {
+            let list = |ids: &[NodeId]| ids.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
+            let text = format!(
+                "node {} was given the initial members {}, but node {} has {}: give all the same list",
+                hello.node,
+                list(&hello.members),
+                self.me,
+                list(&ours)
+            );
+            return Err(Refusal { fatal: false, text });
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_hello(&mut self, hello: &Hello) {
+        self.storages.retain(|(id, _)| *id != hello.node);
+        if hello.cluster.is_none() {
+            self.storages.push((hello.node, hello.storage));
+        }
+    }
+
+    /// What the birth waits for, for those who ask.
+    pub(super) fn waits_for(&self) -> String {
+        let known = |id: NodeId| id == self.me || self.storages.iter().any(|(node, _)| *node == id);
+        let missing: Vec<String> =
+            self.members.iter().filter(|(id, _)| !known(*id)).map(|(id, _)| id.to_string()).collect();
+        if missing.is_empty() {
+            return "the cluster is being formed".to_owned();
+        }
+        format!("the cluster is not formed yet, which needs node {} once", missing.join(" and node "))
+    }
+}
+
+impl Birth {
+    /// The lowest id writes the record when everybody is there at once, empty.
+    pub(super) fn tick(&mut self, cx: &mut Cx<'_>) {
+        let me = self.me;
+        let is_lowest = self.members.first().is_some_and(|(id, _)| *id == me);
+        // With all clocks known a single wrong one cannot make the first cluster time, whoever is away after the birth.
+        if !is_lowest || self.storing || !cx.wires.cluster_time.knows_all() {
+            return;
+        }
+        let mut members = Vec::new();
+        for (id, address) in &self.members {
+            let linked = cx.wires.peers.get(*id).is_some_and(|peer| peer.link().is_some());
+            let told = self.storages.iter().find(|(node, _)| node == id).map(|(_, storage)| *storage);
+            let storage = if *id == me { Some(cx.identity.storage_id) } else { told.filter(|_| linked) };
+            let Some(storage_id) = storage else { return };
+            members.push(Member { node: *id, storage_id, address: address.clone() });
+        }
+        let record = BirthRecord {
+            cluster_id: cx.config.cluster_id,
+            groups: cx.config.groups,
+            hash_key: cx.config.hash_key,
+            session_ttl_ms: cx.config.session_ttl_ms,
+            value_bytes_max: cx.config.value_bytes_max as u64,
+            members,
+        };
+        self.store(record, cx);
+    }
+
+    /// A record that another member hands out. It counts only if it names this very directory.
+    ///
+    /// # Errors
+    /// If no cluster can have been born with it, or one with other members than this node was given.
+    pub(super) fn handle(&mut self, record: BirthRecord, cx: &mut Cx<'_>) -> Result<(), String> {
+        if cx.is_born || self.storing {
+            return Ok(());
+        }
+        let ids = record.members.iter().map(|member| member.node);
+        if !ids.eq(self.members.iter().map(|(id, _)| *id)) {
+            return Err("its cluster was born with other members than this node was given".to_owned());
+        }
+        if !accepts(&record, cx)? {
+            return Ok(());
+        }
+        let (me, storage) = (self.me, cx.identity.storage_id);
+        if record.members.iter().any(|member| member.node == me && member.storage_id == storage) {
+            self.store(record, cx);
+            return Ok(());
+        }
+        cx.wires.outputs.push(Output::Stop(format!(
+            "node {me} is known to its cluster with another data directory: a lost or foreign one never votes; \
+             replace the node under a new id"
+        )));
+        Ok(())
+    }
+
+    fn store(&mut self, record: BirthRecord, cx: &mut Cx<'_>) {
+        self.storing = true;
+        let identity = Identity { birth: Some(record), ..cx.identity.clone() };
+        cx.wires.outputs.push(Output::StoreIdentity(Box::new(identity)));
+    }
+}
+
+/// The groups of the cluster that this record is of; each is empty.
+pub(in crate::node) fn groups(config: &NodeConfig, identity: &Identity, record: &BirthRecord) -> Vec<(Group, Store)> {
+    let membership = Arc::new(membership(config, Some(record)));
+    let group = |index: u32| {
+        let settings = Settings {
+            id: GroupId(index),
+            groups: record.groups,
+            me: identity.node,
+            start: identity.start,
+            membership: membership.clone(),
+            batch_bytes_max: crate::config::BATCH_BYTES_MAX,
+            window_bytes: crate::config::window_bytes(record.groups),
+            seed: config.seed,
+        };
+        let slots = routing::slots_of(GroupId(index), record.groups);
+        (Group::new(settings), Store::new(record.hash_key, slots, record.limits()))
+    };
+    (0..record.groups).map(group).collect()
+}
+
+/// Says in the log what cluster this node belongs to now, and what of its flags does not count.
+pub(in crate::node) fn announce(record: &BirthRecord, config: &NodeConfig) {
+    let (groups, members) = (u64::from(record.groups), record.members.len() as u64);
+    tracing::info!(
+        "this node belongs to a cluster of {groups} group{}, born with {members} member{}",
+        plural(groups),
+        plural(members)
+    );
+    let overruled = record.overruled(Some(config.groups), Some(config.session_ttl_ms), None);
+    for line in overruled.into_iter().chain(record.other_addresses(&config.initial)) {
+        tracing::warn!("{line}");
+    }
+}
+
+/// Returns true if this node can serve a cluster that was born with this record.
+///
+/// # Errors
+/// If there can be no such cluster.
+pub(super) fn accepts(record: &BirthRecord, cx: &mut Cx<'_>) -> Result<bool, String> {
+    let groups_fit = (1..=GROUPS_MAX).contains(&record.groups);
+    let ids = record.members.iter().map(|member| member.node);
+    let members_fit = (1..=MEMBERS_MAX).contains(&record.members.len()) && ids.is_sorted_by(|one, next| one < next);
+    if !groups_fit || !members_fit || !(1..=VALUE_BYTES_LIMIT as u64).contains(&record.value_bytes_max) {
+        return Err("its birth record is out of range".to_owned());
+    }
+    if record.value_bytes_max != cx.config.value_bytes_max as u64 {
+        // The limits of requests and frames follow from it, and were set when this node started.
+        let theirs = record.value_bytes_max;
+        cx.wires.outputs.push(Output::Stop(format!(
+            "the cluster was born with values of up to {theirs} bytes: start this node with --value-bytes-max {theirs}"
+        )));
+        return Ok(false);
+    }
+    Ok(true)
+}

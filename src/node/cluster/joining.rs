@@ -1,0 +1,156 @@
+//! Nodes that want to join. A new one dials any member, says hello as one that joins, and waits there; it is a member when
+//! the groups say so. Then it is handed the birth record and where the others are, keeps both, and begins as a learner.
+
+use super::Cx;
+use super::birth::accepts;
+use crate::endpoint::Endpoint;
+use crate::identity::Identity;
+use crate::node::Output;
+use crate::node::links::{is_contact, removed, send_alone};
+use crate::node::peers::Roster;
+use crate::node::wire::{Admission, Hello, NodeMessage, Refusal};
+use groups::NodeId;
+use groups::membership::Place;
+
+/// Nodes that can wait at one member.
+const WAITING_MAX: usize = 64;
+/// A node that has not said for so long that it waits does so no longer.
+const WAITING_MS_MAX: u64 = 10_000;
+
+/// Both sides of joining.
+#[derive(Debug, Default)]
+pub(super) struct Joining {
+    /// At a node that joins: what it was handed is being stored.
+    storing: bool,
+    /// At a member: who waits.
+    waiting: Vec<Waiting>,
+}
+
+/// A node that waits to be added.
+#[derive(Debug)]
+struct Waiting {
+    place: Place,
+    connection: Option<u64>,
+    seen_ms: u64,
+}
+
+impl Joining {
+    /// Returns true while a node that joins stores what it was handed.
+    pub(super) fn is_storing(&self) -> bool {
+        self.storing
+    }
+
+    /// A connection is gone.
+    pub(super) fn on_cut(&mut self, connection: u64) {
+        self.waiting.iter_mut().filter(|waiting| waiting.connection == Some(connection)).for_each(|waiting| {
+            waiting.connection = None;
+        });
+    }
+
+    /// Those that wait, by id.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Place> {
+        self.waiting.iter().map(|waiting| &waiting.place)
+    }
+
+    /// A member forgets those that do not say any more that they wait.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        self.waiting.retain(|waiting| now_ms < waiting.seen_ms + WAITING_MS_MAX);
+    }
+
+    /// At a member: a node that can be reached at `address` wants to join.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(super) fn apply(&mut self, id: u64, hello: &Hello, address: &str, cx: &mut Cx<'_>) -> Result<(), Refusal> {
+        let from = hello.node;
+        let refuse = |fatal, text: String| Err(Refusal { fatal, text });
+        let place = Place { node: from, storage: hello.storage, address: address.to_owned() };
+        let (theirs, needed) = (hello.versions, cx.config.versions.value_version());
+        if theirs.value_version() < needed {
+            let text = format!(
+                "node {from} speaks {theirs} of the peer protocol, and cannot read the values of version {needed} that \
+                 this cluster has: start it with a newer program"
+            );
+            return refuse(true, text);
+        }
+        self.judge(&place, cx.wires.peers.roster(), cx.identity.node).map_err(|text| Refusal { fatal: true, text })?;
+        if self.waiting.len() >= WAITING_MAX {
+            return refuse(false, format!("{WAITING_MAX} nodes wait to join already"));
+        }
+        let waiting = Waiting { place, connection: Some(id), seen_ms: cx.time.mono_ms() };
+        match self.waiting.iter_mut().find(|known| known.place.node == from) {
+            Some(known) => *known = waiting,
+            None => {
+                tracing::info!("node {from} at {address} waits to be added");
+                self.waiting.push(waiting);
+                self.waiting.sort_by_key(|waiting| waiting.place.node);
+            }
+        }
+        self.admit(cx);
+        Ok(())
+    }
+
+    fn judge(&self, place: &Place, roster: &Roster, me: NodeId) -> Result<(), String> {
+        let from = place.node;
+        if roster.was_removed(from) || (roster.has_left(from) && roster.place(from).is_none()) {
+            return Err(removed(from));
+        }
+        let taken =
+            || format!("there is a node {from} already: start this one under another id, with an empty directory");
+        if from == me || from.0 == 0 || is_contact(from) {
+            return Err(taken());
+        }
+        if roster.place(from).is_some_and(|known| known.storage != place.storage) {
+            return Err(taken());
+        }
+        if self.waiting().any(|known| known.node == from && known.storage != place.storage) {
+            return Err(format!(
+                "another node waits under the id {from}: start this one under another, with an empty directory"
+            ));
+        }
+        if Endpoint::parse(&place.address).is_none() {
+            return Err("its address is not one".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Those of the nodes that wait which are members by now are handed what they need.
+    pub(super) fn admit(&mut self, cx: &mut Cx<'_>) {
+        let Some(birth) = &cx.identity.birth else { return };
+        let roster = cx.wires.peers.roster();
+        let mut admitted = Vec::new();
+        self.waiting.retain(|waiting| {
+            let is_member =
+                roster.place(waiting.place.node).is_some_and(|known| known.storage == waiting.place.storage);
+            admitted.extend(waiting.connection.filter(|_| is_member));
+            !is_member || waiting.connection.is_none()
+        });
+        let admission = || Admission { birth: birth.clone(), members: roster.places().to_vec() };
+        for id in admitted {
+            send_alone(id, false, &NodeMessage::Admission(admission()), cx.wires.outputs);
+        }
+    }
+
+    /// At a node that joins: it is a member now. What it was handed is kept, so that a restart needs nothing else.
+    ///
+    /// # Errors
+    /// If no cluster can have sent this.
+    pub(super) fn handle_admission(&mut self, admission: Admission, cx: &mut Cx<'_>) -> Result<(), String> {
+        let Admission { birth, members } = admission;
+        if cx.is_born || self.storing || !cx.is_joining() {
+            return Ok(());
+        }
+        let me = (cx.identity.node, cx.identity.storage_id);
+        if !members.iter().any(|place| (place.node, place.storage) == me) {
+            return Err("it admits another node than this one".to_owned());
+        }
+        if !accepts(&birth, cx)? {
+            return Ok(());
+        }
+        self.storing = true;
+        let identity = Identity { birth: Some(birth), joined: members, ..cx.identity.clone() };
+        cx.identity.joined.clone_from(&identity.joined);
+        cx.wires.outputs.push(Output::StoreIdentity(Box::new(identity)));
+        Ok(())
+    }
+}

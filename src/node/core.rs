@@ -1,0 +1,168 @@
+//! The node without its connections: what clients and links are served with. It is made anew for each input, so that one
+//! component can be called with others as its arguments.
+
+use super::Time;
+use super::admin::About;
+use super::cluster::{self, Cluster};
+use super::durability::Durability;
+use super::engine::{Engine, Ports};
+use super::links::{self, Links};
+use super::loading::Loading;
+use super::names::Names;
+use super::relay::Answers;
+use super::upkeep::{self, LogSize, Upkeep};
+use super::wire::{NodeMessage, Refusal};
+use super::wires::Wires;
+use crate::config::NodeConfig;
+use crate::identity::{BirthRecord, Identity};
+use groups::{GroupId, NodeId};
+
+/// See the module.
+pub(super) struct Core<'a> {
+    pub(super) config: &'a mut NodeConfig,
+    pub(super) identity: &'a mut Identity,
+    pub(super) engine: &'a mut Engine,
+    pub(super) wires: Wires<'a>,
+    pub(super) upkeep: &'a mut Upkeep,
+    pub(super) cluster: &'a mut Cluster,
+    pub(super) durability: &'a mut Durability,
+    pub(super) names: &'a mut Names,
+    pub(super) loading: &'a mut Loading,
+    pub(super) about: &'a mut About,
+}
+
+impl Core<'_> {
+    /// Returns true if the cluster exists, and this node knows what it promised in the groups that are here: else nothing
+    /// can be asked of it.
+    pub(super) fn is_born(&self) -> bool {
+        self.identity.birth.is_some() && !self.loading.has_not_begun()
+    }
+
+    /// Upkeep on one side, and what it may touch on the other.
+    pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, upkeep::Cx<'_>) {
+        let facts = self.about.facts();
+        let log = LogSize { bytes: facts.log_bytes, segments: facts.log_segments };
+        let (engine, wires, cluster) = (&mut *self.engine, self.wires.reborrow(), self.identity.birth.as_ref());
+        (self.upkeep, upkeep::Cx { engine, wires, cluster, log, time })
+    }
+
+    /// Calls a verb of upkeep.
+    pub(super) fn keep_up(&mut self, time: Time, call: impl FnOnce(&mut Upkeep, &mut upkeep::Cx<'_>)) {
+        let (upkeep, mut cx) = self.upkeep(time);
+        call(upkeep, &mut cx);
+    }
+
+    /// The affairs of the cluster on one side, and what they may touch on the other.
+    pub(super) fn cluster(&mut self, time: Time) -> (&mut Cluster, cluster::Cx<'_>) {
+        let is_born = self.is_born();
+        let Core { config, identity, engine, wires, cluster, .. } = self;
+        (cluster, cluster::Cx { engine, wires: wires.reborrow(), identity, config, is_born, time })
+    }
+
+    /// Makes the groups of the cluster that this record is of; each is empty.
+    pub(super) fn set_groups(&mut self, record: &BirthRecord) {
+        let groups = cluster::groups(self.config, self.identity, record);
+        self.engine.set_groups(groups.into_iter());
+        self.upkeep.set_groups(record.groups);
+        self.settle_value_version();
+    }
+
+    /// The identity that says that this node belongs to a cluster is durable.
+    pub(super) fn on_stored(&mut self, record: BirthRecord, links: &mut Links, time: Time) {
+        cluster::announce(&record, self.config);
+        self.set_groups(&record);
+        self.identity.birth = Some(record);
+        self.update_roster(links, time);
+        self.engine.begin_groups(time.clock());
+        // Those who are not born yet are told; then all connections begin anew, with hellos that name the cluster.
+        let others: Vec<NodeId> = self.wires.peers.ids().collect();
+        others.iter().for_each(|id| self.tell_birth(*id));
+        self.send_all(time);
+        // That is no failure of theirs.
+        self.wires.peers.forgive_failures();
+        // Those whose handshake goes on, too: the other side may have been told already that this node is not born.
+        links.close_all(self, time);
+    }
+
+    /// Takes over who belongs to the cluster, if that has changed: new members are dialled, and get what is theirs.
+    pub(super) fn update_roster(&mut self, links: &mut Links, time: Time) {
+        let loads = self.loading.is_loading();
+        let (cluster, mut cx) = self.cluster(time);
+        let Some(roster) = cluster.next_roster(loads, &mut cx) else { return };
+        for gone in self.wires.peers.enroll(roster) {
+            let node = gone.id();
+            tracing::info!("node {node} is not a member any more");
+            self.wires.cluster_time.forget(node);
+            self.wires.relays.forget(node);
+            if let Some(link) = gone.link() {
+                links.refuse(link, Refusal { fatal: true, text: links::removed(node) }, self, time);
+            }
+            self.engine.forget_link(node, false, &mut self.wires, time);
+        }
+        let (cluster, mut cx) = self.cluster(time);
+        cluster.admit(&mut cx);
+        self.settle_value_version();
+    }
+
+    /// The log is durable up to `lsn`; the sync took so long.
+    pub(super) fn on_durable(&mut self, lsn: u64, sync_us: u64) {
+        self.wires.stats.fsyncs.record(sync_us);
+        self.engine.on_durable(lsn, &mut self.wires);
+        self.wires.outputs.extend(self.upkeep.on_durable(lsn));
+    }
+
+    /// A member may speak another version now.
+    pub(super) fn settle_value_version(&mut self) {
+        let version = self.wires.peers.value_version();
+        self.engine.set_value_version(version, &mut self.wires);
+    }
+
+    /// What a peer claims, or whether its word counts, has changed.
+    pub(super) fn on_claims(&mut self, from: NodeId, time: Time) {
+        let Some(peer) = self.wires.peers.find(from).filter(|peer| peer.link().is_some()) else { return };
+        let (claimed, reached) = peer.claims();
+        let (claimed, reached) = (claimed.to_vec(), reached.to_vec());
+        self.engine.heed_claims(from, &claimed, &reached, &mut self.wires, time.clock());
+    }
+
+    /// A claim that was below a lost leader's counts again.
+    pub(super) fn heed_claims(&mut self, time: Time) {
+        let others: Vec<NodeId> = self.wires.peers.linked().map(|peer| peer.id()).collect();
+        others.into_iter().for_each(|id| self.on_claims(id, time));
+    }
+
+    /// The replies of `from` to commands that were passed on to it do not come any more.
+    pub(super) fn give_up_relays(&mut self, from: NodeId, time: Time) {
+        let lost = self.wires.relays.on_cut(from, self.wires.peers, time);
+        self.answer(lost);
+        self.engine.set_passing_on(self.wires.relays.to().is_some());
+    }
+
+    /// A node that was there at the birth is told of it.
+    pub(super) fn tell_birth(&mut self, to: NodeId) {
+        if let Some(record) = self.identity.birth.clone() {
+            self.tell(to, &NodeMessage::Birth(record));
+        }
+    }
+
+    /// Tells a member which groups have come now, and which are missing.
+    pub(super) fn tell_here(&mut self, to: NodeId, groups: &[GroupId]) {
+        let here = self.engine.here(groups);
+        self.tell(to, &NodeMessage::Here(here));
+    }
+
+    /// Tells a member how far the groups here are.
+    pub(super) fn tell_positions(&mut self, to: NodeId) {
+        let positions = self.engine.positions();
+        self.tell(to, &NodeMessage::Positions(positions));
+    }
+
+    pub(super) fn tell(&mut self, to: NodeId, message: &NodeMessage) {
+        self.wires.tell(to, message);
+    }
+
+    /// Replies to commands that were passed on.
+    pub(super) fn answer(&mut self, answers: Answers) {
+        answers.into_iter().for_each(|(asked, reply)| self.wires.answer(asked, reply));
+    }
+}

@@ -1,0 +1,132 @@
+//! What other members say about the groups: which they lead, how far they are, which they have. None of it is believed
+//! before [`Engine::believes`] has seen it.
+
+use super::{Engine, Ports};
+use crate::node::Time;
+use crate::node::wire::{Here, NodeMessage, Positions};
+use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, NodeId};
+
+impl Engine {
+    /// Returns true if a member can mean this; see [`Group::believes`].
+    pub(in crate::node) fn believes(&self, message: &NodeMessage) -> bool {
+        let ballot = |group: &GroupId, ballot| self.find(*group).is_none_or(|group| group.believes_ballot(ballot));
+        let instance = |group: &GroupId, at| self.find(*group).is_none_or(|group| group.believes_instance(at));
+        match message {
+            NodeMessage::Claims(claims) => claims.led.iter().all(|(group, leads)| ballot(group, *leads)),
+            NodeMessage::Positions(positions) | NodeMessage::Durable(positions) => {
+                positions.next.iter().all(|(group, next)| instance(group, *next))
+            }
+            NodeMessage::Answers(answers) => answers.items.iter().all(|(group, _, answer)| match answer {
+                Answer::Leads(at) => instance(group, *at),
+                Answer::Refused(promised) => ballot(group, *promised),
+                Answer::Holds => true,
+            }),
+            NodeMessage::Offer(offer) => instance(&offer.group, offer.instance),
+            _ => true,
+        }
+    }
+
+    /// The next instance of each group that has begun.
+    pub(in crate::node) fn positions(&self) -> Positions {
+        let started = self.groups().filter(|group| group.next() > Instance::FIRST);
+        Positions { next: started.map(|group| (group.id(), group.next())).collect() }
+    }
+
+    /// A member is at these instances.
+    pub(in crate::node) fn note_positions(
+        &mut self,
+        from: NodeId,
+        positions: &Positions,
+        ports: &mut impl Ports,
+        clock: Clock,
+    ) {
+        for (group, next) in &positions.next {
+            if self.has(*group) {
+                self.step(*group, ports, |group, effects| group.note_ahead(from, *next, clock, effects));
+            }
+        }
+    }
+
+    /// What members are told of the groups while this node loads: `groups` have come now, and these are missing.
+    pub(in crate::node) fn here(&self, groups: &[GroupId]) -> Here {
+        let all = (0..self.len() as u32).map(GroupId);
+        Here { groups: groups.to_vec(), missing: all.filter(|group| !self.has(*group)).collect() }
+    }
+
+    /// A member has these groups now, or a connection to it is new: each begins anew with it.
+    pub(in crate::node) fn connect(&mut self, peer: NodeId, groups: &[GroupId], ports: &mut impl Ports) {
+        for group in groups {
+            if self.has(*group) {
+                self.step(*group, ports, |group, effects| group.on_connected(peer, effects));
+            }
+        }
+    }
+
+    /// [`Engine::connect`] for all groups.
+    pub(in crate::node) fn connect_all(&mut self, peer: NodeId, ports: &mut impl Ports) {
+        self.step_all(ports, |group, effects| group.on_connected(peer, effects));
+    }
+
+    /// `from` claims to lead these groups and no others, in the order of their ids, and reaches these members.
+    pub(in crate::node) fn heed_claims(
+        &mut self,
+        from: NodeId,
+        claimed: &[(GroupId, Ballot)],
+        reached: &[NodeId],
+        ports: &mut impl Ports,
+        clock: Clock,
+    ) {
+        let mut claimed = claimed.iter().peekable();
+        self.step_all(ports, |group, effects| {
+            while claimed.next_if(|(id, _)| *id < group.id()).is_some() {}
+            match claimed.next_if(|(id, _)| *id == group.id()) {
+                Some((_, ballot))
+                    if ballot.node == from && group.is_quorum(from, reached) && group.believes_ballot(*ballot) =>
+                {
+                    group.on_claim(*ballot, clock, effects);
+                }
+                _ => group.on_no_claim(from, clock),
+            }
+        });
+    }
+
+    /// Returns true if a claim counts for a group that has no leader here. When the claim came the group stood for election
+    /// itself, and did not heed it; it may have lost since.
+    pub(in crate::node) fn has_unheeded(
+        &self,
+        from: NodeId,
+        claimed: &[(GroupId, Ballot)],
+        reached: &[NodeId],
+    ) -> bool {
+        let is_unheeded = |group: &Group| group.leader().is_none() && group.is_quorum(from, reached);
+        claimed.iter().any(|(group, _)| self.find(*group).is_some_and(is_unheeded))
+    }
+
+    /// Nothing that `from` said on its connection counts any more; messages of it that wait are dropped if it `is_cut`.
+    pub(in crate::node) fn forget_link(&mut self, from: NodeId, is_cut: bool, ports: &mut impl Ports, time: Time) {
+        if is_cut {
+            self.shard.forget_waiting(from);
+        }
+        self.step_all(ports, |group, _| {
+            group.on_no_claim(from, time.clock());
+            group.on_disconnected(from);
+            group.ask_again();
+        });
+    }
+
+    /// Members may read other versions of values than before: the groups learn what they can propose.
+    pub(in crate::node) fn set_value_version(&mut self, version: u8, ports: &mut impl Ports) {
+        self.step_all(ports, |group, _| group.tell_digest(version >= 2));
+    }
+
+    /// The latest time of any group, in unix milliseconds.
+    pub(in crate::node) fn latest_ms(&self) -> u64 {
+        self.groups().map(Group::time_ms).max().unwrap_or(0)
+    }
+
+    /// How far the time of any group is ahead of `cluster_ms`, in milliseconds.
+    pub(in crate::node) fn lead_ms(&self, clock: Clock, cluster_ms: u64) -> u64 {
+        let lead = |group: &Group| group.time_at(clock, cluster_ms).saturating_sub(cluster_ms);
+        self.groups().map(lead).max().unwrap_or(0)
+    }
+}

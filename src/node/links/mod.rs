@@ -1,0 +1,395 @@
+//! Connections to and from other nodes: who dials whom, the handshake, and the frames afterwards.
+//!
+//! The higher id dials. Both sides say hello first. A new connection of a peer replaces the old one. Large transfers have a
+//! connection of their own between the same two nodes, apart from votes and pings; the node that wants something makes it,
+//! and the handshake is the same.
+//!
+//! ```text
+//! handshake  hellos, and which of them can be      contacts  where a node that joins asks
+//! receiver   what links need of the node           alone     a node that nobody answers
+//! ```
+
+mod alone;
+mod contacts;
+mod handshake;
+mod receiver;
+#[cfg(test)]
+mod tests;
+
+pub(super) use contacts::is_contact;
+pub(super) use handshake::{Known, removed};
+pub(super) use receiver::Receiver;
+
+use super::output::{Close, Output, Outputs};
+use super::peers::lanes::{Arrived, FRAGMENT};
+use super::slots::Slots;
+use super::wire::{Hello, NODE, NodeMessage, Refusal};
+use super::{NodeConfig, Time};
+use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
+use alone::Alone;
+use bytes::BytesMut;
+use contacts::Contacts;
+use groups::{GroupId, NodeId};
+use handshake::{loads, refuse};
+use net::frame::{self, Frame, FrameWriter, Message, Purpose};
+
+/// How much of a peer's reason is repeated.
+const REFUSAL_CHARS_MAX: usize = 500;
+const TOO_EARLY: &str = "it sent something else before its hello";
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Links {
+    all: Slots<Link>,
+    contacts: Contacts,
+    alone: Alone,
+}
+
+/// A connection to or from another node.
+struct Link {
+    /// Whom it was dialled to.
+    dialled: Option<NodeId>,
+    /// Whose it is, once the handshake is done.
+    peer: Option<NodeId>,
+    /// For large transfers.
+    bulk: bool,
+    since_ms: u64,
+}
+
+impl Link {
+    fn accepted(now_ms: u64) -> Link {
+        Link { dialled: None, peer: None, bulk: false, since_ms: now_ms }
+    }
+
+    fn is_late(&self, now_ms: u64) -> bool {
+        self.peer.is_none() && now_ms >= self.since_ms + HANDSHAKE_MS_MAX
+    }
+}
+
+impl Links {
+    pub(super) fn new(config: &NodeConfig) -> Links {
+        Links { contacts: Contacts::new(&config.join, config.seed), ..Links::default() }
+    }
+
+    /// Time limits run from here.
+    pub(super) fn begin(&mut self, now_ms: u64) {
+        self.alone.begin(now_ms);
+    }
+
+    /// Returns true if the connection is one of these.
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.all.has(id)
+    }
+
+    /// All connections, also those whose handshake is not done.
+    pub(super) fn ids(&self) -> Vec<u64> {
+        self.all.iter().map(|(id, _)| id).collect()
+    }
+
+    /// An accepted connection is a node's.
+    pub(super) fn accept(&mut self, id: u64, time: Time) {
+        self.all.insert(id, Link::accepted(time.mono_ms()));
+    }
+
+    /// A connection is being made, as [`Output::Dial`] asked; `None` if it could not even begin.
+    pub(super) fn on_dialling(
+        &mut self,
+        to: NodeId,
+        purpose: Purpose,
+        connection: Option<u64>,
+        node: &mut impl Receiver,
+        time: Time,
+    ) {
+        let bulk = purpose == Purpose::Bulk;
+        if bulk {
+            node.on_transfer_dialling(to, connection, time);
+        } else if is_contact(to) {
+            self.contacts.on_dialling(to, connection, time.mono_ms());
+        } else if !node.peers().on_dialling(to, connection, time.mono_ms()) {
+            return;
+        }
+        if let Some(id) = connection {
+            self.all.insert(id, Link { dialled: Some(to), bulk, ..Link::accepted(time.mono_ms()) });
+        }
+    }
+
+    /// A dialled connection is established: says hello on it.
+    pub(super) fn say_hello(&mut self, id: u64, node: &mut impl Receiver) {
+        let Some(link) = self.all.find(id) else { return };
+        let hello = node.known().hello(link.dialled.filter(|to| !is_contact(*to)));
+        send_alone(id, link.bulk, &NodeMessage::Hello(hello), node.outputs());
+    }
+
+    /// There are bytes to read on a connection. What is consumed is taken from the front.
+    pub(super) fn input(&mut self, id: u64, input: &mut BytesMut, node: &mut impl Receiver, time: Time) {
+        if let Some(peer) = node.peers().by_link(id) {
+            peer.on_bytes(time.mono_ms());
+        }
+        while let Some(link) = self.all.find(id) {
+            // A stranger gets no more memory than a hello needs.
+            let frame_bytes_max = node.known().config.frame_bytes_max();
+            let payload_bytes_max = if link.peer.is_some() { frame_bytes_max } else { NODE_MESSAGE_BYTES_MAX };
+            let bytes = input.len();
+            let result = match frame::decode(input, payload_bytes_max) {
+                Ok(None) => return,
+                Ok(Some(frame)) => {
+                    if input.is_empty() && bytes > LARGE_INPUT_BYTES {
+                        // Its memory is the frame's, and goes with it.
+                        *input = BytesMut::new();
+                    }
+                    self.on_frame(id, &frame, node, time)
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(reason) = result {
+                return self.cut(id, &reason, node, time);
+            }
+        }
+    }
+
+    fn on_frame(&mut self, id: u64, frame: &Frame, node: &mut impl Receiver, time: Time) -> Result<(), String> {
+        if let Some(link) = self.all.find(id) {
+            // The first frame tells what an accepted connection is for.
+            link.bulk |= link.peer.is_none() && link.dialled.is_none() && frame.purpose == Purpose::Bulk;
+        }
+        for message in frame.messages() {
+            let message = message.map_err(|error| error.to_string())?;
+            let Some(link) = self.all.find(id) else { return Ok(()) };
+            let (from, bulk) = (link.peer, link.bulk);
+            match from {
+                _ if message.group == NODE && message.kind != FRAGMENT => {
+                    self.on_node_message(id, &message, node, time)?;
+                }
+                None => return Err(TOO_EARLY.to_owned()),
+                Some(_) if bulk => node.peers().skip_group(),
+                Some(from) if message.group == NODE => on_fragment(from, &message, node, time)?,
+                Some(from) => {
+                    node.on_group_message(from, GroupId(message.group), message.kind, &message.body, time)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_node_message(
+        &mut self,
+        id: u64,
+        message: &Message,
+        node: &mut impl Receiver,
+        time: Time,
+    ) -> Result<(), String> {
+        let Some(link) = self.all.find(id) else { return Ok(()) };
+        let (from, bulk, bytes) = (link.peer, link.bulk, message.body.len());
+        if !bulk && bytes > NODE_MESSAGE_BYTES_MAX {
+            return Err(format!("a message between nodes of {bytes} bytes exceeds {NODE_MESSAGE_BYTES_MAX}"));
+        }
+        let decoded = NodeMessage::decode(message.kind, &message.body)
+            .map_err(|error| format!("malformed message between nodes: {error}"))?;
+        match (decoded, from) {
+            (Some(NodeMessage::Hello(hello)), None) => {
+                let judged =
+                    if bulk { self.on_transfer_hello(id, &hello, node) } else { self.on_hello(id, &hello, node, time) };
+                if let Err(refusal) = judged {
+                    self.refuse(id, refusal, node, time);
+                }
+            }
+            (Some(NodeMessage::Hello(_)), Some(_)) => return Err("it said hello twice".to_owned()),
+            (Some(NodeMessage::Refusal(refusal)), _) => self.on_refusal(id, &refusal, node, time),
+            (Some(_), None) => return Err(TOO_EARLY.to_owned()),
+            (Some(message), Some(from)) if bulk => {
+                if !node.on_transfer_message(id, from, message, time) {
+                    node.peers().skip_kind();
+                }
+            }
+            (Some(message), Some(from)) => node.on_message(id, from, message, time)?,
+            (None, _) => node.peers().skip_kind(),
+        }
+        Ok(())
+    }
+
+    fn on_hello(&mut self, id: u64, hello: &Hello, node: &mut impl Receiver, time: Time) -> Result<(), Refusal> {
+        let dialled = self.answer_hello(id, node);
+        let from = hello.node;
+        let version = node.known().peers.common_version(hello).map_err(|text| Refusal { fatal: false, text })?;
+        node.known().is_meant(hello)?;
+        if dialled.is_some_and(is_contact) {
+            return self.on_contact_hello(id, hello);
+        }
+        if let Some(address) = hello.joins.as_ref().filter(|_| node.is_born() && hello.cluster.is_none()) {
+            if node.known().is_loading {
+                return refuse(false, loads(node.known().identity.node));
+            }
+            node.apply(id, hello, address, time)?;
+            self.set_peer(id, from);
+            return Ok(());
+        }
+        if let Some(to) = dialled.filter(|to| *to != from) {
+            if !node.known().is_unknown_member(hello) {
+                return refuse(false, format!("this address is node {from}'s, not node {to}'s"));
+            }
+            // It has taken that one's place and address while this node was away, and may know what became of this one.
+            node.peers().on_dial_failed(to, time.mono_ms());
+        }
+        judge(hello, node)?;
+        if !node.peers().admit_guest(from) {
+            return refuse(false, "too many nodes that are not members are connected".to_owned());
+        }
+        self.set_peer(id, from);
+        let old = node.peers().on_linked(id, hello, version, time.mono_ms());
+        old.into_iter().for_each(|old| self.close(old, node));
+        tracing::info!("connected to node {from}, with version {version} of the peer protocol");
+        node.on_linked(hello, old.is_some(), time);
+        Ok(())
+    }
+
+    fn on_transfer_hello(&mut self, id: u64, hello: &Hello, node: &mut impl Receiver) -> Result<(), Refusal> {
+        let dialled = self.answer_hello(id, node);
+        if dialled.is_some_and(|to| to != hello.node) {
+            return refuse(false, format!("this address is node {}'s", hello.node));
+        }
+        node.known().is_meant(hello)?;
+        node.known().peers.common_version(hello).map_err(|text| Refusal { fatal: false, text })?;
+        judge(hello, node)?;
+        if !node.is_born() || hello.cluster.is_none() {
+            return refuse(false, "the cluster is not born yet".to_owned());
+        }
+        self.set_peer(id, hello.node);
+        let old = node.on_transfer_link(hello.node, id);
+        old.into_iter().for_each(|old| self.close(old, node));
+        Ok(())
+    }
+
+    /// At a node that joins: a contact has said who it is.
+    fn on_contact_hello(&mut self, id: u64, hello: &Hello) -> Result<(), Refusal> {
+        let from = hello.node;
+        if hello.cluster.is_none() {
+            return refuse(false, format!("node {from} belongs to no cluster yet: there is nothing to join"));
+        }
+        self.set_peer(id, from);
+        self.contacts.on_hello(id);
+        Ok(())
+    }
+
+    /// Whoever was dialled answers a hello with its own. Returns whom this node has dialled.
+    fn answer_hello(&mut self, id: u64, node: &mut impl Receiver) -> Option<NodeId> {
+        let dialled = self.all.find(id)?.dialled;
+        if dialled.is_none() {
+            self.say_hello(id, node);
+        }
+        dialled
+    }
+
+    fn set_peer(&mut self, id: u64, peer: NodeId) {
+        self.all.find(id).into_iter().for_each(|link| link.peer = Some(peer));
+    }
+
+    fn on_refusal(&mut self, id: u64, refusal: &Refusal, node: &mut impl Receiver, time: Time) {
+        // What a peer says goes to the log and to the terminal: as one line, and as nothing but text.
+        let text = refusal.text.chars().filter(|c| !c.is_control()).take(REFUSAL_CHARS_MAX).collect::<String>();
+        tracing::warn!("refused by a peer: {text}");
+        // A member may say that this node can never join. Whoever else can reach the port may not, nor whoever listens now
+        // where a member did: it has said who it is before it refuses anything.
+        let known = self.all.find(id).is_some_and(|link| link.peer.is_some());
+        if refusal.fatal && known {
+            node.outputs().push(Output::Stop(text));
+        }
+        node.outputs().close(id, Close::Now);
+        self.closed(id, node, time);
+    }
+
+    /// Says on a connection why it is closed, and closes it.
+    pub(super) fn refuse(&mut self, id: u64, refusal: Refusal, node: &mut impl Receiver, time: Time) {
+        tracing::warn!("refusing a connection: {}", refusal.text);
+        let bulk = self.all.find(id).is_some_and(|link| link.bulk);
+        send_alone(id, bulk, &NodeMessage::Refusal(refusal), node.outputs());
+        node.outputs().close(id, Close::AfterFlush);
+        self.closed(id, node, time);
+    }
+
+    fn cut(&mut self, id: u64, reason: &str, node: &mut impl Receiver, time: Time) {
+        tracing::warn!("closing a connection between nodes: {reason}");
+        node.outputs().close(id, Close::Now);
+        self.closed(id, node, time);
+    }
+
+    /// Closes a connection that another one has replaced.
+    fn close(&mut self, id: u64, node: &mut impl Receiver) {
+        self.all.remove(id);
+        node.outputs().close(id, Close::Now);
+    }
+
+    /// A connection is gone.
+    pub(super) fn closed(&mut self, id: u64, node: &mut impl Receiver, time: Time) {
+        if self.all.remove(id).is_some() {
+            self.contacts.on_cut(id, time.mono_ms());
+            node.on_gone(id, time);
+        }
+    }
+
+    /// All connections begin anew.
+    pub(super) fn close_all(&mut self, node: &mut impl Receiver, time: Time) {
+        for id in self.ids() {
+            node.outputs().close(id, Close::AfterFlush);
+            self.closed(id, node, time);
+        }
+    }
+
+    /// Time limits: takes silent peers for dead, cuts connections that must be broken, and dials who is to be dialled.
+    pub(super) fn tick(&mut self, node: &mut impl Receiver, time: Time) {
+        let (now_ms, is_born) = (time.mono_ms(), node.is_born());
+        self.cut_late(node, time);
+        if node.has_not_begun() {
+            return;
+        }
+        self.alone.tick(node.known().peers, is_born, now_ms);
+        let (broken, silent) = (node.peers().broken(now_ms), node.peers().take_silent(now_ms));
+        for from in silent {
+            tracing::info!("node {from} is silent");
+            node.on_silent(from, time);
+        }
+        broken.into_iter().for_each(|id| self.cut(id, "nothing was heard on it for too long", node, time));
+        // What becomes of it is noted when it is known: only a failure makes the next delay longer.
+        let mut due = node.peers().take_due_dials(is_born, now_ms);
+        if !is_born && node.seeks() {
+            for id in self.contacts.late(now_ms) {
+                node.outputs().close(id, Close::Now);
+                self.closed(id, node, time);
+            }
+            due.extend(self.contacts.due(now_ms));
+        }
+        node.outputs().extend(due.into_iter().map(|(id, address)| Output::Dial(id, Purpose::Live, address)));
+    }
+
+    /// Who has not said hello for too long is not waited for.
+    fn cut_late(&mut self, node: &mut impl Receiver, time: Time) {
+        let late = self.all.iter().filter(|(_, link)| link.is_late(time.mono_ms()));
+        let late: Vec<u64> = late.map(|(id, _)| id).collect();
+        late.into_iter().for_each(|id| self.cut(id, "its handshake takes too long", node, time));
+    }
+}
+
+fn judge(hello: &Hello, node: &impl Receiver) -> Result<(), Refusal> {
+    node.known().judge(hello)?;
+    if node.known().identity.birth.is_none() { node.judge_unborn(hello) } else { Ok(()) }
+}
+
+/// A part of a large message has come, or all of it now.
+fn on_fragment(from: NodeId, message: &Message, node: &mut impl Receiver, time: Time) -> Result<(), String> {
+    let bytes_max = node.known().config.frame_bytes_max();
+    let Some(peer) = node.peers().find(from) else { return Ok(()) };
+    let Arrived { group, kind, body } = peer.assemble(&message.body, bytes_max)?;
+    match body {
+        Some(body) => node.on_group_message(from, GroupId(group), kind, &body, time)?,
+        None => node.on_arriving(from, GroupId(group), kind, time),
+    }
+    Ok(())
+}
+
+/// A frame of one message, on a connection whose handshake is not done.
+pub(super) fn send_alone(id: u64, bulk: bool, message: &NodeMessage, outputs: &mut Outputs) {
+    let mut frame = FrameWriter::new(if bulk { Purpose::Bulk } else { Purpose::Live });
+    frame.message(NODE, message.kind(), |out| message.put(out));
+    let mut pieces = Vec::new();
+    frame.finish(&mut pieces);
+    outputs.extend(pieces.into_iter().map(|piece| Output::Frame(id, piece)));
+}

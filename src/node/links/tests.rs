@@ -1,0 +1,281 @@
+//! Links with a receiver of the test's making: two ends of a connection, and no node.
+
+use super::*;
+use crate::identity::{BirthRecord, Identity, Member};
+use crate::node::peers::{Peers, Roster};
+use crate::node::wire::NodeMessage;
+use bytes::Bytes;
+use groups::Membership;
+use groups::membership::Place;
+
+const BORN: Time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
+
+/// A member of a cluster of three, or one that waits for the birth, and what its links have told it.
+struct End {
+    links: Links,
+    rest: Rest,
+}
+
+struct Rest {
+    identity: Identity,
+    config: NodeConfig,
+    peers: Peers,
+    outputs: Outputs,
+    is_loading: bool,
+    has_not_begun: bool,
+    told: Vec<Told>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Linked(NodeId, bool),
+    TransferLink(NodeId, u64),
+    Applied(NodeId),
+    Message(NodeId, &'static str),
+    Group(NodeId, GroupId, u8),
+    Gone(u64),
+}
+
+impl Receiver for Rest {
+    fn known(&self) -> Known<'_> {
+        let Rest { identity, config, peers, is_loading, .. } = self;
+        Known { identity, config, peers, is_loading: *is_loading }
+    }
+    fn peers(&mut self) -> &mut Peers {
+        &mut self.peers
+    }
+    fn outputs(&mut self) -> &mut Outputs {
+        &mut self.outputs
+    }
+    fn is_born(&self) -> bool {
+        self.identity.birth.is_some()
+    }
+    fn has_not_begun(&self) -> bool {
+        self.has_not_begun
+    }
+    fn seeks(&self) -> bool {
+        !self.config.join.is_empty()
+    }
+    fn judge_unborn(&self, _hello: &Hello) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn apply(&mut self, _id: u64, hello: &Hello, _address: &str, _time: Time) -> Result<(), Refusal> {
+        self.told.push(Told::Applied(hello.node));
+        Ok(())
+    }
+    fn on_linked(&mut self, hello: &Hello, replaces: bool, _time: Time) {
+        self.told.push(Told::Linked(hello.node, replaces));
+    }
+    fn on_transfer_link(&mut self, from: NodeId, id: u64) -> Option<u64> {
+        self.told.push(Told::TransferLink(from, id));
+        None
+    }
+    fn on_transfer_dialling(&mut self, _to: NodeId, _connection: Option<u64>, _time: Time) {}
+    fn on_message(&mut self, _id: u64, from: NodeId, message: NodeMessage, _time: Time) -> Result<(), String> {
+        let name = if matches!(message, NodeMessage::Where) { "where" } else { "other" };
+        self.told.push(Told::Message(from, name));
+        if name == "where" { Ok(()) } else { Err("the test takes no other".to_owned()) }
+    }
+    fn on_transfer_message(&mut self, _id: u64, _from: NodeId, _message: NodeMessage, _time: Time) -> bool {
+        false
+    }
+    fn on_group_message(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        kind: u8,
+        _body: &Bytes,
+        _time: Time,
+    ) -> Result<(), String> {
+        self.told.push(Told::Group(from, group, kind));
+        Ok(())
+    }
+    fn on_arriving(&mut self, _from: NodeId, _group: GroupId, _kind: u8, _time: Time) {}
+    fn on_gone(&mut self, id: u64, time: Time) {
+        self.peers.on_connection_gone(id, time.mono_ms());
+        self.told.push(Told::Gone(id));
+    }
+    fn on_silent(&mut self, _from: NodeId, _time: Time) {}
+}
+
+impl End {
+    /// A member of a born cluster of nodes 1 to 3; a higher id is a node that joins at `contact:1`.
+    fn of(id: u32) -> End {
+        let address = |id: u32| format!("127.0.0.1:{id}");
+        let member = |id: u32| Member { node: NodeId(id), storage_id: [id as u8; 16], address: address(id) };
+        let joins = id > 3;
+        let birth = BirthRecord {
+            cluster_id: [9; 16],
+            groups: 4,
+            hash_key: [7; 16],
+            session_ttl_ms: 60_000,
+            value_bytes_max: 8 << 20,
+            members: (1..=3).map(member).collect(),
+        };
+        let identity = Identity {
+            storage_id: [id as u8; 16],
+            node: NodeId(id),
+            start: 1,
+            lives: vec![u64::from(id)],
+            birth: (!joins).then_some(birth),
+            joined: Vec::new(),
+        };
+        let ids = if joins { id..=id } else { 1..=3 };
+        let config = NodeConfig {
+            initial: ids.map(|id| (NodeId(id), address(id))).collect(),
+            groups: 4,
+            join: if joins { vec!["contact:1".to_owned()] } else { Vec::new() },
+            ..NodeConfig::for_test(NodeId(id))
+        };
+        let place = |(id, address): &(NodeId, String)| {
+            let address = address.clone();
+            Place { node: *id, storage: [id.0 as u8; 16], address }
+        };
+        let roster = Roster::of_one(&Membership::new(config.initial.iter().map(place).collect()));
+        let peers = Peers::new(&identity, roster, &config);
+        let links = Links::new(&config);
+        let (outputs, told) = (Outputs::default(), Vec::new());
+        let rest = Rest { identity, config, peers, outputs, is_loading: false, has_not_begun: false, told };
+        End { links, rest }
+    }
+
+    /// The frames for a connection that it has put out, and what else it wants done.
+    fn take(&mut self, id: u64) -> (BytesMut, Vec<Output>) {
+        let mut bytes = BytesMut::new();
+        let mut others = Vec::new();
+        for output in self.rest.outputs.take() {
+            match output {
+                Output::Frame(to, piece) if to == id => bytes.extend_from_slice(&piece),
+                other => others.push(other),
+            }
+        }
+        (bytes, others)
+    }
+
+    fn input(&mut self, id: u64, mut bytes: BytesMut) {
+        self.links.input(id, &mut bytes, &mut self.rest, BORN);
+    }
+
+    fn told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.rest.told)
+    }
+
+    fn dial(&mut self, to: u32, purpose: Purpose, id: u64) {
+        self.links.on_dialling(NodeId(to), purpose, Some(id), &mut self.rest, BORN);
+        self.links.say_hello(id, &mut self.rest);
+    }
+}
+
+/// Passes frames on between the dialler's connection `from` and the other end's `to` until nobody says more. What else they
+/// want done is returned.
+fn talk(dialler: &mut End, from: u64, other: &mut End, to: u64) -> Vec<Output> {
+    let mut wanted = Vec::new();
+    loop {
+        let (there, more) = dialler.take(from);
+        wanted.extend(more);
+        other.input(to, there.clone());
+        let (back, more) = other.take(to);
+        wanted.extend(more);
+        if there.is_empty() && back.is_empty() {
+            return wanted;
+        }
+        dialler.input(from, back);
+    }
+}
+
+fn connected(dialler: u32, other: u32) -> (End, End) {
+    let (mut one, mut two) = (End::of(dialler), End::of(other));
+    one.dial(other, Purpose::Live, 10);
+    two.links.accept(20, BORN);
+    let wanted = talk(&mut one, 10, &mut two, 20);
+    assert!(wanted.is_empty(), "{wanted:?}");
+    (one, two)
+}
+
+#[test]
+fn two_members_are_linked_by_their_hellos_and_a_new_connection_replaces_the_old_one() {
+    let (mut one, mut two) = connected(3, 1);
+    assert_eq!(one.told(), [Told::Linked(NodeId(1), false)]);
+    assert_eq!(two.told(), [Told::Linked(NodeId(3), false)]);
+    one.dial(1, Purpose::Live, 11);
+    two.links.accept(21, BORN);
+    let wanted = talk(&mut one, 11, &mut two, 21);
+    assert!(matches!(wanted[..], [Output::Close(20, Close::Now), Output::Close(10, Close::Now)]), "{wanted:?}");
+    assert_eq!((one.told(), two.told()), (vec![Told::Linked(NodeId(1), true)], vec![Told::Linked(NodeId(3), true)]));
+    assert_eq!((one.links.ids(), two.links.ids()), (vec![11], vec![21]));
+}
+
+#[test]
+fn a_connection_for_transfers_stands_beside_the_other_one() {
+    let (mut one, mut two) = connected(3, 1);
+    one.dial(1, Purpose::Bulk, 11);
+    two.links.accept(21, BORN);
+    assert!(talk(&mut one, 11, &mut two, 21).is_empty());
+    assert_eq!(one.told()[1..], [Told::TransferLink(NodeId(1), 11)]);
+    assert_eq!(two.told()[1..], [Told::TransferLink(NodeId(3), 21)]);
+    assert_eq!(two.links.ids(), [20, 21]);
+}
+
+#[test]
+fn nothing_counts_before_the_hello_and_a_late_one_is_not_waited_for() {
+    let mut two = End::of(1);
+    two.links.accept(20, BORN);
+    let mut outputs = Outputs::default();
+    send_alone(20, false, &NodeMessage::Where, &mut outputs);
+    let Some(Output::Frame(_, frame)) = outputs.take().pop() else { panic!("a frame") };
+    two.input(20, BytesMut::from(&frame[..]));
+    assert!(matches!(two.take(20).1[..], [Output::Close(20, Close::Now)]));
+    assert_eq!(two.told(), [Told::Gone(20)]);
+    two.links.accept(21, BORN);
+    let late = Time { mono_us: BORN.mono_us + HANDSHAKE_MS_MAX * 1_000, ..BORN };
+    two.rest.has_not_begun = true;
+    two.links.tick(&mut two.rest, late);
+    assert_eq!((two.told(), two.links.ids()), (vec![Told::Gone(21)], vec![]));
+}
+
+#[test]
+fn what_a_member_may_not_say_ends_its_connection_and_nothing_else() {
+    let (mut one, mut two) = connected(3, 1);
+    two.told();
+    send_alone(10, false, &NodeMessage::Where, &mut one.rest.outputs);
+    let wanted = talk(&mut one, 10, &mut two, 20);
+    assert!(wanted.is_empty() && two.told() == [Told::Message(NodeId(3), "where")]);
+    send_alone(10, false, &NodeMessage::WhereDurable(Vec::new()), &mut one.rest.outputs);
+    let wanted = talk(&mut one, 10, &mut two, 20);
+    assert!(matches!(wanted[..], [Output::Close(20, Close::Now)]), "{wanted:?}");
+    assert_eq!(two.told(), [Told::Message(NodeId(3), "other"), Told::Gone(20)]);
+    two.links.accept(21, BORN);
+    two.input(21, BytesMut::from(&[0xff; 64][..]));
+    assert_eq!(two.told(), [Told::Gone(21)]);
+}
+
+#[test]
+fn a_node_that_reaches_another_than_it_dialled_is_told_so() {
+    let (mut one, mut two) = (End::of(3), End::of(1));
+    one.dial(2, Purpose::Live, 10);
+    two.links.accept(20, BORN);
+    talk(&mut one, 10, &mut two, 20);
+    assert_eq!((one.told(), two.told()), (vec![Told::Gone(10)], vec![Told::Gone(20)]));
+}
+
+#[test]
+fn a_node_joins_at_a_contact_and_asks_again_after_a_while() {
+    let (mut one, mut two) = (End::of(7), End::of(1));
+    one.links.tick(&mut one.rest, BORN);
+    let outputs = one.rest.outputs.take();
+    let [Output::Dial(contact, Purpose::Live, address)] = &outputs[..] else { panic!("{outputs:?}") };
+    assert!(is_contact(*contact) && address == "contact:1");
+    one.dial(contact.0, Purpose::Live, 10);
+    two.links.accept(20, BORN);
+    assert!(talk(&mut one, 10, &mut two, 20).is_empty());
+    assert_eq!((one.told(), two.told()), (vec![], vec![Told::Applied(NodeId(7))]));
+    let later = Time { mono_us: BORN.mono_us + 3_000_000, ..BORN };
+    one.links.tick(&mut one.rest, later);
+    assert!(matches!(one.rest.outputs.take()[..], [Output::Close(10, Close::Now)]));
+    // A member that loads cannot tell yet who belongs to the cluster.
+    two.rest.is_loading = true;
+    one.dial(contact.0, Purpose::Live, 11);
+    two.links.accept(21, BORN);
+    talk(&mut one, 11, &mut two, 21);
+    assert_eq!(two.told(), [Told::Gone(21)]);
+}

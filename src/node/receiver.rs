@@ -1,0 +1,279 @@
+//! What the node does for its links: see [`Receiver`].
+
+use super::Time;
+use super::clients::{Backend, Request, Submission};
+use super::core::Core;
+use super::engine::{Ports, UNCOUNTED};
+use super::links::{Known, Receiver};
+use super::output::Outputs;
+use super::peers::Peers;
+use super::relay;
+use super::wire::{Hello, NodeMessage, Positions, Refusal, Relay};
+use crate::config::RELAY_BYTES_MAX;
+use crate::kv::encode::decode;
+use crate::kv::fanout::NOT_SERVED;
+use bytes::Bytes;
+use groups::message::MessageError;
+use groups::{Group, GroupId, Message, NodeId};
+
+const ABSURD: &str = "it named a ballot or an instance that cannot be";
+
+impl Receiver for Core<'_> {
+    fn known(&self) -> Known<'_> {
+        let Core { identity, config, wires, loading, .. } = self;
+        Known { identity, config, peers: wires.peers, is_loading: loading.is_loading() }
+    }
+
+    fn peers(&mut self) -> &mut Peers {
+        self.wires.peers
+    }
+
+    fn outputs(&mut self) -> &mut Outputs {
+        self.wires.outputs
+    }
+
+    fn is_born(&self) -> bool {
+        self.is_born()
+    }
+
+    fn has_not_begun(&self) -> bool {
+        self.loading.has_not_begun()
+    }
+
+    fn seeks(&self) -> bool {
+        self.cluster.seeks(self.config)
+    }
+
+    fn judge_unborn(&self, hello: &Hello) -> Result<(), Refusal> {
+        self.cluster.judge_unborn(hello)
+    }
+
+    fn apply(&mut self, id: u64, hello: &Hello, address: &str, time: Time) -> Result<(), Refusal> {
+        let (cluster, mut cx) = self.cluster(time);
+        cluster.apply(id, hello, address, &mut cx)
+    }
+
+    fn on_linked(&mut self, hello: &Hello, replaces: bool, time: Time) {
+        let from = hello.node;
+        if replaces {
+            self.give_up_relays(from, time);
+        }
+        self.settle_value_version();
+        if !self.is_born() {
+            return self.cluster.on_unborn(hello);
+        }
+        if hello.cluster.is_none() {
+            // It was there at the birth and missed its record, which its storage id proves.
+            return self.tell_birth(from);
+        }
+        if let Some(record) = self.wires.peers.note_hello(hello) {
+            self.engine.persist(record);
+        }
+        self.wires.peers.tell_claims(from);
+        self.tell_positions(from);
+        if self.loading.is_loading() {
+            self.tell_here(from, &[]);
+        }
+        self.engine.connect_all(from, &mut self.wires);
+    }
+
+    fn on_transfer_link(&mut self, from: NodeId, id: u64) -> Option<u64> {
+        self.upkeep.on_linked(from, id)
+    }
+
+    fn on_transfer_dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
+        self.upkeep.on_dialling(to, connection, time);
+    }
+
+    fn on_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> Result<(), String> {
+        if !self.engine.believes(&message) {
+            return Err(ABSURD.to_owned());
+        }
+        let clock = time.clock();
+        match message {
+            NodeMessage::Hello(_) | NodeMessage::Refusal(_) => {}
+            NodeMessage::Ping(ping) => {
+                let (is_reach_other, round_trip) = self.wires.peers.on_ping(from, &ping, time.mono_us);
+                // One that tells no clocks knows of none.
+                if let (Some(clocks), Some(round_trip)) = (ping.clocks, round_trip) {
+                    self.wires.cluster_time.on_ping(from, clocks, round_trip, time);
+                }
+                let Some(peer) = self.wires.peers.get(from) else { return Ok(()) };
+                let (claimed, reached) = peer.claims();
+                if is_reach_other || self.engine.has_unheeded(from, claimed, reached) {
+                    self.on_claims(from, time);
+                }
+            }
+            NodeMessage::Claims(claims) => {
+                self.wires.peers.on_claims(from, &claims);
+                self.on_claims(from, time);
+            }
+            NodeMessage::Positions(positions) => {
+                if let Some(peer) = self.wires.peers.find(from) {
+                    peer.set_positions(&positions, time.mono_ms());
+                }
+                self.engine.note_positions(from, &positions, &mut self.wires, clock);
+            }
+            NodeMessage::Question(question) => self.engine.handle_question(from, &question, &mut self.wires, time),
+            NodeMessage::Answers(answers) => self.engine.handle_answers(from, &answers, &mut self.wires, time),
+            NodeMessage::Birth(record) => {
+                let (cluster, mut cx) = self.cluster(time);
+                cluster.handle_birth(record, &mut cx)?;
+            }
+            // Which numbers new files can have is known when all groups are here.
+            NodeMessage::Offer(_) if self.loading.is_loading() => {}
+            NodeMessage::Offer(offer) => {
+                let (upkeep, mut cx) = self.upkeep(time);
+                upkeep.handle_offer(from, &offer, &mut cx);
+            }
+            NodeMessage::Want(_) | NodeMessage::Piece(_) => {
+                return Err("it sent a transfer on a connection for votes".to_owned());
+            }
+            NodeMessage::Admission(admission) => {
+                let (cluster, mut cx) = self.cluster(time);
+                cluster.handle_admission(admission, &mut cx)?;
+            }
+            NodeMessage::Where => self.tell_positions(from),
+            NodeMessage::Move(wanted) => {
+                let (cluster, mut cx) = self.cluster(time);
+                cluster.handle_move(from, &wanted, &mut cx);
+            }
+            NodeMessage::Moved(moved) => {
+                let (cluster, mut cx) = self.cluster(time);
+                cluster.handle_moved(&moved, &mut cx);
+            }
+            NodeMessage::Here(here) => {
+                if let Some(peer) = self.wires.peers.find(from) {
+                    peer.set_missing(here.missing);
+                }
+                self.engine.connect(from, &here.groups, &mut self.wires);
+            }
+            NodeMessage::WhereDurable(groups) => self.on_where_durable(from, &groups),
+            NodeMessage::Durable(positions) => self.durability.on_told(from, &positions, self.engine.len()),
+            NodeMessage::Relay(relay) => self.on_relay(id, from, &relay, time),
+            NodeMessage::Relayed(relayed) => {
+                if let Some((asked, reply)) = self.wires.relays.on_reply(&relayed) {
+                    self.wires.answer(asked, reply);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_transfer_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> bool {
+        let (upkeep, mut cx) = self.upkeep(time);
+        match message {
+            NodeMessage::Want(want) => upkeep.handle_want(id, &want, &mut cx),
+            NodeMessage::Piece(piece) => upkeep.handle_piece(from, piece, &mut cx),
+            _ => return false,
+        }
+        true
+    }
+
+    fn on_group_message(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        kind: u8,
+        body: &Bytes,
+        time: Time,
+    ) -> Result<(), String> {
+        if !self.engine.has(group) {
+            if group.index() >= self.engine.len() {
+                self.wires.peers.skip_group();
+            }
+            return Ok(());
+        }
+        let message = match Message::decode(kind, body) {
+            Ok(message) => message,
+            Err(MessageError::UnknownKind(_)) => {
+                self.wires.peers.skip_kind();
+                return Ok(());
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        if !self.engine.group(group).believes(&message) {
+            return Err(ABSURD.to_owned());
+        }
+        let version = message.value_version();
+        if version > self.config.versions.value_version() {
+            return Err(format!("it sent a value of version {version}, which this node does not read"));
+        }
+        if matches!(message, Message::Behind(_)) {
+            self.cluster.note_behind(group, from);
+        }
+        self.engine.receive(group, from, message, &mut self.wires, time);
+        Ok(())
+    }
+
+    fn on_arriving(&mut self, from: NodeId, group: GroupId, kind: u8, time: Time) {
+        if self.engine.has(group) {
+            let arriving = |group: &mut Group, _: &mut Vec<_>| group.on_arriving(from, kind, time.clock());
+            self.engine.quiet_step(group, &mut self.wires, arriving);
+        }
+    }
+
+    fn on_gone(&mut self, id: u64, time: Time) {
+        if self.upkeep.on_cut(id, time) {
+            return;
+        }
+        self.cluster.on_cut(id);
+        let Some(from) = self.wires.peers.on_connection_gone(id, time.mono_ms()) else { return };
+        tracing::info!("the connection to node {from} is gone");
+        self.give_up_relays(from, time);
+        self.engine.forget_link(from, true, &mut self.wires, time);
+        self.wires.peers.dismiss_guest(from);
+        self.heed_claims(time);
+    }
+
+    fn on_silent(&mut self, from: NodeId, time: Time) {
+        // Who waits for its replies is told now: they may come after the client's time.
+        self.give_up_relays(from, time);
+        self.engine.forget_link(from, false, &mut self.wires, time);
+        self.heed_claims(time);
+    }
+}
+
+impl Core<'_> {
+    /// Another member's command, which came on this connection.
+    fn on_relay(&mut self, link: u64, from: NodeId, relay: &Relay, time: Time) {
+        let Relay { number, group, timeout_ms, ref body } = *relay;
+        if !self.wires.relays.is_new(from, number) {
+            return;
+        }
+        let command = match decode(body) {
+            Ok(command) if self.engine.has(group) => command,
+            _ => return self.tell(from, &relay::refused(number, &NOT_SERVED)),
+        };
+        let is_write = command.is_write();
+        let bytes = body.len();
+        let too_long = self.engine.shard().store(group).expected_bytes(&command) > RELAY_BYTES_MAX;
+        let waits = |core: &Core<'_>| {
+            core.engine.is_far_behind(group)
+                || core.engine.holds_command(group, is_write, bytes)
+                || !core.engine.is_member(group)
+        };
+        let refusal = self
+            .refusal(&command, bytes)
+            .or_else(|| self.engine.reach_refusal(group, is_write, bytes))
+            .or_else(|| too_long.then_some(relay::TOO_LONG))
+            .or_else(|| waits(self).then_some(NOT_SERVED))
+            .or_else(|| self.wires.relays.refusal());
+        if let Some(refusal) = refusal {
+            return self.tell(from, &relay::refused(number, &refusal));
+        }
+        let ticket = self.wires.relays.admit(link, number, is_write);
+        let deadline_ms = time.mono_ms() + timeout_ms.min(self.config.client_timeout_ms);
+        let request = Request { words: &[], bytes, buffer: &Bytes::new() };
+        let submission = Submission { group, verb: UNCOUNTED, command: &command, body: None, request, ticket };
+        self.carry_out(submission, deadline_ms, time);
+    }
+
+    /// A member asks how far this node's log has these groups.
+    fn on_where_durable(&mut self, from: NodeId, groups: &[GroupId]) {
+        let here = groups.iter().take(self.engine.len()).filter(|group| self.engine.has(**group));
+        let next = here.map(|group| (*group, self.engine.group(*group).next())).collect();
+        self.durability.owe(from, self.engine.gathered_lsn(), Positions { next });
+        self.durability.tell(self.engine.durable_lsn(), self.wires.peers);
+    }
+}

@@ -1,0 +1,110 @@
+//! What a node does when time passes, and when a turn of the event loop ends: which component is called, in which order.
+
+use super::Time;
+use super::cluster_time::Sight;
+use super::core::Core;
+use super::output::Output;
+use super::peers::PingState;
+use groups::{Group, NodeId, Surroundings};
+
+impl Core<'_> {
+    /// Time limits of what there is before the birth, too.
+    pub(super) fn tick_first(&mut self, time: Time) {
+        let now_ms = time.mono_ms();
+        let names = self.names.tick(self.config.announced.as_deref(), self.wires.peers, time);
+        self.wires.outputs.extend(names.into_iter().map(Output::LookUp));
+        self.cluster.tick_joining(now_ms);
+        self.engine.expire(now_ms, &mut self.wires);
+        let (me, is_born) = (self.identity.node, self.is_born());
+        let sight = Sight { me, peers: self.wires.peers, engine: self.engine, is_born };
+        self.wires.cluster_time.tick(&sight, time);
+    }
+
+    /// Time limits before the birth.
+    pub(super) fn tick_unborn(&mut self, time: Time) {
+        let state = self.ping_state(true, time);
+        self.wires.peers.ping(state, time.mono_us, |_, _| None);
+        let (cluster, mut cx) = self.cluster(time);
+        cluster.tick_birth(&mut cx);
+    }
+
+    /// Time limits of a member.
+    pub(super) fn tick_born(&mut self, time: Time) {
+        let now_ms = time.mono_ms();
+        let space = *self.engine.space();
+        let disk = self.engine.is_disk_in_time(now_ms) && !space.full;
+        let (cluster, mut cx) = self.cluster(time);
+        let can_lead = cluster.give_up_if_stuck(&mut cx);
+        cluster.tick_removed(&mut cx);
+        // Where nothing but promises can be logged no leader begins.
+        let disk_leads = can_lead && !space.is_exhausted();
+        self.engine.set_hopeful(self.wires.peers.hopeful(now_ms), self.wires.peers.len(), &mut self.wires);
+        let given_up = self.wires.relays.tick(self.engine, self.wires.peers, time);
+        self.engine.set_passing_on(self.wires.relays.to().is_some());
+        self.answer(given_up);
+        self.engine.tick_uploads(self.config.client_timeout_ms, &mut self.wires, time);
+        let reached = self.wires.peers.reached(now_ms);
+        let (cluster, cx) = self.cluster(time);
+        let rather = cluster.rather_leading(&cx);
+        let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };
+        self.engine.tick(around, self.wires.peers.slowest_us(), &mut self.wires, time);
+        let (cluster, mut cx) = self.cluster(time);
+        cluster.tick_placement(&mut cx);
+        let (upkeep, mut cx) = self.upkeep(time);
+        upkeep.tick_transfers(&mut cx);
+        if !self.loading.is_loading() {
+            let (upkeep, cx) = self.upkeep(time);
+            upkeep.tick_checkpoints(&cx);
+            let (cluster, mut cx) = self.cluster(time);
+            cluster.tick_members(&mut cx);
+        }
+        self.ping(disk, time);
+    }
+
+    fn ping_state(&self, disk: bool, time: Time) -> PingState {
+        PingState {
+            start: self.identity.start,
+            disk,
+            full: self.engine.space().full,
+            draining: self.cluster.is_draining(),
+            clocks: self.wires.cluster_time.told(time),
+        }
+    }
+
+    fn ping(&mut self, disk: bool, time: Time) {
+        let state = self.ping_state(disk, time);
+        let engine = &*self.engine;
+        // A word counts only where it is a voter's, to a voter.
+        let promised = |group, to| {
+            let group: &Group = engine.find(group)?;
+            (group.may_promise() && group.membership().voters().contains(to)).then(|| group.promised())
+        };
+        if self.wires.peers.ping(state, time.mono_us, promised) {
+            // Who may not know yet that the last instance of a group was chosen is told with each ping.
+            let others: Vec<NodeId> = self.wires.peers.ids().collect();
+            self.engine.announce_chosen(&others, &mut self.wires);
+        }
+    }
+
+    /// The first part of the end of a turn: every group that had inputs proposes, forwards or announces once, what is
+    /// durable leaves, and reads are asked about or answered.
+    pub(super) fn flush(&mut self, time: Time) {
+        self.engine.go_on(&mut self.wires, time);
+        self.engine.feed_uploads(&mut self.wires, time);
+        self.engine.flush(&mut self.wires, time);
+        if let Some(led) = self.engine.take_led() {
+            self.wires.peers.set_claims(&led);
+        }
+        let (upkeep, mut cx) = self.upkeep(time);
+        upkeep.step(&mut cx);
+        self.durability.tell(self.engine.durable_lsn(), self.wires.peers);
+    }
+
+    /// The second part: the batch that was gathered goes to the log, unless one is on its way, and the frames to their
+    /// connections.
+    pub(super) fn send_all(&mut self, time: Time) {
+        let (peers, outputs) = (&mut *self.wires.peers, &mut *self.wires.outputs);
+        outputs.extend(self.engine.next_batch(time.mono_ms()).map(Output::Append));
+        peers.take_frames(|link, frame| outputs.push(Output::Frame(link, frame)));
+    }
+}
