@@ -209,3 +209,73 @@ pub(super) const TOO_LONG: Reply<'static> = Reply::Error(std::borrow::Cow::Borro
 fn unknown(is_write: bool) -> Reply<'static> {
     if is_write { UNCERTAIN } else { NOT_SERVED }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NodeConfig;
+    use crate::identity::Identity;
+    use crate::kv::command::Command;
+    use crate::node::clients::Request;
+    use crate::node::peers::Roster;
+    use groups::{GroupId, Membership};
+
+    fn peers() -> Peers {
+        let identity = Identity {
+            storage_id: [1; 16],
+            node: NodeId(1),
+            start: 1,
+            lives: vec![1],
+            birth: None,
+            joined: Vec::new(),
+        };
+        let roster = Roster::of_one(&Membership::of_ids((1..=3).map(NodeId)));
+        Peers::new(&identity, roster, &NodeConfig::for_test(NodeId(1)))
+    }
+
+    /// Passes a command on to node 2 for this request of a client.
+    fn send(relays: &mut Relays, sequence: u64, command: &Command<'_>, peers: &mut Peers) {
+        relays.to = Some(NodeId(2));
+        let ticket = Ticket { connection: 7, sequence, part: 0 };
+        let request = Request { words: &[], bytes: 10, buffer: &bytes::Bytes::new() };
+        let submission = Submission { group: GroupId(0), verb: 0, command, body: None, request, ticket };
+        relays.send(&submission, 1_000, peers, Time::default());
+    }
+
+    #[test]
+    fn a_reply_finds_its_client_once() {
+        let (mut relays, mut peers) = (Relays::new(3), peers());
+        send(&mut relays, 5, &Command::Get(b"k"), &mut peers);
+        let NodeMessage::Relayed(relayed) = refused((3 << START_SHIFT) + 1, &Reply::Int(8)) else { panic!("a reply") };
+        let (asked, reply) = relays.on_reply(&relayed).unwrap();
+        assert_eq!((asked.ticket.sequence, reply), (5, Reply::Int(8)));
+        assert_eq!((relays.on_reply(&relayed), relays.sent(), relays.sent_total()), (None, 0, 1));
+    }
+
+    #[test]
+    fn what_a_lost_member_does_not_tell_has_an_unknown_fate() {
+        let (mut relays, mut peers) = (Relays::new(1), peers());
+        send(&mut relays, 1, &Command::Get(b"k"), &mut peers);
+        send(&mut relays, 2, &Command::Append(b"k", b"v"), &mut peers);
+        assert!(relays.on_cut(NodeId(3), &peers, Time::default()).is_empty());
+        let lost = relays.on_cut(NodeId(2), &peers, Time::default());
+        let lost: Vec<_> = lost.into_iter().map(|(asked, reply)| (asked.ticket.sequence, reply)).collect();
+        assert_eq!(lost, [(1, NOT_SERVED), (2, UNCERTAIN)]);
+        assert_eq!(relays.to(), None, "nobody else can be asked");
+    }
+
+    #[test]
+    fn a_member_is_served_once_for_each_number_and_by_few_commands_at_a_time() {
+        let (mut relays, mut peers) = (Relays::new(1), peers());
+        assert!(relays.is_new(NodeId(2), 5) && !relays.is_new(NodeId(2), 5) && !relays.is_new(NodeId(2), 4));
+        assert!(relays.is_new(NodeId(3), 4));
+        let ticket = relays.admit(9, 5, true);
+        assert_eq!((ticket.connection, relays.refusal()), (RELAYED, None));
+        (1..RELAYS_MAX as u64).for_each(|number| drop(relays.admit(9, number, false)));
+        assert_eq!(relays.refusal(), Some(NOT_SERVED));
+        relays.answer(ticket, &Reply::Ok, &mut peers);
+        assert_eq!(relays.refusal(), None);
+        relays.to = Some(NodeId(2));
+        assert_eq!(relays.refusal(), Some(NOT_SERVED), "it does not go in circles");
+    }
+}

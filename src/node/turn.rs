@@ -22,7 +22,8 @@ impl Core<'_> {
 
     /// Time limits before the birth.
     pub(super) fn tick_unborn(&mut self, time: Time) {
-        let state = self.ping_state(true, time);
+        let (start, clocks) = (self.identity.start, self.wires.cluster_time.told(time));
+        let state = PingState { start, disk: true, full: false, draining: false, clocks };
         self.wires.peers.ping(state, time.mono_us, |_, _| None);
         let (cluster, mut cx) = self.cluster(time);
         cluster.tick_birth(&mut cx);
@@ -61,18 +62,14 @@ impl Core<'_> {
         self.ping(disk, time);
     }
 
-    fn ping_state(&self, disk: bool, time: Time) -> PingState {
-        PingState {
+    fn ping(&mut self, disk: bool, time: Time) {
+        let state = PingState {
             start: self.identity.start,
             disk,
             full: self.engine.space().full,
             draining: self.cluster.is_draining(),
             clocks: self.wires.cluster_time.told(time),
-        }
-    }
-
-    fn ping(&mut self, disk: bool, time: Time) {
-        let state = self.ping_state(disk, time);
+        };
         let engine = &*self.engine;
         // A word counts only where it is a voter's, to a voter.
         let promised = |group, to| {

@@ -3,5 +3,7 @@
 
 pub mod checkpoint;
 pub mod disk;
+mod fields;
+mod numbered;
 pub mod scrub;
 pub mod wal;

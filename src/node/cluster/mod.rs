@@ -6,6 +6,8 @@ mod birth;
 mod joining;
 mod members;
 mod placement;
+#[cfg(test)]
+mod tests;
 
 use super::Time;
 use super::engine::Engine;

@@ -106,7 +106,8 @@ impl Links {
         } else if is_contact(to) {
             self.contacts.on_dialling(to, connection, time.mono_ms());
         } else if !node.peers().on_dialling(to, connection, time.mono_ms()) {
-            return;
+            // It is no member any more.
+            return connection.into_iter().for_each(|id| node.outputs().close(id, Close::Now));
         }
         if let Some(id) = connection {
             self.all.insert(id, Link { dialled: Some(to), bulk, ..Link::accepted(time.mono_ms()) });

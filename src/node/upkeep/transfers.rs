@@ -1,6 +1,6 @@
 //! Checkpoints between nodes: a member whose log begins later offers its newest one instead of the values, and the node
-//! that is behind fetches that file piece by piece, with a window, at a bounded rate, on a connection of its own
-//! (`bulk`). What it has of a file outlives a broken connection and a restart of either side. Nothing of its own state
+//! that is behind fetches that file piece by piece, with a window, at a bounded rate, on a connection of its own (see
+//! `node::links`). What it has of a file outlives a broken connection and a restart of either side. Nothing of its own state
 //! goes before the new one is whole; what it promised stays.
 
 use super::Cx;

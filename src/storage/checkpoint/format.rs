@@ -21,6 +21,7 @@
 //! and the places of its magic, version and CRC.
 
 use crate::config::{BATCH_BYTES_MAX, GROUPS_MAX, VALUE_BYTES_LIMIT};
+use crate::storage::fields::{put, take, u32_at, u64_at};
 use crc32c::{crc32c, crc32c_append};
 use groups::{GroupId, Instance, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -292,22 +293,4 @@ pub struct SectionSummary {
     pub length: u64,
     /// What it holds.
     pub end: SectionEnd,
-}
-
-fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
-    bytes[at..at + N].copy_from_slice(&value);
-}
-
-fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut value = [0; N];
-    value.copy_from_slice(&bytes[at..at + N]);
-    value
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(take(bytes, at))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(take(bytes, at))
 }

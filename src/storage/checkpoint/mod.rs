@@ -35,6 +35,7 @@ pub use writer::CheckpointWriter;
 
 use crate::kv::BlockError;
 use crate::storage::disk::Disk;
+use crate::storage::numbered::Numbered;
 use groups::GroupId;
 use std::io;
 use thiserror::Error;
@@ -116,7 +117,7 @@ const ELSEWHERE: &str = "remove it and use an older checkpoint, or one of anothe
 /// The file of the checkpoint with this sequence number.
 #[must_use]
 pub fn checkpoint_name(sequence: u64) -> String {
-    format!("{CHECKPOINT_PREFIX}{sequence:016x}")
+    FILES.name(sequence)
 }
 
 /// The sequence numbers of all finished checkpoints in a directory, ascending.
@@ -124,7 +125,7 @@ pub fn checkpoint_name(sequence: u64) -> String {
 /// # Errors
 /// If the directory cannot be read.
 pub fn sequences(disk: &dyn Disk) -> io::Result<Vec<u64>> {
-    let mut sequences: Vec<u64> = disk.list()?.iter().filter_map(|name| sequence_of(name)).collect();
+    let mut sequences: Vec<u64> = disk.list()?.iter().filter_map(|name| FILES.sequence(name)).collect();
     sequences.sort_unstable();
     Ok(sequences)
 }
@@ -136,7 +137,7 @@ pub fn sequences(disk: &dyn Disk) -> io::Result<Vec<u64>> {
 /// If the directory cannot be read or changed.
 pub fn remove_unfinished(disk: &dyn Disk) -> io::Result<usize> {
     let names = disk.list()?;
-    let unfinished = |name: &&String| name.strip_suffix(UNFINISHED).and_then(sequence_of).is_some();
+    let unfinished = |name: &&String| name.strip_suffix(UNFINISHED).and_then(|name| FILES.sequence(name)).is_some();
     let unfinished: Vec<&String> = names.iter().filter(unfinished).collect();
     for name in &unfinished {
         disk.remove(name)?;
@@ -147,15 +148,10 @@ pub fn remove_unfinished(disk: &dyn Disk) -> io::Result<usize> {
     Ok(unfinished.len())
 }
 
-/// The sequence number in a checkpoint's name; `None` for other files.
-fn sequence_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(CHECKPOINT_PREFIX)?;
-    let sequence = u64::from_str_radix(digits, 16).ok()?;
-    (checkpoint_name(sequence) == name).then_some(sequence)
-}
-
 /// What the names of checkpoints start with; other files of the data directory do not.
 pub const CHECKPOINT_PREFIX: &str = "checkpoint-";
+
+const FILES: Numbered = Numbered(CHECKPOINT_PREFIX);
 
 /// What the name of a checkpoint ends with until it is whole.
 const UNFINISHED: &str = ".new";

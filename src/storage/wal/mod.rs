@@ -45,6 +45,7 @@ pub use trim::Droppable;
 pub use visit::{Logged, Visit};
 pub use writer::{Append, Writer};
 
+use crate::storage::numbered::Numbered;
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance};
 use std::io;
@@ -257,7 +258,7 @@ impl LogError {
 
 /// The file of the segment with this sequence number.
 fn segment_name(sequence: u64) -> String {
-    format!("{SEGMENT_PREFIX}{sequence:016x}")
+    FILES.name(sequence)
 }
 
 /// Whether a file of this name is a segment of a log, and not only a copy that somebody put aside beside it.
@@ -268,13 +269,13 @@ pub fn is_segment(name: &str) -> bool {
 
 /// The sequence number in a segment's name; `None` for other files.
 fn segment_sequence(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(SEGMENT_PREFIX)?;
-    let sequence = u64::from_str_radix(digits, 16).ok()?;
-    (segment_name(sequence) == name).then_some(sequence)
+    FILES.sequence(name)
 }
 
 /// What the names of segments start with; other files of the data directory do not.
 pub const SEGMENT_PREFIX: &str = "log-";
+
+const FILES: Numbered = Numbered(SEGMENT_PREFIX);
 
 /// What messages call all segments together.
 const ALL_SEGMENTS: &str = "log-*";

@@ -1,0 +1,252 @@
+//! The affairs of a cluster with an engine, peers and outputs of the test's making: no node, no connection.
+
+use super::*;
+use crate::admin::stats::Stats;
+use crate::identity::Member;
+use crate::kv::table;
+use crate::node::cluster_time::{self, ClusterTime};
+use crate::node::peers::RoundTrip;
+use crate::node::relay::Relays;
+use crate::node::upkeep::Ranges;
+use crate::node::wire::PingClocks;
+use crate::node::{Output, Outputs};
+use crate::versions::Versions;
+use groups::membership::{Change, What};
+use groups::{Membership, NodeId};
+
+/// The components of node 1 that the cluster's affairs may touch.
+struct Desk {
+    cluster: Cluster,
+    engine: Engine,
+    peers: Peers,
+    relays: Relays,
+    ranges: Ranges,
+    stats: Stats,
+    outputs: Outputs,
+    cluster_time: ClusterTime,
+    identity: Identity,
+    config: NodeConfig,
+    time: Time,
+}
+
+fn address(id: u32) -> String {
+    format!("127.0.0.1:{id}")
+}
+
+fn record() -> BirthRecord {
+    let member = |id: u32| Member { node: NodeId(id), storage_id: [id as u8; 16], address: address(id) };
+    BirthRecord {
+        cluster_id: [9; 16],
+        groups: 2,
+        hash_key: [7; 16],
+        session_ttl_ms: 60_000,
+        value_bytes_max: 8 << 20,
+        members: (1..=3).map(member).collect(),
+    }
+}
+
+impl Desk {
+    fn new(birth: Option<BirthRecord>) -> Desk {
+        let identity = Identity {
+            storage_id: [1; 16],
+            node: NodeId(1),
+            start: 1,
+            lives: vec![1],
+            birth: birth.clone(),
+            joined: Vec::new(),
+        };
+        let initial = (1..=3).map(|id| (NodeId(id), address(id))).collect();
+        let config = NodeConfig { initial, groups: 2, value_bytes_max: 8 << 20, ..NodeConfig::for_test(NodeId(1)) };
+        let mut engine = Engine::new(&identity, &config);
+        if let Some(record) = &birth {
+            engine.set_groups(groups(&config, &identity, record).into_iter());
+        }
+        Desk {
+            cluster: Cluster::new(&identity, &config),
+            engine,
+            peers: Peers::new(&identity, Roster::of_one(&membership(&config, birth.as_ref())), &config),
+            relays: Relays::new(1),
+            ranges: Ranges::default(),
+            stats: Stats::new(table::names_by_verb()),
+            outputs: Outputs::default(),
+            cluster_time: ClusterTime::new(Versions::OURS),
+            identity,
+            config,
+            time: Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 },
+        }
+    }
+
+    fn call<R>(&mut self, verb: impl FnOnce(&mut Cluster, &mut Cx<'_>) -> R) -> R {
+        let wires = Wires {
+            peers: &mut self.peers,
+            clients: None,
+            relays: &mut self.relays,
+            ranges: &mut self.ranges,
+            stats: &mut self.stats,
+            outputs: &mut self.outputs,
+            cluster_time: &mut self.cluster_time,
+            now_us: self.time.mono_us,
+        };
+        let is_born = self.identity.birth.is_some();
+        let (engine, identity, config, time) = (&mut self.engine, &mut self.identity, &self.config, self.time);
+        verb(&mut self.cluster, &mut Cx { engine, wires, identity, config, is_born, time })
+    }
+
+    fn hello(&self, from: u32) -> Hello {
+        Hello {
+            cluster: None,
+            node: NodeId(from),
+            storage: [from as u8; 16],
+            start: 1,
+            lives: vec![1],
+            groups: 2,
+            members: vec![NodeId(1), NodeId(2), NodeId(3)],
+            joins: None,
+            versions: Versions::OURS,
+            to: None,
+            announced: None,
+            address: None,
+        }
+    }
+
+    /// Another initial member is connected.
+    fn link(&mut self, from: u32) {
+        let hello = self.hello(from);
+        assert!(self.cluster.judge_unborn(&hello).is_ok());
+        self.peers.on_linked(u64::from(from), &hello, Versions::OURS.highest, 1_000);
+        self.cluster.on_unborn(&hello);
+    }
+
+    fn tell_clock(&mut self, from: u32) {
+        let clocks = PingClocks { unix_us: self.time.unix_us, cluster_us: None };
+        let round_trip = RoundTrip { sent_us: self.time.mono_us - 1_000, us: 1_000 };
+        self.cluster_time.on_ping(NodeId(from), clocks, round_trip, self.time);
+    }
+
+    fn tick(&mut self, ms: u64) -> Vec<Output> {
+        (self.time.mono_us, self.time.unix_us) = (self.time.mono_us + ms * 1_000, self.time.unix_us + ms * 1_000);
+        let sight = cluster_time::Sight {
+            me: NodeId(1),
+            peers: &self.peers,
+            engine: &self.engine,
+            is_born: self.identity.birth.is_some(),
+        };
+        self.cluster_time.tick(&sight, self.time);
+        if self.identity.birth.is_none() {
+            self.call(Cluster::tick_birth);
+        }
+        self.outputs.take()
+    }
+
+    /// A node that waits to join, on connection 50.
+    fn apply(&mut self, from: u32, storage: u8, at: &str) -> Result<(), Refusal> {
+        let hello = Hello { storage: [storage; 16], ..self.hello(from) };
+        self.call(|cluster, cx| cluster.apply(50, &hello, at, cx))
+    }
+
+    fn change_members(&mut self, what: What) {
+        let mut membership = Membership::clone(self.engine.group(GroupId(0)).membership());
+        membership.apply(&Change { version: membership.version(), what }).expect("a change");
+        drop(self.peers.enroll(Roster::of_one(&membership)));
+    }
+}
+
+#[test]
+fn a_birth_waits_for_all_members_and_for_their_clocks_and_is_stored_once() {
+    let mut desk = Desk::new(None);
+    desk.link(2);
+    assert!(desk.tick(20).is_empty());
+    desk.link(3);
+    desk.tell_clock(2);
+    assert!(desk.tick(20).is_empty(), "the clock of node 3 is not known");
+    desk.tell_clock(3);
+    let outputs = desk.tick(20);
+    let [Output::StoreIdentity(stored)] = &outputs[..] else { panic!("{outputs:?}") };
+    let birth = stored.birth.as_ref().unwrap();
+    assert_eq!((birth.members.clone(), birth.groups), (record().members, 2));
+    assert!(desk.tick(20).is_empty(), "it is being stored");
+}
+
+#[test]
+fn a_birth_record_of_another_member_counts_if_it_names_this_directory() {
+    let mut desk = Desk::new(None);
+    let mut other = record();
+    other.members.pop();
+    assert!(desk.call(|cluster, cx| cluster.handle_birth(other, cx)).is_err(), "other members");
+    assert!(desk.call(|cluster, cx| cluster.handle_birth(BirthRecord { groups: 0, ..record() }, cx)).is_err());
+    let larger = BirthRecord { value_bytes_max: 9 << 20, ..record() };
+    assert_eq!(desk.call(|cluster, cx| cluster.handle_birth(larger, cx)), Ok(()));
+    assert!(matches!(&desk.outputs.take()[..], [Output::Stop(reason)] if reason.contains("--value-bytes-max 9437184")));
+    let mut foreign = record();
+    foreign.members[0].storage_id = [8; 16];
+    assert_eq!(desk.call(|cluster, cx| cluster.handle_birth(foreign, cx)), Ok(()));
+    assert!(matches!(&desk.outputs.take()[..], [Output::Stop(reason)] if reason.contains("another data directory")));
+    assert_eq!(desk.call(|cluster, cx| cluster.handle_birth(record(), cx)), Ok(()));
+    assert!(matches!(desk.outputs.take()[..], [Output::StoreIdentity(_)]));
+}
+
+#[test]
+fn lists_of_initial_members_that_differ_are_told() {
+    let desk = Desk::new(None);
+    let hello = Hello { members: vec![NodeId(1), NodeId(2)], ..desk.hello(2) };
+    let refusal = desk.cluster.judge_unborn(&hello).unwrap_err();
+    assert!(
+        !refusal.fatal && refusal.text.ends_with("1,2, but node 1 has 1,2,3: give all the same list"),
+        "{refusal:?}"
+    );
+    assert!(desk.cluster.waits_for(NodeId(1), &desk.config).ends_with("node 2 and node 3 once"));
+}
+
+#[test]
+fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_gone() {
+    let mut desk = Desk::new(Some(record()));
+    assert_eq!(desk.apply(4, 4, "127.0.0.1:4"), Ok(()));
+    assert!(desk.outputs.take().is_empty());
+    for (id, storage, at) in [(1, 1, "a:1"), (2, 9, "a:1"), (4, 5, "a:1"), (u32::MAX, 5, "a:1"), (5, 5, "nowhere")] {
+        let refusal = desk.apply(id, storage, at).unwrap_err();
+        assert!(refusal.fatal, "{id}: {}", refusal.text);
+    }
+    let place = Place { node: NodeId(4), storage: [4; 16], address: "127.0.0.1:4".to_owned() };
+    desk.change_members(What::AddLearner(place));
+    desk.call(|cluster, cx| cluster.admit(cx));
+    assert!(matches!(desk.outputs.take()[..], [Output::Frame(50, _)]));
+    desk.call(|cluster, cx| cluster.admit(cx));
+    assert!(desk.outputs.take().is_empty(), "once");
+    assert_eq!(desk.apply(5, 5, "127.0.0.1:5"), Ok(()));
+    desk.cluster.tick_joining(100_000);
+    assert_eq!(desk.cluster.joining.waiting().count(), 0, "it has not said for too long that it waits");
+}
+
+#[test]
+fn a_removed_node_stops_but_not_at_once() {
+    let mut desk = Desk::new(Some(record()));
+    desk.change_members(What::Remove(NodeId(1)));
+    desk.call(Cluster::tick_removed);
+    assert!(desk.outputs.take().is_empty());
+    desk.time.mono_us += REMOVED_MS * 1_000;
+    desk.call(Cluster::tick_removed);
+    assert!(matches!(desk.outputs.take()[..], [Output::Stop(_)]));
+}
+
+#[test]
+fn a_move_that_cannot_be_is_refused_at_once() {
+    let desk = Desk::new(Some(record()));
+    let sight = Sight { engine: &desk.engine, peers: &desk.peers, me: NodeId(1), time: desk.time };
+    let check = |words: &str| {
+        let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        desk.cluster.check_move(&words, sight)
+    };
+    assert_eq!(check("paxoi leader move 1 2"), Ok((GroupId(1), NodeId(2))));
+    for wrong in ["paxoi leader move 2 2", "paxoi leader move 1 4", "paxoi leader give 1 2", "paxoi leader move x 2"] {
+        assert!(matches!(check(wrong), Err(Reply::Error(_))), "{wrong}");
+    }
+}
+
+#[test]
+fn a_drained_node_lets_others_lead_rather_until_it_is_undrained() {
+    let mut desk = Desk::new(Some(record()));
+    assert!(!desk.cluster.is_draining());
+    assert_eq!((desk.cluster.drain(true), desk.cluster.is_draining()), (Reply::Ok, true));
+    assert_eq!(desk.call(|cluster, cx| cluster.rather_leading(cx)), [], "the others are not there");
+    assert_eq!((desk.cluster.drain(false), desk.cluster.is_draining()), (Reply::Ok, false));
+}
