@@ -1,7 +1,7 @@
 //! A small blocking client: one connection, one call at a time.
 //!
-//! It serves where speed is no matter: to ask a cluster for its slots, to print a status, to set things up before a
-//! load. It speaks RESP2 to any server of the protocol.
+//! The client serves where speed does not matter: to ask a cluster for its slots, to print a status, to set things up before
+//! a load. It speaks RESP2 to any server of the protocol.
 
 use crate::resolver::addresses;
 use net::resp::value::{Scan, Value, decode};
@@ -36,8 +36,8 @@ impl Client {
     /// Sends one command and waits for its reply. An error reply is a [`Value::Error`], not an `Err`.
     ///
     /// # Errors
-    /// If the connection fails, is closed, stays silent for the timeout, or carries what is not RESP. The connection
-    /// is of no more use then: a late reply would answer the next call.
+    /// If the connection fails, is closed, stays silent for the timeout, or carries bytes that are not RESP. Do not use the
+    /// connection after that: a late reply would answer the next call.
     pub fn call(&mut self, arguments: &[&[u8]]) -> io::Result<Value> {
         self.output.clear();
         write_command(arguments, &mut self.output);
@@ -45,11 +45,11 @@ impl Client {
         self.receive()
     }
 
-    /// Sends `count` commands at once, as [`write_command`] put them into `requests`, and hands out their replies in order.
-    /// For commands whose replies are short: none is read before all is sent.
+    /// Sends `count` commands at once, which [`write_command`] put into `requests`, and hands out their replies in order.
+    /// For commands with short replies only: no reply is read before everything is sent.
     ///
     /// # Errors
-    /// As [`Client::call`]. The replies before that were handed out.
+    /// As [`Client::call`]. The replies before the error were handed out.
     pub fn pipeline(&mut self, requests: &[u8], count: usize, mut on_reply: impl FnMut(Value)) -> io::Result<()> {
         self.stream.write_all(requests)?;
         (0..count).try_for_each(|_| self.receive().map(&mut on_reply))
@@ -84,7 +84,7 @@ impl Client {
     }
 }
 
-/// Appends a command as RESP has it: an array of bulk strings.
+/// Appends a command in RESP: an array of bulk strings.
 pub fn write_command(arguments: &[&[u8]], out: &mut Vec<u8>) {
     let mut number = itoa::Buffer::new();
     let mut head = |kind: u8, count: usize, out: &mut Vec<u8>| {
@@ -100,7 +100,7 @@ pub fn write_command(arguments: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// The first address that `HOST:PORT` stands for.
+/// Returns the first address that `HOST:PORT` stands for.
 ///
 /// # Errors
 /// If it has no port, or the name is unknown.
@@ -120,7 +120,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// A server that answers the first bytes it gets with `pieces`, each in a write of its own, then closes.
+    /// Starts a server that answers the first bytes it gets with `pieces`, each in a write of its own, then closes.
     fn answering(pieces: &'static [&'static [u8]]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,15 +1,16 @@
-//! How many files this process may have open. Each connection is one, and most systems begin with a limit of 1,024: below
-//! what clients need, a crowd of them would leave none for the members' connections and the log's segments.
+//! The system's limit for the open files of this process. Each connection is an open file, and most systems begin with a
+//! limit of 1,024. If the limit is below what clients need, many clients leave no files for the members' connections and the
+//! log's segments.
 
 use anyhow::bail;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Connections beyond those of clients: peers, and clients that are being turned away with a reason.
+/// Maximum number of connections beyond those of clients: peers, and clients that are being turned away with a reason.
 pub const SPARE_CONNECTIONS: u64 = 256;
-/// Files that are no connections: the log's, the poller's, those that are looked at now and then.
+/// Maximum number of files that are not connections: of the log, of the poller, and files that are read now and then.
 const FILES: u64 = 64;
 
-/// Raises the limit so that there can be `max_clients` clients. Returns how many there can be.
+/// Raises the limit for `max_clients` clients. Returns how many clients the limit allows, at most `max_clients`.
 ///
 /// # Errors
 /// If the system grants fewer files than a node needs without any client.

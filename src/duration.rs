@@ -4,13 +4,14 @@ use anyhow::{bail, ensure};
 use std::fmt;
 use std::time::Duration;
 
-/// More than anybody can mean, so that a time can be added to any other: a hundred years.
+/// Maximum time, in seconds: a hundred years, more than anybody can mean. So a time can be added to any other.
 const SECONDS_MAX: f64 = 100.0 * 365.0 * 86_400.0;
 
-/// `500ms`, `1.5s`, `10m`, `1h`, `2d` as a time above 0. A number without a unit is none: people differ in what it means.
+/// Parses `500ms`, `1.5s`, `10m`, `1h`, `2d` as a time of at least 1 ms. A number without a unit is refused: people differ
+/// in what it means.
 ///
 /// # Errors
-/// If it is anything else.
+/// If the text is anything else.
 pub fn parse(text: &str) -> anyhow::Result<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -27,7 +28,7 @@ pub fn parse(text: &str) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// How far a clock is ahead of another, in milliseconds: `28800.0 s ahead of`, `0.5 s behind`.
+/// Lead of one clock over another, in milliseconds; shown as `28800.0 s ahead of` or `0.5 s behind`.
 pub(crate) struct Lead(pub(crate) i64);
 
 impl fmt::Display for Lead {

@@ -1,4 +1,4 @@
-//! `HOST:PORT`, where a node is reached: the host is a number or a name. Nothing is looked up here.
+//! `HOST:PORT`, the address of a node. The host is an IP address or a name. Nothing is looked up here.
 
 use groups::membership::ADDRESS_BYTES_MAX;
 use std::fmt;
@@ -14,8 +14,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads `10.0.0.1:7000`, `[::1]:7000`, `::1:7000` or `name:7000`. A name has letters, digits, `-`, `.` and `_`, as
-    /// the lines of CLUSTER NODES divide their parts by other signs. `None` for anything else.
+    /// Parses `10.0.0.1:7000`, `[::1]:7000`, `::1:7000` or `name:7000`. A name has letters, digits, `-`, `.` and `_`,
+    /// because other characters separate the parts of a CLUSTER NODES line. Returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Endpoint> {
         if text.len() > ADDRESS_BYTES_MAX {
@@ -27,19 +27,19 @@ impl Endpoint {
         let (host, port) = text.rsplit_once(':')?;
         let is_name = |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         let fits = !host.is_empty() && (is_name(host) || host.parse::<Ipv6Addr>().is_ok());
-        // `+7000` would be a number, too.
+        // The number parser would also take `+7000`.
         let port = port.parse().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()))?;
         fits.then(|| Endpoint { host: host.to_owned(), port })
     }
 
-    /// The IP address, if the host is not a name.
+    /// Returns the IP address, if the host is not a name.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 }
 
-/// As [`Endpoint::parse`] reads it, an IPv6 address in brackets.
+/// Writes the endpoint so that [`Endpoint::parse`] reads it, an IPv6 address in brackets.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ip() {

@@ -1,4 +1,4 @@
-//! Nothing leaves before what it rests on is durable: messages wait here for the log to reach their record.
+//! The gate: messages wait here until the log records that they rest on are durable.
 
 use groups::{GroupId, Message, NodeId};
 use std::collections::VecDeque;
@@ -6,16 +6,16 @@ use std::collections::VecDeque;
 /// A message of one group on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Whose message.
+    /// The group whose message it is.
     pub group: GroupId,
-    /// To whom; the node itself too, for its own votes and promises.
+    /// The receiver; the node itself too, for its own votes and promises.
     pub to: NodeId,
-    /// What.
+    /// The message.
     pub message: Message,
 }
 
-/// Messages by the log sequence number that they wait for. At most a few numbers are open at a time: the batch that is
-/// being synced and the one that is being gathered.
+/// Messages by the log sequence number that they wait for. Only a few numbers are open at a time: those of the batch that is
+/// being synced and of the batch that is being gathered.
 #[derive(Debug, Default)]
 pub struct Gate {
     durable: u64,
@@ -24,13 +24,13 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate before a log that is durable up to `durable`.
+    /// Returns an empty gate for a log that is durable up to `durable`.
     #[must_use]
     pub fn new(durable: u64) -> Gate {
         Gate { durable, ..Gate::default() }
     }
 
-    /// Holds a message until `lsn` is durable. Gives it back if it already is.
+    /// Holds a message until `lsn` is durable. Returns the message if `lsn` already is.
     #[must_use]
     pub fn hold(&mut self, lsn: u64, held: Held) -> Option<Held> {
         if lsn <= self.durable {
@@ -44,7 +44,7 @@ impl Gate {
         None
     }
 
-    /// Everything up to `lsn` is durable: moves what waited for it into `released`, in order.
+    /// Notes that the log is durable up to `lsn`, and moves the messages that waited for this into `released`, in order.
     pub fn release(&mut self, lsn: u64, released: &mut Vec<Held>) {
         self.durable = self.durable.max(lsn);
         while self.waiting.front().is_some_and(|(waits_for, _)| *waits_for <= lsn) {
@@ -55,7 +55,7 @@ impl Gate {
         }
     }
 
-    /// The highest number known to be durable.
+    /// Returns the highest log sequence number known to be durable.
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.durable

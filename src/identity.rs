@@ -1,10 +1,10 @@
-//! Who this directory is: the file `identity` holds the node id, a random storage id, how often the directory was
-//! opened, and, after birth, the record of the cluster.
+//! The identity of a data directory. The file `identity` holds the node id, a random storage id, the start number (how often
+//! the directory was opened), and, after birth, the birth record of the cluster.
 //!
-//! Others remember storage id and start number, so a directory that was wiped, swapped or rolled back cannot vote under
-//! a name that made promises before. There are two copies, each replaced as a whole, one after the other: rot in one is
-//! repaired from the other. If they differ by a crash in between, the newer one counts, and the start number in it was
-//! not used yet.
+//! Other members remember the storage id and the start number. So a directory that was wiped, swapped or rolled back cannot
+//! vote under the id of a node that made promises before. There are two copies of the file, each replaced as a whole, one
+//! after the other: damage in one is repaired from the other. If a crash in between makes them differ, the newer one counts.
+//! Its start number was not used yet.
 
 use crate::kv::Limits;
 use crate::storage::disk::{Disk, read_full, replace};
@@ -16,44 +16,45 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use thiserror::Error;
 
-/// What the file `identity` says.
+/// The content of the file `identity`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Random, made with the directory.
+    /// Random id, made with the directory.
     pub storage_id: [u8; 16],
     /// The node that this directory belongs to.
     pub node: NodeId,
-    /// How often the directory was opened, this time included.
+    /// Start number: how often the directory was opened, this time included.
     pub start: u64,
-    /// A random number for each of the latest starts, this one last: an old copy of the directory that is started often
-    /// enough comes to any start number, but not to the same lives.
+    /// A random number for each of the latest starts, this one last. An old copy of the directory that is started often
+    /// enough reaches any start number, but not the same lives.
     pub lives: Vec<u64>,
-    /// What the cluster was born with; `None` before that.
+    /// The cluster's birth record; `None` before the birth.
     pub birth: Option<BirthRecord>,
-    /// Of a node that joined later: who the members were then, itself among them. Without it a start before anything
-    /// was learned would not know whom to ask.
+    /// The members when this node joined, itself among them, if it joined later. Without this list, a node that starts
+    /// before it has learned anything would not know which nodes to ask.
     pub joined: Vec<Place>,
 }
 
-/// What all initial members agreed on before the first vote.
+/// The birth record: what all initial members agreed on before the first vote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BirthRecord {
     /// Random, made by the lowest initial member.
     pub cluster_id: [u8; 16],
-    /// How many groups the slots are mapped to.
+    /// Number of groups that the slots are mapped to.
     pub groups: u32,
     /// The key of the hash that orders keys within a slot.
     pub hash_key: [u8; 16],
-    /// How long a silent session is kept, in milliseconds.
+    /// Time for which a silent session is kept, in milliseconds.
     pub session_ttl_ms: u64,
-    /// The largest value of a key, in bytes: part of what a command does, so the same everywhere and for ever.
+    /// The largest value of a key, in bytes. Results of commands depend on it, so it is the same on all nodes and never
+    /// changes.
     pub value_bytes_max: u64,
     /// The initial members, by id.
     pub members: Vec<Member>,
 }
 
 impl BirthRecord {
-    /// The limits of the cluster's stores.
+    /// Returns the limits of the cluster's stores.
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits {
@@ -63,7 +64,7 @@ impl BirthRecord {
         }
     }
 
-    /// What a node was told otherwise, where it was told: these settings have no effect, which is a line each.
+    /// Returns one line for each given setting that differs from the birth record, and so has no effect.
     #[must_use]
     pub fn overruled(
         &self,
@@ -83,8 +84,8 @@ impl BirthRecord {
         differs.collect()
     }
 
-    /// A line for each node of a list of members that is no member because of it: once a cluster is born the list only says
-    /// where members are.
+    /// Returns one line for each node of a member list that is not an initial member: once a cluster is born the list only
+    /// says where members are, and adds none.
     #[must_use]
     pub fn not_added(&self, told: &[(NodeId, String)]) -> Vec<String> {
         let is_new = |id: NodeId| self.members.iter().all(|member| member.node != id);
@@ -96,7 +97,7 @@ impl BirthRecord {
         told.iter().filter(|(id, _)| is_new(*id)).map(|(id, _)| line(*id)).collect()
     }
 
-    /// A line for each member whose address in this node's list is another one than in the list that the cluster is born
+    /// Returns one line for each member whose address in this node's list differs from the list that the cluster is born
     /// with.
     #[must_use]
     pub fn other_addresses(&self, told: &[(NodeId, String)]) -> Vec<String> {
@@ -116,11 +117,11 @@ pub struct Member {
     pub node: NodeId,
     /// The storage id of its directory at birth.
     pub storage_id: [u8; 16],
-    /// Where peers and clients reach it.
+    /// Address at which peers and clients reach it.
     pub address: String,
 }
 
-/// Why a directory cannot be opened. Each is one line that says what to do.
+/// The reason why a directory cannot be opened. Each message is one line that says what to do.
 #[derive(Debug, Error)]
 pub enum IdentityError {
     /// A file cannot be read or written.
@@ -128,7 +129,7 @@ pub enum IdentityError {
     Io {
         /// The directory.
         place: String,
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
         /// What the operating system said.
         source: io::Error,
@@ -142,7 +143,7 @@ pub enum IdentityError {
         /// The directory.
         place: String,
     },
-    /// Written by a later version of the program.
+    /// The file has a format version that this program does not read.
     #[error(
         "data directory {place}: the file {IDENTITY} has format version {found}, but this program reads only {VERSION}; \
          use the program that wrote it, or a newer one"
@@ -158,12 +159,12 @@ pub enum IdentityError {
     OtherNode {
         /// The directory.
         place: String,
-        /// Whose it is.
+        /// The node that it belongs to.
         found: NodeId,
-        /// Who was to be started.
+        /// The node that was to be started.
         asked: NodeId,
     },
-    /// There are votes, but nobody knows whose.
+    /// There is a log with votes, but no identity that says whose they are.
     #[error(
         "data directory {place} has a log but no file {IDENTITY}; put that file back, \
          or replace this node under a new id with an empty directory"
@@ -172,7 +173,7 @@ pub enum IdentityError {
         /// The directory.
         place: String,
     },
-    /// The votes are gone.
+    /// The node belongs to a cluster, but its log with its votes is gone.
     #[error(
         "data directory {place} belongs to a cluster, but its log is missing; put the files {SEGMENT_PREFIX}* back, \
          or replace this node under a new id with an empty directory"
@@ -186,17 +187,18 @@ pub enum IdentityError {
 const IDENTITY: &str = "identity";
 const COPY: &str = "identity.copy";
 
-/// magic [8] | version u32 | CRC-32C of the body u32 | body, in postcard
+/// File format: magic `[8]` | version u32 | CRC-32C of version and body u32 | body, in postcard
 const MAGIC: [u8; 8] = *b"PAXOI-ID";
 const VERSION: u32 = 3;
 const BODY: usize = MAGIC.len() + 8;
-/// So many lives are kept. A directory that was started more often than this since some member saw it is believed.
+/// Maximum number of lives kept. A directory that was started more often than this since a member last saw it is believed.
 pub const LIVES_MAX: usize = 1_024;
-/// The lives, and the birth record of the largest cluster, are far smaller.
+/// Maximum bytes read of the file. The lives, and the birth record of the largest cluster, are far smaller.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads who this directory is and counts the start, as the life `life`, durably. An empty directory becomes `node`'s, with
-/// a storage id from `random`. The caller holds the directory's lock, or two processes would share one start number.
+/// Reads the identity of a directory and counts the start, as the life `life`, durably. An empty directory becomes `node`'s,
+/// with a storage id from `random`. The caller must hold the directory's lock; otherwise two processes could share one start
+/// number.
 pub fn open_or_create(
     disk: &dyn Disk,
     node: NodeId,
@@ -225,12 +227,12 @@ pub fn open_or_create(
     Ok(identity)
 }
 
-/// Reads who a directory is without counting a start: for those who only look. `None` if it is nobody yet.
+/// Reads the identity of a directory without counting a start, for tools that only look. Returns `None` if it has none yet.
 pub fn read(disk: &dyn Disk) -> Result<Option<Identity>, IdentityError> {
     newest(disk)
 }
 
-/// Replaces what the file says, durably.
+/// Replaces both copies of the file, durably.
 pub fn save(disk: &dyn Disk, identity: &Identity) -> Result<(), IdentityError> {
     let content = encode(identity);
     for name in [IDENTITY, COPY] {
@@ -244,7 +246,7 @@ fn failed(disk: &dyn Disk, doing: &'static str) -> impl FnOnce(io::Error) -> Ide
     move |source| IdentityError::Io { place, doing, source }
 }
 
-/// What one copy may be.
+/// The state of one copy.
 enum Copy {
     Missing,
     Corrupt,
@@ -260,7 +262,7 @@ fn newest(disk: &dyn Disk) -> Result<Option<Identity>, IdentityError> {
             Copy::Missing => {}
             Copy::Corrupt => corrupt = true,
             Copy::Newer(found) => return Err(IdentityError::Version { place: disk.place(), found }),
-            // Equal starts differ only when a birth record was being added, to the first copy first.
+            // Copies of equal starts differ only if a birth record was being added, which goes to the first copy first.
             Copy::Sound(found) if newest.as_ref().is_none_or(|known| found.start > known.start) => newest = Some(found),
             Copy::Sound(_) => {}
         }

@@ -1,14 +1,14 @@
-//! Logs on stderr, by a thread of their own: a full pipe must not stop the event loop, so lines are dropped when too
-//! many wait.
+//! Logs on stderr, written by a separate thread: a full pipe must not stop the event loop. Lines are dropped when too many
+//! wait.
 
 use std::io::Write;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-/// Lines that may wait for stderr.
+/// Maximum number of lines that may wait for stderr.
 const LINES_MAX: usize = 16_384;
 
-/// How lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -19,7 +19,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging; what is dropped when the guard is dropped, is lost. `PAXOI_LOG` chooses the level (`info`).
+/// Starts logging. Lines logged after the guard is dropped are lost. `PAXOI_LOG` chooses the level (`info` by default).
 pub fn start(format: LogFormat) -> WorkerGuard {
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).finish(std::io::stderr());
@@ -34,7 +34,7 @@ pub fn start(format: LogFormat) -> WorkerGuard {
     guard
 }
 
-/// A line of a server on stdout, for whoever waits for it. A server goes on if nobody can read it: the log says so.
+/// Prints a line on stdout for a process that waits for it. If nobody can read it, the server goes on and logs a warning.
 pub fn tell_stdout(line: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {

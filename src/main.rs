@@ -21,17 +21,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line on stderr. If nobody reads that, nobody is there to be told.
+/// Prints one line on stderr. If nobody reads stderr, nobody is there to be told.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "paxoi: {text}");
 }
 
-/// What was asked for (help, the version), or what is wrong with the words, in one line.
+/// Prints what was asked for (help, the version), or one line about what is wrong with the arguments.
 fn refuse(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         complain(&one_line(error));
     } else {
-        // If it cannot be shown, nobody is there to be told.
+        // If the text cannot be shown, nobody is there to be told.
         let _ = error.print();
     }
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })

@@ -1,5 +1,5 @@
-//! The nodes of a cluster as the tools see them. A tool means a node by its id, and believes nobody at an address before the
-//! INFO from there has told its id and its cluster: a name or an address can be another node's by now.
+//! The nodes of a cluster as the tools see them. A tool identifies a node by its id. It trusts the server at an address only
+//! after the INFO from there has shown the id and the cluster: a name or an address can be another node's by now.
 
 use crate::client::Client;
 use crate::endpoint::Endpoint;
@@ -9,17 +9,17 @@ use net::resp::value::Value;
 use std::io;
 use std::time::Duration;
 
-/// How long a node may take to answer.
+/// Time limit for a node's answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sends commands to the node at an address (`HOST:PORT`), over one connection, and gives the texts of its replies; error
-/// replies and broken connections are errors.
+/// A function that sends commands to the node at an address (`HOST:PORT`), over one connection, and returns the texts of its
+/// replies. Error replies and broken connections are errors.
 pub(crate) type Ask<'a> = dyn FnMut(&str, &[&[&[u8]]]) -> io::Result<Vec<String>> + 'a;
 
 const INFO: &[&[u8]] = &[b"INFO"];
 const NODES: &[&[u8]] = &[b"CLUSTER", b"NODES"];
 
-/// A connection to whoever is at an address.
+/// A connection to the server at an address, which need not be the expected node.
 pub(crate) struct Connection {
     client: Client,
 }
@@ -36,7 +36,7 @@ impl Connection {
         Err(last)
     }
 
-    /// The text of the reply to one command.
+    /// Sends one command, and returns the text of its reply.
     pub(crate) fn ask(&mut self, command: &[&[u8]]) -> io::Result<String> {
         match self.client.call(command)? {
             Value::Error(text) => Err(io::Error::other(text)),
@@ -48,7 +48,7 @@ impl Connection {
     }
 }
 
-/// As [`Ask`], over the network.
+/// Implements [`Ask`] over the network.
 pub(crate) fn ask(address: &str, commands: &[&[&[u8]]]) -> io::Result<Vec<String>> {
     let mut connection = Connection::open(address)?;
     commands.iter().map(|command| connection.ask(command)).collect()
@@ -66,34 +66,34 @@ pub(crate) struct Known {
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) id: u32,
-    /// Where it may be reached, what it is best known by first: its name, its IP address.
+    /// Addresses at which it may be reached, the preferred one first: by its name, by its IP address.
     pub(crate) addresses: Vec<String>,
     pub(crate) myself: bool,
-    /// The node that was asked does not reach it.
+    /// True if the node that was asked does not reach it.
     pub(crate) failed: bool,
     pub(crate) slots: String,
 }
 
-/// Who answered for a node.
+/// The answer to a question to a node.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The node itself, with its INFO.
+    /// The node itself answered, with its INFO.
     Itself(String),
-    /// Nobody, or somebody else: in words.
+    /// Another server answered, or none did; the text says which.
     None(String),
 }
 
 /// Asks the node at an address for its cluster.
 ///
 /// # Errors
-/// If nobody answers there, or no node of Paxoi.
+/// If no server answers there, or one that is not a Paxoi node.
 pub(crate) fn look(address: &str, ask: &mut Ask<'_>) -> anyhow::Result<Known> {
     let mut told = ask(address, &[INFO]).map_err(|error| anyhow::anyhow!("{error}; is a node running there?"))?;
     let info = told.pop().unwrap_or_default();
     if identity(&info).is_none() {
         bail!("{address} is not a Paxoi node: its INFO has no Paxos section");
     }
-    // Both over one connection: two could reach two nodes.
+    // Both commands go over one connection: two connections could reach two nodes.
     let mut told = ask(address, &[INFO, NODES]).with_context(|| format!("no CLUSTER NODES from {address}"))?;
     let (lines, info) = (told.pop().unwrap_or_default(), told.pop().unwrap_or(info));
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
@@ -105,7 +105,7 @@ pub(crate) fn look(address: &str, ask: &mut Ask<'_>) -> anyhow::Result<Known> {
 }
 
 impl Known {
-    /// Asks a node for its INFO, wherever it may be.
+    /// Asks a node for its INFO, at each of its addresses until the node itself answers.
     pub(crate) fn info_of(&self, node: &Node, ask: &mut Ask<'_>) -> Answer {
         if node.myself {
             return Answer::Itself(self.info.clone());
@@ -126,7 +126,7 @@ impl Known {
     /// Connects to a node of this cluster.
     ///
     /// # Errors
-    /// If there is no such member, or it does not answer: who does, or why nobody.
+    /// If there is no such member, or it does not answer; the error says which server does instead, or why none does.
     pub(crate) fn connect(&self, id: u32) -> anyhow::Result<Connection> {
         let node =
             self.nodes.iter().find(|node| node.id == id).with_context(|| format!("node {id} is not a member"))?;
@@ -144,7 +144,7 @@ impl Known {
         }
     }
 
-    /// Who tells this INFO, if it is not that node of this cluster.
+    /// Returns a description of the server that sent this INFO, if it is not node `id` of this cluster.
     fn stranger(&self, id: u32, info: &str) -> Option<String> {
         match (identity(info), identity(&self.info)) {
             (None, _) => Some("another server".to_owned()),
@@ -155,21 +155,21 @@ impl Known {
 }
 
 impl Node {
-    /// What it is best known by.
+    /// Returns its preferred address.
     pub(crate) fn address(&self) -> &str {
         self.addresses.first().map_or("?", |address| address)
     }
 }
 
-/// The id and the cluster that an INFO is of, if it is a Paxoi node's.
+/// Returns the node id and the cluster id in an INFO, if a Paxoi node sent it.
 pub(crate) fn identity(info: &str) -> Option<(u32, &str)> {
     Some((field(info, "node_id")?.parse().ok()?, field(info, "cluster_id")?))
 }
 
-/// `id40 ip:port@cport[,name] flags master ping pong epoch link slots…`; the epoch of a Paxoi node is its id. A node that
-/// does not know its host is at the `host` that was asked.
+/// Parses `id40 ip:port@cport[,name] flags master ping pong epoch link slots…`; the epoch of a Paxoi node is its id. A node
+/// that does not know its host is at the `host` that was asked.
 pub(crate) fn parse_node(line: &str, host: &str) -> Option<Node> {
-    // What is printed later must not be able to steer the terminal.
+    // Text that is printed later must not be able to control the terminal.
     if !line.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
         return None;
     }
@@ -194,12 +194,12 @@ pub(crate) fn parse_node(line: &str, host: &str) -> Option<Node> {
     Some(Node { id, addresses, myself: flags.contains(&"myself"), failed, slots: slots.join(" ") })
 }
 
-/// The value of a field of INFO.
+/// Returns the value of a field of INFO.
 pub(crate) fn field<'t>(info: &'t str, name: &str) -> Option<&'t str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
-/// The value of a field of INFO that is a number; 0 without it.
+/// Returns the value of a numeric field of INFO; 0 without it.
 pub(crate) fn number(info: &str, name: &str) -> u64 {
     field(info, name).and_then(|text| text.parse().ok()).unwrap_or(0)
 }

@@ -1,6 +1,6 @@
-//! Numbers of things in what people read: `1 frame`, `2 frames`.
+//! Plural endings in texts for people: `1 frame`, `2 frames`.
 
-/// What stands behind the name of `count` things: nothing behind one, an `s` behind any other number.
+/// Returns the ending for the name of `count` things: nothing for one, an `s` for any other number.
 #[must_use]
 pub fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }

@@ -1,9 +1,9 @@
-//! Where members are: names become addresses on a thread of their own, because a resolver that is down takes many
-//! seconds to say so, and the event loop would stand still meanwhile.
+//! Resolves the names of members to addresses, on a thread of its own. A resolver that is down takes many seconds to report
+//! that, and would stop the event loop meanwhile.
 //!
-//! The last answer serves until a newer one comes. Each use of a name asks for a newer one, since a member that moved can be
-//! found no other way. A name with several addresses gives them in turn: one that does not answer, or where somebody else
-//! answers, is not the only one that is tried. Numbers need no resolver.
+//! The last answer for a name is used until a newer one comes. Each use of the name asks for a newer answer, because a
+//! member that moved can be found no other way. The addresses of a name are used in turn: one of them may not answer, or
+//! another server may answer there. Numeric addresses need no resolver.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,18 +11,19 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::Builder;
 
-/// Names that may wait for the resolver; more are not asked for now. One name waits at most once.
+/// Maximum number of names that wait for the resolver. Beyond it, a name is not asked for now. Each name waits at most once.
 const NAMES_QUEUED_MAX: usize = 64;
-/// Names that are remembered; beyond, the others are forgotten. Members and contacts are far fewer.
+/// Maximum number of remembered names. Beyond it, all names are forgotten that do not wait for the resolver.
+/// Members and contacts are far fewer.
 const NAMES_KNOWN_MAX: usize = 1_024;
-/// Addresses of one name that are tried.
+/// Maximum number of addresses that are tried for one name.
 const ADDRESSES_MAX: usize = 16;
 
-/// The addresses that `HOST:PORT` stands for, those of IPv4 first: a name like `localhost` often stands for ::1 as well,
-/// where few servers listen.
+/// Resolves `HOST:PORT`, IPv4 addresses first. A name like `localhost` often stands for ::1 as
+/// well, where few servers listen.
 ///
 /// # Errors
-/// If it has no port, or the name is unknown.
+/// If `address` has no port, or its name is unknown.
 pub fn addresses(address: &str) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
@@ -31,20 +32,20 @@ pub fn addresses(address: &str) -> io::Result<Vec<SocketAddr>> {
     if found.is_empty() { Err(io::Error::new(io::ErrorKind::NotFound, "no such host")) } else { Ok(found) }
 }
 
-/// What is known of a `HOST:PORT`.
+/// The result of looking a `HOST:PORT` up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// It is, or was when that was last asked, there.
+    /// The address, as of the last answer.
     Known(SocketAddr),
-    /// The resolver has been asked.
+    /// The resolver has been asked, and has not answered yet.
     Asked,
-    /// There is no such name, or too many wait for the resolver.
+    /// There is no such name, or too many names wait for the resolver.
     Unknown,
 }
 
 /// See the module.
 pub struct Resolver {
-    /// Dropping it ends the thread after the name that it asks for.
+    /// The queue of the thread. Dropping it ends the thread after the names in the queue.
     names: SyncSender<String>,
     known: HashMap<String, Name>,
 }
@@ -52,29 +53,29 @@ pub struct Resolver {
 #[derive(Debug, Default)]
 struct Name {
     addresses: Vec<SocketAddr>,
-    /// How often one of them was given.
+    /// Number of look-ups of these addresses. It selects the next address.
     given: usize,
     is_asked: bool,
-    /// The answer was that there is no such name, and nobody has been told yet.
+    /// The last answer was that there is no such name, and no caller has been told yet.
     is_refused: bool,
 }
 
 impl Resolver {
-    /// A resolver whose thread calls `answer` with each name and its addresses, none if there is no such name.
+    /// Starts the thread. It calls `answer` with each name and its addresses, or with no address if there is no such name.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system cannot start a thread.
     pub fn start(answer: impl FnMut(String, Vec<SocketAddr>) + Send + 'static) -> io::Result<Resolver> {
         Resolver::with(|name| addresses(name).unwrap_or_default(), answer)
     }
 
-    /// The same with a resolver other than the system's.
+    /// As [`Resolver::start`], with `resolve` in place of the system's resolver.
     fn with(
         mut resolve: impl FnMut(&str) -> Vec<SocketAddr> + Send + 'static,
         mut answer: impl FnMut(String, Vec<SocketAddr>) + Send + 'static,
     ) -> io::Result<Resolver> {
         let (names, asked) = sync_channel::<String>(NAMES_QUEUED_MAX);
-        // It is not waited for at the end: it may be in the midst of such a wait itself.
+        // The thread is not joined at the end: it may be waiting for the system's resolver.
         Builder::new().name("paxoi-names".to_owned()).spawn(move || {
             for name in asked {
                 let found = resolve(&name);
@@ -84,7 +85,7 @@ impl Resolver {
         Ok(Resolver { names, known: HashMap::new() })
     }
 
-    /// Where that is, as far as it is known without waiting. If it was only asked for, ask again later.
+    /// Looks a name up without waiting. After [`Place::Asked`] the caller looks it up again later.
     pub fn look_up(&mut self, name: &str) -> Place {
         if let Ok(address) = name.parse() {
             return Place::Known(address);
@@ -103,14 +104,14 @@ impl Resolver {
         }
     }
 
-    /// Asks for a name, unless it waits already.
+    /// Puts a name into the resolver's queue, unless it is there already or the queue is full.
     pub fn ask(&mut self, name: &str) {
         if !self.entry(name).is_asked {
             self.entry(name).is_asked = self.names.try_send(name.to_owned()).is_ok();
         }
     }
 
-    /// Takes note of what the thread was answered. A name that is no longer there keeps its last addresses.
+    /// Stores the resolver's answer. A name that no longer exists keeps its last addresses.
     pub fn on_answer(&mut self, name: &str, addresses: Vec<SocketAddr>) {
         let known = self.entry(name);
         (known.is_asked, known.is_refused) = (false, addresses.is_empty());
@@ -134,7 +135,7 @@ mod tests {
 
     type Answer = (String, Vec<SocketAddr>);
 
-    /// A resolver that says what the test sends, and what it told.
+    /// A resolver that answers with the addresses that the test sends, and a receiver of the answers that it has passed on.
     fn scripted() -> (Resolver, std::sync::mpsc::Sender<Vec<SocketAddr>>, Receiver<Answer>) {
         let (script, said) = channel();
         let (told, answers) = channel();
@@ -164,7 +165,7 @@ mod tests {
         let (name, found) = answers.recv().unwrap();
         resolver.on_answer(&name, found);
         assert_eq!(resolver.look_up("a:1"), Place::Known(at(1)));
-        // With each use it is asked for again, once at a time; meanwhile the old address serves.
+        // Each use asks for the name again, with one question at a time. Meanwhile the old address is used.
         for _ in 0..1_000 {
             assert_eq!(resolver.look_up("a:1"), Place::Known(at(1)));
         }
@@ -199,7 +200,7 @@ mod tests {
         resolver.on_answer("a:1", vec![at(1), at(2)]);
         let mut next = || resolver.look_up("a:1");
         assert_eq!([next(), next(), next()], [at(1), at(2), at(1)].map(Place::Known));
-        // The same answer again changes nothing, an empty one neither.
+        // The same answer again changes nothing, nor does an empty answer.
         resolver.on_answer("a:1", vec![at(1), at(2)]);
         assert_eq!(resolver.look_up("a:1"), Place::Known(at(2)));
         resolver.on_answer("a:1", Vec::new());

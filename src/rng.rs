@@ -1,7 +1,7 @@
-//! Random numbers that a seed repeats for years: SplitMix64 spreads the seed, xoshiro256** does the rest.
+//! Random numbers that a seed reproduces for years: SplitMix64 spreads the seed, xoshiro256** generates the numbers.
 //!
-//! The usual crates may change their streams in a minor release; a load, a simulation or a back-off that was seen once
-//! must be repeatable from its printed seed. Nothing here is fit for secrets.
+//! The usual crates may change their streams in a minor release. But a load, a simulation or a back-off that was seen once
+//! must be repeatable from its printed seed. The numbers are not fit for secrets.
 
 use groups::Jitter;
 
@@ -12,14 +12,14 @@ pub struct Rng {
 }
 
 impl Rng {
-    /// The generator of this seed. Every seed is as good as every other, 0 too.
+    /// Returns the generator of this seed. Every seed is as good as every other, 0 too.
     #[must_use]
     pub fn new(seed: u64) -> Rng {
         let mut seed = Jitter::new(seed);
         Rng { state: [seed.bits(), seed.bits(), seed.bits(), seed.bits()] }
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         let [s0, s1, s2, s3] = &mut self.state;
         let result = s1.wrapping_mul(5).rotate_left(7).wrapping_mul(9);
@@ -33,12 +33,13 @@ impl Rng {
         result
     }
 
-    /// A number below `bound`; 0 if `bound` is 0. Even to within `bound` / 2^64, without a loop or a division.
+    /// Returns a number below `bound`; 0 if `bound` is 0. It is uniform to within `bound` / 2^64, without a loop or a
+    /// division.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// A number from 0 up to, not including, 1.
+    /// Returns a number from 0 up to, not including, 1.
     pub fn unit(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }

@@ -1,25 +1,25 @@
-//! Keys to slots to groups. Slots are Redis Cluster's: CRC16 (XMODEM) of the key or of its `{tag}`, modulo 16384, so
-//! that cluster clients compute the same ones; a group owns one contiguous range of slots.
+//! Maps keys to slots, and slots to groups. Slots are those of Redis Cluster, so that cluster clients compute the same ones:
+//! CRC16 (XMODEM) of the key or of its `{tag}`, modulo 16384. A group owns one contiguous range of slots.
 
 use groups::GroupId;
 use std::ops::Range;
 
-/// Slots in a cluster, as in Redis Cluster.
+/// Number of slots in a cluster, as in Redis Cluster.
 pub const SLOTS: u16 = 16384;
 
-/// The slot of a key. Only what stands between the first `{` and the next `}` counts, if that is not empty.
+/// Returns the slot of a key. Only the text between the first `{` and the next `}` counts, if that is not empty.
 #[must_use]
 pub fn slot(key: &[u8]) -> u16 {
     crc16(hash_tag(key)) % SLOTS
 }
 
-/// The group that owns `slot` when there are `groups` groups (1 to 16384).
+/// Returns the group that owns `slot` when there are `groups` groups (1 to 16384).
 #[must_use]
 pub fn group_of(slot: u16, groups: u32) -> GroupId {
     GroupId(u32::from(slot) * groups / u32::from(SLOTS))
 }
 
-/// The slots that `group` owns when there are `groups` groups.
+/// Returns the slots that `group` owns when there are `groups` groups.
 #[must_use]
 pub fn slots_of(group: GroupId, groups: u32) -> Range<u16> {
     // The first slot s with s * groups / SLOTS >= g is ceil(g * SLOTS / groups).
@@ -35,7 +35,7 @@ fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// Eight bytes at a time: a key may be megabytes long.
+/// Takes eight bytes at a time: a key may be megabytes long.
 fn crc16(bytes: &[u8]) -> u16 {
     let (blocks, rest) = bytes.as_chunks::<8>();
     let of_block = |crc: u16, block: &[u8; 8]| {
@@ -48,8 +48,8 @@ fn crc16(bytes: &[u8]) -> u16 {
     rest.iter().fold(crc, |crc, &byte| (crc << 8) ^ CRC16[0][usize::from((crc >> 8) as u8 ^ byte)])
 }
 
-/// The tables of the polynomial x^16 + x^12 + x^5 + 1, most significant bit first, initial value 0: for a byte, and for one
-/// that up to seven others follow.
+/// The tables of the polynomial x^16 + x^12 + x^5 + 1, most significant bit first, initial value 0. Table `n` is for a byte
+/// with `n` other bytes after it.
 static CRC16: [[u16; 256]; 8] = {
     let mut tables = [[0; 256]; 8];
     let mut i = 0;

@@ -1,5 +1,5 @@
-//! A set of groups with their stores. Inputs go in by method, whatever they cause comes out of an [`Outlet`]; the shard
-//! shares nothing with anyone, so several can run side by side.
+//! A set of groups with their stores. Inputs are method calls, and their effects go to an [`Outlet`]. A shard shares
+//! nothing, so several shards can run side by side.
 
 mod cell;
 
@@ -18,38 +18,39 @@ use groups::{
 };
 use std::collections::VecDeque;
 
-/// Where the effects of a shard go.
+/// Receives the effects of a shard.
 pub trait Outlet {
-    /// Put a record into the batch being gathered; returns that batch's log sequence number.
+    /// Puts a record into the batch being gathered; returns that batch's log sequence number.
     fn persist(&mut self, record: wal::Record) -> u64;
-    /// Whether a value of so many bytes can be logged now. One that cannot is not proposed, but looked at again later.
+    /// Returns true if a value of `bytes` can be logged now. Otherwise the shard does not propose it now, and tries again
+    /// later.
     fn takes_value(&self, bytes: usize) -> bool;
-    /// Whether a ballot of the group, in which `promised` is the highest promise so far, may be promised to `to`, which
-    /// may be this node: no other member holds a lease.
+    /// Returns true if the lease guard lets the group promise a ballot to `to`, which may be this node: no other member
+    /// holds a lease. `promised` is the group's highest promise so far.
     fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool;
-    /// Send now.
+    /// Sends a message now.
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message);
-    /// Send when the log is durable up to `lsn`.
+    /// Sends a message when the log is durable up to `lsn`.
     fn send_durable(&mut self, lsn: u64, group: GroupId, to: NodeId, message: Message);
-    /// A command of this node's clients was applied.
+    /// Takes the reply to a command of this node's clients, which was applied.
     fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>);
-    /// A command of this node's clients was executed, but its reply is not known here.
+    /// Notes that a command of this node's clients was executed, but its reply is not known here.
     fn skipped(&mut self, group: GroupId, counter: u64);
-    /// A read cannot be answered any more.
+    /// Notes that a read cannot be answered any more.
     fn read_lost(&mut self, id: ReadId);
-    /// A read is to be answered from this state: the next command to be applied came after it.
+    /// Answers a read from this state. The next command to be applied came after the read.
     fn read(&mut self, id: ReadId, store: &Store);
-    /// Read chosen values from the log and send them to the member whose id is the range's tag.
+    /// Reads chosen values from the log and sends them to the member whose id is the range's tag.
     fn read_log(&mut self, range: wal::ReadRange);
-    /// This node leads the group from now on, or no longer.
+    /// Notes that this node leads the group from now on, or no longer.
     fn leading(&mut self, group: GroupId, leads: bool);
-    /// A group has other members than before, from `next` on or since an earlier instance.
+    /// Notes that the group has other members than before, from `next` on or since an earlier instance.
     fn members_changed(&mut self, group: GroupId, next: Instance);
-    /// A value was chosen and applied.
+    /// Notes that a value was chosen and applied.
     fn chosen(&mut self, group: GroupId, value: &Value);
-    /// What may still be applied in this turn.
+    /// Returns the work budget of this turn for applying values.
     fn work(&mut self) -> &mut Work;
-    /// The memory of keys that are gone: to be given back elsewhere, as that takes long.
+    /// Takes the memory of keys that are gone. It has to be freed elsewhere, because that takes long.
     fn discard(&mut self, discarded: Discarded);
 }
 
@@ -73,22 +74,22 @@ impl StateMachine for Store {
     }
 }
 
-/// A group in which nothing happens is looked at in one of so many ticks: for keys that expire.
+/// Number of ticks in which each quiet group is checked once, for keys that expire.
 const QUIET_TICKS: usize = 8;
 
 /// Groups, their stores, and which of them have work left in this turn.
 pub struct Shard {
-    /// By group; `None` for one that is being rebuilt elsewhere: nobody may ask anything of it.
+    /// By group; `None` while the group is being rebuilt elsewhere: nobody may ask a missing group for anything.
     cells: Vec<Option<Cell>>,
     dirty: Vec<GroupId>,
     effects: Vec<Effect>,
-    /// Have a value to propose that the log does not take now; marked again by each tick.
+    /// Groups with a value to propose that the log does not take now. Each tick marks them as dirty again.
     held: Vec<GroupId>,
     /// Bytes of this node's commands that are not applied yet, in all groups.
     queued_bytes: usize,
     /// The memory that all stores take, in bytes.
     store_bytes: usize,
-    /// By group: whether ticks have nothing to do there. Kept apart from the groups, so that a tick need not fetch the
+    /// By group: true if ticks have nothing to do there. Kept apart from the groups, so that a tick does not fetch the
     /// memory of each.
     quiet: Vec<bool>,
     ticks: usize,
@@ -97,13 +98,13 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// The groups 0, 1, 2… with the stores that they replicate.
+    /// Returns a shard of the groups 0, 1, 2… with the stores that they replicate.
     #[must_use]
     pub fn new(groups: impl Iterator<Item = (Group, Store)>) -> Shard {
         Shard::of(groups.map(|(group, store)| Some(Cell::new(group, store))).collect())
     }
 
-    /// So many groups, none of which is here: [`Shard::put`] brings each.
+    /// Returns a shard of this many groups, all of them missing: [`Shard::put`] brings each.
     #[must_use]
     pub fn of_missing(groups: usize) -> Shard {
         Shard::of((0..groups).map(|_| None).collect())
@@ -124,61 +125,61 @@ impl Shard {
         }
     }
 
-    /// How many groups, those that are missing among them.
+    /// Returns the number of groups, missing ones included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.cells.len()
     }
 
-    /// Whether there is no group.
+    /// Returns true if the shard has no groups.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
 
-    /// Whether it has that group. What else concerns one group is asked only of one that is here.
+    /// Returns true if the group is here. The other methods about one group require this.
     #[must_use]
     pub fn has(&self, group: GroupId) -> bool {
         self.cells.get(group.index()).is_some_and(Option::is_some)
     }
 
-    /// A group, to look at.
+    /// Returns a group, read-only.
     #[must_use]
     pub fn group(&self, group: GroupId) -> &Group {
         &self.cell(group).group
     }
 
-    /// A group's store, to look at.
+    /// Returns a group's store, read-only.
     #[must_use]
     pub fn store(&self, group: GroupId) -> &Store {
         &self.cell(group).store
     }
 
-    /// A group with its store.
+    /// Returns a group with its store.
     pub fn cell_mut(&mut self, group: GroupId) -> &mut Cell {
         here(&mut self.cells, group)
     }
 
-    /// All groups that are here.
+    /// Returns all groups that are here.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
         self.cells.iter().flatten().map(|cell| &cell.group)
     }
 
-    /// The stores of all groups that are here.
+    /// Returns the stores of all groups that are here.
     pub fn stores(&self) -> impl Iterator<Item = &Store> {
         self.cells.iter().flatten().map(|cell| &cell.store)
     }
 
-    /// How many groups are not here.
+    /// Returns the number of missing groups.
     #[must_use]
     pub fn missing_groups(&self) -> usize {
         self.cells.iter().filter(|cell| cell.is_none()).count()
     }
 
-    /// Recovery: gives all groups away, to be made what they were. [`Shard::put`] brings each back.
+    /// Recovery: takes all groups out, to be rebuilt elsewhere. [`Shard::put`] brings each back.
     pub fn take_all(&mut self) -> Vec<(GroupId, Cell)> {
         assert_eq!(self.queued_bytes, 0, "nobody waits for a group that is given away");
-        // What a blank group wanted done is of no interest once it has its state.
+        // The pending work of a blank group does not matter once the group has its state.
         self.dirty.clear();
         self.held.clear();
         let taken = self.cells.iter_mut().zip(0..).filter_map(|(cell, group)| {
@@ -189,10 +190,10 @@ impl Shard {
         taken.collect()
     }
 
-    /// Recovery: a group is back, and what its store takes is counted.
+    /// Recovery: puts a rebuilt group back, and counts the memory of its store.
     ///
     /// # Panics
-    /// If it was here already.
+    /// If the group is here already.
     pub fn put(&mut self, group: GroupId, cell: Cell) {
         let before = self.cells[group.index()].replace(cell);
         assert!(before.is_none(), "group {group} is put where one is");
@@ -200,8 +201,8 @@ impl Shard {
         self.weigh(group);
     }
 
-    /// Puts the state of another member in the place of a group's own, which is returned; `None`, and nothing is changed, if
-    /// it is not beyond what the group has.
+    /// Replaces the state of a group with that of another member, and returns the old store. Returns `None` and replaces
+    /// nothing if the new state is not beyond the group's own.
     pub fn install(
         &mut self,
         group: GroupId,
@@ -215,7 +216,7 @@ impl Shard {
         let before = cell.group.queued_bytes();
         let taken = cell.group.install(state, clock, &mut self.effects);
         let old = taken.then(|| std::mem::replace(&mut cell.store, store));
-        // The commands that were skipped are off the queue already.
+        // The skipped commands are off the queue already.
         self.queued_bytes -= before - cell.group.queued_bytes();
         self.weigh(group);
         self.mark(group);
@@ -223,19 +224,19 @@ impl Shard {
         old
     }
 
-    /// Holds on to the state of a group as it is now, for [`Shard::next_block`]; see [`Store::freeze_for`].
+    /// Freezes the state of a group as it is now, for [`Shard::next_block`]; see [`Store::freeze_for`].
     pub fn freeze(&mut self, group: GroupId, divides: bool) -> SectionHead {
         let cell = self.cell_mut(group);
         cell.store.freeze_for(divides);
         SectionHead { group, state: cell.group.snapshot() }
     }
 
-    /// See [`Store::next_block`].
+    /// Takes the next block of a frozen state; see [`Store::next_block`].
     pub fn next_block(&mut self, group: GroupId, budget_bytes: usize) -> Option<Vec<u8>> {
         self.cell_mut(group).store.next_block(budget_bytes)
     }
 
-    /// Lets go of the held state. Returns its digest, if all of it was taken out, else 0.
+    /// Releases the frozen state. Returns its digest, or 0 if not all of it was taken out.
     pub fn thaw(&mut self, group: GroupId) -> u64 {
         let store = &mut self.cell_mut(group).store;
         let digest = store.frozen_digest().unwrap_or(0);
@@ -243,9 +244,9 @@ impl Shard {
         digest
     }
 
-    /// Logs again where every group is, and the votes that are older than `lsn`: older records will go.
+    /// Logs the position of every group again, and the votes that are older than `lsn`, before older records are removed.
     pub fn record_again(&mut self, lsn: u64, out: &mut impl Outlet) {
-        // What one that is missing has in the old records would be lost with them.
+        // The facts that a missing group has in the old records would be lost with them.
         assert_eq!(self.missing_groups(), 0, "the log is trimmed only when all groups are here");
         assert!(!self.is_busy(), "where a group is says its record only when what is below is applied");
         for group in (0..self.cells.len() as u32).map(GroupId) {
@@ -257,12 +258,13 @@ impl Shard {
         }
     }
 
-    /// Recovery is done; time limits run from here.
+    /// Ends recovery: time limits run from here.
     pub fn begin(&mut self, clock: Clock) {
         self.cells.iter_mut().flatten().for_each(|cell| cell.group.begin(clock));
     }
 
-    /// A message of a member, or a durable one of this node to itself. While a value is being applied in the group it waits.
+    /// Handles a message of a member, or a durable one of this node to itself. The message waits while the group applies a
+    /// value.
     pub fn handle(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
         let cell = here(&mut self.cells, group);
         if cell.is_blocked() {
@@ -272,11 +274,11 @@ impl Shard {
     }
 
     fn handle_now(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
-        // What it tells of the instance before is applied first, so that the state can be compared.
+        // The message's news of the previous instance is applied first, so that the states can be compared.
         self.step(group, out, |group, effects| group.learn_before(from, &message, clock, effects));
         let cell = here(&mut self.cells, group);
         if cell.pending.is_some() {
-            // What came before is not applied yet.
+            // The previous instance is not applied yet.
             cell.waiting_bytes += message.value_bytes();
             return cell.waiting.push_front((from, message));
         }
@@ -297,19 +299,20 @@ impl Shard {
         counter
     }
 
-    /// Bytes of this node's commands that are not applied yet, in all groups.
+    /// Returns the bytes of this node's commands that are not applied yet, in all groups.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
 
-    /// The memory that all stores take, in bytes; see [`Store::bytes`].
+    /// Returns the memory that all stores take, in bytes; see [`Store::bytes`].
     #[must_use]
     pub fn store_bytes(&self) -> usize {
         self.store_bytes
     }
 
-    /// Takes commands back; those that may have left this node are taken off the list instead. See [`Group::withdraw`].
+    /// Takes commands back. Commands that may have left this node are removed from `counters` instead; see
+    /// [`Group::withdraw`].
     pub fn withdraw(&mut self, group: GroupId, counters: &mut Vec<u64>) {
         let cell = &mut self.cell_mut(group).group;
         let before = cell.queued_bytes();
@@ -317,24 +320,24 @@ impl Shard {
         self.queued_bytes -= before - cell.queued_bytes();
     }
 
-    /// A read of this node's clients waits in the group.
+    /// Adds a read of this node's clients, which waits in the group.
     pub fn read(&mut self, group: GroupId, id: ReadId) {
         self.mark(group);
         self.cell_mut(group).group.read(id);
     }
 
-    /// A read waits for this node's next command in the group; see [`Group::hold_read`].
+    /// Lets a read wait for this node's next command in the group; see [`Group::hold_read`].
     pub fn hold_read(&mut self, group: GroupId, id: ReadId) {
         self.cell_mut(group).group.hold_read(id);
     }
 
-    /// Nobody waits for this read any more.
+    /// Cancels a read that nobody waits for any more.
     pub fn cancel_read(&mut self, group: GroupId, id: ReadId) {
         self.cell_mut(group).group.cancel_read(id);
     }
 
-    /// Time limits of all groups, and expiry where this node leads. Groups in which nothing happens are looked at in turns.
-    /// `cluster_ms` is cluster time in unix milliseconds, if it is known.
+    /// Runs the time limits of all groups, and expiry where this node leads. Quiet groups are checked in turns. `cluster_ms`
+    /// is cluster time in unix milliseconds, if it is known.
     pub fn tick(&mut self, clock: Clock, cluster_ms: Option<u64>, around: Surroundings<'_>, out: &mut impl Outlet) {
         self.ticks += 1;
         for group in std::mem::take(&mut self.held) {
@@ -347,7 +350,7 @@ impl Shard {
             }
             let group = GroupId(index as u32);
             let Some(cell) = self.cells[index].as_mut().filter(|cell| cell.pending.is_none()) else { continue };
-            // Without a leader it may stand, which is to promise itself a ballot.
+            // Without a leader the group may campaign, and with that promises itself a ballot.
             let leads = cell.group.leader().is_some();
             let free = leads || out.allows(group, cell.group.me(), cell.group.promised(), clock);
             let around = Surroundings { free, ..around };
@@ -358,7 +361,7 @@ impl Shard {
             if expires {
                 cell.group.propose_time();
             }
-            // A value can have been held back for a time that is over.
+            // A value can have been held back for a time that has passed.
             let waits = cell.group.has_waiting() || cell.group.next_value_bytes().is_some();
             if expires || waits || !self.effects.is_empty() {
                 self.mark(group);
@@ -368,7 +371,7 @@ impl Shard {
         }
     }
 
-    /// Calls `change` on one group and carries out what it causes.
+    /// Calls `change` on one group and carries out its effects.
     pub fn step(&mut self, group: GroupId, out: &mut impl Outlet, change: impl FnOnce(&mut Group, &mut Vec<Effect>)) {
         self.mark(group);
         self.quiet_step(group, out, change);
@@ -393,7 +396,7 @@ impl Shard {
         }
     }
 
-    /// Calls `change` on every group that is here and carries out what it causes.
+    /// Calls `change` on every group that is here and carries out its effects.
     pub fn step_all(&mut self, out: &mut impl Outlet, mut change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
         for group in (0..self.cells.len() as u32).map(GroupId) {
             if self.has(group) {
@@ -433,26 +436,26 @@ impl Shard {
                 asking.push(group);
             }
         }
-        // What carrying out marked again waits for the next round; the memory is kept.
+        // Groups that were marked again meanwhile wait for the next round. The memory of the list is kept.
         if self.dirty.is_empty() {
             self.dirty = dirty;
         }
     }
 
-    /// Asks on behalf of the fresh reads of a group; see [`Group::ask`].
+    /// Asks a question on behalf of the fresh reads of a group; see [`Group::ask`].
     pub fn ask(&mut self, group: GroupId, number: u64, out: &mut impl Outlet) -> Option<Ballot> {
         let ballot = here(&mut self.cells, group).group.ask(number, &mut self.effects);
         self.carry_out(group, out);
         ballot
     }
 
-    /// Whether a turn has work left to flush.
+    /// Returns true if the turn has work left to flush.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// What [`Outlet::read_log`] asked for, as a message for the member that is behind.
+    /// Returns the values that [`Outlet::read_log`] asked for, as a message for the lagging member.
     #[must_use]
     pub fn range(&self, group: GroupId, first: Instance, values: Vec<wal::ChosenValue>) -> Message {
         let next = self.group(group).next();
@@ -463,7 +466,7 @@ impl Shard {
         Message::Range(Range { first, next, values: values.into_iter().map_while(accepted).collect() })
     }
 
-    /// Answers another member's question, with the version of the membership that it is answered for.
+    /// Answers another member's question. Returns also the version of the membership that the answer is for.
     #[must_use]
     pub fn answer(&self, group: GroupId, ballot: Ballot) -> (u64, Answer) {
         let group = &self.cell(group).group;
@@ -483,7 +486,7 @@ impl Shard {
         }
     }
 
-    /// Takes what a store takes now into the sum.
+    /// Updates the sum of the stores' memory with the present size of one store.
     fn weigh(&mut self, group: GroupId) {
         let cell = here(&mut self.cells, group);
         let bytes = cell.store.bytes();
@@ -509,8 +512,8 @@ impl Shard {
         self.effects = effects;
     }
 
-    /// Goes on with what could not be applied in earlier turns, and with the messages that wait for it, as far as the
-    /// turn's work goes.
+    /// Continues with the values that earlier turns could not apply, and with the messages that wait for them, as far as the
+    /// turn's work budget goes.
     pub fn go_on(&mut self, clock: Clock, out: &mut impl Outlet) {
         for _ in 0..self.busy.len() {
             if out.work().is_spent() {
@@ -551,7 +554,7 @@ impl Shard {
         self.weigh(group);
     }
 
-    /// Applies everything that a group has begun to, however long that takes: its state will be another one.
+    /// Applies everything that a group has begun to apply, however long that takes: its state will be replaced.
     fn finish(&mut self, group: GroupId, out: &mut impl Outlet) {
         while here(&mut self.cells, group).pending.is_some() {
             let left = std::mem::replace(out.work(), Work::unlimited());
@@ -560,23 +563,24 @@ impl Shard {
         }
     }
 
-    /// Whether a value is being applied somewhere, over several turns.
+    /// Returns true if a group applies a value over several turns, or has messages left that waited for one.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         !self.busy.is_empty()
     }
 
-    /// Whether the state of a group is between two instances: part of a value is applied.
+    /// Returns true if the state of a group is between two instances: part of a value is applied.
     #[must_use]
     pub fn is_applying(&self, group: GroupId) -> bool {
         self.cell(group).pending.is_some()
     }
 }
 
-/// As [`Shard::cell_mut`], where the shard's other fields are in use.
+/// As [`Shard::cell_mut`], for when the shard's other fields are in use.
 fn here(cells: &mut [Option<Cell>], group: GroupId) -> &mut Cell {
     cells[group.index()].as_mut().expect(MISSING)
 }
 
-/// A group that is missing has promised what this process does not know yet: nothing may be said in its name.
+/// The panic message for a missing group. The group may have made promises that this process does not know yet: nothing may
+/// be said in its name.
 const MISSING: &str = "only groups that are here are asked for anything";

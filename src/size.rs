@@ -1,7 +1,7 @@
-//! Sizes as operators write them: `512`, `64kb`, `100mb`, `2gb`. As in Redis, `k`, `m` and `g` are powers of 1000, `kb`,
-//! `mb` and `gb` powers of 1024, in any case.
+//! Sizes as operators write them: `512`, `64kb`, `100mb`, `2gb`. As in Redis, `k`, `m` and `g` are powers of 1000, and `kb`,
+//! `mb` and `gb` are powers of 1024. Case does not matter.
 
-/// The bytes that `text` says; `None` if it is no size, or beyond 64 bits.
+/// Parses `text` into bytes. Returns `None` if `text` is not a size, or if it exceeds 64 bits.
 #[must_use]
 pub fn parse(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

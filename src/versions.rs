@@ -1,5 +1,5 @@
-//! Which versions of the peer protocol a node speaks. A hello names the lowest and the highest; two nodes use the highest
-//! that both speak, or part with a line that says why. So members are upgraded one by one.
+//! The versions of the peer protocol that a node speaks. A hello names the lowest and the highest. Two nodes use the highest
+//! version that both speak, or disconnect with a line that says why. So members can be upgraded one by one.
 //!
 //! ```text
 //! 1   the first
@@ -9,8 +9,8 @@
 //! 4   large commands in parts (version 4 of values)
 //! ```
 //!
-//! What is chosen goes to every member and stays in their logs, so a new version of values is proposed only when all
-//! members were last seen to speak a version that has it; other news concern one connection only, and its version.
+//! Chosen values go to every member and stay in their logs. So a new version of values is proposed only when all members
+//! were last seen to speak a version that has it. Other changes depend only on the version of one connection.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -25,25 +25,25 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// What this program speaks.
+    /// The versions that this program speaks.
     pub const OURS: Versions = Versions { lowest: 1, highest: 4 };
-    /// The first in which pings tell clocks.
+    /// The first version in which pings tell clocks.
     pub const CLOCKS: u16 = 3;
-    /// The first in which large messages travel in fragments.
+    /// The first version in which large messages travel in fragments.
     pub const FRAGMENTS: u16 = 3;
-    /// The first in which members carry commands out for each other.
+    /// The first version in which members execute commands for each other.
     pub const RELAYS: u16 = 3;
-    /// What those speak who do not say.
+    /// The versions of a node that does not name any.
     pub const FIRST: Versions = Versions { lowest: 1, highest: 1 };
 
-    /// The version that two nodes use.
+    /// Returns the version that two nodes use, if both speak one.
     #[must_use]
     pub fn common(self, other: Versions) -> Option<u16> {
         let highest = self.highest.min(other.highest);
         (highest > 0 && highest >= self.lowest.max(other.lowest)).then_some(highest)
     }
 
-    /// `1-2`, or `2` alone; `None` if it is anything else.
+    /// Parses `1-2`, or `2` alone. Returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Versions> {
         let (lowest, highest) = text.split_once('-').unwrap_or((text, text));
@@ -51,14 +51,14 @@ impl Versions {
         (versions.lowest > 0 && versions.lowest <= versions.highest).then_some(versions)
     }
 
-    /// The highest version of values that nodes which speak these can read.
+    /// Returns the highest version of values that nodes with these versions can read.
     #[must_use]
     pub fn value_version(self) -> u8 {
         u8::try_from(self.highest).map_or(groups::VALUE_VERSION_MAX, |version| version.min(groups::VALUE_VERSION_MAX))
     }
 }
 
-/// Of those who do not say.
+/// Returns the versions of a node that does not name any.
 impl Default for Versions {
     fn default() -> Versions {
         Versions::FIRST
@@ -89,7 +89,7 @@ mod tests {
             (versions(1, 2), versions(2, 9), Some(2)),
             (versions(2, 3), versions(1, 4), Some(3)),
             (versions(1, 2), versions(3, 4), None),
-            // What nobody can mean.
+            // Ranges that no program means.
             (versions(1, 2), versions(2, 1), None),
             (versions(1, 2), versions(0, 0), None),
             (versions(1, 2), versions(0, u16::MAX), Some(2)),

@@ -1,5 +1,6 @@
-//! The acceptor of one decision (Lamport, "Paxos Made Simple", section 2.2): what it promised and what it accepted.
-//! It knows no instance; [`Group`](crate::Group) keeps one for its `next` and carries the promise on to the following.
+//! The acceptor of one decision (Lamport, "Paxos Made Simple", section 2.2): its promise and its vote. It knows no
+//! instance number. [`Group`](crate::Group) keeps one acceptor for its `next`, and carries the promise on to the
+//! following instance.
 
 use crate::{Ballot, Value};
 
@@ -15,25 +16,25 @@ pub struct Acceptor {
 pub struct Accepted {
     /// The ballot of the Accept.
     pub ballot: Ballot,
-    /// Its value.
+    /// The value of the Accept.
     pub value: Value,
 }
 
-/// A ballot too low: the acceptor has promised this higher one.
+/// The refusal of a low ballot: the acceptor has promised this higher one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub Ballot);
 
-/// Whether an answer needs a record of its own.
+/// An answer, by whether it needs a log record of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Novelty {
-    /// The state changed: it must be made durable first.
+    /// The state changed, and must be durable before the answer leaves.
     New,
-    /// The same was asked before: the answer waits for the same record.
+    /// The request is a repetition. The answer waits for the record of the first one.
     Repeated,
 }
 
 impl Acceptor {
-    /// What a Prepare gets: a promise to accept nothing below `ballot`, or a refusal.
+    /// Answers a Prepare: promises to accept nothing below `ballot`, or refuses.
     ///
     /// # Errors
     /// If a higher ballot was promised.
@@ -44,7 +45,7 @@ impl Acceptor {
         Ok(self.promise(ballot))
     }
 
-    /// What an Accept gets: a vote, or a refusal. Voting for a ballot promises it too.
+    /// Answers an Accept: votes, or refuses. A vote for a ballot promises that ballot too.
     ///
     /// # Errors
     /// If a higher ballot was promised.
@@ -66,9 +67,9 @@ impl Acceptor {
         Ok(Novelty::New)
     }
 
-    /// Takes a recorded vote back. Records may have been written again in another order than they were made in, so a
-    /// vote counts even behind a higher promise: without it the next promise would hide it. False if the record holds
-    /// another value than one before it for the same ballot.
+    /// Restores a recorded vote. Records may have been written again in another order than they were made in. So a vote
+    /// counts even behind a higher promise; otherwise the next promise would not report it. Returns false if the record
+    /// holds another value than an earlier one for the same ballot.
     #[must_use]
     pub fn recall(&mut self, ballot: Ballot, value: &Value) -> bool {
         self.promised = self.promised.max(ballot);
@@ -81,26 +82,26 @@ impl Acceptor {
         }
     }
 
-    /// The highest ballot promised; it never decreases (invariant 1).
+    /// Returns the highest promised ballot. It never decreases (invariant 1).
     #[must_use]
     pub fn promised(&self) -> Ballot {
         self.promised
     }
 
-    /// What was accepted last, which is also under the highest ballot.
+    /// Returns the last vote. No earlier vote has a higher ballot.
     #[must_use]
     pub fn accepted(&self) -> Option<&Accepted> {
         self.accepted.as_ref()
     }
 
-    /// The value, if `chosen` is the very ballot under which it was accepted. A value accepted under another ballot,
+    /// Returns the value if it was accepted under exactly the ballot `chosen`. A value accepted under another ballot,
     /// even a higher one, may differ from the chosen one.
     #[must_use]
     pub fn accepted_under(&self, chosen: Ballot) -> Option<&Value> {
         self.accepted.as_ref().filter(|accepted| accepted.ballot == chosen).map(|accepted| &accepted.value)
     }
 
-    /// Goes on to the following decision: the vote is settled, the promise stays.
+    /// Goes on to the following decision: removes the vote and keeps the promise.
     pub fn settle(&mut self) {
         self.accepted = None;
     }

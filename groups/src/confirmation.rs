@@ -1,11 +1,12 @@
-//! The answers to one question about one group: do they confirm that its leader still leads?
+//! Read confirmation: do the answers to one question about one group confirm that its leader still leads?
 //!
-//! They do when a majority has promised nothing above the ballot asked about, and one of it leads under that ballot. All
-//! that are counted must know the same members as the asker: two majorities of one set, or of a set and the next, share a
-//! node, but those of sets further apart need not.
+//! A question is confirmed in one of two ways:
 //!
-//! Or they do when the leader answers under a lease: those who could elect another have promised not to, so that it needs
-//! nobody else, and it does not matter which members the asker knows.
+//! - A majority has promised no ballot above the one asked about, and one node of that majority leads under it. Only
+//!   nodes with the asker's membership count: two majorities of one set, or of a set and the next, share a node, but
+//!   majorities of sets further apart need not.
+//! - The leader answers under a lease. The voters that could elect another leader have promised not to, so the leader
+//!   needs no other answer, and the asker's membership does not matter.
 
 use crate::members::Tally;
 use crate::{Answer, Ballot, Group, Instance, NodeId};
@@ -14,32 +15,33 @@ use crate::{Answer, Ballot, Group, Instance, NodeId};
 #[derive(Clone, Debug)]
 pub struct Confirmation {
     ballot: Ballot,
-    /// The version of the membership when it was asked.
+    /// The asker's membership version when it asked.
     version: u64,
     holds: Tally,
     leads: Option<Instance>,
     leased: bool,
-    /// Somebody has promised a higher ballot, or the leader does not lead.
+    /// A member has promised a higher ballot, or the node of `ballot` answered that it does not lead.
     vain: bool,
 }
 
-/// What the answers so far come to.
+/// The verdict on the answers so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The leader leads: what is read must have everything up to this instance applied.
+    /// The leader still leads. A read may be answered once every instance up to this one is applied.
     Confirmed(Instance),
     /// More answers are needed.
     Open,
-    /// No answer can help any more, as the asker knows better by now: it has promised a higher ballot, or has other
-    /// members. What it would ask now may be answered.
+    /// More answers cannot help: the asker itself has promised a higher ballot, or has another membership by now. A new
+    /// question may succeed.
     Outdated,
-    /// No answer can help any more, nor could one to the same question at once: another member has promised a higher
-    /// ballot, or the leader has chosen nothing yet, or leads no more.
+    /// More answers cannot help, and the same question would fail again if it were repeated at once: another member has
+    /// promised a higher ballot, or the leader has chosen nothing yet, or it leads no longer.
     Vain,
 }
 
 impl Confirmation {
-    /// A question about `ballot`, which [`Group::ask`] gave. This node counts as one of the majority, if it votes.
+    /// Starts a question about `ballot`, which [`Group::ask`] returned. This node counts towards the majority if it
+    /// votes.
     #[must_use]
     pub fn new(group: &Group, ballot: Ballot) -> Confirmation {
         let mut holds = Tally::default();
@@ -53,7 +55,7 @@ impl Confirmation {
         self.ballot
     }
 
-    /// Counts what `from`, whose membership has the version `version`, answers.
+    /// Counts the answer of `from`, whose membership version is `version`.
     pub fn add(&mut self, from: NodeId, version: u64, answer: Answer, group: &Group) {
         match answer {
             Answer::Leads(_) => {}
@@ -72,14 +74,16 @@ impl Confirmation {
         self.holds.add(from, group.membership().voters());
     }
 
-    /// The leader holds a lease under the ballot asked about. It is this node, or it answered so.
+    /// Records that the leader holds a lease under the ballot asked about. The leader is this node, or its answer said
+    /// so.
     pub fn add_lease(&mut self, answer: Answer) {
         if let Answer::Leads(instance) = answer {
             (self.leads, self.leased) = (Some(instance), true);
         }
     }
 
-    /// What the answers so far come to. The group that asked may be the leader's.
+    /// Returns the verdict on the answers so far. The asking node may itself be the leader: its own state then counts
+    /// as the leader's answer.
     #[must_use]
     pub fn outcome(&self, group: &Group) -> Outcome {
         let membership = group.membership();

@@ -1,81 +1,82 @@
-//! What a group wants done. Effects are carried out in order; the caller owns the buffer and reuses it.
+//! The actions that a group asks for. The caller carries them out in order. It owns the buffer of effects and reuses
+//! it.
 
 use crate::reads::ReadId;
 use crate::{Ballot, Instance, Message, NodeId, Value};
 
-/// One effect of a step.
+/// One action that a group asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Put this into the log. What is sent durably after it, in this group, waits for it.
+    /// Append this record to the log. Later durable sends of this group wait for it.
     Persist(Record),
     /// Send now.
     Send {
-        /// To whom; never the node itself.
+        /// The receiver; never the node itself.
         to: NodeId,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// Send when everything that this group has persisted so far is durable; to the node itself too.
+    /// Send when all records that this group has persisted so far are durable. The receiver can be the node itself.
     SendDurable {
-        /// To whom.
+        /// The receiver.
         to: NodeId,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// A value was chosen, in order: apply it with [`Group::apply`](crate::Group::apply) before anything else is asked
-    /// of the group.
+    /// A value was chosen; values come in order. Apply it with [`Group::apply`](crate::Group::apply) before any other
+    /// use of the group.
     Apply {
-        /// Its instance: the one before the group's `next`.
+        /// The value's instance: the one before the group's `next` when the value was chosen.
         instance: Instance,
         /// The value.
         value: Value,
     },
     /// Read chosen values from the log and send them to `to` as a [`Range`](crate::message::Range).
     ReadLog {
-        /// The member that is behind.
+        /// The lagging member.
         to: NodeId,
-        /// The first instance.
+        /// The first instance to send.
         from: Instance,
-        /// One after the last: the group's `next`.
+        /// One after the last instance: the group's `next`.
         below: Instance,
         /// A ballot under which the instance before `below` was chosen.
         chosen: Ballot,
-        /// The window.
+        /// The window, as in [`Fetch`](crate::message::Fetch).
         bytes_max: u32,
     },
-    /// This node leads the group from now on, or no longer.
+    /// This node leads the group from now on (true), or no longer (false).
     Leading(bool),
     /// The group has other members from here on.
     Membership,
-    /// The command of this node with this counter was executed, but what it answered is not known here.
+    /// This node's command with this counter was executed, but its reply is not known here.
     Skipped {
-        /// Its counter.
+        /// The command's counter.
         counter: u64,
     },
-    /// A read cannot be answered: the state that it should see was jumped over.
+    /// A read cannot be answered: a checkpoint skipped the state that the read should see.
     ReadLost {
-        /// Which.
+        /// The read.
         read: ReadId,
     },
 }
 
-/// What must survive a crash.
+/// A fact that must survive a crash: one record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// Nothing below this ballot will be accepted.
+    /// A promise to accept nothing below this ballot.
     Promised(Ballot),
     /// A vote.
     Accepted {
-        /// Where.
+        /// The instance.
         instance: Instance,
-        /// Under which ballot.
+        /// The ballot of the vote.
         ballot: Ballot,
         /// A ballot under which the instance before was chosen.
         chosen: Ballot,
-        /// For what.
+        /// The value voted for.
         value: Value,
     },
-    /// Where the group is: written again before older records are dropped from the log.
+    /// The position of the group. It is written again before older records are dropped from the log.
     Position {
         /// The lowest instance not known to be chosen.
         next: Instance,
@@ -84,21 +85,21 @@ pub enum Record {
         /// A ballot under which the instance before `next` was chosen.
         chosen: Ballot,
     },
-    /// A vote, or a learned value, of which the log has only that it was there. Never persisted: it is what recovery
-    /// finds where a value fails its checksum.
+    /// A vote or a learned value of which the log shows only that it existed. It is never persisted: recovery makes it
+    /// where a value fails its checksum.
     Lost {
-        /// Where.
+        /// The instance.
         instance: Instance,
-        /// Under which ballot.
+        /// The ballot of the lost record.
         ballot: Ballot,
-        /// Whether it was learned to be chosen.
+        /// Whether the value was learned as chosen.
         learned: bool,
     },
     /// A chosen value that this node had not accepted under its chosen ballot.
     Learned {
-        /// Where.
+        /// The instance.
         instance: Instance,
-        /// A ballot under which it was chosen.
+        /// A ballot under which the value was chosen.
         ballot: Ballot,
         /// A ballot under which the instance before was chosen.
         chosen: Ballot,

@@ -1,17 +1,17 @@
 //! Small random delays, from a seed that the caller gives: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 
-/// A generator whose whole state is one number.
+/// A random generator whose whole state is one number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Jitter(u64);
 
 impl Jitter {
-    /// Equal seeds give equal sequences.
+    /// Creates a generator. Equal seeds give equal sequences.
     #[must_use]
     pub fn new(seed: u64) -> Jitter {
         Jitter(seed)
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -20,7 +20,7 @@ impl Jitter {
         z ^ (z >> 31)
     }
 
-    /// A number from 0 up to, but not including, `bound`, which must not be 0.
+    /// Returns a random number from 0 up to, but not including, `bound`, which must not be 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.bits() % bound
     }

@@ -2,8 +2,8 @@
 //!
 //! [`Acceptor`](acceptor::Acceptor) and [`Proposer`](proposer::Proposer) are the rules of one decision. A [`Group`]
 //! adds the order of instances, a lasting leader, learning, and the clients' commands and reads. Everything that a
-//! member must remember leaves as a [`Record`], everything that it says as a [`Message`]. [`Paxos`] is the other thing
-//! to build on the same rules: decisions side by side, in the style of the MIT Paxos lab.
+//! member must remember leaves as a [`Record`], and everything that it sends as a [`Message`]. [`Paxos`] is a second
+//! use of the same rules: decisions side by side, in the style of the MIT Paxos lab.
 
 pub mod acceptor;
 mod confirmation;
@@ -41,5 +41,5 @@ pub use value::{
 };
 pub use work::{BYTES_PER_STEP, Work};
 
-/// How often [`Group::tick`] wants to be called, in milliseconds.
+/// Interval between calls of [`Group::tick`], in milliseconds.
 pub const TICK_MS: u64 = 20;

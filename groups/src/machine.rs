@@ -1,27 +1,28 @@
-//! What a group replicates.
+//! The interface of the state machine that a group replicates.
 
 use crate::work::{BYTES_PER_STEP, Work};
 
 /// A deterministic state machine: equal values in equal order give equal states and replies on every member.
 pub trait StateMachine {
-    /// What a command answers. It may borrow from the machine, so that a value is copied only where it is wanted.
+    /// The reply to a command. It may borrow from the machine, so that a value is copied only where it is wanted.
     type Reply<'a>
     where
         Self: 'a;
 
-    /// A value begins: the group's time is `time_ms` (unix milliseconds, never less than before) from here on.
+    /// Begins a value: from here on the group's time is `time_ms` (unix milliseconds, never less than before).
     fn begin(&mut self, time_ms: u64);
 
-    /// A hash of all that ever happened to the state: it goes on with each change, and costs no look at the whole. Members
-    /// at the same instance have the same one, or they differ. 0 if nothing happened yet.
+    /// Returns the rolling digest: a hash of all changes of the state so far. Each change updates it, without a pass
+    /// over the whole state. Members whose digests differ at the same instance have diverged. 0 if nothing happened
+    /// yet.
     fn digest(&self) -> u64;
 
-    /// Executes one command. A body that it cannot read gets an error as its reply, the same on every member.
+    /// Executes one command. The reply to an unreadable body is an error, the same on every member.
     fn apply(&mut self, body: &[u8]) -> Self::Reply<'_>;
 
-    /// Executes one command as far as `work` goes; `None`: it is not done, and is called again with the same body before
-    /// anything else. It does something each time. Without `wanted` nobody gets the reply, which may be any: what only
-    /// reads need not be done then.
+    /// Executes one command until `work` is spent. Returns `None` if the command is not done: the next call is then for
+    /// the same body. Each call makes progress. Without `wanted` nobody gets the reply, which may be any, and work that
+    /// only reads may be left out.
     fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut Work) -> Option<Self::Reply<'_>> {
         let _ = wanted;
         work.spend(1 + body.len() / BYTES_PER_STEP);

@@ -1,12 +1,12 @@
-//! The voters of a group, and counting them: who they are, what a majority is, and who has answered.
+//! Sets of members of a group, their majorities, and tallies of the members that have answered.
 
 use crate::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// The most voters that one group can have; a [`Tally`] holds one bit for each.
+/// Maximum members of one group, voters and learners; a [`Tally`] holds one bit for each.
 pub const MEMBERS_MAX: usize = 63;
 
-/// The voting members, in ascending order of id.
+/// The voters of a group, or all its members, in ascending order of id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Members(Vec<NodeId>);
 
@@ -23,38 +23,38 @@ impl Members {
         Members(ids)
     }
 
-    /// All of them, ascending.
+    /// Returns all ids, ascending.
     #[must_use]
     pub fn ids(&self) -> &[NodeId] {
         &self.0
     }
 
-    /// How many votes are a majority.
+    /// Returns the number of votes that make a majority.
     #[must_use]
     pub fn quorum(&self) -> usize {
         self.0.len() / 2 + 1
     }
 
-    /// Where `node` stands among them, if it is a member.
+    /// Returns the position of `node` in the set, if it is a member.
     #[must_use]
     pub fn position(&self, node: NodeId) -> Option<usize> {
         self.0.binary_search(&node).ok()
     }
 
-    /// Whether `node` votes here.
+    /// Returns true if `node` is in the set.
     #[must_use]
     pub fn contains(&self, node: NodeId) -> bool {
         self.position(node).is_some()
     }
 
-    /// The member that should lead group `group` of `groups`: each leads one contiguous range.
+    /// Returns the preferred leader of group `group` of `groups`. Each member is preferred for one contiguous range.
     #[must_use]
     pub fn preferred(&self, group: u32, groups: u32) -> NodeId {
         self.0[group as usize * self.0.len() / groups as usize]
     }
 }
 
-/// Which members have answered one particular question. Counting a member twice changes nothing.
+/// The members that have answered one particular question. Counting a member twice changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tally(u64);
 
@@ -73,25 +73,25 @@ impl Tally {
         }
     }
 
-    /// Whether `node` is counted.
+    /// Returns true if `node` is counted.
     #[must_use]
     pub fn contains(&self, node: NodeId, members: &Members) -> bool {
         members.position(node).is_some_and(|position| self.0 & (1 << position) != 0)
     }
 
-    /// Whether those counted are a majority.
+    /// Returns true if the counted members are a majority.
     #[must_use]
     pub fn is_quorum(&self, members: &Members) -> bool {
         self.0.count_ones() as usize >= members.quorum()
     }
 
-    /// Whether nobody is counted.
+    /// Returns true if no member is counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0 == 0
     }
 
-    /// Everybody.
+    /// Returns a tally of all members.
     #[must_use]
     pub fn all(members: &Members) -> Tally {
         Tally((1 << members.ids().len()) - 1)

@@ -1,80 +1,80 @@
-//! Who belongs to a group, and how that changes: a part of the replicated state. A change is an ordinary command, told
-//! from those of the state machine by its first byte, and carried out by the [`Group`](crate::Group) itself.
+//! The members of a group, and their changes: a part of the replicated state. A change is an ordinary command. Its
+//! first byte tells it from the commands of the state machine, and the [`Group`](crate::Group) itself carries it out.
 //!
 //! Every change names the version of the membership that it was made for, and raises it. So a repetition does nothing,
-//! and of two that race one loses. One value makes one change at most: then any majority of one set shares a node with
-//! any majority of the next, which is what the confirmation of reads leans on.
+//! and of two concurrent changes one fails. One value makes at most one change. So any majority of one set shares a
+//! node with any majority of the next, and the confirmation of reads relies on that.
 
 use crate::NodeId;
 use crate::members::{MEMBERS_MAX, Members};
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 
-/// The first byte of a command that changes the membership; state machines count from 1.
+/// The first byte of a command that changes the membership. The first bytes for state machines count from 1.
 pub const MACHINE: u8 = 0;
-/// The longest address of a node, in bytes.
+/// Maximum length of a node's address, in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 255;
-/// How many nodes can have left a group.
+/// Maximum number of nodes that have left a group.
 pub const REMOVED_MAX: usize = 65_536;
 
-/// The members of a group: voters, and learners, which get everything and decide nothing.
+/// The members of a group: voters, and learners, which get every value and have no vote.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Encoded", into = "Encoded")]
 pub struct Membership {
     version: u64,
     voters: Members,
     everyone: Members,
-    /// By id, one for each of `everyone`.
+    /// The places of `everyone`, by id.
     places: Vec<Place>,
-    /// Ascending.
+    /// The ids that left, ascending.
     removed: Vec<NodeId>,
 }
 
-/// Where a member is, and which data directory is its own.
+/// The address of a member, and the id of its data directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// The member.
     pub node: NodeId,
     /// The random id of its data directory.
     pub storage: [u8; 16],
-    /// Where the others and clients reach it.
+    /// The address at which other nodes and clients reach the member.
     pub address: String,
 }
 
-/// A change, which takes effect only on the membership of this version.
+/// A change of the membership. It takes effect only on the version that it was made for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// The version that it was made for.
+    /// The version of the membership that the change was made for.
     pub version: u64,
-    /// What changes.
+    /// The kind of the change.
     pub what: What,
 }
 
-/// What can change.
+/// The kinds of changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
-    /// A node gets everything from now on, and votes on nothing.
+    /// A node becomes a learner: it gets every value from now on, and has no vote.
     AddLearner(Place),
     /// A learner votes from now on.
     Promote(NodeId),
-    /// A node leaves, for ever; or, if it is no member, never becomes one.
+    /// A node leaves for ever. A node that is no member never becomes one.
     Remove(NodeId),
     /// A member has another address.
     Move(NodeId, String),
 }
 
-/// Why a change had no effect.
+/// The reason why a change had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// It was made for another version.
+    /// The change was made for another version.
     #[error("the members have changed meanwhile: this was meant for version {asked}, and there is version {found}")]
     Outdated {
-        /// The version that it was made for.
+        /// The version that the change was made for.
         asked: u64,
-        /// The version that there is.
+        /// The present version.
         found: u64,
     },
-    /// Another change is in the same value.
+    /// Another change in the same value took effect.
     #[error("another change of the members was decided together with this one")]
     Second,
     /// The node is a member already.
@@ -89,10 +89,10 @@ pub enum ChangeError {
     /// The node was a member before.
     #[error("node {0} was removed, and ids are never used again: give the new node another one")]
     Removed(NodeId),
-    /// Nobody would be left.
+    /// No voter would be left.
     #[error("node {0} is the last that votes")]
     Last(NodeId),
-    /// There is no room for more.
+    /// The group has [`MEMBERS_MAX`] members, or [`REMOVED_MAX`] nodes have left it.
     #[error("there are {MEMBERS_MAX} members, and there cannot be more")]
     Full,
     /// An id of 0, or an address that is too long.
@@ -100,7 +100,7 @@ pub enum ChangeError {
     Malformed,
 }
 
-/// What a [`Membership`] is made from, and how it is written.
+/// The encoded form of a [`Membership`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Encoded {
     version: u64,
@@ -109,13 +109,13 @@ struct Encoded {
     removed: Vec<NodeId>,
 }
 
-/// Bytes that are no membership.
+/// The error for bytes that are no membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is not a membership that can be")]
 pub struct Impossible;
 
 impl Membership {
-    /// The first membership of a group: all of these vote.
+    /// Creates the first membership of a group, in which all of `places` vote.
     ///
     /// # Panics
     /// If there are none, or more than [`MEMBERS_MAX`], or two of one id.
@@ -127,58 +127,58 @@ impl Membership {
         Membership { version: 0, everyone: voters.clone(), voters, places, removed: Vec::new() }
     }
 
-    /// The first membership of a group whose members are known by nothing but their ids: for those who only try groups.
+    /// Creates the first membership of a group from ids alone, for tests of groups.
     #[must_use]
     pub fn of_ids(ids: impl Iterator<Item = NodeId>) -> Membership {
         Membership::new(ids.map(|node| Place { node, storage: [0; 16], address: String::new() }).collect())
     }
 
-    /// How often it has changed.
+    /// Returns the version: the number of changes so far.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Those whose votes, promises and confirmations count.
+    /// Returns the members whose votes, promises and confirmations count.
     #[must_use]
     pub fn voters(&self) -> &Members {
         &self.voters
     }
 
-    /// Voters and learners.
+    /// Returns the voters and learners.
     #[must_use]
     pub fn everyone(&self) -> &Members {
         &self.everyone
     }
 
-    /// Where everyone is, by id.
+    /// Returns the places of all members, by id.
     #[must_use]
     pub fn places(&self) -> &[Place] {
         &self.places
     }
 
-    /// Where `node` is, if it is a member.
+    /// Returns the place of `node`, if it is a member.
     #[must_use]
     pub fn place(&self, node: NodeId) -> Option<&Place> {
         self.everyone.position(node).map(|position| &self.places[position])
     }
 
-    /// Whether `node` was a member, and is none any more.
+    /// Returns true if `node` was removed; it may never have been a member.
     #[must_use]
     pub fn was_removed(&self, node: NodeId) -> bool {
         self.removed.binary_search(&node).is_ok()
     }
 
-    /// Those that left, ascending.
+    /// Returns the removed ids, ascending.
     #[must_use]
     pub fn removed(&self) -> &[NodeId] {
         &self.removed
     }
 
-    /// Carries a change out. True if other nodes vote now.
+    /// Carries a change out. Returns true if it changes the set of voters.
     ///
     /// # Errors
-    /// If it was made for another version, or makes no sense on this one; nothing has changed then.
+    /// If the change was made for another version, or is not possible on this one. Then nothing has changed.
     pub fn apply(&mut self, change: &Change) -> Result<bool, ChangeError> {
         if change.version != self.version {
             return Err(ChangeError::Outdated { asked: change.version, found: self.version });
@@ -243,14 +243,14 @@ impl Membership {
 }
 
 impl Change {
-    /// Appends it as the body of a command.
+    /// Appends the change as the body of a command.
     pub fn encode(&self, out: &mut BytesMut) {
         out.extend_from_slice(&[MACHINE]);
         out.extend_from_slice(&postcard::to_allocvec(self).expect("plain data serializes"));
     }
 
-    /// What the body of a command changes. `None` if it changes no membership; an error if it is one that this version
-    /// cannot read, which has no effect.
+    /// Decodes the change in the body of a command. Returns `None` if the command changes no membership, and an error
+    /// if this version cannot read the change, which then has no effect.
     #[must_use]
     pub fn decode(body: &[u8]) -> Option<Result<Change, ChangeError>> {
         let (machine, change) = body.split_first()?;

@@ -1,19 +1,19 @@
-//! What members say to each other about one group. One struct per message, one enum over them.
+//! The messages of members about one group: one struct per message, one enum over them.
 //!
-//! On the wire a message is its kind (a byte that the frame carries), its header in postcard, and, for those that carry
-//! values or commands, their raw bytes after it. Kinds never change meaning; new ones are appended.
+//! On the wire a message is its kind (a byte that the frame carries), its header in postcard, and then the raw bytes of
+//! its values or commands, if it has any. Kinds never change meaning; new ones are appended.
 
 use crate::acceptor::Accepted;
 use crate::{Ballot, Commands, Instance, Value};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-/// Phase 1a: promise me to accept nothing below `ballot`, at `instance` and all later ones.
+/// Phase 1a: asks for a promise to accept nothing below `ballot`, at `instance` and all later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepare {
-    /// The candidate's ballot; durable at the candidate before this leaves.
+    /// The candidate's ballot. It is durable at the candidate before the message leaves.
     pub ballot: Ballot,
-    /// The candidate's `next`: the promise is judged against it.
+    /// The candidate's `next`. The acceptor promises only if its own `next` is not above it.
     pub instance: Instance,
 }
 
@@ -24,35 +24,36 @@ pub struct Promise {
     pub ballot: Ballot,
     /// The instance of the Prepare that this answers.
     pub instance: Instance,
-    /// The acceptor's own `next`, at most `instance`. It fetches what it misses when the leader's Accept shows that.
+    /// The acceptor's own `next`, at most `instance`. The acceptor fetches what it lacks when the leader's Accept shows
+    /// that.
     pub next: Instance,
-    /// What it had accepted at `instance`.
+    /// The vote of the acceptor at `instance`.
     pub accepted: Option<Accepted>,
 }
 
-/// A Prepare or Accept came with too low a ballot.
+/// The refusal of a ballot: it is too low, or a lease grant forbids the promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject {
-    /// The ballot refused.
+    /// The refused ballot.
     pub ballot: Ballot,
-    /// The instance it was for.
+    /// The instance of the refused message.
     pub instance: Instance,
     /// The ballot that the acceptor has promised.
     pub promised: Ballot,
 }
 
-/// A Prepare or Accept came for an instance that the acceptor knows to be chosen; nothing was promised.
+/// The answer to a Prepare or Accept for an instance that the acceptor knows to be chosen. Nothing was promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ahead {
-    /// The ballot it answers.
+    /// The ballot of the message that this answers.
     pub ballot: Ballot,
-    /// The instance it was for.
+    /// The instance of the message that this answers.
     pub instance: Instance,
     /// The acceptor's `next`.
     pub next: Instance,
 }
 
-/// Phase 2a: vote for `value` at `instance`.
+/// Phase 2a: asks for a vote for `value` at `instance`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accept {
     /// The leader's ballot.
@@ -70,46 +71,46 @@ pub struct Accept {
 pub struct Vote {
     /// The ballot of the Accept.
     pub ballot: Ballot,
-    /// Its instance.
+    /// The instance of the Accept.
     pub instance: Instance,
 }
 
-/// An Accept came for a later instance than the acceptor's `next`; it did not vote.
+/// The answer to an Accept or Handover for an instance above the receiver's `next`. Nothing was voted or taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Behind {
-    /// The ballot it answers.
+    /// The ballot of the message that this answers.
     pub ballot: Ballot,
-    /// The instance it was for.
+    /// The instance of the message that this answers.
     pub instance: Instance,
-    /// The acceptor's `next`.
+    /// The `next` of the member that answers.
     pub next: Instance,
 }
 
-/// The value of an Accept follows another chain of values or another state than the acceptor's, or is a second one under
-/// its ballot; it did not vote.
+/// The answer to an Accept whose value follows another chain of values or another state than the acceptor's, or is a
+/// second value under its ballot. The acceptor did not vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diverged {
-    /// The ballot it answers.
+    /// The ballot of the Accept.
     pub ballot: Ballot,
-    /// The instance it was for.
+    /// The instance of the Accept.
     pub instance: Instance,
 }
 
-/// `instance` is decided: the value proposed there under `ballot`.
+/// `instance` is decided: the value that was proposed there under `ballot` is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chosen {
     /// The instance.
     pub instance: Instance,
-    /// A ballot under which that very value was proposed there.
+    /// A ballot under which exactly the chosen value was proposed there.
     pub ballot: Ballot,
 }
 
-/// Ask for chosen values from `from` on; asking again acknowledges what came before.
+/// The request for chosen values from `from` on. The next request acknowledges the values of the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetch {
     /// The first instance wanted: the asker's `next`.
     pub from: Instance,
-    /// The window: at most so many bytes of values, but at least one value.
+    /// The window: at most this many bytes of values, but at least one value.
     pub bytes_max: u32,
 }
 
@@ -127,26 +128,27 @@ pub struct Range {
 /// Commands of the sender's clients, for the leader under `ballot` to propose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// The ballot that the sender takes to lead.
+    /// The ballot that leads, as far as the sender knows.
     pub ballot: Ballot,
-    /// The counter of the sender's command before the first of these; 0 if these begin with its oldest. A leader that
-    /// lacks that one must not take these: applied out of order, the missing one would look like a repetition.
+    /// The counter of the sender's command before the first of these; 0 if the first is the sender's oldest. A leader
+    /// that lacks that command must not take these: applied out of order, the missing one would look like a repetition.
     pub after: u64,
-    /// Commands as in a value.
+    /// The commands, laid out as in a value.
     pub commands: Bytes,
 }
 
-/// The commands sent under `ballot` were not taken: send all of them again to whoever leads now.
+/// The answer to a Forward that was not taken. The origin sends all its commands again to the node that leads now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotLeader {
     /// The ballot named in the Forward.
     pub ballot: Ballot,
 }
 
-/// Would you follow me? Asked before a Prepare, so that a node that was merely cut off disturbs nobody.
+/// Asks whether the receiver would follow. It precedes a Prepare, so that a node that was merely cut off disturbs
+/// nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreVote {
-    /// Tells answers to this question from answers to earlier ones.
+    /// The number of the question, which tells its answers from answers to earlier ones.
     pub number: u64,
     /// The asker's `next`.
     pub next: Instance,
@@ -157,27 +159,27 @@ pub struct PreVote {
 pub struct PreVoted {
     /// The number of the question.
     pub number: u64,
-    /// False on behalf of a leader that claims the group now, or holds its lease; while the voter's own campaign is young;
-    /// and for an asker that has no vote.
+    /// Whether the voter would follow. False while another leader claims the group or holds a lease, while the voter
+    /// yields to another candidate or has a young campaign of its own, and for an asker without a vote.
     pub granted: bool,
-    /// The voter's `next`: an asker that is behind learns first.
+    /// The voter's `next`. An asker that is behind learns first.
     pub next: Instance,
-    /// The highest ballot that the voter has promised, so that the candidate's is above it at once.
+    /// The highest ballot that the voter has promised or seen, so that the candidate's ballot is above it at once.
     pub promised: Ballot,
 }
 
-/// From the leader to a member that should be at `next`: take the group over.
+/// The leader's request to a member that should be at `next` to take the group over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     /// The leader's ballot.
     pub ballot: Ballot,
     /// The leader's `next`.
     pub next: Instance,
-    /// Keep it, even if another member should rather lead it.
+    /// Whether the receiver keeps the group even if another member should rather lead it.
     pub stay: bool,
 }
 
-/// Everything that is said about one group.
+/// A message about one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant is the struct of its name")]
 pub enum Message {
@@ -199,10 +201,10 @@ pub enum Message {
     Handover(Handover),
 }
 
-/// Why a message was not understood.
+/// The reason why a message was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// A kind of a later version: skip it.
+    /// A kind of a later version. The receiver skips the message.
     #[error("message kind {0} is not known here")]
     UnknownKind(u8),
     /// A known kind with a body that does not decode.
@@ -244,7 +246,7 @@ impl Message {
     /// The kind of a [`Range`].
     pub const RANGE: u8 = 11;
 
-    /// The kind byte that the frame carries.
+    /// Returns the kind byte that the frame carries.
     #[must_use]
     pub fn kind(&self) -> u8 {
         match self {
@@ -267,7 +269,7 @@ impl Message {
         }
     }
 
-    /// Bytes of the values that it brings to be voted for or learned, which have to be logged; 0 for other messages.
+    /// Returns the bytes of the values to be voted for or learned, which must be logged; 0 for other messages.
     #[must_use]
     pub fn value_bytes(&self) -> usize {
         match self {
@@ -277,7 +279,7 @@ impl Message {
         }
     }
 
-    /// Bytes of values or commands at the end of its body; 0 for other messages.
+    /// Returns the bytes of values or commands at the end of the body; 0 for other messages.
     #[must_use]
     pub fn tail_bytes(&self) -> usize {
         match self {
@@ -287,7 +289,7 @@ impl Message {
         }
     }
 
-    /// The highest version of the values that it brings; 0 for other messages.
+    /// Returns the highest version of the values in the message; 0 for other messages.
     #[must_use]
     pub fn value_version(&self) -> u8 {
         match self {
@@ -298,7 +300,7 @@ impl Message {
         }
     }
 
-    /// The highest ballot and the highest instance that it names; zeros where it names none.
+    /// Returns the highest ballot and the highest instance that the message names; zeros where it names none.
     #[must_use]
     pub(crate) fn highest(&self) -> (Ballot, Instance) {
         let none = Instance::default();
@@ -333,7 +335,7 @@ impl Message {
         out.extend_from_slice(&tail);
     }
 
-    /// Appends the body but for its end, which comes back: the bytes of a value or of commands, which may be many.
+    /// Appends the body without its end, and returns the end: the bytes of a value or of commands, which may be long.
     pub fn encode_head(&self, out: &mut BytesMut) -> Bytes {
         match self {
             Message::Prepare(message) => put(message, out),
@@ -375,7 +377,7 @@ impl Message {
     /// Reads the body of a message of `kind`.
     ///
     /// # Errors
-    /// If the kind is unknown or the body is not one of that kind, down to the framing of the commands in it.
+    /// If the kind is unknown or the body is malformed, down to the framing of the commands in it.
     pub fn decode(kind: u8, body: &Bytes) -> Result<Message, MessageError> {
         let message = match kind {
             1 => take(body).map(Message::Prepare),
@@ -400,7 +402,7 @@ impl Message {
     }
 }
 
-/// Headers are short (ballots, instances, numbers), except a Range's.
+/// Encodes a header. Headers are short (ballots, instances, numbers), except a Range's.
 fn put(header: &impl Serialize, out: &mut BytesMut) {
     let mut short = [0; 128];
     if let Ok(bytes) = postcard::to_slice(header, &mut short) {
@@ -446,14 +448,14 @@ fn decode_forward(body: &Bytes) -> Option<Message> {
     Some(Message::Forward(Forward { ballot, after, commands: body.slice_ref(rest) }))
 }
 
-/// Values outlive the frame they came in: they get memory of their own, or a small one would pin the whole frame. A
-/// large one is most of its frame, or at least not much less than what else is in it.
+/// Parses a value that outlives its frame. A small value gets memory of its own, or it would pin the whole frame. A
+/// large one shares the frame: it is most of the frame, or at least not much less than the rest.
 fn own(body: &Bytes, bytes: &[u8]) -> Option<Value> {
     let bytes = if bytes.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(bytes) } else { body.slice_ref(bytes) };
     Value::parse(bytes).ok()
 }
 
-/// The shortest value that stays in its frame.
+/// Minimum length, in bytes, of a value that stays in its frame.
 const SHARED_BYTES_MIN: usize = 512 << 10;
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! The commands that this node's clients sent to one group and that are not applied yet, in order.
 //!
 //! They stay here until applied, because only the origin can send them again: to a new leader, under a new ballot, or
-//! after a broken connection, always all of them and oldest first.
+//! after a broken connection. The origin always sends all of them, oldest first.
 
 use crate::value::put_command;
 use crate::{NodeId, Tag};
 use bytes::{Buf, BytesMut};
 use std::collections::VecDeque;
 
-/// The memory of a longer command is given back.
+/// Maximum length, in bytes, of a command whose memory the empty queue keeps.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// The queue of one group at one node.
@@ -21,10 +21,10 @@ pub struct Origin {
     entries: VecDeque<Entry>,
     /// The commands of `entries`, end to end.
     bytes: BytesMut,
-    /// How many entries, and how many bytes of them, were sent under the present ballot.
+    /// The number of entries that were sent under the present ballot, and their bytes.
     sent: usize,
     sent_bytes: usize,
-    /// Entries with a counter up to this one may be in some leader's hands or in the log.
+    /// The highest counter of a command that may be in some leader's queue or in the log.
     exposed: u64,
 }
 
@@ -35,7 +35,7 @@ struct Entry {
 }
 
 impl Origin {
-    /// An empty queue of `node`, which has been started `start` times.
+    /// Creates an empty queue of `node`, which has been started `start` times.
     #[must_use]
     pub fn new(node: NodeId, start: u64) -> Origin {
         Origin {
@@ -59,39 +59,39 @@ impl Origin {
         self.counter
     }
 
-    /// The counter of the newest command ever queued.
+    /// Returns the counter of the newest command ever queued.
     #[must_use]
     pub fn newest(&self) -> u64 {
         self.counter
     }
 
-    /// The counter of the oldest command not applied; above all counters so far if there is none.
+    /// Returns the counter of the oldest command not applied; one above all counters so far if there is none.
     #[must_use]
     pub fn oldest(&self) -> u64 {
         self.entries.front().map_or(self.counter + 1, |entry| entry.counter)
     }
 
-    /// Bytes that wait.
+    /// Returns the bytes of the queued commands.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether some command has not been sent under the present ballot.
+    /// Returns true if a command has not been sent under the present ballot.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
         self.sent < self.entries.len()
     }
 
-    /// Bytes of what [`Origin::send`] would send, or less than a command more; 0 if there is nothing.
+    /// Returns the bytes that [`Origin::send`] would send, or less than one command more; 0 if there is nothing.
     #[must_use]
     pub fn next_bytes(&self, bytes_max: usize) -> usize {
         let first = self.entries.get(self.sent).map_or(0, |entry| entry.bytes);
         first.max(bytes_max.min(self.bytes.len() - self.sent_bytes))
     }
 
-    /// Takes note that the next commands will be sent now, up to `bytes_max` of them or one larger one: `(after,
-    /// commands)` as in a [`Forward`](crate::message::Forward). There may be more.
+    /// Marks the next commands as sent, up to `bytes_max` bytes or one larger command. Returns `(after, commands)` as
+    /// in a [`Forward`](crate::message::Forward). There may be more to send.
     pub fn send(&mut self, bytes_max: usize) -> (u64, &[u8]) {
         let (first, first_byte) = (self.sent, self.sent_bytes);
         while let Some(entry) = self.entries.get(self.sent) {
@@ -106,16 +106,16 @@ impl Origin {
         (after, &self.bytes[first_byte..self.sent_bytes])
     }
 
-    /// Nothing counts as sent any more: the ballot or the connection changed.
+    /// Marks all commands as not sent, because the ballot or the connection changed.
     pub fn unsend(&mut self) {
         (self.sent, self.sent_bytes) = (0, 0);
     }
 
-    /// The command with this tag was applied for the first time. Returns its counter if it is this node's, of this
-    /// start; commands of earlier starts have nobody waiting.
+    /// Removes the command with this tag, which was applied for the first time. Returns its counter if the command is
+    /// of this node and this start. Nobody waits for commands of earlier starts.
     ///
     /// # Panics
-    /// If an older command of this queue was not applied before it: it never would be (see [`Tags`](crate::Tags)).
+    /// If an older command of this queue is not applied yet: it never would be (see [`Tags`](crate::Tags)).
     pub fn on_applied(&mut self, tag: Tag) -> Option<u64> {
         if tag.origin != self.node || tag.start != self.start {
             return None;
@@ -131,7 +131,7 @@ impl Origin {
         Some(tag.counter)
     }
 
-    /// Every command up to the one with this tag, if it is of this start, was applied elsewhere: they leave the queue.
+    /// Removes every command up to this tag, if the tag is of this node and this start: they were applied elsewhere.
     /// Returns their counters.
     pub fn skip(&mut self, tag: Tag) -> Vec<u64> {
         let mut skipped = Vec::new();
@@ -145,14 +145,14 @@ impl Origin {
         skipped
     }
 
-    /// Takes commands back that nobody has seen: those of `counters`, which ascend, that are left there. The others may
-    /// be in some leader's hands or in the log; they stay, and their fate is unknown.
+    /// Takes back the commands of `counters`, which ascend, that nobody has seen. Only their counters stay in the list.
+    /// The other commands may be in some leader's queue or in the log: they stay, and their fate is unknown.
     pub fn withdraw(&mut self, counters: &mut Vec<u64>) {
         counters.retain(|counter| {
             *counter > self.exposed && self.entries.binary_search_by_key(counter, |entry| entry.counter).is_ok()
         });
         let Some(newest) = counters.last() else { return };
-        // What stays of the entries up to the newest that goes moves up to it: what waits behind is not touched.
+        // The entries that stay, up to the newest one withdrawn, move up to it. The entries behind it are not touched.
         let end = self.entries.partition_point(|entry| entry.counter <= *newest);
         let mut from: usize = self.entries.range(..end).map(|entry| entry.bytes).sum();
         let (mut to, mut kept, mut going) = (from, end, counters.iter().rev().peekable());
@@ -260,7 +260,7 @@ mod tests {
         origin.send(1000);
         (0..COMMANDS).for_each(|_| _ = origin.push(|out| out.extend_from_slice(&[0; 100])));
         let mut counters: Vec<u64> = (2..=COMMANDS + 1).collect();
-        // A pass takes milliseconds; one for each of them took minutes.
+        // One pass takes milliseconds. One pass for each command took minutes.
         origin.withdraw(&mut counters);
         assert_eq!((counters.len() as u64, origin.entries.len()), (COMMANDS, 1));
     }

@@ -1,12 +1,13 @@
 //! The MIT Paxos lab's interface (6.824, spring 2015, lab 3) over the same [`Acceptor`] and [`Proposer`] as the groups:
-//! any number of decisions by sequence number, side by side and in any order, each begun by whoever wants to.
+//! any number of decisions by sequence number, side by side and in any order. Any peer can begin each of them.
 //!
-//! A peer keeps everything in memory, so one that stops must not come back under its id. It does no I/O: hand it what
-//! arrives ([`Paxos::handle`]) and the time ([`Paxos::tick`]), and send what [`Paxos::next_outgoing`] gives. Messages
-//! may be lost, doubled and reordered. A peer that is not told of a decision learns it when it is asked to
-//! [start](Paxos::start) it.
+//! A peer keeps everything in memory, so a stopped peer must not come back under its id. It does no I/O: the caller
+//! hands it the arriving messages ([`Paxos::handle`]) and the time ([`Paxos::tick`]), and sends the messages that
+//! [`Paxos::next_outgoing`] returns. Messages may be lost, doubled and reordered. A peer that is not told of a decision
+//! learns it when it is asked to [start](Paxos::start) it.
 //!
-//! Each message also carries how far its sender is [done](Paxos::done); what all peers are done with is forgotten.
+//! Each message also tells up to which number its sender is [done](Paxos::done). Decisions that all peers are done with
+//! are forgotten.
 
 use crate::acceptor::{Accepted, Acceptor, Refused};
 use crate::members::Members;
@@ -16,16 +17,18 @@ use crate::{Ballot, Draft, Jitter, NodeId, Tag, Value};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
-/// A round without an answer from a majority for so long is given up, and the next begun.
+/// Time limit of a round, plus a random time below it. A round without a majority by then is given up, and the next
+/// begun.
 const ROUND_MS: u64 = 100;
-/// After a refusal the next round begins within this time, doubled with each round up to [`DOUBLINGS_MAX`] times.
+/// Wait before the next round after a refusal, plus a random time below it. The random time is doubled with each round,
+/// up to [`DOUBLINGS_MAX`] times.
 const BACK_OFF_MS: u64 = 10;
 const DOUBLINGS_MAX: u32 = 5;
 
-/// What has become of a decision, as far as this peer knows.
+/// The outcome of a decision, as far as this peer knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is this value, for ever.
+    /// The decision is this value, for ever.
     Decided(Bytes),
     /// Not decided, or not heard of.
     Pending,
@@ -33,29 +36,29 @@ pub enum Fate {
     Forgotten,
 }
 
-/// What one peer says to another.
+/// A message of one peer to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The decision.
+    /// The number of the decision.
     pub seq: u64,
     /// The highest number with which the sender's application is done.
     pub done: Option<u64>,
-    /// What is said.
+    /// The step of that decision.
     pub step: Step,
 }
 
-/// A step of one decision. Requests are answered by the step after them, or [`Step::Refuse`].
+/// A step of one decision. The answer to a request is the step after it, or [`Step::Refuse`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Request: accept nothing below this ballot.
     Prepare(Ballot),
-    /// Answer: promised; and what was accepted before.
+    /// Answer: promised, with the value accepted before.
     Promise(Ballot, Option<Accepted>),
     /// Request: vote for this value.
     Accept(Accepted),
     /// Answer: voted.
     Vote(Ballot),
-    /// Answer: not under this ballot, for the second one is promised.
+    /// Answer: refused under the first ballot, because the second is promised.
     Refuse(Ballot, Ballot),
     /// The value is decided.
     Decided(Value),
@@ -67,9 +70,9 @@ pub struct Paxos {
     me: NodeId,
     members: Members,
     slots: BTreeMap<u64, Slot>,
-    /// This peer's own attempts to get something decided, which is not yet: the only slots that a tick looks at.
+    /// This peer's own attempts whose decisions are still open. A tick looks at no other slots.
     attempts: BTreeMap<u64, Attempt>,
-    /// How far each member is done, in their order.
+    /// The number up to which each member is done, in the order of `members`.
     done: Vec<Option<u64>>,
     max: Option<u64>,
     now_ms: u64,
@@ -89,15 +92,15 @@ struct Slot {
 #[derive(Debug)]
 struct Attempt {
     proposer: Proposer,
-    /// What to propose if nothing was accepted before.
+    /// The value to propose if none was accepted before.
     value: Value,
-    /// When to begin the next round.
+    /// The time at which the next round begins.
     due_ms: u64,
     rounds: u32,
 }
 
 impl Paxos {
-    /// Peer `me` of `members`, which must contain it. `seed` makes its random delays.
+    /// Creates peer `me` of `members`, which must contain it. `seed` is the seed of its random delays.
     #[must_use]
     pub fn new(me: NodeId, members: Members, seed: u64) -> Paxos {
         assert!(members.contains(me), "a peer is one of the members");
@@ -107,19 +110,20 @@ impl Paxos {
         Paxos { me, members, slots, attempts, done, max: None, now_ms: 0, jitter, outgoing }
     }
 
-    /// Gets `seq` decided, with `value` if no other is proposed. It goes on until that is done; the outcome is read with
-    /// [`Paxos::status`]. Does nothing if it is under way here already, decided or forgotten.
+    /// Gets `seq` decided, with `value` if no other is proposed. The attempt goes on until `seq` is decided;
+    /// [`Paxos::status`] tells the outcome. Does nothing if an attempt is in progress here, or if `seq` is decided or
+    /// forgotten.
     pub fn start(&mut self, seq: u64, value: &[u8]) {
         if self.is_forgotten(seq) || self.attempts.contains_key(&seq) || self.slot(seq).decided.is_some() {
             return;
         }
-        // The first round, which begins at once, has a ballot of its own.
+        // A placeholder: the first round, which begins at once, has a ballot of its own.
         let proposer = Proposer::prepare(Ballot::ZERO);
         self.attempts.insert(seq, Attempt { proposer, value: wrap(value), due_ms: 0, rounds: 0 });
         self.begin_round(seq);
     }
 
-    /// What this peer knows of `seq`; asks nobody.
+    /// Returns the outcome of `seq` as far as this peer knows, without asking others.
     #[must_use]
     pub fn status(&self, seq: u64) -> Fate {
         if self.is_forgotten(seq) {
@@ -129,19 +133,19 @@ impl Paxos {
         decided.map_or(Fate::Pending, |value| Fate::Decided(unwrap(value)))
     }
 
-    /// This peer's application needs no decision up to `seq` any more.
+    /// Notes that this peer's application needs no decision up to `seq` any more.
     pub fn done(&mut self, seq: u64) {
         self.on_done(self.me, Some(seq));
     }
 
-    /// The highest number ever heard of.
+    /// Returns the highest number ever heard of.
     #[must_use]
     pub fn max(&self) -> Option<u64> {
         self.max
     }
 
-    /// The lowest number that is not forgotten: one above the lowest that any peer is done with. The highest number there is
-    /// also if that is forgotten itself.
+    /// Returns the lowest number that is not forgotten: one above the lowest that any peer is done with. Returns
+    /// `u64::MAX` even if that number is forgotten itself.
     #[must_use]
     pub fn min(&self) -> u64 {
         self.done.iter().map(|done| done.map_or(0, |seq| seq.saturating_add(1))).min().unwrap_or(0)
@@ -151,7 +155,7 @@ impl Paxos {
         self.done.iter().all(|done| *done >= Some(seq))
     }
 
-    /// Bytes of the values that this peer remembers.
+    /// Returns the bytes of the values that this peer remembers.
     #[must_use]
     pub fn value_bytes(&self) -> usize {
         let known = |slot: &Slot| {
@@ -161,12 +165,12 @@ impl Paxos {
         self.slots.values().map(known).sum()
     }
 
-    /// The next message to send, and to whom.
+    /// Takes the next message to send, and its receiver.
     pub fn next_outgoing(&mut self) -> Option<(NodeId, Message)> {
         self.outgoing.pop_front()
     }
 
-    /// A message of another peer.
+    /// Handles a message of another peer.
     pub fn handle(&mut self, from: NodeId, message: Message) {
         if !self.members.contains(from) || from == self.me {
             return;
@@ -186,7 +190,8 @@ impl Paxos {
         }
     }
 
-    /// The time, which only goes forward: rounds that got no majority are tried again. Call it every 10 ms or so.
+    /// Sets the time, which only goes forward, and begins new rounds in place of those without a majority. Call it
+    /// about every 10 ms.
     pub fn tick(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         let due = self.attempts.iter().filter(|(_, attempt)| attempt.due_ms <= now_ms);
@@ -194,7 +199,7 @@ impl Paxos {
         due.into_iter().for_each(|seq| self.begin_round(seq));
     }
 
-    /// Phase 1 under a new ballot, above all heard of.
+    /// Begins phase 1 under a new ballot, above all heard of.
     fn begin_round(&mut self, seq: u64) {
         let (me, due_ms) = (self.me, self.now_ms + ROUND_MS + self.jitter.below(ROUND_MS));
         let slot = self.slots.entry(seq).or_default();
@@ -224,7 +229,8 @@ impl Paxos {
         self.send(from, seq, answer);
     }
 
-    /// A majority of promises: phase 2, with the value that they bind to, or this peer's own.
+    /// Counts a promise. With a majority it begins phase 2, with the value that the promises bind to, or this peer's
+    /// own.
     fn handle_promise(&mut self, from: NodeId, seq: u64, ballot: Ballot, accepted: Option<Accepted>) {
         let Some(slot) = self.slots.get_mut(&seq) else { return };
         let Some(attempt) = attempt_under(&mut self.attempts, seq, ballot) else { return };
@@ -264,7 +270,7 @@ impl Paxos {
         self.decide(seq, &value);
     }
 
-    /// Waits at random before the next round, so that rivals do not overtake each other for ever.
+    /// Waits a random time before the next round, so that rivals do not overtake each other for ever.
     fn handle_refuse(&mut self, seq: u64, ballot: Ballot, promised: Ballot) {
         let Some(slot) = self.slots.get_mut(&seq) else { return };
         slot.seen = slot.seen.max(promised);
@@ -279,7 +285,7 @@ impl Paxos {
         assert!(known == value, "two values are decided for {seq}");
     }
 
-    /// `node` is done with everything up to `seq`. What all are done with is forgotten.
+    /// Notes that `node` is done with everything up to `seq`. Decisions that all members are done with are forgotten.
     fn on_done(&mut self, node: NodeId, seq: Option<u64>) {
         let Some(position) = self.members.position(node) else { return };
         if seq <= self.done[position] {
@@ -314,12 +320,12 @@ impl Paxos {
     }
 }
 
-/// The attempt to get `seq` decided, if its present round is the one under `ballot`.
+/// Returns the attempt to get `seq` decided, if its present round is the one under `ballot`.
 fn attempt_under(attempts: &mut BTreeMap<u64, Attempt>, seq: u64, ballot: Ballot) -> Option<&mut Attempt> {
     attempts.get_mut(&seq).filter(|attempt| attempt.proposer.ballot() == ballot)
 }
 
-/// Any bytes as a value: its only command, which is nobody's.
+/// Wraps any bytes in a value, as its only command, which has no real origin.
 fn wrap(bytes: &[u8]) -> Value {
     let mut draft = Draft::default();
     let nobody = Tag { origin: NodeId(0), start: 0, counter: 0 };
@@ -386,7 +392,7 @@ mod tests {
         peers[0].start(1_000, b"value");
         assert_eq!(peers[0].attempts.keys().copied().collect::<Vec<_>>(), [1_000]);
         deliver(&mut peers);
-        // What is forgotten is not tried any more.
+        // A forgotten decision is not tried any more.
         peers[0].start(1_001, b"value");
         for seq in [1, 2, 3] {
             peers[0].on_done(NodeId(seq), Some(1_001));

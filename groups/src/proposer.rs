@@ -1,5 +1,6 @@
 //! The proposer of one decision (Lamport, "Paxos Made Simple", section 2.2): it gathers promises under its ballot, then
-//! votes for one value. After a decision [`Proposer::follow`] goes on to the next with the promises it already has.
+//! votes of acceptors for one value. After a decision [`Proposer::follow`] goes on to the next with the promises that
+//! it already has.
 
 use crate::acceptor::Accepted;
 use crate::members::{Members, Tally};
@@ -26,13 +27,14 @@ impl Proposer {
         Proposer { ballot, phase: Phase::Preparing { promises: Tally::default(), highest: None } }
     }
 
-    /// The ballot of all its messages.
+    /// Returns the ballot of all its messages.
     #[must_use]
     pub fn ballot(&self) -> Ballot {
         self.ballot
     }
 
-    /// Counts a durable promise of `from` and what it had accepted. True when this one makes the majority.
+    /// Counts a durable promise of `from`, with the vote that it reports. Returns true if this promise completes the
+    /// majority.
     pub fn on_promise(&mut self, from: NodeId, accepted: Option<Accepted>, members: &Members) -> bool {
         let Phase::Preparing { promises, highest } = &mut self.phase else { return false };
         if !members.contains(from) {
@@ -53,25 +55,25 @@ impl Proposer {
         true
     }
 
-    /// Whether phase 1 still runs.
+    /// Returns true if phase 1 is still in progress.
     #[must_use]
     pub fn is_preparing(&self) -> bool {
         matches!(self.phase, Phase::Preparing { .. })
     }
 
-    /// Whether the promise of `from` is counted in phase 1.
+    /// Returns true if the promise of `from` is counted in phase 1.
     #[must_use]
     pub fn has_promise(&self, from: NodeId, members: &Members) -> bool {
         matches!(&self.phase, Phase::Preparing { promises, .. } if promises.contains(from, members))
     }
 
-    /// Whether it may propose now.
+    /// Returns true if the proposer may propose now.
     #[must_use]
     pub fn is_prepared(&self) -> bool {
         matches!(self.phase, Phase::Prepared { .. })
     }
 
-    /// The value that the promises bind it to, if they do: of the highest ballot among them.
+    /// Returns the value that the promises bind the proposer to, if any: the one with the highest ballot among them.
     #[must_use]
     pub fn bound(&self) -> Option<&Value> {
         match &self.phase {
@@ -90,7 +92,7 @@ impl Proposer {
         self.phase = Phase::Accepting { value, votes: Tally::default() };
     }
 
-    /// The value that is being voted on.
+    /// Returns the value that is being voted on.
     #[must_use]
     pub fn proposed(&self) -> Option<&Value> {
         match &self.phase {
@@ -99,13 +101,13 @@ impl Proposer {
         }
     }
 
-    /// Whether `from` voted for it.
+    /// Returns true if `from` voted for that value.
     #[must_use]
     pub fn has_vote(&self, from: NodeId, members: &Members) -> bool {
         matches!(&self.phase, Phase::Accepting { votes, .. } if votes.contains(from, members))
     }
 
-    /// Counts a durable vote of `from`. True when this one makes the majority: the value is chosen.
+    /// Counts a durable vote of `from`. Returns true if this vote completes the majority: the value is chosen.
     pub fn on_vote(&mut self, from: NodeId, members: &Members) -> bool {
         let Phase::Accepting { votes, .. } = &mut self.phase else { return false };
         let before = votes.is_quorum(members);
@@ -113,8 +115,8 @@ impl Proposer {
         !before && votes.is_quorum(members)
     }
 
-    /// After its value was chosen: ready to propose for the following instance under the same promises, which bind it
-    /// to nothing there, since each was given by an acceptor that had accepted nothing so far on.
+    /// Goes on to the following instance after the value was chosen, under the same promises. They bind the proposer to
+    /// nothing there, because the acceptors that gave them had accepted nothing at later instances.
     pub fn follow(&mut self) {
         assert!(matches!(self.phase, Phase::Accepting { .. }), "ballot {} went on without a decision", self.ballot);
         self.phase = Phase::Prepared { bound: None };

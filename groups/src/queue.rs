@@ -1,5 +1,5 @@
-//! What a leader has been given to propose. Everything that came while one instance was voted on is the next value, so
-//! that batches form by themselves.
+//! The commands that a leader has taken and not yet proposed. All that come while one instance is voted on form the
+//! next value, so that batches form by themselves.
 
 use crate::value::{COMMAND_HEADER_BYTES, Draft};
 use crate::{Commands, NodeId, Tags, Value};
@@ -22,14 +22,15 @@ struct Batch {
 }
 
 impl Queue {
-    /// An empty queue. A value holds at most `batch_bytes_max` bytes of commands, or one larger command.
+    /// Creates an empty queue. A value holds at most `batch_bytes_max` bytes of commands, or one larger command.
     #[must_use]
     pub fn new(batch_bytes_max: usize) -> Queue {
         Queue { batch_bytes_max, full: VecDeque::new(), open: Batch::default(), taken: Tags::default() }
     }
 
-    /// Takes commands of `origin` that follow its command `after`, without those that it took before. False if `after`
-    /// was never taken under this ballot, or a command bears another origin's name: then none is taken.
+    /// Takes the commands of `origin` that follow its command `after`, without those that it took before. Returns
+    /// false, and takes none, if `after` was never taken under this ballot, or if a command bears another origin's
+    /// name, is out of order or malformed.
     pub fn extend(&mut self, origin: NodeId, after: u64, commands: &[u8]) -> bool {
         let Ok(parsed) = Commands::parse(commands) else { return false };
         let Some(first) = parsed.clone().next().map(|command| command.tag) else { return true };
@@ -62,7 +63,8 @@ impl Queue {
         true
     }
 
-    /// Bytes of the commands that the next value holds if `more` bytes of commands are added first, or more than that.
+    /// Returns the bytes of commands in the next value, or a higher number, if `more` bytes of commands are added
+    /// first.
     #[must_use]
     pub fn next_bytes(&self, more: usize) -> usize {
         let open = self.open.draft.len();
@@ -70,19 +72,20 @@ impl Queue {
         self.full.front().map_or(joined, |batch| batch.draft.len())
     }
 
-    /// The lowest version that the next value may have, for the commands in it.
+    /// Returns the lowest version that the next value may have, for the commands in it.
     #[must_use]
     pub fn next_version(&self) -> u8 {
         self.full.front().unwrap_or(&self.open).draft.version()
     }
 
-    /// Whether there is anything to propose.
+    /// Returns true if there is nothing to propose.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.full.is_empty() && self.open.draft.is_empty()
     }
 
-    /// The next value, and the nodes whose clients wait for it. A no-op if the queue is empty. See [`Draft::seal`].
+    /// Returns the next value, which is a no-op if the queue is empty, and sets `waiting` to the nodes whose clients
+    /// wait for it. See [`Draft::seal`].
     pub fn seal(&mut self, chain: u32, time_ms: u64, digest: Option<u64>, waiting: &mut Vec<NodeId>) -> Value {
         waiting.clear();
         if let Some(mut batch) = self.full.pop_front() {

@@ -1,12 +1,13 @@
-//! Reads that wait: for what their node queued before them, and for a confirmation that began after they arrived.
+//! Waiting reads. A read waits for the commands that its node queued before it, and for a confirmation that began after
+//! it arrived.
 //!
 //! A read passes three stages: *fresh* (no question names it), *asked* (a numbered question left after it arrived), and
 //! *confirmed* (the answers name an instance that must be applied). The rule is that of Raft's read index (Ongaro's
-//! thesis, section 6.4), asked by any member and for many groups at once.
+//! thesis, section 6.4). Here any member can ask, for many groups at once.
 //!
-//! The next command that their node queued after them ends the wait as well. It was proposed after the read arrived, so
-//! just before it is applied the state holds all that was chosen when the read arrived; and just after it would be too
-//! late, for a client that sends a read and then a write must not read what it wrote.
+//! The next command that the node queued after the read ends the wait as well. That command was proposed after the read
+//! arrived, so just before it is applied the state holds all that was chosen when the read arrived. Just after it would
+//! be too late: a client that sends a read and then a write must not read its own later write.
 
 use crate::{Ballot, Instance};
 use std::collections::VecDeque;
@@ -17,16 +18,16 @@ pub type ReadId = u64;
 /// The reads of one group at one node.
 #[derive(Clone, Debug, Default)]
 pub struct Reads {
-    /// In the order in which they came, so by ascending `after`; those that are held come before the others.
+    /// The reads in order of arrival, so by ascending `after`. Held reads come before the others.
     waiting: VecDeque<Read>,
-    /// How many are fresh.
+    /// The number of fresh reads.
     fresh: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Read {
     id: ReadId,
-    /// The last command that this node had queued in the group when the read came.
+    /// The counter of the last command that this node had queued in the group when the read came.
     after: u64,
     stage: Stage,
 }
@@ -39,50 +40,51 @@ enum Stage {
         ballot: Ballot,
     },
     Confirmed(Instance),
-    /// Nothing but the next command of this node will do.
+    /// Waits for the next command of this node, and for nothing else.
     Held,
 }
 
 impl Reads {
-    /// A read arrives.
+    /// Adds a read that has arrived.
     pub fn push(&mut self, id: ReadId, after: u64) {
         self.waiting.push_back(Read { id, after, stage: Stage::Fresh });
         self.fresh += 1;
     }
 
-    /// A read that could be answered is held until just before the next command of this node is applied.
+    /// Holds a read that could be answered, until just before the next command of this node is applied.
     pub fn hold(&mut self, id: ReadId) {
         self.waiting.push_front(Read { id, after: 0, stage: Stage::Held });
     }
 
-    /// Whether some read needs a question.
+    /// Returns true if a read needs a question.
     #[must_use]
     pub fn has_fresh(&self) -> bool {
         self.fresh > 0
     }
 
-    /// How many wait, in whatever stage.
+    /// Returns the number of waiting reads, in all stages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether none waits.
+    /// Returns true if no read waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Question `number`, which names `ballot`, leaves now on behalf of all fresh reads.
+    /// Notes that question `number`, which names `ballot`, leaves now on behalf of all fresh reads.
     pub fn asked(&mut self, number: u64, ballot: Ballot) {
         let fresh = self.waiting.iter_mut().filter(|read| read.stage == Stage::Fresh);
         fresh.for_each(|read| read.stage = Stage::Asked { number, ballot });
         self.fresh = 0;
     }
 
-    /// Question `number` was answered: whatever it was asked for waits for `instance` only, and so do reads asked for by
-    /// earlier questions under the same ballot. Those that came before one of these arrived before the question left, too,
-    /// whatever became of their own: none is answered later, from a later state, than one that its client sent after it.
+    /// Confirms the reads of question `number`, and of earlier questions under the same ballot: they now wait for
+    /// `instance` only. Reads that came before one of these are confirmed too, whatever became of their own questions,
+    /// because they arrived before the question left as well. So no read is answered later, from a later state, than
+    /// one that its client sent after it.
     pub fn confirmed(&mut self, number: u64, ballot: Ballot, instance: Instance) {
         let is_named =
             |read: &Read| matches!(read.stage, Stage::Asked { number: n, ballot: b } if n <= number && b == ballot);
@@ -97,8 +99,8 @@ impl Reads {
         }
     }
 
-    /// Question `number` will not be answered: the reads that it was asked for need another one. Those of other questions
-    /// have theirs still.
+    /// Makes the reads of question `number` fresh again, because it will not be answered. Reads of other questions keep
+    /// theirs.
     pub fn unconfirmed(&mut self, number: u64) {
         for read in &mut self.waiting {
             if matches!(read.stage, Stage::Asked { number: n, .. } if n == number) {
@@ -108,14 +110,14 @@ impl Reads {
         }
     }
 
-    /// All questions are lost or outdated: all reads that are not confirmed need another one.
+    /// Makes all reads that wait for a confirmation fresh again, because all questions are lost or outdated.
     pub fn ask_again(&mut self) {
         let asked = self.waiting.iter_mut().filter(|read| matches!(read.stage, Stage::Fresh | Stage::Asked { .. }));
         self.fresh = asked.map(|read| read.stage = Stage::Fresh).count();
     }
 
-    /// Takes the reads that may be answered when all instances up to `applied` are applied and `oldest` is the counter
-    /// of the oldest command of this node that is not.
+    /// Takes the reads that may be answered when all instances up to `applied` are applied. `oldest` is the counter of
+    /// this node's oldest command that is not applied.
     pub fn take_ready(&mut self, applied: Instance, oldest: u64, ready: &mut Vec<ReadId>) {
         if self.waiting.len() == self.fresh {
             return;
@@ -129,7 +131,7 @@ impl Reads {
         });
     }
 
-    /// This node's command `counter` is applied next: takes a read that came before it.
+    /// Takes a read that came before this node's command `counter`, which is applied next.
     pub fn take_before(&mut self, counter: u64) -> Option<ReadId> {
         let read = self.waiting.pop_front_if(|read| read.after < counter)?;
         if read.stage == Stage::Fresh {

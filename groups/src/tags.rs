@@ -1,14 +1,16 @@
-//! At most once: the last command applied of each origin. Part of the replicated state.
+//! The dedup table: the last applied command of each origin, so that a command is applied at most once. It is part of
+//! the replicated state.
 
 use crate::{NodeId, Tag};
 use serde::{Deserialize, Serialize};
 
-/// For each origin the tag that was applied last. As many entries as nodes ever sent commands; ids are few.
+/// The tag that was applied last, for each origin. There is one entry for each node that ever sent commands; ids are
+/// few.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tags(Vec<Tag>);
 
 impl Tags {
-    /// Whether `tag` is above the last one of its origin; if so it becomes the last one.
+    /// Returns true if `tag` is above the last one of its origin. Then it becomes the last one.
     pub fn advance(&mut self, tag: Tag) -> bool {
         match self.0.iter_mut().find(|last| last.origin == tag.origin) {
             Some(last) if tag <= *last => false,
@@ -23,7 +25,7 @@ impl Tags {
         }
     }
 
-    /// The last tag applied of `origin`.
+    /// Returns the last applied tag of `origin`.
     #[must_use]
     pub fn last(&self, origin: NodeId) -> Option<Tag> {
         self.0.iter().copied().find(|last| last.origin == origin)

@@ -1,4 +1,4 @@
-//! The small words of the protocol: who, which group, which instance, which ballot.
+//! The basic types of the protocol: node, group, instance and ballot.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -12,7 +12,7 @@ pub struct NodeId(pub u32);
 pub struct GroupId(pub u32);
 
 impl GroupId {
-    /// The index as a position in a table of groups.
+    /// Returns the index as a position in a table of groups.
     #[must_use]
     pub fn index(self) -> usize {
         self.0 as usize
@@ -27,13 +27,13 @@ impl Instance {
     /// The first instance of every group.
     pub const FIRST: Instance = Instance(1);
 
-    /// The instance after this one.
+    /// Returns the instance after this one.
     #[must_use]
     pub fn following(self) -> Instance {
         Instance(self.0 + 1)
     }
 
-    /// The instance before this one; before the first there is 0.
+    /// Returns the instance before this one; 0 before the first.
     #[must_use]
     pub fn preceding(self) -> Instance {
         Instance(self.0.saturating_sub(1))
@@ -44,17 +44,17 @@ impl Instance {
 /// Simple", section 2.2). The default is below every ballot that is ever used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ballot {
-    /// Raised by whoever wants to lead.
+    /// The round. A node that wants to lead raises it.
     pub round: u64,
     /// The owner: the only node that proposes under this ballot.
     pub node: NodeId,
 }
 
 impl Ballot {
-    /// Below every ballot that is ever used: "none".
+    /// The ballot below every ballot that is ever used: "none".
     pub const ZERO: Ballot = Ballot { round: 0, node: NodeId(0) };
 
-    /// The lowest ballot of `node` above this one.
+    /// Returns the ballot of `node` in the round after this one's, which is above this ballot.
     #[must_use]
     pub fn above(self, node: NodeId) -> Ballot {
         Ballot { round: self.round + 1, node }

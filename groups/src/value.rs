@@ -1,60 +1,63 @@
-//! What one instance decides: a batch of commands, the leader's time, and a link of the chain over all values before.
+//! The value that one instance decides: a batch of commands, the leader's time, and a link of the chain over all
+//! earlier values.
 //!
 //! ```text
 //! value   = version u8 | flags u8 = 0 | reserved u16 | chain u32 | time_ms u64 | digest u64, from version 2 on | command*
 //! command = length of body u32 | origin u32 | start u64 | counter u64 | body
 //! ```
-//! All little-endian. The bytes are written once and stay as they are in the log, on the wire and when applied. The
-//! chain is the CRC-32C over the checksums of all earlier values of the group: two members that differ in any of them
-//! find out at the next vote. The digest is that of the leader's state before this value, so that they find out as well
-//! if the same values made different states. Version 1, without it, is what members propose as long as one of them may
-//! not read version 2. Version 3 is laid out as version 2, and holds a command that the state machines of members which
-//! read only version 2 do not know: one whose body opens with [`MACHINE_OF_VERSION_3`]. So does version 4, with
-//! [`MACHINE_OF_VERSION_4`].
+//! All integers are little-endian. The bytes are written once and stay as they are in the log, on the wire and when
+//! applied. The chain is the CRC-32C over the checksums of all earlier values of the group. Two members that differ in
+//! any of these values find out at the next vote. The digest is that of the leader's state before this value. By it
+//! members also find out that the same values made different states.
+//!
+//! Version 1 has no digest. Members propose it as long as one of them may not read version 2. Version 3 is laid out as
+//! version 2. It holds a command that members which read only version 2 do not know: one whose body opens with
+//! [`MACHINE_OF_VERSION_3`]. So does version 4, with [`MACHINE_OF_VERSION_4`].
 
 use crate::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a value before its first command, at most.
+/// Maximum bytes of a value before its first command.
 pub const VALUE_HEADER_BYTES: usize = 24;
 /// Bytes of a command before its body.
 pub const COMMAND_HEADER_BYTES: usize = 24;
 /// The bytes of the digest, which a value of version 1 lacks.
 const DIGEST_BYTES: usize = 8;
-/// The highest version of values that is read here.
+/// The highest version of values that this program reads.
 pub const VALUE_VERSION_MAX: u8 = 4;
 /// The lowest version of values that have a digest.
 pub(crate) const DIGEST_VERSION: u8 = 2;
-/// A command whose body opens with this byte stands only in values of version 3 or later: its sender knows that all
-/// members read those.
+/// The first byte of a command body that stands only in values of version 3 or later: the sender knows that all members
+/// read version 3.
 pub const MACHINE_OF_VERSION_3: u8 = 3;
 /// The same for version 4.
 pub const MACHINE_OF_VERSION_4: u8 = 4;
 
-/// Who a command comes from: the node, its start number, and a counter that this node raises for each of its commands
-/// in the group. Of one origin, later tags are greater; a tag not above the last one applied is a repetition.
+/// The name of a command: the node that it comes from, that node's start number, and a counter that the node raises for
+/// each of its commands in the group. Later tags of one origin are greater. A tag that is not above the last one
+/// applied is a repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tag {
     /// The node that the client sent the command to.
     pub origin: NodeId,
-    /// How often that node had been started.
+    /// The node's start number: how often it had been started.
     pub start: u64,
-    /// Counts from 1 in each group and start.
+    /// The number of the command, counted from 1 in each group and start.
     pub counter: u64,
 }
 
 /// A command as it stands in a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command<'a> {
-    /// Whose it is.
+    /// The name of the command.
     pub tag: Tag,
-    /// What the state machine gets.
+    /// The bytes for the state machine.
     pub body: &'a [u8],
 }
 
 impl Command<'_> {
-    /// The lowest version of values that may hold it.
+    /// Returns the lowest version of values that may hold the command.
     #[must_use]
     pub fn version(&self) -> u8 {
         match self.body.first() {
@@ -69,13 +72,13 @@ impl Command<'_> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Value(Bytes);
 
-/// Why bytes are not a value.
+/// The reason why bytes are not a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// Too short, or a command runs past the end.
     #[error("a value or a command in it is cut short")]
     Truncated,
-    /// Written by a later version.
+    /// The version is unknown here: 0, or a later one.
     #[error("value version {0} is not known here")]
     Version(u8),
 }
@@ -94,61 +97,61 @@ impl Value {
         Ok(Value(bytes))
     }
 
-    /// Its version: a member that speaks only lower ones must never get it.
+    /// Returns the version. A member that reads only lower ones must never get this value.
     #[must_use]
     pub fn version(&self) -> u8 {
         self.0[0]
     }
 
-    /// The bytes, as they go to the log and to peers.
+    /// Returns the bytes, as they go to the log and to peers.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.0
     }
 
-    /// The chain over the values before this one.
+    /// Returns the chain over the values before this one.
     #[must_use]
     pub fn chain(&self) -> u32 {
         u32::from_le_bytes(array(&self.0[4..8]))
     }
 
-    /// The group's time from this value on, in unix milliseconds.
+    /// Returns the group's time from this value on, in unix milliseconds.
     #[must_use]
     pub fn time_ms(&self) -> u64 {
         u64::from_le_bytes(array(&self.0[8..16]))
     }
 
-    /// The digest of the state before this value, at the leader that proposed it; `None` in version 1.
+    /// Returns the digest of the state before this value, at the leader that proposed it; `None` in version 1.
     #[must_use]
     pub fn digest(&self) -> Option<u64> {
         let header = &self.0[..header_bytes(self.version())];
         header.get(VALUE_HEADER_BYTES - DIGEST_BYTES..VALUE_HEADER_BYTES).map(|bytes| u64::from_le_bytes(array(bytes)))
     }
 
-    /// The chain over the values up to and with this one.
+    /// Returns the chain over the values up to and including this one.
     #[must_use]
     pub fn next_chain(&self) -> u32 {
         crc32c::crc32c_append(self.chain(), &crc32c::crc32c(&self.0).to_le_bytes())
     }
 
-    /// The commands, in order. A no-op has none.
+    /// Returns the commands, in order. A no-op has none.
     #[must_use]
     pub fn commands(&self) -> Commands<'_> {
         self.commands_from(0)
     }
 
-    /// The commands behind the first `offset` bytes of them, which end where one does.
+    /// Returns the commands behind the first `offset` bytes of commands. `offset` must lie between two commands.
     pub(crate) fn commands_from(&self, offset: usize) -> Commands<'_> {
         Commands(&self.0[header_bytes(self.version()) + offset..])
     }
 }
 
-/// Iterates over commands laid end to end.
+/// An iterator over commands laid end to end.
 #[derive(Clone, Debug)]
 pub struct Commands<'a>(&'a [u8]);
 
 impl<'a> Commands<'a> {
-    /// Commands that came outside a value, in a frame to the leader.
+    /// Parses commands that came outside a value, in a frame to the leader.
     ///
     /// # Errors
     /// If one runs past the end.
@@ -188,10 +191,10 @@ pub fn put_command(out: &mut BytesMut, tag: Tag, body: impl FnOnce(&mut BytesMut
     bytes
 }
 
-/// The most memory that a draft goes on using.
+/// Maximum bytes of memory that a draft reuses.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
-/// A value being gathered: room for the header, then commands.
+/// A value to which commands are still added: room for the header, then commands.
 #[derive(Debug, Default)]
 pub struct Draft {
     bytes: BytesMut,
@@ -206,13 +209,13 @@ impl Draft {
         self.commands_mut().extend_from_slice(commands);
     }
 
-    /// The lowest version of a value that may hold these commands.
+    /// Returns the lowest version of a value that may hold these commands.
     #[must_use]
     pub fn version(&self) -> u8 {
         self.version.max(1)
     }
 
-    /// The buffer to append commands to.
+    /// Returns the buffer to append commands to.
     pub fn commands_mut(&mut self) -> &mut BytesMut {
         if self.bytes.is_empty() {
             self.bytes.put_bytes(0, VALUE_HEADER_BYTES);
@@ -220,20 +223,20 @@ impl Draft {
         &mut self.bytes
     }
 
-    /// Bytes of the commands gathered.
+    /// Returns the bytes of the commands so far.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len().saturating_sub(VALUE_HEADER_BYTES)
     }
 
-    /// Whether there is no command yet.
+    /// Returns true if there is no command yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Fills the header in and starts anew. Without the digest of the state before it makes a value of version 1, else one
-    /// of version 2 or of what its commands ask for.
+    /// Fills the header in, returns the value and starts anew. `digest` is that of the state before the value. Without
+    /// it the value has version 1, with it version 2, or a higher one that its commands ask for.
     ///
     /// # Panics
     /// If a command asks for more than version 1, and there is no digest.
@@ -242,7 +245,7 @@ impl Draft {
         assert!(digest.is_some() || version == 1, "a value of version {version} has a digest");
         self.version = 0;
         let bytes = self.commands_mut();
-        // What is left of a large one's memory would keep all of it.
+        // The rest of a large buffer would keep the memory of the whole.
         let mut sealed = if bytes.len() > KEPT_BYTES_MAX { std::mem::take(bytes) } else { bytes.split() };
         if let Some(digest) = digest {
             sealed[VALUE_HEADER_BYTES - DIGEST_BYTES..VALUE_HEADER_BYTES].copy_from_slice(&digest.to_le_bytes());
@@ -255,14 +258,14 @@ impl Draft {
         Value(sealed.freeze())
     }
 
-    /// Forgets what was gathered.
+    /// Removes all commands.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.version = 0;
     }
 }
 
-/// Bytes before the first command.
+/// Returns the bytes before the first command.
 fn header_bytes(version: u8) -> usize {
     if version == 1 { VALUE_HEADER_BYTES - DIGEST_BYTES } else { VALUE_HEADER_BYTES }
 }

@@ -1,29 +1,29 @@
-//! What may still be done in a turn of the event loop, counted in steps: nothing here looks at a clock, so that a
+//! The work that may still be done in a turn of the event loop, counted in steps. Nothing here reads a clock, so that a
 //! simulator and a server cut their work at the same places.
 
 /// Bytes that are copied, hashed or freed in about the time of one step.
 pub const BYTES_PER_STEP: usize = 1 << 10;
 
-/// A budget of steps. A step is about what looking at one key costs: 0.1 to 0.5 µs.
+/// A budget of steps. A step costs about as much as looking at one key: 0.1 to 0.5 µs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
     left: u64,
 }
 
 impl Work {
-    /// A budget of this many steps.
+    /// Creates a budget of this many steps.
     #[must_use]
     pub fn steps(steps: u64) -> Work {
         Work { left: steps }
     }
 
-    /// No limit: for those who have a thread of their own.
+    /// Creates a budget without a limit, for callers that have a thread of their own.
     #[must_use]
     pub fn unlimited() -> Work {
         Work { left: u64::MAX }
     }
 
-    /// Whether there is no limit.
+    /// Returns true if there is no limit.
     #[must_use]
     pub fn is_unlimited(&self) -> bool {
         self.left == u64::MAX
@@ -36,7 +36,7 @@ impl Work {
         }
     }
 
-    /// Takes the steps off that copying, hashing or freeing these bytes costs.
+    /// Takes off the steps that copying, hashing or freeing these bytes costs.
     pub fn spend_bytes(&mut self, bytes: usize) {
         self.spend(bytes / BYTES_PER_STEP);
     }
@@ -47,7 +47,7 @@ impl Work {
         self.left == 0
     }
 
-    /// The steps that are left.
+    /// Returns the steps that are left.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.left

@@ -1,10 +1,12 @@
-//! One socket with what has been read from it and what is to be written to it.
+//! One socket with its input buffer and its output queue.
 //!
-//! Readiness is edge-triggered: the poller says once that there is something to read, and the connection must remember
-//! it until it has seen the end. Usually it need not ask twice. A read that returns less than it asked for has emptied
-//! the socket, and whatever comes after it raises a new event (see epoll(7); a peer that sends TCP urgent data, which
-//! cuts reads short, delays only itself). The one exception: an end of the stream that was announced together with the
-//! bytes before it. Hence `hung_up`, which makes the connection read on to the end.
+//! Readiness is edge-triggered: the poller announces input once, and the connection must remember that until it has
+//! emptied the socket. Usually one read is enough. A read that returns less than it asked for has emptied the socket,
+//! and later bytes raise a new event (see epoll(7)). TCP urgent data cuts reads short, but a peer that sends it delays
+//! only itself.
+//!
+//! There is one exception: the poller may announce an end of the stream together with the bytes before it. Hence
+//! `hung_up`, which makes the connection read on to the end.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -14,13 +16,14 @@ use crate::event::{CloseReason, Handle};
 use crate::outbound::{Outbound, Progress};
 use crate::transport::Transport;
 
-/// The most that is read from one connection in one turn.
+/// Maximum bytes read from one connection in one turn.
 pub(crate) const READ_BYTES_MAX: usize = 64 << 10;
-/// The same while the connection is in the midst of a request or frame known to be longer than that.
+/// The same limit inside a request or frame of which more than [`READ_BYTES_MAX`] bytes are still missing.
 const LONG_READ_BYTES_MAX: usize = 256 << 10;
-/// How often at most unwanted input is read before a connection is closed, against a peer that never stops sending.
+/// Maximum reads of unwanted input before a connection is closed, each of up to [`READ_BYTES_MAX`] bytes. Bounds the
+/// work for a peer that never stops sending.
 const DISCARDS_MAX: usize = 16;
-/// The most memory that an idle connection keeps for its input, and for its output.
+/// Maximum bytes of memory that an idle connection keeps for its input, and as many for its output.
 const KEPT_BYTES_MAX: usize = 4 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub(crate) enum Phase {
     Open,
     /// To be closed when everything queued has been written; nothing is read any more.
     Finishing,
-    /// Its end is being told to the owner.
+    /// Ended. The owner is being told, and then the connection is dropped.
     Dead,
 }
 
@@ -39,9 +42,9 @@ pub(crate) enum Phase {
 pub(crate) enum ReadOutcome {
     /// The socket is empty; the poller will say when there is more.
     Drained,
-    /// It was another connection's turn. There may be more.
+    /// The connection used up its bytes of this turn. The socket may hold more.
     Budget,
-    /// The input is full. There may be more.
+    /// The input reached its limit. The socket may hold more.
     Full,
     /// The peer has ended its side of the stream.
     Eof,
@@ -54,21 +57,21 @@ pub(crate) struct Connection {
     pub(crate) phase: Phase,
     pub(crate) input: BytesMut,
     pub(crate) outbound: Outbound,
-    /// How many more bytes the owner knows to be coming.
+    /// Bytes that, as the owner knows, are still missing from the request or frame in the input.
     pub(crate) expected: usize,
     /// Accepted, not dialled.
     pub(crate) accepted: bool,
     /// The owner wants no more input for now.
     pub(crate) paused: bool,
-    /// The peer has ended its side, and the owner knows.
+    /// The peer has ended its side of the stream, and the owner was told.
     pub(crate) eof: bool,
-    /// The poller has announced an end or an error, which a short read does not show.
+    /// The poller has announced an end of the stream or an error. A short read shows neither.
     pub(crate) hung_up: bool,
-    /// The socket took less than it was offered, or is not connected; the poller will say when it takes more.
+    /// The last write was short, or the socket is not connected. The poller announces when the socket takes more.
     pub(crate) blocked: bool,
-    /// It was blocked at some time since the queue was last empty.
+    /// The socket was blocked at some time since the output queue was last empty.
     pub(crate) backlogged: bool,
-    /// The owner is to be told of input even if no more arrives: it stopped in the midst of it.
+    /// Announce buffered input even if no more arrives: the owner paused and may have stopped in the middle of it.
     pub(crate) announce: bool,
     /// It is on the list of connections that may have something to read.
     pub(crate) in_ready: bool,
@@ -78,7 +81,7 @@ pub(crate) struct Connection {
     pub(crate) in_full: bool,
     /// It is on the list of connections that hold much memory.
     pub(crate) in_fat: bool,
-    /// It was read or written since that list was last looked through.
+    /// The connection was read or written since the last sweep of that list.
     pub(crate) active: bool,
 }
 
@@ -106,15 +109,16 @@ impl Connection {
         }
     }
 
-    /// True if reading would be of use, should there be anything to read.
+    /// Returns true if the connection takes input: it is open, not paused, and the peer has not ended its side.
     pub(crate) fn is_reading(&self) -> bool {
         self.phase == Phase::Open && !self.paused && !self.eof
     }
 
-    /// Reads once what is there, within the turn's budget, and until the end if that has been announced.
+    /// Reads from the socket once, within the budget of one turn. If the poller has announced the end, reads on to the
+    /// end within that budget.
     ///
-    /// Bytes go through `scratch`, which all connections share, so that those without unread input need no memory;
-    /// only long requests are read into place. The input may reach `input_bytes_max`, at which reading stops.
+    /// Bytes go through `scratch`, which all connections share, so that a connection without unread input needs no
+    /// memory. Only long requests are read in place. Reading stops when the input holds `input_bytes_max` bytes.
     pub(crate) fn read(&mut self, scratch: &mut [u8], input_bytes_max: usize) -> io::Result<ReadOutcome> {
         self.active = true;
         let is_long = self.expected > scratch.len();
@@ -159,8 +163,9 @@ impl Connection {
         result
     }
 
-    /// Writes once what is queued, unless the socket is known to take nothing. An error, also that of a queue that
-    /// stays too long, is the connection's end; so is the end of the last reply.
+    /// Writes the output queue once, unless the socket is blocked. Returns an error if the connection ends here: a
+    /// write failed, more than `outbound_bytes_max` bytes stay queued, or the last reply of a finishing connection is
+    /// written.
     pub(crate) fn write(&mut self, outbound_bytes_max: usize) -> Result<Progress, CloseReason> {
         self.active = true;
         let progress = if self.blocked { Progress::Blocked } else { self.outbound.write_to(&mut self.transport)? };
@@ -176,8 +181,8 @@ impl Connection {
         Ok(progress)
     }
 
-    /// Throws away what has arrived and will not be read. Closing a socket that still holds some makes the kernel
-    /// reset the connection, which may take our last reply from the peer before it has read it.
+    /// Discards input that nobody will read. If a socket is closed while it holds unread input, the kernel resets the
+    /// connection, and the peer may lose our last reply before it has read it.
     pub(crate) fn discard(&mut self, scratch: &mut [u8]) {
         for _ in 0..DISCARDS_MAX {
             if !matches!(self.transport.read(scratch), Ok(count) if count == scratch.len()) {
@@ -186,12 +191,12 @@ impl Connection {
         }
     }
 
-    /// True if it holds more memory than an idle connection should.
+    /// Returns true if the connection holds more memory than an idle one may keep.
     pub(crate) fn is_fat(&mut self) -> bool {
         self.input.len() > KEPT_BYTES_MAX || self.outbound.keeps_more_than(KEPT_BYTES_MAX)
     }
 
-    /// Gives back the memory that holds nothing; true if that was all.
+    /// Frees the buffers that are empty. Returns true if input and output are both empty.
     pub(crate) fn slim(&mut self) -> bool {
         if self.input.is_empty() {
             self.input = BytesMut::new();

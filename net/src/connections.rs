@@ -1,7 +1,7 @@
-//! All connections, and the lists of those that need attention: the next turn's work is found without a search.
+//! All connections, and lists of the connections that need attention, so that a turn finds its work without a search.
 //!
-//! Each list holds handles, and each connection knows which lists it is on, so that none is on a list twice. A handle
-//! on a list may outlive its connection and is then passed over.
+//! Each list holds handles. Each connection knows which lists it is on, so that none is on a list twice. A handle may
+//! outlive its connection; the loop then skips it.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -18,10 +18,10 @@ use crate::event_loop::LoopLimits;
 use crate::outbound::Progress;
 use crate::transport::Transport;
 
-/// The most that is read in one turn from all connections together. The rest waits for the next turn, which begins with
-/// those that this one did not get to.
+/// Bytes read in one turn from all connections together, at which reading stops. The next turn begins with the
+/// connections that this one did not reach.
 const TURN_READ_BYTES_MAX: usize = 2 << 20;
-/// Every so many turns idle connections give back memory.
+/// Number of turns after which idle connections give back memory.
 const SWEEP_TURNS: u64 = 64;
 const REFUSAL: &[u8] = b"-ERR max number of clients reached\r\n";
 
@@ -30,22 +30,22 @@ pub(crate) struct Connections {
     limits: LoopLimits,
     slab: Slab<Connection>,
     generation: u32,
-    /// How many of them were accepted.
+    /// Number of open connections that were accepted, not dialled.
     accepted: usize,
     turn: u64,
-    /// May have something to read, in the order in which they will be.
+    /// Connections that may have something to read, in the order in which they are read.
     ready: VecDeque<Handle>,
-    /// Have something to write that was not offered to the socket yet.
+    /// Connections with output that was not yet offered to the socket.
     dirty: Vec<Handle>,
-    /// Would be read if their input had room.
+    /// Connections that are not read because their input is full.
     full: Vec<Handle>,
-    /// Hold more memory than they should when idle.
+    /// Connections that hold more memory than an idle connection should.
     fat: Vec<Handle>,
-    /// Their end has been told; they are dropped when the owner has had its turn.
+    /// Connections whose end was reported. They are dropped after the owner's turn.
     dead: Vec<Handle>,
-    /// What happened outside of `poll`, to be told in the next.
+    /// Events from outside of `poll`. The next `poll` reports them.
     deferred: Vec<Event>,
-    /// Where reads go first.
+    /// Read buffer that all connections share.
     scratch: Box<[u8]>,
 }
 
@@ -84,7 +84,7 @@ impl Connections {
         self.slab.len()
     }
 
-    /// True if there is work that the poller will not announce.
+    /// Returns true if there is work that the poller will not announce.
     pub(crate) fn is_busy(&self) -> bool {
         !self.ready.is_empty() || !self.dirty.is_empty()
     }
@@ -97,8 +97,9 @@ impl Connections {
         events: &mut Vec<Event>,
     ) {
         if self.accepted >= self.limits.connections_max {
-            // Best effort: a new socket has room for the line, and a failed courtesy needs no handling. Reading what
-            // has arrived already keeps the kernel from resetting the connection before the line is read.
+            // Best effort: a new socket has room for the line, and a failure needs no handling. The read takes the
+            // bytes that have arrived already; otherwise the kernel would reset the connection before the client reads
+            // the line.
             let _ = stream.write(REFUSAL);
             let _ = stream.read(&mut self.scratch);
             events.push(Event::Refused { peer });
@@ -129,7 +130,7 @@ impl Connections {
         }
     }
 
-    /// Drops the dead, and tells what happened since the last turn.
+    /// Removes the dead connections, and reports the events since the last turn.
     pub(crate) fn begin_turn(&mut self, events: &mut Vec<Event>) {
         while let Some(handle) = self.dead.pop() {
             self.remove(handle);
@@ -180,7 +181,7 @@ impl Connections {
         }
     }
 
-    /// Reads from each ready connection once, as long as the turn's budget lasts.
+    /// Reads from each ready connection once, until the turn's budget is spent.
     pub(crate) fn read_ready(&mut self, events: &mut Vec<Event>) {
         let mut turn_bytes = 0;
         for _ in 0..self.ready.len() {
@@ -222,7 +223,7 @@ impl Connections {
         }
     }
 
-    /// Notes that the owner may have queued something.
+    /// Marks a connection dirty: the owner may have queued output.
     pub(crate) fn mark_dirty(&mut self, handle: Handle) -> Option<&mut Connection> {
         let connection = find(&mut self.slab, handle)?;
         if !connection.in_dirty {
@@ -253,7 +254,8 @@ impl Connections {
         }
     }
 
-    /// The poller has said its word about what arrived meanwhile: only reading finds out.
+    /// Reads a paused connection again. The poller has already announced what arrived meanwhile, so only a read finds
+    /// it.
     pub(crate) fn resume(&mut self, handle: Handle) {
         let Some(connection) = find(&mut self.slab, handle) else { return };
         if !mem::take(&mut connection.paused) || connection.phase != Phase::Open {
@@ -274,7 +276,7 @@ impl Connections {
         }
     }
 
-    /// Writes once, and returns what the owner should know of it.
+    /// Writes once, and returns the event for the owner, if there is one.
     fn write(&mut self, handle: Handle) -> Option<Event> {
         let connection = find(&mut self.slab, handle)?;
         match connection.write(self.limits.outbound_bytes_max) {
@@ -329,7 +331,7 @@ impl Connections {
         });
     }
 
-    /// A connection keeps its memory as long as it is used between two sweeps.
+    /// Frees memory of the connections that were not used since the last sweep.
     fn sweep(&mut self) {
         let Self { fat, slab, .. } = self;
         fat.retain(|&handle| {
@@ -344,7 +346,7 @@ fn find(slab: &mut Slab<Connection>, handle: Handle) -> Option<&mut Connection> 
     slab.get_mut(handle.index()).filter(|connection| connection.handle == handle)
 }
 
-/// Puts a connection that may have something to read at the end of the line.
+/// Appends a connection that may have something to read to the ready list.
 fn enqueue(connection: &mut Connection, ready: &mut VecDeque<Handle>) {
     if connection.is_reading() && !connection.in_ready && !connection.in_full {
         connection.in_ready = true;

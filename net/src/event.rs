@@ -1,4 +1,4 @@
-//! What the event loop tells its owner, and how both name a connection.
+//! Events from the event loop to its owner, and the handles by which both name connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use mio::Token;
 use thiserror::Error;
 
-/// A connection's name. It is never used again, within 2^32 connections: a handle that outlived its connection finds
-/// nothing instead of a stranger's socket.
+/// The name of a connection. It is not reused within 2^32 connections: a handle that outlived its connection finds
+/// nothing instead of another connection's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handle(u64);
 
@@ -30,76 +30,76 @@ impl Handle {
         self.0 as u32 as usize
     }
 
-    /// The handle as a number, for logs and for tables of the owner.
+    /// Returns the handle as a number, for logs and for tables of the owner.
     #[must_use]
     pub fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The handle that [`Self::as_u64`] gave. Any other number names no connection.
+    /// Returns the handle whose number [`Self::as_u64`] gave. Any other number names no connection.
     #[must_use]
     pub fn from_u64(number: u64) -> Self {
         Self(number)
     }
 }
 
-/// Something that happened since the last turn. Those of one connection come in the order in which they happened.
+/// Something that happened since the last turn. Events of one connection come in the order in which they happened.
 #[derive(Debug)]
 pub enum Event {
     /// A connection was accepted.
     Opened {
-        /// Its name from now on.
+        /// The connection's handle from now on.
         handle: Handle,
-        /// Where it comes from.
+        /// The address of the peer.
         peer: SocketAddr,
     },
     /// A dialled connection is established.
     Connected {
-        /// Which one.
+        /// The connection.
         handle: Handle,
     },
     /// There is something to read in the connection's input.
     Input {
-        /// Which one.
+        /// The connection.
         handle: Handle,
     },
-    /// The peer will send no more, and the input holds all that it sent. It may still be waiting for replies: the
-    /// owner closes the connection once it has given them.
+    /// The peer sends no more, and the input holds all that it sent. The peer may still wait for replies: the owner
+    /// closes the connection after sending them.
     Eof {
-        /// Which one.
+        /// The connection.
         handle: Handle,
     },
-    /// A connection whose peer had been slow has taken everything queued for it.
+    /// A connection with a slow peer has written everything that was queued.
     Drained {
-        /// Which one.
+        /// The connection.
         handle: Handle,
     },
-    /// The connection has ended, unless by [`close`](crate::event_loop::EventLoop::close), which needs no notice. Its
-    /// input can be read until the next turn.
+    /// The connection has ended. [`close`](crate::event_loop::EventLoop::close) causes no such event. The input can be
+    /// read until the next turn.
     Closed {
-        /// Which one.
+        /// The connection.
         handle: Handle,
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
     /// A connection was turned away because there are `connections_max` already.
     Refused {
-        /// Where it came from.
+        /// The address of the peer.
         peer: SocketAddr,
     },
     /// No connection can be accepted for the moment, probably for want of file descriptors. The loop tries again.
     AcceptFailed {
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
     /// Another thread called the waker.
     Woken,
 }
 
-/// Why a connection ended.
+/// Reason why a connection ended.
 #[derive(Debug, Error)]
 pub enum CloseReason {
-    /// It could not be established.
+    /// The connection could not be established.
     #[error("cannot connect: {0}")]
     ConnectFailed(#[source] io::Error),
     /// Reading or writing failed: most often the peer is gone.
@@ -108,12 +108,12 @@ pub enum CloseReason {
     /// The peer does not read what is sent to it.
     #[error("{queued_bytes} bytes wait for a peer that does not read, more than the limit of {outbound_bytes_max}")]
     SlowReader {
-        /// What was queued.
+        /// Bytes that were queued.
         queued_bytes: usize,
-        /// What the limits allow.
+        /// The limit, in bytes.
         outbound_bytes_max: usize,
     },
-    /// The owner wanted it closed after the last reply, and that has been written.
+    /// The owner asked to close the connection after the last reply, and that reply has been written.
     #[error("closed after the last reply")]
     Finished,
 }

@@ -1,9 +1,9 @@
 //! One thread's sockets: the listener and every connection, accepted or dialled, behind one poller.
 //!
 //! A turn of the owner is `poll`, then its own work on the events, then `flush`. The loop never calls back. It bounds
-//! what one turn reads from each connection and from all together, and goes on in the next turn where it stopped, so
-//! that one busy peer cannot starve the others. In the steady state a turn costs each connection with a request one
-//! read and one write, and allocates nothing.
+//! the bytes that one turn reads from each connection and from all together. The next turn continues where the last one
+//! stopped, so that one busy peer cannot starve the others. In the steady state a turn costs each connection with a
+//! request one read and one write, and allocates nothing.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -21,23 +21,23 @@ use crate::listener::Listener;
 use crate::outbound::Outbound;
 use crate::transport::Transport;
 
-/// How many events the poller returns at once; more wait for the next turn.
+/// Maximum events that the poller returns at once. Further events wait for the next turn.
 const POLLED_MAX: usize = 1024;
-/// How many connections are accepted in one turn.
+/// Maximum connections accepted in one turn.
 const ACCEPTS_MAX: usize = 64;
-// No handle has these tokens: its index, the lower half, would be near 2^32.
+// No handle has these tokens: its index (the lower half) would be near 2^32.
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 
 /// The bounds of an event loop.
 #[derive(Clone, Copy, Debug)]
 pub struct LoopLimits {
-    /// How many accepted connections there may be; further ones are turned away. Dialled ones are not counted.
+    /// Maximum accepted connections. Further ones are turned away. Dialled ones do not count.
     pub connections_max: usize,
-    /// How much unconsumed input a connection may hold; no more is read meanwhile. The longest request and the longest
-    /// frame must be shorter, or they would never be complete.
+    /// Maximum bytes of unconsumed input per connection. At the limit, the connection is not read. The longest request
+    /// and the longest frame must be shorter, or they would never be complete.
     pub input_bytes_max: usize,
-    /// How much may stay queued for a connection after a flush. One that exceeds it is closed.
+    /// Maximum bytes queued for a connection after a flush. A connection that exceeds the limit is closed.
     pub outbound_bytes_max: usize,
 }
 
@@ -58,7 +58,7 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop that only dials.
+    /// Creates a loop that only dials.
     ///
     /// # Errors
     /// When the system grants no poller.
@@ -69,7 +69,7 @@ impl EventLoop {
         Ok(Self { poll, polled, waker, listener: None, connections: Connections::new(limits) })
     }
 
-    /// A loop that listens on `addr`; port 0 takes any free one.
+    /// Creates a loop that listens on `addr`. Port 0 takes any free port.
     ///
     /// # Errors
     /// When the address cannot be bound, or the system grants no poller.
@@ -79,37 +79,37 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// The address that the loop listens on.
+    /// Returns the address that the loop listens on.
     ///
     /// # Errors
-    /// When it listens on none.
+    /// When the loop does not listen.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.as_ref().map_or_else(|| Err(ErrorKind::NotConnected.into()), Listener::local_addr)
     }
 
-    /// Ends the current or the next wait, from any thread: [`Event::Woken`].
+    /// Returns the waker. It ends the current or the next wait, from any thread, with [`Event::Woken`].
     #[must_use]
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }
 
-    /// Changes how many accepted connections there may be; those that there are stay.
+    /// Changes the maximum number of accepted connections. Existing connections stay.
     pub fn set_connections_max(&mut self, connections_max: usize) {
         self.connections.set_max(connections_max);
     }
 
-    /// The number of connections, dialled ones included.
+    /// Returns the number of connections, dialled ones included.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// One turn: waits until something happens or `timeout` is over (rounded up to whole milliseconds; `None` waits
-    /// for ever), accepts and reads, and replaces `events` by what happened. A signal ends the wait early. If work is
-    /// left from the last turn, it does not wait.
+    /// Runs one turn: waits until something happens or `timeout` is over, accepts and reads, and replaces `events` with
+    /// the events of the turn. `timeout` is rounded up to whole milliseconds; `None` waits for ever. A signal ends the
+    /// wait early. The turn does not wait if work is left from the last one.
     ///
     /// # Errors
-    /// Those of the poller, which leave nothing to do but to end the process. Those of connections are events.
+    /// Errors of the poller, after which the process can only end. Errors of connections are events.
     pub fn poll(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         events.clear();
         self.connections.begin_turn(events);
@@ -131,39 +131,39 @@ impl EventLoop {
         Ok(())
     }
 
-    /// What the peer sent and the owner has not consumed. `None` if there is no such connection any more.
+    /// Returns the bytes that the peer sent and the owner has not consumed. `None` if the connection no longer exists.
     pub fn input(&mut self, handle: Handle) -> Option<&mut BytesMut> {
         self.connections.find(handle).map(|connection| &mut connection.input)
     }
 
-    /// Tells that at least so many bytes are still missing from the request or frame in the input, so that a long one
-    /// can be read in larger pieces and without a copy. Nothing is reserved for them in advance.
+    /// Announces that the request or frame in the input lacks at least `bytes` bytes, so that a long one can be read in
+    /// larger pieces and without a copy. Reserves nothing in advance.
     pub fn expect(&mut self, handle: Handle, bytes: usize) {
         if let Some(connection) = self.connections.find(handle) {
             connection.expected = bytes;
         }
     }
 
-    /// What is to be sent to the peer, for appending; the next [`Self::flush`] writes it. It may be used before a
-    /// dialled connection is established. `None` if there is no such connection any more.
+    /// Returns the output queue of a connection, for appending. The next [`Self::flush`] writes it. It may be used
+    /// before a dialled connection is established. `None` if the connection no longer exists.
     pub fn outbound(&mut self, handle: Handle) -> Option<&mut Outbound> {
         self.connections.mark_dirty(handle).map(|connection| &mut connection.outbound)
     }
 
-    /// How many bytes wait to be sent; 0 if there is no such connection any more.
+    /// Returns the number of bytes that wait to be sent; 0 if the connection no longer exists.
     #[must_use]
     pub fn outbound_len(&self, handle: Handle) -> usize {
         self.connections.outbound_len(handle)
     }
 
-    /// Writes each connection that [`Self::outbound`] was asked for, once. What does not fit is written when the peer
-    /// has made room. Failures are told by the next poll.
+    /// Writes once to each connection for which [`Self::outbound`] was called. The rest is written when the peer has
+    /// made room. The next poll reports failures.
     pub fn flush(&mut self) {
         self.connections.flush();
     }
 
-    /// Begins to connect to `addr`. [`Event::Connected`] or [`Event::Closed`] tells how it ends, which may take the
-    /// system minutes: the owner closes it when it has waited enough.
+    /// Begins to connect to `addr`. [`Event::Connected`] or [`Event::Closed`] reports the result. The system may take
+    /// minutes: the owner closes the connection when it has waited long enough.
     ///
     /// # Errors
     /// When the attempt cannot even begin.
@@ -172,24 +172,25 @@ impl EventLoop {
         self.connections.insert(transport, Phase::Connecting, self.poll.registry())
     }
 
-    /// Closes a connection at once, with all that is queued for it. No event follows.
+    /// Closes a connection at once, and discards its queued output. No event follows.
     pub fn close(&mut self, handle: Handle) {
         self.connections.remove(handle);
     }
 
-    /// Reads no more from a connection, and closes it when everything queued has been written, which
-    /// [`Event::Closed`] tells. A peer that never reads keeps it open: the owner closes it when it has waited enough.
+    /// Stops reading from a connection, and closes it when its queued output is written. [`Event::Closed`] reports
+    /// that. A peer that never reads keeps the connection open: the owner closes it when it has waited long enough.
     pub fn close_after_flush(&mut self, handle: Handle) {
         self.connections.finish(handle);
     }
 
-    /// Reads no more from a connection until [`Self::resume`]. Input that was read in this turn may still be announced.
-    /// An end of the peer's stream is not noticed meanwhile, a broken connection is.
+    /// Stops reading from a connection until [`Self::resume`]. Input that was read in this turn may still be announced.
+    /// During the pause, an end of the peer's stream is not noticed; a broken connection is.
     pub fn pause(&mut self, handle: Handle) {
         self.connections.pause(handle);
     }
 
-    /// Reads a paused connection again. If its input is not empty, [`Event::Input`] comes even if nothing arrives.
+    /// Resumes reading from a paused connection. If its input is not empty, [`Event::Input`] comes even if nothing
+    /// arrives.
     pub fn resume(&mut self, handle: Handle) {
         self.connections.resume(handle);
     }

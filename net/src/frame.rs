@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Numbers are little-endian. The checksum covers the whole frame, with its own field taken as zero. Fields written as
-//! zero are for later versions and ignored when read. A message says its length, so that one of an unknown kind or
-//! group is skipped without understanding it. Only the checksum tells whether a length was meant: nothing is reserved
-//! for a frame before its header has been found acceptable.
+//! zero are for later versions and ignored when read. A message states its length, so that a receiver can skip a
+//! message of an unknown kind or group. Only the checksum shows whether a length is right, so no memory is reserved for
+//! a frame before its header has been found acceptable.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -23,30 +23,30 @@ pub const HEADER_BYTES: usize = 16;
 /// The length of a message before its body.
 pub const MESSAGE_HEADER_BYTES: usize = 12;
 
-/// The end of a body is copied into the frame if it is shorter than this: that is cheaper than a piece of its own.
+/// Length below which the end of a body is copied into the frame, which is cheaper than a piece of its own.
 const COPIED_BYTES_MAX: usize = 16 << 10;
-/// The most memory that a writer goes on using.
+/// Maximum memory that a writer keeps for the next frame.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 const LENGTH_AT: usize = 4;
 const CRC_AT: usize = 8;
-/// A header is judged as soon as this much of it is here: everything but the checksum.
+/// Bytes of a header that suffice to judge it: everything before the checksum.
 const JUDGED_BYTES: usize = 8;
 
-/// What a connection, and each frame on it, is for.
+/// The purpose of a connection, and of each frame on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Purpose {
     /// Small messages that somebody waits for.
     Live = 0,
-    /// Large transfers, kept apart lest they delay the small ones.
+    /// Large transfers, kept apart so that they do not delay the small messages.
     Bulk = 1,
 }
 
-/// Why the bytes are no frame. The connection is to be closed.
+/// Reason why bytes are no frame. The connection must be closed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum FrameError {
-    /// The first byte is another.
+    /// The first byte is not [`MAGIC`].
     #[error("not a peer frame: it begins with {0:#04x} instead of {MAGIC:#04x}")]
     Magic(u8),
     /// The peer speaks another version.
@@ -58,20 +58,20 @@ pub enum FrameError {
     /// The payload is longer than the receiver allows.
     #[error("a peer frame of {payload_bytes} bytes exceeds the limit of {payload_bytes_max}")]
     TooLong {
-        /// What the header says.
+        /// The length in the header.
         payload_bytes: usize,
-        /// What the receiver allows.
+        /// The receiver's limit.
         payload_bytes_max: usize,
     },
-    /// The frame was damaged, or is none.
+    /// The checksum is wrong: the frame was damaged, or is none.
     #[error("a peer frame's checksum is {found:#010x} instead of {stated:#010x}")]
     Checksum {
-        /// What the header says.
+        /// The checksum in the header.
         stated: u32,
-        /// What the bytes give.
+        /// The checksum of the bytes.
         found: u32,
     },
-    /// A message is longer than what is left of its frame.
+    /// A message is longer than the rest of its frame.
     #[error("a message of {message_bytes} bytes overruns its peer frame, of which {frame_bytes} bytes are left")]
     Overrun {
         /// The message's length with its header.
@@ -86,7 +86,7 @@ pub enum FrameError {
 pub struct Message {
     /// The group that the message is about.
     pub group: u32,
-    /// What the message is; the receiver knows the kinds.
+    /// The kind of the message. The receiver knows the kinds.
     pub kind: u8,
     /// The content, a slice of the frame's memory.
     pub body: Bytes,
@@ -95,24 +95,24 @@ pub struct Message {
 /// A whole frame whose checksum is right.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// What it is for.
+    /// The purpose of the frame.
     pub purpose: Purpose,
     payload: Bytes,
 }
 
 impl Frame {
-    /// The messages in order. After an error there are no more.
+    /// Returns the messages in order. After an error there are no more.
     #[must_use]
     pub fn messages(&self) -> Messages {
         Messages { rest: self.payload.clone() }
     }
 }
 
-/// Takes the first frame off `buf`; `None` while it is not complete.
+/// Takes the first frame off `buf`. Returns `None` while it is incomplete.
 ///
 /// # Errors
-/// When the bytes are no frame of this version, or one whose payload is longer than `payload_bytes_max`: known after
-/// the first 8 bytes.
+/// When the bytes are no frame of this version, or the payload is longer than `payload_bytes_max`: both are known after
+/// the first 8 bytes. Also when the checksum is wrong.
 pub fn decode(buf: &mut BytesMut, payload_bytes_max: usize) -> Result<Option<Frame>, FrameError> {
     if buf.len() < JUDGED_BYTES {
         return Ok(None);
@@ -136,8 +136,8 @@ pub fn decode(buf: &mut BytesMut, payload_bytes_max: usize) -> Result<Option<Fra
     Ok(Some(Frame { purpose, payload }))
 }
 
-/// How many bytes the frame at the start of `buf` lacks, as a hint for the reader; 0 while that is unknown. To be asked
-/// only after [`decode`] found the header acceptable.
+/// Returns the number of bytes that the frame at the start of `buf` lacks, as a hint for the reader; 0 while that is
+/// unknown. Call it only after [`decode`] found the header acceptable.
 #[must_use]
 pub fn needed(buf: &[u8]) -> usize {
     if buf.len() < JUDGED_BYTES { 0 } else { (HEADER_BYTES + payload_bytes(buf)).saturating_sub(buf.len()) }
@@ -172,40 +172,40 @@ impl Iterator for Messages {
     }
 }
 
-/// Gathers messages into a frame. Without messages there is no frame; after each frame the next may begin, in the same
-/// memory once that is free. Large ends of bodies are not copied: they go out from where they are.
+/// Gathers messages into frames. Without messages there is no frame. After each frame the next may begin, in the same
+/// memory once that is free. Large ends of bodies are sent from where they are, without a copy.
 #[derive(Debug)]
 pub struct FrameWriter {
     purpose: Purpose,
     buf: BytesMut,
-    /// What stands behind which position of `buf`, in order.
+    /// Uncopied ends of bodies, in order, each with the position in `buf` that it follows.
     tails: Vec<(usize, Bytes)>,
     tail_bytes: usize,
 }
 
 impl FrameWriter {
-    /// A writer of frames for `purpose`.
+    /// Creates a writer of frames for `purpose`.
     #[must_use]
     pub fn new(purpose: Purpose) -> Self {
         Self { purpose, buf: BytesMut::new(), tails: Vec::new(), tail_bytes: 0 }
     }
 
-    /// The frame's length so far, its header included; 0 without messages.
+    /// Returns the frame's length so far, its header included; 0 without messages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.buf.len() + self.tail_bytes
     }
 
-    /// True while the frame has no message.
+    /// Returns true if the frame has no message.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buf.is_empty()
     }
 
-    /// Appends a message whose body is what `write_body` appends, and then what it returns.
+    /// Appends a message. Its body is the bytes that `write_body` appends, followed by those that it returns.
     ///
     /// # Panics
-    /// If the body is of 4 GiB or more: the caller bounds messages far below.
+    /// If the body has 4 GiB or more. The caller bounds messages far below.
     pub fn message(&mut self, group: u32, kind: u8, write_body: impl FnOnce(&mut BytesMut) -> Bytes) {
         if self.buf.is_empty() {
             self.buf.put_slice(&[MAGIC, VERSION, self.purpose as u8, 0]);
@@ -226,10 +226,10 @@ impl FrameWriter {
         }
     }
 
-    /// Ends the frame and appends its pieces to `ready`, to be sent in this order; nothing without messages.
+    /// Ends the frame and appends its pieces to `ready`, in the order of sending. Appends nothing without messages.
     ///
     /// # Panics
-    /// If the payload is of 4 GiB or more: the caller watches [`Self::len`].
+    /// If the payload has 4 GiB or more. The caller watches [`Self::len`].
     pub fn finish(&mut self, ready: &mut Vec<Bytes>) {
         if self.buf.is_empty() {
             return;
@@ -238,7 +238,7 @@ impl FrameWriter {
         let crc = self.checksum();
         self.buf[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
         let mut rest = if self.buf.len() > KEPT_BYTES_MAX {
-            // What is left of its memory would keep all of it.
+            // The rest of the buffer would keep all of its memory alive.
             std::mem::take(&mut self.buf).freeze()
         } else {
             self.buf.split().freeze()
@@ -266,7 +266,7 @@ impl FrameWriter {
     }
 }
 
-/// Writes at `at` how many bytes there are behind `from`, with `more` that are elsewhere.
+/// Writes at `at` the number of bytes behind `from`, plus `more` bytes that are elsewhere.
 fn put_length(buf: &mut BytesMut, at: usize, from: usize, more: usize) {
     let length = u32::try_from(buf.len() - from + more).expect("lengths in peer frames are below 4 GiB");
     buf[at..at + 4].copy_from_slice(&length.to_le_bytes());

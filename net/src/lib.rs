@@ -1,4 +1,4 @@
-//! The event loop: listener, connections, peer frames and the RESP codec. It never says "Paxos".
+//! The event loop: listener, connections, peer frames and the RESP codec. This crate knows nothing of Paxos.
 
 mod connection;
 mod connections;

@@ -1,4 +1,4 @@
-//! The listening socket, which goes quiet for a while when the system has no more file descriptors.
+//! The listening socket. It pauses when accepting fails, as when the system has no more file descriptors.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -8,16 +8,16 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How many connections the kernel holds until they are accepted.
+/// Maximum connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
-/// How long no connection is accepted after that failed. The ones that wait raise no further event, so trying again
-/// is up to us, and trying without a pause would take the whole processor.
+/// Pause after a failed accept. Waiting connections raise no further event, so the listener must retry by itself, and
+/// retries without a pause would take the whole processor.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
-    /// Connections may be waiting: edge-triggered, this holds until `accept` finds none.
+    /// Whether connections may be waiting. Events are edge-triggered, so this holds until `accept` finds none.
     pending: bool,
     retry_at: Option<Instant>,
 }
@@ -43,7 +43,7 @@ impl Listener {
         self.pending = true;
     }
 
-    /// How long the loop may wait without missing a connection that the poller will not announce again.
+    /// Returns how long the loop may wait without missing a connection that the poller will not announce again.
     pub(crate) fn wait_max(&self) -> Option<Duration> {
         match (self.pending, self.retry_at) {
             (false, _) => None,
@@ -52,7 +52,7 @@ impl Listener {
         }
     }
 
-    /// Accepts one connection; `None` if none waits, or while the listener is quiet after an error.
+    /// Accepts one connection. Returns `None` if none waits, or during the pause after an error.
     pub(crate) fn accept(&mut self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
         if !self.pending || self.retry_at.is_some_and(|at| at > Instant::now()) {
             return None;

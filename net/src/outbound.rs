@@ -1,24 +1,24 @@
 //! The bytes that wait to be written to one connection.
 //!
-//! A queue of chunks: small replies are appended to the last one, whose memory is used again after each flush; large
-//! values are queued as they are, without a copy. One flush is one system call, whatever the number of chunks.
+//! A queue of chunks. Small replies are appended to the last chunk, whose memory is used again after each flush. Large
+//! values are queued as they are, without a copy. One flush is one system call, for up to 64 chunks.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// A chunk of appended bytes is closed at this length, so that a long queue neither moves while it grows nor keeps its
-/// memory to the end. Also the most memory that an empty queue keeps.
+/// Length at which a chunk of appended bytes is closed, so that a long queue neither moves while it grows nor keeps its
+/// memory to the end. Also the maximum memory that an empty queue keeps.
 pub const CHUNK_BYTES: usize = 64 << 10;
-/// Below this length a copy is cheaper than a chunk of its own.
+/// Length below which a copy is cheaper than a chunk of its own.
 const COPIED_BYTES_MAX: usize = 1 << 10;
-/// From here on the end of another queue is moved with its memory, which then is not at hand there any more.
+/// Length above which the end of another queue is moved with its memory, which that queue then loses.
 const MOVED_BYTES_MIN: usize = 16 << 10;
-/// The most chunks that one call writes.
+/// Maximum chunks that one call writes.
 const SLICES_MAX: usize = 64;
 
-/// What one write achieved.
+/// Result of one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Nothing is left.
@@ -35,36 +35,36 @@ pub struct Outbound {
     /// Closed chunks, never empty ones, in order.
     chunks: VecDeque<Bytes>,
     chunk_bytes: usize,
-    /// Comes after all `chunks`.
+    /// The open chunk, which comes after all `chunks`.
     tail: BytesMut,
 }
 
 impl Outbound {
-    /// An empty queue, without memory.
+    /// Creates an empty queue, without memory.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The number of bytes queued.
+    /// Returns the number of queued bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.chunk_bytes + self.tail.len()
     }
 
-    /// True if nothing is queued.
+    /// Returns true if nothing is queued.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.tail.is_empty()
     }
 
-    /// Whether part of it is queued as it was given, or too long for one chunk.
+    /// Returns true if part of the queue was queued without a copy, or the queue is too long for one chunk.
     #[must_use]
     pub fn holds_chunks(&self) -> bool {
         !self.chunks.is_empty()
     }
 
-    /// The end of the queue, to append small things to. What is in it already is not to be touched.
+    /// Returns the end of the queue, to append small things to. The bytes in it already must not be changed.
     pub fn buffer(&mut self) -> &mut BytesMut {
         if self.tail.len() >= CHUNK_BYTES {
             self.close_tail();
@@ -72,7 +72,7 @@ impl Outbound {
         &mut self.tail
     }
 
-    /// Queues a chunk, without a copy if it is large. It keeps alive whatever memory it is a slice of.
+    /// Queues a chunk, without a copy if it is large. A chunk keeps alive the memory that it is a slice of.
     pub fn push(&mut self, chunk: Bytes) {
         if chunk.len() < COPIED_BYTES_MAX {
             self.buffer().extend_from_slice(&chunk);
@@ -83,7 +83,7 @@ impl Outbound {
         self.chunks.push_back(chunk);
     }
 
-    /// Queues all that `other` holds, and empties it. Its small end is copied, so that its memory can be used again.
+    /// Moves all bytes of `other` to this queue. A small end is copied, so that `other` can use its memory again.
     pub fn take_from(&mut self, other: &mut Outbound) {
         std::mem::take(&mut other.chunks).into_iter().for_each(|chunk| self.push(chunk));
         other.chunk_bytes = 0;
@@ -94,18 +94,18 @@ impl Outbound {
         other.tail.clear();
     }
 
-    /// Forgets what is queued. The memory for small things stays.
+    /// Discards the queued bytes. The memory for small things stays.
     pub fn clear(&mut self) {
         self.chunks.clear();
         self.chunk_bytes = 0;
         self.tail.clear();
     }
 
-    /// All of it in one piece, which is a copy unless there is only one chunk.
+    /// Takes all bytes in one piece. This is a copy unless there is only one chunk.
     #[must_use]
     pub fn take_bytes(&mut self) -> Bytes {
         if self.chunks.is_empty() {
-            // With all of its memory: a part of it would need another allocation.
+            // Taken with all of its memory: a part of it would need another allocation.
             return std::mem::take(&mut self.tail).freeze();
         }
         self.close_tail();
@@ -119,7 +119,8 @@ impl Outbound {
     /// Writes as much as one call takes.
     ///
     /// # Errors
-    /// Those of the sink, but not `WouldBlock`, which is [`Progress::Blocked`], nor `Interrupted`, which is retried.
+    /// Errors of the sink, except `WouldBlock`, which becomes [`Progress::Blocked`], and `Interrupted`, which is
+    /// retried.
     pub fn write_to(&mut self, sink: &mut impl Write) -> io::Result<Progress> {
         if self.is_empty() {
             return Ok(Progress::Empty);
@@ -132,10 +133,10 @@ impl Outbound {
         Ok(if self.is_empty() { Progress::Empty } else { Progress::More })
     }
 
-    /// True if the queue has room for more than this many bytes without new memory.
+    /// Returns true if the queue has room for more than this many bytes without new memory.
     #[must_use]
     pub fn keeps_more_than(&mut self, bytes: usize) -> bool {
-        // Unlike `capacity`, this also counts the part of the memory before what is left to be written.
+        // Unlike `capacity`, this also counts the memory before the bytes that are still to be written.
         self.tail.try_reclaim(bytes + 1)
     }
 

@@ -1,6 +1,6 @@
-//! When to dial a peer again: soon at first, then less and less often, and never all nodes at the same moment.
+//! The times of redialling a peer: the delays grow with each failure, and jitter keeps the nodes from dialling in step.
 //!
-//! Pure: the caller brings the time and the seed.
+//! Pure: the caller passes the time and the seed.
 
 /// The first delay after a failure.
 pub const DELAY_FIRST_MS: u64 = 50;
@@ -16,19 +16,19 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A schedule whose jitter follows from `seed`; peers should differ in it.
+    /// Creates a schedule whose jitter follows from `seed`. Different peers should have different seeds.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { failures: 0, due_ms: 0, random: seed }
     }
 
-    /// True if it is time to dial.
+    /// Returns true if it is time to dial.
     #[must_use]
     pub fn is_due(&self, now_ms: u64) -> bool {
         now_ms >= self.due_ms
     }
 
-    /// When it is time to dial, on the clock that the caller uses.
+    /// Returns the time of the next attempt, on the clock that the caller uses.
     #[must_use]
     pub fn due_ms(&self) -> u64 {
         self.due_ms
@@ -43,13 +43,13 @@ impl Backoff {
         self.due_ms = now_ms.saturating_add(full - shortened);
     }
 
-    /// Notes that the peer has proved to be the right one, which takes more than a connection: else one that accepts
+    /// Notes that the peer has proved to be the right one. A connection alone does not prove that: a peer that accepts
     /// and closes would be dialled at the highest rate for ever.
     pub fn on_success(&mut self) {
         self.failures = 0;
     }
 
-    /// SplitMix64: any seed will do, also 0.
+    /// Returns the next number of SplitMix64. Any seed will do, also 0.
     fn next_random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.random;

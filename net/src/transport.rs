@@ -1,4 +1,4 @@
-//! What a connection reads from and writes to: a TCP socket today, with room for encrypted ones.
+//! The byte stream under a connection: a TCP socket today, with room for encrypted ones.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::time::Duration;
@@ -7,12 +7,12 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{SockRef, TcpKeepalive};
 
-/// How long a connection may be silent before the kernel asks whether its peer is still there, as in Redis.
+/// Idle time after which the kernel sends the first keepalive probe, as in Redis.
 const KEEPALIVE: Duration = Duration::from_secs(300);
-/// How long the kernel waits between such questions.
+/// Interval between keepalive probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(100);
 
-/// Bytes that the kernel takes before it has sent what it has: what comes later and is urgent waits behind them.
+/// Maximum unsent bytes that the kernel takes. Later urgent bytes wait behind them.
 const UNSENT_BYTES: u32 = 128 << 10;
 
 /// A non-blocking stream of bytes.
@@ -23,8 +23,8 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Wraps an accepted socket, or one that is being connected, and sets the options that all sockets have: replies
-    /// leave at once, dead peers are noticed in the end, and little waits in the kernel.
+    /// Wraps an accepted or a connecting socket, and sets the options of all sockets: replies leave at once, dead peers
+    /// are noticed in the end, and few bytes wait in the kernel.
     pub(crate) fn tcp(stream: TcpStream) -> io::Result<Self> {
         let socket = SockRef::from(&stream);
         socket.set_tcp_nodelay(true)?;
@@ -34,15 +34,15 @@ impl Transport {
         Ok(Self::Tcp(stream))
     }
 
-    /// Has the poller report readiness, edge-triggered, for both directions at once: a change of interest later would
-    /// cost a system call each.
+    /// Registers the stream with the poller, edge-triggered, for both directions at once. Each later change of interest
+    /// would cost a system call.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => registry.register(stream, token, Interest::READABLE | Interest::WRITABLE),
         }
     }
 
-    /// True once a dialled socket is connected, false while it is not known to be.
+    /// Returns true if a dialled socket is connected, false while that is not known.
     pub(crate) fn is_established(&self) -> io::Result<bool> {
         let Self::Tcp(stream) = self;
         if let Some(error) = stream.take_error()? {
@@ -55,7 +55,7 @@ impl Transport {
         }
     }
 
-    /// The error that the poller hinted at.
+    /// Returns the error that the poller hinted at.
     pub(crate) fn take_error(&self) -> io::Error {
         let Self::Tcp(stream) = self;
         match stream.take_error() {

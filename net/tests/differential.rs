@@ -1,17 +1,17 @@
-//! The request parser against one that shares no code with it, `redis_protocol`'s: on pipelines of requests, whole and
-//! damaged, cut at random places, both take the same requests with the same arguments.
+//! Compares the request parser with that of `redis_protocol`, which shares no code with it. On pipelines of requests,
+//! sound and damaged, cut at random places, both must accept the same requests with the same arguments.
 //!
-//! Where they may differ, Redis itself decides, and this parser does as Redis does:
+//! Where the two may differ, this parser does as Redis does:
 //!
-//! - Lengths are canonical: `*+1`, `$03` and `$-0` are refused. The other one takes them.
-//! - Any negative number of arguments makes an empty request. The other one knows only `*-1`, as "no array".
-//! - A line that does not begin with `*` is an inline command. To the other one it is another type, or nothing.
-//! - A length, or a first byte of an argument, that is wrong is refused as soon as it is seen. The other one may wait
+//! - Lengths are canonical: `*+1`, `$03` and `$-0` are refused. `redis_protocol` accepts them.
+//! - Any negative number of arguments makes an empty request. `redis_protocol` knows only `*-1`, as "no array".
+//! - A line that does not begin with `*` is an inline command. To `redis_protocol` it is another type, or invalid.
+//! - A wrong length, or a wrong first byte of an argument, is refused as soon as it arrives. `redis_protocol` may wait
 //!   for the rest of the array.
-//! - Arguments are bulk strings. The other one takes any type, also `$-1`: that counts as refused here.
-//! - In one thing this parser is stricter than both: they skip the two bytes behind an argument without a look, and Redis
-//!   also the one behind the `\r` of a line. Here these must be what they should: bytes that were lost or added would
-//!   make other arguments otherwise.
+//! - Arguments are bulk strings. `redis_protocol` accepts any type, also `$-1`: this test counts that as refused.
+//! - In one point this parser is stricter than Redis and `redis_protocol`. Both skip the two bytes after an argument
+//!   without checking them, and Redis also skips the byte after the `\r` of a line. This parser requires the right line
+//!   ends: otherwise lost or added bytes would produce other arguments.
 
 use bytes::Bytes;
 use net::resp::request::{RequestLimits, RequestParser};
@@ -20,17 +20,18 @@ use proptest::prelude::*;
 use redis_protocol::resp2::decode::decode_bytes;
 use redis_protocol::resp2::types::BytesFrame;
 
-/// What becomes of the bytes at the start of a request.
+/// The result of parsing the bytes at the start of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Read {
-    /// A request of so many bytes, with these arguments.
+    /// A complete request: its length in bytes, and its arguments.
     Request(usize, Vec<Vec<u8>>),
     /// More bytes are needed.
     Unfinished,
     Refused,
 }
 
-/// This parser's word on the request at the start of `bytes`, given in pieces that end at `cuts`, and then as a whole.
+/// The result of this parser for the request at the start of `bytes`. The parser gets the bytes up to each of `cuts`,
+/// and then all of them.
 fn ours(bytes: &[u8], cuts: &[usize]) -> Read {
     let mut parser = RequestParser::new(RequestLimits::default());
     let inner = cuts.iter().copied().filter(|cut| *cut < bytes.len());
@@ -58,7 +59,8 @@ fn theirs(bytes: &[u8]) -> Read {
     items.into_iter().map(bulk).collect::<Option<_>>().map_or(Read::Refused, |args| Read::Request(length, args))
 }
 
-/// Compares all requests of `bytes`; how many arrays both took, and whether both refused what came then.
+/// Compares all requests in `bytes`. Returns the number of arrays that both parsers accepted, and true if both refused
+/// the bytes after those.
 fn compare(bytes: &[u8], cuts: &[usize]) -> (usize, bool) {
     let (mut start, mut agreed) = (0, 0);
     loop {
@@ -67,7 +69,7 @@ fn compare(bytes: &[u8], cuts: &[usize]) -> (usize, bool) {
         let (ours, theirs) = (ours(rest, &shifted), theirs(rest));
         let array = rest.first() == Some(&b'*');
         match (&ours, &theirs) {
-            // Not for the other one.
+            // `redis_protocol` does not accept such requests.
             (Read::Request(length, _), _) if !array || rest.starts_with(b"*-") => start += length,
             (_, _) if !array => return (agreed, false),
             (Read::Refused, Read::Request(length, args)) => {
@@ -98,7 +100,7 @@ fn encode(args: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// Requests one after the other, with arguments that look like framing now and then.
+/// Pipelines of requests. Some arguments look like framing.
 fn pipelines() -> impl Strategy<Value = Vec<Vec<Vec<u8>>>> {
     let arg = prop_oneof![
         4 => vec(any::<u8>(), 0..40),
@@ -109,7 +111,8 @@ fn pipelines() -> impl Strategy<Value = Vec<Vec<Vec<u8>>>> {
     vec(vec(arg, 0..5), 1..6)
 }
 
-/// Where (as a share of the length) one byte is lost, added or replaced, and by which.
+/// Damages: where (as a fraction of the length), how (0: a byte is lost, 1: added, 2: replaced), and the byte that is
+/// added or put in.
 fn damages() -> impl Strategy<Value = Vec<(f64, u8, u8)>> {
     let byte = prop_oneof![3 => prop::sample::select(b"*$+-:0139\r\n ".to_vec()), 1 => any::<u8>()];
     vec((0.0..1.0, 0..3u8, byte), 1..4)

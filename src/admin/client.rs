@@ -1,7 +1,7 @@
-//! The CLIENT command, and what a node keeps about each connection to answer it.
+//! The CLIENT command, and the record that a node keeps of each connection to answer it.
 //!
-//! A subcommand is either about the connection that asks ([`own`], which may change it) or about all of them
-//! ([`every`], which only reads): two functions, so that the node never has to lend one record twice.
+//! A subcommand is about the asking connection ([`own`], which may change its record) or about all connections
+//! ([`every`], which only reads). There are two functions so that the node never borrows one record twice.
 
 use super::hello::timeout_ms;
 use super::{help, integer, not_an_integer, syntax_error, unknown_subcommand, wrong_arity};
@@ -10,10 +10,10 @@ use net::resp::Protocol;
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-/// One client connection, as CLIENT LIST tells it. Times are milliseconds since 1970 on the node's clock.
+/// One client connection, as CLIENT LIST shows it. Times are milliseconds of the node's monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientInfo {
-    /// Counts connections from 1; never used again while the node runs.
+    /// The number of the connection, counted from 1. It is never used again while the node runs.
     pub id: u64,
     /// The client's end.
     pub addr: SocketAddr,
@@ -39,56 +39,56 @@ pub struct ClientInfo {
     pub no_touch: bool,
     /// The last command, `container|subcommand` where there is one; empty: none yet.
     pub last_command: &'static str,
-    /// Commands queued by MULTI; -1 outside of one.
+    /// Number of commands queued after MULTI; -1 outside a transaction.
     pub multi: i32,
-    /// Bytes received and not yet taken as commands.
+    /// Bytes received and not yet read as commands.
     pub input_bytes: usize,
     /// Bytes of replies not yet sent.
     pub outbound_bytes: usize,
-    /// It waits in WAIT or WAITAOF.
+    /// True while the client waits in WAIT or WAITAOF.
     pub blocked: bool,
 }
 
 /// Which replies a connection wants, by CLIENT REPLY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplyMode {
-    /// All of them.
+    /// The client gets all replies.
     #[default]
     On,
-    /// None.
+    /// The client gets no reply.
     Off,
-    /// Not that of the command under way (CLIENT REPLY SKIP itself), nor the next.
+    /// The client does not get the reply to the current command (CLIENT REPLY SKIP itself), nor to the next one.
     SkipThis,
-    /// Not that of the next command.
+    /// The client does not get the reply to the next command.
     SkipNext,
 }
 
-/// What the node does for a CLIENT subcommand about all connections.
+/// The node's action for a CLIENT subcommand about all connections.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientAction {
     /// Only answers.
     Reply(Reply<'static>),
-    /// Closes these connections and answers. If the one that asks is among them, it closes after the reply.
+    /// Closes these connections and answers. If the asking connection is among them, it closes after the reply.
     Kill {
         /// Connections to close, in ascending order.
         ids: Vec<u64>,
-        /// The answer to the one that asked.
+        /// The reply to the asking connection.
         reply: Reply<'static>,
     },
-    /// Lets the requests of all clients wait, or those that may write, and answers OK.
+    /// Pauses the requests of all clients, or only those that may write, and answers OK.
     Pause {
-        /// For how many milliseconds.
+        /// The length of the pause in milliseconds.
         timeout_ms: u64,
-        /// All requests.
+        /// True to pause all requests, false to pause only those that may write.
         all: bool,
     },
-    /// Ends that, and answers OK.
+    /// Ends the pause, and answers OK.
     Unpause,
     /// Ends the WAIT of a client: answers 1, or 0 if it does not wait.
     Unblock {
         /// The client's id.
         id: u64,
-        /// Whether the client gets an error instead of the reply that it would get after its timeout.
+        /// True: the client gets an error. False: it gets the reply that it would get after its timeout.
         with_error: bool,
     },
 }
@@ -118,7 +118,7 @@ impl ClientInfo {
         }
     }
 
-    /// What RESET does to the record.
+    /// Applies RESET to the record.
     pub fn reset(&mut self) {
         self.name.clear();
         self.protocol = Protocol::Resp2;
@@ -128,7 +128,8 @@ impl ClientInfo {
         self.multi = -1;
     }
 
-    /// The line of CLIENT LIST, with Redis's fields in Redis's order. What has no meaning here is 0 (`fd`: -1).
+    /// Appends the line of CLIENT LIST to `out`, with Redis's fields in Redis's order. A field that has no meaning here
+    /// is 0 (`fd`: -1).
     fn line(&self, now_ms: u64, out: &mut String) {
         let seconds = |since: u64| now_ms.saturating_sub(since) / 1000;
         let flags = [(self.blocked, 'b'), (self.multi >= 0, 'x'), (self.no_evict, 'e'), (self.no_touch, 'T')];
@@ -159,8 +160,8 @@ impl ClientInfo {
 }
 
 impl ReplyMode {
-    /// Whether the command just taken gets its reply. Called once for each command, in the order received and after the
-    /// command was carried out, so that CLIENT REPLY decides about itself.
+    /// Returns true if the current command gets its reply. Call it once for each command, in the order received and
+    /// after the command was carried out, so that CLIENT REPLY decides about itself.
     pub fn admit(&mut self) -> bool {
         match self {
             ReplyMode::On => true,
@@ -177,7 +178,8 @@ impl ReplyMode {
     }
 }
 
-/// A subcommand about the connection that asks. None: it is about all connections, see [`every`].
+/// Carries out a subcommand about the asking connection. Returns `None` if the subcommand is about all connections: see
+/// [`every`].
 #[must_use]
 pub fn own(args: &[&[u8]], me: &mut ClientInfo, now_ms: u64) -> Option<Reply<'static>> {
     let Some(subcommand) = args.get(1) else { return Some(wrong_arity("client")) };
@@ -212,8 +214,8 @@ pub fn own(args: &[&[u8]], me: &mut ClientInfo, now_ms: u64) -> Option<Reply<'st
     })
 }
 
-/// A subcommand about all connections or another one, LIST, KILL, PAUSE, UNPAUSE or UNBLOCK: `me` is the id of the one
-/// that asks, `clients` are all of them in any order.
+/// Returns the action for a subcommand about all connections or another one: LIST, KILL, PAUSE, UNPAUSE or UNBLOCK.
+/// `me` is the id of the asking connection, and `clients` are all connections in any order.
 #[must_use]
 pub fn every<'c>(
     args: &[&[u8]],
@@ -233,7 +235,7 @@ pub fn every<'c>(
     }
 }
 
-/// A name or version that may appear in CLIENT LIST: printable ASCII without spaces. Empty removes it.
+/// Checks a name or version for CLIENT LIST: printable ASCII without spaces. An empty one removes it.
 pub(super) fn attribute(value: &[u8]) -> Option<&str> {
     if value.iter().all(u8::is_ascii_graphic) { std::str::from_utf8(value).ok() } else { None }
 }
@@ -276,7 +278,7 @@ fn set_flag(on: &[u8], flag: &mut bool) -> Reply<'static> {
     Reply::Ok
 }
 
-/// What clients and tools send although it changes nothing here.
+/// Answers subcommands that clients and tools send, but that change nothing here.
 fn without_effect(subcommand: &[u8], rest: &[&[u8]]) -> Reply<'static> {
     match (subcommand.to_ascii_lowercase().as_slice(), rest) {
         (b"tracking", [off]) if off.eq_ignore_ascii_case(b"off") => Reply::Ok,
@@ -299,7 +301,7 @@ fn without_effect(subcommand: &[u8], rest: &[&[u8]]) -> Reply<'static> {
         (b"trackinginfo", _) => wrong_arity("client|trackinginfo"),
         (b"help", []) => help("CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", HELP),
         (b"help", _) => wrong_arity("client|help"),
-        // MAINT_NOTIFICATIONS too: clients that try it take this text for a server without it.
+        // Also for MAINT_NOTIFICATIONS: a client that tries it takes this text for that of a server without it.
         _ => unknown_subcommand("CLIENT", subcommand),
     }
 }
@@ -391,7 +393,7 @@ fn kill_filter<'a>(rest: &[&'a [u8]], me: u64) -> Result<Filter<'a>, Reply<'stat
     Ok(filter)
 }
 
-/// Whether a type of LIST and KILL is that of the connections here: all are normal ones.
+/// Returns true if `kind`, the TYPE argument of LIST or KILL, is `normal`: all connections here are normal.
 fn normal_type(kind: &[u8]) -> Result<bool, Reply<'static>> {
     match kind.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(true),
@@ -400,7 +402,7 @@ fn normal_type(kind: &[u8]) -> Result<bool, Reply<'static>> {
     }
 }
 
-/// Which connections LIST and KILL mean.
+/// The connections that LIST or KILL selects.
 #[derive(Default)]
 struct Filter<'a> {
     nobody: bool,

@@ -1,17 +1,17 @@
-//! The CLUSTER command: which node leads which slots, in the words of Redis Cluster.
+//! The CLUSTER command: shows which node leads which slots, in the formats of Redis Cluster.
 //!
-//! Redis knows one role per node; here every node leads some groups and follows in others. So NODES shows each node as
-//! a master with the slots it leads, while SLOTS and SHARDS list the other nodes as replicas of each range: any of them
+//! Redis gives each node one role; here every node leads some groups and follows in others. So NODES shows each node as a
+//! master with the slots that it leads. SLOTS and SHARDS list the other nodes as replicas of each range, because any node
 //! takes any command. Adjacent groups led by one node appear as one range.
 //!
-//! The slots of a group without a known leader are shown under the node that answers: clients then keep a whole table,
-//! and what they send is held or answered here. CLUSTER INFO tells the truth about them.
+//! The slots of a group without a known leader are shown under the node that answers. So clients keep a complete slot table,
+//! and this node holds or answers their commands. CLUSTER INFO counts these slots as failed.
 //!
-//! A node whose address has a name is told by its name, as Redis does with `cluster-preferred-endpoint-type hostname`:
-//! the name is the endpoint, and its IP address stands beside it. A node that this one does not reach is marked `fail`
-//! and left out of SLOTS, unless it is still known as a leader.
+//! A node whose address has a host name is shown by that name, as in Redis with `cluster-preferred-endpoint-type hostname`:
+//! the name is the endpoint, and the IP address stands beside it. A node that this node does not reach is marked `fail`.
+//! SLOTS leaves it out, unless it is still known as a leader.
 //!
-//! COUNTKEYSINSLOT and GETKEYSINSLOT are about keys: the store answers them.
+//! The store answers COUNTKEYSINSLOT and GETKEYSINSLOT, which concern keys.
 
 use super::{help, unknown_subcommand, wrong_arity};
 use crate::endpoint::Endpoint;
@@ -21,12 +21,12 @@ use groups::{GroupId, NodeId};
 use std::fmt::Write;
 use std::net::IpAddr;
 
-/// What one node knows of its cluster.
+/// A cluster, as one node knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterView<'a> {
     /// The node that answers; one of `nodes`.
     pub me: NodeId,
-    /// Groups that the slots are divided among.
+    /// Number of groups that the slots are divided among.
     pub groups: u32,
     /// The leader of each group, where known.
     pub leaders: &'a [Option<NodeId>],
@@ -41,26 +41,26 @@ pub struct NodeView {
     pub node: NodeId,
     /// 40 hex digits from its storage id: the same in every reply, and never another node's.
     pub id40: String,
-    /// Where clients reach it. `None`: its address makes no sense.
+    /// Address at which clients reach it; `None` if its address cannot be parsed.
     pub endpoint: Option<Endpoint>,
-    /// What the name in its address stands for, where that is known.
+    /// IP address of its host name, if the name has been looked up.
     pub resolved: Option<IpAddr>,
-    /// Whether it can be reached from here; always so for the node itself.
+    /// True if the answering node reaches it; always true for the answering node itself.
     pub connected: bool,
 }
 
 impl NodeView {
-    /// Its host, a number or a name; `?` is what Redis says of one that is not known.
+    /// Returns its host, an IP address or a name; `?` if the host is unknown, as in Redis.
     fn host(&self) -> &str {
         self.endpoint.as_ref().map_or("?", |endpoint| &endpoint.host)
     }
 
-    /// Its host, if that is a name.
+    /// Returns its host, if that is a name.
     fn hostname(&self) -> Option<&str> {
         self.endpoint.as_ref().filter(|endpoint| endpoint.ip().is_none()).map(|endpoint| &*endpoint.host)
     }
 
-    /// The number of its host. Until its name was looked up this is the name: many clients connect to what stands here.
+    /// Returns the IP address of its host, or the name until it is looked up: many clients connect to this field.
     fn ip(&self) -> String {
         match (self.hostname(), self.resolved) {
             (Some(_), Some(ip)) => ip.to_string(),
@@ -68,7 +68,7 @@ impl NodeView {
         }
     }
 
-    /// Its port, for clients and members alike; 0 is what Redis says of one that is not known.
+    /// Returns its port, the same for clients and members; 0 if the port is unknown, as in Redis.
     fn port(&self) -> u16 {
         self.endpoint.as_ref().map_or(0, |endpoint| endpoint.port)
     }
@@ -77,7 +77,7 @@ impl NodeView {
 /// Slots `first` to `last`, both included, led by one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedRange {
-    /// The leader, or the node that answers where there is none.
+    /// The leader, or the answering node if no leader is known.
     pub node: NodeId,
     /// The first slot.
     pub first: u16,
@@ -86,7 +86,7 @@ pub struct LedRange {
 }
 
 impl ClusterView<'_> {
-    /// All slots in order, each in exactly one range; no two neighbours have the same node.
+    /// Returns ranges that cover all slots in order, each slot once. Neighbouring ranges have different nodes.
     #[must_use]
     pub fn ranges(&self) -> Vec<LedRange> {
         let mut ranges: Vec<LedRange> = Vec::new();
@@ -101,7 +101,7 @@ impl ClusterView<'_> {
         ranges
     }
 
-    /// The leader of a group, if it is one of the members.
+    /// Returns the leader of a group, if it is one of the members.
     fn leader(&self, group: GroupId) -> Option<NodeId> {
         let leader = self.leaders.get(group.index()).copied().flatten()?;
         self.nodes.iter().any(|node| node.node == leader).then_some(leader)
@@ -121,7 +121,7 @@ impl ClusterView<'_> {
     }
 }
 
-/// The CLUSTER command.
+/// Answers the CLUSTER command.
 #[must_use]
 pub fn cluster(args: &[&[u8]], view: &ClusterView<'_>) -> Reply<'static> {
     let Some(subcommand) = args.get(1) else { return wrong_arity("cluster") };
@@ -168,7 +168,8 @@ fn endpoint(node: &NodeView) -> Reply<'static> {
     Reply::Array(vec![owned(node.host()), Reply::Int(i64::from(node.port())), owned(&node.id40), metadata])
 }
 
-/// One shard for each node: the slots it leads, itself as the master, the others as replicas.
+/// Returns one shard for each node: the slots that it leads, the node as the master, and the others as replicas if it leads
+/// any.
 fn shards(view: &ClusterView<'_>) -> Reply<'static> {
     let ranges = view.ranges();
     let shards = view.nodes.iter().map(|master| {
@@ -198,7 +199,7 @@ fn shard_node(node: &NodeView, role: &'static str) -> Reply<'static> {
     Reply::Map(fields.into_iter().map(|(name, value)| (Reply::text(name), value)).collect())
 }
 
-/// One line for each node. The node id serves as its configuration epoch: no two nodes share one.
+/// Returns one line for each node. The node id serves as the configuration epoch: no two nodes share one.
 fn nodes(view: &ClusterView<'_>) -> String {
     let ranges = view.ranges();
     let mut lines = String::new();
@@ -246,7 +247,7 @@ fn info(view: &ClusterView<'_>) -> String {
     lines
 }
 
-/// One link to each node that is connected. When it was made and how full it is are not kept here: 0.
+/// Returns one link to each connected node. Creation time and buffer sizes are not recorded here, and shown as 0.
 fn links(view: &ClusterView<'_>) -> Reply<'static> {
     let peers = view.nodes.iter().filter(|node| node.node != view.me && node.connected);
     let links = peers.map(|peer| {

@@ -1,4 +1,5 @@
-//! The CLUSTER command: shapes of a real Redis 7, and the property that clients rely on: every slot, once.
+//! Tests of the CLUSTER command. Its replies have the shapes of a real Redis 7, and contain every slot exactly once, on
+//! which clients rely.
 
 use super::*;
 use crate::admin::client::tests::{words, written};
@@ -16,7 +17,7 @@ fn members(count: u32) -> Vec<NodeView> {
     (1..=count).map(member).collect()
 }
 
-/// One whose name is known to stand for an address, one whose is not, one that is not reached, one with nonsense.
+/// Four members with host names: one resolved, one not resolved, one not connected, and one with an invalid address.
 fn named() -> Vec<NodeView> {
     let mut nodes = members(4);
     for (node, address) in nodes.iter_mut().zip(["one:7001", "two:7002", "three:7003", "no address"]) {
@@ -60,7 +61,7 @@ fn slots_lists_one_range_per_run_of_groups() {
         );
         assert_eq!(asked("CLUSTER SLOTS", &[2, 2, 1, 0], protocol), expected, "a group without a leader is shown here");
     }
-    // The leader that a group is known to have is told even so.
+    // A known leader is listed even if this node is not connected to it.
     assert!(asked("CLUSTER SLOTS", &[3], Protocol::Resp2).contains(&node(3, "*")));
 }
 

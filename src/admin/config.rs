@@ -1,8 +1,9 @@
-//! CONFIG: what this node runs with, under the names that Redis's users and tools ask for, and a few of its own.
+//! CONFIG: the settings of this node, under the names that users and tools of Redis ask for, and under a few names of its
+//! own.
 //!
-//! Most parameters are told and cannot be set: durability, the number of groups and the addresses are no matter of
-//! taste at run time. Those that Redis lets one set may be "set" to the value that they have, because tools do that; those
-//! that have no effect here may be set to anything that Redis takes, see [`super::kept`].
+//! Most parameters can be read but not set: durability, the number of groups and the addresses must not change while the
+//! node runs. A parameter that Redis can set may be "set" to its current value, because tools do that. A parameter without
+//! effect here may be set to any value that Redis takes; see [`super::kept`].
 
 use super::kept::{INT_MAX, KEPT, Kept, KeptParameter};
 use super::{help, integer, syntax_error, unknown_subcommand, wrong_arity};
@@ -16,7 +17,7 @@ pub const CLIENT_TIMEOUT_MS_MAX: i64 = 3_600_000;
 /// The largest `maxclients` that can be set.
 pub const MAX_CLIENTS_MAX: i64 = 1_000_000;
 
-/// What the node runs with.
+/// The settings that the node runs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigView {
     /// The address that the node listens on.
@@ -25,27 +26,27 @@ pub struct ConfigView {
     pub port: u16,
     /// The data directory.
     pub dir: String,
-    /// The configuration file; empty: none.
+    /// The configuration file; empty if there is none.
     pub config_file: String,
-    /// Client connections at most.
+    /// Maximum number of client connections.
     pub max_clients: u64,
-    /// What keys and values may take of the memory, in bytes; 0: no limit.
+    /// Memory limit for keys and values, in bytes; 0 for no limit.
     pub memory_bytes_max: u64,
-    /// Bytes of a value at most.
+    /// Maximum length of a value, in bytes.
     pub value_bytes_max: u64,
-    /// How long a command may wait for its group before its client gets an error.
+    /// Time that a command may wait for its group before its client gets an error, in milliseconds.
     pub client_timeout_ms: u64,
-    /// How long a session of ONCE lives unused.
+    /// Time after which an unused session of ONCE ends, in milliseconds.
     pub session_ttl_ms: u64,
-    /// Paxos groups of the cluster.
+    /// Number of Paxos groups of the cluster.
     pub groups: u32,
     /// How reads are made linearizable: `quorum`, `lease` or `log`.
     pub reads: String,
     /// This node's id.
     pub node_id: u32,
-    /// After how many seconds without a request a client is closed; 0: never.
+    /// Seconds without a request after which a client is closed; 0 for never.
     pub idle_seconds_max: u64,
-    /// What was set of the parameters without effect.
+    /// Values that were set for parameters without effect.
     pub kept: Kept,
 }
 
@@ -64,7 +65,7 @@ pub enum ConfigChange {
     Keep(&'static str, String),
 }
 
-/// What the node does for a CONFIG command.
+/// The node's action for a CONFIG command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConfigAction {
     /// Only answers.
@@ -75,7 +76,7 @@ pub enum ConfigAction {
     ResetStats,
 }
 
-/// The CONFIG command.
+/// Returns the node's action for a CONFIG command.
 #[must_use]
 pub fn config(args: &[&[u8]], view: &ConfigView) -> ConfigAction {
     let Some(subcommand) = args.get(1) else { return ConfigAction::Reply(wrong_arity("config")) };
@@ -100,7 +101,7 @@ pub fn config(args: &[&[u8]], view: &ConfigView) -> ConfigAction {
     })
 }
 
-/// One parameter: how its value is told, and what setting it does.
+/// One parameter: how CONFIG GET shows its value, and what CONFIG SET does with it.
 struct Parameter {
     name: &'static str,
     value: Value,
@@ -151,7 +152,8 @@ fn get(patterns: &[&[u8]], view: &ConfigView) -> Reply<'static> {
     Reply::Map(pairs.chain(kept).collect())
 }
 
-/// All or nothing, as in Redis: the first pair that fails decides the error. Unknown names come before everything else.
+/// Returns all changes, or one error and no change, as in Redis. The error is, in this order, for an odd number of words,
+/// for an unknown name, or for the first pair that fails.
 fn set(pairs: &[&[u8]], view: &ConfigView) -> Result<Vec<ConfigChange>, Reply<'static>> {
     if !pairs.len().is_multiple_of(2) {
         return Err(syntax_error());
@@ -197,7 +199,7 @@ fn set(pairs: &[&[u8]], view: &ConfigView) -> Result<Vec<ConfigChange>, Reply<'s
     Ok(changes)
 }
 
-/// What CONFIG SET may name.
+/// A parameter that CONFIG SET may name.
 enum Settable {
     Own(&'static Parameter),
     Kept(&'static KeptParameter),

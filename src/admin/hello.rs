@@ -1,5 +1,6 @@
-//! Commands of a connection: HELLO, AUTH, RESET, SELECT, PING, ECHO, TIME, WAIT and the few of a cluster connection that
-//! change nothing here. There are no passwords yet, so AUTH answers as a Redis without one: the default user accepts any.
+//! Connection commands: HELLO, AUTH, RESET, SELECT, PING, ECHO, TIME, WAIT, and the few commands of a cluster connection
+//! that change nothing here. There are no passwords yet, so AUTH answers like a Redis without one: the default user accepts
+//! any.
 
 use super::client::{self, ClientInfo};
 use super::{REDIS_VERSION, echo as shown, integer, not_an_integer, syntax_error, wrong_arity};
@@ -47,7 +48,7 @@ pub fn hello(args: &[&[u8]], me: &mut ClientInfo) -> Reply<'static> {
     description(me)
 }
 
-/// `AUTH [user] password`.
+/// Answers `AUTH [user] password`.
 #[must_use]
 pub fn auth(args: &[&[u8]]) -> Reply<'static> {
     match args {
@@ -62,7 +63,7 @@ pub fn auth(args: &[&[u8]]) -> Reply<'static> {
     }
 }
 
-/// `RESET`: the connection as it was when it opened, but for its library's name. An open MULTI is the caller's to drop.
+/// `RESET`: restores the connection's initial state, except its library name. The caller drops an open MULTI.
 #[must_use]
 pub fn reset(args: &[&[u8]], me: &mut ClientInfo) -> Reply<'static> {
     if args.len() != 1 {
@@ -84,7 +85,7 @@ pub fn select(args: &[&[u8]]) -> Reply<'static> {
     }
 }
 
-/// `PING [message]`.
+/// Answers `PING [message]`.
 #[must_use]
 pub fn ping<'a>(args: &[&'a [u8]]) -> Reply<'a> {
     match args {
@@ -94,7 +95,7 @@ pub fn ping<'a>(args: &[&'a [u8]]) -> Reply<'a> {
     }
 }
 
-/// `ECHO message`.
+/// Answers `ECHO message`.
 #[must_use]
 pub fn echo<'a>(args: &[&'a [u8]]) -> Reply<'a> {
     match args {
@@ -119,31 +120,31 @@ pub fn time(args: &[&[u8]], unix_us: u64) -> Reply<'static> {
     Reply::Array(vec![number(unix_us / 1_000_000), number(unix_us % 1_000_000)])
 }
 
-/// What a WAIT or WAITAOF waits for.
+/// The condition that a WAIT or WAITAOF waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// WAITAOF: whether this node's own disk must have the writes, too. `None` for WAIT, which does not tell.
+    /// WAITAOF: true if this node's own disk must have the writes, too. `None` for WAIT, which does not say.
     pub local: Option<bool>,
-    /// How many other members must have them.
+    /// Number of other members that must have the writes.
     pub others: i64,
-    /// How long to wait, in milliseconds; 0: as long as it takes.
+    /// Time limit in milliseconds; 0 for no limit.
     pub timeout_ms: u64,
 }
 
-/// `WAIT replicas timeout`.
+/// Parses `WAIT replicas timeout`.
 ///
 /// # Errors
-/// The reply to what is no such request.
+/// The error reply, if the request is not valid.
 pub fn wait(args: &[&[u8]]) -> Result<Wanted, Reply<'static>> {
     let [_, replicas, timeout] = args else { return Err(wrong_arity("wait")) };
     let others = integer(replicas).ok_or_else(not_an_integer)?;
     Ok(Wanted { local: None, others, timeout_ms: timeout_ms(timeout)? })
 }
 
-/// `WAITAOF local replicas timeout`.
+/// Parses `WAITAOF local replicas timeout`.
 ///
 /// # Errors
-/// The reply to what is no such request.
+/// The error reply, if the request is not valid.
 pub fn wait_aof(args: &[&[u8]]) -> Result<Wanted, Reply<'static>> {
     let [_, local, replicas, timeout] = args else { return Err(wrong_arity("waitaof")) };
     let (local, others) = integer(local).zip(integer(replicas)).ok_or_else(not_an_integer)?;
@@ -156,7 +157,7 @@ pub fn wait_aof(args: &[&[u8]]) -> Result<Wanted, Reply<'static>> {
     Ok(Wanted { local: Some(local == 1), others, timeout_ms: timeout_ms(timeout)? })
 }
 
-/// Why a command of a connection cannot be queued in a transaction, if it cannot: EXEC has one reply, in one protocol.
+/// Returns the refusal of a connection command that a transaction cannot queue: EXEC has one reply, in one protocol.
 #[must_use]
 pub fn refused_in_transaction(verb: Verb, args: &[&[u8]], me: &ClientInfo) -> Option<Reply<'static>> {
     match (verb, args) {
@@ -176,14 +177,14 @@ fn number_of(protocol: Protocol) -> i64 {
     if protocol == Protocol::Resp3 { 3 } else { 2 }
 }
 
-/// READONLY, READWRITE and ASKING (`name`, in lower case): accepted. The caller knows what the first two change; slots do
-/// not move, so that there is nothing to ask for.
+/// Accepts READONLY, READWRITE and ASKING (`name`, in lower case). The caller carries out the first two. ASKING has no
+/// effect, because slots do not move.
 #[must_use]
 pub fn accepted(args: &[&[u8]], name: &'static str) -> Reply<'static> {
     if args.len() == 1 { Reply::Ok } else { wrong_arity(name) }
 }
 
-/// A timeout in milliseconds, or what is wrong with it.
+/// Parses a timeout in milliseconds, or returns the error reply.
 pub(super) fn timeout_ms(timeout: &[u8]) -> Result<u64, Reply<'static>> {
     let number = integer(timeout).ok_or(Reply::error("ERR timeout is not an integer or out of range"))?;
     u64::try_from(number).map_err(|_| Reply::error("ERR timeout is negative"))

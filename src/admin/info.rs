@@ -1,7 +1,7 @@
 //! INFO: the sections that Redis's clients and dashboards read, and `paxos`, the state of this node's groups.
 //!
-//! A field is here if somebody reads it and it means something in this server; counters of things that cannot happen
-//! (evictions, forks) are kept at 0 only where dashboards expect them.
+//! A field exists if clients or dashboards read it and it has a meaning in this server. Counters of events that cannot
+//! happen here (evictions, forks) are 0, and exist only if dashboards expect them.
 
 use super::REDIS_VERSION;
 use super::stats::Stats;
@@ -9,7 +9,7 @@ use crate::kv::reply::Reply;
 use groups::NodeId;
 use std::fmt::{Display, Write};
 
-/// What a node tells of itself.
+/// The state of a node, for INFO.
 #[derive(Clone, Copy, Debug)]
 pub struct InfoView<'a> {
     /// The process.
@@ -43,11 +43,11 @@ pub struct ServerView<'a> {
     pub executable: &'a str,
     /// The configuration file; empty: none.
     pub config_file: &'a str,
-    /// The node has no groups yet.
+    /// True while the cluster is not born or the node is loading.
     pub loading: bool,
-    /// While a start goes on: bytes read, and bytes in all.
+    /// During a start: bytes read so far, and bytes to read in all.
     pub loading_bytes: Option<(u64, u64)>,
-    /// The last write to the log succeeded (false: there was no space for it).
+    /// True if the last write to the log succeeded, false if there was no space for it.
     pub log_writable: bool,
     /// Processor time in user mode, microseconds.
     pub cpu_user_us: u64,
@@ -58,11 +58,11 @@ pub struct ServerView<'a> {
 /// The connections of clients.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientsView {
-    /// Open now.
+    /// Connections that are open now.
     pub connected: u64,
-    /// Open at most.
+    /// Maximum number of open connections.
     pub max: u64,
-    /// Waiting for their groups.
+    /// Connections that wait for their groups.
     pub waiting: u64,
     /// The largest input buffer, bytes.
     pub input_buffer_bytes: u64,
@@ -75,17 +75,17 @@ pub struct ClientsView {
 pub struct MemoryView {
     /// Used by keys, values, queues and buffers.
     pub used_bytes: u64,
-    /// The most that was used.
+    /// Maximum of `used_bytes` so far.
     pub peak_bytes: u64,
-    /// What keys and values may use; 0: no limit.
+    /// Limit for keys and values; 0 for no limit.
     pub max_bytes: u64,
     /// Resident, as the system counts.
     pub resident_bytes: u64,
-    /// The machine's.
+    /// Memory of the machine.
     pub system_bytes: u64,
 }
 
-/// The keys in the store of this node, and what became of look-ups.
+/// The keys in the store of this node, and the outcomes of look-ups.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeyspaceView {
     /// Keys of all groups.
@@ -100,26 +100,26 @@ pub struct KeyspaceView {
     pub misses: u64,
 }
 
-/// Checkpoints of this node, and those on their way.
+/// Checkpoints of this node, and transfers between nodes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StorageView<'a> {
-    /// The log is cut when it is longer, in bytes.
+    /// Length above which the log is trimmed, in bytes.
     pub log_bytes_max: u64,
-    /// Files.
+    /// Number of checkpoint files.
     pub checkpoint_files: u64,
-    /// Bytes of them.
+    /// Bytes of all checkpoint files.
     pub checkpoint_bytes: u64,
-    /// Whether one is being made, or is asked for.
+    /// True while a checkpoint is being made, or is requested.
     pub in_progress: bool,
-    /// Rounds that ended well, since the start.
+    /// Checkpoint rounds completed since the start.
     pub rounds: u64,
-    /// Files that could not be made, since the start.
+    /// Checkpoint files that could not be made, since the start.
     pub failures: u64,
-    /// Why the last of them could not, in one line; empty if there is none.
+    /// Reason of the last such failure, in one line; empty if there is none.
     pub last_failure: &'a str,
-    /// When the last round ended, in unix seconds; 0 if none did.
+    /// End of the last round, in unix seconds; 0 if no round has ended.
     pub last_unix_s: u64,
-    /// How long it took, in milliseconds.
+    /// Duration of the last round, in milliseconds.
     pub last_ms: u64,
     /// Checkpoints being received.
     pub receiving: u64,
@@ -127,9 +127,9 @@ pub struct StorageView<'a> {
     pub received_bytes: u64,
     /// Bytes sent since the start.
     pub sent_bytes: u64,
-    /// States put in since the start.
+    /// States of other members installed since the start.
     pub installed: u64,
-    /// Groups whose state is not whole here.
+    /// Recovering groups: groups whose state is not whole here.
     pub hollow: u64,
     /// Scrubs of the disk since the start.
     pub scrubs: u64,
@@ -142,29 +142,29 @@ pub struct StorageView<'a> {
 pub struct PaxosView<'a> {
     /// This node.
     pub node: NodeId,
-    /// Counts the starts of this node.
+    /// Start number of this node.
     pub start_number: u64,
     /// The cluster, as its birth record names it.
     pub cluster_id: &'a str,
-    /// Groups of the cluster.
+    /// Number of groups of the cluster.
     pub groups: u32,
     /// Groups that this node leads.
     pub groups_led: u32,
-    /// Those of them that it leads under a lease.
+    /// Groups that this node leads under a lease.
     pub groups_leased: u32,
-    /// It hands them to others, because an operator wants it to lead nothing.
+    /// True while the node is drained: it hands its groups to others at an operator's request.
     pub draining: bool,
     /// Groups that no node is known to lead.
     pub groups_leaderless: u32,
     /// Groups in which this node knows of instances that it has not applied.
     pub groups_behind: u32,
-    /// How much of the last tenth of a second the event loop worked, or waited for a processor.
+    /// Percentage of the last 100 ms in which the event loop worked, or waited for a processor.
     pub loop_busy_percent: u64,
     /// Instances known chosen, over all groups.
     pub chosen_total: u64,
     /// Instances applied, over all groups.
     pub applied_total: u64,
-    /// Times that a group which this node led was lost to a higher ballot.
+    /// Number of times that this node lost a group's leadership to a higher ballot.
     pub ballots_lost: u64,
     /// Messages skipped because they named a group that does not exist here.
     pub skipped_unknown_group: u64,
@@ -172,21 +172,21 @@ pub struct PaxosView<'a> {
     pub skipped_unknown_kind: u64,
     /// The highest version of the peer protocol that this node speaks.
     pub protocol_version: u16,
-    /// The version of values that it may propose: the highest that all members read.
+    /// The version of values that this node may propose: the highest that all members read.
     pub value_version: u8,
     /// Clocks and cluster time.
     pub clocks: ClocksView,
     /// Bytes of the log on disk.
     pub log_bytes: u64,
-    /// Its files.
+    /// Number of log segments.
     pub log_segments: u64,
-    /// `ok`; `full` if no more of the log can be made; `slow` if the sync on its way takes too long.
+    /// State of the disk: `ok`; `full` if the log cannot make another segment; `slow` if the current sync takes too long.
     pub disk: &'a str,
-    /// The member that carries commands of this node's clients out; 0 if it does itself.
+    /// The member that executes the commands of this node's clients; 0 if this node does.
     pub relays_to: u32,
-    /// Commands that others carried out, since the start.
+    /// Commands passed on to other members since the start.
     pub relayed_total: u64,
-    /// Checkpoints, and what is on its way between nodes.
+    /// Checkpoints, and transfers between nodes.
     pub storage: StorageView<'a>,
     /// The other members, by ascending id.
     pub peers: &'a [PeerView],
@@ -197,9 +197,9 @@ pub struct PaxosView<'a> {
 pub struct ClocksView {
     /// Cluster time, in unix milliseconds; 0 if it is not known yet.
     pub cluster_ms: u64,
-    /// How far this node's clock is ahead of that, in milliseconds.
+    /// Lead of this node's clock over cluster time, in milliseconds.
     pub ahead_ms: i64,
-    /// How far the time of a group is ahead of cluster time at most, in milliseconds.
+    /// Largest lead of any group's time over cluster time, in milliseconds.
     pub groups_ahead_ms: u64,
 }
 
@@ -208,21 +208,21 @@ pub struct ClocksView {
 pub struct PeerView {
     /// Its id.
     pub node: NodeId,
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: String,
-    /// Its answers to recent pings arrive.
+    /// True if it echoed a recent ping of this node.
     pub reached: bool,
     /// The last round trip, microseconds.
     pub rtt_us: u64,
-    /// Milliseconds since anything came from it.
+    /// Milliseconds since the last bytes from it.
     pub silent_ms: u64,
-    /// The version of the peer protocol that is spoken with it; 0: it was not seen yet.
+    /// The version of the peer protocol used with it; 0 if it has not been seen yet.
     pub version: u16,
-    /// How far its clock is ahead of cluster time, in milliseconds, if that is known.
+    /// Lead of its clock over cluster time, in milliseconds, if that is known.
     pub clock_ahead_ms: Option<i64>,
 }
 
-/// `INFO [section …]`. Unknown sections tell nothing, as in Redis.
+/// Answers `INFO [section …]`. Unknown sections add nothing, as in Redis.
 #[must_use]
 pub fn info(args: &[&[u8]], view: &InfoView<'_>) -> Reply<'static> {
     let asked: Vec<_> = args.iter().skip(1).map(|section| section.to_ascii_lowercase()).collect();
@@ -243,7 +243,7 @@ pub fn info(args: &[&[u8]], view: &InfoView<'_>) -> Reply<'static> {
 
 struct Section {
     title: &'static str,
-    /// Told when no section is named.
+    /// True if the section is shown when the command names none.
     default: bool,
     write: fn(&InfoView<'_>, &mut String),
 }
@@ -357,7 +357,8 @@ fn stats(view: &InfoView<'_>, out: &mut String) {
     line(out, "total_error_replies", stats.errors_total());
 }
 
-/// The other nodes stand in for replicas, and the instances applied for the offset: it grows at every node alike.
+/// Writes the Replication section. The other nodes stand in for replicas, and the number of applied instances for the
+/// offset, because it grows on every node alike.
 fn replication(view: &InfoView<'_>, out: &mut String) {
     line(out, "role", "master");
     line(out, "connected_slaves", view.paxos.peers.iter().filter(|peer| peer.reached).count());
@@ -436,7 +437,7 @@ fn paxos(view: &InfoView<'_>, out: &mut String) {
     }
 }
 
-/// The keys that this node's own store holds: every node holds all groups.
+/// Writes the key counts of this node's own store: every node holds all groups.
 fn keyspace(view: &InfoView<'_>, out: &mut String) {
     let KeyspaceView { keys, expires, .. } = view.keyspace;
     if keys > 0 {
@@ -444,7 +445,7 @@ fn keyspace(view: &InfoView<'_>, out: &mut String) {
     }
 }
 
-/// Bytes as Redis abbreviates them: `512B`, `1.50K`, `11.88M`.
+/// Formats bytes as Redis abbreviates them: `512B`, `1.50K`, `11.88M`.
 pub(crate) fn human(bytes: u64) -> String {
     let scaled = |power: u32| bytes as f64 / 1024f64.powi(power as i32);
     match bytes {

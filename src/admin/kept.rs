@@ -1,8 +1,9 @@
-//! Parameters of CONFIG that have no effect here: encodings of types that there are not, files that are written in another
-//! way, replication. Clients, tools and test suites set them all the same, so each is checked as Redis checks it, kept
-//! while the node runs, and given back by CONFIG GET.
+//! CONFIG parameters that have no effect here: encodings of data types that do not exist, settings of files that this server
+//! writes differently, replication. Clients, tools and test suites set them all the same. So the node checks each value as
+//! Redis does, keeps it while the node runs, and returns it from CONFIG GET.
 //!
-//! What promises more than this server does, such as a password or TLS, is not among them: setting that is refused.
+//! Parameters that promise more than this server does, such as a password or TLS, are not in the list: setting one is
+//! refused.
 
 use super::integer;
 use crate::size;
@@ -13,25 +14,25 @@ pub type Kept = BTreeMap<&'static str, String>;
 
 /// The largest of C's integers, the limit of many numbers in Redis.
 pub(super) const INT_MAX: i64 = 2_147_483_647;
-/// A value that is kept is no longer than this, in bytes.
+/// Maximum length of a kept value, in bytes.
 const KEPT_BYTES_MAX: usize = 1_024;
 
 /// A parameter without effect.
 pub struct KeptParameter {
     /// Its name.
     pub name: &'static str,
-    /// The name under which its value is kept: another one's where it is only an old name for that.
+    /// The name under which its value is kept: an old name shares the value of the current name.
     pub key: &'static str,
     default: &'static str,
     shape: Shape,
 }
 
-/// What values it takes.
+/// The values that a parameter takes.
 #[derive(Clone, Copy)]
 enum Shape {
     Flag,
     Number(i64, i64),
-    /// A number that is brought into 1 to 500.
+    /// A number, clamped to 1 to 500.
     Rate,
     Size,
     OneOf(&'static [&'static str]),
@@ -42,16 +43,16 @@ enum Shape {
 }
 
 impl KeptParameter {
-    /// The value as CONFIG GET tells it.
+    /// Returns the value as CONFIG GET shows it.
     #[must_use]
     pub fn value<'k>(&self, kept: &'k Kept) -> &'k str {
         kept.get(self.key).map_or(self.default, String::as_str)
     }
 
-    /// What a value given to CONFIG SET is kept as.
+    /// Checks a value given to CONFIG SET, and returns the text to keep.
     ///
     /// # Errors
-    /// Why Redis would not take it.
+    /// The reason why Redis would refuse the value.
     pub fn take(&self, value: &[u8]) -> Result<String, String> {
         if value.len() > KEPT_BYTES_MAX {
             return Err(format!("argument must be no longer than {KEPT_BYTES_MAX} bytes"));
@@ -104,7 +105,7 @@ fn save(value: &[u8]) -> Option<String> {
     words.chunks(2).all(is_valid).then(|| words.join(" "))
 }
 
-/// Each class once, in Redis's order; `A` for all that it stands for.
+/// Returns each class once, in Redis's order, with `A` in place of all the classes that it stands for.
 fn events(value: &[u8]) -> Option<String> {
     if !value.iter().all(|class| b"Ag$lshzxeKEtmdn".contains(class)) {
         return None;
@@ -144,7 +145,7 @@ const POLICIES: Shape = Shape::OneOf(&[
 const LEVELS: Shape = Shape::OneOf(&["debug", "verbose", "notice", "warning"]);
 const LIST_SIZE: Shape = Shape::Number(-INT_MAX - 1, INT_MAX);
 
-/// All of them, sorted by name. Defaults are Redis's, but where another one is true of this server.
+/// All parameters without effect, sorted by name. Defaults are those of Redis, unless another value describes this server.
 #[rustfmt::skip]
 pub static KEPT: &[KeptParameter] = &[
     kept("active-expire-effort", "1", Shape::Number(1, 10)),

@@ -1,9 +1,9 @@
-//! What a node answers about itself: connections, configuration, statistics, the cluster.
+//! A node's answers about itself: connections, configuration, statistics, the cluster.
 //!
-//! Everything here is pure: views of the node in, a [`Reply`] (or what the node is to do) out. No sockets, no clocks.
-//! The replies are those of Redis [`REDIS_VERSION`], because clients match on their texts and shapes; where a command
-//! is younger (CLIENT SETINFO, WAITAOF) they are those of the version that brought it. In every function `args[0]` is
-//! the name of the command as the client sent it.
+//! Everything here is pure: the functions take views of the node and return a [`Reply`] or an action for the node. They use
+//! no sockets and no clocks. The replies are those of Redis [`REDIS_VERSION`], because clients match on their texts and
+//! shapes. Newer commands (CLIENT SETINFO, WAITAOF) reply as in the version that introduced them. In every function
+//! `args[0]` is the name of the command as the client sent it.
 
 pub mod client;
 pub mod cluster;
@@ -19,15 +19,15 @@ use crate::kv::reply::Reply;
 /// The version of Redis that HELLO and INFO name. Clients decide by it which commands they try.
 pub const REDIS_VERSION: &str = "7.0.15";
 
-/// Bytes of a client's text that an error repeats, as in Redis.
+/// Maximum bytes of a client's text that an error repeats, as in Redis.
 const ECHOED_BYTES_MAX: usize = 128;
 
-/// A command or `container|subcommand` got too few or too many arguments.
+/// Returns the error for too few or too many arguments of a command or `container|subcommand`.
 fn wrong_arity(name: &str) -> Reply<'static> {
     Reply::Error(format!("ERR wrong number of arguments for '{name}' command").into())
 }
 
-/// A subcommand that its container (in capitals) does not have.
+/// Returns the error for a subcommand that its container (in capitals) does not have.
 fn unknown_subcommand(container: &str, subcommand: &[u8]) -> Reply<'static> {
     Reply::Error(format!("ERR unknown subcommand '{}'. Try {container} HELP.", echo(subcommand)).into())
 }
@@ -40,12 +40,12 @@ fn not_an_integer() -> Reply<'static> {
     Reply::error("ERR value is not an integer or out of range")
 }
 
-/// What an error message repeats of a client's argument.
+/// Returns the part of a client's argument that an error message repeats.
 fn echo(argument: &[u8]) -> String {
     String::from_utf8_lossy(&argument[..argument.len().min(ECHOED_BYTES_MAX)]).into_owned()
 }
 
-/// The lines of a HELP reply, after the line that every container starts with.
+/// Returns a HELP reply: the line that every container starts with, then the container's lines, then those about HELP.
 fn help(first: &'static str, lines: &[&'static str]) -> Reply<'static> {
     let end = ["HELP", "    Prints this help."];
     Reply::Array([first].iter().chain(lines).chain(&end).map(|line| Reply::Simple(line)).collect())

@@ -1,18 +1,18 @@
-//! What a node counts while it works. An increment is an index into a table and an addition: no allocation, no
-//! formatting. Everything is bounded: commands by the command table, error kinds by [`ERROR_KINDS_MAX`].
+//! Counters of a node. An increment is an index into a table and an addition: no allocation, no formatting. Everything is
+//! bounded: commands by the command table, error kinds by [`ERROR_KINDS_MAX`].
 
 use hdrhistogram::Histogram;
 
-/// Kinds of errors (their first words) counted apart; further ones are counted together as `OTHER`.
+/// Maximum number of error kinds (first words) counted apart; further kinds are counted together as `OTHER`.
 pub const ERROR_KINDS_MAX: usize = 128;
 
-/// Bytes of an error's first word that are kept.
+/// Maximum bytes kept of an error's first word.
 const ERROR_KIND_BYTES_MAX: usize = 32;
-/// A rate is the mean of this many samples…
+/// Number of samples whose mean is a rate.
 const RATE_SAMPLES: usize = 16;
-/// …each over at least this many milliseconds.
+/// Minimum time of one sample, in milliseconds.
 const RATE_SAMPLE_MS: u64 = 100;
-/// The longest duration told apart, in microseconds.
+/// The longest duration that is told apart, in microseconds; a longer one counts as this.
 const TIMING_US_MAX: u64 = 60_000_000;
 
 /// The counters of one node.
@@ -72,7 +72,7 @@ pub struct Batches {
     pub bytes: u64,
 }
 
-/// Durations in microseconds: how many, their mean, their percentiles (to 1 %).
+/// Durations in microseconds: their number, mean and percentiles (to within 1 %).
 #[derive(Clone, Debug)]
 pub struct Timings(Histogram<u64>);
 
@@ -85,7 +85,7 @@ struct Rate {
 }
 
 impl Stats {
-    /// Counters at zero for the commands of `names`: what the other calls index.
+    /// Returns counters at zero for the commands in `names`. The other methods name a command by its index in this list.
     #[must_use]
     pub fn new(names: Vec<&'static str>) -> Stats {
         Stats {
@@ -111,7 +111,7 @@ impl Stats {
         }
     }
 
-    /// A command ran for `usec` microseconds (0 if not measured); `failed`: it answered an error.
+    /// Counts a command that ran for `usec` microseconds (0 if not measured). `failed`: it answered an error.
     pub fn called(&mut self, command: usize, usec: u64, failed: bool) {
         self.commands_total += 1;
         let Some(stat) = self.commands.get_mut(command) else { return };
@@ -120,14 +120,15 @@ impl Stats {
         stat.failed += u64::from(failed);
     }
 
-    /// A command was refused before it ran.
+    /// Counts a command that was refused before it ran.
     pub fn rejected(&mut self, command: usize) {
         if let Some(stat) = self.commands.get_mut(command) {
             stat.rejected += 1;
         }
     }
 
-    /// A client got an error: `text` as in [`Reply::Error`](crate::kv::reply::Reply::Error). Only the first word counts.
+    /// Counts an error that a client got: `text` as in [`Reply::Error`](crate::kv::reply::Reply::Error). Only the first word
+    /// counts.
     pub fn error(&mut self, text: &str) {
         self.errors_total += 1;
         let word = text.split([' ', '\r', '\n']).next().unwrap_or_default();
@@ -141,7 +142,7 @@ impl Stats {
         }
     }
 
-    /// Takes the samples for the rates, if the last ones are old enough. `now_ms` is monotonic. To be called on every
+    /// Takes the samples for the rates, if the last ones are at least 100 ms old. `now_ms` is monotonic. Call this on every
     /// tick, and before the rates are read.
     pub fn sample(&mut self, now_ms: u64) {
         let elapsed_ms = now_ms.saturating_sub(*self.sampled_ms.get_or_insert(now_ms));
@@ -154,42 +155,42 @@ impl Stats {
         self.output.sample(self.net_output_bytes, elapsed_ms);
     }
 
-    /// CONFIG RESETSTAT: every counter back to zero.
+    /// Sets every counter back to zero, for CONFIG RESETSTAT.
     pub fn reset(&mut self) {
         *self = Stats::new(std::mem::take(&mut self.names));
     }
 
-    /// Commands that ran.
+    /// Returns the number of commands that ran.
     #[must_use]
     pub fn commands_total(&self) -> u64 {
         self.commands_total
     }
 
-    /// Errors that clients got.
+    /// Returns the number of errors that clients got.
     #[must_use]
     pub fn errors_total(&self) -> u64 {
         self.errors_total
     }
 
-    /// Commands per second of late.
+    /// Returns the recent commands per second.
     #[must_use]
     pub fn ops_per_second(&self) -> u64 {
         self.ops.mean()
     }
 
-    /// Bytes per second received from and sent to clients of late.
+    /// Returns the recent bytes per second received from and sent to clients.
     #[must_use]
     pub fn net_bytes_per_second(&self) -> (u64, u64) {
         (self.input.mean(), self.output.mean())
     }
 
-    /// The commands that were called or refused, with their names.
+    /// Returns the commands that were called or refused, with their names.
     pub fn commands(&self) -> impl Iterator<Item = (&'static str, &CommandStat)> {
         let used = |stat: &CommandStat| stat.calls + stat.rejected > 0;
         self.names.iter().copied().zip(&self.commands).filter(move |(_, stat)| used(stat))
     }
 
-    /// Errors by kind, in the order in which the kinds first appeared; `OTHER` comes last, if it is needed.
+    /// Returns the errors by kind, in the order in which the kinds first appeared; `OTHER` comes last, if it is needed.
     pub fn errors(&self) -> impl Iterator<Item = (&str, u64)> {
         let other = (self.errors_other > 0).then_some(("OTHER", self.errors_other));
         self.errors.iter().map(|(kind, count)| (&**kind, *count)).chain(other)
@@ -197,20 +198,20 @@ impl Stats {
 }
 
 impl Batches {
-    /// A batch of this many commands and bytes was chosen.
+    /// Counts a chosen batch of this many commands and bytes.
     pub fn record(&mut self, commands: u64, bytes: u64) {
         self.count += 1;
         self.commands += commands;
         self.bytes += bytes;
     }
 
-    /// Commands in a batch, on average.
+    /// Returns the mean number of commands in a batch.
     #[must_use]
     pub fn commands_mean(&self) -> f64 {
         self.commands as f64 / self.count.max(1) as f64
     }
 
-    /// Bytes in a batch, on average.
+    /// Returns the mean number of bytes in a batch.
     #[must_use]
     pub fn bytes_mean(&self) -> f64 {
         self.bytes as f64 / self.count.max(1) as f64
@@ -218,30 +219,30 @@ impl Batches {
 }
 
 impl Timings {
-    /// None yet.
+    /// Returns a set without durations.
     #[must_use]
     pub fn new() -> Timings {
         Timings(Histogram::new_with_bounds(1, TIMING_US_MAX, 2).expect("these bounds are legal"))
     }
 
-    /// One more duration. Longer than a minute counts as a minute.
+    /// Records a duration. One longer than a minute counts as a minute.
     pub fn record(&mut self, usec: u64) {
         self.0.saturating_record(usec);
     }
 
-    /// Durations recorded.
+    /// Returns the number of durations recorded.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// Their mean, in microseconds; 0 if there are none.
+    /// Returns their mean, in microseconds; 0 if there are none.
     #[must_use]
     pub fn mean_us(&self) -> u64 {
         self.0.mean().round() as u64
     }
 
-    /// The duration that a share `quantile` (0 to 1) of them does not exceed, in microseconds.
+    /// Returns the `quantile` (0 to 1) of the durations, in microseconds.
     #[must_use]
     pub fn quantile_us(&self, quantile: f64) -> u64 {
         self.0.value_at_quantile(quantile)
@@ -255,8 +256,8 @@ impl Default for Timings {
 }
 
 impl Rate {
-    /// `total` was reached, `elapsed_ms` (not 0) after the last sample. A long pause counts as many samples: else one
-    /// burst before it would look like the present.
+    /// Takes a sample: the counter stands at `total`, `elapsed_ms` (not 0) after the last sample. A long pause counts as
+    /// many samples; otherwise one burst before it would look like the present.
     fn sample(&mut self, total: u64, elapsed_ms: u64) {
         let per_second = total.saturating_sub(self.total).saturating_mul(1000) / elapsed_ms;
         self.total = total;

@@ -1,5 +1,5 @@
-//! Connections that send batches of commands, each on a thread of its own. A batch is sent again, to the next address, until
-//! all of it was answered with OK: SETs may be repeated, for no key is in two batches.
+//! Connections that send batches of commands, each on a thread of its own. A batch is sent again, to the next address,
+//! until all of it was answered with OK. SETs may be repeated, because no key is in two batches.
 
 use crate::client::Client;
 use anyhow::{Context, anyhow};
@@ -11,17 +11,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-/// A batch is closed when it has grown to this; one more value can be as large as any.
+/// Size at which a batch is closed. Its last value may exceed the size by any amount.
 pub(super) const BATCH_BYTES: usize = 256 << 10;
-/// Bytes of batches that may wait or be on their way, or one larger batch.
+/// Maximum bytes of batches that wait or are in flight. One larger batch is allowed alone.
 const WAITING_BYTES_MAX: usize = 32 << 20;
-/// How long a node may take for a batch; longer than any node lets a client wait.
+/// Time limit for a node's answer to a batch: longer than any node lets a client wait.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// A batch that nobody took for so long fails.
+/// Time after which a batch that no node accepted fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The pause before a batch is sent again.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Replies that say: not now.
+/// First words of temporary error replies. The batch is sent again.
 const PASSING: [&str; 6] = ["CLUSTERDOWN", "UNCERTAIN", "LOADING", "MISCONF", "TRYAGAIN", "MASTERDOWN"];
 
 struct Batch {
@@ -29,7 +29,7 @@ struct Batch {
     count: usize,
 }
 
-/// What the threads share.
+/// State that the threads share.
 struct Shared {
     addresses: Vec<(String, SocketAddr)>,
     batches: Mutex<Receiver<Batch>>,
@@ -43,7 +43,7 @@ struct Progress {
     failed: Option<anyhow::Error>,
 }
 
-/// The connections.
+/// The connections and their threads.
 pub(super) struct Loader {
     shared: Arc<Shared>,
     sender: Sender<Batch>,
@@ -51,7 +51,7 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    /// Starts so many, dealt over the addresses.
+    /// Starts this many connections, spread over the addresses.
     pub(super) fn start(addresses: &[(String, SocketAddr)], connections: usize) -> anyhow::Result<Loader> {
         let (sender, batches) = channel();
         let shared = Arc::new(Shared {
@@ -68,7 +68,7 @@ impl Loader {
         Ok(Loader { shared, sender, threads })
     }
 
-    /// Hands over a batch, and waits until there is room for it. After a failure batches are thrown away.
+    /// Queues a batch, and waits until there is room for it. After a failure, batches are discarded.
     pub(super) fn give(&self, requests: Vec<u8>, count: usize) {
         let bytes = requests.len();
         let mut progress = self.shared.progress();
@@ -80,7 +80,7 @@ impl Loader {
         }
         if progress.failed.is_none() && count > 0 {
             progress.waiting_bytes += bytes;
-            // Its receiver is ours.
+            // This cannot fail: `shared` holds the receiver.
             let _ = self.sender.send(Batch { requests, count });
         }
     }
@@ -89,7 +89,7 @@ impl Loader {
         self.shared.progress().failed.is_some()
     }
 
-    /// Waits until everything is answered.
+    /// Waits until all batches are answered.
     pub(super) fn finish(self) -> anyhow::Result<()> {
         drop(self.sender);
         for thread in self.threads {
@@ -108,7 +108,7 @@ impl Shared {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
     }
 
-    /// One connection's thread.
+    /// Runs the thread of one connection.
     fn serve(&self, index: usize) {
         let mut link = Link { addresses: &self.addresses, at: index % self.addresses.len(), client: None };
         while let Some(batch) = self.next() {
@@ -124,7 +124,7 @@ impl Shared {
     }
 }
 
-/// A connection to one of the addresses, made when it is needed.
+/// A connection to one of the addresses, made on demand.
 struct Link<'a> {
     addresses: &'a [(String, SocketAddr)],
     at: usize,
@@ -132,7 +132,7 @@ struct Link<'a> {
 }
 
 impl Link<'_> {
-    /// Sends a batch until all of it was taken.
+    /// Sends a batch until a node has accepted all of it.
     fn deliver(&mut self, batch: &Batch) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -154,7 +154,8 @@ impl Link<'_> {
         }
     }
 
-    /// `None`: all was taken. Else the first error reply.
+    /// Sends a batch once. Returns `None` if all of it was accepted. Otherwise returns the first permanent error reply,
+    /// or the last temporary one if none is permanent.
     fn attempt(&mut self, address: SocketAddr, batch: &Batch) -> io::Result<Option<String>> {
         let client = match &mut self.client {
             Some(client) => client,
@@ -172,7 +173,7 @@ impl Link<'_> {
     }
 }
 
-/// Whether the same may be taken later.
+/// Returns true if the same command may be accepted later.
 fn is_passing(refusal: &str) -> bool {
     PASSING.iter().any(|word| refusal.starts_with(word))
 }

@@ -1,38 +1,38 @@
-//! The file `manifest.json` of a backup: what the backup holds, and from where. It is written last, so a folder without
-//! one is a backup that was never finished.
+//! The file `manifest.json` of a backup: its contents and their source. The file is written last, so a folder without
+//! it is an unfinished backup.
 
 use crate::storage::checkpoint::Verified;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-/// The version of the format that is written, and the highest that is read.
+/// Format version that is written, and the highest that is read.
 pub(super) const MANIFEST_VERSION: u32 = 1;
 
-/// What a backup holds.
+/// Contents of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The version of the format.
     pub format: u32,
-    /// The program that made it.
+    /// The program that made the backup.
     pub program: String,
-    /// When, in unix seconds.
+    /// Time of the backup, in Unix seconds.
     pub made_unix_s: u64,
-    /// The cluster, as 32 hex digits.
+    /// The cluster id, as 32 hex digits.
     pub cluster_id: String,
     /// The nodes whose directories were read.
     pub nodes: Vec<u32>,
-    /// How many groups the cluster has.
+    /// Number of groups of the cluster.
     pub groups: u32,
-    /// The largest value of a key in that cluster, in bytes.
+    /// Maximum size of a value in that cluster, in bytes.
     pub value_bytes_max: u64,
-    /// How long sessions live there, in milliseconds. They are not restored.
+    /// Time to live of sessions in that cluster, in milliseconds. Sessions are not restored.
     pub session_ttl_ms: u64,
     /// The files with the states.
     pub files: Vec<File>,
-    /// By group: its state.
+    /// The states, by group.
     pub states: Vec<State>,
-    /// CRC-32C of all this without spaces, this number as 0.
+    /// CRC-32C of this manifest as JSON without spaces, with this field as 0.
     pub crc32c: u32,
 }
 
@@ -40,9 +40,9 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Its name in the folder.
+    /// File name in the folder.
     pub name: String,
-    /// How long it is.
+    /// Length of the file.
     pub bytes: u64,
 }
 
@@ -50,15 +50,15 @@ pub struct File {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Which group: they stand in order, from 0 on.
+    /// The group. States stand in the order of groups, from 0 on.
     pub group: u32,
-    /// Which of the files holds it, from 0 on.
+    /// Index of the file that holds the state, from 0 on.
     pub file: usize,
-    /// The last instance that it includes.
+    /// The last instance that the state includes.
     pub instance: u64,
     /// The digest of keys and sessions, as 16 hex digits.
     pub digest: String,
-    /// Its keys.
+    /// Number of keys.
     pub keys: u64,
     /// Bytes of keys, values and sessions.
     pub bytes: u64,
@@ -79,19 +79,19 @@ impl State {
 }
 
 impl Manifest {
-    /// Keys in all groups.
+    /// Returns the number of keys in all groups.
     #[must_use]
     pub fn keys(&self) -> u64 {
         self.states.iter().map(|state| state.keys).sum()
     }
 
-    /// Bytes of all files of states.
+    /// Returns the bytes of all files of states.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// The text of the file.
+    /// Encodes the manifest as the text of the file.
     ///
     /// # Errors
     /// None that plain data can cause.
@@ -102,10 +102,10 @@ impl Manifest {
         Ok(text)
     }
 
-    /// Reads the text of the file.
+    /// Decodes the text of the file.
     ///
     /// # Errors
-    /// If it is damaged, or of a later version.
+    /// If the text is damaged, or of a later version.
     pub fn decode(text: &[u8]) -> anyhow::Result<Manifest> {
         #[derive(Deserialize)]
         struct Version {

@@ -6,8 +6,8 @@
 //! restore    into a running cluster                     loader     its connections
 //! ```
 //!
-//! The states are those of checkpoints, and stand in files of their format. Each is of one moment in the history of its
-//! group; those of two groups are not of the same moment, as no command over two groups is.
+//! The states are those of checkpoints, in files of the same format. Each state is of one moment in the history of its
+//! group. States of two groups are of different moments, as no command over two groups is atomic either.
 
 mod loader;
 mod manifest;
@@ -34,20 +34,20 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Checkpoint files that a directory may have.
+/// Maximum checkpoint files of one directory.
 const FILES_MAX: u64 = 8_192;
 
 /// What to back up, and where to.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BackupArgs {
-    /// A node's data directory. Of nodes that are stopped also several, of which the newest state of each group is taken;
-    /// those of a majority have all that was ever acknowledged
+    /// A node's data directory. For stopped nodes, several may be given: the backup takes the newest state of each
+    /// group, and the directories of a majority have all that was ever acknowledged
     #[arg(long, value_name = "DIR", required = true)]
     pub data: Vec<PathBuf>,
-    /// The node of that directory, if it runs: it is asked for checkpoints first
+    /// The address of the node that runs in that directory, if one does: it is asked for checkpoints first
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: Option<String>,
-    /// How long a running node may take to make checkpoints
+    /// Time limit for a running node to make checkpoints
     #[arg(long, value_name = "TIME", default_value = "1h")]
     pub timeout: String,
     /// The new folder
@@ -55,7 +55,7 @@ pub struct BackupArgs {
     pub out: PathBuf,
 }
 
-/// A data directory and who it is.
+/// A data directory with the identity of its node.
 struct Source {
     place: String,
     disk: FileDisk,
@@ -104,7 +104,7 @@ impl Source {
         Ok(Source { place, disk, identity, birth })
     }
 
-    /// `None`: another process has it.
+    /// Locks the directory. Returns `None` if another process holds the lock.
     fn lock(&self) -> anyhow::Result<Option<DiskLock>> {
         match self.disk.lock() {
             Ok(lock) => Ok(Some(lock)),
@@ -119,7 +119,7 @@ impl Source {
     }
 }
 
-/// One line about a backup that is made.
+/// Prints one line about a finished backup.
 fn tell(out: &Path, manifest: &Manifest, took: Duration) -> anyhow::Result<()> {
     let (groups, cluster) = (manifest.groups, &manifest.cluster_id);
     let (keys, bytes) = (manifest.keys(), manifest.file_bytes());

@@ -1,8 +1,8 @@
-//! `paxoi restore`: the keys of a backup go into a running cluster, through the protocol that all clients use. So the
-//! cluster may have another number of groups, and it may be restored into as often as it takes.
+//! `paxoi restore`: writes the keys of a backup into a running cluster, through the protocol that all clients use. So
+//! the cluster may have another number of groups, and the restore may be repeated as often as needed.
 //!
-//! All of the backup is verified before the first key is sent. Which keys have expired is judged by the time that the
-//! cluster tells: the clock of the machine that this runs on may be wrong.
+//! The whole backup is verified before the first key is sent. The cluster's time decides which keys have expired,
+//! because the clock of this machine may be wrong.
 
 use super::loader::{BATCH_BYTES, Loader};
 use super::set::BackupSet;
@@ -18,11 +18,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The most connections: more only wait for each other.
+/// Maximum connections. More would only wait for each other.
 const CONNECTIONS_MAX: usize = 256;
-/// How long the cluster may take to answer what is asked before the load.
+/// Time limit for the cluster's answers before the load.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// So much of a key is shown.
+/// Maximum bytes of a key that are shown.
 const SHOWN_BYTES_MAX: usize = 100;
 
 /// What to restore, and where to.
@@ -37,13 +37,13 @@ pub struct RestoreArgs {
     /// Connections, divided among the addresses
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub connections: usize,
-    /// Restore into a cluster that holds keys: those of the backup replace the ones of the same name, others stay. So it
-    /// is also how a restore that was interrupted is run again
+    /// Restore into a cluster that holds keys: keys of the backup replace those of the same name, others stay. This
+    /// also repeats a restore that was interrupted
     #[arg(long)]
     pub force: bool,
 }
 
-/// What there is to be restored.
+/// Counts of the keys to restore.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     keys: u64,
@@ -54,7 +54,7 @@ struct Tally {
 /// Fills a cluster from a backup.
 ///
 /// # Errors
-/// One line: the backup is damaged, the cluster is not empty, or does not take what is in the backup.
+/// One line: the backup is damaged, or the cluster is not empty or does not accept all keys.
 pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let asked = args.connections;
     if !(1..=CONNECTIONS_MAX).contains(&asked) {
@@ -80,11 +80,11 @@ pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
         .context("cannot write to stdout")
 }
 
-/// What is known of the cluster.
+/// Facts about the cluster.
 struct Target {
-    /// The largest value that it takes.
+    /// Maximum size of a value.
     value_bytes_max: u64,
-    /// Its time in unix milliseconds, and when it told it.
+    /// The cluster's time in Unix milliseconds, and the local instant of that answer.
     told_ms: u64,
     told: Instant,
 }
@@ -95,7 +95,7 @@ impl Target {
     }
 }
 
-/// Looks at the cluster, which must have no keys or none that matter.
+/// Queries the cluster, which must hold no keys unless `force` is set.
 fn look_at_cluster(addresses: &[(String, SocketAddr)], force: bool) -> anyhow::Result<Target> {
     let mut target = Target { value_bytes_max: u64::MAX, told_ms: 0, told: Instant::now() };
     for (name, address) in addresses {
@@ -127,7 +127,7 @@ fn look_at_cluster(addresses: &[(String, SocketAddr)], force: bool) -> anyhow::R
     Ok(target)
 }
 
-/// Reads all of the backup: that it is sound, that every value fits, and how much it is.
+/// Reads the whole backup, checks that it is sound and that every unexpired value fits, and counts its keys and bytes.
 fn check(set: &BackupSet, target: &Target) -> anyhow::Result<Tally> {
     let (now_ms, value_bytes_max) = (target.now_ms(), target.value_bytes_max);
     let (mut all, mut too_large) = (Tally::default(), None);
@@ -148,7 +148,7 @@ fn check(set: &BackupSet, target: &Target) -> anyhow::Result<Tally> {
     Ok(all)
 }
 
-/// Sends all keys that are not due.
+/// Sends all keys that have not expired.
 fn load(
     set: &BackupSet,
     addresses: &[(String, SocketAddr)],
@@ -178,7 +178,7 @@ fn load(
             }
             count += 1;
             if batch.len() >= BATCH_BYTES {
-                // Once it failed it takes no more, and the end tells why.
+                // A failed loader discards batches, and `finish` returns the error.
                 loader.give(std::mem::take(&mut batch), std::mem::take(&mut count));
                 bar.set_position(passed_bytes);
             }
@@ -195,7 +195,7 @@ fn load(
     Ok(sent)
 }
 
-/// `indicatif` shows nothing where stderr is no terminal.
+/// Creates the progress bar. `indicatif` shows nothing if stderr is not a terminal.
 fn progress(bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(bytes).with_message(format!("{}", HumanBytes(bytes)));
     if let Ok(style) = ProgressStyle::with_template("restore {bar:32.cyan/dim} {percent:>3} % of {msg}") {
@@ -208,7 +208,7 @@ fn is_due(expires_at_ms: u64, now_ms: u64) -> bool {
     expires_at_ms != 0 && expires_at_ms <= now_ms
 }
 
-/// The reply to TIME in unix milliseconds.
+/// Returns the reply to TIME in Unix milliseconds.
 fn unix_ms(reply: &Value) -> Option<u64> {
     let Value::Array(words) = reply else { return None };
     let number = |word: &Value| std::str::from_utf8(word.as_bytes()?).ok()?.parse::<u64>().ok();
@@ -216,7 +216,7 @@ fn unix_ms(reply: &Value) -> Option<u64> {
     number(seconds)?.checked_mul(1_000)?.checked_add(number(micros)? / 1_000)
 }
 
-/// A key as it is told to people.
+/// Formats a key for people.
 fn shown(key: &[u8]) -> String {
     let start = &key[..key.len().min(SHOWN_BYTES_MAX)];
     let dots = if start.len() < key.len() { "…" } else { "" };

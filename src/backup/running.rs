@@ -1,5 +1,5 @@
-//! Backups of a node that runs: it is asked to write what it has to checkpoints, as it does anyway from time to time,
-//! and the newest state of each group is copied out of those files, every byte of it checked.
+//! Backups of a running node. The node is asked to write its states to checkpoints, as it does anyway from time to
+//! time. The newest state of each group is then copied out of those files, and every byte of it is checked.
 
 use super::Source;
 use super::set::Draft;
@@ -17,17 +17,18 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long the node may take to answer.
+/// Time limit for the node's answers.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// How often it is asked whether it is done, and how soon files are looked for again.
+/// Interval between polls of the node's progress, and between searches for files.
 const LOOK: Duration = Duration::from_millis(50);
-/// Files vanish when newer ones take their place: a look that lasts as long as this has another reason to fail.
+/// Time limit for the search for files. Files vanish when newer ones replace them; a search that fails for longer has
+/// another reason to fail.
 const FILES_MAX: Duration = Duration::from_secs(10);
 
-/// Files that are open, and by group the newest state in them.
+/// Open files, and the newest state of each group in them.
 type Newest = (Vec<CheckpointReader>, Vec<Found>);
 
-/// A state in a file that is open: it stays, though its name may go.
+/// A state in an open file. It stays readable after the file's name is gone.
 struct Found {
     reader: usize,
     summary: SectionSummary,
@@ -50,7 +51,7 @@ pub(super) fn backup(source: &Source, address: &str, patience: Duration, out: &P
     if number(&before, "groups_not_whole") > 0 {
         bail!("node {} lacks the state of some groups itself; back up another node", source.identity.node);
     }
-    // A read of the whole database: when it is answered, this node has all that was acknowledged before.
+    // A read of the whole database: once it is answered, this node has all that was acknowledged before.
     if let Value::Error(text) = client.call(&[b"DBSIZE"]).with_context(no_answer)? {
         bail!("the node at {address} does not serve: {text}; stop it, and back it up without --connect");
     }
@@ -85,7 +86,7 @@ fn make_checkpoints(client: &mut Client, before: &str, patience: Duration) -> an
     }
 }
 
-/// Why a node made no checkpoint, as it says.
+/// Returns the node's reason for making no checkpoint.
 fn why(info: &str) -> &str {
     match field(info, "last_checkpoint_error").map(str::trim_end) {
         Some("") => "it gave up for another one of a state that it received; try again",
@@ -101,7 +102,7 @@ fn info(client: &mut Client) -> io::Result<String> {
     }
 }
 
-/// The newest state of each group.
+/// Finds the newest state of each group.
 fn newest(source: &Source) -> anyhow::Result<Newest> {
     let deadline = Instant::now() + FILES_MAX;
     loop {
@@ -116,7 +117,7 @@ fn newest(source: &Source) -> anyhow::Result<Newest> {
     }
 }
 
-/// `None`: a group is in none of the files.
+/// Searches the files once. Returns `None` if a group is in none of them.
 fn look(source: &Source) -> Result<Option<Newest>, CheckpointError> {
     let unlisted = |source| CheckpointError::Read { file: "checkpoint-*".to_owned(), source };
     let (mut readers, header) = (Vec::new(), source.header(0));

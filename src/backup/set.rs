@@ -1,5 +1,5 @@
-//! A backup's folder: how it is made, and how it is opened again. Nothing in it is believed before every byte of it was
-//! checked against the manifest and against the digests of the states.
+//! The folder of a backup: creating it, and opening it again. Nothing in it is trusted before every byte was checked
+//! against the manifest and against the digests of the states.
 
 use super::manifest::{File, MANIFEST_VERSION, Manifest, State};
 use super::{Source, tell};
@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 const MANIFEST: &str = "manifest.json";
-/// A manifest of the largest cluster is far smaller.
+/// Maximum length of a manifest. The manifest of the largest cluster is far shorter.
 const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
-/// A folder that is being made. Without [`Draft::finish`] what is in it is removed.
+/// A folder that is being made. Its contents are removed unless [`Draft::finish`] succeeds.
 pub(super) struct Draft {
     path: PathBuf,
     pub(super) disk: Arc<dyn Disk>,
@@ -30,7 +30,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Begins a folder, which must not be there, or be empty.
+    /// Creates the folder, which must not exist or must be empty.
     pub(super) fn create(path: &Path) -> anyhow::Result<Draft> {
         let taken = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
         if taken {
@@ -40,7 +40,7 @@ impl Draft {
         Ok(Draft { path: path.to_owned(), disk: Arc::new(disk), began: Instant::now(), finished: false })
     }
 
-    /// Reads everything back and writes the manifest. Of a group that is in several files the last one counts.
+    /// Reads everything back and writes the manifest. If several files hold a group, the last one counts.
     pub(super) fn finish(mut self, sources: &[&Source], files: u64) -> anyhow::Result<()> {
         let source = sources.first().context("a backup is of some node")?;
         let groups = source.birth.groups;
@@ -82,7 +82,7 @@ impl Drop for Draft {
         if self.finished {
             return;
         }
-        // Whatever cannot be removed has no manifest, and is no backup.
+        // Files that cannot be removed have no manifest, so they are no backup.
         for name in self.disk.list().unwrap_or_default() {
             let _ = self.disk.remove(&name);
         }
@@ -90,7 +90,7 @@ impl Drop for Draft {
     }
 }
 
-/// A backup whose manifest and files fit each other. What is in the files is checked as it is read.
+/// A backup whose manifest and files match. The contents of the files are checked when they are read.
 pub struct BackupSet {
     place: String,
     manifest: Manifest,
@@ -101,7 +101,7 @@ impl BackupSet {
     /// Opens the folder.
     ///
     /// # Errors
-    /// One line: it is no backup, or a damaged one.
+    /// One line: the folder is no backup, or a damaged one.
     pub fn open(path: &Path) -> anyhow::Result<BackupSet> {
         let place = path.display().to_string();
         let disk = FileDisk::existing(path).with_context(|| format!("cannot read the backup {place}"))?;
@@ -124,16 +124,16 @@ impl BackupSet {
         Ok(BackupSet { place, manifest, files })
     }
 
-    /// What it holds.
+    /// Returns the manifest.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Reads the state of one group, checks it, and calls `each` with its keys, in the memory of a block.
+    /// Reads the state of one group, checks it, and calls `each` with every key. Takes the memory of one block.
     ///
     /// # Errors
-    /// If it is damaged, or not what the manifest says. What `each` was told then is worth nothing.
+    /// If the state is damaged, or differs from the manifest. The keys that `each` got are then worthless.
     pub fn visit(&self, state: &State, each: &mut OnEntry<'_>) -> anyhow::Result<Verified> {
         let damaged = || format!("the backup {} is damaged", self.place);
         let file = self.files.get(state.file).with_context(damaged)?;
@@ -148,13 +148,13 @@ impl BackupSet {
     /// Reads every byte of every file.
     ///
     /// # Errors
-    /// The first thing that is damaged.
+    /// The first damage found.
     pub fn verify(&self, each: &mut OnEntry<'_>) -> anyhow::Result<()> {
         self.manifest.states.iter().try_for_each(|state| self.visit(state, each).map(drop))?;
         self.verify_superseded()
     }
 
-    /// Reads the states that a newer one, of another node, took the place of.
+    /// Checks the states that were superseded by a newer state of another node.
     fn verify_superseded(&self) -> anyhow::Result<()> {
         for (place, file) in self.files.iter().enumerate() {
             let used = |section: &SectionSummary| {
@@ -183,10 +183,11 @@ fn read_manifest(disk: &FileDisk) -> anyhow::Result<Manifest> {
     Manifest::decode(&text)
 }
 
-/// Prints what a backup holds, a line for each group, after every byte of it was checked. Returns false if it is damaged.
+/// Prints the contents of a backup, one line for each group, and checks every byte. Returns false if the backup is
+/// damaged.
 ///
 /// # Errors
-/// If it is no backup at all, or nothing can be printed.
+/// If the folder is no backup at all, or nothing can be printed.
 pub fn inspect_backup(path: &Path, out: &mut dyn Write) -> anyhow::Result<bool> {
     let set = BackupSet::open(path)?;
     let Manifest { program, made_unix_s, cluster_id, nodes, groups, value_bytes_max, .. } = set.manifest();

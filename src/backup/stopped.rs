@@ -1,9 +1,10 @@
-//! Backups of directories whose nodes do not run: newest checkpoints and the log behind them make the states, by the code
-//! of a start, but nothing is written there. This is also what is left to do when a quorum is lost.
+//! Backups of directories whose nodes do not run. The states come from the newest checkpoints and the log behind them,
+//! by the code of a start, but nothing is written to the directories. This is also the last resort when a quorum is
+//! lost.
 //!
-//! What a node voted for last in a group, and does not know to be chosen, is taken, too: it may have been acknowledged. Of
-//! several directories the newest state of each group counts. With those of a majority that is what a new leader would
-//! learn and propose in its phase 1, and so nothing that was acknowledged is missing.
+//! A node's last vote in a group is included even if the node does not know the value to be chosen: it may have been
+//! acknowledged. Of several directories, the newest state of each group counts. With the directories of a majority,
+//! this is what a new leader would learn and propose in its phase 1, so nothing that was acknowledged is missing.
 
 use super::Source;
 use super::set::Draft;
@@ -23,8 +24,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How much a state tells: of two the greater is kept. Of two values of one instance one that was known chosen counts for
-/// more than one that was only voted for, and of two votes the one of the higher ballot, as in a new leader's phase 1.
+/// Rank of a state; of two states the greater one is kept. Of two values of one instance, a value known to be chosen
+/// outranks one that was only voted for. Of two votes, the one with the higher ballot ranks higher, as in a new
+/// leader's phase 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     pub(super) instance: Instance,
@@ -63,13 +65,13 @@ fn write(shard: &mut Shard, group: GroupId, writer: &mut CheckpointWriter) -> an
     Ok(writer.end(shard.thaw(group))?)
 }
 
-/// The groups and their stores as a start would find them in a directory, of which nothing is changed. As many `lanes` do
-/// the work as in [`Blank::rebuild_all`](recovery::Blank::rebuild_all).
+/// Recovers the groups and their stores from a directory as a start would, and changes nothing in it. `lanes` recovery
+/// workers do the work, as in [`Blank::rebuild_all`](recovery::Blank::rebuild_all).
 ///
 /// # Errors
-/// If the directory has no state of some group that is whole.
+/// If the directory has no whole state of some group.
 pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, lanes: usize) -> anyhow::Result<Shard> {
-    // As after one more start: what the last one had submitted is nobody's any more.
+    // As in one more start: the commands that the last start submitted have no owner any more.
     let identity = Identity { start: identity.start + 1, ..identity.clone() };
     let birth = identity.birth.as_ref().context("its cluster was never born")?;
     let (config, storage_id) = (config(disk, &identity, birth), identity.storage_id);
@@ -92,7 +94,7 @@ pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, lanes: usize) -
     Ok(shard)
 }
 
-/// Applies what the group has voted for at its next instance, if anything.
+/// Applies the group's vote at its next instance, if there is one. Returns true if there is.
 fn take_vote(shard: &mut Shard, group: GroupId) -> anyhow::Result<bool> {
     let mut effects = Vec::new();
     shard.group(group).record_again(true, &mut effects);
@@ -109,7 +111,7 @@ fn take_vote(shard: &mut Shard, group: GroupId) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// A node that never begins needs little of this.
+/// Returns the configuration of a node that never begins. Such a node needs little of it.
 fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConfig {
     NodeConfig {
         id: identity.node,
@@ -140,6 +142,6 @@ fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConf
 
 fn now() -> Time {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // From 1 second on, so that "never" (0) is long ago.
+    // Monotonic time starts at 1 s, so that "never" (0) is long ago.
     Time { mono_us: 1_000_000, unix_us: since_1970.as_micros() as u64 }
 }

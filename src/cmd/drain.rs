@@ -1,5 +1,5 @@
-//! `paxoi drain`: before a node is stopped for maintenance its groups go to the others, so that nobody waits for an
-//! election when it stops. It says what any Redis client could say: `PAXOI DRAIN`, then INFO until nothing is led there.
+//! `paxoi drain`: moves a node's groups to the other nodes before maintenance, so that no client waits for an election when
+//! the node stops. The tool sends what any Redis client could send: `PAXOI DRAIN`, then INFO until the node leads no group.
 
 use crate::nodes::{Connection, ask, identity, look, number};
 use crate::plural::plural;
@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-/// Which node to drain.
+/// Arguments of `paxoi drain`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DrainArgs {
     /// The node, or with --node any node of its cluster
@@ -16,21 +16,21 @@ pub struct DrainArgs {
     /// The id of the node to drain [default: the one connected to]
     #[arg(long, value_name = "N")]
     pub node: Option<u32>,
-    /// Let it lead groups again; it gets those that it should lead back when it has been healthy for ten seconds
+    /// Let the node lead groups again; it gets its preferred groups back when it has been healthy for 10 s
     #[arg(long)]
     pub undo: bool,
 }
 
 const INFO: &[&[u8]] = &[b"INFO", b"paxos"];
-/// How often it is looked whether the node still leads something.
+/// Interval between polls of the node's led groups.
 const LOOK: Duration = Duration::from_millis(100);
-/// A node that leads as many groups for so long as before will not come to lead none.
+/// Time after which the drain is given up if the number of led groups has not fallen.
 const STUCK_MAX: Duration = Duration::from_secs(30);
 
-/// Drains a node and waits until it leads nothing, or ends that; prints one line.
+/// Drains a node and waits until it leads no group, or ends the drain with `--undo`. Prints one line.
 ///
 /// # Errors
-/// If the node does not answer or is none of Paxoi's, or if its groups do not go: nobody else can take them.
+/// If the node does not answer or is not a Paxoi node, or if no other node can take its groups.
 pub fn run(args: &DrainArgs) -> anyhow::Result<()> {
     let (id, mut node) = connect(args)?;
     let command: &[u8] = if args.undo { b"UNDRAIN" } else { b"DRAIN" };
@@ -55,7 +55,7 @@ pub fn run(args: &DrainArgs) -> anyhow::Result<()> {
     }
 }
 
-/// A connection to the node that is meant, which has said that it is that node.
+/// Connects to the node to drain, and checks that the INFO there is from that node. Returns its id, too.
 fn connect(args: &DrainArgs) -> anyhow::Result<(u32, Connection)> {
     let address = &args.connect;
     let no_answer = || format!("cannot drain a node by {address}: is a node running there?");

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use std::io::stdout;
 use std::path::{Path, PathBuf};
 
-/// What to read.
+/// The files to read.
 #[derive(Debug, Subcommand)]
 pub enum InspectCommand {
     /// The log in a data directory: segments, frames, damage
@@ -19,22 +19,22 @@ pub enum InspectCommand {
         #[arg(long)]
         records: bool,
     },
-    /// A backup: what it holds, and whether every byte of it is sound
+    /// A backup: its content, and whether every byte of it is sound
     Backup {
         /// The folder
         dir: PathBuf,
     },
-    /// A checkpoint: whose states it holds, and whether all of it is sound
+    /// A checkpoint: the groups whose states it holds, and whether all of it is sound
     Checkpoint {
         /// The file
         file: PathBuf,
     },
 }
 
-/// Prints what the files hold.
+/// Prints the content of the files.
 ///
 /// # Errors
-/// If they cannot be read, or are damaged.
+/// If the files cannot be read, or are damaged.
 pub fn run(command: &InspectCommand) -> anyhow::Result<()> {
     match command {
         InspectCommand::Backup { dir } => {

@@ -18,40 +18,40 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the cluster may take until every group has a leader.
+/// Time limit for every group to have a leader after the start.
 const READY_MAX: Duration = Duration::from_secs(60);
-/// How long nodes may take to end before they are killed.
+/// Time limit for nodes to end before they are killed.
 const STOP_MAX: Duration = Duration::from_secs(5);
-/// How often processes and nodes are looked at while waiting for them.
+/// Interval between polls of processes and nodes.
 const LOOK: Duration = Duration::from_millis(20);
-/// The most nodes: more would only slow the machine down.
+/// Maximum number of nodes: more would only slow the machine down.
 const NODES_MAX: u16 = 9;
 
 /// Flags of `paxoi local`.
 #[derive(Clone, Debug, Args)]
 pub struct LocalArgs {
-    /// How many nodes; an existing directory knows [default: 3]
+    /// Number of nodes; an existing directory decides it [default: 3]
     #[arg(long, value_name = "N")]
     pub nodes: Option<u16>,
-    /// How many Paxos groups; an existing directory knows [default: 16]
+    /// Number of Paxos groups; an existing directory decides it [default: 16]
     #[arg(long, value_name = "N")]
     pub groups: Option<u32>,
-    /// Where the nodes keep their data, in a folder each
+    /// Directory for the nodes' data, a folder for each node
     #[arg(long, value_name = "DIR", default_value = "./paxoi-data")]
     pub dir: PathBuf,
-    /// The host in the nodes' addresses, which clients are told: a name or a number of this machine alone
+    /// The host in the nodes' addresses, as clients are told: a name or an IP address of this machine alone
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     pub host: String,
-    /// The first node's port, the others' follow; 0 takes free ones
+    /// Port of the first node; the other nodes take the next ports; 0 takes free ports
     #[arg(long, default_value_t = 7001)]
     pub port: u16,
-    /// Passed on to each node: a command that is not answered after so long gets an error
+    /// Passed on to each node: time limit of a command, after which its client gets an error
     #[arg(long, value_name = "TIME")]
     pub client_timeout: Option<String>,
     /// Passed on to each node: how reads are made linearizable
     #[arg(long, value_enum)]
     pub reads: Option<crate::config::Reads>,
-    /// Passed on to each node: checkpoints are made, and the log is cut, when it is longer than this
+    /// Passed on to each node: log length above which checkpoints are made and the log is trimmed
     #[arg(long, value_name = "BYTES")]
     pub checkpoint_log_bytes: Option<String>,
 }
@@ -67,7 +67,7 @@ struct Node {
 /// Runs the cluster until `stopping` is set, and stops all its processes before it returns.
 ///
 /// # Errors
-/// One line: wrong flags ([`Usage`]), a node that ends before the cluster is ready, or all of them later.
+/// One line: wrong flags ([`Usage`]), the end of a node before the cluster is ready, or the end of all nodes later.
 pub fn run(args: &LocalArgs, stopping: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let (nodes, groups) = shape(args)?;
     let addresses = addresses(nodes, &args.host, args.port)?;
@@ -77,7 +77,7 @@ pub fn run(args: &LocalArgs, stopping: &Arc<AtomicBool>) -> anyhow::Result<()> {
     outcome
 }
 
-/// How many nodes and groups: what the directory was born with, which flags must not contradict.
+/// Returns the numbers of nodes and groups. A directory that was born decides them, and flags must not contradict it.
 fn shape(args: &LocalArgs) -> anyhow::Result<(u16, u32)> {
     let first = args.dir.join("1");
     let born = match FileDisk::existing(&first) {
@@ -119,7 +119,7 @@ fn addresses(nodes: u16, host: &str, port: u16) -> anyhow::Result<Vec<String>> {
             port.checked_add(nodes - 1).ok_or_else(|| Usage(format!("--port {port}: too high for {nodes} nodes")))?;
         return (port..=last).map(|port| Ok(at(port)?.0)).collect();
     }
-    // All are bound at once, so that they differ, and let go before the nodes bind them.
+    // All ports are bound at the same time, so that they differ, and released before the nodes bind them.
     let (_, any) = at(0)?;
     let listeners: Result<Vec<TcpListener>, _> = (0..nodes).map(|_| TcpListener::bind(any)).collect();
     let ports = listeners.context("there is no free port")?;
@@ -182,7 +182,7 @@ fn spawn(args: &LocalArgs, groups: u32, number: u16, address: &str, members: &st
     Ok(Node { number, address: address.to_owned(), process, ended: None, command })
 }
 
-/// Copies a node's log lines to stderr, each behind the node's number.
+/// Copies a node's log lines to stderr, each line after the node's number.
 fn pass_on(number: u16, lines: impl Read + Send + 'static) -> anyhow::Result<()> {
     let copy = move || {
         let mut lines = BufReader::new(lines);
@@ -190,7 +190,7 @@ fn pass_on(number: u16, lines: impl Read + Send + 'static) -> anyhow::Result<()>
         while lines.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
             let mut prefixed = format!("{number}| ").into_bytes();
             prefixed.append(&mut line);
-            // Nobody reads stderr any more: then nobody misses the line.
+            // If nobody reads stderr any more, nobody misses the line.
             let _ = std::io::stderr().write_all(&prefixed);
         }
     };
@@ -198,7 +198,7 @@ fn pass_on(number: u16, lines: impl Read + Send + 'static) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Whether the node itself answers, and knows a leader of every group.
+/// Returns true if the node with this number answers, and knows a leader of every group.
 fn has_leaders(number: u16, address: &str) -> bool {
     let info = ask(address, &[&[b"INFO", b"paxos"]]).map(|told| told.concat()).unwrap_or_default();
     let is_it = identity(&info).is_some_and(|(id, _)| id == u32::from(number));
@@ -215,7 +215,7 @@ fn look_after(running: &mut [Node]) {
     }
 }
 
-/// Waits until told to stop, or until no node is left.
+/// Waits until `stopping` is set, or fails when no node is left.
 fn attend(running: &mut [Node], stopping: &AtomicBool) -> anyhow::Result<()> {
     while !stopping.load(Ordering::Relaxed) {
         look_after(running);
@@ -231,7 +231,7 @@ fn attend(running: &mut [Node], stopping: &AtomicBool) -> anyhow::Result<()> {
 fn stop(running: &mut [Node]) {
     for node in running.iter().filter(|node| node.ended.is_none()) {
         if let Some(id) = rustix::process::Pid::from_raw(node.process.id().cast_signed()) {
-            // It may have ended by itself.
+            // The process may have ended by itself.
             let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
         }
     }

@@ -1,5 +1,6 @@
-//! `paxoi member`: who belongs to a cluster, and changing that while it serves. It says `PAXOI MEMBER …` to one node, as any
-//! Redis client could, and repeats a change until the node answers that it is done; ended before, it can be run again.
+//! `paxoi member`: shows the members of a cluster, and changes them while it serves. The tool sends `PAXOI MEMBER …` to one
+//! node, as any Redis client could, and repeats a change until the node answers that it is done. If the tool is stopped
+//! earlier, it can be run again.
 
 use crate::client::{Client, resolve};
 use anyhow::{Context, bail};
@@ -9,20 +10,20 @@ use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What to do with the members.
+/// The subcommands of `paxoi member`.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum MemberCommand {
-    /// Show all members, those that wait to be added, and how far they are
+    /// Show all members, the nodes that wait to be added, and how far each has caught up
     List {
         /// Any node of the cluster
         #[arg(long, value_name = "HOST:PORT")]
         connect: String,
     },
-    /// Let a node that waits (`paxoi serve --join`) learn everything; it does not vote yet
+    /// Let a waiting node (`paxoi serve --join`) learn everything; it does not vote yet
     Add {
         /// The node
         id: u32,
-        /// The node where it waits
+        /// The node at which it waits
         #[arg(long, value_name = "HOST:PORT")]
         connect: String,
     },
@@ -42,13 +43,13 @@ pub enum MemberCommand {
         #[arg(long, value_name = "HOST:PORT")]
         connect: String,
     },
-    /// Add a node that waits, let it catch up and vote, and take another out
+    /// Add a waiting node, let it catch up and vote, and take another out
     Replace {
-        /// The node that goes
+        /// The node to take out
         old: u32,
-        /// The node that comes
+        /// The node to add
         new: u32,
-        /// The node where it waits
+        /// The node at which the new node waits
         #[arg(long, value_name = "HOST:PORT")]
         connect: String,
     },
@@ -65,19 +66,20 @@ pub enum MemberCommand {
     },
 }
 
-/// How long the node may take to answer.
+/// Time limit for the node's answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// A change that goes on is asked about so often.
+/// Interval between repetitions of a change that goes on.
 const PAUSE: Duration = Duration::from_millis(200);
-/// A node that was started just now may take so long before it waits to be added.
+/// Time that a node may take after its start before it waits to be added.
 const START: Duration = Duration::from_secs(5);
-/// The node that lists asks the others where they are, which takes less than this.
+/// Pause between the first LIST and the second. After the first, the node asks the others for their positions, which takes
+/// less than this.
 const LISTING: Duration = Duration::from_millis(500);
 
-/// Does it, and says what was done.
+/// Runs a command, and prints what was done.
 ///
 /// # Errors
-/// If the node does not answer, or refuses: with its reason.
+/// If the node does not answer, or refuses; the error has its reason.
 pub fn run(command: &MemberCommand) -> anyhow::Result<()> {
     match command {
         MemberCommand::List { connect } => list(connect),
@@ -123,7 +125,7 @@ impl Asked {
     }
 }
 
-/// Repeats a change until it is done, and shows how far it is.
+/// Repeats a change until it is done, and prints its progress.
 fn change(address: &str, words: &[&str], done: &str) -> anyhow::Result<()> {
     let mut node = Asked::connect(address)?;
     let mut shown = String::new();
@@ -159,7 +161,7 @@ fn list(address: &str) -> anyhow::Result<()> {
     io::stdout().lock().write_all(text.as_bytes()).context("cannot write to stdout")
 }
 
-/// The reply to `PAXOI MEMBER LIST` as a table.
+/// Renders the reply to `PAXOI MEMBER LIST` as a table; `None` if the reply is malformed.
 fn render(reply: &Value) -> Option<String> {
     let Value::Array(rows) = reply else { return None };
     let mut table = Table::new();
@@ -174,7 +176,7 @@ fn render(reply: &Value) -> Option<String> {
         };
         let text = |value: &Value| {
             let text = String::from_utf8_lossy(value.as_bytes()?).into_owned();
-            // What is printed must not be able to steer the terminal.
+            // Printed text must not be able to control the terminal.
             text.bytes().all(|byte| byte.is_ascii_graphic()).then_some(text)
         };
         let lag = if *lag < 0 { "?".to_owned() } else { lag.to_string() };

@@ -1,5 +1,5 @@
-//! The command line: what can be said, and who does it. A subcommand has a file of its own with its arguments; those of
-//! bench, sweep, backup and restore stand beside what they do.
+//! The command line: the subcommands and their dispatch. A subcommand has a file of its own with its arguments. The
+//! arguments of bench, sweep, backup and restore are in the modules that carry them out.
 
 pub mod drain;
 pub mod inspect;
@@ -26,12 +26,12 @@ use status::StatusArgs;
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a whole cluster on this machine, one process per node
@@ -58,10 +58,10 @@ pub enum Command {
     Inspect(InspectCommand),
 }
 
-/// Does what was said.
+/// Runs a subcommand.
 ///
 /// # Errors
-/// [`Usage`](crate::usage::Usage) if that was wrong, or why it could not be done.
+/// [`Usage`](crate::usage::Usage) if the command line was wrong, or the reason why the subcommand failed.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Local(args) => {
@@ -84,7 +84,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// What is wrong with the words of a command line, and what else might have been meant, in one line.
+/// Returns one line that says what is wrong with a command line, and what else might have been meant.
 #[must_use]
 pub fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();

@@ -1,4 +1,4 @@
-//! `paxoi serve`: the settings of a node from defaults, file, environment and flags, and the node itself.
+//! `paxoi serve`: reads a node's settings from defaults, file, environment and flags, and runs the node.
 
 use super::signals;
 use crate::config::{
@@ -26,8 +26,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Settings of `paxoi serve`. Each can also stand in the file or in the environment; flags win over the environment,
-/// that over the file.
+/// Settings of `paxoi serve`. Each can also stand in the file or in the environment. Flags override the environment, and the
+/// environment overrides the file.
 #[derive(Debug, Default, PartialEq, Args, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ServeArgs {
@@ -37,7 +37,7 @@ pub struct ServeArgs {
     /// The data directory; it is created if it does not exist
     #[arg(long, env = "PAXOI_DATA", value_name = "DIR")]
     pub data: Option<String>,
-    /// All initial members, the same list at each; after the first start it only corrects addresses
+    /// All initial members, the same list on each node; after the first start it only corrects addresses
     #[arg(long, env = "PAXOI_INITIAL_CLUSTER", value_name = "1=HOST:PORT,2=…")]
     pub initial_cluster: Option<String>,
     /// Members of a cluster to join, instead of forming one; needed until this node is added
@@ -46,7 +46,7 @@ pub struct ServeArgs {
     /// Where to listen for clients and members [default: this node's address in the list, or as the cluster knows it]
     #[arg(long, env = "PAXOI_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
-    /// Tell clients that this node is here, if they cannot use the address at which the members reach it
+    /// Address that clients are told for this node, if they cannot use the one at which the members reach it
     #[arg(long, env = "PAXOI_ANNOUNCE_ADDRESS", value_name = "HOST:PORT")]
     pub announce_address: Option<String>,
     /// Paxos groups among which the keys are divided, fixed at the first start [default: 16]
@@ -55,13 +55,13 @@ pub struct ServeArgs {
     /// How reads are made linearizable; leases need clocks that drift by less than 10 % [default: quorum]
     #[arg(long, env = "PAXOI_READS", value_enum)]
     pub reads: Option<Reads>,
-    /// A command that is not answered after so long gets an error [default: 5s]
+    /// Time limit of a command, after which its client gets an error [default: 5s]
     #[arg(long, env = "PAXOI_CLIENT_TIMEOUT", value_name = "TIME")]
     pub client_timeout: Option<String>,
-    /// How long a session for ONCE lives, fixed at the first start [default: 1h]
+    /// Time to live of a session for ONCE, fixed at the first start [default: 1h]
     #[arg(long, env = "PAXOI_SESSION_TTL", value_name = "TIME")]
     pub session_ttl: Option<String>,
-    /// Connections of clients [default: 10000]
+    /// Maximum number of client connections [default: 10000]
     #[arg(long, env = "PAXOI_MAX_CLIENTS", value_name = "N")]
     pub max_clients: Option<u64>,
     /// Refuse commands that may add data once keys and values take more memory than this; 0 is no limit [default: 0]
@@ -73,33 +73,33 @@ pub struct ServeArgs {
     /// The size of new segments of the log, from 64kb up to 512mb [default: 64mb]
     #[arg(long, env = "PAXOI_SEGMENT_BYTES", value_name = "BYTES", hide = true)]
     pub segment_bytes: Option<String>,
-    /// Checkpoints are made, and the log is cut, when it is longer than this [default: 512mb]
+    /// Log length above which checkpoints are made and the log is trimmed [default: 512mb]
     #[arg(long, env = "PAXOI_CHECKPOINT_LOG_BYTES", value_name = "BYTES")]
     pub checkpoint_log_bytes: Option<String>,
-    /// … and than so many times all checkpoints [default: 2]
+    /// The log must also be longer than all checkpoints together, times this factor [default: 2]
     #[arg(long, env = "PAXOI_CHECKPOINT_LOG_FACTOR", value_name = "N")]
     pub checkpoint_log_factor: Option<u32>,
-    /// Checkpoints are made at least so often, if anything was written [default: 1h]
+    /// Maximum interval between checkpoints, if anything was written [default: 1h]
     #[arg(long, env = "PAXOI_CHECKPOINT_AGE", value_name = "TIME")]
     pub checkpoint_age: Option<String>,
     /// Speak only these versions of the peer protocol, like an older program
     #[arg(long, env = "PAXOI_PROTOCOL_VERSIONS", value_name = "LOWEST-HIGHEST", hide = true)]
     pub protocol_versions: Option<String>,
-    /// Everything on the disk is read so often, to find what has rotted [default: 1d]
+    /// Interval at which everything on the disk is read, to find damage [default: 1d]
     #[arg(long, env = "PAXOI_SCRUB_INTERVAL", value_name = "TIME")]
     pub scrub_interval: Option<String>,
     /// A TOML file with settings by the names of these flags
     #[arg(long, env = "PAXOI_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// How log lines on stderr look; PAXOI_LOG chooses their level [default: text]
+    /// Format of log lines on stderr; PAXOI_LOG chooses their level [default: text]
     #[arg(long, env = "PAXOI_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
     /// Allow addresses other than loopback: there are no passwords and no encryption yet
     #[arg(long, env = "PAXOI_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_name = "BOOL", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub insecure: Option<bool>,
-    /// End when the process with this id does
+    /// End when the parent process, which has this id, ends
     #[arg(long, hide = true)]
     #[serde(skip)]
     pub parent: Option<u32>,
@@ -108,25 +108,25 @@ pub struct ServeArgs {
 /// The settings of a node, checked.
 #[derive(Debug)]
 pub struct ServeSettings {
-    /// For the node.
+    /// Settings of the node.
     pub node: NodeConfig,
-    /// For its log.
+    /// Settings of its log.
     pub log: wal::Options,
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// How log lines look.
+    /// Format of log lines.
     pub log_format: LogFormat,
-    /// Settings that have no effect because the cluster was born with others: a line each.
+    /// One line for each setting that has no effect because the cluster was born with another value.
     pub ignored: Vec<String>,
-    /// Whose end is this process's end.
+    /// The parent process: its end ends this process, too.
     pub parent: Option<u32>,
 }
 
 impl ServeArgs {
-    /// Joins flags, environment, file and defaults, and checks them.
+    /// Merges flags, environment, file and defaults, and checks them.
     ///
     /// # Errors
-    /// [`Usage`], one line that names the setting.
+    /// [`crate::usage::Usage`], one line that names the setting.
     pub fn settle(self) -> anyhow::Result<ServeSettings> {
         let config_file = self.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         let args = match self.config.clone() {
@@ -203,7 +203,7 @@ impl ServeArgs {
         Ok(ServeSettings { node, log, listen, log_format, ignored, parent: args.parent })
     }
 
-    /// These settings where they are given, else those of `file`.
+    /// Returns these settings; where one is missing, that of `file`.
     fn over(self, file: ServeArgs) -> ServeArgs {
         ServeArgs {
             id: self.id.or(file.id),
@@ -233,7 +233,7 @@ impl ServeArgs {
     }
 }
 
-/// Where nobody is asked for a password, nobody outside of this machine may listen.
+/// Refuses addresses other than loopback: without passwords, only this machine may reach the node.
 fn stay_local(listen: SocketAddr, initial: &[(NodeId, String)]) -> anyhow::Result<()> {
     let members = initial.iter().filter_map(|(_, address)| addresses(address).ok()).flatten();
     match std::iter::once(listen).chain(members).find(|address| !address.ip().is_loopback()) {
@@ -244,21 +244,21 @@ fn stay_local(listen: SocketAddr, initial: &[(NodeId, String)]) -> anyhow::Resul
     }
 }
 
-/// Whose the directory is. One that cannot be read is refused when it is opened, with the reason.
+/// Returns the identity of the directory. If it cannot be read, opening the directory refuses it later, with the reason.
 fn known_identity(dir: &str) -> Option<Identity> {
     identity::read(&FileDisk::existing(dir).ok()?).ok().flatten()
 }
 
-/// Where a node is among others.
+/// The addresses of a node and its cluster.
 struct Place {
-    /// The addresses that are given.
+    /// The given addresses: of all initial members, of this node alone if it joins, or none.
     initial: Vec<(NodeId, String)>,
-    /// Where to join.
+    /// Addresses at which to join.
     join: Vec<String>,
     listen: String,
 }
 
-/// Where this node is: by the list of the initial members, as one that joins, or as its directory knows.
+/// Returns the addresses from the list of initial members, from the directory, or from the flags of a node that joins.
 fn place(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Result<Place> {
     let announced = args.announce_address.as_ref();
     if let Some(address) = announced {
@@ -297,7 +297,7 @@ fn place(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Resu
         return Err(usage("--listen is missing: give the address at which the other members reach this node"));
     };
     let own = match announced {
-        // Members can use what clients use.
+        // Members can use the address that clients use.
         Some(announced) if resolve(&listen)?.ip().is_unspecified() => announced.clone(),
         None if resolve(&listen)?.ip().is_unspecified() => {
             return Err(usage(format!(
@@ -311,10 +311,10 @@ fn place(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Resu
     Ok(Place { initial: vec![(NodeId(id), own)], join, listen })
 }
 
-/// The groups of a new cluster.
+/// Default number of groups of a new cluster.
 pub const DEFAULT_GROUPS: u32 = 16;
 
-/// How many groups: what was asked for, which must not contradict what the directory was born with.
+/// Returns the number of groups: the one asked for, which must not contradict the one that the directory was born with.
 fn group_count(asked: Option<u32>, dir: &str, identity: Option<&Identity>) -> anyhow::Result<u32> {
     let born = identity.and_then(|identity| identity.birth.as_ref());
     match (asked, born.map(|birth| birth.groups)) {
@@ -325,7 +325,8 @@ fn group_count(asked: Option<u32>, dir: &str, identity: Option<&Identity>) -> an
     }
 }
 
-/// The settings of `args` that the cluster's birth record overrules. Each is checked like one that has an effect.
+/// Returns the settings of `args` that the cluster's birth record overrules. They are checked like those that have an
+/// effect.
 fn ignored_settings(args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Result<Vec<String>> {
     let Some(birth) = identity.and_then(|identity| identity.birth.as_ref()) else { return Ok(Vec::new()) };
     let ttl_ms = args.session_ttl.as_deref().map(|text| millis("--session-ttl", text)).transpose()?;
@@ -337,10 +338,10 @@ fn ignored_settings(args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Re
     Ok(ignored)
 }
 
-/// Settings from a TOML text.
+/// Parses settings from a TOML text.
 ///
 /// # Errors
-/// One line that says where and what.
+/// One line with the place and the reason.
 pub fn parse_file(text: &str) -> Result<ServeArgs, String> {
     toml::from_str(text).map_err(|error| {
         let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
@@ -352,7 +353,7 @@ pub fn parse_file(text: &str) -> Result<ServeArgs, String> {
 /// Checks a number of groups.
 ///
 /// # Errors
-/// [`Usage`].
+/// [`crate::usage::Usage`].
 pub fn check_groups(groups: u32) -> anyhow::Result<u32> {
     if (1..=GROUPS_MAX).contains(&groups) {
         return Ok(groups);
@@ -360,7 +361,7 @@ pub fn check_groups(groups: u32) -> anyhow::Result<u32> {
     Err(usage(format!("--groups {groups}: a cluster has 1 to {GROUPS_MAX} groups")))
 }
 
-/// The address of this machine that a text stands for.
+/// Resolves an address of this machine, and returns the first result.
 fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let endpoint = Endpoint::parse(address);
     let endpoint = endpoint.ok_or_else(|| usage(format!("{address} is not an address: give HOST:PORT")))?;
@@ -374,25 +375,25 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     Ok(found[0])
 }
 
-/// An address, which need not be there.
+/// Parses an address without looking it up.
 fn host_port(flag: &str, address: &str) -> anyhow::Result<Endpoint> {
     Endpoint::parse(address).ok_or_else(|| usage(format!("{flag} {address}: give HOST:PORT")))
 }
 
-/// A time in milliseconds.
+/// Parses a time, and returns it in milliseconds.
 fn millis(flag: &str, text: &str) -> anyhow::Result<u64> {
     let duration = duration::parse(text).map_err(|error| usage(format!("{flag} {text}: {error}")))?;
     Ok(duration.as_millis() as u64)
 }
 
-/// A size in bytes, not below `least`.
+/// Parses a size in bytes, from `least` up to 512 MiB.
 fn bytes(flag: &str, text: &str, least: usize) -> anyhow::Result<usize> {
     let value = size::parse(text).and_then(|bytes| usize::try_from(bytes).ok());
     let valid = value.filter(|bytes| (least..=VALUE_BYTES_LIMIT).contains(bytes));
     valid.ok_or_else(|| usage(format!("{flag} {text}: give a size from {least} bytes up to 512mb")))
 }
 
-/// How long the log may grow.
+/// Parses the log length above which the log is trimmed, in bytes.
 fn log_bytes(flag: &str, text: &str) -> anyhow::Result<u64> {
     let valid = size::parse(text).filter(|bytes| *bytes >= wal::SEGMENT_BYTES_MIN);
     valid.ok_or_else(|| usage(format!("{flag} {text}: give a size from 64kb up, such as 512mb or 2gb")))
@@ -403,9 +404,10 @@ fn log_bytes(flag: &str, text: &str) -> anyhow::Result<u64> {
 /// # Errors
 /// If a setting is wrong, or the node cannot start or go on.
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
-    // From the first moment on; those that arrive before the thread below runs wait for it.
+    // Signals are caught from the first moment on. Those that arrive before the thread below runs wait for it.
     let signals = signals::of_a_node()?;
-    // A write beyond the system's limit for files then fails like any other, instead of ending the process without a word.
+    // With SIGXFSZ ignored, a write beyond the system's file size limit fails like any other, instead of ending the process
+    // silently.
     signals::ignore(&[SIGXFSZ])?;
     let settings = args.settle()?;
     let _logs = logging::start(settings.log_format);
@@ -418,7 +420,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     let waker = starting.waker();
     let stop = move || {
         stopping.store(true, Ordering::Relaxed);
-        // The loop may be gone already.
+        // The event loop may have ended already.
         let _ = waker.wake();
     };
     let watch = move || signals::watch(signals, stop);
@@ -428,11 +430,11 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     server.run()
 }
 
-/// The system ends this process when its parent ends.
+/// Makes the system end this process when its parent ends.
 fn end_with(parent: u32) -> anyhow::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .context("cannot follow the parent process")?;
-    // It may have ended just before.
+    // The parent may have ended just before.
     let alive = rustix::process::getppid().is_some_and(|id| id.as_raw_pid().cast_unsigned() == parent);
     anyhow::ensure!(alive, "the parent process has ended");
     Ok(())

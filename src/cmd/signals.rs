@@ -1,4 +1,4 @@
-//! Signals: two end a process, and none of the others may.
+//! Signals: SIGINT and SIGTERM end a process. Signals with other meanings for daemons must not end a node.
 
 use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -6,13 +6,13 @@ use signal_hook::iterator::Signals;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Those that a node watches for.
+/// Starts to catch the signals that a node watches for.
 pub(super) fn of_a_node() -> anyhow::Result<Signals> {
     Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]).context("cannot watch for signals")
 }
 
-/// Calls `stop` for each signal that asks for the end. Those by which other daemons are told to read their settings
-/// again, or to open their log anew, must not end a node.
+/// Calls `stop` for each SIGINT and SIGTERM. Signals that make other daemons read their settings again or reopen their log
+/// must not end a node.
 pub(super) fn watch(mut signals: Signals, stop: impl Fn()) {
     for signal in signals.forever() {
         match signal {
@@ -25,7 +25,7 @@ pub(super) fn watch(mut signals: Signals, stop: impl Fn()) {
     }
 }
 
-/// These signals neither end the process nor do anything else.
+/// Makes these signals have no effect.
 pub(super) fn ignore(signals: &[i32]) -> anyhow::Result<()> {
     for signal in signals {
         signal_hook::flag::register(*signal, Arc::default()).context("cannot watch for signals")?;
@@ -33,7 +33,7 @@ pub(super) fn ignore(signals: &[i32]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Set by Ctrl-C and SIGTERM.
+/// Returns a flag that Ctrl-C and SIGTERM set.
 pub(super) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

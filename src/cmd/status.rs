@@ -1,8 +1,8 @@
 //! `paxoi status`: one table of a cluster, gathered from its nodes over the port that clients use.
 //!
-//! It asks the node it is given for CLUSTER NODES, and each node found there for INFO, which also tells whether it is that
-//! node that answers. So whatever it prints, any Redis client could have asked for. The answers are not of one moment: under
-//! load a lag of a few instances is the time that passed between two questions.
+//! The tool asks the given node for CLUSTER NODES, and each node found there for INFO, which also shows whether the expected
+//! node answers. So any Redis client can ask for everything that it prints. The answers are from different moments: under
+//! load, a lag of a few instances is the time between two questions.
 
 use crate::admin::info::human;
 use crate::config::CLOCK_WARN_MS;
@@ -17,7 +17,7 @@ use std::io::{self, Write as _};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// What to show the status of.
+/// Arguments of `paxoi status`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatusArgs {
     /// Any node of the cluster
@@ -28,13 +28,13 @@ pub struct StatusArgs {
     pub wait: Option<Duration>,
 }
 
-/// Interval between looks at a cluster that is waited for.
+/// Interval between polls of the cluster with `--wait`.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Gathers the status of the cluster and prints it to stdout.
 ///
 /// # Errors
-/// If the node to connect to does not answer, or is none of Paxoi's. Other nodes that do not answer are shown as down.
+/// If the node to connect to does not answer, or is not a Paxoi node. Other nodes that do not answer are shown as down.
 /// With `--wait`, if the cluster is not ready in time.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let deadline = args.wait.map(|patience| Instant::now() + patience);
@@ -59,7 +59,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     }
 }
 
-/// A cluster, as far as it answered.
+/// The answers of a cluster's nodes.
 #[derive(Debug)]
 struct Status {
     /// INFO of the node that was asked first.
@@ -67,23 +67,23 @@ struct Status {
     rows: Vec<Row>,
 }
 
-/// One node, and what it says of itself.
+/// One node and its answer.
 #[derive(Debug)]
 struct Row {
     node: Node,
     answer: Answer,
 }
 
-/// How a node looks from here.
+/// The state of a node, as seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Up,
     Loading,
-    /// It can make no more of its log.
+    /// The log cannot make another segment.
     DiskFull,
     /// A sync takes too long.
     DiskSlow,
-    /// The node that was asked reaches it, this tool does not.
+    /// The node that was asked reaches it, but this tool does not.
     Unreachable,
     Down,
 }
@@ -100,8 +100,8 @@ fn gather(address: &str, ask: &mut Ask<'_>) -> anyhow::Result<Status> {
 }
 
 impl Status {
-    /// What keeps the cluster from being ready: a node that does not answer or has not loaded everything, or a group without
-    /// a leader, or one that a node lacks a part of.
+    /// Returns the reason why the cluster is not ready: a node that does not answer or has not loaded everything, or that
+    /// knows no leader of a group, is behind in one, or lacks a part of one.
     fn unready(&self) -> Option<String> {
         self.rows.iter().find_map(|row| {
             let id = row.node.id;
@@ -173,7 +173,7 @@ impl Status {
 }
 
 impl Row {
-    /// Its INFO, if it answered.
+    /// Returns its INFO, if it answered.
     fn info(&self) -> Option<&str> {
         match &self.answer {
             Answer::Itself(info) => Some(info),
@@ -181,7 +181,7 @@ impl Row {
         }
     }
 
-    /// What a node whose disk is full does.
+    /// Returns a line that says what a node with a full disk does; `None` if the disk has another state.
     fn disk_warning(&self) -> Option<String> {
         let (id, info) = (self.node.id, self.info().filter(|_| self.state() == State::DiskFull)?);
         Some(match number(info, "relays_to") {
@@ -192,7 +192,7 @@ impl Row {
         })
     }
 
-    /// What is wrong with the node's clock, or with the time of groups.
+    /// Returns a line about a wrong clock of the node, or about groups whose time is ahead.
     fn clock_warning(&self) -> Option<String> {
         let (id, info) = (self.node.id, self.info()?);
         let ahead_ms: i64 = field(info, "clock_ahead_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -250,7 +250,7 @@ impl fmt::Display for State {
     }
 }
 
-/// Seconds in the largest unit that is not 0, rounded down.
+/// Formats seconds in the largest unit that is not 0, rounded down.
 fn age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -270,8 +270,8 @@ mod tests {
                          4444 10.0.0.4:7004@7004,four master - 0 0 4 connected\n\
                          2222 10.0.0.2:7002@7002,two master - 0 0 2 connected 5461-16382\n";
 
-    /// A cluster whose second node is ahead of the first and found by its number only, where the first answers for the
-    /// third, which is dead, and the fourth does not answer here.
+    /// Answers for a cluster of four nodes. The second is ahead of the first and only found by its IP address. The first
+    /// answers at the address of the third, which is dead. The fourth does not answer here.
     fn cluster(address: &str, commands: &[&[&[u8]]]) -> io::Result<Vec<String>> {
         let second = || {
             let info = example("INFO").replace("groups_led:10", "groups_led:5").replace("node_id:1", "node_id:2");

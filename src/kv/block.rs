@@ -1,4 +1,5 @@
-//! The bytes in which a state is written out and handed on: blocks, in one order, that end at whole keys and sessions.
+//! The encoding of a state in files and between nodes: blocks in a fixed order. A block holds whole keys or sessions, a
+//! piece of a long value, or parts of uploads.
 //!
 //! ```text
 //! block    = version u8 | kind u8 | content; little-endian, bytes behind a u32 length
@@ -13,8 +14,9 @@
 //! a state  = head, any number of entries, any number of sessions, any number of uploads, end
 //! ```
 //!
-//! Blocks come out of files and from other nodes: whatever is in them, reading ends in an error or in a state whose
-//! digest is the one at its end, and takes no more memory than the blocks do.
+//! Blocks come from files and from other nodes. Whatever they hold, reading ends in an error, or in a state that has
+//! the digest at its end. Reading takes no more memory than the blocks do, and for uploads no more than the limits
+//! allow.
 
 use super::digest::{Digest, Head};
 use super::directory::Position;
@@ -29,8 +31,8 @@ use siphasher::sip::{SipHasher13, SipHasher24};
 use std::ops::Range;
 use thiserror::Error;
 
-/// The highest version of blocks that is read. Blocks of uploads and of pieces have it; older programs, which read only
-/// version 1, know all others.
+/// The highest version of blocks that is read. Blocks of uploads and of pieces have this version. Older programs, which
+/// read only version 1, know all other blocks.
 pub const BLOCK_VERSION: u8 = 2;
 /// The version of the other blocks.
 const FIRST_VERSION: u8 = 1;
@@ -46,7 +48,7 @@ mod kind {
 
 const CRC_BYTES: usize = 4;
 
-/// Why a block is refused. What was read with it before is of no use then.
+/// The reason why a block is refused. The blocks read before it are then of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BlockError {
     /// Written by a later version of the program.
@@ -55,7 +57,7 @@ pub enum BlockError {
     /// Cut short, or no block at all.
     #[error("a block is garbled or cut short")]
     Garbled,
-    /// It is sound, but another should have come first, or none any more.
+    /// A sound block at the wrong place: another must come first, or no more may come.
     #[error("a block is missing, or comes twice or too late")]
     OutOfTurn,
     /// Keys or sessions are not in order, or come twice.
@@ -64,13 +66,13 @@ pub enum BlockError {
     /// The state is another group's.
     #[error("a block is of another group")]
     OtherGroup,
-    /// A session that was never issued, holds what no session can hold, or is beyond what a group keeps.
+    /// A session that was never issued, has impossible content, or exceeds what a group keeps.
     #[error("a session is not one that a group can hold")]
     BadSession,
-    /// Parts of a large command that no group can hold.
+    /// Parts of an upload that no group can hold.
     #[error("parts of a large command are none that a group can hold")]
     BadUpload,
-    /// Not the keys and sessions that the state had.
+    /// The keys and sessions are not those that the state had.
     #[error("the state does not have the digest that it should have")]
     Digest,
 }
@@ -81,7 +83,7 @@ impl From<DecodeError> for BlockError {
     }
 }
 
-/// Writes a block of entries or sessions.
+/// The writer of one block.
 #[derive(Debug)]
 pub(super) struct BlockWriter(Vec<u8>);
 
@@ -94,7 +96,7 @@ impl BlockWriter {
         BlockWriter(vec![FIRST_VERSION, kind::SESSIONS])
     }
 
-    /// Of a piece of an entry's value.
+    /// Makes the block of a piece of an entry's value.
     pub(super) fn piece(entry: &Entry, piece: Range<usize>) -> BlockWriter {
         let mut block = BlockWriter(vec![BLOCK_VERSION, kind::PIECE]);
         block.0.extend_from_slice(&entry.expires_at_ms.to_le_bytes());
@@ -105,7 +107,7 @@ impl BlockWriter {
         block
     }
 
-    /// Of a part of a large command.
+    /// Makes the block of a part of an upload.
     pub(super) fn upload_part(id: &UploadId, outline: &Outline, part: &[u8]) -> BlockWriter {
         let mut block = BlockWriter(vec![BLOCK_VERSION, kind::UPLOADS]);
         block.0.extend_from_slice(&id.node.to_le_bytes());
@@ -149,12 +151,12 @@ impl BlockWriter {
     }
 }
 
-/// What an entry takes in a block.
+/// Returns the bytes that an entry takes in a block.
 pub(super) fn entry_bytes(entry: &Entry) -> usize {
     8 + 4 + 4 + entry.len()
 }
 
-/// The first block of a state.
+/// Returns the first block of a state.
 pub(super) fn head_block(head: &Head) -> Vec<u8> {
     let mut block = vec![FIRST_VERSION, kind::HEAD];
     block.extend_from_slice(&head.slots.start.to_le_bytes());
@@ -165,28 +167,28 @@ pub(super) fn head_block(head: &Head) -> Vec<u8> {
     block.extend_from_slice(&head.floor_ms.to_le_bytes());
     block.extend_from_slice(&head.sessions.to_le_bytes());
     block.extend_from_slice(&head.rolling.to_le_bytes());
-    // The digest at the end covers the state, but not what was before it.
+    // The digest at the end covers the state, but not the digest of its history in the head.
     block.extend_from_slice(&crc32c::crc32c(&block).to_le_bytes());
     block
 }
 
-/// The last block of a state.
+/// Returns the last block of a state.
 pub(super) fn end_block(digest: u64) -> Vec<u8> {
     let mut block = vec![FIRST_VERSION, kind::END];
     block.extend_from_slice(&digest.to_le_bytes());
     block
 }
 
-/// Who is told what blocks hold.
+/// A receiver of the content of blocks.
 pub(super) trait Sink {
     fn head(&mut self, head: &Head);
     fn entry(&mut self, entry: Entry);
     fn session(&mut self, id: SessionId, session: Session);
-    /// Parts of one upload come in order.
+    /// Takes a part of an upload. Parts of one upload come in order.
     fn upload_part(&mut self, id: UploadId, total: usize, touched_ms: u64, part: &[u8]);
 }
 
-/// For those who only check.
+/// A sink for checks, which need no content.
 impl Sink for () {
     fn head(&mut self, _: &Head) {}
     fn entry(&mut self, _: Entry) {}
@@ -194,10 +196,10 @@ impl Sink for () {
     fn upload_part(&mut self, _: UploadId, _: usize, _: u64, _: &[u8]) {}
 }
 
-/// Gets a key, its value, and when it expires in unix milliseconds; 0: never.
+/// A callback that gets a key, its value, and its expiry in unix milliseconds; 0: never.
 pub type OnEntry<'a> = dyn FnMut(&[u8], &[u8], u64) + 'a;
 
-/// For those who want the keys only.
+/// A sink that passes on the keys only.
 struct Visitor<'v, 'e>(&'v mut OnEntry<'e>);
 
 impl Sink for Visitor<'_, '_> {
@@ -209,8 +211,8 @@ impl Sink for Visitor<'_, '_> {
     fn upload_part(&mut self, _: UploadId, _: usize, _: u64, _: &[u8]) {}
 }
 
-/// Reads the blocks of one state, in order, and checks them: each by itself, and all together at the end. It keeps
-/// none of what they hold.
+/// A reader that checks the blocks of one state, in order: each by itself, and all together at the end. It keeps none
+/// of their content.
 #[derive(Debug)]
 pub struct BlockCheck {
     keyed: SipHasher13,
@@ -227,7 +229,7 @@ pub struct BlockCheck {
     sessions: u64,
     last_session: SessionId,
     session_bytes: usize,
-    /// The upload whose parts were read last, all of them once another comes.
+    /// The upload whose parts were read last. A part of another upload ends it.
     upload: Option<(UploadId, Outline)>,
     uploads: usize,
     announced: usize,
@@ -239,11 +241,11 @@ struct Partial {
     expires_at_ms: u64,
     key: Vec<u8>,
     total: usize,
-    /// So far.
+    /// The pieces read so far.
     value: LongValue,
 }
 
-/// What may come next.
+/// The kind of block that may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Head,
@@ -255,7 +257,7 @@ enum Stage {
 }
 
 impl BlockCheck {
-    /// For the state of the group that owns `slots`; `hash_key` and `limits` are the cluster's.
+    /// Makes the check for the state of the group that owns `slots`; `hash_key` and `limits` are the cluster's.
     #[must_use]
     pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: Limits) -> BlockCheck {
         let keyed = SipHasher13::new_with_key(&hash_key);
@@ -282,13 +284,13 @@ impl BlockCheck {
     /// Checks the next block.
     ///
     /// # Errors
-    /// [`BlockError`], also for every block behind one that was refused.
+    /// [`BlockError`], also for every block after a refused one.
     pub fn check(&mut self, block: &[u8]) -> Result<(), BlockError> {
         self.read(block, &mut ())
     }
 
-    /// As [`BlockCheck::check`], and calls `each` with every key, its value, and when it expires in unix milliseconds, 0
-    /// for never. What it was told before an error must be thrown away.
+    /// Checks the next block like [`BlockCheck::check`], and calls `each` with every key, its value, and its expiry in
+    /// unix milliseconds, 0 for never. After an error, the caller must discard what `each` got.
     ///
     /// # Errors
     /// As [`BlockCheck::check`].
@@ -296,25 +298,26 @@ impl BlockCheck {
         self.read(block, &mut Visitor(each))
     }
 
-    /// The digest of the state, once its last block was found sound.
+    /// Returns the digest of the state, once its last block was found sound.
     #[must_use]
     pub fn digest(&self) -> Option<u64> {
         (self.stage == Stage::Whole).then(|| self.digest.finish())
     }
 
-    /// How many keys were read so far.
+    /// Returns the number of keys read so far.
     #[must_use]
     pub fn keys(&self) -> u64 {
         self.keys
     }
 
-    /// How many sessions were read so far.
+    /// Returns the number of sessions read so far.
     #[must_use]
     pub fn sessions(&self) -> u64 {
         self.sessions
     }
 
-    /// Checks the next block and tells what is in it. What was told before an error must be thrown away.
+    /// Checks the next block and passes its content to `sink`. After an error, the caller must discard what the sink
+    /// got.
     pub(super) fn read(&mut self, block: &[u8], sink: &mut impl Sink) -> Result<(), BlockError> {
         let read = self.read_kind(block, sink);
         if read.is_err() {
@@ -382,7 +385,7 @@ impl BlockCheck {
         Ok(())
     }
 
-    /// Where the next entry stands, if it can be the next.
+    /// Returns the position of the next entry, if its key may come next.
     fn next_position(&mut self, key: &[u8]) -> Result<Position, BlockError> {
         let slot = routing::slot(key);
         if !self.slots.contains(&slot) {
@@ -478,7 +481,7 @@ impl BlockCheck {
             if last.is_some_and(|last| last > id) {
                 return Err(BlockError::Order);
             }
-            // Memory for the whole is reserved from the first.
+            // Memory for the whole upload is reserved at its first part.
             if total > self.limits.upload_bytes_max() {
                 return Err(BlockError::BadUpload);
             }
@@ -505,7 +508,7 @@ impl BlockCheck {
         Ok(())
     }
 
-    /// All parts of the upload that was read last are there.
+    /// Feeds the upload that was read last into the digest: all its parts are there.
     fn end_upload(&mut self) {
         if let Some((id, upload)) = &self.upload {
             upload.digest(id, &mut self.digest);
@@ -525,7 +528,7 @@ impl BlockCheck {
         Ok(())
     }
 
-    /// The first block behind the entries: now they can be counted.
+    /// Ends the entries at the first block behind them: now they can be counted.
     fn end_entries(&mut self) -> Result<(), BlockError> {
         match (self.stage, &self.head) {
             (Stage::Sessions | Stage::Uploads, _) => Ok(()),

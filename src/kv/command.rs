@@ -1,7 +1,8 @@
 //! A command of the store: typed, validated, borrowing its keys and values from the request or the log.
 //!
-//! Everything that a command may depend on beyond its words (the clock, chance) was settled where it arrived, so that
-//! every replica does the same with it. Synonyms are one variant: SETEX is a `Set`, UNLINK a `Del`, DECR an `IncrBy`.
+//! Everything beyond its words that a command may depend on (the clock, chance) is fixed by the node that received it,
+//! so that every replica does the same with it. Synonyms are one variant: SETEX is a `Set`, UNLINK a `Del`, DECR an
+//! `IncrBy`.
 
 use super::session::SessionId;
 use super::uploads::{Complete, Part, UploadId};
@@ -39,7 +40,7 @@ pub enum Command<'a> {
     RandomKey(u64),
     /// CLUSTER COUNTKEYSINSLOT.
     CountKeysInSlot(u16),
-    /// CLUSTER GETKEYSINSLOT, with how many at most.
+    /// CLUSTER GETKEYSINSLOT, with the maximum number of keys.
     KeysInSlot(u16, u32),
     /// SET, SETNX, SETEX, PSETEX, GETSET.
     Set(Set<'a>),
@@ -53,19 +54,19 @@ pub enum Command<'a> {
     MSetNx(Vec<Pair<'a>>),
     /// APPEND.
     Append(&'a [u8], &'a [u8]),
-    /// SETRANGE: from which byte on, and the bytes.
+    /// SETRANGE: the offset of the first byte, and the bytes.
     SetRange(&'a [u8], u64, &'a [u8]),
     /// INCR, INCRBY, DECR, DECRBY.
     IncrBy(&'a [u8], i64),
-    /// INCRBYFLOAT as it was before values of version 3, in decimal; the increment as the client wrote it.
+    /// INCRBYFLOAT as it was before version 3 of values, in decimal. The increment is as the client wrote it.
     IncrByFloat(&'a [u8], &'a [u8]),
-    /// INCRBYFLOAT as Redis has it; the increment as the client wrote it.
+    /// INCRBYFLOAT with Redis's arithmetic. The increment is as the client wrote it.
     IncrByLongDouble(&'a [u8], &'a [u8]),
-    /// GETEX with an expiry that no key can have: only a key that exists is refused it. Changes nothing.
+    /// GETEX with an invalid expiry: an error if the key exists, else null. Changes nothing.
     GetExRefused(&'a [u8], BadExpiry),
     /// DEL, UNLINK.
     Del(Vec<&'a [u8]>),
-    /// EXPIRE, PEXPIRE, EXPIREAT, PEXPIREAT: the new expiry, and when to obey.
+    /// EXPIRE, PEXPIRE, EXPIREAT, PEXPIREAT: the new expiry, and its conditions.
     Expire(&'a [u8], When, ExpireIf),
     /// PERSIST.
     Persist(&'a [u8]),
@@ -75,7 +76,7 @@ pub enum Command<'a> {
         from: &'a [u8],
         /// The new name.
         to: &'a [u8],
-        /// RENAMENX: only if nothing has the new name.
+        /// RENAMENX: rename only if no key has the new name.
         only_new: bool,
     },
     /// COPY.
@@ -84,7 +85,7 @@ pub enum Command<'a> {
         from: &'a [u8],
         /// The copy's key.
         to: &'a [u8],
-        /// Whether it may replace another.
+        /// True if the copy may replace another key.
         replace: bool,
     },
     /// FLUSHALL, FLUSHDB.
@@ -93,13 +94,14 @@ pub enum Command<'a> {
     SessionNew,
     /// ONCE.
     Once(Box<Once<'a>>),
-    /// What stood between MULTI and EXEC.
+    /// EXEC: the commands between MULTI and EXEC.
     Exec(Vec<Command<'a>>),
-    /// A part of a large command; see `uploads`. No client sends it, and it stands in no other command, like the next two.
+    /// A part of an upload (a large command); see `uploads`. Like the next two, no client sends it, and no other
+    /// command holds it.
     UploadPart(Part<'a>),
-    /// All parts are there: what they make is executed.
+    /// The end of an upload: executes the command that its parts make.
     UploadComplete(Box<Complete<'a>>),
-    /// The parts are of no use any more.
+    /// The abort of an upload: drops its parts.
     UploadAbort(UploadId),
 }
 
@@ -122,43 +124,43 @@ pub struct Set<'a> {
     pub key: &'a [u8],
     /// Its new value.
     pub value: &'a [u8],
-    /// When to obey.
+    /// The condition for the write.
     pub only_if: SetIf,
-    /// What to answer.
+    /// The form of the reply.
     pub answer: SetAnswer,
-    /// What becomes of the key's expiry.
+    /// The effect on the key's expiry.
     pub expiry: SetExpiry,
 }
 
 impl<'a> Set<'a> {
-    /// SET without options.
+    /// Returns SET without options.
     #[must_use]
     pub fn plain(key: &'a [u8], value: &'a [u8]) -> Set<'a> {
         Set { key, value, only_if: SetIf::Always, answer: SetAnswer::Done, expiry: SetExpiry::None }
     }
 
-    /// Whether it is SET without options.
+    /// Returns true if this is SET without options.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.only_if == SetIf::Always && self.answer == SetAnswer::Done && self.expiry == SetExpiry::None
     }
 }
 
-/// When SET obeys.
+/// The condition under which SET writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetIf {
     /// Always.
     Always,
     /// NX: only if the key does not exist.
     Missing,
-    /// XX: only if it does.
+    /// XX: only if the key exists.
     Present,
 }
 
-/// What SET answers.
+/// The form of SET's reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetAnswer {
-    /// OK, or null if it did not obey.
+    /// OK, or null if the condition does not hold.
     Done,
     /// The old value or null: SET GET, GETSET.
     OldValue,
@@ -166,33 +168,33 @@ pub enum SetAnswer {
     Changed,
 }
 
-/// What SET does to the key's expiry.
+/// The effect of SET on the key's expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetExpiry {
     /// The key never expires.
     None,
     /// KEEPTTL: as before.
     Keep,
-    /// Then.
+    /// The key expires then.
     New(When),
 }
 
-/// When a key expires. A duration becomes a time where the command is applied, so that no clock but the group's counts.
+/// The expiry of a key. A duration becomes a time when the command is applied, so that only the group's clock counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// At these unix milliseconds of the group's time; 0 for any time before 1970.
+    /// Unix milliseconds of the group's time; 0 for any time before 1970.
     At(u64),
-    /// So many milliseconds, at least 1, after the time of the value that holds the command.
+    /// Milliseconds, at least 1, after the time of the value that holds the command.
     After(u64),
 }
 
 impl When {
-    /// The unix milliseconds at which a key expires if the command is applied at the group's time `now_ms`.
+    /// Returns the unix milliseconds at which a key expires if the command is applied at the group's time `now_ms`.
     #[must_use]
     pub fn at_ms(self, now_ms: u64) -> u64 {
         match self {
             When::At(at_ms) => at_ms,
-            // Replies are signed.
+            // Integers in replies are signed.
             When::After(ms) => now_ms.saturating_add(ms).min(i64::MAX as u64),
         }
     }
@@ -202,20 +204,20 @@ impl When {
     }
 }
 
-/// When EXPIRE obeys; all of those that are set must hold.
+/// The conditions of EXPIRE. All conditions that are set must hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExpireIf {
     /// NX: only if the key does not expire yet.
     pub missing: bool,
-    /// XX: only if it does.
+    /// XX: only if the key has an expiry.
     pub present: bool,
-    /// GT: only later than now; never is the latest.
+    /// GT: only if the new expiry is later than the old one; no expiry counts as the latest.
     pub later: bool,
-    /// LT: only sooner.
+    /// LT: only if the new expiry is sooner.
     pub sooner: bool,
 }
 
-/// How a key's expiry is told.
+/// The form in which a key's expiry is replied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
     /// TTL.
@@ -228,7 +230,7 @@ pub enum Lifetime {
     UnixMillis,
 }
 
-/// What is wrong with an expiry of GETEX.
+/// The reason why an expiry of GETEX is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadExpiry {
     /// It is no integer.
@@ -237,7 +239,7 @@ pub enum BadExpiry {
     OutOfRange,
 }
 
-/// What OBJECT tells about a key.
+/// The property of a key that OBJECT replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aspect {
     /// The encoding that Redis would choose for the value.
@@ -253,27 +255,27 @@ pub enum Aspect {
 /// SCAN, of one group's part of the keys or of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scan<'a> {
-    /// Where to go on, see `Position::cursor`.
+    /// The cursor at which SCAN continues; see `Position::cursor`.
     pub cursor: u64,
-    /// How many keys to look at.
+    /// The number of keys to look at.
     pub count: u32,
     /// MATCH.
     pub pattern: Option<&'a [u8]>,
-    /// Whether TYPE lets strings through. There is no other type.
+    /// True if TYPE lets strings through. There is no other type.
     pub strings: bool,
 }
 
-/// ONCE: a command that a session's client may send again without its being executed again.
+/// ONCE: a command that is executed once, even if the session's client sends it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Once<'a> {
     /// The session.
     pub session: SessionId,
-    /// The command's number in it, from 1.
+    /// The command's number in the session, from 1.
     pub number: u64,
-    /// A hash of the words that the client sent. Not of the encoding: a relative expiry, sent again, is encoded as
-    /// another time, but is the same command.
+    /// A hash of the words that the client sent, not of the encoding: a repeated relative expiry may be encoded as
+    /// another time, but the command is the same.
     pub fingerprint: u64,
-    /// The command: neither ONCE, EXEC nor SESSION NEW.
+    /// The command: neither ONCE, EXEC, SESSION NEW nor a part of an upload.
     pub command: Command<'a>,
 }
 
@@ -301,7 +303,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Whether it must go through the log. (A read may, too.)
+    /// Returns true if the command must go through the log. (A read may, too.)
     #[must_use]
     pub fn is_write(&self) -> bool {
         use Command as C;
@@ -318,8 +320,8 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Whether it may make the store larger, and so may be refused when memory or disk are short. What only removes,
-    /// or reads, never is.
+    /// Returns true if the command may make the store larger, and so may be refused when memory or disk is short.
+    /// Commands that only remove or read are never refused for that.
     #[must_use]
     pub fn grows(&self) -> bool {
         use Command as C;
@@ -332,7 +334,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Whether it is about all keys of the database.
+    /// Returns true if the command concerns all keys of the database.
     #[must_use]
     pub fn spans_database(&self) -> bool {
         use Command as C;
@@ -344,7 +346,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The lowest version of values whose readers know this command.
+    /// Returns the lowest version of values whose readers know this command.
     #[must_use]
     pub fn value_version(&self) -> u8 {
         use Command as C;
@@ -360,7 +362,7 @@ impl<'a> Command<'a> {
         if is_new { 3 } else { 1 }
     }
 
-    /// Whether it only reads, and looks at many keys beside those that it names.
+    /// Returns true if the command, or one inside it, reads many keys beside those that it names.
     #[must_use]
     pub fn walks(&self) -> bool {
         use Command as C;
@@ -371,8 +373,8 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Whether it only reads, and may take long: it is answered when there is time, and its client's next commands wait for
-    /// that.
+    /// Returns true if the command only reads, and may take long. It is answered when there is time, and its client's
+    /// next commands wait for the answer.
     #[must_use]
     pub fn is_long_read(&self) -> bool {
         use Command as C;
@@ -386,19 +388,20 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Whether it may stand inside ONCE or EXEC.
+    /// Returns true if the command may stand inside ONCE or EXEC.
     #[must_use]
     pub fn nests(&self) -> bool {
         !matches!(self, Command::Once(_) | Command::Exec(_) | Command::SessionNew) && !self.is_upload()
     }
 
-    /// Whether it belongs to a large command that comes in parts.
+    /// Returns true if the command belongs to an upload (a large command that comes in parts).
     #[must_use]
     pub fn is_upload(&self) -> bool {
         matches!(self, Command::UploadPart(_) | Command::UploadComplete(_) | Command::UploadAbort(_))
     }
 }
 
-/// Keys that a short SCAN looks at, and a short list names.
+/// Maximum keys that a short SCAN looks at.
 const SHORT_PAGE: u32 = 100;
+/// Maximum keys of a short MGET or EXISTS, and maximum commands of a short transaction.
 const SHORT_LIST: usize = 256;

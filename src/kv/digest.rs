@@ -1,5 +1,5 @@
 //! The hash by which replicas, copies and checkpoints are compared. It is fed piece by piece, so that a large state
-//! never has to stand still for it, and does not depend on how the state came about.
+//! need not stand still for it. It does not depend on how the state came about.
 
 use super::entry::Entry;
 use super::session::{Session, SessionId};
@@ -7,32 +7,32 @@ use siphasher::sip::SipHasher13;
 use std::hash::Hasher as _;
 use std::ops::Range;
 
-/// What there is once in a store, beside its keys and sessions.
+/// The fields that a store has once, beside its keys and sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     /// The slots of the group.
     pub(super) slots: Range<u16>,
     pub(super) time_ms: u64,
-    /// How many keys there are.
+    /// The number of keys.
     pub(super) keys: u64,
     /// See [`Sessions`](super::session::Sessions).
     pub(super) issued: u32,
     pub(super) floor_ms: u64,
-    /// How many sessions are known.
+    /// The number of known sessions.
     pub(super) sessions: u64,
-    /// The digest over all changes so far; see [`Rolling`](super::rolling::Rolling). It is no part of this one, which does
-    /// not ask how a state came about.
+    /// The digest over all changes so far; see [`Rolling`](super::rolling::Rolling). [`Digest`] leaves it out: that
+    /// hash does not depend on how a state came about.
     pub(super) rolling: u64,
 }
 
-/// A digest in the making: all entries, then the head, then the sessions by id, then the uploads.
+/// A digest under construction: all entries, then the head, then the sessions by id, then the uploads.
 #[derive(Clone, Debug)]
 pub(super) struct Digest {
     keyed: SipHasher13,
-    /// Of the hashes of the entries: a sum does not depend on their order.
+    /// The sum of the hashes of the entries: a sum does not depend on their order.
     sum: u64,
     rest: SipHasher13,
-    /// Of an entry that is fed in pieces.
+    /// The hash of the entry that is fed in pieces.
     piece: SipHasher13,
 }
 
@@ -47,7 +47,7 @@ impl Digest {
         self.end_entry();
     }
 
-    /// An entry begins: the pieces of its value follow in order, and then [`Digest::end_entry`].
+    /// Begins an entry. The pieces of its value follow in order, and then [`Digest::end_entry`].
     pub(super) fn begin_entry(&mut self, key: &[u8], expires_at_ms: u64) {
         self.piece = self.keyed;
         self.piece.write_u64(key.len() as u64);
@@ -82,7 +82,7 @@ impl Digest {
         }
     }
 
-    /// Feeds what identifies an upload and its content. They come last, by id.
+    /// Feeds the words that identify an upload and its content. Uploads come last, by id.
     pub(super) fn upload(&mut self, words: &[u64]) {
         words.iter().for_each(|word| self.rest.write_u64(*word));
     }

@@ -1,20 +1,20 @@
 //! The keys of one group in order of position: a sorted directory of small hash tables.
 //!
-//! A position is a key's slot and then bits of a keyed hash, so keys of one slot stand together and everything that
-//! walks the keys (SCAN, slot commands, checkpoints) can do so piece by piece, from any position on, while the store
-//! changes. A lookup is a binary search for the table and one probe in it. A table that outgrows its limit is split in
-//! two; nothing is ever rehashed as a whole. How the tables are cut depends on history, so it never reaches a reply.
+//! A position is a key's slot followed by bits of a keyed hash, so the keys of one slot are adjacent. SCAN, slot
+//! commands and checkpoints can walk the keys piece by piece, from any position on, while the store changes. A lookup
+//! is a binary search for the table and one probe in it. A table that outgrows its limit is split in two; the directory
+//! is never rehashed as a whole. The boundaries of the tables depend on history, so they never influence a reply.
 
 use super::entry::Entry;
 use super::frozen::FrozenEntries;
 use hashbrown::HashTable;
 
-/// Where a key stands: 14 bits of slot, then 49 bits of a keyed hash.
+/// The place of a key in the order: 14 bits of slot, then 49 bits of a keyed hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
 impl Position {
-    /// The first position of a slot; of 16384, the one behind the last.
+    /// The first position of a slot. For slot 16384, which does not exist, it is the position after the last slot.
     #[must_use]
     pub fn of_slot(slot: u16) -> Position {
         Position(u64::from(slot) << HASH_BITS)
@@ -32,20 +32,21 @@ impl Position {
         (self.0 >> HASH_BITS) as u16
     }
 
-    /// The SCAN cursor that goes on here. Cursors leave out the lowest bits, so that they fit the 53 bits that every
-    /// client's numbers hold exactly; SCAN never stops between two keys with the same cursor.
+    /// The SCAN cursor that continues at this position. A cursor leaves out the lowest 10 bits, so that it fits into
+    /// the 53 bits that the numbers of every client hold exactly. SCAN never stops between two keys with the same
+    /// cursor.
     #[must_use]
     pub fn cursor(self) -> u64 {
         self.0 >> CURSOR_SHIFT
     }
 
-    /// Where a SCAN cursor goes on.
+    /// The position at which a SCAN cursor continues.
     #[must_use]
     pub fn from_cursor(cursor: u64) -> Position {
         Position(cursor.min(Position::CURSOR_MAX) << CURSOR_SHIFT)
     }
 
-    /// The last cursor.
+    /// The highest cursor.
     pub const CURSOR_MAX: u64 = (1 << (SLOT_BITS + HASH_BITS - CURSOR_SHIFT)) - 1;
 }
 
@@ -53,7 +54,7 @@ const SLOT_BITS: u32 = 14;
 const HASH_BITS: u32 = 49;
 const CURSOR_SHIFT: u32 = 10;
 
-/// Where a key would stand that is not there: the number of its table. Good until the directory changes.
+/// The place for a missing key: the number of the table that would hold it. Valid until the directory changes.
 #[derive(Debug)]
 pub(super) struct Gap(usize);
 
@@ -64,9 +65,9 @@ pub(super) struct Directory {
     pub(super) firsts: Vec<Position>,
     pub(super) tables: Vec<HashTable<Entry>>,
     length: usize,
-    /// What the tables take, but for the keys and values that their entries point to.
+    /// Bytes of memory of the tables, without the keys and values that their entries point to.
     table_bytes: usize,
-    /// How often it was frozen.
+    /// Number of times that the directory was frozen.
     pub(super) freeze: u32,
     pub(super) frozen: Option<Box<FrozenEntries>>,
 }
@@ -81,7 +82,7 @@ impl Directory {
         self.length
     }
 
-    /// How many bytes of memory it takes, but for the keys and values that the entries point to.
+    /// Bytes of memory of the directory, without the keys and values that the entries point to.
     pub(super) fn bytes(&self) -> usize {
         self.table_bytes + (self.tables.len() - 1) * (size_of::<Position>() + size_of::<HashTable<Entry>>())
     }
@@ -90,12 +91,12 @@ impl Directory {
         self.tables[self.table_at(position)].find(hash(position), same(position, key))
     }
 
-    /// The entry, to be changed.
+    /// The entry of a key, to be changed.
     pub(super) fn find_mut(&mut self, position: Position, key: &[u8]) -> Option<&mut Entry> {
         self.place(position, key).ok()
     }
 
-    /// The entry, to be changed, or the gap that an entry of this key would fill.
+    /// The entry of a key, to be changed, or the gap for a new entry of this key.
     pub(super) fn place(&mut self, position: Position, key: &[u8]) -> Result<&mut Entry, Gap> {
         let at = self.table_at(position);
         let table = &mut self.tables[at];
@@ -107,8 +108,8 @@ impl Directory {
         Ok(entry)
     }
 
-    /// Puts an entry in the place of that with the same key. Returns when that expired, what it took of the heap, and that
-    /// itself unless a frozen state needs it; or the entry again if there is none.
+    /// Replaces the entry with the same key. Returns the old entry's expiry, its bytes on the heap, and the old entry
+    /// itself unless a frozen state needs it. If there is no such entry, returns the gap and the new entry.
     pub(super) fn replace(&mut self, mut entry: Entry) -> Result<(u64, usize, Option<Entry>), (Gap, Entry)> {
         let at = self.table_at(entry.position);
         let table = &mut self.tables[at];
@@ -131,13 +132,13 @@ impl Directory {
         self.fill(Gap(self.table_at(entry.position)), entry);
     }
 
-    /// Adds an entry whose key was looked for, and nothing changed since then.
+    /// Adds an entry to the gap that a lookup of its key returned. The directory must not have changed since then.
     pub(super) fn fill(&mut self, Gap(mut at): Gap, mut entry: Entry) {
         entry.freeze = self.freeze;
         debug_assert_eq!(at, self.table_at(entry.position), "it is the gap of this entry");
         debug_assert!(self.find(entry.position, entry.key()).is_none(), "the key was looked for first");
-        // Before it is full: another entry would double its memory. One that cannot be split, all its keys at one
-        // position, is not tried again for each key.
+        // Split before the table is full: another entry would double its memory. A table whose keys are all at one
+        // position cannot be split, so a split is not tried for each new key.
         let length = self.tables[at].len();
         if length >= TABLE_ENTRIES_MAX && length.is_multiple_of(TABLE_ENTRIES_MAX) {
             self.split(at);
@@ -149,7 +150,7 @@ impl Directory {
         self.length += 1;
     }
 
-    /// Adds an entry that belongs behind all others: tables are filled one after the other, and none is split.
+    /// Adds an entry that sorts after all others. Fills the tables one after the other, and splits none.
     pub(super) fn append(&mut self, mut entry: Entry) {
         entry.freeze = self.freeze;
         let Some(table) = self.tables.last_mut() else { unreachable!("there is always a table") };
@@ -189,7 +190,7 @@ impl Directory {
         Some(entry)
     }
 
-    /// Removes all entries. Returns them, unless they are needed still to be written out.
+    /// Removes all entries. Returns them unless a frozen state still has to write them out.
     pub(super) fn clear(&mut self) -> Option<Directory> {
         let mut old = std::mem::replace(self, Directory::new());
         self.freeze = old.freeze;
@@ -214,7 +215,7 @@ impl Directory {
         self.tables.iter().flat_map(HashTable::iter)
     }
 
-    /// The entry that `skip` others stand before.
+    /// The entry that comes after `skip` others in the order of position and key.
     pub(super) fn nth(&self, mut skip: usize) -> Option<&Entry> {
         for (table, &first) in self.tables.iter().zip(&self.firsts) {
             if skip < table.len() {
@@ -239,7 +240,8 @@ impl Directory {
         }
         let bit = (low ^ high).ilog2();
         let middle = Position(high >> bit << bit);
-        // Both are new: what is taken out of a table leaves marks that make it double its memory later.
+        // Both halves are new tables: a removed entry leaves a tombstone, and tombstones make a table double its memory
+        // later.
         let mut lower = HashTable::with_capacity(TABLE_ENTRIES_MAX);
         let mut upper = HashTable::with_capacity(TABLE_ENTRIES_MAX);
         for entry in self.tables[at].drain() {
@@ -252,7 +254,7 @@ impl Directory {
         self.tables.insert(at + 1, upper);
     }
 
-    /// Gives an empty table's range to the one before it, or to the one behind it if there is none.
+    /// Drops an empty table. Its range goes to the table before it, or to the next one if it is the first.
     fn drop_table(&mut self, at: usize) {
         self.table_bytes -= self.tables[at].allocation_size();
         if self.tables.len() == 1 {
@@ -265,8 +267,9 @@ impl Directory {
     }
 }
 
-/// The hash by which a table finds a position. The positions of a table share their highest bits, and hashbrown picks
-/// the bucket by the lowest bits and tells apart by the highest: a multiplication spreads what differs over both.
+/// The hash of a position inside a table. The positions of a table share their highest bits. hashbrown picks the bucket
+/// by the lowest bits of a hash, and compares the highest ones, so a multiplication spreads the differing bits over
+/// both.
 fn hash(position: Position) -> u64 {
     position.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
@@ -279,9 +282,9 @@ fn same<'k>(position: Position, key: &'k [u8]) -> impl Fn(&Entry) -> bool + 'k {
     move |entry| entry.position == position && entry.key() == key
 }
 
-/// Entries of a table before it is split: what hashbrown fills 512 buckets with.
+/// Entries of a table at which another entry splits it: as many as hashbrown puts into 512 buckets.
 const TABLE_ENTRIES_MAX: usize = 448;
-/// The same while entries are appended; leaves room for later ones.
+/// Entries of a table at which [`Directory::append`] begins the next one. A quarter stays free for later entries.
 const TABLE_ENTRIES_APPENDED: usize = TABLE_ENTRIES_MAX * 3 / 4;
 
 #[cfg(test)]

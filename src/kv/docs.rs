@@ -1,4 +1,4 @@
-//! What `COMMAND` and the `HELP` subcommands answer: the command table, in the shapes that clients read.
+//! The replies of `COMMAND` and the `HELP` subcommands: the command table, in the forms that clients read.
 
 use super::glob::Pattern;
 use super::options::SYNTAX;
@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 type Answer = Reply<'static>;
 
-/// The answer to `COMMAND` or one of its subcommands. `verb` is what the table says of `words`.
+/// Returns the reply to `COMMAND` or one of its subcommands. `verb` is the verb of `words` by the command table.
 #[must_use]
 pub fn command(verb: Verb, words: &[&[u8]]) -> Answer {
     let names = words.get(2..).unwrap_or_default();
@@ -31,7 +31,7 @@ pub fn command(verb: Verb, words: &[&[u8]]) -> Answer {
     }
 }
 
-/// The answer to `HELP` of a container (`OBJECT HELP`, `CLIENT HELP`, …).
+/// Returns the reply to `HELP` of a container (`OBJECT HELP`, `CLIENT HELP`, …).
 #[must_use]
 pub fn help(container: Option<&Spec>) -> Answer {
     let Some(container) = container else { return Reply::Array(Vec::new()) };
@@ -45,10 +45,10 @@ pub fn help(container: Option<&Spec>) -> Answer {
     Reply::Array(lines)
 }
 
-/// What a request does to a key, in Redis's words.
+/// The access of a request to a key, in Redis's words.
 type Access = &'static [&'static str];
 
-/// The keys of a request, each with what it does to it. Errors as `COMMAND GETKEYS` has them.
+/// Returns the keys of a request, each with its access. The errors are those of `COMMAND GETKEYS`.
 fn keys_of<'a>(words: &[&'a [u8]]) -> Result<Vec<(Access, &'a [u8])>, Answer> {
     let (mut words, mut spec) = (words, row_of(words)?);
     while spec.verb == Verb::Once {
@@ -69,7 +69,7 @@ fn keys_of<'a>(words: &[&'a [u8]]) -> Result<Vec<(Access, &'a [u8])>, Answer> {
     Ok(found)
 }
 
-/// SET reads the old value if it is asked for; the others always do the same.
+/// Returns the access to a command's keys. Only SET's varies: with GET it also reads the old value.
 fn access(spec: &Spec, keys: &KeySpec, words: &[&[u8]]) -> Access {
     let gets = || words.iter().skip(3).any(|word| word.eq_ignore_ascii_case(b"get"));
     match spec.verb {
@@ -93,7 +93,7 @@ fn keys_reply(words: &[&[u8]], show: impl Fn(Access, Answer) -> Answer) -> Answe
     }
 }
 
-/// The ten fields that Redis 7 has for a command.
+/// Returns the ten fields that Redis 7 has for a command.
 fn info(spec: &Spec) -> Answer {
     let (first, last, step) = spec.key_range();
     Reply::Array(vec![
@@ -178,7 +178,7 @@ fn doc(spec: &Spec) -> Answer {
     Reply::Map(fields)
 }
 
-/// One word of the syntax as an argument, which is enough for a client to show a hint.
+/// Returns one word of the syntax as an argument, which is enough for a client to show a hint.
 fn argument(word: &'static str) -> Answer {
     Reply::Map(vec![(Reply::text("name"), Reply::text(word)), (Reply::text("type"), Reply::text("string"))])
 }
@@ -195,7 +195,7 @@ fn doc_group(spec: &Spec) -> &'static str {
     }
 }
 
-/// `COMMAND LIST [FILTERBY PATTERN|ACLCAT|MODULE x]`.
+/// Answers `COMMAND LIST [FILTERBY PATTERN|ACLCAT|MODULE x]`.
 fn list(filter: &[&[u8]]) -> Answer {
     let names = |keep: &dyn Fn(&Spec) -> bool| {
         Reply::Array(all().filter(|spec| keep(spec)).map(|spec| Reply::text(spec.name)).collect())
@@ -227,7 +227,7 @@ fn bulk(bytes: &[u8]) -> Answer {
     Reply::Bulk(Cow::Owned(bytes.to_vec()))
 }
 
-/// A line of help.
+/// Returns a line of help.
 fn line(text: String) -> Answer {
     Reply::Status(text)
 }

@@ -4,11 +4,13 @@
 //! machine u8 | op u8 | arguments: numbers little-endian, bytes behind a u32 length, lists behind a u32 count
 //! ```
 //!
-//! The machine is 1; or 3 ([`MACHINE_OF_VERSION_3`]) for a command, or one that holds it, that only readers of values of
-//! version 3 know: then the value that holds it is of that version. So it is with 4 ([`MACHINE_OF_VERSION_4`]).
+//! The machine is 1. It is 3 ([`MACHINE_OF_VERSION_3`]) for a command that only readers of values of version 3 know,
+//! and for a command that holds such a command. The value that holds it has at least that version. The same goes for 4
+//! ([`MACHINE_OF_VERSION_4`]).
 //!
-//! It is written once, from the client's buffer. Op numbers never change meaning. Whatever bytes arrive, decoding
-//! neither panics nor believes a length before it has seen the bytes, and takes one form only of each command.
+//! A command is encoded once, from the client's buffer. Op numbers never change meaning. Whatever bytes arrive,
+//! decoding does not panic, trusts no length before it has seen the bytes, and accepts only one encoding of each
+//! command.
 
 use super::command::{
     Aspect, BadExpiry, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf, When,
@@ -25,10 +27,10 @@ use groups::{MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4};
 
 pub use super::reader::DecodeError;
 
-/// The state machine that the commands of this encoding are for: the key/value store.
+/// The number of the state machine that these commands are for: the key/value store.
 pub const MACHINE: u8 = 1;
 
-/// What each op number means. Numbers are never used again.
+/// The op numbers. Numbers are never used again.
 mod op {
     pub(super) const NOOP: u8 = 0;
     pub(super) const CONSTANT: u8 = 1;
@@ -79,7 +81,7 @@ pub fn encode(command: &Command<'_>, out: &mut BytesMut) {
     *out = encoding.finish();
 }
 
-/// The encoding of a command whose words are slices of `request`, in pieces: long words are not copied.
+/// Encodes a command whose words are slices of `request`, in pieces: long words are not copied.
 #[must_use]
 pub fn encode_shared(command: &Command<'_>, request: &Bytes) -> Vec<Bytes> {
     let mut encoding = Encoding::new(BytesMut::new(), Some(request));
@@ -97,7 +99,7 @@ fn encode_at(command: &Command<'_>, out: &mut Encoding<'_>) {
     }
 }
 
-/// The same for the machine of all versions.
+/// Encodes a command for [`MACHINE`], which all versions know.
 fn encode_first(command: &Command<'_>, out: &mut Encoding<'_>) {
     use Command as C;
     match command {
@@ -149,7 +151,7 @@ fn encode_first(command: &Command<'_>, out: &mut Encoding<'_>) {
     }
 }
 
-/// The rest of the writes: those that are neither hot nor nest.
+/// Encodes the other writes: those that are neither frequent nor hold other commands.
 fn encode_write(command: &Command<'_>, out: &mut Encoding<'_>) {
     use Command as C;
     match command {
@@ -214,15 +216,15 @@ fn encode_write(command: &Command<'_>, out: &mut Encoding<'_>) {
     }
 }
 
-/// The command whose encoding is the whole of `body`.
+/// Decodes the command whose encoding is the whole of `body`.
 ///
 /// # Errors
-/// If it is not exactly one command.
+/// If `body` is not exactly one command.
 pub fn decode(body: &[u8]) -> Result<Command<'_>, DecodeError> {
     decode_at(body, true)
 }
 
-/// `outermost`: whether ONCE, EXEC and SESSION NEW may stand here.
+/// Decodes a command. ONCE, EXEC, SESSION NEW and uploads may stand here only if it is `outermost`.
 fn decode_at(body: &[u8], outermost: bool) -> Result<Command<'_>, DecodeError> {
     let mut reader = Reader::new(body);
     let version = match reader.u8()? {
@@ -373,7 +375,7 @@ fn decode_constant<'a>(reader: &mut Reader<'a>) -> Result<Constant<'a>, DecodeEr
     })
 }
 
-/// One byte holds the three choices of SET, two bits each.
+/// Encodes SET. One byte holds its three choices, two bits each.
 fn encode_set(set: &Set<'_>, out: &mut Encoding<'_>) {
     out.reserve(19 + set.key.len() + set.value.len());
     let (expiry, at) = match set.expiry {
@@ -477,7 +479,7 @@ fn duration(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
     if ms == 0 { Err(DecodeError::BadValue) } else { Ok(ms) }
 }
 
-/// A choice that has a number with it.
+/// Appends a choice and its number.
 fn numbered(choice: u8, number: u64, out: &mut Encoding<'_>) {
     out.put_u8(choice);
     out.put_u64_le(number);
@@ -513,7 +515,7 @@ fn put_bytes(bytes: &[u8], out: &mut Encoding<'_>) {
     out.word(bytes);
 }
 
-/// A whole command behind its length, which is known only afterwards.
+/// Appends a whole command behind its length, which is known only afterwards.
 fn put_nested(command: &Command<'_>, out: &mut Encoding<'_>) {
     let (start, before) = (out.len(), out.length());
     put_length(0, out);

@@ -1,16 +1,16 @@
-//! A command's encoding in the making. Long words of a large request can be left where they are: the encoding is then a
-//! number of pieces that share the request's memory.
+//! A command's encoding under construction. Long words of a large request can stay where they are: the encoding then
+//! consists of pieces that share the request's memory.
 
 use super::long_value::shared_word;
 use bytes::{Bytes, BytesMut};
 use std::ops::{Deref, DerefMut};
 
-/// What is encoded so far. All but long words goes into the buffer that it dereferences to.
+/// The encoding so far. All but long words go into `out`, the buffer that it dereferences to.
 pub(super) struct Encoding<'r> {
     out: BytesMut,
     /// The memory of the request, if its words may be shared.
     request: Option<&'r Bytes>,
-    /// Words that are not in `out`, each with its place in there.
+    /// Words that are not in `out`, each with its offset in `out`.
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
 }
@@ -20,12 +20,12 @@ impl<'r> Encoding<'r> {
         Encoding { out, request, shared: Vec::new(), shared_bytes: 0 }
     }
 
-    /// Bytes of the whole.
+    /// Returns the bytes of the whole encoding.
     pub(super) fn length(&self) -> usize {
         self.out.len() + self.shared_bytes
     }
 
-    /// Appends a word: if it is long and a part of the request it stays there.
+    /// Appends a word. A long word that is part of the request stays there.
     pub(super) fn word(&mut self, word: &[u8]) {
         match self.request.and_then(|request| shared_word(word, request)) {
             Some(shared) => {
@@ -36,13 +36,13 @@ impl<'r> Encoding<'r> {
         }
     }
 
-    /// All of it, if no word is shared.
+    /// Returns the whole encoding, if no word is shared.
     pub(super) fn finish(self) -> BytesMut {
         debug_assert!(self.shared.is_empty(), "the pieces are asked for then");
         self.out
     }
 
-    /// The pieces in order; the first may be empty.
+    /// Returns the pieces in order; the last may be empty.
     pub(super) fn pieces(self) -> Vec<Bytes> {
         let (mut rest, mut from, mut pieces) = (self.out.freeze(), 0, Vec::new());
         for (place, word) in self.shared {

@@ -1,7 +1,7 @@
-//! A key and what it holds: one entry of the directory.
+//! A key and its value: one entry of the directory.
 //!
-//! Key and value share one allocation, so that whoever compares the key has the value at hand: in a large store the
-//! time goes into fetching memory. A long value stands by itself, so that others can share it.
+//! Key and value share one allocation, so that a comparison of the key fetches the value, too: in a large store, most
+//! time goes into fetching memory. A long value has its own memory, so that others can share it.
 
 use super::directory::Position;
 use super::long_value::{LONG_VALUE_BYTES, LongValue};
@@ -26,7 +26,7 @@ pub(super) struct Entry {
 enum Body {
     /// The key, then the value.
     Short(Vec<u8>),
-    /// Of [`LONG_VALUE_BYTES`] or more.
+    /// A value of [`LONG_VALUE_BYTES`] or more.
     Long(Box<Long>),
 }
 
@@ -36,7 +36,7 @@ struct Long {
     value: LongValue,
 }
 
-/// What a key holds.
+/// The value of a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     Short(&'a [u8]),
@@ -52,7 +52,7 @@ impl Entry {
         Entry { position, expires_at_ms, freeze: 0, key_length: length(key), body: Body::Short([key, value].concat()) }
     }
 
-    /// With a value whose memory it shares, if that is long.
+    /// Makes an entry that shares the memory of the value, if that is long.
     pub(super) fn long(position: Position, key: &[u8], value: LongValue, expires_at_ms: u64) -> Entry {
         let body = if value.len() < LONG_VALUE_BYTES {
             Body::Short([key].into_iter().chain(value.slices()).collect::<Vec<_>>().concat())
@@ -76,12 +76,12 @@ impl Entry {
         }
     }
 
-    /// What entries are sorted by.
+    /// Returns the fields that entries are sorted by.
     pub(super) fn order(&self) -> (Position, &[u8]) {
         (self.position, self.key())
     }
 
-    /// The bytes of key and value.
+    /// Returns the bytes of key and value.
     pub(super) fn len(&self) -> usize {
         match &self.body {
             Body::Short(bytes) => bytes.len(),
@@ -89,7 +89,7 @@ impl Entry {
         }
     }
 
-    /// What key and value take of the heap.
+    /// Returns the heap bytes of key and value.
     pub(super) fn heap_bytes(&self) -> usize {
         match &self.body {
             Body::Short(bytes) => allocated(bytes.capacity()),
@@ -97,12 +97,12 @@ impl Entry {
         }
     }
 
-    /// Whether the key is gone at `time_ms`.
+    /// Returns true if the key is gone at `time_ms`.
     pub(super) fn is_due(&self, time_ms: u64) -> bool {
         self.expires_at_ms != 0 && self.expires_at_ms <= time_ms
     }
 
-    /// Replaces the value; its memory stays unless much of it would be left over.
+    /// Replaces the value. Its memory is kept, unless much of it would be left over.
     pub(super) fn set_value(&mut self, value: &[u8]) {
         match &mut self.body {
             Body::Short(bytes) if value.len() < LONG_VALUE_BYTES => {
@@ -128,7 +128,7 @@ impl Entry {
         self.make_long().push(value);
     }
 
-    /// Writes into the value from `offset` on; zeros fill what lies between it and the value's end.
+    /// Writes into the value from `offset` on; zeros fill the gap between the value's end and `offset`.
     pub(super) fn write_at(&mut self, offset: usize, value: &[u8]) {
         let key_length = self.key_length as usize;
         let end = offset + value.len();
@@ -144,12 +144,12 @@ impl Entry {
         }
     }
 
-    /// The same with memory that is shared from now on.
+    /// Writes like `write_at`, with memory that is shared from now on.
     pub(super) fn write_shared_at(&mut self, offset: usize, value: Bytes) {
         self.make_long().put_at(offset, value);
     }
 
-    /// The body, made ready for a value that is so much longer.
+    /// Returns the body, ready for a value that is `more` bytes longer.
     fn room_for(&mut self, more: usize) -> &mut Body {
         if matches!(self.value(), Value::Short(value) if value.len() + more >= LONG_VALUE_BYTES) {
             self.make_long();
@@ -157,7 +157,7 @@ impl Entry {
         &mut self.body
     }
 
-    /// The value, which is about to be long.
+    /// Returns the value as a long value, and converts it if it is short.
     fn make_long(&mut self) -> &mut LongValue {
         if let Value::Short(short) = self.value() {
             let mut value = LongValue::default();
@@ -177,7 +177,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value as a reply.
+    /// Returns the value as a reply.
     pub(super) fn reply(self) -> Reply<'a> {
         match self {
             Value::Short(bytes) => Reply::bulk(bytes),
@@ -185,7 +185,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A part as a reply; `range` ends within the value.
+    /// Returns a part of the value as a reply; `range` ends within the value.
     pub(super) fn reply_of(self, range: Range<usize>) -> Reply<'a> {
         match self {
             Value::Short(bytes) => Reply::bulk(&bytes[range]),
@@ -194,7 +194,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The bytes in order, in slices.
+    /// Returns the bytes of a part in order, in slices.
     pub(super) fn slices_of(self, range: Range<usize>) -> impl Iterator<Item = &'a [u8]> {
         let (short, long) = match self {
             Value::Short(bytes) => (Some(&bytes[range.clone()]), None),
@@ -203,12 +203,12 @@ impl<'a> Value<'a> {
         short.into_iter().chain(long.into_iter().flatten())
     }
 
-    /// All of them, as [`Value::slices_of`].
+    /// Returns all bytes in order, as [`Value::slices_of`].
     pub(super) fn slices(self) -> impl Iterator<Item = &'a [u8]> {
         self.slices_of(0..self.len())
     }
 
-    /// The bytes in one piece: a copy if the value is long.
+    /// Returns the bytes in one piece: a copy if the value is long.
     pub(super) fn bytes(self) -> Cow<'a, [u8]> {
         match self {
             Value::Short(bytes) => Cow::Borrowed(bytes),
@@ -216,7 +216,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value, unless it is long.
+    /// Returns the value, unless it is long.
     pub(super) fn short(self) -> Option<&'a [u8]> {
         match self {
             Value::Short(bytes) => Some(bytes),
@@ -229,12 +229,12 @@ fn length(key: &[u8]) -> u32 {
     u32::try_from(key.len()).expect("requests are bounded far below 4 GiB")
 }
 
-/// What so many bytes take of the heap, as glibc and most others share it out.
+/// Returns the heap bytes of an allocation of `bytes`, as glibc and most other allocators make it.
 pub(super) fn allocated(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
 }
 
-/// Unused bytes that an entry may hold beside as many as it uses.
+/// Maximum unused bytes of an entry, in addition to as many as it uses.
 const SPARE_BYTES_MAX: usize = 64;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Which keys expire when: an index of the store by time and then position, so that due keys are removed in the same
-//! order on every replica. It names positions, not keys: that is shorter, and two keys share one almost never.
+//! The expiry index of the store, by time and then position, so that every replica removes due keys in the same order.
+//! The index names positions, not keys: positions are shorter, and two keys almost never share one.
 
 use super::directory::Position;
 use groups::Work;
@@ -8,23 +8,23 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
-/// What an item takes in a tree whose nodes are two thirds full.
+/// Bytes of an item in a tree whose nodes are two thirds full.
 const DUE_BYTES: usize = 40;
 
-/// How many keys are due at each time and position.
+/// The number of keys due at each time and position.
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
     due: BTreeMap<(u64, Position), u32>,
-    /// All keys that expire.
+    /// The number of keys that expire.
     keys: usize,
-    /// How many keys are due up to here. Time goes on, so counting goes on from there: each key is counted once. It differs
-    /// between replicas, and no reply depends on it.
+    /// The number of keys due up to some point. Time only advances, so counting continues from that point, and each key
+    /// is counted once. The point differs between replicas, and no reply depends on it.
     counted: Cell<Counted>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {
-    /// In ms and by position.
+    /// Time in ms, and position.
     until: (u64, u64),
     keys: usize,
 }
@@ -34,12 +34,12 @@ impl Expiry {
         self.keys
     }
 
-    /// About how many bytes of memory it takes.
+    /// Returns about how many bytes of memory the index takes.
     pub(super) fn bytes(&self) -> usize {
         self.due.len() * DUE_BYTES
     }
 
-    /// A key's expiry changes; 0 is never.
+    /// Changes a key's expiry; 0 is never.
     pub(super) fn change(&mut self, position: Position, from_ms: u64, to_ms: u64) {
         if from_ms == to_ms {
             return;
@@ -55,12 +55,13 @@ impl Expiry {
         }
     }
 
-    /// The time and position of the key that is due first.
+    /// Returns the time and position of the key that is due first.
     pub(super) fn first(&self) -> Option<(u64, Position)> {
         self.due.first_key_value().map(|(&first, _)| first)
     }
 
-    /// How many keys are due at `time_ms`, which never goes back; `None` if counting them needs more work than there is.
+    /// Returns the number of keys due at `time_ms`, which never goes back; `None` if counting them needs more than
+    /// `work`.
     pub(super) fn count_due(&self, time_ms: u64, work: &mut Work) -> Option<usize> {
         let mut counted = self.counted.get();
         let end = (time_ms, u64::MAX);
@@ -80,7 +81,7 @@ impl Expiry {
         Some(counted.keys)
     }
 
-    /// Whether a key becomes due after `after_ms` and not after `until_ms`.
+    /// Returns true if a key becomes due after `after_ms` and not after `until_ms`.
     pub(super) fn any_between(&self, after_ms: u64, until_ms: u64) -> bool {
         let next = self.due.range((after_ms.saturating_add(1), Position(0))..).next();
         next.is_some_and(|((at, _), _)| *at <= until_ms)
@@ -133,7 +134,7 @@ mod tests {
             turns += 1;
             match expiry.count_due(10, &mut Work::steps(30)) {
                 Some(counted) => break counted,
-                // What comes and goes behind and before the place where it stopped.
+                // One key leaves before the point where counting stopped, and one comes behind it.
                 None => {
                     expiry.change(Position(turns), 10, 0);
                     expiry.change(Position(1_000 + turns), 0, 10);

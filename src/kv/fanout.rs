@@ -1,7 +1,7 @@
-//! How a command spreads over groups, and how the answers of its parts become one.
+//! How a command spreads over groups, and how the replies to its parts become one.
 //!
-//! Keys of one group may stand in one command whatever their slots. What may be split by key is; what is about the
-//! whole database is asked of every group; everything else must stay in one group, or is refused.
+//! The keys of one group may stand in one command, whatever their slots. Commands that can be split by key are split.
+//! Commands about the whole database go to every group. All others must stay in one group, or are refused.
 
 use super::command::{Command, Pair, Scan};
 use super::directory::Position;
@@ -12,36 +12,37 @@ use crate::routing::{SLOTS, group_of, slot, slots_of};
 use groups::GroupId;
 use std::borrow::Cow;
 
-/// Where the parts of a command go.
+/// The groups that the parts of a command go to.
 #[derive(Debug, PartialEq)]
 pub enum Plan<'a> {
-    /// All of it to one group, whose reply is the reply.
+    /// The whole command goes to one group, whose reply is the reply.
     One(GroupId, Command<'a>),
-    /// Its parts to these groups, each once; [`Merge::finish`] makes one reply of theirs.
+    /// The parts go to these groups, one to each; [`Merge::finish`] merges their replies into one.
     Split(Vec<(GroupId, Command<'a>)>, Merge),
-    /// Nowhere: it needs several groups at once. This is the answer.
+    /// The command goes nowhere, as it needs several groups at once. This is the reply.
     Refused(Reply<'static>),
 }
 
-/// The reply to a command whose keys are in several groups. Clients match its beginning, which is all that Redis says.
+/// The reply to a command whose keys are in several groups. Clients match its beginning, which is Redis's whole
+/// message.
 pub const CROSS_SLOT: Reply<'static> = Reply::Error(Cow::Borrowed(
     "CROSSSLOT Keys in request don't hash to the same slot: give them a common {tag}, or make a cluster with one group",
 ));
 
-/// The reply to a command about the whole database where all commands must be in one group: inside ONCE, or beside
-/// others in a transaction.
+/// The reply to a command about the whole database that must stay in one group: inside ONCE, or beside others in a
+/// transaction.
 pub const ALL_GROUPS: Reply<'static> = Reply::Error(Cow::Borrowed(
     "CROSSSLOT Keys in request don't hash to the same slot: SCAN KEYS DBSIZE RANDOMKEY FLUSHALL FLUSHDB concern all groups, \
      so send them outside ONCE, and outside MULTI or as the only command on keys in it",
 ));
 
-/// The reply to a command that may have been executed, or partly.
+/// The reply to a command that may have been executed, in whole or in part.
 pub const UNCERTAIN: Reply<'static> =
     Reply::Error(Cow::Borrowed("UNCERTAIN the command may or may not have been executed"));
-/// The reply to what was surely not done in time.
+/// The reply to a command that was certainly not executed in time.
 pub const NOT_SERVED: Reply<'static> = Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served"));
 
-/// Decides where a command goes among `groups` groups. One that any group can answer goes to `any`.
+/// Decides to which of `groups` groups a command goes. A command that any group can answer goes to `any`.
 #[must_use]
 pub fn plan<'a>(command: Command<'a>, groups: u32, any: GroupId) -> Plan<'a> {
     let home = |key: &[u8]| group_of(slot(key), groups);
@@ -79,12 +80,12 @@ pub fn plan<'a>(command: Command<'a>, groups: u32, any: GroupId) -> Plan<'a> {
     }
 }
 
-/// Whether a transaction is one command about the whole database, which is as atomic in it as outside.
+/// Returns true if a transaction is one command about the whole database. It is as atomic in a transaction as outside.
 fn spans_alone(commands: &[Command<'_>]) -> bool {
     matches!(commands, [alone] if alone.spans_database())
 }
 
-/// The group of all keys of a command, if they share one.
+/// Returns the group of all keys of a command, if they share one.
 fn only_group(command: &Command<'_>, groups: u32, any: GroupId) -> Option<GroupId> {
     let (mut found, mut shared) = (None, true);
     command.each_key(&mut |key| {
@@ -92,7 +93,7 @@ fn only_group(command: &Command<'_>, groups: u32, any: GroupId) -> Option<GroupI
         shared &= found.is_none_or(|other| other == group);
         found = Some(group);
     });
-    // Sent again, a command of a session must come to the group that knows its first reply.
+    // A repeated command of a session must come to the group that knows its first reply.
     let keyless = match command {
         Command::Once(once) => group_of(once.session.slot() % SLOTS, groups),
         _ => any,
@@ -100,7 +101,7 @@ fn only_group(command: &Command<'_>, groups: u32, any: GroupId) -> Option<GroupI
     shared.then(|| found.unwrap_or(keyless))
 }
 
-/// Sorts items by group, keeping their order within each, and makes one part of each group's.
+/// Sorts items by group, keeps their order within each group, and makes one part per group.
 fn split<'a, T: Copy>(
     items: Vec<T>,
     home: impl Fn(&T) -> GroupId,
@@ -122,9 +123,9 @@ fn split<'a, T: Copy>(
     Plan::Split(parts, merge(order.into_iter().map(|(_, at)| at).collect()))
 }
 
-/// A page of SCAN comes from the cursor's group and, where the cursor is at a group's start, from those behind it as
-/// well: with many groups of few keys a page would else be nearly empty. A cursor inside a group stays in it, so that
-/// large groups are not read for nothing.
+/// Plans a page of SCAN. It comes from the cursor's group. If the cursor is at a group's start, the groups behind it
+/// are asked as well: with many groups of few keys, a page would otherwise be nearly empty. A cursor inside a group
+/// stays in it, so that large groups are not read for nothing.
 fn plan_scan(scan: Scan<'_>, groups: u32) -> Plan<'_> {
     let position = Position::from_cursor(scan.cursor);
     let first = group_of(position.slot(), groups);
@@ -143,10 +144,11 @@ fn start_of(group: GroupId, groups: u32) -> Position {
     Position::of_slot(slots_of(group, groups).start)
 }
 
-/// How the replies of a command's parts become one.
+/// The way in which the replies of a command's parts become one.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Merge {
-    /// MGET: the values back in the order of the keys. Each reply in turn belongs at these indexes.
+    /// MGET: the values in the order of the keys. These are the indexes of the values in the replies, one after the
+    /// other.
     Values(Vec<u32>),
     /// EXISTS, DBSIZE: the sum.
     SumOfReads,
@@ -156,17 +158,17 @@ pub enum Merge {
     AllDone,
     /// KEYS: one list.
     Concatenation,
-    /// RANDOMKEY: one of those that found a key, by this random number.
+    /// RANDOMKEY: one of the keys found, by this random number.
     AnyOf(u64),
     /// SCAN.
     Pages {
-        /// How many keys make a page.
+        /// The number of keys that fill a page.
         count: u32,
         /// For each part, the cursor behind its group's last key.
         behind: Vec<u64>,
     },
-    /// EXEC: the replies that were known already stand at these indexes, in ascending order, among those of the group;
-    /// or beside that of the only command on keys, whose parts become one in this way.
+    /// EXEC: the replies known beforehand, with their indexes in ascending order, among those of the group. With a
+    /// merge, the transaction has one command on keys, and the merge makes one reply of its parts.
     Among(Vec<(usize, Reply<'static>)>, Option<Box<Merge>>),
 }
 
@@ -175,7 +177,7 @@ impl Merge {
         Merge::Values(order)
     }
 
-    /// The same for a transaction of which these replies were known already.
+    /// Adds the replies of a transaction that were known beforehand.
     #[must_use]
     pub fn knowing(self, known: Vec<(usize, Reply<'static>)>) -> Merge {
         match self {
@@ -184,7 +186,7 @@ impl Merge {
         }
     }
 
-    /// Whether a part may have changed something although the whole failed.
+    /// Returns true if a part may have changed something although the whole failed.
     fn writes(&self) -> bool {
         match self {
             Merge::SumOfWrites | Merge::AllDone => true,
@@ -193,8 +195,8 @@ impl Merge {
         }
     }
 
-    /// One reply from those of the parts, in the order of the plan. If a part failed, so did the whole: with its own
-    /// error where no part can have changed anything, else with [`UNCERTAIN`].
+    /// Makes one reply of those of the parts, in the order of the plan. If a part failed, the whole failed: with that
+    /// part's error if no part can have changed anything, else with [`UNCERTAIN`].
     #[must_use]
     pub fn finish(self, mut parts: Vec<Reply<'static>>) -> Reply<'static> {
         let is_error = |part: &Reply<'_>| matches!(part, Reply::Error(_));
@@ -258,7 +260,8 @@ fn in_order(order: &[u32], parts: Vec<Reply<'static>>) -> Reply<'static> {
     Reply::Array(values)
 }
 
-/// Takes pages until there are enough keys or one does not reach its group's end; the rest will be asked for again.
+/// Joins pages until there are enough keys, or a page does not reach its group's end. The next SCAN asks for the rest
+/// again.
 fn one_page(count: usize, behind: &[u64], parts: Vec<Reply<'static>>) -> Reply<'static> {
     let (mut cursor, mut keys) = (0, Strings::default());
     for (part, behind) in parts.into_iter().zip(behind) {
@@ -290,5 +293,5 @@ fn number_in(reply: &Reply<'_>) -> i64 {
     }
 }
 
-/// Groups that one SCAN asks, at most.
+/// Maximum groups that one SCAN asks.
 const SCAN_GROUPS_MAX: u32 = 64;

@@ -1,10 +1,10 @@
 //! A state that is written out piece by piece while commands go on changing it.
 //!
 //! Freezing costs nothing: it only raises a number. Every entry and session carries the number of the freeze after
-//! which it was last written, so whatever has an older one is still as it was. Before such a one is changed for the first
-//! time, and unless it is written out already, a copy of it alone is put aside. So a write pays for what it overwrites
-//! and no more, and tables may split, merge and be emptied: no step depends on how they were cut. What was put aside is
-//! let go of as it is written out.
+//! which it was last written, so one with an older number is unchanged since the freeze. Before its first change, and
+//! unless it is written out already, a copy of it alone is put aside. So a write pays only for what it overwrites.
+//! Tables may split, merge and be emptied: no step depends on how they were cut. A copy put aside is freed when it is
+//! written out.
 
 use super::block::{BlockCheck, BlockError, BlockWriter, Sink, end_block, entry_bytes, head_block};
 use super::digest::{Digest, Head};
@@ -20,17 +20,17 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// How far a frozen store is written out.
+/// The progress of writing out a frozen store.
 #[derive(Debug)]
 pub(super) struct Frozen {
     head: Head,
     digest: Digest,
     stage: Stage,
-    /// Long values are handed out in pieces.
+    /// True if long values are handed out in pieces.
     divides: bool,
 }
 
-/// What is written out next.
+/// The part of the state that is written out next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Head,
@@ -42,9 +42,8 @@ enum Stage {
 }
 
 impl Store {
-    /// Holds on to the state as it is now, for [`Store::next_block`] to write out. Takes the same short time for any
-    /// number of keys. What is written to the store from now on costs, once for each key or session that is changed
-    /// before it was written out, a copy of that.
+    /// Freezes the present state, for [`Store::next_block`] to write out. Takes the same short time for any number of
+    /// keys. From now on, the first change of each key or session that is not written out yet costs a copy of it.
     ///
     /// # Panics
     /// If it is frozen already.
@@ -52,7 +51,8 @@ impl Store {
         self.freeze_for(true);
     }
 
-    /// The same; without `divides` no value is handed out in pieces, which older programs do not read.
+    /// Freezes like [`Store::freeze`]. Without `divides`, no value is handed out in pieces, which older programs do not
+    /// read.
     ///
     /// # Panics
     /// If it is frozen already.
@@ -65,16 +65,15 @@ impl Store {
         self.frozen = Some(Box::new(Frozen { head, digest: Digest::new(self.hasher), stage: Stage::Head, divides }));
     }
 
-    /// Whether a state is held.
+    /// Returns true if the store is frozen.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.frozen.is_some()
     }
 
-    /// The next block of the frozen state; `None` behind the last, and if there is none. A block has up to
-    /// `budget_bytes`, or one key or session that is longer, or a piece of a long value; it may hold none of either where
-    /// much was written since.
-    /// The time it takes is in proportion to that, and to one small table.
+    /// Returns the next block of the frozen state; `None` after the last, and if the store is not frozen. A block has
+    /// up to `budget_bytes`, or one key or session that is longer, or a piece of a long value. It may be empty if much
+    /// was written since the freeze. A call takes time in proportion to `budget_bytes` and to one small table.
     pub fn next_block(&mut self, budget_bytes: usize) -> Option<Vec<u8>> {
         let frozen = self.frozen.as_mut()?;
         if frozen.stage == Stage::Head {
@@ -137,15 +136,15 @@ impl Store {
         Some(end_block(frozen.digest.finish()))
     }
 
-    /// The digest that the store had when it was frozen, once the last block is out.
+    /// Returns the digest that the store had when it was frozen, once the last block is out.
     #[must_use]
     pub fn frozen_digest(&self) -> Option<u64> {
         let frozen = self.frozen.as_ref().filter(|frozen| frozen.stage == Stage::Done)?;
         Some(frozen.digest.finish())
     }
 
-    /// Lets go of the frozen state, written out or not. Nothing else changes. If it was not written out to its end this
-    /// frees what was put aside at once.
+    /// Releases the frozen state, written out or not. Nothing else changes. If it was not written out to its end, this
+    /// call frees all that was put aside.
     pub fn thaw(&mut self) {
         self.frozen = None;
         self.entries.thaw();
@@ -153,13 +152,13 @@ impl Store {
         self.uploads.thaw();
     }
 
-    /// About how many bytes are held only because the store is frozen.
+    /// Returns about how many bytes are held only because the store is frozen.
     #[must_use]
     pub fn aside_bytes(&self) -> usize {
         self.entries.aside_bytes() + self.sessions.aside_bytes() + self.uploads.aside_bytes()
     }
 
-    /// What there is once in this store.
+    /// Returns the fields that this store has once.
     pub(super) fn outline(&self) -> Head {
         Head {
             slots: self.slots(),
@@ -173,7 +172,7 @@ impl Store {
     }
 }
 
-/// A store in the making, out of the blocks of another.
+/// A store under construction, from the blocks of another.
 #[derive(Debug)]
 pub struct Installation {
     check: BlockCheck,
@@ -181,35 +180,35 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// For the group that owns `slots`; `hash_key` and `limits` are the cluster's.
+    /// Begins the store of the group that owns `slots`; `hash_key` and `limits` are the cluster's.
     #[must_use]
     pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: Limits) -> Installation {
         let check = BlockCheck::new(hash_key, slots.clone(), limits.clone());
         Installation { check, store: Store::new(hash_key, slots, limits) }
     }
 
-    /// Takes in the next block. True: it was the last, and the state is the one that was frozen.
+    /// Installs the next block. Returns true if it was the last, and the state is the one that was frozen.
     ///
     /// # Errors
-    /// [`BlockError`]: the block is not sound, or not the next one; the installation is of no use any more.
+    /// [`BlockError`]: the block is not sound, or not the next one. The installation is then of no use any more.
     pub fn install_block(&mut self, block: &[u8]) -> Result<bool, BlockError> {
         self.check.read(block, &mut self.store)?;
         Ok(self.check.digest().is_some())
     }
 
-    /// The store, if its last block was installed.
+    /// Returns the store, if its last block was installed.
     #[must_use]
     pub fn finish(self) -> Option<Store> {
         self.check.digest().map(|_| self.store)
     }
 
-    /// The store, if its last block was installed and it has this digest.
+    /// Returns the store, if its last block was installed and it has this digest.
     #[must_use]
     pub fn finish_as(self, digest: u64) -> Option<Store> {
         if self.check.digest() == Some(digest) { self.finish() } else { None }
     }
 
-    /// How many keys were installed so far.
+    /// Returns the number of keys installed so far.
     #[must_use]
     pub fn keys(&self) -> u64 {
         self.check.keys()
@@ -238,19 +237,19 @@ impl Sink for Store {
     }
 }
 
-/// What a frozen directory still has to write out.
+/// The entries that a frozen directory still has to write out.
 #[derive(Debug)]
 pub(super) struct FrozenEntries {
-    /// Entries with this number were written since.
+    /// The number of this freeze. Entries that carry it were written since.
     number: u32,
-    /// All below is written out; `None`: all.
+    /// All entries below this position are written out; `None`: all entries.
     cursor: Option<Position>,
-    /// So much of the value of the entry at the cursor, too.
+    /// Bytes of the value of the entry at the cursor that are written out.
     offset: usize,
-    /// Entries as they were, all at or behind the cursor.
+    /// Entries as they were at the freeze, all at or behind the cursor.
     aside: BTreeSet<Aside>,
     aside_bytes: usize,
-    /// All tables as they were when the directory was emptied; those below the cursor are gone.
+    /// All tables as they were when the directory was emptied; those below the cursor are freed.
     emptied: Option<Directory>,
 }
 
@@ -279,7 +278,7 @@ impl PartialEq for Aside {
 impl Eq for Aside {}
 
 impl FrozenEntries {
-    /// Called before an entry is changed or removed.
+    /// Saves an entry before it is changed or removed.
     pub(super) fn save(&mut self, entry: &mut Entry) {
         if entry.freeze != self.number && self.cursor.is_some_and(|cursor| cursor <= entry.position) {
             self.aside_bytes += aside_bytes(entry);
@@ -288,7 +287,7 @@ impl FrozenEntries {
         }
     }
 
-    /// The same for one that has another in its place already. Returns it if it is not to be written out.
+    /// Saves an entry that was replaced already. Returns it if it need not be written out.
     pub(super) fn save_replaced(&mut self, entry: Entry) -> Option<Entry> {
         if entry.freeze == self.number || self.cursor.is_none_or(|cursor| cursor > entry.position) {
             return Some(entry);
@@ -298,8 +297,8 @@ impl FrozenEntries {
         None
     }
 
-    /// Takes over the tables of a directory that is emptied. Returns them if none of their entries is still to be written
-    /// out. What comes into the directory later is new.
+    /// Takes over the tables of a directory that is emptied. Returns them if none of their entries is still to be
+    /// written out. Entries that come into the directory later are new.
     pub(super) fn save_all(&mut self, entries: Directory) -> Option<Directory> {
         if self.cursor.is_none() || self.emptied.is_some() {
             return Some(entries);
@@ -326,9 +325,9 @@ impl Directory {
         frozen.aside_bytes + emptied
     }
 
-    /// Hands out the next entries of the frozen state, by position and key, as many as `budget_bytes` of a block hold but
-    /// at least one or a table's worth of new ones; or a piece of a value that is longer than `pieces_of`. False: these were
-    /// the last.
+    /// Hands out the next entries of the frozen state, by position and key: as many as fit `budget_bytes` of a block,
+    /// but at least one, or a table of entries written since the freeze. Of a value longer than `pieces_of`, hands out
+    /// one piece. Returns false if these were the last.
     pub(super) fn next_frozen(
         &mut self,
         budget_bytes: usize,
@@ -358,7 +357,7 @@ impl Directory {
                     (None, Some(saved)) => (saved, true),
                 };
                 let bytes = entry_bytes(entry);
-                // Those at one position go together, for the cursor cannot stand between them.
+                // Entries at one position go together, as the cursor cannot stand between them.
                 if spent + bytes > budget_bytes && last.is_some_and(|last| last != entry.position) {
                     *cursor = Some(entry.position);
                     return true;
@@ -403,7 +402,7 @@ impl Directory {
     }
 }
 
-/// The entries of a table from `from` on that nobody wrote since the freeze, the first at the end.
+/// Returns the entries of a table from `from` on that were not written since the freeze, the first at the end.
 fn unchanged(table: &HashTable<Entry>, from: Position, number: u32) -> Vec<&Entry> {
     let mut entries: Vec<&Entry> =
         table.iter().filter(|entry| entry.freeze != number && entry.position >= from).collect();
@@ -411,7 +410,8 @@ fn unchanged(table: &HashTable<Entry>, from: Position, number: u32) -> Vec<&Entr
     entries
 }
 
-/// Whether no other entry stands at the same position, and the next one exists: the cursor cannot stand between them.
+/// Returns true if the entry has its position alone, and a next position exists: the cursor cannot stand inside a
+/// position.
 fn is_alone(entry: &Entry, unchanged: &[&Entry], aside: &BTreeSet<Aside>) -> bool {
     let here = |other: &Entry| other.position == entry.position && other.key() != entry.key();
     let saved = aside.iter().map(|aside| &aside.0).take_while(|other| other.position <= entry.position);
@@ -419,27 +419,27 @@ fn is_alone(entry: &Entry, unchanged: &[&Entry], aside: &BTreeSet<Aside>) -> boo
     !is_shared && entry.position.0 < u64::MAX
 }
 
-/// What an entry takes that is put aside.
+/// Returns the bytes of an entry that is put aside.
 fn aside_bytes(entry: &Entry) -> usize {
     entry.len() + size_of::<Entry>()
 }
 
-/// To pass over an entry that was written since counts as much as to write out so many bytes.
+/// Cost of skipping an entry or session that was written since the freeze, in bytes written out.
 const SKIPPED_BYTES: usize = 16;
 
-/// What frozen sessions still have to write out.
+/// The sessions that are still to be written out.
 #[derive(Debug)]
 pub(super) struct FrozenSessions {
-    /// Sessions with this number were changed since.
+    /// The number of this freeze. Sessions that carry it were changed since.
     number: u32,
-    /// All below is written out; `None`: all.
+    /// All sessions below this id are written out; `None`: all sessions.
     cursor: Option<SessionId>,
-    /// Sessions as they were, all at or behind the cursor.
+    /// Sessions as they were at the freeze, all at or behind the cursor.
     aside: BTreeMap<SessionId, Session>,
 }
 
 impl FrozenSessions {
-    /// Called before a session is changed or removed.
+    /// Saves a session before it is changed or removed.
     pub(super) fn save(&mut self, id: &SessionId, session: &mut Session) {
         if session.freeze != self.number && self.cursor.is_some_and(|cursor| cursor <= *id) {
             self.aside.insert(*id, session.clone());
@@ -463,8 +463,8 @@ impl Sessions {
         self.frozen.as_ref().map_or(0, |frozen| frozen.aside.values().map(|session| session.bytes).sum())
     }
 
-    /// Hands out the next sessions of the frozen state, by id, as many as `budget_bytes` hold but at least one, old or new.
-    /// False: these were the last.
+    /// Hands out the next sessions of the frozen state, by id: as many as fit `budget_bytes`, but at least one, even if
+    /// that is skipped as changed since. Returns false if these were the last.
     pub(super) fn next_frozen(&mut self, budget_bytes: usize, write: &mut impl FnMut(&SessionId, &Session)) -> bool {
         let Some(frozen) = &mut self.frozen else { return false };
         let FrozenSessions { number, cursor, aside } = &mut **frozen;

@@ -1,18 +1,18 @@
 //! Glob patterns as Redis matches them: `*`, `?`, `[a-z]`, `[^x]` and `\` before a literal byte.
 //!
-//! A command compiles its pattern once. The stars cut it into segments of fixed length: the first is anchored at the
-//! start of the text, the last at its end, and of those between each takes the leftmost place that is left, so nothing
-//! is ever tried again. A segment of plain bytes is found in linear time (two-way search), one with wildcards by a
-//! bit-parallel automaton: one word operation per text byte and 64 pattern bytes. So a match costs at most
-//! `pattern + text * WILDCARDS_MAX / 64`.
+//! A command compiles its pattern once. The stars cut the pattern into segments of fixed length. The first segment is
+//! anchored at the start of the text, the last one at its end. Each segment between them takes the leftmost match in
+//! the rest of the text, so the matcher never backtracks. A segment of plain bytes is found in linear time (two-way
+//! search). A segment with wildcards is found by a bit-parallel automaton: one word operation per text byte and 64
+//! pattern bytes. So a match costs at most `pattern + text * WILDCARDS_MAX / 64`.
 
 use memchr::memmem::Finder;
 use std::ops::Range;
 
-/// The longest pattern that a client may send, in bytes.
+/// Maximum bytes of a pattern that a client may send.
 pub const PATTERN_BYTES_MAX: usize = 64 << 10;
-/// The most elements (`?`, classes, and the bytes between them) in those segments between two stars that hold a
-/// wildcard. A match costs one word operation per text byte for each 64 of them.
+/// Maximum elements (`?`, classes, and plain bytes) in the segments between two stars that hold a wildcard, all
+/// together. A match costs one word operation per text byte for each 64 of these elements.
 pub const WILDCARDS_MAX: usize = 4_096;
 
 /// A compiled pattern.
@@ -20,7 +20,7 @@ pub const WILDCARDS_MAX: usize = 4_096;
 pub struct Pattern {
     tokens: Vec<Token>,
     classes: Vec<Class>,
-    /// What stands before, between and behind the stars; without a star there is one.
+    /// The segments before, between and after the stars. A pattern without a star has one segment.
     segments: Vec<Segment>,
     /// The shortest text that can match, in bytes.
     text_bytes_min: usize,
@@ -35,7 +35,7 @@ enum Token {
     Class(u32),
 }
 
-/// The bytes of a class: one bit each.
+/// A set of bytes: one bit for each byte.
 type Class = [u64; 4];
 
 /// Tokens without a star between them.
@@ -45,18 +45,18 @@ struct Segment {
     search: Search,
 }
 
-/// How a segment between two stars is found.
+/// The search method for a segment between two stars.
 #[derive(Debug)]
 enum Search {
     Literal(Box<Finder<'static>>),
-    /// Bit `n` of the words of a byte: whether token `n` matches that byte.
+    /// The masks of each byte: bit `n` is set if token `n` matches the byte.
     Automaton(Box<[u64]>),
-    /// Place by place: for short segments.
+    /// Tries one place of the text after the other: for short segments.
     EachPlace,
 }
 
 impl Pattern {
-    /// Compiles a pattern; every sequence of bytes is one. Takes time and memory in proportion to its length.
+    /// Compiles a pattern. Every sequence of bytes is a pattern. Time and memory are proportional to its length.
     #[must_use]
     pub fn compile(pattern: &[u8]) -> Pattern {
         let (mut tokens, mut classes, mut cuts) = (Vec::new(), Vec::new(), Vec::new());
@@ -98,7 +98,7 @@ impl Pattern {
         for tokens in between {
             let search = match pattern.literal(&tokens) {
                 Some(bytes) => Search::Literal(Box::new(Finder::new(&bytes).into_owned())),
-                // More than a client may send can come out of an old log.
+                // A pattern from an old log may have more wildcards than a client may send.
                 None if tokens.len() <= SHORT_TOKENS_MAX || wildcards > WILDCARDS_MAX => Search::EachPlace,
                 None => Search::Automaton(pattern.automaton(&tokens)),
             };
@@ -108,11 +108,11 @@ impl Pattern {
         pattern
     }
 
-    /// Why a client may not use this pattern, in one line.
+    /// Checks whether a client may use this pattern.
     ///
     /// # Errors
-    /// If `pattern` is longer than [`PATTERN_BYTES_MAX`] or has more than [`WILDCARDS_MAX`] elements in segments with
-    /// wildcards between stars.
+    /// If `pattern` is longer than [`PATTERN_BYTES_MAX`], or has more than [`WILDCARDS_MAX`] elements in segments with
+    /// wildcards between stars. The error is one line of text for the client.
     pub fn check(pattern: &[u8]) -> Result<(), &'static str> {
         if pattern.len() > PATTERN_BYTES_MAX {
             return Err("ERR the pattern is longer than 65536 bytes");
@@ -151,7 +151,7 @@ impl Pattern {
         true
     }
 
-    /// What a match of a text of `text_bytes` costs at most, in steps of [`groups::Work`].
+    /// Maximum cost of matching a text of `text_bytes` bytes, in steps of [`groups::Work`].
     #[must_use]
     pub fn steps(&self, text_bytes: usize) -> usize {
         let words = |segment: &Segment| match segment.search {
@@ -163,7 +163,7 @@ impl Pattern {
         1 + text_bytes.saturating_mul(words_max) / WORDS_PER_STEP
     }
 
-    /// Returns true if `text`, as long as the segment, matches it.
+    /// Returns true if `text` matches the segment. `text` must be as long as the segment.
     fn fits(&self, segment: &Segment, text: &[u8]) -> bool {
         self.tokens[segment.tokens.clone()].iter().zip(text).all(|(token, byte)| self.takes(*token, *byte))
     }
@@ -191,7 +191,7 @@ impl Pattern {
         self.tokens[tokens.clone()].iter().map(byte).collect()
     }
 
-    /// The words of each byte, one byte after the other.
+    /// Builds the masks of an automaton: the words of byte 0, then those of byte 1, and so on.
     fn automaton(&self, tokens: &Range<usize>) -> Box<[u64]> {
         let words = tokens.len().div_ceil(WORD_BITS);
         let mut masks = vec![0; 256 * words].into_boxed_slice();
@@ -209,7 +209,8 @@ impl Pattern {
     }
 }
 
-/// Shift-And: bit `n` of the state says that the tokens up to `n` match the bytes up to this one.
+/// Shift-And search. Returns the leftmost place. Bit `n` of the state is set if the tokens up to `n` match the bytes up
+/// to the current one.
 fn run(masks: &[u64], tokens: usize, text: &[u8]) -> Option<usize> {
     let words = masks.len() / 256;
     let last = 1_u64 << ((tokens - 1) % WORD_BITS);
@@ -229,7 +230,8 @@ fn run(masks: &[u64], tokens: usize, text: &[u8]) -> Option<usize> {
     None
 }
 
-/// The class that starts here, and what is behind it. The end of the pattern ends a class too.
+/// Parses the class at the start of `class`. Returns it, and the rest of the pattern. The end of the pattern ends a
+/// class too.
 fn parse_class(class: &[u8]) -> (Class, &[u8]) {
     let (negated, mut rest) = match class {
         [b'^', rest @ ..] => (true, rest),
@@ -260,7 +262,7 @@ fn parse_class(class: &[u8]) -> (Class, &[u8]) {
     (class, behind)
 }
 
-/// A class of one byte is that byte, and one of all bytes is `?`.
+/// The token for a class: a class of one byte becomes that byte, and a class of all bytes becomes `?`.
 fn token_of(class: Class, classes: &mut Vec<Class>) -> Token {
     let bytes: u32 = class.iter().map(|word| word.count_ones()).sum();
     let only = || (0..=u8::MAX).find(|byte| contains(&class, *byte)).unwrap_or_default();
@@ -283,11 +285,11 @@ fn contains(class: &Class, byte: u8) -> bool {
 }
 
 const WORD_BITS: usize = 64;
-/// Segments up to this length are tried place by place: that costs less than an automaton.
+/// Maximum tokens of a segment that is tried at one place after the other, which then costs less than an automaton.
 const SHORT_TOKENS_MAX: usize = 8;
-/// Word operations that take about as long as looking at one key.
+/// Word operations that cost one step: about the time of looking at one key.
 const WORDS_PER_STEP: usize = 128;
-/// Of a pattern with more segments than these the highest cost is assumed.
+/// Maximum segments of a pattern whose cost [`Pattern::steps`] computes. For more segments it assumes the highest cost.
 const SEGMENTS_WEIGHED: usize = 16;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Replies as bytes: how a session keeps the first answer to a command, to give it again, and how nodes pass replies on.
+//! The stored reply codec: the bytes in which a session keeps the first reply to a command, to give it again, and in
+//! which nodes pass replies on.
 //!
 //! ```text
 //! tag u8 | integers i64, bytes behind a u32 length, lists behind a u32 count; little-endian
@@ -60,10 +61,10 @@ pub(crate) fn pack(reply: &Reply<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// The reply that `bytes` hold.
+/// Returns the reply that `bytes` hold.
 ///
 /// # Errors
-/// If they hold anything but one packed reply.
+/// If `bytes` are anything but one packed reply.
 pub(crate) fn unpack(bytes: &[u8]) -> Result<Reply<'_>, DecodeError> {
     let mut reader = Reader::new(bytes);
     let reply = unpack_at(&mut reader, DEPTH_MAX)?;
@@ -118,10 +119,10 @@ fn pack_list(tag: u8, items: &[Reply<'_>], out: &mut Vec<u8>) {
     items.iter().for_each(|item| pack(item, out));
 }
 
-/// Every status but OK that the store answers.
+/// All statuses that the store answers, except OK.
 const STATUSES: [&str; 3] = ["PONG", "string", "none"];
 
-/// Lists in lists: the store's replies have two levels.
+/// Maximum depth of lists in lists. The store's replies have up to three levels: SCAN in EXEC.
 const DEPTH_MAX: u32 = 8;
 
 #[cfg(test)]

@@ -1,26 +1,29 @@
-//! The arithmetic of INCRBYFLOAT: that of C's `long double` on x86-64, in which Redis counts. A number has 64 bits and
-//! an exponent of 15; text is read and sums are rounded to the nearest such number, ties to even, and 17 digits behind
-//! the point are written, exactly rounded. All of it is done with integers, so that every replica on whatever processor
-//! comes to the same bytes.
+//! The arithmetic of INCRBYFLOAT: that of C's `long double` on x86-64, as in Redis. A number has a mantissa of 64 bits
+//! and an exponent of 15 bits. Text and sums are rounded to the nearest such number, ties to even. The result is
+//! written with 17 digits behind the point, exactly rounded. All arithmetic uses integers, so that every replica comes
+//! to the same bytes on any processor.
 //!
-//! Text is what `strtold` takes in the C locale: decimal or hexadecimal, with or without an exponent, and infinity. What
-//! Redis refuses is refused: not-a-numbers, spaces, and numbers beyond the largest or nearer to 0 than the smallest.
+//! Text is what `strtold` takes in the C locale: decimal or hexadecimal, with or without an exponent, and infinity.
+//! What Redis refuses is refused here, too: NaN, spaces, and numbers beyond the largest or nearer to 0 than the
+//! smallest.
 
 use super::number::FloatError;
 use std::cmp::Ordering;
 
-/// Redis gives up on longer texts.
+/// Maximum bytes of a text. Redis gives up on longer ones.
 const TEXT_BYTES_MAX: usize = 5 * 1024 - 1;
-/// The exponents of the last bit: of the numbers nearest to 0, and of the largest.
+/// Exponent of the last mantissa bit of the numbers nearest to 0.
 const EXPONENT_MIN: i64 = -16_445;
+/// Exponent of the last mantissa bit of the largest numbers.
 const EXPONENT_MAX: i64 = 16_320;
-/// Numbers with more digits before the point are too large, and those that begin later behind it are taken for 0.
+/// Maximum digits before the point; a decimal with more is too large.
 const DIGITS_MAX: i64 = 4_940;
+/// Minimum of the same count, where zeros behind the point count as negative; a decimal below is too near to 0.
 const DIGITS_MIN: i64 = -4_960;
-/// Digits behind the point that are written.
+/// Digits that are written behind the point.
 const DECIMALS: u32 = 17;
 
-/// A finite number, `mantissa * 2^exponent`: its highest bit is set, unless the exponent is the lowest.
+/// A finite number, `mantissa * 2^exponent`. The highest bit of the mantissa is set, unless the exponent is the lowest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Finite {
     negative: bool,
@@ -28,16 +31,16 @@ struct Finite {
     exponent: i64,
 }
 
-/// What a text stands for.
+/// The number that a text stands for.
 enum Number {
     Finite(Finite),
     Infinite,
 }
 
-/// The text of the sum of two numbers given as text.
+/// Returns the text of the sum of two numbers given as text.
 ///
 /// # Errors
-/// If one of them is no number, or the sum is none.
+/// If one of them is not a number, or if one of them or the sum is infinite.
 pub(super) fn sum(left: &[u8], right: &[u8]) -> Result<String, FloatError> {
     match (parse(left), parse(right)) {
         (Some(Number::Finite(left)), Some(Number::Finite(right))) => {
@@ -48,7 +51,7 @@ pub(super) fn sum(left: &[u8], right: &[u8]) -> Result<String, FloatError> {
     }
 }
 
-/// Whether a text is a number that INCRBYFLOAT takes.
+/// Returns true if a text is a number that INCRBYFLOAT takes.
 pub(super) fn is_number(text: &[u8]) -> bool {
     parse(text).is_some()
 }
@@ -72,10 +75,10 @@ fn parse(text: &[u8]) -> Option<Number> {
     finite.map(|finite| Number::Finite(Finite { negative, ..finite }))
 }
 
-/// Digits with a point among them, and an exponent behind `mark`, if there is one.
+/// The digits of a text without the point, and the exponent behind `mark`, or 0 if there is none.
 struct Digits {
     digits: Vec<u8>,
-    /// How many of the digits stand behind the point.
+    /// The number of digits behind the point.
     behind_point: i64,
     exponent: i64,
 }
@@ -96,7 +99,8 @@ impl Digits {
         (!digits.is_empty()).then_some(Digits { digits, behind_point, exponent })
     }
 
-    /// The digits that count, as a number in this base to be multiplied by `base^exponent`. `None` of them: it is 0.
+    /// Returns the digits without zeros at either end, and the number of zeros cut off at the end: the exponent of the
+    /// base. Returns `None` if the number is 0.
     fn significant(&self) -> Option<(&[u8], i64)> {
         let first = self.digits.iter().position(|digit| *digit != 0)?;
         let last = self.digits.iter().rposition(|digit| *digit != 0)?;
@@ -104,7 +108,7 @@ impl Digits {
     }
 }
 
-/// A decimal exponent; one beyond all sense is as good as a large one.
+/// Returns a decimal exponent. Its magnitude is capped at 2^32, which is as good as any more.
 fn exponent_of(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -124,7 +128,7 @@ fn parse_hexadecimal(text: &[u8]) -> Option<Finite> {
     let value = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let digits = Digits::parse(text, b'p', value)?;
     let Some((significant, zeros)) = digits.significant() else { return Some(ZERO) };
-    // The first 16 to 31 digits hold more than 64 bits; what is behind them can only tip a tie.
+    // The first 31 digits hold more than 64 bits; the digits behind them can only tip a tie.
     let head = significant.len().min(31);
     let bits = significant[..head].iter().fold(0_u128, |bits, digit| bits << 4 | u128::from(*digit));
     let behind = (significant.len() - head) as i64;
@@ -149,13 +153,13 @@ fn parse_decimal(text: &[u8]) -> Option<Finite> {
     nearest(bits, exponent, inexact).filter(|number| number.mantissa > 0)
 }
 
-/// The number nearest to `bits * 2^exponent`, and a little more if that is `inexact`; then there are at least 66 bits, or
-/// the exponent is far below the lowest. `None` if it is too large.
+/// Returns the number nearest to `bits * 2^exponent`, or to a little more if `inexact`; then there are at least 66
+/// bits, or the exponent is far below the lowest. Returns `None` if the number is too large.
 fn nearest(bits: u128, exponent: i64, inexact: bool) -> Option<Finite> {
     let length = i64::from(u128::BITS - bits.leading_zeros());
     let shift = (length - 64).max(EXPONENT_MIN - exponent);
     let (mantissa, exponent) = if shift <= 0 {
-        // Fewer bits than there is room for; leading ones go to the top, as far as the exponent allows.
+        // The bits leave room: shift them to the top, as far as the exponent allows.
         let up = (-shift).min(64 - length).max(0);
         ((bits << up) as u64, exponent - up)
     } else {
@@ -175,10 +179,11 @@ fn nearest(bits: u128, exponent: i64, inexact: bool) -> Option<Finite> {
     (exponent <= EXPONENT_MAX).then_some(Finite { negative: false, mantissa, exponent })
 }
 
-/// `None` if the sum is too large.
+/// Returns the sum; `None` if it is too large.
 fn add(left: Finite, right: Finite) -> Option<Finite> {
     let (high, low) = if left.exponent >= right.exponent { (left, right) } else { (right, left) };
-    // 62 bits behind the last of the higher one: whatever of the lower one is cut off only tells that it was there.
+    // 62 guard bits behind the last bit of the higher number: of the bits cut off from the lower one, only their
+    // presence counts.
     let (a, b) = (u128::from(high.mantissa) << GUARD_BITS, u128::from(low.mantissa) << GUARD_BITS);
     let distance = high.exponent - low.exponent;
     let (b, inexact) = match u32::try_from(distance) {
@@ -188,7 +193,7 @@ fn add(left: Finite, right: Finite) -> Option<Finite> {
     let (negative, bits) = if high.negative == low.negative {
         (high.negative, a + b)
     } else if a >= b {
-        // What was cut off is taken away, too: the last bit goes, and less than it comes back.
+        // The part cut off is subtracted, too: one unit of the last bit goes, and `inexact` gives back less than one.
         (high.negative, a - b - u128::from(inexact))
     } else {
         (low.negative, b - a)
@@ -199,7 +204,7 @@ fn add(left: Finite, right: Finite) -> Option<Finite> {
 
 const GUARD_BITS: u32 = 62;
 
-/// With 17 digits behind the point, as `%.17Lf`, without the zeros at the end.
+/// Returns the number with 17 digits behind the point, as `%.17Lf`, without the zeros at the end.
 fn print(number: Finite) -> String {
     let sign = if number.negative { "-" } else { "" };
     if number.exponent >= 0 {
@@ -290,7 +295,7 @@ impl Natural {
         by_length.then_with(|| self.0.iter().rev().cmp(other.0.iter().rev())) == Ordering::Less
     }
 
-    /// Takes away another number, which is not greater.
+    /// Subtracts another number, which is not greater.
     fn subtract(&mut self, other: &Natural) {
         let mut borrow = false;
         for (at, limb) in self.0.iter_mut().enumerate() {
@@ -301,9 +306,10 @@ impl Natural {
         self.trim();
     }
 
-    /// The quotient's first [`QUOTIENT_BITS`] bits or one more, the exponent of the last of them, and whether it goes on.
+    /// Returns the first [`QUOTIENT_BITS`] bits of the quotient or one more, the exponent of the last, and whether a
+    /// rest remains.
     fn divided_by(mut self, mut by: Natural) -> (u128, i64, bool) {
-        // Of equal length, so that the first bit of the quotient is one of the first two.
+        // Make both equally long, so that the first set bit of the quotient is one of the first two.
         let exponent = self.bits() as i64 - by.bits() as i64;
         let shorter = if exponent < 0 { &mut self } else { &mut by };
         shorter.shift_left(exponent.unsigned_abs());
@@ -336,7 +342,7 @@ impl Natural {
     }
 }
 
-/// More than a number has, with room for what tips a tie.
+/// Bits of a quotient: more than the 64 of a mantissa, with room for the bits that tip a tie.
 const QUOTIENT_BITS: u32 = 66;
 
 #[cfg(test)]
@@ -441,7 +447,7 @@ mod tests {
         assert_eq!(bits("0x1.8p-16445"), (2, EXPONENT_MIN));
         assert_eq!(bits("0x1.8p-16446"), (1, EXPONENT_MIN));
         assert_eq!(bits("3.6451995318824746025e-4951"), (1, EXPONENT_MIN));
-        // Nothing that is cut off from the smaller one is lost, also where it is taken away.
+        // Bits cut off from the smaller number are never lost, even in a subtraction.
         assert_eq!(told("0x1p64", "-0x.8p0"), "18446744073709551616", "a tie in the upper binade goes to even");
         assert_eq!(told("0x1p64", "-0x.800001p0"), "18446744073709551615");
         assert_eq!(told("0x1p64", "-0x1p-200"), "18446744073709551616");
@@ -457,7 +463,7 @@ mod tests {
             let _ = sum(&text, left.as_bytes());
             let forth = sum(left.as_bytes(), right.as_bytes());
             assert_eq!(forth, sum(right.as_bytes(), left.as_bytes()));
-            // What was written is a number again, near the sum.
+            // The text that was written is a number again.
             if let Ok(text) = forth {
                 assert!(is_number(text.as_bytes()), "{text}");
             }

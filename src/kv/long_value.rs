@@ -1,57 +1,57 @@
-//! A long value: pieces of memory that replies, other keys and frozen states share with it. Nothing that names a long
-//! value copies it; what changes a part of it copies that part, and only if somebody else still needs it as it was.
+//! A long value: pieces of memory that replies, other keys and frozen states share with it. A reference to a long value
+//! does not copy it. A change of a part copies that part, and only if its memory is still shared.
 
 use bytes::{Bytes, BytesMut};
 use std::ops::Range;
 
-/// Values from this length on are long, in bytes: below it a copy costs less than the books.
+/// Minimum bytes of a long value. Below this length, a copy costs less than the bookkeeping.
 pub const LONG_VALUE_BYTES: usize = 64 << 10;
 
 /// The bytes of a value, in order.
 #[derive(Clone, Debug, Default)]
 pub struct LongValue {
-    /// None is empty. They may be slices of more memory than they show.
+    /// The pieces, none empty. A piece may be a slice of larger memory.
     pieces: Vec<Bytes>,
     /// The bytes of all pieces.
     piece_bytes: usize,
-    /// What comes behind the pieces, not shared, so that short appends cost no piece each.
+    /// The unshared bytes behind the pieces, so that short appends do not make a piece each.
     tail: Vec<u8>,
-    /// How much memory was shared with it since all was copied last: more than its bytes if what was shared has been
+    /// Bytes of memory shared with it since it was last copied. They exceed its length if shared memory has been
     /// overwritten in part.
     taken: usize,
 }
 
 impl LongValue {
-    /// How many bytes it has.
+    /// Returns the number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.piece_bytes + self.tail.len()
     }
 
-    /// Whether it has none.
+    /// Returns true if there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What its memory takes, in bytes. What is shared counts for everybody who shares it.
+    /// Returns the bytes of its memory. Shared memory counts for every value that shares it.
     pub(super) fn heap_bytes(&self) -> usize {
         self.piece_bytes + self.tail.capacity() + self.pieces.capacity() * size_of::<Bytes>()
     }
 
-    /// The bytes in order, none of the slices empty.
+    /// Returns the bytes in order, in slices that are not empty.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let tail = Some(&self.tail[..]).filter(|tail| !tail.is_empty());
         self.pieces.iter().map(|piece| &piece[..]).chain(tail)
     }
 
-    /// The bytes in order as memory to be shared: only the tail is copied.
+    /// Returns the bytes in order as memory to be shared: only the tail is copied.
     pub fn shared(&self) -> impl Iterator<Item = Bytes> {
         let tail = Some(&self.tail).filter(|tail| !tail.is_empty());
         self.pieces.iter().cloned().chain(tail.map(|tail| Bytes::copy_from_slice(tail)))
     }
 
-    /// The same of a part; `range` ends within the value.
+    /// Returns the bytes of a part in order, as `slices`; `range` ends within the value.
     pub(super) fn slices_of(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;
         self.slices().filter_map(move |slice| {
@@ -61,7 +61,7 @@ impl LongValue {
         })
     }
 
-    /// A part of it, which shares its memory; `range` ends within the value.
+    /// Returns a part, which shares the value's memory; `range` ends within the value.
     pub(super) fn part(&self, range: Range<usize>) -> LongValue {
         let (mut part, mut start) = (LongValue::default(), 0);
         for piece in &self.pieces {
@@ -73,7 +73,7 @@ impl LongValue {
         part
     }
 
-    /// Appends memory as it is.
+    /// Appends memory without a copy.
     pub(super) fn push(&mut self, piece: Bytes) {
         if piece.is_empty() {
             return;
@@ -84,7 +84,7 @@ impl LongValue {
         self.pieces.push(piece);
     }
 
-    /// Appends a copy.
+    /// Appends a copy of `bytes`.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
         if self.tail.len() >= PIECE_BYTES {
@@ -92,7 +92,7 @@ impl LongValue {
         }
     }
 
-    /// Writes a copy of `bytes` from `offset` on; zeros fill what lies between it and the value's end.
+    /// Writes a copy of `bytes` from `offset` on; zeros fill the gap between the value's end and `offset`.
     pub(super) fn write_at(&mut self, offset: usize, bytes: &[u8]) {
         self.fill_up_to(offset);
         let range = offset..offset + bytes.len().min(self.len() - offset);
@@ -114,7 +114,7 @@ impl LongValue {
                     start += piece.len();
                     place += 1;
                 }
-                // The piece is cut, and looked at again: what is written to comes to be its own.
+                // The piece is cut, and looked at again: the part to be written is then unshared.
                 Err(shared) => self.replace_piece(place, own_copy(&shared, within)),
             }
         }
@@ -126,7 +126,7 @@ impl LongValue {
         self.append(behind);
     }
 
-    /// The same with memory that is shared from now on.
+    /// Writes like `write_at`, with memory that is shared from now on.
     pub(super) fn put_at(&mut self, offset: usize, bytes: Bytes) {
         self.fill_up_to(offset);
         let taken = self.taken + bytes.len();
@@ -165,7 +165,7 @@ impl LongValue {
         self.pieces.splice(place..=place, by.into_iter().filter(|piece| !piece.is_empty()));
     }
 
-    /// The same bytes in memory that holds no others.
+    /// Returns the same bytes in memory that holds no others.
     fn copied(&self) -> LongValue {
         let mut copy = LongValue::default();
         self.slices().for_each(|slice| slice.chunks(PIECE_BYTES).for_each(|chunk| copy.append(chunk)));
@@ -173,7 +173,7 @@ impl LongValue {
     }
 }
 
-/// A word as memory to be shared, if it is long and a part of `memory`.
+/// Returns a word as memory to be shared, if it is long and a part of `memory`.
 pub(crate) fn shared_word(word: &[u8], memory: &Bytes) -> Option<Bytes> {
     let is_inside = word.len() >= LONG_VALUE_BYTES && memory.as_ptr_range().contains(&word.as_ptr());
     is_inside.then(|| memory.slice_ref(word))
@@ -203,7 +203,7 @@ fn own_copy(piece: &Bytes, part: Range<usize>) -> [Bytes; 3] {
     [piece.slice(..start), Bytes::from(BytesMut::from(&piece[start..end])), piece.slice(end..)]
 }
 
-/// Which bytes of a piece, of `length` bytes from `start` on, are in `range`.
+/// Returns the bytes of a piece, of `length` bytes from `start` on, that are in `range`.
 fn within(range: &Range<usize>, start: usize, length: usize) -> Range<usize> {
     let place = |at: usize| at.saturating_sub(start).min(length);
     place(range.start)..place(range.end)
@@ -211,8 +211,8 @@ fn within(range: &Range<usize>, start: usize, length: usize) -> Range<usize> {
 
 const PIECE_BYTES: usize = LONG_VALUE_BYTES;
 static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
-/// The most shared memory that a value is given, in multiples of its length. With more it is copied: small parts of it could
-/// keep all of that memory alive.
+/// Maximum memory shared with a value, in multiples of its length. Beyond it the value is copied: small parts of it
+/// could keep all of that memory alive.
 const TAKEN_FACTOR_MAX: usize = 4;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The key/value store that every group replicates, and the Redis commands on it.
 //!
-//! A request's words find their row in the `table`, are read into a [`command::Command`] by `parse`, spread over groups
-//! by `fanout`, and written once by `encode`; a group's [`store::Store`] applies or reads what was encoded and answers
+//! `table` finds the row of a request's words, `parse` reads them into a [`command::Command`], `fanout` spreads it over
+//! groups, and `encode` writes it once. A group's [`store::Store`] applies or reads the encoded command and answers
 //! with a [`reply::Reply`]. All of it is pure: time and chance are arguments.
 
 mod block;

@@ -1,10 +1,10 @@
 //! Numbers as Redis reads and writes them in values and arguments: strict 64-bit integers, and decimal fractions.
 //!
-//! Before values of version 3 INCRBYFLOAT counted in decimal: exactly, with 17 digits behind the point, while numbers are
-//! below 2^64, and in binary floating point above. Old logs hold such commands, and all replicas must come to the same;
-//! now it counts as Redis does, see `long_double`.
+//! Before version 3 of values, INCRBYFLOAT computed in decimal: exactly, with 17 digits after the point, for numbers
+//! below 2^64, and in binary floating point above. Old logs hold such commands, and all replicas must compute the same
+//! result for them. Now INCRBYFLOAT computes as Redis does: see `long_double`.
 
-/// A 64-bit integer in its only form: no spaces, no `+`, no leading zeros, no `-0`.
+/// Parses a 64-bit integer in canonical form: no spaces, no `+`, no leading zeros, no `-0`.
 #[must_use]
 pub fn integer(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
@@ -40,8 +40,8 @@ pub(super) fn unsigned(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// A cursor of SCAN as Redis reads it, by C's `strtoul`: a sign and leading zeros may stand before it, a negative one
-/// counts from the end, and nothing at all is 0.
+/// Parses a SCAN cursor as Redis does, by C's `strtoul`: a sign and leading zeros may come first, a negative number
+/// counts down from 2^64, and an empty text is 0.
 #[must_use]
 pub(super) fn cursor(text: &[u8]) -> Option<u64> {
     let (negative, digits) = match text {
@@ -72,12 +72,12 @@ pub(super) fn float_sum(left: &[u8], right: &[u8]) -> Result<String, FloatError>
     }
 }
 
-/// Whether a text is a number that INCRBYFLOAT takes.
+/// Returns true if `text` is a number that INCRBYFLOAT accepts.
 pub(super) fn is_float(text: &[u8]) -> bool {
     Float::parse(text).is_ok()
 }
 
-/// A number: its value in units of 10^-17 where it is below 2^64, and the nearest binary fraction.
+/// A number: its value in units of 10^-17 if it is below 2^64, and the nearest binary floating-point number.
 struct Float {
     exact: Option<i128>,
     near: f64,
@@ -128,7 +128,7 @@ fn exact(text: &[u8]) -> Option<i128> {
     Some(if text.first() == Some(&b'-') { -magnitude } else { magnitude })
 }
 
-/// A decimal exponent; one too large for the type is as good as the largest.
+/// Parses a decimal exponent. It saturates at 2^40, which has the same effect as any larger exponent.
 fn saturated(text: &[u8]) -> i64 {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -154,18 +154,18 @@ fn print_wide(number: f64) -> Result<String, FloatError> {
     Ok(if text == "-0" { "0".to_owned() } else { text })
 }
 
-/// Cuts the zeros behind the last digit that counts, and the point if none is left.
+/// Removes trailing zeros, and the point if no digit follows it.
 fn trim(mut text: String) -> String {
     let length = text.trim_end_matches('0').trim_end_matches('.').len();
     text.truncate(length);
     text
 }
 
-/// Digits behind the point that are kept, as in Redis.
+/// Number of digits that are kept after the point, as in Redis.
 const DECIMALS: i64 = 17;
 const UNIT: u128 = 10_u128.pow(DECIMALS as u32);
 const EXACT_BELOW: f64 = 18_446_744_073_709_551_616.0;
-/// Redis gives up on longer numbers as well.
+/// Maximum bytes of a number. Redis refuses longer ones, too.
 const FLOAT_BYTES_MAX: usize = 5120;
 
 #[cfg(test)]

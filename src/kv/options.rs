@@ -1,4 +1,4 @@
-//! The options that SET and GETEX share, and times to expire: read and checked.
+//! Reading and checking of the options that SET and GETEX share, and of expiry times.
 
 use super::command::When;
 use super::number;
@@ -55,16 +55,16 @@ impl<'a> Options<'a> {
     }
 }
 
-/// A time to expire.
+/// An expiry time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expiry {
-    /// What the client gave, in its unit.
+    /// The client's number, in its unit.
     given: i64,
-    /// `None` where the unix milliseconds do not fit.
+    /// The expiry; `None` if its unix milliseconds do not fit.
     when: Option<When>,
 }
 
-/// The time that `word` means in the unit `ex`, `px`, `exat` or `pxat`.
+/// Returns the expiry that `word` means in the unit `ex`, `px`, `exat` or `pxat`.
 pub(super) fn expiry(unit: &str, word: &[u8], moment: Moment) -> Result<Expiry, Reply<'static>> {
     let given = integer(word)?;
     let millis = if unit.starts_with('e') { given.checked_mul(1000) } else { Some(given) };
@@ -81,12 +81,12 @@ pub(super) fn expiry(unit: &str, word: &[u8], moment: Moment) -> Result<Expiry, 
 }
 
 impl Expiry {
-    /// For SET and GETEX, which take no zero and nothing negative.
+    /// Returns the expiry for SET and GETEX, which refuse zero and negative numbers.
     pub(super) fn positive(self, command: &str) -> Result<When, Reply<'static>> {
         if self.given > 0 { self.any(command) } else { Err(invalid_expire(command)) }
     }
 
-    /// For EXPIRE: with a time that is over the key goes at once.
+    /// Returns the expiry for EXPIRE. A time in the past removes the key at once.
     pub(super) fn any(self, command: &str) -> Result<When, Reply<'static>> {
         self.when.ok_or_else(|| invalid_expire(command))
     }
@@ -100,7 +100,8 @@ pub(super) fn integer(word: &[u8]) -> Result<i64, Reply<'static>> {
     number::integer(word).ok_or(NOT_AN_INTEGER)
 }
 
-/// A start that lasts, in a cluster of which a member is away or of an older version: no other clock may count instead.
+/// The reply while cluster time is unknown: a long start in a cluster where a member is away or of an older version. No
+/// other clock may stand in.
 const TIME_UNKNOWN: Reply<'static> =
     Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served: cluster time is not known yet"));
 

@@ -1,4 +1,4 @@
-//! From a client's words to a [`Command`]: syntax, integers, expiry. Errors are worded as in Redis 7.0.
+//! The parser from a client's words to a [`Command`]: syntax, integers, expiry. Errors are worded as in Redis 7.0.
 //!
 //! The words borrow from the client's buffer, and so does the command: nothing is copied before it is encoded.
 
@@ -17,12 +17,13 @@ use crate::routing::SLOTS;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher as _;
 
-/// What a command may depend on beyond its words, drawn once by the node that received it.
+/// The inputs of a command beyond its words, drawn once by the node that received it.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// Cluster time, in unix milliseconds: from then on durations count, where they do not travel as such. 0: not known yet.
+    /// Cluster time in unix milliseconds; 0: not known yet. Durations that are not sent as such count from this time.
     pub cluster_ms: u64,
-    /// Whether durations travel as such: all members know commands that hold one, and the others of values of version 3.
+    /// True if durations are sent as such: all members know commands with durations, and the others of version 3 of
+    /// values.
     pub durations: bool,
     /// A random number, for RANDOMKEY.
     pub seed: u64,
@@ -30,11 +31,11 @@ pub struct Moment {
 
 type Parsed<'a> = Result<Command<'a>, Reply<'static>>;
 
-/// The command that the words of a request mean. `spec` is what [`table::lookup`] found for them.
+/// Returns the command that the words of a request mean. `spec` is their row, from [`table::lookup`].
 ///
 /// # Errors
-/// Redis's error reply for wrong syntax; also for commands that the store does not answer, other than PING and ECHO
-/// (which may stand in MULTI): the node answers those itself.
+/// Redis's error reply, for wrong syntax, and for commands that the node answers itself, except PING and ECHO (which
+/// may stand in MULTI).
 pub fn parse<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a> {
     if !spec.accepts(words.len()) {
         return Err(table::wrong_arity(spec));
@@ -173,7 +174,7 @@ fn parse_get_ex<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'
         None => Command::GetEx(words[1], None), // PERSIST is the only option left
         Some((unit, time)) => match expiry(unit, time, moment).and_then(|expiry| expiry.positive(spec.name)) {
             Ok(when) => Command::GetEx(words[1], Some(when)),
-            // A key that does not exist is not refused it.
+            // GETEX refuses the expiry only if the key exists.
             Err(_) if moment.durations => {
                 let is_integer = integer(time).is_ok();
                 let why = if is_integer { BadExpiry::OutOfRange } else { BadExpiry::NotAnInteger };
@@ -257,7 +258,7 @@ fn parse_scan<'a>(cursor: &'a [u8], options: &[&'a [u8]]) -> Parsed<'a> {
     Ok(Command::Scan(scan))
 }
 
-/// A glob pattern whose matches have a bounded cost.
+/// Returns a glob pattern if its matches have a bounded cost.
 fn pattern(word: &[u8]) -> Result<&[u8], Reply<'static>> {
     Pattern::check(word).map(|()| word).map_err(Reply::error)
 }
@@ -283,7 +284,7 @@ fn parse_once<'a>(words: &[&'a [u8]], moment: Moment) -> Parsed<'a> {
     Ok(Command::Once(Box::new(Once { session, number, fingerprint: fingerprint(spec, inner), command })))
 }
 
-/// A hash of a request's words; the name counts as the table spells it.
+/// Returns a hash of a request's words, with the name as the table spells it.
 fn fingerprint(spec: &Spec, words: &[&[u8]]) -> u64 {
     let mut hasher = SipHasher13::new();
     hasher.write(spec.name.as_bytes());
@@ -310,9 +311,9 @@ fn is_any(word: &[u8], names: &[&str]) -> bool {
     names.iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// As Redis answers what may not stand in MULTI, the only way by which such a command gets here.
+/// Redis's reply to a command that may not stand in MULTI. Such a command gets here only through MULTI.
 const NOT_FOR_THE_STORE: Reply<'static> =
     Reply::Error(std::borrow::Cow::Borrowed("ERR Command not allowed inside a transaction"));
 
-/// Keys that one SCAN looks at, at most: COUNT is a hint, and the loop must turn.
+/// Maximum keys that one SCAN looks at: COUNT is a hint, and the event loop must go on.
 const SCAN_COUNT_MAX: u32 = 10_000;

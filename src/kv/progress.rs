@@ -1,4 +1,4 @@
-//! How far a command is that takes more than one turn: what it has done, and what that comes to.
+//! The progress of a command that takes more than one turn: the part that is done, and its results.
 
 use super::directory::Position;
 use super::glob::Pattern;
@@ -9,33 +9,35 @@ use bytes::Bytes;
 /// The state of one command between two turns. A new one is at the command's beginning.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// What comes before the command itself is done.
+    /// True if the work before the command itself is done.
     pub(super) begun: bool,
     /// Keys, pairs or commands of the list that are done.
     pub(super) done: usize,
-    /// What those come to.
+    /// The count that they add up to.
     pub(super) count: i64,
-    /// MSETNX: none of the keys exists.
+    /// MSETNX: true if none of the keys exists.
     pub(super) checked: bool,
-    /// Where a walk over keys goes on.
+    /// The position at which a walk over keys continues.
     pub(super) cursor: Option<Position>,
     pub(super) pattern: Option<Pattern>,
     pub(super) found: Strings,
-    /// The replies of a transaction's commands, and what they hold, in bytes.
+    /// The replies of a transaction's commands.
     pub(super) replies: Vec<Reply<'static>>,
+    /// Bytes of these replies.
     pub(super) reply_bytes: usize,
     /// Steps that a transaction's reads took.
     pub(super) read_steps: u64,
-    /// The command inside, of a transaction of a session, or of an upload.
+    /// The progress of the command inside a transaction, a ONCE or an upload.
     pub(super) inner: Option<Box<Progress>>,
-    /// A large command that came in parts.
+    /// The whole of an upload (a large command that came in parts).
     pub(super) whole: Option<Bytes>,
-    /// The memory that the arguments are in, if values may share it.
+    /// The memory of the arguments, if values may share it.
     pub(super) arguments: Option<Bytes>,
 }
 
 impl Progress {
-    /// The reply of a transaction's command, which is done, unless all of them together hold too much.
+    /// Keeps the reply of a transaction's command, which is done. An error replaces it if all replies together exceed
+    /// `bytes_max`.
     pub(super) fn keep(&mut self, reply: Reply<'static>, bytes_max: usize) {
         let bytes = self.reply_bytes + reply.bytes();
         let fits = bytes <= bytes_max;

@@ -1,4 +1,4 @@
-//! What only reads: every command that answers from a store without changing it.
+//! The reads: every command that a store answers without changing.
 
 use super::command::{Aspect, BadExpiry, Command, Constant, Lifetime, Scan};
 use super::directory::Position;
@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// A store as a reader sees it: at the group's time, with an eye on what the leader's clock says is due.
+/// A store as a reader sees it: at the group's time. The view notes keys that are due by the leader's clock.
 pub(super) struct View<'s> {
     store: &'s Store,
     leader_ms: u64,
@@ -27,13 +27,13 @@ impl<'s> View<'s> {
         View { store, leader_ms, due: Cell::new(false) }
     }
 
-    /// Whether an answer depended on a key that is due by the leader's clock only.
+    /// Returns true if an answer depended on a key that is due by the leader's clock only.
     pub(super) fn met_due(&self) -> bool {
         self.due.get()
     }
 
-    /// The answer to a command that only reads, as of now; `None`: it needs more work than there is, and goes on with
-    /// `progress`. Only commands that walk over the keys are divided so: see [`Command::walks`].
+    /// Answers a command that only reads, from the present state. Returns `None` if it needs more than `work`; it then
+    /// continues with `progress`. Only commands that walk over the keys are divided so: see [`Command::walks`].
     pub(super) fn answer(&self, command: &Command<'_>, progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
         use Command as C;
         match command {
@@ -55,7 +55,7 @@ impl<'s> View<'s> {
         Some(reply)
     }
 
-    /// The answer to a command about the keys that it names.
+    /// Answers a command about the keys that it names.
     fn answer_keys(&self, command: &Command<'_>) -> Reply<'s> {
         use Command as C;
         match command {
@@ -76,7 +76,7 @@ impl<'s> View<'s> {
         }
     }
 
-    /// Commands of a transaction that only reads see one state, so that it is not divided.
+    /// Answers a transaction that only reads. Its commands see one state, so it is not divided.
     fn answer_all(&self, commands: &[Command<'_>], work: &mut Work) -> Reply<'s> {
         let mut reads = Work::steps(TRANSACTION_STEPS_MAX);
         let mut answer = |command: &Command<'_>| {
@@ -108,8 +108,8 @@ impl<'s> View<'s> {
         true
     }
 
-    /// Calls `each` with the live entries from `progress` on, which begins at `from`, until it answers false; true: there
-    /// are no more. `None`: the rest is for another turn. Keys at one position are never parted.
+    /// Calls `each` with the live entries from `from` or where `progress` stopped, until `each` returns false. Returns
+    /// true if there are no more, and `None` if the rest is for another turn. Keys at one position are never parted.
     fn walk(
         &self,
         from: Position,
@@ -133,7 +133,8 @@ impl<'s> View<'s> {
         Some(true)
     }
 
-    /// What a session keeps of a reply is part of the state, and so by the limits of the cluster.
+    /// Returns the maximum bytes of a list. A session keeps its reply as part of the state, so the cluster's limits
+    /// apply to it.
     fn listed_bytes_max(&self, work: &Work) -> usize {
         if work.is_unlimited() { self.store.limits.reply_bytes_max() } else { LISTED_BYTES_MAX }
     }
@@ -209,7 +210,7 @@ impl<'s> View<'s> {
         let Some(skip) = seed.checked_rem(self.store.len() as u64) else { return Some(Reply::Null) };
         let from = self.store.entries.nth(skip as usize).map_or(Position(0), |entry| entry.position);
         let mut found = None;
-        // The keys found there may be due, all of them up to the last: then from the start.
+        // All keys from there to the last may be due. Then the walk begins again at the first position.
         while progress.done < 2 {
             self.walk(from, progress, work, |entry, _, _| {
                 found = Some(entry);
@@ -224,8 +225,8 @@ impl<'s> View<'s> {
         Some(found.map_or(Reply::Null, key_reply))
     }
 
-    /// A page of keys and the cursor of the next, 0 behind the last. Keys with one cursor stay on one page, so a key
-    /// that is there throughout is on exactly one page, whatever else happens in between.
+    /// Returns a page of keys and the cursor of the next page, 0 after the last. Keys with one cursor stay on one page,
+    /// so a key that exists throughout is on exactly one page, whatever else happens in between.
     fn scan(&self, scan: &Scan<'_>, work: &mut Work) -> Reply<'s> {
         let (mut seen, mut last, mut next, mut keys) = (0, 0, 0, Strings::default());
         let pattern = scan.pattern.map(Pattern::compile);
@@ -249,17 +250,17 @@ impl<'s> View<'s> {
     }
 }
 
-/// A page of SCAN that holds so many bytes of keys is full, whatever the count asked for.
+/// Bytes of keys at which a page of SCAN is full, whatever its COUNT.
 const PAGE_BYTES: usize = 1 << 20;
-/// And so is one that took so much work: with a costly pattern and long keys.
+/// Steps at which a page of SCAN is full, as with a costly pattern and long keys.
 const PAGE_STEPS: u64 = 16 << 10;
-/// Steps that compiling a pattern takes for each of its bytes, at most.
+/// Maximum steps to compile a pattern, per byte.
 const COMPILE_STEPS: usize = 2;
-/// Bytes of keys, and 16 for each, that KEYS and the like list: more take too long to be copied in one turn.
+/// Maximum bytes of keys, plus 16 per key, that KEYS and the like list: more would take too long to copy in one turn.
 pub const LISTED_BYTES_MAX: usize = 64 << 20;
-/// What the reads of a transaction that only reads may cost together: they see one state, and so are done in one turn.
+/// Maximum steps of all reads of a transaction that only reads: they see one state, and so are done in one turn.
 const TRANSACTION_STEPS_MAX: u64 = 64 << 10;
-/// The reply to a read in a transaction that would cost more.
+/// The reply to a read that would exceed such a limit of a transaction.
 pub(super) const TOO_MUCH: Reply<'static> =
     Reply::Error(Cow::Borrowed("ERR the transaction reads too much: send KEYS, SCAN and the like outside of MULTI"));
 
@@ -270,7 +271,7 @@ fn constant_reply(constant: &Constant<'_>) -> Reply<'static> {
     }
 }
 
-/// The bytes of a value from `start` to `end`, both included and counted from the end if negative.
+/// Returns the bytes of a value from `start` to `end`, both included and counted from the end if negative.
 fn range(length: usize, start: i64, end: i64) -> Range<usize> {
     if start < 0 && end < 0 && start > end {
         return 0..0;
@@ -310,5 +311,5 @@ fn int(number: usize) -> Reply<'static> {
     Reply::Int(number as i64)
 }
 
-/// The longest string that Redis keeps in one piece with its header.
+/// Maximum bytes of a string that Redis keeps in one piece with its header.
 const EMBSTR_BYTES_MAX: usize = 44;

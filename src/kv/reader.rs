@@ -1,21 +1,21 @@
-//! A cursor over bytes that anyone may have written: every read checks what is left, and nothing is allocated for a
-//! length that is only claimed.
+//! A cursor over untrusted bytes. Every read checks the bytes that are left, and no memory is allocated for a length
+//! that is only claimed.
 
 use thiserror::Error;
 
-/// Why bytes are not a command.
+/// The reason why bytes are not a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
-    /// They end too soon.
+    /// The bytes end too soon.
     #[error("the command ends too soon")]
     Truncated,
     /// Something follows the command.
     #[error("bytes follow the command")]
     Trailing,
-    /// They are for another state machine.
+    /// The command is for another state machine.
     #[error("the command is for another state machine")]
     OtherMachine,
-    /// The op number means nothing here.
+    /// The op number is unknown.
     #[error("the command's op number is unknown")]
     UnknownOp,
     /// An argument is out of range.
@@ -26,7 +26,7 @@ pub enum DecodeError {
     Nested,
 }
 
-/// What is left to read.
+/// The bytes that are left to read.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     left: &'a [u8],
@@ -75,12 +75,12 @@ impl<'a> Reader<'a> {
         self.choice(&[false, true])
     }
 
-    /// One of the choices, by its index in a byte.
+    /// Reads one of the choices, by its index in a byte.
     pub(super) fn choice<T: Copy>(&mut self, choices: &[T]) -> Result<T, DecodeError> {
         choices.get(usize::from(self.u8()?)).copied().ok_or(DecodeError::BadValue)
     }
 
-    /// Bytes behind their u32 length.
+    /// Reads bytes behind their u32 length.
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = self.u32()? as usize;
         let (bytes, left) = self.left.split_at_checked(length).ok_or(DecodeError::Truncated)?;
@@ -88,7 +88,8 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// Items behind their u32 count. Each takes at least the four bytes of a length; memory is taken as they come.
+    /// Reads items behind their u32 count. Each takes at least the four bytes of a length; memory is taken as they
+    /// come.
     pub(super) fn list<T>(
         &mut self,
         mut item: impl FnMut(&mut Reader<'a>) -> Result<T, DecodeError>,
@@ -105,5 +106,5 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Items that room is made for on a list's word.
+/// Maximum items for which a list's count alone reserves memory.
 const ITEMS_AT_ONCE: usize = 1024;

@@ -1,4 +1,4 @@
-//! What a command answers, before it is written in the protocol of the client that asked.
+//! The reply to a command, before it is encoded in the protocol of the client that asked.
 
 use super::long_value::LongValue;
 use super::strings::Strings;
@@ -14,7 +14,7 @@ pub enum Reply<'a> {
     Ok,
     /// A status other than OK.
     Simple(&'static str),
-    /// A status that was put together; the store answers none.
+    /// A status whose text is made at run time. The store never returns one.
     Status(String),
     /// An integer.
     Int(i64),
@@ -59,7 +59,8 @@ impl<'a> Reply<'a> {
         Reply::Bulk(Cow::Borrowed(text.as_bytes()))
     }
 
-    /// How much it holds, in bytes, roughly: less for short ones than they take in memory or on the wire.
+    /// The approximate size of the reply in bytes. For a short reply this is less than it takes in memory or on the
+    /// wire.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let all = |items: &[Reply<'_>]| items.iter().map(Reply::bytes).sum::<usize>();
@@ -78,7 +79,8 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// An array of these, or an error if they hold more than `bytes_max`; the rest is then not asked for.
+    /// An array of `items`, or the error [`TOO_LARGE`] if they hold more than `bytes_max` bytes. The remaining items
+    /// are then not evaluated.
     #[must_use]
     pub fn list(items: impl Iterator<Item = Reply<'a>>, bytes_max: usize) -> Reply<'a> {
         let (mut all, mut bytes) = (Vec::with_capacity(items.size_hint().0), 0);
@@ -114,7 +116,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Writes the reply as `protocol` has it. Long strings are not copied.
+    /// Encodes the reply in `protocol`, and appends it to `queue`. Long strings are not copied.
     pub fn write(&self, protocol: Protocol, queue: &mut Outbound) {
         let resp3 = protocol == Protocol::Resp3;
         let out = queue.buffer();
@@ -168,22 +170,22 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// What the strings of a list count for.
+/// The size of a list of strings, as in [`Reply::bytes`].
 pub(super) fn listed_bytes(strings: &Strings) -> usize {
     REPLY_BYTES * strings.len() + strings.bytes()
 }
 
-/// What each reply counts for beside its bytes.
+/// Bytes that each reply counts for, in addition to its content.
 const REPLY_BYTES: usize = 16;
 
-/// Stands for a reply that no connection could take.
+/// Replaces a reply that is too large for any connection.
 pub const TOO_LARGE: Reply<'static> = Reply::Error(Cow::Borrowed("ERR the reply is too large: ask for less at a time"));
 
 fn integer(mark: u8, number: i64, out: &mut BytesMut) {
     line(mark, itoa::Buffer::new().format(number).as_bytes(), out);
 }
 
-/// A line of text. Line ends inside it would let a client forge replies: they become spaces.
+/// Writes a line of text. Line ends inside the text become spaces: otherwise a client could forge replies.
 fn line(mark: u8, text: &[u8], out: &mut BytesMut) {
     out.extend_from_slice(&[mark]);
     let start = out.len();

@@ -1,14 +1,15 @@
-//! The digest that goes on with every change of a store. Replicas that made the same changes have the same one, so they
-//! compare it with every value that they vote on; it costs a few nanoseconds a change, whatever there is in the store.
+//! The rolling digest, which every change of a store updates. Replicas that made the same changes have the same digest,
+//! so they compare it with every value that they vote on. A change costs a few nanoseconds, whatever the store holds.
 //!
-//! It tells what a command did, not what is in memory: where, of which kind, how long, which expiry, and of what was
-//! written no more than its ends, for that came with the command and is the same everywhere by the chain over the values.
-//! What a command makes out of what it finds is folded whole. The hash by which whole states are compared is in `digest`.
+//! The digest covers what a command did, not what is in memory: position, kind, length and expiry. Of written bytes it
+//! takes only the two ends: the bytes came with the command, and the chain over the values shows that they are the same
+//! everywhere. A value that a command makes out of the state is folded whole. The hash that compares whole states is in
+//! `digest`.
 
 use super::directory::Position;
 use super::entry::Value;
 
-/// What happened. The numbers are part of what members compare: they never change meaning.
+/// The kind of a change. The numbers are part of what members compare: they never change meaning.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub(super) enum Change {
@@ -16,7 +17,7 @@ pub(super) enum Change {
     Begin = 1,
     /// A key was given a value.
     Put = 2,
-    /// A key was given a value that was made out of the state.
+    /// A key was given a value that was computed from the state.
     Made = 3,
     Append = 4,
     Write = 5,
@@ -28,23 +29,23 @@ pub(super) enum Change {
     Issued = 9,
     /// A session's command was executed.
     Kept = 10,
-    /// A part of a large command came.
+    /// A part of an upload (a large command) came.
     Part = 11,
-    /// A large command is whole, or was given up.
+    /// An upload was completed or given up.
     Uploaded = 12,
 }
 
-/// The digest.
+/// The rolling digest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rolling(pub(super) u64);
 
 impl Rolling {
-    /// Something happened at a key; `number` tells of what kind it was in detail.
+    /// Folds in a change of a key; `number` holds its details.
     pub(super) fn key(&mut self, change: Change, position: Position, number: u64) {
         self.fold(change, position.0, number);
     }
 
-    /// Something happened.
+    /// Folds in a change.
     pub(super) fn fold(&mut self, change: Change, at: u64, number: u64) {
         let mixed = (self.0 ^ at ^ (change as u64) << 56).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mixed = (mixed ^ mixed >> 32 ^ number).wrapping_mul(0xD6E8_FEB8_6659_FD93);
@@ -52,7 +53,7 @@ impl Rolling {
     }
 }
 
-/// The length of `bytes`, and the first and the last eight of them.
+/// Returns a hash of the length of `bytes`, and of the first and the last eight of them.
 pub(super) fn ends(bytes: &[u8]) -> u64 {
     let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
     let (first, last) = match (bytes.first_chunk(), bytes.last_chunk()) {
@@ -62,7 +63,7 @@ pub(super) fn ends(bytes: &[u8]) -> u64 {
     (first ^ last.rotate_left(23) ^ (bytes.len() as u64) << 40).wrapping_mul(0xA076_1D64_78BD_642F)
 }
 
-/// A checksum of all of a value, and its length.
+/// Returns a checksum of a whole value, with its length.
 pub(super) fn whole(value: Value<'_>) -> u64 {
     u64::from(value.slices().fold(0, crc32c::crc32c_append)) << 32 ^ value.len() as u64
 }

@@ -1,4 +1,4 @@
-//! The rows of the command table: what `table.rs` defines, for every command of this server. Names, arities, flags and key
+//! The rows of the command table of `table.rs`, one for every command of this server. Names, arities, flags and key
 //! positions are those of Redis 7.0, so that clients find what they expect.
 
 use super::table::{
@@ -118,7 +118,7 @@ pub(super) static ROWS: &[Spec] = &[
         ..WRITE },
     Spec { name: "object", verb: Verb::Object, arity: -2, since: "2.2.3", subcommands: OBJECT,
         summary: "A container for object introspection commands", ..LOCAL },
-    // Together.
+    // Transactions and sessions.
     Spec { name: "multi", verb: Verb::Multi, arity: 1, flags: UNSCRIPTED | FAST | ALLOW_BUSY | TRANSACTION,
         since: "1.2.0", summary: "Mark the start of a transaction block", ..TRANSACTIONAL },
     Spec { name: "exec", verb: Verb::Exec, arity: 1, flags: UNSCRIPTED | SKIP_SLOWLOG | TRANSACTION, since: "1.2.0",
@@ -361,7 +361,7 @@ const RM_DELETE_ALL: Keys = &[all(1, &["RM", "delete"])];
 const MOVE: Keys = &[key(1, &["RW", "access", "delete"]), key(2, &["OW", "update"])];
 const MOVE_NEW: Keys = &[key(1, &["RW", "access", "delete"]), key(2, &["OW", "insert"])];
 const COPY: Keys = &[key(1, &["RO", "access"]), key(2, &["OW", "update"])];
-/// Where most commands inside ONCE have their key; `movablekeys` tells clients to ask COMMAND GETKEYS.
+/// The key of most commands inside ONCE; `movablekeys` tells clients to ask COMMAND GETKEYS.
 const ONCE_KEY: Keys = &[key(4, &["RW", "access", "update"])];
 
 const fn key(first: u8, access: Words) -> KeySpec {
@@ -372,7 +372,7 @@ const fn all(step: u8, access: Words) -> KeySpec {
     KeySpec { first: 1, last: -1, step, access }
 }
 
-/// What rows have in common that say nothing else. Each names its verb.
+/// The defaults of a row. Each row names its verb.
 const LOCAL: Spec = Spec {
     verb: Verb::Ping,
     name: "",

@@ -1,8 +1,8 @@
-//! Sessions: what makes a command that its client sends again execute once.
+//! Sessions: they make a command execute once, even if its client sends it again.
 //!
-//! `SESSION NEW` answers an id that carries when and by which group it was issued, and a keyed checksum: any group can
-//! tell an id that was issued without having heard of it. A group keeps, per session, the replies to the last numbers.
-//! It may forget a session, for age or room, but never silently: what might be a repetition is refused then.
+//! `SESSION NEW` answers an id that carries its time of issue, its group, and a keyed checksum: any group can recognize
+//! an issued id without having heard of it. A group keeps, per session, the replies to the last numbers. It may forget
+//! a session, for age or room, but never silently: it then refuses commands that might be repetitions.
 
 use super::command::Once;
 use super::digest::Digest;
@@ -14,13 +14,13 @@ use siphasher::sip::SipHasher24;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A session: birth in unix ms (6 bytes), the first slot of the group that issued it (2), that group's count of
+/// A session id: birth in unix ms (6 bytes), the first slot of the group that issued it (2), that group's count of
 /// sessions (4), a checksum (8); big-endian, so that ids sort by birth. People see 40 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub [u8; 20]);
 
 impl SessionId {
-    /// The id that 40 hexadecimal digits stand for.
+    /// Returns the id that 40 hexadecimal digits stand for.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<SessionId> {
         let mut bytes = [0; 20];
@@ -34,19 +34,19 @@ impl SessionId {
         Some(SessionId(bytes))
     }
 
-    /// The 40 digits.
+    /// Returns the 40 hexadecimal digits.
     #[must_use]
     pub fn text(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// When it was issued, in unix ms of its group.
+    /// Returns the time of issue, in unix ms of its group.
     #[must_use]
     pub fn birth_ms(&self) -> u64 {
         self.0[..6].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
     }
 
-    /// The first slot of the group that issued it.
+    /// Returns the first slot of the group that issued it.
     #[must_use]
     pub fn slot(&self) -> u16 {
         u16::from_be_bytes([self.0[6], self.0[7]])
@@ -60,12 +60,12 @@ pub(super) struct Sessions {
     /// The first slot of this group.
     slot: u16,
     pub(super) issued: u32,
-    /// Sessions born then or before are refused: one of them was forgotten.
+    /// Sessions born at this time or before are refused: one of them was forgotten.
     pub(super) floor_ms: u64,
-    /// By id, and so by birth.
+    /// The sessions by id, and so by birth.
     pub(super) known: BTreeMap<SessionId, Session>,
     bytes: usize,
-    /// How often they were frozen.
+    /// The number of freezes so far.
     pub(super) freeze: u32,
     pub(super) frozen: Option<Box<FrozenSessions>>,
 }
@@ -75,7 +75,7 @@ pub(super) struct Sessions {
 pub(super) struct Session {
     /// The highest number seen.
     pub(super) top: u64,
-    /// Ascending by number.
+    /// The kept commands, ascending by number.
     pub(super) kept: Vec<Kept>,
     pub(super) bytes: usize,
     /// The number of the freeze after which it was last changed; see `frozen`.
@@ -87,7 +87,7 @@ pub(super) struct Session {
 pub(super) struct Kept {
     pub(super) number: u64,
     pub(super) fingerprint: u64,
-    /// Packed; empty if it was too long to keep.
+    /// The packed reply; empty if it was too long to keep.
     pub(super) reply: Arc<[u8]>,
 }
 
@@ -97,7 +97,7 @@ impl Sessions {
         Sessions { mac, slot, issued: 0, floor_ms: 0, known: BTreeMap::new(), bytes: 0, freeze: 0, frozen: None }
     }
 
-    /// A new id. Above the floor, lest it be refused from the first.
+    /// Issues an id, born after the floor so that it is not refused from the start.
     pub(super) fn issue(&mut self, time_ms: u64) -> SessionId {
         let birth_ms = time_ms.max(self.floor_ms + 1).min(BIRTH_MS_MAX);
         self.issued = self.issued.wrapping_add(1);
@@ -110,7 +110,7 @@ impl Sessions {
         id
     }
 
-    /// The answer to a command that must not be executed, now or again; `None`: execute it.
+    /// Returns the reply to a command that must not be executed, now or again; `None`: execute it.
     pub(super) fn answer(&self, once: &Once<'_>, time_ms: u64, limits: &Limits) -> Option<Reply<'static>> {
         let id = &once.session;
         if id.0[12..] != checksum(&self.mac, id) {
@@ -148,7 +148,7 @@ impl Sessions {
         }
     }
 
-    /// Forgets sessions that are refused for their age by now, a few at a time.
+    /// Forgets sessions that are too old by now, at most `due_per_begin_max` at a time.
     pub(super) fn forget_old(&mut self, time_ms: u64, limits: &Limits) {
         for _ in 0..limits.due_per_begin_max {
             match self.known.first_key_value() {
@@ -158,7 +158,7 @@ impl Sessions {
         }
     }
 
-    /// How many sessions are known.
+    /// Returns the number of known sessions.
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }
@@ -178,7 +178,7 @@ impl Sessions {
         self.known.insert(id, session);
     }
 
-    /// Forgets the oldest session and refuses, from now on, all that are no younger.
+    /// Forgets the oldest session, and from now on refuses all sessions that are no younger.
     fn evict(&mut self) {
         let Some((oldest, _)) = self.known.first_key_value() else { return };
         self.floor_ms = self.floor_ms.max(oldest.birth_ms());
@@ -199,7 +199,7 @@ impl Sessions {
 }
 
 impl Session {
-    /// A session out of its parts; `None` if they are those of none.
+    /// Makes a session from its parts; `None` if no session has such parts.
     pub(super) fn restored(top: u64, kept: Vec<Kept>) -> Option<Session> {
         let ascending = kept.is_sorted_by(|a, b| a.number < b.number);
         let (first, last) = (kept.first()?.number, kept.last()?.number);
@@ -234,7 +234,7 @@ impl Kept {
     }
 }
 
-/// What the end of an id says of its rest.
+/// Returns the checksum that ends an id.
 pub(super) fn checksum(mac: &SipHasher24, id: &SessionId) -> [u8; 8] {
     mac.hash(&id.0[..12]).to_be_bytes()
 }
@@ -246,8 +246,9 @@ fn is_old(birth_ms: u64, time_ms: u64, limits: &Limits) -> bool {
 /// Numbers of a session that are remembered, counted back from the highest.
 const WINDOW: u64 = 64;
 const BIRTH_MS_MAX: u64 = (1 << 48) - 1;
-/// What a session and a kept reply cost beside the reply's bytes, roughly.
+/// Approximate bytes of a session beside its kept replies.
 const SESSION_BYTES: usize = 128;
+/// Approximate bytes of a kept reply beside the reply's own.
 const KEPT_BYTES: usize = 56;
 
 /// The answer to an id that no group of this cluster issued.

@@ -1,8 +1,8 @@
 //! The state machine of one group: keys, their expiry, sessions, and the group's own time.
 //!
-//! It is a function of the chosen values alone: no clock, no chance, no order of a map. Time comes with each value
-//! (`begin`); a key that is due by it is absent, whether it was removed yet or not. Reads are in `read.rs`, writes in
-//! `write.rs`.
+//! The state is a function of the chosen values alone: no clock, no chance, no order of a map. Each value brings the
+//! time (`begin`). A key that is due by that time is absent, whether it was removed yet or not. Reads are in `read.rs`,
+//! writes in `write.rs`.
 
 use super::command::{Command, SetAnswer};
 use super::digest::Digest;
@@ -23,8 +23,8 @@ use groups::Work;
 use siphasher::sip::SipHasher13;
 use std::ops::Range;
 
-/// A read met a key that is due by the leader's clock but not yet by the group's time: it waits for an instance that
-/// carries that time.
+/// The outcome of a read of a key that is due by the leader's clock, but not yet by the group's time. The read waits
+/// for an instance that carries that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due;
 
@@ -39,22 +39,22 @@ pub struct Store {
     pub(super) sessions: Sessions,
     pub(super) uploads: Uploads,
     pub(super) time_ms: u64,
-    /// What all keys and values take of the heap, in bytes.
+    /// Heap bytes of all keys and values.
     pub(super) heap_bytes: usize,
     /// Keys removed because they were due.
     expired: u64,
-    /// No key and no value was ever longer.
+    /// Maximum length of any key or value so far, in bytes.
     pub(super) longest: usize,
-    /// Goes on with every change.
+    /// The rolling digest, which every change updates.
     pub(super) rolling: Rolling,
-    /// A state that is being written out; see `frozen`.
+    /// The frozen state that is being written out; see `frozen`.
     pub(super) frozen: Option<Box<Frozen>>,
-    /// How far the command is that is being applied over several turns.
+    /// The progress of the command that is being applied over several turns.
     running: Option<Progress>,
     pub(super) discarded: Vec<Discarded>,
 }
 
-/// Keys that are gone at once, with the memory that they took.
+/// The memory of keys that were removed at once.
 pub struct Discarded {
     _memory: Box<dyn Send>,
 }
@@ -72,7 +72,7 @@ impl std::fmt::Debug for Discarded {
 }
 
 impl Store {
-    /// An empty store of a group that owns `slots`. `hash_key` and `limits` are the cluster's.
+    /// Makes an empty store of a group that owns `slots`. `hash_key` and `limits` are the cluster's.
     #[must_use]
     pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: Limits) -> Store {
         Store {
@@ -94,8 +94,8 @@ impl Store {
         }
     }
 
-    /// A chosen value begins: the group's time is now `time_ms`, or stays if that is earlier. Removes some of what is
-    /// due.
+    /// Begins a chosen value: the group's time becomes `time_ms`, or stays if that is earlier. Removes some of the due
+    /// keys, old sessions and abandoned uploads.
     pub fn begin(&mut self, time_ms: u64) {
         self.time_ms = self.time_ms.max(time_ms);
         self.remove_due(self.limits.due_per_begin_max);
@@ -113,14 +113,14 @@ impl Store {
         }
     }
 
-    /// The same for a command that was not encoded.
+    /// Executes a command that was not encoded.
     pub(super) fn execute_whole(&mut self, command: &Command<'_>) -> Reply<'_> {
         let reply = self.execute(command, true, &mut Progress::default(), &mut Work::unlimited());
         reply.unwrap_or_else(|| unreachable!("there is no end of work"))
     }
 
-    /// The same as far as `work` goes; `None`: it is not done, and goes on when this is called again with the same body.
-    /// Without `wanted` nobody gets the reply, which may be any.
+    /// Executes an encoded command as far as `work` goes. `None`: it is not done, and continues when this is called
+    /// again with the same body. Without `wanted` nobody gets the reply, which may be any.
     pub fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut Work) -> Option<Reply<'_>> {
         work.spend_bytes(body.len());
         let command = match decode(body) {
@@ -128,7 +128,8 @@ impl Store {
             Err(error) => return Some(unreadable(error)),
         };
         let mut progress = self.running.take().unwrap_or_default();
-        // A reply borrows from the store, which keeps the progress of a command that has none yet: looked at in this order.
+        // A reply borrows from the store, and an unfinished command keeps its progress there: only commands that finish
+        // at once may borrow.
         if !matches!(
             command,
             Command::Del(_)
@@ -158,10 +159,10 @@ impl Store {
         Ok(reply.unwrap_or_else(|| unreachable!("there is no end of work")))
     }
 
-    /// The same as far as `work` goes; `None`: it goes on, from the state that there is by then, with `progress`.
+    /// Reads as far as `work` goes. `None`: the read continues with `progress`, from the state of that time.
     ///
     /// # Errors
-    /// As for [`Store::read`]; it has to begin anew then.
+    /// As for [`Store::read`]; the read then has to begin anew.
     pub fn read_some(
         &self,
         body: &[u8],
@@ -178,12 +179,12 @@ impl Store {
         if view.met_due() { Err(Due) } else { Ok(reply) }
     }
 
-    /// The memory of what was removed at once: whoever takes it gives it back where that may take long.
+    /// Takes the memory that was discarded at once. The caller frees it where that may take long.
     pub fn take_discarded(&mut self) -> Vec<Discarded> {
         std::mem::take(&mut self.discarded)
     }
 
-    /// About how many bytes the answer to a command would hold now, if that may be many: else 0.
+    /// Returns about how many bytes the answer to a command would hold now, or 0 if they are few.
     #[must_use]
     pub fn expected_bytes(&self, command: &Command<'_>) -> usize {
         use Command as C;
@@ -205,56 +206,57 @@ impl Store {
         }
     }
 
-    /// The earliest expiry of any key, in unix ms.
+    /// Returns the earliest expiry of any key, in unix ms.
     #[must_use]
     pub fn next_due_ms(&self) -> Option<u64> {
         self.expiry.first().map(|(at_ms, _)| at_ms)
     }
 
-    /// How many keys there are, those included that are due but not removed yet.
+    /// Returns the number of keys, including those that are due but not removed yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// How many keys expire.
+    /// Returns the number of keys that expire.
     #[must_use]
     pub fn expiring(&self) -> usize {
         self.expiry.len()
     }
 
-    /// How many keys have been removed because they were due, since the store was made.
+    /// Returns the number of due keys that were removed since the store was made.
     #[must_use]
     pub fn expired(&self) -> u64 {
         self.expired
     }
 
-    /// Whether there is no key.
+    /// Returns true if there is no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The memory that keys, values, their expiry and kept replies take, in bytes: not far from what the process grows by.
-    /// It differs between replicas, and must not reach a reply that is logged.
+    /// Returns the bytes of memory of keys, values, their expiry, kept replies and uploads: about as much as the
+    /// process grows by. The number differs between replicas, and must not reach a reply that is logged.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.heap_bytes + self.entries.bytes() + self.expiry.bytes() + self.sessions.bytes() + self.uploads.bytes()
     }
 
-    /// The slots whose keys belong here.
+    /// Returns the slots whose keys belong here.
     #[must_use]
     pub fn slots(&self) -> Range<u16> {
         self.slots.clone()
     }
 
-    /// The group's time, in unix ms.
+    /// Returns the group's time, in unix ms.
     #[must_use]
     pub fn time_ms(&self) -> u64 {
         self.time_ms
     }
 
-    /// A hash of the whole state: equal on replicas that applied the same values, however they came by it.
+    /// Returns a hash of the whole state: equal on replicas that applied the same values, however they came by the
+    /// state.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let mut digest = Digest::new(self.hasher);
@@ -265,14 +267,14 @@ impl Store {
         digest.finish()
     }
 
-    /// A hash of every change that was ever made: equal on replicas at the same instance. Unlike [`Store::digest`] it can
-    /// be had for nothing, and goes on through a copy.
+    /// Returns a hash of every change that was ever made: equal on replicas at the same instance. Unlike
+    /// [`Store::digest`] it costs nothing to get, and a copy of the store continues it.
     #[must_use]
     pub fn rolling_digest(&self) -> u64 {
         self.rolling.0
     }
 
-    /// Where a key of this cluster stands.
+    /// Returns the position of a key of this cluster.
     pub(super) fn position(&self, key: &[u8]) -> Position {
         Position::new(routing::slot(key), self.hasher.hash(key))
     }
@@ -283,7 +285,7 @@ impl Store {
             let Some((at_ms, position)) = self.expiry.first().filter(|(at_ms, _)| *at_ms <= self.time_ms) else {
                 return;
             };
-            // All of those that share time and position, so that which of them comes first cannot matter.
+            // Remove all keys that share time and position, so that which of them comes first cannot matter.
             while let Some(entry) = self.entries.remove_where(position, |entry| entry.expires_at_ms == at_ms) {
                 self.forget(&entry);
                 self.expired += 1;
@@ -291,7 +293,7 @@ impl Store {
         }
     }
 
-    /// Takes an entry that left the directory out of the books.
+    /// Updates digest, expiry index and heap bytes for an entry that left the directory.
     pub(super) fn forget(&mut self, entry: &Entry) {
         self.rolling.key(Change::Removed, entry.position, entry.expires_at_ms ^ (entry.len() as u64) << 48);
         self.expiry.change(entry.position, entry.expires_at_ms, 0);
@@ -303,10 +305,11 @@ pub(super) fn unreadable(error: DecodeError) -> Reply<'static> {
     Reply::Error(format!("ERR {error}").into())
 }
 
-/// Below this length it does not matter how many answers there are: their number is bounded, too.
+/// Bytes of a reply below which `expected_bytes` takes it for 0: the number of replies is bounded, too.
 const LONG_BYTES: usize = 16 << 10;
-/// Keys that are looked up to tell how much they hold; of more the worst is assumed.
+/// Maximum keys that are looked up for the length of their values; for more the worst is assumed.
 const LOOKED_UP_MAX: usize = 1_024;
-/// The same for answers that list keys, which are as long as most keys are.
+/// Keys of a list below which `expected_bytes` takes it for 0, too.
 const LISTED_MIN: usize = 100;
+/// Assumed bytes of a listed key: most keys are about as long.
 const KEY_BYTES: usize = 40;

@@ -1,40 +1,40 @@
-//! A long list of strings as one reply: gathered over several turns in the bytes in which it will be sent, so that
-//! nothing has to be done for each string when the list is whole.
+//! A long list of strings as one reply. It is gathered over several turns in the bytes that will be sent, so that the
+//! whole list needs no more work per string.
 
 use bytes::{Bytes, BytesMut};
 use std::fmt;
 
-/// Bulk strings as both protocols write them, one behind the other, in pieces.
+/// Bulk strings as RESP2 and RESP3 write them, one behind the other, in pieces.
 #[derive(Clone, Default)]
 pub struct Strings {
     count: usize,
     /// Bytes of the strings themselves.
     bytes: usize,
-    /// Pieces that are full; each ends where a string does.
+    /// Full pieces; each ends where a string ends.
     pieces: Vec<Bytes>,
     last: BytesMut,
 }
 
 impl Strings {
-    /// How many there are.
+    /// Returns the number of strings.
     #[must_use]
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no strings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The bytes of all of them.
+    /// Returns the bytes of all strings.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Appends one.
+    /// Appends a string.
     pub fn push(&mut self, string: &[u8]) {
         self.last.extend_from_slice(b"$");
         self.last.extend_from_slice(itoa::Buffer::new().format(string.len()).as_bytes());
@@ -57,12 +57,12 @@ impl Strings {
         self.bytes += other.bytes;
     }
 
-    /// The pieces in order: what follows the head of the list on the wire.
+    /// Returns the pieces in order: the bytes that follow the head of the list on the wire.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.pieces.iter().map(|piece| &piece[..]).chain([&self.last[..]])
     }
 
-    /// The strings in order.
+    /// Returns the strings in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.pieces().flat_map(|piece| {
             let mut rest = piece;
@@ -89,7 +89,7 @@ impl fmt::Debug for Strings {
     }
 }
 
-/// The size of a piece: large enough that its own memory does not count.
+/// Bytes of a full piece: large enough that the overhead per piece does not count.
 const PIECE_BYTES: usize = 64 << 10;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The one table of commands: names, arity, flags, key positions, who answers and how a command spreads over groups.
-//! Clients read it through `COMMAND`; the node reads it to know what a request is before it looks at its arguments.
+//! The one table of commands: names, arity, flags, key positions, answering component and spread over groups. Clients
+//! read it through `COMMAND`; the node reads it to know what a request is before it looks at its arguments.
 //!
 //! The rows are in `rows.rs`. A name is looked up by packing it, folded to lower case, into one 128-bit word and
 //! probing an index that the compiler builds: no allocation, no comparison of strings.
@@ -31,7 +31,7 @@ pub enum Verb {
     ClusterGetKeysInSlot, ClusterHelp,
 }
 
-/// Who answers a command.
+/// The component that answers a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The store, without changing it.
@@ -51,22 +51,22 @@ pub enum Class {
 /// How a command spreads over groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FanOut {
-    /// It touches no group, or any one will do.
+    /// The command touches no group, or any group will do.
     Nowhere,
     /// All its keys must be in one group.
     OneGroup,
-    /// It is split by key, and the answers are added up.
+    /// It is split by key, and the replies of the parts are merged.
     EachKey,
-    /// It is asked of every group.
+    /// It goes to every group.
     EveryGroup,
 }
 
-/// Where a command's keys are and what it does to them.
+/// The positions of a command's keys, and the access to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeySpec {
     /// Position of the first key; the command's name is 0.
     pub first: u8,
-    /// Position of the last: 0 is `first` itself, -1 the last argument.
+    /// Position of the last key: 0 means `first` itself, -1 the last argument.
     pub last: i8,
     /// Distance from one key to the next.
     pub step: u8,
@@ -81,27 +81,27 @@ pub struct Spec {
     pub verb: Verb,
     /// Its name in lower case; a subcommand's is `container|name`.
     pub name: &'static str,
-    /// How many arguments it takes, its name (and its container's) included; negative: at least so many.
+    /// Number of arguments, its name (and its container's) included; a negative number is a minimum.
     pub arity: i8,
-    /// Who answers it.
+    /// The component that answers it.
     pub class: Class,
     /// How it spreads over groups.
     pub fan_out: FanOut,
     /// Flags and access-control categories, see [`FLAGS`] and [`CATEGORIES`].
     pub flags: u32,
-    /// Where its keys are.
+    /// The positions of its keys.
     pub keys: &'static [KeySpec],
-    /// The version of Redis that introduced it, or 1.0.0 for Paxoi's own.
+    /// The version of Redis that introduced it; for Paxoi's own, 1.0.0 (sessions) or 7.0.0 (`PAXOI`).
     pub since: &'static str,
     /// Its arguments, for people.
     pub syntax: &'static str,
     /// One sentence about it, for people.
     pub summary: &'static str,
-    /// The commands of which this one is only the first word.
+    /// The commands that have this one as their first word.
     pub subcommands: &'static [Spec],
 }
 
-/// What a flag bit is called in the reply of `COMMAND`. A class adds `readonly` or `write` by itself.
+/// The names of the flag bits in the reply of `COMMAND`. A class adds `readonly` or `write` by itself.
 pub const FLAGS: [(u32, &str); 11] = [
     (DENYOOM, "denyoom"),
     (ADMIN, "admin"),
@@ -116,7 +116,7 @@ pub const FLAGS: [(u32, &str); 11] = [
     (MOVABLE_KEYS, "movablekeys"),
 ];
 
-/// What a category bit is called. `@read`, `@write`, `@admin`, `@fast` and `@slow` follow from the class and flags.
+/// The names of the category bits. `@read`, `@write`, `@admin`, `@fast` and `@slow` follow from the class and flags.
 pub const CATEGORIES: [(u32, &str); 5] = [
     (KEYSPACE, "@keyspace"),
     (STRING, "@string"),
@@ -144,7 +144,7 @@ pub(super) const DANGEROUS: u32 = 1 << 18;
 pub(super) const CONNECTION: u32 = 1 << 19;
 pub(super) const TRANSACTION: u32 = 1 << 20;
 
-/// The row of a request: its first word, and its second where that belongs to the name.
+/// Returns the row of a request, by its first word, and by its second if that belongs to the name.
 ///
 /// # Errors
 /// Redis's reply for an unknown command, an unknown subcommand or a wrong number of arguments.
@@ -160,7 +160,7 @@ pub fn lookup(request: &[&[u8]]) -> Result<&'static Spec, Reply<'static>> {
     Ok(spec)
 }
 
-/// The row of a command by its name, in any case; not of a subcommand.
+/// Returns the row of a command by its name, in any case; not of a subcommand.
 #[must_use]
 pub fn find(name: &[u8]) -> Option<&'static Spec> {
     let packed = pack(name)?;
@@ -177,7 +177,7 @@ pub fn find(name: &[u8]) -> Option<&'static Spec> {
     }
 }
 
-/// The row of a command or, by `container|name`, of a subcommand.
+/// Returns the row of a command or, by `container|name`, of a subcommand.
 #[must_use]
 pub fn find_full(name: &[u8]) -> Option<&'static Spec> {
     match memchr::memchr(b'|', name) {
@@ -186,18 +186,18 @@ pub fn find_full(name: &[u8]) -> Option<&'static Spec> {
     }
 }
 
-/// Redis's reply to a wrong number of arguments.
+/// Returns Redis's reply to a wrong number of arguments.
 #[must_use]
 pub fn wrong_arity(spec: &Spec) -> Reply<'static> {
     Reply::Error(Cow::Owned(format!("ERR wrong number of arguments for '{}' command", spec.name)))
 }
 
-/// All commands, each followed by its subcommands.
+/// Returns all commands, each followed by its subcommands.
 pub fn all() -> impl Iterator<Item = &'static Spec> {
     ROWS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
 }
 
-/// The names of all commands and subcommands, each at the place of its verb's number.
+/// Returns the names of all commands and subcommands, each at the index of its verb's number.
 #[must_use]
 pub fn names_by_verb() -> Vec<&'static str> {
     let count = all().map(|spec| spec.verb as usize + 1).max().unwrap_or(0);
@@ -207,38 +207,38 @@ pub fn names_by_verb() -> Vec<&'static str> {
 }
 
 impl Spec {
-    /// Whether a request of so many words, the name included, may be this command.
+    /// Returns true if a request of `words` words, the name included, may be this command.
     #[must_use]
     pub fn accepts(&self, words: usize) -> bool {
         let arity = usize::from(self.arity.unsigned_abs());
         if self.arity < 0 { words >= arity } else { words == arity }
     }
 
-    /// Whether it needs nothing of what a start loads.
+    /// Returns true if the command needs nothing that a start loads.
     #[must_use]
     pub fn is_served_while_loading(&self) -> bool {
         self.flags & LOADING != 0
     }
 
-    /// Whether it is refused when memory is short.
+    /// Returns true if the command is refused when memory is short.
     #[must_use]
     pub fn denies_oom(&self) -> bool {
         self.flags & DENYOOM != 0
     }
 
-    /// The subcommand of that name, in any case.
+    /// Returns the subcommand of that name, in any case.
     #[must_use]
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Spec> {
         self.subcommands.iter().find(|sub| sub.last_word().as_bytes().eq_ignore_ascii_case(name))
     }
 
-    /// The name without its container's.
+    /// Returns the name without its container's.
     #[must_use]
     pub fn last_word(&self) -> &'static str {
         self.name.rsplit('|').next().unwrap_or(self.name)
     }
 
-    /// First key, last key and step, as `COMMAND` has them: zeros without keys.
+    /// Returns first key, last key and step, as `COMMAND` has them: zeros without keys.
     #[must_use]
     pub fn key_range(&self) -> (i64, i64, i64) {
         let (Some(head), Some(tail)) = (self.keys.first(), self.keys.last()) else { return (0, 0, 0) };
@@ -247,7 +247,7 @@ impl Spec {
     }
 }
 
-/// `ERR unknown command`, with as much of the arguments as Redis 7.0 shows.
+/// Returns `ERR unknown command`, with as much of the arguments as Redis 7.0 shows.
 fn unknown(name: &[u8], request: &[&[u8]]) -> Reply<'static> {
     let mut shown = Vec::new();
     for word in request.iter().skip(1) {
@@ -270,7 +270,7 @@ fn unknown_subcommand(container: &Spec, name: &[u8]) -> Reply<'static> {
     Reply::Error(Cow::Owned(format!("ERR unknown subcommand '{name}'. Try {container} HELP.")))
 }
 
-/// Redis prints words as C strings: up to a NUL.
+/// Cuts a word as Redis does, which prints words as C strings: up to a NUL.
 fn shorten(word: &[u8], bytes_max: usize) -> &[u8] {
     let end = memchr::memchr(0, word).unwrap_or(word.len());
     &word[..end.min(bytes_max)]
@@ -278,7 +278,7 @@ fn shorten(word: &[u8], bytes_max: usize) -> &[u8] {
 
 const SHOWN_BYTES_MAX: usize = 128;
 
-/// A name in one word, folded to lower case; `None` where it is empty or longer than any name in the table.
+/// Packs a name into one word, folded to lower case; `None` if it is empty or longer than any name in the table.
 fn pack(name: &[u8]) -> Option<u128> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return None;

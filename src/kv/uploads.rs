@@ -1,9 +1,9 @@
-//! Large commands that come in parts. Each part is a command of its own in the log, so that one that holds hundreds of
-//! megabytes travels, is logged, and is repeated after a failure in small pieces, and others pass between them. The last
-//! command of an upload executes the whole.
+//! Uploads: large commands that come in parts. Each part is a command of its own in the log. So a command of hundreds
+//! of megabytes is sent, logged, and repeated after a failure in small pieces, and other commands pass between them.
+//! The last command of an upload executes the whole.
 //!
-//! What is uploaded is a part of the state. It is bounded, and what its origin has forgotten is dropped by the group's
-//! time, or when that node comes with a later start.
+//! Uploads are part of the state, and bounded. A group drops an upload that its origin has forgotten, by the group's
+//! time, or when that node comes with a later start number.
 
 use super::command::Set;
 use super::digest::Digest;
@@ -17,7 +17,8 @@ use bytes::Bytes;
 use groups::Work;
 use std::collections::BTreeMap;
 
-/// An upload: the node that its client sent the command to, how often that had been started, and its count of uploads.
+/// The id of an upload: the node that received the command from its client, that node's start number, and its count of
+/// uploads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UploadId {
     /// The node.
@@ -31,41 +32,41 @@ pub struct UploadId {
 /// A part of a command's encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
-    /// Which upload.
+    /// The upload.
     pub upload: UploadId,
     /// The bytes of the whole encoding.
     pub total: u64,
-    /// Where in it the part begins: parts come in order.
+    /// The offset of the part in it; parts come in order.
     pub offset: u64,
     /// The part; never empty.
     pub bytes: &'a [u8],
 }
 
-/// The end of an upload: the whole is to be executed.
+/// The end of an upload, at which the whole is executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complete<'a> {
-    /// Which upload.
+    /// The upload.
     pub upload: UploadId,
     /// The bytes of the whole.
     pub total: u64,
     /// The CRC-32C of the whole.
     pub crc: u32,
-    /// Without it the whole is the encoding of a command.
+    /// The SET that the whole belongs to. Without it, the whole is the encoding of a command.
     pub set: Option<UploadedSet<'a>>,
 }
 
-/// A SET whose key and value, one behind the other, are the whole: the memory in which they come becomes the key's.
+/// A SET whose key and value, one behind the other, are the whole. The memory of the upload becomes the value's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadedSet<'a> {
-    /// All else of it; key and value are empty.
+    /// The SET, with empty key and value.
     pub set: Set<'a>,
-    /// How long the key is.
+    /// Bytes of the key.
     pub key_bytes: u32,
 }
 
 /// The reply to the first part of an upload for which there is no room now.
 pub const BUSY: Reply<'static> = Reply::error("TRYAGAIN too many large commands are on their way in this group");
-/// The reply to what belongs to no upload, or not to this place in it.
+/// The reply to a command that belongs to no upload here, or not to this place in it.
 pub const LOST: Reply<'static> =
     Reply::error("CLUSTERDOWN Hash slot not served: a part of this large command was lost; it was not executed");
 
@@ -73,30 +74,32 @@ pub const LOST: Reply<'static> =
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
     known: BTreeMap<UploadId, Upload>,
-    /// What they hold, and what they will hold when all parts are there, in bytes.
+    /// Bytes that the uploads hold.
     held: usize,
+    /// Bytes that they will hold when all parts are there.
     announced: usize,
-    /// What of a frozen state is not written out yet, the first at the end.
+    /// The frozen uploads that are not written out yet, the first at the end.
     frozen: Vec<FrozenUpload>,
 }
 
-/// What there is of one.
+/// One upload, as far as it has come.
 #[derive(Debug)]
 pub(super) struct Upload {
     outline: Outline,
-    /// The memory for all of it is reserved from the first; it is used as parts come.
+    /// The bytes so far. Memory for the whole is reserved at the first part.
     bytes: Vec<u8>,
 }
 
-/// What tells of an upload without its bytes.
+/// The description of an upload without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outline {
     /// Bytes of the whole.
     pub(super) total: usize,
     /// The group's time of the last part.
     pub(super) touched_ms: u64,
-    /// Bytes that are there, and their CRC-32C.
+    /// Bytes that are there.
     held: usize,
+    /// The CRC-32C of these bytes.
     crc: u32,
 }
 
@@ -105,14 +108,14 @@ pub(super) struct Outline {
 struct FrozenUpload {
     id: UploadId,
     outline: Outline,
-    /// How much is written out.
+    /// Bytes that are written out.
     written: usize,
-    /// What it held, if the upload has ended since: else that is where it was.
+    /// The frozen bytes, if the upload has ended since. Otherwise they are still in the upload.
     aside: Option<Bytes>,
 }
 
 impl Uploads {
-    /// Takes a part.
+    /// Adds a part to its upload; the first part begins the upload.
     pub(super) fn add(&mut self, part: &Part<'_>, time_ms: u64, limits: &Limits) -> Reply<'static> {
         let Part { upload: id, bytes, .. } = *part;
         let (Ok(total), Ok(offset)) = (usize::try_from(part.total), usize::try_from(part.offset)) else { return LOST };
@@ -142,7 +145,7 @@ impl Uploads {
         Reply::Ok
     }
 
-    /// Takes a whole upload out, to be executed; `None` if something of it is missing.
+    /// Takes an upload out, to be executed; `None` if it is not whole.
     pub(super) fn take(&mut self, complete: &Complete<'_>) -> Option<Bytes> {
         let (outline, bytes) = self.remove(complete.upload)?;
         let is_whole = outline.held == outline.total && outline.total as u64 == complete.total;
@@ -184,12 +187,12 @@ impl Uploads {
         gone.into_iter().for_each(|id| _ = self.remove(id));
     }
 
-    /// How many there are.
+    /// Returns the number of uploads.
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// What they hold, in bytes.
+    /// Returns the bytes that they hold.
     pub(super) fn bytes(&self) -> usize {
         self.held
     }
@@ -198,7 +201,7 @@ impl Uploads {
         self.known.iter().for_each(|(id, upload)| upload.outline.digest(id, digest));
     }
 
-    /// A part of the state of another replica.
+    /// Adds a part of the state of another replica.
     pub(super) fn restore(&mut self, id: UploadId, total: usize, touched_ms: u64, bytes: &[u8]) {
         let announced = &mut self.announced;
         let upload = self.known.entry(id).or_insert_with(|| {
@@ -223,7 +226,7 @@ impl Uploads {
         self.frozen = Vec::new();
     }
 
-    /// Feeds the frozen state into its digest, before anything of it is handed out.
+    /// Feeds the frozen uploads into the digest, before any of them is handed out.
     pub(super) fn digest_frozen(&self, digest: &mut Digest) {
         self.frozen.iter().rev().for_each(|frozen| frozen.outline.digest(&frozen.id, digest));
     }
@@ -241,14 +244,14 @@ impl Uploads {
         Some((*id, *outline, &bytes[from..*written]))
     }
 
-    /// Bytes that are held only for the frozen state.
+    /// Returns the bytes that are held only for the frozen state.
     pub(super) fn aside_bytes(&self) -> usize {
         self.frozen.iter().filter_map(|frozen| frozen.aside.as_ref()).map(Bytes::len).sum()
     }
 }
 
 impl Upload {
-    /// One of which nothing is there yet.
+    /// Makes an upload without any part yet.
     fn new(total: usize, touched_ms: u64) -> Upload {
         Upload { outline: Outline::new(total, touched_ms), bytes: Vec::with_capacity(total) }
     }
@@ -264,7 +267,7 @@ impl Outline {
         Outline { total, touched_ms, held: 0, crc: 0 }
     }
 
-    /// Takes note of a part.
+    /// Counts a part.
     pub(super) fn count(&mut self, bytes: &[u8]) {
         self.held += bytes.len();
         self.crc = crc32c::crc32c_append(self.crc, bytes);
@@ -274,7 +277,8 @@ impl Outline {
         self.held
     }
 
-    /// A checksum stands for the bytes: the blocks that hold them have checksums of their own.
+    /// Feeds the upload into a digest. A checksum stands for its bytes: the blocks that hold them have checksums of
+    /// their own.
     pub(super) fn digest(&self, id: &UploadId, digest: &mut Digest) {
         let UploadId { node, start, number } = *id;
         let (total, held) = (self.total as u64, self.held as u64);
@@ -325,8 +329,8 @@ impl Store {
     }
 }
 
-/// An upload is dropped when its last part is this old, in milliseconds of the group's time.
+/// Age of an upload's last part at which the upload is dropped, in milliseconds of the group's time.
 const IDLE_MS_MAX: u64 = 60_000;
-/// An upload is dropped at this age of its last part if another one needs its room. An origin that lives sends the next part
-/// within its client timeout, 5 s by default.
+/// Age of an upload's last part at which it is dropped if another one needs its room, in milliseconds. A live origin
+/// sends the next part within its client timeout, 5 s by default.
 const YIELD_IDLE_MS: u64 = 10_000;

@@ -1,4 +1,4 @@
-//! What changes a store. A key that is due is absent: where it is in the way it is overwritten in place.
+//! The commands that change a store. A key that is due counts as absent: a write to it overwrites it in place.
 
 use super::command::{Command, ExpireIf, Once, Pair, Set, SetAnswer, SetExpiry, SetIf};
 use super::directory::Position;
@@ -15,13 +15,13 @@ use bytes::Bytes;
 use groups::Work;
 use std::borrow::Cow;
 
-/// What the reads of one transaction in the log may cost together. Its group does nothing else meanwhile, at the node
-/// whose client asked; the others have no need of the replies.
+/// Maximum steps of all reads of one transaction in the log. The node whose client asked executes them, and the group
+/// does nothing else there meanwhile. The other nodes skip them: they do not need the replies.
 const TRANSACTION_STEPS_MAX: u64 = 4 << 20;
 
 impl Store {
-    /// Executes a command at the group's time, as far as `work` goes; `None`: it goes on with `progress`. Without `wanted`
-    /// the reply may be any.
+    /// Executes a command at the group's time, until `work` is spent. Returns `None` if the command is not done: it
+    /// continues with `progress`. If `wanted` is false, nobody gets the reply, and it may be any.
     pub(super) fn execute(
         &mut self,
         command: &Command<'_>,
@@ -49,14 +49,15 @@ impl Store {
         Some(self.write(command, progress.arguments.as_ref()))
     }
 
-    /// What comes before each command, once.
+    /// Removes some keys that are due, once before each command.
     pub(super) fn begin_command(&mut self, progress: &mut Progress) {
         if !std::mem::replace(&mut progress.begun, true) {
             self.remove_due(self.limits.due_per_command_max);
         }
     }
 
-    /// A write that is done at once. `arguments` is what its words are slices of, if a value may share that memory.
+    /// Executes a write that takes only one turn. `arguments` is the memory that the command's words are slices of, if
+    /// a value may share that memory.
     fn write(&mut self, command: &Command<'_>, arguments: Option<&Bytes>) -> Reply<'_> {
         use Command as C;
         match command {
@@ -95,10 +96,11 @@ impl Store {
         }
     }
 
-    /// Counts what a write reads beside its own bytes: a long value whose checksum is needed, or that is let go of.
+    /// Charges `work` for the bytes that a write touches besides its own: those of a long value that it checksums or
+    /// frees.
     fn weigh(&self, command: &Command<'_>, work: &mut Work) {
         use Command as C;
-        // While no value was ever longer, what a command finds costs less than looking it up.
+        // As long as no key and no value was ever long, reading the entry would cost less than looking it up here.
         if self.longest < LONG_VALUE_BYTES {
             return;
         }
@@ -134,7 +136,8 @@ impl Store {
         Some(Reply::Int(progress.count))
     }
 
-    /// Every command is executed, whatever becomes of the replies, which all replicas have to hold at once.
+    /// Executes every command of a transaction, even if its reply is replaced by an error. The replies are bounded
+    /// because all replicas have to hold them at once.
     fn execute_all(
         &mut self,
         commands: &[Command<'_>],
@@ -170,7 +173,8 @@ impl Store {
         Some(Reply::Array(std::mem::take(&mut progress.replies)))
     }
 
-    /// A read in a transaction, unless its reads have cost too much already.
+    /// Answers a read in a transaction. A command that walks over the keys is refused once the reads of the transaction
+    /// have cost `TRANSACTION_STEPS_MAX`.
     fn read_inside(
         &self,
         command: &Command<'_>,
@@ -187,7 +191,8 @@ impl Store {
         reply
     }
 
-    /// Without a limit, and whether the reply is wanted or not: the session keeps it, and so it is a part of the state.
+    /// Executes a command of a session at most once. The session keeps the reply, which makes it a part of the state:
+    /// so the reply is computed even if nobody wants it here, and reads run without a limit of work.
     fn once(&mut self, once: &Once<'_>, progress: &mut Progress, work: &mut Work) -> Option<Reply<'_>> {
         if progress.inner.is_none()
             && let Some(answer) = self.sessions.answer(once, self.time_ms, &self.limits)
@@ -226,7 +231,8 @@ impl Store {
         reply
     }
 
-    /// What a SET answers, and when the key expires if it is to be set; nothing is changed.
+    /// Decides a SET, and changes nothing. Returns the reply, and the new expiry if the key is to be set (0: it never
+    /// expires).
     fn judge_set(&self, set: &Set<'_>) -> (Reply<'static>, Option<u64>) {
         let old = self.live(self.position(set.key), set.key);
         let obey = match set.only_if {
@@ -267,7 +273,7 @@ impl Store {
         entry.value().reply()
     }
 
-    /// True: all of them are there.
+    /// Puts the pairs from `progress` on. Returns true if all of them are put, false if `work` is spent.
     fn put_all(&mut self, pairs: &[Pair<'_>], progress: &mut Progress, work: &mut Work) -> bool {
         while let Some((key, value)) = pairs.get(progress.done) {
             self.put(self.position(key), key, value, 0, progress.arguments.as_ref());
@@ -365,7 +371,7 @@ impl Store {
     fn incr_by_float(&mut self, key: &[u8], by: &[u8], sum: FloatSum) -> Reply<'_> {
         let position = self.position(key);
         let (old, expires_at_ms) = match self.live(position, key) {
-            // No number is as long as a long value.
+            // A long value is never a number: it is read as an empty text.
             Some(entry) => (entry.value().short().unwrap_or_default(), entry.expires_at_ms),
             None => (&b"0"[..], 0),
         };
@@ -444,15 +450,15 @@ impl Store {
         self.entries.find(position, key).filter(|entry| !entry.is_due(self.time_ms))
     }
 
-    /// Removes a key; answers its entry, unless it was due.
+    /// Removes a key. Returns its entry, unless it was due.
     fn take(&mut self, key: &[u8]) -> Option<Entry> {
         let entry = self.entries.remove(self.position(key), key)?;
         self.forget(&entry);
         (!entry.is_due(self.time_ms)).then_some(entry)
     }
 
-    /// Gives a key a value and an expiry (0: never), whatever it held before; one that is due is gone at once.
-    /// A long value shares the memory of `arguments`.
+    /// Gives a key a value and an expiry (0: never), whatever it held before. If the expiry is due already, the key is
+    /// removed instead. A long value shares the memory of `arguments`.
     fn put(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64, arguments: Option<&Bytes>) {
         if expires_at_ms != 0 && expires_at_ms <= self.time_ms {
             self.take(key);
@@ -480,7 +486,8 @@ impl Store {
         reweigh(&mut self.heap_bytes, before, entry);
     }
 
-    /// Puts an entry in the place of whatever its key holds, which is let go of elsewhere.
+    /// Puts an entry with a long value, and replaces the entry of its key. The old entry goes to `discarded`, to be
+    /// freed elsewhere.
     fn put_long(&mut self, entry: Entry) {
         let (position, expires_at_ms, heap_bytes) = (entry.position, entry.expires_at_ms, entry.heap_bytes());
         match self.entries.replace(entry) {
@@ -496,7 +503,7 @@ impl Store {
         }
     }
 
-    /// Adds a key that is not there, with a value that another one has or had.
+    /// Adds a missing key with the value of another key, for RENAME and COPY.
     fn insert_made(&mut self, key: &[u8], value: Value<'_>, expires_at_ms: u64) {
         let position = self.position(key);
         self.rolling.key(Change::Made, position, whole(value) ^ expires_at_ms);
@@ -508,7 +515,7 @@ impl Store {
         self.entries.insert(entry);
     }
 
-    /// Takes an entry that comes into the directory into the books.
+    /// Accounts for an entry that comes into the directory: its expiry, its heap memory, and its length.
     pub(super) fn count(&mut self, entry: &Entry) {
         self.expiry.change(entry.position, 0, entry.expires_at_ms);
         self.heap_bytes += entry.heap_bytes();
@@ -519,12 +526,13 @@ impl Store {
 /// The text of the sum of two numbers given as text.
 type FloatSum = fn(&[u8], &[u8]) -> Result<String, FloatError>;
 
-/// A value was written that may take more memory or less than what was there.
+/// Updates `heap_bytes` after a write to `entry`, whose memory was `before` bytes.
 fn reweigh(heap_bytes: &mut usize, before: usize, entry: &Entry) {
     *heap_bytes = *heap_bytes - before + entry.heap_bytes();
 }
 
-/// A word as memory to be shared, if it is long and most of the memory that it is a slice of: it keeps all of that.
+/// Returns a slice of `arguments` that shares its memory with `word`, if the word is long and at least half of
+/// `arguments`: the slice keeps all of that memory alive.
 fn shared(word: &[u8], arguments: Option<&Bytes>) -> Option<Bytes> {
     shared_word(word, arguments.filter(|all| word.len() >= all.len() / 2)?)
 }

@@ -1,4 +1,5 @@
-//! Load for any server of the Redis protocol: one run of a workload (`bench`), and runs over numbers of groups (`sweep`).
+//! Load generators: `bench` runs one workload against any server of the Redis protocol, and `sweep` repeats it
+//! with different numbers of groups.
 
 pub mod bench;
 pub mod sweep;

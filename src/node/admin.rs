@@ -1,4 +1,4 @@
-//! Admin replies: what the node answers about itself and the cluster (`INFO`, `CONFIG`, `CLUSTER`, `PAXOI`).
+//! Admin replies: the node's answers about itself and the cluster (`INFO`, `CONFIG`, `CLUSTER`, `PAXOI`).
 
 use super::Time;
 use super::clients::Backend;
@@ -17,7 +17,7 @@ use crate::kv::table::{Spec, Verb};
 use groups::{GroupId, NodeId};
 use std::fmt::Write as _;
 
-/// What only the process knows of itself; the shell brings it now and then.
+/// Facts that only the process knows. The shell updates them at intervals.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The process id.
@@ -32,23 +32,23 @@ pub struct Facts {
     pub cpu_user_us: u64,
     /// Processor time in the kernel, in microseconds.
     pub cpu_system_us: u64,
-    /// There is no space for another segment of the log.
+    /// True if the disk has no space for another segment of the log.
     pub disk_full: bool,
     /// Bytes of the log.
     pub log_bytes: u64,
     /// Segments of the log.
     pub log_segments: u64,
-    /// While the node loads: bytes read, and bytes in all.
+    /// While the node loads: bytes read so far, and bytes in all.
     pub loading_bytes: (u64, u64),
 }
 
-/// What a node knows of its own process, and what it was told to remember.
+/// What a node knows of its own process, and the settings that it was told to remember.
 #[derive(Default)]
 pub(super) struct About {
     facts: Facts,
-    /// When the process was first told the time.
+    /// When the process first got the time.
     started_ms: Option<u64>,
-    /// What CONFIG SET was told of parameters without effect.
+    /// Values that CONFIG SET gave to parameters without effect.
     kept: Kept,
 }
 
@@ -57,12 +57,12 @@ impl About {
         &self.facts
     }
 
-    /// The shell brings new facts.
+    /// Takes new facts from the shell.
     pub(super) fn set_facts(&mut self, facts: Facts) {
         self.facts = facts;
     }
 
-    /// The process is told the time.
+    /// Notes the time of the process's start, at the first call.
     pub(super) fn tick(&mut self, now_ms: u64) {
         self.started_ms.get_or_insert(now_ms);
     }
@@ -88,8 +88,8 @@ impl Core<'_> {
         }
     }
 
-    /// What a node answers to `PAXOI MEMBER …`, given with these two words. Changes answer `OK` when they are done, and
-    /// else how far they are: they go on meanwhile.
+    /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` when it is done, and its
+    /// progress before; it goes on meanwhile.
     pub(super) fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         if !self.is_born() {
             return Reply::error("ERR the cluster is not formed yet");
@@ -162,7 +162,7 @@ impl Core<'_> {
         cluster::cluster(words, &ClusterView { me: self.identity.node, groups, leaders: &leaders, nodes: &nodes })
     }
 
-    /// Who leads a group; one that is missing here, by what the members say of themselves.
+    /// Returns the leader of a group. For a group that is not rebuilt here yet, the members' claims tell it.
     fn leader_of(&self, group: GroupId) -> Option<NodeId> {
         if self.engine.has(group) {
             return self.engine.group(group).leader().map(|ballot| ballot.node);
@@ -277,7 +277,7 @@ impl Core<'_> {
     }
 }
 
-/// The 40 hex digits by which cluster clients know a node: its storage id, then its number.
+/// Returns the 40 hex digits by which cluster clients know a node: its storage id, then its number.
 pub(super) fn id40(node: NodeId, storage: &[u8; 16]) -> String {
     let mut id = hex(storage);
     // Writing to a string does not fail.

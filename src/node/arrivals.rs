@@ -1,49 +1,50 @@
-//! Connections of which no byte has come: the first one tells whether it is a client's or another node's. From then on
-//! `clients` or `links` has it.
+//! Accepted connections of which no byte has come. The first byte tells whether a client or another node has connected.
+//! From then on `clients` or `links` has the connection.
 
 use super::Time;
 use super::slots::Slots;
 use crate::config::HANDSHAKE_MS_MAX;
 use std::net::SocketAddr;
 
-/// The first byte of a peer's frame is not below this; RESP and TLS begin lower.
+/// Lower bound of the first byte of a peer's frame. RESP and TLS begin below it.
 const PEER_BYTE_MIN: u8 = 0x80;
-/// With it begins the greeting of a client that wants an encrypted connection: as a request it would have no end.
+/// First byte of the greeting of a client that wants an encrypted connection. Read as a request, the greeting would
+/// have no end.
 const TLS_BYTE: u8 = 0x16;
 
-/// See the module.
+/// Connections without a byte so far; see the module.
 #[derive(Default)]
 pub(super) struct Arrivals(Slots<Arrival>);
 
-/// An accepted connection.
+/// An accepted connection without a byte so far.
 struct Arrival {
     addr: SocketAddr,
     since_ms: u64,
 }
 
-/// Whose a connection is.
+/// The owner of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
     /// A client's, at this address.
     Clients(SocketAddr),
-    /// A client's that asks for encryption.
+    /// A client's that asks for encryption, at this address.
     TlsClients(SocketAddr),
     /// Another node's.
     Nodes,
 }
 
 impl Arrivals {
-    /// A connection was accepted.
+    /// Adds an accepted connection.
     pub(super) fn opened(&mut self, id: u64, addr: SocketAddr, time: Time) {
         self.0.insert(id, Arrival { addr, since_ms: time.mono_ms() });
     }
 
-    /// Returns true if it is known of this connection only that it is there.
+    /// Returns true if no byte of this connection has come.
     pub(super) fn has(&self, id: u64) -> bool {
         self.0.has(id)
     }
 
-    /// The first byte of a connection tells whose it is. It is not kept here any more then.
+    /// Removes a connection, and tells from its first byte whose it is.
     pub(super) fn tell(&mut self, id: u64, first: u8) -> Option<Whose> {
         let Arrival { addr, .. } = self.0.remove(id)?;
         Some(match first {
@@ -53,16 +54,18 @@ impl Arrivals {
         })
     }
 
-    /// A member says hello at once: who has said nothing for a while counts as a client, so that connections which were
-    /// only opened leave room for members.
+    /// Removes and returns the connections that have been silent for [`HANDSHAKE_MS_MAX`]. They count as clients,
+    /// because a member says hello at once. So connections that were only opened leave room for members.
     pub(super) fn take_silent(&mut self, now_ms: u64) -> Vec<(u64, SocketAddr)> {
         let silent = self.0.iter().filter(|(_, arrival)| now_ms >= arrival.since_ms + HANDSHAKE_MS_MAX);
         let silent: Vec<(u64, SocketAddr)> = silent.map(|(id, arrival)| (id, arrival.addr)).collect();
-        silent.iter().for_each(|(id, _)| drop(self.0.remove(*id)));
+        for (id, _) in &silent {
+            self.0.remove(*id);
+        }
         silent
     }
 
-    /// The connection is gone.
+    /// Removes a connection that is gone.
     pub(super) fn closed(&mut self, id: u64) {
         self.0.remove(id);
     }

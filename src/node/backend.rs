@@ -1,6 +1,6 @@
-//! What the node does for its clients: see [`Backend`].
+//! The node as its clients need it; see [`Backend`].
 
-use super::clients::{Backend, Submission, encoded};
+use super::clients::{Backend, Submission};
 use super::cluster::Sight;
 use super::core::Core;
 use super::engine::{Asked, Read};
@@ -144,7 +144,7 @@ impl Backend for Core<'_> {
 
     fn read_stale(&self, group: GroupId, body: &[u8]) -> Reply<'_> {
         let store = self.engine.shard().store(group);
-        // By its own time nothing is due that is still there.
+        // At the store's own time, no key that it still holds is due.
         store.read(body, store.time_ms()).unwrap_or(NOT_SERVED)
     }
 
@@ -182,34 +182,36 @@ impl Backend for Core<'_> {
 }
 
 impl Core<'_> {
-    /// Bytes that the stores take, and the commands of this node's clients that are on their way to them.
+    /// Returns the bytes that the stores use, and the commands of this node's clients that are in flight to them.
     ///
-    /// `maxmemory` bounds them. The node that a client asks refuses what may add to them, as Redis does; what removes or
-    /// reads goes on. Whatever comes through the log is applied all the same, because what `apply` does must not depend on
-    /// how a node is set up: a node with less memory than the others refuses its own clients early, and grows with theirs.
+    /// `maxmemory` bounds these bytes. Above it, the node that a client asks refuses commands that may add data, as
+    /// Redis does, but not those that remove or read. Commands from the log are applied all the same, because the
+    /// effect of `apply` must not depend on a node's configuration. So a node with less memory than the others refuses
+    /// its own clients early, and grows with theirs.
     pub(super) fn used_bytes(&self) -> u64 {
         (self.engine.shard().store_bytes() + self.engine.shard().queued_bytes()) as u64
     }
 
-    /// Whether a command goes through the log. So does a transaction that walks over keys: it sees one state over several
-    /// turns, and its group waits meanwhile.
+    /// Returns true if a command goes through the log: a write, any command with `Reads::Log`, or a transaction that
+    /// walks over keys. Such a transaction sees one state over several turns, and its group waits meanwhile.
     pub(super) fn is_logged(&self, command: &Command<'_>) -> bool {
         let is_walking_transaction = matches!(command, Command::Exec(_)) && command.walks();
         command.is_write() || is_walking_transaction || self.config.reads == Reads::Log
     }
 
-    /// Queues a command of the group here, or begins a read.
+    /// Queues a command in its group at this node, or begins a read.
     pub(super) fn carry_out(&mut self, submission: Submission<'_>, deadline_ms: u64, time: Time) {
         let Submission { group, verb, command, body, request, ticket } = submission;
         let asked = Asked { ticket, verb, since_us: time.mono_us };
-        // A client's next commands wait here for its upload, but not those that another member passes on: these are short.
+        // The client's next commands wait here for its upload. Commands that another member passes on do not wait: they
+        // are short.
         if ticket.connection != RELAYED && self.is_upload(command, request.bytes) {
             return self.engine.upload(group, command, request.buffer, asked, deadline_ms);
         }
         if self.is_logged(command) {
             return self.engine.queue(group, |out| encode(command, out), asked, deadline_ms);
         }
-        let (body, long) = (body.unwrap_or_else(|| encoded(command)), command.is_long_read());
+        let (body, long) = (body.unwrap_or_else(|| self.engine.encoded(command)), command.is_long_read());
         let since_us = asked.since_us;
         self.engine.read(Read { group, body, ticket, deadline_ms, verb, since_us, long });
     }

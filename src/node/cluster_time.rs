@@ -1,22 +1,22 @@
-//! Cluster time: unix time as the clocks of a majority show it, so that a member whose clock is wrong has no effect.
+//! Cluster time: unix time by the clocks of a majority, so that a member whose clock is wrong has no effect.
 //!
-//! A ping tells its sender's clock. With half of the round trip as the error, that gives the offset of the sender's clock
-//! to the monotonic clock here. Cluster time is the monotonic clock plus the median of the voters' offsets and this node's
-//! own. It is steered towards the median by at most a tenth of the time that passes, so a duration in cluster time takes
-//! between ten elevenths and ten ninths of its length, whatever becomes of the clocks.
+//! A ping tells its sender's clock. This gives the offset of that clock to the monotonic clock here, with an error of
+//! at most half of the round trip. Cluster time is the monotonic clock plus the median of the offsets of the voters'
+//! clocks and of this node's own. It is steered towards the median by at most a tenth of the time that passes. So a
+//! duration in cluster time takes between ten elevenths and ten ninths of its length, whatever the clocks do.
 //!
-//! A minority of the clocks may be wrong. If some clocks are not known either, several times are possible: cluster time then
-//! stays as it is if it is one of them, and else goes to the nearest one. (Marzullo's thesis, *Maintaining the time in a
-//! distributed system*, 1984, with points instead of intervals.)
+//! A minority of the clocks may be wrong. If some clocks are unknown too, the median can be any of several times.
+//! Cluster time then stays as it is if it is one of them, and otherwise goes to the nearest one. (Marzullo's thesis,
+//! *Maintaining the time in a distributed system*, 1984, with points instead of intervals.)
 //!
-//! A node that starts takes cluster time over from the others. It is made anew from the clocks only if nobody has it: at a
-//! birth, which waits for the clocks of all members, and after all nodes were down. A node whose cluster time differs from
-//! that of a majority follows the majority at once.
+//! A node that starts takes cluster time over from the others. It is made anew from the clocks only if no node has it:
+//! at a birth, which waits for the clocks of all members, and after all nodes were down. A node whose cluster time
+//! differs from that of a majority follows the majority at once.
 //!
-//! A machine that was frozen, as a paused virtual machine is, finds that its own clock and those of others have jumped ahead
-//! of its monotonic clock alike. Its cluster time jumps with them. A clock that was merely set jumps alone. Until a node
-//! knows which it was, it tells nobody its cluster time, and follows a member that tells one. Until it has heard of another
-//! clock at all it has no cluster time: it proposes nothing, and confirms no read.
+//! After a freeze of the machine, such as a pause of a virtual machine, the node's own clock and those of others have
+//! jumped ahead of its monotonic clock alike. Its cluster time jumps with them. A clock that was set jumps alone. Until
+//! a node knows which of the two happened, it tells no other node its cluster time, and follows a member that tells
+//! one. Until it has heard of another clock at all, it has no cluster time: it proposes nothing, and confirms no read.
 
 use super::Time;
 use super::engine::Engine;
@@ -30,12 +30,12 @@ use crate::duration::Lead;
 use crate::versions::Versions;
 use groups::{Members, NodeId};
 
-/// Steering changes cluster time by at most one part in so many of the time that passes.
+/// Steering changes cluster time by at most one tenth of the time that passes.
 const STEER_DIVISOR: i64 = 10;
-/// Steps of steering are no shorter than this: fractions of a microsecond would be lost.
+/// Minimum step of steering: shorter steps would lose fractions of a microsecond.
 const STEER_STEP_US: u64 = 1_000;
 
-/// What this node knows of all members' clocks. Offsets are to its own monotonic clock, in microseconds.
+/// This node's knowledge of all members' clocks. Offsets are to its own monotonic clock, in microseconds.
 #[derive(Debug)]
 pub(super) struct ClusterTime {
     /// At most one for each peer.
@@ -43,61 +43,62 @@ pub(super) struct ClusterTime {
     own_us: Option<i64>,
     offset: Option<Offset>,
     steered_us: u64,
-    /// Its own clock has jumped: whether this machine was frozen is not known yet.
+    /// A jump of the node's own clock, while it is unknown whether the machine was frozen.
     jump: Option<Jump>,
-    /// The voters besides this node. Only the clocks of voters count; the others are told to operators.
+    /// The voters except this node. Only voters' clocks count; the clocks of other peers are only shown to operators.
     others: Vec<NodeId>,
-    /// How many of them tell no clock.
+    /// Number of connected voters that speak a version without clocks.
     silent: usize,
     /// Since when enough clocks have been known to make a cluster time.
     enough_since_us: Option<u64>,
     watched_ms: u64,
-    /// The nodes whose clocks differ, and were named in the node's log.
+    /// The nodes whose clocks were named in the log as differing.
     differing: Vec<NodeId>,
-    /// Whether the time of some group is ahead of cluster time, as was last said in the log.
+    /// True if the log last said that the time of some group is ahead of cluster time.
     is_ahead: bool,
-    /// This node speaks a version that knows of clocks.
+    /// True if this node speaks a version with clocks.
     tells: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Offset {
     us: i64,
-    /// It comes from a majority. Otherwise the other members speak a version without clocks, and the own clock has to do.
+    /// True if the offset comes from a majority. Otherwise the other members speak a version without clocks, and this
+    /// node uses its own clock alone.
     is_founded: bool,
 }
 
-/// What a ping told of its sender's clocks.
+/// The clocks that a ping told of its sender.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     node: NodeId,
     clock_us: i64,
-    /// Its cluster time, if it has one.
+    /// The sender's cluster time, if it has one.
     cluster_us: Option<i64>,
     at_us: u64,
 }
 
-/// How far the own clock jumped against the monotonic one, and what was known of the others' before.
+/// The jump of the own clock against the monotonic one, and the readings of other clocks before it.
 #[derive(Clone, Debug)]
 struct Jump {
     us: i64,
     at_us: u64,
     before: Vec<Reading>,
-    /// When the last of several jumps was noticed. All readings are from after that.
+    /// When the last of several jumps was noticed. All present readings are from after that.
     noticed_us: u64,
 }
 
-/// What cluster time looks at.
+/// What cluster time reads of the node.
 #[derive(Clone, Copy)]
 pub(super) struct Sight<'a> {
     pub(super) me: NodeId,
     pub(super) peers: &'a Peers,
     pub(super) engine: &'a Engine,
-    /// The cluster exists, and this node has its log.
+    /// True if the cluster exists and this node has read its log.
     pub(super) is_born: bool,
 }
 
-/// Those whose clocks count.
+/// The nodes whose clocks count.
 #[derive(Clone, Copy, Debug)]
 struct Electorate<'a> {
     me: NodeId,
@@ -115,7 +116,7 @@ impl Electorate<'_> {
 }
 
 impl ClusterTime {
-    /// `versions`: those that this node speaks.
+    /// Creates an unknown cluster time. `versions`: the versions that this node speaks.
     pub(super) fn new(versions: Versions) -> ClusterTime {
         ClusterTime {
             readings: Vec::new(),
@@ -133,18 +134,19 @@ impl ClusterTime {
         }
     }
 
-    /// Cluster time in unix milliseconds; `None` if it is not known yet.
+    /// Returns cluster time in unix milliseconds; `None` if it is not known yet.
     pub(super) fn now_ms(&self, time: Time) -> Option<u64> {
         self.now_us(time).map(|now_us| now_us / 1_000)
     }
 
-    /// The same in microseconds.
+    /// Returns cluster time in unix microseconds; `None` if it is not known yet.
     pub(super) fn now_us(&self, time: Time) -> Option<u64> {
         let offset = self.offset.filter(|_| self.is_alone() || !self.has_just_jumped(time));
         offset.map(|offset| since_1970(offset.us, time))
     }
 
-    /// Whether the own clock has jumped, and no other was read since: this machine may have been frozen a moment ago.
+    /// Returns true if the own clock has jumped and no other clock was read since: this machine may have just been
+    /// frozen.
     fn has_just_jumped(&self, time: Time) -> bool {
         let is_unheard = |jump: &Jump| {
             self.counting().next().is_none() && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000
@@ -153,17 +155,17 @@ impl ClusterTime {
             || self.jump.as_ref().is_some_and(is_unheard)
     }
 
-    /// How many clocks there are: those of the voters, and this node's.
+    /// Returns the number of clocks that count: those of the other voters, and this node's.
     fn clocks(&self) -> usize {
         self.others.len() + 1
     }
 
-    /// Returns true if no other clock can be heard of.
+    /// Returns true if no other voter tells its clock.
     fn is_alone(&self) -> bool {
         self.others.len() <= self.silent
     }
 
-    /// Returns true if the clocks of all voters are known, except of those that tell none.
+    /// Returns true if the clocks of all voters that tell one are known.
     pub(super) fn knows_all(&self) -> bool {
         self.counting().count() + self.silent >= self.others.len()
     }
@@ -180,32 +182,34 @@ impl ClusterTime {
         self.offset.is_some_and(|offset| offset.is_founded)
     }
 
-    /// What a ping says of this node's clocks: nothing in the versions that do not know of that.
+    /// Returns this node's clocks for a ping; `None` in versions without clocks.
     pub(super) fn told(&self, time: Time) -> Option<PingClocks> {
         let founded = self.offset.filter(|offset| offset.is_founded && self.jump.is_none());
         let cluster_us = founded.map(|offset| since_1970(offset.us, time));
         self.tells.then_some(PingClocks { unix_us: time.unix_us, cluster_us })
     }
 
-    /// A ping of a peer came, which answers one of this node.
+    /// Takes the clocks of a peer's ping that answers one of this node.
     pub(super) fn on_ping(&mut self, from: NodeId, clocks: PingClocks, round_trip: RoundTrip, time: Time) {
         if !self.tells {
             return;
         }
         let RoundTrip { sent_us, us: rtt_us } = round_trip;
-        // First: pings that waited while this machine stood still must not be taken for what was known before.
+        // This comes first: pings that waited while this machine was frozen must not count as readings from before the
+        // jump.
         self.look_at_own(time);
-        // The answer was in flight while a machine slept, or a peer was stopped: half of that time says nothing of its way.
+        // The answer was in flight while a machine slept, or a peer was stopped: half of that time tells nothing of the
+        // ping's way.
         if rtt_us > ECHO_MS_MAX * 1_000 {
             return;
         }
-        // Pings that waited while this machine stood still tell nothing: they answer earlier ones.
+        // Pings that waited while this machine was frozen tell nothing: they answer earlier pings.
         if self.jump.as_ref().is_some_and(|jump| sent_us <= jump.noticed_us) {
             return;
         }
         let place = self.readings.iter().position(|reading| reading.node == from);
         let is_fresh = |place: usize| time.mono_us < self.readings[place].at_us + 10 * CLOCK_ERROR_MS_MAX * 1_000;
-        // A busy moment here or there: a better reading is at hand.
+        // One of the two nodes was busy for a moment. A better reading is at hand.
         if rtt_us / 2 > CLOCK_ERROR_MS_MAX * 1_000 && place.is_some_and(is_fresh) {
             return;
         }
@@ -222,8 +226,8 @@ impl ClusterTime {
         }
     }
 
-    /// The own clock has jumped: tells from the clocks that were known before why it has. As many others as can be wrong at
-    /// a time have to agree that this machine was frozen: if its own clock is wrong, one of them is right.
+    /// Judges why the own clock has jumped, by the readings from before. If as many other clocks as can be wrong agree,
+    /// this machine was frozen: if its own clock is wrong, at least one of these others is right.
     fn judge_jump(&mut self, time: Time) {
         let Some(jump) = &self.jump else { return };
         let moved = |heard: &Reading| {
@@ -233,13 +237,13 @@ impl ClusterTime {
         let mut moved: Vec<i64> = self.counting().filter_map(moved).collect();
         moved.sort_unstable_by(|one, next| next.cmp(one));
         let needed = (self.others.len() / 2).max(1);
-        // All have passed the time for which this machine was frozen, and each may have been set besides.
+        // All clocks have advanced by the time for which this machine was frozen. Each may have been set besides.
         let frozen_us = moved.get(needed - 1).map_or(0, |moved_us| jump.us.min(*moved_us));
         let is_frozen = frozen_us > signed(CLOCK_RESYNC_MS * 1_000);
-        // Another machine that was frozen, too, may be about to set its clock.
+        // Until then, another machine that was frozen too may be about to set its clock.
         let is_late = time.mono_us >= jump.at_us + CLOCK_WAIT_MS * 1_000;
         let is_set = is_late && moved.iter().any(|moved_us| !differ(*moved_us, 0));
-        // Clocks that jump back alike were both set.
+        // Two clocks that jump back alike were both set.
         let is_alike = jump.us < 0 && moved.iter().any(|moved_us| !differ(*moved_us, jump.us));
         if !is_frozen && !is_set && !is_alike {
             return;
@@ -250,8 +254,9 @@ impl ClusterTime {
         self.jump = None;
     }
 
-    /// The own clock has jumped, and another's has not told why: it was set, perhaps while this machine was frozen. Another
-    /// member that has a cluster time, and no doubt, is followed, as at a start.
+    /// Follows the cluster time of a member, as at a start, if the other clocks have not told why the own clock jumped.
+    /// It was set then, perhaps while this machine was frozen. The followed member has a cluster time, so it is not in
+    /// doubt itself.
     fn follow_if_in_doubt(&mut self, reading: Reading) {
         let (Some(jump), Some(us)) = (&self.jump, reading.cluster_us) else { return };
         if reading.at_us >= jump.at_us + CLOCK_WAIT_MS * 1_000 {
@@ -261,7 +266,7 @@ impl ClusterTime {
         }
     }
 
-    /// Looks at the own clock: its offset to the monotonic one.
+    /// Reads the own clock, and notices a jump. Returns its offset to the monotonic clock.
     fn look_at_own(&mut self, time: Time) -> i64 {
         let (own_us, mono_us) = (own_offset(time), time.mono_us);
         let late_us = CLOCK_JUMP_MS_MAX * 1_000;
@@ -269,7 +274,8 @@ impl ClusterTime {
         let Some(before_us) = self.own_us.replace(own_us).filter(|before_us| differ(own_us, *before_us)) else {
             return own_us;
         };
-        // It was set, or this machine was frozen, and then what is known of the others is from before.
+        // The clock was set, or this machine was frozen. In the second case, the readings of other clocks are from
+        // before the freeze.
         let readings = std::mem::take(&mut self.readings);
         let first = Jump { us: 0, at_us: mono_us, before: readings, noticed_us: mono_us };
         let jump = self.jump.take().unwrap_or(first);
@@ -278,12 +284,13 @@ impl ClusterTime {
         own_us
     }
 
-    /// A node is no peer any more.
+    /// Forgets the clock of a node that is no longer a peer.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.readings.retain(|reading| reading.node != node);
     }
 
-    /// Time has passed. `is_born`: the cluster exists, and this node has its log; before, no cluster time is made.
+    /// Steers cluster time by the time that has passed. `is_born`: the cluster exists, and this node has read its log;
+    /// before that, no cluster time is made.
     fn steer(&mut self, electorate: Electorate<'_>, is_born: bool, time: Time) {
         let passed_us = time.mono_us.saturating_sub(self.steered_us);
         if passed_us < STEER_STEP_US {
@@ -300,7 +307,7 @@ impl ClusterTime {
         let clocks: Vec<i64> = self.counting().map(|reading| reading.clock_us).chain([own_us]).collect();
         let shared: Vec<i64> = self.counting().filter_map(|reading| reading.cluster_us).collect();
         let Some(offset) = self.offset.filter(|_| self.is_founded()) else {
-            // What is made or taken over now has no jump to make up for.
+            // A cluster time that is made or taken over now has no jump to make up for.
             self.jump = None;
             return self.found(electorate, &clocks, shared, is_born, time);
         };
@@ -312,7 +319,7 @@ impl ClusterTime {
         let agreed_us = nearest(&all, members, steered_us).unwrap_or(steered_us);
         let follows = differ(agreed_us, steered_us);
         let us = if follows { agreed_us } else { steered_us };
-        // What is taken over has no jump to make up for.
+        // A cluster time that is taken over has no jump to make up for.
         self.jump = self.jump.take().filter(|_| !follows);
         self.offset = Some(Offset { us, is_founded: true });
     }
@@ -329,7 +336,7 @@ impl ClusterTime {
         if !is_born {
             return;
         }
-        // Until there is a founded one it is the own clock, also if this machine sleeps.
+        // Without a founded offset, cluster time is the own clock, even if this machine sleeps.
         if let (Some(offset), Some(own_us)) = (&mut self.offset, self.own_us) {
             offset.us = own_us;
         }
@@ -343,8 +350,8 @@ impl ClusterTime {
             self.enough_since_us = None;
             return;
         }
-        // The others may be about to come, and then a minority among the clocks does no harm. Before the first value no
-        // group tells which of two clocks is wrong.
+        // The other clocks may be about to come, and with them a wrong minority does no harm. Before the first value,
+        // no group tells which of two clocks is wrong.
         let apart_us = clocks.iter().max().zip(clocks.iter().min()).map_or(0, |(most, least)| most.abs_diff(*least));
         let is_open = electorate.latest_ms == 0 && apart_us > CLOCK_WARN_MS * 1_000;
         let wait_ms = if is_open { CLOCK_FIRST_WAIT_MS } else { CLOCK_WAIT_MS };
@@ -359,20 +366,20 @@ impl ClusterTime {
         };
     }
 
-    /// By how much a node's clock is ahead of cluster time, in milliseconds; `None` if that is not known.
+    /// Returns by how much a node's clock is ahead of cluster time, in milliseconds; `None` if that is not known.
     pub(super) fn ahead_ms(&self, node: NodeId, me: NodeId) -> Option<i64> {
         let read = || self.readings.iter().find(|reading| reading.node == node).map(|reading| reading.clock_us);
         let clock_us = if node == me { self.own_us } else { read() };
         Some((clock_us? - self.offset?.us) / 1_000)
     }
 
-    /// Steers cluster time, and says what is wrong with the clocks.
+    /// Steers cluster time, and logs which clocks differ from it.
     pub(super) fn tick(&mut self, sight: &Sight<'_>, time: Time) {
         let Sight { me, peers, engine, is_born } = *sight;
-        // A peer of which only the first ping has not come yet is none of them.
+        // A peer that speaks a version with clocks, and whose first ping has not come yet, is not silent.
         let is_old = |peer: &&Peer| peer.version() < Versions::CLOCKS && peers.voters().contains(peer.id());
         let silent = peers.linked().filter(is_old).count();
-        // Looking at all groups takes its time, and is needed only to make a cluster time.
+        // Reading all groups takes time, and is needed only to make a cluster time.
         let latest_ms = if self.is_founded() { 0 } else { engine.latest_ms() };
         self.steer(Electorate { me, voters: peers.voters(), silent, latest_ms }, is_born, time);
         if self.watch(me, time.mono_ms()) {
@@ -380,12 +387,12 @@ impl ClusterTime {
         }
     }
 
-    /// How far the time of any group is ahead of cluster time, in milliseconds.
+    /// Returns how far the latest time of any group is ahead of cluster time, in milliseconds.
     pub(super) fn groups_lead_ms(&self, engine: &Engine, time: Time) -> u64 {
         self.now_ms(time).map_or(0, |cluster_ms| engine.lead_ms(time.clock(), cluster_ms))
     }
 
-    /// Says whether the groups' times are ahead.
+    /// Logs when the groups' times get ahead of cluster time, and when they no longer are.
     fn watch_groups(&mut self, lead_ms: u64) {
         let is_ahead = lead_ms > CLOCK_WARN_MS;
         let was_ahead = std::mem::replace(&mut self.is_ahead, is_ahead);
@@ -400,7 +407,8 @@ impl ClusterTime {
         }
     }
 
-    /// Says which clocks differ from cluster time, and which do no longer. False if it is too early for that.
+    /// Logs which clocks differ from cluster time, and which no longer do. Returns false if the next check is not due
+    /// yet.
     fn watch(&mut self, me: NodeId, now_ms: u64) -> bool {
         if now_ms < self.watched_ms + CLOCK_WATCH_MS {
             return false;
@@ -425,8 +433,8 @@ impl ClusterTime {
     }
 }
 
-/// Of the times that are possible if fewer than half of `members` clocks are wrong, and these are known, the one nearest to
-/// `current`. `None` if all that are known can be wrong.
+/// Returns the time nearest to `current` among those that are possible if fewer than half of `members` clocks are wrong
+/// and these are `known`. `None` if all known clocks can be wrong.
 fn nearest(known: &[i64], members: usize, current: i64) -> Option<i64> {
     let wrong = (members - 1) / 2;
     let rest = known.len().checked_sub(wrong + 1)?;
@@ -435,12 +443,12 @@ fn nearest(known: &[i64], members: usize, current: i64) -> Option<i64> {
     Some(current.clamp(known[wrong.min(rest)], known[wrong.max(rest)]))
 }
 
-/// More than errors of readings explain.
+/// Returns true if two times differ by more than errors of readings explain.
 fn differ(some_us: i64, other_us: i64) -> bool {
     some_us.abs_diff(other_us) > CLOCK_RESYNC_MS * 1_000
 }
 
-/// What the own clock is ahead of the monotonic one.
+/// Returns the offset of the own clock to the monotonic one.
 fn own_offset(time: Time) -> i64 {
     signed(time.unix_us) - signed(time.mono_us)
 }

@@ -1,5 +1,5 @@
-//! The node without its connections: what clients and links are served with. It is made anew for each input, so that one
-//! component can be called with others as its arguments.
+//! The node without its connections: the components with which clients and links are served. It is made anew for each
+//! input, so that one component can be called with others as arguments.
 
 use super::Time;
 use super::admin::About;
@@ -17,7 +17,7 @@ use crate::config::NodeConfig;
 use crate::identity::{BirthRecord, Identity};
 use groups::{GroupId, NodeId};
 
-/// See the module.
+/// References to the components; see the module.
 pub(super) struct Core<'a> {
     pub(super) config: &'a mut NodeConfig,
     pub(super) identity: &'a mut Identity,
@@ -32,13 +32,13 @@ pub(super) struct Core<'a> {
 }
 
 impl Core<'_> {
-    /// Returns true if the cluster exists, and this node knows what it promised in the groups that are here: else nothing
-    /// can be asked of it.
+    /// Returns true if the cluster exists, and this node knows its promises in the groups that are rebuilt. Before
+    /// that, it can serve nothing.
     pub(super) fn is_born(&self) -> bool {
         self.identity.birth.is_some() && !self.loading.has_not_begun()
     }
 
-    /// Upkeep on one side, and what it may touch on the other.
+    /// Returns the upkeep component, and the context of what it may use.
     pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, upkeep::Cx<'_>) {
         let facts = self.about.facts();
         let log = LogSize { bytes: facts.log_bytes, segments: facts.log_segments };
@@ -46,20 +46,20 @@ impl Core<'_> {
         (self.upkeep, upkeep::Cx { engine, wires, cluster, log, time })
     }
 
-    /// Calls a verb of upkeep.
+    /// Calls a method of upkeep with its context.
     pub(super) fn keep_up(&mut self, time: Time, call: impl FnOnce(&mut Upkeep, &mut upkeep::Cx<'_>)) {
         let (upkeep, mut cx) = self.upkeep(time);
         call(upkeep, &mut cx);
     }
 
-    /// The affairs of the cluster on one side, and what they may touch on the other.
+    /// Returns the cluster component, and the context of what it may use.
     pub(super) fn cluster(&mut self, time: Time) -> (&mut Cluster, cluster::Cx<'_>) {
         let is_born = self.is_born();
         let Core { config, identity, engine, wires, cluster, .. } = self;
         (cluster, cluster::Cx { engine, wires: wires.reborrow(), identity, config, is_born, time })
     }
 
-    /// Makes the groups of the cluster that this record is of; each is empty.
+    /// Creates the empty groups of the cluster of this birth record.
     pub(super) fn set_groups(&mut self, record: &BirthRecord) {
         let groups = cluster::groups(self.config, self.identity, record);
         self.engine.set_groups(groups.into_iter());
@@ -67,24 +67,27 @@ impl Core<'_> {
         self.settle_value_version();
     }
 
-    /// The identity that says that this node belongs to a cluster is durable.
+    /// Makes this node a member of its cluster: the identity that says so is durable.
     pub(super) fn on_stored(&mut self, record: BirthRecord, links: &mut Links, time: Time) {
         cluster::announce(&record, self.config);
         self.set_groups(&record);
         self.identity.birth = Some(record);
         self.update_roster(links, time);
         self.engine.begin_groups(time.clock());
-        // Those who are not born yet are told; then all connections begin anew, with hellos that name the cluster.
+        // The other members get the birth record, as they may be unborn. Then all connections begin anew, with hellos
+        // that name the cluster.
         let others: Vec<NodeId> = self.wires.peers.ids().collect();
         others.iter().for_each(|id| self.tell_birth(*id));
         self.send_all(time);
-        // That is no failure of theirs.
+        // The closed connections are not failures of the peers.
         self.wires.peers.forgive_failures();
-        // Those whose handshake goes on, too: the other side may have been told already that this node is not born.
+        // Connections in the handshake are closed too: this node may have told the other side already that it is not
+        // born.
         links.close_all(self, time);
     }
 
-    /// Takes over who belongs to the cluster, if that has changed: new members are dialled, and get what is theirs.
+    /// Takes over the members of the cluster if they have changed. New members are dialled, and admitted if they wait
+    /// here. Removed ones are disconnected.
     pub(super) fn update_roster(&mut self, links: &mut Links, time: Time) {
         let loads = self.loading.is_loading();
         let (cluster, mut cx) = self.cluster(time);
@@ -104,20 +107,20 @@ impl Core<'_> {
         self.settle_value_version();
     }
 
-    /// The log is durable up to `lsn`; the sync took so long.
+    /// Notes that the log is durable up to `lsn`. The sync took `sync_us`.
     pub(super) fn on_durable(&mut self, lsn: u64, sync_us: u64) {
         self.wires.stats.fsyncs.record(sync_us);
         self.engine.on_durable(lsn, &mut self.wires);
         self.wires.outputs.extend(self.upkeep.on_durable(lsn));
     }
 
-    /// A member may speak another version now.
+    /// Updates the version of values that may be proposed: a member may speak another one now.
     pub(super) fn settle_value_version(&mut self) {
         let version = self.wires.peers.value_version();
         self.engine.set_value_version(version, &mut self.wires);
     }
 
-    /// What a peer claims, or whether its word counts, has changed.
+    /// Passes a peer's claims to the groups, after the claims or the nodes that it reaches have changed.
     pub(super) fn on_claims(&mut self, from: NodeId, time: Time) {
         let Some(peer) = self.wires.peers.find(from).filter(|peer| peer.link().is_some()) else { return };
         let (claimed, reached) = peer.claims();
@@ -125,33 +128,34 @@ impl Core<'_> {
         self.engine.heed_claims(from, &claimed, &reached, &mut self.wires, time.clock());
     }
 
-    /// A claim that was below a lost leader's counts again.
+    /// Passes the claims of all connected peers to the groups again: after the loss of a leader, a claim below its
+    /// ballot counts.
     pub(super) fn heed_claims(&mut self, time: Time) {
         let others: Vec<NodeId> = self.wires.peers.linked().map(|peer| peer.id()).collect();
         others.into_iter().for_each(|id| self.on_claims(id, time));
     }
 
-    /// The replies of `from` to commands that were passed on to it do not come any more.
+    /// Gives up the commands that were passed on to `from`: their replies will not come.
     pub(super) fn give_up_relays(&mut self, from: NodeId, time: Time) {
         let lost = self.wires.relays.on_cut(from, self.wires.peers, time);
         self.answer(lost);
         self.engine.set_passing_on(self.wires.relays.to().is_some());
     }
 
-    /// A node that was there at the birth is told of it.
+    /// Sends the birth record to an initial member.
     pub(super) fn tell_birth(&mut self, to: NodeId) {
         if let Some(record) = self.identity.birth.clone() {
             self.tell(to, &NodeMessage::Birth(record));
         }
     }
 
-    /// Tells a member which groups have come now, and which are missing.
+    /// Tells a member which groups are rebuilt now, and which are missing.
     pub(super) fn tell_here(&mut self, to: NodeId, groups: &[GroupId]) {
         let here = self.engine.here(groups);
         self.tell(to, &NodeMessage::Here(here));
     }
 
-    /// Tells a member how far the groups here are.
+    /// Tells a member the `next` of each group here.
     pub(super) fn tell_positions(&mut self, to: NodeId) {
         let positions = self.engine.positions();
         self.tell(to, &NodeMessage::Positions(positions));
@@ -161,7 +165,7 @@ impl Core<'_> {
         self.wires.tell(to, message);
     }
 
-    /// Replies to commands that were passed on.
+    /// Answers commands that were passed on.
     pub(super) fn answer(&mut self, answers: Answers) {
         answers.into_iter().for_each(|(asked, reply)| self.wires.answer(asked, reply));
     }

@@ -1,40 +1,42 @@
-//! What of the log other members have durably, for WAIT and WAITAOF.
+//! Tracks how much of the log other members have durably, for WAIT and WAITAOF.
 //!
-//! A member counts in a group if it is certain to have all that this node has applied there, which includes the client's
-//! writes, because they are answered. That is so of the members that say it: they are asked how far they are, and answer
-//! when their log is durable up to there ([`NodeMessage::WhereDurable`], [`NodeMessage::Durable`]). And it is so of a
-//! majority before anybody is asked: those that voted for the last value, each of which had all before it; which ones
-//! they are is not known here.
+//! A member counts in a group if it certainly has all that this node has applied there. This includes the client's writes,
+//! because they are answered. Two kinds of members are certain:
+//! - Members that say so. This node asks them for their positions ([`NodeMessage::WhereDurable`]). A member answers once its
+//!   log is durable up to its position ([`NodeMessage::Durable`]).
+//! - A majority, before this node asks: the members that voted for the last value. Each of them had all values before that
+//!   one. This node does not know which members they are.
 
 use super::peers::Peers;
 use super::wire::{NodeMessage, Positions};
 use groups::{Group, GroupId, Instance, NodeId};
 use std::collections::BTreeMap;
 
-/// What was said of durable logs, and what is to be said of this node's.
+/// The durable positions of other members, and the answers that this node owes them.
 #[derive(Default)]
 pub(super) struct Durability {
-    /// By member and group, what it has said to have, durably: all below this instance.
+    /// By member and group: the member has durably all instances below this one, as it has said.
     known: BTreeMap<NodeId, Vec<Instance>>,
-    /// Answers that wait until this node's log is durable up to there; one for each member.
+    /// Answers that wait until this node's log is durable up to their lsn. At most one for each member.
     owed: Vec<(u64, NodeId, Positions)>,
 }
 
 impl Durability {
-    /// Asks all members how far their logs have these groups.
+    /// Asks all members how far their logs durably have these groups.
     pub(super) fn ask(&mut self, groups: Vec<GroupId>, peers: &mut Peers) {
         self.known.retain(|node, _| peers.iter().any(|peer| peer.id() == *node));
         peers.tell_all(&NodeMessage::WhereDurable(groups));
     }
 
-    /// A member asked for `positions`, which are durable with `lsn`. One question of each is kept; it is asked again anyway.
+    /// Keeps the answer to a member: `positions`, to be sent when the log is durable up to `lsn`. While one answer waits,
+    /// further questions of that member are dropped: it asks again anyway.
     pub(super) fn owe(&mut self, from: NodeId, lsn: u64, positions: Positions) {
         if !self.owed.iter().any(|(_, to, _)| *to == from) {
             self.owed.push((lsn, from, positions));
         }
     }
 
-    /// This node's log is durable up to `lsn`: those who asked for as much are told.
+    /// Sends the answers that are due when this node's log is durable up to `lsn`.
     pub(super) fn tell(&mut self, lsn: u64, peers: &mut Peers) {
         for (_, to, positions) in self.owed.extract_if(.., |(owed_lsn, ..)| *owed_lsn <= lsn) {
             if let Some(peer) = peers.find(to) {
@@ -43,7 +45,7 @@ impl Durability {
         }
     }
 
-    /// What a member said, of `groups` groups in all.
+    /// Notes the durable positions that a member has sent. `groups` is the number of groups of the cluster.
     pub(super) fn on_told(&mut self, from: NodeId, positions: &Positions, groups: usize) {
         let known = self.known.entry(from).or_default();
         known.resize(groups, Instance(0));
@@ -52,8 +54,10 @@ impl Durability {
         }
     }
 
-    /// How many of the group's members other than `me` have all below `next`, which is applied here. Its present members
-    /// decide since `governs_from`. If commands are `passed_on`, what they did may not have come here.
+    /// Counts the group's members other than `me` that certainly have all instances below `next`, which this node
+    /// has applied. The group has its present members since instance `governs_from`. With `passed_on`, another
+    /// member carries out the commands of this node's clients, and their effects may not have come here: then
+    /// only the certain majority counts.
     pub(super) fn holders(
         &self,
         group: &Group,
@@ -63,7 +67,7 @@ impl Durability {
         passed_on: bool,
     ) -> usize {
         let membership = group.membership();
-        // A majority of the members that there are now has voted once one value was chosen among them.
+        // Once the present members have chosen one value, a majority of them has voted.
         let voted = membership.voters().quorum() - usize::from(membership.voters().contains(me));
         let certain = if group.next() > governs_from { voted } else { 0 };
         if passed_on {

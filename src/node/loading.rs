@@ -1,11 +1,11 @@
-//! A start: while groups are being rebuilt elsewhere the node serves those that are here, and tells clients of the others
-//! that it loads.
+//! The start of a node. While other threads rebuild groups, the node serves the groups that are ready, and answers
+//! requests for the others with `LOADING`.
 //!
-//! Nothing can be promised before the log has been read to its end: until then the node has no group at all, and lets other
-//! members wait. From then on groups come some at a time. To one that is missing, messages are lost as on their way to a
-//! node that is down; members are told which these are, so that they count on others. When it comes it is as if both sides
-//! had just connected. What concerns all groups at once waits for the last of them: checkpoints and what of the log can go,
-//! changes of the members, and who is no member any more.
+//! A node can promise nothing before it has read its log to the end. Until then it has no groups, and other members
+//! wait. Afterwards the groups come in portions. Messages to a missing group are lost, as if the node were down. The
+//! members are told which groups are missing, so that they count on other nodes. When a group comes, both sides act as
+//! if they had just connected. What concerns all groups waits for the last of them: checkpoints, trimming, changes of
+//! the members, and the removal of former members.
 
 use super::Time;
 use super::core::Core;
@@ -15,7 +15,7 @@ use crate::plural::plural;
 use crate::recovery::Shelved;
 use groups::{GroupId, NodeId};
 
-/// How far a start is.
+/// Progress of a start.
 #[derive(Debug)]
 pub(super) struct Loading(Stage);
 
@@ -23,31 +23,32 @@ pub(super) struct Loading(Stage);
 enum Stage {
     /// The log is being read.
     Reading,
-    /// It has been, and is durable up to here; no group has come yet.
+    /// The log has been read, and is durable up to here. No group has come yet.
     Read { lsn: u64 },
-    /// Groups come.
+    /// Some groups have come.
     Rebuilding,
-    /// All of them are here.
+    /// All groups have come.
     Whole,
 }
 
 impl Loading {
-    /// Nothing is missing.
+    /// Returns the state of a node that misses nothing.
     pub(super) fn whole() -> Loading {
         Loading(Stage::Whole)
     }
 
-    /// The groups are given away.
+    /// Notes that the groups were handed out to be rebuilt.
     pub(super) fn begin(&mut self) {
         self.0 = Stage::Reading;
     }
 
-    /// The log has been read to its end, and is durable up to `lsn`.
+    /// Notes that the log has been read to its end, and is durable up to `lsn`.
     pub(super) fn on_log_read(&mut self, lsn: u64) {
         self.0 = Stage::Read { lsn };
     }
 
-    /// Groups come. With the first of them the node begins: up to where its log is durable is returned then.
+    /// Notes that groups come. With the first of them the node begins: then this returns up to where its log is
+    /// durable.
     ///
     /// # Panics
     /// If the log has not been read.
@@ -58,13 +59,13 @@ impl Loading {
         Some(lsn)
     }
 
-    /// All groups are here.
+    /// Notes that all groups are here.
     fn end(&mut self) {
         assert_eq!(self.0, Stage::Rebuilding, "groups come, if only none, before that is the end of it");
         self.0 = Stage::Whole;
     }
 
-    /// Returns true if some group is not here yet, or what was in the checkpoints is not known.
+    /// Returns true if some group is not rebuilt yet, or the content of the checkpoints is not known.
     pub(super) fn is_loading(&self) -> bool {
         self.0 != Stage::Whole
     }
@@ -76,7 +77,7 @@ impl Loading {
 }
 
 impl Core<'_> {
-    /// Groups are as they were: they are served from here. If the node `has_begun` before, their time limits begin now.
+    /// Serves rebuilt groups from now on. If the node `has_begun` before, the groups' time limits begin now.
     pub(super) fn on_rebuilt(&mut self, groups: &[GroupId], has_begun: bool, links: &mut Links, time: Time) {
         if has_begun {
             let begin = |group: &mut groups::Group, _: &mut Vec<groups::Effect>| group.begin(time.clock());
@@ -94,7 +95,7 @@ impl Core<'_> {
         linked.into_iter().for_each(|peer| self.reconnect(peer, groups, time));
     }
 
-    /// All groups are here, and this was in the checkpoints.
+    /// Ends the loading: all groups are here, and `shelved` was in the checkpoints.
     ///
     /// # Panics
     /// If the node has not begun, or a group is missing.
@@ -105,7 +106,7 @@ impl Core<'_> {
         self.engine.note_members_changed();
     }
 
-    /// Groups are new on both sides of a connection that was there before them.
+    /// Begins anew with these groups on a connection that was there before them.
     fn reconnect(&mut self, peer: NodeId, groups: &[GroupId], time: Time) {
         self.tell_here(peer, groups);
         self.tell(peer, &NodeMessage::Where);

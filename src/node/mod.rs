@@ -1,25 +1,25 @@
-//! The node: clients' bytes, peers' frames, "durable up to" and ticks come in; bytes, log batches and closes go out. It
-//! does no I/O and reads no clock, so that the simulator runs what the server runs.
+//! The node. Its inputs are clients' bytes, peers' frames, "durable up to" and ticks. Its outputs are bytes, log
+//! batches and closes. It does no I/O and reads no clock, so that the simulator runs the same code as the server.
 //!
-//! Here is what comes in, and which component gets it. The components own their state:
+//! These components take the inputs, and own their state:
 //!
 //! ```text
 //! clients    connections of clients, their requests and replies    engine     groups, commands, reads, the log's queue
-//! links      connections of nodes, their handshakes and frames     peers      who lives, who is reached, who claims what
-//! arrivals   connections of which nothing is known yet             cluster    birth, joining, who leads what, members
-//! upkeep     checkpoints, transfers, ranges of the log             relay      commands that another member carries out
-//! names      where clients are told that the members are           durability what of the log other members have
-//! loading    while groups are being rebuilt                        cluster_time  unix time as a majority's clocks show it
+//! links      connections of nodes, their handshakes and frames     peers      liveness, reach and claims of the members
+//! arrivals   connections without a byte so far                     cluster    birth, joining, leaders, members
+//! upkeep     checkpoints, transfers, ranges of the log             relay      commands that another member executes
+//! names      the members' addresses for clients                    durability the log positions durable at other members
+//! loading    the start, while groups are rebuilt                   cluster_time  unix time by a majority's clocks
 //! ```
 //!
-//! And this holds them together:
+//! These parts connect them:
 //!
 //! ```text
 //! core       the components, to be called with one another         turn       the order of work in a tick and a turn
-//! backend    what the node does for its clients                    receiver   what the node does for its links
-//! wires      what the engine reaches of the rest                   refusals   why a command is not tried
-//! output     what the node wants done outside, and who does it     wire       what nodes say to each other
-//! admin      what the node answers about itself                    ticket     where a reply belongs
+//! backend    the node as its clients need it                       receiver   the node as its links need it
+//! wires      the parts that the engine may use                     refusals   why a command is not tried
+//! output     actions outside of the node, and their drivers        wire       messages between nodes
+//! admin      the node's answers about itself                       ticket     the address of a reply
 //! ```
 
 mod admin;
@@ -110,8 +110,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node with the identity of its data directory. One with a log must be given what that
-    /// holds: [`Node::blank`].
+    /// Creates a node with the identity of its data directory. A node with a log must then get the log's content: see
+    /// [`Node::blank`].
     #[must_use]
     pub fn new(config: NodeConfig, identity: Identity) -> Node {
         let first = cluster::membership(&config, identity.birth.as_ref());
@@ -143,7 +143,7 @@ impl Node {
         node
     }
 
-    /// The node without its connections, and these.
+    /// Splits the node into the clients' connections, the links, and the rest.
     fn parts(&mut self) -> (&mut Clients, &mut Links, Core<'_>) {
         let wires = Wires {
             peers: &mut self.peers,
@@ -170,7 +170,7 @@ impl Node {
         (&mut self.clients, &mut self.links, core)
     }
 
-    /// The links, and the rest with the clients, who may get replies.
+    /// Splits the node into the links and the rest. The rest can reply to clients.
     fn core(&mut self) -> (&mut Links, Core<'_>) {
         let (clients, links, mut core) = self.parts();
         core.wires.clients = Some(clients);
@@ -179,8 +179,8 @@ impl Node {
 
     // A start.
 
-    /// Gives the groups away, to be made what they were. Then come [`Node::log_read`], [`Node::groups_rebuilt`] for all
-    /// groups, some at a time, and [`Node::all_rebuilt`].
+    /// Hands the groups out to be rebuilt. Then call [`Node::log_read`], [`Node::groups_rebuilt`] for all groups, some
+    /// at a time, and [`Node::all_rebuilt`].
     pub fn blank(&mut self) -> Blank {
         let cluster = self.identity.birth.as_ref().map(|record| {
             let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
@@ -190,18 +190,18 @@ impl Node {
         Blank { cells: self.engine.take_groups(), cluster, value_version: self.config.versions.value_version() }
     }
 
-    /// The log has been read to its end, has these records of other members' starts, and is durable up to `lsn`; and these
-    /// checkpoints are there.
-    pub fn log_read(&mut self, peers: Vec<Record>, catalog: &Catalog, lsn: u64) {
+    /// Takes the content of the log that was read to its end: records of other members' starts, and `lsn`, up to which
+    /// it is durable. Also takes the list of the checkpoint files.
+    pub fn log_read(&mut self, peers: &[Record], catalog: &Catalog, lsn: u64) {
         peers.iter().for_each(|record| self.peers.restore(record));
         self.upkeep.add_files(catalog);
         self.loading.on_log_read(lsn);
     }
 
-    /// Groups are as they were: they are served from here. With the first of them the node begins, and its time limits run.
+    /// Serves rebuilt groups from now on. With the first of them the node begins, and its time limits run.
     ///
     /// # Panics
-    /// If the log has not been read, or the group is here already.
+    /// If the log has not been read, or a group is here already.
     pub fn groups_rebuilt(&mut self, cells: Vec<(GroupId, Cell)>, time: Time) {
         let groups: Vec<GroupId> = cells.iter().map(|(group, _)| *group).collect();
         self.engine.put(cells);
@@ -215,7 +215,7 @@ impl Node {
         core.on_rebuilt(&groups, first.is_none(), links, time);
     }
 
-    /// All groups are here, and this was in the checkpoints.
+    /// Ends the start: all groups are here, and `shelved` was in the checkpoints.
     ///
     /// # Panics
     /// If the node has not begun, or a group is missing.
@@ -225,15 +225,16 @@ impl Node {
         core.update_roster(links, time);
     }
 
-    /// [`Node::log_read`], [`Node::groups_rebuilt`] and [`Node::all_rebuilt`] at once, for those without threads.
+    /// Calls [`Node::log_read`], [`Node::groups_rebuilt`] and [`Node::all_rebuilt`] at once, for callers without
+    /// threads.
     pub fn rebuilt(&mut self, rebuilt: Rebuilt, lsn: u64, time: Time) {
         let Rebuilt { mut shard, peers, catalog, shelved } = rebuilt;
-        self.log_read(peers, &catalog, lsn);
+        self.log_read(&peers, &catalog, lsn);
         self.groups_rebuilt(shard.take_all(), time);
         self.all_rebuilt(&shelved, time);
     }
 
-    /// Recovery is done: the log is durable up to `lsn`, time limits run from here.
+    /// Begins after the recovery. The log is durable up to `lsn`; time limits run from here.
     pub fn begin(&mut self, lsn: u64, time: Time) {
         let now_ms = time.mono_ms();
         self.engine.begin(lsn);
@@ -248,14 +249,14 @@ impl Node {
 
     // Connections.
 
-    /// A connection was accepted.
+    /// Takes an accepted connection.
     pub fn opened(&mut self, id: u64, addr: SocketAddr, time: Time) {
         self.stats.connections_received += 1;
         self.arrivals.opened(id, addr, time);
     }
 
-    /// There are bytes to read on a connection, of which `unsent` replies' bytes wait to be written. What is consumed
-    /// is taken from the front of `input`; the rest is wanted again when more has come, or after a resume.
+    /// Handles input of a connection that has `unsent` bytes of replies to be written. Bytes that are consumed are
+    /// removed from the front of `input`. The rest must be passed again when more has come, or after a resume.
     pub fn input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, time: Time) {
         self.now_us = time.mono_us;
         if self.arrivals.has(id) {
@@ -276,7 +277,7 @@ impl Node {
         } else if !self.links.has(id) {
             input.clear();
         } else if self.loading.has_not_begun() {
-            // A member waits; see `loading`.
+            // The member waits; see `loading`.
             self.outputs.push(Output::Pause(id));
         } else {
             let (links, mut core) = self.core();
@@ -289,7 +290,7 @@ impl Node {
         clients.admit(id, addr, refusal, &mut core, time);
     }
 
-    /// The other side will send no more.
+    /// Notes that the other side of a connection will send no more.
     pub fn ended(&mut self, id: u64, time: Time) {
         if self.clients.has(id) {
             return self.clients.ended(id);
@@ -300,13 +301,13 @@ impl Node {
         }
     }
 
-    /// Everything queued for the connection has been written.
+    /// Notes that everything queued for the connection has been written.
     pub fn drained(&mut self, id: u64) {
         self.clients.drained(id);
         self.unsent(id, 0);
     }
 
-    /// The connection is gone.
+    /// Notes that the connection is closed.
     pub fn closed(&mut self, id: u64, time: Time) {
         self.arrivals.closed(id);
         self.clients.closed(id);
@@ -314,8 +315,8 @@ impl Node {
         links.closed(id, &mut core, time);
     }
 
-    /// Calls `visit` with each client's connection that has replies to be sent, and the replies, which it takes; it tells
-    /// how many bytes wait for the client then.
+    /// Calls `visit` with each client's connection that has replies, and with the replies. `visit` takes them, and
+    /// returns how many bytes then wait for the client.
     pub fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut Outbound) -> usize) {
         let stats = &mut self.stats;
         self.clients.take_replies(|id, replies| {
@@ -324,20 +325,21 @@ impl Node {
         });
     }
 
-    /// Connections for which large messages wait: at the end of each turn, [`Node::unsent`] is to be told of them.
+    /// Returns the connections for which large messages wait. At the end of each turn, call [`Node::unsent`] for each
+    /// of them.
     #[must_use]
     pub fn filling(&self) -> Vec<u64> {
         self.peers.filling()
     }
 
-    /// So many bytes wait to be written to a connection of [`Node::filling`].
+    /// Notes that `bytes` wait to be written to a connection of [`Node::filling`].
     pub fn unsent(&mut self, id: u64, bytes: usize) {
         self.peers.set_unsent(id, bytes);
     }
 
     // Time.
 
-    /// Time limits. Call it every [`groups::TICK_MS`] or so.
+    /// Applies the time limits. Call it about every [`groups::TICK_MS`].
     pub fn tick(&mut self, time: Time) {
         let now_ms = time.mono_ms();
         self.now_us = time.mono_us;
@@ -366,11 +368,11 @@ impl Node {
         core.tick_born(time);
     }
 
-    /// Ends a turn: every group that had inputs proposes, forwards or announces once, what is durable leaves, reads
-    /// are asked about or answered, and the next batch goes to the log.
+    /// Ends a turn. Every group that had inputs proposes, forwards or announces once. Durable effects leave. Reads are
+    /// asked about or answered. The next batch goes to the log.
     pub fn end_turn(&mut self, time: Time) {
         self.now_us = time.mono_us;
-        // Also before the node begins: clients that are told so take their share of a turn as well.
+        // Before the node begins too: then clients get refusals, which also take their share of a turn.
         self.clients.begin_turn(self.config.turn_steps);
         if !self.loading.has_not_begun() {
             self.core().1.flush(time);
@@ -383,14 +385,14 @@ impl Node {
         clients.resume(&mut core, time.mono_ms());
     }
 
-    // What became of outputs.
+    // Results of outputs.
 
-    /// What the turn wants done; [`output::carry_out`] does it.
+    /// Returns the outputs of the turn; [`output::carry_out`] executes them.
     pub fn outputs(&mut self) -> &mut Outputs {
         &mut self.outputs
     }
 
-    /// What became of an output.
+    /// Handles the result of an output.
     pub fn on_completion(&mut self, completion: Completion, time: Time) {
         let (links, mut core) = self.core();
         match completion {
@@ -410,83 +412,83 @@ impl Node {
         }
     }
 
-    // What the shell tells and asks.
+    // Facts from the shell, and questions of the shell.
 
-    /// A turn of the event loop that has just ended took so long, without its sleep.
+    /// Notes how long the last turn of the event loop took, in microseconds, without its sleep.
     pub fn turn_took(&mut self, usec: u64, time: Time) {
         self.stats.turns.record(usec);
         self.upkeep.turn_took(usec, self.engine.logged_bytes(), time.mono_us);
     }
 
-    /// Facts about the process, for `INFO`; now and then.
+    /// Takes facts about the process, for `INFO`. Call it at intervals.
     pub fn set_facts(&mut self, facts: Facts) {
         self.about.set_facts(facts);
     }
 
-    /// What the log has space for; every turn.
+    /// Takes the space of the log and the disk. Call it every turn.
     pub fn set_space(&mut self, space: Space) {
         self.engine.set_space(space);
     }
 
-    /// How many clients there may be now: CONFIG SET changes it.
+    /// Returns how many clients may be connected now. CONFIG SET changes it.
     #[must_use]
     pub fn max_clients(&self) -> u64 {
         self.config.max_clients
     }
 
-    /// Whether the cluster exists, and this node knows what it promised in the groups that are here: else nothing can be
-    /// asked of it.
+    /// Returns true if the cluster exists, and this node knows its promises in the groups that are rebuilt. Before
+    /// that, it can serve nothing.
     #[must_use]
     pub fn is_born(&self) -> bool {
         self.identity.birth.is_some() && !self.loading.has_not_begun()
     }
 
-    /// Whether some group is not here yet, or what was in the checkpoints is not known.
+    /// Returns true if some group is not rebuilt yet, or the content of the checkpoints is not known.
     #[must_use]
     pub fn is_loading(&self) -> bool {
         self.loading.is_loading()
     }
 
-    /// Whether a next turn has work even if nothing comes in.
+    /// Returns true if the next turn has work even without input.
     #[must_use]
     pub fn has_work(&self) -> bool {
         let has_room = self.peers.iter().any(peers::Peer::has_room);
         self.engine.has_work(self.ticked_ms) || has_room
     }
 
-    /// Whether blocks of checkpoints are waiting to be taken out, a few in each turn.
+    /// Returns true if blocks of checkpoints wait to be taken out, a few in each turn.
     #[must_use]
     pub fn is_checkpointing(&self) -> bool {
         self.upkeep.is_checkpointing()
     }
 
-    /// The groups and their stores, to look at; none before the cluster is born.
+    /// Returns the groups and their stores, read-only. There are none before the cluster is born.
     #[must_use]
     pub fn shard(&self) -> &Shard {
         self.engine.shard()
     }
 
-    /// Groups without a leader that this node knows of, such as those that it lacks.
+    /// Returns the number of groups without a leader known here, including the groups that are not rebuilt yet.
     #[must_use]
     pub fn leaderless(&self) -> usize {
         self.engine.leaderless()
     }
 
-    /// Cluster time in unix milliseconds; `None` if it is not known yet.
+    /// Returns cluster time in unix milliseconds; `None` if it is not known yet.
     #[must_use]
     pub fn cluster_ms(&self, time: Time) -> Option<u64> {
         self.cluster_time.now_ms(time)
     }
 
-    /// Whether this node leads a group under a lease, and knows all that was chosen in it.
+    /// Returns true if this node leads a group under a lease, and knows all values chosen in it.
     #[must_use]
     pub fn holds_lease(&self, group: GroupId, time: Time) -> bool {
         let led = self.engine.led_whole(group);
         led.is_some_and(|(group, ballot)| self.peers.holds_lease(group.id(), ballot, group.membership(), time.mono_us))
     }
 
-    /// What a node answers to `PAXOI MEMBER …`, given with these two words. Changes answer `OK` when they are done, and
-    /// else how far they are: they go on meanwhile.
+    /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` when it is done, and its
+    /// progress before; it goes on meanwhile.
     pub fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         self.core().1.member_command(words, time)
     }

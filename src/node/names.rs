@@ -1,6 +1,6 @@
-//! Where clients are told that the members are: at the address that a member announces, else at the one where the other
-//! members reach it. The shell looks names up, again and again, so that clients which want a number are told one too, and
-//! so that a member that moved is dialled where it is.
+//! The members' addresses for clients: the address that a member announces, otherwise the one where the other members
+//! reach it. The shell looks names up at intervals. So clients that want a numeric address get one, and a member that
+//! moved is dialled at its new address.
 
 use super::Time;
 use super::admin::id40;
@@ -11,12 +11,12 @@ use groups::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// How often the names are gone through.
+/// Interval at which all names are checked.
 const CHECK_MS: u64 = 500;
-/// A name is looked up again after this time.
+/// Interval at which a name is looked up again.
 const LOOK_UP_MS: u64 = 10_000;
 
-/// What is known of the names in the addresses of the members: no more of them than there are members.
+/// State of the names in the addresses of the nodes: at most two for each node, its address and its announced one.
 #[derive(Default)]
 pub(super) struct Names {
     /// By `HOST:PORT`.
@@ -31,7 +31,7 @@ struct Name {
 }
 
 impl Names {
-    /// Keeps these names only, and tells which of them to look up now.
+    /// Keeps only these names, and returns those to look up now.
     fn check(&mut self, names: BTreeSet<String>, now_ms: u64) -> Vec<String> {
         let mut before = std::mem::take(&mut self.known);
         let mut asked = Vec::new();
@@ -50,15 +50,15 @@ impl Names {
         self.known.get(name)?.ip
     }
 
-    /// A name stands for this address.
+    /// Notes the IP address of a name.
     pub(super) fn on_resolved(&mut self, name: &str, ip: IpAddr) {
         if let Some(known) = self.known.get_mut(name) {
             known.ip = Some(ip);
         }
     }
 
-    /// The names that are to be looked up now: those that clients are told, and those by which members are dialled.
-    /// `announced`: where this node says that clients reach it, if its own address is not to be told.
+    /// Returns the names to look up now: those that clients are told, and those by which members are dialled.
+    /// `announced`: this node's address for clients, if that is not its own address.
     pub(super) fn tick(&mut self, announced: Option<&str>, peers: &Peers, time: Time) -> Vec<String> {
         let now_ms = time.mono_ms();
         if self.checked_ms.is_some_and(|checked_ms| now_ms < checked_ms + CHECK_MS) {
@@ -73,8 +73,8 @@ impl Names {
         self.check(names, now_ms)
     }
 
-    /// All members, this node among them, as cluster clients want them. Nodes that are connected though the groups do
-    /// not know them have no address, and are not told.
+    /// Returns all members, including this node, as cluster clients want them. Guests have no address, and are left
+    /// out.
     pub(super) fn views(&self, me: NodeId, announced: Option<&str>, peers: &Peers, time: Time) -> Vec<NodeView> {
         let told = |peer: &Peer| peer.announced().unwrap_or_else(|| peer.address()).to_owned();
         let own = announced.or(peers.own_address()).map(|address| (me, address.to_owned(), true)).into_iter();

@@ -1,5 +1,5 @@
-//! What a node wants done outside of itself, and the one place where that is carried out. The server, a node that loads,
-//! and the simulator are [`Driver`]s. A new kind of output does not compile until each of them handles it.
+//! The actions that a node requests outside of itself, and the one place where they are executed. The server, a loading
+//! node and the simulator are [`Driver`]s. A new kind of output does not compile until each of them handles it.
 
 use super::{Node, Time};
 use crate::identity::{BirthRecord, Identity};
@@ -14,13 +14,13 @@ use std::net::IpAddr;
 /// How to close a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// At once, with everything that waits for it.
+    /// At once. Everything that waits for the connection is dropped.
     Now,
-    /// When everything that waits for it is written.
+    /// When everything that waits for the connection is written.
     AfterFlush,
 }
 
-/// One thing that a node wants done, apart from replies to clients.
+/// One action that a node requests, except for replies to clients.
 #[derive(Debug)]
 pub enum Output {
     /// A piece of a frame for a connection to another member.
@@ -35,30 +35,29 @@ pub enum Output {
     Dial(NodeId, Purpose, String),
     /// Look up the name in an address without waiting for the answer; see [`Completion::Resolved`].
     LookUp(String),
-    /// The next batch for the log; never while another one is on its way.
+    /// Append the next batch to the log. Never while another batch is in flight.
     Append(Batch),
-    /// By group, the instance up to which the log is not needed. [`Completion::Droppable`] tells
-    /// what that lets go.
+    /// Tell which segments can go. For each group, the instance up to which the log is not needed. See
+    /// [`Completion::Droppable`].
     Floors(Vec<Instance>),
     /// Remove the segments of the log below this one.
     DropSegments(u64),
     /// Read a range of the log; see [`Completion::Read`].
     ReadRange(ReadRange),
-    /// A task with checkpoint files, in order; see [`Completion::Checkpoint`].
+    /// Execute a task with checkpoint files. Tasks are executed in order; see [`Completion::Checkpoint`].
     Checkpoint(Job),
-    /// A task with checkpoint files on their way between nodes, in order;
-    /// see [`Completion::Transfer`].
+    /// Execute a task of a transfer of checkpoints. Tasks are executed in order; see [`Completion::Transfer`].
     Transfer(Errand),
     /// Store the identity; see [`Completion::Stored`].
     StoreIdentity(Box<Identity>),
-    /// The node can never serve as it is, for this reason.
+    /// Stop the node: it can never serve as it is, for this reason.
     Stop(String),
 }
 
-/// What became of an output, for [`Node::on_completion`].
+/// The result of an output, for [`Node::on_completion`].
 #[derive(Debug)]
 pub enum Completion {
-    /// Of [`Output::Dial`]: the connection is being made, or it could not even begin.
+    /// Of [`Output::Dial`]: the connection is being made, or could not begin.
     Dialling {
         /// The member.
         to: NodeId,
@@ -69,28 +68,28 @@ pub enum Completion {
     },
     /// A dialled connection is established.
     Connected(u64),
-    /// A name that [`Output::LookUp`] or a dial asked for stands for this address.
+    /// The IP address of a name that [`Output::LookUp`] or a dial asked for.
     Resolved(String, IpAddr),
     /// Of [`Output::Append`]: the log is durable up to `lsn`.
     Durable {
-        /// The number of the last record that is durable.
+        /// The number of the last durable frame.
         lsn: u64,
         /// How long the sync took, in microseconds.
         sync_us: u64,
     },
-    /// Of [`Output::Floors`], before anything else happens: what of the log can go.
+    /// Of [`Output::Floors`], before anything else happens: the segments of the log that can go.
     Droppable(Droppable),
-    /// Of [`Output::ReadRange`]: too much is being read already. The range waits again.
+    /// Of [`Output::ReadRange`]: too many ranges are being read already. This one waits again.
     Unread(ReadRange),
-    /// Of [`Output::ReadRange`].
+    /// Of [`Output::ReadRange`]: the values of the range.
     Read(ReadRange, Vec<ChosenValue>),
-    /// Of [`Output::Checkpoint`].
+    /// Of [`Output::Checkpoint`]: the result of the task.
     Checkpoint(Done),
-    /// Of [`Output::Transfer`].
+    /// Of [`Output::Transfer`]: the result of the task.
     Transfer(Brought),
-    /// Of [`Output::StoreIdentity`]: the identity is durable, and has this record.
+    /// Of [`Output::StoreIdentity`]: the identity with this birth record is durable.
     Stored(BirthRecord),
-    /// What a scrub of the disk found, which nobody asked for: what is damaged is written anew from what is in memory.
+    /// The findings of a scrub of the disk, which no output asked for. Damaged files are written anew from memory.
     Scrubbed(Findings),
 }
 
@@ -101,12 +100,12 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Appends one.
+    /// Appends an output.
     pub(super) fn push(&mut self, output: Output) {
         self.queue.push(output);
     }
 
-    /// Appends several.
+    /// Appends several outputs.
     pub(super) fn extend(&mut self, outputs: impl IntoIterator<Item = Output>) {
         self.queue.extend(outputs);
     }
@@ -115,12 +114,12 @@ impl Outputs {
         self.push(Output::Close(connection, how));
     }
 
-    /// Takes all of them.
+    /// Takes all outputs.
     pub fn take(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.queue)
     }
 
-    /// Keeps the memory of a list that [`Outputs::take`] gave.
+    /// Reuses the memory of a list that [`Outputs::take`] returned.
     fn recycle(&mut self, mut taken: Vec<Output>) {
         taken.clear();
         if self.queue.is_empty() && taken.capacity() <= KEPT_OUTPUTS_MAX {
@@ -129,18 +128,18 @@ impl Outputs {
     }
 }
 
-/// A list of outputs that is longer does not keep its memory.
+/// Maximum capacity of a list of outputs whose memory is reused.
 const KEPT_OUTPUTS_MAX: usize = 1 << 12;
 
-/// The world of a node: its sockets, its log, its files.
+/// The environment of a node: its sockets, its log, its files.
 pub trait Driver {
-    /// Why the node cannot go on.
+    /// The reason why the node cannot go on.
     type Error;
 
-    /// The node that is driven.
+    /// Returns the node that is driven.
     fn node(&mut self) -> &mut Node;
 
-    /// Called before each output is carried out; an error ends the node there.
+    /// Called before each output is executed. An error stops the node there.
     ///
     /// # Errors
     /// If the node must not go on.
@@ -148,7 +147,7 @@ pub trait Driver {
         Ok(())
     }
 
-    /// Gives clients what [`Node::take_replies`] has for them.
+    /// Gives clients the replies of [`Node::take_replies`].
     ///
     /// # Errors
     /// If the node must not go on.
@@ -157,10 +156,10 @@ pub trait Driver {
     /// Appends a piece of a frame to a connection.
     fn send(&mut self, connection: u64, piece: Bytes);
 
-    /// Writes what waits for connections, as far as they take it.
+    /// Writes to each connection as much of its waiting bytes as it takes.
     fn flush(&mut self);
 
-    /// Bytes that wait to be written to a connection.
+    /// Returns the number of bytes that wait to be written to a connection.
     fn unsent(&mut self, connection: u64) -> usize;
 
     /// Closes a connection. No event follows if it is closed at once.
@@ -172,7 +171,7 @@ pub trait Driver {
     /// Reads from a connection again.
     fn resume(&mut self, connection: u64);
 
-    /// Begins to connect.
+    /// Begins to connect to an address.
     fn dial(&mut self, address: &str) -> Dialled;
 
     /// Looks the name in an address up, without waiting for the answer.
@@ -181,13 +180,13 @@ pub trait Driver {
     /// Gives the log its next batch.
     fn append(&mut self, batch: Batch);
 
-    /// What of the log can go if no group needs what is at or below its floor.
+    /// Returns the segments of the log that can go if no group needs instances at or below its floor.
     fn droppable(&mut self, floors: &[Instance]) -> Option<Droppable>;
 
     /// Removes the segments of the log below this one.
     fn drop_segments(&mut self, below: u64);
 
-    /// Reads a range of the log. False if that is not possible now.
+    /// Reads a range of the log. Returns false if that is not possible now.
     fn read_range(&mut self, range: ReadRange) -> bool;
 
     /// Gives the checkpoint writer a task.
@@ -202,25 +201,25 @@ pub trait Driver {
     /// If the disk fails.
     fn store(&mut self, identity: &Identity) -> Result<(), Self::Error>;
 
-    /// The error that ends a node which can never serve as it is.
+    /// Returns the error that ends a node which can never serve as it is.
     fn stop(&mut self, reason: String) -> Self::Error;
 }
 
-/// What became of an attempt to connect.
+/// The result of an attempt to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialled {
-    /// It is under way, as this connection.
+    /// The connection is being made, under this number.
     Begun(u64),
-    /// It could not even begin.
+    /// The attempt could not begin.
     Failed,
     /// The name in the address is being looked up: the node asks again.
     Later,
 }
 
-/// Carries out what the turn wants done, and tells the node what became of it.
+/// Executes the outputs of the turn, and passes their results to the node.
 ///
 /// # Errors
-/// Why the node cannot go on.
+/// The reason why the node cannot go on.
 pub fn carry_out<D: Driver>(driver: &mut D, time: Time) -> Result<(), D::Error> {
     driver.give_replies()?;
     let mut outputs = driver.node().outputs().take();

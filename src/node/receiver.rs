@@ -1,4 +1,4 @@
-//! What the node does for its links: see [`Receiver`].
+//! The node as its links need it; see [`Receiver`].
 
 use super::Time;
 use super::clients::{Backend, Request, Submission};
@@ -63,7 +63,7 @@ impl Receiver for Core<'_> {
             return self.cluster.on_unborn(hello);
         }
         if hello.cluster.is_none() {
-            // It was there at the birth and missed its record, which its storage id proves.
+            // The sender is an initial member that missed the birth record. Its storage id proves that.
             return self.tell_birth(from);
         }
         if let Some(record) = self.wires.peers.note_hello(hello) {
@@ -94,7 +94,7 @@ impl Receiver for Core<'_> {
             NodeMessage::Hello(_) | NodeMessage::Refusal(_) => {}
             NodeMessage::Ping(ping) => {
                 let (is_reach_other, round_trip) = self.wires.peers.on_ping(from, &ping, time.mono_us);
-                // One that tells no clocks knows of none.
+                // A ping without clocks comes from a version that does not know them.
                 if let (Some(clocks), Some(round_trip)) = (ping.clocks, round_trip) {
                     self.wires.cluster_time.on_ping(from, clocks, round_trip, time);
                 }
@@ -120,7 +120,7 @@ impl Receiver for Core<'_> {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_birth(record, &mut cx)?;
             }
-            // Which numbers new files can have is known when all groups are here.
+            // The numbers for new files are known when all groups are here.
             NodeMessage::Offer(_) if self.loading.is_loading() => {}
             NodeMessage::Offer(offer) => {
                 let (upkeep, mut cx) = self.upkeep(time);
@@ -227,7 +227,7 @@ impl Receiver for Core<'_> {
     }
 
     fn on_silent(&mut self, from: NodeId, time: Time) {
-        // Who waits for its replies is told now: they may come after the client's time.
+        // The clients that wait for its replies are answered now: the replies may come too late for them.
         self.give_up_relays(from, time);
         self.engine.forget_link(from, false, &mut self.wires, time);
         self.heed_claims(time);
@@ -235,7 +235,7 @@ impl Receiver for Core<'_> {
 }
 
 impl Core<'_> {
-    /// Another member's command, which came on this connection.
+    /// Executes a command of another member, which came on the connection `link`.
     fn on_relay(&mut self, link: u64, from: NodeId, relay: &Relay, time: Time) {
         let Relay { number, group, timeout_ms, ref body } = *relay;
         if !self.wires.relays.is_new(from, number) {
@@ -269,7 +269,7 @@ impl Core<'_> {
         self.carry_out(submission, deadline_ms, time);
     }
 
-    /// A member asks how far this node's log has these groups.
+    /// Takes a member's question how far this node's log durably holds these groups.
     fn on_where_durable(&mut self, from: NodeId, groups: &[GroupId]) {
         let here = groups.iter().take(self.engine.len()).filter(|group| self.engine.has(**group));
         let next = here.map(|group| (*group, self.engine.group(*group).next())).collect();

@@ -1,4 +1,5 @@
-//! Why a command of a client is not tried: what it needs is not here, too far behind, without space, or cut off.
+//! Reasons to refuse a client's command before it is tried: a group is missing or far behind, a disk is full, or no
+//! majority is reached.
 
 use super::engine::Engine;
 use super::peers::Peers;
@@ -7,11 +8,11 @@ use crate::config::{RELAY_BYTES_MAX, RELAYS_MAX};
 use crate::kv::reply::Reply;
 use groups::{GroupId, NodeId};
 
-/// At a node that is a learner in some groups only, or is being removed.
+/// The refusal of a node that is not yet a member of the group, or is being removed.
 const NOT_JOINED: &str =
     "CLUSTERDOWN Hash slot not served: this node is joining its cluster, or is being removed from it";
 
-/// What a refusal depends on.
+/// The components on which a refusal depends.
 pub(super) struct Refusals<'a> {
     pub(super) engine: &'a Engine,
     pub(super) peers: &'a Peers,
@@ -19,7 +20,8 @@ pub(super) struct Refusals<'a> {
 }
 
 impl Refusals<'_> {
-    /// Why a command cannot be tried in a group that it needs and that is here. `bytes`: of its request.
+    /// Returns the reason why a command cannot be tried in a group that it needs and that is here. `bytes`: the length
+    /// of its request.
     pub(super) fn of_group(&self, group: GroupId, writes: bool, bytes: usize) -> Option<Reply<'static>> {
         let engine = self.engine;
         if !engine.is_member(group) {
@@ -42,7 +44,7 @@ impl Refusals<'_> {
         })
     }
 
-    /// Why the disks do not take a command of `bytes`, which may add as much if it `grows`.
+    /// Returns the refusal if the disks do not take a command of `bytes`. If it `grows`, it may add as many bytes.
     pub(super) fn of_space(&self, grows: bool, is_logged: bool, bytes: usize) -> Option<Reply<'static>> {
         let (space, is_relayed) = (self.engine.space(), self.relays.to().is_some());
         let has_quorum = || !self.peers.quorum_is_full(space.full);
@@ -55,7 +57,8 @@ impl Refusals<'_> {
             .then(|| Reply::error("MISCONF the disk is full: only reads are served until there is room again"))
     }
 
-    /// Why a command of `bytes` cannot be passed on to the member that carries commands out for this one.
+    /// Returns the reason why a command of `bytes` cannot be passed on to the member that executes this node's
+    /// commands.
     fn of_relay(&self, bytes: usize) -> Option<Reply<'static>> {
         let to = self.relays.to()?;
         if bytes > RELAY_BYTES_MAX {
@@ -71,7 +74,7 @@ impl Refusals<'_> {
         })
     }
 
-    /// Why this node, whose disk is full, does not do what nobody else does in its place.
+    /// If this node's disk is full: returns the refusal of commands that are not passed on to another member.
     pub(super) fn of_full_disk(&self) -> Option<Reply<'static>> {
         let to = self.relays.to()?;
         let text = format!("MISCONF the disk of this node is full: ask node {to} at {}", self.address_of(to));

@@ -1,10 +1,10 @@
-//! Commands that another member carries out. A node whose disk is full takes no value on, so it does not learn what
-//! becomes of its clients' commands, nor what others wrote. As long as another member has space, all commands of its
-//! clients go there: that one treats them as those of its own clients, and sends the replies back. Afterwards, when
-//! this node has caught up, it carries them out itself again.
+//! Relay: commands that another member executes. A node with a full disk accepts no values. So it does not learn the
+//! outcome of its clients' commands, nor what others wrote. While another member has space, the node passes all
+//! commands of its clients on to it. That member treats them like those of its own clients, and sends the replies back.
+//! Later, when the node has caught up, it executes the commands itself again.
 //!
-//! All go to one member, so that they keep their order; and a client whose earlier commands went another way waits for their
-//! replies first.
+//! All commands go to one member, so that they keep their order. A client whose earlier commands went another way first
+//! waits for their replies.
 
 use super::Time;
 use super::clients::{Submission, encoded};
@@ -21,25 +21,25 @@ use groups::NodeId;
 use slab::Slab;
 use std::collections::BTreeMap;
 
-/// The connection in the tickets of other members' commands; the ticket's number is the place in [`Relays::served`].
+/// The connection in tickets of other members' commands. The ticket's sequence is the position in [`Relays::served`].
 pub(super) const RELAYED: u64 = u64::MAX;
-/// A process passes on far fewer commands than this power of two.
+/// Bits below the start number in the number of a relayed command. One process passes on far fewer than 2^40 commands.
 const START_SHIFT: u32 = 40;
 
-/// Commands on their way to other members, and those that this node carries out for them.
+/// The commands in flight to other members, and those that this node executes for other members.
 pub(super) struct Relays {
-    /// The member that carries the commands of this node's clients out.
+    /// The member that executes the commands of this node's clients.
     to: Option<NodeId>,
     sent: BTreeMap<u64, Sent>,
     number: u64,
     served: Slab<Served>,
-    /// By member: the highest number that it has given. A number that is not above it is a repetition, or came too late.
+    /// By member, the highest number that it has used. A number that is not higher is a repetition, or came too late.
     newest: BTreeMap<NodeId, u64>,
-    /// How many were passed on since the start.
+    /// Number of commands passed on since the start.
     sent_total: u64,
 }
 
-/// What clients of this node are told, and who asked.
+/// Replies to this node's clients, each with its request.
 pub(super) type Answers = Vec<(Asked, Reply<'static>)>;
 
 struct Sent {
@@ -56,7 +56,7 @@ struct Served {
 }
 
 impl Relays {
-    /// `start`: how often this node was started. Numbers of one start of the node are not those of another.
+    /// Creates the state. Numbers contain `start`, this node's start number, so those of different starts differ.
     pub(super) fn new(start: u64) -> Relays {
         Relays {
             to: None,
@@ -68,30 +68,31 @@ impl Relays {
         }
     }
 
-    /// A node is no member any more.
+    /// Forgets a node that is no longer a member.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.newest.remove(&node);
     }
 
-    /// Commands of this node's clients that are with other members.
+    /// Returns the number of this node's commands that are in flight to other members.
     pub(super) fn sent(&self) -> usize {
         self.sent.len()
     }
 
-    /// Who carries the commands of this node's clients out, if it does not itself.
+    /// Returns the member that executes the commands of this node's clients; `None` if this node does so itself.
     pub(super) fn to(&self) -> Option<NodeId> {
         self.to
     }
 }
 
 impl Relays {
-    /// How many commands were passed on since the start.
+    /// Returns the number of commands passed on since the start.
     pub(super) fn sent_total(&self) -> u64 {
         self.sent_total
     }
 
-    /// Decides who carries the commands of clients out: this node, unless it cannot log; and after that not before it has
-    /// caught up. Commands that were passed on too long ago get the error that says what is known of their fate.
+    /// Decides which node executes the clients' commands: this one, unless its log is full or it has not caught up
+    /// since. Returns errors for the commands whose replies are too late; an error tells whether the command may have
+    /// been executed.
     pub(super) fn tick(&mut self, engine: &Engine, peers: &Peers, time: Time) -> Answers {
         let before = self.to;
         let is_full = engine.space().full;
@@ -112,7 +113,7 @@ impl Relays {
         answers
     }
 
-    /// A member that is reached and has space; the same one for as long as possible.
+    /// Returns a member that is reached and has space. Keeps the present one as long as possible.
     fn target(&self, peers: &Peers, time: Time) -> Option<NodeId> {
         let able = peers.iter().filter(|peer| {
             let is_there = peer.is_reached(time.mono_ms()) && !peer.is_loading() && peers.voters().contains(peer.id());
@@ -122,7 +123,7 @@ impl Relays {
         self.to.filter(|to| able.contains(to)).or(able.first().copied())
     }
 
-    /// Passes a command on to the member that [`Relays::to`] names. It has `timeout_ms` from now.
+    /// Passes a command on to the member of [`Relays::to`]. The command has `timeout_ms` from now.
     pub(super) fn send(&mut self, submission: &Submission<'_>, timeout_ms: u64, peers: &mut Peers, time: Time) {
         let Submission { group, verb, command, ticket, .. } = *submission;
         let Some(to) = self.to else { return };
@@ -145,24 +146,26 @@ impl Relays {
         is_new
     }
 
-    /// Why no command of another member is carried out now: there are too many, or it would go in circles.
+    /// Returns the refusal of other members' commands, if there are too many, or if they would go in circles.
     pub(super) fn refusal(&self) -> Option<Reply<'static>> {
         (self.to.is_some() || self.served.len() >= RELAYS_MAX).then_some(NOT_SERVED)
     }
 
-    /// Another member's command, which came on this connection, is carried out: the reply comes by the ticket.
+    /// Notes a command of another member that came on the connection `link` and is executed now. Returns the ticket of
+    /// its reply.
     pub(super) fn admit(&mut self, link: u64, number: u64, is_write: bool) -> Ticket {
         let sequence = self.served.insert(Served { link, number, is_write }) as u64;
         Ticket { connection: RELAYED, sequence, part: 0 }
     }
 
-    /// The reply to a command of this node's client has come.
+    /// Takes the reply to a command that was passed on. Returns it with the client's request.
     pub(super) fn on_reply<'r>(&mut self, relayed: &'r Relayed) -> Option<(Asked, Reply<'r>)> {
         let sent = self.sent.remove(&relayed.number)?;
         Some((sent.asked, kept::unpack(&relayed.reply).unwrap_or_else(|_| unknown(sent.is_write))))
     }
 
-    /// The connection to a member is gone: what it was given, and does not tell any more, has an unknown fate.
+    /// Gives up all commands that `from` has and has not answered: the connection is gone, and their outcome is
+    /// unknown.
     pub(super) fn on_cut(&mut self, from: NodeId, peers: &Peers, time: Time) -> Answers {
         let lost = self.sent.extract_if(.., |_, sent| sent.to == from).map(|(_, sent)| sent.given_up()).collect();
         if self.to == Some(from) {
@@ -171,7 +174,8 @@ impl Relays {
         lost
     }
 
-    /// The reply to another member's command. On a new connection it has been given up already.
+    /// Sends the reply to another member's command. If its connection was replaced, that member has given the command
+    /// up.
     pub(super) fn answer(&mut self, ticket: Ticket, reply: &Reply<'_>, peers: &mut Peers) {
         let Some(Served { link, number, is_write }) = self.served.try_remove(ticket.sequence as usize) else {
             return;
@@ -194,7 +198,7 @@ impl Sent {
     }
 }
 
-/// The answer to a member whose command is not carried out.
+/// Returns the answer to a member whose command is refused.
 pub(super) fn refused(number: u64, reply: &Reply<'_>) -> NodeMessage {
     let mut packed = Vec::new();
     kept::pack(reply, &mut packed);
@@ -205,7 +209,7 @@ pub(super) const TOO_LONG: Reply<'static> = Reply::Error(std::borrow::Cow::Borro
     "MISCONF the disk of this node is full, and the reply is too long for another node to pass it on: ask a node with space",
 ));
 
-/// What is known of a command whose reply is not.
+/// Returns the error for a command without a reply: a write may have been executed.
 fn unknown(is_write: bool) -> Reply<'static> {
     if is_write { UNCERTAIN } else { NOT_SERVED }
 }
@@ -233,7 +237,7 @@ mod tests {
         Peers::new(&identity, roster, &NodeConfig::for_test(NodeId(1)))
     }
 
-    /// Passes a command on to node 2 for this request of a client.
+    /// Passes on to node 2 a command of a client's request `sequence`.
     fn send(relays: &mut Relays, sequence: u64, command: &Command<'_>, peers: &mut Peers) {
         relays.to = Some(NodeId(2));
         let ticket = Ticket { connection: 7, sequence, part: 0 };
@@ -271,7 +275,9 @@ mod tests {
         assert!(relays.is_new(NodeId(3), 4));
         let ticket = relays.admit(9, 5, true);
         assert_eq!((ticket.connection, relays.refusal()), (RELAYED, None));
-        (1..RELAYS_MAX as u64).for_each(|number| drop(relays.admit(9, number, false)));
+        for number in 1..RELAYS_MAX as u64 {
+            relays.admit(9, number, false);
+        }
         assert_eq!(relays.refusal(), Some(NOT_SERVED));
         relays.answer(ticket, &Reply::Ok, &mut peers);
         assert_eq!(relays.refusal(), None);

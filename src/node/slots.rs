@@ -1,7 +1,7 @@
 //! A table by connection number. The low 32 bits of a number are a small position; the high bits differ from one connection
 //! to the next at that position. So a lookup is one array access, and an old number finds nothing.
 
-/// Values of one kind of connection.
+/// Values by the connections of one kind.
 pub(super) struct Slots<T>(Vec<Option<(u64, T)>>);
 
 impl<T> Default for Slots<T> {
@@ -20,7 +20,7 @@ impl<T> Slots<T> {
         self.0[position] = Some((id, value));
     }
 
-    /// Takes a connection out, if it is here.
+    /// Removes a connection and returns its value, if it is here.
     pub(super) fn remove(&mut self, id: u64) -> Option<T> {
         let place = self.0.get_mut(id as u32 as usize)?;
         place.take_if(|(held, _)| *held == id).map(|(_, value)| value)
@@ -35,7 +35,7 @@ impl<T> Slots<T> {
         matches!(self.0.get(id as u32 as usize), Some(Some((held, _))) if *held == id)
     }
 
-    /// All connections with their numbers.
+    /// Returns all values with their connections' numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         self.0.iter().flatten().map(|(id, value)| (*id, value))
     }

@@ -1,32 +1,32 @@
-//! What fits the log while the disk is full or nearly so.
+//! The values that fit into the log while the disk is full or nearly full.
 //!
-//! A batch that the log has no space for stops everything behind it: promises, and with them elections. So a node whose disk
-//! is short of space takes no value on that might not fit: it does not vote for it, nor propose it. Clients may ask for
-//! nothing that grows from the moment that no further segment can be made; what is left of the last one is for what was on
-//! its way then, for deletions, and for what new leaders begin with. The end of it is for promises, so that this node can
-//! go on voting out leaders.
+//! A batch for which the log has no space stops everything behind it: promises, and with them elections. So a node that
+//! is short of space neither votes for nor proposes a value that might not fit. As soon as no further segment can be
+//! made, clients' commands that may add data are refused. The rest of the last segment is for values in flight at that
+//! moment, for deletions, and for the first values of new leaders. Its end is for promises, so that this node can still
+//! take part in elections.
 
 use crate::storage::wal::format::{FRAME_ALIGNMENT, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::storage::wal::{LogStatus, Options};
 
-/// What the log says of its space, in bytes.
+/// Space of the log and the disk, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
-    /// What is left in the last segment.
+    /// Bytes left in the last segment.
     pub room: u64,
-    /// The length of the next one.
+    /// Length of the next segment.
     pub segment: u64,
-    /// It is ready to be used.
+    /// True if the next segment is preallocated.
     pub spare: bool,
-    /// It cannot be made.
+    /// True if no further segment can be made.
     pub full: bool,
-    /// What of the last segment is kept for small values and promises.
+    /// Bytes at the end of the last segment that are kept for small values and promises.
     pub reserve: u64,
-    /// What the disk has left.
+    /// Bytes left on the disk.
     pub free: u64,
 }
 
-/// All that one could want.
+/// Unlimited space.
 impl Default for Space {
     fn default() -> Space {
         Space { room: u64::MAX, segment: u64::MAX, spare: true, full: false, reserve: 0, free: u64::MAX }
@@ -34,7 +34,7 @@ impl Default for Space {
 }
 
 impl Space {
-    /// What a log with these options says, on a disk with so many bytes left.
+    /// Returns the space of a log with these options, on a disk with `free` bytes left.
     #[must_use]
     pub fn of(status: &LogStatus, options: &Options, free: u64) -> Space {
         Space {
@@ -47,7 +47,8 @@ impl Space {
         }
     }
 
-    /// Whether a value of `bytes` can be logged behind `waiting` bytes that are on their way to the log or wait for that.
+    /// Returns true if a value of `bytes` can be logged behind the `waiting` bytes that are being logged or wait for
+    /// that.
     pub(super) fn takes(&self, bytes: usize, waiting: usize) -> bool {
         let behind = (bytes + waiting + HEADERS_BYTES) as u64;
         if behind >= self.segment {
@@ -58,38 +59,38 @@ impl Space {
         next_is_sure || fits(self.reserve) || (bytes <= SMALL_BYTES && fits(self.reserve / 4))
     }
 
-    /// Whether a client may ask for something of `bytes` that may add as much.
+    /// Returns true if a client may send a command of `bytes` that may add as many bytes.
     pub(super) fn takes_growth(&self, bytes: usize) -> bool {
-        // What needs a segment of its own would only show there that none can be made.
+        // A value that needs a segment of its own would show only there that no segment can be made.
         let is_large = (bytes + HEADERS_BYTES) as u64 >= self.segment;
         !self.full && (!is_large || self.takes(bytes, 0))
     }
 
-    /// Whether a client may ask for something of `bytes` that is logged and adds nothing.
+    /// Returns true if a client may send a command of `bytes` that is logged and adds no data.
     pub(super) fn takes_command(&self, bytes: usize) -> bool {
         !self.full || (self.takes(bytes, 0) && self.room >= self.reserve / 2)
     }
 
-    /// Whether nothing but promises can be logged any more.
+    /// Returns true if only promises can still be logged.
     pub(super) fn is_exhausted(&self) -> bool {
         self.full && self.room < self.reserve / 4 + (SMALL_BYTES + HEADERS_BYTES) as u64
     }
 
-    /// Whether a segment of so many bytes can be made, even if other members make theirs on the same disk.
+    /// Returns true if a segment of `bytes` can be made, even if other members make theirs on the same disk.
     fn has_free(&self, bytes: u64) -> bool {
         self.free >= bytes.saturating_mul(COPIES)
     }
 }
 
-/// What a value takes in the log beside its bytes, as the only one of a frame and of a segment, and no less.
+/// Maximum bytes that a value takes in the log beside its own, if it is alone in a frame and in a segment.
 const HEADERS_BYTES: usize = 256;
 const _: () = assert!(
     SEGMENT_HEADER_BYTES + 2 * FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + FRAME_ALIGNMENT <= HEADERS_BYTES,
     "what is thought to fit a segment does"
 );
-/// Values up to this may use the reserve: deletions, and what a new leader begins with.
+/// Maximum bytes of a value that may use the reserve: deletions, and the first values of new leaders.
 const SMALL_BYTES: usize = 16 << 10;
-/// Members whose data may be on one disk, and one more.
+/// Factor for free space: the number of members that may share a disk, and one more.
 const COPIES: u64 = 4;
 
 #[cfg(test)]

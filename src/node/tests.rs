@@ -383,7 +383,7 @@ fn groups_are_served_as_they_come() {
     let mut rebuilt = rebuilt_of_nothing(blank, time);
     let mut cells = rebuilt.shard.take_all();
     let second = cells.split_off(1);
-    world.node(3).node.log_read(rebuilt.peers, &rebuilt.catalog, 0);
+    world.node(3).node.log_read(&rebuilt.peers, &rebuilt.catalog, 0);
     world.node(3).node.set_facts(ProcessFacts { loading_bytes: (40, 100), ..ProcessFacts::default() });
     const LOADING: &str = "-LOADING Paxoi is loading the dataset in memory: 40 % done";
     assert_eq!(world.ask(3, 0, &format!("GET {here}")), LOADING);
@@ -432,7 +432,7 @@ fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
     let mut rebuilt = rebuilt_of_nothing(blank, time);
     let mut cells = rebuilt.shard.take_all();
     let second = cells.split_off(1);
-    world.node(1).node.log_read(rebuilt.peers, &rebuilt.catalog, 0);
+    world.node(1).node.log_read(&rebuilt.peers, &rebuilt.catalog, 0);
     world.node(1).node.groups_rebuilt(cells, time);
     world.run(1_000);
     // The first voter of all is asked only where it can answer.

@@ -1,6 +1,6 @@
-//! The address of a reply: who submits a command keeps it, and the reply comes with it.
+//! The address of a reply. The submitter of a command keeps the ticket, and the reply comes with it.
 
-/// Where a reply belongs.
+/// The address of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
     /// The client's connection, or a number that stands for no connection: `RELAYED`, `UPLOADING`.

@@ -1,11 +1,11 @@
-//! Time as the node is told it.
+//! Time as the caller tells it to the node.
 
 use groups::Clock;
 
-/// What time it is, from the caller's two clocks.
+/// The present time, by the caller's two clocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Time {
-    /// Microseconds that only go forward.
+    /// Microseconds by a clock that only goes forward.
     pub mono_us: u64,
     /// Microseconds since 1970.
     pub unix_us: u64,
@@ -20,7 +20,7 @@ impl Time {
         self.unix_us / 1_000
     }
 
-    /// The monotonic clock in the milliseconds of the groups.
+    /// Returns the monotonic time in milliseconds, as the groups use it.
     #[must_use]
     pub fn clock(self) -> Clock {
         Clock { mono_ms: self.mono_ms() }

@@ -1,4 +1,4 @@
-//! What a node does when time passes, and when a turn of the event loop ends: which component is called, in which order.
+//! The order of work: which components a node calls in a tick, and at the end of a turn of the event loop.
 
 use super::Time;
 use super::cluster_time::Sight;
@@ -8,7 +8,7 @@ use super::peers::PingState;
 use groups::{Group, NodeId, Surroundings};
 
 impl Core<'_> {
-    /// Time limits of what there is before the birth, too.
+    /// Applies the time limits that also hold before the birth.
     pub(super) fn tick_first(&mut self, time: Time) {
         let now_ms = time.mono_ms();
         let names = self.names.tick(self.config.announced.as_deref(), self.wires.peers, time);
@@ -20,7 +20,7 @@ impl Core<'_> {
         self.wires.cluster_time.tick(&sight, time);
     }
 
-    /// Time limits before the birth.
+    /// Applies the time limits before the birth, and pings the peers.
     pub(super) fn tick_unborn(&mut self, time: Time) {
         let (start, clocks) = (self.identity.start, self.wires.cluster_time.told(time));
         let state = PingState { start, disk: true, full: false, draining: false, clocks };
@@ -29,7 +29,7 @@ impl Core<'_> {
         cluster.tick_birth(&mut cx);
     }
 
-    /// Time limits of a member.
+    /// Applies the time limits of a born node, and pings the peers.
     pub(super) fn tick_born(&mut self, time: Time) {
         let now_ms = time.mono_ms();
         let space = *self.engine.space();
@@ -37,7 +37,7 @@ impl Core<'_> {
         let (cluster, mut cx) = self.cluster(time);
         let can_lead = cluster.give_up_if_stuck(&mut cx);
         cluster.tick_removed(&mut cx);
-        // Where nothing but promises can be logged no leader begins.
+        // No leader begins where only promises can be logged.
         let disk_leads = can_lead && !space.is_exhausted();
         self.engine.set_hopeful(self.wires.peers.hopeful(now_ms), self.wires.peers.len(), &mut self.wires);
         let given_up = self.wires.relays.tick(self.engine, self.wires.peers, time);
@@ -71,20 +71,20 @@ impl Core<'_> {
             clocks: self.wires.cluster_time.told(time),
         };
         let engine = &*self.engine;
-        // A word counts only where it is a voter's, to a voter.
+        // A lease grant counts only from a voter and for a voter.
         let promised = |group, to| {
             let group: &Group = engine.find(group)?;
             (group.may_promise() && group.membership().voters().contains(to)).then(|| group.promised())
         };
         if self.wires.peers.ping(state, time.mono_us, promised) {
-            // Who may not know yet that the last instance of a group was chosen is told with each ping.
+            // With each ping, members that may not know that the last instance of a group was chosen are told so.
             let others: Vec<NodeId> = self.wires.peers.ids().collect();
             self.engine.announce_chosen(&others, &mut self.wires);
         }
     }
 
-    /// The first part of the end of a turn: every group that had inputs proposes, forwards or announces once, what is
-    /// durable leaves, and reads are asked about or answered.
+    /// First part of the end of a turn. Every group that had inputs proposes, forwards or announces once. Durable
+    /// effects leave. Reads are asked about or answered.
     pub(super) fn flush(&mut self, time: Time) {
         self.engine.go_on(&mut self.wires, time);
         self.engine.feed_uploads(&mut self.wires, time);
@@ -97,8 +97,7 @@ impl Core<'_> {
         self.durability.tell(self.engine.durable_lsn(), self.wires.peers);
     }
 
-    /// The second part: the batch that was gathered goes to the log, unless one is on its way, and the frames to their
-    /// connections.
+    /// Second part: sends the gathered batch to the log, unless one is in flight, and the frames to their connections.
     pub(super) fn send_all(&mut self, time: Time) {
         let (peers, outputs) = (&mut *self.wires.peers, &mut *self.wires.outputs);
         outputs.extend(self.engine.next_batch(time.mono_ms()).map(Output::Append));

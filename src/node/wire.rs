@@ -1,8 +1,9 @@
-//! What nodes say to each other beyond the groups: who they are, that they live, which groups they lead, and the
-//! questions that confirm reads. In a frame these stand under the group index [`NODE`].
+//! Messages between nodes beyond those of the groups: identity, liveness, claims of leadership, and the questions that
+//! confirm reads. In a frame they have the group index [`NODE`].
 //!
-//! Kinds never change meaning; new ones are appended. Bodies are postcard. A body may grow at its end: those who do not
-//! know of that read the beginning, and those who do take a body without it for one of an older version.
+//! Kinds never change meaning; new ones are appended. Bodies are encoded with postcard. A body may grow at its end.
+//! Older programs then read only the beginning. Newer programs take a body without the added part for one of an older
+//! version.
 
 use crate::identity::BirthRecord;
 use crate::versions::Versions;
@@ -21,32 +22,33 @@ pub struct Hello {
     pub cluster: Option<[u8; 16]>,
     /// The sender.
     pub node: NodeId,
-    /// The random id of its data directory.
+    /// The random id of the sender's data directory.
     pub storage: [u8; 16],
-    /// How often it has been started.
+    /// The sender's start number: how often its data directory has been opened.
     pub start: u64,
-    /// A random number for each of its latest starts, this one last: a copy of its data directory can come to the same
-    /// start number.
+    /// A random number for each of the sender's latest starts, this one last. A copy of its data directory can come to
+    /// the same start number, but not to the same random numbers.
     pub lives: Vec<u64>,
-    /// How many groups the slots are divided among.
+    /// The number of groups over which the slots are divided.
     pub groups: u32,
-    /// Before birth: the initial members, so that two lists that differ are noticed.
+    /// Before birth: the initial members, so that different lists are noticed.
     pub members: Vec<NodeId>,
     /// The address of a node that wants to join a cluster.
     pub joins: Option<String>,
-    /// What the sender speaks. It stands behind the rest, and is not said by those who speak only the first.
+    /// The versions that the sender speaks. They follow the other fields. A sender that speaks only the first version
+    /// omits them.
     #[serde(skip)]
     pub versions: Versions,
-    /// This and what follows stands behind the versions, and is not said by older programs.
+    /// The node that the sender dialled: an address can have become another member's.
     ///
-    /// Whom the sender dialled: an address can have become another member's.
+    /// This field and the next ones follow the versions. Older programs omit them.
     #[serde(skip)]
     pub to: Option<NodeId>,
-    /// Where clients are told that the sender is, if that is not its address among the members.
+    /// The sender's address for clients, if that is not its address among the members.
     #[serde(skip)]
     pub announced: Option<String>,
-    /// Where the other members reach the sender, as it knows that: who has not heard yet that it is a member has nothing
-    /// else to dial.
+    /// The address where other members reach the sender, as far as it knows. A receiver that has not learned yet that
+    /// the sender is a member can dial no other address.
     #[serde(skip)]
     pub address: Option<String>,
 }
@@ -76,13 +78,14 @@ impl Hello {
         Ok(Hello { versions, to, announced, address, ..hello })
     }
 
-    /// The random number of this start.
+    /// Returns the random number of this start.
     #[must_use]
     pub fn life(&self) -> u64 {
         self.lives.last().copied().unwrap_or(0)
     }
 
-    /// Whether the sender, or what it is a copy of, can have been started as number `start` with the life `life`.
+    /// Returns true if the sender, or the directory that it is a copy of, can have had start number `start` with the
+    /// life `life`.
     #[must_use]
     pub fn descends_from(&self, start: u64, life: u64) -> bool {
         let since = self.start.saturating_sub(start);
@@ -91,7 +94,7 @@ impl Hello {
     }
 }
 
-/// Why a connection is closed by the side that sends this.
+/// The reason why the sender closes the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// True if the receiver can never join as it is, and should stop.
@@ -105,11 +108,12 @@ pub struct Refusal {
 pub struct Ping {
     /// The sender's start number.
     pub start: u64,
-    /// Counts the sender's pings on this connection.
+    /// The number of the ping. Numbers ascend, also over connections and over starts of the sender.
     pub number: u64,
     /// The highest number received from the other side.
     pub echo: u64,
-    /// How long the sender has had that number, in microseconds: the rest of the round trip was the network's.
+    /// Time for which the sender has had the echoed number, in microseconds. The rest of the round trip is the
+    /// network's.
     pub held_us: u64,
     /// The nodes that the sender reaches: they have echoed a recent ping of its.
     pub reached: Vec<NodeId>,
@@ -123,22 +127,22 @@ pub struct Ping {
     pub claims_seen: u64,
     /// Whether the sender wants leases for the groups that it leads.
     pub lease: bool,
-    /// The sender's word that it promises nothing to others, for what the receiver's list of that version leads, but for
-    /// these groups; see `node::leases`.
+    /// The lease that the sender grants: it promises nothing to others in the groups of the receiver's list of version
+    /// `claims_seen`, except for these groups. See `node::peers::leases`.
     pub word: Option<Vec<GroupId>>,
-    /// Whether the sender is to lead nothing.
+    /// Whether the sender is drained: it should lead no group.
     pub draining: bool,
-    /// The sender's clocks. They stand behind the rest; versions below 3 do not tell them.
+    /// The sender's clocks. They follow the other fields; versions below 3 omit them.
     #[serde(skip)]
     pub clocks: Option<PingClocks>,
 }
 
-/// What the sender's clocks showed when it made a ping.
+/// The sender's clocks when it made a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PingClocks {
-    /// Its own clock, in unix microseconds.
+    /// The sender's own clock, in unix microseconds.
     pub unix_us: u64,
-    /// Cluster time there, in unix microseconds, if it comes from a majority; see `node::cluster_time`.
+    /// The sender's cluster time, in unix microseconds, if it comes from a majority; see `node::cluster_time`.
     pub cluster_us: Option<u64>,
 }
 
@@ -158,149 +162,153 @@ impl Ping {
     }
 }
 
-/// The groups that the sender leads. Sent at once when they change, and again to a peer whose pings name an older version.
+/// The groups that the sender leads. Sent at once when they change, and again to a peer whose pings name an older
+/// version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Grows with each change.
+    /// The version of the list. It grows with each change.
     pub version: u64,
     /// Each group with the ballot that leads it.
     pub led: Vec<(GroupId, Ballot)>,
-    /// Those of them for which no lease is wanted, in order.
+    /// The led groups for which no lease is wanted, in order.
     pub unleased: Vec<GroupId>,
 }
 
-/// On a new connection: how far the sender is, so that the side that is behind can ask.
+/// The sender's positions in its groups, so that a lagging receiver can ask for values. Sent on a new connection, and
+/// in answer to [`NodeMessage::Where`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Positions {
     /// `next` of each group in which something was chosen.
     pub next: Vec<(GroupId, Instance)>,
 }
 
-/// Do these ballots still lead? Asked on behalf of reads that arrived before it was sent.
+/// Asks whether these ballots still lead. Covers the reads that arrived before it was sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
-    /// Answers name it.
+    /// The number of the question, which the answer repeats.
     pub number: u64,
-    /// Each group with the ballot that the asker takes to lead it, above which it has promised nothing.
+    /// Each group with the ballot that the sender takes to lead it. The sender has promised nothing above that ballot.
     pub items: Vec<(GroupId, Ballot)>,
 }
 
 /// The answer to a [`Question`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers {
-    /// Which question.
+    /// The number of the question.
     pub number: u64,
-    /// Cluster time at the sender, in unix milliseconds, 0 if it is not known there: a leader's decides what is due.
+    /// Cluster time at the sender, in unix milliseconds; 0 if it is not known there. The leader's time decides which
+    /// keys are due.
     pub unix_ms: u64,
-    /// In the order of the question, each with the version of the membership for which it holds.
+    /// The answers in the order of the question, each with the version of the membership for which it holds.
     pub items: Vec<(GroupId, u64, Answer)>,
-    /// The groups, in that order too, that the sender leads under a lease: nobody else need be asked about them.
+    /// The groups that the sender leads under a lease, in the same order. No other member need be asked about them.
     pub leased: Vec<GroupId>,
 }
 
 /// A checkpoint file of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileId {
-    /// Its sequence number there.
+    /// The sequence number of the file at its node.
     pub sequence: u64,
-    /// How long it is.
+    /// Length of the file.
     pub bytes: u64,
-    /// A checksum of what it holds: numbers may be used again after a loss.
+    /// Checksum of the content: sequence numbers may be used again after a loss.
     pub stamp: u32,
 }
 
-/// Values that were asked for are in the sender's log no more: this checkpoint has their effect.
+/// Offers a checkpoint in answer to a request for values that the sender's log no longer has. The checkpoint has their
+/// effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The group.
     pub group: GroupId,
     /// The last instance that the checkpoint includes.
     pub instance: Instance,
-    /// Where it is; it may hold other groups, too.
+    /// The file with the checkpoint. It may hold other groups too.
     pub file: FileId,
 }
 
 /// Asks for a piece of a checkpoint, on a connection for transfers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Want {
-    /// Of which file.
+    /// The file.
     pub file: FileId,
-    /// Where it begins.
+    /// Offset of the piece in the file.
     pub offset: u64,
-    /// How long it is.
+    /// Length of the piece, in bytes.
     pub bytes: u32,
 }
 
 /// A piece of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
-    /// Of which file.
+    /// The file.
     pub file: FileId,
-    /// Where it begins.
+    /// Offset of the piece in the file.
     pub offset: u64,
     /// The piece; empty if the file is gone.
     pub bytes: Bytes,
 }
 
-/// To a node that has waited to join: it is a member now.
+/// Tells a node that has waited to join that it is a member now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admission {
-    /// What the cluster was born with.
+    /// The birth record of the cluster.
     pub birth: BirthRecord,
-    /// The members as they are, the receiver among them.
+    /// The present members, including the receiver.
     pub members: Vec<Place>,
 }
 
-/// To the leader of a group: let another member lead it.
+/// Asks the leader of a group to let another member lead it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
-    /// The answer names it.
+    /// The number of the request, which the answer repeats.
     pub number: u64,
     /// The group.
     pub group: GroupId,
-    /// Who is to lead it.
+    /// The member that should lead the group.
     pub to: NodeId,
-    /// How long to try, in milliseconds.
+    /// Time limit of the move, in milliseconds.
     pub timeout_ms: u64,
 }
 
 /// The answer to a [`Move`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
-    /// Which one.
+    /// The number of the request.
     pub number: u64,
-    /// Why it was not done, in one line.
+    /// The reason why the move was not done, in one line.
     pub refusal: Option<String>,
 }
 
-/// While the sender loads: behind its hello, and whenever it has rebuilt groups.
+/// Tells which groups the sender has rebuilt. Sent while it loads: after its hello, and whenever it has rebuilt groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Here {
-    /// Those that it has rebuilt now: what it was told of them before was lost.
+    /// The groups that the sender has rebuilt now. Earlier messages to them were lost.
     pub groups: Vec<GroupId>,
-    /// Those that it lacks still, ascending: there it neither votes nor answers.
+    /// The groups that the sender still lacks, ascending. In these it neither votes nor answers.
     pub missing: Vec<GroupId>,
 }
 
 /// A command of one of the sender's clients, for the receiver to carry out as if it were one of its own clients'.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relay {
-    /// The reply names it.
+    /// The number of the command, which the reply repeats.
     pub number: u64,
-    /// Where the command belongs.
+    /// The group of the command.
     pub group: GroupId,
     /// How long the client waits, in milliseconds.
     pub timeout_ms: u64,
-    /// The command, as the log has it.
+    /// The command, encoded as in the log.
     pub body: Bytes,
 }
 
 /// The reply to a [`Relay`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relayed {
-    /// Which one.
+    /// The number of the command.
     pub number: u64,
-    /// The reply, as a session keeps it.
+    /// The reply, in the stored reply codec.
     pub reply: Bytes,
 }
 
@@ -320,21 +328,22 @@ pub enum NodeMessage {
     Want(Want),
     Piece(Piece),
     Admission(Admission),
-    /// Where are you in each group? Answered by [`Positions`].
+    /// Asks for the receiver's position in each group. Answered by [`Positions`].
     Where,
     Move(Move),
     Moved(Moved),
     Here(Here),
-    /// How far has your log these groups, durably? Answered by [`NodeMessage::Durable`], once that is so.
+    /// Asks how far the receiver's log durably holds these groups. Answered by [`NodeMessage::Durable`] when its
+    /// present positions are durable.
     WhereDurable(Vec<GroupId>),
-    /// The sender has applied, and durably in its log, all of these groups before their `next`.
+    /// Says that, in these groups, the sender has applied all instances before `next` and has them durably in its log.
     Durable(Positions),
     Relay(Relay),
     Relayed(Relayed),
 }
 
 impl NodeMessage {
-    /// Its kind byte.
+    /// Returns the message's kind.
     #[must_use]
     pub fn kind(&self) -> u8 {
         match self {
@@ -361,7 +370,7 @@ impl NodeMessage {
         }
     }
 
-    /// Its body.
+    /// Returns the message's body.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let encoded = match self {
@@ -389,13 +398,13 @@ impl NodeMessage {
         encoded.expect("plain data serializes")
     }
 
-    /// Appends its body, all of it.
+    /// Appends the message's whole body.
     pub(super) fn put(&self, out: &mut BytesMut) -> Bytes {
         out.extend_from_slice(&self.encode());
         Bytes::new()
     }
 
-    /// Reads a body. `Ok(None)` for a kind of a later version, which is skipped.
+    /// Reads a body. Returns `Ok(None)` for a kind of a later version, which is skipped.
     ///
     /// # Errors
     /// If a body of a known kind does not decode.

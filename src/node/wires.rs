@@ -1,5 +1,5 @@
-//! How the engine reaches the rest of the node: the frames to the other members, the replies to clients and to members that
-//! pass commands on, the leases, and what is done outside.
+//! Connects the engine to the rest of the node: frames to the other members, replies to clients and to members that pass
+//! commands on, leases, and [`Output`]s.
 
 use super::Time;
 use super::clients::Clients;
@@ -22,7 +22,7 @@ use groups::{Ballot, Clock, Group, GroupId, Message, NodeId};
 /// See the module.
 pub(super) struct Wires<'a> {
     pub(super) peers: &'a mut Peers,
-    /// `None` while a client's requests are carried out: nothing is answered then.
+    /// `None` while a client's requests are carried out: no command is answered during that time.
     pub(super) clients: Option<&'a mut Clients>,
     pub(super) relays: &'a mut Relays,
     pub(super) ranges: &'a mut Ranges,
@@ -33,7 +33,7 @@ pub(super) struct Wires<'a> {
 }
 
 impl Wires<'_> {
-    /// The same, for a shorter time.
+    /// Borrows the same for a shorter lifetime.
     pub(super) fn reborrow(&mut self) -> Wires<'_> {
         Wires {
             peers: self.peers,
@@ -47,7 +47,7 @@ impl Wires<'_> {
         }
     }
 
-    /// What decides whether a command is tried.
+    /// The checks that can refuse a command before it is tried.
     pub(super) fn refusals<'a>(&'a self, engine: &'a Engine) -> Refusals<'a> {
         Refusals { engine, peers: self.peers, relays: self.relays }
     }

@@ -1,4 +1,4 @@
-//! Lanes: some of the groups each, with their checkpoints and their records in order.
+//! Lanes (recovery workers): each rebuilds some of the groups, from their checkpoints and then their records in order.
 
 use super::{Part, Progress, Refusal, Sorter, Source};
 use crate::background;
@@ -13,17 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::{Builder, scope};
 
-/// Which lane has which group.
+/// The assignment of groups to lanes.
 pub(super) struct Deal {
-    /// By group: which lane, and where among its groups.
+    /// By group: the index of its lane, and its position among that lane's groups.
     places: Vec<(usize, usize)>,
-    /// How many lanes.
+    /// Number of lanes.
     lanes: usize,
 }
 
 impl Deal {
-    /// Deals groups, each with so many bytes of checkpoints, to at most so many lanes: one that is much larger than the
-    /// others shares its lane with few of them.
+    /// Assigns groups to at most `lanes` lanes, balanced by `bytes`, the checkpoint bytes of each group. A group that is
+    /// much larger than the others shares its lane with few of them.
     pub(super) fn new(bytes: &[u64], lanes: usize) -> Deal {
         let lanes = lanes.clamp(1, bytes.len().max(1));
         let mut order: Vec<usize> = (0..bytes.len()).collect();
@@ -40,7 +40,7 @@ impl Deal {
         Deal { places, lanes }
     }
 
-    /// The lanes with their groups.
+    /// Returns the lanes, each with its groups.
     pub(super) fn lanes(&self, mut cells: Vec<(GroupId, Cell)>, clock: Clock, value_version: u8) -> Vec<Lane<'_>> {
         let lane = |index| {
             let (cells, effects, found) = (Vec::new(), Vec::new(), Found::default());
@@ -55,11 +55,11 @@ impl Deal {
     }
 }
 
-/// Some of the groups.
+/// A recovery worker: rebuilds some of the groups.
 pub(super) struct Lane<'d> {
     deal: &'d Deal,
     index: usize,
-    /// In the order of [`Deal::places`].
+    /// The lane's groups, in the order of [`Deal::places`].
     cells: Vec<(GroupId, Cell)>,
     clock: Clock,
     value_version: u8,
@@ -68,7 +68,7 @@ pub(super) struct Lane<'d> {
     refused: Option<Refusal>,
 }
 
-/// What a lane found beside the state of its groups.
+/// Findings of a lane besides the states of its groups.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) kept: Vec<(GroupId, Instance, u64)>,
@@ -76,11 +76,11 @@ pub(super) struct Found {
     pub(super) bytes: u64,
 }
 
-/// What becomes of a lane: its groups, or why the log is of no use.
+/// Result of a lane: its groups and findings, or the reason why the log is not usable.
 type Done = Result<(Vec<(GroupId, Cell)>, Found), Refusal>;
 
 impl Lane<'_> {
-    /// Takes the newest states out of the checkpoints; not all of them if it is given up.
+    /// Loads the newest states of its groups from the checkpoints. Stops early if `given_up` is set.
     fn load(&mut self, shelf: Option<&Shelf>, progress: &Progress, given_up: &AtomicBool) {
         let Some(shelf) = shelf else { return };
         for (group, cell) in &mut self.cells {
@@ -96,7 +96,7 @@ impl Lane<'_> {
         }
     }
 
-    /// Takes one record back, if none before was refused.
+    /// Restores one record, unless an earlier record was refused.
     fn take(&mut self, lsn: u64, record: Record) {
         if self.refused.is_none() {
             self.refused = self.restore(lsn, record).err().map(Refusal::Record);
@@ -107,11 +107,11 @@ impl Lane<'_> {
         self.refused.map_or(Ok((self.cells, self.found)), Err)
     }
 
-    /// Takes back the records of its groups, behind the one who reads the log first, to its end or to one that is refused.
-    /// False: it was given up before, and the groups are not what they were.
+    /// Restores the records of its groups, behind the first reader of the log, up to the end of the log or the first
+    /// refused record. Returns false if the lane was given up before that; its groups are then incomplete.
     fn follow(&mut self, mut follower: Follower<'_>, progress: &Progress, given_up: &AtomicBool) -> bool {
         let (deal, index) = (self.deal, self.index);
-        // That there is a record of a group which does not exist is for the first reader to say.
+        // The first reader reports records of groups that do not exist.
         let is_here = |group: GroupId| deal.places.get(group.index()).is_some_and(|(lane, _)| *lane == index);
         let mut unsaid_bytes = 0;
         while self.refused.is_none() {
@@ -120,7 +120,7 @@ impl Lane<'_> {
             }
             match follower.read(is_here, &mut |lsn, record| self.take(lsn, record)) {
                 Ok(Some(bytes)) => {
-                    // A lane's part of what all of them have to read.
+                    // Every lane reads the whole log, so each reports only its share (one part in `lanes`) of the bytes.
                     unsaid_bytes += bytes;
                     progress.advance(unsaid_bytes / deal.lanes as u64);
                     unsaid_bytes %= deal.lanes as u64;
@@ -152,7 +152,7 @@ impl Lane<'_> {
     }
 }
 
-/// One lane, on the calling thread.
+/// Runs a single lane on the calling thread.
 pub(super) fn in_line<R>(
     mut lane: Lane<'_>,
     source: &Source<'_>,
@@ -167,7 +167,7 @@ pub(super) fn in_line<R>(
     give(fed, only.sorter, shelf, vec![lane.finish()], std::iter::empty(), take)
 }
 
-/// Takes everything back as it is read.
+/// The visitor of a single lane: restores each record as it is read.
 struct Only<'l, 'd> {
     lane: &'l mut Lane<'d>,
     sorter: Sorter,
@@ -186,7 +186,7 @@ impl Visit for Only<'_, '_> {
     }
 }
 
-/// A thread for each lane, beside the calling one.
+/// Runs each lane on a thread of its own, while the calling thread reads the log.
 ///
 /// # Errors
 /// If the system gives no thread.
@@ -200,7 +200,7 @@ pub(super) fn side_by_side<R>(
 ) -> io::Result<Result<Found, Refusal>> {
     let (frontier, given_up) = (Frontier::default(), AtomicBool::new(false));
     scope(|scope| {
-        // However this ends: who follows is not to wait for more.
+        // `Ending` finishes the frontier on every way out of here, so that no follower waits for more.
         let mut first = First { sorter, frontier: Ending(&frontier) };
         let (finished, done) = channel();
         for mut lane in lanes {
@@ -210,9 +210,9 @@ pub(super) fn side_by_side<R>(
                 lane.load(shelf, source.progress, given_up);
                 let follower = Follower::new(source.disk, source.storage, frontier);
                 if lane.follow(follower, source.progress, given_up) {
-                    // If it has refused a record, the node ends, and the sooner the better.
+                    // If this lane refused a record, the node ends anyway: the other lanes give up, so that it ends sooner.
                     given_up.fetch_or(lane.refused.is_some(), Ordering::Relaxed);
-                    // Whoever waits for it waits for all.
+                    // The send fails only if the rebuild has failed already: then nobody needs the result.
                     let _ = finished.send(lane.finish());
                 }
             };
@@ -223,12 +223,12 @@ pub(super) fn side_by_side<R>(
         let First { sorter, frontier } = first;
         drop(frontier);
         let early: Vec<Done> = done.try_iter().collect();
-        // Ends when all lanes have: if one panicked, so does the end of the scope.
+        // `done` ends when all lanes have ended. If a lane panicked, the end of the scope panics, too.
         Ok(give(fed, sorter, shelf, early, done.into_iter(), take))
     })
 }
 
-/// Reads the log first, for the lanes that follow.
+/// The visitor of the first reader: advances the frontier that the lanes follow.
 struct First<'f> {
     sorter: Sorter,
     frontier: Ending<'f>,
@@ -244,7 +244,7 @@ impl Visit for First<'_> {
     }
 }
 
-/// When this is dropped there is no more to follow.
+/// A guard that finishes the frontier when it is dropped.
 struct Ending<'f>(&'f Frontier);
 
 impl Drop for Ending<'_> {
@@ -253,8 +253,8 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Hands over what was read, unless one of the `early` lanes has refused already, and the groups of each lane when it is
-/// done; nothing more when a lane has refused.
+/// Hands over the result of reading the log, and then the groups of each lane as it finishes. Hands over nothing if the log
+/// or one of the `early` lanes is refused, and nothing more when a later lane is refused.
 fn give<R>(
     read: R,
     sorter: Sorter,

@@ -1,12 +1,12 @@
-//! A start: the groups become what they were, from the newest checkpoints and the log behind them.
+//! Recovery at a start: rebuilds the groups from the newest checkpoints and the log behind them.
 //!
-//! The groups are dealt over *lanes*, a thread each. A lane first takes the states of its groups out of the checkpoints and
-//! then applies their records. The log is one for all groups: the calling thread reads it first, and finds out where it
-//! ends; the lanes follow, each as fast as it can. The records of a group stay in order, and what a group becomes depends
-//! on nothing else: how many lanes there are changes what it takes, and nothing more.
+//! The groups are dealt over *lanes*: recovery workers, a thread each. A lane first loads the states of its groups from the
+//! checkpoints and then applies their records. All groups share one log. The calling thread reads it first and finds its
+//! end; the lanes follow, each at its own speed. The records of a group stay in order, and the result depends on nothing
+//! else: the number of lanes changes only how long a start takes.
 //!
-//! Nothing can be promised for a group before the log has been read to its end. From then on each lane hands its groups
-//! over when it is done with them, and waits for no other.
+//! No group can promise anything before the log has been read to its end. From then on each lane hands its groups over as
+//! soon as it is done with them, and waits for no other lane.
 
 mod lane;
 mod progress;
@@ -25,53 +25,53 @@ use lane::{Deal, Found};
 use std::io;
 use thiserror::Error;
 
-/// The groups of a node that has just been made, and what is to be known to make them what they were.
+/// The empty groups of a node that starts, and the parameters for rebuilding them.
 pub struct Blank {
-    /// The groups, with nothing in them; none before the cluster's birth.
+    /// The empty groups; none before the cluster's birth.
     pub cells: Vec<(GroupId, Cell)>,
-    /// What checkpoints of the cluster begin with, and the limits of its stores; `None` before its birth.
+    /// The header of the cluster's checkpoints, and the limits of its stores; `None` before its birth.
     pub cluster: Option<(Header, Limits)>,
     /// The highest version of values that the program reads.
     pub value_version: u8,
 }
 
-/// Where a start reads, and how.
+/// The inputs and settings of a rebuild.
 pub struct Source<'a> {
     /// The data directory.
     pub disk: &'a dyn Disk,
-    /// What the log's segments belong to.
+    /// The storage id of the log's segments.
     pub storage: [u8; 16],
     /// The time of the start.
     pub clock: Clock,
-    /// How many lanes there are.
+    /// Maximum number of lanes; a rebuild never uses more lanes than groups.
     pub lanes: usize,
-    /// Is told how far it is. Somebody else tells it the length of the log.
+    /// Counts the bytes read. The caller adds the length of the log to the total.
     pub progress: &'a Progress,
 }
 
-/// What [`Blank::rebuild`] hands over on its way: the log once, and then all groups, some at a time.
+/// A part of the result of [`Blank::rebuild`]: the log once, and then all groups, lane by lane.
 pub enum Part<R> {
     /// The log has been read to its end.
     Log {
-        /// What came of reading it.
+        /// The result of `feed`, which read the log.
         read: R,
         /// Its records of other members' starts, in order.
         peers: Vec<Record>,
         /// The checkpoint files.
         catalog: Catalog,
     },
-    /// Groups as they were.
+    /// Rebuilt groups.
     Groups(Vec<(GroupId, Cell)>),
 }
 
-/// What was in the checkpoints.
+/// A summary of what was loaded from the checkpoints.
 #[derive(Default)]
 pub struct Shelved {
-    /// Files that are of no use, or not for all groups.
+    /// Sequence numbers of files that cannot be used for some or all of their groups.
     pub damaged: Vec<u64>,
-    /// The groups whose state was in one: at which instance, and in the file with which sequence number.
+    /// The groups whose state was loaded: the group, its instance, and the sequence number of the file.
     pub kept: Vec<(GroupId, Instance, u64)>,
-    /// Bytes of blocks that were read.
+    /// Bytes of the loaded blocks.
     pub bytes: u64,
 }
 
@@ -86,20 +86,20 @@ pub enum Refusal {
     Log(#[from] LogError),
 }
 
-/// All that a directory held.
+/// The rebuilt content of a data directory.
 pub struct Rebuilt {
-    /// The groups as they were.
+    /// The rebuilt groups.
     pub shard: Shard,
     /// The records of other members' starts, in order.
     pub peers: Vec<Record>,
     /// The checkpoint files.
     pub catalog: Catalog,
-    /// What was in them.
+    /// What was loaded from them.
     pub shelved: Shelved,
 }
 
 impl Blank {
-    /// Opens the checkpoints in `disk`; of none if the cluster was not born.
+    /// Opens the checkpoint set in `disk`; returns `None` before the cluster's birth.
     ///
     /// # Errors
     /// If the directory cannot be read, or holds a checkpoint of another cluster or of a later version.
@@ -107,12 +107,12 @@ impl Blank {
         self.cluster.as_ref().map(|(header, limits)| Shelf::open(disk, *header, limits.clone())).transpose()
     }
 
-    /// Rebuilds the groups, and gives them to `take` lane by lane. `feed` reads the log to whom it is given. The lanes are
-    /// threads beside the calling one; with one lane there is no other thread.
+    /// Rebuilds the groups, and gives them to `take` lane by lane. `feed` reads the log for the given visitor. Each lane is
+    /// a thread beside the calling one; a single lane runs on the calling thread.
     ///
     /// # Errors
-    /// If the system gives no thread; inside, see [`Refusal`]. Groups that have nothing to do with a record that is refused
-    /// may have been given away before.
+    /// If the system gives no thread. For the inner result see [`Refusal`]: lanes that finished before another lane refused
+    /// a record may have handed their groups over already.
     pub fn rebuild<R>(
         self,
         source: &Source<'_>,
@@ -142,7 +142,7 @@ impl Blank {
         }))
     }
 
-    /// The same, for those who want everything at once.
+    /// Rebuilds the groups as [`Blank::rebuild`] does, and returns everything at once.
     ///
     /// # Errors
     /// As [`Blank::rebuild`].
@@ -165,17 +165,17 @@ impl Blank {
     }
 }
 
-/// Tells whose a record is.
+/// A filter that separates the records of groups from all others.
 struct Sorter {
     groups: usize,
-    /// Those of other members' starts, which go to no group.
+    /// The records of other members' starts, which belong to no group.
     peers: Vec<Record>,
-    /// The first group that a record names, though there is none such.
+    /// The first unknown group that a record names.
     stray: Option<GroupId>,
 }
 
 impl Sorter {
-    /// Whether it is one of the groups'.
+    /// Returns true if the record belongs to a known group. Keeps the records of other members' starts.
     fn is_of_group(&mut self, record: &Logged<'_>) -> bool {
         if record.kind() == RecordKind::PeerStart {
             self.peers.push(record.record());
@@ -190,14 +190,14 @@ impl Sorter {
         is_known
     }
 
-    /// Why the log is of no use.
+    /// Returns why the log is not usable, if it names an unknown group.
     fn refusal(&self) -> Option<Refusal> {
         let (group, groups) = (self.stray?, self.groups);
         Some(Refusal::Record(format!("it has a record of group {group}, but there are only {groups}")))
     }
 }
 
-/// Removes what writers of checkpoints left unfinished: before [`Blank::shelf`], where the directory may be changed.
+/// Removes unfinished checkpoint files. Called before [`Blank::shelf`], and only where the directory may be changed.
 ///
 /// # Errors
 /// If the directory cannot be read or changed.
@@ -205,11 +205,11 @@ pub fn tidy(disk: &dyn Disk) -> io::Result<()> {
     checkpoint::remove_unfinished(disk).map(|_| ())
 }
 
-/// Lanes for this machine.
+/// Returns the number of lanes for this machine: one per processor, at most `LANES_MAX`.
 #[must_use]
 pub fn lanes() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(LANES_MAX)
 }
 
-/// More were not tried.
+/// Maximum number of lanes. More were not tried.
 const LANES_MAX: usize = 16;

@@ -1,4 +1,4 @@
-//! How far a start is, for those who wait for it.
+//! The progress of a start, for those who wait for its end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,22 +10,22 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// There are so many bytes more.
+    /// Adds `bytes` to the total.
     pub fn expect(&self, bytes: u64) {
         self.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Whatever was expected has been read: the log's segments are not full.
+    /// Counts everything expected as read. The total includes the unused ends of segments, which are never read.
     pub fn finish(&self) {
         self.done.fetch_max(self.total.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// So many bytes more have been read.
+    /// Adds `bytes` to the bytes read.
     pub fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that have been read, and bytes in all as far as that is known.
+    /// Returns the bytes read, and the total as far as it is known.
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
         let done = self.done.load(Ordering::Relaxed);

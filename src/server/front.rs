@@ -1,5 +1,5 @@
-//! Where the loop meets the sockets: their events go to the node, and what it has for connections goes to them. The node
-//! may be one that loads yet.
+//! Connects the node with the sockets: their events go to the node, and its output goes to them. The node may still be
+//! loading.
 
 use crate::config::LINGER_MS_MAX;
 use crate::descriptors::SPARE_CONNECTIONS;
@@ -16,10 +16,10 @@ pub(super) struct Front {
     lingering: VecDeque<Lingering>,
 }
 
-/// A connection that is closed when everything is written, or when nothing was for too long.
+/// A connection that is closed when everything is written, or when nothing was written for [`LINGER_MS_MAX`].
 struct Lingering {
     handle: Handle,
-    /// What was to be written still, and when it is looked at again.
+    /// Unwritten bytes at the last check, and the time of the next check.
     left_bytes: usize,
     until_ms: u64,
 }
@@ -29,12 +29,12 @@ impl Front {
         Front { node, events, lingering: VecDeque::new() }
     }
 
-    /// Closes everything at once, and leaves the node's memory to the end of the process.
+    /// Closes all connections at once. The node's memory is freed only by the end of the process.
     pub(super) fn forget_node(self) {
         std::mem::forget(self.node);
     }
 
-    /// There may be so many clients from now on, and as many members as always.
+    /// Sets the maximum number of clients. The room for members stays the same.
     pub(super) fn set_clients_max(&mut self, max: u64) {
         self.events.set_connections_max((max + SPARE_CONNECTIONS) as usize);
     }
@@ -75,7 +75,7 @@ impl Front {
         }
     }
 
-    /// Clients get their replies.
+    /// Moves the node's replies to the connections of the clients.
     pub(super) fn give_replies(&mut self) {
         let events = &mut self.events;
         self.node.take_replies(|id, replies| {
@@ -89,7 +89,7 @@ impl Front {
         });
     }
 
-    /// Bytes that wait to be written to a connection.
+    /// Returns the bytes that wait to be written to a connection.
     pub(super) fn unsent(&self, id: u64) -> usize {
         self.events.outbound_len(Handle::from_u64(id))
     }

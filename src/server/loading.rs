@@ -1,4 +1,5 @@
-//! The thread that loads what a data directory holds: the log for the loop once it is read, then groups, as they are done.
+//! The thread that loads a data directory. It hands the log to the event loop as soon as the log is read, and then
+//! the groups as they are rebuilt.
 
 use super::threads::{Notice, tell};
 use crate::plural::plural;
@@ -13,33 +14,34 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-/// What it loads, and whom it tells.
+/// What the thread loads, and where it sends the results.
 pub(super) struct Loading {
     pub(super) disk: Arc<dyn Disk>,
-    /// What the log's segments belong to.
+    /// The storage id in the headers of the log's segments.
     pub(super) storage: [u8; 16],
     pub(super) options: Options,
     pub(super) clock: Clock,
     pub(super) progress: Arc<Progress>,
     pub(super) place: String,
-    /// Who waits for the log, until that is handed over.
+    /// Sends the log, or the error, to the caller that waits for it. `None` afterwards.
     pub(super) opened: Option<Sender<anyhow::Result<Opened>>>,
-    /// Where everything goes that comes behind.
+    /// Sends everything after the log to the event loop.
     pub(super) notices: Sender<Notice>,
     pub(super) waker: Arc<Waker>,
 }
 
-/// A log that has been read, and goes on.
+/// A log that has been read and takes new records.
 pub(super) struct Opened {
     pub(super) log: LogHandle,
-    /// Its records of other members' starts.
+    /// The log's records of other members' starts.
     pub(super) peers: Vec<Record>,
-    /// The checkpoints beside it.
+    /// The checkpoints in the same data directory.
     pub(super) catalog: Catalog,
 }
 
 impl Loading {
-    /// Loads everything.
+    /// Loads the data directory. Sends an error to the caller that waits for the log, or to the event
+    /// loop once the log is handed over.
     pub(super) fn run(mut self, blank: Blank, hooks: Hooks) {
         let Err(error) = self.load(blank, hooks) else { return };
         let error = error.context(format!("cannot use the data directory {}", self.place));
@@ -94,13 +96,14 @@ impl Loading {
     }
 
     fn answer(&self, opened: &Sender<anyhow::Result<Opened>>, answer: anyhow::Result<Opened>) {
-        // Nobody waits for it any more if the node was told to stop.
+        // The receiver is gone if the node was told to stop.
         let _ = opened.send(answer);
         let _ = self.waker.wake();
     }
 }
 
-/// Only where panics do not end the process: nobody is to wait for groups that will not come.
+/// Tells the event loop that this thread has panicked, so that nobody waits for groups that will not come. This has an
+/// effect only where panics do not end the process.
 impl Drop for Loading {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -109,7 +112,7 @@ impl Drop for Loading {
     }
 }
 
-/// One line for operators, each second.
+/// Logs one line about the progress for operators. It is called once per second.
 pub(super) fn tell_progress(progress: &Progress) {
     let (done, all) = progress.bytes();
     tracing::info!("loading: {} % of {} MB", done * 100 / all.max(1), all / 1_000_000);

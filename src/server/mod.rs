@@ -1,10 +1,10 @@
-//! The shell: it moves bytes between sockets, the log's threads and the node, and knows the time. Everything that is
-//! decided is decided in [`crate::node`].
+//! The shell of a node: it moves bytes between sockets, the log's threads and the node, and reads the clocks. All decisions
+//! are made in [`crate::node`].
 //!
 //! ```text
-//! starting   from a directory to a node that serves      front     sockets and node
+//! starting   from a directory to a node that serves          front     sockets and node
 //! loading    the thread that reads the directory
-//! threads    those beside the loop, and what they tell   process   what the system knows of it, and of the time
+//! threads    the other threads, and their messages           process   facts about the process, and the clocks
 //! ```
 
 mod front;
@@ -40,9 +40,9 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 use threads::Notice;
 
-/// Facts about the process are looked up so often.
+/// Interval between look-ups of facts about the process, in milliseconds.
 const FACTS_MS: u64 = 1_000;
-/// The loop sleeps no longer while states are to be taken out, a piece in each turn.
+/// Maximum sleep of the loop while states are taken out for a checkpoint, a piece in each turn.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(1);
 
 /// A node with its sockets and its log.
@@ -54,7 +54,7 @@ pub struct Server {
     reader: LogReader,
     desk: Desk<Job>,
     mover: Desk<Errand>,
-    /// While this is here the scrub goes on.
+    /// Keeps the scrub going: dropping this ends it.
     _scrub: Sender<()>,
     resolver: Resolver,
     notices: Receiver<Notice>,
@@ -64,16 +64,16 @@ pub struct Server {
     ticked_ms: u64,
     facts_ms: u64,
     max_clients: u64,
-    /// How many segments there were, and what the disk had left, when that was last looked at.
+    /// Number of segments, and free bytes of the disk, at the last look-up.
     segments: u64,
     free: u64,
 }
 
 impl Server {
-    /// Where it listens.
+    /// Returns the address that the server listens on.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// The errors of the socket.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.front.events.local_addr()
     }
@@ -81,19 +81,19 @@ impl Server {
     /// Serves until told to stop.
     ///
     /// # Errors
-    /// Why the node cannot go on.
+    /// The reason why the node cannot go on.
     pub fn run(mut self) -> anyhow::Result<()> {
         let mut happened = Vec::new();
         let mut ended = Ok(());
         while ended.is_ok() && !self.stopping.load(Ordering::Relaxed) {
             ended = self.turn(&mut happened);
         }
-        // All keys' memory goes with the process; to give it back key by key would take seconds.
+        // The end of the process frees the memory of all keys. Freeing it key by key would take seconds.
         self.front.forget_node();
         ended
     }
 
-    /// One turn: poll, decode and step, log, stage, flush.
+    /// Runs one turn: poll, decode and step, log, stage, flush.
     fn turn(&mut self, happened: &mut Vec<Event>) -> anyhow::Result<()> {
         self.front.events.poll(Some(self.patience()), happened).context("the system's poller failed")?;
         let time = self.clock.now();
@@ -113,7 +113,7 @@ impl Server {
         Ok(())
     }
 
-    /// How long the loop may sleep.
+    /// Returns how long the loop may sleep.
     fn patience(&self) -> Duration {
         if self.front.node.has_work() {
             return Duration::ZERO;
@@ -125,7 +125,7 @@ impl Server {
         Duration::from_millis((self.ticked_ms + TICK_MS).saturating_sub(now_ms))
     }
 
-    /// The node takes no value on that the log has no space for.
+    /// Tells the node how much space the log has, so that the node takes on no value that does not fit.
     fn look_at_log(&mut self) {
         self.front.node.set_space(Space::of(self.log.status(), &self.options, self.free));
     }
@@ -274,10 +274,10 @@ impl Driver for Server {
     }
 }
 
-/// `1=127.0.0.1:7001,2=…` as ids and addresses.
+/// Parses `1=127.0.0.1:7001,2=…` into ids and addresses.
 ///
 /// # Errors
-/// One line about the first part that is not `ID=HOST:PORT`, or about an id that is there twice.
+/// One line about the first part that is not `ID=HOST:PORT`, or about an id or address that is listed twice.
 pub fn parse_members(list: &str) -> Result<Vec<(NodeId, String)>, String> {
     let mut members: Vec<(NodeId, String)> = Vec::new();
     for part in list.split(',') {

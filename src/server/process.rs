@@ -1,11 +1,12 @@
-//! What the system knows of this process, and of the time.
+//! Facts that the system provides: about this process, the time, and random bytes.
 
 use crate::node::{ProcessFacts, Time};
 use anyhow::anyhow;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The two clocks. The one for time limits goes on while the machine sleeps: a lease must not outlast that.
+/// The monotonic and the wall clock. The monotonic one, for time limits, goes on while the machine sleeps: a lease must not
+/// outlast a sleep.
 #[derive(Clone, Copy)]
 pub(super) struct WallClock {
     since_boot: Duration,
@@ -18,7 +19,7 @@ impl WallClock {
 
     pub(super) fn now(&self) -> Time {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // From 1 second on, so that "never" (0) is long ago.
+        // The clock starts at 1 s, so that "never" (0) is long ago.
         Time {
             mono_us: since_boot().saturating_sub(self.since_boot).as_micros() as u64 + 1_000_000,
             unix_us: since_1970.as_micros() as u64,
@@ -31,7 +32,7 @@ fn since_boot() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Sixteen random bytes from the system.
+/// Returns sixteen random bytes from the system.
 ///
 /// # Errors
 /// If the system has none.
@@ -41,7 +42,7 @@ pub fn random() -> anyhow::Result<[u8; 16]> {
     Ok(bytes)
 }
 
-/// What the system tells about this process. Zeros where it does not.
+/// Returns the system's facts about this process; 0 for a fact that is not available.
 pub(super) fn process_facts() -> ProcessFacts {
     let number = |text: &str| text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
     let field = |file: &str, name: &str| {
@@ -57,7 +58,7 @@ pub(super) fn process_facts() -> ProcessFacts {
         executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
         resident_bytes: field("/proc/self/status", "VmRSS:") << 10,
         system_bytes: field("/proc/meminfo", "MemTotal:") << 10,
-        // Fields 14 and 15 of stat; the two before the name's end are cut off.
+        // Fields 14 and 15 of stat. The first two, up to the end of the name, are cut off.
         cpu_user_us: ticks(11) * tick_us,
         cpu_system_us: ticks(12) * tick_us,
         ..ProcessFacts::default()

@@ -1,5 +1,6 @@
-//! From a data directory to a node that serves. The node listens from the first moment on: clients are told that it loads,
-//! and how far it is; other members wait. When the log has been read the [`Server`] goes on, to which the groups come.
+//! The start of a node, from its data directory to a node that serves. The node listens from the first moment on: it tells
+//! clients that it loads, and its progress; other members wait. When the log has been read the [`Server`] takes over, and
+//! the rebuilt groups go to it.
 
 use super::front::Front;
 use super::loading::{Loading, Opened, tell_progress};
@@ -29,17 +30,17 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
-/// How long a directory and an address may be in use by a process that is ending.
+/// Maximum wait for a directory or an address that an ending process still uses.
 const IN_USE_MAX: Duration = Duration::from_secs(1);
 /// Interval between attempts to get them.
 const IN_USE_PAUSE: Duration = Duration::from_millis(20);
 
-/// A node that listens, and has not loaded what its directory holds yet.
+/// A node that listens, and has not loaded its data directory yet.
 pub struct Starting {
     front: Front,
     disk: Arc<dyn Disk>,
     options: Options,
-    /// What the log's segments belong to.
+    /// The storage id, to which the log's segments belong.
     storage: [u8; 16],
     place: String,
     scrub_every: Duration,
@@ -52,7 +53,7 @@ pub struct Starting {
 }
 
 impl Starting {
-    /// Opens the data directory and listens. The log goes on with these options. `stopping` ends [`Starting::load`] and
+    /// Opens the data directory and listens. The log goes on with `options`. `stopping` ends [`Starting::load`] and
     /// [`Server::run`].
     ///
     /// # Errors
@@ -105,13 +106,13 @@ impl Starting {
         })
     }
 
-    /// Wakes the loop, now and later, to see that it should stop.
+    /// Returns the waker of the event loop, also of the later server's: it makes the loop see that it should stop.
     #[must_use]
     pub fn waker(&self) -> Arc<Waker> {
         self.front.events.waker()
     }
 
-    /// Begins to load what the directory holds, and reads its log. `None` if it was told to stop.
+    /// Begins to load the data directory, and waits until its log is read. Returns `None` if told to stop.
     ///
     /// # Errors
     /// One line that names the directory, what is wrong with it, and what to do.
@@ -129,11 +130,11 @@ impl Starting {
                 Err(TryRecvError::Disconnected) => bail!("the thread that loads the data is gone"),
             }
         };
-        self.front.node.log_read(peers, &catalog, log.next_lsn() - 1);
+        self.front.node.log_read(&peers, &catalog, log.next_lsn() - 1);
         self.into_server(log, sender, notices).map(Some)
     }
 
-    /// Starts the thread that reads the disk, beside the loop.
+    /// Starts the thread that reads the disk beside the loop.
     fn begin(&mut self, sender: &Sender<Notice>) -> anyhow::Result<Receiver<anyhow::Result<Opened>>> {
         let (open, opened) = channel();
         let loading = Loading {
@@ -153,7 +154,7 @@ impl Starting {
         Ok(opened)
     }
 
-    /// One turn of the loop while the node loads.
+    /// Runs one turn of the loop while the node loads.
     fn turn(&mut self, happened: &mut Vec<Event>) -> anyhow::Result<()> {
         let patience = Duration::from_millis(TICK_MS);
         self.front.events.poll(Some(patience), happened).context("the system's poller failed")?;
@@ -213,7 +214,7 @@ impl Starting {
     }
 }
 
-/// A node that has not begun talks to clients, and has them wait. It knows no member and has no log.
+/// A node that has not begun only answers clients, which have to wait. It knows no member and has no log.
 impl Driver for Starting {
     type Error = anyhow::Error;
 
@@ -294,8 +295,8 @@ impl Driver for Starting {
 /// The invariant behind the outputs that [`Starting`] does not carry out.
 const NOT_BEGUN: &str = "a node that has not begun has neither members nor a log";
 
-/// Tries again while something is in use: a process that was killed just now holds its directory and its address until the
-/// system has taken it down, memory and all.
+/// Repeats an attempt while the directory or address is in use. A process that was just killed holds both until the system
+/// has freed its resources, including its memory.
 fn once_free<T>(mut attempt: impl FnMut() -> io::Result<T>, in_use: io::ErrorKind) -> io::Result<T> {
     let deadline = Instant::now() + IN_USE_MAX;
     loop {
@@ -306,7 +307,7 @@ fn once_free<T>(mut attempt: impl FnMut() -> io::Result<T>, in_use: io::ErrorKin
     }
 }
 
-/// What is configured must be what the directory was born with.
+/// Checks that the node is a member of the directory's cluster, if the directory has one.
 fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
     if let Some(birth) = &identity.birth
         && !birth.members.iter().any(|member| member.node == config.id)
@@ -317,11 +318,12 @@ fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// So many members are reckoned with, or as many as a cluster begins with.
+/// Minimum number of members that the output limit allows for, even if the cluster begins with fewer.
 const LINKS: usize = 7;
 
-/// What may wait for a connection that does not read: all that a client can be owed, and all that the members can have on
-/// their way at once. A connection that owes more is closed; and a link would owe as much again when it is back.
+/// Returns the maximum bytes that may wait for a connection that does not read: all output that a client can be owed, or all
+/// that the members can have in flight at once. A connection with more is closed. A closed link would owe as much again
+/// after it reconnects.
 fn outbound_bytes_max(config: &NodeConfig) -> usize {
     let client = 2 * CLIENT_OUTPUT_BYTES + CLIENT_BURST_BYTES + config.reply_bytes_max();
     let link = (config.initial.len().max(LINKS) + 1) * (NODE_QUEUE_BYTES + config.frame_bytes_max());

@@ -1,4 +1,4 @@
-//! The threads beside the loop, and what they tell it.
+//! The threads beside the event loop, and their messages to it.
 
 use crate::background;
 use crate::config::SCRUB_BYTES_PER_S;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// What other threads tell the loop.
+/// A message of another thread to the event loop.
 pub(super) enum Notice {
     Durable {
         lsn: u64,
@@ -35,19 +35,19 @@ pub(super) enum Notice {
         name: String,
         addresses: Vec<SocketAddr>,
     },
-    /// Recovery: groups, as they were; and, behind all of them, what was in the checkpoints.
+    /// Recovery: some rebuilt groups; and, after all groups, what the checkpoints held.
     Groups(Vec<(GroupId, Cell)>),
     Loaded(Shelved),
     Fatal(String),
 }
 
-/// What the log tells; `progress` hears of its length.
+/// Returns the hooks of the log. `progress` gets the log's length.
 pub(super) fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>, progress: Arc<Progress>) -> Hooks {
     let sender = sender.clone();
     let hooks = Hooks::abort(move |lsn, took: Duration| {
         tell(&sender, &waker, Notice::Durable { lsn, sync_us: took.as_micros() as u64 });
     });
-    // What was taken back counts, not what was only read.
+    // Progress counts bytes that were restored, not bytes that were only read.
     let on_progress = Box::new(move |done: u64, all: u64| progress.expect(if done == 0 { all } else { 0 }));
     Hooks { on_progress, ..hooks }
 }
@@ -63,7 +63,7 @@ pub(super) fn start_reader(log: &LogHandle, sender: Sender<Notice>, waker: Arc<W
     reader.context("cannot start the thread that reads the log")
 }
 
-/// The thread that reads everything on the disk now and then. It ends when what is returned is dropped.
+/// Starts the thread that reads everything on the disk at the interval `every`. It ends when the returned sender is dropped.
 pub(super) fn start_scrub(
     disk: &Arc<dyn Disk>,
     every: Duration,
@@ -83,7 +83,7 @@ pub(super) fn start_scrub(
     Ok(guard)
 }
 
-/// The threads that write checkpoints, and that move them between nodes.
+/// Starts the worker threads that write checkpoints, and that move them between nodes.
 pub(super) fn start_desks(
     disk: &Arc<dyn Disk>,
     sender: &Sender<Notice>,
@@ -103,7 +103,7 @@ pub(super) fn start_resolver(sender: Sender<Notice>, waker: Arc<Waker>) -> anyho
     resolver.context("cannot start the thread that looks names up")
 }
 
-/// The loop may be gone already: then nobody needs to know.
+/// Sends a notice and wakes the event loop. If the loop has ended, nobody needs to know.
 pub(super) fn tell(sender: &Sender<Notice>, waker: &Waker, notice: Notice) {
     if sender.send(notice).is_ok() {
         let _ = waker.wake();

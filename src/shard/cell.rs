@@ -1,5 +1,5 @@
-//! One group with its store: what the group wants done is carried out here, and values are applied, over several turns
-//! where they hold much work.
+//! One group with its store. It carries out the effects of the group and applies values, over several turns if they hold
+//! much work.
 
 use super::Outlet;
 use crate::kv::Store;
@@ -12,7 +12,8 @@ use groups::{
 };
 use std::collections::VecDeque;
 
-/// Messages of other members that may wait in a group until a value is applied; beyond, they are lost as on their way.
+/// Maximum number of other members' messages that wait in a group until a value is applied. Further ones are dropped like
+/// lost messages.
 const WAITING_MESSAGES_MAX: usize = 1_024;
 /// The same in bytes of their values.
 const WAITING_BYTES_MAX: usize = 4 << 20;
@@ -20,7 +21,7 @@ const WAITING_BYTES_MAX: usize = 4 << 20;
 /// A value that is being applied piece by piece.
 pub(super) struct Pending {
     applying: Applying,
-    /// What the group wanted done behind it, in order.
+    /// Effects of the group that come after the value, in order.
     effects: VecDeque<Effect>,
 }
 
@@ -28,12 +29,12 @@ pub(super) struct Pending {
 pub struct Cell {
     pub(super) group: Group,
     pub(super) store: Store,
-    /// What has to be done before the group can be asked anything; everything else of the group waits for it.
+    /// The value that must be applied before the group can be asked anything; everything else of the group waits for it.
     pub(super) pending: Option<Box<Pending>>,
     /// Messages that came meanwhile, in order.
     pub(super) waiting: VecDeque<(NodeId, Message)>,
     pub(super) waiting_bytes: usize,
-    /// What the store took when it was last looked at.
+    /// Memory of the store when it was last counted, in bytes.
     pub(super) store_bytes: usize,
     /// The log sequence number of the group's newest record, and of its newest vote.
     pub(super) lsn: u64,
@@ -61,7 +62,8 @@ impl Cell {
         self.pending.is_some() || !self.waiting.is_empty()
     }
 
-    /// A message waits for its turn. What this node says to itself is never said again, so that it is never lost.
+    /// Lets a message wait, or drops it if there is no room. This node's messages to itself are never dropped, because they
+    /// are never sent again.
     pub(super) fn wait(&mut self, from: NodeId, message: Message) {
         let bytes = message.value_bytes();
         let is_room = self.waiting.len() < WAITING_MESSAGES_MAX && self.waiting_bytes + bytes <= WAITING_BYTES_MAX;
@@ -77,10 +79,10 @@ impl Cell {
         self.waiting_bytes = self.waiting.iter().map(|(_, message)| message.value_bytes()).sum();
     }
 
-    /// Recovery: takes a record of the log back. `effects` is empty before and afterwards.
+    /// Recovery: restores a record of the log. `effects` is empty before and afterwards.
     ///
     /// # Errors
-    /// If it contradicts those before it, or the state that they made.
+    /// If the record contradicts the records before it, or the state that they made.
     pub fn restore(
         &mut self,
         lsn: u64,
@@ -102,7 +104,7 @@ impl Cell {
         Ok(())
     }
 
-    /// Recovery: begins a group behind a checkpoint, before its records come.
+    /// Recovery: begins a group with the state of a checkpoint, before its records come.
     pub fn restore_checkpoint(&mut self, state: Snapshot, store: Store, clock: Clock) {
         self.group.restore_snapshot(state, clock);
         self.store = store;
@@ -136,7 +138,7 @@ impl Cell {
         }
     }
 
-    /// Goes on with the value that is being applied, and with what the group wanted done behind it.
+    /// Continues with the value that is being applied, and with the effects that come after it.
     pub(super) fn go_on(&mut self, id: GroupId, out: &mut impl Outlet) {
         let Some(mut pending) = self.pending.take() else { return };
         if !self.apply(id, &mut pending.applying, out) {
@@ -153,7 +155,7 @@ impl Cell {
         }
     }
 
-    /// Carries an effect out, or has it wait for those before it.
+    /// Carries an effect out, or lets it wait for the value and the effects before it.
     pub(super) fn carry_out_in_turn(&mut self, id: GroupId, effect: Effect, out: &mut impl Outlet) {
         match &mut self.pending {
             Some(pending) => pending.effects.push_back(effect),
@@ -161,9 +163,9 @@ impl Cell {
         }
     }
 
-    /// Applies a value as far as the turn's work goes; true: all of it.
+    /// Applies a value as far as the turn's work budget goes. Returns true if all of it is applied.
     fn apply(&mut self, id: GroupId, applying: &mut Applying, out: &mut impl Outlet) -> bool {
-        // What is left of the turn's work is counted here while `out` is in use.
+        // The rest of the turn's work budget is counted here while `out` is in use.
         let mut work = *out.work();
         let applied = self.group.apply_some(applying, &mut self.store, &mut work, |own| match own {
             Own::Read(read, store) => out.read(read, store),
@@ -184,7 +186,7 @@ impl Cell {
     }
 }
 
-/// A group's record as the log has it.
+/// Converts a group's record to the form that the log has.
 fn logged(group: GroupId, record: Record) -> wal::Record {
     let none = (Instance(0), Ballot::ZERO, Bytes::new());
     let (kind, ballot, (instance, chosen, payload)) = match record {
@@ -203,7 +205,8 @@ fn logged(group: GroupId, record: Record) -> wal::Record {
     wal::Record { kind, group, instance, ballot, chosen, payload }
 }
 
-/// A group's record as it was before it was logged; `None` if its value is not one.
+/// Converts a record of the log back to a group's record. Returns `None` if the value is malformed, or the record is not a
+/// group's.
 #[must_use]
 pub fn unlogged(record: wal::Record) -> Option<Record> {
     let wal::Record { kind, instance, ballot, chosen, payload, .. } = record;

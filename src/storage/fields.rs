@@ -8,7 +8,7 @@ pub(super) fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
     bytes[at..at + N].copy_from_slice(&value);
 }
 
-/// The `N` bytes at byte `at`.
+/// Returns the `N` bytes at byte `at`.
 ///
 /// # Panics
 /// If `bytes` end before that.
@@ -18,12 +18,12 @@ pub(super) fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     value
 }
 
-/// The number in the 4 bytes at byte `at`.
+/// Returns the number in the 4 bytes at byte `at`.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(take(bytes, at))
 }
 
-/// The number in the 8 bytes at byte `at`.
+/// Returns the number in the 8 bytes at byte `at`.
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(take(bytes, at))
 }

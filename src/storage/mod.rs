@@ -1,5 +1,5 @@
-//! What is on the disk, and how it gets there and back: the write-ahead log, checkpoints, and a look at old bytes
-//! now and then. All of it goes through [`disk`], of which tests have one in memory.
+//! Storage: the write-ahead log, checkpoints, and the scrub, which reads old files at intervals. All of it goes through
+//! [`disk`], which has an implementation in memory for tests.
 
 pub mod checkpoint;
 pub mod disk;

@@ -5,12 +5,12 @@
 pub(super) struct Numbered(pub(super) &'static str);
 
 impl Numbered {
-    /// The name of the file with this number.
+    /// Returns the name of the file with this number.
     pub(super) fn name(self, sequence: u64) -> String {
         format!("{}{sequence:016x}", self.0)
     }
 
-    /// The number in a name; `None` for names of other files, such as copies that somebody put aside.
+    /// Returns the number in a name; `None` for names of other files, such as copies that somebody put aside.
     pub(super) fn sequence(self, name: &str) -> Option<u64> {
         let digits = name.strip_prefix(self.0)?;
         let sequence = u64::from_str_radix(digits, 16).ok()?;

@@ -1,25 +1,25 @@
-//! The scrub: everything on the disk that nobody reads for long is read now and then, so that rot is found while the other
-//! nodes still have what it hit. What is found is written anew, from memory: the node makes checkpoints, and with them the
-//! damaged files go.
+//! The scrub: reads, at intervals, everything on the disk that nothing else reads for long. So it finds rot while other
+//! nodes still have the damaged data. The node repairs the damage from memory: it makes new checkpoints, and then removes
+//! the damaged files.
 
 use crate::storage::checkpoint::{self, checkpoint_name};
 use crate::storage::disk::Disk;
 use crate::storage::wal;
 use std::time::Duration;
 
-/// What a scrub found.
+/// The findings of a scrub.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// Bytes that were read.
     pub bytes: u64,
-    /// Checkpoints that are damaged.
+    /// Sequence numbers of damaged checkpoints.
     pub checkpoints: Vec<u64>,
-    /// Segments of the log that are damaged.
+    /// Sequence numbers of damaged log segments.
     pub segments: Vec<u64>,
 }
 
-/// Reads all checkpoints and all segments of the log but the last, and calls `rest` with the time that should pass
-/// between two files, so that others get the disk. Files that go meanwhile are passed over.
+/// Reads all checkpoints and all log segments except the last. After each file, calls `rest` with the time to wait at
+/// `bytes_per_s`, so that others get the disk, and stops if `rest` returns false. Skips files that are removed meanwhile.
 pub fn scrub(disk: &dyn Disk, bytes_per_s: u64, rest: &mut dyn FnMut(Duration) -> bool) -> Findings {
     let mut findings = Findings::default();
     let pause = |bytes: u64| Duration::from_millis(bytes.saturating_mul(1_000) / bytes_per_s.max(1));

@@ -7,14 +7,13 @@ use super::search::{Verdict, search};
 use bytes::Bytes;
 use std::fmt;
 
-/// The steps for one key if nothing else is said: more than a history takes that is not made to be hard, and a few
-/// seconds.
+/// Default limit of steps for one key: a few seconds, and more than any history takes that is not made to be hard.
 pub const STEPS_MAX: u64 = 2_000_000;
 
-/// How long a check may take.
+/// Limits of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Points of the search that may be visited for each key.
+    /// Maximum points of the search that are visited for each key.
     pub steps_max: u64,
 }
 
@@ -24,33 +23,33 @@ impl Default for Limits {
     }
 }
 
-/// What was checked and found to be linearizable.
+/// Counts of a check that found no violation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Keys.
+    /// Number of keys.
     pub keys: usize,
-    /// Operations on them.
+    /// Number of operations on these keys.
     pub operations: usize,
-    /// Those among them that have no outcome.
+    /// Number of these operations that have no outcome.
     pub open: usize,
-    /// Operations that were refused and play no part.
+    /// Number of refused operations, which play no part.
     pub refused: u64,
-    /// Points of the search that were visited.
+    /// Number of points of the search that were visited.
     pub steps: u64,
 }
 
-/// Why a history cannot be called linearizable.
+/// Reason why a history cannot be called linearizable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// It is not: a few operations on one key cannot have happened in any order.
+    /// The history is not linearizable: no order explains a few operations on one key.
     Refuted(Box<Counterexample>),
-    /// The search of a key reached its limit. Nothing is known about it.
+    /// The search of a key reached its limit. Whether the key is linearizable is not known.
     Undecided {
         /// The key.
         key: Bytes,
-        /// How many operations there are on it.
+        /// Number of operations on the key.
         operations: usize,
-        /// The limit.
+        /// The limit of steps.
         steps_max: u64,
     },
 }
@@ -74,7 +73,7 @@ impl fmt::Display for Violation {
 /// Checks every key.
 ///
 /// # Errors
-/// With the first key that is not linearizable; if there is none such, with the first that took too long to tell.
+/// The first key that is not linearizable. If there is none, the first key that took too long to decide.
 pub fn check(history: &History, limits: Limits) -> Result<Summary, Violation> {
     let mut summary = Summary {
         keys: history.keys().count(),

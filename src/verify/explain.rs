@@ -1,8 +1,9 @@
-//! From a history that is not linearizable to the few operations that show it.
+//! Reduces a history that is not linearizable to the few operations that show it.
 //!
-//! Three reductions, each of which leaves a history that could only be wrong if the whole one is: the shortest
-//! beginning that is wrong already; only what came after a moment at which the value was known; and without operations
-//! that the others cannot have noticed, as long as what remains is still wrong.
+//! Four reductions, each of which leaves a history that can only be wrong if the whole one is. They keep: the shortest
+//! beginning that is wrong already; of a key that only grows, the operations within a range of sizes; the operations
+//! after a moment at which the value was known; and the rest without operations that the others cannot have noticed, as
+//! long as it is still wrong.
 
 use super::check::Limits;
 use super::model::Model;
@@ -11,11 +12,11 @@ use super::{Action, Operation, Outcome};
 use bytes::Bytes;
 use std::fmt;
 
-/// The steps that all reductions together may take, as a multiple of the limit for one key.
+/// Maximum steps of all reductions together, as a multiple of the limit for one key.
 const EFFORT: u64 = 10;
-/// The most operations that are printed.
+/// Maximum operations that are printed.
 const SHOWN_MAX: usize = 24;
-/// How much of a value is printed.
+/// Maximum bytes of a value that are printed.
 const SHOWN_BYTES_MAX: usize = 40;
 
 /// Operations on one key that no order explains.
@@ -23,13 +24,14 @@ const SHOWN_BYTES_MAX: usize = 40;
 pub struct Counterexample {
     /// The key.
     pub key: Bytes,
-    /// How many operations there were on it.
+    /// Number of all operations on the key.
     pub of: usize,
-    /// What the key held before these operations.
+    /// The value of the key before these operations.
     pub before: Option<Bytes>,
-    /// The operation that told it, unless they are the first ones.
+    /// The operation that told this value. None if these operations are the first ones.
     pub told_by: Option<Operation>,
-    /// The operations by the time of their call. Those that had not returned when it became clear are open here.
+    /// The operations by the time of their call. Operations that had not returned when the violation became clear are
+    /// open here.
     pub operations: Vec<Operation>,
 }
 
@@ -52,7 +54,7 @@ struct Reduction {
     before: Option<Bytes>,
     told_by: Option<Operation>,
     operations: Vec<Operation>,
-    /// What is left of the effort.
+    /// Steps that are left.
     steps: u64,
     steps_max: u64,
 }
@@ -67,7 +69,7 @@ impl Reduction {
         verdict == Verdict::Refuted
     }
 
-    /// Cuts after the return that makes it wrong. What is right cannot have a beginning that is wrong.
+    /// Cuts after the return that makes the history wrong. A linearizable history has no beginning that is wrong.
     fn end_early(&mut self) {
         let mut returns: Vec<u64> = self.operations.iter().filter_map(|operation| operation.returned).collect();
         returns.sort_unstable();
@@ -76,8 +78,9 @@ impl Reduction {
         self.operations = until(&all, returns[at]);
     }
 
-    /// Of a key that only grows, keeps what found it no smaller than some size and left it no larger than another: all
-    /// other operations come before and after these, whenever they were called. Open ones may belong to them.
+    /// For a key that only grows, keeps the operations that found no less than one size and left no more than another.
+    /// All other operations come before or after these, whenever they were called. Open operations stay: they may
+    /// belong to them.
     fn narrow(&mut self) {
         let Some(spans) = spans(&self.operations) else { return };
         let within = |operations: &[Operation], (low, high): (i64, i64)| -> Vec<Operation> {
@@ -111,7 +114,8 @@ impl Reduction {
         };
     }
 
-    /// Cuts before the last moment at which nothing was going on and the value was known, if what follows is wrong.
+    /// Drops all up to the last moment at which no operation was in progress, the value was known, and the rest is
+    /// still wrong.
     fn begin_late(&mut self) {
         let expires = |operation: &Operation| matches!(operation.action, Action::SetExpiring { .. });
         if self.operations.iter().any(expires) {
@@ -133,7 +137,7 @@ impl Reduction {
         }
     }
 
-    /// Leaves out as many as can be, in ever smaller pieces.
+    /// Leaves out as many operations as possible, in ever smaller pieces.
     fn leave_out(&mut self) {
         loop {
             let mut model = Model::new(self.before.as_ref(), &self.operations);
@@ -141,7 +145,7 @@ impl Reduction {
                 (0..self.operations.len()).filter(|at| model.is_dispensable(&self.operations[*at])).collect();
             let of = self.operations.len();
             let mut piece = dispensable.len();
-            // Whoever may be left out of a history may be left out of it without others, too.
+            // An operation that may be left out of a history may also be left out of it when others are missing.
             while piece > 0 && self.steps > 0 {
                 let mut end = dispensable.len();
                 while end > 0 && self.steps > 0 {
@@ -160,7 +164,7 @@ impl Reduction {
         }
     }
 
-    /// Leaves out the operations at these places, if the rest is wrong.
+    /// Leaves out the operations at these places, if the rest is wrong. Returns true if it is.
     fn leave_out_these(&mut self, places: &[usize]) -> bool {
         let mut rest = self.operations.clone();
         places.iter().rev().for_each(|at| _ = rest.remove(*at));
@@ -173,7 +177,7 @@ impl Reduction {
     }
 }
 
-/// The history as it was known at a moment.
+/// Returns the history as it was known at a moment.
 fn until(operations: &[Operation], moment: u64) -> Vec<Operation> {
     let known = |operation: &Operation| match operation.returned {
         Some(returned) if returned > moment => Operation { returned: None, outcome: None, ..operation.clone() },
@@ -182,7 +186,8 @@ fn until(operations: &[Operation], moment: u64) -> Vec<Operation> {
     operations.iter().filter(|operation| operation.call <= moment).map(known).collect()
 }
 
-/// How many of `0..count` come before the first for which `holds` is false, which it then is for all that follow.
+/// Returns how many of `0..count` come before the first for which `holds` is false. `holds` must be false for all that
+/// follow.
 fn partition_point(count: usize, mut holds: impl FnMut(usize) -> bool) -> usize {
     let (mut start, mut end) = (0, count);
     while start < end {
@@ -196,8 +201,8 @@ fn partition_point(count: usize, mut holds: impl FnMut(usize) -> bool) -> usize 
     start
 }
 
-/// The sum or length that each operation found and left, None for open ones, if the operations only raise it and tell
-/// it all.
+/// Returns the sum or length that each operation found and left, or None for open operations. Returns None altogether
+/// unless all operations only raise that sum or length, or read it, and tell it.
 fn spans(operations: &[Operation]) -> Option<Vec<Option<(i64, i64)>>> {
     let sums = operations.iter().any(|operation| matches!(operation.action, Action::IncrementBy(_)));
     let number = |value: &Bytes| std::str::from_utf8(value).ok()?.parse().ok();
@@ -224,7 +229,7 @@ fn spans(operations: &[Operation]) -> Option<Vec<Option<(i64, i64)>>> {
     operations.iter().map(span).collect()
 }
 
-/// What the key holds after an operation that tells it (and does not let it expire).
+/// Returns the value of the key after an operation that tells it and does not let it expire.
 fn value_after(operation: &Operation) -> Option<Option<Bytes>> {
     operation.returned?;
     match (&operation.action, &operation.outcome) {
@@ -238,7 +243,7 @@ fn value_after(operation: &Operation) -> Option<Option<Bytes>> {
     }
 }
 
-/// Whether all others were over before the call of the operation at `at` or were called after its return.
+/// Returns true if all others returned before the call of the operation at `at` or were called after its return.
 fn is_alone(operations: &[Operation], at: usize) -> bool {
     let operation = &operations[at];
     let is_before = |other: &Operation| other.returned.is_some_and(|returned| returned < operation.call);
@@ -247,7 +252,7 @@ fn is_alone(operations: &[Operation], at: usize) -> bool {
 }
 
 impl Counterexample {
-    /// Those that are printed: the last ones, and open ones only as far as there is room.
+    /// Returns the operations to print: the last ones, and open ones only as far as there is room.
     fn listed(&self) -> Vec<&Operation> {
         let mut order: Vec<usize> = (0..self.operations.len()).rev().collect();
         order.sort_by_key(|at| self.operations[*at].returned.is_none());
@@ -320,7 +325,8 @@ fn row(operation: &Operation) -> [String; 4] {
     [operation.client.to_string(), operation.call.to_string(), returned, format!("{action} -> {outcome}")]
 }
 
-/// A value as it is printed: its end tells more of one that grew than its beginning.
+/// Formats a value for printing, without the middle of a long one. The end of a value that grew tells more than its
+/// beginning.
 fn quoted(value: &Bytes) -> String {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let Some(skipped) = value.len().checked_sub(SHOWN_BYTES_MAX).filter(|skipped| *skipped > 0) else {

@@ -1,15 +1,15 @@
-//! What a server with a single thread does to one key: the operations in a compact form, and what each of them makes
-//! of each state, if its outcome allows it there at all.
+//! A model of a single-threaded server with one key: the operations in a compact form, and the state that each
+//! operation makes of another, if its outcome is possible there.
 
 use super::values::{ABSENT, ValueId, Values};
 use super::{Action, Operation, Outcome};
 use bytes::Bytes;
 
-/// What a key holds at some moment.
+/// Content of a key at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) value: ValueId,
-    /// One more than the index of the time at which it expires; 0 is never.
+    /// One more than the index of the time of expiry; 0 means never.
     pub(super) expiry: u32,
 }
 
@@ -17,7 +17,7 @@ pub(super) struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Op {
     pub(super) call: u64,
-    /// `u64::MAX` if it is open.
+    /// `u64::MAX` if the operation is open.
     pub(super) returned: u64,
     pub(super) effect: Effect,
     pub(super) seen: Seen,
@@ -39,7 +39,7 @@ pub(super) enum Effect {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// It is open.
+    /// The operation is open.
     Unknown,
     Done,
     Absent,
@@ -53,19 +53,19 @@ pub(super) enum Seen {
 pub(super) struct Model {
     pub(super) values: Values,
     pub(super) start: State,
-    /// Those with an outcome, in the order of their calls.
+    /// Operations with an outcome, in the order of their calls.
     pub(super) closed: Vec<Op>,
-    /// Those without, equal ones side by side in the order of their calls.
+    /// Operations without an outcome, equal ones side by side in the order of their calls.
     pub(super) open: Vec<Op>,
     /// Earliest and latest times of expiry.
     deadlines: Vec<(u64, u64)>,
-    /// What no operation lowers, if there is such a thing.
+    /// The quantity that no operation lowers, if there is one.
     growth: Option<Growth>,
     /// The longest value that was read, if the key grows in length.
     grown: Option<Bytes>,
 }
 
-/// What only grows in the course of a key's operations.
+/// A quantity that only grows in the course of a key's operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Growth {
     Sum,
@@ -73,7 +73,7 @@ enum Growth {
 }
 
 impl Model {
-    /// The operations of a key that holds `start` before them.
+    /// Creates the model of a key that holds `start` before the operations.
     pub(super) fn new<'a>(start: Option<&Bytes>, operations: impl IntoIterator<Item = &'a Operation>) -> Model {
         let mut model = Model {
             values: Values::new(),
@@ -94,7 +94,7 @@ impl Model {
                 longest = longest.into_iter().chain([value]).max_by_key(|value| value.len());
             }
             match op.seen {
-                // Nobody knows what it read, and it changes nothing.
+                // The value that it read is unknown, and it changes nothing.
                 Seen::Unknown | Seen::Done if matches!(op.effect, Effect::Get | Effect::Exists) => {}
                 Seen::Unknown => model.open.push(op),
                 _ => model.closed.push(op),
@@ -120,7 +120,7 @@ impl Model {
         all(|op| matches!(op.effect, Effect::Append(_))).then_some(Growth::Length)
     }
 
-    /// How far a key has grown that only grows.
+    /// Returns how far the key has grown in `state`. None unless the key only grows.
     pub(super) fn rank(&self, state: State) -> Option<i64> {
         match self.growth? {
             Growth::Sum => self.values.integer(state.value),
@@ -128,7 +128,7 @@ impl Model {
         }
     }
 
-    /// How far it must have grown, no less and no more, when `op` comes, if its outcome tells.
+    /// Returns the exact growth that the key must have reached when `op` comes, if the outcome of `op` tells it.
     pub(super) fn rank_needed(&self, op: Op) -> Option<i64> {
         let growth = self.growth?;
         match (op.effect, op.seen) {
@@ -140,8 +140,8 @@ impl Model {
         }
     }
 
-    /// Every state that `op` may leave behind if it comes next in `state`, and every operation that is still to come
-    /// returns at `bound` or later. Two only if the key may expire just then.
+    /// Returns every state that `op` may leave behind if it comes next in `state` and every operation still to come
+    /// returns at `bound` or later. There are two only if the key may expire just then.
     pub(super) fn outcomes(&mut self, state: State, op: Op, bound: u64) -> impl Iterator<Item = State> + use<> {
         let (mut there, mut gone) = (None, None);
         if state.expiry == 0 {
@@ -159,7 +159,8 @@ impl Model {
         there.into_iter().chain(gone)
     }
 
-    /// What `op` makes of a key that holds `state` and does not expire at that moment.
+    /// Returns the state after `op` on a key that holds `state` and does not expire at that moment. None if the outcome
+    /// of `op` does not fit.
     fn apply(&mut self, state: State, op: Op) -> Option<State> {
         use Seen::{Absent, Done, Integer, Unknown, WrongValue};
         let is_there = state.value != ABSENT;
@@ -196,8 +197,9 @@ impl Model {
         if !matches!(seen, Seen::Done | Seen::Unknown) && seen != Seen::Integer(bytes as i64) {
             return None;
         }
-        // If a key only grows, each value that it ever has begins all later ones: so all that are shorter than one
-        // that was read begin that one. This tells which open append happened when, long before the read comes up.
+        // If a key only grows, each of its values is a prefix of all later ones. So every value shorter than one that
+        // was read is a prefix of that one. This tells which open append happened when, long before the search reaches
+        // the read.
         if let Some(grown) = &self.grown
             && !self.values.agrees(value, grown, self.values.bytes(state.value))
         {
@@ -243,9 +245,9 @@ impl Model {
         Op { call: operation.call, returned: operation.returned.unwrap_or(u64::MAX), effect, seen }
     }
 
-    /// Forgets open writes that nothing can have observed. Sound, because in any order that explains the history, the
-    /// next operation after such a write does not fit what it wrote, so it is one for which the state does not matter
-    /// (or there is none): the order without the write explains the history too.
+    /// Drops open writes that nothing can have observed. This is sound: in any order that explains the history, the
+    /// operation after such a write does not fit what the write left behind unless it ignores the state. So the next
+    /// operation ignores the state (or there is none), and the order without the write explains the history too.
     fn drop_unobservable(&mut self) {
         let mut at = 0;
         while at < self.open.len() {
@@ -257,15 +259,15 @@ impl Model {
         }
     }
 
-    /// Whether the history is right without this operation, which is part of it, if it is right with it: it changes
-    /// nothing, or no other one can have noticed what it changes.
+    /// Returns true if the history can do without this operation, which is part of it: if the history is right with the
+    /// operation, it is right without it. The operation changes nothing, or no other one can have noticed the change.
     pub(super) fn is_dispensable(&mut self, operation: &Operation) -> bool {
         let op = self.compile(operation);
         let reads_only = matches!(op.effect, Effect::Get | Effect::Exists);
         reads_only || op.changed_nothing() || self.is_unobservable(op)
     }
 
-    /// Whether no operation but itself can come right after the write `op` and depend on it.
+    /// Returns true if no other operation can come right after the write `op` and depend on it.
     fn is_unobservable(&mut self, op: Op) -> bool {
         let value = match op.effect {
             Effect::Set(value) | Effect::SetIfAbsent(value) | Effect::GetSet(value) => value,
@@ -299,7 +301,7 @@ impl Effect {
 }
 
 impl Op {
-    /// Whether neither its outcome nor what it leaves behind depends on the state that it finds.
+    /// Returns true if neither the outcome nor the state left behind depends on the state before.
     pub(super) fn ignores_state(self) -> bool {
         let told_nothing = matches!(self.seen, Seen::Done | Seen::Unknown);
         let overwrites = matches!(
@@ -309,7 +311,7 @@ impl Op {
         told_nothing && overwrites
     }
 
-    /// Whether its outcome says that it changed nothing, wherever it happened.
+    /// Returns true if the outcome says that the operation changed nothing, wherever it happened.
     pub(super) fn changed_nothing(self) -> bool {
         match self.effect {
             Effect::Get | Effect::Exists => true,
@@ -321,7 +323,7 @@ impl Op {
         }
     }
 
-    /// The value that it may leave behind, if that does not depend on the state that it finds.
+    /// Returns the value that the operation may leave behind, if that does not depend on the state before.
     pub(super) fn writes(self) -> Option<ValueId> {
         match self.effect {
             Effect::Set(value) | Effect::SetExpiring(value, _) | Effect::GetSet(value) => Some(value),
@@ -331,7 +333,7 @@ impl Op {
         }
     }
 
-    /// The value that it must find, if its outcome tells.
+    /// Returns the value that the operation must find, if its outcome tells.
     pub(super) fn reads(self) -> Option<ValueId> {
         match self.seen {
             Seen::Value(value) => Some(value),

@@ -1,12 +1,13 @@
-//! Replies of a server, as outcomes.
+//! Conversion of a server's replies to outcomes.
 
 use super::Outcome;
 use net::resp::value::Value;
 
 impl Outcome {
-    /// What a reply to any of the actions tells. None: the command may or may not have been executed.
+    /// Returns the outcome that a reply to any of the actions tells. None: the command may or may not have been
+    /// executed.
     ///
-    /// An error that does not say so by its first word leaves nothing changed; that is a promise of Paxoi, and true of
+    /// An error leaves nothing changed unless its first word says otherwise. Paxoi promises that, and it is true of
     /// Redis.
     #[must_use]
     pub fn of_reply(reply: &Value) -> Option<Outcome> {
@@ -15,12 +16,12 @@ impl Outcome {
             Value::Int(number) => Some(Outcome::Integer(*number)),
             Value::Error(line) => Outcome::of_error(line.as_bytes()),
             Value::Bulk(bytes) | Value::Verbatim(_, bytes) => Some(Outcome::Value(bytes.clone().into())),
-            // `+OK`, and what no action is answered with.
+            // `+OK`, and replies that no action gets.
             _ => Some(Outcome::Done),
         }
     }
 
-    /// What an error reply tells, given as its line without the `-`. None as for [`Outcome::of_reply`].
+    /// Returns the outcome of an error reply, given as its line without the `-`. None as for [`Outcome::of_reply`].
     #[must_use]
     pub fn of_error(line: &[u8]) -> Option<Outcome> {
         let says = |text: &[u8]| line.starts_with(text);

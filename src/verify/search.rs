@@ -1,27 +1,28 @@
-//! The search for an order that explains one key's history, after Wing and Gong, with Lowe's memo of what was tried.
+//! The search for an order that explains one key's history, after Wing and Gong, with Lowe's memo of visited points.
 //!
-//! At each point the operations that may come next are those that were called before the first return still to come.
-//! One is taken, and if that leads nowhere, the next one; a set of taken operations with the state that they led to is
-//! entered once only. Where operations run one after the other there is a single choice, and the search is a walk. What
-//! keeps it short where many run at once, and why it may be left out, is said at each rule below.
+//! At each point, the operations that may come next are those that were called before the first return still to come.
+//! The search takes one of them, and if that leads nowhere, the next one. A set of taken operations with the resulting
+//! state is entered only once. Where operations run one after the other there is a single choice, and the search is a
+//! walk. The rules below keep the search short where many operations run at once. Each states why it may leave out
+//! orders.
 
 use super::model::{Effect, Model, Op, Seen, State};
 use super::values::{ABSENT, ValueId};
 use hashbrown::HashTable;
 
-/// The most words of 8 bytes that are kept of what was tried.
+/// Maximum size of the memo, in words of 8 bytes.
 const MEMO_WORDS_MAX: usize = 32 * 1024 * 1024;
 
-/// What was found.
+/// Result of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Linearizable,
     Refuted,
-    /// The limit came first.
+    /// The limit was reached first.
     Undecided,
 }
 
-/// Searches, and takes what it did off `steps`.
+/// Searches for an order, and subtracts the steps taken from `steps`.
 pub(super) fn search(model: &mut Model, steps: &mut u64) -> Verdict {
     let mut search = Search::new(model);
     if search.lacks_a_source() {
@@ -48,31 +49,32 @@ struct Search<'a> {
     state: State,
     /// A bit for each closed operation that was taken.
     taken: Vec<u64>,
-    /// All before it are taken.
+    /// All operations before this index are taken.
     base: usize,
-    /// None from it on is.
+    /// No operation from this index on is taken.
     top: usize,
     /// A bit for each open operation that was taken.
     open_taken: Vec<u64>,
-    /// What was taken, in order; open operations are counted from `OPEN` on.
+    /// The taken operations in order; open operations are counted from `OPEN` on.
     trail: Vec<usize>,
     frames: Vec<Frame>,
     choices: Vec<Choice>,
     memo: Memo,
-    /// The closed operations that may come next, and the first return among all that are not taken.
+    /// The closed operations that may come next, and the first return among all operations not taken.
     candidates: Vec<usize>,
     bound: u64,
-    /// By value: operations not yet taken that must find it, and those that may write it.
+    /// By value: the number of operations not yet taken that must find it, and of those that may write it.
     needed: Vec<u32>,
     sources: Vec<u32>,
-    /// By value: candidates that read it; all 0 between uses.
+    /// By value: the number of candidates that read it; all 0 between uses.
     ready: Vec<u32>,
-    /// How far the key must have grown for operations not yet taken, and how many there are of each; only if it grows.
+    /// Sizes that the key must have for operations not yet taken, and the number of these operations for each; only if
+    /// it grows.
     ranks: Vec<i64>,
     waiting: Vec<u32>,
-    /// Values come from nowhere but the operations that write them: no appends, no sums.
+    /// Whether only operations that write a value produce it: there are no appends and no sums.
     has_sources: bool,
-    /// Whether a value is there at all is observed by reads of values only.
+    /// Whether only reads of the value observe that there is a value.
     is_register: bool,
 }
 
@@ -84,14 +86,14 @@ struct Frame {
     state: State,
     base: usize,
     top: usize,
-    /// Its choices end where those of the next frame begin.
+    /// Start of its choices, which end where those of the next frame begin.
     choices: usize,
 }
 
 #[derive(Clone, Copy)]
 enum Choice {
     Take(usize, State),
-    /// All settled candidates.
+    /// Take all settled candidates.
     Settle,
 }
 
@@ -136,14 +138,14 @@ impl<'a> Search<'a> {
         search
     }
 
-    /// Whether somebody read what nobody can have written.
+    /// Returns true if an operation read a value that none can have written.
     fn lacks_a_source(&self) -> bool {
         let lacks = |value: usize| self.needed[value] > 0 && self.sources[value] == 0;
         (0..self.needed.len()).any(|value| value != self.model.start.value as usize && lacks(value))
     }
 
-    /// Goes on from the state of now. Returns whether all is explained; else there is a new frame, unless it has been
-    /// here before.
+    /// Continues from the current state. Returns true if all operations are explained. Otherwise adds a frame, unless
+    /// this point was visited before.
     fn enter(&mut self) -> bool {
         self.take_reads();
         if self.candidates.is_empty() {
@@ -155,13 +157,13 @@ impl<'a> Search<'a> {
         let choices = self.choices.len();
         self.offer_closed();
         self.offer_open();
-        // They are tried from the last one on.
+        // The choices are tried from the last one on.
         self.choices[choices..].reverse();
         self.frames.push(Frame { trail: self.trail.len(), state: self.state, base: self.base, top: self.top, choices });
         false
     }
 
-    /// Tries the next choice of the last frame that has one. None if there is none left anywhere.
+    /// Tries the next choice of the last frame that has one. Returns None if no choice is left anywhere.
     fn try_next(&mut self) -> Option<bool> {
         while let Some(&frame) = self.frames.last() {
             self.rewind(frame);
@@ -181,8 +183,9 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// Takes what fits the state, changes nothing, and says so by its outcome. Never wrong: where an order has such an
-    /// operation later, it may as well come now, for neither the others nor itself notice.
+    /// Takes the operations that fit the state, change nothing, and say so by their outcome. This is never wrong: where
+    /// an order has such an operation later, it may as well come now, because neither the others nor the operation
+    /// itself notice.
     fn take_reads(&mut self) {
         loop {
             self.find_candidates();
@@ -227,14 +230,14 @@ impl<'a> Search<'a> {
     fn offer_closed(&mut self) {
         let settles = self.is_register && !self.is_still_needed(None) && self.settled().next().is_some();
         if self.has_sources {
-            // Where outcomes leave several orders, that of the returns is the best guess.
+            // Where outcomes allow several orders, the order of the returns is the best guess.
             let closed = &self.model.closed;
             self.candidates.sort_by_key(|at| closed[*at].returned);
         }
         for index in 0..self.candidates.len() {
             let at = self.candidates[index];
             let op = self.model.closed[at];
-            // See `settle`: what ignores the state may as well come after all that is settled.
+            // See `settle`: an operation that ignores the state may as well come after all settled ones.
             if !(settles && op.ignores_state()) {
                 self.offer(at, op);
             }
@@ -252,8 +255,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Offers open operations where they may matter. Of equal ones only that which was called first: an order with
-    /// another one first is as good with the two exchanged.
+    /// Offers open operations where they may matter. Of equal operations, it offers only the one that was called first:
+    /// an order with another one first is as good with the two exchanged.
     fn offer_open(&mut self) {
         for at in 0..self.model.open.len() {
             let op = self.model.open[at];
@@ -269,8 +272,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether something that depends on the state can come next in `after`. If only what ignores the state can, then
-    /// the open operation `own` that led there may be left out.
+    /// Returns true if an operation that depends on the state can come next in `after`. If only operations that ignore
+    /// the state can, the open operation `own` that led there may be left out.
     fn is_noticed(&mut self, own: usize, after: State) -> bool {
         let bound = self.bound;
         for index in 0..self.candidates.len() {
@@ -293,7 +296,8 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// The candidates that write a value which only they write, and which only candidates read, or nobody.
+    /// Returns the candidates that write a value that no other operation writes, and that no operation but candidates
+    /// reads.
     fn settled(&mut self) -> impl Iterator<Item = (usize, ValueId)> + use<> {
         let read = |at: &usize| Some(&self.model.closed[*at]).filter(|op| op.effect == Effect::Get)?.reads();
         self.candidates.iter().filter_map(read).for_each(|value| self.ready[value as usize] += 1);
@@ -312,9 +316,9 @@ impl<'a> Search<'a> {
         settled.into_iter()
     }
 
-    /// Takes all settled writes, each with its reads, in any order. Never wrong where an operation that ignores the
-    /// state comes next: a settled write and its reads that come later in an order may as well come just before that
-    /// one, for what follows them there ignores the state, too.
+    /// Takes all settled writes, each with its reads, in any order. This is never wrong where an operation that ignores
+    /// the state comes next. Where an order has a settled write and its reads later, they may as well come just before
+    /// that operation, because what follows them in the order ignores the state, too.
     fn settle(&mut self) {
         self.find_candidates();
         let reads: Vec<usize> = self.candidates.clone();
@@ -330,15 +334,16 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether the value of now must not go yet: an operation other than `own` has still to find it, and nothing will
-    /// bring it back.
+    /// Returns true if the current value must stay for now: an operation other than `own` must still find it, and no
+    /// operation will bring it back.
     fn is_still_needed(&self, own: Option<Op>) -> bool {
         let value = self.state.value;
         let own = u32::from(own.is_some_and(|op| op.reads() == Some(value)));
         self.has_sources && self.needed[value as usize] > own && self.sources[value as usize] == 0
     }
 
-    /// Whether the key, which never shrinks, would grow beyond what an operation other than `own` must find.
+    /// Returns true if the key, which never shrinks, would grow beyond the size that an operation other than `own` must
+    /// find.
     fn outgrows(&self, own: Op, after: State) -> bool {
         let (Some(from), Some(to)) = (self.model.rank(self.state), self.model.rank(after)) else { return false };
         let own = self.model.rank_needed(own);
@@ -394,16 +399,16 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The points that were reached: what was taken, and the state.
+/// The points that were visited: the taken operations, and the state.
 #[derive(Default)]
 struct Memo {
     words: Vec<u64>,
-    /// Where each begins and ends in `words`.
+    /// Start and end of each point in `words`.
     reached: HashTable<(usize, usize)>,
 }
 
 impl Memo {
-    /// Whether it is a new one. `taken` ends with the last word that has a bit.
+    /// Adds a point. Returns true if it is new. `taken` ends with the last word that has a bit.
     fn insert(&mut self, state: State, open_taken: &[u64], base: usize, taken: &[u64]) -> bool {
         let start = self.words.len();
         // All words before that of `base` are full.
@@ -421,7 +426,7 @@ impl Memo {
     }
 }
 
-/// A hash that is the same in every run.
+/// Returns a hash that is the same in every run.
 fn fold(words: &[u64]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let hash = words.iter().fold(0, |hash: u64, word| (hash.rotate_left(5) ^ word).wrapping_mul(ODD));

@@ -1,7 +1,7 @@
-//! The values of one key, each under a number: equal contents have equal numbers, however they came about.
+//! The values of one key, each with a number. Equal contents have equal numbers, however they came about.
 //!
-//! Values that grew by appending are kept as what was joined, so that a thousand of them do not cost a million bytes,
-//! and are found by a hash of their content that is computed from those of the parts.
+//! A value that grew by appending is kept as its parts, so that a thousand such values do not cost a million bytes. It
+//! is found by a hash of its content that is computed from the hashes of the parts.
 
 use bytes::Bytes;
 use hashbrown::HashTable;
@@ -12,9 +12,9 @@ pub(super) type ValueId = u32;
 /// No value at all.
 pub(super) const ABSENT: ValueId = 0;
 
-/// An odd number without a pattern: contents are polynomials at this point, modulo 2^64.
+/// An odd number without a pattern. The hash of a content is a polynomial at this point, modulo 2^64.
 const POINT: u64 = 0x9E37_79B9_7F4A_7C15;
-/// The longest text of a 64-bit integer.
+/// Maximum length of the text of a 64-bit integer.
 const INTEGER_BYTES_MAX: usize = 20;
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct Node {
     form: Form,
     bytes: usize,
     hash: u64,
-    /// The integer that it is the text of.
+    /// The integer of which the value is the text, if any.
     number: Option<i64>,
 }
 
@@ -45,12 +45,12 @@ impl Values {
         Values { nodes: vec![absent], by_content: HashTable::new(), joined: BTreeMap::new() }
     }
 
-    /// How many there are, with the absent one.
+    /// Returns the number of values, with the absent one.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// The length of a value; 0 if there is none.
+    /// Returns the length of a value; 0 if there is none.
     pub(super) fn bytes(&self, id: ValueId) -> usize {
         self.nodes[id as usize].bytes
     }
@@ -62,7 +62,7 @@ impl Values {
         self.find_or_add(Node { form: Form::Whole(content.clone()), bytes: content.len(), hash, number: None })
     }
 
-    /// `front` (which may be absent) followed by `back`.
+    /// Returns the value `front` (which may be absent) followed by `back`.
     pub(super) fn join(&mut self, front: ValueId, back: ValueId) -> ValueId {
         if front == ABSENT {
             return back;
@@ -78,7 +78,7 @@ impl Values {
         id
     }
 
-    /// The integer that a value is the text of, as Redis writes it; 0 if there is no value.
+    /// Returns the integer that a value is the text of, as Redis writes it; 0 if there is no value.
     pub(super) fn integer(&self, id: ValueId) -> Option<i64> {
         self.nodes[id as usize].number
     }
@@ -87,7 +87,7 @@ impl Values {
         self.intern(&Bytes::copy_from_slice(itoa::Buffer::new().format(number).as_bytes()))
     }
 
-    /// Whether `id` is what `content` has at `at`, as far as both go.
+    /// Returns true if `id` equals `content` from `at` on, as far as both go.
     pub(super) fn agrees(&self, id: ValueId, content: &[u8], at: usize) -> bool {
         let rest = content.get(at..).unwrap_or_default();
         let own = self.content(&self.nodes[id as usize]);
@@ -118,7 +118,7 @@ impl Values {
         (itoa::Buffer::new().format(number).as_bytes() == content).then_some(number)
     }
 
-    /// The content, put together from the back.
+    /// Returns the content, put together from the back.
     fn content(&self, node: &Node) -> Bytes {
         let (mut front, mut back) = match &node.form {
             Form::Whole(content) => return content.clone(),
@@ -127,7 +127,7 @@ impl Values {
         let mut content = vec![0; node.bytes];
         let mut end = node.bytes;
         loop {
-            // What is appended is whole.
+            // Appended parts are whole.
             let part = self.content(&self.nodes[back as usize]);
             end -= part.len();
             content[end..end + part.len()].copy_from_slice(&part);
@@ -142,13 +142,14 @@ impl Values {
     }
 }
 
-/// The high and the low bits of a polynomial depend on few of its coefficients; tables look at both.
+/// Mixes a hash for the tables. The high and the low bits of a polynomial depend on few of its coefficients, and tables
+/// look at both.
 fn spread(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 32)).wrapping_mul(POINT);
     hash ^ (hash >> 29)
 }
 
-/// `POINT` to the power of `exponent`.
+/// Returns `POINT` to the power of `exponent`.
 fn power(mut exponent: usize) -> u64 {
     let (mut square, mut result) = (POINT, 1_u64);
     while exponent > 0 {

@@ -36,13 +36,14 @@ fn it_runs_without_an_error_line() {
     }
 }
 
-/// redis-benchmark warns of a node that leads nothing. On a busy machine the others may lead its groups at first; they give
-/// them back when it has been healthy for ten seconds.
+/// Waits until each of the three nodes leads a group, because redis-benchmark warns of a node that leads none.
+/// On a busy machine the other nodes may lead a node's groups at first. They give the groups back when the
+/// node has been healthy for 10 s.
 fn expect_three_leaders(cluster: &Cluster) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let nodes = succeed(Command::new("redis-cli").args(["-p", &cluster.port(), "cluster", "nodes"]), "");
-        // Only a leader's line ends with slots, behind the eight words that each has.
+        // Each line has eight words. Only the line of a node that leads a group has slots behind them.
         if nodes.lines().filter(|line| line.split_whitespace().count() > 8).count() == 3 {
             return;
         }

@@ -1,4 +1,4 @@
-//! `paxoi backup`, `paxoi inspect backup` and `paxoi restore`, with nodes that run, that are stopped, and that are lost.
+//! `paxoi backup`, `paxoi inspect backup` and `paxoi restore`, with running nodes, stopped nodes and lost nodes.
 
 use crate::harness::client::{ask, ask_until_served, connect};
 use crate::harness::{Cluster, Ended, PROGRAM, READY_MAX, directory, run, turn, wait_for};
@@ -15,10 +15,10 @@ use std::thread;
 /// Small logs, so that checkpoints are made and removed all the time.
 const SMALL: &[&str] = &["--segment-bytes", "256kb", "--checkpoint-log-bytes", "1mb", "--checkpoint-log-factor", "1"];
 const GROUPS: u32 = 8;
-/// Far ahead: 2099.
+/// An expiry time in the far future, in unix milliseconds: the year 2099.
 const LATER_MS: &str = "4070908800000";
 
-/// By key: value, and when it expires in unix milliseconds, -1 for never.
+/// By key: its value, and its expiry time in unix milliseconds, or -1 for a key that never expires.
 type Content = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
 
 fn backup_of(place: &Path, more: &[&str], out: &Path) -> Ended {
@@ -47,7 +47,7 @@ fn set(client: &mut Client, words: &[&[u8]]) {
     assert_eq!(reply, Value::Simple("OK".into()), "{words:?}");
 }
 
-/// Keys of all kinds.
+/// Writes keys of all kinds.
 fn fill(client: &mut Client) {
     for number in 0..500 {
         set(client, &[format!("plain:{number}").as_bytes(), format!("value {number}").as_bytes()]);
@@ -154,7 +154,7 @@ fn a_node_that_runs_is_backed_up_and_restored_into_other_groups() {
     assert_eq!((hot_was.len(), hot_is.len()), (200, 200));
     let written = written.load(SeqCst);
     for ((key, now), (_, then)) in hot_was.iter().zip(&hot_is) {
-        // What was acknowledged before, at any node, is in it.
+        // The backup holds every write that was acknowledged before it began, at any node.
         assert!(then <= now && *now < written && then + 200 >= before, "{key:?}: {then} of {now}, {before} before");
     }
 
@@ -172,7 +172,7 @@ fn stopped_directories_are_backed_up_with_their_logs_and_damage_is_refused() {
     let mut cluster = Cluster::start(3, GROUPS, &[]);
     let mut client = cluster.client(1);
     fill(&mut client);
-    // A checkpoint at every node, and a log that goes on behind it.
+    // Every node has a checkpoint, and a log that goes on after it.
     for id in cluster.ids() {
         assert_eq!(ask(&mut cluster.client(id), "PAXOI CHECKPOINT"), "Background checkpoint started");
         cluster.wait_for_info(id, "a checkpoint", |info| info.number("checkpoints_made") > 0);
@@ -191,7 +191,7 @@ fn stopped_directories_are_backed_up_with_their_logs_and_damage_is_refused() {
     };
     let untouched = names(1);
     backup_of(&cluster.data(1), &["--connect", "127.0.0.1:1"], &out).expect(1, &["no node is running"]);
-    // The newest state of each group, over all nodes.
+    // The backup takes the newest state of each group from all nodes.
     let others: Vec<String> = (2..=3).map(|id| cluster.data(id).display().to_string()).collect();
     let made = backup_of(&cluster.data(1), &["--data", &others[0], "--data", &others[1]], &out);
     assert_eq!((made.code, made.errors.len()), (0, 0), "{made:?}");
@@ -215,7 +215,7 @@ fn stopped_directories_are_backed_up_with_their_logs_and_damage_is_refused() {
     assert_eq!(done.code, 0, "{done:?}");
     assert!(content(&mut restored.client(1)) == was);
 
-    // A backup without a manifest is none.
+    // A backup without a manifest is not a backup.
     assert_eq!(backup_of(&cluster.data(3), &[], &again).code, 0);
     std::fs::remove_file(again.join("manifest.json")).expect("the manifest");
     inspect(&again).expect(1, &["was never finished"]);
@@ -230,7 +230,7 @@ fn one_who_survives_a_lost_quorum_has_what_it_voted_for() {
     let leader = cluster.busiest();
     let [survivor, other] = [1, 2].map(|step| (leader - 1 + step) % 3 + 1);
     set(&mut cluster.client(leader), &[b"key", b"old"]);
-    // Without the other one the vote of the survivor is needed for everything.
+    // While `other` is down, every write needs the vote of the survivor.
     cluster.kill9(other);
     for number in 0..50 {
         set(&mut cluster.client(leader), &[b"key", format!("{number}").as_bytes()]);
@@ -271,7 +271,7 @@ fn a_restore_that_was_interrupted_is_run_again() {
         .expect("the program starts");
     let mut asking = connect(restored.address(1)).expect("a connection");
     wait_for("the first keys", READY_MAX, || (ask(&mut asking, "DBSIZE") != "0").then_some(()));
-    // A node that stands still lets nobody finish, and nobody fail.
+    // While a node is paused, the restore can neither finish nor fail.
     restored.pause(2);
     process.kill().expect("a signal to a child");
     assert!(!process.wait().expect("the end of a child").success(), "it was not done yet");
@@ -282,7 +282,7 @@ fn a_restore_that_was_interrupted_is_run_again() {
     assert_eq!(done.code, 0, "{done:?}");
     let mut is = content(&mut restored.client(1));
     let mut was = was;
-    // It may be gone by now.
+    // The key `short` may have expired by now.
     was.remove(&b"short"[..]);
     is.remove(&b"short"[..]);
     assert!(was == is, "{} keys of {}", is.len(), was.len());
@@ -301,7 +301,7 @@ fn a_backup_of_a_running_node_that_cannot_write_says_why() {
     cluster.spawn_limited(1, FILE_BYTES_MAX);
     cluster.wait_for_leaders();
     let mut client = cluster.client(1);
-    // What no compression makes smaller.
+    // Bytes that do not compress.
     let mut state = 1u32;
     let mut noise = || {
         state ^= state << 13;

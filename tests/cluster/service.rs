@@ -1,5 +1,5 @@
-//! What clients see: of a cluster in which nothing fails, of one that restarts, of a node that catches up, of a minority,
-//! and of five nodes.
+//! What clients see of a cluster without failures, of a cluster that restarts, of a node that catches up, of
+//! a minority, and of five nodes.
 
 use crate::harness::client::{Info, ask, ask_until_served, call, key_of, text};
 use crate::harness::{Cluster, run, turn, wait_for};
@@ -7,7 +7,7 @@ use std::net::ToSocketAddrs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a node that was down may take until it has what it missed.
+/// Maximum time until a node that was down has the values that it missed.
 const CATCH_UP_MAX: Duration = Duration::from_secs(20);
 
 #[test]
@@ -37,7 +37,7 @@ fn what_one_node_takes_every_node_has_also_after_a_restart_of_all() {
     check(&cluster);
 }
 
-/// Waits until all nodes have applied the same, while nobody writes.
+/// Waits until all nodes have applied the same values. Nobody writes meanwhile.
 fn wait_until_equal(cluster: &Cluster) {
     wait_for("all nodes to apply the same", CATCH_UP_MAX, || {
         let infos: Vec<Info> = cluster.ids().map(|id| cluster.info(id)).collect();
@@ -48,7 +48,8 @@ fn wait_until_equal(cluster: &Cluster) {
 
 #[test]
 fn a_node_that_was_down_catches_up() {
-    /// Larger than what is asked for at a time, and together larger than a segment of the log.
+    /// Bytes of a large value. One is larger than what a node asks for at a time, and together they are
+    /// larger than a segment of the log.
     const LARGE: usize = 3 << 20;
     const LARGE_COUNT: usize = 25;
     let _turn = turn();
@@ -66,7 +67,8 @@ fn a_node_that_was_down_catches_up() {
         .collect();
     writers.into_iter().for_each(|writer| writer.join().expect("a writer"));
     let large = |number: usize| vec![b'a' + number as u8; LARGE];
-    // Each in a group of its own, but for some that follow each other in one group.
+    // The first five keys share a hash tag, so that their values follow each other in one group. The
+    // others are spread over the groups.
     let key = |number: usize| if number < 5 { format!("{{large}}{number}") } else { format!("large{number}") };
     let mut client = cluster.client(1);
     for number in 0..LARGE_COUNT {
@@ -93,7 +95,7 @@ fn a_node_that_was_down_catches_up() {
         }
     };
     check(&cluster);
-    // What it learned it has logged: now it can tell another one.
+    // Node 3 has logged the values that it learned. Now it can send them to another node.
     cluster.wait_for_info(3, "several segments of the log", |info| info.number("log_segments") > 1);
     [1, 3].into_iter().for_each(|id| cluster.kill9(id));
     [1, 3].into_iter().for_each(|id| cluster.restart(id));
@@ -104,14 +106,14 @@ fn a_node_that_was_down_catches_up() {
 /// A write to a minority.
 struct Tried {
     key: String,
-    /// It may have been executed.
+    /// The write may have been executed.
     uncertain: bool,
 }
 
-/// Writes to and reads from every group at node 1, which is alone. No answer claims a success or a value, and each comes
-/// within the client timeout.
+/// Writes to every group at node 1, and reads, while node 1 is alone. No answer claims a success or a value. Each answer
+/// comes within the client timeout, or a little later on a busy machine.
 fn ask_alone(cluster: &Cluster, round: u32, tried: &mut Vec<Tried>) {
-    /// 1 s, and what a busy machine takes to answer.
+    /// Maximum time of an answer: the client timeout of 1 s, and 1.5 s for a busy machine.
     const ANSWER_MAX: Duration = Duration::from_millis(2_500);
     let groups = cluster.groups();
     let attempts: Vec<_> = (0..groups)
@@ -144,7 +146,7 @@ fn a_minority_claims_nothing() {
     assert_eq!(ask(&mut cluster.client(1), "SET before:0 value"), "OK");
     let mut tried = Vec::new();
 
-    // At first node 1 takes the others for alive; then it knows.
+    // At first node 1 takes the others for alive. Later it knows that they do not answer.
     [2, 3].into_iter().for_each(|id| cluster.pause(id));
     (0..3).for_each(|round| ask_alone(&cluster, round, &mut tried));
     [2, 3].into_iter().for_each(|id| cluster.resume(id));
@@ -159,7 +161,8 @@ fn a_minority_claims_nothing() {
     assert!(uncertain > 0 && uncertain < tried.len(), "both answers are known: {uncertain} of {}", tried.len());
 }
 
-/// All is well again; of the writes those may be there that were uncertain, and all nodes agree on which.
+/// Checks that the cluster serves again. Only writes that were uncertain may be there, and all
+/// nodes agree on which of them are.
 fn check_after(cluster: &Cluster, tried: &[Tried], what: &str) {
     let mut seen: Option<Vec<String>> = None;
     for id in cluster.ids() {
@@ -243,7 +246,7 @@ fn five_nodes_go_on_without_two() {
         assert_eq!(ask_until_served(&mut cluster.client(writer), "INCR key"), round.to_string());
         assert_eq!(ask_until_served(&mut cluster.client(reader), "GET key"), round.to_string());
     }
-    // A third one is one too many.
+    // With a third node down there is no majority.
     cluster.kill9(left[0]);
     let answer = text(&call(&mut cluster.client(left[1]), "INCR key").expect("an answer"));
     assert!(answer.starts_with("-CLUSTERDOWN") || answer.starts_with("-UNCERTAIN"), "{answer}");

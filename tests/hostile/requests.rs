@@ -1,4 +1,4 @@
-//! Garbage, limits and greed on the clients' side.
+//! Clients that send garbage, that reach the limits, and that take too much.
 
 use crate::harness::client::{ask, text};
 use crate::harness::{Cluster, turn, wait_for};
@@ -18,7 +18,7 @@ fn open(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends `request` and reads until the server closes, or has answered `bytes`.
+/// Sends `request`, and reads until the server closes the connection or has sent `bytes` bytes.
 fn exchange(address: SocketAddr, request: &[u8], bytes: usize) -> Vec<u8> {
     let mut stream = open(address);
     // The server may close before it has read everything.
@@ -119,14 +119,14 @@ fn replies_that_nobody_reads_take_bounded_memory_and_come_in_order_at_last() {
     let sender = std::thread::spawn(move || {
         (0..REQUESTS).for_each(|number| writer.write_all(format!("ECHO {number}\r\nGET key\r\n").as_bytes()).unwrap());
     });
-    // The server has read as much as it will: the rest of the requests waits in the sockets, or still to be sent.
+    // Wait until the server reads no more. The remaining requests are in the sockets, or have not been sent yet.
     let input_bytes =
         |text: &str| text.lines().find_map(|line| line.strip_prefix("total_net_input_bytes:")?.parse().ok());
     let mut seen = (0, 0);
     wait_for("the client to be choked", PATIENCE, || {
         let stats = String::from_utf8(exchange(address, b"INFO stats\r\n", 300)).ok()?;
         let taken: u64 = input_bytes(&stats)?;
-        // Asking counts a little itself.
+        // The question itself adds a few bytes.
         seen = if taken < seen.0 + 100 { (taken, seen.1 + 1) } else { (taken, 0) };
         (seen.1 >= 10).then_some(())
     });
@@ -189,7 +189,8 @@ fn commands_with_very_many_parts_are_carried_out() {
 fn a_client_that_goes_may_take_its_time_to_read_but_not_for_ever() {
     const VALUE_BYTES: usize = 24 << 20;
     const PIECE: usize = 128 << 10;
-    /// All together takes longer than a client may read nothing.
+    /// Pause between two reads. All reads together take longer than `LINGER_MS_MAX`, the time for
+    /// which a client may read nothing.
     const BETWEEN: Duration = Duration::from_millis(40);
     let _turn = turn();
     let cluster = Cluster::start(1, 1, &[]);

@@ -1,16 +1,17 @@
-//! Wrong words on the command line, and files that cannot be used: one line, and the exit code that scripts rely on.
+//! Wrong arguments on the command line, and files that cannot be used. Each gives one error line, and the
+//! exit code that scripts rely on.
 
 use crate::harness::directory;
 use std::net::TcpListener;
 use std::process::Command;
 
-/// The exit code and the lines on stderr.
+/// Runs the program. Returns its exit code and its stderr.
 fn run(words: &[&str]) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_paxoi")).args(words).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// One line that names what is wrong.
+/// Checks the exit code, and that there is one error line, which contains `text`.
 fn expect(words: &[&str], code: i32, text: &str) {
     let (ended, errors) = run(words);
     let lines: Vec<&str> = errors.lines().filter(|line| !line.contains(" INFO ")).collect();

@@ -34,6 +34,7 @@ pub(crate) enum Sort {
     WriteError,
     SyncError,
     ReadError,
+    RemoveError,
     FullDisk,
     BitFlip,
     Truncation,
@@ -45,7 +46,7 @@ pub(crate) enum Sort {
 }
 
 /// All of them, in the order of the tables.
-pub(crate) const SORTS: [Sort; 31] = [
+pub(crate) const SORTS: [Sort; 32] = [
     Sort::Kill,
     Sort::PowerLoss,
     Sort::CrashAtEffect,
@@ -69,6 +70,7 @@ pub(crate) const SORTS: [Sort; 31] = [
     Sort::WriteError,
     Sort::SyncError,
     Sort::ReadError,
+    Sort::RemoveError,
     Sort::FullDisk,
     Sort::BitFlip,
     Sort::Truncation,
@@ -210,7 +212,9 @@ impl World {
                 self.processes[node].slow_until_us = self.now_us + self.random.between(50_000, 3_000_000);
                 true
             }
-            Sort::WriteError | Sort::SyncError | Sort::ReadError | Sort::FullDisk => self.disk_error(node, sort),
+            Sort::WriteError | Sort::SyncError | Sort::ReadError | Sort::RemoveError | Sort::FullDisk => {
+                self.disk_error(node, sort)
+            }
             Sort::BitFlip => self.damaged(node, Damage::BitFlip),
             Sort::Truncation => self.damaged(node, Damage::Truncation),
             Sort::StaleBlock => self.damaged(node, Damage::Stale),
@@ -296,6 +300,7 @@ impl World {
             Sort::WriteError => disk.fail_writes(file, after),
             Sort::SyncError => disk.fail_syncs(file, after),
             Sort::ReadError => disk.fail_reads(file, after),
+            Sort::RemoveError => disk.fail_removes(file, after / 5),
             _ => {
                 let room = self.random.below(200_000);
                 disk.set_capacity(Some(disk.used_bytes() + room));

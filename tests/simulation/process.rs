@@ -352,7 +352,7 @@ impl Life {
     pub(crate) fn load(&mut self, now_us: u64, time: Time) {
         while let Some(mut loading) = self.loading.take_if(|loading| loading.due_us <= now_us) {
             if let Some(lsn) = loading.lsn.take() {
-                self.node.log_read(std::mem::take(&mut loading.rebuilt.peers), &loading.rebuilt.catalog, lsn);
+                self.node.log_read(&std::mem::take(&mut loading.rebuilt.peers), &loading.rebuilt.catalog, lsn);
             } else if let Some(cells) = loading.parts.pop() {
                 self.node.groups_rebuilt(cells, time);
             } else {

@@ -194,8 +194,13 @@ fn draw(seed: u64, trace: Trace) -> World {
         draw_wrong_clocks(&mut world, seed);
     }
     let density = random.between(100, 700);
+    let drawn = SORTS.into_iter().filter(|sort| *sort != Sort::RemoveError);
     world.faults.sorts =
-        SORTS.into_iter().filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
+        drawn.filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
+    // Drawn apart, so that the other runs are what they were.
+    if Random::new(seed ^ 0x0000_4E30_7E00).chance(300) {
+        world.faults.sorts.push(Sort::RemoveError);
+    }
     if !random.chance(ALL_SLEEP) {
         world.faults.sorts.retain(|sort| *sort != Sort::SleepOfAll);
     } else if world.faults.sorts.contains(&Sort::SleepOfAll) {

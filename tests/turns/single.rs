@@ -1,4 +1,4 @@
-//! A cluster of one node without sockets and threads: its turns, one by one, with what each took.
+//! A cluster of one node, without sockets and threads. It is run turn by turn, and the CPU time of each turn is measured.
 
 use bytes::BytesMut;
 use groups::NodeId;
@@ -12,12 +12,12 @@ use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The largest value, as by default.
+/// Maximum bytes of a value: the default of a node.
 pub(crate) const VALUE_BYTES_MAX: usize = 64 << 20;
-/// What the event loop reads of a connection at a time, at most.
+/// Maximum bytes that the event loop reads from a connection at a time.
 const READ_BYTES: usize = 256 << 10;
 const CLIENT: u64 = 1;
-/// More turns than any request takes.
+/// Maximum turns of one wait: more than any request takes.
 const TURNS_MAX: usize = 200_000;
 
 pub(crate) struct Single {
@@ -27,7 +27,7 @@ pub(crate) struct Single {
     input: BytesMut,
     is_paused: bool,
     reply: Vec<u8>,
-    /// The longest turn since this was last looked at, and how many there were.
+    /// The longest turn and the number of turns since the last [`Single::ask`] began.
     pub(crate) longest: Duration,
     pub(crate) turns: usize,
 }
@@ -101,14 +101,14 @@ impl Single {
         single
     }
 
-    /// Lets time pass.
+    /// Moves the clocks on by `ms`, and then runs 100 turns.
     pub(crate) fn pass(&mut self, ms: u64) {
         self.time.mono_us += ms * 1_000;
         self.time.unix_us += ms * 1_000;
         (0..100).for_each(|_| self.turn(0));
     }
 
-    /// Sends requests and waits for so many replies, which it returns. The longest turn is counted anew.
+    /// Sends requests, and returns their replies when each request has one. Measures the longest turn anew.
     pub(crate) fn ask(&mut self, requests: &[Vec<Vec<u8>>]) -> Vec<u8> {
         let bytes: Vec<u8> = requests.iter().flat_map(|words| encoded(words)).collect();
         (self.longest, self.turns) = (Duration::ZERO, 0);
@@ -130,7 +130,7 @@ impl Single {
         panic!("{replies} of {} replies after {TURNS_MAX} turns", requests.len());
     }
 
-    /// One turn: as the server has it, without the system's calls. What leaves the loop is taken away outside of it.
+    /// Runs one turn as the server does, but without system calls. Outputs are handled after the time of the turn is taken.
     fn turn(&mut self, arrived: usize) {
         self.time.mono_us += 1_000;
         self.time.unix_us += 1_000;
@@ -169,7 +169,7 @@ impl Single {
     }
 }
 
-/// What this thread has used of a processor: other programs do not count.
+/// CPU time that this thread has used. Other programs do not count.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)

@@ -1,15 +1,16 @@
-//! Equal instance, equal state: a value carries the digest of the leader's state before it, and whoever has another one
-//! neither votes for that value nor goes on once a majority has.
+//! Divergence check: members at the same instance must have the same state. A value carries the digest of the leader's
+//! state before that value. A member whose state has another digest does not vote for the value, and stops once a
+//! majority has chosen it.
 //!
-//! The chain shows that members applied the same values; this shows that these made the same states, in spite of memory
-//! that rots, of two versions of the program, or of a command that does not do the same everywhere. Who is right nobody
-//! can tell but a majority: a leader that differs finds no votes, a follower that differs stops when it learns of the
-//! value that the others chose.
+//! The chain shows that members applied the same values. The digest shows that these values made the same state, in
+//! spite of memory errors, two versions of the program, or a command that is not deterministic. Only a majority can
+//! decide which state is right: a leader that differs gets no votes, and a follower that differs stops when it learns
+//! the value that the others chose.
 
 use super::{Clock, Group};
 use crate::{Effect, GroupId, Instance, Message, NodeId, Value};
 
-/// This node's state is not the one that a majority had before it chose a value.
+/// This node's state differs from the state in which a majority chose a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the state of group {group} before instance {instance} has the digest {own:016x} here, but {chosen:016x} at the \
@@ -18,7 +19,7 @@ use crate::{Effect, GroupId, Instance, Message, NodeId, Value};
 pub struct StateDiffers {
     /// The group.
     pub group: GroupId,
-    /// The instance of the value that tells.
+    /// The instance of the value whose digest differs.
     pub instance: Instance,
     /// The digest of this node's state.
     pub own: u64,
@@ -27,14 +28,15 @@ pub struct StateDiffers {
 }
 
 impl Group {
-    /// Whether the values that this node proposes carry the digest of its state, in version 2 of values: only once all
-    /// members can read that.
+    /// Sets whether the values that this node proposes carry the digest of its state, in version 2 of values. Set it
+    /// only once all members can read that version.
     pub fn tell_digest(&mut self, tell: bool) {
         self.tells_digest = tell;
     }
 
-    /// What a message tells of the instance before its own, to be called before [`Group::handle`] and carried out: only
-    /// a member that has applied everything before can compare its state with the one that the message was made in.
+    /// Learns from an Accept that the instance before its own is chosen. Call it before [`Group::handle`], and carry
+    /// out its effects first: a member can compare its state with that of the sender only after it has applied
+    /// everything before.
     pub fn learn_before(&mut self, from: NodeId, message: &Message, clock: Clock, effects: &mut Vec<Effect>) {
         let Message::Accept(accept) = message else { return };
         if accept.ballot.node != from || accept.instance != self.next.following() {
@@ -45,19 +47,21 @@ impl Group {
         }
     }
 
-    /// Whether `value` can be the next one here: after the same values, and in the same state.
+    /// Returns true if `value` can be chosen next here: it follows the same values, and its digest, if any, is that of
+    /// this state.
     pub(super) fn follows(&self, value: &Value) -> bool {
         assert!(self.applied == self.next, "what was chosen is applied before anything else is asked of the group");
         value.chain() == self.chain && value.digest().is_none_or(|digest| digest == self.digest)
     }
 
-    /// The digest for the value that is proposed next. `needed`: that value holds commands of a version that has one.
+    /// The digest for the next proposed value, if it carries one. `needed` is true if the value holds commands of a
+    /// version that requires a digest.
     pub(super) fn told_digest(&self, needed: bool) -> Option<u64> {
         assert!(self.applied == self.next, "what was chosen is applied before anything is proposed");
         (self.tells_digest || needed).then_some(self.digest)
     }
 
-    /// `value` was chosen, and is about to be applied.
+    /// Compares the digest of a chosen `value` with that of this state, before the value is applied.
     pub(super) fn compare_digest(&self, value: &Value) -> Result<(), StateDiffers> {
         match value.digest().filter(|chosen| *chosen != self.digest) {
             None => Ok(()),

@@ -1,6 +1,7 @@
-//! Standing for election: when it is this node's turn, a question first (pre-vote), then phase 1.
+//! Elections: at its turn by rank, this node starts a pre-vote, then a campaign (phase 1).
 //!
-//! Failure detection is not here: the node tells each group who claims it ([`Group::on_claim`]) and who no longer does.
+//! Failure detection is not here. The node tells each group which node claims it ([`Group::on_claim`]), and which node
+//! no longer does ([`Group::on_no_claim`]).
 
 use super::{Clock, Group, Role, Surroundings};
 use crate::effect::Record;
@@ -9,16 +10,17 @@ use crate::message::{Behind, Handover, PreVote, PreVoted, Prepare, Promise};
 use crate::proposer::Proposer;
 use crate::{Ballot, Effect, Instance, Message, NodeId};
 
-/// A group that lost its leader waits so long before its first candidate asks, so that claims can arrive.
+/// Wait of a group that lost its leader before its first candidate starts a pre-vote, so that claims can arrive.
 const SETTLE_MS: u64 = 30;
-/// Each rank after the preferred member waits so much longer, and everybody up to [`SPREAD_MS`] at random.
+/// Additional wait per rank after the preferred leader. Every member adds a random time below [`SPREAD_MS`].
 const RANK_MS: u64 = 150;
 const SPREAD_MS: u64 = 30;
-/// The same when all of them have waited long enough, and may stand from the same moment on.
+/// Wait per rank after a lease grant. It is shorter than [`RANK_MS`] because all members have waited long enough by
+/// then, and may campaign from the same moment on.
 const RANK_SOON_MS: u64 = 50;
-/// Questions unanswered for so long have failed.
+/// A pre-vote without a majority after this time has failed.
 const ASKING_MS: u64 = 500;
-/// Those that could not promise for the time being are asked again after so long.
+/// Wait before a candidate repeats its Prepare, if a member could not promise for the time being.
 const AGAIN_MS: u64 = 50;
 /// A phase 1 fails if it has no majority and no part of a promise arrives for this long. The time doubles with each failure,
 /// at most [`PREPARING_DOUBLINGS_MAX`] times, because all disks may be slow.
@@ -30,19 +32,20 @@ const STANDING_MS: u64 = 6_000;
 /// After a promise the acceptor waits this long for the candidate to lead, or to send its Prepare again. Meanwhile it does
 /// not campaign, and grants no pre-vote to others: promises wait for syncs, and the new leader's claim is on its way.
 const YIELD_MS: u64 = 300;
-/// Back-off: random, below this much, doubled with each failure up to [`BACK_OFF_DOUBLINGS_MAX`] times.
+/// Back-off after a failure: this time, plus a random time below it. The random time doubles with each failure, up to
+/// [`BACK_OFF_DOUBLINGS_MAX`] times.
 const BACK_OFF_MS: u64 = 50;
 const BACK_OFF_DOUBLINGS_MAX: u32 = 5;
 
-/// When to stand next.
+/// The time of the next campaign, and its conditions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Election {
     at_ms: u64,
     failures: u32,
     questions: u64,
-    /// The candidate that was promised its ballot last, and until when it is let be.
+    /// The candidate whose ballot was promised last, and the time until which this node yields to it.
     yielding: Option<(NodeId, u64)>,
-    /// The ballot under which this node was asked to lead and to go on leading.
+    /// The ballot of a campaign that a leader transfer asked for, if the group is to stay at this node.
     pub(super) stays: Option<Ballot>,
 }
 
@@ -55,17 +58,17 @@ pub(super) struct Asking {
 }
 
 impl Election {
-    /// Somebody leads: the next election starts from scratch.
+    /// Starts the next election from scratch, because a leader is known.
     pub(super) fn settle(&mut self) {
         (self.failures, self.yielding) = (0, None);
     }
 
-    /// `candidate` was promised its ballot.
+    /// Yields to `candidate`, whose ballot was promised, for [`YIELD_MS`].
     pub(super) fn yield_to(&mut self, candidate: NodeId, clock: Clock) {
         self.yielding = Some((candidate, clock.mono_ms + YIELD_MS));
     }
 
-    /// A candidate that is gone needs no time any more.
+    /// Ends the yielding to a candidate that is gone.
     pub(super) fn forget(&mut self, candidate: NodeId) {
         self.yielding = self.yielding.filter(|(node, _)| *node != candidate);
     }
@@ -76,12 +79,12 @@ impl Election {
 }
 
 impl Group {
-    /// Nobody leads: waits for its turn by rank.
+    /// Waits for this node's turn by rank, because the group has no leader.
     pub(super) fn await_turn(&mut self, clock: Clock) {
         self.election.at_ms = clock.mono_ms + SETTLE_MS + self.rank() * RANK_MS + self.jitter.below(SPREAD_MS);
     }
 
-    /// How many members should rather lead.
+    /// Returns the number of voters that should lead rather than this node.
     fn rank(&self) -> u64 {
         let members = self.membership.voters();
         let place = |node| members.position(node).unwrap_or(0);
@@ -89,7 +92,7 @@ impl Group {
         ((place(self.settings.me) + count - place(self.preferred())) % count) as u64
     }
 
-    /// This node's attempt failed for a reason that will pass soon.
+    /// Schedules the next attempt soon, because the last one failed for a reason that passes soon.
     pub(super) fn try_again_soon(&mut self, clock: Clock) {
         self.election.at_ms = clock.mono_ms + 1 + self.jitter.below(SPREAD_MS);
     }
@@ -104,7 +107,8 @@ impl Group {
     pub(super) fn tick_election(&mut self, clock: Clock, around: Surroundings<'_>, effects: &mut Vec<Effect>) {
         match &self.role {
             Role::Follower if self.leader.is_some() || self.hollow.is_some() => {}
-            // The ranks count from when one can stand: else all would stand at once when they reach each other.
+            // The wait by rank starts when this node can campaign. Otherwise all would campaign at once when they reach
+            // each other.
             Role::Follower if !self.may_stand(around) => self.await_turn(clock),
             Role::Follower if !around.free => {
                 let soon_ms = clock.mono_ms + self.rank() * RANK_SOON_MS + self.jitter.below(SPREAD_MS);
@@ -137,7 +141,8 @@ impl Group {
         around.disk && self.is_voter() && self.reaches_quorum(around) && !around.rather.iter().any(is_better)
     }
 
-    /// Some member gave its word to elect nobody else for a while, which must be over by now, or soon.
+    /// Schedules a repetition of the Prepare. Some member refused because of a lease grant, which is over by now, or
+    /// soon.
     pub(super) fn try_promise_again(&mut self, clock: Clock) {
         if let Role::Candidate { again_ms, .. } = &mut self.role {
             *again_ms = Some(clock.mono_ms + AGAIN_MS);
@@ -151,7 +156,7 @@ impl Group {
         }
     }
 
-    /// Would a majority follow?
+    /// Asks the other voters for a pre-vote.
     fn canvass(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         self.election.questions += 1;
         let number = self.election.questions;
@@ -187,7 +192,7 @@ impl Group {
         }
         self.seen = self.seen.max(answer.promised);
         if answer.next > self.next {
-            // Learns first, and lets the next rank go.
+            // This node learns first. The longer wait lets the next rank campaign before it.
             self.back_off(clock, effects);
             self.election.at_ms += RANK_MS;
             return self.note_ahead(from, answer.next, clock, effects);
@@ -201,12 +206,14 @@ impl Group {
         }
     }
 
-    /// Where all disks are slow a phase 1 takes seconds, and would never end if others began theirs meanwhile.
+    /// Returns true if this node's own campaign is young. With slow disks a phase 1 takes seconds, and would never end
+    /// if others began theirs meanwhile.
     fn stands_since_shortly(&self, clock: Clock) -> bool {
         matches!(self.role, Role::Candidate { since_ms, .. } if clock.mono_ms < since_ms + STANDING_MS)
     }
 
-    /// Phase 1, under a ballot above all that were ever seen. Nothing of it leaves before the ballot is durable here.
+    /// Begins phase 1, under a ballot above all that were ever seen. No message of it leaves before the ballot is
+    /// durable here.
     pub(super) fn stand(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         let me = self.settings.me;
         let ballot = self.seen.max(self.acceptor.promised()).above(me);
@@ -222,7 +229,8 @@ impl Group {
         effects.push(Effect::SendDurable { to: me, message: self.promise(prepare) });
     }
 
-    /// Sends the Prepare in progress to `to` again, unless it has promised: it would send the value that it accepted again.
+    /// Sends the Prepare in progress to `to` again, unless `to` has promised: its second promise would carry the
+    /// accepted value again.
     pub(super) fn repeat_prepare(&self, to: NodeId, effects: &mut Vec<Effect>) {
         let Role::Candidate { proposer, .. } = &self.role else { return };
         let voters = self.membership.voters();
@@ -239,7 +247,7 @@ impl Group {
             return;
         }
         if promise.accepted.as_ref().is_some_and(|accepted| !self.follows(&accepted.value)) {
-            // It voted in another history or state. Bound to its value, this node would differ from all others.
+            // The sender voted in another history or state. Bound to its value, this node would differ from all others.
             return;
         }
         let Role::Candidate { proposer, .. } = &mut self.role else { return };
@@ -272,8 +280,8 @@ impl Group {
         }
     }
 
-    /// A live node that reaches a quorum says that it leads this group. While this one tries to lead under a higher ballot
-    /// it does not heed that, and it may lose all the same: so say it again for as long as the group has no leader.
+    /// Follows a live node that reaches a quorum and claims this group. A candidate with a higher ballot ignores the
+    /// claim, and can lose all the same. So the caller repeats the claim as long as the group has no leader.
     pub fn on_claim(&mut self, ballot: Ballot, clock: Clock, effects: &mut Vec<Effect>) {
         if ballot.node == self.settings.me {
             return;
@@ -288,7 +296,7 @@ impl Group {
         self.follow(ballot, clock);
     }
 
-    /// `node` is gone, reaches no quorum, or does not claim this group.
+    /// Forgets `node` as the leader: it is gone, reaches no quorum, or does not claim this group.
     pub fn on_no_claim(&mut self, node: NodeId, clock: Clock) {
         if self.leader.is_some_and(|leader| leader.node == node) && node != self.settings.me {
             self.set_leader(None, clock);
@@ -296,7 +304,7 @@ impl Group {
         }
     }
 
-    /// Whether it is at `next`, with nothing known to be missing.
+    /// Returns true if this member is at `next` and knows of no missing instance.
     #[must_use]
     pub fn is_at(&self, next: Instance) -> bool {
         self.next == next && !self.is_behind()
@@ -384,10 +392,10 @@ mod tests {
         assert!(!grants(&mut group, NodeId(1), 5_000 + YIELD_MS - 1) && grants(&mut group, NodeId(3), 5_001));
         assert!(!asks(&mut group, 5_000 + YIELD_MS - 1));
         assert!(grants(&mut group, NodeId(1), 5_000 + YIELD_MS));
-        // Asked again, it gives more time, unless the candidate is gone.
+        // A repeated Prepare gives the candidate more time, unless the candidate is gone.
         group.handle_prepare(NodeId(3), prepare, at(6_000), &mut effects);
         assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
-        // A claim of an earlier leader that comes late, and the end of that one's lead, take nothing from it.
+        // A late claim of an earlier leader, and the end of its leadership, do not shorten the candidate's time.
         group.on_claim(Ballot { round: 1, node: NodeId(1) }, at(6_000), &mut effects);
         group.on_no_claim(NodeId(1), at(6_000));
         assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
@@ -409,7 +417,7 @@ mod tests {
         assert!(claimed < own);
         group.on_claim(claimed, clock, &mut effects);
         assert_eq!((group.leader(), group.own_ballot()), (None, Some(own)));
-        // The others have chosen something under the ballot claimed meanwhile: this candidate is behind.
+        // Meanwhile the others have chosen a value under the claimed ballot: this candidate is behind.
         let ahead = Ahead { ballot: own, instance: Instance::FIRST, next: Instance::FIRST.following() };
         group.handle_ahead(NodeId(3), ahead, clock, &mut effects);
         assert_eq!((group.leader(), group.own_ballot()), (None, None));

@@ -1,38 +1,39 @@
-//! A member that knows what it promised and voted, but not the state before that: a checkpoint, or a value of its log,
-//! was damaged. Until it has learned from others all that it once knew, it is as good as absent: it promises nothing,
-//! votes for nothing and stands for nothing, because the value that it voted for last may be chosen, and a promise
-//! without that vote would hide it (a corrupt vote is "unknown", never "no vote").
+//! A recovering group: this member knows its promises and votes, but not the state before them, because a checkpoint or
+//! a value of its log was damaged. Until it has learned from others all that it once knew, it does not promise, vote or
+//! campaign. The value of its last vote may be chosen, and a promise without that vote would hide it (a corrupt vote is
+//! "unknown", never "no vote").
 
 use super::Group;
 use crate::acceptor::Accepted;
 use crate::{Ballot, Instance, Value};
 
-/// What the log says of instances whose state is not there.
+/// The log's knowledge of instances whose state is missing.
 #[derive(Debug)]
 pub(super) struct Hollow {
-    /// All below were chosen, as this node knew.
+    /// The instance below which all are chosen, as this node knew.
     instance: Instance,
-    /// Its vote at that instance.
+    /// The vote at that instance.
     vote: Option<Accepted>,
-    /// The highest ballot of a vote there whose value cannot be read.
+    /// The highest ballot of a vote at that instance whose value cannot be read.
     lost: Ballot,
 }
 
 impl Hollow {
-    /// Whether it may have voted for a value that it cannot tell.
+    /// Returns true if this node may have voted for a value that it cannot read.
     fn is_unsure(&self) -> bool {
         self.vote.as_ref().map_or(Ballot::ZERO, |vote| vote.ballot) < self.lost
     }
 }
 
 impl Group {
-    /// Whether this node lacks a part of its own past, and takes no part until it has learned it.
+    /// Returns true if the group is recovering: it lacks a part of its own past, and takes no part until it has learned
+    /// that.
     #[must_use]
     pub fn is_hollow(&self) -> bool {
         self.hollow.is_some()
     }
 
-    /// Everything below `instance` was chosen, but the state is not here.
+    /// Marks the group as recovering: everything below `instance` was chosen, but the state is not here.
     pub(super) fn hollow_out(&mut self, instance: Instance) -> &mut Hollow {
         self.acceptor.settle();
         let hollow = self.hollow.get_or_insert(Hollow { instance, vote: None, lost: Ballot::ZERO });
@@ -42,7 +43,7 @@ impl Group {
         hollow
     }
 
-    /// A vote at or beyond the instance where the state is missing.
+    /// Restores a vote at or beyond the instance where the state is missing.
     pub(super) fn recall_later(&mut self, instance: Instance, ballot: Ballot, value: Value) {
         let hollow = self.hollow_out(instance);
         if instance == hollow.instance && hollow.vote.as_ref().is_none_or(|vote| vote.ballot < ballot) {
@@ -50,7 +51,7 @@ impl Group {
         }
     }
 
-    /// A vote whose value cannot be read.
+    /// Notes a vote whose value cannot be read.
     pub(super) fn lose_vote(&mut self, instance: Instance, ballot: Ballot) {
         let vote = self.acceptor.accepted().filter(|_| instance == self.next).cloned();
         let hollow = self.hollow_out(instance);
@@ -60,7 +61,8 @@ impl Group {
         }
     }
 
-    /// `next` moved, or the last record was read: if nothing is missing any more, the vote counts again.
+    /// Ends the recovery, and counts the vote again, if nothing is missing any more. Called when `next` has moved, and
+    /// after each restored record.
     pub(super) fn fill(&mut self) {
         let Some(hollow) = &self.hollow else { return };
         if self.next < hollow.instance || (self.next == hollow.instance && hollow.is_unsure()) {

@@ -1,4 +1,4 @@
-//! The leader's side: one instance at a time, in order. Its own vote is a durable message to itself.
+//! The leader's side: it proposes one instance at a time, in order. Its own vote is a durable message to itself.
 
 use super::handing::Handing;
 use super::{Clock, Group, Role, Surroundings};
@@ -15,14 +15,14 @@ use crate::{Ballot, Effect, Message, NodeId, Value};
 const REPEAT_MS: u64 = 1_000;
 const REPEAT_BYTES_PER_MS: u64 = 1 << 10;
 
-/// A lasting ballot.
+/// The state of a leader under one ballot, which lasts for many instances.
 #[derive(Debug)]
 pub(super) struct Leadership {
     proposer: Proposer,
     queue: Queue,
     /// Whether an instance was chosen under this ballot: only then does the leader know all that was chosen before.
     pub(super) established: bool,
-    /// A value is due even if no command waits.
+    /// Whether a value is due even if no command waits.
     overdue: bool,
     /// Members that may not know that the last instance is chosen.
     unannounced: Tally,
@@ -31,7 +31,7 @@ pub(super) struct Leadership {
     diverged: Tally,
     proposed_ms: u64,
     pub(super) handing: Option<Handing>,
-    /// It was handed over to this node to stay.
+    /// Whether a leader transfer gave the group to this node to stay.
     pub(super) stays: bool,
 }
 
@@ -40,14 +40,15 @@ impl Leadership {
         self.proposer.ballot()
     }
 
-    /// Whether nothing is being voted on, and nothing is due to be.
+    /// Returns true if no value is in flight or due, and no leader transfer is in progress.
     pub(super) fn is_idle(&self) -> bool {
         self.proposer.is_prepared() && self.queue.is_empty() && !self.overdue && self.handing.is_none()
     }
 }
 
 impl Group {
-    /// A majority has promised: this node leads, and at the next flush proposes what the promises bind it to, or what waits.
+    /// Takes the leadership after a majority of promises. The next flush proposes the value that the promises bind this
+    /// node to, or the waiting commands.
     pub(super) fn lead(&mut self, proposer: Proposer, clock: Clock, effects: &mut Vec<Effect>) {
         let leader = proposer.ballot();
         self.election.settle();
@@ -67,7 +68,8 @@ impl Group {
         effects.push(Effect::Leading(true));
     }
 
-    /// About how long the value is that the next [`Group::flush`] proposes, if it does.
+    /// Returns the approximate length, in bytes, of the value that the next [`Group::flush`] proposes; `None` if it
+    /// proposes none.
     #[must_use]
     pub fn next_value_bytes(&self) -> Option<usize> {
         let Role::Leader(leadership) = &self.role else { return None };
@@ -83,7 +85,8 @@ impl Group {
         (bytes > 0 || leadership.overdue).then_some(bytes)
     }
 
-    /// Proposes the next value if none is being voted on and one is due; else tells those who wait what was chosen.
+    /// Proposes the next value if none is in flight and one is due. Otherwise tells the waiting nodes that the last
+    /// instance is chosen.
     pub(super) fn propose_queued(&mut self, clock: Clock, cluster_ms: u64, effects: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         if self.origin.has_unsent() {
@@ -152,12 +155,12 @@ impl Group {
         leadership.unannounced = Tally::all(everyone);
         leadership.unannounced.remove(self.settings.me, everyone);
         if is_new {
-            // Reads may wait anywhere for a leader that knows all that was chosen.
+            // At every member reads may wait for a leader that knows everything that was chosen.
             self.others().collect::<Vec<_>>().into_iter().for_each(|to| self.announce(to, effects));
         }
     }
 
-    /// `to` is told now that the last instance is chosen, if it may not know.
+    /// Tells `to` now that the last instance is chosen, if `to` may not know.
     pub fn announce(&mut self, to: NodeId, effects: &mut Vec<Effect>) {
         let (instance, ballot) = (self.next.preceding(), self.last_ballot);
         let Role::Leader(leadership) = &mut self.role else { return };
@@ -167,15 +170,15 @@ impl Group {
         }
     }
 
-    /// A value without commands will be proposed at the next flush, to carry the time on.
+    /// Makes the next flush propose a value even if no command waits, to advance the group's time.
     pub fn propose_time(&mut self) {
         if let Role::Leader(leadership) = &mut self.role {
             leadership.overdue = true;
         }
     }
 
-    /// The acceptor learns through [`Fetch`](crate::message::Fetch); its last one brings the Accept again. One who lacks
-    /// something takes nothing over.
+    /// Ends a leader transfer to `from`, because it lacks values. The member learns them through
+    /// [`Fetch`](crate::message::Fetch); its last Fetch brings the Accept again.
     pub(super) fn handle_behind(&mut self, from: NodeId, behind: Behind) {
         if let Role::Leader(leadership) = &mut self.role
             && leadership.ballot() == behind.ballot
@@ -194,7 +197,8 @@ impl Group {
         }
     }
 
-    /// A higher promise stands in the way: phase 1 again, above it, unless its owner leads.
+    /// Gives the ballot up if a higher promise stands in the way. The next attempt, above that promise, follows soon
+    /// unless its owner leads by then.
     pub(super) fn handle_reject(&mut self, reject: Reject, clock: Clock, effects: &mut Vec<Effect>) {
         self.seen = self.seen.max(reject.promised);
         if self.own_ballot() == Some(reject.ballot) && reject.promised > reject.ballot {
@@ -217,14 +221,14 @@ impl Group {
         effects.push(Effect::Send { to: from, message });
     }
 
-    /// Gives the group up, because the disk does not answer: others with a faster one go on.
+    /// Gives the leadership up, because the disk is late or full: others with a better disk go on.
     pub fn resign(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         if matches!(self.role, Role::Leader(_)) {
             self.step_down(clock, effects);
         }
     }
 
-    /// Leads, asks or stands no more.
+    /// Ends this node's leadership, campaign or pre-vote.
     pub(super) fn step_down(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         let led = matches!(self.role, Role::Leader(_));
         self.role = Role::Follower;
@@ -236,7 +240,7 @@ impl Group {
         }
     }
 
-    /// The ballot that this node is trying to lead with, or leads with.
+    /// Returns the ballot under which this node campaigns or leads.
     pub(super) fn own_ballot(&self) -> Option<Ballot> {
         match &self.role {
             Role::Candidate { proposer, .. } => Some(proposer.ballot()),
@@ -245,7 +249,7 @@ impl Group {
         }
     }
 
-    /// The connection to `peer` is new: what the old one may have lost is sent again.
+    /// Handles a new connection to `peer`: sends again everything that the old one may have lost.
     pub fn on_connected(&mut self, peer: NodeId, effects: &mut Vec<Effect>) {
         self.repeat_prepare(peer, effects);
         self.repeat_accept(peer, effects);
@@ -261,13 +265,13 @@ impl Group {
         self.retry_learning(peer);
     }
 
-    /// The connection to `peer` is gone: what was asked of it is asked of another at the next tick.
+    /// Handles the end of the connection to `peer`: the next tick asks another member for the values asked of `peer`.
     pub fn on_disconnected(&mut self, peer: NodeId) {
         self.election.forget(peer);
         self.retry_learning(peer);
     }
 
-    /// Sends the Accept in flight to `to`, unless it has voted. False if there was nothing to send.
+    /// Sends the Accept in flight to `to`, unless `to` has voted. Returns false if nothing was sent.
     pub(super) fn repeat_accept(&mut self, to: NodeId, effects: &mut Vec<Effect>) -> bool {
         let (instance, chosen) = (self.next, self.last_ballot);
         let Role::Leader(leadership) = &self.role else { return false };
@@ -282,8 +286,8 @@ impl Group {
 
     pub(super) fn tick_leading(&mut self, clock: Clock, around: Surroundings<'_>, effects: &mut Vec<Effect>) {
         if matches!(self.role, Role::Leader(_)) && !self.reaches_quorum(around) {
-            // Nothing more can be chosen here. A member that reaches both this node and a majority must not take this
-            // one for its leader, or it would bar the others from electing one.
+            // Without a quorum nothing more can be chosen here. A member that reaches both this node and a majority
+            // must not follow this node: it would keep the others from electing a leader.
             return self.step_down(clock, effects);
         }
         let Role::Leader(leadership) = &mut self.role else { return };

@@ -1,4 +1,4 @@
-//! The learner's side: taking a value as chosen, and catching up by ranges from any member that has them.
+//! The learner's side: it takes values as chosen, and catches up with ranges of values from any member that has them.
 
 use super::{Clock, Group, Role};
 use crate::acceptor::Accepted;
@@ -6,35 +6,36 @@ use crate::effect::Record;
 use crate::message::{Ahead, Chosen, Fetch, Range};
 use crate::{Ballot, Effect, Instance, Message, NodeId, Value};
 
-/// If nothing of a range comes for this long, another member is asked. After each round through all members the time
-/// doubles, at most [`FETCH_DOUBLINGS_MAX`] times: a range of which fragments arrive is waited for anyway, and a checkpoint
-/// that was offered and not fetched must be offered again soon.
+/// If no part of a range comes for this long, another member is asked. After each round through all members the time
+/// doubles, at most [`FETCH_DOUBLINGS_MAX`] times. The limit is low because arriving fragments extend the time anyway,
+/// and because a checkpoint that was offered and not fetched must be offered again soon.
 const FETCH_MS: u64 = 1_000;
 const FETCH_DOUBLINGS_MAX: usize = 1;
 
-/// What is being asked for.
+/// The request for missing values in progress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Learning {
     from: NodeId,
-    /// When to ask somebody else.
+    /// The time at which another member is asked.
     due_ms: u64,
     /// Instances below this one are known to be chosen somewhere.
     target: Instance,
-    /// How often the same was asked for.
+    /// The number of requests for the same values so far.
     questions: usize,
-    /// One that is ahead, too, and no member as far as this node knows: it may have missed that all others went.
+    /// Another node that is ahead, and that is no member as far as this node knows. This node may have missed that all
+    /// other members left.
     stranger: Option<NodeId>,
 }
 
 impl Learning {
-    /// Whether a node at `next` lacks some of what is being asked for.
+    /// Returns true if a node at `next` lacks some of the requested values.
     pub(super) fn misses(&self, next: Instance) -> bool {
         self.target > next
     }
 }
 
 impl Group {
-    /// Somebody else found `value` to be chosen at `next`. Whatever this node was proposing there is settled.
+    /// Takes `value` as chosen at `next`, as another member found. That settles any proposal of this node there.
     pub(super) fn learn(&mut self, ballot: Ballot, value: Value, clock: Clock, effects: &mut Vec<Effect>) {
         self.decide(ballot, value, clock, effects);
         if !matches!(self.role, Role::Follower) {
@@ -43,7 +44,8 @@ impl Group {
         }
     }
 
-    /// A follower takes its own accepted value as chosen only under the very ballot announced; else it fetches.
+    /// Takes this node's accepted value as chosen only if it was accepted under exactly the announced ballot. Otherwise
+    /// fetches the value.
     pub(super) fn handle_chosen(&mut self, from: NodeId, chosen: Chosen, clock: Clock, effects: &mut Vec<Effect>) {
         if chosen.instance == self.next
             && let Some(value) = self.acceptor.accepted_under(chosen.ballot).cloned()
@@ -65,7 +67,7 @@ impl Group {
         self.note_ahead(from, ahead.next, clock, effects);
     }
 
-    /// `from` knows every instance below `target` to be chosen.
+    /// Notes that `from` knows every instance below `target` to be chosen.
     pub fn note_ahead(&mut self, from: NodeId, target: Instance, clock: Clock, effects: &mut Vec<Effect>) {
         if target <= self.next || from == self.settings.me {
             return;
@@ -79,20 +81,20 @@ impl Group {
         }
     }
 
-    /// How many instances it knows of and lacks.
+    /// Returns the number of instances that this member knows of and lacks.
     #[must_use]
     pub fn missing(&self) -> u64 {
         self.learning.map_or(0, |learning| learning.target.0.saturating_sub(self.next.0))
     }
 
-    /// Whether it knows of instances that it lacks.
+    /// Returns true if this member knows of instances that it lacks.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.learning.is_some_and(|learning| learning.misses(self.next))
     }
 
-    /// Whether an election should wait for the values that are being asked for: no longer when everybody was asked in
-    /// vain, since a leader that alone knew them to be chosen may be gone for good.
+    /// Returns true if an election should wait for the requested values. It no longer should when every member was
+    /// asked in vain, because a leader that alone knew them to be chosen may be gone for good.
     pub(super) fn awaits_values(&self) -> bool {
         let others = self.others().count();
         self.is_behind() && self.learning.is_some_and(|learning| learning.questions <= others)
@@ -104,12 +106,12 @@ impl Group {
         let due_ms = clock.mono_ms + (FETCH_MS << rounds.min(FETCH_DOUBLINGS_MAX));
         self.learning = Some(Learning { from, due_ms, target, questions, stranger });
         let message = Message::Fetch(Fetch { from: self.next, bytes_max: self.settings.window_bytes });
-        // Behind the records of what was learned before: a slow disk slows the stream down.
+        // The Fetch waits for the records of the values learned before. So a slow disk slows the stream down.
         effects.push(Effect::SendDurable { to: from, message });
     }
 
-    /// Serves a member that is behind: the last value from memory, older ones from the log. One that has everything
-    /// gets the Accept in flight again, which it may have refused for being behind.
+    /// Serves a lagging member: the last value from memory, older ones from the log. A member that lacks nothing gets
+    /// the Accept in flight again, which it may have refused while it was behind.
     pub(super) fn handle_fetch(&mut self, from: NodeId, fetch: Fetch, effects: &mut Vec<Effect>) {
         if fetch.from >= self.next && self.repeat_accept(from, effects) {
             return;
@@ -117,7 +119,7 @@ impl Group {
         let below = self.next;
         let last = self.last_value.as_ref().filter(|_| fetch.from == below.preceding());
         if fetch.from < below && last.is_none() {
-            // The asker's window, but no more than this node would ask for: what it reads it must hold.
+            // The asker's window, but at most this node's own: this node must hold in memory what it reads.
             let (chosen, bytes_max) = (self.last_ballot, fetch.bytes_max.min(self.settings.window_bytes));
             return effects.push(Effect::ReadLog { to: from, from: fetch.from, below, chosen, bytes_max });
         }
@@ -136,7 +138,8 @@ impl Group {
                     return self.doubt(from, clock, effects);
                 }
                 let (ballot, chosen, value) = (one.ballot, self.last_ballot, one.value);
-                // What is beyond it was logged long ago, and records of a group do not go back.
+                // A recovering group logs nothing here: it logged later instances long ago, and the records of a group
+                // do not go back.
                 if self.hollow.is_none() {
                     effects.push(Effect::Persist(Record::Learned { instance, ballot, chosen, value: value.clone() }));
                 }
@@ -148,7 +151,8 @@ impl Group {
         let Some(learning) = self.learning else { return };
         let target = learning.target.max(range.next);
         if learned {
-            // Also when nothing is missing any more: the question acknowledges, and brings a pending Accept again.
+            // Also when nothing is missing any more: the Fetch acknowledges the values, and brings the Accept in flight
+            // again.
             self.fetch(from, target, 1, clock, effects);
         } else if target <= self.next {
             self.learning = None;
@@ -158,7 +162,7 @@ impl Group {
         }
     }
 
-    /// A part of a large message of this kind has come from `from`: what waits for it goes on waiting.
+    /// Extends the time limit for a large message of this kind from `from`, because a part of it has arrived.
     pub fn on_arriving(&mut self, from: NodeId, kind: u8, clock: Clock) {
         match (kind, &mut self.role, &mut self.learning) {
             (Message::RANGE, _, Some(learning)) if learning.from == from => {
@@ -169,14 +173,15 @@ impl Group {
         }
     }
 
-    /// What `from` sent was dropped because too much waited for the disk. Now it can come: the Accept in flight, or values.
+    /// Asks `from` again for values that were dropped because too much waited for the disk: the Accept in flight, or a
+    /// range.
     pub fn on_dropped(&mut self, from: NodeId, effects: &mut Vec<Effect>) {
         let fetch = Fetch { from: self.next, bytes_max: self.settings.window_bytes };
         effects.push(Effect::Send { to: from, message: Message::Fetch(fetch) });
     }
 
-    /// What `from` says was chosen does not follow what was chosen here. One of the two is wrong: this one, if a majority
-    /// says the same.
+    /// Counts `from` among the members whose chosen values do not follow those chosen here. One of the two is wrong:
+    /// this node, if a majority sends such values.
     fn doubt(&mut self, from: NodeId, clock: Clock, effects: &mut Vec<Effect>) {
         self.doubted.add(from, self.membership.voters());
         let (group, instance) = (self.settings.id, self.next);
@@ -187,7 +192,8 @@ impl Group {
         }
     }
 
-    /// Caught up by another's help: the leader, which may have been told that this node was behind, repeats its Accept.
+    /// Makes the leader repeat its Accept after another member helped to catch up. The leader may have been told that
+    /// this node was behind.
     fn tell_leader(&self, helper: NodeId, effects: &mut Vec<Effect>) {
         let leader = self.leader.map(|ballot| ballot.node);
         if let Some(to) = leader.filter(|leader| *leader != helper && *leader != self.settings.me) {
@@ -196,7 +202,7 @@ impl Group {
         }
     }
 
-    /// The member asked last did not answer, or lacks the values too.
+    /// Asks the next member, because the one asked last did not answer, or lacks the values too.
     fn fetch_elsewhere(&mut self, learning: Learning, clock: Clock, effects: &mut Vec<Effect>) {
         let others: Vec<NodeId> = self.others().chain(learning.stranger).collect();
         let after = others.iter().position(|id| *id == learning.from).map_or(0, |position| position + 1);
@@ -204,14 +210,14 @@ impl Group {
         self.fetch(*from, learning.target, learning.questions + 1, clock, effects);
     }
 
-    /// What was asked of `peer` may be lost: the next tick asks somebody again.
+    /// Makes the next tick ask another member, because what was asked of `peer` may be lost.
     pub(super) fn retry_learning(&mut self, peer: NodeId) {
         if let Some(learning) = self.learning.as_mut().filter(|learning| learning.from == peer) {
             learning.due_ms = 0;
         }
     }
 
-    /// Whatever was asked for, this node is elsewhere now: the next tick asks again.
+    /// Makes the next tick ask again, because this node has jumped past the request's first instance.
     pub(super) fn retry_learning_now(&mut self) {
         if let Some(learning) = &mut self.learning {
             learning.due_ms = 0;

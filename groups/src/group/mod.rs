@@ -1,9 +1,9 @@
 //! One Paxos group at one node: the rules of every role, joined by `next`, the lowest instance not known to be chosen.
 //!
 //! Calls come in, [`Effect`]s go out. The roles live in files of their own: `voting` (acceptor), `leading` and
-//! `electing` (proposer), `learning` (learner), `serving` (the clients' side: commands and reads); `restoring`, `snapshot`
-//! and `hollow` are about what is left of a past life. Nothing here reads a
-//! clock, a socket or a disk; [`Clock`] and [`Surroundings`] come in as arguments.
+//! `electing` (proposer), `learning` (learner), `serving` (the clients' commands and reads). `restoring`, `snapshot`
+//! and `hollow` deal with the state that an earlier run left. Nothing here reads a clock, a socket or a disk; [`Clock`]
+//! and [`Surroundings`] come in as arguments.
 
 mod comparing;
 mod doubting;
@@ -41,32 +41,32 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use time::GroupTime;
 
-/// The monotonic clock, which the caller reads. Cluster time, by which keys expire, is an argument of its own.
+/// The monotonic clock, read by the caller. Cluster time, by which keys expire, is a separate argument.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
-    /// Milliseconds that only go forward: for time limits.
+    /// Milliseconds that never go back, for time limits.
     pub mono_ms: u64,
 }
 
-/// What the node knows beyond the group.
+/// The election context: what the node knows beyond the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Surroundings<'a> {
-    /// The other nodes that this one reaches, with disks that answer. Without a majority it does not stand for election.
+    /// The other nodes that this node reaches and whose disks answer. Without a majority this node does not campaign.
     pub reached: &'a [NodeId],
-    /// Whether its disk answers in time: else it does not stand for election.
+    /// Whether this node's disk lets it lead. With a disk that is late or full the node does not campaign.
     pub disk: bool,
-    /// Whether it may promise a ballot to itself now: else it stands as soon as it may.
+    /// Whether this node may promise a ballot to itself now. Otherwise it campaigns as soon as it may.
     pub free: bool,
-    /// Nodes that should lead rather than this one, and can: it does not stand where one of them votes.
+    /// Nodes that should and can lead instead of this one. It does not campaign where one of them votes.
     pub rather: &'a [NodeId],
 }
 
-/// What is fixed for the life of a group.
+/// The settings that are fixed for the life of a group.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The group.
     pub id: GroupId,
-    /// How many groups there are: decides who should lead this one.
+    /// The number of groups. It decides which member is the preferred leader of this one.
     pub groups: u32,
     /// This node.
     pub me: NodeId,
@@ -74,15 +74,15 @@ pub struct Settings {
     pub start: u64,
     /// The members that the group begins with.
     pub membership: Arc<Membership>,
-    /// A value holds at most so many bytes of commands, or one larger command.
+    /// Maximum bytes of commands in a value, unless the value is one larger command.
     pub batch_bytes_max: usize,
-    /// Bytes of values asked for at a time while catching up.
+    /// Maximum bytes of values that one Fetch asks for while this member catches up.
     pub window_bytes: u32,
-    /// Seeds the random delays.
+    /// The seed of the random delays.
     pub seed: u64,
 }
 
-/// The largest value of the last instance that is kept: every group keeps one, for as long as nothing follows.
+/// Maximum bytes of the last instance's value that is kept in memory. Every group keeps one until the next is chosen.
 const LAST_BYTES_MAX: usize = 64 << 10;
 
 /// One group.
@@ -91,20 +91,21 @@ pub struct Group {
     settings: Settings,
     /// The members at `next`.
     membership: Arc<Membership>,
-    /// What became of the changes in values that are decided, and not applied yet.
+    /// The outcomes of the membership changes in values that are decided and not applied yet.
     outcomes: VecDeque<Result<u64, ChangeError>>,
     /// The lowest instance not known to be chosen.
     next: Instance,
     /// A ballot under which the instance before `next` was chosen.
     last_ballot: Ballot,
-    /// Its value, for a member that lacks only that; a large one is read from the log when it is needed.
+    /// The value of that instance, for a member that lacks only that one. A large value is read from the log when it is
+    /// needed.
     last_value: Option<Value>,
     /// The chain over all values below `next`.
     chain: u32,
     /// The lowest instance not applied, and the digest of the state before it.
     applied: Instance,
     digest: u64,
-    /// Whether the values that it proposes carry that digest.
+    /// Whether the values that this node proposes carry that digest.
     tells_digest: bool,
     time: GroupTime,
     acceptor: Acceptor,
@@ -115,12 +116,12 @@ pub struct Group {
     seen: Ballot,
     election: Election,
     learning: Option<Learning>,
-    /// What the log says beyond a state that is not here.
+    /// The log's knowledge beyond a missing state, while the group is recovering.
     hollow: Option<Hollow>,
-    /// Members that told of another value than one that could follow here.
+    /// Members whose chosen values do not follow those chosen here.
     doubted: Tally,
     origin: Origin,
-    /// A ballot whose leader refused commands: they are not sent to it again before the next tick.
+    /// The ballot whose leader refused commands. They are not sent to that leader again before the next tick.
     refused: Option<Ballot>,
     tags: Tags,
     reads: Reads,
@@ -131,21 +132,21 @@ pub struct Group {
 #[derive(Debug)]
 enum Role {
     Follower,
-    /// Before phase 1: would a majority follow?
+    /// In a pre-vote, before phase 1.
     Asking(Asking),
     /// In phase 1.
     Candidate {
         proposer: crate::proposer::Proposer,
         since_ms: u64,
-        /// A member could not promise yet: when to ask again.
+        /// The time at which to repeat the Prepare, if a member could not promise yet.
         again_ms: Option<u64>,
     },
-    /// In phase 2, for as many instances as it lasts.
+    /// In phase 2, for all instances until the leadership ends.
     Leader(Box<Leadership>),
 }
 
 impl Group {
-    /// A group in which nothing has happened yet.
+    /// Creates a group in which nothing has happened yet.
     #[must_use]
     pub fn new(settings: Settings) -> Group {
         let jitter = Jitter::new(settings.seed ^ (u64::from(settings.id.0) << 32) ^ u64::from(settings.me.0));
@@ -178,7 +179,7 @@ impl Group {
         }
     }
 
-    /// A message of another member, or a durable one of this node to itself.
+    /// Handles a message of another member, or a durable one of this node to itself.
     pub fn handle(&mut self, from: NodeId, message: Message, clock: Clock, effects: &mut Vec<Effect>) {
         match message {
             Message::Prepare(prepare) => self.handle_prepare(from, prepare, clock, effects),
@@ -200,7 +201,7 @@ impl Group {
         }
     }
 
-    /// Time limits: elections, repetitions, catching up. Call it every [`TICK_MS`](crate::TICK_MS) or so.
+    /// Checks the time limits: elections, repetitions, catching up. Call it about every [`TICK_MS`](crate::TICK_MS).
     pub fn tick(&mut self, clock: Clock, around: Surroundings<'_>, effects: &mut Vec<Effect>) {
         self.refused = None;
         self.tick_learning(clock, effects);
@@ -208,8 +209,8 @@ impl Group {
         self.tick_leading(clock, around, effects);
     }
 
-    /// Whether the next ticks have nothing to do, as long as nothing else happens here: it leads and nothing is being voted
-    /// on, or it follows a leader and lacks nothing.
+    /// Returns true if the next ticks have nothing to do, as long as nothing else happens here. Then the node leads and
+    /// no value is in flight, or it follows a leader and lacks nothing.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         let settled = match &self.role {
@@ -220,8 +221,8 @@ impl Group {
         settled && self.learning.is_none() && self.hollow.is_none() && self.refused.is_none() && !self.has_waiting()
     }
 
-    /// Ends a turn: proposes, forwards or announces what the turn's inputs left to do. `cluster_ms` is cluster time in unix
-    /// milliseconds.
+    /// Ends a turn: proposes, forwards or announces whatever the turn's inputs require. `cluster_ms` is cluster time in
+    /// unix milliseconds.
     pub fn flush(&mut self, clock: Clock, cluster_ms: u64, effects: &mut Vec<Effect>) {
         if matches!(self.role, Role::Leader(_)) {
             self.propose_queued(clock, cluster_ms, effects);
@@ -230,25 +231,26 @@ impl Group {
         }
     }
 
-    /// The group.
+    /// Returns the group's index.
     #[must_use]
     pub fn id(&self) -> GroupId {
         self.settings.id
     }
 
-    /// The lowest instance not known to be chosen; everything below is applied.
+    /// Returns the lowest instance not known to be chosen. All below are applied, or their [`Effect::Apply`] is in
+    /// progress.
     #[must_use]
     pub fn next(&self) -> Instance {
         self.next
     }
 
-    /// The ballot that leads, as far as this node knows; its node is the leader.
+    /// Returns the ballot that leads, as far as this node knows; its node is the leader.
     #[must_use]
     pub fn leader(&self) -> Option<Ballot> {
         self.leader
     }
 
-    /// The ballot under which this node leads.
+    /// Returns the ballot under which this node leads, if it does.
     #[must_use]
     pub fn leads(&self) -> Option<Ballot> {
         match &self.role {
@@ -257,32 +259,32 @@ impl Group {
         }
     }
 
-    /// How many ballots of this node's were lost to others.
+    /// Returns the number of this node's ballots that were lost to others or timed out in phase 1.
     #[must_use]
     pub fn ballots_lost(&self) -> u64 {
         self.ballots_lost
     }
 
-    /// The highest ballot promised.
+    /// Returns the highest promised ballot.
     #[must_use]
     pub fn promised(&self) -> Ballot {
         self.acceptor.promised()
     }
 
-    /// The chain over the values of all instances below `next`: equal on all members that are at the same `next`.
+    /// Returns the chain over the values of all instances below `next`. It is equal on all members at the same `next`.
     #[must_use]
     pub fn chain(&self) -> u32 {
         self.chain
     }
 
-    /// The member that should lead this group.
+    /// Returns the preferred leader of this group.
     #[must_use]
     pub fn preferred(&self) -> NodeId {
         self.membership.voters().preferred(self.settings.id.0, self.settings.groups)
     }
 
-    /// `value` is chosen at `next`: it goes to the state machine, and the group to the following instance. What it changes
-    /// of the members counts from there on.
+    /// Takes `value` as chosen at `next`: hands it to the state machine, and moves the group to the following instance.
+    /// Its membership change counts from there on.
     fn decide(&mut self, ballot: Ballot, value: Value, clock: Clock, effects: &mut Vec<Effect>) {
         let (group, instance) = (self.settings.id, self.next);
         assert!(value.chain() == self.chain, "group {group} differs from the majority before instance {instance}");
@@ -301,7 +303,7 @@ impl Group {
         }
     }
 
-    /// Somebody leads under `ballot`, or nobody that this node knows of.
+    /// Sets the ballot that leads; `None` if this node knows of none.
     fn set_leader(&mut self, leader: Option<Ballot>, clock: Clock) {
         if self.leader == leader {
             return;

@@ -1,7 +1,8 @@
-//! Other members: what a chosen value changes of them, and what that means for whoever leads.
+//! Reconfiguration: how a chosen value changes the members, and what that means for the leader.
 //!
-//! The set chosen at one instance governs votes, promises and confirmations from the next on. Nothing that was counted in
-//! one set is counted in another: tallies of votes end with their instance, and promises with the leadership.
+//! The members chosen at one instance govern votes, promises and confirmations from the next instance on. Nothing that
+//! was counted among one set of members is counted among another: tallies of votes end with their instance, and
+//! promises with the leadership.
 
 use super::{Clock, Group, Surroundings};
 use crate::membership::{Change, ChangeError, Membership};
@@ -10,25 +11,25 @@ use crate::{Effect, Instance, Message, NodeId, Value};
 use std::sync::Arc;
 
 impl Group {
-    /// The members at [`Group::next`].
+    /// The members that govern instance [`Group::next`].
     #[must_use]
     pub fn membership(&self) -> &Arc<Membership> {
         &self.membership
     }
 
-    /// This node.
+    /// The id of this node.
     #[must_use]
     pub fn me(&self) -> NodeId {
         self.settings.me
     }
 
-    /// Whether this node votes here.
+    /// Returns true if this node is a voter of the group.
     #[must_use]
     pub fn is_voter(&self) -> bool {
         self.membership.voters().contains(self.settings.me)
     }
 
-    /// Whether this node, or another of which `reached` are those that it reaches, has a majority with them.
+    /// Returns true if `node` and the nodes that it reaches, `reached`, include a majority of the voters.
     #[must_use]
     pub fn is_quorum(&self, node: NodeId, reached: &[NodeId]) -> bool {
         let voters = self.membership.voters();
@@ -39,24 +40,24 @@ impl Group {
         self.is_quorum(self.settings.me, around.reached)
     }
 
-    /// The others that vote.
+    /// The other voters.
     pub(super) fn other_voters(&self) -> impl Iterator<Item = NodeId> + use<> {
         others(self.membership.clone(), self.settings.me, |membership| membership.voters().ids())
     }
 
-    /// The others, learners too.
+    /// The other members, voters and learners.
     pub(super) fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
         others(self.membership.clone(), self.settings.me, |membership| membership.everyone().ids())
     }
 
-    /// Whether `from` may stand or lead at `instance`: nobody does who has no vote there. Who governs a later instance than
-    /// `next` is not known here yet.
+    /// Returns true if `from` may campaign or lead at `instance`: only a voter may. Also returns true for any instance
+    /// above `next`, because its voters are not known here yet.
     pub(super) fn is_entitled(&self, from: NodeId, instance: Instance) -> bool {
         self.membership.voters().contains(from) || instance > self.next
     }
 
-    /// Carries out what a chosen value changes: its first change that can be, and no other. Whether anything did. A command
-    /// that is there again finds another version.
+    /// Applies the first membership change of a chosen value that is valid, and no other. Returns true if the members
+    /// changed. A repeated change fails, because the version of the members has moved on.
     pub(super) fn change_members(&mut self, value: &Value) -> bool {
         let before = self.membership.version();
         for change in value.commands().filter_map(|command| Change::decode(command.body)) {
@@ -76,8 +77,9 @@ impl Group {
         changed
     }
 
-    /// This leader chose a value that changed who votes: all are told at once, and phase 1 begins anew with a majority of
-    /// the new set. One that has no vote any more asks another to begin it.
+    /// Handles a value that this leader chose and that changed the voters. Announces it at once to all members, also to
+    /// those that the value removed. Then begins phase 1 again with a majority of the new voters. A leader that no
+    /// longer votes asks the preferred member to begin it.
     pub(super) fn on_voters_changed(&mut self, before: &Membership, clock: Clock, effects: &mut Vec<Effect>) {
         let Some(led) = self.leads() else { return };
         let (instance, ballot, me) = (self.next.preceding(), self.last_ballot, self.settings.me);

@@ -1,11 +1,11 @@
-//! Recovery: the group's own records, in the order in which they were written, make the state that it had.
+//! Recovery: restores the group's state from its own records, in the order in which they were written.
 
 use super::{Clock, Group, StateDiffers};
 use crate::acceptor::Accepted;
 use crate::effect::Record;
 use crate::{Ballot, Effect, Instance, Value};
 
-/// A record that cannot follow those before it: the log is not this group's.
+/// A record that cannot follow the records before it: the log is not this group's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
     /// Two records of one instance hold different values for one ballot.
@@ -19,14 +19,14 @@ pub enum RestoreError {
     /// The value does not continue the chain of the values before it.
     #[error("the value of instance {0} does not follow those before it")]
     Chain(Instance),
-    /// The values before it made another state here than the one in which the value was chosen.
+    /// After the values before it, the state here is not the one in which the value was chosen.
     #[error(transparent)]
     State(#[from] StateDiffers),
 }
 
 impl Group {
-    /// Takes one record back. Chosen values come out as [`Effect::Apply`]. What a checkpoint includes is passed over; if
-    /// something is missing between, the group is hollow afterwards ([`Group::is_hollow`]).
+    /// Restores one log record. Chosen values come out as [`Effect::Apply`]. Records that a checkpoint includes are
+    /// skipped. If an instance is missing in between, the group is recovering afterwards ([`Group::is_hollow`]).
     ///
     /// # Errors
     /// If the record contradicts those before it.
@@ -81,12 +81,12 @@ impl Group {
 
     fn recall_promise(&mut self, ballot: Ballot) {
         self.seen = self.seen.max(ballot);
-        // A lower one can stand behind a vote that promised more; it changes nothing.
+        // A lower promise can stand behind a vote that promised more. It changes nothing.
         let _ = self.acceptor.prepare(ballot);
     }
 
-    /// A record tells that all before `instance` were chosen, the last one under `chosen`. False if that value, or one
-    /// before it, is not here.
+    /// Moves to `instance`, because a record tells that all before it were chosen, the last one under `chosen`. Returns
+    /// false if that value, or one before it, is missing here.
     fn reach(&mut self, instance: Instance, chosen: Ballot, clock: Clock, effects: &mut Vec<Effect>) -> bool {
         if self.hollow.is_some() {
             return false;
@@ -99,8 +99,8 @@ impl Group {
         instance <= self.next
     }
 
-    /// The records that must be written again before those that say the same are dropped from the log: where the group
-    /// is, and, with `vote`, what it accepted there.
+    /// Writes the records that replace older ones before those are dropped from the log: the group's position and, with
+    /// `vote`, its vote there.
     pub fn record_again(&self, vote: bool, effects: &mut Vec<Effect>) {
         assert!(self.hollow.is_none(), "what a hollow group knows is in its old records only");
         let (next, promised, chosen) = (self.next, self.acceptor.promised(), self.last_ballot);
@@ -111,7 +111,7 @@ impl Group {
         }
     }
 
-    /// Whether it has accepted a value that is not known to be chosen.
+    /// Returns true if this member has accepted a value that is not known to be chosen.
     #[must_use]
     pub fn has_vote(&self) -> bool {
         self.acceptor.accepted().is_some()

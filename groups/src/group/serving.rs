@@ -9,48 +9,49 @@ use crate::{Ballot, COMMAND_HEADER_BYTES, Effect, Instance, Message, StateMachin
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-/// What a member says to "does this ballot still lead?".
+/// A member's answer to the question "does this ballot still lead?".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// It has promised this higher one.
+    /// The member has promised this higher ballot.
     Refused(Ballot),
-    /// It has promised none above.
+    /// The member has promised no higher ballot.
     Holds,
-    /// It leads under this ballot, and every instance up to this one is chosen.
+    /// The member leads under this ballot, and every instance up to this one is chosen.
     Leads(Instance),
 }
 
-/// What a value brings to this node's own clients, in order.
+/// An outcome for this node's own clients while a value is applied. Outcomes come in order.
 #[derive(Debug)]
 pub enum Own<'m, M: StateMachine> {
-    /// A read is to be answered from this state, which is gone with the next command.
+    /// A read that must be answered from this state, before the next command changes it.
     Read(ReadId, &'m M),
-    /// The command with this counter was applied, and answers so.
+    /// The command with this counter was applied, with this reply.
     Applied(u64, M::Reply<'m>),
-    /// The change of the members with this counter made this version, or had no effect.
+    /// The membership change with this counter made this version, or had no effect.
     Changed(u64, Result<u64, ChangeError>),
 }
 
-/// How far a chosen value is applied.
+/// The progress of applying a chosen value.
 #[derive(Debug)]
 pub struct Applying {
     value: Value,
-    /// The group's time has gone on.
+    /// Whether the group's time has advanced to the value's.
     begun: bool,
-    /// Bytes of its commands that are done.
+    /// The bytes of the value's commands that are done.
     offset: usize,
-    /// The command at `offset` is not new any more, and has this counter if it is one of this node's.
+    /// Set if the command at `offset` is in the dedup table already, but not done: its counter if it is one of this
+    /// node's.
     inside: Option<Option<u64>>,
 }
 
 impl Applying {
-    /// Nothing of it is applied yet.
+    /// Begins with a value of which nothing is applied yet.
     #[must_use]
     pub fn new(value: Value) -> Applying {
         Applying { value, begun: false, offset: 0, inside: None }
     }
 
-    /// The value.
+    /// Returns the value.
     #[must_use]
     pub fn value(&self) -> &Value {
         &self.value
@@ -58,31 +59,31 @@ impl Applying {
 }
 
 impl Group {
-    /// Queues a command of one of this node's clients; `body` writes it. Returns its counter, by which
-    /// [`Group::apply`] names it when it is applied.
+    /// Queues a command of one of this node's clients; `body` writes it. Returns its counter. [`Group::apply`] names
+    /// that counter when the command is applied.
     pub fn submit(&mut self, body: impl FnOnce(&mut BytesMut)) -> u64 {
         self.origin.push(body)
     }
 
-    /// Takes commands back, of which `counters` are given in order; those that may have left this node stay queued, their
-    /// fate unknown, and are taken off the list.
+    /// Takes back the commands with these `counters`, which ascend. Commands that may have left this node stay queued,
+    /// with unknown fate, and are removed from the list.
     pub fn withdraw(&mut self, counters: &mut Vec<u64>) {
         self.origin.withdraw(counters);
     }
 
-    /// Whether this node's command with this counter is not applied yet.
+    /// Returns true if this node's command with this counter is not applied yet.
     #[must_use]
     pub fn awaits(&self, counter: u64) -> bool {
         self.origin.oldest() <= counter
     }
 
-    /// Bytes of this node's commands that are not applied yet.
+    /// Returns the bytes of this node's commands that are not applied yet.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.origin.bytes()
     }
 
-    /// Applies a chosen value; `on_own` gets what it brings to this node's clients.
+    /// Applies a chosen value; `on_own` gets the outcomes for this node's clients.
     ///
     /// # Errors
     /// As for [`Group::apply_some`].
@@ -97,13 +98,13 @@ impl Group {
         Ok(())
     }
 
-    /// Applies a chosen value as far as `work` goes; true: all of it is applied. Until then the state is between two
-    /// instances: nothing may be read from it, compared with it or proposed after it, and [`Group::handle`],
-    /// [`Group::tick`] and [`Group::flush`] must wait.
+    /// Applies a chosen value until `work` is spent. Returns true if all of it is applied. Until then the state is
+    /// between two instances: nothing may be read from it, compared with it or proposed after it, and
+    /// [`Group::handle`], [`Group::tick`] and [`Group::flush`] must wait.
     ///
     /// # Errors
-    /// If the state is not the one in which a majority chose the value. Nothing was applied then, and nothing can be: the
-    /// node must stop.
+    /// If the state is not the one in which a majority chose the value. Then nothing of the value is applied, and
+    /// nothing can be: the node must stop.
     pub fn apply_some<M: StateMachine>(
         &mut self,
         applying: &mut Applying,
@@ -164,7 +165,7 @@ impl Group {
         Ok(true)
     }
 
-    /// Sends what the leader has not got yet.
+    /// Sends the commands that the leader has not got yet.
     pub(super) fn forward_commands(&mut self, effects: &mut Vec<Effect>) {
         let Some(ballot) = self.leader else { return };
         if ballot.node == self.settings.me || !self.origin.has_unsent() || self.refused == Some(ballot) {
@@ -185,43 +186,44 @@ impl Group {
         }
     }
 
-    /// A read of one of this node's clients waits. [`Group::take_ready`] names it when it may be answered.
+    /// Adds a read of one of this node's clients. [`Group::take_ready`] names it when it may be answered.
     pub fn read(&mut self, id: ReadId) {
         self.reads.push(id, self.origin.newest());
     }
 
-    /// A read that [`Group::take_ready`] named cannot be answered before the group's time goes on: it waits for the
-    /// next command of this node, which the caller sees to.
+    /// Holds a read that [`Group::take_ready`] named, but that cannot be answered before the group's time advances. It
+    /// waits for this node's next command; the caller makes sure that there is one.
     pub fn hold_read(&mut self, id: ReadId) {
         self.reads.hold(id);
     }
 
-    /// Nobody waits for this read any more.
+    /// Removes a read that nobody waits for any more.
     pub fn cancel_read(&mut self, id: ReadId) {
         self.reads.cancel(id);
     }
 
-    /// Whether some read needs a question.
+    /// Returns true if a read needs a question.
     #[must_use]
     pub fn has_fresh_reads(&self) -> bool {
         self.reads.has_fresh()
     }
 
-    /// Whether this node's clients wait for anything here.
+    /// Returns true if this node's clients wait for a read or a command here.
     #[must_use]
     pub fn has_waiting(&self) -> bool {
         !self.reads.is_empty() || self.origin.bytes() > 0
     }
 
-    /// If question `number` can be asked now on behalf of the fresh reads: the ballot that it must name. The asker
-    /// counts as one of the majority, so it must have promised nothing above that ballot.
+    /// Asks question `number` on behalf of the fresh reads, if that is possible now. Returns the ballot that the
+    /// question must name. The asker counts as one of the majority, so it must have promised nothing above that ballot.
     pub fn ask(&mut self, number: u64, effects: &mut Vec<Effect>) -> Option<Ballot> {
         let ballot = self.leader?;
         if !self.reads.has_fresh() {
             return None;
         }
         if self.acceptor.promised() > ballot {
-            // The leader cannot know that it has lost this member: nothing else may be going on in the group.
+            // The Reject tells the leader that it has lost this member. It cannot know otherwise: nothing else may be
+            // going on in the group.
             let reject = Reject { ballot, instance: self.next, promised: self.acceptor.promised() };
             effects.push(Effect::Send { to: ballot.node, message: Message::Reject(reject) });
             return None;
@@ -251,17 +253,18 @@ impl Group {
         }
     }
 
-    /// A majority, the leader among them, has answered question `number` about `ballot`.
+    /// Notes that question `number` about `ballot` was answered by a majority with the leader, or by a leader with a
+    /// lease.
     pub fn on_confirmed(&mut self, number: u64, ballot: Ballot, instance: Instance) {
         self.reads.confirmed(number, ballot, instance);
     }
 
-    /// Question `number` will not be answered so that it confirms anything.
+    /// Notes that question `number` will confirm nothing.
     pub fn on_unconfirmed(&mut self, number: u64) {
         self.reads.unconfirmed(number);
     }
 
-    /// No question asked so far will be answered.
+    /// Notes that no question asked so far will be answered.
     pub fn ask_again(&mut self) {
         self.reads.ask_again();
     }
@@ -271,20 +274,20 @@ impl Group {
         self.reads.take_ready(self.next.preceding(), self.origin.oldest(), ready);
     }
 
-    /// The group's time, in unix milliseconds, as of the last value applied.
+    /// Returns the group's time, in unix milliseconds, as of the last chosen value.
     #[must_use]
     pub fn time_ms(&self) -> u64 {
         self.time.now_ms()
     }
 
-    /// The group's time that a value proposed now carries, in unix milliseconds: cluster time, or a later time while the
-    /// group is ahead of it.
+    /// Returns the group's time that a value proposed now carries, in unix milliseconds: cluster time, or a later time
+    /// while the group is ahead of it.
     #[must_use]
     pub fn time_at(&self, clock: Clock, cluster_ms: u64) -> u64 {
         self.time.next_ms(clock.mono_ms, cluster_ms)
     }
 
-    /// Nobody leads, as far as this node knows, since the clock stood at `clock`; called once at start.
+    /// Starts the time limits after a start of the node: no leader is known since `clock`. Called once.
     pub fn begin(&mut self, clock: Clock) {
         self.time = GroupTime::starting_at(self.time.now_ms(), clock.mono_ms);
         self.await_turn(clock);

@@ -1,5 +1,6 @@
-//! What a group is beside its state machine, for checkpoints: taken out at one instance, and put in at another member or
-//! after a start. It holds no promise and no vote: those are the log's, and are kept through an installation.
+//! The group's part of a checkpoint, beside the state machine: taken at one instance, and installed at another member
+//! or after a start. It holds no promise and no vote: those are in the log. An installation keeps the promise of its
+//! node.
 
 use super::time::GroupTime;
 use super::{Clock, Group, Role};
@@ -8,30 +9,30 @@ use crate::tags::Tags;
 use crate::{Ballot, Effect, Instance};
 use serde::{Deserialize, Serialize};
 
-/// Where in its history a group is, and what it remembers of it.
+/// The state of a group at one instance, without that of the state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The last instance that is applied; 0 if none is.
     pub instance: Instance,
-    /// A ballot under which its value was chosen.
+    /// A ballot under which the value of `instance` was chosen.
     pub chosen: Ballot,
-    /// The chain over the checksums of all values up to it.
+    /// The chain over the checksums of all values up to `instance`.
     pub chain: u32,
     /// The group's time, in unix milliseconds.
     pub time_ms: u64,
     /// The digest of the state; see [`StateMachine::digest`](crate::StateMachine::digest).
     pub digest: u64,
-    /// The last command applied of each origin.
+    /// The deduplication table: the last applied command of each origin.
     pub tags: Tags,
     /// The members from the next instance on.
     pub membership: Membership,
 }
 
 impl Group {
-    /// What belongs into a checkpoint beside the state machine as it is now.
+    /// Returns the group's part of a checkpoint, to be stored with the state machine as it is now.
     ///
     /// # Panics
-    /// If something that was chosen is not applied yet.
+    /// If a chosen value is not applied yet.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         assert!(self.applied == self.next, "what was chosen is applied before anything else is asked of the group");
@@ -46,7 +47,7 @@ impl Group {
         }
     }
 
-    /// Recovery: begins behind a checkpoint; the records of the log come after it.
+    /// Recovery: starts the group after a checkpoint. The records of the log come after it.
     ///
     /// # Panics
     /// If anything was restored before.
@@ -58,12 +59,12 @@ impl Group {
         self.jump(snapshot, clock);
     }
 
-    /// Goes on behind a checkpoint of another member, whose state the caller puts in the place of the group's own if
-    /// this returns true. False, and nothing is changed: the checkpoint is not beyond `next`.
+    /// Installs a checkpoint of another member. If this returns true, the caller replaces the state machine by that of
+    /// the checkpoint. If the checkpoint is not beyond `next`, this returns false and changes nothing.
     ///
-    /// What this node had promised stays promised. Its own commands that the checkpoint includes come out as
-    /// [`Effect::Skipped`]: they were executed, but what they answered is not known here. A read that came before one
-    /// comes out as [`Effect::ReadLost`]: the state that it should have seen never was here.
+    /// This node's promises stay in force. Its own commands that the checkpoint includes come out as
+    /// [`Effect::Skipped`]: they were executed, but their replies are not known here. A read that came before such a
+    /// command comes out as [`Effect::ReadLost`]: this node never had the state that the read should have seen.
     pub fn install(&mut self, snapshot: Snapshot, clock: Clock, effects: &mut Vec<Effect>) -> bool {
         if snapshot.instance < self.next {
             return false;

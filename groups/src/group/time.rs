@@ -1,36 +1,37 @@
 //! The group's own time, by which keys expire: unix milliseconds that every value carries and that never go back.
 //!
-//! A leader stamps a value with cluster time. If the group's time is ahead of that, because an earlier leader's clock was
-//! fast, the leader lets cluster time catch up: the group's time goes on at nine tenths of the speed of the monotonic
-//! clock. So a duration that is counted from the group's time lasts as long as it says, and at most a ninth longer; and
-//! no value increases the lead, as cluster time is never slower than that (see `src/node/cluster_time`).
+//! A leader stamps a value with cluster time. If the group's time is ahead of that, because an earlier leader's clock
+//! was fast, the leader lets cluster time catch up: the group's time advances at nine tenths of the speed of the
+//! monotonic clock. So a duration that is counted from the group's time lasts at least as long as it says, and at most
+//! a ninth longer. No value increases the lead, because cluster time is never slower than that (see
+//! `src/node/cluster_time`).
 
-/// The pace of a group's time that is ahead of cluster time, in tenths of the monotonic clock's.
+/// The speed of a group's time that is ahead of cluster time, in tenths of the monotonic clock's speed.
 const AHEAD_PACE_TENTHS: u64 = 9;
 
 /// The time of one group at one member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GroupTime {
     now_ms: u64,
-    /// A time of the group, and what the monotonic clock showed then: the group's time goes on from here while it is
-    /// ahead of cluster time. It moves only if a value's time lies beyond that line: otherwise each value would
-    /// lose a fraction of a millisecond.
+    /// A time of the group, and the reading of the monotonic clock then. From this point the group's time advances
+    /// while it is ahead of cluster time. The point moves only if a value's time lies beyond that line. Otherwise each
+    /// value would lose a fraction of a millisecond.
     base_ms: u64,
     base_mono_ms: u64,
 }
 
 impl GroupTime {
-    /// The time after a checkpoint or a restart.
+    /// Returns the time after a checkpoint or a restart.
     pub(super) fn starting_at(now_ms: u64, mono_ms: u64) -> GroupTime {
         GroupTime { now_ms, base_ms: now_ms, base_mono_ms: mono_ms }
     }
 
-    /// The time of the latest value.
+    /// Returns the time of the latest value.
     pub(super) fn now_ms(&self) -> u64 {
         self.now_ms
     }
 
-    /// A value that carries `time_ms` is chosen.
+    /// Takes over the time of a chosen value that carries `time_ms`.
     pub(super) fn on_value(&mut self, time_ms: u64, mono_ms: u64) {
         if time_ms > self.continued(mono_ms) {
             (self.base_ms, self.base_mono_ms) = (time_ms, mono_ms);
@@ -38,7 +39,7 @@ impl GroupTime {
         self.now_ms = self.now_ms.max(time_ms);
     }
 
-    /// The time for a value that is proposed now.
+    /// Returns the time for a value that is proposed now.
     pub(super) fn next_ms(&self, mono_ms: u64, cluster_ms: u64) -> u64 {
         if cluster_ms >= self.now_ms { cluster_ms } else { self.continued(mono_ms).max(self.now_ms) }
     }
@@ -66,7 +67,7 @@ mod tests {
         let lead_ms = 8 * 3_600_000;
         let (mut time, start_ms) = (GroupTime::starting_at(1_000_000 + lead_ms, 0), 1_000_000);
         for mono_ms in 1..=100_000 {
-            // A value every millisecond: none may lose the fraction of one.
+            // One value per millisecond: none may lose a fraction of a millisecond.
             let value_ms = time.next_ms(mono_ms, start_ms + mono_ms);
             assert!(value_ms >= time.now_ms());
             time.on_value(value_ms, mono_ms);

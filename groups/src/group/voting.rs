@@ -1,4 +1,4 @@
-//! The acceptor's side: promises and votes, each behind its record.
+//! The acceptor's side: promises and votes, each sent after its record is durable.
 
 use super::{Clock, Group};
 use crate::acceptor::{Novelty, Refused};
@@ -25,8 +25,8 @@ impl Group {
         }
     }
 
-    /// Returns true if a Prepare or an Accept under this ballot, for this instance, counts here. A sender that is behind is
-    /// told so.
+    /// Returns true if a Prepare or an Accept under this ballot, for this instance, counts here. A sender that is
+    /// behind gets an Ahead.
     fn counts(
         &mut self,
         from: NodeId,
@@ -50,7 +50,7 @@ impl Group {
         true
     }
 
-    /// The promise that this acceptor has given to `asked`.
+    /// Returns the promise that this acceptor has given to `asked`.
     pub(super) fn promise(&self, asked: Prepare) -> Message {
         let Prepare { ballot, instance } = asked;
         let accepted = self.acceptor.accepted().filter(|_| instance == self.next).cloned();
@@ -70,8 +70,8 @@ impl Group {
         if !self.is_entitled(from, instance) {
             return;
         }
-        // Its history or its state is another one, or it proposes a second value under its ballot: either way its word is
-        // not kept.
+        // The sender has another history or state, or it proposes a second value under its ballot. Either way this
+        // acceptor does not vote.
         let second = self.acceptor.accepted_under(ballot).is_some_and(|known| *known != value);
         if !self.follows(&value) || second {
             let message = Message::Diverged(Diverged { ballot, instance });
@@ -93,8 +93,8 @@ impl Group {
         }
     }
 
-    /// A ballot of another node was promised, above any of this one: whatever it was trying to lead, it stops, and it
-    /// gives the other time to lead.
+    /// Ends this node's attempt to lead, because a higher ballot of another node was promised, and gives that node time
+    /// to lead.
     fn yield_to_other(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         self.step_down(clock, effects);
         if self.leader.is_none() {
@@ -102,12 +102,12 @@ impl Group {
         }
     }
 
-    /// Takes `ballot` for the one that leads, unless a higher one is known.
+    /// Takes `ballot` as the one that leads, unless a higher one is known.
     pub(super) fn follow(&mut self, ballot: Ballot, clock: Clock) {
         if self.leader.is_some_and(|leader| leader >= ballot) {
             return;
         }
-        // A late claim of an earlier leader takes nothing from the candidate that was promised its ballot since.
+        // A late claim of an earlier leader does not shorten the time of a candidate whose ballot was promised since.
         if ballot >= self.acceptor.promised() {
             self.election.settle();
         }

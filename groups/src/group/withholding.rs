@@ -1,23 +1,24 @@
-//! A member can have given its word, outside of the group, that for a while it promises nothing to anybody but the leader.
-//! What that means for a message is decided here; who gave which word, and for how long, is the caller's business.
+//! The lease guard. A lease grant, made outside of the group, is a member's word to promise no ballot to any node but
+//! the leader for a while. This module decides what that means for a message. The caller keeps the grants and their
+//! ends.
 
 use super::Group;
 use crate::message::{PreVoted, Reject};
 use crate::{Effect, Message, NodeId};
 
 impl Group {
-    /// Whether this member's promises count, and it knows what it has promised.
+    /// Returns true if this member's promises count, and it knows what it has promised.
     #[must_use]
     pub fn may_promise(&self) -> bool {
         self.is_voter() && self.hollow.is_none()
     }
 
-    /// To whom this message, of `from`, can make this member promise a ballot, or say that it would: to another member that
-    /// stands for election, or to itself.
+    /// Returns the node to which this message, of `from`, can make this member promise a ballot or grant a pre-vote:
+    /// another candidate, or this node itself.
     #[must_use]
     pub fn promises(&self, from: NodeId, message: &Message) -> Option<NodeId> {
         if self.hollow.is_some() {
-            // It promises nothing to anybody, and says nothing of that either.
+            // A recovering member makes no promise, and does not answer such a message.
             return None;
         }
         match message {
@@ -27,7 +28,7 @@ impl Group {
         }
     }
 
-    /// Answers such a message without a promise: later, perhaps. A candidate goes on asking.
+    /// Answers such a message without a promise. The candidate goes on asking, and may get the promise later.
     pub fn withhold(&mut self, from: NodeId, message: &Message, effects: &mut Vec<Effect>) {
         let promised = self.acceptor.promised();
         let answer = match message {

@@ -1,11 +1,12 @@
-//! The groups on a virtual network, disk and clock: everything that happens follows from one seed.
+//! Simulation of the groups on a virtual network, disk and clock: one seed determines everything that happens.
 //!
 //! Each seed draws a cluster and a mix of faults: messages lost, doubled, replayed, late and out of order; cuts in one
 //! direction or both; crashes that lose what was not synced; failure detectors that err; clocks that jump. An
 //! [`Oracle`](oracle::Oracle) that sees every record, message and reply checks the invariants at each step. Then the
-//! faults end, and everything that clients asked for must be done within a bounded time.
+//! faults end, and every client request must be done within a bounded time.
 //!
-//! `PAXOI_SEEDS=20000` runs more seeds; `PAXOI_SEED=7` only one, and prints every packet that arrives.
+//! `PAXOI_SEEDS=20000` runs 20000 seeds per test; `PAXOI_SEED=7` runs seed 7 alone, and prints every packet that
+//! arrives.
 
 mod machine;
 mod node;
@@ -20,7 +21,7 @@ const SEEDS: u64 = 500;
 /// The kind of [`groups::message::Diverged`].
 const DIVERGED: usize = 8;
 
-/// Says which seed failed, whatever panicked.
+/// Prints the command that runs the seed again, if a panic drops this value.
 struct Replay {
     seed: u64,
     members: u32,
@@ -58,7 +59,8 @@ fn run(members: u32) {
     }
     eprintln!("{members} members: {all:?}");
     assert!(all.applied > 0 && all.reads > 0 && all.crashes > 0 && all.changes > 0, "nothing was tested");
-    // One member says nothing but to itself; and nobody's values differ from another's, ever.
+    // The only member of a group sends messages to itself alone, so some kinds are never sent. `Diverged` must never be
+    // sent, because the values of members never differ.
     let silent = |kind: &usize| all.kinds[*kind] == 0 && *kind != DIVERGED;
     let untested: Vec<usize> = (1..MESSAGE_KINDS).filter(|kind| members > 1 && silent(kind)).collect();
     assert!(untested.is_empty() || only.is_some(), "messages of the kinds {untested:?} were never sent");

@@ -7,14 +7,15 @@ use groups::{Jitter, Membership, NodeId, TICK_MS};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// How long faults last, and how soon after them everything must be done.
+/// Time during which faults happen.
 const FAULTS_MS: u64 = 4_000;
+/// Limit after the end of the faults within which everything must be done.
 const CALM_MS: u64 = 20_000;
-/// Clients go on for so long after the faults.
+/// Time after the end of the faults during which clients still send requests.
 const LATE_CLIENTS_MS: u64 = 300;
-/// So many nodes can join.
+/// Number of nodes that can join, in a run whose members change.
 const SPARES: u32 = 4;
-/// So many of the last packets can come again.
+/// Number of recent packets that are kept for replays.
 const REPLAYS: usize = 64;
 const PER_MILLE: u64 = 1_000;
 const UNLUCKY: u64 = 700;
@@ -29,35 +30,35 @@ enum Event {
     Members,
 }
 
-/// How bad it gets. Each seed draws its own mix, so that each fault is also seen alone.
+/// The faults of one run. Each seed draws its own mix, so that each fault also occurs alone.
 #[derive(Clone, Debug)]
 struct Faults {
     loss: u64,
-    /// Messages of this kind are lost more often; 0 is none.
+    /// The message kind that is lost with a probability of [`UNLUCKY`] per mille; 0: none.
     unlucky: usize,
     duplicates: u64,
     delay_ms: u64,
     sync_ms: u64,
     gap_ms: u64,
-    /// A weight for each kind of fault that happens at a moment.
+    /// The weight of each kind of fault in the draw of the next one.
     weights: [u64; KINDS],
 }
 
 const KINDS: usize = 10;
-/// Message kinds count from 1.
+/// One more than the highest message kind: kinds count from 1.
 pub(crate) const MESSAGE_KINDS: usize = 17;
 
-/// What a run did.
+/// Totals of one run, or the sum over several runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
     pub(crate) applied: usize,
     pub(crate) reads: u64,
     pub(crate) crashes: usize,
-    /// How often members came, went, or got a vote.
+    /// Changes of the members: joins, promotions to voter, and removals.
     pub(crate) changes: u64,
-    /// The longest time that a calm world needed to get everything done.
+    /// The longest time from the end of the faults until everything was done.
     pub(crate) calm_ms: u64,
-    /// How many messages of each kind arrived.
+    /// Number of arrived messages of each kind.
     pub(crate) kinds: [u64; MESSAGE_KINDS],
 }
 
@@ -79,12 +80,12 @@ pub(crate) struct World {
     count: u64,
     nodes: Vec<Node>,
     syncing: Vec<bool>,
-    /// `cut[from][to]`: nothing gets through.
+    /// If `cut[from][to]` is true, no packet from `from` reaches `to`.
     cut: Vec<Vec<bool>>,
     recent: VecDeque<(NodeId, NodeId, Packet)>,
     faults: Faults,
     calm: bool,
-    /// Whether members come and go.
+    /// True if the members change during the run.
     changing: bool,
     oracle: Oracle,
     groups: usize,
@@ -92,11 +93,12 @@ pub(crate) struct World {
     crashes: usize,
     kinds: [u64; MESSAGE_KINDS],
     names: u64,
-    /// Whether every packet that arrives is printed.
+    /// True if every packet that arrives is printed.
     is_traced: bool,
 }
 
-/// A scope in which one node's calls can be made: everything they need is borrowed apart from the node.
+/// Runs `$body`, which may call one node: the turn borrows everything that the node's calls need, apart from the node.
+/// Then posts the packets that the node sent, and starts a sync if its log needs one.
 macro_rules! with_node {
     ($world:ident, $id:expr, |$node:ident, $turn:ident| $body:expr) => {{
         let id: NodeId = $id;
@@ -163,7 +165,7 @@ impl World {
         world
     }
 
-    /// Faults, then calm, until everything is done.
+    /// Runs the faults, then runs without faults until everything is done.
     pub(crate) fn run(&mut self) {
         while self.now < FAULTS_MS {
             self.step();
@@ -196,7 +198,7 @@ impl World {
         self.now > FAULTS_MS + LATE_CLIENTS_MS && (0..self.groups).all(is_done)
     }
 
-    /// The members of a group that live.
+    /// The members of a group that are up.
     fn members(&self, index: usize) -> impl Iterator<Item = &Node> + Clone {
         let members = self.oracle.members(index).everyone();
         self.nodes.iter().filter(|node| node.up && members.contains(node.id))
@@ -289,7 +291,7 @@ impl World {
         self.at(delay, Event::Packet { from, to, packet });
     }
 
-    /// Mostly short, sometimes long.
+    /// A random delay: at most 5 ms for 9 of 10 packets, at most `delay_ms` for the others.
     fn delay(&mut self) -> u64 {
         let most = if self.jitter.below(10) == 0 { self.faults.delay_ms } else { self.faults.delay_ms.min(5) };
         self.jitter.below(most + 1)
@@ -340,9 +342,9 @@ impl World {
         self.jitter.below(self.groups as u64) as usize
     }
 
-    /// In some of the runs some nodes never come back: a majority must do.
+    /// In some runs, takes some nodes down for ever, at most a minority: the remaining majority must suffice.
     fn bury(&mut self) {
-        // With members that come and go, those that are left may be too few already.
+        // If the members change, the nodes that are left may be too few already.
         let most = if self.changing { 0 } else { (self.nodes.len() as u64 - 1) / 2 };
         for _ in 0..self.jitter.below(most + 1) {
             let id = self.any_id();
@@ -353,7 +355,7 @@ impl World {
         }
     }
 
-    /// The faults end: everybody else is up, every connection is new, and nothing is lost from now on.
+    /// Ends the faults: all nodes that are not buried are up, every connection is new, and nothing is lost from now on.
     fn heal(&mut self) {
         self.calm = true;
         self.bury();
@@ -394,7 +396,7 @@ impl World {
         }
     }
 
-    /// Somebody joins, is promoted, or leaves; or two at once want something of that kind.
+    /// Asks for one change: a node joins, is promoted, or leaves. The changes that two nodes ask for may race.
     fn change_members(&mut self) {
         if self.now > FAULTS_MS {
             return;
@@ -447,7 +449,7 @@ impl World {
         }
     }
 
-    /// Some nodes, or all, believe a live leader dead.
+    /// Simulates an error of the failure detectors: some or all of the other nodes believe that a live leader is dead.
     fn mistake(&mut self, index: usize, leader: NodeId) {
         let most = self.jitter.below(3);
         for id in self.ids() {
@@ -464,7 +466,8 @@ impl World {
         self.at(delay, Event::Restart { node: id });
     }
 
-    /// Cuts links at random, in one direction, by sides, or by sides that share one member; or heals all.
+    /// Draws the cut links anew: none, those between two sides, those between two sides that share one member, or
+    /// single directions of links at random (one in four).
     fn partition(&mut self) {
         let count = self.nodes.len();
         let (kind, bridge) = (self.jitter.below(5), self.jitter.below(count as u64) as usize);
@@ -500,7 +503,7 @@ impl Faults {
         let mut some = |choices: &[u64]| choices[jitter.below(choices.len() as u64) as usize];
         let mut weights = [0; KINDS];
         for (kind, weight) in weights.iter_mut().enumerate() {
-            // Crashes, cuts, reconnections, replays and mistakes more often than the rest.
+            // Cuts, crashes, reconnections, replays and detector errors are more frequent than the rest.
             *weight = some(&[0, 1, 3]) * if kind < 5 { 3 } else { 1 };
         }
         weights[2] += 1;

@@ -1,25 +1,25 @@
 //! The request parser of a server: inline commands and arrays of bulk strings, nothing else.
 //!
-//! It is resumable: between two reads it remembers how far it came, so a byte is never looked at twice however small
-//! the pieces are in which a request arrives. It copies nothing: arguments are ranges of the read buffer, except in
-//! inline commands with quotes. And it believes no length: memory grows only with bytes that have arrived.
+//! The parser is resumable: between two reads it remembers how far it came. So it scans no byte twice, however small
+//! the pieces in which a request arrives. It copies nothing: arguments are ranges of the read buffer, except in inline
+//! commands with quotes. It trusts no length that a client claims: memory grows only with bytes that have arrived.
 
 use memchr::{memchr, memchr2};
 use thiserror::Error;
 
-/// The parser keeps the memory of this many arguments between requests, and gives back what a rare larger one took.
+/// Maximum capacity of the argument list, in arguments, that the parser keeps between requests. A larger list is freed.
 const ARGS_KEPT_MAX: usize = 1024;
 
 /// The bounds of one request. Exceeding one is an error that ends the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
-    /// The longest inline command, and the longest line that carries a length.
+    /// Maximum bytes of an inline command, and of a line that carries a length.
     pub inline_bytes_max: usize,
-    /// The most arguments of a request, its name included.
+    /// Maximum arguments of a request, its name included.
     pub args_max: usize,
-    /// The longest argument.
+    /// Maximum bytes of one argument.
     pub arg_bytes_max: usize,
-    /// The longest request as a whole; below 4 GiB, and at most the connection's `input_bytes_max`.
+    /// Maximum bytes of a whole request: below 4 GiB, and at most the connection's `input_bytes_max`.
     pub request_bytes_max: usize,
 }
 
@@ -29,13 +29,15 @@ impl Default for RequestLimits {
     }
 }
 
-/// Why the bytes are no request. The text is what follows `ERR ` in the reply, in Redis's own words where it has any.
+/// The reason why the bytes are not a request. Its text follows `ERR ` in the reply, and is Redis's own text where
+/// Redis has one.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RequestError {
-    /// The number after `*` is none, or above `args_max`.
+    /// The text after `*` is not a number, or the number is above `args_max`.
     #[error("Protocol error: invalid multibulk length")]
     InvalidMultibulkLength,
-    /// The number after `$` is none, negative, above `arg_bytes_max`, or not that of the bytes that follow.
+    /// The text after `$` is not a number, or the number is negative, above `arg_bytes_max`, or not the length of the
+    /// bytes that follow.
     #[error("Protocol error: invalid bulk length")]
     InvalidBulkLength,
     /// An argument that does not begin with `$`.
@@ -44,41 +46,42 @@ pub enum RequestError {
     /// An inline command longer than `inline_bytes_max`.
     #[error("Protocol error: too big inline request")]
     TooBigInline,
-    /// The line after `*` does not end.
+    /// The line that begins with `*` has no end within `inline_bytes_max` bytes.
     #[error("Protocol error: too big mbulk count string")]
     TooBigMultibulkCount,
-    /// The line after `$` does not end.
+    /// The line that begins with `$` has no end within `inline_bytes_max` bytes.
     #[error("Protocol error: too big bulk count string")]
     TooBigBulkCount,
-    /// An inline command that ends inside quotes, or goes on right after them.
+    /// An inline command that ends inside quotes, or in which anything but a space follows a closing quote.
     #[error("Protocol error: unbalanced quotes in request")]
     UnbalancedQuotes,
     /// The request is longer than `request_bytes_max`.
     #[error("Protocol error: too big request")]
     TooBigRequest,
-    /// A web browser, perhaps one misled into attacking this server: to be closed without a reply, as Redis does.
+    /// An HTTP request, perhaps of a web browser that was misled into attacking this server. The connection is closed
+    /// without a reply, as Redis does.
     #[error("Protocol error: this is not an HTTP server")]
     Http,
 }
 
 /// The state of one connection's current request.
 ///
-/// After an error the stream has no meaning any more: answer, and close the connection.
+/// After an error the start of the next request is unknown: answer, and close the connection.
 #[derive(Debug)]
 pub struct RequestParser {
     limits: RequestLimits,
     stage: Stage,
-    /// Where the line or the bytes begin that are read next.
+    /// Start of the line or argument that is read next.
     at: usize,
     /// No line end lies before this position.
     searched: usize,
     args_left: usize,
     bulk_bytes: usize,
     needed: usize,
-    /// Start and end of each argument, in the buffer or, when that is not empty, in `unquoted`.
+    /// Start and end of each argument: in `unquoted` if `quoted` is true, otherwise in the buffer.
     args: Vec<(u32, u32)>,
     unquoted: Vec<u8>,
-    /// Arguments lie in `unquoted`.
+    /// The arguments of this request are in `unquoted`.
     quoted: bool,
 }
 
@@ -98,7 +101,7 @@ impl RequestParser {
     /// A parser at the start of a request.
     ///
     /// # Panics
-    /// If a limit does not fit 32 bits, in which positions are kept.
+    /// If `request_bytes_max` or `inline_bytes_max` does not fit into 32 bits: positions are kept in 32 bits.
     #[must_use]
     pub fn new(limits: RequestLimits) -> Self {
         let longest = limits.inline_bytes_max.max(limits.request_bytes_max);
@@ -117,14 +120,14 @@ impl RequestParser {
         }
     }
 
-    /// Goes on with the current request, of which `buf` must hold the first byte and everything since.
+    /// Continues the current request. `buf` must hold all of its bytes that have arrived, from the first one on.
     ///
-    /// Returns the request's length in bytes once it is complete; its arguments can be read until the next poll, which
-    /// begins with the next request: the caller drops that many bytes first. Returns `None` while bytes are missing.
-    /// Blank lines, `*0` and `*-1` are complete requests without arguments.
+    /// Returns the length of the request in bytes once it is complete, and `None` while bytes are missing. Its
+    /// arguments can be read until the next poll. That poll begins with the next request, so the caller first drops the
+    /// bytes of this one. Blank lines, `*0` and `*-1` are complete requests without arguments.
     ///
     /// # Errors
-    /// When the bytes are no request, or exceed the limits.
+    /// If the bytes are not a request, or exceed the limits.
     pub fn poll(&mut self, buf: &[u8]) -> Result<Option<usize>, RequestError> {
         if self.stage == Stage::Complete {
             self.reset();
@@ -176,14 +179,14 @@ impl RequestParser {
         (0..self.args.len()).map(move |index| self.arg(index, buf))
     }
 
-    /// How many bytes are at least missing when the last poll stopped inside an argument, else 0. A hint for the
-    /// reader, made of a number that the client claimed: no reason to allocate.
+    /// The least number of bytes that are missing if the last poll stopped inside an argument, otherwise 0. It is a
+    /// hint for the reader. The client claimed the length, so allocate nothing for it.
     #[must_use]
     pub fn needed(&self) -> usize {
         self.needed
     }
 
-    /// After how many bytes more the request ends, if the last poll stopped inside its last argument.
+    /// The number of bytes until the end of the request, if the last poll stopped inside its last argument.
     #[must_use]
     pub fn ends_after(&self) -> Option<usize> {
         (self.stage == Stage::Bulk && self.args_left == 1).then_some(self.needed)
@@ -241,7 +244,7 @@ impl RequestParser {
         Ok(Some(self.at))
     }
 
-    /// Reads the number of the line at `at`, behind its first byte, and moves `at` behind the line; `None` if the
+    /// Parses the number in the line at `at`, after its first byte, and moves `at` past the line. Returns `None` if the
     /// line is not complete.
     #[inline]
     fn number(
@@ -298,7 +301,8 @@ impl RequestParser {
     }
 }
 
-/// The number and the length of a line of one to three digits with its end: nearly every line there is.
+/// Parses a line of one to three digits: nearly every line is one. Returns the number, and the bytes of the line and
+/// its end.
 #[inline]
 fn short_number(line: &[u8]) -> Option<(i64, usize)> {
     let digit = |byte: u8| i64::from(byte - b'0');
@@ -312,7 +316,7 @@ fn short_number(line: &[u8]) -> Option<(i64, usize)> {
     }
 }
 
-/// A decimal number as Redis takes them: no sign but `-`, no leading zero, no space, within 64 bits.
+/// Parses a decimal number as Redis does: no sign but `-`, no leading zero, no space, within 64 bits.
 fn strict_number(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -343,7 +347,7 @@ fn skip_space(text: &[u8]) -> &[u8] {
     &text[spaces..]
 }
 
-/// The words of a line without quotes.
+/// Splits a line without quotes into words.
 fn split(line: &[u8], args: &mut Vec<(u32, u32)>) {
     let mut rest = skip_space(line);
     while !rest.is_empty() {
@@ -354,7 +358,7 @@ fn split(line: &[u8], args: &mut Vec<(u32, u32)>) {
     }
 }
 
-/// The words of a line with quotes, written to `bytes`; `None` if the quotes are unbalanced.
+/// Splits a line with quotes into words, and writes them to `bytes`. Returns `None` if the quotes are unbalanced.
 fn unquote(line: &[u8], bytes: &mut Vec<u8>, args: &mut Vec<(u32, u32)>) -> Option<()> {
     let mut rest = skip_space(line);
     while !rest.is_empty() {
@@ -366,7 +370,8 @@ fn unquote(line: &[u8], bytes: &mut Vec<u8>, args: &mut Vec<(u32, u32)>) -> Opti
     Some(())
 }
 
-/// Reads a word into `bytes`, and returns what follows it. Quotes may begin inside a word and always end it.
+/// Reads a word into `bytes`, and returns the rest of the line. Quotes may begin inside a word, and their end ends the
+/// word.
 fn word<'a>(mut rest: &'a [u8], bytes: &mut Vec<u8>) -> Option<&'a [u8]> {
     while let [byte, tail @ ..] = rest {
         match byte {
@@ -409,7 +414,7 @@ fn single_quoted<'a>(mut rest: &'a [u8], bytes: &mut Vec<u8>) -> Option<&'a [u8]
     }
 }
 
-/// A closing quote must end the word.
+/// Returns the rest of the line after a closing quote, or `None` if the quote does not end the word.
 fn after_quote(tail: &[u8]) -> Option<&[u8]> {
     tail.first().is_none_or(|&byte| is_space(byte)).then_some(tail)
 }

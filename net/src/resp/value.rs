@@ -1,17 +1,16 @@
-//! Replies as a client reads them: into a tree ([`decode`]), or only measured ([`skip`], [`Scan`]).
+//! Parsers for replies, used by clients. [`decode`] builds a tree; [`skip`] and [`Scan`] only measure a reply.
 //!
-//! The load generator reads hundreds of thousands of replies per second and wants to know of each where it ends and
-//! whether it is an error, so the scan builds nothing and, for replies that arrive in pieces, goes on where it stopped.
-//! Both readers share one understanding of the heads of items and one set of limits, because the other side may be any
-//! server at all.
+//! The load generator reads hundreds of thousands of replies per second. Of each reply it needs the end, and whether
+//! the reply is an error. So the scan builds nothing, and goes on where it stopped if a reply arrives in pieces. Both
+//! parsers share the code for the heads of items and one set of limits, because the peer may be any server.
 
-/// Aggregates inside aggregates, at most.
+/// Maximum depth of nested aggregates.
 pub const DEPTH_MAX: usize = 16;
-/// The longest line: a simple string, an error, a number or a length, in bytes without its `\r\n`.
+/// Maximum bytes of a line without its `\r\n`: a simple string, an error, a number or a length.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
-/// The longest bulk string in bytes, as in Redis.
+/// Maximum bytes of a bulk string, as in Redis.
 pub const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// Items directly inside one aggregate, at most (a map of n pairs has 2n).
+/// Maximum items directly inside one aggregate. A map of n pairs has 2n items.
 pub const ITEMS_MAX: usize = 1024 * 1024;
 
 /// One reply of RESP2 or RESP3.
@@ -66,13 +65,13 @@ impl Value {
     }
 }
 
-/// Why bytes are not a reply. The connection that they came from is of no more use.
+/// The reason why bytes are not a reply. The connection that they came from cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// The first byte of an item names no type.
     #[error("a reply cannot start with byte {0:#04x}")]
     Type(u8),
-    /// A number, a length, a boolean or a line end is not what it must be.
+    /// A number, a length, a boolean or a line end is invalid.
     #[error("malformed reply")]
     Malformed,
     /// A line, string or aggregate is longer than its limit.
@@ -83,9 +82,10 @@ pub enum ValueError {
     TooDeep,
 }
 
-/// Reads the reply at the start of `bytes`: the value and its length, or `None` if it is not all there yet.
+/// Parses the reply at the start of `bytes`. Returns the value and its length in bytes, or `None` if the reply is
+/// incomplete.
 ///
-/// It starts from the first byte each time; whoever reads a large reply in pieces finds its end with a [`Scan`] first.
+/// Each call starts from the first byte. To read a large reply in pieces, find its end with a [`Scan`] first.
 ///
 /// # Errors
 /// If the bytes cannot be the start of a reply within the limits.
@@ -93,10 +93,11 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Value, usize)>, ValueError> {
     item(bytes, 0, 0)
 }
 
-/// Measures the reply at the start of `bytes`: its length and whether it is an error, or `None` if it is not all there.
+/// Measures the reply at the start of `bytes`. Returns its length in bytes and true if it is an error, or `None` if the
+/// reply is incomplete.
 ///
 /// # Errors
-/// If the bytes cannot be the start of a reply within the limits. Numbers are not looked into.
+/// If the bytes cannot be the start of a reply within the limits. Numbers are not checked.
 pub fn skip(bytes: &[u8]) -> Result<Option<(usize, bool)>, ValueError> {
     Scan::default().resume(bytes)
 }
@@ -104,7 +105,7 @@ pub fn skip(bytes: &[u8]) -> Result<Option<(usize, bool)>, ValueError> {
 /// A [`skip`] that remembers how far it came, so that a reply in many pieces is scanned once.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
-    /// Everything before it is understood; an item starts here.
+    /// Start of the next item. Everything before it is scanned.
     position: usize,
     /// Items missing in each open aggregate, the outermost first.
     open: [u32; DEPTH_MAX],
@@ -113,8 +114,8 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Goes on with a reply that starts at `bytes[0]`, more of which may have arrived since the last call. After
-    /// `Some`, the scan is ready for the next reply.
+    /// Continues the scan of the reply that starts at `bytes[0]`. More of it may have arrived since the last call.
+    /// After `Some`, the scan is ready for the next reply.
     ///
     /// # Errors
     /// As [`skip`].
@@ -152,7 +153,8 @@ impl Scan {
         }
     }
 
-    /// Counts one whole item, and with it each aggregate of which it was the last. True at the end of the reply.
+    /// Counts one complete item, and closes each aggregate whose last item it was. Returns true at the end of the
+    /// reply.
     fn close_item(&mut self) -> bool {
         while let Some(innermost) = self.depth.checked_sub(1) {
             self.open[innermost] -= 1;
@@ -169,15 +171,15 @@ impl Scan {
 struct Head<'a> {
     kind: u8,
     line: &'a [u8],
-    /// Where the body starts.
+    /// End of the line, where the body starts.
     end: usize,
     body: Body,
 }
 
 enum Body {
-    /// The line was everything.
+    /// The line is the whole item.
     Line,
-    /// A length of -1: nothing, said in RESP2.
+    /// A length of -1: the null of RESP2.
     Null,
     Bulk(usize),
     Items(usize),
@@ -202,7 +204,7 @@ impl Body {
         if line == b"-1" && matches!(kind, b'$' | b'*') {
             return Ok(Body::Null);
         }
-        // Ten digits fit every limit and no overflow.
+        // Ten digits are enough for every limit, and cannot overflow.
         if line.is_empty() || line.len() > 10 || !line.iter().all(u8::is_ascii_digit) {
             return Err(ValueError::Malformed);
         }
@@ -238,7 +240,7 @@ fn bulk(bytes: &[u8], start: usize, length: usize) -> Result<Option<&[u8]>, Valu
     }
 }
 
-/// Recursive, but never deeper than [`DEPTH_MAX`].
+/// Parses the item at `start`. The recursion is never deeper than [`DEPTH_MAX`].
 fn item(bytes: &[u8], start: usize, depth: usize) -> Result<Option<(Value, usize)>, ValueError> {
     let Some(head) = Head::read(bytes, start)? else { return Ok(None) };
     let (value, end) = match head.body {
@@ -258,7 +260,7 @@ fn item(bytes: &[u8], start: usize, depth: usize) -> Result<Option<(Value, usize
 }
 
 fn items(bytes: &[u8], start: usize, count: usize, depth: usize) -> Result<Option<(Vec<Value>, usize)>, ValueError> {
-    // The shortest item has three bytes: a count without items reserves nothing.
+    // The shortest item has three bytes, so a count whose items have not arrived reserves no memory.
     let mut items = Vec::with_capacity(count.min((bytes.len() - start) / 3));
     let mut position = start;
     for _ in 0..count {
@@ -469,7 +471,7 @@ mod tests {
         }
     }
 
-    /// Random bytes, mostly of those that mean something.
+    /// Random bytes, mostly those that have a meaning in the protocol.
     fn noise() -> impl Strategy<Value = Vec<u8>> {
         let byte = prop_oneof![
             proptest::sample::select(b"+-:$*%~>=!_,#(0123456789\r\ntf".to_vec()),

@@ -1,4 +1,4 @@
-//! What peers send arrives whole, in order and in fair shares.
+//! Input from peers arrives complete and in order, and each connection gets a fair share of the reads.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,7 +1,7 @@
-//! The event loop over real loopback sockets: what it delivers, in which order, and what it withstands.
+//! Tests of the event loop over real loopback sockets: delivery, order, and resistance to bad peers.
 //!
-//! The loop under test runs on the test's own thread, together with plain blocking clients on threads where they must
-//! run at the same time. Every wait ends with a condition or with a failed test, never with a pause.
+//! The loop under test runs on the test's own thread. Clients are plain blocking sockets, on threads of their own where
+//! they must run at the same time. Every wait ends with a condition or with a failed test, never with a pause.
 
 mod delivery;
 mod flow;
@@ -17,7 +17,7 @@ use net::event_loop::{EventLoop, LoopLimits};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// An event loop, and everything it said so far that no test step has asked for.
+/// An event loop, and a buffer for the events of one turn.
 struct Server {
     event_loop: EventLoop,
     events: Vec<Event>,
@@ -40,7 +40,7 @@ impl Server {
         stream
     }
 
-    /// One turn, which gives up waiting after a while; `on_event` sees what happened.
+    /// Runs one turn, which waits for at most 100 ms, and passes each event to `on_event`.
     fn turn(&mut self, mut on_event: impl FnMut(&mut EventLoop, &Event)) {
         let mut events = std::mem::take(&mut self.events);
         self.event_loop.poll(Some(Duration::from_millis(100)), &mut events).unwrap();
@@ -51,7 +51,7 @@ impl Server {
         self.events = events;
     }
 
-    /// Turns until `found` makes something of an event.
+    /// Runs turns until `found` returns a result for an event.
     #[track_caller]
     fn until<T>(&mut self, mut found: impl FnMut(&mut EventLoop, &Event) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
@@ -67,7 +67,7 @@ impl Server {
         result.unwrap()
     }
 
-    /// Turns as long as it takes `client` to finish.
+    /// Runs turns until the thread `client` has finished.
     #[track_caller]
     fn serve<T>(&mut self, client: thread::JoinHandle<T>, mut on_event: impl FnMut(&mut EventLoop, &Event)) -> T {
         let deadline = Instant::now() + DEADLINE;

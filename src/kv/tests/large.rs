@@ -1,11 +1,11 @@
-//! Replies that would be larger than anybody can hold.
+//! Tests of replies that are too large for any connection.
 
 use super::*;
 use crate::kv::reply::TOO_LARGE;
 
 const VALUE: &str = "k";
 
-/// A store with one value as long as values may be.
+/// A store with one value of the maximum length, and the number of its copies that fit into one reply.
 fn db() -> (Db, usize) {
     let mut db = Db::with(Limits { value_bytes_max: 1 << 20, ..Limits::default() });
     db.ask_words(&[b"SET", VALUE.as_bytes(), &vec![b'x'; 1 << 20]]);

@@ -1,4 +1,4 @@
-//! Which node to ask for which slot, as `CLUSTER SLOTS` and `-MOVED` tell it.
+//! The map from slots to nodes, as `CLUSTER SLOTS` and `-MOVED` report it.
 
 use crate::client::{Client, resolve};
 use crate::routing::{SLOTS, slot};
@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-/// How long one node may take to answer `CLUSTER SLOTS`.
+/// Time limit for one node's answer to `CLUSTER SLOTS`.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 const NOBODY: u16 = u16::MAX;
 
@@ -21,16 +21,16 @@ pub struct SlotMap {
 }
 
 impl SlotMap {
-    /// A map of these nodes that owns nothing yet.
+    /// Creates a map of these nodes, which own no slots yet.
     #[must_use]
     pub fn new(nodes: Vec<SocketAddr>) -> SlotMap {
         SlotMap { nodes, owners: vec![NOBODY; usize::from(SLOTS)] }
     }
 
-    /// Asks one node of a cluster.
+    /// Asks one node of a cluster for its map.
     ///
     /// # Errors
-    /// If it does not answer, or not with a list of slots.
+    /// If the node does not answer, or not with a list of slots.
     pub fn fetch(address: SocketAddr) -> anyhow::Result<SlotMap> {
         let reply = Client::connect(address, ANSWER_MAX)?.call(&[b"CLUSTER", b"SLOTS"])?;
         match &reply {
@@ -39,13 +39,13 @@ impl SlotMap {
         }
     }
 
-    /// The nodes so far, by number.
+    /// Returns the nodes so far, by number.
     #[must_use]
     pub fn nodes(&self) -> &[SocketAddr] {
         &self.nodes
     }
 
-    /// The node that owns a key, if any does.
+    /// Returns the number of the node that owns a key, if any does.
     #[must_use]
     pub fn owner(&self, key: &[u8]) -> Option<usize> {
         match self.owners[usize::from(slot(key))] {
@@ -54,13 +54,13 @@ impl SlotMap {
         }
     }
 
-    /// Whether the node owns any slot.
+    /// Returns true if the node owns any slot.
     #[must_use]
     pub fn is_owner(&self, node: usize) -> bool {
         self.owners.iter().any(|&owner| usize::from(owner) == node)
     }
 
-    /// Takes over all that a newer map says.
+    /// Adopts all owners of a newer map.
     pub fn adopt(&mut self, newer: &SlotMap) {
         let numbers: Vec<u16> = newer.nodes.iter().map(|&address| self.number(address)).collect();
         for (owner, &newer) in self.owners.iter_mut().zip(&newer.owners) {
@@ -68,7 +68,7 @@ impl SlotMap {
         }
     }
 
-    /// Takes over what an error line says, if it is `MOVED <slot> <address>`.
+    /// Adopts the owner in an error line `MOVED <slot> <address>`. Returns false for any other line.
     pub fn adopt_moved(&mut self, line: &[u8]) -> bool {
         let Ok(line) = std::str::from_utf8(line) else { return false };
         let mut words = line.split_ascii_whitespace();
@@ -89,18 +89,18 @@ impl SlotMap {
             self.nodes.push(address);
             self.nodes.len() - 1
         });
-        // A cluster has as many nodes at most as slots, which is less than `NOBODY`; what goes beyond is nobody.
+        // A cluster has at most as many nodes as slots, which is less than `NOBODY`. Further nodes count as nobody.
         u16::try_from(number).unwrap_or(NOBODY)
     }
 
-    /// Each range: first slot, last slot, then nodes as (host, port, …), the owner first.
+    /// Parses the reply. Each range is: first slot, last slot, then nodes as (host, port, …), the owner first.
     fn parse(reply: &Value, asked: IpAddr) -> Option<SlotMap> {
         let mut map = SlotMap::new(Vec::new());
         for range in reply.as_items()? {
             let [Value::Int(first), Value::Int(last), owner, ..] = range.as_items()? else { return None };
             let [host, Value::Int(port), ..] = owner.as_items()? else { return None };
             let port = u16::try_from(*port).ok()?;
-            // A node that does not know its own address says nothing, or `?`: it is the one that was asked.
+            // A node that does not know its own address sends none, or `?`. It is the node that was asked.
             let address = match host.as_bytes().map(String::from_utf8_lossy).as_deref() {
                 None | Some("" | "?") => SocketAddr::new(asked, port),
                 Some(host) => match host.parse() {
@@ -125,7 +125,7 @@ pub struct Refresher {
 }
 
 impl Refresher {
-    /// Starts the thread. It ends when this is dropped, after the question it may be waiting on.
+    /// Starts the thread. It ends when this is dropped and the pending question, if any, is answered.
     #[must_use]
     pub fn start() -> Refresher {
         let (asked, questions) = channel::<Vec<SocketAddr>>();
@@ -141,14 +141,14 @@ impl Refresher {
         Refresher { asked, found, pending: false }
     }
 
-    /// Asks these nodes, the first that answers is believed. Does nothing while a question is under way.
+    /// Asks these nodes in order; the first answer counts. Does nothing while a question is pending.
     pub fn ask(&mut self, nodes: &[SocketAddr]) {
         if !self.pending {
             self.pending = self.asked.send(nodes.to_vec()).is_ok();
         }
     }
 
-    /// The answer, once.
+    /// Returns the answer, once.
     pub fn take(&mut self) -> Option<SlotMap> {
         let answer = self.found.try_recv().ok()?;
         self.pending = false;

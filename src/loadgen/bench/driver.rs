@@ -14,41 +14,42 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often progress is told.
+/// Interval between reports of progress.
 const TICK: Duration = Duration::from_millis(100);
-/// How long one set-up request may take.
+/// Time limit for one set-up request.
 const SETUP_MAX: Duration = Duration::from_secs(10);
 
-/// A load in all detail.
+/// All details of a load.
 #[derive(Debug)]
 pub struct Plan {
-    /// Where to connect to. Connection `i` uses address `i` modulo their number, unless there is a map.
+    /// Addresses to connect to. Connection `i` uses address `i` modulo their number, unless there is a map.
     pub addresses: Vec<SocketAddr>,
-    /// With it each request goes to the node that owns its key, and each connection becomes one per node.
+    /// Map of the slots. With it, each request goes to the node that owns its key, and each connection becomes one per
+    /// node.
     pub map: Option<SlotMap>,
     /// Connections in all.
     pub connections: usize,
     /// Threads that share the connections.
     pub threads: usize,
-    /// Requests without a reply on one connection, at most.
+    /// Maximum requests in flight per connection.
     pub pipeline: usize,
-    /// When it is over.
+    /// The end of the load.
     pub limit: Limit,
-    /// Requests per second in all, sent by the clock; without it, each reply lets the next request go.
+    /// Requests per second in all, sent by the clock. Without a rate, each reply lets the next request go.
     pub rate: Option<f64>,
-    /// What is sent.
+    /// The kind of load.
     pub workload: Workload,
-    /// On which keys. The threads divide a sequence among themselves.
+    /// The picker of the keys. The threads divide a sequence among themselves.
     pub picker: Picker,
-    /// The bytes of the requests.
+    /// The encoder of the requests.
     pub requests: Requests,
     /// Equal seeds give equal requests per thread.
     pub seed: u64,
-    /// Whether all is recorded, so that it can be verified.
+    /// Recording of all requests for verification, if any.
     pub recording: Option<Recording>,
-    /// How long the replies outstanding at the end are waited for.
+    /// Time to wait for outstanding replies at the end.
     pub grace: Duration,
-    /// A fixed number of requests is given up when nothing was answered for so long.
+    /// Silence after which a load of a fixed number of requests is given up.
     pub silence_max: Duration,
 }
 
@@ -57,14 +58,14 @@ pub struct Plan {
 pub enum Limit {
     /// After this time.
     Time(Duration),
-    /// After so many requests in all.
+    /// After this number of requests in all.
     Requests(u64),
 }
 
-/// Drives the load to its end, or until `stop` is set. `on_tick` is told the number of replies ten times a second.
+/// Drives the load to its end, or until `stop` is set. Calls `on_tick` with the number of replies ten times a second.
 ///
 /// # Errors
-/// If a server is not there at the start, or this machine lacks something. What fails later is in the record.
+/// If a server is not there at the start, or this machine lacks a resource. Later failures are in the record.
 pub fn drive(plan: &Plan, stop: &AtomicBool, mut on_tick: impl FnMut(u64)) -> anyhow::Result<Record> {
     let sessions = sessions(plan)?;
     let replies = AtomicU64::new(0);
@@ -77,7 +78,7 @@ pub fn drive(plan: &Plan, stop: &AtomicBool, mut on_tick: impl FnMut(u64)) -> an
     thread::scope(|scope| {
         for worker in workers {
             let done = done.clone();
-            // The other end is gone only when another thread has failed, which then is the result.
+            // The receiver is gone only if another thread has failed. That failure is then the result.
             scope.spawn(move || _ = done.send(worker.run(start)));
         }
         drop(done);
@@ -92,7 +93,7 @@ pub fn drive(plan: &Plan, stop: &AtomicBool, mut on_tick: impl FnMut(u64)) -> an
     })
 }
 
-/// The first bytes of the `ONCE` requests of each connection, by a session of its own.
+/// Returns the first bytes of the `ONCE` requests of each connection, which has a session of its own.
 fn sessions(plan: &Plan) -> anyhow::Result<Vec<Vec<u8>>> {
     if plan.workload != Workload::Once {
         return Ok(vec![Vec::new(); plan.connections]);

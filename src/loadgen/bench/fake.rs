@@ -1,4 +1,4 @@
-//! A server for tests: each request is answered as a closure says.
+//! A server for tests. A closure answers each request.
 
 use net::resp::value::{Value, decode};
 use std::io::{Read, Write};
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// What happens to a request.
+/// The reaction to a request.
 pub(crate) enum Answer {
     Reply(Vec<u8>),
-    /// The connection is closed.
+    /// Close the connection.
     Close,
-    /// Nothing.
+    /// Send nothing.
     Silence,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct FakeServer {
 }
 
 impl FakeServer {
-    /// `answer` gets the words of each request, and how many requests came before it.
+    /// Starts a server. `answer` gets the words of each request, and the number of requests before it.
     pub(crate) fn start(answer: impl Fn(&[String], usize) -> Answer + Send + Sync + 'static) -> FakeServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -47,7 +47,7 @@ impl FakeServer {
         FakeServer { address, requests }
     }
 
-    /// Requests that came so far.
+    /// Returns the number of requests so far.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }

@@ -1,5 +1,5 @@
-//! One connection of the generator: a non-blocking socket, the bytes on their way out, the requests that wait for
-//! their replies in order, and the patience to connect again.
+//! One connection of the generator: a non-blocking socket, its unsent bytes, its in-flight requests in order, and the
+//! back-off before it connects again.
 
 use super::workload::Op;
 use crate::rng::Rng;
@@ -12,18 +12,18 @@ use std::net::SocketAddr;
 
 const BACKOFF_NS_MIN: u64 = 20_000_000;
 const BACKOFF_NS_MAX: u64 = 1_000_000_000;
-/// A connection attempt that takes longer is given up.
+/// Time limit for a connection attempt.
 const CONNECT_NS_MAX: u64 = 2_000_000_000;
-/// The longest reply that is put together: the longest bulk string and its head.
+/// Maximum length of a reply that is put together: the longest bulk string and its head.
 const REPLY_BYTES_MAX: usize = net::resp::value::BULK_BYTES_MAX + 64;
 
-/// A connection, or what remains of it until it is made again.
+/// A connection, or its remains until it is made again.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
     index: usize,
     client: usize,
-    /// Distinguishes the sockets that this link had: an event for an older one means nothing.
+    /// Number of the link's current socket. Events of older sockets are ignored.
     generation: u32,
     stream: Option<TcpStream>,
     state: State,
@@ -45,8 +45,8 @@ enum State {
 }
 
 impl Link {
-    /// A link that is down and may be dialled at once. `index` tells it from all others; it belongs to
-    /// the client of number `client`.
+    /// Creates a link that is down and may be dialled at once. `index` identifies it among all links. It belongs to the
+    /// client with number `client`.
     #[must_use]
     pub fn new(address: SocketAddr, index: usize, client: usize) -> Link {
         Link {
@@ -65,34 +65,34 @@ impl Link {
         }
     }
 
-    /// The index of the link that `token` belongs to, and the generation of its socket.
+    /// Returns the index of the link that `token` belongs to, and the generation of its socket.
     #[must_use]
     pub fn of_token(token: Token) -> (usize, u32) {
         (token.0 & 0xFFFF_FFFF, (token.0 >> 32) as u32)
     }
 
-    /// Whether `generation` is that of the socket of now.
+    /// Returns true if `generation` is that of the current socket.
     #[must_use]
     pub fn is_current(&self, generation: u32) -> bool {
         self.generation == generation && self.stream.is_some()
     }
 
-    /// The number of the client that it belongs to.
+    /// Returns the number of the client that the link belongs to.
     #[must_use]
     pub fn client(&self) -> usize {
         self.client
     }
 
-    /// Whether requests can be sent.
+    /// Returns true if requests can be sent.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.state == State::Up
     }
 
-    /// Connects and waits for it, as is done before a run begins.
+    /// Connects and waits for the connection, as is done before a run begins.
     ///
     /// # Errors
-    /// If nobody is there.
+    /// If no server is there.
     pub fn connect_now(&mut self, registry: &Registry) -> io::Result<()> {
         let timeout = std::time::Duration::from_nanos(CONNECT_NS_MAX);
         let stream = std::net::TcpStream::connect_timeout(&self.address, timeout)?;
@@ -102,8 +102,8 @@ impl Link {
         Ok(())
     }
 
-    /// Does what time asks for: dials when the back-off is over, gives an attempt up that takes too long. Returns
-    /// false when the link went down (again).
+    /// Dials when the back-off is over, and gives up an attempt that takes too long. Returns false if an attempt
+    /// failed.
     pub fn on_time(&mut self, now_ns: u64, registry: &Registry) -> bool {
         match self.state {
             State::Down { until_ns } if until_ns <= now_ns => {
@@ -115,7 +115,7 @@ impl Link {
         }
     }
 
-    /// The socket became writable: a connection may be made now. Returns whether the link has just come up.
+    /// Handles a writable socket: the connection may be established now. Returns true if the link has just come up.
     ///
     /// # Errors
     /// If the attempt failed.
@@ -137,7 +137,7 @@ impl Link {
         }
     }
 
-    /// Queues a request: `write` appends its bytes. Returns whether it is the first since the last flush.
+    /// Queues a request, whose bytes `write` appends. Returns true if it is the first since the last flush.
     pub fn send(&mut self, op: Op, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let first = self.output.is_empty();
         write(&mut self.output);
@@ -145,7 +145,7 @@ impl Link {
         first
     }
 
-    /// Writes what is queued, as far as the socket takes it; the rest goes when it is writable again.
+    /// Writes queued bytes, as far as the socket takes them. The rest goes when the socket is writable again.
     ///
     /// # Errors
     /// If the connection is lost.
@@ -165,12 +165,13 @@ impl Link {
         Ok(())
     }
 
-    /// Reads all replies that have arrived; `on_reply` gets each request with its reply and the line of its error, if
-    /// it is one. A server that refuses a connection says so before any request: there is an error then, and no request.
-    /// `to_the_end` says that the peer has closed, so that the end is still ahead after a short read.
+    /// Reads all replies that have arrived. `on_reply` gets each request with its reply and, if the reply is an error,
+    /// the error line. A server that refuses a connection sends an error before any request; the request is then
+    /// `None`. `to_the_end` says that the peer has closed, so that the end of the stream is still ahead after a short
+    /// read.
     ///
     /// # Errors
-    /// If the connection is lost, or carries what is not an answer. Replies before that were handed out.
+    /// If the connection is lost, or carries anything but a reply. Replies before that were handed out.
     pub fn receive(
         &mut self,
         scratch: &mut [u8],
@@ -187,8 +188,8 @@ impl Link {
                 Err(error) => return Err(error),
             };
             self.take_replies(&scratch[..count], &mut on_reply)?;
-            // A stream socket that gave less than was asked for is empty, and epoll reports what comes later: the
-            // read that would only say so costs a tenth of the throughput of unpipelined requests.
+            // A stream socket that returns less than was asked for is empty, and epoll reports what comes later. A read
+            // that only confirms this costs a tenth of the throughput of unpipelined requests.
             if count < scratch.len() && !to_the_end {
                 return Ok(());
             }
@@ -234,15 +235,15 @@ impl Link {
         Ok(())
     }
 
-    /// The requests without a reply.
+    /// Returns the requests without a reply.
     pub fn flight(&self) -> impl Iterator<Item = &Op> {
         self.flight.iter()
     }
 
-    /// Closes the socket and waits a while before the next attempt. Returns the requests that got no reply.
+    /// Closes the socket and starts the back-off before the next attempt. Returns the requests that got no reply.
     pub fn hang_up(&mut self, now_ns: u64, registry: &Registry, rng: &mut Rng) -> VecDeque<Op> {
         if let Some(mut stream) = self.stream.take() {
-            // The socket is closed next; epoll forgets it then anyway.
+            // The socket is closed next, which removes it from epoll anyway.
             _ = registry.deregister(&mut stream);
         }
         self.state = State::Down { until_ns: now_ns + self.backoff_ns / 2 + rng.below(self.backoff_ns / 2) };
@@ -264,7 +265,7 @@ impl Link {
     }
 }
 
-/// The line of an error reply: `-LINE\r\n`, or in RESP3 `!length\r\nLINE\r\n`.
+/// Returns the line of an error reply: `-LINE\r\n`, or in RESP3 `!length\r\nLINE\r\n`.
 fn error_line(reply: &[u8]) -> &[u8] {
     let start = if reply[0] == b'!' { memchr::memchr(b'\n', reply).map_or(1, |end| end + 1) } else { 1 };
     &reply[start..reply.len() - 2]

@@ -1,7 +1,8 @@
-//! `paxoi bench`: puts a load on any server of the Redis protocol and tells how it bore it.
+//! `paxoi bench`: puts a load on any server of the Redis protocol and reports throughput and latencies.
 //!
-//! From the command line to the report: [`BenchArgs`] become a [`driver::Plan`], threads of [`worker::Worker`]s carry
-//! it out and measure into a [`record::Record`], and a [`report::Report`] says it as a table, as JSON and as a picture.
+//! From the command line to the report: [`BenchArgs`] become a [`driver::Plan`]. Threads of [`worker::Worker`]s carry
+//! it out and measure into a [`record::Record`]. A [`report::Report`] presents the record as a table, as JSON and as a
+//! picture.
 
 pub mod cluster;
 pub mod driver;
@@ -40,15 +41,16 @@ use std::time::Duration;
 use verify::{Recording, VERIFY_KEYS_MAX, VERIFY_VALUE_BYTES};
 use workload::{KeysDist, Kind, Picker, Requests, Workload};
 
-/// Requests per connection while keys are loaded: enough to make it quick, few enough to be gentle.
+/// Requests in flight per connection while keys are loaded: enough to be quick, few enough to be gentle.
 const LOAD_PIPELINE: usize = 64;
-/// A server remembers this many numbers of a session: more at once could not be sent again.
+/// Maximum pipeline of `ONCE` requests. A server remembers this many numbers of a session: more at once could not be
+/// sent again.
 const ONCE_PIPELINE_MAX: usize = 64;
-/// How long the replies outstanding at the end are waited for.
+/// Time to wait for outstanding replies at the end.
 const GRACE: Duration = Duration::from_secs(5);
-/// A load of a fixed number of requests ends when nothing was answered for so long.
+/// Silence after which a load of a fixed number of requests ends.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// The largest value, as in Redis.
+/// Maximum size of a value, as in Redis.
 const VALUE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 /// Puts a load on a server (any server of the Redis protocol) and reports throughput and latencies.
@@ -60,8 +62,8 @@ pub struct BenchArgs {
     /// The load.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Check that what the clients saw is linearizable: on keys of its own, which remain, 256 at a time; exit code 1 if
-    /// it is not.
+    /// Check that what the clients saw is linearizable. The run uses keys of its own, 256 at a time, which remain. Exit
+    /// code 1 if it is not linearizable.
     #[arg(long)]
     pub verify: bool,
     /// Where the results go besides the table.
@@ -78,7 +80,7 @@ pub struct LoadArgs {
     /// Connections in all (with --cluster, each is one to every owning node).
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = count(100_000))]
     pub connections: usize,
-    /// Requests on their way per connection, at most.
+    /// Maximum requests in flight per connection.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(100_000))]
     pub pipeline: usize,
     /// Threads of the generator.
@@ -96,7 +98,7 @@ pub struct LoadArgs {
     /// set, get, mixed:R (R = share of reads), incr, append or once.
     #[arg(long, value_name = "KIND", default_value = "set")]
     pub workload: Workload,
-    /// Different keys: key:000000000000 and up (ctr:… for incr and once).
+    /// Number of different keys: key:000000000000 and up (ctr:… for incr and once).
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = workload::parse_keys)]
     pub keys: u64,
     /// uniform, or zipf:THETA with 0 < THETA < 1.
@@ -127,8 +129,8 @@ pub struct OutputArgs {
 /// Runs `paxoi bench`: the load, then the table on stdout.
 ///
 /// # Errors
-/// If a server is not there at the start, no request at all succeeds, what was to be verified is wrong, or a file
-/// cannot be written. Flags that do not go together end the process with clap's exit code 2.
+/// If a server is not there at the start, no request at all succeeds, the verification fails, or a file cannot be
+/// written. Contradictory flags end the process with clap's exit code 2.
 #[allow(clippy::needless_pass_by_value, reason = "the flags of a program are used once")]
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     args.load.exit_if_contradictory();
@@ -154,8 +156,8 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Loads the keys if the workload needs them, then carries the load out, showing progress on a terminal. With `verify`
-/// it loads nothing, records everything, and checks it.
+/// Loads the keys if the workload needs them, then runs the load, and shows progress on a terminal. With `verify`,
+/// loads nothing, records everything, and checks it.
 ///
 /// # Errors
 /// If a server is not there at the start, or the keys cannot be loaded.
@@ -181,7 +183,7 @@ pub fn measure(connect: &[String], load: &LoadArgs, verify: bool, stop: &AtomicB
     Ok(report)
 }
 
-/// A flag that Ctrl-C and SIGTERM set. A second signal ends the process at once.
+/// Returns a flag that Ctrl-C and SIGTERM set. A second signal ends the process at once.
 ///
 /// # Errors
 /// If the system refuses signal handlers.
@@ -196,14 +198,14 @@ pub fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
 }
 
 impl LoadArgs {
-    /// Ends the process with the exit code of wrong usage if flags do not go together.
+    /// Ends the process with the exit code of wrong usage if flags contradict each other.
     pub fn exit_if_contradictory(&self) {
         if let Some(complaint) = self.contradiction() {
             refuse(complaint);
         }
     }
 
-    /// Why a run with these flags cannot be verified.
+    /// Returns the reason why a run with these flags cannot be verified, if there is one.
     fn unverifiable(&self) -> Option<String> {
         let has_values = !matches!(self.workload, Workload::Incr | Workload::Once);
         if self.workload == Workload::Get {
@@ -270,7 +272,7 @@ impl LoadArgs {
 }
 
 impl Plan {
-    /// Has everything recorded, on keys that nobody has used.
+    /// Makes the plan record everything, on keys that nobody has used.
     fn record(&mut self, load: &LoadArgs) -> anyhow::Result<()> {
         let run = getrandom::u64().map_err(|error| anyhow!("the system gives no random numbers: {error}"))?;
         let keys = load.keys.min(VERIFY_KEYS_MAX);
@@ -302,12 +304,12 @@ impl OutputArgs {
     }
 }
 
-/// Ends the process because of flags that do not go together.
+/// Ends the process because of contradictory flags.
 fn refuse(complaint: String) -> ! {
     clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, complaint + "\n").exit()
 }
 
-/// Writes every key once, whatever the limit and the rate of the load to come, and returns that load.
+/// Writes every key once, whatever the limit and the rate of the load to come, and returns the plan of that load.
 fn load_keys(mut plan: Plan, args: &LoadArgs, stop: &AtomicBool) -> anyhow::Result<Plan> {
     let picker = std::mem::replace(&mut plan.picker, Picker::Sequential(0));
     plan.workload = Workload::Set;
@@ -334,8 +336,8 @@ fn load_keys(mut plan: Plan, args: &LoadArgs, stop: &AtomicBool) -> anyhow::Resu
     Ok(plan)
 }
 
-/// A thousand connections are more than the files that a process may open by default. Where the limit cannot be
-/// raised, connecting says so soon enough.
+/// Raises the limit of open files. A thousand connections are more than the files that a process may open by default.
+/// If the limit cannot be raised, connecting reports that soon enough.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

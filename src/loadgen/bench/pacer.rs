@@ -1,7 +1,7 @@
-//! The timetable of an open loop: when each request is meant to be sent, whatever the server does.
+//! The schedule of an open loop: the intended time of each request, whatever the server does.
 //!
-//! A timer of the kernel wakes the event loop: its own time-out counts whole milliseconds, which would show up as
-//! latency that no server caused.
+//! A timer of the kernel wakes the event loop. The loop's own time-out counts whole milliseconds, which would show up
+//! as latency that no server caused.
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
@@ -15,7 +15,7 @@ const SECOND_NS: f64 = 1e9;
 #[derive(Debug)]
 pub struct Pacer {
     interval_ns: f64,
-    /// The first intended time: threads that share a rate take turns.
+    /// The first intended time. Threads that share a rate take turns.
     offset_ns: f64,
     taken: u64,
     timer: OwnedFd,
@@ -23,7 +23,8 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// `rate` requests per second in all; this pacer makes every `share`-th of them, beginning with number `index`.
+    /// Creates a pacer for `rate` requests per second in all. It makes every `share`-th of them, beginning with number
+    /// `index`.
     ///
     /// # Errors
     /// If the kernel gives no timer.
@@ -39,19 +40,19 @@ impl Pacer {
         })
     }
 
-    /// What to watch for readability.
+    /// Returns the file descriptor to watch for readability.
     #[must_use]
     pub fn raw_fd(&self) -> RawFd {
         self.timer.as_raw_fd()
     }
 
-    /// The intended time of the next request.
+    /// Returns the intended time of the next request.
     #[must_use]
     pub fn next_ns(&self) -> u64 {
         (self.offset_ns + self.taken as f64 * self.interval_ns) as u64
     }
 
-    /// Takes the next request if it is due.
+    /// Takes the next request if it is due, and returns its intended time.
     pub fn take(&mut self, now_ns: u64) -> Option<u64> {
         let intended_ns = self.next_ns();
         (intended_ns <= now_ns).then(|| {
@@ -60,14 +61,14 @@ impl Pacer {
         })
     }
 
-    /// Requests that were due before `end_ns` and not taken.
+    /// Returns the number of requests that were due before `end_ns` and not taken.
     #[must_use]
     pub fn overdue(&self, end_ns: u64) -> u64 {
         let due = ((end_ns as f64 - self.offset_ns) / self.interval_ns).ceil().max(0.0) as u64;
         due.saturating_sub(self.taken)
     }
 
-    /// Sets the timer to the next request. One that is due already waits for room on a connection, not for time.
+    /// Sets the timer to the next request. A request that is due already waits for room on a connection, not for time.
     ///
     /// # Errors
     /// If the kernel refuses.

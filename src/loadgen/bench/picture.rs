@@ -8,7 +8,7 @@ const HEIGHT: f64 = 580.0;
 const MARGIN: f64 = 40.0;
 /// The upper edge of the panels.
 const TOP: f64 = 216.0;
-/// The percentiles end at 99.999.
+/// Number of nines of the last percentile drawn, 99.999.
 const NINES_MAX: f64 = 5.0;
 const BOTTOM: f64 = HEIGHT - 72.0;
 
@@ -27,7 +27,7 @@ pub fn of_report(report: &Report) -> String {
     picture.finish()
 }
 
-/// By what a run was made, and how long it was.
+/// Describes the setting of a run: its length, the host and the program.
 #[must_use]
 pub fn setting(report: &Report) -> String {
     let (seconds, cpus) = (report.elapsed_s, report.host_cpus);
@@ -50,7 +50,7 @@ fn figures(report: &Report) -> Vec<(String, String)> {
 
 fn by_percentile(picture: &mut Picture, report: &Report) {
     const COLOURS: [Colour; 2] = [Colour::Blue, Colour::Amber];
-    // What lies beyond is in the figures, as the maximum: infinitely many nines.
+    // Percentiles beyond are in the figures, as the maximum, which has infinitely many nines.
     let curve = |percentiles: &[(f64, f64)]| -> Vec<(f64, f64)> {
         percentiles.iter().filter(|(p, _)| nines(*p) <= NINES_MAX + 1e-6).map(|&(p, us)| (nines(p), us)).collect()
     };
@@ -125,7 +125,7 @@ fn over_time(picture: &mut Picture, report: &Report) {
     picture.legend(left + width, top - 14.0, &[(Colour::Blue, "p50"), (Colour::Amber, "p99"), (Colour::Rose, "max")]);
 }
 
-/// How many nines a percentile has: 90 has one, 99.9 three.
+/// Returns the number of nines of a percentile: 90 has one, 99.9 three.
 fn nines(percentile: f64) -> f64 {
     -(1.0 - percentile / 100.0).log10()
 }

@@ -1,11 +1,11 @@
-//! A progress bar on a terminal, and silence anywhere else.
+//! A progress bar, shown only on a terminal.
 
 use super::driver::Limit;
 use super::report::grouped;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Instant;
 
-/// How far a load is. The bar is on stderr, and goes when this is dropped.
+/// The progress bar of a load, on stderr. It disappears when this is dropped.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -15,7 +15,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts to show a load of this name. `indicatif` shows nothing where stderr is no terminal.
+    /// Starts the bar of a load with this name. `indicatif` shows nothing if stderr is not a terminal.
     #[must_use]
     pub fn start(name: &str, limit: Limit) -> Progress {
         let length = match limit {
@@ -30,7 +30,7 @@ impl Progress {
         Progress { bar, limit, start: now, seen: (now, 0) }
     }
 
-    /// So many replies have come.
+    /// Moves the bar to this number of replies.
     pub fn tell(&mut self, replies: u64) {
         let now = Instant::now();
         let (since, before) = self.seen;

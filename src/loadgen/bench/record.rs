@@ -1,4 +1,4 @@
-//! What a load measured: latencies by kind of request, failures by their first word, and both over time.
+//! Measurements of a load: latencies by kind of request, failures by their first word, and both over time.
 //!
 //! Each thread of the generator fills a record of its own; they are merged at the end.
 
@@ -8,24 +8,25 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 
-/// Latencies above it (an hour, in ns) count as it.
+/// Largest latency that is told apart: an hour, in ns. Higher ones count as this.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
-/// The first length of the intervals of the series.
+/// Initial length of the intervals of the series.
 const INTERVAL_NS: u64 = 100_000_000;
-/// Above this number of intervals two become one: the memory and the picture of a long run stay small.
+/// Maximum number of intervals. Beyond it, each two become one, so that the memory and the picture of a long run stay
+/// small.
 const INTERVALS_MAX: usize = 600;
-/// The longest word kept of an error.
+/// Maximum length of the word kept of an error.
 const WORD_BYTES_MAX: usize = 32;
 
 /// The measurements of one thread, or of all.
 #[derive(Debug)]
 pub struct Record {
     latencies: Vec<Histogram<u64>>,
-    /// Failed requests by the first word of their error.
+    /// Error replies by their first word, including those that refuse a connection.
     pub errors: BTreeMap<String, u64>,
-    /// Everything over time.
+    /// Latencies and failures over time.
     pub series: Series,
-    /// Replies without an error that arrived while requests were sent: those that count for the throughput.
+    /// Replies without an error that arrived while requests were sent. They count for the throughput.
     pub in_time: u64,
     /// Connections that were made and lost.
     pub connections_lost: u64,
@@ -33,18 +34,18 @@ pub struct Record {
     pub lost: u64,
     /// Requests that a node referred to another one.
     pub redirects: u64,
-    /// Requests sent that were still without a reply when the run gave up waiting.
+    /// Requests still without a reply when the run gave up waiting.
     pub unanswered: u64,
-    /// Requests that the rate asked for and for which no connection had room in time.
+    /// Requests due by the rate for which no connection had room in time.
     pub never_sent: u64,
     /// Every request and its outcome, if the run is to be verified.
     pub tape: Option<Tape>,
-    /// When requests ceased to be sent, or the last reply to the last of a fixed number, in ns since the start.
+    /// End of sending, in ns since the start. For a fixed number of requests, the time of the last reply.
     pub end_ns: u64,
 }
 
 impl Record {
-    /// Nothing yet.
+    /// Creates an empty record.
     ///
     /// # Errors
     /// Never with the bounds used; the histogram's constructor is fallible.
@@ -65,8 +66,8 @@ impl Record {
         })
     }
 
-    /// A reply at `now_ns`. One after the end of sending (`in_time` is false) counts for the latencies, which would be
-    /// flattered without the slowest, but not for the throughput.
+    /// Records a reply at `now_ns`. A reply after the end of sending (`in_time` is false) does not count for the
+    /// throughput. It counts for the latencies, which would be flattered without the slowest.
     pub fn on_reply(&mut self, kind: Kind, now_ns: u64, latency_ns: u64, in_time: bool) {
         self.latencies[kind as usize].saturating_record(latency_ns);
         if in_time {
@@ -75,7 +76,7 @@ impl Record {
         }
     }
 
-    /// An error reply, as its line without the `-`.
+    /// Counts an error reply, given as its line without the `-`.
     pub fn on_error(&mut self, line: &[u8], now_ns: u64, in_time: bool) {
         let end = line.iter().position(|byte| !byte.is_ascii_graphic()).unwrap_or(line.len()).min(WORD_BYTES_MAX);
         let word = std::str::from_utf8(&line[..end]).unwrap_or_default();
@@ -88,7 +89,7 @@ impl Record {
         }
     }
 
-    /// A lost connection, with so many requests on it that have got no reply and will not be sent again.
+    /// Counts a lost connection, and its requests that got no reply and will not be sent again.
     pub fn on_connection_lost(&mut self, requests: u64, now_ns: u64, in_time: bool) {
         self.connections_lost += 1;
         self.lost += requests;
@@ -97,13 +98,13 @@ impl Record {
         }
     }
 
-    /// The latencies of one kind of request, in ns.
+    /// Returns the latencies of one kind of request, in ns.
     #[must_use]
     pub fn latencies(&self, kind: Kind) -> &Histogram<u64> {
         &self.latencies[kind as usize]
     }
 
-    /// The latencies of all requests together, in ns.
+    /// Returns the latencies of all requests together, in ns.
     #[must_use]
     pub fn all_latencies(&self) -> Histogram<u64> {
         let mut all = self.latencies[0].clone();
@@ -111,7 +112,7 @@ impl Record {
         all
     }
 
-    /// Adds what another thread measured in the same run.
+    /// Adds the measurements of another thread in the same run.
     pub fn merge(&mut self, other: Record) {
         self.latencies.iter_mut().zip(&other.latencies).for_each(|(into, from)| add(into, from));
         for (word, count) in other.errors {
@@ -142,7 +143,7 @@ pub struct Series {
     empty: Histogram<u32>,
 }
 
-/// What happened in one interval.
+/// Measurements of one interval.
 #[derive(Clone, Debug)]
 pub struct Interval {
     /// Latencies in ns of the replies that arrived in it, to two digits.
@@ -168,7 +169,7 @@ impl Series {
         &mut self.intervals[index]
     }
 
-    /// Makes one interval of each two.
+    /// Merges each two intervals into one.
     fn coarsen(&mut self) {
         let mut pairs = std::mem::take(&mut self.intervals).into_iter();
         while let Some(mut first) = pairs.next() {
@@ -201,7 +202,7 @@ impl Interval {
 }
 
 fn add<T: hdrhistogram::Counter>(into: &mut Histogram<T>, from: &Histogram<T>) {
-    // Adding fails only if a value is out of bounds, and all histograms of one type have the same.
+    // Adding fails only if a value is out of bounds, and all histograms of one type have the same bounds.
     let added = into.add(from);
     debug_assert!(added.is_ok());
 }

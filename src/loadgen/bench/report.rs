@@ -1,7 +1,7 @@
-//! What a load measured, as a table for people and as JSON for programs.
+//! The measurements of a load, as a table for people and as JSON for programs.
 //!
-//! The names of the fields here are the names in the JSON and do not change their meaning: times end in their unit
-//! (`_us` is microseconds, `_s` seconds), and counts are plain.
+//! The names of the fields here are the names in the JSON, and do not change their meaning. Times end in their unit
+//! (`_us` is microseconds, `_s` seconds). Counts are plain.
 
 use super::record::{Record, Series};
 use super::workload::Kind;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Everything that one run of `paxoi bench` tells.
+/// Results of one run of `paxoi bench`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The version of the program.
@@ -21,15 +21,15 @@ pub struct Report {
     pub unix_time_ms: u64,
     /// Processors of this machine: they bound what can be measured on it.
     pub host_cpus: usize,
-    /// What was asked for.
+    /// Parameters of the run.
     pub parameters: Parameters,
-    /// Whether it was stopped by hand.
+    /// Whether a signal stopped the run.
     pub interrupted: bool,
     /// How long requests were sent.
     pub elapsed_s: f64,
     /// Requests answered without an error.
     pub requests: u64,
-    /// Such answers per second while requests were sent.
+    /// Requests answered without an error, per second, while requests were sent.
     pub requests_per_s: f64,
     /// Error replies by their first word.
     pub errors: BTreeMap<String, u64>,
@@ -39,7 +39,7 @@ pub struct Report {
     pub requests_lost: u64,
     /// Requests without an answer at the end of the wait.
     pub unanswered: u64,
-    /// Requests that `--rate` asked for and that found no room in any connection's pipeline.
+    /// Requests due by `--rate` that found no room in any connection's pipeline.
     pub never_sent: u64,
     /// Requests sent again to another node after `-MOVED`.
     pub redirects: u64,
@@ -48,38 +48,38 @@ pub struct Report {
     pub verify: Option<Verified>,
     /// Latencies of all requests answered without an error.
     pub latency: Latency,
-    /// The same for each kind of request.
+    /// Latencies by kind of request.
     pub operations: Vec<Operation>,
-    /// The run in intervals of this length.
+    /// Length of the intervals of the series.
     pub interval_s: f64,
     /// The intervals in order.
     pub series: Vec<Point>,
 }
 
-/// What `--verify` found.
+/// Result of `--verify`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verified {
-    /// Whether every history that was kept is linearizable. None: it would have taken too long to tell.
+    /// Whether every history that was kept is linearizable. None: the check would have taken too long.
     pub linearizable: Option<bool>,
-    /// Keys whose histories were checked; the check ends with the first that is wrong.
+    /// Keys whose histories were checked. The check ends with the first wrong history.
     pub keys: usize,
-    /// Operations on them, with the read of each at the end.
+    /// Operations on these keys, including the final read of each.
     pub operations: usize,
-    /// Operations that have no outcome, as their connection was lost.
+    /// Operations with an unknown outcome, as when their connection was lost.
     pub open: usize,
-    /// Operations that were answered by an error that says that they were not executed.
+    /// Operations whose error reply says that they were not executed.
     pub refused: u64,
     /// The share of all keys whose histories were kept.
     pub keys_kept: f64,
     /// Points of the search that were visited.
     pub steps: u64,
-    /// How long the check took.
+    /// Duration of the check.
     pub elapsed_s: f64,
-    /// A few operations that show what is wrong, with times in ns, or the key that took too long.
+    /// A few operations that show the violation, with times in ns, or the key whose check took too long.
     pub counterexample: Option<String>,
 }
 
-/// What was asked for.
+/// Parameters of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Parameters {
     /// Addresses.
@@ -88,21 +88,21 @@ pub struct Parameters {
     pub cluster: bool,
     /// Connections in all.
     pub connections: usize,
-    /// Requests on their way per connection, at most.
+    /// Maximum requests in flight per connection.
     pub pipeline: usize,
     /// Threads of the generator.
     pub threads: usize,
-    /// The time asked for, if it was time.
+    /// The requested time, if time was the limit.
     pub duration_s: Option<f64>,
-    /// The number of requests asked for, if it was a number.
+    /// The requested number of requests, if a number was the limit.
     pub requests: Option<u64>,
-    /// Requests per second asked for: an open loop. None: a closed loop.
+    /// Requested number of requests per second: an open loop. None: a closed loop.
     pub rate_per_s: Option<f64>,
-    /// As on the command line.
+    /// The kind of load, as on the command line.
     pub workload: String,
-    /// Different keys.
+    /// Number of different keys.
     pub keys: u64,
-    /// As on the command line.
+    /// The distribution of keys, as on the command line.
     pub keys_dist: String,
     /// Bytes of each value.
     pub value_size: usize,
@@ -115,51 +115,51 @@ pub struct Parameters {
 pub struct Operation {
     /// `set`, `get`, `incr`, `append` or `once`.
     pub name: &'static str,
-    /// Its latencies.
+    /// Latencies of these requests.
     pub latency: Latency,
 }
 
 /// A distribution of latencies.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
-    /// How many were measured.
+    /// Number of latencies measured.
     pub count: u64,
-    /// Their mean.
+    /// Mean.
     pub mean_us: f64,
-    /// Half of them are not above it.
+    /// Median.
     pub p50_us: f64,
-    /// 90 % are not above it.
+    /// 90th percentile.
     pub p90_us: f64,
-    /// 99 % are not above it.
+    /// 99th percentile.
     pub p99_us: f64,
-    /// 99.9 % are not above it.
+    /// Percentile 99.9.
     #[serde(rename = "p99_9_us")]
     pub p999_us: f64,
-    /// The largest.
+    /// Maximum.
     pub max_us: f64,
     /// Points `[percentile, latency in µs]`, closer together the nearer they are to 100.
     pub percentiles: Vec<(f64, f64)>,
 }
 
-/// One interval.
+/// One interval of the series.
 #[derive(Clone, Debug, Serialize)]
 pub struct Point {
     /// Its start, since the start of the run.
     pub at_s: f64,
     /// Answers per second in it.
     pub requests_per_s: f64,
-    /// Their median latency.
+    /// Median latency.
     pub p50_us: f64,
-    /// 99 % were not above it.
+    /// 99th percentile of the latencies.
     pub p99_us: f64,
-    /// The largest.
+    /// Maximum latency.
     pub max_us: f64,
     /// Error replies and requests lost with a connection in it.
     pub failures: u64,
 }
 
 impl Report {
-    /// The report of a finished run.
+    /// Creates the report of a finished run.
     #[must_use]
     pub fn new(parameters: Parameters, kinds: &[Kind], record: &Record, interrupted: bool) -> Report {
         let all = record.all_latencies();
@@ -188,13 +188,13 @@ impl Report {
         }
     }
 
-    /// Requests that were not answered as they should, of all kinds.
+    /// Returns the number of failed requests of all kinds.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.errors.values().sum::<u64>() + self.requests_lost + self.unanswered + self.never_sent
     }
 
-    /// What went wrong and how often, in words, the most frequent errors first.
+    /// Returns the number and the description of each kind of failure, the most frequent errors first.
     #[must_use]
     pub fn failure_rows(&self) -> Vec<(u64, String)> {
         let name = |word: &String| if word.is_empty() { "errors without a name".into() } else { format!("-{word}") };
@@ -211,7 +211,7 @@ impl Report {
 }
 
 impl Parameters {
-    /// The load in a few words: what, on how many connections, at which rate.
+    /// Describes the load in a few words: its kind, the number of connections, and the rate.
     #[must_use]
     pub fn headline(&self) -> String {
         let plural = if self.connections == 1 { "" } else { "s" };
@@ -223,7 +223,7 @@ impl Parameters {
         text
     }
 
-    /// The data and the routing of the load.
+    /// Describes the data and the routing of the load.
     #[must_use]
     pub fn details(&self) -> String {
         let mut text = format!("{} keys, {}", grouped(self.keys), self.keys_dist);
@@ -248,7 +248,7 @@ impl fmt::Display for Report {
             row
         };
         for operation in &self.operations {
-            // All kinds share one run, so that their rates are to each other as their counts.
+            // All kinds share one run, so that their rates have the ratio of their counts.
             let share = operation.latency.count as f64 / self.latency.count.max(1) as f64;
             table.add_row(row(operation.name, self.requests_per_s * share, &operation.latency));
         }
@@ -286,7 +286,7 @@ impl fmt::Display for Verified {
     }
 }
 
-/// An empty table with these columns.
+/// Creates an empty table with these columns.
 #[must_use]
 pub fn table(columns: &[&str]) -> Table {
     const LINE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
@@ -295,14 +295,14 @@ pub fn table(columns: &[&str]) -> Table {
     table
 }
 
-/// The text of a table, with all columns but the first aligned to the right, as numbers want it.
+/// Formats a table, with all columns but the first aligned to the right, as suits numbers.
 #[must_use]
 pub fn print(table: &mut Table) -> String {
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     table.trim_fmt()
 }
 
-/// A number with its thousands apart: `1,234,567`.
+/// Formats a number with its thousands apart: `1,234,567`.
 #[must_use]
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -316,7 +316,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// A time in µs to three digits, in the unit that suits it.
+/// Formats a time in µs to three digits, in the unit that suits it.
 #[must_use]
 pub fn duration(us: f64) -> String {
     let (value, unit) = match us {
@@ -342,7 +342,7 @@ fn us(ns: u64) -> f64 {
 
 fn latency(ns: &Histogram<u64>) -> Latency {
     let at = |quantile: f64| us(ns.value_at_quantile(quantile));
-    // Sixteen steps to each further nine, as far as there are that many measurements.
+    // Sixteen steps for each further nine, as far as the number of measurements supports it.
     let nines = (ns.len().max(10) as f64).log10().min(6.0);
     let steps = 0..=(nines * 16.0) as u32;
     let quantiles = steps.map(|step| 1.0 - 10_f64.powf(-f64::from(step) / 16.0));
@@ -364,7 +364,7 @@ fn points(series: &Series, end_ns: u64) -> Vec<Point> {
     let length = series.interval_ns;
     let point = |index: u64| {
         let start_ns = index * length;
-        // The last interval may be a part of one; a rate over a few milliseconds would say nothing.
+        // The last interval may be incomplete. A rate over a few milliseconds would say nothing.
         let length_ns = (end_ns - start_ns).min(length);
         if length_ns * 2 < length {
             return None;

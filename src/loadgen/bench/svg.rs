@@ -1,11 +1,11 @@
-//! Plots by hand: a picture, axes, lines, areas, dots. Everything that `bench` and `sweep` draw is made of these.
+//! Plots without a library: a picture, axes, lines, areas, dots. `bench` and `sweep` draw everything with these.
 //!
-//! Coordinates are pixels from the top left. Colours are classes, so that a viewer in a dark room gets dark paper;
-//! one that knows no such thing gets the light one.
+//! Coordinates are pixels from the top left. Colours are CSS classes, so that a viewer in dark mode gets dark paper. A
+//! viewer without dark mode gets light paper.
 
 use std::fmt::Write;
 
-/// The colours of lines and areas, by meaning. The numbers follow in the order in which they are told apart best.
+/// The colours of lines and areas, by meaning. The first lines have the colours that are told apart best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
     /// The first line.
@@ -18,12 +18,12 @@ pub enum Colour {
     Teal,
 }
 
-/// How a text is written.
+/// Style of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// The heading of the picture.
     Title,
-    /// The line below it.
+    /// The line below the title.
     Subtitle,
     /// The heading of a panel.
     Heading,
@@ -35,7 +35,7 @@ pub enum Style {
     Note,
 }
 
-/// On which side of a dot its text stands.
+/// Side of a dot on which its text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// Above it.
@@ -44,7 +44,7 @@ pub enum Side {
     Below,
 }
 
-/// Which point of a text stands at its position.
+/// Point of a text that stands at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
     /// Its left end.
@@ -79,7 +79,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// An empty sheet. `title` names it for those who cannot see it.
+    /// Creates an empty picture. `title` names it for those who cannot see it.
     #[must_use]
     pub fn new(width: f64, height: f64, title: &str) -> Picture {
         let title = escaped(title);
@@ -123,7 +123,7 @@ impl Picture {
         _ = writeln!(self.svg, "<path class=\"{class}\" d=\"{path}\"/>");
     }
 
-    /// Writes what the lines of a panel mean, the last one ending near `right`.
+    /// Writes the legend of a panel's lines. The last entry ends near `right`.
     pub fn legend(&mut self, right: f64, y: f64, entries: &[(Colour, &str)]) {
         let mut x = right;
         for (colour, name) in entries.iter().rev() {
@@ -144,7 +144,7 @@ impl Picture {
         }
     }
 
-    /// The finished document.
+    /// Returns the finished document.
     #[must_use]
     pub fn finish(mut self) -> String {
         self.svg.push_str("</svg>\n");
@@ -173,7 +173,7 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// From 0 to a round number not below `max`, in equal steps.
+    /// Creates an axis from 0 to a round number not below `max`, in equal steps.
     #[must_use]
     pub fn linear(max: f64, name: impl Fn(f64) -> String) -> Axis {
         let max = if max > 0.0 { max } else { 1.0 };
@@ -183,8 +183,7 @@ impl Axis {
         Axis { min: 0.0, max: count * step, is_log: false, ticks }
     }
 
-    /// From a round number not above `min` to one not below `max`, each decade as high as every other. Both are
-    /// positive.
+    /// Creates a logarithmic axis from a round number not above `min` to one not below `max`. Both must be positive.
     #[must_use]
     pub fn logarithmic(min: f64, max: f64, name: impl Fn(f64) -> String) -> Axis {
         let max = round_up(max.max(min * 1.01));
@@ -192,13 +191,14 @@ impl Axis {
         while let Some(&last) = round.last().filter(|&&last| last < max * 0.999) {
             round.push(round_up(last * 1.5));
         }
-        // Every round number over two decades, then only every power of ten.
+        // Up to two decades every round number has a tick, beyond that only every power of ten.
         let is_shown = |value: &f64| round.len() < 8 || (value.log10() - value.log10().round()).abs() < 1e-6;
         let ticks = round.iter().copied().filter(is_shown).map(|tick| (tick, name(tick))).collect();
         Axis { min: round[0], max, is_log: true, ticks }
     }
 
-    /// Latencies in µs from `min` to `max`: on a logarithmic axis if they differ by much, else from 0.
+    /// Creates an axis of latencies in µs from `min` to `max`: logarithmic if they differ by a factor above 12, else
+    /// from 0.
     #[must_use]
     pub fn latency(min: f64, max: f64) -> Axis {
         if min > 0.0 && max > min * 12.0 {
@@ -208,13 +208,13 @@ impl Axis {
         }
     }
 
-    /// From `min` to `max`, with ticks where the caller wants them.
+    /// Creates an axis from `min` to `max`, with the caller's ticks.
     #[must_use]
     pub fn with_ticks(min: f64, max: f64, ticks: Vec<(f64, String)>) -> Axis {
         Axis { min, max: if max > min { max } else { min + 1.0 }, is_log: false, ticks }
     }
 
-    /// The same axis, cut off at `max`.
+    /// Returns the same axis, cut off at `max`.
     #[must_use]
     pub fn ending_at(mut self, max: f64) -> Axis {
         self.max = max;
@@ -222,7 +222,7 @@ impl Axis {
         self
     }
 
-    /// The same axis with bare ticks, for a panel above another one with the same axis.
+    /// Returns the same axis with bare ticks, for a panel above another one with the same axis.
     #[must_use]
     pub fn without_names(&self) -> Axis {
         let mut bare = self.clone();
@@ -230,7 +230,7 @@ impl Axis {
         bare
     }
 
-    /// Where a value lies: 0 at the start, 1 at the end.
+    /// Returns the position of a value on the axis: 0 at the start, 1 at the end.
     fn share(&self, value: f64) -> f64 {
         let (value, min, max) = match self.is_log {
             true => (value.max(self.min).ln(), self.min.ln(), self.max.ln()),
@@ -251,9 +251,9 @@ pub struct Panel {
     pub width: f64,
     /// Its height without the names of the ticks.
     pub height: f64,
-    /// What the horizontal position means.
+    /// The horizontal axis.
     pub x: Axis,
-    /// What the vertical position means.
+    /// The vertical axis.
     pub y: Axis,
 }
 
@@ -280,7 +280,7 @@ impl Panel {
         }
     }
 
-    /// Draws a line through points; a `None` is a gap. A `thin` one stays in the background.
+    /// Draws a line through points. `None` is a gap. A `thin` line stays in the background.
     pub fn line(
         &self,
         picture: &mut Picture,
@@ -306,7 +306,7 @@ impl Panel {
         picture.path(&format!("line {}{}", colour.name(), if thin { " thin" } else { "" }), &path);
     }
 
-    /// Fills from the lower edge up to the points.
+    /// Fills the area between the lower edge and the points.
     pub fn area(&self, picture: &mut Picture, colour: Colour, points: &[(f64, f64)]) {
         let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
         let bottom = self.top + self.height;
@@ -349,21 +349,21 @@ impl Panel {
     }
 }
 
-/// The next of …, 1, 2, 5, 10, 20, … that is not below a positive `value`.
+/// Returns the first of …, 1, 2, 5, 10, 20, … that is not below a positive `value`.
 fn round_up(value: f64) -> f64 {
     let power = 10_f64.powf((value.log10() + 1e-9).floor());
     let digits = [1.0, 2.0, 5.0].into_iter().find(|digit| digit * power >= value * (1.0 - 1e-9));
     digits.unwrap_or(10.0) * power
 }
 
-/// The last of them that is not above it.
+/// Returns the last of these numbers that is not above `value`.
 fn round_down(value: f64) -> f64 {
     let power = 10_f64.powf((value.log10() + 1e-9).floor());
     let digits = [5.0, 2.0].into_iter().find(|digit| digit * power <= value * (1.0 + 1e-9));
     digits.unwrap_or(1.0) * power
 }
 
-/// A time in µs as the name of a tick: without digits that say nothing.
+/// Formats a time in µs as the name of a tick, without superfluous digits.
 #[must_use]
 pub fn short_duration(us: f64) -> String {
     let (value, unit) = match us {
@@ -374,7 +374,7 @@ pub fn short_duration(us: f64) -> String {
     if value == 0.0 { "0".into() } else { format!("{} {unit}", (value * 1000.0).round() / 1000.0) }
 }
 
-/// A number as the name of a tick: `150 k`, `2 M`.
+/// Formats a number as the name of a tick: `150 k`, `2 M`.
 #[must_use]
 pub fn short_number(number: f64) -> String {
     let (value, unit) = match number {
@@ -385,7 +385,7 @@ pub fn short_number(number: f64) -> String {
     format!("{}{unit}", (value * 1000.0).round() / 1000.0)
 }
 
-/// About how wide a label is: nothing here can measure letters.
+/// Estimates the width of a label, because nothing here can measure letters.
 fn text_width(text: &str) -> f64 {
     text.chars().count() as f64 * 7.2
 }

@@ -1,9 +1,9 @@
-//! `paxoi bench --verify`: everything that the clients of a run did and were told, and whether it is linearizable.
+//! `paxoi bench --verify`: records what the clients of a run did and were told, and checks that it is linearizable.
 //!
-//! A run that is verified uses keys that nobody has used before, and others every second, so that the history of each
-//! begins with nothing and stays short. Values are all different. At the end every key is read once more. A long run
-//! does more than can be kept: then the histories of half of the keys are forgotten, again and again, and those of the
-//! other keys are whole. What was kept is checked key by key.
+//! A verified run uses keys that nobody has used before, and new ones every second, so that the history of each key
+//! begins with nothing and stays short. All values are different. At the end every key is read once more. A long run
+//! does more than can be kept. The histories of half of the keys are then dropped, again and again, and those of the
+//! other keys stay whole. The kept histories are checked key by key.
 
 use super::driver::{Limit, Plan, drive};
 use super::report::Verified;
@@ -15,25 +15,25 @@ use net::resp::value::{Value, decode};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// Different keys at a time, at most: with more, operations on one key would seldom meet.
+/// Maximum number of different keys at a time. With more, operations on one key would seldom meet.
 pub const VERIFY_KEYS_MAX: u64 = 256;
-/// The sizes of values that can be told apart, and of which a history can be kept.
+/// Sizes of values that can be told apart and of which a history can be kept.
 pub const VERIFY_VALUE_BYTES: std::ops::RangeInclusive<u64> = TAG_BYTES as u64..=4096;
-/// Operations that are kept (each takes 64 bytes, and what it read).
+/// Maximum operations that are kept. Each takes 64 bytes, plus what it read.
 const OPERATIONS_MAX: usize = 1_000_000;
-/// How long keys are used.
+/// Time for which a set of keys is used.
 const EPOCH: Duration = Duration::from_secs(1);
-/// Reads at the end that are on their way per connection.
+/// Final reads in flight per connection.
 const LAST_READS_PIPELINE: usize = 16;
-/// Reads at the end are given up when nothing was answered for so long.
+/// Silence after which the final reads are given up.
 const LAST_READS_SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// How a run is recorded.
+/// Settings of a recording.
 #[derive(Clone, Copy, Debug)]
 pub struct Recording {
-    /// The time from which all times count.
+    /// The instant from which all times count.
     began: Instant,
-    /// Different keys at a time; None if keys are used as they are.
+    /// Number of different keys at a time. None if keys are used as they are.
     keys: Option<u64>,
     /// Whether each node must be there at the start.
     pub needs_all_nodes: bool,
@@ -41,33 +41,33 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// A recording that begins now.
+    /// Creates a recording that begins now.
     #[must_use]
     pub fn start(keys: u64) -> Recording {
         Recording::within(keys, OPERATIONS_MAX)
     }
 
-    /// The same with another limit.
+    /// Creates the same with another limit.
     pub(super) fn within(keys: u64, operations_max: usize) -> Recording {
         Recording { began: Instant::now(), keys: Some(keys), needs_all_nodes: true, operations_max }
     }
 
-    /// The key that stands for `key` at this time since the run began.
+    /// Returns the key that stands for `key` at this time since the run began.
     #[must_use]
     pub fn fresh(&self, key: u64, now_ns: u64) -> u64 {
         self.keys.map_or(key, |keys| now_ns / EPOCH.as_nanos() as u64 * keys + key)
     }
 }
 
-/// What one thread recorded, or all.
+/// The recording of one thread, or of all.
 #[derive(Debug)]
 pub struct Tape {
     recording: Recording,
-    /// When the run of now began, in ns since the recording began.
+    /// Start of the current run, in ns since the recording began.
     offset_ns: u64,
     entries: Vec<Entry>,
     entries_max: usize,
-    /// One key of 2 to this power is kept.
+    /// Number of halvings. One key of 2 to this power is kept.
     halvings: u32,
     refused: u64,
     next_argument: u64,
@@ -80,19 +80,19 @@ struct Entry {
     kind: Kind,
     argument: u64,
     call: u64,
-    /// None if it is open.
+    /// Time and content of the reply. None if the operation is open.
     told: Option<(u64, Told)>,
 }
 
 #[derive(Clone, Debug)]
 enum Told {
     Other(Outcome),
-    /// The arguments of those whose values were read.
+    /// The arguments of the writes whose values were read.
     Values(Box<[u64]>),
 }
 
 impl Tape {
-    /// An empty tape for one of the threads.
+    /// Creates an empty tape for one of the threads.
     #[must_use]
     pub fn new(recording: Recording, thread: usize, threads: usize) -> Tape {
         Tape {
@@ -106,26 +106,26 @@ impl Tape {
         }
     }
 
-    /// Times given from now on count from this one.
+    /// Sets the start from which all times given later count.
     pub fn starts_at(&mut self, start: Instant) {
         self.offset_ns = start.saturating_duration_since(self.recording.began).as_nanos() as u64;
     }
 
-    /// An [`Op::argument`] that was never given before.
+    /// Returns an [`Op::argument`] that was never given before.
     pub fn next_argument(&mut self) -> u64 {
         self.next_argument += 1;
         self.next_argument
     }
 
-    /// A reply, which came before `now_ns`.
+    /// Records a reply that came before `now_ns`.
     pub fn on_reply(&mut self, client: usize, op: &Op, now_ns: u64, reply: &[u8], requests: &Requests) {
         if !self.keeps(op.key) {
             return;
         }
-        // The bytes were measured by the same rules; what they are is judged by the check.
+        // The reply was measured by the same rules, so it decodes. The check judges its content.
         let Ok(Some((reply, _))) = decode(reply) else { return self.on_open(client, op) };
         let outcome = match Outcome::of_reply(&reply) {
-            // A request that was sent before may be executed still.
+            // An earlier attempt of the request may still be executed.
             Some(Outcome::Refused) if op.kind == Kind::Once && op.attempts > 0 => None,
             Some(Outcome::Refused) => {
                 self.refused += 1;
@@ -143,7 +143,7 @@ impl Tape {
         self.push(client, op, told.map(|told| (self.offset_ns + now_ns, told)));
     }
 
-    /// A request whose fate will not be known.
+    /// Records a request whose outcome will not be known.
     pub fn on_open(&mut self, client: usize, op: &Op) {
         if self.keeps(op.key) {
             self.push(client, op, None);
@@ -159,7 +159,7 @@ impl Tape {
         }
     }
 
-    /// Forgets every second key.
+    /// Drops half of the keys.
     fn halve(&mut self) {
         self.halvings += 1;
         let halvings = self.halvings;
@@ -170,7 +170,7 @@ impl Tape {
         is_kept(key, self.halvings)
     }
 
-    /// Both together, with the keys that both have kept.
+    /// Merges two tapes, with the keys that both have kept.
     #[must_use]
     pub fn merged(mut self, mut other: Tape) -> Tape {
         while self.halvings < other.halvings {
@@ -192,16 +192,16 @@ impl Tape {
     }
 }
 
-/// Whether a key is among the 1 of 2^`halvings` that are kept.
+/// Returns true if a key is among the 1 of 2^`halvings` that are kept.
 fn is_kept(key: u64, halvings: u32) -> bool {
     let spread = key.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (spread ^ (spread >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9).leading_zeros() >= halvings
 }
 
-/// Reads every recorded key once more, and checks all.
+/// Reads every recorded key once more, and checks all histories.
 ///
 /// # Errors
-/// If this machine lacks something; what is wrong with the history is in the result.
+/// If this machine lacks a resource. Faults of the history are in the result.
 pub fn verify(mut plan: Plan, tape: Tape, stop: &AtomicBool) -> anyhow::Result<Verified> {
     let keys = tape.keys();
     let tape = match plan.recording {
@@ -255,7 +255,7 @@ fn judge(mut tape: Tape, requests: &Requests) -> Verified {
     }
 }
 
-/// The history of one key. Times are in ns, as two operations of one client may be less than a microsecond apart.
+/// Returns the history of one key. Times are in ns, because two operations of one client may be less than 1 µs apart.
 fn history(entries: &[Entry], requests: &Requests) -> History {
     let mut history = History::new();
     let mut key = Vec::new();

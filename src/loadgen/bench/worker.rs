@@ -1,9 +1,9 @@
 //! One thread of the generator: an event loop over its share of the connections.
 //!
-//! A *client* is one of the `--connections`: it has at most `--pipeline` requests without a reply. It has one link, or
-//! with `--cluster` one to each node. In the closed loop a reply lets its client send the next request; in the open
-//! loop the timetable does, on the next client that has room, and a request that finds none keeps its intended time:
-//! what it waited counts as latency (no coordinated omission).
+//! A *client* is one of the `--connections`. It has at most `--pipeline` requests in flight. It has one link, or with
+//! `--cluster` one to each node. In the closed loop a reply lets its client send the next request. In the open loop the
+//! schedule does, on the next client that has room. A request that finds no room keeps its intended time: its wait
+//! counts as latency (no coordinated omission).
 
 use super::cluster::{Refresher, SlotMap};
 use super::driver::{Limit, Plan};
@@ -21,13 +21,13 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A request is sent again at most so often, after a `-MOVED` or (only `ONCE`) a lost connection.
+/// Maximum number of times that a request is sent again, after a `-MOVED` or (only `ONCE`) a lost connection.
 const ATTEMPTS_MAX: u32 = 16;
-/// The longest sleep: how late a stop or a reconnect can be.
+/// Maximum sleep, and so the maximum delay of a stop or a reconnect.
 const NAP: Duration = Duration::from_millis(20);
-/// How often links that are down and maps that are old are looked for.
+/// Interval between checks for links that are down and for an old map.
 const CHORES_NS: u64 = 5_000_000;
-/// The shortest time between two questions for the slots.
+/// Minimum time between two questions for the slots.
 const REFRESH_NS_MIN: u64 = 100_000_000;
 const READ_BYTES: usize = 64 * 1024;
 const EVENTS_MAX: usize = 1024;
@@ -46,7 +46,7 @@ pub struct Worker<'a> {
     turn: usize,
     map: SlotMap,
     refresher: Option<Refresher>,
-    /// A `-MOVED` came: the map is old.
+    /// Whether the map is old, because a `-MOVED` came.
     is_map_old: bool,
     asked_ns: u64,
     next_chores_ns: u64,
@@ -56,14 +56,14 @@ pub struct Worker<'a> {
     /// Requests that may still be begun.
     budget: u64,
     deadline_ns: Option<u64>,
-    /// When no request was begun any more because of time or a stop.
+    /// Time since which no request is begun, because of the time limit, a stop, or silence.
     ended_ns: Option<u64>,
     last_reply_ns: u64,
     /// Requests without a reply on all links.
     outstanding: usize,
     /// Links with requests to flush.
     dirty: Vec<usize>,
-    /// The key whose owner was last looked for.
+    /// The key whose owner was looked up last.
     key: Vec<u8>,
     record: Record,
 }
@@ -71,7 +71,7 @@ pub struct Worker<'a> {
 #[derive(Debug)]
 struct Client<'a> {
     number: usize,
-    /// Its link to each node, by the node's number.
+    /// Links to the nodes, by node number.
     links: Vec<Option<usize>>,
     /// The node for keys without an owner, and for all keys without a map.
     home: usize,
@@ -83,7 +83,7 @@ struct Client<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// Connects the share of thread `index`.
+    /// Creates the worker of thread `index`, and connects its share of the clients.
     ///
     /// # Errors
     /// If a server is not there.
@@ -215,7 +215,7 @@ impl<'a> Worker<'a> {
         let mut count = 0;
         let in_time_until = self.ended_ns.unwrap_or(u64::MAX);
         let received = self.links[link].receive(scratch, to_the_end, |op, reply, error| {
-            // One look at the clock serves all replies of one read.
+            // One reading of the clock serves all replies of one read.
             let now_ns = *read_ns.get_or_insert_with(now);
             let in_time = now_ns <= in_time_until;
             let Some(op) = op else {
@@ -227,7 +227,8 @@ impl<'a> Worker<'a> {
                 && op.attempts < ATTEMPTS_MAX
                 && error.is_some_and(|line| self.map.adopt_moved(line));
             if let Some(tape) = self.record.tape.as_mut().filter(|_| !is_moved) {
-                // Several reads may share the look at the clock, and no reply may seem to have come before it did.
+                // Several reads may share that reading of the clock, and no reply may seem to have come earlier than it
+                // did.
                 tape.on_reply(client.number, &op, now(), reply, &self.plan.requests);
             }
             match error {
@@ -253,7 +254,7 @@ impl<'a> Worker<'a> {
         self.fill(client_index, now_ns);
     }
 
-    /// Ends what time ends, reconnects, asks for slots, and sends what the timetable wants sent.
+    /// Ends the load at its time limit, reconnects, asks for slots, and sends the requests that are due.
     fn on_time(&mut self, now_ns: u64) -> io::Result<()> {
         let deadline_ns = self.deadline_ns.unwrap_or(u64::MAX);
         if self.ended_ns.is_none() {
@@ -284,7 +285,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Asks for the slots while something is wrong, and goes on with the requests that waited for the answer.
+    /// Asks for the slots while something is wrong, and resumes the requests that waited for the answer.
     fn refresh(&mut self, now_ns: u64) {
         let Some(refresher) = &mut self.refresher else { return };
         if let Some(map) = refresher.take() {
@@ -302,7 +303,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Sends what is due, one request on each client in turn.
+    /// Sends the requests that are due, one on each client in turn.
     fn keep_pace(&mut self, now_ns: u64) {
         let mut refused = 0;
         while self.pacer.as_ref().is_some_and(|pacer| pacer.next_ns() <= now_ns) && refused < self.clients.len() {
@@ -312,7 +313,7 @@ impl<'a> Worker<'a> {
         self.flush(now_ns);
     }
 
-    /// Sends as much on one client as it may.
+    /// Sends as many requests on one client as it may.
     fn fill(&mut self, client: usize, now_ns: u64) {
         while self.send_one(client, now_ns) {}
         self.flush(now_ns);
@@ -326,14 +327,15 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Queues one request on a client. False if it has no room, nothing to send, or no link for what it has to send.
+    /// Queues one request on a client. Returns false if the client has no room, nothing to send, or no open link for
+    /// its request.
     fn send_one(&mut self, client_index: usize, now_ns: u64) -> bool {
         let client = &self.clients[client_index];
         if client.outstanding == self.plan.pipeline {
             return false;
         }
         if self.refresher.is_none() {
-            // All its requests go one way: none is begun while that is closed.
+            // All requests of the client use one link. None is begun while that link is down.
             let link = self.link(client_index, self.clients[client_index].home);
             if !self.links[link].is_up() {
                 return false;
@@ -350,7 +352,7 @@ impl<'a> Worker<'a> {
             client.retry.push_front(op);
             return false;
         }
-        // Whatever returned until now returned before it.
+        // One ns later: every operation that has returned until now then counts as earlier.
         let op = Op { sent_ns: if op.sent_ns == 0 { now_ns + 1 } else { op.sent_ns }, ..op };
         if self.links[link].send(op, |out| self.plan.requests.write(&op, client.session, out)) {
             self.dirty.push(link);
@@ -402,7 +404,7 @@ impl<'a> Worker<'a> {
         Some(Op { kind, key, argument, intended_ns, sent_ns: 0, attempts: 0 })
     }
 
-    /// The link of a client to a node, new and down if there was none.
+    /// Returns the link of a client to a node. Creates it, down, if there was none.
     fn link(&mut self, client: usize, node: usize) -> usize {
         let links = &mut self.clients[client].links;
         if links.len() <= node {
@@ -423,7 +425,7 @@ impl<'a> Worker<'a> {
         self.outstanding -= unanswered.len();
         let mut lost = 0;
         for op in unanswered {
-            // A `ONCE` may be sent again without harm; whether anything else was executed, nobody knows.
+            // A `ONCE` may be sent again without harm. Whether any other request was executed is unknown.
             if op.kind == Kind::Once && op.attempts < ATTEMPTS_MAX {
                 client.retry.push_back(Op { attempts: op.attempts + 1, ..op });
             } else {

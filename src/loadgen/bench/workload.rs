@@ -1,7 +1,7 @@
-//! What a load consists of: which commands on which keys, and their bytes.
+//! The contents of a load: commands, keys, and their bytes.
 //!
-//! Requests are copied from templates made once, with the digits of the key, the value and the numbers patched in:
-//! a generator that formats or allocates per request measures itself.
+//! Requests are copied from templates made once, with the digits of the key, the value and the numbers patched in. A
+//! generator that formats or allocates per request would measure itself.
 
 use crate::client::write_command;
 use crate::rng::Rng;
@@ -10,13 +10,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Digits of every key, behind a prefix of four bytes, as redis-benchmark makes them.
+/// Number of digits of every key, behind a prefix of four bytes, as in redis-benchmark.
 const KEY_DIGITS: usize = 12;
-/// The most keys that twelve digits can number.
+/// Maximum number of keys that twelve digits can number.
 pub const KEYS_MAX: u64 = 1_000_000_000_000;
-/// Values are slices of this many random bytes more than one value has, so that few are alike.
+/// Bytes by which the pool of random bytes is longer than one value. Values are slices of the pool, so that few are
+/// alike.
 const POOL_BYTES: usize = 1024 * 1024;
-/// Digits at the start of a value that no other value has.
+/// Number of digits at the start of a value that make it unique.
 pub const TAG_BYTES: usize = 16;
 
 /// The kind of load.
@@ -37,7 +38,7 @@ pub enum Workload {
 }
 
 impl Workload {
-    /// The kinds of requests in it.
+    /// Returns the kinds of requests in the load.
     #[must_use]
     pub fn kinds(self) -> &'static [Kind] {
         match self {
@@ -50,7 +51,7 @@ impl Workload {
         }
     }
 
-    /// Whether the keys must exist before it makes sense.
+    /// Returns true if the load makes sense only on existing keys.
     #[must_use]
     pub fn reads(self) -> bool {
         matches!(self, Workload::Get | Workload::Mixed(_))
@@ -108,13 +109,14 @@ impl Kind {
     /// Every kind; `kind as usize` is its index here.
     pub const ALL: [Kind; 5] = [Kind::Set, Kind::Get, Kind::Incr, Kind::Append, Kind::Once];
 
-    /// Its name in reports.
+    /// Returns the name of the kind in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         ["set", "get", "incr", "append", "once"][self as usize]
     }
 
-    /// Counters live apart from strings, so that no workload trips over what another left.
+    /// Returns the prefix of the keys. Counters and strings have different prefixes, so that no workload fails on the
+    /// leftovers of another.
     fn key_prefix(self) -> &'static [u8; 4] {
         match self {
             Kind::Set | Kind::Get | Kind::Append => b"key:",
@@ -123,12 +125,12 @@ impl Kind {
     }
 }
 
-/// How often which key is used.
+/// Distribution of the requests over the keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum KeysDist {
-    /// Each as often as every other.
+    /// Each key equally often.
     Uniform,
-    /// Key `i` in proportion to `1 / (i + 1)^theta`: key 0 is the hottest. `0 < theta < 1`, as in YCSB.
+    /// Key `i` in proportion to `1 / (i + 1)^theta`, so that key 0 is the hottest. `0 < theta < 1`, as in YCSB.
     Zipf(f64),
 }
 
@@ -156,38 +158,38 @@ impl fmt::Display for KeysDist {
     }
 }
 
-/// One request before it is bytes. It is kept until its reply, so that it can be sent again elsewhere.
+/// One request before its encoding. It is kept until its reply, so that it can be sent again elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Op {
-    /// What to do.
+    /// The kind of request.
     pub kind: Kind,
     /// The number of the key.
     pub key: u64,
-    /// Where the value starts in the pool, or the tag that it starts with, or the number of a `ONCE`.
+    /// The start of the value in the pool, or the tag that the value starts with, or the number of a `ONCE`.
     pub argument: u64,
-    /// When it was meant to be sent, in ns since the run began: latency counts from here.
+    /// Intended time of sending, in ns since the run began. Latency counts from here.
     pub intended_ns: u64,
-    /// Just after the moment before it was sent for the first time, in ns since the run began; 0 before that.
+    /// Time just before the first sending, plus 1 ns, in ns since the run began; 0 before that.
     pub sent_ns: u64,
-    /// How often it was sent before.
+    /// Number of earlier attempts.
     pub attempts: u32,
 }
 
-/// Picks keys.
+/// A source of keys.
 #[derive(Clone, Debug)]
 pub enum Picker {
-    /// Any of so many keys.
+    /// Any of this many keys.
     Uniform(u64),
     /// Few keys often.
     Zipf(Zipf),
-    /// One after the other, from this one on.
+    /// Keys one after the other, from this one on.
     Sequential(u64),
-    /// These, from that place on.
+    /// The keys of this list, from this index on.
     Listed(Arc<[u64]>, usize),
 }
 
 impl Picker {
-    /// The picker of a distribution over `keys` keys.
+    /// Creates the picker of a distribution over `keys` keys.
     #[must_use]
     pub fn new(dist: KeysDist, keys: u64) -> Picker {
         match dist {
@@ -196,7 +198,7 @@ impl Picker {
         }
     }
 
-    /// The next key.
+    /// Returns the next key.
     pub fn pick(&mut self, rng: &mut Rng) -> u64 {
         match self {
             Picker::Uniform(keys) => rng.below(*keys),
@@ -212,7 +214,7 @@ impl Picker {
         }
     }
 
-    /// Passes so many keys over, if they come in an order.
+    /// Skips this many keys, if they come in an order.
     pub fn skip(&mut self, keys: u64) {
         match self {
             Picker::Sequential(next) => *next += keys,
@@ -222,8 +224,8 @@ impl Picker {
     }
 }
 
-/// Zipf-distributed numbers after Gray et al., "Quickly generating billion-record synthetic databases", as YCSB has
-/// them, but not scrambled: slots scramble keys well enough.
+/// Zipf-distributed numbers after Gray et al., "Quickly generating billion-record synthetic databases", as in YCSB.
+/// They are not scrambled, because slots scramble keys well enough.
 #[derive(Clone, Debug)]
 pub struct Zipf {
     items: u64,
@@ -235,7 +237,7 @@ pub struct Zipf {
 }
 
 impl Zipf {
-    /// Numbers below `items`, skewed by `0 < theta < 1`.
+    /// Creates a distribution of numbers below `items`, skewed by `0 < theta < 1`.
     #[must_use]
     pub fn new(items: u64, theta: f64) -> Zipf {
         let zeta = zeta(items, theta);
@@ -258,8 +260,8 @@ impl Zipf {
     }
 }
 
-/// The sum of `1 / i^theta` for `i` from 1 to `items`; beyond a million terms by the trapezoid rule of the integral,
-/// which is exact to nine digits there and does not take minutes for a billion keys.
+/// Returns the sum of `1 / i^theta` for `i` from 1 to `items`. Beyond a million terms it uses the trapezoid rule of the
+/// integral, which is exact to nine digits there and does not take minutes for a billion keys.
 fn zeta(items: u64, theta: f64) -> f64 {
     const EXACT: u64 = 1_000_000;
     let head: f64 = (1..=items.min(EXACT)).map(|i| (i as f64).powf(-theta)).sum();
@@ -271,21 +273,21 @@ fn zeta(items: u64, theta: f64) -> f64 {
     head + integral + (to.powf(-theta) - from.powf(-theta)) / 2.0
 }
 
-/// Writes requests.
+/// Encoder of requests.
 #[derive(Debug)]
 pub struct Requests {
     templates: [Template; Kind::ALL.len()],
     value_pool: Vec<u8>,
     value_bytes: usize,
-    /// What all keys begin with, if no value may be like another; else their beginning depends on the kind.
+    /// Prefix of all keys, if no two values may be alike. Without it, the prefix depends on the kind.
     run: Option<Vec<u8>>,
 }
 
 impl Requests {
-    /// Requests with values of `value_bytes`.
+    /// Creates an encoder of requests with values of `value_bytes`.
     #[must_use]
     pub fn new(value_bytes: usize, seed: u64) -> Requests {
-        // Sixty-four printable bytes: pseudo-random, not to be compressed well, and harmless to a terminal.
+        // Sixty-four printable bytes: pseudo-random, hard to compress, and harmless to a terminal.
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut rng = Rng::new(seed);
         let value_pool = (0..value_bytes + POOL_BYTES).map(|_| ALPHABET[rng.below(64) as usize]).collect();
@@ -293,8 +295,8 @@ impl Requests {
         Requests { templates, value_pool, value_bytes, run: None }
     }
 
-    /// The same with keys that begin with `run`, and values that begin with the digits of [`Op::argument`]: if this is
-    /// never the same, no two values are. They have [`TAG_BYTES`] or more.
+    /// Returns the same encoder, with keys that begin with `run` and values that begin with the digits of
+    /// [`Op::argument`]. If no argument repeats, no value does. Values must have [`TAG_BYTES`] or more.
     #[must_use]
     pub fn tagged(self, run: &str) -> Requests {
         let run = run.as_bytes().to_vec();
@@ -302,12 +304,12 @@ impl Requests {
         Requests { templates, run: Some(run), ..self }
     }
 
-    /// A random [`Op::argument`] for a request with a value.
+    /// Returns a random [`Op::argument`] for a request with a value.
     pub fn argument(rng: &mut Rng) -> u64 {
         rng.below(POOL_BYTES as u64)
     }
 
-    /// Appends the bytes of a request. `session` is what [`once_prefix`] made, for `ONCE` only.
+    /// Appends the bytes of a request. `session` comes from [`once_prefix`], for `ONCE` only.
     pub fn write(&self, op: &Op, session: &[u8], out: &mut Vec<u8>) {
         if op.kind == Kind::Once {
             out.extend_from_slice(session);
@@ -335,7 +337,7 @@ impl Requests {
         }
     }
 
-    /// The value of a request with this argument.
+    /// Returns the value of a request with this argument.
     #[must_use]
     pub fn value(&self, argument: u64) -> Vec<u8> {
         let mut value = vec![0; self.value_bytes];
@@ -343,7 +345,8 @@ impl Requests {
         value
     }
 
-    /// The arguments of the requests whose values, one after the other, are `bytes`. None if they are anything else.
+    /// Returns the arguments of the requests whose values, one after the other, are `bytes`. None if `bytes` is
+    /// anything else.
     #[must_use]
     pub fn arguments_of(&self, bytes: &[u8]) -> Option<Vec<u64>> {
         let argument = |value: &[u8]| {
@@ -353,7 +356,7 @@ impl Requests {
         bytes.chunks(self.value_bytes.max(1)).map(argument).collect()
     }
 
-    /// Writes the bytes of a key to `out`, in place of what is there.
+    /// Writes the bytes of a key to `out`, and replaces its contents.
     pub fn write_key(&self, kind: Kind, key: u64, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(self.run.as_deref().unwrap_or(kind.key_prefix()));
@@ -363,7 +366,7 @@ impl Requests {
     }
 }
 
-/// The start of each `ONCE` of a session: all before the number.
+/// Returns the start of each `ONCE` of a session: all bytes before the number.
 #[must_use]
 pub fn once_prefix(session: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -373,10 +376,10 @@ pub fn once_prefix(session: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Parses the number of keys: at least one, and no more than keys have digits for.
+/// Parses the number of keys: at least 1, and at most [`KEYS_MAX`], as many as keys have digits for.
 ///
 /// # Errors
-/// If it is not such a number.
+/// If the text is not such a number.
 pub fn parse_keys(text: &str) -> anyhow::Result<u64> {
     let keys = text.parse()?;
     ensure!((1..=KEYS_MAX).contains(&keys), "from 1 to {KEYS_MAX}");
@@ -478,7 +481,7 @@ mod tests {
         for i in [0, 1] {
             assert!((f64::from(counts[i]) / expected(i) - 1.0).abs() < 0.05, "{i}: {} of {}", counts[i], expected(i));
         }
-        // The approximation trades single items for speed; their sums are right.
+        // The approximation trades exactness of single items for speed; their sums are right.
         let (top, top_expected): (f64, f64) = (0..100)
             .map(|i| (f64::from(counts[i]), expected(i)))
             .fold((0.0, 0.0), |(count, sum), (c, e)| (count + c, sum + e));

@@ -1,4 +1,4 @@
-//! A cluster of this program in child processes, from its first line to its last.
+//! A cluster of this program in child processes: its start, its addresses and its end.
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,16 +11,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a cluster may take until every group has a leader.
+/// Time limit until every group of a cluster has a leader.
 const READY_MAX: Duration = Duration::from_secs(60);
-/// How long it may take to end after SIGTERM.
+/// Time limit for the end of a cluster after SIGTERM.
 const STOP_MAX: Duration = Duration::from_secs(10);
-/// How often a signal to stop and the end of the child are looked for.
+/// Interval between checks for a signal to stop and for the end of the child.
 const NAP: Duration = Duration::from_millis(20);
-/// The longest first line: addresses of nine nodes are far shorter.
+/// Maximum length of the first line. The addresses of nine nodes are far shorter.
 const READY_BYTES_MAX: u64 = 4096;
 
-/// A running cluster. It is stopped when this is dropped.
+/// A running cluster. Dropping this stops it.
 #[derive(Debug)]
 pub(super) struct Cluster {
     child: Child,
@@ -54,12 +54,12 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The addresses of its nodes.
+    /// Returns the addresses of the nodes.
     pub(super) fn addresses(&self) -> &[String] {
         &self.addresses
     }
 
-    /// Asks it to end, waits a while, and ends it.
+    /// Asks the cluster to end, waits up to `STOP_MAX`, and then kills it.
     pub(super) fn stop(self) {
         drop(self);
     }
@@ -69,7 +69,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let pid = Pid::from_child(&self.child);
         let deadline = Instant::now() + STOP_MAX;
-        // An error means that it has ended already, which the wait finds out.
+        // An error means that the child has ended already. The wait finds that out.
         _ = kill_process(pid, Signal::TERM);
         while let Ok(None) = self.child.try_wait() {
             if Instant::now() >= deadline {
@@ -82,14 +82,14 @@ impl Drop for Cluster {
     }
 }
 
-/// Reads stdout on a thread, the first line for us and the rest for nobody, so that the child never waits.
+/// Reads stdout on a thread: sends the first line and discards the rest, so that the child never waits.
 fn first_line(stdout: impl Read + Send + 'static) -> Receiver<String> {
     let (found, line) = channel();
     thread::spawn(move || {
         let mut stdout = BufReader::new(stdout);
         let mut first = String::new();
         if (&mut stdout).take(READY_BYTES_MAX).read_line(&mut first).is_ok() {
-            // Nobody waits for it any more when the start was given up.
+            // Nobody receives the line if the start was given up.
             _ = found.send(first);
         }
         _ = std::io::copy(&mut stdout, &mut std::io::sink());
@@ -97,7 +97,7 @@ fn first_line(stdout: impl Read + Send + 'static) -> Receiver<String> {
     line
 }
 
-/// The last line of a log, as the end of an error message.
+/// Returns the last line of a log, as the end of an error message.
 fn last_line(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

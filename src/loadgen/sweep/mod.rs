@@ -1,7 +1,7 @@
 //! `paxoi sweep`: the same load on fresh local clusters that differ only in their number of Paxos groups.
 //!
-//! Each cluster is a child process in a folder of its own below a new folder here. Whatever happens, Ctrl-C too, the
-//! child is ended and the folder removed.
+//! Each cluster is a child process in a folder of its own, inside a new folder in the current directory. In every case,
+//! also after Ctrl-C, the child is ended and the folder is removed.
 
 mod cluster;
 mod picture;
@@ -39,7 +39,7 @@ pub struct SweepArgs {
     pub output: OutputArgs,
 }
 
-/// Everything that one `paxoi sweep` tells. The names of the fields are the names in the JSON.
+/// Results of one `paxoi sweep`. The names of the fields are the names in the JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sweep {
     /// Nodes of each cluster.
@@ -53,15 +53,15 @@ pub struct Sweep {
 pub struct Run {
     /// Paxos groups of the cluster.
     pub groups: u32,
-    /// What `paxoi bench` tells of it.
+    /// Report of `paxoi bench` on this cluster.
     pub report: Report,
 }
 
 /// Runs `paxoi sweep`: the loads, then the table on stdout.
 ///
 /// # Errors
-/// If a cluster does not start, no request at all succeeds on one, or a file cannot be written. Flags that do not go
-/// together end the process with clap's exit code 2.
+/// If a cluster does not start, no request at all succeeds on one, or a file cannot be written. Contradictory flags end
+/// the process with clap's exit code 2.
 #[allow(clippy::needless_pass_by_value, reason = "the flags of a program are used once")]
 pub fn run(args: SweepArgs) -> anyhow::Result<()> {
     args.load.exit_if_contradictory();
@@ -77,8 +77,8 @@ pub fn run(args: SweepArgs) -> anyhow::Result<()> {
     args.output.write(|| serde_json::to_string_pretty(&sweep), || picture::of_sweep(&sweep))
 }
 
-/// Measures one cluster for each number of groups, in a new folder in `parent`; `starter` makes the command that starts
-/// it in its own folder.
+/// Measures one cluster for each number of groups, in a new folder in `parent`. `starter` makes the command that starts
+/// a cluster in its own folder.
 fn sweep(
     args: &SweepArgs,
     parent: &Path,
@@ -116,7 +116,7 @@ fn sweep(
 }
 
 impl Sweep {
-    /// The run with the highest throughput. There is at least one run.
+    /// Returns the run with the highest throughput. There is at least one run.
     #[must_use]
     pub fn fastest(&self) -> Option<&Run> {
         self.runs.iter().max_by(|a, b| a.report.requests_per_s.total_cmp(&b.report.requests_per_s))
@@ -141,7 +141,7 @@ impl fmt::Display for Sweep {
     }
 }
 
-/// A new folder, removed in the end.
+/// A new folder, removed when this is dropped.
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
@@ -164,10 +164,10 @@ impl Drop for Folder {
     }
 }
 
-/// Says how far it is, to a person only.
+/// Tells the progress, only to a person at a terminal.
 fn tell(what: &str) {
     if io::stderr().is_terminal() {
-        // Nothing is lost if it cannot be said.
+        // A failed write loses nothing.
         _ = writeln!(io::stderr(), "{what}");
     }
 }

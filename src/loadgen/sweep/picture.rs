@@ -11,7 +11,7 @@ const MARGIN: f64 = 40.0;
 const TOP: f64 = 206.0;
 const PANEL_HEIGHT: f64 = 240.0;
 const PANEL_WIDTH: f64 = 420.0;
-/// How many doublings of the number of groups the name of a dot covers.
+/// Width of a dot's name, in doublings of the number of groups.
 const NAME_WIDTH: f64 = 1.5;
 
 /// Draws a sweep as SVG.
@@ -72,7 +72,7 @@ fn latency(picture: &mut Picture, sweep: &Sweep) {
     picture.legend(left + PANEL_WIDTH, TOP - 14.0, &[(Colour::Blue, "p50"), (Colour::Amber, "p99")]);
 }
 
-/// Dots for all points; the extremes and the ends are named, unless that name would cover another.
+/// Draws dots for all points. Names the extremes and the ends, unless such a name would cover another.
 fn dots(
     picture: &mut Picture,
     panel: &Panel,
@@ -95,7 +95,7 @@ fn dots(
     }
 }
 
-/// Doublings of the number of groups are equally far apart.
+/// Returns a panel in which doublings of the number of groups are equally far apart.
 fn panel(left: f64, sweep: &Sweep, y: Axis) -> Panel {
     let groups = || sweep.runs.iter().map(|run| f64::from(run.groups).log2());
     let (min, max) = (groups().fold(f64::MAX, f64::min), groups().fold(0.0, f64::max));

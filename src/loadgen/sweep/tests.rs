@@ -1,4 +1,4 @@
-//! Sweeps over shell scripts that say `ready` like a cluster, while the load goes to a fake server.
+//! Sweeps whose clusters are shell scripts that print `ready`, while the load goes to a fake server.
 
 use super::*;
 use crate::loadgen::bench::fake::{Answer, FakeServer};
@@ -16,7 +16,7 @@ fn script(text: String) -> Command {
     command
 }
 
-/// A script that makes its folder, is ready, and notes in `journal` that it was asked to end.
+/// A script in place of a cluster: it creates its folder, prints `ready`, and appends `groups` to `journal` on SIGTERM.
 fn cluster(server: &FakeServer, groups: u32, dir: &Path, journal: &Path) -> Command {
     let (dir, journal, address) = (dir.display(), journal.display(), server.address);
     let end = format!("trap 'echo {groups} >>{journal}; exit' TERM");

@@ -13,11 +13,11 @@ use crate::node::{Output, Time};
 use bytes::Bytes;
 use groups::{GroupId, Instance, NodeId};
 
-/// One request as it came: its words, and how long it is.
+/// One request as received: its words and its length.
 #[derive(Clone, Copy)]
 pub(in crate::node) struct Request<'a> {
     pub(in crate::node) words: &'a [&'a [u8]],
-    /// Bytes of the whole request. They bound what its command may add.
+    /// Bytes of the whole request. They bound the data that its command may add.
     pub(in crate::node) bytes: usize,
     /// The buffer that holds a long request: parts of it are shared, not copied. Empty for a short request.
     pub(in crate::node) buffer: &'a Bytes,
@@ -26,7 +26,7 @@ pub(in crate::node) struct Request<'a> {
 /// A command on its way to a group.
 pub(in crate::node) struct Submission<'a> {
     pub(in crate::node) group: GroupId,
-    /// Its place in the statistics.
+    /// The command's index in the statistics.
     pub(in crate::node) verb: u16,
     pub(in crate::node) command: &'a Command<'a>,
     /// The encoding of the command, if it exists already.
@@ -36,25 +36,25 @@ pub(in crate::node) struct Submission<'a> {
     pub(in crate::node) ticket: Ticket,
 }
 
-/// What the clients need of the rest of the node.
+/// The interface of the clients to the rest of the node.
 pub(in crate::node) trait Backend {
     // The node.
 
     fn config(&self) -> &NodeConfig;
     fn stats(&mut self) -> &mut Stats;
-    /// Has something done outside: connections are paused, resumed and closed.
+    /// Requests an action from outside the node: to pause, resume or close a connection.
     fn output(&mut self, output: Output);
-    /// The refusal of all that needs data, while the node loads its groups; `None` afterwards.
+    /// Returns the refusal of every command that needs data, until the node has loaded its first groups; `None` afterwards.
     fn loading_refusal(&self) -> Option<Reply<'static>>;
-    /// The refusal of what needs a group that is not loaded yet.
+    /// Returns the refusal of a command that needs a group that is not loaded yet.
     fn missing_refusal(&self) -> Reply<'static>;
     /// Returns true if commands that may add data are refused, because memory is short.
     fn is_out_of_memory(&self) -> bool;
-    /// What commands are parsed with; `seed` is chance.
+    /// Returns the context that commands are parsed with; `seed` is a random number.
     fn moment(&self, seed: u64, time: Time) -> Moment;
-    /// Answers a command about the node or the cluster. `clients` tells INFO of the clients.
+    /// Answers a command about the node or the cluster. `clients` holds the facts about clients for INFO.
     fn admin(&mut self, spec: &Spec, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static>;
-    /// Checks `PAXOI LEADER MOVE`: the group, and who is to lead it.
+    /// Checks `PAXOI LEADER MOVE`. Returns the group, and the node that is to lead it.
     ///
     /// # Errors
     /// The reply, if there is nothing to wait for.
@@ -67,45 +67,48 @@ pub(in crate::node) trait Backend {
     fn groups(&self) -> u32;
     /// Returns true if the group is loaded.
     fn has(&self, group: GroupId) -> bool;
-    /// Why a command whose request has `bytes` cannot be tried in any group.
+    /// Returns the refusal if a command whose request has `bytes` cannot be tried in any group.
     fn refusal(&self, command: &Command<'_>, bytes: usize) -> Option<Reply<'static>>;
-    /// Why a command whose request has `bytes` cannot be tried in this group, which is loaded.
+    /// Returns the refusal if a command whose request has `bytes` cannot be tried in this group, which is loaded.
     fn group_refusal(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> Option<Reply<'static>>;
     /// Returns true if a command whose request has `bytes` has to wait, because the queue of its group is full.
     fn holds_command(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> bool;
-    /// Returns true if a client that writes, and has sent `bytes`, has to wait while `queue_bytes` are in all queues.
+    /// Returns true if a client that writes, and has sent `bytes`, has to wait: all queues together hold `queue_bytes` or
+    /// more.
     fn holds_writers(&self, bytes: usize, queue_bytes: usize) -> bool;
     /// Returns true if a group whose queue was full takes requests of `bytes` again.
     fn takes_again(&self, group: GroupId, bytes: usize) -> bool;
-    /// Reads that wait for their answers.
+    /// Returns the number of reads that wait for their answers.
     fn reads(&self) -> usize;
     /// Returns true if a request of `bytes` may go into the log in parts.
     fn takes_upload(&self, bytes: usize) -> bool;
-    /// Returns true if this command, whose request has `bytes`, goes in parts.
+    /// Returns true if this command, whose request has `bytes`, goes into the log in parts.
     fn is_upload(&self, command: &Command<'_>, bytes: usize) -> bool;
-    /// The member that carries the commands out, if this node does not. Replies of two ways are not in order.
+    /// Returns the member that executes the clients' commands; `None`: this node. Replies from different executors come in
+    /// no fixed order.
     fn way(&self) -> Option<NodeId>;
-    /// About how many bytes the reply will have, if they may be many.
+    /// Returns the estimated bytes of the reply; 0 unless they may be many.
     fn expected_bytes(&self, group: GroupId, command: &Command<'_>) -> usize;
 
     // Work.
 
     /// Carries out a command or a read; the reply comes by the ticket.
     fn submit(&mut self, submission: Submission<'_>, time: Time);
-    /// Reads what this node has, which may be old.
+    /// Answers a read from this node's local state, which may be old.
     fn read_stale(&self, group: GroupId, body: &[u8]) -> Reply<'_>;
-    /// The same for a read that takes several turns; the reply comes by the ticket.
+    /// Begins such a read if it may take several turns; the reply comes by the ticket.
     fn begin_stale_read(&mut self, group: GroupId, verb: u16, body: Bytes, ticket: Ticket);
 
     // Durability, for WAIT.
 
-    /// The place in the log behind all that this node has applied.
+    /// Returns the LSN up to which the log must be durable to hold everything that this node has applied.
     fn gathered_lsn(&self) -> u64;
-    /// Returns true if this node's own log is durable up to there, and has all writes of its clients.
+    /// Returns true if this node's own log is durable up to `lsn`, and holds all writes of its clients.
     fn has_logged(&self, lsn: u64) -> bool;
-    /// The first instance of a group that is not applied.
+    /// Returns the first instance of a group that is not applied.
     fn next(&self, group: GroupId) -> Instance;
-    /// How many other members have all that is below these instances durably; how many are reached if there are none.
+    /// Returns the number of other members that durably hold everything below the given instance, as the minimum over
+    /// `groups`. If `groups` is empty, returns the number of reached members.
     fn holders(&self, groups: &[(GroupId, Instance)], time: Time) -> usize;
     /// Asks the members how far their logs are durable in these groups.
     fn ask_where_durable(&mut self, groups: Vec<GroupId>);

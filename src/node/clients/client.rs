@@ -14,73 +14,74 @@ use net::resp::request::RequestParser;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-/// A reply of no more than this is given whatever waits for its client: it takes no more than the error in its place.
+/// Maximum bytes of a reply that is never dropped, however much output waits for its client: the error in its place would
+/// save little.
 const SMALL_REPLY_BYTES: usize = 256;
 const DROPPED: Reply<'static> =
     Reply::Error(Cow::Borrowed("ERR the reply was dropped: too much waits to be read by this client"));
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It was answered, or its reply will come.
+    /// The request was answered, or its reply will come.
     Taken,
-    /// It has to be read again when this has passed.
+    /// The request has to be read again when this obstacle is gone.
     Again(Blocked),
 }
 
-/// Why the requests of a client wait.
+/// The reason why the requests of a client wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blocked {
-    /// The queue of this group is full for a request of so many bytes.
+    /// The queue of this group is full for a request of this many bytes.
     Group(GroupId, usize),
-    /// CLIENT PAUSE.
+    /// CLIENT PAUSE is in force.
     Pause,
-    /// The replies to earlier requests have to come first: WAIT, or another way for the commands.
+    /// The replies to earlier requests have to come first: before a WAIT, or before commands go to another executor.
     Replies,
 }
 
 pub(super) struct Client {
     pub(super) connection: u64,
     pub(super) info: ClientInfo,
-    /// Where the request that is arriving stands; it is elsewhere while requests are served.
+    /// The parser with the state of the request that is arriving; `None` while requests are served.
     pub(super) parser: Option<RequestParser>,
     pub(super) replies: Replies,
     pub(super) out: Outbound,
     pub(super) multi: Option<Multi>,
-    /// It has been told to go: what it sends is ignored.
+    /// This node is closing the connection: further input is ignored.
     pub(super) leaving: bool,
-    /// It will send no more.
+    /// The client will send no more.
     pub(super) ended: bool,
-    /// Its requests wait unread.
+    /// The client's requests wait unread.
     pub(super) paused: bool,
     pub(super) blocked: Option<Blocked>,
-    /// Since when it has been paused, again and again, and none of its requests was taken on.
+    /// Start of the period in which the client was paused, perhaps repeatedly, and none of its requests was taken.
     pub(super) waits_since_ms: Option<u64>,
-    /// So many bytes of them waited too long, because too much else is on its way.
+    /// Bytes of requests that waited for the client timeout, because too many other commands are in flight.
     pub(super) late_bytes: usize,
-    /// So many bytes are still to come of a request that was refused in the midst of it.
+    /// Bytes still to come of a request that was refused before all of it had arrived.
     pub(super) refused_bytes: usize,
-    /// It is paused no longer, but its bytes have not been announced again yet.
+    /// The client is paused no longer, but the event loop has not announced its waiting bytes again yet.
     pub(super) resumed: bool,
-    /// The groups that it has written in.
+    /// The groups in which the client has written.
     pub(super) wrote: GroupSet,
-    /// Who executes its commands; see `relay`.
+    /// The member that executes the client's commands; `None`: this node. See `relay`.
     way: Option<NodeId>,
-    /// It has sent a command for the log, or is about to send much.
+    /// The client has sent a write, or is in the middle of a large request.
     pub(super) writes: bool,
-    /// READONLY: its reads are answered at once, from what this node has.
+    /// After READONLY: the client's reads are answered at once, from this node's local state.
     pub(super) reads_stale: bool,
     /// Bytes received that were left for later.
     pub(super) held: usize,
-    /// Bytes that the event loop had not written when it last said.
+    /// Bytes of output that the event loop had not written at its last report.
     pub(super) unsent: usize,
-    /// The same when it was last given some, and so before it wrote any of those.
+    /// The same count right after the event loop last took output, before it wrote any of that.
     pub(super) queued: usize,
     pub(super) dirty: bool,
 }
 
 impl Client {
-    /// `number` is for CLIENT ID, `listen` this node's end.
+    /// Creates the state of a new connection. `number` is its CLIENT ID, `listen` the address of this node's end.
     pub(super) fn new(
         connection: u64,
         number: u64,
@@ -115,20 +116,20 @@ impl Client {
         }
     }
 
-    /// Input begins: `bytes` wait to be read, and `unsent` bytes to be written. Returns the bytes that are new since the
-    /// last call.
+    /// Begins an input: `bytes` wait to be read, and `unsent` bytes of replies wait to be written. Returns the number of
+    /// bytes that are new since the last call.
     pub(super) fn begin_input(&mut self, bytes: usize, unsent: usize, now_ms: u64) -> usize {
         (self.unsent, self.resumed, self.info.last_input_ms) = (unsent, false, now_ms);
         bytes.saturating_sub(self.held)
     }
 
-    /// Answers at once, in its turn.
+    /// Answers a request whose reply is known now. The reply leaves in the order of the requests.
     pub(super) fn answer(&mut self, reply: &Reply<'_>) {
         let mute = !self.info.reply_mode.admit();
         self.replies.answer(self.info.protocol, mute, reply, &mut self.out);
     }
 
-    /// The same; errors are counted.
+    /// Answers like [`Client::answer`], and counts an error.
     pub(super) fn tell(&mut self, reply: &Reply<'_>, node: &mut impl Backend) {
         if let Reply::Error(text) = reply {
             node.stats().error(text);
@@ -136,25 +137,26 @@ impl Client {
         self.answer(reply);
     }
 
-    /// What is known of the reply to the request that is being carried out.
+    /// Returns what is known in advance of the reply to the current request.
     pub(super) fn expected(&mut self, bytes: usize, long: bool) -> Expected {
         Expected { protocol: self.info.protocol, mute: !self.info.reply_mode.admit(), bytes, long }
     }
 
-    /// A place for a short reply that comes later.
+    /// Reserves the place of a short reply that comes later.
     pub(super) fn expect(&mut self) -> Ticket {
         let expected = self.expected(0, false);
         Ticket { connection: self.connection, sequence: self.replies.expect(expected), part: 0 }
     }
 
-    /// The reply that has this place, or a part of it. One that is too much for what already waits is dropped.
+    /// Takes the reply with this ticket, or a part of it. If too much output waits already, an error replaces the reply.
     pub(super) fn settle(&mut self, ticket: Ticket, reply: Reply<'_>) {
         let is_late = self.out.len() + self.queued > CLIENT_BURST_BYTES && reply.bytes() > SMALL_REPLY_BYTES;
         let reply = if is_late { DROPPED } else { reply };
         self.replies.settle(ticket.sequence, ticket.part, reply, &mut self.out);
     }
 
-    /// Returns true if no more of its requests are read: too much of its output waits, or something else.
+    /// Returns true if no more requests of the client are read: too many replies or bytes of output are outstanding, a
+    /// pause or earlier replies block it, or a long read is not answered.
     pub(super) fn is_choked(&self) -> bool {
         self.replies.len() >= REPLIES_MAX
             || self.out.len() + self.unsent + self.replies.bytes() >= CLIENT_OUTPUT_BYTES
@@ -162,18 +164,19 @@ impl Client {
             || self.replies.is_reading_long()
     }
 
-    /// Returns true if the queue was full of the group that its next request needs.
+    /// Returns true if the group that the client's next request needs had a full queue.
     pub(super) fn awaits_group(&self) -> bool {
         matches!(self.blocked, Some(Blocked::Group(..)))
     }
 
-    /// Returns true if it has asked nothing for `limit_ms`, and waits for nothing.
+    /// Returns true if the client has sent nothing for `limit_ms`, and waits for nothing.
     pub(super) fn is_idle(&self, now_ms: u64, limit_ms: u64) -> bool {
         let is_due = now_ms >= self.info.last_input_ms.saturating_add(limit_ms);
         is_due && self.replies.is_empty() && !self.paused && !self.leaving
     }
 
-    /// Its commands go this way now. Returns false if the replies to those that went another way have to come first.
+    /// Sets the executor of the client's commands; `None`: this node. Returns false, and changes nothing, if the replies
+    /// from another executor have to come first.
     pub(super) fn goes(&mut self, way: Option<NodeId>) -> bool {
         if self.way != way && !self.replies.is_empty() {
             return false;
@@ -182,7 +185,7 @@ impl Client {
         true
     }
 
-    /// The transaction, if one is open, will not be carried out.
+    /// Marks the transaction, if one is open, as failed: EXEC will carry nothing out.
     pub(super) fn fail_transaction(&mut self) {
         self.multi.as_mut().into_iter().for_each(Multi::fail);
     }

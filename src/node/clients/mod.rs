@@ -2,9 +2,9 @@
 //! They reach the rest of the node through [`Backend`] alone.
 //!
 //! ```text
-//! client        the state of one connection        requests      which way a request goes, by its command
-//! replies       replies in order                   routing       to one group, or to several in parts
-//! pause         CLIENT PAUSE                       transactions  MULTI, EXEC and what is between
+//! client        the state of one connection        requests      dispatch of a request by its command
+//! replies       replies in order                   routing       commands to one group, or in parts to several
+//! pause         CLIENT PAUSE                       transactions  MULTI, EXEC and the requests between them
 //! waits         WAIT and WAITAOF                   own           commands about the connection itself
 //! backend       what the rest of the node does for the clients
 //! ```
@@ -40,7 +40,7 @@ use pause::Pause;
 use std::net::SocketAddr;
 use waits::Waits;
 
-/// Memory that a client's empty output may keep.
+/// Maximum bytes of memory that a client's empty output may keep.
 const IDLE_OUTPUT_BYTES: usize = 64 << 10;
 /// Interval between searches for idle clients.
 const IDLE_LOOK_MS: u64 = 1_000;
@@ -50,20 +50,20 @@ pub(super) struct Clients {
     table: Slots<Box<Client>>,
     /// Clients with output to be sent.
     dirty: Vec<u64>,
-    /// Clients that are paused or ending: looked at after each turn.
+    /// Clients that are paused or ending. They are checked after each turn.
     watched: Vec<u64>,
     /// The client whose requests are being carried out; it is out of the table meanwhile.
     served: Option<u64>,
     limits: RequestLimits,
     listen: SocketAddr,
-    /// Clients since the start; their numbers for CLIENT ID.
+    /// Number of clients since the start. It gives each client its CLIENT ID.
     seen: u64,
     count: u64,
     pause: Pause,
     waits: Waits,
-    /// What may still be taken from clients in this turn.
+    /// Steps of work that may still be taken from clients in this turn.
     intake: Work,
-    /// Chance: RANDOMKEY, and which group issues a session.
+    /// Random numbers, for RANDOMKEY and for the group that issues a session.
     draw: Jitter,
     idle_looked_ms: u64,
 }
@@ -93,7 +93,7 @@ impl Clients {
         }
     }
 
-    /// A connection has turned out to be a client's. `refusal`: why it is closed at once.
+    /// Admits a connection that has turned out to be a client's. `refusal`: the reason to close it at once.
     pub(super) fn admit(
         &mut self,
         id: u64,
@@ -117,7 +117,7 @@ impl Clients {
         self.put_back(Box::new(client));
     }
 
-    /// How many there are.
+    /// Returns the number of clients.
     #[cfg(test)]
     pub(super) fn len(&self) -> u64 {
         self.count
@@ -127,8 +127,8 @@ impl Clients {
         self.table.has(id)
     }
 
-    /// The client has sent something, of which what is carried out is taken from the front of `input`. `unsent`: bytes of
-    /// its replies that the event loop has not written.
+    /// Serves the requests in `input`, which the client has sent, and removes those that are carried out from its front.
+    /// `unsent`: bytes of the client's replies that the event loop has not written.
     pub(super) fn input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, node: &mut impl Backend, time: Time) {
         let Some(mut client) = self.table.remove(id) else { return };
         self.served = Some(id);
@@ -240,26 +240,26 @@ impl Clients {
             *input = rest;
             return outcome;
         }
-        // Nobody has kept anything of a request that is to be read again: the buffer is taken back as it is.
+        // Nothing else holds a part of a request that is to be read again, so the buffer is taken back without a copy.
         *input = buffer.try_into_mut().unwrap_or_else(|buffer| BytesMut::from(&buffer[..]));
         input.unsplit(rest);
         outcome
     }
 
-    /// Answers a request of which only a part is here, and passes over the rest of it.
+    /// Refuses a request of which only a part has arrived, and skips the rest of it.
     fn refuse_midst(&mut self, client: &mut Client, parser: &mut RequestParser, node: &mut impl Backend) {
         client.late_bytes = 0;
         client.fail_transaction();
         client.tell(&NOT_SERVED, node);
         match parser.ends_after() {
             Some(bytes) => client.refused_bytes = bytes,
-            // Where it ends is not known.
+            // The end of the request is not known.
             None => self.dismiss(client, Close::AfterFlush, node),
         }
         *parser = RequestParser::new(self.limits);
     }
 
-    /// The reply that a client waits for. A client that is gone gets none.
+    /// Gives a client the reply that it waits for. If the client is gone, the reply is dropped.
     pub(super) fn settle(&mut self, ticket: Ticket, reply: Reply<'_>) {
         assert!(self.served != Some(ticket.connection), "the reply to a request would be lost while another is served");
         let Some(client) = self.table.find(ticket.connection) else { return };
@@ -270,7 +270,7 @@ impl Clients {
         }
     }
 
-    /// The client sends no more.
+    /// Notes that the client sends no more.
     pub(super) fn ended(&mut self, id: u64) {
         if let Some(client) = self.table.find(id) {
             client.ended = true;
@@ -278,20 +278,20 @@ impl Clients {
         }
     }
 
-    /// All output of the client was written.
+    /// Notes that all output of the client was written.
     pub(super) fn drained(&mut self, id: u64) {
         if let Some(client) = self.table.find(id) {
             (client.unsent, client.queued) = (0, 0);
         }
     }
 
-    /// The connection is closed.
+    /// Removes the client of a connection that is closed.
     pub(super) fn closed(&mut self, id: u64) {
         self.count -= u64::from(self.table.remove(id).is_some());
     }
 
-    /// Calls `visit` with each connection that has output, and the output, which it takes; it returns how many bytes wait
-    /// for the client then.
+    /// Calls `visit` with each connection that has output, and with that output. `visit` takes the output, and returns the
+    /// number of bytes that wait for the client then.
     pub(super) fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut Outbound) -> usize) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
@@ -305,13 +305,13 @@ impl Clients {
         self.dirty = dirty;
     }
 
-    /// Time limits: idle clients are closed, and requests that wait unread for too long are refused.
+    /// Applies time limits: closes idle clients, and serves or refuses requests that have waited unread for too long.
     pub(super) fn tick(&mut self, node: &mut impl Backend, now_ms: u64) {
         self.wake_late(node, now_ms);
         self.close_idle(node, now_ms);
     }
 
-    /// Serves clients whose requests have waited unread for as long as a command may take: they are carried out, or refused.
+    /// Resumes clients whose requests have waited unread for the client timeout: the requests are carried out, or refused.
     fn wake_late(&mut self, node: &mut impl Backend, now_ms: u64) {
         let limit_ms = node.config().client_timeout_ms;
         for id in self.watched.clone() {
@@ -339,12 +339,12 @@ impl Clients {
         }
     }
 
-    /// A new turn: `steps` of work may be taken from clients.
+    /// Begins a turn, in which `steps` of work may be taken from clients.
     pub(super) fn begin_turn(&mut self, steps: u64) {
         self.intake = Work::steps(steps);
     }
 
-    /// Looks at the clients that are paused or ending: there may be room for their requests now.
+    /// Resumes paused clients if there is room for their requests now. Closes ending clients that have all their replies.
     pub(super) fn resume(&mut self, node: &mut impl Backend, now_ms: u64) {
         if self.watched.is_empty() {
             return;
@@ -362,7 +362,7 @@ impl Clients {
             if !is_blocked {
                 (client.blocked, client.info.blocked) = (None, false);
             }
-            // Some way below the limit, so that pausing and resuming is not done for every request.
+            // Clients resume at half of the limit, so that they are not paused and resumed for every request.
             let is_full = client.writes && node.holds_writers(client.held, NODE_QUEUE_BYTES / 2);
             let waits = client.is_choked() || client.awaits_group() || is_full || reads_too_much;
             if client.paused && client.replies.len() <= REPLIES_MAX / 2 && !waits {
@@ -395,7 +395,7 @@ impl Clients {
         }
     }
 
-    /// What INFO tells of the clients; `max` of them are let in.
+    /// Returns the facts about clients for INFO; `max` is the limit of connected clients.
     fn view(&self, max: u64) -> ClientsView {
         let clients = || self.table.iter().map(|(_, client)| client);
         ClientsView {
@@ -408,8 +408,8 @@ impl Clients {
     }
 }
 
-/// Returns true if the client, which has sent `bytes`, has to wait, because too many bytes of commands are on their way.
-/// Small requests do not wait for large ones.
+/// Returns true if the client, which has sent `bytes`, has to wait, because too many bytes of commands or too many reads
+/// are in flight. Small requests do not wait for large ones.
 fn is_full(client: &Client, bytes: usize, node: &impl Backend) -> bool {
     client.writes && node.holds_writers(bytes, NODE_QUEUE_BYTES) || node.reads() >= READS_MAX
 }

@@ -1,5 +1,5 @@
-//! What concerns no group: commands about the connection, and about the other clients. The rest of the node answers those
-//! about itself and the cluster.
+//! Commands that need no group: about the connection, and about the other clients. Commands about the node and the cluster
+//! are passed to the rest of the node.
 
 use super::backend::{Backend, Request};
 use super::client::Client;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 
 impl Clients {
-    /// Carries out what concerns no group, and returns the reply.
+    /// Carries out a command that needs no group, and returns the reply.
     pub(super) fn own(
         &mut self,
         client: &mut Client,
@@ -116,13 +116,13 @@ impl Clients {
         }
     }
 
-    /// The connections of these clients; the one that is being served is not among them.
+    /// Returns the connections of the clients that `is_meant` selects. The client that is being served is not among them.
     fn connections(&self, is_meant: impl Fn(&Client) -> bool) -> Vec<u64> {
         self.table.iter().filter(|(_, client)| is_meant(client)).map(|(id, _)| id).collect()
     }
 }
 
-/// A reply that repeats a word of the request. A long word shares the memory of the request's buffer.
+/// Returns a reply that repeats a word of the request. A long word shares the memory of the request's buffer.
 fn repeat(reply: Reply<'_>, buffer: &Bytes) -> Reply<'static> {
     let shared = match &reply {
         Reply::Bulk(Cow::Borrowed(word)) => shared_word(word, buffer),

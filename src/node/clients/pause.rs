@@ -1,7 +1,7 @@
-//! CLIENT PAUSE: for a while the requests of this node's clients wait unread, all of them or those that may write.
+//! CLIENT PAUSE: until a timeout, requests of this node's clients wait unread: all requests, or only those that may write.
 //!
-//! What came before goes on. Members are not concerned: the node votes, leads and learns as ever, and the clients of
-//! other nodes are served.
+//! Requests that were read before the pause go on. The pause does not affect members: the node still votes, leads and
+//! learns, and other nodes serve their clients.
 
 use super::transactions::Multi;
 use crate::kv::table::{Class, Spec, Verb};
@@ -14,7 +14,7 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    /// Pauses for so long. One that is in force is made longer or stricter by it, never the contrary, as in Redis.
+    /// Pauses for `timeout_ms`. As in Redis, it can only make a pause in force longer or stricter.
     pub(super) fn begin(&mut self, now_ms: u64, timeout_ms: u64, all: bool) {
         let before = if self.is_on(now_ms) { std::mem::take(self) } else { Pause::default() };
         self.until_ms = before.until_ms.max(now_ms.saturating_add(timeout_ms));
@@ -25,7 +25,7 @@ impl Pause {
         now_ms < self.until_ms
     }
 
-    /// Whether a request has to wait while it is on. What ends the pause never does.
+    /// Returns true if a request has to wait while the pause is on. CLIENT UNPAUSE, which ends the pause, never waits.
     pub(super) fn holds(&self, spec: &Spec, multi: Option<&Multi>) -> bool {
         let writes = spec.class == Class::Write || spec.verb == Verb::Exec && multi.is_some_and(Multi::writes);
         (self.all || writes) && spec.verb != Verb::ClientUnpause

@@ -1,4 +1,4 @@
-//! Replies leave in the order of their requests, also when the groups answer in another order.
+//! The outstanding replies of a client. They leave in the order of its requests, even if the groups answer in another order.
 
 use crate::kv::fanout::Merge;
 use crate::kv::reply::{Reply, TOO_LARGE};
@@ -13,30 +13,30 @@ pub(super) struct Replies {
     slots: VecDeque<Slot>,
     /// The sequence number of the first slot.
     first: u64,
-    /// The sum of what the slots hold or are expected to.
+    /// Sum of the bytes that the slots hold or are expected to hold.
     bytes: usize,
-    /// Long reads that are not answered.
+    /// Number of long reads, and of large commands in parts, that are not answered.
     long: usize,
 }
 
-/// What is known of a reply before it comes.
+/// The facts that are known of a reply before it comes.
 #[derive(Clone, Copy)]
 pub(super) struct Expected {
     pub(super) protocol: Protocol,
-    /// CLIENT REPLY OFF or SKIP: it is answered by nothing.
+    /// CLIENT REPLY OFF or SKIP: nothing is sent.
     pub(super) mute: bool,
-    /// About how many bytes it will hold, if that may be many.
+    /// Estimated bytes of the reply; 0 unless they may be many.
     pub(super) bytes: usize,
-    /// It may come in a later turn than those of its client's next commands.
+    /// The reply may come in a later turn than the replies to its client's next commands.
     pub(super) long: bool,
 }
 
 struct Slot {
     protocol: Protocol,
-    /// CLIENT REPLY OFF or SKIP: it is answered by nothing.
+    /// CLIENT REPLY OFF or SKIP: nothing is sent.
     mute: bool,
     state: State,
-    /// How many bytes it holds or is expected to, if that is known to be many.
+    /// Bytes that the reply holds or, if they may be many, is expected to hold; else 0.
     bytes: usize,
     long: bool,
 }
@@ -48,22 +48,22 @@ enum State {
     Int(i64),
     Null,
     Encoded(Bytes),
-    /// It holds long strings, which are not copied.
+    /// A reply with long strings, which are not copied.
     Long(Box<Outbound>),
 }
 
 pub(super) struct Parts {
-    /// Taken when all parts are there.
+    /// Merges the replies; taken out when all parts are there.
     merge: Option<Merge>,
     replies: Vec<Option<Reply<'static>>>,
     missing: usize,
-    /// What the replies hold together.
+    /// Sum of the bytes of the replies.
     bytes: usize,
     bytes_max: usize,
 }
 
 impl Replies {
-    /// How many requests are not answered, or answered behind one that is not.
+    /// Returns the number of requests that are not answered, or are answered behind an unanswered one.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -72,12 +72,13 @@ impl Replies {
         self.slots.is_empty()
     }
 
-    /// How many bytes they hold, or are expected to, as far as that was known to be many.
+    /// Returns the bytes that the replies hold, or are expected to hold where these may be many.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether a long read is not answered: what its client sends next must not be seen by it.
+    /// Returns true if a long read, or a large command in parts, is not answered. The client's next requests wait: a long
+    /// read must not see their effects.
     pub(super) fn is_reading_long(&self) -> bool {
         self.long > 0
     }
@@ -87,7 +88,7 @@ impl Replies {
         self.reserve(expected, State::Waiting)
     }
 
-    /// Reserves the place of a reply that is put together from parts.
+    /// Reserves the place of a reply that is merged from parts, and returns its number.
     pub(super) fn expect_parts(&mut self, expected: Expected, parts: Parts) -> u64 {
         self.reserve(expected, State::Parts(Box::new(parts)))
     }
@@ -98,7 +99,7 @@ impl Replies {
         self.push(Slot { protocol, mute, state, bytes, long })
     }
 
-    /// A reply that is known at once.
+    /// Takes a reply that is known at once. It is written to `out` if no other reply is outstanding.
     pub(super) fn answer(&mut self, protocol: Protocol, mute: bool, reply: &Reply<'_>, out: &mut Outbound) {
         if self.slots.is_empty() {
             if !mute {
@@ -112,7 +113,7 @@ impl Replies {
         self.push(Slot { protocol, mute, state, bytes, long: false });
     }
 
-    /// The reply, or a part of it, has come. What can leave is written to `out`.
+    /// Takes a reply that has come, or a part of one. Writes all replies that can leave now to `out`.
     pub(super) fn settle(&mut self, sequence: u64, part: u32, reply: Reply<'_>, out: &mut Outbound) {
         let Some(position) = sequence.checked_sub(self.first) else { return };
         let Some(slot) = self.slots.get_mut(position as usize) else { return };
@@ -186,7 +187,7 @@ impl State {
         }
     }
 
-    /// The commonest replies are kept without memory of their own.
+    /// Returns the state that keeps a reply. The commonest replies need no memory of their own.
     fn of(reply: &Reply<'_>, protocol: Protocol, mute: bool) -> State {
         match reply {
             _ if mute => State::Encoded(Bytes::new()),
@@ -206,7 +207,7 @@ impl State {
 }
 
 impl Parts {
-    /// Of a reply that `merge` puts together from `count` parts, which together hold no more than `bytes_max`.
+    /// Creates the parts of a reply: `merge` joins `count` parts, which together hold at most `bytes_max` bytes.
     pub(super) fn new(merge: Merge, count: usize, bytes_max: usize) -> Parts {
         Parts { merge: Some(merge), replies: vec![None; count], missing: count, bytes: 0, bytes_max }
     }

@@ -1,4 +1,4 @@
-//! Requests: what becomes of each, by its command.
+//! Requests, and the dispatch of each by its command.
 
 use super::backend::{Backend, Request};
 use super::client::{Blocked, Client, Outcome};
@@ -10,13 +10,14 @@ use crate::kv::{Moment, parse};
 use bytes::Bytes;
 use net::resp::request::RequestParser;
 
-/// Requests with no more words than this need no memory for the list of them.
+/// Maximum words of a request whose list of words needs no memory from the heap.
 const FEW_WORDS: usize = 8;
-/// Bytes of a reply of the node's own that are made in one step of work.
+/// Bytes per step of work, in replies that the node makes by itself.
 const OWN_BYTES_PER_STEP: usize = 64;
 
 impl Clients {
-    /// Carries out one request, whose words `parser` has found in `bytes`. `buffer` is what they are in, if they are many.
+    /// Carries out one request, whose words `parser` has found in `bytes`. `buffer` holds a long request, and is empty for a
+    /// short one.
     pub(super) fn request(
         &mut self,
         client: &mut Client,
@@ -95,7 +96,7 @@ impl Clients {
 }
 
 impl Client {
-    /// Answers what is no command, or cannot be one now; a transaction that it stood in is not carried out.
+    /// Refuses a request that is no command, or whose command cannot be carried out now. An open transaction fails.
     pub(super) fn refuse(&mut self, words: &[&[u8]], refusal: &Reply<'_>, node: &mut impl Backend) -> Outcome {
         self.fail_transaction();
         if !table::find(words[0]).is_some_and(|spec| spec.verb == Verb::Exec) {
@@ -110,7 +111,7 @@ impl Client {
         Outcome::Taken
     }
 
-    /// Answers a command that is not tried.
+    /// Refuses a command before it is tried, and counts that.
     pub(super) fn reject(&mut self, verb: Verb, refusal: &Reply<'_>, node: &mut impl Backend) -> Outcome {
         node.stats().rejected(verb as usize);
         self.tell(refusal, node);
@@ -118,7 +119,7 @@ impl Client {
     }
 }
 
-/// `PAXOI LEADER MOVE group node`: its reply comes when the group was moved, or was not in time.
+/// Carries out `PAXOI LEADER MOVE group node`. The reply comes when the group has moved, or when its time limit is over.
 fn move_leader(client: &mut Client, words: &[&[u8]], node: &mut impl Backend, time: Time) {
     node.stats().called(Verb::PaxoiLeader as usize, 0, false);
     match node.check_move(words, time) {
@@ -127,7 +128,7 @@ fn move_leader(client: &mut Client, words: &[&[u8]], node: &mut impl Backend, ti
     }
 }
 
-/// What is carried out at once even between MULTI and EXEC.
+/// Returns true if a command is carried out at once even between MULTI and EXEC.
 fn breaks_out(verb: Verb) -> bool {
     matches!(verb, Verb::Quit | Verb::Reset)
 }

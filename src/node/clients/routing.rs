@@ -1,4 +1,4 @@
-//! Routing: a command goes to one group, or in parts to several, after the checks that need no group to answer.
+//! Routing: after the checks that need no answer from a group, a command goes to one group, or in parts to several.
 
 use super::backend::{Backend, Request, Submission};
 use super::client::{Blocked, Client, Outcome};
@@ -16,20 +16,20 @@ use crate::node::ticket::Ticket;
 use bytes::{Bytes, BytesMut};
 use groups::GroupId;
 
-/// Replies of a transaction that are known already, by their index in it.
+/// Replies of a transaction that are known already, with their indexes in the transaction.
 pub(super) type Known = Vec<(usize, Reply<'static>)>;
 
-/// What is the same for all parts of a command.
+/// The context that all parts of a command share.
 #[derive(Clone, Copy)]
 struct Way<'a> {
     verb: Verb,
     request: Request<'a>,
-    /// After READONLY: from what this node has, which may be old. It asks nobody, and waits for nothing.
+    /// After READONLY: the read is answered from this node's local state, which may be old. It needs no confirmation.
     is_stale: bool,
 }
 
 impl Clients {
-    /// Sends a command to its group or groups. `known`: the replies that an EXEC has already.
+    /// Sends a command to its group or groups. `known`: the replies of an EXEC that are known already.
     pub(super) fn route(
         &mut self,
         client: &mut Client,
@@ -55,7 +55,7 @@ impl Clients {
         }
     }
 
-    /// Where a command without a key goes: one of the groups that are loaded, if there is one.
+    /// Draws a group for a command without a key: one of the loaded groups, if there is one.
     fn any_group(&mut self, node: &impl Backend) -> GroupId {
         let groups = node.groups();
         let drawn = self.draw.below(u64::from(groups)) as u32;
@@ -110,7 +110,7 @@ fn to_several(
         Merge::Concatenation => LISTED_BYTES_MAX,
         _ => node.config().reply_bytes_max(),
     };
-    // What is asked of every group is the same for all of them, and may be a long pattern.
+    // A command to every group is the same for all of them, and may hold a long pattern: it is encoded once.
     let is_same_for_all = matches!(merge, Merge::Concatenation | Merge::AnyOf(_));
     let shared = is_same_for_all.then(|| encoded(&parts[0].1));
     let long = parts.iter().any(|(_, command)| way.is_long(command, node));
@@ -124,7 +124,7 @@ fn to_several(
 }
 
 impl Way<'_> {
-    /// What becomes of a command that cannot go to its groups now: no part is sent unless all can be.
+    /// Returns the outcome of a command that cannot go to its groups now; else `None`. No part is sent unless all can be.
     fn stop(self, client: &mut Client, parts: &[(GroupId, Command<'_>)], node: &mut impl Backend) -> Option<Outcome> {
         let bytes = self.request.bytes;
         let refusal = if parts.iter().all(|(group, _)| node.has(*group)) {
@@ -140,7 +140,7 @@ impl Way<'_> {
         full.map(|(group, _)| Outcome::Again(Blocked::Group(*group, bytes)))
     }
 
-    /// Whether the reply may come in a later turn than those of the client's next commands.
+    /// Returns true if the reply may come in a later turn than the replies to the client's next commands.
     fn is_long(self, command: &Command<'_>, node: &impl Backend) -> bool {
         command.is_long_read() || node.is_upload(command, self.request.bytes)
     }
@@ -167,14 +167,14 @@ impl Way<'_> {
     }
 }
 
-/// The encoding of a command.
+/// Returns the encoding of a command.
 pub(in crate::node) fn encoded(command: &Command<'_>) -> Bytes {
     let mut body = BytesMut::with_capacity(64);
     encode(command, &mut body);
     body.freeze()
 }
 
-/// Why the keys of a command are too much to be hashed in one turn.
+/// Returns the refusal if the keys of a command are too long to be hashed in one turn.
 fn keys_refusal(command: &Command<'_>) -> Option<Reply<'static>> {
     let mut bytes = 0;
     command.each_key(&mut |key| bytes += key.len());

@@ -1,4 +1,4 @@
-//! MULTI, EXEC and what is between. Requests are kept until EXEC, which sends them to their group as one command.
+//! MULTI, EXEC and the requests between them. Requests are kept until EXEC, which sends them to their group as one command.
 
 use super::backend::{Backend, Request};
 use super::client::{Client, Outcome};
@@ -22,14 +22,14 @@ pub(super) struct Multi {
     failed: bool,
 }
 
-/// One request, with words of its own: the client's buffer goes on.
+/// One queued request with copies of its words, because the client's buffer is used for the next requests.
 struct Queued {
     spec: &'static Spec,
     words: Vec<Box<[u8]>>,
 }
 
 impl Multi {
-    /// EXEC will carry nothing out.
+    /// Marks the transaction as failed: EXEC will carry nothing out.
     pub(super) fn fail(&mut self) {
         self.failed = true;
     }
@@ -99,7 +99,7 @@ impl Clients {
         client.info.multi = -1;
         let words: Vec<Vec<&[u8]>> =
             multi.requests.iter().map(|queued| queued.words.iter().map(|word| &**word).collect()).collect();
-        // What the node answers by itself, or refuses, it answers now; the rest goes to the group as one command.
+        // Commands that the node answers by itself, or refuses, are answered now. The rest goes to the group as one command.
         let (mut known, mut commands) = (Vec::new(), Vec::with_capacity(words.len()));
         let mut left = LOCAL_REPLY_BYTES_MAX;
         for (at, (queued, words)) in multi.requests.iter().zip(&words).enumerate() {
@@ -109,7 +109,7 @@ impl Clients {
                 Class::Connection | Class::Admin | Class::Cluster => {
                     let request = Request { words, bytes: multi.bytes, buffer: &Bytes::new() };
                     let reply = self.own(client, queued.spec, request, node, time);
-                    // INFO some ten thousand times is a short request.
+                    // The replies together are limited: a short request can ask for INFO ten thousand times.
                     left = left.saturating_sub(reply.bytes());
                     reply
                 }
@@ -135,7 +135,7 @@ impl Clients {
 }
 
 impl Client {
-    /// Between MULTI and EXEC: keeps a request until then.
+    /// Queues a request of an open transaction until EXEC. If the request is refused, the transaction fails.
     pub(super) fn queue(&mut self, spec: &'static Spec, words: &[&[u8]], node: &mut impl Backend) {
         let refuses = spec.denies_oom() && node.is_out_of_memory();
         let refusal = hello::refused_in_transaction(spec.verb, words, &self.info);

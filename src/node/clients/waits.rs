@@ -1,6 +1,7 @@
-//! WAIT and WAITAOF: a client waits until other members have in their logs, durably, what it has written.
+//! WAIT and WAITAOF: a client waits until the logs of other members durably hold its writes.
 //!
-//! Which members have that, `durability` knows. Over several groups the least counts: each write is on that many disks.
+//! `durability` knows which members hold them. Over several groups the lowest count is the reply: each write is on at least
+//! that many disks.
 
 use super::backend::Backend;
 use super::client::{Blocked, Client, Outcome};
@@ -12,14 +13,14 @@ use crate::node::ticket::Ticket;
 use groups::{GroupId, Instance};
 use std::borrow::Cow;
 
-/// Members are asked again after so long, for all that wait.
+/// Interval in milliseconds between questions to the members, on behalf of all waiting clients.
 const WAIT_ASK_MS: u64 = 20;
-/// Maximum groups of all waiting clients together. Beyond it a WAIT is answered at once with what is certain.
+/// Maximum groups of all waiting clients together. Beyond it a WAIT is answered at once with the present count.
 const WAIT_GROUPS_MAX: usize = 1 << 16;
 
 const UNBLOCKED: Reply<'static> = Reply::Error(Cow::Borrowed("UNBLOCKED client unblocked via CLIENT UNBLOCK"));
 
-/// A set of groups, a bit for each up to the highest.
+/// A set of groups, with one bit for each group up to the highest in the set.
 #[derive(Debug, Default)]
 pub(super) struct GroupSet(Vec<u64>);
 
@@ -42,11 +43,11 @@ impl GroupSet {
 struct Wait {
     ticket: Ticket,
     wanted: Wanted,
-    /// `None`: as long as it takes.
+    /// `None`: no time limit.
     deadline_ms: Option<u64>,
-    /// What this node had applied is in its own log when that is durable up to here.
+    /// The LSN up to which this node's log must be durable to hold everything that the node had applied.
     lsn: u64,
-    /// How far each group was in which the client wrote.
+    /// The groups in which the client wrote, each with its first instance that was not applied yet.
     groups: Vec<(GroupId, Instance)>,
 }
 
@@ -54,14 +55,14 @@ struct Wait {
 #[derive(Default)]
 pub(super) struct Waits {
     open: Vec<Wait>,
-    /// Groups of all of them.
+    /// Number of groups of all waits together.
     groups: usize,
     asked_ms: u64,
 }
 
 impl Clients {
     /// Carries out WAIT or WAITAOF. The reply comes when enough members have the client's writes, or at the deadline. The
-    /// command begins after the replies to all earlier requests; no later request is read before its own reply.
+    /// wait begins after the replies to all earlier requests. No later request is read before the reply to the wait.
     pub(super) fn wait(
         &mut self,
         client: &mut Client,
@@ -97,7 +98,7 @@ impl Clients {
         Outcome::Taken
     }
 
-    /// The same in a transaction, where nothing waits.
+    /// Answers WAIT or WAITAOF in a transaction, where nothing waits.
     pub(super) fn wait_at_once(
         &self,
         client: &Client,
@@ -112,7 +113,7 @@ impl Clients {
         }
     }
 
-    /// Ends the wait of a connection, by its reply or by an error. Returns false if it does not wait.
+    /// Ends the wait of a connection, with its reply or with an error. Returns false if the connection does not wait.
     pub(super) fn end_wait(&mut self, connection: u64, with_error: bool, node: &mut impl Backend, time: Time) -> bool {
         let Some(at) = self.waits.open.iter().position(|wait| wait.ticket.connection == connection) else {
             return false;
@@ -121,7 +122,7 @@ impl Clients {
         true
     }
 
-    /// Answers those that have what they waited for, or whose time is up, and asks the members on behalf of the rest.
+    /// Answers the waits that are satisfied or past their deadlines, and asks the members on behalf of the rest.
     pub(in crate::node) fn step_waits(&mut self, node: &mut impl Backend, time: Time) {
         let now_ms = time.mono_ms();
         let mut at = 0;

@@ -1,6 +1,6 @@
-//! How a cluster comes to be, once: the lowest id gathers the storage ids of all initial members, which must all be
-//! empty, writes the birth record and hands it out. Nobody votes before it holds the record durably. From then on a
-//! known id with another storage id is somebody else.
+//! The birth of a cluster, which happens once. The lowest id gathers the storage ids of all initial members, whose data
+//! directories must be empty, writes the birth record and hands it out. No member votes before it holds the record
+//! durably. From then on, a known id with another storage id is a different node.
 
 use super::Cx;
 use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
@@ -15,7 +15,7 @@ use groups::membership::Place;
 use groups::{Group, GroupId, Membership, NodeId, Settings};
 use std::sync::Arc;
 
-/// What the initial members have said so far.
+/// Progress of the birth: the storage ids announced so far.
 #[derive(Debug)]
 pub(super) struct Birth {
     me: NodeId,
@@ -24,7 +24,7 @@ pub(super) struct Birth {
     storing: bool,
 }
 
-/// The members that a cluster begins with; before its birth nobody's data directory is known.
+/// Returns the initial members of the cluster. Before the birth, a placeholder stands for each storage id.
 pub(in crate::node) fn membership(config: &NodeConfig, record: Option<&BirthRecord>) -> Membership {
     let place = |node, storage, address: &str| Place { node, storage, address: address.to_owned() };
     Membership::new(match record {
@@ -40,7 +40,7 @@ impl Birth {
         Birth { me: identity.node, members, storages: Vec::new(), storing: false }
     }
 
-    /// Whether an unborn cluster can have this hello in it.
+    /// Checks that the sender of this hello can be a member of this unborn cluster.
     pub(super) fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
         let ours: Vec<NodeId> = self.members.iter().map(|(id, _)| *id).collect();
         if hello.cluster.is_none() && hello.members != ours {
@@ -64,7 +64,7 @@ impl Birth {
         }
     }
 
-    /// What the birth waits for, for those who ask.
+    /// Describes what the birth waits for, as text for clients.
     pub(super) fn waits_for(&self) -> String {
         let known = |id: NodeId| id == self.me || self.storages.iter().any(|(node, _)| *node == id);
         let missing: Vec<String> =
@@ -77,11 +77,13 @@ impl Birth {
 }
 
 impl Birth {
-    /// The lowest id writes the record when everybody is there at once, empty.
+    /// At the lowest id: writes the birth record when all initial members are connected at once, with empty
+    /// directories.
     pub(super) fn tick(&mut self, cx: &mut Cx<'_>) {
         let me = self.me;
         let is_lowest = self.members.first().is_some_and(|(id, _)| *id == me);
-        // With all clocks known a single wrong one cannot make the first cluster time, whoever is away after the birth.
+        // Waits for all clocks: then a single wrong clock cannot decide the first cluster time, whichever member leaves
+        // after the birth.
         if !is_lowest || self.storing || !cx.wires.cluster_time.knows_all() {
             return;
         }
@@ -104,10 +106,11 @@ impl Birth {
         self.store(record, cx);
     }
 
-    /// A record that another member hands out. It counts only if it names this very directory.
+    /// Takes a birth record from another member. The node stores it only if it names this data directory, and stops
+    /// otherwise.
     ///
     /// # Errors
-    /// If no cluster can have been born with it, or one with other members than this node was given.
+    /// If no cluster can have been born with this record, or its members are not those that this node was given.
     pub(super) fn handle(&mut self, record: BirthRecord, cx: &mut Cx<'_>) -> Result<(), String> {
         if cx.is_born || self.storing {
             return Ok(());
@@ -138,7 +141,7 @@ impl Birth {
     }
 }
 
-/// The groups of the cluster that this record is of; each is empty.
+/// Creates the empty groups of the cluster of this birth record.
 pub(in crate::node) fn groups(config: &NodeConfig, identity: &Identity, record: &BirthRecord) -> Vec<(Group, Store)> {
     let membership = Arc::new(membership(config, Some(record)));
     let group = |index: u32| {
@@ -158,7 +161,7 @@ pub(in crate::node) fn groups(config: &NodeConfig, identity: &Identity, record: 
     (0..record.groups).map(group).collect()
 }
 
-/// Says in the log what cluster this node belongs to now, and what of its flags does not count.
+/// Logs to which cluster this node belongs now, and which of its flags have no effect.
 pub(in crate::node) fn announce(record: &BirthRecord, config: &NodeConfig) {
     let (groups, members) = (u64::from(record.groups), record.members.len() as u64);
     tracing::info!(
@@ -175,7 +178,7 @@ pub(in crate::node) fn announce(record: &BirthRecord, config: &NodeConfig) {
 /// Returns true if this node can serve a cluster that was born with this record.
 ///
 /// # Errors
-/// If there can be no such cluster.
+/// If no cluster can have this record.
 pub(super) fn accepts(record: &BirthRecord, cx: &mut Cx<'_>) -> Result<bool, String> {
     let groups_fit = (1..=GROUPS_MAX).contains(&record.groups);
     let ids = record.members.iter().map(|member| member.node);
@@ -184,7 +187,7 @@ pub(super) fn accepts(record: &BirthRecord, cx: &mut Cx<'_>) -> Result<bool, Str
         return Err("its birth record is out of range".to_owned());
     }
     if record.value_bytes_max != cx.config.value_bytes_max as u64 {
-        // The limits of requests and frames follow from it, and were set when this node started.
+        // The limits of requests and frames follow from this value, and were set when this node started.
         let theirs = record.value_bytes_max;
         cx.wires.outputs.push(Output::Stop(format!(
             "the cluster was born with values of up to {theirs} bytes: start this node with --value-bytes-max {theirs}"

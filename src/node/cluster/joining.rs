@@ -1,5 +1,6 @@
-//! Nodes that want to join. A new one dials any member, says hello as one that joins, and waits there; it is a member when
-//! the groups say so. Then it is handed the birth record and where the others are, keeps both, and begins as a learner.
+//! Nodes that want to join. A new node dials any member, asks in its hello to join, and waits there. It is a member
+//! once the groups have added it. Then a member hands it the birth record and the members' addresses. The node stores
+//! both, and begins as a learner.
 
 use super::Cx;
 use super::birth::accepts;
@@ -12,17 +13,17 @@ use crate::node::wire::{Admission, Hello, NodeMessage, Refusal};
 use groups::NodeId;
 use groups::membership::Place;
 
-/// Nodes that can wait at one member.
+/// Maximum number of nodes that wait to join at one member.
 const WAITING_MAX: usize = 64;
-/// A node that has not said for so long that it waits does so no longer.
+/// Time after which a waiting node that has not repeated its hello is forgotten.
 const WAITING_MS_MAX: u64 = 10_000;
 
-/// Both sides of joining.
+/// State of joining, on both sides.
 #[derive(Debug, Default)]
 pub(super) struct Joining {
-    /// At a node that joins: what it was handed is being stored.
+    /// At the joining node: true while the node stores what it was handed.
     storing: bool,
-    /// At a member: who waits.
+    /// At a member: the nodes that wait to join.
     waiting: Vec<Waiting>,
 }
 
@@ -35,32 +36,32 @@ struct Waiting {
 }
 
 impl Joining {
-    /// Returns true while a node that joins stores what it was handed.
+    /// Returns true while a joining node stores what it was handed.
     pub(super) fn is_storing(&self) -> bool {
         self.storing
     }
 
-    /// A connection is gone.
+    /// Notes that the connection of a waiting node is closed.
     pub(super) fn on_cut(&mut self, connection: u64) {
         self.waiting.iter_mut().filter(|waiting| waiting.connection == Some(connection)).for_each(|waiting| {
             waiting.connection = None;
         });
     }
 
-    /// Those that wait, by id.
+    /// Returns the waiting nodes, by id.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Place> {
         self.waiting.iter().map(|waiting| &waiting.place)
     }
 
-    /// A member forgets those that do not say any more that they wait.
+    /// At a member: forgets the nodes that have not repeated their hello in time.
     pub(super) fn tick(&mut self, now_ms: u64) {
         self.waiting.retain(|waiting| now_ms < waiting.seen_ms + WAITING_MS_MAX);
     }
 
-    /// At a member: a node that can be reached at `address` wants to join.
+    /// At a member: takes the request of a node at `address` to join.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// The reason why the node cannot join.
     pub(super) fn apply(&mut self, id: u64, hello: &Hello, address: &str, cx: &mut Cx<'_>) -> Result<(), Refusal> {
         let from = hello.node;
         let refuse = |fatal, text: String| Err(Refusal { fatal, text });
@@ -114,7 +115,7 @@ impl Joining {
         Ok(())
     }
 
-    /// Those of the nodes that wait which are members by now are handed what they need.
+    /// Sends an admission to each waiting node that is a member by now.
     pub(super) fn admit(&mut self, cx: &mut Cx<'_>) {
         let Some(birth) = &cx.identity.birth else { return };
         let roster = cx.wires.peers.roster();
@@ -131,10 +132,11 @@ impl Joining {
         }
     }
 
-    /// At a node that joins: it is a member now. What it was handed is kept, so that a restart needs nothing else.
+    /// At a joining node: takes its admission as a member, and stores the birth record and the members. A restart needs
+    /// nothing else.
     ///
     /// # Errors
-    /// If no cluster can have sent this.
+    /// If no cluster can have sent this admission.
     pub(super) fn handle_admission(&mut self, admission: Admission, cx: &mut Cx<'_>) -> Result<(), String> {
         let Admission { birth, members } = admission;
         if cx.is_born || self.storing || !cx.is_joining() {

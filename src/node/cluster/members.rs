@@ -1,6 +1,6 @@
-//! Changing the members: what an operator wants is carried through group by group by the node that was told, a few groups
-//! at a time. It only ever looks at what the groups' members are and submits what is missing, so that it can be told again,
-//! here or elsewhere, after whatever went wrong.
+//! Changes of the members. The node that received the operator's command carries the change out group by group, a few
+//! groups at a time. It only compares the groups' members with the goal and submits the missing changes. So the
+//! operator can repeat the command after any failure, here or at another node.
 
 use super::joining::Joining;
 use super::{Cx, Sight};
@@ -12,20 +12,20 @@ use crate::plural::plural;
 use groups::membership::{Place, What};
 use groups::{Change, Group, GroupId, NodeId};
 
-/// Groups with a change on its way at a time.
+/// Maximum number of groups with a change in flight.
 const CHANGES_MAX: usize = 32;
-/// What nobody asked about for so long, and did not get on either, is given up.
+/// Time without progress and without a repeated command after which a change is given up.
 const PATIENCE_MS: u64 = 30_000;
-/// The members are asked so often where they are, while that matters.
+/// Interval at which the members are asked for their positions, while a change or a LIST needs them.
 const WHERE_MS: u64 = 200;
-/// What they said counts for so long.
+/// Maximum age of the positions that a member has reported.
 const POSITIONS_MS_MAX: u64 = 2_000;
-/// A learner that lacks no more instances than this gets a vote: it has the rest before the next election.
+/// A learner gets a vote if it lacks at most this many instances: it has the rest before the next election.
 const LAG_MAX: u64 = 64;
-/// LIST wants to know where members are for so long.
+/// Time after a LIST during which the node keeps asking the members for their positions.
 const LISTED_MS: u64 = 3_000;
 
-/// What is being changed.
+/// The change that this node carries out, if any.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Changing {
     job: Option<Job>,
@@ -36,16 +36,16 @@ pub(in crate::node) struct Changing {
 #[derive(Debug)]
 struct Job {
     goal: Goal,
-    /// Of the node that is added.
+    /// Place of the node that is added.
     place: Option<Place>,
-    /// The changes on their way, by the counters of their commands.
+    /// Changes in flight, by the counters of their commands.
     submitted: Vec<(GroupId, u64)>,
     done: usize,
     waits_for: String,
     active_ms: u64,
 }
 
-/// What an operator wants.
+/// The change that the operator asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Goal {
     Add(NodeId),
@@ -55,21 +55,21 @@ enum Goal {
     Move(NodeId, String),
 }
 
-/// What is next in one group.
+/// The next step in one group.
 enum Step {
     Done,
     Submit(What),
-    /// Not now, because of this.
+    /// Wait, for this reason.
     Wait(String),
 }
 
-/// What a command that changes members says of its progress, or why it cannot be.
+/// Progress of a change of members (`None`: done), or the reason why it is impossible.
 type Progress = Result<Option<String>, String>;
 
 impl Changing {
-    /// What a node answers to `PAXOI MEMBER …`, given with these two words. Changes answer `OK` when they are done, and
-    /// else how far they are: they go on meanwhile. The caller sees to it that all groups are loaded, and that the node can
-    /// learn how far they are.
+    /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` when it is done, and its
+    /// progress before; it goes on meanwhile. The caller checks that the cluster is born and that all groups are
+    /// loaded.
     pub(super) fn command(&mut self, words: &[&[u8]], joining: &Joining, cx: &mut Cx<'_>) -> Reply<'static> {
         if words[2].eq_ignore_ascii_case(b"list") && words.len() == 3 {
             self.listed_ms = Some(cx.time.mono_ms());
@@ -90,7 +90,7 @@ impl Changing {
         }
     }
 
-    /// Begins what is wanted, or goes on with it.
+    /// Begins the change, or goes on with it.
     fn pursue(&mut self, goal: &Goal, joining: &Joining, cx: &mut Cx<'_>) -> Progress {
         match &mut self.job {
             Some(job) if job.goal == *goal => job.active_ms = cx.time.mono_ms(),
@@ -109,7 +109,8 @@ impl Changing {
         self.advance(cx)
     }
 
-    /// While something is being changed: the next groups. Also asks the members where they are, if anybody wants to know.
+    /// Goes on with a change in the next groups. Also asks the members for their positions while a change or a LIST
+    /// needs them.
     pub(in crate::node) fn tick(&mut self, cx: &mut Cx<'_>) {
         let now_ms = cx.time.mono_ms();
         let is_listed = self.listed_ms.is_some_and(|listed| now_ms < listed + LISTED_MS);
@@ -129,7 +130,7 @@ impl Changing {
         }
     }
 
-    /// Looks at every group and submits what is missing in a few of them. An error ends the job.
+    /// Compares every group with the goal, and submits the missing change in a few of them. An error ends the job.
     fn advance(&mut self, cx: &mut Cx<'_>) -> Progress {
         let Some(mut job) = self.job.take() else { return Ok(None) };
         let groups = cx.engine.len();
@@ -167,7 +168,8 @@ impl Changing {
 }
 
 impl Sight<'_> {
-    /// Where the node is that a goal adds, if it adds one that is no member anywhere yet.
+    /// Returns the place of the node that the goal adds: a member of some group, or a node that waits. `None` if it
+    /// adds no node.
     fn place_for(&self, goal: &Goal, joining: &Joining) -> Result<Option<Place>, String> {
         let roster = self.peers.roster();
         let (Goal::Add(node) | Goal::Replace(_, node)) = goal else {
@@ -195,7 +197,7 @@ impl Sight<'_> {
         ))
     }
 
-    /// What a group lacks.
+    /// Returns the next step of a group towards the goal.
     fn step_of(&self, job: &Job, group: &Group) -> Result<Step, String> {
         let members = group.membership();
         let is_member = |node: NodeId| members.everyone().contains(node);
@@ -211,7 +213,7 @@ impl Sight<'_> {
             Goal::Remove(node) => self.remove(*node, group),
             Goal::Replace(old, new) if votes(*new) => self.remove(*old, group),
             Goal::Replace(_, new) if is_member(*new) => self.promote(*new, group),
-            // Removed while another was replacing it: the group has what was wanted of it.
+            // The new node was removed while it was replacing the old one: this group has done its part.
             Goal::Replace(old, new) if members.was_removed(*new) => {
                 Err(format!("node {new}, which was to replace node {old}, was removed itself"))
             }
@@ -237,7 +239,7 @@ impl Sight<'_> {
         if members.was_removed(node) {
             return Ok(Step::Done);
         }
-        // Also where it never was: so it cannot come there later.
+        // Removes the id also from a group that it never joined: so it cannot join that group later.
         if !members.voters().contains(node) {
             return Ok(Step::Submit(What::Remove(node)));
         }
@@ -248,7 +250,7 @@ impl Sight<'_> {
         self.with_quorum(group.id(), &voters, What::Remove(node))
     }
 
-    /// The change, if a majority of those that vote in the group after it is there now.
+    /// Returns the change if a majority of the voters after the change is reached and has loaded the group.
     fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: What) -> Result<Step, String> {
         let has_it = |peer: &&Peer| peer.is_reached(self.time.mono_ms()) && !peer.lacks(group);
         let there: Vec<NodeId> = self.peers.iter().filter(has_it).map(|peer| peer.id()).collect();
@@ -268,7 +270,7 @@ impl Sight<'_> {
         self.peers.iter().any(|peer| peer.id() == node && peer.is_reached(self.time.mono_ms()))
     }
 
-    /// How many instances of a group a member lacks, as far as it has said of late.
+    /// Returns how many instances of a group a member lacks, by its last recent report.
     fn lag(&self, node: NodeId, group: &Group) -> Option<u64> {
         if node == self.me {
             return Some(group.missing());
@@ -278,8 +280,8 @@ impl Sight<'_> {
         Some((group.next().0 + group.missing()).saturating_sub(next.0))
     }
 
-    /// One entry for each node: id, address, state, in how many groups of how many, instances that it lacks (-1: not known),
-    /// and whether it can be reached.
+    /// Lists one entry for each node: id, address, state, number of its groups, number of all groups, instances that it
+    /// lacks (-1: unknown), and whether it is reached.
     fn list_members(&self, joining: &Joining) -> Reply<'static> {
         let roster: &Roster = self.peers.roster();
         let total = self.engine.len();
@@ -352,7 +354,7 @@ impl Goal {
         Some(goal)
     }
 
-    /// The node that it is about, which a replacement leaves behind.
+    /// Returns the node that the goal names; for a replacement, the node that leaves.
     fn node(&self) -> NodeId {
         match self {
             Goal::Add(node)

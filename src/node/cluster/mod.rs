@@ -1,6 +1,6 @@
-//! Affairs of the whole cluster: its birth, nodes that join, who leads which group, and changes of the members. The last two
-//! are carried out group by group; the groups are the truth, so that an operator can ask again, here or elsewhere, after
-//! whatever went wrong.
+//! Management of the whole cluster: its birth, nodes that join, leaders, and changes of the members. Moves of leaders
+//! and changes of members go group by group, and only the groups hold their state. So an operator can repeat the
+//! command after any failure, here or at another node.
 
 mod birth;
 mod joining;
@@ -29,28 +29,28 @@ use placement::Placement;
 
 pub(super) use birth::{announce, groups, membership};
 
-/// See the module.
+/// State of cluster management; see the module.
 pub(super) struct Cluster {
     birth: Birth,
     joining: Joining,
-    /// When it was noticed that this node is a member of none any more.
+    /// When this node noticed that it is no longer a member of any group.
     removed_ms: Option<u64>,
     changing: Changing,
     placement: Placement,
 }
 
-/// What the cluster's affairs may touch in a call, and what they must know of the node.
+/// Context of a call: the components that cluster management may use, and what it must know of the node.
 pub(super) struct Cx<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) wires: Wires<'a>,
     pub(super) identity: &'a mut Identity,
     pub(super) config: &'a NodeConfig,
-    /// The cluster exists, and this node has its log.
+    /// True if the cluster exists and this node has read its log.
     pub(super) is_born: bool,
     pub(super) time: Time,
 }
 
-/// What they look at before they decide.
+/// Read-only view on which decisions are based.
 #[derive(Clone, Copy)]
 pub(super) struct Sight<'a> {
     pub(super) engine: &'a Engine,
@@ -88,20 +88,20 @@ impl Cluster {
 
     // Birth, joining and removal.
 
-    /// Whether an unborn cluster can have a node with this hello in it.
+    /// Checks that the sender of this hello can be a member of this unborn cluster.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// The reason why it cannot.
     pub(super) fn judge_unborn(&self, hello: &Hello) -> Result<(), Refusal> {
         self.birth.judge(hello)
     }
 
-    /// A member of the cluster that is to be born is connected.
+    /// Notes the hello of a member of the unborn cluster.
     pub(super) fn on_unborn(&mut self, hello: &Hello) {
         self.birth.on_hello(hello);
     }
 
-    /// What a node that is not born waits for, for those who ask.
+    /// Describes what an unborn node waits for, as text for clients.
     pub(super) fn waits_for(&self, me: NodeId, config: &NodeConfig) -> String {
         if config.join.is_empty() {
             return self.birth.waits_for();
@@ -109,7 +109,7 @@ impl Cluster {
         format!("this node waits to be added: run `paxoi member add {me} --connect {}`", config.join.join(" or "))
     }
 
-    /// The birth, before it; at a node that joins there is none.
+    /// Goes on with the birth. A joining node has none.
     pub(super) fn tick_birth(&mut self, cx: &mut Cx<'_>) {
         if !cx.is_joining() {
             self.birth.tick(cx);
@@ -136,22 +136,22 @@ impl Cluster {
         self.joining.handle_admission(admission, cx)
     }
 
-    /// Returns true while this node asks its contacts to be let in.
+    /// Returns true while this node asks its contacts to let it join.
     pub(super) fn seeks(&self, config: &NodeConfig) -> bool {
         !config.join.is_empty() && !self.joining.is_storing()
     }
 
-    /// A connection is gone.
+    /// Notes that a connection is closed.
     pub(super) fn on_cut(&mut self, connection: u64) {
         self.joining.on_cut(connection);
     }
 
-    /// Time limits of nodes that wait to join.
+    /// Applies the time limits of nodes that wait to join.
     pub(super) fn tick_joining(&mut self, now_ms: u64) {
         self.joining.tick(now_ms);
     }
 
-    /// Who belongs to the cluster, if that has changed. While this node `loads`, some groups are not known.
+    /// Returns the members of the cluster if they have changed. While this node `loads`, some groups are unknown.
     pub(super) fn next_roster(&self, loads: bool, cx: &mut Cx<'_>) -> Option<Roster> {
         if !cx.engine.take_members_changed() {
             return None;
@@ -160,7 +160,7 @@ impl Cluster {
         let mut roster = Roster::of_all(cx.engine.groups().map(Group::membership))?;
         let is_everywhere = cx.engine.groups().all(|group| group.membership().everyone().contains(me));
         if !is_everywhere {
-            // What it joined is not known from the groups before it has learned that it did.
+            // Until this node has learned that it joined, its groups do not know the present members.
             roster.add(&cx.identity.joined);
         }
         let peers = &cx.wires.peers;
@@ -172,7 +172,8 @@ impl Cluster {
         (roster != *peers.roster()).then_some(roster)
     }
 
-    /// A node that was removed from all groups stops, but not before it has told what it knows.
+    /// Stops a node that was removed from all groups, after [`REMOVED_MS`]: until then other members learn what it
+    /// knows.
     pub(super) fn tick_removed(&mut self, cx: &mut Cx<'_>) {
         let (me, now_ms) = (cx.identity.node, cx.time.mono_ms());
         let since_ms = *self.removed_ms.get_or_insert(now_ms);
@@ -188,52 +189,53 @@ impl Cluster {
     /// Checks `PAXOI LEADER MOVE`.
     ///
     /// # Errors
-    /// The reply, if there is nothing to wait for.
+    /// The reply, if there is no move to wait for.
     pub(super) fn check_move(&self, words: &[&[u8]], sight: Sight<'_>) -> Result<(GroupId, NodeId), Reply<'static>> {
         self.placement.check(words, sight)
     }
 
-    /// Moves a group; the reply comes by the ticket.
+    /// Asks for the move of a group's leadership. The reply comes by the ticket.
     pub(super) fn ask_move(&mut self, wanted: (GroupId, NodeId), ticket: Ticket, deadline_ms: u64) {
         self.placement.ask(wanted, ticket, deadline_ms);
     }
 
-    /// A member wants a group that this node leads to be led by another.
+    /// Takes a member's request that another member lead a group that this node leads.
     pub(super) fn handle_move(&mut self, from: NodeId, wanted: &Move, cx: &mut Cx<'_>) {
         self.placement.handle_move(from, wanted, cx);
     }
 
-    /// What became of a move that this node asked for.
+    /// Takes the answer to a move that this node asked for.
     pub(super) fn handle_moved(&mut self, moved: &Moved, cx: &mut Cx<'_>) {
         self.placement.handle_moved(moved, cx);
     }
 
-    /// A member told the leader that it lacks something of a group.
+    /// Notes that a member has told this leader that it lacks values of a group.
     pub(super) fn note_behind(&mut self, group: GroupId, from: NodeId) {
         self.placement.note_behind(group, from);
     }
 
-    /// Returns true if this node is to lead nothing.
+    /// Returns true if this node is drained: it should lead no group.
     pub(super) fn is_draining(&self) -> bool {
         self.placement.is_draining()
     }
 
-    /// `PAXOI DRAIN` and `PAXOI UNDRAIN`.
+    /// Executes `PAXOI DRAIN` and `PAXOI UNDRAIN`.
     pub(super) fn drain(&mut self, draining: bool) -> Reply<'static> {
         self.placement.drain(draining)
     }
 
-    /// Gives all groups up if the disk is worse than the others'. Returns true if this node can lead.
+    /// Gives up leadership of all groups if this disk is worse than the others'. Returns true if this node can lead.
     pub(super) fn give_up_if_stuck(&mut self, cx: &mut Cx<'_>) -> bool {
         self.placement.give_up_if_stuck(cx)
     }
 
-    /// Who should lead rather than this node, if it is drained.
+    /// Returns the nodes that should lead instead of this one, if it is drained.
     pub(super) fn rather_leading(&self, cx: &Cx<'_>) -> Vec<NodeId> {
         self.placement.rather_leading(cx.sight())
     }
 
-    /// Time limits of moves, and what is to be given back or drained.
+    /// Applies the time limits of moves, and hands groups over: to their preferred leaders, or away from a drained
+    /// node.
     pub(super) fn tick_placement(&mut self, cx: &mut Cx<'_>) {
         self.placement.tick(cx);
     }
@@ -243,7 +245,7 @@ impl Cluster {
         self.changing.command(words, &self.joining, cx)
     }
 
-    /// Time limits of changes of the members: called when all groups are loaded.
+    /// Goes on with a change of the members, and applies its time limits. Called only when all groups are loaded.
     pub(super) fn tick_members(&mut self, cx: &mut Cx<'_>) {
         self.changing.tick(cx);
     }

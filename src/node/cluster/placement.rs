@@ -1,8 +1,9 @@
-//! Who leads which group: groups go back to the members that should lead them, away from a node that is drained, and to
-//! whichever member an operator names. A node that is drained stands for election only where nobody else can.
+//! Placement of leaders. Groups return to their preferred leaders, leave a drained node, and go to the member that an
+//! operator names. A drained node campaigns only where no other node can lead.
 //!
-//! An operator may ask any node; the group's leader carries it out, and says why not if it does not. The node that was
-//! asked answers its client once it sees the new leader itself. If another one leads by then, it asks that one.
+//! An operator may ask any node. The leader of the group carries the move out, or answers why it does not. The node
+//! that was asked answers its client once it sees the new leader itself. If another leader appears meanwhile, the node
+//! asks that leader.
 
 use super::{Cx, Sight};
 use crate::config::{
@@ -16,63 +17,64 @@ use crate::node::wire::{Move, Moved, NodeMessage};
 use groups::{Ballot, GroupId, NodeId};
 use std::borrow::Cow;
 
-/// Bytes of a reason why a group was not moved; the rest of the message is small.
+/// Maximum bytes of the reason why a group was not moved. The rest of the message is small.
 const REASON_BYTES_MAX: usize = 500;
 const _: () = assert!(REASON_BYTES_MAX + 64 < NODE_MESSAGE_BYTES_MAX);
 
-/// A leader is asked again for a move after so long: the question, or the answer, can be lost with a connection.
+/// Interval at which a leader is asked again for a move: the request or the answer can be lost with a connection.
 const ASK_AGAIN_MS: u64 = 1_000;
 
-/// What this node has been asked for.
+/// State of placement at this node: its drain, and the moves.
 #[derive(Default)]
 pub(in crate::node) struct Placement {
     handed_ms: u64,
-    /// This node is to lead nothing.
+    /// True while this node is drained: it should lead no group.
     draining: bool,
-    /// It has given its groups up, as its disk is worse than the others'.
+    /// True after this node has given up its groups because its disk is worse than the others'.
     resigned: bool,
     number: u64,
-    /// Of this node's clients.
+    /// Moves that clients of this node wait for.
     asked: Vec<Asked>,
-    /// Of groups that this node leads.
+    /// Moves of groups that this node leads.
     moves: Vec<Moving>,
 }
 
-/// A client of this node waits for a group to be moved.
+/// A move that a client of this node waits for.
 struct Asked {
     number: u64,
     group: GroupId,
     to: NodeId,
     ticket: Ticket,
     deadline_ms: u64,
-    /// Which leader was asked last, and when it is asked again.
+    /// The leader that was asked last, and the time to ask it again.
     told: Option<(Ballot, u64)>,
 }
 
-/// A group is being moved to another member.
+/// A move of a group that this node carries out as its leader.
 struct Moving {
     group: GroupId,
     to: NodeId,
-    /// Who asked, and under which number.
+    /// The node that asked, and its number for the move.
     asker: NodeId,
     number: u64,
     deadline_ms: u64,
-    /// It is asked again then.
+    /// Time of the next invitation to `to`.
     again_ms: u64,
-    /// It said that it lacks something of the group.
+    /// True if `to` has said that it lacks values of the group.
     behind: bool,
 }
 
-/// A process is asked for far fewer moves than this power of two.
+/// Bits below the start number in a move's number. One process asks for far fewer than 2^40 moves.
 const START_SHIFT: u32 = 40;
 
 impl Placement {
-    /// Numbers of one start of the node are not those of another: an answer to an earlier process means nothing.
+    /// Creates the state. Numbers contain the start number, so an answer to an earlier process matches no move of this
+    /// one.
     pub(in crate::node) fn new(start: u64) -> Placement {
         Placement { number: start << START_SHIFT, ..Placement::default() }
     }
 
-    /// A client waits for a group to be led by a member. The next tick asks the group's leader.
+    /// Notes that a client waits until `to` leads `group`. The next tick asks the group's leader.
     pub(in crate::node) fn ask(&mut self, (group, to): (GroupId, NodeId), ticket: Ticket, deadline_ms: u64) {
         self.number += 1;
         self.asked.push(Asked { number: self.number, group, to, ticket, deadline_ms, told: None });
@@ -81,7 +83,7 @@ impl Placement {
     /// Checks `PAXOI LEADER MOVE group node`. The caller refuses groups that are not loaded.
     ///
     /// # Errors
-    /// The reply, if there is nothing to wait for.
+    /// The reply, if there is no move to wait for.
     pub(in crate::node) fn check(
         &self,
         words: &[&[u8]],
@@ -108,7 +110,7 @@ impl Placement {
         let leader = sight.engine.group(group).leader().map(|ballot| ballot.node);
         match leader {
             Some(leader) if leader == to => Err(Reply::Ok),
-            // What the leader says of that is newer.
+            // If another node leads, its own answer is newer than what this node knows.
             Some(leader) if leader == sight.me => match sight.unfit(group, to) {
                 Some(reason) => Err(error(format!("ERR {reason}"))),
                 None => Ok((group, to)),
@@ -117,7 +119,7 @@ impl Placement {
         }
     }
 
-    /// A member, or this node itself, wants a group that this node leads to be led by another.
+    /// Takes the request of a member, or of this node itself, that another member lead a group that this node leads.
     pub(in crate::node) fn handle_move(&mut self, from: NodeId, wanted: &Move, cx: &mut Cx<'_>) {
         let Move { number, group, to, timeout_ms } = *wanted;
         let is_known = |moving: &Moving| (moving.asker, moving.number) == (from, number);
@@ -150,8 +152,8 @@ impl Placement {
         }
     }
 
-    /// What became of a move that this node asked for. Without a refusal the one that was asked leads no longer: the client
-    /// is told when this node sees who does.
+    /// Takes the answer to a move that this node asked for. Without a refusal the node that was asked no longer leads.
+    /// The client is answered when this node sees the new leader.
     pub(in crate::node) fn handle_moved(&mut self, moved: &Moved, cx: &mut Cx<'_>) {
         let Some(reason) = &moved.refusal else { return };
         let asked = &mut self.asked;
@@ -162,18 +164,18 @@ impl Placement {
         }
     }
 
-    /// A member told the leader that it lacks something of a group.
+    /// Notes that a member has told this leader that it lacks values of a group.
     pub(in crate::node) fn note_behind(&mut self, group: GroupId, from: NodeId) {
         let moves = self.moves.iter_mut();
         moves.filter(|moving| (moving.group, moving.to) == (group, from)).for_each(|moving| moving.behind = true);
     }
 
-    /// Whether this node is to lead nothing.
+    /// Returns true if this node is drained: it should lead no group.
     pub(in crate::node) fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// `PAXOI DRAIN` and `PAXOI UNDRAIN`.
+    /// Executes `PAXOI DRAIN` and `PAXOI UNDRAIN`.
     pub(in crate::node) fn drain(&mut self, draining: bool) -> Reply<'static> {
         if self.draining != draining {
             tracing::info!("{}", if draining { "draining: groups go to other nodes" } else { "no longer draining" });
@@ -182,8 +184,8 @@ impl Placement {
         Reply::Ok
     }
 
-    /// A leader whose sync takes too long, or that alone has no space, gives its groups up: the others' disks go on. Returns
-    /// true if this node can lead.
+    /// Gives up leadership of all groups if this node's sync is late or its disk is full, and a majority of the others
+    /// has better disks. Returns true if this node can lead.
     pub(in crate::node) fn give_up_if_stuck(&mut self, cx: &mut Cx<'_>) -> bool {
         let can_lead = cx.sight().can_lead();
         if can_lead {
@@ -201,7 +203,8 @@ impl Placement {
         can_lead
     }
 
-    /// Who should lead rather than this node, which is drained, and can: in the groups in which one of them votes.
+    /// If this node is drained: returns the other voters that can lead. They take precedence in the groups in which
+    /// they vote.
     pub(in crate::node) fn rather_leading(&self, sight: Sight<'_>) -> Vec<NodeId> {
         if !self.draining {
             return Vec::new();
@@ -210,7 +213,7 @@ impl Placement {
         others.filter(|id| sight.ails(*id).is_none()).collect()
     }
 
-    /// Moves, handovers and those who wait for them.
+    /// Goes on with moves, answers waiting clients, and hands groups over.
     pub(in crate::node) fn tick(&mut self, cx: &mut Cx<'_>) {
         self.tick_moves(cx);
         self.tick_asked(cx);
@@ -245,7 +248,7 @@ impl Placement {
         }
     }
 
-    /// Answers the clients that wait for a move, and asks whoever leads now for what is not done.
+    /// Answers the clients whose move is done or too late, and asks the present leader for each other move.
     fn tick_asked(&mut self, cx: &mut Cx<'_>) {
         let now_ms = cx.time.mono_ms();
         let mut questions = Vec::new();
@@ -263,7 +266,7 @@ impl Placement {
             if let Some(ballot) = leader.filter(|ballot| !is_told(*ballot)) {
                 asked.told = Some((ballot, now_ms + ASK_AGAIN_MS));
                 let left_ms = asked.deadline_ms - now_ms;
-                // Its reason why not is to come before the deadline.
+                // The leader gets 90 % of the time left, so that its refusal comes before the deadline.
                 let timeout_ms = left_ms - left_ms / 10;
                 let question = Move { number: asked.number, group: asked.group, to: asked.to, timeout_ms };
                 questions.push((ballot.node, question));
@@ -281,8 +284,8 @@ impl Placement {
 }
 
 impl Sight<'_> {
-    /// Whether this node can lead. While its disk is late or has no space the others should, if theirs are better: where all
-    /// disks are slow the cluster goes on slowly.
+    /// Returns true if this node can lead. It cannot if its disk is late or full while a majority of the others has
+    /// better disks. If all disks are slow, the cluster goes on slowly.
     fn can_lead(&self) -> bool {
         let now_ms = self.time.mono_ms();
         let is_late = !self.engine.is_disk_in_time(now_ms) && self.peers.quorum_is_quick(now_ms);
@@ -290,7 +293,7 @@ impl Sight<'_> {
         !is_late && !is_full
     }
 
-    /// Why a member cannot take a group over.
+    /// Returns the reason why a member cannot take over a group.
     fn unfit(&self, group: GroupId, to: NodeId) -> Option<String> {
         if !self.engine.group(group).membership().voters().contains(to) {
             return Some(format!("node {to} does not vote in group {group}"));
@@ -301,7 +304,7 @@ impl Sight<'_> {
         self.ails(to)
     }
 
-    /// Why another member can lead nothing.
+    /// Returns the reason why another member cannot lead any group.
     fn ails(&self, to: NodeId) -> Option<String> {
         let Some(peer) = self.peers.get(to) else {
             return Some(format!("node {to} is not a member of this cluster"));
@@ -322,7 +325,7 @@ impl Sight<'_> {
         Some(format!("node {to} {reason}"))
     }
 
-    /// Groups that another member should lead, which has been healthy for long enough.
+    /// Returns the groups whose preferred leader is another member that has been healthy for [`HEALTHY_MS_MIN`].
     fn misplaced(&self) -> Vec<(GroupId, NodeId)> {
         let me = self.me;
         let is_healthy = |peer: &&Peer| {
@@ -339,7 +342,8 @@ impl Sight<'_> {
             .collect()
     }
 
-    /// All that this node leads, dealt over those that can take it.
+    /// Deals the groups that this node leads to the members that can take them over, at most [`HANDOVERS_MAX`] per
+    /// call.
     fn given_away(&self) -> Vec<(GroupId, NodeId)> {
         let others = self.peers.ids();
         let fit: Vec<NodeId> = others.filter(|id| self.ails(*id).is_none()).collect();
@@ -354,7 +358,7 @@ impl Sight<'_> {
 }
 
 impl Cx<'_> {
-    /// Asks a member to take a group over; its lease ends when the invitation leaves.
+    /// Invites a member to take over a group. The lease of the group ends when the invitation is sent.
     fn invite(&mut self, group: GroupId, to: NodeId, stay: bool) {
         let Some(rtt_us) = self.wires.peers.find(to).map(|peer| peer.rtt_us()) else { return };
         let clock = self.time.clock();

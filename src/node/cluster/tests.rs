@@ -46,25 +46,25 @@ fn record() -> BirthRecord {
 }
 
 impl Desk {
-    fn new(birth: Option<BirthRecord>) -> Desk {
+    fn new(birth: Option<&BirthRecord>) -> Desk {
         let identity = Identity {
             storage_id: [1; 16],
             node: NodeId(1),
             start: 1,
             lives: vec![1],
-            birth: birth.clone(),
+            birth: birth.cloned(),
             joined: Vec::new(),
         };
         let initial = (1..=3).map(|id| (NodeId(id), address(id))).collect();
         let config = NodeConfig { initial, groups: 2, value_bytes_max: 8 << 20, ..NodeConfig::for_test(NodeId(1)) };
         let mut engine = Engine::new(&identity, &config);
-        if let Some(record) = &birth {
+        if let Some(record) = birth {
             engine.set_groups(groups(&config, &identity, record).into_iter());
         }
         Desk {
             cluster: Cluster::new(&identity, &config),
             engine,
-            peers: Peers::new(&identity, Roster::of_one(&membership(&config, birth.as_ref())), &config),
+            peers: Peers::new(&identity, Roster::of_one(&membership(&config, birth)), &config),
             relays: Relays::new(1),
             ranges: Ranges::default(),
             stats: Stats::new(table::names_by_verb()),
@@ -199,7 +199,7 @@ fn lists_of_initial_members_that_differ_are_told() {
 
 #[test]
 fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_gone() {
-    let mut desk = Desk::new(Some(record()));
+    let mut desk = Desk::new(Some(&record()));
     assert_eq!(desk.apply(4, 4, "127.0.0.1:4"), Ok(()));
     assert!(desk.outputs.take().is_empty());
     for (id, storage, at) in [(1, 1, "a:1"), (2, 9, "a:1"), (4, 5, "a:1"), (u32::MAX, 5, "a:1"), (5, 5, "nowhere")] {
@@ -219,7 +219,7 @@ fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_go
 
 #[test]
 fn a_removed_node_stops_but_not_at_once() {
-    let mut desk = Desk::new(Some(record()));
+    let mut desk = Desk::new(Some(&record()));
     desk.change_members(What::Remove(NodeId(1)));
     desk.call(Cluster::tick_removed);
     assert!(desk.outputs.take().is_empty());
@@ -230,7 +230,7 @@ fn a_removed_node_stops_but_not_at_once() {
 
 #[test]
 fn a_move_that_cannot_be_is_refused_at_once() {
-    let desk = Desk::new(Some(record()));
+    let desk = Desk::new(Some(&record()));
     let sight = Sight { engine: &desk.engine, peers: &desk.peers, me: NodeId(1), time: desk.time };
     let check = |words: &str| {
         let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
@@ -244,7 +244,7 @@ fn a_move_that_cannot_be_is_refused_at_once() {
 
 #[test]
 fn a_drained_node_lets_others_lead_rather_until_it_is_undrained() {
-    let mut desk = Desk::new(Some(record()));
+    let mut desk = Desk::new(Some(&record()));
     assert!(!desk.cluster.is_draining());
     assert_eq!((desk.cluster.drain(true), desk.cluster.is_draining()), (Reply::Ok, true));
     assert_eq!(desk.call(|cluster, cx| cluster.rather_leading(cx)), [], "the others are not there");

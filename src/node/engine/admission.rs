@@ -1,10 +1,10 @@
-//! Which commands are taken on, and what becomes of those that wait in vain. A node that reaches no majority of a group's
-//! voters says so at once instead of letting each command run into its time limit, and so does one whose own commands are
-//! stuck.
+//! The admission of commands, and the answers to commands that wait in vain. A node that reaches no majority of a group's
+//! voters refuses commands at once, instead of letting each run into its time limit. So does a node whose own commands are
+//! stuck, once its queue is full.
 //!
-//! What clients are told stays true. A command that was not queued was surely not executed, and neither was one that
-//! never left this node; one that did keeps its time limit, within which the majority may come back, and is uncertain
-//! then.
+//! The answers to clients are always true. A command that was not queued, or that never left this node, was surely not
+//! executed. A command that left the node keeps its time limit, within which the majority may come back. After the limit
+//! its fate is uncertain.
 
 use super::uploads::Uploads;
 use super::{Engine, Ports, UPLOADING};
@@ -15,18 +15,18 @@ use crate::node::ticket::Ticket;
 use groups::{GroupId, NodeId};
 use std::borrow::Cow;
 
-/// Whom this node reaches, as far as its commands depend on it.
+/// The members that this node reaches, as far as its commands depend on them.
 #[derive(Default)]
 pub(super) struct Reach {
-    /// Members that are reached, or were a moment ago.
+    /// Members that are reached, or were within the last `REACH_GRACE_MS`.
     hopeful: Vec<NodeId>,
-    /// Some member is not.
+    /// Some member is not in `hopeful`.
     is_partial: bool,
-    /// The oldest command of some group has outlived its time limit: it left this node, and is not applied.
+    /// In some group the oldest command has outlived its time limit: the command left this node, and is not applied.
     is_stuck: bool,
 }
 
-/// The reply to what cannot be served for want of a majority, and surely was not.
+/// The reply to a command or read that cannot be served without a majority, and surely was not executed.
 const NOT_REACHED: Reply<'static> = Reply::Error(Cow::Borrowed(
     "CLUSTERDOWN Hash slot not served: this node reaches no majority of its cluster's nodes",
 ));
@@ -34,8 +34,8 @@ const STUCK: Reply<'static> =
     Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served: too many commands wait that get no answer"));
 
 impl Engine {
-    /// These of `peers` members are reached, or were a moment ago. What waits for a majority that is gone, and never left
-    /// this node, is answered.
+    /// Sets the members, out of `peers`, that are reached or were within the last `REACH_GRACE_MS`. In groups without a
+    /// majority, answers the reads, and the commands that never left this node.
     pub(in crate::node) fn set_hopeful(&mut self, hopeful: Vec<NodeId>, peers: usize, ports: &mut impl Ports) {
         let is_partial = hopeful.len() < peers;
         let is_stuck = self.shard.queued_bytes() > 0 && self.commands.groups().any(|group| self.is_stuck(group));
@@ -56,14 +56,14 @@ impl Engine {
         self.refuse_reads(|read| cut_off.binary_search(&read.group).is_ok(), &NOT_REACHED, ports);
     }
 
-    /// Another member carries the commands of this node's clients out, or no longer.
+    /// Sets whether another member executes the commands of this node's clients.
     pub(in crate::node) fn set_passing_on(&mut self, is_passing_on: bool) {
         self.is_passing_on = is_passing_on;
     }
 
-    /// Commands and reads whose time is up get the error that says what is known of their fate.
+    /// Answers commands and reads past their deadlines with the error that states their fate: not executed, or uncertain.
     pub(in crate::node) fn expire(&mut self, now_ms: u64, ports: &mut impl Ports) {
-        // A command waits here as long as it is queued in its group.
+        // Every command in `commands` is also queued in its group: without queued bytes none can expire.
         if self.shard.queued_bytes() > 0 {
             for group in self.commands.groups() {
                 let (commands, shard) = (&mut self.commands, &mut self.shard);
@@ -77,18 +77,18 @@ impl Engine {
         self.refuse_reads(|read| read.deadline_ms <= now_ms, &NOT_SERVED, ports);
     }
 
-    /// Whether this node has reached no majority of the group's voters for some time.
+    /// Returns true if this node has reached no majority of the group's voters for `REACH_GRACE_MS`.
     pub(in crate::node) fn is_cut_off(&self, group: GroupId) -> bool {
         let reach = &self.reach;
         reach.is_partial && self.find(group).is_some_and(|group| !group.is_quorum(self.me, &reach.hopeful))
     }
 
-    /// Whether the oldest command of a client in the group has outlived its time limit.
+    /// Returns true if the oldest command of a client in the group has outlived its time limit.
     fn is_stuck(&self, group: GroupId) -> bool {
         self.commands.is_stuck(group)
     }
 
-    /// Why a command cannot be tried in this group now. `bytes`: of its request.
+    /// Returns the refusal if a command, whose request has `bytes`, cannot be tried in this group now.
     pub(in crate::node) fn reach_refusal(&self, group: GroupId, writes: bool, bytes: usize) -> Option<Reply<'static>> {
         if self.is_cut_off(group) {
             return Some(NOT_REACHED);
@@ -100,12 +100,13 @@ impl Engine {
         (is_full || (self.holds_command(group, writes, bytes) && self.is_stuck(group))).then_some(STUCK)
     }
 
-    /// Whether the group lacks more than [`BEHIND_INSTANCES_MAX`] values: clients are told to wait.
+    /// Returns true if the group lacks more than [`BEHIND_INSTANCES_MAX`] values: clients are told to wait.
     pub(in crate::node) fn is_far_behind(&self, group: GroupId) -> bool {
         self.group(group).missing() > BEHIND_INSTANCES_MAX
     }
 
-    /// Bytes of queued commands for which a request of `bytes` has to wait: small ones do not wait for large ones.
+    /// Returns the bytes of queued commands for which a request of `bytes` has to wait. Small requests do not wait for large
+    /// commands.
     fn queued_before(&self, bytes: usize) -> usize {
         let queued = self.shard.queued_bytes();
         if bytes >= LARGE_INPUT_BYTES {
@@ -114,7 +115,7 @@ impl Engine {
         queued.saturating_sub(self.commands.large_bytes())
     }
 
-    /// The same in one group.
+    /// Returns the same as [`Engine::queued_before`], for one group.
     fn queued_before_in(&self, group: GroupId, bytes: usize) -> usize {
         let queued = self.group(group).queued_bytes();
         if bytes >= LARGE_INPUT_BYTES {
@@ -123,26 +124,26 @@ impl Engine {
         queued.saturating_sub(self.commands.large_bytes_in(group))
     }
 
-    /// Whether clients that write, and have sent `bytes`, wait until less than `queue_bytes` are queued. If what is queued
-    /// gets no answer they are told instead.
+    /// Returns true if clients that write, and have sent `bytes`, wait until less than `queue_bytes` are queued. If the
+    /// queued commands get no answer, the clients are refused instead.
     pub(in crate::node) fn holds_writers(&self, bytes: usize, queue_bytes: usize) -> bool {
         self.queued_before(bytes) >= queue_bytes && !self.reach.is_stuck && !self.is_passing_on
     }
 
-    /// Whether a command, whose request has `bytes`, has to wait because too much is queued in its group.
+    /// Returns true if a command, whose request has `bytes`, has to wait because too much is queued in its group.
     pub(in crate::node) fn holds_command(&self, group: GroupId, writes: bool, bytes: usize) -> bool {
         writes && !self.is_passing_on && self.queued_before_in(group, bytes) >= GROUP_QUEUE_BYTES
     }
 
-    /// Whether a client that has waited for room in a group, with `held` bytes, is served again: there is some, or it will
-    /// be told why not.
+    /// Returns true if a client that has waited for room in a group, with `held` bytes, is served again: there is room,
+    /// another member executes the command, or the client will get a refusal.
     pub(in crate::node) fn serves_again(&self, group: GroupId, held: usize) -> bool {
         let has_room = self.queued_before_in(group, held) < GROUP_QUEUE_BYTES / 2;
         has_room || self.is_cut_off(group) || self.is_stuck(group) || self.is_passing_on
     }
 }
 
-/// Answers a client, or tells an upload what became of its part.
+/// Answers a client, or gives an upload the reply to its part.
 pub(super) fn settle(uploads: &mut Uploads, ports: &mut impl Ports, ticket: Ticket, reply: Reply<'_>) {
     if ticket.connection == UPLOADING {
         return uploads.on_part(ticket, &reply, ports.now_us() / 1_000);

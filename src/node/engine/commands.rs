@@ -1,5 +1,5 @@
-//! Commands of this node's clients that are queued in the groups and not applied yet: who waits for each, until when, and
-//! how much of the queues is large. A group applies the commands of one node in the order of their counters.
+//! Commands of this node's clients that are queued in the groups and not applied yet: the ticket and deadline of each, and
+//! the bytes of large commands per queue. A group applies the commands of one node in the order of their counters.
 
 use crate::node::ticket::Ticket;
 use groups::GroupId;
@@ -8,19 +8,19 @@ use std::collections::VecDeque;
 /// A command that is queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::node) struct Command {
-    /// Its number in the group.
+    /// The command's number in the group.
     pub(in crate::node) counter: u64,
-    /// Who is answered; nobody any more after its time was up, and for commands of the node's own.
+    /// The address of the reply. `None` after the deadline has passed, and for the node's own commands.
     pub(in crate::node) ticket: Option<Ticket>,
     pub(in crate::node) deadline_ms: u64,
-    /// The bytes that it queued, if these are many; else 0.
+    /// The queued bytes of a large command (at least `LARGE_INPUT_BYTES`); 0 for a small one.
     pub(in crate::node) large_bytes: usize,
-    /// Its index in the statistics, or [`UNCOUNTED`], and when it came.
+    /// The index in the statistics, or [`UNCOUNTED`]; and the time of arrival.
     pub(in crate::node) verb: u16,
     pub(in crate::node) since_us: u64,
 }
 
-/// The index in the statistics of what no client of this node asked for.
+/// The index in the statistics of commands that no client of this node asked for.
 pub(in crate::node) const UNCOUNTED: u16 = u16::MAX;
 
 /// See the module.
@@ -34,7 +34,7 @@ pub(super) struct Commands {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Command>,
-    /// Bytes of the large ones: small commands do not wait for these.
+    /// Bytes of the large commands in the queue. Small commands do not wait for these.
     large_bytes: usize,
 }
 
@@ -51,7 +51,7 @@ impl Commands {
         queue.waiting.push_back(command);
     }
 
-    /// The command with this counter was applied: it is returned, and those before it are forgotten.
+    /// Returns the command with this counter, which was applied. Removes it and all commands before it.
     pub(super) fn take_applied(&mut self, group: GroupId, counter: u64) -> Option<Command> {
         while let Some(command) = self.by_group[group.index()].waiting.pop_front() {
             self.forget_bytes(group, command.large_bytes);
@@ -63,9 +63,9 @@ impl Commands {
         None
     }
 
-    /// The commands whose time is up, oldest first. `withdraw` takes their counters, and keeps those of the commands that
-    /// it could take back: these are forgotten. The others stay without anybody who waits. `answer` is called for each
-    /// with its ticket, and whether it was taken back.
+    /// Expires the commands past their deadlines, oldest first. `withdraw` gets their counters, and keeps those of the
+    /// commands that it could take back: these are removed. The others stay queued without a ticket. `answer` is called
+    /// with the ticket of each, and with true if the command was taken back.
     pub(super) fn expire(
         &mut self,
         group: GroupId,
@@ -78,7 +78,8 @@ impl Commands {
         self.withdraw(group, due, true, withdraw, answer);
     }
 
-    /// Takes back whatever did not leave this node: `answer` is called for each command that `withdraw` keeps.
+    /// Takes back all commands that did not leave this node. `answer` is called for each command whose counter `withdraw`
+    /// keeps.
     pub(super) fn take_unsent(
         &mut self,
         group: GroupId,
@@ -92,8 +93,8 @@ impl Commands {
         });
     }
 
-    /// Of the first `count` commands those that somebody waits for are withdrawn, if that is possible. `abandons`: the
-    /// others are answered too.
+    /// Withdraws, of the first `count` commands, those that have a ticket and can be taken back. With `abandons`, the
+    /// others with a ticket are answered too.
     fn withdraw(
         &mut self,
         group: GroupId,
@@ -127,24 +128,24 @@ impl Commands {
         self.large_bytes -= bytes;
     }
 
-    /// All groups.
+    /// Returns all groups.
     pub(super) fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
         (0..self.by_group.len() as u32).map(GroupId)
     }
 
-    /// Whether the oldest command of a client in the group has outlived its time limit: it left this node, and is not
-    /// applied.
+    /// Returns true if the oldest command of a client in the group has outlived its time limit: the command left this node,
+    /// and is not applied.
     pub(super) fn is_stuck(&self, group: GroupId) -> bool {
         let oldest = self.by_group[group.index()].waiting.iter().find(|command| command.deadline_ms > 0);
         oldest.is_some_and(|command| command.ticket.is_none())
     }
 
-    /// Bytes of large commands in all groups.
+    /// Returns the bytes of large commands in all groups.
     pub(super) fn large_bytes(&self) -> usize {
         self.large_bytes
     }
 
-    /// Bytes of large commands in one group.
+    /// Returns the bytes of large commands in one group.
     pub(super) fn large_bytes_in(&self, group: GroupId) -> usize {
         self.by_group[group.index()].large_bytes
     }

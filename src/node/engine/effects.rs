@@ -1,5 +1,5 @@
-//! Where the effects of the groups go: the log's queue, the gate, those who wait for commands and reads, and, through the
-//! ports, the other members and the clients.
+//! Applies the effects of the groups: queues log records, holds messages at the gate, and completes waiting commands and
+//! reads. Messages and replies leave through the ports, to the other members and the clients.
 
 use super::admission::settle;
 use super::commands::Commands;
@@ -18,7 +18,7 @@ use groups::reads::ReadId;
 use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, Work};
 use std::collections::VecDeque;
 
-/// One value in eight is measured for the mean batch size: counting the commands of every value would cost.
+/// Interval, in values, of samples for the mean batch size: counting the commands of every value would cost too much.
 const BATCH_SAMPLE: u64 = 8;
 
 /// See the module.
@@ -35,7 +35,7 @@ pub(super) struct Effects<'a, P> {
 }
 
 impl<P: Ports> Effects<'_, P> {
-    /// A message leaves now; one of this node to itself is handled in the same turn.
+    /// Sends a message now. A message of this node to itself is handled in the same turn.
     pub(super) fn let_go(&mut self, held: Held) {
         if held.to == self.me {
             self.released.push_back(held);
@@ -67,7 +67,7 @@ impl<P: Ports> Outlet for Effects<'_, P> {
 
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message) {
         if matches!(message, Message::Handover(_)) {
-            // It ends before the invitation leaves, which the others could not follow else.
+            // The lease ends before the invitation leaves: otherwise the other members could not follow the invitation.
             self.ports.release_lease(group);
         }
         self.ports.send(group, to, message);
@@ -102,7 +102,7 @@ impl<P: Ports> Outlet for Effects<'_, P> {
 
     fn read(&mut self, id: ReadId, store: &Store) {
         let Some(read) = self.reads.take_evaluated(id) else { return };
-        // The value that is being applied carries a time of after the read came: nothing can be due beyond it.
+        // The value that is being applied carries a later time than the read's arrival: no further key can be due.
         let reply = store.read(&read.body, store.time_ms()).unwrap_or(NOT_SERVED);
         self.ports.answer_read(&read, reply);
     }
@@ -118,7 +118,7 @@ impl<P: Ports> Outlet for Effects<'_, P> {
     fn members_changed(&mut self, group: GroupId, next: Instance) {
         self.changes.members = true;
         self.changes.governs_from[group.index()] = next;
-        // A lease is one of the members that there were: the groups are claimed anew.
+        // A lease holds for the members that granted it: with other members, this node claims its groups anew.
         self.changes.leadership = true;
     }
 

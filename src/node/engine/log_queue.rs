@@ -10,12 +10,12 @@ use crate::storage::wal;
 pub(in crate::node) struct LogQueue {
     gate: Gate,
     batch: Vec<wal::Record>,
-    /// Bytes of its records.
+    /// Bytes of the records in `batch`.
     batch_bytes: usize,
     /// The sequence number of the batch that is being gathered.
     next_lsn: u64,
     syncing: Option<Syncing>,
-    /// Bytes of all records that ever went to the log.
+    /// Bytes of all records that went to the log since the start.
     logged_bytes: u64,
     space: Space,
 }
@@ -23,7 +23,7 @@ pub(in crate::node) struct LogQueue {
 /// The batch that the disk works on.
 struct Syncing {
     lsn: u64,
-    /// When it should be durable.
+    /// Time at which the batch should be durable.
     due_ms: u64,
     bytes: usize,
 }
@@ -41,7 +41,7 @@ impl LogQueue {
         }
     }
 
-    /// Recovery is done: the log is durable up to `lsn`.
+    /// Begins after recovery, with a log that is durable up to `lsn`.
     pub(super) fn begin(&mut self, lsn: u64) {
         self.gate = Gate::new(lsn);
         self.next_lsn = lsn + 1;
@@ -54,12 +54,12 @@ impl LogQueue {
         self.next_lsn
     }
 
-    /// Holds a message until the log is durable up to `lsn`. Gives it back if it already is.
+    /// Holds a message until the log is durable up to `lsn`. Gives the message back if the log already is.
     pub(super) fn hold(&mut self, lsn: u64, held: Held) -> Option<Held> {
         self.gate.hold(lsn, held)
     }
 
-    /// The log is durable up to `lsn`: moves what waited for that into `released`.
+    /// Notes that the log is durable up to `lsn`, and moves the messages that waited for that into `released`.
     pub(super) fn on_durable(&mut self, lsn: u64, released: &mut Vec<Held>) {
         if self.syncing.as_ref().is_some_and(|syncing| syncing.lsn <= lsn) {
             self.syncing = None;
@@ -67,28 +67,28 @@ impl LogQueue {
         self.gate.release(lsn, released);
     }
 
-    /// The sequence number up to which the log must be durable for all that was given to it so far.
+    /// Returns the sequence number up to which the log must be durable to hold all records that it was given so far.
     pub(super) fn gathered_lsn(&self) -> u64 {
         if self.batch.is_empty() { self.next_lsn - 1 } else { self.next_lsn }
     }
 
-    /// The sequence number up to which the log is durable.
+    /// Returns the sequence number up to which the log is durable.
     pub(super) fn durable_lsn(&self) -> u64 {
         self.gate.durable()
     }
 
-    /// Whether the disk keeps up: the batch that it works on is not overdue.
+    /// Returns true if the disk keeps up: the batch that it works on is not overdue.
     pub(super) fn is_in_time(&self, now_ms: u64) -> bool {
         self.syncing.as_ref().is_none_or(|syncing| now_ms < syncing.due_ms)
     }
 
-    /// Whether a value of `bytes`, which can come again, is accepted now: not if too much waits for the disk already, or if
-    /// the value might find no space there.
+    /// Returns true if a value of `bytes` is accepted now. It is not if too much waits for the disk already, or if the disk
+    /// might have no space for it. A refused value can come again.
     pub(super) fn takes_value(&self, bytes: usize) -> bool {
         self.batch_bytes < LOG_QUEUE_BYTES && self.space.takes(bytes, self.waiting_bytes())
     }
 
-    /// Bytes of records that are on their way to the disk or wait for that.
+    /// Returns the bytes of the records that the disk works on, and of those in the next batch.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.batch_bytes + self.syncing.as_ref().map_or(0, |syncing| syncing.bytes)
     }
@@ -97,7 +97,7 @@ impl LogQueue {
         self.logged_bytes
     }
 
-    /// What the log has space for.
+    /// Returns the space that the log and the disk have.
     pub(super) fn space(&self) -> &Space {
         &self.space
     }
@@ -106,7 +106,7 @@ impl LogQueue {
         self.space = space;
     }
 
-    /// The batch that was gathered, if there is one and the disk is free for it.
+    /// Takes the gathered batch, if there is one and the disk is free for it.
     pub(super) fn next_batch(&mut self, now_ms: u64) -> Option<wal::Batch> {
         if self.syncing.is_some() || self.batch.is_empty() {
             return None;

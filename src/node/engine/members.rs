@@ -1,5 +1,5 @@
-//! What other members say about the groups: which they lead, how far they are, which they have. None of it is believed
-//! before [`Engine::believes`] has seen it.
+//! Handles what other members say about the groups: which groups they lead, how far they are, and which groups they have.
+//! [`Engine::believes`] checks each such message first.
 
 use super::{Engine, Ports};
 use crate::node::Time;
@@ -7,7 +7,7 @@ use crate::node::wire::{Here, NodeMessage, Positions};
 use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, NodeId};
 
 impl Engine {
-    /// Returns true if a member can mean this; see [`Group::believes`].
+    /// Returns true if the ballots and instances in a member's message are plausible; see [`Group::believes`].
     pub(in crate::node) fn believes(&self, message: &NodeMessage) -> bool {
         let ballot = |group: &GroupId, ballot| self.find(*group).is_none_or(|group| group.believes_ballot(ballot));
         let instance = |group: &GroupId, at| self.find(*group).is_none_or(|group| group.believes_instance(at));
@@ -26,13 +26,13 @@ impl Engine {
         }
     }
 
-    /// The next instance of each group that has begun.
+    /// Returns the next instance of each group in which a value was chosen.
     pub(in crate::node) fn positions(&self) -> Positions {
         let started = self.groups().filter(|group| group.next() > Instance::FIRST);
         Positions { next: started.map(|group| (group.id(), group.next())).collect() }
     }
 
-    /// A member is at these instances.
+    /// Handles the positions of a member. A group that lags behind its position fetches the missing values.
     pub(in crate::node) fn note_positions(
         &mut self,
         from: NodeId,
@@ -47,13 +47,14 @@ impl Engine {
         }
     }
 
-    /// What members are told of the groups while this node loads: `groups` have come now, and these are missing.
+    /// Returns the message to members while this node loads: `groups` are rebuilt now, and the
+    /// others that it lists are missing.
     pub(in crate::node) fn here(&self, groups: &[GroupId]) -> Here {
         let all = (0..self.len() as u32).map(GroupId);
         Here { groups: groups.to_vec(), missing: all.filter(|group| !self.has(*group)).collect() }
     }
 
-    /// A member has these groups now, or a connection to it is new: each begins anew with it.
+    /// Repeats to a member what may have been lost in these groups, because the groups or the connection are new.
     pub(in crate::node) fn connect(&mut self, peer: NodeId, groups: &[GroupId], ports: &mut impl Ports) {
         for group in groups {
             if self.has(*group) {
@@ -67,7 +68,8 @@ impl Engine {
         self.step_all(ports, |group, effects| group.on_connected(peer, effects));
     }
 
-    /// `from` claims to lead these groups and no others, in the order of their ids, and reaches these members.
+    /// Handles the claims of a member: `from` leads exactly the groups in `claimed`, which are in the order of their ids,
+    /// and reaches the members in `reached`.
     pub(in crate::node) fn heed_claims(
         &mut self,
         from: NodeId,
@@ -90,8 +92,8 @@ impl Engine {
         });
     }
 
-    /// Returns true if a claim counts for a group that has no leader here. When the claim came the group stood for election
-    /// itself, and did not heed it; it may have lost since.
+    /// Returns true if a claim counts for a group that has no leader here. The group ignored the claim if it was campaigning
+    /// when the claim came. It may have lost that election since.
     pub(in crate::node) fn has_unheeded(
         &self,
         from: NodeId,
@@ -102,7 +104,8 @@ impl Engine {
         claimed.iter().any(|(group, _)| self.find(*group).is_some_and(is_unheeded))
     }
 
-    /// Nothing that `from` said on its connection counts any more; messages of it that wait are dropped if it `is_cut`.
+    /// Forgets what `from` said on its connection. If the connection `is_cut`, the waiting
+    /// messages of `from` are dropped too.
     pub(in crate::node) fn forget_link(&mut self, from: NodeId, is_cut: bool, ports: &mut impl Ports, time: Time) {
         if is_cut {
             self.shard.forget_waiting(from);
@@ -114,7 +117,8 @@ impl Engine {
         });
     }
 
-    /// Members may read other versions of values than before: the groups learn what they can propose.
+    /// Sets the version of values that all members can read. From version 2 on, values that this node proposes carry
+    /// the digest of the group's state.
     pub(in crate::node) fn set_value_version(&mut self, version: u8, ports: &mut impl Ports) {
         self.step_all(ports, |group, _| group.tell_digest(version >= 2));
     }

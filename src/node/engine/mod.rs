@@ -1,12 +1,12 @@
-//! The engine: the groups of this node with their stores, and what a command or a read needs until it is answered. It owns
-//! the queues of commands, the reads and the questions that confirm them, the log's queue, and large commands in parts. The
-//! rest of the node gives it commands, messages and time, and is its [`Ports`].
+//! The engine: the groups of this node with their stores, and the state of commands and reads until they are answered. It
+//! owns the queues of commands, the reads and the questions that confirm them, the log's queue, and large commands in parts.
+//! The rest of the node gives the engine commands, messages and time, and is its [`Ports`].
 //!
 //! ```text
-//! commands   queued in the groups, and who waits for each       reads       not answered yet, and the questions for them
+//! commands   queued commands, and the ticket of each            reads       open reads, and the questions for them
 //! uploads    large commands in parts                            log_queue   records and messages that wait for the disk
-//! effects    where the effects of the groups go                 admission   which commands are taken on
-//! members    what other members say about the groups
+//! effects    applies the effects of the groups                  admission   admission and refusal of commands
+//! members    statements of other members about the groups
 //! ```
 
 mod admission;
@@ -28,13 +28,15 @@ use crate::admin::stats::Stats;
 use crate::config::LARGE_INPUT_BYTES;
 use crate::gate::Held;
 use crate::identity::Identity;
+use crate::kv;
+use crate::kv::encode::encode;
 use crate::kv::reply::Reply;
 use crate::kv::{Discarded, Store};
 use crate::shard::{Cell, Shard};
 use crate::storage::checkpoint::SectionHead;
 use crate::storage::wal;
 use admission::Reach;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use commands::{Command, Commands};
 use effects::Effects;
 use groups::reads::ReadId;
@@ -44,34 +46,37 @@ use reads::Reads;
 use std::collections::{BTreeMap, VecDeque};
 use uploads::Uploads;
 
-/// What the engine needs of the rest of the node.
+/// The buffer for the encodings of reads does not keep more memory than this, in bytes.
+const KEPT_ENCODING_BYTES_MAX: usize = 64 << 10;
+
+/// The interface of the engine to the rest of the node.
 pub(super) trait Ports {
     /// Sends a message of a group now.
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message);
     /// Sends a message between nodes.
     fn tell(&mut self, to: NodeId, message: &NodeMessage);
-    /// The members that are reached and have the group, this node not among them.
+    /// Returns the members that are reached and have the group, without this node.
     fn reached(&self, group: GroupId, time: Time) -> impl Iterator<Item = NodeId>;
-    /// Whether this node holds the lease of a group that it leads under `ballot`.
+    /// Returns true if this node holds the lease of a group that it leads under `ballot`.
     fn holds_lease(&self, group: &Group, ballot: Ballot, time: Time) -> bool;
-    /// Whether a ballot of the group, in which `promised` is the highest promise so far, may be promised to `to`: no other
-    /// member holds a lease.
+    /// Returns true if a ballot of the group, in which `promised` is the highest promise so far, may be promised to `to`: no
+    /// other member holds a lease.
     fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool;
-    /// The lease of a group ends, because the group is handed over.
+    /// Ends the lease of a group, because the group is handed over.
     fn release_lease(&mut self, group: GroupId);
-    /// Cluster time in unix milliseconds, if it is known.
+    /// Returns cluster time in unix milliseconds, if it is known.
     fn cluster_ms(&self, time: Time) -> Option<u64>;
-    /// A command was answered, or a part of it.
+    /// Delivers the reply to a command, or to a part of one.
     fn reply(&mut self, ticket: Ticket, reply: Reply<'_>);
-    /// Why no part of a large command can be sent in a group now, nor soon.
+    /// Returns the refusal if no part of a large command can be sent in a group, neither now nor soon.
     fn upload_refusal(&self, engine: &Engine, group: GroupId, needs: UploadNeeds) -> Option<Reply<'static>>;
-    /// Statistics of commands.
+    /// Returns the statistics of commands.
     fn stats(&mut self) -> &mut Stats;
-    /// The time of this turn, in microseconds.
+    /// Returns the time of this turn, in microseconds.
     fn now_us(&self) -> u64;
     /// Reads chosen values from the log for the member whose id is the range's tag.
     fn read_log(&mut self, range: wal::ReadRange);
-    /// Gives memory of keys that are gone back, elsewhere, as that takes long.
+    /// Passes the memory of removed keys to another thread, because freeing it takes long.
     fn discard(&mut self, discarded: Discarded);
 
     /// Answers a command, and counts it.
@@ -93,14 +98,14 @@ pub(super) trait Ports {
     }
 }
 
-/// Who asked for a command, and when.
+/// The ticket and the arrival time of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     /// Where the reply belongs.
     pub(super) ticket: Ticket,
     /// The command's index in the statistics, or [`UNCOUNTED`].
     pub(super) verb: u16,
-    /// When it came, in microseconds.
+    /// The arrival time, in microseconds.
     pub(super) since_us: u64,
 }
 
@@ -113,34 +118,36 @@ pub(super) struct Engine {
     reads: Reads,
     uploads: Uploads,
     reach: Reach,
-    /// Another member carries the commands of this node's clients out: no limit of the queues here counts for them.
+    /// Another member executes the commands of this node's clients: the limits of the queues here do not apply to them.
     is_passing_on: bool,
     /// Messages of this node to itself whose records are durable.
     released: VecDeque<Held>,
     release_buffer: Vec<Held>,
-    /// Values that the disk could not take when they came: by whom, and how many bytes.
+    /// Bytes of values that the disk could not take when they came, by group and sender.
     dropped: BTreeMap<(GroupId, NodeId), usize>,
     changes: Changes,
-    /// What may still be applied in this turn.
+    /// Steps of work that are left in this turn for applying values.
     work: Work,
     turn_steps: u64,
     read_buffers: (Vec<ReadId>, Vec<GroupId>),
+    /// Reads are encoded here first, so that each is kept in a single allocation of its exact size.
+    encoding: BytesMut,
 }
 
-/// What the groups did since somebody asked.
+/// Changes in the groups. The flags are reset when the rest of the node asks for them.
 #[derive(Default)]
 struct Changes {
-    /// This node leads others than before, or a leading group has other members.
+    /// This node leads other groups than before, or the members of some group have changed.
     leadership: bool,
-    /// Some group has other members.
+    /// The members of some group have changed.
     members: bool,
-    /// By group, an instance from which on its members are those that it has; 0 if that was so when this node started.
+    /// By group, an instance since which the present membership is in force; 0 if it was in force when this node started.
     governs_from: Vec<Instance>,
     chosen_total: u64,
 }
 
 impl Engine {
-    /// An engine without groups.
+    /// Creates an engine without groups.
     pub(super) fn new(identity: &Identity, config: &NodeConfig) -> Engine {
         Engine {
             me: identity.node,
@@ -158,10 +165,11 @@ impl Engine {
             work: Work::steps(config.turn_steps),
             turn_steps: config.turn_steps,
             read_buffers: (Vec::new(), Vec::new()),
+            encoding: BytesMut::new(),
         }
     }
 
-    /// The cluster has these groups.
+    /// Sets the groups of the cluster.
     pub(super) fn set_groups(&mut self, groups: impl ExactSizeIterator<Item = (Group, Store)>) {
         let count = groups.len() as u32;
         self.shard = Shard::new(groups);
@@ -171,17 +179,17 @@ impl Engine {
         self.changes.members = true;
     }
 
-    /// The groups with their stores, to look at.
+    /// Returns the groups with their stores.
     pub(super) fn shard(&self) -> &Shard {
         &self.shard
     }
 
-    /// A group, to look at.
+    /// Returns a group, which must be loaded.
     pub(super) fn group(&self, group: GroupId) -> &Group {
         self.shard.group(group)
     }
 
-    /// The groups that are here.
+    /// Returns the groups that are loaded.
     pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
         self.shard.groups()
     }
@@ -190,51 +198,51 @@ impl Engine {
         self.shard.has(group)
     }
 
-    /// A group that is here.
+    /// Returns a group, if it is loaded.
     pub(super) fn find(&self, group: GroupId) -> Option<&Group> {
         self.shard.has(group).then(|| self.shard.group(group))
     }
 
-    /// Whether this node is a member of the group: else it does not learn what becomes of a command.
+    /// Returns true if this node is a member of the group. A node that is not one does not learn the fate of a command.
     pub(super) fn is_member(&self, group: GroupId) -> bool {
         self.group(group).membership().everyone().contains(self.me)
     }
 
-    /// How many groups the cluster has.
+    /// Returns the number of groups in the cluster.
     pub(super) fn len(&self) -> usize {
         self.shard.len()
     }
 
-    /// Groups without a leader that this node knows of, such as those that it lacks.
+    /// Returns the number of groups whose leader this node does not know. Groups that are not loaded count too.
     pub(super) fn leaderless(&self) -> usize {
         self.shard.missing_groups() + self.groups().filter(|group| group.leader().is_none()).count()
     }
 
-    /// Recovery: gives all groups away, to be made what they were; [`Engine::put`] brings each back.
+    /// Recovery: takes all groups out, so that their state can be restored. [`Engine::put`] brings each back.
     pub(super) fn take_groups(&mut self) -> Vec<(GroupId, Cell)> {
         self.shard.take_all()
     }
 
-    /// Recovery: groups are back.
+    /// Recovery: puts restored groups back.
     pub(super) fn put(&mut self, cells: Vec<(GroupId, Cell)>) {
         cells.into_iter().for_each(|(group, cell)| self.shard.put(group, cell));
         self.changes.members = true;
     }
 
-    /// Recovery is done: the log is durable up to `lsn`.
+    /// Begins after recovery, with a log that is durable up to `lsn`.
     pub(super) fn begin(&mut self, lsn: u64) {
         self.log.begin(lsn);
     }
 
-    /// The time limits of the groups run from here.
+    /// Starts the time limits of the groups.
     pub(super) fn begin_groups(&mut self, clock: Clock) {
         self.shard.begin(clock);
         self.changes.members = true;
     }
 
-    // What groups are told.
+    // Inputs of the groups.
 
-    /// Calls `change` on one group and carries out what it causes.
+    /// Calls `change` on one group and carries out its effects.
     pub(super) fn step(
         &mut self,
         group: GroupId,
@@ -256,13 +264,14 @@ impl Engine {
         shard.quiet_step(group, &mut effects, change);
     }
 
-    /// Calls `change` on every group that is here and carries out what it causes.
+    /// Calls `change` on every loaded group and carries out its effects.
     pub(super) fn step_all(&mut self, ports: &mut impl Ports, change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
         let (shard, mut effects) = self.split(ports);
         shard.step_all(&mut effects, change);
     }
 
-    /// A message of a member. If the disk cannot take its value now the message is dropped, and asked for again later.
+    /// Receives a message of a member. If the disk cannot take the message's value now, the message is dropped, and the node
+    /// asks for it again later.
     pub(super) fn receive(
         &mut self,
         group: GroupId,
@@ -297,7 +306,7 @@ impl Engine {
         }
     }
 
-    /// Time limits of the groups and of the questions. `slowest_us`: the longest round trip to a peer.
+    /// Applies the time limits of the groups and of the questions. `slowest_us`: the longest round trip to a peer.
     pub(super) fn tick(&mut self, around: Surroundings<'_>, slowest_us: u64, ports: &mut impl Ports, time: Time) {
         let cluster_ms = ports.cluster_ms(time);
         let (shard, mut effects) = self.split(ports);
@@ -318,7 +327,7 @@ impl Engine {
 
     // Commands and reads.
 
-    /// Queues a command of the group, which `put` writes.
+    /// Queues a command in the group. `put` writes the command.
     pub(super) fn queue(&mut self, group: GroupId, put: impl FnOnce(&mut BytesMut), asked: Asked, deadline_ms: u64) {
         let before = self.shard.queued_bytes();
         let counter = self.shard.submit(group, put);
@@ -329,7 +338,7 @@ impl Engine {
         self.commands.push(group, command);
     }
 
-    /// Queues a command of the node's own, for its effect alone; returns its counter.
+    /// Queues a command of the node itself, to which nobody waits for a reply. Returns its counter.
     pub(super) fn submit_unanswered(&mut self, group: GroupId, put: impl FnOnce(&mut BytesMut), time: Time) -> u64 {
         let counter = self.shard.submit(group, put);
         let (verb, since_us) = (UNCOUNTED, time.mono_us);
@@ -338,19 +347,30 @@ impl Engine {
         counter
     }
 
-    /// Takes a read on. It waits until it is confirmed and its instance is applied.
+    /// Returns the encoding of a command that reads.
+    pub(super) fn encoded(&mut self, command: &kv::command::Command<'_>) -> Bytes {
+        self.encoding.clear();
+        encode(command, &mut self.encoding);
+        let body = Bytes::copy_from_slice(&self.encoding);
+        if self.encoding.capacity() > KEPT_ENCODING_BYTES_MAX {
+            self.encoding = BytesMut::new();
+        }
+        body
+    }
+
+    /// Begins a read, which waits until it is confirmed and its instance is applied.
     pub(super) fn read(&mut self, read: Read) {
         let group = read.group;
         let id = self.reads.insert(read);
         self.shard.read(group, id);
     }
 
-    /// Takes a long read on that is answered from what this node has, which may be old.
+    /// Begins a long read that is answered from this node's local state, which may be old.
     pub(super) fn read_stale(&mut self, read: Read) {
         self.reads.insert_confirmed(read);
     }
 
-    /// Reads that are not answered.
+    /// Returns the number of reads that are not answered.
     pub(super) fn reads(&self) -> usize {
         self.reads.len()
     }
@@ -361,7 +381,7 @@ impl Engine {
         self.log.persist(record)
     }
 
-    /// The log is durable up to `lsn`: what waited for that leaves.
+    /// Notes that the log is durable up to `lsn`, and sends the messages that waited for that.
     pub(super) fn on_durable(&mut self, lsn: u64, ports: &mut impl Ports) {
         let mut released = std::mem::take(&mut self.release_buffer);
         self.log.on_durable(lsn, &mut released);
@@ -380,12 +400,12 @@ impl Engine {
         self.log.durable_lsn()
     }
 
-    /// Whether the disk keeps up.
+    /// Returns true if the disk keeps up.
     pub(super) fn is_disk_in_time(&self, now_ms: u64) -> bool {
         self.log.is_in_time(now_ms)
     }
 
-    /// Bytes of all records that ever went to the log.
+    /// Returns the bytes of all records that went to the log since the start.
     pub(super) fn logged_bytes(&self) -> u64 {
         self.log.logged_bytes()
     }
@@ -398,28 +418,28 @@ impl Engine {
         self.log.set_space(space);
     }
 
-    /// Bytes of records that are on their way to the disk or wait for that.
+    /// Returns the bytes of the records that the disk works on, and of those in the next batch.
     #[cfg(test)]
     pub(super) fn unlogged_bytes(&self) -> usize {
         self.log.waiting_bytes()
     }
 
-    /// The next batch for the log, if there is one and the disk is free.
+    /// Takes the next batch for the log, if there is one and the disk is free.
     pub(super) fn next_batch(&mut self, now_ms: u64) -> Option<wal::Batch> {
         self.log.next_batch(now_ms)
     }
 
     // A turn.
 
-    /// Goes on with what could not be applied in earlier turns.
+    /// Continues to apply the values that earlier turns left.
     pub(super) fn go_on(&mut self, ports: &mut impl Ports, time: Time) {
         self.work = Work::steps(self.turn_steps);
         let (shard, mut effects) = self.split(ports);
         shard.go_on(time.clock(), &mut effects);
     }
 
-    /// Every group that had inputs proposes, forwards or announces once, what is durable is handled, and reads are asked
-    /// about or answered, until nothing is left of the turn.
+    /// Completes a turn. In rounds, until none finds work: this node's durable messages to itself are handled, every group
+    /// that had inputs proposes, forwards or announces once, and reads are asked about or answered.
     pub(super) fn flush(&mut self, ports: &mut impl Ports, time: Time) {
         loop {
             while let Some(Held { group, message, .. }) = self.released.pop_front() {
@@ -442,12 +462,12 @@ impl Engine {
         self.answer_long_reads(Work::steps(self.turn_steps), ports, time);
     }
 
-    /// The turn is over: what comes next is the next turn's work.
+    /// Ends the turn: later work counts for the next turn.
     pub(super) fn end_turn(&mut self) {
         self.work = Work::steps(self.turn_steps);
     }
 
-    /// Whether a next turn has work even if nothing comes in.
+    /// Returns true if the next turn has work even without new input.
     pub(super) fn has_work(&self, now_ms: u64) -> bool {
         let shard = &self.shard;
         let has_reads = || self.reads.can_go_on(|group| !shard.is_applying(group));
@@ -455,35 +475,36 @@ impl Engine {
         is_dirty || has_reads() || self.uploads.can_send(now_ms)
     }
 
-    /// The groups that this node leads, with the version of each membership, if that changed since this was last asked.
+    /// Returns the groups that this node leads, with the ballot and the membership's version of each; `None` if nothing
+    /// changed since the last call.
     pub(super) fn take_led(&mut self) -> Option<Vec<(GroupId, Ballot, u64)>> {
         let led = |group: &Group| Some((group.id(), group.leads()?, group.membership().version()));
         std::mem::take(&mut self.changes.leadership).then(|| self.groups().filter_map(led).collect())
     }
 
-    /// Whether some group has other members since this was last asked.
+    /// Returns true if the members of some group have changed since the last call.
     pub(super) fn take_members_changed(&mut self) -> bool {
         std::mem::take(&mut self.changes.members)
     }
 
-    /// Who belongs to the groups is to be looked at again.
+    /// Marks the members of the groups as changed, so that they are examined again.
     pub(super) fn note_members_changed(&mut self) {
         self.changes.members = true;
     }
 
-    /// An instance from which on a group's members are those that it has.
+    /// Returns an instance since which the group's present membership is in force.
     pub(super) fn governs_from(&self, group: GroupId) -> Instance {
         self.changes.governs_from.get(group.index()).copied().unwrap_or(Instance(0))
     }
 
-    /// A group that this node leads, knowing all that was chosen in it; and its ballot.
+    /// Returns the group and its ballot, if this node leads the group and knows all values chosen in it.
     pub(super) fn led_whole(&self, group: GroupId) -> Option<(&Group, Ballot)> {
         let group = self.find(group)?;
         let ballot = group.leads()?;
         matches!(group.answer(ballot), Answer::Leads(_)).then_some((group, ballot))
     }
 
-    /// Whether this node leads a group under a lease, and knows all that was chosen in it.
+    /// Returns true if this node leads the group under a lease, and knows all values chosen in it.
     pub(super) fn holds_lease(&self, group: GroupId, ports: &impl Ports, time: Time) -> bool {
         self.led_whole(group).is_some_and(|(group, ballot)| ports.holds_lease(group, ballot, time))
     }
@@ -524,7 +545,7 @@ impl Engine {
         shard.record_again(lsn, &mut effects);
     }
 
-    /// The groups on one side, and where their effects go on the other.
+    /// Splits the engine into the groups and the receiver of their effects.
     fn split<'a, P: Ports>(&'a mut self, ports: &'a mut P) -> (&'a mut Shard, Effects<'a, P>) {
         let effects = Effects {
             log: &mut self.log,

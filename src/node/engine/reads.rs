@@ -2,8 +2,9 @@
 //! turn to each peer, for all groups with waiting reads at once.
 //!
 //! An item is confirmed when a majority, counting the asker, has promised nothing above the ballot asked about, and one
-//! of them leads under it and names an instance. The asker asks all that it needs at once, rather than leaving it to
-//! the leader to ask more: with three members the leader's answer alone is enough, with five one more is needed.
+//! of that majority leads under the ballot and names an instance. The asker asks all members that it needs at once, rather
+//! than leaving further questions to the leader: with three members the leader's answer alone is enough, with five one more
+//! is needed.
 
 use super::{Engine, Ports};
 use crate::config::{ECHO_MS_MAX, QUESTION_MS};
@@ -21,7 +22,7 @@ use groups::{Answer, Ballot, Confirmation, GroupId, Instance, Message, NodeId, O
 use slab::Slab;
 use std::collections::VecDeque;
 
-/// A process asks far fewer questions than this power of two.
+/// Bits of a question's number below the start number: one process asks far fewer than 2^40 questions.
 const START_SHIFT: u32 = 40;
 
 /// A read of this node's clients.
@@ -31,19 +32,19 @@ pub(in crate::node) struct Read {
     pub(in crate::node) body: Bytes,
     pub(in crate::node) ticket: Ticket,
     pub(in crate::node) deadline_ms: u64,
-    /// Its index in the statistics.
+    /// The read's index in the statistics.
     pub(in crate::node) verb: u16,
     pub(in crate::node) since_us: u64,
-    /// It may take long, and is answered over as many turns as it takes.
+    /// The read may take long, and is answered over several turns.
     pub(in crate::node) long: bool,
 }
 
-/// A read, and how far its answer is.
+/// A read, and the progress of its answer.
 struct Pending {
     read: Read,
-    /// What of a long answer is there.
+    /// The progress of a long answer.
     progress: Progress,
-    /// The time by which it is judged what is due, in unix milliseconds, once that is known.
+    /// The time that decides which keys are due, in unix milliseconds, once it is known.
     judged_ms: Option<u64>,
 }
 
@@ -51,13 +52,13 @@ struct Pending {
 #[derive(Default)]
 pub(super) struct Reads {
     pending: Slab<Pending>,
-    /// Long reads that may be answered, in turns.
+    /// Long reads that may be answered; they take turns.
     long: VecDeque<ReadId>,
     asked: VecDeque<Asked>,
     number: u64,
     /// Questions to each peer, gathered in a turn.
     staged: Vec<(NodeId, Question)>,
-    /// By group: cluster time at the leader that confirmed last, which decides what is due.
+    /// By group: cluster time at the leader that confirmed last. It decides which keys are due.
     leader_ms: Vec<u64>,
 }
 
@@ -74,7 +75,8 @@ struct Item {
 }
 
 impl Reads {
-    /// Numbers of one start of the node are not those of another: an answer to an earlier process means nothing.
+    /// Creates the reads of the start `start`. Question numbers of different starts differ, so an answer to an earlier
+    /// process matches no question.
     pub(super) fn new(start: u64) -> Reads {
         Reads { number: start << START_SHIFT, ..Reads::default() }
     }
@@ -87,18 +89,18 @@ impl Reads {
         self.pending.len()
     }
 
-    /// Takes a read on, to be confirmed.
+    /// Adds a read that has to be confirmed.
     pub(super) fn insert(&mut self, read: Read) -> ReadId {
         self.pending.insert(Pending { read, progress: Progress::default(), judged_ms: None }) as ReadId
     }
 
-    /// Takes a long read on that needs no confirmation, and is judged by the group's own time.
+    /// Adds a long read that needs no confirmation. The group's own time decides which keys are due.
     pub(super) fn insert_confirmed(&mut self, read: Read) {
         let id = self.pending.insert(Pending { read, progress: Progress::default(), judged_ms: Some(0) });
         self.long.push_back(id as ReadId);
     }
 
-    /// Takes a read off the books. Its number may soon be another read's.
+    /// Removes a read. Its id may soon be used for another read.
     pub(super) fn remove(&mut self, id: ReadId) -> Option<Read> {
         let pending = self.pending.try_remove(id as usize)?;
         if pending.read.long {
@@ -107,8 +109,8 @@ impl Reads {
         Some(pending.read)
     }
 
-    /// The next command to be applied came after this read, so that the state is the one that it asks for. Returns the read
-    /// if it is to be answered now; a long one waits for its turn.
+    /// Takes a read that the present state answers, because the next command to be applied came after the read. Removes and
+    /// returns a short read; a long read stays, and waits for its turn.
     pub(super) fn take_evaluated(&mut self, id: ReadId) -> Option<Read> {
         let pending = self.pending.get_mut(id as usize)?;
         if pending.read.long {
@@ -119,12 +121,12 @@ impl Reads {
         self.remove(id)
     }
 
-    /// The reads that `matches` holds for.
+    /// Returns the reads for which `matches` returns true.
     pub(super) fn which(&self, matches: impl Fn(&Read) -> bool) -> Vec<ReadId> {
         self.pending.iter().filter(|(_, pending)| matches(&pending.read)).map(|(id, _)| id as ReadId).collect()
     }
 
-    /// Whether a long read could go on, in a group that `is_free`.
+    /// Returns true if a long read can go on, in a group for which `is_free` returns true.
     pub(super) fn can_go_on(&self, is_free: impl Fn(GroupId) -> bool) -> bool {
         let group = |id: &ReadId| self.pending.get(*id as usize).map(|pending| pending.read.group);
         self.long.iter().filter_map(group).any(is_free)
@@ -139,7 +141,7 @@ impl Reads {
 }
 
 impl Engine {
-    /// Asks on behalf of the fresh reads of these groups, all under one number.
+    /// Asks the questions for the fresh reads of these groups, all under one number.
     pub(super) fn ask(&mut self, groups: &[GroupId], ports: &mut impl Ports, time: Time) {
         if groups.is_empty() {
             return;
@@ -148,7 +150,7 @@ impl Engine {
         let number = self.reads.number;
         let mut items = Vec::with_capacity(groups.len());
         for &group in groups {
-            // The groups are in order, and so are the items: answers find theirs by bisection.
+            // The groups are sorted, and so are the items: each answer finds its item by binary search.
             let (shard, mut effects) = self.split(ports);
             let Some(ballot) = shard.ask(group, number, &mut effects) else { continue };
             let mut confirmation = Confirmation::new(self.group(group), ballot);
@@ -170,8 +172,8 @@ impl Engine {
         }
     }
 
-    /// Asks the leader first, then voters that are reached and have the group, as many as are needed for a majority with
-    /// this node, if it votes.
+    /// Stages questions to the leader, then to reached voters that have the group, as many as a majority needs. This node
+    /// counts as one of the majority if it votes.
     fn stage_questions(&mut self, id: GroupId, ballot: Ballot, number: u64, ports: &impl Ports, time: Time) {
         let group = self.shard.group(id);
         let voters = group.membership().voters();
@@ -223,7 +225,7 @@ impl Engine {
         ports.tell(from, &NodeMessage::Answers(answers));
     }
 
-    /// Counts the answers to a question of this node's.
+    /// Counts the answers to a question of this node.
     pub(in crate::node) fn handle_answers(
         &mut self,
         from: NodeId,
@@ -260,7 +262,7 @@ impl Engine {
         }
     }
 
-    /// `from` has promised a ballot above the one asked about.
+    /// Tells the leader that `from` has promised a ballot above the one asked about.
     fn on_refused(
         &mut self,
         from: NodeId,
@@ -279,8 +281,8 @@ impl Engine {
         }
     }
 
-    /// Does what the answers so far come to; false if more are needed. Else the reads that they are for wait for nothing but
-    /// an instance, or for another question.
+    /// Acts on the answers so far. Returns false if more answers are needed. Otherwise the item's reads wait only for an
+    /// instance, or for another question.
     fn conclude(&mut self, item: &Item, number: u64, ports: &mut impl Ports, time: Time) -> bool {
         let (group, ballot) = (item.group, item.confirmation.ballot());
         match item.confirmation.outcome(self.shard.group(group)) {
@@ -296,13 +298,13 @@ impl Engine {
                 self.step(group, ports, |group, _| group.on_confirmed(number, ballot, instance));
             }
             Outcome::Outdated => self.step(group, ports, |group, _| group.on_unconfirmed(number)),
-            // The leader's first choice has them ask, or a tick does.
+            // The reads ask again at the leader's first choice, or at a tick.
             Outcome::Vain => self.quiet_step(group, ports, |group, _| group.on_unconfirmed(number)),
         }
         true
     }
 
-    /// Questions without an answer are given up, and their reads ask again. `slowest_us`: the longest round trip.
+    /// Gives up questions without an answer, so that their reads ask again. `slowest_us`: the longest round trip.
     pub(super) fn tick_questions(&mut self, slowest_us: u64, ports: &mut impl Ports, time: Time) {
         let patience_ms = (QUESTION_MS + 2 * slowest_us / 1_000).min(QUESTION_MS + ECHO_MS_MAX);
         let is_over = |asked: &mut Asked| time.mono_ms() >= asked.since_ms + patience_ms;
@@ -314,7 +316,7 @@ impl Engine {
     }
 
     /// Evaluates reads that are confirmed and whose instance is applied. Short reads are answered at once: they must not see
-    /// what their clients send after them. Long reads wait for [`Engine::answer_long_reads`].
+    /// the effects of later commands of their clients. Long reads wait for [`Engine::answer_long_reads`].
     pub(super) fn answer_reads(&mut self, ready: &[ReadId], ports: &mut impl Ports, time: Time) {
         for &id in ready {
             let Some(Pending { read, .. }) = self.reads.pending.get(id as usize) else { continue };
@@ -335,7 +337,7 @@ impl Engine {
         }
     }
 
-    /// Goes on with the long reads, as far as `work` goes. A client that waits for one sends nothing meanwhile.
+    /// Continues the long reads until `work` is spent. No requests of a client are read while its long read is open.
     pub(super) fn answer_long_reads(&mut self, mut work: Work, ports: &mut impl Ports, time: Time) {
         for _ in 0..self.reads.long.len() {
             if work.is_spent() {
@@ -357,7 +359,7 @@ impl Engine {
                 }
                 Ok(None) => self.reads.long.push_back(id),
                 Err(Due) => {
-                    // By the group's own time, when that has gone on.
+                    // Next time the group's own time, which has advanced by then, decides which keys are due.
                     (*progress, *judged_ms) = (Progress::default(), Some(0));
                     self.hold_read(group, id, time);
                 }
@@ -365,7 +367,8 @@ impl Engine {
         }
     }
 
-    /// The group's time must pass an expiry first: the next command carries it on, or one without effect does.
+    /// Holds a read until the group's time has passed an expiry. The next command advances the time; if no command is
+    /// queued, a no-op does.
     fn hold_read(&mut self, group: GroupId, id: ReadId, time: Time) {
         if self.shard.group(group).queued_bytes() == 0 {
             self.submit_unanswered(group, |out| encode(&Command::Noop, out), time);
@@ -373,7 +376,7 @@ impl Engine {
         self.shard.hold_read(group, id);
     }
 
-    /// Takes off the books the reads that `matches` holds for, and answers each with `refusal`.
+    /// Removes the reads for which `matches` returns true, and answers each with `refusal`.
     pub(super) fn refuse_reads(
         &mut self,
         matches: impl Fn(&Read) -> bool,
@@ -390,7 +393,7 @@ impl Engine {
 
 #[cfg(test)]
 impl Engine {
-    /// Replaces all reads by `count` that no client asked for and that are never answered.
+    /// Replaces all reads by `count` reads that no client asked for and that are never answered.
     pub(in crate::node) fn set_unanswered_reads(&mut self, count: usize) {
         self.reads.pending.clear();
         let ticket = Ticket { connection: u64::MAX >> 1, sequence: 0, part: 0 };

@@ -1,9 +1,9 @@
-//! Large commands of this node's clients on their way into the log. They go in parts (`kv/uploads`): a value of the log is
-//! then never larger than a few of them, so that others pass between, a lost message or a new leader costs a part, and
-//! nothing is ever sent twice that was chosen.
+//! Large commands of this node's clients on their way into the log. They go in parts (`kv/uploads`), so that a value of the
+//! log is never larger than a few parts. Other commands pass between the parts, a lost message or a new leader costs only a
+//! part, and no part that the group took is ever sent twice.
 //!
-//! The parts of all uploads together are sent as earlier ones are applied. An upload ends with the command that executes
-//! the whole; before that is queued it is certain that nothing was executed.
+//! Parts are sent as earlier ones are applied, within one limit for all uploads. An upload ends with the command that
+//! executes the whole. Before that command is queued, it is certain that nothing was executed.
 
 use super::commands::UNCOUNTED;
 use super::{Asked, Engine, Ports};
@@ -22,7 +22,7 @@ use groups::GroupId;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-/// The connection in the tickets of parts; the ticket's number is the upload's, and its part the bytes.
+/// The connection in the tickets of parts. The ticket's `sequence` is the upload's number, its `part` the bytes of the part.
 pub(in crate::node) const UPLOADING: u64 = u64::MAX - 1;
 
 /// The uploads of this node's clients.
@@ -30,9 +30,9 @@ pub(super) struct Uploads {
     part_bytes: usize,
     /// The newest upload.
     newest: UploadId,
-    /// Those with parts that are not sent yet, in turn.
+    /// Uploads with parts that are not sent yet; they take turns.
     outgoing: VecDeque<Outgoing>,
-    /// Bytes of those parts.
+    /// Bytes of the parts that are not sent yet.
     unsent_bytes: usize,
     /// Bytes of parts that are sent, and not applied yet.
     sent_bytes: usize,
@@ -46,27 +46,28 @@ struct Outgoing {
     group: GroupId,
     body: Body,
     sent: usize,
-    /// The CRC-32C of what is sent.
+    /// The CRC-32C of the parts that are sent.
     crc: u32,
     /// The first part was applied: the others follow.
     is_admitted: bool,
-    /// Not before this time.
+    /// The earliest time of the next attempt, after the group had no room.
     retry_ms: u64,
-    /// It is given up if nothing of it is applied until then.
+    /// The upload is given up if no part is applied before this time.
     deadline_ms: u64,
     failed: Option<Reply<'static>>,
     grows: bool,
     asked: Asked,
 }
 
-/// What is uploaded, in pieces so that long words are not copied; and the rest of a SET, if that is its key and value.
+/// The bytes of an upload, in pieces so that long words are not copied. For a SET, the pieces are its key and value, and
+/// `set` holds the rest of it.
 struct Body {
     pieces: Vec<Bytes>,
     set: Option<Set<'static>>,
 }
 
 impl Body {
-    /// Of a command whose request is a part of `request`.
+    /// Creates the body of a command whose words are parts of the buffer `request`.
     fn of(command: &Command<'_>, request: &Bytes) -> Body {
         let Command::Set(set) = command else {
             return Body { pieces: encode_shared(command, request), set: None };
@@ -115,23 +116,23 @@ impl Uploads {
         }
     }
 
-    /// Whether a command goes in parts, by the bytes of its request.
+    /// Returns true if a command whose request has `bytes` goes in parts.
     pub(super) fn takes(&self, bytes: usize) -> bool {
         bytes >= UPLOAD_PARTS_MIN * self.part_bytes
     }
 
-    /// Bytes that wait to be sent.
+    /// Returns the bytes that wait to be sent.
     pub(super) fn unsent_bytes(&self) -> usize {
         self.unsent_bytes
     }
 
-    /// The same of one group.
+    /// Returns the bytes of one group that wait to be sent.
     pub(super) fn unsent_bytes_in(&self, group: GroupId) -> usize {
         let outgoing = self.outgoing.iter().filter(|outgoing| outgoing.group == group);
         outgoing.map(|outgoing| outgoing.body.len() - outgoing.sent).sum()
     }
 
-    /// Whether a part could be sent at once.
+    /// Returns true if a part can be sent, or a failed upload can be given up, at once.
     pub(super) fn can_send(&self, now_ms: u64) -> bool {
         self.has_room() && self.outgoing.iter().any(|outgoing| outgoing.is_ready(now_ms))
     }
@@ -140,11 +141,11 @@ impl Uploads {
         self.sent_bytes < UPLOAD_PARTS_SENT * self.part_bytes
     }
 
-    /// A part was applied, or it will not be known whether it was.
+    /// Takes the reply to a part: the part was applied, or an error says that it failed or that its fate is unknown.
     pub(super) fn on_part(&mut self, ticket: Ticket, reply: &Reply<'_>, now_ms: u64) {
         let bytes = ticket.part as usize;
         self.sent_bytes -= bytes;
-        // If it is not there its last command is queued, which finds out whether all parts came.
+        // An upload that is not here was given up, or its last command is queued, which checks that all parts came.
         let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.id.number == ticket.sequence) else {
             return;
         };
@@ -168,29 +169,29 @@ impl Outgoing {
     }
 }
 
-/// What an upload needs.
+/// The space that an upload needs.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::node) struct UploadNeeds {
     /// Bytes of the whole command, and of the next part.
     pub(in crate::node) bytes: usize,
     pub(in crate::node) part_bytes: usize,
-    /// The whole may add data.
+    /// The whole command may add data.
     pub(in crate::node) grows: bool,
 }
 
 impl Engine {
-    /// Whether a command goes in parts, by the bytes of its request.
+    /// Returns true if a command whose request has `bytes` goes in parts.
     pub(in crate::node) fn takes_upload(&self, bytes: usize) -> bool {
         self.uploads.takes(bytes)
     }
 
-    /// Bytes of large commands that wait to be sent.
+    /// Returns the bytes of large commands that wait to be sent.
     #[cfg(test)]
     pub(in crate::node) fn unsent_bytes(&self) -> usize {
         self.uploads.unsent_bytes()
     }
 
-    /// Takes a large command on, whose request is a part of `request`.
+    /// Begins the upload of a large command whose words are parts of the buffer `request`.
     pub(in crate::node) fn upload(
         &mut self,
         group: GroupId,
@@ -218,7 +219,7 @@ impl Engine {
         });
     }
 
-    /// Sends parts as long as there is room, of each upload in turn.
+    /// Sends parts of each upload in turn while there is room. Gives up uploads that failed or are refused.
     pub(in crate::node) fn feed_uploads(&mut self, ports: &mut impl Ports, time: Time) {
         for _ in 0..self.uploads.outgoing.len() {
             if !self.uploads.has_room() {
@@ -237,7 +238,8 @@ impl Engine {
         }
     }
 
-    /// Gives up those that failed, that have waited longer than `limit_ms`, or whose group can do nothing now.
+    /// Gives up uploads that failed, are past their deadlines, or whose group refuses them now. `limit_ms` is the time limit
+    /// from now on.
     pub(in crate::node) fn tick_uploads(&mut self, limit_ms: u64, ports: &mut impl Ports, time: Time) {
         self.uploads.limit_ms = limit_ms;
         for _ in 0..self.uploads.outgoing.len() {
@@ -282,7 +284,7 @@ impl Engine {
         self.queue(group, |out| encode(&command, out), outgoing.asked, deadline_ms);
     }
 
-    /// Nothing of it was executed, or will be.
+    /// Gives up an upload and answers its client. Nothing of the upload was executed, or will be.
     fn give_up(&mut self, outgoing: &Outgoing, refusal: Reply<'static>, ports: &mut impl Ports, time: Time) {
         let Outgoing { id, group, asked, .. } = *outgoing;
         self.uploads.unsent_bytes -= outgoing.body.len() - outgoing.sent;

@@ -1,26 +1,26 @@
-//! A node that no other member answers says so in its log: it may have been removed while it was down.
+//! Warning in the log of a node that no other member answers: the node may have been removed while it was down.
 
 use crate::node::peers::Peers;
 
-/// A node to which no member has been connected for this time says so.
+/// Time without a connection to any member after which the node warns.
 const ALONE_MS: u64 = 10_000;
-/// Interval at which it repeats that.
+/// Interval at which the warning is repeated.
 const ALONE_AGAIN_MS: u64 = 60_000;
 
-/// See the module.
+/// Timer of the warning; see the module.
 #[derive(Default)]
 pub(super) struct Alone {
-    /// When to say next that no member answers.
+    /// Time of the next warning.
     due_ms: u64,
 }
 
 impl Alone {
-    /// Time limits run from here.
+    /// Starts the time limit.
     pub(super) fn begin(&mut self, now_ms: u64) {
         self.due_ms = now_ms + ALONE_MS;
     }
 
-    /// Says that no member answers, if that has been so for some time.
+    /// Warns if no member has been connected for the time limit.
     pub(super) fn tick(&mut self, peers: &Peers, is_born: bool, now_ms: u64) {
         if peers.is_empty() || peers.linked().next().is_some() || !is_born {
             self.due_ms = now_ms + ALONE_MS;

@@ -1,15 +1,15 @@
-//! Where a node that joins asks to be let in. Only addresses are known: until a contact says who it is it goes by an id that
-//! no node has.
+//! The contacts at which a joining node asks to be added. At first only their addresses are known: until a contact says
+//! its id, an id that no node has stands for it.
 
 use groups::NodeId;
 use net::peers::Backoff;
 
-/// A node that waits says so again after so long.
+/// Interval at which a waiting node repeats its request to join.
 const APPLY_MS: u64 = 3_000;
-/// Addresses to join at.
+/// Maximum number of contacts.
 const CONTACTS_MAX: usize = 64;
 
-/// The addresses that this node was told to join at, at most 64.
+/// The contacts that this node was given with `--join`, at most [`CONTACTS_MAX`].
 #[derive(Default)]
 pub(super) struct Contacts(Vec<Contact>);
 
@@ -20,7 +20,7 @@ struct Contact {
     since_ms: u64,
 }
 
-/// The id that contact number `index` goes by.
+/// Returns the id that stands for contact number `index`.
 fn contact_id(index: usize) -> NodeId {
     NodeId(u32::MAX - index as u32)
 }
@@ -41,7 +41,7 @@ impl Contacts {
         Contacts(addresses.iter().take(CONTACTS_MAX).enumerate().map(contact).collect())
     }
 
-    /// A connection to a contact is being made, or could not be.
+    /// Notes that a connection to a contact is being made, or could not begin.
     pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, now_ms: u64) {
         let Some(contact) = self.0.get_mut((u32::MAX - to.0) as usize) else { return };
         (contact.connection, contact.since_ms) = (connection, now_ms);
@@ -50,14 +50,14 @@ impl Contacts {
         }
     }
 
-    /// A contact has said who it is.
+    /// Notes that a contact has said its id.
     pub(super) fn on_hello(&mut self, connection: u64) {
         if let Some(contact) = self.0.iter_mut().find(|contact| contact.connection == Some(connection)) {
             contact.backoff.on_success();
         }
     }
 
-    /// A connection is gone.
+    /// Notes that a connection is closed.
     pub(super) fn on_cut(&mut self, connection: u64, now_ms: u64) {
         if let Some(contact) = self.0.iter_mut().find(|contact| contact.connection == Some(connection)) {
             contact.connection = None;
@@ -65,13 +65,13 @@ impl Contacts {
         }
     }
 
-    /// Connections that are to be made anew, so that this node says again that it waits.
+    /// Returns the connections to make anew, so that this node repeats its request to join.
     pub(super) fn late(&self, now_ms: u64) -> Vec<u64> {
         let late = self.0.iter().filter(|contact| now_ms >= contact.since_ms + APPLY_MS);
         late.filter_map(|contact| contact.connection).collect()
     }
 
-    /// The contacts to dial now, and where.
+    /// Returns the contacts to dial now, and their addresses.
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<(NodeId, String)> {
         let due = self.0.iter_mut().enumerate();
         let due = due.filter(|(_, contact)| contact.connection.is_none() && contact.backoff.is_due(now_ms));

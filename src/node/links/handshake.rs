@@ -1,5 +1,5 @@
-//! The handshake: what two nodes say to each other first, and what of it cannot be. A hello of another cluster, of a storage
-//! id or start number that cannot be, or of another group count is refused with a line that says why.
+//! The handshake: the hellos of two nodes, and the checks of a hello. A node refuses a hello of another cluster, with
+//! an impossible storage id or start number, or with another number of groups. The refusal says why.
 
 use crate::config::NodeConfig;
 use crate::identity::{Identity, LIVES_MAX};
@@ -7,21 +7,21 @@ use crate::node::peers::Peers;
 use crate::node::wire::{Hello, Refusal};
 use groups::NodeId;
 
-/// How often a member can have been started while this node did not see it.
+/// Maximum number of a member's starts that this node may have missed.
 const STARTS_AHEAD_MAX: u64 = 1 << 32;
 
-/// What a hello is compared with.
+/// What a hello is checked against.
 #[derive(Clone, Copy)]
 pub(in crate::node) struct Known<'a> {
     pub(in crate::node) identity: &'a Identity,
     pub(in crate::node) config: &'a NodeConfig,
     pub(in crate::node) peers: &'a Peers,
-    /// Some groups are not here yet.
+    /// True while some groups are not rebuilt yet.
     pub(in crate::node) is_loading: bool,
 }
 
 impl Known<'_> {
-    /// This node's own hello. `to`: the node that was dialled, if its id is known.
+    /// Returns this node's own hello. `to`: the node that was dialled, if its id is known.
     pub(super) fn hello(&self, to: Option<NodeId>) -> Hello {
         let Known { identity, config, peers, .. } = self;
         let birth = identity.birth.as_ref();
@@ -41,13 +41,13 @@ impl Known<'_> {
         }
     }
 
-    /// Checks that a hello is meant for this node: the address that was dialled may have been another member's before. Else
-    /// it must not take the place of a connection of the same peer.
+    /// Checks that a hello is meant for this node. The dialled address may have belonged to another member before. A
+    /// hello that is meant for another node must not replace a connection of the same peer.
     ///
     /// # Errors
-    /// Why it is not.
+    /// The reason why it is not.
     pub(super) fn is_meant(&self, hello: &Hello) -> Result<(), Refusal> {
-        // Whoever was removed is told so wherever it asks: it may know nobody who is left.
+        // A removed node is told so at whatever node it asks: it may know none of the remaining members.
         let ours = self.identity.birth.as_ref().map(|record| record.cluster_id);
         if ours.is_some() && hello.cluster == ours && self.peers.roster().was_removed(hello.node) {
             return refuse(true, removed(hello.node));
@@ -59,28 +59,29 @@ impl Known<'_> {
         }
     }
 
-    /// Returns true if a hello comes from a node of this cluster that this node has not heard of.
+    /// Returns true if a hello comes from a node of this cluster that this node does not know.
     pub(super) fn is_unknown_member(&self, hello: &Hello) -> bool {
         let ours = self.identity.birth.as_ref().map(|record| record.cluster_id);
         let is_known = self.peers.get(hello.node).is_some();
         hello.node != self.identity.node && ours.is_some() && hello.cluster == ours && !is_known
     }
 
-    /// Checks that a hello can be, at a node of any kind.
+    /// Checks that a hello is possible, at a born or an unborn node.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why it is not.
     pub(in crate::node) fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
         let (from, ours) = (hello.node, self.identity.birth.as_ref());
         if from == self.identity.node {
             let text = format!("it says that it is node {from}, which is this node: no two can have the same id");
             return refuse(false, text);
         }
-        // A group that is missing may know it as a member.
+        // A group that is not rebuilt yet may have the sender as a member.
         if self.is_loading && self.peers.roster().place(from).is_none() {
             return refuse(false, loads(self.identity.node));
         }
-        // Before anything that ends a node for ever: the address can have been one of that node's own cluster.
+        // This check precedes all fatal refusals: the dialled address may once have belonged to a member of the
+        // sender's own cluster.
         if let (Some(ours), Some(theirs)) = (ours, hello.cluster)
             && ours.cluster_id != theirs
         {
@@ -90,7 +91,7 @@ impl Known<'_> {
             return refuse(true, removed(from));
         }
         let place = self.peers.roster().place(from);
-        // It may have joined while this node was away, if it belongs to the cluster at all.
+        // The sender may have joined while this node was away, if it belongs to a cluster at all.
         let is_guest = ours.is_some() && hello.cluster.is_some();
         if place.is_none() && !is_guest {
             return refuse(false, stranger(from));
@@ -110,7 +111,8 @@ impl Known<'_> {
             );
             return refuse(true, text);
         }
-        // What is known of a peer was said by a born one: it cannot have been there at the birth only.
+        // A remembered peer was born when it was seen. So it is not an initial member that merely missed the birth
+        // record.
         let seen = self.peers.seen_as(from);
         if hello.cluster.is_none() && seen.is_some() {
             let text = format!(
@@ -129,7 +131,8 @@ impl Known<'_> {
             );
             return refuse(true, text);
         }
-        // Believed and logged, it would make the member's own number look like an old copy's for ever.
+        // If this number were believed and logged, the member's true number would look like that of an old copy for
+        // ever.
         if hello.start > start.saturating_add(STARTS_AHEAD_MAX) {
             let said = hello.start;
             let text = format!("node {from} cannot have been started {said} times, it was seen with {start}");
@@ -153,7 +156,7 @@ pub(super) fn refuse(fatal: bool, text: String) -> Result<(), Refusal> {
     Err(Refusal { fatal, text })
 }
 
-/// What a node is told that is no member any more.
+/// Returns the refusal text for a node that is no longer a member.
 pub(in crate::node) fn removed(node: NodeId) -> String {
     format!(
         "node {node} was removed from the cluster: its data directory is of no use any more, and its id is never used \
@@ -161,12 +164,12 @@ pub(in crate::node) fn removed(node: NodeId) -> String {
     )
 }
 
-/// What a node is told of which it is not known yet whether it is a member.
+/// Returns the refusal text for a node of which this node does not know yet whether it is a member.
 pub(super) fn loads(node: NodeId) -> String {
     format!("node {node} is loading its groups: try again")
 }
 
-/// What a node is told that is no member, as far as this one knows.
+/// Returns the refusal text for a node that is not a member as far as this node knows.
 fn stranger(node: NodeId) -> String {
     format!("node {node} is not a member of this cluster")
 }

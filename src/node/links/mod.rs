@@ -1,12 +1,12 @@
-//! Connections to and from other nodes: who dials whom, the handshake, and the frames afterwards.
+//! Connections to and from other nodes: dialling, the handshake, and the frames after the handshake.
 //!
-//! The higher id dials. Both sides say hello first. A new connection of a peer replaces the old one. Large transfers have a
-//! connection of their own between the same two nodes, apart from votes and pings; the node that wants something makes it,
-//! and the handshake is the same.
+//! The node with the higher id dials. Both sides say hello first. A new connection of a peer replaces the old one.
+//! Large transfers have a second connection between the same two nodes, apart from votes and pings. The node that wants
+//! something dials it. The handshake is the same.
 //!
 //! ```text
-//! handshake  hellos, and which of them can be      contacts  where a node that joins asks
-//! receiver   what links need of the node           alone     a node that nobody answers
+//! handshake  the hellos and their checks           contacts  where a joining node asks
+//! receiver   what links need of the node           alone     a node that no member answers
 //! ```
 
 mod alone;
@@ -33,11 +33,11 @@ use groups::{GroupId, NodeId};
 use handshake::{loads, refuse};
 use net::frame::{self, Frame, FrameWriter, Message, Purpose};
 
-/// How much of a peer's reason is repeated.
+/// Maximum number of characters of a peer's reason that are logged.
 const REFUSAL_CHARS_MAX: usize = 500;
 const TOO_EARLY: &str = "it sent something else before its hello";
 
-/// See the module.
+/// All connections to and from other nodes; see the module.
 #[derive(Default)]
 pub(super) struct Links {
     all: Slots<Link>,
@@ -47,11 +47,11 @@ pub(super) struct Links {
 
 /// A connection to or from another node.
 struct Link {
-    /// Whom it was dialled to.
+    /// The node that was dialled; `None` for an accepted connection.
     dialled: Option<NodeId>,
-    /// Whose it is, once the handshake is done.
+    /// The node on the other side, once the handshake is done.
     peer: Option<NodeId>,
-    /// For large transfers.
+    /// True for a connection for large transfers.
     bulk: bool,
     since_ms: u64,
 }
@@ -71,27 +71,27 @@ impl Links {
         Links { contacts: Contacts::new(&config.join, config.seed), ..Links::default() }
     }
 
-    /// Time limits run from here.
+    /// Starts the time limits.
     pub(super) fn begin(&mut self, now_ms: u64) {
         self.alone.begin(now_ms);
     }
 
-    /// Returns true if the connection is one of these.
+    /// Returns true if the connection is one to or from another node.
     pub(super) fn has(&self, id: u64) -> bool {
         self.all.has(id)
     }
 
-    /// All connections, also those whose handshake is not done.
+    /// Returns all connections, including those whose handshake is not done.
     pub(super) fn ids(&self) -> Vec<u64> {
         self.all.iter().map(|(id, _)| id).collect()
     }
 
-    /// An accepted connection is a node's.
+    /// Takes an accepted connection that comes from a node.
     pub(super) fn accept(&mut self, id: u64, time: Time) {
         self.all.insert(id, Link::accepted(time.mono_ms()));
     }
 
-    /// A connection is being made, as [`Output::Dial`] asked; `None` if it could not even begin.
+    /// Notes that a connection is being made, as [`Output::Dial`] asked; `None` if it could not begin.
     pub(super) fn on_dialling(
         &mut self,
         to: NodeId,
@@ -106,7 +106,7 @@ impl Links {
         } else if is_contact(to) {
             self.contacts.on_dialling(to, connection, time.mono_ms());
         } else if !node.peers().on_dialling(to, connection, time.mono_ms()) {
-            // It is no member any more.
+            // The node is no longer a member.
             return connection.into_iter().for_each(|id| node.outputs().close(id, Close::Now));
         }
         if let Some(id) = connection {
@@ -114,20 +114,20 @@ impl Links {
         }
     }
 
-    /// A dialled connection is established: says hello on it.
+    /// Says hello on a dialled connection that is established now.
     pub(super) fn say_hello(&mut self, id: u64, node: &mut impl Receiver) {
         let Some(link) = self.all.find(id) else { return };
         let hello = node.known().hello(link.dialled.filter(|to| !is_contact(*to)));
         send_alone(id, link.bulk, &NodeMessage::Hello(hello), node.outputs());
     }
 
-    /// There are bytes to read on a connection. What is consumed is taken from the front.
+    /// Handles input of a connection. Bytes that are consumed are removed from the front of `input`.
     pub(super) fn input(&mut self, id: u64, input: &mut BytesMut, node: &mut impl Receiver, time: Time) {
         if let Some(peer) = node.peers().by_link(id) {
             peer.on_bytes(time.mono_ms());
         }
         while let Some(link) = self.all.find(id) {
-            // A stranger gets no more memory than a hello needs.
+            // Before the handshake is done, a sender gets no more memory than a hello needs.
             let frame_bytes_max = node.known().config.frame_bytes_max();
             let payload_bytes_max = if link.peer.is_some() { frame_bytes_max } else { NODE_MESSAGE_BYTES_MAX };
             let bytes = input.len();
@@ -135,7 +135,7 @@ impl Links {
                 Ok(None) => return,
                 Ok(Some(frame)) => {
                     if input.is_empty() && bytes > LARGE_INPUT_BYTES {
-                        // Its memory is the frame's, and goes with it.
+                        // The frame owns this memory now, and frees it when it goes.
                         *input = BytesMut::new();
                     }
                     self.on_frame(id, &frame, node, time)
@@ -150,7 +150,7 @@ impl Links {
 
     fn on_frame(&mut self, id: u64, frame: &Frame, node: &mut impl Receiver, time: Time) -> Result<(), String> {
         if let Some(link) = self.all.find(id) {
-            // The first frame tells what an accepted connection is for.
+            // The first frame tells the purpose of an accepted connection.
             link.bulk |= link.peer.is_none() && link.dialled.is_none() && frame.purpose == Purpose::Bulk;
         }
         for message in frame.messages() {
@@ -228,7 +228,8 @@ impl Links {
             if !node.known().is_unknown_member(hello) {
                 return refuse(false, format!("this address is node {from}'s, not node {to}'s"));
             }
-            // It has taken that one's place and address while this node was away, and may know what became of this one.
+            // The sender has taken over the address of `to` while this node was away. It may know whether this node was
+            // removed.
             node.peers().on_dial_failed(to, time.mono_ms());
         }
         judge(hello, node)?;
@@ -260,7 +261,7 @@ impl Links {
         Ok(())
     }
 
-    /// At a node that joins: a contact has said who it is.
+    /// At a joining node: takes the hello of a contact.
     fn on_contact_hello(&mut self, id: u64, hello: &Hello) -> Result<(), Refusal> {
         let from = hello.node;
         if hello.cluster.is_none() {
@@ -271,7 +272,7 @@ impl Links {
         Ok(())
     }
 
-    /// Whoever was dialled answers a hello with its own. Returns whom this node has dialled.
+    /// Answers a hello with this node's own if the other side dialled. Returns the node that this node dialled.
     fn answer_hello(&mut self, id: u64, node: &mut impl Receiver) -> Option<NodeId> {
         let dialled = self.all.find(id)?.dialled;
         if dialled.is_none() {
@@ -285,11 +286,11 @@ impl Links {
     }
 
     fn on_refusal(&mut self, id: u64, refusal: &Refusal, node: &mut impl Receiver, time: Time) {
-        // What a peer says goes to the log and to the terminal: as one line, and as nothing but text.
+        // A peer's text goes to the log and to the terminal: it must be one line without control characters.
         let text = refusal.text.chars().filter(|c| !c.is_control()).take(REFUSAL_CHARS_MAX).collect::<String>();
         tracing::warn!("refused by a peer: {text}");
-        // A member may say that this node can never join. Whoever else can reach the port may not, nor whoever listens now
-        // where a member did: it has said who it is before it refuses anything.
+        // Only a peer that has done the handshake may stop this node for good: a member says hello before it refuses
+        // anything. Another sender that can reach the port, or that now listens at a member's old address, may not.
         let known = self.all.find(id).is_some_and(|link| link.peer.is_some());
         if refusal.fatal && known {
             node.outputs().push(Output::Stop(text));
@@ -298,7 +299,7 @@ impl Links {
         self.closed(id, node, time);
     }
 
-    /// Says on a connection why it is closed, and closes it.
+    /// Sends the reason for closing a connection, and closes it.
     pub(super) fn refuse(&mut self, id: u64, refusal: Refusal, node: &mut impl Receiver, time: Time) {
         tracing::warn!("refusing a connection: {}", refusal.text);
         let bulk = self.all.find(id).is_some_and(|link| link.bulk);
@@ -313,13 +314,13 @@ impl Links {
         self.closed(id, node, time);
     }
 
-    /// Closes a connection that another one has replaced.
+    /// Closes a connection that a newer one replaces.
     fn close(&mut self, id: u64, node: &mut impl Receiver) {
         self.all.remove(id);
         node.outputs().close(id, Close::Now);
     }
 
-    /// A connection is gone.
+    /// Forgets a closed connection.
     pub(super) fn closed(&mut self, id: u64, node: &mut impl Receiver, time: Time) {
         if self.all.remove(id).is_some() {
             self.contacts.on_cut(id, time.mono_ms());
@@ -327,7 +328,7 @@ impl Links {
         }
     }
 
-    /// All connections begin anew.
+    /// Closes all connections, so that they begin anew.
     pub(super) fn close_all(&mut self, node: &mut impl Receiver, time: Time) {
         for id in self.ids() {
             node.outputs().close(id, Close::AfterFlush);
@@ -335,7 +336,8 @@ impl Links {
         }
     }
 
-    /// Time limits: takes silent peers for dead, cuts connections that must be broken, and dials who is to be dialled.
+    /// Applies the time limits: notes silent peers, cuts broken connections and late handshakes, and dials the nodes
+    /// that are due.
     pub(super) fn tick(&mut self, node: &mut impl Receiver, time: Time) {
         let (now_ms, is_born) = (time.mono_ms(), node.is_born());
         self.cut_late(node, time);
@@ -349,7 +351,7 @@ impl Links {
             node.on_silent(from, time);
         }
         broken.into_iter().for_each(|id| self.cut(id, "nothing was heard on it for too long", node, time));
-        // What becomes of it is noted when it is known: only a failure makes the next delay longer.
+        // The result of each attempt is noted when it is known: only a failure makes the next delay longer.
         let mut due = node.peers().take_due_dials(is_born, now_ms);
         if !is_born && node.seeks() {
             for id in self.contacts.late(now_ms) {
@@ -361,7 +363,7 @@ impl Links {
         node.outputs().extend(due.into_iter().map(|(id, address)| Output::Dial(id, Purpose::Live, address)));
     }
 
-    /// Who has not said hello for too long is not waited for.
+    /// Cuts connections whose handshake takes too long.
     fn cut_late(&mut self, node: &mut impl Receiver, time: Time) {
         let late = self.all.iter().filter(|(_, link)| link.is_late(time.mono_ms()));
         let late: Vec<u64> = late.map(|(id, _)| id).collect();
@@ -374,7 +376,7 @@ fn judge(hello: &Hello, node: &impl Receiver) -> Result<(), Refusal> {
     if node.known().identity.birth.is_none() { node.judge_unborn(hello) } else { Ok(()) }
 }
 
-/// A part of a large message has come, or all of it now.
+/// Takes a fragment of a large message, and handles the message if it is complete.
 fn on_fragment(from: NodeId, message: &Message, node: &mut impl Receiver, time: Time) -> Result<(), String> {
     let bytes_max = node.known().config.frame_bytes_max();
     let Some(peer) = node.peers().find(from) else { return Ok(()) };
@@ -386,7 +388,7 @@ fn on_fragment(from: NodeId, message: &Message, node: &mut impl Receiver, time: 
     Ok(())
 }
 
-/// A frame of one message, on a connection whose handshake is not done.
+/// Sends a frame with one message, on a connection whose handshake is not done.
 pub(super) fn send_alone(id: u64, bulk: bool, message: &NodeMessage, outputs: &mut Outputs) {
     let mut frame = FrameWriter::new(if bulk { Purpose::Bulk } else { Purpose::Live });
     frame.message(NODE, message.kind(), |out| message.put(out));

@@ -1,5 +1,5 @@
-//! The seam between the links and the rest of the node: what comes on a connection once its handshake is done, and what the
-//! links need to know for that.
+//! The interface between the links and the rest of the node: what the node does with messages of a connection whose
+//! handshake is done, and what the links need to know for the handshake.
 
 use super::handshake::Known;
 use crate::node::Time;
@@ -9,53 +9,53 @@ use crate::node::wire::{Hello, NodeMessage, Refusal};
 use bytes::Bytes;
 use groups::{GroupId, NodeId};
 
-/// See the module.
+/// What the links need of the node; see the module.
 pub(in crate::node) trait Receiver {
     // What the node knows.
 
-    /// What a hello is compared with.
+    /// Returns what a hello is checked against.
     fn known(&self) -> Known<'_>;
     fn peers(&mut self) -> &mut Peers;
     fn outputs(&mut self) -> &mut Outputs;
-    /// Returns true if the cluster exists, and this node knows what it promised.
+    /// Returns true if the cluster exists and this node knows what it has promised.
     fn is_born(&self) -> bool;
-    /// Returns true before the log has been read: this node takes part in nothing.
+    /// Returns true if the node has not begun: until its log is read, it takes part in nothing.
     fn has_not_begun(&self) -> bool;
-    /// Returns true while this node asks its contacts to be let in.
+    /// Returns true while this node asks its contacts to let it join.
     fn seeks(&self) -> bool;
 
     // The handshake.
 
-    /// Checks the hello of a node that is to be born with this one.
+    /// Checks the hello of a node that should be born with this one.
     ///
     /// # Errors
-    /// Why it cannot be.
+    /// The reason why it cannot be.
     fn judge_unborn(&self, hello: &Hello) -> Result<(), Refusal>;
-    /// A node that can be reached at `address` wants to join.
+    /// Takes the request of a node at `address` to join.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// The reason why it cannot join.
     fn apply(&mut self, id: u64, hello: &Hello, address: &str, time: Time) -> Result<(), Refusal>;
-    /// The handshake with a member is done, on a connection that may replace another one.
+    /// Takes a member's connection whose handshake is done. `replaces`: it replaces an older one.
     fn on_linked(&mut self, hello: &Hello, replaces: bool, time: Time);
-    /// The same on a connection for transfers. The one that it replaces is returned.
+    /// Takes a transfer connection whose handshake is done. Returns the connection that it replaces.
     fn on_transfer_link(&mut self, from: NodeId, id: u64) -> Option<u64>;
-    /// A connection for transfers is being made; `None` if it could not even begin.
+    /// Notes that a transfer connection is being made; `None` if it could not begin.
     fn on_transfer_dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time);
 
-    // What members say. An error is of the sender's making, and ends its connection.
+    // Messages of members. An error is the sender's fault, and ends its connection.
 
-    /// A message between nodes.
+    /// Handles a message between nodes.
     ///
     /// # Errors
-    /// Why it cannot be.
+    /// The reason why the message is impossible.
     fn on_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> Result<(), String>;
-    /// The same on a connection for transfers. Returns false if it does not belong there.
+    /// Handles a message on a transfer connection. Returns false if the message does not belong there.
     fn on_transfer_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> bool;
-    /// A whole message of a group.
+    /// Handles a complete message of a group.
     ///
     /// # Errors
-    /// Why it cannot be.
+    /// The reason why the message is impossible.
     fn on_group_message(
         &mut self,
         from: NodeId,
@@ -64,13 +64,13 @@ pub(in crate::node) trait Receiver {
         body: &Bytes,
         time: Time,
     ) -> Result<(), String>;
-    /// A part of a large message of a group has come.
+    /// Notes that a fragment of a large message of a group has arrived.
     fn on_arriving(&mut self, from: NodeId, group: GroupId, kind: u8, time: Time);
 
-    // What becomes of members.
+    // Failures of members.
 
-    /// A connection is gone, or an attempt at one.
+    /// Notes that a connection is closed, or that an attempt at one has failed.
     fn on_gone(&mut self, id: u64, time: Time);
-    /// A member has been silent for too long.
+    /// Notes that a member has been silent for too long.
     fn on_silent(&mut self, from: NodeId, time: Time);
 }

@@ -1,26 +1,27 @@
-//! What each other node was last seen as: its data directory, how often that had been started, and the random number of its
-//! latest start. Whoever comes with less is an old copy, which may have forgotten its promises, and is refused.
+//! The last known incarnation of each other node: its data directory, its start number (how often that directory had been
+//! started), and the random number of its latest start. A node that comes with an older incarnation runs on an old copy of
+//! its directory. The copy may lack promises that the node has made, so the node is refused.
 //!
-//! All of it is in the log, and is logged again before older records go. It outlasts connections and memberships: a guest,
-//! which is no member as far as this node knows, may be one all the same.
+//! All incarnations are in the log, and are logged again before older records go. They outlast connections and memberships:
+//! a guest is not a member as far as this node knows, but may be a member all the same.
 
 use crate::storage::wal::{Record, RecordKind};
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance, NodeId};
 
-/// Nodes that are remembered. Of those beyond, the one that is no member and was seen longest ago is forgotten.
+/// Maximum number of remembered nodes. Beyond it, the node that is not a member and was recorded longest ago is forgotten.
 pub(super) const REMEMBERED_MAX: usize = 1_024;
 
-/// What a node was seen as.
+/// The incarnation of a node, as this node has seen it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::node) struct Incarnation {
     pub(in crate::node) storage: [u8; 16],
     pub(in crate::node) start: u64,
-    /// The random number of that start; not known from the records of older programs.
+    /// The random number of that start. `None` in the records of older program versions.
     pub(in crate::node) life: Option<u64>,
 }
 
-/// The newest incarnation of every other node, the one that was seen last at the end.
+/// The newest incarnation of every other node, the one that was recorded last at the end.
 #[derive(Default)]
 pub(super) struct Incarnations {
     known: Vec<(NodeId, Incarnation)>,
@@ -31,7 +32,7 @@ impl Incarnations {
         self.known.iter().find(|(known, _)| *known == node).map(|(_, incarnation)| *incarnation)
     }
 
-    /// A node was seen. If that says anything new, it has to be logged by the record that is returned.
+    /// Notes that a node was seen. If its incarnation is new, returns the record that must be logged.
     pub(super) fn note(
         &mut self,
         node: NodeId,
@@ -51,7 +52,7 @@ impl Incarnations {
         Some(record(node, incarnation))
     }
 
-    /// What a record of the log says, if it is of a start.
+    /// Recovery: takes the incarnation of a node from a record of its start. Older and broken records change nothing.
     pub(super) fn restore(&mut self, record: &Record) {
         let (node, start) = (record.ballot.node, record.instance.0);
         let Some((storage, life)) = record.payload.split_first_chunk() else { return };
@@ -63,12 +64,12 @@ impl Incarnations {
         self.known.push((node, Incarnation { storage: *storage, start, life }));
     }
 
-    /// A node that was removed from the cluster is refused anyway, for ever.
+    /// Forgets the nodes that were removed from the cluster. Such a node is refused for ever anyway.
     pub(super) fn forget(&mut self, is_removed: impl Fn(NodeId) -> bool) {
         self.known.retain(|(node, _)| !is_removed(*node));
     }
 
-    /// All of it, to be logged again.
+    /// Returns the records of all incarnations, to be logged again.
     pub(super) fn records(&self) -> impl Iterator<Item = Record> {
         self.known.iter().map(|&(node, incarnation)| record(node, incarnation))
     }

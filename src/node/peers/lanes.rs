@@ -1,12 +1,13 @@
-//! Large messages of groups on their way to and from one peer. They travel in fragments, a few at a time and only while
-//! the connection takes them, so that pings, votes and small values never wait behind a large value.
+//! Large messages of groups to and from one peer. They travel in fragments, a few at a time and only while the
+//! connection takes them. So pings, votes and small values never wait behind a large value.
 //!
 //! ```text
 //! fragment   header (postcard: stream, group, kind, bytes of the whole body, offset), then a piece of the body
 //! ```
 //!
-//! Each fragment is a frame of its own: its checksum is computed when it leaves and checked when it comes, never over a
-//! whole value in one turn. Messages that rest on an earlier one of their group wait behind it, the others overtake it.
+//! Each fragment is a frame of its own. Its checksum is computed when it is sent and checked when it arrives, so no
+//! turn computes one over a whole large value. A message that depends on an earlier one of its group waits behind it.
+//! All others overtake it.
 
 use crate::config::FRAGMENT_BYTES;
 use crate::node::wire::NODE;
@@ -16,35 +17,36 @@ use net::frame::FrameWriter;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// The kind of a fragment, among the messages between nodes.
+/// The kind of a fragment, among the kinds of messages between nodes.
 pub const FRAGMENT: u8 = 23;
-/// Messages that are on their way to a peer at a time, in fragments. The receiver holds what it has of each.
+/// Maximum number of messages in flight to a peer in fragments. The receiver buffers what it has of each.
 const STREAMS_MAX: usize = 8;
-/// Bytes that may wait for one peer. Beyond, values for it are dropped like lost messages; it asks for them later.
+/// Maximum bytes queued for one peer. Beyond it, values for the peer are dropped like lost messages; the peer asks for
+/// them later.
 const QUEUED_BYTES_MAX: usize = 256 << 20;
-/// Bytes of fragments that may wait in the connection's queue: small messages wait behind them. The window grows while
-/// the connection takes all of it at once, and shrinks while it does not.
+/// Minimum and maximum of the window: the bytes of fragments in the connection's queue, behind which small messages
+/// wait. The window doubles when the connection has taken everything, and halves when it has not.
 const WINDOW_BYTES: (usize, usize) = (FRAGMENT_BYTES, 8 * FRAGMENT_BYTES);
-/// What a small message counts of the window beside its values.
+/// Bytes of the window that a small message costs beside its values.
 const SMALL_BYTES: usize = 1 << 10;
 
-/// In front of each fragment.
+/// The header of each fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
-    /// Which message: numbers ascend, also from one connection and one start of the sender to the next.
+    /// Number of the message. Numbers ascend, also over connections and over starts of the sender.
     stream: u64,
     group: u32,
     kind: u8,
-    /// The length of its whole body.
+    /// Length of the whole body.
     bytes: u32,
-    /// Where in it the piece begins.
+    /// Offset of the piece in the body.
     offset: u32,
 }
 
-/// The large messages that wait for one peer, and those that wait behind them.
+/// The large messages that wait for one peer, and the messages that wait behind them.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    /// In turn, each sends a fragment. Only the first [`STREAMS_MAX`] have begun.
+    /// Each lane sends a fragment in turn. Only the first [`STREAMS_MAX`] lanes have begun a message.
     lanes: VecDeque<Lane>,
     bytes: usize,
     streams: u64,
@@ -52,27 +54,27 @@ pub(super) struct Lanes {
     fragment_bytes: usize,
 }
 
-/// What waits for one group.
+/// The messages of one group that wait.
 #[derive(Debug)]
 struct Lane {
     group: GroupId,
-    /// Promises have a lane of their own: they rest on nothing.
+    /// True for the lane of promises. They have their own, because they depend on no other message.
     promises: bool,
     waiting: VecDeque<Message>,
-    /// The first of them has begun.
+    /// Set if the first message has begun.
     begun: Option<Begun>,
 }
 
-/// A message of which something was sent.
+/// A message of which a part was sent.
 #[derive(Debug)]
 struct Begun {
     header: Header,
-    /// What is left of its body: the head, then the end.
+    /// The rest of the body: of the head, then of the tail.
     rest: [Bytes; 2],
 }
 
 impl Lanes {
-    /// Empty ones, for fragments of so many bytes. The streams have numbers above `streams`.
+    /// Creates empty lanes for fragments of `fragment_bytes`. Numbers of messages are above `streams`.
     pub(super) fn new(fragment_bytes: usize, streams: u64) -> Lanes {
         Lanes { lanes: VecDeque::new(), bytes: 0, streams, window: WINDOW_BYTES.0, fragment_bytes }
     }
@@ -81,18 +83,19 @@ impl Lanes {
         self.lanes.is_empty()
     }
 
-    /// The connection is gone, and with it what was on its way.
+    /// Drops all messages: the connection is gone, and so is what was in flight on it.
     pub(super) fn clear(&mut self) {
         *self = Lanes::new(self.fragment_bytes, self.streams);
     }
 
-    /// Whether the message has to go by here: it is large, or rests on one that does.
+    /// Returns true if the message must use the lanes: it is large, or depends on a message of its group that waits
+    /// here.
     pub(super) fn concerns(&self, group: GroupId, message: &Message) -> bool {
         message.tail_bytes() > 2 * self.fragment_bytes
             || (!self.is_empty() && keeps_order(message) && self.lanes.iter().any(|lane| lane.is_of(group, false)))
     }
 
-    /// Queues a message, unless the same waits already or too much does.
+    /// Queues a message, unless the same message waits already or the queue is full.
     pub(super) fn push(&mut self, group: GroupId, message: &Message) {
         let promises = matches!(message, Message::Promise(_));
         let place = self.lanes.iter().position(|lane| lane.is_of(group, promises));
@@ -112,7 +115,7 @@ impl Lanes {
         self.lanes.push_back(Lane { group, promises, waiting, begun: None });
     }
 
-    /// Adds what the connection has room for to `ready`; `unsent` bytes wait in it already.
+    /// Adds to `ready` what the connection has room for. `unsent` bytes wait in the connection already.
     pub(super) fn fill(&mut self, unsent: usize, writer: &mut FrameWriter, ready: &mut Vec<Bytes>) {
         if self.lanes.is_empty() {
             return;
@@ -139,7 +142,7 @@ impl Lane {
         self.group == group && self.promises == promises
     }
 
-    /// Whether the same message waits here already.
+    /// Returns true if the same message waits here already.
     fn repeats(&self, message: &Message) -> bool {
         self.waiting.iter().any(|known| match (known, message) {
             (Message::Accept(known), Message::Accept(new)) => {
@@ -155,7 +158,7 @@ impl Lane {
         })
     }
 
-    /// All commands are forwarded anew: those that wait here go with them. Returns how many bytes that frees.
+    /// Removes the waiting Forwards if `message` forwards all commands anew. Returns the bytes that are freed.
     fn forget_forwards(&mut self, message: &Message) -> usize {
         if !matches!(message, Message::Forward(forward) if forward.after == 0) {
             return 0;
@@ -169,7 +172,7 @@ impl Lane {
         freed
     }
 
-    /// Sends a small message, or a fragment of a large one. Returns about how many bytes that took.
+    /// Sends a small message, or a fragment of a large one. Returns about how many bytes were sent.
     fn send(
         &mut self,
         streams: &mut u64,
@@ -214,8 +217,8 @@ impl Lane {
     }
 }
 
-/// Whether it means something else, or costs more, when it comes before an earlier message of its group: a Chosen before
-/// its Accept would make the receiver fetch the value a second time.
+/// Returns true if the message would mean something else, or cost more, before an earlier message of its group. A
+/// Chosen before its Accept would make the receiver fetch the value a second time.
 fn keeps_order(message: &Message) -> bool {
     match message {
         Message::Accept(_) | Message::Chosen(_) | Message::Range(_) | Message::Forward(_) | Message::Handover(_) => {
@@ -230,28 +233,28 @@ fn keeps_order(message: &Message) -> bool {
 /// The messages of which a peer has sent a part.
 #[derive(Debug, Default)]
 pub struct Assembly {
-    /// With the header of the first fragment.
+    /// The parts, each with the header of its first fragment.
     parts: Vec<(Header, BytesMut)>,
     /// The highest number of a message that has begun.
     newest: u64,
 }
 
-/// What a fragment belongs to, and the whole body if it was the last.
+/// The message of a fragment, and its body once it is complete.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Arrived {
     /// The group of the message.
     pub group: u32,
     /// Its kind.
     pub kind: u8,
-    /// All of it, at last.
+    /// The whole body, after the last fragment.
     pub body: Option<Bytes>,
 }
 
 impl Assembly {
-    /// Takes a fragment, of a body of at most `bytes_max`.
+    /// Adds a fragment of a message whose body has at most `bytes_max` bytes.
     ///
     /// # Errors
-    /// Why it can be none.
+    /// The reason why these bytes cannot be a fragment.
     pub fn add(&mut self, fragment: &[u8], bytes_max: usize) -> Result<Arrived, String> {
         let malformed = || "a malformed fragment of a message".to_owned();
         let (header, piece) = postcard::take_from_bytes::<Header>(fragment).map_err(|_| malformed())?;
@@ -261,7 +264,7 @@ impl Assembly {
         }
         let place = match self.parts.iter().position(|(known, _)| known.stream == stream) {
             Some(place) => place,
-            // It came before.
+            // This fragment is a repetition: its message is complete.
             None if stream <= self.newest => return Ok(Arrived { group, kind, body: None }),
             None if self.parts.len() >= STREAMS_MAX => {
                 return Err(format!("more than {STREAMS_MAX} messages in fragments at a time"));
@@ -280,7 +283,7 @@ impl Assembly {
         if *first != (Header { offset: 0, ..header }) || offset as usize > body.len() || end > bytes as usize {
             return Err(malformed());
         }
-        // The memory grows with what has come, never by what was announced.
+        // The memory grows with the bytes that arrived, not with the announced length.
         body.extend_from_slice(piece);
         let body = (body.len() == bytes as usize).then(|| self.parts.swap_remove(place).1.freeze());
         Ok(Arrived { group, kind, body })
@@ -313,7 +316,8 @@ mod tests {
         Message::Chosen(Chosen { instance: Instance(instance), ballot: ballot() })
     }
 
-    /// Everything that the lanes send, put together again, in the order in which it is complete; and the longest fill.
+    /// Returns all messages that the lanes send, in the order in which they are complete, and the bytes of the longest
+    /// fill.
     fn drain(lanes: &mut Lanes) -> (Vec<(u32, Message)>, usize) {
         let (mut assembly, mut messages, mut longest) = (Assembly::default(), Vec::new(), 0);
         let mut writer = FrameWriter::new(Purpose::Live);

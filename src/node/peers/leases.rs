@@ -1,26 +1,27 @@
-//! Leases: who receives a ping of a member that wants them promises nothing to anybody else, for the groups that this
-//! member leads, until [`LEASE_MS`] after the ping came. A leader that holds the word of a majority knows that no other
-//! can have been elected, and answers reads without a question.
+//! Leases. A node that receives a ping of a member that wants leases grants it one: until [`LEASE_MS`] after the
+//! receipt, the node promises no ballot to others in the groups that this member leads. A leader that holds the grants
+//! of a majority knows that no other leader can have been elected. It answers reads without a question.
 //!
-//! Nothing is said of the time between two clocks: who gives its word counts from receipt, who holds it from *sending*,
-//! and a tenth less ([`LEASE_HELD_MS`]), so that the one may run that much faster than the other. The word names the
-//! version of the list of (group, ballot) that it is given for, and the groups of that list for which it is not: those
-//! that have a higher promise already. A list can say of a group that it is led without a lease, which is how a transfer
-//! ends one. A change of a group's members ends its lease, too: words count that were given for the list after it, by those
-//! that vote now. A node that was started anew does not know what its word was, so it promises nothing for as long as that
-//! may have held.
+//! Times of different clocks are never compared. The granter counts from the receipt of the ping. The holder counts
+//! from its *sending*, and a tenth less ([`LEASE_HELD_MS`]), so the granter's clock may run that much faster.
+//!
+//! A grant names the version of the holder's list of (group, ballot) for which it is given. It also names the groups of
+//! that list that it excludes, because they have a higher promise already. A list can mark a group as led without a
+//! lease: a leader transfer ends the lease so. A change of a group's members ends its lease too: then only grants count
+//! that were given for a later list, by the present voters. A node does not know the grants of its last start. So after
+//! a start it promises nothing for as long as a grant may hold.
 
 use crate::config::{LEASE_HELD_MS, LEASE_MS, LEASE_REST_MS};
 use crate::node::wire::Claims;
 use groups::{Ballot, GroupId, Membership, NodeId};
 
-/// Both sides of it: what this node holds, and what it has given.
+/// Both sides of leases: the grants that this node holds, and those that it has given.
 pub(super) struct Leases {
-    /// Whether this node wants leases; it gives them in any case.
+    /// True if this node wants leases; it grants them in any case.
     wanted: bool,
-    /// Before that it neither promises nor gives its word.
+    /// Time before which this node neither promises a ballot nor grants a lease.
     silent_until_us: u64,
-    /// What this node leads, in the order of the groups.
+    /// The groups that this node leads, in the order of the groups.
     led: Vec<Led>,
     others: Vec<Other>,
 }
@@ -28,24 +29,24 @@ pub(super) struct Leases {
 struct Led {
     group: GroupId,
     ballot: Ballot,
-    /// The version of its membership.
+    /// The version of the group's membership.
     members: u64,
-    /// The version of the list from which on a word for it counts.
+    /// The version of this node's list from which on a grant counts for the group.
     since: u64,
-    /// When it was last being handed to another member: no word for it counts until that has failed.
+    /// When the group was last being handed to another member. No grant counts for it until the transfer has failed.
     handed_us: Option<u64>,
 }
 
-/// Another member.
+/// Another member, with the grants in both directions.
 struct Other {
     id: NodeId,
-    /// Whether it wants leases.
+    /// True if the member wants leases.
     wants: bool,
-    /// The word given to it: until when, and for what. A broken connection does not end that.
+    /// The lease granted to this member: expiry time, and the groups that it covers. The grant survives a disconnect.
     given_until_us: u64,
     given: Vec<(GroupId, Ballot)>,
     given_version: u64,
-    /// The word that it gave: until when, for which version of this node's list, and for what of that not.
+    /// The lease granted by this member: expiry time, the version of this node's list, and the groups that it excludes.
     held_until_us: u64,
     held_version: u64,
     held_except: Vec<GroupId>,
@@ -71,7 +72,7 @@ impl Leases {
         Leases { wanted, silent_until_us: 0, led: Vec::new(), others: Vec::new() }
     }
 
-    /// These are the other members now, in some group or other. Who is one no more is kept until it is forgotten.
+    /// Adds the present members of any group. A former member stays until [`Leases::forget`] removes it.
     pub(super) fn enroll(&mut self, ids: impl Iterator<Item = NodeId>) {
         for id in ids {
             if self.find(id).is_none() {
@@ -80,12 +81,12 @@ impl Leases {
         }
     }
 
-    /// Those that are `gone` from the cluster are forgotten when the word given to them is over.
+    /// Forgets the members that are `gone` from the cluster, each when the lease granted to it has expired.
     pub(super) fn forget(&mut self, gone: impl Fn(NodeId) -> bool, now_us: u64) {
         self.others.retain(|other| now_us < other.given_until_us || !gone(other.id));
     }
 
-    /// This node was started anew.
+    /// Makes this node promise nothing for [`LEASE_MS`] after its start.
     pub(super) fn begin(&mut self, now_us: u64) {
         self.silent_until_us = now_us + LEASE_MS * 1_000;
     }
@@ -94,7 +95,8 @@ impl Leases {
         self.wanted
     }
 
-    /// What this node leads, with the version of each membership, as version `version` of its list has it.
+    /// Sets the groups that this node leads, each with its ballot and the version of its membership, as of version
+    /// `version` of its list.
     pub(super) fn set_led(&mut self, led: &[(GroupId, Ballot, u64)], version: u64) {
         let mut before = std::mem::take(&mut self.led).into_iter().peekable();
         for &(group, ballot, members) in led {
@@ -104,14 +106,14 @@ impl Leases {
         }
     }
 
-    /// The lease of a group ends, because the group is handed over. True if the others have to be told.
+    /// Ends the lease of a group that is being handed over. Returns true if the other members must be told.
     pub(super) fn release(&mut self, group: GroupId, now_us: u64) -> bool {
         let Some(led) = self.led.iter_mut().find(|led| led.group == group) else { return false };
         self.wanted && led.handed_us.replace(now_us).is_none()
     }
 
-    /// Groups that were to be handed over long ago, and are led still, get leases again as of version `version` of the
-    /// list. True if there are any.
+    /// Renews leases, as of version `version` of the list, for groups that are still led long after a transfer began.
+    /// Returns true if there are any.
     pub(super) fn resume(&mut self, version: u64, now_us: u64) -> bool {
         let over = |led: &&mut Led| led.handed_us.is_some_and(|since_us| now_us >= since_us + LEASE_REST_MS * 1_000);
         let mut any = false;
@@ -121,12 +123,13 @@ impl Leases {
         any
     }
 
-    /// Those of the groups led for which no lease is wanted.
+    /// Returns the led groups for which no lease is wanted.
     pub(super) fn unleased(&self) -> Vec<GroupId> {
         self.led.iter().filter(|led| led.handed_us.is_some()).map(|led| led.group).collect()
     }
 
-    /// A list came; the word given holds for what it says now. Versions grow through all lives of a node.
+    /// Takes a member's list. The lease granted to it covers this list from now on. Versions grow over all starts of a
+    /// node.
     pub(super) fn on_claims(&mut self, id: NodeId, claims: &Claims) {
         if let Some(other) = self.find(id).filter(|other| other.given_version <= claims.version) {
             other.given_version = claims.version;
@@ -135,7 +138,7 @@ impl Leases {
         }
     }
 
-    /// A ping came. If it gives this node's ping, sent at `sent_us`, an answer, that may hold a word.
+    /// Takes a ping. It may hold a lease grant if it answers this node's ping that was sent at `sent_us`.
     pub(super) fn on_ping(
         &mut self,
         id: NodeId,
@@ -153,15 +156,15 @@ impl Leases {
         }
     }
 
-    /// The connection is gone: what was told on it is not relied on any more, but what was given holds.
+    /// Drops the grants that a member gave on a connection that is gone. The lease granted to the member stays.
     pub(super) fn on_cut(&mut self, id: NodeId) {
         if let Some(other) = self.find(id) {
             (other.wants, other.held_until_us, other.held_version) = (false, 0, 0);
         }
     }
 
-    /// Gives `id` this node's word, as an answer to the ping that came at `pinged_us`: for all that it leads, except for
-    /// what this returns. `None`: no word is given.
+    /// Grants `id` a lease in answer to its ping, which came at `pinged_us`. The lease covers all groups that `id`
+    /// leads, except for those that are returned. `None`: no lease is granted.
     pub(super) fn give(
         &mut self,
         id: NodeId,
@@ -179,7 +182,8 @@ impl Leases {
         Some(other.given.iter().filter(outdated).map(|(group, _)| *group).collect())
     }
 
-    /// Whether this node, a voter that leads `group` under `ballot`, holds the word of a majority of those that vote.
+    /// Returns true if this node, a voter that leads `group` under `ballot`, holds lease grants of a majority of the
+    /// voters.
     pub(super) fn holds(&self, group: GroupId, ballot: Ballot, membership: &Membership, now_us: u64) -> bool {
         if !self.wanted {
             return false;
@@ -194,7 +198,8 @@ impl Leases {
             && self.others.iter().filter(counts).count() + 1 >= membership.voters().quorum()
     }
 
-    /// Whether this node may promise `to`, or itself, a ballot of a group in which it has promised `promised`.
+    /// Returns true if no lease grant keeps this node from promising a ballot of `group` to `to`, which may be this
+    /// node. `promised`: the group's promise so far.
     pub(super) fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, now_us: u64) -> bool {
         let bars = |other: &Other| {
             let given = || other.given.binary_search_by_key(&group, |(id, _)| *id).map(|at| other.given[at].1);
@@ -229,7 +234,7 @@ mod tests {
         Claims { version, led: vec![(GROUP, ballot(round))], unleased }
     }
 
-    /// Member 1 of three, which leads a group as of version 5.
+    /// Creates the leases of member 1 of three, which leads a group as of version 5.
     fn leader() -> Leases {
         let mut leases = Leases::new(true);
         leases.enroll([NodeId(2), NodeId(3)].into_iter());
@@ -237,7 +242,7 @@ mod tests {
         leases
     }
 
-    /// Member 2 of three, pinged by the first one, which leads that group, at 1 s.
+    /// Creates the leases of member 2 of three. Member 1 leads that group, and has pinged it at 1 s.
     fn voter() -> Leases {
         let mut leases = Leases::new(false);
         leases.enroll([LEADER, NodeId(3)].into_iter());

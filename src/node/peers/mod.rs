@@ -1,7 +1,7 @@
-//! The other members: which live, which are reached, what they claim to lead, and the frames on their way to them.
+//! The other members: liveness, reach, claims of leadership, and the frames to them.
 //!
-//! Failure detection is per pair of nodes, never per group. Any byte counts as life; *reached* needs more: the peer has
-//! echoed a recent ping, so that a link that works in one direction only counts as cut.
+//! Failure detection is per pair of nodes, never per group. Any byte shows that a peer lives. A peer is *reached* only
+//! if it has echoed a recent ping. So a link that works in one direction only counts as cut.
 
 mod incarnations;
 pub mod lanes;
@@ -23,19 +23,20 @@ use groups::{Ballot, Clock, GroupId, Members, Membership, NodeId};
 use incarnations::{Incarnation, Incarnations};
 use leases::Leases;
 
-/// A process sends far fewer pings, and changes its list less often, than this power of two.
+/// Bits below the start number, in the numbers of pings and in the versions of this node's list. One process uses far
+/// fewer than 2^32 of either.
 const START_SHIFT: u32 = 32;
 
-/// A ping of this node and the one that answers it.
+/// The round trip of a ping of this node and the ping that answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RoundTrip {
-    /// When the first was sent, by the monotonic clock.
+    /// When this node sent its ping, by the monotonic clock.
     pub(super) sent_us: u64,
-    /// How long the two were on their way together: without the time for which the peer held the first.
+    /// Time that the two pings were in flight together, without the time for which the peer held the first.
     pub(super) us: u64,
 }
 
-/// What a ping says of its sender.
+/// What a ping tells of its sender.
 #[derive(Clone, Copy)]
 pub(super) struct PingState {
     pub(super) start: u64,
@@ -45,28 +46,28 @@ pub(super) struct PingState {
     pub(super) clocks: Option<PingClocks>,
 }
 
-/// All other members.
+/// All other members, and guests.
 pub(super) struct Peers {
     me: NodeId,
     versions: Versions,
     /// By id.
     all: Vec<Peer>,
-    /// Addresses that the operator gives, which count more than those that the cluster knows.
+    /// Addresses that the operator gives. They take precedence over those that the cluster knows.
     corrected: Vec<(NodeId, String)>,
     incarnations: Incarnations,
     seed: u64,
     fragment_bytes: usize,
-    /// Peers that are gone were sent no ping of a higher number.
+    /// The highest number of a ping to a peer that is gone. New peers continue from it.
     pinged: u64,
     roster: Roster,
-    /// The groups that this node leads, as told to the others.
+    /// The groups that this node leads, as told to the other members.
     claims: Claims,
     leases: Leases,
     pinged_ms: u64,
     skipped: Skipped,
 }
 
-/// Messages that were skipped because their group, or their kind, is not known here.
+/// Counts of messages that were skipped because this node does not know their group or their kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Skipped {
     pub(super) groups: u64,
@@ -74,7 +75,7 @@ pub(super) struct Skipped {
 }
 
 impl Peers {
-    /// The other members of `roster`, with the addresses that the operator gives where there are any.
+    /// Creates the other members of `roster`, with the operator's address for each member that has one.
     pub(super) fn new(identity: &Identity, roster: Roster, config: &NodeConfig) -> Peers {
         let start = identity.start;
         let mut peers = Peers {
@@ -96,8 +97,8 @@ impl Peers {
         peers
     }
 
-    /// A node of this cluster that the groups do not know of: it may have joined while this one was away, and can tell of
-    /// that. It is a peer for as long as its connection lasts. False if there are too many.
+    /// Adds a node of this cluster that no group here knows, as a guest. It may have joined while this node was away,
+    /// and can tell of that. It is a peer while its connection lasts. Returns false if there are too many guests.
     pub(super) fn admit_guest(&mut self, id: NodeId) -> bool {
         if self.get(id).is_some() {
             return true;
@@ -110,7 +111,7 @@ impl Peers {
         guests < MEMBERS_MAX
     }
 
-    /// A guest leaves.
+    /// Removes a guest whose connection is gone.
     pub(super) fn dismiss_guest(&mut self, id: NodeId) {
         if self.roster.place(id).is_some() {
             return;
@@ -123,7 +124,7 @@ impl Peers {
         Peer::new(id, address, self.seed ^ u64::from(id.0), self.pinged, self.fragment_bytes)
     }
 
-    /// The cluster has these members from now on: who is new becomes a peer. Those that were removed are returned.
+    /// Takes the present members of the cluster: new ones become peers. Returns the peers that were removed.
     pub(super) fn enroll(&mut self, roster: Roster) -> Vec<Peer> {
         for place in roster.places().iter().filter(|place| place.node != self.me) {
             let corrected = self.corrected.iter().find(|(id, _)| *id == place.node);
@@ -143,13 +144,13 @@ impl Peers {
         gone
     }
 
-    /// This node's own address.
+    /// Returns this node's own address.
     pub(super) fn own_address(&self) -> Option<&str> {
         let corrected = self.corrected.iter().find(|(id, _)| *id == self.me).map(|(_, address)| &**address);
         corrected.or(self.roster.place(self.me).map(|place| &*place.address))
     }
 
-    /// Those that vote in some group.
+    /// Returns the nodes that vote in some group.
     pub(super) fn voters(&self) -> &Members {
         self.roster.voters()
     }
@@ -162,22 +163,24 @@ impl Peers {
         self.all.iter_mut().find(|peer| peer.link() == Some(link))
     }
 
-    /// Those with a connection whose handshake is done.
+    /// Returns the peers with a connection whose handshake is done.
     pub(super) fn linked(&self) -> impl Iterator<Item = &Peer> {
         self.all.iter().filter(|peer| peer.link().is_some())
     }
 
-    /// The members that this node reaches and that can vote, ascending.
+    /// Returns the members that this node reaches and that can vote, ascending.
     pub(super) fn reached(&self, now_ms: u64) -> Vec<NodeId> {
         self.all.iter().filter(|peer| peer.can_vote(now_ms)).map(Peer::id).collect()
     }
 
-    /// The members that this node reaches, or reached a moment ago.
+    /// Returns the members that this node reaches, or reached less than
+    /// [`REACH_GRACE_MS`](crate::config::REACH_GRACE_MS) ago.
     pub(super) fn hopeful(&mut self, now_ms: u64) -> Vec<NodeId> {
         self.all.iter_mut().filter_map(|peer| peer.is_hopeful(now_ms).then(|| peer.id())).collect()
     }
 
-    /// Whether a majority could be had only with voters whose disks are full. `own`: this node's is.
+    /// Returns true if a connected voter's disk is full, and those with space are no majority. `own`: this node's disk
+    /// is full.
     pub(super) fn quorum_is_full(&self, own: bool) -> bool {
         let votes = self.voters().contains(self.me);
         let connected = || self.all.iter().filter(|peer| peer.link().is_some() && self.voters().contains(peer.id()));
@@ -185,12 +188,13 @@ impl Peers {
         full > 0 && connected().count() + usize::from(votes) - full < self.voters().quorum()
     }
 
-    /// Whether a majority without this node is reached and has disks that take what comes.
+    /// Returns true if this node reaches a majority, itself not counted, whose disks answer and have space.
     pub(super) fn quorum_has_space(&self, now_ms: u64) -> bool {
         self.have_disks(now_ms).count() >= self.voters().quorum()
     }
 
-    /// Whether that majority's disks were not late of late either.
+    /// Returns true if such a majority's disks were not late in the last [`DISK_SLOW_MS`](crate::config::DISK_SLOW_MS)
+    /// either.
     pub(super) fn quorum_is_quick(&self, now_ms: u64) -> bool {
         self.have_disks(now_ms).filter(|peer| peer.is_quick(now_ms)).count() >= self.voters().quorum()
     }
@@ -201,16 +205,16 @@ impl Peers {
             .filter(move |peer| self.voters().contains(peer.id()) && peer.is_reached(now_ms) && peer.has_disk())
     }
 
-    /// Replaces the list of groups that this node leads, each with its ballot and the version of its membership. It goes
-    /// out with the next frames.
+    /// Replaces the list of groups that this node leads, each with its ballot and the version of its membership. The
+    /// list is sent with the next frames.
     pub(super) fn set_claims(&mut self, led: &[(GroupId, Ballot, u64)]) {
-        // Also if it is the same: a group that was led and lost within one turn has told of itself by an Accept.
+        // An equal list is sent too: an Accept has already announced a group that was led and lost within one turn.
         self.leases.set_led(led, self.claims.version + 1);
         self.claims.led = led.iter().map(|&(group, ballot, _)| (group, ballot)).collect();
         self.renew_claims();
     }
 
-    /// The lease of a group that is handed to another member ends, and the others learn of that before the group's next
+    /// Ends the lease of a group that is being handed to another member. The others learn of it before the group's next
     /// message.
     pub(super) fn release_lease(&mut self, group: GroupId, now_us: u64) {
         if self.leases.release(group, now_us) {
@@ -225,7 +229,8 @@ impl Peers {
         self.tell_all(&claims);
     }
 
-    /// Tells whether the peer reaches others than before, and what is known of the ping that this one answers.
+    /// Takes a ping. Returns whether the peer reaches other nodes than before, and the round trip of the ping that this
+    /// one answers, if it is known.
     pub(super) fn on_ping(&mut self, from: NodeId, ping: &Ping, now_us: u64) -> (bool, Option<RoundTrip>) {
         let Some(peer) = self.find(from) else { return (false, None) };
         let (is_reach_other, sent_us) = peer.on_ping(ping, now_us);
@@ -234,7 +239,7 @@ impl Peers {
         (is_reach_other, sent_us.map(|sent_us| RoundTrip { sent_us, us: us(sent_us) }))
     }
 
-    /// A later list of a peer's replaces the earlier one.
+    /// Takes a peer's list of claims, unless it is older than the known one.
     pub(super) fn on_claims(&mut self, from: NodeId, claims: &Claims) {
         let Some(peer) = self.all.iter_mut().find(|peer| peer.id() == from) else { return };
         if peer.on_claims(claims) {
@@ -242,7 +247,7 @@ impl Peers {
         }
     }
 
-    /// A peer has a new connection, with this hello; the two speak `version`. The old connection is returned.
+    /// Takes a peer's new connection, with its hello; the two nodes speak `version`. Returns the old connection.
     pub(super) fn on_linked(&mut self, link: u64, hello: &Hello, version: u16, now_ms: u64) -> Option<u64> {
         self.leases.on_cut(hello.node);
         let peer = self.find(hello.node)?;
@@ -251,13 +256,13 @@ impl Peers {
         old
     }
 
-    /// The connection of a peer is gone.
+    /// Notes that the connection of a peer is gone.
     pub(super) fn on_cut(&mut self, from: NodeId) {
         self.leases.on_cut(from);
         self.find(from).into_iter().for_each(Peer::on_cut);
     }
 
-    /// Whether the lease of a group with these members, which this node leads under `ballot`, holds now.
+    /// Returns true if the lease of a group with these members, which this node leads under `ballot`, holds now.
     pub(super) fn holds_lease(&self, group: GroupId, ballot: Ballot, membership: &Membership, now_us: u64) -> bool {
         membership.voters().contains(self.me) && self.leases.holds(group, ballot, membership, now_us)
     }
@@ -270,8 +275,8 @@ impl Peers {
         }
     }
 
-    /// Pings everybody if it is time to. True if it was. `promised` tells the highest promise in a group, if a word that is
-    /// given to that member counts there.
+    /// Pings all peers if a ping is due, and returns true then. `promised` returns the highest promise in a group, if a
+    /// lease grant to that member counts there.
     pub(super) fn ping(
         &mut self,
         state: PingState,
@@ -297,7 +302,8 @@ impl Peers {
             let reached = reached.clone();
             let PingState { start, disk, full, draining, clocks } = state;
             let lease = self.leases.wanted();
-            // Those that reach no majority lead nothing for long: their word would only bar others.
+            // A peer that reaches no majority will not lead for long: a lease would only keep others from being
+            // elected.
             let word = (echo > 0 && peer.has_authority(self.roster.voters()))
                 .then(|| self.leases.give(peer.id(), echo_us, now_us, |group| promised(group, peer.id())));
             let word = word.flatten();
@@ -324,16 +330,16 @@ impl Peers {
         true
     }
 
-    /// The version of values that this node may propose: the highest that every member can read, as far as is known. A
-    /// member that was not seen since this node started counts as the oldest.
+    /// Returns the version of values that this node may propose: the highest that every member is known to read. A
+    /// member that was not seen since this node started counts as the oldest version.
     pub(super) fn value_version(&self) -> u8 {
         self.all.iter().map(|peer| peer.versions().value_version()).fold(self.versions.value_version(), u8::min)
     }
 
-    /// The version to speak with a node that has said hello.
+    /// Returns the version to speak with a node that has said hello.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why there is none.
     pub(super) fn common_version(&self, hello: &Hello) -> Result<u16, String> {
         let (me, own, from, theirs) = (self.me, self.versions, hello.node, hello.versions);
         own.common(theirs).ok_or_else(|| {
@@ -344,12 +350,12 @@ impl Peers {
         })
     }
 
-    /// A message for a group that is not known here was skipped.
+    /// Counts a message that was skipped because its group is not known here.
     pub(super) fn skip_group(&mut self) {
         self.skipped.groups += 1;
     }
 
-    /// A message of a kind that is not known here was skipped.
+    /// Counts a message that was skipped because its kind is not known here.
     pub(super) fn skip_kind(&mut self) {
         self.skipped.kinds += 1;
     }
@@ -358,7 +364,7 @@ impl Peers {
         self.skipped
     }
 
-    /// All of them, by id.
+    /// Returns all peers, by id.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.all.iter()
     }
@@ -375,22 +381,22 @@ impl Peers {
         self.all.iter().map(Peer::id)
     }
 
-    /// One of them, to look at.
+    /// Returns a peer, read-only.
     pub(super) fn get(&self, id: NodeId) -> Option<&Peer> {
         self.all.iter().find(|peer| peer.id() == id)
     }
 
-    /// Appends a message of this node to all of them.
+    /// Appends a message of this node to the frames of all peers.
     pub(super) fn tell_all(&mut self, message: &NodeMessage) {
         self.all.iter_mut().for_each(|peer| peer.tell(message));
     }
 
-    /// Who belongs to the cluster.
+    /// Returns the members of the cluster.
     pub(super) fn roster(&self) -> &Roster {
         &self.roster
     }
 
-    /// The frames that the turn made, with their connections.
+    /// Passes the frames of this turn to `send`, with their connections.
     pub(super) fn take_frames(&mut self, mut send: impl FnMut(u64, Bytes)) {
         for peer in &mut self.all {
             if let Some(link) = peer.link() {
@@ -399,12 +405,12 @@ impl Peers {
         }
     }
 
-    /// Connections for which large messages wait.
+    /// Returns the connections for which large messages wait.
     pub(super) fn filling(&self) -> Vec<u64> {
         self.all.iter().filter(|peer| peer.is_filling()).filter_map(Peer::link).collect()
     }
 
-    /// So many bytes wait to be written to a connection.
+    /// Notes how many bytes wait to be written to a connection.
     pub(super) fn set_unsent(&mut self, link: u64, bytes: usize) {
         if let Some(peer) = self.by_link(link) {
             peer.set_unsent(bytes);
@@ -413,17 +419,19 @@ impl Peers {
 
     // Dialling.
 
-    /// An attempt to connect to a peer began as `connection`, or could not begin. False if it is no peer.
+    /// Notes that an attempt to connect to a peer began as `connection`, or could not begin. Returns false if `to` is
+    /// not a peer.
     pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, now_ms: u64) -> bool {
         self.find(to).map(|peer| peer.on_dialling(connection, now_ms)).is_some()
     }
 
-    /// An attempt to connect to a peer failed.
+    /// Notes that an attempt to connect to a peer failed.
     pub(super) fn on_dial_failed(&mut self, to: NodeId, now_ms: u64) {
         self.find(to).into_iter().for_each(|peer| peer.on_dial_failed(now_ms));
     }
 
-    /// A connection is gone. If it was the link of a peer, that is returned; if it was an attempt at one, that has failed.
+    /// Takes the end of a connection. If it was a peer's link, returns the peer. If it was an attempt at one, the
+    /// attempt has failed.
     pub(super) fn on_connection_gone(&mut self, id: u64, now_ms: u64) -> Option<NodeId> {
         if let Some(peer) = self.all.iter_mut().find(|peer| peer.is_dialled_as(id)) {
             peer.on_dial_failed(now_ms);
@@ -435,12 +443,12 @@ impl Peers {
         Some(from)
     }
 
-    /// Connections that broke were no failures of the peers.
+    /// Resets the redial delays: the connections that broke were not failures of the peers.
     pub(super) fn forgive_failures(&mut self) {
         self.all.iter_mut().for_each(Peer::forgive_failures);
     }
 
-    /// The peers that are to be dialled now, and where.
+    /// Returns the peers to dial now, and their addresses.
     pub(super) fn take_due_dials(&mut self, is_born: bool, now_ms: u64) -> Vec<(NodeId, String)> {
         let me = self.me;
         let due = self.all.iter_mut().filter_map(|peer| {
@@ -449,10 +457,10 @@ impl Peers {
         due.collect()
     }
 
-    // Life.
+    // Liveness.
 
-    /// Time limits run from here: all peers count as reached at `reached_ms`. `is_born`: this node may have given leases in
-    /// an earlier life.
+    /// Starts the time limits: all peers count as reached at `reached_ms`. `is_born`: this node may have granted leases
+    /// in an earlier start.
     pub(super) fn begin(&mut self, is_born: bool, reached_ms: u64, now_us: u64) {
         if is_born {
             self.leases.begin(now_us);
@@ -460,17 +468,17 @@ impl Peers {
         self.all.iter_mut().for_each(|peer| peer.set_reached(reached_ms));
     }
 
-    /// This node did nothing for this long; see [`Peer::forgive`]. Leases are not prolonged.
+    /// Makes up for a stall of this node; see [`Peer::forgive`]. Leases are not prolonged.
     pub(super) fn forgive(&mut self, stalled_ms: u64, now_ms: u64) {
         self.all.iter_mut().for_each(|peer| peer.forgive(stalled_ms, now_ms));
     }
 
-    /// The connections that must be broken, as nothing was heard on them for too long.
+    /// Returns the connections to cut, because nothing was heard on them for too long.
     pub(super) fn broken(&self, now_ms: u64) -> Vec<u64> {
         self.all.iter().filter(|peer| peer.is_broken(now_ms)).filter_map(Peer::link).collect()
     }
 
-    /// The peers that have just become silent for too long: they are taken for dead.
+    /// Returns the peers that have just been silent for too long. They count as dead.
     pub(super) fn take_silent(&mut self, now_ms: u64) -> Vec<NodeId> {
         let silent = self.all.iter_mut().filter(|peer| peer.falls_silent(now_ms));
         silent
@@ -481,25 +489,25 @@ impl Peers {
             .collect()
     }
 
-    /// The longest round trip to a peer, in microseconds.
+    /// Returns the longest round trip to a peer, in microseconds.
     pub(super) fn slowest_us(&self) -> u64 {
         self.all.iter().map(Peer::rtt_us).max().unwrap_or(0)
     }
 
-    /// Whether a ballot of a group may be promised to `to`; see [`Leases::allows`].
+    /// Returns true if a ballot of a group may be promised to `to`; see [`Leases::allows`].
     pub(super) fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool {
         self.leases.allows(group, to, promised, clock.mono_ms * 1_000)
     }
 
-    // What other nodes were seen as.
+    // Incarnations of other nodes.
 
-    /// What a node was last seen as.
+    /// Returns the last known incarnation of a node.
     pub(super) fn seen_as(&self, id: NodeId) -> Option<Incarnation> {
         self.incarnations.of(id)
     }
 
-    /// A born member said hello. A start number not seen before is to be logged: a lower one later means that its disk went
-    /// back in time, and so does the same one in another life.
+    /// Takes the hello of a born member. Returns the record to log if the incarnation is new. A lower start number
+    /// later, or the same one in another life, means that the member's disk went back in time.
     #[must_use]
     pub(super) fn note_hello(&mut self, hello: &Hello) -> Option<wal::Record> {
         let seen = Incarnation { storage: hello.storage, start: hello.start, life: Some(hello.life()) };
@@ -507,12 +515,12 @@ impl Peers {
         self.incarnations.note(hello.node, seen, |id| roster.place(id).is_some())
     }
 
-    /// Recovery: takes a record of [`Peers::note_hello`] back.
+    /// Recovery: restores a record of [`Peers::note_hello`].
     pub(super) fn restore(&mut self, record: &wal::Record) {
         self.incarnations.restore(record);
     }
 
-    /// What other nodes were seen as, to be logged again.
+    /// Returns the incarnations of other nodes, to be logged again.
     pub(super) fn incarnation_records(&self) -> impl Iterator<Item = wal::Record> {
         self.incarnations.records()
     }
@@ -520,7 +528,7 @@ impl Peers {
 
 #[cfg(test)]
 impl Peers {
-    /// Has all peers be something that they did not say.
+    /// Changes the state of all peers without a message from them.
     pub(super) fn pretend(&mut self, change: impl FnMut(&mut Peer)) {
         self.all.iter_mut().for_each(change);
     }

@@ -1,5 +1,5 @@
-//! Who belongs to the cluster: every node that is a member of some group. While members come and go the groups differ for
-//! a while; each of them judges by its own set, and what concerns the node as a whole goes by this union.
+//! The members of the cluster: every node that is a member of some group. While members come and go, the groups differ
+//! for a while. Each group judges by its own members. For the node as a whole, this union counts.
 
 use groups::membership::Place;
 use groups::{Members, Membership, NodeId};
@@ -10,17 +10,17 @@ use std::sync::Arc;
 pub(in crate::node) struct Roster {
     /// By id.
     places: Vec<Place>,
-    /// Those that vote somewhere.
+    /// The nodes that vote in some group.
     voters: Members,
-    /// Those that left every group, ascending: only they are gone. One that left some may belong to others that this node
-    /// does not know to have it yet.
+    /// The nodes that left every group, ascending: only they are gone. A node that left some groups may belong to
+    /// others that do not know it here yet.
     removed: Vec<NodeId>,
-    /// Those that left some.
+    /// The nodes that left some group.
     left: Vec<NodeId>,
 }
 
 impl Roster {
-    /// The members of a cluster all of whose groups have this membership.
+    /// Creates the roster of a cluster whose groups all have this membership.
     pub(in crate::node) fn of_one(membership: &Membership) -> Roster {
         Roster {
             places: membership.places().to_vec(),
@@ -30,12 +30,12 @@ impl Roster {
         }
     }
 
-    /// The members of at least one group; `None` if there are no groups.
+    /// Creates the roster of the members of at least one group; `None` if there are no groups.
     pub(in crate::node) fn of_all<'a>(memberships: impl Iterator<Item = &'a Arc<Membership>>) -> Option<Roster> {
         let mut roster: Option<Roster> = None;
         let mut before: Option<&'a Membership> = None;
         for membership in memberships {
-            // Most groups have the same, so that most of this is not done.
+            // Most groups have equal members: skipping them saves most of the work.
             if before.is_some_and(|before| std::ptr::eq(before, &**membership) || before == &**membership) {
                 continue;
             }
@@ -64,8 +64,8 @@ impl Roster {
         self.left.dedup();
     }
 
-    /// There are groups whose members are not known: nobody is known to have left them all, and those that are `linked` may
-    /// be members there.
+    /// Allows for groups whose members are not known: no node is known to have left all groups, and the `linked` nodes
+    /// may be members of such a group.
     pub(in crate::node) fn allow_for_unknown(&mut self, linked: &[Place]) {
         self.removed.clear();
         self.add(linked);
@@ -93,12 +93,12 @@ impl Roster {
         &self.voters
     }
 
-    /// Whether `node` left some group.
+    /// Returns true if `node` left some group.
     pub(in crate::node) fn has_left(&self, node: NodeId) -> bool {
         self.left.binary_search(&node).is_ok()
     }
 
-    /// Whether `node` was removed from every group.
+    /// Returns true if `node` was removed from every group.
     pub(in crate::node) fn was_removed(&self, node: NodeId) -> bool {
         self.removed.binary_search(&node).is_ok()
     }

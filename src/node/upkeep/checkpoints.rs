@@ -1,9 +1,10 @@
-//! Checkpoints, from the node's side: when they are made, of which groups, a block at a time; and, once they are durable,
-//! what of the log can go. The files themselves are written elsewhere ([`Job`], [`Done`]).
+//! Checkpoints on the node's side. This module decides when checkpoints are made and of which groups, and takes the states
+//! out one block at a time. Once checkpoints are durable, it decides which part of the log can go. The files themselves are
+//! written elsewhere ([`Job`], [`Done`]).
 //!
-//! A round takes every group that went on since its last checkpoint, one after the other, so that none pins old segments;
-//! small groups share a file. Then the positions, promises and votes that stand in old segments are logged again, and
-//! when that is durable the segments are dropped (docs/protocol.md, Formats).
+//! A round takes every group that has changed since its last checkpoint, one after the other, so that no group pins old
+//! segments. Small groups share a file. Then the positions, promises and votes in old segments are logged again. When these
+//! records are durable, the segments are dropped (docs/protocol.md, Formats).
 
 use super::pace::Pace;
 use super::{Cx, LogSize};
@@ -21,48 +22,48 @@ use crate::storage::scrub::Findings;
 use groups::{GroupId, Instance};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// What there is, and what is going on.
+/// The checkpoint files of this node, and the round in progress.
 pub(super) struct Checkpoints {
     config: CheckpointConfig,
     /// By group: the newest state that is in a file.
     kept: Vec<Kept>,
     files: BTreeMap<u64, File>,
-    /// Files that were found damaged while they were in use: their groups are written anew, whether they went on or not.
+    /// Files that were found damaged while in use. Their groups are written again, even if they have not changed.
     spoilt: BTreeSet<u64>,
-    /// A round is over: old segments may go.
+    /// A round has ended: old segments may be dropped.
     may_trim: bool,
-    /// Files that could not be read, to be removed when there are others.
+    /// Files that could not be read. They are removed when a new file is durable.
     damaged: Vec<u64>,
     last_sequence: u64,
     round: Option<Round>,
-    /// Files that were finished here, but are not saved yet.
+    /// Files that are finished here, but not yet saved by the writer.
     saving: BTreeSet<u64>,
     /// Bytes of blocks that are not written yet.
     unwritten: usize,
-    /// How much may be taken out now.
+    /// Token bucket of the bytes that may be taken out.
     pace: Pace,
-    /// Groups to be taken in any case.
+    /// Groups that need a round, whatever the length and the age of the log.
     wanted: BTreeSet<GroupId>,
-    /// Those of them that the round is about: if anything of it fails, they are wanted again.
+    /// The wanted groups that the current round covers. If a part of the round fails, they are wanted again.
     asked: BTreeSet<GroupId>,
-    /// Groups that had to learn their own past at the start.
+    /// Recovering groups: since the start they learn their own past from other members.
     hollow: BTreeSet<GroupId>,
-    /// No round begins before this.
+    /// Earliest time of the next round, in monotonic milliseconds.
     due_ms: u64,
     began_ms: u64,
-    /// Old segments go when the log is durable up to here.
+    /// Old segments that are dropped once the log is durable up to an lsn.
     trimming: Option<Trimming>,
     last_failure: String,
     facts: CheckpointFacts,
 }
 
-/// What operators are told.
+/// Statistics of checkpoints and scrubs, for operators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::node) struct CheckpointFacts {
-    /// Rounds that ended well, and files that failed.
+    /// Rounds that were completed, and files that failed.
     pub(in crate::node) rounds: u64,
     pub(in crate::node) failures: u64,
-    /// When the last round ended, in unix milliseconds, and how long it took.
+    /// The time at which the last round ended, in unix milliseconds, and its duration.
     pub(in crate::node) ended_unix_ms: u64,
     pub(in crate::node) took_ms: u64,
     /// Scrubs of the disk, and the damaged files that they found.
@@ -84,11 +85,11 @@ struct File {
     groups: Vec<(GroupId, Instance)>,
 }
 
-/// Taking states out.
+/// A round in progress: the groups whose states are still to be taken out.
 #[derive(Debug, Default)]
 struct Round {
     queue: VecDeque<GroupId>,
-    /// The group whose state is held.
+    /// The group whose state is frozen while it is taken out.
     frozen: Option<GroupId>,
     file: Option<u64>,
     file_bytes: u64,
@@ -134,12 +135,12 @@ impl Checkpoints {
         self.files.values().map(|file| file.bytes).sum()
     }
 
-    /// How many files there are.
+    /// Returns the number of files.
     pub(super) fn count(&self) -> usize {
         self.files.len()
     }
 
-    /// The log is to be cut above this many bytes.
+    /// Returns the maximum bytes of the log. A round begins when the log is longer.
     pub(super) fn log_bytes_max(&self) -> u64 {
         self.config.log_bytes_min.max(self.bytes().saturating_mul(u64::from(self.config.log_factor)))
     }
@@ -148,7 +149,7 @@ impl Checkpoints {
         self.round.is_some() || !self.saving.is_empty()
     }
 
-    /// Nobody waits for one: what was asked for is made.
+    /// Returns true if no round is in progress and no group waits for one.
     pub(super) fn is_idle(&self) -> bool {
         !self.is_going_on() && self.wanted.is_empty()
     }
@@ -165,18 +166,18 @@ impl Checkpoints {
         self.files.insert(sequence, File { bytes, stamp, groups });
     }
 
-    /// The number of the next file.
+    /// Takes the sequence number of the next file.
     pub(super) fn next_sequence(&mut self) -> u64 {
         self.last_sequence += 1;
         self.last_sequence
     }
 
-    /// A file, as other nodes name it.
+    /// Returns the id by which other nodes name a file.
     pub(super) fn file(&self, sequence: u64) -> Option<FileId> {
         self.files.get(&sequence).map(|file| FileId { sequence, bytes: file.bytes, stamp: file.stamp })
     }
 
-    /// The newest state of a group that is in a file.
+    /// Returns the file with the newest state of a group, and the instance of that state.
     pub(super) fn newest(&self, group: GroupId) -> Option<(Instance, FileId)> {
         let Kept { instance, sequence } = self.kept[group.index()];
         Some((instance, self.file(sequence)?))
@@ -189,7 +190,8 @@ impl Checkpoints {
         }
     }
 
-    /// Files in which no group has its newest state, and that no other node is fetching.
+    /// Removes and returns the files in which no group has its newest state and that no other node is
+    /// fetching, and the damaged files.
     fn take_useless(&mut self, is_pinned: impl Fn(u64) -> bool) -> Vec<u64> {
         let kept = &self.kept;
         let used = |(sequence, file): &(&u64, &File)| {
@@ -207,7 +209,8 @@ impl Checkpoints {
         useless
     }
 
-    /// What may be taken out grows with the time, faster while the log is much too long. What a turn takes does not.
+    /// Adds tokens for the time that has passed. While the log is much too long they come faster, up to
+    /// [`CHECKPOINT_URGENCY_MAX`] times. The bytes that one turn may take do not grow.
     fn earn(&mut self, log_bytes: u64, now_us: u64) {
         let urgency = (log_bytes / self.log_bytes_max().max(1)).clamp(1, CHECKPOINT_URGENCY_MAX) as usize;
         self.pace.earn(CHECKPOINT_BYTES_PER_MS * urgency, CHECKPOINT_SAVED_BYTES, now_us);
@@ -219,19 +222,19 @@ impl Checkpoints {
 }
 
 impl Checkpoints {
-    /// Recovery: the files that there are.
+    /// Recovery: adds the files that were found.
     pub(super) fn add_files(&mut self, catalog: &Catalog) {
         for (sequence, bytes, sections) in &catalog.files {
             self.add_file(*sequence, *bytes, sections);
         }
     }
 
-    /// Recovery: files that could not be read, or not all of them.
+    /// Recovery: notes the files of which all or a part could not be read.
     pub(super) fn note_damaged(&mut self, damaged: &[u64]) {
         for sequence in damaged.iter().copied() {
             self.last_sequence = self.last_sequence.max(sequence);
             match self.files.get(&sequence) {
-                // Other groups have their only state there: it goes when they have another one.
+                // Other groups have their only state in this file. It is removed when they have another one.
                 Some(file) => {
                     self.wanted.extend(file.groups.iter().map(|(group, _)| *group));
                     self.spoilt.insert(sequence);
@@ -241,12 +244,12 @@ impl Checkpoints {
         }
     }
 
-    /// Whether blocks are waiting to be taken out, a few in each turn.
+    /// Returns true if blocks wait to be taken out, a few in each turn.
     pub(super) fn is_taking(&self) -> bool {
         self.round.is_some()
     }
 
-    /// Recovery: these groups are here.
+    /// Recovery: these groups are rebuilt. Notes those that are recovering.
     pub(super) fn note_hollow(&mut self, engine: &Engine, groups: &[GroupId]) {
         for group in groups.iter().filter(|group| engine.group(**group).is_hollow()) {
             self.hollow.insert(*group);
@@ -256,18 +259,19 @@ impl Checkpoints {
         }
     }
 
-    /// These groups are taken in any case.
+    /// Asks for a round with these groups, whatever the length and the age of the log.
     pub(super) fn want(&mut self, groups: impl Iterator<Item = GroupId>) {
         self.wanted.extend(groups);
     }
 
-    /// Begins a round if the log is too long or too old, or groups are wanted. `since_ms`: when the node began.
+    /// Begins a round if the log is too long, if the last round is too long ago, or if groups are
+    /// wanted. The node began at `since_ms`.
     pub(super) fn tick(&mut self, engine: &Engine, log: LogSize, since_ms: u64, time: Time) {
         let whole: Vec<GroupId> = self.hollow.iter().copied().filter(|id| !engine.group(*id).is_hollow()).collect();
         for group in whole {
             tracing::info!("group {group} is whole again");
             self.hollow.remove(&group);
-            // Else the next start would find the same.
+            // Without a checkpoint the group would be recovering again at the next start.
             self.wanted.insert(group);
         }
         let now_ms = time.mono_ms();
@@ -287,7 +291,8 @@ impl Checkpoints {
         }
     }
 
-    /// Takes the groups of `which` that went on, and those that share a file with one: else it would be kept for them.
+    /// Begins a round with the groups of `which` that have changed, or whose file is damaged. Groups that share a file with
+    /// one of them are taken too: otherwise the file would be kept for them.
     fn begin_round(&mut self, engine: &Engine, time: Time, which: impl Fn(GroupId) -> bool) {
         let (kept, spoilt) = (&self.kept, &self.spoilt);
         let went_on = |group: &groups::Group| {
@@ -307,16 +312,17 @@ impl Checkpoints {
         self.round = Some(Round { queue, ..Round::default() });
     }
 
-    /// At the very end of a turn: until the answer nothing may be decided any more, lest a value be taken for a vote.
+    /// Asks which segments can be dropped. This is called at the very end of a turn, because no value may be chosen between
+    /// the question and its answer. Otherwise a chosen value could be taken for a vote.
     pub(super) fn ask_to_trim(&mut self, is_pinned: impl Fn(u64) -> bool, cx: &mut Cx<'_>) {
-        // Where a group is can only be said when what it has decided is applied.
+        // The position of a group is certain only when all its chosen values are applied.
         if !cx.engine.shard().is_busy() && std::mem::take(&mut self.may_trim) {
             let floors = self.floors(cx.engine, is_pinned);
             cx.wires.outputs.push(Output::Floors(floors));
         }
     }
 
-    /// Takes some blocks out, each turn.
+    /// Takes some blocks out. It is called in each turn.
     pub(super) fn step(&mut self, cx: &mut Cx<'_>) {
         if self.round.is_none() {
             return;
@@ -325,7 +331,7 @@ impl Checkpoints {
         while self.may_take() && self.take_block(cx) {}
     }
 
-    /// False: there is nothing more to be taken for now.
+    /// Takes the next block out, or goes on to the next group. Returns false if nothing more can be taken now.
     fn take_block(&mut self, cx: &mut Cx<'_>) -> bool {
         let Some(round) = &mut self.round else { return false };
         let Some(group) = round.frozen else { return self.take_group(cx) };
@@ -346,7 +352,8 @@ impl Checkpoints {
         true
     }
 
-    /// The next group's turn.
+    /// Freezes the next group and begins its section. Returns false if that is not possible now. If no group
+    /// is left, finishes the last file.
     fn take_group(&mut self, cx: &mut Cx<'_>) -> bool {
         let Some(round) = &mut self.round else { return false };
         if round.queue.front().is_some_and(|group| cx.engine.shard().is_applying(*group)) {
@@ -381,7 +388,7 @@ impl Checkpoints {
         }
     }
 
-    /// What became of [`Output::Checkpoint`]. `is_pinned`: a file is kept for another node.
+    /// Handles the result of [`Output::Checkpoint`]. `is_pinned` returns true for a file that is kept for another node.
     pub(super) fn done(&mut self, done: Done, is_pinned: impl Fn(u64) -> bool, cx: &mut Cx<'_>) {
         match done {
             Done::Written(bytes) => self.unwritten -= bytes.min(self.unwritten),
@@ -393,7 +400,7 @@ impl Checkpoints {
             Done::Failed { sequence, reason } => {
                 tracing::error!("{reason}; it is tried again in {} s", CHECKPOINT_RETRY_MS / 1_000);
                 self.facts.failures += 1;
-                // A line of INFO has to stay one.
+                // INFO shows the reason in one line.
                 self.last_failure = reason.replace(['\r', '\n'], " ");
                 self.due_ms = cx.time.mono_ms() + CHECKPOINT_RETRY_MS;
                 self.give_up_round(sequence, cx);
@@ -401,7 +408,7 @@ impl Checkpoints {
         }
     }
 
-    /// A file is durable: older ones that have nothing newer go, unless one `is_pinned`.
+    /// Adds a durable file. Older files in which no group has its newest state are removed, unless they are pinned.
     pub(super) fn add(
         &mut self,
         sequence: u64,
@@ -412,7 +419,7 @@ impl Checkpoints {
     ) {
         self.add_file(sequence, bytes, sections);
         for section in sections {
-            // A received one may hold a group that was not put in.
+            // A received file may hold a group whose state was not installed.
             if section.instance < cx.engine.group(section.group).next() {
                 self.set_kept(section.group, section.instance, sequence);
             }
@@ -422,7 +429,7 @@ impl Checkpoints {
         }
     }
 
-    /// Stops taking states out, for good reason; what is left of the round waits for the next one.
+    /// Stops taking states out, which is not a failure. The rest of the round waits for the next round.
     pub(super) fn give_up_taking(&mut self, cx: &mut Cx<'_>) {
         if let Some(sequence) = self.round.as_ref().and_then(|round| round.file) {
             self.give_up_round(sequence, cx);
@@ -440,7 +447,7 @@ impl Checkpoints {
         }
     }
 
-    /// The states are durable: what of the log is not needed any more?
+    /// Ends the round if all its files are durable. Then old segments may be dropped, unless a group is recovering.
     fn end_round_if_saved(&mut self, cx: &Cx<'_>) {
         if self.is_going_on() {
             return;
@@ -458,8 +465,9 @@ impl Checkpoints {
         }
     }
 
-    /// By group the last instance whose value the log need not have: that of its checkpoint, or one more if only a vote
-    /// is there, which is logged again. Where another node fetches a checkpoint, what it will need next is kept, too.
+    /// Returns, by group, the last instance whose value the log no longer needs. This is the instance of the group's
+    /// checkpoint, or the next instance if the group has only a vote there, which is logged again. The log behind a
+    /// checkpoint that another node is fetching is kept, too.
     fn floors(&self, engine: &Engine, is_pinned: impl Fn(u64) -> bool) -> Vec<Instance> {
         let floor = |(group, kept): (&groups::Group, &Kept)| {
             let only_a_vote = group.next() == kept.instance.following() && group.has_vote();
@@ -473,7 +481,8 @@ impl Checkpoints {
         floors
     }
 
-    /// What a scrub of the disk found: what is damaged is written anew from what is in memory. True if anything is.
+    /// Handles the findings of a scrub of the disk. Returns true if a file is damaged: its content is
+    /// then written again from memory.
     pub(super) fn scrubbed(&mut self, findings: &Findings) -> bool {
         self.facts.scrubs += 1;
         self.facts.scrub_damaged += (findings.checkpoints.len() + findings.segments.len()) as u64;
@@ -487,22 +496,22 @@ impl Checkpoints {
         true
     }
 
-    /// The segments below `below` go when the log is durable up to `lsn`.
+    /// The segments below `below` are dropped once the log is durable up to `lsn`.
     pub(super) fn set_trimming(&mut self, below: u64, lsn: u64) {
         self.trimming = Some(Trimming { below, lsn });
     }
 
-    /// The log is durable up to `lsn`: the segments below the number that is returned can go.
+    /// The log is durable up to `lsn`. Returns the sequence number below which the segments can be dropped.
     pub(super) fn take_trimmed(&mut self, lsn: u64) -> Option<u64> {
         self.trimming.take_if(|trimming| trimming.lsn <= lsn).map(|trimming| trimming.below)
     }
 
-    /// What operators are told.
+    /// Returns the statistics for operators.
     pub(super) fn facts(&self) -> CheckpointFacts {
         self.facts
     }
 
-    /// Why the last file that failed did, in one line; empty if none has.
+    /// Returns the reason of the last failure of a file, in one line. It is empty if no file has failed.
     pub(super) fn last_failure(&self) -> &str {
         &self.last_failure
     }

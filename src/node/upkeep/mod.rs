@@ -1,10 +1,10 @@
-//! Upkeep: what keeps the log short and lagging members whole. Checkpoints of the groups, what of the log can go,
-//! checkpoints on their way between nodes, and ranges of the log for members that are behind; each no faster than what
-//! serves clients leaves room for.
+//! Upkeep keeps the log short and lagging members whole. It makes checkpoints of the groups, trims the log, moves
+//! checkpoints between nodes, and sends ranges of the log to lagging members. Each of these goes no faster than the
+//! service of clients leaves room for.
 //!
 //! ```text
-//! checkpoints  when they are made, a block at a time      transfers   between nodes, piece by piece
-//! ranges       of the log, for members that are behind    pace        how busy the loop is, and what may go beside it
+//! checkpoints  when they are made, a block at a time      transfers   of checkpoints between nodes, in pieces
+//! ranges       of the log, for lagging members            pace        how busy the loop is, and the rate of the rest
 //! ```
 
 mod checkpoints;
@@ -32,7 +32,7 @@ use groups::{Ballot, GroupId, Instance, NodeId};
 use net::frame::Purpose;
 use transfers::{Received, Transfers};
 
-/// See the module.
+/// State of upkeep; see the module.
 pub(super) struct Upkeep {
     checkpoints: Checkpoints,
     transfers: Transfers,
@@ -40,18 +40,18 @@ pub(super) struct Upkeep {
     began_ms: u64,
 }
 
-/// How long the log is.
+/// Size of the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LogSize {
     pub(super) bytes: u64,
     pub(super) segments: u64,
 }
 
-/// What upkeep may touch in a call, and what it must know of the node.
+/// Context of a call: the components that upkeep may use, and what it must know of the node.
 pub(super) struct Cx<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) wires: Wires<'a>,
-    /// The cluster, once it is born.
+    /// The birth record of the cluster, once it is born.
     pub(super) cluster: Option<&'a BirthRecord>,
     pub(super) log: LogSize,
     pub(super) time: Time,
@@ -68,7 +68,7 @@ impl Cx<'_> {
         self.wires.outputs.push(Output::Transfer(errand));
     }
 
-    /// Whether long values may be divided over blocks: every member can read that.
+    /// Returns true if long values may be divided over blocks: every member can read such blocks.
     fn divides(&self) -> bool {
         self.wires.peers.value_version() >= 4
     }
@@ -92,17 +92,17 @@ impl Upkeep {
         self.checkpoints.set_groups(groups);
     }
 
-    /// Recovery: the files that there are.
+    /// Recovery: adds the checkpoint files that exist.
     pub(super) fn add_files(&mut self, catalog: &Catalog) {
         self.checkpoints.add_files(catalog);
     }
 
-    /// Recovery: these groups are here.
+    /// Recovery: notes that these groups are rebuilt.
     pub(super) fn note_rebuilt(&mut self, engine: &Engine, groups: &[GroupId]) {
         self.checkpoints.note_hollow(engine, groups);
     }
 
-    /// Recovery: all groups are here, and this was in the files.
+    /// Recovery: notes the content of the checkpoint files, when all groups are rebuilt.
     pub(super) fn note_shelved(&mut self, shelved: &Shelved) {
         self.checkpoints.note_damaged(&shelved.damaged);
         for (group, instance, sequence) in &shelved.kept {
@@ -110,17 +110,17 @@ impl Upkeep {
         }
     }
 
-    /// A turn of the event loop took so long; `logged` bytes have gone to the log in all.
+    /// Notes that a turn of the event loop took `took_us`, and that `logged` bytes have gone to the log in all.
     pub(super) fn turn_took(&mut self, took_us: u64, logged: u64, now_us: u64) {
         self.load.record(took_us, logged, now_us);
     }
 
-    /// How busy the loop is, in thousandths.
+    /// Returns how busy the event loop is, in thousandths.
     pub(super) fn load_per_mille(&self) -> u64 {
         self.load.per_mille()
     }
 
-    /// The node begins.
+    /// Notes when the node begins.
     pub(super) fn begin(&mut self, now_ms: u64) {
         self.began_ms = now_ms;
     }
@@ -130,7 +130,7 @@ impl Upkeep {
         self.checkpoints.tick(cx.engine, cx.log, self.began_ms, cx.time);
     }
 
-    /// Gives up transfers that nothing more comes of, and connects to the members from which something is to come.
+    /// Gives up transfers that have become silent, and dials the members from which a transfer should come.
     pub(super) fn tick_transfers(&mut self, cx: &mut Cx<'_>) {
         for to in self.transfers.tick(cx.time.mono_ms()) {
             let peer = cx.wires.peers.get(to);
@@ -140,8 +140,8 @@ impl Upkeep {
         }
     }
 
-    /// What a turn has room for of checkpoints, transfers and ranges; and, at its very end, the question what of the log
-    /// can go.
+    /// Does what one turn has room for of checkpoints, transfers and ranges. At the very end, asks which segments of
+    /// the log can go.
     pub(super) fn step(&mut self, cx: &mut Cx<'_>) {
         self.checkpoints.step(cx);
         self.transfers.step(self.load, cx);
@@ -151,30 +151,31 @@ impl Upkeep {
         self.checkpoints.ask_to_trim(|sequence| transfers.is_pinned(sequence, now_ms), cx);
     }
 
-    /// Whether blocks are waiting to be taken out, a few in each turn.
+    /// Returns true if blocks wait to be taken out, a few in each turn.
     pub(super) fn is_checkpointing(&self) -> bool {
         self.checkpoints.is_taking()
     }
 
-    /// Checkpoints of these groups are asked for.
+    /// Requests checkpoints of these groups.
     pub(super) fn want(&mut self, groups: impl Iterator<Item = GroupId>) {
         self.checkpoints.want(groups);
     }
 
-    /// What became of [`Output::Checkpoint`].
+    /// Handles the result of [`Output::Checkpoint`].
     pub(super) fn checkpoint_done(&mut self, done: Done, cx: &mut Cx<'_>) {
         let (transfers, now_ms) = (&self.transfers, cx.time.mono_ms());
         self.checkpoints.done(done, |sequence| transfers.is_pinned(sequence, now_ms), cx);
     }
 
-    /// What a scrub of the disk found.
+    /// Handles the findings of a scrub of the disk.
     pub(super) fn scrubbed(&mut self, findings: &Findings, groups: usize) {
         if self.checkpoints.scrubbed(findings) {
             self.checkpoints.want((0..groups as u32).map(GroupId));
         }
     }
 
-    /// What of the log can go, by [`Output::Floors`]; called before anything else is. What counts of it is logged again.
+    /// Trims these segments of the log, the answer to [`Output::Floors`], before anything else happens. Logs again what
+    /// still counts in them.
     pub(super) fn trim(&mut self, droppable: Droppable, cx: &mut Cx<'_>) {
         let Droppable { below, lsn } = droppable;
         cx.engine.record_again(lsn, &mut cx.wires);
@@ -188,29 +189,29 @@ impl Upkeep {
         self.checkpoints.set_trimming(below, lsn);
     }
 
-    /// The log is durable up to `lsn`: old segments may go.
+    /// Notes that the log is durable up to `lsn`. Returns the removal of old segments if it may happen now.
     pub(super) fn on_durable(&mut self, lsn: u64) -> Option<Output> {
         self.checkpoints.take_trimmed(lsn).map(Output::DropSegments)
     }
 
     // Transfers and ranges.
 
-    /// Another member offers a checkpoint.
+    /// Handles a member's offer of a checkpoint.
     pub(super) fn handle_offer(&mut self, from: NodeId, offer: &Offer, cx: &mut Cx<'_>) {
         self.transfers.handle_offer(from, offer, cx);
     }
 
-    /// A member wants a piece of a checkpoint of this node.
+    /// Handles a member's request for a piece of a checkpoint of this node.
     pub(super) fn handle_want(&mut self, link: u64, want: &Want, cx: &mut Cx<'_>) {
         self.transfers.handle_want(link, want, &self.checkpoints, cx);
     }
 
-    /// A piece of a checkpoint has come.
+    /// Handles a piece of a checkpoint.
     pub(super) fn handle_piece(&mut self, from: NodeId, piece: Piece, cx: &mut Cx<'_>) {
         self.transfers.handle_piece(from, piece, cx);
     }
 
-    /// What became of [`Output::Transfer`].
+    /// Handles the result of [`Output::Transfer`].
     pub(super) fn brought(&mut self, brought: Brought, cx: &mut Cx<'_>) {
         if let Brought::State { loaded, .. } = brought {
             return self.install(*loaded, cx);
@@ -223,23 +224,23 @@ impl Upkeep {
         }
     }
 
-    /// Puts a state in the place of a group's own.
+    /// Replaces a group's state by a loaded one.
     fn install(&mut self, loaded: Loaded, cx: &mut Cx<'_>) {
         let Loaded { sequence, group, state, store } = loaded;
         let instance = state.instance;
         if cx.engine.shard().store(group).is_frozen() {
-            // What is being written of the old state is not needed any more.
+            // The blocks of the old state that are being written are not needed any more.
             self.checkpoints.give_up_taking(cx);
         }
         let Some(old) = cx.engine.install(group, state, store, &mut cx.wires, cx.time) else { return };
         self.transfers.count_installed();
         self.checkpoints.set_kept(group, instance, sequence);
-        // Letting go of it may take long.
+        // Freeing the old state may take long.
         cx.run(Errand::Drop(Box::new(old)));
     }
 
-    /// What was asked with [`Output::ReadRange`] goes to the member that asked for it. If the log has no more of it the
-    /// member is offered a checkpoint.
+    /// Sends the values that [`Output::ReadRange`] read to the member that asked for them. If the log no longer has
+    /// them, offers the member a checkpoint.
     pub(super) fn range_read(&mut self, range: &ReadRange, values: Vec<ChosenValue>, cx: &mut Cx<'_>) {
         cx.wires.ranges.on_read(range, values.iter().map(|value| value.payload.len()).sum());
         if !cx.engine.has(range.group) {
@@ -253,23 +254,22 @@ impl Upkeep {
         cx.wires.send(range.group, to, &message);
     }
 
-    /// A connection for transfers is being made; `None` if it could not even begin.
+    /// Notes that a transfer connection is being made; `None` if it could not begin.
     pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
         self.transfers.on_dialling(to, connection, time.mono_ms());
     }
 
-    /// The handshake on a connection for transfers is done. An earlier one of the same member, which it replaces, is
-    /// returned.
+    /// Takes a transfer connection whose handshake is done. Returns the connection of the same member that it replaces.
     pub(super) fn on_linked(&mut self, node: NodeId, link: u64) -> Option<u64> {
         self.transfers.on_linked(node, link)
     }
 
-    /// A connection is gone. False if it is not one for transfers, nor an attempt at one.
+    /// Takes the end of a connection. Returns false if it is neither a transfer connection nor an attempt at one.
     pub(super) fn on_cut(&mut self, id: u64, time: Time) -> bool {
         self.transfers.on_cut(id, time.mono_ms())
     }
 
-    /// What operators are told. `hollow`: groups that learn their own past.
+    /// Returns the facts for operators. `hollow`: number of groups that are recovering.
     pub(super) fn view(&self, hollow: u64) -> StorageView<'_> {
         let (checkpoints, totals) = (&self.checkpoints, self.transfers.totals());
         let facts = checkpoints.facts();

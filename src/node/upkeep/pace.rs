@@ -1,14 +1,14 @@
-//! How busy the event loop is, and how fast work that can wait may go beside it. What serves clients comes first: a loop
-//! with time to spare gives such work all it can take, one without leaves it a trickle, so that it still ends.
+//! How busy the event loop is, and the rate of background work. Serving clients comes first. A loop with time to spare
+//! gives background work all that it can take. A busy loop leaves it a trickle, so that it still ends.
 
 use crate::config::LOAD_WINDOW_US;
 
-/// From here on the loop is busy enough for other work to step back, in thousandths of its time…
+/// Load above which background work slows down, in thousandths of the loop's time.
 const EASY_PER_MILLE: u64 = 200;
-/// …and from here on that gets no more than the least there is for it.
+/// Load at and above which background work gets only its minimum rate, in thousandths of the loop's time.
 const BUSY_PER_MILLE: u64 = 500;
 
-/// Which part of its time the event loop works, and how much it gives to the log. A turn that waited for a processor
+/// The part of its time that the event loop works, and the rate at which it logs. A turn that waited for a processor
 /// counts as work: the machine is as busy then.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::node) struct Load {
@@ -20,7 +20,8 @@ pub(in crate::node) struct Load {
 }
 
 impl Load {
-    /// A turn that ended at `now_us` took so long, without its sleep; `logged` bytes have gone to the log in all.
+    /// Records a turn that ended at `now_us` and took `took_us`, without its sleep. `logged` bytes have gone to the log
+    /// in all.
     pub(super) fn record(&mut self, took_us: u64, logged: u64, now_us: u64) {
         self.worked_us += took_us;
         let passed_us = now_us.saturating_sub(self.since_us);
@@ -31,24 +32,24 @@ impl Load {
         }
     }
 
-    /// How busy it was, in thousandths, in the last [`LOAD_WINDOW_US`].
+    /// Returns how busy the loop was in the last [`LOAD_WINDOW_US`], in thousandths.
     pub(super) fn per_mille(&self) -> u64 {
         self.per_mille
     }
 
-    /// Bytes that went to the log in a millisecond then.
+    /// Returns the bytes per millisecond that went to the log in that window.
     pub(super) fn logged_per_ms(&self) -> usize {
         self.logged_per_ms
     }
 
-    /// What may be done in a time in which `most` is done at best, and `least` at worst.
+    /// Returns how much background work may be done at this load: `most` at best, `least` at worst.
     pub(super) fn allows(&self, least: usize, most: usize) -> usize {
         let room = BUSY_PER_MILLE.saturating_sub(self.per_mille).min(BUSY_PER_MILLE - EASY_PER_MILLE) as usize;
         least + most.saturating_sub(least) * room / (BUSY_PER_MILLE - EASY_PER_MILLE) as usize
     }
 }
 
-/// Bytes that may be moved, growing with the time. The last ones may go beyond it: what comes next waits longer then.
+/// A token bucket of bytes that may be moved. The last move may overdraw it: the next one waits longer then.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     allowance: i64,
@@ -56,24 +57,24 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Time has passed, at so many bytes for each millisecond; no more than `saved_max` is saved up.
+    /// Adds the tokens of the time that has passed, at `bytes_per_ms`. The bucket holds at most `saved_max`.
     pub(super) fn earn(&mut self, bytes_per_ms: usize, saved_max: usize, now_us: u64) {
         let passed_us = now_us.saturating_sub(std::mem::replace(&mut self.earned_us, now_us)).min(100_000) as usize;
         let earned = passed_us * bytes_per_ms / 1_000;
         self.allowance = (self.allowance + earned as i64).min(saved_max as i64);
     }
 
-    /// Whether more may be moved now.
+    /// Returns true if more bytes may be moved now.
     pub(super) fn is_open(&self) -> bool {
         self.allowance > 0
     }
 
-    /// So many bytes are moved.
+    /// Takes `bytes` out of the bucket.
     pub(super) fn spend(&mut self, bytes: usize) {
         self.allowance -= bytes as i64;
     }
 
-    /// So many of them were not, after all.
+    /// Puts back `bytes` that were not moved after all.
     pub(super) fn refund(&mut self, bytes: usize) {
         self.allowance += bytes as i64;
     }

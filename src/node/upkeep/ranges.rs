@@ -1,5 +1,6 @@
-//! Ranges of the log for members that are behind, one for each of their groups at a time, in turn, and no faster than what
-//! serves clients leaves room for; but always faster than new values come, so that whoever is behind catches up.
+//! Ranges of the log for lagging members. Each of a member's groups has one range at a time, and the ranges take turns.
+//! They go no faster than the service of clients leaves room for, but always faster than new values come, so that a
+//! lagging member catches up.
 
 use super::pace::{Load, Pace};
 use crate::config::{RANGE_BYTES_MIN, RANGE_BYTES_PER_MS, RANGE_NEAR, RANGE_ROUND_MS, RANGES_SAVED_BYTES};
@@ -8,18 +9,18 @@ use groups::GroupId;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
-/// What waits to be read from the log.
+/// The ranges that wait to be read from the log.
 #[derive(Default)]
 pub(in crate::node) struct Ranges {
-    /// By member and group: who asks again wants the newer one only.
+    /// By member and group. A new request replaces the older one.
     waiting: BTreeMap<(u64, GroupId), ReadRange>,
-    /// Whose turn it was last.
+    /// The member and group that had the last turn.
     last: Option<(u64, GroupId)>,
     pace: Pace,
 }
 
 impl Ranges {
-    /// Somebody wants this. Returned: it can be read at once, being little.
+    /// Takes a request. Returns it if it can be read at once, because it is small.
     pub(in crate::node) fn ask(&mut self, range: ReadRange) -> Option<ReadRange> {
         if range.below.0.saturating_sub(range.from.0) <= RANGE_NEAR {
             self.waiting.remove(&(range.tag, range.group));
@@ -30,18 +31,18 @@ impl Ranges {
         None
     }
 
-    /// A range that was given has been read: it held `bytes`, perhaps fewer than it was charged for.
+    /// Notes that a range was read and held `bytes`, perhaps fewer than it was charged for.
     pub(super) fn on_read(&mut self, range: &ReadRange, bytes: usize) {
         self.pace.refund(range.bytes_max.saturating_sub(bytes));
     }
 
-    /// This was given, but cannot be read yet.
+    /// Takes back a range that cannot be read yet.
     pub(in crate::node) fn put_back(&mut self, range: ReadRange) {
         self.pace.refund(range.bytes_max);
         self.waiting.entry((range.tag, range.group)).or_insert(range);
     }
 
-    /// Time has passed: gives what can be read now.
+    /// Passes the ranges that can be read now to `read`.
     pub(super) fn step(&mut self, load: Load, now_us: u64, mut read: impl FnMut(ReadRange)) {
         if self.waiting.is_empty() {
             return;
@@ -49,7 +50,7 @@ impl Ranges {
         let (least, most) = RANGE_BYTES_PER_MS;
         let per_ms = load.allows(least.max(load.logged_per_ms() * 3 / 2), most);
         self.pace.earn(per_ms, RANGES_SAVED_BYTES, now_us);
-        // All that wait have their turn in time, or they would ask somebody else.
+        // Each waiting range has its turn in time. Otherwise its member would ask another node.
         let share = (per_ms * RANGE_ROUND_MS / self.waiting.len()).max(RANGE_BYTES_MIN);
         while self.pace.is_open() {
             let after = self.last.map_or(Unbounded, Excluded);
@@ -76,14 +77,14 @@ mod tests {
         ReadRange { tag, group, from, below, last_chosen: Ballot::ZERO, bytes_max: 1 << 20 }
     }
 
-    /// That a loop is as busy as can be, and logs so much.
+    /// Returns a load of 100 %, with `logged` bytes logged in the window.
     fn busy(logged: u64) -> Load {
         let mut load = Load::default();
         load.record(LOAD_WINDOW_US, logged, LOAD_WINDOW_US);
         load
     }
 
-    /// What is given within a second, in steps of a millisecond, to askers that ask again at once.
+    /// Returns the ranges given within a second, in steps of a millisecond, to members that ask again at once.
     fn given_in_a_second(load: Load, askers: &[(u64, u32)]) -> Vec<ReadRange> {
         let (mut ranges, mut all) = (Ranges::default(), Vec::new());
         for (tag, group) in askers {
@@ -144,7 +145,7 @@ mod tests {
         ranges.put_back(given);
         ranges.step(Load::default(), 10_001, |range| out.push(range));
         assert_eq!(out, [given, given]);
-        // Unless its member wants something else by now.
+        // Unless the member has sent another request by now.
         assert_eq!(ranges.ask(range(2, 0, 9)), None);
         ranges.put_back(given);
         ranges.step(Load::default(), 10_002, |range| out.push(range));

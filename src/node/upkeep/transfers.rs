@@ -1,7 +1,7 @@
-//! Checkpoints between nodes: a member whose log begins later offers its newest one instead of the values, and the node
-//! that is behind fetches that file piece by piece, with a window, at a bounded rate, on a connection of its own (see
-//! `node::links`). What it has of a file outlives a broken connection and a restart of either side. Nothing of its own state
-//! goes before the new one is whole; what it promised stays.
+//! Transfers of checkpoints between nodes. A member whose log no longer has the values offers its newest checkpoint
+//! instead. The lagging node fetches the file in pieces, with a window and a bounded rate, on a connection of its own
+//! (see `node::links`). The pieces that it has survive a broken connection and a restart of either side. It keeps its
+//! own state until the new one is complete, and its promises stay.
 
 use super::Cx;
 use super::checkpoints::Checkpoints;
@@ -17,17 +17,17 @@ use groups::{GroupId, Instance, NodeId};
 use net::frame::{FrameWriter, Purpose};
 use std::collections::{BTreeMap, VecDeque};
 
-/// What is on its way, in both directions.
+/// The transfers in both directions.
 #[derive(Default)]
 pub(super) struct Transfers {
     active: Vec<Transfer>,
-    /// Connections for this, by member, and attempts at one.
+    /// Transfer connections by member, and attempts at one.
     links: BTreeMap<NodeId, u64>,
     dialling: BTreeMap<NodeId, u64>,
     due_ms: BTreeMap<NodeId, u64>,
-    /// Files of this node that others want, and until when they are kept for them.
+    /// Files of this node that others fetch, and until when they are kept for that.
     pins: BTreeMap<u64, u64>,
-    /// Pieces that others want, by connection, and how many are being read for them.
+    /// Pieces that others have asked for, by connection, and the number of pieces being read for them.
     wanted: VecDeque<(u64, Want)>,
     reading: usize,
     asking: Pace,
@@ -35,16 +35,16 @@ pub(super) struct Transfers {
     totals: TransferTotals,
 }
 
-/// What operators are told.
+/// Totals for operators.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::node) struct TransferTotals {
     pub(in crate::node) received_bytes: u64,
     pub(in crate::node) sent_bytes: u64,
-    /// States that took the place of a group's own.
+    /// Number of states that have replaced a group's own.
     pub(in crate::node) installed: u64,
 }
 
-/// A checkpoint that was received, and took its place among those of this node.
+/// A checkpoint that was received and is now one of this node's.
 pub(super) struct Received {
     pub(super) sequence: u64,
     pub(super) bytes: u64,
@@ -56,7 +56,7 @@ struct Transfer {
     from: NodeId,
     file: FileId,
     name: String,
-    /// Whether it is known how much of it was there already.
+    /// True once it is known how much of the file was there already.
     opened: bool,
     /// Bytes asked for, received and written.
     asked: u64,
@@ -68,17 +68,17 @@ struct Transfer {
 }
 
 impl Transfers {
-    /// Whether a file is kept because another node fetches it.
+    /// Returns true if a file is kept because another node fetches it.
     pub(super) fn is_pinned(&self, sequence: u64, now_ms: u64) -> bool {
         self.pins.get(&sequence).is_some_and(|until_ms| now_ms < *until_ms)
     }
 
-    /// Files being received.
+    /// Returns the number of files being received.
     pub(super) fn count(&self) -> usize {
         self.active.len()
     }
 
-    /// The members from which something is to come, and no connection is there or on its way.
+    /// Returns the members from which a transfer should come, and to which there is no connection or attempt.
     fn to_dial(&self, now_ms: u64) -> Vec<NodeId> {
         let wanted = self.active.iter().filter(|transfer| !transfer.installing).map(|transfer| transfer.from);
         let missing = |id: &NodeId| {
@@ -90,7 +90,7 @@ impl Transfers {
         missing
     }
 
-    /// What was asked for on a connection that is gone is asked for again.
+    /// Asks again for the pieces that were asked for on a connection that is gone.
     fn ask_again(&mut self, from: NodeId, link: u64) {
         self.wanted.retain(|(to, _)| *to != link);
         for transfer in self.active.iter_mut().filter(|transfer| transfer.from == from) {
@@ -102,7 +102,7 @@ impl Transfers {
         self.active.iter_mut().find(|transfer| transfer.name == name)
     }
 
-    /// What may be asked for, and sent, grows with the time.
+    /// Adds the tokens of the time that has passed to both token buckets: for asking and for sending.
     fn earn(&mut self, load: Load, now_us: u64) {
         let (least, most) = TRANSFER_BYTES_PER_MS;
         for pace in [&mut self.asking, &mut self.sending] {
@@ -112,7 +112,8 @@ impl Transfers {
 }
 
 impl Transfers {
-    /// A member asked for values that the log has no more: it is offered the checkpoint that has their effect.
+    /// Offers a checkpoint to a member that asked for values which the log no longer has. The checkpoint has their
+    /// effect.
     pub(super) fn offer(&mut self, to: NodeId, group: GroupId, from: Instance, files: &Checkpoints, cx: &mut Cx<'_>) {
         let Some((instance, file)) = files.newest(group).filter(|(instance, _)| *instance >= from) else {
             return;
@@ -121,7 +122,7 @@ impl Transfers {
         cx.tell(to, &NodeMessage::Offer(Offer { group, instance, file }));
     }
 
-    /// Another member offers a checkpoint.
+    /// Handles a member's offer of a checkpoint.
     pub(super) fn handle_offer(&mut self, from: NodeId, offer: &Offer, cx: &mut Cx<'_>) {
         let Offer { group, instance, file } = *offer;
         if cx.engine.find(group).is_none_or(|group| instance < group.next()) {
@@ -129,7 +130,7 @@ impl Transfers {
         }
         let name = format!("{INCOMING_PREFIX}{}-{:x}-{:08x}", from.0, file.sequence, file.stamp);
         let active = &self.active;
-        // One source at a time: two of its files at most are new enough to be offered.
+        // One source at a time: at most two of its files are new enough to be offered.
         if active.len() >= TRANSFERS_MAX || active.iter().any(|transfer| transfer.name == name || transfer.from != from)
         {
             return;
@@ -152,7 +153,7 @@ impl Transfers {
         });
     }
 
-    /// Asks for more of what is on its way, and sees to what others want; each turn.
+    /// Asks for more pieces, and reads pieces that others want. Called in each turn.
     pub(super) fn step(&mut self, load: Load, cx: &mut Cx<'_>) {
         if self.active.is_empty() && self.wanted.is_empty() {
             return;
@@ -192,7 +193,7 @@ impl Transfers {
         }
     }
 
-    /// Gives up what nothing more comes of, and returns the members to dial.
+    /// Gives up silent transfers, and returns the members to dial.
     pub(super) fn tick(&mut self, now_ms: u64) -> Vec<NodeId> {
         self.pins.retain(|_, until_ms| now_ms < *until_ms);
         self.active.retain(|transfer| {
@@ -209,12 +210,13 @@ impl Transfers {
         self.to_dial(now_ms)
     }
 
-    /// A member wants a piece of a checkpoint of this node.
+    /// Handles a member's request for a piece of a checkpoint of this node.
     pub(super) fn handle_want(&mut self, link: u64, want: &Want, files: &Checkpoints, cx: &mut Cx<'_>) {
         let Want { file, offset, .. } = *want;
         let there = files.file(file.sequence) == Some(file) && offset < file.bytes;
         if !there || self.wanted.len() + self.reading >= TRANSFER_READS_MAX {
-            // A newer one is offered when the values are asked for again; so is this one, if too many ask at once.
+            // When the member asks for the values again, it is offered a newer file; or this one, if too many pieces
+            // were asked for.
             let piece = Piece { file, offset, bytes: bytes::Bytes::new() };
             return self.send(link, &NodeMessage::Piece(piece), cx.wires.outputs);
         }
@@ -222,7 +224,7 @@ impl Transfers {
         self.wanted.push_back((link, *want));
     }
 
-    /// A piece has come.
+    /// Handles a piece of a checkpoint.
     pub(super) fn handle_piece(&mut self, from: NodeId, piece: Piece, cx: &mut Cx<'_>) {
         let Piece { file, offset, bytes } = piece;
         let active = &mut self.active;
@@ -244,8 +246,8 @@ impl Transfers {
         cx.run(Errand::Write { name: transfer.name.clone(), offset, bytes });
     }
 
-    /// What became of [`Output::Transfer`], but for a state, which takes its place in a group. A file that was received is
-    /// returned.
+    /// Handles the result of [`Output::Transfer`], except for a state, which goes to its group. Returns a file that was
+    /// received.
     pub(super) fn brought(&mut self, brought: Brought, files: &mut Checkpoints, cx: &mut Cx<'_>) -> Option<Received> {
         let now_ms = cx.time.mono_ms();
         match brought {
@@ -296,19 +298,19 @@ impl Transfers {
         cx.run(Errand::Install { name: name.to_owned(), header, limits: record.limits(), next });
     }
 
-    /// A state took the place of a group's own.
+    /// Counts a state that has replaced a group's own.
     pub(super) fn count_installed(&mut self) {
         self.totals.installed += 1;
     }
 
-    /// What operators are told.
+    /// Returns the totals for operators.
     pub(super) fn totals(&self) -> TransferTotals {
         self.totals
     }
 
-    // Connections for transfers: another one of the same pair of nodes, made by the node that wants something.
+    // Transfer connections: a second one between the same two nodes, dialled by the node that wants something.
 
-    /// A connection is being made; `None` if it could not even begin.
+    /// Notes that a connection is being made; `None` if it could not begin.
     pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, now_ms: u64) {
         match connection {
             Some(id) => _ = self.dialling.insert(to, id),
@@ -316,7 +318,7 @@ impl Transfers {
         }
     }
 
-    /// The handshake on a connection is done. An earlier one of the same member, which it replaces, is returned.
+    /// Takes a connection whose handshake is done. Returns the connection of the same member that it replaces.
     pub(super) fn on_linked(&mut self, node: NodeId, link: u64) -> Option<u64> {
         self.dialling.remove(&node);
         let old = self.links.insert(node, link)?;
@@ -324,7 +326,7 @@ impl Transfers {
         Some(old)
     }
 
-    /// A connection is gone. False if it is not one for transfers, nor an attempt at one.
+    /// Takes the end of a connection. Returns false if it is neither a transfer connection nor an attempt at one.
     pub(super) fn on_cut(&mut self, id: u64, now_ms: u64) -> bool {
         let with = |map: &BTreeMap<NodeId, u64>| map.iter().find(|(_, link)| **link == id).map(|(node, _)| *node);
         let Some(node) = with(&self.links).or(with(&self.dialling)) else { return false };
@@ -335,7 +337,7 @@ impl Transfers {
         true
     }
 
-    /// Sends a frame of one message on a connection for transfers.
+    /// Sends a frame of one message on a transfer connection.
     fn send(&self, link: u64, message: &NodeMessage, outputs: &mut Outputs) {
         let mut frame = FrameWriter::new(Purpose::Bulk);
         frame.message(NODE, message.kind(), |out| message.put(out));

@@ -1,19 +1,19 @@
-//! Threads that do what the node wants done with checkpoint files, one thing after the other. What waits for them is
-//! bounded by the node, which gives no more than it is told was done.
+//! Worker threads for checkpoint files. Each does one task after the other. Its queue has no limit of its own: the node
+//! bounds it, because it gives new tasks only as it gets results.
 
 use super::{Brought, Done, Errand, Job, Mover, Scribe};
 use std::io;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
 
-/// Somebody who works.
+/// A worker: performs the tasks of one thread.
 pub trait Worker: Send + 'static {
-    /// What is to be done.
+    /// One task.
     type Task: Send;
-    /// What became of it.
+    /// One result of a task.
     type Outcome;
 
-    /// Does one thing.
+    /// Performs one task, and calls `out` with each result.
     fn perform(&mut self, task: Self::Task, out: &mut dyn FnMut(Self::Outcome));
 }
 
@@ -37,14 +37,14 @@ impl Worker for Mover {
     }
 }
 
-/// The way to a worker's thread. Dropping it ends the thread after what it was given.
+/// The handle of a worker thread. Dropping it waits until the thread has done all its tasks and ended.
 pub struct Desk<T> {
     sender: Option<Sender<T>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<T: Send + 'static> Desk<T> {
-    /// Starts the thread, which calls `on_done` with what became of tasks.
+    /// Starts the thread, which calls `on_done` with each result of a task.
     ///
     /// # Errors
     /// If the system gives no thread.
@@ -62,10 +62,10 @@ impl<T: Send + 'static> Desk<T> {
         Ok(Desk { sender: Some(sender), thread: Some(thread) })
     }
 
-    /// Has something done, after what was given before.
+    /// Queues a task behind those given before.
     pub fn give(&self, task: T) {
         if let Some(sender) = &self.sender {
-            // A thread that panicked has said so.
+            // The send fails only if the thread panicked, which was reported there.
             let _ = sender.send(task);
         }
     }

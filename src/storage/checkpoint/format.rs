@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file    = header (64) | section … | chunk (index) | trailer (32)
-//! section = chunk (section) | chunk (block) … | chunk (end)            by group, and so by the position of its keys
+//! section = chunk (section) | chunk (block) … | chunk (end)            in order of groups, and so of key positions
 //! chunk   = chunk header (16) | content | CRC u32
 //!
 //! header        0 magic | 8 version u32 | 12 groups u32 | 16 cluster id [16] | 32 hash key [16] | 48 sequence u64
@@ -15,10 +15,10 @@
 //!            end       SectionEnd       of index  SectionSummary of every section     }
 //! ```
 //!
-//! The CRC of a chunk goes on from that of the chunk before it, the first from that of the header: so that of the index
-//! is one of the whole file, no chunk can be missing or from another file, and yet a section can be read alone. The
-//! header holds what is needed to check a state without the data directory. A later version keeps the size of the header
-//! and the places of its magic, version and CRC.
+//! The CRC of each chunk continues the CRC of the chunk before it; the first continues the CRC of the header. So the CRC of
+//! the index covers the whole file, and no chunk can be missing or come from another file. A section can still be read
+//! alone. The header holds what is needed to check a state without the data directory. A later version keeps the size of
+//! the header and the places of its magic, version and CRC.
 
 use crate::config::{BATCH_BYTES_MAX, GROUPS_MAX, VALUE_BYTES_LIMIT};
 use crate::storage::fields::{put, take, u32_at, u64_at};
@@ -38,9 +38,9 @@ pub const CHUNK_CRC_BYTES: usize = 4;
 /// Bytes behind the index.
 pub const TRAILER_BYTES: usize = TRAILER_CRC + 4;
 
-/// Bytes of a block before it is packed: the longest key and value go alone.
+/// Maximum bytes of an unpacked block: enough for the longest key with its value, which get a block of their own.
 pub const BLOCK_BYTES_MAX: usize = 1 << 30;
-/// Bytes of any other content.
+/// Maximum bytes of the content of any other chunk.
 pub const META_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < BLOCK_BYTES_MAX, "every key and value fits a block");
@@ -68,16 +68,16 @@ const TRAILER_CRC: usize = TRAILER_WHOLE + 4;
 
 const _: () = assert!(HEADER_BYTES == 64 && CHUNK_HEADER_BYTES == 16 && TRAILER_BYTES == 32);
 
-/// The start of a file: whose states these are.
+/// The start of a file: the cluster, and the sequence number of the checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// How many groups the cluster has.
     pub groups: u32,
-    /// The cluster's, from its birth record. That of the node's storage is not here: checkpoints travel.
+    /// The cluster id, from the birth record. The storage id is not here, because checkpoints move between nodes.
     pub cluster_id: [u8; 16],
-    /// The key of the cluster's hash, by which positions and digests are reckoned.
+    /// The cluster's hash key, which determines key positions and digests.
     pub hash_key: [u8; 16],
-    /// Checkpoints of one directory count 1, 2, 3…
+    /// The sequence number: the checkpoints of one directory count 1, 2, 3…
     pub sequence: u64,
 }
 
@@ -91,7 +91,7 @@ pub enum HeaderFlaw {
 }
 
 impl Header {
-    /// The bytes of the header.
+    /// Encodes the header.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
@@ -106,7 +106,7 @@ impl Header {
         bytes
     }
 
-    /// Reads a header from the start of a file.
+    /// Decodes a header from the start of a file.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Header, HeaderFlaw> {
         if !bytes.starts_with(&HEADER_MAGIC) || header_crc(bytes) != crc32c(&bytes[..HEADER_CRC]) {
             return Err(HeaderFlaw::Damaged);
@@ -128,13 +128,13 @@ impl Header {
     }
 }
 
-/// The CRC at the end of a header, which that of the first chunk goes on from.
+/// Returns the CRC at the end of a header. The CRC of the first chunk continues it.
 #[must_use]
 pub fn header_crc(bytes: &[u8; HEADER_BYTES]) -> u32 {
     u32_at(bytes, HEADER_CRC)
 }
 
-/// What a chunk holds. Numbers are never used again for something else.
+/// The kind of a chunk. A number is never reused for another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ChunkKind {
@@ -144,38 +144,38 @@ pub enum ChunkKind {
     Block = 2,
     /// A section ends.
     End = 3,
-    /// All sections.
+    /// The index of all sections.
     Index = 4,
 }
 
-/// How the content of a chunk is packed. Numbers are never used again for something else.
+/// The packing of a chunk's content. A number is never reused for another packing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Packing {
-    /// Not at all.
+    /// Not packed.
     Plain = 0,
     /// As one block of LZ4.
     #[default]
     Lz4 = 1,
 }
 
-/// What stands in front of a content.
+/// The header in front of a chunk's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkHeader {
-    /// What it is.
+    /// The kind of the chunk.
     pub kind: ChunkKind,
-    /// How it is packed.
+    /// The packing of the content.
     pub packing: Packing,
-    /// Whose it is; 0 for the index.
+    /// The group that the chunk belongs to; 0 for the index.
     pub group: GroupId,
-    /// Bytes of it as it stands in the file.
+    /// Bytes of the content as stored in the file.
     pub length: u32,
-    /// Bytes of it when it is unpacked.
+    /// Bytes of the content when unpacked.
     pub unpacked: u32,
 }
 
 impl ChunkHeader {
-    /// The bytes of the header.
+    /// Encodes the header.
     #[must_use]
     pub fn encode(&self) -> [u8; CHUNK_HEADER_BYTES] {
         let mut bytes = [0; CHUNK_HEADER_BYTES];
@@ -187,7 +187,7 @@ impl ChunkHeader {
         bytes
     }
 
-    /// Reads a header; `None` if none looks like that.
+    /// Decodes a header; returns `None` if the bytes are not a valid one.
     #[must_use]
     pub fn decode(bytes: &[u8; CHUNK_HEADER_BYTES]) -> Option<ChunkHeader> {
         let kind = match bytes[CHUNK_KIND] {
@@ -214,28 +214,28 @@ impl ChunkHeader {
     }
 }
 
-/// No LZ4 block unpacks to more than so many times its length: a byte can at most lengthen a match by 255.
+/// Maximum ratio of a block's unpacked length to its LZ4 length: a byte lengthens a match by at most 255.
 const LZ4_RATIO_MAX: u64 = 255;
 
-/// The CRC of a chunk behind one whose CRC was `previous`.
+/// Returns the CRC of a chunk behind a chunk, or a header, whose CRC was `previous`.
 #[must_use]
 pub fn chunk_crc(previous: u32, header: &[u8; CHUNK_HEADER_BYTES], content: &[u8]) -> u32 {
     crc32c_append(crc32c_append(previous, header), content)
 }
 
-/// The end of a file: that it is whole, and where its index is.
+/// The end of a file: shows that the file is whole, and where its index is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
     /// Where the index chunk starts.
     pub index_offset: u64,
     /// Bytes in the file.
     pub length: u64,
-    /// The CRC of the index chunk, which goes over the whole file.
+    /// The CRC of the index chunk, which covers everything before the trailer.
     pub whole_crc: u32,
 }
 
 impl Trailer {
-    /// The bytes of the trailer.
+    /// Encodes the trailer.
     #[must_use]
     pub fn encode(&self) -> [u8; TRAILER_BYTES] {
         let mut bytes = [0; TRAILER_BYTES];
@@ -248,7 +248,7 @@ impl Trailer {
         bytes
     }
 
-    /// Reads a trailer; `None` if it is none.
+    /// Decodes a trailer; returns `None` if the bytes are not a valid one.
     #[must_use]
     pub fn decode(bytes: &[u8; TRAILER_BYTES]) -> Option<Trailer> {
         let sound = bytes.starts_with(&TRAILER_MAGIC) && u32_at(bytes, TRAILER_CRC) == crc32c(&bytes[..TRAILER_CRC]);
@@ -260,16 +260,16 @@ impl Trailer {
     }
 }
 
-/// Where in its history a group was when its state was taken.
+/// The start of a section: the group, and its position in its history when the state was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SectionHead {
-    /// Whose state it is.
+    /// The group whose state this is.
     pub group: GroupId,
-    /// What the group is beside its keys and sessions.
+    /// The group's state besides its keys and sessions.
     pub state: Snapshot,
 }
 
-/// What a section was found to hold when all of it was written.
+/// The end of a section: the size of all its blocks, and the digest of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SectionEnd {
     /// How many blocks there are.
@@ -280,17 +280,17 @@ pub struct SectionEnd {
     pub digest: u64,
 }
 
-/// A section, as the index has it.
+/// A section's entry in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SectionSummary {
-    /// Whose state it is.
+    /// The group whose state this is.
     pub group: GroupId,
     /// The last instance that the state includes.
     pub instance: Instance,
-    /// Where it starts in the file.
+    /// The offset of the section in the file.
     pub offset: u64,
-    /// Bytes of it in the file.
+    /// Bytes of the section in the file.
     pub length: u64,
-    /// What it holds.
+    /// The content of the section's end chunk.
     pub end: SectionEnd,
 }

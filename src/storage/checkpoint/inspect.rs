@@ -1,4 +1,4 @@
-//! What `paxoi inspect checkpoint` prints. It takes no lock, writes nothing, and reads the whole file.
+//! The output of `paxoi inspect checkpoint`. The command takes no lock, writes nothing, and reads the whole file.
 
 use super::format::SectionSummary;
 use super::reader::{CheckpointReader, Verified};
@@ -6,8 +6,7 @@ use crate::plural::plural;
 use crate::storage::disk::Disk;
 use std::io::{self, Write};
 
-/// Prints what a checkpoint says of itself, a line for each section, and whether all of it is sound. Returns false if the
-/// checkpoint cannot be used.
+/// Prints the header of a checkpoint, a line for each section, and the verdict. Returns true if all of it is sound.
 pub fn inspect_checkpoint(disk: &dyn Disk, name: &str, out: &mut dyn Write) -> io::Result<bool> {
     let checkpoint = match CheckpointReader::open(disk, name) {
         Ok(checkpoint) => checkpoint,

@@ -1,48 +1,48 @@
-//! What is done with checkpoint files, in order, on a thread of its own: the node says what ([`Job`]), and is told what
-//! became of it ([`Done`]). [`Scribe`] has no thread, so that the simulator can drive it.
+//! The jobs of the checkpoint writer, which a worker thread does in order: the node gives each [`Job`], and gets the
+//! results ([`Done`]). [`Scribe`] itself has no thread, so that the simulator can drive it.
 
 use super::{CheckpointError, CheckpointWriter, Header, Packing, SectionHead, SectionSummary, checkpoint_name, verify};
 use crate::storage::disk::Disk;
 use std::fmt;
 use std::sync::Arc;
 
-/// One thing to be done.
+/// One job of the checkpoint writer.
 pub enum Job {
-    /// Begin a file; the one before is finished or given up.
+    /// Begin a file. The file before it is finished or given up.
     Begin(Header),
-    /// Begin the section of a group in it.
+    /// Begin the section of a group in the file.
     Section(SectionHead),
-    /// The next block of that.
+    /// Write the next block of the section.
     Block(Vec<u8>),
-    /// The section is whole, and has this digest.
+    /// End the section; its state has this digest.
     End(u64),
-    /// The file is whole: make it durable, give it its name, read all of it back.
+    /// Finish the file: make it durable, give it its name, read all of it back.
     Finish,
-    /// Give the file up.
+    /// Give the file up, and remove it.
     Abandon,
     /// Remove the file with this sequence number, which nobody needs any more.
     Remove(u64),
 }
 
-/// What became of jobs.
+/// The result of a job.
 #[derive(Debug)]
 pub enum Done {
-    /// A block of so many bytes is written.
+    /// A block of this many bytes is written, or skipped after an error.
     Written(usize),
     /// A file is durable and was read back.
     Saved {
         /// Its sequence number.
         sequence: u64,
-        /// How long it is.
+        /// Bytes in the file.
         bytes: u64,
-        /// What it holds.
+        /// The sections in the file.
         sections: Vec<SectionSummary>,
     },
-    /// A file could not be made; there is nothing left of it, or what is left is removed at the next start.
+    /// A file could not be made. Nothing of it is left, or the next start removes what is left.
     Failed {
         /// Its sequence number.
         sequence: u64,
-        /// One line.
+        /// The reason, in one line.
         reason: String,
     },
 }
@@ -61,16 +61,16 @@ impl fmt::Debug for Job {
     }
 }
 
-/// Does jobs.
+/// The checkpoint writer: does jobs.
 pub struct Scribe {
     disk: Arc<dyn Disk>,
     packing: Packing,
-    /// The file that is being written; after an error all of it is passed over.
+    /// The file being written, with its sequence number. `None` after an error: the rest of that file is skipped.
     writer: Option<(u64, CheckpointWriter)>,
 }
 
 impl Scribe {
-    /// Writes into `disk`.
+    /// Creates a checkpoint writer for `disk`.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, packing: Packing) -> Scribe {
         Scribe { disk, packing, writer: None }
@@ -86,7 +86,7 @@ impl Scribe {
             }
             Job::Section(head) => self.write(|writer| writer.begin(&head)),
             Job::Block(block) => {
-                // Also if it is passed over: the sender waits for it.
+                // A skipped block is reported as written, too, because the sender waits for the report.
                 self.write(|writer| writer.block(&block)).or(Some(Done::Written(block.len())))
             }
             Job::End(digest) => self.write(|writer| writer.end(digest)),

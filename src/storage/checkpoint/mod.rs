@@ -1,17 +1,17 @@
-//! Checkpoints: files that hold the state of one or more groups, so that the log before it can go, a start need not read
-//! it, and a node that is far behind can be brought up.
+//! Checkpoints: files with the states of one or more groups. Log segments that a checkpoint covers can be removed, a start
+//! need not read them, and a node that lags far behind can catch up.
 //!
 //! ```text
 //! format     the bytes          reader     reads and verifies them
-//! writer     writes a file      inspect    what `paxoi inspect checkpoint` prints
-//! job        what the node has done with files, on another thread
-//! mover      files between nodes, on a third                recovery   what a start finds
-//! desk       those threads
+//! writer     writes a file      inspect    prints `paxoi inspect checkpoint`
+//! job        the jobs of the checkpoint writer, on a worker thread
+//! mover      transfers between nodes, on another thread     recovery   loads the states at a start
+//! desk       the worker threads
 //! ```
 //!
-//! A file is written under another name, synced, and only then renamed: what has the name of a checkpoint was whole
-//! once. It is never changed. What one start leaves unfinished the next removes. The states in it are the blocks that a
-//! store gives out while it is frozen; this module does not look into them but to verify them.
+//! A file is written under a temporary name, synced, and only then renamed: a file with the name of a checkpoint was whole
+//! once. It is never changed. The next start removes unfinished files. The states in a file are the blocks that a frozen
+//! store gives out; this module looks into them only to verify them.
 
 mod desk;
 pub mod format;
@@ -40,7 +40,7 @@ use groups::GroupId;
 use std::io;
 use thiserror::Error;
 
-/// Why a checkpoint cannot be written or read. Each is one line that says what to do.
+/// Why a checkpoint cannot be written or read. Each message is one line and says what to do.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
     /// It could not be written; nothing of it is left, or only what the next start removes.
@@ -61,19 +61,19 @@ pub enum CheckpointError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// Its beginning is not one of a checkpoint.
+    /// The start of the file is not the header of a checkpoint.
     #[error("checkpoint file {file} is no checkpoint, or its header is damaged; {ELSEWHERE}")]
     Header {
         /// The name in the data directory.
         file: String,
     },
-    /// Its end is not one of a checkpoint.
+    /// The end of the file is not the trailer of a checkpoint.
     #[error("checkpoint file {file} is cut short, or its end is damaged; {ELSEWHERE}")]
     CutShort {
         /// The name in the data directory.
         file: String,
     },
-    /// Something between is damaged.
+    /// Something between header and trailer is damaged.
     #[error("checkpoint file {file} is corrupt at byte {offset}: {what}; {ELSEWHERE}")]
     Corrupt {
         /// The name in the data directory.
@@ -83,12 +83,12 @@ pub enum CheckpointError {
         /// What is wrong.
         what: &'static str,
     },
-    /// All bytes are as they were written, but they are no state of the group.
+    /// All checksums are right, but the blocks are not a valid state of the group.
     #[error("checkpoint file {file} has no sound state of group {group}: {source}; {ELSEWHERE}")]
     State {
         /// The name in the data directory.
         file: String,
-        /// Whose state it should be.
+        /// The group whose state it should be.
         group: GroupId,
         /// What is wrong with it.
         source: BlockError,
@@ -111,16 +111,16 @@ pub enum CheckpointError {
     },
 }
 
-/// What to do about a checkpoint that cannot be used.
+/// The advice at the end of messages about a checkpoint that cannot be used.
 const ELSEWHERE: &str = "remove it and use an older checkpoint, or one of another member";
 
-/// The file of the checkpoint with this sequence number.
+/// Returns the file name of the checkpoint with this sequence number.
 #[must_use]
 pub fn checkpoint_name(sequence: u64) -> String {
     FILES.name(sequence)
 }
 
-/// The sequence numbers of all finished checkpoints in a directory, ascending.
+/// Returns the sequence numbers of all finished checkpoints in a directory, ascending.
 ///
 /// # Errors
 /// If the directory cannot be read.
@@ -130,8 +130,7 @@ pub fn sequences(disk: &dyn Disk) -> io::Result<Vec<u64>> {
     Ok(sequences)
 }
 
-/// Removes what writers left that did not finish. To be called at a start, before any other writer is made. Returns how
-/// many files that were.
+/// Removes unfinished checkpoint files, and returns their number. Must be called at a start, before any writer is made.
 ///
 /// # Errors
 /// If the directory cannot be read or changed.
@@ -148,10 +147,10 @@ pub fn remove_unfinished(disk: &dyn Disk) -> io::Result<usize> {
     Ok(unfinished.len())
 }
 
-/// What the names of checkpoints start with; other files of the data directory do not.
+/// The prefix of the names of checkpoints; no other file of the data directory has it.
 pub const CHECKPOINT_PREFIX: &str = "checkpoint-";
 
 const FILES: Numbered = Numbered(CHECKPOINT_PREFIX);
 
-/// What the name of a checkpoint ends with until it is whole.
+/// The suffix of a checkpoint's name until the file is whole.
 const UNFINISHED: &str = ".new";

@@ -1,7 +1,7 @@
-//! Checkpoint files on their way from one node to another, on a thread of their own: pieces are read for those who ask,
-//! and written, side by side with what this node has, until the file is whole. Only then, and after all of it was read
-//! back, does it get the name of a checkpoint, and its states go to the node. [`Mover`] has no thread, so that the
-//! simulator can drive it.
+//! Transfers of checkpoint files between nodes, by a worker thread. The worker reads pieces for nodes that ask for them. It
+//! writes received pieces into a file beside this node's own checkpoints, until the file is whole. Only after all of it was
+//! read back, the file gets the name of a checkpoint, and its states go to the node. [`Mover`] itself has no thread, so
+//! that the simulator can drive it.
 
 use super::reader::sound_bytes;
 use super::recovery::section_of;
@@ -14,22 +14,22 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// What the names of files start with that are not whole yet.
+/// The prefix of the names of files that are not whole yet.
 pub const INCOMING_PREFIX: &str = "incoming-";
 
-/// So much is written between two syncs.
+/// Unsynced bytes after which a received file is synced.
 const UNSYNCED_BYTES_MAX: u64 = 1 << 20;
 
-/// One thing to be done.
+/// One task of the transfer worker.
 pub enum Errand {
-    /// How much is there of this file already? Others that are not whole go, but for those of `keep`.
+    /// Open this file, and report how many sound bytes it has. Removes all other incoming files except those in `keep`.
     Open {
         /// The file.
         name: String,
-        /// Files that are being received, too.
+        /// Other files that are being received.
         keep: Vec<String>,
     },
-    /// The next piece of it.
+    /// Write the next piece of a file.
     Write {
         /// The file.
         name: String,
@@ -38,28 +38,28 @@ pub enum Errand {
         /// The piece.
         bytes: Bytes,
     },
-    /// It is whole: make a checkpoint of it.
+    /// Make a checkpoint of the file, which is whole.
     Install {
         /// The file.
         name: String,
-        /// What it is to hold: with the sequence number that the checkpoint gets here.
+        /// The header that the file should have, with the sequence number that the checkpoint gets at this node.
         header: Header,
-        /// For the stores.
+        /// The limits of the stores.
         limits: Limits,
-        /// By group: states that are older than this are not wanted.
+        /// By group: the lowest instance whose state is wanted.
         next: Vec<Instance>,
     },
-    /// Let go of this: it may take long.
+    /// Free this memory, which may take long.
     Drop(Box<dyn Send>),
-    /// A piece of a checkpoint of this node, for another one.
+    /// Read a piece of one of this node's checkpoints, for another node.
     Read {
-        /// Comes back with the piece.
+        /// The link to the other node; returned with the piece.
         link: u64,
-        /// The checkpoint.
+        /// The sequence number of the checkpoint.
         sequence: u64,
-        /// Where the piece is.
+        /// The offset of the piece.
         offset: u64,
-        /// How long.
+        /// The length of the piece.
         bytes: usize,
     },
 }
@@ -76,54 +76,54 @@ impl fmt::Debug for Errand {
     }
 }
 
-/// What became of errands.
+/// The result of an errand.
 pub enum Brought {
-    /// So much is there, and all of it is sound.
+    /// The file is open, and has this many bytes, all sound.
     Opened {
         /// The file.
         name: String,
-        /// How much.
+        /// How many bytes it has.
         offset: u64,
     },
-    /// The file goes up to here.
+    /// A piece is written, and the file ends here now.
     Written {
         /// The file.
         name: String,
         /// Its end.
         offset: u64,
     },
-    /// A state of a file that is whole, and a checkpoint of this node by now.
+    /// A state of a file that is whole, and that is a checkpoint of this node now.
     State {
         /// The file.
         name: String,
         /// The state.
         loaded: Box<Loaded>,
     },
-    /// The checkpoint that a file has become.
+    /// A received file has become a checkpoint.
     Received {
         /// The file.
         name: String,
         /// Its sequence number here.
         sequence: u64,
-        /// How long it is.
+        /// Bytes in the file.
         bytes: u64,
-        /// What it holds.
+        /// The sections in the file.
         sections: Vec<SectionSummary>,
     },
-    /// The file is of no use, and is gone.
+    /// The file could not be used, and is removed.
     Failed {
         /// The file.
         name: String,
-        /// One line.
+        /// The reason, in one line.
         reason: String,
     },
-    /// A piece that was asked for; empty if there is none.
+    /// A piece for another node; empty if there is none.
     Piece {
-        /// For whom.
+        /// The link to the other node.
         link: u64,
-        /// The checkpoint.
+        /// The sequence number of the checkpoint.
         sequence: u64,
-        /// Where it is.
+        /// The offset of the piece.
         offset: u64,
         /// The piece.
         bytes: Bytes,
@@ -143,17 +143,17 @@ impl fmt::Debug for Brought {
     }
 }
 
-/// Does errands.
+/// The transfer worker: does errands.
 pub struct Mover {
     disk: Arc<dyn Disk>,
-    /// The file written last, and how much of it is not synced.
+    /// The file written last, with its name and its unsynced bytes.
     writing: Option<(String, Arc<dyn DiskFile>, u64)>,
-    /// The file read last.
+    /// The file read last, with its sequence number.
     reading: Option<(u64, Arc<dyn DiskFile>)>,
 }
 
 impl Mover {
-    /// Works in `disk`.
+    /// Creates a transfer worker for `disk`.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>) -> Mover {
         Mover { disk, writing: None, reading: None }
@@ -194,7 +194,7 @@ impl Mover {
                 self.disk.remove(other)?;
             }
         }
-        // A piece whose sync a crash forestalled may be anything: what is sound tells how far it goes.
+        // After a crash, a piece that was not synced may hold anything: only the sound beginning of the file counts.
         let offset = sound_bytes(&*self.disk, name).unwrap_or(0);
         let file = if offset > 0 { self.disk.open(name)? } else { self.disk.create(name)? };
         file.set_len(offset)?;
@@ -232,7 +232,7 @@ impl Mover {
             |section: &&SectionSummary| next.get(section.group.index()).is_some_and(|at| section.instance >= *at);
         let mut states = Vec::new();
         for section in reader.sections() {
-            // All of it is read back before any of it counts.
+            // The whole file is read back before any state in it counts.
             if wanted(&section) {
                 let (state, store) = section_of(&reader, section.group, header, limits)?;
                 states.push(Loaded { sequence, group: section.group, state, store });
@@ -268,7 +268,7 @@ impl Mover {
 
     fn failed(&mut self, name: String, error: &dyn fmt::Display) -> Brought {
         self.writing = None;
-        // It may not be there.
+        // The file may not exist.
         let _ = self.disk.remove(&name);
         Brought::Failed { reason: error.to_string(), name }
     }

@@ -1,4 +1,4 @@
-//! Reads checkpoints. Nothing is believed before its checksum was found right, and no length is, beyond the file's.
+//! Reads checkpoints. Content is used only after its checksum was verified, and no length may exceed the file's.
 
 use super::CheckpointError;
 use super::format::{
@@ -36,7 +36,7 @@ struct Chunk {
 }
 
 impl CheckpointReader {
-    /// Opens the file of this name, which need not be that of a checkpoint.
+    /// Opens the file with this name, which need not be the name of a checkpoint.
     ///
     /// # Errors
     /// [`CheckpointError`].
@@ -51,13 +51,13 @@ impl CheckpointReader {
         Ok(CheckpointReader { source, header, sections })
     }
 
-    /// Whose states these are.
+    /// Returns the header: the cluster, and the sequence number of the checkpoint.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Refuses a checkpoint of another cluster than the one that `expected` says; its sequence number does not matter.
+    /// Refuses a checkpoint of another cluster than that of `expected`; its sequence number does not matter.
     ///
     /// # Errors
     /// [`CheckpointError::Foreign`].
@@ -68,19 +68,19 @@ impl CheckpointReader {
         Err(CheckpointError::Foreign { file: self.source.name.clone() })
     }
 
-    /// All sections, by group.
+    /// Returns all sections, in order of groups.
     #[must_use]
     pub fn sections(&self) -> &[SectionSummary] {
         &self.sections
     }
 
-    /// Bytes in the file.
+    /// Returns the size of the file in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.source.size
     }
 
-    /// Begins to read the section of a group; `None` if there is none.
+    /// Begins to read the section of a group; returns `None` if the file has none.
     ///
     /// # Errors
     /// [`CheckpointError`].
@@ -110,19 +110,19 @@ pub struct SectionReader<'c> {
 }
 
 impl SectionReader<'_> {
-    /// Where in its history the group was.
+    /// Returns the start of the section: the group, and its position in its history.
     #[must_use]
     pub fn head(&self) -> &SectionHead {
         &self.head
     }
 
-    /// The digest that the state should have.
+    /// Returns the digest that the state should have.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.summary.end.digest
     }
 
-    /// The next block, unpacked; `None` behind the last, when the section was found to be whole.
+    /// Returns the next block, unpacked. Returns `None` behind the last block, if the section is whole.
     ///
     /// # Errors
     /// [`CheckpointError`].
@@ -176,7 +176,7 @@ impl Source {
         trailer.filter(|trailer| (HEADER_BYTES as u64..at).contains(&trailer.index_offset)).ok_or_else(cut_short)
     }
 
-    /// The sections, which fill everything between header and index.
+    /// Reads the index, and checks that the sections fill everything between header and index.
     fn index(&self, header: &Header, trailer: &Trailer) -> Result<Vec<SectionSummary>, CheckpointError> {
         let at = trailer.index_offset;
         let chunk = self.chunk(at, self.crc_before(at)?)?;
@@ -196,7 +196,7 @@ impl Source {
         Ok(sections)
     }
 
-    /// The CRC that a chunk at `offset` goes on from: what stands before it is a chunk's CRC, or the header's.
+    /// Reads the CRC that a chunk at `offset` continues: the CRC of a chunk or of the header, directly before it.
     fn crc_before(&self, offset: u64) -> Result<u32, CheckpointError> {
         let mut bytes = [0; CHUNK_CRC_BYTES];
         match self.read(offset - CHUNK_CRC_BYTES as u64, &mut bytes)? {
@@ -252,7 +252,7 @@ impl Source {
         }
     }
 
-    /// Fills `buffer`; false if the file ends before.
+    /// Fills `buffer`. Returns false if the file ends before that.
     fn read(&self, at: u64, buffer: &mut [u8]) -> Result<bool, CheckpointError> {
         let failed = |source| CheckpointError::Read { file: self.name.clone(), source };
         Ok(read_full(&*self.file, at, buffer).map_err(failed)? == buffer.len())
@@ -263,11 +263,11 @@ impl Source {
     }
 }
 
-/// How much of a file that is not whole yet is the beginning of a checkpoint: up to the end of the last piece whose
-/// checksum is right.
+/// Returns how many bytes of an incomplete file are a sound beginning of a checkpoint: those before the first chunk that is
+/// cut off or fails its checksum.
 ///
 /// # Errors
-/// [`CheckpointError`], if not even its header is one.
+/// [`CheckpointError`], if not even the header is sound.
 pub(super) fn sound_bytes(disk: &dyn Disk, name: &str) -> Result<u64, CheckpointError> {
     let failed = |source| CheckpointError::Read { file: name.to_owned(), source };
     let file = disk.open_read_only(name).map_err(failed)?;
@@ -285,17 +285,17 @@ pub(super) fn sound_bytes(disk: &dyn Disk, name: &str) -> Result<u64, Checkpoint
 /// A section that was read from end to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Where in its history the group was.
+    /// The start of the section: the group, and its position in its history.
     pub head: SectionHead,
     /// See [`SectionSummary`].
     pub summary: SectionSummary,
     /// How many keys the state has.
     pub keys: u64,
-    /// How many sessions.
+    /// How many sessions the state has.
     pub sessions: u64,
 }
 
-/// Reads a whole checkpoint, every byte of it, and checks that each section holds the state that it says. Takes the memory
+/// Reads every byte of a checkpoint, and checks that each section holds the state that its digest names. Needs the memory
 /// of one block.
 ///
 /// # Errors
@@ -314,11 +314,10 @@ impl CheckpointReader {
         self.visit_section(summary, &mut |_, _, _| ())
     }
 
-    /// Reads the section that the index names here, checks it, and calls `each` with every key in it. Takes the memory of
-    /// one block.
+    /// Reads and checks the section of `summary`, and calls `each` with every key in it. Needs the memory of one block.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what `each` was told then is worth nothing.
+    /// [`CheckpointError`]. Whatever `each` was called with before the error is then unverified, and must be discarded.
     pub fn visit_section(&self, summary: SectionSummary, each: &mut OnEntry<'_>) -> Result<Verified, CheckpointError> {
         let group = summary.group;
         let missing = || self.source.corrupt(summary.offset, "the section is not there");

@@ -1,5 +1,5 @@
-//! What a start finds: the newest state of each group that can be read. A file that cannot be read is said so, and an older
-//! one takes its place; without one the group learns its state from the other members.
+//! Loads the newest readable state of each group at a start. A file that cannot be read is reported, and an older one takes
+//! its place. Without an older file the group learns its state from the other members.
 
 use super::{CheckpointError, CheckpointReader, Header, SectionSummary, checkpoint_name, sequences};
 use crate::kv::{BlockError, Installation, Limits, Store};
@@ -8,26 +8,26 @@ use crate::storage::disk::Disk;
 use groups::{GroupId, Snapshot};
 use std::io;
 
-/// A group as a checkpoint has it.
+/// The state of a group from a checkpoint.
 pub struct Loaded {
     /// The file's sequence number.
     pub sequence: u64,
-    /// Which group.
+    /// The group.
     pub group: GroupId,
-    /// What it is beside its keys and sessions.
+    /// The group's state besides its keys and sessions.
     pub state: Snapshot,
     /// Its keys and sessions.
     pub store: Store,
 }
 
-/// The files that there are.
+/// The usable checkpoint files of a directory.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    /// Sequence number, bytes and content of each that can be opened, ascending.
+    /// Sequence number, bytes and sections of each file that can be opened, ascending.
     pub files: Vec<(u64, u64, Vec<SectionSummary>)>,
 }
 
-/// The checkpoints of a directory, opened: several threads may take states out of it.
+/// The checkpoint set of a directory, opened. Several threads may load states from it.
 pub struct Shelf {
     readers: Vec<(u64, CheckpointReader)>,
     header: Header,
@@ -36,7 +36,7 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Opens all checkpoints of the cluster that `header` tells of, and writes nothing. `limits` are those of its stores.
+    /// Opens all checkpoints of the cluster that `header` names, and writes nothing. `limits` are those of its stores.
     ///
     /// # Errors
     /// If the directory cannot be read, or holds a file of another cluster or of a later version.
@@ -56,8 +56,8 @@ impl Shelf {
         Ok(shelf)
     }
 
-    /// The newest state of a group that can be read, if any, and how many bytes of blocks it was made of. Files in which
-    /// that of this group cannot be read are added to `damaged`.
+    /// Loads the newest readable state of a group, if any, and returns it with the bytes of its blocks. Adds the files in
+    /// which the state of this group cannot be read to `damaged`.
     #[must_use]
     pub fn newest(&self, group: GroupId, damaged: &mut Vec<u64>) -> Option<(Loaded, u64)> {
         let mut candidates = self.candidates(group);
@@ -76,32 +76,32 @@ impl Shelf {
         None
     }
 
-    /// About how many bytes [`Shelf::newest`] reads for a group.
+    /// Estimates how many bytes [`Shelf::newest`] reads for a group.
     #[must_use]
     pub fn bytes(&self, group: GroupId) -> u64 {
         self.candidates(group).last().map_or(0, |(section, _)| section.length)
     }
 
-    /// The states of a group, and where in `readers` they are, the newest last.
+    /// Returns the sections of a group with their indexes in `readers`, the newest last.
     fn candidates(&self, group: GroupId) -> Vec<(SectionSummary, usize)> {
         let mut candidates: Vec<(SectionSummary, usize)> = Vec::new();
         for (place, (_, reader)) in self.readers.iter().enumerate() {
             let section = reader.sections().binary_search_by_key(&group, |section| section.group);
             candidates.extend(section.ok().map(|at| (reader.sections()[at], place)));
         }
-        // Of two at one instance the later file: it was made later.
+        // Of two sections at one instance, the one in the later file is newer: it was made later.
         candidates.sort_by_key(|(section, place)| (section.instance, *place));
         candidates
     }
 
-    /// What there is.
+    /// Returns the files that could be opened.
     #[must_use]
     pub fn catalog(&self) -> Catalog {
         let files = self.readers.iter();
         Catalog { files: files.map(|(sequence, file)| (*sequence, file.bytes(), file.sections().to_vec())).collect() }
     }
 
-    /// Files that could not be opened, and those that were found damaged while they were read.
+    /// Returns the files that could not be opened, and those in `found`, which were damaged when they were read.
     #[must_use]
     pub fn damaged(&self, mut found: Vec<u64>) -> Vec<u64> {
         found.extend(&self.damaged);

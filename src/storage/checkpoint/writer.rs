@@ -1,5 +1,5 @@
-//! Writes a checkpoint, section by section, block by block. It packs and syncs as it goes, so it belongs on a thread of
-//! its own; it has none, so that the simulator can drive it.
+//! Writes a checkpoint, section by section, block by block. Writing packs and syncs, so it belongs on a worker thread. The
+//! writer itself has no thread, so that the simulator can drive it.
 
 use super::format::{
     BLOCK_BYTES_MAX, CHUNK_CRC_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, HEADER_BYTES, Header, META_BYTES_MAX,
@@ -13,15 +13,15 @@ use serde::Serialize;
 use std::io;
 use std::sync::Arc;
 
-/// So much is written between two syncs: one sync of everything at the end would hold up those of the log for as long as
-/// it takes to write.
+/// Unsynced bytes after which the file is synced. A single sync at the end would delay the syncs of the log for as long as
+/// writing the whole file takes.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
-/// The buffer for packed blocks keeps at most this after a larger one.
+/// Maximum bytes that the buffer for packed blocks keeps after a larger block.
 const BUFFER_BYTES_MAX: usize = 4 << 20;
 
-/// A checkpoint that is being written. Dropped before [`CheckpointWriter::finish`], or after an error, it removes what
-/// there is of it.
+/// A checkpoint that is being written. If it is dropped before [`CheckpointWriter::finish`], or after an error, it removes
+/// its unfinished file.
 pub struct CheckpointWriter {
     disk: Arc<dyn Disk>,
     file: Arc<dyn DiskFile>,
@@ -29,12 +29,12 @@ pub struct CheckpointWriter {
     packing: Packing,
     at: u64,
     synced: u64,
-    /// Of the last chunk.
+    /// The CRC of the last chunk.
     crc: u32,
     sections: Vec<SectionSummary>,
     open: Option<SectionSummary>,
     buffer: Vec<u8>,
-    /// It has its name, or must not be touched.
+    /// The file has its final name, so that dropping the writer must not remove it.
     done: bool,
 }
 
@@ -62,7 +62,7 @@ impl CheckpointWriter {
     /// [`CheckpointError::Write`].
     ///
     /// # Panics
-    /// If the section before has no end, or is of a later group.
+    /// If the section before has no end, or is of the same or a later group.
     pub fn begin(&mut self, head: &SectionHead) -> Result<(), CheckpointError> {
         assert!(self.open.is_none(), "the section before has no end");
         assert!(self.sections.last().is_none_or(|last| last.group < head.group), "sections stand in order of groups");
@@ -93,7 +93,7 @@ impl CheckpointWriter {
         if buffer.len() < needed {
             buffer.resize(needed, 0);
         }
-        // One that does not shrink is written as it is.
+        // A block that does not shrink is written unpacked.
         let packed = compress_into(block, &mut buffer).ok().filter(|length| *length < block.len());
         let written = match packed {
             Some(length) => self.chunk(ChunkKind::Block, Packing::Lz4, group, &buffer[..length], block.len()),
@@ -105,7 +105,7 @@ impl CheckpointWriter {
         written
     }
 
-    /// Ends a section; `digest` is that of the state whose blocks it holds.
+    /// Ends the section; `digest` is the digest of the group's state.
     ///
     /// # Errors
     /// [`CheckpointError::Write`].
@@ -121,8 +121,8 @@ impl CheckpointWriter {
         Ok(())
     }
 
-    /// Writes the end of the file, makes it durable and gives it its name. Returns its size in bytes. The checkpoint before
-    /// it must stay until [`verify`](super::verify) found this one sound.
+    /// Writes index and trailer, makes the file durable and gives it its name. Returns its size in bytes. The checkpoint
+    /// before it must stay until [`verify`](super::verify) has found this one sound.
     ///
     /// # Errors
     /// [`CheckpointError::Write`].
@@ -144,7 +144,7 @@ impl CheckpointWriter {
         Ok(trailer.length)
     }
 
-    /// Bytes written so far.
+    /// Returns the bytes written so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.at
@@ -183,7 +183,7 @@ impl CheckpointWriter {
 impl Drop for CheckpointWriter {
     fn drop(&mut self) {
         if !self.done {
-            // If it cannot be removed now, the next start will.
+            // If the file cannot be removed now, the next start removes it.
             let _ = self.disk.remove(&format!("{}{UNFINISHED}", self.name));
         }
     }

@@ -15,7 +15,7 @@ pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
 }
 
-/// A write is torn at multiples of this from the start of the file, or once inside.
+/// Bytes of a sector, counted from the start of the file. A torn write keeps, loses or cuts each of its sectors.
 const SECTOR_BYTES: usize = 512;
 
 #[derive(Default)]
@@ -28,6 +28,7 @@ struct State {
     failing_writes: Option<Failure>,
     failing_syncs: Option<Failure>,
     failing_reads: Option<Failure>,
+    failing_removes: Option<Failure>,
     syncs_held: bool,
     capacity_bytes: Option<u64>,
     power: Power,
@@ -77,15 +78,15 @@ enum Power {
 const LOST_NAMES: [usize; 2] = [2, 8];
 
 impl MemoryDisk {
-    /// An empty directory.
+    /// Creates an empty directory.
     #[must_use]
     pub fn new() -> MemoryDisk {
         MemoryDisk::default()
     }
 
-    /// The directory after a power cut now. Each unsynced write is present, missing or torn. Any subset of the unsynced
-    /// changes of names is present, within two limits that file systems guarantee: a rename is atomic, and the changes
-    /// of one name keep their order. The same seed gives the same result.
+    /// Returns the directory after a power cut now. Each unsynced write is present, missing or torn. Any subset of the
+    /// unsynced changes of names is present, within two limits that file systems guarantee: a rename is atomic, and the
+    /// changes of one name keep their order. The same seed gives the same result.
     #[must_use]
     pub fn crash(&self, seed: u64) -> MemoryDisk {
         let state = self.state();
@@ -103,8 +104,8 @@ impl MemoryDisk {
         MemoryDisk { state: Arc::new(Mutex::new(after)) }
     }
 
-    /// The directory after the process was killed while the machine went on: nothing is lost, and nothing more is
-    /// durable than was.
+    /// Returns the directory after the process was killed while the machine ran on: nothing is lost, and nothing more is
+    /// durable than before.
     #[must_use]
     pub fn killed(&self) -> MemoryDisk {
         let state = self.state();
@@ -118,14 +119,14 @@ impl MemoryDisk {
         MemoryDisk { state: Arc::new(Mutex::new(after)) }
     }
 
-    /// What a running process sees in a file.
+    /// Returns the content of a file as a running process sees it.
     #[must_use]
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
         state.names.get(name).map(|file| state.files[*file].live.clone())
     }
 
-    /// Makes a file with this content, durably: rot, or what an operator did.
+    /// Makes a durable file with this content, to simulate rot or the change of an operator.
     pub fn set_content(&self, name: &str, content: Vec<u8>) {
         let mut state = self.state();
         let file = state.files.len();
@@ -134,24 +135,29 @@ impl MemoryDisk {
         state.durable_names.insert(name.to_owned(), file);
     }
 
-    /// After `after` more of them, every write to a file whose name starts with `prefix` writes a half and fails.
+    /// After `after` more writes to files whose names start with `prefix`, every such write writes a half and fails.
     pub fn fail_writes(&self, prefix: &str, after: u64) {
         self.state().failing_writes = Some(Failure { prefix: prefix.to_owned(), after });
     }
 
-    /// After `after` more of them, the next sync of a file whose name starts with `prefix` fails, and what it should have
-    /// written is forgotten although it can still be read. Later ones succeed, and write nothing of it: what kernels do.
+    /// After `after` more syncs of files whose names start with `prefix`, the next such sync fails. The data that it should
+    /// have written can still be read, but later syncs succeed without writing it, as in real kernels.
     pub fn fail_syncs(&self, prefix: &str, after: u64) {
         self.state().failing_syncs = Some(Failure { prefix: prefix.to_owned(), after });
     }
 
-    /// After `after` more of them, every read of a file whose name starts with `prefix` fails.
+    /// After `after` more reads of files whose names start with `prefix`, every such read fails.
     pub fn fail_reads(&self, prefix: &str, after: u64) {
         self.state().failing_reads = Some(Failure { prefix: prefix.to_owned(), after });
     }
 
-    /// Every sync fails from now on, and what it should have made durable stays what a crash may keep, lose or tear: the
-    /// moment before the power goes.
+    /// After `after` more removals of files whose names start with `prefix`, the next such removal fails, once.
+    pub fn fail_removes(&self, prefix: &str, after: u64) {
+        self.state().failing_removes = Some(Failure { prefix: prefix.to_owned(), after });
+    }
+
+    /// Makes every sync fail from now on. A crash may still keep, lose or tear the unsynced data. This is the moment before
+    /// the power goes.
     pub fn hold_syncs(&self) {
         self.state().syncs_held = true;
     }
@@ -168,32 +174,33 @@ impl MemoryDisk {
         self.state().power == Power::Off
     }
 
-    /// What was told to fail works again.
+    /// Ends all injected failures, held syncs and power cuts. A capacity limit stays.
     pub fn mend(&self) {
         let mut state = self.state();
         (state.failing_writes, state.failing_syncs, state.failing_reads) = (None, None, None);
+        state.failing_removes = None;
         state.syncs_held = false;
         state.power = Power::On;
     }
 
-    /// Writes that would make all files together larger than this fail with `StorageFull`; `None` lifts the limit.
+    /// Limits the size of all files together: a write beyond it fails with `StorageFull`. `None` lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity_bytes = bytes;
     }
 
-    /// Bytes of all files together.
+    /// Returns the bytes of all files together.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.state().used_bytes()
     }
 
-    /// How many writes were tried so far.
+    /// Returns how many writes were tried so far.
     #[must_use]
     pub fn writes(&self) -> u64 {
         self.state().writes
     }
 
-    /// How many syncs of files were tried so far.
+    /// Returns how many syncs of files were tried so far.
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.state().syncs
@@ -230,7 +237,7 @@ impl State {
         if self.power == Power::Off { Err(io::Error::other("the power is gone")) } else { Ok(()) }
     }
 
-    /// The names after a crash. A change is lost by chance, or because an earlier change of the same name is lost.
+    /// Returns the names after a crash. A change is lost by chance, or because an earlier change of the same name is lost.
     fn names_after_crash(&self, random: &mut Jitter) -> BTreeMap<String, usize> {
         let mut names = self.durable_names.clone();
         let mut lost = BTreeSet::new();
@@ -254,7 +261,7 @@ impl State {
         self.names.values().map(|file| self.files[*file].live.len() as u64).sum()
     }
 
-    /// Counts down a failure that concerns `file`; true when it strikes.
+    /// Counts down a failure that concerns the file `name`. Returns true if the failure strikes now.
     fn strikes(failure: &mut Option<Failure>, name: &str) -> bool {
         match failure {
             Some(failure) if name.starts_with(&failure.prefix) => {
@@ -379,6 +386,10 @@ impl Disk for MemoryDisk {
         let mut state = self.state();
         state.spend(true)?;
         state.file(name)?;
+        if State::strikes(&mut state.failing_removes, name) {
+            state.failing_removes = None;
+            return Err(io::Error::other("injected error of a removal"));
+        }
         state.change_names(NameChange::Remove { name: name.to_owned() });
         Ok(())
     }
@@ -485,7 +496,7 @@ impl DiskFile for MemoryFile {
     }
 }
 
-/// A number below `limit`; 0 if that is 0.
+/// Returns a random number below `limit`; 0 if `limit` is 0.
 fn below(random: &mut Jitter, limit: usize) -> usize {
     random.below(limit.max(1) as u64) as usize
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// A data directory.
 pub trait Disk: Send + Sync {
-    /// What messages to people call this directory.
+    /// Returns the name of this directory for messages to people.
     fn place(&self) -> String;
 
     /// Creates an empty file, or empties the one that has this name.
@@ -29,10 +29,10 @@ pub trait Disk: Send + Sync {
     /// Opens an existing file that will not be written.
     fn open_read_only(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// The names of all files, sorted.
+    /// Returns the names of all files, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Gives a file another name; a file that had that name is gone.
+    /// Renames a file; a file that had the new name is gone.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file.
@@ -41,19 +41,19 @@ pub trait Disk: Send + Sync {
     /// Makes every creation, renaming and removal so far durable.
     fn sync_dir(&self) -> io::Result<()>;
 
-    /// How many bytes can still be written, as far as the system says; all there are if it does not.
+    /// Returns how many bytes can still be written, according to the system; `u64::MAX` if it does not say.
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
 
-    /// Takes the directory for this process until the returned value is dropped. If another process has it the error
-    /// is of the kind `WouldBlock`, and its text is fit to be shown.
+    /// Locks the directory for this process until the returned value is dropped. If another process holds the lock, the
+    /// error is of the kind `WouldBlock`, and its text is fit to be shown.
     fn lock(&self) -> io::Result<DiskLock>;
 }
 
 /// A file of a [`Disk`]. Several threads may use it at once, at different offsets.
 pub trait DiskFile: Send + Sync {
-    /// Bytes in the file.
+    /// Returns the size of the file in bytes.
     fn size(&self) -> io::Result<u64>;
 
     /// Reads up to `buffer.len()` bytes; 0 means that the file ends at or before `offset`.
@@ -62,15 +62,15 @@ pub trait DiskFile: Send + Sync {
     /// Writes all of `bytes`. After an error any part of them may have been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes everything written so far durable. After an error nothing is known about what was written since the last
-    /// success, and a second call would not tell: do not retry.
+    /// Makes everything written so far durable. After an error it is unknown which writes since the last success are
+    /// durable, and a second call would not show it: do not retry.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Cuts the file, or lengthens it with zeros that have no blocks of their own yet.
+    /// Cuts or extends the file to `bytes`. The zeros at an extended end have no disk blocks of their own yet.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
 }
 
-/// Holds a directory for this process; dropping it lets go.
+/// The lock on a directory for this process. Dropping it releases the lock.
 pub struct DiskLock {
     _held: Box<dyn Any + Send + Sync>,
 }
@@ -117,7 +117,7 @@ impl FileDisk {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is a file, not a directory"));
         }
         fs::create_dir_all(&path)?;
-        // Or a power cut could take a whole new directory, with votes in it that were thought durable.
+        // Without these syncs a power cut could take a whole new directory, with votes in it that seemed durable.
         for created in missing {
             match created.parent() {
                 Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all()?,
@@ -128,7 +128,7 @@ impl FileDisk {
         Ok(FileDisk { path })
     }
 
-    /// Uses the directory at `path`, which must exist: for those who only look.
+    /// Uses the directory at `path`, which must exist. For commands that only read.
     pub fn existing(path: impl Into<PathBuf>) -> io::Result<FileDisk> {
         let path = path.into();
         fs::read_dir(&path)?;
@@ -157,7 +157,7 @@ impl Disk for FileDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
-            // A name that is not text is none of ours.
+            // A file whose name is not text is not one of this program's.
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
             }

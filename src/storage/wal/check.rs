@@ -1,12 +1,11 @@
-//! Reads a segment that is not written any more, as the scrub does: every byte up to its last frame must be as it was
-//! written.
+//! Checks a closed segment, for the scrub: every byte up to the end of its last frame must be as it was written.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, check_body, frame_seed};
 use super::scan::{CHUNK_BYTES, Window};
 use super::{LogError, segment_name, segment_sequence};
 use crate::storage::disk::Disk;
 
-/// All segments but the last, which is still written: sequence number and name.
+/// Returns the sequence numbers and names of all segments except the last, which is still written.
 #[must_use]
 pub fn cold_segments(disk: &dyn Disk) -> Vec<(u64, String)> {
     let names = disk.list().unwrap_or_default();
@@ -16,10 +15,10 @@ pub fn cold_segments(disk: &dyn Disk) -> Vec<(u64, String)> {
     sequences.into_iter().map(|sequence| (sequence, segment_name(sequence))).collect()
 }
 
-/// Checks every frame of a segment. Returns how many bytes that were.
+/// Checks every frame of a segment. Returns the number of bytes checked, with the segment's header.
 ///
 /// # Errors
-/// If one is not as it was written, or cannot be read.
+/// If a frame is not as it was written, or cannot be read.
 pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
     let mut window = Window::open(disk, name, CHUNK_BYTES)?;
     let Ok(header) = SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES)?) else {

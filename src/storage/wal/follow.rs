@@ -1,5 +1,5 @@
-//! Reads a log a second time, behind the one who reads it first and finds out what of it counts. So several can take
-//! records back, each those of some groups and as fast as it can, and the first need not wait for any.
+//! Reads a log again, behind a first reader that finds out which frames count. So several followers can restore records,
+//! each those of some groups and at its own speed, and the first reader need not wait for any of them.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, check_records, frame_seed, records};
 use super::scan::Window;
@@ -9,7 +9,7 @@ use groups::GroupId;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// How far a log has been read and found sound.
+/// The frontier: how far the first reader has read a log and found it sound.
 #[derive(Default)]
 pub struct Frontier {
     reached: Mutex<Reached>,
@@ -20,21 +20,21 @@ pub struct Frontier {
 struct Reached {
     /// By segment, in order: its sequence number, and the end of the frames that were read.
     ends: Vec<(u64, u64)>,
-    /// How many bytes nobody was woken for.
+    /// Bytes added since the followers were last woken.
     untold_bytes: u64,
-    /// There will be no more.
+    /// The first reader has finished.
     over: bool,
 }
 
 impl Frontier {
-    /// The frame in these bytes of the segment counts; called for each, in the order of the log.
+    /// Adds a frame that counts: the bytes `frame` of segment `sequence`. Called for each frame, in the order of the log.
     pub fn advance(&self, sequence: u64, frame: Range<u64>) {
         let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         match reached.ends.last_mut() {
             Some((last, end)) if *last == sequence => *end = frame.end,
             _ => reached.ends.push((sequence, frame.end)),
         }
-        // Whoever follows is woken only for a good piece.
+        // Followers are woken only once per `PIECE_BYTES`.
         reached.untold_bytes += frame.end - frame.start;
         if reached.untold_bytes >= PIECE_BYTES {
             reached.untold_bytes = 0;
@@ -43,13 +43,13 @@ impl Frontier {
         }
     }
 
-    /// That was the end of the log.
+    /// Ends the frontier: no more frames follow.
     pub fn finish(&self) {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner).over = true;
         self.moved.notify_all();
     }
 
-    /// Waits for frames behind `at` of the segment at this place in the order, or for a segment behind it.
+    /// Waits for frames behind offset `at` in the segment with the index `place`, or for a segment behind it.
     fn beyond(&self, place: usize, at: u64) -> Next {
         let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         let has_nothing = |reached: &mut Reached| {
@@ -67,37 +67,37 @@ impl Frontier {
 }
 
 enum Next {
-    /// Frames of the segment with that sequence number, up to that byte.
+    /// Frames of the segment with this sequence number, up to this offset.
     Frames(u64, u64),
-    /// None of this segment, but there is another one.
+    /// No more frames of this segment, but there is a later segment.
     Segment,
     Nothing,
 }
 
-/// Somebody who follows.
+/// A reader behind the first reader.
 pub struct Follower<'f> {
     disk: &'f dyn Disk,
     seed: u32,
     frontier: &'f Frontier,
-    /// Which segment, in order, and where in it.
+    /// The index of the segment among all, and the offset in it.
     place: usize,
     at: u64,
     window: Option<Window>,
 }
 
 impl<'f> Follower<'f> {
-    /// At the beginning of the log of `storage_id`, which somebody reads for `frontier`.
+    /// Creates a follower at the beginning of the log of `storage_id`. The first reader of that log advances `frontier`.
     #[must_use]
     pub fn new(disk: &'f dyn Disk, storage_id: [u8; 16], frontier: &'f Frontier) -> Follower<'f> {
         let (place, at, window) = (0, SEGMENT_HEADER_BYTES as u64, None);
         Follower { disk, seed: frame_seed(&storage_id), frontier, place, at, window }
     }
 
-    /// Waits for more frames, calls `visit` with the records in them that are about groups which are `wanted`, and returns
-    /// how many bytes of frames that were; `None` at the end of the log.
+    /// Waits for more frames, and calls `visit` with their records of `wanted` groups. Returns the bytes of these frames;
+    /// `None` at the end of the log.
     ///
     /// # Errors
-    /// If what was read and found sound before cannot be read now, or is not.
+    /// If a frame that the first reader found sound cannot be read, or is not sound any more.
     pub fn read(
         &mut self,
         wanted: impl Fn(GroupId) -> bool,
@@ -142,7 +142,7 @@ fn frame(
         return Err(window.corrupt(at, CHANGED.to_owned()));
     }
     for (record, payload) in records(&header, body).filter(|(record, _)| wanted(record.group)) {
-        // Unknown kinds were refused when it was read first.
+        // Unknown kinds were refused by the first reader.
         if let Some(logged) = Logged::new(record, payload, true).filter(|logged| logged.kind().is_of_group()) {
             visit(header.lsn, logged.record());
         }
@@ -150,8 +150,8 @@ fn frame(
     Ok(bytes)
 }
 
-/// Whoever follows is woken when so many bytes more were read.
+/// Bytes of new frames after which the followers are woken.
 const PIECE_BYTES: u64 = 256 << 10;
-/// How much is read at once: little enough to stay in a processor's cache until it is taken.
+/// Bytes read at once: few enough to stay in a processor's cache until they are used.
 const CHUNK_BYTES: usize = 256 << 10;
 const CHANGED: &str = "it was sound a moment ago, but not when it was read again";

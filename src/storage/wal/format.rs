@@ -12,10 +12,10 @@
 //!                 28 chosen node u32 | 32 chosen round u64 | 40 payload length u32 | 44 payload CRC u32
 //! ```
 //!
-//! `previous` is the header CRC of the frame before, also in a segment's header, so that the chain can be followed from
-//! any segment on once older ones are dropped. The frame header's CRC starts from the storage id, so that a value that
-//! is a piece of another log is never taken for a frame of this one. A later version keeps the size of the segment
-//! header and the places of its magic, version and CRC.
+//! `previous` is the header CRC of the frame before. A segment's header has it, too, so that the chain can be followed from
+//! any segment after older ones are dropped. The CRC of a frame header starts from the storage id, so that a value with a
+//! piece of another log in it is never taken for a frame of this one. A later version keeps the size of the segment header
+//! and the places of its magic, version and CRC.
 
 use super::Record;
 use crate::storage::fields::{put, take, u32_at, u64_at};
@@ -31,7 +31,7 @@ pub const SEGMENT_HEADER_BYTES: usize = SEGMENT_CRC + 4;
 pub const FRAME_HEADER_BYTES: usize = FRAME_CRC + 4;
 /// Bytes of one record header.
 pub const RECORD_HEADER_BYTES: usize = RECORD_PAYLOAD_CRC + 4;
-/// Frames start at multiples of this.
+/// Frames start at multiples of this many bytes.
 pub const FRAME_ALIGNMENT: usize = 8;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"PAXOILOG";
@@ -44,7 +44,7 @@ const SEGMENT_LENGTH: usize = SEGMENT_FIRST_LSN + 8;
 const SEGMENT_ZERO: usize = SEGMENT_LENGTH + 8;
 const SEGMENT_CRC: usize = SEGMENT_ZERO + 4;
 
-/// What every frame starts with; the search for frames behind a bad one looks for it.
+/// The magic of every frame. The search for frames behind a bad frame looks for it.
 pub const FRAME_MAGIC: [u8; 4] = *b"PXFR";
 const FRAME_COUNT: usize = FRAME_MAGIC.len();
 const FRAME_LSN: usize = FRAME_COUNT + 4;
@@ -78,9 +78,9 @@ const _: () = assert!(
 pub struct SegmentHeader {
     /// The header CRC of the last frame of the segment before; 0 in the first segment.
     pub previous: u32,
-    /// Whose log this is.
+    /// The storage id of the directory that the log belongs to.
     pub storage_id: [u8; 16],
-    /// Segments count 1, 2, 3… without gaps.
+    /// The sequence number: segments count 1, 2, 3… without gaps.
     pub sequence: u64,
     /// The lsn of the first frame. Everything below it was durable before this header was written.
     pub first_lsn: u64,
@@ -98,7 +98,7 @@ pub enum SegmentFlaw {
 }
 
 impl SegmentHeader {
-    /// The bytes of the header.
+    /// Encodes the header.
     #[must_use]
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
@@ -114,7 +114,7 @@ impl SegmentHeader {
         bytes
     }
 
-    /// Reads a header from the start of a file.
+    /// Decodes a header from the start of a file.
     pub fn decode(bytes: &[u8]) -> Result<SegmentHeader, SegmentFlaw> {
         if bytes.len() < SEGMENT_HEADER_BYTES
             || bytes[..SEGMENT_VERSION] != SEGMENT_MAGIC
@@ -136,7 +136,7 @@ impl SegmentHeader {
     }
 }
 
-/// What the header CRC of every frame of a log starts from.
+/// Returns the value from which the header CRC of every frame of a log starts.
 #[must_use]
 pub fn frame_seed(storage_id: &[u8; 16]) -> u32 {
     crc32c(storage_id)
@@ -147,7 +147,7 @@ pub fn frame_seed(storage_id: &[u8; 16]) -> u32 {
 pub struct FrameHeader {
     /// How many records there are.
     pub count: u32,
-    /// Frames count 1, 2, 3… through all segments.
+    /// The number of the frame: frames count 1, 2, 3… through all segments.
     pub lsn: u64,
     /// The highest lsn that was known to be durable when this frame was written.
     pub durable: u64,
@@ -164,7 +164,7 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads a header that starts with the magic and whose CRC is right.
+    /// Decodes a header; returns `None` if its magic or CRC is wrong.
     #[must_use]
     pub fn decode(bytes: &[u8], seed: u32) -> Option<FrameHeader> {
         if bytes.len() < FRAME_HEADER_BYTES || !bytes.starts_with(&FRAME_MAGIC) {
@@ -184,20 +184,20 @@ impl FrameHeader {
         (crc == crc32c_append(seed, &bytes[..FRAME_CRC])).then_some(header)
     }
 
-    /// Bytes of the record headers.
+    /// Returns the bytes of the record headers.
     #[must_use]
     pub fn records_bytes(&self) -> u64 {
         u64::from(self.count) * RECORD_HEADER_BYTES as u64
     }
 
-    /// Bytes of the whole frame, with the zeros at its end.
+    /// Returns the bytes of the whole frame, with the zeros at its end.
     #[must_use]
     pub fn frame_bytes(&self) -> u64 {
         aligned((FRAME_HEADER_BYTES as u64 + self.records_bytes()).saturating_add(self.payload_bytes))
     }
 }
 
-/// Bytes of the frame that holds `records`.
+/// Returns the bytes of the frame that holds `records`.
 #[must_use]
 pub fn frame_bytes(records: &[Record]) -> u64 {
     let payloads: u64 = records.iter().map(|record| record.payload.len() as u64).sum();
@@ -223,7 +223,7 @@ pub struct FramePlace {
     pub previous: u32,
 }
 
-/// Replaces what is in `buffer` by one frame, and returns the CRC of its header, which the next frame names.
+/// Replaces the content of `buffer` with one frame. Returns the CRC of its header, which the next frame repeats.
 ///
 /// # Panics
 /// If a payload is 4 GiB or more, which no limit of the layers above allows.
@@ -289,7 +289,7 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
-    /// Reads a header from the first bytes of `bytes`.
+    /// Decodes a header from the first bytes of `bytes`.
     ///
     /// # Panics
     /// If there are fewer than [`RECORD_HEADER_BYTES`].
@@ -308,7 +308,7 @@ impl RecordHeader {
     }
 }
 
-/// The records of a frame whose bytes behind the frame header are `body`, each with its payload.
+/// Iterates over the records of a frame, each with its payload. `body` is everything behind the frame header.
 ///
 /// # Panics
 /// If `body` was not found sound by [`check_records`].
@@ -325,7 +325,7 @@ pub fn records<'a>(header: &FrameHeader, body: &'a [u8]) -> impl Iterator<Item =
 /// What is wrong with the bytes behind a frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFlaw {
-    /// The record headers do not match their CRC, or do not add up, or the end is not zero.
+    /// The record headers do not match their CRC, their lengths do not add up, or the padding is not zero.
     Records,
     /// The payload of one record does not match its CRC.
     Payload(RecordHeader),

@@ -1,6 +1,6 @@
-//! The threads of the log: one that writes and syncs, one that makes segments ahead of need, and one for each reader.
-//! They are fed by bounded channels and answer by callbacks, which are expected to put the answer into the event loop's
-//! inbox and wake it.
+//! The threads of the log: one that writes and syncs, one that preallocates segments, and one for each reader. They get
+//! work through bounded channels and answer through callbacks. A callback is expected to put the answer into the event
+//! loop's inbox and wake the loop.
 
 use super::index::Index;
 use super::recovery::{Recovered, recover};
@@ -17,30 +17,30 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// How many batches may wait for the log thread: the event loop has one written while it gathers the next.
+/// Maximum batches that wait for the log thread: the event loop has one in flight while it gathers the next.
 pub const BATCHES_QUEUED_MAX: usize = 4;
 
-/// How many ranges may wait for a reader.
+/// Maximum ranges that wait for a reader.
 pub const READS_QUEUED_MAX: usize = 4096;
 
-/// What the log calls, from its own threads.
+/// The callbacks of the log. Its own threads call them, except `on_progress`.
 pub struct Hooks {
-    /// Every record up to this lsn is durable, and so long took the sync.
+    /// Every record up to this lsn is durable; the duration is that of the sync.
     pub on_durable: Box<dyn FnMut(u64, Duration) + Send>,
-    /// A frame could not be written or synced. Nothing is written after it; the process must end, see [`Hooks::abort`].
+    /// A frame could not be written or synced. Nothing is written after it. The process must end: see [`Hooks::abort`].
     pub on_fatal: Box<dyn FnOnce(LogError) + Send>,
-    /// While opening: bytes done and bytes in all, after each segment.
+    /// While the log is opened, on the opening thread: bytes done and in all, before the first and after each segment.
     pub on_progress: Box<dyn FnMut(u64, u64) + Send>,
 }
 
 impl Hooks {
-    /// What a server does: after a failed write or sync it says so in one line and ends at once, without cleaning up.
+    /// Returns a server's hooks: after a failed write or sync, it prints one line and ends at once, without cleaning up.
     #[must_use]
     pub fn abort(on_durable: impl FnMut(u64, Duration) + Send + 'static) -> Hooks {
         Hooks {
             on_durable: Box::new(on_durable),
             on_fatal: Box::new(|error| {
-                // Not by way of the logs, which are written by another thread that would not get to it.
+                // Not through the program's logs: another thread prints them, and would not do so before the end.
                 let line = "ending at once, because what is on disk is unknown until it is read again";
                 let _ = writeln!(std::io::stderr(), "paxoi: {error}; {line}");
                 std::process::abort();
@@ -54,8 +54,8 @@ impl Hooks {
 pub struct Log;
 
 impl Log {
-    /// Reads the log of `storage_id` in `disk`, calls `visit` with each record and its lsn, and starts the threads.
-    /// When it returns, everything that was visited is durable. See [`recover`].
+    /// Reads the log of `storage_id` in `disk`, calls `visit` with each record and its lsn, and starts the threads. When
+    /// `open` returns, everything that was visited is durable. See [`recover`].
     pub fn open(
         disk: &Arc<dyn Disk>,
         storage_id: [u8; 16],
@@ -86,7 +86,7 @@ impl Log {
     }
 }
 
-/// The way to a running log. Dropping it writes what is queued, if there is space, and ends the threads.
+/// The handle of a running log. Dropping it writes what is queued, if there is space, and ends the threads.
 pub struct LogHandle {
     sender: Option<SyncSender<Batch>>,
     next_lsn: u64,
@@ -98,7 +98,7 @@ pub struct LogHandle {
 }
 
 impl LogHandle {
-    /// What the next batch must have.
+    /// Returns the lsn that the next batch must have.
     #[must_use]
     pub fn next_lsn(&self) -> u64 {
         self.next_lsn
@@ -113,30 +113,30 @@ impl LogHandle {
         self.next_lsn += 1;
         let Some(sender) = &self.sender else { return };
         match sender.try_send(batch) {
-            // After a fatal error nobody listens, and nobody is told that this is durable.
+            // After a fatal error the log thread is gone, and nothing reports this batch as durable.
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             Err(TrySendError::Full(_)) => panic!("more than {BATCHES_QUEUED_MAX} batches wait for the log"),
         }
     }
 
-    /// Counters, and whether there is space.
+    /// Returns the counters, and whether there is space.
     #[must_use]
     pub fn status(&self) -> &Arc<LogStatus> {
         &self.status
     }
 
-    /// Which segments have no value above those that `floors` has by group.
+    /// Returns which of the oldest segments have only values at or below their group's instance in `floors`.
     #[must_use]
     pub fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
         self.index.droppable(floors)
     }
 
-    /// Has the segments with a lower sequence number removed, soon and on another thread.
+    /// Makes another thread remove the segments below `sequence` soon.
     pub fn drop_below(&self, sequence: u64) {
         self.spares.drop_below(sequence);
     }
 
-    /// Starts a thread that reads chosen values and calls `on_read` with each range and what there is of it.
+    /// Starts a thread that reads chosen values, and calls `on_read` with each requested range and the values found.
     pub fn start_reader(
         &self,
         mut on_read: impl FnMut(ReadRange, Result<Vec<ChosenValue>, LogError>) + Send + 'static,
@@ -163,14 +163,14 @@ impl Drop for LogHandle {
     }
 }
 
-/// The way to a reader thread. Dropping it ends the thread after the range that it reads.
+/// The handle of a reader thread. Dropping it waits until the thread has read all requested ranges and ended.
 pub struct LogReader {
     sender: Option<SyncSender<ReadRange>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl LogReader {
-    /// Asks for a range; false if [`READS_QUEUED_MAX`] are waiting already, and then nothing will come.
+    /// Requests a range. Returns true if it is queued. If [`READS_QUEUED_MAX`] ranges wait already, no answer will come.
     #[must_use]
     pub fn request(&self, range: ReadRange) -> bool {
         self.sender.as_ref().is_some_and(|sender| sender.try_send(range).is_ok())
@@ -201,7 +201,7 @@ impl LogThread {
         }
     }
 
-    /// Ends when the handle is dropped, or at the first error.
+    /// Writes batches until the handle is dropped, or an error occurs.
     fn write_all(&mut self) -> Result<(), LogError> {
         loop {
             let next = if self.writer.wants_mark() {
@@ -222,7 +222,7 @@ impl LogThread {
         }
     }
 
-    /// Returns false if the log was closed while the batch waited for space.
+    /// Writes one batch. Returns false if the log was closed while the batch waited for space.
     fn write(&mut self, batch: &Batch) -> Result<bool, LogError> {
         loop {
             let open = match self.writer.append(batch)? {

@@ -1,6 +1,6 @@
-//! Which segment holds which instances of a group: in each segment the first and the last one of every group that has a
-//! value there. The log thread adds to it after each sync, the reader asks it, and so does whoever wants to know which
-//! segments can go. It grows with segments times groups, not with records.
+//! The index of the log: for each segment, the first and the last instance of every group that has a value there. The log
+//! thread adds to the index after each sync. The reader of the log uses it, and so does the search for segments that can be
+//! dropped. Its size grows with segments times groups, not with records.
 
 use super::format::RecordHeader;
 use super::{Droppable, Record, RecordKind};
@@ -11,6 +11,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Default)]
 pub(super) struct Index {
     segments: Mutex<Vec<Segment>>,
+    /// The segment whose file is being removed, or could not be: no later one goes before it.
+    leaving: Mutex<Option<Leaving>>,
+}
+
+/// A segment that is not in the index any more, and whose file may still be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leaving {
+    pub(super) sequence: u64,
+    /// Bytes in the file.
+    pub(super) length: u64,
 }
 
 #[derive(Debug)]
@@ -19,13 +29,13 @@ struct Segment {
     first_lsn: u64,
     /// Bytes in the file.
     length: u64,
-    /// Where its durable frames end.
+    /// Offset in the file at which the durable frames end.
     end: u64,
-    /// The first and the last instance of each group.
+    /// The first and the last instance of each group that has a value in this segment.
     instances: BTreeMap<GroupId, (Instance, Instance)>,
 }
 
-/// A part of the log that holds values of a group.
+/// The durable part of a segment that holds values of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) sequence: u64,
@@ -33,18 +43,19 @@ pub(super) struct Part {
 }
 
 impl Index {
-    /// What is added from now on is in this segment, whose frames begin, or end so far, at `end`.
+    /// Begins a segment: later frames are added to it. `end` is the offset at which its frames begin, or at which the
+    /// frames that it has already end.
     pub(super) fn begin_segment(&self, header: &super::format::SegmentHeader, end: u64) {
         let (sequence, first_lsn, length) = (header.sequence, header.first_lsn, header.length);
         self.segments().push(Segment { sequence, first_lsn, length, end, instances: BTreeMap::new() });
     }
 
-    /// A frame of these records, which ends at `end`, is durable in the last segment.
+    /// Adds a frame of these records to the last segment. The frame is durable, and ends at offset `end`.
     pub(super) fn add(&self, records: &[Record], end: u64) {
         self.add_frame(records.iter().map(|record| (record.kind, record.group, record.instance)), end);
     }
 
-    /// The same for a frame that was read.
+    /// As [`Index::add`], for a frame that was read from the disk.
     pub(super) fn add_read(&self, records: impl Iterator<Item = RecordHeader>, end: u64) {
         let known = |record: RecordHeader| Some((RecordKind::from_number(record.kind)?, record.group, record.instance));
         self.add_frame(records.filter_map(known), end);
@@ -59,7 +70,8 @@ impl Index {
         }
     }
 
-    /// The parts of the log in which the values of `group` at `from` and later are, in order.
+    /// Returns the parts of the log that hold the values of `group` from instance `from` on, in order. Returns none if the
+    /// group's first value in the log is later than `from`.
     pub(super) fn parts(&self, group: GroupId, from: Instance) -> Vec<Part> {
         let segments = self.segments();
         let mut parts = Vec::new();
@@ -68,7 +80,7 @@ impl Index {
             let Some((first, _)) = segment.instances.get(&group) else { continue };
             parts.push(Part { sequence: segment.sequence, end: segment.end });
             lowest = *first;
-            // A segment that starts with `from` itself is not enough: an earlier one may have it under other ballots.
+            // A segment that starts with `from` itself is not enough: an earlier one may hold it under other ballots.
             if *first < from {
                 break;
             }
@@ -80,8 +92,8 @@ impl Index {
         parts
     }
 
-    /// Which segments have no value of any group above the instance that `floors` has for it, counted from the oldest;
-    /// never the last one.
+    /// Returns the segments that can be dropped, counted from the oldest: they hold no value of any group above the instance
+    /// that `floors` has for the group. The last segment is never among them.
     pub(super) fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
         let segments = self.segments();
         let counts = |segment: &Segment| {
@@ -93,24 +105,30 @@ impl Index {
         Some(Droppable { below: first.sequence, lsn: first.first_lsn })
     }
 
-    /// The oldest segment, if it is below `sequence`.
-    pub(super) fn oldest_below(&self, sequence: u64) -> Option<u64> {
-        let segments = self.segments();
-        segments
-            .first()
-            .filter(|_| segments.len() > 1)
-            .map(|oldest| oldest.sequence)
-            .filter(|oldest| *oldest < sequence)
+    /// Removes the oldest segment from the index if it is below `sequence`, so that the reader does not open it again.
+    /// Returns it, or the one that is leaving already. The last segment stays.
+    pub(super) fn let_oldest_leave(&self, sequence: u64) -> Option<Leaving> {
+        let (mut leaving, mut segments) = (self.leaving(), self.segments());
+        let can_leave = segments.len() > 1 && segments[0].sequence < sequence;
+        if leaving.is_none() && can_leave {
+            let Segment { sequence, length, .. } = segments.remove(0);
+            *leaving = Some(Leaving { sequence, length });
+        }
+        *leaving
     }
 
-    /// The oldest segment is gone. Returns how long it was.
-    pub(super) fn forget_oldest(&self) -> u64 {
-        self.segments().remove(0).length
+    /// The file of the segment that was leaving is gone.
+    pub(super) fn on_left(&self) {
+        *self.leaving() = None;
     }
 
-    /// Whether that segment is there.
+    /// Returns true if the index has that segment.
     pub(super) fn has(&self, sequence: u64) -> bool {
         self.segments().iter().any(|segment| segment.sequence == sequence)
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Option<Leaving>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn segments(&self) -> MutexGuard<'_, Vec<Segment>> {

@@ -1,5 +1,5 @@
-//! What `paxoi inspect log` prints. It takes no lock and writes nothing, so it may look at the log of a running node; the
-//! end of that may then seem torn.
+//! The output of `paxoi inspect log`. The command takes no lock and writes nothing, so it may read the log of a running
+//! node; the end of such a log may seem torn.
 
 use super::format::{RecordHeader, SegmentHeader, records};
 use super::scan::{FrameFound, Scan, hex, scan};
@@ -9,8 +9,8 @@ use crate::storage::disk::Disk;
 use crc32c::crc32c;
 use std::io::{self, Write};
 
-/// Prints a line for each segment, with `with_records` also one for each frame and record, and then what state the log
-/// is in. Returns false if the log cannot be used.
+/// Prints a line for each segment, with `with_records` also for each frame and record, and then the state of the log.
+/// Returns false if the log cannot be used, or values in it are damaged.
 pub fn inspect_log(disk: &dyn Disk, with_records: bool, out: &mut dyn Write) -> io::Result<bool> {
     let mut printer = Printer { out, with_records, segment: None, failed: None };
     let found = scan(

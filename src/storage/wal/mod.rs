@@ -1,19 +1,19 @@
-//! The log: one sequence of frames for all groups. Promises, votes and learned values are durable here before a word of
-//! them leaves the node; what was chosen is read back from here for nodes that missed it.
+//! The log: one sequence of frames for all groups. Promises, votes and learned values are durable here before the node
+//! sends any message about them. Chosen values are read back from here for nodes that missed them.
 //!
 //! ```text
-//! format     the bytes                               spare     makes segments ahead of need
+//! format     the bytes                               spare     preallocates segments
 //! scan       walks frames, tells torn from rotten    index     which segment holds which instances of a group
-//! recovery   scan, visit, repair, then write on      reader    chosen values of one group, off the event loop
-//! writer     one write and one sync per batch        inspect   what `paxoi inspect log` prints
-//! handle     the threads around writer and reader     trim      drops segments that count no more
-//! check      reads a cold segment for the scrub      follow     reads a log again, behind the one who scans it
-//! visit      who gets what is read
+//! recovery   scan, visit, repair, then append        reader    chosen values of one group, off the event loop
+//! writer     one write and one sync per batch        inspect   prints `paxoi inspect log`
+//! handle     the threads around writer and reader    trim      removes segments that count no more
+//! check      reads a closed segment for the scrub    follow    reads a log again, behind the first reader
+//! visit      the visitor that gets what is read
 //! ```
 //!
-//! A write or sync of a frame that fails ends the log at once and is never tried again: the kernel may have dropped the
-//! pages, so a second sync that succeeds proves nothing. That there is no space for another segment is no such failure:
-//! segments are made whole before they are used.
+//! A failed write or sync of a frame ends the log at once and is never retried: the kernel may have dropped the pages, so a
+//! second sync that succeeds proves nothing. A lack of space for another segment is no such failure, because a segment is
+//! made whole before it is used.
 
 mod check;
 mod follow;
@@ -52,7 +52,7 @@ use std::io;
 use std::time::Duration;
 use thiserror::Error;
 
-/// What a record says. Numbers are never used again for something else.
+/// The kind of a record. A number is never reused for another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RecordKind {
@@ -62,13 +62,13 @@ pub enum RecordKind {
     Accept = 2,
     /// `payload` was learned to be chosen under `ballot` at `instance`; the instance before was chosen under `chosen`.
     Learned = 3,
-    /// The peer `ballot.node` was seen with the start number `instance`. The payload is its storage id [16] and the random
+    /// The peer `ballot.node` was seen with the start number `instance`. The payload is its storage id `[16]` and the random
     /// number of that start, u64.
     PeerStart = 4,
-    /// All instances below `instance` are chosen, the last one under `chosen`, and `ballot` is promised: said again, so
-    /// that older records can go.
+    /// All instances below `instance` are chosen, the last one under `chosen`, and `ballot` is promised. This repeats older
+    /// records, so that they can be removed.
     Position = 5,
-    /// Segments below `instance` may be gone; all that still counted in them was written again before.
+    /// Segments below `instance` may be removed; everything in them that still counted was written again before.
     Trimmed = 6,
     /// Never written: stands for an [`RecordKind::Accept`] whose payload does not match its checksum any more.
     LostAccept = 254,
@@ -77,7 +77,7 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    /// The kind that has this number in a log.
+    /// Returns the kind with this number; `None` if no kind in a log has it.
     #[must_use]
     pub fn from_number(number: u8) -> Option<RecordKind> {
         match number {
@@ -91,7 +91,7 @@ impl RecordKind {
         }
     }
 
-    /// What stands for a record of this kind whose payload is damaged; `None` if the log is of no use without it.
+    /// Returns the kind that replaces this one if the payload is damaged; `None` if the log is unusable without it.
     #[must_use]
     pub(crate) fn lost(self) -> Option<RecordKind> {
         match self {
@@ -101,32 +101,33 @@ impl RecordKind {
         }
     }
 
-    /// Whether the record is about its group; else it is about the node, and has some group only because all records do.
+    /// Returns true if the record is about its group. Other records are about the node: they have some group only because
+    /// all records do.
     #[must_use]
     pub fn is_of_group(self) -> bool {
         !matches!(self, RecordKind::PeerStart | RecordKind::Trimmed)
     }
 
-    /// True if the record holds a value of an instance.
+    /// Returns true if the record holds a value of an instance.
     #[must_use]
     pub fn has_value(self) -> bool {
         matches!(self, RecordKind::Accept | RecordKind::Learned)
     }
 }
 
-/// One fact of one group.
+/// One durable fact about a group, or about the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// What the other fields mean.
     pub kind: RecordKind,
-    /// Whose fact it is.
+    /// The group that the fact is about.
     pub group: GroupId,
-    /// In the records of one group that hold values, instances never go down.
+    /// The instance. It never decreases in the records of one group that hold values.
     pub instance: Instance,
     /// The ballot promised, accepted or chosen.
     pub ballot: Ballot,
-    /// The ballot under which *this node* knows the instance before as chosen, so that a value in the log can be matched
-    /// with it; not the ballot that some other node may know it by.
+    /// The ballot under which *this node* knows the instance before as chosen, so that it matches a value in this log.
+    /// Another node may know that instance by another ballot.
     pub chosen: Ballot,
     /// The value.
     pub payload: Bytes,
@@ -146,16 +147,16 @@ pub struct Batch {
 pub struct Options {
     /// The size of new segments. A frame that is larger gets a segment of its own.
     pub segment_bytes: u64,
-    /// While no segment can be made, this much of the last one is to be kept for small values and promises, by those who
-    /// decide what is logged: the log itself takes whatever there is room for.
+    /// Bytes of the last segment that are kept for small values and promises while no segment can be made. The node keeps
+    /// them free when it decides what is logged; the log itself takes whatever fits.
     pub reserve_bytes: u64,
-    /// How long nothing must come before the log says, in an empty frame, that the last frame is durable.
+    /// Idle time after which the log writes a durability marker: an empty frame that says that the last frame is durable.
     pub idle: Duration,
-    /// How long after a failure to make a segment it is tried again.
+    /// Delay before the next attempt after a failure to make a segment.
     pub retry: Duration,
 }
 
-/// The smallest size of segments: below, headers and zeros would outweigh what is logged.
+/// Minimum bytes of a segment. In a smaller one, headers and zeros would outweigh what is logged.
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
 impl Default for Options {
@@ -165,10 +166,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The default, with segments of another size.
+    /// Returns the default options, with segments of another size.
     ///
     /// # Panics
-    /// If that is below [`SEGMENT_BYTES_MIN`].
+    /// If that size is below [`SEGMENT_BYTES_MIN`].
     #[must_use]
     pub fn with_segment_bytes(segment_bytes: u64) -> Options {
         assert!(segment_bytes >= SEGMENT_BYTES_MIN, "segments of {segment_bytes} bytes are too small");
@@ -181,10 +182,10 @@ impl Options {
     }
 }
 
-/// Why a log cannot be opened, read or written. Each is one line that says what to do.
+/// Why a log cannot be opened, read or written. Each message is one line and says what to do.
 #[derive(Debug, Error)]
 pub enum LogError {
-    /// A file that could be written, synced or read before cannot any more.
+    /// An operation on a log file failed.
     #[error("log file {file}: cannot {doing} it: {source}")]
     Io {
         /// The name in the data directory.
@@ -204,16 +205,16 @@ pub enum LogError {
         file: String,
         /// Where the damaged frame starts.
         offset: u64,
-        /// What is wrong, and of which group and instance if that can be read.
+        /// What is wrong, with the group and instance if they can be read.
         what: String,
     },
-    /// A segment between others, or the first, is not there.
+    /// A segment between two others, or the first one, is missing.
     #[error("log file {file} is missing; put it back, or replace this node under a new id with an empty directory")]
     Missing {
         /// The name in the data directory.
         file: String,
     },
-    /// A segment was copied from another node or another life of this one.
+    /// A segment was copied from another data directory, of this node or of another one.
     #[error(
         "log file {file} belongs to storage {found}, but this directory is storage {expected}; remove what was copied here"
     )]
@@ -256,26 +257,26 @@ impl LogError {
     }
 }
 
-/// The file of the segment with this sequence number.
+/// Returns the file name of the segment with this sequence number.
 fn segment_name(sequence: u64) -> String {
     FILES.name(sequence)
 }
 
-/// Whether a file of this name is a segment of a log, and not only a copy that somebody put aside beside it.
+/// Returns true if a file of this name is a segment of a log, and not a copy that somebody put aside.
 #[must_use]
 pub fn is_segment(name: &str) -> bool {
     segment_sequence(name).is_some()
 }
 
-/// The sequence number in a segment's name; `None` for other files.
+/// Returns the sequence number in a segment's name; `None` for other files.
 fn segment_sequence(name: &str) -> Option<u64> {
     FILES.sequence(name)
 }
 
-/// What the names of segments start with; other files of the data directory do not.
+/// The prefix of the names of segments; no other file of the data directory has it.
 pub const SEGMENT_PREFIX: &str = "log-";
 
 const FILES: Numbered = Numbered(SEGMENT_PREFIX);
 
-/// What messages call all segments together.
+/// The name of all segments together in messages.
 const ALL_SEGMENTS: &str = "log-*";

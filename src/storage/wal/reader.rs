@@ -1,11 +1,11 @@
 //! Reads the chosen values of one group back from the log, for a node that missed them.
 //!
-//! Votes are logged before anyone knows what is chosen, and one instance may have votes under several ballots. Which of
-//! them holds the chosen value is said by the next record that has a value: it names the ballot under which the
-//! instance before was chosen. For the last chosen instance the caller says it. A learned value is a chosen one.
+//! Votes are logged before anyone knows what is chosen, and one instance may have votes under several ballots. The first
+//! record with a value of the next instance names the ballot under which the instance was chosen, and so the vote with the
+//! chosen value. For the last chosen instance the caller names the ballot. A learned value is a chosen one.
 //!
-//! A segment is read through once, without its values, and the places of the values of *all* groups are kept: groups
-//! that catch up side by side, range after range, ask for the same segments again and again.
+//! A segment is read through once, without its values, and the places of the values of *all* groups are kept: groups that
+//! catch up at the same time, range after range, need the same segments again and again.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, RecordHeader, frame_seed};
 use super::index::{Index, Part};
@@ -18,20 +18,20 @@ use groups::{Ballot, GroupId, Instance};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// How much of a segment is read at once.
+/// Bytes of a segment read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Segments whose places are kept are forgotten, the longest unused first, above this many places; the one in use stays.
+/// Maximum places kept in all. Above it the least recently used segments are forgotten, but not the one in use.
 const PLACES_MAX: usize = 1 << 19;
-/// And above this many segments: each is an open file.
+/// Maximum segments whose places are kept: each is an open file.
 const MAPS_MAX: usize = 16;
 
-/// Which chosen values are wanted.
+/// A request for chosen values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadRange {
-    /// Comes back with the answer: the caller's to use.
+    /// A number of the caller's choice, returned with the answer.
     pub tag: u64,
-    /// Whose values.
+    /// The group of the values.
     pub group: GroupId,
     /// The first instance wanted.
     pub from: Instance,
@@ -39,14 +39,14 @@ pub struct ReadRange {
     pub below: Instance,
     /// The ballot under which the instance before `below` was chosen.
     pub last_chosen: Ballot,
-    /// The payloads together stay within this, but one always comes.
+    /// Maximum bytes of all payloads together; a first value that is larger comes all the same.
     pub bytes_max: usize,
 }
 
 /// A chosen value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChosenValue {
-    /// Where it was chosen.
+    /// The instance in which it was chosen.
     pub instance: Instance,
     /// A ballot under which this value was chosen there.
     pub ballot: Ballot,
@@ -54,14 +54,14 @@ pub struct ChosenValue {
     pub payload: Bytes,
 }
 
-/// Finds chosen values; it has no thread, [`LogHandle::start_reader`](super::LogHandle::start_reader) gives it one.
+/// A reader of chosen values. [`LogHandle::start_reader`](super::LogHandle::start_reader) gives it a thread.
 #[derive(Clone)]
 pub struct ChosenReader {
     disk: Arc<dyn Disk>,
     seed: u32,
     index: Arc<Index>,
     status: Arc<LogStatus>,
-    /// The last used at the end.
+    /// The segments whose places are kept, the most recently used last.
     maps: Vec<SegmentMap>,
 }
 
@@ -75,14 +75,14 @@ impl ChosenReader {
         ChosenReader { disk, seed: frame_seed(&storage_id), index, status, maps: Vec::new() }
     }
 
-    /// The values from `range.from` on, in order and without gaps: as many as the limits allow and the log holds. The
-    /// answer is empty if the first is not there, or is damaged: other nodes have it.
+    /// Returns the values from `range.from` on, in order and without gaps: as many as the limits allow and the log holds.
+    /// The answer is empty if the first value is missing or damaged: other nodes have it.
     pub fn read(&mut self, range: &ReadRange) -> Result<Vec<ChosenValue>, LogError> {
         let (mut selection, index) = (Selection::new(range), self.index.clone());
         for part in index.parts(range.group, range.from) {
             let map = match self.map(part) {
                 Ok(map) => map,
-                // Dropped meanwhile, and with it everything that is older.
+                // The segment was dropped meanwhile, and all older ones with it.
                 Err(_) if !index.has(part.sequence) => return Ok(Vec::new()),
                 Err(error) => return Err(error),
             };
@@ -100,7 +100,7 @@ impl ChosenReader {
         Ok(values)
     }
 
-    /// The places in a segment, as far as it is durable.
+    /// Returns the places of the values in a segment, as far as the segment is durable.
     fn map(&mut self, part: Part) -> Result<&SegmentMap, LogError> {
         let known = self.maps.iter().position(|map| map.sequence == part.sequence);
         let mut map = match known {
@@ -118,12 +118,12 @@ impl ChosenReader {
     }
 }
 
-/// Decides which values are chosen while those of one group pass by in the order of the log.
+/// The search for the chosen values of one group, fed with its logged values in order.
 struct Selection<'a> {
     range: &'a ReadRange,
-    /// The instance whose chosen value is looked for.
+    /// The instance whose chosen value is needed next.
     wanted: Instance,
-    /// The values that were accepted there.
+    /// The values accepted in that instance.
     candidates: Vec<Found>,
     chosen: Vec<Found>,
     bytes: usize,
@@ -140,7 +140,7 @@ impl<'a> Selection<'a> {
         Selection { range, wanted: range.from, candidates: Vec::new(), chosen: Vec::new(), bytes: 0 }
     }
 
-    /// Returns false if nothing later is of use.
+    /// Takes the next value of the group. Returns false if no later value is of use.
     fn offer(&mut self, place: &Place, map: &SegmentMap) -> bool {
         if place.instance < self.wanted {
             return true;
@@ -159,7 +159,7 @@ impl<'a> Selection<'a> {
         true
     }
 
-    /// The values, up to the first that cannot be read, and why not.
+    /// Returns the values up to the first that cannot be read, and the error of that one.
     fn finish(mut self) -> (Vec<ChosenValue>, Option<LogError>) {
         if self.wanted.following() == self.range.below {
             self.choose_by(self.range.last_chosen);
@@ -182,7 +182,7 @@ impl<'a> Selection<'a> {
         })
     }
 
-    /// Returns false if the limit of bytes does not allow it.
+    /// Adds a chosen value. Returns false if the byte limit does not allow it.
     fn choose(&mut self, found: Found) -> bool {
         let bytes = self.bytes + found.place.length as usize;
         if !self.chosen.is_empty() && bytes > self.range.bytes_max {
@@ -210,7 +210,7 @@ impl Found {
     }
 }
 
-/// Where a value is.
+/// The header of a value, and its offset in the segment.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     instance: Instance,
@@ -222,12 +222,12 @@ struct Place {
     at: u64,
 }
 
-/// Where the values of a segment are.
+/// The places of all values in a segment.
 #[derive(Clone)]
 struct SegmentMap {
     sequence: u64,
     file: Arc<dyn DiskFile>,
-    /// Up to where the segment was read.
+    /// The offset up to which the segment was read.
     end: u64,
     count: usize,
     places: BTreeMap<GroupId, Vec<Place>>,

@@ -1,8 +1,8 @@
 //! Opens a log: reads all of it, hands every record to the node, and makes durable what it handed out.
 //!
-//! What a process reads after it was killed may be in the page cache only, or be what a failed sync left there. The node
-//! will answer by it, so every frame that nothing claims to be durable is written again and synced first, and the
-//! remains of torn frames are zeroed, so that they can never be taken for frames later.
+//! After a kill, the data that a process reads may be in the page cache only, or be left there by a failed sync. The node
+//! will answer by it. So every frame that nothing claims to be durable is written again and synced first, and the remains
+//! of torn frames are zeroed, so that they can never be taken for frames later.
 
 use super::format::{SegmentHeader, records};
 use super::index::Index;
@@ -31,9 +31,9 @@ pub struct Recovered {
     pub rotten: u64,
 }
 
-/// Reads the log of `storage_id`, calls `visit` with each record and its lsn, in order, and `progress` with the bytes
-/// done and the bytes in all, before the first and after each segment. The result writes on behind the last record. A
-/// directory without segments gets the first one.
+/// Reads the log of `storage_id`, and calls `visit` with each record and its lsn, in order. Calls `progress` with the bytes
+/// done and the bytes in all, before the first and after each segment. The returned writer appends behind the last record.
+/// A directory without segments gets the first one.
 pub fn recover(
     disk: &Arc<dyn Disk>,
     storage_id: [u8; 16],
@@ -60,7 +60,7 @@ pub fn recover(
             index.begin_segment(header, found.tail);
         }
     }
-    // The names, too, may be in memory only.
+    // The names of the segments, too, may not be durable yet.
     disk.sync_dir().map_err(LogError::io(ALL_SEGMENTS, "sync the directory of"))?;
     let segment = repaired_tail(&**disk, &found)?;
     let recovered = Recovered::of(&found);
@@ -69,8 +69,8 @@ pub fn recover(
     Ok((writer, recovered))
 }
 
-/// Reads the log of `storage_id` as [`recover`] does, but writes nothing, and so begins no log where there is none.
-/// Everything is handed out, also what nothing claims to be durable: as far as anybody can tell a start would find it, too.
+/// Reads the log of `storage_id` as [`recover`] does, but writes nothing: where there is no log, it creates none. Also
+/// hands out what nothing claims to be durable, because a start would find it, too, as far as anybody can tell.
 pub fn replay(
     disk: &dyn Disk,
     storage_id: [u8; 16],
@@ -112,14 +112,14 @@ fn read_all(
         },
         progress,
     )?;
-    // Older ones may be gone only after the log said so.
+    // Older segments may be missing only if a `Trimmed` record says so.
     match found.headers.first().filter(|first| first.sequence > trimmed) {
         Some(first) => Err(LogError::Missing { file: segment_name(first.sequence - 1) }),
         None => Ok(found),
     }
 }
 
-/// Hands out the records of a frame; `trimmed` rises to the segment below which others may be gone.
+/// Hands out the records of a frame. Raises `trimmed` to the sequence number below which segments may be missing.
 fn visit_frame(frame: &FrameFound<'_>, trimmed: &mut u64, visit: &mut dyn Visit) -> Result<(), LogError> {
     for (record, payload) in records(frame.header, frame.body) {
         let Some(logged) = Logged::new(record, payload, frame.rotten) else {
@@ -135,7 +135,7 @@ fn visit_frame(frame: &FrameFound<'_>, trimmed: &mut u64, visit: &mut dyn Visit)
     Ok(())
 }
 
-/// The last segment, of which everything up to its tail is durable and everything behind is zero.
+/// Repairs and returns the last segment: everything up to its tail becomes durable, and torn remains become zero.
 fn repaired_tail(disk: &dyn Disk, found: &Scan) -> Result<Option<Segment>, LogError> {
     let Some(last) = found.headers.last() else { return Ok(None) };
     let name = segment_name(last.sequence);
@@ -162,7 +162,7 @@ fn zero(file: &dyn DiskFile, name: &str, from: u64, to: u64) -> Result<bool, Log
     })
 }
 
-/// Calls `each` with offsets and buffers that cover the range; false if there is nothing to cover.
+/// Calls `each` with offsets and buffers that cover the range. Returns true if the range is not empty.
 fn in_pieces(
     from: u64,
     to: u64,

@@ -1,10 +1,10 @@
 //! Walks all frames of a log in order, writes nothing, and finds where it ends.
 //!
-//! A frame that cannot be read is either torn, because its write never finished, and then nothing of it was promised to
-//! anyone; or it is rotten, and then the node must not go on as if it had never been. It is rotten if anything behind
-//! it claims that it was durable: a later frame by its `durable`, a later segment by its first lsn (a segment is begun
-//! only when everything before it is synced). So only the last segment can end torn. Where only values are rotten, the
-//! rest of the frame still counts: what was promised and voted is in the headers of its records.
+//! A frame that cannot be read is torn or rotten. The write of a torn frame never finished, so nothing of it was promised
+//! to anyone. A rotten frame was durable, and the node must not go on as if it had never been. A frame is rotten if
+//! anything behind it claims that it was durable: a later frame by its `durable`, a later segment by its first lsn (a
+//! segment is begun only when everything before it is synced). So only the last segment can end torn. If only values are
+//! rotten, the rest of the frame still counts: its promises and votes are in the headers of its records.
 
 use super::format::{
     BodyFlaw, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, RecordHeader, SEGMENT_HEADER_BYTES,
@@ -17,12 +17,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-/// How much is read at once. Larger only for a larger frame.
+/// Bytes read at once; more only for a larger frame.
 pub(super) const CHUNK_BYTES: usize = 4 << 20;
 
 /// What a walk over a whole log found.
 pub(super) struct Scan {
-    /// Of all segments, in order.
+    /// The headers of all segments, in order.
     pub(super) headers: Vec<SegmentHeader>,
     /// The lsn of the next frame to be written.
     pub(super) next_lsn: u64,
@@ -47,22 +47,22 @@ pub(super) struct Scan {
 /// A frame that counts.
 pub(super) struct FrameFound<'a> {
     pub(super) segment: &'a SegmentHeader,
-    /// Where it starts there.
+    /// The offset of the frame in the segment.
     pub(super) at: u64,
     pub(super) header: &'a FrameHeader,
-    /// The bytes behind that.
+    /// The bytes behind the frame header.
     pub(super) body: &'a [u8],
     /// It was durable, but some of its values fail their checksums now.
     pub(super) rotten: bool,
 }
 
-/// Gets each frame, and the headers of all segments.
+/// The callback for each frame; also gets the headers of all segments.
 pub(super) type OnFrame<'a> = &'a mut dyn FnMut(&[SegmentHeader], FrameFound<'_>) -> Result<(), LogError>;
 
-/// Gets, before the first and after each segment, how many bytes of segments are done and how many there are.
+/// The callback for progress: bytes done and bytes in all, before the first and after each segment.
 pub(super) type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Walks the log of `storage_id`, or without one whatever log there is.
+/// Walks the log of `storage_id`, or whatever log there is if that is `None`.
 pub(super) fn scan(
     disk: &dyn Disk,
     storage_id: Option<[u8; 16]>,
@@ -168,7 +168,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// The state between two frames.
 struct Walk<'a> {
     seed: u32,
-    /// Of the frame that is due.
+    /// The lsn of the frame that is due.
     lsn: u64,
     previous: u32,
     /// The highest lsn that something sound claims to be durable.
@@ -183,7 +183,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// All frames of a segment that has a successor were durable when that was begun.
+    /// Walks a segment that has a successor. All its frames were durable when the successor was begun.
     fn inner_segment(
         &mut self,
         segment: &SegmentHeader,
@@ -191,7 +191,7 @@ impl Walk<'_> {
         window: &mut Window,
     ) -> Result<(), LogError> {
         let mut at = SEGMENT_HEADER_BYTES as u64;
-        // An empty frame of a quiet moment may follow: its lsn was used again, in the next segment.
+        // A durability marker may follow. The first frame of the next segment has the same lsn.
         while self.lsn < next.first_lsn {
             match self.frame(segment, at, true, window)? {
                 Ok(bytes) => at += bytes,
@@ -209,7 +209,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Returns where the log ends, and where the remains of torn frames behind that end.
+    /// Walks the last segment. Returns the end of the log, and the end of the remains of torn frames behind it.
     fn last_segment(&mut self, segment: &SegmentHeader, window: &mut Window) -> Result<(u64, u64), LogError> {
         let mut at = SEGMENT_HEADER_BYTES as u64;
         loop {
@@ -237,8 +237,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads the frame that is due at `at`, hands it on, and returns its size. If it is known to have been `durable`, values
-    /// in it may be damaged: other nodes have those that were chosen.
+    /// Reads the frame that is due at `at`, hands it on, and returns its size. If the frame is known to be `durable`,
+    /// values in it may be damaged: other nodes have those that were chosen.
     fn frame(
         &mut self,
         segment: &SegmentHeader,
@@ -275,16 +275,16 @@ impl Walk<'_> {
         Ok(Ok(bytes))
     }
 
-    /// Searches everything behind the bad frame at `bad` for a claim that it was durable. Without one it was torn, and
-    /// the result is where the last byte behind it is that is not zero.
+    /// Searches everything behind the bad frame at `bad` for a claim that this frame was durable; a claim is an error.
+    /// Without one the frame is torn, and the result is the end of the last word behind it that is not zero.
     fn torn_end(&self, segment: &SegmentHeader, bad: u64, flaw: &Flaw, window: &mut Window) -> Result<u64, LogError> {
         let (mut at, mut dirty_end) = match flaw {
-            // Not inside the frame: a value may look like anything.
+            // The search begins behind the frame: inside it a value may look like anything.
             Flaw::Body(header, _) => (bad + header.frame_bytes(), bad + header.frame_bytes()),
             Flaw::Header | Flaw::Place(_) => (bad, bad),
         };
         while at < segment.length {
-            // A header may reach over the end of what is searched at once.
+            // A frame header may extend beyond the searched chunk.
             let chunk = window.bytes(at, CHUNK_BYTES + FRAME_HEADER_BYTES)?;
             let searched = chunk.len().min(CHUNK_BYTES);
             if searched == 0 {
@@ -313,7 +313,7 @@ impl Walk<'_> {
     }
 }
 
-/// Whether every damaged payload is a value, which others may have.
+/// Returns true if every damaged payload is a value, which other nodes may have.
 fn only_values_are_damaged(header: &FrameHeader, body: &[u8]) -> bool {
     let damaged = |(record, payload): &(RecordHeader, &[u8])| crc32c(payload) != record.payload_crc;
     let lost = |record: RecordHeader| RecordKind::from_number(record.kind).and_then(RecordKind::lost).is_some();
@@ -370,7 +370,7 @@ impl Window {
         Ok(Window { name: name.to_owned(), file, chunk_bytes, buffer: Vec::new(), base: 0, filled: 0 })
     }
 
-    /// The bytes at `at`: `count`, or fewer where the file ends.
+    /// Returns the `count` bytes at `at`, or fewer where the file ends.
     pub(super) fn bytes(&mut self, at: u64, count: usize) -> Result<&[u8], LogError> {
         let start = at.checked_sub(self.base).and_then(|start| usize::try_from(start).ok());
         let start = match start.filter(|start| *start <= self.filled) {
@@ -381,7 +381,7 @@ impl Window {
         Ok(&self.buffer[start..self.filled.min(start + count)])
     }
 
-    /// Reads on from `at`, whose first bytes are already in the buffer at `kept`.
+    /// Refills the buffer from offset `at`. The first of these bytes are already in the buffer at `kept`.
     fn refill(&mut self, at: u64, kept: std::ops::Range<usize>, count: usize) -> Result<usize, LogError> {
         let have = kept.len();
         self.buffer.copy_within(kept, 0);

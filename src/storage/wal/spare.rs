@@ -1,6 +1,6 @@
-//! Keeps one segment ready ahead of need, and lets go of old ones. The one that is ready is filled with zeros and synced,
-//! so that writing a frame into it changes no metadata and its sync is one write of the device, and so that a full disk
-//! shows here and never in the middle of a frame.
+//! Keeps one preallocated segment ready, and removes old segments. A preallocated segment is filled with zeros and synced.
+//! So writing a frame into it changes no metadata, and its sync is one write of the device. A full disk shows here, and
+//! never in the middle of a frame.
 
 use super::index::Index;
 use super::trim::drop_segments;
@@ -10,14 +10,14 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The segment that is ready.
+/// The name of the preallocated segment.
 const SPARE: &str = "spare";
-/// A segment for one frame that is larger than a spare, until it is durable.
+/// The name of a segment for one frame that is larger than a preallocated segment, until it is durable.
 pub(super) const LARGE: &str = "spare-large";
-/// What is not whole yet has this behind its name.
+/// The suffix of the name of a file that is not whole yet.
 const UNFINISHED: &str = ".new";
 
-/// How much is zeroed between two syncs: a sync of the log that comes meanwhile waits for no more than that.
+/// Bytes zeroed between two syncs. A sync of the log that comes meanwhile waits for no more than these.
 const ZEROS_BYTES: usize = 1 << 20;
 
 pub(super) struct Spares {
@@ -33,12 +33,12 @@ pub(super) struct Spares {
 struct State {
     ready: bool,
     stopped: bool,
-    /// Segments below this one are to go.
+    /// Segments with a lower sequence number are to be removed.
     drop_below: u64,
 }
 
 impl Spares {
-    /// Uses the spare that is there if it has the right size, and removes what cannot be used.
+    /// Uses an existing preallocated segment if it has the right size, and removes files that cannot be used.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         bytes: u64,
@@ -61,20 +61,20 @@ impl Spares {
         Ok(Spares { disk, bytes, status, index, state, changed: Condvar::new() })
     }
 
-    /// The name of the spare, if one is ready: the caller must rename it before anything else is asked here.
+    /// Returns the name of the preallocated segment, if it is ready. The caller must rename it before any other call here.
     pub(super) fn take(&self) -> Option<&'static str> {
         let state = self.state();
         state.ready.then_some(SPARE)
     }
 
-    /// The spare has become a segment: another one is wanted.
+    /// Takes note that the preallocated segment is in use, and requests another one.
     pub(super) fn on_taken(&self) {
         self.state().ready = false;
         self.status.set_spare(false);
         self.changed.notify_all();
     }
 
-    /// Makes the spare now, unless it is ready.
+    /// Makes the preallocated segment now, unless it is ready.
     pub(super) fn prepare(&self) -> io::Result<()> {
         if self.state().ready {
             return Ok(());
@@ -99,7 +99,7 @@ impl Spares {
         made
     }
 
-    /// The thread that keeps a spare ready until the log is closed.
+    /// Runs the thread that keeps a preallocated segment ready, and removes old segments, until the log is closed.
     pub(super) fn keep_ready(&self, retry: Duration) {
         loop {
             let made = self.prepare();
@@ -121,20 +121,20 @@ impl Spares {
         }
     }
 
-    /// Has the thread remove the segments below that one.
+    /// Makes the thread remove the segments below `sequence`.
     pub(super) fn drop_below(&self, sequence: u64) {
         self.state().drop_below = sequence;
         self.changed.notify_all();
     }
 
     fn drop_now(&self, below: u64) {
-        // The next time tries again from where this one ended.
+        // The next call continues where this one ended.
         if let Err(error) = drop_segments(&*self.disk, &self.index, &self.status, below) {
             tracing::error!("{error}; old segments take space until the next checkpoint");
         }
     }
 
-    /// Waits until a spare is ready; false if the log is closed instead.
+    /// Waits until a preallocated segment is ready. Returns false if the log is closed instead.
     pub(super) fn wait(&self) -> bool {
         let mut state = self.state();
         while !state.ready && !state.stopped {
@@ -143,7 +143,7 @@ impl Spares {
         !state.stopped
     }
 
-    /// Waits for a time; false if the log is closed meanwhile.
+    /// Waits for `time`. Returns false if the log is closed meanwhile.
     pub(super) fn pause(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         let mut state = self.state();
@@ -168,7 +168,7 @@ impl Spares {
         let unfinished = format!("{name}{UNFINISHED}");
         let made = self.fill(&unfinished, bytes).and_then(|()| self.disk.rename(&unfinished, name));
         if made.is_err() {
-            // The part that was made must not take the space that promises elsewhere may need. It may not exist.
+            // The unfinished file must not take the space that promises elsewhere may need. The file may not exist.
             let _ = self.disk.remove(&unfinished);
         }
         made?;
@@ -176,7 +176,7 @@ impl Spares {
     }
 
     fn fill(&self, name: &str, bytes: u64) -> io::Result<()> {
-        // Filling the disk up only to see that it is too small would take the last space from others.
+        // Without this check a failing attempt would fill the disk up, and take the last space from others.
         if self.disk.free_bytes()? < bytes {
             return Err(io::ErrorKind::StorageFull.into());
         }

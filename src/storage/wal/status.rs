@@ -1,9 +1,9 @@
-//! What the log threads show to others: counters and whether there is space.
+//! The state of the log that its threads show to others: counters, and whether there is space.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Read by the event loop, written by the log threads. Each value is right by itself; they are not a snapshot.
+/// Written by the log threads, read by the event loop. Each value is right by itself; together they are no snapshot.
 #[derive(Debug, Default)]
 pub struct LogStatus {
     no_spare: AtomicBool,
@@ -20,20 +20,20 @@ pub struct LogStatus {
 }
 
 impl LogStatus {
-    /// True while no further segment can be made. A batch that is longer than what is left of the last segment waits then,
-    /// with everything behind it: see [`LogStatus::room`].
+    /// Returns true if the log cannot make another segment. A batch that is longer than the rest of the last segment then
+    /// waits, with everything behind it: see [`LogStatus::room`].
     #[must_use]
     pub fn full(&self) -> bool {
         self.no_spare() || self.no_large.load(Ordering::Relaxed)
     }
 
-    /// Bytes that are left in the last segment.
+    /// Returns the bytes left for frames in the last segment.
     #[must_use]
     pub fn room(&self) -> u64 {
         self.room.load(Ordering::Relaxed)
     }
 
-    /// Whether the segment after it is ready.
+    /// Returns true if the preallocated segment is ready.
     #[must_use]
     pub fn spare(&self) -> bool {
         self.spare.load(Ordering::Relaxed)
@@ -51,42 +51,42 @@ impl LogStatus {
         self.no_spare.load(Ordering::Relaxed)
     }
 
-    /// The lsn of the last durable frame.
+    /// Returns the lsn of the last durable frame.
     #[must_use]
     pub fn lsn(&self) -> u64 {
         self.lsn.load(Ordering::Relaxed)
     }
 
-    /// How many segments there are, without the spare.
+    /// Returns how many segments there are, without the preallocated one.
     #[must_use]
     pub fn segments(&self) -> u64 {
         self.segments.load(Ordering::Relaxed)
     }
 
-    /// Bytes of all segments, without the spare.
+    /// Returns the bytes of all segments, without the preallocated one.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// How many frames were written and synced since the log was opened.
+    /// Returns how many frames were written and synced since the log was opened.
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// How long those syncs took together.
+    /// Returns how long these syncs took together.
     #[must_use]
     pub fn sync_time(&self) -> Duration {
         Duration::from_nanos(self.sync_nanos.load(Ordering::Relaxed))
     }
 
-    /// Returns true if that is news.
+    /// Sets whether a preallocated segment cannot be made. Returns true if this has changed.
     pub(super) fn set_no_spare(&self, value: bool) -> bool {
         self.no_spare.swap(value, Ordering::Relaxed) != value
     }
 
-    /// Returns true if that is news.
+    /// Sets whether a segment for a large frame cannot be made. Returns true if this has changed.
     pub(super) fn set_no_large(&self, value: bool) -> bool {
         self.no_large.swap(value, Ordering::Relaxed) != value
     }
@@ -102,18 +102,18 @@ impl LogStatus {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A value that should be served to another node fails its checksum.
+    /// Counts a value that should be served to another node and fails its checksum.
     pub(super) fn on_rotten(&self) {
         self.rotten.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many segments were dropped since the log was opened.
+    /// Returns how many segments were dropped since the log was opened.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// How many values were found to fail their checksum since the log was opened.
+    /// Returns how many values were found to fail their checksum since the log was opened.
     #[must_use]
     pub fn rotten(&self) -> u64 {
         self.rotten.load(Ordering::Relaxed)

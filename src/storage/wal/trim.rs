@@ -1,28 +1,34 @@
-//! The end of old segments. What may go is decided above: here they go, the oldest first and each durably, so that what
-//! is left after a crash at any moment is a log without a gap.
+//! Removes old segments. The layers above decide which may go. The oldest goes first and each removal is durable, so that a
+//! crash at any moment leaves a log without a gap.
 
 use super::index::Index;
 use super::{LogError, LogStatus, segment_name};
 use crate::storage::disk::Disk;
+use std::io::ErrorKind;
 
 /// Segments whose values are all in checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Droppable {
-    /// Segments with a lower sequence number.
+    /// The lowest sequence number that stays.
     pub below: u64,
-    /// The lsn with which the first segment begins that stays: what has a lower one must be written again if it counts.
+    /// The first lsn of the oldest segment that stays. Records with a lower lsn must be written again if they count.
     pub lsn: u64,
 }
 
-/// Removes the segments below that one. After an error the oldest of those that are left is the next to go.
+/// Removes the segments below `below`. After an error the next call continues with the segment that could not be removed: a
+/// gap in the log would stop the next start.
 pub(super) fn drop_segments(disk: &dyn Disk, index: &Index, status: &LogStatus, below: u64) -> Result<(), LogError> {
-    while let Some(oldest) = index.oldest_below(below) {
-        let name = segment_name(oldest);
-        // The reader opens no more of it from here on; what it has open goes on.
-        let length = index.forget_oldest();
-        status.on_dropped(length);
-        disk.remove(&name).map_err(LogError::io(&name, "remove"))?;
+    while let Some(leaving) = index.let_oldest_leave(below) {
+        // Files that the reader has open stay readable.
+        let name = segment_name(leaving.sequence);
+        match disk.remove(&name) {
+            // The call before has removed it, and could not sync the directory.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => result.map_err(LogError::io(&name, "remove"))?,
+        }
         disk.sync_dir().map_err(LogError::io(&name, "sync the directory of"))?;
+        status.on_dropped(leaving.length);
+        index.on_left();
     }
     Ok(())
 }

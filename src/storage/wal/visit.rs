@@ -1,4 +1,4 @@
-//! What a log gives to those for whom it is read.
+//! The interface through which the content of a log is handed out.
 
 use super::format::RecordHeader;
 use super::{Record, RecordKind};
@@ -7,11 +7,11 @@ use crc32c::crc32c;
 use groups::GroupId;
 use std::ops::Range;
 
-/// Gets what is in a log, in order. So does a closure that takes lsns and records.
+/// The visitor of a log, called in the log's order. A closure that takes an lsn and a record is one, too.
 pub trait Visit {
-    /// A record of the frame `lsn`.
+    /// Takes a record of the frame `lsn`.
     fn record(&mut self, lsn: u64, record: Logged<'_>);
-    /// All records of the frame in these bytes of the segment with that sequence number were visited.
+    /// Ends a frame, at the bytes `frame` of segment `sequence`: all its records were visited.
     fn frame(&mut self, sequence: u64, frame: Range<u64>);
 }
 
@@ -23,7 +23,7 @@ impl<F: FnMut(u64, Record)> Visit for F {
     fn frame(&mut self, _sequence: u64, _frame: Range<u64>) {}
 }
 
-/// A record that is in a frame still.
+/// A record that is still in its frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Logged<'a> {
     kind: RecordKind,
@@ -32,7 +32,8 @@ pub struct Logged<'a> {
 }
 
 impl<'a> Logged<'a> {
-    /// `None` if its kind is not known. Of one that may be `rotten` the payload is checked: see [`RecordKind::lost`].
+    /// Returns `None` if the kind is unknown. A damaged payload of a `rotten` frame changes the kind: see
+    /// [`RecordKind::lost`].
     pub(super) fn new(header: RecordHeader, payload: &'a [u8], rotten: bool) -> Option<Logged<'a>> {
         let kind = RecordKind::from_number(header.kind)?;
         let is_damaged = rotten && crc32c(payload) != header.payload_crc;
@@ -42,19 +43,20 @@ impl<'a> Logged<'a> {
         })
     }
 
-    /// What it says.
+    /// Returns the kind of the record.
     #[must_use]
     pub fn kind(&self) -> RecordKind {
         self.kind
     }
 
-    /// Whose fact it is.
+    /// Returns the group that the record is about.
     #[must_use]
     pub fn group(&self) -> GroupId {
         self.header.group
     }
 
-    /// The record, with a copy of its own: one that a quiet group keeps for long must not keep all that was read with it.
+    /// Returns the record with a copy of its payload, so that a quiet group that keeps it for long does not keep the whole
+    /// read buffer.
     #[must_use]
     pub fn record(&self) -> Record {
         let RecordHeader { group, instance, ballot, chosen, .. } = self.header;

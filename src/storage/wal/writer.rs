@@ -1,5 +1,5 @@
-//! Appends frames: one write and one sync for each batch. It never waits and has no thread, so that the simulator can
-//! drive it; `handle` puts a thread around it.
+//! Appends frames: one write and one sync for each batch. The writer never waits and has no thread, so that the simulator
+//! can drive it; `handle` puts a thread around it.
 
 use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use super::index::Index;
@@ -11,32 +11,32 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The buffer for frames keeps at most this after a larger one.
+/// Maximum bytes that the buffer for frames keeps after a larger frame.
 const BUFFER_BYTES_MAX: usize = 4 << 20;
 
-/// What became of a batch.
+/// The result of appending a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Append {
-    /// It is durable; so long took the sync.
+    /// The batch is durable; the duration is that of the sync, or for a large frame that of making its segment.
     Durable(Duration),
-    /// Nothing was written: another segment must be made first. Offer the batch again when a spare is ready.
+    /// Nothing was written: another segment must be made first. Append the batch again when a spare is ready.
     NeedsSpare,
-    /// Nothing was written: the frame needs a segment of its own, and there is no space for it. Offer it again later.
+    /// Nothing was written: the frame needs a segment of its own, and there is no space for it. Append it again later.
     NeedsSpace,
 }
 
-/// The end of the log.
+/// The writer at the end of the log.
 pub struct Writer {
     disk: Arc<dyn Disk>,
     options: Options,
     seed: u32,
     storage_id: [u8; 16],
     segment: Segment,
-    /// Of the last frame, which is durable.
+    /// The lsn of the last frame, which is durable.
     lsn: u64,
     /// The header CRC of the last frame.
     previous: u32,
-    /// Behind the last frame there is an empty one that says so.
+    /// A durability marker stands behind the last frame.
     marked: bool,
     buffer: Vec<u8>,
     pub(super) spares: Arc<Spares>,
@@ -44,7 +44,7 @@ pub struct Writer {
     pub(super) index: Arc<Index>,
 }
 
-/// The segment that is written.
+/// The segment into which frames are written.
 pub(super) struct Segment {
     pub(super) name: String,
     pub(super) file: Arc<dyn DiskFile>,
@@ -54,7 +54,7 @@ pub(super) struct Segment {
     pub(super) tail: u64,
 }
 
-/// Where writing goes on.
+/// The position where writing goes on.
 pub(super) struct Position {
     pub(super) lsn: u64,
     pub(super) previous: u32,
@@ -96,45 +96,45 @@ impl Writer {
         Ok(Writer { disk, options, seed, storage_id, segment, lsn, previous, marked, buffer, spares, status, index })
     }
 
-    /// What the next batch must have.
+    /// Returns the lsn that the next batch must have.
     #[must_use]
     pub fn next_lsn(&self) -> u64 {
         self.lsn + 1
     }
 
-    /// Counters, shared.
+    /// Returns the counters, which are shared.
     #[must_use]
     pub fn status(&self) -> &Arc<LogStatus> {
         &self.status
     }
 
-    /// A reader of what this writer has made durable.
+    /// Creates a reader of the values that this writer has made durable.
     #[must_use]
     pub fn reader(&self) -> ChosenReader {
         ChosenReader::new(self.disk.clone(), self.storage_id, self.index.clone(), self.status.clone())
     }
 
-    /// Which segments have no value above those that `floors` has by group.
+    /// Returns which of the oldest segments have only values at or below their group's instance in `floors`.
     #[must_use]
     pub fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
         self.index.droppable(floors)
     }
 
-    /// Removes old segments now, for those who drive the writer without threads.
+    /// Removes the segments below `below` now. For callers that drive the writer without threads.
     ///
     /// # Errors
-    /// [`LogError::Io`]: it can be tried again.
+    /// [`LogError::Io`]. The call may be repeated.
     pub fn drop_segments(&self, below: u64) -> Result<(), LogError> {
         super::trim::drop_segments(&*self.disk, &self.index, &self.status, below)
     }
 
-    /// True if the last frame is not yet known as durable to whoever reads the log: see [`Writer::mark`].
+    /// Returns true if no durability marker shows the last frame as durable: see [`Writer::mark`].
     #[must_use]
     pub fn wants_mark(&self) -> bool {
         !self.marked
     }
 
-    /// Makes the next spare, for those who drive the writer without threads.
+    /// Makes the next preallocated segment. For callers that drive the writer without threads.
     pub fn prepare_spare(&self) -> io::Result<()> {
         self.spares.prepare()
     }
@@ -160,7 +160,7 @@ impl Writer {
         Ok(self.on_durable(batch, bytes, crc, started.elapsed()))
     }
 
-    /// The batch's frame is durable behind the tail.
+    /// Takes note that the batch's frame is durable behind the tail.
     fn on_durable(&mut self, batch: &Batch, bytes: u64, crc: u32, took: Duration) -> Append {
         self.lsn = batch.lsn;
         self.previous = crc;
@@ -174,12 +174,12 @@ impl Writer {
         Append::Durable(took)
     }
 
-    /// Writes an empty frame that says that the last one is durable, so that rot in it is not taken for a torn write.
-    /// It is not synced, it is not counted, and the next frame takes its lsn and its place.
+    /// Writes a durability marker: an empty frame that says that the last frame is durable, so that rot in that frame is
+    /// not taken for a torn write. The marker is neither synced nor counted. The next frame takes its lsn and its place.
     pub fn mark(&mut self) -> Result<(), LogError> {
         self.marked = true;
         if self.segment.length - self.segment.tail < FRAME_HEADER_BYTES as u64 {
-            // Only an older version fills a segment to its end. The header of the next one will say it.
+            // Only an older version fills a segment to its end. The next header then shows the frame as durable.
             return Ok(());
         }
         self.write(self.lsn + 1, &[])?;
@@ -193,7 +193,7 @@ impl Writer {
         Ok(crc)
     }
 
-    /// Puts a frame for the segment with this sequence number into the buffer.
+    /// Encodes a frame for the segment with this sequence number into the buffer, and returns the CRC of its header.
     fn encode(&mut self, lsn: u64, segment: u64, records: &[Record]) -> u32 {
         let place = FramePlace { seed: self.seed, lsn, durable: self.lsn, segment, previous: self.previous };
         encode_frame(&mut self.buffer, place, records)
@@ -203,7 +203,7 @@ impl Writer {
         large_bytes(bytes) > self.options.segment_bytes
     }
 
-    /// Begins a segment; false if there is none to be had.
+    /// Begins the next segment. Returns false if no preallocated segment is ready.
     fn next_segment(&mut self) -> Result<bool, LogError> {
         let Some(spare) = self.spares.take() else { return Ok(false) };
         let header = self.next_header(self.options.segment_bytes);
@@ -224,8 +224,8 @@ impl Writer {
         }
     }
 
-    /// A frame with a segment of its own is written into it before that gets its name: there is no need to fill it with
-    /// zeros first, and that it finds no space is no failed write, since nothing of it was in the log.
+    /// Appends a frame in a segment of its own. The frame is written before the segment gets its name, so the file need not
+    /// be filled with zeros first. A lack of space is no failed write, since nothing of the frame was in the log.
     fn append_large(&mut self, batch: &Batch, bytes: u64) -> Result<Append, LogError> {
         let header = self.next_header(large_bytes(bytes));
         let crc = self.encode(batch.lsn, header.sequence, &batch.records);
@@ -241,7 +241,7 @@ impl Writer {
             }
         }
         let Ok(file) = made else {
-            // What was made must not take the space that promises elsewhere may need. It may not exist.
+            // The unfinished file must not take the space that promises elsewhere may need. The file may not exist.
             let _ = self.disk.remove(LARGE);
             return Ok(Append::NeedsSpace);
         };
@@ -251,7 +251,7 @@ impl Writer {
         Ok(self.on_durable(batch, bytes, crc, started.elapsed()))
     }
 
-    /// The buffer as a durable segment that has no name of its own yet.
+    /// Makes a durable segment of the buffer, still under a temporary name.
     fn make_large(&self, header: &SegmentHeader) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.create(LARGE)?;
         file.write_at(0, &header.encode())?;
@@ -263,7 +263,7 @@ impl Writer {
 }
 
 impl Segment {
-    /// Makes a segment of a file of zeros. Its header is durable before its name is, and that before any frame.
+    /// Makes a segment of a file of zeros. The header is durable before the name, and the name before any frame.
     fn begin(disk: &dyn Disk, spare: &str, header: &SegmentHeader) -> Result<Segment, LogError> {
         let name = segment_name(header.sequence);
         let file = disk.open(spare).map_err(LogError::io(&name, "begin"))?;
@@ -286,13 +286,14 @@ impl Segment {
         Ok(Segment { name, file, sequence: header.sequence, length: header.length, tail })
     }
 
-    /// For frames. Behind the last one there must be room for the mark: else rot in it would look like a torn write.
+    /// Returns the bytes left for frames. A durability marker must fit behind the last one: else rot in that frame would
+    /// look like a torn write.
     fn room(&self) -> u64 {
         (self.length - self.tail).saturating_sub(FRAME_HEADER_BYTES as u64)
     }
 }
 
-/// The length of a segment of its own for a frame of `bytes`, with the mark behind it.
+/// Returns the length of a segment for one frame of `bytes` and the durability marker behind it.
 fn large_bytes(bytes: u64) -> u64 {
     bytes + (SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES) as u64
 }

@@ -1,4 +1,4 @@
-//! The mistakes that stores make, each in a few operations, and what looks like one and is none.
+//! Histories of a few operations: the mistakes that stores make, and correct histories that look like a mistake.
 
 use super::*;
 use Action::{Delete, Exists, Get, GetDelete, GetSet, IncrementBy, SetExpiring, SetIfAbsent};
@@ -11,7 +11,7 @@ fn good(operations: &[Operation]) {
     }
 }
 
-/// Checks that it is refused, and that what is shown is as many operations as `shown`.
+/// Checks that the history is refuted, and that the counterexample shows `shown` operations.
 #[track_caller]
 fn bad(shown: usize, operations: &[Operation]) {
     match checked(operations) {
@@ -85,7 +85,8 @@ fn a_double_and_a_lost_increment() {
     let one = done(1, 0, 10, IncrementBy(1), Integer(1));
     bad(2, &[one.clone(), done(2, 5, 15, IncrementBy(1), Integer(1))]);
     bad(1, &[one.clone(), done(2, 20, 30, IncrementBy(1), Integer(3))]);
-    // Sent again after a timeout and executed twice: as one operation it is wrong, as two it would be right.
+    // The increment was sent again after a timeout and executed twice. As one operation it is
+    // wrong, as two it would be right.
     bad(1, &[one.clone(), done(2, 20, 30, IncrementBy(1), Integer(2)), done(1, 40, 50, Get, value("3"))]);
     good(&[one, done(2, 5, 15, IncrementBy(1), Integer(2))]);
 }
@@ -107,9 +108,10 @@ fn a_value_that_comes_back_after_its_expiry() {
     bad(3, &[write.clone(), gone(51, 52), there(53, 54)]);
     bad(2, &[write.clone(), gone(40, 49)]);
     bad(2, &[write.clone(), there(61, 70)]);
-    // Called in time: it may have been answered by the state of then.
+    // The read was called in time, at 60: the state of that time may have answered it.
     good(&[write.clone(), there(60, 70)]);
-    // The one that finds it gone ends late enough, but one that must come after it ended too early.
+    // The append finds the key gone. It returns late enough for that, at 55. The read of its result must not return before
+    // the earliest expiry, 50: 49 is too early.
     let appended = done(3, 20, 55, append("b"), Integer(1));
     good(&[write.clone(), appended.clone(), done(4, 21, 50, Get, value("b"))]);
     bad(3, &[write.clone(), appended, done(4, 21, 49, Get, value("b"))]);
@@ -173,7 +175,7 @@ fn keys_are_checked_apart_and_the_wrong_one_is_named() {
 
 #[test]
 fn what_takes_too_long_is_not_called_right() {
-    // Sums of open increments by different amounts: which of them make up the last one is a hard question.
+    // To explain the last result, the check must find which open increments of different amounts add up to it. That is hard.
     let mut operations: Vec<Operation> = (0..30).map(|at| open(at, 0, IncrementBy(1 << at))).collect();
     operations.push(done(99, 10, 20, IncrementBy(1 << 40), Integer((1 << 40) - 1)));
     match check(&history(&operations), Limits { steps_max: 1000 }) {

@@ -6,8 +6,8 @@ use crate::shell::End;
 use paxoi::verify::Outcome;
 
 /// A stopped follower resumes and reads, in one turn, the leader's last messages and the end of the leader's
-/// connection. Turns are so short that most messages wait until a value is applied. These messages must not make the
-/// follower follow the dead leader again.
+/// connection. A turn has one step, so that most messages wait until a value is applied. These messages must not make
+/// the follower follow the dead leader again.
 pub(super) fn leader_dies_while_its_messages_wait(world: &mut World) -> Result<(), String> {
     world.shape.turn_steps = 1;
     world.found()?;
@@ -19,7 +19,7 @@ pub(super) fn leader_dies_while_its_messages_wait(world: &mut World) -> Result<(
         world.set(0, &format!("{count}"));
         expect(&world.told(0)?, &Outcome::Done)?;
     }
-    // The end of a process ends its connections in order.
+    // When a process ends, the ends of its connections arrive after the data that it has sent.
     for (connection, one, other) in world.network.links().into_iter().filter(|(_, one, other)| one + other == 1) {
         world.send(connection, usize::from(one > other), Parcel::End);
     }
@@ -34,8 +34,9 @@ pub(super) fn leader_dies_while_its_messages_wait(world: &mut World) -> Result<(
     expect(&world.told(1)?, &Outcome::Done)
 }
 
-/// A process is stopped, and the leader's pings wait for it. The leader dies; its connection does not end. When the process
-/// goes on it reads the pings: they do not prove that the leader is alive for as long as the process was stopped.
+/// A follower is stopped, and the leader's pings wait for it. Then the leader dies, but its connection does not
+/// end. When the follower resumes it reads the pings. They must not prove that the leader is alive for as long
+/// again as the follower was stopped.
 pub(super) fn leader_dies_while_its_pings_wait(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 1)?;

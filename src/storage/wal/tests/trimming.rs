@@ -90,3 +90,23 @@ fn a_crash_between_any_two_steps_of_it_leaves_a_log() {
         assert_eq!(seen, written[written.len() - seen.len()..]);
     }
 }
+
+#[test]
+fn a_segment_that_cannot_be_removed_goes_before_the_next_one() {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    let mut written = segments(&mut writer, 4);
+    written.extend(append(&mut writer, vec![trimmed(4)]).unwrap());
+    disk.fail_removes("log-", 1);
+    let before = writer.status().segments();
+    assert!(writer.drop_segments(4).unwrap_err().to_string().contains("injected"));
+    assert_eq!(
+        (names(&disk).len(), writer.status().segments()),
+        (3, before - 1),
+        "the first is gone, the second is not"
+    );
+    let (_, _, seen) = open(&disk.killed()).unwrap();
+    assert_eq!(seen, written[written.len() - seen.len()..], "a start finds no gap");
+    writer.drop_segments(4).unwrap();
+    assert_eq!((names(&disk).len(), writer.status().segments()), (1, before - 3));
+}
