@@ -1,6 +1,6 @@
-//! What it costs a group to be written out while it goes on: the longest steps, and how fast the whole goes. No mean
-//! says that, so this prints percentiles: `cargo bench --bench freezing`, with `PAXOI_KEYS` for another size. The files
-//! of the second half lie in the system's directory for temporary ones.
+//! Benchmark of writing a group to a checkpoint while the group goes on: the longest steps, and the throughput. A mean
+//! hides the longest steps, so this prints percentiles: `cargo bench --bench freezing`, with `PAXOI_KEYS` for another
+//! number of keys. The files of the second half are in the system's directory for temporary files.
 
 use bytes::BytesMut;
 use groups::{Ballot, GroupId, Instance, Membership, NodeId, Snapshot, Tags};
@@ -66,7 +66,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// A checkpoint of one group, written and read back; rates are those of what is in it.
+/// Writes a checkpoint of one group and verifies it. The rates count the bytes of its blocks, not of the file.
 fn files(packing: Packing, blocks: &[Vec<u8>], bytes: usize, out: &mut dyn Write) -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::existing(folder.path())?);
@@ -104,13 +104,14 @@ fn set(store: &mut Store, number: u64, fill: u8) {
     black_box(store.apply(&body));
 }
 
-/// What this thread has run for: on a busy machine the longest of many steps would else be one that had to wait.
+/// Returns the CPU time of this thread. On a busy machine, wall-clock time would make the longest of many steps one
+/// that waited for a processor.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// How long steps took, in nanoseconds.
+/// CPU times of steps, in nanoseconds.
 struct Times {
     histogram: Histogram<u64>,
     total: Duration,

@@ -1,4 +1,4 @@
-//! The paths that every command takes, one by one: what a request costs before and after it is decided.
+//! Benchmarks of the paths that every command takes, one by one: the cost of a request before and after it is decided.
 //!
 //! `cargo bench` prints times per command or per batch; compare runs on the same quiet machine only.
 
@@ -19,14 +19,14 @@ use std::hint::black_box;
 
 const KEYS: usize = 10_000;
 const BATCH: usize = 100;
-/// Slots of a lab peer.
+/// Decided slots of the lab peer whose `tick` is measured.
 const DECIDED: u64 = 300_000;
 
 fn key(number: usize) -> String {
     format!("key:{number:012}")
 }
 
-/// A value of `BATCH` commands `SET key 64-bytes`.
+/// Returns a value of `BATCH` commands `SET key 64-bytes`.
 fn value() -> Value {
     let mut draft = Draft::default();
     for number in 0..BATCH {
@@ -104,7 +104,7 @@ fn values(c: &mut Criterion) {
     group.finish();
 }
 
-/// A peer of the labs' API that was never told `done` holds all that was decided.
+/// Measures `tick` of a peer of the lab's API that holds all decisions, because `done` was never called.
 fn lab(c: &mut Criterion) {
     let mut peer = Paxos::new(NodeId(1), Members::new(vec![NodeId(1)]), 1);
     (0..DECIDED).for_each(|seq| peer.start(seq, b"value"));

@@ -1,4 +1,4 @@
-//! Every input that a fuzzer found worth keeping, run again: see `tests/fuzz`.
+//! Runs every input again that a fuzzer found worth keeping: see `tests/fuzz`.
 
 #[path = "fuzz/bodies/mod.rs"]
 mod bodies;
@@ -7,7 +7,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// A corpus stays small enough to be read with the code.
+/// Maximum inputs of a corpus: it stays small enough to be read with the code.
 const FILES_MAX: usize = 100;
 
 #[test]

@@ -1,7 +1,7 @@
 //! The store against a real redis-server: random sequences of commands on a few keys get equal replies, byte by byte.
 //!
-//! What the two may differ in is left out or told here: times may be some milliseconds apart, KEYS is unordered, Redis
-//! counts expired keys until it meets them.
+//! Accepted differences: times may be up to 2 s apart, KEYS is unordered, Redis counts expired keys until it meets
+//! them. Other differences are left out of the sequences.
 
 #[path = "common/redis_server.rs"]
 mod redis_server;
@@ -47,7 +47,7 @@ fn random_commands_get_the_replies_of_redis() {
     }
 }
 
-/// One request: a command with words that are mostly valid.
+/// Generates one request: a command with words that are mostly valid.
 fn request() -> impl Strategy<Value = Vec<String>> {
     let forms = FORMS.lines().map(str::trim).filter(|form| !form.is_empty()).collect::<Vec<_>>();
     (prop::sample::select(forms), prop::collection::vec(any::<prop::sample::Index>(), 12)).prop_map(|(form, draws)| {
@@ -87,7 +87,7 @@ fn request() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
-/// What INCRBYFLOAT may be given: short, long, at the limits, in other forms, and none.
+/// Arguments of INCRBYFLOAT: short, long, at the limits, in other forms, and not numbers.
 const FLOATS: [&str; 32] = [
     "0.5",
     "-1.25",
@@ -208,7 +208,7 @@ const FORMS: &str = "
     COMMAND foo
 ";
 
-/// Whether two replies are equal as far as they can be.
+/// Returns true if two replies are equal, apart from the accepted differences.
 fn alike(name: &str, theirs: &[u8], ours: &[u8]) -> bool {
     let number = |reply: &[u8]| std::str::from_utf8(reply).ok()?.trim().strip_prefix(':')?.parse::<i64>().ok();
     let within = |slack: i64| match (number(theirs), number(ours)) {
@@ -232,7 +232,7 @@ fn alike(name: &str, theirs: &[u8], ours: &[u8]) -> bool {
     }
 }
 
-/// The store's reply, as RESP2.
+/// Returns the store's reply as RESP2.
 fn ask(store: &mut Store, request: &[String]) -> Vec<u8> {
     let words: Vec<&[u8]> = request.iter().map(String::as_bytes).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
@@ -261,7 +261,7 @@ struct Redis {
 }
 
 impl Redis {
-    /// Starts one, if it is installed.
+    /// Starts a redis-server; `None` if it is not installed.
     fn start() -> Option<Redis> {
         let server = RedisServer::start()?;
         let connection = BufReader::new(TcpStream::connect(server.address).expect("a connection"));
@@ -279,7 +279,7 @@ impl Redis {
         reply
     }
 
-    /// One whole reply, as it came.
+    /// Reads one whole reply, and appends it to `reply` as it came.
     fn receive(&mut self, reply: &mut Vec<u8>) {
         let start = reply.len();
         self.connection.read_until(b'\n', reply).expect("a line");

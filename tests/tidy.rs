@@ -1,22 +1,24 @@
-//! House rules that no linter knows: sizes of files and lines, what may not appear where, and which room may import which.
+//! House rules that no linter knows: sizes of files and lines, banned words, and the imports allowed between modules.
 
 use std::path::{Path, PathBuf};
 
 const FILE_LINES_MAX: usize = 600;
-/// Of the node's router.
+/// Maximum lines of the node's router.
 const ROUTER_LINES_MAX: usize = 500;
-/// A little more than the formatter allows itself; lines with a string it cannot break.
+/// Maximum characters of a line: a little more than the formatter allows itself. Lines with a string, which it cannot
+/// break, are exempt.
 const LINE_CHARS_MAX: usize = 125;
-/// In `groups`: what would make it impure.
+/// Words banned in `groups`, because they would make it impure.
 const IMPURE: [&str; 7] =
     ["std::net", "std::fs", "std::thread", "Instant::now", "SystemTime", "RandomState", " rand::"];
-/// In the pure part of the server: the same, but for addresses.
+/// Words banned in the pure part of the server: the same but for `std::net`, which has the addresses.
 const IMPURE_NODE: [&str; 6] = ["std::fs", "std::thread", "Instant::now", "SystemTime", "RandomState", " rand::"];
 const PURE_PATHS: [&str; 7] =
     ["src/node/", "src/shard.rs", "src/shard/", "src/gate.rs", "src/kv/", "src/admin/", "src/routing.rs"];
 
-/// The rooms of the server, lowest first, and what each may import of the others: only what stands above it in this table.
-/// So there is no cycle among them. `lib`, `main` and `cmd`, which wires them together, may import all.
+/// The rooms (top-level modules) of the server, lowest first, each with the rooms that it may import. These must stand
+/// above it in this table, so there is no cycle among them. `lib` and `main`, which hold the rooms together, may import
+/// all.
 const LAYERS: [(&str, &[&str]); 28] = [
     ("background", &[]),
     ("descriptors", &[]),
@@ -94,7 +96,8 @@ const LAYERS: [(&str, &[&str]); 28] = [
     ),
 ];
 
-/// The components of the node, and what each may name of the rest of it, besides types of the node itself such as `Time`.
+/// The components of the node, each with the modules of the node that it may name, besides types of the node itself
+/// such as `Time`.
 const COMPONENTS: [(&str, &[&str]); 6] = [
     ("clients", &["slots", "ticket"]),
     ("cluster", &["engine", "links", "output", "peers", "ticket", "wire", "wires"]),
@@ -128,7 +131,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every finding at once, so that one run is enough to mend them.
+/// Checks that there are no findings. Shows all at once, so that one run is enough to mend them.
 fn expect_none(findings: &[String]) {
     assert!(findings.is_empty(), "\n{}", findings.join("\n"));
 }
@@ -178,7 +181,7 @@ fn names_and_markers() {
     expect_none(&findings);
 }
 
-/// The room of a file of the server; `None` for the two that hold them together.
+/// Returns the room of a file of the server; `None` for `lib` and `main`, which hold the rooms together.
 fn room(file: &str) -> Option<&str> {
     let path = file.strip_prefix("src/")?;
     let room = path.split('/').next()?.trim_end_matches(".rs");
@@ -225,7 +228,7 @@ fn components_of_the_node_know_of_each_other_only_what_the_table_allows() {
     for (component, allowed) in COMPONENTS {
         let folder = format!("src/node/{component}/");
         let mut named = Vec::new();
-        // Tests make the surroundings of a component themselves.
+        // Tests are exempt: they make the surroundings of a component themselves.
         let of_component = |name: &str| name.starts_with(&folder) && !name.ends_with("/tests.rs");
         for (name, text) in sources.iter().filter(|(name, _)| of_component(name)) {
             let own_file = |other: &str| format!("{folder}{other}.rs");
@@ -258,7 +261,7 @@ fn the_node_itself_is_a_router_and_nothing_else() {
     expect_none(&findings);
 }
 
-/// The names of modules behind `start`.
+/// Returns the names of modules that follow `start` in a text.
 fn lowercase_after<'t>(text: &'t str, start: &str) -> Vec<&'t str> {
     let name = |rest: &'t str| {
         let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_')).unwrap_or(rest.len());

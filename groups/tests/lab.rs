@@ -1,16 +1,16 @@
 //! The scenarios of the MIT Paxos lab's public test suite (spring 2015), on a virtual network and clock.
 //!
-//! The network does what the lab's does. A message is a request or the answer to one; faults strike requests only, since
-//! an answer returns on the connection that its request came by. *Deaf* peers get no requests. Those that are
-//! *unreliable* lose a tenth of the requests, and of the rest they serve a fifth without answering. Beyond the lab,
-//! messages take 1 to 5 ms and so overtake each other.
+//! The network behaves like the lab's. A message is a request or the answer to a request. Faults hit requests only,
+//! since an answer returns on the connection of its request. *Deaf* peers get no requests. *Unreliable* peers lose a
+//! tenth of the requests, and serve a fifth of the rest without answering. Unlike in the lab, messages take 1 to 5 ms
+//! and so overtake each other.
 
 use groups::paxos::{Message, Step};
 use groups::{Fate, Jitter, Members, NodeId, Paxos};
 use std::collections::BTreeMap;
 
 const TICK_MS: u64 = 10;
-/// How long the lab's `waitn` waits.
+/// Time limit of a wait, in milliseconds: that of the lab's `waitn`.
 const WAIT_MS: u64 = 30_710;
 
 enum Event {
@@ -23,9 +23,9 @@ struct Lab {
     events: BTreeMap<(u64, u64), Event>,
     count: u64,
     jitter: Jitter,
-    /// None until it is made.
+    /// The peers; `None` until a peer is created.
     peers: Vec<Option<Paxos>>,
-    /// Which part of a cut network each peer is in.
+    /// The part of a partitioned network that each peer is in.
     parts: Vec<usize>,
     deaf: Vec<bool>,
     unreliable: Vec<bool>,
@@ -76,7 +76,7 @@ impl Lab {
         self.unreliable.fill(unreliable);
     }
 
-    /// Only peers of one part reach each other.
+    /// Partitions the network: only peers of the same part reach each other.
     fn part(&mut self, parts: &[&[usize]]) {
         for (part, peers) in parts.iter().enumerate() {
             peers.iter().for_each(|peer| self.parts[*peer] = part);
@@ -88,7 +88,8 @@ impl Lab {
         self.events.insert((self.now + delay_ms, self.count), event);
     }
 
-    /// Takes what `from` has to say. Answers are dropped with the connection of their request.
+    /// Sends the outgoing messages of `from`. Drops answers if not `is_answerable`, as if the connection of their
+    /// request was lost.
     fn send(&mut self, from: usize, is_answerable: bool) {
         while let Some((to, message)) = self.peer(from).next_outgoing() {
             let to = to.0 as usize - 1;
@@ -132,7 +133,7 @@ impl Lab {
         self.now = end;
     }
 
-    /// How many peers know the decision; they must agree.
+    /// Returns the number of peers that know the decision. Panics if they know different decisions.
     fn decided(&self, seq: u64) -> usize {
         let fates = self.peers.iter().flatten().map(|peer| peer.status(seq));
         let decided: Vec<Fate> = fates.filter(|fate| matches!(fate, Fate::Decided(_))).collect();
@@ -310,7 +311,7 @@ fn agreement_takes_few_requests() {
     assert!(lab.requests <= 5 * 3 * 15, "{} requests for five contested agreements", lab.requests);
 }
 
-/// All peers start many numbers, each no sooner than the one `window` before it is known to all.
+/// Starts 50 agreements at every peer, each only after all peers know the decision `window` agreements earlier.
 fn many(is_unreliable: bool, window: u64) {
     let mut lab = Lab::new(3);
     lab.unreliable(is_unreliable);

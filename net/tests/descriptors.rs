@@ -1,5 +1,5 @@
-//! What the event loop does when the process has no more file descriptors. A test program of its own, because the
-//! limit holds for the whole process.
+//! The event loop when the process has no more file descriptors. This is a test program of its own, because the limit
+//! holds for the whole process.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! The request parser: what it accepts, what it refuses and in which words, and that neither depends on how the bytes
-//! were cut into pieces.
+//! The request parser: the requests that it accepts, those that it refuses, and the error texts. None of this depends
+//! on how the bytes were cut into pieces.
 
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
 use proptest::prelude::*;
@@ -156,7 +156,7 @@ fn encode(requests: &Requests) -> Vec<u8> {
     bytes
 }
 
-/// The same requests, read by a parser that shares no code with this one.
+/// Returns the same requests, read by a parser that shares no code with this one.
 fn oracle(bytes: &[u8]) -> Requests {
     let mut bytes = bytes::Bytes::copy_from_slice(bytes);
     let mut requests = Vec::new();
@@ -172,7 +172,7 @@ fn oracle(bytes: &[u8]) -> Requests {
     requests
 }
 
-/// Bytes that are nearly requests: pieces of the grammar in any order.
+/// Returns bytes that are nearly requests: pieces of the grammar in any order.
 fn nearly() -> impl Strategy<Value = Vec<u8>> {
     let pieces = prop_oneof![
         4 => Just(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".to_vec()),

@@ -1,20 +1,20 @@
-//! The CLIENT command against the texts of a real Redis.
+//! The CLIENT command, compared with the replies of a real Redis.
 
 use super::*;
 use net::outbound::Outbound;
 
-/// A connection with an id, from a port of its own.
+/// Returns a connection with this id, from a port of its own.
 pub(in crate::admin) fn info(id: u64) -> ClientInfo {
     let addr = SocketAddr::from(([127, 0, 0, 1], 50000 + id as u16));
     ClientInfo::new(id, addr, SocketAddr::from(([127, 0, 0, 1], 7001)), 10_000)
 }
 
-/// The arguments of a command written with spaces.
+/// Splits a command at its spaces into arguments.
 pub(in crate::admin) fn words(command: &str) -> Vec<&[u8]> {
     command.split(' ').map(str::as_bytes).collect()
 }
 
-/// A reply on the wire.
+/// Returns a reply as it is sent on the wire.
 pub(in crate::admin) fn written(reply: &Reply<'_>, protocol: Protocol) -> String {
     let mut out = Outbound::new();
     reply.write(protocol, &mut out);

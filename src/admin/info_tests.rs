@@ -1,9 +1,9 @@
-//! INFO: which sections, and what clients read in them.
+//! INFO: its sections, and the values that clients read in them.
 
 use super::*;
 use crate::admin::client::tests::words;
 
-/// A node of three that leads some groups, with one peer that does not answer.
+/// Returns the reply of one of three nodes. The node leads some groups, and one of its peers does not answer.
 pub(crate) fn example(command: &str) -> String {
     let mut stats = Stats::new(vec!["get", "set"]);
     stats.called(1, 6, false);

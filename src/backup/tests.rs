@@ -1,4 +1,4 @@
-//! The manifest, flipped bit by bit, and what a majority of directories tells together.
+//! The manifest with each bit flipped, and the state that a majority of directories shows together.
 
 use super::manifest::{File, MANIFEST_VERSION, Manifest, State};
 use super::stopped::Rank;
@@ -35,7 +35,7 @@ fn a_manifest_with_a_flipped_bit_is_refused_or_says_the_same() {
             Err(_) => refused += 1,
         }
     }
-    // What is left are spaces that became other spaces.
+    // The accepted flips turn one whitespace character into another.
     assert!(refused > text.len() * 7, "{refused} of {} bits", text.len() * 8);
 }
 

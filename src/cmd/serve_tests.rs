@@ -1,4 +1,4 @@
-//! Flags, files, variables: what is taken from where, and what is refused.
+//! Flags, configuration files and environment variables: which source counts, and which values are refused.
 
 use super::*;
 use crate::cmd::{Cli, Command, one_line};
@@ -27,7 +27,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     assert_eq!((settings.node.client_timeout_ms, settings.node.session_ttl_ms), (1_000, 3_600_000));
 }
 
-/// A value of each flag that has an effect.
+/// Returns a value of the flag that has an effect.
 fn example(flag: &str) -> &'static str {
     match flag {
         "id" | "groups" | "max-clients" | "checkpoint-log-factor" => "7",
@@ -45,7 +45,8 @@ fn example(flag: &str) -> &'static str {
     }
 }
 
-/// Every flag of `serve` by its name, and the variable that stands for it. `--parent` is of one process only.
+/// Returns the name of every flag of `serve`, with the flag's environment variable. `--parent` is left out, because it
+/// concerns one process only.
 fn flags() -> Vec<(String, Option<String>)> {
     let command = Cli::command();
     let serve = command.find_subcommand("serve").unwrap();
@@ -81,7 +82,7 @@ fn every_flag_can_stand_in_a_file() {
     }
 }
 
-/// The variables are those of another process: this one's must not change while other tests run.
+/// Sets the variables in a child process, because those of this process must not change while other tests run.
 #[test]
 fn every_flag_can_stand_in_the_environment() {
     const IN_CHILD: &str = "PAXOI_TEST_OF_VARIABLES";

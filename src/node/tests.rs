@@ -1,4 +1,4 @@
-//! Three nodes in one thread, on clocks, disks and connections of the test's making: what a node does when its disk is slow
+//! Three nodes in one thread, on simulated clocks, disks and connections: the behaviour of a node when its disk is slow
 //! or full, or its links are cut.
 
 mod clients;
@@ -24,29 +24,29 @@ mod errors;
 
 const NODES: u32 = 3;
 const GROUP: GroupId = GroupId(0);
-/// Above the numbers of connections between nodes.
+/// First connection number of clients, above the numbers of connections between nodes.
 const CLIENT: u64 = 1_000;
-/// More than an election takes, also after a silence that has to be noticed.
+/// Time limit of an election, in milliseconds. It covers the time to notice a silence.
 const ELECTED_MS: u64 = 3_000;
 
 struct World {
     time: Time,
     nodes: Vec<Host>,
-    /// Pairs between which nothing passes.
+    /// Pairs of nodes, sender first, between which nothing passes.
     cut: BTreeSet<(usize, usize)>,
-    /// Who is reached at the address of another.
+    /// Nodes whose address leads to another node, with that node.
     moved: BTreeMap<usize, usize>,
     connections: u64,
 }
 
 struct Host {
     node: Node,
-    /// Its disk takes no batch to its end.
+    /// True while the node's disk completes no batch.
     is_stuck: bool,
     syncing: Option<u64>,
-    /// What is logged, if that is to be read back.
+    /// The logged records, if they are to be read back.
     log: Option<Vec<wal::Record>>,
-    /// The checkpoint files that it began, which nobody writes.
+    /// The checkpoint files that the node has begun. Nobody writes them.
     files: Vec<u64>,
     /// The other end of each connection to a node.
     links: BTreeMap<u64, (usize, u64)>,
@@ -55,12 +55,12 @@ struct Host {
 }
 
 impl World {
-    /// Nodes that are born with one group, and know each other's connections once time passes.
+    /// Creates nodes that are born with one group. They connect to each other as time passes.
     fn new() -> World {
         World::of(1)
     }
 
-    /// The same with so many groups.
+    /// Creates the same nodes with `groups` groups.
     fn of(groups: u32) -> World {
         let address = |id: u32| SocketAddr::from(([127, 0, 0, 1], id as u16));
         let initial: Vec<(NodeId, String)> = (1..=NODES).map(|id| (NodeId(id), address(id).to_string())).collect();
@@ -110,7 +110,7 @@ impl World {
         World { time, nodes, cut: BTreeSet::new(), moved: BTreeMap::new(), connections: 0 }
     }
 
-    /// The same with two groups, which have leaders.
+    /// Creates the same nodes with two groups, and waits until both groups have leaders.
     fn with_two_groups() -> World {
         let mut world = World::of(2);
         let is_led = |world: &World| world.nodes.iter().all(|host| host.node.leaderless() == 0);
@@ -119,7 +119,7 @@ impl World {
         world
     }
 
-    /// The same, and node 1 leads.
+    /// Creates the same nodes with one group, and waits until node 1 leads it.
     fn led_by_1() -> World {
         let mut world = World::new();
         world.run_until("node 1 leads", ELECTED_MS, |world| world.leads(1) && world.follows(2) && world.follows(3));
@@ -142,7 +142,7 @@ impl World {
         self.nodes[id as usize - 1].node.engine.group(GROUP).next()
     }
 
-    /// Nothing passes between this node and the others.
+    /// Cuts this node off from the others.
     fn isolate(&mut self, id: u32) {
         let one = id as usize - 1;
         self.cut = (0..self.nodes.len()).flat_map(|other| [(one, other), (other, one)]).collect();
@@ -173,19 +173,19 @@ impl World {
         }
         let mut input = BytesMut::from(request);
         node.input(client, &mut input, 0, time);
-        // What was not read yet is offered again, as the event loop does.
+        // Unread input is offered again, as by the event loop.
         if !input.is_empty() {
             self.node(id).input.insert(client, input);
         }
     }
 
-    /// The replies that a client has, and has not been shown yet.
+    /// Takes the replies to a client that were not taken before.
     fn replies(&mut self, id: u32, number: u64) -> String {
         let replies = self.node(id).replies.remove(&(CLIENT + number)).unwrap_or_default();
         String::from_utf8_lossy(&replies).replace("\r\n", " ").trim_end().to_owned()
     }
 
-    /// The reply to a request, within some seconds.
+    /// Sends a request and returns the reply, which must come within twice [`ELECTED_MS`].
     fn ask(&mut self, id: u32, number: u64, request: &str) -> String {
         self.node(id).replies.remove(&(CLIENT + number));
         self.send(id, number, format!("{request}\r\n").as_bytes());
@@ -196,7 +196,7 @@ impl World {
         String::from_utf8_lossy(&reply).trim_end().to_owned()
     }
 
-    /// A tick for everybody, and turns until nobody has more to say.
+    /// Ticks all nodes, then runs turns until no node has more to do.
     fn step(&mut self) {
         self.time.mono_us += TICK_MS * 1_000;
         self.time.unix_us += TICK_MS * 1_000;
@@ -206,7 +206,7 @@ impl World {
         while (0..self.nodes.len()).filter(|place| self.turn(*place)).count() > 0 {}
     }
 
-    /// One turn of one node; false if nothing came of it.
+    /// Runs one turn of one node. Returns false if no further turn is needed.
     fn turn(&mut self, place: usize) -> bool {
         let time = self.time;
         let host = &mut self.nodes[place];
@@ -256,7 +256,7 @@ impl World {
             }
             Output::Close(id, _) => self.close(place, id),
             Output::StoreIdentity(_) | Output::Stop(_) => panic!("{output:?}"),
-            // Clients are offered what they did not read, and nobody has files.
+            // Unread input of clients is offered again anyway, and no node has files.
             Output::Pause(_) | Output::Resume(_) | Output::LookUp(_) | Output::Dial(_, Purpose::Bulk, _) => {}
             Output::Floors(_) | Output::DropSegments(_) | Output::Checkpoint(_) | Output::Transfer(_) => {}
         }
@@ -286,7 +286,7 @@ impl World {
         self.nodes[place].node.closed(id, self.time);
         if let Some((other, far)) = self.nodes[place].links.remove(&id) {
             self.nodes[other].links.remove(&far);
-            // What was on its way before the end came still arrives.
+            // Bytes that were in flight before the close still arrive.
             if let Some(mut input) = self.nodes[other].input.remove(&far) {
                 self.nodes[other].node.input(far, &mut input, 0, self.time);
             }
@@ -299,7 +299,8 @@ fn knows(node: &Node, connection: u64) -> bool {
     node.arrivals.has(connection) || node.clients.has(connection)
 }
 
-/// What a log has of a range: of each instance the value of the ballot under which the next one names it as chosen.
+/// Returns the values of a range from a log: of each instance, the value under the ballot that the next instance names
+/// as chosen.
 fn chosen(records: &[wal::Record], range: &wal::ReadRange) -> Vec<wal::ChosenValue> {
     let at = |instance: u64| {
         records.iter().rev().filter(move |record| record.kind.has_value() && record.instance.0 == instance)
@@ -357,7 +358,7 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
     assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:0\r\n"));
 }
 
-/// What becomes of the groups if there is no log and no checkpoint.
+/// Rebuilds the groups from no log and no checkpoint.
 fn rebuilt_of_nothing(blank: Blank, time: Time) -> Rebuilt {
     let (disk, storage, progress) = (&crate::storage::disk::MemoryDisk::new(), [0; 16], &Progress::default());
     let source = Source { disk, storage, clock: time.clock(), lanes: 1, progress };
@@ -365,7 +366,7 @@ fn rebuilt_of_nothing(blank: Blank, time: Time) -> Rebuilt {
     rebuild.expect("there is nothing that could be wrong").1
 }
 
-/// A key of one of two groups.
+/// Returns a key of `group`, which is one of two groups.
 fn key_of(group: u32) -> String {
     let is_there = |key: &String| routing::group_of(routing::slot(key.as_bytes()), 2) == GroupId(group);
     (0..).map(|number| format!("key{number}")).find(is_there).expect("every group has keys")
@@ -376,7 +377,7 @@ fn groups_are_served_as_they_come() {
     let mut world = World::with_two_groups();
     let leader = if world.node(1).node.engine.group(GroupId(1)).leads().is_some() { 1 } else { 2 };
     assert!(world.node(3).node.engine.groups().all(|group| group.leads().is_none()));
-    // As at a start whose log has all that it ever had.
+    // As at a start with a complete log.
     let blank = world.node(3).node.blank();
     let (here, missing) = (key_of(0), key_of(1));
     let time = world.time;
@@ -401,12 +402,12 @@ fn groups_are_served_as_they_come() {
     assert_eq!(world.ask(3, 1, "EXEC"), LOADING);
     assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:1\r\n"));
     assert!(world.ask(3, 0, "INFO paxos").contains("\r\ngroups_leaderless:1\r\n"));
-    // What concerns all groups waits for the last.
+    // Work on all groups, such as a checkpoint, waits for the last group.
     assert_eq!(world.ask(3, 0, "PAXOI CHECKPOINT"), "+Background checkpoint started");
     world.run(1_000);
     assert!(world.node(3).files.is_empty());
 
-    // A vote that was asked for while the group was missing is asked for again when it comes.
+    // A vote that was requested while the group was missing is requested again when the group is there.
     world.isolate(3 - leader);
     world.node(leader).replies.clear();
     world.send(leader, 0, format!("{set}\r\n").as_bytes());
@@ -435,11 +436,12 @@ fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
     world.node(1).node.log_read(&rebuilt.peers, &rebuilt.catalog, 0);
     world.node(1).node.groups_rebuilt(cells, time);
     world.run(1_000);
-    // The first voter of all is asked only where it can answer.
+    // Node 1, the first voter, is asked only about groups for which it can answer.
     world.node(leader).replies.clear();
     world.send(leader, 0, format!("GET {key}\r\n").as_bytes());
     world.run_until("a read at the leader", 10 * TICK_MS, |world| !world.nodes[leader as usize - 1].replies.is_empty());
-    // A cluster client learns there who leads what is missing, and a change of members does not reckon with it.
+    // Node 1 tells a cluster client the leader of the missing group. A change of members does not count on node 1 for
+    // that group.
     let slots = world.ask(1, 0, "CLUSTER SLOTS");
     assert!(slots.contains(&format!("\r\n:{leader}\r\n")), "{slots}");
     let refusal = world.ask(leader, 0, &format!("PAXOI MEMBER REMOVE {}", 5 - leader));
@@ -470,7 +472,7 @@ fn a_leader_whose_disk_is_stuck_gives_up_and_the_others_go_on() {
     world.node(1).is_stuck = false;
     world.run_until("node 1 has what it missed", ELECTED_MS, |world| world.next(1) == world.next(2));
     assert_eq!(world.ask(1, 0, "GET key"), "$2\r\n49");
-    // It leads again when it has been healthy for some time.
+    // Node 1 leads again when its disk has been healthy for some time.
     world.run_until("node 1 leads again", 20_000, |world| world.leads(1));
 }
 
@@ -525,7 +527,7 @@ fn a_node_whose_disk_is_full_leads_only_if_the_others_are_full_too() {
     assert_eq!(world.ask(2, 0, "SET key 3"), "+OK");
     assert_eq!(world.ask(1, 0, "GET key"), "$1\r\n3");
 
-    // A majority is full: the third node refuses what grows, too.
+    // A majority is full, so the third node also refuses commands that may add data.
     world.node(2).node.set_space(full());
     world.run(500);
     assert!(world.ask(3, 0, "SET key 4").starts_with("-MISCONF the disk is full"));

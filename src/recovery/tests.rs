@@ -1,4 +1,4 @@
-//! However many lanes there are, the groups become the same.
+//! Any number of lanes (recovery workers) rebuilds the same groups.
 
 use super::*;
 use crate::kv::Store;
@@ -45,13 +45,13 @@ fn blank() -> Blank {
     Blank { cells, cluster: Some((header(), Limits::default())), value_version: 2 }
 }
 
-/// What the keys of a group have in braces.
+/// Returns the hash tag of a group's keys.
 fn tag_of(group: u32) -> u32 {
     let is_there = |tag: &u32| routing::group_of(routing::slot(tag.to_string().as_bytes()), GROUPS) == GroupId(group);
     (0..).find(is_there).expect("every group has keys")
 }
 
-/// A log in which each group learns `values` values of some commands, in turns.
+/// Returns a log in which each group learns `values` values of three commands. The groups take turns.
 fn history(values: u64) -> Vec<(u64, Record)> {
     let mut chains = [0; GROUPS as usize];
     let mut records = Vec::new();
@@ -85,7 +85,7 @@ fn history(values: u64) -> Vec<(u64, Record)> {
     records
 }
 
-/// A log of several segments that holds these records; those of one lsn share a frame.
+/// Writes these records to a log of several segments. Records with the same LSN share a frame.
 fn written(records: &[(u64, Record)]) -> MemoryDisk {
     let disk = MemoryDisk::new();
     let options = wal::Options::with_segment_bytes(wal::SEGMENT_BYTES_MIN);
@@ -115,7 +115,7 @@ fn rebuild(disk: &MemoryDisk, lanes: usize, records: &[(u64, Record)]) -> Result
     Ok(rebuilt)
 }
 
-/// Where each group is, and the digest of what it holds.
+/// Returns each group's next instance, and the digest of its store.
 fn states(rebuilt: &Rebuilt) -> Vec<(Instance, u64)> {
     let shard = &rebuilt.shard;
     shard.groups().map(|group| (group.next(), shard.store(group.id()).digest())).collect()
@@ -154,7 +154,7 @@ fn lanes_begin_behind_their_checkpoints() {
     }
     writer.finish().unwrap();
     for lanes in [1, 2, 5] {
-        // What the checkpoint includes may be in the log still.
+        // The log may still have the values that the checkpoint includes.
         for log in [late, &records] {
             let rebuilt = rebuild(&disk, lanes, log).unwrap();
             assert_eq!(states(&rebuilt), states(&whole), "{lanes} lanes");
@@ -201,7 +201,8 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
             }
         });
         assert!(matches!(rebuild.expect("there are threads"), Err(Refusal::Record(_))));
-        // The lanes that are done before the one that refuses, unless that is noticed before the log's end: and all of them.
+        // Lanes that finish before the refusing lane give their groups, and only whole groups. They give none if the
+        // refusal is noticed before the log's end.
         assert!(given.groups().count() <= most && !given.has(GroupId(0)), "{lanes} lanes");
         assert!(given.groups().all(|group| group.next() == Instance(201)), "{lanes} lanes: a part of a group is given");
         assert!(!is_read || lanes > 1, "with one lane it is noticed");
@@ -214,7 +215,7 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
     assert!(blank().rebuild(&source, None, |visit| read(&log, visit), nothing).unwrap().is_err());
 }
 
-/// Rebuilds from a log of which `damage` changes a byte between the first and the second reading.
+/// Rebuilds from a log that changes between the first and the second reading. `damage` chooses the damaged byte.
 fn rebuild_behind(damage: impl Fn(&[u8]) -> usize) -> Result<(u64, Rebuilt), Refusal> {
     let (records, progress) = (history(400), Progress::default());
     let (sound, log) = (written(&records), written(&records));
@@ -237,7 +238,7 @@ fn a_log_that_cannot_be_read_again_is_not_called_useless() {
 
 #[test]
 fn a_value_that_rots_between_the_readings_is_lost_to_its_group_alone() {
-    // The commands of a value.
+    // This byte belongs to the commands of a value.
     let rebuilt = rebuild_behind(|content| content.windows(2).position(|bytes| bytes == b"xy").unwrap());
     let (_, rebuilt) = rebuilt.expect("the others are sound");
     assert_eq!(rebuilt.shard.groups().filter(|group| group.is_hollow()).count(), 1);

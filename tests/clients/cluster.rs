@@ -1,4 +1,4 @@
-//! A cluster for one test: `paxoi local` on free ports, in a folder that goes away with it.
+//! A cluster for one test: `paxoi local` on free ports, in a temporary folder that is removed with the cluster.
 
 use paxoi::client::resolve;
 use std::io::{BufRead, BufReader};
@@ -9,10 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long a cluster may take to be ready, or to end.
+/// Maximum time for a cluster to become ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Three running nodes. They end with it.
+/// Three running nodes. Dropping the cluster ends them.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<SocketAddr>,
     launcher: Child,
@@ -24,7 +24,7 @@ impl Cluster {
         Cluster::at("127.0.0.1")
     }
 
-    /// The same with addresses of this host, which can be a name.
+    /// Starts a cluster like [`Cluster::start`], with addresses of `host`, which can be a name.
     pub(crate) fn at(host: &str) -> Cluster {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let mut launcher = Command::new(env!("CARGO_BIN_EXE_paxoi"))
@@ -43,7 +43,7 @@ impl Cluster {
         Cluster { nodes, launcher, _folder: folder }
     }
 
-    /// The first node's port, as programs take it.
+    /// Returns the first node's port as a program argument.
     pub(crate) fn port(&self) -> String {
         self.nodes[0].port().to_string()
     }
@@ -63,7 +63,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The first line, within the time limit; empty if the program ends without one.
+/// Returns the first line, which must come within the time limit; empty if the program ends without a line.
 fn first_line(out: ChildStdout) -> String {
     let (sender, receiver) = channel();
     thread::spawn(move || {

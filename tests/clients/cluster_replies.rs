@@ -1,4 +1,4 @@
-//! What cluster clients read about the cluster: every node tells the same, and every slot has one leader.
+//! The replies that describe the cluster to cluster clients: every node gives the same, and every slot has one leader.
 
 use super::cluster::Cluster;
 use super::wire::{PATIENCE, Wire, ask, show};
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 const SLOTS: usize = 16_384;
 
-/// The port that leads each slot.
+/// The port of each slot's leader.
 type Leaders = Vec<u16>;
 
 fn value(node: SocketAddr, command: &str) -> Value {
@@ -35,10 +35,10 @@ fn text(value: &Value) -> String {
     String::from_utf8(value.as_bytes().expect("text").to_vec()).expect("text")
 }
 
-/// Every slot in exactly one range; ids by port.
+/// Returns the leaders from CLUSTER SLOTS: every slot must be in exactly one range. Adds the node ids by port to `ids`.
 fn slots(node: SocketAddr, ids: &mut BTreeMap<u16, String>) -> Leaders {
     let mut leaders = vec![0; SLOTS];
-    // A node that seems silent for a moment is not told.
+    // CLUSTER SLOTS leaves out a node that seems silent for a moment.
     connected(node);
     for range in value(node, "CLUSTER SLOTS").as_items().expect("ranges") {
         let [first, last, members @ ..] = range.as_items().expect("a range") else { panic!("{range:?}") };
@@ -59,7 +59,8 @@ fn slots(node: SocketAddr, ids: &mut BTreeMap<u16, String>) -> Leaders {
     leaders
 }
 
-/// CLUSTER NODES, once all are connected: a busy machine may make one seem silent for a moment.
+/// Returns CLUSTER NODES once all nodes are connected, or after the time limit: a busy machine may make a node seem
+/// silent for a moment.
 fn connected(node: SocketAddr) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -70,7 +71,7 @@ fn connected(node: SocketAddr) -> Vec<String> {
     }
 }
 
-/// The same from CLUSTER NODES, whose lines have one `myself`.
+/// Returns the leaders from CLUSTER NODES, whose lines have one `myself`.
 fn nodes(node: SocketAddr, ids: &BTreeMap<u16, String>) -> Leaders {
     let mut leaders = vec![0; SLOTS];
     let lines = connected(node);
@@ -95,7 +96,7 @@ fn nodes(node: SocketAddr, ids: &BTreeMap<u16, String>) -> Leaders {
     leaders
 }
 
-/// The same from CLUSTER SHARDS.
+/// Returns the leaders from CLUSTER SHARDS.
 fn shards(node: SocketAddr, ids: &BTreeMap<u16, String>) -> Leaders {
     let mut leaders = vec![0; SLOTS];
     let field = |fields: &Value, name: &str| {

@@ -1,5 +1,5 @@
-//! A cluster whose members have names in their addresses: clients are told the names, in the shapes of a real Redis that
-//! prefers hostnames, every client finds every node, and no dead one is told.
+//! A cluster whose members have host names in their addresses. Replies give the names in the form of a real Redis that
+//! prefers host names. Every client finds every node, and no client is sent to a dead node.
 
 use super::cluster::Cluster;
 use super::redis_server::RedisServer;
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 const NAME: &str = "localhost";
 
-/// What a value is made of: numbers, texts, and what has a name.
+/// Returns the structure of a value: types instead of numbers and texts, except for the host name, `master` and `online`.
 fn shape(value: &Value) -> String {
     let list = |items: &[Value]| items.iter().map(shape).collect::<Vec<_>>().join(" ");
     match value {
@@ -43,7 +43,7 @@ fn resp3(node: SocketAddr, command: &str) -> Value {
     wire.receive()
 }
 
-/// A line of CLUSTER NODES without ids, numbers of ports, and slots.
+/// Returns a line of CLUSTER NODES without ids, port numbers and slots.
 fn line_shape(line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     let address: String = words[1].chars().map(|sign| if sign.is_ascii_digit() { '0' } else { sign }).collect();
@@ -53,7 +53,7 @@ fn line_shape(line: &str) -> String {
 
 #[test]
 fn the_shapes_are_those_of_a_redis_that_prefers_hostnames() {
-    // A name of its own for the connections among the nodes of a cluster, which it has none of.
+    // The port of the Redis cluster bus, which connects the nodes of a cluster. This Redis has no other nodes.
     let bus = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let redis = RedisServer::with(&[
         "--cluster-enabled",
@@ -69,7 +69,7 @@ fn the_shapes_are_those_of_a_redis_that_prefers_hostnames() {
     assert_eq!(ask(redis.address, "CLUSTER ADDSLOTSRANGE 0 16383"), "OK");
     let cluster = Cluster::at(NAME);
     let node = cluster.nodes[0];
-    // Of the first range and its leader.
+    // The structure of the first range and its leader.
     let first = |node: SocketAddr| {
         let slots = resp3(node, "CLUSTER SLOTS");
         let range = slots.as_items().expect("ranges")[0].as_items().expect("a range").to_vec();
@@ -154,7 +154,7 @@ fn check_with_redis_cli(cluster: &Cluster, node: usize, masters: &str) {
     assert!(!output.contains("[ERR]") && !output.contains("ERR "), "{output}");
 }
 
-/// Waits for what comes about by itself.
+/// Waits until `holds` returns true, for changes that the cluster makes by itself.
 #[track_caller]
 fn wait(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! Replies come in the order of the requests, whatever group answers first; and which of them come at all.
+//! Replies come in the order of the requests, whichever group answers first. Also: which requests get a reply at all.
 
 use super::cluster::Cluster;
 use super::wire::{Wire, ask, exchange, show, talk};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 /// Requests in one write.
 const REQUESTS: usize = 600;
-/// Keys that they are about, all over the groups.
+/// Number of keys in these requests, spread over all groups.
 const KEYS: u64 = 40;
 
-/// A model of a few commands says what each reply must be: reads among them see what was sent before them, and nothing
-/// that was sent after them.
+/// A model of a few commands predicts each reply: a read sees all writes that were sent before it, and none that was
+/// sent after it.
 #[test]
 fn hundreds_of_requests_in_one_write_are_answered_in_order() {
     let cluster = Cluster::start();
@@ -57,7 +57,7 @@ fn hundreds_of_requests_in_one_write_are_answered_in_order() {
     }
 }
 
-/// More than the server takes on at a time, from a client that reads only afterwards.
+/// The client sends more requests than the server takes on at a time, and reads the replies only afterwards.
 #[test]
 fn a_half_closed_connection_gets_all_its_replies() {
     let cluster = Cluster::start();
@@ -74,7 +74,7 @@ fn a_half_closed_connection_gets_all_its_replies() {
     assert_eq!(ask(cluster.nodes[2], "GET a"), "\"1\"", "what follows QUIT is not carried out");
 }
 
-/// Replies that have to wait for a group, and are not to be sent, do not hold up or displace the others.
+/// Suppressed replies that have to wait for a group neither delay nor displace the other replies.
 #[test]
 fn replies_can_be_switched_off_and_skipped() {
     let cluster = Cluster::start();
@@ -91,7 +91,7 @@ fn replies_can_be_switched_off_and_skipped() {
     assert_eq!(talk(node, "CLIENT REPLY OFF | INCR a | QUIT"), "");
 }
 
-/// The reason comes before the end, and a place that becomes free is given away again.
+/// A refused client gets the reason before its connection closes. A place that becomes free goes to another client.
 #[test]
 fn one_client_too_many_is_told_so() {
     let cluster = Cluster::start();
@@ -108,7 +108,7 @@ fn one_client_too_many_is_told_so() {
     assert_eq!(second.ask("GET a"), "nil");
     assert_eq!(first.ask("CLIENT KILL TYPE normal"), "1");
     assert!(second.rest().is_empty());
-    // Those refused count until their connections are gone.
+    // Refused clients count until their connections are gone.
     let deadline = Instant::now() + Duration::from_secs(20);
     while ask(node, "PING") != "PONG" {
         assert!(Instant::now() < deadline, "no place became free");
@@ -119,7 +119,7 @@ fn one_client_too_many_is_told_so() {
 fn the_protocol_can_change_in_the_middle() {
     let cluster = Cluster::start();
     let node = cluster.nodes[2];
-    // Each reply is in the protocol of the moment when its request came, also if it is sent later.
+    // Each reply uses the protocol that was set when its request came, even if the reply is sent later.
     let bytes = exchange(node, "SET a 1\r\nGET b\r\nHELLO 3\r\nGET b\r\nMGET a b\r\nHELLO 2\r\nGET b\r\n");
     let text = String::from_utf8(bytes).expect("text");
     let hello =

@@ -4,7 +4,7 @@ use super::cluster::Cluster;
 use super::tools::{is_there, succeed};
 use std::process::Command;
 
-/// How lines of redis-cli begin that tell of an error.
+/// Beginnings of the lines in which redis-cli reports an error.
 const ERRORS: [&str; 7] = ["ERR ", "(error)", "Error:", "NOPROTO", "EXECABORT", "CLUSTERDOWN", "UNCERTAIN"];
 
 fn cli(cluster: &Cluster, arguments: &str) -> String {
@@ -68,7 +68,7 @@ fn scripts_on_stdin_have_no_error_lines() {
     assert_eq!(cli(&cluster, "GET piped"), "5000\n");
 }
 
-/// On a terminal it asks for the documentation of all commands first, to complete and explain them.
+/// On a terminal, redis-cli first asks for the documentation of all commands, to complete and explain them.
 #[test]
 fn an_interactive_session_starts_with_help() {
     if !is_there("redis-cli", &["--version"]) || !is_there("script", &["--version"]) {
@@ -78,7 +78,7 @@ fn an_interactive_session_starts_with_help() {
     for protocol in ["-2", "-3"] {
         let program = format!("redis-cli {protocol} -p {}", cluster.port());
         let mut command = Command::new("script");
-        // A dumb terminal: else it asks the terminal, which is not one, for its width.
+        // A dumb terminal: otherwise redis-cli asks the terminal, which is not a real one, for its width.
         command.args(["-qec", &program, "/dev/null"]).env("TERM", "dumb");
         let output = succeed(&mut command, "SET a 1\nGET a\nHELP SETRANGE\nHELP ONCE\nHELP CLUSTER\nQUIT\n");
         for text in ["OK", "\"1\"", "key offset value", "session number command", "CLUSTER KEYSLOT", "group:"] {

@@ -97,7 +97,7 @@ fn a_cluster_client_finds_the_leaders_by_itself() {
     assert_eq!(connection.rename::<_, _, String>("{t}x", "{t}y").unwrap(), "OK");
     assert!(connection.check_connection());
 
-    // It asked for the slots and went to each leader: none had to pass commands on.
+    // The client asked for the slots and sent each command to its leader: no node had to forward commands.
     let calls = |node: usize| -> i64 {
         let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut connect(&cluster, node)).unwrap();
         let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));

@@ -1,10 +1,10 @@
-//! redis-py, by a script: its default pipelines, its cluster client, and whatever it parses of the replies.
+//! redis-py, run by a script: its default pipelines, its cluster client, and all replies that it parses.
 
 use super::cluster::Cluster;
 use super::tools;
 use std::process::Command;
 
-/// Debian's Python, for which its package of redis-py is; `PAXOI_PYTHON` names another one.
+/// The Python that Debian's redis-py package is made for; `PAXOI_PYTHON` names another one.
 const PYTHON: &str = "/usr/bin/python3";
 
 #[test]

@@ -1,7 +1,7 @@
-//! The same bytes to a redis-server and to a cluster: every byte that comes back must be the same.
+//! Sends the same bytes to a redis-server and to a cluster: every byte that comes back must be the same.
 //!
-//! The scripts are those of `same_as_redis.txt`, one on each line. What is not there is told differently on purpose:
-//! keys of several groups in one command or transaction, the times of ids and clocks, the long texts of HELP.
+//! The scripts are the lines of `same_as_redis.txt`. They leave out commands whose replies differ on purpose: keys of
+//! several groups in one command or transaction, the times of ids and clocks, the long texts of HELP.
 
 use super::cluster::Cluster;
 use super::redis_server::RedisServer;
@@ -28,7 +28,7 @@ fn replies_are_those_of_redis() {
     assert!(failures.is_empty(), "{} scripts differ:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Replies that come when the pause is over. (Redis forgets what it has paused when its client half-closes.)
+/// Replies that come when the pause is over. The client does not half-close: Redis then forgets the paused commands.
 #[test]
 fn what_a_pause_holds_back_is_answered_as_by_redis() {
     let Some(redis) = RedisServer::start() else { return tools::skip("redis-server") };
@@ -50,7 +50,7 @@ fn what_a_pause_holds_back_is_answered_as_by_redis() {
     }
 }
 
-/// Requests that are no requests: what Redis says to them, and that it closes.
+/// Malformed requests: the error of Redis, after which the connection closes.
 #[test]
 fn malformed_requests_are_refused_as_redis_refuses_them() {
     let Some(redis) = RedisServer::start() else { return tools::skip("redis-server") };

@@ -1,9 +1,9 @@
-//! Exactly once: a command sent again, at whatever node, is answered as the first time and executed no more.
+//! Exactly once: a command that is repeated at any node gets its first reply, and is not executed again.
 
 use super::cluster::Cluster;
 use super::wire::ask;
 
-/// Numbers of a session whose replies a group keeps.
+/// Size of the window: numbers of a session whose replies a group keeps.
 const WINDOW: u64 = 64;
 
 #[test]

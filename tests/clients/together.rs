@@ -1,4 +1,4 @@
-//! Commands that must be one: MULTI, and commands of several keys, within a group and across groups.
+//! Atomic commands: MULTI, and commands with several keys, within a group and across groups.
 
 use super::cluster::Cluster;
 use super::wire::{ask, talk};
@@ -8,7 +8,7 @@ const CROSS: &str = "-CROSSSLOT Keys in request don't hash to the same slot: \
 const ALL: &str = "-CROSSSLOT Keys in request don't hash to the same slot: SCAN KEYS DBSIZE RANDOMKEY FLUSHALL FLUSHDB \
                    concern all groups, so send them outside ONCE, and outside MULTI or as the only command on keys in it";
 
-/// `a` and `b` are in different groups of 16; keys with one tag are in one.
+/// `a` and `b` are in different ones of 16 groups; keys with the same hash tag are in one group.
 #[test]
 fn keys_of_several_groups_cannot_be_changed_as_one() {
     let cluster = Cluster::start();
@@ -33,24 +33,24 @@ fn a_transaction_is_one_command_of_its_group() {
     let node = cluster.nodes[0];
     let reply = talk(node, "MULTI | SET a{t} 1 | INCR b{t} | GET a{t} | INCR a{t} | EXEC");
     assert_eq!(reply, "OK | QUEUED | QUEUED | QUEUED | QUEUED | [OK 1 \"1\" 2]");
-    // Errors inside are replies of their own, and the rest is done.
+    // An error inside a transaction is the reply of its command, and the other commands are executed.
     let reply = talk(node, "MULTI | SET a{t} x | INCR a{t} | SET a{t} 1 PX | GET a{t} | EXEC");
     let inside = "[OK -ERR value is not an integer or out of range -ERR syntax error \"x\"]";
     assert_eq!(reply, format!("OK | QUEUED | QUEUED | QUEUED | QUEUED | {inside}"));
-    // What cannot be a command at all stops it.
+    // An unknown command aborts the transaction.
     let aborted = "-EXECABORT Transaction discarded because of previous errors.";
     let unknown = "-ERR unknown command 'FOO', with args beginning with: ";
     assert_eq!(talk(node, "MULTI | SET a{t} 9 | FOO | EXEC"), format!("OK | QUEUED | {unknown} | {aborted}"));
     assert_eq!(talk(node, "MULTI | SET a{t} 9 | DISCARD | EXEC"), "OK | QUEUED | OK | -ERR EXEC without MULTI");
     assert_eq!(talk(node, "MULTI | SET a{t} 9 | RESET | EXEC"), "OK | QUEUED | RESET | -ERR EXEC without MULTI");
     assert_eq!(ask(cluster.nodes[1], "GET a{t}"), "\"x\"");
-    // The node's own commands stand among the group's.
+    // A transaction may mix the node's own commands with commands of the group.
     let reply = talk(node, "MULTI | WAIT 1 0 | INCR b{t} | PING | CONFIG GET save | GET b{t} | SELECT 0 | EXEC");
     assert!(reply.ends_with(" 2 PONG [\"save\" \"\"] \"2\" OK]"), "{reply}");
     assert_eq!(talk(node, "MULTI | EXEC | MULTI | PING | EXEC"), "OK | [] | OK | QUEUED | [PONG]");
 }
 
-/// As many clients' pipelines send them.
+/// The pipelines of many clients send such transactions.
 #[test]
 fn a_command_about_all_keys_can_be_a_transaction() {
     let cluster = Cluster::start();

@@ -1,14 +1,14 @@
-//! Programs that may not be installed, and how they are run: with a time limit, and nothing they say is lost.
+//! Runs programs that may not be installed, with a time limit. No output of them is lost.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a program may run.
+/// Maximum run time of a program.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whether a program answers; `probe` are arguments with which it ends at once.
+/// Returns true if a program runs, else skips the test. With the arguments `probe` the program ends at once.
 pub(crate) fn is_there(program: &str, probe: &[&str]) -> bool {
     let status =
         Command::new(program).args(probe).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -19,13 +19,13 @@ pub(crate) fn is_there(program: &str, probe: &[&str]) -> bool {
     false
 }
 
-/// Says that a test cannot be done here; a failure where everything must be installed.
+/// Reports that a test is skipped. Panics if `PAXOI_REQUIRE_TOOLS=1` says that everything must be installed.
 pub(crate) fn skip(what: &str) {
     assert!(std::env::var_os("PAXOI_REQUIRE_TOOLS").is_none_or(|required| required != "1"), "{what} is not installed");
     eprintln!("skipped: no {what}");
 }
 
-/// Runs a program to its end and returns its code and all that it wrote, errors behind the rest.
+/// Runs a program to its end. Returns its exit code and its whole output, stderr behind stdout.
 pub(crate) fn run(command: &mut Command, input: &str) -> (Option<i32>, String) {
     let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut process = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -45,7 +45,7 @@ pub(crate) fn run(command: &mut Command, input: &str) -> (Option<i32>, String) {
     (status.code(), out.join().expect("read") + &errors.join().expect("read"))
 }
 
-/// As [`run`], where it must end with 0.
+/// Runs a program like [`run`]. It must end with code 0. Returns its output.
 #[track_caller]
 pub(crate) fn succeed(command: &mut Command, input: &str) -> String {
     let (code, output) = run(command, input);

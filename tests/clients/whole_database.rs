@@ -16,7 +16,7 @@ fn fill(node: SocketAddr) {
     (0..KEYS).for_each(|key| assert_eq!(show(&wire.receive()), "OK", "{key}"));
 }
 
-/// A page of SCAN: the next cursor and the keys.
+/// Returns a page of SCAN: the next cursor and the keys.
 fn scan(wire: &mut Wire, cursor: &str, options: &str) -> (String, Vec<String>) {
     wire.send(format!("SCAN {cursor}{options}\r\n").as_bytes());
     let Value::Array(page) = wire.receive() else { panic!("a page") };

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long one reply may take, or something that will come about by itself.
+/// Maximum wait for one reply, or for a change that the cluster makes by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection.
@@ -28,12 +28,12 @@ impl Wire {
         self.stream.write_all(bytes).expect("sent");
     }
 
-    /// Says that no more will be sent.
+    /// Half-closes the connection: no more will be sent.
     pub(crate) fn finish(&self) {
         self.stream.shutdown(Shutdown::Write).expect("shut down");
     }
 
-    /// The next reply.
+    /// Returns the next reply.
     pub(crate) fn receive(&mut self) -> Value {
         loop {
             if let Some((value, length)) = decode(&self.input).expect("a reply") {
@@ -56,19 +56,19 @@ impl Wire {
         show(&self.receive())
     }
 
-    /// Everything until the server closes.
+    /// Returns everything that comes until the server closes.
     pub(crate) fn rest(mut self) -> Vec<u8> {
         self.stream.read_to_end(&mut self.input).expect("the end in time");
         self.input
     }
 }
 
-/// One command on a connection of its own.
+/// Sends one command on a connection of its own, and shows the reply.
 pub(crate) fn ask(node: SocketAddr, command: &str) -> String {
     Wire::connect(node).ask(command)
 }
 
-/// Sends inline commands, one on each line, all at once, half-closes, and returns whatever comes until the server
+/// Sends inline commands, one on each line, in one write, and half-closes. Returns the bytes that come until the server
 /// closes too.
 pub(crate) fn exchange(node: SocketAddr, script: &str) -> Vec<u8> {
     let mut wire = Wire::connect(node);
@@ -77,7 +77,7 @@ pub(crate) fn exchange(node: SocketAddr, script: &str) -> Vec<u8> {
     wire.rest()
 }
 
-/// Sends inline commands, separated by ` | `, all at once; the replies, shown and separated in the same way.
+/// Sends inline commands, separated by ` | `, in one write. Returns the replies, shown and separated in the same way.
 pub(crate) fn talk(node: SocketAddr, commands: &str) -> String {
     let bytes = exchange(node, &(commands.replace(" | ", "\r\n") + "\r\n"));
     let (mut rest, mut replies) = (&bytes[..], Vec::new());
@@ -89,7 +89,7 @@ pub(crate) fn talk(node: SocketAddr, commands: &str) -> String {
     replies.join(" | ")
 }
 
-/// A reply in one line: `OK`, `"text"`, `7`, `nil`, `[…]`, `{name: value}`, `~[…]` for a set, `-ERR …`.
+/// Shows a reply in one line: `OK`, `"text"`, `7`, `nil`, `[…]`, `{name: value}`, `~[…]` for a set, `-ERR …`.
 pub(crate) fn show(value: &Value) -> String {
     let list = |items: &[Value]| items.iter().map(show).collect::<Vec<_>>().join(" ");
     match value {
@@ -109,7 +109,7 @@ pub(crate) fn show(value: &Value) -> String {
     }
 }
 
-/// Asks until the reply is as wanted: for what comes about by itself.
+/// Repeats a command until the reply is `wanted`, for changes that the cluster makes by itself.
 #[track_caller]
 pub(crate) fn until(node: SocketAddr, command: &str, wanted: &str) {
     let (deadline, mut wire) = (Instant::now() + PATIENCE, Wire::connect(node));

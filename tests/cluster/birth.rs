@@ -1,5 +1,5 @@
-//! First starts, wrong starts, and directories that were wiped, rolled back, or are somebody else's. Each gets one clear
-//! line, and the rest of the cluster goes on.
+//! First starts, wrong starts, and directories that were wiped, were rolled back, or belong to another node. Each fault
+//! gets one clear line, and the rest of the cluster goes on.
 
 use crate::harness::client::{ask, ask_until_served};
 use crate::harness::{Cluster, READY_MAX, copy_data, run, turn, wait_for};
@@ -7,13 +7,13 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-/// `words` with the word after `flag` replaced.
+/// Returns `words` with the word after `flag` replaced by `value`.
 fn with(words: &[String], flag: &str, value: &str) -> Vec<String> {
     let at = words.iter().position(|word| word == flag).expect("the flag is there") + 1;
     words.iter().enumerate().map(|(place, word)| if place == at { value.to_owned() } else { word.clone() }).collect()
 }
 
-/// Nodes 1 and 3 answer clients.
+/// Checks that nodes 1 and 3 answer clients.
 fn check_the_others(cluster: &Cluster) {
     for id in [1, 3] {
         let mut client = cluster.client(id);
@@ -38,7 +38,7 @@ fn a_first_start_needs_every_member_once() {
     wait_for("node 1 to know that node 3 is there", READY_MAX, || {
         ask(&mut client, "GET key").ends_with("needs node 2 once").then_some(())
     });
-    // For longer than a silent peer is taken for alive.
+    // Longer than a silent peer counts as alive.
     thread::sleep(Duration::from_millis(1_500));
     assert_eq!(cluster.log(1).matches("connected to node 3").count(), 1, "the connection stays while they wait");
     cluster.restart(2);
@@ -57,7 +57,8 @@ fn a_birth_interrupted_by_kill_9_is_completed_later() {
     for round in 0..12 {
         let mut cluster = Cluster::prepare(3, 4, &[]);
         cluster.ids().for_each(|id| cluster.spawn(id));
-        // The moments of a birth: it takes some tens of milliseconds on a disk like the one of the target directory.
+        // The kills hit different moments of a birth, which takes some tens of milliseconds on a disk like that of the
+        // target directory.
         thread::sleep(Duration::from_millis(10 * round));
         let killed: Vec<u32> = if round % 2 == 0 { cluster.ids().collect() } else { vec![1 + (round / 2 % 3) as u32] };
         killed.iter().for_each(|id| cluster.kill9(*id));
@@ -106,7 +107,7 @@ fn a_wiped_or_old_directory_never_votes_again() {
     run(&cluster.words(2)).expect(1, &["node 2 is known with another data directory", "under a new id"]);
     check_the_others(&cluster);
 
-    // An old copy: the others have seen a later start of it.
+    // An old copy of the directory: the others have seen a later start of node 2.
     fs::remove_dir_all(&data).expect("to remove the new directory");
     copy_data(&aside, &data);
     cluster.restart(2);
@@ -152,7 +153,7 @@ fn a_node_of_another_cluster_is_turned_away() {
     assert!(answer.starts_with("-CLUSTERDOWN"), "{answer}");
     check_that_it_tries_less_and_less(&cluster, 1, "belongs to another cluster");
 
-    // Each at its place again.
+    // Each node 2 runs with its own directory again.
     cluster.kill9(2);
     for cluster in [&mut cluster, &mut other] {
         cluster.restart(2);
@@ -181,7 +182,7 @@ fn a_node_that_is_no_member_is_turned_away() {
     check_the_others(&cluster);
 }
 
-/// A node that is refused for good does not knock all the time.
+/// Checks that a node that is refused for good retries less and less often.
 fn check_that_it_tries_less_and_less(cluster: &Cluster, id: u32, line: &str) {
     thread::sleep(Duration::from_secs(2));
     let count = cluster.log(id).matches(line).count();

@@ -1,5 +1,5 @@
-//! Clocks that are wrong, with real processes: libfaketime lies to one node about the time of day, and leaves the monotonic
-//! clock alone. Locks and lifetimes are judged by the monotonic clock of the test.
+//! Wrong clocks, with real processes: libfaketime gives one node a wrong time of day, and leaves the monotonic clock
+//! alone. The test measures locks and lifetimes by its own monotonic clock.
 
 use crate::harness::client::{ask, ask_until_served};
 use crate::harness::{Cluster, turn, wait_for};
@@ -10,13 +10,13 @@ const GROUPS: u32 = 4;
 const FAST: &str = "+8h";
 const SLOW: &str = "-8h";
 const RIGHT: &str = "+0";
-/// The life of a lock, and how much of it surely passes before it goes: cluster time is steered by a tenth at most, and
-/// two leaders may differ by a quarter of a second.
+/// Time to live of a lock.
 const LOCK: Duration = Duration::from_millis(2_500);
+/// Minimum time that a lock holds: cluster time is steered by a tenth at most, and two leaders may differ by 250 ms.
 const HELD: Duration = Duration::from_millis(2_500 * 10 / 11 - 250);
 const SEEN_MAX: Duration = Duration::from_secs(20);
 
-/// The library that lies about the time; `None` skips the test where tools may be missing.
+/// Returns the path of libfaketime; `None` skips the test where tools may be missing.
 fn library() -> Option<PathBuf> {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let files = folders.iter().map(|folder| Path::new(folder).join("faketime/libfaketimeMT.so.1"));
@@ -47,7 +47,7 @@ impl Clocks {
         self.folder.path().join(id.to_string())
     }
 
-    /// Sets a node's clock, whether it runs or not.
+    /// Sets a node's clock, whether the node runs or not.
     fn set(&self, id: u32, offset: &str) {
         let fresh = self.folder.path().join("fresh");
         std::fs::write(&fresh, offset).and_then(|()| std::fs::rename(&fresh, self.file(id))).expect("a clock is set");
@@ -67,7 +67,7 @@ impl Clocks {
         self.cluster.wait_for_leaders();
     }
 
-    /// Waits until node `asked` knows how far the clock of node `id` is off.
+    /// Waits until node `asked` knows that the clock of node `id` is `hours` ahead.
     fn wait_for_offset(&self, asked: u32, id: u32, hours: i64) {
         let field = format!("peer{id}");
         self.cluster.wait_for_info(asked, &format!("the clock of node {id}"), |info| {
@@ -76,7 +76,7 @@ impl Clocks {
         });
     }
 
-    /// Takes a lock at one node; nobody at any node gets it before its time, and somebody soon after.
+    /// Takes a lock at node `at`. No client of any node may get it within [`HELD`], and one must get it soon after.
     fn expect_locks_to_hold(&self, key: &str, at: u32) {
         let mut clients: Vec<_> = (1..=3).map(|id| self.cluster.client(id)).collect();
         let words = format!("SET {key} mine NX PX {}", LOCK.as_millis());
@@ -139,7 +139,7 @@ fn a_cluster_born_while_a_clock_is_fast_keeps_real_time() {
         .expect("the program runs");
     let text = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(text.contains("the clock of node 1 is 28800.") && text.contains("s ahead of cluster time"), "{text}");
-    // Also after a restart of all, with nobody who knows cluster time.
+    // Also after a restart of all nodes, when no node knows cluster time.
     (1..=3).for_each(|id| clocks.cluster.kill9(id));
     clocks.spawn_all();
     assert_eq!(ask_until_served(&mut clocks.cluster.client(1), "GET key0"), "value");

@@ -1,5 +1,5 @@
-//! Every client gets its reply, or an error, within `--client-timeout` and a second: at nodes whose peers vanish, and whose
-//! leader stands still.
+//! Every client gets its reply or an error within `--client-timeout` plus one second, also at nodes whose peers vanish
+//! or whose leader stands still.
 
 use crate::harness::client::{ask, ask_until_served, connect, text};
 use crate::harness::{Cluster, turn};
@@ -12,21 +12,21 @@ use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 const FLAGS: [&str; 4] = ["--client-timeout", "2s", "--segment-bytes", "1mb"];
-/// The timeout, and a second.
+/// Maximum time to a reply: the timeout plus one second.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// How long clients go on after a fault: several timeouts.
+/// Time that clients go on after a fault: several timeouts.
 const FAULT: Duration = Duration::from_secs(8);
 /// Commands in a pipeline.
 const PIPELINE: usize = 200;
-/// Together more than a group lets wait.
+/// Clients with large values: together they send more bytes than a group lets wait.
 const LARGE_CLIENTS: usize = 12;
 const LARGE_BYTES: usize = 1 << 20;
 
-/// What one kind of clients saw.
+/// The replies that one client got.
 #[derive(Debug, Default)]
 struct Seen {
     slowest: Duration,
-    /// The reply that took so long.
+    /// The slowest reply.
     reply: String,
     replies: usize,
     errors: usize,
@@ -42,7 +42,7 @@ impl Seen {
     }
 }
 
-/// What a client sends at a time.
+/// The requests that a client sends at a time.
 #[derive(Clone, Copy)]
 enum Load {
     Single,
@@ -66,20 +66,20 @@ fn client(address: SocketAddr, load: Load, number: usize, stop: &AtomicBool) -> 
         ];
         let (mut requests, count) = (Vec::new(), if matches!(load, Load::Pipeline) { PIPELINE } else { 1 });
         for at in 0..count {
-            // All large values are of one group.
+            // All large values go to one group.
             let large: &[&[u8]] = &[b"SET", b"{large}", &value];
             write_command(if matches!(load, Load::Large) { large } else { commands[(round + at) % 4] }, &mut requests);
         }
         let began = Instant::now();
         let answered = client.pipeline(&requests, count, |reply| seen.note(text(&reply), began.elapsed()));
         answered.unwrap_or_else(|error| panic!("after {:?}: {error}", began.elapsed()));
-        // A refusal at once is no reason to ask without end.
+        // Immediate refusals must not make the client ask in a busy loop.
         thread::sleep(Duration::from_millis(5));
     }
     seen
 }
 
-/// Clients of all kinds at these nodes, until they are stopped.
+/// Clients of all kinds at some nodes, until they are stopped.
 struct Clients {
     stop: Arc<AtomicBool>,
     threads: Vec<(&'static str, JoinHandle<Seen>)>,
@@ -131,7 +131,7 @@ fn errors_come_in_time_whatever_happens_to_the_others() {
     let clients = Clients::start(&cluster, &[leader]);
     others.iter().for_each(|id| cluster.pause(*id));
     thread::sleep(FAULT);
-    // By now it is known: nobody waits.
+    // By now the leader knows that its peers are silent, so it refuses commands at once.
     let began = Instant::now();
     for command in ["SET key value", "GET key", "DEL key", "DBSIZE"] {
         let answer = ask(&mut cluster.client(leader), command);

@@ -1,5 +1,5 @@
-//! A log that has rotted keeps its node from starting, with a line that says where, unless only values are damaged, which
-//! the others have; one whose end was torn off by a crash does not.
+//! A rotten log keeps its node from starting, with a line that says where it is damaged. If only values are damaged,
+//! the node starts and learns them from the others. A log whose end was torn off by a crash starts, too.
 
 use crate::harness::client::{ask, ask_until_served};
 use crate::harness::{Cluster, READY_MAX, run, turn, wait_for};
@@ -17,7 +17,7 @@ fn segment(cluster: &Cluster, id: u32) -> (PathBuf, File) {
     (path, file)
 }
 
-/// Where the frames of a node's only segment begin, how many records and bytes each has.
+/// Returns the offset, the number of records and the bytes of each frame in a node's only segment.
 fn frames(cluster: &Cluster, id: u32) -> Vec<(u64, u64, u64)> {
     let directory = cluster.data(id).display().to_string();
     let ended = run(&["inspect", "log", &directory, "--records"]);
@@ -55,7 +55,7 @@ fn a_rotten_log_keeps_its_node_from_starting() {
     let length = file.metadata().expect("its length").len();
     file.set_len(length / 2).expect("to cut the file");
     run(&cluster.words(2)).expect(1, &[&format!("log file {SEGMENT} is corrupt at byte 0: "), "bytes and should have"]);
-    // What was cut off were zeros.
+    // The bytes that were cut off were zeros.
     file.set_len(length).expect("the length as it was");
     std::fs::rename(&path, path.with_extension("aside")).expect("to put the file aside");
     run(&cluster.words(2)).expect(1, &["its log is missing"]);
@@ -89,7 +89,7 @@ fn a_rotten_value_is_learned_from_the_others() {
     for number in 0..50 {
         assert_eq!(ask_until_served(&mut cluster.client(2), &format!("GET key:{number}")), number.to_string());
     }
-    // A checkpoint takes the place of what was lost, so that the next start misses nothing.
+    // A checkpoint replaces the damaged values, so that the next start misses nothing.
     cluster.wait_for_info(2, "a checkpoint", |info| info.number("checkpoints_made") > 0);
     cluster.kill9(2);
     cluster.restart(2);

@@ -1,4 +1,4 @@
-//! How long writes pause when a leader dies, and how leaders come back to their places.
+//! The pause of writes when a leader dies, and the return of groups to their preferred leaders.
 
 use crate::harness::client::{ask_until_served, connect, key_of, text};
 use crate::harness::{Cluster, turn, wait_for};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const GROUPS: u32 = 16;
 /// Writes to every group resume within this time after a leader's death.
 const GAP_MAX: Duration = Duration::from_secs(2);
-/// A restarted node is healthy for 10 s before it gets its groups back.
+/// Maximum time until a restarted node has its groups back: it must be healthy for 10 s first.
 const HANDBACK_MAX: Duration = Duration::from_secs(25);
 
 /// One client per group, each of which writes without a pause.
@@ -39,7 +39,7 @@ impl Watch {
         watch
     }
 
-    /// Waits until so many more writes have succeeded in each group.
+    /// Waits until `writes` more writes have succeeded in each group.
     fn wait_for_all(&self, writes: u64) {
         let goals: Vec<u64> = self.successes.iter().map(|count| count.load(SeqCst) + writes).collect();
         wait_for("writes to every group", Duration::from_secs(30), || {
@@ -48,7 +48,7 @@ impl Watch {
         });
     }
 
-    /// The longest time that any group went without a successful write.
+    /// Stops the writers. Returns the longest time that any group went without a successful write.
     fn finish(self) -> Duration {
         self.stop.store(true, SeqCst);
         let gaps = self.writers.into_iter().map(|writer| writer.join().expect("a writer"));
@@ -67,7 +67,7 @@ fn write(address: SocketAddr, key: &str, stop: &AtomicBool, successes: &AtomicU6
     let mut expected = 1;
     while !stop.load(SeqCst) {
         let reply = client.call(&[b"INCR", key.as_bytes()]).expect("an answer of a node that stays");
-        // A dead leader makes no unknown fates at a node that lives: each INCR is executed exactly once.
+        // A leader's death leaves no command of unknown fate at a live node: each INCR is executed exactly once.
         assert_eq!(text(&reply), expected.to_string());
         let Value::Int(_) = reply else { unreachable!("a number is an integer") };
         expected += 1;
@@ -110,7 +110,7 @@ fn a_restarted_node_gets_its_groups_back_without_a_pause() {
     assert!(gap <= GAP_MAX, "a group had no successful write for {gap:?}");
 }
 
-/// How many groups a node should lead: the group numbers are divided evenly, in order.
+/// Returns the number of groups whose preferred leader is node `id`: group numbers are divided evenly, in order.
 fn groups_preferring(id: u32, nodes: u32) -> u64 {
     (0..GROUPS).filter(|group| group * nodes / GROUPS + 1 == id).count() as u64
 }
@@ -132,12 +132,12 @@ fn a_stopped_leader_that_wakes_answers_nothing_old() {
         set(&format!("old{round}"));
         let connect = |_: &String| TcpStream::connect(cluster.address(leader)).expect("a connection");
         let mut readers: Vec<TcpStream> = keys.iter().map(connect).collect();
-        // So that the leader knows the connections before it stops.
+        // The leader must know the connections before it stops.
         let answers = readers.iter_mut().map(|reader| get(reader, "no:such:key"));
         assert!(answers.collect::<Vec<_>>().iter().all(|answer| answer == "$-1"));
         cluster.pause(leader);
         set(&format!("new{round}"));
-        // These wait in its sockets when it wakes, and it takes itself for the leader still.
+        // These reads wait in the leader's sockets when it wakes, and it still takes itself for the leader.
         for (reader, key) in readers.iter_mut().zip(&keys) {
             send_get(reader, key);
         }
@@ -156,7 +156,7 @@ fn send_get(stream: &mut TcpStream, key: &str) {
     stream.write_all(format!("GET {key}\r\n").as_bytes()).expect("to send a command");
 }
 
-/// The string answered, or the line that is not the head of one.
+/// Returns the string of a reply, or the first line of any other reply.
 fn read_answer(stream: &TcpStream) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time limit");
     let mut lines = BufReader::new(stream).lines().map(|line| line.expect("an answer"));

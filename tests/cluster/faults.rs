@@ -75,7 +75,7 @@ fn in_turn(cluster: &mut Cluster, load: &Load) {
         cluster.kill9(id);
         load.wait_for_progress(SOME / 5);
         cluster.restart(id);
-        // It has a part in every majority again when the next one goes.
+        // Once the next node is killed, the restarted node is part of every majority.
         load.wait_for_progress(SOME / 5);
     }
 }

@@ -1,6 +1,6 @@
-//! A disk without space is no failed node: what grows is refused, reads, deletions and elections go on, and so do writes by
-//! themselves when there is space again. The disk is a small file system in memory where the system lets the test mount
-//! one, and otherwise a limit on the size of files, under which no further segment of the log can be made.
+//! A node with a full disk has not failed: it refuses commands that grow the data, while reads, deletions and elections
+//! go on. Writes go on by themselves when there is space again. The disk is a small file system in memory where the
+//! test may mount one. Another test limits the size of files, so that the log can make no further segment.
 
 use crate::harness::client::{ask, ask_until_served, info, text};
 use crate::harness::{Cluster, directory, run, turn, wait_for};
@@ -14,21 +14,22 @@ use tempfile::TempDir;
 const MIB: u64 = 1 << 20;
 /// Nodes with small segments, so that disks fill up fast.
 const FLAGS: [&str; 4] = ["--segment-bytes", "1mb", "--client-timeout", "2s"];
-/// That time limit and a second.
+/// Maximum time to a reply: the client timeout plus one second.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 const VALUE_BYTES: usize = 8 << 10;
-/// Fills more than any disk of these tests has.
+/// Maximum values to write: more than any disk of these tests holds.
 const VALUES_MAX: usize = 20_000;
-/// A second until the next attempt, and what making a segment takes on a busy machine.
+/// Maximum time until free space is used: a second until the next attempt, and the time to make a segment on a busy
+/// machine.
 const SPACE_SEEN_MAX: Duration = Duration::from_secs(10);
 
-/// A file system of some MiB, most of which one file takes.
+/// A file system of some MiB, part of which a filler file takes.
 pub(crate) struct SmallDisk {
     place: TempDir,
 }
 
 impl SmallDisk {
-    /// `None` where this process may not mount one.
+    /// Mounts `bytes` bytes, and fills `taken` of them. `None` if this process may not mount a file system.
     pub(crate) fn mount(bytes: u64, taken: u64) -> Option<SmallDisk> {
         let place = directory();
         let size = format!("size={bytes}");
@@ -53,7 +54,7 @@ impl SmallDisk {
         self.place.path().join("filler")
     }
 
-    /// From now on the node's data is here.
+    /// Places a node's data directory on this disk.
     pub(crate) fn hold(&self, cluster: &Cluster, id: u32) {
         let data = self.place.path().join(id.to_string());
         fs::create_dir(&data).expect("a directory");
@@ -67,13 +68,13 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // It goes with its files when its last user is gone.
+        // The file system and its files go away with their last user.
         let unmounted = Command::new("umount").arg("--lazy").arg(self.place.path()).status();
         assert!(unmounted.is_ok_and(|status| status.success()), "{} stays mounted", self.place.path().display());
     }
 }
 
-/// Keys that were acknowledged, by number.
+/// Numbers of the keys whose writes or deletions were acknowledged.
 #[derive(Default)]
 struct Written {
     kept: Vec<usize>,
@@ -82,7 +83,7 @@ struct Written {
 }
 
 impl Written {
-    /// Sets another key through a node; the error if it is refused.
+    /// Sets another key through a node. Returns the error if the node refuses it.
     fn set(&mut self, cluster: &Cluster, id: u32) -> Result<(), String> {
         let number = self.count;
         self.count += 1;
@@ -97,12 +98,12 @@ impl Written {
         }
     }
 
-    /// Sets keys through these nodes until each refuses that because the disk is full.
+    /// Sets keys through these nodes until each refuses a key because the disk is full.
     fn fill(&mut self, cluster: &Cluster, ids: &[u32]) {
         for _ in 0..VALUES_MAX {
             let answers: Vec<Result<(), String>> = ids.iter().map(|id| self.set(cluster, *id)).collect();
             for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-                // While one node gives its groups up to the others, and as long as these take what they could log.
+                // Errors while one node gives its groups up to the others, and while these still take what they can log.
                 let passes = ["-MISCONF the disk is full", "-CLUSTERDOWN", "-UNCERTAIN"];
                 assert!(passes.iter().any(|known| error.starts_with(known)), "{error}");
             }
@@ -113,7 +114,7 @@ impl Written {
         panic!("no disk is full after {VALUES_MAX} values");
     }
 
-    /// A node refuses to set a key.
+    /// Checks that a node refuses to set a key.
     fn expect_full(&mut self, cluster: &Cluster, id: u32) {
         let answer = self.set(cluster, id);
         assert!(answer.as_ref().is_err_and(|error| error.starts_with("-MISCONF the disk is full")), "{answer:?}");
@@ -135,7 +136,7 @@ impl Written {
         assert_eq!(ask_until_served(&mut client, &format!("GET key:{victim}")), "(nil)", "at node {id}");
     }
 
-    /// Every node has all that was acknowledged.
+    /// Checks that every node has all acknowledged writes and deletions.
     fn check(&self, cluster: &Cluster) {
         for id in cluster.ids() {
             let mut client = cluster.client(id);
@@ -155,12 +156,12 @@ fn key(number: usize) -> Vec<u8> {
     format!("key:{number}").into_bytes()
 }
 
-/// No two are alike, so that one in another's place is seen.
+/// Returns the value of a key. No two values are alike, so that a value at the wrong key is noticed.
 fn value(number: usize) -> Vec<u8> {
     number.to_string().bytes().cycle().take(VALUE_BYTES).collect()
 }
 
-/// All disks are full: what goes on, also when a leader dies; then there is space.
+/// Checks what goes on while all disks are full, also when a leader dies; then frees space and checks that writes go on.
 fn live_without_space(cluster: &mut Cluster, written: &mut Written, free: impl FnOnce(&Cluster)) {
     for id in cluster.ids() {
         written.read_and_delete(cluster, id);
@@ -186,7 +187,7 @@ fn live_without_space(cluster: &mut Cluster, written: &mut Written, free: impl F
 #[test]
 fn a_cluster_on_a_full_disk_reads_deletes_and_elects_and_writes_when_there_is_space() {
     let _turn = turn();
-    // Three nodes with two segments and a spare each, and not enough for one more.
+    // Space for two segments and a preallocated segment of each of three nodes, and not enough for one more.
     let Some(disk) = SmallDisk::mount(20 * MIB, 9 * MIB) else {
         eprintln!("the same is tested with a limit on the size of files");
         return;
@@ -211,7 +212,7 @@ fn a_cluster_whose_files_cannot_grow_reads_deletes_and_elects_and_writes_when_th
         (0..10).for_each(|_| written.set(&cluster, id).expect("there is space"));
     }
     cluster.ids().for_each(|id| cluster.kill9(id));
-    // The segments that are there lie below the limit, and no other can be made.
+    // The existing segments are below the limit, and no other can be made.
     cluster.set_flags(&["--segment-bytes", "2mb", "--client-timeout", "2s"]);
     cluster.ids().for_each(|id| cluster.spawn_limited(id, MIB + MIB / 2));
     cluster.ids().for_each(|id| cluster.wait_for_answer(id));
@@ -236,7 +237,7 @@ fn a_node_without_space_leaves_leading_and_its_clients_commands_to_the_others_un
     let mut written = Written::default();
     while cluster.info(1).number("relays_to") == 0 {
         let began = Instant::now();
-        // Refused while node 1 gives its groups up, and as long as it does not know that another one has space.
+        // Node 1 refuses writes while it gives its groups up, and until it knows that another node has space.
         if let Err(error) = written.set(&cluster, 1) {
             let passes = ["-MISCONF the disk is full", "-CLUSTERDOWN", "-UNCERTAIN"];
             assert!(passes.iter().any(|known| error.starts_with(known)), "{error}");
@@ -246,7 +247,7 @@ fn a_node_without_space_leaves_leading_and_its_clients_commands_to_the_others_un
     }
     cluster.wait_for_info(1, "no groups led", |info| info.number("groups_led") == 0);
     cluster.wait_for_leaders();
-    // More than its log can hold; its own clients notice nothing.
+    // More values than the log of node 1 can hold; its own clients notice nothing.
     for number in 0..600 {
         written.set(&cluster, 1 + number % 3).unwrap_or_else(|error| panic!("value {number}: {error}"));
     }

@@ -1,4 +1,4 @@
-//! What clients at all nodes see is linearizable, whatever happens to the nodes meanwhile.
+//! Histories of clients at all nodes are linearizable, whatever happens to the nodes meanwhile.
 
 use crate::harness::recorder::Recorder;
 use crate::harness::{Cluster, run, turn};
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 const CLIENTS: usize = 8;
 const KEYS: usize = 9;
-/// Between two blows, so that they hit different moments.
+/// Operations between two faults, so that the faults hit different moments.
 const OPERATIONS: u64 = 1500;
-/// Longer than the others wait for a silent leader.
+/// Time that a node is paused: longer than the others wait for a silent leader.
 const PAUSE: Duration = Duration::from_millis(1500);
 
 #[test]
@@ -30,7 +30,7 @@ fn clients_of_killed_and_paused_nodes_see_a_linearizable_history() {
     assert!(summary.operations as u64 > 9 * OPERATIONS && summary.open > 0, "{summary:?}");
 }
 
-/// What `paxoi bench --verify` reports of a load while a node is killed and comes back.
+/// Returns the report of `paxoi bench --verify` for a load during which a node is killed and comes back.
 fn verified_load(cluster: &mut Cluster, flags: &str) -> serde_json::Value {
     let json = cluster.data(1).with_extension("json");
     let addresses: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
@@ -70,7 +70,7 @@ fn a_verified_load_goes_on_when_a_node_is_killed() {
         assert_eq!(verify["linearizable"], true, "{verify}");
         assert!(verify["operations"].as_u64().is_some_and(|operations| operations > 1000), "{verify}");
         assert!(report["connections_lost"].as_u64().is_some_and(|lost| lost > 0), "{report}");
-        // What was on its way to the node that died is open; a ONCE is asked again.
+        // Operations in flight to the killed node stay open; a ONCE is repeated.
         assert!(flags.contains("once") || verify["open"].as_u64() > Some(0), "{verify}");
     }
 }

@@ -1,10 +1,10 @@
-//! Clients that load a cluster from several threads, take note of what was acknowledged, and check at the end that this,
-//! and nothing that was not asked for, has happened.
+//! Clients that load a cluster from several threads and record what was acknowledged. At the end they check that
+//! everything acknowledged has happened, and nothing that was not asked for.
 //!
-//! Writers count with INCR, append tokens of their own, and count with `ONCE … INCR`, which they repeat at another node
-//! under the same number until it is acknowledged. Whatever fails otherwise has an unknown fate, unless the reply says
-//! that it surely did not happen. Readers read the counters at one node after the other: a value must never be below
-//! what was acknowledged before the read began, nor below what the reader has seen before.
+//! Writers count with INCR, append tokens of their own, and count with `ONCE … INCR`. They repeat a `ONCE` at another
+//! node under the same number until it is acknowledged. Any other command that fails has an unknown fate, unless the
+//! reply says that it was surely not executed. Readers read the counters at one node after the other: a value must
+//! never be below what was acknowledged before the read began, nor below what the reader has seen before.
 
 use crate::harness::client::{ask_until_served, call, text};
 use crate::harness::{Cluster, wait_for};
@@ -19,18 +19,18 @@ use std::time::{Duration, Instant};
 
 const WRITERS: usize = 9;
 const READERS: usize = 2;
-/// Counters, and keys to which each writer appends: enough to be in different groups.
+/// Number of counters, and of keys to which each writer appends: enough to be in different groups.
 const KEYS: usize = 8;
-/// A writer moves to the next node after so many rounds, and whenever something goes wrong.
+/// Rounds after which a writer moves to the next node. It also moves whenever something goes wrong.
 const ROUNDS_AT_NODE: u64 = 40;
-/// A command without an answer after so long is given up by its client.
+/// Time after which a client gives up a command without an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Every so many rounds a writer is hasty: it gives a command up that is still on its way, and may repeat it elsewhere.
+/// Interval, in rounds, at which a writer is hasty: it gives up a command in flight, and may repeat it elsewhere.
 const ROUNDS_PATIENT: u64 = 15;
 const HASTE: Duration = Duration::from_millis(1);
-/// How long until the next attempt when no connection can be made.
+/// Pause before the next attempt when no connection can be made.
 const RECONNECT: Duration = Duration::from_millis(5);
-/// What the cluster may need to make the progress that a test waits for.
+/// Maximum time for the progress that a test waits for.
 const PROGRESS_MAX: Duration = Duration::from_secs(30);
 
 /// Running clients.
@@ -43,25 +43,25 @@ pub(crate) struct Load {
 struct Shared {
     addresses: Vec<SocketAddr>,
     stop: AtomicBool,
-    /// Commands of all writers.
+    /// Acknowledged commands of all writers.
     acknowledged: AtomicU64,
     counters: Vec<Counter>,
 }
 
 struct Counter {
     key: String,
-    /// INCRs that were sent, or are about to be.
+    /// INCRs that were sent, or are about to be sent.
     issued: AtomicU64,
     /// The highest value that an acknowledged INCR has returned.
     highest: AtomicU64,
 }
 
-/// What one writer has done.
+/// The results of one writer's commands.
 #[derive(Default)]
 struct Written {
-    /// By counter: the values that INCR returned, and how many have an unknown fate.
+    /// By counter: the values that INCR returned, and the number of INCRs of unknown fate.
     counted: Vec<(Vec<u64>, u64)>,
-    /// The keys that it appends to, the tokens acknowledged, and those of unknown fate.
+    /// By key to which the writer appends: the tokens acknowledged, and those of unknown fate.
     appended: Vec<(String, Vec<String>, Vec<String>)>,
     /// ONCE commands acknowledged, by counter.
     once: Vec<u64>,
@@ -87,7 +87,7 @@ impl Load {
         Load { writers: (0..WRITERS).map(write).collect(), readers: (0..READERS).map(read).collect(), shared }
     }
 
-    /// Waits until so many more commands are acknowledged.
+    /// Waits until `commands` more commands are acknowledged.
     pub(crate) fn wait_for_progress(&self, commands: u64) {
         let goal = self.shared.acknowledged.load(SeqCst) + commands;
         wait_for("progress of the clients", PROGRESS_MAX, || {
@@ -98,7 +98,7 @@ impl Load {
         });
     }
 
-    /// Ends the clients and checks at every node that what they were told is so.
+    /// Ends the clients, and checks at every node that the data agrees with their replies.
     pub(crate) fn finish(self, cluster: &Cluster) {
         self.shared.stop.store(true, SeqCst);
         let written: Vec<Written> = self.writers.into_iter().map(|writer| writer.join().expect("a writer")).collect();
@@ -128,7 +128,7 @@ impl Load {
 }
 
 impl Shared {
-    /// Waits until no command of the clients is on its way: at each node one without effect, behind them, for each key.
+    /// Waits until no command of the clients is in flight: sends a command without effect behind them, per node and key.
     fn settle(&self, cluster: &Cluster, written: &[Written]) {
         let appended = written.iter().flat_map(|writer| &writer.appended).map(|(key, ..)| key.clone());
         let counted = self.counters.iter().map(|counter| counter.key.clone()).chain((0..KEYS).map(once_key));
@@ -142,7 +142,7 @@ impl Shared {
     }
 }
 
-/// No two INCRs of a counter returned the same value.
+/// Checks that no two INCRs of a counter returned the same value.
 fn check_replies(written: &[Written]) {
     for number in 0..KEYS {
         let mut returned = HashSet::new();
@@ -203,10 +203,10 @@ fn once_key(number: usize) -> String {
     format!("once:{number}")
 }
 
-/// What became of a command.
+/// The outcome of a command.
 enum Fate {
     Done(Value),
-    /// It surely has no effect.
+    /// The command surely has no effect.
     Refused,
     Unknown,
 }
@@ -228,7 +228,7 @@ impl Connection {
         self.at = (self.at + 1) % self.shared.addresses.len();
     }
 
-    /// Connects anew with little patience, which ends with the first command that fails.
+    /// Reconnects with the short time limit [`HASTE`], which applies until the first command fails.
     fn hurry(&mut self) {
         self.client = Client::connect(self.shared.addresses[self.at], HASTE).ok();
     }
@@ -255,7 +255,7 @@ impl Connection {
         fate
     }
 
-    /// Repeats a command that may be executed more than once until it is answered.
+    /// Repeats a command until it is answered. The command may be executed more than once.
     fn insist(&mut self, command: &str) -> Value {
         wait_for(command, PROGRESS_MAX, || match self.call(command) {
             Fate::Done(value) => Some(value),
@@ -293,7 +293,7 @@ impl Writer {
             let key = (round as usize + self.number) % KEYS;
             self.count(&shared.counters[key], key);
             self.append(key, round);
-            // The number is the session's, so it names this round's command wherever it is sent.
+            // The number belongs to the session, so it names this round's command at every node.
             self.connection.insist(&format!("ONCE {session} {round} INCR {}", once_key(key)));
             self.written.once[key] += 1;
             self.on_success();
@@ -340,7 +340,7 @@ impl Writer {
     }
 }
 
-/// Reads until told to stop; returns how often that succeeded.
+/// Reads until told to stop; returns the number of successful reads.
 fn read(mut connection: Connection) -> u64 {
     let shared = Arc::clone(&connection.shared);
     let mut seen = [0; KEYS];
@@ -357,7 +357,7 @@ fn read(mut connection: Connection) -> u64 {
         assert!((least..=most).contains(&value), "GET {} returned {value}, not {least} to {most}", counter.key);
         seen[number] = value;
         count += 1;
-        // The next read is at the next node: what this one saw must be seen there too.
+        // The next read goes to the next node, which must also show what this read saw.
         connection.move_on();
     }
     count

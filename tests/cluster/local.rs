@@ -64,7 +64,7 @@ impl Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
-        // Its nodes end with it. It may have ended by itself.
+        // The nodes end with the launcher, which may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
         if std::thread::panicking() {
@@ -96,8 +96,8 @@ fn a_cluster_in_one_command() {
     again("--host", "192.0.2.1").expect(2, &["--host 192.0.2.1", "localhost"]);
     again("--host", "local host").expect(2, &["--host local host", "localhost"]);
 
-    // What the directory was born with, it has; a node that dies does not take the others with it.
-    // And its nodes can have a name at any later start.
+    // The directory keeps the settings of the birth, and its nodes can get a name at any later start. A node that dies
+    // does not take the others with it.
     let mut local = Local::start(&dir, &["--host", "localhost"]);
     let mut client = local.client(2);
     assert_eq!(ask_until_served(&mut client, "GET key"), "value");

@@ -4,21 +4,21 @@
 //! ```text
 //! service    what clients of a healthy cluster, of a minority, and of five nodes see
 //! faults     kill -9 and SIGSTOP under load; nothing acknowledged is lost, nothing happens twice
-//! failover   how long writes pause when a leader dies, and how leaders come back to their places
+//! failover   pause of writes when a leader dies, and return of groups to their preferred leaders
 //! backups    backup and restore
 //! birth      first starts, wrong starts, wiped and foreign directories
 //! clocks     clocks of single nodes that are wrong by hours
-//! deadlines  errors come within the client timeout and a second, whatever fails
+//! deadlines  errors come within the client timeout plus one second, whatever fails
 //! disk       rotten and torn logs
 //! full       no space on the disks of one node or of all
-//! memory     maxmemory: what is refused, and how well memory is counted
+//! memory     maxmemory: which commands are refused, and how well memory is counted
 //! local      `paxoi local`
 //! members    nodes that join, take the place of others, and leave
-//! names      members whose names, addresses and answers are not what they were
-//! process    signals, closed outputs, and a directory that is in use for a moment
+//! names      members that move, other nodes at their addresses, and announced addresses
+//! process    signals, closed outputs, and a directory that another process still holds
 //! placement  groups moved to other leaders, drained nodes, leases
 //! histories  recorded histories of clients at all nodes are linearizable, whatever happens to the nodes
-//! upgrade    members that speak different versions, and one by one the newer
+//! upgrade    members with different protocol versions, and upgrades one by one
 //! load       the clients of `faults`, and what they check
 //! ```
 

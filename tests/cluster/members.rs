@@ -8,7 +8,7 @@ const CLIENTS: usize = 8;
 const KEYS: usize = 9;
 const OPERATIONS: u64 = 500;
 
-/// Runs `paxoi member …` against a node, and gives what it printed.
+/// Runs `paxoi member …` against a node, and returns its output.
 fn member(cluster: &Cluster, at: u32, words: &str) -> String {
     let words = format!("member {words} --connect {}", cluster.address(at));
     let ended = run(&words.split(' ').collect::<Vec<_>>());
@@ -16,7 +16,7 @@ fn member(cluster: &Cluster, at: u32, words: &str) -> String {
     ended.stdout
 }
 
-/// The state of a node in `paxoi member list`.
+/// Returns the state of a node in `paxoi member list`.
 fn state(cluster: &Cluster, at: u32, id: u32) -> Option<String> {
     let list = member(cluster, at, "list");
     let mut rows = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -33,7 +33,7 @@ fn a_cluster_is_moved_node_by_node_to_other_nodes_under_load() {
     let recorder = Recorder::start(&clients, CLIENTS, KEYS, 1);
     for (old, new) in (1..).zip(new) {
         recorder.wait_for_more(OPERATIONS);
-        // One that stays.
+        // The contact is a node that stays.
         let at = if old == 3 { 4 } else { old + 1 };
         cluster.spawn_joining(new, at);
         let done = member(&cluster, at, &format!("replace {old} {new}"));
@@ -44,7 +44,7 @@ fn a_cluster_is_moved_node_by_node_to_other_nodes_under_load() {
         assert!(last.contains(&format!("node {old} was removed from the cluster")), "{last}");
     }
     recorder.wait_for_more(OPERATIONS);
-    // With no more words than who and where: the directory knows the rest.
+    // The node starts with only its id and its directory: the directory knows the rest.
     cluster.kill9(5);
     let words = ["serve", "--id", "5", "--data", &cluster.data(5).display().to_string()].map(str::to_owned);
     cluster.spawn_as(5, &words);
@@ -54,7 +54,7 @@ fn a_cluster_is_moved_node_by_node_to_other_nodes_under_load() {
     let summary = recorder.stop_and_check();
     assert!(summary.operations as u64 > 5 * OPERATIONS, "{summary:?}");
     assert_eq!(member(&cluster, 4, "list").matches(" voter ").count(), 3);
-    // Who left cannot come back.
+    // A removed node cannot come back.
     let ended = run(&cluster.words(2));
     ended.expect(1, &["node 2 was removed from the cluster", "under a new id"]);
 }
@@ -85,7 +85,7 @@ fn a_dead_node_is_replaced_by_one_command_and_its_directory_is_refused() {
     assert_eq!((state(&cluster, 2, 3), state(&cluster, 2, 4).as_deref()), (None, Some("voter")));
     cluster.spawn(3);
     assert_eq!(cluster.wait_for_end(3), Some(1));
-    // Two of the three that are left are enough.
+    // Two of the three remaining members are enough.
     cluster.kill9(2);
     assert_eq!(ask_until_served(&mut client, "SET k after"), "OK");
     assert_eq!(ask_until_served(&mut joining, "GET k"), "after");
@@ -106,7 +106,7 @@ fn a_node_that_was_removed_while_all_that_it_knew_were_replaced_is_told_or_says_
             assert_eq!(cluster.wait_for_end(old), Some(1));
         }
     }
-    // Nobody listens where those were that it knows.
+    // No node listens at the addresses that node 3 knows.
     cluster.spawn_as(3, &original);
     cluster.wait_for_answer(3);
     wait_for("node 3 says that it is alone", READY_MAX, || {
@@ -115,7 +115,7 @@ fn a_node_that_was_removed_while_all_that_it_knew_were_replaced_is_told_or_says_
     let answer = ask(&mut cluster.client(3), "GET k");
     assert!(answer.contains("this node reaches no majority of its cluster's nodes"), "{answer}");
     cluster.kill9(3);
-    // Those that took their places listen there.
+    // In this list, the nodes that replaced nodes 1 and 2 listen at their addresses.
     let list = format!("1={},2={},3={}", cluster.address(new[1]), cluster.address(new[2]), cluster.address(3));
     let mut words = original;
     let place = words.iter().position(|word| word == "--initial-cluster").expect("a list") + 1;

@@ -1,5 +1,5 @@
-//! `maxmemory`: what grows is refused where memory is short, what removes or reads goes on; and what is counted is not far
-//! from what the process takes.
+//! `maxmemory`: commands that grow the data are refused where memory is short; commands that remove or read go on. The
+//! counted memory is close to what the process takes.
 
 use crate::harness::client::{ask, text};
 use crate::harness::{Cluster, turn, wait_for};
@@ -9,10 +9,10 @@ use std::time::Duration;
 const OOM: &str = "-OOM command not allowed when used memory > 'maxmemory'.";
 const LIMIT: &str = "8mb";
 const VALUE_BYTES: usize = 10_000;
-/// Fills more than the limit.
+/// Maximum values to write: more than the limit holds.
 const VALUES_MAX: usize = 2_000;
 
-/// Writes until it is refused; returns how many values were taken.
+/// Writes values until one is refused. Returns the number of values that were taken.
 fn fill(client: &mut Client) -> usize {
     let value = "x".repeat(VALUE_BYTES);
     (0..VALUES_MAX)
@@ -45,7 +45,7 @@ fn what_grows_is_refused_at_the_limit_and_taken_again_below_it() {
     {
         assert_eq!(ask(&mut client, command), reply, "{command}");
     }
-    // A transaction that holds something that grows is not carried out; another one is.
+    // A transaction with a command that grows the data is not executed; another one is.
     for (command, reply) in [
         ("MULTI", "OK"),
         ("SET a 1", OOM),
@@ -62,7 +62,7 @@ fn what_grows_is_refused_at_the_limit_and_taken_again_below_it() {
     assert_eq!(ask(&mut other, "CONFIG SET maxmemory 1gb"), "OK");
     assert_eq!(ask(&mut other, "CONFIG GET maxmemory"), format!("maxmemory {}", 1 << 30));
     assert_eq!((ask(&mut other, "SET a 1"), ask(&mut client, "SET a 2")), ("OK".to_owned(), OOM.to_owned()));
-    // What was queued before memory became short is refused then.
+    // Commands queued before memory became short are refused at EXEC.
     for command in ["MULTI", "SET a 3"] {
         ask(&mut other, command);
     }
@@ -77,7 +77,8 @@ fn what_grows_is_refused_at_the_limit_and_taken_again_below_it() {
     assert!(fill(&mut client) >= count / 2);
 }
 
-/// What a node's memory grew by, as it counts and as the system does, in bytes, after `count` values of `value_bytes`.
+/// Returns the growth of a node's memory in bytes after `count` values of `value_bytes`, as counted by the node and by
+/// the system.
 fn growth(count: usize, value_bytes: usize) -> (u64, u64) {
     const KEYS: usize = 100;
     let cluster = Cluster::start(1, 4, &[]);
@@ -89,10 +90,10 @@ fn growth(count: usize, value_bytes: usize) -> (u64, u64) {
         let reply = client.call(&std::iter::once(&b"MSET"[..]).chain(words).collect::<Vec<_>>());
         assert_eq!(text(&reply.expect("a reply")), "OK");
     };
-    // Buffers reach their size first.
+    // The buffers reach their size first.
     (0..20).for_each(|_| write("warm", 0));
     let sizes = || {
-        // The system is asked once a second.
+        // The node asks the system for its memory once a second.
         let now_s = cluster.info(1).number("uptime_in_seconds");
         let info = cluster.wait_for_info(1, "the next look", |info| info.number("uptime_in_seconds") >= now_s + 3);
         (info.number("used_memory"), info.number("used_memory_rss"))

@@ -1,5 +1,5 @@
-//! Names in addresses: a member that moves is followed, tools believe nobody but the node that they mean, and clients are
-//! told the address that a node announces.
+//! Host names in addresses: the cluster follows a member that moves, tools accept answers only from the node that they
+//! mean, and clients get the address that a node announces.
 
 use crate::harness::client::{ask, ask_until_served, info};
 use crate::harness::{Cluster, PROGRAM, READY_MAX, run, turn, wait_for};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// Whoever connects to an address is connected to another one, until this is dropped.
+/// A proxy that forwards connections from one address to another, until it is dropped.
 struct Forwarder {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
@@ -22,7 +22,7 @@ struct Forwarder {
 impl Forwarder {
     fn start(address: SocketAddr, to: SocketAddr) -> Forwarder {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        // As the port is kept for the node.
+        // The harness keeps the port reserved for the node.
         socket.set_reuse_address(true).expect("a socket that shares its port");
         socket.bind(&address.into()).and_then(|()| socket.listen(64)).expect("the port of a node that is down");
         let (listener, stopping) = (TcpListener::from(socket), Arc::new(AtomicBool::new(false)));
@@ -36,7 +36,7 @@ impl Forwarder {
                     let back = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
                     for (mut from, mut to) in [(client, server), back] {
                         thread::spawn(move || {
-                            // Either end may have closed it.
+                            // Either end may have closed the connection.
                             let _ = io::copy(&mut from, &mut to);
                             let _ = to.shutdown(Shutdown::Both);
                         });
@@ -51,7 +51,7 @@ impl Forwarder {
 impl Drop for Forwarder {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
-        // It waits for the next connection.
+        // The thread waits for a connection: this one lets it end.
         let _ = TcpStream::connect(self.address);
         let _ = self.thread.take().map(JoinHandle::join);
     }
@@ -81,7 +81,7 @@ fn a_tool_means_one_node_and_believes_no_other() {
     }
     run(&["drain", "--connect", &by, "--node", "9"]).expect(1, &["node 9 is not a member"]);
     assert_eq!((cluster.info(1).number("draining"), cluster.info(3).number("draining")), (0, 0));
-    // By whichever node: the other one is found by its name.
+    // Any node can be asked: the other one is found by its name.
     let ended = run(&["drain", "--connect", &by, "--node", "3"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "node 3 leads no group any more: it can be stopped\n"));
     assert_eq!((cluster.info(1).number("draining"), cluster.info(3).number("draining")), (0, 1));
@@ -104,7 +104,8 @@ fn clients_are_told_what_each_node_announces() {
             (all(&slots) && !slots.contains("localhost")).then_some(())
         });
     }
-    // A node that joins has it from its file; where it listens is no address, so that members take the same.
+    // A joining node has its announced address from its file. It listens at 0.0.0.0, which is no address to dial, so
+    // the members use the announced address, too.
     let new = cluster.add();
     let (dir, port) = (cluster.data(new), cluster.address(new).port());
     let file = dir.with_extension("toml");
@@ -126,7 +127,7 @@ fn clients_are_told_what_each_node_announces() {
     });
 }
 
-/// Begins a command that sees its own `/etc/hosts`; `None` where the system does not allow that.
+/// Returns the beginning of a command that sees its own `/etc/hosts`; `None` if the system does not allow that.
 fn with_hosts(hosts: &str) -> Option<Vec<String>> {
     let script = format!("mount --bind '{hosts}' /etc/hosts && exec \"$0\" \"$@\"");
     let begin = |flags: &str| ["unshare", flags, "sh", "-c", &script].map(str::to_owned).to_vec();
@@ -163,7 +164,7 @@ fn a_member_whose_name_changes_its_address_is_followed_though_another_answers_at
     let moved: SocketAddr = ([127, 0, 0, 2], port).into();
     let forwarder = Forwarder::start(cluster.address(1), cluster.address(3));
     write("127.0.0.2").expect("a file");
-    // It cannot find the others: they must find it.
+    // Node 1 cannot find the others, so they must find it.
     let mut words = cluster.words(1);
     let list = words.iter().position(|word| word == "--initial-cluster").expect("a list") + 1;
     words[list] = format!("1={moved},2=127.0.0.1:1,3=127.0.0.1:2");

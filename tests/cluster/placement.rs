@@ -1,4 +1,4 @@
-//! Who leads what, as an operator wants it, under load and with leases: groups are moved, a node is drained, a leader with
+//! Placement of leaders by an operator, under load and with leases: groups are moved, a node is drained, a leader with
 //! a lease is stopped.
 
 use crate::harness::client::{Info, ask, ask_until_served, call, key_of};
@@ -23,7 +23,7 @@ fn led(cluster: &Cluster, id: u32) -> u64 {
 fn a_group_is_led_by_whom_the_operator_names_whichever_node_is_asked() {
     let _turn = turn();
     let cluster = Cluster::start(3, 6, LEASE);
-    // On a busy machine others may have been elected; then the groups are given back.
+    // On a busy machine other nodes may have been elected; they give the groups back.
     for id in cluster.ids() {
         cluster.wait_for_info(id, "it leads its share", |info| info.number("groups_led") == 2);
     }
@@ -32,7 +32,7 @@ fn a_group_is_led_by_whom_the_operator_names_whichever_node_is_asked() {
     for (asked, to) in [(1, 2), (1, 3), (2, 1), (3, 3), (2, 2), (2, 2)] {
         let mut client = cluster.client(asked);
         assert_eq!(ask(&mut client, &format!("PAXOI LEADER MOVE 0 {to}")), "OK", "to {to}, asked at {asked}");
-        // All but the group that is moved stay where they are.
+        // All groups but the moved one stay where they are.
         let led = if to == 1 { 2 } else { 3 };
         cluster.wait_for_info(to, "it leads what was moved there", |info| info.number("groups_led") == led);
     }
@@ -104,7 +104,7 @@ fn a_stopped_leader_does_not_read_by_a_lease_that_is_over() {
         let other = cluster.ids().find(|id| *id != leader).expect("another") as usize;
         assert_eq!(ask_until_served(&mut clients[other - 1], &format!("SET {key} new{round}")), "OK");
         cluster.resume(leader);
-        // Among the first things that it reads.
+        // This read is among the first input of the resumed leader.
         let read = ask_until_served(&mut clients[leader as usize - 1], &format!("GET {key}"));
         assert_eq!(read, format!("new{round}"));
     }

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// How long a line may take to the log.
+/// Maximum time until a line is in the log.
 const LOGGED_MAX: Duration = Duration::from_secs(10);
 
 #[test]
@@ -40,7 +40,7 @@ fn a_node_whose_outputs_nobody_reads_serves() {
     }
 }
 
-/// How long the system takes in this test to take a process down, for each of what it holds.
+/// Time that the system takes in this test to release each resource of an ended process.
 const ENDING: Duration = Duration::from_millis(300);
 
 #[test]
@@ -49,7 +49,7 @@ fn a_node_waits_for_a_process_that_is_ending() {
     let mut cluster = Cluster::start(1, 1, &[]);
     assert_eq!(ask_until_served(&mut cluster.client(1), "SET key value"), "OK");
     cluster.kill9(1);
-    // What the system does after a kill: the directory and the address are free some time after the process is no more.
+    // Plays the system after a kill: it frees the directory and the address only some time after the process has ended.
     let lock = File::options().write(true).open(cluster.data(1).join("lock")).expect("the lock of the directory");
     lock.lock().expect("to lock it");
     let listener = TcpListener::bind(cluster.address(1)).expect("to listen where the node does");

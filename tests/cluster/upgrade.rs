@@ -1,5 +1,5 @@
-//! Members of two versions of the peer protocol work together, and are upgraded one by one while clients go on. The old
-//! program is played by the new one, told to speak no more than the old.
+//! Members with two versions of the peer protocol work together, and are upgraded one by one while clients go on. The
+//! old program is the new one, limited to the old version.
 
 use crate::harness::client::{ask, ask_until_served};
 use crate::harness::recorder::Recorder;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const CLIENTS: usize = 8;
 const KEYS: usize = 9;
-/// Between two restarts.
+/// Operations between two restarts.
 const OPERATIONS: u64 = 1_000;
 const SEEN_MAX: Duration = Duration::from_secs(20);
 const OLD: [&str; 2] = ["--protocol-versions", "1"];
@@ -47,7 +47,7 @@ fn members_are_upgraded_one_by_one_under_load() {
         let info = cluster.info(id);
         assert_eq!((info.number("skipped_unknown_group"), info.number("skipped_unknown_kind")), (0, 0));
     }
-    // The values that are there now are more than the old program understands.
+    // The values now in the log have a version that the old program does not understand.
     cluster.ids().for_each(|id| cluster.kill9(id));
     cluster.set_flags(&OLD);
     let ended = run(&cluster.words(1));
@@ -68,7 +68,7 @@ fn a_new_leader_proposes_nothing_that_an_old_member_which_it_has_not_seen_cannot
         cluster.kill9(id);
         cluster.restart(id);
     }
-    // It is down, and nobody can tell what it is going to speak.
+    // Node 3 is down, and no node can tell which version it is going to speak.
     for number in 0..50 {
         assert_eq!(ask_until_served(&mut cluster.client(1), &format!("SET key:{number} {number}")), "OK");
     }

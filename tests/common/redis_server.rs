@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// A running redis-server; it ends with it.
+/// A running redis-server. Dropping it ends the process.
 pub(crate) struct RedisServer {
     pub(crate) address: SocketAddr,
     process: Child,
@@ -13,12 +13,12 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts one, if it is installed.
+    /// Starts a redis-server; `None` if it is not installed.
     pub(crate) fn start() -> Option<RedisServer> {
         RedisServer::with(&[])
     }
 
-    /// The same with more arguments.
+    /// Starts a redis-server with more arguments; `None` if it is not installed.
     pub(crate) fn with(arguments: &[&str]) -> Option<RedisServer> {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");

@@ -1,4 +1,4 @@
-//! Connections that work in one direction, late, or until the middle of a frame.
+//! Connections that work in one direction only, that are slow, or that break in the middle of a frame.
 
 use crate::harness::turn;
 use crate::proxy::{Rule, pairs};

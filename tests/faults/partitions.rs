@@ -1,4 +1,4 @@
-//! Who cannot reach whom: halves, one node alone, a bridge, a ring.
+//! Partitions of the network: halves, one node alone, a bridge, a ring.
 
 use crate::harness::turn;
 use crate::proxy::Rule;
@@ -13,7 +13,7 @@ fn halves_of_five() {
         stage.isolate(&minority, Rule::Hold);
         stage.expect_progress(&stage.others(&minority));
         stage.expect_none(&minority);
-        // Into other halves without being whole in between, too.
+        // The first partition changes into the next one directly, without a whole cluster in between.
         if minority == [1, 2] {
             stage.network.heal();
         } else {
@@ -38,8 +38,8 @@ fn a_leader_cut_off() {
     stage.finish();
 }
 
-/// Two nodes see the third, but not each other. Only the one in the middle can serve all groups: the others reach no
-/// leader that is at the other end, and may not elect another while it leads with a majority.
+/// Two nodes reach the third, but not each other. Only the middle node can serve all groups. A node at one end does not
+/// reach a leader at the other end, and may not elect another while that leader has a majority.
 #[test]
 fn a_bridge_of_three() {
     let _turn = turn();
@@ -54,7 +54,7 @@ fn a_bridge_of_three() {
     stage.finish();
 }
 
-/// Two halves that see each other through one node only.
+/// Two halves that reach each other through one node only.
 #[test]
 fn a_bridge_of_five() {
     let _turn = turn();
@@ -67,7 +67,7 @@ fn a_bridge_of_five() {
     stage.finish();
 }
 
-/// Every node has a majority of its own, and no two the same.
+/// Every node reaches a majority of its own, and no two nodes the same one.
 #[test]
 fn a_ring_of_five() {
     let _turn = turn();

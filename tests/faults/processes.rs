@@ -1,4 +1,4 @@
-//! Nodes that are killed or stopped while the network is not whole either.
+//! Nodes that are killed or stopped while the network has faults, too.
 
 use crate::harness::turn;
 use crate::proxy::Rule;
@@ -72,7 +72,8 @@ fn kill_9_of_all_while_links_are_slow() {
     stage.finish();
 }
 
-/// It takes itself for the leader still when it wakes, and so do the reads that wait in its sockets: nobody tells it.
+/// When the node wakes, it still takes itself for the leader, and so do clients whose reads wait in its sockets: no
+/// other node can tell it.
 #[test]
 fn a_stopped_leader_wakes_cut_off_from_all() {
     let _turn = turn();

@@ -1,7 +1,7 @@
-//! A network between nodes that can be broken: every connection between two nodes passes through a proxy of the test,
-//! which treats each of its two directions by a rule of its own.
+//! A network between nodes that tests can break. Every connection between two nodes passes through a proxy of the test,
+//! which treats each direction by its own rule.
 //!
-//! There is a listener for each ordered pair of nodes; only the first of the two is told its address. One thread moves all
+//! Each ordered pair of nodes has a listener; only the first node of the pair is told its address. One thread moves all
 //! bytes.
 
 use mio::net::{TcpListener, TcpStream};
@@ -13,16 +13,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// What becomes of bytes from one node to another.
+/// The treatment of bytes from one node to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// They arrive.
+    /// Bytes arrive.
     #[default]
     Pass,
-    /// They arrive so much later.
+    /// Bytes arrive later by this time.
     Delay(Duration),
-    /// They do not arrive for now, and nobody is told: what is sent meanwhile comes when they pass again, if the
-    /// connection is still there then, as when lost packets are sent again.
+    /// Bytes are held back without an error. They arrive when they may pass again, if the connection still exists then,
+    /// as when lost packets are sent again.
     Hold,
     /// Connections break, and none can be made.
     Refuse,
@@ -43,23 +43,23 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// By sender and receiver; who is not here passes.
+    /// Rules by sender and receiver; bytes of a pair without a rule pass.
     rules: BTreeMap<(u32, u32), Rule>,
-    /// From whom to whom the next bytes are to be the last ones, and not whole.
+    /// Pairs of sender and receiver whose next bytes are cut in the middle, which ends the connection.
     cuts: Vec<(u32, u32)>,
     frames_cut: u64,
     stopped: bool,
 }
 
-/// The most bytes that wait in one direction of a connection.
+/// Maximum bytes that wait in one direction of a connection.
 const LANE_BYTES_MAX: usize = 4 << 20;
 const READ_BYTES: usize = 64 << 10;
 const WAKE: Token = Token(0);
-/// All else. Which socket is ready is not looked at: there are few, and each is tried.
+/// The token of all other sockets. The proxy does not look at which socket is ready: there are few, and it tries each.
 const SOCKET: Token = Token(1);
 
 impl Network {
-    /// A proxy between nodes that listen at these addresses, the first of which is node 1.
+    /// Starts a proxy between nodes that listen at these addresses, the first of which is node 1.
     pub(crate) fn start(nodes: &[SocketAddr]) -> Network {
         let poll = Poll::new().expect("a poller");
         let waker = Waker::new(poll.registry(), WAKE).expect("a waker");
@@ -76,12 +76,12 @@ impl Network {
         Network { shared, waker, addresses, thread: Some(thread) }
     }
 
-    /// Who dials whom at which address.
+    /// Returns each ordered pair of nodes, with the address at which the first dials the second.
     pub(crate) fn routes(&self) -> impl Iterator<Item = (u32, u32, SocketAddr)> {
         self.addresses.iter().map(|((from, to), address)| (*from, *to, *address))
     }
 
-    /// Sets the rule for bytes of `from` to `to`.
+    /// Sets the rule for bytes from `from` to `to`.
     pub(crate) fn set(&self, from: u32, to: u32, rule: Rule) {
         self.change(|state| {
             state.rules.insert((from, to), rule);
@@ -99,17 +99,17 @@ impl Network {
         ones.iter().for_each(|one| others.iter().for_each(|other| self.set_both(*one, *other, rule)));
     }
 
-    /// The next bytes from `from` to `to` end in the middle, and with them the connection.
+    /// Cuts the next bytes from `from` to `to` in the middle, and ends the connection.
     pub(crate) fn cut(&self, from: u32, to: u32) {
         self.change(|state| state.cuts.push((from, to)));
     }
 
-    /// How many connections ended in the middle of what was sent.
+    /// Returns the number of connections that ended in the middle of sent bytes.
     pub(crate) fn frames_cut(&self) -> u64 {
         self.shared.lock().frames_cut
     }
 
-    /// Everything passes.
+    /// Removes all rules and cuts, so that everything passes.
     pub(crate) fn heal(&self) {
         self.change(|state| {
             state.rules.clear();
@@ -131,7 +131,7 @@ impl Drop for Network {
     }
 }
 
-/// All ordered pairs of different nodes.
+/// Returns all ordered pairs of different nodes.
 pub(crate) fn pairs(nodes: u32) -> impl Iterator<Item = (u32, u32)> {
     (1..=nodes).flat_map(move |from| (1..=nodes).filter(move |to| *to != from).map(move |to| (from, to)))
 }
@@ -155,7 +155,7 @@ impl State {
     }
 }
 
-/// Where the connections of one node to another come in.
+/// The socket that accepts the connections of one node to another.
 struct Listener {
     socket: TcpListener,
     from: u32,
@@ -209,10 +209,10 @@ impl Pump {
     }
 }
 
-/// One connection, with its two directions: the dialler's bytes, and those for it.
+/// One connection with its two directions: bytes of the dialling node, and bytes for it.
 struct Link {
     near: TcpStream,
-    /// Not dialled while something holds.
+    /// The connection to the target, not dialled while a direction is held.
     far: Option<TcpStream>,
     connected: bool,
     target: SocketAddr,
@@ -225,7 +225,7 @@ struct Lane {
     /// Bytes with the time at which they came.
     waiting: VecDeque<(Instant, Vec<u8>)>,
     bytes: usize,
-    /// Nothing more comes.
+    /// True if the source has closed: nothing more comes.
     ended: bool,
 }
 
@@ -233,7 +233,7 @@ struct Lane {
 struct Over;
 
 impl Link {
-    /// Moves what can be moved.
+    /// Moves the bytes that can be moved now.
     fn work(&mut self, state: &mut State, registry: &mio::Registry) -> Result<(), Over> {
         let rules = self.lanes.each_ref().map(|lane| state.rule(lane.from, lane.to));
         if rules.contains(&Rule::Refuse) {
@@ -296,14 +296,14 @@ impl Lane {
             if self.ended && self.waiting.is_empty() {
                 return Err(Over);
             }
-            // No event tells that a lane which was full has room again.
+            // No event reports that a lane which was full has room again.
             if !(read || was_full) || self.bytes >= LANE_BYTES_MAX {
                 return Ok(());
             }
         }
     }
 
-    /// Reads until nothing is there; false if nothing was.
+    /// Reads until nothing is there or the lane is full. Returns true if anything was read.
     fn read(&mut self, source: &mut TcpStream, target: &mut TcpStream, state: &mut State) -> Result<bool, Over> {
         let mut any = false;
         while !self.ended && self.bytes < LANE_BYTES_MAX {
@@ -313,7 +313,7 @@ impl Lane {
                 Ok(count) => {
                     chunk.truncate(count);
                     if state.take_cut(self.from, self.to) {
-                        // The other side gets a part of it, if it has room for that.
+                        // The other side gets half of the chunk, if its socket has room for that.
                         let _ = target.write(&chunk[..count / 2]);
                         return Err(Over);
                     }
@@ -329,7 +329,7 @@ impl Lane {
         Ok(any)
     }
 
-    /// Writes what has waited for long enough.
+    /// Writes the bytes that have waited for `delay`.
     fn write(&mut self, target: &mut TcpStream, delay: Duration) -> Result<(), Over> {
         while let Some((since, chunk)) = self.waiting.front_mut() {
             if since.elapsed() < delay {

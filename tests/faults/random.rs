@@ -1,5 +1,5 @@
-//! Faults of all kinds in any order, one or two at a time. `PAXOI_FAULT_SECONDS` makes it longer, `PAXOI_FAULT_SEED`
-//! another; the order of the faults follows from the seed, what happens meanwhile does not.
+//! Faults of all kinds in any order, one or two at a time. `PAXOI_FAULT_SECONDS` sets the duration, `PAXOI_FAULT_SEED`
+//! the seed. The seed determines the order of the faults, but not what happens meanwhile.
 
 use crate::harness::turn;
 use crate::proxy::{Rule, pairs};
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const SECONDS: u64 = 12;
-/// How long a fault lasts at least and at most.
+/// Minimum and maximum duration of a fault, in milliseconds.
 const FAULT_MS: (u64, u64) = (200, 2_500);
 
 #[test]
@@ -39,7 +39,7 @@ fn any_faults_in_any_order() {
     stage.finish();
 }
 
-/// One fault. Nodes that it takes down are added to `down`, with whether they were killed.
+/// Causes one fault. A node that it takes down is added to `down`, with true if it was killed.
 fn strike(stage: &mut Stage, rng: &mut Rng, down: &mut Vec<(u32, bool)>) {
     let one = 1 + rng.below(5) as u32;
     let next = 1 + one % 5;

@@ -1,4 +1,4 @@
-//! A cluster behind a network that can be broken, under clients whose histories are checked at the end.
+//! A cluster behind a network with faults, under load from clients whose histories are checked at the end.
 
 use crate::harness::client::{Info, connect, info, key_of, text};
 use crate::harness::recorder::Recorder;
@@ -10,19 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A majority that is connected goes on within so long of whatever happened to the others.
+/// Maximum time until a connected majority serves, whatever happened to the other nodes.
 const PROGRESS_MAX: Duration = Duration::from_secs(5);
-/// When everything is whole again every node serves within so long.
+/// Maximum time until every node serves again after the end of all faults.
 const HEALED_MAX: Duration = Duration::from_secs(10);
-/// Longer than a silent peer is taken for alive.
+/// Time in which nodes notice a fault: longer than a silent peer counts as alive.
 const NOTICED_MAX: Duration = Duration::from_millis(1_200);
 /// Clients of all nodes together, and the keys that they use.
 const CLIENTS: usize = 12;
 const KEYS: usize = 12;
-/// A command is answered within so long, if only with an error.
+/// Every command is answered within this client timeout, if only with an error.
 const FLAGS: [&str; 2] = ["--client-timeout", "1s"];
 
-/// See the module. A scenario ends with [`Stage::finish`].
+/// The cluster, network and clients of one scenario, which ends with [`Stage::finish`].
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) network: Network,
@@ -31,7 +31,7 @@ pub(crate) struct Stage {
     tally: Tally,
 }
 
-/// What was done and found, for the line at the end.
+/// Counts of faults and results, for the line at the end.
 #[derive(Default)]
 pub(crate) struct Tally {
     /// Faults by kind.
@@ -40,13 +40,14 @@ pub(crate) struct Tally {
     open: usize,
     refused: u64,
     seconds: u64,
-    /// The longest time from a fault, or from the end of all faults, until those served who should.
+    /// The longest wait, under a fault, until the expected nodes served.
     slowest_progress: Duration,
+    /// The longest wait, from the end of all network faults, until all nodes served.
     slowest_healing: Duration,
 }
 
 impl Stage {
-    /// A healthy cluster with clients.
+    /// Starts a healthy cluster with clients.
     pub(crate) fn start(nodes: u32, groups: u32, seed: u64) -> Stage {
         let mut cluster = Cluster::prepare(nodes, groups, &FLAGS);
         let network = Network::start(&cluster.addresses());
@@ -62,30 +63,30 @@ impl Stage {
         *self.tally.faults.entry(kind).or_default() += 1;
     }
 
-    /// Nothing passes between `ones` and the others.
+    /// Sets `rule` for all bytes between `ones` and the other nodes.
     pub(crate) fn isolate(&mut self, ones: &[u32], rule: Rule) {
         let others: Vec<u32> = self.cluster.ids().filter(|id| !ones.contains(id)).collect();
         self.network.part(ones, &others, rule);
     }
 
-    /// All but these.
+    /// Returns all nodes but these.
     pub(crate) fn others(&self, ones: &[u32]) -> Vec<u32> {
         self.cluster.ids().filter(|id| !ones.contains(id)).collect()
     }
 
-    /// Each of these nodes serves writes and reads of every group soon.
+    /// Checks that each of these nodes serves writes and reads of every group within [`PROGRESS_MAX`].
     pub(crate) fn expect_progress(&mut self, ids: &[u32]) {
         let took = self.wait_until_served(ids, PROGRESS_MAX);
         self.tally.slowest_progress = self.tally.slowest_progress.max(took);
     }
 
-    /// For each group one of these nodes soon serves writes and reads.
+    /// Checks that for each group one of these nodes serves writes and reads within [`PROGRESS_MAX`].
     pub(crate) fn expect_progress_somewhere(&mut self, ids: &[u32]) {
         let began = Instant::now();
         let served: Vec<AtomicBool> = (0..self.cluster.groups()).map(|_| AtomicBool::new(false)).collect();
         let stage = &*self;
         thread::scope(|scope| {
-            // At once, for each of those who cannot serve takes its time to say so.
+            // All nodes are asked in parallel, because a node that cannot serve takes its time to say so.
             for (id, group) in ids.iter().flat_map(|id| (0..stage.cluster.groups()).map(move |group| (*id, group))) {
                 let served = &served[group as usize];
                 scope.spawn(move || {
@@ -98,7 +99,7 @@ impl Stage {
         self.tally.slowest_progress = self.tally.slowest_progress.max(began.elapsed());
     }
 
-    /// None of these nodes serves anything.
+    /// Checks that none of these nodes serves commands. Each is asked for one group.
     pub(crate) fn expect_none(&self, ids: &[u32]) {
         let group_of = |id: &u32| id % self.cluster.groups();
         let serves = ids.iter().find(|id| self.is_served(**id, group_of(id)));
@@ -110,7 +111,7 @@ impl Stage {
         thread::sleep(NOTICED_MAX);
     }
 
-    /// Ends all faults of the network; every node serves soon.
+    /// Ends all network faults, and checks that every node serves within [`HEALED_MAX`].
     pub(crate) fn heal(&mut self) {
         self.network.heal();
         let ids: Vec<u32> = self.cluster.ids().collect();
@@ -129,7 +130,7 @@ impl Stage {
         began.elapsed()
     }
 
-    /// Whether a node writes and reads a key of the group now.
+    /// Returns true if a node writes and reads a key of the group now.
     fn is_served(&self, id: u32, group: u32) -> bool {
         let key = key_of(group, self.cluster.groups(), "probe:");
         let Ok(mut client) = connect(self.cluster.address(id)) else { return false };
@@ -137,7 +138,7 @@ impl Stage {
         says(&[b"SET", key.as_bytes(), b"here"], "OK") && says(&[b"GET", key.as_bytes()], "here")
     }
 
-    /// Heals what is still broken, waits until all nodes have the same, and checks what the clients were told.
+    /// Ends the faults, waits until all nodes have applied the same, and checks the history of the clients.
     pub(crate) fn finish(mut self) -> Tally {
         self.heal();
         let history = self.recorder.stop();
@@ -162,7 +163,7 @@ impl Stage {
 }
 
 impl Tally {
-    /// One line for people.
+    /// Returns a summary in one line, for people.
     pub(crate) fn line(&self) -> String {
         let faults: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         format!(
@@ -179,7 +180,7 @@ impl Tally {
     }
 }
 
-/// Each node sees its neighbours only.
+/// Cuts the network to a ring: each node reaches only its two neighbours.
 pub(crate) fn ring(network: &Network, nodes: u32) {
     for (from, to) in pairs(nodes) {
         let distance = (from + nodes - to) % nodes;

@@ -1,4 +1,4 @@
-//! The program's own client, with commands as words and replies as tests compare them.
+//! The program's own client. Commands are texts, and replies are texts that tests can compare.
 
 use net::resp::value::Value;
 use paxoi::client::Client;
@@ -7,10 +7,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Longer than any node lets a client wait.
+/// Time limit of a reply: longer than any node lets a client wait.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection.
+/// Connects to a node.
 pub(crate) fn connect(address: SocketAddr) -> io::Result<Client> {
     Client::connect(address, TIMEOUT)
 }
@@ -20,7 +20,7 @@ pub(crate) fn call(client: &mut Client, command: &str) -> io::Result<Value> {
     client.call(&command.split(' ').map(str::as_bytes).collect::<Vec<_>>())
 }
 
-/// The reply to a command as a text: `OK`, `12`, `(nil)`, `-ERR …`, the bytes of a string.
+/// Sends a command and returns its reply as a text: `OK`, `12`, `(nil)`, `-ERR …`, the bytes of a string.
 ///
 /// # Panics
 /// If the connection fails.
@@ -29,7 +29,7 @@ pub(crate) fn ask(client: &mut Client, command: &str) -> String {
     text(&reply)
 }
 
-/// As [`ask`], and a refusal because the cluster is changing its mind (no leader yet) is asked again.
+/// Asks like [`ask`], and repeats the command while the node refuses it without a leader or while loading.
 pub(crate) fn ask_until_served(client: &mut Client, command: &str) -> String {
     super::wait_for(command, super::READY_MAX, || {
         Some(ask(client, command))
@@ -37,7 +37,7 @@ pub(crate) fn ask_until_served(client: &mut Client, command: &str) -> String {
     })
 }
 
-/// A reply as a text.
+/// Returns a reply as a text.
 pub(crate) fn text(reply: &Value) -> String {
     match reply {
         Value::Error(text) => format!("-{text}"),
@@ -56,7 +56,7 @@ pub(crate) fn text(reply: &Value) -> String {
 pub(crate) struct Info(HashMap<String, String>);
 
 impl Info {
-    /// A field that is a number.
+    /// Returns a field that is a number.
     ///
     /// # Panics
     /// If there is no such field.
@@ -65,18 +65,18 @@ impl Info {
         found.unwrap_or_else(|| panic!("INFO has no number {field}: {:?}", self.0))
     }
 
-    /// A field, if there is one.
+    /// Returns a field, if there is one.
     pub(crate) fn text(&self, field: &str) -> Option<&str> {
         self.0.get(field).map(String::as_str)
     }
 
-    /// Whether the node reads yet what its directory holds.
+    /// Returns true if the node still loads its data directory.
     pub(crate) fn is_loading(&self) -> bool {
         self.0.contains_key("loading_total_bytes")
     }
 }
 
-/// What a node says of its process and its groups.
+/// Returns what INFO of a node says about its process and its groups.
 pub(crate) fn info(address: SocketAddr) -> io::Result<Info> {
     let reply = call(&mut Client::connect(address, Duration::from_secs(2))?, "INFO server memory persistence paxos")?;
     let text = text(&reply);
@@ -84,7 +84,7 @@ pub(crate) fn info(address: SocketAddr) -> io::Result<Info> {
     Ok(Info(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
 }
 
-/// A key that belongs to `group` of `groups`.
+/// Returns a key that belongs to `group` of `groups`.
 pub(crate) fn key_of(group: u32, groups: u32, prefix: &str) -> String {
     let belongs = |key: &String| paxoi::routing::group_of(paxoi::routing::slot(key.as_bytes()), groups).0 == group;
     (0..).map(|number| format!("{prefix}{number}")).find(belongs).expect("every group has keys")

@@ -1,8 +1,8 @@
 //! Clusters of real processes for tests: the built program, a directory per node on the disk of the target directory,
 //! a port per node that stays reserved while the node is down, kill -9 and SIGSTOP, and the logs when a test fails.
 //!
-//! Nodes end with the thread that started them, however it ends; so a cluster is started, and its nodes restarted, by
-//! the thread of the test itself. Tests that measure time or stop processes take their [`turn`] first.
+//! A node ends with the thread that started it, however that thread ends. So the thread of the test itself starts a
+//! cluster and restarts its nodes. Tests that measure time or stop processes take their [`turn`] first.
 
 #![allow(dead_code, reason = "each test target has its own part in it")]
 
@@ -25,14 +25,14 @@ use tempfile::TempDir;
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_paxoi");
-/// How long a cluster may take to be born, or to find leaders again.
+/// Maximum time for a cluster to be born, or to find leaders again.
 pub(crate) const READY_MAX: Duration = Duration::from_secs(20);
-/// How often a state that a test waits for is looked at.
+/// Interval between checks of a state that a test waits for.
 const LOOK: Duration = Duration::from_millis(10);
-/// How much of each node's log is shown when a test fails.
+/// Maximum bytes of each node's log that are shown when a test fails.
 const LOG_TAIL_BYTES: usize = 6_000;
 
-/// One test of a target at a time: others would take its processor time, and be slowed down by its load.
+/// Waits for the turn of a test. Tests of a target run one at a time, because they would slow each other down.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -53,7 +53,7 @@ pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> 
     }
 }
 
-/// A directory on the disk of the target directory: where syncs cost what they cost, unlike in memory.
+/// Makes a directory on the disk of the target directory, where syncs have their real cost, unlike in memory.
 pub(crate) fn directory() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the test")
 }
@@ -63,9 +63,9 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     groups: u32,
     flags: Vec<String>,
-    /// What a node is told to be the address of another, if that is not where it listens.
+    /// Addresses that a node is told for another node, by (from, to), if that node does not listen there.
     routes: BTreeMap<(u32, u32), SocketAddr>,
-    /// How many nodes it began with, if there are more now.
+    /// Number of initial nodes, if there are more now.
     initial: Option<usize>,
     dir: TempDir,
 }
@@ -82,7 +82,7 @@ struct Node {
 pub(crate) struct Ended {
     /// Its exit code.
     pub(crate) code: i32,
-    /// What it wrote to stdout.
+    /// Its output on stdout.
     pub(crate) stdout: String,
     /// The lines on stderr that are not the log's.
     pub(crate) errors: Vec<String>,
@@ -101,7 +101,7 @@ impl Ended {
 }
 
 impl Cluster {
-    /// A cluster whose nodes all run and know a leader of every group.
+    /// Starts a cluster, and waits until all nodes run and know a leader of every group.
     pub(crate) fn start(nodes: u32, groups: u32, flags: &[&str]) -> Cluster {
         let mut cluster = Cluster::prepare(nodes, groups, flags);
         cluster.ids().for_each(|id| cluster.spawn(id));
@@ -109,7 +109,7 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster of which no node runs yet. Nodes are numbered from 1.
+    /// Prepares a cluster of which no node runs yet. Nodes are numbered from 1.
     pub(crate) fn prepare(nodes: u32, groups: u32, flags: &[&str]) -> Cluster {
         let nodes = (0..nodes).map(|_| reserved_node()).collect();
         let mut cluster =
@@ -118,14 +118,14 @@ impl Cluster {
         cluster
     }
 
-    /// A node more, which is not started: its number. The others do not know of it.
+    /// Adds a node that is not started, and returns its number. The others do not know of it.
     pub(crate) fn add(&mut self) -> u32 {
         self.initial.get_or_insert(self.nodes.len());
         self.nodes.push(reserved_node());
         self.nodes.len() as u32
     }
 
-    /// Starts a node for the first time, as one that joins at another.
+    /// Starts a node for the first time. It joins through node `at`.
     pub(crate) fn spawn_joining(&mut self, id: u32, at: u32) {
         let (data, contact, own) = (self.data(id).display().to_string(), self.name(at), self.name(id));
         let words = format!("serve --id {id} --data {data} --join {contact} --listen {own}");
@@ -133,59 +133,59 @@ impl Cluster {
         self.spawn_as(id, &words);
     }
 
-    /// Waits until a node's process has ended by itself: its exit code.
+    /// Waits until a node's process has ended by itself. Returns its exit code.
     pub(crate) fn wait_for_end(&mut self, id: u32) -> Option<i32> {
         let mut process = self.node_mut(id).process.take().expect("the node runs");
         let ended = wait_for(&format!("the end of node {id}"), READY_MAX, || process.try_wait().ok().flatten());
         ended.code()
     }
 
-    /// What nodes are started with from now on, beside what each needs.
+    /// Sets the flags with which nodes are started from now on, besides those that each node needs.
     pub(crate) fn set_flags(&mut self, flags: &[&str]) {
         self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
-    /// The numbers of all nodes.
+    /// Returns the numbers of all nodes.
     pub(crate) fn ids(&self) -> impl Iterator<Item = u32> + use<> {
         1..=self.nodes.len() as u32
     }
 
-    /// The numbers of the nodes that run (or are paused).
+    /// Returns the numbers of the nodes that run (or are paused).
     pub(crate) fn running(&self) -> Vec<u32> {
         self.ids().filter(|id| self.node(*id).process.is_some()).collect()
     }
 
-    /// How many groups it was started with.
+    /// Returns the number of groups that the cluster was started with.
     pub(crate) fn groups(&self) -> u32 {
         self.groups
     }
 
-    /// Where a node listens.
+    /// Returns the address at which a node listens.
     pub(crate) fn address(&self, id: u32) -> SocketAddr {
         self.node(id).address
     }
 
-    /// The same as the nodes and the tools are told it.
+    /// Returns a node's address as nodes and tools are told it, with the host of [`host`].
     pub(crate) fn name(&self, id: u32) -> String {
         format!("{}:{}", host(), self.address(id).port())
     }
 
-    /// Where all nodes listen, in order.
+    /// Returns the addresses at which all nodes listen, in order.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(|node| node.address).collect()
     }
 
-    /// A node's data directory.
+    /// Returns a node's data directory.
     pub(crate) fn data(&self, id: u32) -> PathBuf {
         self.dir.path().join(id.to_string())
     }
 
-    /// From its next start on `from` dials `to` at this address.
+    /// Sets the address at which `from` dials `to`, from the next start of `from` on.
     pub(crate) fn route(&mut self, from: u32, to: u32, address: SocketAddr) {
         self.routes.insert((from, to), address);
     }
 
-    /// The words with which a node is started, from `serve` on.
+    /// Returns the words with which a node is started, from `serve` on.
     pub(crate) fn words(&self, id: u32) -> Vec<String> {
         let route = |to| self.routes.get(&(id, to)).map(SocketAddr::to_string);
         let address = |to| route(to).unwrap_or_else(|| self.name(to));
@@ -208,13 +208,13 @@ impl Cluster {
         self.spawn_with(id, Command::new(PROGRAM).args(words));
     }
 
-    /// Starts a node with variables of the environment.
+    /// Starts a node with more variables in its environment.
     pub(crate) fn spawn_in(&mut self, id: u32, environment: &[(&str, &OsStr)]) {
         let words = self.words(id);
         self.spawn_with(id, Command::new(PROGRAM).args(words).envs(environment.iter().copied()));
     }
 
-    /// Starts a node whose stdout and stderr are these.
+    /// Starts a node with this stdout and stderr.
     pub(crate) fn spawn_writing_to(&mut self, id: u32, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) {
         let words = self.words(id);
         self.spawn_command(id, Command::new(PROGRAM).args(words).stdout(stdout).stderr(stderr));
@@ -263,19 +263,19 @@ impl Cluster {
         });
     }
 
-    /// Kills a node as by `kill -9`: what it has not synced may be lost to it, but not to the system.
+    /// Kills a node as by `kill -9`: the node loses its memory, but the system keeps writes that were not synced.
     pub(crate) fn kill9(&mut self, id: u32) {
         let mut process = self.node_mut(id).process.take().expect("the node runs");
         process.kill().expect("a signal to a child");
         process.wait().expect("the end of a child");
     }
 
-    /// Stops a node's process where it stands: its connections stay open, and it says nothing.
+    /// Stops a node's process where it is: its connections stay open, and it sends nothing.
     pub(crate) fn pause(&self, id: u32) {
         self.signal(id, Signal::STOP);
     }
 
-    /// Lets a paused node go on.
+    /// Resumes a paused node.
     pub(crate) fn resume(&self, id: u32) {
         self.signal(id, Signal::CONT);
     }
@@ -287,29 +287,29 @@ impl Cluster {
         }
     }
 
-    /// Waits until what a node says of itself satisfies `holds`.
+    /// Waits until a node's INFO satisfies `holds`, and returns that INFO.
     pub(crate) fn wait_for_info(&self, id: u32, what: &str, holds: impl Fn(&client::Info) -> bool) -> client::Info {
         let ask = || client::info(self.address(id)).ok().filter(&holds);
         wait_for(&format!("{what} at node {id}"), READY_MAX, ask)
     }
 
-    /// What a node says of itself.
+    /// Returns a node's INFO.
     pub(crate) fn info(&self, id: u32) -> client::Info {
         client::info(self.address(id)).unwrap_or_else(|error| panic!("INFO of node {id}: {error}"))
     }
 
-    /// A connection to a node, which waits for replies longer than the node for anything.
+    /// Connects to a node. The client waits for replies longer than the node waits for anything.
     pub(crate) fn client(&self, id: u32) -> Client {
         client::connect(self.address(id)).unwrap_or_else(|error| panic!("a connection to node {id}: {error}"))
     }
 
-    /// The node that leads the most groups.
+    /// Returns the node that leads the most groups.
     pub(crate) fn busiest(&self) -> u32 {
         let led = |id: &u32| self.info(*id).number("groups_led");
         self.running().into_iter().max_by_key(led).expect("a node that runs")
     }
 
-    /// Everything that a node wrote to stderr.
+    /// Returns everything that a node wrote to stderr.
     pub(crate) fn log(&self, id: u32) -> String {
         std::fs::read(self.log_file(id)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
@@ -344,7 +344,7 @@ impl Drop for Cluster {
         }
         for node in &mut self.nodes {
             if let Some(mut process) = node.process.take() {
-                // It may have ended by itself.
+                // The process may have ended by itself.
                 let _ = process.kill();
                 let _ = process.wait();
             }
@@ -355,21 +355,21 @@ impl Drop for Cluster {
     }
 }
 
-/// The last lines of a text.
+/// Returns the last lines of a text.
 pub(crate) fn tail(text: &str) -> &str {
     let from = text.len().saturating_sub(LOG_TAIL_BYTES);
     let start = (from..text.len()).find(|at| *at == 0 || text.as_bytes()[at - 1] == b'\n');
     start.map_or("", |start| &text[start..])
 }
 
-/// The host in the addresses of the nodes: a name, as in most clusters. `PAXOI_TEST_HOST=127.0.0.1` runs the same tests with
-/// a number.
+/// Returns the host in the addresses of the nodes: a name, as in most clusters. `PAXOI_TEST_HOST=127.0.0.1` runs the
+/// same tests with an IP address.
 fn host() -> String {
     std::env::var("PAXOI_TEST_HOST").unwrap_or_else(|_| "localhost".to_owned())
 }
 
-/// A node with a port of its own. The socket that holds the port lets another one listen on it that asks for that, as
-/// the program does, but no connection and no other process gets the port by chance.
+/// Returns a node with a reserved port. Another socket may listen on the port if it asks to share it, as the program
+/// does. No connection and no other process gets the port by chance.
 fn reserved_node() -> Node {
     let port = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     port.set_reuse_address(true).expect("a socket that shares its port");
@@ -381,7 +381,7 @@ fn reserved_node() -> Node {
 /// Runs the program to its end, which must come by itself.
 ///
 /// # Panics
-/// If it goes on.
+/// If it does not end by itself in time.
 pub(crate) fn run<S: AsRef<OsStr>>(words: &[S]) -> Ended {
     let mut process = Command::new(PROGRAM)
         .args(words)
@@ -393,7 +393,7 @@ pub(crate) fn run<S: AsRef<OsStr>>(words: &[S]) -> Ended {
     let deadline = Instant::now() + READY_MAX;
     while process.try_wait().expect("a child").is_none() {
         if Instant::now() > deadline {
-            // What it wrote can be read only after its end.
+            // The output can be read only after the process has ended.
             process.kill().expect("a signal to a child");
         }
         thread::sleep(LOOK);
@@ -405,17 +405,17 @@ pub(crate) fn run<S: AsRef<OsStr>>(words: &[S]) -> Ended {
     Ended { code, stdout: stdout.into_owned(), errors }
 }
 
-/// Whether a line on stderr begins with the time.
+/// Returns true if a line on stderr begins with the time, as lines of the log do.
 fn is_log_line(line: &str) -> bool {
     line.starts_with(|first: char| first.is_ascii_digit())
 }
 
-/// Whether nobody listens at `address`.
+/// Returns true if no process listens at `address`.
 pub(crate) fn refuses(address: SocketAddr) -> bool {
     Client::connect(address, Duration::from_millis(500)).is_err()
 }
 
-/// Copies the files of a data directory, but for the spare segment, which is empty.
+/// Copies the files of a data directory, except the preallocated segment, which is empty.
 pub(crate) fn copy_data(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory to copy") {

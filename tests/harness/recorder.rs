@@ -1,9 +1,9 @@
-//! Clients at all nodes of a cluster that take note of everything they do and are told: a history for the checker.
+//! Clients at all nodes of a cluster that record all their operations and replies: a history for the checker.
 //!
-//! Keys are of three kinds, each with all that makes sense on it: registers (SET, SET PX, SETNX, GETSET, DEL, GET),
-//! counters (INCR, ONCE … INCR, GET) and growing values (APPEND, GET). A key is used for some hundred operations and
-//! then gives way to the next generation of its place, so that a long run stays cheap to check. A client that gets no
-//! answer leaves the operation open and goes to another node; a ONCE is repeated there, as one operation.
+//! There are three kinds of keys, each with all operations that make sense on it: registers (SET, SET PX, SETNX,
+//! GETSET, DEL, GET), counters (INCR, ONCE … INCR, GET) and growing values (APPEND, GET). After some hundred operations
+//! a key gives way to the next generation of its place, so that a long run stays cheap to check. A client that gets no
+//! answer leaves the operation open and goes to another node. It repeats a ONCE there, as the same operation.
 
 use super::client::call;
 use super::{READY_MAX, wait_for};
@@ -20,20 +20,21 @@ use std::time::{Duration, Instant};
 
 /// Operations on a key before the next generation takes its place.
 const GENERATION: u64 = 300;
-/// How long a client waits for an answer.
+/// Time that a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Every so many operations a client gives up at once, while the operation is on its way.
+/// Interval, in operations, at which a client gives up at once, while the operation is in flight.
 const OPERATIONS_PATIENT: u64 = 50;
 const HASTE: Duration = Duration::from_millis(1);
-/// A client stays at a node for so many operations.
+/// Operations after which a client moves to another node.
 const OPERATIONS_AT_NODE: u64 = 30;
-/// Between two operations of a client: the load is there to be checked, not to be heavy.
+/// Pause between two operations of a client: the load is there to be checked, not to be heavy.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How often a ONCE is sent.
+/// Maximum number of times that a ONCE is sent.
 const ATTEMPTS_MAX: u64 = 5;
 /// The time to live of keys that expire.
 const LIFE: Duration = Duration::from_millis(30);
-/// How far the clocks of nodes and clients, which are one, may seem apart: rounding, and what NTP corrects.
+/// Maximum apparent difference between the clocks of nodes and clients. They are one clock, so it is only rounding and
+/// what NTP corrects.
 const CLOCK_SLACK: Duration = Duration::from_millis(20);
 
 /// Running clients.
@@ -44,17 +45,18 @@ pub(crate) struct Recorder {
 
 struct Shared {
     addresses: Vec<SocketAddr>,
-    /// Different for each recorder, as the keys of another one are not new.
+    /// The prefix of all keys. It differs for each recorder, as the keys of another recorder are not new.
     prefix: String,
     began: Instant,
     stop: AtomicBool,
     successes: AtomicU64,
-    /// Operations begun at each place for a key.
+    /// Number of operations begun at each place for a key.
     places: Vec<AtomicU64>,
 }
 
 impl Recorder {
-    /// Starts clients on `keys` places for keys. Equal seeds give equal wishes; what comes of them is up to time.
+    /// Starts clients on `keys` places for keys. Equal seeds give equal choices of operations; their outcome depends on
+    /// timing.
     pub(crate) fn start(addresses: &[SocketAddr], clients: usize, keys: usize, seed: u64) -> Recorder {
         static RECORDERS: AtomicU64 = AtomicU64::new(0);
         let shared = Arc::new(Shared {
@@ -73,18 +75,18 @@ impl Recorder {
         Recorder { shared, clients }
     }
 
-    /// Operations answered without an error so far.
+    /// Returns the number of operations answered without an error so far.
     pub(crate) fn successes(&self) -> u64 {
         self.shared.successes.load(SeqCst)
     }
 
-    /// Waits until so many more operations have succeeded.
+    /// Waits until `operations` more operations have succeeded.
     pub(crate) fn wait_for_more(&self, operations: u64) {
         let goal = self.successes() + operations;
         wait_for("recorded operations", 2 * READY_MAX, || (self.successes() >= goal).then_some(()));
     }
 
-    /// Ends the clients, reads every key once more at a node that serves it, and gives out everything.
+    /// Ends the clients, reads every key once more at a node that serves it, and returns the whole history.
     ///
     /// # Panics
     /// If a key cannot be read anywhere.
@@ -104,7 +106,7 @@ impl Recorder {
         history
     }
 
-    /// As [`Recorder::stop`], and checks it.
+    /// Stops like [`Recorder::stop`], and checks the history.
     ///
     /// # Panics
     /// If the history is not linearizable.
@@ -118,15 +120,15 @@ impl Recorder {
     }
 }
 
-/// One client's work.
+/// The state of one client.
 struct Recording<'a> {
     shared: &'a Shared,
     number: u64,
     rng: Rng,
     node: usize,
-    /// With how long it waits.
+    /// The connection, with its time limit.
     connection: Option<(Duration, Client)>,
-    /// Its session, and the next number in it.
+    /// The client's session, and the next number in it.
     session: Option<String>,
     once: u64,
     operations: u64,
@@ -160,7 +162,7 @@ impl<'a> Recording<'a> {
         self.history
     }
 
-    /// One operation on a random key.
+    /// Performs one operation on a random key.
     fn next(&mut self) {
         let place = self.rng.below(self.shared.places.len() as u64) as usize;
         let generation = self.shared.places[place].fetch_add(1, SeqCst) / GENERATION;
@@ -176,12 +178,12 @@ impl<'a> Recording<'a> {
             (0, _) => self.send(&key, &format!("SETNX {key} {token}"), Action::SetIfAbsent(value)),
             (1, 3..6) => self.send_once(&key),
             (1, _) => self.send(&key, &format!("INCR {key}"), Action::IncrementBy(1)),
-            // A comma ends each token: no two different sequences of them look alike.
+            // A comma ends each token, so that no two different sequences of tokens look alike.
             _ => self.send(&key, &format!("APPEND {key} {token},"), Action::Append(format!("{token},").into())),
         }
     }
 
-    /// Reads a key. Returns whether it was answered.
+    /// Reads a key. Returns true if the read was answered.
     fn read(&mut self, key: &Bytes) -> bool {
         let text = String::from_utf8_lossy(key).into_owned();
         let call = self.now();
@@ -202,13 +204,13 @@ impl<'a> Recording<'a> {
         let call = self.now();
         let outcome = self.ask(&format!("SET {key} {text} PX {}", LIFE.as_millis()), PATIENCE);
         let (life, slack) = (micros(LIFE), micros(CLOCK_SLACK));
-        // The node counts from when it gets the command.
+        // The node counts the time to live from the arrival of the command.
         let latest = if outcome.is_some() { self.now() + life + slack } else { u64::MAX };
         let action = Action::SetExpiring { value, earliest: (call + life).saturating_sub(slack), latest };
         self.record(key, call, action, outcome);
     }
 
-    /// An increment that is repeated at other nodes until one answers: the same number, so one operation.
+    /// Sends an increment, and repeats it at other nodes until one answers. The number is the same, so it is one operation.
     fn send_once(&mut self, key: &str) {
         let Some(session) = self.session() else { return };
         let command = format!("ONCE {session} {} INCR {key}", self.once);
@@ -221,7 +223,7 @@ impl<'a> Recording<'a> {
             outcome = self.ask(&command, if is_hasty { HASTE } else { PATIENCE });
             match outcome {
                 None => is_open = true,
-                // An earlier attempt may be on its way still, and be executed after this refusal.
+                // An earlier attempt may still be in flight, and be executed after this refusal.
                 Some(Outcome::Refused) if is_open => outcome = None,
                 Some(_) => break,
             }
@@ -251,7 +253,7 @@ impl<'a> Recording<'a> {
         );
     }
 
-    /// What a command leads to; None if nobody knows.
+    /// Sends a command and returns its outcome; `None` if the outcome is unknown.
     fn ask(&mut self, command: &str, patience: Duration) -> Option<Outcome> {
         let Some(connection) = self.connect(patience) else { return Some(Outcome::Refused) };
         let reply = call(connection, command);
@@ -262,7 +264,7 @@ impl<'a> Recording<'a> {
         outcome
     }
 
-    /// A connection that waits as long as that; None if nobody is there.
+    /// Returns a connection with the time limit `patience`; `None` if the node cannot be reached.
     fn connect(&mut self, patience: Duration) -> Option<&mut Client> {
         if self.connection.as_ref().is_none_or(|(waits, _)| *waits != patience) {
             let connected = Client::connect(self.shared.addresses[self.node], patience);

@@ -1,4 +1,4 @@
-//! What comes on the peers' side: strangers, broken frames, and a member whose words make no sense.
+//! Input in the peer protocol: from strangers, in broken frames, and from a member that sends nonsense.
 
 use crate::harness::client::{ask_until_served, connect, info};
 use crate::harness::{Cluster, turn, wait_for};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection to the peers' side.
+/// A connection that speaks the peer protocol.
 struct Stranger(TcpStream);
 
 impl Stranger {
@@ -41,7 +41,7 @@ impl Stranger {
         self.send(&framed(group, message.kind(), &body));
     }
 
-    /// Whether the node closes the connection.
+    /// Returns true if the node closes the connection in time.
     fn is_closed(&mut self) -> bool {
         let mut buffer = [0; 4096];
         loop {
@@ -63,13 +63,13 @@ fn framed(group: u32, kind: u8, body: &[u8]) -> Bytes {
     pieces.concat().into()
 }
 
-/// The identity of a node that is down, as its directory has it.
+/// Returns the identity of a node that is down, from its directory.
 fn identity_of(cluster: &Cluster, id: u32) -> Identity {
     let disk = FileDisk::existing(cluster.data(id)).unwrap();
     identity::read(&disk).unwrap().unwrap()
 }
 
-/// What that node would say if it were started again.
+/// Returns the hello that this node would send if it were started again.
 fn hello_of(identity: &Identity) -> Hello {
     let birth = identity.birth.as_ref().unwrap();
     Hello {

@@ -1,8 +1,8 @@
-//! Bad input against real processes: what clients, strangers on the peers' port and operators can get wrong. Each gets a
-//! clear error for that connection or that process; the others are served on, and memory stays bounded.
+//! Bad input against real processes: from clients, from strangers that speak the peer protocol, and from operators.
+//! Each gets a clear error for its connection or process. All others are still served, and memory stays bounded.
 //!
 //! ```text
-//! requests   what comes where a client is expected       frames   what comes where a member is expected
+//! requests   bad input where a client is expected        frames   bad input where a member is expected
 //! words      wrong flags, files and directories
 //! ```
 

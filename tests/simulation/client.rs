@@ -1,6 +1,6 @@
-//! Simulated clients: each has one connection at a time, asks for something now and then, gives up after a while, and
-//! writes down what it asked and what it was told. What it never learned stays open in the history. What they ask for
-//! is in `requests`; sessions and iterations, which go on from request to request, are in `sessions` and `scans`.
+//! Simulated clients. Each has one connection at a time, sends requests at random intervals, hangs up after waiting too
+//! long, and records each request and its reply. An operation without a reply stays open in the history. The requests
+//! are in `requests`; sessions and iterations, which span several requests, are in `sessions` and `scans`.
 
 use crate::network::{Parcel, Who};
 use crate::process::Input;
@@ -12,7 +12,7 @@ use net::resp::value::{self, Value};
 use paxoi::verify::{Action, History, Operation, Outcome};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A part of a request: one key's.
+/// The part of a request that concerns one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub(crate) key: Bytes,
@@ -29,11 +29,11 @@ pub(crate) enum Kind {
     All,
     /// A transaction that reads two keys which are only ever written together.
     Pair,
-    /// Sent again, elsewhere too, until its fate is known.
+    /// A `ONCE`. The client sends it again, also to other nodes, until its outcome is known.
     Once {
         number: u64,
     },
-    /// An answered `ONCE` that is sent again, with its first reply.
+    /// An answered `ONCE` that is sent again. `reply` is its first reply.
     Again {
         number: u64,
         reply: Value,
@@ -45,7 +45,7 @@ pub(crate) enum Kind {
     Move,
     /// A page of an iteration.
     Scan,
-    /// No key's business: done, or refused for whatever reason.
+    /// A command outside the history of keys. It is executed, or refused for any reason.
     Operator,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum Kind {
 pub(crate) struct Call {
     pub(crate) kind: Kind,
     pub(crate) parts: Vec<Part>,
-    /// Replies that come before the one that counts.
+    /// Number of replies before the one that counts.
     pub(crate) skip: usize,
     pub(crate) request: Vec<u8>,
     pub(crate) call_us: u64,
@@ -66,26 +66,27 @@ pub(crate) struct Client {
     connected: bool,
     input: BytesMut,
     waiting: VecDeque<Call>,
-    /// By key: the least that later requests on the same connection must find, for keys that only grow.
+    /// By key, for keys that only grow: the minimum number or length that later requests on the same connection must
+    /// find.
     floors: BTreeMap<Bytes, i64>,
     pub(crate) session: Option<Session>,
     pub(crate) scan: Option<Scan>,
-    /// Each `ONCE` whose fate is not known.
+    /// Each `ONCE` whose outcome is not known.
     again: VecDeque<Call>,
-    /// When it was last told anything, and when that was not an error.
+    /// Time of the last reply, and of the last reply that was not an error.
     told_us: u64,
     pub(crate) answered_us: u64,
-    /// It asks for nothing new.
+    /// The client sends no new requests.
     pub(crate) quiet: bool,
 }
 
-/// What the clients have done together.
+/// The common record of all clients: the history, and counters.
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) history: History,
     pub(crate) answered: u64,
     pub(crate) errors: u64,
-    /// What somebody was told last, for those who ask one thing at a time.
+    /// The last outcome that a client was told, for scenarios with one request at a time.
     pub(crate) last: Option<Outcome>,
     pub(crate) last_error: Option<String>,
     pub(crate) written: u64,
@@ -106,7 +107,7 @@ pub(crate) struct Record {
     pub(crate) outdated: u64,
 }
 
-/// Errors that say that surely nothing happened.
+/// Error codes which prove that the command was not executed.
 const REFUSALS: [&str; 7] = ["CLUSTERDOWN", "LOADING", "MISCONF", "OOM", "CROSSSLOT", "EXECABORT", "TRYAGAIN"];
 
 impl Client {
@@ -129,11 +130,11 @@ impl Client {
 }
 
 impl World {
-    /// A client looks after itself.
+    /// Lets a client act when its timer fires: it hangs up, connects, repeats a `ONCE`, or sends a new request.
     pub(crate) fn client_timer(&mut self, index: usize) {
         let pause_us = 1 + self.random.below(2 * self.load.pause_us);
         self.after(pause_us, Event::Client { client: index });
-        // What is sent behind a large command waits for it.
+        // A request behind a large command waits for that command, so the wait counts from the last reply.
         let last_us = self.clients[index].told_us.max(self.load.healed_us);
         let waits_since_us = self.clients[index].waiting.front().map(|call| call.sent_us.max(last_us));
         let late = waits_since_us.is_some_and(|since_us| self.now_us > since_us + self.load.patience_us);
@@ -214,7 +215,7 @@ impl World {
         }
     }
 
-    /// Gives its connection up, and with it all that it waits for.
+    /// Closes the client's connection. Requests in flight get no reply.
     pub(crate) fn hang_up(&mut self, index: usize) {
         let Some(connection) = self.clients[index].connection else { return };
         if let Some(end) = self.network.end(connection, 0) {
@@ -238,13 +239,13 @@ impl World {
         }
     }
 
-    /// Nobody will tell what became of it.
+    /// Handles a call that gets no reply: a `ONCE` is queued for another attempt, other operations stay open.
     fn leave_open(&mut self, index: usize, call: Call) {
         match &call.kind {
             Kind::Once { .. } => return self.clients[index].again.push_back(call),
             Kind::Move => return self.leave_move_open(index, &call),
             Kind::Scan => self.page_failed(index),
-            // What it did was done when it was answered first.
+            // Its effect is in the history since its first reply.
             Kind::Again { .. } => return,
             _ => {}
         }
@@ -258,7 +259,7 @@ impl World {
     }
 
     fn write_down(&mut self, index: usize, call: &Call, key: &Bytes, action: Action, outcome: Option<Outcome>) {
-        // Half microseconds: what is asked in the moment of an answer is asked after it.
+        // Times are in half microseconds: a call in the microsecond of a reply counts as later than the reply.
         let returned = outcome.is_some().then_some(2 * self.now_us);
         let action = match action {
             Action::SetExpiring { value, earliest, latest } => {
@@ -302,7 +303,7 @@ impl World {
         self.write_down(index, call, &from.key, from.action.clone(), Some(outcome));
     }
 
-    /// What clients still wait for goes into the history as it is.
+    /// Ends the history. Calls without a reply enter it as open operations.
     pub(crate) fn close_books(&mut self) {
         for index in 0..self.clients.len() {
             self.clients[index].quiet = true;
@@ -318,7 +319,7 @@ impl World {
         for (key, mut operation) in std::mem::take(&mut self.record.moved) {
             let since = self.record.unknown.get(&key).copied().unwrap_or(u64::MAX);
             if operation.returned.is_some_and(|returned| returned >= since) {
-                // It may have taken effect before that time, and others may have seen the effect.
+                // The operation may have taken effect before `since`, and others may have seen the effect.
                 (operation.returned, operation.outcome) = (None, None);
             }
             if operation.call < since {
@@ -411,7 +412,7 @@ impl World {
             Value::Null => Outcome::Nil,
             Value::Bulk(bytes) => Outcome::Value(Bytes::copy_from_slice(bytes)),
             Value::Int(number) => Outcome::Integer(*number),
-            // These are answered by what they made or found.
+            // The excluded actions are answered by the value or number that they found or made.
             Value::Simple(_) if !matches!(action, Action::Get | Action::IncrementBy(_) | Action::Append(_)) => {
                 Outcome::Done
             }
@@ -443,8 +444,8 @@ impl World {
         }
     }
 
-    /// What comes later on a connection sees what came before, also if it was sent before that was answered: more than
-    /// linearizability asks for.
+    /// Checks that a request on a connection sees the earlier requests on it, even if it was sent before they were
+    /// answered, and no later ones. Linearizability asks for less.
     fn expect_order(&mut self, index: usize, kind: &Kind, key: &Bytes, outcome: &Outcome) {
         let writes = |part: &Part| match (&part.action, outcome) {
             (Action::Set(later) | Action::SetExpiring { value: later, .. }, Outcome::Value(found)) => later == found,
@@ -466,7 +467,7 @@ impl World {
             return;
         }
         let floor = self.clients[index].floors.entry(key.clone()).or_default();
-        // A command that is sent again is answered as it was at first.
+        // A `ONCE` that is sent again gets its first reply.
         if size < *floor && !is_once {
             let (key, floor) = (key.escape_ascii(), *floor);
             return self.oracle.fail(&format!("client {index} found {size} in {key} behind its own {floor}"));
@@ -484,7 +485,7 @@ impl World {
             return self.part_answered(index, &call, 0, &Value::Error(text.to_owned()));
         }
         if REFUSALS.iter().any(|code| text.starts_with(code)) {
-            // An earlier attempt may have been carried out all the same.
+            // An earlier attempt may have been executed all the same.
             match call.kind {
                 Kind::Once { .. } => self.clients[index].again.push_back(call),
                 Kind::Scan => self.page_failed(index),
@@ -509,7 +510,7 @@ impl World {
         self.ask(index, call);
     }
 
-    /// Asks for one thing, as a story wants it.
+    /// Sends one request of a scenario.
     pub(crate) fn request(&mut self, index: usize, words: &[&str], key: &str, action: Action) {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let part = Part { key: Bytes::copy_from_slice(key.as_bytes()), action };
@@ -518,7 +519,7 @@ impl World {
         self.ask(index, call);
     }
 
-    /// Asks for something that is no key's business.
+    /// Sends a command that does not enter the history of a key.
     pub(crate) fn order(&mut self, index: usize, words: &[&str]) {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let call = self.call(Kind::Operator, Vec::new(), 0, &[&words]);
@@ -535,7 +536,7 @@ impl World {
         self.clients[index].session.as_ref().map(|session| session.id.clone())
     }
 
-    /// What a client has sent is the first thing that its stopped node reads when it goes on.
+    /// Makes the bytes of this client the first input that its stopped node reads when it resumes.
     pub(crate) fn hear_first(&mut self, node: usize, index: usize) {
         let Some(connection) = self.clients[index].connection else { return };
         let Some(handle) = self.network.find(connection).map(|found| found.ends[1].handle) else { return };

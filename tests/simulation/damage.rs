@@ -1,5 +1,5 @@
-//! Rot: what happens to files while nobody looks. It hits only what is known to be durable by what comes after it: a
-//! damaged last frame looks like a torn write, and nothing on one disk can tell the two apart.
+//! Silent corruption of files ("rot"). It hits only data that later data in the log proves to be durable: a damaged
+//! last frame looks like a torn write, and one disk alone cannot tell the two apart.
 
 use crate::random::Random;
 use crate::trace::Trace;
@@ -16,27 +16,27 @@ pub(crate) enum Damage {
     BitFlip,
     /// The file ends early.
     Truncation,
-    /// A block is what it was before it was last written.
+    /// A block has its content from before its last write.
     Stale,
     /// A block was written to another place.
     Misdirected,
 }
 
-/// How far up in the log damage must be noticed.
+/// The part of the log in which damage must be noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// Segments that are no longer written.
     Cold,
-    /// What a later frame says to be durable.
+    /// Frames that a later frame marks as durable.
     Known,
-    /// All of it.
+    /// The whole log.
     All,
 }
 
 const BLOCK_BYTES: usize = 512;
 
 impl Damage {
-    /// Damages a file of the log; false if there is nothing worth it.
+    /// Damages a file of the log. Returns true if its content changed; it does not if too few bytes are in reach.
     pub(crate) fn strike(self, disk: &MemoryDisk, reach: Reach, random: &mut Random, trace: &Trace) -> bool {
         let names = disk.list().unwrap_or_default();
         let mut segments: Vec<&String> = names.iter().filter(|name| is_segment(name)).collect();
@@ -49,7 +49,7 @@ impl Damage {
         let written = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let reach = match reach {
             Reach::Known if last == Some(name) => known_bytes(disk, &content),
-            // Behind the last frame is an empty one that says so, and needs not to be durable itself.
+            // A durability marker follows the last frame. The marker need not be durable itself.
             Reach::All if last == Some(name) => written.saturating_sub(FRAME_HEADER_BYTES),
             _ => written,
         };
@@ -85,7 +85,7 @@ impl Damage {
     }
 }
 
-/// Damages a checkpoint; false if there is none.
+/// Damages a checkpoint. Returns true if there was one.
 pub(crate) fn rot_checkpoint(disk: &MemoryDisk, random: &mut Random, trace: &Trace) -> bool {
     let names = disk.list().unwrap_or_default();
     let files: Vec<&String> =
@@ -103,7 +103,7 @@ pub(crate) fn rot_checkpoint(disk: &MemoryDisk, random: &mut Random, trace: &Tra
     true
 }
 
-/// How much of the last segment is known to be durable by what a later frame says.
+/// Returns the bytes of the last segment that a later frame marks as durable.
 fn known_bytes(disk: &MemoryDisk, content: &[u8]) -> usize {
     let Ok(Some(identity)) = identity::read(disk) else { return 0 };
     let seed = frame_seed(&identity.storage_id);

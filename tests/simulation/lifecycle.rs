@@ -1,4 +1,4 @@
-//! Processes start, stop, sleep and end; and what becomes of their directories and connections then.
+//! Starts, stops and ends of processes, and what happens to their directories and connections.
 
 use crate::network::Parcel;
 use crate::process::Lost;
@@ -6,11 +6,11 @@ use crate::shell::End;
 use crate::world::{Event, World};
 use paxoi::storage::wal;
 
-/// Something starts a process that ended again after at most so long.
+/// Maximum delay before a process that ended is restarted.
 const RESTART_US: u64 = 1_500_000;
 
 impl World {
-    /// Starts a process, unless it runs or is not to come back.
+    /// Starts a process, unless it runs, is gone for good, or is switched off.
     pub(crate) fn start(&mut self, node: usize) {
         let process = &self.processes[node];
         if process.life.is_some() || process.gone.is_some() || self.is_off(node) {
@@ -61,24 +61,24 @@ impl World {
         }
     }
 
-    /// A process ends.
+    /// Ends a process.
     pub(crate) fn end(&mut self, node: usize, end: End) {
         let Some(mut life) = self.processes[node].life.take() else { return };
         self.network.asleep.remove(&node);
-        // Disk errors after the cut may have ended the process in another way.
+        // Disk errors after a power cut may have ended the process in another way.
         let end = if self.processes[node].disk.has_no_power() { End::PowerLoss } else { end };
         self.trace.line(|| format!("n{} ends: {end:?}", node + 1));
-        // What the disk was doing may be half done.
+        // The batch that was being synced may be half written.
         if let Some(batch) = life.syncing.take().filter(|_| !matches!(end, End::Fatal(_))) {
             let disk = &self.processes[node].disk;
             match self.random.below(4) {
                 0 => {}
-                // Written, not synced; the writer is gone, whatever it says.
+                // Written, but not synced. The result does not matter, because the writer is gone.
                 1 | 2 => {
                     disk.hold_syncs();
                     let _ = life.writer.append(&batch);
                 }
-                // Done, and nobody was told.
+                // Durable, but the node was not told.
                 _ => {
                     let _ = life.writer.append(&batch);
                 }
@@ -132,7 +132,7 @@ impl World {
         }
     }
 
-    /// Stops a process as SIGSTOP does: what is sent to it waits.
+    /// Stops a process as SIGSTOP does. Bytes that are sent to it wait.
     pub(crate) fn pause(&mut self, node: usize) {
         if let Some(life) = &mut self.processes[node].life {
             life.stopped = true;
@@ -140,7 +140,7 @@ impl World {
         }
     }
 
-    /// Lets it go on.
+    /// Lets a stopped process go on.
     pub(crate) fn resume(&mut self, node: usize) {
         let Some(life) = &mut self.processes[node].life else { return };
         if !std::mem::take(&mut life.stopped) {

@@ -1,17 +1,17 @@
 //! The simulator: clusters of the shipped node, groups, store, log and recovery on a virtual network, disk and clock.
 //!
-//! Everything that happens in a run follows from its seed. Clients work while the network, the processes, the disks and
-//! the clocks fail; an oracle watches every record, frame and state; at last a majority is healed and must make
-//! progress, and what clients were told is checked to be linearizable.
+//! Everything in a run follows from its seed. Clients work while the network, the processes, the disks and the clocks
+//! fail. An oracle checks every record, frame and state. At the end a majority is healed and must make progress, and
+//! the history of the clients must be linearizable.
 //!
 //! ```text
 //! run        one run: draw, break, heal, check      nemesis    what breaks        damage   rot on disks
 //! world      time and the queue of events           network    connections        oracle   the invariants
-//! shell      what src/server does                    lifecycle  starts and ends    process  a node, its disk and clocks
-//! client     who asks, and the history              members    who joins and leaves
-//! requests   what is asked for                       sessions   commands of sessions, and repetitions
-//! scans      iterations over the database            sleep    machines that sleep
-//! scenarios  plain stories that chance does not tell
+//! shell      counterpart of src/server              lifecycle  starts and ends    process  a node, its disk and clocks
+//! client     the clients, and the history           members    joins and leaves   sleep    machines that sleep
+//! requests   the requests of clients                sessions   commands of sessions, and repetitions
+//! scans      iterations over the database
+//! scenarios  directed scenarios, step by step
 //! ```
 
 mod client;
@@ -46,43 +46,43 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use trace::Trace;
 
-/// How to run this program.
+/// The command that runs this program.
 const REPLAY: &str = if cfg!(debug_assertions) {
     "cargo test --test simulation --"
 } else {
     "cargo test --release --test simulation --"
 };
-/// Seeds that are run when nothing is said: a share that the gate has time for.
+/// Default number of seeds: a share that the gate has time for.
 const SEEDS: u64 = 200;
-/// One seed in so many is run twice, and must do the same twice.
+/// Interval of the seeds that run twice. Both runs must be identical.
 const TWICE: u64 = 16;
 
 /// Runs seeds of the simulator.
 #[derive(Parser, Debug)]
 #[command(name = "simulation")]
 struct Args {
-    /// How many seeds.
+    /// Number of seeds.
     #[arg(long)]
     seeds: Option<u64>,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Stop beginning new seeds after so many seconds; without --seeds there is no other end.
+    /// Begin no new seeds after this many seconds. Without --seeds there is no other limit.
     #[arg(long)]
     seconds: Option<u64>,
-    /// Print all that happens. For one seed.
+    /// Print all events. For one seed.
     #[arg(long)]
     trace: bool,
-    /// Only this directed scenario, and no seeds.
+    /// Run only this directed scenario, and no seeds.
     #[arg(long)]
     scenario: Option<String>,
-    /// No directed scenario.
+    /// Run no directed scenario.
     #[arg(long)]
     only_seeds: bool,
-    /// Seeds that run side by side.
+    /// Number of seeds that run in parallel.
     #[arg(long)]
     jobs: Option<usize>,
-    /// What other test programs know.
+    /// Accepted and ignored: an option of other test programs.
     #[arg(long, hide = true)]
     nocapture: bool,
     #[arg(hide = true)]
@@ -90,7 +90,7 @@ struct Args {
 }
 
 thread_local! {
-    /// What the last panic of this thread said.
+    /// The message of this thread's last panic.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -144,7 +144,7 @@ fn main() -> ExitCode {
     if failed.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Tells the directed scenarios: all of them but the long ones before the first seed, or the one that is asked for.
+/// Runs directed scenarios before the first seed: the one that is asked for, or all but the long ones.
 fn stories(args: &Args) -> Result<(), String> {
     let unasked = |scenario: &Scenario| !args.only_seeds && !scenario.is_long;
     let wanted = |scenario: &&Scenario| args.scenario.as_ref().map_or(unasked(scenario), |name| name == scenario.name);
@@ -167,7 +167,7 @@ fn stories(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs a seed, and some a second time.
+/// Runs a seed, and multiples of `TWICE` a second time.
 fn attempt(seed: u64, trace: bool) -> Result<Outcome, String> {
     let outcome = guarded(seed, trace)?;
     if seed.is_multiple_of(TWICE) && !trace {
@@ -179,7 +179,7 @@ fn attempt(seed: u64, trace: bool) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-/// A broken assertion of the shipped code is a finding like any other.
+/// Runs a seed. A panic becomes an error: a failed assertion of the shipped code is a finding like any other.
 fn guarded(seed: u64, trace: bool) -> Result<Outcome, String> {
     let ran = panic::catch_unwind(AssertUnwindSafe(|| run::run(seed, Trace::new(trace))));
     ran.unwrap_or_else(|_| Err(PANIC.take().unwrap_or_else(|| "it panicked".to_owned())))

@@ -1,5 +1,5 @@
-//! The operator: nodes join, get a vote, take the place of others, some of which have lost their disks, and leave,
-//! while everything else breaks. What is wanted is asked for, of one node or another, until it is done.
+//! The operator, who changes the members while everything else breaks: nodes join, become voters, replace others (some
+//! of which have lost their disks), and leave. Each change is requested, from one node or another, until it is done.
 
 use crate::process::Lost;
 use crate::shell::End;
@@ -7,10 +7,10 @@ use crate::world::{Event, World};
 use groups::{Membership, NodeId};
 use paxoi::kv::reply::Reply;
 
-/// What an operator does in a run, and has done.
+/// The operator of a run: the current request, and what was done so far.
 #[derive(Default)]
 pub(crate) struct Operator {
-    /// The words after `PAXOI MEMBER`.
+    /// The requested change: the words after `PAXOI MEMBER`.
     wanted: Option<Vec<String>>,
     pub(crate) done: u64,
     /// The voter that was switched off for good, and the time.
@@ -23,14 +23,14 @@ pub(crate) struct Operator {
     healed: Option<Vec<usize>>,
 }
 
-/// Fewer never vote, lest what breaks for a while breaks all.
+/// Minimum number of voters. With fewer, one temporary fault would stop the whole cluster.
 const VOTERS_MIN: usize = 3;
 const VOTERS_MAX: usize = 5;
-/// After this time no node takes the switched-off one for reachable.
+/// After this time no node counts the switched-off one as reachable.
 const OFF_US: u64 = 3_000_000;
 
 impl World {
-    /// Looks after the members, and sets the next time.
+    /// Lets the operator act once, and schedules the next time.
     pub(crate) fn operate(&mut self) {
         if !self.faults.on {
             return;
@@ -66,7 +66,7 @@ impl World {
                 self.operator.wanted = None;
                 self.operator.done += 1;
             }
-            // What was begun in some groups is finished first.
+            // A change that some groups have made and others have not is finished first.
             Reply::Error(_) if self.are_members_settled() && self.random.chance(300) => {
                 self.operator.wanted = None;
                 self.operator.gave_up |= !self.must_be_refused(&wanted);
@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    /// Clients go to those that are members of every group: what was begun may be done when nobody asks any more.
+    /// Restricts the clients to members of every group. A change may complete after the operator has stopped asking.
     pub(crate) fn follow_members(&mut self) {
         if self.shape.spares > 0 {
             self.load.nodes = self.members_everywhere();
@@ -133,8 +133,8 @@ impl World {
         self.end(node, End::PowerLoss);
     }
 
-    /// Returns true for the removal of one of three voters while another is switched off: one reachable voter would be
-    /// left of two. Nodes must refuse it.
+    /// Returns true if `words` remove one of three voters while another one is switched off. Only one of the remaining
+    /// two voters would be reachable, so nodes must refuse the change.
     fn must_be_refused(&self, words: &[String]) -> bool {
         let Some((off, since_us)) = self.operator.off else { return false };
         let voters = self.voters();
@@ -151,7 +151,7 @@ impl World {
         is_over && self.are_members_settled() && self.is_founded()
     }
 
-    /// The nodes that vote in the first group.
+    /// Returns the nodes that vote in the first group.
     fn voters(&self) -> Vec<usize> {
         self.oracle.members(0).voters().ids().iter().map(|id| id.0 as usize - 1).collect()
     }
@@ -162,7 +162,7 @@ impl World {
         born && (0..self.shape.groups as usize).all(|group| self.oracle.are_members_lasting(group))
     }
 
-    /// The nodes that are members of every group.
+    /// Returns the nodes that are members of every group, without those that are lost or gone.
     fn members_everywhere(&self) -> Vec<usize> {
         let all =
             |node: &usize| self.memberships().all(|members| members.everyone().contains(NodeId(*node as u32 + 1)));
@@ -179,13 +179,13 @@ impl World {
         self.memberships().all(|members| members.voters() == first.voters() && members.everyone() == first.everyone())
     }
 
-    /// Whether that node is a member of no group any more.
+    /// Returns true if the node was removed from every group.
     pub(crate) fn was_removed(&self, node: usize) -> bool {
         let id = NodeId(node as u32 + 1);
         self.memberships().all(|members| members.was_removed(id))
     }
 
-    /// What an operator might want next.
+    /// Draws the next change that the operator requests, if one is possible.
     fn wish(&mut self) -> Option<Vec<String>> {
         if !self.are_members_settled() {
             return None;
@@ -227,7 +227,8 @@ impl World {
         }
     }
 
-    /// A node loses its disk for good, if a majority is left of those who decide.
+    /// Destroys the disk of a running node, if the members are certain and no voter is switched off: a majority is
+    /// left. Returns true if it did.
     fn lose_disk(&mut self, id: u32) -> bool {
         let node = id as usize - 1;
         if !self.is_founded() || self.operator.off.is_some() || self.processes[node].life.is_none() {

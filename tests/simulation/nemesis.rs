@@ -1,5 +1,5 @@
-//! Who breaks things: each run draws which sorts of faults it has, how hard and how often, and then one after the other
-//! as time goes by. What is broken beyond repair stays within a minority.
+//! The nemesis, which injects faults. Each run draws its sorts of faults, their strength and frequency, and then one
+//! fault after the other. Permanent damage stays within a minority of the nodes.
 
 use crate::damage::{Damage, Reach, rot_checkpoint};
 use crate::network::Weather;
@@ -45,7 +45,7 @@ pub(crate) enum Sort {
     OldCopy,
 }
 
-/// All of them, in the order of the tables.
+/// All sorts, in the order of the reports.
 pub(crate) const SORTS: [Sort; 32] = [
     Sort::Kill,
     Sort::PowerLoss,
@@ -81,34 +81,34 @@ pub(crate) const SORTS: [Sort; 32] = [
     Sort::OldCopy,
 ];
 
-/// How far a clock that is wrong may be off: a time zone, or a day of daylight saving time and then some.
+/// Maximum error of a wrong clock: enough for a wrong time zone, or for daylight saving time and more.
 const WRONG_US_MAX: u64 = 12 * 3_600_000_000;
 
-/// What was broken so far, and what may be.
+/// The faults of a run: those that it draws from, and those that happened.
 #[derive(Default)]
 pub(crate) struct Faults {
-    /// The sorts of this run.
+    /// The sorts of faults of this run.
     pub(crate) sorts: Vec<Sort>,
     pub(crate) pause_us: u64,
     pub(crate) counts: [u64; SORTS.len()],
-    /// Nodes that noticed that their directory is damaged.
+    /// Number of nodes that noticed that their directory is damaged.
     pub(crate) noticed: u64,
-    /// Nodes that were turned away by the others.
+    /// Number of nodes that the others refused.
     pub(crate) refused: u64,
     pub(crate) fair: Weather,
     pub(crate) on: bool,
     /// End of the faults.
     pub(crate) end_us: u64,
-    /// How far a clock of a node may be off.
+    /// Maximum error of a node's clock that is not wrong.
     pub(crate) skew_us: u64,
     /// A minority of the nodes, whose clocks may be off by hours.
     pub(crate) wrong_clocks: Vec<usize>,
-    /// A directory as it was earlier, and whose.
+    /// An earlier copy of a directory: the node, the copy, and its start number.
     pub(crate) copy: Option<(usize, paxoi::storage::disk::MemoryDisk, u64)>,
 }
 
 impl World {
-    /// Something breaks, and the next time is set.
+    /// Injects a fault, and schedules the next one.
     pub(crate) fn fault(&mut self) {
         if !self.faults.on {
             return;
@@ -121,7 +121,7 @@ impl World {
             self.processes.iter().for_each(|process| process.disk.set_capacity(None));
         }
         let sorts = std::mem::take(&mut self.faults.sorts);
-        // A copy that was put aside waits for a moment at which it can come back.
+        // A copy that was put aside waits for a moment at which it can be restored.
         let waits = self.faults.copy.is_some() && self.random.chance(300);
         let sort = if waits { Some(Sort::OldCopy) } else { self.random.pick(&sorts).copied() };
         self.faults.sorts = sorts;
@@ -138,7 +138,7 @@ impl World {
         self.random.below(self.processes.len() as u64) as usize
     }
 
-    /// A node, mostly one that leads something.
+    /// Returns a random node, mostly one that leads a group.
     fn victim(&mut self) -> usize {
         let leads = |process: &crate::process::Process| {
             let shard = process.life.as_ref().map(|life| life.node.shard());
@@ -149,7 +149,7 @@ impl World {
         if self.random.chance(600) { self.random.pick(&leaders).copied().unwrap_or(any) } else { any }
     }
 
-    /// Does it; false if it cannot be done now.
+    /// Injects a fault of this sort. Returns true if that was possible now.
     pub(crate) fn strike(&mut self, sort: Sort) -> bool {
         let node = self.victim();
         let running = self.processes[node].runs();
@@ -259,8 +259,8 @@ impl World {
         count > 1
     }
 
-    /// Each node sees its neighbours in a circle: majorities overlap, and differ. With three nodes, two lose each
-    /// other.
+    /// Connects each node with its neighbours in a circle only: majorities overlap, and differ. With three nodes, two
+    /// lose each other.
     fn ring(&mut self) -> bool {
         let count = self.processes.len();
         if count < 3 {
@@ -279,7 +279,7 @@ impl World {
         true
     }
 
-    /// Two halves that only one node sees both of.
+    /// Splits the nodes into two halves. Only one node, `middle`, reaches both.
     fn bridge(&mut self, middle: usize) -> bool {
         let others: Vec<usize> = (0..self.processes.len()).filter(|node| *node != middle).collect();
         let (left, right) = others.split_at(others.len() / 2);
@@ -309,7 +309,8 @@ impl World {
         self.processes[node].runs()
     }
 
-    /// Whether one node more may be lost for good: a majority must remain, and everybody must have met everybody.
+    /// Returns true if one more node may be lost for good. A majority must remain, and all nodes must have met (the
+    /// birth is over).
     fn may_lose(&self, node: usize) -> bool {
         let lost = self.processes.iter().filter(|process| process.lost.is_some() || process.rotten).count();
         let most = (self.processes.len() - 1) / 2;
@@ -325,9 +326,9 @@ impl World {
         if !self.may_lose(node) {
             return false;
         }
-        // What a log that was idle has said holds for all of it: the process was killed, but the machine went on.
+        // The durability marker of an idle log covers all of it: the process was killed, but the machine ran on.
         let marked = self.processes[node].life.as_ref().is_some_and(|life| life.marked && life.syncing.is_none());
-        // Rot in old segments is met while the process runs, too.
+        // Rot in old segments is found while the process runs, too.
         let cold = self.random.chance(200);
         if !cold {
             self.end(node, End::Kill);
@@ -346,7 +347,7 @@ impl World {
         done
     }
 
-    /// A checkpoint is damaged: what the node knew is to be had from the others only. It comes back all the same.
+    /// Damages a checkpoint. Only the other nodes still have what the node knew. It comes back all the same.
     fn rot(&mut self, node: usize) -> bool {
         if !self.processes[node].rotten && !self.may_lose(node) {
             return false;
@@ -371,8 +372,8 @@ impl World {
         true
     }
 
-    /// First a copy of a directory is put aside; later, when its node was started again and all others have met that
-    /// start, the copy takes its place.
+    /// Puts a copy of a directory aside. A later call restores it, once the node was restarted and all others have met
+    /// that start. Returns true if it was restored.
     fn roll_back(&mut self) -> bool {
         let Some((node, disk, start)) = self.faults.copy.take() else {
             let node = self.any_node();
@@ -392,14 +393,14 @@ impl World {
         self.end(node, End::Kill);
         self.processes[node].disk = disk;
         self.estrange(node);
-        // What the others have seen, they remember.
+        // The others remember the starts that they have seen, also after a loss of power.
         if self.random.chance(500) {
             (0..self.processes.len()).filter(|other| *other != node).for_each(|other| self.end(other, End::PowerLoss));
         }
         true
     }
 
-    /// Whether every other node has durably seen the present start of this one.
+    /// Returns true if every other node has durably seen the present start of this one.
     fn is_met(&self, node: usize) -> bool {
         (0..self.processes.len())
             .all(|other| other == node || self.oracle.has_met(other, node, self.processes[node].start))
@@ -411,7 +412,7 @@ impl World {
     }
 }
 
-/// Weather that TCP does not have, of one sort or more.
+/// Draws weather with disturbances that TCP does not have.
 fn storm(random: &mut Random, fair: Weather) -> Weather {
     let mut weather = fair;
     let mut draw = |most: u64| if random.chance(400) { 1 + random.below(most) } else { 0 };

@@ -1,14 +1,14 @@
-//! The virtual network: connections that carry bytes in order, as TCP does, until somebody cuts them; and, on request,
-//! frames that are lost, doubled, late or come again from an earlier connection, as TCP does not.
+//! The virtual network. Connections carry bytes in order until they are cut, as TCP does. On request, frames are lost,
+//! doubled, late, or replayed from an earlier connection, as TCP does not.
 //!
-//! A link that is blocked holds what is sent, and gives it out when it is open again and the connection still there:
-//! neither side learns of it but by silence.
+//! A blocked link holds the packets. It delivers them when it is open again, if the connection still exists. Both sides
+//! notice a block only by silence.
 
 use crate::random::Random;
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Who holds an end of a connection. A process that was started again is somebody else.
+/// The holder of an end of a connection. A restarted process is another holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     Node { node: usize, life: u64 },
@@ -27,20 +27,20 @@ impl Who {
 /// One end of a connection.
 pub(crate) struct End {
     pub(crate) who: Who,
-    /// What its node calls it.
+    /// The node's number of the connection.
     pub(crate) handle: u64,
     pub(crate) open: bool,
-    /// Its node reads no more, for now.
+    /// The node does not read, for now.
     pub(crate) paused: bool,
-    /// Received, and not consumed.
+    /// Bytes received and not consumed.
     pub(crate) input: BytesMut,
 }
 
-/// What travels.
+/// The content of a packet.
 #[derive(Clone, Debug)]
 pub(crate) enum Parcel {
     Data(Bytes),
-    /// No more will come.
+    /// The end of the stream.
     End,
     /// The connection is broken.
     Break,
@@ -53,7 +53,7 @@ struct Packet {
     continues: bool,
 }
 
-/// What is sent by one end.
+/// One direction of a connection: the packets that one end has sent.
 #[derive(Default)]
 pub(crate) struct Way {
     packets: VecDeque<Packet>,
@@ -82,7 +82,7 @@ pub(crate) struct Connection {
     ways: [Way; 2],
 }
 
-/// How frames between nodes fare, in thousandths; and how long everything takes.
+/// Disturbances of frames between nodes, in thousandths, and delays of all packets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Weather {
     pub(crate) loss: u64,
@@ -96,7 +96,7 @@ pub(crate) struct Weather {
     pub(crate) bytes_per_ms: u64,
 }
 
-/// How many old frames of a pair of nodes may come again.
+/// Maximum number of old frames of a pair of nodes that are kept for replay.
 const OLD_FRAMES_MAX: usize = 48;
 const DISORDER_US: u64 = 300_000;
 /// Length of the pieces in which a parcel arrives over a link with limited bandwidth.
@@ -112,14 +112,14 @@ pub(crate) struct Network {
     blocked: BTreeSet<(usize, usize)>,
     /// Nodes on sleeping machines: nothing reaches them.
     pub(crate) asleep: BTreeSet<usize>,
-    /// Ordered pairs of nodes between which everything takes so much longer.
+    /// Additional delay of packets, by ordered pair of nodes.
     slow_us: BTreeMap<(usize, usize), u64>,
     old: BTreeMap<(usize, usize), VecDeque<Bytes>>,
     pub(crate) weather: Weather,
     pub(crate) done: Done,
 }
 
-/// What the network did.
+/// Counters of frames and disturbances.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
     pub(crate) frames: u64,
@@ -129,12 +129,12 @@ pub(crate) struct Done {
     pub(crate) replayed: u64,
 }
 
-/// What became of something that was sent.
+/// The result of sending a frame.
 #[derive(Default)]
 pub(crate) struct Sent {
-    /// When to look at the other end.
+    /// Times at which frames may arrive at the other end.
     pub(crate) arrivals_us: Vec<u64>,
-    /// What TCP would not do was done to it: the connection must not go on for long.
+    /// The frame was lost or delayed as TCP would not do. The connection must be cut soon.
     pub(crate) doomed: bool,
 }
 
@@ -159,13 +159,13 @@ impl Network {
         self.connections.remove(&id);
     }
 
-    /// Connections between nodes, each with both.
+    /// Returns the connections between nodes, each with its two nodes.
     pub(crate) fn links(&self) -> Vec<(u64, usize, usize)> {
         let both = |connection: &Connection| Some((connection.ends[0].who.node()?, connection.ends[1].who.node()?));
         self.connections.iter().filter_map(|(id, connection)| both(connection).map(|(a, b)| (*id, a, b))).collect()
     }
 
-    /// All connections that `node` has an end of, with its side.
+    /// Returns the connections with an open end at `node`, each with the side of that end.
     pub(crate) fn of_node(&self, node: usize) -> Vec<(u64, usize)> {
         let side =
             |connection: &Connection| connection.ends.iter().position(|end| end.open && end.who.node() == Some(node));
@@ -186,7 +186,7 @@ impl Network {
         self.slow_us.insert((from, to), by_us);
     }
 
-    /// Opens and speeds up everything; the connections on which something may wait now.
+    /// Unblocks all links and ends their additional delays. Returns the connections on which packets may wait now.
     pub(crate) fn heal(&mut self) -> Vec<u64> {
         self.blocked.clear();
         self.slow_us.clear();
@@ -233,7 +233,7 @@ impl Network {
         first_us.unwrap_or(now_us)
     }
 
-    /// Bytes of `side` that wait in front of the kernel's send buffer.
+    /// Returns the bytes of `side` that wait in front of the kernel's send buffer.
     pub(crate) fn unsent(&mut self, id: u64, side: usize, now_us: u64) -> usize {
         let Some(connection) = self.connections.get_mut(&id) else { return 0 };
         let leaving = &mut connection.ways[side].leaving;
@@ -241,12 +241,12 @@ impl Network {
         leaving.iter().map(|(_, bytes)| bytes).sum::<usize>().saturating_sub(KERNEL_BYTES)
     }
 
-    /// Time at which the link has sent everything of `side`.
+    /// Returns the time at which the link has sent everything of `side`.
     pub(crate) fn free_us(&self, id: u64, side: usize) -> u64 {
         self.connections.get(&id).map_or(0, |connection| connection.ways[side].free_us)
     }
 
-    /// Arrival time of the next later piece, if that arrival is not scheduled yet.
+    /// Returns the arrival time of the next later piece, if that arrival is not scheduled yet.
     pub(crate) fn await_piece(&mut self, id: u64, side: usize) -> Option<u64> {
         let way = &mut self.connections.get_mut(&id)?.ways[side];
         let at_us = way.packets.front().filter(|packet| packet.continues)?.at_us;
@@ -269,7 +269,7 @@ impl Network {
         }
     }
 
-    /// Sends a whole frame between nodes, in the weather there is.
+    /// Sends a whole frame between nodes, with the disturbances of the present weather.
     pub(crate) fn send_frame(&mut self, id: u64, side: usize, frame: &Bytes, now_us: u64, random: &mut Random) -> Sent {
         let mut sent = Sent::default();
         let Some(pair) = self.pair(id, side) else { return sent };
@@ -307,7 +307,7 @@ impl Network {
         sent
     }
 
-    /// Lets later frames overtake this one.
+    /// Sends a frame so late that later frames may overtake it.
     fn send_late(&mut self, id: u64, side: usize, frame: Bytes, now_us: u64, random: &mut Random) -> u64 {
         let Some(connection) = self.connections.get_mut(&id) else { return now_us };
         let way = &mut connection.ways[side];
@@ -320,7 +320,7 @@ impl Network {
         at_us
     }
 
-    /// Takes what has arrived at the other end of `side`, if the way there is open.
+    /// Takes the next parcel that has arrived at the other end of `side`, if the way there is open.
     pub(crate) fn arrived(&mut self, id: u64, side: usize, now_us: u64) -> Option<Parcel> {
         let pair = self.pair(id, side);
         if pair.is_some_and(|pair| self.blocked.contains(&pair)) {
@@ -334,19 +334,19 @@ impl Network {
         connection.ways[side].packets.pop_front_if(|packet| packet.at_us <= now_us).map(|packet| packet.parcel)
     }
 
-    /// Puts the rest of a parcel that is to arrive in pieces back in front.
+    /// Puts the rest of a split parcel back in front.
     pub(crate) fn put_back(&mut self, id: u64, side: usize, rest: Bytes, at_us: u64) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.ways[side].packets.push_front(Packet { at_us, parcel: Parcel::Data(rest), continues: true });
         }
     }
 
-    /// Whether something is still on its way to the other end of `side`.
+    /// Returns true if packets are still in flight to the other end of `side`.
     pub(crate) fn has_parcels(&self, id: u64, side: usize) -> bool {
         self.connections.get(&id).is_some_and(|connection| !connection.ways[side].packets.is_empty())
     }
 
-    /// What is on its way in both directions is lost, or all but the first few packets.
+    /// Drops the packets in flight in both directions, or all but a random number of the first ones.
     pub(crate) fn drop_in_flight(&mut self, id: u64, random: &mut Random) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         for way in &mut connection.ways {

@@ -1,5 +1,5 @@
-//! Sees every record, frame and state of every node, and stops the run at the first that breaks an invariant of
-//! docs/protocol.md. It knows Paxos from outside: from what is durable where it derives what is chosen.
+//! The oracle. It sees every record, frame and state of every node, and stops the run at the first violation of an
+//! invariant of docs/protocol.md. It observes Paxos from outside, and derives what is chosen from what is durable.
 
 mod facts;
 
@@ -20,23 +20,23 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    /// Everything that is durable, in order.
+    /// All durable records, in order.
     log: Vec<Fact>,
     durable: Vec<Seat>,
-    /// With what is on its way to the disk.
+    /// The same, with the records in flight to the disk.
     given: Vec<Seat>,
     in_flight: Vec<Fact>,
-    /// In memory, of the process that runs.
+    /// Values in the memory of the running process.
     promised: Vec<Ballot>,
     next: Vec<Instance>,
-    /// The highest version of values that it reads.
+    /// The highest version of values that the node reads.
     values: u8,
     foreign: bool,
-    /// Records with lower numbers may be gone from its log.
+    /// Records with lower log sequence numbers may be gone from the node's log.
     dropped_lsn: u64,
 }
 
-/// What was proposed and voted at one instance.
+/// The proposals and votes of one instance.
 #[derive(Clone, Debug, Default)]
 struct Round {
     /// The value under each ballot, and the nodes whose vote for it was durable at some time.
@@ -46,7 +46,7 @@ struct Round {
 
 #[derive(Default)]
 pub(crate) struct Oracle {
-    /// The members of each group from an instance on, wherever they change.
+    /// The members of each group, by the instance from which on they apply.
     members: Vec<BTreeMap<Instance, Membership>>,
     /// The changes of members in values, by the values' checksums.
     changes: BTreeMap<u32, Vec<Change>>,
@@ -58,29 +58,29 @@ pub(crate) struct Oracle {
     digests: Vec<BTreeMap<Instance, (u64, usize)>>,
     birth: Option<BirthRecord>,
     violation: Option<String>,
-    /// The state of a group is compared at every so many instances.
+    /// Interval of the comparisons of a group's states, in instances.
     pub(crate) digest_every: u64,
     pub(crate) messages: u64,
     /// Messages of groups, by kind.
     pub(crate) kinds: [u64; KINDS],
     pub(crate) records: u64,
     pub(crate) chosen: u64,
-    /// Changes of members among them.
+    /// Number of chosen changes of members.
     pub(crate) changed: u64,
     pub(crate) states: u64,
     /// States that were written to files, and that were fetched from others.
     pub(crate) checkpoints: u64,
     pub(crate) transfers: u64,
-    /// Segments that went, and groups that had to learn their own past.
+    /// How often old segments could go, and recovering groups found at starts.
     pub(crate) trims: u64,
     pub(crate) hollow: u64,
-    /// Values that a node applied in some groups while others were missing.
+    /// Values that a node applied in some groups while its other groups were missing.
     pub(crate) early: u64,
 }
 
 /// One more than the highest kind of a group's messages.
 pub(crate) const KINDS: usize = 17;
-/// States are compared so often, unless they are large.
+/// Interval of the comparisons of states, in instances, unless states are large.
 const DIGEST_EVERY: u64 = 4;
 
 impl Oracle {
@@ -105,7 +105,7 @@ impl Oracle {
         }
     }
 
-    /// What was wrong first, if anything was.
+    /// Returns the first violation, if there was one.
     pub(crate) fn violation(&self) -> Option<&str> {
         self.violation.as_deref()
     }
@@ -120,22 +120,22 @@ impl Oracle {
         }
     }
 
-    /// The node's directory is not what it was: whatever it says, nobody may count it.
+    /// Notes that the node's directory is not its own any more. The node must not take part in any group.
     pub(crate) fn on_foreign(&mut self, node: usize) {
         self.nodes[node].foreign = true;
     }
 
-    /// How far the durable votes and learned values of the first group are at a node.
+    /// Returns the highest instance of the first group at which the node has a durable vote or learned value.
     pub(crate) fn position(&self, node: usize) -> Instance {
         self.nodes[node].durable[0].instance
     }
 
-    /// Whether a vote is on its way to the node's disk.
+    /// Returns true if a vote is in flight to the node's disk.
     pub(crate) fn is_writing(&self, node: usize) -> bool {
         self.nodes[node].in_flight.iter().any(|fact| fact.kind == RecordKind::Accept)
     }
 
-    /// Whether `node` has durably seen this start of `other`, or a later one.
+    /// Returns true if `node` has durably seen this start of `other`, or a later one.
     pub(crate) fn has_met(&self, node: usize, other: usize, start: u64) -> bool {
         let met = |fact: &Fact| {
             fact.kind == RecordKind::PeerStart && fact.ballot.node.0 as usize == other + 1 && fact.instance.0 >= start
@@ -143,12 +143,12 @@ impl Oracle {
         self.nodes[node].log.iter().any(met)
     }
 
-    /// Whether the segments of a node with its records up to `lsn` need not be there any more.
+    /// Returns true if the node may have dropped the segments with its records up to `lsn`.
     pub(crate) fn may_have_dropped(&self, node: usize, lsn: u64) -> bool {
         self.nodes[node].dropped_lsn > lsn
     }
 
-    /// The number of the last durable batch of a node.
+    /// Returns the log sequence number of the node's last durable batch.
     pub(crate) fn last_lsn(&self, node: usize) -> u64 {
         self.nodes[node].log.last().map_or(0, |fact| fact.lsn)
     }
@@ -158,7 +158,7 @@ impl Oracle {
         self.expect(known, || format!("node {} was born into another cluster: {record:?}", node + 1));
     }
 
-    /// Invariants 1, 3 and 4 of what a node is about to write.
+    /// Checks a batch that a node is about to write (invariants 1, 3 and 4).
     pub(crate) fn on_batch(&mut self, node: usize, batch: &Batch, trace: &mut Trace) {
         if self.nodes[node].foreign {
             return;
@@ -185,14 +185,14 @@ impl Oracle {
         }
     }
 
-    /// Follows a record that a node makes.
+    /// Checks a record that a node is about to write, and updates the node's state with it.
     fn take(&mut self, node: usize, fact: &Fact) {
         if matches!(fact.kind, RecordKind::PeerStart | RecordKind::Trimmed) {
             return;
         }
         let group = fact.group.index();
         let seat = self.nodes[node].given[group].clone();
-        // Said again before older records go.
+        // The vote is logged again before older records go.
         if fact.kind == RecordKind::Accept
             && seat.vote == Some((fact.ballot, fact.value))
             && seat.instance == fact.instance
@@ -204,7 +204,7 @@ impl Oracle {
             self.expect(fact.ballot >= seat.promised, || format!("{} below its promise {}", who(), seat.promised));
         }
         if fact.kind.has_value() {
-            // A checkpoint that was put in, perhaps in this very turn, may lie between.
+            // A checkpoint may have been installed in between, perhaps in this very turn.
             let next = self.nodes[node].next[group].max(seat.put_in.following());
             let goes_on = fact.instance == seat.instance
                 || fact.instance == seat.instance.following()
@@ -257,13 +257,13 @@ impl Oracle {
         round.votes.iter().any(holds)
     }
 
-    /// The log of the node is damaged: which values it holds under which ballots is unknown.
+    /// Notes that the node's log is damaged: it is unknown which values the node holds under which ballots.
     pub(crate) fn on_gap(&mut self, node: usize) {
         let seen = &mut self.nodes[node];
         seen.given.iter_mut().chain(&mut seen.durable).for_each(|seat| seat.held = None);
     }
 
-    /// Invariant 3: no two values under one ballot.
+    /// Checks invariant 3: no two values under one ballot.
     fn one_value(&mut self, fact: &Fact) {
         let round = self.rounds[fact.group.index()].entry(fact.instance).or_default();
         let known = round.votes.iter().find(|(ballot, _, _)| *ballot == fact.ballot).map(|(_, value, _)| *value);
@@ -273,7 +273,7 @@ impl Oracle {
         }
     }
 
-    /// A batch is durable: its votes count.
+    /// Notes that a batch is durable: its votes count.
     pub(crate) fn on_durable(&mut self, node: usize, batch: &Batch) {
         if self.nodes[node].foreign {
             return;
@@ -299,7 +299,7 @@ impl Oracle {
                     format!("node {} learned what was not chosen: {}", node + 1, describe(fact))
                 });
             }
-            // Promises, and what is said again or never written.
+            // Promises, positions, and kinds that are never written.
             _ => {}
         }
     }
@@ -334,20 +334,20 @@ impl Oracle {
         }
     }
 
-    /// The members of a group as it stands.
+    /// Returns the present members of a group.
     pub(crate) fn members(&self, group: usize) -> &Membership {
         self.members_at(group, Instance(u64::MAX))
     }
 
-    /// Whether the present members have chosen something. Before, the change that made them members is known to be
-    /// chosen by nobody, perhaps, and its instance is decided by a majority of those before them.
+    /// Returns true if the present members have chosen a value. Before, possibly no node knows that the change which
+    /// made them members was chosen, and a majority of the members before them decides its instance.
     pub(crate) fn are_members_lasting(&self, group: usize) -> bool {
         let since = self.members[group].last_key_value().map_or(Instance::FIRST, |(since, _)| *since);
         self.rounds[group].range(since..).any(|(_, round)| round.chosen.is_some())
     }
 
-    /// Memberships of which a majority each is needed for progress: the present one, and the one before it as long as
-    /// possibly no node knows that the change was chosen.
+    /// Returns the memberships of which each needs a majority for progress: the present one, and the one before it as
+    /// long as possibly no node knows that the change was chosen.
     pub(crate) fn deciding(&self, group: usize) -> impl Iterator<Item = &Membership> {
         let count = if self.are_members_lasting(group) { 1 } else { 2 };
         self.members[group].values().rev().take(count)
@@ -358,7 +358,7 @@ impl Oracle {
         known.expect("a group has members from its first instance on").1
     }
 
-    /// What is in segments below that may go.
+    /// Notes the segments that a node may drop.
     pub(crate) fn on_droppable(&mut self, node: usize, droppable: Droppable) {
         self.nodes[node].dropped_lsn = droppable.lsn;
         self.trims += 1;
@@ -381,12 +381,12 @@ impl Oracle {
         }
     }
 
-    /// What a start found must begin with everything that was durable (invariants 1 and 8), and may go on with what was
-    /// on its way.
+    /// Checks the records that a start found. They must begin with all durable records (invariants 1 and 8), and may go
+    /// on with the records that were in flight.
     pub(crate) fn on_recovered(&mut self, node: usize, records: &[(u64, Record)]) {
         let facts: Vec<Fact> = records.iter().map(|(lsn, record)| fact(*lsn, record)).collect();
         let in_flight = std::mem::take(&mut self.nodes[node].in_flight);
-        // What was in segments that had to go may be gone, from the oldest on.
+        // Records in segments that may go can be missing, from the oldest on.
         let dropped_lsn = self.nodes[node].dropped_lsn;
         let first_lsn = facts.first().map_or(0, |fact| fact.lsn);
         let old = self.nodes[node].log.partition_point(|fact| fact.lsn < first_lsn.min(dropped_lsn));
@@ -404,7 +404,7 @@ impl Oracle {
         let seen = &mut self.nodes[node];
         seen.given = seen.durable.clone();
         seen.promised = vec![Ballot::ZERO; seen.promised.len()];
-        // Where it was when it wrote the last of it is not known any more.
+        // The node's `next` at its last writes is no longer known.
         seen.next = vec![Instance(u64::MAX); seen.next.len()];
         for fact in &rest {
             self.take(node, fact);
@@ -415,7 +415,7 @@ impl Oracle {
         self.nodes[node].in_flight.clear();
     }
 
-    /// Invariants 2, 4 and 9 of what leaves a node. True if the frame belongs to a handshake.
+    /// Checks a frame that a node sends (invariants 2, 4 and 9). Returns true if the frame belongs to a handshake.
     pub(crate) fn on_frame(&mut self, pair: [usize; 2], way: (u64, usize), frame: &Frame, trace: &mut Trace) -> bool {
         let [node, to] = pair;
         let mut is_greeting = false;
@@ -445,13 +445,13 @@ impl Oracle {
             });
             self.on_message(node, GroupId(group), &decoded);
         }
-        // Nothing in a run is as large as the largest value: what is here is many small ones.
+        // No value in a run is as large as the largest allowed one, so a large frame holds many small messages.
         let most = 2 * (FRAME_BYTES + BATCH_BYTES_MAX);
         self.expect(bytes <= most, || format!("node {} sends {bytes} bytes in a frame", node + 1));
         is_greeting
     }
 
-    /// A process starts that reads values up to this version.
+    /// Notes that a node starts which reads values up to this version.
     pub(crate) fn on_start(&mut self, node: usize, values: u8) {
         self.nodes[node].values = values;
     }
@@ -507,7 +507,7 @@ impl Oracle {
         }
     }
 
-    /// Invariant 5, and the rule that a chosen ballot is one under which a majority holds that very value.
+    /// Checks invariant 5, and the rule that a majority holds the chosen value under a chosen ballot.
     fn is_chosen(&mut self, node: usize, group: GroupId, instance: Instance, ballot: Ballot) {
         let round = self.rounds[group.index()].get(&instance).cloned();
         let decided = self.is_decided_under(group, instance, ballot);
@@ -516,7 +516,7 @@ impl Oracle {
         });
     }
 
-    /// Invariants 1, 5 and 6 of what a node has in memory.
+    /// Checks a node's state in memory (invariants 1, 5 and 6).
     pub(crate) fn after_turn(&mut self, node: usize, state: &Node) {
         if self.nodes[node].foreign {
             return;
@@ -562,7 +562,7 @@ impl Oracle {
         }
     }
 
-    /// Invariant 6: equal instance, equal state.
+    /// Checks invariant 6: equal instance, equal state.
     pub(crate) fn compare(&mut self, node: usize, index: usize, next: Instance, digest: u64) {
         self.states += 1;
         let known = *self.digests[index].entry(next).or_insert((digest, node));

@@ -21,26 +21,26 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What is the same for all nodes of a run.
+/// The parameters that all nodes of a run share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) nodes: usize,
-    /// More that can join.
+    /// Number of additional nodes that can join.
     pub(crate) spares: usize,
     pub(crate) groups: u32,
     pub(crate) reads: Reads,
-    /// Every second node is told nothing of it, and asks a majority.
+    /// Every node with an even id uses `Reads::Quorum` instead.
     pub(crate) mixed: bool,
     pub(crate) client_timeout_ms: u64,
     pub(crate) session_ttl_ms: u64,
     pub(crate) checkpoints: CheckpointConfig,
-    /// Loading takes up to so long; 0: no time at all.
+    /// Maximum delay of each step of loading; 0: no delay.
     pub(crate) loading_us_max: u64,
-    /// What a turn does of each kind of work, in steps: with few, most values are applied over several turns.
+    /// Steps of each kind of work in a turn. With few steps, most values are applied over several turns.
     pub(crate) turn_steps: u64,
-    /// Event loops are busy, now more and now less: what can wait steps back.
+    /// Event loops are busy, now more and now less, so that deferrable work is throttled.
     pub(crate) is_busy: bool,
-    /// Messages of groups that are more than twice as long travel in fragments of so many bytes.
+    /// Bytes of a fragment. Messages of groups that are more than twice as long travel in fragments.
     pub(crate) fragment_bytes: usize,
     /// Bytes of one part of a large command.
     pub(crate) part_bytes: usize,
@@ -51,21 +51,21 @@ pub(crate) const PORT: usize = 7_001;
 /// The largest value in a run.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
 
-/// How many of a thousand starts of an old program are those of a newer one.
+/// Share of the restarts of an old program that upgrade it, in thousandths.
 const UPGRADED: u64 = 400;
 
-/// How a process tells the time.
+/// The clocks of a process, relative to the world's time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clocks {
-    /// What its monotonic clock shows beyond the world's time.
+    /// Offset of the monotonic clock from the world's time.
     pub(crate) mono_us: u64,
-    /// Millionths by which that runs fast or slow.
+    /// Drift of the monotonic clock, in millionths; positive: fast.
     pub(crate) drift: i64,
-    /// How far its wall clock is off.
+    /// Error of the wall clock.
     pub(crate) unix_us: i64,
 }
 
-/// The world begins at this time of its own.
+/// Unix time at which the world begins.
 pub(crate) const EPOCH_US: i64 = 1_700_000_000_000_000;
 
 impl Clocks {
@@ -76,7 +76,7 @@ impl Clocks {
     }
 }
 
-/// What waits for a process's next turn.
+/// An input that waits for a process's next turn.
 #[derive(Debug)]
 pub(crate) enum Input {
     Opened(u64),
@@ -92,33 +92,33 @@ pub(crate) enum Input {
     Scrubbed(Findings),
 }
 
-/// A process that runs.
+/// A running process.
 pub(crate) struct Life {
     pub(crate) number: u64,
     pub(crate) node: Node,
-    /// What it has loaded, and does not know of yet.
+    /// Loaded data that the node has not received yet.
     loading: Option<Loading>,
     pub(crate) writer: Writer,
     pub(crate) reader: ChosenReader,
-    /// The log was idle since its last batch, and has said that all is durable.
+    /// The log was idle since its last batch, and has written a durability marker.
     pub(crate) marked: bool,
-    /// The batch that the disk works on.
+    /// The batch that the disk is writing.
     pub(crate) syncing: Option<Batch>,
     pub(crate) inbox: Vec<Input>,
-    /// When the next turn comes, if one is due.
+    /// Time of the next turn, if one is due.
     pub(crate) turn_us: Option<u64>,
     pub(crate) ticked_ms: u64,
-    /// When the last turn ended.
+    /// Monotonic time at which the last turn ended.
     turned_us: u64,
     pub(crate) stopped: bool,
-    /// What is to be done with checkpoint files, by the two threads.
+    /// The checkpoint writer and the transfer worker, each with its queue of tasks.
     pub(crate) scribe: Scribe,
     pub(crate) jobs: VecDeque<Job>,
     pub(crate) mover: Mover,
     pub(crate) errands: VecDeque<Errand>,
-    /// The process ends after so many effects more.
+    /// Number of effects after which the process ends.
     pub(crate) effects_left: Option<u64>,
-    /// By the node's number of a connection: the network's, and the side.
+    /// By the node's number of a connection: the network's number, and the side.
     pub(crate) handles: BTreeMap<u64, (u64, usize)>,
     /// Connections with unsent bytes, for which an event is scheduled.
     pub(crate) draining: BTreeSet<u64>,
@@ -126,7 +126,7 @@ pub(crate) struct Life {
     generation: u32,
 }
 
-/// Sees what the log gives back on its way to the groups.
+/// An observer of the records that go from the log to the groups.
 struct Seen<'a> {
     visit: &'a mut dyn FnMut(u64, &wal::Record),
     take: &'a mut dyn Visit,
@@ -143,26 +143,26 @@ impl Visit for Seen<'_> {
     }
 }
 
-/// What a directory held, on its way to the node: the log, then its groups one by one, or everything at once.
+/// The content of a directory on its way to the node: the log, then the groups one by one, or everything at once.
 struct Loading {
     rebuilt: Rebuilt,
-    /// The last comes first.
+    /// Groups that reach the node together. The last part comes first.
     parts: Vec<Vec<(GroupId, Cell)>>,
-    /// Up to where the log is durable; `None` once the node knows it.
+    /// The last durable log sequence number; `None` once the node knows it.
     lsn: Option<u64>,
-    /// When the next part comes.
+    /// Time at which the next part comes.
     due_us: u64,
-    /// A part comes within so long of the one before; 0: all come at once.
+    /// Maximum time between two parts; 0: all come at once.
     gap_us: u64,
     random: Random,
 }
 
-/// Why a process is not to come back.
+/// The reason why a process is not expected to come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// Its directory was emptied, or is an old copy: the others must refuse it.
+    /// The directory was emptied, or is an old copy. The other nodes must refuse the process.
     Foreign,
-    /// Its directory was damaged: it may notice, or nothing that matters was hit.
+    /// The directory was damaged. The process may notice, or the damage hit nothing that matters.
     Damaged,
 }
 
@@ -172,16 +172,16 @@ pub(crate) struct Process {
     pub(crate) clocks: Clocks,
     pub(crate) life: Option<Life>,
     pub(crate) lives: u64,
-    /// What its program speaks; a newer one may be started in its place.
+    /// The versions of its program. A newer program may be started in its place.
     pub(crate) versions: Versions,
     pub(crate) lost: Option<Lost>,
-    /// One of its checkpoints was damaged: it may have to learn from the others what it knew.
+    /// A checkpoint was damaged. The process may have to learn its own past from the others.
     pub(crate) rotten: bool,
-    /// It said that it can never serve, and why.
+    /// The reason, if the process said that it can never serve.
     pub(crate) gone: Option<String>,
     /// The start number of the process that runs, or ran last.
     pub(crate) start: u64,
-    /// How long its disk takes.
+    /// Mean duration of a sync.
     pub(crate) sync_us: u64,
     pub(crate) slow_until_us: u64,
 }
@@ -204,11 +204,11 @@ impl Process {
         }
     }
 
-    /// Opens the directory and starts a node on it, as the server does; `visit` sees what the log gives back. How many
-    /// groups are not whole is returned.
+    /// Opens the directory and starts a node on it, as the server does. `visit` sees the records of the log. Returns
+    /// the number of recovering groups.
     ///
     /// # Errors
-    /// What the server would say before it ends.
+    /// The error that the server would print before it ends.
     pub(crate) fn start(
         &mut self,
         shape: &Shape,
@@ -287,7 +287,8 @@ impl Process {
         self.life.as_ref().is_some_and(|life| life.node.is_born())
     }
 
-    /// Sometimes what a backup would find in the directory: the same as the start that follows.
+    /// Returns, at some starts, the groups that a backup finds in the directory. The start that follows must find the
+    /// same.
     fn back_up(&self, time: Time) -> Option<Result<Shard, String>> {
         if !self.lives.is_multiple_of(BACKED_UP) {
             return None;
@@ -298,9 +299,9 @@ impl Process {
     }
 }
 
-/// One start in so many.
+/// Interval, in starts, of these backups.
 const BACKED_UP: u64 = 2;
-/// A backup's threads: what they make of a directory is compared with what the start makes, which has none beside it.
+/// Recovery workers of a backup. Its result is compared with that of the start, which uses only one.
 const LANES: usize = 2;
 
 impl Loading {
@@ -310,14 +311,14 @@ impl Loading {
         let mut parts: Vec<_> = rebuilt.shard.take_all().into_iter().map(|cell| vec![cell]).collect();
         random.shuffle(&mut parts);
         if parts.is_empty() {
-            // As before the birth.
+            // There are no groups before the birth.
             parts.push(Vec::new());
         }
         Loading { rebuilt, parts, lsn: Some(lsn), due_us, gap_us, random }
     }
 }
 
-/// How many of a thousand starts that take time bring the groups one by one.
+/// Share of the starts with loading time that bring the groups one by one, in thousandths.
 const PIECEMEAL: u64 = 700;
 
 fn compare(backup: &Result<Shard, String>, started: &Shard) -> Result<(), String> {
@@ -334,21 +335,21 @@ fn compare(backup: &Result<Shard, String>, started: &Shard) -> Result<(), String
 }
 
 impl Life {
-    /// A number for a new connection: a small position, and a count above it that never comes again.
+    /// Returns a number for a new connection: a small position, and above it a count that never repeats.
     pub(crate) fn handle(&mut self) -> u64 {
         let position = self.free.pop().unwrap_or(self.handles.len() as u32);
         self.generation += 1;
         u64::from(self.generation) << 32 | u64::from(position)
     }
 
-    /// A turn has ended, which took a part of the time since the last one; each second another part.
+    /// Tells the node the duration of a turn: a part of the time since the last turn. The part changes every second.
     pub(crate) fn tell_load(&mut self, time: Time) {
         let passed_us = time.mono_us.saturating_sub(std::mem::replace(&mut self.turned_us, time.mono_us));
         let per_mille = Random::new((self.number << 32) | (time.mono_us / 1_000_000)).below(1_001);
         self.node.turn_took(passed_us * per_mille / 1_000, time);
     }
 
-    /// The node gets what it has loaded by now.
+    /// Gives the node the data that is loaded by now.
     pub(crate) fn load(&mut self, now_us: u64, time: Time) {
         while let Some(mut loading) = self.loading.take_if(|loading| loading.due_us <= now_us) {
             if let Some(lsn) = loading.lsn.take() {
@@ -363,7 +364,7 @@ impl Life {
         }
     }
 
-    /// Delays what is due, because the machine sleeps.
+    /// Delays the next turn and the next step of loading, because the machine sleeps.
     pub(crate) fn put_off(&mut self, us: u64) {
         self.turn_us = self.turn_us.map(|at_us| at_us + us);
         if let Some(loading) = &mut self.loading {
@@ -378,13 +379,13 @@ impl Life {
         Some(place)
     }
 
-    /// Gives the node what a connection has received; what it does not consume stays.
+    /// Gives the node the bytes that a connection has received. Bytes that it does not consume stay.
     pub(crate) fn read(&mut self, handle: u64, input: &mut BytesMut, unsent: usize, time: Time) {
         self.node.input(handle, input, unsent, time);
     }
 }
 
-/// Small segments, so that runs begin many.
+/// Returns options with small segments, so that runs begin many.
 pub(crate) fn options() -> Options {
     Options::with_segment_bytes(wal::SEGMENT_BYTES_MIN)
 }

@@ -1,4 +1,4 @@
-//! Chance, all of it from one seed.
+//! Random numbers, all from one seed.
 
 use paxoi::rng::Rng;
 
@@ -13,17 +13,17 @@ impl Random {
         self.0.next_u64()
     }
 
-    /// Below `bound`; 0 if that is 0.
+    /// Returns a number below `bound`; 0 if `bound` is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0.below(bound)
     }
 
-    /// From `low` up to, not including, `high`.
+    /// Returns a number from `low` up to, not including, `high`.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low)
     }
 
-    /// True in so many of a thousand cases. A chance of 0 draws nothing.
+    /// Returns true with this probability, in thousandths. A chance of 0 draws nothing.
     pub(crate) fn chance(&mut self, thousandths: u64) -> bool {
         thousandths > 0 && self.below(1_000) < thousandths
     }

@@ -1,4 +1,4 @@
-//! What all runs together did.
+//! The report: the sums over all runs.
 
 use crate::nemesis::{SORTS, Sort};
 use crate::oracle::KINDS;
@@ -6,7 +6,7 @@ use crate::run::Outcome;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// After so many seeds everything has happened at some time.
+/// Number of seeds after which every fault and event must have occurred.
 const SEEDS_MIN: u64 = 60;
 /// The kind of [`groups::message::Diverged`], which a node never has a reason to send.
 const DIVERGED: u8 = 8;
@@ -49,7 +49,7 @@ impl Table {
         sum.counts.iter_mut().zip(run.counts).for_each(|(all, one)| *all += one);
     }
 
-    /// What a run of many seeds must have met, and did not: the simulator has lost its bite.
+    /// Returns what a run of many seeds must have met and did not: the simulator has become too weak.
     pub(crate) fn untested(&self) -> Option<String> {
         let kinds: Vec<usize> =
             (1..KINDS).filter(|kind| self.sum.kinds[*kind] == 0 && *kind != usize::from(DIVERGED)).collect();

@@ -1,4 +1,4 @@
-//! What clients ask for: single keys, several at once, and the whole database.
+//! The requests of clients: single keys, several keys at once, and the whole database.
 
 use crate::client::{Call, Kind, Part};
 use crate::world::World;
@@ -7,28 +7,28 @@ use paxoi::client::write_command;
 use paxoi::verify::Action;
 use std::collections::BTreeSet;
 
-/// What clients do, and how often.
+/// The requests that clients send, and how often.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Load {
     /// The mean time between two requests of one client.
     pub(crate) pause_us: u64,
-    /// A client that waits longer goes elsewhere.
+    /// A client that waits longer hangs up and may go to another node.
     pub(crate) patience_us: u64,
-    /// Requests that a client sends before it has the reply to the first.
+    /// Maximum number of a client's requests in flight, outside bursts.
     pub(crate) pipeline: usize,
-    /// Values that are long, in thousandths: longer than a segment, some of them.
+    /// Share of long values, in thousandths. Some are longer than a segment.
     pub(crate) long: u64,
-    /// Their maximum length.
+    /// Maximum length of long values.
     pub(crate) long_bytes_max: u64,
-    /// Keys of each sort.
+    /// Number of keys of each sort.
     pub(crate) keys: u64,
-    /// How early a key may vanish beyond what steering makes of its life.
+    /// Time by which a key may vanish too early, beyond the effect of steering on its life.
     pub(crate) early_us: u64,
-    /// How late.
+    /// Time by which a key may vanish too late, beyond that effect.
     pub(crate) late_us: u64,
-    /// Which of the sorts of requests are used: one bit each.
+    /// The sorts of requests that are used: one bit each.
     pub(crate) mix: u32,
-    /// FLUSHALL, in thousandths of the requests.
+    /// Share of FLUSHALL among the requests, in thousandths.
     pub(crate) flushes: u64,
     /// Requests during or after which the client hangs up, in thousandths.
     pub(crate) cuts: u64,
@@ -36,18 +36,18 @@ pub(crate) struct Load {
     pub(crate) bursts: u64,
     /// Time of the repair, 0 before it. From then on no client may wait longer than `patience_us`.
     pub(crate) healed_us: u64,
-    /// The nodes that are asked.
+    /// The nodes to which clients connect.
     pub(crate) nodes: Vec<usize>,
 }
 
-/// Sorts of requests, by their bit in [`Load::mix`].
+/// Number of sorts of requests. Each has its bit in [`Load::mix`].
 pub(crate) const SORTS: u32 = 13;
 /// Sorts that a run with FLUSHALL does not use. Growing keys that can vanish make histories too hard to decide. The
 /// names of the keys of moves are not known when a FLUSHALL is recorded.
 pub(crate) const UNLESS_FLUSHED: u32 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12;
 
 impl World {
-    /// Something to ask for.
+    /// Draws the next request of a client.
     pub(crate) fn invent(&mut self, index: usize) -> Call {
         if self.random.chance(self.load.flushes) {
             return self.flush();
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    /// Who leads what is changed.
+    /// Returns a request that changes leaders: a drain, its end, or a move of a group.
     fn reassign(&mut self) -> Call {
         let group = self.random.below(u64::from(self.shape.groups)).to_string();
         let nodes = self.shape.nodes + self.shape.spares;
@@ -104,7 +104,7 @@ impl World {
     }
 
     pub(crate) fn key(&mut self, sort: char) -> Bytes {
-        // What is done to these tells little of what was done before: few at a time can be put in order.
+        // Replies about these keys tell little of earlier operations. The checker can put only few at a time in order.
         let keys = if sort == 'x' { 8 * self.load.keys } else { self.load.keys };
         Bytes::from(format!("{sort}{}", self.random.below(keys)))
     }
@@ -115,7 +115,7 @@ impl World {
         Call { kind, parts, skip, request, call_us: self.now_us, sent_us: self.now_us }
     }
 
-    /// A command of one key, whose place among the words is the second.
+    /// Returns a command of one key, which becomes its second word.
     pub(crate) fn plain(&mut self, sort: char, words: &[&[u8]], action: Action) -> Call {
         let key = self.key(sort);
         let mut words = words.to_vec();
@@ -131,7 +131,7 @@ impl World {
     fn expiring(&mut self, value: &Bytes) -> Call {
         // Some live longer than a run: they must not vanish.
         let life_us = if self.random.chance(200) { 100_000_000 } else { self.random.between(50, 3_000) * 1_000 };
-        // Cluster time is steered by a tenth at most, and a group that is ahead of it lags by as much.
+        // Cluster time is steered by at most a tenth. The time of a group that is ahead of it goes a tenth slower.
         let (least_us, most_us) = (life_us * 10 / 11, life_us * 10 / 9);
         let (earliest, latest) =
             ((self.now_us + least_us).saturating_sub(self.load.early_us), most_us + self.load.late_us);
@@ -140,7 +140,7 @@ impl World {
         self.plain('e', &[b"SET", b"", value, b"PX", life.as_bytes()], action)
     }
 
-    /// Two keys of one group that are written and read together.
+    /// Returns a transaction that writes or reads two keys of one group together.
     fn pair(&mut self, value: &Bytes) -> Call {
         let name = self.random.below(self.load.keys);
         let keys = [Bytes::from(format!("{{p{name}}}x")), Bytes::from(format!("{{p{name}}}y"))];
@@ -154,7 +154,7 @@ impl World {
         self.call(Kind::Each, parts, 3, commands)
     }
 
-    /// A command over keys of several groups.
+    /// Returns a command on keys of several groups.
     fn several(&mut self, value: &Bytes) -> Call {
         let first = self.key('s');
         let mut second = self.key('s');
@@ -169,7 +169,7 @@ impl World {
         self.call(Kind::All, parts, 0, &[&[b"MSET", &first, value, &second, value]])
     }
 
-    /// DEL of keys in several groups.
+    /// Returns a DEL of keys in several groups.
     fn delete_several(&mut self) -> Call {
         let count = self.random.between(2, 5);
         let keys: BTreeSet<Bytes> = (0..count).map(|_| self.key('x')).collect();
@@ -178,7 +178,7 @@ impl World {
         self.call(Kind::Count, parts, 0, &[&words])
     }
 
-    /// FLUSHALL, recorded as a deletion of every key that the run uses.
+    /// Returns a FLUSHALL, recorded as a deletion of every key that the run uses.
     fn flush(&mut self) -> Call {
         let keys = self.load.keys;
         let named = ['s', 'c', 'a', 'e'].into_iter().flat_map(|sort| (0..keys).map(move |key| format!("{sort}{key}")));
@@ -189,8 +189,8 @@ impl World {
         self.call(Kind::All, parts, 0, &[&[b"FLUSHALL"]])
     }
 
-    /// An operation on three keys of one group, with RENAME and COPY among them. A GET in the same transaction tells
-    /// which value moves.
+    /// Returns an operation on three keys of one group: GET, DEL, SET, RENAME or COPY. A GET in the transaction of a
+    /// RENAME or COPY tells which value moves.
     fn of_family(&mut self, value: &Bytes) -> Call {
         let family = self.record.family;
         let mut keys = ["a", "b", "c"].map(|end| Bytes::from(format!("{{r{family}}}{end}")));
@@ -241,8 +241,8 @@ impl World {
     }
 }
 
-/// Large values that together exceed the queue of a group.
+/// Number of large values that together exceed the queue of a group.
 const LARGE: u64 = (paxoi::config::GROUP_QUEUE_BYTES / LARGE_BYTES) as u64 + 2;
 const LARGE_BYTES: usize = 900_000;
-/// Requests that exceed the replies which a node keeps for one client.
+/// Number of requests that exceeds the outstanding replies which a node keeps for one client.
 const PINGS: usize = paxoi::config::REPLIES_MAX + 100;

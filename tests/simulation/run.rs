@@ -1,5 +1,5 @@
-//! One run from one seed: a cluster is drawn and born, works while things break, must then make progress with any
-//! majority in a stated time, and at last all that clients were told is checked.
+//! One run from one seed. A cluster is drawn and born, and works while things break. Then any majority must make
+//! progress within a stated time. At the end the history of the clients is checked.
 
 use crate::client::Client;
 use crate::nemesis::{SORTS, Sort};
@@ -18,35 +18,34 @@ use paxoi::versions::Versions;
 
 /// A majority that can talk to each other, on disks that work, serves every key within this time.
 pub(crate) const PROGRESS_US: u64 = 15_000_000;
-/// How much faster or slower than it should a clock goes, in millionths: one tenth between two of them.
+/// Maximum drift of a clock, in millionths. Two clocks differ by up to a tenth.
 const DRIFT: i64 = 50_000;
-/// By how much a clock can be wrong from the beginning.
+/// Error of a clock that is wrong from the beginning, ahead or behind.
 const WRONG_US: i64 = 8 * 3_600_000_000;
-/// Share of the runs with this fault that keep it, in thousandths.
+/// Share of the runs with `Sort::SleepOfAll` that keep it, in thousandths.
 const ALL_SLEEP: u64 = 250;
-/// How long all nodes of a run may be down, in parts.
+/// Maximum time, in sum, for which all nodes of a run may be down.
 const DOWN_US_MAX: u64 = 20_000_000;
 /// Longer than any run.
 const FOREVER_US: u64 = 1 << 40;
-/// How far cluster time may be off while clocks drift that much, nodes are away, and readings of clocks take their
-/// time.
+/// Maximum error of cluster time with clocks of this drift, absent nodes, and slow readings of clocks.
 pub(crate) const CLOCKS_US: u64 = 1_500_000;
-/// Minimum length of fragments where values have up to the maximum length: about a thousand fragments each.
+/// Minimum bytes of fragments if values have up to the maximum length: about a thousand fragments for each value.
 const LARGE_FRAGMENT_BYTES: usize = 1 << 10;
-/// The longest values of a run make so many parts at most, if they go in parts: about as many as 16 MiB do.
+/// Maximum number of parts of the longest values of a run, if they go in parts: about as many as a value of 16 MiB has.
 const LONG_PARTS_MAX: usize = 64;
 /// Instances between two comparisons of states with large values.
 const LARGE_DIGEST_EVERY: u64 = 32;
-/// The mean time between two faults, but in quiet runs.
+/// Maximum of the mean time between two faults, except in quiet runs.
 const PAUSE_US_MAX: u64 = 1_500_000;
-/// A node answers each request within the client timeout and this time.
+/// A node answers each request within the client timeout plus this time.
 const LATE_US: u64 = 3_000_000;
 /// A cluster whose members can all talk to each other is born within this time.
 const BIRTH_US: u64 = 20_000_000;
-/// And all of them agree when all have been healed for this time.
+/// All members agree within this time after all have been healed.
 const AGREE_US: u64 = 20_000_000;
 
-/// What a run did.
+/// The result of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) virtual_us: u64,
@@ -64,7 +63,7 @@ pub(crate) struct Outcome {
     /// Changes of members that were chosen, and that operators saw done in all groups.
     pub(crate) changed: u64,
     pub(crate) operated: u64,
-    /// Completed iterations, repeated commands of sessions, and commands refused as beyond the window.
+    /// Completed iterations, bursts, repeated commands of sessions, and commands refused as beyond the window.
     pub(crate) scans: u64,
     pub(crate) bursts: u64,
     pub(crate) repeated: u64,
@@ -122,10 +121,11 @@ fn is_born(world: &mut World) -> bool {
     world.processes[..world.shape.nodes].iter().all(crate::process::Process::is_born)
 }
 
-/// Draws what the run is like. Which faults it has is drawn too, so that some runs have few sorts, but many of each.
+/// Draws the parameters of the run. Its sorts of faults are drawn too: some runs have few sorts, but many faults of
+/// each.
 fn draw(seed: u64, trace: Trace) -> World {
     let mut random = Random::new(seed ^ 0x5EED);
-    // Drawn apart, so that the other runs are what they were.
+    // Drawn from a generator of its own, so that the other runs are what they were.
     let changing = Random::new(seed ^ 0x0000_3E3B_E55E).chance(300);
     let shape = Shape {
         nodes: if random.chance(350) { 5 } else { 3 },
@@ -158,7 +158,7 @@ fn draw(seed: u64, trace: Trace) -> World {
         is_busy: Random::new(seed ^ 0x0000_B05E_100B).chance(300),
         // The longest values have about as many fragments as the largest that nodes take by default.
         fragment_bytes: [128, 512, 64 << 10][Random::new(seed ^ 0x0F2A_63E7).below(3) as usize],
-        // With the fewest nearly every command goes in parts.
+        // With 6 bytes nearly every command goes in parts.
         part_bytes: [6, 24, 24, 256 << 10, 256 << 10, 256 << 10][Random::new(seed ^ 0x0009_A275).below(6) as usize],
     };
     let slow_links = Random::new(seed ^ 0x0510_E114).chance(80);
@@ -179,16 +179,16 @@ fn draw(seed: u64, trace: Trace) -> World {
         process.clocks.unix_us = random.below(2 * skew_us + 1) as i64 - skew_us as i64;
         process.sync_us = random.between(100, 4_000);
     }
-    // Some clusters are of two versions, and upgraded whenever a node starts again.
+    // Some clusters mix two versions. A node may be upgraded whenever it starts again.
     let old = if random.chance(350) { random.between(300, 1_001) } else { 0 };
     let highest = [1, 2, 3][Random::new(seed ^ 0x0000_2E85_1015).below(3) as usize];
     let before = Versions { lowest: 1, highest };
-    // A node that joins must read what is there already: it is new.
+    // A node that joins must read the values that exist already, so its program is new.
     let initial = world.shape.nodes;
     for process in world.processes.iter_mut().take(initial).filter(|_| random.chance(old)) {
         process.versions = before;
     }
-    // Versions without cluster time know no better than each clock.
+    // Nodes of versions without cluster time use their own clocks.
     world.tells_clocks = old == 0;
     if world.tells_clocks {
         draw_wrong_clocks(&mut world, seed);
@@ -197,7 +197,7 @@ fn draw(seed: u64, trace: Trace) -> World {
     let drawn = SORTS.into_iter().filter(|sort| *sort != Sort::RemoveError);
     world.faults.sorts =
         drawn.filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
-    // Drawn apart, so that the other runs are what they were.
+    // Drawn from a generator of its own, so that the other runs are what they were.
     if Random::new(seed ^ 0x0000_4E30_7E00).chance(300) {
         world.faults.sorts.push(Sort::RemoveError);
     }
@@ -211,10 +211,10 @@ fn draw(seed: u64, trace: Trace) -> World {
         world.faults.sorts.push(Sort::ClockJump);
     }
     if world.shape.spares > 0 {
-        // Whose disk is lost for good is the operator's business there.
+        // In these runs the operator decides whose disk is lost for good.
         world.faults.sorts.retain(|sort| *sort < Sort::BitFlip);
     }
-    // Some runs are quiet: groups go back to where they belong only after ten healthy seconds.
+    // Some runs are quiet: a group returns to its preferred leader only when that was healthy for 10 s.
     let quiet = random.chance(200);
     let (least, most) = if quiet { (3 * PAUSE_US_MAX, 8 * PAUSE_US_MAX) } else { (100_000, PAUSE_US_MAX) };
     world.faults.pause_us = random.between(least, most);
@@ -223,15 +223,15 @@ fn draw(seed: u64, trace: Trace) -> World {
     let clients = random.between(3, 9);
     let has_wrong_clocks = !world.faults.wrong_clocks.is_empty();
     world.load = Load {
-        // About 200 requests a second in all, with the times in which nobody answers.
+        // About 200 requests a second in all, including the times without answers.
         pause_us: clients * 2_000,
         patience_us: random.between(1_000_000, 7_000_000),
         pipeline: 1 + random.below(4) as usize,
         long: if random.chance(250) { 5 } else { 0 },
         long_bytes_max: 120_000,
         keys: 2 + random.below(7),
-        // Where all nodes start anew, one is away, and the clock of another is slow, nobody knows how long they were
-        // down: keys vanish late, and those that are set meanwhile early, when the clock of a third one is known.
+        // Suppose that all nodes restart, one is away, and the clock of another is slow. Then no node knows how long
+        // they were down. Keys vanish late. Keys set meanwhile vanish early, once the clock of a third node is known.
         early_us: 2 * skew_us + CLOCKS_US + if has_wrong_clocks { DOWN_US_MAX } else { 0 },
         late_us: if has_wrong_clocks { FOREVER_US } else { 2 * skew_us + CLOCKS_US },
         mix: 1 | random.below(1 << REQUESTS) as u32,
@@ -258,13 +258,13 @@ fn draw(seed: u64, trace: Trace) -> World {
     world
 }
 
-/// In half of the runs the clocks of a minority are wrong: from the beginning, or later. Drawn apart from the rest.
+/// Makes the clocks of a minority wrong in half of the runs, from the beginning or later. Uses a generator of its own.
 fn draw_wrong_clocks(world: &mut World, seed: u64) {
     let mut random = Random::new(seed ^ 0x0000_C10C_C5AB);
     if !random.chance(500) {
         return;
     }
-    // Where members change, hardly ever fewer than three vote.
+    // Where members change, there are hardly ever fewer than three voters, so that one node is a minority.
     let minority = if world.shape.spares > 0 { 1 } else { (world.shape.nodes - 1) / 2 };
     let mut nodes: Vec<usize> = (0..world.processes.len()).collect();
     random.shuffle(&mut nodes);
@@ -275,7 +275,8 @@ fn draw_wrong_clocks(world: &mut World, seed: u64) {
     world.faults.wrong_clocks = nodes;
 }
 
-/// The faults end: a majority is healed and must make progress, and sometimes the others come back and must agree.
+/// Ends the faults. A majority is healed and must make progress. Sometimes the others come back too, and all must
+/// agree.
 fn healed(world: &mut World) -> Result<(), String> {
     world.faults.on = false;
     world.trace.line(|| "HEAL".to_owned());
@@ -288,8 +289,7 @@ fn healed(world: &mut World) -> Result<(), String> {
     };
     let mut order: Vec<usize> = (0..count).filter(stays).collect();
     world.random.shuffle(&mut order);
-    // Before the birth nothing can be done without all of them.
-    // Nor without those who know what one with a damaged checkpoint has lost.
+    // Before the birth all nodes are needed. A node with a damaged checkpoint needs those that know what it has lost.
     let rotten = world.processes.iter().any(|process| process.rotten);
     let is_early = if changing { !world.are_members_at_rest() } else { !is_born(world) };
     let all = is_early || rotten || world.random.chance(400);
@@ -344,7 +344,7 @@ fn healed(world: &mut World) -> Result<(), String> {
     if all { agree(world) } else { Ok(()) }
 }
 
-/// Everything between the chosen nodes works again.
+/// Repairs the network, and the disks and processes of the chosen nodes.
 fn repair(world: &mut World, chosen: &[usize]) {
     world.network.weather = world.faults.fair;
     world.network.hurry(world.now_us);
@@ -377,7 +377,7 @@ fn describe(world: &World, node: usize) -> String {
     format!("node {} follows [{}]", node + 1, leaders.join(", "))
 }
 
-/// Each key is read once more, so that the history says what is there in the end.
+/// Reads each key once more, so that the history contains the final values.
 fn read_everything(world: &mut World) -> Result<(), String> {
     world.clients.iter_mut().for_each(|client| client.quiet = true);
     let end_us = world.now_us + PROGRESS_US;
@@ -399,7 +399,7 @@ fn read_everything(world: &mut World) -> Result<(), String> {
     if in_time { Ok(()) } else { Err("not every key could be read after the repair".to_owned()) }
 }
 
-/// No group is stuck: each takes a write.
+/// Checks that no group is stuck: each must take a write.
 fn write_everywhere(world: &mut World) -> Result<(), String> {
     let groups = world.shape.groups;
     let mut names = (0..).map(|number| format!("w{number}"));
@@ -425,7 +425,7 @@ fn write_everywhere(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// Nodes that can all talk to each other come to the same state.
+/// Checks that nodes which can all talk to each other come to the same state.
 fn agree(world: &mut World) -> Result<(), String> {
     let positions = |world: &World| {
         let next = |node: &usize| -> Vec<Instance> {
@@ -462,7 +462,7 @@ fn check(world: &World) -> Result<(), String> {
     world.oracle.violation().map_or(Ok(()), |what| Err(what.to_owned()))
 }
 
-/// The history of the clients is checked, and the run summed up.
+/// Checks the history of the clients, and sums up the run.
 fn finish(mut world: World) -> Result<Outcome, String> {
     world.close_books();
     let history = &world.record.history;

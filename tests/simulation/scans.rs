@@ -7,7 +7,7 @@ use bytes::Bytes;
 use net::resp::value::Value;
 use std::collections::BTreeSet;
 
-/// An iteration.
+/// The iteration of a client.
 #[derive(Debug)]
 pub(crate) struct Scan {
     cursor: Vec<u8>,
@@ -18,7 +18,7 @@ pub(crate) struct Scan {
 }
 
 impl World {
-    /// The request for the next page; the first page begins an iteration.
+    /// Returns the request for the next page, or a GET while a page is in flight. The first page begins an iteration.
     pub(crate) fn scan(&mut self, index: usize) -> Call {
         let lasting = &self.record.lasting;
         let client = &mut self.clients[index];
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// The page was refused or lost. The client asks for it again.
+    /// Notes that the page was refused or lost. The client asks for it again.
     pub(crate) fn page_failed(&mut self, index: usize) {
         if let Some(scan) = &mut self.clients[index].scan {
             scan.waits = false;

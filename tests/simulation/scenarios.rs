@@ -1,5 +1,5 @@
-//! Stories that chance does not tell often enough, told step by step: each is a plain way to lose, repeat or misread
-//! something that some system was shipped with.
+//! Directed scenarios: sequences of steps that chance does not produce often enough. Each is a plain way to lose,
+//! repeat or misread data, and some system was shipped with it.
 
 mod clocks;
 mod cut;
@@ -23,23 +23,23 @@ use paxoi::config::{CheckpointConfig, Reads};
 use paxoi::storage::disk::MemoryDisk;
 use paxoi::verify::{self, Action, Limits, Outcome};
 
-/// A story, and the cluster that it is about.
+/// A directed scenario, and the cluster that it needs.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     tell: fn(&mut World) -> Result<(), String>,
     nodes: usize,
-    /// More that can join.
+    /// Number of additional nodes that can join.
     spares: usize,
     groups: u32,
     session_ttl_ms: u64,
     reads: Reads,
-    /// Whether logs are so short that checkpoints are made.
+    /// Logs are so short that checkpoints are made.
     cuts: bool,
-    /// It takes so long that it is told only if it is asked for.
+    /// The scenario takes so long that it runs only on request.
     pub(crate) is_long: bool,
 }
 
-/// A story of three nodes with one group, whose sessions live for long.
+/// Returns a scenario with three nodes, one group, and sessions that live for an hour.
 const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -> Scenario {
     let (nodes, spares, groups, session_ttl_ms, reads) = (3, 0, 1, 3_600_000, Reads::Quorum);
     Scenario { name, tell, nodes, spares, groups, session_ttl_ms, reads, cuts: false, is_long: false }
@@ -91,11 +91,11 @@ pub(crate) const SCENARIOS: [Scenario; 43] = [
     Scenario { cuts: true, is_long: true, ..story("hour-of-overwrites", hour::hour_of_overwrites) },
 ];
 
-/// What a step may take, in virtual time.
+/// Maximum duration of a step, in virtual time.
 const STEP_US: u64 = 10_000_000;
 
 impl Scenario {
-    /// Tells the story.
+    /// Runs the scenario.
     ///
     /// # Errors
     /// What went wrong.
@@ -151,13 +151,13 @@ impl World {
         life.node.shard().groups().next()?.leads().map(|ballot| ballot.node.0 as usize - 1)
     }
 
-    /// A cluster that is born, and led by its first node.
+    /// Starts all nodes, and waits until the first one leads.
     fn found(&mut self) -> Result<(), String> {
         (0..self.processes.len()).for_each(|node| self.start(node));
         self.until("the first node leads", |world| world.leader(0).is_some())
     }
 
-    /// The first node is paused while another is elected and writes. The first thing that it hears afterwards is a read.
+    /// Pauses the first node while another is elected and writes. The first input that it gets afterwards is a read.
     fn read_first_after_a_pause(&mut self) -> Result<(), String> {
         self.pause(0);
         self.until("another leads", |world| world.leader(1).or(world.leader(2)).is_some())?;
@@ -209,8 +209,8 @@ fn expect(found: &Outcome, wanted: &Outcome) -> Result<(), String> {
     if found == wanted { Ok(()) } else { Err(format!("the client was told {found:?} instead of {wanted:?}")) }
 }
 
-/// A leader is stopped with a vote unread that would let it choose; another is elected and writes; the first goes on, and
-/// the first thing that it hears is a read.
+/// A leader is paused with a vote unread that would let it choose a value. Another leader is elected and writes. The
+/// first one resumes, and the first input that it gets is a read.
 fn paused_leader_reads(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..3).try_for_each(|client| world.connect(client, [0, 1, 0][client]))?;
@@ -222,8 +222,8 @@ fn paused_leader_reads(world: &mut World) -> Result<(), String> {
     world.read_first_after_a_pause()
 }
 
-/// The others know that their connections to the leader are broken, elect another and write; the leader hears nothing,
-/// takes its connections for sound, and is asked for what was written.
+/// The followers know that their connections to the leader are broken. They elect another leader and write. The old
+/// leader hears nothing, takes its connections for sound, and is asked for the new value.
 fn half_cut_leader_reads(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..3).try_for_each(|client| world.connect(client, [0, 1, 0][client]))?;
@@ -249,7 +249,8 @@ fn half_cut_leader_reads(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// Every frame comes twice while the followers' disks take their time; then one loses power before anything is synced.
+/// Every frame arrives twice while the disks of the followers are slow. Then a follower loses power before its vote is
+/// synced.
 fn accept_comes_twice(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 0)?;
@@ -275,7 +276,7 @@ fn accept_comes_twice(world: &mut World) -> Result<(), String> {
     world.told(1).map(|_| ())
 }
 
-/// A directory that nobody has heard of is lost: the node is a new one, and the cluster is born with it.
+/// A directory is lost before any other node has heard of it. Its node counts as new, and the cluster is born with it.
 fn wiped_before_it_was_met(world: &mut World) -> Result<(), String> {
     world.start(2);
     world.wait(500_000);
@@ -284,14 +285,15 @@ fn wiped_before_it_was_met(world: &mut World) -> Result<(), String> {
     (0..3).for_each(|node| world.start(node));
     world.until("all are born", |world| world.processes.iter().all(Process::is_born))?;
     world.until("the first node leads", |world| world.leader(0).is_some())?;
-    // Its vote is needed, and counts.
+    // The vote of the third node is needed, and counts.
     world.end(1, End::Kill);
     world.connect(0, 2)?;
     world.set(0, "value");
     expect(&world.told(0)?, &Outcome::Done)
 }
 
-/// A directory is lost between its node's word to the first member and the birth: the record names another directory.
+/// A directory is lost after its node reported it to the first member, and before the birth. The birth record names the
+/// lost one.
 fn wiped_during_the_birth(world: &mut World) -> Result<(), String> {
     (0..3).for_each(|node| world.start(node));
     world.until("the first is born", |world| world.processes[0].is_born())?;
@@ -310,8 +312,8 @@ fn wiped_during_the_birth(world: &mut World) -> Result<(), String> {
     expect(&world.told(0)?, &Outcome::Done)
 }
 
-/// A directory goes back in time, and is started while nobody can be reached until its start number is above the one that
-/// the others have seen.
+/// A directory is replaced by an older copy. The copy is started without contact to other nodes, until its start number
+/// is above the one that they have seen.
 fn old_copy_started_often(world: &mut World) -> Result<(), String> {
     world.found()?;
     let copy = world.processes[2].disk.killed();
@@ -340,7 +342,7 @@ fn old_copy_started_often(world: &mut World) -> Result<(), String> {
     world.until("the copy is turned away", |world| world.processes[2].gone.is_some())
 }
 
-/// A session is forgotten; a command of its that was executed is sent again, and must not be executed again.
+/// A session expires. An executed command of the session is sent again, and must not be executed again.
 fn retry_of_an_expired_session(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..2).try_for_each(|client| world.connect(client, client))?;
@@ -357,7 +359,7 @@ fn retry_of_an_expired_session(world: &mut World) -> Result<(), String> {
     expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(b"1")))
 }
 
-/// The same, but the session went because the replies that others' sessions keep took its place.
+/// The same, but the session was evicted to make room for the stored replies of other sessions.
 fn retry_of_an_evicted_session(world: &mut World) -> Result<(), String> {
     world.oracle.digest_every = u64::MAX;
     world.found()?;
@@ -369,7 +371,7 @@ fn retry_of_an_evicted_session(world: &mut World) -> Result<(), String> {
     let long = "x".repeat(60_000);
     world.set(0, &long);
     world.told(0)?;
-    // A group keeps 64 MiB of replies, and 64 of a session.
+    // A group keeps 64 MiB of replies, and 64 replies of a session.
     for _ in 0..20 {
         let other = world.session(0)?;
         for number in 1..=64 {
@@ -383,7 +385,7 @@ fn retry_of_an_evicted_session(world: &mut World) -> Result<(), String> {
     expect(&world.told(0)?, &Outcome::Value(Bytes::from_static(b"1")))
 }
 
-/// A leader dies before it answers; its client asks another node again, by the same number.
+/// A leader dies before it answers. Its client repeats the command at another node, under the same number.
 fn retry_after_the_leader_died(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..2).try_for_each(|client| world.connect(client, client))?;
@@ -400,8 +402,8 @@ fn retry_after_the_leader_died(world: &mut World) -> Result<(), String> {
     expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(b"1")))
 }
 
-/// A command reaches the leader, and from there one other member, and its own node sends it again to the next leader, which
-/// has adopted the value that holds it.
+/// A command reaches the leader, and from there one other member. Its origin sends it again to the next leader, which
+/// has adopted the value with the command.
 fn resent_while_adopted(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 1)?;
@@ -416,8 +418,8 @@ fn resent_while_adopted(world: &mut World) -> Result<(), String> {
     expect(&world.told(0)?, &Outcome::Value(Bytes::from_static(b"1")))
 }
 
-/// A vote for a value that was not chosen yet stands alone in the oldest segment of a log that has begun others since,
-/// because its group is quiet; all lose power, and it must count.
+/// The last vote of a quiet group stands alone in the oldest segment of a log that has begun others since. All nodes
+/// lose power, and the vote must count.
 fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
     (0..3).for_each(|node| world.start(node));
     world.until("all groups are led", |world| {
@@ -448,8 +450,8 @@ fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
     })
 }
 
-/// Of five nodes the leader reaches two, of which one has a disk that does not answer. The other one and those that the
-/// leader does not reach are a majority that could go on.
+/// The leader of five nodes reaches two others, and the disk of one of them does not answer. The other one and the two
+/// unreachable nodes are a majority that could go on.
 fn stuck_disk_in_the_leaders_majority(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 1)?;
@@ -469,8 +471,8 @@ fn stuck_disk_in_the_leaders_majority(world: &mut World) -> Result<(), String> {
     })
 }
 
-/// Every sync of every disk takes 1.5 s, which is late: as no disk is better the leader goes on, and when it dies another
-/// one is elected.
+/// Every sync of every disk takes 1.5 s, which is late. The leader goes on, because no disk is better. When it dies,
+/// another one is elected.
 fn all_disks_are_slow(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 1)?;
@@ -492,7 +494,7 @@ fn all_disks_are_slow(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// A key of each of two groups.
+/// Returns two keys, one from each of two groups.
 fn two_keys() -> [&'static str; 2] {
     let group = |key: &str| paxoi::routing::group_of(paxoi::routing::slot(key.as_bytes()), 2);
     let keys = ["a", "b", "c", "d", "e", "f"];

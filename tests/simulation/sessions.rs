@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Window of a session in numbers, counted back from the highest (`kv/session`).
 const WINDOW: u64 = 64;
-/// Answered commands that a client keeps.
+/// Maximum number of answered commands that a client keeps.
 const ANSWERED_MAX: usize = 2 * WINDOW as usize;
 /// Time to live of sessions that outlive almost every run.
 const LASTING_TTL_MS: u64 = 3_600_000;
@@ -35,7 +35,7 @@ impl Session {
 }
 
 impl World {
-    /// A command of a session: a new one, one with a skipped number, or an answered one.
+    /// Returns a command of a session: a new one, one with a skipped number, or an answered one.
     pub(crate) fn once(&mut self, index: usize) -> Call {
         let chance = self.random.below(100);
         let leap = [1, WINDOW - 2, WINDOW - 1, WINDOW, WINDOW + 1][self.random.below(5) as usize];
@@ -70,7 +70,7 @@ impl World {
         self.call(Kind::Once { number }, parts, 0, &[words])
     }
 
-    /// An answered command that is sent again.
+    /// Returns an answered command, to be sent again.
     fn once_again(&mut self, index: usize) -> Call {
         let mut call = self.read();
         let Some(session) = &self.clients[index].session else { return call };
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// The client's session, unless the call belongs to an earlier one.
+    /// Returns the client's session, unless the call belongs to an earlier one.
     fn session_of_call(&mut self, index: usize, call: &Call) -> Option<&mut Session> {
         let session = self.clients[index].session.as_mut()?;
         let id = session.id.as_bytes();
@@ -119,11 +119,12 @@ impl World {
         }
     }
 
-    /// A group refuses a number. It must be beyond the window, unless sessions expire in this run.
+    /// Handles the refusal of a number by a group. The number must be beyond the window, unless sessions expire in this
+    /// run.
     pub(crate) fn number_expired(&mut self, index: usize, call: &Call) {
         self.record.outdated += 1;
         let group = self.group_of(call);
-        // No session is older than the run, which long sleeps can make longer than any session lives.
+        // No session is older than the run. Long sleeps can make the run longer than the life of any session.
         let is_young = self.now_us < self.shape.session_ttl_ms * 1_000 / 11 * 10;
         let is_lasting = self.shape.session_ttl_ms >= LASTING_TTL_MS && is_young;
         let (Kind::Once { number } | Kind::Again { number, .. }) = call.kind else { return };

@@ -1,5 +1,5 @@
-//! What `src/server` does for a real node: inputs in, effects out, one turn after the other. Here each effect is a
-//! place where the process may end.
+//! The counterpart of `src/server`: each turn passes inputs to the node and carries its effects out. Here each effect
+//! is a place where the process may end.
 
 use crate::network::{Parcel, Who};
 use crate::process::{EPOCH_US, Input, Life, PORT, options};
@@ -16,20 +16,20 @@ use paxoi::storage::disk::Disk;
 use paxoi::storage::wal::{Append, Batch, Droppable, ReadRange};
 use std::collections::BTreeMap;
 
-/// How a process ends.
+/// The way in which a process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// `kill -9`: what it wrote is in the page cache.
+    /// `kill -9`: the written data is in the page cache.
     Kill,
-    /// The machine loses power, and with it what was not synced.
+    /// The machine loses power, and may lose what was not synced.
     PowerLoss,
-    /// It gave up: the log or the disk failed.
+    /// The process gave up, because the log or the disk failed.
     Fatal(String),
-    /// It said that it can never serve as it is.
+    /// The node said that it can never serve as it is.
     Stop(String),
 }
 
-/// A node's process as the driver of the node: each output is a place where the process may end.
+/// The driver of a node. Each output is a place where the process may end.
 struct Machine<'a> {
     world: &'a mut World,
     node: usize,
@@ -38,23 +38,23 @@ struct Machine<'a> {
     partial: BTreeMap<u64, BytesMut>,
 }
 
-/// A node that said its last words to one who does not listen goes after so long.
+/// Maximum time for which a connection stays open for last bytes that the peer does not read.
 const LINGER_US: u64 = paxoi::config::LINGER_MS_MAX * 1_000;
-/// A connection on which frames were lost or came late goes on for at most so long.
+/// Maximum time for which a connection goes on after one of its frames was lost or came late.
 const DOOMED_US: u64 = 1_000_000;
-/// Attempts to connect through a blocked link are made so often.
+/// Interval of connection attempts through a blocked link, or to a sleeping machine.
 const REDIAL_US: u64 = 200_000;
-/// The log thread tries again to make a segment after so long.
+/// Interval of the log thread's attempts to make a segment.
 const SPACE_US: u64 = 1_000_000;
-/// And says after so much idleness that all is durable.
+/// Idle time after which the log thread writes a durability marker.
 const IDLE_US: u64 = 3_000;
-/// A turn comes so soon while states are taken out.
+/// Time until the next turn while states are taken out for a checkpoint.
 const CHECKPOINT_US: u64 = 1_000;
 /// The largest frame that a node may send.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
 impl World {
-    /// One turn of a node.
+    /// Runs one turn of a node.
     pub(crate) fn turn(&mut self, node: usize) {
         let time = self.processes[node].clocks.at(self.now_us);
         let Some(mut life) = self.processes[node].life.take() else { return };
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    /// However wrong the clocks of a minority are, no group's time is ahead of real time.
+    /// Checks that no group's time is too far ahead of real time, however wrong the clocks of a minority are.
     fn check_time(&mut self, node: usize, checked: &paxoi::node::Node) {
         let allowed_us = self.faults.skew_us + CLOCKS_US;
         let latest_ms = (EPOCH_US as u64 + self.now_us + allowed_us) / 1_000;
@@ -113,7 +113,8 @@ impl World {
         }
     }
 
-    /// Who leads was elected by a majority that has kept its word: nobody relies on a lease of a lower ballot.
+    /// Checks that no node holds a lease under a lower ballot than a leader's. The majority that elected the leader
+    /// kept its promise.
     fn check_leases(&mut self, node: usize, leader: &paxoi::node::Node) {
         for group in leader.shard().groups() {
             let Some(ballot) = group.leads() else { continue };
@@ -163,7 +164,7 @@ impl World {
         Ok(())
     }
 
-    /// Unsent bytes of each connection of a node; empty if the bandwidth is unlimited.
+    /// Returns the unsent bytes of each connection of a node. Empty if the bandwidth is unlimited.
     fn unsent(&mut self, life: &Life) -> BTreeMap<u64, usize> {
         if self.network.weather.bytes_per_ms == 0 {
             return BTreeMap::new();
@@ -173,7 +174,7 @@ impl World {
         handles.map(|(handle, (connection, side))| (*handle, network.unsent(*connection, *side, now_us))).collect()
     }
 
-    /// Schedules the event for connections to drain.
+    /// Schedules an event for each connection that has to drain.
     fn watch_unsent(&mut self, node: usize, life: &mut Life) {
         for (handle, _) in self.unsent(life).into_iter().filter(|(_, bytes)| *bytes > 0) {
             if life.draining.insert(handle) {
@@ -248,7 +249,7 @@ impl World {
         }
     }
 
-    /// A connection that was to be closed after the last word is closed.
+    /// Closes a connection after its last bytes.
     pub(crate) fn finish(&mut self, node: usize, handle: u64) {
         let Some(life) = &self.processes[node].life else { return };
         let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
@@ -271,7 +272,7 @@ impl World {
         handle
     }
 
-    /// A connection attempt arrives: a running process has it, a machine without one refuses it.
+    /// Handles a connection attempt that arrives. A running process accepts it; a machine without one refuses it.
     pub(crate) fn answer_dial(&mut self, connection: u64) {
         let Some(found) = self.network.find(connection) else { return };
         let (from, Who::Node { node: to, .. }) = (found.ends[0].who, found.ends[1].who) else { return };
@@ -328,7 +329,7 @@ impl World {
                 let Some(batch) = life.syncing.take() else { return };
                 let (lsn, number) = (batch.lsn, life.number);
                 if self.random.chance(900) {
-                    // The thread that keeps a spare ready is mostly in time.
+                    // The thread that prepares segments is mostly in time.
                     let _ = life.writer.prepare_spare();
                 }
                 self.trace.line(|| format!("n{} durable {lsn}", node + 1));
@@ -344,7 +345,7 @@ impl World {
         }
     }
 
-    /// What the thread that keeps a spare ready does, and does again while it fails.
+    /// Prepares a segment, as the thread for that does, and schedules the next attempt.
     pub(crate) fn prepare_spare(&mut self, node: usize) {
         let Some(life) = &self.processes[node].life else { return };
         let _ = life.writer.prepare_spare();
@@ -373,7 +374,7 @@ impl World {
         }
     }
 
-    /// The thread that writes checkpoints does what is next.
+    /// Performs the next job of the checkpoint writer.
     pub(crate) fn do_job(&mut self, node: usize) {
         let us = self.random.between(20, 1_000);
         let Some(life) = &mut self.processes[node].life else { return };
@@ -399,7 +400,7 @@ impl World {
         }
     }
 
-    /// The same for the thread that moves them between nodes.
+    /// Performs the next task of the transfer worker.
     pub(crate) fn do_errand(&mut self, node: usize) {
         let us = self.random.between(20, 1_000);
         let Some(life) = &mut self.processes[node].life else { return };
@@ -417,7 +418,7 @@ impl World {
         }
     }
 
-    /// Everything on the disk is read, and that again later.
+    /// Scrubs the disk, and schedules the next scrub.
     pub(crate) fn scrub(&mut self, node: usize) {
         let us = self.random.between(1, 10) * 1_000_000;
         let process = &self.processes[node];
@@ -431,7 +432,7 @@ impl World {
     pub(crate) fn drop_segments(&mut self, node: usize, below: u64) {
         let Some(life) = &self.processes[node].life else { return };
         self.trace.line(|| format!("n{} drops segments below {below}", node + 1));
-        // What cannot be removed now goes another time.
+        // Segments that cannot be removed now are removed later.
         let _ = life.writer.drop_segments(below);
     }
 
@@ -522,7 +523,7 @@ impl Driver for Machine<'_> {
     }
 
     fn dial(&mut self, address: &str) -> Dialled {
-        // Whom a node that joins finds there it does not know.
+        // A node that joins does not know which node it finds at the address.
         let port: usize = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
         Dialled::Begun(self.world.dial(self.node, self.life, port - PORT))
     }

@@ -6,9 +6,9 @@ use crate::process::Process;
 use crate::world::{Event, World};
 use paxoi::config::Reads;
 
-/// Duration of the sleep of one machine.
+/// Minimum and maximum duration of the sleep of one machine.
 const SLEEP_US: (u64, u64) = (1_000_000, 12_000_000);
-/// Duration of the sleep of all machines, with the clients.
+/// Minimum and maximum duration of the sleep of all machines, with the clients.
 const SLEEP_OF_ALL_US: (u64, u64) = (10_000_000, 300_000_000);
 
 impl World {

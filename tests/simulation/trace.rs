@@ -1,4 +1,4 @@
-//! What happens, as lines for people; nothing unless asked for.
+//! The trace: events as lines for people, printed only on request.
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trace {
@@ -15,7 +15,7 @@ impl Trace {
         self.now_us = now_us;
     }
 
-    /// The text is made only if somebody reads it.
+    /// Prints a line. The text is made only if the trace is on.
     pub(crate) fn line(&self, text: impl FnOnce() -> String) {
         if self.on {
             eprintln!("{:>10.6} {}", self.now_us as f64 / 1e6, text());

@@ -1,5 +1,5 @@
-//! What there is: time, the queue of what will happen, the network, the processes, the clients and who watches them.
-//! Everything follows from one seed; [`World::hash`] is over all that happened.
+//! The world: time, the queue of events, the network, the processes, the clients and the oracle. Everything follows
+//! from one seed. [`World::hash`] covers all that happened.
 
 use crate::client::{Client, Record};
 use crate::members::Operator;
@@ -14,13 +14,13 @@ use paxoi::storage::wal::ReadRange;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// More things than this never happen at one instant, unless some node gets nothing done.
+/// Limit of events at one instant. More happen only if some node makes no progress.
 const STEPS_AT_ONCE_MAX: u64 = 100_000;
 
-/// What will happen.
+/// An event of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// What `side` sent may have arrived.
+    /// A parcel that `side` sent may have arrived.
     Arrive {
         connection: u64,
         side: usize,
@@ -37,7 +37,7 @@ pub(crate) enum Event {
         node: usize,
         life: u64,
     },
-    /// The disk has done its work, or tries again.
+    /// The disk writes and syncs a batch, or tries again.
     Synced {
         node: usize,
         life: u64,
@@ -46,27 +46,27 @@ pub(crate) enum Event {
         node: usize,
         life: u64,
     },
-    /// A spare segment is made, if none is ready.
+    /// A preallocated segment is made, if none is ready.
     Spare {
         node: usize,
         life: u64,
     },
-    /// The thread that writes checkpoints has time.
+    /// The checkpoint writer takes its next job.
     Job {
         node: usize,
         life: u64,
     },
-    /// And the one that moves them.
+    /// The transfer worker takes its next task.
     Errand {
         node: usize,
         life: u64,
     },
-    /// The disk is read.
+    /// The disk is scrubbed.
     Scrub {
         node: usize,
         life: u64,
     },
-    /// Old segments go.
+    /// Old segments are removed.
     Drop {
         node: usize,
         life: u64,
@@ -77,7 +77,7 @@ pub(crate) enum Event {
         life: u64,
         range: ReadRange,
     },
-    /// A node's last words on a connection are out.
+    /// A node's last bytes on a connection are out.
     Finished {
         node: usize,
         life: u64,
@@ -109,12 +109,12 @@ pub(crate) enum Event {
         client: usize,
     },
     Fault,
-    /// The operator looks after the members.
+    /// The operator may change the members.
     Operate,
 }
 
 impl Event {
-    /// The node whose disk the event may use.
+    /// Returns the node whose disk the event may use.
     fn node(self) -> Option<usize> {
         match self {
             Event::Turn { node, .. }
@@ -165,19 +165,19 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
-    /// How long the next turn of a node may wait for more to do, at most.
+    /// Maximum time for which a node's next turn waits for more to do.
     pub(crate) idle_us: u64,
     /// Processes that ended are started again by themselves.
     pub(crate) revives: bool,
     pub(crate) faults: Faults,
-    /// All programs are of a version that tells clocks: cluster time is near real time.
+    /// All programs are of a version that tells clocks, so cluster time is near real time.
     pub(crate) tells_clocks: bool,
     pub(crate) load: Load,
     pub(crate) record: Record,
     pub(crate) operator: Operator,
     queue: BinaryHeap<Reverse<Scheduled>>,
     number: u64,
-    /// Things that have happened at this very instant.
+    /// Number of events so far at the present instant.
     steps_now: u64,
     hash: u64,
 }
@@ -212,7 +212,7 @@ impl World {
         }
     }
 
-    /// Over everything that happened so far, in order.
+    /// Returns the hash of everything that happened so far, in order.
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
@@ -231,7 +231,7 @@ impl World {
         self.at(self.now_us + us, event);
     }
 
-    /// Lets things happen until `done` or `end_us`; whether it was done in time.
+    /// Runs events until `done` returns true, or until `end_us`. Returns true if `done` was in time.
     pub(crate) fn run_while(&mut self, end_us: u64, mut done: impl FnMut(&mut World) -> bool) -> bool {
         loop {
             if done(self) {
@@ -244,7 +244,7 @@ impl World {
         }
     }
 
-    /// The next thing happens, unless it is later than `end_us`.
+    /// Runs the next event, unless it is later than `end_us`. Returns true if it ran one.
     fn step(&mut self, end_us: u64) -> bool {
         if self.queue.peek().is_none_or(|Reverse(next)| next.at_us > end_us) {
             return false;
@@ -262,7 +262,8 @@ impl World {
         true
     }
 
-    /// A node that asks for a turn again and again, and gets nothing done, holds time up here; a processor, elsewhere.
+    /// Counts the events at one instant. A node that asks for turns without progress would stop time here; elsewhere,
+    /// it would take a processor.
     fn count_steps_at(&mut self, at_us: u64) {
         self.steps_now = if at_us == self.now_us { self.steps_now + 1 } else { 0 };
         if self.steps_now == STEPS_AT_ONCE_MAX {
@@ -358,7 +359,7 @@ impl World {
         self.processes[node].life.as_ref().is_some_and(|now| now.number == life)
     }
 
-    /// Something waits for the node: it looks at it soon.
+    /// Queues an input for a node, which handles it soon.
     pub(crate) fn push(&mut self, node: usize, input: Input) {
         let wait_us = self.random.below(self.idle_us + 1);
         let Some(life) = &mut self.processes[node].life else { return };
@@ -371,7 +372,7 @@ impl World {
         }
     }
 
-    /// Takes what `side` sent to whoever is at the other end.
+    /// Delivers the parcels that `side` sent to the other end.
     fn arrive(&mut self, connection: u64, side: usize) {
         while let Some(parcel) = self.network.arrived(connection, side, self.now_us) {
             let parcel = match parcel {
@@ -416,7 +417,7 @@ impl World {
         }
     }
 
-    /// Nobody is there any more. A machine that runs says so.
+    /// Handles a parcel to an end that is closed. A running process answers that the connection is broken.
     fn bounce(&mut self, connection: u64, sender: usize, parcel: &Parcel) {
         let Some(ends) = self.network.find(connection).map(|connection| &connection.ends) else { return };
         if !ends[sender].open {
@@ -436,14 +437,14 @@ impl World {
         self.at(at_us, Event::Arrive { connection, side });
     }
 
-    /// A connection breaks: what is in flight is lost, and both sides learn of it, each in its time.
+    /// Cuts a connection. Packets in flight may be lost, and both sides learn of the cut, each in its time.
     fn cut(&mut self, connection: u64) {
         self.network.drop_in_flight(connection, &mut self.random);
         self.send(connection, 0, Parcel::Break);
         self.send(connection, 1, Parcel::Break);
     }
 
-    /// Everything passes again.
+    /// Heals the network: all links pass packets again.
     pub(crate) fn heal(&mut self) {
         for connection in self.network.heal() {
             self.look_at(connection);

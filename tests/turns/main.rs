@@ -1,9 +1,9 @@
-//! No command holds the event loop: for each command of the table, the worst that a client may ask of it, and the longest
-//! turn of a node that serves it.
+//! No command holds the event loop: each command of the table gets the worst requests that a client may send, and the
+//! longest turn of the node that serves them is measured.
 //!
-//! `cargo test --release --test turns -- --nocapture` prints the times that docs/benchmarks.md quotes; with
-//! `PAXOI_TURNS_KEYS=1000000` in front of it the store has so many keys. The test itself asserts only what holds on the
-//! slowest machine: that work is divided, and that no turn takes longer than peers wait.
+//! `cargo test --release --test turns -- --nocapture` prints the times that docs/benchmarks.md quotes.
+//! `PAXOI_TURNS_KEYS=1000000` in front of it sets the number of keys in the store. The test itself asserts only what
+//! holds on the slowest machine: work is divided, and no turn takes longer than peers wait.
 
 mod single;
 mod worst;
@@ -14,7 +14,7 @@ use single::{Single, VALUE_BYTES_MAX};
 use std::time::Duration;
 use worst::{BIG, Case, Data, LONG_KEY_BYTES, cases, class_of_16_000, words};
 
-/// Keys, unless `PAXOI_TURNS_KEYS` tells more.
+/// Number of keys, unless `PAXOI_TURNS_KEYS` sets another one.
 const KEYS: usize = 50_000;
 const LONG_KEYS: usize = 100;
 const MANY_GROUPS: u32 = 256;
@@ -24,7 +24,7 @@ fn data() -> Data {
     Data { keys, long_keys: LONG_KEYS }
 }
 
-/// A store in which each command finds what is worst for it.
+/// Returns a node whose store has the worst data for each command.
 fn filled(groups: u32, reads: Reads, data: &Data) -> Single {
     let mut single = Single::new(groups, reads);
     refill(&mut single, data);
@@ -75,7 +75,7 @@ fn no_command_holds_the_loop() {
     judge(&format!("{} keys, one group", data.keys), rows);
 }
 
-/// What is about all groups, with many of them.
+/// Commands that concern all groups, with many groups.
 #[test]
 fn no_command_about_all_groups_holds_the_loop() {
     let data = Data { keys: 20_000, long_keys: 0 };
@@ -100,7 +100,7 @@ fn judge(title: &str, mut rows: Vec<Row>) {
     assert!(worst.longest < Duration::from_millis(SILENT_MS_MAX), "{}: {:?}", worst.name, worst.longest);
 }
 
-/// Patterns that once held the loop for seconds, each way that a read can go.
+/// Patterns that once held the loop for seconds, with reads by quorum and through the log.
 #[test]
 fn hostile_patterns_are_matched_in_steps() {
     let data = Data { keys: 20_000, long_keys: 20 };
@@ -118,7 +118,7 @@ fn hostile_patterns_are_matched_in_steps() {
     }
 }
 
-/// Keys that are due, and not removed yet, are counted and passed over in steps.
+/// Keys that are due but not removed yet are counted and passed over in steps.
 #[test]
 fn due_keys_are_counted_over_several_turns() {
     let mut single = Single::new(1, Reads::Quorum);
@@ -130,7 +130,7 @@ fn due_keys_are_counted_over_several_turns() {
     assert_eq!(single.ask(&[words("RANDOMKEY")]), b"$5\r\nstays\r\n");
 }
 
-/// Half done is not to be seen: a transaction, and a list of keys, are applied over several turns, but at once.
+/// Partial effects are never seen: a command with many keys is applied over several turns, but atomically.
 #[test]
 fn what_takes_several_turns_is_seen_whole_or_not_at_all() {
     let mut single = Single::new(1, Reads::Quorum);

@@ -1,4 +1,4 @@
-//! The worst that a client may ask of each command: a new command does not compile before it says what that is.
+//! The worst requests that a client may send for each command. A new command does not compile before it has its cases here.
 
 use crate::single::VALUE_BYTES_MAX;
 use paxoi::config::{ARGS_MAX, LOCAL_BYTES_MAX, LOCAL_WORDS_MAX};
@@ -7,15 +7,15 @@ use paxoi::kv::table::Verb;
 
 pub(crate) type Request = Vec<Vec<u8>>;
 
-/// Keys that every command finds, beside the [`KEYS`] ones: see [`Data`].
+/// The key of a large value that every command finds, besides the keys of [`Data`].
 pub(crate) const BIG: &str = "{big}value";
 pub(crate) const LONG_KEY_BYTES: usize = 100_000;
 
-/// What is in the store.
+/// The content of the store.
 pub(crate) struct Data {
-    /// Keys `key:0` and so on, with short values.
+    /// Number of keys `key:0` and so on, with short values.
     pub(crate) keys: usize,
-    /// Keys of [`LONG_KEY_BYTES`] a's and a number.
+    /// Number of keys that consist of [`LONG_KEY_BYTES`] letters `a` and a number.
     pub(crate) long_keys: usize,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Data {
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) requests: Vec<Request>,
-    /// It changes what the others find.
+    /// True if the case changes the data that the others find.
     pub(crate) spoils: bool,
 }
 
@@ -43,7 +43,7 @@ fn spoiling(name: &'static str, requests: Vec<Request>) -> Case {
     Case { name, requests, spoils: true }
 }
 
-/// So many words behind the name.
+/// Returns a request with `count` words behind the name.
 fn many(name: &str, count: usize, word: impl Fn(usize) -> String) -> Request {
     let mut request = words(name);
     request.extend((0..count).map(|n| word(n).into_bytes()));
@@ -64,12 +64,12 @@ fn with(text: &str, last: Vec<u8>) -> Request {
     request
 }
 
-/// The pattern of issue 13.
+/// Returns the pattern of issue 13.
 pub(crate) fn class_of_16_000() -> Vec<u8> {
     [b"*[".as_slice(), &[b'z'; 16_000], b"]"].concat()
 }
 
-/// As costly for each byte of a key as a pattern can be.
+/// Returns a pattern that is as costly for each byte of a key as possible.
 pub(crate) fn costly_pattern() -> Vec<u8> {
     [b"*".as_slice(), b"[ab]".repeat(WILDCARDS_MAX - 1).as_slice(), b"[^a]*"].concat()
 }
@@ -81,7 +81,7 @@ fn transaction(request: &Request, count: usize) -> Vec<Request> {
     requests
 }
 
-/// The worst cases of a command.
+/// Returns the worst cases of a command.
 pub(crate) fn cases(verb: Verb, data: &Data) -> Vec<Case> {
     use Verb as V;
     let full = ARGS_MAX - 1;
@@ -251,7 +251,7 @@ pub(crate) fn cases(verb: Verb, data: &Data) -> Vec<Case> {
     }
 }
 
-/// The name of a command as a client writes it.
+/// Returns the name of a command as a client writes it.
 fn name_of(verb: Verb) -> &'static str {
     static NAMES: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
     let names = NAMES.get_or_init(|| {

@@ -1,9 +1,9 @@
-//! Every interleaving, within small bounds, of the shipped acceptor and proposer: three members, of which two propose,
-//! messages that are lost, doubled and late, disks that lose what was not synced, members that crash and restart.
+//! Model checker: explores every interleaving, within small bounds, of the shipped acceptor and proposer. Two of three
+//! members propose. Messages are lost, duplicated and late, disks lose unsynced records, and members crash and restart.
 //!
-//! Where the simulation looks at a few long runs of everything, this looks at all short runs of the two types that hold
-//! the rules of Paxos. That the properties can fail is shown by [`Mistake`]s: each is made around the shipped code, and
-//! each must be found. `PAXOI_MODEL=2,1,1` adds a check with other bounds: rounds of either proposer, crashes.
+//! The simulation checks a few long runs of everything; this checks all short runs of the two types that hold the rules
+//! of Paxos. [`Mistake`]s show that the properties can fail: each is injected around the shipped code, and the checker
+//! must find each. `PAXOI_MODEL=2,1,1` adds a check with other bounds: rounds of either proposer, crashes.
 
 mod properties;
 mod world;
@@ -14,12 +14,12 @@ use std::io::{Write as _, stderr};
 use std::time::Instant;
 use world::{Bounds, Mistake, Paxos};
 
-/// One thread to a check: several that end early, or panic, can wait for each other for ever (stateright 0.31). The
-/// checks run side by side instead.
+/// Threads of one check. With several, threads that end early or panic can wait for each other for ever (stateright
+/// 0.31). The checks run side by side instead.
 const THREADS: usize = 1;
 
-/// Looks at everything that can happen within `bounds`. Fewer states than `states_min` would mean that the model has
-/// lost some of it; so would a property of the kind "sometimes" that never holds, but for those in `never`.
+/// Checks every state that is reachable within `bounds`. Fails if there are fewer than `states_min` states, or if a
+/// "sometimes" property outside `never` holds in no state: the model has then lost some of what can happen.
 #[allow(
     clippy::explicit_write,
     reason = "a passing test hides what macros print, and how much was checked is a result"
@@ -34,7 +34,7 @@ fn expect_sound(bounds: Bounds, states_min: usize, never: &[&str]) {
             Expectation::Sometimes if !never.contains(&property.name) => {
                 assert!(checker.discovery(property.name).is_some(), "not in any of {states} states: {}", property.name);
             }
-            // Never what must not happen, nor what these bounds rule out.
+            // An "always" property must never fail, and these bounds rule out the "sometimes" properties in `never`.
             _ => checker.assert_no_discovery(property.name),
         }
     }
@@ -70,7 +70,7 @@ fn bounds_of_the_environment() {
     );
 }
 
-/// Makes `mistake`, and expects the checker to show how that breaks `property`.
+/// Injects `mistake`, and expects the checker to find steps after which `property` does not hold.
 #[track_caller]
 fn expect_found(mistake: Mistake, rounds: [u64; 2], crashes: u8, property: &'static str) {
     let finish = HasDiscoveries::AllOf([property].into());

@@ -1,4 +1,5 @@
-//! What must hold in every state, and what must happen in some, so that the rest is not true of nothing.
+//! Properties that must hold in every state, and some that must hold in at least one state. The latter show that the
+//! former are not vacuously true.
 
 use crate::world::{Paxos, Said, State};
 use groups::{Ballot, NodeId, Value};
@@ -67,7 +68,7 @@ fn accepts(state: &State) -> impl Iterator<Item = (Ballot, &Value)> {
     })
 }
 
-/// Every value with a majority of votes under one ballot, whether anybody knows or not.
+/// Returns every value with a majority of votes under one ballot, whether or not any member knows of it.
 fn chosen<'s>(model: &Paxos, state: &'s State) -> impl Iterator<Item = (Ballot, &'s Value)> {
     let quorum = model.voters().quorum();
     let votes =
@@ -75,7 +76,7 @@ fn chosen<'s>(model: &Paxos, state: &'s State) -> impl Iterator<Item = (Ballot, 
     accepts(state).filter(move |(ballot, _)| votes(*ballot) >= quorum)
 }
 
-/// Whether `node`'s own client asked for `value`.
+/// Returns true if `node`'s own client asked for `value`.
 fn origin(model: &Paxos, state: &State, node: NodeId, value: &Value) -> bool {
     model.own_values(node).iter().take(usize::from(state.member(node).restarts) + 1).any(|own| own == value)
 }

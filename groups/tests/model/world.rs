@@ -1,42 +1,42 @@
-//! The model: what the members hold, what was ever said, and what can happen next.
+//! The model: the state of the members, all messages ever sent, and the possible next steps.
 //!
-//! A message once said stays said: it may arrive at any later time, any number of times, or never. A member is its
-//! acceptor in memory, the one that its disk would give back, and the records and answers in between: these answers
-//! leave only when those records are durable. A crash leaves the disk; the member is back at once, since one that is
-//! down cannot be told from one whose messages are late.
+//! A sent message stays: it may arrive at any later time, any number of times, or never. A member consists of its
+//! acceptor in memory, the acceptor that its disk would restore, and the records and answers in between. These answers
+//! leave only when those records are durable. A crash leaves the disk. The member is back at once, since a member that
+//! is down cannot be told from one whose messages are late.
 
 use groups::acceptor::{Accepted, Acceptor, Novelty};
 use groups::proposer::Proposer;
 use groups::{Ballot, Draft, Members, NodeId, Value};
 use stateright::{Model, Property};
 
-/// How much can happen.
+/// Limits of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// The highest round of each proposer's ballots. Members 1 and 2 propose, member 3 only votes.
     pub(crate) rounds: [u64; 2],
-    /// Crashes in all, of any members.
+    /// Maximum number of crashes, of all members together.
     pub(crate) crashes: u8,
 }
 
-/// What could be wrong around, or in, the shipped code.
+/// A fault that could be in, or around, the shipped code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
     /// A restarted member starts with an empty acceptor.
     ForgetsOnRestart,
     /// Promises and votes leave before their records are durable.
     AnswersBeforeDurable,
-    /// A repeated question is answered at once, although the record of the first answer is not durable yet.
+    /// A repeated Prepare or Accept is answered at once, although the record of the first answer is not durable yet.
     RepeatsBeforeDurable,
     /// A Prepare leaves before its own ballot is durable.
     PreparesBeforeDurable,
-    /// A candidate does not heed what its promisers had accepted.
+    /// A candidate ignores the values that the promising members had accepted.
     IgnoresAccepted,
     /// A vote for any ballot counts.
     CountsStrayVotes,
-    /// A lower ballot is served in spite of the promise.
+    /// A member accepts a lower ballot in spite of its promise.
     LowersPromise,
-    /// A member takes what it accepted as chosen, under whichever ballot it accepted it.
+    /// A member takes its accepted value for chosen, whatever ballot it was accepted under.
     LearnsOtherBallot,
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum Said {
     Vote { from: NodeId, ballot: Ballot },
 }
 
-/// What a member writes before it answers.
+/// A record that a member writes before it answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Record {
     Promised(Ballot),
@@ -61,34 +61,34 @@ pub(crate) enum Record {
 pub(crate) struct Member {
     pub(crate) acceptor: Acceptor,
     pub(crate) proposer: Option<Proposer>,
-    /// What its durable records make of an acceptor.
+    /// The acceptor that the durable records restore.
     pub(crate) disk: Acceptor,
     /// Records that a crash loses.
     unsynced: Vec<Record>,
-    /// What leaves when they are durable; in order of [`Said::place`].
+    /// Messages that leave once the records are durable, in order of [`Said::place`].
     gated: Vec<Said>,
     pub(crate) restarts: u8,
 }
 
-/// Everything.
+/// A state of the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     /// Members 1, 2 and 3.
     pub(crate) members: [Member; 3],
-    /// Everything that ever left a member; in order of [`Said::place`].
+    /// All messages that ever left a member, in order of [`Said::place`].
     pub(crate) said: Vec<Said>,
-    /// A disk held a lower promise than before, or two values for one ballot.
+    /// True if a disk ever held a lower promise than before, or two values for one ballot.
     pub(crate) disk_contradicts: bool,
 }
 
-/// What can happen next.
+/// A step of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// A member begins phase 1.
     Stand { node: NodeId, round: u64 },
     /// A message arrives.
     Deliver { to: NodeId, said: Said },
-    /// What a member wrote is durable.
+    /// The records that a member wrote become durable.
     Sync(NodeId),
     /// A member loses all but its disk, and starts again.
     Crash(NodeId),
@@ -99,7 +99,7 @@ pub(crate) struct Paxos {
     bounds: Bounds,
     mistake: Option<Mistake>,
     voters: Members,
-    /// By proposer, then by how often it restarted: its client asks for something else then.
+    /// Values by proposer, then by its number of restarts: after a restart its client asks for another value.
     values: [Vec<Value>; 2],
 }
 
@@ -111,7 +111,7 @@ impl Said {
         }
     }
 
-    /// An order, so that the same messages said in another order make the same state.
+    /// Returns the sort key of messages. Sorted messages make the same state, whatever order they were sent in.
     fn place(&self) -> (u8, Ballot, NodeId, Ballot, u64) {
         match self {
             Said::Prepare { ballot } => (0, *ballot, ballot.node, Ballot::ZERO, 0),
@@ -126,7 +126,7 @@ impl Said {
     }
 }
 
-/// Takes a promise back, for a lower ballot.
+/// Takes back a promise that is above `ballot`.
 fn lower(acceptor: &mut Acceptor, ballot: Ballot) {
     if ballot >= acceptor.promised() {
         return;
@@ -138,7 +138,7 @@ fn lower(acceptor: &mut Acceptor, ballot: Ballot) {
     }
 }
 
-/// Adds what is not there yet.
+/// Adds `said` unless it is there already.
 fn say(all: &mut Vec<Said>, said: Said) {
     if let Err(at) = all.binary_search_by_key(&said.place(), Said::place) {
         all.insert(at, said);
@@ -158,7 +158,7 @@ impl State {
         self.members.iter().map(|member| member.restarts).sum()
     }
 
-    /// Says it when all that the member has written is durable.
+    /// Sends `said` once all records that the member has written are durable.
     fn say_durable(&mut self, node: NodeId, said: Said) {
         let member = self.member_mut(node);
         let all = if member.unsynced.is_empty() { &mut self.said } else { &mut member.gated };
@@ -171,7 +171,7 @@ impl Paxos {
         let values = |node: u64| {
             let value = |start| {
                 let sealed = Draft::default().seal(0, 100 * node + u64::from(start), None);
-                // Static bytes: copies of a state count no references, for which the threads would compete.
+                // Static bytes have no reference count, for which the threads would compete when they copy states.
                 let bytes: &'static [u8] = sealed.bytes().to_vec().leak();
                 Value::parse(bytes.into()).expect("a sealed value")
             };
@@ -189,7 +189,7 @@ impl Paxos {
         &self.values[node.0 as usize - 1]
     }
 
-    /// What `node` takes for chosen when it hears that a value was chosen under `ballot`.
+    /// Returns the value that `node` takes for chosen when it hears that a value was chosen under `ballot`.
     pub(crate) fn learned<'s>(&self, state: &'s State, node: NodeId, ballot: Ballot) -> Option<&'s Value> {
         let acceptor = &state.member(node).acceptor;
         match self.mistake {
@@ -202,7 +202,7 @@ impl Paxos {
         self.mistake == Some(mistake)
     }
 
-    /// Phase 1, as `Group` does it: the own promise and the Prepare wait for the same record.
+    /// Begins phase 1 as `Group` does: the member's own promise and the Prepare wait for the same record.
     fn stand(&self, mut state: State, node: NodeId, round: u64) -> State {
         let ballot = Ballot { round, node };
         let member = state.member_mut(node);
@@ -218,7 +218,7 @@ impl Paxos {
         state
     }
 
-    /// None if it changes nothing.
+    /// Delivers `said` to `to`. Returns `None` if it is refused or ignored.
     fn deliver(&self, last: &State, to: NodeId, said: Said) -> Option<State> {
         let mut acceptor = last.member(to).acceptor.clone();
         if self.is(Mistake::LowersPromise) {
@@ -231,7 +231,7 @@ impl Paxos {
                 (novelty, Record::Promised(ballot), Said::Promise { from: to, ballot, accepted })
             }
             Said::Accept { ballot, value } => {
-                // As `Group` does it: a second value under one ballot is told to its proposer, and not voted for.
+                // As in `Group`, a second value under one ballot gets no vote; its proposer is told.
                 acceptor.accepted_under(ballot).is_none_or(|known| *known == value).then_some(())?;
                 let novelty = acceptor.accept(ballot, &value).ok()?;
                 (novelty, Record::Accepted(ballot, value), Said::Vote { from: to, ballot })
@@ -257,7 +257,7 @@ impl Paxos {
         Some(state)
     }
 
-    /// A majority's promise makes the proposer propose at once.
+    /// Counts a promise. A majority of promises makes the proposer propose at once.
     fn count_promise(&self, last: &State, from: NodeId, ballot: Ballot, accepted: Option<Accepted>) -> Option<State> {
         let Member { proposer, restarts, .. } = last.member(ballot.node);
         let before = proposer.as_ref().filter(|proposer| proposer.ballot() == ballot)?;
@@ -278,7 +278,7 @@ impl Paxos {
         Some(state)
     }
 
-    /// Every vote arrives at once, and again after each step: nobody but its proposer sees when.
+    /// Counts all votes. This runs after each step, so every vote arrives at once: only its proposer could see when.
     fn count_votes(&self, state: &mut State) {
         let State { said, members, .. } = state;
         for proposer in members.iter_mut().filter_map(|member| member.proposer.as_mut()) {
@@ -297,7 +297,7 @@ impl Paxos {
         let mut agrees = true;
         for record in std::mem::take(&mut member.unsynced) {
             match record {
-                // As recovery does it: a lower one behind a vote that promised more changes nothing.
+                // As in recovery, a lower promise after a vote under a higher ballot changes nothing.
                 Record::Promised(ballot) => drop(member.disk.prepare(ballot)),
                 Record::Accepted(ballot, value) => agrees &= member.disk.recall(ballot, &value),
             }
@@ -310,7 +310,7 @@ impl Paxos {
         state
     }
 
-    /// A crash that loses nothing is none.
+    /// Crashes and restarts a member. A crash that loses nothing does not count.
     fn crash(&self, mut state: State, node: NodeId) -> State {
         let member = state.member_mut(node);
         let disk = if self.is(Mistake::ForgetsOnRestart) { Acceptor::default() } else { member.disk.clone() };
@@ -363,7 +363,7 @@ impl Model for Paxos {
             Step::Crash(node) => self.crash(last.clone(), node),
         };
         if state.restarts() == self.bounds.crashes {
-            // No crash will tell a slow disk from slow messages any more.
+            // Without further crashes, a slow disk looks like slow messages, so all is synced at once.
             state = self.voters.ids().iter().fold(state, |state, &node| self.sync(state, node));
         }
         self.count_votes(&mut state);

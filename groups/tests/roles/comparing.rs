@@ -1,4 +1,4 @@
-//! States are compared: a value carries the digest of the state before it.
+//! The divergence check: members compare the digest in a value with that of their own state before it.
 
 use super::*;
 use groups::RestoreError;
@@ -6,29 +6,29 @@ use groups::message::Diverged;
 
 const OLD: Ballot = Ballot { round: 1, node: NodeId(1) };
 
-/// A value without commands at instance 2, made in a state with the digest `digest`.
+/// Returns a value without commands for instance 2, proposed in a state with the digest `digest`.
 fn second(digest: u64) -> Value {
     Draft::default().seal(first().next_chain(), 50_000, Some(digest))
 }
 
-/// The value of instance 1.
+/// Returns the value of instance 1.
 fn first() -> Value {
     value(0, 1, "one")
 }
 
-/// What [`Bodies`] have behind [`first`].
+/// Returns the digest of [`Bodies`] after [`first`].
 fn right() -> u64 {
     Bodies(vec![b"one".to_vec()]).digest()
 }
 
-/// Member 3, which has voted for the first value and not heard that it was chosen.
+/// Returns member 3, which has voted for the first value and does not know that it was chosen.
 fn voter() -> Member {
     let mut member = Member::new(3, 3);
     member.handle(1, accept(OLD, 1, Ballot::ZERO, &first()));
     member
 }
 
-/// Whose message tells of another state: the digest in it, and this node's.
+/// Returns the error of a member that finds the digest `chosen` in the chosen value of instance 2.
 fn differing(chosen: u64) -> StateDiffers {
     StateDiffers { group: GroupId(0), instance: Instance(2), own: right(), chosen }
 }

@@ -1,9 +1,9 @@
-//! What no member can mean.
+//! The plausibility check of ballots and instances that no history reaches.
 
 use super::*;
 use groups::message::{Ahead, Behind, Diverged, Forward, Handover, NotLeader, Reject};
 
-/// Every message, with these numbers wherever it has some.
+/// Returns every message that carries both a ballot and an instance, with these numbers.
 fn messages(ballot: Ballot, at: u64) -> Vec<Message> {
     let instance = Instance(at);
     vec![

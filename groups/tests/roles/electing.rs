@@ -1,4 +1,4 @@
-//! Elections: whose turn it is, the question before, phase 1, and who is believed to lead.
+//! Elections: the order of candidates by rank, pre-vote, phase 1, and the leader that a member follows.
 
 use super::*;
 use groups::message::Handover;
@@ -15,7 +15,7 @@ fn handover(ballot: Ballot, next: u64) -> Message {
     Message::Handover(Handover { ballot, next: Instance(next), stay: false })
 }
 
-/// When member `me` of three asks, in ms after it began.
+/// Returns when member `me` of three starts its pre-vote, in milliseconds after its start.
 fn turn_of(me: u32) -> u64 {
     turn_from_now(&mut Member::new(me, 3))
 }

@@ -1,4 +1,4 @@
-//! Checkpoints put in, and what a member does that knows its votes but not the state before them.
+//! Installed checkpoints, and recovering groups: a member that knows its votes but not the state before them.
 
 use super::restoring::{restore, restored};
 use super::*;
@@ -7,12 +7,12 @@ use groups::{Snapshot, Tags};
 const OLD: Ballot = Ballot { round: 1, node: NodeId(1) };
 const NEW: Ballot = Ballot { round: 2, node: NodeId(2) };
 
-/// The members that all these begin with.
+/// Returns the members that all tests here begin with.
 fn initial() -> Membership {
     Membership::of_ids((1..=3).map(NodeId))
 }
 
-/// The values of the instances 1, 2, 3…, each with one command, and the state before the last.
+/// Returns the values of the instances 1 to `count`, each with one command.
 fn history(count: u32) -> Vec<Value> {
     let mut values: Vec<Value> = Vec::new();
     for at in 1..=count {
@@ -37,7 +37,7 @@ fn lost(instance: u64, ballot: Ballot, learned: bool) -> Effect {
     Effect::Persist(Record::Lost { instance: Instance(instance), ballot, learned })
 }
 
-/// It voted at instance 3, but has no state before that.
+/// Returns a recovering member: it voted at instance 3, but has no state before that.
 fn hollow(values: &[Value]) -> Member {
     let member = restored(vec![promised(OLD), voted(OLD, 3, OLD, &values[2])]);
     assert!(member.group.is_hollow());

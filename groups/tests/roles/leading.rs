@@ -5,7 +5,7 @@ use groups::message::{Behind, Diverged, Forward, Handover, NotLeader, Reject};
 
 const MINE: Ballot = Ballot { round: 1, node: NodeId(1) };
 
-/// The value that these effects propose.
+/// Returns the value that these effects propose.
 fn proposed(effects: &[Effect]) -> Value {
     let value = effects.iter().find_map(|effect| match effect {
         Effect::Send { message: Message::Accept(accept), .. } => Some(accept.value.clone()),
@@ -14,7 +14,7 @@ fn proposed(effects: &[Effect]) -> Value {
     value.unwrap_or_else(|| panic!("nothing is proposed by {effects:?}"))
 }
 
-/// What the first value that a new leader has chosen makes it do.
+/// Returns the effects of the first value that a new leader has chosen.
 fn first_choice(members: u32, value: &Value) -> Vec<Effect> {
     let told = (2..=members).map(|to| send(to, chosen(MINE, 1)));
     std::iter::once(apply(1, value)).chain(told).collect()

@@ -8,7 +8,7 @@ fn read_log(to: u32, from: u64, below: u64, chosen: Ballot) -> Effect {
     Effect::ReadLog { to: NodeId(to), from, below, chosen, bytes_max: WINDOW_BYTES }
 }
 
-/// Values that follow each other, chosen under ballot 1.1.
+/// Returns `count` consecutive values, chosen under ballot 1.1.
 fn history(count: usize) -> Vec<Accepted> {
     let mut chain = 0;
     let mut next = || {

@@ -1,4 +1,5 @@
-//! One call, exact effects: what each role answers to each message, in each situation that the protocol tells apart.
+//! Tests of single calls and their exact effects: how each role answers each message, in each situation that the
+//! protocol distinguishes.
 
 mod comparing;
 mod doubting;
@@ -23,7 +24,7 @@ use groups::{
 
 const WINDOW_BYTES: u32 = 1_000;
 const BATCH_BYTES: usize = 1 << 20;
-/// Everybody else is reached.
+/// The reached nodes: all of them.
 const ALL: &[NodeId] = &[NodeId(1), NodeId(2), NodeId(3), NodeId(4), NodeId(5)];
 const FINE: Surroundings<'_> = Surroundings { reached: ALL, disk: true, free: true, rather: &[] };
 
@@ -33,9 +34,9 @@ struct Member {
     clock: Clock,
     cluster_ms: u64,
     log: Bodies,
-    /// The counters of this member's commands, as they were applied.
+    /// The counters of this member's commands, in the order in which they were applied.
     answered: Vec<u64>,
-    /// What it says if its state is not the majority's.
+    /// The error of this member if its state is not the majority's.
     differs: Option<StateDiffers>,
 }
 
@@ -58,7 +59,7 @@ impl StateMachine for Bodies {
 }
 
 impl Member {
-    /// Member `me` of `count`, started for the first time, with nothing in its log. Member 1 is the preferred leader.
+    /// Returns member `me` of `count`, started for the first time, with an empty log. Member 1 is the preferred leader.
     fn new(me: u32, count: u32) -> Member {
         let settings = Settings {
             id: GroupId(0),
@@ -76,7 +77,7 @@ impl Member {
         Member { group, clock, cluster_ms: 50_000, log: Bodies::default(), answered: Vec::new(), differs: None }
     }
 
-    /// Member 1 of `count` that leads under ballot 1.1, with its first value in flight.
+    /// Returns member 1 of `count`, which leads under ballot 1.1 and has its first value in flight.
     fn leader(count: u32) -> Member {
         let mut member = Member::new(1, count);
         member.stand();
@@ -87,7 +88,7 @@ impl Member {
         member
     }
 
-    /// Like [`Member::leader`], with that value chosen.
+    /// Returns a leader like [`Member::leader`], with its first value chosen.
     fn established(count: u32) -> Member {
         let mut member = Member::leader(count);
         for from in 1..=count / 2 + 1 {
@@ -97,7 +98,7 @@ impl Member {
         member
     }
 
-    /// A leader under ballot 1.1 that has nothing in flight has a command of its own chosen by itself and member 2.
+    /// Makes a leader under ballot 1.1 with nothing in flight choose a command of its own, by its vote and member 2's.
     fn choose(&mut self, body: &str) {
         let next = self.group.next();
         self.submit(body);
@@ -108,7 +109,7 @@ impl Member {
         assert_eq!(self.group.next(), next.following());
     }
 
-    /// Member `me` that follows leader `ballot` at instance 1, having voted for an empty value.
+    /// Returns member `me` at instance 1, which follows leader `ballot` and has voted for an empty value.
     fn follower(me: u32, ballot: Ballot) -> Member {
         let mut member = Member::new(me, 3);
         member.handle(ballot.node.0, accept(ballot, 1, Ballot::ZERO, &empty(0)));
@@ -116,7 +117,8 @@ impl Member {
         member
     }
 
-    /// Waits for its turn, asks, and is granted by all: in phase 1 from then on. Returns what it did last.
+    /// Waits for the member's turn, starts a pre-vote and grants it until phase 1 begins. Returns the effects of the
+    /// last step.
     fn stand(&mut self) -> Vec<Effect> {
         self.clock.mono_ms += 1_000;
         let asked = self.tick();
@@ -130,7 +132,7 @@ impl Member {
         })
     }
 
-    /// What a message does; if it makes a leader also what the turn's end does then.
+    /// Handles a message and returns the effects. If the member becomes leader, they include those of the turn's end.
     fn handle(&mut self, from: u32, message: Message) -> Vec<Effect> {
         let (clock, led) = (self.clock, self.group.leads());
         let mut effects = self.call(|group, effects| group.learn_before(NodeId(from), &message, clock, effects));
@@ -186,12 +188,12 @@ fn ballot(round: u64, node: u32) -> Ballot {
     Ballot { round, node: NodeId(node) }
 }
 
-/// A value without commands after values with the chain `chain`.
+/// Returns a value without commands that follows values with the chain `chain`.
 fn empty(chain: u32) -> Value {
     Draft::default().seal(chain, 50_000, None)
 }
 
-/// A value with one command of member `origin`, its first.
+/// Returns a value with one command of member `origin`, its first.
 fn value(chain: u32, origin: u32, body: &str) -> Value {
     let mut draft = Draft::default();
     draft.extend(&command(origin, 1, body), 1);

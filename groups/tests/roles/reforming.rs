@@ -1,4 +1,4 @@
-//! Members that come, are promoted, and go.
+//! Reconfiguration: members that are added, promoted and removed.
 
 use super::*;
 use groups::membership::{ChangeError, Place, What};
@@ -19,7 +19,7 @@ fn learner(id: u32) -> What {
     What::AddLearner(place(id))
 }
 
-/// A value with these changes, the first ones of member `origin`, after values with the chain `chain`.
+/// Returns a value with these changes as the first commands of member `origin`, after values with the chain `chain`.
 fn changing(chain: u32, origin: u32, bodies: &[BytesMut]) -> Value {
     let mut draft = Draft::default();
     for (counter, body) in (1..).zip(bodies) {
@@ -29,7 +29,7 @@ fn changing(chain: u32, origin: u32, bodies: &[BytesMut]) -> Value {
     draft.seal(chain, 50_000, None)
 }
 
-/// Leader 1 of `count` chooses a change of its own; what that does at once.
+/// Makes the leader propose a change, and handles `votes`. Returns the effects of the first vote that has any.
 fn chooses(member: &mut Member, what: What, votes: &[u32]) -> Vec<Effect> {
     let (version, at) = (member.group.membership().version(), member.group.next().0);
     let ballot = member.group.leads().expect("it leads");
@@ -76,7 +76,7 @@ fn a_leader_that_chose_another_set_tells_all_and_repeats_phase_1_there() {
         [told(2), told(3), told(4), Effect::Leading(false), promised(ballot(2, 1)), asked(2), asked(3), asked(4)];
     assert_eq!(effects[2..10], rest);
     assert_eq!(effects[10..], [own]);
-    // Two were a majority of the old set.
+    // Two promises were a majority of the old set.
     leader.handle(1, promise(ballot(2, 1), 4, 4, None));
     leader.handle(2, promise(ballot(2, 1), 4, 3, None));
     assert_eq!(leader.group.leads(), None);
@@ -131,7 +131,7 @@ fn who_has_no_vote_neither_stands_nor_leads() {
     let denied = PreVoted { number: 1, granted: false, next, promised: ballot(5, 3) };
     let question = |number, next| Message::PreVote(PreVote { number, next });
     assert_eq!(member.handle(3, question(1, next)), [send(3, Message::PreVoted(denied))]);
-    // It may know of a later set than this member.
+    // The candidate may know of a later set than this member.
     let effects = member.handle(3, prepare(ballot(6, 3), 3));
     assert!(effects.contains(&send_durable(3, promise(ballot(6, 3), 3, 2, None))), "{effects:?}");
 }
@@ -172,7 +172,7 @@ fn a_confirmation_counts_voters_that_know_the_same_members() {
     assert_eq!(asked.outcome(&learner_4.group), Outcome::Open);
     asked.add(NodeId(2), 0, Answer::Holds, &learner_4.group);
     assert_eq!(asked.outcome(&learner_4.group), Outcome::Confirmed(Instance(5)));
-    // What was asked before a change is not answered after it.
+    // A question asked before a change of the members is not confirmed after it.
     let value = changing(0, 1, &[change(0, learner(4))]);
     learner_4.handle(1, range(1, 2, vec![accepted(ballot(1, 1), &value)]));
     assert_eq!(asked.outcome(&learner_4.group), Outcome::Outdated);

@@ -1,4 +1,4 @@
-//! Recovery: a group's records, in the order in which they were written, make the state that it had.
+//! Recovery: a group's records, in the order in which they were written, restore its state.
 
 use super::*;
 use groups::RestoreError;
@@ -25,7 +25,7 @@ pub(super) fn restored(records: Vec<Effect>) -> Member {
     member
 }
 
-/// What the member says to a Prepare at its `next`.
+/// Returns the `next` and the vote in the member's promise at its `next`.
 fn promise_of(member: &mut Member) -> (u64, Option<Accepted>) {
     let next = member.group.next().0;
     let effects = member.handle(2, prepare(ballot(99, 2), next));

@@ -1,4 +1,4 @@
-//! The clients' commands at the node that they were sent to.
+//! The clients' commands at their origin, the node that received them.
 
 use super::*;
 use groups::COMMAND_HEADER_BYTES;
@@ -10,7 +10,7 @@ fn forward(to: u32, ballot: Ballot, after: u64, commands: &[BytesMut]) -> Effect
     send(to, Message::Forward(Forward { ballot, after, commands: commands.concat().into() }))
 }
 
-/// Commands of member 2, numbered from `first`.
+/// Returns commands of member 2, numbered from `first`.
 fn commands(first: u64, bodies: &[&str]) -> Vec<BytesMut> {
     (first..).zip(bodies).map(|(counter, body)| command(2, counter, body)).collect()
 }
@@ -21,7 +21,7 @@ fn batch(chain: u32, commands: &[BytesMut]) -> Value {
     draft.seal(chain, 50_000, None)
 }
 
-/// Member 2, with the commands a and b sent to the leader.
+/// Returns member 2, which has sent the commands a and b to the leader.
 fn two_sent() -> Member {
     let mut member = Member::follower(2, LEADER);
     member.submit("a");
@@ -137,7 +137,7 @@ fn commands_of_an_earlier_start_are_applied_for_nobody() {
     assert_eq!((member.log.0.len(), member.answered.len()), (1, 0));
 }
 
-/// Each piece does something, and what was done is not done again: neither a command nor what waits for it.
+/// Each piece makes progress and nothing is done twice: neither a command nor a reply or read that waits for it.
 #[test]
 fn a_value_is_applied_in_pieces() {
     let mut member = Member::new(2, 3);

@@ -1,4 +1,4 @@
-//! The acceptor: promises and votes, each behind its record.
+//! The acceptor: promises and votes, each sent after its record is durable.
 
 use super::*;
 use groups::message::{Ahead, Behind, Diverged, Reject};
@@ -15,7 +15,7 @@ fn reject(ballot: Ballot, instance: u64, promised: Ballot) -> Message {
     Message::Reject(Reject { ballot, instance: Instance(instance), promised })
 }
 
-/// Member 3, at instance 2: the empty value of instance 1 was chosen under ballot 1.1.
+/// Returns member 3 at instance 2: the empty value of instance 1 was chosen under ballot 1.1.
 fn at_two() -> Member {
     let mut member = Member::follower(3, ballot(1, 1));
     assert_eq!(member.handle(1, chosen(ballot(1, 1), 1)), [apply(1, &empty(0))]);

@@ -1,4 +1,4 @@
-//! A member that has given its word to elect nobody else for a while: what it answers, and what a candidate makes of that.
+//! The lease guard: how a member answers a candidate while its lease grant holds, and how the candidate reacts.
 
 use super::*;
 use groups::message::{Handover, Reject};

@@ -1,8 +1,8 @@
-//! What the simulated groups replicate: the list of all commands applied. A command is its own name.
+//! The state machine of the simulated groups: the list of all applied commands. A command consists of its name only.
 
 use groups::StateMachine;
 
-/// A command: the node it was given to, that node's start number, and a count over the whole run.
+/// A command: the node that received it, that node's start number, and a count over the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Name {
     pub(crate) origin: u32,
@@ -30,12 +30,12 @@ impl Name {
 pub(crate) struct Machine {
     pub(crate) names: Vec<Name>,
     pub(crate) time_ms: u64,
-    /// Over everything that happened.
+    /// CRC-32C of all times and commands so far.
     pub(crate) digest: u32,
 }
 
 impl StateMachine for Machine {
-    /// How many commands were applied with this one.
+    /// Number of applied commands, including this one.
     type Reply<'a> = usize;
 
     fn begin(&mut self, time_ms: u64) {

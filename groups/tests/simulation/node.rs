@@ -1,5 +1,5 @@
-//! One node: its groups, its log with a gate, its failure detector, its clients and their questions. It does what the
-//! server does, with the network, the disk and the clock left to the [`World`](crate::world::World).
+//! One node: its groups, its log with a gate, its failure detector, its clients and their read questions. It does what
+//! the server does, but [`World`](crate::world::World) simulates the network, the disk and the clock.
 
 use crate::machine::{Machine, Name};
 use crate::oracle::{Durable, Oracle};
@@ -15,22 +15,22 @@ use groups::{
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// A peer that was silent for so long is gone.
+/// Silence after which a peer counts as gone, in milliseconds.
 const SILENCE_MS: u64 = 300;
-/// Every so many ticks a ping leaves.
+/// Ticks from one ping to the next.
 const PING_TICKS: u64 = 3;
 
-/// What nodes send each other.
+/// A packet from one node to another.
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
     Group(usize, Message),
-    /// A sign of life, and which groups the sender leads.
+    /// A sign of life, with the nodes that the sender reaches and the ballots under which it leads.
     Ping {
         start: u64,
         reached: Vec<NodeId>,
         claims: Vec<Option<Ballot>>,
     },
-    /// The first on a new connection.
+    /// The first packet on a new connection: the sender's `next` in each group.
     Hello(Vec<Instance>),
     Ask {
         number: u64,
@@ -45,7 +45,7 @@ pub(crate) enum Packet {
     },
 }
 
-/// What a call of a node may use and fill.
+/// The inputs and outputs of one call of a node.
 pub(crate) struct Turn<'a> {
     pub(crate) now: u64,
     pub(crate) jitter: &'a mut Jitter,
@@ -53,12 +53,12 @@ pub(crate) struct Turn<'a> {
     pub(crate) sent: &'a mut Vec<(NodeId, Packet)>,
 }
 
-/// What a cluster is made of.
+/// The configuration of a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
-    /// Those that begin.
+    /// The initial members.
     pub(crate) membership: Arc<Membership>,
-    /// Those that begin and those that can join.
+    /// The initial members and the nodes that can join.
     pub(crate) nodes: Vec<NodeId>,
     pub(crate) groups: usize,
     pub(crate) seed: u64,
@@ -70,10 +70,10 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) start: u64,
     pub(crate) up: bool,
-    /// Never to start again.
+    /// True if the node never starts again.
     pub(crate) is_buried: bool,
     pub(crate) disk_ok: bool,
-    /// How far this node's clocks are from the world's.
+    /// Offsets of this node's two clocks from the world's, in milliseconds.
     pub(crate) mono_offset: u64,
     pub(crate) unix_offset: u64,
     pub(crate) reads_answered: u64,
@@ -95,15 +95,15 @@ pub(crate) struct Shard {
     pub(crate) group: Group,
     machine: Machine,
     pub(crate) applied: Instance,
-    /// The log's length with this group's last record.
+    /// Length of the log up to and including this group's last record.
     lsn: usize,
-    /// What the records say: the acceptor as it should be.
+    /// Promise and vote according to the records: the acceptor must match them.
     promised: Ballot,
     accepted: Option<(Instance, Ballot)>,
     pub(crate) pending: BTreeMap<u64, Name>,
-    /// Changes of the members that this node asked for.
+    /// Counters of this node's membership changes that are not answered yet.
     pub(crate) changes: BTreeSet<u64>,
-    /// The newest of this node's commands that is applied.
+    /// Counter of this node's newest applied command.
     pub(crate) newest: u64,
     pub(crate) reads: BTreeMap<u64, Read>,
 }
@@ -141,7 +141,7 @@ impl Node {
         }
     }
 
-    /// Starts with what the log holds.
+    /// Starts the node from the records in its log.
     pub(crate) fn restart(&mut self, turn: &mut Turn<'_>) {
         self.start += 1;
         (self.up, self.disk_ok, self.ticks) = (true, true, 0);
@@ -163,7 +163,7 @@ impl Node {
         }
     }
 
-    /// Loses what was not synced, but for some of it that happened to reach the disk.
+    /// Crashes the node. It loses the unsynced records, except a random prefix that happened to reach the disk.
     pub(crate) fn crash(&mut self, turn: &mut Turn<'_>) {
         let lucky = self.synced + turn.jitter.below((self.log.len() - self.synced) as u64 + 1) as usize;
         self.log.truncate(lucky);
@@ -176,12 +176,12 @@ impl Node {
         self.effects.clear();
     }
 
-    /// How long the log is, if some of it is not synced.
+    /// Returns the length of the log if some of it is not synced.
     pub(crate) fn unsynced(&self) -> Option<usize> {
         (self.log.len() > self.synced).then_some(self.log.len())
     }
 
-    /// The log is durable up to `lsn`: what waited for it leaves.
+    /// Marks the log as durable up to `lsn`, and sends the messages that waited for it.
     pub(crate) fn on_synced(&mut self, lsn: usize, turn: &mut Turn<'_>) {
         self.make_durable(lsn, turn);
         while self.gated.front().is_some_and(|gated| gated.lsn <= lsn) {
@@ -242,7 +242,7 @@ impl Node {
         }
     }
 
-    /// Learns, or mistakenly believes, whether `from` leads a group.
+    /// Notes whether `from` leads a group. The simulated failure detector can be wrong about that.
     pub(crate) fn on_claim(&mut self, index: usize, from: NodeId, claim: Option<Ballot>, turn: &mut Turn<'_>) {
         let clock = self.clock(turn.now);
         let group = &mut self.shards[index].group;
@@ -297,7 +297,7 @@ impl Node {
         }
     }
 
-    /// Ends a turn, as the server does: proposes, forwards, asks, and answers reads.
+    /// Ends a turn, as the server does: proposes, forwards, asks for read confirmations, and answers reads.
     pub(crate) fn flush(&mut self, turn: &mut Turn<'_>) {
         let clock = self.clock(turn.now);
         for index in 0..self.shards.len() {
@@ -315,7 +315,7 @@ impl Node {
         shard.pending.insert(counter, name);
     }
 
-    /// A change of the members, for those that this node knows.
+    /// Submits a change of the members, based on the membership version that this node knows.
     pub(crate) fn change(&mut self, index: usize, what: What) {
         let shard = &mut self.shards[index];
         let change = Change { version: shard.group.membership().version(), what };
@@ -354,7 +354,7 @@ impl Node {
         self.shards[index].group.propose_time();
     }
 
-    /// Whether nobody waits for anything in a group here.
+    /// Returns true if no command or read waits in a group here, and the group is not behind and knows its leader.
     pub(crate) fn is_quiet(&self, index: usize) -> bool {
         let shard = &self.shards[index];
         let waits = shard.group.has_waiting() || !shard.pending.is_empty() || !shard.reads.is_empty();
@@ -385,7 +385,7 @@ impl Node {
             seed: self.shape.seed ^ self.start,
         };
         let mut group = Group::new(settings);
-        // Members of an old and a new version: some tell their states, some do not.
+        // Simulates members of an old and a new version: some send digests of their states, some do not.
         group.tell_digest(!(self.shape.seed ^ self.start ^ u64::from(self.id.0)).is_multiple_of(4));
         Shard {
             group,
@@ -401,7 +401,7 @@ impl Node {
         }
     }
 
-    /// Carries the effects out and looks at what they left.
+    /// Carries out the effects and checks the state after them.
     pub(crate) fn perform(&mut self, index: usize, turn: &mut Turn<'_>) {
         self.carry_out(index, turn);
         self.check(index, turn);
@@ -485,7 +485,7 @@ impl Node {
         turn.oracle.on_applied(index, instance, value, machine);
     }
 
-    /// Chosen values from `from` up to `below`, out of the records, written or not.
+    /// Returns chosen values from `from` up to but excluding `below`, out of the records, synced or not.
     fn read_log(&self, index: usize, from: Instance, below: Instance, chosen: Ballot, bytes_max: u32) -> Vec<Accepted> {
         let mut ballots = BTreeMap::from([(below.preceding(), chosen)]);
         let mut values = BTreeMap::new();
@@ -516,7 +516,7 @@ impl Node {
     }
 }
 impl Shard {
-    /// Invariants 1 and 4: promises rise; a vote is for the next instance, and not below the promise.
+    /// Checks invariants 1 and 4: promises rise; a vote is for the next instance, and not below the promise.
     fn check_record(&self, record: &Record) {
         let next = self.applied.following();
         match record {
@@ -530,7 +530,7 @@ impl Shard {
         }
     }
 
-    /// A promise tells of the vote that was given, and a vote is one that was given.
+    /// Checks that a promise tells the recorded vote of its instance, and that a vote has its record.
     fn check_durable(&self, message: &Message) {
         let at = |instance: Instance| self.accepted.filter(|(voted, _)| *voted == instance).map(|(_, ballot)| ballot);
         match message {
@@ -539,7 +539,7 @@ impl Shard {
                 assert_eq!(told, at(promise.instance), "the promise for {} hides a vote", promise.instance);
             }
             Message::Vote(vote) => assert_eq!(at(vote.instance), Some(vote.ballot), "nothing was voted for"),
-            // A Fetch waits for what was learned before, so that a slow disk slows the stream down.
+            // A Fetch waits for the records of the values learned before, so that a slow disk slows the stream down.
             Message::Prepare(_) | Message::Fetch(_) => {}
             other => panic!("{other:?} need not be durable"),
         }

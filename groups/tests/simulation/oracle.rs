@@ -1,5 +1,5 @@
-//! Sees everything, and panics when an invariant of the protocol is broken. It knows only what the protocol promises,
-//! nothing of how the groups do it.
+//! The oracle sees all actions of all nodes, and panics if an invariant of the protocol is broken. It knows only what
+//! the protocol promises, not how the groups implement it.
 
 use crate::machine::{Machine, Name};
 use groups::{Ballot, Change, Instance, Membership, Message, NodeId, Record, Value};
@@ -8,25 +8,25 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A group and an instance of it.
 type At = (usize, Instance);
 
-/// What all nodes together have done.
+/// The history of all nodes together.
 #[derive(Debug)]
 pub(crate) struct Oracle {
-    /// The members at each instance, as the values before it make them.
+    /// The members at each instance, according to the changes in the values before it.
     memberships: BTreeMap<At, Membership>,
-    /// The one value of each ballot.
+    /// The only value of each instance and ballot.
     proposed: BTreeMap<(At, Ballot), Value>,
-    /// Who has a durable vote.
+    /// The voters with a durable vote.
     votes: BTreeMap<(At, Ballot), BTreeSet<NodeId>>,
-    /// What a majority of durable votes has chosen.
+    /// The values chosen by a majority of durable votes.
     chosen: BTreeMap<At, Value>,
-    /// The state after each instance, and the chain before it.
+    /// The digest of the state after each instance, and the chain before it.
     states: BTreeMap<At, u32>,
     chains: BTreeMap<At, u32>,
-    /// The highest promise that any node has let others know of.
+    /// The highest ballot in a promise or vote that each node has sent, per group.
     promised: BTreeMap<(NodeId, usize), Ballot>,
     acknowledged: Vec<(usize, Name)>,
     withdrawn: BTreeSet<Name>,
-    /// Whatever was acknowledged or read in a group so far was done up to this instance.
+    /// The highest instance, per group, whose state was acknowledged or read so far.
     seen: BTreeMap<usize, Instance>,
 }
 
@@ -46,7 +46,7 @@ impl Oracle {
         }
     }
 
-    /// A message leaves `from`, whose durable records are `durable`.
+    /// Checks a message that leaves `from`, whose durable records are `durable`.
     pub(crate) fn on_send(&mut self, from: NodeId, group: usize, message: &Message, durable: &Durable) {
         match message {
             Message::Prepare(prepare) => {
@@ -85,13 +85,13 @@ impl Oracle {
         *highest = ballot.max(*highest);
     }
 
-    /// Invariant 3: no two values under one (group, instance, ballot).
+    /// Checks invariant 3: no two values under one (group, instance, ballot).
     pub(crate) fn on_value(&mut self, group: usize, instance: Instance, ballot: Ballot, value: &Value) {
         let first = self.proposed.entry(((group, instance), ballot)).or_insert_with(|| value.clone());
         assert!(first == value, "two values for group {group}, {instance} under {ballot}");
     }
 
-    /// The chosen ballot of an instance is one under which that very value was proposed there.
+    /// Checks that the instance's chosen value was proposed in this instance under `ballot`.
     fn on_chosen_ballot(&self, group: usize, instance: Instance, ballot: Ballot) {
         if instance == Instance(0) {
             return;
@@ -101,7 +101,7 @@ impl Oracle {
         assert_eq!(self.proposed.get(&((group, instance), ballot)), chosen, "{instance} was not chosen under {ballot}");
     }
 
-    /// A record of `node` is durable. Invariant 5: one chosen value per (group, instance), for ever.
+    /// Counts a durable record of `node`. Checks invariant 5: one chosen value per (group, instance), for ever.
     pub(crate) fn on_durable(&mut self, node: NodeId, group: usize, record: &Record) {
         let Record::Accepted { instance, ballot, value, .. } = record else { return };
         self.on_value(group, *instance, *ballot, value);
@@ -119,18 +119,18 @@ impl Oracle {
         }
     }
 
-    /// A node at `next` knows these members.
+    /// Checks the members that a node at `next` knows.
     pub(crate) fn on_members(&self, group: usize, next: Instance, membership: &Membership) {
         assert_eq!(self.memberships.get(&(group, next)), Some(membership), "group {group} before {next}");
     }
 
-    /// The members of a group as it stands.
+    /// Returns the newest members of a group.
     pub(crate) fn members(&self, group: usize) -> &Membership {
         let all = self.memberships.range((group, Instance(0))..(group + 1, Instance(0)));
         all.last().expect("each group begins with some").1
     }
 
-    /// A node took `value` for chosen and applied it.
+    /// Checks that an applied value is chosen, and that all nodes have the same state after it.
     pub(crate) fn on_applied(&mut self, group: usize, instance: Instance, value: &Value, machine: &Machine) {
         let at = (group, instance);
         assert_eq!(self.chosen.get(&at), Some(value), "applied at {instance} without a majority of durable votes");
@@ -138,7 +138,7 @@ impl Oracle {
         assert!(state == machine.digest, "states of group {group} differ after {instance}");
     }
 
-    /// A node is at `next`. Invariants 1 and 6.
+    /// Checks invariants 1 and 6 for a node at `next`.
     pub(crate) fn on_state(&mut self, node: NodeId, group: usize, next: Instance, chain: u32, promised: Ballot) {
         let known = *self.chains.entry((group, next)).or_insert(chain);
         assert!(known == chain, "chains of group {group} differ before {next}");
@@ -156,18 +156,18 @@ impl Oracle {
         self.withdrawn.insert(name);
     }
 
-    /// Somebody was told of the state after `instance`: nobody may be told of an earlier one from now on.
+    /// Notes that a client was told of the state after `instance`. From now on no client may be told of an earlier one.
     pub(crate) fn on_seen(&mut self, group: usize, instance: Instance) {
         let seen = self.seen.entry(group).or_default();
         *seen = instance.max(*seen);
     }
 
-    /// What a read that begins now must see.
+    /// Returns the instance that a read that begins now must see.
     pub(crate) fn seen(&self, group: usize) -> Instance {
         self.seen.get(&group).copied().unwrap_or_default()
     }
 
-    /// After everything: nothing acknowledged is lost, nothing withdrawn was done.
+    /// Checks the final state: no acknowledged command is lost, no withdrawn one applied, and none applied twice.
     pub(crate) fn check_final(&self, group: usize, machine: &Machine) {
         let names: BTreeSet<Name> = machine.names.iter().copied().collect();
         assert_eq!(names.len(), machine.names.len(), "a command was applied twice");
@@ -179,14 +179,14 @@ impl Oracle {
     }
 }
 
-/// The members after a value: its first change that can be is made, and no other.
+/// Returns the members after a value. Only the first valid change in it is made.
 fn after(mut members: Membership, value: &Value) -> Membership {
     let mut changes = value.commands().filter_map(|command| Change::decode(command.body)?.ok());
     changes.find(|change| members.apply(change).is_ok());
     members
 }
 
-/// What is durable at one node, as far as votes and promises go.
+/// The durable promises and votes of one node.
 #[derive(Debug, Default)]
 pub(crate) struct Durable {
     promises: BTreeSet<(usize, Ballot)>,

@@ -1,21 +1,22 @@
-//! Reads of the simulated clients: questions to leaders, and what each read must see when it is answered.
+//! Reads of the simulated clients: read questions, and what each read must see when it is answered.
 
 use crate::machine::Name;
 use crate::node::{Node, Packet, Turn};
 use groups::{Answer, Confirmation, Instance, NodeId, Outcome};
 use std::collections::BTreeMap;
 
-/// A question without an answer for so long is asked again.
+/// Time after which an unanswered question is asked again, in milliseconds.
 const QUESTION_MS: u64 = 200;
 
-/// A read that waits, and what it must see.
+/// A waiting read: the instance that it must see, and its node's last command before it.
 pub(crate) struct Read {
     floor: Instance,
     after: u64,
 }
 
 impl Read {
-    /// It sees what was seen before it, and of its own node's commands those queued before it and no others.
+    /// Checks that the read sees all that clients saw before it, and of its own node's commands exactly those queued
+    /// before it.
     pub(crate) fn check(&self, group: usize, applied: Instance, newest: u64, pending: &BTreeMap<u64, Name>) {
         let Read { floor, after } = self;
         assert!(applied >= *floor, "a read of group {group} sees {applied}, but {floor} was seen before it");
@@ -42,7 +43,7 @@ impl Node {
         shard.reads.insert(id, Read { floor: turn.oracle.seen(index), after });
     }
 
-    /// A client gives a read up.
+    /// Cancels the newest read, as if its client gave up.
     pub(crate) fn cancel_read(&mut self, index: usize) {
         if let Some((id, _)) = self.shards[index].reads.pop_last() {
             self.shards[index].group.cancel_read(id);
@@ -57,7 +58,7 @@ impl Node {
             let group = &self.shards[index].group;
             let confirmation = Confirmation::new(group, ballot);
             let members = group.membership().voters();
-            // The leader, and of the others just enough for a majority, or all.
+            // Asks the leader, and either just enough other voters for a majority or all of them.
             let mut others: Vec<NodeId> = members.ids().iter().copied().filter(|id| *id != self.id).collect();
             others.sort_by_key(|id| (*id != ballot.node, turn.jitter.below(100)));
             let enough =

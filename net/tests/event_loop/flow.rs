@@ -1,4 +1,4 @@
-//! What waits to be read or written stays bounded, and goes on when there is room again.
+//! Flow control: pending input and output stay bounded, and reading and writing resume when there is room again.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -34,7 +34,7 @@ fn a_paused_connection_is_left_alone_until_resumed() {
     server.event_loop.resume(handle);
     server.until(|_, event| matches!(event, Event::Eof { handle: ended } if *ended == handle).then_some(()));
     assert_eq!(&server.event_loop.input(handle).unwrap()[..], b"onetwo");
-    // Unconsumed input is announced again after a pause, even behind the end of the stream.
+    // Unconsumed input is announced again after a pause, even after the end of the stream.
     server.event_loop.pause(handle);
     server.event_loop.resume(handle);
     server.until(|_, event| matches!(event, Event::Input { handle: ready } if *ready == handle).then_some(()));

@@ -1,4 +1,4 @@
-//! How connections begin and end, and what is known of them afterwards.
+//! How connections begin and end, and what their handles find afterwards.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener};
@@ -95,7 +95,7 @@ fn closing_during_the_turn_cancels_what_was_still_to_come() {
         event_loop.close_after_flush(*handle);
         Some(())
     });
-    // The flush wrote the last reply; its event is on the way when the owner closes the connection by itself.
+    // The flush wrote the last reply. Its event is still pending when the owner closes the connection itself.
     server.event_loop.close(handle);
     server.turn(|_, event| panic!("{event:?}"));
     assert_eq!(read_to_end(&client), b"lost");

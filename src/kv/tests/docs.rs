@@ -1,4 +1,4 @@
-//! What clients read of the command table.
+//! Replies to clients about the command table.
 
 use super::show;
 use crate::kv::docs::{command, help};
@@ -78,7 +78,7 @@ fn lists_docs_and_help() {
         help.contains("OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are: ENCODING key     Inspect"),
         "{help}"
     );
-    // In every protocol a list is an array and its lines are statuses.
+    // In every protocol, a list is an array, and the lines of a help text are statuses.
     let written = |reply: &Reply<'_>| {
         let mut out = Outbound::new();
         reply.write(Protocol::Resp3, &mut out);

@@ -1,4 +1,4 @@
-//! The encoding: every command comes back as it was, and no bytes do harm.
+//! The encoding: every command is decoded as it was, and no bytes do harm.
 
 use super::{Db, START_MS, show};
 use crate::kv::command::{
@@ -13,10 +13,10 @@ use crate::kv::{Moment, parse};
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
-/// What commands borrow from.
+/// The data from which commands borrow.
 type Material = (Vec<u8>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>, i64, u64, u8);
 
-/// One command of each kind and option, from the same material.
+/// Returns one command of each kind and option, all from the same material.
 fn every_command(material: &Material) -> Vec<Command<'_>> {
     let (key, value, pairs, signed, unsigned, bits) = material;
     let keys: Vec<&[u8]> = pairs.iter().map(|(key, _)| key.as_slice()).collect();
@@ -158,8 +158,8 @@ fn the_encoding_of_hot_commands_is_short_and_fixed() {
     assert_eq!(&encoded(&Command::IncrBy(b"k", -1))[..], b"\x01\x04\x01\0\0\0k\xff\xff\xff\xff\xff\xff\xff\xff");
 }
 
-/// A member that knows only older values gets the command that it knows, or nothing new; what a log holds of it counts as
-/// it did.
+/// Members that know only older value versions get commands that they know; other requests are refused. The old command
+/// in a log has the same effect as before.
 #[test]
 fn fractions_are_decimal_where_a_member_does_not_know_better() {
     let parsed = |request: &'static str, durations| {
@@ -188,7 +188,7 @@ fn fractions_are_decimal_where_a_member_does_not_know_better() {
         encode(command, &mut body);
         show(&db.store.apply(&body))
     };
-    // The old command counts 17 digits behind the point, and no more than 64 bits before it, as ever.
+    // As before, the old command computes 17 digits behind the point, and at most 64 bits before it.
     assert_eq!(apply(&Command::IncrByFloat(b"k", b"1234567890123456789.5")), "\"1234567890123456789.5\"");
     assert_eq!(apply(&Command::IncrByFloat(b"k", b"0.00000000000000001")), "\"1234567890123456789.50000000000000001\"");
     assert_eq!(apply(&Command::IncrByLongDouble(b"k", b"0")), "\"1234567890123456789.5\"");

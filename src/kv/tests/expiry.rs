@@ -1,4 +1,4 @@
-//! Time: absolute expiry, due keys, and what a reader may not see yet.
+//! Time: absolute expiry, due keys, and expiries that a reader may not see yet.
 
 use super::{Db, START_MS};
 use crate::kv::table::lookup;
@@ -144,7 +144,7 @@ fn a_due_key_is_absent_to_every_command_though_not_removed_yet() {
         DBSIZE -> 10
         "#,
     );
-    // Some were overwritten or removed on the way; the rest go in later instances, and nothing else does.
+    // Some due keys were overwritten or removed on the way. Later instances remove the rest, and nothing else.
     db.store.limits.due_per_begin_max = 1000;
     db.pass(0);
     assert_eq!(db.store.len(), 10);
@@ -214,7 +214,7 @@ fn durations_count_from_the_time_of_the_value_and_not_from_any_other_clock() {
         db.now_ms = real_ms;
         reply
     };
-    // The node that is asked is eight hours slow, or fast: the store does not notice.
+    // The clock of the asked node is eight hours slow or fast. The store does not notice.
     for clock_ms in [START_MS - 28_800_000, START_MS + 28_800_000] {
         for request in ["SET a 1 EX 30", "SETEX a 30 1", "SET a 1 PX 30000", "PSETEX a 30000 1"] {
             assert_eq!(asked_at(&mut db, clock_ms, request), "OK");

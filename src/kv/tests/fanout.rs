@@ -1,4 +1,5 @@
-//! How commands spread over groups: the parts, the merged reply, and a database of many groups against one of one.
+//! Commands that spread over groups: the parts, the merged reply, and a database of many groups compared with one of a
+//! single group.
 
 use super::{Db, HASH_KEY, START_MS, show};
 use crate::kv::command::{Command, Scan};
@@ -43,7 +44,7 @@ impl Groups {
         }
     }
 
-    /// Every key that a whole SCAN meets, and in how many pages.
+    /// Scans the whole database. Returns all keys that SCAN meets, and the number of pages.
     fn scan(&mut self, count: u32) -> (Vec<String>, u32) {
         let (mut keys, mut cursor, mut pages) = (Vec::new(), "0".to_owned(), 0);
         loop {
@@ -94,7 +95,7 @@ fn many_groups_answer_like_one() {
 fn what_must_be_atomic_stays_in_one_group() {
     let mut groups = Groups::new(16);
     let (crossed, all) = (show(&CROSS_SLOT), show(&ALL_GROUPS));
-    // What clients look for.
+    // Clients look for this text.
     let start = "CROSSSLOT Keys in request don't hash to the same slot: ";
     assert!(crossed.starts_with(start) && all.starts_with(start), "{crossed}, {all}");
     let id = groups.ask("SESSION NEW").trim_matches('"').to_owned();
@@ -144,7 +145,7 @@ fn a_command_about_all_keys_is_alone_in_its_transaction() {
 
 #[test]
 fn keys_of_one_group_go_together() {
-    // The slots of a and b differ, their group out of two does not.
+    // The slots of a and d differ, but with two groups their group is the same.
     let command = Command::MGet(vec![b"a", b"d"]);
     assert_eq!(plan(command.clone(), 2, GroupId(0)), Plan::One(GroupId(1), command));
     let Plan::Split(parts, merge) = plan(Command::MGet(vec![b"a", b"b", b"d"]), 2, GroupId(0)) else { panic!("split") };

@@ -7,12 +7,12 @@ use crate::rng::Rng;
 use crate::routing::SLOTS;
 use proptest::prelude::*;
 
-/// Few sessions, so that they are evicted while the store is frozen.
+/// Returns limits with few sessions, so that sessions are evicted while the store is frozen.
 fn limits() -> Limits {
     Limits { sessions_max: 12, session_ttl_ms: 5_000, session_reply_bytes_max: 64, ..Limits::default() }
 }
 
-/// Commands at random over a few keys, some of them in sessions.
+/// A source of random commands over a few keys, some of them in sessions.
 struct Traffic {
     rng: Rng,
     keys: u64,
@@ -25,7 +25,7 @@ impl Traffic {
     }
 
     fn key(&mut self) -> String {
-        // Some share a slot, and so a part of the directory.
+        // Some keys share a slot, and so a part of the directory.
         let number = self.rng.below(self.keys);
         if number.is_multiple_of(3) { format!("{{t}}{number}") } else { format!("k{number}") }
     }
@@ -95,7 +95,8 @@ fn install(blocks: &[Vec<u8>]) -> Result<Store, BlockError> {
     installation.finish().ok_or(BlockError::OutOfTurn)
 }
 
-/// Freezes a store that goes on taking commands between its blocks, and compares what comes out with what it was.
+/// Freezes a store, which executes more commands between its blocks, and compares the state in the blocks with the
+/// frozen state.
 fn write_out_and_compare(seed: u64, keys: u64, budget_bytes_max: u64, steps_max: u64) {
     let (mut db, mut traffic) = full(seed, keys);
     for _ in 0..2 {
@@ -117,7 +118,7 @@ fn write_out_and_compare(seed: u64, keys: u64, budget_bytes_max: u64, steps_max:
         db.store.thaw();
         let store = install(&blocks).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         assert_eq!(store.digest(), digest, "seed {seed}");
-        // What it did since, done again, leads to the same state.
+        // Repeating the commands since the freeze leads to the same state.
         let mut copy = Db { store, now_ms };
         for rng in since {
             replay.rng = rng;
@@ -294,7 +295,7 @@ fn an_empty_store_is_a_state_too() {
 }
 
 impl Store {
-    /// Another store with the same state.
+    /// Returns another store with the same state.
     fn clone_by_blocks(&self) -> Store {
         let (mut entries, mut sessions) = (BlockWriter::entries(), BlockWriter::sessions());
         self.entries.sorted_from(Position(0)).for_each(|entry| entries.entry(entry));

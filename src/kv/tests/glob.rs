@@ -1,4 +1,4 @@
-//! Tests of glob patterns: what matches, against a matcher that tries everything, and what a match may cost.
+//! Tests of glob patterns: the matches, compared with a matcher that tries everything, and the cost of a match.
 
 use super::{PATTERN_BYTES_MAX, Pattern, WILDCARDS_MAX};
 
@@ -32,7 +32,7 @@ fn patterns_match_as_in_redis() {
         ("*[0-9]*", "ab7cd"),
         ("a*b*c*d", "aXbXcXbXcXd"),
     ] {
-        // `[]` never matches and `[a-]` is the range from `a` to `]` with no end: both follow Redis's reading.
+        // As in Redis, `[]` never matches, and `[a-]` is an unterminated class with the range from `a` to `]`.
         let expected = !matches!(pattern, "a[]b" | "x[a-]");
         assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
     }
@@ -54,7 +54,7 @@ fn patterns_match_as_in_redis() {
     }
 }
 
-/// The pattern of issue 13: matched byte by byte for each place of the text it cost 9.6 s.
+/// The pattern of issue 13. A comparison byte by byte at each position of the text took 9.6 s.
 #[test]
 fn a_class_of_16_000_bytes_costs_one_step_per_text_byte() {
     let pattern = [b"*[".as_slice(), &[b'z'; 16_000], b"]"].concat();
@@ -88,19 +88,19 @@ fn the_worst_patterns_have_a_bounded_cost() {
 fn patterns_that_would_cost_more_are_refused() {
     assert_eq!(Pattern::check(&vec![b'a'; PATTERN_BYTES_MAX]), Ok(()));
     assert!(Pattern::check(&vec![b'a'; PATTERN_BYTES_MAX + 1]).is_err());
-    // Anchored, or without a wildcard: each is one comparison.
+    // Anchored segments, and segments without a wildcard, cost one comparison each.
     for pattern in [vec![b'?'; 60_000], [vec![b'?'; 30_000], b"*".to_vec(), vec![b'?'; 30_000]].concat()] {
         assert_eq!(Pattern::check(&pattern), Ok(()));
     }
     assert_eq!(Pattern::check(&[b"*".as_slice(), &[b'x'; 60_000], b"*"].concat()), Ok(()));
     assert!(Pattern::check(&[b"*".as_slice(), &[b'?'; WILDCARDS_MAX + 1], b"*"].concat()).is_err());
     assert!(Pattern::check("*?a".repeat(4_000).as_bytes()).is_err());
-    // An old log may hold one: it matches all the same.
+    // An old log may hold a refused pattern. The pattern matches all the same.
     let refused = Pattern::compile(&[b"*".as_slice(), &[b'?'; WILDCARDS_MAX + 1], b"*"].concat());
     assert!(refused.matches(&vec![b'x'; WILDCARDS_MAX + 1]) && !refused.matches(&vec![b'x'; WILDCARDS_MAX]));
 }
 
-/// Tries everything, byte by byte.
+/// Returns true if the pattern matches. Tries everything, byte by byte.
 fn naive(pattern: &[u8], text: &[u8]) -> bool {
     let one = |behind: &[u8], taken: bool| taken && naive(behind, &text[1..]);
     match (pattern, text.first()) {

@@ -1,4 +1,4 @@
-//! Long values are shared, not copied, and nobody sees a change that another one made.
+//! Long values are shared, not copied, and a change of one key is visible in no other key and no frozen state.
 
 use super::uploads::upload;
 use super::{Db, HASH_KEY, encoded};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 const KEYS: [&str; 4] = ["{t}a", "{t}b", "{t}c", "{t}d"];
 
-/// Commands at random, and what they come to with plain vectors.
+/// Random commands, and their results according to plain vectors.
 struct Traffic {
     rng: Rng,
     model: BTreeMap<&'static str, Vec<u8>>,
@@ -22,7 +22,7 @@ impl Traffic {
         KEYS[self.rng.below(KEYS.len() as u64) as usize]
     }
 
-    /// Letters that differ from one value to the next, of a length on either side of the limit.
+    /// Returns letters that depend on a random number. The length is on either side of [`LONG_VALUE_BYTES`].
     fn value(&mut self) -> Vec<u8> {
         let (seed, around) = (self.rng.below(26), self.rng.below(3) as usize);
         let length = self.rng.below([10, LONG_VALUE_BYTES as u64, 4 * LONG_VALUE_BYTES as u64][around]) + 1;
@@ -67,7 +67,7 @@ impl Traffic {
     }
 }
 
-/// A frozen state that is written out while the store changes, and the digest that it had.
+/// A copy of a frozen state, written while the store changes, and the digest of that state.
 struct Freeze {
     installation: Option<Installation>,
     digest: u64,
@@ -80,7 +80,8 @@ impl Freeze {
         Freeze { installation, digest: store.digest() }
     }
 
-    /// Whether it is whole now; then it was as it had to be.
+    /// Copies up to `blocks` more blocks. Returns true if the copy is complete now, after checking that it equals the
+    /// frozen state.
     fn take(&mut self, store: &mut Store, blocks: u64) -> bool {
         for _ in 0..blocks {
             let Some(block) = store.next_block(LONG_VALUE_BYTES / 2) else { break };

@@ -42,7 +42,7 @@ impl Db {
         Db { store, now_ms: START_MS }
     }
 
-    /// The reply to a request of words that spaces separate, applied by the log.
+    /// Applies a request of space-separated words as the log does. Returns the reply.
     pub(super) fn ask(&mut self, request: &str) -> String {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         self.ask_words(&words)
@@ -55,7 +55,7 @@ impl Db {
         }
     }
 
-    /// The reply to a request that only reads.
+    /// Returns the reply to a request that only reads.
     pub(super) fn read(&self, request: &str) -> Result<String, Due> {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         let body = self.body(&words).expect("a valid request");
@@ -68,7 +68,7 @@ impl Db {
         Ok(encoded(&command))
     }
 
-    /// Lets time pass, here and in the log.
+    /// Advances the clock of the node and the time of the log.
     pub(super) fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
         self.store.begin(self.now_ms);
@@ -84,7 +84,7 @@ impl Db {
     }
 }
 
-/// The encoding, checked to mean the same again.
+/// Returns the encoding of a command, after checking that it decodes to the same command.
 pub(super) fn encoded(command: &Command<'_>) -> BytesMut {
     let mut body = BytesMut::new();
     encode(command, &mut body);
@@ -92,7 +92,7 @@ pub(super) fn encoded(command: &Command<'_>) -> BytesMut {
     body
 }
 
-/// A reply in short: `OK`, `5`, `"text"`, `nil`, `[…]`, or the error.
+/// Returns a reply in short: `OK`, `5`, `"text"`, `nil`, `[…]`, or the error.
 pub(super) fn show(reply: &Reply<'_>) -> String {
     let list = |items: &[Reply<'_>]| format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" "));
     match reply {

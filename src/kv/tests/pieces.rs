@@ -1,4 +1,4 @@
-//! Commands that are applied over several turns, and those whose reply nobody wants: the state becomes the same.
+//! Commands that are applied over several turns, and commands whose reply nobody wants, lead to the same state.
 
 use super::super::command::{Command, Once, Set, SetExpiry, When};
 use super::super::encode::encode;
@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use groups::Work;
 use proptest::prelude::*;
 
-/// Applies a command a step at a time; returns its reply and how often that was gone on with.
+/// Applies a command one step at a time. Returns its reply and the number of pieces.
 fn in_pieces(store: &mut Store, body: &[u8], wanted: bool) -> (String, usize) {
     let mut pieces = 1;
     loop {
@@ -20,7 +20,7 @@ fn in_pieces(store: &mut Store, body: &[u8], wanted: bool) -> (String, usize) {
     }
 }
 
-/// Applies all of them at once, in pieces, and without replies; returns the replies.
+/// Applies all requests whole, in pieces, and without replies. Returns the replies.
 fn apply_each_way(requests: &[(u64, String)]) -> Vec<String> {
     let (mut whole, mut divided, mut mute) = (Db::new(), Db::new(), Db::new());
     let mut replies = Vec::new();
@@ -57,7 +57,7 @@ fn lists_of_keys_are_applied_in_pieces() {
     assert_eq!(ask("DBSIZE"), ("2".to_owned(), 1));
 }
 
-/// A read begins anew nowhere: keys that are there throughout are found once, whatever happens between two pieces.
+/// A divided read never starts again. Keys that stay are found once, whatever happens between two pieces.
 #[test]
 fn a_walk_goes_on_while_keys_come_and_go() {
     let mut db = Db::new();
@@ -81,7 +81,7 @@ fn a_walk_goes_on_while_keys_come_and_go() {
     assert_eq!((names.len(), found.matches("stays").count()), (200, 200));
 }
 
-/// A page of SCAN ends where it has cost enough, and the next one goes on there.
+/// A page of SCAN ends when its cost reaches a limit, and the next page goes on there.
 #[test]
 fn pages_of_scan_end_where_they_cost_enough() {
     let mut db = Db::new();
@@ -105,7 +105,7 @@ fn pages_of_scan_end_where_they_cost_enough() {
     assert!(pages > 3 && found == 0, "{pages} pages");
 }
 
-/// Commands of all sorts, on few keys.
+/// Returns a strategy for commands of all sorts, on few keys.
 fn request() -> impl Strategy<Value = String> {
     let key = || "[a-e]";
     let several = || proptest::collection::vec("[a-e]", 1..6).prop_map(|keys| keys.join(" "));
@@ -143,7 +143,7 @@ proptest! {
     }
 }
 
-/// The commands of a transaction and of a session, too; a session keeps what it answered, whoever wants that.
+/// The same holds for transactions and for commands of a session. A session keeps its reply even if nobody wants it.
 #[test]
 fn transactions_and_sessions_come_to_the_same() {
     let (mut whole, mut divided, mut mute) = (Db::new(), Db::new(), Db::new());
@@ -164,7 +164,7 @@ fn transactions_and_sessions_come_to_the_same() {
         encode(command, &mut body);
         body
     };
-    // Enough that falls due for every command of a transaction to remove some.
+    // Enough keys fall due that every command of a transaction removes some.
     for n in 0..300_u32 {
         let key = n.to_string().into_bytes();
         let set = Set { expiry: SetExpiry::New(When::At(START_MS + 100)), ..Set::plain(&key, b"v") };

@@ -1,8 +1,8 @@
-//! The digest that goes on with every change: which changes it tells apart.
+//! The rolling digest, which continues with every change, and the changes that it tells apart.
 
 use super::Db;
 
-/// What two stores have alike, then what each of them is asked alone.
+/// Requests: one for both stores, then a different one for each store.
 const PAIRS: &[(&str, &str, &str)] = &[
     ("SET k 1", "SET k 1", "GET k"),
     ("SET k 1", "SET k 2", "SET k 3"),
@@ -46,7 +46,7 @@ fn a_command_that_makes_something_of_the_state_shows_what_it_found() {
         let after = |value: &str| {
             let mut db = Db::new();
             db.ask("SET k 7");
-            // As if memory had changed by itself.
+            // The value changes and the digest does not, as if memory had changed by itself.
             let digest = std::mem::take(&mut db.store.rolling);
             db.ask(&format!("SET k {value}"));
             db.store.rolling = digest;

@@ -1,4 +1,4 @@
-//! Walking the keys: SCAN, KEYS, RANDOMKEY, slots, and the digest that must not depend on the way.
+//! Walks over the keys: SCAN, KEYS, RANDOMKEY, slots, and the digest, which must not depend on the order of the walk.
 
 use super::{Db, HASH_KEY, encoded};
 use crate::kv::command::{Command, Scan};
@@ -7,7 +7,7 @@ use crate::kv::{Limits, Store};
 use crate::routing::{SLOTS, slot};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One page, and how the scan goes on.
+/// Returns the cursor of the next page, and the keys of this page.
 fn page(store: &Store, scan: Scan<'_>) -> (u64, Vec<String>) {
     let Ok(Reply::Array(mut parts)) = store.read(&encoded(&Command::Scan(scan)), 0) else { panic!("a page") };
     let (Some(Reply::Strings(keys)), Some(Reply::Bulk(cursor))) = (parts.pop(), parts.pop()) else { panic!("a page") };

@@ -1,4 +1,4 @@
-//! Exactly once: the first reply again, or a refusal, never a second execution.
+//! Exactly-once execution: a repetition gets the first reply again or a refusal, and is never executed.
 
 use super::Db;
 use crate::kv::Limits;
@@ -74,7 +74,7 @@ fn ids_that_were_never_issued_are_refused() {
         let forged = String::from_utf8(forged).unwrap();
         assert_eq!(db.ask(&format!("ONCE {forged} 1 INCR n")), UNKNOWN);
     }
-    // Any group of the cluster knows it by its checksum alone.
+    // Any group of the cluster recognizes the session id by its checksum alone.
     let mut other = Db::new();
     assert_eq!(other.ask(&format!("ONCE {} 1 INCR n", id.to_uppercase())), "1");
     assert_eq!(SessionId::parse(id.as_bytes()).unwrap().text(), id);
@@ -130,15 +130,16 @@ fn eviction_refuses_whoever_might_have_been_forgotten() {
     for (id, reply) in [(&born[1], "1"), (&born[2], "2")] {
         assert_eq!(db.ask(&format!("ONCE {id} 1 INCR n")), reply);
     }
-    // The oldest arrives last: executed, and forgotten at once, for there is room for two only.
+    // The oldest session arrives last. Its command is executed, and the session is forgotten at once: there is room for
+    // only two.
     assert_eq!(db.ask(&format!("ONCE {} 1 INCR n", born[0])), "3");
     assert_eq!(db.ask(&format!("ONCE {} 1 INCR n", born[0])), EXPIRED);
     assert_eq!(db.ask(&format!("ONCE {} 1 INCR n", born[1])), "1");
-    // One more raises the floor to the second's birth.
+    // One more session raises the floor to the birth time of the second.
     assert_eq!(db.ask(&format!("ONCE {unused} 1 INCR n")), "4");
     assert_eq!(db.ask(&format!("ONCE {} 1 INCR n", born[1])), EXPIRED);
     assert_eq!(db.ask(&format!("ONCE {} 1 INCR n", born[2])), "2");
-    // Two more born in one millisecond: the third and the unused one share a birth and go together.
+    // The third and the unused session were born in the same millisecond. So one eviction refuses both.
     db.pass(10);
     let fresh = session(&mut db);
     assert_eq!(db.ask(&format!("ONCE {fresh} 1 INCR n")), "5");

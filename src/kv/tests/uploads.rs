@@ -1,5 +1,5 @@
-//! Large commands that come in parts: the whole does what it would have done at once, and what is on its way is a part of
-//! the state.
+//! Large commands that arrive in parts. A completed upload has the effect of the whole command, and an unfinished
+//! upload is a part of the state.
 
 use super::super::command::{Command, Set, SetAnswer, SetExpiry, SetIf};
 use super::super::uploads::{BUSY, Complete, LOST, Part, UploadId, UploadedSet};
@@ -30,7 +30,7 @@ fn complete(upload: UploadId, body: &[u8]) -> Command<'static> {
     }))
 }
 
-/// Uploads a command and completes it, a step at a time; returns the reply.
+/// Uploads a command and completes it, one step at a time. Returns the reply.
 pub(super) fn upload(store: &mut Store, body: &[u8], bytes: usize) -> String {
     for part in parts(UPLOAD, body, bytes) {
         assert_eq!(apply(store, &part), "OK");
@@ -47,7 +47,7 @@ fn in_steps(store: &mut Store, command: &Command<'_>) -> String {
     }
 }
 
-/// Uploads only the key and the value of a SET, as nodes do; returns the reply.
+/// Uploads only the key and the value of a SET, as nodes do. Returns the reply.
 fn upload_set(store: &mut Store, set: &Set<'_>, bytes: usize) -> String {
     let whole = [set.key, set.value].concat();
     for part in parts(UPLOAD, &whole, bytes) {
@@ -92,7 +92,7 @@ fn a_command_in_parts_does_what_it_does_at_once() {
         assert_eq!(divided.store.digest(), whole.store.digest(), "{request}");
         assert_eq!(divided.store.len(), whole.store.len());
     }
-    // The time to live was kept, and counts for the one as for the other.
+    // KEEPTTL kept the time to live, and `other` expires in both stores.
     [&mut whole, &mut divided].into_iter().for_each(|db| db.pass(10_000));
     assert_eq!((whole.ask("EXISTS other k"), divided.ask("EXISTS other k")), ("1".to_owned(), "1".to_owned()));
 }
@@ -209,7 +209,7 @@ fn what_is_on_its_way_is_in_a_frozen_state() {
     }
     let digest = db.store.digest();
     db.store.freeze();
-    // What comes later is not in it, nor is what goes away missing from it.
+    // The frozen state lacks a part that arrives later, and keeps an upload that is aborted later.
     assert_eq!(apply(&mut db.store, &first[3]), "OK");
     assert_eq!(apply(&mut db.store, &Command::UploadAbort(other)), "OK");
     let blocks: Vec<Vec<u8>> = std::iter::from_fn(|| db.store.next_block(50)).collect();
@@ -228,7 +228,7 @@ fn what_is_on_its_way_is_in_a_frozen_state() {
     assert_eq!(apply(&mut copy, &complete(UPLOAD, &body)), "OK");
     assert_eq!(copy.len(), 2);
 
-    // Neither a part less, nor two in another order, is that state.
+    // The blocks without one part, or with two parts in another order, do not make that state.
     let uploads: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at][..2] == [2, 5]).collect();
     assert_eq!(uploads.len(), 9);
     let sound = |blocks: &[&Vec<u8>]| {
@@ -244,7 +244,7 @@ fn what_is_on_its_way_is_in_a_frozen_state() {
     all.swap(uploads[5], uploads[6]);
     assert!(!sound(&all));
     all.swap(uploads[5], uploads[6]);
-    // Nor is one believed that announces more than any request holds: memory would be reserved for it.
+    // An upload that announces more bytes than any request holds is refused, because memory would be reserved for it.
     let mut huge = blocks[uploads[0]].clone();
     huge[22..30].fill(0xFF);
     all[uploads[0]] = &huge;
@@ -290,7 +290,7 @@ fn a_long_value_is_written_out_in_pieces_while_others_take_its_place() {
         let bytes = |store: &Store| store.bytes();
         assert!(bytes(&db.store).abs_diff(bytes(&copy)) < 100, "what is gone is counted no more");
 
-        // A piece that is missing, or comes twice, makes no state.
+        // Blocks with a missing or repeated piece make no state.
         let pieces: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at][..2] == [2, 6]).collect();
         for piece in pieces {
             let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());

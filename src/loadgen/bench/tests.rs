@@ -1,4 +1,4 @@
-//! Loads on a fake server: what it does to them, the report tells.
+//! Loads on a fake server: the report tells how the server treats them.
 
 use super::cluster::SlotMap;
 use super::driver::{Limit, Plan, drive};
@@ -100,7 +100,8 @@ fn errors_are_counted_and_have_no_latency() {
 fn a_lost_connection_is_made_again_and_what_it_carried_is_counted() {
     let server = FakeServer::start(|_, number| if number % 100 == 99 { Answer::Close } else { Answer::ok() });
     let record = run(&plan(&[server.address], Workload::Set, 500));
-    // What was on its way behind the last request of a connection never reached the server: not every 100th of 500 did.
+    // Requests in flight behind the last one of a connection never reach the server. So the server sees fewer than 500,
+    // and closes at every 100th of those.
     assert!(record.connections_lost >= 4, "{}", record.connections_lost);
     assert!(record.lost >= record.connections_lost);
     assert_eq!(record.in_time + record.lost, 500);
@@ -125,7 +126,7 @@ fn a_server_that_refuses_connections_is_heard() {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             stream.write_all(b"-ERR max number of clients reached\r\n").unwrap();
-            // Closing with requests unread would take the error back.
+            // A close with unread requests would discard the error before the client reads it.
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             _ = std::io::copy(&mut stream, &mut std::io::sink());
         }
@@ -157,7 +158,7 @@ fn a_silent_server_does_not_hold_the_run() {
     assert_eq!((record.in_time, record.unanswered), (100, 16));
 }
 
-/// Holds everything back once for 300 ms, as a server does that waits for its disk.
+/// Starts a server that stalls once for 300 ms, as a server does that waits for its disk.
 fn stalling() -> FakeServer {
     FakeServer::start(|_, number| {
         if number == 100 {
@@ -174,7 +175,7 @@ fn the_open_loop_does_not_omit_what_a_stall_delays() {
     let open = run(&Plan { rate: Some(1000.0), ..shape(stalling().address) });
     assert_eq!((open.in_time, open.never_sent), (600, 0));
     let open = open.all_latencies();
-    // One request saw the stall in the closed loop; in the open one all that were due during it.
+    // In the closed loop one request saw the stall. In the open loop all requests did that were due during it.
     assert!(closed.value_at_quantile(0.99) < 150_000_000, "{}", closed.value_at_quantile(0.99));
     assert!(open.value_at_quantile(0.9) > 150_000_000, "{}", open.value_at_quantile(0.9));
 }
@@ -191,14 +192,15 @@ fn the_open_loop_keeps_its_rate_and_tells_what_it_could_not_send() {
     assert_eq!((record.unanswered, record.never_sent), (16, 600 - 16));
 }
 
-/// A node of a cluster: it owns the slots of `owned` and refers all others to the address in `other`.
+/// Starts a node of a cluster. The node owns the slots of `owned`, and redirects requests for all others to the address
+/// in `other`.
 fn node(owned: std::ops::Range<u16>, other: Arc<Mutex<Option<SocketAddr>>>) -> FakeServer {
     FakeServer::start(move |request, _| {
         let other = other.lock().unwrap().unwrap();
         if request[0] == "CLUSTER" {
             let (first, last) = (owned.start, owned.end - 1);
             let port = other.port();
-            // An old map: it says that the other node owns what this one does, and knows nothing of the rest.
+            // An outdated map: it says that the other node owns this node's slots, and lacks all other slots.
             return Answer::text(&format!("*1\r\n*3\r\n:{first}\r\n:{last}\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n"));
         }
         let slot = slot(request[1].as_bytes());
@@ -213,7 +215,7 @@ fn moved_requests_are_sent_again_to_their_owner() {
     let second = node(8192..16384, Arc::clone(&to_first));
     *to_second.lock().unwrap() = Some(second.address);
     *to_first.lock().unwrap() = Some(first.address);
-    // The list that the first node gives is all wrong.
+    // The slot map of the first node is entirely wrong.
     let map = SlotMap::fetch(first.address).unwrap();
     assert_eq!(map.nodes(), [second.address]);
     for threads in [1, 2] {

@@ -1,4 +1,4 @@
-//! Verified loads on a fake server that keeps its word, and on ones that do not.
+//! Verified loads on a correct fake server, and on faulty ones.
 
 use super::driver::{Limit, Plan, drive};
 use super::fake::{Answer, FakeServer};
@@ -13,27 +13,27 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What is wrong with a server, at one request in a hundred.
+/// The fault of a server, at one request in a hundred.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
-    /// A read is answered with the first value that there ever was.
+    /// A read is answered with the first value that the key ever had.
     StaleRead,
     /// A write is acknowledged and forgotten.
     LostWrite,
     /// A write is done twice.
     Twice,
-    /// A connection is closed instead of an answer; what was asked for is done nevertheless.
+    /// The connection is closed instead of an answer. The request is executed nevertheless.
     Closed,
-    /// The same, but nothing is done.
+    /// The connection is closed instead of an answer. The request is not executed.
     ClosedBefore,
-    /// A request is refused, and nothing is done.
+    /// The request is refused, and not executed.
     Refused,
-    /// A request is done, but its fate is said to be unknown.
+    /// The request is executed, but the answer says that its outcome is uncertain.
     Uncertain,
 }
 
-/// Values with the first ones of their keys.
+/// The value of each key, with the first value that the key ever had.
 type Store = HashMap<String, (String, Option<String>)>;
 
 fn store(fault: Fault) -> FakeServer {
@@ -134,7 +134,8 @@ fn a_server_that_keeps_its_word_is_found_linearizable_whatever_it_refuses_and_dr
 #[test]
 fn a_server_that_does_not_is_found_out() {
     let [busy, skewed, _, incr, append, once] = LOADS;
-    // A write that is lost while others of the same key are on their way is as good as overwritten by one of them.
+    // A lost write looks as if a concurrent write of the same key had overwritten it. So this load has few concurrent
+    // writes of a key.
     let calm = "--workload mixed:0.8 --requests 3000 --keys 30 --connections 2";
     let stale = [busy, skewed, calm].map(|flags| (flags, Fault::StaleRead));
     let lost = [calm, incr, append, once].map(|flags| (flags, Fault::LostWrite));

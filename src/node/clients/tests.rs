@@ -1,4 +1,4 @@
-//! Clients with a backend of the test's making: no node, no group.
+//! Clients on a fake backend, without a node and without groups.
 
 use super::*;
 use crate::admin::stats::Stats;
@@ -11,13 +11,13 @@ use net::outbound::Outbound;
 const GROUPS: u32 = 16;
 const ADDR: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
 
-/// Takes commands, and answers none by itself.
+/// A backend that takes commands, and answers none by itself.
 struct Rest {
     config: NodeConfig,
     stats: Stats,
     outputs: Vec<Output>,
     submitted: Vec<(GroupId, Ticket)>,
-    /// Groups whose queues are full, for requests of at least so many bytes.
+    /// Groups whose queues are full for requests of at least `full_from_bytes`.
     full: Vec<GroupId>,
     full_from_bytes: usize,
     way: Option<NodeId>,
@@ -143,14 +143,14 @@ impl Desk {
         self.clients.admit(id, ADDR.into(), None, &mut self.rest, self.time);
     }
 
-    /// The client sends this; returns what it is told at once.
+    /// Sends `text` as the client. Returns the immediate replies.
     fn send(&mut self, id: u64, text: &str) -> String {
         self.input.extend_from_slice(text.replace(" | ", "\r\n").as_bytes());
         self.input.extend_from_slice(b"\r\n");
         self.read(id)
     }
 
-    /// What was left unread is read again.
+    /// Reads the unread input again. Returns the immediate replies.
     fn read(&mut self, id: u64) -> String {
         self.clients.input(id, &mut self.input, 0, &mut self.rest, self.time);
         self.told(id)

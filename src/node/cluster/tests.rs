@@ -1,4 +1,4 @@
-//! The affairs of a cluster with an engine, peers and outputs of the test's making: no node, no connection.
+//! Cluster management with the test's own engine, peers and outputs, without a node and without connections.
 
 use super::*;
 use crate::admin::stats::Stats;
@@ -14,7 +14,7 @@ use crate::versions::Versions;
 use groups::membership::{Change, What};
 use groups::{Membership, NodeId};
 
-/// The components of node 1 that the cluster's affairs may touch.
+/// The components of node 1 that cluster management may touch.
 struct Desk {
     cluster: Cluster,
     engine: Engine,
@@ -109,7 +109,7 @@ impl Desk {
         }
     }
 
-    /// Another initial member is connected.
+    /// Connects another initial member.
     fn link(&mut self, from: u32) {
         let hello = self.hello(from);
         assert!(self.cluster.judge_unborn(&hello).is_ok());
@@ -138,7 +138,7 @@ impl Desk {
         self.outputs.take()
     }
 
-    /// A node that waits to join, on connection 50.
+    /// Handles the application of a joining node, on connection 50.
     fn apply(&mut self, from: u32, storage: u8, at: &str) -> Result<(), Refusal> {
         let hello = Hello { storage: [storage; 16], ..self.hello(from) };
         self.call(|cluster, cx| cluster.apply(50, &hello, at, cx))

@@ -1,4 +1,4 @@
-//! Clocks that are off, set, frozen, or not known.
+//! Clocks that are wrong, set, frozen, or unknown.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const HOUR_MS: i64 = 3_600_000;
 /// Real time when a test begins, in unix milliseconds.
 const START_MS: i64 = 1_700_000_000_000;
 
-/// Node 1 and its peers, whose clocks are off by so much.
+/// Node 1 and its peers, with the errors of their clocks in milliseconds.
 struct Cluster {
     node: ClusterTime,
     voters: Members,
@@ -53,7 +53,7 @@ impl Cluster {
     }
 }
 
-/// Of a peer that answers at once.
+/// Returns the round trip of a peer that answers at once.
 fn round_trip(us: u64, now: Time) -> RoundTrip {
     RoundTrip { sent_us: now.mono_us.saturating_sub(us), us }
 }
@@ -65,7 +65,7 @@ fn there_is_no_cluster_time_until_another_clock_is_heard_of_after_a_jump() {
     cluster.own_ms = HOUR_MS;
     assert_eq!(cluster.off_ms(), None, "before it has noticed");
     assert_eq!(cluster.run(500, &[], true), None);
-    // This one has waited, and answers a ping of before.
+    // This ping was delayed, and answers a ping from before the jump.
     let (time, waited) = (cluster.time(), PingClocks { unix_us: 0, cluster_us: None });
     cluster.node.on_ping(NodeId(2), waited, RoundTrip { sent_us: time.mono_us - 700_000, us: 0 }, time);
     assert_eq!(cluster.off_ms(), None);
@@ -155,7 +155,7 @@ fn a_start_waits_for_a_majority_and_a_little_for_the_others() {
 fn a_frozen_machine_follows_the_others_at_once() {
     let mut cluster = Cluster::new(0, &[0, 0]);
     cluster.run(1_000, &[2, 3], true);
-    // Its clocks stood still for a minute: the others are ahead of it.
+    // The machine's clocks stood still for a minute. So the others are ahead of it.
     cluster.own_ms = 60_000;
     cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, Some(60_000)));
     let off_ms = cluster.run(200, &[2, 3], true).unwrap();
@@ -171,7 +171,7 @@ fn a_frozen_machine_jumps_with_one_other_and_a_clock_that_is_set_alone_does_no_h
         cluster.own_ms = 60_000;
         cluster.run(20, &[], true);
         assert_eq!(cluster.node.told(cluster.time()).unwrap().cluster_us, None, "it is in doubt");
-        // The other one has started anew meanwhile.
+        // Node 2 has restarted meanwhile.
         (cluster.peers[0].1, cluster.peers[0].2) = (other_ms, None);
         cluster.run(180, &[2], true);
         let off_ms = cluster.off_ms().unwrap();
@@ -219,7 +219,8 @@ fn a_machine_that_has_followed_the_others_does_not_jump_besides() {
     cluster.run(2_000, &[4, 5], true);
     cluster.own_ms = 60_000;
     cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, Some(60_000)));
-    // Of these it knew one clock before: that is not enough to tell a freeze, but they are a majority to follow.
+    // Node 1 knew only one of these clocks before. One clock is not enough to detect a freeze, but the three are a
+    // majority to follow.
     cluster.run(200, &[2, 3, 4], true);
     let (time, unix_us) = (cluster.time(), ((START_MS + cluster.passed_ms + 60_000) * 1_000) as u64);
     let clocks = PingClocks { unix_us, cluster_us: Some(unix_us) };
@@ -231,7 +232,7 @@ fn a_machine_that_has_followed_the_others_does_not_jump_besides() {
 fn a_cluster_time_that_is_made_after_a_freeze_does_not_jump_with_it() {
     let mut cluster = Cluster::new(0, &[0, 0]);
     cluster.run(1_000, &[2], false);
-    // It was frozen for six seconds before the birth. A ping of node 2 was on its way for four of them.
+    // Node 1 was frozen for six seconds before the birth. The pings of node 2 were sent after four of them.
     cluster.own_ms = 6_000;
     (cluster.peers[0].1, cluster.peers[1].1) = (4_000, 6_000);
     cluster.run(200, &[2, 3], false);
@@ -247,7 +248,7 @@ fn a_clock_that_is_set_while_its_machine_is_frozen_leaves_it_to_another_member()
     let mut cluster = Cluster::new(8 * HOUR_MS, &[0, 0]);
     cluster.peers.iter_mut().for_each(|peer| peer.2 = Some(0));
     cluster.run(1_000, &[2, 3], true);
-    // It was frozen for a minute, and its clock is right afterwards.
+    // Node 1 was frozen for a minute, and its clock is right afterwards.
     cluster.own_ms = 60_000;
     cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, None));
     cluster.run(1_200, &[2], true);

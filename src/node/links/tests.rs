@@ -1,4 +1,4 @@
-//! Links with a receiver of the test's making: two ends of a connection, and no node.
+//! Links with a fake receiver: two ends of a connection, without a node.
 
 use super::*;
 use crate::identity::{BirthRecord, Identity, Member};
@@ -10,7 +10,7 @@ use groups::membership::Place;
 
 const BORN: Time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
 
-/// A member of a cluster of three, or one that waits for the birth, and what its links have told it.
+/// A member of a cluster of three, or a node that waits for the birth, with the calls that its links made.
 struct End {
     links: Links,
     rest: Rest,
@@ -99,7 +99,7 @@ impl Receiver for Rest {
 }
 
 impl End {
-    /// A member of a born cluster of nodes 1 to 3; a higher id is a node that joins at `contact:1`.
+    /// Returns a member of a born cluster of nodes 1 to 3. With a higher id, returns a node that joins at `contact:1`.
     fn of(id: u32) -> End {
         let address = |id: u32| format!("127.0.0.1:{id}");
         let member = |id: u32| Member { node: NodeId(id), storage_id: [id as u8; 16], address: address(id) };
@@ -139,7 +139,7 @@ impl End {
         End { links, rest }
     }
 
-    /// The frames for a connection that it has put out, and what else it wants done.
+    /// Returns the frames that this end has put out for connection `id`, and its other outputs.
     fn take(&mut self, id: u64) -> (BytesMut, Vec<Output>) {
         let mut bytes = BytesMut::new();
         let mut others = Vec::new();
@@ -166,8 +166,8 @@ impl End {
     }
 }
 
-/// Passes frames on between the dialler's connection `from` and the other end's `to` until nobody says more. What else they
-/// want done is returned.
+/// Passes frames between the dialler's connection `from` and the other end's connection `to` until neither end has
+/// more. Returns their other outputs.
 fn talk(dialler: &mut End, from: u64, other: &mut End, to: u64) -> Vec<Output> {
     let mut wanted = Vec::new();
     loop {
@@ -272,7 +272,7 @@ fn a_node_joins_at_a_contact_and_asks_again_after_a_while() {
     let later = Time { mono_us: BORN.mono_us + 3_000_000, ..BORN };
     one.links.tick(&mut one.rest, later);
     assert!(matches!(one.rest.outputs.take()[..], [Output::Close(10, Close::Now)]));
-    // A member that loads cannot tell yet who belongs to the cluster.
+    // A member that is loading cannot tell yet which nodes belong to the cluster.
     two.rest.is_loading = true;
     one.dial(contact.0, Purpose::Live, 11);
     two.links.accept(21, BORN);

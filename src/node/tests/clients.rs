@@ -1,15 +1,15 @@
-//! What clients wait for when they ask to: pauses, and the disks of other members.
+//! Waits that clients request: pauses, and the disks of other members.
 
 use super::*;
 
-/// Replies so far to a request that may have to wait.
+/// Sends a request that may have to wait. Returns the replies of the first 100 ms.
 fn sent(world: &mut World, id: u32, number: u64, request: &str) -> String {
     world.send(id, number, format!("{}\r\n", request.replace(" | ", "\r\n")).as_bytes());
     world.run(100);
     world.replies(id, number)
 }
 
-/// The rest of the replies to a client of node 1 is this, within some time.
+/// Waits until the remaining replies to a client of node 1 are `reply`, for at most `limit_ms`.
 fn until_told(world: &mut World, number: u64, limit_ms: u64, reply: &str) {
     let expected = format!("{}\r\n", reply.replace(' ', "\r\n")).into_bytes();
     let had = |world: &World| world.nodes[0].replies.get(&(CLIENT + number)) == Some(&expected);
@@ -57,12 +57,12 @@ fn a_pause_inside_a_transaction_begins_behind_it() {
 #[test]
 fn wait_counts_the_members_that_have_it_on_their_disks() {
     let mut world = World::led_by_1();
-    // Both others have it as soon as they have learned that it was chosen.
+    // Both other members have the write on disk as soon as they have learned that it was chosen.
     world.send(1, 0, b"SET k 1\r\nWAIT 2 500\r\n");
     until_told(&mut world, 0, 400, "+OK :2");
-    // A follower's clients are told the same, and what is certain is told at once.
+    // A follower's clients get the same answer. An answer that is certain already comes at once.
     assert_eq!(sent(&mut world, 2, 0, "SET k 2 | WAIT 1 0"), "+OK :1");
-    // One disk takes nothing: its member has the write in memory at most.
+    // One disk is stuck, so its member has the write in memory at most.
     world.node(3).is_stuck = true;
     assert_eq!(sent(&mut world, 1, 0, "SET k 3 | WAIT 2 500 | GET k"), "+OK");
     world.run(300);
@@ -70,7 +70,7 @@ fn wait_counts_the_members_that_have_it_on_their_disks() {
     until_told(&mut world, 0, 200, ":1 $1 3");
     assert_eq!(sent(&mut world, 1, 0, "SET k 4 | WAITAOF 1 2 500"), "+OK");
     until_told(&mut world, 0, 500, "*2 :1 :1");
-    // Without a limit it is waited for as long as it takes.
+    // Without a time limit the client waits as long as it takes.
     assert_eq!(sent(&mut world, 1, 0, "SET k 5 | WAITAOF 1 2 0"), "+OK");
     world.run(ELECTED_MS);
     assert_eq!(world.replies(1, 0), "");

@@ -1,4 +1,4 @@
-//! What clients are told, and how soon, where a node reaches no majority, cannot log, or has commands that get no answer.
+//! The replies to clients, and their delays, at a node that reaches no majority, cannot log, or has unanswered commands.
 
 use super::*;
 use crate::config::{GROUP_QUEUE_BYTES, REACH_GRACE_MS, RELAY_BYTES_MAX, SILENT_MS_MAX};
@@ -6,13 +6,13 @@ use crate::config::{GROUP_QUEUE_BYTES, REACH_GRACE_MS, RELAY_BYTES_MAX, SILENT_M
 const NOT_REACHED: &str = "-CLUSTERDOWN Hash slot not served: this node reaches no majority of its cluster's nodes";
 const UNCERTAIN: &str = "-UNCERTAIN the command may or may not have been executed";
 const TIMEOUT_MS: u64 = 5_000;
-/// Until a silence is noticed, and then the grace.
+/// Limit until a node notices a silence and the grace period is over, in milliseconds.
 const NOTICED_MS: u64 = SILENT_MS_MAX + REACH_GRACE_MS + 200;
-/// What an answer that comes at once may take.
+/// Limit for an answer that comes at once, in milliseconds.
 const AT_ONCE_MS: u64 = 3 * TICK_MS;
 
 impl World {
-    /// The reply to a request, which comes at once.
+    /// Sends a request and returns its reply, which must come within [`AT_ONCE_MS`].
     fn ask_now(&mut self, id: u32, number: u64, request: &str) -> String {
         let before = self.time.mono_us;
         let reply = self.ask(id, number, request);
@@ -26,7 +26,7 @@ impl World {
         self.send(id, number, format!("{request}\r\n").as_bytes());
     }
 
-    /// Waits for the reply to a request that was sent before, and tells it with when it came.
+    /// Waits for the reply to an earlier request. Returns the reply and its time in milliseconds.
     fn reply(&mut self, id: u32, number: u64, limit_ms: u64) -> (String, u64) {
         let place = id as usize - 1;
         self.run_until("a reply", limit_ms, |world| world.nodes[place].replies.contains_key(&(CLIENT + number)));
@@ -73,7 +73,7 @@ fn what_never_left_a_node_that_is_cut_off_is_answered_when_it_knows_and_the_rest
     let mut world = World::led_by_1();
     world.isolate(3);
     let cut_ms = world.now_ms();
-    // It goes out to the leader, for all that node 3 knows.
+    // This command goes out to the leader, as far as node 3 knows.
     world.begin_to_ask(3, 0, "SET key 1");
     world.run_until("node 3 knows no leader", ELECTED_MS, |world| !world.follows(3));
     world.begin_to_ask(3, 1, "SET key 2");
@@ -130,12 +130,12 @@ fn a_node_whose_disk_is_full_has_others_carry_its_commands_out() {
     let info = world.ask_now(3, 0, "INFO paxos");
     assert!(info.contains("\r\ndisk:full\r\nrelays_to:1\r\n"), "{info}");
 
-    // Pipelined, in order.
+    // Pipelined commands are answered in order.
     world.begin_to_ask(3, 0, "SET n 0\r\nINCR n\r\nGET n\r\nINCR n\r\nGET n");
     world.run(AT_ONCE_MS);
     assert_eq!(world.reply(3, 0, AT_ONCE_MS).0, "+OK\r\n:1\r\n$1\r\n1\r\n:2\r\n$1\r\n2");
 
-    // The one that carries them out goes: another does.
+    // The node that executes the relayed commands is cut off, and another one takes over.
     world.isolate(1);
     let cut_ms = world.now_ms();
     world.begin_to_ask(3, 1, "INCR n");
@@ -144,7 +144,7 @@ fn a_node_whose_disk_is_full_has_others_carry_its_commands_out() {
     assert!(reply == UNCERTAIN && at_ms - cut_ms <= NOTICED_MS, "{reply} after {} ms", at_ms - cut_ms);
     assert!(world.reply(3, 2, AT_ONCE_MS).0.starts_with("-CLUSTERDOWN"));
     world.run_until("node 2 leads", ELECTED_MS, |world| world.leads(2));
-    // A majority needs the one that is full, too: nothing can be chosen until it logs again.
+    // A majority needs the full node, too. Nothing can be chosen until that node logs again.
     world.node(3).node.set_space(Space::default());
     world.run_until("it has all", ELECTED_MS, |world| world.next(3) == world.next(2));
     assert_eq!(world.ask(3, 0, "INCR n"), ":3");
@@ -169,7 +169,7 @@ fn what_a_full_node_cannot_pass_on_is_refused_with_the_reason() {
     assert!(refusal.starts_with("-MISCONF the disk of this node is full, and the reply is too long"), "{refusal}");
     assert_eq!(world.ask_now(3, 0, "STRLEN long1"), ":300000");
 
-    // All are full, and this one lacks what the others have.
+    // All nodes are full, and node 3 lacks what the others have.
     assert_eq!(world.ask(1, 0, "SET key 1"), "+OK");
     world.nodes.iter_mut().for_each(|host| host.node.set_space(full()));
     world.node(3).node.set_space(exhausted());
@@ -186,11 +186,11 @@ fn what_a_full_node_cannot_pass_on_is_refused_with_the_reason() {
 
 #[test]
 fn clients_that_wait_for_others_commands_are_told_when_those_get_no_answer() {
-    // The longest that goes into the log whole, nearly.
+    // Size of a value: nearly the maximum that goes into the log whole.
     const VALUE_BYTES: usize = (1 << 20) - 1_024;
     let mut world = World::led_by_1();
     world.nodes.iter_mut().for_each(|host| host.log = None);
-    // A majority is reached, and votes for nothing.
+    // Node 1 reaches a majority, which votes for nothing.
     [2, 3].into_iter().for_each(|id| world.node(id).is_stuck = true);
     let began_ms = world.now_ms();
     let head = format!("*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n${VALUE_BYTES}\r\n");
@@ -202,7 +202,7 @@ fn clients_that_wait_for_others_commands_are_told_when_those_get_no_answer() {
         world.send(1, client, &request);
         world.step();
     }
-    // One more, which has to wait: nothing of it is read.
+    // One more request has to wait. Nothing of it is read.
     let late = clients as u64;
     world.send(1, late, &request);
     world.run(1_000);
@@ -211,7 +211,7 @@ fn clients_that_wait_for_others_commands_are_told_when_those_get_no_answer() {
         let (reply, at_ms) = world.reply(1, client, TIMEOUT_MS + 1_000);
         assert!(reply == UNCERTAIN && at_ms - began_ms <= TIMEOUT_MS + 1_000, "{reply} after {} ms", at_ms - began_ms);
     }
-    // What the server does when the node resumes a connection.
+    // The input is offered again, as by the server when the node resumes a connection.
     world.send(1, late, &request);
     let refusal = world.reply(1, late, AT_ONCE_MS).0;
     assert_eq!(refusal, "-CLUSTERDOWN Hash slot not served: too many commands wait that get no answer");

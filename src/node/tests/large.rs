@@ -1,9 +1,9 @@
-//! Large values beside small ones: how they travel between nodes, and what their clients and those of others wait for.
+//! Large values beside small ones: how they travel between nodes, and the waits of their clients and of other clients.
 
 use super::*;
 use crate::config::{NODE_QUEUE_BYTES, READS_MAX};
 
-/// A request that sets `key` to so many bytes.
+/// Returns a request that sets `key` to a value of `bytes` bytes.
 pub(super) fn set(key: &str, bytes: usize) -> Vec<u8> {
     let mut request = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${bytes}\r\n", key.len()).into_bytes();
     request.resize(request.len() + bytes, b'v');
@@ -12,19 +12,19 @@ pub(super) fn set(key: &str, bytes: usize) -> Vec<u8> {
 }
 
 impl World {
-    /// What a client has been answered so far.
+    /// Returns the replies to a client so far.
     pub(super) fn replied(&self, id: u32, number: u64) -> String {
         let reply = self.nodes[id as usize - 1].replies.get(&(CLIENT + number));
         String::from_utf8_lossy(reply.map_or(&[], |reply| reply)).into_owned()
     }
 
-    /// A node takes the others for older ones, which know nothing of commands in parts.
+    /// Makes a node take the others for an older version, which does not know commands in parts.
     pub(super) fn speaks_no_parts(&mut self, id: u32) {
         let old = crate::versions::Versions { lowest: 1, highest: 3 };
         self.node(id).node.peers.pretend(|peer| peer.set_versions(old));
     }
 
-    /// Gives a client's connection bytes to read; what is left unread comes back.
+    /// Gives `input` to a client's connection. The unread rest stays in `input`.
     pub(super) fn give(&mut self, id: u32, number: u64, input: &mut BytesMut) {
         let (time, client) = (self.time, CLIENT + number);
         let node = &mut self.node(id).node;
@@ -91,7 +91,7 @@ fn small_commands_do_not_wait_for_large_ones_of_others() {
     world.run_until("all groups are led", ELECTED_MS, |world| {
         world.nodes.iter().all(|host| host.node.leaderless() == 0)
     });
-    // A majority is reached, and votes for nothing.
+    // Node 1 reaches a majority, which votes for nothing.
     [2, 3].into_iter().for_each(|id| world.node(id).is_stuck = true);
     world.speaks_no_parts(1);
     for number in (0..5).chain(7..10) {
@@ -131,7 +131,7 @@ fn what_waits_unread_for_too_long_is_refused_also_in_the_midst_of_a_value() {
     world.give(1, 5, &mut begin);
     world.step();
     assert!(world.replied(1, 5).starts_with("-CLUSTERDOWN"), "in the midst of its value");
-    // The rest of the value is passed over, and the connection goes on.
+    // The rest of the value is skipped, and the connection goes on.
     world.node(1).node.engine.set_unanswered_reads(0);
     let mut rest = BytesMut::from(&[end, b"PING\r\n"].concat()[..]);
     world.give(1, 5, &mut rest);

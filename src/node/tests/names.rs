@@ -1,4 +1,4 @@
-//! Addresses: what clients are told of them, and what happens when one becomes another member's.
+//! Addresses: which ones clients are told, and what happens when an address becomes another member's.
 
 use super::*;
 use crate::node::links::Receiver;
@@ -25,13 +25,13 @@ fn hello(world: &mut World, from: u32) -> Hello {
     }
 }
 
-/// What a node thinks of a hello.
+/// Returns a node's verdict on a hello.
 fn judge(node: &mut Node, hello: &Hello) -> Result<(), Refusal> {
     let (_, core) = node.core();
     core.known().judge(hello)
 }
 
-/// The connection of a node to another.
+/// Returns the connection of node `of` to node `to`, if any.
 fn link(world: &mut World, of: u32, to: u32) -> Option<u64> {
     world.node(of).node.peers.find(NodeId(to)).and_then(|peer| peer.link())
 }
@@ -46,7 +46,7 @@ fn who_dials_a_member_and_reaches_another_disturbs_nobody_and_finds_it_when_it_i
     let mut world = World::led_by_1();
     let between = [link(&mut world, 2, 3), link(&mut world, 3, 2)];
     assert!(between[0].is_some() && between[1].is_some());
-    // The address of node 1 is now one of node 3.
+    // The address of node 1 now leads to node 3.
     world.moved.insert(0, 2);
     cut_link(&mut world, 2, 1);
     let dialled = world.connections;
@@ -109,7 +109,7 @@ fn clients_are_told_where_a_member_announces_itself_and_of_no_dead_one() {
     let has = |text: &str, part: &str| assert!(text.contains(part), "{part:?} in {text}");
     has(&nodes, " outside:9000@9000,outside master - 0 0 2 connected");
     has(&nodes, &format!(" {host}@{} master - 0 0 3 connected", host.rsplit(':').next().expect("a port")));
-    // The shell has been asked, and tells what it found.
+    // The shell was asked to resolve the name, and reports the result.
     let time = world.time;
     for (name, ip) in [("outside:9000", [10, 0, 0, 2]), ("never asked:1", [10, 0, 0, 3])] {
         world.node(1).node.on_completion(Completion::Resolved(name.to_owned(), ip.into()), time);
@@ -139,7 +139,7 @@ fn a_hello_says_more_at_its_end_to_those_who_read_on() {
         other => panic!("{other:?}"),
     };
     assert_eq!(read(&NodeMessage::Hello(said.clone()).encode()), said);
-    // As earlier programs said it, and the first one.
+    // Hellos as earlier programs encoded them, and as the first one did.
     let body = NodeMessage::Hello(before_that.clone()).encode();
     assert_eq!(read(&body[..body.len() - 1]), before_that);
     let first = postcard::to_allocvec(&old).unwrap();
@@ -173,7 +173,7 @@ fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it(
     };
     let first: Vec<wal::Record> = logged(&mut world).collect();
     assert_eq!(first.len(), 1);
-    // All that was logged until now goes.
+    // All segments written so far may be dropped.
     let lsn = world.node(2).node.engine.durable_lsn();
     let time = world.time;
     world.node(2).node.on_completion(Completion::Droppable(wal::Droppable { below: lsn, lsn }), time);

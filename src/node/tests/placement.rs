@@ -1,4 +1,4 @@
-//! Moves of groups that an operator asks for, when something comes between.
+//! Moves of groups that an operator requests, and that something interrupts.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn moves_asked_one_behind_the_other_are_all_done() {
 fn a_move_goes_on_when_another_leads_meanwhile() {
     let mut world = World::led_by_1();
     world.send(2, 0, b"PAXOI LEADER MOVE 0 3\r\n");
-    // The leader is gone with the question.
+    // The leader is cut off together with the request.
     world.isolate(1);
     world.run_until("node 2 leads", ELECTED_MS, |world| world.leads(2));
     assert_eq!(world.replies(2, 0), "");

@@ -6,7 +6,7 @@ use crate::config::{UPLOAD_PART_BYTES, UPLOAD_PARTS_SENT};
 
 const MIB: usize = 1 << 20;
 
-/// No value of the log of any node is longer than a few parts.
+/// Checks that no log holds a value longer than [`UPLOAD_PARTS_SENT`] + 1 parts.
 fn values_are_short(world: &World) {
     let longest = world.nodes.iter().flat_map(|host| host.log.as_deref().unwrap_or_default());
     let longest = longest.map(|record| record.payload.len()).max().unwrap_or(0);
@@ -14,7 +14,7 @@ fn values_are_short(world: &World) {
     assert!(longest <= parts_max, "a value of {longest} bytes is in a log");
 }
 
-/// Turns of all nodes, between which something holds at last.
+/// Runs turns of all nodes in rotation until `holds` returns true.
 fn turns_until(world: &mut World, holds: impl Fn(&World) -> bool) {
     for turn in 0..1_000 {
         if holds(world) {
@@ -55,7 +55,7 @@ fn a_clients_next_commands_see_its_large_one() {
     let mut input = BytesMut::from(&requests[..]);
     let expected = format!("+OK\r\n:{0}\r\n:{1}\r\n+OK\r\n:{0}\r\n", 2 * MIB, 2 * MIB + 1);
     for _ in 0..400 {
-        // What the server does when the node resumes a connection.
+        // The input is offered again, as by the server when the node resumes a connection.
         world.give(1, 1, &mut input);
         world.step();
     }

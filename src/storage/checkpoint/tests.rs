@@ -18,7 +18,7 @@ const HEADER: Header = Header { groups: GROUPS, cluster_id: [3; 16], hash_key: [
 const FIRST: &str = "checkpoint-0000000000000001";
 const SECOND: &str = "checkpoint-0000000000000002";
 
-/// The store of a group with some keys, which differ from one `round` to another.
+/// Returns the store of a group with `keys` keys, whose values differ from one `round` to another.
 fn store(group: u32, keys: usize, round: u64) -> Store {
     let group = GroupId(group);
     let mut store = Store::new(HEADER.hash_key, slots_of(group, GROUPS), Limits::default());
@@ -49,7 +49,7 @@ fn head(group: u32) -> SectionHead {
     SectionHead { group: GroupId(group), state }
 }
 
-/// Writes a checkpoint of these groups, each with so many keys, and calls `look` between all steps.
+/// Writes a checkpoint of these groups, each with its number of keys. Calls `look` between all steps.
 fn write(
     disk: &MemoryDisk,
     header: Header,
@@ -170,7 +170,7 @@ fn whatever_a_crash_leaves_the_checkpoint_before_stays() {
         }
         (0..10).for_each(|seed| check(&disk.crash(seed), result.is_ok()));
     }
-    // The power goes between two steps; the writer never learns of it.
+    // The power fails between two steps, and the writer never learns of it.
     let (live, mut steps) = (disk.killed(), 0);
     let mut look = || {
         steps += 1;
@@ -179,7 +179,7 @@ fn whatever_a_crash_leaves_the_checkpoint_before_stays() {
     write(&live, second(), Packing::Lz4, &groups, &mut look).unwrap();
     (0..10).for_each(|seed| check(&live.crash(seed), true));
     assert!(steps > 6);
-    // The disk takes everything and keeps nothing.
+    // The disk accepts all writes, but its syncs fail and nothing is kept.
     let disk = disk.killed();
     disk.fail_syncs(SECOND, 0);
     one_line(&write(&disk, second(), Packing::Lz4, &groups, &mut || {}).unwrap_err());
@@ -295,7 +295,7 @@ fn inspecting_shows_what_is_there_and_what_is_not_sound() {
     assert!(!inspect(&disk).0);
 }
 
-/// A file whose checksums are all right: these chunks, of which the last is the index.
+/// Returns a disk with a file of these chunks, whose checksums are all right. The last chunk is the index.
 fn forged(chunks: &[([u8; CHUNK_HEADER_BYTES], Vec<u8>)]) -> MemoryDisk {
     let mut content = HEADER.encode().to_vec();
     let (mut crc, mut index_offset) = (header_crc(&HEADER.encode()), 0);

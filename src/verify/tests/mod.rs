@@ -1,4 +1,4 @@
-//! Histories written by hand, histories made at random and judged by trying every order, and how long a check takes.
+//! Histories written by hand, random histories compared with a search over every order, and the time that a check takes.
 
 mod by_hand;
 mod random;
@@ -6,12 +6,12 @@ mod speed;
 
 use super::*;
 
-/// A finished operation.
+/// Returns a finished operation.
 fn done(client: u64, call: u64, returned: u64, action: Action, outcome: Outcome) -> Operation {
     Operation { client, call, returned: Some(returned), action, outcome: Some(outcome) }
 }
 
-/// One without an outcome.
+/// Returns an operation without an outcome.
 fn open(client: u64, call: u64, action: Action) -> Operation {
     Operation { client, call, returned: None, action, outcome: None }
 }

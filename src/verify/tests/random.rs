@@ -1,11 +1,11 @@
-//! Random histories. What a true server did is always accepted; whatever else is accepted exactly if trying every
-//! order at every moment finds one.
+//! Random histories. The history of a correct server is always accepted. Any other history is accepted exactly if a
+//! search over every order at every moment finds an explanation.
 
 use super::*;
 use crate::rng::Rng;
 use proptest::prelude::*;
 
-/// Operations of one history: every order of them is tried.
+/// Bounds the operations of one history, because every order of them is tried.
 const OPERATIONS_MAX: u64 = 6;
 const VALUES: [&str; 3] = ["1", "2", "x"];
 
@@ -23,10 +23,10 @@ pub(super) fn random_action(rng: &mut Rng, with_expiry: bool) -> Action {
     }
 }
 
-/// What a key holds, and the times between which that expires.
+/// The value of a key, if any, and the earliest and latest time at which it expires.
 pub(super) type Held = Option<(Bytes, Option<(u64, u64)>)>;
 
-/// What a server does, written down as plainly as can be. `held` is gone already if it has expired.
+/// Executes an action as a server does, in the plainest way. `held` is already `None` if the value has expired.
 pub(super) fn execute(held: &Held, action: &Action) -> (Held, Outcome) {
     let old = held.as_ref().map(|(value, _)| value.clone());
     let told = old.clone().map_or(Outcome::Nil, Outcome::Value);
@@ -57,7 +57,7 @@ pub(super) fn execute(held: &Held, action: &Action) -> (Held, Outcome) {
     }
 }
 
-/// Whether some order at some moments explains the operations not in `used`.
+/// Returns true if some order at some moments explains the operations that are not in `used`.
 fn explains(operations: &[Operation], used: u32, now: u64, held: &Held) -> bool {
     let left = |at: &usize| used >> at & 1 == 0;
     if (0..operations.len()).filter(left).all(|at| operations[at].returned.is_none()) {
@@ -82,8 +82,8 @@ fn explains(operations: &[Operation], used: u32, now: u64, held: &Held) -> bool 
     })
 }
 
-/// What a true server did, one operation at each moment of a sequence, told by clients that saw each begin somewhat
-/// earlier and end somewhat later, or never end.
+/// Returns the history of a correct server that executed one operation at each moment of a sequence. Clients saw each
+/// operation begin somewhat earlier and end somewhat later, or never end.
 fn true_history(rng: &mut Rng, with_expiry: bool) -> Vec<Operation> {
     let mut held: Held = None;
     let mut operations = Vec::new();
@@ -128,12 +128,12 @@ fn random_outcome(rng: &mut Rng) -> Outcome {
     }
 }
 
-/// Whether the checker says the same as trying everything.
+/// Checks that the checker agrees with the search over every order.
 fn is_judged_rightly(operations: &[Operation]) {
     for operation in operations {
         let is_write = matches!(operation.action, Action::Set(_) | Action::SetExpiring { .. } | Action::SetIfAbsent(_));
         let is_other_form = match operation.outcome {
-            // Done says nothing of what others than these tell; the plain server always tells.
+            // `Done` hides the result of other actions than these. The plain server always tells the result.
             Some(Outcome::Done) => !is_write,
             Some(Outcome::Integer(_)) => matches!(operation.action, Action::SetIfAbsent(_)),
             _ => false,
@@ -154,7 +154,7 @@ fn is_judged_rightly(operations: &[Operation]) {
     }
 }
 
-/// A few operations at random times, open where `operation` gives no outcome.
+/// Returns a few operations at random times. Operations are open if `operation` gives no outcome.
 fn concurrent(rng: &mut Rng, operation: impl Fn(&mut Rng) -> (Action, Option<Outcome>)) -> Vec<Operation> {
     let number = 2 + rng.below(OPERATIONS_MAX);
     let mut one = |client| {

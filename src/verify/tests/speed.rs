@@ -1,14 +1,14 @@
-//! What a check may cost: a simulated run has thousands of operations and is checked in milliseconds, and a load with
-//! many clients on one key is checked at all.
+//! The cost of a check: a simulated run with thousands of operations is checked in milliseconds, and a load with many
+//! clients on one key can be checked at all.
 
 use super::random::{Held, execute, random_action};
 use super::*;
 use crate::rng::Rng;
 
-/// On one key.
+/// Number of operations, all on one key.
 const OPERATIONS: u64 = 2000;
 
-/// What a true server did for `clients` that each send one operation after the other to one key.
+/// Returns the history of a correct server for `clients` clients. Each sends one operation after the other to one key.
 fn load(
     clients: u64,
     operations: u64,
@@ -52,7 +52,7 @@ fn read_or_write(rng: &mut Rng, number: u64) -> Action {
     if rng.below(2) == 0 { Action::Get } else { Action::Set(number.to_string().into()) }
 }
 
-/// Checks both the history and the same with a wrong read at its end, and returns the steps of the first.
+/// Checks the history, and the same history with a wrong read at its end. Returns the steps of the first check.
 #[track_caller]
 fn steps(name: &str, mut operations: Vec<Operation>) -> u64 {
     let summary = checked(&operations).unwrap_or_else(|violation| panic!("{name}: {violation}"));
@@ -75,7 +75,7 @@ fn many_clients_on_one_key() {
     }
 }
 
-/// As in a simulated run: few clients at a time on a key, but everything that there is, values that are alike, and many
+/// As in a simulated run: few clients at a time on a key, but all kinds of operations, equal values, and many
 /// operations that stay open.
 #[test]
 fn every_kind_of_operation_on_one_key() {

@@ -1,5 +1,5 @@
-//! Reading a damaged checkpoint: it is refused, in one line. One whose checksums were made right again may be taken, but
-//! then its states have the digests that it says.
+//! Reading a damaged checkpoint: it is refused with an error of one line. A checkpoint whose checksums were corrected
+//! after the damage may be accepted, but then its states must have the digests that it claims.
 
 use super::{choice, piece, wide_choice};
 use bytes::BytesMut;
@@ -18,10 +18,10 @@ use std::sync::Arc;
 
 const HEADER: Header = Header { groups: 4, cluster_id: [3; 16], hash_key: [7; 16], sequence: 1 };
 const EDITS_MAX: usize = 24;
-/// Where a chunk's length stands in its header.
+/// Offset of the length in a chunk's header, in bytes.
 const LENGTH_AT: usize = 8;
 
-/// The first byte chooses the checkpoint, the others how it is damaged.
+/// Runs one input: the first byte chooses the checkpoint, the others its damage.
 pub fn run(mut data: &[u8]) {
     let chosen = choice(&mut data);
     let (disk, name) = (MemoryDisk::new(), checkpoint_name(1));
@@ -42,7 +42,7 @@ pub fn run(mut data: &[u8]) {
     }
 }
 
-/// One or two groups with a few keys and a session.
+/// Writes a checkpoint of one or two groups with a few keys and a session.
 fn write(disk: &MemoryDisk, chosen: u8) {
     let packing = if chosen & 0x80 == 0 { Packing::Plain } else { Packing::Lz4 };
     let made = (|| -> Result<(), CheckpointError> {
@@ -77,7 +77,7 @@ fn store(group: GroupId, keys: usize) -> Store {
     store
 }
 
-/// The text of the answer, if it is one.
+/// Applies a command. Returns its reply if that is a string, else an empty one.
 fn apply(store: &mut Store, words: &[&str]) -> String {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let spec = table::lookup(&words).expect("a command");
@@ -108,7 +108,7 @@ fn install_all(disk: &MemoryDisk, name: &str) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// One piece of damage. True if it was made to look sound.
+/// Makes one piece of damage. Returns true if it corrected the checksums.
 fn edit(data: &mut &[u8], content: &mut Vec<u8>) -> bool {
     let chosen = choice(data);
     let at = wide_choice(data).min(content.len());
@@ -137,7 +137,7 @@ fn edit(data: &mut &[u8], content: &mut Vec<u8>) -> bool {
     false
 }
 
-/// Makes all checksums right of whatever stands where pieces should.
+/// Corrects all checksums, whatever the header and chunks hold. Returns true unless the file is too short.
 fn seal(content: &mut [u8]) -> bool {
     let Some(trailer_at) = content.len().checked_sub(TRAILER_BYTES) else { return false };
     let Some((header, _)) = content.split_first_chunk_mut::<HEADER_BYTES>() else { return false };

@@ -1,5 +1,6 @@
-//! Commands, from words to state: what parses is encoded and means the same when it is decoded; and two stores that
-//! apply the same bytes, sound or not, one of them over as many turns as can be, answer and end the same.
+//! Commands, from words to state. A command that parses means the same after it is encoded and decoded. Two stores
+//! apply the same bytes, sound or not, one of them over as many turns as possible: their replies and final states are
+//! equal.
 
 use super::{choice, piece};
 use bytes::BytesMut;
@@ -13,10 +14,11 @@ use paxoi::routing::SLOTS;
 
 const HASH_KEY: [u8; 16] = *b"0123456789abcdef";
 const START_MS: u64 = 1_700_000_000_000;
-/// Small, so that no command costs much, and limits are met.
+/// Maximum bytes of a value: small, so that no command costs much, and limits are reached.
 const VALUE_BYTES_MAX: usize = 4 << 10;
 
-/// Steps: a byte that chooses, then a line of words between spaces, a body as another node might send it, or time.
+/// Runs a sequence of steps. Each begins with a byte that chooses: a line of words separated by spaces, a body as
+/// another node might send it, or a step of time.
 pub fn run(mut data: &[u8]) {
     let (mut one, mut other, mut now_ms) = (store(), store(), START_MS);
     while !data.is_empty() {
@@ -35,7 +37,7 @@ pub fn run(mut data: &[u8]) {
         let Some(body) = body else { continue };
         if let Ok(command) = decode(&body) {
             expect_same(&command);
-            // Reading changes nothing, and must not fail either.
+            // A read changes nothing, and must not panic either.
             let _ = (!command.is_write()).then(|| one.read(&body, now_ms).is_ok());
         }
         assert_eq!(one.apply(&body), in_pieces(&mut other, &body), "two answers to {body:?}");
@@ -44,7 +46,7 @@ pub fn run(mut data: &[u8]) {
     assert_eq!((one.len(), one.bytes()), (other.len(), other.bytes()));
 }
 
-/// The same over as many turns as can be.
+/// Applies a command over as many turns as possible.
 fn in_pieces(store: &mut Store, body: &[u8]) -> Reply<'static> {
     loop {
         if let Some(reply) = store.apply_some(body, true, &mut Work::steps(1)) {
@@ -63,14 +65,14 @@ fn line_length(data: &[u8]) -> usize {
     data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len())
 }
 
-/// The encoding of the command that these words are.
+/// Returns the encoding of the command in a line of words, if it parses.
 fn parsed(line: &[u8], unix_ms: u64) -> Option<BytesMut> {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let command = parse(lookup(&words).ok()?, &words, Moment { cluster_ms: unix_ms, durations: true, seed: 7 }).ok()?;
     Some(expect_same(&command))
 }
 
-/// The encoding, which must mean the same again.
+/// Returns the encoding of a command, which must decode to the same command.
 fn expect_same(command: &Command<'_>) -> BytesMut {
     let mut body = BytesMut::new();
     encode(command, &mut body);

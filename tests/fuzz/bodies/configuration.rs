@@ -1,17 +1,17 @@
-//! What an operator writes: a configuration file, a list of members, a time. Wrong ones get one line, never a panic.
+//! Input of an operator: a configuration file, a list of members, a time. Wrong input gets one line, never a panic.
 
 use paxoi::cmd::serve::parse_file;
 use paxoi::duration;
 use paxoi::server::parse_members;
 
-/// The text is read as each of them, as far as it is text.
+/// Parses the input as each of these, with invalid UTF-8 replaced.
 pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Err(reason) = parse_file(&text) {
         assert!(reason.starts_with("line "), "no place: {reason:?}");
         expect_line(&reason);
     }
-    // These come from flags and TOML strings, of which a message may repeat what was given.
+    // These come from flags and TOML strings. A message may repeat its input, so the input is one line.
     let line = text.lines().next().unwrap_or("");
     match parse_members(line) {
         Ok(members) => assert!(!members.is_empty() && members.iter().all(|(id, _)| id.0 > 0), "members {members:?}"),

@@ -1,5 +1,6 @@
-//! Recovery of a damaged log: it says what is wrong, or gives back everything that something sound claims to be durable,
-//! in order, and nothing that was never written. What it leaves on the disk gives the same again, and can be written on.
+//! Recovery of a damaged log. It reports the damage, or returns, in order, every record that an undamaged header claims
+//! to be durable, and no record that was never written. A second recovery returns the same, and the log can be written
+//! on.
 
 use super::{choice, piece, wide_choice};
 use bytes::Bytes;
@@ -12,18 +13,18 @@ use paxoi::storage::wal::{Append, Batch, LogError, Options, Record, RecordKind, 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Records by lsn.
+/// Records with their LSNs.
 type Written = Vec<(u64, Record)>;
 
 const STORAGE_ID: [u8; 16] = [0x5a; 16];
 const FILES: [&str; 2] = ["log-0000000000000001", "log-0000000000000002"];
 const EDITS_MAX: usize = 24;
-/// Where the CRC of a frame's header stands, and that of its record headers.
+/// Offsets in a frame's header: of its own CRC, and of the CRC of its record headers.
 const CRC_AT: usize = FRAME_HEADER_BYTES - 4;
 const RECORDS_CRC_AT: usize = 40;
 const RECORD_HEADER_BYTES: usize = 48;
 
-/// The first byte chooses the log, the others how it is damaged.
+/// Runs one input: the first byte chooses the log, the others its damage.
 pub fn run(mut data: &[u8]) {
     let chosen = choice(&mut data);
     let disk = MemoryDisk::new();
@@ -57,7 +58,7 @@ pub fn run(mut data: &[u8]) {
     assert!(longer.len() == seen.len() + 1 && longer.last() == more.last(), "what was written on is not there");
 }
 
-/// A log of a few frames, in two segments if bit 6 is set, and with a mark at its end if bit 7 is.
+/// Writes a log of a few frames, in two segments if bit 6 is set, and with a durability marker at its end if bit 7 is.
 fn write_log(disk: &MemoryDisk, chosen: u8) -> Written {
     let (mut writer, mut written) = open(disk).expect("a new log");
     for round in 1..=u64::from(chosen % 8) {
@@ -85,7 +86,7 @@ fn accept(group: u64, value: Vec<u8>) -> Record {
     Record { kind, group, instance: Instance(1), ballot, chosen: Ballot::ZERO, payload: value.into() }
 }
 
-/// The writer behind everything in the log, and that.
+/// Recovers the log. Returns a writer behind its end, and all its records.
 fn open(disk: &MemoryDisk) -> Result<(Writer, Written), LogError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let mut seen = Vec::new();
@@ -113,7 +114,7 @@ fn contents(disk: &MemoryDisk) -> Vec<Vec<u8>> {
     FILES.iter().filter_map(|file| disk.content(file)).collect()
 }
 
-/// Where the frames of a sound segment stand.
+/// Returns the offset and the header of each frame of a sound segment.
 fn frames(content: &[u8]) -> Vec<(usize, FrameHeader)> {
     let (mut at, mut found) = (SEGMENT_HEADER_BYTES, Vec::new());
     while let Some(header) = content.get(at..).and_then(|rest| FrameHeader::decode(rest, frame_seed(&STORAGE_ID))) {
@@ -123,7 +124,7 @@ fn frames(content: &[u8]) -> Vec<(usize, FrameHeader)> {
     found
 }
 
-/// The highest lsn that something undamaged, where it was written, says to be durable.
+/// Returns the highest LSN that an undamaged header, where it was written, claims to be durable.
 fn claims(sound: &[Vec<u8>], damaged: &[Vec<u8>]) -> u64 {
     let mut highest = 0;
     for (before, after) in sound.iter().zip(damaged) {
@@ -137,12 +138,12 @@ fn claims(sound: &[Vec<u8>], damaged: &[Vec<u8>]) -> u64 {
     highest
 }
 
-/// One piece of damage. True if it was made to look sound.
+/// Makes one piece of damage. Returns true if it corrected the checksums.
 fn edit(data: &mut &[u8], sound: &[Vec<u8>], damaged: &mut [Vec<u8>]) -> bool {
     let chosen = choice(data);
     let file = usize::from(chosen >> 7) % damaged.len();
     let (places, content) = (places(&sound[file]), &mut damaged[file]);
-    // Mostly near a boundary of the format: most of the file is one value, or nothing.
+    // Mostly near a boundary of the format: most of the file is one value, or empty.
     let near = |data: &mut &[u8]| places[usize::from(choice(data)) % places.len()] + usize::from(choice(data) % 64);
     let at = if chosen & 0x40 == 0 { near(data) } else { wide_choice(data) }.min(content.len());
     let count = |data: &mut &[u8]| usize::from(choice(data)) * if chosen & 0x20 == 0 { 1 } else { FRAME_ALIGNMENT };
@@ -172,7 +173,7 @@ fn edit(data: &mut &[u8], sound: &[Vec<u8>], damaged: &mut [Vec<u8>]) -> bool {
     false
 }
 
-/// Offsets of headers, and where the log ends.
+/// Returns the offsets of headers, and of the end of the log.
 fn places(sound: &[u8]) -> Vec<usize> {
     let frames = frames(sound);
     let end = frames.last().map_or(SEGMENT_HEADER_BYTES, |(at, last)| at + last.frame_bytes() as usize);
@@ -180,7 +181,8 @@ fn places(sound: &[u8]) -> Vec<usize> {
     [0, end].into_iter().chain(bounds).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Makes the checksums right of whatever stands at `at`: the header of a segment, or that of a frame.
+/// Corrects the checksums of the segment or frame header at `at`, whatever it holds. Returns true unless the file is
+/// too short.
 fn forge(content: &mut [u8], at: usize) -> bool {
     let Some(header) = content.get(at..at + FRAME_HEADER_BYTES + 8) else { return false };
     if at == 0 {

@@ -1,4 +1,4 @@
-//! What the fuzzers do with their bytes: plain functions that panic when the code is wrong. `cargo fuzz` calls them with
+//! The bodies of the fuzz targets: plain functions that panic when the code is wrong. `cargo fuzz` calls them with
 //! bytes of its own, and `tests/corpus.rs` with every input that was worth keeping.
 
 #![allow(unreachable_pub, reason = "shared by a test and the fuzz targets")]
@@ -10,10 +10,10 @@ pub mod log_recovery;
 pub mod peer_frame;
 pub mod resp_request;
 
-/// A target: its name, which its folder of inputs has too, and what it does.
+/// A target: its name, which is also that of its corpus folder, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 #[allow(dead_code, reason = "a fuzz target runs only its own")]
 pub const TARGETS: [Target; 6] = [
     ("checkpoint", checkpoint::run),
@@ -24,19 +24,19 @@ pub const TARGETS: [Target; 6] = [
     ("resp_request", resp_request::run),
 ];
 
-/// Takes the first byte off, 0 if there is none: the fuzzer's way to choose.
+/// Takes and returns the first byte, 0 if there is none. The fuzzer makes its choices with it.
 fn choice(data: &mut &[u8]) -> u8 {
     let Some((first, rest)) = data.split_first() else { return 0 };
     *data = rest;
     *first
 }
 
-/// The same with two bytes.
+/// Takes two bytes in the same way, as one number.
 fn wide_choice(data: &mut &[u8]) -> usize {
     usize::from(choice(data)) << 8 | usize::from(choice(data))
 }
 
-/// Takes up to `count` bytes off.
+/// Takes and returns up to `count` bytes.
 fn piece<'a>(data: &mut &'a [u8], count: usize) -> &'a [u8] {
     let (piece, rest) = data.split_at(count.min(data.len()));
     *data = rest;

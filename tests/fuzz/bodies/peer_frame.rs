@@ -1,5 +1,5 @@
-//! Frames from peers: wrong ones are refused without a panic, wherever they were cut; and a message that decodes means
-//! the same when it is encoded and decoded again.
+//! Frames from peers: wrong frames are refused without a panic, however the stream is cut into pieces. A message that
+//! decodes means the same when it is encoded and decoded again.
 
 use super::choice;
 use bytes::{Bytes, BytesMut};
@@ -9,7 +9,7 @@ use paxoi::node::wire::{NODE, NodeMessage};
 
 const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
-/// The first byte chooses what the rest is: the stream itself, a frame's payload, or a message's body.
+/// Runs one input: the first byte chooses what the rest is: the stream itself, a frame's payload, or a message's body.
 pub fn run(mut data: &[u8]) {
     let chosen = choice(&mut data);
     let stream = match chosen % 4 {
@@ -28,7 +28,7 @@ pub fn run(mut data: &[u8]) {
     assert_eq!(whole, receive(&stream, usize::from(chosen >> 2) + 1), "pieces matter");
 }
 
-/// A frame with this payload, whatever that is.
+/// Returns a frame with a right checksum and this payload, whatever the payload is.
 fn sealed(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![frame::MAGIC, frame::VERSION, 0, 0];
     frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
@@ -39,7 +39,7 @@ fn sealed(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// How many messages were understood, and what ended the stream.
+/// Returns the number of messages that were understood, and the error that ended the stream.
 fn receive(stream: &[u8], piece: usize) -> (usize, Option<String>) {
     let (mut buf, mut understood) = (BytesMut::new(), 0);
     for piece in stream.chunks(piece) {
@@ -61,7 +61,7 @@ fn understand(frame: &Frame) -> usize {
     messages.filter(|message| again(message.group, message.kind, &message.body)).count()
 }
 
-/// Whether the body decodes; then it must survive its own encoding.
+/// Returns true if the body decodes. Then its message must survive its own encoding.
 fn again(group: u32, kind: u8, body: &Bytes) -> bool {
     if group == NODE {
         let Ok(Some(message)) = NodeMessage::decode(kind, body) else { return false };

@@ -1,12 +1,12 @@
-//! The request parser: whatever the bytes are and however they are cut into pieces, they make the same requests and the
-//! same error, and no request exceeds its limits.
+//! The request parser: any bytes, however they are cut into pieces, make the same requests and the same error. No
+//! request exceeds its limits.
 
 use super::choice;
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
 
 type Requests = Vec<Vec<Vec<u8>>>;
 
-/// The first byte chooses the pieces and the limits.
+/// Runs one input: the first byte chooses the size of the pieces and the limits.
 pub fn run(mut data: &[u8]) {
     let chosen = choice(&mut data);
     let limits = if chosen & 0x80 == 0 {
@@ -19,7 +19,7 @@ pub fn run(mut data: &[u8]) {
     assert_eq!(whole, feed(data, 1, limits), "single bytes matter");
 }
 
-/// The requests, and the error or the number of bytes left over.
+/// Parses bytes that come in pieces. Returns the requests, and the error or the number of bytes left over.
 fn feed(bytes: &[u8], piece: usize, limits: RequestLimits) -> (Requests, Result<usize, RequestError>) {
     let mut parser = RequestParser::new(limits);
     let mut requests = Requests::new();

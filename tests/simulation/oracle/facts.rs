@@ -18,7 +18,8 @@ pub(super) struct Fact {
 }
 
 impl Fact {
-    /// Whether it is that fact as the log gives it back: a value may have rotted, which is noticed.
+    /// Returns true if this fact, read from the log, is the one that was `written`. Its value may be lost to rot, if
+    /// that was noticed.
     pub(super) fn is(&self, written: &Fact) -> bool {
         let kind = match self.kind {
             RecordKind::LostAccept => RecordKind::Accept,
@@ -30,11 +31,11 @@ impl Fact {
     }
 }
 
-/// What a node's records say of one group.
+/// The state of one group at a node, as the node's records tell it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seat {
     pub(super) promised: Ballot,
-    /// The highest instance that it voted at or learned, and its vote there.
+    /// The highest instance at which the node voted or learned a value, and its vote there.
     pub(super) instance: Instance,
     pub(super) vote: Option<(Ballot, u32)>,
     /// That instance and the ballot of the node's value there; `None` if unknown.
@@ -64,7 +65,7 @@ pub(super) fn describe(fact: &Fact) -> String {
     format!("{kind:?} g{group} i{instance} b{ballot} after {chosen} value {value:08x}")
 }
 
-/// A message without the bytes of its values.
+/// Describes a message without the bytes of its values.
 pub(super) fn brief(message: &Message) -> String {
     match message {
         Message::Accept(accept) => format!(

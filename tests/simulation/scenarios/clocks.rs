@@ -1,5 +1,5 @@
-//! Clocks that are wrong by hours: a leader's for a moment, one at the birth, a follower's for as long as it lasts; and a
-//! machine whose clocks stood still.
+//! Scenarios of clocks that are wrong by hours: the leader's for a moment, one at the birth, and a follower's for
+//! longer. Also scenarios of machines whose clocks stood still.
 
 use super::{End, World, expect};
 use crate::process::EPOCH_US;
@@ -8,14 +8,14 @@ use paxoi::verify::{Action, Outcome};
 use paxoi::versions::Versions;
 
 const HOURS_US: i64 = 8 * 3_600_000_000;
-/// A third of a lock's life is more than any bound of cluster time.
+/// Lifetime of a lock. A third of it exceeds every limit on the error of cluster time.
 const LIFE_US: u64 = 9_000_000;
 
 impl World {
-    /// A client takes a lock for [`LIFE_US`]; whether it got it.
+    /// Asks for a lock with the lifetime [`LIFE_US`]. Returns true if the client got it.
     fn lock(&mut self, client: usize) -> Result<bool, String> {
         let life = (LIFE_US / 1_000).to_string();
-        // The history knows of no `SET NX PX`: what is promised of it is looked at here.
+        // The history has no action for `SET NX PX`, so the scenarios check what it promises.
         self.record.last = None;
         self.order(client, &["SET", "lock", "mine", "NX", "PX", &life]);
         Ok(self.told(client)? != Outcome::Nil)
@@ -31,7 +31,8 @@ impl World {
         if taken { Ok(()) } else { Err("the lock is held for too long".to_owned()) }
     }
 
-    /// A lock is taken by the first client, at whichever node; nobody else gets it before its time, and somebody then.
+    /// Checks a lock that the first client takes: before it expires, no client gets it at any node; afterwards another
+    /// client does.
     fn expect_locks_to_hold(&mut self) -> Result<(), String> {
         if !self.lock(0)? {
             return Err("nobody has the lock, and it is not to be had".to_owned());
@@ -53,7 +54,7 @@ impl World {
         Ok(())
     }
 
-    /// A key with a long life is there.
+    /// Sets a key with a lifetime of an hour, and checks that it is still there after a second.
     fn expect_kept(&mut self, client: usize) -> Result<(), String> {
         let action = Action::Set(Bytes::from_static(b"kept"));
         self.request(client, &["SET", "hour", "kept", "EX", "3600"], "hour", action);
@@ -68,7 +69,7 @@ impl World {
     }
 }
 
-/// The leader's clock is eight hours fast for a second, in which many values are chosen, and right again.
+/// The leader's clock is eight hours fast for a second in which many values are chosen. Then it is right again.
 pub(super) fn fast_leader_for_a_moment(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
@@ -85,8 +86,8 @@ pub(super) fn fast_leader_for_a_moment(world: &mut World) -> Result<(), String> 
     expect(&world.told(0)?, &Outcome::Value(Bytes::from_static(b"kept")))
 }
 
-/// A cluster is born while the clock of one node, which was there first, is wrong. It stays so while all nodes are started
-/// anew; then it is set right.
+/// A cluster is born while the clock of one node, which started first, is wrong. The clock stays wrong while all nodes
+/// are restarted. Then it is set right.
 fn born_while_a_clock_is_wrong(world: &mut World, wrong: usize, off_us: i64) -> Result<(), String> {
     world.processes[wrong].clocks.unix_us = off_us;
     world.start(wrong);
@@ -126,8 +127,8 @@ pub(super) fn born_while_the_first_is_slow(world: &mut World) -> Result<(), Stri
     born_while_a_clock_is_wrong(world, 0, -HOURS_US)
 }
 
-/// The first node's clock is slow. As soon as the cluster is born the third node is cut off, before a ping of its own says
-/// more. Then all are started anew, and all clocks are known. What was set meanwhile stays.
+/// The first node's clock is slow. As soon as the cluster is born, the third node is cut off, before one of its pings
+/// tells more. Then all nodes are restarted, and all clocks are known. Keys that were set meanwhile must stay.
 pub(super) fn cut_right_after_the_birth(world: &mut World) -> Result<(), String> {
     world.processes[0].clocks.unix_us = -HOURS_US;
     (0..3).for_each(|node| world.start(node));
@@ -152,8 +153,8 @@ pub(super) fn cut_right_after_the_birth(world: &mut World) -> Result<(), String>
     expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(b"kept")))
 }
 
-/// The clock of a follower is a minute slow, then eight hours fast; then the leader's is eight hours slow. Clients use the
-/// one as well as the other.
+/// A follower's clock is a minute slow, then eight hours fast. Then the leader's clock is eight hours slow, then fast.
+/// Clients use both nodes.
 pub(super) fn slow_follower(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
@@ -167,8 +168,9 @@ pub(super) fn slow_follower(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// The members tell no clocks yet, and the leader's clock is eight hours fast for a moment: the group's time is ahead by as
-/// much. All are upgraded. Locks last as long as they say, although real time is hours behind.
+/// The members are of a version without cluster time. The leader's clock is eight hours fast for a moment, so the
+/// group's time is as far ahead. All nodes are upgraded. Locks must last their lifetime, although real time is hours
+/// behind.
 pub(super) fn ahead_after_an_upgrade(world: &mut World) -> Result<(), String> {
     world.tells_clocks = false;
     world.processes.iter_mut().for_each(|process| process.versions = Versions { lowest: 1, highest: 2 });
@@ -199,7 +201,7 @@ impl World {
         self.freeze_all(&[node]);
     }
 
-    /// The same for several at once.
+    /// Freezes several machines for a minute at once.
     fn freeze_all(&mut self, nodes: &[usize]) {
         let stopped: Vec<u64> = nodes.iter().map(|node| self.processes[*node].clocks.at(self.now_us).mono_us).collect();
         for node in nodes {
@@ -210,7 +212,7 @@ impl World {
         nodes.iter().zip(stopped).for_each(|(node, mono_us)| self.wake(*node, Some(mono_us)));
     }
 
-    /// Cluster time is known at these nodes, and is off by at most a second.
+    /// Checks that these nodes know cluster time, and that it is off by at most a second.
     fn expect_right_time(&self, nodes: &[usize]) -> Result<(), String> {
         for node in nodes {
             let time = self.processes[*node].clocks.at(self.now_us);
@@ -224,7 +226,7 @@ impl World {
     }
 }
 
-/// All machines are frozen. The first thing that the leader does when it wakes is to read a key that is long due.
+/// All machines are frozen. The first command after the leader wakes is for a key that is long due.
 pub(super) fn read_right_after_a_freeze(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
@@ -234,8 +236,8 @@ pub(super) fn read_right_after_a_freeze(world: &mut World) -> Result<(), String>
     world.expect_lock_to_be_over(0)
 }
 
-/// Two machines are frozen while the third is down. The clock of one is fast by two seconds afterwards, so that the clocks
-/// of both have not jumped alike, and neither has a cluster time that the other could take over.
+/// Two machines are frozen while the third is down. Afterwards the clock of one is two seconds fast. So their clocks
+/// have not jumped alike, and neither node has a cluster time that the other could take over.
 pub(super) fn two_frozen_and_one_set(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
@@ -248,12 +250,12 @@ pub(super) fn two_frozen_and_one_set(world: &mut World) -> Result<(), String> {
     world.expect_lock_to_be_over(0)
 }
 
-/// The clocks of the leader and of another one of five are set ahead by hours, by a different time each. Nothing comes of
-/// it.
+/// The clocks of the leader and of one more of five nodes are set ahead, by eight and four hours. Cluster time must not
+/// follow.
 pub(super) fn two_of_five_clocks_jump(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
-    // The leader hears of the other wrong clock last, when it goes on already.
+    // The leader hears of the other wrong clock last, when it already has cluster time again.
     world.network.slow_down(3, 0, 33_000);
     world.wait(1_000_000);
     world.processes[0].clocks.unix_us = HOURS_US;
@@ -267,12 +269,13 @@ pub(super) fn two_of_five_clocks_jump(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// The leader's machine is frozen while one of the two others is away for good. What was due meanwhile is gone.
+/// The leader's machine is frozen while one of the two others is away for good. Keys that were due meanwhile must be
+/// gone.
 pub(super) fn frozen_while_another_is_away(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
     world.take_lock(0)?;
-    // All have told their cluster time.
+    // By now all nodes have told their cluster time.
     world.wait(1_000_000);
     world.end(2, End::Kill);
     world.freeze(0);
@@ -281,7 +284,7 @@ pub(super) fn frozen_while_another_is_away(world: &mut World) -> Result<(), Stri
     world.expect_lock_to_be_over(0)
 }
 
-/// One machine is frozen while both others are down, and finds one that starts. That does not take over its cluster time.
+/// One machine is frozen while both others are down. Then one of them starts, and must not take over its cluster time.
 pub(super) fn start_beside_a_frozen_machine(world: &mut World) -> Result<(), String> {
     beside_a_frozen_machine(world, 0)
 }

@@ -1,5 +1,5 @@
-//! Stories about logs that were cut: what counted of the old segments is in a checkpoint or was said again, and who has
-//! lost a part of it takes no part until it has learned it.
+//! Scenarios of trimmed logs. Content of old segments that still counts is in a checkpoint, or was logged again. A node
+//! that has lost a part of it does not take part until it has learned that part.
 
 use super::expect;
 use crate::damage::rot_checkpoint;
@@ -12,7 +12,7 @@ use paxoi::storage::wal::is_segment;
 use paxoi::verify::{Action, Outcome};
 
 impl World {
-    /// Writes until something is so.
+    /// Writes until `done` returns true.
     fn write_until(&mut self, client: usize, what: &str, done: impl Fn(&World) -> bool) -> Result<(), String> {
         let long = "x".repeat(8_000);
         for count in 0..500 {
@@ -26,7 +26,7 @@ impl World {
         Err(format!("in vain: {what}"))
     }
 
-    /// The first and the third choose a value, which the second never hears of, and the first is gone.
+    /// Lets the first and the third node choose a value that the second never hears of, and ends both.
     fn choose_without_the_second(&mut self, value: &str) -> Result<(), String> {
         self.network.block(0, 1);
         self.set(0, value);
@@ -38,7 +38,7 @@ impl World {
         Ok(())
     }
 
-    /// An operator asks a node for a change of the members until it is done.
+    /// Asks a node for a change of the members until it is done.
     fn change_members(&mut self, node: usize, wanted: &[&str]) -> Result<(), String> {
         let words: Vec<&[u8]> = ["PAXOI", "MEMBER"].iter().chain(wanted).map(|word| word.as_bytes()).collect();
         let mut told = None;
@@ -54,7 +54,7 @@ impl World {
         Err(format!("in vain: {wanted:?}, told {told:?}"))
     }
 
-    /// The third begins with a damaged directory, beside the second only, and then the first is there, too.
+    /// Starts the third node on a damaged directory, beside the second only. Then starts the first one, too.
     fn return_with_less(&mut self, value: &'static str) -> Result<(), String> {
         self.processes[2].rotten = true;
         self.start(2);
@@ -69,7 +69,7 @@ impl World {
     }
 }
 
-/// Power fails while what counts of the old segments is on its way to a slow disk.
+/// Power fails while records of old segments that still count are on their way to a slow disk.
 pub(super) fn power_fails_while_old_segments_go(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 0)?;
@@ -84,7 +84,8 @@ pub(super) fn power_fails_while_old_segments_go(world: &mut World) -> Result<(),
     world.told(1).map(|_| ())
 }
 
-/// The checkpoint of a member rots whose vote made a value chosen. Without the other that voted for it nothing goes on.
+/// A member's vote made a value chosen, and the member's checkpoint rots. Nothing goes on without the other member that
+/// voted.
 pub(super) fn lost_checkpoint_behind_a_vote(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 0)?;
@@ -123,7 +124,7 @@ pub(super) fn lost_vote(world: &mut World) -> Result<(), String> {
     world.return_with_less(VALUE)
 }
 
-/// A directory goes back in time when the records by which the others would know it are in segments that are gone.
+/// A directory is replaced by an older copy when the records by which the others would know it are in dropped segments.
 pub(super) fn old_copy_after_logs_were_cut(world: &mut World) -> Result<(), String> {
     world.found()?;
     let copy = world.processes[2].disk.killed();
@@ -146,8 +147,8 @@ pub(super) fn old_copy_after_logs_were_cut(world: &mut World) -> Result<(), Stri
     world.until("the copy is turned away", |world| world.processes[2].gone.is_some())
 }
 
-/// A member hears nothing of how its command was executed, nor of anything else until the others have cut their logs: a
-/// checkpoint tells it. It has sent the command again by then.
+/// A member is cut off before it hears how its command was executed, until the others have trimmed their logs. A
+/// checkpoint tells the member. By then it has sent the command again.
 pub(super) fn own_command_behind_a_cut_log(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..2).try_for_each(|client| world.connect(client, client * 2))?;
@@ -175,8 +176,8 @@ pub(super) fn own_command_behind_a_cut_log(world: &mut World) -> Result<(), Stri
     Ok(())
 }
 
-/// Two of three members are replaced, and then gone, while the third is away. It returns to two that it has never heard of,
-/// which have cut their logs.
+/// Two of three members are replaced and stopped while the third is away. It returns to two members that it has never
+/// heard of, which have trimmed their logs.
 pub(super) fn caught_up_by_strangers(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.until("all are born", |world| world.processes[..3].iter().all(Process::is_born))?;

@@ -1,14 +1,14 @@
-//! Groups that go from member to member while their keys are read: nobody notices.
+//! Scenarios of leader transfers while keys of the group are read. Clients do not notice them.
 
 use crate::world::World;
 
-/// How often the group goes to and fro.
+/// Number of leader transfers.
 const ROUNDS: u64 = 40;
-/// A message takes 0.2 ms here, and a disk as long: an election is over within a few of both. Nobody waits for a tick, a
-/// ping, or a question to be given up.
+/// Maximum duration of a read. A message and a sync take 0.2 ms each, and an election takes a few of both. No read
+/// waits for a tick, a ping, or the time limit of a question.
 const READ_US_MAX: u64 = 8_000;
 
-/// A client of the third node reads all the time, while the two others hand the group to one another.
+/// A client of the third node reads all the time, while the two others transfer the group to each other.
 pub(super) fn reads_during_handovers(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..3).for_each(|node| world.processes[node].sync_us = 200);
@@ -19,7 +19,7 @@ pub(super) fn reads_during_handovers(world: &mut World) -> Result<(), String> {
     let (mut asked_us, mut slowest_us) = (0, 0);
     for round in 0..ROUNDS {
         let to = 1 - round as usize % 2;
-        // At another moment of a tick each time.
+        // Each round begins at another moment of a tick.
         world.wait(20_000 + 700 * round);
         world.order(1, &["PAXOI", "LEADER", "MOVE", "0", &(to + 1).to_string()]);
         let end_us = world.now_us + 300_000;
@@ -46,14 +46,14 @@ pub(super) fn reads_during_handovers(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// Messages of the member that a group is handed to take 100 ms: the others have promised it their votes and know no leader
-/// long before they hear that it leads. They let it.
+/// Messages of the new leader take 100 ms. The others have promised it their votes and know no leader, long before they
+/// hear that it leads. They must not campaign against it.
 pub(super) fn word_of_the_new_leader_is_late(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 0)?;
     world.set(0, "value");
     world.told(0)?;
-    // From the one that should rather lead to another one, which hands it on.
+    // From the preferred leader to another node, which hands the group on.
     world.order(0, &["PAXOI", "LEADER", "MOVE", "0", "2"]);
     world.until("the second leads", |world| world.leader(1).is_some())?;
     (0..2).for_each(|other| world.network.slow_down(2, other, 100_000));
@@ -69,7 +69,7 @@ pub(super) fn word_of_the_new_leader_is_late(world: &mut World) -> Result<(), St
 }
 
 impl World {
-    /// The round of the highest ballot that a node has promised.
+    /// Returns the round of the highest ballot that a node has promised.
     fn round(&self, node: usize) -> u64 {
         let life = self.processes[node].life.as_ref();
         life.and_then(|life| life.node.shard().groups().next()).map_or(0, |group| group.promised().round)

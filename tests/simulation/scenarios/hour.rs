@@ -1,5 +1,5 @@
-//! An hour in which the same keys are overwritten again and again, while nodes are killed now and then: what the disks and
-//! the stores hold does not grow.
+//! A scenario of an hour in which the same keys are overwritten again and again, while nodes are killed now and then.
+//! The content of the disks and stores must not grow.
 
 use crate::shell::End;
 use crate::world::World;
@@ -10,14 +10,14 @@ const MINUTES: u64 = 60;
 const MINUTE_US: u64 = 60_000_000;
 const KEYS: u64 = 16;
 const VALUE_BYTES: usize = 1_000;
-/// Each client waits so long between two writes.
+/// Pause of each client between two writes.
 const PAUSE_US: u64 = 25_000;
-/// A node is killed at the end of every so many minutes, and started again.
+/// Interval at which a node is killed and started again, in minutes.
 const KILL_MINUTES: u64 = 7;
-/// The first minutes, in which logs come to the length at which they are cut.
+/// Number of first minutes, in which logs reach the length at which they are trimmed.
 const WARM: usize = 10;
 
-/// Tells it, with the fullest disk and the largest store of each minute in one line.
+/// Runs the scenario, and prints the fullest disk and the largest store in one line.
 pub(super) fn hour_of_overwrites(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..3).try_for_each(|client| world.connect(client, client))?;

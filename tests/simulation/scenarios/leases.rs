@@ -1,4 +1,5 @@
-//! Leases: leaders with one that are paused, lost or started anew, or hand their groups over.
+//! Scenarios of leaders with leases: they are paused, lose the others, or hand their groups over, or the others
+//! restart.
 
 use super::{World, expect};
 use crate::process::Process;
@@ -8,14 +9,15 @@ use groups::GroupId;
 use paxoi::verify::Outcome;
 
 impl World {
-    /// Somebody, which is the first node, leads under a lease; it and another have clients, and something is written.
+    /// Starts a cluster whose first node leads under a lease, connects clients to that node and another, and writes a
+    /// value.
     fn lease(&mut self) -> Result<(), String> {
         (0..self.processes.len()).for_each(|node| self.start(node));
         self.until("all are born", |world| world.processes.iter().all(Process::is_born))?;
         self.until("the first node holds a lease", |world| {
             let time = world.processes[0].clocks.at(world.now_us);
             if world.leader(1).or(world.leader(2)).is_some() {
-                // Chance wanted another.
+                // Another node was elected by chance.
                 (0..3).for_each(|node| world.end(node, End::Kill));
                 (0..3).for_each(|node| world.start(node));
             }
@@ -27,19 +29,21 @@ impl World {
     }
 }
 
-/// A leader with a lease is stopped; another is elected and writes; the first goes on, and is asked before anything else.
+/// A leader with a lease is paused. Another leader is elected and writes. The first one resumes, and its first input is
+/// a read.
 pub(super) fn paused_leader_with_a_lease(world: &mut World) -> Result<(), String> {
     world.lease()?;
     world.read_first_after_a_pause()
 }
 
-/// A leader with a lease does not hear, with a clock that goes slow, that the others know it for lost; their clocks go
-/// fast. It is asked all the time.
+/// A leader with a lease and a slow clock does not hear that the others consider it lost. Their clocks are fast. A
+/// client reads from the leader all the time.
 pub(super) fn lost_leader_with_a_lease(world: &mut World) -> Result<(), String> {
     for (node, drift) in [-50_000, 50_000, 50_000].into_iter().enumerate() {
         world.processes[node].clocks.drift = drift;
     }
-    // Of every ping the answer is as late as it can be, and it is lost at any time between two of them.
+    // Each round cuts the leader off at another moment between two pings, so the answer to a ping gets as late as it
+    // can be.
     for round in 0..20 {
         world.lease()?;
         world.wait(5_000 * round);
@@ -66,8 +70,9 @@ pub(super) fn lost_leader_with_a_lease(world: &mut World) -> Result<(), String> 
     Ok(())
 }
 
-/// A leader with a lease hands its group over, and hears nothing of what becomes of that: not from the new leader, and the
-/// third says only what it is asked. It takes the handover for failed, and would have its lease back.
+/// A leader with a lease hands its group over, and does not hear of the result: the new leader's messages do not
+/// arrive, and the third node only answers questions. The leader takes the transfer for failed, and wants its lease
+/// back.
 pub(super) fn handover_during_a_lease(world: &mut World) -> Result<(), String> {
     world.lease()?;
     world.network.block(1, 0);
@@ -86,8 +91,8 @@ pub(super) fn handover_during_a_lease(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// Who promised the leader to elect nobody else is started anew, and asked for its vote at once by one who has lost the
-/// leader; the third is not there.
+/// The followers, which have granted the leader a lease, are restarted. One has lost the leader, and asks the other for
+/// its vote at once. The leader is cut off.
 pub(super) fn restart_during_a_lease(world: &mut World) -> Result<(), String> {
     world.lease()?;
     for node in 1..3 {

@@ -3,7 +3,7 @@
 use super::{World, expect};
 use paxoi::verify::{Action, Outcome};
 
-/// Every frame comes twice, also those that hold a command of the node with the full disk: each is executed once.
+/// Every frame arrives twice, also frames with commands of the node with the full disk. Each command is executed once.
 pub(super) fn relayed_command_comes_twice(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..2).try_for_each(|client| world.connect(client, client))?;

@@ -5,8 +5,8 @@ use crate::shell::End;
 use bytes::Bytes;
 use paxoi::verify::{Action, Outcome};
 
-/// A node dies with large commands on their way that take all the room for such commands in their group. Another node's
-/// client gets room before the dead node's parts are old enough to be dropped in any case.
+/// A node dies while its large commands take all the room for such commands in their group. A client of another node
+/// gets room before the dead node's parts are old enough to be dropped in any case.
 pub(super) fn large_commands_of_a_dead_node(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..3).try_for_each(|client| world.connect(client, [1, 1, 0][client]))?;

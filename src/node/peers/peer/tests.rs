@@ -1,4 +1,4 @@
-//! One peer: when it is reached, dead, dialled, and what it says of itself.
+//! One peer: when it is reached, dead or dialled, and what it says about itself.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn hello() -> Hello {
     }
 }
 
-/// A peer that was linked at 1 s.
+/// Returns a peer that was linked at 1 s.
 fn linked(address: &str) -> Peer {
     let mut peer = Peer::new(NodeId(2), address.to_owned(), 0, 0, 64);
     peer.on_linked(LINK, &hello(), 4, 1_000);

@@ -1,9 +1,10 @@
-//! Power cuts: whatever is left, everything that was durable is there, and nothing that was never written.
+//! Power cuts: the log that is left has every durable record, and no record that was never written.
 
 use super::format::{FramePlace, encode_frame, frame_seed};
 use super::*;
 
-/// A disk with a small log, its records, the records of one more batch, and where and what the frame of that is.
+/// Returns a disk with a small log, its records, the records of one more batch, and the offset and bytes of that
+/// batch's frame.
 fn with_next_frame(marked: bool) -> (MemoryDisk, Written, Written, usize, Vec<u8>) {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
@@ -16,7 +17,7 @@ fn with_next_frame(marked: bool) -> (MemoryDisk, Written, Written, usize, Vec<u8
     let (mut writer, ..) = open(&other).unwrap();
     let records = vec![accept(1, 3, vec![9; 900]), promise(3, 4), accept(2, 2, "end")];
     let size = frame_bytes(&records) as usize;
-    // Opening counts a mark as a frame, so the frame is encoded as the first writer would have.
+    // Opening the log counts a durability marker as a frame. So the frame is encoded as the first writer would have done.
     let lsn = written[written.len() - 1].0 + 1;
     let next = if marked {
         let disk = disk.killed();
@@ -50,7 +51,7 @@ fn unmarked(mut content: Vec<u8>) -> Vec<u8> {
     content
 }
 
-/// Opens a crashed disk, checks what is there, and that the log goes on as if nothing had been.
+/// Opens a crashed disk, and checks its records and that the log can go on. Returns true if records of `unsure` were read.
 fn check(disk: &MemoryDisk, durable: &[(u64, Record)], unsure: &[(u64, Record)]) -> bool {
     let (mut writer, _, seen) = open(disk).unwrap();
     let whole: Vec<_> = durable.iter().chain(unsure).cloned().collect();
@@ -68,7 +69,7 @@ fn a_frame_torn_at_any_byte_is_dropped_whole() {
         let (disk, durable, next, tail, frame) = with_next_frame(marked);
         let before = disk.content(FIRST).unwrap();
         for cut in 0..=frame.len() {
-            // The start arrived and the end did not, or the other way round.
+            // The start of the frame arrived and the end did not, or the other way round.
             for arrived in [0..cut, cut..frame.len()] {
                 let mut content = before.clone();
                 content[tail..][arrived.clone()].copy_from_slice(&frame[arrived]);
@@ -115,15 +116,15 @@ fn a_frame_whose_sync_failed_is_not_trusted_from_the_page_cache() {
     disk.fail_syncs("log-", 0);
     let records = vec![accept(1, 3, "x")];
     assert!(append(&mut writer, records.clone()).is_err());
-    // The process ends and starts again: it can read the frame, and the device does not have it.
+    // The process restarts. It can read the frame, but the device does not have it.
     let restarted = disk.killed();
     let seen = open(&restarted).unwrap().2;
     assert_eq!(seen.len(), durable.len() + 1);
     assert_eq!(open(&restarted.crash(5)).unwrap().2, seen, "now the device has it");
 }
 
-/// Writes batches of many sizes through several segments until the disk fails, and returns what was durable and what
-/// was being written.
+/// Writes batches of many sizes through several segments until the disk fails. Returns the durable records and those of
+/// the failed batch.
 fn write_until_failure(disk: &MemoryDisk) -> (Written, Written) {
     let Ok((mut writer, ..)) = open(disk) else { return (Vec::new(), Vec::new()) };
     let mut durable = Vec::new();
@@ -174,7 +175,7 @@ fn a_segment_whose_name_was_not_yet_durable_is_not_lost_later() {
     let mut written = small_log(&mut open_new(&disk));
     let started = MemoryDisk::new();
     started.set_content("spare", disk.content(FIRST).unwrap());
-    // Killed before the directory was synced.
+    // The process was killed before the directory was synced.
     started.rename("spare", FIRST).unwrap();
     let (mut writer, ..) = open(&started).unwrap();
     written.extend(append(&mut writer, vec![promise(1, 9)]).unwrap());

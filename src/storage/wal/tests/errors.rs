@@ -1,10 +1,10 @@
-//! What is wrong with a log is one line that says what to do.
+//! An error of the log is one line that says what to do.
 
 use super::format::{FramePlace, encode_frame, frame_seed};
 use super::*;
 use crate::storage::wal::inspect_log;
 
-/// A disk whose log has three segments.
+/// Returns a disk whose log has three segments.
 fn three_segments() -> MemoryDisk {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
@@ -68,7 +68,7 @@ fn later_versions_are_not_guessed_at() {
     let place = FramePlace { seed: frame_seed(&STORAGE_ID), lsn: 1, durable: 0, segment: 1, previous: 0 };
     let mut frame = Vec::new();
     encode_frame(&mut frame, place, &[accept(1, 1, "")]);
-    // The kind, the CRC of the record headers, and the CRC of the header.
+    // Changes the record kind, the CRC of the record headers, and the CRC of the frame header.
     frame[FRAME_HEADER_BYTES] = 77;
     let records_crc = crc32c::crc32c(&frame[FRAME_HEADER_BYTES..]).to_le_bytes();
     frame[40..44].copy_from_slice(&records_crc);

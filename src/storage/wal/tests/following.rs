@@ -1,4 +1,4 @@
-//! Whoever follows sees what the first reader saw, however fast each of them is, and nothing that does not count.
+//! Followers see the same records as the first reader, however fast each of them is, and no record that does not count.
 
 use super::super::format::SEGMENT_HEADER_BYTES;
 use super::*;
@@ -7,7 +7,7 @@ use std::thread::{scope, sleep};
 
 const GROUPS: u32 = 3;
 
-/// Reads first, keeps what was visited, and pauses between frames now and then.
+/// The first reader. It keeps the visited records, and pauses between frames now and then.
 struct First<'f> {
     frontier: &'f Frontier,
     seen: Written,
@@ -29,7 +29,7 @@ impl Visit for First<'_> {
     }
 }
 
-/// What the first sees, and what one follower for each group does, with the bytes that it counted.
+/// Returns the records that the first reader sees. For each group, returns the records and counted bytes of its follower.
 fn follow(disk: &MemoryDisk, pause: u64) -> (Written, Vec<(Written, u64)>) {
     let frontier = Frontier::default();
     scope(|scope| {
@@ -65,7 +65,7 @@ fn assert_same(disk: &MemoryDisk, pause: u64) {
     assert!(followers.windows(2).all(|two| two[0].1 == two[1].1), "all pass all frames");
 }
 
-/// Several segments, some of which have one frame that is longer than they were to be, and marks of quiet moments.
+/// Writes a log of several segments, with durability markers. Some segments hold one frame longer than the segment size.
 fn long_log(disk: &MemoryDisk) {
     let mut writer = open_new(disk);
     append(&mut writer, (0..GROUPS).map(|group| promise(group, 7)).collect()).unwrap();
@@ -112,7 +112,7 @@ fn a_follower_goes_no_further_than_the_first() {
     let mut follower = Follower::new(&disk, STORAGE_ID, &frontier);
     let mut first = First { frontier: &Frontier::default(), seen: Vec::new(), frames: 0, pause: 0 };
     replay(&disk, STORAGE_ID, &mut |_, _| {}, &mut first).unwrap();
-    // Only the first frame: two promises.
+    // The frontier includes only the first frame: two promises.
     let frame = frame_bytes(&[promise(1, 7), promise(2, 8)]);
     let start = SEGMENT_HEADER_BYTES as u64;
     frontier.advance(1, start..start + frame);
@@ -121,7 +121,7 @@ fn a_follower_goes_no_further_than_the_first() {
     let mut read = || follower.read(|_| true, &mut |lsn, record| seen.push((lsn, record))).unwrap();
     assert_eq!((read(), read()), (Some(frame), None));
     assert_eq!(seen, first.seen[..2]);
-    // A place at which no frame ends.
+    // No frame ends at this place.
     let frontier = Frontier::default();
     frontier.advance(1, start..start + frame - 8);
     let error = Follower::new(&disk, STORAGE_ID, &frontier).read(|_| true, &mut |_, _| {}).unwrap_err();

@@ -15,7 +15,7 @@ use crate::storage::disk::{Disk, MemoryDisk};
 use groups::NodeId;
 use std::sync::Arc;
 
-/// Records by lsn.
+/// Records, each with its LSN.
 type Written = Vec<(u64, Record)>;
 
 const STORAGE_ID: [u8; 16] = [0x5a; 16];
@@ -47,7 +47,7 @@ fn promise(group: u32, round: u64) -> Record {
     Record { kind: RecordKind::Promise, group: GroupId(group), instance, ballot, chosen: Ballot::ZERO, payload }
 }
 
-/// The writer and everything in the log, by lsn.
+/// Opens the log. Returns the writer, and all records with their LSNs.
 fn open(disk: &MemoryDisk) -> Result<(Writer, Recovered, Written), LogError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let mut seen = Vec::new();
@@ -60,7 +60,7 @@ fn open_new(disk: &MemoryDisk) -> Writer {
     open(disk).unwrap().0
 }
 
-/// Appends one batch, making a spare first if one is needed, and returns its records by lsn.
+/// Appends one batch, and makes a preallocated segment first if one is needed. Returns its records with their LSN.
 fn append(writer: &mut Writer, records: Vec<Record>) -> Result<Written, LogError> {
     let batch = Batch { lsn: writer.next_lsn(), records };
     loop {
@@ -74,7 +74,7 @@ fn append(writer: &mut Writer, records: Vec<Record>) -> Result<Written, LogError
     Ok(records.into_iter().map(|record| (lsn, record)).collect())
 }
 
-/// A log of a few frames in one segment; returns its records by lsn.
+/// Writes a log of a few frames in one segment. Returns its records with their LSNs.
 fn small_log(writer: &mut Writer) -> Written {
     let mut written = append(writer, vec![promise(1, 7), promise(2, 8)]).unwrap();
     written.extend(append(writer, vec![accept(1, 1, "first"), accept(2, 1, "second value")]).unwrap());

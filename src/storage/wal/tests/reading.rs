@@ -1,4 +1,4 @@
-//! Chosen values come back in order, whatever votes lie around them.
+//! Chosen values come back in order, whatever other votes lie around them.
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn the_next_record_says_which_vote_was_for_the_chosen_value() {
     let frames = [
         vec![vote(1, a, Ballot::ZERO, "lost"), other_group(1)],
         vec![vote(1, b, Ballot::ZERO, "one")],
-        // The same value again under a later ballot, which is not the one that it is known by here.
+        // The same value again under a later ballot. The log names another ballot as the chosen one.
         vec![vote(1, c, Ballot::ZERO, "one"), other_group(2)],
         vec![vote(2, a, b, "lost too"), promise(1, 9)],
         vec![learned(2, b, b, "two"), vote(3, b, b, "three"), vote(4, b, b, "lost")],

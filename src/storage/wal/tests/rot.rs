@@ -1,10 +1,10 @@
-//! Damage to what was durable is always noticed: never a shorter log, never an empty one. Where only a value is damaged
-//! the rest still counts.
+//! Damage to durable data is always noticed, and never makes the log shorter or empty. If only a value is damaged, the
+//! rest still counts.
 
 use super::super::format::SegmentHeader;
 use super::*;
 
-/// Whether opening says that a file is corrupt, or that values in it are.
+/// Returns true if opening reports a corrupt file, or corrupt values in it.
 fn is_noticed(disk: &MemoryDisk) -> bool {
     match open(disk) {
         Err(error) => matches!(error, LogError::Corrupt { .. }),
@@ -149,7 +149,7 @@ fn stale_frames_behind_the_end_do_not_come_back() {
     let written = small_log(&mut writer);
     let end = disk.content(FIRST).unwrap().iter().rposition(|byte| *byte != 0).unwrap() + 1;
     let mut content = disk.content(FIRST).unwrap();
-    // The whole log once more behind itself, as a segment that is used again would have it.
+    // The whole log is repeated behind its end, as in a segment that is used again.
     let copy = content[SEGMENT_HEADER_BYTES..end].to_vec();
     let at = end.next_multiple_of(8);
     content[at..at + copy.len()].copy_from_slice(&copy);
@@ -157,7 +157,7 @@ fn stale_frames_behind_the_end_do_not_come_back() {
     assert_eq!((seen, recovered.torn_bytes > 0), (written, true));
     append(&mut writer, vec![promise(5, 5)]).unwrap();
 
-    // A value that looks like a frame of another log is none, wherever it stands.
+    // A value that looks like a frame of another log is no frame, wherever it stands.
     let other = MemoryDisk::new();
     let other_disk: Arc<dyn Disk> = Arc::new(other.clone());
     let (mut writer, _) = recover(&other_disk, [1; 16], options(), &mut |_, _| {}, &mut |_, _| {}).unwrap();
@@ -185,7 +185,7 @@ fn a_frame_of_another_history_does_not_fit_in() {
     let third = SEGMENT_HEADER_BYTES + 2 * size..SEGMENT_HEADER_BYTES + 3 * size;
     let mut content = disk.content(FIRST).unwrap();
     let from = other.content(FIRST).unwrap();
-    // With the mark behind it, which says that it is durable.
+    // The frame is copied with the durability marker behind it.
     content[third.start..third.end + FRAME_HEADER_BYTES]
         .copy_from_slice(&from[third.start..third.end + FRAME_HEADER_BYTES]);
     assert!(is_noticed(&with_content(&disk, FIRST, content)));

@@ -1,4 +1,4 @@
-//! A disk that is full is no failed write.
+//! A full disk does not count as a failed write.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn try_append(writer: &mut Writer, records: Vec<Record>) -> Append {
     writer.append(&Batch { lsn: writer.next_lsn(), records }).unwrap()
 }
 
-/// A log in its second segment, for which no third can be made.
+/// Returns a log in its second segment. The disk has no space for a third segment.
 fn full() -> (MemoryDisk, Writer) {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);

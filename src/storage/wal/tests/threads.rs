@@ -104,7 +104,7 @@ fn a_failed_write_or_sync_ends_the_log_and_is_not_tried_again() {
         assert_eq!(error, format!("log file {FIRST}: cannot {doing} it: injected {doing} error"));
         let before = disk.content(FIRST);
         log.append(vec![accept(1, 3, "v")]);
-        // The log thread is gone, and with it the sender of this.
+        // The log thread is gone, and with it the sender of this channel.
         assert_eq!(log.durable.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
         assert_eq!(disk.content(FIRST), before);
         drop(log);

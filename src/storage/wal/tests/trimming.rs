@@ -1,8 +1,8 @@
-//! Old segments go when nothing in them counts any more, and what is left is a log at every moment.
+//! Old segments are removed when nothing in them counts any more, and the rest is a valid log at every moment.
 
 use super::*;
 
-/// One instance of each of two groups in each segment, but the second group is quiet after the second.
+/// Writes one instance of each of two groups to each segment. The second group is quiet after the second segment.
 fn segments(writer: &mut Writer, count: u64) -> Written {
     let mut written = Written::new();
     for instance in 1..=count {
