@@ -1,6 +1,7 @@
 //! Benchmark of writing a group to a checkpoint while the group goes on: the longest steps, and the throughput. A mean
 //! hides the longest steps, so this prints percentiles: `cargo bench --bench freezing`, with `PAXOI_KEYS` for another
-//! number of keys. The files of the second half are in the system's directory for temporary files.
+//! number of keys. It first measures blocks in memory, then checkpoint files, which it writes to the system's
+//! directory for temporary files.
 
 use bytes::BytesMut;
 use groups::{Ballot, GroupId, Instance, Membership, NodeId, Snapshot, Tags};
@@ -104,8 +105,8 @@ fn set(store: &mut Store, number: u64, fill: u8) {
     black_box(store.apply(&body));
 }
 
-/// Returns the CPU time of this thread. On a busy machine, wall-clock time would make the longest of many steps one
-/// that waited for a processor.
+/// Returns the CPU time of this thread. With wall-clock time on a busy machine, the longest step would merely be one
+/// that had waited for a processor.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)

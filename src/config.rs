@@ -20,11 +20,11 @@ pub const ECHO_MS_MAX: u64 = SILENT_MS_MAX;
 pub const SYNC_MS_MAX: u64 = 1_000;
 /// Bytes of a batch that add 1 ms to this time limit: a large batch takes its time on any disk.
 pub const SYNC_BYTES_PER_MS: usize = 16 << 10;
-/// Time for which a disk counts as slow after a late sync. A node says that its disk is late only while a sync is overdue,
-/// so this time has to cover several syncs.
+/// Time for which a disk counts as slow after its node last reported it late. A node reports that only while a sync is
+/// overdue, not between late syncs, so this time has to cover several syncs.
 pub const DISK_SLOW_MS: u64 = 10_000;
-/// Time since the last report of an answering disk after which a peer no longer counts as reached. A leader without a
-/// majority of reached voters gives its groups up, because others may reach one.
+/// Time since a peer last reported that its disk answers, after which the peer no longer counts as able to vote. A leader
+/// without a majority of voters that can vote gives its groups up, because other nodes may reach such a majority.
 pub const DISKS_MS_MAX: u64 = 3_000;
 /// Time without a majority after which a node refuses its clients' commands at once. Elections and reconnects take less.
 pub const REACH_GRACE_MS: u64 = 1_000;
@@ -47,7 +47,7 @@ pub const MOVES_MAX: usize = 1_024;
 pub const LEASE_MS: u64 = 400;
 /// Time after sending the ping for which the leader relies on the grant: a tenth less, for clocks that drift.
 pub const LEASE_HELD_MS: u64 = LEASE_MS * 9 / 10;
-/// Time after which a group gets leases again if the other member did not take it over.
+/// Time after the begin of a leader transfer after which the old leader renews leases for the group, if it still leads it.
 pub const LEASE_REST_MS: u64 = 1_000;
 /// Time, plus two round trips, after which an unanswered question is asked again.
 pub const QUESTION_MS: u64 = 100;
@@ -56,13 +56,13 @@ pub const HANDSHAKE_MS_MAX: u64 = 2_000;
 /// Time after which a client that is being dismissed is cut off, if it has read nothing of its remaining output.
 pub const LINGER_MS_MAX: u64 = 5_000;
 
-/// Maximum half round trip of a ping that tells enough of its sender's clock. A slower ping is used only if the last reading
-/// of that clock is at least ten times this limit old.
+/// Maximum half round trip of a ping from which the sender's clock is always read. A slower ping is used only if there is no
+/// reading of that clock yet, or if the last one is at least ten times this limit old.
 pub const CLOCK_ERROR_MS_MAX: u64 = 100;
 /// Time for which a reading of a clock counts: a good quartz drifts by 10 ms meanwhile.
 pub const CLOCK_READING_MS_MAX: u64 = 60_000;
-/// Time in which another member's clock must tell whether this machine was frozen when its own clock jumped. Later the
-/// question is dropped.
+/// Time limit to decide, after this machine's clock jumped, whether the machine was frozen. Another member's clock decides
+/// it. After the limit, the question is dropped.
 pub const CLOCK_JUMP_MS_MAX: u64 = 5_000;
 /// A node whose cluster time differs by more than this from that of a majority follows the majority at once.
 pub const CLOCK_RESYNC_MS: u64 = 250;
@@ -126,8 +126,8 @@ pub const RELAY_GRACE_MS: u64 = 500;
 pub const REPLIES_MAX: usize = 4_096;
 /// Bytes of replies that may wait for one client before its requests wait unread.
 pub const CLIENT_OUTPUT_BYTES: usize = 1 << 20;
-/// Maximum bytes of replies that may wait for one client, plus one reply. The room for requests is counted by the expected
-/// length of their replies, and another client can change that length meanwhile.
+/// Maximum bytes of replies that may wait for one client, plus one reply. Requests are admitted by the expected length of
+/// their replies, and another client can change that length before a request runs.
 pub const CLIENT_BURST_BYTES: usize = 64 << 20;
 /// Maximum bytes of this node's commands that may wait in one group. Beyond it, requests that write to the group wait
 /// unread.
@@ -137,8 +137,8 @@ pub const GROUP_QUEUE_BYTES: usize = 8 << 20;
 pub const NODE_QUEUE_BYTES: usize = 32 << 20;
 /// Bytes of pending input from which on a client counts as sending a large request, which has to wait while queues are full.
 pub const LARGE_INPUT_BYTES: usize = 256 << 10;
-/// Bytes charged for each word of a request between MULTI and EXEC, in addition to its length: the memory that a waiting
-/// word takes, and more than it takes as a part of the transaction's one command.
+/// Bytes charged for each word of a request between MULTI and EXEC, in addition to the word's length. This is the memory
+/// overhead of a queued word, and more than the overhead of a word in the single command that EXEC makes.
 pub const QUEUED_WORD_BYTES: usize = 48;
 /// Maximum bytes of values that may wait while the disk writes a batch. Beyond it, values from other members are dropped
 /// like lost messages, and asked for again later.
@@ -185,7 +185,8 @@ pub const CHECKPOINT_BLOCK_BYTES: usize = 64 << 10;
 pub const CHECKPOINT_BYTES_PER_MS: usize = 32 << 10;
 /// Maximum factor of this rate. The factor is the log length divided by its target, rounded down.
 pub const CHECKPOINT_URGENCY_MAX: u64 = 2;
-/// Maximum bytes of that rate that are saved up: a turn takes two full blocks at most, or more blocks that are shorter.
+/// Maximum bytes in the token bucket of checkpoints: a turn takes at most two full blocks, or a larger number of shorter
+/// blocks.
 pub const CHECKPOINT_SAVED_BYTES: usize = CHECKPOINT_BLOCK_BYTES * 3 / 2;
 /// Minimum and maximum cost charged per block, in bytes. The minimum covers finding and freezing its group. The maximum caps
 /// a block with one long value: it is copied at one go, and a pause as long as the copy gains nothing.
@@ -348,8 +349,8 @@ impl NodeConfig {
         Limits { value_bytes_max: self.value_bytes_max, ..Limits::default() }.reply_bytes_max()
     }
 
-    /// Returns the maximum length of a client's request, in bytes: one value with its key and options. A transaction is one,
-    /// too.
+    /// Returns the maximum length of a client's request, in bytes: one value with its key and options. All requests of a
+    /// transaction together count as one request.
     #[must_use]
     pub fn request_bytes_max(&self) -> usize {
         2 * self.value_bytes_max + FRAME_SLACK_BYTES

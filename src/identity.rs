@@ -3,8 +3,8 @@
 //!
 //! Other members remember the storage id and the start number. So a directory that was wiped, swapped or rolled back cannot
 //! vote under the id of a node that made promises before. There are two copies of the file, each replaced as a whole, one
-//! after the other: damage in one is repaired from the other. If a crash in between makes them differ, the newer one counts.
-//! Its start number was not used yet.
+//! after the other: damage in one is repaired from the other. If a crash in between makes them differ, the newer copy
+//! counts. The start that wrote the newer copy crashed before it used the new start number.
 
 use crate::kv::Limits;
 use crate::storage::disk::{Disk, read_full, replace};
@@ -191,7 +191,8 @@ const COPY: &str = "identity.copy";
 const MAGIC: [u8; 8] = *b"PAXOI-ID";
 const VERSION: u32 = 3;
 const BODY: usize = MAGIC.len() + 8;
-/// Maximum number of lives kept. A directory that was started more often than this since a member last saw it is believed.
+/// Maximum number of lives kept. If a directory was started more often than this since a member last saw it, that member
+/// cannot check its lives, and accepts it.
 pub const LIVES_MAX: usize = 1_024;
 /// Maximum bytes read of the file. The lives, and the birth record of the largest cluster, are far smaller.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -38,13 +38,13 @@ pub trait Outlet {
     fn skipped(&mut self, group: GroupId, counter: u64);
     /// Notes that a read cannot be answered any more.
     fn read_lost(&mut self, id: ReadId);
-    /// Answers a read from this state. The next command to be applied came after the read.
+    /// Answers a read from this state, before the next command is applied: that command came after the read.
     fn read(&mut self, id: ReadId, store: &Store);
     /// Reads chosen values from the log and sends them to the member whose id is the range's tag.
     fn read_log(&mut self, range: wal::ReadRange);
     /// Notes that this node leads the group from now on, or no longer.
     fn leading(&mut self, group: GroupId, leads: bool);
-    /// Notes that the group has other members than before, from `next` on or since an earlier instance.
+    /// Notes that the group has other members than before. They count from instance `next` on at the latest.
     fn members_changed(&mut self, group: GroupId, next: Instance);
     /// Notes that a value was chosen and applied.
     fn chosen(&mut self, group: GroupId, value: &Value);
@@ -263,8 +263,8 @@ impl Shard {
         self.cells.iter_mut().flatten().for_each(|cell| cell.group.begin(clock));
     }
 
-    /// Handles a message of a member, or a durable one of this node to itself. The message waits while the group applies a
-    /// value.
+    /// Handles a message of a member, or a message of this node to itself that had to wait until records were durable. The
+    /// message waits while the group applies a value.
     pub fn handle(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
         let cell = here(&mut self.cells, group);
         if cell.is_blocked() {
@@ -361,7 +361,7 @@ impl Shard {
             if expires {
                 cell.group.propose_time();
             }
-            // A value can have been held back for a time that has passed.
+            // A value may have been held back until a time that has passed by now.
             let waits = cell.group.has_waiting() || cell.group.next_value_bytes().is_some();
             if expires || waits || !self.effects.is_empty() {
                 self.mark(group);

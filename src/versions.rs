@@ -4,7 +4,8 @@
 //! ```text
 //! 1   the first
 //! 2   values that carry the digest of the state before them (version 2 of values)
-//! 3   pings that tell the sender's clocks; commands that hold durations, or count as Redis does (version 3 of values);
+//! 3   pings that tell the sender's clocks; commands that hold durations, and INCRBYFLOAT with the arithmetic of Redis
+//!     (version 3 of values);
 //!     commands that another member executes (`relay`); large messages in fragments
 //! 4   large commands in parts (version 4 of values)
 //! ```
@@ -89,7 +90,7 @@ mod tests {
             (versions(1, 2), versions(2, 9), Some(2)),
             (versions(2, 3), versions(1, 4), Some(3)),
             (versions(1, 2), versions(3, 4), None),
-            // Ranges that no program means.
+            // Ranges that no program announces.
             (versions(1, 2), versions(2, 1), None),
             (versions(1, 2), versions(0, 0), None),
             (versions(1, 2), versions(0, u16::MAX), Some(2)),

@@ -3,8 +3,8 @@
 //! A question is confirmed in one of two ways:
 //!
 //! - A majority has promised no ballot above the one asked about, and one node of that majority leads under it. Only
-//!   nodes with the asker's membership count: two majorities of one set, or of a set and the next, share a node, but
-//!   majorities of sets further apart need not.
+//!   nodes with the asker's membership count. Two majorities share a node if they belong to the same set of voters or to
+//!   two successive sets; majorities of sets further apart need not share one.
 //! - The leader answers under a lease. The voters that could elect another leader have promised not to, so the leader
 //!   needs no other answer, and the asker's membership does not matter.
 
@@ -74,8 +74,8 @@ impl Confirmation {
         self.holds.add(from, group.membership().voters());
     }
 
-    /// Records that the leader holds a lease under the ballot asked about. The leader is this node, or its answer said
-    /// so.
+    /// Records that the leader holds a lease under the ballot asked about. Either this node is the leader, or the
+    /// leader's answer told of the lease.
     pub fn add_lease(&mut self, answer: Answer) {
         if let Answer::Leads(instance) = answer {
             (self.leads, self.leased) = (Some(instance), true);

@@ -26,7 +26,7 @@ pub enum Effect {
     /// A value was chosen; values come in order. Apply it with [`Group::apply`](crate::Group::apply) before any other
     /// use of the group.
     Apply {
-        /// The value's instance: the one before the group's `next` when the value was chosen.
+        /// The value's instance. The choice moved the group's `next` to the instance after it.
         instance: Instance,
         /// The value.
         value: Value,

@@ -57,7 +57,7 @@ pub enum What {
     AddLearner(Place),
     /// A learner votes from now on.
     Promote(NodeId),
-    /// A node leaves for ever. A node that is no member never becomes one.
+    /// A node leaves for ever. If the node is no member, it can never become one.
     Remove(NodeId),
     /// A member has another address.
     Move(NodeId, String),

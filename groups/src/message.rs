@@ -24,8 +24,8 @@ pub struct Promise {
     pub ballot: Ballot,
     /// The instance of the Prepare that this answers.
     pub instance: Instance,
-    /// The acceptor's own `next`, at most `instance`. The acceptor fetches what it lacks when the leader's Accept shows
-    /// that.
+    /// The acceptor's own `next`, at most `instance`. An acceptor that lacks values learns so from the leader's Accept, and
+    /// fetches them then.
     pub next: Instance,
     /// The vote of the acceptor at `instance`.
     pub accepted: Option<Accepted>,
@@ -168,7 +168,7 @@ pub struct PreVoted {
     pub promised: Ballot,
 }
 
-/// The leader's request to a member that should be at `next` to take the group over.
+/// The leader's request that the receiver take over the group. The receiver should have reached `next`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     /// The leader's ballot.

@@ -83,7 +83,8 @@ impl Origin {
         self.sent < self.entries.len()
     }
 
-    /// Returns the bytes that [`Origin::send`] would send, or less than one command more; 0 if there is nothing.
+    /// Returns an upper bound of the bytes that [`Origin::send`] would send; 0 if there is nothing to send. The bound
+    /// is too high by less than one command.
     #[must_use]
     pub fn next_bytes(&self, bytes_max: usize) -> usize {
         let first = self.entries.get(self.sent).map_or(0, |entry| entry.bytes);
@@ -152,7 +153,8 @@ impl Origin {
             *counter > self.exposed && self.entries.binary_search_by_key(counter, |entry| entry.counter).is_ok()
         });
         let Some(newest) = counters.last() else { return };
-        // The entries that stay, up to the newest one withdrawn, move up to it. The entries behind it are not touched.
+        // The entries that stay before the newest withdrawn one move towards it and fill the gaps. The entries behind
+        // it are not touched.
         let end = self.entries.partition_point(|entry| entry.counter <= *newest);
         let mut from: usize = self.entries.range(..end).map(|entry| entry.bytes).sum();
         let (mut to, mut kept, mut going) = (from, end, counters.iter().rev().peekable());

@@ -63,8 +63,8 @@ impl Queue {
         true
     }
 
-    /// Returns the bytes of commands in the next value, or a higher number, if `more` bytes of commands are added
-    /// first.
+    /// Returns the bytes of commands in the next value if `more` bytes of commands are added first. The number may be
+    /// too high, never too low.
     #[must_use]
     pub fn next_bytes(&self, more: usize) -> usize {
         let open = self.open.draft.len();

@@ -83,8 +83,8 @@ impl Reads {
 
     /// Confirms the reads of question `number`, and of earlier questions under the same ballot: they now wait for
     /// `instance` only. Reads that came before one of these are confirmed too, whatever became of their own questions,
-    /// because they arrived before the question left as well. So no read is answered later, from a later state, than
-    /// one that its client sent after it.
+    /// because they arrived before the question left as well. So if a client sends two reads, the first is never
+    /// answered later, from a later state, than the second.
     pub fn confirmed(&mut self, number: u64, ballot: Ballot, instance: Instance) {
         let is_named =
             |read: &Read| matches!(read.stage, Stage::Asked { number: n, ballot: b } if n <= number && b == ballot);

@@ -10,9 +10,9 @@
 //! any of these values find out at the next vote. The digest is that of the leader's state before this value. By it
 //! members also find out that the same values made different states.
 //!
-//! Version 1 has no digest. Members propose it as long as one of them may not read version 2. Version 3 is laid out as
-//! version 2. It holds a command that members which read only version 2 do not know: one whose body opens with
-//! [`MACHINE_OF_VERSION_3`]. So does version 4, with [`MACHINE_OF_VERSION_4`].
+//! Version 1 has no digest. Members propose version 1 as long as one of them might be unable to read version 2.
+//! Version 3 is laid out as version 2. It holds a command that members which read only version 2 do not know: one
+//! whose body opens with [`MACHINE_OF_VERSION_3`]. So does version 4, with [`MACHINE_OF_VERSION_4`].
 
 use crate::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};

@@ -8,8 +8,8 @@
 //!
 //! Numbers are little-endian. The checksum covers the whole frame, with its own field taken as zero. Fields written as
 //! zero are for later versions and ignored when read. A message states its length, so that a receiver can skip a
-//! message of an unknown kind or group. Only the checksum shows whether a length is right, so no memory is reserved for
-//! a frame before its header has been found acceptable.
+//! message of an unknown kind or group. Only the checksum of the whole frame proves its length right. So memory for a
+//! frame is reserved only after the header was found acceptable, which bounds the length.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;

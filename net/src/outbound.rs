@@ -8,12 +8,13 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// Length at which a chunk of appended bytes is closed, so that a long queue neither moves while it grows nor keeps its
-/// memory to the end. Also the maximum memory that an empty queue keeps.
+/// Length at which a chunk of appended bytes is closed. So a long queue is not copied while it grows, and each chunk's
+/// memory is freed as soon as the chunk is written. Also the maximum memory that an empty queue keeps.
 pub const CHUNK_BYTES: usize = 64 << 10;
 /// Length below which a copy is cheaper than a chunk of its own.
 const COPIED_BYTES_MAX: usize = 1 << 10;
-/// Length above which the end of another queue is moved with its memory, which that queue then loses.
+/// Length above which [`Outbound::take_from`] moves the other queue's open chunk instead of copying it. The other queue
+/// then loses that chunk's memory.
 const MOVED_BYTES_MIN: usize = 16 << 10;
 /// Maximum chunks that one call writes.
 const SLICES_MAX: usize = 64;
@@ -105,7 +106,7 @@ impl Outbound {
     #[must_use]
     pub fn take_bytes(&mut self) -> Bytes {
         if self.chunks.is_empty() {
-            // Taken with all of its memory: a part of it would need another allocation.
+            // Takes the whole buffer: splitting off only its filled part would need another allocation.
             return std::mem::take(&mut self.tail).freeze();
         }
         self.close_tail();

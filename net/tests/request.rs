@@ -156,7 +156,7 @@ fn encode(requests: &Requests) -> Vec<u8> {
     bytes
 }
 
-/// Returns the same requests, read by a parser that shares no code with this one.
+/// Parses `bytes` with another parser, which shares no code with the one under test, and returns the requests.
 fn oracle(bytes: &[u8]) -> Requests {
     let mut bytes = bytes::Bytes::copy_from_slice(bytes);
     let mut requests = Vec::new();

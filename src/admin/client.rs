@@ -301,7 +301,7 @@ fn without_effect(subcommand: &[u8], rest: &[&[u8]]) -> Reply<'static> {
         (b"trackinginfo", _) => wrong_arity("client|trackinginfo"),
         (b"help", []) => help("CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", HELP),
         (b"help", _) => wrong_arity("client|help"),
-        // Also for MAINT_NOTIFICATIONS: a client that tries it takes this text for that of a server without it.
+        // Also the answer to MAINT_NOTIFICATIONS: by this text, a client that tries it sees that the server lacks it.
         _ => unknown_subcommand("CLIENT", subcommand),
     }
 }

@@ -62,7 +62,7 @@ pub struct ClientsView {
     pub connected: u64,
     /// Maximum number of open connections.
     pub max: u64,
-    /// Connections that wait for their groups.
+    /// Clients with at least one command whose reply is outstanding.
     pub waiting: u64,
     /// The largest input buffer, bytes.
     pub input_buffer_bytes: u64,
@@ -164,7 +164,7 @@ pub struct PaxosView<'a> {
     pub chosen_total: u64,
     /// Instances applied, over all groups.
     pub applied_total: u64,
-    /// Number of times that this node lost a group's leadership to a higher ballot.
+    /// Number of this node's ballots that were lost to others or timed out in phase 1, over all groups.
     pub ballots_lost: u64,
     /// Messages skipped because they named a group that does not exist here.
     pub skipped_unknown_group: u64,

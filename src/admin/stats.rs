@@ -1,5 +1,6 @@
-//! Counters of a node. An increment is an index into a table and an addition: no allocation, no formatting. Everything is
-//! bounded: commands by the command table, error kinds by [`ERROR_KINDS_MAX`].
+//! Counters of a node. Counting a command is an index into a table and an addition: no allocation, no formatting. Counting
+//! an error is a search by its first word; only a new kind allocates. Everything is bounded: commands by the command table,
+//! error kinds by [`ERROR_KINDS_MAX`].
 
 use hdrhistogram::Histogram;
 
@@ -257,7 +258,7 @@ impl Default for Timings {
 
 impl Rate {
     /// Takes a sample: the counter stands at `total`, `elapsed_ms` (not 0) after the last sample. A long pause counts as
-    /// many samples; otherwise one burst before it would look like the present.
+    /// many samples. Otherwise the samples of a burst before the pause would still dominate the mean after it.
     fn sample(&mut self, total: u64, elapsed_ms: u64) {
         let per_second = total.saturating_sub(self.total).saturating_mul(1000) / elapsed_ms;
         self.total = total;

@@ -1,10 +1,11 @@
-//! Backups of directories whose nodes do not run. The states come from the newest checkpoints and the log behind them,
-//! by the code of a start, but nothing is written to the directories. This is also the last resort when a quorum is
-//! lost.
+//! Backups of directories whose nodes do not run. The states are recovered from the newest checkpoints and the log behind
+//! them, by the same code as at a node's start, but nothing is written to the directories. This is also the last resort
+//! when a quorum is lost.
 //!
-//! A node's last vote in a group is included even if the node does not know the value to be chosen: it may have been
-//! acknowledged. Of several directories, the newest state of each group counts. With the directories of a majority,
-//! this is what a new leader would learn and propose in its phase 1, so nothing that was acknowledged is missing.
+//! A node's last vote in a group is included even if the node does not know whether the value was chosen: the value may
+//! have been acknowledged. Of several directories, the newest state of each group counts. With the directories of a
+//! majority, this is what a new leader would learn in its phase 1 and then propose, so nothing that was acknowledged is
+//! missing.
 
 use super::Source;
 use super::set::Draft;
@@ -71,7 +72,7 @@ fn write(shard: &mut Shard, group: GroupId, writer: &mut CheckpointWriter) -> an
 /// # Errors
 /// If the directory has no whole state of some group.
 pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, lanes: usize) -> anyhow::Result<Shard> {
-    // As in one more start: the commands that the last start submitted have no owner any more.
+    // Adds one to the start number, as a real start does: nobody owns the commands that the last start submitted any more.
     let identity = Identity { start: identity.start + 1, ..identity.clone() };
     let birth = identity.birth.as_ref().context("its cluster was never born")?;
     let (config, storage_id) = (config(disk, &identity, birth), identity.storage_id);

@@ -244,7 +244,8 @@ fn stay_local(listen: SocketAddr, initial: &[(NodeId, String)]) -> anyhow::Resul
     }
 }
 
-/// Returns the identity of the directory. If it cannot be read, opening the directory refuses it later, with the reason.
+/// Returns the identity of the directory. Returns `None` if it cannot be read: the later opening of the directory then fails
+/// with the reason.
 fn known_identity(dir: &str) -> Option<Identity> {
     identity::read(&FileDisk::existing(dir).ok()?).ok().flatten()
 }

@@ -27,7 +27,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     assert_eq!((settings.node.client_timeout_ms, settings.node.session_ttl_ms), (1_000, 3_600_000));
 }
 
-/// Returns a value of the flag that has an effect.
+/// Returns a valid value for the flag that differs from its default.
 fn example(flag: &str) -> &'static str {
     match flag {
         "id" | "groups" | "max-clients" | "checkpoint-log-factor" => "7",

@@ -1,8 +1,8 @@
 //! `paxoi status`: one table of a cluster, gathered from its nodes over the port that clients use.
 //!
 //! The tool asks the given node for CLUSTER NODES, and each node found there for INFO, which also shows whether the expected
-//! node answers. So any Redis client can ask for everything that it prints. The answers are from different moments: under
-//! load, a lag of a few instances is the time between two questions.
+//! node answers. Any Redis client can send the same commands and get everything that the tool prints. The answers are from
+//! different moments: under load, a lag of a few instances may only come from the time between two questions.
 
 use crate::admin::info::human;
 use crate::config::CLOCK_WARN_MS;

@@ -14,9 +14,9 @@
 //! a state  = head, any number of entries, any number of sessions, any number of uploads, end
 //! ```
 //!
-//! Blocks come from files and from other nodes. Whatever they hold, reading ends in an error, or in a state that has
-//! the digest at its end. Reading takes no more memory than the blocks do, and for uploads no more than the limits
-//! allow.
+//! Blocks come from files and from other nodes. Whatever they hold, reading ends in an error, or in a state whose
+//! digest equals the one in its `end` block. Reading takes no more memory than the blocks do, and for uploads no more
+//! than the limits allow.
 
 use super::digest::{Digest, Head};
 use super::directory::Position;
@@ -128,7 +128,7 @@ impl BlockWriter {
     pub(super) fn session(&mut self, id: &SessionId, session: &Session) {
         self.0.extend_from_slice(&id.0);
         self.0.extend_from_slice(&session.top.to_le_bytes());
-        self.0.extend_from_slice(&(session.kept.len() as u32).to_le_bytes()); // a window of few
+        self.0.extend_from_slice(&(session.kept.len() as u32).to_le_bytes()); // at most 64: the window of the session
         for kept in &session.kept {
             self.0.extend_from_slice(&kept.number.to_le_bytes());
             self.0.extend_from_slice(&kept.fingerprint.to_le_bytes());
@@ -167,7 +167,7 @@ pub(super) fn head_block(head: &Head) -> Vec<u8> {
     block.extend_from_slice(&head.floor_ms.to_le_bytes());
     block.extend_from_slice(&head.sessions.to_le_bytes());
     block.extend_from_slice(&head.rolling.to_le_bytes());
-    // The digest at the end covers the state, but not the digest of its history in the head.
+    // The digest in the end block does not cover `rolling`, the digest of the state's history. This CRC does.
     block.extend_from_slice(&crc32c::crc32c(&block).to_le_bytes());
     block
 }
@@ -199,7 +199,7 @@ impl Sink for () {
 /// A callback that gets a key, its value, and its expiry in unix milliseconds; 0: never.
 pub type OnEntry<'a> = dyn FnMut(&[u8], &[u8], u64) + 'a;
 
-/// A sink that passes on the keys only.
+/// A sink that passes on each key with its value and expiry, and drops everything else.
 struct Visitor<'v, 'e>(&'v mut OnEntry<'e>);
 
 impl Sink for Visitor<'_, '_> {
@@ -212,7 +212,7 @@ impl Sink for Visitor<'_, '_> {
 }
 
 /// A reader that checks the blocks of one state, in order: each by itself, and all together at the end. It keeps none
-/// of their content.
+/// of their content, except the last key and the pieces of a long value that is not complete yet.
 #[derive(Debug)]
 pub struct BlockCheck {
     keyed: SipHasher13,

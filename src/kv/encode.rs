@@ -4,9 +4,9 @@
 //! machine u8 | op u8 | arguments: numbers little-endian, bytes behind a u32 length, lists behind a u32 count
 //! ```
 //!
-//! The machine is 1. It is 3 ([`MACHINE_OF_VERSION_3`]) for a command that only readers of values of version 3 know,
-//! and for a command that holds such a command. The value that holds it has at least that version. The same goes for 4
-//! ([`MACHINE_OF_VERSION_4`]).
+//! The machine is 1 for a command that readers of all versions of values know. It is 3 ([`MACHINE_OF_VERSION_3`]) for a
+//! command that needs readers of version 3, and for a command that holds such a command. A value with a command of
+//! machine 3 has at least version 3. The same goes for machine 4 ([`MACHINE_OF_VERSION_4`]) and version 4.
 //!
 //! A command is encoded once, from the client's buffer. Op numbers never change meaning. Whatever bytes arrive,
 //! decoding does not panic, trusts no length before it has seen the bytes, and accepts only one encoding of each
@@ -99,7 +99,8 @@ fn encode_at(command: &Command<'_>, out: &mut Encoding<'_>) {
     }
 }
 
-/// Encodes a command for [`MACHINE`], which all versions know.
+/// Encodes a command under [`MACHINE`], which all versions know. [`encode_at`] then replaces the machine if the command
+/// needs a later version.
 fn encode_first(command: &Command<'_>, out: &mut Encoding<'_>) {
     use Command as C;
     match command {
@@ -151,7 +152,8 @@ fn encode_first(command: &Command<'_>, out: &mut Encoding<'_>) {
     }
 }
 
-/// Encodes the other writes: those that are neither frequent nor hold other commands.
+/// Encodes the remaining commands: the writes that are not frequent and hold no other commands, and GETEX with an
+/// invalid expiry.
 fn encode_write(command: &Command<'_>, out: &mut Encoding<'_>) {
     use Command as C;
     match command {

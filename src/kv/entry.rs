@@ -234,7 +234,7 @@ pub(super) fn allocated(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
 }
 
-/// Maximum unused bytes of an entry, in addition to as many as it uses.
+/// Bytes that may stay unused in the allocation of a short entry, in addition to as many bytes as the entry uses.
 const SPARE_BYTES_MAX: usize = 64;
 
 #[cfg(test)]

@@ -147,8 +147,8 @@ fn start_of(group: GroupId, groups: u32) -> Position {
 /// The way in which the replies of a command's parts become one.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Merge {
-    /// MGET: the values in the order of the keys. These are the indexes of the values in the replies, one after the
-    /// other.
+    /// MGET: the values in the order of the keys. For each value, in the order in which the parts' replies have them:
+    /// the index of its key in the request.
     Values(Vec<u32>),
     /// EXISTS, DBSIZE: the sum.
     SumOfReads,
@@ -167,8 +167,8 @@ pub enum Merge {
         /// For each part, the cursor behind its group's last key.
         behind: Vec<u64>,
     },
-    /// EXEC: the replies known beforehand, with their indexes in ascending order, among those of the group. With a
-    /// merge, the transaction has one command on keys, and the merge makes one reply of its parts.
+    /// EXEC: the array of the group's replies, with the replies known beforehand inserted at their indexes, which
+    /// ascend. With a merge, the transaction has one command on keys, and the merge makes one reply from its parts'.
     Among(Vec<(usize, Reply<'static>)>, Option<Box<Merge>>),
 }
 
@@ -195,7 +195,7 @@ impl Merge {
         }
     }
 
-    /// Makes one reply of those of the parts, in the order of the plan. If a part failed, the whole failed: with that
+    /// Merges the replies of the parts, given in the order of the plan. If a part failed, the whole failed: with that
     /// part's error if no part can have changed anything, else with [`UNCERTAIN`].
     #[must_use]
     pub fn finish(self, mut parts: Vec<Reply<'static>>) -> Reply<'static> {

@@ -51,8 +51,8 @@ impl Store {
         self.freeze_for(true);
     }
 
-    /// Freezes like [`Store::freeze`]. Without `divides`, no value is handed out in pieces, which older programs do not
-    /// read.
+    /// Freezes like [`Store::freeze`]. Without `divides`, every value is handed out whole, because older programs cannot
+    /// read pieces.
     ///
     /// # Panics
     /// If it is frozen already.
@@ -158,7 +158,7 @@ impl Store {
         self.entries.aside_bytes() + self.sessions.aside_bytes() + self.uploads.aside_bytes()
     }
 
-    /// Returns the fields that this store has once.
+    /// Returns the head: the fields of the whole store, which exist once and not per key or session.
     pub(super) fn outline(&self) -> Head {
         Head {
             slots: self.slots(),
@@ -325,9 +325,9 @@ impl Directory {
         frozen.aside_bytes + emptied
     }
 
-    /// Hands out the next entries of the frozen state, by position and key: as many as fit `budget_bytes` of a block,
-    /// but at least one, or a table of entries written since the freeze. Of a value longer than `pieces_of`, hands out
-    /// one piece. Returns false if these were the last.
+    /// Hands out the next entries of the frozen state, by position and key: as many as fit `budget_bytes` of a block.
+    /// A call hands out at least one entry, or passes at least one table whose entries were all written since the
+    /// freeze. Of a value longer than `pieces_of`, hands out one piece. Returns false if these were the last.
     pub(super) fn next_frozen(
         &mut self,
         budget_bytes: usize,
@@ -402,7 +402,7 @@ impl Directory {
     }
 }
 
-/// Returns the entries of a table from `from` on that were not written since the freeze, the first at the end.
+/// Returns the entries of a table, from position `from` on, that were not written since the freeze, in descending order.
 fn unchanged(table: &HashTable<Entry>, from: Position, number: u32) -> Vec<&Entry> {
     let mut entries: Vec<&Entry> =
         table.iter().filter(|entry| entry.freeze != number && entry.position >= from).collect();
@@ -463,8 +463,8 @@ impl Sessions {
         self.frozen.as_ref().map_or(0, |frozen| frozen.aside.values().map(|session| session.bytes).sum())
     }
 
-    /// Hands out the next sessions of the frozen state, by id: as many as fit `budget_bytes`, but at least one, even if
-    /// that is skipped as changed since. Returns false if these were the last.
+    /// Hands out the next sessions of the frozen state, by id: as many as fit `budget_bytes`. A call hands out at least
+    /// one session, or skips at least one that was changed since the freeze. Returns false if these were the last.
     pub(super) fn next_frozen(&mut self, budget_bytes: usize, write: &mut impl FnMut(&SessionId, &Session)) -> bool {
         let Some(frozen) = &mut self.frozen else { return false };
         let FrozenSessions { number, cursor, aside } = &mut **frozen;

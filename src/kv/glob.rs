@@ -11,8 +11,8 @@ use std::ops::Range;
 
 /// Maximum bytes of a pattern that a client may send.
 pub const PATTERN_BYTES_MAX: usize = 64 << 10;
-/// Maximum elements (`?`, classes, and plain bytes) in the segments between two stars that hold a wildcard, all
-/// together. A match costs one word operation per text byte for each 64 of these elements.
+/// Maximum elements (`?`, classes, and plain bytes) of a pattern, summed over its segments between two stars. Segments
+/// without a wildcard do not count. A match costs one word operation per text byte for each 64 of these elements.
 pub const WILDCARDS_MAX: usize = 4_096;
 
 /// A compiled pattern.

@@ -12,7 +12,7 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Maximum bytes of all replies that a group keeps.
     pub session_bytes_max: usize,
-    /// Maximum bytes of a kept reply. Of a longer one, a session keeps only that it was given.
+    /// Maximum bytes of a kept reply. A session does not keep a longer reply, only the fact that the command was answered.
     pub session_reply_bytes_max: usize,
     /// Maximum uploads of a group (large commands whose parts are arriving).
     pub uploads_max: usize,
@@ -29,7 +29,7 @@ impl Limits {
         self.value_bytes_max + LISTED_BYTES_MAX
     }
 
-    /// Returns the maximum bytes of an upload: the longest request, and more than its encoding takes.
+    /// Returns the maximum bytes of an upload. It is more than the encoding of the longest request takes.
     #[must_use]
     pub fn upload_bytes_max(&self) -> usize {
         2 * UPLOADED_VALUES * self.value_bytes_max
@@ -42,7 +42,7 @@ impl Limits {
     }
 }
 
-/// Maximum bytes of the list that one command makes of the database, beyond one value.
+/// Maximum bytes of a list that one command makes from the database. [`Limits::reply_bytes_max`] adds one value to it.
 const LISTED_BYTES_MAX: usize = 128 << 20;
 
 /// Number of values of the largest size that uploads may hold together.

@@ -18,7 +18,8 @@ const EXPONENT_MIN: i64 = -16_445;
 const EXPONENT_MAX: i64 = 16_320;
 /// Maximum digits before the point; a decimal with more is too large.
 const DIGITS_MAX: i64 = 4_940;
-/// Minimum of the same count, where zeros behind the point count as negative; a decimal below is too near to 0.
+/// Minimum digits before the point, where leading zeros behind the point count as negative digits. A decimal with fewer
+/// is too near to 0.
 const DIGITS_MIN: i64 = -4_960;
 /// Digits that are written behind the point.
 const DECIMALS: u32 = 17;
@@ -108,7 +109,7 @@ impl Digits {
     }
 }
 
-/// Returns a decimal exponent. Its magnitude is capped at 2^32, which is as good as any more.
+/// Returns a decimal exponent. Its magnitude is capped at 2^32, which has the same effect as any larger magnitude.
 fn exponent_of(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -153,8 +154,9 @@ fn parse_decimal(text: &[u8]) -> Option<Finite> {
     nearest(bits, exponent, inexact).filter(|number| number.mantissa > 0)
 }
 
-/// Returns the number nearest to `bits * 2^exponent`, or to a little more if `inexact`; then there are at least 66
-/// bits, or the exponent is far below the lowest. Returns `None` if the number is too large.
+/// Returns the number nearest to `bits * 2^exponent`. If `inexact` is true, the exact value is a little above that
+/// product; the caller then passes at least 66 bits, or an exponent far below the lowest. Returns `None` if the number
+/// is too large.
 fn nearest(bits: u128, exponent: i64, inexact: bool) -> Option<Finite> {
     let length = i64::from(u128::BITS - bits.leading_zeros());
     let shift = (length - 64).max(EXPONENT_MIN - exponent);
@@ -193,7 +195,8 @@ fn add(left: Finite, right: Finite) -> Option<Finite> {
     let (negative, bits) = if high.negative == low.negative {
         (high.negative, a + b)
     } else if a >= b {
-        // The part cut off is subtracted, too: one unit of the last bit goes, and `inexact` gives back less than one.
+        // The bits cut off from `b` are a fraction of one unit. To subtract them too, subtract a whole unit; `inexact`
+        // then says that the exact difference is a little larger.
         (high.negative, a - b - u128::from(inexact))
     } else {
         (low.negative, b - a)
@@ -306,8 +309,8 @@ impl Natural {
         self.trim();
     }
 
-    /// Returns the first [`QUOTIENT_BITS`] bits of the quotient or one more, the exponent of the last, and whether a
-    /// rest remains.
+    /// Returns the first bits of the quotient ([`QUOTIENT_BITS`] of them, or one more), the exponent of the last of
+    /// these bits, and whether there is a remainder.
     fn divided_by(mut self, mut by: Natural) -> (u128, i64, bool) {
         // Make both equally long, so that the first set bit of the quotient is one of the first two.
         let exponent = self.bits() as i64 - by.bits() as i64;

@@ -16,8 +16,8 @@ pub struct LongValue {
     piece_bytes: usize,
     /// The unshared bytes behind the pieces, so that short appends do not make a piece each.
     tail: Vec<u8>,
-    /// Bytes of memory shared with it since it was last copied. They exceed its length if shared memory has been
-    /// overwritten in part.
+    /// Bytes of shared memory that this value has taken over since it was last copied. The number exceeds the value's
+    /// length if some of that memory has been overwritten.
     taken: usize,
 }
 
@@ -203,7 +203,8 @@ fn own_copy(piece: &Bytes, part: Range<usize>) -> [Bytes; 3] {
     [piece.slice(..start), Bytes::from(BytesMut::from(&piece[start..end])), piece.slice(end..)]
 }
 
-/// Returns the bytes of a piece, of `length` bytes from `start` on, that are in `range`.
+/// Returns the part of `range` that lies in a piece, as offsets in that piece. The piece has `length` bytes, and begins
+/// at `start` of the value.
 fn within(range: &Range<usize>, start: usize, length: usize) -> Range<usize> {
     let place = |at: usize| at.saturating_sub(start).min(length);
     place(range.start)..place(range.end)
@@ -211,8 +212,8 @@ fn within(range: &Range<usize>, start: usize, length: usize) -> Range<usize> {
 
 const PIECE_BYTES: usize = LONG_VALUE_BYTES;
 static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
-/// Maximum memory shared with a value, in multiples of its length. Beyond it the value is copied: small parts of it
-/// could keep all of that memory alive.
+/// Maximum memory shared with a value, in multiples of its length. Beyond it the value is copied, because small slices
+/// that are still in use could keep all of that memory alive.
 const TAKEN_FACTOR_MAX: usize = 4;
 
 #[cfg(test)]

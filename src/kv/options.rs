@@ -100,8 +100,8 @@ pub(super) fn integer(word: &[u8]) -> Result<i64, Reply<'static>> {
     number::integer(word).ok_or(NOT_AN_INTEGER)
 }
 
-/// The reply while cluster time is unknown: a long start in a cluster where a member is away or of an older version. No
-/// other clock may stand in.
+/// The reply while cluster time is unknown. A start takes long to learn it if a member is away or has an older version.
+/// No other clock may stand in.
 const TIME_UNKNOWN: Reply<'static> =
     Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served: cluster time is not known yet"));
 

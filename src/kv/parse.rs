@@ -20,10 +20,10 @@ use std::hash::Hasher as _;
 /// The inputs of a command beyond its words, drawn once by the node that received it.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// Cluster time in unix milliseconds; 0: not known yet. Durations that are not sent as such count from this time.
+    /// Cluster time in unix milliseconds; 0: not known yet. If commands cannot hold durations, a duration becomes an
+    /// absolute time that counts from this time.
     pub cluster_ms: u64,
-    /// True if durations are sent as such: all members know commands with durations, and the others of version 3 of
-    /// values.
+    /// True if commands may hold durations: all members know version 3 of values, with these and other new commands.
     pub durations: bool,
     /// A random number, for RANDOMKEY.
     pub seed: u64,

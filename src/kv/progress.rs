@@ -13,7 +13,7 @@ pub struct Progress {
     pub(super) begun: bool,
     /// Keys, pairs or commands of the list that are done.
     pub(super) done: usize,
-    /// The count that they add up to.
+    /// The command's integer result so far, such as the number of keys that DEL has removed.
     pub(super) count: i64,
     /// MSETNX: true if none of the keys exists.
     pub(super) checked: bool,

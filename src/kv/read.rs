@@ -109,7 +109,8 @@ impl<'s> View<'s> {
     }
 
     /// Calls `each` with the live entries from `from` or where `progress` stopped, until `each` returns false. Returns
-    /// true if there are no more, and `None` if the rest is for another turn. Keys at one position are never parted.
+    /// true after the last entry, false if `each` ended the walk, and `None` if the rest is for another turn. All keys
+    /// at one position are visited in the same turn.
     fn walk(
         &self,
         from: Position,

@@ -110,7 +110,7 @@ impl Sessions {
         id
     }
 
-    /// Returns the reply to a command that must not be executed, now or again; `None`: execute it.
+    /// Returns the reply if the command must not be executed: the first reply again, or a refusal. `None`: execute it.
     pub(super) fn answer(&self, once: &Once<'_>, time_ms: u64, limits: &Limits) -> Option<Reply<'static>> {
         let id = &once.session;
         if id.0[12..] != checksum(&self.mac, id) {
@@ -248,7 +248,7 @@ const WINDOW: u64 = 64;
 const BIRTH_MS_MAX: u64 = (1 << 48) - 1;
 /// Approximate bytes of a session beside its kept replies.
 const SESSION_BYTES: usize = 128;
-/// Approximate bytes of a kept reply beside the reply's own.
+/// Approximate bytes that keeping a reply takes in addition to the bytes of the reply.
 const KEPT_BYTES: usize = 56;
 
 /// The answer to an id that no group of this cluster issued.

@@ -54,7 +54,7 @@ pub struct Store {
     pub(super) discarded: Vec<Discarded>,
 }
 
-/// The memory of keys that were removed at once.
+/// The memory of flushed keys, or of an entry that a long value replaced, to be freed outside the store.
 pub struct Discarded {
     _memory: Box<dyn Send>,
 }
@@ -120,7 +120,7 @@ impl Store {
     }
 
     /// Executes an encoded command as far as `work` goes. `None`: it is not done, and continues when this is called
-    /// again with the same body. Without `wanted` nobody gets the reply, which may be any.
+    /// again with the same body. If `wanted` is false, nobody gets the reply, so its content does not matter.
     pub fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut Work) -> Option<Reply<'_>> {
         work.spend_bytes(body.len());
         let command = match decode(body) {
@@ -159,7 +159,8 @@ impl Store {
         Ok(reply.unwrap_or_else(|| unreachable!("there is no end of work")))
     }
 
-    /// Reads as far as `work` goes. `None`: the read continues with `progress`, from the state of that time.
+    /// Reads as far as `work` goes. `None`: the read is not done. The next call continues it with `progress`, and reads
+    /// the state as it is then.
     ///
     /// # Errors
     /// As for [`Store::read`]; the read then has to begin anew.
@@ -179,7 +180,7 @@ impl Store {
         if view.met_due() { Err(Due) } else { Ok(reply) }
     }
 
-    /// Takes the memory that was discarded at once. The caller frees it where that may take long.
+    /// Takes the discarded memory out of the store. The caller frees it where freeing may take long.
     pub fn take_discarded(&mut self) -> Vec<Discarded> {
         std::mem::take(&mut self.discarded)
     }
@@ -305,11 +306,11 @@ pub(super) fn unreadable(error: DecodeError) -> Reply<'static> {
     Reply::Error(format!("ERR {error}").into())
 }
 
-/// Bytes of a reply below which `expected_bytes` takes it for 0: the number of replies is bounded, too.
+/// `expected_bytes` returns 0 for values that cannot reach this many bytes: the number of replies is bounded, too.
 const LONG_BYTES: usize = 16 << 10;
 /// Maximum keys that are looked up for the length of their values; for more the worst is assumed.
 const LOOKED_UP_MAX: usize = 1_024;
-/// Keys of a list below which `expected_bytes` takes it for 0, too.
+/// `expected_bytes` also returns 0 for a list of fewer keys than this.
 const LISTED_MIN: usize = 100;
 /// Assumed bytes of a listed key: most keys are about as long.
 const KEY_BYTES: usize = 40;

@@ -1,5 +1,5 @@
-//! A long list of strings as one reply. It is gathered over several turns in the bytes that will be sent, so that the
-//! whole list needs no more work per string.
+//! A long list of strings as one reply. It is gathered over several turns, already encoded as it will be sent, so that
+//! sending the list takes no further work per string.
 
 use bytes::{Bytes, BytesMut};
 use std::fmt;

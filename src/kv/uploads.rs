@@ -2,8 +2,8 @@
 //! of megabytes is sent, logged, and repeated after a failure in small pieces, and other commands pass between them.
 //! The last command of an upload executes the whole.
 //!
-//! Uploads are part of the state, and bounded. A group drops an upload that its origin has forgotten, by the group's
-//! time, or when that node comes with a later start number.
+//! Uploads are part of the state, and bounded. A group drops an upload that its origin seems to have given up: if by the
+//! group's time no part has come for long, or if the origin begins an upload with a later start number.
 
 use super::command::Set;
 use super::digest::Digest;
@@ -66,7 +66,7 @@ pub struct UploadedSet<'a> {
 
 /// The reply to the first part of an upload for which there is no room now.
 pub const BUSY: Reply<'static> = Reply::error("TRYAGAIN too many large commands are on their way in this group");
-/// The reply to a command that belongs to no upload here, or not to this place in it.
+/// The reply to a part or an end of an upload if the upload is unknown here, or if another part is due next.
 pub const LOST: Reply<'static> =
     Reply::error("CLUSTERDOWN Hash slot not served: a part of this large command was lost; it was not executed");
 

@@ -21,7 +21,7 @@ const TRANSACTION_STEPS_MAX: u64 = 4 << 20;
 
 impl Store {
     /// Executes a command at the group's time, until `work` is spent. Returns `None` if the command is not done: it
-    /// continues with `progress`. If `wanted` is false, nobody gets the reply, and it may be any.
+    /// continues with `progress`. If `wanted` is false, nobody gets the reply, so its content does not matter.
     pub(super) fn execute(
         &mut self,
         command: &Command<'_>,
@@ -100,7 +100,7 @@ impl Store {
     /// frees.
     fn weigh(&self, command: &Command<'_>, work: &mut Work) {
         use Command as C;
-        // As long as no key and no value was ever long, reading the entry would cost less than looking it up here.
+        // While no key or value has ever been long, the bytes of an entry cost less than this lookup would.
         if self.longest < LONG_VALUE_BYTES {
             return;
         }

@@ -46,7 +46,7 @@ pub struct Facts {
 #[derive(Default)]
 pub(super) struct About {
     facts: Facts,
-    /// When the process first got the time.
+    /// Time of the first tick, which stands for the start of the process.
     started_ms: Option<u64>,
     /// Values that CONFIG SET gave to parameters without effect.
     kept: Kept,
@@ -88,8 +88,8 @@ impl Core<'_> {
         }
     }
 
-    /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` when it is done, and its
-    /// progress before; it goes on meanwhile.
+    /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` if it is done, and otherwise
+    /// its progress. The change goes on after the reply.
     pub(super) fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         if !self.is_born() {
             return Reply::error("ERR the cluster is not formed yet");

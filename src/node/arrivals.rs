@@ -55,7 +55,8 @@ impl Arrivals {
     }
 
     /// Removes and returns the connections that have been silent for [`HANDSHAKE_MS_MAX`]. They count as clients,
-    /// because a member says hello at once. So connections that were only opened leave room for members.
+    /// because a member says hello at once. So silent connections fall under the limit of clients, and cannot use up
+    /// the connections that are kept free for members.
     pub(super) fn take_silent(&mut self, now_ms: u64) -> Vec<(u64, SocketAddr)> {
         let silent = self.0.iter().filter(|(_, arrival)| now_ms >= arrival.since_ms + HANDSHAKE_MS_MAX);
         let silent: Vec<(u64, SocketAddr)> = silent.map(|(id, arrival)| (id, arrival.addr)).collect();

@@ -182,12 +182,12 @@ impl Backend for Core<'_> {
 }
 
 impl Core<'_> {
-    /// Returns the bytes that the stores use, and the commands of this node's clients that are in flight to them.
+    /// Returns the bytes of the stores, plus the bytes of this node's clients' commands that are in flight to the stores.
     ///
     /// `maxmemory` bounds these bytes. Above it, the node that a client asks refuses commands that may add data, as
     /// Redis does, but not those that remove or read. Commands from the log are applied all the same, because the
     /// effect of `apply` must not depend on a node's configuration. So a node with less memory than the others refuses
-    /// its own clients early, and grows with theirs.
+    /// its own clients early, but still grows with the writes of the other nodes' clients.
     pub(super) fn used_bytes(&self) -> u64 {
         (self.engine.shard().store_bytes() + self.engine.shard().queued_bytes()) as u64
     }

@@ -5,18 +5,19 @@
 //! clocks and of this node's own. It is steered towards the median by at most a tenth of the time that passes. So a
 //! duration in cluster time takes between ten elevenths and ten ninths of its length, whatever the clocks do.
 //!
-//! A minority of the clocks may be wrong. If some clocks are unknown too, the median can be any of several times.
-//! Cluster time then stays as it is if it is one of them, and otherwise goes to the nearest one. (Marzullo's thesis,
+//! A minority of the clocks may be wrong. If some clocks are unknown too, only a range is known in which the median
+//! lies. Cluster time then stays as it is if it lies in the range, and otherwise goes to the nearer end. (Marzullo's thesis,
 //! *Maintaining the time in a distributed system*, 1984, with points instead of intervals.)
 //!
 //! A node that starts takes cluster time over from the others. It is made anew from the clocks only if no node has it:
 //! at a birth, which waits for the clocks of all members, and after all nodes were down. A node whose cluster time
 //! differs from that of a majority follows the majority at once.
 //!
-//! After a freeze of the machine, such as a pause of a virtual machine, the node's own clock and those of others have
-//! jumped ahead of its monotonic clock alike. Its cluster time jumps with them. A clock that was set jumps alone. Until
-//! a node knows which of the two happened, it tells no other node its cluster time, and follows a member that tells
-//! one. Until it has heard of another clock at all, it has no cluster time: it proposes nothing, and confirms no read.
+//! A freeze of the machine, such as a pause of a virtual machine, stops the node's monotonic clock. Afterwards the node's
+//! own clock and the clocks of other nodes are all ahead of the monotonic clock by the same jump, and cluster time jumps
+//! with them. A clock that was set jumps alone. Until a node knows which of the two happened, it tells no other node its
+//! cluster time, and follows a member that tells its own. Until the node has heard of another clock at all, it has no
+//! cluster time: it proposes nothing, and confirms no read.
 
 use super::Time;
 use super::engine::Engine;
@@ -105,7 +106,7 @@ struct Electorate<'a> {
     voters: &'a Members,
     /// Connected voters that speak a version without clocks.
     silent: usize,
-    /// The latest time of any group, in unix milliseconds. Real time is hardly before it.
+    /// The latest time of any group, in unix milliseconds. Real time is unlikely to be before it.
     latest_ms: u64,
 }
 
@@ -189,7 +190,7 @@ impl ClusterTime {
         self.tells.then_some(PingClocks { unix_us: time.unix_us, cluster_us })
     }
 
-    /// Takes the clocks of a peer's ping that answers one of this node.
+    /// Takes the clocks from a peer's ping. The ping answers an earlier ping of this node.
     pub(super) fn on_ping(&mut self, from: NodeId, clocks: PingClocks, round_trip: RoundTrip, time: Time) {
         if !self.tells {
             return;
@@ -198,8 +199,8 @@ impl ClusterTime {
         // This comes first: pings that waited while this machine was frozen must not count as readings from before the
         // jump.
         self.look_at_own(time);
-        // The answer was in flight while a machine slept, or a peer was stopped: half of that time tells nothing of the
-        // ping's way.
+        // A machine slept, or the peer was stopped, while the answer was in flight. Half of such a round trip is no
+        // estimate of how long the ping took.
         if rtt_us > ECHO_MS_MAX * 1_000 {
             return;
         }
@@ -226,8 +227,9 @@ impl ClusterTime {
         }
     }
 
-    /// Judges why the own clock has jumped, by the readings from before. If as many other clocks as can be wrong agree,
-    /// this machine was frozen: if its own clock is wrong, at least one of these others is right.
+    /// Decides why the own clock has jumped, by comparing the readings of other clocks with those from before the jump.
+    /// Fewer than half of the clocks can be wrong. If that many other clocks have jumped too, this machine was frozen: even
+    /// if its own clock is wrong, at least one of these others is right.
     fn judge_jump(&mut self, time: Time) {
         let Some(jump) = &self.jump else { return };
         let moved = |heard: &Reading| {
@@ -240,7 +242,8 @@ impl ClusterTime {
         // All clocks have advanced by the time for which this machine was frozen. Each may have been set besides.
         let frozen_us = moved.get(needed - 1).map_or(0, |moved_us| jump.us.min(*moved_us));
         let is_frozen = frozen_us > signed(CLOCK_RESYNC_MS * 1_000);
-        // Until then, another machine that was frozen too may be about to set its clock.
+        // A clock that has not moved proves nothing before the wait is over: its machine may have been frozen too, and may
+        // be about to set it.
         let is_late = time.mono_us >= jump.at_us + CLOCK_WAIT_MS * 1_000;
         let is_set = is_late && moved.iter().any(|moved_us| !differ(*moved_us, 0));
         // Two clocks that jump back alike were both set.
@@ -254,9 +257,9 @@ impl ClusterTime {
         self.jump = None;
     }
 
-    /// Follows the cluster time of a member, as at a start, if the other clocks have not told why the own clock jumped.
-    /// It was set then, perhaps while this machine was frozen. The followed member has a cluster time, so it is not in
-    /// doubt itself.
+    /// Follows the cluster time of a member, as at a start, if the other clocks have not told why the own clock jumped. In
+    /// that case the own clock was set, perhaps while this machine was frozen. The followed member tells a cluster time,
+    /// so it is not in doubt itself.
     fn follow_if_in_doubt(&mut self, reading: Reading) {
         let (Some(jump), Some(us)) = (&self.jump, reading.cluster_us) else { return };
         if reading.at_us >= jump.at_us + CLOCK_WAIT_MS * 1_000 {
@@ -289,8 +292,8 @@ impl ClusterTime {
         self.readings.retain(|reading| reading.node != node);
     }
 
-    /// Steers cluster time by the time that has passed. `is_born`: the cluster exists, and this node has read its log;
-    /// before that, no cluster time is made.
+    /// Steers cluster time towards the median, by at most a tenth of the time that has passed since the last call.
+    /// `is_born`: the cluster exists, and this node has read its log; before that, no cluster time is made.
     fn steer(&mut self, electorate: Electorate<'_>, is_born: bool, time: Time) {
         let passed_us = time.mono_us.saturating_sub(self.steered_us);
         if passed_us < STEER_STEP_US {
@@ -350,8 +353,8 @@ impl ClusterTime {
             self.enough_since_us = None;
             return;
         }
-        // The other clocks may be about to come, and with them a wrong minority does no harm. Before the first value,
-        // no group tells which of two clocks is wrong.
+        // Waits for the readings of the other clocks: with all clocks, a wrong minority does no harm. The wait is longer
+        // if two clocks differ before the first value, because no group's time tells then which of the two is wrong.
         let apart_us = clocks.iter().max().zip(clocks.iter().min()).map_or(0, |(most, least)| most.abs_diff(*least));
         let is_open = electorate.latest_ms == 0 && apart_us > CLOCK_WARN_MS * 1_000;
         let wait_ms = if is_open { CLOCK_FIRST_WAIT_MS } else { CLOCK_WAIT_MS };
@@ -433,8 +436,8 @@ impl ClusterTime {
     }
 }
 
-/// Returns the time nearest to `current` among those that are possible if fewer than half of `members` clocks are wrong
-/// and these are `known`. `None` if all known clocks can be wrong.
+/// Returns the time nearest to `current` that is possible by the `known` clocks, of `members` clocks in all. Fewer than
+/// half of all clocks are wrong. Returns `None` if all known clocks can be wrong.
 fn nearest(known: &[i64], members: usize, current: i64) -> Option<i64> {
     let wrong = (members - 1) / 2;
     let rest = known.len().checked_sub(wrong + 1)?;

@@ -4,8 +4,8 @@
 //! because they are answered. Two kinds of members are certain:
 //! - Members that say so. This node asks them for their positions ([`NodeMessage::WhereDurable`]). A member answers once its
 //!   log is durable up to its position ([`NodeMessage::Durable`]).
-//! - A majority, before this node asks: the members that voted for the last value. Each of them had all values before that
-//!   one. This node does not know which members they are.
+//! - A majority, even if no member was asked: the members that voted for the last value. Each of them had all values before
+//!   that one. This node does not know which members they are.
 
 use super::peers::Peers;
 use super::wire::{NodeMessage, Positions};

@@ -47,8 +47,8 @@ impl Loading {
         self.0 = Stage::Read { lsn };
     }
 
-    /// Notes that groups come. With the first of them the node begins: then this returns up to where its log is
-    /// durable.
+    /// Notes that groups come. The node begins with the first of them: for these, returns the LSN up to which the log is
+    /// durable. Returns `None` for later groups.
     ///
     /// # Panics
     /// If the log has not been read.

@@ -372,7 +372,7 @@ impl Node {
     /// asked about or answered. The next batch goes to the log.
     pub fn end_turn(&mut self, time: Time) {
         self.now_us = time.mono_us;
-        // Before the node begins too: then clients get refusals, which also take their share of a turn.
+        // Clients take steps of work also before the node has begun: they get refusals, which cost a share of the turn.
         self.clients.begin_turn(self.config.turn_steps);
         if !self.loading.has_not_begun() {
             self.core().1.flush(time);
@@ -487,8 +487,8 @@ impl Node {
         led.is_some_and(|(group, ballot)| self.peers.holds_lease(group.id(), ballot, group.membership(), time.mono_us))
     }
 
-    /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` when it is done, and its
-    /// progress before; it goes on meanwhile.
+    /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` if it is done, and otherwise
+    /// its progress. The change goes on after the reply.
     pub fn member_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         self.core().1.member_command(words, time)
     }

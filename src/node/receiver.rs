@@ -120,7 +120,8 @@ impl Receiver for Core<'_> {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_birth(record, &mut cx)?;
             }
-            // The numbers for new files are known when all groups are here.
+            // An offer is ignored while the node loads: the sequence numbers of new files are known only when all groups
+            // are rebuilt.
             NodeMessage::Offer(_) if self.loading.is_loading() => {}
             NodeMessage::Offer(offer) => {
                 let (upkeep, mut cx) = self.upkeep(time);

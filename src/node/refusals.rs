@@ -74,7 +74,8 @@ impl Refusals<'_> {
         })
     }
 
-    /// If this node's disk is full: returns the refusal of commands that are not passed on to another member.
+    /// Returns the refusal of commands that cannot be passed on, if this node passes the others on to another member
+    /// because its disk is full.
     pub(super) fn of_full_disk(&self) -> Option<Reply<'static>> {
         let to = self.relays.to()?;
         let text = format!("MISCONF the disk of this node is full: ask node {to} at {}", self.address_of(to));

@@ -61,7 +61,8 @@ impl Space {
 
     /// Returns true if a client may send a command of `bytes` that may add as many bytes.
     pub(super) fn takes_growth(&self, bytes: usize) -> bool {
-        // A value that needs a segment of its own would show only there that no segment can be made.
+        // A value that needs a segment of its own is checked here. Otherwise only the log would find that the segment
+        // cannot be made.
         let is_large = (bytes + HEADERS_BYTES) as u64 >= self.segment;
         !self.full && (!is_large || self.takes(bytes, 0))
     }

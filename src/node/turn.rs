@@ -77,14 +77,15 @@ impl Core<'_> {
             (group.may_promise() && group.membership().voters().contains(to)).then(|| group.promised())
         };
         if self.wires.peers.ping(state, time.mono_us, promised) {
-            // With each ping, members that may not know that the last instance of a group was chosen are told so.
+            // With each ping, this node announces that the last instance of a group was chosen to the members that may
+            // not know it.
             let others: Vec<NodeId> = self.wires.peers.ids().collect();
             self.engine.announce_chosen(&others, &mut self.wires);
         }
     }
 
-    /// First part of the end of a turn. Every group that had inputs proposes, forwards or announces once. Durable
-    /// effects leave. Reads are asked about or answered.
+    /// First part of the end of a turn. Handles this node's durable messages to itself. Every group that had inputs
+    /// proposes, forwards or announces once. Reads are answered, or the other members are asked to confirm them.
     pub(super) fn flush(&mut self, time: Time) {
         self.engine.go_on(&mut self.wires, time);
         self.engine.feed_uploads(&mut self.wires, time);

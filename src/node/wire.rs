@@ -246,7 +246,7 @@ pub struct Piece {
     pub file: FileId,
     /// Offset of the piece in the file.
     pub offset: u64,
-    /// The piece; empty if the file is gone.
+    /// The piece; empty if the file is gone, or if too many pieces wait to be read.
     pub bytes: Bytes,
 }
 

@@ -93,7 +93,8 @@ impl Server {
         ended
     }
 
-    /// Runs one turn: poll, decode and step, log, stage, flush.
+    /// Runs one turn: polls the sockets, passes events and notices to the node, ticks, carries out the node's outputs, and
+    /// flushes the sockets.
     fn turn(&mut self, happened: &mut Vec<Event>) -> anyhow::Result<()> {
         self.front.events.poll(Some(self.patience()), happened).context("the system's poller failed")?;
         let time = self.clock.now();

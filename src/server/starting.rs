@@ -53,8 +53,8 @@ pub struct Starting {
 }
 
 impl Starting {
-    /// Opens the data directory and listens. The log goes on with `options`. `stopping` ends [`Starting::load`] and
-    /// [`Server::run`].
+    /// Opens the data directory and listens. `options` are the options for writing the log from now on. `stopping` ends
+    /// [`Starting::load`] and [`Server::run`].
     ///
     /// # Errors
     /// One line that names the directory, file or address, and what to do.
@@ -106,7 +106,8 @@ impl Starting {
         })
     }
 
-    /// Returns the waker of the event loop, also of the later server's: it makes the loop see that it should stop.
+    /// Returns the waker of the event loop, which the later [`Server`] takes over. Waking the loop makes it see that it
+    /// should stop.
     #[must_use]
     pub fn waker(&self) -> Arc<Waker> {
         self.front.events.waker()
@@ -214,7 +215,7 @@ impl Starting {
     }
 }
 
-/// A node that has not begun only answers clients, which have to wait. It knows no member and has no log.
+/// A node that has not begun only answers clients, telling them that it loads. It knows no member and has no log.
 impl Driver for Starting {
     type Error = anyhow::Error;
 
@@ -322,8 +323,8 @@ fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
 const LINKS: usize = 7;
 
 /// Returns the maximum bytes that may wait for a connection that does not read: all output that a client can be owed, or all
-/// that the members can have in flight at once. A connection with more is closed. A closed link would owe as much again
-/// after it reconnects.
+/// that the members can have in flight at once. A connection with more is closed. The limit allows for all of a link's
+/// output, because a link that was closed would owe as much again after it reconnects.
 fn outbound_bytes_max(config: &NodeConfig) -> usize {
     let client = 2 * CLIENT_OUTPUT_BYTES + CLIENT_BURST_BYTES + config.reply_bytes_max();
     let link = (config.initial.len().max(LINKS) + 1) * (NODE_QUEUE_BYTES + config.frame_bytes_max());

@@ -1,6 +1,6 @@
-//! The scrub: reads, at intervals, everything on the disk that nothing else reads for long. So it finds rot while other
-//! nodes still have the damaged data. The node repairs the damage from memory: it makes new checkpoints, and then removes
-//! the damaged files.
+//! The scrub: reads, at intervals, everything on the disk that is otherwise not read for a long time. So it finds rot while
+//! other nodes still have sound copies of the data. The node repairs the damage from memory: it makes new checkpoints, and
+//! then removes the damaged files.
 
 use crate::storage::checkpoint::{self, checkpoint_name};
 use crate::storage::disk::Disk;

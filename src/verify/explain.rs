@@ -1,9 +1,11 @@
 //! Reduces a history that is not linearizable to the few operations that show it.
 //!
-//! Four reductions, each of which leaves a history that can only be wrong if the whole one is. They keep: the shortest
-//! beginning that is wrong already; of a key that only grows, the operations within a range of sizes; the operations
-//! after a moment at which the value was known; and the rest without operations that the others cannot have noticed, as
-//! long as it is still wrong.
+//! There are four reductions. Each leaves a history that can only be wrong if the whole history is wrong:
+//!
+//! 1. Keep the shortest beginning that is already wrong.
+//! 2. If the key only grows, keep the operations within a range of sizes.
+//! 3. Keep the operations after a moment at which the value was known.
+//! 4. Leave out operations that the others cannot have noticed, as long as the rest is still wrong.
 
 use super::check::Limits;
 use super::model::Model;
@@ -79,8 +81,8 @@ impl Reduction {
     }
 
     /// For a key that only grows, keeps the operations that found no less than one size and left no more than another.
-    /// All other operations come before or after these, whenever they were called. Open operations stay: they may
-    /// belong to them.
+    /// All other operations come before or after the kept ones, whenever they were called. Open operations stay, because
+    /// they may have found and left sizes in that range.
     fn narrow(&mut self) {
         let Some(spans) = spans(&self.operations) else { return };
         let within = |operations: &[Operation], (low, high): (i64, i64)| -> Vec<Operation> {
@@ -201,8 +203,8 @@ fn partition_point(count: usize, mut holds: impl FnMut(usize) -> bool) -> usize 
     start
 }
 
-/// Returns the sum or length that each operation found and left, or None for open operations. Returns None altogether
-/// unless all operations only raise that sum or length, or read it, and tell it.
+/// Returns the sum or length that each operation found and left, or None for open operations. Returns None altogether if
+/// an operation does anything but raise or read the sum or length, or if one returned without telling it.
 fn spans(operations: &[Operation]) -> Option<Vec<Option<(i64, i64)>>> {
     let sums = operations.iter().any(|operation| matches!(operation.action, Action::IncrementBy(_)));
     let number = |value: &Bytes| std::str::from_utf8(value).ok()?.parse().ok();
@@ -325,8 +327,8 @@ fn row(operation: &Operation) -> [String; 4] {
     [operation.client.to_string(), operation.call.to_string(), returned, format!("{action} -> {outcome}")]
 }
 
-/// Formats a value for printing, without the middle of a long one. The end of a value that grew tells more than its
-/// beginning.
+/// Formats a value for printing, without the middle of a long one. Keeps the end of the value, too, because the end of a
+/// value that grew tells more than its beginning.
 fn quoted(value: &Bytes) -> String {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let Some(skipped) = value.len().checked_sub(SHOWN_BYTES_MAX).filter(|skipped| *skipped > 0) else {

@@ -1,5 +1,5 @@
-//! A model of a single-threaded server with one key: the operations in a compact form, and the state that each
-//! operation makes of another, if its outcome is possible there.
+//! A model of a single-threaded server with one key. It holds the operations in a compact form. From a state and an
+//! operation it computes the next state, if the operation's outcome is possible in the first state.
 
 use super::values::{ABSENT, ValueId, Values};
 use super::{Action, Operation, Outcome};

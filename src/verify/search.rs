@@ -68,8 +68,8 @@ struct Search<'a> {
     sources: Vec<u32>,
     /// By value: the number of candidates that read it; all 0 between uses.
     ready: Vec<u32>,
-    /// Sizes that the key must have for operations not yet taken, and the number of these operations for each; only if
-    /// it grows.
+    /// If the key only grows: the sizes that operations must find, in ascending order, and for each size the number of
+    /// these operations that are not yet taken.
     ranks: Vec<i64>,
     waiting: Vec<u32>,
     /// Whether only operations that write a value produce it: there are no appends and no sums.
@@ -296,8 +296,8 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Returns the candidates that write a value that no other operation writes, and that no operation but candidates
-    /// reads.
+    /// Returns the settled writes among the candidates, with their values. A write is settled if no other operation not yet
+    /// taken writes its value, and if all operations not yet taken that read this value are candidates.
     fn settled(&mut self) -> impl Iterator<Item = (usize, ValueId)> + use<> {
         let read = |at: &usize| Some(&self.model.closed[*at]).filter(|op| op.effect == Effect::Get)?.reads();
         self.candidates.iter().filter_map(read).for_each(|value| self.ready[value as usize] += 1);

@@ -29,7 +29,7 @@ struct Node {
     form: Form,
     bytes: usize,
     hash: u64,
-    /// The integer of which the value is the text, if any.
+    /// The value as an integer, if it is the text of one (0 for no value).
     number: Option<i64>,
 }
 
@@ -78,7 +78,7 @@ impl Values {
         id
     }
 
-    /// Returns the integer that a value is the text of, as Redis writes it; 0 if there is no value.
+    /// Returns a value as an integer: 0 for no value, `None` if the value is not an integer as Redis writes it.
     pub(super) fn integer(&self, id: ValueId) -> Option<i64> {
         self.nodes[id as usize].number
     }
@@ -87,7 +87,8 @@ impl Values {
         self.intern(&Bytes::copy_from_slice(itoa::Buffer::new().format(number).as_bytes()))
     }
 
-    /// Returns true if `id` equals `content` from `at` on, as far as both go.
+    /// Compares the value `id` with the part of `content` that begins at `at`. Returns true if the two are equal up to the
+    /// end of the shorter one.
     pub(super) fn agrees(&self, id: ValueId, content: &[u8], at: usize) -> bool {
         let rest = content.get(at..).unwrap_or_default();
         let own = self.content(&self.nodes[id as usize]);
@@ -127,7 +128,7 @@ impl Values {
         let mut content = vec![0; node.bytes];
         let mut end = node.bytes;
         loop {
-            // Appended parts are whole.
+            // An appended part is stored whole, so this call does not recurse further.
             let part = self.content(&self.nodes[back as usize]);
             end -= part.len();
             content[end..end + part.len()].copy_from_slice(&part);

@@ -50,7 +50,7 @@ fn a_transaction_is_one_command_of_its_group() {
     assert_eq!(talk(node, "MULTI | EXEC | MULTI | PING | EXEC"), "OK | [] | OK | QUEUED | [PONG]");
 }
 
-/// The pipelines of many clients send such transactions.
+/// Many client libraries wrap a pipeline in MULTI and EXEC, and so send such transactions.
 #[test]
 fn a_command_about_all_keys_can_be_a_transaction() {
     let cluster = Cluster::start();

@@ -53,7 +53,7 @@ fn keys(node: SocketAddr, pattern: &str) -> Value {
     wire.receive()
 }
 
-/// Each page comes from another node, while keys that are not counted come and go.
+/// Each page is read from another node. Meanwhile other keys are written and removed; the scan may return them or not.
 #[test]
 fn a_scan_over_all_nodes_finds_every_key_that_is_there_throughout() {
     let cluster = Cluster::start();

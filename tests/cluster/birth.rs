@@ -38,7 +38,7 @@ fn a_first_start_needs_every_member_once() {
     wait_for("node 1 to know that node 3 is there", READY_MAX, || {
         ask(&mut client, "GET key").ends_with("needs node 2 once").then_some(())
     });
-    // Longer than a silent peer counts as alive.
+    // A peer that stays silent for this long no longer counts as alive.
     thread::sleep(Duration::from_millis(1_500));
     assert_eq!(cluster.log(1).matches("connected to node 3").count(), 1, "the connection stays while they wait");
     cluster.restart(2);
@@ -153,7 +153,7 @@ fn a_node_of_another_cluster_is_turned_away() {
     assert!(answer.starts_with("-CLUSTERDOWN"), "{answer}");
     check_that_it_tries_less_and_less(&cluster, 1, "belongs to another cluster");
 
-    // Each node 2 runs with its own directory again.
+    // Node 2 of each cluster runs with its own directory again.
     cluster.kill9(2);
     for cluster in [&mut cluster, &mut other] {
         cluster.restart(2);

@@ -16,7 +16,8 @@ const LOCK: Duration = Duration::from_millis(2_500);
 const HELD: Duration = Duration::from_millis(2_500 * 10 / 11 - 250);
 const SEEN_MAX: Duration = Duration::from_secs(20);
 
-/// Returns the path of libfaketime; `None` skips the test where tools may be missing.
+/// Returns the path of libfaketime; `None` if it is not installed, and the test is skipped. Panics instead of returning
+/// `None` if `PAXOI_REQUIRE_TOOLS=1` says that everything must be installed.
 fn library() -> Option<PathBuf> {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let files = folders.iter().map(|folder| Path::new(folder).join("faketime/libfaketimeMT.so.1"));

@@ -187,7 +187,7 @@ fn live_without_space(cluster: &mut Cluster, written: &mut Written, free: impl F
 #[test]
 fn a_cluster_on_a_full_disk_reads_deletes_and_elects_and_writes_when_there_is_space() {
     let _turn = turn();
-    // Space for two segments and a preallocated segment of each of three nodes, and not enough for one more.
+    // Space for two segments and a preallocated segment of each of three nodes, and not enough for one more of each.
     let Some(disk) = SmallDisk::mount(20 * MIB, 9 * MIB) else {
         eprintln!("the same is tested with a limit on the size of files");
         return;

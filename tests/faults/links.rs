@@ -32,7 +32,8 @@ fn a_leader_that_is_heard_and_hears_nothing() {
     stage.finish();
 }
 
-/// As with one link down: the third node reaches both.
+/// One blocked direction has the same effect as a whole link that is down. The third node, which reaches both others,
+/// still serves.
 #[test]
 fn one_direction_of_one_link() {
     let _turn = turn();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const PROGRESS_MAX: Duration = Duration::from_secs(5);
 /// Maximum time until every node serves again after the end of all faults.
 const HEALED_MAX: Duration = Duration::from_secs(10);
-/// Time in which nodes notice a fault: longer than a silent peer counts as alive.
+/// Time in which nodes notice a fault: a peer that stays silent for this long no longer counts as alive.
 const NOTICED_MAX: Duration = Duration::from_millis(1_200);
 /// Clients of all nodes together, and the keys that they use.
 const CLIENTS: usize = 12;

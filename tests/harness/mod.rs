@@ -63,7 +63,7 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     groups: u32,
     flags: Vec<String>,
-    /// Addresses that a node is told for another node, by (from, to), if that node does not listen there.
+    /// By (from, to): the address that `from` is told for `to`, if it is not the address at which `to` listens.
     routes: BTreeMap<(u32, u32), SocketAddr>,
     /// Number of initial nodes, if there are more now.
     initial: Option<usize>,
@@ -165,7 +165,7 @@ impl Cluster {
         self.node(id).address
     }
 
-    /// Returns a node's address as nodes and tools are told it, with the host of [`host`].
+    /// Returns the address that other nodes and tools are given for a node: the host of [`host`], and the node's port.
     pub(crate) fn name(&self, id: u32) -> String {
         format!("{}:{}", host(), self.address(id).port())
     }

@@ -33,8 +33,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 const ATTEMPTS_MAX: u64 = 5;
 /// The time to live of keys that expire.
 const LIFE: Duration = Duration::from_millis(30);
-/// Maximum apparent difference between the clocks of nodes and clients. They are one clock, so it is only rounding and
-/// what NTP corrects.
+/// Maximum apparent difference between the clocks of nodes and clients. All of them read the clock of one machine, so the
+/// difference comes only from rounding and from corrections by NTP.
 const CLOCK_SLACK: Duration = Duration::from_millis(20);
 
 /// Running clients.
@@ -45,18 +45,19 @@ pub(crate) struct Recorder {
 
 struct Shared {
     addresses: Vec<SocketAddr>,
-    /// The prefix of all keys. It differs for each recorder, as the keys of another recorder are not new.
+    /// The prefix of all keys. Each recorder has its own prefix, because its keys must not exist already, and those of
+    /// an earlier recorder do.
     prefix: String,
     began: Instant,
     stop: AtomicBool,
     successes: AtomicU64,
-    /// Number of operations begun at each place for a key.
+    /// By place: the number of operations begun on its keys. A place has one key at a time, its present generation.
     places: Vec<AtomicU64>,
 }
 
 impl Recorder {
-    /// Starts clients on `keys` places for keys. Equal seeds give equal choices of operations; their outcome depends on
-    /// timing.
+    /// Starts clients that use `keys` keys at a time: one for each place. Equal seeds give equal choices of operations;
+    /// their outcome depends on timing.
     pub(crate) fn start(addresses: &[SocketAddr], clients: usize, keys: usize, seed: u64) -> Recorder {
         static RECORDERS: AtomicU64 = AtomicU64::new(0);
         let shared = Arc::new(Shared {

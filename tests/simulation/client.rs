@@ -412,7 +412,7 @@ impl World {
             Value::Null => Outcome::Nil,
             Value::Bulk(bytes) => Outcome::Value(Bytes::copy_from_slice(bytes)),
             Value::Int(number) => Outcome::Integer(*number),
-            // The excluded actions are answered by the value or number that they found or made.
+            // A simple string is no answer to the three excluded actions: their reply is a value or a number.
             Value::Simple(_) if !matches!(action, Action::Get | Action::IncrementBy(_) | Action::Append(_)) => {
                 Outcome::Done
             }

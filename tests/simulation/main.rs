@@ -52,7 +52,7 @@ const REPLAY: &str = if cfg!(debug_assertions) {
 } else {
     "cargo test --release --test simulation --"
 };
-/// Default number of seeds: a share that the gate has time for.
+/// Default number of seeds: few enough for the time that `.ci/run` has.
 const SEEDS: u64 = 200;
 /// Interval of the seeds that run twice. Both runs must be identical.
 const TWICE: u64 = 16;

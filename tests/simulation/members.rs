@@ -220,15 +220,15 @@ impl World {
             (1, _, Some(learner)) if voters.len() < VOTERS_MAX => words(&["PROMOTE"], &[learner]),
             (2, _, Some(learner)) => words(&["REMOVE"], &[learner]),
             (3, _, _) if voters.len() > VOTERS_MIN => words(&["REMOVE"], &[old]),
-            // Two commands that contradict each other can leave two voters.
+            // With only two voters, no disk may be lost. Two changes that contradict each other can leave only two.
             (4, Some(new), _) if voters.len() >= VOTERS_MIN && self.lose_disk(old) => words(&["REPLACE"], &[old, new]),
             (_, Some(new), _) => words(&["REPLACE"], &[old, new]),
             _ => None,
         }
     }
 
-    /// Destroys the disk of a running node, if the members are certain and no voter is switched off: a majority is
-    /// left. Returns true if it did.
+    /// Destroys the disk of a running node, but only if the members are certain and no voter is switched off, so that a
+    /// majority is left. Returns true if the disk was destroyed.
     fn lose_disk(&mut self, id: u32) -> bool {
         let node = id as usize - 1;
         if !self.is_founded() || self.operator.off.is_some() || self.processes[node].life.is_none() {

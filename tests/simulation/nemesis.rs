@@ -99,7 +99,7 @@ pub(crate) struct Faults {
     pub(crate) on: bool,
     /// End of the faults.
     pub(crate) end_us: u64,
-    /// Maximum error of a node's clock that is not wrong.
+    /// Maximum error of the clock of a node that is not in `wrong_clocks`.
     pub(crate) skew_us: u64,
     /// A minority of the nodes, whose clocks may be off by hours.
     pub(crate) wrong_clocks: Vec<usize>,
@@ -347,7 +347,8 @@ impl World {
         done
     }
 
-    /// Damages a checkpoint. Only the other nodes still have what the node knew. It comes back all the same.
+    /// Damages a checkpoint of a node. What the checkpoint held is then only at the other nodes. The node itself is not
+    /// lost: if it ends, it starts again with the damaged directory.
     fn rot(&mut self, node: usize) -> bool {
         if !self.processes[node].rotten && !self.may_lose(node) {
             return false;

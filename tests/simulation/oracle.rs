@@ -23,7 +23,7 @@ struct Seen {
     /// All durable records, in order.
     log: Vec<Fact>,
     durable: Vec<Seat>,
-    /// The same, with the records in flight to the disk.
+    /// The state of each group as in `durable`, but including the records in flight to the disk.
     given: Vec<Seat>,
     in_flight: Vec<Fact>,
     /// Values in the memory of the running process.
@@ -71,7 +71,7 @@ pub(crate) struct Oracle {
     /// States that were written to files, and that were fetched from others.
     pub(crate) checkpoints: u64,
     pub(crate) transfers: u64,
-    /// How often old segments could go, and recovering groups found at starts.
+    /// How often a node was allowed to drop old segments, and the number of recovering groups found at starts.
     pub(crate) trims: u64,
     pub(crate) hollow: u64,
     /// Values that a node applied in some groups while its other groups were missing.
@@ -339,15 +339,16 @@ impl Oracle {
         self.members_at(group, Instance(u64::MAX))
     }
 
-    /// Returns true if the present members have chosen a value. Before, possibly no node knows that the change which
-    /// made them members was chosen, and a majority of the members before them decides its instance.
+    /// Returns true if the present members have chosen a value. Until then, it is possible that no node knows that the
+    /// change which made them members was chosen. The instance of that change is decided by a majority of the previous
+    /// members.
     pub(crate) fn are_members_lasting(&self, group: usize) -> bool {
         let since = self.members[group].last_key_value().map_or(Instance::FIRST, |(since, _)| *since);
         self.rounds[group].range(since..).any(|(_, round)| round.chosen.is_some())
     }
 
-    /// Returns the memberships of which each needs a majority for progress: the present one, and the one before it as
-    /// long as possibly no node knows that the change was chosen.
+    /// Returns the memberships that each need a majority for progress: the present one and, until
+    /// [`Oracle::are_members_lasting`], also the previous one.
     pub(crate) fn deciding(&self, group: usize) -> impl Iterator<Item = &Membership> {
         let count = if self.are_members_lasting(group) { 1 } else { 2 };
         self.members[group].values().rev().take(count)

@@ -118,7 +118,7 @@ pub(crate) struct Life {
     pub(crate) errands: VecDeque<Errand>,
     /// Number of effects after which the process ends.
     pub(crate) effects_left: Option<u64>,
-    /// By the node's number of a connection: the network's number, and the side.
+    /// Connections, by the number that the node uses: the number that the network uses, and the node's side.
     pub(crate) handles: BTreeMap<u64, (u64, usize)>,
     /// Connections with unsent bytes, for which an event is scheduled.
     pub(crate) draining: BTreeSet<u64>,
@@ -318,7 +318,7 @@ impl Loading {
     }
 }
 
-/// Share of the starts with loading time that bring the groups one by one, in thousandths.
+/// If loading takes time: the share of starts that bring the groups one by one, in thousandths.
 const PIECEMEAL: u64 = 700;
 
 fn compare(backup: &Result<Shard, String>, started: &Shard) -> Result<(), String> {
@@ -385,7 +385,7 @@ impl Life {
     }
 }
 
-/// Returns options with small segments, so that runs begin many.
+/// Returns options with small segments, so that a run begins many segments.
 pub(crate) fn options() -> Options {
     Options::with_segment_bytes(wal::SEGMENT_BYTES_MIN)
 }

@@ -125,7 +125,7 @@ fn is_born(world: &mut World) -> bool {
 /// each.
 fn draw(seed: u64, trace: Trace) -> World {
     let mut random = Random::new(seed ^ 0x5EED);
-    // Drawn from a generator of its own, so that the other runs are what they were.
+    // Drawn from a generator of its own, so that this draw does not change the runs of other seeds.
     let changing = Random::new(seed ^ 0x0000_3E3B_E55E).chance(300);
     let shape = Shape {
         nodes: if random.chance(350) { 5 } else { 3 },
@@ -197,7 +197,7 @@ fn draw(seed: u64, trace: Trace) -> World {
     let drawn = SORTS.into_iter().filter(|sort| *sort != Sort::RemoveError);
     world.faults.sorts =
         drawn.filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
-    // Drawn from a generator of its own, so that the other runs are what they were.
+    // Drawn from a generator of its own, so that this draw does not change the runs of other seeds.
     if Random::new(seed ^ 0x0000_4E30_7E00).chance(300) {
         world.faults.sorts.push(Sort::RemoveError);
     }
@@ -214,7 +214,7 @@ fn draw(seed: u64, trace: Trace) -> World {
         // In these runs the operator decides whose disk is lost for good.
         world.faults.sorts.retain(|sort| *sort < Sort::BitFlip);
     }
-    // Some runs are quiet: a group returns to its preferred leader only when that was healthy for 10 s.
+    // Some runs have few faults, because a group returns to its preferred leader only after this node was healthy for 10 s.
     let quiet = random.chance(200);
     let (least, most) = if quiet { (3 * PAUSE_US_MAX, 8 * PAUSE_US_MAX) } else { (100_000, PAUSE_US_MAX) };
     world.faults.pause_us = random.between(least, most);
@@ -223,7 +223,7 @@ fn draw(seed: u64, trace: Trace) -> World {
     let clients = random.between(3, 9);
     let has_wrong_clocks = !world.faults.wrong_clocks.is_empty();
     world.load = Load {
-        // About 200 requests a second in all, including the times without answers.
+        // All clients together send about 200 requests a second on average, over times with and without answers.
         pause_us: clients * 2_000,
         patience_us: random.between(1_000_000, 7_000_000),
         pipeline: 1 + random.below(4) as usize,

@@ -1,5 +1,5 @@
 //! Directed scenarios: sequences of steps that chance does not produce often enough. Each is a plain way to lose,
-//! repeat or misread data, and some system was shipped with it.
+//! repeat or misread data, and some real system was released with such a fault.
 
 mod clocks;
 mod cut;
@@ -312,8 +312,8 @@ fn wiped_during_the_birth(world: &mut World) -> Result<(), String> {
     expect(&world.told(0)?, &Outcome::Done)
 }
 
-/// A directory is replaced by an older copy. The copy is started without contact to other nodes, until its start number
-/// is above the one that they have seen.
+/// A directory is replaced by an older copy. The copy is started several times without contact to other nodes, until its
+/// start number is above the one that they have seen.
 fn old_copy_started_often(world: &mut World) -> Result<(), String> {
     world.found()?;
     let copy = world.processes[2].disk.killed();
@@ -418,8 +418,8 @@ fn resent_while_adopted(world: &mut World) -> Result<(), String> {
     expect(&world.told(0)?, &Outcome::Value(Bytes::from_static(b"1")))
 }
 
-/// The last vote of a quiet group stands alone in the oldest segment of a log that has begun others since. All nodes
-/// lose power, and the vote must count.
+/// The last vote of a quiet group is in the oldest segment of the log, and the records of a busy group have filled later
+/// segments since. All nodes lose power, and the vote must still count.
 fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
     (0..3).for_each(|node| world.start(node));
     world.until("all groups are led", |world| {

@@ -165,7 +165,7 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
-    /// Maximum time for which a node's next turn waits for more to do.
+    /// Maximum delay of a node's next turn after an input. More inputs can arrive meanwhile, for the same turn.
     pub(crate) idle_us: u64,
     /// Processes that ended are started again by themselves.
     pub(crate) revives: bool,
@@ -262,8 +262,8 @@ impl World {
         true
     }
 
-    /// Counts the events at one instant. A node that asks for turns without progress would stop time here; elsewhere,
-    /// it would take a processor.
+    /// Counts the events at one instant. A node that asks for turns without making progress would stop virtual time here.
+    /// Outside the simulator it would keep a processor busy.
     fn count_steps_at(&mut self, at_us: u64) {
         self.steps_now = if at_us == self.now_us { self.steps_now + 1 } else { 0 };
         if self.steps_now == STEPS_AT_ONCE_MAX {

@@ -19,7 +19,7 @@ pub(crate) struct Data {
     pub(crate) long_keys: usize,
 }
 
-/// Requests that are sent together: the last is the command, and those before it make its conditions.
+/// Requests that are sent together: the last is the measured command, and those before it set up its conditions.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) requests: Vec<Request>,

@@ -58,7 +58,7 @@ pub(super) struct Asking {
 }
 
 impl Election {
-    /// Starts the next election from scratch, because a leader is known.
+    /// Resets the failures and the yielding, because a leader is known. The next election then starts from scratch.
     pub(super) fn settle(&mut self) {
         (self.failures, self.yielding) = (0, None);
     }
@@ -281,7 +281,7 @@ impl Group {
     }
 
     /// Follows a live node that reaches a quorum and claims this group. A candidate with a higher ballot ignores the
-    /// claim, and can lose all the same. So the caller repeats the claim as long as the group has no leader.
+    /// claim, but may still lose its own campaign. So the caller repeats the claim as long as the group has no leader.
     pub fn on_claim(&mut self, ballot: Ballot, clock: Clock, effects: &mut Vec<Effect>) {
         if ballot.node == self.settings.me {
             return;

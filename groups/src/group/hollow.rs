@@ -10,7 +10,7 @@ use crate::{Ballot, Instance, Value};
 /// The log's knowledge of instances whose state is missing.
 #[derive(Debug)]
 pub(super) struct Hollow {
-    /// The instance below which all are chosen, as this node knew.
+    /// This node once knew that all instances below this one are chosen.
     instance: Instance,
     /// The vote at that instance.
     vote: Option<Accepted>,

@@ -155,7 +155,7 @@ impl Group {
         leadership.unannounced = Tally::all(everyone);
         leadership.unannounced.remove(self.settings.me, everyone);
         if is_new {
-            // At every member reads may wait for a leader that knows everything that was chosen.
+            // Reads at any member may be waiting for a leader that knows everything that was chosen.
             self.others().collect::<Vec<_>>().into_iter().for_each(|to| self.announce(to, effects));
         }
     }
@@ -197,8 +197,8 @@ impl Group {
         }
     }
 
-    /// Gives the ballot up if a higher promise stands in the way. The next attempt, above that promise, follows soon
-    /// unless its owner leads by then.
+    /// Gives the ballot up if a higher promise stands in the way. The next attempt, under a ballot above the promised
+    /// one, follows soon, unless the owner of the promised ballot leads by then.
     pub(super) fn handle_reject(&mut self, reject: Reject, clock: Clock, effects: &mut Vec<Effect>) {
         self.seen = self.seen.max(reject.promised);
         if self.own_ballot() == Some(reject.ballot) && reject.promised > reject.ballot {

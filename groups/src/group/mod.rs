@@ -118,7 +118,7 @@ pub struct Group {
     learning: Option<Learning>,
     /// The log's knowledge beyond a missing state, while the group is recovering.
     hollow: Option<Hollow>,
-    /// Members whose chosen values do not follow those chosen here.
+    /// Members that sent chosen values whose chain differs from the chain over the values chosen here.
     doubted: Tally,
     origin: Origin,
     /// The ballot whose leader refused commands. They are not sent to that leader again before the next tick.
@@ -179,7 +179,8 @@ impl Group {
         }
     }
 
-    /// Handles a message of another member, or a durable one of this node to itself.
+    /// Handles a message of another member, or a message of this node to itself that had to wait until records were
+    /// durable.
     pub fn handle(&mut self, from: NodeId, message: Message, clock: Clock, effects: &mut Vec<Effect>) {
         match message {
             Message::Prepare(prepare) => self.handle_prepare(from, prepare, clock, effects),

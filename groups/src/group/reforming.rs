@@ -56,8 +56,8 @@ impl Group {
         self.membership.voters().contains(from) || instance > self.next
     }
 
-    /// Applies the first membership change of a chosen value that is valid, and no other. Returns true if the members
-    /// changed. A repeated change fails, because the version of the members has moved on.
+    /// Applies the first valid membership change in a chosen value, and no other. Returns true if the members changed.
+    /// A repeated change fails, because the version of the members has moved on.
     pub(super) fn change_members(&mut self, value: &Value) -> bool {
         let before = self.membership.version();
         for change in value.commands().filter_map(|command| Change::decode(command.body)) {

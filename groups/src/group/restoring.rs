@@ -19,7 +19,7 @@ pub enum RestoreError {
     /// The value does not continue the chain of the values before it.
     #[error("the value of instance {0} does not follow those before it")]
     Chain(Instance),
-    /// After the values before it, the state here is not the one in which the value was chosen.
+    /// The values before it have made another state here than the one in which the value was chosen.
     #[error(transparent)]
     State(#[from] StateDiffers),
 }

@@ -39,8 +39,8 @@ pub struct Applying {
     begun: bool,
     /// The bytes of the value's commands that are done.
     offset: usize,
-    /// Set if the command at `offset` is in the dedup table already, but not done: its counter if it is one of this
-    /// node's.
+    /// `Some` if the command at `offset` is in the dedup table already, but not done. The inner option is the
+    /// command's counter if the command is one of this node's.
     inside: Option<Option<u64>>,
 }
 
@@ -222,8 +222,8 @@ impl Group {
             return None;
         }
         if self.acceptor.promised() > ballot {
-            // The Reject tells the leader that it has lost this member. It cannot know otherwise: nothing else may be
-            // going on in the group.
+            // The Reject tells the leader that it has lost this member. Otherwise the leader might never know, because
+            // the group may have no other messages.
             let reject = Reject { ballot, instance: self.next, promised: self.acceptor.promised() };
             effects.push(Effect::Send { to: ballot.node, message: Message::Reject(reject) });
             return None;
@@ -287,7 +287,8 @@ impl Group {
         self.time.next_ms(clock.mono_ms, cluster_ms)
     }
 
-    /// Starts the time limits after a start of the node: no leader is known since `clock`. Called once.
+    /// Starts the time limits after a start of the node. The wait without a known leader begins at `clock`. Called
+    /// once.
     pub fn begin(&mut self, clock: Clock) {
         self.time = GroupTime::starting_at(self.time.now_ms(), clock.mono_ms);
         self.await_turn(clock);

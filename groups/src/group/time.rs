@@ -13,9 +13,9 @@ const AHEAD_PACE_TENTHS: u64 = 9;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GroupTime {
     now_ms: u64,
-    /// A time of the group, and the reading of the monotonic clock then. From this point the group's time advances
-    /// while it is ahead of cluster time. The point moves only if a value's time lies beyond that line. Otherwise each
-    /// value would lose a fraction of a millisecond.
+    /// A time of the group, and the reading of the monotonic clock at that time. While the group's time is ahead of
+    /// cluster time, it advances along a line that begins at this point. A value's time moves the point only if it lies
+    /// above the line. If every value moved the point, each would lose a fraction of a millisecond.
     base_ms: u64,
     base_mono_ms: u64,
 }

@@ -13,8 +13,8 @@ impl Group {
         self.is_voter() && self.hollow.is_none()
     }
 
-    /// Returns the node to which this message, of `from`, can make this member promise a ballot or grant a pre-vote:
-    /// another candidate, or this node itself.
+    /// Returns the candidate to which this member may promise a ballot or grant a pre-vote if it handles this message
+    /// of `from`. The candidate is the sender, or this node itself.
     #[must_use]
     pub fn promises(&self, from: NodeId, message: &Message) -> Option<NodeId> {
         if self.hollow.is_some() {

@@ -14,8 +14,8 @@ use std::io::{Write as _, stderr};
 use std::time::Instant;
 use world::{Bounds, Mistake, Paxos};
 
-/// Threads of one check. With several, threads that end early or panic can wait for each other for ever (stateright
-/// 0.31). The checks run side by side instead.
+/// Threads of one check. With several threads, the others can wait for each other for ever when one ends early or
+/// panics (stateright 0.31). The checks run side by side instead.
 const THREADS: usize = 1;
 
 /// Checks every state that is reachable within `bounds`. Fails if there are fewer than `states_min` states, or if a

@@ -2,8 +2,8 @@
 //!
 //! A sent message stays: it may arrive at any later time, any number of times, or never. A member consists of its
 //! acceptor in memory, the acceptor that its disk would restore, and the records and answers in between. These answers
-//! leave only when those records are durable. A crash leaves the disk. The member is back at once, since a member that
-//! is down cannot be told from one whose messages are late.
+//! leave only when those records are durable. A crash spares only the disk. The member is back at once, since a member
+//! that is down cannot be told from one whose messages are late.
 
 use groups::acceptor::{Accepted, Acceptor, Novelty};
 use groups::proposer::Proposer;
@@ -278,7 +278,8 @@ impl Paxos {
         Some(state)
     }
 
-    /// Counts all votes. This runs after each step, so every vote arrives at once: only its proposer could see when.
+    /// Counts all votes. This runs after each step, so every vote arrives as soon as it is sent. The time of arrival
+    /// matters to nobody but the proposer.
     fn count_votes(&self, state: &mut State) {
         let State { said, members, .. } = state;
         for proposer in members.iter_mut().filter_map(|member| member.proposer.as_mut()) {

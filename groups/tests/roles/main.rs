@@ -98,7 +98,8 @@ impl Member {
         member
     }
 
-    /// Makes a leader under ballot 1.1 with nothing in flight choose a command of its own, by its vote and member 2's.
+    /// Chooses a command of this member, by its own vote and member 2's. The member leads under ballot 1.1 and has
+    /// nothing in flight.
     fn choose(&mut self, body: &str) {
         let next = self.group.next();
         self.submit(body);

@@ -50,7 +50,7 @@ fn figures(report: &Report) -> Vec<(String, String)> {
 
 fn by_percentile(picture: &mut Picture, report: &Report) {
     const COLOURS: [Colour; 2] = [Colour::Blue, Colour::Amber];
-    // Percentiles beyond are in the figures, as the maximum, which has infinitely many nines.
+    // Percentiles with more nines are not drawn. The maximum, which has infinitely many, is among the figures.
     let curve = |percentiles: &[(f64, f64)]| -> Vec<(f64, f64)> {
         percentiles.iter().filter(|(p, _)| nines(*p) <= NINES_MAX + 1e-6).map(|&(p, us)| (nines(p), us)).collect()
     };

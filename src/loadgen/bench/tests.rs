@@ -100,8 +100,8 @@ fn errors_are_counted_and_have_no_latency() {
 fn a_lost_connection_is_made_again_and_what_it_carried_is_counted() {
     let server = FakeServer::start(|_, number| if number % 100 == 99 { Answer::Close } else { Answer::ok() });
     let record = run(&plan(&[server.address], Workload::Set, 500));
-    // Requests in flight behind the last one of a connection never reach the server. So the server sees fewer than 500,
-    // and closes at every 100th of those.
+    // When the server closes a connection at a request, the in-flight requests behind that one never reach it. So the
+    // server sees fewer than 500, and closes at every 100th of those.
     assert!(record.connections_lost >= 4, "{}", record.connections_lost);
     assert!(record.lost >= record.connections_lost);
     assert_eq!(record.in_time + record.lost, 500);

@@ -67,7 +67,7 @@ pub struct Tape {
     offset_ns: u64,
     entries: Vec<Entry>,
     entries_max: usize,
-    /// Number of halvings. One key of 2 to this power is kept.
+    /// Number of halvings so far. One in 2^`halvings` keys is kept.
     halvings: u32,
     refused: u64,
     next_argument: u64,
@@ -122,7 +122,7 @@ impl Tape {
         if !self.keeps(op.key) {
             return;
         }
-        // The reply was measured by the same rules, so it decodes. The check judges its content.
+        // The link found the end of the reply by the same rules, so it decodes. The check judges its content.
         let Ok(Some((reply, _))) = decode(reply) else { return self.on_open(client, op) };
         let outcome = match Outcome::of_reply(&reply) {
             // An earlier attempt of the request may still be executed.

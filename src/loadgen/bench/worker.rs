@@ -215,7 +215,7 @@ impl<'a> Worker<'a> {
         let mut count = 0;
         let in_time_until = self.ended_ns.unwrap_or(u64::MAX);
         let received = self.links[link].receive(scratch, to_the_end, |op, reply, error| {
-            // One reading of the clock serves all replies of one read.
+            // One reading of the clock serves all replies of this call, which may read the socket several times.
             let now_ns = *read_ns.get_or_insert_with(now);
             let in_time = now_ns <= in_time_until;
             let Some(op) = op else {
@@ -227,8 +227,8 @@ impl<'a> Worker<'a> {
                 && op.attempts < ATTEMPTS_MAX
                 && error.is_some_and(|line| self.map.adopt_moved(line));
             if let Some(tape) = self.record.tape.as_mut().filter(|_| !is_moved) {
-                // Several reads may share that reading of the clock, and no reply may seem to have come earlier than it
-                // did.
+                // Read the clock again: several reads of the socket may share `now_ns`, and the tape must not say that a
+                // reply came earlier than it did.
                 tape.on_reply(client.number, &op, now(), reply, &self.plan.requests);
             }
             match error {

@@ -260,8 +260,9 @@ impl Zipf {
     }
 }
 
-/// Returns the sum of `1 / i^theta` for `i` from 1 to `items`. Beyond a million terms it uses the trapezoid rule of the
-/// integral, which is exact to nine digits there and does not take minutes for a billion keys.
+/// Returns the sum of `1 / i^theta` for `i` from 1 to `items`. For the terms beyond the first million it takes the
+/// integral, corrected by the trapezoid rule. This is exact to nine digits there, and does not take minutes for a
+/// billion keys.
 fn zeta(items: u64, theta: f64) -> f64 {
     const EXACT: u64 = 1_000_000;
     let head: f64 = (1..=items.min(EXACT)).map(|i| (i as f64).powf(-theta)).sum();

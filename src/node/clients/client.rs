@@ -57,7 +57,8 @@ pub(super) struct Client {
     pub(super) blocked: Option<Blocked>,
     /// Start of the period in which the client was paused, perhaps repeatedly, and none of its requests was taken.
     pub(super) waits_since_ms: Option<u64>,
-    /// Bytes of requests that waited for the client timeout, because too many other commands are in flight.
+    /// Bytes of requests that waited unread for as long as the client timeout, because too many other commands are in
+    /// flight.
     pub(super) late_bytes: usize,
     /// Bytes still to come of a request that was refused before all of it had arrived.
     pub(super) refused_bytes: usize,
@@ -75,7 +76,7 @@ pub(super) struct Client {
     pub(super) held: usize,
     /// Bytes of output that the event loop had not written at its last report.
     pub(super) unsent: usize,
-    /// The same count right after the event loop last took output, before it wrote any of that.
+    /// Bytes of unwritten output right after the event loop last took output, before it wrote any of that output.
     pub(super) queued: usize,
     pub(super) dirty: bool,
 }
@@ -137,7 +138,7 @@ impl Client {
         self.answer(reply);
     }
 
-    /// Returns what is known in advance of the reply to the current request.
+    /// Returns the facts that are known about the reply to the current request before it comes.
     pub(super) fn expected(&mut self, bytes: usize, long: bool) -> Expected {
         Expected { protocol: self.info.protocol, mute: !self.info.reply_mode.admit(), bytes, long }
     }

@@ -311,7 +311,8 @@ impl Clients {
         self.close_idle(node, now_ms);
     }
 
-    /// Resumes clients whose requests have waited unread for the client timeout: the requests are carried out, or refused.
+    /// Resumes clients whose requests have waited unread for as long as the client timeout. The requests are then carried
+    /// out, or refused.
     fn wake_late(&mut self, node: &mut impl Backend, now_ms: u64) {
         let limit_ms = node.config().client_timeout_ms;
         for id in self.watched.clone() {

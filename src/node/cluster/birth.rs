@@ -1,6 +1,6 @@
-//! The birth of a cluster, which happens once. The lowest id gathers the storage ids of all initial members, whose data
-//! directories must be empty, writes the birth record and hands it out. No member votes before it holds the record
-//! durably. From then on, a known id with another storage id is a different node.
+//! The birth of a cluster, which happens once. The data directories of all initial members must be empty. The member with
+//! the lowest id gathers the storage ids of all of them, writes the birth record and hands it out. No member votes before
+//! it holds the record durably. From then on, a known id with another storage id is a different node.
 
 use super::Cx;
 use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
@@ -161,7 +161,7 @@ pub(in crate::node) fn groups(config: &NodeConfig, identity: &Identity, record: 
     (0..record.groups).map(group).collect()
 }
 
-/// Logs to which cluster this node belongs now, and which of its flags have no effect.
+/// Writes to the log which cluster this node belongs to now, and which of its flags have no effect.
 pub(in crate::node) fn announce(record: &BirthRecord, config: &NodeConfig) {
     let (groups, members) = (u64::from(record.groups), record.members.len() as u64);
     tracing::info!(

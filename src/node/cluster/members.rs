@@ -67,9 +67,9 @@ enum Step {
 type Progress = Result<Option<String>, String>;
 
 impl Changing {
-    /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` when it is done, and its
-    /// progress before; it goes on meanwhile. The caller checks that the cluster is born and that all groups are
-    /// loaded.
+    /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` if it is done, and otherwise
+    /// its progress. The change goes on after the reply. The caller checks that the cluster is born and
+    /// that all groups are loaded.
     pub(super) fn command(&mut self, words: &[&[u8]], joining: &Joining, cx: &mut Cx<'_>) -> Reply<'static> {
         if words[2].eq_ignore_ascii_case(b"list") && words.len() == 3 {
             self.listed_ms = Some(cx.time.mono_ms());
@@ -213,7 +213,7 @@ impl Sight<'_> {
             Goal::Remove(node) => self.remove(*node, group),
             Goal::Replace(old, new) if votes(*new) => self.remove(*old, group),
             Goal::Replace(_, new) if is_member(*new) => self.promote(*new, group),
-            // The new node was removed while it was replacing the old one: this group has done its part.
+            // The new node was removed while it was replacing the old one: the goal cannot be reached, and the job ends.
             Goal::Replace(old, new) if members.was_removed(*new) => {
                 Err(format!("node {new}, which was to replace node {old}, was removed itself"))
             }
@@ -250,7 +250,8 @@ impl Sight<'_> {
         self.with_quorum(group.id(), &voters, What::Remove(node))
     }
 
-    /// Returns the change if a majority of the voters after the change is reached and has loaded the group.
+    /// Returns the change if it keeps a majority: of the voters after the change, more than half are reached and have loaded
+    /// the group.
     fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: What) -> Result<Step, String> {
         let has_it = |peer: &&Peer| peer.is_reached(self.time.mono_ms()) && !peer.lacks(group);
         let there: Vec<NodeId> = self.peers.iter().filter(has_it).map(|peer| peer.id()).collect();

@@ -199,7 +199,7 @@ impl Cluster {
         self.placement.ask(wanted, ticket, deadline_ms);
     }
 
-    /// Takes a member's request that another member lead a group that this node leads.
+    /// Takes a member's request to move the leadership of a group from this node to another member.
     pub(super) fn handle_move(&mut self, from: NodeId, wanted: &Move, cx: &mut Cx<'_>) {
         self.placement.handle_move(from, wanted, cx);
     }
@@ -209,7 +209,7 @@ impl Cluster {
         self.placement.handle_moved(moved, cx);
     }
 
-    /// Notes that a member has told this leader that it lacks values of a group.
+    /// Notes that the member `from` lacks values of a group that this node leads, as `from` has said.
     pub(super) fn note_behind(&mut self, group: GroupId, from: NodeId) {
         self.placement.note_behind(group, from);
     }

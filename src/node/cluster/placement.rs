@@ -119,7 +119,8 @@ impl Placement {
         }
     }
 
-    /// Takes the request of a member, or of this node itself, that another member lead a group that this node leads.
+    /// Takes a request to move the leadership of a group from this node to another member. The request comes from a
+    /// member, or from this node itself.
     pub(in crate::node) fn handle_move(&mut self, from: NodeId, wanted: &Move, cx: &mut Cx<'_>) {
         let Move { number, group, to, timeout_ms } = *wanted;
         let is_known = |moving: &Moving| (moving.asker, moving.number) == (from, number);
@@ -152,8 +153,8 @@ impl Placement {
         }
     }
 
-    /// Takes the answer to a move that this node asked for. Without a refusal the node that was asked no longer leads.
-    /// The client is answered when this node sees the new leader.
+    /// Takes the answer to a move that this node asked for. A refusal goes to the client. An answer without a refusal
+    /// means that the node that was asked no longer leads: the client is answered when this node sees the new leader.
     pub(in crate::node) fn handle_moved(&mut self, moved: &Moved, cx: &mut Cx<'_>) {
         let Some(reason) = &moved.refusal else { return };
         let asked = &mut self.asked;
@@ -164,7 +165,7 @@ impl Placement {
         }
     }
 
-    /// Notes that a member has told this leader that it lacks values of a group.
+    /// Notes that the member `from` lacks values of a group that this node leads, as `from` has said.
     pub(in crate::node) fn note_behind(&mut self, group: GroupId, from: NodeId) {
         let moves = self.moves.iter_mut();
         moves.filter(|moving| (moving.group, moving.to) == (group, from)).for_each(|moving| moving.behind = true);

@@ -155,7 +155,7 @@ fn a_start_waits_for_a_majority_and_a_little_for_the_others() {
 fn a_frozen_machine_follows_the_others_at_once() {
     let mut cluster = Cluster::new(0, &[0, 0]);
     cluster.run(1_000, &[2, 3], true);
-    // The machine's clocks stood still for a minute. So the others are ahead of it.
+    // The machine was frozen for a minute: its monotonic clock stood still, and all clocks are ahead of that, its own too.
     cluster.own_ms = 60_000;
     cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, Some(60_000)));
     let off_ms = cluster.run(200, &[2, 3], true).unwrap();
@@ -232,7 +232,7 @@ fn a_machine_that_has_followed_the_others_does_not_jump_besides() {
 fn a_cluster_time_that_is_made_after_a_freeze_does_not_jump_with_it() {
     let mut cluster = Cluster::new(0, &[0, 0]);
     cluster.run(1_000, &[2], false);
-    // Node 1 was frozen for six seconds before the birth. The pings of node 2 were sent after four of them.
+    // Node 1 was frozen for six seconds before the birth. Node 2 sent its pings after four of these seconds.
     cluster.own_ms = 6_000;
     (cluster.peers[0].1, cluster.peers[1].1) = (4_000, 6_000);
     cluster.run(200, &[2, 3], false);

@@ -63,9 +63,10 @@ impl Commands {
         None
     }
 
-    /// Expires the commands past their deadlines, oldest first. `withdraw` gets their counters, and keeps those of the
-    /// commands that it could take back: these are removed. The others stay queued without a ticket. `answer` is called
-    /// with the ticket of each, and with true if the command was taken back.
+    /// Expires the commands past their deadlines, oldest first. `withdraw` gets the list of their counters, and leaves in
+    /// the list only the counters of the commands that it could take back. Those commands are removed from the queue. The
+    /// other expired commands stay queued without a ticket. `answer` is called with the ticket of each expired command, and
+    /// with true if the command was taken back.
     pub(super) fn expire(
         &mut self,
         group: GroupId,

@@ -102,7 +102,8 @@ impl<P: Ports> Outlet for Effects<'_, P> {
 
     fn read(&mut self, id: ReadId, store: &Store) {
         let Some(read) = self.reads.take_evaluated(id) else { return };
-        // The value that is being applied carries a later time than the read's arrival: no further key can be due.
+        // The value that is being applied has a later time than the read's arrival. At that time, no key that the store
+        // still holds is due.
         let reply = store.read(&read.body, store.time_ms()).unwrap_or(NOT_SERVED);
         self.ports.answer_read(&read, reply);
     }

@@ -26,13 +26,13 @@ impl Engine {
         }
     }
 
-    /// Returns the next instance of each group in which a value was chosen.
+    /// Returns the `next` of each group that has chosen a value.
     pub(in crate::node) fn positions(&self) -> Positions {
         let started = self.groups().filter(|group| group.next() > Instance::FIRST);
         Positions { next: started.map(|group| (group.id(), group.next())).collect() }
     }
 
-    /// Handles the positions of a member. A group that lags behind its position fetches the missing values.
+    /// Handles the positions of a member. A group that lags behind the member's position fetches the missing values.
     pub(in crate::node) fn note_positions(
         &mut self,
         from: NodeId,
@@ -47,8 +47,8 @@ impl Engine {
         }
     }
 
-    /// Returns the message to members while this node loads: `groups` are rebuilt now, and the
-    /// others that it lists are missing.
+    /// Returns the message to members while this node loads: it lists `groups` as rebuilt now, and as missing all groups
+    /// that this node still lacks.
     pub(in crate::node) fn here(&self, groups: &[GroupId]) -> Here {
         let all = (0..self.len() as u32).map(GroupId);
         Here { groups: groups.to_vec(), missing: all.filter(|group| !self.has(*group)).collect() }

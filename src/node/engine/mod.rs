@@ -59,8 +59,8 @@ pub(super) trait Ports {
     fn reached(&self, group: GroupId, time: Time) -> impl Iterator<Item = NodeId>;
     /// Returns true if this node holds the lease of a group that it leads under `ballot`.
     fn holds_lease(&self, group: &Group, ballot: Ballot, time: Time) -> bool;
-    /// Returns true if a ballot of the group, in which `promised` is the highest promise so far, may be promised to `to`: no
-    /// other member holds a lease.
+    /// Returns true if this node may promise a ballot of the group to `to`: no other member holds a lease. `promised` is the
+    /// highest promise in the group so far.
     fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool;
     /// Ends the lease of a group, because the group is handed over.
     fn release_lease(&mut self, group: GroupId);

@@ -1,10 +1,10 @@
 //! Reads of this node's clients that are not answered yet, and the questions that confirm them: one numbered question per
 //! turn to each peer, for all groups with waiting reads at once.
 //!
-//! An item is confirmed when a majority, counting the asker, has promised nothing above the ballot asked about, and one
-//! of that majority leads under the ballot and names an instance. The asker asks all members that it needs at once, rather
-//! than leaving further questions to the leader: with three members the leader's answer alone is enough, with five one more
-//! is needed.
+//! An item of a question names a group and a ballot. It is confirmed when a majority, counting the asker, has promised
+//! nothing above the ballot, and one of that majority leads under the ballot and names an instance. The asker sends the
+//! question to all members that it needs at the same time, and does not leave further questions to the leader. With three
+//! members the leader's answer alone is enough, with five one more is needed.
 
 use super::{Engine, Ports};
 use crate::config::{ECHO_MS_MAX, QUESTION_MS};
@@ -75,8 +75,8 @@ struct Item {
 }
 
 impl Reads {
-    /// Creates the reads of the start `start`. Question numbers of different starts differ, so an answer to an earlier
-    /// process matches no question.
+    /// Creates the state of a process with this start number. Question numbers of different starts differ, so an answer to
+    /// an earlier process matches no question.
     pub(super) fn new(start: u64) -> Reads {
         Reads { number: start << START_SHIFT, ..Reads::default() }
     }
@@ -273,7 +273,7 @@ impl Engine {
         time: Time,
     ) {
         let reject = Message::Reject(Reject { ballot, instance: Instance(0), promised });
-        // Nothing else may tell an idle leader that it has lost this member.
+        // An idle leader may learn in no other way that it has lost this member.
         if ballot.node == self.me {
             self.handle(group, from, reject, ports, time);
         } else {

@@ -1,5 +1,5 @@
-//! The contacts at which a joining node asks to be added. At first only their addresses are known: until a contact says
-//! its id, an id that no node has stands for it.
+//! The contacts at which a joining node asks to be added. At first only their addresses are known. Until a contact says
+//! its id, this node uses a placeholder for it: an id that no node has.
 
 use groups::NodeId;
 use net::peers::Backoff;

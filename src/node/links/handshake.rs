@@ -164,7 +164,8 @@ pub(in crate::node) fn removed(node: NodeId) -> String {
     )
 }
 
-/// Returns the refusal text for a node of which this node does not know yet whether it is a member.
+/// Returns the refusal text of this node, `node`, while it loads its groups: it does not know yet whether the sender of
+/// a hello is a member.
 pub(super) fn loads(node: NodeId) -> String {
     format!("node {node} is loading its groups: try again")
 }

@@ -388,7 +388,7 @@ fn on_fragment(from: NodeId, message: &Message, node: &mut impl Receiver, time: 
     Ok(())
 }
 
-/// Sends a frame with one message, on a connection whose handshake is not done.
+/// Sends one message in a frame of its own: a hello, a refusal or an admission. The handshake need not be done.
 pub(super) fn send_alone(id: u64, bulk: bool, message: &NodeMessage, outputs: &mut Outputs) {
     let mut frame = FrameWriter::new(if bulk { Purpose::Bulk } else { Purpose::Live });
     frame.message(NODE, message.kind(), |out| message.put(out));

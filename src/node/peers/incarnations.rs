@@ -21,7 +21,7 @@ pub(in crate::node) struct Incarnation {
     pub(in crate::node) life: Option<u64>,
 }
 
-/// The newest incarnation of every other node, the one that was recorded last at the end.
+/// The newest incarnation of every other node, in the order in which they were recorded.
 #[derive(Default)]
 pub(super) struct Incarnations {
     known: Vec<(NodeId, Incarnation)>,

@@ -217,8 +217,8 @@ impl Lane {
     }
 }
 
-/// Returns true if the message would mean something else, or cost more, before an earlier message of its group. A
-/// Chosen before its Accept would make the receiver fetch the value a second time.
+/// Returns true if the message must not overtake an earlier message of its group. If it arrived first, it would mean
+/// something else or cost more: a Chosen before its Accept would make the receiver fetch the value a second time.
 fn keeps_order(message: &Message) -> bool {
     match message {
         Message::Accept(_) | Message::Chosen(_) | Message::Range(_) | Message::Forward(_) | Message::Handover(_) => {

@@ -7,9 +7,9 @@
 //!
 //! A grant names the version of the holder's list of (group, ballot) for which it is given. It also names the groups of
 //! that list that it excludes, because they have a higher promise already. A list can mark a group as led without a
-//! lease: a leader transfer ends the lease so. A change of a group's members ends its lease too: then only grants count
-//! that were given for a later list, by the present voters. A node does not know the grants of its last start. So after
-//! a start it promises nothing for as long as a grant may hold.
+//! lease. In this way a leader transfer ends the group's lease. A change of a group's members ends its lease too: after
+//! it, a grant counts only if a present voter gave it for a later list. A node does not know the grants of its last
+//! start. So after a start it promises nothing for as long as a grant may hold.
 
 use crate::config::{LEASE_HELD_MS, LEASE_MS, LEASE_REST_MS};
 use crate::node::wire::Claims;
@@ -33,7 +33,8 @@ struct Led {
     members: u64,
     /// The version of this node's list from which on a grant counts for the group.
     since: u64,
-    /// When the group was last being handed to another member. No grant counts for it until the transfer has failed.
+    /// Time of the group's latest leader transfer to another member. No grant counts for the group until the transfer
+    /// has failed.
     handed_us: Option<u64>,
 }
 

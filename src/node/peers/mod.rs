@@ -32,7 +32,7 @@ const START_SHIFT: u32 = 32;
 pub(super) struct RoundTrip {
     /// When this node sent its ping, by the monotonic clock.
     pub(super) sent_us: u64,
-    /// Time that the two pings were in flight together, without the time for which the peer held the first.
+    /// Sum of the times that the two pings were in flight. The time for which the peer held the first does not count.
     pub(super) us: u64,
 }
 
@@ -193,8 +193,8 @@ impl Peers {
         self.have_disks(now_ms).count() >= self.voters().quorum()
     }
 
-    /// Returns true if such a majority's disks were not late in the last [`DISK_SLOW_MS`](crate::config::DISK_SLOW_MS)
-    /// either.
+    /// Like [`Peers::quorum_has_space`], but counts only members whose disks were not late in the last
+    /// [`DISK_SLOW_MS`](crate::config::DISK_SLOW_MS).
     pub(super) fn quorum_is_quick(&self, now_ms: u64) -> bool {
         self.have_disks(now_ms).filter(|peer| peer.is_quick(now_ms)).count() >= self.voters().quorum()
     }
@@ -208,7 +208,8 @@ impl Peers {
     /// Replaces the list of groups that this node leads, each with its ballot and the version of its membership. The
     /// list is sent with the next frames.
     pub(super) fn set_claims(&mut self, led: &[(GroupId, Ballot, u64)]) {
-        // An equal list is sent too: an Accept has already announced a group that was led and lost within one turn.
+        // The list is sent even if it has not changed. A group can be won and lost within one turn: then an Accept has
+        // already announced that this node leads the group.
         self.leases.set_led(led, self.claims.version + 1);
         self.claims.led = led.iter().map(|&(group, ballot, _)| (group, ballot)).collect();
         self.renew_claims();

@@ -1,6 +1,6 @@
 //! One other member: its connection, its liveness and reach, what it says of itself, and the frames to it. Any byte
-//! shows that a peer lives. A peer is *reached* only if it has echoed a recent ping. So a link that works in one
-//! direction only counts as cut.
+//! shows that a peer lives. A peer is *reached* only if it has echoed a recent ping. So a link that works in only one
+//! direction counts as cut.
 //!
 //! A silent peer counts as dead, so that others lead its groups, but its connection is cut only later. The peer may be
 //! busy, with a large value for example, and a cut would mean to send everything in flight again.
@@ -51,8 +51,8 @@ pub(in crate::node) struct Peer {
     /// True after the peer was silent for too long. Its connection may still hold.
     hushed: bool,
     sent_us: [u64; PINGS_TIMED],
-    /// The number of the last ping sent. Numbers are unique, even over two starts of this node: so no answer is taken
-    /// for one to another ping.
+    /// The number of the last ping sent. Numbers are unique, even over two starts of this node: so each echo belongs to
+    /// exactly one ping.
     pinged: u64,
     /// Pings up to this number were sent on earlier connections.
     pinged_before: u64,
@@ -164,7 +164,7 @@ impl Peer {
     }
 
     /// Returns true if the peer is reached and its disk has answered within [`DISKS_MS_MAX`]. A peer whose disk does
-    /// not answer cannot vote, and must not keep others from a majority that can.
+    /// not answer cannot vote. It must not keep the other members from forming a majority that can vote.
     pub(super) fn can_vote(&self, now_ms: u64) -> bool {
         self.is_reached(now_ms) && now_ms < self.disk_ms + DISKS_MS_MAX
     }

@@ -12,8 +12,8 @@ pub(in crate::node) struct Roster {
     places: Vec<Place>,
     /// The nodes that vote in some group.
     voters: Members,
-    /// The nodes that left every group, ascending: only they are gone. A node that left some groups may belong to
-    /// others that do not know it here yet.
+    /// The nodes that left every group, ascending: only they are gone. A node that left some groups may be a member of
+    /// other groups, in which this node has not yet learned that.
     removed: Vec<NodeId>,
     /// The nodes that left some group.
     left: Vec<NodeId>,

@@ -1,4 +1,4 @@
-//! Waits that clients request: pauses, and the disks of other members.
+//! Waits that clients request: pauses, and waits for the disks of other members.
 
 use super::*;
 

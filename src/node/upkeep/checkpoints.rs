@@ -234,7 +234,8 @@ impl Checkpoints {
         for sequence in damaged.iter().copied() {
             self.last_sequence = self.last_sequence.max(sequence);
             match self.files.get(&sequence) {
-                // Other groups have their only state in this file. It is removed when they have another one.
+                // Only a part of this file is damaged. The rest may be the only state of other groups, so the file is
+                // removed when they have another one.
                 Some(file) => {
                     self.wanted.extend(file.groups.iter().map(|(group, _)| *group));
                     self.spoilt.insert(sequence);

@@ -174,8 +174,8 @@ impl Upkeep {
         }
     }
 
-    /// Trims these segments of the log, the answer to [`Output::Floors`], before anything else happens. Logs again what
-    /// still counts in them.
+    /// Handles the answer to [`Output::Floors`], before anything else happens: logs again the records of the droppable
+    /// segments that still count. The segments are dropped when these records are durable.
     pub(super) fn trim(&mut self, droppable: Droppable, cx: &mut Cx<'_>) {
         let Droppable { below, lsn } = droppable;
         cx.engine.record_again(lsn, &mut cx.wires);

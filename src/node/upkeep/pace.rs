@@ -8,8 +8,8 @@ const EASY_PER_MILLE: u64 = 200;
 /// Load at and above which background work gets only its minimum rate, in thousandths of the loop's time.
 const BUSY_PER_MILLE: u64 = 500;
 
-/// The part of its time that the event loop works, and the rate at which it logs. A turn that waited for a processor
-/// counts as work: the machine is as busy then.
+/// The part of its time that the event loop works, and the rate at which it logs. The time for which a turn waited for a
+/// processor counts as work, because the machine is busy then too.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::node) struct Load {
     since_us: u64,

@@ -1,7 +1,7 @@
 //! Transfers of checkpoints between nodes. A member whose log no longer has the values offers its newest checkpoint
 //! instead. The lagging node fetches the file in pieces, with a window and a bounded rate, on a connection of its own
-//! (see `node::links`). The pieces that it has survive a broken connection and a restart of either side. It keeps its
-//! own state until the new one is complete, and its promises stay.
+//! (see `node::links`). Received pieces survive a broken connection and a restart of either side. The lagging node keeps
+//! its own state until the new one is complete, and its promises stay.
 
 use super::Cx;
 use super::checkpoints::Checkpoints;
@@ -130,7 +130,7 @@ impl Transfers {
         }
         let name = format!("{INCOMING_PREFIX}{}-{:x}-{:08x}", from.0, file.sequence, file.stamp);
         let active = &self.active;
-        // One source at a time: at most two of its files are new enough to be offered.
+        // This node fetches from one source at a time. At most two files of a source are new enough to be offered.
         if active.len() >= TRANSFERS_MAX || active.iter().any(|transfer| transfer.name == name || transfer.from != from)
         {
             return;

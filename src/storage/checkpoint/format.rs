@@ -217,7 +217,7 @@ impl ChunkHeader {
 /// Maximum ratio of a block's unpacked length to its LZ4 length: a byte lengthens a match by at most 255.
 const LZ4_RATIO_MAX: u64 = 255;
 
-/// Returns the CRC of a chunk behind a chunk, or a header, whose CRC was `previous`.
+/// Returns the CRC of a chunk. It continues `previous`, the CRC of the chunk or file header directly before the chunk.
 #[must_use]
 pub fn chunk_crc(previous: u32, header: &[u8; CHUNK_HEADER_BYTES], content: &[u8]) -> u32 {
     crc32c_append(crc32c_append(previous, header), content)

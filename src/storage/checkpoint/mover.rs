@@ -92,7 +92,7 @@ pub enum Brought {
         /// Its end.
         offset: u64,
     },
-    /// A state of a file that is whole, and that is a checkpoint of this node now.
+    /// A state from a received file. The file is whole, and is a checkpoint of this node now.
     State {
         /// The file.
         name: String,

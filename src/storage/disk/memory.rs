@@ -126,7 +126,7 @@ impl MemoryDisk {
         state.names.get(name).map(|file| state.files[*file].live.clone())
     }
 
-    /// Makes a durable file with this content, to simulate rot or the change of an operator.
+    /// Makes a durable file with this content, to simulate rot or a change by an operator.
     pub fn set_content(&self, name: &str, content: Vec<u8>) {
         let mut state = self.state();
         let file = state.files.len();
@@ -156,8 +156,8 @@ impl MemoryDisk {
         self.state().failing_removes = Some(Failure { prefix: prefix.to_owned(), after });
     }
 
-    /// Makes every sync fail from now on. A crash may still keep, lose or tear the unsynced data. This is the moment before
-    /// the power goes.
+    /// Makes every sync fail from now on, to simulate the moment before a power cut. A crash may still keep, lose or tear
+    /// the unsynced data.
     pub fn hold_syncs(&self) {
         self.state().syncs_held = true;
     }
@@ -539,7 +539,8 @@ mod tests {
         disk.remove("gone").unwrap();
         disk.create("other").unwrap();
         let names: BTreeSet<Vec<String>> = (0..300).map(|seed| disk.crash(seed).list().unwrap()).collect();
-        // `new` is not there, is there beside `old`, or is `old`; the two others are there or not.
+        // `new` is listed only if its creation is kept and its rename to `old` is lost. `gone` and `other` may be
+        // listed or not.
         assert_eq!(names.len(), 2 * 2 * 2, "{names:?}");
         assert!(names.iter().all(|names| names.contains(&"old".to_owned())), "a rename is atomic: {names:?}");
         disk.sync_dir().unwrap();

@@ -5,7 +5,7 @@ use super::scan::{CHUNK_BYTES, Window};
 use super::{LogError, segment_name, segment_sequence};
 use crate::storage::disk::Disk;
 
-/// Returns the sequence numbers and names of all segments except the last, which is still written.
+/// Returns the sequence numbers and names of all segments except the last, to which the log still appends.
 #[must_use]
 pub fn cold_segments(disk: &dyn Disk) -> Vec<(u64, String)> {
     let names = disk.list().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Reads a log again, behind a first reader that finds out which frames count. So several followers can restore records,
-//! each those of some groups and at its own speed, and the first reader need not wait for any of them.
+//! Reads a log again, behind a first reader that finds out which frames count. So several followers can restore records.
+//! Each follower restores the records of some groups, at its own speed. The first reader need not wait for any follower.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, check_records, frame_seed, records};
 use super::scan::Window;

@@ -13,8 +13,8 @@
 //! ```
 //!
 //! `previous` is the header CRC of the frame before. A segment's header has it, too, so that the chain can be followed from
-//! any segment after older ones are dropped. The CRC of a frame header starts from the storage id, so that a value with a
-//! piece of another log in it is never taken for a frame of this one. A later version keeps the size of the segment header
+//! any segment after older ones are dropped. The CRC of a frame header starts from the storage id. So if a value contains
+//! frames of another log, they are never taken for frames of this log. A later version keeps the size of the segment header
 //! and the places of its magic, version and CRC.
 
 use super::Record;

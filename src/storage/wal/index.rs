@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Default)]
 pub(super) struct Index {
     segments: Mutex<Vec<Segment>>,
-    /// The segment whose file is being removed, or could not be: no later one goes before it.
+    /// The segment whose file is being removed, or could not be removed. No later segment is removed before it.
     leaving: Mutex<Option<Leaving>>,
 }
 
@@ -43,8 +43,8 @@ pub(super) struct Part {
 }
 
 impl Index {
-    /// Begins a segment: later frames are added to it. `end` is the offset at which its frames begin, or at which the
-    /// frames that it has already end.
+    /// Begins a segment: later frames are added to it. `end` is the offset at which its frames begin. If the segment already
+    /// has frames, `end` is the offset at which they end.
     pub(super) fn begin_segment(&self, header: &super::format::SegmentHeader, end: u64) {
         let (sequence, first_lsn, length) = (header.sequence, header.first_lsn, header.length);
         self.segments().push(Segment { sequence, first_lsn, length, end, instances: BTreeMap::new() });

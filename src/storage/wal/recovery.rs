@@ -1,8 +1,8 @@
 //! Opens a log: reads all of it, hands every record to the node, and makes durable what it handed out.
 //!
-//! After a kill, the data that a process reads may be in the page cache only, or be left there by a failed sync. The node
-//! will answer by it. So every frame that nothing claims to be durable is written again and synced first, and the remains
-//! of torn frames are zeroed, so that they can never be taken for frames later.
+//! After a kill, the data that a process reads may be in the page cache only, or be left there by a failed sync. The node's
+//! answers will depend on that data. So, before that, every frame without a claim that it is durable is written again and
+//! synced. The remains of torn frames are zeroed, so that they can never be taken for frames later.
 
 use super::format::{SegmentHeader, records};
 use super::index::Index;
@@ -70,7 +70,7 @@ pub fn recover(
 }
 
 /// Reads the log of `storage_id` as [`recover`] does, but writes nothing: where there is no log, it creates none. Also
-/// hands out what nothing claims to be durable, because a start would find it, too, as far as anybody can tell.
+/// hands out frames without a claim that they are durable, because a start would find them, too, as far as can be known.
 pub fn replay(
     disk: &dyn Disk,
     storage_id: [u8; 16],

@@ -30,7 +30,7 @@ pub(super) struct Scan {
     pub(super) previous: u32,
     /// Where the next frame goes in the last segment.
     pub(super) tail: u64,
-    /// Where in the last segment the frames begin that nothing claims to be durable; `tail` if there are none.
+    /// Offset in the last segment of the first frame without a claim that it is durable; `tail` if there is none.
     pub(super) unsure_from: u64,
     /// Where in the last segment the remains of torn frames end; `tail` if there are none.
     pub(super) dirty_end: u64,
@@ -173,7 +173,7 @@ struct Walk<'a> {
     previous: u32,
     /// The highest lsn that something sound claims to be durable.
     durable: u64,
-    /// (lsn, offset) of the frames of the last segment above `durable`: one or two, whatever the length of the log.
+    /// (lsn, offset) of the last segment's frames with an lsn above `durable`: one or two, whatever the length of the log.
     unsure: VecDeque<(u64, u64)>,
     /// Frames, records, bytes.
     found: (u64, u64, u64),

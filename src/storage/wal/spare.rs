@@ -168,7 +168,8 @@ impl Spares {
         let unfinished = format!("{name}{UNFINISHED}");
         let made = self.fill(&unfinished, bytes).and_then(|()| self.disk.rename(&unfinished, name));
         if made.is_err() {
-            // The unfinished file must not take the space that promises elsewhere may need. The file may not exist.
+            // The unfinished file must not take the space that promises elsewhere may need. Errors are ignored, because
+            // there may be no such file.
             let _ = self.disk.remove(&unfinished);
         }
         made?;

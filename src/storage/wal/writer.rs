@@ -179,7 +179,8 @@ impl Writer {
     pub fn mark(&mut self) -> Result<(), LogError> {
         self.marked = true;
         if self.segment.length - self.segment.tail < FRAME_HEADER_BYTES as u64 {
-            // Only an older version fills a segment to its end. The next header then shows the frame as durable.
+            // Only an older version fills a segment to its end. The header of the next segment then shows that the last
+            // frame is durable.
             return Ok(());
         }
         self.write(self.lsn + 1, &[])?;
@@ -241,7 +242,8 @@ impl Writer {
             }
         }
         let Ok(file) = made else {
-            // The unfinished file must not take the space that promises elsewhere may need. The file may not exist.
+            // The unfinished file must not take the space that promises elsewhere may need. Errors are ignored, because
+            // there may be no such file.
             let _ = self.disk.remove(LARGE);
             return Ok(Append::NeedsSpace);
         };

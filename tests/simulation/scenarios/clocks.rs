@@ -284,7 +284,8 @@ pub(super) fn frozen_while_another_is_away(world: &mut World) -> Result<(), Stri
     world.expect_lock_to_be_over(0)
 }
 
-/// One machine is frozen while both others are down. Then one of them starts, and must not take over its cluster time.
+/// One machine is frozen while both others are down. Then one of the others starts, and must not take over the cluster
+/// time of the frozen machine.
 pub(super) fn start_beside_a_frozen_machine(world: &mut World) -> Result<(), String> {
     beside_a_frozen_machine(world, 0)
 }

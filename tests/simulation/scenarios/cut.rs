@@ -124,7 +124,8 @@ pub(super) fn lost_vote(world: &mut World) -> Result<(), String> {
     world.return_with_less(VALUE)
 }
 
-/// A directory is replaced by an older copy when the records by which the others would know it are in dropped segments.
+/// A directory is replaced by an older copy. The others would recognize the copy by their records of the node's later
+/// start, but the segments with these records are dropped.
 pub(super) fn old_copy_after_logs_were_cut(world: &mut World) -> Result<(), String> {
     world.found()?;
     let copy = world.processes[2].disk.killed();
@@ -147,8 +148,8 @@ pub(super) fn old_copy_after_logs_were_cut(world: &mut World) -> Result<(), Stri
     world.until("the copy is turned away", |world| world.processes[2].gone.is_some())
 }
 
-/// A member is cut off before it hears how its command was executed, until the others have trimmed their logs. A
-/// checkpoint tells the member. By then it has sent the command again.
+/// A member is cut off before it hears that its command was executed. The others trim their logs before it is connected
+/// again, so it learns the result from a checkpoint. By then it has sent the command again.
 pub(super) fn own_command_behind_a_cut_log(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..2).try_for_each(|client| world.connect(client, client * 2))?;

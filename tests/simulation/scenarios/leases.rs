@@ -42,8 +42,8 @@ pub(super) fn lost_leader_with_a_lease(world: &mut World) -> Result<(), String> 
     for (node, drift) in [-50_000, 50_000, 50_000].into_iter().enumerate() {
         world.processes[node].clocks.drift = drift;
     }
-    // Each round cuts the leader off at another moment between two pings, so the answer to a ping gets as late as it
-    // can be.
+    // Each round cuts the leader off at another moment between two pings, so that in one of them the last answer to a
+    // ping comes as late as possible.
     for round in 0..20 {
         world.lease()?;
         world.wait(5_000 * round);

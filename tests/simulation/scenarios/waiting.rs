@@ -35,8 +35,8 @@ pub(super) fn leader_dies_while_its_messages_wait(world: &mut World) -> Result<(
 }
 
 /// A follower is stopped, and the leader's pings wait for it. Then the leader dies, but its connection does not
-/// end. When the follower resumes it reads the pings. They must not prove that the leader is alive for as long
-/// again as the follower was stopped.
+/// end. When the follower resumes, it reads the old pings. They must not make it count the dead leader as alive for
+/// another period as long as its stop.
 pub(super) fn leader_dies_while_its_pings_wait(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 1)?;
