@@ -100,7 +100,7 @@ const LAYERS: [(&str, &[&str]); 28] = [
 /// such as `Time`.
 const COMPONENTS: [(&str, &[&str]); 6] = [
     ("clients", &["slots", "ticket"]),
-    ("cluster", &["engine", "links", "output", "peers", "ticket", "wire", "wires"]),
+    ("cluster", &["cluster_time", "engine", "links", "output", "peers", "ticket", "wire", "wires"]),
     ("engine", &["ticket", "wire"]),
     ("links", &["output", "peers", "slots", "wire"]),
     ("peers", &["wire"]),

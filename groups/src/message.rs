@@ -449,7 +449,8 @@ fn decode_forward(body: &Bytes) -> Option<Message> {
 }
 
 /// Parses a value that outlives its frame. A small value gets memory of its own, or it would pin the whole frame. A
-/// large one shares the frame: it is most of the frame, or at least not much less than the rest.
+/// large value shares the frame's memory: the rest of the frame, which it pins, is smaller than the value or not much
+/// larger.
 fn own(body: &Bytes, bytes: &[u8]) -> Option<Value> {
     let bytes = if bytes.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(bytes) } else { body.slice_ref(bytes) };
     Value::parse(bytes).ok()

@@ -8,8 +8,9 @@
 //!
 //! Numbers are little-endian. The checksum covers the whole frame, with its own field taken as zero. Fields written as
 //! zero are for later versions and ignored when read. A message states its length, so that a receiver can skip a
-//! message of an unknown kind or group. Only the checksum of the whole frame proves its length right. So memory for a
-//! frame is reserved only after the header was found acceptable, which bounds the length.
+//! message of an unknown kind or group. The payload length in the header is proved right only by the checksum, when the
+//! whole frame has arrived. So the reader reserves memory for a frame only after [`decode`] has accepted the header, and
+//! with it a payload length within the reader's limit.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -238,7 +239,7 @@ impl FrameWriter {
         let crc = self.checksum();
         self.buf[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
         let mut rest = if self.buf.len() > KEPT_BYTES_MAX {
-            // The rest of the buffer would keep all of its memory alive.
+            // After a `split`, the unused end of the buffer would stay here and keep all of the buffer's memory alive.
             std::mem::take(&mut self.buf).freeze()
         } else {
             self.buf.split().freeze()

@@ -234,7 +234,7 @@ pub(super) fn allocated(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
 }
 
-/// Bytes that may stay unused in the allocation of a short entry, in addition to as many bytes as the entry uses.
+/// Bounds the unused bytes in the allocation of a short entry: as many bytes as key and value take, plus this number.
 const SPARE_BYTES_MAX: usize = 64;
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl Backend for Core<'_> {
 
     fn check_move(&self, words: &[&[u8]], time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
         if !self.is_born() {
-            let reason = self.cluster.waits_for(self.identity.node, self.config);
+            let reason = self.cluster.waits_for(self.identity.node, self.config, self.wires.cluster_time);
             return Err(Reply::Error(format!("CLUSTERDOWN {reason}").into()));
         }
         let (engine, peers, me) = (&*self.engine, &*self.wires.peers, self.identity.node);
@@ -84,7 +84,7 @@ impl Backend for Core<'_> {
             return Some(refusal);
         }
         if !self.is_born() {
-            let reason = self.cluster.waits_for(self.identity.node, self.config);
+            let reason = self.cluster.waits_for(self.identity.node, self.config, self.wires.cluster_time);
             let text = format!("CLUSTERDOWN Hash slot not served: {reason}");
             return Some(Reply::Error(text.into()));
         }

@@ -166,6 +166,12 @@ impl ClusterTime {
         self.others.len() <= self.silent
     }
 
+    /// Returns the voters whose clocks are not known, this node not among them.
+    pub(super) fn unknown(&self) -> impl Iterator<Item = NodeId> {
+        let is_known = |id: NodeId| self.readings.iter().any(|reading| reading.node == id);
+        self.others.iter().copied().filter(move |id| !is_known(*id))
+    }
+
     /// Returns true if the clocks of all voters that tell one are known.
     pub(super) fn knows_all(&self) -> bool {
         self.counting().count() + self.silent >= self.others.len()

@@ -32,8 +32,8 @@ pub(super) struct Core<'a> {
 }
 
 impl Core<'_> {
-    /// Returns true if the cluster exists, and this node knows its promises in the groups that are rebuilt. Before
-    /// that, it can serve nothing.
+    /// Returns true if the cluster exists, and this node knows its promises in the groups that it has rebuilt so far.
+    /// Before that, the node can serve nothing.
     pub(super) fn is_born(&self) -> bool {
         self.identity.birth.is_some() && !self.loading.has_not_begun()
     }
@@ -128,8 +128,8 @@ impl Core<'_> {
         self.engine.heed_claims(from, &claimed, &reached, &mut self.wires, time.clock());
     }
 
-    /// Passes the claims of all connected peers to the groups again: after the loss of a leader, a claim below its
-    /// ballot counts.
+    /// Passes the claims of all connected peers to the groups again, after a leader may have been lost. A group ignores a
+    /// claim while it knows a leader with a higher ballot; without that leader, the claim counts.
     pub(super) fn heed_claims(&mut self, time: Time) {
         let others: Vec<NodeId> = self.wires.peers.linked().map(|peer| peer.id()).collect();
         others.into_iter().for_each(|id| self.on_claims(id, time));
@@ -149,7 +149,7 @@ impl Core<'_> {
         }
     }
 
-    /// Tells a member which groups are rebuilt now, and which are missing.
+    /// Tells a member that `groups` have been rebuilt, and which groups are still missing here.
     pub(super) fn tell_here(&mut self, to: NodeId, groups: &[GroupId]) {
         let here = self.engine.here(groups);
         self.tell(to, &NodeMessage::Here(here));

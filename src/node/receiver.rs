@@ -270,7 +270,8 @@ impl Core<'_> {
         self.carry_out(submission, deadline_ms, time);
     }
 
-    /// Takes a member's question how far this node's log durably holds these groups.
+    /// Takes a member's question up to which instance of each of these groups this node's log is durable. The answer is
+    /// sent when everything gathered so far is durable.
     fn on_where_durable(&mut self, from: NodeId, groups: &[GroupId]) {
         let here = groups.iter().take(self.engine.len()).filter(|group| self.engine.has(**group));
         let next = here.map(|group| (*group, self.engine.group(*group).next())).collect();

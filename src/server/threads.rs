@@ -35,7 +35,7 @@ pub(super) enum Notice {
         name: String,
         addresses: Vec<SocketAddr>,
     },
-    /// Recovery: some rebuilt groups; and, after all groups, what the checkpoints held.
+    /// Recovery: some rebuilt groups. After the last of them, `Loaded` says what the checkpoints held.
     Groups(Vec<(GroupId, Cell)>),
     Loaded(Shelved),
     Fatal(String),
@@ -47,7 +47,8 @@ pub(super) fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>, progress: Arc<Pr
     let hooks = Hooks::abort(move |lsn, took: Duration| {
         tell(&sender, &waker, Notice::Durable { lsn, sync_us: took.as_micros() as u64 });
     });
-    // Progress counts bytes that were restored, not bytes that were only read.
+    // Only the total is taken from the log, at its first report. The recovery workers count the bytes that they have
+    // restored; bytes that were only read do not count.
     let on_progress = Box::new(move |done: u64, all: u64| progress.expect(if done == 0 { all } else { 0 }));
     Hooks { on_progress, ..hooks }
 }

@@ -1,4 +1,4 @@
-//! redis-cli: one command after another, from arguments and from a file, and its tools.
+//! redis-cli: commands from arguments and from stdin, an interactive session, and the tools of redis-cli.
 
 use super::cluster::Cluster;
 use super::tools::{is_there, succeed};

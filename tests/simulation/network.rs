@@ -27,7 +27,7 @@ impl Who {
 /// One end of a connection.
 pub(crate) struct End {
     pub(crate) who: Who,
-    /// The node's number of the connection.
+    /// The number by which the node at this end knows the connection.
     pub(crate) handle: u64,
     pub(crate) open: bool,
     /// The node does not read, for now.
@@ -49,7 +49,7 @@ pub(crate) enum Parcel {
 struct Packet {
     at_us: u64,
     parcel: Parcel,
-    /// A later piece of the parcel before it. Its arrival is not scheduled yet.
+    /// True if this piece continues the parcel of the packet before it. Its arrival is not scheduled yet.
     continues: bool,
 }
 

@@ -26,8 +26,8 @@ impl Hollow {
 }
 
 impl Group {
-    /// Returns true if the group is recovering: it lacks a part of its own past, and takes no part until it has learned
-    /// that.
+    /// Returns true if the group is recovering: it lacks a part of its own past. It does not promise, vote or campaign
+    /// until it has learned that part.
     #[must_use]
     pub fn is_hollow(&self) -> bool {
         self.hollow.is_some()
@@ -43,7 +43,8 @@ impl Group {
         hollow
     }
 
-    /// Restores a vote at or beyond the instance where the state is missing.
+    /// Restores a vote at `instance`, before which state is missing. Drops the vote if the missing state reaches beyond
+    /// `instance`, or if a vote there under the same or a higher ballot is known already.
     pub(super) fn recall_later(&mut self, instance: Instance, ballot: Ballot, value: Value) {
         let hollow = self.hollow_out(instance);
         if instance == hollow.instance && hollow.vote.as_ref().is_none_or(|vote| vote.ballot < ballot) {

@@ -152,7 +152,7 @@ fn eviction_refuses_whoever_might_have_been_forgotten() {
 fn a_new_session_is_born_above_the_floor() {
     let mut db = Db::with(Limits { sessions_max: 0, ..Limits::default() });
     let id = session(&mut db);
-    assert_eq!(db.ask(&format!("ONCE {id} 1 INCR n")), "1"); // forgotten at once: the floor is now
+    assert_eq!(db.ask(&format!("ONCE {id} 1 INCR n")), "1"); // forgotten at once: the floor is the present time
     let next = session(&mut db);
     assert_eq!(db.ask(&format!("ONCE {next} 1 INCR n")), "2");
     assert_eq!(db.ask(&format!("ONCE {next} 1 INCR n")), EXPIRED);

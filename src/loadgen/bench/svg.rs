@@ -44,7 +44,7 @@ pub enum Side {
     Below,
 }
 
-/// Point of a text that stands at its position.
+/// The point of a text that is placed at the given coordinates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
     /// Its left end.

@@ -106,7 +106,7 @@ impl Tape {
         }
     }
 
-    /// Sets the start from which all times given later count.
+    /// Sets the start of the current run. The times that are passed to this tape from now on count from it.
     pub fn starts_at(&mut self, start: Instant) {
         self.offset_ns = start.saturating_duration_since(self.recording.began).as_nanos() as u64;
     }
@@ -122,7 +122,8 @@ impl Tape {
         if !self.keeps(op.key) {
             return;
         }
-        // The link found the end of the reply by the same rules, so it decodes. The check judges its content.
+        // The reply is complete, because the link found its end. If it is malformed (a number, for example), the operation
+        // counts as open. The check judges the content of all other replies.
         let Ok(Some((reply, _))) = decode(reply) else { return self.on_open(client, op) };
         let outcome = match Outcome::of_reply(&reply) {
             // An earlier attempt of the request may still be executed.

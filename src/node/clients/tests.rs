@@ -20,6 +20,7 @@ struct Rest {
     /// Groups whose queues are full for requests of at least `full_from_bytes`.
     full: Vec<GroupId>,
     full_from_bytes: usize,
+    admin_calls: usize,
     way: Option<NodeId>,
     is_loading: bool,
 }
@@ -47,6 +48,7 @@ impl Backend for Rest {
         Moment { cluster_ms: 1_000, durations: true, seed }
     }
     fn admin(&mut self, spec: &Spec, _words: &[&[u8]], clients: ClientsView, _time: Time) -> Reply<'static> {
+        self.admin_calls += 1;
         Reply::Error(format!("{} {}", spec.name, clients.connected).into())
     }
     fn check_move(&self, _words: &[&[u8]], _time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
@@ -131,6 +133,7 @@ impl Desk {
             submitted: Vec::new(),
             full: Vec::new(),
             full_from_bytes: 0,
+            admin_calls: 0,
             way: None,
             is_loading: false,
         };
@@ -226,6 +229,20 @@ fn a_large_transaction_waits_for_room_for_all_of_it_not_for_the_word_exec() {
     assert!(desk.resumed());
     desk.read(1);
     assert_eq!(desk.rest.submitted.len(), 1);
+}
+
+#[test]
+fn what_a_waiting_transaction_has_done_already_is_not_done_again() {
+    let mut desk = Desk::new();
+    desk.send(1, "SET a 1");
+    let (group, _) = desk.rest.submitted.remove(0);
+    desk.rest.full.push(group);
+    desk.send(1, "MULTI | CONFIG GET x | SET a 2 | EXEC");
+    assert_eq!((desk.rest.admin_calls, desk.rest.submitted.len()), (1, 0));
+    desk.rest.full.clear();
+    assert!(desk.resumed());
+    desk.read(1);
+    assert_eq!((desk.rest.admin_calls, desk.rest.submitted.len()), (1, 1));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::backend::{Backend, Request};
 use super::client::{Client, Outcome};
+use super::routing::Known;
 use super::{Clients, Time};
 use crate::admin::hello;
 use crate::config::{ARGS_MAX, LOCAL_REPLY_BYTES_MAX, OUT_OF_MEMORY, QUEUED_WORD_BYTES};
@@ -20,6 +21,8 @@ pub(super) struct Multi {
     bytes: usize,
     words: usize,
     failed: bool,
+    /// The replies of requests that the node answers by itself, with their places: EXEC was carried out so far, and waits.
+    answered: Option<Known>,
 }
 
 /// One queued request with copies of its words, because the client's buffer is used for the next requests.
@@ -79,8 +82,8 @@ impl Clients {
                 Reply::error("EXECABORT Transaction discarded because of previous errors.")
             }
             (Verb::Exec, Some(multi)) if multi.requests.is_empty() => Reply::Array(Vec::new()),
-            (Verb::Exec, Some(multi)) => {
-                let outcome = self.execute(client, &multi, node, time);
+            (Verb::Exec, Some(mut multi)) => {
+                let outcome = self.execute(client, &mut multi, node, time);
                 if outcome != Outcome::Taken {
                     // EXEC will be read again.
                     client.multi = Some(multi);
@@ -95,8 +98,9 @@ impl Clients {
         Outcome::Taken
     }
 
-    fn execute(&mut self, client: &mut Client, multi: &Multi, node: &mut impl Backend, time: Time) -> Outcome {
+    fn execute(&mut self, client: &mut Client, multi: &mut Multi, node: &mut impl Backend, time: Time) -> Outcome {
         client.info.multi = -1;
+        let answered = multi.answered.take().unwrap_or_default();
         let words: Vec<Vec<&[u8]>> =
             multi.requests.iter().map(|queued| queued.words.iter().map(|word| &**word).collect()).collect();
         // Commands that the node answers by itself, or refuses, are answered now. The rest goes to the group as one command.
@@ -105,6 +109,11 @@ impl Clients {
         for (at, (queued, words)) in multi.requests.iter().zip(&words).enumerate() {
             let reply = match queued.spec.class {
                 Class::Transaction => Reply::Ok, // UNWATCH; the others are never queued
+                // EXEC is read again: CLIENT PAUSE, for example, is not carried out twice.
+                Class::Connection | Class::Admin | Class::Cluster if answered.iter().any(|(place, _)| *place == at) => {
+                    let before = answered.iter().find(|(place, _)| *place == at);
+                    before.map_or(TOO_LARGE, |(_, reply)| reply.clone())
+                }
                 Class::Connection | Class::Admin | Class::Cluster if left == 0 => TOO_LARGE,
                 Class::Connection | Class::Admin | Class::Cluster => {
                     let request = Request { words, bytes: multi.bytes, buffer: &Bytes::new() };
@@ -130,7 +139,10 @@ impl Clients {
             return Outcome::Taken;
         }
         let request = Request { words: &[], bytes: multi.bytes, buffer: &Bytes::new() };
-        self.route(client, (Verb::Exec, Command::Exec(commands)), known, request, node, time)
+        let answered = known.clone();
+        let outcome = self.route(client, (Verb::Exec, Command::Exec(commands)), known, request, node, time);
+        multi.answered = (outcome != Outcome::Taken).then_some(answered);
+        outcome
     }
 }
 

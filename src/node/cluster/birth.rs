@@ -7,6 +7,7 @@ use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
 use crate::identity::{BirthRecord, Identity, Member};
 use crate::kv::Store;
 use crate::node::Output;
+use crate::node::cluster_time::ClusterTime;
 use crate::node::wire::{Hello, Refusal};
 use crate::plural::plural;
 use crate::routing;
@@ -65,12 +66,14 @@ impl Birth {
     }
 
     /// Describes what the birth waits for, as text for clients.
-    pub(super) fn waits_for(&self) -> String {
+    pub(super) fn waits_for(&self, cluster_time: &ClusterTime) -> String {
         let known = |id: NodeId| id == self.me || self.storages.iter().any(|(node, _)| *node == id);
         let missing: Vec<String> =
             self.members.iter().filter(|(id, _)| !known(*id)).map(|(id, _)| id.to_string()).collect();
         if missing.is_empty() {
-            return "the cluster is being formed".to_owned();
+            let silent =
+                cluster_time.unknown().map(|id| format!(": no ping has told the clock of node {id} in time")).next();
+            return format!("the cluster is being formed{}", silent.unwrap_or_default());
         }
         format!("the cluster is not formed yet, which needs node {} once", missing.join(" and node "))
     }

@@ -10,6 +10,7 @@ mod placement;
 mod tests;
 
 use super::Time;
+use super::cluster_time::ClusterTime;
 use super::engine::Engine;
 use super::links::removed;
 use super::output::Output;
@@ -102,9 +103,9 @@ impl Cluster {
     }
 
     /// Describes what an unborn node waits for, as text for clients.
-    pub(super) fn waits_for(&self, me: NodeId, config: &NodeConfig) -> String {
+    pub(super) fn waits_for(&self, me: NodeId, config: &NodeConfig, cluster_time: &ClusterTime) -> String {
         if config.join.is_empty() {
-            return self.birth.waits_for();
+            return self.birth.waits_for(cluster_time);
         }
         format!("this node waits to be added: run `paxoi member add {me} --connect {}`", config.join.join(" or "))
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::admin::stats::Stats;
 use crate::identity::Member;
 use crate::kv::table;
-use crate::node::cluster_time::{self, ClusterTime};
+use crate::node::cluster_time;
 use crate::node::peers::RoundTrip;
 use crate::node::relay::Relays;
 use crate::node::upkeep::Ranges;
@@ -194,7 +194,14 @@ fn lists_of_initial_members_that_differ_are_told() {
         !refusal.fatal && refusal.text.ends_with("1,2, but node 1 has 1,2,3: give all the same list"),
         "{refusal:?}"
     );
-    assert!(desk.cluster.waits_for(NodeId(1), &desk.config).ends_with("node 2 and node 3 once"));
+    let waits_for = |desk: &Desk| desk.cluster.waits_for(NodeId(1), &desk.config, &desk.cluster_time);
+    assert!(waits_for(&desk).ends_with("node 2 and node 3 once"));
+    let mut desk = desk;
+    desk.link(2);
+    desk.link(3);
+    desk.tell_clock(2);
+    desk.tick(20);
+    assert!(waits_for(&desk).ends_with("the clock of node 3 in time"));
 }
 
 #[test]

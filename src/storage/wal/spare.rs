@@ -101,6 +101,7 @@ impl Spares {
 
     /// Runs the thread that keeps a preallocated segment ready, and removes old segments, until the log is closed.
     pub(super) fn keep_ready(&self, retry: Duration) {
+        let mut failed = false;
         loop {
             let made = self.prepare();
             let mut state = self.state();
@@ -112,10 +113,14 @@ impl Spares {
             }
             let below = std::mem::take(&mut state.drop_below);
             drop(state);
-            if below > 0 {
-                self.drop_now(below);
+            let dropped = below == 0 || self.drop_now(below, failed);
+            failed = !dropped;
+            if failed {
+                // Space may be short just because of these: they are not left until the next segments can go.
+                let mut state = self.state();
+                state.drop_below = state.drop_below.max(below);
             }
-            if made.is_err() && !self.pause(retry) {
+            if (made.is_err() || failed) && !self.pause(retry) {
                 return;
             }
         }
@@ -127,10 +132,16 @@ impl Spares {
         self.changed.notify_all();
     }
 
-    fn drop_now(&self, below: u64) {
-        // The next call continues where this one ended.
-        if let Err(error) = drop_segments(&*self.disk, &self.index, &self.status, below) {
-            tracing::error!("{error}; old segments take space until the next checkpoint");
+    /// Removes the segments below `below`. Returns false if one could not be removed; `again`: the log says so already.
+    fn drop_now(&self, below: u64, again: bool) -> bool {
+        match drop_segments(&*self.disk, &self.index, &self.status, below) {
+            Ok(()) => true,
+            Err(error) => {
+                if !again {
+                    tracing::error!("{error}; old segments take space until it can be removed");
+                }
+                false
+            }
         }
     }
 

@@ -133,7 +133,8 @@ fn is_judged_rightly(operations: &[Operation]) {
     for operation in operations {
         let is_write = matches!(operation.action, Action::Set(_) | Action::SetExpiring { .. } | Action::SetIfAbsent(_));
         let is_other_form = match operation.outcome {
-            // `Done` hides the result of other actions than these. The plain server always tells the result.
+            // For any action other than these writes, `Done` leaves the result open. The plain server always tells the
+            // result, so the search cannot judge such a history.
             Some(Outcome::Done) => !is_write,
             Some(Outcome::Integer(_)) => matches!(operation.action, Action::SetIfAbsent(_)),
             _ => false,

@@ -179,3 +179,21 @@ fn a_reader_thread_answers_with_the_range() {
         assert_eq!(answers.recv_timeout(PATIENCE), Ok((tag, Some(wanted))));
     }
 }
+
+#[test]
+fn a_segment_that_cannot_be_removed_is_tried_again_without_another_order() {
+    let disk = MemoryDisk::new();
+    let mut log = start(&disk);
+    for instance in 1..=4 {
+        log.append_and_wait(vec![accept(0, instance, vec![1; 60_000])]);
+    }
+    let trimmed = Record { kind: RecordKind::Trimmed, instance: Instance(3), ..promise(0, 0) };
+    log.append_and_wait(vec![trimmed]);
+    disk.fail_removes("log-", 0);
+    log.handle.drop_below(3);
+    let end = Instant::now() + PATIENCE;
+    while disk.list().unwrap().iter().any(|name| name == FIRST || name == SECOND) {
+        assert!(Instant::now() < end, "not removed in time");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
