@@ -26,7 +26,7 @@ fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "paxoi: {text}");
 }
 
-/// Prints what was asked for (help, the version), or one line about what is wrong with the arguments.
+/// Prints the help or the version, or one line that names the error in the arguments.
 fn refuse(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         complain(&one_line(error));

@@ -174,7 +174,7 @@ impl ClusterTime {
 
     /// Returns true if the clocks of all voters that tell one are known.
     pub(super) fn knows_all(&self) -> bool {
-        self.counting().count() + self.silent >= self.others.len()
+        self.unknown().count() <= self.silent
     }
 
     fn counts(&self, reading: &Reading) -> bool {

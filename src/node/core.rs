@@ -35,7 +35,7 @@ impl Core<'_> {
     /// Returns true if the cluster exists, and this node knows its promises in the groups that it has rebuilt so far.
     /// Before that, the node can serve nothing.
     pub(super) fn is_born(&self) -> bool {
-        self.identity.birth.is_some() && !self.loading.has_not_begun()
+        self.loading.is_born(self.identity)
     }
 
     /// Returns the upkeep component, and the context of what it may use.

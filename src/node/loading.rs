@@ -11,6 +11,7 @@ use super::Time;
 use super::core::Core;
 use super::links::Links;
 use super::wire::NodeMessage;
+use crate::identity::Identity;
 use crate::plural::plural;
 use crate::recovery::Shelved;
 use groups::{GroupId, NodeId};
@@ -68,6 +69,12 @@ impl Loading {
     /// Returns true if some group is not rebuilt yet, or the content of the checkpoints is not known.
     pub(super) fn is_loading(&self) -> bool {
         self.0 != Stage::Whole
+    }
+
+    /// Returns true if the cluster of this identity exists, and the node knows its promises in the groups that it has
+    /// rebuilt so far. Before that, the node can serve nothing.
+    pub(super) fn is_born(&self, identity: &Identity) -> bool {
+        identity.birth.is_some() && !self.has_not_begun()
     }
 
     /// Returns true if the node has not begun: it takes part in nothing.

@@ -440,7 +440,7 @@ impl Node {
     /// that, it can serve nothing.
     #[must_use]
     pub fn is_born(&self) -> bool {
-        self.identity.birth.is_some() && !self.loading.has_not_begun()
+        self.loading.is_born(&self.identity)
     }
 
     /// Returns true if some group is not rebuilt yet, or the content of the checkpoints is not known.

@@ -35,7 +35,7 @@ pub(crate) struct Scenario {
     reads: Reads,
     /// Logs are so short that checkpoints are made.
     cuts: bool,
-    /// The scenario takes so long that it runs only on request.
+    /// The scenario is long, and runs only on request.
     pub(crate) is_long: bool,
 }
 

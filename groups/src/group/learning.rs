@@ -210,7 +210,7 @@ impl Group {
         self.fetch(*from, learning.target, learning.questions + 1, clock, effects);
     }
 
-    /// Makes the next tick ask another member, because what was asked of `peer` may be lost.
+    /// Makes the next tick ask another member, because the request to `peer` may be lost.
     pub(super) fn retry_learning(&mut self, peer: NodeId) {
         if let Some(learning) = self.learning.as_mut().filter(|learning| learning.from == peer) {
             learning.due_ms = 0;

@@ -100,20 +100,20 @@ impl Clients {
 
     fn execute(&mut self, client: &mut Client, multi: &mut Multi, node: &mut impl Backend, time: Time) -> Outcome {
         client.info.multi = -1;
-        let answered = multi.answered.take().unwrap_or_default();
+        let mut answered = multi.answered.take().unwrap_or_default().into_iter().peekable();
         let words: Vec<Vec<&[u8]>> =
             multi.requests.iter().map(|queued| queued.words.iter().map(|word| &**word).collect()).collect();
         // Commands that the node answers by itself, or refuses, are answered now. The rest goes to the group as one command.
         let (mut known, mut commands) = (Vec::new(), Vec::with_capacity(words.len()));
         let mut left = LOCAL_REPLY_BYTES_MAX;
         for (at, (queued, words)) in multi.requests.iter().zip(&words).enumerate() {
+            // EXEC is read again: CLIENT PAUSE, for example, is not carried out twice.
+            if let Some(before) = answered.next_if(|(place, _)| *place == at) {
+                known.push(before);
+                continue;
+            }
             let reply = match queued.spec.class {
                 Class::Transaction => Reply::Ok, // UNWATCH; the others are never queued
-                // EXEC is read again: CLIENT PAUSE, for example, is not carried out twice.
-                Class::Connection | Class::Admin | Class::Cluster if answered.iter().any(|(place, _)| *place == at) => {
-                    let before = answered.iter().find(|(place, _)| *place == at);
-                    before.map_or(TOO_LARGE, |(_, reply)| reply.clone())
-                }
                 Class::Connection | Class::Admin | Class::Cluster if left == 0 => TOO_LARGE,
                 Class::Connection | Class::Admin | Class::Cluster => {
                     let request = Request { words, bytes: multi.bytes, buffer: &Bytes::new() };

@@ -38,7 +38,7 @@ pub enum Done {
         /// The sections in the file.
         sections: Vec<SectionSummary>,
     },
-    /// A file could not be made. Nothing of it is left, or the next start removes what is left.
+    /// A file could not be made. Its remains are removed now, or by the next start.
     Failed {
         /// Its sequence number.
         sequence: u64,
