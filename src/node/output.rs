@@ -223,7 +223,9 @@ pub enum Dialled {
 pub fn carry_out<D: Driver>(driver: &mut D, time: Time) -> Result<(), D::Error> {
     driver.give_replies()?;
     let mut outputs = driver.node().outputs().take();
+    let mut stores = false;
     for output in outputs.drain(..) {
+        stores |= matches!(output, Output::StoreIdentity(_));
         driver.before_output()?;
         carry_out_one(driver, output, time)?;
     }
@@ -233,7 +235,8 @@ pub fn carry_out<D: Driver>(driver: &mut D, time: Time) -> Result<(), D::Error> 
         let bytes = driver.unsent(connection);
         driver.node().unsent(connection, bytes);
     }
-    Ok(())
+    // A node that is born tells the others at once, but behind the messages that it has sent before.
+    if stores { carry_out(driver, time) } else { Ok(()) }
 }
 
 fn carry_out_one<D: Driver>(driver: &mut D, output: Output, time: Time) -> Result<(), D::Error> {
@@ -276,7 +279,6 @@ fn carry_out_one<D: Driver>(driver: &mut D, output: Output, time: Time) -> Resul
             driver.store(&identity)?;
             if let Some(record) = identity.birth {
                 driver.node().on_completion(Completion::Stored(record), time);
-                return carry_out(driver, time);
             }
         }
         Output::Stop(reason) => return Err(driver.stop(reason)),

@@ -24,9 +24,11 @@ impl Core<'_> {
     pub(super) fn tick_unborn(&mut self, time: Time) {
         let (start, clocks) = (self.identity.start, self.wires.cluster_time.told(time));
         let state = PingState { start, disk: true, full: false, draining: false, clocks };
-        self.wires.peers.ping(state, time.mono_us, |_, _| None);
-        let (cluster, mut cx) = self.cluster(time);
-        cluster.tick_birth(&mut cx);
+        if self.wires.peers.ping(state, time.mono_us, |_, _| None) {
+            // The others get the birth record after this ping, which tells them this node's clock.
+            let (cluster, mut cx) = self.cluster(time);
+            cluster.tick_birth(&mut cx);
+        }
     }
 
     /// Applies the time limits of a born node, and pings the peers.

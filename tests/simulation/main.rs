@@ -61,7 +61,7 @@ const TWICE: u64 = 16;
 #[derive(Parser, Debug)]
 #[command(name = "simulation")]
 struct Args {
-    /// Number of seeds.
+    /// Number of seeds. With --scenario, the number of seeds of the scenario.
     #[arg(long)]
     seeds: Option<u64>,
     /// The first seed.
@@ -154,11 +154,13 @@ fn stories(args: &Args) -> Result<(), String> {
         return Err(format!("there is no such scenario, but {}", names.join(", ")));
     }
     for scenario in &told {
-        let ran = panic::catch_unwind(AssertUnwindSafe(|| scenario.run(Trace::new(args.trace))));
-        let ran = ran.unwrap_or_else(|_| Err(PANIC.take().unwrap_or_else(|| "it panicked".to_owned())));
-        if let Err(reason) = ran {
-            let replay = format!("{REPLAY} --scenario {} --trace", scenario.name);
-            return Err(format!("scenario {} failed: {reason}\nreplay: {replay}", scenario.name));
+        let asked = args.scenario.as_ref().map(|_| (args.from, args.seeds.unwrap_or(scenario.seeds)));
+        let (from, seeds) = asked.unwrap_or((0, scenario.seeds));
+        for seed in from..from + seeds {
+            if let Err(reason) = guarded(|| scenario.run(seed, Trace::new(args.trace))) {
+                let replay = format!("{REPLAY} --scenario {} --from {seed} --seeds 1 --trace", scenario.name);
+                return Err(format!("scenario {} failed: {reason}\nreplay: {replay}", scenario.name));
+            }
         }
     }
     if !told.is_empty() {
@@ -169,9 +171,9 @@ fn stories(args: &Args) -> Result<(), String> {
 
 /// Runs a seed, and multiples of `TWICE` a second time.
 fn attempt(seed: u64, trace: bool) -> Result<Outcome, String> {
-    let outcome = guarded(seed, trace)?;
+    let outcome = guarded(|| run::run(seed, Trace::new(trace)))?;
     if seed.is_multiple_of(TWICE) && !trace {
-        let again = guarded(seed, false)?;
+        let again = guarded(|| run::run(seed, Trace::new(false)))?;
         if again.hash != outcome.hash {
             return Err(format!("the same seed went two ways: {:016x} and {:016x}", outcome.hash, again.hash));
         }
@@ -179,9 +181,9 @@ fn attempt(seed: u64, trace: bool) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-/// Runs a seed. A panic becomes an error: a failed assertion of the shipped code is a finding like any other.
-fn guarded(seed: u64, trace: bool) -> Result<Outcome, String> {
-    let ran = panic::catch_unwind(AssertUnwindSafe(|| run::run(seed, Trace::new(trace))));
+/// Runs a simulation. A panic becomes an error: a failed assertion of the shipped code is a finding like any other.
+fn guarded<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let ran = panic::catch_unwind(AssertUnwindSafe(run));
     ran.unwrap_or_else(|_| Err(PANIC.take().unwrap_or_else(|| "it panicked".to_owned())))
 }
 

@@ -3,6 +3,7 @@
 
 mod clocks;
 mod cut;
+mod disks;
 mod handover;
 mod hour;
 mod leases;
@@ -13,7 +14,7 @@ mod waiting;
 use crate::client::Client;
 use crate::nemesis::Faults;
 use crate::network::Weather;
-use crate::process::{Lost, Process, Shape};
+use crate::process::{Life, Lost, Process, Shape};
 use crate::requests::Load;
 use crate::shell::End;
 use crate::trace::Trace;
@@ -35,6 +36,8 @@ pub(crate) struct Scenario {
     reads: Reads,
     /// Logs are so short that checkpoints are made.
     cuts: bool,
+    /// Number of seeds under which it runs: more than one if its result depends on random times.
+    pub(crate) seeds: u64,
     /// The scenario is long, and runs only on request.
     pub(crate) is_long: bool,
 }
@@ -42,10 +45,10 @@ pub(crate) struct Scenario {
 /// Returns a scenario with three nodes, one group, and sessions that live for an hour.
 const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -> Scenario {
     let (nodes, spares, groups, session_ttl_ms, reads) = (3, 0, 1, 3_600_000, Reads::Quorum);
-    Scenario { name, tell, nodes, spares, groups, session_ttl_ms, reads, cuts: false, is_long: false }
+    Scenario { name, tell, nodes, spares, groups, session_ttl_ms, reads, cuts: false, seeds: 1, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 43] = [
+pub(crate) const SCENARIOS: [Scenario; 44] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -58,7 +61,8 @@ pub(crate) const SCENARIOS: [Scenario; 43] = [
     story("born-while-the-first-is-fast", clocks::born_while_the_first_is_fast),
     story("born-while-the-last-is-fast", clocks::born_while_the_last_is_fast),
     story("born-while-the-first-is-slow", clocks::born_while_the_first_is_slow),
-    story("cut-right-after-the-birth", clocks::cut_right_after_the_birth),
+    story("cut-right-after-the-birth", clocks::last_cut_right_after_the_birth),
+    Scenario { seeds: 100, ..story("first-cut-right-after-the-birth", clocks::first_cut_right_after_the_birth) },
     story("slow-follower", clocks::slow_follower),
     story("ahead-after-an-upgrade", clocks::ahead_after_an_upgrade),
     story("frozen-while-another-is-away", clocks::frozen_while_another_is_away),
@@ -80,8 +84,8 @@ pub(crate) const SCENARIOS: [Scenario; 43] = [
     story("retry-after-the-leader-died", retry_after_the_leader_died),
     story("resent-while-adopted", resent_while_adopted),
     Scenario { groups: 2, ..story("vote-alone-in-an-old-segment", vote_alone_in_an_old_segment) },
-    Scenario { nodes: 5, ..story("stuck-disk-in-the-leaders-majority", stuck_disk_in_the_leaders_majority) },
-    story("all-disks-are-slow", all_disks_are_slow),
+    Scenario { nodes: 5, ..story("stuck-disk-in-the-leaders-majority", disks::stuck_disk_in_the_leaders_majority) },
+    Scenario { seeds: 20, ..story("all-disks-are-slow", disks::all_disks_are_slow) },
     Scenario { cuts: true, ..story("power-fails-while-old-segments-go", cut::power_fails_while_old_segments_go) },
     Scenario { cuts: true, ..story("lost-checkpoint-behind-a-vote", cut::lost_checkpoint_behind_a_vote) },
     story("lost-vote", cut::lost_vote),
@@ -95,11 +99,11 @@ pub(crate) const SCENARIOS: [Scenario; 43] = [
 const STEP_US: u64 = 10_000_000;
 
 impl Scenario {
-    /// Runs the scenario.
+    /// Runs the scenario with the random times of this seed.
     ///
     /// # Errors
     /// What went wrong.
-    pub(crate) fn run(&self, trace: Trace) -> Result<(), String> {
+    pub(crate) fn run(&self, seed: u64, trace: Trace) -> Result<(), String> {
         let short = CheckpointConfig { log_bytes_min: 64 << 10, log_factor: 1, ..CheckpointConfig::default() };
         let shape = Shape {
             nodes: self.nodes,
@@ -116,7 +120,7 @@ impl Scenario {
             fragment_bytes: 32,
             part_bytes: 64 << 10,
         };
-        let mut world = World::new(1, shape, trace);
+        let mut world = World::new(seed, shape, trace);
         world.revives = false;
         let calm = Weather { delay_us: 200, jitter_us: 50, ..Weather::default() };
         world.network.weather = calm;
@@ -155,6 +159,20 @@ impl World {
     fn found(&mut self) -> Result<(), String> {
         (0..self.processes.len()).for_each(|node| self.start(node));
         self.until("the first node leads", |world| world.leader(0).is_some())
+    }
+
+    /// Waits until every node that runs is born, and knows the leaders and cluster time.
+    fn ready(&mut self) -> Result<(), String> {
+        self.until("all nodes are ready", |world| {
+            let now_us = world.now_us;
+            world.processes.iter().all(|process| {
+                let is_ready = |life: &Life| {
+                    let node = &life.node;
+                    node.is_born() && node.leaderless() == 0 && node.cluster_ms(process.clocks.at(now_us)).is_some()
+                };
+                process.life.as_ref().is_none_or(is_ready)
+            })
+        })
     }
 
     /// Pauses the first node while another is elected and writes. The first input that it gets afterwards is a read.
@@ -271,6 +289,7 @@ fn accept_comes_twice(world: &mut World) -> Result<(), String> {
     world.network.weather.doubling = 0;
     (1..3).for_each(|node| world.start(node));
     (0..3).for_each(|node| world.processes[node].sync_us = 300);
+    world.ready()?;
     world.connect(1, 2)?;
     world.get(1, "s");
     world.told(1).map(|_| ())
@@ -406,6 +425,7 @@ fn retry_after_the_leader_died(world: &mut World) -> Result<(), String> {
 /// has adopted the value with the command.
 fn resent_while_adopted(world: &mut World) -> Result<(), String> {
     world.found()?;
+    world.ready()?;
     world.connect(0, 1)?;
     let before = world.oracle.position(2);
     world.network.block(0, 1);
@@ -422,12 +442,7 @@ fn resent_while_adopted(world: &mut World) -> Result<(), String> {
 /// segments since. All nodes lose power, and the vote must still count.
 fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
     (0..3).for_each(|node| world.start(node));
-    world.until("all groups are led", |world| {
-        world
-            .processes
-            .iter()
-            .all(|process| process.life.as_ref().is_some_and(|life| life.node.is_born() && life.node.leaderless() == 0))
-    })?;
+    world.ready()?;
     (0..2).try_for_each(|client| world.connect(client, client))?;
     let [quiet, busy] = two_keys();
     world.request(0, &["INCR", quiet], quiet, Action::IncrementBy(1));
@@ -448,50 +463,6 @@ fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
         }
         world.record.last == Some(Outcome::Integer(2))
     })
-}
-
-/// The leader of five nodes reaches two others, and the disk of one of them does not answer. The other one and the two
-/// unreachable nodes are a majority that could go on.
-fn stuck_disk_in_the_leaders_majority(world: &mut World) -> Result<(), String> {
-    world.found()?;
-    world.connect(0, 1)?;
-    world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
-    expect(&world.told(0)?, &Outcome::Integer(1))?;
-    for far in [3, 4] {
-        world.network.block(0, far);
-        world.network.block(far, 0);
-    }
-    world.processes[2].sync_us = 600_000_000;
-    world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
-    world.until("those that can vote go on", |world| {
-        if world.is_idle(0) && world.record.last.is_none() {
-            world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
-        }
-        world.record.last.is_some()
-    })
-}
-
-/// Every sync of every disk takes 1.5 s, which is late. The leader goes on, because no disk is better. When it dies,
-/// another one is elected.
-fn all_disks_are_slow(world: &mut World) -> Result<(), String> {
-    world.found()?;
-    world.connect(0, 1)?;
-    world.processes.iter_mut().for_each(|process| process.sync_us = 1_500_000);
-    let mut done = 0;
-    let deadline_us = world.now_us + 120_000_000;
-    while done < 10 {
-        if done == 5 {
-            world.end(0, End::Kill);
-        }
-        world.record.last = None;
-        world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
-        world.until("a client is told", |world| world.is_idle(0))?;
-        done += usize::from(world.record.last.is_some());
-        if world.now_us > deadline_us {
-            return Err(format!("{done} commands were executed in 120 s"));
-        }
-    }
-    Ok(())
 }
 
 /// Returns two keys, one from each of two groups.

@@ -26,12 +26,12 @@ const AGAIN_MS: u64 = 50;
 /// at most [`PREPARING_DOUBLINGS_MAX`] times, because all disks may be slow.
 const PREPARING_MS: u64 = 2_000;
 const PREPARING_DOUBLINGS_MAX: u32 = 3;
-/// A candidate grants no pre-vote for this long. Its own promise may have to wait for two syncs, and so may those of the
-/// others; on slow disks each sync takes more than a second.
-const STANDING_MS: u64 = 6_000;
-/// After a promise the acceptor waits this long for the candidate to lead, or to send its Prepare again. Meanwhile it does
-/// not campaign, and grants no pre-vote to others: promises wait for syncs, and the new leader's claim is on its way.
+/// After a granted pre-vote or a promise the member waits this long for the candidate to lead, or to ask again. Meanwhile it
+/// does not campaign, and grants no pre-vote to others: ballots wait for syncs, and the new leader's claim is on its way.
 const YIELD_MS: u64 = 300;
+/// Interval at which a candidate repeats its question, so that the others go on yielding to it. On a slow disk its Prepare
+/// and their promises wait longer than [`YIELD_MS`].
+const REMIND_MS: u64 = 100;
 /// Back-off after a failure: this time, plus a random time below it. The random time doubles with each failure, up to
 /// [`BACK_OFF_DOUBLINGS_MAX`] times.
 const BACK_OFF_MS: u64 = 50;
@@ -43,7 +43,8 @@ pub(super) struct Election {
     at_ms: u64,
     failures: u32,
     questions: u64,
-    /// The candidate whose ballot was promised last, and the time until which this node yields to it.
+    /// The candidate that was promised its ballot, or granted a pre-vote, last, and the time until which this node yields
+    /// to it.
     yielding: Option<(NodeId, u64)>,
     /// The ballot of a campaign that a leader transfer asked for, if the group is to stay at this node.
     pub(super) stays: Option<Ballot>,
@@ -63,7 +64,7 @@ impl Election {
         (self.failures, self.yielding) = (0, None);
     }
 
-    /// Yields to `candidate`, whose ballot was promised, for [`YIELD_MS`].
+    /// Yields for [`YIELD_MS`] to `candidate`, which was promised its ballot or granted a pre-vote.
     pub(super) fn yield_to(&mut self, candidate: NodeId, clock: Clock) {
         self.yielding = Some((candidate, clock.mono_ms + YIELD_MS));
     }
@@ -128,6 +129,9 @@ impl Group {
             Role::Candidate { again_ms: Some(again_ms), .. } if clock.mono_ms >= *again_ms => {
                 self.prepare_again(effects);
             }
+            Role::Candidate { asked_ms, .. } if around.disk && clock.mono_ms >= asked_ms + REMIND_MS => {
+                self.remind(clock, effects);
+            }
             Role::Asking(_) | Role::Candidate { .. } | Role::Leader(_) => {}
         }
     }
@@ -166,9 +170,20 @@ impl Group {
             return self.stand(clock, effects);
         }
         self.role = Role::Asking(Asking { number, granted, since_ms: clock.mono_ms });
-        for to in self.other_voters() {
-            let message = Message::PreVote(PreVote { number, next: self.next });
-            effects.push(Effect::Send { to, message });
+        self.send_pre_vote(effects);
+    }
+
+    /// Sends the question of this pre-vote to the other voters.
+    fn send_pre_vote(&self, effects: &mut Vec<Effect>) {
+        let question = PreVote { number: self.election.questions, next: self.next };
+        effects.extend(self.other_voters().map(|to| Effect::Send { to, message: Message::PreVote(question) }));
+    }
+
+    /// Repeats the question of a candidate, so that the others go on yielding to it. The answers count nothing.
+    fn remind(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+        self.send_pre_vote(effects);
+        if let Role::Candidate { asked_ms, .. } = &mut self.role {
+            *asked_ms = clock.mono_ms;
         }
     }
 
@@ -177,9 +192,11 @@ impl Group {
             return;
         }
         let yields = self.election.yields(clock).is_some_and(|candidate| candidate != from);
-        let is_free =
-            self.leader.is_none_or(|leader| leader.node == from) && !self.stands_since_shortly(clock) && !yields;
+        let is_free = self.leader.is_none_or(|leader| leader.node == from) && !yields;
         let granted = is_free && self.is_entitled(from, question.next);
+        if granted {
+            self.election.yield_to(from, clock);
+        }
         let (next, promised) = (self.next, self.acceptor.promised().max(self.seen));
         let answer = PreVoted { number: question.number, granted, next, promised };
         effects.push(Effect::Send { to: from, message: Message::PreVoted(answer) });
@@ -206,12 +223,6 @@ impl Group {
         }
     }
 
-    /// Returns true if this node's own campaign is young. With slow disks a phase 1 takes seconds, and would never end
-    /// if others began theirs meanwhile.
-    fn stands_since_shortly(&self, clock: Clock) -> bool {
-        matches!(self.role, Role::Candidate { since_ms, .. } if clock.mono_ms < since_ms + STANDING_MS)
-    }
-
     /// Begins phase 1, under a ballot above all that were ever seen. No message of it leaves before the ballot is
     /// durable here.
     pub(super) fn stand(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
@@ -221,7 +232,8 @@ impl Group {
         let promised = self.acceptor.prepare(ballot);
         assert!(promised.is_ok(), "a new ballot is above all promises");
         effects.push(Effect::Persist(Record::Promised(ballot)));
-        self.role = Role::Candidate { proposer: Proposer::prepare(ballot), since_ms: clock.mono_ms, again_ms: None };
+        let (proposer, now_ms) = (Proposer::prepare(ballot), clock.mono_ms);
+        self.role = Role::Candidate { proposer, since_ms: now_ms, asked_ms: now_ms, again_ms: None };
         let prepare = Prepare { ballot, instance: self.next };
         for to in self.other_voters() {
             effects.push(Effect::SendDurable { to, message: Message::Prepare(prepare) });
@@ -358,20 +370,6 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_lets_nobody_else_stand_for_a_while() {
-        let mut group = second_of_three();
-        let mut effects = Vec::new();
-        group.stand(Clock { mono_ms: 1_000 }, &mut effects);
-        let mut is_granted = |after_ms| {
-            effects.clear();
-            let question = PreVote { number: 1, next: Instance::FIRST };
-            group.handle_pre_vote(NodeId(3), question, Clock { mono_ms: 1_000 + after_ms }, &mut effects);
-            matches!(effects[..], [Effect::Send { message: Message::PreVoted(PreVoted { granted: true, .. }), .. }])
-        };
-        assert!(!is_granted(0) && !is_granted(STANDING_MS - 1) && is_granted(STANDING_MS));
-    }
-
-    #[test]
     fn who_has_promised_lets_the_candidate_lead() {
         let mut group = second_of_three();
         let mut effects = Vec::new();
@@ -390,8 +388,11 @@ mod tests {
         };
         group.handle_prepare(NodeId(3), prepare, at(5_000), &mut effects);
         assert!(!grants(&mut group, NodeId(1), 5_000 + YIELD_MS - 1) && grants(&mut group, NodeId(3), 5_001));
-        assert!(!asks(&mut group, 5_000 + YIELD_MS - 1));
-        assert!(grants(&mut group, NodeId(1), 5_000 + YIELD_MS));
+        // The candidate's repeated question gives it more time.
+        assert!(!asks(&mut group, 5_001 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 5_001 + YIELD_MS - 1));
+        assert!(grants(&mut group, NodeId(1), 5_001 + YIELD_MS));
+        // Node 1 does not come to lead. After its time this node campaigns.
+        assert!(!asks(&mut group, 5_001 + 2 * YIELD_MS - 1) && asks(&mut group, 5_001 + 2 * YIELD_MS));
         // A repeated Prepare gives the candidate more time, unless the candidate is gone.
         group.handle_prepare(NodeId(3), prepare, at(6_000), &mut effects);
         assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
@@ -400,7 +401,7 @@ mod tests {
         group.on_no_claim(NodeId(1), at(6_000));
         assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
         group.on_disconnected(NodeId(3));
-        assert!(grants(&mut group, NodeId(1), 6_001) && asks(&mut group, 6_000 + YIELD_MS - 1));
+        assert!(asks(&mut group, 6_000 + YIELD_MS - 1) && grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
     }
 
     #[test]

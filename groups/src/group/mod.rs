@@ -137,7 +137,10 @@ enum Role {
     /// In phase 1.
     Candidate {
         proposer: crate::proposer::Proposer,
+        /// The time at which phase 1 began, or at which the last part of a promise arrived.
         since_ms: u64,
+        /// The time at which the other voters were asked for a pre-vote last.
+        asked_ms: u64,
         /// The time at which to repeat the Prepare, if a member could not promise yet.
         again_ms: Option<u64>,
     },

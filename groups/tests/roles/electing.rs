@@ -88,6 +88,7 @@ fn a_question_is_denied_only_on_behalf_of_a_current_claim_of_another() {
     assert_eq!(member.handle(2, question()), [send(2, answer(false, ballot(6, 1)))]);
     assert_eq!(member.handle(1, question()), [send(1, answer(true, ballot(6, 1)))], "the leader itself");
     member.no_claim(1);
+    member.clock.mono_ms += 300;
     assert_eq!(member.handle(2, question()), [send(2, answer(true, ballot(6, 1)))]);
     assert_eq!(member.group.promised(), Ballot::ZERO, "an answer promises nothing");
 }
@@ -134,6 +135,25 @@ fn a_denied_question_is_asked_again_later_under_a_new_number() {
     assert_eq!(member.tick(), []);
     member.clock.mono_ms += 1_000;
     assert_eq!(member.tick(), [pre_vote(2, 3, 1), pre_vote(3, 3, 1)]);
+}
+
+#[test]
+fn a_candidate_repeats_its_question_so_that_the_others_go_on_yielding_to_it() {
+    let mut member = Member::new(1, 3);
+    member.stand();
+    let reminded = [pre_vote(2, 1, 1), pre_vote(3, 1, 1)];
+    for _ in 0..3 {
+        member.clock.mono_ms += 99;
+        assert_eq!(member.tick(), []);
+        member.clock.mono_ms += 1;
+        assert_eq!(member.tick(), reminded);
+        assert_eq!(member.handle(2, pre_voted(1, true, Ballot::ZERO)), [], "it stands already");
+        assert_eq!(member.handle(3, pre_voted(1, false, Ballot::ZERO)), []);
+    }
+    member.clock.mono_ms += 100;
+    let clock = member.clock;
+    let late = Surroundings { disk: false, ..FINE };
+    assert_eq!(member.call(|group, effects| group.tick(clock, late, effects)), [], "others may have better disks");
 }
 
 #[test]

@@ -94,15 +94,7 @@ fn born_while_a_clock_is_wrong(world: &mut World, wrong: usize, off_us: i64) -> 
     world.wait(3_000_000);
     (0..3).for_each(|node| world.start(node));
     for _ in 0..2 {
-        world.until("all are born, and one leads", |world| {
-            let all_know = |node: usize| {
-                world.processes[node]
-                    .life
-                    .as_ref()
-                    .is_some_and(|life| life.node.is_born() && life.node.leaderless() == 0)
-            };
-            (0..3).all(all_know)
-        })?;
+        world.ready()?;
         world.connect_one_to_each()?;
         world.expect_kept(wrong)?;
         world.expect_locks_to_hold()?;
@@ -111,6 +103,7 @@ fn born_while_a_clock_is_wrong(world: &mut World, wrong: usize, off_us: i64) -> 
         (0..3).for_each(|node| world.start(node));
     }
     world.processes[wrong].clocks.unix_us = 0;
+    world.ready()?;
     world.connect_one_to_each()?;
     world.expect_locks_to_hold()
 }
@@ -127,20 +120,25 @@ pub(super) fn born_while_the_first_is_slow(world: &mut World) -> Result<(), Stri
     born_while_a_clock_is_wrong(world, 0, -HOURS_US)
 }
 
-/// The first node's clock is slow. As soon as the cluster is born, the third node is cut off, before one of its pings
-/// tells more. Then all nodes are restarted, and all clocks are known. Keys that were set meanwhile must stay.
-pub(super) fn cut_right_after_the_birth(world: &mut World) -> Result<(), String> {
-    world.processes[0].clocks.unix_us = -HOURS_US;
-    (0..3).for_each(|node| world.start(node));
+/// The clock of a node is slow. As soon as the cluster is born, another node is cut off, before one of its pings tells
+/// more. Then all nodes are restarted, and all clocks are known. Keys that were set meanwhile must stay.
+fn cut_at_the_birth(world: &mut World, slow: usize, cut: usize) -> Result<(), String> {
+    world.processes[slow].clocks.unix_us = -HOURS_US;
+    for node in 0..3 {
+        world.start(node);
+        // Each node sends its pings at other times.
+        world.wait(30_000);
+    }
     world.until("the cluster is born", |world| {
         (0..3).all(|node| world.processes[node].life.as_ref().is_some_and(|life| life.node.is_born()))
     })?;
-    for node in 0..2 {
-        world.network.block(node, 2);
-        world.network.block(2, node);
+    let rest = [slow, 3 - slow - cut];
+    for node in rest {
+        world.network.block(node, cut);
+        world.network.block(cut, node);
     }
-    world.until("one of the two leads", |world| world.leader(0).or(world.leader(1)).is_some())?;
-    world.connect(0, 0)?;
+    world.until("one of the two leads", |world| rest.iter().any(|node| world.leader(*node).is_some()))?;
+    world.connect(0, slow)?;
     world.expect_kept(0)?;
     world.hang_up(0);
     world.heal();
@@ -151,6 +149,14 @@ pub(super) fn cut_right_after_the_birth(world: &mut World) -> Result<(), String>
     world.wait(1_000_000);
     world.get(1, "hour");
     expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(b"kept")))
+}
+
+pub(super) fn last_cut_right_after_the_birth(world: &mut World) -> Result<(), String> {
+    cut_at_the_birth(world, 0, 2)
+}
+
+pub(super) fn first_cut_right_after_the_birth(world: &mut World) -> Result<(), String> {
+    cut_at_the_birth(world, 1, 0)
 }
 
 /// A follower's clock is a minute slow, then eight hours fast. Then the leader's clock is eight hours slow, then fast.

@@ -186,8 +186,8 @@ pub(super) fn caught_up_by_strangers(world: &mut World) -> Result<(), String> {
     world.set(0, "before");
     expect(&world.told(0)?, &Outcome::Done)?;
     world.end(2, End::Kill);
-    world.change_members(0, &["REPLACE", "1", "4"])?;
-    world.change_members(1, &["REPLACE", "2", "5"])?;
+    world.change_members(1, &["REPLACE", "1", "4"])?;
+    world.change_members(3, &["REPLACE", "2", "5"])?;
     (0..2).for_each(|node| world.end(node, End::Kill));
     world.connect(1, 3)?;
     let lsns = [3, 4].map(|node| world.oracle.last_lsn(node));
@@ -204,6 +204,7 @@ pub(super) fn caught_up_by_strangers(world: &mut World) -> Result<(), String> {
         let [third, fourth] = [2, 3].map(|node| world.processes[node].life.as_ref().and_then(next));
         third == fourth
     })?;
+    world.ready()?;
     world.connect(2, 2)?;
     world.get(2, "s");
     expect(&world.told(2)?, &Outcome::Value(Bytes::from_static(b"after")))

@@ -1,0 +1,50 @@
+//! Slow disks, and disks that do not answer.
+
+use super::expect;
+use crate::shell::End;
+use crate::world::World;
+use paxoi::verify::{Action, Outcome};
+
+/// The leader of five nodes reaches two others, and the disk of one of them does not answer. The other one and the two
+/// unreachable nodes are a majority that could go on.
+pub(super) fn stuck_disk_in_the_leaders_majority(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect(0, 1)?;
+    world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
+    expect(&world.told(0)?, &Outcome::Integer(1))?;
+    for far in [3, 4] {
+        world.network.block(0, far);
+        world.network.block(far, 0);
+    }
+    world.processes[2].sync_us = 600_000_000;
+    world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
+    world.until("those that can vote go on", |world| {
+        if world.is_idle(0) && world.record.last.is_none() {
+            world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
+        }
+        world.record.last.is_some()
+    })
+}
+
+/// Every sync of every disk takes 1.5 s, which is late. The leader goes on, because no disk is better. When it dies,
+/// another one is elected.
+pub(super) fn all_disks_are_slow(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.connect(0, 1)?;
+    world.processes.iter_mut().for_each(|process| process.sync_us = 1_500_000);
+    let mut done = 0;
+    let deadline_us = world.now_us + 120_000_000;
+    while done < 10 {
+        if done == 5 {
+            world.end(0, End::Kill);
+        }
+        world.record.last = None;
+        world.request(0, &["INCR", "c"], "c", Action::IncrementBy(1));
+        world.until("a client is told", |world| world.is_idle(0))?;
+        done += usize::from(world.record.last.is_some());
+        if world.now_us > deadline_us {
+            return Err(format!("{done} commands were executed in 120 s"));
+        }
+    }
+    Ok(())
+}
