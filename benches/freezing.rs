@@ -4,7 +4,7 @@
 //! directory for temporary files.
 
 use bytes::BytesMut;
-use groups::{Ballot, GroupId, Instance, Membership, NodeId, Snapshot, Tags};
+use groups::{Ballot, DedupTable, GroupId, Instance, Membership, NodeId, Snapshot};
 use hdrhistogram::Histogram;
 use paxoi::kv::encode::encode;
 use paxoi::kv::{BlockCheck, Installation, Limits, Moment, Store, parse, table};
@@ -72,9 +72,9 @@ fn files(packing: Packing, blocks: &[Vec<u8>], bytes: usize, out: &mut dyn Write
     let folder = tempfile::tempdir()?;
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::existing(folder.path())?);
     let header = Header { groups: 1, cluster_id: [1; 16], hash_key: HASH_KEY, sequence: 1 };
-    let (instance, chosen, tags) = (Instance(1), Ballot::ZERO, Tags::default());
+    let (instance, chosen, dedup) = (Instance(1), Ballot::ZERO, DedupTable::default());
     let membership = Membership::of_ids([NodeId(1)].into_iter());
-    let state = Snapshot { instance, chosen, chain: 0, time_ms: 0, digest: 0, tags, membership };
+    let state = Snapshot { instance, chosen, chain: 0, time_ms: 0, digest: 0, dedup, membership };
     let head = SectionHead { group: GroupId(0), state };
     let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
     blocks.iter().try_for_each(|block| check.check(block)).map_err(io::Error::other)?;

@@ -1,7 +1,7 @@
 //! A small blocking client: one connection, one call at a time.
 //!
-//! The client serves where speed does not matter: to ask a cluster for its slots, to print a status, to set things up before
-//! a load. It speaks RESP2 to any server of the protocol.
+//! The client serves where speed does not matter: to ask a cluster for its slots, to print a status, to set things up
+//! before a load. It speaks RESP2 to any server of the protocol.
 
 use crate::resolver::addresses;
 use net::resp::value::{Scan, Value, decode};
@@ -36,8 +36,8 @@ impl Client {
     /// Sends one command and waits for its reply. An error reply is a [`Value::Error`], not an `Err`.
     ///
     /// # Errors
-    /// If the connection fails, is closed, stays silent for the timeout, or carries bytes that are not RESP. Do not use the
-    /// connection after that: a late reply would answer the next call.
+    /// If the connection fails, is closed, stays silent for the timeout, or carries bytes that are not RESP. Do not use
+    /// the connection after that: a late reply would answer the next call.
     pub fn call(&mut self, arguments: &[&[u8]]) -> io::Result<Value> {
         self.output.clear();
         write_command(arguments, &mut self.output);
@@ -45,8 +45,8 @@ impl Client {
         self.receive()
     }
 
-    /// Sends `count` commands at once, which [`write_command`] put into `requests`, and hands out their replies in order.
-    /// For commands with short replies only: no reply is read before everything is sent.
+    /// Sends `count` commands at once, which [`write_command`] put into `requests`, and hands out their replies in
+    /// order. For commands with short replies only: no reply is read before everything is sent.
     ///
     /// # Errors
     /// As [`Client::call`]. The replies before the error were handed out.

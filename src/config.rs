@@ -8,11 +8,11 @@ use groups::NodeId;
 pub const PING_MS: u64 = 100;
 /// Silence of a peer after which it counts as dead: other members may lead its groups.
 pub const SILENT_MS_MAX: u64 = 800;
-/// Silence of a peer after which its connection is cut. A busy peer, for example with a large value, may be silent for a
-/// shorter time without a cut: after a cut everything in flight has to be sent again.
+/// Silence of a peer after which its connection is cut. A busy peer, for example with a large value, may be silent for
+/// a shorter time without a cut: after a cut everything in flight has to be sent again.
 pub const BROKEN_MS_MAX: u64 = 3_000;
-/// Minimum stall: after a pause of this node's own loop this long, caused by the machine or a large command, the silence of
-/// peers proves nothing.
+/// Minimum stall: after a pause of this node's own loop this long, caused by the machine or a large command, the
+/// silence of peers proves nothing.
 pub const STALL_MS_MIN: u64 = 200;
 /// Maximum time that a peer may take to echo a ping and still count as reached.
 pub const ECHO_MS_MAX: u64 = SILENT_MS_MAX;
@@ -23,10 +23,12 @@ pub const SYNC_BYTES_PER_MS: usize = 16 << 10;
 /// Time for which a disk counts as slow after its node last reported it late. A node reports that only while a sync is
 /// overdue, not between late syncs, so this time has to cover several syncs.
 pub const DISK_SLOW_MS: u64 = 10_000;
-/// Time since a peer last reported that its disk answers, after which the peer no longer counts as able to vote. A leader
-/// without a majority of voters that can vote gives its groups up, because other nodes may reach such a majority.
+/// Time since a peer last reported that its disk answers, after which the peer no longer counts as able to vote. A
+/// leader without a majority of voters that can vote gives its groups up, because other nodes may reach such a
+/// majority.
 pub const DISKS_MS_MAX: u64 = 3_000;
-/// Time without a majority after which a node refuses its clients' commands at once. Elections and reconnects take less.
+/// Time without a majority after which a node refuses its clients' commands at once. Elections and reconnects take
+/// less.
 pub const REACH_GRACE_MS: u64 = 1_000;
 /// The same after a start, while the members find each other.
 pub const REACH_START_MS: u64 = 3_000;
@@ -42,12 +44,13 @@ pub const REMOVED_MS: u64 = 1_000;
 pub const HANDOVER_HOLD_MS: u64 = 100;
 /// Maximum number of group moves that clients may be waiting for, at each node.
 pub const MOVES_MAX: usize = 1_024;
-/// Duration of a lease grant: a node that is pinged by one that wants leases promises nothing to other nodes for this time;
-/// see `node::peers::leases`.
+/// Duration of a lease grant: a node that is pinged by one that wants leases promises nothing to other nodes for this
+/// time; see `node::peers::leases`.
 pub const LEASE_MS: u64 = 400;
 /// Time after sending the ping for which the leader relies on the grant: a tenth less, for clocks that drift.
 pub const LEASE_HELD_MS: u64 = LEASE_MS * 9 / 10;
-/// Time after the begin of a leader transfer after which the old leader renews leases for the group, if it still leads it.
+/// Time after the begin of a leader transfer after which the old leader renews leases for the group, if it still leads
+/// it.
 pub const LEASE_REST_MS: u64 = 1_000;
 /// Time, plus two round trips, after which an unanswered question is asked again.
 pub const QUESTION_MS: u64 = 100;
@@ -56,13 +59,13 @@ pub const HANDSHAKE_MS_MAX: u64 = 2_000;
 /// Time after which a client that is being dismissed is cut off, if it has read nothing of its remaining output.
 pub const LINGER_MS_MAX: u64 = 5_000;
 
-/// Maximum half round trip of a ping from which the sender's clock is always read. A slower ping is used only if there is no
-/// reading of that clock yet, or if the last one is at least ten times this limit old.
+/// Maximum half round trip of a ping from which the sender's clock is always read. A slower ping is used only if there
+/// is no reading of that clock yet, or if the last one is at least ten times this limit old.
 pub const CLOCK_ERROR_MS_MAX: u64 = 100;
 /// Time for which a reading of a clock counts: a good quartz drifts by 10 ms meanwhile.
 pub const CLOCK_READING_MS_MAX: u64 = 60_000;
-/// Time limit to decide, after this machine's clock jumped, whether the machine was frozen. Another member's clock decides
-/// it. After the limit, the question is dropped.
+/// Time limit to decide, after this machine's clock jumped, whether the machine was frozen. Another member's clock
+/// decides it. After the limit, the question is dropped.
 pub const CLOCK_JUMP_MS_MAX: u64 = 5_000;
 /// A node whose cluster time differs by more than this from that of a majority follows the majority at once.
 pub const CLOCK_RESYNC_MS: u64 = 250;
@@ -113,38 +116,39 @@ pub fn window_bytes(groups: u32) -> u32 {
 /// Maximum number of groups: a group owns at least one slot.
 pub const GROUPS_MAX: u32 = crate::routing::SLOTS as u32;
 
-/// Maximum number of relayed commands at a time: those that other members execute for a node with a full disk, and those
-/// that a node executes for others.
+/// Maximum number of relayed commands at a time: those that other members execute for a node with a full disk, and
+/// those that a node executes for others.
 pub const RELAYS_MAX: usize = 16_384;
 /// Maximum length of a relayed command, and of its reply, in bytes: longer ones would delay pings.
 pub const RELAY_BYTES_MAX: usize = 256 << 10;
-/// Extra time that the client's own node waits for a relayed command, in milliseconds, after the time limit of the node that
-/// executes it: the executing node knows more.
+/// Extra time that the client's own node waits for a relayed command, in milliseconds, after the time limit of the node
+/// that executes it: the executing node knows more.
 pub const RELAY_GRACE_MS: u64 = 500;
 
 /// Maximum number of outstanding replies of one client. Beyond it, the client's requests wait unread.
 pub const REPLIES_MAX: usize = 4_096;
 /// Bytes of replies that may wait for one client before its requests wait unread.
 pub const CLIENT_OUTPUT_BYTES: usize = 1 << 20;
-/// Maximum bytes of replies that may wait for one client, plus one reply. Requests are admitted by the expected length of
-/// their replies, and another client can change that length before a request runs.
+/// Maximum bytes of replies that may wait for one client, plus one reply. Requests are admitted by the expected length
+/// of their replies, and another client can change that length before a request runs.
 pub const CLIENT_BURST_BYTES: usize = 64 << 20;
 /// Maximum bytes of this node's commands that may wait in one group. Beyond it, requests that write to the group wait
 /// unread.
 pub const GROUP_QUEUE_BYTES: usize = 8 << 20;
-/// Maximum bytes of this node's commands that may wait in all groups together, plus one request. Beyond it, clients that
-/// write wait unread. Each command is held several times on its way: here, at the leader, in frames, in the log.
+/// Maximum bytes of this node's commands that may wait in all groups together, plus one request. Beyond it, clients
+/// that write wait unread. Each command is held several times on its way: here, at the leader, in frames, in the log.
 pub const NODE_QUEUE_BYTES: usize = 32 << 20;
-/// Bytes of pending input from which on a client counts as sending a large request, which has to wait while queues are full.
+/// Bytes of pending input from which on a client counts as sending a large request, which has to wait while queues are
+/// full.
 pub const LARGE_INPUT_BYTES: usize = 256 << 10;
-/// Bytes charged for each word of a request between MULTI and EXEC, in addition to the word's length. This is the memory
-/// overhead of a queued word, and more than the overhead of a word in the single command that EXEC makes.
+/// Bytes charged for each word of a request between MULTI and EXEC, in addition to the word's length. This is the
+/// memory overhead of a queued word, and more than the overhead of a word in the single command that EXEC makes.
 pub const QUEUED_WORD_BYTES: usize = 48;
-/// Maximum bytes of values that may wait while the disk writes a batch. Beyond it, values from other members are dropped
-/// like lost messages, and asked for again later.
+/// Maximum bytes of values that may wait while the disk writes a batch. Beyond it, values from other members are
+/// dropped like lost messages, and asked for again later.
 pub const LOG_QUEUE_BYTES: usize = 128 << 20;
-/// Maximum number of words of one request, and of all requests of one transaction: they are read, split and encoded in one
-/// turn.
+/// Maximum number of words of one request, and of all requests of one transaction: they are read, split and encoded in
+/// one turn.
 pub const ARGS_MAX: usize = 128 << 10;
 /// Maximum bytes of all keys that one request or one transaction names: they are hashed in one turn.
 pub const KEYS_BYTES_MAX: usize = 16 << 20;
@@ -158,14 +162,15 @@ pub const LOCAL_BYTES_MAX: usize = 1 << 20;
 pub const LOCAL_REPLY_BYTES_MAX: usize = 1 << 20;
 /// Maximum number of waiting reads of this node's clients. Beyond it, clients wait unread.
 pub const READS_MAX: usize = 64 << 10;
-/// Maximum number of steps (see [`groups::Work`]) that a turn spends on each of these: requests of clients, values that come
-/// in the turn, values that earlier turns left, long reads. The rest waits for the next turn. A step takes 0.1 to 0.5 µs.
+/// Maximum number of steps (see [`groups::Work`]) that a turn spends on each of these: requests of clients, values that
+/// come in the turn, values that earlier turns left, long reads. The rest waits for the next turn. A step takes 0.1 to
+/// 0.5 µs.
 pub const TURN_STEPS: u64 = 16 << 10;
 /// Maximum number of instances of a group that a node may lack. Beyond it, the node answers `LOADING` in that group.
 pub const BEHIND_INSTANCES_MAX: u64 = 10_000;
 
-/// Maximum bytes of one group in a list of all groups: its index, a round, a node, and the index again if it is led without
-/// a lease. Each byte holds up to 7 bits of a number.
+/// Maximum bytes of one group in a list of all groups: its index, a round, a node, and the index again if it is led
+/// without a lease. Each byte holds up to 7 bits of a number.
 const LISTED_BYTES_MAX: usize = 3 + 10 + 5 + 3;
 const _: () = assert!(GROUPS_MAX as usize * LISTED_BYTES_MAX + 64 <= NODE_MESSAGE_BYTES_MAX, "claims fit a message");
 const _: () = assert!(STALL_MS_MIN < SILENT_MS_MAX, "a stalled node must not take the others for dead");
@@ -185,11 +190,11 @@ pub const CHECKPOINT_BLOCK_BYTES: usize = 64 << 10;
 pub const CHECKPOINT_BYTES_PER_MS: usize = 32 << 10;
 /// Maximum factor of this rate. The factor is the log length divided by its target, rounded down.
 pub const CHECKPOINT_URGENCY_MAX: u64 = 2;
-/// Maximum bytes in the token bucket of checkpoints: a turn takes at most two full blocks, or a larger number of shorter
-/// blocks.
+/// Maximum bytes in the token bucket of checkpoints: a turn takes at most two full blocks, or a larger number of
+/// shorter blocks.
 pub const CHECKPOINT_SAVED_BYTES: usize = CHECKPOINT_BLOCK_BYTES * 3 / 2;
-/// Minimum and maximum cost charged per block, in bytes. The minimum covers finding and freezing its group. The maximum caps
-/// a block with one long value: it is copied at one go, and a pause as long as the copy gains nothing.
+/// Minimum and maximum cost charged per block, in bytes. The minimum covers finding and freezing its group. The maximum
+/// caps a block with one long value: it is copied at one go, and a pause as long as the copy gains nothing.
 pub const CHECKPOINT_BLOCK_COST_BYTES: (usize, usize) = (4 << 10, 2 * CHECKPOINT_BLOCK_BYTES);
 /// Maximum bytes of blocks that wait to be written.
 pub const CHECKPOINT_UNWRITTEN_BYTES: usize = 4 << 20;
@@ -204,8 +209,8 @@ pub const CHECKPOINT_RETRY_MS: u64 = 10_000;
 pub const TRANSFER_PIECE_BYTES: usize = 256 << 10;
 /// Maximum bytes of a transfer that were asked for and are not written yet.
 pub const TRANSFER_WINDOW_BYTES: usize = 2 << 20;
-/// Minimum and maximum bytes per millisecond that a node asks for, and that it sends to all nodes that ask. The load of the
-/// event loop decides between them, because serving clients comes first.
+/// Minimum and maximum bytes per millisecond that a node asks for, and that it sends to all nodes that ask. The load of
+/// the event loop decides between them, because serving clients comes first.
 pub const TRANSFER_BYTES_PER_MS: (usize, usize) = (12 << 10, 96 << 10);
 /// The same for values from the log, for all lagging members together. The minimum is never below 1.5 times the rate of
 /// logging, so that the members catch up.
@@ -226,8 +231,8 @@ pub const TRANSFERS_MAX: usize = 2;
 pub const TRANSFER_READS_MAX: usize = 128;
 /// Silence after which the transfer of a checkpoint is given up. The received part is kept for another attempt.
 pub const TRANSFER_SILENT_MS: u64 = 5_000;
-/// Time for which a checkpoint is kept, with the log behind it, after it was offered to another node or a piece was asked
-/// for.
+/// Time for which a checkpoint is kept, with the log behind it, after it was offered to another node or a piece was
+/// asked for.
 pub const TRANSFER_PIN_MS: u64 = 20_000;
 /// Time after which a bulk connection is tried again.
 pub const TRANSFER_REDIAL_MS: u64 = 200;
@@ -265,8 +270,8 @@ pub enum Reads {
     /// A majority confirms, for many reads at once, that the leader still leads.
     #[default]
     Quorum,
-    /// A leader answers alone while a majority grants it a lease; needs clocks that drift by less than 10 % against each
-    /// other.
+    /// A leader answers alone while a majority grants it a lease; needs clocks that drift by less than 10 % against
+    /// each other.
     Lease,
     /// Each read is a command in the log.
     Log,
@@ -305,8 +310,8 @@ pub struct NodeConfig {
     pub session_ttl_ms: u64,
     /// Maximum number of client connections.
     pub max_clients: u64,
-    /// Memory that keys and values may take before this node refuses its clients' commands that may add to it, in bytes; 0
-    /// for no limit.
+    /// Memory that keys and values may take before this node refuses its clients' commands that may add to it, in
+    /// bytes; 0 for no limit.
     pub memory_bytes_max: u64,
     /// The largest value of a key, in bytes.
     pub value_bytes_max: usize,
@@ -314,7 +319,8 @@ pub struct NodeConfig {
     pub checkpoints: CheckpointConfig,
     /// See [`TURN_STEPS`]; fewer for tests.
     pub turn_steps: u64,
-    /// The versions of the peer protocol that the node speaks: all that the program speaks, or fewer for tests of upgrades.
+    /// The versions of the peer protocol that the node speaks: all that the program speaks, or fewer for tests of
+    /// upgrades.
     pub versions: Versions,
     /// See [`FRAGMENT_BYTES`]; fewer for tests.
     pub fragment_bytes: usize,
@@ -330,8 +336,8 @@ pub struct NodeConfig {
     pub cluster_id: [u8; 16],
     /// Random hash key of a cluster that this node forms.
     pub hash_key: [u8; 16],
-    /// Random number of each start. It seeds delays and draws. It also distinguishes this process from another one that runs
-    /// on a copy of the same directory and so has the same start number.
+    /// Random number of each start. It seeds delays and draws. It also distinguishes this process from another one that
+    /// runs on a copy of the same directory and so has the same start number.
     pub seed: u64,
 }
 
@@ -349,8 +355,8 @@ impl NodeConfig {
         Limits { value_bytes_max: self.value_bytes_max, ..Limits::default() }.reply_bytes_max()
     }
 
-    /// Returns the maximum length of a client's request, in bytes: one value with its key and options. All requests of a
-    /// transaction together count as one request.
+    /// Returns the maximum length of a client's request, in bytes: one value with its key and options. All requests of
+    /// a transaction together count as one request.
     #[must_use]
     pub fn request_bytes_max(&self) -> usize {
         2 * self.value_bytes_max + FRAME_SLACK_BYTES

@@ -1,6 +1,6 @@
-//! The system's limit for the open files of this process. Each connection is an open file, and most systems begin with a
-//! limit of 1,024. If the limit is below what clients need, many clients leave no files for the members' connections and the
-//! log's segments.
+//! The system's limit for the open files of this process. Each connection is an open file, and most systems begin with
+//! a limit of 1,024. If the limit is below what clients need, many clients leave no files for the members' connections
+//! and the log's segments.
 
 use anyhow::bail;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

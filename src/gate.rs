@@ -14,13 +14,13 @@ pub struct Held {
     pub message: Message,
 }
 
-/// Messages by the log sequence number that they wait for. Only a few numbers are open at a time: those of the batch that is
-/// being synced and of the batch that is being gathered.
+/// Messages by the log sequence number that they wait for. Only a few numbers are open at a time: those of the batch
+/// that is being synced and of the batch that is being gathered.
 #[derive(Debug, Default)]
 pub struct Gate {
     durable: u64,
     waiting: VecDeque<(u64, Vec<Held>)>,
-    spare: Vec<Vec<Held>>,
+    recycled: Vec<Vec<Held>>,
 }
 
 impl Gate {
@@ -38,19 +38,20 @@ impl Gate {
         }
         let position = self.waiting.partition_point(|(waits_for, _)| *waits_for < lsn);
         if self.waiting.get(position).is_none_or(|(waits_for, _)| *waits_for != lsn) {
-            self.waiting.insert(position, (lsn, self.spare.pop().unwrap_or_default()));
+            self.waiting.insert(position, (lsn, self.recycled.pop().unwrap_or_default()));
         }
         self.waiting[position].1.push(held);
         None
     }
 
-    /// Notes that the log is durable up to `lsn`, and moves the messages that waited for this into `released`, in order.
+    /// Notes that the log is durable up to `lsn`, and moves the messages that waited for this into `released`, in
+    /// order.
     pub fn release(&mut self, lsn: u64, released: &mut Vec<Held>) {
         self.durable = self.durable.max(lsn);
         while self.waiting.front().is_some_and(|(waits_for, _)| *waits_for <= lsn) {
             if let Some((_, mut messages)) = self.waiting.pop_front() {
                 released.append(&mut messages);
-                self.spare.push(messages);
+                self.recycled.push(messages);
             }
         }
     }

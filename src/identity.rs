@@ -1,17 +1,17 @@
-//! The identity of a data directory. The file `identity` holds the node id, a random storage id, the start number (how often
-//! the directory was opened), and, after birth, the birth record of the cluster.
+//! The identity of a data directory. The file `identity` holds the node id, a random storage id, the start number (how
+//! often the directory was opened), and, after birth, the birth record of the cluster.
 //!
-//! Other members remember the storage id and the start number. So a directory that was wiped, swapped or rolled back cannot
-//! vote under the id of a node that made promises before. There are two copies of the file, each replaced as a whole, one
-//! after the other: damage in one is repaired from the other. If a crash in between makes them differ, the newer copy
-//! counts. The start that wrote the newer copy crashed before it used the new start number.
+//! Other members remember the storage id and the start number. So a directory that was wiped, swapped or rolled back
+//! cannot vote under the id of a node that made promises before. There are two copies of the file, each replaced as a
+//! whole, one after the other: damage in one is repaired from the other. If a crash in between makes them differ, the
+//! newer copy counts. The start that wrote the newer copy crashed before it used the new start number.
 
 use crate::kv::Limits;
 use crate::storage::disk::{Disk, read_full, replace};
 use crate::storage::wal::{SEGMENT_PREFIX, is_segment};
 use crc32c::crc32c;
 use groups::NodeId;
-use groups::membership::Place;
+use groups::membership::MemberInfo;
 use serde::{Deserialize, Serialize};
 use std::io;
 use thiserror::Error;
@@ -26,13 +26,13 @@ pub struct Identity {
     /// Start number: how often the directory was opened, this time included.
     pub start: u64,
     /// A random number for each of the latest starts, this one last. An old copy of the directory that is started often
-    /// enough reaches any start number, but not the same lives.
-    pub lives: Vec<u64>,
+    /// enough reaches any start number, but not the same incarnations.
+    pub incarnations: Vec<u64>,
     /// The cluster's birth record; `None` before the birth.
     pub birth: Option<BirthRecord>,
     /// The members when this node joined, itself among them, if it joined later. Without this list, a node that starts
     /// before it has learned anything would not know which nodes to ask.
-    pub joined: Vec<Place>,
+    pub joined: Vec<MemberInfo>,
 }
 
 /// The birth record: what all initial members agreed on before the first vote.
@@ -84,8 +84,8 @@ impl BirthRecord {
         differs.collect()
     }
 
-    /// Returns one line for each node of a member list that is not an initial member: once a cluster is born the list only
-    /// says where members are, and adds none.
+    /// Returns one line for each node of a member list that is not an initial member: once a cluster is born the list
+    /// only says where members are, and adds none.
     #[must_use]
     pub fn not_added(&self, told: &[(NodeId, String)]) -> Vec<String> {
         let is_new = |id: NodeId| self.members.iter().all(|member| member.node != id);
@@ -97,8 +97,8 @@ impl BirthRecord {
         told.iter().filter(|(id, _)| is_new(*id)).map(|(id, _)| line(*id)).collect()
     }
 
-    /// Returns one line for each member whose address in this node's list differs from the list that the cluster is born
-    /// with.
+    /// Returns one line for each member whose address in this node's list differs from the list that the cluster is
+    /// born with.
     #[must_use]
     pub fn other_addresses(&self, told: &[(NodeId, String)]) -> Vec<String> {
         let line = |(id, ours): &(NodeId, String)| {
@@ -191,19 +191,19 @@ const COPY: &str = "identity.copy";
 const MAGIC: [u8; 8] = *b"PAXOI-ID";
 const VERSION: u32 = 3;
 const BODY: usize = MAGIC.len() + 8;
-/// Maximum number of lives kept. If a directory was started more often than this since a member last saw it, that member
-/// cannot check its lives, and accepts it.
-pub const LIVES_MAX: usize = 1_024;
-/// Maximum bytes read of the file. The lives, and the birth record of the largest cluster, are far smaller.
+/// Maximum number of incarnations kept. If a directory was started more often than this since a member last saw it,
+/// that member cannot check its incarnations, and accepts it.
+pub const INCARNATIONS_MAX: usize = 1_024;
+/// Maximum bytes read of the file. The incarnations, and the birth record of the largest cluster, are far smaller.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads the identity of a directory and counts the start, as the life `life`, durably. An empty directory becomes `node`'s,
-/// with a storage id from `random`. The caller must hold the directory's lock; otherwise two processes could share one start
-/// number.
+/// Reads the identity of a directory and counts the start, as the incarnation `incarnation`, durably. An empty
+/// directory becomes `node`'s, with a storage id from `random`. The caller must hold the directory's lock; otherwise
+/// two processes could share one start number.
 pub fn open_or_create(
     disk: &dyn Disk,
     node: NodeId,
-    life: u64,
+    incarnation: u64,
     random: impl FnOnce() -> [u8; 16],
 ) -> Result<Identity, IdentityError> {
     let place = disk.place();
@@ -212,7 +212,9 @@ pub fn open_or_create(
     let mut identity = match newest(disk)? {
         Some(identity) => identity,
         None if has_log => return Err(IdentityError::IdentityMissing { place }),
-        None => Identity { storage_id: random(), node, start: 0, lives: Vec::new(), birth: None, joined: Vec::new() },
+        None => {
+            Identity { storage_id: random(), node, start: 0, incarnations: Vec::new(), birth: None, joined: Vec::new() }
+        }
     };
     if identity.node != node {
         return Err(IdentityError::OtherNode { place, found: identity.node, asked: node });
@@ -221,14 +223,15 @@ pub fn open_or_create(
         return Err(IdentityError::LogMissing { place });
     }
     identity.start += 1;
-    identity.lives.push(life);
-    let surplus = identity.lives.len().saturating_sub(LIVES_MAX);
-    identity.lives.drain(..surplus);
+    identity.incarnations.push(incarnation);
+    let surplus = identity.incarnations.len().saturating_sub(INCARNATIONS_MAX);
+    identity.incarnations.drain(..surplus);
     save(disk, &identity)?;
     Ok(identity)
 }
 
-/// Reads the identity of a directory without counting a start, for tools that only look. Returns `None` if it has none yet.
+/// Reads the identity of a directory without counting a start, for tools that only look. Returns `None` if it has none
+/// yet.
 pub fn read(disk: &dyn Disk) -> Result<Option<Identity>, IdentityError> {
     newest(disk)
 }
@@ -344,13 +347,20 @@ mod tests {
         let mut identity = open(&disk).unwrap();
         assert_eq!(
             identity,
-            Identity { storage_id: [9; 16], node: NODE, start: 1, lives: vec![7], birth: None, joined: Vec::new() }
+            Identity {
+                storage_id: [9; 16],
+                node: NODE,
+                start: 1,
+                incarnations: vec![7],
+                birth: None,
+                joined: Vec::new()
+            }
         );
         identity.birth = Some(birth());
         save(&disk, &identity).unwrap();
         disk.set_content("log-0000000000000001", Vec::new());
         let again = open_or_create(&disk.crash(1), NODE, 8, || panic!("no new storage id")).unwrap();
-        assert_eq!(again, Identity { start: 2, lives: vec![7, 8], ..identity.clone() });
+        assert_eq!(again, Identity { start: 2, incarnations: vec![7, 8], ..identity.clone() });
         assert_eq!(read(&disk).unwrap(), Some(identity), "looking counts no start");
         assert_eq!(read(&MemoryDisk::new()).unwrap(), None);
     }

@@ -1,5 +1,5 @@
-//! Logs on stderr, written by a separate thread: a full pipe must not stop the event loop. Lines are dropped when too many
-//! wait.
+//! Logs on stderr, written by a separate thread: a full pipe must not stop the event loop. Lines are dropped when too
+//! many wait.
 
 use std::io::Write;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -34,7 +34,8 @@ pub fn start(format: LogFormat) -> WorkerGuard {
     guard
 }
 
-/// Prints a line on stdout for a process that waits for it. If nobody can read it, the server goes on and logs a warning.
+/// Prints a line on stdout for a process that waits for it. If nobody can read it, the server goes on and logs a
+/// warning.
 pub fn tell_stdout(line: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {

@@ -1,5 +1,5 @@
-//! The nodes of a cluster as the tools see them. A tool identifies a node by its id. It trusts the server at an address only
-//! after the INFO from there has shown the id and the cluster: a name or an address can be another node's by now.
+//! The nodes of a cluster as the tools see them. A tool identifies a node by its id. It trusts the server at an address
+//! only after the INFO from there has shown the id and the cluster: a name or an address can be another node's by now.
 
 use crate::client::Client;
 use crate::endpoint::Endpoint;
@@ -12,8 +12,8 @@ use std::time::Duration;
 /// Time limit for a node's answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A function that sends commands to the node at an address (`HOST:PORT`), over one connection, and returns the texts of its
-/// replies. Error replies and broken connections are errors.
+/// A function that sends commands to the node at an address (`HOST:PORT`), over one connection, and returns the texts
+/// of its replies. Error replies and broken connections are errors.
 pub(crate) type Ask<'a> = dyn FnMut(&str, &[&[&[u8]]]) -> io::Result<Vec<String>> + 'a;
 
 const INFO: &[&[u8]] = &[b"INFO"];
@@ -166,8 +166,8 @@ pub(crate) fn identity(info: &str) -> Option<(u32, &str)> {
     Some((field(info, "node_id")?.parse().ok()?, field(info, "cluster_id")?))
 }
 
-/// Parses `id40 ip:port@cport[,name] flags master ping pong epoch link slots…`; the epoch of a Paxoi node is its id. A node
-/// that does not know its host is at the `host` that was asked.
+/// Parses `id40 ip:port@cport[,name] flags master ping pong epoch link slots…`; the epoch of a Paxoi node is its id. A
+/// node that does not know its host is at the `host` that was asked.
 pub(crate) fn parse_node(line: &str, host: &str) -> Option<Node> {
     // Text that is printed later must not be able to control the terminal.
     if !line.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {

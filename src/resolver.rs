@@ -1,9 +1,9 @@
-//! Resolves the names of members to addresses, on a thread of its own. A resolver that is down takes many seconds to report
-//! that, and would stop the event loop meanwhile.
+//! Resolves the names of members to addresses, on a thread of its own. A resolver that is down takes many seconds to
+//! report that, and would stop the event loop meanwhile.
 //!
 //! The last answer for a name is used until a newer one comes. Each use of the name asks for a newer answer, because a
-//! member that moved can be found no other way. The addresses of a name are used in turn: one of them may not answer, or
-//! another server may answer there. Numeric addresses need no resolver.
+//! member that moved can be found no other way. The addresses of a name are used in turn: one of them may not answer,
+//! or another server may answer there. Numeric addresses need no resolver.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::Builder;
 
-/// Maximum number of names that wait for the resolver. Beyond it, a name is not asked for now. Each name waits at most once.
+/// Maximum number of names that wait for the resolver. Beyond it, a name is not asked for now. Each name waits at most
+/// once.
 const NAMES_QUEUED_MAX: usize = 64;
 /// Maximum number of remembered names. Beyond it, all names are forgotten that do not wait for the resolver.
 /// Members and contacts are far fewer.
@@ -34,7 +35,7 @@ pub fn addresses(address: &str) -> io::Result<Vec<SocketAddr>> {
 
 /// The result of looking a `HOST:PORT` up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Lookup {
     /// The address, as of the last answer.
     Known(SocketAddr),
     /// The resolver has been asked, and has not answered yet.
@@ -61,7 +62,8 @@ struct Name {
 }
 
 impl Resolver {
-    /// Starts the thread. It calls `answer` with each name and its addresses, or with no address if there is no such name.
+    /// Starts the thread. It calls `answer` with each name and its addresses, or with no address if there is no such
+    /// name.
     ///
     /// # Errors
     /// If the system cannot start a thread.
@@ -85,22 +87,22 @@ impl Resolver {
         Ok(Resolver { names, known: HashMap::new() })
     }
 
-    /// Looks a name up without waiting. After [`Place::Asked`] the caller looks it up again later.
-    pub fn look_up(&mut self, name: &str) -> Place {
+    /// Looks a name up without waiting. After [`Lookup::Asked`] the caller looks it up again later.
+    pub fn look_up(&mut self, name: &str) -> Lookup {
         if let Ok(address) = name.parse() {
-            return Place::Known(address);
+            return Lookup::Known(address);
         }
         let known = self.entry(name);
         let found = known.addresses.get(known.given % known.addresses.len().max(1)).copied();
         known.given += 1;
         if found.is_none() && std::mem::take(&mut known.is_refused) {
-            return Place::Unknown;
+            return Lookup::Unknown;
         }
         self.ask(name);
         match found {
-            Some(address) => Place::Known(address),
-            None if self.entry(name).is_asked => Place::Asked,
-            None => Place::Unknown,
+            Some(address) => Lookup::Known(address),
+            None if self.entry(name).is_asked => Lookup::Asked,
+            None => Lookup::Unknown,
         }
     }
 
@@ -135,7 +137,8 @@ mod tests {
 
     type Answer = (String, Vec<SocketAddr>);
 
-    /// A resolver that answers with the addresses that the test sends, and a receiver of the answers that it has passed on.
+    /// A resolver that answers with the addresses that the test sends, and a receiver of the answers that it has passed
+    /// on.
     fn scripted() -> (Resolver, std::sync::mpsc::Sender<Vec<SocketAddr>>, Receiver<Answer>) {
         let (script, said) = channel();
         let (told, answers) = channel();
@@ -151,47 +154,48 @@ mod tests {
     #[test]
     fn a_number_needs_no_resolver() {
         let (mut resolver, ..) = scripted();
-        assert_eq!(resolver.look_up("10.0.0.1:7"), Place::Known(at(7)));
-        assert_eq!(resolver.look_up("[::1]:7"), Place::Known("[::1]:7".parse().unwrap()));
+        assert_eq!(resolver.look_up("10.0.0.1:7"), Lookup::Known(at(7)));
+        assert_eq!(resolver.look_up("[::1]:7"), Lookup::Known("[::1]:7".parse().unwrap()));
     }
 
     #[test]
     fn a_resolver_that_says_nothing_holds_nobody_up() {
         let (mut resolver, script, answers) = scripted();
         for _ in 0..1_000 {
-            assert_eq!(resolver.look_up("a:1"), Place::Asked);
+            assert_eq!(resolver.look_up("a:1"), Lookup::Asked);
         }
         script.send(vec![at(1)]).unwrap();
         let (name, found) = answers.recv().unwrap();
         resolver.on_answer(&name, found);
-        assert_eq!(resolver.look_up("a:1"), Place::Known(at(1)));
+        assert_eq!(resolver.look_up("a:1"), Lookup::Known(at(1)));
         // Each use asks for the name again, with one question at a time. Meanwhile the old address is used.
         for _ in 0..1_000 {
-            assert_eq!(resolver.look_up("a:1"), Place::Known(at(1)));
+            assert_eq!(resolver.look_up("a:1"), Lookup::Known(at(1)));
         }
         script.send(vec![at(2)]).unwrap();
         let (name, found) = answers.recv().unwrap();
         assert!(answers.try_recv().is_err());
         resolver.on_answer(&name, found);
-        assert_eq!(resolver.look_up("a:1"), Place::Known(at(2)));
+        assert_eq!(resolver.look_up("a:1"), Lookup::Known(at(2)));
     }
 
     #[test]
     fn a_name_that_is_none_is_told_once_and_asked_for_again() {
         let (mut resolver, script, answers) = scripted();
-        assert_eq!(resolver.look_up("a:1"), Place::Asked);
+        assert_eq!(resolver.look_up("a:1"), Lookup::Asked);
         script.send(Vec::new()).unwrap();
         let (name, found) = answers.recv().unwrap();
         resolver.on_answer(&name, found);
-        assert_eq!(resolver.look_up("a:1"), Place::Unknown);
-        assert_eq!(resolver.look_up("a:1"), Place::Asked);
+        assert_eq!(resolver.look_up("a:1"), Lookup::Unknown);
+        assert_eq!(resolver.look_up("a:1"), Lookup::Asked);
     }
 
     #[test]
     fn more_names_than_may_wait_are_unknown() {
         let (mut resolver, _script, _answers) = scripted();
-        let places: Vec<Place> = (0..NAMES_QUEUED_MAX + 9).map(|name| resolver.look_up(&format!("{name}:1"))).collect();
-        assert_eq!((places[0], places.last()), (Place::Asked, Some(&Place::Unknown)));
+        let lookups: Vec<Lookup> =
+            (0..NAMES_QUEUED_MAX + 9).map(|name| resolver.look_up(&format!("{name}:1"))).collect();
+        assert_eq!((lookups[0], lookups.last()), (Lookup::Asked, Some(&Lookup::Unknown)));
     }
 
     #[test]
@@ -199,14 +203,14 @@ mod tests {
         let (mut resolver, _script, _answers) = scripted();
         resolver.on_answer("a:1", vec![at(1), at(2)]);
         let mut next = || resolver.look_up("a:1");
-        assert_eq!([next(), next(), next()], [at(1), at(2), at(1)].map(Place::Known));
+        assert_eq!([next(), next(), next()], [at(1), at(2), at(1)].map(Lookup::Known));
         // The same answer again changes nothing, nor does an empty answer.
         resolver.on_answer("a:1", vec![at(1), at(2)]);
-        assert_eq!(resolver.look_up("a:1"), Place::Known(at(2)));
+        assert_eq!(resolver.look_up("a:1"), Lookup::Known(at(2)));
         resolver.on_answer("a:1", Vec::new());
-        assert_eq!(resolver.look_up("a:1"), Place::Known(at(1)));
+        assert_eq!(resolver.look_up("a:1"), Lookup::Known(at(1)));
         resolver.on_answer("a:1", vec![at(3)]);
-        assert_eq!(resolver.look_up("a:1"), Place::Known(at(3)));
+        assert_eq!(resolver.look_up("a:1"), Lookup::Known(at(3)));
     }
 
     #[test]

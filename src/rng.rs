@@ -1,7 +1,7 @@
 //! Random numbers that a seed reproduces for years: SplitMix64 spreads the seed, xoshiro256** generates the numbers.
 //!
-//! The usual crates may change their streams in a minor release. But a load, a simulation or a back-off that was seen once
-//! must be repeatable from its printed seed. The numbers are not fit for secrets.
+//! The usual crates may change their streams in a minor release. But a load, a simulation or a back-off that was seen
+//! once must be repeatable from its printed seed. The numbers are not fit for secrets.
 
 use groups::Jitter;
 

@@ -1,5 +1,5 @@
-//! Maps keys to slots, and slots to groups. Slots are those of Redis Cluster, so that cluster clients compute the same ones:
-//! CRC16 (XMODEM) of the key or of its `{tag}`, modulo 16384. A group owns one contiguous range of slots.
+//! Maps keys to slots, and slots to groups. Slots are those of Redis Cluster, so that cluster clients compute the same
+//! ones: CRC16 (XMODEM) of the key or of its `{tag}`, modulo 16384. A group owns one contiguous range of slots.
 
 use groups::GroupId;
 use std::ops::Range;
@@ -48,8 +48,8 @@ fn crc16(bytes: &[u8]) -> u16 {
     rest.iter().fold(crc, |crc, &byte| (crc << 8) ^ CRC16[0][usize::from((crc >> 8) as u8 ^ byte)])
 }
 
-/// The tables of the polynomial x^16 + x^12 + x^5 + 1, most significant bit first, initial value 0. Table `n` is for a byte
-/// with `n` other bytes after it.
+/// The tables of the polynomial x^16 + x^12 + x^5 + 1, most significant bit first, initial value 0. Table `n` is for a
+/// byte with `n` other bytes after it.
 static CRC16: [[u16; 256]; 8] = {
     let mut tables = [[0; 256]; 8];
     let mut i = 0;

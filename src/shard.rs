@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use groups::message::Range;
 use groups::reads::ReadId;
 use groups::{
-    Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Snapshot, StateMachine, Surroundings,
+    Answer, Ballot, Clock, Effect, ElectionContext, Group, GroupId, Instance, Message, NodeId, Snapshot, StateMachine,
     Value, Work,
 };
 use std::collections::VecDeque;
@@ -22,8 +22,8 @@ use std::collections::VecDeque;
 pub trait Outlet {
     /// Puts a record into the batch being gathered; returns that batch's log sequence number.
     fn persist(&mut self, record: wal::Record) -> u64;
-    /// Returns true if a value of `bytes` can be logged now. Otherwise the shard does not propose it now, and tries again
-    /// later.
+    /// Returns true if a value of `bytes` can be logged now. Otherwise the shard does not propose it now, and tries
+    /// again later.
     fn takes_value(&self, bytes: usize) -> bool;
     /// Returns true if the lease guard lets the group promise a ballot to `to`, which may be this node: no other member
     /// holds a lease. `promised` is the group's highest promise so far.
@@ -201,8 +201,8 @@ impl Shard {
         self.weigh(group);
     }
 
-    /// Replaces the state of a group with that of another member, and returns the old store. Returns `None` and replaces
-    /// nothing if the new state is not beyond the group's own.
+    /// Replaces the state of a group with that of another member, and returns the old store. Returns `None` and
+    /// replaces nothing if the new state is not beyond the group's own.
     pub fn install(
         &mut self,
         group: GroupId,
@@ -219,7 +219,7 @@ impl Shard {
         // The skipped commands are off the queue already.
         self.queued_bytes -= before - cell.group.queued_bytes();
         self.weigh(group);
-        self.mark(group);
+        self.mark_dirty(group);
         self.carry_out(group, out);
         old
     }
@@ -244,7 +244,8 @@ impl Shard {
         digest
     }
 
-    /// Logs the position of every group again, and the votes that are older than `lsn`, before older records are removed.
+    /// Logs the position of every group again, and the votes that are older than `lsn`, before older records are
+    /// removed.
     pub fn record_again(&mut self, lsn: u64, out: &mut impl Outlet) {
         // The facts that a missing group has in the old records would be lost with them.
         assert_eq!(self.missing_groups(), 0, "the log is trimmed only when all groups are here");
@@ -263,8 +264,8 @@ impl Shard {
         self.cells.iter_mut().flatten().for_each(|cell| cell.group.begin(clock));
     }
 
-    /// Handles a message of a member, or a message of this node to itself that had to wait until records were durable. The
-    /// message waits while the group applies a value.
+    /// Handles a message of a member, or a message of this node to itself that had to wait until records were durable.
+    /// The message waits while the group applies a value.
     pub fn handle(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
         let cell = here(&mut self.cells, group);
         if cell.is_blocked() {
@@ -291,7 +292,7 @@ impl Shard {
 
     /// Queues a command of this node's clients; `body` writes it. Returns its counter in the group.
     pub fn submit(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
-        self.mark(group);
+        self.mark_dirty(group);
         let cell = &mut self.cell_mut(group).group;
         let before = cell.queued_bytes();
         let counter = cell.submit(body);
@@ -322,7 +323,7 @@ impl Shard {
 
     /// Adds a read of this node's clients, which waits in the group.
     pub fn read(&mut self, group: GroupId, id: ReadId) {
-        self.mark(group);
+        self.mark_dirty(group);
         self.cell_mut(group).group.read(id);
     }
 
@@ -336,12 +337,12 @@ impl Shard {
         self.cell_mut(group).group.cancel_read(id);
     }
 
-    /// Runs the time limits of all groups, and expiry where this node leads. Quiet groups are checked in turns. `cluster_ms`
-    /// is cluster time in unix milliseconds, if it is known.
-    pub fn tick(&mut self, clock: Clock, cluster_ms: Option<u64>, around: Surroundings<'_>, out: &mut impl Outlet) {
+    /// Runs the time limits of all groups, and expiry where this node leads. Quiet groups are checked in turns.
+    /// `cluster_ms` is cluster time in unix milliseconds, if it is known.
+    pub fn tick(&mut self, clock: Clock, cluster_ms: Option<u64>, context: ElectionContext<'_>, out: &mut impl Outlet) {
         self.ticks += 1;
         for group in std::mem::take(&mut self.held) {
-            self.mark(group);
+            self.mark_dirty(group);
         }
         let turn = self.ticks % QUIET_TICKS;
         for index in 0..self.cells.len() {
@@ -352,9 +353,9 @@ impl Shard {
             let Some(cell) = self.cells[index].as_mut().filter(|cell| cell.pending.is_none()) else { continue };
             // Without a leader the group may campaign, and with that promises itself a ballot.
             let leads = cell.group.leader().is_some();
-            let free = leads || out.allows(group, cell.group.me(), cell.group.promised(), clock);
-            let around = Surroundings { free, ..around };
-            cell.group.tick(clock, around, &mut self.effects);
+            let may_self_promise = leads || out.allows(group, cell.group.me(), cell.group.promised(), clock);
+            let context = ElectionContext { may_self_promise, ..context };
+            cell.group.tick(clock, context, &mut self.effects);
             let now_ms = || cluster_ms.map(|cluster_ms| cell.group.time_at(clock, cluster_ms));
             let due = cell.store.next_due_ms().is_some_and(|due| now_ms().is_some_and(|now_ms| due <= now_ms));
             let expires = due && cell.group.leads().is_some();
@@ -364,7 +365,7 @@ impl Shard {
             // A value may have been held back until a time that has passed by now.
             let waits = cell.group.has_waiting() || cell.group.next_value_bytes().is_some();
             if expires || waits || !self.effects.is_empty() {
-                self.mark(group);
+                self.mark_dirty(group);
             }
             self.carry_out(group, out);
             self.quiet[index] = !due && self.cell(group).group.is_quiet();
@@ -373,7 +374,7 @@ impl Shard {
 
     /// Calls `change` on one group and carries out its effects.
     pub fn step(&mut self, group: GroupId, out: &mut impl Outlet, change: impl FnOnce(&mut Group, &mut Vec<Effect>)) {
-        self.mark(group);
+        self.mark_dirty(group);
         self.quiet_step(group, out, change);
     }
 
@@ -405,9 +406,9 @@ impl Shard {
         }
     }
 
-    /// Ends a turn for the groups that had inputs: each proposes, forwards or announces once. Reads that may be answered
-    /// are added to `ready`, groups with reads that need a question to `asking`. Nothing is proposed before cluster time is
-    /// known.
+    /// Ends a turn for the groups that had inputs: each proposes, forwards or announces once. Reads that may be
+    /// answered are added to `ready`, groups with reads that need a question to `asking`. Nothing is proposed before
+    /// cluster time is known.
     pub fn flush(
         &mut self,
         clock: Clock,
@@ -477,7 +478,7 @@ impl Shard {
         self.cells[group.index()].as_ref().expect(MISSING)
     }
 
-    fn mark(&mut self, group: GroupId) {
+    fn mark_dirty(&mut self, group: GroupId) {
         self.quiet[group.index()] = false;
         let cell = here(&mut self.cells, group);
         if !cell.dirty {
@@ -512,8 +513,8 @@ impl Shard {
         self.effects = effects;
     }
 
-    /// Continues with the values that earlier turns could not apply, and with the messages that wait for them, as far as the
-    /// turn's work budget goes.
+    /// Continues with the values that earlier turns could not apply, and with the messages that wait for them, as far
+    /// as the turn's work budget goes.
     pub fn go_on(&mut self, clock: Clock, out: &mut impl Outlet) {
         for _ in 0..self.busy.len() {
             if out.work().is_spent() {
@@ -532,7 +533,7 @@ impl Shard {
                 break;
             }
             let Some((from, message)) = cell.waiting.pop_front() else {
-                return self.mark(group);
+                return self.mark_dirty(group);
             };
             cell.waiting_bytes -= message.value_bytes();
             self.handle_now(group, from, message, clock, out);
@@ -543,7 +544,7 @@ impl Shard {
         if here(&mut self.cells, group).is_blocked() && !self.busy.contains(&group) {
             self.busy.push_back(group);
         }
-        self.mark(group);
+        self.mark_dirty(group);
     }
 
     fn apply_pending(&mut self, group: GroupId, out: &mut impl Outlet) {
@@ -581,6 +582,6 @@ fn here(cells: &mut [Option<Cell>], group: GroupId) -> &mut Cell {
     cells[group.index()].as_mut().expect(MISSING)
 }
 
-/// The panic message for a missing group. The group may have made promises that this process does not know yet: nothing may
-/// be said in its name.
+/// The panic message for a missing group. The group may have made promises that this process does not know yet: nothing
+/// may be said in its name.
 const MISSING: &str = "only groups that are here are asked for anything";

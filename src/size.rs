@@ -1,5 +1,5 @@
-//! Sizes as operators write them: `512`, `64kb`, `100mb`, `2gb`. As in Redis, `k`, `m` and `g` are powers of 1000, and `kb`,
-//! `mb` and `gb` are powers of 1024. Case does not matter.
+//! Sizes as operators write them: `512`, `64kb`, `100mb`, `2gb`. As in Redis, `k`, `m` and `g` are powers of 1000, and
+//! `kb`, `mb` and `gb` are powers of 1024. Case does not matter.
 
 /// Parses `text` into bytes. Returns `None` if `text` is not a size, or if it exceeds 64 bits.
 #[must_use]

@@ -1,5 +1,5 @@
-//! The versions of the peer protocol that a node speaks. A hello names the lowest and the highest. Two nodes use the highest
-//! version that both speak, or disconnect with a line that says why. So members can be upgraded one by one.
+//! The versions of the peer protocol that a node speaks. A hello names the lowest and the highest. Two nodes use the
+//! highest version that both speak, or disconnect with a line that says why. So members can be upgraded one by one.
 //!
 //! ```text
 //! 1   the first
@@ -10,8 +10,8 @@
 //! 4   large commands in parts (version 4 of values)
 //! ```
 //!
-//! Chosen values go to every member and stay in their logs. So a new version of values is proposed only when all members
-//! were last seen to speak a version that has it. Other changes depend only on the version of one connection.
+//! Chosen values go to every member and stay in their logs. So a new version of values is proposed only when all
+//! members were last seen to speak a version that has it. Other changes depend only on the version of one connection.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -102,7 +102,7 @@ impl Acceptor {
     }
 
     /// Goes on to the following decision: removes the vote and keeps the promise.
-    pub fn settle(&mut self) {
+    pub fn begin_instance(&mut self) {
         self.accepted = None;
     }
 
@@ -153,7 +153,7 @@ mod tests {
     fn settling_keeps_the_promise() {
         let mut acceptor = Acceptor::default();
         acceptor.accept(ballot(4), &value(1)).unwrap();
-        acceptor.settle();
+        acceptor.begin_instance();
         assert_eq!((acceptor.promised(), acceptor.accepted()), (ballot(4), None));
     }
 

@@ -7,6 +7,7 @@
 
 pub mod acceptor;
 mod confirmation;
+mod dedup;
 mod effect;
 mod group;
 mod jitter;
@@ -19,21 +20,20 @@ pub mod paxos;
 pub mod proposer;
 pub mod queue;
 pub mod reads;
-mod tags;
 mod types;
 mod value;
 mod work;
 
 pub use confirmation::{Confirmation, Outcome};
+pub use dedup::DedupTable;
 pub use effect::{Effect, Record};
-pub use group::{Answer, Applying, Clock, Group, Own, RestoreError, Settings, Snapshot, StateDiffers, Surroundings};
+pub use group::{Answer, Applying, Clock, ElectionContext, Group, Own, RestoreError, Settings, Snapshot, StateDiffers};
 pub use jitter::Jitter;
 pub use machine::StateMachine;
 pub use members::Members;
 pub use membership::{Change, Membership};
 pub use message::Message;
 pub use paxos::{Fate, Paxos};
-pub use tags::Tags;
 pub use types::{Ballot, GroupId, Instance, NodeId};
 pub use value::{
     COMMAND_HEADER_BYTES, Command, Commands, Draft, MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4, Tag,

@@ -21,8 +21,8 @@ pub trait StateMachine {
     fn apply(&mut self, body: &[u8]) -> Self::Reply<'_>;
 
     /// Executes one command until `work` is spent. Returns `None` if the command is not done: the next call is then for
-    /// the same body. Each call makes progress. If `wanted` is false, nobody reads the reply: the machine may return any
-    /// reply and leave out work that only reads.
+    /// the same body. Each call makes progress. If `wanted` is false, nobody reads the reply: the machine may return
+    /// any reply and leave out work that only reads.
     fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut Work) -> Option<Self::Reply<'_>> {
         let _ = wanted;
         work.spend(1 + body.len() / BYTES_PER_STEP);

@@ -24,15 +24,15 @@ pub struct Membership {
     version: u64,
     voters: Members,
     everyone: Members,
-    /// The places of `everyone`, by id.
-    places: Vec<Place>,
+    /// The infos of `everyone`, by id.
+    infos: Vec<MemberInfo>,
     /// The ids that left, ascending.
     removed: Vec<NodeId>,
 }
 
 /// The address of a member, and the id of its data directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Place {
+pub struct MemberInfo {
     /// The member.
     pub node: NodeId,
     /// The random id of its data directory.
@@ -54,7 +54,7 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// A node becomes a learner: it gets every value from now on, and has no vote.
-    AddLearner(Place),
+    AddLearner(MemberInfo),
     /// A learner votes from now on.
     Promote(NodeId),
     /// A node leaves for ever. If the node is no member, it can never become one.
@@ -105,7 +105,7 @@ pub enum ChangeError {
 struct Encoded {
     version: u64,
     voters: Vec<NodeId>,
-    places: Vec<Place>,
+    infos: Vec<MemberInfo>,
     removed: Vec<NodeId>,
 }
 
@@ -115,22 +115,22 @@ struct Encoded {
 pub struct Impossible;
 
 impl Membership {
-    /// Creates the first membership of a group, in which all of `places` vote.
+    /// Creates the first membership of a group, in which all of `infos` vote.
     ///
     /// # Panics
     /// If there are none, or more than [`MEMBERS_MAX`], or two of one id.
     #[must_use]
-    pub fn new(mut places: Vec<Place>) -> Membership {
-        places.sort_by_key(|place| place.node);
-        let voters = Members::new(places.iter().map(|place| place.node).collect());
-        assert_eq!(voters.ids().len(), places.len(), "each member has one place");
-        Membership { version: 0, everyone: voters.clone(), voters, places, removed: Vec::new() }
+    pub fn new(mut infos: Vec<MemberInfo>) -> Membership {
+        infos.sort_by_key(|info| info.node);
+        let voters = Members::new(infos.iter().map(|info| info.node).collect());
+        assert_eq!(voters.ids().len(), infos.len(), "each member has one info");
+        Membership { version: 0, everyone: voters.clone(), voters, infos, removed: Vec::new() }
     }
 
     /// Creates the first membership of a group from ids alone, for tests of groups.
     #[must_use]
     pub fn of_ids(ids: impl Iterator<Item = NodeId>) -> Membership {
-        Membership::new(ids.map(|node| Place { node, storage: [0; 16], address: String::new() }).collect())
+        Membership::new(ids.map(|node| MemberInfo { node, storage: [0; 16], address: String::new() }).collect())
     }
 
     /// Returns the version: the number of changes so far.
@@ -151,16 +151,16 @@ impl Membership {
         &self.everyone
     }
 
-    /// Returns the places of all members, by id.
+    /// Returns the infos of all members, by id.
     #[must_use]
-    pub fn places(&self) -> &[Place] {
-        &self.places
+    pub fn infos(&self) -> &[MemberInfo] {
+        &self.infos
     }
 
-    /// Returns the place of `node`, if it is a member.
+    /// Returns the info of `node`, if it is a member.
     #[must_use]
-    pub fn place(&self, node: NodeId) -> Option<&Place> {
-        self.everyone.position(node).map(|position| &self.places[position])
+    pub fn info(&self, node: NodeId) -> Option<&MemberInfo> {
+        self.everyone.position(node).map(|position| &self.infos[position])
     }
 
     /// Returns true if `node` was removed; it may never have been a member.
@@ -185,7 +185,7 @@ impl Membership {
         }
         let mut voters: Vec<NodeId> = self.voters.ids().to_vec();
         match &change.what {
-            What::AddLearner(place) => self.add(place)?,
+            What::AddLearner(info) => self.add(info)?,
             What::Promote(node) => {
                 self.known(*node)?;
                 if self.voters.contains(*node) {
@@ -204,35 +204,35 @@ impl Membership {
                 if self.removed.len() >= REMOVED_MAX {
                     return Err(ChangeError::Full);
                 }
-                self.places.retain(|place| place.node != *node);
+                self.infos.retain(|info| info.node != *node);
                 let at = self.removed.partition_point(|id| id < node);
                 self.removed.insert(at, *node);
             }
             What::Move(node, address) => {
                 let position = self.known(*node)?;
                 check(*node, address)?;
-                self.places[position].address.clone_from(address);
+                self.infos[position].address.clone_from(address);
             }
         }
         let before = std::mem::replace(&mut self.voters, Members::new(voters));
-        self.everyone = Members::new(self.places.iter().map(|place| place.node).collect());
+        self.everyone = Members::new(self.infos.iter().map(|info| info.node).collect());
         self.version += 1;
         Ok(before != self.voters)
     }
 
-    fn add(&mut self, place: &Place) -> Result<(), ChangeError> {
-        check(place.node, &place.address)?;
-        if self.was_removed(place.node) {
-            return Err(ChangeError::Removed(place.node));
+    fn add(&mut self, info: &MemberInfo) -> Result<(), ChangeError> {
+        check(info.node, &info.address)?;
+        if self.was_removed(info.node) {
+            return Err(ChangeError::Removed(info.node));
         }
-        if self.everyone.contains(place.node) {
-            return Err(ChangeError::Known(place.node));
+        if self.everyone.contains(info.node) {
+            return Err(ChangeError::Known(info.node));
         }
-        if self.places.len() >= MEMBERS_MAX {
+        if self.infos.len() >= MEMBERS_MAX {
             return Err(ChangeError::Full);
         }
-        let at = self.places.partition_point(|other| other.node < place.node);
-        self.places.insert(at, place.clone());
+        let at = self.infos.partition_point(|other| other.node < info.node);
+        self.infos.insert(at, info.clone());
         Ok(())
     }
 
@@ -260,8 +260,8 @@ impl Change {
 
 impl From<Membership> for Encoded {
     fn from(membership: Membership) -> Encoded {
-        let Membership { version, voters, places, removed, .. } = membership;
-        Encoded { version, voters: voters.ids().to_vec(), places, removed }
+        let Membership { version, voters, infos, removed, .. } = membership;
+        Encoded { version, voters: voters.ids().to_vec(), infos, removed }
     }
 }
 
@@ -269,17 +269,17 @@ impl TryFrom<Encoded> for Membership {
     type Error = Impossible;
 
     fn try_from(encoded: Encoded) -> Result<Membership, Impossible> {
-        let Encoded { version, voters, places, removed } = encoded;
+        let Encoded { version, voters, infos, removed } = encoded;
         let ascend = |ids: &[NodeId]| ids.is_sorted_by(|one, next| one < next);
-        let ids: Vec<NodeId> = places.iter().map(|place| place.node).collect();
+        let ids: Vec<NodeId> = infos.iter().map(|info| info.node).collect();
         let known = voters.iter().all(|id| ids.binary_search(id).is_ok());
-        let fit = !voters.is_empty() && places.len() <= MEMBERS_MAX && removed.len() <= REMOVED_MAX;
+        let fit = !voters.is_empty() && infos.len() <= MEMBERS_MAX && removed.len() <= REMOVED_MAX;
         let gone = removed.iter().all(|id| ids.binary_search(id).is_err());
-        let sane = places.iter().all(|place| check(place.node, &place.address).is_ok());
+        let sane = infos.iter().all(|info| check(info.node, &info.address).is_ok());
         if !(ascend(&ids) && ascend(&voters) && ascend(&removed) && known && fit && gone && sane) {
             return Err(Impossible);
         }
-        Ok(Membership { version, voters: Members::new(voters), everyone: Members::new(ids), places, removed })
+        Ok(Membership { version, voters: Members::new(voters), everyone: Members::new(ids), infos, removed })
     }
 }
 
@@ -291,12 +291,12 @@ fn check(node: NodeId, address: &str) -> Result<(), ChangeError> {
 mod tests {
     use super::*;
 
-    fn place(id: u32) -> Place {
-        Place { node: NodeId(id), storage: [id as u8; 16], address: format!("host:{id}") }
+    fn info(id: u32) -> MemberInfo {
+        MemberInfo { node: NodeId(id), storage: [id as u8; 16], address: format!("host:{id}") }
     }
 
     fn initial(count: u32) -> Membership {
-        Membership::new((1..=count).map(place).collect())
+        Membership::new((1..=count).map(info).collect())
     }
 
     fn applied(membership: &mut Membership, what: What) -> Result<bool, ChangeError> {
@@ -306,29 +306,29 @@ mod tests {
     #[test]
     fn a_node_is_replaced_by_another_that_learns_first() {
         let mut members = initial(3);
-        assert_eq!(applied(&mut members, What::AddLearner(place(4))), Ok(false));
+        assert_eq!(applied(&mut members, What::AddLearner(info(4))), Ok(false));
         assert_eq!((members.voters().ids().len(), members.everyone().ids().len()), (3, 4));
         assert_eq!(applied(&mut members, What::Promote(NodeId(4))), Ok(true));
         assert_eq!(applied(&mut members, What::Remove(NodeId(3))), Ok(true));
         assert_eq!(members.voters().ids(), [NodeId(1), NodeId(2), NodeId(4)]);
         assert_eq!((members.version(), members.was_removed(NodeId(3))), (3, true));
-        assert_eq!(members.place(NodeId(4)), Some(&place(4)));
+        assert_eq!(members.info(NodeId(4)), Some(&info(4)));
         assert_eq!(applied(&mut members, What::Move(NodeId(4), "there:4".to_owned())), Ok(false));
-        assert_eq!(members.place(NodeId(4)).unwrap().address, "there:4");
+        assert_eq!(members.info(NodeId(4)).unwrap().address, "there:4");
     }
 
     #[test]
     fn what_makes_no_sense_changes_nothing() {
         let mut members = initial(1);
-        applied(&mut members, What::AddLearner(place(2))).unwrap();
+        applied(&mut members, What::AddLearner(info(2))).unwrap();
         applied(&mut members, What::Remove(NodeId(2))).unwrap();
         let before = members.clone();
-        let long = Place { address: "a".repeat(ADDRESS_BYTES_MAX + 1), ..place(3) };
+        let long = MemberInfo { address: "a".repeat(ADDRESS_BYTES_MAX + 1), ..info(3) };
         for (what, error) in [
-            (What::AddLearner(place(1)), ChangeError::Known(NodeId(1))),
-            (What::AddLearner(place(2)), ChangeError::Removed(NodeId(2))),
+            (What::AddLearner(info(1)), ChangeError::Known(NodeId(1))),
+            (What::AddLearner(info(2)), ChangeError::Removed(NodeId(2))),
             (What::AddLearner(long), ChangeError::Malformed),
-            (What::AddLearner(place(0)), ChangeError::Malformed),
+            (What::AddLearner(info(0)), ChangeError::Malformed),
             (What::Promote(NodeId(1)), ChangeError::Votes(NodeId(1))),
             (What::Promote(NodeId(2)), ChangeError::Removed(NodeId(2))),
             (What::Promote(NodeId(7)), ChangeError::Unknown(NodeId(7))),
@@ -337,7 +337,7 @@ mod tests {
         ] {
             assert_eq!(applied(&mut members, what), Err(error));
         }
-        let late = Change { version: 1, what: What::AddLearner(place(3)) };
+        let late = Change { version: 1, what: What::AddLearner(info(3)) };
         assert_eq!(members.apply(&late), Err(ChangeError::Outdated { asked: 1, found: 2 }));
         assert_eq!(members, before);
     }
@@ -345,13 +345,13 @@ mod tests {
     #[test]
     fn no_more_members_than_a_tally_can_count() {
         let mut members = initial(MEMBERS_MAX as u32);
-        assert_eq!(applied(&mut members, What::AddLearner(place(100))), Err(ChangeError::Full));
+        assert_eq!(applied(&mut members, What::AddLearner(info(100))), Err(ChangeError::Full));
     }
 
     #[test]
     fn it_is_written_and_read_and_what_cannot_be_is_refused() {
         let mut members = initial(3);
-        applied(&mut members, What::AddLearner(place(7))).unwrap();
+        applied(&mut members, What::AddLearner(info(7))).unwrap();
         applied(&mut members, What::Remove(NodeId(2))).unwrap();
         let bytes = postcard::to_allocvec(&members).unwrap();
         assert_eq!(postcard::from_bytes::<Membership>(&bytes), Ok(members.clone()));
@@ -360,7 +360,7 @@ mod tests {
             Encoded { voters: vec![], ..good.clone() },
             Encoded { voters: vec![NodeId(9)], ..good.clone() },
             Encoded { removed: vec![NodeId(1)], ..good.clone() },
-            Encoded { places: vec![place(3), place(1)], ..good },
+            Encoded { infos: vec![info(3), info(1)], ..good },
         ] {
             assert_eq!(Membership::try_from(bad), Err(Impossible));
         }
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_change_is_told_from_other_commands_by_its_first_byte() {
-        let change = Change { version: 5, what: What::AddLearner(place(9)) };
+        let change = Change { version: 5, what: What::AddLearner(info(9)) };
         let mut body = BytesMut::new();
         change.encode(&mut body);
         assert_eq!(Change::decode(&body), Some(Ok(change)));

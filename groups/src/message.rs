@@ -24,8 +24,8 @@ pub struct Promise {
     pub ballot: Ballot,
     /// The instance of the Prepare that this answers.
     pub instance: Instance,
-    /// The acceptor's own `next`, at most `instance`. An acceptor that lacks values learns so from the leader's Accept, and
-    /// fetches them then.
+    /// The acceptor's own `next`, at most `instance`. An acceptor that lacks values learns so from the leader's Accept,
+    /// and fetches them then.
     pub next: Instance,
     /// The vote of the acceptor at `instance`.
     pub accepted: Option<Accepted>,

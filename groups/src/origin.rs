@@ -116,7 +116,7 @@ impl Origin {
     /// of this node and this start. Nobody waits for commands of earlier starts.
     ///
     /// # Panics
-    /// If an older command of this queue is not applied yet: it never would be (see [`Tags`](crate::Tags)).
+    /// If an older command of this queue is not applied yet: it never would be (see [`DedupTable`](crate::DedupTable)).
     pub fn on_applied(&mut self, tag: Tag) -> Option<u64> {
         if tag.origin != self.node || tag.start != self.start {
             return None;

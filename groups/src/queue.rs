@@ -2,7 +2,7 @@
 //! next value, so that batches form by themselves.
 
 use crate::value::{COMMAND_HEADER_BYTES, Draft};
-use crate::{Commands, NodeId, Tags, Value};
+use crate::{Commands, DedupTable, NodeId, Value};
 use std::collections::VecDeque;
 
 /// The commands that wait for a leader's next instances.
@@ -12,7 +12,7 @@ pub struct Queue {
     full: VecDeque<Batch>,
     open: Batch,
     /// The last command taken of each origin under this ballot.
-    taken: Tags,
+    taken: DedupTable,
 }
 
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Queue {
     /// Creates an empty queue. A value holds at most `batch_bytes_max` bytes of commands, or one larger command.
     #[must_use]
     pub fn new(batch_bytes_max: usize) -> Queue {
-        Queue { batch_bytes_max, full: VecDeque::new(), open: Batch::default(), taken: Tags::default() }
+        Queue { batch_bytes_max, full: VecDeque::new(), open: Batch::default(), taken: DedupTable::default() }
     }
 
     /// Takes the commands of `origin` that follow its command `after`, without those that it took before. Returns

@@ -29,11 +29,11 @@ struct Read {
     id: ReadId,
     /// The counter of the last command that this node had queued in the group when the read came.
     after: u64,
-    stage: Stage,
+    stage: ReadStage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ReadStage {
     Fresh,
     Asked {
         number: u64,
@@ -47,13 +47,13 @@ enum Stage {
 impl Reads {
     /// Adds a read that has arrived.
     pub fn push(&mut self, id: ReadId, after: u64) {
-        self.waiting.push_back(Read { id, after, stage: Stage::Fresh });
+        self.waiting.push_back(Read { id, after, stage: ReadStage::Fresh });
         self.fresh += 1;
     }
 
     /// Holds a read that could be answered, until just before the next command of this node is applied.
     pub fn hold(&mut self, id: ReadId) {
-        self.waiting.push_front(Read { id, after: 0, stage: Stage::Held });
+        self.waiting.push_front(Read { id, after: 0, stage: ReadStage::Held });
     }
 
     /// Returns true if a read needs a question.
@@ -76,8 +76,8 @@ impl Reads {
 
     /// Notes that question `number`, which names `ballot`, leaves now on behalf of all fresh reads.
     pub fn asked(&mut self, number: u64, ballot: Ballot) {
-        let fresh = self.waiting.iter_mut().filter(|read| read.stage == Stage::Fresh);
-        fresh.for_each(|read| read.stage = Stage::Asked { number, ballot });
+        let fresh = self.waiting.iter_mut().filter(|read| read.stage == ReadStage::Fresh);
+        fresh.for_each(|read| read.stage = ReadStage::Asked { number, ballot });
         self.fresh = 0;
     }
 
@@ -87,15 +87,15 @@ impl Reads {
     /// answered later, from a later state, than the second.
     pub fn confirmed(&mut self, number: u64, ballot: Ballot, instance: Instance) {
         let is_named =
-            |read: &Read| matches!(read.stage, Stage::Asked { number: n, ballot: b } if n <= number && b == ballot);
+            |read: &Read| matches!(read.stage, ReadStage::Asked { number: n, ballot: b } if n <= number && b == ballot);
         let covered = self.waiting.iter().rposition(is_named).map_or(0, |last| last + 1);
         for read in self.waiting.range_mut(..covered) {
             match read.stage {
-                Stage::Confirmed(_) | Stage::Held => continue,
-                Stage::Fresh => self.fresh -= 1,
-                Stage::Asked { .. } => {}
+                ReadStage::Confirmed(_) | ReadStage::Held => continue,
+                ReadStage::Fresh => self.fresh -= 1,
+                ReadStage::Asked { .. } => {}
             }
-            read.stage = Stage::Confirmed(instance);
+            read.stage = ReadStage::Confirmed(instance);
         }
     }
 
@@ -103,8 +103,8 @@ impl Reads {
     /// theirs.
     pub fn unconfirmed(&mut self, number: u64) {
         for read in &mut self.waiting {
-            if matches!(read.stage, Stage::Asked { number: n, .. } if n == number) {
-                read.stage = Stage::Fresh;
+            if matches!(read.stage, ReadStage::Asked { number: n, .. } if n == number) {
+                read.stage = ReadStage::Fresh;
                 self.fresh += 1;
             }
         }
@@ -112,8 +112,9 @@ impl Reads {
 
     /// Makes all reads that wait for a confirmation fresh again, because all questions are lost or outdated.
     pub fn ask_again(&mut self) {
-        let asked = self.waiting.iter_mut().filter(|read| matches!(read.stage, Stage::Fresh | Stage::Asked { .. }));
-        self.fresh = asked.map(|read| read.stage = Stage::Fresh).count();
+        let asked =
+            self.waiting.iter_mut().filter(|read| matches!(read.stage, ReadStage::Fresh | ReadStage::Asked { .. }));
+        self.fresh = asked.map(|read| read.stage = ReadStage::Fresh).count();
     }
 
     /// Takes the reads that may be answered when all instances up to `applied` are applied. `oldest` is the counter of
@@ -123,7 +124,7 @@ impl Reads {
             return;
         }
         self.waiting.retain(|read| {
-            let is_ready = matches!(read.stage, Stage::Confirmed(at) if at <= applied) && read.after < oldest;
+            let is_ready = matches!(read.stage, ReadStage::Confirmed(at) if at <= applied) && read.after < oldest;
             if is_ready {
                 ready.push(read.id);
             }
@@ -134,7 +135,7 @@ impl Reads {
     /// Takes a read that came before this node's command `counter`, which is applied next.
     pub fn take_before(&mut self, counter: u64) -> Option<ReadId> {
         let read = self.waiting.pop_front_if(|read| read.after < counter)?;
-        if read.stage == Stage::Fresh {
+        if read.stage == ReadStage::Fresh {
             self.fresh -= 1;
         }
         Some(read.id)
@@ -143,7 +144,7 @@ impl Reads {
     /// Forgets a read that nobody waits for any more.
     pub fn cancel(&mut self, id: ReadId) {
         let Some(position) = self.waiting.iter().position(|read| read.id == id) else { return };
-        if self.waiting.remove(position).is_some_and(|read| read.stage == Stage::Fresh) {
+        if self.waiting.remove(position).is_some_and(|read| read.stage == ReadStage::Fresh) {
             self.fresh -= 1;
         }
     }

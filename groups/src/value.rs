@@ -35,7 +35,7 @@ pub const MACHINE_OF_VERSION_3: u8 = 3;
 pub const MACHINE_OF_VERSION_4: u8 = 4;
 
 /// The name of a command: the node that it comes from, that node's start number, and a counter that the node raises for
-/// each of its commands in the group. Later tags of one origin are greater. A tag that is not above the last one
+/// each of its commands in the group. Later dedup of one origin are greater. A tag that is not above the last one
 /// applied is a repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tag {

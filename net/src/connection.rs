@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind, Read};
 use bytes::BytesMut;
 
 use crate::event::{CloseReason, Handle};
-use crate::outbound::{Outbound, Progress};
+use crate::outbound::{Outbound, WriteProgress};
 use crate::transport::Transport;
 
 /// Maximum bytes read from one connection in one turn.
@@ -166,17 +166,18 @@ impl Connection {
     /// Writes the output queue once, unless the socket is blocked. Returns an error if the connection ends here: a
     /// write failed, more than `outbound_bytes_max` bytes stay queued, or the last reply of a finishing connection is
     /// written.
-    pub(crate) fn write(&mut self, outbound_bytes_max: usize) -> Result<Progress, CloseReason> {
+    pub(crate) fn write(&mut self, outbound_bytes_max: usize) -> Result<WriteProgress, CloseReason> {
         self.active = true;
-        let progress = if self.blocked { Progress::Blocked } else { self.outbound.write_to(&mut self.transport)? };
+        let progress =
+            if self.blocked { WriteProgress::Blocked } else { self.outbound.write_to(&mut self.transport)? };
         let queued_bytes = self.outbound.len();
         if queued_bytes > outbound_bytes_max {
             return Err(CloseReason::SlowReader { queued_bytes, outbound_bytes_max });
         }
-        if progress == Progress::Empty && self.phase == Phase::Finishing {
+        if progress == WriteProgress::Empty && self.phase == Phase::Finishing {
             return Err(CloseReason::Finished);
         }
-        self.blocked = progress == Progress::Blocked;
+        self.blocked = progress == WriteProgress::Blocked;
         self.backlogged |= self.blocked;
         Ok(progress)
     }

@@ -15,7 +15,7 @@ use slab::Slab;
 use crate::connection::{Connection, Phase, READ_BYTES_MAX, ReadOutcome};
 use crate::event::{CloseReason, Event, Handle};
 use crate::event_loop::LoopLimits;
-use crate::outbound::Progress;
+use crate::outbound::WriteProgress;
 use crate::transport::Transport;
 
 /// Bytes read in one turn from all connections together, at which reading stops. The next turn begins with the
@@ -280,12 +280,12 @@ impl Connections {
     fn write(&mut self, handle: Handle) -> Option<Event> {
         let connection = find(&mut self.slab, handle)?;
         match connection.write(self.limits.outbound_bytes_max) {
-            Ok(Progress::Blocked) => None,
-            Ok(Progress::More) => {
+            Ok(WriteProgress::Blocked) => None,
+            Ok(WriteProgress::More) => {
                 self.mark_dirty(handle);
                 None
             }
-            Ok(Progress::Empty) => {
+            Ok(WriteProgress::Empty) => {
                 if !connection.in_fat && connection.is_fat() {
                     connection.in_fat = true;
                     self.fat.push(handle);

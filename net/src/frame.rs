@@ -9,8 +9,8 @@
 //! Numbers are little-endian. The checksum covers the whole frame, with its own field taken as zero. Fields written as
 //! zero are for later versions and ignored when read. A message states its length, so that a receiver can skip a
 //! message of an unknown kind or group. The payload length in the header is proved right only by the checksum, when the
-//! whole frame has arrived. So the reader reserves memory for a frame only after [`decode`] has accepted the header, and
-//! with it a payload length within the reader's limit.
+//! whole frame has arrived. So the reader reserves memory for a frame only after [`decode`] has accepted the header,
+//! and with it a payload length within the reader's limit.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;

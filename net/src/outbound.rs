@@ -21,7 +21,7 @@ const SLICES_MAX: usize = 64;
 
 /// Result of one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum WriteProgress {
     /// Nothing is left.
     Empty,
     /// All that was offered in one call is written, but more is queued.
@@ -120,18 +120,18 @@ impl Outbound {
     /// Writes as much as one call takes.
     ///
     /// # Errors
-    /// Errors of the sink, except `WouldBlock`, which becomes [`Progress::Blocked`], and `Interrupted`, which is
+    /// Errors of the sink, except `WouldBlock`, which becomes [`WriteProgress::Blocked`], and `Interrupted`, which is
     /// retried.
-    pub fn write_to(&mut self, sink: &mut impl Write) -> io::Result<Progress> {
+    pub fn write_to(&mut self, sink: &mut impl Write) -> io::Result<WriteProgress> {
         if self.is_empty() {
-            return Ok(Progress::Empty);
+            return Ok(WriteProgress::Empty);
         }
         let (offered, written) = self.write_once(sink)?;
         self.advance(written);
         if written < offered {
-            return Ok(Progress::Blocked);
+            return Ok(WriteProgress::Blocked);
         }
-        Ok(if self.is_empty() { Progress::Empty } else { Progress::More })
+        Ok(if self.is_empty() { WriteProgress::Empty } else { WriteProgress::More })
     }
 
     /// Returns true if the queue has room for more than this many bytes without new memory.
@@ -248,7 +248,7 @@ mod tests {
         outbound.buffer().extend_from_slice(b"c");
         assert_eq!(outbound.len(), 5003);
         let mut sink = sink(usize::MAX);
-        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Empty);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), WriteProgress::Empty);
         assert_eq!(sink.calls, 1);
         assert_eq!(sink.taken, [b"ab".as_slice(), &large, b"c"].concat());
         assert_eq!((outbound.is_empty(), outbound.len()), (true, 0));
@@ -264,13 +264,13 @@ mod tests {
             expected.extend_from_slice(&[index; 1103]);
         }
         let mut sink = sink(777);
-        while outbound.write_to(&mut sink).unwrap() != Progress::Empty {
+        while outbound.write_to(&mut sink).unwrap() != WriteProgress::Empty {
             assert_eq!(outbound.len() + sink.taken.len(), expected.len());
         }
         assert_eq!(sink.taken, expected);
         sink.room = 0;
         outbound.push(Bytes::from_static(b"end"));
-        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Blocked);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), WriteProgress::Blocked);
         assert_eq!(outbound.len(), 3);
     }
 
@@ -281,9 +281,9 @@ mod tests {
             outbound.push(Bytes::from(vec![0; 2000]));
         }
         let mut sink = sink(usize::MAX);
-        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::More);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), WriteProgress::More);
         assert_eq!(outbound.len(), 2000);
-        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Empty);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), WriteProgress::Empty);
     }
 
     #[test]
@@ -293,7 +293,7 @@ mod tests {
         outbound.buffer().extend_from_slice(&[1; 100]);
         let place = outbound.buffer().as_ptr();
         for _ in 0..1000 {
-            assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Empty);
+            assert_eq!(outbound.write_to(&mut sink).unwrap(), WriteProgress::Empty);
             outbound.buffer().extend_from_slice(&[1; 100]);
             assert_eq!(outbound.buffer().as_ptr(), place);
         }
@@ -311,8 +311,8 @@ mod tests {
         let mut outbound = Outbound::new();
         outbound.buffer().extend_from_slice(&[1; CHUNK_BYTES * 4]);
         let mut sink = sink(CHUNK_BYTES * 3 + 1);
-        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Blocked);
-        assert_eq!(outbound.write_to(&mut sink).unwrap(), Progress::Empty);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), WriteProgress::Blocked);
+        assert_eq!(outbound.write_to(&mut sink).unwrap(), WriteProgress::Empty);
         assert!(!outbound.keeps_more_than(CHUNK_BYTES));
     }
 

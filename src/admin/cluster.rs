@@ -1,15 +1,15 @@
 //! The CLUSTER command: shows which node leads which slots, in the formats of Redis Cluster.
 //!
-//! Redis gives each node one role; here every node leads some groups and follows in others. So NODES shows each node as a
-//! master with the slots that it leads. SLOTS and SHARDS list the other nodes as replicas of each range, because any node
-//! takes any command. Adjacent groups led by one node appear as one range.
+//! Redis gives each node one role; here every node leads some groups and follows in others. So NODES shows each node as
+//! a master with the slots that it leads. SLOTS and SHARDS list the other nodes as replicas of each range, because any
+//! node takes any command. Adjacent groups led by one node appear as one range.
 //!
-//! The slots of a group without a known leader are shown under the node that answers. So clients keep a complete slot table,
-//! and this node holds or answers their commands. CLUSTER INFO counts these slots as failed.
+//! The slots of a group without a known leader are shown under the node that answers. So clients keep a complete slot
+//! table, and this node holds or answers their commands. CLUSTER INFO counts these slots as failed.
 //!
-//! A node whose address has a host name is shown by that name, as in Redis with `cluster-preferred-endpoint-type hostname`:
-//! the name is the endpoint, and the IP address stands beside it. A node that this node does not reach is marked `fail`.
-//! SLOTS leaves it out, unless it is still known as a leader.
+//! A node whose address has a host name is shown by that name, as in Redis with `cluster-preferred-endpoint-type
+//! hostname`: the name is the endpoint, and the IP address stands beside it. A node that this node does not reach is
+//! marked `fail`. SLOTS leaves it out, unless it is still known as a leader.
 //!
 //! The store answers COUNTKEYSINSLOT and GETKEYSINSLOT, which concern keys.
 
@@ -168,8 +168,8 @@ fn endpoint(node: &NodeView) -> Reply<'static> {
     Reply::Array(vec![owned(node.host()), Reply::Int(i64::from(node.port())), owned(&node.id40), metadata])
 }
 
-/// Returns one shard for each node: the slots that it leads, the node as the master, and the others as replicas if it leads
-/// any.
+/// Returns one shard for each node: the slots that it leads, the node as the master, and the others as replicas if it
+/// leads any.
 fn shards(view: &ClusterView<'_>) -> Reply<'static> {
     let ranges = view.ranges();
     let shards = view.nodes.iter().map(|master| {

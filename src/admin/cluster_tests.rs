@@ -65,7 +65,8 @@ fn slots_lists_one_range_per_run_of_groups() {
     assert!(asked("CLUSTER SLOTS", &[3], Protocol::Resp2).contains(&node(3, "*")));
 }
 
-/// The shapes are those of redis-server 7.0 with `cluster-announce-hostname` and `cluster-preferred-endpoint-type hostname`.
+/// The shapes are those of redis-server 7.0 with `cluster-announce-hostname` and `cluster-preferred-endpoint-type
+/// hostname`.
 #[test]
 fn names_are_told_as_names_with_the_address_beside_them() {
     let (one, two) = (id40(1), id40(2));

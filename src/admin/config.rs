@@ -1,9 +1,9 @@
-//! CONFIG: the settings of this node, under the names that users and tools of Redis ask for, and under a few names of its
-//! own.
+//! CONFIG: the settings of this node, under the names that users and tools of Redis ask for, and under a few names of
+//! its own.
 //!
-//! Most parameters can be read but not set: durability, the number of groups and the addresses must not change while the
-//! node runs. A parameter that Redis can set may be "set" to its current value, because tools do that. A parameter without
-//! effect here may be set to any value that Redis takes; see [`super::kept`].
+//! Most parameters can be read but not set: durability, the number of groups and the addresses must not change while
+//! the node runs. A parameter that Redis can set may be "set" to its current value, because tools do that. A parameter
+//! without effect here may be set to any value that Redis takes; see [`super::kept`].
 
 use super::kept::{INT_MAX, KEPT, Kept, KeptParameter};
 use super::{help, integer, syntax_error, unknown_subcommand, wrong_arity};
@@ -152,8 +152,8 @@ fn get(patterns: &[&[u8]], view: &ConfigView) -> Reply<'static> {
     Reply::Map(pairs.chain(kept).collect())
 }
 
-/// Returns all changes, or one error and no change, as in Redis. The error is, in this order, for an odd number of words,
-/// for an unknown name, or for the first pair that fails.
+/// Returns all changes, or one error and no change, as in Redis. The error is, in this order, for an odd number of
+/// words, for an unknown name, or for the first pair that fails.
 fn set(pairs: &[&[u8]], view: &ConfigView) -> Result<Vec<ConfigChange>, Reply<'static>> {
     if !pairs.len().is_multiple_of(2) {
         return Err(syntax_error());

@@ -1,6 +1,6 @@
-//! Connection commands: HELLO, AUTH, RESET, SELECT, PING, ECHO, TIME, WAIT, and the few commands of a cluster connection
-//! that change nothing here. There are no passwords yet, so AUTH answers like a Redis without one: the default user accepts
-//! any.
+//! Connection commands: HELLO, AUTH, RESET, SELECT, PING, ECHO, TIME, WAIT, and the few commands of a cluster
+//! connection that change nothing here. There are no passwords yet, so AUTH answers like a Redis without one: the
+//! default user accepts any.
 
 use super::client::{self, ClientInfo};
 use super::{REDIS_VERSION, echo as shown, integer, not_an_integer, syntax_error, wrong_arity};

@@ -130,7 +130,7 @@ pub struct StorageView<'a> {
     /// States of other members installed since the start.
     pub installed: u64,
     /// Recovering groups: groups whose state is not whole here.
-    pub hollow: u64,
+    pub recovering: u64,
     /// Scrubs of the disk since the start.
     pub scrubs: u64,
     /// Damaged files that they found.
@@ -180,7 +180,8 @@ pub struct PaxosView<'a> {
     pub log_bytes: u64,
     /// Number of log segments.
     pub log_segments: u64,
-    /// State of the disk: `ok`; `full` if the log cannot make another segment; `slow` if the current sync takes too long.
+    /// State of the disk: `ok`; `full` if the log cannot make another segment; `slow` if the current sync takes too
+    /// long.
     pub disk: &'a str,
     /// The member that executes the commands of this node's clients; 0 if this node does.
     pub relays_to: u32,
@@ -475,7 +476,7 @@ fn storage(out: &mut String, storage: &StorageView<'_>) {
     line(out, "transfer_bytes_received", storage.received_bytes);
     line(out, "transfer_bytes_sent", storage.sent_bytes);
     line(out, "states_installed", storage.installed);
-    line(out, "groups_not_whole", storage.hollow);
+    line(out, "groups_not_whole", storage.recovering);
     line(out, "scrubs", storage.scrubs);
     line(out, "scrub_damaged_files", storage.scrub_damaged);
 }

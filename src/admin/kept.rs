@@ -1,6 +1,6 @@
-//! CONFIG parameters that have no effect here: encodings of data types that do not exist, settings of files that this server
-//! writes differently, replication. Clients, tools and test suites set them all the same. So the node checks each value as
-//! Redis does, keeps it while the node runs, and returns it from CONFIG GET.
+//! CONFIG parameters that have no effect here: encodings of data types that do not exist, settings of files that this
+//! server writes differently, replication. Clients, tools and test suites set them all the same. So the node checks
+//! each value as Redis does, keeps it while the node runs, and returns it from CONFIG GET.
 //!
 //! Parameters that promise more than this server does, such as a password or TLS, are not in the list: setting one is
 //! refused.
@@ -145,7 +145,8 @@ const POLICIES: Shape = Shape::OneOf(&[
 const LEVELS: Shape = Shape::OneOf(&["debug", "verbose", "notice", "warning"]);
 const LIST_SIZE: Shape = Shape::Number(-INT_MAX - 1, INT_MAX);
 
-/// All parameters without effect, sorted by name. Defaults are those of Redis, unless another value describes this server.
+/// All parameters without effect, sorted by name. Defaults are those of Redis, unless another value describes this
+/// server.
 #[rustfmt::skip]
 pub static KEPT: &[KeptParameter] = &[
     kept("active-expire-effort", "1", Shape::Number(1, 10)),

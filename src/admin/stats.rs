@@ -1,6 +1,6 @@
-//! Counters of a node. Counting a command is an index into a table and an addition: no allocation, no formatting. Counting
-//! an error is a search by its first word; only a new kind allocates. Everything is bounded: commands by the command table,
-//! error kinds by [`ERROR_KINDS_MAX`].
+//! Counters of a node. Counting a command is an index into a table and an addition: no allocation, no formatting.
+//! Counting an error is a search by its first word; only a new kind allocates. Everything is bounded: commands by the
+//! command table, error kinds by [`ERROR_KINDS_MAX`].
 
 use hdrhistogram::Histogram;
 
@@ -86,7 +86,8 @@ struct Rate {
 }
 
 impl Stats {
-    /// Returns counters at zero for the commands in `names`. The other methods name a command by its index in this list.
+    /// Returns counters at zero for the commands in `names`. The other methods name a command by its index in this
+    /// list.
     #[must_use]
     pub fn new(names: Vec<&'static str>) -> Stats {
         Stats {
@@ -128,8 +129,8 @@ impl Stats {
         }
     }
 
-    /// Counts an error that a client got: `text` as in [`Reply::Error`](crate::kv::reply::Reply::Error). Only the first word
-    /// counts.
+    /// Counts an error that a client got: `text` as in [`Reply::Error`](crate::kv::reply::Reply::Error). Only the first
+    /// word counts.
     pub fn error(&mut self, text: &str) {
         self.errors_total += 1;
         let word = text.split([' ', '\r', '\n']).next().unwrap_or_default();
@@ -143,8 +144,8 @@ impl Stats {
         }
     }
 
-    /// Takes the samples for the rates, if the last ones are at least 100 ms old. `now_ms` is monotonic. Call this on every
-    /// tick, and before the rates are read.
+    /// Takes the samples for the rates, if the last ones are at least 100 ms old. `now_ms` is monotonic. Call this on
+    /// every tick, and before the rates are read.
     pub fn sample(&mut self, now_ms: u64) {
         let elapsed_ms = now_ms.saturating_sub(*self.sampled_ms.get_or_insert(now_ms));
         if elapsed_ms < RATE_SAMPLE_MS {
@@ -257,8 +258,8 @@ impl Default for Timings {
 }
 
 impl Rate {
-    /// Takes a sample: the counter stands at `total`, `elapsed_ms` (not 0) after the last sample. A long pause counts as
-    /// many samples. Otherwise the samples of a burst before the pause would still dominate the mean after it.
+    /// Takes a sample: the counter stands at `total`, `elapsed_ms` (not 0) after the last sample. A long pause counts
+    /// as many samples. Otherwise the samples of a burst before the pause would still dominate the mean after it.
     fn sample(&mut self, total: u64, elapsed_ms: u64) {
         let per_second = total.saturating_sub(self.total).saturating_mul(1000) / elapsed_ms;
         self.total = total;

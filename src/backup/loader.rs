@@ -33,12 +33,12 @@ struct Batch {
 struct Shared {
     addresses: Vec<(String, SocketAddr)>,
     batches: Mutex<Receiver<Batch>>,
-    progress: Mutex<Progress>,
+    progress: Mutex<LoadProgress>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Progress {
+struct LoadProgress {
     waiting_bytes: usize,
     failed: Option<anyhow::Error>,
 }
@@ -100,7 +100,7 @@ impl Loader {
 }
 
 impl Shared {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    fn progress(&self) -> MutexGuard<'_, LoadProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

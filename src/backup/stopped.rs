@@ -1,6 +1,6 @@
-//! Backups of directories whose nodes do not run. The states are recovered from the newest checkpoints and the log behind
-//! them, by the same code as at a node's start, but nothing is written to the directories. This is also the last resort
-//! when a quorum is lost.
+//! Backups of directories whose nodes do not run. The states are recovered from the newest checkpoints and the log
+//! behind them, by the same code as at a node's start, but nothing is written to the directories. This is also the last
+//! resort when a quorum is lost.
 //!
 //! A node's last vote in a group is included even if the node does not know whether the value was chosen: the value may
 //! have been acknowledged. Of several directories, the newest state of each group counts. With the directories of a
@@ -12,7 +12,7 @@ use super::set::Draft;
 use crate::config::{CHECKPOINT_BLOCK_BYTES, CheckpointConfig, NodeConfig, Reads};
 use crate::identity::{BirthRecord, Identity};
 use crate::node::{Node, Time};
-use crate::recovery::{self, Progress, Rebuilt};
+use crate::recovery::{self, Rebuilt, RecoveryProgress};
 use crate::shard::Shard;
 use crate::storage::checkpoint::{CheckpointWriter, Packing};
 use crate::storage::disk::Disk;
@@ -40,7 +40,7 @@ pub(super) fn backup(sources: &[Source], out: &Path) -> anyhow::Result<()> {
     let draft = Draft::create(out)?;
     let mut kept: BTreeMap<GroupId, Rank> = BTreeMap::new();
     for (source, sequence) in sources.iter().zip(1..) {
-        let mut shard = recover(&source.disk, &source.identity, now(), recovery::lanes())
+        let mut shard = recover(&source.disk, &source.identity, now(), recovery::workers())
             .with_context(|| format!("cannot back up {}", source.place))?;
         let mut writer = CheckpointWriter::create(draft.disk.clone(), source.header(sequence), Packing::Lz4)?;
         for group in (0..source.birth.groups).map(GroupId) {
@@ -66,30 +66,31 @@ fn write(shard: &mut Shard, group: GroupId, writer: &mut CheckpointWriter) -> an
     Ok(writer.end(shard.thaw(group))?)
 }
 
-/// Recovers the groups and their stores from a directory as a start would, and changes nothing in it. `lanes` recovery
-/// workers do the work, as in [`Blank::rebuild_all`](recovery::Blank::rebuild_all).
+/// Recovers the groups and their stores from a directory as a start would, and changes nothing in it. `workers`
+/// recovery workers do the work, as in [`Blank::rebuild_all`](recovery::Blank::rebuild_all).
 ///
 /// # Errors
 /// If the directory has no whole state of some group.
-pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, lanes: usize) -> anyhow::Result<Shard> {
-    // Adds one to the start number, as a real start does: nobody owns the commands that the last start submitted any more.
+pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, workers: usize) -> anyhow::Result<Shard> {
+    // Adds one to the start number, as a real start does: nobody owns the commands that the last start submitted any
+    // more.
     let identity = Identity { start: identity.start + 1, ..identity.clone() };
     let birth = identity.birth.as_ref().context("its cluster was never born")?;
     let (config, storage_id) = (config(disk, &identity, birth), identity.storage_id);
     let mut node = Node::new(config, identity);
     let blank = node.blank();
-    let shelf = blank.shelf(disk)?;
-    let progress = Progress::default();
-    let source = recovery::Source { disk, storage: storage_id, clock: time.clock(), lanes, progress: &progress };
+    let checkpoint_set = blank.checkpoint_set(disk)?;
+    let progress = RecoveryProgress::default();
+    let source = recovery::Source { disk, storage: storage_id, clock: time.clock(), workers, progress: &progress };
     let rebuilt = blank
-        .rebuild_all(&source, shelf, |visit| wal::replay(disk, storage_id, &mut |_, _| {}, visit))
+        .rebuild_all(&source, checkpoint_set, |visit| wal::replay(disk, storage_id, &mut |_, _| {}, visit))
         .context("cannot start a thread")?;
     let (recovered, Rebuilt { shard, .. }) = match rebuilt {
         Ok((read, rebuilt)) => (read?, rebuilt),
         Err(refused) => bail!("{refused}; back up another node"),
     };
     ensure!(recovered.segments > 0, "its log is missing; put it back, or back up another node");
-    if let Some(group) = shard.groups().find(|group| group.is_hollow()) {
+    if let Some(group) = shard.groups().find(|group| group.is_recovering()) {
         bail!("the state of group {} is damaged or not whole there; back up another node", group.id());
     }
     Ok(shard)

@@ -1,5 +1,6 @@
-//! `paxoi drain`: moves a node's groups to the other nodes before maintenance, so that no client waits for an election when
-//! the node stops. The tool sends what any Redis client could send: `PAXOI DRAIN`, then INFO until the node leads no group.
+//! `paxoi drain`: moves a node's groups to the other nodes before maintenance, so that no client waits for an election
+//! when the node stops. The tool sends what any Redis client could send: `PAXOI DRAIN`, then INFO until the node leads
+//! no group.
 
 use crate::nodes::{Connection, ask, identity, look, number};
 use crate::plural::plural;

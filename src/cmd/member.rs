@@ -1,6 +1,6 @@
-//! `paxoi member`: shows the members of a cluster, and changes them while it serves. The tool sends `PAXOI MEMBER …` to one
-//! node, as any Redis client could, and repeats a change until the node answers that it is done. If the tool is stopped
-//! earlier, it can be run again.
+//! `paxoi member`: shows the members of a cluster, and changes them while it serves. The tool sends `PAXOI MEMBER …` to
+//! one node, as any Redis client could, and repeats a change until the node answers that it is done. If the tool is
+//! stopped earlier, it can be run again.
 
 use crate::client::{Client, resolve};
 use anyhow::{Context, bail};
@@ -72,8 +72,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 /// Time that a node may take after its start before it waits to be added.
 const START: Duration = Duration::from_secs(5);
-/// Pause between the first LIST and the second. After the first, the node asks the others for their positions, which takes
-/// less than this.
+/// Pause between the first LIST and the second. After the first, the node asks the others for their positions, which
+/// takes less than this.
 const LISTING: Duration = Duration::from_millis(500);
 
 /// Runs a command, and prints what was done.

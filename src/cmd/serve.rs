@@ -26,8 +26,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Settings of `paxoi serve`. Each can also stand in the file or in the environment. Flags override the environment, and the
-/// environment overrides the file.
+/// Settings of `paxoi serve`. Each can also stand in the file or in the environment. Flags override the environment,
+/// and the environment overrides the file.
 #[derive(Debug, Default, PartialEq, Args, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ServeArgs {
@@ -127,7 +127,7 @@ impl ServeArgs {
     ///
     /// # Errors
     /// [`crate::usage::Usage`], one line that names the setting.
-    pub fn settle(self) -> anyhow::Result<ServeSettings> {
+    pub fn settings(self) -> anyhow::Result<ServeSettings> {
         let config_file = self.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         let args = match self.config.clone() {
             Some(path) => {
@@ -142,7 +142,7 @@ impl ServeArgs {
         let dir = args.data.clone().ok_or_else(|| usage("--data is missing: give this node's data directory"))?;
         let identity = known_identity(&dir);
         let groups = group_count(args.groups, &dir, identity.as_ref())?;
-        let Place { initial, join, listen } = place(id, &args, identity.as_ref())?;
+        let Addresses { initial, join, listen } = node_addresses(id, &args, identity.as_ref())?;
         let listen = resolve(&listen)?;
         let ignored = ignored_settings(&args, identity.as_ref())?;
         if args.insecure != Some(true) {
@@ -244,14 +244,14 @@ fn stay_local(listen: SocketAddr, initial: &[(NodeId, String)]) -> anyhow::Resul
     }
 }
 
-/// Returns the identity of the directory. Returns `None` if it cannot be read: the later opening of the directory then fails
-/// with the reason.
+/// Returns the identity of the directory. Returns `None` if it cannot be read: the later opening of the directory then
+/// fails with the reason.
 fn known_identity(dir: &str) -> Option<Identity> {
     identity::read(&FileDisk::existing(dir).ok()?).ok().flatten()
 }
 
 /// The addresses of a node and its cluster.
-struct Place {
+struct Addresses {
     /// The given addresses: of all initial members, of this node alone if it joins, or none.
     initial: Vec<(NodeId, String)>,
     /// Addresses at which to join.
@@ -260,7 +260,7 @@ struct Place {
 }
 
 /// Returns the addresses from the list of initial members, from the directory, or from the flags of a node that joins.
-fn place(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Result<Place> {
+fn node_addresses(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Result<Addresses> {
     let announced = args.announce_address.as_ref();
     if let Some(address) = announced {
         let endpoint = host_port("--announce-address", address)?;
@@ -278,14 +278,14 @@ fn place(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Resu
         }
         let own = initial.iter().find(|(member, _)| member.0 == id).map(|(_, address)| address.clone());
         let own = own.ok_or_else(|| usage(format!("--initial-cluster: node {id} itself is not in the list")))?;
-        return Ok(Place { initial, join: Vec::new(), listen: args.listen.clone().unwrap_or(own) });
+        return Ok(Addresses { initial, join: Vec::new(), listen: args.listen.clone().unwrap_or(own) });
     }
     if let Some(birth) = identity.and_then(|identity| identity.birth.as_ref()) {
         let born = birth.members.iter().find(|member| member.node.0 == id).map(|member| &member.address);
         let joined = identity.and_then(|identity| identity.joined.iter().find(|place| place.node.0 == id));
         let listen = args.listen.as_ref().or(joined.map(|place| &place.address)).or(born);
         let listen = listen.ok_or_else(|| usage("--listen is missing: give the address to listen on"))?.clone();
-        return Ok(Place { initial: Vec::new(), join: Vec::new(), listen });
+        return Ok(Addresses { initial: Vec::new(), join: Vec::new(), listen });
     }
     let Some(list) = &args.join else {
         return Err(usage(
@@ -309,7 +309,7 @@ fn place(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Resu
         _ => listen.clone(),
     };
     host_port("--listen", &own)?;
-    Ok(Place { initial: vec![(NodeId(id), own)], join, listen })
+    Ok(Addresses { initial: vec![(NodeId(id), own)], join, listen })
 }
 
 /// Default number of groups of a new cluster.
@@ -407,10 +407,10 @@ fn log_bytes(flag: &str, text: &str) -> anyhow::Result<u64> {
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     // Signals are caught from the first moment on. Those that arrive before the thread below runs wait for it.
     let signals = signals::of_a_node()?;
-    // With SIGXFSZ ignored, a write beyond the system's file size limit fails like any other, instead of ending the process
-    // silently.
+    // With SIGXFSZ ignored, a write beyond the system's file size limit fails like any other, instead of ending the
+    // process silently.
     signals::ignore(&[SIGXFSZ])?;
-    let settings = args.settle()?;
+    let settings = args.settings()?;
     let _logs = logging::start(settings.log_format);
     settings.ignored.iter().for_each(|line| tracing::warn!("{line}"));
     if let Some(parent) = settings.parent {

@@ -16,13 +16,13 @@ fn args(more: &[&str]) -> ServeArgs {
 }
 
 fn refusal(more: &[&str]) -> String {
-    args(more).settle().unwrap_err().to_string()
+    args(more).settings().unwrap_err().to_string()
 }
 
 #[test]
 fn flags_win_over_the_file_and_the_file_over_defaults() {
     let file = parse_file("groups = 4\nreads = \"log\"\nclient-timeout = \"1s\"").unwrap();
-    let settings = args(&["--groups", "8"]).over(file).settle().unwrap();
+    let settings = args(&["--groups", "8"]).over(file).settings().unwrap();
     assert_eq!((settings.node.groups, settings.node.reads), (8, Reads::Log));
     assert_eq!((settings.node.client_timeout_ms, settings.node.session_ttl_ms), (1_000, 3_600_000));
 }
@@ -108,7 +108,7 @@ fn a_switch_can_be_turned_off_by_what_counts_more() {
     let file = || parse_file("insecure = true").unwrap();
     assert_eq!(args(&["--insecure=no"]).over(file()).insecure, Some(false));
     assert_eq!(args(&["--insecure"]).insecure, Some(true));
-    assert!(args(&["--listen", "0.0.0.0:1"]).over(file()).settle().is_ok());
+    assert!(args(&["--listen", "0.0.0.0:1"]).over(file()).settings().is_ok());
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn settings_that_birth_has_fixed_are_told() {
     });
     identity::save(&disk, &identity).unwrap();
     let data = folder.path().display().to_string();
-    let ignored = |more: &[&str]| args(&[&["--data", &data], more].concat()).settle().unwrap().ignored;
+    let ignored = |more: &[&str]| args(&[&["--data", &data], more].concat()).settings().unwrap().ignored;
     assert_eq!(ignored(&[]), [""; 0]);
     assert_eq!(ignored(&["--session-ttl", "1h", "--value-bytes-max", "64mb", "--groups", "16"]), [""; 0]);
     let told = ignored(&["--session-ttl", "2h", "--value-bytes-max", "1mb"]);
@@ -149,7 +149,7 @@ fn settings_that_birth_has_fixed_are_told() {
         birth.other_addresses(&[(NodeId(1), address(8))]),
         ["--initial-cluster: node 1 is at 127.0.0.1:8 here, but the cluster is born with 127.0.0.1:1"]
     );
-    let refused = args(&["--data", &data, "--groups", "8"]).settle().unwrap_err().to_string();
+    let refused = args(&["--data", &data, "--groups", "8"]).settings().unwrap_err().to_string();
     assert!(refused.contains("--groups 8: the cluster in"), "{refused}");
 }
 

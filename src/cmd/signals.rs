@@ -11,8 +11,8 @@ pub(super) fn of_a_node() -> anyhow::Result<Signals> {
     Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]).context("cannot watch for signals")
 }
 
-/// Calls `stop` for each SIGINT and SIGTERM. Signals that make other daemons read their settings again or reopen their log
-/// must not end a node.
+/// Calls `stop` for each SIGINT and SIGTERM. Signals that make other daemons read their settings again or reopen their
+/// log must not end a node.
 pub(super) fn watch(mut signals: Signals, stop: impl Fn()) {
     for signal in signals.forever() {
         match signal {

@@ -1,8 +1,9 @@
 //! `paxoi status`: one table of a cluster, gathered from its nodes over the port that clients use.
 //!
-//! The tool asks the given node for CLUSTER NODES, and each node found there for INFO, which also shows whether the expected
-//! node answers. Any Redis client can send the same commands and get everything that the tool prints. The answers are from
-//! different moments: under load, a lag of a few instances may only come from the time between two questions.
+//! The tool asks the given node for CLUSTER NODES, and each node found there for INFO, which also shows whether the
+//! expected node answers. Any Redis client can send the same commands and get everything that the tool prints. The
+//! answers are from different moments: under load, a lag of a few instances may only come from the time between two
+//! questions.
 
 use crate::admin::info::human;
 use crate::config::CLOCK_WARN_MS;
@@ -100,8 +101,8 @@ fn gather(address: &str, ask: &mut Ask<'_>) -> anyhow::Result<Status> {
 }
 
 impl Status {
-    /// Returns the reason why the cluster is not ready: a node that does not answer or has not loaded everything, or that
-    /// knows no leader of a group, is behind in one, or lacks a part of one.
+    /// Returns the reason why the cluster is not ready: a node that does not answer or has not loaded everything, or
+    /// that knows no leader of a group, is behind in one, or lacks a part of one.
     fn unready(&self) -> Option<String> {
         self.rows.iter().find_map(|row| {
             let id = row.node.id;
@@ -270,8 +271,8 @@ mod tests {
                          4444 10.0.0.4:7004@7004,four master - 0 0 4 connected\n\
                          2222 10.0.0.2:7002@7002,two master - 0 0 2 connected 5461-16382\n";
 
-    /// Answers for a cluster of four nodes. The second is ahead of the first and only found by its IP address. The first
-    /// answers at the address of the third, which is dead. The fourth does not answer here.
+    /// Answers for a cluster of four nodes. The second is ahead of the first and only found by its IP address. The
+    /// first answers at the address of the third, which is dead. The fourth does not answer here.
     fn cluster(address: &str, commands: &[&[&[u8]]]) -> io::Result<Vec<String>> {
         let second = || {
             let info = example("INFO").replace("groups_led:10", "groups_led:5").replace("node_id:1", "node_id:2");

@@ -219,7 +219,7 @@ pub struct BlockCheck {
     mac: SipHasher24,
     slots: Range<u16>,
     limits: Limits,
-    stage: Stage,
+    stage: BlockStage,
     head: Option<Head>,
     digest: Digest,
     keys: u64,
@@ -247,7 +247,7 @@ struct Partial {
 
 /// The kind of block that may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum BlockStage {
     Head,
     Entries,
     Sessions,
@@ -266,7 +266,7 @@ impl BlockCheck {
             mac: SipHasher24::new_with_key(&hash_key),
             slots,
             limits,
-            stage: Stage::Head,
+            stage: BlockStage::Head,
             head: None,
             digest: Digest::new(keyed),
             keys: 0,
@@ -301,7 +301,7 @@ impl BlockCheck {
     /// Returns the digest of the state, once its last block was found sound.
     #[must_use]
     pub fn digest(&self) -> Option<u64> {
-        (self.stage == Stage::Whole).then(|| self.digest.finish())
+        (self.stage == BlockStage::Whole).then(|| self.digest.finish())
     }
 
     /// Returns the number of keys read so far.
@@ -321,7 +321,7 @@ impl BlockCheck {
     pub(super) fn read(&mut self, block: &[u8], sink: &mut impl Sink) -> Result<(), BlockError> {
         let read = self.read_kind(block, sink);
         if read.is_err() {
-            self.stage = Stage::Failed;
+            self.stage = BlockStage::Failed;
         }
         read
     }
@@ -344,7 +344,7 @@ impl BlockCheck {
     }
 
     fn read_head(&mut self, block: &[u8], mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
-        if self.stage != Stage::Head {
+        if self.stage != BlockStage::Head {
             return Err(BlockError::OutOfTurn);
         }
         let head = Head {
@@ -366,12 +366,12 @@ impl BlockCheck {
         }
         sink.head(&head);
         self.head = Some(head);
-        self.stage = Stage::Entries;
+        self.stage = BlockStage::Entries;
         Ok(())
     }
 
     fn read_entries(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
-        if self.stage != Stage::Entries || self.partial.is_some() {
+        if self.stage != BlockStage::Entries || self.partial.is_some() {
             return Err(BlockError::OutOfTurn);
         }
         while !reader.is_empty() {
@@ -408,7 +408,7 @@ impl BlockCheck {
         let offset = usize::try_from(reader.u64()?).map_err(|_| BlockError::Garbled)?;
         let piece = reader.bytes()?;
         reader.finish()?;
-        if self.stage != Stage::Entries || (offset == 0) != self.partial.is_none() {
+        if self.stage != BlockStage::Entries || (offset == 0) != self.partial.is_none() {
             return Err(BlockError::OutOfTurn);
         }
         if offset == 0 {
@@ -437,7 +437,7 @@ impl BlockCheck {
 
     fn read_sessions(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
         self.end_entries()?;
-        if self.stage != Stage::Sessions {
+        if self.stage != BlockStage::Sessions {
             return Err(BlockError::OutOfTurn);
         }
         while !reader.is_empty() {
@@ -472,7 +472,7 @@ impl BlockCheck {
 
     fn read_uploads(&mut self, mut reader: Reader<'_>, sink: &mut impl Sink) -> Result<(), BlockError> {
         self.end_entries()?;
-        self.stage = Stage::Uploads;
+        self.stage = BlockStage::Uploads;
         while !reader.is_empty() {
             let id = UploadId { node: reader.u32()?, start: reader.u64()?, number: reader.u64()? };
             let total = usize::try_from(reader.u64()?).map_err(|_| BlockError::BadUpload)?;
@@ -524,19 +524,19 @@ impl BlockCheck {
         if sessions != Some(self.sessions) || digest != self.digest.finish() {
             return Err(BlockError::Digest);
         }
-        self.stage = Stage::Whole;
+        self.stage = BlockStage::Whole;
         Ok(())
     }
 
     /// Ends the entries at the first block behind them: now they can be counted.
     fn end_entries(&mut self) -> Result<(), BlockError> {
         match (self.stage, &self.head) {
-            (Stage::Sessions | Stage::Uploads, _) => Ok(()),
-            (Stage::Entries, _) if self.partial.is_some() => Err(BlockError::OutOfTurn),
-            (Stage::Entries, Some(head)) if head.keys != self.keys => Err(BlockError::OutOfTurn),
-            (Stage::Entries, Some(head)) => {
+            (BlockStage::Sessions | BlockStage::Uploads, _) => Ok(()),
+            (BlockStage::Entries, _) if self.partial.is_some() => Err(BlockError::OutOfTurn),
+            (BlockStage::Entries, Some(head)) if head.keys != self.keys => Err(BlockError::OutOfTurn),
+            (BlockStage::Entries, Some(head)) => {
                 self.digest.head(head);
-                self.stage = Stage::Sessions;
+                self.stage = BlockStage::Sessions;
                 Ok(())
             }
             _ => Err(BlockError::OutOfTurn),

@@ -2,7 +2,8 @@
 //!
 //! A command may depend on more than its words: on the clock, and on chance. The node that received the command fixes
 //! these inputs, so that every replica does the same with it. A duration ([`When::After`]) is counted from the group's
-//! time instead, which all replicas share. Synonyms are one variant: SETEX is a `Set`, UNLINK a `Del`, DECR an `IncrBy`.
+//! time instead, which all replicas share. Synonyms are one variant: SETEX is a `Set`, UNLINK a `Del`, DECR an
+//! `IncrBy`.
 
 use super::session::SessionId;
 use super::uploads::{Complete, Part, UploadId};
@@ -362,8 +363,8 @@ impl<'a> Command<'a> {
         if is_new { 3 } else { 1 }
     }
 
-    /// Returns true if the command, or a command inside EXEC, reads many keys besides those that it names. A command inside
-    /// ONCE does not count.
+    /// Returns true if the command, or a command inside EXEC, reads many keys besides those that it names. A command
+    /// inside ONCE does not count.
     #[must_use]
     pub fn walks(&self) -> bool {
         use Command as C;

@@ -25,14 +25,14 @@ use std::ops::Range;
 pub(super) struct Frozen {
     head: Head,
     digest: Digest,
-    stage: Stage,
+    stage: FreezeStage,
     /// True if long values are handed out in pieces.
     divides: bool,
 }
 
 /// The part of the state that is written out next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum FreezeStage {
     Head,
     Entries,
     Sessions,
@@ -51,8 +51,8 @@ impl Store {
         self.freeze_for(true);
     }
 
-    /// Freezes like [`Store::freeze`]. Without `divides`, every value is handed out whole, because older programs cannot
-    /// read pieces.
+    /// Freezes like [`Store::freeze`]. Without `divides`, every value is handed out whole, because older programs
+    /// cannot read pieces.
     ///
     /// # Panics
     /// If it is frozen already.
@@ -62,7 +62,8 @@ impl Store {
         self.entries.freeze();
         self.sessions.freeze();
         self.uploads.freeze();
-        self.frozen = Some(Box::new(Frozen { head, digest: Digest::new(self.hasher), stage: Stage::Head, divides }));
+        self.frozen =
+            Some(Box::new(Frozen { head, digest: Digest::new(self.hasher), stage: FreezeStage::Head, divides }));
     }
 
     /// Returns true if the store is frozen.
@@ -76,11 +77,11 @@ impl Store {
     /// was written since the freeze. A call takes time in proportion to `budget_bytes` and to one small table.
     pub fn next_block(&mut self, budget_bytes: usize) -> Option<Vec<u8>> {
         let frozen = self.frozen.as_mut()?;
-        if frozen.stage == Stage::Head {
-            frozen.stage = Stage::Entries;
+        if frozen.stage == FreezeStage::Head {
+            frozen.stage = FreezeStage::Entries;
             return Some(head_block(&frozen.head));
         }
-        if frozen.stage == Stage::Entries {
+        if frozen.stage == FreezeStage::Entries {
             let mut block = BlockWriter::entries();
             let mut any = false;
             let pieces_of = if frozen.divides { budget_bytes.max(1) } else { usize::MAX };
@@ -101,13 +102,13 @@ impl Store {
             });
             if !more {
                 frozen.digest.head(&frozen.head);
-                frozen.stage = Stage::Sessions;
+                frozen.stage = FreezeStage::Sessions;
             }
             if any || more {
                 return Some(block.finish());
             }
         }
-        if frozen.stage == Stage::Sessions {
+        if frozen.stage == FreezeStage::Sessions {
             let mut block = BlockWriter::sessions();
             let mut any = false;
             let more = self.sessions.next_frozen(budget_bytes, &mut |id, session| {
@@ -117,29 +118,29 @@ impl Store {
             });
             if !more {
                 self.uploads.digest_frozen(&mut frozen.digest);
-                frozen.stage = Stage::Uploads;
+                frozen.stage = FreezeStage::Uploads;
             }
             if any || more {
                 return Some(block.finish());
             }
         }
-        if frozen.stage == Stage::Uploads {
+        if frozen.stage == FreezeStage::Uploads {
             if let Some((id, outline, part)) = self.uploads.next_frozen(budget_bytes) {
                 return Some(BlockWriter::upload_part(&id, &outline, part).finish());
             }
-            frozen.stage = Stage::End;
+            frozen.stage = FreezeStage::End;
         }
-        if frozen.stage == Stage::Done {
+        if frozen.stage == FreezeStage::Done {
             return None;
         }
-        frozen.stage = Stage::Done;
+        frozen.stage = FreezeStage::Done;
         Some(end_block(frozen.digest.finish()))
     }
 
     /// Returns the digest that the store had when it was frozen, once the last block is out.
     #[must_use]
     pub fn frozen_digest(&self) -> Option<u64> {
-        let frozen = self.frozen.as_ref().filter(|frozen| frozen.stage == Stage::Done)?;
+        let frozen = self.frozen.as_ref().filter(|frozen| frozen.stage == FreezeStage::Done)?;
         Some(frozen.digest.finish())
     }
 
@@ -402,7 +403,8 @@ impl Directory {
     }
 }
 
-/// Returns the entries of a table, from position `from` on, that were not written since the freeze, in descending order.
+/// Returns the entries of a table, from position `from` on, that were not written since the freeze, in descending
+/// order.
 fn unchanged(table: &HashTable<Entry>, from: Position, number: u32) -> Vec<&Entry> {
     let mut entries: Vec<&Entry> =
         table.iter().filter(|entry| entry.freeze != number && entry.position >= from).collect();

@@ -12,7 +12,8 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Maximum bytes of all replies that a group keeps.
     pub session_bytes_max: usize,
-    /// Maximum bytes of a kept reply. A session does not keep a longer reply, only the fact that the command was answered.
+    /// Maximum bytes of a kept reply. A session does not keep a longer reply, only the fact that the command was
+    /// answered.
     pub session_reply_bytes_max: usize,
     /// Maximum uploads of a group (large commands whose parts are arriving).
     pub uploads_max: usize,

@@ -195,8 +195,8 @@ impl PartialEq for LongValue {
 
 impl Eq for LongValue {}
 
-/// Divides a piece into three: a copy of `part`, and the shared memory before and behind it. The copy begins and ends at
-/// multiples of [`PIECE_BYTES`], so that many small writes do not make many small pieces.
+/// Divides a piece into three: a copy of `part`, and the shared memory before and behind it. The copy begins and ends
+/// at multiples of [`PIECE_BYTES`], so that many small writes do not make many small pieces.
 fn own_copy(piece: &Bytes, part: Range<usize>) -> [Bytes; 3] {
     let start = part.start / PIECE_BYTES * PIECE_BYTES;
     let end = part.end.next_multiple_of(PIECE_BYTES).min(piece.len());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 /// The state of one command between two turns. A new one is at the command's beginning.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct CommandProgress {
     /// True if the work before the command itself is done.
     pub(super) begun: bool,
     /// Keys, pairs or commands of the list that are done.
@@ -28,14 +28,14 @@ pub struct Progress {
     /// Steps that a transaction's reads took.
     pub(super) read_steps: u64,
     /// The progress of the command inside a transaction, a ONCE or an upload.
-    pub(super) inner: Option<Box<Progress>>,
+    pub(super) inner: Option<Box<CommandProgress>>,
     /// The whole of an upload (a large command that came in parts).
     pub(super) whole: Option<Bytes>,
     /// The memory of the arguments, if values may share it.
     pub(super) arguments: Option<Bytes>,
 }
 
-impl Progress {
+impl CommandProgress {
     /// Keeps the reply of a transaction's command, which is done. An error replaces it if all replies together exceed
     /// `bytes_max`.
     pub(super) fn keep(&mut self, reply: Reply<'static>, bytes_max: usize) {

@@ -6,7 +6,7 @@ use super::entry::{Entry, Value};
 use super::glob::Pattern;
 use super::number;
 use super::options::{NOT_AN_INTEGER, invalid_expire};
-use super::progress::Progress;
+use super::progress::CommandProgress;
 use super::reply::{Reply, TOO_LARGE, listed_bytes};
 use super::store::Store;
 use super::strings::Strings;
@@ -34,7 +34,12 @@ impl<'s> View<'s> {
 
     /// Answers a command that only reads, from the present state. Returns `None` if it needs more than `work`; it then
     /// continues with `progress`. Only commands that walk over the keys are divided so: see [`Command::walks`].
-    pub(super) fn answer(&self, command: &Command<'_>, progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
+    pub(super) fn answer(
+        &self,
+        command: &Command<'_>,
+        progress: &mut CommandProgress,
+        work: &mut Work,
+    ) -> Option<Reply<'s>> {
         use Command as C;
         match command {
             C::Scan(scan) => return Some(self.scan(scan, work)),
@@ -81,7 +86,7 @@ impl<'s> View<'s> {
         let mut reads = Work::steps(TRANSACTION_STEPS_MAX);
         let mut answer = |command: &Command<'_>| {
             let is_over = reads.is_spent() && command.walks();
-            let answer = if is_over { None } else { self.answer(command, &mut Progress::default(), &mut reads) };
+            let answer = if is_over { None } else { self.answer(command, &mut CommandProgress::default(), &mut reads) };
             answer.unwrap_or(TOO_MUCH)
         };
         let reply = self.list(commands.iter().map(&mut answer));
@@ -114,9 +119,9 @@ impl<'s> View<'s> {
     fn walk(
         &self,
         from: Position,
-        progress: &mut Progress,
+        progress: &mut CommandProgress,
         work: &mut Work,
-        mut each: impl FnMut(&'s Entry, &mut Progress, &mut Work) -> bool,
+        mut each: impl FnMut(&'s Entry, &mut CommandProgress, &mut Work) -> bool,
     ) -> Option<bool> {
         let from = *progress.cursor.get_or_insert(from);
         let mut last = None;
@@ -140,7 +145,7 @@ impl<'s> View<'s> {
         if work.is_unlimited() { self.store.limits.reply_bytes_max() } else { LISTED_BYTES_MAX }
     }
 
-    fn keys(&self, pattern: &[u8], progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
+    fn keys(&self, pattern: &[u8], progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'s>> {
         let pattern = progress.pattern.take().unwrap_or_else(|| {
             work.spend(pattern.len() * COMPILE_STEPS);
             Pattern::compile(pattern)
@@ -158,7 +163,7 @@ impl<'s> View<'s> {
         Some(if is_whole { Reply::Strings(std::mem::take(&mut progress.found)) } else { TOO_LARGE })
     }
 
-    fn count_in_slot(&self, slot: u16, progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
+    fn count_in_slot(&self, slot: u16, progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'s>> {
         self.walk(Position::of_slot(slot), progress, work, |entry, progress, _| {
             let is_inside = entry.position.slot() == slot;
             progress.count += i64::from(is_inside);
@@ -167,7 +172,13 @@ impl<'s> View<'s> {
         Some(Reply::Int(progress.count))
     }
 
-    fn keys_in_slot(&self, slot: u16, count: usize, progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
+    fn keys_in_slot(
+        &self,
+        slot: u16,
+        count: usize,
+        progress: &mut CommandProgress,
+        work: &mut Work,
+    ) -> Option<Reply<'s>> {
         let bytes_max = self.listed_bytes_max(work);
         self.walk(Position::of_slot(slot), progress, work, |entry, progress, _| {
             let is_wanted = entry.position.slot() == slot && progress.found.len() < count;
@@ -207,7 +218,7 @@ impl<'s> View<'s> {
         Some(int(self.store.len() - due))
     }
 
-    fn random_key(&self, seed: u64, progress: &mut Progress, work: &mut Work) -> Option<Reply<'s>> {
+    fn random_key(&self, seed: u64, progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'s>> {
         let Some(skip) = seed.checked_rem(self.store.len() as u64) else { return Some(Reply::Null) };
         let from = self.store.entries.nth(skip as usize).map_or(Position(0), |entry| entry.position);
         let mut found = None;

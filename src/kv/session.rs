@@ -7,9 +7,9 @@
 use super::command::Once;
 use super::digest::Digest;
 use super::frozen::FrozenSessions;
-use super::kept;
 use super::limits::Limits;
 use super::reply::Reply;
+use super::stored_reply;
 use siphasher::sip::SipHasher24;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -130,7 +130,7 @@ impl Sessions {
     /// Keeps the first reply to a command.
     pub(super) fn keep(&mut self, once: &Once<'_>, reply: &Reply<'_>, limits: &Limits) {
         let mut packed = Vec::new();
-        kept::pack(reply, &mut packed);
+        stored_reply::pack(reply, &mut packed);
         if packed.len() > limits.session_reply_bytes_max {
             packed = Vec::new();
         }
@@ -230,7 +230,7 @@ impl Kept {
         if self.reply.is_empty() {
             return TOO_LONG;
         }
-        kept::unpack(&self.reply).map_or(TOO_LONG, Reply::into_owned)
+        stored_reply::unpack(&self.reply).map_or(TOO_LONG, Reply::into_owned)
     }
 }
 

@@ -12,7 +12,7 @@ use super::entry::Entry;
 use super::expiry::Expiry;
 use super::frozen::Frozen;
 use super::limits::Limits;
-use super::progress::Progress;
+use super::progress::CommandProgress;
 use super::read::View;
 use super::reply::Reply;
 use super::rolling::{Change, Rolling};
@@ -50,7 +50,7 @@ pub struct Store {
     /// The frozen state that is being written out; see `frozen`.
     pub(super) frozen: Option<Box<Frozen>>,
     /// The progress of the command that is being applied over several turns.
-    running: Option<Progress>,
+    running: Option<CommandProgress>,
     pub(super) discarded: Vec<Discarded>,
 }
 
@@ -115,7 +115,7 @@ impl Store {
 
     /// Executes a command that was not encoded.
     pub(super) fn execute_whole(&mut self, command: &Command<'_>) -> Reply<'_> {
-        let reply = self.execute(command, true, &mut Progress::default(), &mut Work::unlimited());
+        let reply = self.execute(command, true, &mut CommandProgress::default(), &mut Work::unlimited());
         reply.unwrap_or_else(|| unreachable!("there is no end of work"))
     }
 
@@ -154,7 +154,7 @@ impl Store {
     /// # Errors
     /// [`Due`]: the answer depends on a key that is due by `leader_ms`, but not yet by the group's time.
     pub fn read(&self, body: &[u8], leader_ms: u64) -> Result<Reply<'_>, Due> {
-        let (mut progress, mut work) = (Progress::default(), Work::unlimited());
+        let (mut progress, mut work) = (CommandProgress::default(), Work::unlimited());
         let reply = self.read_some(body, leader_ms, &mut progress, &mut work)?;
         Ok(reply.unwrap_or_else(|| unreachable!("there is no end of work")))
     }
@@ -168,7 +168,7 @@ impl Store {
         &self,
         body: &[u8],
         leader_ms: u64,
-        progress: &mut Progress,
+        progress: &mut CommandProgress,
         work: &mut Work,
     ) -> Result<Option<Reply<'_>>, Due> {
         let command = match decode(body) {

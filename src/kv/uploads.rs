@@ -2,14 +2,14 @@
 //! of megabytes is sent, logged, and repeated after a failure in small pieces, and other commands pass between them.
 //! The last command of an upload executes the whole.
 //!
-//! Uploads are part of the state, and bounded. A group drops an upload that its origin seems to have given up: if by the
-//! group's time no part has come for long, or if the origin begins an upload with a later start number.
+//! Uploads are part of the state, and bounded. A group drops an upload that its origin seems to have given up: if by
+//! the group's time no part has come for long, or if the origin begins an upload with a later start number.
 
 use super::command::Set;
 use super::digest::Digest;
 use super::encode::{DecodeError, decode};
 use super::limits::Limits;
-use super::progress::Progress;
+use super::progress::CommandProgress;
 use super::reply::Reply;
 use super::rolling::Change;
 use super::store::{Store, unreadable};
@@ -292,7 +292,7 @@ impl Store {
         &mut self,
         complete: &Complete<'_>,
         wanted: bool,
-        progress: &mut Progress,
+        progress: &mut CommandProgress,
         work: &mut Work,
     ) -> Option<Reply<'static>> {
         let whole = progress.whole.take().or_else(|| {
@@ -321,7 +321,7 @@ impl Store {
         reply
     }
 
-    fn set_uploaded(&mut self, set: &UploadedSet<'_>, whole: &Bytes, progress: &mut Progress) -> Reply<'static> {
+    fn set_uploaded(&mut self, set: &UploadedSet<'_>, whole: &Bytes, progress: &mut CommandProgress) -> Reply<'static> {
         let parts = whole.split_at_checked(set.key_bytes as usize);
         let Some((key, value)) = parts else { return unreadable(DecodeError::BadValue) };
         self.begin_command(progress);

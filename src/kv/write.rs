@@ -6,7 +6,7 @@ use super::entry::{Entry, Value};
 use super::long_double;
 use super::long_value::{LONG_VALUE_BYTES, LongValue, shared_word};
 use super::number::{self, FloatError};
-use super::progress::Progress;
+use super::progress::CommandProgress;
 use super::read::{TOO_MUCH, View};
 use super::reply::Reply;
 use super::rolling::{Change, ends, whole};
@@ -26,7 +26,7 @@ impl Store {
         &mut self,
         command: &Command<'_>,
         wanted: bool,
-        progress: &mut Progress,
+        progress: &mut CommandProgress,
         work: &mut Work,
     ) -> Option<Reply<'_>> {
         use Command as C;
@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// Removes some keys that are due, once before each command.
-    pub(super) fn begin_command(&mut self, progress: &mut Progress) {
+    pub(super) fn begin_command(&mut self, progress: &mut CommandProgress) {
         if !std::mem::replace(&mut progress.begun, true) {
             self.remove_due(self.limits.due_per_command_max);
         }
@@ -122,7 +122,7 @@ impl Store {
         self.rolling.fold(Change::Flushed, 0, 0);
     }
 
-    fn del(&mut self, keys: &[&[u8]], progress: &mut Progress, work: &mut Work) -> Option<Reply<'_>> {
+    fn del(&mut self, keys: &[&[u8]], progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'_>> {
         while let Some(key) = keys.get(progress.done) {
             let entry = self.take(key);
             progress.count += i64::from(entry.is_some());
@@ -143,7 +143,7 @@ impl Store {
         commands: &[Command<'_>],
         writes: bool,
         wanted: bool,
-        progress: &mut Progress,
+        progress: &mut CommandProgress,
         work: &mut Work,
     ) -> Option<Reply<'static>> {
         while let Some(command) = commands.get(progress.done) {
@@ -178,8 +178,8 @@ impl Store {
     fn read_inside(
         &self,
         command: &Command<'_>,
-        progress: &mut Progress,
-        inner: &mut Progress,
+        progress: &mut CommandProgress,
+        inner: &mut CommandProgress,
         work: &mut Work,
     ) -> Option<Reply<'static>> {
         if command.walks() && progress.read_steps >= TRANSACTION_STEPS_MAX {
@@ -193,7 +193,7 @@ impl Store {
 
     /// Executes a command of a session at most once. The session keeps the reply, which makes it a part of the state:
     /// so the reply is computed even if nobody wants it here, and reads run without a limit of work.
-    fn once(&mut self, once: &Once<'_>, progress: &mut Progress, work: &mut Work) -> Option<Reply<'_>> {
+    fn once(&mut self, once: &Once<'_>, progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'_>> {
         if progress.inner.is_none()
             && let Some(answer) = self.sessions.answer(once, self.time_ms, &self.limits)
         {
@@ -274,7 +274,7 @@ impl Store {
     }
 
     /// Puts the pairs from `progress` on. Returns true if all of them are put, false if `work` is spent.
-    fn put_all(&mut self, pairs: &[Pair<'_>], progress: &mut Progress, work: &mut Work) -> bool {
+    fn put_all(&mut self, pairs: &[Pair<'_>], progress: &mut CommandProgress, work: &mut Work) -> bool {
         while let Some((key, value)) = pairs.get(progress.done) {
             self.put(self.position(key), key, value, 0, progress.arguments.as_ref());
             progress.done += 1;
@@ -287,7 +287,7 @@ impl Store {
         true
     }
 
-    fn mset_nx(&mut self, pairs: &[Pair<'_>], progress: &mut Progress, work: &mut Work) -> Option<Reply<'_>> {
+    fn mset_nx(&mut self, pairs: &[Pair<'_>], progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'_>> {
         while !progress.checked {
             let Some((key, _)) = pairs.get(progress.done) else {
                 (progress.checked, progress.done) = (true, 0);

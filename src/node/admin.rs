@@ -260,7 +260,7 @@ impl Core<'_> {
                 },
                 relays_to: self.wires.relays.to().map_or(0, |to| to.0),
                 relayed_total: self.wires.relays.sent_total(),
-                storage: self.upkeep.view(self.engine.groups().filter(|group| group.is_hollow()).count() as u64),
+                storage: self.upkeep.view(self.engine.groups().filter(|group| group.is_recovering()).count() as u64),
                 peers: &peers,
             },
             stats: self.wires.stats,

@@ -182,7 +182,8 @@ impl Backend for Core<'_> {
 }
 
 impl Core<'_> {
-    /// Returns the bytes of the stores, plus the bytes of this node's clients' commands that are in flight to the stores.
+    /// Returns the bytes of the stores, plus the bytes of this node's clients' commands that are in flight to the
+    /// stores.
     ///
     /// `maxmemory` bounds these bytes. Above it, the node that a client asks refuses commands that may add data, as
     /// Redis does, but not those that remove or read. Commands from the log are applied all the same, because the

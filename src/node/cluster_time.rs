@@ -6,18 +6,18 @@
 //! duration in cluster time takes between ten elevenths and ten ninths of its length, whatever the clocks do.
 //!
 //! A minority of the clocks may be wrong. If some clocks are unknown too, only a range is known in which the median
-//! lies. Cluster time then stays as it is if it lies in the range, and otherwise goes to the nearer end. (Marzullo's thesis,
-//! *Maintaining the time in a distributed system*, 1984, with points instead of intervals.)
+//! lies. Cluster time then stays as it is if it lies in the range, and otherwise goes to the nearer end. (Marzullo's
+//! thesis, *Maintaining the time in a distributed system*, 1984, with points instead of intervals.)
 //!
 //! A node that starts takes cluster time over from the others. It is made anew from the clocks only if no node has it:
 //! at a birth, which waits for the clocks of all members, and after all nodes were down. A node whose cluster time
 //! differs from that of a majority follows the majority at once.
 //!
-//! A freeze of the machine, such as a pause of a virtual machine, stops the node's monotonic clock. Afterwards the node's
-//! own clock and the clocks of other nodes are all ahead of the monotonic clock by the same jump, and cluster time jumps
-//! with them. A clock that was set jumps alone. Until a node knows which of the two happened, it tells no other node its
-//! cluster time, and follows a member that tells its own. Until the node has heard of another clock at all, it has no
-//! cluster time: it proposes nothing, and confirms no read.
+//! A freeze of the machine, such as a pause of a virtual machine, stops the node's monotonic clock. Afterwards the
+//! node's own clock and the clocks of other nodes are all ahead of the monotonic clock by the same jump, and cluster
+//! time jumps with them. A clock that was set jumps alone. Until a node knows which of the two happened, it tells no
+//! other node its cluster time, and follows a member that tells its own. Until the node has heard of another clock at
+//! all, it has no cluster time: it proposes nothing, and confirms no read.
 
 use super::Time;
 use super::engine::Engine;
@@ -234,8 +234,8 @@ impl ClusterTime {
     }
 
     /// Decides why the own clock has jumped, by comparing the readings of other clocks with those from before the jump.
-    /// Fewer than half of the clocks can be wrong. If that many other clocks have jumped too, this machine was frozen: even
-    /// if its own clock is wrong, at least one of these others is right.
+    /// Fewer than half of the clocks can be wrong. If that many other clocks have jumped too, this machine was frozen:
+    /// even if its own clock is wrong, at least one of these others is right.
     fn judge_jump(&mut self, time: Time) {
         let Some(jump) = &self.jump else { return };
         let moved = |heard: &Reading| {
@@ -248,8 +248,8 @@ impl ClusterTime {
         // All clocks have advanced by the time for which this machine was frozen. Each may have been set besides.
         let frozen_us = moved.get(needed - 1).map_or(0, |moved_us| jump.us.min(*moved_us));
         let is_frozen = frozen_us > signed(CLOCK_RESYNC_MS * 1_000);
-        // A clock that has not moved proves nothing before the wait is over: its machine may have been frozen too, and may
-        // be about to set it.
+        // A clock that has not moved proves nothing before the wait is over: its machine may have been frozen too, and
+        // may be about to set it.
         let is_late = time.mono_us >= jump.at_us + CLOCK_WAIT_MS * 1_000;
         let is_set = is_late && moved.iter().any(|moved_us| !differ(*moved_us, 0));
         // Two clocks that jump back alike were both set.
@@ -263,9 +263,9 @@ impl ClusterTime {
         self.jump = None;
     }
 
-    /// Follows the cluster time of a member, as at a start, if the other clocks have not told why the own clock jumped. In
-    /// that case the own clock was set, perhaps while this machine was frozen. The followed member tells a cluster time,
-    /// so it is not in doubt itself.
+    /// Follows the cluster time of a member, as at a start, if the other clocks have not told why the own clock jumped.
+    /// In that case the own clock was set, perhaps while this machine was frozen. The followed member tells a cluster
+    /// time, so it is not in doubt itself.
     fn follow_if_in_doubt(&mut self, reading: Reading) {
         let (Some(jump), Some(us)) = (&self.jump, reading.cluster_us) else { return };
         if reading.at_us >= jump.at_us + CLOCK_WAIT_MS * 1_000 {
@@ -359,8 +359,9 @@ impl ClusterTime {
             self.enough_since_us = None;
             return;
         }
-        // Waits for the readings of the other clocks: with all clocks, a wrong minority does no harm. The wait is longer
-        // if two clocks differ before the first value, because no group's time tells then which of the two is wrong.
+        // Waits for the readings of the other clocks: with all clocks, a wrong minority does no harm. The wait is
+        // longer if two clocks differ before the first value, because no group's time tells then which of the two is
+        // wrong.
         let apart_us = clocks.iter().max().zip(clocks.iter().min()).map_or(0, |(most, least)| most.abs_diff(*least));
         let is_open = electorate.latest_ms == 0 && apart_us > CLOCK_WARN_MS * 1_000;
         let wait_ms = if is_open { CLOCK_FIRST_WAIT_MS } else { CLOCK_WAIT_MS };

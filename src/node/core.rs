@@ -64,7 +64,7 @@ impl Core<'_> {
         let groups = cluster::groups(self.config, self.identity, record);
         self.engine.set_groups(groups.into_iter());
         self.upkeep.set_groups(record.groups);
-        self.settle_value_version();
+        self.update_value_version();
     }
 
     /// Makes this node a member of its cluster: the identity that says so is durable.
@@ -104,7 +104,7 @@ impl Core<'_> {
         }
         let (cluster, mut cx) = self.cluster(time);
         cluster.admit(&mut cx);
-        self.settle_value_version();
+        self.update_value_version();
     }
 
     /// Notes that the log is durable up to `lsn`. The sync took `sync_us`.
@@ -115,7 +115,7 @@ impl Core<'_> {
     }
 
     /// Updates the version of values that may be proposed: a member may speak another one now.
-    pub(super) fn settle_value_version(&mut self) {
+    pub(super) fn update_value_version(&mut self) {
         let version = self.wires.peers.value_version();
         self.engine.set_value_version(version, &mut self.wires);
     }
@@ -128,8 +128,8 @@ impl Core<'_> {
         self.engine.heed_claims(from, &claimed, &reached, &mut self.wires, time.clock());
     }
 
-    /// Passes the claims of all connected peers to the groups again, after a leader may have been lost. A group ignores a
-    /// claim while it knows a leader with a higher ballot; without that leader, the claim counts.
+    /// Passes the claims of all connected peers to the groups again, after a leader may have been lost. A group ignores
+    /// a claim while it knows a leader with a higher ballot; without that leader, the claim counts.
     pub(super) fn heed_claims(&mut self, time: Time) {
         let others: Vec<NodeId> = self.wires.peers.linked().map(|peer| peer.id()).collect();
         others.into_iter().for_each(|id| self.on_claims(id, time));
@@ -150,9 +150,9 @@ impl Core<'_> {
     }
 
     /// Tells a member that `groups` have been rebuilt, and which groups are still missing here.
-    pub(super) fn tell_here(&mut self, to: NodeId, groups: &[GroupId]) {
-        let here = self.engine.here(groups);
-        self.tell(to, &NodeMessage::Here(here));
+    pub(super) fn tell_groups_ready(&mut self, to: NodeId, groups: &[GroupId]) {
+        let here = self.engine.groups_ready(groups);
+        self.tell(to, &NodeMessage::GroupsReady(here));
     }
 
     /// Tells a member the `next` of each group here.

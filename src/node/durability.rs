@@ -1,9 +1,9 @@
 //! Tracks how much of the log other members have durably, for WAIT and WAITAOF.
 //!
-//! A member counts in a group if it certainly has all that this node has applied there. This includes the client's writes,
-//! because they are answered. Two kinds of members are certain:
-//! - Members that say so. This node asks them for their positions ([`NodeMessage::WhereDurable`]). A member answers once its
-//!   log is durable up to its position ([`NodeMessage::Durable`]).
+//! A member counts in a group if it certainly has all that this node has applied there. This includes the client's
+//! writes, because they are answered. Two kinds of members are certain:
+//! - Members that say so. This node asks them for their positions ([`NodeMessage::DurablePositionQuery`]). A member
+//!   answers once its log is durable up to its position ([`NodeMessage::Durable`]).
 //! - A majority, even if no member was asked: the members that voted for the last value. Each of them had all values before
 //!   that one. This node does not know which members they are.
 
@@ -25,11 +25,11 @@ impl Durability {
     /// Asks all members how far their logs durably have these groups.
     pub(super) fn ask(&mut self, groups: Vec<GroupId>, peers: &mut Peers) {
         self.known.retain(|node, _| peers.iter().any(|peer| peer.id() == *node));
-        peers.tell_all(&NodeMessage::WhereDurable(groups));
+        peers.tell_all(&NodeMessage::DurablePositionQuery(groups));
     }
 
-    /// Keeps the answer to a member: `positions`, to be sent when the log is durable up to `lsn`. While one answer waits,
-    /// further questions of that member are dropped: it asks again anyway.
+    /// Keeps the answer to a member: `positions`, to be sent when the log is durable up to `lsn`. While one answer
+    /// waits, further questions of that member are dropped: it asks again anyway.
     pub(super) fn owe(&mut self, from: NodeId, lsn: u64, positions: Positions) {
         if !self.owed.iter().any(|(_, to, _)| *to == from) {
             self.owed.push((lsn, from, positions));

@@ -13,15 +13,15 @@ use super::links::Links;
 use super::wire::NodeMessage;
 use crate::identity::Identity;
 use crate::plural::plural;
-use crate::recovery::Shelved;
+use crate::recovery::Restored;
 use groups::{GroupId, NodeId};
 
 /// Progress of a start.
 #[derive(Debug)]
-pub(super) struct Loading(Stage);
+pub(super) struct Loading(LoadingStage);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum LoadingStage {
     /// The log is being read.
     Reading,
     /// The log has been read, and is durable up to here. No group has come yet.
@@ -35,40 +35,40 @@ enum Stage {
 impl Loading {
     /// Returns the state of a node that misses nothing.
     pub(super) fn whole() -> Loading {
-        Loading(Stage::Whole)
+        Loading(LoadingStage::Whole)
     }
 
     /// Notes that the groups were handed out to be rebuilt.
     pub(super) fn begin(&mut self) {
-        self.0 = Stage::Reading;
+        self.0 = LoadingStage::Reading;
     }
 
     /// Notes that the log has been read to its end, and is durable up to `lsn`.
     pub(super) fn on_log_read(&mut self, lsn: u64) {
-        self.0 = Stage::Read { lsn };
+        self.0 = LoadingStage::Read { lsn };
     }
 
-    /// Notes that groups come. The node begins with the first of them: for these, returns the LSN up to which the log is
-    /// durable. Returns `None` for later groups.
+    /// Notes that groups come. The node begins with the first of them: for these, returns the LSN up to which the log
+    /// is durable. Returns `None` for later groups.
     ///
     /// # Panics
     /// If the log has not been read.
     pub(super) fn on_groups(&mut self) -> Option<u64> {
-        assert_ne!(self.0, Stage::Reading, "nothing can be promised before the log has been read");
-        let Stage::Read { lsn } = self.0 else { return None };
-        self.0 = Stage::Rebuilding;
+        assert_ne!(self.0, LoadingStage::Reading, "nothing can be promised before the log has been read");
+        let LoadingStage::Read { lsn } = self.0 else { return None };
+        self.0 = LoadingStage::Rebuilding;
         Some(lsn)
     }
 
     /// Notes that all groups are here.
     fn end(&mut self) {
-        assert_eq!(self.0, Stage::Rebuilding, "groups come, if only none, before that is the end of it");
-        self.0 = Stage::Whole;
+        assert_eq!(self.0, LoadingStage::Rebuilding, "groups come, if only none, before that is the end of it");
+        self.0 = LoadingStage::Whole;
     }
 
     /// Returns true if some group is not rebuilt yet, or the content of the checkpoints is not known.
     pub(super) fn is_loading(&self) -> bool {
-        self.0 != Stage::Whole
+        self.0 != LoadingStage::Whole
     }
 
     /// Returns true if the cluster of this identity exists, and the node knows its promises in the groups that it has
@@ -79,7 +79,7 @@ impl Loading {
 
     /// Returns true if the node has not begun: it takes part in nothing.
     pub(super) fn has_not_begun(&self) -> bool {
-        matches!(self.0, Stage::Reading | Stage::Read { .. })
+        matches!(self.0, LoadingStage::Reading | LoadingStage::Read { .. })
     }
 }
 
@@ -97,26 +97,26 @@ impl Core<'_> {
             tracing::info!("{here} of {all} group{} are here", plural(all as u64));
         }
         self.upkeep.note_rebuilt(self.engine, groups);
-        self.settle_value_version();
+        self.update_value_version();
         let linked: Vec<NodeId> = self.wires.peers.linked().map(|peer| peer.id()).collect();
         linked.into_iter().for_each(|peer| self.reconnect(peer, groups, time));
     }
 
-    /// Ends the loading: all groups are here, and `shelved` was in the checkpoints.
+    /// Ends the loading: all groups are here, and `restored` was in the checkpoints.
     ///
     /// # Panics
     /// If the node has not begun, or a group is missing.
-    pub(super) fn on_all_rebuilt(&mut self, shelved: &Shelved) {
+    pub(super) fn on_all_rebuilt(&mut self, restored: &Restored) {
         assert_eq!(self.engine.shard().missing_groups(), 0, "all groups are here when the rebuilding ends");
         self.loading.end();
-        self.upkeep.note_shelved(shelved);
+        self.upkeep.note_restored(restored);
         self.engine.note_members_changed();
     }
 
     /// Begins anew with these groups on a connection that was there before them.
     fn reconnect(&mut self, peer: NodeId, groups: &[GroupId], time: Time) {
-        self.tell_here(peer, groups);
-        self.tell(peer, &NodeMessage::Where);
+        self.tell_groups_ready(peer, groups);
+        self.tell(peer, &NodeMessage::PositionQuery);
         self.tell_positions(peer);
         self.engine.connect(peer, groups, &mut self.wires);
         self.on_claims(peer, time);

@@ -56,7 +56,7 @@ use crate::config::{NodeConfig, REACH_GRACE_MS, REACH_START_MS, STALL_MS_MIN};
 use crate::identity::Identity;
 use crate::kv::reply::Reply;
 use crate::kv::table;
-use crate::recovery::{Blank, Rebuilt, Shelved};
+use crate::recovery::{Blank, Rebuilt, Restored};
 use crate::shard::{Cell, Shard};
 use crate::storage::checkpoint::{Catalog, Header};
 use crate::storage::wal::Record;
@@ -215,23 +215,23 @@ impl Node {
         core.on_rebuilt(&groups, first.is_none(), links, time);
     }
 
-    /// Ends the start: all groups are here, and `shelved` was in the checkpoints.
+    /// Ends the start: all groups are here, and `restored` was in the checkpoints.
     ///
     /// # Panics
     /// If the node has not begun, or a group is missing.
-    pub fn all_rebuilt(&mut self, shelved: &Shelved, time: Time) {
+    pub fn all_rebuilt(&mut self, restored: &Restored, time: Time) {
         let (links, mut core) = self.core();
-        core.on_all_rebuilt(shelved);
+        core.on_all_rebuilt(restored);
         core.update_roster(links, time);
     }
 
     /// Calls [`Node::log_read`], [`Node::groups_rebuilt`] and [`Node::all_rebuilt`] at once, for callers without
     /// threads.
     pub fn rebuilt(&mut self, rebuilt: Rebuilt, lsn: u64, time: Time) {
-        let Rebuilt { mut shard, peers, catalog, shelved } = rebuilt;
+        let Rebuilt { mut shard, peers, catalog, restored } = rebuilt;
         self.log_read(&peers, &catalog, lsn);
         self.groups_rebuilt(shard.take_all(), time);
-        self.all_rebuilt(&shelved, time);
+        self.all_rebuilt(&restored, time);
     }
 
     /// Begins after the recovery. The log is durable up to `lsn`; time limits run from here.
@@ -407,7 +407,7 @@ impl Node {
             Completion::Unread(range) => core.wires.ranges.put_back(range),
             Completion::Read(range, values) => core.keep_up(time, |upkeep, cx| upkeep.range_read(&range, values, cx)),
             Completion::Checkpoint(done) => core.keep_up(time, |upkeep, cx| upkeep.checkpoint_done(done, cx)),
-            Completion::Transfer(brought) => core.keep_up(time, |upkeep, cx| upkeep.brought(brought, cx)),
+            Completion::Transfer(result) => core.keep_up(time, |upkeep, cx| upkeep.on_transfer_result(result, cx)),
             Completion::Droppable(droppable) => core.keep_up(time, |upkeep, cx| upkeep.trim(droppable, cx)),
         }
     }

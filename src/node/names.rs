@@ -81,7 +81,7 @@ impl Names {
         let others = peers.iter().filter(|peer| !peer.address().is_empty());
         let others = others.map(|peer| (peer.id(), told(peer), peer.is_reached(time.mono_ms())));
         let view = |(node, address, connected): (NodeId, String, bool)| {
-            let storage = peers.roster().place(node).map_or([node.0 as u8; 16], |place| place.storage);
+            let storage = peers.roster().info(node).map_or([node.0 as u8; 16], |place| place.storage);
             let (endpoint, resolved) = (Endpoint::parse(&address), self.ip(&address));
             NodeView { node, id40: id40(node, &storage), endpoint, resolved, connected }
         };

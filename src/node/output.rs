@@ -3,7 +3,7 @@
 
 use super::{Node, Time};
 use crate::identity::{BirthRecord, Identity};
-use crate::storage::checkpoint::{Brought, Done, Errand, Job};
+use crate::storage::checkpoint::{Done, Job, TransferResult, TransferTask};
 use crate::storage::scrub::Findings;
 use crate::storage::wal::{Batch, ChosenValue, Droppable, ReadRange};
 use bytes::Bytes;
@@ -47,7 +47,7 @@ pub enum Output {
     /// Execute a task with checkpoint files. Tasks are executed in order; see [`Completion::Checkpoint`].
     Checkpoint(Job),
     /// Execute a task of a transfer of checkpoints. Tasks are executed in order; see [`Completion::Transfer`].
-    Transfer(Errand),
+    Transfer(TransferTask),
     /// Store the identity; see [`Completion::Stored`].
     StoreIdentity(Box<Identity>),
     /// Stop the node: it can never serve as it is, for this reason.
@@ -86,7 +86,7 @@ pub enum Completion {
     /// Of [`Output::Checkpoint`]: the result of the task.
     Checkpoint(Done),
     /// Of [`Output::Transfer`]: the result of the task.
-    Transfer(Brought),
+    Transfer(TransferResult),
     /// Of [`Output::StoreIdentity`]: the identity with this birth record is durable.
     Stored(BirthRecord),
     /// The findings of a scrub of the disk, which no output asked for. Damaged files are written anew from memory.
@@ -193,7 +193,7 @@ pub trait Driver {
     fn checkpoint(&mut self, job: Job);
 
     /// Gives the transfer worker a task.
-    fn transfer(&mut self, errand: Errand);
+    fn transfer(&mut self, task: TransferTask);
 
     /// Stores the identity durably.
     ///
@@ -274,7 +274,7 @@ fn carry_out_one<D: Driver>(driver: &mut D, output: Output, time: Time) -> Resul
             }
         }
         Output::Checkpoint(job) => driver.checkpoint(job),
-        Output::Transfer(errand) => driver.transfer(errand),
+        Output::Transfer(task) => driver.transfer(task),
         Output::StoreIdentity(identity) => {
             driver.store(&identity)?;
             if let Some(record) = identity.birth {

@@ -58,7 +58,7 @@ impl Receiver for Core<'_> {
         if replaces {
             self.give_up_relays(from, time);
         }
-        self.settle_value_version();
+        self.update_value_version();
         if !self.is_born() {
             return self.cluster.on_unborn(hello);
         }
@@ -72,7 +72,7 @@ impl Receiver for Core<'_> {
         self.wires.peers.tell_claims(from);
         self.tell_positions(from);
         if self.loading.is_loading() {
-            self.tell_here(from, &[]);
+            self.tell_groups_ready(from, &[]);
         }
         self.engine.connect_all(from, &mut self.wires);
     }
@@ -86,7 +86,7 @@ impl Receiver for Core<'_> {
     }
 
     fn on_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> Result<(), String> {
-        if !self.engine.believes(&message) {
+        if !self.engine.is_plausible(&message) {
             return Err(ABSURD.to_owned());
         }
         let clock = time.clock();
@@ -120,21 +120,21 @@ impl Receiver for Core<'_> {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_birth(record, &mut cx)?;
             }
-            // An offer is ignored while the node loads: the sequence numbers of new files are known only when all groups
-            // are rebuilt.
+            // An offer is ignored while the node loads: the sequence numbers of new files are known only when all
+            // groups are rebuilt.
             NodeMessage::Offer(_) if self.loading.is_loading() => {}
             NodeMessage::Offer(offer) => {
                 let (upkeep, mut cx) = self.upkeep(time);
                 upkeep.handle_offer(from, &offer, &mut cx);
             }
-            NodeMessage::Want(_) | NodeMessage::Piece(_) => {
+            NodeMessage::ChunkRequest(_) | NodeMessage::Chunk(_) => {
                 return Err("it sent a transfer on a connection for votes".to_owned());
             }
             NodeMessage::Admission(admission) => {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_admission(admission, &mut cx)?;
             }
-            NodeMessage::Where => self.tell_positions(from),
+            NodeMessage::PositionQuery => self.tell_positions(from),
             NodeMessage::Move(wanted) => {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_move(from, &wanted, &mut cx);
@@ -143,13 +143,13 @@ impl Receiver for Core<'_> {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_moved(&moved, &mut cx);
             }
-            NodeMessage::Here(here) => {
+            NodeMessage::GroupsReady(here) => {
                 if let Some(peer) = self.wires.peers.find(from) {
                     peer.set_missing(here.missing);
                 }
                 self.engine.connect(from, &here.groups, &mut self.wires);
             }
-            NodeMessage::WhereDurable(groups) => self.on_where_durable(from, &groups),
+            NodeMessage::DurablePositionQuery(groups) => self.on_durable_position_query(from, &groups),
             NodeMessage::Durable(positions) => self.durability.on_told(from, &positions, self.engine.len()),
             NodeMessage::Relay(relay) => self.on_relay(id, from, &relay, time),
             NodeMessage::Relayed(relayed) => {
@@ -164,8 +164,8 @@ impl Receiver for Core<'_> {
     fn on_transfer_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> bool {
         let (upkeep, mut cx) = self.upkeep(time);
         match message {
-            NodeMessage::Want(want) => upkeep.handle_want(id, &want, &mut cx),
-            NodeMessage::Piece(piece) => upkeep.handle_piece(from, piece, &mut cx),
+            NodeMessage::ChunkRequest(want) => upkeep.handle_chunk_request(id, &want, &mut cx),
+            NodeMessage::Chunk(chunk) => upkeep.handle_chunk(from, chunk, &mut cx),
             _ => return false,
         }
         true
@@ -193,7 +193,7 @@ impl Receiver for Core<'_> {
             }
             Err(error) => return Err(error.to_string()),
         };
-        if !self.engine.group(group).believes(&message) {
+        if !self.engine.group(group).is_plausible(&message) {
             return Err(ABSURD.to_owned());
         }
         let version = message.value_version();
@@ -272,7 +272,7 @@ impl Core<'_> {
 
     /// Takes a member's question up to which instance of each of these groups this node's log is durable. The answer is
     /// sent when everything gathered so far is durable.
-    fn on_where_durable(&mut self, from: NodeId, groups: &[GroupId]) {
+    fn on_durable_position_query(&mut self, from: NodeId, groups: &[GroupId]) {
         let here = groups.iter().take(self.engine.len()).filter(|group| self.engine.has(**group));
         let next = here.map(|group| (*group, self.engine.group(*group).next())).collect();
         self.durability.owe(from, self.engine.gathered_lsn(), Positions { next });

@@ -83,6 +83,6 @@ impl Refusals<'_> {
     }
 
     fn address_of(&self, node: NodeId) -> &str {
-        self.peers.roster().place(node).map_or("", |place| &place.address)
+        self.peers.roster().info(node).map_or("", |place| &place.address)
     }
 }

@@ -14,8 +14,8 @@ use super::ticket::Ticket;
 use super::wire::{NodeMessage, Relay, Relayed};
 use crate::config::{RELAY_BYTES_MAX, RELAY_GRACE_MS, RELAYS_MAX};
 use crate::kv::fanout::{NOT_SERVED, UNCERTAIN};
-use crate::kv::kept;
 use crate::kv::reply::Reply;
+use crate::kv::stored_reply;
 use crate::versions::Versions;
 use groups::NodeId;
 use slab::Slab;
@@ -161,7 +161,7 @@ impl Relays {
     /// Takes the reply to a command that was passed on. Returns it with the client's request.
     pub(super) fn on_reply<'r>(&mut self, relayed: &'r Relayed) -> Option<(Asked, Reply<'r>)> {
         let sent = self.sent.remove(&relayed.number)?;
-        Some((sent.asked, kept::unpack(&relayed.reply).unwrap_or_else(|_| unknown(sent.is_write))))
+        Some((sent.asked, stored_reply::unpack(&relayed.reply).unwrap_or_else(|_| unknown(sent.is_write))))
     }
 
     /// Gives up all commands that `from` has and has not answered: the connection is gone, and their outcome is
@@ -181,10 +181,10 @@ impl Relays {
             return;
         };
         let mut packed = Vec::new();
-        kept::pack(reply, &mut packed);
+        stored_reply::pack(reply, &mut packed);
         if packed.len() > RELAY_BYTES_MAX {
             packed.clear();
-            kept::pack(if is_write { &UNCERTAIN } else { &TOO_LONG }, &mut packed);
+            stored_reply::pack(if is_write { &UNCERTAIN } else { &TOO_LONG }, &mut packed);
         }
         if let Some(peer) = peers.by_link(link) {
             peer.tell(&NodeMessage::Relayed(Relayed { number, reply: packed.into() }));
@@ -201,7 +201,7 @@ impl Sent {
 /// Returns the answer to a member whose command is refused.
 pub(super) fn refused(number: u64, reply: &Reply<'_>) -> NodeMessage {
     let mut packed = Vec::new();
-    kept::pack(reply, &mut packed);
+    stored_reply::pack(reply, &mut packed);
     NodeMessage::Relayed(Relayed { number, reply: packed.into() })
 }
 
@@ -229,7 +229,7 @@ mod tests {
             storage_id: [1; 16],
             node: NodeId(1),
             start: 1,
-            lives: vec![1],
+            incarnations: vec![1],
             birth: None,
             joined: Vec::new(),
         };

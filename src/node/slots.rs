@@ -1,5 +1,5 @@
-//! A table by connection number. The low 32 bits of a number are a small position; the high bits differ from one connection
-//! to the next at that position. So a lookup is one array access, and an old number finds nothing.
+//! A table by connection number. The low 32 bits of a number are a small position; the high bits differ from one
+//! connection to the next at that position. So a lookup is one array access, and an old number finds nothing.
 
 /// Values by the connections of one kind.
 pub(super) struct Slots<T>(Vec<Option<(u64, T)>>);

@@ -17,7 +17,7 @@ pub struct Space {
     /// Length of the next segment.
     pub segment: u64,
     /// True if the next segment is preallocated.
-    pub spare: bool,
+    pub preallocated: bool,
     /// True if no further segment can be made.
     pub full: bool,
     /// Bytes at the end of the last segment that are kept for small values and promises.
@@ -29,7 +29,7 @@ pub struct Space {
 /// Unlimited space.
 impl Default for Space {
     fn default() -> Space {
-        Space { room: u64::MAX, segment: u64::MAX, spare: true, full: false, reserve: 0, free: u64::MAX }
+        Space { room: u64::MAX, segment: u64::MAX, preallocated: true, full: false, reserve: 0, free: u64::MAX }
     }
 }
 
@@ -40,7 +40,7 @@ impl Space {
         Space {
             room: status.room(),
             segment: options.segment_bytes,
-            spare: status.spare(),
+            preallocated: status.has_preallocated(),
             full: status.full(),
             reserve: options.reserve_bytes,
             free,
@@ -55,7 +55,7 @@ impl Space {
             return !self.full && self.has_free(behind);
         }
         let fits = |left: u64| self.room >= behind + left;
-        let next_is_sure = self.spare || (!self.full && self.has_free(self.segment));
+        let next_is_sure = self.preallocated || (!self.full && self.has_free(self.segment));
         next_is_sure || fits(self.reserve) || (bytes <= SMALL_BYTES && fits(self.reserve / 4))
     }
 
@@ -100,8 +100,8 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn space(room: usize, spare: bool, full: bool) -> Space {
-        Space { room: room as u64, segment: 64 << 20, spare, full, reserve: 8 << 20, free: 100 << 20 }
+    fn space(room: usize, preallocated: bool, full: bool) -> Space {
+        Space { room: room as u64, segment: 64 << 20, preallocated, full, reserve: 8 << 20, free: 100 << 20 }
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod uploads;
 use super::*;
 use crate::config::{CHECKPOINT_RETRY_MS, LOG_QUEUE_BYTES};
 use crate::identity::{BirthRecord, Member};
-use crate::recovery::{Blank, Progress, Rebuilt, Source};
+use crate::recovery::{Blank, Rebuilt, RecoveryProgress, Source};
 use crate::routing;
 use crate::storage::checkpoint::{Done, Job};
 use crate::storage::wal;
@@ -89,7 +89,7 @@ impl World {
                 storage_id: [id as u8; 16],
                 node: NodeId(id),
                 start: 1,
-                lives: vec![1],
+                incarnations: vec![1],
                 birth: Some(birth.clone()),
                 joined: Vec::new(),
             };
@@ -360,9 +360,9 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
 
 /// Rebuilds the groups from no log and no checkpoint.
 fn rebuilt_of_nothing(blank: Blank, time: Time) -> Rebuilt {
-    let (disk, storage, progress) = (&crate::storage::disk::MemoryDisk::new(), [0; 16], &Progress::default());
-    let source = Source { disk, storage, clock: time.clock(), lanes: 1, progress };
-    let rebuild = blank.rebuild_all(&source, None, |_| ()).expect("one lane needs no thread");
+    let (disk, storage, progress) = (&crate::storage::disk::MemoryDisk::new(), [0; 16], &RecoveryProgress::default());
+    let source = Source { disk, storage, clock: time.clock(), workers: 1, progress };
+    let rebuild = blank.rebuild_all(&source, None, |_| ()).expect("one worker needs no thread");
     rebuild.expect("there is nothing that could be wrong").1
 }
 
@@ -415,7 +415,7 @@ fn groups_are_served_as_they_come() {
     assert!(world.node(leader).replies.is_empty(), "two of three would have to vote");
     let time = world.time;
     world.node(3).node.groups_rebuilt(second, time);
-    world.node(3).node.all_rebuilt(&rebuilt.shelved, time);
+    world.node(3).node.all_rebuilt(&rebuilt.restored, time);
     world.run_until("its vote", 5 * TICK_MS, |world| !world.nodes[leader as usize - 1].replies.is_empty());
     assert_eq!(world.ask(3, 0, &get), "$3\r\nnew");
     assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:0\r\n"));
@@ -451,7 +451,7 @@ fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
 
     let time = world.time;
     world.node(1).node.groups_rebuilt(second, time);
-    world.node(1).node.all_rebuilt(&rebuilt.shelved, time);
+    world.node(1).node.all_rebuilt(&rebuilt.restored, time);
     world.run(100);
     assert_eq!(world.ask(leader, 0, "PAXOI LEADER MOVE 1 1"), "+OK");
 }
@@ -514,7 +514,7 @@ fn a_stuck_disk_bounds_what_waits_for_it() {
 }
 
 fn full() -> Space {
-    Space { room: 50 << 20, segment: 64 << 20, spare: false, full: true, reserve: 8 << 20, free: 0 }
+    Space { room: 50 << 20, segment: 64 << 20, preallocated: false, full: true, reserve: 8 << 20, free: 0 }
 }
 
 #[test]

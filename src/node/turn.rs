@@ -5,7 +5,7 @@ use super::cluster_time::Sight;
 use super::core::Core;
 use super::output::Output;
 use super::peers::PingState;
-use groups::{Group, NodeId, Surroundings};
+use groups::{ElectionContext, Group, NodeId};
 
 impl Core<'_> {
     /// Applies the time limits that also hold before the birth.
@@ -25,7 +25,7 @@ impl Core<'_> {
         let (start, clocks) = (self.identity.start, self.wires.cluster_time.told(time));
         let state = PingState { start, disk: true, full: false, draining: false, clocks };
         if self.wires.peers.ping(state, time.mono_us, |_, _| None) {
-            // The others get the birth record after this ping, which tells them this node's clock.
+            // The others get the birth record behind this ping. It tells them this node's clock, as it answers a ping.
             let (cluster, mut cx) = self.cluster(time);
             cluster.tick_birth(&mut cx);
         }
@@ -40,7 +40,7 @@ impl Core<'_> {
         let can_lead = cluster.give_up_if_stuck(&mut cx);
         cluster.tick_removed(&mut cx);
         // No leader begins where only promises can be logged.
-        let disk_leads = can_lead && !space.is_exhausted();
+        let disk_leads = can_lead && !space.is_exhausted() && !self.engine.is_disk_silent(now_ms);
         self.engine.set_hopeful(self.wires.peers.hopeful(now_ms), self.wires.peers.len(), &mut self.wires);
         let given_up = self.wires.relays.tick(self.engine, self.wires.peers, time);
         self.engine.set_passing_on(self.wires.relays.to().is_some());
@@ -48,9 +48,14 @@ impl Core<'_> {
         self.engine.tick_uploads(self.config.client_timeout_ms, &mut self.wires, time);
         let reached = self.wires.peers.reached(now_ms);
         let (cluster, cx) = self.cluster(time);
-        let rather = cluster.rather_leading(&cx);
-        let around = Surroundings { reached: &reached, disk: disk_leads, free: true, rather: &rather };
-        self.engine.tick(around, self.wires.peers.slowest_us(), &mut self.wires, time);
+        let preferred_leaders = cluster.preferred_leaders(&cx);
+        let context = ElectionContext {
+            reached: &reached,
+            disk: disk_leads,
+            may_self_promise: true,
+            preferred_leaders: &preferred_leaders,
+        };
+        self.engine.tick(context, self.wires.peers.slowest_us(), &mut self.wires, time);
         let (cluster, mut cx) = self.cluster(time);
         cluster.tick_placement(&mut cx);
         let (upkeep, mut cx) = self.upkeep(time);

@@ -8,7 +8,7 @@
 use crate::identity::BirthRecord;
 use crate::versions::Versions;
 use bytes::{Bytes, BytesMut};
-use groups::membership::Place;
+use groups::membership::MemberInfo;
 use groups::{Answer, Ballot, GroupId, Instance, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub struct Hello {
     pub start: u64,
     /// A random number for each of the sender's latest starts, this one last. A copy of its data directory can come to
     /// the same start number, but not to the same random numbers.
-    pub lives: Vec<u64>,
+    pub incarnations: Vec<u64>,
     /// The number of groups over which the slots are divided.
     pub groups: u32,
     /// Before birth: the initial members, so that different lists are noticed.
@@ -80,17 +80,17 @@ impl Hello {
 
     /// Returns the random number of this start.
     #[must_use]
-    pub fn life(&self) -> u64 {
-        self.lives.last().copied().unwrap_or(0)
+    pub fn incarnation(&self) -> u64 {
+        self.incarnations.last().copied().unwrap_or(0)
     }
 
     /// Returns true if the sender, or the directory that it is a copy of, can have had start number `start` with the
-    /// life `life`.
+    /// incarnation `incarnation`.
     #[must_use]
-    pub fn descends_from(&self, start: u64, life: u64) -> bool {
+    pub fn descends_from(&self, start: u64, incarnation: u64) -> bool {
         let since = self.start.saturating_sub(start);
-        let newest_first = usize::try_from(since).ok().and_then(|since| self.lives.iter().rev().nth(since));
-        newest_first.is_none_or(|known| *known == life)
+        let newest_first = usize::try_from(since).ok().and_then(|since| self.incarnations.iter().rev().nth(since));
+        newest_first.is_none_or(|known| *known == incarnation)
     }
 }
 
@@ -129,7 +129,7 @@ pub struct Ping {
     pub lease: bool,
     /// The lease that the sender grants: it promises nothing to others in the groups of the receiver's list of version
     /// `claims_seen`, except for these groups. See `node::peers::leases`.
-    pub word: Option<Vec<GroupId>>,
+    pub lease_grant: Option<Vec<GroupId>>,
     /// Whether the sender is drained: it should lead no group.
     pub draining: bool,
     /// The sender's clocks. They follow the other fields; versions below 3 omit them.
@@ -175,7 +175,7 @@ pub struct Claims {
 }
 
 /// The sender's positions in its groups, so that a lagging receiver can ask for values. Sent on a new connection, and
-/// in answer to [`NodeMessage::Where`].
+/// in answer to [`NodeMessage::PositionQuery`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Positions {
     /// `next` of each group in which something was chosen.
@@ -228,25 +228,25 @@ pub struct Offer {
     pub file: FileId,
 }
 
-/// Asks for a piece of a checkpoint, on a connection for transfers.
+/// Asks for a chunk of a checkpoint, on a connection for transfers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Want {
+pub struct ChunkRequest {
     /// The file.
     pub file: FileId,
-    /// Offset of the piece in the file.
+    /// Offset of the chunk in the file.
     pub offset: u64,
-    /// Length of the piece, in bytes.
+    /// Length of the chunk, in bytes.
     pub bytes: u32,
 }
 
-/// A piece of a checkpoint.
+/// A chunk of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Piece {
+pub struct Chunk {
     /// The file.
     pub file: FileId,
-    /// Offset of the piece in the file.
+    /// Offset of the chunk in the file.
     pub offset: u64,
-    /// The piece; empty if the file is gone, or if too many pieces wait to be read.
+    /// The chunk; empty if the file is gone, or if too many pieces wait to be read.
     pub bytes: Bytes,
 }
 
@@ -256,7 +256,7 @@ pub struct Admission {
     /// The birth record of the cluster.
     pub birth: BirthRecord,
     /// The present members, including the receiver.
-    pub members: Vec<Place>,
+    pub members: Vec<MemberInfo>,
 }
 
 /// Asks the leader of a group to let another member lead it.
@@ -283,7 +283,7 @@ pub struct Moved {
 
 /// Tells which groups the sender has rebuilt. Sent while it loads: after its hello, and whenever it has rebuilt groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Here {
+pub struct GroupsReady {
     /// The groups that the sender has rebuilt now. Earlier messages to them were lost.
     pub groups: Vec<GroupId>,
     /// The groups that the sender still lacks, ascending. In these it neither votes nor answers.
@@ -325,17 +325,17 @@ pub enum NodeMessage {
     Answers(Answers),
     Birth(BirthRecord),
     Offer(Offer),
-    Want(Want),
-    Piece(Piece),
+    ChunkRequest(ChunkRequest),
+    Chunk(Chunk),
     Admission(Admission),
     /// Asks for the receiver's position in each group. Answered by [`Positions`].
-    Where,
+    PositionQuery,
     Move(Move),
     Moved(Moved),
-    Here(Here),
+    GroupsReady(GroupsReady),
     /// Asks how far the receiver's log durably holds these groups. Answered by [`NodeMessage::Durable`] when its
     /// present positions are durable.
-    WhereDurable(Vec<GroupId>),
+    DurablePositionQuery(Vec<GroupId>),
     /// Says that, in these groups, the sender has applied all instances before `next` and has them durably in its log.
     Durable(Positions),
     Relay(Relay),
@@ -356,14 +356,14 @@ impl NodeMessage {
             NodeMessage::Answers(_) => 7,
             NodeMessage::Birth(_) => 8,
             NodeMessage::Offer(_) => 20,
-            NodeMessage::Want(_) => 21,
-            NodeMessage::Piece(_) => 22,
+            NodeMessage::ChunkRequest(_) => 21,
+            NodeMessage::Chunk(_) => 22,
             NodeMessage::Admission(_) => 9,
-            NodeMessage::Where => 10,
+            NodeMessage::PositionQuery => 10,
             NodeMessage::Move(_) => 11,
             NodeMessage::Moved(_) => 12,
-            NodeMessage::Here(_) => 13,
-            NodeMessage::WhereDurable(_) => 16,
+            NodeMessage::GroupsReady(_) => 13,
+            NodeMessage::DurablePositionQuery(_) => 16,
             NodeMessage::Durable(_) => 17,
             NodeMessage::Relay(_) => 14,
             NodeMessage::Relayed(_) => 15,
@@ -383,14 +383,14 @@ impl NodeMessage {
             NodeMessage::Answers(message) => postcard::to_allocvec(message),
             NodeMessage::Birth(message) => postcard::to_allocvec(message),
             NodeMessage::Offer(message) => postcard::to_allocvec(message),
-            NodeMessage::Want(message) => postcard::to_allocvec(message),
-            NodeMessage::Piece(message) => postcard::to_allocvec(message),
+            NodeMessage::ChunkRequest(message) => postcard::to_allocvec(message),
+            NodeMessage::Chunk(message) => postcard::to_allocvec(message),
             NodeMessage::Admission(message) => postcard::to_allocvec(message),
-            NodeMessage::Where => Ok(Vec::new()),
+            NodeMessage::PositionQuery => Ok(Vec::new()),
             NodeMessage::Move(message) => postcard::to_allocvec(message),
             NodeMessage::Moved(message) => postcard::to_allocvec(message),
-            NodeMessage::Here(message) => postcard::to_allocvec(message),
-            NodeMessage::WhereDurable(groups) => postcard::to_allocvec(groups),
+            NodeMessage::GroupsReady(message) => postcard::to_allocvec(message),
+            NodeMessage::DurablePositionQuery(groups) => postcard::to_allocvec(groups),
             NodeMessage::Durable(message) => postcard::to_allocvec(message),
             NodeMessage::Relay(message) => postcard::to_allocvec(message),
             NodeMessage::Relayed(message) => postcard::to_allocvec(message),
@@ -419,14 +419,14 @@ impl NodeMessage {
             7 => NodeMessage::Answers(postcard::from_bytes(body)?),
             8 => NodeMessage::Birth(postcard::from_bytes(body)?),
             20 => NodeMessage::Offer(postcard::from_bytes(body)?),
-            21 => NodeMessage::Want(postcard::from_bytes(body)?),
-            22 => NodeMessage::Piece(postcard::from_bytes(body)?),
+            21 => NodeMessage::ChunkRequest(postcard::from_bytes(body)?),
+            22 => NodeMessage::Chunk(postcard::from_bytes(body)?),
             9 => NodeMessage::Admission(postcard::from_bytes(body)?),
-            10 => NodeMessage::Where,
+            10 => NodeMessage::PositionQuery,
             11 => NodeMessage::Move(postcard::from_bytes(body)?),
             12 => NodeMessage::Moved(postcard::from_bytes(body)?),
-            13 => NodeMessage::Here(postcard::from_bytes(body)?),
-            16 => NodeMessage::WhereDurable(postcard::from_bytes(body)?),
+            13 => NodeMessage::GroupsReady(postcard::from_bytes(body)?),
+            16 => NodeMessage::DurablePositionQuery(postcard::from_bytes(body)?),
             17 => NodeMessage::Durable(postcard::from_bytes(body)?),
             14 => NodeMessage::Relay(postcard::from_bytes(body)?),
             15 => NodeMessage::Relayed(postcard::from_bytes(body)?),

@@ -1,5 +1,5 @@
-//! Connects the engine to the rest of the node: frames to the other members, replies to clients and to members that pass
-//! commands on, leases, and [`Output`]s.
+//! Connects the engine to the rest of the node: frames to the other members, replies to clients and to members that
+//! pass commands on, leases, and [`Output`]s.
 
 use super::Time;
 use super::clients::Clients;
@@ -15,7 +15,7 @@ use super::wire::NodeMessage;
 use crate::admin::stats::Stats;
 use crate::kv::Discarded;
 use crate::kv::reply::Reply;
-use crate::storage::checkpoint::Errand;
+use crate::storage::checkpoint::TransferTask;
 use crate::storage::wal;
 use groups::{Ballot, Clock, Group, GroupId, Message, NodeId};
 
@@ -95,7 +95,7 @@ impl Ports for Wires<'_> {
             self.stats.error(text);
         }
         let clients = self.clients.as_deref_mut();
-        clients.expect("no reply comes while a client's requests are carried out").settle(ticket, reply);
+        clients.expect("no reply comes while a client's requests are carried out").complete(ticket, reply);
     }
 
     fn upload_refusal(&self, engine: &Engine, group: GroupId, needs: UploadNeeds) -> Option<Reply<'static>> {
@@ -117,6 +117,6 @@ impl Ports for Wires<'_> {
     }
 
     fn discard(&mut self, discarded: Discarded) {
-        self.outputs.push(Output::Transfer(Errand::Drop(Box::new(discarded))));
+        self.outputs.push(Output::Transfer(TransferTask::Drop(Box::new(discarded))));
     }
 }

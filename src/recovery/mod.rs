@@ -1,29 +1,29 @@
 //! Recovery at a start: rebuilds the groups from the newest checkpoints and the log behind them.
 //!
-//! The groups are dealt over *lanes*: recovery workers, a thread each. A lane first loads the states of its groups from the
-//! checkpoints and then applies their records. All groups share one log. The calling thread reads it first and finds its
-//! end; the lanes follow, each at its own speed. The records of a group stay in order, and the result depends on nothing
-//! else: the number of lanes changes only how long a start takes.
+//! The groups are dealt over *recovery workers*, a thread each. A worker first loads the states of its groups from the
+//! checkpoints and then applies their records. All groups share one log. The calling thread reads it first and finds
+//! its end; the workers follow, each at its own speed. The records of a group stay in order, and the result depends on
+//! nothing else: the number of workers changes only how long a start takes.
 //!
-//! No group can promise anything before the log has been read to its end. From then on each lane hands its groups over as
-//! soon as it is done with them, and waits for no other lane.
+//! No group can promise anything before the log has been read to its end. From then on each worker hands its groups
+//! over as soon as it is done with them, and waits for no other worker.
 
-mod lane;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod worker;
 
-pub use progress::Progress;
+pub use progress::RecoveryProgress;
 
 use crate::kv::Limits;
 use crate::shard::{Cell, Shard};
-use crate::storage::checkpoint::{self, Catalog, CheckpointError, Header, Shelf};
+use crate::storage::checkpoint::{self, Catalog, CheckpointError, CheckpointSet, Header};
 use crate::storage::disk::Disk;
 use crate::storage::wal::{LogError, Logged, Record, RecordKind, Visit};
 use groups::{Clock, GroupId, Instance};
-use lane::{Deal, Found};
 use std::io;
 use thiserror::Error;
+use worker::{Deal, Found};
 
 /// The empty groups of a node that starts, and the parameters for rebuilding them.
 pub struct Blank {
@@ -43,13 +43,13 @@ pub struct Source<'a> {
     pub storage: [u8; 16],
     /// The time of the start.
     pub clock: Clock,
-    /// Maximum number of lanes; a rebuild never uses more lanes than groups.
-    pub lanes: usize,
+    /// Maximum number of workers; a rebuild never uses more workers than groups.
+    pub workers: usize,
     /// Counts the bytes read. The caller adds the length of the log to the total.
-    pub progress: &'a Progress,
+    pub progress: &'a RecoveryProgress,
 }
 
-/// A part of the result of [`Blank::rebuild`]: the log once, and then all groups, lane by lane.
+/// A part of the result of [`Blank::rebuild`]: the log once, and then all groups, worker by worker.
 pub enum Part<R> {
     /// The log has been read to its end.
     Log {
@@ -66,7 +66,7 @@ pub enum Part<R> {
 
 /// A summary of what was loaded from the checkpoints.
 #[derive(Default)]
-pub struct Shelved {
+pub struct Restored {
     /// Sequence numbers of files that cannot be used for some or all of their groups.
     pub damaged: Vec<u64>,
     /// The groups whose state was loaded: the group, its instance, and the sequence number of the file.
@@ -95,7 +95,7 @@ pub struct Rebuilt {
     /// The checkpoint files.
     pub catalog: Catalog,
     /// What was loaded from them.
-    pub shelved: Shelved,
+    pub restored: Restored,
 }
 
 impl Blank {
@@ -103,42 +103,43 @@ impl Blank {
     ///
     /// # Errors
     /// If the directory cannot be read, or holds a checkpoint of another cluster or of a later version.
-    pub fn shelf(&self, disk: &dyn Disk) -> Result<Option<Shelf>, CheckpointError> {
-        self.cluster.as_ref().map(|(header, limits)| Shelf::open(disk, *header, limits.clone())).transpose()
+    pub fn checkpoint_set(&self, disk: &dyn Disk) -> Result<Option<CheckpointSet>, CheckpointError> {
+        self.cluster.as_ref().map(|(header, limits)| CheckpointSet::open(disk, *header, limits.clone())).transpose()
     }
 
-    /// Rebuilds the groups, and gives them to `take` lane by lane. `feed` reads the log for the given visitor. Each lane is
-    /// a thread beside the calling one; a single lane runs on the calling thread.
+    /// Rebuilds the groups, and gives them to `take` worker by worker. `feed` reads the log for the given visitor. Each
+    /// worker is a thread beside the calling one; a single worker runs on the calling thread.
     ///
     /// # Errors
-    /// If the system gives no thread. For the inner result see [`Refusal`]: lanes that finished before another lane refused
-    /// a record may have handed their groups over already.
+    /// If the system gives no thread. For the inner result see [`Refusal`]: workers that finished before another worker
+    /// refused a record may have handed their groups over already.
     pub fn rebuild<R>(
         self,
         source: &Source<'_>,
-        shelf: Option<Shelf>,
+        checkpoint_set: Option<CheckpointSet>,
         feed: impl FnOnce(&mut dyn Visit) -> R,
         take: &mut dyn FnMut(Part<R>),
-    ) -> io::Result<Result<Shelved, Refusal>> {
+    ) -> io::Result<Result<Restored, Refusal>> {
         let Blank { cells, value_version, .. } = self;
         let groups = cells.len();
-        let shelved = |group| shelf.as_ref().map_or(0, |shelf| shelf.bytes(GroupId(group)));
-        let bytes: Vec<u64> = (0..groups as u32).map(shelved).collect();
+        let checkpoint_bytes =
+            |group| checkpoint_set.as_ref().map_or(0, |checkpoint_set| checkpoint_set.bytes(GroupId(group)));
+        let bytes: Vec<u64> = (0..groups as u32).map(checkpoint_bytes).collect();
         source.progress.expect(bytes.iter().sum());
-        let deal = Deal::new(&bytes, source.lanes);
-        let mut dealt = deal.lanes(cells, source.clock, value_version);
+        let deal = Deal::new(&bytes, source.workers);
+        let mut dealt = deal.workers(cells, source.clock, value_version);
         let sorter = Sorter { groups, peers: Vec::new(), stray: None };
         let found = match (dealt.pop(), dealt.is_empty()) {
-            (Some(only), true) => lane::in_line(only, source, shelf.as_ref(), sorter, feed, take),
+            (Some(only), true) => worker::in_line(only, source, checkpoint_set.as_ref(), sorter, feed, take),
             (last, _) => {
                 dealt.extend(last);
-                lane::side_by_side(dealt, source, shelf.as_ref(), sorter, feed, take)?
+                worker::side_by_side(dealt, source, checkpoint_set.as_ref(), sorter, feed, take)?
             }
         };
         source.progress.finish();
         Ok(found.map(|Found { kept, damaged, bytes }| {
-            let damaged = shelf.map(|shelf| shelf.damaged(damaged)).unwrap_or_default();
-            Shelved { damaged, kept, bytes }
+            let damaged = checkpoint_set.map(|checkpoint_set| checkpoint_set.damaged(damaged)).unwrap_or_default();
+            Restored { damaged, kept, bytes }
         }))
     }
 
@@ -149,18 +150,18 @@ impl Blank {
     pub fn rebuild_all<R>(
         self,
         source: &Source<'_>,
-        shelf: Option<Shelf>,
+        checkpoint_set: Option<CheckpointSet>,
         feed: impl FnOnce(&mut dyn Visit) -> R,
     ) -> io::Result<Result<(R, Rebuilt), Refusal>> {
         let mut shard = Shard::of_missing(self.cells.len());
         let mut read = None;
-        let shelved = self.rebuild(source, shelf, feed, &mut |part| match part {
+        let restored = self.rebuild(source, checkpoint_set, feed, &mut |part| match part {
             Part::Log { read: fed, peers, catalog } => read = Some((fed, peers, catalog)),
             Part::Groups(cells) => cells.into_iter().for_each(|(group, cell)| shard.put(group, cell)),
         })?;
-        Ok(shelved.map(|shelved| {
+        Ok(restored.map(|restored| {
             let (fed, peers, catalog) = read.expect("the log is given before all is done");
-            (fed, Rebuilt { shard, peers, catalog, shelved })
+            (fed, Rebuilt { shard, peers, catalog, restored })
         }))
     }
 }
@@ -197,7 +198,8 @@ impl Sorter {
     }
 }
 
-/// Removes unfinished checkpoint files. Called before [`Blank::shelf`], and only where the directory may be changed.
+/// Removes unfinished checkpoint files. Called before [`Blank::checkpoint_set`], and only where the directory may be
+/// changed.
 ///
 /// # Errors
 /// If the directory cannot be read or changed.
@@ -205,11 +207,11 @@ pub fn tidy(disk: &dyn Disk) -> io::Result<()> {
     checkpoint::remove_unfinished(disk).map(|_| ())
 }
 
-/// Returns the number of lanes for this machine: one per processor, at most `LANES_MAX`.
+/// Returns the number of workers for this machine: one per processor, at most `WORKERS_MAX`.
 #[must_use]
-pub fn lanes() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(LANES_MAX)
+pub fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX)
 }
 
-/// Maximum number of lanes. More were not tried.
-const LANES_MAX: usize = 16;
+/// Maximum number of workers. More were not tried.
+const WORKERS_MAX: usize = 16;

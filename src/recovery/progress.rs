@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of checkpoints and of the log: how many there are, and how many have been read. Several threads may use it.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct RecoveryProgress {
     total: AtomicU64,
     done: AtomicU64,
 }
 
-impl Progress {
+impl RecoveryProgress {
     /// Adds `bytes` to the total.
     pub fn expect(&self, bytes: u64) {
         self.total.fetch_add(bytes, Ordering::Relaxed);

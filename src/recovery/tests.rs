@@ -1,4 +1,4 @@
-//! Any number of lanes (recovery workers) rebuilds the same groups.
+//! Any number of recovery workers rebuilds the same groups.
 
 use super::*;
 use crate::kv::Store;
@@ -95,7 +95,7 @@ fn written(records: &[(u64, Record)]) -> MemoryDisk {
         let records = frame.iter().map(|(_, record)| record.clone()).collect();
         let batch = wal::Batch { lsn: writer.next_lsn(), records };
         while !matches!(writer.append(&batch).unwrap(), wal::Append::Durable(_)) {
-            writer.prepare_spare().unwrap();
+            writer.preallocate().unwrap();
         }
     }
     disk
@@ -105,11 +105,11 @@ fn read(log: &MemoryDisk, visit: &mut dyn Visit) -> u64 {
     wal::replay(log, STORAGE, &mut |_, _| {}, visit).unwrap().records
 }
 
-fn rebuild(disk: &MemoryDisk, lanes: usize, records: &[(u64, Record)]) -> Result<Rebuilt, String> {
-    let (blank, log, progress) = (blank(), written(records), Progress::default());
-    let shelf = blank.shelf(disk).expect("the directory is sound");
-    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes, progress: &progress };
-    let rebuild = blank.rebuild_all(&source, shelf, |visit| read(&log, visit));
+fn rebuild(disk: &MemoryDisk, workers: usize, records: &[(u64, Record)]) -> Result<Rebuilt, String> {
+    let (blank, log, progress) = (blank(), written(records), RecoveryProgress::default());
+    let checkpoint_set = blank.checkpoint_set(disk).expect("the directory is sound");
+    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
+    let rebuild = blank.rebuild_all(&source, checkpoint_set, |visit| read(&log, visit));
     let (count, rebuilt) = rebuild.expect("there are threads").map_err(|refused| refused.to_string())?;
     assert_eq!(count, records.len() as u64);
     Ok(rebuilt)
@@ -128,9 +128,9 @@ fn any_number_of_lanes_makes_the_same_groups() {
     assert!(one.shard.groups().all(|group| group.next() == Instance(401)));
     assert!(one.shard.stores().all(|store| store.len() == 50));
     assert_eq!(one.shard.store_bytes(), one.shard.stores().map(Store::bytes).sum::<usize>());
-    for lanes in [2, 3, 5, 64] {
-        let several = rebuild(&disk, lanes, &records).unwrap();
-        assert_eq!(states(&several), states(&one), "{lanes} lanes");
+    for workers in [2, 3, 5, 64] {
+        let several = rebuild(&disk, workers, &records).unwrap();
+        assert_eq!(states(&several), states(&one), "{workers} workers");
         assert_eq!(several.shard.store_bytes(), one.shard.store_bytes());
     }
 }
@@ -153,13 +153,13 @@ fn lanes_begin_behind_their_checkpoints() {
         writer.end(digest).unwrap();
     }
     writer.finish().unwrap();
-    for lanes in [1, 2, 5] {
+    for workers in [1, 2, 5] {
         // The log may still have the values that the checkpoint includes.
         for log in [late, &records] {
-            let rebuilt = rebuild(&disk, lanes, log).unwrap();
-            assert_eq!(states(&rebuilt), states(&whole), "{lanes} lanes");
+            let rebuilt = rebuild(&disk, workers, log).unwrap();
+            assert_eq!(states(&rebuilt), states(&whole), "{workers} workers");
             let kept: Vec<_> = (0..GROUPS).map(|group| (GroupId(group), Instance(150), 3)).collect();
-            let mut found = rebuilt.shelved.kept.clone();
+            let mut found = rebuilt.restored.kept.clone();
             found.sort();
             assert_eq!(found, kept);
             assert_eq!(rebuilt.catalog.files.len(), 1);
@@ -170,29 +170,30 @@ fn lanes_begin_behind_their_checkpoints() {
 #[test]
 fn what_no_group_can_take_is_refused_on_any_lane() {
     let disk = MemoryDisk::new();
-    for lanes in [1, 3] {
+    for workers in [1, 3] {
         let mut records = history(20);
         records[50].1.payload = Bytes::from_static(&[9; 40]);
-        let reason = rebuild(&disk, lanes, &records).err().unwrap();
+        let reason = rebuild(&disk, workers, &records).err().unwrap();
         assert!(reason.contains("a value of version 9 in group 0"), "{reason}");
         let mut records = history(20);
         records.remove(52);
-        let reason = rebuild(&disk, lanes, &records[..60]).map(|rebuilt| rebuilt.shard.group(GroupId(2)).is_hollow());
+        let reason =
+            rebuild(&disk, workers, &records[..60]).map(|rebuilt| rebuilt.shard.group(GroupId(2)).is_recovering());
         assert_eq!(reason, Ok(true), "a value is missing in the middle");
         records[7].1.group = GroupId(77);
-        let reason = rebuild(&disk, lanes, &records).err().unwrap();
+        let reason = rebuild(&disk, workers, &records).err().unwrap();
         assert_eq!(reason, "the log is not usable: it has a record of group 77, but there are only 5");
     }
 }
 
 #[test]
 fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
-    let (mut records, progress) = (history(200), Progress::default());
+    let (mut records, progress) = (history(200), RecoveryProgress::default());
     records[950].1.payload = Bytes::from_static(&[9; 40]);
     let log = written(&records);
-    for (lanes, most) in [(1, 0), (2, 2), (5, 4), (64, 4)].into_iter().cycle().take(80) {
+    for (workers, most) in [(1, 0), (2, 2), (5, 4), (64, 4)].into_iter().cycle().take(80) {
         let (mut is_read, mut given) = (false, Shard::of_missing(GROUPS as usize));
-        let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes, progress: &progress };
+        let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
         let rebuild = blank().rebuild(&source, None, |visit| read(&log, visit), &mut |part| match part {
             Part::Log { .. } => is_read = true,
             Part::Groups(cells) => {
@@ -201,29 +202,32 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
             }
         });
         assert!(matches!(rebuild.expect("there are threads"), Err(Refusal::Record(_))));
-        // Lanes that finish before the refusing lane give their groups, and only whole groups. They give none if the
-        // refusal is noticed before the log's end.
-        assert!(given.groups().count() <= most && !given.has(GroupId(0)), "{lanes} lanes");
-        assert!(given.groups().all(|group| group.next() == Instance(201)), "{lanes} lanes: a part of a group is given");
-        assert!(!is_read || lanes > 1, "with one lane it is noticed");
+        // Workers that finish before the refusing worker give their groups, and only whole groups. They give none if
+        // the refusal is noticed before the log's end.
+        assert!(given.groups().count() <= most && !given.has(GroupId(0)), "{workers} workers");
+        assert!(
+            given.groups().all(|group| group.next() == Instance(201)),
+            "{workers} workers: a part of a group is given"
+        );
+        assert!(!is_read || workers > 1, "with one worker it is noticed");
     }
     records.truncate(950);
     records[7].1.group = GroupId(77);
     let log = written(&records);
-    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes: 2, progress: &progress };
+    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
     let nothing = &mut |_| panic!("such a log is of no use to any group");
     assert!(blank().rebuild(&source, None, |visit| read(&log, visit), nothing).unwrap().is_err());
 }
 
 /// Rebuilds from a log that changes between the first and the second reading. `damage` chooses the damaged byte.
 fn rebuild_behind(damage: impl Fn(&[u8]) -> usize) -> Result<(u64, Rebuilt), Refusal> {
-    let (records, progress) = (history(400), Progress::default());
+    let (records, progress) = (history(400), RecoveryProgress::default());
     let (sound, log) = (written(&records), written(&records));
     let mut content = log.content(SECOND).expect("there are several segments");
     let at = damage(&content);
     content[at] ^= 1;
     log.set_content(SECOND, content);
-    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, lanes: 2, progress: &progress };
+    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
     blank().rebuild_all(&source, None, |visit| read(&sound, visit)).expect("there are threads")
 }
 
@@ -241,7 +245,7 @@ fn a_value_that_rots_between_the_readings_is_lost_to_its_group_alone() {
     // This byte belongs to the commands of a value.
     let rebuilt = rebuild_behind(|content| content.windows(2).position(|bytes| bytes == b"xy").unwrap());
     let (_, rebuilt) = rebuilt.expect("the others are sound");
-    assert_eq!(rebuilt.shard.groups().filter(|group| group.is_hollow()).count(), 1);
+    assert_eq!(rebuilt.shard.groups().filter(|group| group.is_recovering()).count(), 1);
 }
 
 #[test]
@@ -257,8 +261,8 @@ fn what_belongs_to_no_group_is_handed_back() {
     };
     records.insert(3, (1, peer.clone()));
     records.insert(5, (1, Record { kind: RecordKind::Trimmed, ..peer.clone() }));
-    for lanes in [1, 2] {
-        let rebuilt = rebuild(&MemoryDisk::new(), lanes, &records).unwrap();
+    for workers in [1, 2] {
+        let rebuilt = rebuild(&MemoryDisk::new(), workers, &records).unwrap();
         assert_eq!(rebuilt.peers, vec![peer.clone()]);
     }
     let mut effects: Vec<Effect> = Vec::new();

@@ -3,7 +3,7 @@
 
 use super::threads::{Notice, tell};
 use crate::plural::plural;
-use crate::recovery::{self, Blank, Part, Progress, Refusal, Source};
+use crate::recovery::{self, Blank, Part, RecoveryProgress, Refusal, Source};
 use crate::storage::checkpoint::Catalog;
 use crate::storage::disk::Disk;
 use crate::storage::wal::{Hooks, Log, LogError, LogHandle, Options, Record, Recovered, Visit};
@@ -21,7 +21,7 @@ pub(super) struct Loading {
     pub(super) storage: [u8; 16],
     pub(super) options: Options,
     pub(super) clock: Clock,
-    pub(super) progress: Arc<Progress>,
+    pub(super) progress: Arc<RecoveryProgress>,
     pub(super) place: String,
     /// Sends the log, or the error, to the caller that waits for it. `None` afterwards.
     pub(super) opened: Option<Sender<anyhow::Result<Opened>>>,
@@ -54,31 +54,31 @@ impl Loading {
     fn load(&mut self, blank: Blank, hooks: Hooks) -> anyhow::Result<()> {
         let started = Instant::now();
         recovery::tidy(&*self.disk).context("cannot remove unfinished checkpoints")?;
-        let shelf = blank.shelf(&*self.disk)?;
+        let checkpoint_set = blank.checkpoint_set(&*self.disk)?;
         let (disk, storage, options, progress) = (self.disk.clone(), self.storage, self.options, self.progress.clone());
-        let (clock, lanes) = (self.clock, recovery::lanes());
-        let source = Source { disk: &*disk, storage, clock, lanes, progress: &progress };
+        let (clock, workers) = (self.clock, recovery::workers());
+        let source = Source { disk: &*disk, storage, clock, workers, progress: &progress };
         let feed = |visit: &mut dyn Visit| Log::open(&disk, storage, options, hooks, visit);
         let mut read = Ok(Recovered::default());
-        let rebuild = blank.rebuild(&source, shelf, feed, &mut |part| match part {
+        let rebuild = blank.rebuild(&source, checkpoint_set, feed, &mut |part| match part {
             Part::Log { read: opened, peers, catalog } => read = self.on_log(opened, peers, catalog),
             Part::Groups(cells) if read.is_ok() => tell(&self.notices, &self.waker, Notice::Groups(cells)),
             Part::Groups(_) => {}
         });
         let (rebuild, recovered) = (rebuild.context("cannot start a thread")?, read?);
-        let shelved = match rebuild {
-            Ok(shelved) => shelved,
+        let restored = match rebuild {
+            Ok(restored) => restored,
             Err(refused @ Refusal::Record(_)) => bail!("{refused}; replace this node under a new id"),
             Err(Refusal::Log(error)) => return Err(error.into()),
         };
         let (records, log_bytes) = (recovered.records, recovered.bytes);
-        let (states, state_bytes, ms) = (shelved.kept.len(), shelved.bytes, started.elapsed().as_millis());
+        let (states, state_bytes, ms) = (restored.kept.len(), restored.bytes, started.elapsed().as_millis());
         tracing::info!(
             "loaded {states} state{} of {state_bytes} bytes, and {records} record{} in {log_bytes} bytes of log, in {ms} ms",
             plural(states as u64),
             plural(records)
         );
-        tell(&self.notices, &self.waker, Notice::Loaded(shelved));
+        tell(&self.notices, &self.waker, Notice::Loaded(restored));
         Ok(())
     }
 
@@ -113,7 +113,7 @@ impl Drop for Loading {
 }
 
 /// Logs one line about the progress for operators. It is called once per second.
-pub(super) fn tell_progress(progress: &Progress) {
+pub(super) fn tell_progress(progress: &RecoveryProgress) {
     let (done, all) = progress.bytes();
     tracing::info!("loading: {} % of {} MB", done * 100 / all.max(1), all / 1_000_000);
 }

@@ -1,5 +1,5 @@
-//! The shell of a node: it moves bytes between sockets, the log's threads and the node, and reads the clocks. All decisions
-//! are made in [`crate::node`].
+//! The shell of a node: it moves bytes between sockets, the log's threads and the node, and reads the clocks. All
+//! decisions are made in [`crate::node`].
 //!
 //! ```text
 //! starting   from a directory to a node that serves          front     sockets and node
@@ -21,9 +21,9 @@ use crate::endpoint::Endpoint;
 use crate::identity::{self, Identity};
 use crate::node::output::{self, Dialled};
 use crate::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time};
-use crate::recovery::Progress;
-use crate::resolver::{Place, Resolver};
-use crate::storage::checkpoint::{Desk, Errand, Job};
+use crate::recovery::RecoveryProgress;
+use crate::resolver::{Lookup, Resolver};
+use crate::storage::checkpoint::{Job, TransferTask, WorkerThread};
 use crate::storage::disk::Disk;
 use crate::storage::wal::{Batch, Droppable, LogHandle, LogReader, Options, ReadRange};
 use anyhow::{Context, anyhow};
@@ -52,15 +52,15 @@ pub struct Server {
     options: Options,
     log: LogHandle,
     reader: LogReader,
-    desk: Desk<Job>,
-    mover: Desk<Errand>,
+    checkpoint_worker: WorkerThread<Job>,
+    transfer_worker: WorkerThread<TransferTask>,
     /// Keeps the scrub going: dropping this ends it.
     _scrub: Sender<()>,
     resolver: Resolver,
     notices: Receiver<Notice>,
     clock: WallClock,
     stopping: Arc<AtomicBool>,
-    progress: Arc<Progress>,
+    progress: Arc<RecoveryProgress>,
     ticked_ms: u64,
     facts_ms: u64,
     max_clients: u64,
@@ -93,8 +93,8 @@ impl Server {
         ended
     }
 
-    /// Runs one turn: polls the sockets, passes events and notices to the node, ticks, carries out the node's outputs, and
-    /// flushes the sockets.
+    /// Runs one turn: polls the sockets, passes events and notices to the node, ticks, carries out the node's outputs,
+    /// and flushes the sockets.
     fn turn(&mut self, happened: &mut Vec<Event>) -> anyhow::Result<()> {
         self.front.events.poll(Some(self.patience()), happened).context("the system's poller failed")?;
         let time = self.clock.now();
@@ -143,7 +143,7 @@ impl Server {
             Notice::Range { range, values } => self.tell(Completion::Read(range, values)),
             Notice::Checkpoint(done) => self.tell(Completion::Checkpoint(done)),
             Notice::Scrubbed(findings) => self.tell(Completion::Scrubbed(findings)),
-            Notice::Brought(brought) => self.tell(Completion::Transfer(brought)),
+            Notice::TransferResult(result) => self.tell(Completion::Transfer(result)),
             Notice::Resolved { name, addresses } => {
                 if let Some(address) = addresses.first() {
                     self.tell(Completion::Resolved(name.clone(), address.ip()));
@@ -151,7 +151,7 @@ impl Server {
                 self.resolver.on_answer(&name, addresses);
             }
             Notice::Groups(cells) => self.front.node.groups_rebuilt(cells, self.clock.now()),
-            Notice::Loaded(shelved) => self.front.node.all_rebuilt(&shelved, self.clock.now()),
+            Notice::Loaded(restored) => self.front.node.all_rebuilt(&restored, self.clock.now()),
             Notice::Fatal(reason) => return Err(anyhow!(reason)),
         }
         Ok(())
@@ -229,12 +229,12 @@ impl Driver for Server {
 
     fn dial(&mut self, address: &str) -> Dialled {
         match self.resolver.look_up(address) {
-            Place::Known(address) => match self.front.events.dial(address) {
+            Lookup::Known(address) => match self.front.events.dial(address) {
                 Ok(connection) => Dialled::Begun(connection.as_u64()),
                 Err(_) => Dialled::Failed,
             },
-            Place::Unknown => Dialled::Failed,
-            Place::Asked => Dialled::Later,
+            Lookup::Unknown => Dialled::Failed,
+            Lookup::Asked => Dialled::Later,
         }
     }
 
@@ -259,11 +259,11 @@ impl Driver for Server {
     }
 
     fn checkpoint(&mut self, job: Job) {
-        self.desk.give(job);
+        self.checkpoint_worker.give(job);
     }
 
-    fn transfer(&mut self, errand: Errand) {
-        self.mover.give(errand);
+    fn transfer(&mut self, task: TransferTask) {
+        self.transfer_worker.give(task);
     }
 
     fn store(&mut self, identity: &Identity) -> anyhow::Result<()> {

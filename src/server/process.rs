@@ -5,8 +5,8 @@ use anyhow::anyhow;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The monotonic and the wall clock. The monotonic one, for time limits, goes on while the machine sleeps: a lease must not
-/// outlast a sleep.
+/// The monotonic and the wall clock. The monotonic one, for time limits, goes on while the machine sleeps: a lease must
+/// not outlast a sleep.
 #[derive(Clone, Copy)]
 pub(super) struct WallClock {
     since_boot: Duration,

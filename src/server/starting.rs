@@ -1,19 +1,19 @@
-//! The start of a node, from its data directory to a node that serves. The node listens from the first moment on: it tells
-//! clients that it loads, and its progress; other members wait. When the log has been read the [`Server`] takes over, and
-//! the rebuilt groups go to it.
+//! The start of a node, from its data directory to a node that serves. The node listens from the first moment on: it
+//! tells clients that it loads, and its progress; other members wait. When the log has been read the [`Server`] takes
+//! over, and the rebuilt groups go to it.
 
 use super::front::Front;
 use super::loading::{Loading, Opened, tell_progress};
 use super::process::{WallClock, process_facts, random};
-use super::threads::{Notice, hooks, start_desks, start_reader, start_resolver, start_scrub};
+use super::threads::{Notice, hooks, start_reader, start_resolver, start_scrub, start_workers};
 use super::{FACTS_MS, Server};
 use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, NODE_QUEUE_BYTES, NodeConfig};
 use crate::descriptors::{self, SPARE_CONNECTIONS};
 use crate::identity::{self, Identity};
 use crate::node::output::{self, Dialled};
 use crate::node::{Close, Driver, Node, ProcessFacts, Time};
-use crate::recovery::Progress;
-use crate::storage::checkpoint::{Errand, Job};
+use crate::recovery::RecoveryProgress;
+use crate::storage::checkpoint::{Job, TransferTask};
 use crate::storage::disk::{Disk, FileDisk};
 use crate::storage::wal::{Batch, Droppable, LogHandle, Options, ReadRange};
 use anyhow::{Context, anyhow, bail};
@@ -47,7 +47,7 @@ pub struct Starting {
     max_clients: u64,
     clock: WallClock,
     stopping: Arc<AtomicBool>,
-    progress: Arc<Progress>,
+    progress: Arc<RecoveryProgress>,
     ticked_ms: u64,
     facts_ms: u64,
 }
@@ -188,7 +188,8 @@ impl Starting {
     fn into_server(self, log: LogHandle, sender: Sender<Notice>, notices: Receiver<Notice>) -> anyhow::Result<Server> {
         let (disk, events) = (self.disk, &self.front.events);
         let reader = start_reader(&log, sender.clone(), events.waker())?;
-        let (desk, mover) = start_desks(&disk, &sender, events).context("cannot start the threads for checkpoints")?;
+        let (checkpoint_worker, transfer_worker) =
+            start_workers(&disk, &sender, events).context("cannot start the threads for checkpoints")?;
         let scrub = start_scrub(&disk, self.scrub_every, sender.clone(), events.waker());
         let scrub = scrub.context("cannot start the scrub")?;
         let resolver = start_resolver(sender, events.waker())?;
@@ -198,8 +199,8 @@ impl Starting {
             options: self.options,
             log,
             reader,
-            desk,
-            mover,
+            checkpoint_worker,
+            transfer_worker,
             _scrub: scrub,
             resolver,
             notices,
@@ -280,7 +281,7 @@ impl Driver for Starting {
         unreachable!("{NOT_BEGUN}")
     }
 
-    fn transfer(&mut self, _: Errand) {
+    fn transfer(&mut self, _: TransferTask) {
         unreachable!("{NOT_BEGUN}")
     }
 
@@ -296,8 +297,8 @@ impl Driver for Starting {
 /// The invariant behind the outputs that [`Starting`] does not carry out.
 const NOT_BEGUN: &str = "a node that has not begun has neither members nor a log";
 
-/// Repeats an attempt while the directory or address is in use. A process that was just killed holds both until the system
-/// has freed its resources, including its memory.
+/// Repeats an attempt while the directory or address is in use. A process that was just killed holds both until the
+/// system has freed its resources, including its memory.
 fn once_free<T>(mut attempt: impl FnMut() -> io::Result<T>, in_use: io::ErrorKind) -> io::Result<T> {
     let deadline = Instant::now() + IN_USE_MAX;
     loop {
@@ -322,9 +323,9 @@ fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
 /// Minimum number of members that the output limit allows for, even if the cluster begins with fewer.
 const LINKS: usize = 7;
 
-/// Returns the maximum bytes that may wait for a connection that does not read: all output that a client can be owed, or all
-/// that the members can have in flight at once. A connection with more is closed. The limit allows for all of a link's
-/// output, because a link that was closed would owe as much again after it reconnects.
+/// Returns the maximum bytes that may wait for a connection that does not read: all output that a client can be owed,
+/// or all that the members can have in flight at once. A connection with more is closed. The limit allows for all of a
+/// link's output, because a link that was closed would owe as much again after it reconnects.
 fn outbound_bytes_max(config: &NodeConfig) -> usize {
     let client = 2 * CLIENT_OUTPUT_BYTES + CLIENT_BURST_BYTES + config.reply_bytes_max();
     let link = (config.initial.len().max(LINKS) + 1) * (NODE_QUEUE_BYTES + config.frame_bytes_max());

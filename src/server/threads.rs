@@ -2,10 +2,12 @@
 
 use crate::background;
 use crate::config::SCRUB_BYTES_PER_S;
-use crate::recovery::{Progress, Shelved};
+use crate::recovery::{RecoveryProgress, Restored};
 use crate::resolver::Resolver;
 use crate::shard::Cell;
-use crate::storage::checkpoint::{Brought, Desk, Done, Errand, Job, Mover, Packing, Scribe};
+use crate::storage::checkpoint::{
+    CheckpointWorker, Done, Job, Packing, TransferResult, TransferTask, TransferWorker, WorkerThread,
+};
 use crate::storage::disk::Disk;
 use crate::storage::scrub::{Findings, scrub};
 use crate::storage::wal::{ChosenValue, Hooks, LogHandle, LogReader, ReadRange};
@@ -25,7 +27,7 @@ pub(super) enum Notice {
         sync_us: u64,
     },
     Checkpoint(Done),
-    Brought(Brought),
+    TransferResult(TransferResult),
     Scrubbed(Findings),
     Range {
         range: ReadRange,
@@ -37,12 +39,12 @@ pub(super) enum Notice {
     },
     /// Recovery: some rebuilt groups. After the last of them, `Loaded` says what the checkpoints held.
     Groups(Vec<(GroupId, Cell)>),
-    Loaded(Shelved),
+    Loaded(Restored),
     Fatal(String),
 }
 
 /// Returns the hooks of the log. `progress` gets the log's length.
-pub(super) fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>, progress: Arc<Progress>) -> Hooks {
+pub(super) fn hooks(sender: &Sender<Notice>, waker: Arc<Waker>, progress: Arc<RecoveryProgress>) -> Hooks {
     let sender = sender.clone();
     let hooks = Hooks::abort(move |lsn, took: Duration| {
         tell(&sender, &waker, Notice::Durable { lsn, sync_us: took.as_micros() as u64 });
@@ -64,7 +66,8 @@ pub(super) fn start_reader(log: &LogHandle, sender: Sender<Notice>, waker: Arc<W
     reader.context("cannot start the thread that reads the log")
 }
 
-/// Starts the thread that reads everything on the disk at the interval `every`. It ends when the returned sender is dropped.
+/// Starts the thread that reads everything on the disk at the interval `every`. It ends when the returned sender is
+/// dropped.
 pub(super) fn start_scrub(
     disk: &Arc<dyn Disk>,
     every: Duration,
@@ -85,18 +88,21 @@ pub(super) fn start_scrub(
 }
 
 /// Starts the worker threads that write checkpoints, and that move them between nodes.
-pub(super) fn start_desks(
+pub(super) fn start_workers(
     disk: &Arc<dyn Disk>,
     sender: &Sender<Notice>,
     events: &EventLoop,
-) -> std::io::Result<(Desk<Job>, Desk<Errand>)> {
+) -> std::io::Result<(WorkerThread<Job>, WorkerThread<TransferTask>)> {
     let (notify, waker) = (sender.clone(), events.waker());
-    let scribe = Scribe::new(disk.clone(), Packing::Lz4);
-    let desk = Desk::start("paxoi-ckpt", scribe, move |done| tell(&notify, &waker, Notice::Checkpoint(done)))?;
+    let worker = CheckpointWorker::new(disk.clone(), Packing::Lz4);
+    let checkpoint_worker =
+        WorkerThread::start("paxoi-ckpt", worker, move |done| tell(&notify, &waker, Notice::Checkpoint(done)))?;
     let (notify, waker) = (sender.clone(), events.waker());
-    let mover = Mover::new(disk.clone());
-    let mover = Desk::start("paxoi-move", mover, move |brought| tell(&notify, &waker, Notice::Brought(brought)))?;
-    Ok((desk, mover))
+    let transfer_worker = TransferWorker::new(disk.clone());
+    let transfer_worker = WorkerThread::start("paxoi-move", transfer_worker, move |result| {
+        tell(&notify, &waker, Notice::TransferResult(result));
+    })?;
+    Ok((checkpoint_worker, transfer_worker))
 }
 
 pub(super) fn start_resolver(sender: Sender<Notice>, waker: Arc<Waker>) -> anyhow::Result<Resolver> {

@@ -1,5 +1,5 @@
-//! One group with its store. It carries out the effects of the group and applies values, over several turns if they hold
-//! much work.
+//! One group with its store. It carries out the effects of the group and applies values, over several turns if they
+//! hold much work.
 
 use super::Outlet;
 use crate::kv::Store;
@@ -12,8 +12,8 @@ use groups::{
 };
 use std::collections::VecDeque;
 
-/// Maximum number of other members' messages that wait in a group until a value is applied. Further ones are dropped like
-/// lost messages.
+/// Maximum number of other members' messages that wait in a group until a value is applied. Further ones are dropped
+/// like lost messages.
 const WAITING_MESSAGES_MAX: usize = 1_024;
 /// The same in bytes of their values.
 const WAITING_BYTES_MAX: usize = 4 << 20;
@@ -29,7 +29,8 @@ pub(super) struct Pending {
 pub struct Cell {
     pub(super) group: Group,
     pub(super) store: Store,
-    /// The value that must be applied before the group can be asked anything; everything else of the group waits for it.
+    /// The value that must be applied before the group can be asked anything; everything else of the group waits for
+    /// it.
     pub(super) pending: Option<Box<Pending>>,
     /// Messages that came meanwhile, in order.
     pub(super) waiting: VecDeque<(NodeId, Message)>,
@@ -62,8 +63,8 @@ impl Cell {
         self.pending.is_some() || !self.waiting.is_empty()
     }
 
-    /// Lets a message wait, or drops it if there is no room. This node's messages to itself are never dropped, because they
-    /// are never sent again.
+    /// Lets a message wait, or drops it if there is no room. This node's messages to itself are never dropped, because
+    /// they are never sent again.
     pub(super) fn wait(&mut self, from: NodeId, message: Message) {
         let bytes = message.value_bytes();
         let is_room = self.waiting.len() < WAITING_MESSAGES_MAX && self.waiting_bytes + bytes <= WAITING_BYTES_MAX;
@@ -205,8 +206,8 @@ fn logged(group: GroupId, record: Record) -> wal::Record {
     wal::Record { kind, group, instance, ballot, chosen, payload }
 }
 
-/// Converts a record of the log back to a group's record. Returns `None` if the value is malformed, or the record is not a
-/// group's.
+/// Converts a record of the log back to a group's record. Returns `None` if the value is malformed, or the record is
+/// not a group's.
 #[must_use]
 pub fn unlogged(record: wal::Record) -> Option<Record> {
     let wal::Record { kind, instance, ballot, chosen, payload, .. } = record;

@@ -1,6 +1,6 @@
-//! The scrub: reads, at intervals, everything on the disk that is otherwise not read for a long time. So it finds rot while
-//! other nodes still have sound copies of the data. The node repairs the damage from memory: it makes new checkpoints, and
-//! then removes the damaged files.
+//! The scrub: reads, at intervals, everything on the disk that is otherwise not read for a long time. So it finds rot
+//! while other nodes still have sound copies of the data. The node repairs the damage from memory: it makes new
+//! checkpoints, and then removes the damaged files.
 
 use crate::storage::checkpoint::{self, checkpoint_name};
 use crate::storage::disk::Disk;
@@ -19,7 +19,8 @@ pub struct Findings {
 }
 
 /// Reads all checkpoints and all log segments except the last. After each file, calls `rest` with the time to wait at
-/// `bytes_per_s`, so that others get the disk, and stops if `rest` returns false. Skips files that are removed meanwhile.
+/// `bytes_per_s`, so that others get the disk, and stops if `rest` returns false. Skips files that are removed
+/// meanwhile.
 pub fn scrub(disk: &dyn Disk, bytes_per_s: u64, rest: &mut dyn FnMut(Duration) -> bool) -> Findings {
     let mut findings = Findings::default();
     let pause = |bytes: u64| Duration::from_millis(bytes.saturating_mul(1_000) / bytes_per_s.max(1));

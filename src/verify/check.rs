@@ -7,7 +7,8 @@ use super::search::{Verdict, search};
 use bytes::Bytes;
 use std::fmt;
 
-/// Default limit of steps for one key. They take a few seconds. Only a history that is made to be hard needs more steps.
+/// Default limit of steps for one key. They take a few seconds. Only a history that is made to be hard needs more
+/// steps.
 pub const STEPS_MAX: u64 = 2_000_000;
 
 /// Limits of a check.

@@ -81,8 +81,8 @@ impl Reduction {
     }
 
     /// For a key that only grows, keeps the operations that found no less than one size and left no more than another.
-    /// All other operations come before or after the kept ones, whenever they were called. Open operations stay, because
-    /// they may have found and left sizes in that range.
+    /// All other operations come before or after the kept ones, whenever they were called. Open operations stay,
+    /// because they may have found and left sizes in that range.
     fn narrow(&mut self) {
         let Some(spans) = spans(&self.operations) else { return };
         let within = |operations: &[Operation], (low, high): (i64, i64)| -> Vec<Operation> {
@@ -203,8 +203,8 @@ fn partition_point(count: usize, mut holds: impl FnMut(usize) -> bool) -> usize 
     start
 }
 
-/// Returns the sum or length that each operation found and left, or None for open operations. Returns None altogether if
-/// an operation does anything but raise or read the sum or length, or if one returned without telling it.
+/// Returns the sum or length that each operation found and left, or None for open operations. Returns None altogether
+/// if an operation does anything but raise or read the sum or length, or if one returned without telling it.
 fn spans(operations: &[Operation]) -> Option<Vec<Option<(i64, i64)>>> {
     let sums = operations.iter().any(|operation| matches!(operation.action, Action::IncrementBy(_)));
     let number = |value: &Bytes| std::str::from_utf8(value).ok()?.parse().ok();
@@ -327,8 +327,8 @@ fn row(operation: &Operation) -> [String; 4] {
     [operation.client.to_string(), operation.call.to_string(), returned, format!("{action} -> {outcome}")]
 }
 
-/// Formats a value for printing, without the middle of a long one. Keeps the end of the value, too, because the end of a
-/// value that grew tells more than its beginning.
+/// Formats a value for printing, without the middle of a long one. Keeps the end of the value, too, because the end of
+/// a value that grew tells more than its beginning.
 fn quoted(value: &Bytes) -> String {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let Some(skipped) = value.len().checked_sub(SHOWN_BYTES_MAX).filter(|skipped| *skipped > 0) else {

@@ -23,8 +23,8 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// One operation on one key as its client saw it. Times are of one clock and in one unit, which the caller chooses.
-/// Operations that touch at one point of time count as simultaneous. So if a client calls an operation only after another
-/// one has returned, the two must not touch.
+/// Operations that touch at one point of time count as simultaneous. So if a client calls an operation only after
+/// another one has returned, the two must not touch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     /// The client. It is only shown: a client may do several things at once.
@@ -54,8 +54,8 @@ pub enum Action {
         value: Bytes,
         /// Earliest expiry: from this time on the key may be gone.
         earliest: u64,
-        /// Latest expiry: every operation called after this time finds the key gone. This time is not before the return of
-        /// this operation.
+        /// Latest expiry: every operation called after this time finds the key gone. This time is not before the return
+        /// of this operation.
         latest: u64,
     },
     /// `SET … NX` (done or nil) or `SETNX` (1 or 0).

@@ -296,8 +296,8 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Returns the settled writes among the candidates, with their values. A write is settled if no other operation not yet
-    /// taken writes its value, and if all operations not yet taken that read this value are candidates.
+    /// Returns the settled writes among the candidates, with their values. A write is settled if no other operation not
+    /// yet taken writes its value, and if all operations not yet taken that read this value are candidates.
     fn settled(&mut self) -> impl Iterator<Item = (usize, ValueId)> + use<> {
         let read = |at: &usize| Some(&self.model.closed[*at]).filter(|op| op.effect == Effect::Get)?.reads();
         self.candidates.iter().filter_map(read).for_each(|value| self.ready[value as usize] += 1);

@@ -87,8 +87,8 @@ impl Values {
         self.intern(&Bytes::copy_from_slice(itoa::Buffer::new().format(number).as_bytes()))
     }
 
-    /// Compares the value `id` with the part of `content` that begins at `at`. Returns true if the two are equal up to the
-    /// end of the shorter one.
+    /// Compares the value `id` with the part of `content` that begins at `at`. Returns true if the two are equal up to
+    /// the end of the shorter one.
     pub(super) fn agrees(&self, id: ValueId, content: &[u8], at: usize) -> bool {
         let rest = content.get(at..).unwrap_or_default();
         let own = self.content(&self.nodes[id as usize]);

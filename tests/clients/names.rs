@@ -14,7 +14,8 @@ use std::time::Instant;
 
 const NAME: &str = "localhost";
 
-/// Returns the structure of a value: types instead of numbers and texts, except for the host name, `master` and `online`.
+/// Returns the structure of a value: types instead of numbers and texts, except for the host name, `master` and
+/// `online`.
 fn shape(value: &Value) -> String {
     let list = |items: &[Value]| items.iter().map(shape).collect::<Vec<_>>().join(" ");
     match value {

@@ -103,7 +103,8 @@ impl Written {
         for _ in 0..VALUES_MAX {
             let answers: Vec<Result<(), String>> = ids.iter().map(|id| self.set(cluster, *id)).collect();
             for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-                // Errors while one node gives its groups up to the others, and while these still take what they can log.
+                // Errors while one node gives its groups up to the others, and while these still take what they can
+                // log.
                 let passes = ["-MISCONF the disk is full", "-CLUSTERDOWN", "-UNCERTAIN"];
                 assert!(passes.iter().any(|known| error.starts_with(known)), "{error}");
             }
@@ -161,7 +162,8 @@ fn value(number: usize) -> Vec<u8> {
     number.to_string().bytes().cycle().take(VALUE_BYTES).collect()
 }
 
-/// Checks what goes on while all disks are full, also when a leader dies; then frees space and checks that writes go on.
+/// Checks what goes on while all disks are full, also when a leader dies; then frees space and checks that writes go
+/// on.
 fn live_without_space(cluster: &mut Cluster, written: &mut Written, free: impl FnOnce(&Cluster)) {
     for id in cluster.ids() {
         written.read_and_delete(cluster, id);

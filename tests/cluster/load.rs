@@ -128,7 +128,8 @@ impl Load {
 }
 
 impl Shared {
-    /// Waits until no command of the clients is in flight: sends a command without effect behind them, per node and key.
+    /// Waits until no command of the clients is in flight: sends a command without effect behind them, per node and
+    /// key.
     fn settle(&self, cluster: &Cluster, written: &[Written]) {
         let appended = written.iter().flat_map(|writer| &writer.appended).map(|(key, ..)| key.clone());
         let counted = self.counters.iter().map(|counter| counter.key.clone()).chain((0..KEYS).map(once_key));

@@ -110,8 +110,8 @@ struct Tried {
     uncertain: bool,
 }
 
-/// Writes to every group at node 1, and reads, while node 1 is alone. No answer claims a success or a value. Each answer
-/// comes within the client timeout, or a little later on a busy machine.
+/// Writes to every group at node 1, and reads, while node 1 is alone. No answer claims a success or a value. Each
+/// answer comes within the client timeout, or a little later on a busy machine.
 fn ask_alone(cluster: &Cluster, round: u32, tried: &mut Vec<Tried>) {
     /// Maximum time of an answer: the client timeout of 1 s, and 1.5 s for a busy machine.
     const ANSWER_MAX: Duration = Duration::from_millis(2_500);

@@ -33,8 +33,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 const ATTEMPTS_MAX: u64 = 5;
 /// The time to live of keys that expire.
 const LIFE: Duration = Duration::from_millis(30);
-/// Maximum apparent difference between the clocks of nodes and clients. All of them read the clock of one machine, so the
-/// difference comes only from rounding and from corrections by NTP.
+/// Maximum apparent difference between the clocks of nodes and clients. All of them read the clock of one machine, so
+/// the difference comes only from rounding and from corrections by NTP.
 const CLOCK_SLACK: Duration = Duration::from_millis(20);
 
 /// Running clients.
@@ -211,7 +211,8 @@ impl<'a> Recording<'a> {
         self.record(key, call, action, outcome);
     }
 
-    /// Sends an increment, and repeats it at other nodes until one answers. The number is the same, so it is one operation.
+    /// Sends an increment, and repeats it at other nodes until one answers. The number is the same, so it is one
+    /// operation.
     fn send_once(&mut self, key: &str) {
         let Some(session) = self.session() else { return };
         let command = format!("ONCE {session} {} INCR {key}", self.once);

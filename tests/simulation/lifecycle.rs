@@ -20,16 +20,16 @@ impl World {
         let mut records: Vec<(u64, wal::Record)> = Vec::new();
         let mut visit = |lsn: u64, record: &wal::Record| records.push((lsn, record.clone()));
         let started = process.start(&self.shape, self.now_us, &mut self.random, &mut visit);
-        let (lives, values) = (process.lives, process.versions.value_version());
+        let (starts, values) = (process.starts, process.versions.value_version());
         self.oracle.on_start(node, values);
         match started {
-            Ok(hollow) => {
+            Ok(recovering) => {
                 let lost = self.processes[node].lost;
                 self.trace.line(|| format!("n{} starts: {} records, {lost:?}", node + 1, records.len()));
-                self.note(lives);
-                self.oracle.hollow += hollow as u64;
+                self.note(starts);
+                self.oracle.recovering += recovering as u64;
                 let spoilt = lost.is_some() || self.processes[node].rotten;
-                if hollow > 0 && !spoilt {
+                if recovering > 0 && !spoilt {
                     self.oracle.fail(&format!("node {} lacks a part of a sound directory", node + 1));
                 }
                 if lost != Some(Lost::Foreign) {
@@ -38,9 +38,9 @@ impl World {
                 if spoilt {
                     self.oracle.on_gap(node);
                 }
-                self.after(0, Event::Tick { node, life: lives });
-                self.after(0, Event::Spare { node, life: lives });
-                self.after(2_000_000, Event::Scrub { node, life: lives });
+                self.after(0, Event::Tick { node, life: starts });
+                self.after(0, Event::Preallocate { node, life: starts });
+                self.after(2_000_000, Event::Scrub { node, life: starts });
             }
             Err(reason) => {
                 self.trace.line(|| format!("n{} cannot start: {reason}", node + 1));

@@ -37,7 +37,7 @@ impl World {
         }
         let us = self.random.between(50_000, 700_000);
         self.after(us, Event::Operate);
-        let spare = (self.shape.nodes..self.processes.len()).find(|node| self.processes[*node].lives == 0);
+        let spare = (self.shape.nodes..self.processes.len()).find(|node| self.processes[*node].starts == 0);
         if let Some(spare) = spare
             && self.random.chance(300)
         {

@@ -259,8 +259,8 @@ impl Network {
     /// Lifts the limit of the bandwidth, also for queued bytes.
     pub(crate) fn hurry(&mut self, now_us: u64) {
         if std::mem::take(&mut self.weather.bytes_per_ms) > 0 {
-            // Each split of a parcel delays all that is behind it. Without a limit of the bandwidth nodes send large values
-            // at once, so the splits would delay too much.
+            // Each split of a parcel delays all that is behind it. Without a limit of the bandwidth nodes send large
+            // values at once, so the splits would delay too much.
             self.weather.split = 0;
         }
         for way in self.ways() {

@@ -14,7 +14,7 @@ use paxoi::identity::BirthRecord;
 use paxoi::node::Node;
 use paxoi::node::peers::lanes::{Assembly, FRAGMENT};
 use paxoi::node::wire::{NODE, NodeMessage};
-use paxoi::storage::checkpoint::{Brought, Done};
+use paxoi::storage::checkpoint::{Done, TransferResult};
 use paxoi::storage::wal::{Batch, Droppable, Record, RecordKind};
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ pub(crate) struct Oracle {
     pub(crate) transfers: u64,
     /// How often a node was allowed to drop old segments, and the number of recovering groups found at starts.
     pub(crate) trims: u64,
-    pub(crate) hollow: u64,
+    pub(crate) recovering: u64,
     /// Values that a node applied in some groups while its other groups were missing.
     pub(crate) early: u64,
 }
@@ -133,6 +133,11 @@ impl Oracle {
     /// Returns true if a vote is in flight to the node's disk.
     pub(crate) fn is_writing(&self, node: usize) -> bool {
         self.nodes[node].in_flight.iter().any(|fact| fact.kind == RecordKind::Accept)
+    }
+
+    /// Returns true if a promise of `node` is on its way to the disk.
+    pub(crate) fn is_promising(&self, node: usize) -> bool {
+        self.nodes[node].in_flight.iter().any(|fact| fact.kind == RecordKind::Promise)
     }
 
     /// Returns true if `node` has durably seen this start of `other`, or a later one.
@@ -371,8 +376,8 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn on_brought(&mut self, node: usize, brought: &Brought) {
-        if let Brought::State { loaded, .. } = brought {
+    pub(crate) fn on_transfer_result(&mut self, node: usize, result: &TransferResult) {
+        if let TransferResult::State { loaded, .. } = result {
             self.transfers += 1;
             // The checkpoint may hold its last instance under another ballot than the node's log.
             let (seen, group) = (&mut self.nodes[node], loaded.group.index());

@@ -9,9 +9,9 @@ use paxoi::config::{CheckpointConfig, NodeConfig, Reads};
 use paxoi::identity;
 use paxoi::kv::Store;
 use paxoi::node::{Node, Time};
-use paxoi::recovery::{self, Progress, Rebuilt, Source};
+use paxoi::recovery::{self, Rebuilt, RecoveryProgress, Source};
 use paxoi::shard::{Cell, Shard};
-use paxoi::storage::checkpoint::{Brought, Done, Errand, Job, Mover, Packing, Scribe};
+use paxoi::storage::checkpoint::{CheckpointWorker, Done, Job, Packing, TransferResult, TransferTask, TransferWorker};
 use paxoi::storage::disk::{Disk, MemoryDisk};
 use paxoi::storage::scrub::Findings;
 use paxoi::storage::wal::{self, Batch, ChosenReader, ChosenValue, Logged, Options, ReadRange, Visit, Writer};
@@ -88,7 +88,7 @@ pub(crate) enum Input {
     Durable { lsn: u64, sync_us: u64 },
     Range { range: ReadRange, values: Vec<ChosenValue> },
     Checkpoint(Done),
-    Brought(Brought),
+    TransferResult(TransferResult),
     Scrubbed(Findings),
 }
 
@@ -112,10 +112,10 @@ pub(crate) struct Life {
     turned_us: u64,
     pub(crate) stopped: bool,
     /// The checkpoint writer and the transfer worker, each with its queue of tasks.
-    pub(crate) scribe: Scribe,
+    pub(crate) checkpoint_worker: CheckpointWorker,
     pub(crate) jobs: VecDeque<Job>,
-    pub(crate) mover: Mover,
-    pub(crate) errands: VecDeque<Errand>,
+    pub(crate) transfer_worker: TransferWorker,
+    pub(crate) transfer_tasks: VecDeque<TransferTask>,
     /// Number of effects after which the process ends.
     pub(crate) effects_left: Option<u64>,
     /// Connections, by the number that the node uses: the number that the network uses, and the node's side.
@@ -171,7 +171,7 @@ pub(crate) struct Process {
     pub(crate) disk: MemoryDisk,
     pub(crate) clocks: Clocks,
     pub(crate) life: Option<Life>,
-    pub(crate) lives: u64,
+    pub(crate) starts: u64,
     /// The versions of its program. A newer program may be started in its place.
     pub(crate) versions: Versions,
     pub(crate) lost: Option<Lost>,
@@ -193,7 +193,7 @@ impl Process {
             disk: MemoryDisk::new(),
             clocks,
             life: None,
-            lives: 0,
+            starts: 0,
             versions: Versions::OURS,
             lost: None,
             rotten: false,
@@ -216,10 +216,10 @@ impl Process {
         random: &mut Random,
         visit: &mut dyn FnMut(u64, &wal::Record),
     ) -> Result<usize, String> {
-        self.lives += 1;
+        self.starts += 1;
         let time = self.clocks.at(now_us);
         let entropy = random.bytes();
-        if self.lives > 1 && self.versions != Versions::OURS && random.chance(UPGRADED) {
+        if self.starts > 1 && self.versions != Versions::OURS && random.chance(UPGRADED) {
             self.versions = Versions::OURS;
         }
         let config = NodeConfig { versions: self.versions, ..config(self.id, shape, random) };
@@ -233,10 +233,10 @@ impl Process {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let blank = node.blank();
         recovery::tidy(&*disk).map_err(|error| error.to_string())?;
-        let shelf = blank.shelf(&*disk).map_err(|error| error.to_string())?;
-        let progress = Progress::default();
-        let source = Source { disk: &*disk, storage, clock: time.clock(), lanes: 1, progress: &progress };
-        let rebuild = blank.rebuild_all(&source, shelf, |take| {
+        let checkpoint_set = blank.checkpoint_set(&*disk).map_err(|error| error.to_string())?;
+        let progress = RecoveryProgress::default();
+        let source = Source { disk: &*disk, storage, clock: time.clock(), workers: 1, progress: &progress };
+        let rebuild = blank.rebuild_all(&source, checkpoint_set, |take| {
             wal::recover(&disk, storage, options(), &mut |_, _| {}, &mut Seen { visit, take })
         });
         let rebuilt = rebuild.map_err(|error| error.to_string())?;
@@ -245,7 +245,7 @@ impl Process {
         if let Some(backup) = backup {
             compare(&backup, &rebuilt.shard)?;
         }
-        let hollow = rebuilt.shard.groups().filter(|group| group.is_hollow()).count();
+        let recovering = rebuilt.shard.groups().filter(|group| group.is_recovering()).count();
         let lsn = writer.next_lsn() - 1;
         let mut loading = None;
         if shape.loading_us_max > 0 {
@@ -254,7 +254,7 @@ impl Process {
             node.rebuilt(rebuilt, lsn, time);
         }
         self.life = Some(Life {
-            number: self.lives,
+            number: self.starts,
             reader: writer.reader(),
             node,
             loading,
@@ -266,17 +266,17 @@ impl Process {
             ticked_ms: 0,
             turned_us: time.mono_us,
             stopped: false,
-            scribe: Scribe::new(disk.clone(), Packing::Lz4),
+            checkpoint_worker: CheckpointWorker::new(disk.clone(), Packing::Lz4),
             jobs: VecDeque::new(),
-            mover: Mover::new(disk),
-            errands: VecDeque::new(),
+            transfer_worker: TransferWorker::new(disk),
+            transfer_tasks: VecDeque::new(),
             effects_left: None,
             handles: BTreeMap::new(),
             draining: BTreeSet::new(),
             free: Vec::new(),
             generation: 0,
         });
-        Ok(hollow)
+        Ok(recovering)
     }
 
     pub(crate) fn runs(&self) -> bool {
@@ -290,19 +290,19 @@ impl Process {
     /// Returns, at some starts, the groups that a backup finds in the directory. The start that follows must find the
     /// same.
     fn back_up(&self, time: Time) -> Option<Result<Shard, String>> {
-        if !self.lives.is_multiple_of(BACKED_UP) {
+        if !self.starts.is_multiple_of(BACKED_UP) {
             return None;
         }
         let identity = identity::read(&self.disk).ok()??;
         identity.birth.as_ref()?;
-        Some(backup::recover(&self.disk, &identity, time, LANES).map_err(|error| format!("{error:#}")))
+        Some(backup::recover(&self.disk, &identity, time, WORKERS).map_err(|error| format!("{error:#}")))
     }
 }
 
 /// Interval, in starts, of these backups.
 const BACKED_UP: u64 = 2;
 /// Recovery workers of a backup. Its result is compared with that of the start, which uses only one.
-const LANES: usize = 2;
+const WORKERS: usize = 2;
 
 impl Loading {
     fn new(mut rebuilt: Rebuilt, lsn: u64, now_us: u64, us_max: u64, mut random: Random) -> Loading {
@@ -324,7 +324,7 @@ const PIECEMEAL: u64 = 700;
 fn compare(backup: &Result<Shard, String>, started: &Shard) -> Result<(), String> {
     let backup = match backup {
         Ok(backup) => backup,
-        Err(_) if started.groups().any(groups::Group::is_hollow) => return Ok(()),
+        Err(_) if started.groups().any(groups::Group::is_recovering) => return Ok(()),
         Err(reason) => return Err(format!("a backup fails on a sound directory: {reason}")),
     };
     let states = |shard: &Shard| -> Vec<_> {
@@ -357,7 +357,7 @@ impl Life {
             } else if let Some(cells) = loading.parts.pop() {
                 self.node.groups_rebuilt(cells, time);
             } else {
-                return self.node.all_rebuilt(&loading.rebuilt.shelved, time);
+                return self.node.all_rebuilt(&loading.rebuilt.restored, time);
             }
             loading.due_us = now_us + loading.random.below(loading.gap_us.max(1));
             self.loading = Some(loading);

@@ -41,7 +41,7 @@ impl Table {
         sum.checkpoints += run.checkpoints;
         sum.transfers += run.transfers;
         sum.trims += run.trims;
-        sum.hollow += run.hollow;
+        sum.recovering += run.recovering;
         sum.early += run.early;
         sum.noticed += run.noticed;
         sum.refused += run.refused;
@@ -55,7 +55,7 @@ impl Table {
             (1..KINDS).filter(|kind| self.sum.kinds[*kind] == 0 && *kind != usize::from(DIVERGED)).collect();
         let faults: Vec<&Sort> = SORTS.iter().filter(|sort| self.sum.counts[**sort as usize] == 0).collect();
         let sum = &self.sum;
-        let storage = [sum.checkpoints, sum.transfers, sum.trims, sum.hollow, sum.early];
+        let storage = [sum.checkpoints, sum.transfers, sum.trims, sum.recovering, sum.early];
         let unused =
             storage.contains(&0) || [sum.operated, sum.scans, sum.repeated, sum.outdated, sum.bursts].contains(&0);
         let missed = self.runs >= SEEDS_MIN && (unused || !(kinds.is_empty() && faults.is_empty()));
@@ -93,7 +93,7 @@ impl Table {
             text,
             "checkpoints: {} states written, {} fetched from others, {} times old segments went, {} states found not whole, \
              {} values applied while other groups were missing",
-            sum.checkpoints, sum.transfers, sum.trims, sum.hollow, sum.early
+            sum.checkpoints, sum.transfers, sum.trims, sum.recovering, sum.early
         );
         let _ = writeln!(
             text,

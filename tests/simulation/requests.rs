@@ -104,8 +104,8 @@ impl World {
     }
 
     pub(crate) fn key(&mut self, sort: char) -> Bytes {
-        // A reply about a key of sort `x` tells little about the operations before it, so the checker can order only few
-        // concurrent operations on one key. More keys keep their number low.
+        // A reply about a key of sort `x` tells little about the operations before it, so the checker can order only
+        // few concurrent operations on one key. More keys keep their number low.
         let keys = if sort == 'x' { 8 * self.load.keys } else { self.load.keys };
         Bytes::from(format!("{sort}{}", self.random.below(keys)))
     }

@@ -72,7 +72,7 @@ pub(crate) struct Outcome {
     pub(crate) checkpoints: u64,
     pub(crate) transfers: u64,
     pub(crate) trims: u64,
-    pub(crate) hollow: u64,
+    pub(crate) recovering: u64,
     pub(crate) early: u64,
     pub(crate) counts: [u64; SORTS.len()],
     pub(crate) noticed: u64,
@@ -214,7 +214,8 @@ fn draw(seed: u64, trace: Trace) -> World {
         // In these runs the operator decides whose disk is lost for good.
         world.faults.sorts.retain(|sort| *sort < Sort::BitFlip);
     }
-    // Some runs have few faults, because a group returns to its preferred leader only after this node was healthy for 10 s.
+    // Some runs have few faults, because a group returns to its preferred leader only after this node was healthy for
+    // 10 s.
     let quiet = random.chance(200);
     let (least, most) = if quiet { (3 * PAUSE_US_MAX, 8 * PAUSE_US_MAX) } else { (100_000, PAUSE_US_MAX) };
     world.faults.pause_us = random.between(least, most);
@@ -285,7 +286,7 @@ fn healed(world: &mut World) -> Result<(), String> {
     let changing = world.shape.spares > 0;
     let stays = |node: &usize| {
         let process = &world.processes[*node];
-        process.lost.is_none() && process.gone.is_none() && (process.lives > 0 || *node < world.shape.nodes)
+        process.lost.is_none() && process.gone.is_none() && (process.starts > 0 || *node < world.shape.nodes)
     };
     let mut order: Vec<usize> = (0..count).filter(stays).collect();
     world.random.shuffle(&mut order);
@@ -370,8 +371,8 @@ fn describe(world: &World, node: usize) -> String {
         .map(|group| {
             let leader = group.leader().map_or("-".to_owned(), |ballot| ballot.to_string());
             let voters: Vec<String> = group.membership().voters().ids().iter().map(NodeId::to_string).collect();
-            let hollow = if group.is_hollow() { " hollow" } else { "" };
-            format!("{leader}@{} of {}{hollow}", group.next(), voters.join("+"))
+            let recovering = if group.is_recovering() { " recovering" } else { "" };
+            format!("{leader}@{} of {}{recovering}", group.next(), voters.join("+"))
         })
         .collect();
     format!("node {} follows [{}]", node + 1, leaders.join(", "))
@@ -491,7 +492,7 @@ fn finish(mut world: World) -> Result<Outcome, String> {
         checkpoints: world.oracle.checkpoints,
         transfers: world.oracle.transfers,
         trims: world.oracle.trims,
-        hollow: world.oracle.hollow,
+        recovering: world.oracle.recovering,
         early: world.oracle.early,
         counts: world.faults.counts,
         noticed: world.faults.noticed,

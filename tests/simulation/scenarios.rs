@@ -48,7 +48,7 @@ const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -
     Scenario { name, tell, nodes, spares, groups, session_ttl_ms, reads, cuts: false, seeds: 1, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 44] = [
+pub(crate) const SCENARIOS: [Scenario; 46] = [
     story("paused-leader-reads", paused_leader_reads),
     story("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -86,6 +86,8 @@ pub(crate) const SCENARIOS: [Scenario; 44] = [
     Scenario { groups: 2, ..story("vote-alone-in-an-old-segment", vote_alone_in_an_old_segment) },
     Scenario { nodes: 5, ..story("stuck-disk-in-the-leaders-majority", disks::stuck_disk_in_the_leaders_majority) },
     Scenario { seeds: 20, ..story("all-disks-are-slow", disks::all_disks_are_slow) },
+    Scenario { nodes: 5, seeds: 20, ..story("candidate-loses-its-quorum", disks::candidate_loses_its_quorum) },
+    Scenario { nodes: 5, seeds: 20, ..story("candidate-with-a-stuck-disk", disks::candidate_with_a_stuck_disk) },
     Scenario { cuts: true, ..story("power-fails-while-old-segments-go", cut::power_fails_while_old_segments_go) },
     Scenario { cuts: true, ..story("lost-checkpoint-behind-a-vote", cut::lost_checkpoint_behind_a_vote) },
     story("lost-vote", cut::lost_vote),
@@ -331,8 +333,8 @@ fn wiped_during_the_birth(world: &mut World) -> Result<(), String> {
     expect(&world.told(0)?, &Outcome::Done)
 }
 
-/// A directory is replaced by an older copy. The copy is started several times without contact to other nodes, until its
-/// start number is above the one that they have seen.
+/// A directory is replaced by an older copy. The copy is started several times without contact to other nodes, until
+/// its start number is above the one that they have seen.
 fn old_copy_started_often(world: &mut World) -> Result<(), String> {
     world.found()?;
     let copy = world.processes[2].disk.killed();
@@ -438,8 +440,8 @@ fn resent_while_adopted(world: &mut World) -> Result<(), String> {
     expect(&world.told(0)?, &Outcome::Value(Bytes::from_static(b"1")))
 }
 
-/// The last vote of a quiet group is in the oldest segment of the log, and the records of a busy group have filled later
-/// segments since. All nodes lose power, and the vote must still count.
+/// The last vote of a quiet group is in the oldest segment of the log, and the records of a busy group have filled
+/// later segments since. All nodes lose power, and the vote must still count.
 fn vote_alone_in_an_old_segment(world: &mut World) -> Result<(), String> {
     (0..3).for_each(|node| world.start(node));
     world.ready()?;

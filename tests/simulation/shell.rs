@@ -11,7 +11,7 @@ use net::frame;
 use paxoi::identity::{self, Identity};
 use paxoi::node::output::{self, Dialled};
 use paxoi::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time};
-use paxoi::storage::checkpoint::{Errand, Job};
+use paxoi::storage::checkpoint::{Job, TransferTask};
 use paxoi::storage::disk::Disk;
 use paxoi::storage::wal::{Append, Batch, Droppable, ReadRange};
 use std::collections::BTreeMap;
@@ -153,7 +153,7 @@ impl World {
             Input::Durable { lsn, sync_us } => life.node.on_completion(Completion::Durable { lsn, sync_us }, time),
             Input::Range { range, values } => life.node.on_completion(Completion::Read(range, values), time),
             Input::Checkpoint(done) => life.node.on_completion(Completion::Checkpoint(done), time),
-            Input::Brought(brought) => life.node.on_completion(Completion::Transfer(brought), time),
+            Input::TransferResult(result) => life.node.on_completion(Completion::Transfer(result), time),
             Input::Scrubbed(findings) => life.node.on_completion(Completion::Scrubbed(findings), time),
         }
     }
@@ -321,7 +321,7 @@ impl World {
         let Some(life) = &mut self.processes[node].life else { return };
         let Some(batch) = &life.syncing else { return };
         let mut appended = life.writer.append(batch);
-        if matches!(appended, Ok(Append::NeedsSpare)) && life.writer.prepare_spare().is_ok() {
+        if matches!(appended, Ok(Append::NeedsSegment)) && life.writer.preallocate().is_ok() {
             appended = life.writer.append(batch);
         }
         match appended {
@@ -330,14 +330,14 @@ impl World {
                 let (lsn, number) = (batch.lsn, life.number);
                 if self.random.chance(900) {
                     // The thread that prepares segments is mostly in time.
-                    let _ = life.writer.prepare_spare();
+                    let _ = life.writer.preallocate();
                 }
                 self.trace.line(|| format!("n{} durable {lsn}", node + 1));
                 self.oracle.on_durable(node, &batch);
                 self.push(node, Input::Durable { lsn, sync_us: 300 });
                 self.after(IDLE_US, Event::Mark { node, life: number });
             }
-            Ok(Append::NeedsSpare | Append::NeedsSpace) => {
+            Ok(Append::NeedsSegment | Append::NeedsSpace) => {
                 let number = life.number;
                 self.after(SPACE_US, Event::Synced { node, life: number });
             }
@@ -346,11 +346,11 @@ impl World {
     }
 
     /// Prepares a segment, as the thread for that does, and schedules the next attempt.
-    pub(crate) fn prepare_spare(&mut self, node: usize) {
+    pub(crate) fn preallocate(&mut self, node: usize) {
         let Some(life) = &self.processes[node].life else { return };
-        let _ = life.writer.prepare_spare();
+        let _ = life.writer.preallocate();
         let life = life.number;
-        self.after(SPACE_US, Event::Spare { node, life });
+        self.after(SPACE_US, Event::Preallocate { node, life });
     }
 
     pub(crate) fn mark(&mut self, node: usize) {
@@ -358,8 +358,8 @@ impl World {
         if life.syncing.is_some() {
             return;
         }
-        if life.writer.wants_mark()
-            && let Err(error) = life.writer.mark()
+        if life.writer.wants_durability_marker()
+            && let Err(error) = life.writer.write_durability_marker()
         {
             return self.end(node, End::Fatal(error.to_string()));
         }
@@ -381,7 +381,7 @@ impl World {
         let Some(job) = life.jobs.pop_front() else { return };
         let number = life.number;
         self.trace.line(|| format!("n{} {job:?}", node + 1));
-        let done = life.scribe.perform(job);
+        let done = life.checkpoint_worker.perform(job);
         if !life.jobs.is_empty() {
             self.after(us, Event::Job { node, life: number });
         }
@@ -392,11 +392,11 @@ impl World {
         }
     }
 
-    fn begin_errand(&mut self, node: usize, life: &mut Life, errand: Errand) {
-        life.errands.push_back(errand);
-        if life.errands.len() == 1 {
+    fn begin_transfer_task(&mut self, node: usize, life: &mut Life, task: TransferTask) {
+        life.transfer_tasks.push_back(task);
+        if life.transfer_tasks.len() == 1 {
             let us = self.random.between(20, 1_000);
-            self.after(us, Event::Errand { node, life: life.number });
+            self.after(us, Event::TransferTask { node, life: life.number });
         }
     }
 
@@ -404,17 +404,17 @@ impl World {
     pub(crate) fn do_errand(&mut self, node: usize) {
         let us = self.random.between(20, 1_000);
         let Some(life) = &mut self.processes[node].life else { return };
-        let Some(errand) = life.errands.pop_front() else { return };
+        let Some(task) = life.transfer_tasks.pop_front() else { return };
         let number = life.number;
         let mut all = Vec::new();
-        life.mover.perform(errand, &mut |brought| all.push(brought));
-        if !life.errands.is_empty() {
-            self.after(us, Event::Errand { node, life: number });
+        life.transfer_worker.perform(task, &mut |result| all.push(result));
+        if !life.transfer_tasks.is_empty() {
+            self.after(us, Event::TransferTask { node, life: number });
         }
-        for brought in all {
-            self.trace.line(|| format!("n{} {brought:?}", node + 1));
-            self.oracle.on_brought(node, &brought);
-            self.push(node, Input::Brought(brought));
+        for result in all {
+            self.trace.line(|| format!("n{} {result:?}", node + 1));
+            self.oracle.on_transfer_result(node, &result);
+            self.push(node, Input::TransferResult(result));
         }
     }
 
@@ -557,8 +557,8 @@ impl Driver for Machine<'_> {
         self.world.begin_job(self.node, self.life, job);
     }
 
-    fn transfer(&mut self, errand: Errand) {
-        self.world.begin_errand(self.node, self.life, errand);
+    fn transfer(&mut self, task: TransferTask) {
+        self.world.begin_transfer_task(self.node, self.life, task);
     }
 
     fn store(&mut self, identity: &Identity) -> Result<(), End> {

@@ -22,7 +22,7 @@ impl World {
         let mono_us = stopped.then(|| self.processes[node].clocks.at(self.now_us).mono_us);
         let us = self.random.between(SLEEP_US.0, SLEEP_US.1);
         self.pause(node);
-        let life = self.processes[node].lives;
+        let life = self.processes[node].starts;
         self.after(us, Event::Wake { node, life, mono_us });
         true
     }

@@ -47,7 +47,7 @@ pub(crate) enum Event {
         life: u64,
     },
     /// A preallocated segment is made, if none is ready.
-    Spare {
+    Preallocate {
         node: usize,
         life: u64,
     },
@@ -57,7 +57,7 @@ pub(crate) enum Event {
         life: u64,
     },
     /// The transfer worker takes its next task.
-    Errand {
+    TransferTask {
         node: usize,
         life: u64,
     },
@@ -121,9 +121,9 @@ impl Event {
             | Event::Tick { node, .. }
             | Event::Synced { node, .. }
             | Event::Mark { node, .. }
-            | Event::Spare { node, .. }
+            | Event::Preallocate { node, .. }
             | Event::Job { node, .. }
-            | Event::Errand { node, .. }
+            | Event::TransferTask { node, .. }
             | Event::Drop { node, .. } => Some(node),
             _ => None,
         }
@@ -262,8 +262,8 @@ impl World {
         true
     }
 
-    /// Counts the events at one instant. A node that asks for turns without making progress would stop virtual time here.
-    /// Outside the simulator it would keep a processor busy.
+    /// Counts the events at one instant. A node that asks for turns without making progress would stop virtual time
+    /// here. Outside the simulator it would keep a processor busy.
     fn count_steps_at(&mut self, at_us: u64) {
         self.steps_now = if at_us == self.now_us { self.steps_now + 1 } else { 0 };
         if self.steps_now == STEPS_AT_ONCE_MAX {
@@ -297,9 +297,9 @@ impl World {
                     self.mark(node);
                 }
             }
-            Event::Spare { node, life } => {
+            Event::Preallocate { node, life } => {
                 if self.is_life(node, life) {
-                    self.prepare_spare(node);
+                    self.preallocate(node);
                 }
             }
             Event::Read { node, life, range } => {
@@ -312,7 +312,7 @@ impl World {
                     self.do_job(node);
                 }
             }
-            Event::Errand { node, life } => {
+            Event::TransferTask { node, life } => {
                 if self.is_life(node, life) {
                     self.do_errand(node);
                 }

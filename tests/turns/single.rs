@@ -1,4 +1,5 @@
-//! A cluster of one node, without sockets and threads. It is run turn by turn, and the CPU time of each turn is measured.
+//! A cluster of one node, without sockets and threads. It is run turn by turn, and the CPU time of each turn is
+//! measured.
 
 use bytes::BytesMut;
 use groups::NodeId;
@@ -73,7 +74,7 @@ impl Single {
             storage_id: [1; 16],
             node: NodeId(1),
             start: 1,
-            lives: vec![1],
+            incarnations: vec![1],
             birth: Some(birth),
             joined: Vec::new(),
         };
@@ -130,7 +131,8 @@ impl Single {
         panic!("{replies} of {} replies after {TURNS_MAX} turns", requests.len());
     }
 
-    /// Runs one turn as the server does, but without system calls. Outputs are handled after the time of the turn is taken.
+    /// Runs one turn as the server does, but without system calls. Outputs are handled after the time of the turn is
+    /// taken.
     fn turn(&mut self, arrived: usize) {
         self.time.mono_us += 1_000;
         self.time.unix_us += 1_000;

@@ -1,4 +1,5 @@
-//! The worst requests that a client may send for each command. A new command does not compile before it has its cases here.
+//! The worst requests that a client may send for each command. A new command does not compile before it has its cases
+//! here.
 
 use crate::single::VALUE_BYTES_MAX;
 use paxoi::config::{ARGS_MAX, LOCAL_BYTES_MAX, LOCAL_WORDS_MAX};

@@ -3,7 +3,7 @@
 //! Failure detection is not here. The node tells each group which node claims it ([`Group::on_claim`]), and which node
 //! no longer does ([`Group::on_no_claim`]).
 
-use super::{Clock, Group, Role, Surroundings};
+use super::{Clock, ElectionContext, Group, Role};
 use crate::effect::Record;
 use crate::members::Tally;
 use crate::message::{Behind, Handover, PreVote, PreVoted, Prepare, Promise};
@@ -19,18 +19,19 @@ const SPREAD_MS: u64 = 30;
 /// then, and may campaign from the same moment on.
 const RANK_SOON_MS: u64 = 50;
 /// A pre-vote without a majority after this time has failed.
-const ASKING_MS: u64 = 500;
+const PRE_VOTE_MS: u64 = 500;
 /// Wait before a candidate repeats its Prepare, if a member could not promise for the time being.
 const AGAIN_MS: u64 = 50;
-/// A phase 1 fails if it has no majority and no part of a promise arrives for this long. The time doubles with each failure,
-/// at most [`PREPARING_DOUBLINGS_MAX`] times, because all disks may be slow.
+/// A phase 1 fails if it has no majority and no part of a promise arrives for this long. The time doubles with each
+/// failure, at most [`PREPARING_DOUBLINGS_MAX`] times, because all disks may be slow.
 const PREPARING_MS: u64 = 2_000;
 const PREPARING_DOUBLINGS_MAX: u32 = 3;
-/// After a granted pre-vote or a promise the member waits this long for the candidate to lead, or to ask again. Meanwhile it
-/// does not campaign, and grants no pre-vote to others: ballots wait for syncs, and the new leader's claim is on its way.
+/// After a granted pre-vote or a promise the member waits this long for the candidate to lead, or to ask again.
+/// Meanwhile it does not campaign, and grants no pre-vote to others: ballots wait for syncs, and the new leader's claim
+/// is on its way.
 const YIELD_MS: u64 = 300;
-/// Interval at which a candidate repeats its question, so that the others go on yielding to it. On a slow disk its Prepare
-/// and their promises wait longer than [`YIELD_MS`].
+/// Interval at which a candidate that may still campaign repeats its question, so that the others go on yielding to it.
+/// On slow disks its Prepare and their promises wait longer than [`YIELD_MS`].
 const REMIND_MS: u64 = 100;
 /// Back-off after a failure: this time, plus a random time below it. The random time doubles with each failure, up to
 /// [`BACK_OFF_DOUBLINGS_MAX`] times.
@@ -43,8 +44,8 @@ pub(super) struct Election {
     at_ms: u64,
     failures: u32,
     questions: u64,
-    /// The candidate that was promised its ballot, or granted a pre-vote, last, and the time until which this node yields
-    /// to it.
+    /// The candidate that was promised its ballot, or granted a pre-vote, last, and the time until which this node
+    /// yields to it.
     yielding: Option<(NodeId, u64)>,
     /// The ballot of a campaign that a leader transfer asked for, if the group is to stay at this node.
     pub(super) stays: Option<Ballot>,
@@ -52,7 +53,7 @@ pub(super) struct Election {
 
 /// A pre-vote in progress.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asking {
+pub(super) struct PreCandidate {
     number: u64,
     granted: Tally,
     since_ms: u64,
@@ -60,7 +61,7 @@ pub(super) struct Asking {
 
 impl Election {
     /// Resets the failures and the yielding, because a leader is known. The next election then starts from scratch.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn reset(&mut self) {
         (self.failures, self.yielding) = (0, None);
     }
 
@@ -71,7 +72,7 @@ impl Election {
 
     /// Ends the yielding to a candidate that is gone.
     pub(super) fn forget(&mut self, candidate: NodeId) {
-        self.yielding = self.yielding.filter(|(node, _)| *node != candidate);
+        self.yielding = self.yielding.map(|(node, until_ms)| (node, if node == candidate { 0 } else { until_ms }));
     }
 
     fn yields(&self, clock: Clock) -> Option<NodeId> {
@@ -105,23 +106,26 @@ impl Group {
         self.election.at_ms = clock.mono_ms + BACK_OFF_MS + self.jitter.below(BACK_OFF_MS << doublings);
     }
 
-    pub(super) fn tick_election(&mut self, clock: Clock, around: Surroundings<'_>, effects: &mut Vec<Effect>) {
+    pub(super) fn tick_election(&mut self, clock: Clock, context: ElectionContext<'_>, effects: &mut Vec<Effect>) {
+        self.end_yielding(clock);
         match &self.role {
-            Role::Follower if self.leader.is_some() || self.hollow.is_some() => {}
+            Role::Follower if self.leader.is_some() || self.recovering.is_some() => {}
             // The wait by rank starts when this node can campaign. Otherwise all would campaign at once when they reach
             // each other.
-            Role::Follower if !self.may_stand(around) => self.await_turn(clock),
-            Role::Follower if !around.free => {
+            Role::Follower if !self.may_campaign(context) => self.await_turn(clock),
+            Role::Follower if !context.may_self_promise => {
                 let soon_ms = clock.mono_ms + self.rank() * RANK_SOON_MS + self.jitter.below(SPREAD_MS);
                 self.election.at_ms = self.election.at_ms.max(soon_ms);
             }
             Role::Follower => {
-                let is_due = clock.mono_ms >= self.election.at_ms && self.election.yields(clock).is_none();
+                let is_due = clock.mono_ms >= self.election.at_ms && self.election.yielding.is_none();
                 if is_due && !self.awaits_values() {
-                    self.canvass(clock, effects);
+                    self.begin_pre_vote(clock, effects);
                 }
             }
-            Role::Asking(asking) if clock.mono_ms >= asking.since_ms + ASKING_MS => self.back_off(clock, effects),
+            Role::PreCandidate(pre_vote) if clock.mono_ms >= pre_vote.since_ms + PRE_VOTE_MS => {
+                self.back_off(clock, effects);
+            }
             Role::Candidate { since_ms, .. } if clock.mono_ms >= since_ms + self.preparing_ms() => {
                 self.ballots_lost += 1;
                 self.back_off(clock, effects);
@@ -129,20 +133,34 @@ impl Group {
             Role::Candidate { again_ms: Some(again_ms), .. } if clock.mono_ms >= *again_ms => {
                 self.prepare_again(effects);
             }
-            Role::Candidate { asked_ms, .. } if around.disk && clock.mono_ms >= asked_ms + REMIND_MS => {
+            Role::Candidate { remind_ms, .. } if clock.mono_ms >= *remind_ms && self.may_campaign(context) => {
                 self.remind(clock, effects);
             }
-            Role::Asking(_) | Role::Candidate { .. } | Role::Leader(_) => {}
+            Role::PreCandidate(_) | Role::Candidate { .. } | Role::Leader(_) => {}
         }
+    }
+
+    /// Ends the yielding when its time is over. All who yielded to the same candidate then take turns by rank.
+    fn end_yielding(&mut self, clock: Clock) {
+        if self.election.yielding.is_none() || self.election.yields(clock).is_some() {
+            return;
+        }
+        self.election.yielding = None;
+        let spread_ms = SPREAD_MS << self.election.failures.min(BACK_OFF_DOUBLINGS_MAX);
+        let turn_ms = clock.mono_ms + self.rank() * RANK_SOON_MS + self.jitter.below(spread_ms);
+        self.election.at_ms = self.election.at_ms.max(turn_ms);
     }
 
     fn preparing_ms(&self) -> u64 {
         PREPARING_MS << self.election.failures.min(PREPARING_DOUBLINGS_MAX)
     }
 
-    fn may_stand(&self, around: Surroundings<'_>) -> bool {
+    fn may_campaign(&self, context: ElectionContext<'_>) -> bool {
         let is_better = |id: &NodeId| self.membership.voters().contains(*id);
-        around.disk && self.is_voter() && self.reaches_quorum(around) && !around.rather.iter().any(is_better)
+        context.disk
+            && self.is_voter()
+            && self.reaches_quorum(context)
+            && !context.preferred_leaders.iter().any(is_better)
     }
 
     /// Schedules a repetition of the Prepare. Some member refused because of a lease grant, which is over by now, or
@@ -161,15 +179,15 @@ impl Group {
     }
 
     /// Asks the other voters for a pre-vote.
-    fn canvass(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+    fn begin_pre_vote(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         self.election.questions += 1;
         let number = self.election.questions;
         let mut granted = Tally::default();
         granted.add(self.settings.me, self.membership.voters());
         if granted.is_quorum(self.membership.voters()) {
-            return self.stand(clock, effects);
+            return self.campaign(clock, effects);
         }
-        self.role = Role::Asking(Asking { number, granted, since_ms: clock.mono_ms });
+        self.role = Role::PreCandidate(PreCandidate { number, granted, since_ms: clock.mono_ms });
         self.send_pre_vote(effects);
     }
 
@@ -182,19 +200,20 @@ impl Group {
     /// Repeats the question of a candidate, so that the others go on yielding to it. The answers count nothing.
     fn remind(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         self.send_pre_vote(effects);
-        if let Role::Candidate { asked_ms, .. } = &mut self.role {
-            *asked_ms = clock.mono_ms;
+        if let Role::Candidate { remind_ms, .. } = &mut self.role {
+            *remind_ms = clock.mono_ms + REMIND_MS;
         }
     }
 
     pub(super) fn handle_pre_vote(&mut self, from: NodeId, question: PreVote, clock: Clock, effects: &mut Vec<Effect>) {
-        if self.hollow.is_some() {
+        if self.recovering.is_some() {
             return;
         }
         let yields = self.election.yields(clock).is_some_and(|candidate| candidate != from);
         let is_free = self.leader.is_none_or(|leader| leader.node == from) && !yields;
         let granted = is_free && self.is_entitled(from, question.next);
-        if granted {
+        // An asker that is behind learns from the answer that it cannot win.
+        if granted && question.next >= self.next {
             self.election.yield_to(from, clock);
         }
         let (next, promised) = (self.next, self.acceptor.promised().max(self.seen));
@@ -203,8 +222,8 @@ impl Group {
     }
 
     pub(super) fn handle_pre_voted(&mut self, from: NodeId, answer: PreVoted, clock: Clock, effects: &mut Vec<Effect>) {
-        let Role::Asking(asking) = &mut self.role else { return };
-        if asking.number != answer.number || !self.membership.voters().contains(from) {
+        let Role::PreCandidate(pre_vote) = &mut self.role else { return };
+        if pre_vote.number != answer.number || !self.membership.voters().contains(from) {
             return;
         }
         self.seen = self.seen.max(answer.promised);
@@ -217,23 +236,23 @@ impl Group {
         if !answer.granted {
             return self.back_off(clock, effects);
         }
-        asking.granted.add(from, self.membership.voters());
-        if asking.granted.is_quorum(self.membership.voters()) {
-            self.stand(clock, effects);
+        pre_vote.granted.add(from, self.membership.voters());
+        if pre_vote.granted.is_quorum(self.membership.voters()) {
+            self.campaign(clock, effects);
         }
     }
 
     /// Begins phase 1, under a ballot above all that were ever seen. No message of it leaves before the ballot is
     /// durable here.
-    pub(super) fn stand(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
+    pub(super) fn campaign(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         let me = self.settings.me;
         let ballot = self.seen.max(self.acceptor.promised()).above(me);
         self.seen = ballot;
         let promised = self.acceptor.prepare(ballot);
         assert!(promised.is_ok(), "a new ballot is above all promises");
         effects.push(Effect::Persist(Record::Promised(ballot)));
-        let (proposer, now_ms) = (Proposer::prepare(ballot), clock.mono_ms);
-        self.role = Role::Candidate { proposer, since_ms: now_ms, asked_ms: now_ms, again_ms: None };
+        let (proposer, since_ms) = (Proposer::prepare(ballot), clock.mono_ms);
+        self.role = Role::Candidate { proposer, since_ms, remind_ms: since_ms + REMIND_MS, again_ms: None };
         let prepare = Prepare { ballot, instance: self.next };
         for to in self.other_voters() {
             effects.push(Effect::SendDurable { to, message: Message::Prepare(prepare) });
@@ -258,11 +277,14 @@ impl Group {
         if promise.ballot != proposer.ballot() || promise.instance != self.next || promise.next > self.next {
             return;
         }
-        if promise.accepted.as_ref().is_some_and(|accepted| !self.follows(&accepted.value)) {
+        let is_foreign = promise.accepted.as_ref().is_some_and(|accepted| !self.follows(&accepted.value));
+        let Role::Candidate { proposer, remind_ms, .. } = &mut self.role else { return };
+        if is_foreign {
             // The sender voted in another history or state. Bound to its value, this node would differ from all others.
+            // Perhaps this node is the one that differs: nobody should wait for it.
+            *remind_ms = u64::MAX;
             return;
         }
-        let Role::Candidate { proposer, .. } = &mut self.role else { return };
         if proposer.on_promise(from, promise.accepted, self.membership.voters()) {
             let proposer = proposer.clone();
             self.lead(proposer, clock, effects);
@@ -277,8 +299,8 @@ impl Group {
         effects: &mut Vec<Effect>,
     ) {
         let invited = handover.ballot.node == from && self.leader == Some(handover.ballot);
-        let can_stand = self.is_voter() && self.hollow.is_none() && matches!(self.role, Role::Follower);
-        if !invited || !can_stand {
+        let can_campaign = self.is_voter() && self.recovering.is_none() && matches!(self.role, Role::Follower);
+        if !invited || !can_campaign {
             return;
         }
         if handover.next > self.next {
@@ -287,7 +309,7 @@ impl Group {
             return self.note_ahead(from, handover.next, clock, effects);
         }
         if handover.next == self.next {
-            self.stand(clock, effects);
+            self.campaign(clock, effects);
             self.election.stays = handover.stay.then(|| self.own_ballot()).flatten();
         }
     }
@@ -347,21 +369,26 @@ mod tests {
     fn a_candidate_waits_for_a_promise_that_is_still_coming_and_longer_each_time() {
         let mut group = second_of_three();
         let mut effects = Vec::new();
-        let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true, rather: &[] };
+        let context = ElectionContext {
+            reached: &[NodeId(1), NodeId(3)],
+            disk: true,
+            may_self_promise: true,
+            preferred_leaders: &[],
+        };
         let at = |mono_ms| Clock { mono_ms };
-        group.stand(at(1_000), &mut effects);
+        group.campaign(at(1_000), &mut effects);
         let own = group.own_ballot();
         for now_ms in (1_000..20_000).step_by(PREPARING_MS as usize - 1) {
-            group.tick(at(now_ms), around, &mut effects);
+            group.tick(at(now_ms), context, &mut effects);
             group.on_arriving(NodeId(1), Message::PROMISE, at(now_ms));
             group.on_arriving(NodeId(1), Message::RANGE, at(now_ms));
         }
         assert_eq!(group.own_ballot(), own, "a large promise may take long");
         let mut waited_ms = Vec::new();
         for begun_ms in [100_000, 200_000, 300_000] {
-            group.stand(at(begun_ms), &mut effects);
+            group.campaign(at(begun_ms), &mut effects);
             let failed = (0..40_000).step_by(10).find(|passed_ms| {
-                group.tick(at(begun_ms + passed_ms), around, &mut effects);
+                group.tick(at(begun_ms + passed_ms), context, &mut effects);
                 group.own_ballot().is_none()
             });
             waited_ms.push(failed.unwrap_or(u64::MAX));
@@ -374,11 +401,16 @@ mod tests {
         let mut group = second_of_three();
         let mut effects = Vec::new();
         let at = |mono_ms| Clock { mono_ms };
-        let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true, rather: &[] };
+        let context = ElectionContext {
+            reached: &[NodeId(1), NodeId(3)],
+            disk: true,
+            may_self_promise: true,
+            preferred_leaders: &[],
+        };
         let prepare = Prepare { ballot: Ballot { round: 1, node: NodeId(3) }, instance: Instance::FIRST };
         let asks = |group: &mut Group, now_ms| {
             let mut effects = Vec::new();
-            group.tick(at(now_ms), around, &mut effects);
+            group.tick(at(now_ms), context, &mut effects);
             !effects.is_empty()
         };
         let grants = |group: &mut Group, from, now_ms| {
@@ -391,8 +423,15 @@ mod tests {
         // The candidate's repeated question gives it more time.
         assert!(!asks(&mut group, 5_001 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 5_001 + YIELD_MS - 1));
         assert!(grants(&mut group, NodeId(1), 5_001 + YIELD_MS));
-        // Node 1 does not come to lead. After its time this node campaigns.
-        assert!(!asks(&mut group, 5_001 + 2 * YIELD_MS - 1) && asks(&mut group, 5_001 + 2 * YIELD_MS));
+        // Node 1 does not come to lead. After its time this node campaigns, at its turn by rank.
+        let over_ms = 5_001 + 2 * YIELD_MS;
+        let turn_ms = 2 * RANK_SOON_MS;
+        assert!(
+            !asks(&mut group, over_ms - 1)
+                && !asks(&mut group, over_ms)
+                && !asks(&mut group, over_ms + RANK_SOON_MS - 1)
+        );
+        assert!(asks(&mut group, over_ms + turn_ms));
         // A repeated Prepare gives the candidate more time, unless the candidate is gone.
         group.handle_prepare(NodeId(3), prepare, at(6_000), &mut effects);
         assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
@@ -401,7 +440,8 @@ mod tests {
         group.on_no_claim(NodeId(1), at(6_000));
         assert!(!asks(&mut group, 6_000 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
         group.on_disconnected(NodeId(3));
-        assert!(asks(&mut group, 6_000 + YIELD_MS - 1) && grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
+        assert!(!asks(&mut group, 6_001) && asks(&mut group, 6_000 + YIELD_MS - 1));
+        assert!(grants(&mut group, NodeId(1), 6_000 + YIELD_MS - 1));
     }
 
     #[test]
@@ -409,8 +449,13 @@ mod tests {
         let mut group = second_of_three();
         let clock = Clock { mono_ms: 5_000 };
         let mut effects = Vec::new();
-        let around = Surroundings { reached: &[NodeId(1), NodeId(3)], disk: true, free: true, rather: &[] };
-        group.tick(clock, around, &mut effects);
+        let context = ElectionContext {
+            reached: &[NodeId(1), NodeId(3)],
+            disk: true,
+            may_self_promise: true,
+            preferred_leaders: &[],
+        };
+        group.tick(clock, context, &mut effects);
         let granted = PreVoted { number: 1, granted: true, next: Instance::FIRST, promised: Ballot::ZERO };
         group.handle_pre_voted(NodeId(3), granted, clock, &mut effects);
         let own = group.own_ballot().expect("it stands");

@@ -1,7 +1,7 @@
 //! The leader's side: it proposes one instance at a time, in order. Its own vote is a durable message to itself.
 
-use super::handing::Handing;
-use super::{Clock, Group, Role, Surroundings};
+use super::transfer::Transfer;
+use super::{Clock, ElectionContext, Group, Role};
 use crate::effect::Record;
 use crate::members::Tally;
 use crate::message::{Accept, Behind, Chosen, Diverged, Forward, NotLeader, Reject, Vote};
@@ -10,8 +10,9 @@ use crate::queue::Queue;
 use crate::value::DIGEST_VERSION;
 use crate::{Ballot, Effect, Message, NodeId, Value};
 
-/// The leader repeats an Accept without a majority after this time, plus one millisecond for each [`REPEAT_BYTES_PER_MS`] of
-/// its value. A connection loses nothing while it lasts, so the timer serves members that dropped the value silently.
+/// The leader repeats an Accept without a majority after this time, plus one millisecond for each
+/// [`REPEAT_BYTES_PER_MS`] of its value. A connection loses nothing while it lasts, so the timer serves members that
+/// dropped the value silently.
 const REPEAT_MS: u64 = 1_000;
 const REPEAT_BYTES_PER_MS: u64 = 1 << 10;
 
@@ -30,7 +31,7 @@ pub(super) struct Leadership {
     waiting: Vec<NodeId>,
     diverged: Tally,
     proposed_ms: u64,
-    pub(super) handing: Option<Handing>,
+    pub(super) transfer: Option<Transfer>,
     /// Whether a leader transfer gave the group to this node to stay.
     pub(super) stays: bool,
 }
@@ -42,7 +43,7 @@ impl Leadership {
 
     /// Returns true if no value is in flight or due, and no leader transfer is in progress.
     pub(super) fn is_idle(&self) -> bool {
-        self.proposer.is_prepared() && self.queue.is_empty() && !self.overdue && self.handing.is_none()
+        self.proposer.is_prepared() && self.queue.is_empty() && !self.overdue && self.transfer.is_none()
     }
 }
 
@@ -51,7 +52,7 @@ impl Group {
     /// node to, or the waiting commands.
     pub(super) fn lead(&mut self, proposer: Proposer, clock: Clock, effects: &mut Vec<Effect>) {
         let leader = proposer.ballot();
-        self.election.settle();
+        self.election.reset();
         self.set_leader(Some(leader), clock);
         self.role = Role::Leader(Box::new(Leadership {
             proposer,
@@ -62,7 +63,7 @@ impl Group {
             waiting: Vec::new(),
             diverged: Tally::default(),
             proposed_ms: 0,
-            handing: None,
+            transfer: None,
             stays: self.election.stays.take() == Some(leader),
         }));
         effects.push(Effect::Leading(true));
@@ -183,7 +184,7 @@ impl Group {
         if let Role::Leader(leadership) = &mut self.role
             && leadership.ballot() == behind.ballot
         {
-            leadership.handing = leadership.handing.filter(|handing| handing.to != from);
+            leadership.transfer = leadership.transfer.filter(|transfer| transfer.to != from);
         }
     }
 
@@ -245,7 +246,7 @@ impl Group {
         match &self.role {
             Role::Candidate { proposer, .. } => Some(proposer.ballot()),
             Role::Leader(leadership) => Some(leadership.proposer.ballot()),
-            Role::Follower | Role::Asking(_) => None,
+            Role::Follower | Role::PreCandidate(_) => None,
         }
     }
 
@@ -284,8 +285,8 @@ impl Group {
         true
     }
 
-    pub(super) fn tick_leading(&mut self, clock: Clock, around: Surroundings<'_>, effects: &mut Vec<Effect>) {
-        if matches!(self.role, Role::Leader(_)) && !self.reaches_quorum(around) {
+    pub(super) fn tick_leading(&mut self, clock: Clock, context: ElectionContext<'_>, effects: &mut Vec<Effect>) {
+        if matches!(self.role, Role::Leader(_)) && !self.reaches_quorum(context) {
             // Without a quorum nothing more can be chosen here. A member that reaches both this node and a majority
             // must not follow this node: it would keep the others from electing a leader.
             return self.step_down(clock, effects);

@@ -135,12 +135,12 @@ impl Group {
         for one in range.values {
             if instance == self.next {
                 if one.value.chain() != self.chain {
-                    return self.doubt(from, clock, effects);
+                    return self.on_diverged(from, clock, effects);
                 }
                 let (ballot, chosen, value) = (one.ballot, self.last_ballot, one.value);
                 // A recovering group logs nothing here: it logged later instances long ago, and the records of a group
                 // do not go back.
-                if self.hollow.is_none() {
+                if self.recovering.is_none() {
                     effects.push(Effect::Persist(Record::Learned { instance, ballot, chosen, value: value.clone() }));
                 }
                 self.learn(ballot, value, clock, effects);
@@ -182,10 +182,10 @@ impl Group {
 
     /// Counts `from` among the members whose chosen values do not follow those chosen here. One of the two is wrong:
     /// this node, if a majority sends such values.
-    fn doubt(&mut self, from: NodeId, clock: Clock, effects: &mut Vec<Effect>) {
-        self.doubted.add(from, self.membership.voters());
+    fn on_diverged(&mut self, from: NodeId, clock: Clock, effects: &mut Vec<Effect>) {
+        self.diverged.add(from, self.membership.voters());
         let (group, instance) = (self.settings.id, self.next);
-        let majority = self.doubted.is_quorum(self.membership.voters());
+        let majority = self.diverged.is_quorum(self.membership.voters());
         assert!(!majority, "group {group} differs from the majority before instance {instance}");
         if let Some(learning) = self.learning.filter(|learning| learning.from == from) {
             self.fetch_elsewhere(learning, clock, effects);

@@ -1,42 +1,42 @@
 //! One Paxos group at one node: the rules of every role, joined by `next`, the lowest instance not known to be chosen.
 //!
 //! Calls come in, [`Effect`]s go out. The roles live in files of their own: `voting` (acceptor), `leading` and
-//! `electing` (proposer), `learning` (learner), `serving` (the clients' commands and reads). `restoring`, `snapshot`
-//! and `hollow` deal with the state that an earlier run left. Nothing here reads a clock, a socket or a disk; [`Clock`]
-//! and [`Surroundings`] come in as arguments.
+//! `electing` (proposer), `learning` (learner), `requests` (the clients' commands and reads). `restoring`, `snapshot`
+//! and `recovering` deal with the state that an earlier run left. Nothing here reads a clock, a socket or a disk;
+//! [`Clock`] and [`ElectionContext`] come in as arguments.
 
-mod comparing;
-mod doubting;
+mod divergence;
 mod electing;
-mod handing;
-mod hollow;
 mod leading;
 mod learning;
-mod reforming;
+mod lease_guard;
+mod plausibility;
+mod reconfiguration;
+mod recovering;
+mod requests;
 mod restoring;
-mod serving;
 mod snapshot;
 mod time;
+mod transfer;
 mod voting;
-mod withholding;
 
-pub use comparing::StateDiffers;
+pub use divergence::StateDiffers;
+pub use requests::{Answer, Applying, Own};
 pub use restoring::RestoreError;
-pub use serving::{Answer, Applying, Own};
 pub use snapshot::Snapshot;
 
 use crate::acceptor::Acceptor;
+use crate::dedup::DedupTable;
 use crate::jitter::Jitter;
 use crate::members::Tally;
 use crate::membership::{ChangeError, Membership};
 use crate::origin::Origin;
 use crate::reads::Reads;
-use crate::tags::Tags;
 use crate::{Ballot, Effect, GroupId, Instance, Message, NodeId, Value};
-use electing::{Asking, Election};
-use hollow::Hollow;
+use electing::{Election, PreCandidate};
 use leading::Leadership;
 use learning::Learning;
+use recovering::Recovering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use time::GroupTime;
@@ -50,15 +50,15 @@ pub struct Clock {
 
 /// The election context: what the node knows beyond the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Surroundings<'a> {
+pub struct ElectionContext<'a> {
     /// The other nodes that this node reaches and whose disks answer. Without a majority this node does not campaign.
     pub reached: &'a [NodeId],
     /// Whether this node's disk lets it lead. With a disk that is late or full the node does not campaign.
     pub disk: bool,
     /// Whether this node may promise a ballot to itself now. Otherwise it campaigns as soon as it may.
-    pub free: bool,
+    pub may_self_promise: bool,
     /// Nodes that should and can lead instead of this one. It does not campaign where one of them votes.
-    pub rather: &'a [NodeId],
+    pub preferred_leaders: &'a [NodeId],
 }
 
 /// The settings that are fixed for the life of a group.
@@ -117,13 +117,13 @@ pub struct Group {
     election: Election,
     learning: Option<Learning>,
     /// The log's knowledge beyond a missing state, while the group is recovering.
-    hollow: Option<Hollow>,
+    recovering: Option<Recovering>,
     /// Members that sent chosen values whose chain differs from the chain over the values chosen here.
-    doubted: Tally,
+    diverged: Tally,
     origin: Origin,
     /// The ballot whose leader refused commands. They are not sent to that leader again before the next tick.
     refused: Option<Ballot>,
-    tags: Tags,
+    dedup: DedupTable,
     reads: Reads,
     jitter: Jitter,
     ballots_lost: u64,
@@ -133,14 +133,14 @@ pub struct Group {
 enum Role {
     Follower,
     /// In a pre-vote, before phase 1.
-    Asking(Asking),
+    PreCandidate(PreCandidate),
     /// In phase 1.
     Candidate {
         proposer: crate::proposer::Proposer,
         /// The time at which phase 1 began, or at which the last part of a promise arrived.
         since_ms: u64,
-        /// The time at which the other voters were asked for a pre-vote last.
-        asked_ms: u64,
+        /// The time at which to repeat the question to the other voters.
+        remind_ms: u64,
         /// The time at which to repeat the Prepare, if a member could not promise yet.
         again_ms: Option<u64>,
     },
@@ -168,11 +168,11 @@ impl Group {
             seen: Ballot::ZERO,
             election: Election::default(),
             learning: None,
-            hollow: None,
-            doubted: Tally::default(),
+            recovering: None,
+            diverged: Tally::default(),
             origin: Origin::new(settings.me, settings.start),
             refused: None,
-            tags: Tags::default(),
+            dedup: DedupTable::default(),
             reads: Reads::default(),
             jitter,
             ballots_lost: 0,
@@ -206,11 +206,11 @@ impl Group {
     }
 
     /// Checks the time limits: elections, repetitions, catching up. Call it about every [`TICK_MS`](crate::TICK_MS).
-    pub fn tick(&mut self, clock: Clock, around: Surroundings<'_>, effects: &mut Vec<Effect>) {
+    pub fn tick(&mut self, clock: Clock, context: ElectionContext<'_>, effects: &mut Vec<Effect>) {
         self.refused = None;
         self.tick_learning(clock, effects);
-        self.tick_election(clock, around, effects);
-        self.tick_leading(clock, around, effects);
+        self.tick_election(clock, context, effects);
+        self.tick_leading(clock, context, effects);
     }
 
     /// Returns true if the next ticks have nothing to do, as long as nothing else happens here. Then the node leads and
@@ -220,9 +220,9 @@ impl Group {
         let settled = match &self.role {
             Role::Follower => self.leader.is_some(),
             Role::Leader(leadership) => leadership.is_idle(),
-            Role::Asking(_) | Role::Candidate { .. } => false,
+            Role::PreCandidate(_) | Role::Candidate { .. } => false,
         };
-        settled && self.learning.is_none() && self.hollow.is_none() && self.refused.is_none() && !self.has_waiting()
+        settled && self.learning.is_none() && self.recovering.is_none() && self.refused.is_none() && !self.has_waiting()
     }
 
     /// Ends a turn: proposes, forwards or announces whatever the turn's inputs require. `cluster_ms` is cluster time in
@@ -294,8 +294,8 @@ impl Group {
         assert!(value.chain() == self.chain, "group {group} differs from the majority before instance {instance}");
         self.chain = value.next_chain();
         self.time.on_value(value.time_ms(), clock.mono_ms);
-        self.acceptor.settle();
-        self.doubted = Tally::default();
+        self.acceptor.begin_instance();
+        self.diverged = Tally::default();
         self.next = instance.following();
         self.last_ballot = ballot;
         self.last_value = Some(value.clone()).filter(|value| value.bytes().len() <= LAST_BYTES_MAX);

@@ -26,7 +26,7 @@ pub enum RestoreError {
 
 impl Group {
     /// Restores one log record. Chosen values come out as [`Effect::Apply`]. Records that a checkpoint includes are
-    /// skipped. If an instance is missing in between, the group is recovering afterwards ([`Group::is_hollow`]).
+    /// skipped. If an instance is missing in between, the group is recovering afterwards ([`Group::is_recovering`]).
     ///
     /// # Errors
     /// If the record contradicts those before it.
@@ -36,7 +36,7 @@ impl Group {
             Record::Position { next, promised, chosen } => {
                 self.recall_promise(promised);
                 if !self.reach(next, chosen, clock, effects) {
-                    self.hollow_out(next);
+                    self.begin_recovery(next);
                 }
             }
             Record::Accepted { instance, ballot, chosen, value } => {
@@ -58,14 +58,14 @@ impl Group {
                     return Ok(());
                 }
                 if !self.reach(instance, chosen, clock, effects) {
-                    self.hollow_out(instance.following());
+                    self.begin_recovery(instance.following());
                 } else {
                     self.check_chain(instance, &value)?;
                     self.decide(ballot, value, clock, effects);
                 }
             }
             Record::Lost { instance, learned: true, .. } if instance >= self.next => {
-                self.hollow_out(instance.following());
+                self.begin_recovery(instance.following());
             }
             Record::Lost { instance, ballot, learned: false } => {
                 self.recall_promise(ballot);
@@ -88,7 +88,7 @@ impl Group {
     /// Moves to `instance`, because a record tells that all before it were chosen, the last one under `chosen`. Returns
     /// false if that value, or one before it, is missing here.
     fn reach(&mut self, instance: Instance, chosen: Ballot, clock: Clock, effects: &mut Vec<Effect>) -> bool {
-        if self.hollow.is_some() {
+        if self.recovering.is_some() {
             return false;
         }
         if instance == self.next.following()
@@ -102,7 +102,7 @@ impl Group {
     /// Writes the records that replace older ones before those are dropped from the log: the group's position and, with
     /// `vote`, its vote there.
     pub fn record_again(&self, vote: bool, effects: &mut Vec<Effect>) {
-        assert!(self.hollow.is_none(), "what a hollow group knows is in its old records only");
+        assert!(self.recovering.is_none(), "what a recovering group knows is in its old records only");
         let (next, promised, chosen) = (self.next, self.acceptor.promised(), self.last_ballot);
         effects.push(Effect::Persist(Record::Position { next, promised, chosen }));
         if let Some(accepted) = self.acceptor.accepted().filter(|_| vote).cloned() {

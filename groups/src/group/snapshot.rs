@@ -4,8 +4,8 @@
 
 use super::time::GroupTime;
 use super::{Clock, Group, Role};
+use crate::dedup::DedupTable;
 use crate::membership::Membership;
-use crate::tags::Tags;
 use crate::{Ballot, Effect, Instance};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub struct Snapshot {
     /// The digest of the state; see [`StateMachine::digest`](crate::StateMachine::digest).
     pub digest: u64,
     /// The deduplication table: the last applied command of each origin.
-    pub tags: Tags,
+    pub dedup: DedupTable,
     /// The members from the next instance on.
     pub membership: Membership,
 }
@@ -42,7 +42,7 @@ impl Group {
             chain: self.chain,
             time_ms: self.time.now_ms(),
             digest: self.digest,
-            tags: self.tags.clone(),
+            dedup: self.dedup.clone(),
             membership: Membership::clone(&self.membership),
         }
     }
@@ -70,7 +70,7 @@ impl Group {
             return false;
         }
         let me = self.settings.me;
-        let applied = snapshot.tags.last(me);
+        let applied = snapshot.dedup.last(me);
         self.jump(snapshot, clock);
         if let Some(tag) = applied {
             for counter in self.origin.skip(tag) {
@@ -90,7 +90,7 @@ impl Group {
     }
 
     fn jump(&mut self, snapshot: Snapshot, clock: Clock) {
-        let Snapshot { instance, chosen, chain, time_ms, digest, tags, membership } = snapshot;
+        let Snapshot { instance, chosen, chain, time_ms, digest, dedup, membership } = snapshot;
         self.next = instance.following();
         self.applied = self.next;
         self.digest = digest;
@@ -98,12 +98,12 @@ impl Group {
         self.last_value = None;
         self.chain = chain;
         self.time = GroupTime::starting_at(time_ms, clock.mono_ms);
-        self.tags = tags;
+        self.dedup = dedup;
         self.membership = membership.into();
         self.outcomes.clear();
         self.reads.ask_again();
-        self.acceptor.settle();
-        self.doubted = crate::members::Tally::default();
+        self.acceptor.begin_instance();
+        self.diverged = crate::members::Tally::default();
         self.fill();
     }
 }

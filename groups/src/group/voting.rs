@@ -38,7 +38,7 @@ impl Group {
             return false;
         }
         self.seen = self.seen.max(ballot);
-        if self.hollow.is_some() {
+        if self.recovering.is_some() {
             self.note_ahead(from, instance, clock, effects);
             return false;
         }
@@ -109,7 +109,7 @@ impl Group {
         }
         // A late claim of an earlier leader does not shorten the time of a candidate whose ballot was promised since.
         if ballot >= self.acceptor.promised() {
-            self.election.settle();
+            self.election.reset();
         }
         self.set_leader(Some(ballot), clock);
     }

@@ -19,7 +19,7 @@ pub(crate) struct Bounds {
     pub(crate) crashes: u8,
 }
 
-/// A fault that could be in, or around, the shipped code.
+/// A fault that could be in, or context, the shipped code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
     /// A restarted member starts with an empty acceptor.
@@ -85,7 +85,7 @@ pub(crate) struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// A member begins phase 1.
-    Stand { node: NodeId, round: u64 },
+    Campaign { node: NodeId, round: u64 },
     /// A message arrives.
     Deliver { to: NodeId, said: Said },
     /// The records that a member wrote become durable.
@@ -203,7 +203,7 @@ impl Paxos {
     }
 
     /// Begins phase 1 as `Group` does: the member's own promise and the Prepare wait for the same record.
-    fn stand(&self, mut state: State, node: NodeId, round: u64) -> State {
+    fn campaign(&self, mut state: State, node: NodeId, round: u64) -> State {
         let ballot = Ballot { round, node };
         let member = state.member_mut(node);
         member.acceptor.prepare(ballot).expect("a ballot above all promises");
@@ -335,7 +335,7 @@ impl Model for Paxos {
         for (&node, rounds) in self.voters.ids().iter().zip(self.bounds.rounds) {
             let promised = state.member(node).acceptor.promised();
             let rounds = (1..=rounds).filter(|&round| Ballot { round, node } > promised);
-            steps.extend(rounds.map(|round| Step::Stand { node, round }));
+            steps.extend(rounds.map(|round| Step::Campaign { node, round }));
         }
         for said in &state.said {
             match said {
@@ -358,7 +358,7 @@ impl Model for Paxos {
 
     fn next_state(&self, last: &State, step: Step) -> Option<State> {
         let mut state = match step {
-            Step::Stand { node, round } => self.stand(last.clone(), node, round),
+            Step::Campaign { node, round } => self.campaign(last.clone(), node, round),
             Step::Deliver { to, said } => self.deliver(last, to, said)?,
             Step::Sync(node) => self.sync(last.clone(), node),
             Step::Crash(node) => self.crash(last.clone(), node),

@@ -42,8 +42,8 @@ fn nobody_stands_without_a_quorum_or_a_disk_and_the_turns_count_from_then_on() {
             let mut member = Member::new(me, 3);
             member.clock.mono_ms += 5_000;
             let clock = member.clock;
-            let around = Surroundings { reached, disk, free: true, rather: &[] };
-            assert_eq!(member.call(|group, effects| group.tick(clock, around, effects)), []);
+            let context = ElectionContext { reached, disk, may_self_promise: true, preferred_leaders: &[] };
+            assert_eq!(member.call(|group, effects| group.tick(clock, context, effects)), []);
             turn_from_now(&mut member)
         });
         assert!(turns[0] < 100 && turns[1] >= turns[0] + 100 && turns[2] >= turns[1] + 100, "{turns:?}");
@@ -51,16 +51,16 @@ fn nobody_stands_without_a_quorum_or_a_disk_and_the_turns_count_from_then_on() {
 }
 
 #[test]
-fn who_should_lead_nothing_stands_where_no_better_node_votes() {
-    let stands = |rather: &[NodeId]| {
+fn a_node_that_should_lead_nothing_campaigns_only_where_no_better_node_votes() {
+    let campaigns = |preferred_leaders: &[NodeId]| {
         let mut member = Member::new(2, 3);
         member.clock.mono_ms += 5_000;
-        let (clock, around) = (member.clock, Surroundings { rather, ..FINE });
-        !member.call(|group, effects| group.tick(clock, around, effects)).is_empty()
+        let (clock, context) = (member.clock, ElectionContext { preferred_leaders, ..FINE });
+        !member.call(|group, effects| group.tick(clock, context, effects)).is_empty()
     };
-    assert!(stands(&[]));
-    assert!(!stands(&[NodeId(9), NodeId(3)]));
-    assert!(stands(&[NodeId(9)]), "9 votes in other groups only");
+    assert!(campaigns(&[]));
+    assert!(!campaigns(&[NodeId(9), NodeId(3)]));
+    assert!(campaigns(&[NodeId(9)]), "9 votes in other groups only");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_denied_question_is_asked_again_later_under_a_new_number() {
 #[test]
 fn a_candidate_repeats_its_question_so_that_the_others_go_on_yielding_to_it() {
     let mut member = Member::new(1, 3);
-    member.stand();
+    member.campaign();
     let reminded = [pre_vote(2, 1, 1), pre_vote(3, 1, 1)];
     for _ in 0..3 {
         member.clock.mono_ms += 99;
@@ -150,16 +150,37 @@ fn a_candidate_repeats_its_question_so_that_the_others_go_on_yielding_to_it() {
         assert_eq!(member.handle(2, pre_voted(1, true, Ballot::ZERO)), [], "it stands already");
         assert_eq!(member.handle(3, pre_voted(1, false, Ballot::ZERO)), []);
     }
+    // A candidate that could not begin now lets the others go on.
     member.clock.mono_ms += 100;
     let clock = member.clock;
-    let late = Surroundings { disk: false, ..FINE };
-    assert_eq!(member.call(|group, effects| group.tick(clock, late, effects)), [], "others may have better disks");
+    for context in [ElectionContext { disk: false, ..FINE }, ElectionContext { reached: &[NodeId(9)], ..FINE }] {
+        assert_eq!(member.call(|group, effects| group.tick(clock, context, effects)), []);
+    }
+    assert_eq!(member.tick(), reminded);
+    // So does one that may differ from the majority.
+    member.handle(2, promise(ballot(1, 1), 1, 1, Some(accepted(ballot(0, 2), &empty(99)))));
+    member.clock.mono_ms += 100;
+    assert_eq!(member.tick(), []);
+}
+
+#[test]
+fn nobody_yields_to_an_asker_that_is_behind() {
+    let mut member = Member::established(3);
+    member.claim(ballot(6, 2));
+    member.no_claim(2);
+    let question = |next| Message::PreVote(PreVote { number: 4, next: Instance(next) });
+    let is_granted = |effects: Vec<Effect>| {
+        matches!(effects[..], [Effect::Send { message: Message::PreVoted(PreVoted { granted: true, .. }), .. }])
+    };
+    assert!(is_granted(member.handle(2, question(1))), "it learns from the answer that it is behind");
+    assert!(is_granted(member.handle(3, question(2))));
+    assert!(!is_granted(member.handle(2, question(2))), "this member yields to 3");
 }
 
 #[test]
 fn promises_for_another_ballot_or_instance_count_nothing() {
     let mut member = Member::new(1, 3);
-    member.stand();
+    member.campaign();
     let mine = ballot(1, 1);
     for (from, message) in [
         (2, promise(ballot(2, 1), 1, 1, None)),
@@ -180,12 +201,12 @@ fn promises_for_another_ballot_or_instance_count_nothing() {
 #[test]
 fn a_phase_one_without_a_majority_is_tried_again_with_a_higher_ballot() {
     let mut member = Member::new(1, 3);
-    member.stand();
+    member.campaign();
     member.clock.mono_ms += 2_000;
     assert_eq!(member.tick(), []);
     assert_eq!(member.group.ballots_lost(), 1);
     assert_eq!(member.handle(2, promise(ballot(1, 1), 1, 1, None)), []);
-    assert_eq!(member.stand()[0], promised(ballot(2, 1)));
+    assert_eq!(member.campaign()[0], promised(ballot(2, 1)));
 }
 
 #[test]
@@ -204,7 +225,7 @@ fn whoever_promises_or_follows_another_asks_no_more() {
 #[test]
 fn a_higher_claim_ends_a_candidacy_and_a_lower_one_does_not() {
     let mut member = Member::new(1, 3);
-    member.stand();
+    member.campaign();
     assert_eq!(member.claim(ballot(0, 2)), []);
     assert_eq!(member.group.leader(), None);
     member.claim(ballot(5, 2));

@@ -2,7 +2,7 @@
 
 use super::restoring::{restore, restored};
 use super::*;
-use groups::{Snapshot, Tags};
+use groups::{DedupTable, Snapshot};
 
 const OLD: Ballot = Ballot { round: 1, node: NodeId(1) };
 const NEW: Ballot = Ballot { round: 2, node: NodeId(2) };
@@ -26,7 +26,15 @@ fn snapshot(values: &[Value]) -> Snapshot {
     let last = values.last().expect("a value");
     let (instance, chain) = (Instance(values.len() as u64), last.next_chain());
     let membership = initial();
-    Snapshot { instance, chosen: OLD, chain, time_ms: last.time_ms(), digest: 77, tags: Tags::default(), membership }
+    Snapshot {
+        instance,
+        chosen: OLD,
+        chain,
+        time_ms: last.time_ms(),
+        digest: 77,
+        dedup: DedupTable::default(),
+        membership,
+    }
 }
 
 fn position(next: u64, promised: Ballot, chosen: Ballot) -> Effect {
@@ -38,9 +46,9 @@ fn lost(instance: u64, ballot: Ballot, learned: bool) -> Effect {
 }
 
 /// Returns a recovering member: it voted at instance 3, but has no state before that.
-fn hollow(values: &[Value]) -> Member {
+fn recovering(values: &[Value]) -> Member {
     let member = restored(vec![promised(OLD), voted(OLD, 3, OLD, &values[2])]);
-    assert!(member.group.is_hollow());
+    assert!(member.group.is_recovering());
     member
 }
 
@@ -48,13 +56,13 @@ fn hollow(values: &[Value]) -> Member {
 fn who_lacks_its_past_says_nothing_and_stands_for_nothing() {
     let values = history(3);
     for mut member in [
-        hollow(&values),
+        recovering(&values),
         restored(vec![position(3, OLD, OLD)]),
         restored(vec![voted(OLD, 1, Ballot::ZERO, &values[0]), voted(OLD, 2, NEW, &values[1])]),
         restored(vec![learned(OLD, 2, OLD, &values[1])]),
         restored(vec![lost(1, OLD, true)]),
     ] {
-        assert!(member.group.is_hollow());
+        assert!(member.group.is_recovering());
         assert_eq!(member.group.promised(), member.group.promised().min(OLD));
         for from in 1..4 {
             assert_eq!(member.handle(2, prepare(ballot(9, 2), from)).iter().find(|e| !is_fetch(e)), None);
@@ -75,13 +83,13 @@ fn is_fetch(effect: &Effect) -> bool {
 #[test]
 fn its_vote_counts_again_when_it_has_learned_what_came_before() {
     let values = history(3);
-    let mut member = hollow(&values);
+    let mut member = recovering(&values);
     let one = member.handle(1, range(1, 4, vec![accepted(OLD, &values[0])]));
     assert!(one.contains(&apply(1, &values[0])));
     assert!(!one.iter().any(|effect| matches!(effect, Effect::Persist(_))), "later instances are in its log: {one:?}");
-    assert!(member.group.is_hollow());
+    assert!(member.group.is_recovering());
     member.handle(1, range(2, 4, vec![accepted(OLD, &values[1])]));
-    assert!(!member.group.is_hollow());
+    assert!(!member.group.is_recovering());
     let told = member.handle(2, prepare(NEW, 3));
     let promise = promise(NEW, 3, 3, Some(accepted(OLD, &values[2])));
     assert_eq!(told, [promised(NEW), send_durable(2, promise)]);
@@ -94,7 +102,7 @@ fn a_vote_that_cannot_be_read_is_unknown_until_its_instance_is_decided() {
     assert_eq!((member.group.next(), member.group.promised()), (Instance(2), NEW));
     assert_eq!(member.handle(2, prepare(ballot(9, 2), 2)), []);
     member.handle(1, range(2, 3, vec![accepted(NEW, &values[1])]));
-    assert!(!member.group.is_hollow());
+    assert!(!member.group.is_recovering());
     assert_eq!(member.handle(2, prepare(ballot(9, 2), 3))[1], send_durable(2, promise(ballot(9, 2), 3, 3, None)));
 }
 
@@ -104,7 +112,7 @@ fn a_lost_vote_below_one_that_can_be_read_does_not_matter() {
     let records = [lost(1, OLD, false), voted(NEW, 1, Ballot::ZERO, &values[0])];
     for records in [records.to_vec(), records.iter().rev().cloned().collect()] {
         let mut member = restored(records);
-        assert!(!member.group.is_hollow());
+        assert!(!member.group.is_recovering());
         let told = member.handle(2, prepare(NEW, 1));
         assert_eq!(told, [send_durable(2, promise(NEW, 1, 1, Some(accepted(NEW, &values[0]))))]);
     }
@@ -119,7 +127,7 @@ fn records_that_a_checkpoint_includes_leave_only_their_promise() {
     for record in [voted(OLD, 1, Ballot::ZERO, &values[1]), lost(2, NEW, false), lost(2, OLD, true)] {
         assert_eq!(restore(&mut member, record), Ok(vec![]));
     }
-    assert_eq!((member.group.promised(), member.group.next(), member.group.is_hollow()), (NEW, Instance(3), false));
+    assert_eq!((member.group.promised(), member.group.next(), member.group.is_recovering()), (NEW, Instance(3), false));
     restore(&mut member, voted(NEW, 3, OLD, &values[2])).expect("it follows");
     let told = member.handle(2, prepare(NEW, 3));
     assert_eq!(told, [send_durable(2, promise(NEW, 3, 3, Some(accepted(NEW, &values[2]))))]);
@@ -152,9 +160,9 @@ fn own_commands_that_a_checkpoint_includes_were_executed_somewhere() {
     let first = submit(&mut member);
     member.group.read(71);
     let second = submit(&mut member);
-    let mut tags = Tags::default();
-    tags.advance(Tag { origin: NodeId(3), start: 1, counter: first });
-    let snapshot = Snapshot { tags, ..snapshot(&values) };
+    let mut dedup = DedupTable::default();
+    dedup.advance(Tag { origin: NodeId(3), start: 1, counter: first });
+    let snapshot = Snapshot { dedup, ..snapshot(&values) };
     let effects = member.call(|group, effects| assert!(group.install(snapshot, clock, effects)));
     assert_eq!(effects[..2], [Effect::ReadLost { read: 70 }, Effect::Skipped { counter: first }]);
     assert!(member.group.queued_bytes() > 0, "{second} still waits");

@@ -39,7 +39,7 @@ fn reject(ballot: Ballot, promised: Ballot) -> Message {
 #[test]
 fn a_majority_of_promises_makes_a_leader_that_proposes_at_once() {
     let mut member = Member::new(1, 3);
-    member.stand();
+    member.campaign();
     assert_eq!(member.handle(1, promise(MINE, 1, 1, None)), []);
     let effects = member.handle(3, promise(MINE, 1, 1, None));
     let noop = empty(0);
@@ -57,7 +57,7 @@ fn a_majority_of_promises_makes_a_leader_that_proposes_at_once() {
 fn the_value_of_the_highest_vote_among_the_promises_is_proposed_again() {
     let mut member = Member::new(1, 5);
     member.submit("mine");
-    member.stand();
+    member.campaign();
     let (low, high) = (value(0, 2, "low"), value(0, 3, "high"));
     member.handle(2, promise(MINE, 1, 1, Some(accepted(ballot(0, 4), &low))));
     member.handle(3, promise(MINE, 1, 1, Some(accepted(ballot(0, 5), &high))));
@@ -170,7 +170,7 @@ fn time_never_goes_back_and_no_value_adds_to_a_lead_over_cluster_time() {
 fn the_first_value_takes_cluster_time() {
     let mut member = Member::new(1, 3);
     member.cluster_ms = 1_700_000_000_000;
-    member.stand();
+    member.campaign();
     member.handle(1, promise(MINE, 1, 1, None));
     assert_eq!(proposed(&member.handle(2, promise(MINE, 1, 1, None))).time_ms(), 1_700_000_000_000);
 }
@@ -182,7 +182,7 @@ fn a_higher_promise_elsewhere_ends_the_ballot_and_a_higher_one_is_tried_soon() {
     assert_eq!(member.handle(2, reject(MINE, MINE)), [], "no higher promise");
     assert_eq!(member.handle(2, reject(MINE, ballot(6, 3))), [Effect::Leading(false)]);
     assert_eq!(member.group.ballots_lost(), 1);
-    let effects = member.stand();
+    let effects = member.campaign();
     assert_eq!(effects[0], promised(ballot(7, 1)));
 }
 
@@ -271,7 +271,7 @@ fn a_lost_ballot_drops_the_queue_and_the_next_begins_anew() {
     let own = member.submit("own");
     member.flush();
     member.handle(3, reject(MINE, ballot(1, 3)));
-    member.stand();
+    member.campaign();
     let mine = ballot(2, 1);
     member.handle(1, promise(mine, 1, 1, None));
     let effects = member.handle(2, promise(mine, 1, 1, None));

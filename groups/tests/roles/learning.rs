@@ -159,21 +159,21 @@ fn a_vote_does_not_make_it_forget_what_is_missing() {
 #[test]
 fn a_candidate_that_is_behind_learns_first() {
     let mut member = Member::new(1, 3);
-    member.stand();
+    member.campaign();
     let ahead = |ballot| Message::Ahead(Ahead { ballot, instance: Instance(1), next: Instance(2) });
     assert_eq!(member.handle(2, ahead(ballot(1, 1))), [send_durable(2, fetch(1))]);
     assert_eq!(member.handle(1, promise(ballot(1, 1), 1, 1, None)), []);
     assert_eq!(member.handle(3, promise(ballot(1, 1), 1, 1, None)), [], "no longer a candidate");
     member.handle(2, range(1, 2, history(1)));
     member.handle(2, range(2, 2, vec![]));
-    let effects = member.stand();
+    let effects = member.campaign();
     assert_eq!(effects[0], promised(ballot(2, 1)), "then it tries with a higher ballot");
 }
 
 #[test]
 fn an_ahead_for_another_ballot_ends_nothing_but_teaches() {
     let mut member = Member::new(1, 3);
-    member.stand();
+    member.campaign();
     let ahead = Ahead { ballot: ballot(9, 1), instance: Instance(1), next: Instance(2) };
     assert_eq!(member.handle(2, Message::Ahead(ahead)), [send_durable(2, fetch(1))]);
     member.handle(1, promise(ballot(1, 1), 1, 1, None));

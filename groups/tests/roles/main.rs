@@ -1,32 +1,33 @@
 //! Tests of single calls and their exact effects: how each role answers each message, in each situation that the
 //! protocol distinguishes.
 
-mod comparing;
-mod doubting;
+mod divergence;
 mod electing;
 mod jumping;
 mod leading;
 mod learning;
+mod lease_guard;
+mod plausibility;
 mod reading;
-mod reforming;
+mod reconfiguration;
+mod requests;
 mod restoring;
-mod serving;
 mod voting;
-mod withholding;
 
 use bytes::BytesMut;
 use groups::acceptor::Accepted;
 use groups::message::{Accept, Chosen, Fetch, PreVote, PreVoted, Prepare, Promise, Range, Vote};
 use groups::{
-    Applying, Ballot, Clock, Draft, Effect, Group, GroupId, Instance, Membership, Message, NodeId, Own, Record,
-    Settings, StateDiffers, StateMachine, Surroundings, Tag, Value, Work, put_command,
+    Applying, Ballot, Clock, Draft, Effect, ElectionContext, Group, GroupId, Instance, Membership, Message, NodeId,
+    Own, Record, Settings, StateDiffers, StateMachine, Tag, Value, Work, put_command,
 };
 
 const WINDOW_BYTES: u32 = 1_000;
 const BATCH_BYTES: usize = 1 << 20;
 /// The reached nodes: all of them.
 const ALL: &[NodeId] = &[NodeId(1), NodeId(2), NodeId(3), NodeId(4), NodeId(5)];
-const FINE: Surroundings<'_> = Surroundings { reached: ALL, disk: true, free: true, rather: &[] };
+const FINE: ElectionContext<'_> =
+    ElectionContext { reached: ALL, disk: true, may_self_promise: true, preferred_leaders: &[] };
 
 /// One member of a group, its state machine, and its clocks.
 struct Member {
@@ -80,7 +81,7 @@ impl Member {
     /// Returns member 1 of `count`, which leads under ballot 1.1 and has its first value in flight.
     fn leader(count: u32) -> Member {
         let mut member = Member::new(1, count);
-        member.stand();
+        member.campaign();
         for from in 1..=count / 2 + 1 {
             member.handle(from, promise(ballot(1, 1), 1, 1, None));
         }
@@ -120,7 +121,7 @@ impl Member {
 
     /// Waits for the member's turn, starts a pre-vote and grants it until phase 1 begins. Returns the effects of the
     /// last step.
-    fn stand(&mut self) -> Vec<Effect> {
+    fn campaign(&mut self) -> Vec<Effect> {
         self.clock.mono_ms += 1_000;
         let asked = self.tick();
         let Some(Effect::Send { message: Message::PreVote(PreVote { number, next }), .. }) = asked.first() else {

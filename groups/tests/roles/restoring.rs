@@ -45,7 +45,7 @@ fn promises_only_rise() {
     let member = restored(vec![promised(NEW), promised(OLD)]);
     assert_eq!(member.group.promised(), NEW);
     let mut member = restored(vec![promised(ballot(7, 3))]);
-    assert_eq!(member.stand()[0], promised(ballot(8, 3)), "a restarted node uses a new ballot");
+    assert_eq!(member.campaign()[0], promised(ballot(8, 3)), "a restarted node uses a new ballot");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use groups::acceptor::Accepted;
 use groups::membership::What;
 use groups::message::Range;
 use groups::{
-    Answer, Ballot, Change, Clock, Effect, Group, GroupId, Instance, Jitter, Membership, Message, NodeId, Own, Record,
-    Settings, Surroundings, Value,
+    Answer, Ballot, Change, Clock, Effect, ElectionContext, Group, GroupId, Instance, Jitter, Membership, Message,
+    NodeId, Own, Record, Settings, Value,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -274,8 +274,9 @@ impl Node {
             let group = &mut self.shards[index].group;
             gone.iter().for_each(|id| group.on_no_claim(*id, clock));
             lost.iter().for_each(|id| group.on_disconnected(*id));
-            let around = Surroundings { reached: &live, disk: self.disk_ok, free: true, rather: &[] };
-            group.tick(clock, around, &mut self.effects);
+            let context =
+                ElectionContext { reached: &live, disk: self.disk_ok, may_self_promise: true, preferred_leaders: &[] };
+            group.tick(clock, context, &mut self.effects);
             self.perform(index, turn);
         }
         if self.ticks.is_multiple_of(PING_TICKS) {

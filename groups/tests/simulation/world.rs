@@ -2,7 +2,7 @@
 
 use crate::node::{Node, Packet, Shape, Turn};
 use crate::oracle::Oracle;
-use groups::membership::{Place, What};
+use groups::membership::{MemberInfo, What};
 use groups::{Jitter, Membership, NodeId, TICK_MS};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ const CALM_MS: u64 = 20_000;
 /// Time after the end of the faults during which clients still send requests.
 const LATE_CLIENTS_MS: u64 = 300;
 /// Number of nodes that can join, in a run whose members change.
-const SPARES: u32 = 4;
+const GUESTS: u32 = 4;
 /// Number of recent packets that are kept for replays.
 const REPLAYS: usize = 64;
 const PER_MILLE: u64 = 1_000;
@@ -123,7 +123,7 @@ impl World {
     pub(crate) fn new(seed: u64, members: u32, is_traced: bool) -> World {
         let mut jitter = Jitter::new(seed.wrapping_mul(1_000_003) ^ u64::from(members));
         let changing = jitter.below(2) == 0;
-        let ids: Vec<NodeId> = (1..=members + if changing { SPARES } else { 0 }).map(NodeId).collect();
+        let ids: Vec<NodeId> = (1..=members + if changing { GUESTS } else { 0 }).map(NodeId).collect();
         let shape = Shape {
             membership: Arc::new(Membership::of_ids((1..=members).map(NodeId))),
             nodes: ids.clone(),
@@ -413,7 +413,7 @@ impl World {
             0 => What::Remove(other),
             1 if votes => What::Remove(other),
             _ if is_member => What::Promote(other),
-            _ => What::AddLearner(Place { node: other, storage: [0; 16], address: String::new() }),
+            _ => What::AddLearner(MemberInfo { node: other, storage: [0; 16], address: String::new() }),
         };
         with_node!(self, id, |node, turn| (node.change(index, what), node.flush(turn)));
     }

@@ -70,7 +70,7 @@ pub enum RequestError {
 #[derive(Debug)]
 pub struct RequestParser {
     limits: RequestLimits,
-    stage: Stage,
+    stage: ParseStage,
     /// Start of the line or argument that is read next.
     at: usize,
     /// No line end lies before this position.
@@ -86,7 +86,7 @@ pub struct RequestParser {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ParseStage {
     /// Nothing is known of the request.
     Start,
     /// The line with an argument's length comes next.
@@ -108,7 +108,7 @@ impl RequestParser {
         assert!(u32::try_from(longest).is_ok(), "request_bytes_max and inline_bytes_max must be below 4 GiB");
         Self {
             limits,
-            stage: Stage::Start,
+            stage: ParseStage::Start,
             at: 0,
             searched: 0,
             args_left: 0,
@@ -129,11 +129,11 @@ impl RequestParser {
     /// # Errors
     /// If the bytes are not a request, or exceed the limits.
     pub fn poll(&mut self, buf: &[u8]) -> Result<Option<usize>, RequestError> {
-        if self.stage == Stage::Complete {
+        if self.stage == ParseStage::Complete {
             self.reset();
         }
         self.needed = 0;
-        if self.stage == Stage::Start {
+        if self.stage == ParseStage::Start {
             match buf.first() {
                 None => return Ok(None),
                 Some(b'*') => {}
@@ -146,7 +146,7 @@ impl RequestParser {
             if self.args_left > self.limits.args_max {
                 return Err(RequestError::InvalidMultibulkLength);
             }
-            self.stage = Stage::Length;
+            self.stage = ParseStage::Length;
         }
         self.poll_bulks(buf)
     }
@@ -189,11 +189,11 @@ impl RequestParser {
     /// The number of bytes until the end of the request, if the last poll stopped inside its last argument.
     #[must_use]
     pub fn ends_after(&self) -> Option<usize> {
-        (self.stage == Stage::Bulk && self.args_left == 1).then_some(self.needed)
+        (self.stage == ParseStage::Bulk && self.args_left == 1).then_some(self.needed)
     }
 
     fn reset(&mut self) {
-        self.stage = Stage::Start;
+        self.stage = ParseStage::Start;
         self.at = 0;
         self.searched = 0;
         self.args.clear();
@@ -208,7 +208,7 @@ impl RequestParser {
 
     fn poll_bulks(&mut self, buf: &[u8]) -> Result<Option<usize>, RequestError> {
         while self.args_left > 0 {
-            if self.stage == Stage::Length {
+            if self.stage == ParseStage::Length {
                 match buf.get(self.at) {
                     None => return Ok(None),
                     Some(b'$') => {}
@@ -224,7 +224,7 @@ impl RequestParser {
                     return Err(RequestError::TooBigRequest);
                 }
                 self.bulk_bytes = length;
-                self.stage = Stage::Bulk;
+                self.stage = ParseStage::Bulk;
             }
             let end = self.at + self.bulk_bytes;
             match buf.get(end..end + 2) {
@@ -238,9 +238,9 @@ impl RequestParser {
             self.args.push((self.at as u32, end as u32));
             self.at = end + 2;
             self.args_left -= 1;
-            self.stage = Stage::Length;
+            self.stage = ParseStage::Length;
         }
-        self.stage = Stage::Complete;
+        self.stage = ParseStage::Complete;
         Ok(Some(self.at))
     }
 
@@ -290,7 +290,7 @@ impl RequestParser {
         } else {
             split(line, &mut self.args);
         }
-        self.stage = Stage::Complete;
+        self.stage = ParseStage::Complete;
         if !self.is_empty() {
             let name = self.arg(0, buf);
             if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {

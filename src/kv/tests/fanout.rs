@@ -6,7 +6,7 @@ use crate::kv::command::{Command, Scan};
 use crate::kv::fanout::{ALL_GROUPS, CROSS_SLOT, Merge, Plan, UNCERTAIN, plan};
 use crate::kv::reply::Reply;
 use crate::kv::table::{FanOut, lookup};
-use crate::kv::{Limits, Moment, Store, kept, parse};
+use crate::kv::{Limits, Moment, Store, parse, stored_reply};
 use crate::routing::slots_of;
 use groups::GroupId;
 
@@ -221,8 +221,8 @@ fn lists_of_keys_that_another_node_answered_are_merged_like_own_ones() {
         let mut answers: Vec<Reply<'static>> = Vec::new();
         for (group, part) in &parts {
             let mut packed = Vec::new();
-            kept::pack(&groups.0[group.index()].execute_whole(part), &mut packed);
-            answers.push(kept::unpack(&packed).unwrap().into_owned());
+            stored_reply::pack(&groups.0[group.index()].execute_whole(part), &mut packed);
+            answers.push(stored_reply::unpack(&packed).unwrap().into_owned());
         }
         let merged = show(&merge.finish(answers));
         assert_eq!(merged.matches('k').count(), 20, "{merged}");

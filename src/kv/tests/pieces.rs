@@ -3,7 +3,7 @@
 use super::super::command::{Command, Once, Set, SetExpiry, When};
 use super::super::encode::encode;
 use super::super::session::SessionId;
-use super::super::{Progress, Store};
+use super::super::{CommandProgress, Store};
 use super::{Db, START_MS, show};
 use bytes::BytesMut;
 use groups::Work;
@@ -63,7 +63,7 @@ fn a_walk_goes_on_while_keys_come_and_go() {
     let mut db = Db::new();
     (0..200).for_each(|n| drop(db.ask(&format!("SET stays:{n} v"))));
     let body = db.body(&[b"KEYS", b"stays:*"]).unwrap();
-    let (mut progress, mut turn) = (Progress::default(), 0);
+    let (mut progress, mut turn) = (CommandProgress::default(), 0);
     let found = loop {
         turn += 1;
         match db.store.read_some(&body, 0, &mut progress, &mut Work::steps(10)) {
@@ -92,7 +92,8 @@ fn pages_of_scan_end_where_they_cost_enough() {
         let pattern = format!("*{}b*0", "[ac]".repeat(1_000));
         let body = db.body(&[b"SCAN", cursor.as_bytes(), b"COUNT", b"10000", b"MATCH", pattern.as_bytes()]).unwrap();
         let mut work = Work::steps(1 << 20);
-        let page = db.store.read_some(&body, 0, &mut Progress::default(), &mut work).unwrap().map(|reply| show(&reply));
+        let page =
+            db.store.read_some(&body, 0, &mut CommandProgress::default(), &mut work).unwrap().map(|reply| show(&reply));
         let page = page.expect("a page is not divided");
         assert!((1 << 20) - work.left() <= 30 << 10, "{} steps", (1 << 20) - work.left());
         found += page.matches("aaa").count();

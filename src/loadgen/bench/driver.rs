@@ -1,7 +1,7 @@
 //! Runs a load: sets the connections up, starts the threads, and gathers what they measured.
 
 use super::cluster::SlotMap;
-use super::record::Record;
+use super::record::Measurements;
 use super::verify::Recording;
 use super::worker::Worker;
 use super::workload::{Picker, Requests, Workload, once_prefix};
@@ -66,7 +66,7 @@ pub enum Limit {
 ///
 /// # Errors
 /// If a server is not there at the start, or this machine lacks a resource. Later failures are in the record.
-pub fn drive(plan: &Plan, stop: &AtomicBool, mut on_tick: impl FnMut(u64)) -> anyhow::Result<Record> {
+pub fn drive(plan: &Plan, stop: &AtomicBool, mut on_tick: impl FnMut(u64)) -> anyhow::Result<Measurements> {
     let sessions = sessions(plan)?;
     let replies = AtomicU64::new(0);
     let mut workers: Vec<Worker<'_>> = Vec::with_capacity(plan.threads);
@@ -82,7 +82,7 @@ pub fn drive(plan: &Plan, stop: &AtomicBool, mut on_tick: impl FnMut(u64)) -> an
             scope.spawn(move || _ = done.send(worker.run(start)));
         }
         drop(done);
-        let mut merged = Record::new()?;
+        let mut merged = Measurements::new()?;
         loop {
             match results.recv_timeout(TICK) {
                 Ok(record) => merged.merge(record?),

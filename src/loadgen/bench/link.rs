@@ -167,8 +167,8 @@ impl Link {
 
     /// Reads all replies that have arrived. `on_reply` gets each request with its reply and, if the reply is an error,
     /// the error line. A server that refuses a connection sends an error before any request; the request is then
-    /// `None`. `to_the_end` is true if the peer has closed. Reading then goes on after a short read, up to the end of the
-    /// stream.
+    /// `None`. `to_the_end` is true if the peer has closed. Reading then goes on after a short read, up to the end of
+    /// the stream.
     ///
     /// # Errors
     /// If the connection is lost, or carries anything but a reply. Replies before that were handed out.

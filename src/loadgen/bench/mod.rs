@@ -1,8 +1,8 @@
 //! `paxoi bench`: puts a load on any server of the Redis protocol and reports throughput and latencies.
 //!
 //! From the command line to the report: [`BenchArgs`] become a [`driver::Plan`]. Threads of [`worker::Worker`]s carry
-//! it out and measure into a [`record::Record`]. A [`report::Report`] presents the record as a table, as JSON and as a
-//! picture.
+//! it out and measure into a [`record::Measurements`]. A [`report::Report`] presents the record as a table, as JSON and
+//! as a picture.
 
 pub mod cluster;
 pub mod driver;
@@ -29,7 +29,7 @@ use crate::duration;
 use anyhow::{Context, anyhow, bail, ensure};
 use cluster::SlotMap;
 use driver::{Limit, Plan, drive};
-use progress::Progress;
+use progress::ProgressLine;
 use report::{Parameters, Report, Verified};
 use std::fs;
 use std::io::{self, Write};
@@ -171,14 +171,14 @@ pub fn measure(connect: &[String], load: &LoadArgs, verify: bool, stop: &AtomicB
     } else if load.workload.reads() && !load.no_load {
         plan = load_keys(plan, load, stop)?;
     }
-    let mut progress = Progress::start(&load.workload.to_string(), plan.limit);
+    let mut progress = ProgressLine::start(&load.workload.to_string(), plan.limit);
     let mut record = drive(&plan, stop, |replies| progress.tell(replies))?;
     drop(progress);
     let interrupted = stop.load(Ordering::Relaxed);
     let mut report = Report::new(load.parameters(connect, plan.threads), load.workload.kinds(), &record, interrupted);
-    if let Some(tape) = record.tape.take() {
+    if let Some(recorder) = record.recorder.take() {
         report.parameters.keys = load.keys.min(VERIFY_KEYS_MAX);
-        report.verify = Some(verify::verify(plan, tape, stop)?);
+        report.verify = Some(verify::verify(plan, recorder, stop)?);
     }
     Ok(report)
 }
@@ -316,7 +316,7 @@ fn load_keys(mut plan: Plan, args: &LoadArgs, stop: &AtomicBool) -> anyhow::Resu
     plan.limit = Limit::Requests(args.keys);
     plan.pipeline = LOAD_PIPELINE;
     plan.rate = None;
-    let mut progress = Progress::start("loading keys", plan.limit);
+    let mut progress = ProgressLine::start("loading keys", plan.limit);
     let record = drive(&plan, stop, |replies| progress.tell(replies))?;
     drop(progress);
     let loaded = record.latencies(Kind::Set).len();

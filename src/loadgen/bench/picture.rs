@@ -133,7 +133,7 @@ fn nines(percentile: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loadgen::bench::record::Record;
+    use crate::loadgen::bench::record::Measurements;
     use crate::loadgen::bench::report::Parameters;
     use crate::loadgen::bench::workload::Kind;
 
@@ -155,8 +155,8 @@ mod tests {
         }
     }
 
-    fn draw(fill: impl FnOnce(&mut Record)) -> String {
-        let mut record = Record::new().unwrap();
+    fn draw(fill: impl FnOnce(&mut Measurements)) -> String {
+        let mut record = Measurements::new().unwrap();
         fill(&mut record);
         of_report(&Report::new(parameters(), &[Kind::Get, Kind::Set], &record, false))
     }

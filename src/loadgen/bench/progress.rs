@@ -7,17 +7,17 @@ use std::time::Instant;
 
 /// The progress bar of a load, on stderr. It disappears when this is dropped.
 #[derive(Debug)]
-pub struct Progress {
+pub struct ProgressLine {
     bar: ProgressBar,
     limit: Limit,
     start: Instant,
     seen: (Instant, u64),
 }
 
-impl Progress {
+impl ProgressLine {
     /// Starts the bar of a load with this name. `indicatif` shows nothing if stderr is not a terminal.
     #[must_use]
-    pub fn start(name: &str, limit: Limit) -> Progress {
+    pub fn start(name: &str, limit: Limit) -> ProgressLine {
         let length = match limit {
             Limit::Time(duration) => duration.as_millis() as u64,
             Limit::Requests(count) => count,
@@ -27,7 +27,7 @@ impl Progress {
             bar.set_style(style.progress_chars("━╸─"));
         }
         let now = Instant::now();
-        Progress { bar, limit, start: now, seen: (now, 0) }
+        ProgressLine { bar, limit, start: now, seen: (now, 0) }
     }
 
     /// Moves the bar to this number of replies.
@@ -44,7 +44,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

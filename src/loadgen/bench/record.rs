@@ -2,7 +2,7 @@
 //!
 //! Each thread of the generator fills a record of its own; they are merged at the end.
 
-use super::verify::Tape;
+use super::verify::HistoryRecorder;
 use super::workload::Kind;
 use anyhow::Context;
 use hdrhistogram::Histogram;
@@ -20,7 +20,7 @@ const WORD_BYTES_MAX: usize = 32;
 
 /// The measurements of one thread, or of all.
 #[derive(Debug)]
-pub struct Record {
+pub struct Measurements {
     latencies: Vec<Histogram<u64>>,
     /// Error replies by their first word, including those that refuse a connection.
     pub errors: BTreeMap<String, u64>,
@@ -39,19 +39,19 @@ pub struct Record {
     /// Requests due by the rate for which no connection had room in time.
     pub never_sent: u64,
     /// Every request and its outcome, if the run is to be verified.
-    pub tape: Option<Tape>,
+    pub recorder: Option<HistoryRecorder>,
     /// End of sending, in ns since the start. For a fixed number of requests, the time of the last reply.
     pub end_ns: u64,
 }
 
-impl Record {
+impl Measurements {
     /// Creates an empty record.
     ///
     /// # Errors
     /// Never with the bounds used; the histogram's constructor is fallible.
-    pub fn new() -> anyhow::Result<Record> {
+    pub fn new() -> anyhow::Result<Measurements> {
         let histogram = || Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).context("histogram bounds");
-        Ok(Record {
+        Ok(Measurements {
             latencies: Kind::ALL.iter().map(|_| histogram()).collect::<anyhow::Result<_>>()?,
             errors: BTreeMap::new(),
             series: Series::new()?,
@@ -61,7 +61,7 @@ impl Record {
             redirects: 0,
             unanswered: 0,
             never_sent: 0,
-            tape: None,
+            recorder: None,
             end_ns: 0,
         })
     }
@@ -113,7 +113,7 @@ impl Record {
     }
 
     /// Adds the measurements of another thread in the same run.
-    pub fn merge(&mut self, other: Record) {
+    pub fn merge(&mut self, other: Measurements) {
         self.latencies.iter_mut().zip(&other.latencies).for_each(|(into, from)| add(into, from));
         for (word, count) in other.errors {
             *self.errors.entry(word).or_default() += count;
@@ -125,7 +125,7 @@ impl Record {
         self.redirects += other.redirects;
         self.unanswered += other.unanswered;
         self.never_sent += other.never_sent;
-        self.tape = match (self.tape.take(), other.tape) {
+        self.recorder = match (self.recorder.take(), other.recorder) {
             (Some(own), Some(other)) => Some(own.merged(other)),
             (own, other) => own.or(other),
         };
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn replies_land_in_their_kind_and_interval() {
-        let mut record = Record::new().unwrap();
+        let mut record = Measurements::new().unwrap();
         record.on_reply(Kind::Get, 50_000_000, 1000, true);
         record.on_reply(Kind::Set, 150_000_000, 3000, true);
         record.on_reply(Kind::Set, 950_000_000, 5000, false);
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_exact_to_three_digits() {
-        let mut record = Record::new().unwrap();
+        let mut record = Measurements::new().unwrap();
         (1..=100_000_u64).for_each(|i| record.on_reply(Kind::Set, 0, i * 1000, true));
         for (quantile, expected) in [(0.5, 50_000_000.0), (0.99, 99_000_000.0), (0.999, 99_900_000.0)] {
             let found = record.latencies(Kind::Set).value_at_quantile(quantile) as f64;
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn errors_are_counted_by_their_first_word() {
-        let mut record = Record::new().unwrap();
+        let mut record = Measurements::new().unwrap();
         for line in [&b"ERR no"[..], b"ERR other", b"CLUSTERDOWN Hash slot not served", b"\xff\xfe", b""] {
             record.on_error(line, 0, true);
         }
@@ -252,12 +252,12 @@ mod tests {
 
     #[test]
     fn a_long_run_has_longer_intervals_and_loses_nothing() {
-        let mut long = Record::new().unwrap();
+        let mut long = Measurements::new().unwrap();
         (0..200).for_each(|second| long.on_reply(Kind::Set, second * SECOND, 7, true));
         assert_eq!(long.series.interval_ns, 4 * INTERVAL_NS);
         assert!(long.series.intervals.len() <= INTERVALS_MAX);
 
-        let mut short = Record::new().unwrap();
+        let mut short = Measurements::new().unwrap();
         (0..20).for_each(|second| short.on_reply(Kind::Set, second * SECOND, 7, true));
         short.merge(long);
         assert_eq!(short.series.interval_ns, 4 * INTERVAL_NS);

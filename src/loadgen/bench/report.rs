@@ -3,7 +3,7 @@
 //! The names of the fields here are the names in the JSON, and do not change their meaning. Times end in their unit
 //! (`_us` is microseconds, `_s` seconds). Counts are plain.
 
-use super::record::{Record, Series};
+use super::record::{Measurements, Series};
 use super::workload::Kind;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use hdrhistogram::Histogram;
@@ -161,7 +161,7 @@ pub struct Point {
 impl Report {
     /// Creates the report of a finished run.
     #[must_use]
-    pub fn new(parameters: Parameters, kinds: &[Kind], record: &Record, interrupted: bool) -> Report {
+    pub fn new(parameters: Parameters, kinds: &[Kind], record: &Measurements, interrupted: bool) -> Report {
         let all = record.all_latencies();
         let elapsed_s = seconds(record.end_ns);
         let operation = |kind: &Kind| Operation { name: kind.name(), latency: latency(record.latencies(*kind)) };
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn rates_and_percentiles_are_those_of_the_record() {
-        let mut record = Record::new().unwrap();
+        let mut record = Measurements::new().unwrap();
         // One reply in each ms of a second, slower and slower; one more comes late.
         (0..1000).for_each(|ms| record.on_reply(Kind::Set, ms * 1_000_000, (ms + 1) * 1000, true));
         record.on_reply(Kind::Set, 1_400_000_000, 9_000_000, false);
@@ -421,7 +421,7 @@ mod tests {
 
     #[test]
     fn intervals_without_replies_are_there_and_a_scrap_is_not() {
-        let mut record = Record::new().unwrap();
+        let mut record = Measurements::new().unwrap();
         record.on_reply(Kind::Get, 10_000_000, 1000, true);
         let rates =
             |end_ns| -> Vec<f64> { points(&record.series, end_ns).iter().map(|point| point.requests_per_s).collect() };

@@ -3,7 +3,7 @@
 use super::cluster::SlotMap;
 use super::driver::{Limit, Plan, drive};
 use super::fake::{Answer, FakeServer};
-use super::record::Record;
+use super::record::Measurements;
 use super::workload::{Kind, Picker, Requests, Workload};
 use super::{LoadArgs, measure};
 use crate::routing::slot;
@@ -35,7 +35,7 @@ fn plan(addresses: &[SocketAddr], workload: Workload, requests: u64) -> Plan {
     }
 }
 
-fn run(plan: &Plan) -> Record {
+fn run(plan: &Plan) -> Measurements {
     drive(plan, &AtomicBool::new(false), |_| {}).unwrap()
 }
 

@@ -61,7 +61,7 @@ impl Recording {
 
 /// The recording of one thread, or of all.
 #[derive(Debug)]
-pub struct Tape {
+pub struct HistoryRecorder {
     recording: Recording,
     /// Start of the current run, in ns since the recording began.
     offset_ns: u64,
@@ -91,11 +91,11 @@ enum Told {
     Values(Box<[u64]>),
 }
 
-impl Tape {
-    /// Creates an empty tape for one of the threads.
+impl HistoryRecorder {
+    /// Creates an empty recorder for one of the threads.
     #[must_use]
-    pub fn new(recording: Recording, thread: usize, threads: usize) -> Tape {
-        Tape {
+    pub fn new(recording: Recording, thread: usize, threads: usize) -> HistoryRecorder {
+        HistoryRecorder {
             recording,
             offset_ns: 0,
             entries: Vec::new(),
@@ -106,7 +106,7 @@ impl Tape {
         }
     }
 
-    /// Sets the start of the current run. The times that are passed to this tape from now on count from it.
+    /// Sets the start of the current run. The times that are passed to this recorder from now on count from it.
     pub fn starts_at(&mut self, start: Instant) {
         self.offset_ns = start.saturating_duration_since(self.recording.began).as_nanos() as u64;
     }
@@ -122,8 +122,8 @@ impl Tape {
         if !self.keeps(op.key) {
             return;
         }
-        // The reply is complete, because the link found its end. If it is malformed (a number, for example), the operation
-        // counts as open. The check judges the content of all other replies.
+        // The reply is complete, because the link found its end. If it is malformed (a number, for example), the
+        // operation counts as open. The check judges the content of all other replies.
         let Ok(Some((reply, _))) = decode(reply) else { return self.on_open(client, op) };
         let outcome = match Outcome::of_reply(&reply) {
             // An earlier attempt of the request may still be executed.
@@ -173,7 +173,7 @@ impl Tape {
 
     /// Merges two tapes, with the keys that both have kept.
     #[must_use]
-    pub fn merged(mut self, mut other: Tape) -> Tape {
+    pub fn merged(mut self, mut other: HistoryRecorder) -> HistoryRecorder {
         while self.halvings < other.halvings {
             self.halve();
         }
@@ -203,9 +203,9 @@ fn is_kept(key: u64, halvings: u32) -> bool {
 ///
 /// # Errors
 /// If this machine lacks a resource. Faults of the history are in the result.
-pub fn verify(mut plan: Plan, tape: Tape, stop: &AtomicBool) -> anyhow::Result<Verified> {
-    let keys = tape.keys();
-    let tape = match plan.recording {
+pub fn verify(mut plan: Plan, recorder: HistoryRecorder, stop: &AtomicBool) -> anyhow::Result<Verified> {
+    let keys = recorder.keys();
+    let recorder = match plan.recording {
         Some(recording) if !keys.is_empty() => {
             plan.limit = Limit::Requests(keys.len() as u64);
             plan.picker = Picker::Listed(keys.into(), 0);
@@ -214,21 +214,21 @@ pub fn verify(mut plan: Plan, tape: Tape, stop: &AtomicBool) -> anyhow::Result<V
             plan.silence_max = LAST_READS_SILENCE_MAX;
             let operations_max = usize::MAX;
             plan.recording = Some(Recording { keys: None, needs_all_nodes: false, operations_max, ..recording });
-            let last = drive(&plan, stop, |_| {})?.tape.context("a run that is recorded has a tape")?;
-            tape.merged(last)
+            let last = drive(&plan, stop, |_| {})?.recorder.context("a run that is recorded has a recorder")?;
+            recorder.merged(last)
         }
-        _ => tape,
+        _ => recorder,
     };
-    Ok(judge(tape, &plan.requests))
+    Ok(judge(recorder, &plan.requests))
 }
 
-fn judge(mut tape: Tape, requests: &Requests) -> Verified {
+fn judge(mut recorder: HistoryRecorder, requests: &Requests) -> Verified {
     let began = Instant::now();
-    tape.entries.sort_by_key(|entry| (entry.key, entry.call));
-    let mut summary = Summary { refused: tape.refused, ..Summary::default() };
+    recorder.entries.sort_by_key(|entry| (entry.key, entry.call));
+    let mut summary = Summary { refused: recorder.refused, ..Summary::default() };
     let mut undecided = None;
     let mut refuted = None;
-    for entries in tape.entries.chunk_by(|a, b| a.key == b.key) {
+    for entries in recorder.entries.chunk_by(|a, b| a.key == b.key) {
         let history = history(entries, requests);
         summary.keys += 1;
         summary.operations += history.len();
@@ -249,7 +249,7 @@ fn judge(mut tape: Tape, requests: &Requests) -> Verified {
         operations: summary.operations,
         open: summary.open,
         refused: summary.refused,
-        keys_kept: 0.5_f64.powi(tape.halvings.cast_signed()),
+        keys_kept: 0.5_f64.powi(recorder.halvings.cast_signed()),
         steps: summary.steps,
         elapsed_s: began.elapsed().as_secs_f64(),
         counterexample: refuted.or(undecided).map(|violation| violation.to_string()),

@@ -174,8 +174,8 @@ fn the_open_loop_is_verified_and_a_long_run_keeps_whole_histories_of_fewer_keys(
         silence_max: Duration::from_secs(5),
     };
     let stop = AtomicBool::new(false);
-    let tape = drive(&plan, &stop, |_| {}).unwrap().tape.unwrap();
-    let found = verify(plan, tape, &stop).unwrap();
+    let recorder = drive(&plan, &stop, |_| {}).unwrap().recorder.unwrap();
+    let found = verify(plan, recorder, &stop).unwrap();
     assert_eq!(found.linearizable, Some(true), "{found:?}");
     assert!(found.keys_kept < 1.0 && (100..=1100).contains(&found.operations), "{found:?}");
     assert!(found.operations > 20 * found.keys, "{found:?}");

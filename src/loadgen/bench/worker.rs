@@ -9,8 +9,8 @@ use super::cluster::{Refresher, SlotMap};
 use super::driver::{Limit, Plan};
 use super::link::Link;
 use super::pacer::Pacer;
-use super::record::Record;
-use super::verify::Tape;
+use super::record::Measurements;
+use super::verify::HistoryRecorder;
 use super::workload::{Kind, Op, Picker, Requests, Workload};
 use crate::rng::Rng;
 use anyhow::anyhow;
@@ -65,7 +65,7 @@ pub struct Worker<'a> {
     dirty: Vec<usize>,
     /// The key whose owner was looked up last.
     key: Vec<u8>,
-    record: Record,
+    record: Measurements,
 }
 
 #[derive(Debug)]
@@ -128,9 +128,9 @@ impl<'a> Worker<'a> {
             outstanding: 0,
             dirty: Vec::new(),
             key: Vec::new(),
-            record: Record::new()?,
+            record: Measurements::new()?,
         };
-        worker.record.tape = plan.recording.map(|recording| Tape::new(recording, index, plan.threads));
+        worker.record.recorder = plan.recording.map(|recording| HistoryRecorder::new(recording, index, plan.threads));
         if let Some(pacer) = &worker.pacer {
             worker.poll.registry().register(&mut SourceFd(&pacer.raw_fd()), TIMER, Interest::READABLE)?;
         }
@@ -164,10 +164,10 @@ impl<'a> Worker<'a> {
     ///
     /// # Errors
     /// If the event loop itself fails.
-    pub fn run(mut self, start: Instant) -> anyhow::Result<Record> {
+    pub fn run(mut self, start: Instant) -> anyhow::Result<Measurements> {
         let now = || start.elapsed().as_nanos() as u64;
-        if let Some(tape) = &mut self.record.tape {
-            tape.starts_at(start);
+        if let Some(recorder) = &mut self.record.recorder {
+            recorder.starts_at(start);
         }
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut scratch = vec![0; READ_BYTES];
@@ -226,10 +226,10 @@ impl<'a> Worker<'a> {
             let is_moved = self.refresher.is_some()
                 && op.attempts < ATTEMPTS_MAX
                 && error.is_some_and(|line| self.map.adopt_moved(line));
-            if let Some(tape) = self.record.tape.as_mut().filter(|_| !is_moved) {
-                // Read the clock again: several reads of the socket may share `now_ns`, and the tape must not say that a
-                // reply came earlier than it did.
-                tape.on_reply(client.number, &op, now(), reply, &self.plan.requests);
+            if let Some(recorder) = self.record.recorder.as_mut().filter(|_| !is_moved) {
+                // Read the clock again: several reads of the socket may share `now_ns`, and the recorder must not say
+                // that a reply came earlier than it did.
+                recorder.on_reply(client.number, &op, now(), reply, &self.plan.requests);
             }
             match error {
                 None => self.record.on_reply(op.kind, now_ns, now_ns.saturating_sub(op.intended_ns), in_time),
@@ -391,8 +391,8 @@ impl<'a> Worker<'a> {
                 client.next_number += 1;
                 client.next_number - 1
             }
-            Kind::Set | Kind::Append => match &mut self.record.tape {
-                Some(tape) => tape.next_argument(),
+            Kind::Set | Kind::Append => match &mut self.record.recorder {
+                Some(recorder) => recorder.next_argument(),
                 None => Requests::argument(&mut self.rng),
             },
             Kind::Get | Kind::Incr => 0,
@@ -430,8 +430,8 @@ impl<'a> Worker<'a> {
                 client.retry.push_back(Op { attempts: op.attempts + 1, ..op });
             } else {
                 lost += 1;
-                if let Some(tape) = &mut self.record.tape {
-                    tape.on_open(client.number, &op);
+                if let Some(recorder) = &mut self.record.recorder {
+                    recorder.on_open(client.number, &op);
                 }
             }
         }
@@ -461,15 +461,15 @@ impl<'a> Worker<'a> {
         NAP.min(Duration::from_millis(left_ms))
     }
 
-    fn finish(mut self, now_ns: u64) -> Record {
+    fn finish(mut self, now_ns: u64) -> Measurements {
         let end_ns = self.ended_ns.unwrap_or(self.last_reply_ns);
         self.record.end_ns = end_ns;
-        if let Some(tape) = &mut self.record.tape {
+        if let Some(recorder) = &mut self.record.recorder {
             let sent = self.links.iter().flat_map(|link| link.flight().map(|op| (link.client(), op)));
             let clients = self.clients.iter().enumerate();
             let again = clients.flat_map(|(client, of)| of.retry.iter().map(move |op| (client, op)));
             for (client, op) in sent.chain(again.filter(|(_, op)| op.sent_ns > 0)) {
-                tape.on_open(self.clients[client].number, op);
+                recorder.on_open(self.clients[client].number, op);
             }
         }
         self.record.unanswered += self.outstanding as u64;

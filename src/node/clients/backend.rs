@@ -1,5 +1,5 @@
-//! The seam between the clients and the rest of the node. Clients ask for admission, submit commands with a ticket, and get
-//! each reply by its ticket later. They see no group, no log and no peer.
+//! The seam between the clients and the rest of the node. Clients ask for admission, submit commands with a ticket, and
+//! get each reply by its ticket later. They see no group, no log and no peer.
 
 use crate::admin::info::ClientsView;
 use crate::admin::stats::Stats;
@@ -44,7 +44,8 @@ pub(in crate::node) trait Backend {
     fn stats(&mut self) -> &mut Stats;
     /// Requests an action from outside the node: to pause, resume or close a connection.
     fn output(&mut self, output: Output);
-    /// Returns the refusal of every command that needs data, until the node has loaded its first groups; `None` afterwards.
+    /// Returns the refusal of every command that needs data, until the node has loaded its first groups; `None`
+    /// afterwards.
     fn loading_refusal(&self) -> Option<Reply<'static>>;
     /// Returns the refusal of a command that needs a group that is not loaded yet.
     fn missing_refusal(&self) -> Reply<'static>;
@@ -73,8 +74,8 @@ pub(in crate::node) trait Backend {
     fn group_refusal(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> Option<Reply<'static>>;
     /// Returns true if a command whose request has `bytes` has to wait, because the queue of its group is full.
     fn holds_command(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> bool;
-    /// Returns true if a client that writes, and has sent `bytes`, has to wait: all queues together hold `queue_bytes` or
-    /// more.
+    /// Returns true if a client that writes, and has sent `bytes`, has to wait: all queues together hold `queue_bytes`
+    /// or more.
     fn holds_writers(&self, bytes: usize, queue_bytes: usize) -> bool;
     /// Returns true if a group whose queue was full takes requests of `bytes` again.
     fn takes_again(&self, group: GroupId, bytes: usize) -> bool;
@@ -84,8 +85,8 @@ pub(in crate::node) trait Backend {
     fn takes_upload(&self, bytes: usize) -> bool;
     /// Returns true if this command, whose request has `bytes`, goes into the log in parts.
     fn is_upload(&self, command: &Command<'_>, bytes: usize) -> bool;
-    /// Returns the member that executes the clients' commands; `None`: this node. Replies from different executors come in
-    /// no fixed order.
+    /// Returns the member that executes the clients' commands; `None`: this node. Replies from different executors come
+    /// in no fixed order.
     fn way(&self) -> Option<NodeId>;
     /// Returns the estimated bytes of the reply; 0 unless they may be many.
     fn expected_bytes(&self, group: GroupId, command: &Command<'_>) -> usize;

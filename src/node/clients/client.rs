@@ -14,8 +14,8 @@ use net::resp::request::RequestParser;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-/// Maximum bytes of a reply that is never dropped, however much output waits for its client: the error in its place would
-/// save little.
+/// Maximum bytes of a reply that is never dropped, however much output waits for its client: the error in its place
+/// would save little.
 const SMALL_REPLY_BYTES: usize = 256;
 const DROPPED: Reply<'static> =
     Reply::Error(Cow::Borrowed("ERR the reply was dropped: too much waits to be read by this client"));
@@ -117,8 +117,8 @@ impl Client {
         }
     }
 
-    /// Begins an input: `bytes` wait to be read, and `unsent` bytes of replies wait to be written. Returns the number of
-    /// bytes that are new since the last call.
+    /// Begins an input: `bytes` wait to be read, and `unsent` bytes of replies wait to be written. Returns the number
+    /// of bytes that are new since the last call.
     pub(super) fn begin_input(&mut self, bytes: usize, unsent: usize, now_ms: u64) -> usize {
         (self.unsent, self.resumed, self.info.last_input_ms) = (unsent, false, now_ms);
         bytes.saturating_sub(self.held)
@@ -149,11 +149,12 @@ impl Client {
         Ticket { connection: self.connection, sequence: self.replies.expect(expected), part: 0 }
     }
 
-    /// Takes the reply with this ticket, or a part of it. If too much output waits already, an error replaces the reply.
-    pub(super) fn settle(&mut self, ticket: Ticket, reply: Reply<'_>) {
+    /// Takes the reply with this ticket, or a part of it. If too much output waits already, an error replaces the
+    /// reply.
+    pub(super) fn complete(&mut self, ticket: Ticket, reply: Reply<'_>) {
         let is_late = self.out.len() + self.queued > CLIENT_BURST_BYTES && reply.bytes() > SMALL_REPLY_BYTES;
         let reply = if is_late { DROPPED } else { reply };
-        self.replies.settle(ticket.sequence, ticket.part, reply, &mut self.out);
+        self.replies.complete(ticket.sequence, ticket.part, reply, &mut self.out);
     }
 
     /// Returns true if no more requests of the client are read: too many replies or bytes of output are outstanding, a
@@ -176,8 +177,8 @@ impl Client {
         is_due && self.replies.is_empty() && !self.paused && !self.leaving
     }
 
-    /// Sets the executor of the client's commands; `None`: this node. Returns false, and changes nothing, if the replies
-    /// from another executor have to come first.
+    /// Sets the executor of the client's commands; `None`: this node. Returns false, and changes nothing, if the
+    /// replies from another executor have to come first.
     pub(super) fn goes(&mut self, way: Option<NodeId>) -> bool {
         if self.way != way && !self.replies.is_empty() {
             return false;

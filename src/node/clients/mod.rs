@@ -1,5 +1,5 @@
-//! The clients of this node: their connections, requests in order, transactions, and replies in the order of the requests.
-//! They reach the rest of the node through [`Backend`] alone.
+//! The clients of this node: their connections, requests in order, transactions, and replies in the order of the
+//! requests. They reach the rest of the node through [`Backend`] alone.
 //!
 //! ```text
 //! client        the state of one connection        requests      dispatch of a request by its command
@@ -127,8 +127,8 @@ impl Clients {
         self.table.has(id)
     }
 
-    /// Serves the requests in `input`, which the client has sent, and removes those that are carried out from its front.
-    /// `unsent`: bytes of the client's replies that the event loop has not written.
+    /// Serves the requests in `input`, which the client has sent, and removes those that are carried out from its
+    /// front. `unsent`: bytes of the client's replies that the event loop has not written.
     pub(super) fn input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, node: &mut impl Backend, time: Time) {
         let Some(mut client) = self.table.remove(id) else { return };
         self.served = Some(id);
@@ -221,8 +221,8 @@ impl Clients {
         }
     }
 
-    /// Carries out the request of `length` bytes at `at`. Its buffer becomes shareable, because an upload keeps a part of
-    /// it. If the request is taken, `input` holds only what follows it.
+    /// Carries out the request of `length` bytes at `at`. Its buffer becomes shareable, because an upload keeps a part
+    /// of it. If the request is taken, `input` holds only what follows it.
     fn large_request(
         &mut self,
         client: &mut Client,
@@ -260,10 +260,10 @@ impl Clients {
     }
 
     /// Gives a client the reply that it waits for. If the client is gone, the reply is dropped.
-    pub(super) fn settle(&mut self, ticket: Ticket, reply: Reply<'_>) {
+    pub(super) fn complete(&mut self, ticket: Ticket, reply: Reply<'_>) {
         assert!(self.served != Some(ticket.connection), "the reply to a request would be lost while another is served");
         let Some(client) = self.table.find(ticket.connection) else { return };
-        client.settle(ticket, reply);
+        client.complete(ticket, reply);
         if !client.dirty && !client.out.is_empty() {
             client.dirty = true;
             self.dirty.push(ticket.connection);
@@ -290,8 +290,8 @@ impl Clients {
         self.count -= u64::from(self.table.remove(id).is_some());
     }
 
-    /// Calls `visit` with each connection that has output, and with that output. `visit` takes the output, and returns the
-    /// number of bytes that wait for the client then.
+    /// Calls `visit` with each connection that has output, and with that output. `visit` takes the output, and returns
+    /// the number of bytes that wait for the client then.
     pub(super) fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut Outbound) -> usize) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
@@ -311,8 +311,8 @@ impl Clients {
         self.close_idle(node, now_ms);
     }
 
-    /// Resumes clients whose requests have waited unread for as long as the client timeout. The requests are then carried
-    /// out, or refused.
+    /// Resumes clients whose requests have waited unread for as long as the client timeout. The requests are then
+    /// carried out, or refused.
     fn wake_late(&mut self, node: &mut impl Backend, now_ms: u64) {
         let limit_ms = node.config().client_timeout_ms;
         for id in self.watched.clone() {
@@ -345,7 +345,8 @@ impl Clients {
         self.intake = Work::steps(steps);
     }
 
-    /// Resumes paused clients if there is room for their requests now. Closes ending clients that have all their replies.
+    /// Resumes paused clients if there is room for their requests now. Closes ending clients that have all their
+    /// replies.
     pub(super) fn resume(&mut self, node: &mut impl Backend, now_ms: u64) {
         if self.watched.is_empty() {
             return;
@@ -409,8 +410,8 @@ impl Clients {
     }
 }
 
-/// Returns true if the client, which has sent `bytes`, has to wait, because too many bytes of commands or too many reads
-/// are in flight. Small requests do not wait for large ones.
+/// Returns true if the client, which has sent `bytes`, has to wait, because too many bytes of commands or too many
+/// reads are in flight. Small requests do not wait for large ones.
 fn is_full(client: &Client, bytes: usize, node: &impl Backend) -> bool {
     client.writes && node.holds_writers(bytes, NODE_QUEUE_BYTES) || node.reads() >= READS_MAX
 }

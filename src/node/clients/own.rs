@@ -1,5 +1,5 @@
-//! Commands that need no group: about the connection, and about the other clients. Commands about the node and the cluster
-//! are passed to the rest of the node.
+//! Commands that need no group: about the connection, and about the other clients. Commands about the node and the
+//! cluster are passed to the rest of the node.
 
 use super::backend::{Backend, Request};
 use super::client::Client;
@@ -116,7 +116,8 @@ impl Clients {
         }
     }
 
-    /// Returns the connections of the clients that `is_meant` selects. The client that is being served is not among them.
+    /// Returns the connections of the clients that `is_meant` selects. The client that is being served is not among
+    /// them.
     fn connections(&self, is_meant: impl Fn(&Client) -> bool) -> Vec<u64> {
         self.table.iter().filter(|(_, client)| is_meant(client)).map(|(id, _)| id).collect()
     }

@@ -1,4 +1,5 @@
-//! CLIENT PAUSE: until a timeout, requests of this node's clients wait unread: all requests, or only those that may write.
+//! CLIENT PAUSE: until a timeout, requests of this node's clients wait unread: all requests, or only those that may
+//! write.
 //!
 //! Requests that were read before the pause go on. The pause does not affect members: the node still votes, leads and
 //! learns, and other nodes serve their clients.

@@ -1,4 +1,5 @@
-//! The outstanding replies of a client. They leave in the order of its requests, even if the groups answer in another order.
+//! The outstanding replies of a client. They leave in the order of its requests, even if the groups answer in another
+//! order.
 
 use crate::kv::fanout::Merge;
 use crate::kv::reply::{Reply, TOO_LARGE};
@@ -77,8 +78,8 @@ impl Replies {
         self.bytes
     }
 
-    /// Returns true if a long read, or a large command in parts, is not answered. The client's next requests wait: a long
-    /// read must not see their effects.
+    /// Returns true if a long read, or a large command in parts, is not answered. The client's next requests wait: a
+    /// long read must not see their effects.
     pub(super) fn is_reading_long(&self) -> bool {
         self.long > 0
     }
@@ -114,11 +115,11 @@ impl Replies {
     }
 
     /// Takes a reply that has come, or a part of one. Writes all replies that can leave now to `out`.
-    pub(super) fn settle(&mut self, sequence: u64, part: u32, reply: Reply<'_>, out: &mut Outbound) {
+    pub(super) fn complete(&mut self, sequence: u64, part: u32, reply: Reply<'_>, out: &mut Outbound) {
         let Some(position) = sequence.checked_sub(self.first) else { return };
         let Some(slot) = self.slots.get_mut(position as usize) else { return };
         let reply = match &mut slot.state {
-            State::Parts(parts) => match parts.settle(part, reply) {
+            State::Parts(parts) => match parts.complete(part, reply) {
                 Some(whole) => whole,
                 None => return,
             },
@@ -212,7 +213,7 @@ impl Parts {
         Parts { merge: Some(merge), replies: vec![None; count], missing: count, bytes: 0, bytes_max }
     }
 
-    fn settle(&mut self, part: u32, reply: Reply<'_>) -> Option<Reply<'static>> {
+    fn complete(&mut self, part: u32, reply: Reply<'_>) -> Option<Reply<'static>> {
         let place = self.replies.get_mut(part as usize)?;
         if place.is_some() {
             return None;
@@ -241,10 +242,10 @@ mod tests {
         let muted = replies.expect(expected(Protocol::Resp2, true, false));
         assert!(replies.is_reading_long());
         replies.answer(Protocol::Resp2, false, &Reply::Simple("PONG"), &mut out);
-        replies.settle(second, 0, Reply::Null, &mut out);
-        replies.settle(muted, 0, Reply::Ok, &mut out);
+        replies.complete(second, 0, Reply::Null, &mut out);
+        replies.complete(muted, 0, Reply::Ok, &mut out);
         assert!(out.is_empty() && !replies.is_reading_long());
-        replies.settle(first, 0, Reply::Int(7), &mut out);
+        replies.complete(first, 0, Reply::Int(7), &mut out);
         assert_eq!(out.take_bytes(), ":7\r\n_\r\n+PONG\r\n");
         assert!(replies.is_empty());
         replies.answer(Protocol::Resp2, false, &Reply::Ok, &mut out);

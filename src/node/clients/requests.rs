@@ -16,8 +16,8 @@ const FEW_WORDS: usize = 8;
 const OWN_BYTES_PER_STEP: usize = 64;
 
 impl Clients {
-    /// Carries out one request, whose words `parser` has found in `bytes`. `buffer` holds a long request, and is empty for a
-    /// short one.
+    /// Carries out one request, whose words `parser` has found in `bytes`. `buffer` holds a long request, and is empty
+    /// for a short one.
     pub(super) fn request(
         &mut self,
         client: &mut Client,
@@ -119,7 +119,8 @@ impl Client {
     }
 }
 
-/// Carries out `PAXOI LEADER MOVE group node`. The reply comes when the group has moved, or when its time limit is over.
+/// Carries out `PAXOI LEADER MOVE group node`. The reply comes when the group has moved, or when its time limit is
+/// over.
 fn move_leader(client: &mut Client, words: &[&[u8]], node: &mut impl Backend, time: Time) {
     node.stats().called(Verb::PaxoiLeader as usize, 0, false);
     match node.check_move(words, time) {

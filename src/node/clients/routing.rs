@@ -124,7 +124,8 @@ fn to_several(
 }
 
 impl Way<'_> {
-    /// Returns the outcome of a command that cannot go to its groups now; else `None`. No part is sent unless all can be.
+    /// Returns the outcome of a command that cannot go to its groups now; else `None`. No part is sent unless all can
+    /// be.
     fn stop(self, client: &mut Client, parts: &[(GroupId, Command<'_>)], node: &mut impl Backend) -> Option<Outcome> {
         let bytes = self.request.bytes;
         let refusal = if parts.iter().all(|(group, _)| node.has(*group)) {
@@ -163,7 +164,7 @@ impl Way<'_> {
             return node.begin_stale_read(group, verb, body, ticket);
         }
         let reply = node.read_stale(group, &body);
-        client.replies.settle(ticket.sequence, ticket.part, reply, &mut client.out);
+        client.replies.complete(ticket.sequence, ticket.part, reply, &mut client.out);
     }
 }
 

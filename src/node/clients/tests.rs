@@ -115,15 +115,15 @@ impl Backend for Rest {
     fn ask_where_durable(&mut self, _groups: Vec<GroupId>) {}
 }
 
-struct Desk {
+struct Harness {
     clients: Clients,
     rest: Rest,
     time: Time,
     input: BytesMut,
 }
 
-impl Desk {
-    fn new() -> Desk {
+impl Harness {
+    fn new() -> Harness {
         let config = NodeConfig::for_test(NodeId(1));
         let clients = Clients::new(&config);
         let rest = Rest {
@@ -137,9 +137,9 @@ impl Desk {
             way: None,
             is_loading: false,
         };
-        let mut desk = Desk { clients, rest, time: Time::default(), input: BytesMut::new() };
-        desk.admit(1);
-        desk
+        let mut harness = Harness { clients, rest, time: Time::default(), input: BytesMut::new() };
+        harness.admit(1);
+        harness
     }
 
     fn admit(&mut self, id: u64) {
@@ -169,9 +169,9 @@ impl Desk {
         told.trim_end().to_owned()
     }
 
-    fn settle(&mut self, place: usize, reply: Reply<'_>) {
+    fn complete(&mut self, place: usize, reply: Reply<'_>) {
         let (_, ticket) = self.rest.submitted[place];
-        self.clients.settle(ticket, reply);
+        self.clients.complete(ticket, reply);
     }
 
     fn resumed(&mut self) -> bool {
@@ -182,143 +182,143 @@ impl Desk {
 
 #[test]
 fn replies_leave_in_the_order_of_the_requests_whichever_group_answers_first() {
-    let mut desk = Desk::new();
-    assert_eq!(desk.send(1, "SET a 1 | PING | GET b | ECHO x"), "");
-    assert_eq!(desk.rest.submitted.len(), 2);
-    desk.settle(1, Reply::Int(2));
-    assert_eq!(desk.told(1), "");
-    desk.settle(0, Reply::Ok);
-    assert_eq!(desk.told(1), "+OK +PONG :2 $1 x");
-    desk.settle(0, Reply::Int(3));
-    assert_eq!(desk.told(1), "", "a second reply finds no place");
+    let mut harness = Harness::new();
+    assert_eq!(harness.send(1, "SET a 1 | PING | GET b | ECHO x"), "");
+    assert_eq!(harness.rest.submitted.len(), 2);
+    harness.complete(1, Reply::Int(2));
+    assert_eq!(harness.told(1), "");
+    harness.complete(0, Reply::Ok);
+    assert_eq!(harness.told(1), "+OK +PONG :2 $1 x");
+    harness.complete(0, Reply::Int(3));
+    assert_eq!(harness.told(1), "", "a second reply finds no place");
 }
 
 #[test]
 fn a_command_over_several_groups_is_answered_when_all_parts_are() {
-    let mut desk = Desk::new();
-    desk.send(1, "DEL a b c");
-    assert_eq!(desk.rest.submitted.len(), 3);
-    (0..3).for_each(|part| desk.settle(part, Reply::Int(1)));
-    assert_eq!(desk.told(1), ":3");
+    let mut harness = Harness::new();
+    harness.send(1, "DEL a b c");
+    assert_eq!(harness.rest.submitted.len(), 3);
+    (0..3).for_each(|part| harness.complete(part, Reply::Int(1)));
+    assert_eq!(harness.told(1), ":3");
 }
 
 #[test]
 fn a_request_for_a_full_group_is_read_again_when_there_is_room_and_what_follows_waits() {
-    let mut desk = Desk::new();
-    desk.send(1, "SET a 1");
-    let (group, _) = desk.rest.submitted.remove(0);
-    desk.rest.full.push(group);
-    assert_eq!(desk.send(1, "SET a 2 | PING"), "");
-    assert!(desk.rest.submitted.is_empty() && !desk.input.is_empty() && !desk.resumed());
-    desk.rest.full.clear();
-    assert!(desk.resumed());
-    desk.read(1);
-    assert!(desk.rest.submitted.len() == 1 && desk.input.is_empty());
+    let mut harness = Harness::new();
+    harness.send(1, "SET a 1");
+    let (group, _) = harness.rest.submitted.remove(0);
+    harness.rest.full.push(group);
+    assert_eq!(harness.send(1, "SET a 2 | PING"), "");
+    assert!(harness.rest.submitted.is_empty() && !harness.input.is_empty() && !harness.resumed());
+    harness.rest.full.clear();
+    assert!(harness.resumed());
+    harness.read(1);
+    assert!(harness.rest.submitted.len() == 1 && harness.input.is_empty());
 }
 
 #[test]
 fn a_large_transaction_waits_for_room_for_all_of_it_not_for_the_word_exec() {
-    let mut desk = Desk::new();
-    desk.send(1, "SET a 1");
-    let (group, _) = desk.rest.submitted.remove(0);
-    desk.rest.full.push(group);
-    desk.rest.full_from_bytes = 100;
-    desk.send(1, &format!("MULTI | SET a {} | EXEC", "x".repeat(100)));
-    assert!(desk.rest.submitted.is_empty() && !desk.resumed(), "it would be read again for nothing in each turn");
-    desk.rest.full.clear();
-    assert!(desk.resumed());
-    desk.read(1);
-    assert_eq!(desk.rest.submitted.len(), 1);
+    let mut harness = Harness::new();
+    harness.send(1, "SET a 1");
+    let (group, _) = harness.rest.submitted.remove(0);
+    harness.rest.full.push(group);
+    harness.rest.full_from_bytes = 100;
+    harness.send(1, &format!("MULTI | SET a {} | EXEC", "x".repeat(100)));
+    assert!(harness.rest.submitted.is_empty() && !harness.resumed(), "it would be read again for nothing in each turn");
+    harness.rest.full.clear();
+    assert!(harness.resumed());
+    harness.read(1);
+    assert_eq!(harness.rest.submitted.len(), 1);
 }
 
 #[test]
 fn what_a_waiting_transaction_has_done_already_is_not_done_again() {
-    let mut desk = Desk::new();
-    desk.send(1, "SET a 1");
-    let (group, _) = desk.rest.submitted.remove(0);
-    desk.rest.full.push(group);
-    desk.send(1, "MULTI | CONFIG GET x | SET a 2 | EXEC");
-    assert_eq!((desk.rest.admin_calls, desk.rest.submitted.len()), (1, 0));
-    desk.rest.full.clear();
-    assert!(desk.resumed());
-    desk.read(1);
-    assert_eq!((desk.rest.admin_calls, desk.rest.submitted.len()), (1, 1));
+    let mut harness = Harness::new();
+    harness.send(1, "SET a 1");
+    let (group, _) = harness.rest.submitted.remove(0);
+    harness.rest.full.push(group);
+    harness.send(1, "MULTI | CONFIG GET x | SET a 2 | EXEC");
+    assert_eq!((harness.rest.admin_calls, harness.rest.submitted.len()), (1, 0));
+    harness.rest.full.clear();
+    assert!(harness.resumed());
+    harness.read(1);
+    assert_eq!((harness.rest.admin_calls, harness.rest.submitted.len()), (1, 1));
 }
 
 #[test]
 fn a_request_that_waits_for_a_full_group_for_too_long_is_refused() {
-    let mut desk = Desk::new();
-    desk.send(1, "SET a 1");
-    let (group, _) = desk.rest.submitted[0];
-    desk.settle(0, Reply::Ok);
-    assert_eq!(desk.told(1), "+OK");
-    desk.rest.full.push(group);
-    desk.send(1, "SET a 2 | SET a 3");
-    desk.time.mono_us += desk.rest.config.client_timeout_ms * 1_000;
-    desk.clients.tick(&mut desk.rest, desk.time.mono_ms());
-    assert!(desk.rest.outputs.drain(..).any(|output| matches!(output, Output::Resume(1))));
-    assert_eq!(desk.read(1), "-CLUSTERDOWN Hash slot not served -CLUSTERDOWN Hash slot not served");
+    let mut harness = Harness::new();
+    harness.send(1, "SET a 1");
+    let (group, _) = harness.rest.submitted[0];
+    harness.complete(0, Reply::Ok);
+    assert_eq!(harness.told(1), "+OK");
+    harness.rest.full.push(group);
+    harness.send(1, "SET a 2 | SET a 3");
+    harness.time.mono_us += harness.rest.config.client_timeout_ms * 1_000;
+    harness.clients.tick(&mut harness.rest, harness.time.mono_ms());
+    assert!(harness.rest.outputs.drain(..).any(|output| matches!(output, Output::Resume(1))));
+    assert_eq!(harness.read(1), "-CLUSTERDOWN Hash slot not served -CLUSTERDOWN Hash slot not served");
 }
 
 #[test]
 fn commands_that_go_another_way_wait_for_the_replies_to_the_earlier_ones() {
-    let mut desk = Desk::new();
-    desk.send(1, "SET a 1");
-    desk.rest.way = Some(NodeId(2));
-    desk.send(1, "SET a 2");
-    assert_eq!(desk.rest.submitted.len(), 1);
-    desk.settle(0, Reply::Ok);
-    assert!(desk.resumed());
-    assert_eq!(desk.read(1), "+OK");
-    assert_eq!(desk.rest.submitted.len(), 2);
+    let mut harness = Harness::new();
+    harness.send(1, "SET a 1");
+    harness.rest.way = Some(NodeId(2));
+    harness.send(1, "SET a 2");
+    assert_eq!(harness.rest.submitted.len(), 1);
+    harness.complete(0, Reply::Ok);
+    assert!(harness.resumed());
+    assert_eq!(harness.read(1), "+OK");
+    assert_eq!(harness.rest.submitted.len(), 2);
 }
 
 #[test]
 fn a_transaction_is_one_command_and_one_that_failed_is_none() {
-    let mut desk = Desk::new();
-    assert_eq!(desk.send(1, "MULTI | SET a 1 | PING | GET a | EXEC"), "+OK +QUEUED +QUEUED +QUEUED");
-    assert_eq!(desk.rest.submitted.len(), 1);
-    desk.settle(0, Reply::Array(vec![Reply::Ok, Reply::Int(1)]));
-    assert_eq!(desk.told(1), "*3 +OK +PONG :1");
-    desk.send(1, "MULTI | NOSUCH");
-    assert_eq!(desk.send(1, "EXEC"), "-EXECABORT Transaction discarded because of previous errors.");
-    desk.rest.is_loading = true;
+    let mut harness = Harness::new();
+    assert_eq!(harness.send(1, "MULTI | SET a 1 | PING | GET a | EXEC"), "+OK +QUEUED +QUEUED +QUEUED");
+    assert_eq!(harness.rest.submitted.len(), 1);
+    harness.complete(0, Reply::Array(vec![Reply::Ok, Reply::Int(1)]));
+    assert_eq!(harness.told(1), "*3 +OK +PONG :1");
+    harness.send(1, "MULTI | NOSUCH");
+    assert_eq!(harness.send(1, "EXEC"), "-EXECABORT Transaction discarded because of previous errors.");
+    harness.rest.is_loading = true;
     let told = "+OK -LOADING -EXECABORT Transaction discarded because of previous errors.";
-    assert_eq!(desk.send(1, "MULTI | GET a | EXEC"), told);
+    assert_eq!(harness.send(1, "MULTI | GET a | EXEC"), told);
 }
 
 #[test]
 fn a_client_ends_the_connection_or_the_wait_of_another() {
-    let mut desk = Desk::new();
-    desk.admit(2);
-    desk.send(1, "SET a 1");
-    desk.settle(0, Reply::Ok);
-    assert_eq!(desk.send(1, "WAIT 2 0"), "+OK");
-    assert!(desk.clients.is_any_waiting());
-    assert_eq!(desk.send(1, "PING"), "", "it waits");
-    let kept = std::mem::take(&mut desk.input);
-    desk.clients.input(2, &mut BytesMut::from("CLIENT UNBLOCK 1\r\n"), 0, &mut desk.rest, desk.time);
+    let mut harness = Harness::new();
+    harness.admit(2);
+    harness.send(1, "SET a 1");
+    harness.complete(0, Reply::Ok);
+    assert_eq!(harness.send(1, "WAIT 2 0"), "+OK");
+    assert!(harness.clients.is_any_waiting());
+    assert_eq!(harness.send(1, "PING"), "", "it waits");
+    let kept = std::mem::take(&mut harness.input);
+    harness.clients.input(2, &mut BytesMut::from("CLIENT UNBLOCK 1\r\n"), 0, &mut harness.rest, harness.time);
     let mut told = Vec::new();
-    desk.clients.take_replies(|id, out| {
+    harness.clients.take_replies(|id, out| {
         told.push((id, out.take_bytes()));
         0
     });
     told.sort();
     assert_eq!(told, [(1, Bytes::from_static(b":1\r\n")), (2, Bytes::from_static(b":1\r\n"))]);
-    assert!(desk.resumed());
-    desk.input = kept;
-    assert_eq!(desk.read(1), "+PONG");
-    desk.clients.input(2, &mut BytesMut::from("CLIENT KILL ID 1\r\n"), 0, &mut desk.rest, desk.time);
-    assert!(!desk.clients.has(1) && desk.clients.has(2) && desk.clients.len() == 1);
-    assert!(desk.rest.outputs.iter().any(|output| matches!(output, Output::Close(1, Close::Now))));
+    assert!(harness.resumed());
+    harness.input = kept;
+    assert_eq!(harness.read(1), "+PONG");
+    harness.clients.input(2, &mut BytesMut::from("CLIENT KILL ID 1\r\n"), 0, &mut harness.rest, harness.time);
+    assert!(!harness.clients.has(1) && harness.clients.has(2) && harness.clients.len() == 1);
+    assert!(harness.rest.outputs.iter().any(|output| matches!(output, Output::Close(1, Close::Now))));
 }
 
 #[test]
 fn one_client_too_many_is_told_so_and_goes() {
-    let mut desk = Desk::new();
-    desk.rest.config.max_clients = 1;
-    desk.admit(2);
-    assert_eq!(desk.told(2), "-ERR max number of clients reached");
-    desk.clients.resume(&mut desk.rest, 0);
-    assert!(matches!(desk.rest.outputs[..], [Output::Close(2, Close::AfterFlush)]));
+    let mut harness = Harness::new();
+    harness.rest.config.max_clients = 1;
+    harness.admit(2);
+    assert_eq!(harness.told(2), "-ERR max number of clients reached");
+    harness.clients.resume(&mut harness.rest, 0);
+    assert!(matches!(harness.rest.outputs[..], [Output::Close(2, Close::AfterFlush)]));
 }

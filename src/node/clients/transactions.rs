@@ -1,4 +1,5 @@
-//! MULTI, EXEC and the requests between them. Requests are kept until EXEC, which sends them to their group as one command.
+//! MULTI, EXEC and the requests between them. Requests are kept until EXEC, which sends them to their group as one
+//! command.
 
 use super::backend::{Backend, Request};
 use super::client::{Client, Outcome};
@@ -21,7 +22,8 @@ pub(super) struct Multi {
     bytes: usize,
     words: usize,
     failed: bool,
-    /// The replies of requests that the node answers by itself, with their places: EXEC was carried out so far, and waits.
+    /// The replies of requests that the node answers by itself, with their places: EXEC was carried out so far, and
+    /// waits.
     answered: Option<Known>,
 }
 
@@ -103,7 +105,8 @@ impl Clients {
         let mut answered = multi.answered.take().unwrap_or_default().into_iter().peekable();
         let words: Vec<Vec<&[u8]>> =
             multi.requests.iter().map(|queued| queued.words.iter().map(|word| &**word).collect()).collect();
-        // Commands that the node answers by itself, or refuses, are answered now. The rest goes to the group as one command.
+        // Commands that the node answers by itself, or refuses, are answered now. The rest goes to the group as one
+        // command.
         let (mut known, mut commands) = (Vec::new(), Vec::with_capacity(words.len()));
         let mut left = LOCAL_REPLY_BYTES_MAX;
         for (at, (queued, words)) in multi.requests.iter().zip(&words).enumerate() {

@@ -1,7 +1,7 @@
 //! WAIT and WAITAOF: a client waits until the logs of other members durably hold its writes.
 //!
-//! `durability` knows which members hold them. Over several groups the lowest count is the reply: each write is on at least
-//! that many disks.
+//! `durability` knows which members hold them. Over several groups the lowest count is the reply: each write is on at
+//! least that many disks.
 
 use super::backend::Backend;
 use super::client::{Blocked, Client, Outcome};
@@ -61,8 +61,9 @@ pub(super) struct Waits {
 }
 
 impl Clients {
-    /// Carries out WAIT or WAITAOF. The reply comes when enough members have the client's writes, or at the deadline. The
-    /// wait begins after the replies to all earlier requests. No later request is read before the reply to the wait.
+    /// Carries out WAIT or WAITAOF. The reply comes when enough members have the client's writes, or at the deadline.
+    /// The wait begins after the replies to all earlier requests. No later request is read before the reply to the
+    /// wait.
     pub(super) fn wait(
         &mut self,
         client: &mut Client,
@@ -118,7 +119,7 @@ impl Clients {
         let Some(at) = self.waits.open.iter().position(|wait| wait.ticket.connection == connection) else {
             return false;
         };
-        self.settle_wait(at, with_error.then_some(UNBLOCKED), node, time);
+        self.finish_wait(at, with_error.then_some(UNBLOCKED), node, time);
         true
     }
 
@@ -130,7 +131,7 @@ impl Clients {
             let is_gone = !self.table.has(wait.ticket.connection);
             let is_late = wait.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms);
             if is_gone || is_late || wait.is_done(node, time) {
-                self.settle_wait(at, None, node, time);
+                self.finish_wait(at, None, node, time);
             } else {
                 at += 1;
             }
@@ -146,14 +147,14 @@ impl Clients {
         node.ask_where_durable(groups);
     }
 
-    fn settle_wait(&mut self, at: usize, error: Option<Reply<'static>>, node: &mut impl Backend, time: Time) {
+    fn finish_wait(&mut self, at: usize, error: Option<Reply<'static>>, node: &mut impl Backend, time: Time) {
         let wait = self.waits.open.swap_remove(at);
         self.waits.groups -= wait.groups.len();
         let reply = error.unwrap_or_else(|| wait.reply(node, time));
         if let Reply::Error(text) = &reply {
             node.stats().error(text);
         }
-        self.settle(wait.ticket, reply);
+        self.complete(wait.ticket, reply);
     }
 
     /// Returns true if some client waits.

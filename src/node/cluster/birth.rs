@@ -1,6 +1,6 @@
-//! The birth of a cluster, which happens once. The data directories of all initial members must be empty. The member with
-//! the lowest id gathers the storage ids of all of them, writes the birth record and hands it out. No member votes before
-//! it holds the record durably. From then on, a known id with another storage id is a different node.
+//! The birth of a cluster, which happens once. The data directories of all initial members must be empty. The member
+//! with the lowest id gathers the storage ids of all of them, writes the birth record and hands it out. No member votes
+//! before it holds the record durably. From then on, a known id with another storage id is a different node.
 
 use super::Cx;
 use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
@@ -12,7 +12,7 @@ use crate::node::wire::{Hello, Refusal};
 use crate::plural::plural;
 use crate::routing;
 use groups::members::MEMBERS_MAX;
-use groups::membership::Place;
+use groups::membership::MemberInfo;
 use groups::{Group, GroupId, Membership, NodeId, Settings};
 use std::sync::Arc;
 
@@ -27,10 +27,10 @@ pub(super) struct Birth {
 
 /// Returns the initial members of the cluster. Before the birth, a placeholder stands for each storage id.
 pub(in crate::node) fn membership(config: &NodeConfig, record: Option<&BirthRecord>) -> Membership {
-    let place = |node, storage, address: &str| Place { node, storage, address: address.to_owned() };
+    let info = |node, storage, address: &str| MemberInfo { node, storage, address: address.to_owned() };
     Membership::new(match record {
-        None => config.initial.iter().map(|(id, address)| place(*id, [id.0 as u8; 16], address)).collect(),
-        Some(record) => record.members.iter().map(|m| place(m.node, m.storage_id, &m.address)).collect(),
+        None => config.initial.iter().map(|(id, address)| info(*id, [id.0 as u8; 16], address)).collect(),
+        Some(record) => record.members.iter().map(|m| info(m.node, m.storage_id, &m.address)).collect(),
     })
 }
 

@@ -11,7 +11,7 @@ use crate::node::links::{is_contact, removed, send_alone};
 use crate::node::peers::Roster;
 use crate::node::wire::{Admission, Hello, NodeMessage, Refusal};
 use groups::NodeId;
-use groups::membership::Place;
+use groups::membership::MemberInfo;
 
 /// Maximum number of nodes that wait to join at one member.
 const WAITING_MAX: usize = 64;
@@ -30,7 +30,7 @@ pub(super) struct Joining {
 /// A node that waits to be added.
 #[derive(Debug)]
 struct Waiting {
-    place: Place,
+    info: MemberInfo,
     connection: Option<u64>,
     seen_ms: u64,
 }
@@ -49,8 +49,8 @@ impl Joining {
     }
 
     /// Returns the waiting nodes, by id.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = &Place> {
-        self.waiting.iter().map(|waiting| &waiting.place)
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &MemberInfo> {
+        self.waiting.iter().map(|waiting| &waiting.info)
     }
 
     /// At a member: forgets the nodes that have not repeated their hello in time.
@@ -65,7 +65,7 @@ impl Joining {
     pub(super) fn apply(&mut self, id: u64, hello: &Hello, address: &str, cx: &mut Cx<'_>) -> Result<(), Refusal> {
         let from = hello.node;
         let refuse = |fatal, text: String| Err(Refusal { fatal, text });
-        let place = Place { node: from, storage: hello.storage, address: address.to_owned() };
+        let info = MemberInfo { node: from, storage: hello.storage, address: address.to_owned() };
         let (theirs, needed) = (hello.versions, cx.config.versions.value_version());
         if theirs.value_version() < needed {
             let text = format!(
@@ -74,26 +74,26 @@ impl Joining {
             );
             return refuse(true, text);
         }
-        self.judge(&place, cx.wires.peers.roster(), cx.identity.node).map_err(|text| Refusal { fatal: true, text })?;
+        self.judge(&info, cx.wires.peers.roster(), cx.identity.node).map_err(|text| Refusal { fatal: true, text })?;
         if self.waiting.len() >= WAITING_MAX {
             return refuse(false, format!("{WAITING_MAX} nodes wait to join already"));
         }
-        let waiting = Waiting { place, connection: Some(id), seen_ms: cx.time.mono_ms() };
-        match self.waiting.iter_mut().find(|known| known.place.node == from) {
+        let waiting = Waiting { info, connection: Some(id), seen_ms: cx.time.mono_ms() };
+        match self.waiting.iter_mut().find(|known| known.info.node == from) {
             Some(known) => *known = waiting,
             None => {
                 tracing::info!("node {from} at {address} waits to be added");
                 self.waiting.push(waiting);
-                self.waiting.sort_by_key(|waiting| waiting.place.node);
+                self.waiting.sort_by_key(|waiting| waiting.info.node);
             }
         }
         self.admit(cx);
         Ok(())
     }
 
-    fn judge(&self, place: &Place, roster: &Roster, me: NodeId) -> Result<(), String> {
-        let from = place.node;
-        if roster.was_removed(from) || (roster.has_left(from) && roster.place(from).is_none()) {
+    fn judge(&self, info: &MemberInfo, roster: &Roster, me: NodeId) -> Result<(), String> {
+        let from = info.node;
+        if roster.was_removed(from) || (roster.has_left(from) && roster.info(from).is_none()) {
             return Err(removed(from));
         }
         let taken =
@@ -101,15 +101,15 @@ impl Joining {
         if from == me || from.0 == 0 || is_contact(from) {
             return Err(taken());
         }
-        if roster.place(from).is_some_and(|known| known.storage != place.storage) {
+        if roster.info(from).is_some_and(|known| known.storage != info.storage) {
             return Err(taken());
         }
-        if self.waiting().any(|known| known.node == from && known.storage != place.storage) {
+        if self.waiting().any(|known| known.node == from && known.storage != info.storage) {
             return Err(format!(
                 "another node waits under the id {from}: start this one under another, with an empty directory"
             ));
         }
-        if Endpoint::parse(&place.address).is_none() {
+        if Endpoint::parse(&info.address).is_none() {
             return Err("its address is not one".to_owned());
         }
         Ok(())
@@ -121,12 +121,11 @@ impl Joining {
         let roster = cx.wires.peers.roster();
         let mut admitted = Vec::new();
         self.waiting.retain(|waiting| {
-            let is_member =
-                roster.place(waiting.place.node).is_some_and(|known| known.storage == waiting.place.storage);
+            let is_member = roster.info(waiting.info.node).is_some_and(|known| known.storage == waiting.info.storage);
             admitted.extend(waiting.connection.filter(|_| is_member));
             !is_member || waiting.connection.is_none()
         });
-        let admission = || Admission { birth: birth.clone(), members: roster.places().to_vec() };
+        let admission = || Admission { birth: birth.clone(), members: roster.infos().to_vec() };
         for id in admitted {
             send_alone(id, false, &NodeMessage::Admission(admission()), cx.wires.outputs);
         }
@@ -143,7 +142,7 @@ impl Joining {
             return Ok(());
         }
         let me = (cx.identity.node, cx.identity.storage_id);
-        if !members.iter().any(|place| (place.node, place.storage) == me) {
+        if !members.iter().any(|info| (info.node, info.storage) == me) {
             return Err("it admits another node than this one".to_owned());
         }
         if !accepts(&birth, cx)? {

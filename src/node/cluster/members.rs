@@ -9,7 +9,7 @@ use crate::kv::reply::Reply;
 use crate::node::peers::{Peer, Roster};
 use crate::node::wire::NodeMessage;
 use crate::plural::plural;
-use groups::membership::{Place, What};
+use groups::membership::{MemberInfo, What};
 use groups::{Change, Group, GroupId, NodeId};
 
 /// Maximum number of groups with a change in flight.
@@ -36,8 +36,8 @@ pub(in crate::node) struct Changing {
 #[derive(Debug)]
 struct Job {
     goal: Goal,
-    /// Place of the node that is added.
-    place: Option<Place>,
+    /// MemberInfo of the node that is added.
+    info: Option<MemberInfo>,
     /// Changes in flight, by the counters of their commands.
     submitted: Vec<(GroupId, u64)>,
     done: usize,
@@ -64,7 +64,7 @@ enum Step {
 }
 
 /// Progress of a change of members (`None`: done), or the reason why it is impossible.
-type Progress = Result<Option<String>, String>;
+type ChangeProgress = Result<Option<String>, String>;
 
 impl Changing {
     /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` if it is done, and otherwise
@@ -91,18 +91,17 @@ impl Changing {
     }
 
     /// Begins the change, or goes on with it.
-    fn pursue(&mut self, goal: &Goal, joining: &Joining, cx: &mut Cx<'_>) -> Progress {
+    fn pursue(&mut self, goal: &Goal, joining: &Joining, cx: &mut Cx<'_>) -> ChangeProgress {
         match &mut self.job {
             Some(job) if job.goal == *goal => job.active_ms = cx.time.mono_ms(),
             Some(job) => {
                 return Err(format!("this node is busy with {}: {}", job.goal.words(), job.progress(cx.engine.len())));
             }
             None => {
-                let place = cx.sight().place_for(goal, joining)?;
+                let info = cx.sight().info_for(goal, joining)?;
                 tracing::info!("changing the members: {}", goal.words());
                 let (submitted, waits_for) = (Vec::new(), String::new());
-                let job =
-                    Job { goal: goal.clone(), place, submitted, done: 0, waits_for, active_ms: cx.time.mono_ms() };
+                let job = Job { goal: goal.clone(), info, submitted, done: 0, waits_for, active_ms: cx.time.mono_ms() };
                 self.job = Some(job);
             }
         }
@@ -116,7 +115,7 @@ impl Changing {
         let is_listed = self.listed_ms.is_some_and(|listed| now_ms < listed + LISTED_MS);
         if (is_listed || self.job.is_some()) && now_ms >= self.asked_ms + WHERE_MS {
             self.asked_ms = now_ms;
-            cx.wires.peers.tell_all(&NodeMessage::Where);
+            cx.wires.peers.tell_all(&NodeMessage::PositionQuery);
         }
         if self.job.is_none() {
             return;
@@ -131,7 +130,7 @@ impl Changing {
     }
 
     /// Compares every group with the goal, and submits the missing change in a few of them. An error ends the job.
-    fn advance(&mut self, cx: &mut Cx<'_>) -> Progress {
+    fn advance(&mut self, cx: &mut Cx<'_>) -> ChangeProgress {
         let Some(mut job) = self.job.take() else { return Ok(None) };
         let groups = cx.engine.len();
         job.submitted.retain(|(group, counter)| cx.engine.group(*group).awaits(*counter));
@@ -168,22 +167,22 @@ impl Changing {
 }
 
 impl Sight<'_> {
-    /// Returns the place of the node that the goal adds: a member of some group, or a node that waits. `None` if it
+    /// Returns the info of the node that the goal adds: a member of some group, or a node that waits. `None` if it
     /// adds no node.
-    fn place_for(&self, goal: &Goal, joining: &Joining) -> Result<Option<Place>, String> {
+    fn info_for(&self, goal: &Goal, joining: &Joining) -> Result<Option<MemberInfo>, String> {
         let roster = self.peers.roster();
         let (Goal::Add(node) | Goal::Replace(_, node)) = goal else {
-            let known = roster.place(goal.node()).is_some() || roster.has_left(goal.node());
+            let known = roster.info(goal.node()).is_some() || roster.has_left(goal.node());
             return if known { Ok(None) } else { Err(format!("node {} is not a member", goal.node())) };
         };
         if let Goal::Replace(old, new) = goal
-            && (old == new || (roster.place(*old).is_none() && !roster.has_left(*old)))
+            && (old == new || (roster.info(*old).is_none() && !roster.has_left(*old)))
         {
             return Err(format!("node {old} is not a member that node {new} could replace"));
         }
-        let waiting = joining.waiting().find(|place| place.node == *node);
-        if let Some(place) = roster.place(*node).or(waiting) {
-            return Ok(Some(place.clone()));
+        let waiting = joining.waiting().find(|info| info.node == *node);
+        if let Some(info) = roster.info(*node).or(waiting) {
+            return Ok(Some(info.clone()));
         }
         if roster.has_left(*node) {
             return Err(format!(
@@ -213,13 +212,14 @@ impl Sight<'_> {
             Goal::Remove(node) => self.remove(*node, group),
             Goal::Replace(old, new) if votes(*new) => self.remove(*old, group),
             Goal::Replace(_, new) if is_member(*new) => self.promote(*new, group),
-            // The new node was removed while it was replacing the old one: the goal cannot be reached, and the job ends.
+            // The new node was removed while it was replacing the old one: the goal cannot be reached, and the job
+            // ends.
             Goal::Replace(old, new) if members.was_removed(*new) => {
                 Err(format!("node {new}, which was to replace node {old}, was removed itself"))
             }
             Goal::Replace(..) => Ok(job.add()),
-            Goal::Move(node, address) => match members.place(*node) {
-                Some(place) if place.address != *address => Ok(Step::Submit(What::Move(*node, address.clone()))),
+            Goal::Move(node, address) => match members.info(*node) {
+                Some(info) if info.address != *address => Ok(Step::Submit(What::Move(*node, address.clone()))),
                 _ => Ok(Step::Done),
             },
         }
@@ -250,8 +250,8 @@ impl Sight<'_> {
         self.with_quorum(group.id(), &voters, What::Remove(node))
     }
 
-    /// Returns the change if it keeps a majority: of the voters after the change, more than half are reached and have loaded
-    /// the group.
+    /// Returns the change if it keeps a majority: of the voters after the change, more than half are reached and have
+    /// loaded the group.
     fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: What) -> Result<Step, String> {
         let has_it = |peer: &&Peer| peer.is_reached(self.time.mono_ms()) && !peer.lacks(group);
         let there: Vec<NodeId> = self.peers.iter().filter(has_it).map(|peer| peer.id()).collect();
@@ -286,10 +286,10 @@ impl Sight<'_> {
     fn list_members(&self, joining: &Joining) -> Reply<'static> {
         let roster: &Roster = self.peers.roster();
         let total = self.engine.len();
-        let row = |place: &Place, state: &'static str, groups: usize, lag: i64, reached: bool| {
+        let row = |info: &MemberInfo, state: &'static str, groups: usize, lag: i64, reached: bool| {
             Reply::Array(vec![
-                Reply::Int(i64::from(place.node.0)),
-                Reply::Bulk(place.address.clone().into_bytes().into()),
+                Reply::Int(i64::from(info.node.0)),
+                Reply::Bulk(info.address.clone().into_bytes().into()),
                 Reply::text(state),
                 Reply::Int(groups as i64),
                 Reply::Int(total as i64),
@@ -297,8 +297,8 @@ impl Sight<'_> {
                 Reply::Int(i64::from(reached)),
             ])
         };
-        let member = |place: &Place| {
-            let node = place.node;
+        let member = |info: &MemberInfo| {
+            let node = info.node;
             let in_groups = self.engine.groups().filter(|group| group.membership().everyone().contains(node));
             let mut lag = Some(0);
             let mut count = 0;
@@ -315,18 +315,18 @@ impl Sight<'_> {
                 (false, _) => "joining",
             };
             let reached = node == self.me || self.is_reached(node);
-            row(place, state, count, lag.map_or(-1, |lag| lag as i64), reached)
+            row(info, state, count, lag.map_or(-1, |lag| lag as i64), reached)
         };
-        let waiting = joining.waiting().filter(|place| roster.place(place.node).is_none());
-        let waiting = waiting.map(|place| row(place, "waiting", 0, -1, true));
-        Reply::Array(roster.places().iter().map(member).chain(waiting).collect())
+        let waiting = joining.waiting().filter(|info| roster.info(info.node).is_none());
+        let waiting = waiting.map(|info| row(info, "waiting", 0, -1, true));
+        Reply::Array(roster.infos().iter().map(member).chain(waiting).collect())
     }
 }
 
 impl Job {
     fn add(&self) -> Step {
-        match &self.place {
-            Some(place) => Step::Submit(What::AddLearner(place.clone())),
+        match &self.info {
+            Some(info) => Step::Submit(What::AddLearner(info.clone())),
             None => Step::Wait("the node to add is not known here".to_owned()),
         }
     }

@@ -22,7 +22,7 @@ use crate::config::{NodeConfig, REMOVED_MS};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::reply::Reply;
 use birth::Birth;
-use groups::membership::Place;
+use groups::membership::MemberInfo;
 use groups::{Effect, Group, GroupId, NodeId};
 use joining::Joining;
 use members::Changing;
@@ -166,8 +166,8 @@ impl Cluster {
         }
         let peers = &cx.wires.peers;
         if loads {
-            let linked: Vec<Place> =
-                peers.linked().filter_map(|peer| peers.roster().place(peer.id()).cloned()).collect();
+            let linked: Vec<MemberInfo> =
+                peers.linked().filter_map(|peer| peers.roster().info(peer.id()).cloned()).collect();
             roster.allow_for_unknown(&linked);
         }
         (roster != *peers.roster()).then_some(roster)
@@ -231,8 +231,8 @@ impl Cluster {
     }
 
     /// Returns the nodes that should lead instead of this one, if it is drained.
-    pub(super) fn rather_leading(&self, cx: &Cx<'_>) -> Vec<NodeId> {
-        self.placement.rather_leading(cx.sight())
+    pub(super) fn preferred_leaders(&self, cx: &Cx<'_>) -> Vec<NodeId> {
+        self.placement.preferred_leaders(cx.sight())
     }
 
     /// Applies the time limits of moves, and hands groups over: to their preferred leaders, or away from a drained

@@ -101,7 +101,7 @@ impl Placement {
         if !sight.engine.has(group) {
             return Ok((group, to));
         }
-        if sight.peers.roster().place(to).is_none() {
+        if sight.peers.roster().info(to).is_none() {
             return Err(error(format!("ERR node {to} is not a member of this cluster")));
         }
         if self.asked.len() >= MOVES_MAX {
@@ -206,7 +206,7 @@ impl Placement {
 
     /// If this node is drained: returns the other voters that can lead. They take precedence in the groups in which
     /// they vote.
-    pub(in crate::node) fn rather_leading(&self, sight: Sight<'_>) -> Vec<NodeId> {
+    pub(in crate::node) fn preferred_leaders(&self, sight: Sight<'_>) -> Vec<NodeId> {
         if !self.draining {
             return Vec::new();
         }

@@ -15,7 +15,7 @@ use groups::membership::{Change, What};
 use groups::{Membership, NodeId};
 
 /// The components of node 1 that cluster management may touch.
-struct Desk {
+struct Harness {
     cluster: Cluster,
     engine: Engine,
     peers: Peers,
@@ -45,13 +45,13 @@ fn record() -> BirthRecord {
     }
 }
 
-impl Desk {
-    fn new(birth: Option<&BirthRecord>) -> Desk {
+impl Harness {
+    fn new(birth: Option<&BirthRecord>) -> Harness {
         let identity = Identity {
             storage_id: [1; 16],
             node: NodeId(1),
             start: 1,
-            lives: vec![1],
+            incarnations: vec![1],
             birth: birth.cloned(),
             joined: Vec::new(),
         };
@@ -61,7 +61,7 @@ impl Desk {
         if let Some(record) = birth {
             engine.set_groups(groups(&config, &identity, record).into_iter());
         }
-        Desk {
+        Harness {
             cluster: Cluster::new(&identity, &config),
             engine,
             peers: Peers::new(&identity, Roster::of_one(&membership(&config, birth)), &config),
@@ -98,7 +98,7 @@ impl Desk {
             node: NodeId(from),
             storage: [from as u8; 16],
             start: 1,
-            lives: vec![1],
+            incarnations: vec![1],
             groups: 2,
             members: vec![NodeId(1), NodeId(2), NodeId(3)],
             joins: None,
@@ -153,95 +153,97 @@ impl Desk {
 
 #[test]
 fn a_birth_waits_for_all_members_and_for_their_clocks_and_is_stored_once() {
-    let mut desk = Desk::new(None);
-    desk.link(2);
-    assert!(desk.tick(20).is_empty());
-    desk.link(3);
-    desk.tell_clock(2);
-    assert!(desk.tick(20).is_empty(), "the clock of node 3 is not known");
-    desk.tell_clock(3);
-    let outputs = desk.tick(20);
+    let mut harness = Harness::new(None);
+    harness.link(2);
+    assert!(harness.tick(20).is_empty());
+    harness.link(3);
+    harness.tell_clock(2);
+    assert!(harness.tick(20).is_empty(), "the clock of node 3 is not known");
+    harness.tell_clock(3);
+    let outputs = harness.tick(20);
     let [Output::StoreIdentity(stored)] = &outputs[..] else { panic!("{outputs:?}") };
     let birth = stored.birth.as_ref().unwrap();
     assert_eq!((birth.members.clone(), birth.groups), (record().members, 2));
-    assert!(desk.tick(20).is_empty(), "it is being stored");
+    assert!(harness.tick(20).is_empty(), "it is being stored");
 }
 
 #[test]
 fn a_birth_record_of_another_member_counts_if_it_names_this_directory() {
-    let mut desk = Desk::new(None);
+    let mut harness = Harness::new(None);
     let mut other = record();
     other.members.pop();
-    assert!(desk.call(|cluster, cx| cluster.handle_birth(other, cx)).is_err(), "other members");
-    assert!(desk.call(|cluster, cx| cluster.handle_birth(BirthRecord { groups: 0, ..record() }, cx)).is_err());
+    assert!(harness.call(|cluster, cx| cluster.handle_birth(other, cx)).is_err(), "other members");
+    assert!(harness.call(|cluster, cx| cluster.handle_birth(BirthRecord { groups: 0, ..record() }, cx)).is_err());
     let larger = BirthRecord { value_bytes_max: 9 << 20, ..record() };
-    assert_eq!(desk.call(|cluster, cx| cluster.handle_birth(larger, cx)), Ok(()));
-    assert!(matches!(&desk.outputs.take()[..], [Output::Stop(reason)] if reason.contains("--value-bytes-max 9437184")));
+    assert_eq!(harness.call(|cluster, cx| cluster.handle_birth(larger, cx)), Ok(()));
+    assert!(
+        matches!(&harness.outputs.take()[..], [Output::Stop(reason)] if reason.contains("--value-bytes-max 9437184"))
+    );
     let mut foreign = record();
     foreign.members[0].storage_id = [8; 16];
-    assert_eq!(desk.call(|cluster, cx| cluster.handle_birth(foreign, cx)), Ok(()));
-    assert!(matches!(&desk.outputs.take()[..], [Output::Stop(reason)] if reason.contains("another data directory")));
-    assert_eq!(desk.call(|cluster, cx| cluster.handle_birth(record(), cx)), Ok(()));
-    assert!(matches!(desk.outputs.take()[..], [Output::StoreIdentity(_)]));
+    assert_eq!(harness.call(|cluster, cx| cluster.handle_birth(foreign, cx)), Ok(()));
+    assert!(matches!(&harness.outputs.take()[..], [Output::Stop(reason)] if reason.contains("another data directory")));
+    assert_eq!(harness.call(|cluster, cx| cluster.handle_birth(record(), cx)), Ok(()));
+    assert!(matches!(harness.outputs.take()[..], [Output::StoreIdentity(_)]));
 }
 
 #[test]
 fn lists_of_initial_members_that_differ_are_told() {
-    let desk = Desk::new(None);
-    let hello = Hello { members: vec![NodeId(1), NodeId(2)], ..desk.hello(2) };
-    let refusal = desk.cluster.judge_unborn(&hello).unwrap_err();
+    let harness = Harness::new(None);
+    let hello = Hello { members: vec![NodeId(1), NodeId(2)], ..harness.hello(2) };
+    let refusal = harness.cluster.judge_unborn(&hello).unwrap_err();
     assert!(
         !refusal.fatal && refusal.text.ends_with("1,2, but node 1 has 1,2,3: give all the same list"),
         "{refusal:?}"
     );
-    let waits_for = |desk: &Desk| desk.cluster.waits_for(NodeId(1), &desk.config, &desk.cluster_time);
-    assert!(waits_for(&desk).ends_with("node 2 and node 3 once"));
-    let mut desk = desk;
-    desk.link(2);
-    desk.link(3);
-    desk.tell_clock(2);
-    desk.tick(20);
-    assert!(waits_for(&desk).ends_with("the clock of node 3 in time"));
+    let waits_for = |harness: &Harness| harness.cluster.waits_for(NodeId(1), &harness.config, &harness.cluster_time);
+    assert!(waits_for(&harness).ends_with("node 2 and node 3 once"));
+    let mut harness = harness;
+    harness.link(2);
+    harness.link(3);
+    harness.tell_clock(2);
+    harness.tick(20);
+    assert!(waits_for(&harness).ends_with("the clock of node 3 in time"));
 }
 
 #[test]
 fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_gone() {
-    let mut desk = Desk::new(Some(&record()));
-    assert_eq!(desk.apply(4, 4, "127.0.0.1:4"), Ok(()));
-    assert!(desk.outputs.take().is_empty());
+    let mut harness = Harness::new(Some(&record()));
+    assert_eq!(harness.apply(4, 4, "127.0.0.1:4"), Ok(()));
+    assert!(harness.outputs.take().is_empty());
     for (id, storage, at) in [(1, 1, "a:1"), (2, 9, "a:1"), (4, 5, "a:1"), (u32::MAX, 5, "a:1"), (5, 5, "nowhere")] {
-        let refusal = desk.apply(id, storage, at).unwrap_err();
+        let refusal = harness.apply(id, storage, at).unwrap_err();
         assert!(refusal.fatal, "{id}: {}", refusal.text);
     }
-    let place = Place { node: NodeId(4), storage: [4; 16], address: "127.0.0.1:4".to_owned() };
-    desk.change_members(What::AddLearner(place));
-    desk.call(|cluster, cx| cluster.admit(cx));
-    assert!(matches!(desk.outputs.take()[..], [Output::Frame(50, _)]));
-    desk.call(|cluster, cx| cluster.admit(cx));
-    assert!(desk.outputs.take().is_empty(), "once");
-    assert_eq!(desk.apply(5, 5, "127.0.0.1:5"), Ok(()));
-    desk.cluster.tick_joining(100_000);
-    assert_eq!(desk.cluster.joining.waiting().count(), 0, "it has not said for too long that it waits");
+    let info = MemberInfo { node: NodeId(4), storage: [4; 16], address: "127.0.0.1:4".to_owned() };
+    harness.change_members(What::AddLearner(info));
+    harness.call(|cluster, cx| cluster.admit(cx));
+    assert!(matches!(harness.outputs.take()[..], [Output::Frame(50, _)]));
+    harness.call(|cluster, cx| cluster.admit(cx));
+    assert!(harness.outputs.take().is_empty(), "once");
+    assert_eq!(harness.apply(5, 5, "127.0.0.1:5"), Ok(()));
+    harness.cluster.tick_joining(100_000);
+    assert_eq!(harness.cluster.joining.waiting().count(), 0, "it has not said for too long that it waits");
 }
 
 #[test]
 fn a_removed_node_stops_but_not_at_once() {
-    let mut desk = Desk::new(Some(&record()));
-    desk.change_members(What::Remove(NodeId(1)));
-    desk.call(Cluster::tick_removed);
-    assert!(desk.outputs.take().is_empty());
-    desk.time.mono_us += REMOVED_MS * 1_000;
-    desk.call(Cluster::tick_removed);
-    assert!(matches!(desk.outputs.take()[..], [Output::Stop(_)]));
+    let mut harness = Harness::new(Some(&record()));
+    harness.change_members(What::Remove(NodeId(1)));
+    harness.call(Cluster::tick_removed);
+    assert!(harness.outputs.take().is_empty());
+    harness.time.mono_us += REMOVED_MS * 1_000;
+    harness.call(Cluster::tick_removed);
+    assert!(matches!(harness.outputs.take()[..], [Output::Stop(_)]));
 }
 
 #[test]
 fn a_move_that_cannot_be_is_refused_at_once() {
-    let desk = Desk::new(Some(&record()));
-    let sight = Sight { engine: &desk.engine, peers: &desk.peers, me: NodeId(1), time: desk.time };
+    let harness = Harness::new(Some(&record()));
+    let sight = Sight { engine: &harness.engine, peers: &harness.peers, me: NodeId(1), time: harness.time };
     let check = |words: &str| {
         let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
-        desk.cluster.check_move(&words, sight)
+        harness.cluster.check_move(&words, sight)
     };
     assert_eq!(check("paxoi leader move 1 2"), Ok((GroupId(1), NodeId(2))));
     for wrong in ["paxoi leader move 2 2", "paxoi leader move 1 4", "paxoi leader give 1 2", "paxoi leader move x 2"] {
@@ -251,9 +253,9 @@ fn a_move_that_cannot_be_is_refused_at_once() {
 
 #[test]
 fn a_drained_node_lets_others_lead_rather_until_it_is_undrained() {
-    let mut desk = Desk::new(Some(&record()));
-    assert!(!desk.cluster.is_draining());
-    assert_eq!((desk.cluster.drain(true), desk.cluster.is_draining()), (Reply::Ok, true));
-    assert_eq!(desk.call(|cluster, cx| cluster.rather_leading(cx)), [], "the others are not there");
-    assert_eq!((desk.cluster.drain(false), desk.cluster.is_draining()), (Reply::Ok, false));
+    let mut harness = Harness::new(Some(&record()));
+    assert!(!harness.cluster.is_draining());
+    assert_eq!((harness.cluster.drain(true), harness.cluster.is_draining()), (Reply::Ok, true));
+    assert_eq!(harness.call(|cluster, cx| cluster.preferred_leaders(cx)), [], "the others are not there");
+    assert_eq!((harness.cluster.drain(false), harness.cluster.is_draining()), (Reply::Ok, false));
 }

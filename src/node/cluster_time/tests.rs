@@ -30,7 +30,8 @@ impl Cluster {
         Time { mono_us: 5_000_000 + self.passed_ms as u64 * 1_000, unix_us: unix_ms as u64 * 1_000 }
     }
 
-    /// Ticks for `ms`, with pings from the peers in `up` every 100 ms. Returns the error of cluster time afterwards, in ms.
+    /// Ticks for `ms`, with pings from the peers in `up` every 100 ms. Returns the error of cluster time afterwards, in
+    /// ms.
     fn run(&mut self, ms: i64, up: &[u32], is_born: bool) -> Option<i64> {
         for _ in 0..ms / 20 {
             self.passed_ms += 20;
@@ -155,7 +156,8 @@ fn a_start_waits_for_a_majority_and_a_little_for_the_others() {
 fn a_frozen_machine_follows_the_others_at_once() {
     let mut cluster = Cluster::new(0, &[0, 0]);
     cluster.run(1_000, &[2, 3], true);
-    // The machine was frozen for a minute: its monotonic clock stood still, and all clocks are ahead of that, its own too.
+    // The machine was frozen for a minute: its monotonic clock stood still, and all clocks are ahead of that, its own
+    // too.
     cluster.own_ms = 60_000;
     cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, Some(60_000)));
     let off_ms = cluster.run(200, &[2, 3], true).unwrap();

@@ -1,10 +1,10 @@
-//! The admission of commands, and the answers to commands that wait in vain. A node that reaches no majority of a group's
-//! voters refuses commands at once, instead of letting each run into its time limit. So does a node whose own commands are
-//! stuck, once its queue is full.
+//! The admission of commands, and the answers to commands that wait in vain. A node that reaches no majority of a
+//! group's voters refuses commands at once, instead of letting each run into its time limit. So does a node whose own
+//! commands are stuck, once its queue is full.
 //!
 //! The answers to clients are always true. A command that was not queued, or that never left this node, was surely not
-//! executed. A command that left the node keeps its time limit, within which the majority may come back. After the limit
-//! its fate is uncertain.
+//! executed. A command that left the node keeps its time limit, within which the majority may come back. After the
+//! limit its fate is uncertain.
 
 use super::uploads::Uploads;
 use super::{Engine, Ports, UPLOADING};
@@ -51,7 +51,7 @@ impl Engine {
             let (commands, shard) = (&mut self.commands, &mut self.shard);
             let withdraw = |counters: &mut Vec<u64>| shard.withdraw(*group, counters);
             let uploads = &mut self.uploads;
-            commands.take_unsent(*group, withdraw, |ticket| settle(uploads, ports, ticket, NOT_REACHED));
+            commands.take_unsent(*group, withdraw, |ticket| complete(uploads, ports, ticket, NOT_REACHED));
         }
         self.refuse_reads(|read| cut_off.binary_search(&read.group).is_ok(), &NOT_REACHED, ports);
     }
@@ -61,7 +61,8 @@ impl Engine {
         self.is_passing_on = is_passing_on;
     }
 
-    /// Answers commands and reads past their deadlines with the error that states their fate: not executed, or uncertain.
+    /// Answers commands and reads past their deadlines with the error that states their fate: not executed, or
+    /// uncertain.
     pub(in crate::node) fn expire(&mut self, now_ms: u64, ports: &mut impl Ports) {
         // Every command in `commands` is also queued in its group: without queued bytes none can expire.
         if self.shard.queued_bytes() > 0 {
@@ -70,7 +71,7 @@ impl Engine {
                 let withdraw = |counters: &mut Vec<u64>| shard.withdraw(group, counters);
                 let uploads = &mut self.uploads;
                 commands.expire(group, now_ms, withdraw, |ticket, is_gone| {
-                    settle(uploads, ports, ticket, if is_gone { NOT_SERVED } else { UNCERTAIN });
+                    complete(uploads, ports, ticket, if is_gone { NOT_SERVED } else { UNCERTAIN });
                 });
             }
         }
@@ -105,8 +106,8 @@ impl Engine {
         self.group(group).missing() > BEHIND_INSTANCES_MAX
     }
 
-    /// Returns the bytes of queued commands for which a request of `bytes` has to wait. Small requests do not wait for large
-    /// commands.
+    /// Returns the bytes of queued commands for which a request of `bytes` has to wait. Small requests do not wait for
+    /// large commands.
     fn queued_before(&self, bytes: usize) -> usize {
         let queued = self.shard.queued_bytes();
         if bytes >= LARGE_INPUT_BYTES {
@@ -144,7 +145,7 @@ impl Engine {
 }
 
 /// Answers a client, or gives an upload the reply to its part.
-pub(super) fn settle(uploads: &mut Uploads, ports: &mut impl Ports, ticket: Ticket, reply: Reply<'_>) {
+pub(super) fn complete(uploads: &mut Uploads, ports: &mut impl Ports, ticket: Ticket, reply: Reply<'_>) {
     if ticket.connection == UPLOADING {
         return uploads.on_part(ticket, &reply, ports.now_us() / 1_000);
     }

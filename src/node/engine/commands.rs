@@ -1,5 +1,5 @@
-//! Commands of this node's clients that are queued in the groups and not applied yet: the ticket and deadline of each, and
-//! the bytes of large commands per queue. A group applies the commands of one node in the order of their counters.
+//! Commands of this node's clients that are queued in the groups and not applied yet: the ticket and deadline of each,
+//! and the bytes of large commands per queue. A group applies the commands of one node in the order of their counters.
 
 use crate::node::ticket::Ticket;
 use groups::GroupId;
@@ -63,10 +63,10 @@ impl Commands {
         None
     }
 
-    /// Expires the commands past their deadlines, oldest first. `withdraw` gets the list of their counters, and leaves in
-    /// the list only the counters of the commands that it could take back. Those commands are removed from the queue. The
-    /// other expired commands stay queued without a ticket. `answer` is called with the ticket of each expired command, and
-    /// with true if the command was taken back.
+    /// Expires the commands past their deadlines, oldest first. `withdraw` gets the list of their counters, and leaves
+    /// in the list only the counters of the commands that it could take back. Those commands are removed from the
+    /// queue. The other expired commands stay queued without a ticket. `answer` is called with the ticket of each
+    /// expired command, and with true if the command was taken back.
     pub(super) fn expire(
         &mut self,
         group: GroupId,
@@ -79,8 +79,8 @@ impl Commands {
         self.withdraw(group, due, true, withdraw, answer);
     }
 
-    /// Takes back all commands that did not leave this node. `answer` is called for each command whose counter `withdraw`
-    /// keeps.
+    /// Takes back all commands that did not leave this node. `answer` is called for each command whose counter
+    /// `withdraw` keeps.
     pub(super) fn take_unsent(
         &mut self,
         group: GroupId,
@@ -134,8 +134,8 @@ impl Commands {
         (0..self.by_group.len() as u32).map(GroupId)
     }
 
-    /// Returns true if the oldest command of a client in the group has outlived its time limit: the command left this node,
-    /// and is not applied.
+    /// Returns true if the oldest command of a client in the group has outlived its time limit: the command left this
+    /// node, and is not applied.
     pub(super) fn is_stuck(&self, group: GroupId) -> bool {
         let oldest = self.by_group[group.index()].waiting.iter().find(|command| command.deadline_ms > 0);
         oldest.is_some_and(|command| command.ticket.is_none())

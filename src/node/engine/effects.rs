@@ -1,7 +1,7 @@
-//! Applies the effects of the groups: queues log records, holds messages at the gate, and completes waiting commands and
-//! reads. Messages and replies leave through the ports, to the other members and the clients.
+//! Applies the effects of the groups: queues log records, holds messages at the gate, and completes waiting commands
+//! and reads. Messages and replies leave through the ports, to the other members and the clients.
 
-use super::admission::settle;
+use super::admission::complete;
 use super::commands::Commands;
 use super::log_queue::LogQueue;
 use super::reads::Reads;
@@ -46,7 +46,7 @@ impl<P: Ports> Effects<'_, P> {
 
     fn answer(&mut self, ticket: Ticket, verb: u16, since_us: u64, reply: Reply<'_>) {
         if ticket.connection == UPLOADING {
-            return settle(self.uploads, self.ports, ticket, reply);
+            return complete(self.uploads, self.ports, ticket, reply);
         }
         self.ports.answer(Asked { ticket, verb, since_us }, reply);
     }

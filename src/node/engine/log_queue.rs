@@ -1,7 +1,8 @@
-//! Records on their way to the log: the batch that is being gathered, the one that the disk works on, and the messages that
-//! wait until the records before them are durable. While the log syncs one batch the next one is gathered (group commit).
+//! Records on their way to the log: the batch that is being gathered, the one that the disk works on, and the messages
+//! that wait until the records before them are durable. While the log syncs one batch the next one is gathered (group
+//! commit).
 
-use crate::config::{LOG_QUEUE_BYTES, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
+use crate::config::{DISKS_MS_MAX, LOG_QUEUE_BYTES, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
 use crate::gate::{Gate, Held};
 use crate::node::Space;
 use crate::storage::wal;
@@ -82,8 +83,13 @@ impl LogQueue {
         self.syncing.as_ref().is_none_or(|syncing| now_ms < syncing.due_ms)
     }
 
-    /// Returns true if a value of `bytes` is accepted now. It is not if too much waits for the disk already, or if the disk
-    /// might have no space for it. A refused value can come again.
+    /// Returns true if the disk seems not to answer at all: nobody should wait for this node's ballots.
+    pub(super) fn is_silent(&self, now_ms: u64) -> bool {
+        self.syncing.as_ref().is_some_and(|syncing| now_ms >= syncing.due_ms + (DISKS_MS_MAX - SYNC_MS_MAX))
+    }
+
+    /// Returns true if a value of `bytes` is accepted now. It is not if too much waits for the disk already, or if the
+    /// disk might have no space for it. A refused value can come again.
     pub(super) fn takes_value(&self, bytes: usize) -> bool {
         self.batch_bytes < LOG_QUEUE_BYTES && self.space.takes(bytes, self.waiting_bytes())
     }
@@ -176,6 +182,7 @@ mod tests {
         log.persist(record(SYNC_BYTES_PER_MS * 10));
         log.next_batch(1_000);
         assert!(log.is_in_time(1_000 + SYNC_MS_MAX + 9) && !log.is_in_time(1_000 + SYNC_MS_MAX + 10));
+        assert!(!log.is_silent(1_000 + DISKS_MS_MAX + 9) && log.is_silent(1_000 + DISKS_MS_MAX + 10));
         assert!(log.takes_value(1));
         log.persist(record(LOG_QUEUE_BYTES));
         assert!(!log.takes_value(1), "the second one waits for the first");

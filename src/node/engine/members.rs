@@ -1,16 +1,16 @@
-//! Handles what other members say about the groups: which groups they lead, how far they are, and which groups they have.
-//! [`Engine::believes`] checks each such message first.
+//! Handles what other members say about the groups: which groups they lead, how far they are, and which groups they
+//! have. [`Engine::is_plausible`] checks each such message first.
 
 use super::{Engine, Ports};
 use crate::node::Time;
-use crate::node::wire::{Here, NodeMessage, Positions};
+use crate::node::wire::{GroupsReady, NodeMessage, Positions};
 use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, NodeId};
 
 impl Engine {
-    /// Returns true if the ballots and instances in a member's message are plausible; see [`Group::believes`].
-    pub(in crate::node) fn believes(&self, message: &NodeMessage) -> bool {
-        let ballot = |group: &GroupId, ballot| self.find(*group).is_none_or(|group| group.believes_ballot(ballot));
-        let instance = |group: &GroupId, at| self.find(*group).is_none_or(|group| group.believes_instance(at));
+    /// Returns true if the ballots and instances in a member's message are plausible; see [`Group::is_plausible`].
+    pub(in crate::node) fn is_plausible(&self, message: &NodeMessage) -> bool {
+        let ballot = |group: &GroupId, ballot| self.find(*group).is_none_or(|group| group.is_plausible_ballot(ballot));
+        let instance = |group: &GroupId, at| self.find(*group).is_none_or(|group| group.is_plausible_instance(at));
         match message {
             NodeMessage::Claims(claims) => claims.led.iter().all(|(group, leads)| ballot(group, *leads)),
             NodeMessage::Positions(positions) | NodeMessage::Durable(positions) => {
@@ -47,11 +47,11 @@ impl Engine {
         }
     }
 
-    /// Returns the message to members while this node loads: it lists `groups` as rebuilt now, and as missing all groups
-    /// that this node still lacks.
-    pub(in crate::node) fn here(&self, groups: &[GroupId]) -> Here {
+    /// Returns the message to members while this node loads: it lists `groups` as rebuilt now, and as missing all
+    /// groups that this node still lacks.
+    pub(in crate::node) fn groups_ready(&self, groups: &[GroupId]) -> GroupsReady {
         let all = (0..self.len() as u32).map(GroupId);
-        Here { groups: groups.to_vec(), missing: all.filter(|group| !self.has(*group)).collect() }
+        GroupsReady { groups: groups.to_vec(), missing: all.filter(|group| !self.has(*group)).collect() }
     }
 
     /// Repeats to a member what may have been lost in these groups, because the groups or the connection are new.
@@ -68,8 +68,8 @@ impl Engine {
         self.step_all(ports, |group, effects| group.on_connected(peer, effects));
     }
 
-    /// Handles the claims of a member: `from` leads exactly the groups in `claimed`, which are in the order of their ids,
-    /// and reaches the members in `reached`.
+    /// Handles the claims of a member: `from` leads exactly the groups in `claimed`, which are in the order of their
+    /// ids, and reaches the members in `reached`.
     pub(in crate::node) fn heed_claims(
         &mut self,
         from: NodeId,
@@ -83,7 +83,7 @@ impl Engine {
             while claimed.next_if(|(id, _)| *id < group.id()).is_some() {}
             match claimed.next_if(|(id, _)| *id == group.id()) {
                 Some((_, ballot))
-                    if ballot.node == from && group.is_quorum(from, reached) && group.believes_ballot(*ballot) =>
+                    if ballot.node == from && group.is_quorum(from, reached) && group.is_plausible_ballot(*ballot) =>
                 {
                     group.on_claim(*ballot, clock, effects);
                 }
@@ -92,8 +92,8 @@ impl Engine {
         });
     }
 
-    /// Returns true if a claim counts for a group that has no leader here. The group ignored the claim if it was campaigning
-    /// when the claim came. It may have lost that election since.
+    /// Returns true if a claim counts for a group that has no leader here. The group ignored the claim if it was
+    /// campaigning when the claim came. It may have lost that election since.
     pub(in crate::node) fn has_unheeded(
         &self,
         from: NodeId,

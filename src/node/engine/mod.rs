@@ -1,6 +1,6 @@
-//! The engine: the groups of this node with their stores, and the state of commands and reads until they are answered. It
-//! owns the queues of commands, the reads and the questions that confirm them, the log's queue, and large commands in parts.
-//! The rest of the node gives the engine commands, messages and time, and is its [`Ports`].
+//! The engine: the groups of this node with their stores, and the state of commands and reads until they are answered.
+//! It owns the queues of commands, the reads and the questions that confirm them, the log's queue, and large commands
+//! in parts. The rest of the node gives the engine commands, messages and time, and is its [`Ports`].
 //!
 //! ```text
 //! commands   queued commands, and the ticket of each            reads       open reads, and the questions for them
@@ -40,7 +40,9 @@ use bytes::{Bytes, BytesMut};
 use commands::{Command, Commands};
 use effects::Effects;
 use groups::reads::ReadId;
-use groups::{Answer, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Snapshot, Surroundings, Work};
+use groups::{
+    Answer, Ballot, Clock, Effect, ElectionContext, Group, GroupId, Instance, Message, NodeId, Snapshot, Work,
+};
 use log_queue::LogQueue;
 use reads::Reads;
 use std::collections::{BTreeMap, VecDeque};
@@ -59,8 +61,8 @@ pub(super) trait Ports {
     fn reached(&self, group: GroupId, time: Time) -> impl Iterator<Item = NodeId>;
     /// Returns true if this node holds the lease of a group that it leads under `ballot`.
     fn holds_lease(&self, group: &Group, ballot: Ballot, time: Time) -> bool;
-    /// Returns true if this node may promise a ballot of the group to `to`: no other member holds a lease. `promised` is the
-    /// highest promise in the group so far.
+    /// Returns true if this node may promise a ballot of the group to `to`: no other member holds a lease. `promised`
+    /// is the highest promise in the group so far.
     fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool;
     /// Ends the lease of a group, because the group is handed over.
     fn release_lease(&mut self, group: GroupId);
@@ -141,7 +143,8 @@ struct Changes {
     leadership: bool,
     /// The members of some group have changed.
     members: bool,
-    /// By group, an instance since which the present membership is in force; 0 if it was in force when this node started.
+    /// By group, an instance since which the present membership is in force; 0 if it was in force when this node
+    /// started.
     governs_from: Vec<Instance>,
     chosen_total: u64,
 }
@@ -270,8 +273,8 @@ impl Engine {
         shard.step_all(&mut effects, change);
     }
 
-    /// Receives a message of a member. If the disk cannot take the message's value now, the message is dropped, and the node
-    /// asks for it again later.
+    /// Receives a message of a member. If the disk cannot take the message's value now, the message is dropped, and the
+    /// node asks for it again later.
     pub(super) fn receive(
         &mut self,
         group: GroupId,
@@ -307,10 +310,10 @@ impl Engine {
     }
 
     /// Applies the time limits of the groups and of the questions. `slowest_us`: the longest round trip to a peer.
-    pub(super) fn tick(&mut self, around: Surroundings<'_>, slowest_us: u64, ports: &mut impl Ports, time: Time) {
+    pub(super) fn tick(&mut self, context: ElectionContext<'_>, slowest_us: u64, ports: &mut impl Ports, time: Time) {
         let cluster_ms = ports.cluster_ms(time);
         let (shard, mut effects) = self.split(ports);
-        shard.tick(time.clock(), cluster_ms, around, &mut effects);
+        shard.tick(time.clock(), cluster_ms, context, &mut effects);
         self.ask_for_dropped(ports);
         self.tick_questions(slowest_us, ports, time);
     }
@@ -405,6 +408,11 @@ impl Engine {
         self.log.is_in_time(now_ms)
     }
 
+    /// Returns true if the disk seems not to answer at all.
+    pub(super) fn is_disk_silent(&self, now_ms: u64) -> bool {
+        self.log.is_silent(now_ms)
+    }
+
     /// Returns the bytes of all records that went to the log since the start.
     pub(super) fn logged_bytes(&self) -> u64 {
         self.log.logged_bytes()
@@ -438,8 +446,8 @@ impl Engine {
         shard.go_on(time.clock(), &mut effects);
     }
 
-    /// Completes a turn. In rounds, until none finds work: this node's durable messages to itself are handled, every group
-    /// that had inputs proposes, forwards or announces once, and reads are asked about or answered.
+    /// Completes a turn. In rounds, until none finds work: this node's durable messages to itself are handled, every
+    /// group that had inputs proposes, forwards or announces once, and reads are asked about or answered.
     pub(super) fn flush(&mut self, ports: &mut impl Ports, time: Time) {
         loop {
             while let Some(Held { group, message, .. }) = self.released.pop_front() {

@@ -1,17 +1,17 @@
-//! Reads of this node's clients that are not answered yet, and the questions that confirm them: one numbered question per
-//! turn to each peer, for all groups with waiting reads at once.
+//! Reads of this node's clients that are not answered yet, and the questions that confirm them: one numbered question
+//! per turn to each peer, for all groups with waiting reads at once.
 //!
 //! An item of a question names a group and a ballot. It is confirmed when a majority, counting the asker, has promised
 //! nothing above the ballot, and one of that majority leads under the ballot and names an instance. The asker sends the
-//! question to all members that it needs at the same time, and does not leave further questions to the leader. With three
-//! members the leader's answer alone is enough, with five one more is needed.
+//! question to all members that it needs at the same time, and does not leave further questions to the leader. With
+//! three members the leader's answer alone is enough, with five one more is needed.
 
 use super::{Engine, Ports};
 use crate::config::{ECHO_MS_MAX, QUESTION_MS};
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use crate::kv::reply::Reply;
-use crate::kv::{Due, Progress};
+use crate::kv::{CommandProgress, Due};
 use crate::node::Time;
 use crate::node::ticket::Ticket;
 use crate::node::wire::{Answers, NodeMessage, Question};
@@ -43,7 +43,7 @@ pub(in crate::node) struct Read {
 struct Pending {
     read: Read,
     /// The progress of a long answer.
-    progress: Progress,
+    progress: CommandProgress,
     /// The time that decides which keys are due, in unix milliseconds, once it is known.
     judged_ms: Option<u64>,
 }
@@ -75,8 +75,8 @@ struct Item {
 }
 
 impl Reads {
-    /// Creates the state of a process with this start number. Question numbers of different starts differ, so an answer to
-    /// an earlier process matches no question.
+    /// Creates the state of a process with this start number. Question numbers of different starts differ, so an answer
+    /// to an earlier process matches no question.
     pub(super) fn new(start: u64) -> Reads {
         Reads { number: start << START_SHIFT, ..Reads::default() }
     }
@@ -91,12 +91,12 @@ impl Reads {
 
     /// Adds a read that has to be confirmed.
     pub(super) fn insert(&mut self, read: Read) -> ReadId {
-        self.pending.insert(Pending { read, progress: Progress::default(), judged_ms: None }) as ReadId
+        self.pending.insert(Pending { read, progress: CommandProgress::default(), judged_ms: None }) as ReadId
     }
 
     /// Adds a long read that needs no confirmation. The group's own time decides which keys are due.
     pub(super) fn insert_confirmed(&mut self, read: Read) {
-        let id = self.pending.insert(Pending { read, progress: Progress::default(), judged_ms: Some(0) });
+        let id = self.pending.insert(Pending { read, progress: CommandProgress::default(), judged_ms: Some(0) });
         self.long.push_back(id as ReadId);
     }
 
@@ -109,8 +109,8 @@ impl Reads {
         Some(pending.read)
     }
 
-    /// Takes a read that the present state answers, because the next command to be applied came after the read. Removes and
-    /// returns a short read; a long read stays, and waits for its turn.
+    /// Takes a read that the present state answers, because the next command to be applied came after the read. Removes
+    /// and returns a short read; a long read stays, and waits for its turn.
     pub(super) fn take_evaluated(&mut self, id: ReadId) -> Option<Read> {
         let pending = self.pending.get_mut(id as usize)?;
         if pending.read.long {
@@ -172,8 +172,8 @@ impl Engine {
         }
     }
 
-    /// Stages questions to the leader, then to reached voters that have the group, as many as a majority needs. This node
-    /// counts as one of the majority if it votes.
+    /// Stages questions to the leader, then to reached voters that have the group, as many as a majority needs. This
+    /// node counts as one of the majority if it votes.
     fn stage_questions(&mut self, id: GroupId, ballot: Ballot, number: u64, ports: &impl Ports, time: Time) {
         let group = self.shard.group(id);
         let voters = group.membership().voters();
@@ -281,8 +281,8 @@ impl Engine {
         }
     }
 
-    /// Acts on the answers so far. Returns false if more answers are needed. Otherwise the item's reads wait only for an
-    /// instance, or for another question.
+    /// Acts on the answers so far. Returns false if more answers are needed. Otherwise the item's reads wait only for
+    /// an instance, or for another question.
     fn conclude(&mut self, item: &Item, number: u64, ports: &mut impl Ports, time: Time) -> bool {
         let (group, ballot) = (item.group, item.confirmation.ballot());
         match item.confirmation.outcome(self.shard.group(group)) {
@@ -315,8 +315,8 @@ impl Engine {
         }
     }
 
-    /// Evaluates reads that are confirmed and whose instance is applied. Short reads are answered at once: they must not see
-    /// the effects of later commands of their clients. Long reads wait for [`Engine::answer_long_reads`].
+    /// Evaluates reads that are confirmed and whose instance is applied. Short reads are answered at once: they must
+    /// not see the effects of later commands of their clients. Long reads wait for [`Engine::answer_long_reads`].
     pub(super) fn answer_reads(&mut self, ready: &[ReadId], ports: &mut impl Ports, time: Time) {
         for &id in ready {
             let Some(Pending { read, .. }) = self.reads.pending.get(id as usize) else { continue };
@@ -360,7 +360,7 @@ impl Engine {
                 Ok(None) => self.reads.long.push_back(id),
                 Err(Due) => {
                     // Next time the group's own time, which has advanced by then, decides which keys are due.
-                    (*progress, *judged_ms) = (Progress::default(), Some(0));
+                    (*progress, *judged_ms) = (CommandProgress::default(), Some(0));
                     self.hold_read(group, id, time);
                 }
             }

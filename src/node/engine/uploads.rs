@@ -1,6 +1,6 @@
-//! Large commands of this node's clients on their way into the log. They go in parts (`kv/uploads`), so that a value of the
-//! log is never larger than a few parts. Other commands pass between the parts, a lost message or a new leader costs only a
-//! part, and no part that the group took is ever sent twice.
+//! Large commands of this node's clients on their way into the log. They go in parts (`kv/uploads`), so that a value of
+//! the log is never larger than a few parts. Other commands pass between the parts, a lost message or a new leader
+//! costs only a part, and no part that the group took is ever sent twice.
 //!
 //! Parts are sent as earlier ones are applied, within one limit for all uploads. An upload ends with the command that
 //! executes the whole. Before that command is queued, it is certain that nothing was executed.
@@ -22,7 +22,8 @@ use groups::GroupId;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-/// The connection in the tickets of parts. The ticket's `sequence` is the upload's number, its `part` the bytes of the part.
+/// The connection in the tickets of parts. The ticket's `sequence` is the upload's number, its `part` the bytes of the
+/// part.
 pub(in crate::node) const UPLOADING: u64 = u64::MAX - 1;
 
 /// The uploads of this node's clients.
@@ -59,8 +60,8 @@ struct Outgoing {
     asked: Asked,
 }
 
-/// The bytes of an upload, in pieces so that long words are not copied. For a SET, the pieces are its key and value, and
-/// `set` holds the rest of it.
+/// The bytes of an upload, in pieces so that long words are not copied. For a SET, the pieces are its key and value,
+/// and `set` holds the rest of it.
 struct Body {
     pieces: Vec<Bytes>,
     set: Option<Set<'static>>,
@@ -238,8 +239,8 @@ impl Engine {
         }
     }
 
-    /// Gives up uploads that failed, are past their deadlines, or whose group refuses them now. `limit_ms` is the time limit
-    /// from now on.
+    /// Gives up uploads that failed, are past their deadlines, or whose group refuses them now. `limit_ms` is the time
+    /// limit from now on.
     pub(in crate::node) fn tick_uploads(&mut self, limit_ms: u64, ports: &mut impl Ports, time: Time) {
         self.uploads.limit_ms = limit_ms;
         for _ in 0..self.uploads.outgoing.len() {

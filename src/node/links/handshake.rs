@@ -2,7 +2,7 @@
 //! an impossible storage id or start number, or with another number of groups. The refusal says why.
 
 use crate::config::NodeConfig;
-use crate::identity::{Identity, LIVES_MAX};
+use crate::identity::{INCARNATIONS_MAX, Identity};
 use crate::node::peers::Peers;
 use crate::node::wire::{Hello, Refusal};
 use groups::NodeId;
@@ -30,7 +30,7 @@ impl Known<'_> {
             node: identity.node,
             storage: identity.storage_id,
             start: identity.start,
-            lives: identity.lives.clone(),
+            incarnations: identity.incarnations.clone(),
             groups: birth.map_or(config.groups, |record| record.groups),
             members: peers.voters().ids().to_vec(),
             joins: peers.own_address().filter(|_| !config.join.is_empty()).map(str::to_owned),
@@ -77,7 +77,7 @@ impl Known<'_> {
             return refuse(false, text);
         }
         // A group that is not rebuilt yet may have the sender as a member.
-        if self.is_loading && self.peers.roster().place(from).is_none() {
+        if self.is_loading && self.peers.roster().info(from).is_none() {
             return refuse(false, loads(self.identity.node));
         }
         // This check precedes all fatal refusals: the dialled address may once have belonged to a member of the
@@ -90,7 +90,7 @@ impl Known<'_> {
         if self.peers.roster().was_removed(from) {
             return refuse(true, removed(from));
         }
-        let place = self.peers.roster().place(from);
+        let place = self.peers.roster().info(from);
         // The sender may have joined while this node was away, if it belongs to a cluster at all.
         let is_guest = ours.is_some() && hello.cluster.is_some();
         if place.is_none() && !is_guest {
@@ -122,7 +122,7 @@ impl Known<'_> {
             return refuse(true, text);
         }
         let seen = seen.unwrap_or_default();
-        let (start, life) = (seen.start, seen.life);
+        let (start, incarnation) = (seen.start, seen.id);
         if hello.start < start {
             let text = format!(
                 "node {from} was seen with start number {}, but now has {}: its data directory is an old copy; \
@@ -138,10 +138,10 @@ impl Known<'_> {
             let text = format!("node {from} cannot have been started {said} times, it was seen with {start}");
             return refuse(false, text);
         }
-        if hello.lives.is_empty() || hello.lives.len() > LIVES_MAX {
-            return refuse(false, format!("node {from} tells of {} lives", hello.lives.len()));
+        if hello.incarnations.is_empty() || hello.incarnations.len() > INCARNATIONS_MAX {
+            return refuse(false, format!("node {from} tells of {} incarnations", hello.incarnations.len()));
         }
-        if life.is_some_and(|life| !hello.descends_from(start, life)) {
+        if incarnation.is_some_and(|incarnation| !hello.descends_from(start, incarnation)) {
             let text = format!(
                 "node {from} was seen with start number {start}, but in another process: its data directory is an old copy, \
                  or there are two of it; replace the node under a new id"

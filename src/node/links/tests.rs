@@ -6,7 +6,7 @@ use crate::node::peers::{Peers, Roster};
 use crate::node::wire::NodeMessage;
 use bytes::Bytes;
 use groups::Membership;
-use groups::membership::Place;
+use groups::membership::MemberInfo;
 
 const BORN: Time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
 
@@ -72,7 +72,7 @@ impl Receiver for Rest {
     }
     fn on_transfer_dialling(&mut self, _to: NodeId, _connection: Option<u64>, _time: Time) {}
     fn on_message(&mut self, _id: u64, from: NodeId, message: NodeMessage, _time: Time) -> Result<(), String> {
-        let name = if matches!(message, NodeMessage::Where) { "where" } else { "other" };
+        let name = if matches!(message, NodeMessage::PositionQuery) { "where" } else { "other" };
         self.told.push(Told::Message(from, name));
         if name == "where" { Ok(()) } else { Err("the test takes no other".to_owned()) }
     }
@@ -116,7 +116,7 @@ impl End {
             storage_id: [id as u8; 16],
             node: NodeId(id),
             start: 1,
-            lives: vec![u64::from(id)],
+            incarnations: vec![u64::from(id)],
             birth: (!joins).then_some(birth),
             joined: Vec::new(),
         };
@@ -127,11 +127,11 @@ impl End {
             join: if joins { vec!["contact:1".to_owned()] } else { Vec::new() },
             ..NodeConfig::for_test(NodeId(id))
         };
-        let place = |(id, address): &(NodeId, String)| {
+        let info = |(id, address): &(NodeId, String)| {
             let address = address.clone();
-            Place { node: *id, storage: [id.0 as u8; 16], address }
+            MemberInfo { node: *id, storage: [id.0 as u8; 16], address }
         };
-        let roster = Roster::of_one(&Membership::new(config.initial.iter().map(place).collect()));
+        let roster = Roster::of_one(&Membership::new(config.initial.iter().map(info).collect()));
         let peers = Peers::new(&identity, roster, &config);
         let links = Links::new(&config);
         let (outputs, told) = (Outputs::default(), Vec::new());
@@ -221,7 +221,7 @@ fn nothing_counts_before_the_hello_and_a_late_one_is_not_waited_for() {
     let mut two = End::of(1);
     two.links.accept(20, BORN);
     let mut outputs = Outputs::default();
-    send_alone(20, false, &NodeMessage::Where, &mut outputs);
+    send_alone(20, false, &NodeMessage::PositionQuery, &mut outputs);
     let Some(Output::Frame(_, frame)) = outputs.take().pop() else { panic!("a frame") };
     two.input(20, BytesMut::from(&frame[..]));
     assert!(matches!(two.take(20).1[..], [Output::Close(20, Close::Now)]));
@@ -237,10 +237,10 @@ fn nothing_counts_before_the_hello_and_a_late_one_is_not_waited_for() {
 fn what_a_member_may_not_say_ends_its_connection_and_nothing_else() {
     let (mut one, mut two) = connected(3, 1);
     two.told();
-    send_alone(10, false, &NodeMessage::Where, &mut one.rest.outputs);
+    send_alone(10, false, &NodeMessage::PositionQuery, &mut one.rest.outputs);
     let wanted = talk(&mut one, 10, &mut two, 20);
     assert!(wanted.is_empty() && two.told() == [Told::Message(NodeId(3), "where")]);
-    send_alone(10, false, &NodeMessage::WhereDurable(Vec::new()), &mut one.rest.outputs);
+    send_alone(10, false, &NodeMessage::DurablePositionQuery(Vec::new()), &mut one.rest.outputs);
     let wanted = talk(&mut one, 10, &mut two, 20);
     assert!(matches!(wanted[..], [Output::Close(20, Close::Now)]), "{wanted:?}");
     assert_eq!(two.told(), [Told::Message(NodeId(3), "other"), Told::Gone(20)]);

@@ -1,15 +1,16 @@
-//! The last known incarnation of each other node: its data directory, its start number (how often that directory had been
-//! started), and the random number of its latest start. A node that comes with an older incarnation runs on an old copy of
-//! its directory. The copy may lack promises that the node has made, so the node is refused.
+//! The last known incarnation of each other node: its data directory, its start number (how often that directory had
+//! been started), and the random number of its latest start. A node that comes with an older incarnation runs on an old
+//! copy of its directory. The copy may lack promises that the node has made, so the node is refused.
 //!
-//! All incarnations are in the log, and are logged again before older records go. They outlast connections and memberships:
-//! a guest is not a member as far as this node knows, but may be a member all the same.
+//! All incarnations are in the log, and are logged again before older records go. They outlast connections and
+//! memberships: a guest is not a member as far as this node knows, but may be a member all the same.
 
 use crate::storage::wal::{Record, RecordKind};
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance, NodeId};
 
-/// Maximum number of remembered nodes. Beyond it, the node that is not a member and was recorded longest ago is forgotten.
+/// Maximum number of remembered nodes. Beyond it, the node that is not a member and was recorded longest ago is
+/// forgotten.
 pub(super) const REMEMBERED_MAX: usize = 1_024;
 
 /// The incarnation of a node, as this node has seen it.
@@ -18,7 +19,7 @@ pub(in crate::node) struct Incarnation {
     pub(in crate::node) storage: [u8; 16],
     pub(in crate::node) start: u64,
     /// The random number of that start. `None` in the records of older program versions.
-    pub(in crate::node) life: Option<u64>,
+    pub(in crate::node) id: Option<u64>,
 }
 
 /// The newest incarnation of every other node, in the order in which they were recorded.
@@ -55,13 +56,13 @@ impl Incarnations {
     /// Recovery: takes the incarnation of a node from a record of its start. Older and broken records change nothing.
     pub(super) fn restore(&mut self, record: &Record) {
         let (node, start) = (record.ballot.node, record.instance.0);
-        let Some((storage, life)) = record.payload.split_first_chunk() else { return };
+        let Some((storage, id)) = record.payload.split_first_chunk() else { return };
         if self.of(node).is_some_and(|known| start < known.start) {
             return;
         }
-        let life = life.try_into().ok().map(u64::from_le_bytes);
+        let id = id.try_into().ok().map(u64::from_le_bytes);
         self.known.retain(|(known, _)| *known != node);
-        self.known.push((node, Incarnation { storage: *storage, start, life }));
+        self.known.push((node, Incarnation { storage: *storage, start, id }));
     }
 
     /// Forgets the nodes that were removed from the cluster. Such a node is refused for ever anyway.
@@ -75,9 +76,9 @@ impl Incarnations {
     }
 }
 
-fn record(node: NodeId, Incarnation { storage, start, life }: Incarnation) -> Record {
+fn record(node: NodeId, Incarnation { storage, start, id }: Incarnation) -> Record {
     let mut payload = storage.to_vec();
-    payload.extend(life.into_iter().flat_map(u64::to_le_bytes));
+    payload.extend(id.into_iter().flat_map(u64::to_le_bytes));
     Record {
         kind: RecordKind::PeerStart,
         group: GroupId(0),
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     fn incarnation(start: u64) -> Incarnation {
-        Incarnation { storage: [1; 16], start, life: Some(start * 10) }
+        Incarnation { storage: [1; 16], start, id: Some(start * 10) }
     }
 
     #[test]
@@ -101,7 +102,7 @@ mod tests {
         let mut incarnations = Incarnations::default();
         let guest = incarnations.note(NodeId(9), incarnation(3), |_| false).expect("it is new");
         assert_eq!(incarnations.note(NodeId(9), incarnation(3), |_| false), None);
-        let old = Incarnation { life: None, ..incarnation(2) };
+        let old = Incarnation { id: None, ..incarnation(2) };
         incarnations.restore(&record(NodeId(2), old));
         let records: Vec<Record> = incarnations.records().collect();
         assert_eq!(records[0], guest);

@@ -145,12 +145,12 @@ impl Leases {
         id: NodeId,
         wants: bool,
         version: u64,
-        word: Option<&Vec<GroupId>>,
+        lease_grant: Option<&Vec<GroupId>>,
         sent_us: Option<u64>,
     ) {
         let Some(other) = self.find(id) else { return };
         other.wants = wants;
-        if let (Some(except), Some(sent_us)) = (word, sent_us) {
+        if let (Some(except), Some(sent_us)) = (lease_grant, sent_us) {
             other.held_until_us = sent_us + LEASE_HELD_MS * 1_000;
             other.held_version = version;
             other.held_except.clone_from(except);
@@ -217,7 +217,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use groups::membership::{Change, Place, What};
+    use groups::membership::{Change, MemberInfo, What};
 
     const MS: u64 = 1_000;
     const GROUP: GroupId = GroupId(4);
@@ -253,7 +253,7 @@ mod tests {
         leases
     }
 
-    fn word(leases: &mut Leases, version: u64, except: &[GroupId], sent_us: u64) {
+    fn grant(leases: &mut Leases, version: u64, except: &[GroupId], sent_us: u64) {
         leases.on_ping(NodeId(3), false, version, Some(&except.to_vec()), Some(sent_us));
     }
 
@@ -262,7 +262,7 @@ mod tests {
         let mut leases = leader();
         let holds = |leases: &Leases, at_us| leases.holds(GROUP, ballot(7), &voters(3), at_us);
         assert!(!holds(&leases, 0));
-        word(&mut leases, 5, &[], 1_000 * MS);
+        grant(&mut leases, 5, &[], 1_000 * MS);
         assert!(holds(&leases, 1_359 * MS) && !holds(&leases, 1_360 * MS));
         assert!(!leases.holds(GROUP, ballot(8), &voters(3), 1_100 * MS), "another ballot");
         assert!(!leases.holds(GROUP, ballot(7), &voters(5), 1_100 * MS), "no majority");
@@ -274,11 +274,11 @@ mod tests {
     fn a_word_counts_for_what_it_was_given_for() {
         let mut leases = leader();
         let holds = |leases: &Leases| leases.holds(GROUP, ballot(7), &voters(3), 1_100 * MS);
-        word(&mut leases, 4, &[], 1_000 * MS);
+        grant(&mut leases, 4, &[], 1_000 * MS);
         assert!(!holds(&leases), "it did not know yet who leads the group");
-        word(&mut leases, 5, &[GROUP], 1_000 * MS);
+        grant(&mut leases, 5, &[GROUP], 1_000 * MS);
         assert!(!holds(&leases), "it has promised a higher ballot");
-        word(&mut leases, 6, &[], 1_000 * MS);
+        grant(&mut leases, 6, &[], 1_000 * MS);
         assert!(holds(&leases));
         leases.set_led(&[(GroupId(1), ballot(2), 0), (GROUP, ballot(7), 0)], 7);
         assert!(holds(&leases), "other groups change nothing");
@@ -289,38 +289,38 @@ mod tests {
     #[test]
     fn a_handover_ends_the_lease_and_an_older_word_does_not_bring_it_back() {
         let mut leases = leader();
-        word(&mut leases, 5, &[], 1_000 * MS);
+        grant(&mut leases, 5, &[], 1_000 * MS);
         assert!(leases.release(GROUP, 1_010 * MS) && !leases.release(GROUP, 1_020 * MS));
         assert_eq!((leases.holds(GROUP, ballot(7), &voters(3), 1_030 * MS), leases.unleased()), (false, vec![GROUP]));
         assert!(!leases.resume(7, 1_500 * MS));
         assert!(leases.resume(7, 2_020 * MS));
-        word(&mut leases, 6, &[], 2_000 * MS);
+        grant(&mut leases, 6, &[], 2_000 * MS);
         assert!(!leases.holds(GROUP, ballot(7), &voters(3), 2_100 * MS), "said before the group was claimed again");
-        word(&mut leases, 7, &[], 2_000 * MS);
+        grant(&mut leases, 7, &[], 2_000 * MS);
         assert!(leases.holds(GROUP, ballot(7), &voters(3), 2_100 * MS));
     }
 
     #[test]
     fn words_count_if_voters_gave_them_after_the_members_changed() {
         let mut leases = leader();
-        word(&mut leases, 5, &[], 1_000 * MS);
+        grant(&mut leases, 5, &[], 1_000 * MS);
         let mut members = voters(1);
         let mut change = |what| {
             members.apply(&Change { version: members.version(), what }).expect("it can be");
             members.clone()
         };
-        change(What::AddLearner(Place { node: NodeId(2), ..Place::default() }));
-        change(What::AddLearner(Place { node: NodeId(3), ..Place::default() }));
+        change(What::AddLearner(MemberInfo { node: NodeId(2), ..MemberInfo::default() }));
+        change(What::AddLearner(MemberInfo { node: NodeId(3), ..MemberInfo::default() }));
         let two = change(What::Promote(NodeId(2)));
         assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "others than when it was claimed");
         leases.set_led(&[(GROUP, ballot(7), two.version())], 6);
-        word(&mut leases, 5, &[], 1_000 * MS);
-        assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "a word for the list before");
-        word(&mut leases, 6, &[], 1_000 * MS);
-        assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "a learner's word");
+        grant(&mut leases, 5, &[], 1_000 * MS);
+        assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "a grant for the list before");
+        grant(&mut leases, 6, &[], 1_000 * MS);
+        assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "a learner's grant");
         let three = change(What::Promote(NodeId(3)));
         leases.set_led(&[(GROUP, ballot(7), three.version())], 7);
-        word(&mut leases, 7, &[], 1_000 * MS);
+        grant(&mut leases, 7, &[], 1_000 * MS);
         assert!(leases.holds(GROUP, ballot(7), &three, 1_100 * MS));
     }
 

@@ -103,7 +103,7 @@ impl Peers {
         if self.get(id).is_some() {
             return true;
         }
-        let guests = self.all.iter().filter(|peer| self.roster.place(peer.id()).is_none()).count();
+        let guests = self.all.iter().filter(|peer| self.roster.info(peer.id()).is_none()).count();
         if guests < MEMBERS_MAX {
             self.all.push(self.peer(id, String::new()));
             self.all.sort_by_key(Peer::id);
@@ -113,7 +113,7 @@ impl Peers {
 
     /// Removes a guest whose connection is gone.
     pub(super) fn dismiss_guest(&mut self, id: NodeId) {
-        if self.roster.place(id).is_some() {
+        if self.roster.info(id).is_some() {
             return;
         }
         let pinged = self.all.extract_if(.., |peer| peer.id() == id).map(|gone| gone.pinged());
@@ -126,7 +126,7 @@ impl Peers {
 
     /// Takes the present members of the cluster: new ones become peers. Returns the peers that were removed.
     pub(super) fn enroll(&mut self, roster: Roster) -> Vec<Peer> {
-        for place in roster.places().iter().filter(|place| place.node != self.me) {
+        for place in roster.infos().iter().filter(|place| place.node != self.me) {
             let corrected = self.corrected.iter().find(|(id, _)| *id == place.node);
             let address = corrected.map_or(&place.address, |(_, address)| address).clone();
             match self.all.iter().position(|peer| peer.id() == place.node) {
@@ -147,7 +147,7 @@ impl Peers {
     /// Returns this node's own address.
     pub(super) fn own_address(&self) -> Option<&str> {
         let corrected = self.corrected.iter().find(|(id, _)| *id == self.me).map(|(_, address)| &**address);
-        corrected.or(self.roster.place(self.me).map(|place| &*place.address))
+        corrected.or(self.roster.info(self.me).map(|place| &*place.address))
     }
 
     /// Returns the nodes that vote in some group.
@@ -235,7 +235,7 @@ impl Peers {
     pub(super) fn on_ping(&mut self, from: NodeId, ping: &Ping, now_us: u64) -> (bool, Option<RoundTrip>) {
         let Some(peer) = self.find(from) else { return (false, None) };
         let (is_reach_other, sent_us) = peer.on_ping(ping, now_us);
-        self.leases.on_ping(from, ping.lease, ping.claims_seen, ping.word.as_ref(), sent_us);
+        self.leases.on_ping(from, ping.lease, ping.claims_seen, ping.lease_grant.as_ref(), sent_us);
         let us = |sent_us: u64| now_us.saturating_sub(sent_us.saturating_add(ping.held_us));
         (is_reach_other, sent_us.map(|sent_us| RoundTrip { sent_us, us: us(sent_us) }))
     }
@@ -293,7 +293,7 @@ impl Peers {
             self.renew_claims();
         }
         let roster = &self.roster;
-        self.leases.forget(|id| roster.place(id).is_none(), now_us);
+        self.leases.forget(|id| roster.info(id).is_none(), now_us);
         let reached: Vec<NodeId> = self.all.iter().filter(|peer| peer.is_reached(now_ms)).map(Peer::id).collect();
         let claims = self.claims.version;
         let mut outdated = Vec::new();
@@ -305,9 +305,9 @@ impl Peers {
             let lease = self.leases.wanted();
             // A peer that reaches no majority will not lead for long: a lease would only keep others from being
             // elected.
-            let word = (echo > 0 && peer.has_authority(self.roster.voters()))
+            let lease_grant = (echo > 0 && peer.has_authority(self.roster.voters()))
                 .then(|| self.leases.give(peer.id(), echo_us, now_us, |group| promised(group, peer.id())));
-            let word = word.flatten();
+            let lease_grant = lease_grant.flatten();
             peer.tell(&NodeMessage::Ping(Ping {
                 start,
                 number,
@@ -319,7 +319,7 @@ impl Peers {
                 claims,
                 claims_seen,
                 lease,
-                word,
+                lease_grant,
                 draining,
                 clocks,
             }));
@@ -508,12 +508,12 @@ impl Peers {
     }
 
     /// Takes the hello of a born member. Returns the record to log if the incarnation is new. A lower start number
-    /// later, or the same one in another life, means that the member's disk went back in time.
+    /// later, or the same one in another incarnation, means that the member's disk went back in time.
     #[must_use]
     pub(super) fn note_hello(&mut self, hello: &Hello) -> Option<wal::Record> {
-        let seen = Incarnation { storage: hello.storage, start: hello.start, life: Some(hello.life()) };
+        let seen = Incarnation { storage: hello.storage, start: hello.start, id: Some(hello.incarnation()) };
         let roster = &self.roster;
-        self.incarnations.note(hello.node, seen, |id| roster.place(id).is_some())
+        self.incarnations.note(hello.node, seen, |id| roster.info(id).is_some())
     }
 
     /// Recovery: restores a record of [`Peers::note_hello`].

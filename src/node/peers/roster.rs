@@ -1,7 +1,7 @@
 //! The members of the cluster: every node that is a member of some group. While members come and go, the groups differ
 //! for a while. Each group judges by its own members. For the node as a whole, this union counts.
 
-use groups::membership::Place;
+use groups::membership::MemberInfo;
 use groups::{Members, Membership, NodeId};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::node) struct Roster {
     /// By id.
-    places: Vec<Place>,
+    infos: Vec<MemberInfo>,
     /// The nodes that vote in some group.
     voters: Members,
     /// The nodes that left every group, ascending: only they are gone. A node that left some groups may be a member of
@@ -23,7 +23,7 @@ impl Roster {
     /// Creates the roster of a cluster whose groups all have this membership.
     pub(in crate::node) fn of_one(membership: &Membership) -> Roster {
         Roster {
-            places: membership.places().to_vec(),
+            infos: membership.infos().to_vec(),
             voters: membership.voters().clone(),
             removed: membership.removed().to_vec(),
             left: membership.removed().to_vec(),
@@ -49,9 +49,9 @@ impl Roster {
     }
 
     fn join(&mut self, membership: &Membership) {
-        for place in membership.places() {
-            if let Err(at) = self.places.binary_search_by_key(&place.node, |known| known.node) {
-                self.places.insert(at, place.clone());
+        for info in membership.infos() {
+            if let Err(at) = self.infos.binary_search_by_key(&info.node, |known| known.node) {
+                self.infos.insert(at, info.clone());
             }
         }
         let mut voters = self.voters.ids().to_vec();
@@ -66,27 +66,27 @@ impl Roster {
 
     /// Allows for groups whose members are not known: no node is known to have left all groups, and the `linked` nodes
     /// may be members of such a group.
-    pub(in crate::node) fn allow_for_unknown(&mut self, linked: &[Place]) {
+    pub(in crate::node) fn allow_for_unknown(&mut self, linked: &[MemberInfo]) {
         self.removed.clear();
         self.add(linked);
     }
 
     /// Adds members that the groups do not know of yet.
-    pub(in crate::node) fn add(&mut self, places: &[Place]) {
-        for place in places.iter().filter(|place| self.removed.binary_search(&place.node).is_err()) {
-            if let Err(at) = self.places.binary_search_by_key(&place.node, |known| known.node) {
-                self.places.insert(at, place.clone());
+    pub(in crate::node) fn add(&mut self, infos: &[MemberInfo]) {
+        for info in infos.iter().filter(|info| self.removed.binary_search(&info.node).is_err()) {
+            if let Err(at) = self.infos.binary_search_by_key(&info.node, |known| known.node) {
+                self.infos.insert(at, info.clone());
             }
         }
     }
 
-    pub(in crate::node) fn places(&self) -> &[Place] {
-        &self.places
+    pub(in crate::node) fn infos(&self) -> &[MemberInfo] {
+        &self.infos
     }
 
-    pub(in crate::node) fn place(&self, node: NodeId) -> Option<&Place> {
-        let at = self.places.binary_search_by_key(&node, |place| place.node);
-        at.ok().map(|at| &self.places[at])
+    pub(in crate::node) fn info(&self, node: NodeId) -> Option<&MemberInfo> {
+        let at = self.infos.binary_search_by_key(&node, |info| info.node);
+        at.ok().map(|at| &self.infos[at])
     }
 
     pub(in crate::node) fn voters(&self) -> &Members {

@@ -1,4 +1,5 @@
-//! The replies to clients, and their delays, at a node that reaches no majority, cannot log, or has unanswered commands.
+//! The replies to clients, and their delays, at a node that reaches no majority, cannot log, or has unanswered
+//! commands.
 
 use super::*;
 use crate::config::{GROUP_QUEUE_BYTES, REACH_GRACE_MS, RELAY_BYTES_MAX, SILENT_MS_MAX};

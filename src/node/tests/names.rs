@@ -14,7 +14,7 @@ fn hello(world: &mut World, from: u32) -> Hello {
         node: NodeId(from),
         storage: [from as u8; 16],
         start: 1,
-        lives: vec![1],
+        incarnations: vec![1],
         groups: world.node(1).node.config.groups,
         members: vec![NodeId(1), NodeId(2), NodeId(3)],
         joins: None,
@@ -151,7 +151,7 @@ fn a_hello_says_more_at_its_end_to_those_who_read_on() {
 #[test]
 fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it() {
     let mut world = World::led_by_1();
-    let guest = Hello { node: NodeId(9), storage: [9; 16], start: 7, lives: vec![70], ..hello(&mut world, 3) };
+    let guest = Hello { node: NodeId(9), storage: [9; 16], start: 7, incarnations: vec![70], ..hello(&mut world, 3) };
     let time = world.time;
     let node = &mut world.node(2).node;
     node.opened(777, SocketAddr::from(([127, 0, 0, 1], 9)), time);
@@ -179,6 +179,6 @@ fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it(
     world.node(2).node.on_completion(Completion::Droppable(wal::Droppable { below: lsn, lsn }), time);
     world.run(100);
     assert_eq!(logged(&mut world).collect::<Vec<_>>(), first);
-    let old = Hello { start: 6, lives: vec![60], ..guest };
+    let old = Hello { start: 6, incarnations: vec![60], ..guest };
     assert!(judge(&mut world.node(2).node, &old).expect_err("an old copy").fatal);
 }

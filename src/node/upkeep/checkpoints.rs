@@ -1,12 +1,12 @@
-//! Checkpoints on the node's side. This module decides when checkpoints are made and of which groups, and takes the states
-//! out one block at a time. Once checkpoints are durable, it decides which part of the log can go. The files themselves are
-//! written elsewhere ([`Job`], [`Done`]).
+//! Checkpoints on the node's side. This module decides when checkpoints are made and of which groups, and takes the
+//! states out one block at a time. Once checkpoints are durable, it decides which part of the log can go. The files
+//! themselves are written elsewhere ([`Job`], [`Done`]).
 //!
 //! A round takes every group that has changed since its last checkpoint, one after the other, so that no group pins old
-//! segments. Small groups share a file. Then the positions, promises and votes in old segments are logged again. When these
-//! records are durable, the segments are dropped (docs/protocol.md, Formats).
+//! segments. Small groups share a file. Then the positions, promises and votes in old segments are logged again. When
+//! these records are durable, the segments are dropped (docs/protocol.md, Formats).
 
-use super::pace::Pace;
+use super::rate::TokenBucket;
 use super::{Cx, LogSize};
 use crate::config::{
     CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCK_COST_BYTES, CHECKPOINT_BYTES_PER_MS, CHECKPOINT_FILE_BYTES,
@@ -41,13 +41,13 @@ pub(super) struct Checkpoints {
     /// Bytes of blocks that are not written yet.
     unwritten: usize,
     /// Token bucket of the bytes that may be taken out.
-    pace: Pace,
+    bucket: TokenBucket,
     /// Groups that need a round, whatever the length and the age of the log.
     wanted: BTreeSet<GroupId>,
     /// The wanted groups that the current round covers. If a part of the round fails, they are wanted again.
     asked: BTreeSet<GroupId>,
     /// Recovering groups: since the start they learn their own past from other members.
-    hollow: BTreeSet<GroupId>,
+    recovering: BTreeSet<GroupId>,
     /// Earliest time of the next round, in monotonic milliseconds.
     due_ms: u64,
     began_ms: u64,
@@ -114,10 +114,10 @@ impl Checkpoints {
             round: None,
             saving: BTreeSet::new(),
             unwritten: 0,
-            pace: Pace::default(),
+            bucket: TokenBucket::default(),
             wanted: BTreeSet::new(),
             asked: BTreeSet::new(),
-            hollow: BTreeSet::new(),
+            recovering: BTreeSet::new(),
             due_ms: 0,
             began_ms: 0,
             trimming: None,
@@ -213,11 +213,11 @@ impl Checkpoints {
     /// [`CHECKPOINT_URGENCY_MAX`] times. The bytes that one turn may take do not grow.
     fn earn(&mut self, log_bytes: u64, now_us: u64) {
         let urgency = (log_bytes / self.log_bytes_max().max(1)).clamp(1, CHECKPOINT_URGENCY_MAX) as usize;
-        self.pace.earn(CHECKPOINT_BYTES_PER_MS * urgency, CHECKPOINT_SAVED_BYTES, now_us);
+        self.bucket.earn(CHECKPOINT_BYTES_PER_MS * urgency, CHECKPOINT_SAVED_BYTES, now_us);
     }
 
     fn may_take(&self) -> bool {
-        self.pace.is_open() && self.unwritten < CHECKPOINT_UNWRITTEN_BYTES
+        self.bucket.is_open() && self.unwritten < CHECKPOINT_UNWRITTEN_BYTES
     }
 }
 
@@ -252,8 +252,8 @@ impl Checkpoints {
 
     /// Recovery: these groups are rebuilt. Notes those that are recovering.
     pub(super) fn note_hollow(&mut self, engine: &Engine, groups: &[GroupId]) {
-        for group in groups.iter().filter(|group| engine.group(**group).is_hollow()) {
-            self.hollow.insert(*group);
+        for group in groups.iter().filter(|group| engine.group(**group).is_recovering()) {
+            self.recovering.insert(*group);
             tracing::error!(
                 "the state of group {group} is not whole here: this node takes no part in it until it has learned it from others"
             );
@@ -268,10 +268,11 @@ impl Checkpoints {
     /// Begins a round if the log is too long, if the last round is too long ago, or if groups are
     /// wanted. The node began at `since_ms`.
     pub(super) fn tick(&mut self, engine: &Engine, log: LogSize, since_ms: u64, time: Time) {
-        let whole: Vec<GroupId> = self.hollow.iter().copied().filter(|id| !engine.group(*id).is_hollow()).collect();
+        let whole: Vec<GroupId> =
+            self.recovering.iter().copied().filter(|id| !engine.group(*id).is_recovering()).collect();
         for group in whole {
             tracing::info!("group {group} is whole again");
-            self.hollow.remove(&group);
+            self.recovering.remove(&group);
             // Without a checkpoint the group would be recovering again at the next start.
             self.wanted.insert(group);
         }
@@ -292,8 +293,8 @@ impl Checkpoints {
         }
     }
 
-    /// Begins a round with the groups of `which` that have changed, or whose file is damaged. Groups that share a file with
-    /// one of them are taken too: otherwise the file would be kept for them.
+    /// Begins a round with the groups of `which` that have changed, or whose file is damaged. Groups that share a file
+    /// with one of them are taken too: otherwise the file would be kept for them.
     fn begin_round(&mut self, engine: &Engine, time: Time, which: impl Fn(GroupId) -> bool) {
         let (kept, spoilt) = (&self.kept, &self.spoilt);
         let went_on = |group: &groups::Group| {
@@ -313,8 +314,8 @@ impl Checkpoints {
         self.round = Some(Round { queue, ..Round::default() });
     }
 
-    /// Asks which segments can be dropped. This is called at the very end of a turn, because no value may be chosen between
-    /// the question and its answer. Otherwise a chosen value could be taken for a vote.
+    /// Asks which segments can be dropped. This is called at the very end of a turn, because no value may be chosen
+    /// between the question and its answer. Otherwise a chosen value could be taken for a vote.
     pub(super) fn ask_to_trim(&mut self, is_pinned: impl Fn(u64) -> bool, cx: &mut Cx<'_>) {
         // The position of a group is certain only when all its chosen values are applied.
         if !cx.engine.shard().is_busy() && std::mem::take(&mut self.may_trim) {
@@ -340,7 +341,7 @@ impl Checkpoints {
             round.file_bytes += block.len() as u64;
             self.unwritten += block.len();
             let (least, most) = CHECKPOINT_BLOCK_COST_BYTES;
-            self.pace.spend(block.len().clamp(least, most));
+            self.bucket.spend(block.len().clamp(least, most));
             cx.give(Job::Block(block));
             return true;
         }
@@ -461,7 +462,7 @@ impl Checkpoints {
         (facts.ended_unix_ms, facts.took_ms, facts.rounds) = (cx.time.unix_ms(), took_ms, facts.rounds + 1);
         let (files, bytes) = (self.count() as u64, self.bytes());
         tracing::info!("checkpoints are made after {took_ms} ms: {files} file{}, {bytes} bytes", plural(files));
-        if !cx.engine.groups().any(groups::Group::is_hollow) {
+        if !cx.engine.groups().any(groups::Group::is_recovering) {
             self.may_trim = true;
         }
     }

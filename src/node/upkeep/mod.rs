@@ -3,27 +3,27 @@
 //! service of clients leaves room for.
 //!
 //! ```text
-//! checkpoints  when they are made, a block at a time      transfers   of checkpoints between nodes, in pieces
-//! ranges       of the log, for lagging members            pace        how busy the loop is, and the rate of the rest
+//! checkpoints  when they are made, a block at a time      transfers   of checkpoints between nodes, in chunks
+//! ranges       of the log, for lagging members            rate        how busy the loop is, and the rate of the rest
 //! ```
 
 mod checkpoints;
-mod pace;
 mod ranges;
+mod rate;
 mod transfers;
 
-pub(super) use pace::Load;
 pub(super) use ranges::Ranges;
+pub(super) use rate::Load;
 
 use super::engine::{Engine, Ports};
 use super::output::Output;
-use super::wire::{NodeMessage, Offer, Piece, Want};
+use super::wire::{Chunk, ChunkRequest, NodeMessage, Offer};
 use super::wires::Wires;
 use super::{NodeConfig, Time};
 use crate::admin::info::StorageView;
 use crate::identity::BirthRecord;
-use crate::recovery::Shelved;
-use crate::storage::checkpoint::{Brought, Catalog, Done, Errand, Job, Loaded};
+use crate::recovery::Restored;
+use crate::storage::checkpoint::{Catalog, Done, Job, Loaded, TransferResult, TransferTask};
 use crate::storage::scrub::Findings;
 use crate::storage::wal::{self, ChosenValue, Droppable, ReadRange};
 use bytes::Bytes;
@@ -64,8 +64,8 @@ impl Cx<'_> {
     }
 
     /// Gives the transfer worker a task.
-    fn run(&mut self, errand: Errand) {
-        self.wires.outputs.push(Output::Transfer(errand));
+    fn run(&mut self, task: TransferTask) {
+        self.wires.outputs.push(Output::Transfer(task));
     }
 
     /// Returns true if long values may be divided over blocks: every member can read such blocks.
@@ -103,9 +103,9 @@ impl Upkeep {
     }
 
     /// Recovery: notes the content of the checkpoint files, when all groups are rebuilt.
-    pub(super) fn note_shelved(&mut self, shelved: &Shelved) {
-        self.checkpoints.note_damaged(&shelved.damaged);
-        for (group, instance, sequence) in &shelved.kept {
+    pub(super) fn note_restored(&mut self, restored: &Restored) {
+        self.checkpoints.note_damaged(&restored.damaged);
+        for (group, instance, sequence) in &restored.kept {
             self.checkpoints.set_kept(*group, *instance, *sequence);
         }
     }
@@ -201,22 +201,22 @@ impl Upkeep {
         self.transfers.handle_offer(from, offer, cx);
     }
 
-    /// Handles a member's request for a piece of a checkpoint of this node.
-    pub(super) fn handle_want(&mut self, link: u64, want: &Want, cx: &mut Cx<'_>) {
-        self.transfers.handle_want(link, want, &self.checkpoints, cx);
+    /// Handles a member's request for a chunk of a checkpoint of this node.
+    pub(super) fn handle_chunk_request(&mut self, link: u64, want: &ChunkRequest, cx: &mut Cx<'_>) {
+        self.transfers.handle_chunk_request(link, want, &self.checkpoints, cx);
     }
 
-    /// Handles a piece of a checkpoint.
-    pub(super) fn handle_piece(&mut self, from: NodeId, piece: Piece, cx: &mut Cx<'_>) {
-        self.transfers.handle_piece(from, piece, cx);
+    /// Handles a chunk of a checkpoint.
+    pub(super) fn handle_chunk(&mut self, from: NodeId, chunk: Chunk, cx: &mut Cx<'_>) {
+        self.transfers.handle_chunk(from, chunk, cx);
     }
 
     /// Handles the result of [`Output::Transfer`].
-    pub(super) fn brought(&mut self, brought: Brought, cx: &mut Cx<'_>) {
-        if let Brought::State { loaded, .. } = brought {
+    pub(super) fn on_transfer_result(&mut self, result: TransferResult, cx: &mut Cx<'_>) {
+        if let TransferResult::State { loaded, .. } = result {
             return self.install(*loaded, cx);
         }
-        let received = self.transfers.brought(brought, &mut self.checkpoints, cx);
+        let received = self.transfers.on_transfer_result(result, &mut self.checkpoints, cx);
         if let Some(Received { sequence, bytes, sections }) = received {
             let (transfers, now_ms) = (&self.transfers, cx.time.mono_ms());
             let is_pinned = |sequence| transfers.is_pinned(sequence, now_ms);
@@ -236,7 +236,7 @@ impl Upkeep {
         self.transfers.count_installed();
         self.checkpoints.set_kept(group, instance, sequence);
         // Freeing the old state may take long.
-        cx.run(Errand::Drop(Box::new(old)));
+        cx.run(TransferTask::Drop(Box::new(old)));
     }
 
     /// Sends the values that [`Output::ReadRange`] read to the member that asked for them. If the log no longer has
@@ -269,8 +269,8 @@ impl Upkeep {
         self.transfers.on_cut(id, time.mono_ms())
     }
 
-    /// Returns the facts for operators. `hollow`: number of groups that are recovering.
-    pub(super) fn view(&self, hollow: u64) -> StorageView<'_> {
+    /// Returns the facts for operators. `recovering`: number of groups that are recovering.
+    pub(super) fn view(&self, recovering: u64) -> StorageView<'_> {
         let (checkpoints, totals) = (&self.checkpoints, self.transfers.totals());
         let facts = checkpoints.facts();
         StorageView {
@@ -289,7 +289,7 @@ impl Upkeep {
             installed: totals.installed,
             scrubs: facts.scrubs,
             scrub_damaged: facts.scrub_damaged,
-            hollow,
+            recovering,
         }
     }
 }

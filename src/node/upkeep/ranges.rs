@@ -2,7 +2,7 @@
 //! They go no faster than the service of clients leaves room for, but always faster than new values come, so that a
 //! lagging member catches up.
 
-use super::pace::{Load, Pace};
+use super::rate::{Load, TokenBucket};
 use crate::config::{RANGE_BYTES_MIN, RANGE_BYTES_PER_MS, RANGE_NEAR, RANGE_ROUND_MS, RANGES_SAVED_BYTES};
 use crate::storage::wal::ReadRange;
 use groups::GroupId;
@@ -16,7 +16,7 @@ pub(in crate::node) struct Ranges {
     waiting: BTreeMap<(u64, GroupId), ReadRange>,
     /// The member and group that had the last turn.
     last: Option<(u64, GroupId)>,
-    pace: Pace,
+    bucket: TokenBucket,
 }
 
 impl Ranges {
@@ -24,7 +24,7 @@ impl Ranges {
     pub(in crate::node) fn ask(&mut self, range: ReadRange) -> Option<ReadRange> {
         if range.below.0.saturating_sub(range.from.0) <= RANGE_NEAR {
             self.waiting.remove(&(range.tag, range.group));
-            self.pace.spend(range.bytes_max);
+            self.bucket.spend(range.bytes_max);
             return Some(range);
         }
         self.waiting.insert((range.tag, range.group), range);
@@ -33,12 +33,12 @@ impl Ranges {
 
     /// Notes that a range was read and held `bytes`, perhaps fewer than it was charged for.
     pub(super) fn on_read(&mut self, range: &ReadRange, bytes: usize) {
-        self.pace.refund(range.bytes_max.saturating_sub(bytes));
+        self.bucket.refund(range.bytes_max.saturating_sub(bytes));
     }
 
     /// Takes back a range that cannot be read yet.
     pub(in crate::node) fn put_back(&mut self, range: ReadRange) {
-        self.pace.refund(range.bytes_max);
+        self.bucket.refund(range.bytes_max);
         self.waiting.entry((range.tag, range.group)).or_insert(range);
     }
 
@@ -49,17 +49,17 @@ impl Ranges {
         }
         let (least, most) = RANGE_BYTES_PER_MS;
         let per_ms = load.allows(least.max(load.logged_per_ms() * 3 / 2), most);
-        self.pace.earn(per_ms, RANGES_SAVED_BYTES, now_us);
+        self.bucket.earn(per_ms, RANGES_SAVED_BYTES, now_us);
         // Each waiting range has its turn in time. Otherwise its member would ask another node.
         let share = (per_ms * RANGE_ROUND_MS / self.waiting.len()).max(RANGE_BYTES_MIN);
-        while self.pace.is_open() {
+        while self.bucket.is_open() {
             let after = self.last.map_or(Unbounded, Excluded);
             let next = self.waiting.range((after, Unbounded)).next().or_else(|| self.waiting.iter().next());
             let Some((key, range)) = next.map(|(key, range)| (*key, *range)) else { return };
             self.waiting.remove(&key);
             self.last = Some(key);
             let bytes_max = range.bytes_max.min(share);
-            self.pace.spend(bytes_max);
+            self.bucket.spend(bytes_max);
             read(ReadRange { bytes_max, ..range });
         }
     }

@@ -1,18 +1,18 @@
 //! Transfers of checkpoints between nodes. A member whose log no longer has the values offers its newest checkpoint
 //! instead. The lagging node fetches the file in pieces, with a window and a bounded rate, on a connection of its own
-//! (see `node::links`). Received pieces survive a broken connection and a restart of either side. The lagging node keeps
-//! its own state until the new one is complete, and its promises stay.
+//! (see `node::links`). Received pieces survive a broken connection and a restart of either side. The lagging node
+//! keeps its own state until the new one is complete, and its promises stay.
 
 use super::Cx;
 use super::checkpoints::Checkpoints;
-use super::pace::{Load, Pace};
+use super::rate::{Load, TokenBucket};
 use crate::config::{
     TRANSFER_BYTES_PER_MS, TRANSFER_PIECE_BYTES, TRANSFER_PIN_MS, TRANSFER_READS_MAX, TRANSFER_REDIAL_MS,
     TRANSFER_SILENT_MS, TRANSFER_WINDOW_BYTES, TRANSFERS_MAX,
 };
 use crate::node::output::{Output, Outputs};
-use crate::node::wire::{FileId, NODE, NodeMessage, Offer, Piece, Want};
-use crate::storage::checkpoint::{Brought, Errand, Header, INCOMING_PREFIX, SectionSummary};
+use crate::node::wire::{Chunk, ChunkRequest, FileId, NODE, NodeMessage, Offer};
+use crate::storage::checkpoint::{Header, INCOMING_PREFIX, SectionSummary, TransferResult, TransferTask};
 use groups::{GroupId, Instance, NodeId};
 use net::frame::{FrameWriter, Purpose};
 use std::collections::{BTreeMap, VecDeque};
@@ -28,10 +28,10 @@ pub(super) struct Transfers {
     /// Files of this node that others fetch, and until when they are kept for that.
     pins: BTreeMap<u64, u64>,
     /// Pieces that others have asked for, by connection, and the number of pieces being read for them.
-    wanted: VecDeque<(u64, Want)>,
+    wanted: VecDeque<(u64, ChunkRequest)>,
     reading: usize,
-    asking: Pace,
-    sending: Pace,
+    asking: TokenBucket,
+    sending: TokenBucket,
     totals: TransferTotals,
 }
 
@@ -105,8 +105,8 @@ impl Transfers {
     /// Adds the tokens of the time that has passed to both token buckets: for asking and for sending.
     fn earn(&mut self, load: Load, now_us: u64) {
         let (least, most) = TRANSFER_BYTES_PER_MS;
-        for pace in [&mut self.asking, &mut self.sending] {
-            pace.earn(load.allows(least, most), TRANSFER_WINDOW_BYTES, now_us);
+        for bucket in [&mut self.asking, &mut self.sending] {
+            bucket.earn(load.allows(least, most), TRANSFER_WINDOW_BYTES, now_us);
         }
     }
 }
@@ -137,7 +137,7 @@ impl Transfers {
         }
         let keep = active.iter().map(|transfer| transfer.name.clone()).collect();
         tracing::info!("fetching the checkpoint {} of node {from}, {} bytes", file.sequence, file.bytes);
-        cx.run(Errand::Open { name: name.clone(), keep });
+        cx.run(TransferTask::Open { name: name.clone(), keep });
         let now_ms = cx.time.mono_ms();
         self.active.push(Transfer {
             from,
@@ -153,7 +153,7 @@ impl Transfers {
         });
     }
 
-    /// Asks for more pieces, and reads pieces that others want. Called in each turn.
+    /// Asks for more pieces, and reads pieces that others request. Called in each turn.
     pub(super) fn step(&mut self, load: Load, cx: &mut Cx<'_>) {
         if self.active.is_empty() && self.wanted.is_empty() {
             return;
@@ -165,7 +165,7 @@ impl Transfers {
 
     fn ask_for_pieces(&mut self, cx: &mut Cx<'_>) {
         let Transfers { active, links, asking, .. } = self;
-        let mut wants: Vec<(u64, Want)> = Vec::new();
+        let mut requests: Vec<(u64, ChunkRequest)> = Vec::new();
         for transfer in active.iter_mut().filter(|transfer| transfer.opened && !transfer.installing) {
             let Some(link) = links.get(&transfer.from) else { continue };
             while transfer.asked < transfer.file.bytes
@@ -174,22 +174,24 @@ impl Transfers {
             {
                 let bytes = (transfer.file.bytes - transfer.asked).min(TRANSFER_PIECE_BYTES as u64) as u32;
                 asking.spend(bytes as usize);
-                wants.push((*link, Want { file: transfer.file, offset: transfer.asked, bytes }));
+                requests.push((*link, ChunkRequest { file: transfer.file, offset: transfer.asked, bytes }));
                 transfer.asked += u64::from(bytes);
             }
         }
-        wants.into_iter().for_each(|(link, want)| self.send(link, &NodeMessage::Want(want), cx.wires.outputs));
+        requests
+            .into_iter()
+            .for_each(|(link, request)| self.send(link, &NodeMessage::ChunkRequest(request), cx.wires.outputs));
     }
 
     fn read_pieces(&mut self, cx: &mut Cx<'_>) {
         let Transfers { wanted, reading, sending, .. } = self;
         while sending.is_open()
-            && let Some((link, Want { file, offset, bytes })) = wanted.pop_front()
+            && let Some((link, ChunkRequest { file, offset, bytes })) = wanted.pop_front()
         {
             let bytes = (bytes as usize).min(TRANSFER_PIECE_BYTES);
             sending.spend(bytes);
             *reading += 1;
-            cx.run(Errand::Read { link, sequence: file.sequence, offset, bytes });
+            cx.run(TransferTask::Read { link, sequence: file.sequence, offset, bytes });
         }
     }
 
@@ -210,23 +212,29 @@ impl Transfers {
         self.to_dial(now_ms)
     }
 
-    /// Handles a member's request for a piece of a checkpoint of this node.
-    pub(super) fn handle_want(&mut self, link: u64, want: &Want, files: &Checkpoints, cx: &mut Cx<'_>) {
-        let Want { file, offset, .. } = *want;
+    /// Handles a member's request for a chunk of a checkpoint of this node.
+    pub(super) fn handle_chunk_request(
+        &mut self,
+        link: u64,
+        request: &ChunkRequest,
+        files: &Checkpoints,
+        cx: &mut Cx<'_>,
+    ) {
+        let ChunkRequest { file, offset, .. } = *request;
         let there = files.file(file.sequence) == Some(file) && offset < file.bytes;
         if !there || self.wanted.len() + self.reading >= TRANSFER_READS_MAX {
             // When the member asks for the values again, it is offered a newer file; or this one, if too many pieces
             // were asked for.
-            let piece = Piece { file, offset, bytes: bytes::Bytes::new() };
-            return self.send(link, &NodeMessage::Piece(piece), cx.wires.outputs);
+            let chunk = Chunk { file, offset, bytes: bytes::Bytes::new() };
+            return self.send(link, &NodeMessage::Chunk(chunk), cx.wires.outputs);
         }
         self.pins.insert(file.sequence, cx.time.mono_ms() + TRANSFER_PIN_MS);
-        self.wanted.push_back((link, *want));
+        self.wanted.push_back((link, *request));
     }
 
-    /// Handles a piece of a checkpoint.
-    pub(super) fn handle_piece(&mut self, from: NodeId, piece: Piece, cx: &mut Cx<'_>) {
-        let Piece { file, offset, bytes } = piece;
+    /// Handles a chunk of a checkpoint.
+    pub(super) fn handle_chunk(&mut self, from: NodeId, chunk: Chunk, cx: &mut Cx<'_>) {
+        let Chunk { file, offset, bytes } = chunk;
         let active = &mut self.active;
         let Some(place) = active.iter().position(|transfer| transfer.from == from && transfer.file == file) else {
             return;
@@ -243,32 +251,37 @@ impl Transfers {
         transfer.heard_ms = cx.time.mono_ms();
         transfer.received += bytes.len() as u64;
         self.totals.received_bytes += bytes.len() as u64;
-        cx.run(Errand::Write { name: transfer.name.clone(), offset, bytes });
+        cx.run(TransferTask::Write { name: transfer.name.clone(), offset, bytes });
     }
 
     /// Handles the result of [`Output::Transfer`], except for a state, which goes to its group. Returns a file that was
     /// received.
-    pub(super) fn brought(&mut self, brought: Brought, files: &mut Checkpoints, cx: &mut Cx<'_>) -> Option<Received> {
+    pub(super) fn on_transfer_result(
+        &mut self,
+        result: TransferResult,
+        files: &mut Checkpoints,
+        cx: &mut Cx<'_>,
+    ) -> Option<Received> {
         let now_ms = cx.time.mono_ms();
-        match brought {
-            Brought::Piece { link, sequence, offset, bytes } => {
+        match result {
+            TransferResult::Chunk { link, sequence, offset, bytes } => {
                 self.reading -= 1;
                 self.totals.sent_bytes += bytes.len() as u64;
                 let file = files.file(sequence)?;
-                self.send(link, &NodeMessage::Piece(Piece { file, offset, bytes }), cx.wires.outputs);
+                self.send(link, &NodeMessage::Chunk(Chunk { file, offset, bytes }), cx.wires.outputs);
             }
-            Brought::Opened { name, offset } => {
+            TransferResult::Opened { name, offset } => {
                 let transfer = self.find(&name)?;
                 (transfer.opened, transfer.heard_ms) = (true, now_ms);
                 (transfer.asked, transfer.received, transfer.written) = (offset, offset, offset);
                 self.install_if_whole(&name, files, cx);
             }
-            Brought::Written { name, offset } => {
+            TransferResult::Written { name, offset } => {
                 let transfer = self.find(&name)?;
                 (transfer.written, transfer.heard_ms) = (offset, now_ms);
                 self.install_if_whole(&name, files, cx);
             }
-            Brought::Received { name, sequence, bytes, sections } => {
+            TransferResult::Received { name, sequence, bytes, sections } => {
                 if let Some(transfer) = self.find(&name) {
                     let (from, ms) = (transfer.from, now_ms - transfer.began_ms);
                     tracing::info!("the checkpoint of node {from} is installed, {bytes} bytes in {ms} ms");
@@ -276,11 +289,11 @@ impl Transfers {
                 self.active.retain(|transfer| transfer.name != name);
                 return Some(Received { sequence, bytes, sections });
             }
-            Brought::Failed { name, reason } => {
+            TransferResult::Failed { name, reason } => {
                 tracing::error!("cannot receive a checkpoint: {reason}");
                 self.active.retain(|transfer| transfer.name != name);
             }
-            Brought::State { .. } => unreachable!("a state goes to its group"),
+            TransferResult::State { .. } => unreachable!("a state goes to its group"),
         }
         None
     }
@@ -295,7 +308,7 @@ impl Transfers {
         transfer.installing = true;
         let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
         let header = Header { groups, cluster_id, hash_key, sequence: files.next_sequence() };
-        cx.run(Errand::Install { name: name.to_owned(), header, limits: record.limits(), next });
+        cx.run(TransferTask::Install { name: name.to_owned(), header, limits: record.limits(), next });
     }
 
     /// Counts a state that has replaced a group's own.
@@ -308,7 +321,7 @@ impl Transfers {
         self.totals
     }
 
-    // Transfer connections: a second one between the same two nodes, dialled by the node that wants something.
+    // Transfer connections: a second one between the same two nodes, dialled by the node that requests something.
 
     /// Notes that a connection is being made; `None` if it could not begin.
     pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, now_ms: u64) {
@@ -344,7 +357,7 @@ impl Transfers {
         let mut pieces = Vec::new();
         frame.finish(&mut pieces);
         if self.links.values().any(|known| *known == link) {
-            outputs.extend(pieces.into_iter().map(|piece| Output::Frame(link, piece)));
+            outputs.extend(pieces.into_iter().map(|chunk| Output::Frame(link, chunk)));
         }
     }
 }

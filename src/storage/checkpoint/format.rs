@@ -15,10 +15,10 @@
 //!            end       SectionEnd       of index  SectionSummary of every section     }
 //! ```
 //!
-//! The CRC of each chunk continues the CRC of the chunk before it; the first continues the CRC of the header. So the CRC of
-//! the index covers the whole file, and no chunk can be missing or come from another file. A section can still be read
-//! alone. The header holds what is needed to check a state without the data directory. A later version keeps the size of
-//! the header and the places of its magic, version and CRC.
+//! The CRC of each chunk continues the CRC of the chunk before it; the first continues the CRC of the header. So the
+//! CRC of the index covers the whole file, and no chunk can be missing or come from another file. A section can still
+//! be read alone. The header holds what is needed to check a state without the data directory. A later version keeps
+//! the size of the header and the places of its magic, version and CRC.
 
 use crate::config::{BATCH_BYTES_MAX, GROUPS_MAX, VALUE_BYTES_LIMIT};
 use crate::storage::fields::{put, take, u32_at, u64_at};

@@ -1,5 +1,5 @@
 //! The jobs of the checkpoint writer, which a worker thread does in order: the node gives each [`Job`], and gets the
-//! results ([`Done`]). [`Scribe`] itself has no thread, so that the simulator can drive it.
+//! results ([`Done`]). [`CheckpointWorker`] itself has no thread, so that the simulator can drive it.
 
 use super::{CheckpointError, CheckpointWriter, Header, Packing, SectionHead, SectionSummary, checkpoint_name, verify};
 use crate::storage::disk::Disk;
@@ -62,18 +62,18 @@ impl fmt::Debug for Job {
 }
 
 /// The checkpoint writer: does jobs.
-pub struct Scribe {
+pub struct CheckpointWorker {
     disk: Arc<dyn Disk>,
     packing: Packing,
     /// The file being written, with its sequence number. `None` after an error: the rest of that file is skipped.
     writer: Option<(u64, CheckpointWriter)>,
 }
 
-impl Scribe {
+impl CheckpointWorker {
     /// Creates a checkpoint writer for `disk`.
     #[must_use]
-    pub fn new(disk: Arc<dyn Disk>, packing: Packing) -> Scribe {
-        Scribe { disk, packing, writer: None }
+    pub fn new(disk: Arc<dyn Disk>, packing: Packing) -> CheckpointWorker {
+        CheckpointWorker { disk, packing, writer: None }
     }
 
     /// Does one job.

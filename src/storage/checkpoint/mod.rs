@@ -1,36 +1,36 @@
-//! Checkpoints: files with the states of one or more groups. Log segments that a checkpoint covers can be removed, a start
-//! need not read them, and a node that lags far behind can catch up.
+//! Checkpoints: files with the states of one or more groups. Log segments that a checkpoint covers can be removed, a
+//! start need not read them, and a node that lags far behind can catch up.
 //!
 //! ```text
 //! format     the bytes          reader     reads and verifies them
 //! writer     writes a file      inspect    prints `paxoi inspect checkpoint`
 //! job        the jobs of the checkpoint writer, on a worker thread
-//! mover      transfers between nodes, on another thread     recovery   loads the states at a start
-//! desk       the worker threads
+//! transfer   transfers between nodes, on another thread     recovery   loads the states at a start
+//! worker     the worker threads
 //! ```
 //!
-//! A file is written under a temporary name, synced, and only then renamed: a file with the name of a checkpoint was whole
-//! once. It is never changed. The next start removes unfinished files. The states in a file are the blocks that a frozen
-//! store gives out; this module looks into them only to verify them.
+//! A file is written under a temporary name, synced, and only then renamed: a file with the name of a checkpoint was
+//! whole once. It is never changed. The next start removes unfinished files. The states in a file are the blocks that a
+//! frozen store gives out; this module looks into them only to verify them.
 
-mod desk;
 pub mod format;
 mod inspect;
 mod job;
-mod mover;
 mod reader;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod transfer;
+mod worker;
 mod writer;
 
-pub use desk::{Desk, Worker};
 pub use format::{FORMAT_VERSION, Header, Packing, SectionHead, SectionSummary};
 pub use inspect::inspect_checkpoint;
-pub use job::{Done, Job, Scribe};
-pub use mover::{Brought, Errand, INCOMING_PREFIX, Mover};
+pub use job::{CheckpointWorker, Done, Job};
 pub use reader::{CheckpointReader, SectionReader, Verified, verify};
-pub use recovery::{Catalog, Loaded, Shelf};
+pub use recovery::{Catalog, CheckpointSet, Loaded};
+pub use transfer::{INCOMING_PREFIX, TransferResult, TransferTask, TransferWorker};
+pub use worker::{Worker, WorkerThread};
 pub use writer::CheckpointWriter;
 
 use crate::kv::BlockError;

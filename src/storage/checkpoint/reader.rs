@@ -263,8 +263,8 @@ impl Source {
     }
 }
 
-/// Returns how many bytes of an incomplete file are a sound beginning of a checkpoint: those before the first chunk that is
-/// cut off or fails its checksum.
+/// Returns how many bytes of an incomplete file are a sound beginning of a checkpoint: those before the first chunk
+/// that is cut off or fails its checksum.
 ///
 /// # Errors
 /// [`CheckpointError`], if not even the header is sound.
@@ -295,8 +295,8 @@ pub struct Verified {
     pub sessions: u64,
 }
 
-/// Reads every byte of a checkpoint, and checks that each section holds the state that its digest names. Needs the memory
-/// of one block.
+/// Reads every byte of a checkpoint, and checks that each section holds the state that its digest names. Needs the
+/// memory of one block.
 ///
 /// # Errors
 /// [`CheckpointError`].

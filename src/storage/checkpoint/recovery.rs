@@ -1,5 +1,5 @@
-//! Loads the newest readable state of each group at a start. A file that cannot be read is reported, and an older one takes
-//! its place. Without an older file the group learns its state from the other members.
+//! Loads the newest readable state of each group at a start. A file that cannot be read is reported, and an older one
+//! takes its place. Without an older file the group learns its state from the other members.
 
 use super::{CheckpointError, CheckpointReader, Header, SectionSummary, checkpoint_name, sequences};
 use crate::kv::{BlockError, Installation, Limits, Store};
@@ -28,36 +28,36 @@ pub struct Catalog {
 }
 
 /// The checkpoint set of a directory, opened. Several threads may load states from it.
-pub struct Shelf {
+pub struct CheckpointSet {
     readers: Vec<(u64, CheckpointReader)>,
     header: Header,
     limits: Limits,
     damaged: Vec<u64>,
 }
 
-impl Shelf {
+impl CheckpointSet {
     /// Opens all checkpoints of the cluster that `header` names, and writes nothing. `limits` are those of its stores.
     ///
     /// # Errors
     /// If the directory cannot be read, or holds a file of another cluster or of a later version.
-    pub fn open(disk: &dyn Disk, header: Header, limits: Limits) -> Result<Shelf, CheckpointError> {
-        let mut shelf = Shelf { readers: Vec::new(), header, limits, damaged: Vec::new() };
+    pub fn open(disk: &dyn Disk, header: Header, limits: Limits) -> Result<CheckpointSet, CheckpointError> {
+        let mut checkpoint_set = CheckpointSet { readers: Vec::new(), header, limits, damaged: Vec::new() };
         for sequence in sequences(disk).map_err(unlisted)? {
             let opened = CheckpointReader::open(disk, &checkpoint_name(sequence));
             match opened.and_then(|reader| reader.expect_cluster(&header).map(|()| reader)) {
-                Ok(reader) => shelf.readers.push((sequence, reader)),
+                Ok(reader) => checkpoint_set.readers.push((sequence, reader)),
                 Err(error @ (CheckpointError::Foreign { .. } | CheckpointError::Version { .. })) => return Err(error),
                 Err(error) => {
                     tracing::error!("{error}; going on without this checkpoint");
-                    shelf.damaged.push(sequence);
+                    checkpoint_set.damaged.push(sequence);
                 }
             }
         }
-        Ok(shelf)
+        Ok(checkpoint_set)
     }
 
-    /// Loads the newest readable state of a group, if any, and returns it with the bytes of its blocks. Adds the files in
-    /// which the state of this group cannot be read to `damaged`.
+    /// Loads the newest readable state of a group, if any, and returns it with the bytes of its blocks. Adds the files
+    /// in which the state of this group cannot be read to `damaged`.
     #[must_use]
     pub fn newest(&self, group: GroupId, damaged: &mut Vec<u64>) -> Option<(Loaded, u64)> {
         let mut candidates = self.candidates(group);
@@ -76,7 +76,7 @@ impl Shelf {
         None
     }
 
-    /// Estimates how many bytes [`Shelf::newest`] reads for a group.
+    /// Estimates how many bytes [`CheckpointSet::newest`] reads for a group.
     #[must_use]
     pub fn bytes(&self, group: GroupId) -> u64 {
         self.candidates(group).last().map_or(0, |(section, _)| section.length)

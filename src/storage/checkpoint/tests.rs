@@ -9,7 +9,7 @@ use crate::kv::{Installation, Limits, Moment, Store, parse, table};
 use crate::routing::{group_of, slot, slots_of};
 use crate::storage::disk::MemoryDisk;
 use bytes::BytesMut;
-use groups::{Ballot, Instance, Membership, NodeId, Snapshot, Tag, Tags};
+use groups::{Ballot, DedupTable, Instance, Membership, NodeId, Snapshot, Tag};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -41,11 +41,11 @@ fn apply(store: &mut Store, words: &[&str]) {
 
 fn head(group: u32) -> SectionHead {
     let chosen = Ballot { round: 5, node: NodeId(2) };
-    let mut tags = Tags::default();
-    tags.advance(Tag { origin: NodeId(3), start: 4, counter: 5 });
+    let mut dedup = DedupTable::default();
+    dedup.advance(Tag { origin: NodeId(3), start: 4, counter: 5 });
     let membership = Membership::of_ids((1..=3).map(NodeId));
     let instance = Instance(77);
-    let state = Snapshot { instance, chosen, chain: 0xabcd, time_ms: 9, digest: 5, tags, membership };
+    let state = Snapshot { instance, chosen, chain: 0xabcd, time_ms: 9, digest: 5, dedup, membership };
     SectionHead { group: GroupId(group), state }
 }
 

@@ -1,5 +1,5 @@
-//! Writes a checkpoint, section by section, block by block. Writing packs and syncs, so it belongs on a worker thread. The
-//! writer itself has no thread, so that the simulator can drive it.
+//! Writes a checkpoint, section by section, block by block. Writing packs and syncs, so it belongs on a worker thread.
+//! The writer itself has no thread, so that the simulator can drive it.
 
 use super::format::{
     BLOCK_BYTES_MAX, CHUNK_CRC_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, HEADER_BYTES, Header, META_BYTES_MAX,
@@ -13,15 +13,15 @@ use serde::Serialize;
 use std::io;
 use std::sync::Arc;
 
-/// Unsynced bytes after which the file is synced. A single sync at the end would delay the syncs of the log for as long as
-/// writing the whole file takes.
+/// Unsynced bytes after which the file is synced. A single sync at the end would delay the syncs of the log for as long
+/// as writing the whole file takes.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
 /// Maximum bytes that the buffer for packed blocks keeps after a larger block.
 const BUFFER_BYTES_MAX: usize = 4 << 20;
 
-/// A checkpoint that is being written. If it is dropped before [`CheckpointWriter::finish`], or after an error, it removes
-/// its unfinished file.
+/// A checkpoint that is being written. If it is dropped before [`CheckpointWriter::finish`], or after an error, it
+/// removes its unfinished file.
 pub struct CheckpointWriter {
     disk: Arc<dyn Disk>,
     file: Arc<dyn DiskFile>,
@@ -121,8 +121,8 @@ impl CheckpointWriter {
         Ok(())
     }
 
-    /// Writes index and trailer, makes the file durable and gives it its name. Returns its size in bytes. The checkpoint
-    /// before it must stay until [`verify`](super::verify) has found this one sound.
+    /// Writes index and trailer, makes the file durable and gives it its name. Returns its size in bytes. The
+    /// checkpoint before it must stay until [`verify`](super::verify) has found this one sound.
     ///
     /// # Errors
     /// [`CheckpointError::Write`].

@@ -104,8 +104,8 @@ impl MemoryDisk {
         MemoryDisk { state: Arc::new(Mutex::new(after)) }
     }
 
-    /// Returns the directory after the process was killed while the machine ran on: nothing is lost, and nothing more is
-    /// durable than before.
+    /// Returns the directory after the process was killed while the machine ran on: nothing is lost, and nothing more
+    /// is durable than before.
     #[must_use]
     pub fn killed(&self) -> MemoryDisk {
         let state = self.state();
@@ -140,8 +140,8 @@ impl MemoryDisk {
         self.state().failing_writes = Some(Failure { prefix: prefix.to_owned(), after });
     }
 
-    /// After `after` more syncs of files whose names start with `prefix`, the next such sync fails. The data that it should
-    /// have written can still be read, but later syncs succeed without writing it, as in real kernels.
+    /// After `after` more syncs of files whose names start with `prefix`, the next such sync fails. The data that it
+    /// should have written can still be read, but later syncs succeed without writing it, as in real kernels.
     pub fn fail_syncs(&self, prefix: &str, after: u64) {
         self.state().failing_syncs = Some(Failure { prefix: prefix.to_owned(), after });
     }
@@ -156,8 +156,8 @@ impl MemoryDisk {
         self.state().failing_removes = Some(Failure { prefix: prefix.to_owned(), after });
     }
 
-    /// Makes every sync fail from now on, to simulate the moment before a power cut. A crash may still keep, lose or tear
-    /// the unsynced data.
+    /// Makes every sync fail from now on, to simulate the moment before a power cut. A crash may still keep, lose or
+    /// tear the unsynced data.
     pub fn hold_syncs(&self) {
         self.state().syncs_held = true;
     }
@@ -237,7 +237,8 @@ impl State {
         if self.power == Power::Off { Err(io::Error::other("the power is gone")) } else { Ok(()) }
     }
 
-    /// Returns the names after a crash. A change is lost by chance, or because an earlier change of the same name is lost.
+    /// Returns the names after a crash. A change is lost by chance, or because an earlier change of the same name is
+    /// lost.
     fn names_after_crash(&self, random: &mut Jitter) -> BTreeMap<String, usize> {
         let mut names = self.durable_names.clone();
         let mut lost = BTreeSet::new();

@@ -1,5 +1,6 @@
-//! Reads a log again, behind a first reader that finds out which frames count. So several followers can restore records.
-//! Each follower restores the records of some groups, at its own speed. The first reader need not wait for any follower.
+//! Reads a log again, behind a first reader that finds out which frames count. So several followers can restore
+//! records. Each follower restores the records of some groups, at its own speed. The first reader need not wait for any
+//! follower.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, check_records, frame_seed, records};
 use super::scan::Window;
@@ -27,7 +28,8 @@ struct Reached {
 }
 
 impl Frontier {
-    /// Adds a frame that counts: the bytes `frame` of segment `sequence`. Called for each frame, in the order of the log.
+    /// Adds a frame that counts: the bytes `frame` of segment `sequence`. Called for each frame, in the order of the
+    /// log.
     pub fn advance(&self, sequence: u64, frame: Range<u64>) {
         let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         match reached.ends.last_mut() {
@@ -86,15 +88,16 @@ pub struct Follower<'f> {
 }
 
 impl<'f> Follower<'f> {
-    /// Creates a follower at the beginning of the log of `storage_id`. The first reader of that log advances `frontier`.
+    /// Creates a follower at the beginning of the log of `storage_id`. The first reader of that log advances
+    /// `frontier`.
     #[must_use]
     pub fn new(disk: &'f dyn Disk, storage_id: [u8; 16], frontier: &'f Frontier) -> Follower<'f> {
         let (place, at, window) = (0, SEGMENT_HEADER_BYTES as u64, None);
         Follower { disk, seed: frame_seed(&storage_id), frontier, place, at, window }
     }
 
-    /// Waits for more frames, and calls `visit` with their records of `wanted` groups. Returns the bytes of these frames;
-    /// `None` at the end of the log.
+    /// Waits for more frames, and calls `visit` with their records of `wanted` groups. Returns the bytes of these
+    /// frames; `None` at the end of the log.
     ///
     /// # Errors
     /// If a frame that the first reader found sound cannot be read, or is not sound any more.

@@ -12,10 +12,10 @@
 //!                 28 chosen node u32 | 32 chosen round u64 | 40 payload length u32 | 44 payload CRC u32
 //! ```
 //!
-//! `previous` is the header CRC of the frame before. A segment's header has it, too, so that the chain can be followed from
-//! any segment after older ones are dropped. The CRC of a frame header starts from the storage id. So if a value contains
-//! frames of another log, they are never taken for frames of this log. A later version keeps the size of the segment header
-//! and the places of its magic, version and CRC.
+//! `previous` is the header CRC of the frame before. A segment's header has it, too, so that the chain can be followed
+//! from any segment after older ones are dropped. The CRC of a frame header starts from the storage id. So if a value
+//! contains frames of another log, they are never taken for frames of this log. A later version keeps the size of the
+//! segment header and the places of its magic, version and CRC.
 
 use super::Record;
 use crate::storage::fields::{put, take, u32_at, u64_at};

@@ -3,8 +3,8 @@
 //! loop's inbox and wake the loop.
 
 use super::index::Index;
+use super::preallocation::PreallocatedSegments;
 use super::recovery::{Recovered, recover};
-use super::spare::Spares;
 use super::{
     Append, Batch, ChosenReader, ChosenValue, Droppable, LogError, LogStatus, Options, ReadRange, Visit, Writer,
     segment_name,
@@ -34,7 +34,8 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Returns a server's hooks: after a failed write or sync, it prints one line and ends at once, without cleaning up.
+    /// Returns a server's hooks: after a failed write or sync, it prints one line and ends at once, without cleaning
+    /// up.
     #[must_use]
     pub fn abort(on_durable: impl FnMut(u64, Duration) + Send + 'static) -> Hooks {
         Hooks {
@@ -54,8 +55,8 @@ impl Hooks {
 pub struct Log;
 
 impl Log {
-    /// Reads the log of `storage_id` in `disk`, calls `visit` with each record and its lsn, and starts the threads. When
-    /// `open` returns, everything that was visited is durable. See [`recover`].
+    /// Reads the log of `storage_id` in `disk`, calls `visit` with each record and its lsn, and starts the threads.
+    /// When `open` returns, everything that was visited is durable. See [`recover`].
     pub fn open(
         disk: &Arc<dyn Disk>,
         storage_id: [u8; 16],
@@ -68,19 +69,27 @@ impl Log {
         let (sender, batches) = sync_channel(BATCHES_QUEUED_MAX);
         let reader = writer.reader();
         let (next_lsn, status) = (writer.next_lsn(), writer.status.clone());
-        let (index, spares) = (writer.index.clone(), writer.spares.clone());
+        let (index, preallocated) = (writer.index.clone(), writer.preallocated.clone());
         let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
             Builder::new()
                 .name(name.to_owned())
                 .spawn(body)
                 .map_err(LogError::io(&segment_name(1), "start a thread for"))
         };
-        let keeper = spares.clone();
-        let keeper = start("paxoi-spare", Box::new(move || keeper.keep_ready(options.retry)))?;
+        let keeper = preallocated.clone();
+        let keeper = start("paxoi-prealloc", Box::new(move || keeper.keep_ready(options.retry)))?;
         let thread = LogThread { writer, batches, options, on_durable };
         let thread = start("paxoi-log", Box::new(move || thread.run(on_fatal)))?;
         Ok((
-            LogHandle { sender: Some(sender), next_lsn, status, reader, index, spares, threads: vec![thread, keeper] },
+            LogHandle {
+                sender: Some(sender),
+                next_lsn,
+                status,
+                reader,
+                index,
+                preallocated,
+                threads: vec![thread, keeper],
+            },
             recovered,
         ))
     }
@@ -93,7 +102,7 @@ pub struct LogHandle {
     status: Arc<LogStatus>,
     reader: ChosenReader,
     index: Arc<Index>,
-    spares: Arc<Spares>,
+    preallocated: Arc<PreallocatedSegments>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -133,7 +142,7 @@ impl LogHandle {
 
     /// Makes another thread remove the segments below `sequence` soon.
     pub fn drop_below(&self, sequence: u64) {
-        self.spares.drop_below(sequence);
+        self.preallocated.drop_below(sequence);
     }
 
     /// Starts a thread that reads chosen values, and calls `on_read` with each requested range and the values found.
@@ -155,7 +164,7 @@ impl LogHandle {
 impl Drop for LogHandle {
     fn drop(&mut self) {
         self.sender = None;
-        self.spares.stop();
+        self.preallocated.stop();
         for thread in self.threads.drain(..) {
             // A panic of the thread was already reported where it happened.
             let _ = thread.join();
@@ -170,7 +179,8 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// Requests a range. Returns true if it is queued. If [`READS_QUEUED_MAX`] ranges wait already, no answer will come.
+    /// Requests a range. Returns true if it is queued. If [`READS_QUEUED_MAX`] ranges wait already, no answer will
+    /// come.
     #[must_use]
     pub fn request(&self, range: ReadRange) -> bool {
         self.sender.as_ref().is_some_and(|sender| sender.try_send(range).is_ok())
@@ -204,7 +214,7 @@ impl LogThread {
     /// Writes batches until the handle is dropped, or an error occurs.
     fn write_all(&mut self) -> Result<(), LogError> {
         loop {
-            let next = if self.writer.wants_mark() {
+            let next = if self.writer.wants_durability_marker() {
                 self.batches.recv_timeout(self.options.idle)
             } else {
                 self.batches.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -215,8 +225,10 @@ impl LogThread {
                         return Ok(());
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => self.writer.mark()?,
-                Err(RecvTimeoutError::Disconnected) if self.writer.wants_mark() => return self.writer.mark(),
+                Err(RecvTimeoutError::Timeout) => self.writer.write_durability_marker()?,
+                Err(RecvTimeoutError::Disconnected) if self.writer.wants_durability_marker() => {
+                    return self.writer.write_durability_marker();
+                }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
@@ -230,8 +242,8 @@ impl LogThread {
                     (self.on_durable)(batch.lsn, took);
                     return Ok(true);
                 }
-                Append::NeedsSpare => self.writer.spares.wait(),
-                Append::NeedsSpace => self.writer.spares.pause(self.options.retry),
+                Append::NeedsSegment => self.writer.preallocated.wait(),
+                Append::NeedsSpace => self.writer.preallocated.pause(self.options.retry),
             };
             if !open {
                 return Ok(false);

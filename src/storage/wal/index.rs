@@ -1,6 +1,6 @@
-//! The index of the log: for each segment, the first and the last instance of every group that has a value there. The log
-//! thread adds to the index after each sync. The reader of the log uses it, and so does the search for segments that can be
-//! dropped. Its size grows with segments times groups, not with records.
+//! The index of the log: for each segment, the first and the last instance of every group that has a value there. The
+//! log thread adds to the index after each sync. The reader of the log uses it, and so does the search for segments
+//! that can be dropped. Its size grows with segments times groups, not with records.
 
 use super::format::RecordHeader;
 use super::{Droppable, Record, RecordKind};
@@ -43,8 +43,8 @@ pub(super) struct Part {
 }
 
 impl Index {
-    /// Begins a segment: later frames are added to it. `end` is the offset at which its frames begin. If the segment already
-    /// has frames, `end` is the offset at which they end.
+    /// Begins a segment: later frames are added to it. `end` is the offset at which its frames begin. If the segment
+    /// already has frames, `end` is the offset at which they end.
     pub(super) fn begin_segment(&self, header: &super::format::SegmentHeader, end: u64) {
         let (sequence, first_lsn, length) = (header.sequence, header.first_lsn, header.length);
         self.segments().push(Segment { sequence, first_lsn, length, end, instances: BTreeMap::new() });
@@ -70,8 +70,8 @@ impl Index {
         }
     }
 
-    /// Returns the parts of the log that hold the values of `group` from instance `from` on, in order. Returns none if the
-    /// group's first value in the log is later than `from`.
+    /// Returns the parts of the log that hold the values of `group` from instance `from` on, in order. Returns none if
+    /// the group's first value in the log is later than `from`.
     pub(super) fn parts(&self, group: GroupId, from: Instance) -> Vec<Part> {
         let segments = self.segments();
         let mut parts = Vec::new();
@@ -92,8 +92,8 @@ impl Index {
         parts
     }
 
-    /// Returns the segments that can be dropped, counted from the oldest: they hold no value of any group above the instance
-    /// that `floors` has for the group. The last segment is never among them.
+    /// Returns the segments that can be dropped, counted from the oldest: they hold no value of any group above the
+    /// instance that `floors` has for the group. The last segment is never among them.
     pub(super) fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
         let segments = self.segments();
         let counts = |segment: &Segment| {

@@ -2,18 +2,18 @@
 //! sends any message about them. Chosen values are read back from here for nodes that missed them.
 //!
 //! ```text
-//! format     the bytes                               spare     preallocates segments
+//! format     the bytes                               visit     the visitor that gets what is read
 //! scan       walks frames, tells torn from rotten    index     which segment holds which instances of a group
 //! recovery   scan, visit, repair, then append        reader    chosen values of one group, off the event loop
 //! writer     one write and one sync per batch        inspect   prints `paxoi inspect log`
 //! handle     the threads around writer and reader    trim      removes segments that count no more
 //! check      reads a closed segment for the scrub    follow    reads a log again, behind the first reader
-//! visit      the visitor that gets what is read
+//! preallocation   makes zero-filled segments, ready for use
 //! ```
 //!
-//! A failed write or sync of a frame ends the log at once and is never retried: the kernel may have dropped the pages, so a
-//! second sync that succeeds proves nothing. A lack of space for another segment is no such failure, because a segment is
-//! made whole before it is used.
+//! A failed write or sync of a frame ends the log at once and is never retried: the kernel may have dropped the pages,
+//! so a second sync that succeeds proves nothing. A lack of space for another segment is no such failure, because a
+//! segment is made whole before it is used.
 
 mod check;
 mod follow;
@@ -21,10 +21,10 @@ pub mod format;
 mod handle;
 mod index;
 mod inspect;
+mod preallocation;
 mod reader;
 mod recovery;
 mod scan;
-mod spare;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -62,11 +62,11 @@ pub enum RecordKind {
     Accept = 2,
     /// `payload` was learned to be chosen under `ballot` at `instance`; the instance before was chosen under `chosen`.
     Learned = 3,
-    /// The peer `ballot.node` was seen with the start number `instance`. The payload is its storage id `[16]` and the random
-    /// number of that start, u64.
+    /// The peer `ballot.node` was seen with the start number `instance`. The payload is its storage id `[16]` and the
+    /// random number of that start, u64.
     PeerStart = 4,
-    /// All instances below `instance` are chosen, the last one under `chosen`, and `ballot` is promised. This repeats older
-    /// records, so that they can be removed.
+    /// All instances below `instance` are chosen, the last one under `chosen`, and `ballot` is promised. This repeats
+    /// older records, so that they can be removed.
     Position = 5,
     /// Segments below `instance` may be removed; everything in them that still counted was written again before.
     Trimmed = 6,
@@ -101,8 +101,8 @@ impl RecordKind {
         }
     }
 
-    /// Returns true if the record is about its group. Other records are about the node: they have some group only because
-    /// all records do.
+    /// Returns true if the record is about its group. Other records are about the node: they have some group only
+    /// because all records do.
     #[must_use]
     pub fn is_of_group(self) -> bool {
         !matches!(self, RecordKind::PeerStart | RecordKind::Trimmed)
@@ -147,10 +147,11 @@ pub struct Batch {
 pub struct Options {
     /// The size of new segments. A frame that is larger gets a segment of its own.
     pub segment_bytes: u64,
-    /// Bytes of the last segment that are kept for small values and promises while no segment can be made. The node keeps
-    /// them free when it decides what is logged; the log itself takes whatever fits.
+    /// Bytes of the last segment that are kept for small values and promises while no segment can be made. The node
+    /// keeps them free when it decides what is logged; the log itself takes whatever fits.
     pub reserve_bytes: u64,
-    /// Idle time after which the log writes a durability marker: an empty frame that says that the last frame is durable.
+    /// Idle time after which the log writes a durability marker: an empty frame that says that the last frame is
+    /// durable.
     pub idle: Duration,
     /// Delay before the next attempt after a failure to make a segment.
     pub retry: Duration,

@@ -1,11 +1,11 @@
 //! Reads the chosen values of one group back from the log, for a node that missed them.
 //!
-//! Votes are logged before anyone knows what is chosen, and one instance may have votes under several ballots. The first
-//! record with a value of the next instance names the ballot under which the instance was chosen, and so the vote with the
-//! chosen value. For the last chosen instance the caller names the ballot. A learned value is a chosen one.
+//! Votes are logged before anyone knows what is chosen, and one instance may have votes under several ballots. The
+//! first record with a value of the next instance names the ballot under which the instance was chosen, and so the vote
+//! with the chosen value. For the last chosen instance the caller names the ballot. A learned value is a chosen one.
 //!
-//! A segment is read through once, without its values, and the places of the values of *all* groups are kept: groups that
-//! catch up at the same time, range after range, need the same segments again and again.
+//! A segment is read through once, without its values, and the positions of the values of *all* groups are kept: groups
+//! that catch up at the same time, range after range, need the same segments again and again.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, RecordHeader, frame_seed};
 use super::index::{Index, Part};
@@ -21,9 +21,9 @@ use std::sync::Arc;
 /// Bytes of a segment read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Maximum places kept in all. Above it the least recently used segments are forgotten, but not the one in use.
+/// Maximum positions kept in all. Above it the least recently used segments are forgotten, but not the one in use.
 const PLACES_MAX: usize = 1 << 19;
-/// Maximum segments whose places are kept: each is an open file.
+/// Maximum segments whose positions are kept: each is an open file.
 const MAPS_MAX: usize = 16;
 
 /// A request for chosen values.
@@ -61,7 +61,7 @@ pub struct ChosenReader {
     seed: u32,
     index: Arc<Index>,
     status: Arc<LogStatus>,
-    /// The segments whose places are kept, the most recently used last.
+    /// The segments whose positions are kept, the most recently used last.
     maps: Vec<SegmentMap>,
 }
 
@@ -75,8 +75,8 @@ impl ChosenReader {
         ChosenReader { disk, seed: frame_seed(&storage_id), index, status, maps: Vec::new() }
     }
 
-    /// Returns the values from `range.from` on, in order and without gaps: as many as the limits allow and the log holds.
-    /// The answer is empty if the first value is missing or damaged: other nodes have it.
+    /// Returns the values from `range.from` on, in order and without gaps: as many as the limits allow and the log
+    /// holds. The answer is empty if the first value is missing or damaged: other nodes have it.
     pub fn read(&mut self, range: &ReadRange) -> Result<Vec<ChosenValue>, LogError> {
         let (mut selection, index) = (Selection::new(range), self.index.clone());
         for part in index.parts(range.group, range.from) {
@@ -86,9 +86,9 @@ impl ChosenReader {
                 Err(_) if !index.has(part.sequence) => return Ok(Vec::new()),
                 Err(error) => return Err(error),
             };
-            let places = map.places.get(&range.group).map_or(&[][..], |places| &places[..]);
-            let start = places.partition_point(|place| place.instance < range.from);
-            if !places[start..].iter().all(|place| selection.offer(place, map)) {
+            let positions = map.positions.get(&range.group).map_or(&[][..], |positions| &positions[..]);
+            let start = positions.partition_point(|position| position.instance < range.from);
+            if !positions[start..].iter().all(|position| selection.offer(position, map)) {
                 break;
             }
         }
@@ -100,7 +100,7 @@ impl ChosenReader {
         Ok(values)
     }
 
-    /// Returns the places of the values in a segment, as far as the segment is durable.
+    /// Returns the positions of the values in a segment, as far as the segment is durable.
     fn map(&mut self, part: Part) -> Result<&SegmentMap, LogError> {
         let known = self.maps.iter().position(|map| map.sequence == part.sequence);
         let mut map = match known {
@@ -108,9 +108,9 @@ impl ChosenReader {
             None => SegmentMap::new(&*self.disk, part.sequence)?,
         };
         map.read_to(part.end, self.seed, &*self.disk)?;
-        let mut places = map.count + self.maps.iter().map(|map| map.count).sum::<usize>();
-        while !self.maps.is_empty() && (places > PLACES_MAX || self.maps.len() >= MAPS_MAX) {
-            places -= self.maps.remove(0).count;
+        let mut positions = map.count + self.maps.iter().map(|map| map.count).sum::<usize>();
+        while !self.maps.is_empty() && (positions > PLACES_MAX || self.maps.len() >= MAPS_MAX) {
+            positions -= self.maps.remove(0).count;
         }
         self.maps.push(map);
         let last = self.maps.len() - 1;
@@ -130,7 +130,7 @@ struct Selection<'a> {
 }
 
 struct Found {
-    place: Place,
+    position: ValuePosition,
     sequence: u64,
     file: Arc<dyn DiskFile>,
 }
@@ -141,18 +141,18 @@ impl<'a> Selection<'a> {
     }
 
     /// Takes the next value of the group. Returns false if no later value is of use.
-    fn offer(&mut self, place: &Place, map: &SegmentMap) -> bool {
-        if place.instance < self.wanted {
+    fn offer(&mut self, position: &ValuePosition, map: &SegmentMap) -> bool {
+        if position.instance < self.wanted {
             return true;
         }
-        if place.instance == self.wanted.following() && !self.choose_by(place.chosen) {
+        if position.instance == self.wanted.following() && !self.choose_by(position.chosen) {
             return false;
         }
-        if place.instance != self.wanted || self.wanted >= self.range.below {
+        if position.instance != self.wanted || self.wanted >= self.range.below {
             return false;
         }
-        let found = Found { place: *place, sequence: map.sequence, file: map.file.clone() };
-        if place.learned {
+        let found = Found { position: *position, sequence: map.sequence, file: map.file.clone() };
+        if position.learned {
             return self.choose(found);
         }
         self.candidates.push(found);
@@ -175,7 +175,7 @@ impl<'a> Selection<'a> {
     }
 
     fn choose_by(&mut self, chosen: Ballot) -> bool {
-        let candidate = self.candidates.iter().rposition(|found| found.place.ballot == chosen);
+        let candidate = self.candidates.iter().rposition(|found| found.position.ballot == chosen);
         candidate.is_some_and(|position| {
             let found = self.candidates.swap_remove(position);
             self.choose(found)
@@ -184,7 +184,7 @@ impl<'a> Selection<'a> {
 
     /// Adds a chosen value. Returns false if the byte limit does not allow it.
     fn choose(&mut self, found: Found) -> bool {
-        let bytes = self.bytes + found.place.length as usize;
+        let bytes = self.bytes + found.position.length as usize;
         if !self.chosen.is_empty() && bytes > self.range.bytes_max {
             return false;
         }
@@ -198,7 +198,7 @@ impl<'a> Selection<'a> {
 
 impl Found {
     fn load(&self, group: GroupId) -> Result<ChosenValue, LogError> {
-        let Place { instance, ballot, length, crc, at, .. } = self.place;
+        let ValuePosition { instance, ballot, length, crc, at, .. } = self.position;
         let name = segment_name(self.sequence);
         let mut payload = vec![0; length as usize];
         let count = read_full(&*self.file, at, &mut payload).map_err(LogError::io(&name, "read"))?;
@@ -212,7 +212,7 @@ impl Found {
 
 /// The header of a value, and its offset in the segment.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct ValuePosition {
     instance: Instance,
     ballot: Ballot,
     chosen: Ballot,
@@ -222,7 +222,7 @@ struct Place {
     at: u64,
 }
 
-/// The places of all values in a segment.
+/// The positions of all values in a segment.
 #[derive(Clone)]
 struct SegmentMap {
     sequence: u64,
@@ -230,7 +230,7 @@ struct SegmentMap {
     /// The offset up to which the segment was read.
     end: u64,
     count: usize,
-    places: BTreeMap<GroupId, Vec<Place>>,
+    positions: BTreeMap<GroupId, Vec<ValuePosition>>,
 }
 
 impl SegmentMap {
@@ -238,7 +238,7 @@ impl SegmentMap {
         let name = segment_name(sequence);
         let file = disk.open_read_only(&name).map_err(LogError::io(&name, "open"))?;
         let end = super::format::SEGMENT_HEADER_BYTES as u64;
-        Ok(SegmentMap { sequence, file, end, count: 0, places: BTreeMap::new() })
+        Ok(SegmentMap { sequence, file, end, count: 0, positions: BTreeMap::new() })
     }
 
     fn read_to(&mut self, end: u64, seed: u32, disk: &dyn Disk) -> Result<(), LogError> {
@@ -273,8 +273,8 @@ impl SegmentMap {
         let Some(kind) = RecordKind::from_number(record.kind).filter(|kind| kind.has_value()) else { return };
         let RecordHeader { instance, ballot, chosen, payload_length: length, payload_crc: crc, .. } = *record;
         let learned = kind == RecordKind::Learned;
-        let place = Place { instance, ballot, chosen, learned, length, crc, at };
-        self.places.entry(record.group).or_default().push(place);
+        let position = ValuePosition { instance, ballot, chosen, learned, length, crc, at };
+        self.positions.entry(record.group).or_default().push(position);
         self.count += 1;
     }
 }

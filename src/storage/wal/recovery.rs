@@ -1,8 +1,8 @@
 //! Opens a log: reads all of it, hands every record to the node, and makes durable what it handed out.
 //!
-//! After a kill, the data that a process reads may be in the page cache only, or be left there by a failed sync. The node's
-//! answers will depend on that data. So, before that, every frame without a claim that it is durable is written again and
-//! synced. The remains of torn frames are zeroed, so that they can never be taken for frames later.
+//! After a kill, the data that a process reads may be in the page cache only, or be left there by a failed sync. The
+//! node's answers will depend on that data. So, before that, every frame without a claim that it is durable is written
+//! again and synced. The remains of torn frames are zeroed, so that they can never be taken for frames later.
 
 use super::format::{SegmentHeader, records};
 use super::index::Index;
@@ -31,9 +31,9 @@ pub struct Recovered {
     pub rotten: u64,
 }
 
-/// Reads the log of `storage_id`, and calls `visit` with each record and its lsn, in order. Calls `progress` with the bytes
-/// done and the bytes in all, before the first and after each segment. The returned writer appends behind the last record.
-/// A directory without segments gets the first one.
+/// Reads the log of `storage_id`, and calls `visit` with each record and its lsn, in order. Calls `progress` with the
+/// bytes done and the bytes in all, before the first and after each segment. The returned writer appends behind the
+/// last record. A directory without segments gets the first one.
 pub fn recover(
     disk: &Arc<dyn Disk>,
     storage_id: [u8; 16],
@@ -70,7 +70,8 @@ pub fn recover(
 }
 
 /// Reads the log of `storage_id` as [`recover`] does, but writes nothing: where there is no log, it creates none. Also
-/// hands out frames without a claim that they are durable, because a start would find them, too, as far as can be known.
+/// hands out frames without a claim that they are durable, because a start would find them, too, as far as can be
+/// known.
 pub fn replay(
     disk: &dyn Disk,
     storage_id: [u8; 16],

@@ -1,10 +1,11 @@
 //! Walks all frames of a log in order, writes nothing, and finds where it ends.
 //!
-//! A frame that cannot be read is torn or rotten. The write of a torn frame never finished, so nothing of it was promised
-//! to anyone. A rotten frame was durable, and the node must not go on as if it had never been. A frame is rotten if
-//! anything behind it claims that it was durable: a later frame by its `durable`, a later segment by its first lsn (a
-//! segment is begun only when everything before it is synced). So only the last segment can end torn. If only values are
-//! rotten, the rest of the frame still counts: its promises and votes are in the headers of its records.
+//! A frame that cannot be read is torn or rotten. The write of a torn frame never finished, so nothing of it was
+//! promised to anyone. A rotten frame was durable, and the node must not go on as if it had never been. A frame is
+//! rotten if anything behind it claims that it was durable: a later frame by its `durable`, a later segment by its
+//! first lsn (a segment is begun only when everything before it is synced). So only the last segment can end torn. If
+//! only values are rotten, the rest of the frame still counts: its promises and votes are in the headers of its
+//! records.
 
 use super::format::{
     BodyFlaw, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, RecordHeader, SEGMENT_HEADER_BYTES,
@@ -173,7 +174,8 @@ struct Walk<'a> {
     previous: u32,
     /// The highest lsn that something sound claims to be durable.
     durable: u64,
-    /// (lsn, offset) of the last segment's frames with an lsn above `durable`: one or two, whatever the length of the log.
+    /// (lsn, offset) of the last segment's frames with an lsn above `durable`: one or two, whatever the length of the
+    /// log.
     unsure: VecDeque<(u64, u64)>,
     /// Frames, records, bytes.
     found: (u64, u64, u64),
@@ -256,7 +258,7 @@ impl Walk<'_> {
             || header.durable >= header.lsn
             || bytes > segment.length - at
         {
-            return Ok(Err(Flaw::Place(header)));
+            return Ok(Err(Flaw::WrongPosition(header)));
         }
         let body = &window.bytes(at, bytes as usize)?[FRAME_HEADER_BYTES..];
         let rotten = match check_body(&header, body) {
@@ -281,7 +283,7 @@ impl Walk<'_> {
         let (mut at, mut dirty_end) = match flaw {
             // The search begins behind the frame: inside it a value may look like anything.
             Flaw::Body(header, _) => (bad + header.frame_bytes(), bad + header.frame_bytes()),
-            Flaw::Header | Flaw::Place(_) => (bad, bad),
+            Flaw::Header | Flaw::WrongPosition(_) => (bad, bad),
         };
         while at < segment.length {
             // A frame header may extend beyond the searched chunk.
@@ -323,7 +325,7 @@ fn only_values_are_damaged(header: &FrameHeader, body: &[u8]) -> bool {
 /// Why there is no sound frame where one was due.
 enum Flaw {
     Header,
-    Place(FrameHeader),
+    WrongPosition(FrameHeader),
     Body(FrameHeader, BodyFlaw),
 }
 
@@ -343,8 +345,10 @@ impl fmt::Display for Described<'_> {
         let lsn = self.lsn;
         match self.flaw {
             Flaw::Header => write!(f, "the header of frame {lsn} cannot be read"),
-            Flaw::Place(found) if found.lsn != lsn => write!(f, "frame {} is where frame {lsn} should be", found.lsn),
-            Flaw::Place(_) => write!(f, "frame {lsn} does not belong behind the one before it"),
+            Flaw::WrongPosition(found) if found.lsn != lsn => {
+                write!(f, "frame {} is where frame {lsn} should be", found.lsn)
+            }
+            Flaw::WrongPosition(_) => write!(f, "frame {lsn} does not belong behind the one before it"),
             Flaw::Body(_, BodyFlaw::Records) => write!(f, "the record headers of frame {lsn} fail their checksum"),
             Flaw::Body(_, BodyFlaw::Payload(record)) => {
                 let (group, instance) = (record.group, record.instance);

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct LogStatus {
     no_spare: AtomicBool,
     no_large: AtomicBool,
-    spare: AtomicBool,
+    preallocated: AtomicBool,
     room: AtomicU64,
     lsn: AtomicU64,
     segments: AtomicU64,
@@ -20,8 +20,8 @@ pub struct LogStatus {
 }
 
 impl LogStatus {
-    /// Returns true if the log cannot make another segment. A batch that is longer than the rest of the last segment then
-    /// waits, with everything behind it: see [`LogStatus::room`].
+    /// Returns true if the log cannot make another segment. A batch that is longer than the rest of the last segment
+    /// then waits, with everything behind it: see [`LogStatus::room`].
     #[must_use]
     pub fn full(&self) -> bool {
         self.no_spare() || self.no_large.load(Ordering::Relaxed)
@@ -35,8 +35,8 @@ impl LogStatus {
 
     /// Returns true if the preallocated segment is ready.
     #[must_use]
-    pub fn spare(&self) -> bool {
-        self.spare.load(Ordering::Relaxed)
+    pub fn has_preallocated(&self) -> bool {
+        self.preallocated.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_room(&self, bytes: u64) {
@@ -44,7 +44,7 @@ impl LogStatus {
     }
 
     pub(super) fn set_spare(&self, ready: bool) {
-        self.spare.store(ready, Ordering::Relaxed);
+        self.preallocated.store(ready, Ordering::Relaxed);
     }
 
     fn no_spare(&self) -> bool {

@@ -1,5 +1,5 @@
-//! Removes old segments. The layers above decide which may go. The oldest goes first and each removal is durable, so that a
-//! crash at any moment leaves a log without a gap.
+//! Removes old segments. The layers above decide which may go. The oldest goes first and each removal is durable, so
+//! that a crash at any moment leaves a log without a gap.
 
 use super::index::Index;
 use super::{LogError, LogStatus, segment_name};
@@ -15,8 +15,8 @@ pub struct Droppable {
     pub lsn: u64,
 }
 
-/// Removes the segments below `below`. After an error the next call continues with the segment that could not be removed: a
-/// gap in the log would stop the next start.
+/// Removes the segments below `below`. After an error the next call continues with the segment that could not be
+/// removed: a gap in the log would stop the next start.
 pub(super) fn drop_segments(disk: &dyn Disk, index: &Index, status: &LogStatus, below: u64) -> Result<(), LogError> {
     while let Some(leaving) = index.let_oldest_leave(below) {
         // Files that the reader has open stay readable.

@@ -55,8 +55,8 @@ impl<'a> Logged<'a> {
         self.header.group
     }
 
-    /// Returns the record with a copy of its payload, so that a quiet group that keeps it for long does not keep the whole
-    /// read buffer.
+    /// Returns the record with a copy of its payload, so that a quiet group that keeps it for long does not keep the
+    /// whole read buffer.
     #[must_use]
     pub fn record(&self) -> Record {
         let RecordHeader { group, instance, ballot, chosen, .. } = self.header;

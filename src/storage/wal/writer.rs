@@ -1,9 +1,9 @@
-//! Appends frames: one write and one sync for each batch. The writer never waits and has no thread, so that the simulator
-//! can drive it; `handle` puts a thread around it.
+//! Appends frames: one write and one sync for each batch. The writer never waits and has no thread, so that the
+//! simulator can drive it; `handle` puts a thread around it.
 
 use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use super::index::Index;
-use super::spare::{LARGE, Spares};
+use super::preallocation::{LARGE, PreallocatedSegments};
 use super::{Batch, ChosenReader, Droppable, LogError, LogStatus, Options, Record, segment_name};
 use crate::storage::disk::{Disk, DiskFile};
 use groups::Instance;
@@ -19,8 +19,8 @@ const BUFFER_BYTES_MAX: usize = 4 << 20;
 pub enum Append {
     /// The batch is durable; the duration is that of the sync, or for a large frame that of making its segment.
     Durable(Duration),
-    /// Nothing was written: another segment must be made first. Append the batch again when a spare is ready.
-    NeedsSpare,
+    /// Nothing was written: another segment must be made first. Append the batch again when a preallocated is ready.
+    NeedsSegment,
     /// Nothing was written: the frame needs a segment of its own, and there is no space for it. Append it again later.
     NeedsSpace,
 }
@@ -39,7 +39,7 @@ pub struct Writer {
     /// A durability marker stands behind the last frame.
     marked: bool,
     buffer: Vec<u8>,
-    pub(super) spares: Arc<Spares>,
+    pub(super) preallocated: Arc<PreallocatedSegments>,
     pub(super) status: Arc<LogStatus>,
     pub(super) index: Arc<Index>,
 }
@@ -71,19 +71,20 @@ impl Writer {
         status: Arc<LogStatus>,
         index: Arc<Index>,
     ) -> Result<Writer, LogError> {
-        let spares = Spares::open(disk.clone(), options.segment_bytes, status.clone(), index.clone())?;
-        let spares = Arc::new(spares);
+        let preallocated =
+            PreallocatedSegments::open(disk.clone(), options.segment_bytes, status.clone(), index.clone())?;
+        let preallocated = Arc::new(preallocated);
         let Position { lsn, previous, segment } = position;
         let segment = match segment {
             Some(segment) => segment,
             None => {
-                spares.prepare().map_err(LogError::io(&segment_name(1), "make"))?;
+                preallocated.prepare().map_err(LogError::io(&segment_name(1), "make"))?;
                 let first_lsn = lsn + 1;
                 let length = options.segment_bytes;
                 let header = SegmentHeader { previous, storage_id, sequence: 1, first_lsn, length };
-                let Some(spare) = spares.take() else { unreachable!("the spare was just made") };
-                let segment = Segment::begin(&*disk, spare, &header)?;
-                spares.on_taken();
+                let Some(ready) = preallocated.take() else { unreachable!("the segment was just made") };
+                let segment = Segment::begin(&*disk, ready, &header)?;
+                preallocated.on_taken();
                 index.begin_segment(&header, segment.tail);
                 status.on_segment(length);
                 segment
@@ -93,7 +94,20 @@ impl Writer {
         status.set_room(segment.room());
         let seed = super::format::frame_seed(&storage_id);
         let (marked, buffer) = (false, Vec::new());
-        Ok(Writer { disk, options, seed, storage_id, segment, lsn, previous, marked, buffer, spares, status, index })
+        Ok(Writer {
+            disk,
+            options,
+            seed,
+            storage_id,
+            segment,
+            lsn,
+            previous,
+            marked,
+            buffer,
+            preallocated,
+            status,
+            index,
+        })
     }
 
     /// Returns the lsn that the next batch must have.
@@ -128,15 +142,15 @@ impl Writer {
         super::trim::drop_segments(&*self.disk, &self.index, &self.status, below)
     }
 
-    /// Returns true if no durability marker shows the last frame as durable: see [`Writer::mark`].
+    /// Returns true if no durability marker shows the last frame as durable: see [`Writer::write_durability_marker`].
     #[must_use]
-    pub fn wants_mark(&self) -> bool {
+    pub fn wants_durability_marker(&self) -> bool {
         !self.marked
     }
 
     /// Makes the next preallocated segment. For callers that drive the writer without threads.
-    pub fn prepare_spare(&self) -> io::Result<()> {
-        self.spares.prepare()
+    pub fn preallocate(&self) -> io::Result<()> {
+        self.preallocated.prepare()
     }
 
     /// Writes and syncs one frame. An error is final: nothing may be written after it.
@@ -151,7 +165,7 @@ impl Writer {
                 return self.append_large(batch, bytes);
             }
             if !self.next_segment()? {
-                return Ok(Append::NeedsSpare);
+                return Ok(Append::NeedsSegment);
             }
         }
         let crc = self.write(batch.lsn, &batch.records)?;
@@ -174,9 +188,10 @@ impl Writer {
         Append::Durable(took)
     }
 
-    /// Writes a durability marker: an empty frame that says that the last frame is durable, so that rot in that frame is
-    /// not taken for a torn write. The marker is neither synced nor counted. The next frame takes its lsn and its place.
-    pub fn mark(&mut self) -> Result<(), LogError> {
+    /// Writes a durability marker: an empty frame that says that the last frame is durable, so that rot in that frame
+    /// is not taken for a torn write. The marker is neither synced nor counted. The next frame takes its lsn and its
+    /// place.
+    pub fn write_durability_marker(&mut self) -> Result<(), LogError> {
         self.marked = true;
         if self.segment.length - self.segment.tail < FRAME_HEADER_BYTES as u64 {
             // Only an older version fills a segment to its end. The header of the next segment then shows that the last
@@ -206,10 +221,10 @@ impl Writer {
 
     /// Begins the next segment. Returns false if no preallocated segment is ready.
     fn next_segment(&mut self) -> Result<bool, LogError> {
-        let Some(spare) = self.spares.take() else { return Ok(false) };
+        let Some(ready) = self.preallocated.take() else { return Ok(false) };
         let header = self.next_header(self.options.segment_bytes);
-        self.segment = Segment::begin(&*self.disk, spare, &header)?;
-        self.spares.on_taken();
+        self.segment = Segment::begin(&*self.disk, ready, &header)?;
+        self.preallocated.on_taken();
         self.index.begin_segment(&header, self.segment.tail);
         self.status.on_segment(header.length);
         Ok(true)
@@ -225,8 +240,8 @@ impl Writer {
         }
     }
 
-    /// Appends a frame in a segment of its own. The frame is written before the segment gets its name, so the file need not
-    /// be filled with zeros first. A lack of space is no failed write, since nothing of the frame was in the log.
+    /// Appends a frame in a segment of its own. The frame is written before the segment gets its name, so the file need
+    /// not be filled with zeros first. A lack of space is no failed write, since nothing of the frame was in the log.
     fn append_large(&mut self, batch: &Batch, bytes: u64) -> Result<Append, LogError> {
         let header = self.next_header(large_bytes(bytes));
         let crc = self.encode(batch.lsn, header.sequence, &batch.records);
@@ -266,12 +281,12 @@ impl Writer {
 
 impl Segment {
     /// Makes a segment of a file of zeros. The header is durable before the name, and the name before any frame.
-    fn begin(disk: &dyn Disk, spare: &str, header: &SegmentHeader) -> Result<Segment, LogError> {
+    fn begin(disk: &dyn Disk, ready: &str, header: &SegmentHeader) -> Result<Segment, LogError> {
         let name = segment_name(header.sequence);
-        let file = disk.open(spare).map_err(LogError::io(&name, "begin"))?;
+        let file = disk.open(ready).map_err(LogError::io(&name, "begin"))?;
         file.write_at(0, &header.encode()).map_err(LogError::io(&name, "write"))?;
         file.sync_data().map_err(LogError::io(&name, "sync"))?;
-        Segment::named(disk, file, spare, header)
+        Segment::named(disk, file, ready, header)
     }
 
     /// Makes a segment of a durable file.
@@ -288,8 +303,8 @@ impl Segment {
         Ok(Segment { name, file, sequence: header.sequence, length: header.length, tail })
     }
 
-    /// Returns the bytes left for frames. A durability marker must fit behind the last one: else rot in that frame would
-    /// look like a torn write.
+    /// Returns the bytes left for frames. A durability marker must fit behind the last one: else rot in that frame
+    /// would look like a torn write.
     fn room(&self) -> u64 {
         (self.length - self.tail).saturating_sub(FRAME_HEADER_BYTES as u64)
     }

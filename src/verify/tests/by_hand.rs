@@ -110,8 +110,8 @@ fn a_value_that_comes_back_after_its_expiry() {
     bad(2, &[write.clone(), there(61, 70)]);
     // The read was called in time, at 60: the state of that time may have answered it.
     good(&[write.clone(), there(60, 70)]);
-    // The append finds the key gone. It returns late enough for that, at 55. The read of its result must not return before
-    // the earliest expiry, 50: 49 is too early.
+    // The append finds the key gone. It returns late enough for that, at 55. The read of its result must not return
+    // before the earliest expiry, 50: 49 is too early.
     let appended = done(3, 20, 55, append("b"), Integer(1));
     good(&[write.clone(), appended.clone(), done(4, 21, 50, Get, value("b"))]);
     bad(3, &[write.clone(), appended, done(4, 21, 49, Get, value("b"))]);
@@ -175,7 +175,8 @@ fn keys_are_checked_apart_and_the_wrong_one_is_named() {
 
 #[test]
 fn what_takes_too_long_is_not_called_right() {
-    // To explain the last result, the check must find which open increments of different amounts add up to it. That is hard.
+    // To explain the last result, the check must find which open increments of different amounts add up to it. That is
+    // hard.
     let mut operations: Vec<Operation> = (0..30).map(|at| open(at, 0, IncrementBy(1 << at))).collect();
     operations.push(done(99, 10, 20, IncrementBy(1 << 40), Integer((1 << 40) - 1)));
     match check(&history(&operations), Limits { steps_max: 1000 }) {

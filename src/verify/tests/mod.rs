@@ -1,4 +1,5 @@
-//! Histories written by hand, random histories compared with a search over every order, and the time that a check takes.
+//! Histories written by hand, random histories compared with a search over every order, and the time that a check
+//! takes.
 
 mod by_hand;
 mod random;

@@ -3,7 +3,7 @@
 
 use super::{choice, piece, wide_choice};
 use bytes::BytesMut;
-use groups::{Ballot, GroupId, Instance, Membership, NodeId, Snapshot, Tags};
+use groups::{Ballot, DedupTable, GroupId, Instance, Membership, NodeId, Snapshot};
 use paxoi::kv::encode::encode;
 use paxoi::kv::{Installation, Limits, Moment, Store, parse, table};
 use paxoi::routing::{group_of, slot, slots_of};
@@ -50,9 +50,9 @@ fn write(disk: &MemoryDisk, chosen: u8) {
         for group in (0..=u32::from(chosen & 1)).map(GroupId) {
             let mut store = store(group, usize::from(chosen >> 1 & 7));
             store.freeze();
-            let (instance, chosen, tags) = (Instance(7), Ballot::ZERO, Tags::default());
+            let (instance, chosen, dedup) = (Instance(7), Ballot::ZERO, DedupTable::default());
             let membership = Membership::of_ids([NodeId(1)].into_iter());
-            let state = Snapshot { instance, chosen, chain: 1, time_ms: 1, digest: 1, tags, membership };
+            let state = Snapshot { instance, chosen, chain: 1, time_ms: 1, digest: 1, dedup, membership };
             writer.begin(&SectionHead { group, state })?;
             while let Some(block) = store.next_block(200) {
                 writer.block(&block)?;

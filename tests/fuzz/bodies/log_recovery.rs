@@ -69,7 +69,7 @@ fn write_log(disk: &MemoryDisk, chosen: u8) -> Written {
         }
     }
     if chosen & 0x80 != 0 {
-        writer.mark().expect("room for a mark");
+        writer.write_durability_marker().expect("room for a mark");
     }
     written
 }
@@ -104,7 +104,7 @@ fn open(disk: &MemoryDisk) -> Result<(Writer, Written), LogError> {
 fn append(writer: &mut Writer, records: Vec<Record>) -> Written {
     let batch = Batch { lsn: writer.next_lsn(), records };
     while !matches!(writer.append(&batch).expect("a sound disk"), Append::Durable(_)) {
-        writer.prepare_spare().expect("a disk with space");
+        writer.preallocate().expect("a disk with space");
     }
     let Batch { lsn, records } = batch;
     records.into_iter().map(|record| (lsn, record)).collect()

@@ -63,9 +63,9 @@ impl World {
         self.connect(1, 1)?;
         self.get(1, "s");
         expect(&self.told(1)?, &Outcome::Value(Bytes::from_static(value.as_bytes())))?;
-        let hollow = |life: &Life| life.node.shard().groups().any(groups::Group::is_hollow);
-        self.until("the third is whole", |world| !world.processes[2].life.as_ref().is_some_and(hollow))?;
-        if self.oracle.hollow > 0 { Ok(()) } else { Err("the third did not notice what it lacks".to_owned()) }
+        let recovering = |life: &Life| life.node.shard().groups().any(groups::Group::is_recovering);
+        self.until("the third is whole", |world| !world.processes[2].life.as_ref().is_some_and(recovering))?;
+        if self.oracle.recovering > 0 { Ok(()) } else { Err("the third did not notice what it lacks".to_owned()) }
     }
 }
 

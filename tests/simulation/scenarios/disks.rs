@@ -48,3 +48,46 @@ pub(super) fn all_disks_are_slow(world: &mut World) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// The second of five nodes campaigns after the leader's death, with a slow disk, and is cut off from all but one. That
+/// one must not wait for it: the two others need its vote.
+pub(super) fn candidate_loses_its_quorum(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.ready()?;
+    world.processes[1].sync_us = 600_000;
+    world.end(0, End::Kill);
+    world.until("the second node campaigns", |world| world.oracle.is_promising(1))?;
+    for far in [2, 3] {
+        world.network.block(1, far);
+        world.network.block(far, 1);
+    }
+    world.elect_within(1_800_000, &[2, 3, 4])
+}
+
+/// The second of five nodes campaigns after the leader's death, and its disk does not answer. The disk of another one
+/// was late a moment ago. The three others must not wait.
+pub(super) fn candidate_with_a_stuck_disk(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.ready()?;
+    world.connect(0, 0)?;
+    world.processes[4].sync_us = 3_000_000;
+    world.set(0, "late");
+    expect(&world.told(0)?, &Outcome::Done)?;
+    world.wait(4_500_000);
+    world.processes[4].sync_us = 300;
+    world.processes[1].sync_us = 600_000_000;
+    world.end(0, End::Kill);
+    world.until("the second node campaigns", |world| world.oracle.is_promising(1))?;
+    world.elect_within(4_000_000, &[2, 3, 4])
+}
+
+impl World {
+    fn elect_within(&mut self, us: u64, nodes: &[usize]) -> Result<(), String> {
+        let begun_us = self.now_us;
+        self.until("another one leads", |world| {
+            nodes.iter().any(|node| world.leader(*node).is_some_and(|id| id != 1))
+        })?;
+        let took_us = self.now_us - begun_us;
+        if took_us <= us { Ok(()) } else { Err(format!("an election took {took_us} us, more than {us}")) }
+    }
+}

@@ -10,7 +10,7 @@ fn hello() -> Hello {
         node: NodeId(2),
         storage: [2; 16],
         start: 1,
-        lives: vec![1],
+        incarnations: vec![1],
         groups: 1,
         members: Vec::new(),
         joins: None,
@@ -40,7 +40,7 @@ fn ping(number: u64, echo: u64) -> Ping {
         claims: 0,
         claims_seen: 0,
         lease: false,
-        word: None,
+        lease_grant: None,
         draining: false,
         clocks: None,
     }

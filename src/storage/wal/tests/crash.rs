@@ -10,14 +10,15 @@ fn with_next_frame(marked: bool) -> (MemoryDisk, Written, Written, usize, Vec<u8
     let mut writer = open_new(&disk);
     let written = small_log(&mut writer);
     if marked {
-        writer.mark().unwrap();
+        writer.write_durability_marker().unwrap();
     }
     let before = disk.content(FIRST).unwrap();
     let other = disk.killed();
     let (mut writer, ..) = open(&other).unwrap();
     let records = vec![accept(1, 3, vec![9; 900]), promise(3, 4), accept(2, 2, "end")];
     let size = frame_bytes(&records) as usize;
-    // Opening the log counts a durability marker as a frame. So the frame is encoded as the first writer would have done.
+    // Opening the log counts a durability marker as a frame. So the frame is encoded as the first writer would have
+    // done.
     let lsn = written[written.len() - 1].0 + 1;
     let next = if marked {
         let disk = disk.killed();
@@ -51,7 +52,8 @@ fn unmarked(mut content: Vec<u8>) -> Vec<u8> {
     content
 }
 
-/// Opens a crashed disk, and checks its records and that the log can go on. Returns true if records of `unsure` were read.
+/// Opens a crashed disk, and checks its records and that the log can go on. Returns true if records of `unsure` were
+/// read.
 fn check(disk: &MemoryDisk, durable: &[(u64, Record)], unsure: &[(u64, Record)]) -> bool {
     let (mut writer, _, seen) = open(disk).unwrap();
     let whole: Vec<_> = durable.iter().chain(unsure).cloned().collect();
@@ -136,7 +138,7 @@ fn write_until_failure(disk: &MemoryDisk) -> (Written, Written) {
             Ok(written) => durable.extend(written),
             Err(_) => return (durable, records.into_iter().map(|record| (lsn, record)).collect()),
         }
-        if round % 3 == 0 && writer.mark().is_err() {
+        if round % 3 == 0 && writer.write_durability_marker().is_err() {
             break;
         }
     }

@@ -29,7 +29,8 @@ impl Visit for First<'_> {
     }
 }
 
-/// Returns the records that the first reader sees. For each group, returns the records and counted bytes of its follower.
+/// Returns the records that the first reader sees. For each group, returns the records and counted bytes of its
+/// follower.
 fn follow(disk: &MemoryDisk, pause: u64) -> (Written, Vec<(Written, u64)>) {
     let frontier = Frontier::default();
     scope(|scope| {
@@ -65,7 +66,8 @@ fn assert_same(disk: &MemoryDisk, pause: u64) {
     assert!(followers.windows(2).all(|two| two[0].1 == two[1].1), "all pass all frames");
 }
 
-/// Writes a log of several segments, with durability markers. Some segments hold one frame longer than the segment size.
+/// Writes a log of several segments, with durability markers. Some segments hold one frame longer than the segment
+/// size.
 fn long_log(disk: &MemoryDisk) {
     let mut writer = open_new(disk);
     append(&mut writer, (0..GROUPS).map(|group| promise(group, 7)).collect()).unwrap();
@@ -75,7 +77,7 @@ fn long_log(disk: &MemoryDisk) {
         append(&mut writer, (0..GROUPS).map(value).chain([trimmed]).collect()).unwrap();
         if instance % 100 == 0 {
             append(&mut writer, vec![accept(1, instance, vec![9; 100_000])]).unwrap();
-            writer.mark().unwrap();
+            writer.write_durability_marker().unwrap();
         }
     }
 }

@@ -66,7 +66,7 @@ fn append(writer: &mut Writer, records: Vec<Record>) -> Result<Written, LogError
     loop {
         match writer.append(&batch)? {
             Append::Durable(_) => break,
-            Append::NeedsSpare => writer.prepare_spare().map_err(LogError::io("spare", "make"))?,
+            Append::NeedsSegment => writer.preallocate().map_err(LogError::io("spare", "make"))?,
             Append::NeedsSpace => return Err(LogError::io("spare-large", "make")(io::ErrorKind::StorageFull.into())),
         }
     }

@@ -26,7 +26,7 @@ fn every_flipped_bit_of_durable_frames_is_found() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     small_log(&mut writer);
-    writer.mark().unwrap();
+    writer.write_durability_marker().unwrap();
     let content = disk.content(FIRST).unwrap();
     let end = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     let durable = end.next_multiple_of(8) - FRAME_HEADER_BYTES;
@@ -50,7 +50,7 @@ fn a_mark_that_rots_costs_nothing() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     let written = small_log(&mut writer);
-    writer.mark().unwrap();
+    writer.write_durability_marker().unwrap();
     let content = disk.content(FIRST).unwrap();
     let end = content.iter().rposition(|byte| *byte != 0).unwrap();
     for at in end.next_multiple_of(8) - FRAME_HEADER_BYTES..=end {
@@ -68,7 +68,7 @@ fn rot_in_a_last_frame_that_fills_its_segment_is_found() {
         let disk = MemoryDisk::new();
         let mut writer = open_new(&disk);
         append(&mut writer, vec![accept(1, 1, vec![7; length])]).unwrap();
-        writer.mark().unwrap();
+        writer.write_durability_marker().unwrap();
         let name = disk.list().unwrap().into_iter().rfind(|name| is_segment(name)).unwrap();
         let mut content = disk.content(&name).unwrap();
         content[1_000] ^= 1;
@@ -81,12 +81,12 @@ fn a_segment_before_the_last_cannot_be_torn() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     small_log(&mut writer);
-    writer.mark().unwrap();
+    writer.write_durability_marker().unwrap();
     append(&mut writer, vec![accept(1, 3, vec![1; 65_000])]).unwrap();
     assert!(disk.content(SECOND).is_some());
     let content = disk.content(FIRST).unwrap();
-    let mark = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    for at in (0..mark.next_multiple_of(8) - FRAME_HEADER_BYTES).step_by(3) {
+    let marker = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for at in (0..marker.next_multiple_of(8) - FRAME_HEADER_BYTES).step_by(3) {
         let mut content = content.clone();
         content[at] ^= 1;
         assert!(is_noticed(&with_content(&disk, FIRST, content)), "byte {at}");
@@ -113,7 +113,7 @@ fn a_damaged_value_is_lost_and_nothing_else() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     let mut written = small_log(&mut writer);
-    writer.mark().unwrap();
+    writer.write_durability_marker().unwrap();
     let mut content = disk.content(FIRST).unwrap();
     let value = content.windows(12).position(|bytes| bytes == b"second value").unwrap();
     content[value] ^= 1;
@@ -129,7 +129,7 @@ fn corruption_names_the_frame() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     small_log(&mut writer);
-    writer.mark().unwrap();
+    writer.write_durability_marker().unwrap();
     let mut content = disk.content(FIRST).unwrap();
     let offset = SEGMENT_HEADER_BYTES + frame_bytes(&[promise(1, 7), promise(2, 8)]) as usize;
     content[offset + FRAME_HEADER_BYTES + 5] ^= 1;
@@ -177,7 +177,7 @@ fn a_frame_of_another_history_does_not_fit_in() {
         for (instance, value) in [(1, "first"), (2, second), (3, "third")] {
             append(&mut writer, vec![accept(1, instance, value)]).unwrap();
         }
-        writer.mark().unwrap();
+        writer.write_durability_marker().unwrap();
         disk
     };
     let (disk, other) = (log("one"), log("two"));

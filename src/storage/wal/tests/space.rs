@@ -14,7 +14,7 @@ fn full() -> (MemoryDisk, Writer) {
     append(&mut writer, vec![accept(1, 1, vec![1; 40_000])]).unwrap();
     append(&mut writer, vec![accept(1, 2, vec![2; 30_000])]).unwrap();
     assert!(!writer.status().full());
-    assert_eq!(writer.prepare_spare().unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(writer.preallocate().unwrap_err().kind(), io::ErrorKind::StorageFull);
     assert!(writer.status().full());
     (disk, writer)
 }
@@ -22,10 +22,10 @@ fn full() -> (MemoryDisk, Writer) {
 #[test]
 fn what_is_left_can_be_used_and_is_known() {
     let (disk, mut writer) = full();
-    assert_eq!(disk.list().unwrap(), [FIRST, SECOND], "what was made of the spare was removed");
+    assert_eq!(disk.list().unwrap(), [FIRST, SECOND], "the unfinished segment was removed");
     let room = writer.status().room();
-    assert!(!writer.status().spare() && (30_000..36_000).contains(&room), "{room}");
-    assert_eq!(try_append(&mut writer, vec![accept(1, 3, vec![3; 36_000])]), Append::NeedsSpare);
+    assert!(!writer.status().has_preallocated() && (30_000..36_000).contains(&room), "{room}");
+    assert_eq!(try_append(&mut writer, vec![accept(1, 3, vec![3; 36_000])]), Append::NeedsSegment);
     assert!(matches!(try_append(&mut writer, vec![accept(1, 3, vec![3; 20_000])]), Append::Durable(_)));
     assert_eq!(writer.status().room(), room - frame_bytes(&[accept(1, 3, vec![3; 20_000])]));
     let mut promises = 0;
@@ -35,7 +35,7 @@ fn what_is_left_can_be_used_and_is_known() {
     assert!((8 << 10) / 104 < promises, "{promises}");
 
     disk.set_capacity(None);
-    writer.prepare_spare().unwrap();
+    writer.preallocate().unwrap();
     assert!(!writer.status().full());
     assert!(matches!(try_append(&mut writer, vec![accept(1, 4, vec![4; 8_000])]), Append::Durable(_)));
     let seen = open(&disk.crash(0)).unwrap().2;
@@ -67,13 +67,13 @@ fn a_frame_larger_than_a_segment_gets_its_own_or_waits() {
 fn a_spare_that_is_whole_is_used_and_another_is_removed() {
     let disk = MemoryDisk::new();
     let writer = open_new(&disk);
-    writer.prepare_spare().unwrap();
+    writer.preallocate().unwrap();
     disk.set_content("spare.new", vec![0; 100]);
     disk.set_content("spare-large", vec![0; 100]);
     let writes = disk.writes();
     let (mut writer, ..) = open(&disk).unwrap();
     assert_eq!(disk.list().unwrap(), [FIRST, "spare"]);
-    writer.prepare_spare().unwrap();
+    writer.preallocate().unwrap();
     assert_eq!(disk.writes(), writes, "it was there");
     append(&mut writer, vec![accept(1, 1, vec![0; 64_000])]).unwrap();
     append(&mut writer, vec![accept(1, 2, vec![0; 64_000])]).unwrap();

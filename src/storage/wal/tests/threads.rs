@@ -82,9 +82,9 @@ fn a_batch_is_one_write_and_one_sync() {
         append(&mut writer, vec![accept(1, instance, "a"), accept(2, instance, "b"), promise(3, instance)]).unwrap();
     }
     assert_eq!((disk.writes() - writes, disk.syncs() - syncs), (10, 10));
-    writer.mark().unwrap();
-    assert!(!writer.wants_mark());
-    assert_eq!((disk.writes() - writes, disk.syncs() - syncs), (11, 10), "a mark is not synced");
+    writer.write_durability_marker().unwrap();
+    assert!(!writer.wants_durability_marker());
+    assert_eq!((disk.writes() - writes, disk.syncs() - syncs), (11, 10), "a marker is not synced");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_quiet_log_says_that_its_last_frame_is_durable() {
     drop(log);
     let (_, recovered, seen) = open(&disk).unwrap();
     assert_eq!((seen.len(), recovered.frames), (1, 2));
-    assert_eq!(recovered.rewritten_bytes, FRAME_HEADER_BYTES as u64, "only the mark is unsure");
+    assert_eq!(recovered.rewritten_bytes, FRAME_HEADER_BYTES as u64, "only the marker is unsure");
 }
 
 #[test]

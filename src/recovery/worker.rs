@@ -1,9 +1,9 @@
-//! Lanes (recovery workers): each rebuilds some of the groups, from their checkpoints and then their records in order.
+//! Recovery workers: each rebuilds some of the groups, from their checkpoints and then their records in order.
 
-use super::{Part, Progress, Refusal, Sorter, Source};
+use super::{Part, RecoveryProgress, Refusal, Sorter, Source};
 use crate::background;
 use crate::shard::{self, Cell};
-use crate::storage::checkpoint::Shelf;
+use crate::storage::checkpoint::CheckpointSet;
 use crate::storage::wal::{Follower, Frontier, Logged, Record, RecordKind, Visit};
 use groups::{Clock, Effect, GroupId, Instance};
 use std::cmp::Reverse;
@@ -13,53 +13,53 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::{Builder, scope};
 
-/// The assignment of groups to lanes.
+/// The assignment of groups to workers.
 pub(super) struct Deal {
-    /// By group: the index of its lane, and its position among that lane's groups.
+    /// By group: the index of its worker, and its position among that worker's groups.
     places: Vec<(usize, usize)>,
-    /// Number of lanes.
-    lanes: usize,
+    /// Number of workers.
+    workers: usize,
 }
 
 impl Deal {
-    /// Assigns groups to at most `lanes` lanes, balanced by `bytes`, the checkpoint bytes of each group. A group that is
-    /// much larger than the others shares its lane with few of them.
-    pub(super) fn new(bytes: &[u64], lanes: usize) -> Deal {
-        let lanes = lanes.clamp(1, bytes.len().max(1));
+    /// Assigns groups to at most `workers` workers, balanced by `bytes`, the checkpoint bytes of each group. A group
+    /// that is much larger than the others shares its worker with few of them.
+    pub(super) fn new(bytes: &[u64], workers: usize) -> Deal {
+        let workers = workers.clamp(1, bytes.len().max(1));
         let mut order: Vec<usize> = (0..bytes.len()).collect();
         order.sort_by_key(|group| Reverse(bytes[*group]));
         let mut places = vec![(0, 0); bytes.len()];
-        let mut dealt = vec![(0, 0); lanes];
+        let mut dealt = vec![(0, 0); workers];
         for group in order {
-            let lightest = (0..lanes).min_by_key(|lane| dealt[*lane]).unwrap_or(0);
+            let lightest = (0..workers).min_by_key(|worker| dealt[*worker]).unwrap_or(0);
             let (weight, count) = &mut dealt[lightest];
             places[group] = (lightest, *count);
             *weight += bytes[group];
             *count += 1;
         }
-        Deal { places, lanes }
+        Deal { places, workers }
     }
 
-    /// Returns the lanes, each with its groups.
-    pub(super) fn lanes(&self, mut cells: Vec<(GroupId, Cell)>, clock: Clock, value_version: u8) -> Vec<Lane<'_>> {
-        let lane = |index| {
+    /// Returns the workers, each with its groups.
+    pub(super) fn workers(&self, mut cells: Vec<(GroupId, Cell)>, clock: Clock, value_version: u8) -> Vec<Worker<'_>> {
+        let worker = |index| {
             let (cells, effects, found) = (Vec::new(), Vec::new(), Found::default());
-            Lane { deal: self, index, cells, clock, value_version, effects, found, refused: None }
+            Worker { deal: self, index, cells, clock, value_version, effects, found, refused: None }
         };
-        let mut lanes: Vec<Lane<'_>> = (0..self.lanes).map(lane).collect();
+        let mut workers: Vec<Worker<'_>> = (0..self.workers).map(worker).collect();
         cells.sort_by_key(|(group, _)| self.places[group.index()]);
         for (group, cell) in cells {
-            lanes[self.places[group.index()].0].cells.push((group, cell));
+            workers[self.places[group.index()].0].cells.push((group, cell));
         }
-        lanes
+        workers
     }
 }
 
 /// A recovery worker: rebuilds some of the groups.
-pub(super) struct Lane<'d> {
+pub(super) struct Worker<'d> {
     deal: &'d Deal,
     index: usize,
-    /// The lane's groups, in the order of [`Deal::places`].
+    /// The worker's groups, in the order of [`Deal::places`].
     cells: Vec<(GroupId, Cell)>,
     clock: Clock,
     value_version: u8,
@@ -68,7 +68,7 @@ pub(super) struct Lane<'d> {
     refused: Option<Refusal>,
 }
 
-/// Findings of a lane besides the states of its groups.
+/// Findings of a worker besides the states of its groups.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) kept: Vec<(GroupId, Instance, u64)>,
@@ -76,23 +76,23 @@ pub(super) struct Found {
     pub(super) bytes: u64,
 }
 
-/// Result of a lane: its groups and findings, or the reason why the log is not usable.
+/// Result of a worker: its groups and findings, or the reason why the log is not usable.
 type Done = Result<(Vec<(GroupId, Cell)>, Found), Refusal>;
 
-impl Lane<'_> {
+impl Worker<'_> {
     /// Loads the newest states of its groups from the checkpoints. Stops early if `given_up` is set.
-    fn load(&mut self, shelf: Option<&Shelf>, progress: &Progress, given_up: &AtomicBool) {
-        let Some(shelf) = shelf else { return };
+    fn load(&mut self, checkpoint_set: Option<&CheckpointSet>, progress: &RecoveryProgress, given_up: &AtomicBool) {
+        let Some(checkpoint_set) = checkpoint_set else { return };
         for (group, cell) in &mut self.cells {
             if given_up.load(Ordering::Relaxed) {
                 return;
             }
-            if let Some((loaded, bytes)) = shelf.newest(*group, &mut self.found.damaged) {
+            if let Some((loaded, bytes)) = checkpoint_set.newest(*group, &mut self.found.damaged) {
                 self.found.kept.push((*group, loaded.state.instance, loaded.sequence));
                 self.found.bytes += bytes;
                 cell.restore_checkpoint(loaded.state, loaded.store, self.clock);
             }
-            progress.advance(shelf.bytes(*group));
+            progress.advance(checkpoint_set.bytes(*group));
         }
     }
 
@@ -108,11 +108,11 @@ impl Lane<'_> {
     }
 
     /// Restores the records of its groups, behind the first reader of the log, up to the end of the log or the first
-    /// refused record. Returns false if the lane was given up before that; its groups are then incomplete.
-    fn follow(&mut self, mut follower: Follower<'_>, progress: &Progress, given_up: &AtomicBool) -> bool {
+    /// refused record. Returns false if the worker was given up before that; its groups are then incomplete.
+    fn follow(&mut self, mut follower: Follower<'_>, progress: &RecoveryProgress, given_up: &AtomicBool) -> bool {
         let (deal, index) = (self.deal, self.index);
         // The first reader reports records of groups that do not exist.
-        let is_here = |group: GroupId| deal.places.get(group.index()).is_some_and(|(lane, _)| *lane == index);
+        let is_here = |group: GroupId| deal.places.get(group.index()).is_some_and(|(worker, _)| *worker == index);
         let mut unsaid_bytes = 0;
         while self.refused.is_none() {
             if given_up.load(Ordering::Relaxed) {
@@ -120,10 +120,11 @@ impl Lane<'_> {
             }
             match follower.read(is_here, &mut |lsn, record| self.take(lsn, record)) {
                 Ok(Some(bytes)) => {
-                    // Every lane reads the whole log, so each reports only its share (one part in `lanes`) of the bytes.
+                    // Every worker reads the whole log, so each reports only its share (one part in `workers`) of the
+                    // bytes.
                     unsaid_bytes += bytes;
-                    progress.advance(unsaid_bytes / deal.lanes as u64);
-                    unsaid_bytes %= deal.lanes as u64;
+                    progress.advance(unsaid_bytes / deal.workers as u64);
+                    unsaid_bytes %= deal.workers as u64;
                 }
                 Ok(None) => break,
                 Err(error) => self.refused = Some(error.into()),
@@ -152,32 +153,32 @@ impl Lane<'_> {
     }
 }
 
-/// Runs a single lane on the calling thread.
+/// Runs a single worker on the calling thread.
 pub(super) fn in_line<R>(
-    mut lane: Lane<'_>,
+    mut worker: Worker<'_>,
     source: &Source<'_>,
-    shelf: Option<&Shelf>,
+    checkpoint_set: Option<&CheckpointSet>,
     sorter: Sorter,
     feed: impl FnOnce(&mut dyn Visit) -> R,
     take: &mut dyn FnMut(Part<R>),
 ) -> Result<Found, Refusal> {
-    lane.load(shelf, source.progress, &AtomicBool::new(false));
-    let mut only = Only { lane: &mut lane, sorter, progress: source.progress };
+    worker.load(checkpoint_set, source.progress, &AtomicBool::new(false));
+    let mut only = Only { worker: &mut worker, sorter, progress: source.progress };
     let fed = feed(&mut only);
-    give(fed, only.sorter, shelf, vec![lane.finish()], std::iter::empty(), take)
+    give(fed, only.sorter, checkpoint_set, vec![worker.finish()], std::iter::empty(), take)
 }
 
-/// The visitor of a single lane: restores each record as it is read.
+/// The visitor of a single worker: restores each record as it is read.
 struct Only<'l, 'd> {
-    lane: &'l mut Lane<'d>,
+    worker: &'l mut Worker<'d>,
     sorter: Sorter,
-    progress: &'l Progress,
+    progress: &'l RecoveryProgress,
 }
 
 impl Visit for Only<'_, '_> {
     fn record(&mut self, lsn: u64, record: Logged<'_>) {
         if self.sorter.is_of_group(&record) {
-            self.lane.take(lsn, record.record());
+            self.worker.take(lsn, record.record());
         }
     }
 
@@ -186,14 +187,14 @@ impl Visit for Only<'_, '_> {
     }
 }
 
-/// Runs each lane on a thread of its own, while the calling thread reads the log.
+/// Runs each worker on a thread of its own, while the calling thread reads the log.
 ///
 /// # Errors
 /// If the system gives no thread.
 pub(super) fn side_by_side<R>(
-    lanes: Vec<Lane<'_>>,
+    workers: Vec<Worker<'_>>,
     source: &Source<'_>,
-    shelf: Option<&Shelf>,
+    checkpoint_set: Option<&CheckpointSet>,
     sorter: Sorter,
     feed: impl FnOnce(&mut dyn Visit) -> R,
     take: &mut dyn FnMut(Part<R>),
@@ -203,32 +204,33 @@ pub(super) fn side_by_side<R>(
         // `Ending` finishes the frontier on every way out of here, so that no follower waits for more.
         let mut first = First { sorter, frontier: Ending(&frontier) };
         let (finished, done) = channel();
-        for mut lane in lanes {
+        for mut worker in workers {
             let (frontier, given_up, finished) = (&frontier, &given_up, finished.clone());
             let work = move || {
                 background::give_way();
-                lane.load(shelf, source.progress, given_up);
+                worker.load(checkpoint_set, source.progress, given_up);
                 let follower = Follower::new(source.disk, source.storage, frontier);
-                if lane.follow(follower, source.progress, given_up) {
-                    // If this lane refused a record, the node ends anyway: the other lanes give up, so that it ends sooner.
-                    given_up.fetch_or(lane.refused.is_some(), Ordering::Relaxed);
+                if worker.follow(follower, source.progress, given_up) {
+                    // If this worker refused a record, the node ends anyway: the other workers give up, so that it ends
+                    // sooner.
+                    given_up.fetch_or(worker.refused.is_some(), Ordering::Relaxed);
                     // The send fails only if the rebuild has failed already: then nobody needs the result.
-                    let _ = finished.send(lane.finish());
+                    let _ = finished.send(worker.finish());
                 }
             };
-            Builder::new().name("paxoi-lane".to_owned()).spawn_scoped(scope, work)?;
+            Builder::new().name("paxoi-worker".to_owned()).spawn_scoped(scope, work)?;
         }
         drop(finished);
         let fed = feed(&mut first);
         let First { sorter, frontier } = first;
         drop(frontier);
         let early: Vec<Done> = done.try_iter().collect();
-        // `done` ends when all lanes have ended. If a lane panicked, the end of the scope panics, too.
-        Ok(give(fed, sorter, shelf, early, done.into_iter(), take))
+        // `done` ends when all workers have ended. If a worker panicked, the end of the scope panics, too.
+        Ok(give(fed, sorter, checkpoint_set, early, done.into_iter(), take))
     })
 }
 
-/// The visitor of the first reader: advances the frontier that the lanes follow.
+/// The visitor of the first reader: advances the frontier that the workers follow.
 struct First<'f> {
     sorter: Sorter,
     frontier: Ending<'f>,
@@ -253,12 +255,12 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Hands over the result of reading the log, and then the groups of each lane as it finishes. Hands over nothing if the log
-/// or one of the `early` lanes is refused, and nothing more when a later lane is refused.
+/// Hands over the result of reading the log, and then the groups of each worker as it finishes. Hands over nothing if
+/// the log or one of the `early` workers is refused, and nothing more when a later worker is refused.
 fn give<R>(
     read: R,
     sorter: Sorter,
-    shelf: Option<&Shelf>,
+    checkpoint_set: Option<&CheckpointSet>,
     early: Vec<Done>,
     done: impl Iterator<Item = Done>,
     take: &mut dyn FnMut(Part<R>),
@@ -267,10 +269,14 @@ fn give<R>(
         return Err(refused);
     }
     let early = early.into_iter().collect::<Result<Vec<_>, Refusal>>()?;
-    take(Part::Log { read, peers: sorter.peers, catalog: shelf.map(Shelf::catalog).unwrap_or_default() });
+    take(Part::Log {
+        read,
+        peers: sorter.peers,
+        catalog: checkpoint_set.map(CheckpointSet::catalog).unwrap_or_default(),
+    });
     let mut all = Found::default();
-    for lane in early.into_iter().map(Ok).chain(done) {
-        let (cells, found) = lane?;
+    for worker in early.into_iter().map(Ok).chain(done) {
+        let (cells, found) = worker?;
         take(Part::Groups(cells));
         all.add(found);
     }
@@ -291,21 +297,21 @@ mod tests {
 
     #[test]
     fn groups_are_dealt_by_what_they_weigh() {
-        let lanes = |bytes: &[u64], lanes| -> Vec<usize> {
-            let deal = Deal::new(bytes, lanes);
+        let workers = |bytes: &[u64], workers| -> Vec<usize> {
+            let deal = Deal::new(bytes, workers);
             let mut places = deal.places.clone();
             places.sort_unstable();
-            let due = (0..deal.lanes).flat_map(|lane| {
-                let count = deal.places.iter().filter(|(of, _)| *of == lane).count();
-                (0..count).map(move |place| (lane, place))
+            let due = (0..deal.workers).flat_map(|worker| {
+                let count = deal.places.iter().filter(|(of, _)| *of == worker).count();
+                (0..count).map(move |place| (worker, place))
             });
-            assert!(places.iter().copied().eq(due), "every lane's places count from 0");
-            deal.places.iter().map(|(lane, _)| *lane).collect()
+            assert!(places.iter().copied().eq(due), "every worker's places count from 0");
+            deal.places.iter().map(|(worker, _)| *worker).collect()
         };
-        assert!(lanes(&[], 4).is_empty());
-        assert_eq!(lanes(&[0; 5], 2), [0, 1, 0, 1, 0]);
-        assert_eq!(lanes(&[7; 3], 64), [0, 1, 2]);
-        assert_eq!(lanes(&[1, 1, 100, 1, 1], 2), [1, 1, 0, 1, 1]);
-        assert_eq!(lanes(&[3, 9, 4, 5], 2), [0, 0, 1, 1]);
+        assert!(workers(&[], 4).is_empty());
+        assert_eq!(workers(&[0; 5], 2), [0, 1, 0, 1, 0]);
+        assert_eq!(workers(&[7; 3], 64), [0, 1, 2]);
+        assert_eq!(workers(&[1, 1, 100, 1, 1], 2), [1, 1, 0, 1, 1]);
+        assert_eq!(workers(&[3, 9, 4, 5], 2), [0, 0, 1, 1]);
     }
 }

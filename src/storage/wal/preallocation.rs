@@ -1,6 +1,6 @@
-//! Keeps one preallocated segment ready, and removes old segments. A preallocated segment is filled with zeros and synced.
-//! So writing a frame into it changes no metadata, and its sync is one write of the device. A full disk shows here, and
-//! never in the middle of a frame.
+//! Keeps one preallocated segment ready, and removes old segments. A preallocated segment is filled with zeros and
+//! synced. So writing a frame into it changes no metadata, and its sync is one write of the device. A full disk shows
+//! here, and never in the middle of a frame.
 
 use super::index::Index;
 use super::trim::drop_segments;
@@ -20,7 +20,7 @@ const UNFINISHED: &str = ".new";
 /// Bytes zeroed between two syncs. A sync of the log that comes meanwhile waits for no more than these.
 const ZEROS_BYTES: usize = 1 << 20;
 
-pub(super) struct Spares {
+pub(super) struct PreallocatedSegments {
     disk: Arc<dyn Disk>,
     bytes: u64,
     status: Arc<LogStatus>,
@@ -37,14 +37,14 @@ struct State {
     drop_below: u64,
 }
 
-impl Spares {
+impl PreallocatedSegments {
     /// Uses an existing preallocated segment if it has the right size, and removes files that cannot be used.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         bytes: u64,
         status: Arc<LogStatus>,
         index: Arc<Index>,
-    ) -> Result<Spares, LogError> {
+    ) -> Result<PreallocatedSegments, LogError> {
         let mut ready = false;
         for name in disk.list().map_err(LogError::io(SPARE, "find"))? {
             if name == SPARE {
@@ -58,10 +58,11 @@ impl Spares {
         }
         status.set_spare(ready);
         let state = Mutex::new(State { ready, stopped: false, drop_below: 0 });
-        Ok(Spares { disk, bytes, status, index, state, changed: Condvar::new() })
+        Ok(PreallocatedSegments { disk, bytes, status, index, state, changed: Condvar::new() })
     }
 
-    /// Returns the name of the preallocated segment, if it is ready. The caller must rename it before any other call here.
+    /// Returns the name of the preallocated segment, if it is ready. The caller must rename it before any other call
+    /// here.
     pub(super) fn take(&self) -> Option<&'static str> {
         let state = self.state();
         state.ready.then_some(SPARE)

@@ -4,7 +4,7 @@
 //! was counted among one set of members is counted among another: tallies of votes end with their instance, and
 //! promises with the leadership.
 
-use super::{Clock, Group, Surroundings};
+use super::{Clock, ElectionContext, Group};
 use crate::membership::{Change, ChangeError, Membership};
 use crate::message::{Chosen, Handover};
 use crate::{Effect, Instance, Message, NodeId, Value};
@@ -36,8 +36,8 @@ impl Group {
         voters.ids().iter().filter(|id| **id == node || reached.contains(id)).count() >= voters.quorum()
     }
 
-    pub(super) fn reaches_quorum(&self, around: Surroundings<'_>) -> bool {
-        self.is_quorum(self.settings.me, around.reached)
+    pub(super) fn reaches_quorum(&self, context: ElectionContext<'_>) -> bool {
+        self.is_quorum(self.settings.me, context.reached)
     }
 
     /// The other voters.
@@ -89,7 +89,7 @@ impl Group {
         }
         self.step_down(clock, effects);
         if self.is_voter() {
-            return self.stand(clock, effects);
+            return self.campaign(clock, effects);
         }
         let handover = Handover { ballot: led, next: self.next, stay: false };
         effects.push(Effect::Send { to: self.preferred(), message: Message::Handover(handover) });

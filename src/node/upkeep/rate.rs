@@ -8,8 +8,8 @@ const EASY_PER_MILLE: u64 = 200;
 /// Load at and above which background work gets only its minimum rate, in thousandths of the loop's time.
 const BUSY_PER_MILLE: u64 = 500;
 
-/// The part of its time that the event loop works, and the rate at which it logs. The time for which a turn waited for a
-/// processor counts as work, because the machine is busy then too.
+/// The part of its time that the event loop works, and the rate at which it logs. The time for which a turn waited for
+/// a processor counts as work, because the machine is busy then too.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::node) struct Load {
     since_us: u64,
@@ -51,12 +51,12 @@ impl Load {
 
 /// A token bucket of bytes that may be moved. The last move may overdraw it: the next one waits longer then.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct TokenBucket {
     allowance: i64,
     earned_us: u64,
 }
 
-impl Pace {
+impl TokenBucket {
     /// Adds the tokens of the time that has passed, at `bytes_per_ms`. The bucket holds at most `saved_max`.
     pub(super) fn earn(&mut self, bytes_per_ms: usize, saved_max: usize, now_us: u64) {
         let passed_us = now_us.saturating_sub(std::mem::replace(&mut self.earned_us, now_us)).min(100_000) as usize;
@@ -82,7 +82,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use super::{Load, Pace};
+    use super::{Load, TokenBucket};
     use crate::config::LOAD_WINDOW_US;
 
     fn load(per_mille: u64) -> Load {
@@ -113,18 +113,18 @@ mod tests {
 
     #[test]
     fn what_is_saved_up_is_bounded_and_what_is_overdrawn_is_earned_first() {
-        let mut pace = Pace::default();
-        assert!(!pace.is_open());
-        pace.earn(100, 1_000, 5_000);
-        pace.spend(499);
-        assert!(pace.is_open());
-        pace.spend(101);
-        pace.earn(100, 1_000, 6_000);
-        assert!(!pace.is_open(), "100 were overdrawn");
-        pace.refund(1);
-        assert!(pace.is_open());
-        pace.earn(100, 1_000, 99_000_000);
-        pace.spend(1_000);
-        assert!(!pace.is_open());
+        let mut bucket = TokenBucket::default();
+        assert!(!bucket.is_open());
+        bucket.earn(100, 1_000, 5_000);
+        bucket.spend(499);
+        assert!(bucket.is_open());
+        bucket.spend(101);
+        bucket.earn(100, 1_000, 6_000);
+        assert!(!bucket.is_open(), "100 were overdrawn");
+        bucket.refund(1);
+        assert!(bucket.is_open());
+        bucket.earn(100, 1_000, 99_000_000);
+        bucket.spend(1_000);
+        assert!(!bucket.is_open());
     }
 }

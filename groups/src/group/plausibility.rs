@@ -14,21 +14,21 @@ const INSTANCES_AHEAD_MAX: u64 = 1 << 48;
 impl Group {
     /// Returns true if the message is plausible. Otherwise the caller drops the message and its connection.
     #[must_use]
-    pub fn believes(&self, message: &Message) -> bool {
+    pub fn is_plausible(&self, message: &Message) -> bool {
         let (ballot, instance) = message.highest();
-        self.believes_ballot(ballot) && self.believes_instance(instance)
+        self.is_plausible_ballot(ballot) && self.is_plausible_instance(instance)
     }
 
     /// Returns true if this ballot can be in use.
     #[must_use]
-    pub fn believes_ballot(&self, ballot: Ballot) -> bool {
+    pub fn is_plausible_ballot(&self, ballot: Ballot) -> bool {
         let known = self.seen.max(self.acceptor.promised());
         ballot.round <= known.round.saturating_add(ROUNDS_AHEAD_MAX)
     }
 
     /// Returns true if another member can be at this instance.
     #[must_use]
-    pub fn believes_instance(&self, instance: Instance) -> bool {
+    pub fn is_plausible_instance(&self, instance: Instance) -> bool {
         instance.0 <= self.next.0.saturating_add(INSTANCES_AHEAD_MAX)
     }
 }

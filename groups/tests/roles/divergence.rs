@@ -65,7 +65,7 @@ fn a_candidate_is_not_bound_to_what_was_accepted_in_another_state() {
     let mut member = voter();
     member.handle(1, chosen(OLD, 1));
     member.no_claim(1);
-    member.stand();
+    member.campaign();
     let mine = ballot(2, 3);
     member.handle(3, promise(mine, 2, 2, None));
     member.handle(1, promise(mine, 2, 2, Some(accepted(OLD, &second(right() + 1)))));

@@ -37,7 +37,7 @@ fn nothing_is_promised_and_the_candidate_is_told() {
 #[test]
 fn a_candidate_asks_again_until_it_is_promised() {
     let mut member = Member::new(1, 3);
-    member.stand();
+    member.campaign();
     let own = ballot(1, 1);
     let later = Message::Reject(Reject { ballot: own, instance: Instance(1), promised: Ballot::ZERO });
     assert_eq!(member.handle(2, later), []);
@@ -54,7 +54,7 @@ fn a_candidate_asks_again_until_it_is_promised() {
 #[test]
 fn a_candidate_does_not_ask_those_again_that_have_promised() {
     let mut member = Member::new(1, 5);
-    member.stand();
+    member.campaign();
     let own = ballot(1, 1);
     member.handle(2, promise(own, 1, 1, Some(accepted(ballot(0, 2), &empty(0)))));
     let later = Message::Reject(Reject { ballot: own, instance: Instance(1), promised: Ballot::ZERO });
@@ -71,7 +71,7 @@ fn who_may_not_promise_to_itself_stands_as_soon_as_it_may() {
     for _ in 0..400 {
         member.clock.mono_ms += 1;
         let clock = member.clock;
-        let bound = Surroundings { free: false, ..FINE };
+        let bound = ElectionContext { may_self_promise: false, ..FINE };
         assert_eq!(member.call(|group, effects| group.tick(clock, bound, effects)), []);
     }
     member.clock.mono_ms += 90;

@@ -1,7 +1,7 @@
 //! Worker threads for checkpoint files. Each does one task after the other. Its queue has no limit of its own: the node
 //! bounds it, because it gives new tasks only as it gets results.
 
-use super::{Brought, Done, Errand, Job, Mover, Scribe};
+use super::{CheckpointWorker, Done, Job, TransferResult, TransferTask, TransferWorker};
 use std::io;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
@@ -17,33 +17,33 @@ pub trait Worker: Send + 'static {
     fn perform(&mut self, task: Self::Task, out: &mut dyn FnMut(Self::Outcome));
 }
 
-impl Worker for Scribe {
+impl Worker for CheckpointWorker {
     type Task = Job;
     type Outcome = Done;
 
     fn perform(&mut self, job: Job, out: &mut dyn FnMut(Done)) {
-        if let Some(done) = Scribe::perform(self, job) {
+        if let Some(done) = CheckpointWorker::perform(self, job) {
             out(done);
         }
     }
 }
 
-impl Worker for Mover {
-    type Task = Errand;
-    type Outcome = Brought;
+impl Worker for TransferWorker {
+    type Task = TransferTask;
+    type Outcome = TransferResult;
 
-    fn perform(&mut self, errand: Errand, out: &mut dyn FnMut(Brought)) {
-        Mover::perform(self, errand, out);
+    fn perform(&mut self, task: TransferTask, out: &mut dyn FnMut(TransferResult)) {
+        TransferWorker::perform(self, task, out);
     }
 }
 
 /// The handle of a worker thread. Dropping it waits until the thread has done all its tasks and ended.
-pub struct Desk<T> {
+pub struct WorkerThread<T> {
     sender: Option<Sender<T>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl<T: Send + 'static> Desk<T> {
+impl<T: Send + 'static> WorkerThread<T> {
     /// Starts the thread, which calls `on_done` with each result of a task.
     ///
     /// # Errors
@@ -52,14 +52,14 @@ impl<T: Send + 'static> Desk<T> {
         name: &str,
         mut worker: W,
         mut on_done: impl FnMut(W::Outcome) + Send + 'static,
-    ) -> io::Result<Desk<T>> {
+    ) -> io::Result<WorkerThread<T>> {
         let (sender, tasks) = channel::<T>();
         let thread = Builder::new().name(name.to_owned()).spawn(move || {
             for task in tasks {
                 worker.perform(task, &mut on_done);
             }
         })?;
-        Ok(Desk { sender: Some(sender), thread: Some(thread) })
+        Ok(WorkerThread { sender: Some(sender), thread: Some(thread) })
     }
 
     /// Queues a task behind those given before.
@@ -71,7 +71,7 @@ impl<T: Send + 'static> Desk<T> {
     }
 }
 
-impl<T> Drop for Desk<T> {
+impl<T> Drop for WorkerThread<T> {
     fn drop(&mut self) {
         self.sender = None;
         if let Some(thread) = self.thread.take() {

@@ -10,14 +10,14 @@ impl Group {
     /// Returns true if this member's promises count, and it knows what it has promised.
     #[must_use]
     pub fn may_promise(&self) -> bool {
-        self.is_voter() && self.hollow.is_none()
+        self.is_voter() && self.recovering.is_none()
     }
 
     /// Returns the candidate to which this member may promise a ballot or grant a pre-vote if it handles this message
     /// of `from`. The candidate is the sender, or this node itself.
     #[must_use]
     pub fn promises(&self, from: NodeId, message: &Message) -> Option<NodeId> {
-        if self.hollow.is_some() {
+        if self.recovering.is_some() {
             // A recovering member makes no promise, and does not answer such a message.
             return None;
         }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The tag that was applied last, for each origin. There is one entry for each node that ever sent commands; ids are
 /// few.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Tags(Vec<Tag>);
+pub struct DedupTable(Vec<Tag>);
 
-impl Tags {
+impl DedupTable {
     /// Returns true if `tag` is above the last one of its origin. Then it becomes the last one.
     pub fn advance(&mut self, tag: Tag) -> bool {
         match self.0.iter_mut().find(|last| last.origin == tag.origin) {
@@ -39,11 +39,11 @@ mod tests {
     #[test]
     fn a_repetition_is_known_also_across_a_restart_of_its_origin() {
         let tag = |origin, start, counter| Tag { origin: NodeId(origin), start, counter };
-        let mut tags = Tags::default();
-        assert!(tags.advance(tag(1, 1, 5)));
-        assert!(!tags.advance(tag(1, 1, 5)) && !tags.advance(tag(1, 1, 4)));
-        assert!(tags.advance(tag(2, 1, 1)));
-        assert!(tags.advance(tag(1, 2, 1)));
-        assert!(!tags.advance(tag(1, 1, 6)), "sent before the restart");
+        let mut dedup = DedupTable::default();
+        assert!(dedup.advance(tag(1, 1, 5)));
+        assert!(!dedup.advance(tag(1, 1, 5)) && !dedup.advance(tag(1, 1, 4)));
+        assert!(dedup.advance(tag(2, 1, 1)));
+        assert!(dedup.advance(tag(1, 2, 1)));
+        assert!(!dedup.advance(tag(1, 1, 6)), "sent before the restart");
     }
 }

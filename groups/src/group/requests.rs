@@ -129,7 +129,7 @@ impl Group {
                     let is_change = command.body.first() == Some(&MACHINE);
                     let outcome =
                         is_change.then(|| self.outcomes.pop_front().expect("what is applied has been decided"));
-                    if !self.tags.advance(command.tag) {
+                    if !self.dedup.advance(command.tag) {
                         applying.offset += bytes;
                         continue;
                     }

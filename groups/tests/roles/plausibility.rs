@@ -28,10 +28,10 @@ fn numbers_that_no_history_reaches_are_not_believed() {
     let member = Member::follower(3, ballot(7, 1));
     let (last, far) = (ballot(u64::MAX, 1), ballot(1 << 30, 1));
     for message in messages(far, 1 << 40) {
-        assert!(member.group.believes(&message), "{message:?}");
+        assert!(member.group.is_plausible(&message), "{message:?}");
     }
     for message in messages(last, 1).into_iter().chain(messages(far, u64::MAX)) {
-        assert!(!member.group.believes(&message), "{message:?}");
+        assert!(!member.group.is_plausible(&message), "{message:?}");
     }
     for message in [
         Message::Fetch(Fetch { from: Instance(u64::MAX), bytes_max: 1 }),
@@ -39,6 +39,6 @@ fn numbers_that_no_history_reaches_are_not_believed() {
         Message::Forward(Forward { ballot: last, after: 0, commands: bytes::Bytes::new() }),
         Message::NotLeader(NotLeader { ballot: last }),
     ] {
-        assert!(!member.group.believes(&message), "{message:?}");
+        assert!(!member.group.is_plausible(&message), "{message:?}");
     }
 }

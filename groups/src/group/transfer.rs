@@ -8,7 +8,7 @@ use crate::{Effect, Message, NodeId};
 
 /// A leader transfer in progress.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Handing {
+pub(super) struct Transfer {
     pub(super) to: NodeId,
     stay: bool,
     until_ms: u64,
@@ -20,9 +20,9 @@ impl Group {
     /// `stay`, the new leader does not give the group back by itself.
     pub fn hand_over(&mut self, to: NodeId, stay: bool, hold_ms: u64, clock: Clock) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        if leadership.established && leadership.handing.is_none() && to != self.settings.me {
+        if leadership.established && leadership.transfer.is_none() && to != self.settings.me {
             let until_ms = clock.mono_ms + hold_ms;
-            leadership.handing = Some(Handing { to, stay, until_ms, invited: false });
+            leadership.transfer = Some(Transfer { to, stay, until_ms, invited: false });
         }
     }
 
@@ -38,16 +38,16 @@ impl Group {
         let (next, voters) = (self.next, self.membership.voters());
         let Role::Leader(leadership) = &mut self.role else { return false };
         let ballot = leadership.ballot();
-        let Some(handing) = &mut leadership.handing else { return false };
+        let Some(transfer) = &mut leadership.transfer else { return false };
         // A node without a vote here, or without one any more, cannot lead.
-        if clock.mono_ms >= handing.until_ms || !voters.contains(handing.to) {
-            leadership.handing = None;
+        if clock.mono_ms >= transfer.until_ms || !voters.contains(transfer.to) {
+            leadership.transfer = None;
             return false;
         }
-        if std::mem::replace(&mut handing.invited, true) {
+        if std::mem::replace(&mut transfer.invited, true) {
             return true;
         }
-        let Handing { to, stay, .. } = *handing;
+        let Transfer { to, stay, .. } = *transfer;
         // The target gets the Chosen first. So it is at this leader's `next` when it reads the Handover.
         self.announce(to, effects);
         effects.push(Effect::Send { to, message: Message::Handover(Handover { ballot, next, stay }) });

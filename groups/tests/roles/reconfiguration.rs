@@ -1,7 +1,7 @@
 //! Reconfiguration: members that are added, promoted and removed.
 
 use super::*;
-use groups::membership::{ChangeError, Place, What};
+use groups::membership::{ChangeError, MemberInfo, What};
 use groups::message::{Handover, PreVote, PreVoted};
 use groups::{Answer, Change, Confirmation, Outcome};
 
@@ -11,12 +11,12 @@ fn change(version: u64, what: What) -> BytesMut {
     body
 }
 
-fn place(id: u32) -> Place {
-    Place { node: NodeId(id), storage: [id as u8; 16], address: format!("host:{id}") }
+fn info(id: u32) -> MemberInfo {
+    MemberInfo { node: NodeId(id), storage: [id as u8; 16], address: format!("host:{id}") }
 }
 
 fn learner(id: u32) -> What {
-    What::AddLearner(place(id))
+    What::AddLearner(info(id))
 }
 
 /// Returns a value with these changes as the first commands of member `origin`, after values with the chain `chain`.
@@ -143,7 +143,7 @@ fn a_value_makes_one_change_and_the_origin_learns_what_became_of_each() {
     let value = changing(0, 1, &[remove(7, 2), promote_9, remove(0, 3), remove(1, 2)]);
     let mut leader = Member::new(1, 3);
     (0..4).for_each(|_| _ = leader.submit("its bodies are in the value"));
-    leader.stand();
+    leader.campaign();
     leader.group.handle(NodeId(2), range(1, 2, vec![accepted(ballot(1, 2), &value)]), leader.clock, &mut Vec::new());
     let mut outcomes = Vec::new();
     let applied = leader.group.apply(&value, &mut leader.log, |own| match own {
@@ -198,5 +198,5 @@ fn records_bring_the_members_back() {
         let clock = member.clock;
         member.call(|group, effects| group.restore(record, clock, effects).unwrap());
     }
-    assert_eq!(member.group.membership().place(NodeId(4)), Some(&place(4)));
+    assert_eq!(member.group.membership().info(NodeId(4)), Some(&info(4)));
 }

@@ -1,7 +1,7 @@
-//! Transfers of checkpoint files between nodes, by a worker thread. The worker reads pieces for nodes that ask for them. It
-//! writes received pieces into a file beside this node's own checkpoints, until the file is whole. Only after all of it was
-//! read back, the file gets the name of a checkpoint, and its states go to the node. [`Mover`] itself has no thread, so
-//! that the simulator can drive it.
+//! Transfers of checkpoint files between nodes, by a worker thread. The worker reads pieces for nodes that ask for
+//! them. It writes received pieces into a file beside this node's own checkpoints, until the file is whole. Only after
+//! all of it was read back, the file gets the name of a checkpoint, and its states go to the node. [`TransferWorker`]
+//! itself has no thread, so that the simulator can drive it.
 
 use super::reader::sound_bytes;
 use super::recovery::section_of;
@@ -21,7 +21,7 @@ pub const INCOMING_PREFIX: &str = "incoming-";
 const UNSYNCED_BYTES_MAX: u64 = 1 << 20;
 
 /// One task of the transfer worker.
-pub enum Errand {
+pub enum TransferTask {
     /// Open this file, and report how many sound bytes it has. Removes all other incoming files except those in `keep`.
     Open {
         /// The file.
@@ -64,20 +64,24 @@ pub enum Errand {
     },
 }
 
-impl fmt::Debug for Errand {
+impl fmt::Debug for TransferTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Errand::Open { name, .. } => write!(f, "Open({name})"),
-            Errand::Write { name, offset, bytes } => write!(f, "Write({name}, {} bytes at {offset})", bytes.len()),
-            Errand::Install { name, header, .. } => write!(f, "Install({name} as {})", header.sequence),
-            Errand::Drop(_) => f.write_str("Drop"),
-            Errand::Read { sequence, offset, bytes, .. } => write!(f, "Read({sequence}, {bytes} bytes at {offset})"),
+            TransferTask::Open { name, .. } => write!(f, "Open({name})"),
+            TransferTask::Write { name, offset, bytes } => {
+                write!(f, "Write({name}, {} bytes at {offset})", bytes.len())
+            }
+            TransferTask::Install { name, header, .. } => write!(f, "Install({name} as {})", header.sequence),
+            TransferTask::Drop(_) => f.write_str("Drop"),
+            TransferTask::Read { sequence, offset, bytes, .. } => {
+                write!(f, "Read({sequence}, {bytes} bytes at {offset})")
+            }
         }
     }
 }
 
-/// The result of an errand.
-pub enum Brought {
+/// The result of an task.
+pub enum TransferResult {
     /// The file is open, and has this many bytes, all sound.
     Opened {
         /// The file.
@@ -118,7 +122,7 @@ pub enum Brought {
         reason: String,
     },
     /// A piece for another node; empty if there is none.
-    Piece {
+    Chunk {
         /// The link to the other node.
         link: u64,
         /// The sequence number of the checkpoint.
@@ -130,21 +134,25 @@ pub enum Brought {
     },
 }
 
-impl fmt::Debug for Brought {
+impl fmt::Debug for TransferResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Brought::Opened { name, offset } => write!(f, "Opened({name} {offset})"),
-            Brought::Written { name, offset } => write!(f, "Written({name} {offset})"),
-            Brought::State { name, loaded } => write!(f, "State({name} {} {})", loaded.group, loaded.state.instance),
-            Brought::Received { name, sequence, .. } => write!(f, "Received({name} {sequence})"),
-            Brought::Failed { name, reason } => write!(f, "Failed({name} {reason})"),
-            Brought::Piece { sequence, offset, bytes, .. } => write!(f, "Piece({sequence} {offset} {})", bytes.len()),
+            TransferResult::Opened { name, offset } => write!(f, "Opened({name} {offset})"),
+            TransferResult::Written { name, offset } => write!(f, "Written({name} {offset})"),
+            TransferResult::State { name, loaded } => {
+                write!(f, "State({name} {} {})", loaded.group, loaded.state.instance)
+            }
+            TransferResult::Received { name, sequence, .. } => write!(f, "Received({name} {sequence})"),
+            TransferResult::Failed { name, reason } => write!(f, "Failed({name} {reason})"),
+            TransferResult::Chunk { sequence, offset, bytes, .. } => {
+                write!(f, "Chunk({sequence} {offset} {})", bytes.len())
+            }
         }
     }
 }
 
-/// The transfer worker: does errands.
-pub struct Mover {
+/// The transfer worker: does transfer_tasks.
+pub struct TransferWorker {
     disk: Arc<dyn Disk>,
     /// The file written last, with its name and its unsynced bytes.
     writing: Option<(String, Arc<dyn DiskFile>, u64)>,
@@ -152,37 +160,39 @@ pub struct Mover {
     reading: Option<(u64, Arc<dyn DiskFile>)>,
 }
 
-impl Mover {
+impl TransferWorker {
     /// Creates a transfer worker for `disk`.
     #[must_use]
-    pub fn new(disk: Arc<dyn Disk>) -> Mover {
-        Mover { disk, writing: None, reading: None }
+    pub fn new(disk: Arc<dyn Disk>) -> TransferWorker {
+        TransferWorker { disk, writing: None, reading: None }
     }
 
-    /// Does one errand.
-    pub fn perform(&mut self, errand: Errand, out: &mut dyn FnMut(Brought)) {
-        match errand {
-            Errand::Open { name, keep } => {
-                let opened = self.open(&name, &keep).map(|offset| Brought::Opened { name: name.clone(), offset });
+    /// Does one task.
+    pub fn perform(&mut self, task: TransferTask, out: &mut dyn FnMut(TransferResult)) {
+        match task {
+            TransferTask::Open { name, keep } => {
+                let opened =
+                    self.open(&name, &keep).map(|offset| TransferResult::Opened { name: name.clone(), offset });
                 out(opened.unwrap_or_else(|error| self.failed(name, &error)));
             }
-            Errand::Write { name, offset, bytes } => {
-                let written =
-                    self.write(&name, offset, &bytes).map(|offset| Brought::Written { name: name.clone(), offset });
+            TransferTask::Write { name, offset, bytes } => {
+                let written = self
+                    .write(&name, offset, &bytes)
+                    .map(|offset| TransferResult::Written { name: name.clone(), offset });
                 out(written.unwrap_or_else(|error| self.failed(name, &error)));
             }
-            Errand::Install { name, header, limits, next } => {
+            TransferTask::Install { name, header, limits, next } => {
                 if let Err(error) = self.install(&name, &header, &limits, &next, out) {
                     out(self.failed(name, &error));
                 }
             }
-            Errand::Drop(memory) => drop(memory),
-            Errand::Read { link, sequence, offset, bytes } => {
+            TransferTask::Drop(memory) => drop(memory),
+            TransferTask::Read { link, sequence, offset, bytes } => {
                 let bytes = self.read(sequence, offset, bytes).unwrap_or_else(|error| {
                     tracing::warn!("cannot read {} for another node: {error}", checkpoint_name(sequence));
                     Bytes::new()
                 });
-                out(Brought::Piece { link, sequence, offset, bytes });
+                out(TransferResult::Chunk { link, sequence, offset, bytes });
             }
         }
     }
@@ -222,7 +232,7 @@ impl Mover {
         header: &Header,
         limits: &Limits,
         next: &[Instance],
-        out: &mut dyn FnMut(Brought),
+        out: &mut dyn FnMut(TransferResult),
     ) -> Result<(), CheckpointError> {
         self.writing = None;
         let sequence = header.sequence;
@@ -248,10 +258,10 @@ impl Mover {
         self.disk.rename(name, &checkpoint_name(sequence)).map_err(failed("rename"))?;
         self.disk.sync_dir().map_err(failed("make durable the name of"))?;
         for loaded in states {
-            out(Brought::State { name: name.to_owned(), loaded: Box::new(loaded) });
+            out(TransferResult::State { name: name.to_owned(), loaded: Box::new(loaded) });
         }
         let (bytes, sections) = (reader.bytes(), reader.sections().to_vec());
-        out(Brought::Received { name: name.to_owned(), sequence, bytes, sections });
+        out(TransferResult::Received { name: name.to_owned(), sequence, bytes, sections });
         Ok(())
     }
 
@@ -266,10 +276,10 @@ impl Mover {
         Ok(buffer.into())
     }
 
-    fn failed(&mut self, name: String, error: &dyn fmt::Display) -> Brought {
+    fn failed(&mut self, name: String, error: &dyn fmt::Display) -> TransferResult {
         self.writing = None;
         // The file may not exist.
         let _ = self.disk.remove(&name);
-        Brought::Failed { reason: error.to_string(), name }
+        TransferResult::Failed { reason: error.to_string(), name }
     }
 }
