@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use groups::{Ballot, DedupTable, GroupId, Instance, Membership, NodeId, Snapshot};
 use hdrhistogram::Histogram;
 use paxoi::kv::encode::encode;
-use paxoi::kv::{BlockCheck, Installation, Limits, Moment, Store, parse, table};
+use paxoi::kv::{BlockCheck, Installation, ParseContext, Store, StoreLimits, parse, table};
 use paxoi::rng::Rng;
 use paxoi::routing::SLOTS;
 use paxoi::storage::checkpoint::{CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify};
@@ -28,7 +28,7 @@ const HASH_KEY: [u8; 16] = [7; 16];
 fn main() -> io::Result<()> {
     let keys = std::env::var("PAXOI_KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(KEYS);
     let mut out = io::stdout().lock();
-    let (mut store, mut rng) = (Store::new(HASH_KEY, 0..SLOTS, Limits::default()), Rng::new(1));
+    let (mut store, mut rng) = (Store::new(HASH_KEY, 0..SLOTS, StoreLimits::default()), Rng::new(1));
     (0..keys).for_each(|number| set(&mut store, number, b'a'));
 
     let mut calm = Times::new();
@@ -55,7 +55,7 @@ fn main() -> io::Result<()> {
     rate("blocks out", bytes, cuts.total, &mut out)?;
     writeln!(out, "{:<28}{:>10} KiB of {} KiB", "put aside at most", aside_max >> 10, bytes >> 10)?;
 
-    let (mut installation, started) = (Installation::new(HASH_KEY, 0..SLOTS, Limits::default()), Instant::now());
+    let (mut installation, started) = (Installation::new(HASH_KEY, 0..SLOTS, StoreLimits::default()), Instant::now());
     for block in &blocks {
         installation.install_block(block).map_err(io::Error::other)?;
     }
@@ -76,7 +76,7 @@ fn files(packing: Packing, blocks: &[Vec<u8>], bytes: usize, out: &mut dyn Write
     let membership = Membership::of_ids([NodeId(1)].into_iter());
     let state = Snapshot { instance, chosen, chain: 0, time_ms: 0, digest: 0, dedup, membership };
     let head = SectionHead { group: GroupId(0), state };
-    let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
+    let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, StoreLimits::default());
     blocks.iter().try_for_each(|block| check.check(block)).map_err(io::Error::other)?;
     let digest = check.digest().unwrap_or(0);
     let started = Instant::now();
@@ -99,7 +99,8 @@ fn set(store: &mut Store, number: u64, fill: u8) {
     let key = format!("key:{number:012}");
     let words: [&[u8]; 3] = [b"SET", key.as_bytes(), &[fill; VALUE_BYTES]];
     let spec = table::lookup(&words).expect("SET is a command");
-    let command = parse(spec, &words, Moment { cluster_ms: 1, durations: true, seed: 1 }).expect("it is well formed");
+    let command =
+        parse(spec, &words, ParseContext { cluster_ms: 1, durations: true, seed: 1 }).expect("it is well formed");
     let mut body = BytesMut::new();
     encode(&command, &mut body);
     black_box(store.apply(&body));

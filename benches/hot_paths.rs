@@ -6,14 +6,14 @@ use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use groups::message::Accept;
 use groups::paxos::{Fate, Paxos};
-use groups::{Ballot, Draft, Instance, Members, Message, NodeId, Tag, Value, put_command};
+use groups::{Ballot, CommandId, Instance, Members, Message, NodeId, Value, ValueBuilder, put_command};
 use net::frame::{self, FrameWriter, Purpose};
 use net::outbound::Outbound;
 use net::resp::Protocol;
 use net::resp::request::{RequestLimits, RequestParser};
 use paxoi::kv::encode::encode;
 use paxoi::kv::reply::Reply;
-use paxoi::kv::{Limits, Moment, Store, parse, table};
+use paxoi::kv::{ParseContext, Store, StoreLimits, parse, table};
 use paxoi::routing;
 use std::hint::black_box;
 
@@ -28,18 +28,19 @@ fn key(number: usize) -> String {
 
 /// Returns a value of `BATCH` commands `SET key 64-bytes`.
 fn value() -> Value {
-    let mut draft = Draft::default();
+    let mut builder = ValueBuilder::default();
     for number in 0..BATCH {
-        let tag = Tag { origin: NodeId(1), start: 1, counter: number as u64 + 1 };
-        put_command(draft.commands_mut(), tag, |out| set(&key(number * 97 % KEYS), out));
+        let tag = CommandId { origin: NodeId(1), start: 1, counter: number as u64 + 1 };
+        put_command(builder.commands_mut(), tag, |out| set(&key(number * 97 % KEYS), out));
     }
-    draft.seal(0, 1, Some(0))
+    builder.seal(0, 1, Some(0))
 }
 
 fn set(key: &str, out: &mut BytesMut) {
     let words: [&[u8]; 3] = [b"SET", key.as_bytes(), &[b'x'; 64]];
     let spec = table::lookup(&words).expect("SET is a command");
-    let command = parse(spec, &words, Moment { cluster_ms: 1, durations: true, seed: 1 }).expect("it is well formed");
+    let command =
+        parse(spec, &words, ParseContext { cluster_ms: 1, durations: true, seed: 1 }).expect("it is well formed");
     encode(&command, out);
 }
 
@@ -70,7 +71,7 @@ fn requests(c: &mut Criterion) {
 fn values(c: &mut Criterion) {
     let mut group = c.benchmark_group("value of 100 SETs");
     group.throughput(Throughput::Elements(BATCH as u64));
-    let (value, mut store) = (value(), Store::new([7; 16], 0..routing::SLOTS, Limits::default()));
+    let (value, mut store) = (value(), Store::new([7; 16], 0..routing::SLOTS, StoreLimits::default()));
     group.bench_function("apply", |b| {
         b.iter(|| {
             store.begin(1);

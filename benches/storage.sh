@@ -220,7 +220,7 @@ restart)
     echo "has its first groups after $(($(now_ms) - since)) ms"
     loaded() { grep -q "loaded" "$DIR/3.log"; }
     await 120 loaded
-    grep -hE "groups are here|loaded" "$DIR/3.log"
+    grep -hE "loaded" "$DIR/3.log"
     ;;
 *)
     sed -n '2,13p' "$0" >&2

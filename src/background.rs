@@ -5,7 +5,7 @@
 /// tenth of that thread's share. While no serving thread wants it, the calling thread gets all of it. Threads started
 /// later inherit the priority. The priority cannot be raised again, so never call this on a thread that starts serving
 /// threads, such as the one that opens the log.
-pub fn give_way() {
+pub fn lower_priority() {
     // If the system refuses, the work runs at normal priority.
     let _ = rustix::process::nice(NICE);
 }

@@ -1,6 +1,6 @@
 //! Limits and times, each with its unit, and what an operator can set.
 
-use crate::kv::Limits;
+use crate::kv::StoreLimits;
 use crate::versions::Versions;
 use groups::NodeId;
 
@@ -162,9 +162,9 @@ pub const LOCAL_BYTES_MAX: usize = 1 << 20;
 pub const LOCAL_REPLY_BYTES_MAX: usize = 1 << 20;
 /// Maximum number of waiting reads of this node's clients. Beyond it, clients wait unread.
 pub const READS_MAX: usize = 64 << 10;
-/// Maximum number of steps (see [`groups::Work`]) that a turn spends on each of these: requests of clients, values that
-/// come in the turn, values that earlier turns left, long reads. The rest waits for the next turn. A step takes 0.1 to
-/// 0.5 µs.
+/// Maximum number of steps (see [`groups::WorkBudget`]) that a turn spends on each of these: requests of clients,
+/// values that come in the turn, values that earlier turns left, long reads. The rest waits for the next turn. A step
+/// takes 0.1 to 0.5 µs.
 pub const TURN_STEPS: u64 = 16 << 10;
 /// Maximum number of instances of a group that a node may lack. Beyond it, the node answers `LOADING` in that group.
 pub const BEHIND_INSTANCES_MAX: u64 = 10_000;
@@ -266,7 +266,7 @@ impl Default for CheckpointConfig {
 /// The method that makes reads linearizable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Reads {
+pub enum ReadMode {
     /// A majority confirms, for many reads at once, that the leader still leads.
     #[default]
     Quorum,
@@ -277,12 +277,12 @@ pub enum Reads {
     Log,
 }
 
-impl std::fmt::Display for Reads {
+impl std::fmt::Display for ReadMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Reads::Quorum => "quorum",
-            Reads::Lease => "lease",
-            Reads::Log => "log",
+            ReadMode::Quorum => "quorum",
+            ReadMode::Lease => "lease",
+            ReadMode::Log => "log",
         })
     }
 }
@@ -301,7 +301,7 @@ pub struct NodeConfig {
     /// The number of groups of a cluster that is not born yet.
     pub groups: u32,
     /// The method that makes reads linearizable.
-    pub reads: Reads,
+    pub reads: ReadMode,
     /// Time limit of a command or read, after which its client gets an error.
     pub client_timeout_ms: u64,
     /// Time without a request after which a client is closed; 0 for never. CONFIG SET `timeout` changes it.
@@ -352,7 +352,7 @@ impl NodeConfig {
     /// Returns the approximate maximum of a reply to a client, in bytes.
     #[must_use]
     pub fn reply_bytes_max(&self) -> usize {
-        Limits { value_bytes_max: self.value_bytes_max, ..Limits::default() }.reply_bytes_max()
+        StoreLimits { value_bytes_max: self.value_bytes_max, ..StoreLimits::default() }.reply_bytes_max()
     }
 
     /// Returns the maximum length of a client's request, in bytes: one value with its key and options. All requests of
@@ -375,7 +375,7 @@ impl NodeConfig {
             announced: None,
             join: Vec::new(),
             groups: 1,
-            reads: Reads::Quorum,
+            reads: ReadMode::Quorum,
             client_timeout_ms: 5_000,
             idle_ms_max: 0,
             session_ttl_ms: 60_000,

@@ -14,7 +14,7 @@ const FILES: u64 = 64;
 ///
 /// # Errors
 /// If the system grants fewer files than a node needs without any client.
-pub fn make_room(max_clients: u64) -> anyhow::Result<u64> {
+pub fn raise_limit(max_clients: u64) -> anyhow::Result<u64> {
     let others = SPARE_CONNECTIONS + FILES;
     let needed = max_clients.saturating_add(others);
     let limit = getrlimit(Resource::Nofile);
@@ -27,7 +27,10 @@ pub fn make_room(max_clients: u64) -> anyhow::Result<u64> {
     }
     if granted < needed {
         let fit = granted - others;
-        tracing::warn!("this process may open only {granted} files: {fit} clients instead of {max_clients}");
+        tracing::warn!(
+            "this process may open only {granted} files, so it accepts {fit} clients instead of {max_clients}: raise \
+             the limit (ulimit -n)"
+        );
         return Ok(fit);
     }
     Ok(max_clients)

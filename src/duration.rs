@@ -29,9 +29,9 @@ pub fn parse(text: &str) -> anyhow::Result<Duration> {
 }
 
 /// Lead of one clock over another, in milliseconds; shown as `28800.0 s ahead of` or `0.5 s behind`.
-pub(crate) struct Lead(pub(crate) i64);
+pub(crate) struct ClockLead(pub(crate) i64);
 
-impl fmt::Display for Lead {
+impl fmt::Display for ClockLead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let direction = if self.0 < 0 { "behind" } else { "ahead of" };
         write!(f, "{:.1} s {direction}", self.0.unsigned_abs() as f64 / 1_000.0)
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn a_lead_has_a_direction() {
         assert_eq!(
-            [28_800_000, -500, 0].map(|ms| Lead(ms).to_string()),
+            [28_800_000, -500, 0].map(|ms| ClockLead(ms).to_string()),
             ["28800.0 s ahead of", "0.5 s behind", "0.0 s ahead of"]
         );
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 /// A message of one group on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct GatedMessage {
     /// The group whose message it is.
     pub group: GroupId,
     /// The receiver; the node itself too, for its own votes and promises.
@@ -19,8 +19,8 @@ pub struct Held {
 #[derive(Debug, Default)]
 pub struct Gate {
     durable: u64,
-    waiting: VecDeque<(u64, Vec<Held>)>,
-    recycled: Vec<Vec<Held>>,
+    waiting: VecDeque<(u64, Vec<GatedMessage>)>,
+    recycled: Vec<Vec<GatedMessage>>,
 }
 
 impl Gate {
@@ -32,7 +32,7 @@ impl Gate {
 
     /// Holds a message until `lsn` is durable. Returns the message if `lsn` already is.
     #[must_use]
-    pub fn hold(&mut self, lsn: u64, held: Held) -> Option<Held> {
+    pub fn hold(&mut self, lsn: u64, held: GatedMessage) -> Option<GatedMessage> {
         if lsn <= self.durable {
             return Some(held);
         }
@@ -46,7 +46,7 @@ impl Gate {
 
     /// Notes that the log is durable up to `lsn`, and moves the messages that waited for this into `released`, in
     /// order.
-    pub fn release(&mut self, lsn: u64, released: &mut Vec<Held>) {
+    pub fn release(&mut self, lsn: u64, released: &mut Vec<GatedMessage>) {
         self.durable = self.durable.max(lsn);
         while self.waiting.front().is_some_and(|(waits_for, _)| *waits_for <= lsn) {
             if let Some((_, mut messages)) = self.waiting.pop_front() {
@@ -68,9 +68,9 @@ mod tests {
     use super::*;
     use groups::message::NotLeader;
 
-    fn held(group: u32) -> Held {
+    fn held(group: u32) -> GatedMessage {
         let message = Message::NotLeader(NotLeader { ballot: groups::Ballot::ZERO });
-        Held { group: GroupId(group), to: NodeId(1), message }
+        GatedMessage { group: GroupId(group), to: NodeId(1), message }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! whole, one after the other: damage in one is repaired from the other. If a crash in between makes them differ, the
 //! newer copy counts. The start that wrote the newer copy crashed before it used the new start number.
 
-use crate::kv::Limits;
+use crate::kv::StoreLimits;
 use crate::storage::disk::{Disk, read_full, replace};
 use crate::storage::wal::{SEGMENT_PREFIX, is_segment};
 use crc32c::crc32c;
@@ -56,11 +56,11 @@ pub struct BirthRecord {
 impl BirthRecord {
     /// Returns the limits of the cluster's stores.
     #[must_use]
-    pub fn limits(&self) -> Limits {
-        Limits {
+    pub fn limits(&self) -> StoreLimits {
+        StoreLimits {
             value_bytes_max: self.value_bytes_max as usize,
             session_ttl_ms: self.session_ttl_ms,
-            ..Limits::default()
+            ..StoreLimits::default()
         }
     }
 
@@ -90,9 +90,7 @@ impl BirthRecord {
     pub fn not_added(&self, told: &[(NodeId, String)]) -> Vec<String> {
         let is_new = |id: NodeId| self.members.iter().all(|member| member.node != id);
         let line = |id| {
-            format!(
-                "--initial-cluster adds no node {id}: the cluster was born without it. Members are added with paxoi member add"
-            )
+            format!("--initial-cluster does not add node {id}: the cluster was born without it; use paxoi member add")
         };
         told.iter().filter(|(id, _)| is_new(*id)).map(|(id, _)| line(*id)).collect()
     }

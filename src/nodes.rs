@@ -99,7 +99,7 @@ pub(crate) fn look(address: &str, ask: &mut Ask<'_>) -> anyhow::Result<Known> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let lines = lines.lines().filter(|line| !line.is_empty());
     let parse =
-        |line| parse_node(line, host).with_context(|| format!("{address} sent a line that is not of CLUSTER NODES"));
+        |line| parse_node(line, host).with_context(|| format!("{address} sent a malformed line in CLUSTER NODES"));
     let nodes = lines.map(parse).collect::<anyhow::Result<Vec<Node>>>()?;
     Ok(Known { info, nodes })
 }

@@ -3,7 +3,7 @@
 //! The usual crates may change their streams in a minor release. But a load, a simulation or a back-off that was seen
 //! once must be repeatable from its printed seed. The numbers are not fit for secrets.
 
-use groups::Jitter;
+use groups::SplitMix64;
 
 /// xoshiro256** by Blackman and Vigna.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ impl Rng {
     /// Returns the generator of this seed. Every seed is as good as every other, 0 too.
     #[must_use]
     pub fn new(seed: u64) -> Rng {
-        let mut seed = Jitter::new(seed);
+        let mut seed = SplitMix64::new(seed);
         Rng { state: [seed.bits(), seed.bits(), seed.bits(), seed.bits()] }
     }
 
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn splitmix64_gives_its_published_numbers() {
-        let mut seed = Jitter::new(1_234_567);
+        let mut seed = SplitMix64::new(1_234_567);
         let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
         assert_eq!([seed.bits(), seed.bits(), seed.bits()], expected);
     }

@@ -1,9 +1,9 @@
-//! A set of groups with their stores. Inputs are method calls, and their effects go to an [`Outlet`]. A shard shares
-//! nothing, so several shards can run side by side.
+//! A set of groups with their stores. Inputs are method calls, and their effects go to an [`EffectSink`]. A shard
+//! shares nothing, so several shards can run side by side.
 
-mod cell;
+mod replica;
 
-pub use cell::{Cell, unlogged};
+pub use replica::{Replica, unlogged};
 
 use crate::kv::reply::Reply;
 use crate::kv::{Discarded, Store};
@@ -13,13 +13,13 @@ use bytes::BytesMut;
 use groups::message::Range;
 use groups::reads::ReadId;
 use groups::{
-    Answer, Ballot, Clock, Effect, ElectionContext, Group, GroupId, Instance, Message, NodeId, Snapshot, StateMachine,
-    Value, Work,
+    Ballot, Clock, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, NodeId, Snapshot,
+    StateMachine, Value, WorkBudget,
 };
 use std::collections::VecDeque;
 
 /// Receives the effects of a shard.
-pub trait Outlet {
+pub trait EffectSink {
     /// Puts a record into the batch being gathered; returns that batch's log sequence number.
     fn persist(&mut self, record: wal::Record) -> u64;
     /// Returns true if a value of `bytes` can be logged now. Otherwise the shard does not propose it now, and tries
@@ -49,7 +49,7 @@ pub trait Outlet {
     /// Notes that a value was chosen and applied.
     fn chosen(&mut self, group: GroupId, value: &Value);
     /// Returns the work budget of this turn for applying values.
-    fn work(&mut self) -> &mut Work;
+    fn work(&mut self) -> &mut WorkBudget;
     /// Takes the memory of keys that are gone. It has to be freed elsewhere, because that takes long.
     fn discard(&mut self, discarded: Discarded);
 }
@@ -69,7 +69,7 @@ impl StateMachine for Store {
         Store::apply(self, body)
     }
 
-    fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut Work) -> Option<Reply<'_>> {
+    fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut WorkBudget) -> Option<Reply<'_>> {
         Store::apply_some(self, body, wanted, work)
     }
 }
@@ -80,7 +80,7 @@ const QUIET_TICKS: usize = 8;
 /// Groups, their stores, and which of them have work left in this turn.
 pub struct Shard {
     /// By group; `None` while the group is being rebuilt elsewhere: nobody may ask a missing group for anything.
-    cells: Vec<Option<Cell>>,
+    replicas: Vec<Option<Replica>>,
     dirty: Vec<GroupId>,
     effects: Vec<Effect>,
     /// Groups with a value to propose that the log does not take now. Each tick marks them as dirty again.
@@ -101,7 +101,7 @@ impl Shard {
     /// Returns a shard of the groups 0, 1, 2… with the stores that they replicate.
     #[must_use]
     pub fn new(groups: impl Iterator<Item = (Group, Store)>) -> Shard {
-        Shard::of(groups.map(|(group, store)| Some(Cell::new(group, store))).collect())
+        Shard::of(groups.map(|(group, store)| Some(Replica::new(group, store))).collect())
     }
 
     /// Returns a shard of this many groups, all of them missing: [`Shard::put`] brings each.
@@ -110,10 +110,10 @@ impl Shard {
         Shard::of((0..groups).map(|_| None).collect())
     }
 
-    fn of(cells: Vec<Option<Cell>>) -> Shard {
-        let quiet = vec![false; cells.len()];
+    fn of(replicas: Vec<Option<Replica>>) -> Shard {
+        let quiet = vec![false; replicas.len()];
         Shard {
-            cells,
+            replicas,
             dirty: Vec::new(),
             effects: Vec::new(),
             held: Vec::new(),
@@ -128,64 +128,64 @@ impl Shard {
     /// Returns the number of groups, missing ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.cells.len()
+        self.replicas.len()
     }
 
     /// Returns true if the shard has no groups.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.cells.is_empty()
+        self.replicas.is_empty()
     }
 
     /// Returns true if the group is here. The other methods about one group require this.
     #[must_use]
     pub fn has(&self, group: GroupId) -> bool {
-        self.cells.get(group.index()).is_some_and(Option::is_some)
+        self.replicas.get(group.index()).is_some_and(Option::is_some)
     }
 
     /// Returns a group, read-only.
     #[must_use]
     pub fn group(&self, group: GroupId) -> &Group {
-        &self.cell(group).group
+        &self.replica(group).group
     }
 
     /// Returns a group's store, read-only.
     #[must_use]
     pub fn store(&self, group: GroupId) -> &Store {
-        &self.cell(group).store
+        &self.replica(group).store
     }
 
     /// Returns a group with its store.
-    pub fn cell_mut(&mut self, group: GroupId) -> &mut Cell {
-        here(&mut self.cells, group)
+    pub fn replica_mut(&mut self, group: GroupId) -> &mut Replica {
+        here(&mut self.replicas, group)
     }
 
     /// Returns all groups that are here.
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.cells.iter().flatten().map(|cell| &cell.group)
+        self.replicas.iter().flatten().map(|replica| &replica.group)
     }
 
     /// Returns the stores of all groups that are here.
     pub fn stores(&self) -> impl Iterator<Item = &Store> {
-        self.cells.iter().flatten().map(|cell| &cell.store)
+        self.replicas.iter().flatten().map(|replica| &replica.store)
     }
 
     /// Returns the number of missing groups.
     #[must_use]
     pub fn missing_groups(&self) -> usize {
-        self.cells.iter().filter(|cell| cell.is_none()).count()
+        self.replicas.iter().filter(|replica| replica.is_none()).count()
     }
 
     /// Recovery: takes all groups out, to be rebuilt elsewhere. [`Shard::put`] brings each back.
-    pub fn take_all(&mut self) -> Vec<(GroupId, Cell)> {
+    pub fn take_all(&mut self) -> Vec<(GroupId, Replica)> {
         assert_eq!(self.queued_bytes, 0, "nobody waits for a group that is given away");
         // The pending work of a blank group does not matter once the group has its state.
         self.dirty.clear();
         self.held.clear();
-        let taken = self.cells.iter_mut().zip(0..).filter_map(|(cell, group)| {
-            let cell = cell.take()?;
-            self.store_bytes -= cell.store_bytes;
-            Some((GroupId(group), Cell { dirty: false, store_bytes: 0, ..cell }))
+        let taken = self.replicas.iter_mut().zip(0..).filter_map(|(replica, group)| {
+            let replica = replica.take()?;
+            self.store_bytes -= replica.store_bytes;
+            Some((GroupId(group), Replica { dirty: false, store_bytes: 0, ..replica }))
         });
         taken.collect()
     }
@@ -194,8 +194,8 @@ impl Shard {
     ///
     /// # Panics
     /// If the group is here already.
-    pub fn put(&mut self, group: GroupId, cell: Cell) {
-        let before = self.cells[group.index()].replace(cell);
+    pub fn put(&mut self, group: GroupId, replica: Replica) {
+        let before = self.replicas[group.index()].replace(replica);
         assert!(before.is_none(), "group {group} is put where one is");
         self.quiet[group.index()] = false;
         self.weigh(group);
@@ -209,15 +209,15 @@ impl Shard {
         state: Snapshot,
         store: Store,
         clock: Clock,
-        out: &mut impl Outlet,
+        out: &mut impl EffectSink,
     ) -> Option<Store> {
         self.finish(group, out);
-        let cell = here(&mut self.cells, group);
-        let before = cell.group.queued_bytes();
-        let taken = cell.group.install(state, clock, &mut self.effects);
-        let old = taken.then(|| std::mem::replace(&mut cell.store, store));
+        let replica = here(&mut self.replicas, group);
+        let before = replica.group.queued_bytes();
+        let taken = replica.group.install(state, clock, &mut self.effects);
+        let old = taken.then(|| std::mem::replace(&mut replica.store, store));
         // The skipped commands are off the queue already.
-        self.queued_bytes -= before - cell.group.queued_bytes();
+        self.queued_bytes -= before - replica.group.queued_bytes();
         self.weigh(group);
         self.mark_dirty(group);
         self.carry_out(group, out);
@@ -226,19 +226,19 @@ impl Shard {
 
     /// Freezes the state of a group as it is now, for [`Shard::next_block`]; see [`Store::freeze_for`].
     pub fn freeze(&mut self, group: GroupId, divides: bool) -> SectionHead {
-        let cell = self.cell_mut(group);
-        cell.store.freeze_for(divides);
-        SectionHead { group, state: cell.group.snapshot() }
+        let replica = self.replica_mut(group);
+        replica.store.freeze_for(divides);
+        SectionHead { group, state: replica.group.snapshot() }
     }
 
     /// Takes the next block of a frozen state; see [`Store::next_block`].
     pub fn next_block(&mut self, group: GroupId, budget_bytes: usize) -> Option<Vec<u8>> {
-        self.cell_mut(group).store.next_block(budget_bytes)
+        self.replica_mut(group).store.next_block(budget_bytes)
     }
 
     /// Releases the frozen state. Returns its digest, or 0 if not all of it was taken out.
     pub fn thaw(&mut self, group: GroupId) -> u64 {
-        let store = &mut self.cell_mut(group).store;
+        let store = &mut self.replica_mut(group).store;
         let digest = store.frozen_digest().unwrap_or(0);
         store.thaw();
         digest
@@ -246,14 +246,14 @@ impl Shard {
 
     /// Logs the position of every group again, and the votes that are older than `lsn`, before older records are
     /// removed.
-    pub fn record_again(&mut self, lsn: u64, out: &mut impl Outlet) {
+    pub fn record_again(&mut self, lsn: u64, out: &mut impl EffectSink) {
         // The facts that a missing group has in the old records would be lost with them.
         assert_eq!(self.missing_groups(), 0, "the log is trimmed only when all groups are here");
         assert!(!self.is_busy(), "where a group is says its record only when what is below is applied");
-        for group in (0..self.cells.len() as u32).map(GroupId) {
-            let cell = self.cell(group);
-            let vote = cell.vote_lsn < lsn;
-            if cell.group.next() > Instance::FIRST || cell.group.promised() > Ballot::ZERO {
+        for group in (0..self.replicas.len() as u32).map(GroupId) {
+            let replica = self.replica(group);
+            let vote = replica.vote_lsn < lsn;
+            if replica.group.next() > Instance::FIRST || replica.group.promised() > Ballot::ZERO {
                 self.quiet_step(group, out, |group, effects| group.record_again(vote, effects));
             }
         }
@@ -261,30 +261,30 @@ impl Shard {
 
     /// Ends recovery: time limits run from here.
     pub fn begin(&mut self, clock: Clock) {
-        self.cells.iter_mut().flatten().for_each(|cell| cell.group.begin(clock));
+        self.replicas.iter_mut().flatten().for_each(|replica| replica.group.begin(clock));
     }
 
     /// Handles a message of a member, or a message of this node to itself that had to wait until records were durable.
     /// The message waits while the group applies a value.
-    pub fn handle(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
-        let cell = here(&mut self.cells, group);
-        if cell.is_blocked() {
-            return cell.wait(from, message);
+    pub fn handle(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl EffectSink) {
+        let replica = here(&mut self.replicas, group);
+        if replica.is_blocked() {
+            return replica.wait(from, message);
         }
         self.handle_now(group, from, message, clock, out);
     }
 
-    fn handle_now(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl Outlet) {
+    fn handle_now(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl EffectSink) {
         // The message's news of the previous instance is applied first, so that the states can be compared.
         self.step(group, out, |group, effects| group.learn_before(from, &message, clock, effects));
-        let cell = here(&mut self.cells, group);
-        if cell.pending.is_some() {
+        let replica = here(&mut self.replicas, group);
+        if replica.pending.is_some() {
             // The previous instance is not applied yet.
-            cell.waiting_bytes += message.value_bytes();
-            return cell.waiting.push_front((from, message));
+            replica.waiting_bytes += message.value_bytes();
+            return replica.waiting.push_front((from, message));
         }
-        let cell = &self.cell(group).group;
-        if cell.promises(from, &message).is_some_and(|to| !out.allows(group, to, cell.promised(), clock)) {
+        let replica = &self.replica(group).group;
+        if replica.promises(from, &message).is_some_and(|to| !out.allows(group, to, replica.promised(), clock)) {
             return self.step(group, out, |group, effects| group.withhold(from, &message, effects));
         }
         self.step(group, out, |group, effects| group.handle(from, message, clock, effects));
@@ -293,10 +293,10 @@ impl Shard {
     /// Queues a command of this node's clients; `body` writes it. Returns its counter in the group.
     pub fn submit(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
         self.mark_dirty(group);
-        let cell = &mut self.cell_mut(group).group;
-        let before = cell.queued_bytes();
-        let counter = cell.submit(body);
-        self.queued_bytes += cell.queued_bytes() - before;
+        let replica = &mut self.replica_mut(group).group;
+        let before = replica.queued_bytes();
+        let counter = replica.submit(body);
+        self.queued_bytes += replica.queued_bytes() - before;
         counter
     }
 
@@ -315,65 +315,78 @@ impl Shard {
     /// Takes commands back. Commands that may have left this node are removed from `counters` instead; see
     /// [`Group::withdraw`].
     pub fn withdraw(&mut self, group: GroupId, counters: &mut Vec<u64>) {
-        let cell = &mut self.cell_mut(group).group;
-        let before = cell.queued_bytes();
-        cell.withdraw(counters);
-        self.queued_bytes -= before - cell.queued_bytes();
+        let replica = &mut self.replica_mut(group).group;
+        let before = replica.queued_bytes();
+        replica.withdraw(counters);
+        self.queued_bytes -= before - replica.queued_bytes();
     }
 
     /// Adds a read of this node's clients, which waits in the group.
     pub fn read(&mut self, group: GroupId, id: ReadId) {
         self.mark_dirty(group);
-        self.cell_mut(group).group.read(id);
+        self.replica_mut(group).group.read(id);
     }
 
     /// Lets a read wait for this node's next command in the group; see [`Group::hold_read`].
     pub fn hold_read(&mut self, group: GroupId, id: ReadId) {
-        self.cell_mut(group).group.hold_read(id);
+        self.replica_mut(group).group.hold_read(id);
     }
 
     /// Cancels a read that nobody waits for any more.
     pub fn cancel_read(&mut self, group: GroupId, id: ReadId) {
-        self.cell_mut(group).group.cancel_read(id);
+        self.replica_mut(group).group.cancel_read(id);
     }
 
     /// Runs the time limits of all groups, and expiry where this node leads. Quiet groups are checked in turns.
     /// `cluster_ms` is cluster time in unix milliseconds, if it is known.
-    pub fn tick(&mut self, clock: Clock, cluster_ms: Option<u64>, context: ElectionContext<'_>, out: &mut impl Outlet) {
+    pub fn tick(
+        &mut self,
+        clock: Clock,
+        cluster_ms: Option<u64>,
+        context: ElectionContext<'_>,
+        out: &mut impl EffectSink,
+    ) {
         self.ticks += 1;
         for group in std::mem::take(&mut self.held) {
             self.mark_dirty(group);
         }
         let turn = self.ticks % QUIET_TICKS;
-        for index in 0..self.cells.len() {
+        for index in 0..self.replicas.len() {
             if self.quiet[index] && index % QUIET_TICKS != turn {
                 continue;
             }
             let group = GroupId(index as u32);
-            let Some(cell) = self.cells[index].as_mut().filter(|cell| cell.pending.is_none()) else { continue };
+            let Some(replica) = self.replicas[index].as_mut().filter(|replica| replica.pending.is_none()) else {
+                continue;
+            };
             // Without a leader the group may campaign, and with that promises itself a ballot.
-            let leads = cell.group.leader().is_some();
-            let may_self_promise = leads || out.allows(group, cell.group.me(), cell.group.promised(), clock);
+            let leads = replica.group.leader().is_some();
+            let may_self_promise = leads || out.allows(group, replica.group.me(), replica.group.promised(), clock);
             let context = ElectionContext { may_self_promise, ..context };
-            cell.group.tick(clock, context, &mut self.effects);
-            let now_ms = || cluster_ms.map(|cluster_ms| cell.group.time_at(clock, cluster_ms));
-            let due = cell.store.next_due_ms().is_some_and(|due| now_ms().is_some_and(|now_ms| due <= now_ms));
-            let expires = due && cell.group.leads().is_some();
+            replica.group.tick(clock, context, &mut self.effects);
+            let now_ms = || cluster_ms.map(|cluster_ms| replica.group.time_at(clock, cluster_ms));
+            let due = replica.store.next_due_ms().is_some_and(|due| now_ms().is_some_and(|now_ms| due <= now_ms));
+            let expires = due && replica.group.leads().is_some();
             if expires {
-                cell.group.propose_time();
+                replica.group.propose_time();
             }
             // A value may have been held back until a time that has passed by now.
-            let waits = cell.group.has_waiting() || cell.group.next_value_bytes().is_some();
+            let waits = replica.group.has_waiting() || replica.group.next_value_bytes().is_some();
             if expires || waits || !self.effects.is_empty() {
                 self.mark_dirty(group);
             }
             self.carry_out(group, out);
-            self.quiet[index] = !due && self.cell(group).group.is_quiet();
+            self.quiet[index] = !due && self.replica(group).group.is_quiet();
         }
     }
 
     /// Calls `change` on one group and carries out its effects.
-    pub fn step(&mut self, group: GroupId, out: &mut impl Outlet, change: impl FnOnce(&mut Group, &mut Vec<Effect>)) {
+    pub fn step(
+        &mut self,
+        group: GroupId,
+        out: &mut impl EffectSink,
+        change: impl FnOnce(&mut Group, &mut Vec<Effect>),
+    ) {
         self.mark_dirty(group);
         self.quiet_step(group, out, change);
     }
@@ -382,24 +395,24 @@ impl Shard {
     pub fn quiet_step(
         &mut self,
         group: GroupId,
-        out: &mut impl Outlet,
+        out: &mut impl EffectSink,
         change: impl FnOnce(&mut Group, &mut Vec<Effect>),
     ) {
-        change(&mut here(&mut self.cells, group).group, &mut self.effects);
+        change(&mut here(&mut self.replicas, group).group, &mut self.effects);
         self.carry_out(group, out);
     }
 
     /// Drops the waiting messages of a member whose connection has ended, like messages in flight. Applied later, they
     /// would make a group follow a dead leader.
     pub fn forget_waiting(&mut self, from: NodeId) {
-        for group in (0..self.cells.len() as u32).map(GroupId).filter(|group| self.has(*group)).collect::<Vec<_>>() {
-            here(&mut self.cells, group).forget_waiting(from);
+        for group in (0..self.replicas.len() as u32).map(GroupId).filter(|group| self.has(*group)).collect::<Vec<_>>() {
+            here(&mut self.replicas, group).forget_waiting(from);
         }
     }
 
     /// Calls `change` on every group that is here and carries out its effects.
-    pub fn step_all(&mut self, out: &mut impl Outlet, mut change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
-        for group in (0..self.cells.len() as u32).map(GroupId) {
+    pub fn step_all(&mut self, out: &mut impl EffectSink, mut change: impl FnMut(&mut Group, &mut Vec<Effect>)) {
+        for group in (0..self.replicas.len() as u32).map(GroupId) {
             if self.has(group) {
                 self.step(group, out, &mut change);
             }
@@ -413,25 +426,25 @@ impl Shard {
         &mut self,
         clock: Clock,
         cluster_ms: Option<u64>,
-        out: &mut impl Outlet,
+        out: &mut impl EffectSink,
         ready: &mut Vec<ReadId>,
         asking: &mut Vec<GroupId>,
     ) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for group in dirty.drain(..) {
-            let cell = here(&mut self.cells, group);
-            cell.dirty = false;
-            if cell.pending.is_some() {
+            let replica = here(&mut self.replicas, group);
+            replica.dirty = false;
+            if replica.pending.is_some() {
                 continue; // it is marked again when that is done
             }
             let proposes = |bytes| cluster_ms.is_some() && out.takes_value(bytes);
-            if cell.group.next_value_bytes().is_none_or(proposes) {
-                cell.group.flush(clock, cluster_ms.unwrap_or(0), &mut self.effects);
+            if replica.group.next_value_bytes().is_none_or(proposes) {
+                replica.group.flush(clock, cluster_ms.unwrap_or(0), &mut self.effects);
                 self.carry_out(group, out);
             } else {
                 self.held.push(group);
             }
-            let group_now = &mut self.cell_mut(group).group;
+            let group_now = &mut self.replica_mut(group).group;
             group_now.take_ready(ready);
             if group_now.has_fresh_reads() {
                 asking.push(group);
@@ -444,8 +457,8 @@ impl Shard {
     }
 
     /// Asks a question on behalf of the fresh reads of a group; see [`Group::ask`].
-    pub fn ask(&mut self, group: GroupId, number: u64, out: &mut impl Outlet) -> Option<Ballot> {
-        let ballot = here(&mut self.cells, group).group.ask(number, &mut self.effects);
+    pub fn ask(&mut self, group: GroupId, number: u64, out: &mut impl EffectSink) -> Option<Ballot> {
+        let ballot = here(&mut self.replicas, group).group.ask(number, &mut self.effects);
         self.carry_out(group, out);
         ballot
     }
@@ -456,7 +469,7 @@ impl Shard {
         !self.dirty.is_empty()
     }
 
-    /// Returns the values that [`Outlet::read_log`] asked for, as a message for the lagging member.
+    /// Returns the values that [`EffectSink::read_log`] asked for, as a message for the lagging member.
     #[must_use]
     pub fn range(&self, group: GroupId, first: Instance, values: Vec<wal::ChosenValue>) -> Message {
         let next = self.group(group).next();
@@ -469,44 +482,44 @@ impl Shard {
 
     /// Answers another member's question. Returns also the version of the membership that the answer is for.
     #[must_use]
-    pub fn answer(&self, group: GroupId, ballot: Ballot) -> (u64, Answer) {
-        let group = &self.cell(group).group;
+    pub fn answer(&self, group: GroupId, ballot: Ballot) -> (u64, LeadershipAnswer) {
+        let group = &self.replica(group).group;
         (group.membership().version(), group.answer(ballot))
     }
 
-    fn cell(&self, group: GroupId) -> &Cell {
-        self.cells[group.index()].as_ref().expect(MISSING)
+    fn replica(&self, group: GroupId) -> &Replica {
+        self.replicas[group.index()].as_ref().expect(MISSING)
     }
 
     fn mark_dirty(&mut self, group: GroupId) {
         self.quiet[group.index()] = false;
-        let cell = here(&mut self.cells, group);
-        if !cell.dirty {
-            cell.dirty = true;
+        let replica = here(&mut self.replicas, group);
+        if !replica.dirty {
+            replica.dirty = true;
             self.dirty.push(group);
         }
     }
 
     /// Updates the sum of the stores' memory with the present size of one store.
     fn weigh(&mut self, group: GroupId) {
-        let cell = here(&mut self.cells, group);
-        let bytes = cell.store.bytes();
-        self.store_bytes = self.store_bytes - std::mem::replace(&mut cell.store_bytes, bytes) + bytes;
+        let replica = here(&mut self.replicas, group);
+        let bytes = replica.store.bytes();
+        self.store_bytes = self.store_bytes - std::mem::replace(&mut replica.store_bytes, bytes) + bytes;
     }
 
-    fn carry_out(&mut self, group: GroupId, out: &mut impl Outlet) {
+    fn carry_out(&mut self, group: GroupId, out: &mut impl EffectSink) {
         if self.effects.is_empty() {
             return;
         }
         let mut effects = std::mem::take(&mut self.effects);
-        let cell = here(&mut self.cells, group);
-        let (before, was_busy) = (cell.group.queued_bytes(), cell.pending.is_some());
+        let replica = here(&mut self.replicas, group);
+        let (before, was_busy) = (replica.group.queued_bytes(), replica.pending.is_some());
         for effect in effects.drain(..) {
-            cell.carry_out_in_turn(group, effect, out);
+            replica.carry_out_in_turn(group, effect, out);
         }
         // Only applying takes commands off the queue.
-        self.queued_bytes -= before - cell.group.queued_bytes();
-        if cell.pending.is_some() && !was_busy {
+        self.queued_bytes -= before - replica.group.queued_bytes();
+        if replica.pending.is_some() && !was_busy {
             self.busy.push_back(group);
         }
         self.weigh(group);
@@ -515,50 +528,50 @@ impl Shard {
 
     /// Continues with the values that earlier turns could not apply, and with the messages that wait for them, as far
     /// as the turn's work budget goes.
-    pub fn go_on(&mut self, clock: Clock, out: &mut impl Outlet) {
+    pub fn continue_applying(&mut self, clock: Clock, out: &mut impl EffectSink) {
         for _ in 0..self.busy.len() {
             if out.work().is_spent() {
                 return;
             }
             let Some(group) = self.busy.pop_front() else { return };
-            self.go_on_in(group, clock, out);
+            self.continue_applying_in(group, clock, out);
         }
     }
 
-    fn go_on_in(&mut self, group: GroupId, clock: Clock, out: &mut impl Outlet) {
+    fn continue_applying_in(&mut self, group: GroupId, clock: Clock, out: &mut impl EffectSink) {
         self.apply_pending(group, out);
         loop {
-            let cell = here(&mut self.cells, group);
-            if cell.pending.is_some() {
+            let replica = here(&mut self.replicas, group);
+            if replica.pending.is_some() {
                 break;
             }
-            let Some((from, message)) = cell.waiting.pop_front() else {
+            let Some((from, message)) = replica.waiting.pop_front() else {
                 return self.mark_dirty(group);
             };
-            cell.waiting_bytes -= message.value_bytes();
+            replica.waiting_bytes -= message.value_bytes();
             self.handle_now(group, from, message, clock, out);
             if out.work().is_spent() {
                 break;
             }
         }
-        if here(&mut self.cells, group).is_blocked() && !self.busy.contains(&group) {
+        if here(&mut self.replicas, group).is_blocked() && !self.busy.contains(&group) {
             self.busy.push_back(group);
         }
         self.mark_dirty(group);
     }
 
-    fn apply_pending(&mut self, group: GroupId, out: &mut impl Outlet) {
-        let cell = here(&mut self.cells, group);
-        let before = cell.group.queued_bytes();
-        cell.go_on(group, out);
-        self.queued_bytes -= before - cell.group.queued_bytes();
+    fn apply_pending(&mut self, group: GroupId, out: &mut impl EffectSink) {
+        let replica = here(&mut self.replicas, group);
+        let before = replica.group.queued_bytes();
+        replica.continue_applying(group, out);
+        self.queued_bytes -= before - replica.group.queued_bytes();
         self.weigh(group);
     }
 
     /// Applies everything that a group has begun to apply, however long that takes: its state will be replaced.
-    fn finish(&mut self, group: GroupId, out: &mut impl Outlet) {
-        while here(&mut self.cells, group).pending.is_some() {
-            let left = std::mem::replace(out.work(), Work::unlimited());
+    fn finish(&mut self, group: GroupId, out: &mut impl EffectSink) {
+        while here(&mut self.replicas, group).pending.is_some() {
+            let left = std::mem::replace(out.work(), WorkBudget::unlimited());
             self.apply_pending(group, out);
             *out.work() = left;
         }
@@ -573,13 +586,13 @@ impl Shard {
     /// Returns true if the state of a group is between two instances: part of a value is applied.
     #[must_use]
     pub fn is_applying(&self, group: GroupId) -> bool {
-        self.cell(group).pending.is_some()
+        self.replica(group).pending.is_some()
     }
 }
 
-/// As [`Shard::cell_mut`], for when the shard's other fields are in use.
-fn here(cells: &mut [Option<Cell>], group: GroupId) -> &mut Cell {
-    cells[group.index()].as_mut().expect(MISSING)
+/// As [`Shard::replica_mut`], for when the shard's other fields are in use.
+fn here(replicas: &mut [Option<Replica>], group: GroupId) -> &mut Replica {
+    replicas[group.index()].as_mut().expect(MISSING)
 }
 
 /// The panic message for a missing group. The group may have made promises that this process does not know yet: nothing

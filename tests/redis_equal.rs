@@ -12,7 +12,7 @@ use net::resp::Protocol;
 use paxoi::kv::encode::encode;
 use paxoi::kv::reply::Reply;
 use paxoi::kv::table::lookup;
-use paxoi::kv::{Limits, Moment, Store, parse};
+use paxoi::kv::{ParseContext, Store, StoreLimits, parse};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -32,7 +32,7 @@ fn random_commands_get_the_replies_of_redis() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     for round in 0..20 {
-        let mut store = Store::new([9; 16], 0..16_384, Limits::default());
+        let mut store = Store::new([9; 16], 0..16_384, StoreLimits::default());
         redis.ask(&["FLUSHALL".to_owned()]);
         for step in 0..500 {
             let request = request().new_tree(&mut runner).expect("a request").current();
@@ -241,7 +241,7 @@ fn ask(store: &mut Store, request: &[String]) -> Vec<u8> {
     let mut body = BytesMut::new();
     let command = lookup(&words).and_then(|spec| match request[0].as_str() {
         "COMMAND" => Err(paxoi::kv::docs::command(spec.verb, &words)),
-        _ => parse(spec, &words, Moment { cluster_ms: now, durations: true, seed: 3 }),
+        _ => parse(spec, &words, ParseContext { cluster_ms: now, durations: true, seed: 3 }),
     });
     let reply: Reply<'_> = match command {
         Ok(command) => {

@@ -100,11 +100,11 @@ const LAYERS: [(&str, &[&str]); 28] = [
 /// such as `Time`.
 const COMPONENTS: [(&str, &[&str]); 6] = [
     ("clients", &["slots", "ticket"]),
-    ("cluster", &["cluster_time", "engine", "links", "output", "peers", "ticket", "wire", "wires"]),
+    ("cluster", &["cluster_time", "engine", "links", "output", "peers", "ticket", "wire", "ports"]),
     ("engine", &["ticket", "wire"]),
     ("links", &["output", "peers", "slots", "wire"]),
     ("peers", &["wire"]),
-    ("upkeep", &["engine", "output", "wire", "wires"]),
+    ("upkeep", &["engine", "output", "wire", "ports"]),
 ];
 
 fn sources() -> Vec<(String, String)> {

@@ -9,7 +9,7 @@
 //!   needs no other answer, and the asker's membership does not matter.
 
 use crate::members::Tally;
-use crate::{Answer, Ballot, Group, Instance, NodeId};
+use crate::{Ballot, Group, Instance, LeadershipAnswer, NodeId};
 
 /// A question in progress.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Confirmation {
 
 /// The verdict on the answers so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ConfirmationOutcome {
     /// The leader still leads. A read may be answered once every instance up to this one is applied.
     Confirmed(Instance),
     /// More answers are needed.
@@ -36,7 +36,7 @@ pub enum Outcome {
     Outdated,
     /// More answers cannot help, and the same question would fail again if it were repeated at once: another member has
     /// promised a higher ballot, or the leader has chosen nothing yet, or it leads no longer.
-    Vain,
+    Denied,
 }
 
 impl Confirmation {
@@ -56,11 +56,11 @@ impl Confirmation {
     }
 
     /// Counts the answer of `from`, whose membership version is `version`.
-    pub fn add(&mut self, from: NodeId, version: u64, answer: Answer, group: &Group) {
+    pub fn add(&mut self, from: NodeId, version: u64, answer: LeadershipAnswer, group: &Group) {
         match answer {
-            Answer::Leads(_) => {}
-            Answer::Holds => self.vain |= from == self.ballot.node,
-            Answer::Refused(_) => {
+            LeadershipAnswer::Leads(_) => {}
+            LeadershipAnswer::Holds => self.vain |= from == self.ballot.node,
+            LeadershipAnswer::Refused(_) => {
                 self.vain = true;
                 return;
             }
@@ -68,7 +68,7 @@ impl Confirmation {
         if version != self.version || group.membership().version() != self.version {
             return;
         }
-        if let Answer::Leads(instance) = answer {
+        if let LeadershipAnswer::Leads(instance) = answer {
             self.leads = Some(instance);
         }
         self.holds.add(from, group.membership().voters());
@@ -76,8 +76,8 @@ impl Confirmation {
 
     /// Records that the leader holds a lease under the ballot asked about. Either this node is the leader, or the
     /// leader's answer told of the lease.
-    pub fn add_lease(&mut self, answer: Answer) {
-        if let Answer::Leads(instance) = answer {
+    pub fn add_lease(&mut self, answer: LeadershipAnswer) {
+        if let LeadershipAnswer::Leads(instance) = answer {
             (self.leads, self.leased) = (Some(instance), true);
         }
     }
@@ -85,20 +85,20 @@ impl Confirmation {
     /// Returns the verdict on the answers so far. The asking node may itself be the leader: its own state then counts
     /// as the leader's answer.
     #[must_use]
-    pub fn outcome(&self, group: &Group) -> Outcome {
+    pub fn outcome(&self, group: &Group) -> ConfirmationOutcome {
         let membership = group.membership();
         let is_same = membership.version() == self.version;
         let confirmed = self.leased || is_same && self.holds.is_quorum(membership.voters());
         let leads = match group.answer(self.ballot) {
-            Answer::Leads(instance) => Some(instance),
-            Answer::Holds => self.leads,
-            Answer::Refused(_) => return Outcome::Outdated,
+            LeadershipAnswer::Leads(instance) => Some(instance),
+            LeadershipAnswer::Holds => self.leads,
+            LeadershipAnswer::Refused(_) => return ConfirmationOutcome::Outdated,
         };
         match leads {
-            Some(instance) if confirmed => Outcome::Confirmed(instance),
-            _ if !is_same => Outcome::Outdated,
-            _ if self.vain => Outcome::Vain,
-            _ => Outcome::Open,
+            Some(instance) if confirmed => ConfirmationOutcome::Confirmed(instance),
+            _ if !is_same => ConfirmationOutcome::Outdated,
+            _ if self.vain => ConfirmationOutcome::Denied,
+            _ => ConfirmationOutcome::Open,
         }
     }
 }

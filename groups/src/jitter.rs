@@ -2,13 +2,13 @@
 
 /// A random generator whose whole state is one number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Jitter(u64);
+pub struct SplitMix64(u64);
 
-impl Jitter {
+impl SplitMix64 {
     /// Creates a generator. Equal seeds give equal sequences.
     #[must_use]
-    pub fn new(seed: u64) -> Jitter {
-        Jitter(seed)
+    pub fn new(seed: u64) -> SplitMix64 {
+        SplitMix64(seed)
     }
 
     /// Returns 64 random bits.

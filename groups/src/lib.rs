@@ -24,22 +24,25 @@ mod types;
 mod value;
 mod work;
 
-pub use confirmation::{Confirmation, Outcome};
+pub use confirmation::{Confirmation, ConfirmationOutcome};
 pub use dedup::DedupTable;
 pub use effect::{Effect, Record};
-pub use group::{Answer, Applying, Clock, ElectionContext, Group, Own, RestoreError, Settings, Snapshot, StateDiffers};
-pub use jitter::Jitter;
+pub use group::{
+    Applying, Clock, ElectionContext, Group, LeadershipAnswer, LocalOutcome, RestoreError, Settings, Snapshot,
+    StateDiffers,
+};
+pub use jitter::SplitMix64;
 pub use machine::StateMachine;
 pub use members::Members;
-pub use membership::{Change, Membership};
+pub use membership::{Membership, MembershipChange};
 pub use message::Message;
 pub use paxos::{Fate, Paxos};
 pub use types::{Ballot, GroupId, Instance, NodeId};
 pub use value::{
-    COMMAND_HEADER_BYTES, Command, Commands, Draft, MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4, Tag,
-    VALUE_HEADER_BYTES, VALUE_VERSION_MAX, Value, ValueError, put_command,
+    COMMAND_HEADER_BYTES, Command, CommandId, Commands, MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4, VALUE_HEADER_BYTES,
+    VALUE_VERSION_MAX, Value, ValueBuilder, ValueError, put_command,
 };
-pub use work::{BYTES_PER_STEP, Work};
+pub use work::{BYTES_PER_STEP, WorkBudget};
 
 /// Interval between calls of [`Group::tick`], in milliseconds.
 pub const TICK_MS: u64 = 20;

@@ -1,6 +1,6 @@
 //! The interface of the state machine that a group replicates.
 
-use crate::work::{BYTES_PER_STEP, Work};
+use crate::work::{BYTES_PER_STEP, WorkBudget};
 
 /// A deterministic state machine: equal values in equal order give equal states and replies on every member.
 pub trait StateMachine {
@@ -23,7 +23,7 @@ pub trait StateMachine {
     /// Executes one command until `work` is spent. Returns `None` if the command is not done: the next call is then for
     /// the same body. Each call makes progress. If `wanted` is false, nobody reads the reply: the machine may return
     /// any reply and leave out work that only reads.
-    fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut Work) -> Option<Self::Reply<'_>> {
+    fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut WorkBudget) -> Option<Self::Reply<'_>> {
         let _ = wanted;
         work.spend(1 + body.len() / BYTES_PER_STEP);
         Some(self.apply(body))

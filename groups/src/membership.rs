@@ -43,16 +43,16 @@ pub struct MemberInfo {
 
 /// A change of the membership. It takes effect only on the version that it was made for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
+pub struct MembershipChange {
     /// The version of the membership that the change was made for.
     pub version: u64,
     /// The kind of the change.
-    pub what: What,
+    pub what: ChangeKind,
 }
 
 /// The kinds of changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum What {
+pub enum ChangeKind {
     /// A node becomes a learner: it gets every value from now on, and has no vote.
     AddLearner(MemberInfo),
     /// A learner votes from now on.
@@ -90,7 +90,7 @@ pub enum ChangeError {
     #[error("node {0} was removed, and ids are never used again: give the new node another one")]
     Removed(NodeId),
     /// No voter would be left.
-    #[error("node {0} is the last that votes")]
+    #[error("node {0} is the last voter")]
     Last(NodeId),
     /// The group has [`MEMBERS_MAX`] members, or [`REMOVED_MAX`] nodes have left it.
     #[error("there are {MEMBERS_MAX} members, and there cannot be more")]
@@ -111,7 +111,7 @@ struct Encoded {
 
 /// The error for bytes that are no membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is not a membership that can be")]
+#[error("malformed membership")]
 pub struct Impossible;
 
 impl Membership {
@@ -179,21 +179,21 @@ impl Membership {
     ///
     /// # Errors
     /// If the change was made for another version, or is not possible on this one. Then nothing has changed.
-    pub fn apply(&mut self, change: &Change) -> Result<bool, ChangeError> {
+    pub fn apply(&mut self, change: &MembershipChange) -> Result<bool, ChangeError> {
         if change.version != self.version {
             return Err(ChangeError::Outdated { asked: change.version, found: self.version });
         }
         let mut voters: Vec<NodeId> = self.voters.ids().to_vec();
         match &change.what {
-            What::AddLearner(info) => self.add(info)?,
-            What::Promote(node) => {
+            ChangeKind::AddLearner(info) => self.add(info)?,
+            ChangeKind::Promote(node) => {
                 self.known(*node)?;
                 if self.voters.contains(*node) {
                     return Err(ChangeError::Votes(*node));
                 }
                 voters.push(*node);
             }
-            What::Remove(node) => {
+            ChangeKind::Remove(node) => {
                 if self.was_removed(*node) {
                     return Err(ChangeError::Removed(*node));
                 }
@@ -208,7 +208,7 @@ impl Membership {
                 let at = self.removed.partition_point(|id| id < node);
                 self.removed.insert(at, *node);
             }
-            What::Move(node, address) => {
+            ChangeKind::Move(node, address) => {
                 let position = self.known(*node)?;
                 check(*node, address)?;
                 self.infos[position].address.clone_from(address);
@@ -242,7 +242,7 @@ impl Membership {
     }
 }
 
-impl Change {
+impl MembershipChange {
     /// Appends the change as the body of a command.
     pub fn encode(&self, out: &mut BytesMut) {
         out.extend_from_slice(&[MACHINE]);
@@ -252,7 +252,7 @@ impl Change {
     /// Decodes the change in the body of a command. Returns `None` if the command changes no membership, and an error
     /// if this version cannot read the change, which then has no effect.
     #[must_use]
-    pub fn decode(body: &[u8]) -> Option<Result<Change, ChangeError>> {
+    pub fn decode(body: &[u8]) -> Option<Result<MembershipChange, ChangeError>> {
         let (machine, change) = body.split_first()?;
         (*machine == MACHINE).then(|| postcard::from_bytes(change).map_err(|_| ChangeError::Malformed))
     }
@@ -299,45 +299,45 @@ mod tests {
         Membership::new((1..=count).map(info).collect())
     }
 
-    fn applied(membership: &mut Membership, what: What) -> Result<bool, ChangeError> {
-        membership.apply(&Change { version: membership.version(), what })
+    fn applied(membership: &mut Membership, what: ChangeKind) -> Result<bool, ChangeError> {
+        membership.apply(&MembershipChange { version: membership.version(), what })
     }
 
     #[test]
     fn a_node_is_replaced_by_another_that_learns_first() {
         let mut members = initial(3);
-        assert_eq!(applied(&mut members, What::AddLearner(info(4))), Ok(false));
+        assert_eq!(applied(&mut members, ChangeKind::AddLearner(info(4))), Ok(false));
         assert_eq!((members.voters().ids().len(), members.everyone().ids().len()), (3, 4));
-        assert_eq!(applied(&mut members, What::Promote(NodeId(4))), Ok(true));
-        assert_eq!(applied(&mut members, What::Remove(NodeId(3))), Ok(true));
+        assert_eq!(applied(&mut members, ChangeKind::Promote(NodeId(4))), Ok(true));
+        assert_eq!(applied(&mut members, ChangeKind::Remove(NodeId(3))), Ok(true));
         assert_eq!(members.voters().ids(), [NodeId(1), NodeId(2), NodeId(4)]);
         assert_eq!((members.version(), members.was_removed(NodeId(3))), (3, true));
         assert_eq!(members.info(NodeId(4)), Some(&info(4)));
-        assert_eq!(applied(&mut members, What::Move(NodeId(4), "there:4".to_owned())), Ok(false));
+        assert_eq!(applied(&mut members, ChangeKind::Move(NodeId(4), "there:4".to_owned())), Ok(false));
         assert_eq!(members.info(NodeId(4)).unwrap().address, "there:4");
     }
 
     #[test]
     fn what_makes_no_sense_changes_nothing() {
         let mut members = initial(1);
-        applied(&mut members, What::AddLearner(info(2))).unwrap();
-        applied(&mut members, What::Remove(NodeId(2))).unwrap();
+        applied(&mut members, ChangeKind::AddLearner(info(2))).unwrap();
+        applied(&mut members, ChangeKind::Remove(NodeId(2))).unwrap();
         let before = members.clone();
         let long = MemberInfo { address: "a".repeat(ADDRESS_BYTES_MAX + 1), ..info(3) };
         for (what, error) in [
-            (What::AddLearner(info(1)), ChangeError::Known(NodeId(1))),
-            (What::AddLearner(info(2)), ChangeError::Removed(NodeId(2))),
-            (What::AddLearner(long), ChangeError::Malformed),
-            (What::AddLearner(info(0)), ChangeError::Malformed),
-            (What::Promote(NodeId(1)), ChangeError::Votes(NodeId(1))),
-            (What::Promote(NodeId(2)), ChangeError::Removed(NodeId(2))),
-            (What::Promote(NodeId(7)), ChangeError::Unknown(NodeId(7))),
-            (What::Remove(NodeId(2)), ChangeError::Removed(NodeId(2))),
-            (What::Remove(NodeId(1)), ChangeError::Last(NodeId(1))),
+            (ChangeKind::AddLearner(info(1)), ChangeError::Known(NodeId(1))),
+            (ChangeKind::AddLearner(info(2)), ChangeError::Removed(NodeId(2))),
+            (ChangeKind::AddLearner(long), ChangeError::Malformed),
+            (ChangeKind::AddLearner(info(0)), ChangeError::Malformed),
+            (ChangeKind::Promote(NodeId(1)), ChangeError::Votes(NodeId(1))),
+            (ChangeKind::Promote(NodeId(2)), ChangeError::Removed(NodeId(2))),
+            (ChangeKind::Promote(NodeId(7)), ChangeError::Unknown(NodeId(7))),
+            (ChangeKind::Remove(NodeId(2)), ChangeError::Removed(NodeId(2))),
+            (ChangeKind::Remove(NodeId(1)), ChangeError::Last(NodeId(1))),
         ] {
             assert_eq!(applied(&mut members, what), Err(error));
         }
-        let late = Change { version: 1, what: What::AddLearner(info(3)) };
+        let late = MembershipChange { version: 1, what: ChangeKind::AddLearner(info(3)) };
         assert_eq!(members.apply(&late), Err(ChangeError::Outdated { asked: 1, found: 2 }));
         assert_eq!(members, before);
     }
@@ -345,14 +345,14 @@ mod tests {
     #[test]
     fn no_more_members_than_a_tally_can_count() {
         let mut members = initial(MEMBERS_MAX as u32);
-        assert_eq!(applied(&mut members, What::AddLearner(info(100))), Err(ChangeError::Full));
+        assert_eq!(applied(&mut members, ChangeKind::AddLearner(info(100))), Err(ChangeError::Full));
     }
 
     #[test]
     fn it_is_written_and_read_and_what_cannot_be_is_refused() {
         let mut members = initial(3);
-        applied(&mut members, What::AddLearner(info(7))).unwrap();
-        applied(&mut members, What::Remove(NodeId(2))).unwrap();
+        applied(&mut members, ChangeKind::AddLearner(info(7))).unwrap();
+        applied(&mut members, ChangeKind::Remove(NodeId(2))).unwrap();
         let bytes = postcard::to_allocvec(&members).unwrap();
         assert_eq!(postcard::from_bytes::<Membership>(&bytes), Ok(members.clone()));
         let good = Encoded::from(members);
@@ -368,11 +368,11 @@ mod tests {
 
     #[test]
     fn a_change_is_told_from_other_commands_by_its_first_byte() {
-        let change = Change { version: 5, what: What::AddLearner(info(9)) };
+        let change = MembershipChange { version: 5, what: ChangeKind::AddLearner(info(9)) };
         let mut body = BytesMut::new();
         change.encode(&mut body);
-        assert_eq!(Change::decode(&body), Some(Ok(change)));
-        assert_eq!(Change::decode(&body[..body.len() - 1]), Some(Err(ChangeError::Malformed)));
-        assert_eq!((Change::decode(&[1, 2]), Change::decode(&[])), (None, None));
+        assert_eq!(MembershipChange::decode(&body), Some(Ok(change)));
+        assert_eq!(MembershipChange::decode(&body[..body.len() - 1]), Some(Err(ChangeError::Malformed)));
+        assert_eq!((MembershipChange::decode(&[1, 2]), MembershipChange::decode(&[])), (None, None));
     }
 }

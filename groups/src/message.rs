@@ -462,14 +462,14 @@ const SHARED_BYTES_MIN: usize = 512 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Draft, NodeId};
+    use crate::{NodeId, ValueBuilder};
 
     fn ballot(round: u64) -> Ballot {
         Ballot { round, node: NodeId(2) }
     }
 
     fn accepted(round: u64) -> Accepted {
-        Accepted { ballot: ballot(round), value: Draft::default().seal(1, round, None) }
+        Accepted { ballot: ballot(round), value: ValueBuilder::default().seal(1, round, None) }
     }
 
     fn one_of_each() -> Vec<Message> {

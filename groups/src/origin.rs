@@ -4,7 +4,7 @@
 //! after a broken connection. The origin always sends all of them, oldest first.
 
 use crate::value::put_command;
-use crate::{NodeId, Tag};
+use crate::{CommandId, NodeId};
 use bytes::{Buf, BytesMut};
 use std::collections::VecDeque;
 
@@ -13,12 +13,12 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// The queue of one group at one node.
 #[derive(Debug)]
-pub struct Origin {
+pub struct OriginQueue {
     node: NodeId,
     start: u64,
     /// The counter of the newest command.
     counter: u64,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<QueuedCommand>,
     /// The commands of `entries`, end to end.
     bytes: BytesMut,
     /// The number of entries that were sent under the present ballot, and their bytes.
@@ -29,16 +29,16 @@ pub struct Origin {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct QueuedCommand {
     counter: u64,
     bytes: usize,
 }
 
-impl Origin {
+impl OriginQueue {
     /// Creates an empty queue of `node`, which has been started `start` times.
     #[must_use]
-    pub fn new(node: NodeId, start: u64) -> Origin {
-        Origin {
+    pub fn new(node: NodeId, start: u64) -> OriginQueue {
+        OriginQueue {
             node,
             start,
             counter: 0,
@@ -53,9 +53,9 @@ impl Origin {
     /// Appends a command, whose body `body` writes, and returns its counter.
     pub fn push(&mut self, body: impl FnOnce(&mut BytesMut)) -> u64 {
         self.counter += 1;
-        let tag = Tag { origin: self.node, start: self.start, counter: self.counter };
-        let bytes = put_command(&mut self.bytes, tag, body);
-        self.entries.push_back(Entry { counter: self.counter, bytes });
+        let id = CommandId { origin: self.node, start: self.start, counter: self.counter };
+        let bytes = put_command(&mut self.bytes, id, body);
+        self.entries.push_back(QueuedCommand { counter: self.counter, bytes });
         self.counter
     }
 
@@ -83,8 +83,8 @@ impl Origin {
         self.sent < self.entries.len()
     }
 
-    /// Returns an upper bound of the bytes that [`Origin::send`] would send; 0 if there is nothing to send. The bound
-    /// is too high by less than one command.
+    /// Returns an upper bound of the bytes that [`OriginQueue::send`] would send; 0 if there is nothing to send. The
+    /// bound is too high by less than one command.
     #[must_use]
     pub fn next_bytes(&self, bytes_max: usize) -> usize {
         let first = self.entries.get(self.sent).map_or(0, |entry| entry.bytes);
@@ -112,32 +112,32 @@ impl Origin {
         (self.sent, self.sent_bytes) = (0, 0);
     }
 
-    /// Removes the command with this tag, which was applied for the first time. Returns its counter if the command is
+    /// Removes the command with this id, which was applied for the first time. Returns its counter if the command is
     /// of this node and this start. Nobody waits for commands of earlier starts.
     ///
     /// # Panics
     /// If an older command of this queue is not applied yet: it never would be (see [`DedupTable`](crate::DedupTable)).
-    pub fn on_applied(&mut self, tag: Tag) -> Option<u64> {
-        if tag.origin != self.node || tag.start != self.start {
+    pub fn on_applied(&mut self, id: CommandId) -> Option<u64> {
+        if id.origin != self.node || id.start != self.start {
             return None;
         }
         let entry = self.entries.pop_front().expect("an applied command was queued");
-        assert_eq!(entry.counter, tag.counter, "a command was applied before an older one of its origin");
+        assert_eq!(entry.counter, id.counter, "a command was applied before an older one of its origin");
         self.bytes.advance(entry.bytes);
         if entry.bytes > KEPT_BYTES_MAX && self.bytes.is_empty() {
             self.bytes = BytesMut::new();
         }
         self.sent = self.sent.saturating_sub(1);
         self.sent_bytes = self.sent_bytes.saturating_sub(entry.bytes);
-        Some(tag.counter)
+        Some(id.counter)
     }
 
-    /// Removes every command up to this tag, if the tag is of this node and this start: they were applied elsewhere.
+    /// Removes every command up to this id, if the id is of this node and this start: they were applied elsewhere.
     /// Returns their counters.
-    pub fn skip(&mut self, tag: Tag) -> Vec<u64> {
+    pub fn skip(&mut self, id: CommandId) -> Vec<u64> {
         let mut skipped = Vec::new();
-        while tag.origin == self.node && tag.start == self.start && self.oldest() <= tag.counter {
-            let next = Tag { counter: self.oldest(), ..tag };
+        while id.origin == self.node && id.start == self.start && self.oldest() <= id.counter {
+            let next = CommandId { counter: self.oldest(), ..id };
             match self.entries.front() {
                 Some(_) => skipped.extend(self.on_applied(next)),
                 None => break,
@@ -178,8 +178,8 @@ mod tests {
     use super::*;
     use crate::Commands;
 
-    fn origin(bodies: &[&[u8]]) -> Origin {
-        let mut origin = Origin::new(NodeId(1), 3);
+    fn origin(bodies: &[&[u8]]) -> OriginQueue {
+        let mut origin = OriginQueue::new(NodeId(1), 3);
         for body in bodies {
             origin.push(|out| out.extend_from_slice(body));
         }
@@ -190,8 +190,8 @@ mod tests {
         Commands::parse(commands).unwrap().map(|command| command.body.to_vec()).collect()
     }
 
-    fn tag(counter: u64) -> Tag {
-        Tag { origin: NodeId(1), start: 3, counter }
+    fn id(counter: u64) -> CommandId {
+        CommandId { origin: NodeId(1), start: 3, counter }
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
         origin.push(|out| out.extend_from_slice(b"c"));
         let (after, commands) = origin.send(1000);
         assert_eq!((after, bodies(commands)), (2, vec![b"c".to_vec()]));
-        assert_eq!(origin.on_applied(tag(1)), Some(1));
+        assert_eq!(origin.on_applied(id(1)), Some(1));
         origin.unsend();
         let (after, commands) = origin.send(1000);
         assert_eq!((after, bodies(commands)), (0, vec![b"b".to_vec(), b"c".to_vec()]));
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn many_are_withdrawn_from_between_others() {
-        let mut origin = Origin::new(NodeId(1), 3);
+        let mut origin = OriginQueue::new(NodeId(1), 3);
         let body = |counter: u64| vec![counter as u8; counter as usize % 7];
         (1..=100).for_each(|counter| assert_eq!(origin.push(|out| out.extend_from_slice(&body(counter))), counter));
         origin.send(200);
@@ -250,7 +250,7 @@ mod tests {
         origin.unsend();
         let (_, commands) = origin.send(usize::MAX);
         let left = (1..=100).filter(|counter| withdrawn.binary_search(counter).is_err());
-        let found = Commands::parse(commands).unwrap().map(|command| (command.tag.counter, command.body.to_vec()));
+        let found = Commands::parse(commands).unwrap().map(|command| (command.id.counter, command.body.to_vec()));
         assert!(found.eq(left.map(|counter| (counter, body(counter)))));
         assert_eq!(origin.bytes(), origin.sent_bytes);
     }
@@ -270,15 +270,15 @@ mod tests {
     #[test]
     fn commands_of_others_and_of_earlier_starts_are_nobodys() {
         let mut origin = origin(&[b"a"]);
-        assert_eq!(origin.on_applied(Tag { start: 2, ..tag(9) }), None);
-        assert_eq!(origin.on_applied(Tag { origin: NodeId(2), ..tag(9) }), None);
-        assert_eq!(origin.on_applied(tag(1)), Some(1));
+        assert_eq!(origin.on_applied(CommandId { start: 2, ..id(9) }), None);
+        assert_eq!(origin.on_applied(CommandId { origin: NodeId(2), ..id(9) }), None);
+        assert_eq!(origin.on_applied(id(1)), Some(1));
         assert_eq!(origin.oldest(), 2);
     }
 
     #[test]
     #[should_panic(expected = "before an older one")]
     fn a_gap_stops_the_node() {
-        origin(&[b"a", b"b"]).on_applied(tag(2));
+        origin(&[b"a", b"b"]).on_applied(id(2));
     }
 }

@@ -13,7 +13,7 @@ use crate::acceptor::{Accepted, Acceptor, Refused};
 use crate::members::Members;
 use crate::proposer::Proposer;
 use crate::value::put_command;
-use crate::{Ballot, Draft, Jitter, NodeId, Tag, Value};
+use crate::{Ballot, CommandId, NodeId, SplitMix64, Value, ValueBuilder};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -76,7 +76,7 @@ pub struct Paxos {
     done: Vec<Option<u64>>,
     max: Option<u64>,
     now_ms: u64,
-    jitter: Jitter,
+    jitter: SplitMix64,
     outgoing: VecDeque<(NodeId, Message)>,
 }
 
@@ -105,7 +105,7 @@ impl Paxos {
     pub fn new(me: NodeId, members: Members, seed: u64) -> Paxos {
         assert!(members.contains(me), "a peer is one of the members");
         let done = vec![None; members.ids().len()];
-        let jitter = Jitter::new(seed ^ u64::from(me.0));
+        let jitter = SplitMix64::new(seed ^ u64::from(me.0));
         let (slots, attempts, outgoing) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
         Paxos { me, members, slots, attempts, done, max: None, now_ms: 0, jitter, outgoing }
     }
@@ -327,10 +327,10 @@ fn attempt_under(attempts: &mut BTreeMap<u64, Attempt>, seq: u64, ballot: Ballot
 
 /// Wraps any bytes in a value, as its only command, which has no real origin.
 fn wrap(bytes: &[u8]) -> Value {
-    let mut draft = Draft::default();
-    let nobody = Tag { origin: NodeId(0), start: 0, counter: 0 };
-    put_command(draft.commands_mut(), nobody, |out| out.extend_from_slice(bytes));
-    draft.seal(0, 0, None)
+    let mut builder = ValueBuilder::default();
+    let nobody = CommandId { origin: NodeId(0), start: 0, counter: 0 };
+    put_command(builder.commands_mut(), nobody, |out| out.extend_from_slice(bytes));
+    builder.seal(0, 0, None)
 }
 
 fn unwrap(value: &Value) -> Bytes {

@@ -1,7 +1,7 @@
 //! The commands that a leader has taken and not yet proposed. All that come while one instance is voted on form the
 //! next value, so that batches form by themselves.
 
-use crate::value::{COMMAND_HEADER_BYTES, Draft};
+use crate::value::{COMMAND_HEADER_BYTES, ValueBuilder};
 use crate::{Commands, DedupTable, NodeId, Value};
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct Batch {
-    draft: Draft,
+    builder: ValueBuilder,
     origins: Vec<NodeId>,
 }
 
@@ -33,7 +33,7 @@ impl Queue {
     /// name, is out of order or malformed.
     pub fn extend(&mut self, origin: NodeId, after: u64, commands: &[u8]) -> bool {
         let Ok(parsed) = Commands::parse(commands) else { return false };
-        let Some(first) = parsed.clone().next().map(|command| command.tag) else { return true };
+        let Some(first) = parsed.clone().next().map(|command| command.id) else { return true };
         let taken = self.taken.last(origin);
         if after != 0 && taken.is_none_or(|last| last.start != first.start || last.counter < after) {
             return false;
@@ -41,19 +41,19 @@ impl Queue {
         let (mut newest, mut repeated_bytes, mut version) = (first, 0, 1);
         let mut before = None;
         for command in parsed {
-            if command.tag.origin != origin || before.is_some_and(|before| command.tag <= before) {
+            if command.id.origin != origin || before.is_some_and(|before| command.id <= before) {
                 return false;
             }
-            before = Some(command.tag);
+            before = Some(command.id);
             // Sent again after a broken connection: under this ballot they are in the log or on their way.
-            if taken.is_some_and(|last| command.tag <= last) {
+            if taken.is_some_and(|last| command.id <= last) {
                 repeated_bytes += COMMAND_HEADER_BYTES + command.body.len();
             }
-            newest = newest.max(command.tag);
+            newest = newest.max(command.id);
             version = version.max(command.version());
         }
         let commands = &commands[repeated_bytes..];
-        let room = self.batch_bytes_max.saturating_sub(self.open.draft.len());
+        let room = self.batch_bytes_max.saturating_sub(self.open.builder.len());
         if commands.len() <= room {
             self.add(origin, commands, version);
         } else {
@@ -67,33 +67,33 @@ impl Queue {
     /// too high, never too low.
     #[must_use]
     pub fn next_bytes(&self, more: usize) -> usize {
-        let open = self.open.draft.len();
+        let open = self.open.builder.len();
         let joined = (open + more).min(self.batch_bytes_max.max(open).max(more));
-        self.full.front().map_or(joined, |batch| batch.draft.len())
+        self.full.front().map_or(joined, |batch| batch.builder.len())
     }
 
     /// Returns the lowest version that the next value may have, for the commands in it.
     #[must_use]
     pub fn next_version(&self) -> u8 {
-        self.full.front().unwrap_or(&self.open).draft.version()
+        self.full.front().unwrap_or(&self.open).builder.version()
     }
 
     /// Returns true if there is nothing to propose.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.full.is_empty() && self.open.draft.is_empty()
+        self.full.is_empty() && self.open.builder.is_empty()
     }
 
     /// Returns the next value, which is a no-op if the queue is empty, and sets `waiting` to the nodes whose clients
-    /// wait for it. See [`Draft::seal`].
+    /// wait for it. See [`ValueBuilder::seal`].
     pub fn seal(&mut self, chain: u32, time_ms: u64, digest: Option<u64>, waiting: &mut Vec<NodeId>) -> Value {
         waiting.clear();
         if let Some(mut batch) = self.full.pop_front() {
             waiting.append(&mut batch.origins);
-            return batch.draft.seal(chain, time_ms, digest);
+            return batch.builder.seal(chain, time_ms, digest);
         }
         waiting.append(&mut self.open.origins);
-        self.open.draft.seal(chain, time_ms, digest)
+        self.open.builder.seal(chain, time_ms, digest)
     }
 
     /// Cuts between commands so that each batch stays within the limit.
@@ -102,7 +102,7 @@ impl Queue {
         for command in Commands::parse(commands).expect("parsed before") {
             let (whole, after) = rest.split_at(COMMAND_HEADER_BYTES + command.body.len());
             rest = after;
-            if !self.open.draft.is_empty() && self.open.draft.len() + whole.len() > self.batch_bytes_max {
+            if !self.open.builder.is_empty() && self.open.builder.len() + whole.len() > self.batch_bytes_max {
                 self.full.push_back(std::mem::take(&mut self.open));
             }
             self.add(origin, whole, command.version());
@@ -113,7 +113,7 @@ impl Queue {
         if commands.is_empty() {
             return;
         }
-        self.open.draft.extend(commands, version);
+        self.open.builder.extend(commands, version);
         if !self.open.origins.contains(&origin) {
             self.open.origins.push(origin);
         }
@@ -123,10 +123,10 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::origin::Origin;
+    use crate::origin::OriginQueue;
 
     fn commands(node: u32, bodies: &[&[u8]]) -> Vec<u8> {
-        let mut origin = Origin::new(NodeId(node), 1);
+        let mut origin = OriginQueue::new(NodeId(node), 1);
         for body in bodies {
             origin.push(|out| out.extend_from_slice(body));
         }

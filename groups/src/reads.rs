@@ -17,7 +17,7 @@ pub type ReadId = u64;
 
 /// The reads of one group at one node.
 #[derive(Clone, Debug, Default)]
-pub struct Reads {
+pub struct ReadQueue {
     /// The reads in order of arrival, so by ascending `after`. Held reads come before the others.
     waiting: VecDeque<Read>,
     /// The number of fresh reads.
@@ -44,7 +44,7 @@ enum ReadStage {
     Held,
 }
 
-impl Reads {
+impl ReadQueue {
     /// Adds a read that has arrived.
     pub fn push(&mut self, id: ReadId, after: u64) {
         self.waiting.push_back(Read { id, after, stage: ReadStage::Fresh });
@@ -154,7 +154,7 @@ impl Reads {
 mod tests {
     use super::*;
 
-    fn ready(reads: &mut Reads, applied: u64, oldest: u64) -> Vec<ReadId> {
+    fn ready(reads: &mut ReadQueue, applied: u64, oldest: u64) -> Vec<ReadId> {
         let mut ready = Vec::new();
         reads.take_ready(Instance(applied), oldest, &mut ready);
         ready
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_read_waits_for_a_question_that_left_after_it_arrived() {
-        let mut reads = Reads::default();
+        let mut reads = ReadQueue::default();
         reads.push(1, 0);
         reads.asked(10, Ballot::ZERO);
         reads.push(2, 0);
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_read_waits_for_the_commands_queued_before_it() {
-        let mut reads = Reads::default();
+        let mut reads = ReadQueue::default();
         reads.push(1, 7);
         reads.asked(1, Ballot::ZERO);
         reads.confirmed(1, Ballot::ZERO, Instance(1));
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_read_is_answered_before_its_nodes_next_command_at_the_latest() {
-        let mut reads = Reads::default();
+        let mut reads = ReadQueue::default();
         reads.push(1, 3);
         reads.asked(1, Ballot::ZERO);
         reads.push(2, 3);
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_question_that_confirms_nothing_leaves_the_reads_of_others_alone() {
-        let mut reads = Reads::default();
+        let mut reads = ReadQueue::default();
         reads.push(1, 0);
         reads.asked(1, Ballot::ZERO);
         reads.push(2, 0);
@@ -226,7 +226,7 @@ mod tests {
         for (is_asked_again, later) in
             [(false, Ballot::ZERO), (true, Ballot::ZERO), (true, Ballot { round: 2, ..Ballot::ZERO })]
         {
-            let mut reads = Reads::default();
+            let mut reads = ReadQueue::default();
             reads.push(1, 0);
             reads.asked(1, Ballot::ZERO);
             reads.push(2, 0);
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn an_answer_under_another_ballot_confirms_nothing() {
-        let mut reads = Reads::default();
+        let mut reads = ReadQueue::default();
         let other = Ballot { round: 2, ..Ballot::ZERO };
         reads.push(1, 0);
         reads.asked(1, other);

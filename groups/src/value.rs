@@ -34,11 +34,11 @@ pub const MACHINE_OF_VERSION_3: u8 = 3;
 /// The same for version 4.
 pub const MACHINE_OF_VERSION_4: u8 = 4;
 
-/// The name of a command: the node that it comes from, that node's start number, and a counter that the node raises for
-/// each of its commands in the group. Later dedup of one origin are greater. A tag that is not above the last one
+/// The id of a command: the node that it comes from, that node's start number, and a counter that the node raises for
+/// each of its commands in the group. Later ids of one origin are greater. An id that is not above the last one
 /// applied is a repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Tag {
+pub struct CommandId {
     /// The node that the client sent the command to.
     pub origin: NodeId,
     /// The node's start number: how often it had been started.
@@ -51,7 +51,7 @@ pub struct Tag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command<'a> {
     /// The name of the command.
-    pub tag: Tag,
+    pub id: CommandId,
     /// The bytes for the state machine.
     pub body: &'a [u8],
 }
@@ -173,17 +173,17 @@ impl<'a> Iterator for Commands<'a> {
         self.0 = rest;
         let origin = NodeId(u32::from_le_bytes(array(&header[4..8])));
         let (start, counter) = (u64::from_le_bytes(array(&header[8..16])), u64::from_le_bytes(array(&header[16..24])));
-        Some(Command { tag: Tag { origin, start, counter }, body })
+        Some(Command { id: CommandId { origin, start, counter }, body })
     }
 }
 
 /// Appends one command; `body` writes the body. Returns how many bytes the whole command takes.
-pub fn put_command(out: &mut BytesMut, tag: Tag, body: impl FnOnce(&mut BytesMut)) -> usize {
+pub fn put_command(out: &mut BytesMut, id: CommandId, body: impl FnOnce(&mut BytesMut)) -> usize {
     let start = out.len();
     out.put_u32_le(0);
-    out.put_u32_le(tag.origin.0);
-    out.put_u64_le(tag.start);
-    out.put_u64_le(tag.counter);
+    out.put_u32_le(id.origin.0);
+    out.put_u64_le(id.start);
+    out.put_u64_le(id.counter);
     body(out);
     let bytes = out.len() - start;
     let length = u32::try_from(bytes - COMMAND_HEADER_BYTES).expect("a command is far below 4 GiB");
@@ -191,18 +191,18 @@ pub fn put_command(out: &mut BytesMut, tag: Tag, body: impl FnOnce(&mut BytesMut
     bytes
 }
 
-/// Maximum bytes of memory that a draft reuses.
+/// Maximum bytes of memory that a builder reuses.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// A value to which commands are still added: room for the header, then commands.
 #[derive(Debug, Default)]
-pub struct Draft {
+pub struct ValueBuilder {
     bytes: BytesMut,
     /// The highest version that a command asks for.
     version: u8,
 }
 
-impl Draft {
+impl ValueBuilder {
     /// Appends commands that are already encoded; `version` is the highest of theirs.
     pub fn extend(&mut self, commands: &[u8], version: u8) {
         self.version = self.version.max(version);
@@ -290,31 +290,31 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 mod tests {
     use super::*;
 
-    fn tag(counter: u64) -> Tag {
-        Tag { origin: NodeId(2), start: 7, counter }
+    fn id(counter: u64) -> CommandId {
+        CommandId { origin: NodeId(2), start: 7, counter }
     }
 
     #[test]
     fn a_sealed_draft_parses_to_what_was_put_in() {
-        let mut draft = Draft::default();
+        let mut builder = ValueBuilder::default();
         for digest in [None, Some(7)] {
-            put_command(draft.commands_mut(), tag(1), |out| out.put_slice(b"first"));
-            put_command(draft.commands_mut(), tag(2), |_| ());
-            let value = draft.seal(5, 99, digest);
-            assert!(draft.is_empty());
+            put_command(builder.commands_mut(), id(1), |out| out.put_slice(b"first"));
+            put_command(builder.commands_mut(), id(2), |_| ());
+            let value = builder.seal(5, 99, digest);
+            assert!(builder.is_empty());
             let value = Value::parse(value.bytes().clone()).unwrap();
             assert_eq!((value.chain(), value.time_ms(), value.digest()), (5, 99, digest));
             let commands: Vec<Command<'_>> = value.commands().collect();
-            assert_eq!(commands, [Command { tag: tag(1), body: b"first" }, Command { tag: tag(2), body: b"" }]);
+            assert_eq!(commands, [Command { id: id(1), body: b"first" }, Command { id: id(2), body: b"" }]);
         }
     }
 
     #[test]
     fn every_cut_that_splits_a_command_is_refused() {
-        let mut draft = Draft::default();
+        let mut builder = ValueBuilder::default();
         for (digest, noop_bytes) in [(None, 16), (Some(7), 24)] {
-            put_command(draft.commands_mut(), tag(1), |out| out.put_slice(b"body"));
-            let bytes = draft.seal(0, 0, digest).bytes().clone();
+            put_command(builder.commands_mut(), id(1), |out| out.put_slice(b"body"));
+            let bytes = builder.seal(0, 0, digest).bytes().clone();
             for cut in 0..bytes.len() {
                 assert_eq!(Value::parse(bytes.slice(..cut)).is_ok(), cut == noop_bytes, "cut at {cut}");
             }
@@ -325,8 +325,8 @@ mod tests {
 
     #[test]
     fn the_chain_differs_when_any_byte_before_differs() {
-        let mut draft = Draft::default();
-        let (one, other) = (draft.seal(0, 1, None), draft.seal(0, 2, None));
+        let mut builder = ValueBuilder::default();
+        let (one, other) = (builder.seal(0, 1, None), builder.seal(0, 2, None));
         assert_ne!(one.next_chain(), other.next_chain());
     }
 }

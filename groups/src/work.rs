@@ -6,21 +6,21 @@ pub const BYTES_PER_STEP: usize = 1 << 10;
 
 /// A budget of steps. A step costs about as much as looking at one key: 0.1 to 0.5 µs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
+pub struct WorkBudget {
     left: u64,
 }
 
-impl Work {
+impl WorkBudget {
     /// Creates a budget of this many steps.
     #[must_use]
-    pub fn steps(steps: u64) -> Work {
-        Work { left: steps }
+    pub fn steps(steps: u64) -> WorkBudget {
+        WorkBudget { left: steps }
     }
 
     /// Creates a budget without a limit, for callers that have a thread of their own.
     #[must_use]
-    pub fn unlimited() -> Work {
-        Work { left: u64::MAX }
+    pub fn unlimited() -> WorkBudget {
+        WorkBudget { left: u64::MAX }
     }
 
     /// Returns true if there is no limit.

@@ -6,7 +6,7 @@
 //! and so overtake each other.
 
 use groups::paxos::{Message, Step};
-use groups::{Fate, Jitter, Members, NodeId, Paxos};
+use groups::{Fate, Members, NodeId, Paxos, SplitMix64};
 use std::collections::BTreeMap;
 
 const TICK_MS: u64 = 10;
@@ -22,7 +22,7 @@ struct Lab {
     now: u64,
     events: BTreeMap<(u64, u64), Event>,
     count: u64,
-    jitter: Jitter,
+    jitter: SplitMix64,
     /// The peers; `None` until a peer is created.
     peers: Vec<Option<Paxos>>,
     /// The part of a partitioned network that each peer is in.
@@ -38,7 +38,7 @@ impl Lab {
             now: 0,
             events: BTreeMap::new(),
             count: 0,
-            jitter: Jitter::new(count as u64),
+            jitter: SplitMix64::new(count as u64),
             peers: (0..count).map(|_| None).collect(),
             parts: vec![0; count],
             deaf: vec![false; count],

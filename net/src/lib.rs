@@ -1,5 +1,6 @@
 //! The event loop: listener, connections, peer frames and the RESP codec. This crate knows nothing of Paxos.
 
+pub mod backoff;
 mod connection;
 mod connections;
 pub mod event;
@@ -7,6 +8,5 @@ pub mod event_loop;
 pub mod frame;
 mod listener;
 pub mod outbound;
-pub mod peers;
 pub mod resp;
 mod transport;

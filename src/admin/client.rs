@@ -283,7 +283,7 @@ fn without_effect(subcommand: &[u8], rest: &[&[u8]]) -> Reply<'static> {
     match (subcommand.to_ascii_lowercase().as_slice(), rest) {
         (b"tracking", [off]) if off.eq_ignore_ascii_case(b"off") => Reply::Ok,
         (b"tracking", [on, ..]) if on.eq_ignore_ascii_case(b"on") => {
-            Reply::error("ERR CLIENT TRACKING is not supported: this server does not follow what clients cache")
+            Reply::error("ERR CLIENT TRACKING is not supported: this server does not track cached keys")
         }
         (b"tracking", [_, ..]) => syntax_error(),
         (b"tracking", []) => wrong_arity("client|tracking"),

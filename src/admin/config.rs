@@ -5,7 +5,7 @@
 //! the node runs. A parameter that Redis can set may be "set" to its current value, because tools do that. A parameter
 //! without effect here may be set to any value that Redis takes; see [`super::kept`].
 
-use super::kept::{INT_MAX, KEPT, Kept, KeptParameter};
+use super::kept::{CompatParameter, CompatValues, INT_MAX, KEPT};
 use super::{help, integer, syntax_error, unknown_subcommand, wrong_arity};
 use crate::kv::glob::Pattern;
 use crate::kv::reply::Reply;
@@ -47,7 +47,7 @@ pub struct ConfigView {
     /// Seconds without a request after which a client is closed; 0 for never.
     pub idle_seconds_max: u64,
     /// Values that were set for parameters without effect.
-    pub kept: Kept,
+    pub kept: CompatValues,
 }
 
 /// A parameter that CONFIG SET changes.
@@ -202,7 +202,7 @@ fn set(pairs: &[&[u8]], view: &ConfigView) -> Result<Vec<ConfigChange>, Reply<'s
 /// A parameter that CONFIG SET may name.
 enum Settable {
     Own(&'static Parameter),
-    Kept(&'static KeptParameter),
+    Kept(&'static CompatParameter),
 }
 
 impl Settable {
@@ -282,7 +282,7 @@ const HELP: &[&str] = &[
     "GET <pattern> [<pattern> ...]",
     "    Return parameters matching the glob-like <pattern> and their values.",
     "SET <directive> <value> [<directive> <value> ...]",
-    "    Set the configuration <directive> to <value>. Effect have client-timeout-ms, maxclients, maxmemory, timeout.",
+    "    Set the configuration <directive> to <value>. Effective: client-timeout-ms, maxclients, maxmemory, timeout.",
     "RESETSTAT",
     "    Reset statistics reported by the INFO command.",
 ];
@@ -308,7 +308,7 @@ mod tests {
             reads: "quorum".into(),
             node_id: 2,
             idle_seconds_max: 0,
-            kept: Kept::from([("hz", "20".to_owned())]),
+            kept: CompatValues::from([("hz", "20".to_owned())]),
         }
     }
 

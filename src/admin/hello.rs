@@ -162,12 +162,12 @@ pub fn wait_aof(args: &[&[u8]]) -> Result<Wanted, Reply<'static>> {
 pub fn refused_in_transaction(verb: Verb, args: &[&[u8]], me: &ClientInfo) -> Option<Reply<'static>> {
     match (verb, args) {
         (Verb::Hello, [_, version, ..]) if integer(version) == Some(5 - number_of(me.protocol)) => {
-            Some(Reply::error("ERR HELLO cannot change the protocol inside a transaction, which has one reply"))
+            Some(Reply::error("ERR HELLO cannot change the protocol inside a transaction: EXEC has one reply"))
         }
         (Verb::ClientReply, [_, _, mode])
             if mode.eq_ignore_ascii_case(b"off") || mode.eq_ignore_ascii_case(b"skip") =>
         {
-            Some(Reply::error("ERR CLIENT REPLY OFF and SKIP cannot stand in a transaction, which has one reply"))
+            Some(Reply::error("ERR CLIENT REPLY OFF and SKIP are not allowed in a transaction: EXEC has one reply"))
         }
         _ => None,
     }

@@ -10,7 +10,7 @@ use crate::size;
 use std::collections::BTreeMap;
 
 /// The values that were set, by name.
-pub type Kept = BTreeMap<&'static str, String>;
+pub type CompatValues = BTreeMap<&'static str, String>;
 
 /// The largest of C's integers, the limit of many numbers in Redis.
 pub(super) const INT_MAX: i64 = 2_147_483_647;
@@ -18,7 +18,7 @@ pub(super) const INT_MAX: i64 = 2_147_483_647;
 const KEPT_BYTES_MAX: usize = 1_024;
 
 /// A parameter without effect.
-pub struct KeptParameter {
+pub struct CompatParameter {
     /// Its name.
     pub name: &'static str,
     /// The name under which its value is kept: an old name shares the value of the current name.
@@ -42,10 +42,10 @@ enum Shape {
     Events,
 }
 
-impl KeptParameter {
+impl CompatParameter {
     /// Returns the value as CONFIG GET shows it.
     #[must_use]
-    pub fn value<'k>(&self, kept: &'k Kept) -> &'k str {
+    pub fn value<'k>(&self, kept: &'k CompatValues) -> &'k str {
         kept.get(self.key).map_or(self.default, String::as_str)
     }
 
@@ -118,12 +118,12 @@ fn events(value: &[u8]) -> Option<String> {
 
 const ALL_EVENTS: &str = "g$lshzxetd";
 
-const fn kept(name: &'static str, default: &'static str, shape: Shape) -> KeptParameter {
-    KeptParameter { name, key: name, default, shape }
+const fn kept(name: &'static str, default: &'static str, shape: Shape) -> CompatParameter {
+    CompatParameter { name, key: name, default, shape }
 }
 
-const fn old(name: &'static str, key: &'static str, default: &'static str, shape: Shape) -> KeptParameter {
-    KeptParameter { name, key, default, shape }
+const fn old(name: &'static str, key: &'static str, default: &'static str, shape: Shape) -> CompatParameter {
+    CompatParameter { name, key, default, shape }
 }
 
 const COUNT: Shape = Shape::Number(0, i64::MAX);
@@ -148,7 +148,7 @@ const LIST_SIZE: Shape = Shape::Number(-INT_MAX - 1, INT_MAX);
 /// All parameters without effect, sorted by name. Defaults are those of Redis, unless another value describes this
 /// server.
 #[rustfmt::skip]
-pub static KEPT: &[KeptParameter] = &[
+pub static KEPT: &[CompatParameter] = &[
     kept("active-expire-effort", "1", Shape::Number(1, 10)),
     kept("activedefrag", "no", FLAG),
     kept("activerehashing", "yes", FLAG),
@@ -235,7 +235,7 @@ pub static KEPT: &[KeptParameter] = &[
 mod tests {
     use super::*;
 
-    fn parameter(name: &str) -> &'static KeptParameter {
+    fn parameter(name: &str) -> &'static CompatParameter {
         KEPT.iter().find(|known| known.name == name).unwrap()
     }
 
@@ -248,7 +248,7 @@ mod tests {
             let default = known.take(known.default.as_bytes());
             assert_eq!(default.as_deref(), Ok(known.default), "{}: its default is a value", known.name);
         }
-        let set = Kept::from([("hash-max-listpack-entries", "7".to_owned())]);
+        let set = CompatValues::from([("hash-max-listpack-entries", "7".to_owned())]);
         assert_eq!(parameter("hash-max-ziplist-entries").value(&set), "7");
         assert_eq!(parameter("zset-max-ziplist-entries").value(&set), "128");
     }

@@ -1,7 +1,7 @@
 //! The file `manifest.json` of a backup: its contents and their source. The file is written last, so a folder without
 //! it is an unfinished backup.
 
-use crate::storage::checkpoint::Verified;
+use crate::storage::checkpoint::VerifiedSection;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +65,7 @@ pub struct State {
 }
 
 impl State {
-    pub(super) fn of(file: usize, verified: &Verified) -> State {
+    pub(super) fn of(file: usize, verified: &VerifiedSection) -> State {
         let (summary, end) = (&verified.summary, &verified.summary.end);
         State {
             group: summary.group.0,

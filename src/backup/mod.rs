@@ -72,10 +72,10 @@ pub fn backup(args: &BackupArgs) -> anyhow::Result<()> {
         crate::duration::parse(&args.timeout).map_err(|error| Usage(format!("--timeout {}: {error}", args.timeout)))?;
     let sources = args.data.iter().map(|dir| Source::open(dir)).collect::<anyhow::Result<Vec<Source>>>()?;
     // Large directories have many files, all of which are open at once.
-    crate::descriptors::make_room(FILES_MAX)?;
+    crate::descriptors::raise_limit(FILES_MAX)?;
     let first = sources.first().context("--data is missing")?;
     if let Some(other) = sources.iter().find(|other| other.birth.cluster_id != first.birth.cluster_id) {
-        bail!("{} and {} belong to different clusters; back them up apart", first.place, other.place);
+        bail!("{} and {} belong to different clusters; back them up separately", first.place, other.place);
     }
     let locks = sources.iter().map(Source::lock).collect::<anyhow::Result<Vec<Option<DiskLock>>>>()?;
     let running = sources.iter().zip(&locks).find(|(_, lock)| lock.is_none()).map(|(source, _)| source);
@@ -85,7 +85,7 @@ pub fn backup(args: &BackupArgs) -> anyhow::Result<()> {
             source.place
         ),
         (Some(_), Some(_)) if sources.len() > 1 => {
-            bail!("a node that runs is backed up alone: give one --data, or stop the nodes and leave --connect out")
+            bail!("--connect backs up one running node: give one --data, or stop the nodes and leave --connect out")
         }
         (Some(source), Some(address)) => running::backup(source, address, patience, &args.out),
         (None, Some(_)) => bail!("no node is running in {}: start it, or leave --connect out", first.place),
@@ -100,7 +100,7 @@ impl Source {
         let identity = identity::read(&disk)?
             .with_context(|| format!("{place} is no data directory: it has no file `identity`"))?;
         let birth = identity.birth.clone();
-        let birth = birth.with_context(|| format!("{place}: its cluster was never born, so there is nothing in it"))?;
+        let birth = birth.with_context(|| format!("{place}: its cluster was never born; nothing to back up"))?;
         Ok(Source { place, disk, identity, birth })
     }
 

@@ -104,7 +104,7 @@ fn look_at_cluster(addresses: &[(String, SocketAddr)], force: bool) -> anyhow::R
             let limit = client.call(&[b"CONFIG", b"GET", b"proto-max-bulk-len"])?;
             Ok((size, limit, client.call(&[b"TIME"])?))
         });
-        let (size, config, time) = asked.with_context(|| format!("no answer of a node at {name}"))?;
+        let (size, config, time) = asked.with_context(|| format!("no answer from a node at {name}"))?;
         let keys = match size {
             Value::Int(keys) => keys,
             Value::Error(text) => bail!("the node at {name} does not serve: {text}"),
@@ -141,8 +141,8 @@ fn check(set: &BackupSet, target: &Target) -> anyhow::Result<Tally> {
     })?;
     if let Some((key, bytes)) = too_large {
         bail!(
-            "the value of the key {key} has {bytes} bytes, but this cluster takes at most {value_bytes_max}: make one with a \
-             larger --value-bytes-max"
+            "the value of the key {key} has {bytes} bytes, but this cluster takes at most {value_bytes_max} bytes: \
+             restore into a cluster with a larger --value-bytes-max"
         );
     }
     Ok(all)

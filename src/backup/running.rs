@@ -37,14 +37,14 @@ struct Found {
 /// Backs up the node that runs in the directory and listens at the address.
 pub(super) fn backup(source: &Source, address: &str, patience: Duration, out: &Path) -> anyhow::Result<()> {
     let resolved = resolve(address).with_context(|| format!("--connect {address}"))?;
-    let no_answer = || format!("no answer of a node at {address}");
+    let no_answer = || format!("no answer from a node at {address}");
     let mut client = Client::connect(resolved, ANSWER_MAX).with_context(no_answer)?;
     let before = info(&mut client).with_context(no_answer)?;
     let is_it = field(&before, "cluster_id") == Some(&hex(&source.birth.cluster_id))
         && number(&before, "node_id") == u64::from(source.identity.node.0);
     ensure!(
         is_it,
-        "the node at {address} is not the one of {}: give the address of node {}",
+        "the node at {address} does not run in {}: give the address of node {}",
         source.place,
         source.identity.node
     );
@@ -81,7 +81,7 @@ fn make_checkpoints(client: &mut Client, before: &str, patience: Duration) -> an
             ensure!(made, "it made no checkpoint: {}", why(&now));
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "its checkpoints are not done after {patience:?}: give more with --timeout");
+        ensure!(Instant::now() < deadline, "its checkpoints are not done after {patience:?}: give a longer --timeout");
         sleep(LOOK);
     }
 }
@@ -89,7 +89,7 @@ fn make_checkpoints(client: &mut Client, before: &str, patience: Duration) -> an
 /// Returns the node's reason for making no checkpoint.
 fn why(info: &str) -> &str {
     match field(info, "last_checkpoint_error").map(str::trim_end) {
-        Some("") => "it gave up for another one of a state that it received; try again",
+        Some("") => "it abandoned the checkpoint because it received a state from another node; try again",
         Some(reason) => reason,
         None => "its log says why",
     }
@@ -147,7 +147,7 @@ fn vanished(error: &CheckpointError) -> bool {
 }
 
 fn copy(reader: &CheckpointReader, summary: SectionSummary, writer: &mut CheckpointWriter) -> anyhow::Result<()> {
-    let mut section = reader.section(summary.group)?.context("a state that the index names is there")?;
+    let mut section = reader.section(summary.group)?.context("the state that the index names is missing")?;
     writer.begin(section.head())?;
     while let Some(block) = section.next_block()? {
         writer.block(&block)?;

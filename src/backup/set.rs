@@ -6,7 +6,7 @@ use super::{Source, tell};
 use crate::kv::OnEntry;
 use crate::loadgen::bench::report::grouped;
 use crate::plural::plural;
-use crate::storage::checkpoint::{CheckpointReader, SectionSummary, Verified, checkpoint_name, verify};
+use crate::storage::checkpoint::{CheckpointReader, SectionSummary, VerifiedSection, checkpoint_name, verify};
 use crate::storage::disk::{Disk, FileDisk, read_full, replace};
 use crate::storage::wal::hex;
 use crate::usage::Usage;
@@ -42,7 +42,7 @@ impl Draft {
 
     /// Reads everything back and writes the manifest. If several files hold a group, the last one counts.
     pub(super) fn finish(mut self, sources: &[&Source], files: u64) -> anyhow::Result<()> {
-        let source = sources.first().context("a backup is of some node")?;
+        let source = sources.first().context("no data directory to back up")?;
         let groups = source.birth.groups;
         let mut states: Vec<Option<State>> = vec![None; groups as usize];
         let mut listed = Vec::new();
@@ -108,7 +108,10 @@ impl BackupSet {
         let manifest = read_manifest(&disk).with_context(|| format!("{place} is no sound backup: {MANIFEST}"))?;
         let mut files = Vec::new();
         for (file, sequence) in manifest.files.iter().zip(1..) {
-            ensure!(file.name == checkpoint_name(sequence), "the backup {place} is damaged: {MANIFEST} names no file");
+            ensure!(
+                file.name == checkpoint_name(sequence),
+                "the backup {place} is damaged: {MANIFEST} lists a file by a wrong name"
+            );
             let reader = CheckpointReader::open(&disk, &file.name);
             let reader = reader.with_context(|| format!("the backup {place} is damaged"))?;
             let header = reader.header();
@@ -134,7 +137,7 @@ impl BackupSet {
     ///
     /// # Errors
     /// If the state is damaged, or differs from the manifest. The keys that `each` got are then worthless.
-    pub fn visit(&self, state: &State, each: &mut OnEntry<'_>) -> anyhow::Result<Verified> {
+    pub fn visit(&self, state: &State, each: &mut OnEntry<'_>) -> anyhow::Result<VerifiedSection> {
         let damaged = || format!("the backup {} is damaged", self.place);
         let file = self.files.get(state.file).with_context(damaged)?;
         let summary = section(file, state).with_context(damaged)?;

@@ -9,10 +9,10 @@
 
 use super::Source;
 use super::set::Draft;
-use crate::config::{CHECKPOINT_BLOCK_BYTES, CheckpointConfig, NodeConfig, Reads};
+use crate::config::{CHECKPOINT_BLOCK_BYTES, CheckpointConfig, NodeConfig, ReadMode};
 use crate::identity::{BirthRecord, Identity};
 use crate::node::{Node, Time};
-use crate::recovery::{self, Rebuilt, RecoveryProgress};
+use crate::recovery::{self, RebuildResult, RecoveryProgress};
 use crate::shard::Shard;
 use crate::storage::checkpoint::{CheckpointWriter, Packing};
 use crate::storage::disk::Disk;
@@ -67,7 +67,7 @@ fn write(shard: &mut Shard, group: GroupId, writer: &mut CheckpointWriter) -> an
 }
 
 /// Recovers the groups and their stores from a directory as a start would, and changes nothing in it. `workers`
-/// recovery workers do the work, as in [`Blank::rebuild_all`](recovery::Blank::rebuild_all).
+/// recovery workers do the work, as in [`EmptyShard::rebuild_all`](recovery::EmptyShard::rebuild_all).
 ///
 /// # Errors
 /// If the directory has no whole state of some group.
@@ -78,14 +78,15 @@ pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, workers: usize)
     let birth = identity.birth.as_ref().context("its cluster was never born")?;
     let (config, storage_id) = (config(disk, &identity, birth), identity.storage_id);
     let mut node = Node::new(config, identity);
-    let blank = node.blank();
+    let blank = node.begin_rebuild();
     let checkpoint_set = blank.checkpoint_set(disk)?;
     let progress = RecoveryProgress::default();
-    let source = recovery::Source { disk, storage: storage_id, clock: time.clock(), workers, progress: &progress };
+    let source =
+        recovery::RebuildInput { disk, storage: storage_id, clock: time.clock(), workers, progress: &progress };
     let rebuilt = blank
         .rebuild_all(&source, checkpoint_set, |visit| wal::replay(disk, storage_id, &mut |_, _| {}, visit))
         .context("cannot start a thread")?;
-    let (recovered, Rebuilt { shard, .. }) = match rebuilt {
+    let (recovered, RebuildResult { shard, .. }) = match rebuilt {
         Ok((read, rebuilt)) => (read?, rebuilt),
         Err(refused) => bail!("{refused}; back up another node"),
     };
@@ -107,7 +108,7 @@ fn take_vote(shard: &mut Shard, group: GroupId) -> anyhow::Result<bool> {
         _ => None,
     });
     let Some(vote) = vote else { return Ok(false) };
-    (shard.cell_mut(group))
+    (shard.replica_mut(group))
         .restore(0, vote, now().clock(), &mut effects)
         .with_context(|| format!("the last vote of group {group} does not follow its log; back up another node"))?;
     Ok(true)
@@ -121,7 +122,7 @@ fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConf
         announced: None,
         join: Vec::new(),
         groups: birth.groups,
-        reads: Reads::Quorum,
+        reads: ReadMode::Quorum,
         client_timeout_ms: 5_000,
         idle_ms_max: 0,
         session_ttl_ms: birth.session_ttl_ms,

@@ -59,7 +59,7 @@ pub fn run(args: &DrainArgs) -> anyhow::Result<()> {
 /// Connects to the node to drain, and checks that the INFO there is from that node. Returns its id, too.
 fn connect(args: &DrainArgs) -> anyhow::Result<(u32, Connection)> {
     let address = &args.connect;
-    let no_answer = || format!("cannot drain a node by {address}: is a node running there?");
+    let no_answer = || format!("cannot drain a node through {address}: is a node running there?");
     let mut asked = Connection::open(address).with_context(no_answer)?;
     let info = asked.ask(INFO).with_context(no_answer)?;
     let (found, _) = identity(&info).with_context(|| format!("{address} is not a Paxoi node"))?;

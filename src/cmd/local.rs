@@ -39,7 +39,7 @@ pub struct LocalArgs {
     /// Directory for the nodes' data, a folder for each node
     #[arg(long, value_name = "DIR", default_value = "./paxoi-data")]
     pub dir: PathBuf,
-    /// The host in the nodes' addresses, as clients are told: a name or an IP address of this machine alone
+    /// Host in the nodes' addresses, as clients are told: a loopback name or IP address, such as localhost
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     pub host: String,
     /// Port of the first node; the other nodes take the next ports; 0 takes free ports
@@ -50,7 +50,7 @@ pub struct LocalArgs {
     pub client_timeout: Option<String>,
     /// Passed on to each node: how reads are made linearizable
     #[arg(long, value_enum)]
-    pub reads: Option<crate::config::Reads>,
+    pub reads: Option<crate::config::ReadMode>,
     /// Passed on to each node: log length above which checkpoints are made and the log is trimmed
     #[arg(long, value_name = "BYTES")]
     pub checkpoint_log_bytes: Option<String>,
@@ -111,7 +111,7 @@ fn addresses(nodes: u16, host: &str, port: u16) -> anyhow::Result<Vec<String>> {
         let endpoint = Endpoint { host: host.to_owned(), port }.to_string();
         let is_host = Endpoint::parse(&endpoint).is_some_and(|endpoint| endpoint.host == host);
         let found = resolve(&endpoint).ok().filter(|address| is_host && address.ip().is_loopback());
-        let wrong = || Usage(format!("--host {host}: give a name or an address of this machine alone, like localhost"));
+        let wrong = || Usage(format!("--host {host}: give a loopback name or address, such as localhost"));
         anyhow::Ok((endpoint, found.ok_or_else(wrong)?))
     };
     if port != 0 {
@@ -141,7 +141,7 @@ fn start(args: &LocalArgs, groups: u32, addresses: &[String], running: &mut Vec<
                 bail!("node {} ended before the cluster was ready; its log above says why", ended.number);
             }
             if Instant::now() > deadline {
-                bail!("the cluster is not ready after {READY_MAX:?}");
+                bail!("the cluster is not ready after {READY_MAX:?}; the logs of its nodes above say why");
             }
             std::thread::sleep(LOOK);
         }

@@ -84,7 +84,7 @@ pub fn run(command: &MemberCommand) -> anyhow::Result<()> {
     match command {
         MemberCommand::List { connect } => list(connect),
         MemberCommand::Add { id, connect } => {
-            change(connect, &["ADD", &id.to_string()], &format!("node {id} learns in every group"))
+            change(connect, &["ADD", &id.to_string()], &format!("node {id} is a learner in every group"))
         }
         MemberCommand::Promote { id, connect } => {
             change(connect, &["PROMOTE", &id.to_string()], &format!("node {id} votes in every group"))
@@ -97,7 +97,7 @@ pub fn run(command: &MemberCommand) -> anyhow::Result<()> {
             change(connect, &["REPLACE", &old.to_string(), &new.to_string()], &done)
         }
         MemberCommand::Move { id, address, connect } => {
-            change(connect, &["MOVE", &id.to_string(), address], &format!("node {id} is known to be at {address}"))
+            change(connect, &["MOVE", &id.to_string(), address], &format!("node {id} has the address {address} now"))
         }
     }
 }
@@ -118,7 +118,7 @@ impl Asked {
         let mut arguments: Vec<&[u8]> = vec![b"PAXOI", b"MEMBER"];
         arguments.extend(words.iter().map(|word| word.as_bytes()));
         let answered = self.client.call(&arguments);
-        match answered.with_context(|| format!("{} did not answer; run the same again", self.address))? {
+        match answered.with_context(|| format!("{} did not answer; run the same command again", self.address))? {
             Value::Error(reason) => bail!("{}", reason.strip_prefix("ERR ").unwrap_or(&reason)),
             reply => Ok(reply),
         }
@@ -138,7 +138,7 @@ fn change(address: &str, words: &[&str], done: &str) -> anyhow::Result<()> {
             }
             answered => answered?,
         };
-        let Some(progress) = reply.as_bytes() else { bail!("{address} sent an answer that is none") };
+        let Some(progress) = reply.as_bytes() else { bail!("{address} sent an unexpected reply to PAXOI MEMBER") };
         let progress = String::from_utf8_lossy(progress).into_owned();
         if progress == "OK" {
             writeln!(io::stdout(), "{done}").context("cannot write to stdout")?;
@@ -157,7 +157,7 @@ fn list(address: &str) -> anyhow::Result<()> {
     node.member(&["LIST"])?;
     thread::sleep(LISTING);
     let reply = node.member(&["LIST"])?;
-    let Some(text) = render(&reply) else { bail!("{address} sent a list that is none") };
+    let Some(text) = render(&reply) else { bail!("{address} sent a malformed reply to PAXOI MEMBER LIST") };
     io::stdout().lock().write_all(text.as_bytes()).context("cannot write to stdout")
 }
 

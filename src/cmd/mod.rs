@@ -91,5 +91,5 @@ pub fn one_line(error: &clap::Error) -> String {
     let told = |part: &&str| part.trim_start().starts_with("error: ") || part.trim_start().starts_with("tip: ");
     let parts = text.split("\n\n").filter(told).map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
     let parts: Vec<String> = parts.map(|part| part.trim_start_matches("error: ").to_owned()).collect();
-    format!("{}; --help shows what there is", parts.join("; "))
+    format!("{}; see --help", parts.join("; "))
 }

@@ -2,14 +2,14 @@
 
 use super::signals;
 use crate::config::{
-    CheckpointConfig, FRAGMENT_BYTES, GROUPS_MAX, NodeConfig, Reads, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX,
+    CheckpointConfig, FRAGMENT_BYTES, GROUPS_MAX, NodeConfig, ReadMode, VALUE_BYTES_LIMIT, VALUE_BYTES_MAX,
 };
 use crate::duration;
 use crate::endpoint::Endpoint;
 use crate::identity::{self, Identity};
 use crate::logging::{self, LogFormat, tell_stdout};
 use crate::resolver::addresses;
-use crate::server::{Starting, parse_members, random};
+use crate::server::{StartingServer, parse_members, random};
 use crate::size;
 use crate::storage::disk::FileDisk;
 use crate::storage::wal;
@@ -43,7 +43,7 @@ pub struct ServeArgs {
     /// Members of a cluster to join, instead of forming one; needed until this node is added
     #[arg(long, env = "PAXOI_JOIN", value_name = "HOST:PORT,…")]
     pub join: Option<String>,
-    /// Where to listen for clients and members [default: this node's address in the list, or as the cluster knows it]
+    /// Address to listen on [default: this node's address in --initial-cluster, or the one that the cluster knows]
     #[arg(long, env = "PAXOI_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
     /// Address that clients are told for this node, if they cannot use the one at which the members reach it
@@ -54,7 +54,7 @@ pub struct ServeArgs {
     pub groups: Option<u32>,
     /// How reads are made linearizable; leases need clocks that drift by less than 10 % [default: quorum]
     #[arg(long, env = "PAXOI_READS", value_enum)]
-    pub reads: Option<Reads>,
+    pub reads: Option<ReadMode>,
     /// Time limit of a command, after which its client gets an error [default: 5s]
     #[arg(long, env = "PAXOI_CLIENT_TIMEOUT", value_name = "TIME")]
     pub client_timeout: Option<String>,
@@ -76,7 +76,7 @@ pub struct ServeArgs {
     /// Log length above which checkpoints are made and the log is trimmed [default: 512mb]
     #[arg(long, env = "PAXOI_CHECKPOINT_LOG_BYTES", value_name = "BYTES")]
     pub checkpoint_log_bytes: Option<String>,
-    /// The log must also be longer than all checkpoints together, times this factor [default: 2]
+    /// For checkpoints the log must also be longer than this factor times all checkpoints together [default: 2]
     #[arg(long, env = "PAXOI_CHECKPOINT_LOG_FACTOR", value_name = "N")]
     pub checkpoint_log_factor: Option<u32>,
     /// Maximum interval between checkpoints, if anything was written [default: 1h]
@@ -111,7 +111,7 @@ pub struct ServeSettings {
     /// Settings of the node.
     pub node: NodeConfig,
     /// Settings of its log.
-    pub log: wal::Options,
+    pub log: wal::LogOptions,
     /// The address to listen on.
     pub listen: SocketAddr,
     /// Format of log lines.
@@ -195,9 +195,9 @@ impl ServeArgs {
         let log = match args.segment_bytes.as_deref() {
             Some(text) => {
                 let bytes = bytes("--segment-bytes", text, wal::SEGMENT_BYTES_MIN as usize)?;
-                wal::Options::with_segment_bytes(bytes as u64)
+                wal::LogOptions::with_segment_bytes(bytes as u64)
             }
-            None => wal::Options::default(),
+            None => wal::LogOptions::default(),
         };
         let log_format = args.log_format.unwrap_or_default();
         Ok(ServeSettings { node, log, listen, log_format, ignored, parent: args.parent })
@@ -265,7 +265,9 @@ fn node_addresses(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> any
     if let Some(address) = announced {
         let endpoint = host_port("--announce-address", address)?;
         if endpoint.ip().is_some_and(|ip| ip.is_unspecified()) || endpoint.port == 0 {
-            return Err(usage(format!("--announce-address {address}: no client reaches a node there")));
+            return Err(usage(format!(
+                "--announce-address {address}: give an address and port that clients can reach"
+            )));
         }
     }
     if let Some(list) = &args.initial_cluster {
@@ -302,7 +304,7 @@ fn node_addresses(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> any
         Some(announced) if resolve(&listen)?.ip().is_unspecified() => announced.clone(),
         None if resolve(&listen)?.ip().is_unspecified() => {
             return Err(usage(format!(
-                "--listen {listen}: the other members reach a node that joins at this address: name one, or give \
+                "--listen {listen}: the other members cannot connect to this address: give one they can reach, or add \
                  --announce-address"
             )));
         }
@@ -417,7 +419,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         end_with(parent)?;
     }
     let stopping = Arc::new(AtomicBool::new(false));
-    let starting = Starting::open(settings.node, settings.log, settings.listen, Arc::clone(&stopping))?;
+    let starting = StartingServer::open(settings.node, settings.log, settings.listen, Arc::clone(&stopping))?;
     let waker = starting.waker();
     let stop = move || {
         stopping.store(true, Ordering::Relaxed);

@@ -23,7 +23,7 @@ fn refusal(more: &[&str]) -> String {
 fn flags_win_over_the_file_and_the_file_over_defaults() {
     let file = parse_file("groups = 4\nreads = \"log\"\nclient-timeout = \"1s\"").unwrap();
     let settings = args(&["--groups", "8"]).over(file).settings().unwrap();
-    assert_eq!((settings.node.groups, settings.node.reads), (8, Reads::Log));
+    assert_eq!((settings.node.groups, settings.node.reads), (8, ReadMode::Log));
     assert_eq!((settings.node.client_timeout_ms, settings.node.session_ttl_ms), (1_000, 3_600_000));
 }
 
@@ -141,7 +141,7 @@ fn settings_that_birth_has_fixed_are_told() {
     );
     assert_eq!(
         identity.birth.as_ref().unwrap().not_added(&[(NodeId(1), address(1)), (NodeId(3), address(3))]),
-        ["--initial-cluster adds no node 3: the cluster was born without it. Members are added with paxoi member add"]
+        ["--initial-cluster does not add node 3: the cluster was born without it; use paxoi member add"]
     );
     let birth = identity.birth.unwrap();
     assert_eq!(birth.other_addresses(&[(NodeId(1), address(1))]), [""; 0]);
@@ -160,7 +160,7 @@ fn wrong_settings_are_named_in_one_line() {
     assert!(refusal(&["--listen", "0.0.0.0:1"]).contains("--insecure"));
     assert!(refusal(&["--listen", "nowhere.invalid:1"]).contains("give --listen an address of this machine"));
     assert!(refusal(&["--announce-address", "a"]).contains("--announce-address a: give HOST:PORT"));
-    assert!(refusal(&["--announce-address", "0.0.0.0:1"]).contains("no client reaches a node there"));
+    assert!(refusal(&["--announce-address", "0.0.0.0:1"]).contains("give an address and port that clients can reach"));
     assert!(refusal(&["--value-bytes-max", "2gb"]).contains("512mb"));
     assert!(refusal(&["--segment-bytes", "1kb"]).contains("--segment-bytes 1kb: give a size from 65536 bytes"));
     assert!(parse_file("grups = 4").err().unwrap().contains("grups"));

@@ -8,7 +8,7 @@
 use crate::admin::info::human;
 use crate::config::CLOCK_WARN_MS;
 use crate::duration;
-use crate::duration::Lead;
+use crate::duration::ClockLead;
 use crate::nodes::{Answer, Ask, Node, ask, field, look, number};
 use crate::plural::plural;
 use anyhow::{Context, anyhow};
@@ -24,7 +24,7 @@ pub struct StatusArgs {
     /// Any node of the cluster
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: String,
-    /// Wait until every node is up and whole, and every group has a leader; fail if that takes longer [default: 60s]
+    /// Wait until every node is up with all its data and every group has a leader; fail after this time [default: 60s]
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "60s", value_parser = duration::parse)]
     pub wait: Option<Duration>,
 }
@@ -186,7 +186,7 @@ impl Row {
     fn disk_warning(&self) -> Option<String> {
         let (id, info) = (self.node.id, self.info().filter(|_| self.state() == State::DiskFull)?);
         Some(match number(info, "relays_to") {
-            0 => format!("the disk of node {id} is full: it refuses what may add data\n"),
+            0 => format!("the disk of node {id} is full: it refuses commands that may add data\n"),
             to => format!(
                 "the disk of node {id} is full: it logs no new values, and node {to} executes its clients' commands\n"
             ),
@@ -198,10 +198,10 @@ impl Row {
         let (id, info) = (self.node.id, self.info()?);
         let ahead_ms: i64 = field(info, "clock_ahead_ms").and_then(|text| text.parse().ok()).unwrap_or(0);
         if ahead_ms.unsigned_abs() > CLOCK_WARN_MS {
-            return Some(format!("the clock of node {id} is {} cluster time: set it right\n", Lead(ahead_ms)));
+            return Some(format!("the clock of node {id} is {} cluster time: set it right\n", ClockLead(ahead_ms)));
         }
         let groups_ms = number(info, "groups_ahead_ms");
-        let lead = Lead(i64::try_from(groups_ms).unwrap_or(i64::MAX));
+        let lead = ClockLead(i64::try_from(groups_ms).unwrap_or(i64::MAX));
         (groups_ms > CLOCK_WARN_MS)
             .then(|| format!("at node {id} the time of some groups is up to {lead} cluster time\n"))
     }
@@ -339,7 +339,7 @@ the slots of groups without a leader are shown at node 1, which was asked
         let text = told("relays_to:1");
         assert!(text.contains("2     two:7002    disk full    leader"), "{text}");
         assert!(text.contains("the disk of node 2 is full: it logs no new values, and node 1 executes"), "{text}");
-        assert!(told("relays_to:0").contains("the disk of node 2 is full: it refuses what may add data\n"));
+        assert!(told("relays_to:0").contains("the disk of node 2 is full: it refuses commands that may add data\n"));
     }
 
     #[test]
@@ -395,7 +395,7 @@ the slots of groups without a leader are shown at node 1, which was asked
             let text = refused("localhost:1", |command| {
                 Ok(if command.len() == 1 { example("INFO") } else { line.to_owned() })
             });
-            let expected = "no status from localhost:1: localhost:1 sent a line that is not of CLUSTER NODES";
+            let expected = "no status from localhost:1: localhost:1 sent a malformed line in CLUSTER NODES";
             assert_eq!(text, expected, "{line:?}");
         }
     }

@@ -19,12 +19,12 @@
 //! than the limits allow.
 
 use super::digest::{Digest, Head};
-use super::directory::Position;
+use super::directory::KeyPosition;
 use super::entry::{Entry, Value};
-use super::limits::Limits;
+use super::limits::StoreLimits;
 use super::long_value::LongValue;
 use super::reader::{DecodeError, Reader};
-use super::session::{Kept, Session, SessionId, checksum};
+use super::session::{Session, SessionId, StoredReply, checksum};
 use super::uploads::{Outline, UploadId};
 use crate::routing;
 use siphasher::sip::{SipHasher13, SipHasher24};
@@ -52,7 +52,7 @@ const CRC_BYTES: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BlockError {
     /// Written by a later version of the program.
-    #[error("a block has version {0}, but this program reads only {BLOCK_VERSION}; use a newer one")]
+    #[error("a block has version {0}, but this program reads only {BLOCK_VERSION}; use a newer program")]
     Version(u8),
     /// Cut short, or no block at all.
     #[error("a block is garbled or cut short")]
@@ -67,13 +67,13 @@ pub enum BlockError {
     #[error("a block is of another group")]
     OtherGroup,
     /// A session that was never issued, has impossible content, or exceeds what a group keeps.
-    #[error("a session is not one that a group can hold")]
+    #[error("a session is invalid")]
     BadSession,
     /// Parts of an upload that no group can hold.
-    #[error("parts of a large command are none that a group can hold")]
+    #[error("the parts of a large command are invalid")]
     BadUpload,
     /// The keys and sessions are not those that the state had.
-    #[error("the state does not have the digest that it should have")]
+    #[error("the digest of the state is wrong")]
     Digest,
 }
 
@@ -218,14 +218,14 @@ pub struct BlockCheck {
     keyed: SipHasher13,
     mac: SipHasher24,
     slots: Range<u16>,
-    limits: Limits,
+    limits: StoreLimits,
     stage: BlockStage,
     head: Option<Head>,
     digest: Digest,
     keys: u64,
     /// The entry of which some pieces were read: its key, its expiry, its length, and its value so far.
     partial: Option<Partial>,
-    last: (Position, Vec<u8>),
+    last: (KeyPosition, Vec<u8>),
     sessions: u64,
     last_session: SessionId,
     session_bytes: usize,
@@ -259,7 +259,7 @@ enum BlockStage {
 impl BlockCheck {
     /// Makes the check for the state of the group that owns `slots`; `hash_key` and `limits` are the cluster's.
     #[must_use]
-    pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: Limits) -> BlockCheck {
+    pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: StoreLimits) -> BlockCheck {
         let keyed = SipHasher13::new_with_key(&hash_key);
         BlockCheck {
             keyed,
@@ -271,7 +271,7 @@ impl BlockCheck {
             digest: Digest::new(keyed),
             keys: 0,
             partial: None,
-            last: (Position(0), Vec::new()),
+            last: (KeyPosition(0), Vec::new()),
             sessions: 0,
             last_session: SessionId([0; 20]),
             session_bytes: 0,
@@ -386,12 +386,12 @@ impl BlockCheck {
     }
 
     /// Returns the position of the next entry, if its key may come next.
-    fn next_position(&mut self, key: &[u8]) -> Result<Position, BlockError> {
+    fn next_position(&mut self, key: &[u8]) -> Result<KeyPosition, BlockError> {
         let slot = routing::slot(key);
         if !self.slots.contains(&slot) {
             return Err(BlockError::OtherGroup);
         }
-        let position = Position::new(slot, self.keyed.hash(key));
+        let position = KeyPosition::new(slot, self.keyed.hash(key));
         if self.keys > 0 && (position, key) <= (self.last.0, &self.last.1[..]) {
             return Err(BlockError::Order);
         }
@@ -464,7 +464,7 @@ impl BlockCheck {
     fn read_session(&self, reader: &mut Reader<'_>) -> Result<Session, BlockError> {
         let top = reader.u64()?;
         let kept = reader.list(|reader| {
-            Ok(Kept { number: reader.u64()?, fingerprint: reader.u64()?, reply: reader.bytes()?.into() })
+            Ok(StoredReply { number: reader.u64()?, fingerprint: reader.u64()?, reply: reader.bytes()?.into() })
         })?;
         let long = kept.iter().any(|kept| kept.reply.len() > self.limits.session_reply_bytes_max);
         Session::restored(top, kept).filter(|_| !long).ok_or(BlockError::BadSession)

@@ -6,7 +6,7 @@
 //! `IncrBy`.
 
 use super::session::SessionId;
-use super::uploads::{Complete, Part, UploadId};
+use super::uploads::{Complete, UploadId, UploadPart};
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub enum Command<'a> {
     Exec(Vec<Command<'a>>),
     /// A part of an upload (a large command); see `uploads`. Like the next two, no client sends it, and no other
     /// command holds it.
-    UploadPart(Part<'a>),
+    UploadPart(UploadPart<'a>),
     /// The end of an upload: executes the command that its parts make.
     UploadComplete(Box<Complete<'a>>),
     /// The abort of an upload: drops its parts.
@@ -256,7 +256,7 @@ pub enum Aspect {
 /// SCAN, of one group's part of the keys or of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scan<'a> {
-    /// The cursor at which SCAN continues; see `Position::cursor`.
+    /// The cursor at which SCAN continues; see `KeyPosition::cursor`.
     pub cursor: u64,
     /// The number of keys to look at.
     pub count: u32,

@@ -11,19 +11,19 @@ use hashbrown::HashTable;
 
 /// The place of a key in the order: 14 bits of slot, then 49 bits of a keyed hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(pub u64);
+pub struct KeyPosition(pub u64);
 
-impl Position {
+impl KeyPosition {
     /// The first position of a slot. For slot 16384, which does not exist, it is the position after the last slot.
     #[must_use]
-    pub fn of_slot(slot: u16) -> Position {
-        Position(u64::from(slot) << HASH_BITS)
+    pub fn of_slot(slot: u16) -> KeyPosition {
+        KeyPosition(u64::from(slot) << HASH_BITS)
     }
 
     /// The position of a key of `slot` with this hash.
     #[must_use]
-    pub fn new(slot: u16, hash: u64) -> Position {
-        Position(u64::from(slot) << HASH_BITS | hash >> (64 - HASH_BITS))
+    pub fn new(slot: u16, hash: u64) -> KeyPosition {
+        KeyPosition(u64::from(slot) << HASH_BITS | hash >> (64 - HASH_BITS))
     }
 
     /// The slot.
@@ -42,8 +42,8 @@ impl Position {
 
     /// The position at which a SCAN cursor continues.
     #[must_use]
-    pub fn from_cursor(cursor: u64) -> Position {
-        Position(cursor.min(Position::CURSOR_MAX) << CURSOR_SHIFT)
+    pub fn from_cursor(cursor: u64) -> KeyPosition {
+        KeyPosition(cursor.min(KeyPosition::CURSOR_MAX) << CURSOR_SHIFT)
     }
 
     /// The highest cursor.
@@ -62,7 +62,7 @@ pub(super) struct Gap(usize);
 #[derive(Debug)]
 pub(super) struct Directory {
     /// The first position of each table; the first of all is 0.
-    pub(super) firsts: Vec<Position>,
+    pub(super) firsts: Vec<KeyPosition>,
     pub(super) tables: Vec<HashTable<Entry>>,
     length: usize,
     /// Bytes of memory of the tables, without the keys and values that their entries point to.
@@ -74,7 +74,7 @@ pub(super) struct Directory {
 
 impl Directory {
     pub(super) fn new() -> Directory {
-        let (firsts, tables) = (vec![Position(0)], vec![HashTable::new()]);
+        let (firsts, tables) = (vec![KeyPosition(0)], vec![HashTable::new()]);
         Directory { firsts, tables, length: 0, table_bytes: 0, freeze: 0, frozen: None }
     }
 
@@ -84,20 +84,20 @@ impl Directory {
 
     /// Bytes of memory of the directory, without the keys and values that the entries point to.
     pub(super) fn bytes(&self) -> usize {
-        self.table_bytes + (self.tables.len() - 1) * (size_of::<Position>() + size_of::<HashTable<Entry>>())
+        self.table_bytes + (self.tables.len() - 1) * (size_of::<KeyPosition>() + size_of::<HashTable<Entry>>())
     }
 
-    pub(super) fn find(&self, position: Position, key: &[u8]) -> Option<&Entry> {
+    pub(super) fn find(&self, position: KeyPosition, key: &[u8]) -> Option<&Entry> {
         self.tables[self.table_at(position)].find(hash(position), same(position, key))
     }
 
     /// The entry of a key, to be changed.
-    pub(super) fn find_mut(&mut self, position: Position, key: &[u8]) -> Option<&mut Entry> {
+    pub(super) fn find_mut(&mut self, position: KeyPosition, key: &[u8]) -> Option<&mut Entry> {
         self.place(position, key).ok()
     }
 
     /// The entry of a key, to be changed, or the gap for a new entry of this key.
-    pub(super) fn place(&mut self, position: Position, key: &[u8]) -> Result<&mut Entry, Gap> {
+    pub(super) fn place(&mut self, position: KeyPosition, key: &[u8]) -> Result<&mut Entry, Gap> {
         let at = self.table_at(position);
         let table = &mut self.tables[at];
         let bucket = table.find_bucket_index(hash(position), same(position, key)).ok_or(Gap(at))?;
@@ -171,12 +171,12 @@ impl Directory {
         self.tables.push(table);
     }
 
-    pub(super) fn remove(&mut self, position: Position, key: &[u8]) -> Option<Entry> {
+    pub(super) fn remove(&mut self, position: KeyPosition, key: &[u8]) -> Option<Entry> {
         self.remove_where(position, |entry| entry.key() == key)
     }
 
     /// Removes one entry at `position` that `chosen` picks.
-    pub(super) fn remove_where(&mut self, position: Position, chosen: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    pub(super) fn remove_where(&mut self, position: KeyPosition, chosen: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let at = self.table_at(position);
         let found = self.tables[at].find_entry(hash(position), |entry| entry.position == position && chosen(entry));
         let (mut entry, _) = found.ok()?.remove();
@@ -202,7 +202,7 @@ impl Directory {
     }
 
     /// The entries from `from` on, by position and then key. Costs a sort per table that is reached.
-    pub(super) fn sorted_from(&self, from: Position) -> impl Iterator<Item = &Entry> {
+    pub(super) fn sorted_from(&self, from: KeyPosition) -> impl Iterator<Item = &Entry> {
         self.tables[self.table_at(from)..].iter().flat_map(move |table| {
             let mut entries: Vec<&Entry> = table.iter().filter(|entry| entry.position >= from).collect();
             entries.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
@@ -227,7 +227,7 @@ impl Directory {
     }
 
     /// The table that holds `position`.
-    fn table_at(&self, position: Position) -> usize {
+    fn table_at(&self, position: KeyPosition) -> usize {
         self.firsts.partition_point(|first| *first <= position) - 1 // the first of all is 0
     }
 
@@ -239,7 +239,7 @@ impl Directory {
             return;
         }
         let bit = (low ^ high).ilog2();
-        let middle = Position(high >> bit << bit);
+        let middle = KeyPosition(high >> bit << bit);
         // Both halves are new tables: a removed entry leaves a tombstone, and tombstones make a table double its memory
         // later.
         let mut lower = HashTable::with_capacity(TABLE_ENTRIES_MAX);
@@ -263,14 +263,14 @@ impl Directory {
         }
         self.tables.remove(at);
         self.firsts.remove(at);
-        self.firsts[0] = Position(0);
+        self.firsts[0] = KeyPosition(0);
     }
 }
 
 /// The hash of a position inside a table. The positions of a table share their highest bits. hashbrown picks the bucket
 /// by the lowest bits of a hash, and compares the highest ones, so a multiplication spreads the differing bits over
 /// both.
-fn hash(position: Position) -> u64 {
+fn hash(position: KeyPosition) -> u64 {
     position.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
@@ -278,7 +278,7 @@ fn rehash(entry: &Entry) -> u64 {
     hash(entry.position)
 }
 
-fn same<'k>(position: Position, key: &'k [u8]) -> impl Fn(&Entry) -> bool + 'k {
+fn same<'k>(position: KeyPosition, key: &'k [u8]) -> impl Fn(&Entry) -> bool + 'k {
     move |entry| entry.position == position && entry.key() == key
 }
 
@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn entry_named(position: u64, key: &[u8]) -> Entry {
-        Entry::new(Position(position), key, b"", 0)
+        Entry::new(KeyPosition(position), key, b"", 0)
     }
 
     /// Positions that are spread unevenly: most share a slot.
@@ -305,7 +305,7 @@ mod tests {
     }
 
     fn check(directory: &Directory) {
-        assert!(directory.firsts.is_sorted() && directory.firsts[0] == Position(0));
+        assert!(directory.firsts.is_sorted() && directory.firsts[0] == KeyPosition(0));
         assert_eq!(directory.firsts.len(), directory.tables.len());
         assert_eq!(directory.tables.iter().map(HashTable::allocation_size).sum::<usize>(), directory.table_bytes);
         assert_eq!(directory.tables.iter().map(HashTable::len).sum::<usize>(), directory.length);
@@ -322,18 +322,18 @@ mod tests {
         check(&directory);
         assert!(directory.tables.len() > 40);
         assert!(directory.tables.iter().all(|table| table.len() <= TABLE_ENTRIES_MAX));
-        assert!(positions(20_000).all(|p| directory.find(Position(p), &p.to_le_bytes()).is_some()));
+        assert!(positions(20_000).all(|p| directory.find(KeyPosition(p), &p.to_le_bytes()).is_some()));
         let mut sorted: Vec<u64> = positions(20_000).collect();
         sorted.sort_unstable();
-        assert!(directory.sorted_from(Position(0)).map(|entry| entry.position.0).eq(sorted.iter().copied()));
+        assert!(directory.sorted_from(KeyPosition(0)).map(|entry| entry.position.0).eq(sorted.iter().copied()));
         let from = sorted[12_345];
         assert!(
-            directory.sorted_from(Position(from)).map(|entry| entry.position.0).eq(sorted[12_345..].iter().copied())
+            directory.sorted_from(KeyPosition(from)).map(|entry| entry.position.0).eq(sorted[12_345..].iter().copied())
         );
         assert_eq!(directory.nth(777).map(|entry| entry.position.0), Some(sorted[777]));
         assert_eq!(directory.nth(20_000), None);
         for position in positions(20_000) {
-            assert!(directory.remove(Position(position), &position.to_le_bytes()).is_some());
+            assert!(directory.remove(KeyPosition(position), &position.to_le_bytes()).is_some());
         }
         check(&directory);
         assert_eq!((directory.len(), directory.tables.len()), (0, 1));
@@ -347,9 +347,9 @@ mod tests {
         }
         directory.insert(entry(1));
         check(&directory);
-        assert!(directory.find(Position(1 << 40), &1_999_u32.to_be_bytes()).is_some());
-        assert!(directory.find(Position(1 << 40), b"no").is_none());
-        assert_eq!(directory.sorted_from(Position(2)).nth(5).unwrap().key(), 5_u32.to_be_bytes());
+        assert!(directory.find(KeyPosition(1 << 40), &1_999_u32.to_be_bytes()).is_some());
+        assert!(directory.find(KeyPosition(1 << 40), b"no").is_none());
+        assert_eq!(directory.sorted_from(KeyPosition(2)).nth(5).unwrap().key(), 5_u32.to_be_bytes());
     }
 
     #[test]
@@ -364,20 +364,20 @@ mod tests {
         check(&directory);
         assert_eq!(directory.tables.len(), 5_000_usize.div_ceil(TABLE_ENTRIES_APPENDED), "the last holds one position");
         assert!(
-            directory.sorted_from(Position(0)).map(|entry| entry.position.0).take(5_000).eq(sorted.iter().copied())
+            directory.sorted_from(KeyPosition(0)).map(|entry| entry.position.0).take(5_000).eq(sorted.iter().copied())
         );
         (1..5_000).for_each(|n| directory.insert(entry_named(n << 40 | 1, b"other")));
         check(&directory);
-        assert!(directory.find(Position(77 << 40 | 1), b"other").is_some());
-        assert!(sorted.iter().all(|p| directory.find(Position(*p), &p.to_le_bytes()).is_some()));
+        assert!(directory.find(KeyPosition(77 << 40 | 1), b"other").is_some());
+        assert!(sorted.iter().all(|p| directory.find(KeyPosition(*p), &p.to_le_bytes()).is_some()));
     }
 
     #[test]
     fn a_cursor_is_a_position_in_53_bits() {
-        assert_eq!(Position::CURSOR_MAX, (1 << 53) - 1);
-        let position = Position::new(16383, u64::MAX);
-        assert_eq!((position.slot(), position.cursor()), (16383, Position::CURSOR_MAX));
-        assert!(Position::from_cursor(position.cursor()) <= position);
-        assert_eq!(Position::from_cursor(Position::of_slot(77).cursor()), Position::of_slot(77));
+        assert_eq!(KeyPosition::CURSOR_MAX, (1 << 53) - 1);
+        let position = KeyPosition::new(16383, u64::MAX);
+        assert_eq!((position.slot(), position.cursor()), (16383, KeyPosition::CURSOR_MAX));
+        assert!(KeyPosition::from_cursor(position.cursor()) <= position);
+        assert_eq!(KeyPosition::from_cursor(KeyPosition::of_slot(77).cursor()), KeyPosition::of_slot(77));
     }
 }

@@ -20,7 +20,7 @@ use super::long_double;
 use super::number;
 use super::reader::Reader;
 use super::session::SessionId;
-use super::uploads::{Complete, Part, UploadId, UploadedSet};
+use super::uploads::{Complete, UploadId, UploadPart, UploadedSet};
 use crate::routing::SLOTS;
 use bytes::{BufMut, Bytes, BytesMut};
 use groups::{MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4};
@@ -320,7 +320,7 @@ fn decode_write<'a>(op: u8, reader: &mut Reader<'a>) -> Result<Command<'a>, Deco
         op::RENAME => Command::Rename { from: reader.bytes()?, to: reader.bytes()?, only_new: reader.bool()? },
         op::COPY => Command::Copy { from: reader.bytes()?, to: reader.bytes()?, replace: reader.bool()? },
         op::FLUSH => Command::Flush,
-        op::UPLOAD_PART => Command::UploadPart(Part {
+        op::UPLOAD_PART => Command::UploadPart(UploadPart {
             upload: upload_id(reader)?,
             total: reader.u64()?,
             offset: reader.u64()?,

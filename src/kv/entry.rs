@@ -3,7 +3,7 @@
 //! Key and value share one allocation, so that a comparison of the key fetches the value, too: in a large store, most
 //! time goes into fetching memory. A long value has its own memory, so that others can share it.
 
-use super::directory::Position;
+use super::directory::KeyPosition;
 use super::long_value::{LONG_VALUE_BYTES, LongValue};
 use super::reply::Reply;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use std::ops::Range;
 /// A key, its value and its expiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) position: Position,
+    pub(super) position: KeyPosition,
     /// Unix milliseconds; 0: never.
     pub(super) expires_at_ms: u64,
     /// The number of the freeze after which it was last written; see `frozen`.
@@ -44,7 +44,7 @@ pub(super) enum Value<'a> {
 }
 
 impl Entry {
-    pub(super) fn new(position: Position, key: &[u8], value: &[u8], expires_at_ms: u64) -> Entry {
+    pub(super) fn new(position: KeyPosition, key: &[u8], value: &[u8], expires_at_ms: u64) -> Entry {
         if value.len() >= LONG_VALUE_BYTES {
             let value = LongValue::from(Bytes::copy_from_slice(value));
             return Entry::long(position, key, value, expires_at_ms);
@@ -53,7 +53,7 @@ impl Entry {
     }
 
     /// Makes an entry that shares the memory of the value, if that is long.
-    pub(super) fn long(position: Position, key: &[u8], value: LongValue, expires_at_ms: u64) -> Entry {
+    pub(super) fn long(position: KeyPosition, key: &[u8], value: LongValue, expires_at_ms: u64) -> Entry {
         let body = if value.len() < LONG_VALUE_BYTES {
             Body::Short([key].into_iter().chain(value.slices()).collect::<Vec<_>>().concat())
         } else {
@@ -77,7 +77,7 @@ impl Entry {
     }
 
     /// Returns the fields that entries are sorted by.
-    pub(super) fn order(&self) -> (Position, &[u8]) {
+    pub(super) fn order(&self) -> (KeyPosition, &[u8]) {
         (self.position, self.key())
     }
 
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn key_and_value_stay_apart() {
-        let mut entry = Entry::new(Position(1), b"key", b"value", 0);
+        let mut entry = Entry::new(KeyPosition(1), b"key", b"value", 0);
         let parts = |entry: &Entry| (entry.key().to_vec(), entry.value().bytes().into_owned());
         assert_eq!(parts(&entry), (b"key".to_vec(), b"value".to_vec()));
         entry.append(b"s");
@@ -261,7 +261,7 @@ mod tests {
     fn a_value_becomes_long_and_short_again() {
         let long = vec![b'x'; LONG_VALUE_BYTES];
         let is_long = |entry: &Entry| entry.value().short().is_none();
-        let mut entry = Entry::new(Position(1), b"key", &long, 0);
+        let mut entry = Entry::new(KeyPosition(1), b"key", &long, 0);
         assert!(is_long(&entry) && entry.heap_bytes() >= LONG_VALUE_BYTES);
         entry.set_value(b"short");
         assert!(!is_long(&entry) && entry.heap_bytes() < 100);
@@ -275,7 +275,7 @@ mod tests {
         assert!(is_long(&entry));
         entry.write_shared_at(4, Bytes::from(long.clone()));
         assert_eq!(entry.value().len(), LONG_VALUE_BYTES + 4);
-        let other = Entry::long(Position(2), b"other", LongValue::from(Bytes::from(b"few".to_vec())), 7);
+        let other = Entry::long(KeyPosition(2), b"other", LongValue::from(Bytes::from(b"few".to_vec())), 7);
         assert_eq!((other.value().short(), other.expires_at_ms), (Some(&b"few"[..]), 7));
         assert!(size_of::<Entry>() <= 48, "it is what tables are made of");
     }

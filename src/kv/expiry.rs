@@ -1,8 +1,8 @@
 //! The expiry index of the store, by time and then position, so that every replica removes due keys in the same order.
 //! The index names positions, not keys: positions are shorter, and two keys almost never share one.
 
-use super::directory::Position;
-use groups::Work;
+use super::directory::KeyPosition;
+use groups::WorkBudget;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -14,7 +14,7 @@ const DUE_BYTES: usize = 40;
 /// The number of keys due at each time and position.
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
-    due: BTreeMap<(u64, Position), u32>,
+    due: BTreeMap<(u64, KeyPosition), u32>,
     /// The number of keys that expire.
     keys: usize,
     /// The number of keys due up to some point. Time only advances, so counting continues from that point, and each key
@@ -40,7 +40,7 @@ impl Expiry {
     }
 
     /// Changes a key's expiry; 0 is never.
-    pub(super) fn change(&mut self, position: Position, from_ms: u64, to_ms: u64) {
+    pub(super) fn change(&mut self, position: KeyPosition, from_ms: u64, to_ms: u64) {
         if from_ms == to_ms {
             return;
         }
@@ -56,17 +56,17 @@ impl Expiry {
     }
 
     /// Returns the time and position of the key that is due first.
-    pub(super) fn first(&self) -> Option<(u64, Position)> {
+    pub(super) fn first(&self) -> Option<(u64, KeyPosition)> {
         self.due.first_key_value().map(|(&first, _)| first)
     }
 
     /// Returns the number of keys due at `time_ms`, which never goes back; `None` if counting them needs more than
     /// `work`.
-    pub(super) fn count_due(&self, time_ms: u64, work: &mut Work) -> Option<usize> {
+    pub(super) fn count_due(&self, time_ms: u64, work: &mut WorkBudget) -> Option<usize> {
         let mut counted = self.counted.get();
         let end = (time_ms, u64::MAX);
         if counted.until < end {
-            let (from, to) = ((counted.until.0, Position(counted.until.1)), (end.0, Position(end.1)));
+            let (from, to) = ((counted.until.0, KeyPosition(counted.until.1)), (end.0, KeyPosition(end.1)));
             for ((at_ms, position), keys) in self.due.range((Bound::Excluded(from), Bound::Included(to))) {
                 if work.is_spent() {
                     self.counted.set(counted);
@@ -83,11 +83,11 @@ impl Expiry {
 
     /// Returns true if a key becomes due after `after_ms` and not after `until_ms`.
     pub(super) fn any_between(&self, after_ms: u64, until_ms: u64) -> bool {
-        let next = self.due.range((after_ms.saturating_add(1), Position(0))..).next();
+        let next = self.due.range((after_ms.saturating_add(1), KeyPosition(0))..).next();
         next.is_some_and(|((at, _), _)| *at <= until_ms)
     }
 
-    fn remove(&mut self, position: Position, at_ms: u64) {
+    fn remove(&mut self, position: KeyPosition, at_ms: u64) {
         self.keys -= 1;
         let counted = self.counted.get_mut();
         counted.keys -= usize::from((at_ms, position.0) <= counted.until);
@@ -108,13 +108,13 @@ mod tests {
     #[test]
     fn the_first_due_comes_first_and_positions_may_be_shared() {
         let mut expiry = Expiry::default();
-        let (low, high) = (Position(1), Position(2));
+        let (low, high) = (KeyPosition(1), KeyPosition(2));
         expiry.change(high, 0, 10);
         expiry.change(low, 0, 10);
         expiry.change(low, 0, 10);
         expiry.change(low, 0, 7);
         assert_eq!(expiry.first(), Some((7, low)));
-        let count = |expiry: &Expiry, time_ms| expiry.count_due(time_ms, &mut Work::unlimited());
+        let count = |expiry: &Expiry, time_ms| expiry.count_due(time_ms, &mut WorkBudget::unlimited());
         assert_eq!([6, 7, 10].map(|time_ms| count(&expiry, time_ms)), [Some(0), Some(1), Some(4)].map(|keys| keys));
         assert!(expiry.any_between(7, 10) && !expiry.any_between(7, 9) && !expiry.any_between(10, u64::MAX));
         expiry.change(low, 7, 0);
@@ -128,21 +128,21 @@ mod tests {
     #[test]
     fn counting_goes_on_where_it_stopped() {
         let mut expiry = Expiry::default();
-        (1..=100).for_each(|n| expiry.change(Position(n), 0, 10));
+        (1..=100).for_each(|n| expiry.change(KeyPosition(n), 0, 10));
         let mut turns = 0;
         let counted = loop {
             turns += 1;
-            match expiry.count_due(10, &mut Work::steps(30)) {
+            match expiry.count_due(10, &mut WorkBudget::steps(30)) {
                 Some(counted) => break counted,
                 // One key leaves before the point where counting stopped, and one comes behind it.
                 None => {
-                    expiry.change(Position(turns), 10, 0);
-                    expiry.change(Position(1_000 + turns), 0, 10);
+                    expiry.change(KeyPosition(turns), 10, 0);
+                    expiry.change(KeyPosition(1_000 + turns), 0, 10);
                 }
             }
         };
         assert_eq!((counted, turns), (100, 4));
-        expiry.change(Position(50), 10, 20);
-        assert_eq!(expiry.count_due(10, &mut Work::steps(1)), Some(99));
+        expiry.change(KeyPosition(50), 10, 20);
+        assert_eq!(expiry.count_due(10, &mut WorkBudget::steps(1)), Some(99));
     }
 }

@@ -4,7 +4,7 @@
 //! Commands about the whole database go to every group. All others must stay in one group, or are refused.
 
 use super::command::{Command, Pair, Scan};
-use super::directory::Position;
+use super::directory::KeyPosition;
 use super::number;
 use super::reply::Reply;
 use super::strings::Strings;
@@ -32,8 +32,8 @@ pub const CROSS_SLOT: Reply<'static> = Reply::Error(Cow::Borrowed(
 /// The reply to a command about the whole database that must stay in one group: inside ONCE, or beside others in a
 /// transaction.
 pub const ALL_GROUPS: Reply<'static> = Reply::Error(Cow::Borrowed(
-    "CROSSSLOT Keys in request don't hash to the same slot: SCAN KEYS DBSIZE RANDOMKEY FLUSHALL FLUSHDB concern all groups, \
-     so send them outside ONCE, and outside MULTI or as the only command on keys in it",
+    "CROSSSLOT Keys in request don't hash to the same slot: SCAN KEYS DBSIZE RANDOMKEY FLUSHALL FLUSHDB concern all \
+     groups: send them without ONCE, and in MULTI as the only command on keys",
 ));
 
 /// The reply to a command that may have been executed, in whole or in part.
@@ -127,7 +127,7 @@ fn split<'a, T: Copy>(
 /// are asked as well: with many groups of few keys, a page would otherwise be nearly empty. A cursor inside a group
 /// stays in it, so that large groups are not read for nothing.
 fn plan_scan(scan: Scan<'_>, groups: u32) -> Plan<'_> {
-    let position = Position::from_cursor(scan.cursor);
+    let position = KeyPosition::from_cursor(scan.cursor);
     let first = group_of(position.slot(), groups);
     let at_start = position == start_of(first, groups);
     let last = if at_start { (first.0 + SCAN_GROUPS_MAX).min(groups) } else { first.0 + 1 };
@@ -140,8 +140,8 @@ fn plan_scan(scan: Scan<'_>, groups: u32) -> Plan<'_> {
     Plan::Split(parts.collect(), Merge::Pages { count: scan.count, behind: behind.collect() })
 }
 
-fn start_of(group: GroupId, groups: u32) -> Position {
-    Position::of_slot(slots_of(group, groups).start)
+fn start_of(group: GroupId, groups: u32) -> KeyPosition {
+    KeyPosition::of_slot(slots_of(group, groups).start)
 }
 
 /// The way in which the replies of a command's parts become one.

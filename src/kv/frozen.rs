@@ -8,9 +8,9 @@
 
 use super::block::{BlockCheck, BlockError, BlockWriter, Sink, end_block, entry_bytes, head_block};
 use super::digest::{Digest, Head};
-use super::directory::{Directory, Position};
+use super::directory::{Directory, KeyPosition};
 use super::entry::Entry;
-use super::limits::Limits;
+use super::limits::StoreLimits;
 use super::rolling::Rolling;
 use super::session::{Session, SessionId, Sessions};
 use super::store::Store;
@@ -183,7 +183,7 @@ pub struct Installation {
 impl Installation {
     /// Begins the store of the group that owns `slots`; `hash_key` and `limits` are the cluster's.
     #[must_use]
-    pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: Limits) -> Installation {
+    pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: StoreLimits) -> Installation {
         let check = BlockCheck::new(hash_key, slots.clone(), limits.clone());
         Installation { check, store: Store::new(hash_key, slots, limits) }
     }
@@ -244,7 +244,7 @@ pub(super) struct FrozenEntries {
     /// The number of this freeze. Entries that carry it were written since.
     number: u32,
     /// All entries below this position are written out; `None`: all entries.
-    cursor: Option<Position>,
+    cursor: Option<KeyPosition>,
     /// Bytes of the value of the entry at the cursor that are written out.
     offset: usize,
     /// Entries as they were at the freeze, all at or behind the cursor.
@@ -312,7 +312,7 @@ impl FrozenEntries {
 impl Directory {
     pub(super) fn freeze(&mut self) {
         self.freeze = self.freeze.wrapping_add(1);
-        let (number, cursor, aside) = (self.freeze, Some(Position(0)), BTreeSet::new());
+        let (number, cursor, aside) = (self.freeze, Some(KeyPosition(0)), BTreeSet::new());
         self.frozen = Some(Box::new(FrozenEntries { number, cursor, offset: 0, aside, aside_bytes: 0, emptied: None }));
     }
 
@@ -370,7 +370,7 @@ impl Directory {
                     write(entry, Some(*offset..end));
                     let position = entry.position;
                     *offset = if end == value_bytes { 0 } else { end };
-                    *cursor = Some(if *offset == 0 { Position(position.0 + 1) } else { position });
+                    *cursor = Some(if *offset == 0 { KeyPosition(position.0 + 1) } else { position });
                     if is_saved && *offset == 0 {
                         *held_bytes -= aside_bytes(entry);
                         aside.pop_first();
@@ -405,7 +405,7 @@ impl Directory {
 
 /// Returns the entries of a table, from position `from` on, that were not written since the freeze, in descending
 /// order.
-fn unchanged(table: &HashTable<Entry>, from: Position, number: u32) -> Vec<&Entry> {
+fn unchanged(table: &HashTable<Entry>, from: KeyPosition, number: u32) -> Vec<&Entry> {
     let mut entries: Vec<&Entry> =
         table.iter().filter(|entry| entry.freeze != number && entry.position >= from).collect();
     entries.sort_unstable_by(|a, b| b.order().cmp(&a.order()));

@@ -124,7 +124,7 @@ impl Pattern {
         let segments = compiled.segments.iter().skip(1).rev().skip(1);
         let wild = segments.filter(|segment| !matches!(segment.search, Search::Literal(_)));
         if wild.map(|segment| segment.tokens.len()).sum::<usize>() > WILDCARDS_MAX {
-            return Err("ERR the pattern has more than 4096 elements in parts with wildcards between its stars");
+            return Err("ERR the pattern is too complex: parts with ? or [ between stars have more than 4096 elements");
         }
         Ok(())
     }
@@ -151,7 +151,7 @@ impl Pattern {
         true
     }
 
-    /// Maximum cost of matching a text of `text_bytes` bytes, in steps of [`groups::Work`].
+    /// Maximum cost of matching a text of `text_bytes` bytes, in steps of [`groups::WorkBudget`].
     #[must_use]
     pub fn steps(&self, text_bytes: usize) -> usize {
         let words = |segment: &Segment| match segment.search {

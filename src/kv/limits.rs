@@ -3,7 +3,7 @@
 /// The bounds of a store. Replicas obey them while applying, so they must be equal on every node, forever: they belong
 /// in the birth record, not in a node's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct StoreLimits {
     /// Maximum bytes of a value that APPEND or SETRANGE makes.
     pub value_bytes_max: usize,
     /// Age at which a session is refused, in milliseconds of the group's time.
@@ -23,7 +23,7 @@ pub struct Limits {
     pub due_per_command_max: usize,
 }
 
-impl Limits {
+impl StoreLimits {
     /// Returns the approximate maximum bytes of a reply with several values. An error replaces a longer one.
     #[must_use]
     pub fn reply_bytes_max(&self) -> usize {
@@ -43,15 +43,16 @@ impl Limits {
     }
 }
 
-/// Maximum bytes of a list that one command makes from the database. [`Limits::reply_bytes_max`] adds one value to it.
+/// Maximum bytes of a list that one command makes from the database. [`StoreLimits::reply_bytes_max`] adds one value to
+/// it.
 const LISTED_BYTES_MAX: usize = 128 << 20;
 
 /// Number of values of the largest size that uploads may hold together.
 const UPLOADED_VALUES: usize = 4;
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
+impl Default for StoreLimits {
+    fn default() -> StoreLimits {
+        StoreLimits {
             value_bytes_max: 64 << 20,
             session_ttl_ms: 3_600_000,
             sessions_max: 100_000,

@@ -37,13 +37,13 @@ pub mod uploads;
 mod write;
 
 pub use block::{BLOCK_VERSION, BlockCheck, BlockError, OnEntry};
-pub use directory::Position;
+pub use directory::KeyPosition;
 pub use frozen::Installation;
-pub use limits::Limits;
-pub use parse::{Moment, parse};
+pub use limits::StoreLimits;
+pub use parse::{ParseContext, parse};
 pub use progress::CommandProgress;
 pub use read::LISTED_BYTES_MAX;
-pub use store::{Discarded, Due, Store};
+pub use store::{Discarded, ExpiryPending, Store};
 
 #[cfg(test)]
 mod tests;

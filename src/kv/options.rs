@@ -2,7 +2,7 @@
 
 use super::command::When;
 use super::number;
-use super::parse::Moment;
+use super::parse::ParseContext;
 use super::reply::Reply;
 use std::borrow::Cow;
 
@@ -65,16 +65,16 @@ pub(super) struct Expiry {
 }
 
 /// Returns the expiry that `word` means in the unit `ex`, `px`, `exat` or `pxat`.
-pub(super) fn expiry(unit: &str, word: &[u8], moment: Moment) -> Result<Expiry, Reply<'static>> {
+pub(super) fn expiry(unit: &str, word: &[u8], context: ParseContext) -> Result<Expiry, Reply<'static>> {
     let given = integer(word)?;
     let millis = if unit.starts_with('e') { given.checked_mul(1000) } else { Some(given) };
     let is_duration = !unit.ends_with("at");
-    if is_duration && !moment.durations && moment.cluster_ms == 0 {
+    if is_duration && !context.durations && context.cluster_ms == 0 {
         return Err(TIME_UNKNOWN);
     }
-    let at = if is_duration { millis.and_then(|ms| ms.checked_add_unsigned(moment.cluster_ms)) } else { millis };
+    let at = if is_duration { millis.and_then(|ms| ms.checked_add_unsigned(context.cluster_ms)) } else { millis };
     let when = at.map(|at| match millis.map(u64::try_from) {
-        Some(Ok(ms)) if is_duration && ms > 0 && moment.durations => When::After(ms),
+        Some(Ok(ms)) if is_duration && ms > 0 && context.durations => When::After(ms),
         _ => When::At(u64::try_from(at).unwrap_or(0)),
     });
     Ok(Expiry { given, when })

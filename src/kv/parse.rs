@@ -5,7 +5,7 @@
 use super::command::{
     Aspect, BadExpiry, Command, Constant, ExpireIf, Lifetime, Once, Pair, Scan, Set, SetAnswer, SetExpiry, SetIf,
 };
-use super::directory::Position;
+use super::directory::KeyPosition;
 use super::glob::Pattern;
 use super::long_double;
 use super::number;
@@ -19,7 +19,7 @@ use std::hash::Hasher as _;
 
 /// The inputs of a command beyond its words, drawn once by the node that received it.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct ParseContext {
     /// Cluster time in unix milliseconds; 0: not known yet. If commands cannot hold durations, a duration becomes an
     /// absolute time that counts from this time.
     pub cluster_ms: u64,
@@ -36,21 +36,21 @@ type Parsed<'a> = Result<Command<'a>, Reply<'static>>;
 /// # Errors
 /// Redis's error reply, for wrong syntax, and for commands that the node answers itself, except PING and ECHO (which
 /// may stand in MULTI).
-pub fn parse<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a> {
+pub fn parse<'a>(spec: &Spec, words: &[&'a [u8]], context: ParseContext) -> Parsed<'a> {
     if !spec.accepts(words.len()) {
         return Err(table::wrong_arity(spec));
     }
     match words {
-        [_] => parse_bare(spec.verb, moment),
+        [_] => parse_bare(spec.verb, context),
         [_, key] => parse_one(spec, key),
-        _ => parse_more(spec, words, moment),
+        _ => parse_more(spec, words, context),
     }
 }
 
-fn parse_bare<'a>(verb: Verb, moment: Moment) -> Parsed<'a> {
+fn parse_bare<'a>(verb: Verb, context: ParseContext) -> Parsed<'a> {
     Ok(match verb {
         Verb::DbSize => Command::DbSize,
-        Verb::RandomKey => Command::RandomKey(moment.seed),
+        Verb::RandomKey => Command::RandomKey(context.seed),
         Verb::FlushAll | Verb::FlushDb => Command::Flush,
         Verb::Ping => Command::Constant(Constant::Pong),
         _ => return Err(NOT_FOR_THE_STORE),
@@ -83,20 +83,20 @@ fn parse_one<'a>(spec: &Spec, word: &'a [u8]) -> Parsed<'a> {
     })
 }
 
-fn parse_more<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a> {
+fn parse_more<'a>(spec: &Spec, words: &[&'a [u8]], context: ParseContext) -> Parsed<'a> {
     let (first, second) = (words[1], words[2]);
     Ok(match spec.verb {
-        Verb::Set => parse_set(spec, words, moment)?,
+        Verb::Set => parse_set(spec, words, context)?,
         Verb::SetNx => {
             Command::Set(Set { only_if: SetIf::Missing, answer: SetAnswer::Changed, ..Set::plain(first, second) })
         }
         Verb::SetEx | Verb::PSetEx => {
             let unit = if spec.verb == Verb::SetEx { "ex" } else { "px" };
-            let when = expiry(unit, second, moment)?.positive(spec.name)?;
+            let when = expiry(unit, second, context)?.positive(spec.name)?;
             Command::Set(Set { expiry: SetExpiry::New(when), ..Set::plain(first, words[3]) })
         }
         Verb::GetSet => Command::Set(Set { answer: SetAnswer::OldValue, ..Set::plain(first, second) }),
-        Verb::GetEx => parse_get_ex(spec, words, moment)?,
+        Verb::GetEx => parse_get_ex(spec, words, context)?,
         Verb::MGet => Command::MGet(words[1..].to_vec()),
         Verb::MSet => Command::MSet(pairs(spec, words)?),
         Verb::MSetNx => Command::MSetNx(pairs(spec, words)?),
@@ -111,14 +111,14 @@ fn parse_more<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a>
             let by = integer(second)?.checked_neg().ok_or(Reply::error("ERR decrement would overflow"))?;
             Command::IncrBy(first, by)
         }
-        Verb::IncrByFloat if moment.durations && long_double::is_number(second) => {
+        Verb::IncrByFloat if context.durations && long_double::is_number(second) => {
             Command::IncrByLongDouble(first, second)
         }
-        Verb::IncrByFloat if !moment.durations && number::is_float(second) => Command::IncrByFloat(first, second),
+        Verb::IncrByFloat if !context.durations && number::is_float(second) => Command::IncrByFloat(first, second),
         Verb::IncrByFloat => return Err(Reply::error("ERR value is not a valid float")),
         Verb::Del | Verb::Unlink => Command::Del(words[1..].to_vec()),
         Verb::Exists | Verb::Touch => Command::Exists(words[1..].to_vec()),
-        Verb::Expire | Verb::PExpire | Verb::ExpireAt | Verb::PExpireAt => parse_expire(spec, words, moment)?,
+        Verb::Expire | Verb::PExpire | Verb::ExpireAt | Verb::PExpireAt => parse_expire(spec, words, context)?,
         Verb::Rename => Command::Rename { from: first, to: second, only_new: false },
         Verb::RenameNx => Command::Rename { from: first, to: second, only_new: true },
         Verb::Copy => parse_copy(words)?,
@@ -133,13 +133,13 @@ fn parse_more<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a>
             Command::CountKeysInSlot(slot)
         }
         Verb::ClusterGetKeysInSlot => parse_keys_in_slot(second, words[3])?,
-        Verb::Once => parse_once(words, moment)?,
+        Verb::Once => parse_once(words, context)?,
         Verb::Ping => return Err(table::wrong_arity(spec)),
         _ => return Err(NOT_FOR_THE_STORE),
     })
 }
 
-fn parse_set<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a> {
+fn parse_set<'a>(spec: &Spec, words: &[&'a [u8]], context: ParseContext) -> Parsed<'a> {
     let mut set = Set::plain(words[1], words[2]);
     if words.len() == 3 {
         return Ok(Command::Set(set));
@@ -158,24 +158,24 @@ fn parse_set<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a> 
         set.answer = SetAnswer::OldValue;
     }
     set.expiry = match options.expiry {
-        Some((unit, time)) => SetExpiry::New(expiry(unit, time, moment)?.positive(spec.name)?),
+        Some((unit, time)) => SetExpiry::New(expiry(unit, time, context)?.positive(spec.name)?),
         None if options.keep_ttl => SetExpiry::Keep,
         None => SetExpiry::None,
     };
     Ok(Command::Set(set))
 }
 
-fn parse_get_ex<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a> {
+fn parse_get_ex<'a>(spec: &Spec, words: &[&'a [u8]], context: ParseContext) -> Parsed<'a> {
     let options = Options::parse(&words[2..])?;
     if options.nx || options.xx || options.get || options.keep_ttl {
         return Err(SYNTAX);
     }
     Ok(match options.expiry {
         None => Command::GetEx(words[1], None), // PERSIST is the only option left
-        Some((unit, time)) => match expiry(unit, time, moment).and_then(|expiry| expiry.positive(spec.name)) {
+        Some((unit, time)) => match expiry(unit, time, context).and_then(|expiry| expiry.positive(spec.name)) {
             Ok(when) => Command::GetEx(words[1], Some(when)),
             // GETEX refuses the expiry only if the key exists.
-            Err(_) if moment.durations => {
+            Err(_) if context.durations => {
                 let is_integer = integer(time).is_ok();
                 let why = if is_integer { BadExpiry::OutOfRange } else { BadExpiry::NotAnInteger };
                 Command::GetExRefused(words[1], why)
@@ -185,7 +185,7 @@ fn parse_get_ex<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'
     })
 }
 
-fn parse_expire<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'a> {
+fn parse_expire<'a>(spec: &Spec, words: &[&'a [u8]], context: ParseContext) -> Parsed<'a> {
     let mut only_if = ExpireIf::default();
     for word in &words[3..] {
         match () {
@@ -211,7 +211,7 @@ fn parse_expire<'a>(spec: &Spec, words: &[&'a [u8]], moment: Moment) -> Parsed<'
         Verb::ExpireAt => "exat",
         _ => "pxat",
     };
-    let when = expiry(unit, words[2], moment)?.any(spec.name)?;
+    let when = expiry(unit, words[2], context)?.any(spec.name)?;
     Ok(Command::Expire(words[1], when, only_if))
 }
 
@@ -238,7 +238,7 @@ fn parse_copy<'a>(words: &[&'a [u8]]) -> Parsed<'a> {
 
 fn parse_scan<'a>(cursor: &'a [u8], options: &[&'a [u8]]) -> Parsed<'a> {
     let cursor = number::cursor(cursor).ok_or(Reply::error("ERR invalid cursor"))?;
-    let mut scan = Scan { cursor: cursor.min(Position::CURSOR_MAX), count: 10, pattern: None, strings: true };
+    let mut scan = Scan { cursor: cursor.min(KeyPosition::CURSOR_MAX), count: 10, pattern: None, strings: true };
     for option in options.chunks(2) {
         let [name, value] = option else { return Err(SYNTAX) };
         if name.eq_ignore_ascii_case(b"count") {
@@ -271,7 +271,7 @@ fn parse_keys_in_slot<'a>(slot_word: &[u8], count: &[u8]) -> Parsed<'a> {
     }
 }
 
-fn parse_once<'a>(words: &[&'a [u8]], moment: Moment) -> Parsed<'a> {
+fn parse_once<'a>(words: &[&'a [u8]], context: ParseContext) -> Parsed<'a> {
     let session = SessionId::parse(words[1]).ok_or(session::UNKNOWN)?;
     let number = number::unsigned(words[2]).filter(|&number| number > 0).ok_or(NOT_AN_INTEGER)?;
     let inner = &words[3..];
@@ -280,7 +280,7 @@ fn parse_once<'a>(words: &[&'a [u8]], moment: Moment) -> Parsed<'a> {
     if !storable || matches!(spec.verb, Verb::Once | Verb::SessionNew) {
         return Err(Reply::error("ERR ONCE takes a command that reads or writes keys"));
     }
-    let command = parse(spec, inner, moment)?;
+    let command = parse(spec, inner, context)?;
     Ok(Command::Once(Box::new(Once { session, number, fingerprint: fingerprint(spec, inner), command })))
 }
 

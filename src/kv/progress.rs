@@ -1,6 +1,6 @@
 //! The progress of a command that takes more than one turn: the part that is done, and its results.
 
-use super::directory::Position;
+use super::directory::KeyPosition;
 use super::glob::Pattern;
 use super::reply::{Reply, TOO_LARGE};
 use super::strings::Strings;
@@ -18,7 +18,7 @@ pub struct CommandProgress {
     /// MSETNX: true if none of the keys exists.
     pub(super) checked: bool,
     /// The position at which a walk over keys continues.
-    pub(super) cursor: Option<Position>,
+    pub(super) cursor: Option<KeyPosition>,
     pub(super) pattern: Option<Pattern>,
     pub(super) found: Strings,
     /// The replies of a transaction's commands.

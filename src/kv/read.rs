@@ -1,7 +1,7 @@
 //! The reads: every command that a store answers without changing.
 
 use super::command::{Aspect, BadExpiry, Command, Constant, Lifetime, Scan};
-use super::directory::Position;
+use super::directory::KeyPosition;
 use super::entry::{Entry, Value};
 use super::glob::Pattern;
 use super::number;
@@ -10,7 +10,7 @@ use super::progress::CommandProgress;
 use super::reply::{Reply, TOO_LARGE, listed_bytes};
 use super::store::Store;
 use super::strings::Strings;
-use groups::Work;
+use groups::WorkBudget;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ops::Range;
@@ -38,7 +38,7 @@ impl<'s> View<'s> {
         &self,
         command: &Command<'_>,
         progress: &mut CommandProgress,
-        work: &mut Work,
+        work: &mut WorkBudget,
     ) -> Option<Reply<'s>> {
         use Command as C;
         match command {
@@ -82,8 +82,8 @@ impl<'s> View<'s> {
     }
 
     /// Answers a transaction that only reads. Its commands see one state, so it is not divided.
-    fn answer_all(&self, commands: &[Command<'_>], work: &mut Work) -> Reply<'s> {
-        let mut reads = Work::steps(TRANSACTION_STEPS_MAX);
+    fn answer_all(&self, commands: &[Command<'_>], work: &mut WorkBudget) -> Reply<'s> {
+        let mut reads = WorkBudget::steps(TRANSACTION_STEPS_MAX);
         let mut answer = |command: &Command<'_>| {
             let is_over = reads.is_spent() && command.walks();
             let answer = if is_over { None } else { self.answer(command, &mut CommandProgress::default(), &mut reads) };
@@ -118,10 +118,10 @@ impl<'s> View<'s> {
     /// at one position are visited in the same turn.
     fn walk(
         &self,
-        from: Position,
+        from: KeyPosition,
         progress: &mut CommandProgress,
-        work: &mut Work,
-        mut each: impl FnMut(&'s Entry, &mut CommandProgress, &mut Work) -> bool,
+        work: &mut WorkBudget,
+        mut each: impl FnMut(&'s Entry, &mut CommandProgress, &mut WorkBudget) -> bool,
     ) -> Option<bool> {
         let from = *progress.cursor.get_or_insert(from);
         let mut last = None;
@@ -141,17 +141,17 @@ impl<'s> View<'s> {
 
     /// Returns the maximum bytes of a list. A session keeps its reply as part of the state, so the cluster's limits
     /// apply to it.
-    fn listed_bytes_max(&self, work: &Work) -> usize {
+    fn listed_bytes_max(&self, work: &WorkBudget) -> usize {
         if work.is_unlimited() { self.store.limits.reply_bytes_max() } else { LISTED_BYTES_MAX }
     }
 
-    fn keys(&self, pattern: &[u8], progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'s>> {
+    fn keys(&self, pattern: &[u8], progress: &mut CommandProgress, work: &mut WorkBudget) -> Option<Reply<'s>> {
         let pattern = progress.pattern.take().unwrap_or_else(|| {
             work.spend(pattern.len() * COMPILE_STEPS);
             Pattern::compile(pattern)
         });
         let bytes_max = self.listed_bytes_max(work);
-        let walked = self.walk(Position(0), progress, work, |entry, progress, work| {
+        let walked = self.walk(KeyPosition(0), progress, work, |entry, progress, work| {
             work.spend(pattern.steps(entry.key().len()) - 1);
             if pattern.matches(entry.key()) {
                 progress.found.push(entry.key());
@@ -163,8 +163,8 @@ impl<'s> View<'s> {
         Some(if is_whole { Reply::Strings(std::mem::take(&mut progress.found)) } else { TOO_LARGE })
     }
 
-    fn count_in_slot(&self, slot: u16, progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'s>> {
-        self.walk(Position::of_slot(slot), progress, work, |entry, progress, _| {
+    fn count_in_slot(&self, slot: u16, progress: &mut CommandProgress, work: &mut WorkBudget) -> Option<Reply<'s>> {
+        self.walk(KeyPosition::of_slot(slot), progress, work, |entry, progress, _| {
             let is_inside = entry.position.slot() == slot;
             progress.count += i64::from(is_inside);
             is_inside
@@ -177,10 +177,10 @@ impl<'s> View<'s> {
         slot: u16,
         count: usize,
         progress: &mut CommandProgress,
-        work: &mut Work,
+        work: &mut WorkBudget,
     ) -> Option<Reply<'s>> {
         let bytes_max = self.listed_bytes_max(work);
-        self.walk(Position::of_slot(slot), progress, work, |entry, progress, _| {
+        self.walk(KeyPosition::of_slot(slot), progress, work, |entry, progress, _| {
             let is_wanted = entry.position.slot() == slot && progress.found.len() < count;
             if is_wanted {
                 progress.found.push(entry.key());
@@ -209,7 +209,7 @@ impl<'s> View<'s> {
         Reply::Int(if in_seconds { millis.saturating_add(500) / 1000 } else { millis } as i64)
     }
 
-    fn size(&self, work: &mut Work) -> Option<Reply<'s>> {
+    fn size(&self, work: &mut WorkBudget) -> Option<Reply<'s>> {
         let (expiry, time_ms) = (&self.store.expiry, self.store.time_ms);
         if expiry.any_between(time_ms, self.leader_ms) {
             self.due.set(true);
@@ -218,9 +218,9 @@ impl<'s> View<'s> {
         Some(int(self.store.len() - due))
     }
 
-    fn random_key(&self, seed: u64, progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'s>> {
+    fn random_key(&self, seed: u64, progress: &mut CommandProgress, work: &mut WorkBudget) -> Option<Reply<'s>> {
         let Some(skip) = seed.checked_rem(self.store.len() as u64) else { return Some(Reply::Null) };
-        let from = self.store.entries.nth(skip as usize).map_or(Position(0), |entry| entry.position);
+        let from = self.store.entries.nth(skip as usize).map_or(KeyPosition(0), |entry| entry.position);
         let mut found = None;
         // All keys from there to the last may be due. Then the walk begins again at the first position.
         while progress.done < 2 {
@@ -232,18 +232,18 @@ impl<'s> View<'s> {
                 break;
             }
             progress.done += 1;
-            progress.cursor = Some(Position(0));
+            progress.cursor = Some(KeyPosition(0));
         }
         Some(found.map_or(Reply::Null, key_reply))
     }
 
     /// Returns a page of keys and the cursor of the next page, 0 after the last. Keys with one cursor stay on one page,
     /// so a key that exists throughout is on exactly one page, whatever else happens in between.
-    fn scan(&self, scan: &Scan<'_>, work: &mut Work) -> Reply<'s> {
+    fn scan(&self, scan: &Scan<'_>, work: &mut WorkBudget) -> Reply<'s> {
         let (mut seen, mut last, mut next, mut keys) = (0, 0, 0, Strings::default());
         let pattern = scan.pattern.map(Pattern::compile);
-        let mut page = Work::steps(if work.is_unlimited() { u64::MAX } else { PAGE_STEPS });
-        for entry in self.store.entries.sorted_from(Position::from_cursor(scan.cursor)) {
+        let mut page = WorkBudget::steps(if work.is_unlimited() { u64::MAX } else { PAGE_STEPS });
+        for entry in self.store.entries.sorted_from(KeyPosition::from_cursor(scan.cursor)) {
             let cursor = entry.position.cursor();
             if (seen >= scan.count.max(1) || keys.bytes() >= PAGE_BYTES || page.is_spent()) && cursor != last {
                 next = cursor;

@@ -6,7 +6,7 @@
 //! everywhere. A value that a command makes out of the state is folded whole. The hash that compares whole states is in
 //! `digest`.
 
-use super::directory::Position;
+use super::directory::KeyPosition;
 use super::entry::Value;
 
 /// The kind of a change. The numbers are part of what members compare: they never change meaning.
@@ -41,7 +41,7 @@ pub(super) struct Rolling(pub(super) u64);
 
 impl Rolling {
     /// Folds in a change of a key; `number` holds its details.
-    pub(super) fn key(&mut self, change: Change, position: Position, number: u64) {
+    pub(super) fn key(&mut self, change: Change, position: KeyPosition, number: u64) {
         self.fold(change, position.0, number);
     }
 

@@ -7,7 +7,7 @@
 use super::command::Once;
 use super::digest::Digest;
 use super::frozen::FrozenSessions;
-use super::limits::Limits;
+use super::limits::StoreLimits;
 use super::reply::Reply;
 use super::stored_reply;
 use siphasher::sip::SipHasher24;
@@ -76,7 +76,7 @@ pub(super) struct Session {
     /// The highest number seen.
     pub(super) top: u64,
     /// The kept commands, ascending by number.
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<StoredReply>,
     pub(super) bytes: usize,
     /// The number of the freeze after which it was last changed; see `frozen`.
     pub(super) freeze: u32,
@@ -84,7 +84,7 @@ pub(super) struct Session {
 
 /// One command of a session, and its reply. A copy shares the reply.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub(super) struct StoredReply {
     pub(super) number: u64,
     pub(super) fingerprint: u64,
     /// The packed reply; empty if it was too long to keep.
@@ -111,7 +111,7 @@ impl Sessions {
     }
 
     /// Returns the reply if the command must not be executed: the first reply again, or a refusal. `None`: execute it.
-    pub(super) fn answer(&self, once: &Once<'_>, time_ms: u64, limits: &Limits) -> Option<Reply<'static>> {
+    pub(super) fn answer(&self, once: &Once<'_>, time_ms: u64, limits: &StoreLimits) -> Option<Reply<'static>> {
         let id = &once.session;
         if id.0[12..] != checksum(&self.mac, id) {
             return Some(UNKNOWN);
@@ -128,13 +128,13 @@ impl Sessions {
     }
 
     /// Keeps the first reply to a command.
-    pub(super) fn keep(&mut self, once: &Once<'_>, reply: &Reply<'_>, limits: &Limits) {
+    pub(super) fn keep(&mut self, once: &Once<'_>, reply: &Reply<'_>, limits: &StoreLimits) {
         let mut packed = Vec::new();
         stored_reply::pack(reply, &mut packed);
         if packed.len() > limits.session_reply_bytes_max {
             packed = Vec::new();
         }
-        let new = Kept { number: once.number, fingerprint: once.fingerprint, reply: packed.into() };
+        let new = StoredReply { number: once.number, fingerprint: once.fingerprint, reply: packed.into() };
         let unknown = Session { freeze: self.freeze, ..Session::default() };
         let session = self.known.entry(once.session).or_insert(unknown);
         if let Some(frozen) = &mut self.frozen {
@@ -149,7 +149,7 @@ impl Sessions {
     }
 
     /// Forgets sessions that are too old by now, at most `due_per_begin_max` at a time.
-    pub(super) fn forget_old(&mut self, time_ms: u64, limits: &Limits) {
+    pub(super) fn forget_old(&mut self, time_ms: u64, limits: &StoreLimits) {
         for _ in 0..limits.due_per_begin_max {
             match self.known.first_key_value() {
                 Some((oldest, _)) if is_old(oldest.birth_ms(), time_ms, limits) => self.forget_first(),
@@ -200,7 +200,7 @@ impl Sessions {
 
 impl Session {
     /// Makes a session from its parts; `None` if no session has such parts.
-    pub(super) fn restored(top: u64, kept: Vec<Kept>) -> Option<Session> {
+    pub(super) fn restored(top: u64, kept: Vec<StoredReply>) -> Option<Session> {
         let ascending = kept.is_sorted_by(|a, b| a.number < b.number);
         let (first, last) = (kept.first()?.number, kept.last()?.number);
         if !ascending || first == 0 || last != top || top - first >= WINDOW {
@@ -211,7 +211,7 @@ impl Session {
         Some(session)
     }
 
-    fn keep(&mut self, new: Kept) {
+    fn keep(&mut self, new: StoredReply) {
         self.top = self.top.max(new.number);
         let at = self.kept.partition_point(|kept| kept.number < new.number);
         self.kept.insert(at, new);
@@ -222,7 +222,7 @@ impl Session {
     }
 }
 
-impl Kept {
+impl StoredReply {
     fn answer(&self, once: &Once<'_>) -> Reply<'static> {
         if self.fingerprint != once.fingerprint {
             return OTHER_COMMAND;
@@ -239,7 +239,7 @@ pub(super) fn checksum(mac: &SipHasher24, id: &SessionId) -> [u8; 8] {
     mac.hash(&id.0[..12]).to_be_bytes()
 }
 
-fn is_old(birth_ms: u64, time_ms: u64, limits: &Limits) -> bool {
+fn is_old(birth_ms: u64, time_ms: u64, limits: &StoreLimits) -> bool {
     time_ms.saturating_sub(birth_ms) >= limits.session_ttl_ms
 }
 
@@ -252,7 +252,8 @@ const SESSION_BYTES: usize = 128;
 const KEPT_BYTES: usize = 56;
 
 /// The answer to an id that no group of this cluster issued.
-pub(super) const UNKNOWN: Reply<'static> = Reply::error("ERR unknown session: SESSION NEW answers one");
-const EXPIRED: Reply<'static> = Reply::error("ONCEEXPIRED not executed now; it may have been before");
-const OTHER_COMMAND: Reply<'static> = Reply::error("ERR this number of the session stands for another command");
-const TOO_LONG: Reply<'static> = Reply::error("ERR executed once before; its reply was too long to keep");
+pub(super) const UNKNOWN: Reply<'static> = Reply::error("ERR unknown session: open one with SESSION NEW");
+const EXPIRED: Reply<'static> =
+    Reply::error("ONCEEXPIRED the command was not executed now, but may have been executed before");
+const OTHER_COMMAND: Reply<'static> = Reply::error("ERR this number of the session was used for another command");
+const TOO_LONG: Reply<'static> = Reply::error("ERR the command was executed before; its reply was too long to keep");

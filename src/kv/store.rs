@@ -6,12 +6,12 @@
 
 use super::command::{Command, SetAnswer};
 use super::digest::Digest;
-use super::directory::{Directory, Position};
+use super::directory::{Directory, KeyPosition};
 use super::encode::{DecodeError, decode};
 use super::entry::Entry;
 use super::expiry::Expiry;
 use super::frozen::Frozen;
-use super::limits::Limits;
+use super::limits::StoreLimits;
 use super::progress::CommandProgress;
 use super::read::View;
 use super::reply::Reply;
@@ -19,21 +19,21 @@ use super::rolling::{Change, Rolling};
 use super::session::Sessions;
 use super::uploads::Uploads;
 use crate::routing;
-use groups::Work;
+use groups::WorkBudget;
 use siphasher::sip::SipHasher13;
 use std::ops::Range;
 
 /// The outcome of a read of a key that is due by the leader's clock, but not yet by the group's time. The read waits
 /// for an instance that carries that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due;
+pub struct ExpiryPending;
 
 /// One group's part of the database.
 #[derive(Debug)]
 pub struct Store {
     pub(super) hasher: SipHasher13,
     slots: Range<u16>,
-    pub(super) limits: Limits,
+    pub(super) limits: StoreLimits,
     pub(super) entries: Directory,
     pub(super) expiry: Expiry,
     pub(super) sessions: Sessions,
@@ -74,7 +74,7 @@ impl std::fmt::Debug for Discarded {
 impl Store {
     /// Makes an empty store of a group that owns `slots`. `hash_key` and `limits` are the cluster's.
     #[must_use]
-    pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: Limits) -> Store {
+    pub fn new(hash_key: [u8; 16], slots: Range<u16>, limits: StoreLimits) -> Store {
         Store {
             hasher: SipHasher13::new_with_key(&hash_key),
             sessions: Sessions::new(&hash_key, slots.start),
@@ -115,13 +115,13 @@ impl Store {
 
     /// Executes a command that was not encoded.
     pub(super) fn execute_whole(&mut self, command: &Command<'_>) -> Reply<'_> {
-        let reply = self.execute(command, true, &mut CommandProgress::default(), &mut Work::unlimited());
+        let reply = self.execute(command, true, &mut CommandProgress::default(), &mut WorkBudget::unlimited());
         reply.unwrap_or_else(|| unreachable!("there is no end of work"))
     }
 
     /// Executes an encoded command as far as `work` goes. `None`: it is not done, and continues when this is called
     /// again with the same body. If `wanted` is false, nobody gets the reply, so its content does not matter.
-    pub fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut Work) -> Option<Reply<'_>> {
+    pub fn apply_some(&mut self, body: &[u8], wanted: bool, work: &mut WorkBudget) -> Option<Reply<'_>> {
         work.spend_bytes(body.len());
         let command = match decode(body) {
             Ok(command) => command,
@@ -152,9 +152,9 @@ impl Store {
     /// Answers an encoded command that only reads, as of now. `leader_ms` is the leader's clock.
     ///
     /// # Errors
-    /// [`Due`]: the answer depends on a key that is due by `leader_ms`, but not yet by the group's time.
-    pub fn read(&self, body: &[u8], leader_ms: u64) -> Result<Reply<'_>, Due> {
-        let (mut progress, mut work) = (CommandProgress::default(), Work::unlimited());
+    /// [`ExpiryPending`]: the answer depends on a key that is due by `leader_ms`, but not yet by the group's time.
+    pub fn read(&self, body: &[u8], leader_ms: u64) -> Result<Reply<'_>, ExpiryPending> {
+        let (mut progress, mut work) = (CommandProgress::default(), WorkBudget::unlimited());
         let reply = self.read_some(body, leader_ms, &mut progress, &mut work)?;
         Ok(reply.unwrap_or_else(|| unreachable!("there is no end of work")))
     }
@@ -169,15 +169,15 @@ impl Store {
         body: &[u8],
         leader_ms: u64,
         progress: &mut CommandProgress,
-        work: &mut Work,
-    ) -> Result<Option<Reply<'_>>, Due> {
+        work: &mut WorkBudget,
+    ) -> Result<Option<Reply<'_>>, ExpiryPending> {
         let command = match decode(body) {
             Ok(command) => command,
             Err(error) => return Ok(Some(unreadable(error))),
         };
         let view = View::new(self, leader_ms);
         let reply = view.answer(&command, progress, work);
-        if view.met_due() { Err(Due) } else { Ok(reply) }
+        if view.met_due() { Err(ExpiryPending) } else { Ok(reply) }
     }
 
     /// Takes the discarded memory out of the store. The caller frees it where freeing may take long.
@@ -276,8 +276,8 @@ impl Store {
     }
 
     /// Returns the position of a key of this cluster.
-    pub(super) fn position(&self, key: &[u8]) -> Position {
-        Position::new(routing::slot(key), self.hasher.hash(key))
+    pub(super) fn position(&self, key: &[u8]) -> KeyPosition {
+        KeyPosition::new(routing::slot(key), self.hasher.hash(key))
     }
 
     /// Removes up to `count` keys that are due, in the order of time and position.

@@ -8,13 +8,13 @@
 use super::command::Set;
 use super::digest::Digest;
 use super::encode::{DecodeError, decode};
-use super::limits::Limits;
+use super::limits::StoreLimits;
 use super::progress::CommandProgress;
 use super::reply::Reply;
 use super::rolling::Change;
 use super::store::{Store, unreadable};
 use bytes::Bytes;
-use groups::Work;
+use groups::WorkBudget;
 use std::collections::BTreeMap;
 
 /// The id of an upload: the node that received the command from its client, that node's start number, and its count of
@@ -31,7 +31,7 @@ pub struct UploadId {
 
 /// A part of a command's encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part<'a> {
+pub struct UploadPart<'a> {
     /// The upload.
     pub upload: UploadId,
     /// The bytes of the whole encoding.
@@ -65,7 +65,7 @@ pub struct UploadedSet<'a> {
 }
 
 /// The reply to the first part of an upload for which there is no room now.
-pub const BUSY: Reply<'static> = Reply::error("TRYAGAIN too many large commands are on their way in this group");
+pub const BUSY: Reply<'static> = Reply::error("TRYAGAIN too many large commands are in flight in this group");
 /// The reply to a part or an end of an upload if the upload is unknown here, or if another part is due next.
 pub const LOST: Reply<'static> =
     Reply::error("CLUSTERDOWN Hash slot not served: a part of this large command was lost; it was not executed");
@@ -116,8 +116,8 @@ struct FrozenUpload {
 
 impl Uploads {
     /// Adds a part to its upload; the first part begins the upload.
-    pub(super) fn add(&mut self, part: &Part<'_>, time_ms: u64, limits: &Limits) -> Reply<'static> {
-        let Part { upload: id, bytes, .. } = *part;
+    pub(super) fn add(&mut self, part: &UploadPart<'_>, time_ms: u64, limits: &StoreLimits) -> Reply<'static> {
+        let UploadPart { upload: id, bytes, .. } = *part;
         let (Ok(total), Ok(offset)) = (usize::try_from(part.total), usize::try_from(part.offset)) else { return LOST };
         let is_within = offset.checked_add(bytes.len()).is_some_and(|end| end <= total);
         if bytes.is_empty() || !is_within || total > limits.upload_bytes_max() {
@@ -164,7 +164,7 @@ impl Uploads {
         Some((outline, bytes))
     }
 
-    fn has_room(&self, total: usize, limits: &Limits) -> bool {
+    fn has_room(&self, total: usize, limits: &StoreLimits) -> bool {
         let fits = self.announced.saturating_add(total) <= limits.uploads_bytes_max();
         self.known.len() < limits.uploads_max && (fits || self.known.is_empty())
     }
@@ -293,7 +293,7 @@ impl Store {
         complete: &Complete<'_>,
         wanted: bool,
         progress: &mut CommandProgress,
-        work: &mut Work,
+        work: &mut WorkBudget,
     ) -> Option<Reply<'static>> {
         let whole = progress.whole.take().or_else(|| {
             let whole = self.uploads.take(complete);

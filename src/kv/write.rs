@@ -1,7 +1,7 @@
 //! The commands that change a store. A key that is due counts as absent: a write to it overwrites it in place.
 
 use super::command::{Command, ExpireIf, Once, Pair, Set, SetAnswer, SetExpiry, SetIf};
-use super::directory::Position;
+use super::directory::KeyPosition;
 use super::entry::{Entry, Value};
 use super::long_double;
 use super::long_value::{LONG_VALUE_BYTES, LongValue, shared_word};
@@ -12,7 +12,7 @@ use super::reply::Reply;
 use super::rolling::{Change, ends, whole};
 use super::store::{Discarded, Store};
 use bytes::Bytes;
-use groups::Work;
+use groups::WorkBudget;
 use std::borrow::Cow;
 
 /// Maximum steps of all reads of one transaction in the log. The node whose client asked executes them, and the group
@@ -27,7 +27,7 @@ impl Store {
         command: &Command<'_>,
         wanted: bool,
         progress: &mut CommandProgress,
-        work: &mut Work,
+        work: &mut WorkBudget,
     ) -> Option<Reply<'_>> {
         use Command as C;
         self.begin_command(progress);
@@ -98,7 +98,7 @@ impl Store {
 
     /// Charges `work` for the bytes that a write touches besides its own: those of a long value that it checksums or
     /// frees.
-    fn weigh(&self, command: &Command<'_>, work: &mut Work) {
+    fn weigh(&self, command: &Command<'_>, work: &mut WorkBudget) {
         use Command as C;
         // While no key or value has ever been long, the bytes of an entry cost less than this lookup would.
         if self.longest < LONG_VALUE_BYTES {
@@ -122,7 +122,7 @@ impl Store {
         self.rolling.fold(Change::Flushed, 0, 0);
     }
 
-    fn del(&mut self, keys: &[&[u8]], progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'_>> {
+    fn del(&mut self, keys: &[&[u8]], progress: &mut CommandProgress, work: &mut WorkBudget) -> Option<Reply<'_>> {
         while let Some(key) = keys.get(progress.done) {
             let entry = self.take(key);
             progress.count += i64::from(entry.is_some());
@@ -144,7 +144,7 @@ impl Store {
         writes: bool,
         wanted: bool,
         progress: &mut CommandProgress,
-        work: &mut Work,
+        work: &mut WorkBudget,
     ) -> Option<Reply<'static>> {
         while let Some(command) = commands.get(progress.done) {
             let mut inner = progress.inner.take().unwrap_or_default();
@@ -180,7 +180,7 @@ impl Store {
         command: &Command<'_>,
         progress: &mut CommandProgress,
         inner: &mut CommandProgress,
-        work: &mut Work,
+        work: &mut WorkBudget,
     ) -> Option<Reply<'static>> {
         if command.walks() && progress.read_steps >= TRANSACTION_STEPS_MAX {
             return Some(TOO_MUCH);
@@ -193,7 +193,7 @@ impl Store {
 
     /// Executes a command of a session at most once. The session keeps the reply, which makes it a part of the state:
     /// so the reply is computed even if nobody wants it here, and reads run without a limit of work.
-    fn once(&mut self, once: &Once<'_>, progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'_>> {
+    fn once(&mut self, once: &Once<'_>, progress: &mut CommandProgress, work: &mut WorkBudget) -> Option<Reply<'_>> {
         if progress.inner.is_none()
             && let Some(answer) = self.sessions.answer(once, self.time_ms, &self.limits)
         {
@@ -205,7 +205,7 @@ impl Store {
         inner.arguments.clone_from(&progress.arguments);
         let reply = if is_read {
             work.spend(1);
-            self.execute(&once.command, true, &mut inner, &mut Work::unlimited()).map(Reply::into_owned)
+            self.execute(&once.command, true, &mut inner, &mut WorkBudget::unlimited()).map(Reply::into_owned)
         } else {
             self.execute(&once.command, true, &mut inner, work).map(Reply::into_owned)
         };
@@ -274,7 +274,7 @@ impl Store {
     }
 
     /// Puts the pairs from `progress` on. Returns true if all of them are put, false if `work` is spent.
-    fn put_all(&mut self, pairs: &[Pair<'_>], progress: &mut CommandProgress, work: &mut Work) -> bool {
+    fn put_all(&mut self, pairs: &[Pair<'_>], progress: &mut CommandProgress, work: &mut WorkBudget) -> bool {
         while let Some((key, value)) = pairs.get(progress.done) {
             self.put(self.position(key), key, value, 0, progress.arguments.as_ref());
             progress.done += 1;
@@ -287,7 +287,12 @@ impl Store {
         true
     }
 
-    fn mset_nx(&mut self, pairs: &[Pair<'_>], progress: &mut CommandProgress, work: &mut Work) -> Option<Reply<'_>> {
+    fn mset_nx(
+        &mut self,
+        pairs: &[Pair<'_>],
+        progress: &mut CommandProgress,
+        work: &mut WorkBudget,
+    ) -> Option<Reply<'_>> {
         while !progress.checked {
             let Some((key, _)) = pairs.get(progress.done) else {
                 (progress.checked, progress.done) = (true, 0);
@@ -446,7 +451,7 @@ impl Store {
     }
 
     /// The key's entry, unless it is due.
-    fn live(&self, position: Position, key: &[u8]) -> Option<&Entry> {
+    fn live(&self, position: KeyPosition, key: &[u8]) -> Option<&Entry> {
         self.entries.find(position, key).filter(|entry| !entry.is_due(self.time_ms))
     }
 
@@ -459,7 +464,7 @@ impl Store {
 
     /// Gives a key a value and an expiry (0: never), whatever it held before. If the expiry is due already, the key is
     /// removed instead. A long value shares the memory of `arguments`.
-    fn put(&mut self, position: Position, key: &[u8], value: &[u8], expires_at_ms: u64, arguments: Option<&Bytes>) {
+    fn put(&mut self, position: KeyPosition, key: &[u8], value: &[u8], expires_at_ms: u64, arguments: Option<&Bytes>) {
         if expires_at_ms != 0 && expires_at_ms <= self.time_ms {
             self.take(key);
             return;

@@ -10,7 +10,7 @@ use crate::admin::hello;
 use crate::admin::info::{
     self, ClientsView, ClocksView, InfoView, KeyspaceView, MemoryView, PaxosView, PeerView, ServerView,
 };
-use crate::admin::kept::Kept;
+use crate::admin::kept::CompatValues;
 use crate::kv::Store;
 use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
@@ -44,15 +44,15 @@ pub struct Facts {
 
 /// What a node knows of its own process, and the settings that it was told to remember.
 #[derive(Default)]
-pub(super) struct About {
+pub(super) struct ProcessInfo {
     facts: Facts,
     /// Time of the first tick, which stands for the start of the process.
     started_ms: Option<u64>,
     /// Values that CONFIG SET gave to parameters without effect.
-    kept: Kept,
+    kept: CompatValues,
 }
 
-impl About {
+impl ProcessInfo {
     pub(super) fn facts(&self) -> &Facts {
         &self.facts
     }
@@ -78,7 +78,7 @@ impl Core<'_> {
         time: Time,
     ) -> Reply<'static> {
         match spec.verb {
-            Verb::Time => hello::time(words, self.wires.cluster_time.now_us(time).unwrap_or(time.unix_us)),
+            Verb::Time => hello::time(words, self.ports.cluster_time.now_us(time).unwrap_or(time.unix_us)),
             Verb::Info => self.info(words, clients, time),
             Verb::PaxoiCheckpoint => self.checkpoint_command(words),
             Verb::PaxoiMember => self.member_command(words, time),
@@ -108,7 +108,7 @@ impl Core<'_> {
                 let index = std::str::from_utf8(index).ok().and_then(|text| text.parse().ok()).map(GroupId);
                 let Some(group) = index.filter(|group| group.index() < self.engine.len()) else {
                     return Reply::error(
-                        "ERR no such group: they count from 0, and CONFIG GET groups tells how many there are",
+                        "ERR no such group: groups are numbered from 0, and CONFIG GET groups returns their number",
                     );
                 };
                 Some(group)
@@ -135,7 +135,7 @@ impl Core<'_> {
             reads: self.config.reads.to_string(),
             node_id: self.identity.node.0,
             idle_seconds_max: self.config.idle_ms_max / 1_000,
-            kept: self.about.kept.clone(),
+            kept: self.process_info.kept.clone(),
         };
         match config::config(words, &view) {
             ConfigAction::Reply(reply) => return reply,
@@ -145,10 +145,10 @@ impl Core<'_> {
                 ConfigChange::MemoryBytesMax(max) => self.config.memory_bytes_max = max,
                 ConfigChange::IdleSecondsMax(max) => self.config.idle_ms_max = max.saturating_mul(1_000),
                 ConfigChange::Keep(name, value) => {
-                    self.about.kept.insert(name, value);
+                    self.process_info.kept.insert(name, value);
                 }
             }),
-            ConfigAction::ResetStats => self.wires.stats.reset(),
+            ConfigAction::ResetStats => self.ports.stats.reset(),
         }
         Reply::Ok
     }
@@ -156,7 +156,7 @@ impl Core<'_> {
     fn cluster_command(&mut self, words: &[&[u8]], time: Time) -> Reply<'static> {
         let leaders: Vec<Option<NodeId>> =
             (0..self.engine.len() as u32).map(|group| self.leader_of(GroupId(group))).collect();
-        let nodes = self.names.views(self.identity.node, self.config.announced.as_deref(), self.wires.peers, time);
+        let nodes = self.names.views(self.identity.node, self.config.announced.as_deref(), self.ports.peers, time);
         let groups = self.group_count();
         let leaders = if leaders.is_empty() { vec![None; groups as usize] } else { leaders };
         cluster::cluster(words, &ClusterView { me: self.identity.node, groups, leaders: &leaders, nodes: &nodes })
@@ -171,7 +171,7 @@ impl Core<'_> {
             let (led, _) = peer.claims();
             led.binary_search_by_key(&group, |(group, _)| *group).ok().map(|at| led[at].1)
         };
-        self.wires.peers.iter().filter_map(claimed).max().map(|ballot| ballot.node)
+        self.ports.peers.iter().filter_map(claimed).max().map(|ballot| ballot.node)
     }
 
     fn info(&mut self, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static> {
@@ -179,14 +179,14 @@ impl Core<'_> {
         let record = self.identity.birth.as_ref();
         let cluster_id = record.map_or(String::new(), |record| hex(&record.cluster_id));
         let run_id = id40(NodeId(self.identity.start as u32), &self.identity.storage_id);
-        let peers = self.wires.peers.iter().map(|peer| PeerView {
+        let peers = self.ports.peers.iter().map(|peer| PeerView {
             node: peer.id(),
             address: peer.address().to_owned(),
             reached: peer.is_reached(now_ms),
             rtt_us: peer.rtt_us(),
             silent_ms: peer.silent_ms(now_ms),
             version: peer.version(),
-            clock_ahead_ms: self.wires.cluster_time.ahead_ms(peer.id(), self.identity.node),
+            clock_ahead_ms: self.ports.cluster_time.ahead_ms(peer.id(), self.identity.node),
         });
         let peers: Vec<PeerView> = peers.collect();
         let behind = self.engine.groups().filter(|group| group.is_behind()).count() as u32;
@@ -196,31 +196,31 @@ impl Core<'_> {
             server: ServerView {
                 run_id: &run_id,
                 port: self.config.listen.port(),
-                process_id: self.about.facts.process_id,
+                process_id: self.process_info.facts.process_id,
                 unix_us: time.unix_us,
-                uptime_s: now_ms.saturating_sub(self.about.started_ms.unwrap_or(now_ms)) / 1_000,
-                executable: &self.about.facts.executable,
+                uptime_s: now_ms.saturating_sub(self.process_info.started_ms.unwrap_or(now_ms)) / 1_000,
+                executable: &self.process_info.facts.executable,
                 config_file: &self.config.config_file,
                 loading: !self.is_born() || self.loading.is_loading(),
-                loading_bytes: self.loading.is_loading().then_some(self.about.facts.loading_bytes),
-                log_writable: !self.about.facts.disk_full,
-                cpu_user_us: self.about.facts.cpu_user_us,
-                cpu_system_us: self.about.facts.cpu_system_us,
+                loading_bytes: self.loading.is_loading().then_some(self.process_info.facts.loading_bytes),
+                log_writable: !self.process_info.facts.disk_full,
+                cpu_user_us: self.process_info.facts.cpu_user_us,
+                cpu_system_us: self.process_info.facts.cpu_system_us,
             },
             clients,
             memory: MemoryView {
                 used_bytes,
-                peak_bytes: used_bytes.max(self.about.facts.resident_bytes),
+                peak_bytes: used_bytes.max(self.process_info.facts.resident_bytes),
                 max_bytes: self.config.memory_bytes_max,
-                resident_bytes: self.about.facts.resident_bytes,
-                system_bytes: self.about.facts.system_bytes,
+                resident_bytes: self.process_info.facts.resident_bytes,
+                system_bytes: self.process_info.facts.system_bytes,
             },
             keyspace: KeyspaceView {
                 keys: self.engine.shard().stores().map(|store| store.len() as u64).sum(),
                 expires: self.engine.shard().stores().map(|store| store.expiring() as u64).sum(),
                 expired_total: self.engine.shard().stores().map(Store::expired).sum(),
-                hits: self.wires.stats.hits,
-                misses: self.wires.stats.misses,
+                hits: self.ports.stats.hits,
+                misses: self.ports.stats.misses,
             },
             paxos: PaxosView {
                 node: self.identity.node,
@@ -232,7 +232,7 @@ impl Core<'_> {
                 groups_leased: self
                     .engine
                     .groups()
-                    .filter(|group| self.engine.holds_lease(group.id(), &self.wires, time))
+                    .filter(|group| self.engine.holds_lease(group.id(), &self.ports, time))
                     .count() as u32,
                 groups_leaderless: if self.is_born() { self.engine.leaderless() as u32 } else { self.group_count() },
                 groups_behind: behind,
@@ -240,17 +240,17 @@ impl Core<'_> {
                 chosen_total: applied,
                 applied_total: applied,
                 ballots_lost: self.engine.groups().map(groups::Group::ballots_lost).sum(),
-                skipped_unknown_group: self.wires.peers.skipped().groups,
-                skipped_unknown_kind: self.wires.peers.skipped().kinds,
+                skipped_unknown_group: self.ports.peers.skipped().groups,
+                skipped_unknown_kind: self.ports.peers.skipped().kinds,
                 protocol_version: self.config.versions.highest,
-                value_version: self.wires.peers.value_version(),
+                value_version: self.ports.peers.value_version(),
                 clocks: ClocksView {
-                    cluster_ms: self.wires.cluster_time.now_ms(time).unwrap_or(0),
-                    ahead_ms: self.wires.cluster_time.ahead_ms(self.identity.node, self.identity.node).unwrap_or(0),
-                    groups_ahead_ms: self.wires.cluster_time.groups_lead_ms(self.engine, time),
+                    cluster_ms: self.ports.cluster_time.now_ms(time).unwrap_or(0),
+                    ahead_ms: self.ports.cluster_time.ahead_ms(self.identity.node, self.identity.node).unwrap_or(0),
+                    groups_ahead_ms: self.ports.cluster_time.groups_lead_ms(self.engine, time),
                 },
-                log_bytes: self.about.facts.log_bytes,
-                log_segments: self.about.facts.log_segments,
+                log_bytes: self.process_info.facts.log_bytes,
+                log_segments: self.process_info.facts.log_segments,
                 disk: if self.engine.space().full {
                     "full"
                 } else if self.engine.is_disk_in_time(now_ms) {
@@ -258,12 +258,12 @@ impl Core<'_> {
                 } else {
                     "slow"
                 },
-                relays_to: self.wires.relays.to().map_or(0, |to| to.0),
-                relayed_total: self.wires.relays.sent_total(),
+                relays_to: self.ports.relays.to().map_or(0, |to| to.0),
+                relayed_total: self.ports.relays.sent_total(),
                 storage: self.upkeep.view(self.engine.groups().filter(|group| group.is_recovering()).count() as u64),
                 peers: &peers,
             },
-            stats: self.wires.stats,
+            stats: self.ports.stats,
         };
         info::info(words, &view)
     }

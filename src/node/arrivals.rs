@@ -2,7 +2,7 @@
 //! From then on `clients` or `links` has the connection.
 
 use super::Time;
-use super::slots::Slots;
+use super::slots::ConnectionTable;
 use crate::config::HANDSHAKE_MS_MAX;
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ const TLS_BYTE: u8 = 0x16;
 
 /// Connections without a byte so far; see the module.
 #[derive(Default)]
-pub(super) struct Arrivals(Slots<Arrival>);
+pub(super) struct Arrivals(ConnectionTable<Arrival>);
 
 /// An accepted connection without a byte so far.
 struct Arrival {
@@ -24,7 +24,7 @@ struct Arrival {
 
 /// The owner of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(super) enum ConnectionOwner {
     /// A client's, at this address.
     Clients(SocketAddr),
     /// A client's that asks for encryption, at this address.
@@ -45,12 +45,12 @@ impl Arrivals {
     }
 
     /// Removes a connection, and tells from its first byte whose it is.
-    pub(super) fn tell(&mut self, id: u64, first: u8) -> Option<Whose> {
+    pub(super) fn tell(&mut self, id: u64, first: u8) -> Option<ConnectionOwner> {
         let Arrival { addr, .. } = self.0.remove(id)?;
         Some(match first {
-            PEER_BYTE_MIN.. => Whose::Nodes,
-            TLS_BYTE => Whose::TlsClients(addr),
-            _ => Whose::Clients(addr),
+            PEER_BYTE_MIN.. => ConnectionOwner::Nodes,
+            TLS_BYTE => ConnectionOwner::TlsClients(addr),
+            _ => ConnectionOwner::Clients(addr),
         })
     }
 
@@ -85,9 +85,9 @@ mod tests {
         let addr = SocketAddr::from(([127, 0, 0, 9], 9));
         let mut arrivals = Arrivals::default();
         (1..=5).for_each(|id| arrivals.opened(id, addr, at(id)));
-        assert_eq!(arrivals.tell(1, b'*'), Some(Whose::Clients(addr)));
-        assert_eq!(arrivals.tell(2, TLS_BYTE), Some(Whose::TlsClients(addr)));
-        assert_eq!(arrivals.tell(3, PEER_BYTE_MIN), Some(Whose::Nodes));
+        assert_eq!(arrivals.tell(1, b'*'), Some(ConnectionOwner::Clients(addr)));
+        assert_eq!(arrivals.tell(2, TLS_BYTE), Some(ConnectionOwner::TlsClients(addr)));
+        assert_eq!(arrivals.tell(3, PEER_BYTE_MIN), Some(ConnectionOwner::Nodes));
         assert_eq!((arrivals.tell(3, b'*'), arrivals.has(3)), (None, false), "it is told once");
         assert_eq!(arrivals.take_silent(4 + HANDSHAKE_MS_MAX), [(4, addr)]);
         arrivals.closed(5);

@@ -1,16 +1,16 @@
 //! The node as its clients need it; see [`Backend`].
 
 use super::clients::{Backend, Submission};
-use super::cluster::Sight;
+use super::cluster::DecisionView;
 use super::core::Core;
-use super::engine::{Asked, Read};
+use super::engine::{Read, RequestContext};
 use super::relay::RELAYED;
 use super::ticket::Ticket;
 use super::{Output, Time};
 use crate::admin::info::ClientsView;
 use crate::admin::stats::Stats;
-use crate::config::{NodeConfig, OUT_OF_MEMORY, Reads};
-use crate::kv::Moment;
+use crate::config::{NodeConfig, OUT_OF_MEMORY, ReadMode};
+use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use crate::kv::fanout::NOT_SERVED;
@@ -25,11 +25,11 @@ impl Backend for Core<'_> {
     }
 
     fn stats(&mut self) -> &mut Stats {
-        self.wires.stats
+        self.ports.stats
     }
 
     fn output(&mut self, output: Output) {
-        self.wires.outputs.push(output);
+        self.ports.outputs.push(output);
     }
 
     fn loading_refusal(&self) -> Option<Reply<'static>> {
@@ -37,7 +37,7 @@ impl Backend for Core<'_> {
     }
 
     fn missing_refusal(&self) -> Reply<'static> {
-        let (done, all) = self.about.facts().loading_bytes;
+        let (done, all) = self.process_info.facts().loading_bytes;
         let percent = done * 100 / all.max(1);
         Reply::Error(format!("LOADING Paxoi is loading the dataset in memory: {percent} % done").into())
     }
@@ -47,9 +47,9 @@ impl Backend for Core<'_> {
         max > 0 && self.used_bytes() > max
     }
 
-    fn moment(&self, seed: u64, time: Time) -> Moment {
-        let cluster_ms = self.wires.cluster_time.now_ms(time).unwrap_or(0);
-        Moment { cluster_ms, durations: self.wires.peers.value_version() >= 3, seed }
+    fn parse_context(&self, seed: u64, time: Time) -> ParseContext {
+        let cluster_ms = self.ports.cluster_time.now_ms(time).unwrap_or(0);
+        ParseContext { cluster_ms, durations: self.ports.peers.value_version() >= 3, seed }
     }
 
     fn admin(&mut self, spec: &Spec, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static> {
@@ -58,12 +58,12 @@ impl Backend for Core<'_> {
 
     fn check_move(&self, words: &[&[u8]], time: Time) -> Result<(GroupId, NodeId), Reply<'static>> {
         if !self.is_born() {
-            let reason = self.cluster.waits_for(self.identity.node, self.config, self.wires.cluster_time);
+            let reason = self.cluster.waits_for(self.identity.node, self.config, self.ports.cluster_time);
             return Err(Reply::Error(format!("CLUSTERDOWN {reason}").into()));
         }
-        let (engine, peers, me) = (&*self.engine, &*self.wires.peers, self.identity.node);
-        let sight = Sight { engine, peers, me, time };
-        let (group, to) = self.cluster.check_move(words, sight)?;
+        let (engine, peers, me) = (&*self.engine, &*self.ports.peers, self.identity.node);
+        let view = DecisionView { engine, peers, me, time };
+        let (group, to) = self.cluster.check_move(words, view)?;
         if self.engine.has(group) { Ok((group, to)) } else { Err(self.missing_refusal()) }
     }
 
@@ -84,18 +84,18 @@ impl Backend for Core<'_> {
             return Some(refusal);
         }
         if !self.is_born() {
-            let reason = self.cluster.waits_for(self.identity.node, self.config, self.wires.cluster_time);
+            let reason = self.cluster.waits_for(self.identity.node, self.config, self.ports.cluster_time);
             let text = format!("CLUSTERDOWN Hash slot not served: {reason}");
             return Some(Reply::Error(text.into()));
         }
         if command.grows() && self.is_out_of_memory() {
             return Some(out_of_memory(command));
         }
-        self.wires.refusals(self.engine).of_space(command.grows(), self.is_logged(command), bytes)
+        self.ports.refusals(self.engine).of_space(command.grows(), self.is_logged(command), bytes)
     }
 
     fn group_refusal(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> Option<Reply<'static>> {
-        self.wires.refusals(self.engine).of_group(group, command.is_write(), bytes)
+        self.ports.refusals(self.engine).of_group(group, command.is_write(), bytes)
     }
 
     fn holds_command(&self, group: GroupId, command: &Command<'_>, bytes: usize) -> bool {
@@ -121,12 +121,12 @@ impl Backend for Core<'_> {
     fn is_upload(&self, command: &Command<'_>, bytes: usize) -> bool {
         self.engine.takes_upload(bytes)
             && self.is_logged(command)
-            && self.wires.relays.to().is_none()
-            && self.wires.peers.value_version() >= 4
+            && self.ports.relays.to().is_none()
+            && self.ports.peers.value_version() >= 4
     }
 
-    fn way(&self) -> Option<NodeId> {
-        self.wires.relays.to()
+    fn executor(&self) -> Option<NodeId> {
+        self.ports.relays.to()
     }
 
     fn expected_bytes(&self, group: GroupId, command: &Command<'_>) -> usize {
@@ -135,8 +135,8 @@ impl Backend for Core<'_> {
 
     fn submit(&mut self, submission: Submission<'_>, time: Time) {
         let timeout_ms = self.config.client_timeout_ms;
-        if self.wires.relays.to().is_some() {
-            return self.wires.relays.send(&submission, timeout_ms, self.wires.peers, time);
+        if self.ports.relays.to().is_some() {
+            return self.ports.relays.send(&submission, timeout_ms, self.ports.peers, time);
         }
         let deadline_ms = time.mono_ms() + timeout_ms;
         self.carry_out(submission, deadline_ms, time);
@@ -149,7 +149,7 @@ impl Backend for Core<'_> {
     }
 
     fn begin_stale_read(&mut self, group: GroupId, verb: u16, body: Bytes, ticket: Ticket) {
-        let (since_us, deadline_ms) = (self.wires.now_us, u64::MAX);
+        let (since_us, deadline_ms) = (self.ports.now_us, u64::MAX);
         self.engine.read_stale(Read { group, body, ticket, deadline_ms, verb, since_us, long: true });
     }
 
@@ -158,26 +158,27 @@ impl Backend for Core<'_> {
     }
 
     fn has_logged(&self, lsn: u64) -> bool {
-        lsn <= self.engine.durable_lsn() && self.wires.relays.to().is_none()
+        lsn <= self.engine.durable_lsn() && self.ports.relays.to().is_none()
     }
 
     fn next(&self, group: GroupId) -> Instance {
         self.engine.group(group).next()
     }
 
-    fn holders(&self, groups: &[(GroupId, Instance)], time: Time) -> usize {
-        let (me, passed_on) = (self.identity.node, self.wires.relays.to().is_some());
+    fn count_durable_members(&self, groups: &[(GroupId, Instance)], time: Time) -> usize {
+        let (me, passed_on) = (self.identity.node, self.ports.relays.to().is_some());
         let in_group = |(group, next): &(GroupId, Instance)| {
-            let governs_from = self.engine.governs_from(*group);
+            let membership_since = self.engine.membership_since(*group);
             let group = self.engine.find(*group);
-            group.map_or(0, |group| self.durability.holders(group, *next, me, governs_from, passed_on))
+            group
+                .map_or(0, |group| self.durability.count_durable_members(group, *next, me, membership_since, passed_on))
         };
-        let reached = || self.wires.peers.iter().filter(|peer| peer.is_reached(time.mono_ms())).count();
+        let reached = || self.ports.peers.iter().filter(|peer| peer.is_reached(time.mono_ms())).count();
         groups.iter().map(in_group).min().unwrap_or_else(reached)
     }
 
     fn ask_where_durable(&mut self, groups: Vec<GroupId>) {
-        self.durability.ask(groups, self.wires.peers);
+        self.durability.ask(groups, self.ports.peers);
     }
 }
 
@@ -193,17 +194,17 @@ impl Core<'_> {
         (self.engine.shard().store_bytes() + self.engine.shard().queued_bytes()) as u64
     }
 
-    /// Returns true if a command goes through the log: a write, any command with `Reads::Log`, or a transaction that
+    /// Returns true if a command goes through the log: a write, any command with `ReadMode::Log`, or a transaction that
     /// walks over keys. Such a transaction sees one state over several turns, and its group waits meanwhile.
     pub(super) fn is_logged(&self, command: &Command<'_>) -> bool {
         let is_walking_transaction = matches!(command, Command::Exec(_)) && command.walks();
-        command.is_write() || is_walking_transaction || self.config.reads == Reads::Log
+        command.is_write() || is_walking_transaction || self.config.reads == ReadMode::Log
     }
 
     /// Queues a command in its group at this node, or begins a read.
     pub(super) fn carry_out(&mut self, submission: Submission<'_>, deadline_ms: u64, time: Time) {
         let Submission { group, verb, command, body, request, ticket } = submission;
-        let asked = Asked { ticket, verb, since_us: time.mono_us };
+        let asked = RequestContext { ticket, verb, since_us: time.mono_us };
         // The client's next commands wait here for its upload. Commands that another member passes on do not wait: they
         // are short.
         if ticket.connection != RELAYED && self.is_upload(command, request.bytes) {

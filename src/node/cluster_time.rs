@@ -16,8 +16,8 @@
 //! A freeze of the machine, such as a pause of a virtual machine, stops the node's monotonic clock. Afterwards the
 //! node's own clock and the clocks of other nodes are all ahead of the monotonic clock by the same jump, and cluster
 //! time jumps with them. A clock that was set jumps alone. Until a node knows which of the two happened, it tells no
-//! other node its cluster time, and follows a member that tells its own. Until the node has heard of another clock at
-//! all, it has no cluster time: it proposes nothing, and confirms no read.
+//! other node its cluster time, and follows a member that tells its own. Until a clock that the node knew before has
+//! stayed where it was, the node has no cluster time: it proposes nothing, and confirms no read.
 
 use super::Time;
 use super::engine::Engine;
@@ -27,7 +27,7 @@ use crate::config::{
     CLOCK_ERROR_MS_MAX, CLOCK_FIRST_WAIT_MS, CLOCK_JUMP_MS_MAX, CLOCK_READING_MS_MAX, CLOCK_RESYNC_MS, CLOCK_WAIT_MS,
     CLOCK_WARN_MS, CLOCK_WATCH_MS, ECHO_MS_MAX,
 };
-use crate::duration::Lead;
+use crate::duration::ClockLead;
 use crate::versions::Versions;
 use groups::{Members, NodeId};
 
@@ -91,7 +91,7 @@ struct Jump {
 
 /// What cluster time reads of the node.
 #[derive(Clone, Copy)]
-pub(super) struct Sight<'a> {
+pub(super) struct ClockContext<'a> {
     pub(super) me: NodeId,
     pub(super) peers: &'a Peers,
     pub(super) engine: &'a Engine,
@@ -146,14 +146,25 @@ impl ClusterTime {
         offset.map(|offset| since_1970(offset.us, time))
     }
 
-    /// Returns true if the own clock has jumped and no other clock was read since: this machine may have just been
-    /// frozen.
+    /// Returns true if the own clock has jumped, and no other clock shows that this machine was not frozen: none that
+    /// is known from before has stayed where it was.
     fn has_just_jumped(&self, time: Time) -> bool {
-        let is_unheard = |jump: &Jump| {
-            self.counting().next().is_none() && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000
+        let resync_us = signed(CLOCK_RESYNC_MS * 1_000);
+        let is_open = |jump: &Jump| {
+            let has_stayed = self.moved(jump).any(|moved_us| moved_us <= resync_us);
+            !has_stayed && time.mono_us < jump.noticed_us + CLOCK_JUMP_MS_MAX * 1_000
         };
         self.own_us.is_some_and(|before_us| differ(own_offset(time), before_us))
-            || self.jump.as_ref().is_some_and(is_unheard)
+            || self.jump.as_ref().is_some_and(is_open)
+    }
+
+    /// Returns by how much each other clock has jumped against the monotonic clock here, of the clocks that were known
+    /// before the jump and read since.
+    fn moved(&self, jump: &Jump) -> impl Iterator<Item = i64> {
+        self.counting().filter_map(|heard| {
+            let before = jump.before.iter().find(|before| before.node == heard.node)?;
+            Some(heard.clock_us.saturating_sub(before.clock_us))
+        })
     }
 
     /// Returns the number of clocks that count: those of the other voters, and this node's.
@@ -238,11 +249,7 @@ impl ClusterTime {
     /// even if its own clock is wrong, at least one of these others is right.
     fn judge_jump(&mut self, time: Time) {
         let Some(jump) = &self.jump else { return };
-        let moved = |heard: &Reading| {
-            let before = jump.before.iter().find(|before| before.node == heard.node)?;
-            Some(heard.clock_us.saturating_sub(before.clock_us))
-        };
-        let mut moved: Vec<i64> = self.counting().filter_map(moved).collect();
+        let mut moved: Vec<i64> = self.moved(jump).collect();
         moved.sort_unstable_by(|one, next| next.cmp(one));
         let needed = (self.others.len() / 2).max(1);
         // All clocks have advanced by the time for which this machine was frozen. Each may have been set besides.
@@ -384,8 +391,8 @@ impl ClusterTime {
     }
 
     /// Steers cluster time, and logs which clocks differ from it.
-    pub(super) fn tick(&mut self, sight: &Sight<'_>, time: Time) {
-        let Sight { me, peers, engine, is_born } = *sight;
+    pub(super) fn tick(&mut self, clock_context: &ClockContext<'_>, time: Time) {
+        let ClockContext { me, peers, engine, is_born } = *clock_context;
         // A peer that speaks a version with clocks, and whose first ping has not come yet, is not silent.
         let is_old = |peer: &&Peer| peer.version() < Versions::CLOCKS && peers.voters().contains(peer.id());
         let silent = peers.linked().filter(is_old).count();
@@ -408,12 +415,13 @@ impl ClusterTime {
         let was_ahead = std::mem::replace(&mut self.is_ahead, is_ahead);
         if is_ahead && !was_ahead {
             tracing::warn!(
-                "the time of some groups is up to {:.1} s ahead of cluster time, as a clock was fast: until real time is \
-                 there, keys with an absolute expiry vanish early by as much, and durations last up to a ninth longer",
+                "the time of some groups is up to {:.1} s ahead of cluster time, because a clock was fast: until \
+                 cluster time has caught up, keys with an absolute expiry expire early by as much, and relative expiry \
+                 times last up to a ninth longer",
                 lead_ms as f64 / 1_000.0
             );
         } else if !is_ahead && was_ahead {
-            tracing::info!("real time has caught up with the time of all groups");
+            tracing::info!("cluster time has caught up with the time of all groups");
         }
     }
 
@@ -429,7 +437,7 @@ impl ClusterTime {
             let differs = ahead_ms.unsigned_abs() > CLOCK_WARN_MS;
             match self.differing.iter().position(|known| *known == node) {
                 None if differs => {
-                    tracing::warn!("the clock of node {node} is {} cluster time: set it right", Lead(ahead_ms));
+                    tracing::warn!("the clock of node {node} is {} cluster time: set it right", ClockLead(ahead_ms));
                     self.differing.push(node);
                 }
                 Some(place) if !differs => {

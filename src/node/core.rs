@@ -2,17 +2,17 @@
 //! input, so that one component can be called with others as arguments.
 
 use super::Time;
-use super::admin::About;
+use super::admin::ProcessInfo;
 use super::cluster::{self, Cluster};
 use super::durability::Durability;
 use super::engine::{Engine, Ports};
 use super::links::{self, Links};
 use super::loading::Loading;
 use super::names::Names;
+use super::ports::EnginePorts;
 use super::relay::Answers;
 use super::upkeep::{self, LogSize, Upkeep};
 use super::wire::{NodeMessage, Refusal};
-use super::wires::Wires;
 use crate::config::NodeConfig;
 use crate::identity::{BirthRecord, Identity};
 use groups::{GroupId, NodeId};
@@ -22,13 +22,13 @@ pub(super) struct Core<'a> {
     pub(super) config: &'a mut NodeConfig,
     pub(super) identity: &'a mut Identity,
     pub(super) engine: &'a mut Engine,
-    pub(super) wires: Wires<'a>,
+    pub(super) ports: EnginePorts<'a>,
     pub(super) upkeep: &'a mut Upkeep,
     pub(super) cluster: &'a mut Cluster,
     pub(super) durability: &'a mut Durability,
     pub(super) names: &'a mut Names,
     pub(super) loading: &'a mut Loading,
-    pub(super) about: &'a mut About,
+    pub(super) process_info: &'a mut ProcessInfo,
 }
 
 impl Core<'_> {
@@ -39,24 +39,24 @@ impl Core<'_> {
     }
 
     /// Returns the upkeep component, and the context of what it may use.
-    pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, upkeep::Cx<'_>) {
-        let facts = self.about.facts();
+    pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, upkeep::UpkeepContext<'_>) {
+        let facts = self.process_info.facts();
         let log = LogSize { bytes: facts.log_bytes, segments: facts.log_segments };
-        let (engine, wires, cluster) = (&mut *self.engine, self.wires.reborrow(), self.identity.birth.as_ref());
-        (self.upkeep, upkeep::Cx { engine, wires, cluster, log, time })
+        let (engine, ports, cluster) = (&mut *self.engine, self.ports.reborrow(), self.identity.birth.as_ref());
+        (self.upkeep, upkeep::UpkeepContext { engine, ports, cluster, log, time })
     }
 
     /// Calls a method of upkeep with its context.
-    pub(super) fn keep_up(&mut self, time: Time, call: impl FnOnce(&mut Upkeep, &mut upkeep::Cx<'_>)) {
+    pub(super) fn with_upkeep(&mut self, time: Time, call: impl FnOnce(&mut Upkeep, &mut upkeep::UpkeepContext<'_>)) {
         let (upkeep, mut cx) = self.upkeep(time);
         call(upkeep, &mut cx);
     }
 
     /// Returns the cluster component, and the context of what it may use.
-    pub(super) fn cluster(&mut self, time: Time) -> (&mut Cluster, cluster::Cx<'_>) {
+    pub(super) fn cluster(&mut self, time: Time) -> (&mut Cluster, cluster::ClusterContext<'_>) {
         let is_born = self.is_born();
-        let Core { config, identity, engine, wires, cluster, .. } = self;
-        (cluster, cluster::Cx { engine, wires: wires.reborrow(), identity, config, is_born, time })
+        let Core { config, identity, engine, ports, cluster, .. } = self;
+        (cluster, cluster::ClusterContext { engine, ports: ports.reborrow(), identity, config, is_born, time })
     }
 
     /// Creates the empty groups of the cluster of this birth record.
@@ -76,11 +76,11 @@ impl Core<'_> {
         self.engine.begin_groups(time.clock());
         // The other members get the birth record, as they may be unborn. Then all connections begin anew, with hellos
         // that name the cluster.
-        let others: Vec<NodeId> = self.wires.peers.ids().collect();
-        others.iter().for_each(|id| self.tell_birth(*id));
+        let others: Vec<NodeId> = self.ports.peers.ids().collect();
+        others.iter().for_each(|id| self.send_birth(*id));
         self.send_all(time);
         // The closed connections are not failures of the peers.
-        self.wires.peers.forgive_failures();
+        self.ports.peers.reset_backoff();
         // Connections in the handshake are closed too: this node may have told the other side already that it is not
         // born.
         links.close_all(self, time);
@@ -92,15 +92,15 @@ impl Core<'_> {
         let loads = self.loading.is_loading();
         let (cluster, mut cx) = self.cluster(time);
         let Some(roster) = cluster.next_roster(loads, &mut cx) else { return };
-        for gone in self.wires.peers.enroll(roster) {
+        for gone in self.ports.peers.enroll(roster) {
             let node = gone.id();
             tracing::info!("node {node} is not a member any more");
-            self.wires.cluster_time.forget(node);
-            self.wires.relays.forget(node);
+            self.ports.cluster_time.forget(node);
+            self.ports.relays.forget(node);
             if let Some(link) = gone.link() {
                 links.refuse(link, Refusal { fatal: true, text: links::removed(node) }, self, time);
             }
-            self.engine.forget_link(node, false, &mut self.wires, time);
+            self.engine.forget_link(node, false, &mut self.ports, time);
         }
         let (cluster, mut cx) = self.cluster(time);
         cluster.admit(&mut cx);
@@ -109,64 +109,64 @@ impl Core<'_> {
 
     /// Notes that the log is durable up to `lsn`. The sync took `sync_us`.
     pub(super) fn on_durable(&mut self, lsn: u64, sync_us: u64) {
-        self.wires.stats.fsyncs.record(sync_us);
-        self.engine.on_durable(lsn, &mut self.wires);
-        self.wires.outputs.extend(self.upkeep.on_durable(lsn));
+        self.ports.stats.fsyncs.record(sync_us);
+        self.engine.on_durable(lsn, &mut self.ports);
+        self.ports.outputs.extend(self.upkeep.on_durable(lsn));
     }
 
     /// Updates the version of values that may be proposed: a member may speak another one now.
     pub(super) fn update_value_version(&mut self) {
-        let version = self.wires.peers.value_version();
-        self.engine.set_value_version(version, &mut self.wires);
+        let version = self.ports.peers.value_version();
+        self.engine.set_value_version(version, &mut self.ports);
     }
 
     /// Passes a peer's claims to the groups, after the claims or the nodes that it reaches have changed.
     pub(super) fn on_claims(&mut self, from: NodeId, time: Time) {
-        let Some(peer) = self.wires.peers.find(from).filter(|peer| peer.link().is_some()) else { return };
+        let Some(peer) = self.ports.peers.find(from).filter(|peer| peer.link().is_some()) else { return };
         let (claimed, reached) = peer.claims();
         let (claimed, reached) = (claimed.to_vec(), reached.to_vec());
-        self.engine.heed_claims(from, &claimed, &reached, &mut self.wires, time.clock());
+        self.engine.apply_claims(from, &claimed, &reached, &mut self.ports, time.clock());
     }
 
     /// Passes the claims of all connected peers to the groups again, after a leader may have been lost. A group ignores
     /// a claim while it knows a leader with a higher ballot; without that leader, the claim counts.
-    pub(super) fn heed_claims(&mut self, time: Time) {
-        let others: Vec<NodeId> = self.wires.peers.linked().map(|peer| peer.id()).collect();
+    pub(super) fn apply_claims(&mut self, time: Time) {
+        let others: Vec<NodeId> = self.ports.peers.linked().map(|peer| peer.id()).collect();
         others.into_iter().for_each(|id| self.on_claims(id, time));
     }
 
     /// Gives up the commands that were passed on to `from`: their replies will not come.
     pub(super) fn give_up_relays(&mut self, from: NodeId, time: Time) {
-        let lost = self.wires.relays.on_cut(from, self.wires.peers, time);
+        let lost = self.ports.relays.on_cut(from, self.ports.peers, time);
         self.answer(lost);
-        self.engine.set_passing_on(self.wires.relays.to().is_some());
+        self.engine.set_passing_on(self.ports.relays.to().is_some());
     }
 
     /// Sends the birth record to an initial member.
-    pub(super) fn tell_birth(&mut self, to: NodeId) {
+    pub(super) fn send_birth(&mut self, to: NodeId) {
         if let Some(record) = self.identity.birth.clone() {
-            self.tell(to, &NodeMessage::Birth(record));
+            self.send_node_message(to, &NodeMessage::Birth(record));
         }
     }
 
     /// Tells a member that `groups` have been rebuilt, and which groups are still missing here.
-    pub(super) fn tell_groups_ready(&mut self, to: NodeId, groups: &[GroupId]) {
+    pub(super) fn send_groups_ready(&mut self, to: NodeId, groups: &[GroupId]) {
         let here = self.engine.groups_ready(groups);
-        self.tell(to, &NodeMessage::GroupsReady(here));
+        self.send_node_message(to, &NodeMessage::GroupsReady(here));
     }
 
     /// Tells a member the `next` of each group here.
-    pub(super) fn tell_positions(&mut self, to: NodeId) {
+    pub(super) fn send_positions(&mut self, to: NodeId) {
         let positions = self.engine.positions();
-        self.tell(to, &NodeMessage::Positions(positions));
+        self.send_node_message(to, &NodeMessage::Positions(positions));
     }
 
-    pub(super) fn tell(&mut self, to: NodeId, message: &NodeMessage) {
-        self.wires.tell(to, message);
+    pub(super) fn send_node_message(&mut self, to: NodeId, message: &NodeMessage) {
+        self.ports.send_node_message(to, message);
     }
 
     /// Answers commands that were passed on.
     pub(super) fn answer(&mut self, answers: Answers) {
-        answers.into_iter().for_each(|(asked, reply)| self.wires.answer(asked, reply));
+        answers.into_iter().for_each(|(asked, reply)| self.ports.answer(asked, reply));
     }
 }

@@ -25,7 +25,7 @@ impl Durability {
     /// Asks all members how far their logs durably have these groups.
     pub(super) fn ask(&mut self, groups: Vec<GroupId>, peers: &mut Peers) {
         self.known.retain(|node, _| peers.iter().any(|peer| peer.id() == *node));
-        peers.tell_all(&NodeMessage::DurablePositionQuery(groups));
+        peers.broadcast(&NodeMessage::DurablePositionQuery(groups));
     }
 
     /// Keeps the answer to a member: `positions`, to be sent when the log is durable up to `lsn`. While one answer
@@ -40,7 +40,7 @@ impl Durability {
     pub(super) fn tell(&mut self, lsn: u64, peers: &mut Peers) {
         for (_, to, positions) in self.owed.extract_if(.., |(owed_lsn, ..)| *owed_lsn <= lsn) {
             if let Some(peer) = peers.find(to) {
-                peer.tell(&NodeMessage::Durable(positions));
+                peer.send_node_message(&NodeMessage::Durable(positions));
             }
         }
     }
@@ -55,21 +55,21 @@ impl Durability {
     }
 
     /// Counts the group's members other than `me` that certainly have all instances below `next`, which this node
-    /// has applied. The group has its present members since instance `governs_from`. With `passed_on`, another
+    /// has applied. The group has its present members since instance `membership_since`. With `passed_on`, another
     /// member carries out the commands of this node's clients, and their effects may not have come here: then
     /// only the certain majority counts.
-    pub(super) fn holders(
+    pub(super) fn count_durable_members(
         &self,
         group: &Group,
         next: Instance,
         me: NodeId,
-        governs_from: Instance,
+        membership_since: Instance,
         passed_on: bool,
     ) -> usize {
         let membership = group.membership();
         // Once the present members have chosen one value, a majority of them has voted.
         let voted = membership.voters().quorum() - usize::from(membership.voters().contains(me));
-        let certain = if group.next() > governs_from { voted } else { 0 };
+        let certain = if group.next() > membership_since { voted } else { 0 };
         if passed_on {
             return certain;
         }

@@ -13,7 +13,7 @@ use super::links::Links;
 use super::wire::NodeMessage;
 use crate::identity::Identity;
 use crate::plural::plural;
-use crate::recovery::Restored;
+use crate::recovery::CheckpointLoadSummary;
 use groups::{GroupId, NodeId};
 
 /// Progress of a start.
@@ -88,17 +88,17 @@ impl Core<'_> {
     pub(super) fn on_rebuilt(&mut self, groups: &[GroupId], has_begun: bool, links: &mut Links, time: Time) {
         if has_begun {
             let begin = |group: &mut groups::Group, _: &mut Vec<groups::Effect>| group.begin(time.clock());
-            groups.iter().for_each(|group| self.engine.quiet_step(*group, &mut self.wires, begin));
+            groups.iter().for_each(|group| self.engine.quiet_step(*group, &mut self.ports, begin));
             self.update_roster(links, time);
         }
         let all = self.engine.len();
         if !groups.is_empty() {
             let here = all - self.engine.shard().missing_groups();
-            tracing::info!("{here} of {all} group{} are here", plural(all as u64));
+            tracing::info!("{here} of {all} group{} are loaded", plural(all as u64));
         }
         self.upkeep.note_rebuilt(self.engine, groups);
         self.update_value_version();
-        let linked: Vec<NodeId> = self.wires.peers.linked().map(|peer| peer.id()).collect();
+        let linked: Vec<NodeId> = self.ports.peers.linked().map(|peer| peer.id()).collect();
         linked.into_iter().for_each(|peer| self.reconnect(peer, groups, time));
     }
 
@@ -106,7 +106,7 @@ impl Core<'_> {
     ///
     /// # Panics
     /// If the node has not begun, or a group is missing.
-    pub(super) fn on_all_rebuilt(&mut self, restored: &Restored) {
+    pub(super) fn on_all_rebuilt(&mut self, restored: &CheckpointLoadSummary) {
         assert_eq!(self.engine.shard().missing_groups(), 0, "all groups are here when the rebuilding ends");
         self.loading.end();
         self.upkeep.note_restored(restored);
@@ -115,10 +115,10 @@ impl Core<'_> {
 
     /// Begins anew with these groups on a connection that was there before them.
     fn reconnect(&mut self, peer: NodeId, groups: &[GroupId], time: Time) {
-        self.tell_groups_ready(peer, groups);
-        self.tell(peer, &NodeMessage::PositionQuery);
-        self.tell_positions(peer);
-        self.engine.connect(peer, groups, &mut self.wires);
+        self.send_groups_ready(peer, groups);
+        self.send_node_message(peer, &NodeMessage::PositionQuery);
+        self.send_positions(peer);
+        self.engine.connect(peer, groups, &mut self.ports);
         self.on_claims(peer, time);
     }
 }

@@ -17,7 +17,7 @@
 //! ```text
 //! core       the components, to be called with one another         turn       the order of work in a tick and a turn
 //! backend    the node as its clients need it                       receiver   the node as its links need it
-//! wires      the parts that the engine may use                     refusals   why a command is not tried
+//! ports      the parts that the engine may use                     refusals   why a command is not tried
 //! output     actions outside of the node, and their drivers        wire       messages between nodes
 //! admin      the node's answers about itself                       ticket     the address of a reply
 //! ```
@@ -36,6 +36,7 @@ mod loading;
 mod names;
 pub mod output;
 pub mod peers;
+mod ports;
 mod receiver;
 mod refusals;
 mod relay;
@@ -48,7 +49,6 @@ mod time;
 mod turn;
 mod upkeep;
 pub mod wire;
-mod wires;
 
 use self::core::Core;
 use crate::admin::stats::Stats;
@@ -56,12 +56,12 @@ use crate::config::{NodeConfig, REACH_GRACE_MS, REACH_START_MS, STALL_MS_MIN};
 use crate::identity::Identity;
 use crate::kv::reply::Reply;
 use crate::kv::table;
-use crate::recovery::{Blank, Rebuilt, Restored};
-use crate::shard::{Cell, Shard};
+use crate::recovery::{CheckpointLoadSummary, EmptyShard, RebuildResult};
+use crate::shard::{Replica, Shard};
 use crate::storage::checkpoint::{Catalog, Header};
 use crate::storage::wal::Record;
-use admin::{About, Facts};
-use arrivals::{Arrivals, Whose};
+use admin::{Facts, ProcessInfo};
+use arrivals::{Arrivals, ConnectionOwner};
 use bytes::BytesMut;
 use clients::Clients;
 use cluster::Cluster;
@@ -74,10 +74,10 @@ use loading::Loading;
 use names::Names;
 use net::outbound::Outbound;
 use peers::{Peers, Roster};
+use ports::EnginePorts;
 use relay::Relays;
 use std::net::SocketAddr;
 use upkeep::{Ranges, Upkeep};
-use wires::Wires;
 
 pub use admin::Facts as ProcessFacts;
 pub use output::{Close, Completion, Driver, Output, Outputs};
@@ -100,7 +100,7 @@ pub struct Node {
     cluster_time: ClusterTime,
     names: Names,
     loading: Loading,
-    about: About,
+    process_info: ProcessInfo,
     ranges: Ranges,
     stats: Stats,
     outputs: Outputs,
@@ -111,7 +111,7 @@ pub struct Node {
 
 impl Node {
     /// Creates a node with the identity of its data directory. A node with a log must then get the log's content: see
-    /// [`Node::blank`].
+    /// [`Node::begin_rebuild`].
     #[must_use]
     pub fn new(config: NodeConfig, identity: Identity) -> Node {
         let first = cluster::membership(&config, identity.birth.as_ref());
@@ -128,7 +128,7 @@ impl Node {
             cluster_time: ClusterTime::new(config.versions),
             names: Names::default(),
             loading: Loading::whole(),
-            about: About::default(),
+            process_info: ProcessInfo::default(),
             ranges: Ranges::default(),
             stats: Stats::new(table::names_by_verb()),
             outputs: Outputs::default(),
@@ -145,7 +145,7 @@ impl Node {
 
     /// Splits the node into the clients' connections, the links, and the rest.
     fn parts(&mut self) -> (&mut Clients, &mut Links, Core<'_>) {
-        let wires = Wires {
+        let ports = EnginePorts {
             peers: &mut self.peers,
             clients: None,
             relays: &mut self.relays,
@@ -159,13 +159,13 @@ impl Node {
             config: &mut self.config,
             identity: &mut self.identity,
             engine: &mut self.engine,
-            wires,
+            ports,
             upkeep: &mut self.upkeep,
             cluster: &mut self.cluster,
             durability: &mut self.durability,
             names: &mut self.names,
             loading: &mut self.loading,
-            about: &mut self.about,
+            process_info: &mut self.process_info,
         };
         (&mut self.clients, &mut self.links, core)
     }
@@ -173,7 +173,7 @@ impl Node {
     /// Splits the node into the links and the rest. The rest can reply to clients.
     fn core(&mut self) -> (&mut Links, Core<'_>) {
         let (clients, links, mut core) = self.parts();
-        core.wires.clients = Some(clients);
+        core.ports.clients = Some(clients);
         (links, core)
     }
 
@@ -181,13 +181,13 @@ impl Node {
 
     /// Hands the groups out to be rebuilt. Then call [`Node::log_read`], [`Node::groups_rebuilt`] for all groups, some
     /// at a time, and [`Node::all_rebuilt`].
-    pub fn blank(&mut self) -> Blank {
+    pub fn begin_rebuild(&mut self) -> EmptyShard {
         let cluster = self.identity.birth.as_ref().map(|record| {
             let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
             (Header { groups, cluster_id, hash_key, sequence: 0 }, record.limits())
         });
         self.loading.begin();
-        Blank { cells: self.engine.take_groups(), cluster, value_version: self.config.versions.value_version() }
+        EmptyShard { replicas: self.engine.take_groups(), cluster, value_version: self.config.versions.value_version() }
     }
 
     /// Takes the content of the log that was read to its end: records of other members' starts, and `lsn`, up to which
@@ -202,9 +202,9 @@ impl Node {
     ///
     /// # Panics
     /// If the log has not been read, or a group is here already.
-    pub fn groups_rebuilt(&mut self, cells: Vec<(GroupId, Cell)>, time: Time) {
-        let groups: Vec<GroupId> = cells.iter().map(|(group, _)| *group).collect();
-        self.engine.put(cells);
+    pub fn groups_rebuilt(&mut self, replicas: Vec<(GroupId, Replica)>, time: Time) {
+        let groups: Vec<GroupId> = replicas.iter().map(|(group, _)| *group).collect();
+        self.engine.put(replicas);
         let first = self.loading.on_groups();
         if let Some(lsn) = first {
             self.begin(lsn, time);
@@ -219,7 +219,7 @@ impl Node {
     ///
     /// # Panics
     /// If the node has not begun, or a group is missing.
-    pub fn all_rebuilt(&mut self, restored: &Restored, time: Time) {
+    pub fn all_rebuilt(&mut self, restored: &CheckpointLoadSummary, time: Time) {
         let (links, mut core) = self.core();
         core.on_all_rebuilt(restored);
         core.update_roster(links, time);
@@ -227,8 +227,8 @@ impl Node {
 
     /// Calls [`Node::log_read`], [`Node::groups_rebuilt`] and [`Node::all_rebuilt`] at once, for callers without
     /// threads.
-    pub fn rebuilt(&mut self, rebuilt: Rebuilt, lsn: u64, time: Time) {
-        let Rebuilt { mut shard, peers, catalog, restored } = rebuilt;
+    pub fn rebuilt(&mut self, rebuilt: RebuildResult, lsn: u64, time: Time) {
+        let RebuildResult { mut shard, peers, catalog, restored } = rebuilt;
         self.log_read(&peers, &catalog, lsn);
         self.groups_rebuilt(shard.take_all(), time);
         self.all_rebuilt(&restored, time);
@@ -262,12 +262,12 @@ impl Node {
         if self.arrivals.has(id) {
             let Some(first) = input.first() else { return };
             match self.arrivals.tell(id, *first) {
-                Some(Whose::Nodes) => self.links.accept(id, time),
-                Some(Whose::TlsClients(addr)) => {
+                Some(ConnectionOwner::Nodes) => self.links.accept(id, time),
+                Some(ConnectionOwner::TlsClients(addr)) => {
                     tracing::warn!("{addr} asks for an encrypted connection, which is not supported");
                     self.admit_client(id, addr, Some("ERR TLS is not supported"), time);
                 }
-                Some(Whose::Clients(addr)) => self.admit_client(id, addr, None, time),
+                Some(ConnectionOwner::Clients(addr)) => self.admit_client(id, addr, None, time),
                 None => {}
             }
         }
@@ -344,10 +344,10 @@ impl Node {
         let now_ms = time.mono_ms();
         self.now_us = time.mono_us;
         self.stats.sample(now_ms);
-        self.about.tick(now_ms);
+        self.process_info.tick(now_ms);
         let passed_ms = now_ms - std::mem::replace(&mut self.ticked_ms, now_ms).min(now_ms);
         if passed_ms >= STALL_MS_MIN && !self.loading.has_not_begun() {
-            self.peers.forgive(passed_ms, now_ms);
+            self.peers.compensate_stall(passed_ms, now_ms);
         }
         let (links, mut core) = self.core();
         links.tick(&mut core, time);
@@ -404,11 +404,13 @@ impl Node {
             Completion::Stored(record) => core.on_stored(record, links, time),
             Completion::Durable { lsn, sync_us } => core.on_durable(lsn, sync_us),
             Completion::Scrubbed(findings) => core.upkeep.scrubbed(&findings, core.engine.len()),
-            Completion::Unread(range) => core.wires.ranges.put_back(range),
-            Completion::Read(range, values) => core.keep_up(time, |upkeep, cx| upkeep.range_read(&range, values, cx)),
-            Completion::Checkpoint(done) => core.keep_up(time, |upkeep, cx| upkeep.checkpoint_done(done, cx)),
-            Completion::Transfer(result) => core.keep_up(time, |upkeep, cx| upkeep.on_transfer_result(result, cx)),
-            Completion::Droppable(droppable) => core.keep_up(time, |upkeep, cx| upkeep.trim(droppable, cx)),
+            Completion::Unread(range) => core.ports.ranges.put_back(range),
+            Completion::Read(range, values) => {
+                core.with_upkeep(time, |upkeep, cx| upkeep.range_read(&range, values, cx));
+            }
+            Completion::Checkpoint(done) => core.with_upkeep(time, |upkeep, cx| upkeep.checkpoint_done(done, cx)),
+            Completion::Transfer(result) => core.with_upkeep(time, |upkeep, cx| upkeep.on_transfer_result(result, cx)),
+            Completion::DroppableSegments(droppable) => core.with_upkeep(time, |upkeep, cx| upkeep.trim(droppable, cx)),
         }
     }
 
@@ -422,7 +424,7 @@ impl Node {
 
     /// Takes facts about the process, for `INFO`. Call it at intervals.
     pub fn set_facts(&mut self, facts: Facts) {
-        self.about.set_facts(facts);
+        self.process_info.set_facts(facts);
     }
 
     /// Takes the space of the log and the disk. Call it every turn.
@@ -483,7 +485,7 @@ impl Node {
     /// Returns true if this node leads a group under a lease, and knows all values chosen in it.
     #[must_use]
     pub fn holds_lease(&self, group: GroupId, time: Time) -> bool {
-        let led = self.engine.led_whole(group);
+        let led = self.engine.led_with_all_values(group);
         led.is_some_and(|(group, ballot)| self.peers.holds_lease(group.id(), ballot, group.membership(), time.mono_us))
     }
 

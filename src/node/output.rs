@@ -3,9 +3,9 @@
 
 use super::{Node, Time};
 use crate::identity::{BirthRecord, Identity};
-use crate::storage::checkpoint::{Done, Job, TransferResult, TransferTask};
+use crate::storage::checkpoint::{CheckpointResult, CheckpointTask, TransferResult, TransferTask};
 use crate::storage::scrub::Findings;
-use crate::storage::wal::{Batch, ChosenValue, Droppable, ReadRange};
+use crate::storage::wal::{Batch, ChosenValue, DroppableSegments, ReadRange};
 use bytes::Bytes;
 use groups::{Instance, NodeId};
 use net::frame::Purpose;
@@ -38,14 +38,14 @@ pub enum Output {
     /// Append the next batch to the log. Never while another batch is in flight.
     Append(Batch),
     /// Tell which segments can go. For each group, the instance up to which the log is not needed. See
-    /// [`Completion::Droppable`].
-    Floors(Vec<Instance>),
+    /// [`Completion::DroppableSegments`].
+    QueryDroppable(Vec<Instance>),
     /// Remove the segments of the log below this one.
     DropSegments(u64),
     /// Read a range of the log; see [`Completion::Read`].
     ReadRange(ReadRange),
     /// Execute a task with checkpoint files. Tasks are executed in order; see [`Completion::Checkpoint`].
-    Checkpoint(Job),
+    Checkpoint(CheckpointTask),
     /// Execute a task of a transfer of checkpoints. Tasks are executed in order; see [`Completion::Transfer`].
     Transfer(TransferTask),
     /// Store the identity; see [`Completion::Stored`].
@@ -77,14 +77,14 @@ pub enum Completion {
         /// How long the sync took, in microseconds.
         sync_us: u64,
     },
-    /// Of [`Output::Floors`], before anything else happens: the segments of the log that can go.
-    Droppable(Droppable),
+    /// Of [`Output::QueryDroppable`], before anything else happens: the segments of the log that can go.
+    DroppableSegments(DroppableSegments),
     /// Of [`Output::ReadRange`]: too many ranges are being read already. This one waits again.
     Unread(ReadRange),
     /// Of [`Output::ReadRange`]: the values of the range.
     Read(ReadRange, Vec<ChosenValue>),
     /// Of [`Output::Checkpoint`]: the result of the task.
-    Checkpoint(Done),
+    Checkpoint(CheckpointResult),
     /// Of [`Output::Transfer`]: the result of the task.
     Transfer(TransferResult),
     /// Of [`Output::StoreIdentity`]: the identity with this birth record is durable.
@@ -181,7 +181,7 @@ pub trait Driver {
     fn append(&mut self, batch: Batch);
 
     /// Returns the segments of the log that can go if no group needs instances at or below its floor.
-    fn droppable(&mut self, floors: &[Instance]) -> Option<Droppable>;
+    fn droppable(&mut self, floors: &[Instance]) -> Option<DroppableSegments>;
 
     /// Removes the segments of the log below this one.
     fn drop_segments(&mut self, below: u64);
@@ -190,7 +190,7 @@ pub trait Driver {
     fn read_range(&mut self, range: ReadRange) -> bool;
 
     /// Gives the checkpoint writer a task.
-    fn checkpoint(&mut self, job: Job);
+    fn checkpoint(&mut self, job: CheckpointTask);
 
     /// Gives the transfer worker a task.
     fn transfer(&mut self, task: TransferTask);
@@ -262,9 +262,9 @@ fn carry_out_one<D: Driver>(driver: &mut D, output: Output, time: Time) -> Resul
         },
         Output::LookUp(address) => driver.look_up(&address),
         Output::Append(batch) => driver.append(batch),
-        Output::Floors(floors) => {
+        Output::QueryDroppable(floors) => {
             if let Some(droppable) = driver.droppable(&floors) {
-                driver.node().on_completion(Completion::Droppable(droppable), time);
+                driver.node().on_completion(Completion::DroppableSegments(droppable), time);
             }
         }
         Output::DropSegments(below) => driver.drop_segments(below),

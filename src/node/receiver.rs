@@ -4,7 +4,7 @@ use super::Time;
 use super::clients::{Backend, Request, Submission};
 use super::core::Core;
 use super::engine::{Ports, UNCOUNTED};
-use super::links::{Known, Receiver};
+use super::links::{HandshakeContext, Receiver};
 use super::output::Outputs;
 use super::peers::Peers;
 use super::relay;
@@ -16,20 +16,20 @@ use bytes::Bytes;
 use groups::message::MessageError;
 use groups::{Group, GroupId, Message, NodeId};
 
-const ABSURD: &str = "it named a ballot or an instance that cannot be";
+const ABSURD: &str = "the peer named an impossible ballot or instance";
 
 impl Receiver for Core<'_> {
-    fn known(&self) -> Known<'_> {
-        let Core { identity, config, wires, loading, .. } = self;
-        Known { identity, config, peers: wires.peers, is_loading: loading.is_loading() }
+    fn known(&self) -> HandshakeContext<'_> {
+        let Core { identity, config, ports, loading, .. } = self;
+        HandshakeContext { identity, config, peers: ports.peers, is_loading: loading.is_loading() }
     }
 
     fn peers(&mut self) -> &mut Peers {
-        self.wires.peers
+        self.ports.peers
     }
 
     fn outputs(&mut self) -> &mut Outputs {
-        self.wires.outputs
+        self.ports.outputs
     }
 
     fn is_born(&self) -> bool {
@@ -40,17 +40,17 @@ impl Receiver for Core<'_> {
         self.loading.has_not_begun()
     }
 
-    fn seeks(&self) -> bool {
-        self.cluster.seeks(self.config)
+    fn is_asking_to_join(&self) -> bool {
+        self.cluster.is_asking_to_join(self.config)
     }
 
-    fn judge_unborn(&self, hello: &Hello) -> Result<(), Refusal> {
-        self.cluster.judge_unborn(hello)
+    fn check_unborn_hello(&self, hello: &Hello) -> Result<(), Refusal> {
+        self.cluster.check_unborn_hello(hello)
     }
 
-    fn apply(&mut self, id: u64, hello: &Hello, address: &str, time: Time) -> Result<(), Refusal> {
+    fn handle_join_request(&mut self, id: u64, hello: &Hello, address: &str, time: Time) -> Result<(), Refusal> {
         let (cluster, mut cx) = self.cluster(time);
-        cluster.apply(id, hello, address, &mut cx)
+        cluster.handle_join_request(id, hello, address, &mut cx)
     }
 
     fn on_linked(&mut self, hello: &Hello, replaces: bool, time: Time) {
@@ -64,17 +64,17 @@ impl Receiver for Core<'_> {
         }
         if hello.cluster.is_none() {
             // The sender is an initial member that missed the birth record. Its storage id proves that.
-            return self.tell_birth(from);
+            return self.send_birth(from);
         }
-        if let Some(record) = self.wires.peers.note_hello(hello) {
+        if let Some(record) = self.ports.peers.note_hello(hello) {
             self.engine.persist(record);
         }
-        self.wires.peers.tell_claims(from);
-        self.tell_positions(from);
+        self.ports.peers.send_claims(from);
+        self.send_positions(from);
         if self.loading.is_loading() {
-            self.tell_groups_ready(from, &[]);
+            self.send_groups_ready(from, &[]);
         }
-        self.engine.connect_all(from, &mut self.wires);
+        self.engine.connect_all(from, &mut self.ports);
     }
 
     fn on_transfer_link(&mut self, from: NodeId, id: u64) -> Option<u64> {
@@ -93,29 +93,33 @@ impl Receiver for Core<'_> {
         match message {
             NodeMessage::Hello(_) | NodeMessage::Refusal(_) => {}
             NodeMessage::Ping(ping) => {
-                let (is_reach_other, round_trip) = self.wires.peers.on_ping(from, &ping, time.mono_us);
+                let (is_reach_other, round_trip) = self.ports.peers.on_ping(from, &ping, time.mono_us);
                 // A ping without clocks comes from a version that does not know them.
                 if let (Some(clocks), Some(round_trip)) = (ping.clocks, round_trip) {
-                    self.wires.cluster_time.on_ping(from, clocks, round_trip, time);
+                    self.ports.cluster_time.on_ping(from, clocks, round_trip, time);
                 }
-                let Some(peer) = self.wires.peers.get(from) else { return Ok(()) };
+                let Some(peer) = self.ports.peers.get(from) else { return Ok(()) };
                 let (claimed, reached) = peer.claims();
-                if is_reach_other || self.engine.has_unheeded(from, claimed, reached) {
+                if is_reach_other || self.engine.has_unapplied_claims(from, claimed, reached) {
                     self.on_claims(from, time);
                 }
             }
             NodeMessage::Claims(claims) => {
-                self.wires.peers.on_claims(from, &claims);
+                self.ports.peers.on_claims(from, &claims);
                 self.on_claims(from, time);
             }
             NodeMessage::Positions(positions) => {
-                if let Some(peer) = self.wires.peers.find(from) {
+                if let Some(peer) = self.ports.peers.find(from) {
                     peer.set_positions(&positions, time.mono_ms());
                 }
-                self.engine.note_positions(from, &positions, &mut self.wires, clock);
+                self.engine.note_positions(from, &positions, &mut self.ports, clock);
             }
-            NodeMessage::Question(question) => self.engine.handle_question(from, &question, &mut self.wires, time),
-            NodeMessage::Answers(answers) => self.engine.handle_answers(from, &answers, &mut self.wires, time),
+            NodeMessage::LeadershipQuery(question) => {
+                self.engine.handle_question(from, &question, &mut self.ports, time);
+            }
+            NodeMessage::LeadershipAnswers(answers) => {
+                self.engine.handle_answers(from, &answers, &mut self.ports, time);
+            }
             NodeMessage::Birth(record) => {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_birth(record, &mut cx)?;
@@ -128,33 +132,33 @@ impl Receiver for Core<'_> {
                 upkeep.handle_offer(from, &offer, &mut cx);
             }
             NodeMessage::ChunkRequest(_) | NodeMessage::Chunk(_) => {
-                return Err("it sent a transfer on a connection for votes".to_owned());
+                return Err("the peer sent a transfer message on a live connection, not a bulk connection".to_owned());
             }
             NodeMessage::Admission(admission) => {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_admission(admission, &mut cx)?;
             }
-            NodeMessage::PositionQuery => self.tell_positions(from),
-            NodeMessage::Move(wanted) => {
+            NodeMessage::PositionQuery => self.send_positions(from),
+            NodeMessage::LeaderMove(wanted) => {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_move(from, &wanted, &mut cx);
             }
-            NodeMessage::Moved(moved) => {
+            NodeMessage::LeaderMoveReply(moved) => {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_moved(&moved, &mut cx);
             }
             NodeMessage::GroupsReady(here) => {
-                if let Some(peer) = self.wires.peers.find(from) {
+                if let Some(peer) = self.ports.peers.find(from) {
                     peer.set_missing(here.missing);
                 }
-                self.engine.connect(from, &here.groups, &mut self.wires);
+                self.engine.connect(from, &here.groups, &mut self.ports);
             }
             NodeMessage::DurablePositionQuery(groups) => self.on_durable_position_query(from, &groups),
             NodeMessage::Durable(positions) => self.durability.on_told(from, &positions, self.engine.len()),
             NodeMessage::Relay(relay) => self.on_relay(id, from, &relay, time),
             NodeMessage::Relayed(relayed) => {
-                if let Some((asked, reply)) = self.wires.relays.on_reply(&relayed) {
-                    self.wires.answer(asked, reply);
+                if let Some((asked, reply)) = self.ports.relays.on_reply(&relayed) {
+                    self.ports.answer(asked, reply);
                 }
             }
         }
@@ -181,14 +185,14 @@ impl Receiver for Core<'_> {
     ) -> Result<(), String> {
         if !self.engine.has(group) {
             if group.index() >= self.engine.len() {
-                self.wires.peers.skip_group();
+                self.ports.peers.skip_group();
             }
             return Ok(());
         }
         let message = match Message::decode(kind, body) {
             Ok(message) => message,
             Err(MessageError::UnknownKind(_)) => {
-                self.wires.peers.skip_kind();
+                self.ports.peers.skip_kind();
                 return Ok(());
             }
             Err(error) => return Err(error.to_string()),
@@ -198,19 +202,19 @@ impl Receiver for Core<'_> {
         }
         let version = message.value_version();
         if version > self.config.versions.value_version() {
-            return Err(format!("it sent a value of version {version}, which this node does not read"));
+            return Err(format!("the peer sent a value of version {version}, which this program does not read"));
         }
         if matches!(message, Message::Behind(_)) {
             self.cluster.note_behind(group, from);
         }
-        self.engine.receive(group, from, message, &mut self.wires, time);
+        self.engine.receive(group, from, message, &mut self.ports, time);
         Ok(())
     }
 
     fn on_arriving(&mut self, from: NodeId, group: GroupId, kind: u8, time: Time) {
         if self.engine.has(group) {
             let arriving = |group: &mut Group, _: &mut Vec<_>| group.on_arriving(from, kind, time.clock());
-            self.engine.quiet_step(group, &mut self.wires, arriving);
+            self.engine.quiet_step(group, &mut self.ports, arriving);
         }
     }
 
@@ -219,19 +223,19 @@ impl Receiver for Core<'_> {
             return;
         }
         self.cluster.on_cut(id);
-        let Some(from) = self.wires.peers.on_connection_gone(id, time.mono_ms()) else { return };
+        let Some(from) = self.ports.peers.on_connection_gone(id, time.mono_ms()) else { return };
         tracing::info!("the connection to node {from} is gone");
         self.give_up_relays(from, time);
-        self.engine.forget_link(from, true, &mut self.wires, time);
-        self.wires.peers.dismiss_guest(from);
-        self.heed_claims(time);
+        self.engine.forget_link(from, true, &mut self.ports, time);
+        self.ports.peers.dismiss_guest(from);
+        self.apply_claims(time);
     }
 
     fn on_silent(&mut self, from: NodeId, time: Time) {
         // The clients that wait for its replies are answered now: the replies may come too late for them.
         self.give_up_relays(from, time);
-        self.engine.forget_link(from, false, &mut self.wires, time);
-        self.heed_claims(time);
+        self.engine.forget_link(from, false, &mut self.ports, time);
+        self.apply_claims(time);
     }
 }
 
@@ -239,12 +243,12 @@ impl Core<'_> {
     /// Executes a command of another member, which came on the connection `link`.
     fn on_relay(&mut self, link: u64, from: NodeId, relay: &Relay, time: Time) {
         let Relay { number, group, timeout_ms, ref body } = *relay;
-        if !self.wires.relays.is_new(from, number) {
+        if !self.ports.relays.is_new(from, number) {
             return;
         }
         let command = match decode(body) {
             Ok(command) if self.engine.has(group) => command,
-            _ => return self.tell(from, &relay::refused(number, &NOT_SERVED)),
+            _ => return self.send_node_message(from, &relay::refused(number, &NOT_SERVED)),
         };
         let is_write = command.is_write();
         let bytes = body.len();
@@ -259,11 +263,11 @@ impl Core<'_> {
             .or_else(|| self.engine.reach_refusal(group, is_write, bytes))
             .or_else(|| too_long.then_some(relay::TOO_LONG))
             .or_else(|| waits(self).then_some(NOT_SERVED))
-            .or_else(|| self.wires.relays.refusal());
+            .or_else(|| self.ports.relays.refusal());
         if let Some(refusal) = refusal {
-            return self.tell(from, &relay::refused(number, &refusal));
+            return self.send_node_message(from, &relay::refused(number, &refusal));
         }
-        let ticket = self.wires.relays.admit(link, number, is_write);
+        let ticket = self.ports.relays.admit(link, number, is_write);
         let deadline_ms = time.mono_ms() + timeout_ms.min(self.config.client_timeout_ms);
         let request = Request { words: &[], bytes, buffer: &Bytes::new() };
         let submission = Submission { group, verb: UNCOUNTED, command: &command, body: None, request, ticket };
@@ -276,6 +280,6 @@ impl Core<'_> {
         let here = groups.iter().take(self.engine.len()).filter(|group| self.engine.has(**group));
         let next = here.map(|group| (*group, self.engine.group(*group).next())).collect();
         self.durability.owe(from, self.engine.gathered_lsn(), Positions { next });
-        self.durability.tell(self.engine.durable_lsn(), self.wires.peers);
+        self.durability.tell(self.engine.durable_lsn(), self.ports.peers);
     }
 }

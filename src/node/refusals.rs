@@ -39,7 +39,7 @@ impl Refusals<'_> {
         let is_deaf = engine.space().is_exhausted() && engine.group(group).is_behind();
         is_deaf.then(|| {
             Reply::error(
-                "MISCONF the disk is full: this node lacks what others wrote, and no other can be asked for it",
+                "MISCONF the disk is full: this node lacks newer writes, and no other node can execute the command",
             )
         })
     }
@@ -64,7 +64,7 @@ impl Refusals<'_> {
         if bytes > RELAY_BYTES_MAX {
             let address = self.address_of(to);
             let text = format!(
-                "MISCONF the disk of this node is full, and it passes no commands on that are longer than {RELAY_BYTES_MAX} \
+                "MISCONF the disk of this node is full, and it forwards no commands longer than {RELAY_BYTES_MAX} \
                  bytes: send this one to node {to} at {address}"
             );
             return Some(Reply::Error(text.into()));

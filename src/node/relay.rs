@@ -8,7 +8,7 @@
 
 use super::Time;
 use super::clients::{Submission, encoded};
-use super::engine::{Asked, Engine};
+use super::engine::{Engine, RequestContext};
 use super::peers::Peers;
 use super::ticket::Ticket;
 use super::wire::{NodeMessage, Relay, Relayed};
@@ -40,11 +40,11 @@ pub(super) struct Relays {
 }
 
 /// Replies to this node's clients, each with its request.
-pub(super) type Answers = Vec<(Asked, Reply<'static>)>;
+pub(super) type Answers = Vec<(RequestContext, Reply<'static>)>;
 
 struct Sent {
     to: NodeId,
-    asked: Asked,
+    asked: RequestContext,
     deadline_ms: u64,
     is_write: bool,
 }
@@ -131,10 +131,10 @@ impl Relays {
         self.sent_total += 1;
         let (number, since_us) = (self.number, time.mono_us);
         let deadline_ms = time.mono_ms() + timeout_ms + RELAY_GRACE_MS;
-        let asked = Asked { ticket, verb, since_us };
+        let asked = RequestContext { ticket, verb, since_us };
         self.sent.insert(number, Sent { to, asked, deadline_ms, is_write: command.is_write() });
         if let Some(peer) = peers.find(to) {
-            peer.tell(&NodeMessage::Relay(Relay { number, group, timeout_ms, body: encoded(command) }));
+            peer.send_node_message(&NodeMessage::Relay(Relay { number, group, timeout_ms, body: encoded(command) }));
         }
     }
 
@@ -159,7 +159,7 @@ impl Relays {
     }
 
     /// Takes the reply to a command that was passed on. Returns it with the client's request.
-    pub(super) fn on_reply<'r>(&mut self, relayed: &'r Relayed) -> Option<(Asked, Reply<'r>)> {
+    pub(super) fn on_reply<'r>(&mut self, relayed: &'r Relayed) -> Option<(RequestContext, Reply<'r>)> {
         let sent = self.sent.remove(&relayed.number)?;
         Some((sent.asked, stored_reply::unpack(&relayed.reply).unwrap_or_else(|_| unknown(sent.is_write))))
     }
@@ -187,13 +187,13 @@ impl Relays {
             stored_reply::pack(if is_write { &UNCERTAIN } else { &TOO_LONG }, &mut packed);
         }
         if let Some(peer) = peers.by_link(link) {
-            peer.tell(&NodeMessage::Relayed(Relayed { number, reply: packed.into() }));
+            peer.send_node_message(&NodeMessage::Relayed(Relayed { number, reply: packed.into() }));
         }
     }
 }
 
 impl Sent {
-    fn given_up(self) -> (Asked, Reply<'static>) {
+    fn given_up(self) -> (RequestContext, Reply<'static>) {
         (self.asked, unknown(self.is_write))
     }
 }
@@ -206,7 +206,8 @@ pub(super) fn refused(number: u64, reply: &Reply<'_>) -> NodeMessage {
 }
 
 pub(super) const TOO_LONG: Reply<'static> = Reply::Error(std::borrow::Cow::Borrowed(
-    "MISCONF the disk of this node is full, and the reply is too long for another node to pass it on: ask a node with space",
+    "MISCONF the disk of this node is full, and the reply of another node is too long to pass on: ask a node with disk \
+     space",
 ));
 
 /// Returns the error for a command without a reply: a write may have been executed.

@@ -2,15 +2,15 @@
 //! connection to the next at that position. So a lookup is one array access, and an old number finds nothing.
 
 /// Values by the connections of one kind.
-pub(super) struct Slots<T>(Vec<Option<(u64, T)>>);
+pub(super) struct ConnectionTable<T>(Vec<Option<(u64, T)>>);
 
-impl<T> Default for Slots<T> {
-    fn default() -> Slots<T> {
-        Slots(Vec::new())
+impl<T> Default for ConnectionTable<T> {
+    fn default() -> ConnectionTable<T> {
+        ConnectionTable(Vec::new())
     }
 }
 
-impl<T> Slots<T> {
+impl<T> ConnectionTable<T> {
     /// Adds a connection. It replaces an older one at the same position.
     pub(super) fn insert(&mut self, id: u64, value: T) {
         let position = id as u32 as usize;
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn an_old_number_does_not_find_the_next_connection_at_its_position() {
         let (old, new) = (7, 1 << 32 | 7);
-        let mut slots = Slots::default();
+        let mut slots = ConnectionTable::default();
         slots.insert(old, "old");
         slots.insert(new, "new");
         assert!(slots.find(old).is_none() && slots.remove(old).is_none() && !slots.has(old));

@@ -7,7 +7,7 @@
 //! take part in elections.
 
 use crate::storage::wal::format::{FRAME_ALIGNMENT, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
-use crate::storage::wal::{LogStatus, Options};
+use crate::storage::wal::{LogOptions, LogStatus};
 
 /// Space of the log and the disk, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Default for Space {
 impl Space {
     /// Returns the space of a log with these options, on a disk with `free` bytes left.
     #[must_use]
-    pub fn of(status: &LogStatus, options: &Options, free: u64) -> Space {
+    pub fn of(status: &LogStatus, options: &LogOptions, free: u64) -> Space {
         Space {
             room: status.room(),
             segment: options.segment_bytes,

@@ -10,9 +10,9 @@ mod uploads;
 use super::*;
 use crate::config::{CHECKPOINT_RETRY_MS, LOG_QUEUE_BYTES};
 use crate::identity::{BirthRecord, Member};
-use crate::recovery::{Blank, Rebuilt, RecoveryProgress, Source};
+use crate::recovery::{EmptyShard, RebuildInput, RebuildResult, RecoveryProgress};
 use crate::routing;
-use crate::storage::checkpoint::{Done, Job};
+use crate::storage::checkpoint::{CheckpointResult, CheckpointTask};
 use crate::storage::wal;
 use bytes::BytesMut;
 use groups::{Instance, NodeId, TICK_MS};
@@ -241,7 +241,7 @@ impl World {
                 assert_eq!(host.syncing.replace(batch.lsn), None, "one batch at a time");
                 host.log.iter_mut().for_each(|log| log.extend_from_slice(&batch.records));
             }
-            Output::Checkpoint(Job::Begin(header)) => host.files.push(header.sequence),
+            Output::Checkpoint(CheckpointTask::Begin(header)) => host.files.push(header.sequence),
             Output::ReadRange(range) => {
                 let values = chosen(host.log.as_deref().unwrap_or_default(), &range);
                 host.node.on_completion(Completion::Read(range, values), time);
@@ -258,7 +258,7 @@ impl World {
             Output::StoreIdentity(_) | Output::Stop(_) => panic!("{output:?}"),
             // Unread input of clients is offered again anyway, and no node has files.
             Output::Pause(_) | Output::Resume(_) | Output::LookUp(_) | Output::Dial(_, Purpose::Bulk, _) => {}
-            Output::Floors(_) | Output::DropSegments(_) | Output::Checkpoint(_) | Output::Transfer(_) => {}
+            Output::QueryDroppable(_) | Output::DropSegments(_) | Output::Checkpoint(_) | Output::Transfer(_) => {}
         }
     }
 
@@ -322,7 +322,7 @@ fn a_checkpoint_that_was_asked_for_is_tried_again_when_it_fails() {
     world.run(1_000);
     assert_eq!(world.node(1).files, [1]);
     let (time, reason) = (world.time, "no space".to_owned());
-    world.node(1).node.on_completion(Completion::Checkpoint(Done::Failed { sequence: 1, reason }), time);
+    world.node(1).node.on_completion(Completion::Checkpoint(CheckpointResult::Failed { sequence: 1, reason }), time);
     world.run(CHECKPOINT_RETRY_MS - 1_000);
     assert_eq!(world.node(1).files, [1], "not at once");
     world.run(2_000);
@@ -332,7 +332,7 @@ fn a_checkpoint_that_was_asked_for_is_tried_again_when_it_fails() {
 #[test]
 fn a_node_that_loads_says_so_and_lets_members_wait() {
     let mut world = World::new();
-    let blank = world.node(3).node.blank();
+    let blank = world.node(3).node.begin_rebuild();
     world.run_until("node 1 leads", ELECTED_MS, |world| world.leads(1) && world.follows(2));
     const LOADING: &str = "-LOADING Paxoi is loading the dataset in memory: 40 % done";
     world.node(3).node.set_facts(ProcessFacts { loading_bytes: (40, 100), ..ProcessFacts::default() });
@@ -359,9 +359,9 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
 }
 
 /// Rebuilds the groups from no log and no checkpoint.
-fn rebuilt_of_nothing(blank: Blank, time: Time) -> Rebuilt {
+fn rebuilt_of_nothing(blank: EmptyShard, time: Time) -> RebuildResult {
     let (disk, storage, progress) = (&crate::storage::disk::MemoryDisk::new(), [0; 16], &RecoveryProgress::default());
-    let source = Source { disk, storage, clock: time.clock(), workers: 1, progress };
+    let source = RebuildInput { disk, storage, clock: time.clock(), workers: 1, progress };
     let rebuild = blank.rebuild_all(&source, None, |_| ()).expect("one worker needs no thread");
     rebuild.expect("there is nothing that could be wrong").1
 }
@@ -378,17 +378,17 @@ fn groups_are_served_as_they_come() {
     let leader = if world.node(1).node.engine.group(GroupId(1)).leads().is_some() { 1 } else { 2 };
     assert!(world.node(3).node.engine.groups().all(|group| group.leads().is_none()));
     // As at a start with a complete log.
-    let blank = world.node(3).node.blank();
+    let blank = world.node(3).node.begin_rebuild();
     let (here, missing) = (key_of(0), key_of(1));
     let time = world.time;
     let mut rebuilt = rebuilt_of_nothing(blank, time);
-    let mut cells = rebuilt.shard.take_all();
-    let second = cells.split_off(1);
+    let mut replicas = rebuilt.shard.take_all();
+    let second = replicas.split_off(1);
     world.node(3).node.log_read(&rebuilt.peers, &rebuilt.catalog, 0);
     world.node(3).node.set_facts(ProcessFacts { loading_bytes: (40, 100), ..ProcessFacts::default() });
     const LOADING: &str = "-LOADING Paxoi is loading the dataset in memory: 40 % done";
     assert_eq!(world.ask(3, 0, &format!("GET {here}")), LOADING);
-    world.node(3).node.groups_rebuilt(cells, time);
+    world.node(3).node.groups_rebuilt(replicas, time);
 
     assert_eq!(world.ask(3, 0, &format!("SET {here} new")), "+OK");
     assert_eq!(world.ask(3, 0, &format!("GET {here}")), "$3\r\nnew");
@@ -429,12 +429,12 @@ fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
     let leader = if world.node(2).node.engine.group(GroupId(1)).leads().is_some() { 2 } else { 3 };
     assert!(world.node(leader).node.engine.group(GroupId(1)).leads().is_some());
     let (key, time) = (key_of(1), world.time);
-    let blank = world.node(1).node.blank();
+    let blank = world.node(1).node.begin_rebuild();
     let mut rebuilt = rebuilt_of_nothing(blank, time);
-    let mut cells = rebuilt.shard.take_all();
-    let second = cells.split_off(1);
+    let mut replicas = rebuilt.shard.take_all();
+    let second = replicas.split_off(1);
     world.node(1).node.log_read(&rebuilt.peers, &rebuilt.catalog, 0);
-    world.node(1).node.groups_rebuilt(cells, time);
+    world.node(1).node.groups_rebuilt(replicas, time);
     world.run(1_000);
     // Node 1, the first voter, is asked only about groups for which it can answer.
     world.node(leader).replies.clear();

@@ -1,7 +1,7 @@
 //! The order of work: which components a node calls in a tick, and at the end of a turn of the event loop.
 
 use super::Time;
-use super::cluster_time::Sight;
+use super::cluster_time::ClockContext;
 use super::core::Core;
 use super::output::Output;
 use super::peers::PingState;
@@ -11,20 +11,20 @@ impl Core<'_> {
     /// Applies the time limits that also hold before the birth.
     pub(super) fn tick_first(&mut self, time: Time) {
         let now_ms = time.mono_ms();
-        let names = self.names.tick(self.config.announced.as_deref(), self.wires.peers, time);
-        self.wires.outputs.extend(names.into_iter().map(Output::LookUp));
+        let names = self.names.tick(self.config.announced.as_deref(), self.ports.peers, time);
+        self.ports.outputs.extend(names.into_iter().map(Output::LookUp));
         self.cluster.tick_joining(now_ms);
-        self.engine.expire(now_ms, &mut self.wires);
+        self.engine.expire(now_ms, &mut self.ports);
         let (me, is_born) = (self.identity.node, self.is_born());
-        let sight = Sight { me, peers: self.wires.peers, engine: self.engine, is_born };
-        self.wires.cluster_time.tick(&sight, time);
+        let clock_context = ClockContext { me, peers: self.ports.peers, engine: self.engine, is_born };
+        self.ports.cluster_time.tick(&clock_context, time);
     }
 
     /// Applies the time limits before the birth, and pings the peers.
     pub(super) fn tick_unborn(&mut self, time: Time) {
-        let (start, clocks) = (self.identity.start, self.wires.cluster_time.told(time));
+        let (start, clocks) = (self.identity.start, self.ports.cluster_time.told(time));
         let state = PingState { start, disk: true, full: false, draining: false, clocks };
-        if self.wires.peers.ping(state, time.mono_us, |_, _| None) {
+        if self.ports.peers.ping(state, time.mono_us, |_, _| None) {
             // The others get the birth record behind this ping. It tells them this node's clock, as it answers a ping.
             let (cluster, mut cx) = self.cluster(time);
             cluster.tick_birth(&mut cx);
@@ -41,12 +41,16 @@ impl Core<'_> {
         cluster.tick_removed(&mut cx);
         // No leader begins where only promises can be logged.
         let disk_leads = can_lead && !space.is_exhausted() && !self.engine.is_disk_silent(now_ms);
-        self.engine.set_hopeful(self.wires.peers.hopeful(now_ms), self.wires.peers.len(), &mut self.wires);
-        let given_up = self.wires.relays.tick(self.engine, self.wires.peers, time);
-        self.engine.set_passing_on(self.wires.relays.to().is_some());
+        self.engine.set_recently_reached(
+            self.ports.peers.recently_reached(now_ms),
+            self.ports.peers.len(),
+            &mut self.ports,
+        );
+        let given_up = self.ports.relays.tick(self.engine, self.ports.peers, time);
+        self.engine.set_passing_on(self.ports.relays.to().is_some());
         self.answer(given_up);
-        self.engine.tick_uploads(self.config.client_timeout_ms, &mut self.wires, time);
-        let reached = self.wires.peers.reached(now_ms);
+        self.engine.tick_uploads(self.config.client_timeout_ms, &mut self.ports, time);
+        let reached = self.ports.peers.reached(now_ms);
         let (cluster, cx) = self.cluster(time);
         let preferred_leaders = cluster.preferred_leaders(&cx);
         let context = ElectionContext {
@@ -55,7 +59,7 @@ impl Core<'_> {
             may_self_promise: true,
             preferred_leaders: &preferred_leaders,
         };
-        self.engine.tick(context, self.wires.peers.slowest_us(), &mut self.wires, time);
+        self.engine.tick(context, self.ports.peers.slowest_us(), &mut self.ports, time);
         let (cluster, mut cx) = self.cluster(time);
         cluster.tick_placement(&mut cx);
         let (upkeep, mut cx) = self.upkeep(time);
@@ -75,7 +79,7 @@ impl Core<'_> {
             disk,
             full: self.engine.space().full,
             draining: self.cluster.is_draining(),
-            clocks: self.wires.cluster_time.told(time),
+            clocks: self.ports.cluster_time.told(time),
         };
         let engine = &*self.engine;
         // A lease grant counts only from a voter and for a voter.
@@ -83,31 +87,31 @@ impl Core<'_> {
             let group: &Group = engine.find(group)?;
             (group.may_promise() && group.membership().voters().contains(to)).then(|| group.promised())
         };
-        if self.wires.peers.ping(state, time.mono_us, promised) {
+        if self.ports.peers.ping(state, time.mono_us, promised) {
             // With each ping, this node announces that the last instance of a group was chosen to the members that may
             // not know it.
-            let others: Vec<NodeId> = self.wires.peers.ids().collect();
-            self.engine.announce_chosen(&others, &mut self.wires);
+            let others: Vec<NodeId> = self.ports.peers.ids().collect();
+            self.engine.announce_chosen(&others, &mut self.ports);
         }
     }
 
     /// First part of the end of a turn. Handles this node's durable messages to itself. Every group that had inputs
     /// proposes, forwards or announces once. Reads are answered, or the other members are asked to confirm them.
     pub(super) fn flush(&mut self, time: Time) {
-        self.engine.go_on(&mut self.wires, time);
-        self.engine.feed_uploads(&mut self.wires, time);
-        self.engine.flush(&mut self.wires, time);
+        self.engine.continue_applying(&mut self.ports, time);
+        self.engine.feed_uploads(&mut self.ports, time);
+        self.engine.flush(&mut self.ports, time);
         if let Some(led) = self.engine.take_led() {
-            self.wires.peers.set_claims(&led);
+            self.ports.peers.set_claims(&led);
         }
         let (upkeep, mut cx) = self.upkeep(time);
         upkeep.step(&mut cx);
-        self.durability.tell(self.engine.durable_lsn(), self.wires.peers);
+        self.durability.tell(self.engine.durable_lsn(), self.ports.peers);
     }
 
     /// Second part: sends the gathered batch to the log, unless one is in flight, and the frames to their connections.
     pub(super) fn send_all(&mut self, time: Time) {
-        let (peers, outputs) = (&mut *self.wires.peers, &mut *self.wires.outputs);
+        let (peers, outputs) = (&mut *self.ports.peers, &mut *self.ports.outputs);
         outputs.extend(self.engine.next_batch(time.mono_ms()).map(Output::Append));
         peers.take_frames(|link, frame| outputs.push(Output::Frame(link, frame)));
     }

@@ -9,7 +9,7 @@ use crate::identity::BirthRecord;
 use crate::versions::Versions;
 use bytes::{Bytes, BytesMut};
 use groups::membership::MemberInfo;
-use groups::{Answer, Ballot, GroupId, Instance, NodeId};
+use groups::{Ballot, GroupId, Instance, LeadershipAnswer, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// The group index of messages that belong to no group.
@@ -184,23 +184,23 @@ pub struct Positions {
 
 /// Asks whether these ballots still lead. Covers the reads that arrived before it was sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Question {
+pub struct LeadershipQuery {
     /// The number of the question, which the answer repeats.
     pub number: u64,
     /// Each group with the ballot that the sender takes to lead it. The sender has promised nothing above that ballot.
     pub items: Vec<(GroupId, Ballot)>,
 }
 
-/// The answer to a [`Question`].
+/// The answer to a [`LeadershipQuery`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answers {
+pub struct LeadershipAnswers {
     /// The number of the question.
     pub number: u64,
     /// Cluster time at the sender, in unix milliseconds; 0 if it is not known there. The leader's time decides which
     /// keys are due.
     pub unix_ms: u64,
     /// The answers in the order of the question, each with the version of the membership for which it holds.
-    pub items: Vec<(GroupId, u64, Answer)>,
+    pub items: Vec<(GroupId, u64, LeadershipAnswer)>,
     /// The groups that the sender leads under a lease, in the same order. No other member need be asked about them.
     pub leased: Vec<GroupId>,
 }
@@ -261,7 +261,7 @@ pub struct Admission {
 
 /// Asks the leader of a group to let another member lead it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Move {
+pub struct LeaderMove {
     /// The number of the request, which the answer repeats.
     pub number: u64,
     /// The group.
@@ -272,9 +272,9 @@ pub struct Move {
     pub timeout_ms: u64,
 }
 
-/// The answer to a [`Move`].
+/// The answer to a [`LeaderMove`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved {
+pub struct LeaderMoveReply {
     /// The number of the request.
     pub number: u64,
     /// The reason why the move was not done, in one line.
@@ -321,8 +321,8 @@ pub enum NodeMessage {
     Ping(Ping),
     Claims(Claims),
     Positions(Positions),
-    Question(Question),
-    Answers(Answers),
+    LeadershipQuery(LeadershipQuery),
+    LeadershipAnswers(LeadershipAnswers),
     Birth(BirthRecord),
     Offer(Offer),
     ChunkRequest(ChunkRequest),
@@ -330,8 +330,8 @@ pub enum NodeMessage {
     Admission(Admission),
     /// Asks for the receiver's position in each group. Answered by [`Positions`].
     PositionQuery,
-    Move(Move),
-    Moved(Moved),
+    LeaderMove(LeaderMove),
+    LeaderMoveReply(LeaderMoveReply),
     GroupsReady(GroupsReady),
     /// Asks how far the receiver's log durably holds these groups. Answered by [`NodeMessage::Durable`] when its
     /// present positions are durable.
@@ -352,16 +352,16 @@ impl NodeMessage {
             NodeMessage::Ping(_) => 3,
             NodeMessage::Claims(_) => 4,
             NodeMessage::Positions(_) => 5,
-            NodeMessage::Question(_) => 6,
-            NodeMessage::Answers(_) => 7,
+            NodeMessage::LeadershipQuery(_) => 6,
+            NodeMessage::LeadershipAnswers(_) => 7,
             NodeMessage::Birth(_) => 8,
             NodeMessage::Offer(_) => 20,
             NodeMessage::ChunkRequest(_) => 21,
             NodeMessage::Chunk(_) => 22,
             NodeMessage::Admission(_) => 9,
             NodeMessage::PositionQuery => 10,
-            NodeMessage::Move(_) => 11,
-            NodeMessage::Moved(_) => 12,
+            NodeMessage::LeaderMove(_) => 11,
+            NodeMessage::LeaderMoveReply(_) => 12,
             NodeMessage::GroupsReady(_) => 13,
             NodeMessage::DurablePositionQuery(_) => 16,
             NodeMessage::Durable(_) => 17,
@@ -379,16 +379,16 @@ impl NodeMessage {
             NodeMessage::Ping(message) => message.encode(),
             NodeMessage::Claims(message) => postcard::to_allocvec(message),
             NodeMessage::Positions(message) => postcard::to_allocvec(message),
-            NodeMessage::Question(message) => postcard::to_allocvec(message),
-            NodeMessage::Answers(message) => postcard::to_allocvec(message),
+            NodeMessage::LeadershipQuery(message) => postcard::to_allocvec(message),
+            NodeMessage::LeadershipAnswers(message) => postcard::to_allocvec(message),
             NodeMessage::Birth(message) => postcard::to_allocvec(message),
             NodeMessage::Offer(message) => postcard::to_allocvec(message),
             NodeMessage::ChunkRequest(message) => postcard::to_allocvec(message),
             NodeMessage::Chunk(message) => postcard::to_allocvec(message),
             NodeMessage::Admission(message) => postcard::to_allocvec(message),
             NodeMessage::PositionQuery => Ok(Vec::new()),
-            NodeMessage::Move(message) => postcard::to_allocvec(message),
-            NodeMessage::Moved(message) => postcard::to_allocvec(message),
+            NodeMessage::LeaderMove(message) => postcard::to_allocvec(message),
+            NodeMessage::LeaderMoveReply(message) => postcard::to_allocvec(message),
             NodeMessage::GroupsReady(message) => postcard::to_allocvec(message),
             NodeMessage::DurablePositionQuery(groups) => postcard::to_allocvec(groups),
             NodeMessage::Durable(message) => postcard::to_allocvec(message),
@@ -415,16 +415,16 @@ impl NodeMessage {
             3 => NodeMessage::Ping(Ping::decode(body)?),
             4 => NodeMessage::Claims(postcard::from_bytes(body)?),
             5 => NodeMessage::Positions(postcard::from_bytes(body)?),
-            6 => NodeMessage::Question(postcard::from_bytes(body)?),
-            7 => NodeMessage::Answers(postcard::from_bytes(body)?),
+            6 => NodeMessage::LeadershipQuery(postcard::from_bytes(body)?),
+            7 => NodeMessage::LeadershipAnswers(postcard::from_bytes(body)?),
             8 => NodeMessage::Birth(postcard::from_bytes(body)?),
             20 => NodeMessage::Offer(postcard::from_bytes(body)?),
             21 => NodeMessage::ChunkRequest(postcard::from_bytes(body)?),
             22 => NodeMessage::Chunk(postcard::from_bytes(body)?),
             9 => NodeMessage::Admission(postcard::from_bytes(body)?),
             10 => NodeMessage::PositionQuery,
-            11 => NodeMessage::Move(postcard::from_bytes(body)?),
-            12 => NodeMessage::Moved(postcard::from_bytes(body)?),
+            11 => NodeMessage::LeaderMove(postcard::from_bytes(body)?),
+            12 => NodeMessage::LeaderMoveReply(postcard::from_bytes(body)?),
             13 => NodeMessage::GroupsReady(postcard::from_bytes(body)?),
             16 => NodeMessage::DurablePositionQuery(postcard::from_bytes(body)?),
             17 => NodeMessage::Durable(postcard::from_bytes(body)?),

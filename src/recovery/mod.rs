@@ -15,28 +15,28 @@ mod worker;
 
 pub use progress::RecoveryProgress;
 
-use crate::kv::Limits;
-use crate::shard::{Cell, Shard};
+use crate::kv::StoreLimits;
+use crate::shard::{Replica, Shard};
 use crate::storage::checkpoint::{self, Catalog, CheckpointError, CheckpointSet, Header};
 use crate::storage::disk::Disk;
 use crate::storage::wal::{LogError, Logged, Record, RecordKind, Visit};
 use groups::{Clock, GroupId, Instance};
 use std::io;
 use thiserror::Error;
-use worker::{Deal, Found};
+use worker::{GroupAssignment, WorkerFindings};
 
 /// The empty groups of a node that starts, and the parameters for rebuilding them.
-pub struct Blank {
+pub struct EmptyShard {
     /// The empty groups; none before the cluster's birth.
-    pub cells: Vec<(GroupId, Cell)>,
+    pub replicas: Vec<(GroupId, Replica)>,
     /// The header of the cluster's checkpoints, and the limits of its stores; `None` before its birth.
-    pub cluster: Option<(Header, Limits)>,
+    pub cluster: Option<(Header, StoreLimits)>,
     /// The highest version of values that the program reads.
     pub value_version: u8,
 }
 
 /// The inputs and settings of a rebuild.
-pub struct Source<'a> {
+pub struct RebuildInput<'a> {
     /// The data directory.
     pub disk: &'a dyn Disk,
     /// The storage id of the log's segments.
@@ -49,8 +49,8 @@ pub struct Source<'a> {
     pub progress: &'a RecoveryProgress,
 }
 
-/// A part of the result of [`Blank::rebuild`]: the log once, and then all groups, worker by worker.
-pub enum Part<R> {
+/// A part of the result of [`EmptyShard::rebuild`]: the log once, and then all groups, worker by worker.
+pub enum RebuildOutput<R> {
     /// The log has been read to its end.
     Log {
         /// The result of `feed`, which read the log.
@@ -61,12 +61,12 @@ pub enum Part<R> {
         catalog: Catalog,
     },
     /// Rebuilt groups.
-    Groups(Vec<(GroupId, Cell)>),
+    Groups(Vec<(GroupId, Replica)>),
 }
 
 /// A summary of what was loaded from the checkpoints.
 #[derive(Default)]
-pub struct Restored {
+pub struct CheckpointLoadSummary {
     /// Sequence numbers of files that cannot be used for some or all of their groups.
     pub damaged: Vec<u64>,
     /// The groups whose state was loaded: the group, its instance, and the sequence number of the file.
@@ -87,7 +87,7 @@ pub enum Refusal {
 }
 
 /// The rebuilt content of a data directory.
-pub struct Rebuilt {
+pub struct RebuildResult {
     /// The rebuilt groups.
     pub shard: Shard,
     /// The records of other members' starts, in order.
@@ -95,10 +95,10 @@ pub struct Rebuilt {
     /// The checkpoint files.
     pub catalog: Catalog,
     /// What was loaded from them.
-    pub restored: Restored,
+    pub restored: CheckpointLoadSummary,
 }
 
-impl Blank {
+impl EmptyShard {
     /// Opens the checkpoint set in `disk`; returns `None` before the cluster's birth.
     ///
     /// # Errors
@@ -115,19 +115,19 @@ impl Blank {
     /// refused a record may have handed their groups over already.
     pub fn rebuild<R>(
         self,
-        source: &Source<'_>,
+        source: &RebuildInput<'_>,
         checkpoint_set: Option<CheckpointSet>,
         feed: impl FnOnce(&mut dyn Visit) -> R,
-        take: &mut dyn FnMut(Part<R>),
-    ) -> io::Result<Result<Restored, Refusal>> {
-        let Blank { cells, value_version, .. } = self;
-        let groups = cells.len();
+        take: &mut dyn FnMut(RebuildOutput<R>),
+    ) -> io::Result<Result<CheckpointLoadSummary, Refusal>> {
+        let EmptyShard { replicas, value_version, .. } = self;
+        let groups = replicas.len();
         let checkpoint_bytes =
             |group| checkpoint_set.as_ref().map_or(0, |checkpoint_set| checkpoint_set.bytes(GroupId(group)));
         let bytes: Vec<u64> = (0..groups as u32).map(checkpoint_bytes).collect();
         source.progress.expect(bytes.iter().sum());
-        let deal = Deal::new(&bytes, source.workers);
-        let mut dealt = deal.workers(cells, source.clock, value_version);
+        let deal = GroupAssignment::new(&bytes, source.workers);
+        let mut dealt = deal.workers(replicas, source.clock, value_version);
         let sorter = Sorter { groups, peers: Vec::new(), stray: None };
         let found = match (dealt.pop(), dealt.is_empty()) {
             (Some(only), true) => worker::in_line(only, source, checkpoint_set.as_ref(), sorter, feed, take),
@@ -137,31 +137,33 @@ impl Blank {
             }
         };
         source.progress.finish();
-        Ok(found.map(|Found { kept, damaged, bytes }| {
+        Ok(found.map(|WorkerFindings { kept, damaged, bytes }| {
             let damaged = checkpoint_set.map(|checkpoint_set| checkpoint_set.damaged(damaged)).unwrap_or_default();
-            Restored { damaged, kept, bytes }
+            CheckpointLoadSummary { damaged, kept, bytes }
         }))
     }
 
-    /// Rebuilds the groups as [`Blank::rebuild`] does, and returns everything at once.
+    /// Rebuilds the groups as [`EmptyShard::rebuild`] does, and returns everything at once.
     ///
     /// # Errors
-    /// As [`Blank::rebuild`].
+    /// As [`EmptyShard::rebuild`].
     pub fn rebuild_all<R>(
         self,
-        source: &Source<'_>,
+        source: &RebuildInput<'_>,
         checkpoint_set: Option<CheckpointSet>,
         feed: impl FnOnce(&mut dyn Visit) -> R,
-    ) -> io::Result<Result<(R, Rebuilt), Refusal>> {
-        let mut shard = Shard::of_missing(self.cells.len());
+    ) -> io::Result<Result<(R, RebuildResult), Refusal>> {
+        let mut shard = Shard::of_missing(self.replicas.len());
         let mut read = None;
         let restored = self.rebuild(source, checkpoint_set, feed, &mut |part| match part {
-            Part::Log { read: fed, peers, catalog } => read = Some((fed, peers, catalog)),
-            Part::Groups(cells) => cells.into_iter().for_each(|(group, cell)| shard.put(group, cell)),
+            RebuildOutput::Log { read: fed, peers, catalog } => read = Some((fed, peers, catalog)),
+            RebuildOutput::Groups(replicas) => {
+                replicas.into_iter().for_each(|(group, replica)| shard.put(group, replica));
+            }
         })?;
         Ok(restored.map(|restored| {
             let (fed, peers, catalog) = read.expect("the log is given before all is done");
-            (fed, Rebuilt { shard, peers, catalog, restored })
+            (fed, RebuildResult { shard, peers, catalog, restored })
         }))
     }
 }
@@ -198,8 +200,8 @@ impl Sorter {
     }
 }
 
-/// Removes unfinished checkpoint files. Called before [`Blank::checkpoint_set`], and only where the directory may be
-/// changed.
+/// Removes unfinished checkpoint files. Called before [`EmptyShard::checkpoint_set`], and only where the directory may
+/// be changed.
 ///
 /// # Errors
 /// If the directory cannot be read or changed.

@@ -9,7 +9,7 @@ use crate::storage::checkpoint::{CheckpointWriter, Packing, SectionHead};
 use crate::storage::disk::MemoryDisk;
 use crate::storage::wal;
 use bytes::{Bytes, BytesMut};
-use groups::{Ballot, Draft, Effect, Group, Membership, NodeId, Settings, Tag};
+use groups::{Ballot, CommandId, Effect, Group, Membership, NodeId, Settings, ValueBuilder};
 use std::sync::Arc;
 
 const GROUPS: u32 = 5;
@@ -25,7 +25,7 @@ fn header() -> Header {
     Header { groups: GROUPS, cluster_id: [9; 16], hash_key: KEY, sequence: 0 }
 }
 
-fn blank() -> Blank {
+fn blank() -> EmptyShard {
     let membership = Arc::new(Membership::of_ids([ME].into_iter()));
     let group = |index: u32| {
         let settings = Settings {
@@ -39,10 +39,10 @@ fn blank() -> Blank {
             seed: 1,
         };
         let slots = routing::slots_of(GroupId(index), GROUPS);
-        (Group::new(settings), Store::new(KEY, slots, Limits::default()))
+        (Group::new(settings), Store::new(KEY, slots, StoreLimits::default()))
     };
-    let cells = Shard::new((0..GROUPS).map(group)).take_all();
-    Blank { cells, cluster: Some((header(), Limits::default())), value_version: 2 }
+    let replicas = Shard::new((0..GROUPS).map(group)).take_all();
+    EmptyShard { replicas, cluster: Some((header(), StoreLimits::default())), value_version: 2 }
 }
 
 /// Returns the hash tag of a group's keys.
@@ -57,16 +57,16 @@ fn history(values: u64) -> Vec<(u64, Record)> {
     let mut records = Vec::new();
     for instance in 1..=values {
         for (group, chain) in (0..GROUPS).zip(&mut chains) {
-            let mut draft = Draft::default();
+            let mut builder = ValueBuilder::default();
             for counter in 0..3 {
-                let tag = Tag { origin: NodeId(2), start: 1, counter: instance * 3 + counter };
+                let tag = CommandId { origin: NodeId(2), start: 1, counter: instance * 3 + counter };
                 let key = format!("{{{}}}:{}", tag_of(group), (instance * 7 + counter) % 50);
                 let write = |out: &mut BytesMut| {
                     encode(&Command::Append(key.as_bytes(), b"xy"), out);
                 };
-                groups::put_command(draft.commands_mut(), tag, write);
+                groups::put_command(builder.commands_mut(), tag, write);
             }
-            let value = draft.seal(*chain, TIME_MS, None);
+            let value = builder.seal(*chain, TIME_MS, None);
             *chain = value.next_chain();
             let chosen = if instance == 1 { Ballot::ZERO } else { BALLOT };
             records.push((
@@ -88,7 +88,7 @@ fn history(values: u64) -> Vec<(u64, Record)> {
 /// Writes these records to a log of several segments. Records with the same LSN share a frame.
 fn written(records: &[(u64, Record)]) -> MemoryDisk {
     let disk = MemoryDisk::new();
-    let options = wal::Options::with_segment_bytes(wal::SEGMENT_BYTES_MIN);
+    let options = wal::LogOptions::with_segment_bytes(wal::SEGMENT_BYTES_MIN);
     let directory: Arc<dyn Disk> = Arc::new(disk.clone());
     let mut writer = wal::recover(&directory, STORAGE, options, &mut |_, _| {}, &mut |_: u64, _: Record| {}).unwrap().0;
     for frame in records.chunk_by(|one, next| one.0 == next.0) {
@@ -105,10 +105,10 @@ fn read(log: &MemoryDisk, visit: &mut dyn Visit) -> u64 {
     wal::replay(log, STORAGE, &mut |_, _| {}, visit).unwrap().records
 }
 
-fn rebuild(disk: &MemoryDisk, workers: usize, records: &[(u64, Record)]) -> Result<Rebuilt, String> {
+fn rebuild(disk: &MemoryDisk, workers: usize, records: &[(u64, Record)]) -> Result<RebuildResult, String> {
     let (blank, log, progress) = (blank(), written(records), RecoveryProgress::default());
     let checkpoint_set = blank.checkpoint_set(disk).expect("the directory is sound");
-    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
+    let source = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
     let rebuild = blank.rebuild_all(&source, checkpoint_set, |visit| read(&log, visit));
     let (count, rebuilt) = rebuild.expect("there are threads").map_err(|refused| refused.to_string())?;
     assert_eq!(count, records.len() as u64);
@@ -116,7 +116,7 @@ fn rebuild(disk: &MemoryDisk, workers: usize, records: &[(u64, Record)]) -> Resu
 }
 
 /// Returns each group's next instance, and the digest of its store.
-fn states(rebuilt: &Rebuilt) -> Vec<(Instance, u64)> {
+fn states(rebuilt: &RebuildResult) -> Vec<(Instance, u64)> {
     let shard = &rebuilt.shard;
     shard.groups().map(|group| (group.next(), shard.store(group.id()).digest())).collect()
 }
@@ -193,12 +193,12 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
     let log = written(&records);
     for (workers, most) in [(1, 0), (2, 2), (5, 4), (64, 4)].into_iter().cycle().take(80) {
         let (mut is_read, mut given) = (false, Shard::of_missing(GROUPS as usize));
-        let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
+        let source = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
         let rebuild = blank().rebuild(&source, None, |visit| read(&log, visit), &mut |part| match part {
-            Part::Log { .. } => is_read = true,
-            Part::Groups(cells) => {
+            RebuildOutput::Log { .. } => is_read = true,
+            RebuildOutput::Groups(replicas) => {
                 assert!(is_read, "nothing is served before the log's end is known");
-                cells.into_iter().for_each(|(group, cell)| given.put(group, cell));
+                replicas.into_iter().for_each(|(group, replica)| given.put(group, replica));
             }
         });
         assert!(matches!(rebuild.expect("there are threads"), Err(Refusal::Record(_))));
@@ -214,20 +214,20 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
     records.truncate(950);
     records[7].1.group = GroupId(77);
     let log = written(&records);
-    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
+    let source = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
     let nothing = &mut |_| panic!("such a log is of no use to any group");
     assert!(blank().rebuild(&source, None, |visit| read(&log, visit), nothing).unwrap().is_err());
 }
 
 /// Rebuilds from a log that changes between the first and the second reading. `damage` chooses the damaged byte.
-fn rebuild_behind(damage: impl Fn(&[u8]) -> usize) -> Result<(u64, Rebuilt), Refusal> {
+fn rebuild_behind(damage: impl Fn(&[u8]) -> usize) -> Result<(u64, RebuildResult), Refusal> {
     let (records, progress) = (history(400), RecoveryProgress::default());
     let (sound, log) = (written(&records), written(&records));
     let mut content = log.content(SECOND).expect("there are several segments");
     let at = damage(&content);
     content[at] ^= 1;
     log.set_content(SECOND, content);
-    let source = Source { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
+    let source = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
     blank().rebuild_all(&source, None, |visit| read(&sound, visit)).expect("there are threads")
 }
 

@@ -1,8 +1,8 @@
 //! Recovery workers: each rebuilds some of the groups, from their checkpoints and then their records in order.
 
-use super::{Part, RecoveryProgress, Refusal, Sorter, Source};
+use super::{RebuildInput, RebuildOutput, RecoveryProgress, Refusal, Sorter};
 use crate::background;
-use crate::shard::{self, Cell};
+use crate::shard::{self, Replica};
 use crate::storage::checkpoint::CheckpointSet;
 use crate::storage::wal::{Follower, Frontier, Logged, Record, RecordKind, Visit};
 use groups::{Clock, Effect, GroupId, Instance};
@@ -14,17 +14,17 @@ use std::sync::mpsc::channel;
 use std::thread::{Builder, scope};
 
 /// The assignment of groups to workers.
-pub(super) struct Deal {
+pub(super) struct GroupAssignment {
     /// By group: the index of its worker, and its position among that worker's groups.
     places: Vec<(usize, usize)>,
     /// Number of workers.
     workers: usize,
 }
 
-impl Deal {
+impl GroupAssignment {
     /// Assigns groups to at most `workers` workers, balanced by `bytes`, the checkpoint bytes of each group. A group
     /// that is much larger than the others shares its worker with few of them.
-    pub(super) fn new(bytes: &[u64], workers: usize) -> Deal {
+    pub(super) fn new(bytes: &[u64], workers: usize) -> GroupAssignment {
         let workers = workers.clamp(1, bytes.len().max(1));
         let mut order: Vec<usize> = (0..bytes.len()).collect();
         order.sort_by_key(|group| Reverse(bytes[*group]));
@@ -37,19 +37,24 @@ impl Deal {
             *weight += bytes[group];
             *count += 1;
         }
-        Deal { places, workers }
+        GroupAssignment { places, workers }
     }
 
     /// Returns the workers, each with its groups.
-    pub(super) fn workers(&self, mut cells: Vec<(GroupId, Cell)>, clock: Clock, value_version: u8) -> Vec<Worker<'_>> {
+    pub(super) fn workers(
+        &self,
+        mut replicas: Vec<(GroupId, Replica)>,
+        clock: Clock,
+        value_version: u8,
+    ) -> Vec<Worker<'_>> {
         let worker = |index| {
-            let (cells, effects, found) = (Vec::new(), Vec::new(), Found::default());
-            Worker { deal: self, index, cells, clock, value_version, effects, found, refused: None }
+            let (replicas, effects, found) = (Vec::new(), Vec::new(), WorkerFindings::default());
+            Worker { deal: self, index, replicas, clock, value_version, effects, found, refused: None }
         };
         let mut workers: Vec<Worker<'_>> = (0..self.workers).map(worker).collect();
-        cells.sort_by_key(|(group, _)| self.places[group.index()]);
-        for (group, cell) in cells {
-            workers[self.places[group.index()].0].cells.push((group, cell));
+        replicas.sort_by_key(|(group, _)| self.places[group.index()]);
+        for (group, replica) in replicas {
+            workers[self.places[group.index()].0].replicas.push((group, replica));
         }
         workers
     }
@@ -57,40 +62,40 @@ impl Deal {
 
 /// A recovery worker: rebuilds some of the groups.
 pub(super) struct Worker<'d> {
-    deal: &'d Deal,
+    deal: &'d GroupAssignment,
     index: usize,
-    /// The worker's groups, in the order of [`Deal::places`].
-    cells: Vec<(GroupId, Cell)>,
+    /// The worker's groups, in the order of [`GroupAssignment::places`].
+    replicas: Vec<(GroupId, Replica)>,
     clock: Clock,
     value_version: u8,
     effects: Vec<Effect>,
-    found: Found,
+    found: WorkerFindings,
     refused: Option<Refusal>,
 }
 
 /// Findings of a worker besides the states of its groups.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct WorkerFindings {
     pub(super) kept: Vec<(GroupId, Instance, u64)>,
     pub(super) damaged: Vec<u64>,
     pub(super) bytes: u64,
 }
 
 /// Result of a worker: its groups and findings, or the reason why the log is not usable.
-type Done = Result<(Vec<(GroupId, Cell)>, Found), Refusal>;
+type Done = Result<(Vec<(GroupId, Replica)>, WorkerFindings), Refusal>;
 
 impl Worker<'_> {
     /// Loads the newest states of its groups from the checkpoints. Stops early if `given_up` is set.
     fn load(&mut self, checkpoint_set: Option<&CheckpointSet>, progress: &RecoveryProgress, given_up: &AtomicBool) {
         let Some(checkpoint_set) = checkpoint_set else { return };
-        for (group, cell) in &mut self.cells {
+        for (group, replica) in &mut self.replicas {
             if given_up.load(Ordering::Relaxed) {
                 return;
             }
             if let Some((loaded, bytes)) = checkpoint_set.newest(*group, &mut self.found.damaged) {
                 self.found.kept.push((*group, loaded.state.instance, loaded.sequence));
                 self.found.bytes += bytes;
-                cell.restore_checkpoint(loaded.state, loaded.store, self.clock);
+                replica.restore_checkpoint(loaded.state, loaded.store, self.clock);
             }
             progress.advance(checkpoint_set.bytes(*group));
         }
@@ -104,7 +109,7 @@ impl Worker<'_> {
     }
 
     fn finish(self) -> Done {
-        self.refused.map_or(Ok((self.cells, self.found)), Err)
+        self.refused.map_or(Ok((self.replicas, self.found)), Err)
     }
 
     /// Restores the records of its groups, behind the first reader of the log, up to the end of the log or the first
@@ -145,23 +150,23 @@ impl Worker<'_> {
             ));
         }
         let Some(record) = shard::unlogged(record) else {
-            return Err(format!("its value of group {group} at instance {instance} is not one"));
+            return Err(format!("its value of group {group} at instance {instance} is malformed"));
         };
         let (_, place) = self.deal.places[group.index()];
-        let (_, cell) = &mut self.cells[place];
-        cell.restore(lsn, record, self.clock, &mut self.effects).map_err(|error| format!("group {group}: {error}"))
+        let (_, replica) = &mut self.replicas[place];
+        replica.restore(lsn, record, self.clock, &mut self.effects).map_err(|error| format!("group {group}: {error}"))
     }
 }
 
 /// Runs a single worker on the calling thread.
 pub(super) fn in_line<R>(
     mut worker: Worker<'_>,
-    source: &Source<'_>,
+    source: &RebuildInput<'_>,
     checkpoint_set: Option<&CheckpointSet>,
     sorter: Sorter,
     feed: impl FnOnce(&mut dyn Visit) -> R,
-    take: &mut dyn FnMut(Part<R>),
-) -> Result<Found, Refusal> {
+    take: &mut dyn FnMut(RebuildOutput<R>),
+) -> Result<WorkerFindings, Refusal> {
     worker.load(checkpoint_set, source.progress, &AtomicBool::new(false));
     let mut only = Only { worker: &mut worker, sorter, progress: source.progress };
     let fed = feed(&mut only);
@@ -193,12 +198,12 @@ impl Visit for Only<'_, '_> {
 /// If the system gives no thread.
 pub(super) fn side_by_side<R>(
     workers: Vec<Worker<'_>>,
-    source: &Source<'_>,
+    source: &RebuildInput<'_>,
     checkpoint_set: Option<&CheckpointSet>,
     sorter: Sorter,
     feed: impl FnOnce(&mut dyn Visit) -> R,
-    take: &mut dyn FnMut(Part<R>),
-) -> io::Result<Result<Found, Refusal>> {
+    take: &mut dyn FnMut(RebuildOutput<R>),
+) -> io::Result<Result<WorkerFindings, Refusal>> {
     let (frontier, given_up) = (Frontier::default(), AtomicBool::new(false));
     scope(|scope| {
         // `Ending` finishes the frontier on every way out of here, so that no follower waits for more.
@@ -207,7 +212,7 @@ pub(super) fn side_by_side<R>(
         for mut worker in workers {
             let (frontier, given_up, finished) = (&frontier, &given_up, finished.clone());
             let work = move || {
-                background::give_way();
+                background::lower_priority();
                 worker.load(checkpoint_set, source.progress, given_up);
                 let follower = Follower::new(source.disk, source.storage, frontier);
                 if worker.follow(follower, source.progress, given_up) {
@@ -263,28 +268,28 @@ fn give<R>(
     checkpoint_set: Option<&CheckpointSet>,
     early: Vec<Done>,
     done: impl Iterator<Item = Done>,
-    take: &mut dyn FnMut(Part<R>),
-) -> Result<Found, Refusal> {
+    take: &mut dyn FnMut(RebuildOutput<R>),
+) -> Result<WorkerFindings, Refusal> {
     if let Some(refused) = sorter.refusal() {
         return Err(refused);
     }
     let early = early.into_iter().collect::<Result<Vec<_>, Refusal>>()?;
-    take(Part::Log {
+    take(RebuildOutput::Log {
         read,
         peers: sorter.peers,
         catalog: checkpoint_set.map(CheckpointSet::catalog).unwrap_or_default(),
     });
-    let mut all = Found::default();
+    let mut all = WorkerFindings::default();
     for worker in early.into_iter().map(Ok).chain(done) {
-        let (cells, found) = worker?;
-        take(Part::Groups(cells));
+        let (replicas, found) = worker?;
+        take(RebuildOutput::Groups(replicas));
         all.add(found);
     }
     Ok(all)
 }
 
-impl Found {
-    fn add(&mut self, other: Found) {
+impl WorkerFindings {
+    fn add(&mut self, other: WorkerFindings) {
         self.kept.extend(other.kept);
         self.damaged.extend(other.damaged);
         self.bytes += other.bytes;
@@ -293,12 +298,12 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
-    use super::Deal;
+    use super::GroupAssignment;
 
     #[test]
     fn groups_are_dealt_by_what_they_weigh() {
         let workers = |bytes: &[u64], workers| -> Vec<usize> {
-            let deal = Deal::new(bytes, workers);
+            let deal = GroupAssignment::new(bytes, workers);
             let mut places = deal.places.clone();
             places.sort_unstable();
             let due = (0..deal.workers).flat_map(|worker| {

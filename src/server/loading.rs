@@ -3,10 +3,10 @@
 
 use super::threads::{Notice, tell};
 use crate::plural::plural;
-use crate::recovery::{self, Blank, Part, RecoveryProgress, Refusal, Source};
+use crate::recovery::{self, EmptyShard, RebuildInput, RebuildOutput, RecoveryProgress, Refusal};
 use crate::storage::checkpoint::Catalog;
 use crate::storage::disk::Disk;
-use crate::storage::wal::{Hooks, Log, LogError, LogHandle, Options, Record, Recovered, Visit};
+use crate::storage::wal::{Hooks, Log, LogError, LogHandle, LogOptions, LogRecoverySummary, Record, Visit};
 use anyhow::{Context, bail};
 use groups::Clock;
 use mio::Waker;
@@ -19,7 +19,7 @@ pub(super) struct Loading {
     pub(super) disk: Arc<dyn Disk>,
     /// The storage id in the headers of the log's segments.
     pub(super) storage: [u8; 16],
-    pub(super) options: Options,
+    pub(super) options: LogOptions,
     pub(super) clock: Clock,
     pub(super) progress: Arc<RecoveryProgress>,
     pub(super) place: String,
@@ -42,7 +42,7 @@ pub(super) struct Opened {
 impl Loading {
     /// Loads the data directory. Sends an error to the caller that waits for the log, or to the event
     /// loop once the log is handed over.
-    pub(super) fn run(mut self, blank: Blank, hooks: Hooks) {
+    pub(super) fn run(mut self, blank: EmptyShard, hooks: Hooks) {
         let Err(error) = self.load(blank, hooks) else { return };
         let error = error.context(format!("cannot use the data directory {}", self.place));
         match self.opened.take() {
@@ -51,19 +51,21 @@ impl Loading {
         }
     }
 
-    fn load(&mut self, blank: Blank, hooks: Hooks) -> anyhow::Result<()> {
+    fn load(&mut self, blank: EmptyShard, hooks: Hooks) -> anyhow::Result<()> {
         let started = Instant::now();
         recovery::tidy(&*self.disk).context("cannot remove unfinished checkpoints")?;
         let checkpoint_set = blank.checkpoint_set(&*self.disk)?;
         let (disk, storage, options, progress) = (self.disk.clone(), self.storage, self.options, self.progress.clone());
         let (clock, workers) = (self.clock, recovery::workers());
-        let source = Source { disk: &*disk, storage, clock, workers, progress: &progress };
+        let source = RebuildInput { disk: &*disk, storage, clock, workers, progress: &progress };
         let feed = |visit: &mut dyn Visit| Log::open(&disk, storage, options, hooks, visit);
-        let mut read = Ok(Recovered::default());
+        let mut read = Ok(LogRecoverySummary::default());
         let rebuild = blank.rebuild(&source, checkpoint_set, feed, &mut |part| match part {
-            Part::Log { read: opened, peers, catalog } => read = self.on_log(opened, peers, catalog),
-            Part::Groups(cells) if read.is_ok() => tell(&self.notices, &self.waker, Notice::Groups(cells)),
-            Part::Groups(_) => {}
+            RebuildOutput::Log { read: opened, peers, catalog } => read = self.on_log(opened, peers, catalog),
+            RebuildOutput::Groups(replicas) if read.is_ok() => {
+                tell(&self.notices, &self.waker, Notice::Groups(replicas));
+            }
+            RebuildOutput::Groups(_) => {}
         });
         let (rebuild, recovered) = (rebuild.context("cannot start a thread")?, read?);
         let restored = match rebuild {
@@ -84,10 +86,10 @@ impl Loading {
 
     fn on_log(
         &mut self,
-        opened: Result<(LogHandle, Recovered), LogError>,
+        opened: Result<(LogHandle, LogRecoverySummary), LogError>,
         peers: Vec<Record>,
         catalog: Catalog,
-    ) -> anyhow::Result<Recovered> {
+    ) -> anyhow::Result<LogRecoverySummary> {
         let (log, recovered) = opened?;
         if let Some(opened) = self.opened.take() {
             self.answer(&opened, Ok(Opened { log, peers, catalog }));

@@ -14,7 +14,7 @@ mod starting;
 mod threads;
 
 pub use process::random;
-pub use starting::Starting;
+pub use starting::StartingServer;
 
 use crate::descriptors;
 use crate::endpoint::Endpoint;
@@ -23,9 +23,9 @@ use crate::node::output::{self, Dialled};
 use crate::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time};
 use crate::recovery::RecoveryProgress;
 use crate::resolver::{Lookup, Resolver};
-use crate::storage::checkpoint::{Job, TransferTask, WorkerThread};
+use crate::storage::checkpoint::{CheckpointTask, TransferTask, WorkerThread};
 use crate::storage::disk::Disk;
-use crate::storage::wal::{Batch, Droppable, LogHandle, LogReader, Options, ReadRange};
+use crate::storage::wal::{Batch, DroppableSegments, LogHandle, LogOptions, LogReader, ReadRange};
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use front::Front;
@@ -49,10 +49,10 @@ const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(1);
 pub struct Server {
     front: Front,
     disk: Arc<dyn Disk>,
-    options: Options,
+    options: LogOptions,
     log: LogHandle,
     reader: LogReader,
-    checkpoint_worker: WorkerThread<Job>,
+    checkpoint_worker: WorkerThread<CheckpointTask>,
     transfer_worker: WorkerThread<TransferTask>,
     /// Keeps the scrub going: dropping this ends it.
     _scrub: Sender<()>,
@@ -150,7 +150,7 @@ impl Server {
                 }
                 self.resolver.on_answer(&name, addresses);
             }
-            Notice::Groups(cells) => self.front.node.groups_rebuilt(cells, self.clock.now()),
+            Notice::Groups(replicas) => self.front.node.groups_rebuilt(replicas, self.clock.now()),
             Notice::Loaded(restored) => self.front.node.all_rebuilt(&restored, self.clock.now()),
             Notice::Fatal(reason) => return Err(anyhow!(reason)),
         }
@@ -175,7 +175,7 @@ impl Server {
             let (disk_full, log_bytes, log_segments) = (status.full(), status.bytes(), status.segments());
             if self.front.node.max_clients() != self.max_clients {
                 self.max_clients = self.front.node.max_clients();
-                let fit = descriptors::make_room(self.max_clients)?;
+                let fit = descriptors::raise_limit(self.max_clients)?;
                 self.front.set_clients_max(fit);
             }
             let loading_bytes = self.progress.bytes();
@@ -246,7 +246,7 @@ impl Driver for Server {
         self.log.append(batch);
     }
 
-    fn droppable(&mut self, floors: &[Instance]) -> Option<Droppable> {
+    fn droppable(&mut self, floors: &[Instance]) -> Option<DroppableSegments> {
         self.log.droppable(floors)
     }
 
@@ -258,7 +258,7 @@ impl Driver for Server {
         self.reader.request(range)
     }
 
-    fn checkpoint(&mut self, job: Job) {
+    fn checkpoint(&mut self, job: CheckpointTask) {
         self.checkpoint_worker.give(job);
     }
 

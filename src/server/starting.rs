@@ -13,9 +13,9 @@ use crate::identity::{self, Identity};
 use crate::node::output::{self, Dialled};
 use crate::node::{Close, Driver, Node, ProcessFacts, Time};
 use crate::recovery::RecoveryProgress;
-use crate::storage::checkpoint::{Job, TransferTask};
+use crate::storage::checkpoint::{CheckpointTask, TransferTask};
 use crate::storage::disk::{Disk, FileDisk};
-use crate::storage::wal::{Batch, Droppable, LogHandle, Options, ReadRange};
+use crate::storage::wal::{Batch, DroppableSegments, LogHandle, LogOptions, ReadRange};
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use groups::{Instance, TICK_MS};
@@ -36,10 +36,10 @@ const IN_USE_MAX: Duration = Duration::from_secs(1);
 const IN_USE_PAUSE: Duration = Duration::from_millis(20);
 
 /// A node that listens, and has not loaded its data directory yet.
-pub struct Starting {
+pub struct StartingServer {
     front: Front,
     disk: Arc<dyn Disk>,
-    options: Options,
+    options: LogOptions,
     /// The storage id, to which the log's segments belong.
     storage: [u8; 16],
     place: String,
@@ -52,18 +52,18 @@ pub struct Starting {
     facts_ms: u64,
 }
 
-impl Starting {
+impl StartingServer {
     /// Opens the data directory and listens. `options` are the options for writing the log from now on. `stopping` ends
-    /// [`Starting::load`] and [`Server::run`].
+    /// [`StartingServer::load`] and [`Server::run`].
     ///
     /// # Errors
     /// One line that names the directory, file or address, and what to do.
     pub fn open(
         config: NodeConfig,
-        options: Options,
+        options: LogOptions,
         listen: SocketAddr,
         stopping: Arc<AtomicBool>,
-    ) -> anyhow::Result<Starting> {
+    ) -> anyhow::Result<StartingServer> {
         let clock = WallClock::start();
         let disk: Arc<dyn Disk> = Arc::new(
             FileDisk::create(&config.dir).with_context(|| format!("cannot use the data directory {}", config.dir))?,
@@ -75,7 +75,7 @@ impl Starting {
         let identity = identity::open_or_create(&*disk, config.id, config.seed, || entropy)?;
         check_birth(&config, &identity)?;
         let born = identity.birth.as_ref().map(|birth| birth.value_bytes_max as usize);
-        let max_clients = descriptors::make_room(config.max_clients)?;
+        let max_clients = descriptors::raise_limit(config.max_clients)?;
         let config = NodeConfig { value_bytes_max: born.unwrap_or(config.value_bytes_max), max_clients, ..config };
         let limits = LoopLimits {
             connections_max: (max_clients + SPARE_CONNECTIONS) as usize,
@@ -90,7 +90,7 @@ impl Starting {
         let front = Front::new(Node::new(config, identity), events);
         let progress = Arc::default();
         let (ticked_ms, facts_ms) = (0, 0);
-        Ok(Starting {
+        Ok(StartingServer {
             front,
             disk,
             options,
@@ -149,7 +149,7 @@ impl Starting {
             notices: sender.clone(),
             waker: self.waker(),
         };
-        let (blank, hooks) = (self.front.node.blank(), hooks(sender, self.waker(), self.progress.clone()));
+        let (blank, hooks) = (self.front.node.begin_rebuild(), hooks(sender, self.waker(), self.progress.clone()));
         let work = move || loading.run(blank, hooks);
         Builder::new().name("paxoi-start".to_owned()).spawn(work).context("cannot start a thread")?;
         Ok(opened)
@@ -217,7 +217,7 @@ impl Starting {
 }
 
 /// A node that has not begun only answers clients, telling them that it loads. It knows no member and has no log.
-impl Driver for Starting {
+impl Driver for StartingServer {
     type Error = anyhow::Error;
 
     fn node(&mut self) -> &mut Node {
@@ -265,7 +265,7 @@ impl Driver for Starting {
         unreachable!("{NOT_BEGUN}")
     }
 
-    fn droppable(&mut self, _: &[Instance]) -> Option<Droppable> {
+    fn droppable(&mut self, _: &[Instance]) -> Option<DroppableSegments> {
         unreachable!("{NOT_BEGUN}")
     }
 
@@ -277,7 +277,7 @@ impl Driver for Starting {
         unreachable!("{NOT_BEGUN}")
     }
 
-    fn checkpoint(&mut self, _: Job) {
+    fn checkpoint(&mut self, _: CheckpointTask) {
         unreachable!("{NOT_BEGUN}")
     }
 
@@ -294,7 +294,7 @@ impl Driver for Starting {
     }
 }
 
-/// The invariant behind the outputs that [`Starting`] does not carry out.
+/// The invariant behind the outputs that [`StartingServer`] does not carry out.
 const NOT_BEGUN: &str = "a node that has not begun has neither members nor a log";
 
 /// Repeats an attempt while the directory or address is in use. A process that was just killed holds both until the
@@ -315,7 +315,7 @@ fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
         && !birth.members.iter().any(|member| member.node == config.id)
         && !identity.joined.iter().any(|place| place.node == config.id)
     {
-        bail!("node {} is not a member of the cluster in {}", config.id, config.dir);
+        bail!("node {} is not a member of the cluster in {}; check --id and --data", config.id, config.dir);
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use crate::background;
 use crate::config::SCRUB_BYTES_PER_S;
-use crate::recovery::{RecoveryProgress, Restored};
+use crate::recovery::{CheckpointLoadSummary, RecoveryProgress};
 use crate::resolver::Resolver;
-use crate::shard::Cell;
+use crate::shard::Replica;
 use crate::storage::checkpoint::{
-    CheckpointWorker, Done, Job, Packing, TransferResult, TransferTask, TransferWorker, WorkerThread,
+    CheckpointResult, CheckpointTask, CheckpointWorker, Packing, TransferResult, TransferTask, TransferWorker,
+    WorkerThread,
 };
 use crate::storage::disk::Disk;
 use crate::storage::scrub::{Findings, scrub};
@@ -26,7 +27,7 @@ pub(super) enum Notice {
         lsn: u64,
         sync_us: u64,
     },
-    Checkpoint(Done),
+    Checkpoint(CheckpointResult),
     TransferResult(TransferResult),
     Scrubbed(Findings),
     Range {
@@ -38,8 +39,8 @@ pub(super) enum Notice {
         addresses: Vec<SocketAddr>,
     },
     /// Recovery: some rebuilt groups. After the last of them, `Loaded` says what the checkpoints held.
-    Groups(Vec<(GroupId, Cell)>),
-    Loaded(Restored),
+    Groups(Vec<(GroupId, Replica)>),
+    Loaded(CheckpointLoadSummary),
     Fatal(String),
 }
 
@@ -77,7 +78,7 @@ pub(super) fn start_scrub(
     let (guard, ended) = channel::<()>();
     let disk = disk.clone();
     std::thread::Builder::new().name("paxoi-scrub".to_owned()).spawn(move || {
-        background::give_way();
+        background::lower_priority();
         let mut rest = |time: Duration| matches!(ended.recv_timeout(time), Err(RecvTimeoutError::Timeout));
         while rest(every) {
             let findings = scrub(&*disk, SCRUB_BYTES_PER_S, &mut rest);
@@ -92,7 +93,7 @@ pub(super) fn start_workers(
     disk: &Arc<dyn Disk>,
     sender: &Sender<Notice>,
     events: &EventLoop,
-) -> std::io::Result<(WorkerThread<Job>, WorkerThread<TransferTask>)> {
+) -> std::io::Result<(WorkerThread<CheckpointTask>, WorkerThread<TransferTask>)> {
     let (notify, waker) = (sender.clone(), events.waker());
     let worker = CheckpointWorker::new(disk.clone(), Packing::Lz4);
     let checkpoint_worker =

@@ -282,7 +282,7 @@ impl fmt::Display for Counterexample {
         }
         let listed = self.listed();
         if listed.len() < shown {
-            writeln!(f, "({} others, open ones first, are not shown)", shown - listed.len())?;
+            writeln!(f, "({} others are not shown; open ones are left out first)", shown - listed.len())?;
         }
         let rows: Vec<[String; 4]> = listed.into_iter().map(row).collect();
         let head = ["client", "called", "returned", "operation"].map(str::to_owned);

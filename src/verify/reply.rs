@@ -41,7 +41,7 @@ mod tests {
     fn only_an_uncertain_error_leaves_the_fate_open() {
         let outcome = |line: &str| Outcome::of_reply(&Value::Error(line.to_owned()));
         assert_eq!(outcome("UNCERTAIN the command may or may not have been executed"), None);
-        assert_eq!(outcome("ONCEEXPIRED not executed now; it may have been before"), None);
+        assert_eq!(outcome("ONCEEXPIRED the command was not executed now, but may have been executed before"), None);
         for line in ["CLUSTERDOWN Hash slot not served", "LOADING wait", "MISCONF full", "ERR syntax error"] {
             assert_eq!(outcome(line), Some(Outcome::Refused));
         }

@@ -122,7 +122,7 @@ fn a_node_that_runs_is_backed_up_and_restored_into_other_groups() {
         wait_for("overwrites", READY_MAX, || (written.load(SeqCst) > 1_000).then_some(()));
         let data = cluster.data(2);
         backup_of(&data, &[], &out).expect(1, &["a node is running in", "--connect"]);
-        backup_of(&data, &["--connect", &cluster.address(1).to_string()], &out).expect(1, &["is not the one of"]);
+        backup_of(&data, &["--connect", &cluster.address(1).to_string()], &out).expect(1, &["does not run in"]);
         assert!(!out.exists(), "what fails leaves nothing");
         let before = written.load(SeqCst);
         let made = backup_of(&data, &["--connect", &address], &out);

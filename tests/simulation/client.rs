@@ -2,7 +2,7 @@
 //! long, and records each request and its reply. An operation without a reply stays open in the history. The requests
 //! are in `requests`; sessions and iterations, which span several requests, are in `sessions` and `scans`.
 
-use crate::network::{Parcel, Who};
+use crate::network::{PacketContent, Who};
 use crate::process::Input;
 use crate::scans::Scan;
 use crate::sessions::Session;
@@ -184,7 +184,7 @@ impl World {
         } else if let Some(connection) = self.clients[index].connection {
             let sent = self.random.below(call.request.len() as u64) as usize;
             self.trace.line(|| format!("c{index} asks the first {sent} bytes of {}", readable(&call.request)));
-            self.send(connection, 0, Parcel::Data(Bytes::copy_from_slice(&call.request[..sent])));
+            self.send(connection, 0, PacketContent::Data(Bytes::copy_from_slice(&call.request[..sent])));
             self.leave_unasked(index, &call);
         }
         self.hang_up(index);
@@ -221,7 +221,7 @@ impl World {
         if let Some(end) = self.network.end(connection, 0) {
             end.open = false;
         }
-        let parcel = if self.random.chance(500) { Parcel::End } else { Parcel::Break };
+        let parcel = if self.random.chance(500) { PacketContent::End } else { PacketContent::Break };
         self.send(connection, 0, parcel);
         self.client_cut(index, connection);
     }
@@ -337,7 +337,7 @@ impl World {
         self.number_sent(index, &call);
         let request = Bytes::copy_from_slice(&call.request);
         self.clients[index].waiting.push_back(call);
-        self.send(connection, 0, Parcel::Data(request));
+        self.send(connection, 0, PacketContent::Data(request));
     }
 
     pub(crate) fn client_input(&mut self, index: usize, bytes: &[u8]) {

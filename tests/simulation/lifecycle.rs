@@ -1,6 +1,6 @@
 //! Starts, stops and ends of processes, and what happens to their directories and connections.
 
-use crate::network::Parcel;
+use crate::network::PacketContent;
 use crate::process::Lost;
 use crate::shell::End;
 use crate::world::{Event, World};
@@ -97,7 +97,7 @@ impl World {
                 end.open = false;
             }
             if !silent {
-                self.send(connection, side, Parcel::Break);
+                self.send(connection, side, PacketContent::Break);
             }
         }
         match end {

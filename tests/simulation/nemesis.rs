@@ -10,7 +10,7 @@ use crate::world::{Event, World};
 
 /// A sort of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Sort {
+pub(crate) enum FaultKind {
     Kill,
     PowerLoss,
     CrashAtEffect,
@@ -46,39 +46,39 @@ pub(crate) enum Sort {
 }
 
 /// All sorts, in the order of the reports.
-pub(crate) const SORTS: [Sort; 32] = [
-    Sort::Kill,
-    Sort::PowerLoss,
-    Sort::CrashAtEffect,
-    Sort::PowerLossOnDisk,
-    Sort::RestartAll,
-    Sort::Pause,
-    Sort::LongPause,
-    Sort::Sleep,
-    Sort::SleepOfAll,
-    Sort::Halves,
-    Sort::Minority,
-    Sort::LeaderCut,
-    Sort::Ring,
-    Sort::Bridge,
-    Sort::OneWay,
-    Sort::SlowLink,
-    Sort::Reconnect,
-    Sort::Storm,
-    Sort::ClockJump,
-    Sort::SlowSync,
-    Sort::WriteError,
-    Sort::SyncError,
-    Sort::ReadError,
-    Sort::RemoveError,
-    Sort::FullDisk,
-    Sort::BitFlip,
-    Sort::Truncation,
-    Sort::StaleBlock,
-    Sort::MisdirectedBlock,
-    Sort::CheckpointRot,
-    Sort::Wipe,
-    Sort::OldCopy,
+pub(crate) const SORTS: [FaultKind; 32] = [
+    FaultKind::Kill,
+    FaultKind::PowerLoss,
+    FaultKind::CrashAtEffect,
+    FaultKind::PowerLossOnDisk,
+    FaultKind::RestartAll,
+    FaultKind::Pause,
+    FaultKind::LongPause,
+    FaultKind::Sleep,
+    FaultKind::SleepOfAll,
+    FaultKind::Halves,
+    FaultKind::Minority,
+    FaultKind::LeaderCut,
+    FaultKind::Ring,
+    FaultKind::Bridge,
+    FaultKind::OneWay,
+    FaultKind::SlowLink,
+    FaultKind::Reconnect,
+    FaultKind::Storm,
+    FaultKind::ClockJump,
+    FaultKind::SlowSync,
+    FaultKind::WriteError,
+    FaultKind::SyncError,
+    FaultKind::ReadError,
+    FaultKind::RemoveError,
+    FaultKind::FullDisk,
+    FaultKind::BitFlip,
+    FaultKind::Truncation,
+    FaultKind::StaleBlock,
+    FaultKind::MisdirectedBlock,
+    FaultKind::CheckpointRot,
+    FaultKind::Wipe,
+    FaultKind::OldCopy,
 ];
 
 /// Maximum error of a wrong clock: enough for a wrong time zone, or for daylight saving time and more.
@@ -88,7 +88,7 @@ const WRONG_US_MAX: u64 = 12 * 3_600_000_000;
 #[derive(Default)]
 pub(crate) struct Faults {
     /// The sorts of faults of this run.
-    pub(crate) sorts: Vec<Sort>,
+    pub(crate) sorts: Vec<FaultKind>,
     pub(crate) pause_us: u64,
     pub(crate) counts: [u64; SORTS.len()],
     /// Number of nodes that noticed that their directory is damaged.
@@ -123,7 +123,7 @@ impl World {
         let sorts = std::mem::take(&mut self.faults.sorts);
         // A copy that was put aside waits for a moment at which it can be restored.
         let waits = self.faults.copy.is_some() && self.random.chance(300);
-        let sort = if waits { Some(Sort::OldCopy) } else { self.random.pick(&sorts).copied() };
+        let sort = if waits { Some(FaultKind::OldCopy) } else { self.random.pick(&sorts).copied() };
         self.faults.sorts = sorts;
         if let Some(sort) = sort
             && self.strike(sort)
@@ -150,57 +150,57 @@ impl World {
     }
 
     /// Injects a fault of this sort. Returns true if that was possible now.
-    pub(crate) fn strike(&mut self, sort: Sort) -> bool {
+    pub(crate) fn strike(&mut self, sort: FaultKind) -> bool {
         let node = self.victim();
         let running = self.processes[node].runs();
         match sort {
-            Sort::Kill => running && self.ended(node, End::Kill),
-            Sort::PowerLoss => running && self.ended(node, End::PowerLoss),
-            Sort::CrashAtEffect => {
+            FaultKind::Kill => running && self.ended(node, End::Kill),
+            FaultKind::PowerLoss => running && self.ended(node, End::PowerLoss),
+            FaultKind::CrashAtEffect => {
                 let effects = self.random.below(40);
                 let life = self.processes[node].life.as_mut().filter(|life| !life.stopped);
                 life.map(|life| life.effects_left = Some(effects)).is_some()
             }
-            Sort::PowerLossOnDisk => {
+            FaultKind::PowerLossOnDisk => {
                 let of_names = self.random.chance(800);
                 let operations = self.random.below(if of_names { 12 } else { 60 });
                 self.processes[node].disk.lose_power(operations, of_names);
                 running
             }
-            Sort::RestartAll => {
+            FaultKind::RestartAll => {
                 let end = if self.random.chance(500) { End::Kill } else { End::PowerLoss };
                 (0..self.processes.len()).for_each(|node| self.end(node, end.clone()));
                 true
             }
-            Sort::Pause => running && self.paused(node, 20_000, 500_000),
-            Sort::LongPause => running && self.paused(node, 500_000, 4_000_000),
-            Sort::Sleep => running && self.sleep(node),
-            Sort::SleepOfAll => self.sleep_all(),
-            Sort::Halves | Sort::Minority | Sort::LeaderCut => self.part(sort, node),
-            Sort::Ring => self.ring(),
-            Sort::Bridge => self.bridge(node),
-            Sort::OneWay => {
+            FaultKind::Pause => running && self.paused(node, 20_000, 500_000),
+            FaultKind::LongPause => running && self.paused(node, 500_000, 4_000_000),
+            FaultKind::Sleep => running && self.sleep(node),
+            FaultKind::SleepOfAll => self.sleep_all(),
+            FaultKind::Halves | FaultKind::Minority | FaultKind::LeaderCut => self.part(sort, node),
+            FaultKind::Ring => self.ring(),
+            FaultKind::Bridge => self.bridge(node),
+            FaultKind::OneWay => {
                 let other = self.any_node();
                 self.network.block(node, other);
                 node != other
             }
-            Sort::SlowLink => {
+            FaultKind::SlowLink => {
                 let (other, by_us) = (self.any_node(), self.random.between(5_000, 400_000));
                 self.network.slow_down(node, other, by_us);
                 node != other
             }
-            Sort::Reconnect => {
+            FaultKind::Reconnect => {
                 let links = self.network.links();
                 let cut: Vec<u64> =
                     links.into_iter().map(|(id, _, _)| id).filter(|_| self.random.chance(500)).collect();
                 cut.iter().for_each(|connection| self.after(0, Event::Cut { connection: *connection }));
                 !cut.is_empty()
             }
-            Sort::Storm => {
+            FaultKind::Storm => {
                 self.network.weather = storm(&mut self.random, self.faults.fair);
                 true
             }
-            Sort::ClockJump => {
+            FaultKind::ClockJump => {
                 let mut skew_us = self.faults.skew_us;
                 if self.faults.wrong_clocks.contains(&node) && self.random.chance(600) {
                     skew_us = self.random.between(1, WRONG_US_MAX);
@@ -208,20 +208,22 @@ impl World {
                 self.processes[node].clocks.unix_us = self.random.below(2 * skew_us + 1) as i64 - skew_us as i64;
                 skew_us > 0
             }
-            Sort::SlowSync => {
+            FaultKind::SlowSync => {
                 self.processes[node].slow_until_us = self.now_us + self.random.between(50_000, 3_000_000);
                 true
             }
-            Sort::WriteError | Sort::SyncError | Sort::ReadError | Sort::RemoveError | Sort::FullDisk => {
-                self.disk_error(node, sort)
-            }
-            Sort::BitFlip => self.damaged(node, Damage::BitFlip),
-            Sort::Truncation => self.damaged(node, Damage::Truncation),
-            Sort::StaleBlock => self.damaged(node, Damage::Stale),
-            Sort::MisdirectedBlock => self.damaged(node, Damage::Misdirected),
-            Sort::CheckpointRot => self.rot(node),
-            Sort::Wipe => self.wipe(node),
-            Sort::OldCopy => self.roll_back(),
+            FaultKind::WriteError
+            | FaultKind::SyncError
+            | FaultKind::ReadError
+            | FaultKind::RemoveError
+            | FaultKind::FullDisk => self.disk_error(node, sort),
+            FaultKind::BitFlip => self.damaged(node, Damage::BitFlip),
+            FaultKind::Truncation => self.damaged(node, Damage::Truncation),
+            FaultKind::StaleBlock => self.damaged(node, Damage::Stale),
+            FaultKind::MisdirectedBlock => self.damaged(node, Damage::Misdirected),
+            FaultKind::CheckpointRot => self.rot(node),
+            FaultKind::Wipe => self.wipe(node),
+            FaultKind::OldCopy => self.roll_back(),
         }
     }
 
@@ -237,13 +239,13 @@ impl World {
         true
     }
 
-    fn part(&mut self, sort: Sort, victim: usize) -> bool {
+    fn part(&mut self, sort: FaultKind, victim: usize) -> bool {
         let count = self.processes.len();
         let mut order: Vec<usize> = (0..count).collect();
         self.random.shuffle(&mut order);
         let few = match sort {
-            Sort::Halves => count / 2 + self.random.below(2) as usize,
-            Sort::Minority => 1 + self.random.below(count as u64 / 2) as usize,
+            FaultKind::Halves => count / 2 + self.random.below(2) as usize,
+            FaultKind::Minority => 1 + self.random.below(count as u64 / 2) as usize,
             _ => {
                 order = std::iter::once(victim).chain((0..count).filter(|node| *node != victim)).collect();
                 1
@@ -292,15 +294,15 @@ impl World {
         !left.is_empty()
     }
 
-    fn disk_error(&mut self, node: usize, sort: Sort) -> bool {
+    fn disk_error(&mut self, node: usize, sort: FaultKind) -> bool {
         let after = self.random.below(20);
         let disk = &self.processes[node].disk;
         let file = if self.random.chance(850) { "log" } else { "" };
         match sort {
-            Sort::WriteError => disk.fail_writes(file, after),
-            Sort::SyncError => disk.fail_syncs(file, after),
-            Sort::ReadError => disk.fail_reads(file, after),
-            Sort::RemoveError => disk.fail_removes(file, after / 5),
+            FaultKind::WriteError => disk.fail_writes(file, after),
+            FaultKind::SyncError => disk.fail_syncs(file, after),
+            FaultKind::ReadError => disk.fail_reads(file, after),
+            FaultKind::RemoveError => disk.fail_removes(file, after / 5),
             _ => {
                 let room = self.random.below(200_000);
                 disk.set_capacity(Some(disk.used_bytes() + room));

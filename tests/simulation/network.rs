@@ -38,7 +38,7 @@ pub(crate) struct End {
 
 /// The content of a packet.
 #[derive(Clone, Debug)]
-pub(crate) enum Parcel {
+pub(crate) enum PacketContent {
     Data(Bytes),
     /// The end of the stream.
     End,
@@ -48,7 +48,7 @@ pub(crate) enum Parcel {
 
 struct Packet {
     at_us: u64,
-    parcel: Parcel,
+    parcel: PacketContent,
     /// True if this piece continues the parcel of the packet before it. Its arrival is not scheduled yet.
     continues: bool,
 }
@@ -212,7 +212,14 @@ impl Network {
     }
 
     /// Sends bytes or the end of the stream, in order. Returns the arrival time of the first piece.
-    pub(crate) fn send(&mut self, id: u64, side: usize, parcel: Parcel, now_us: u64, random: &mut Random) -> u64 {
+    pub(crate) fn send(
+        &mut self,
+        id: u64,
+        side: usize,
+        parcel: PacketContent,
+        now_us: u64,
+        random: &mut Random,
+    ) -> u64 {
         let travel_us = self.travel_us(self.pair(id, side), random);
         let Some(connection) = self.connections.get_mut(&id) else { return now_us };
         // The bandwidth of clients is unlimited, so that the queues of nodes fill.
@@ -221,7 +228,7 @@ impl Network {
         let mut first_us = None;
         for parcel in pieces(parcel, per_ms) {
             way.free_us = way.free_us.max(now_us);
-            if let (Parcel::Data(bytes), true) = (&parcel, per_ms > 0) {
+            if let (PacketContent::Data(bytes), true) = (&parcel, per_ms > 0) {
                 way.free_us += bytes.len() as u64 * 1_000 / per_ms;
                 way.leaving.push_back((way.free_us, bytes.len()));
             }
@@ -281,7 +288,7 @@ impl Network {
             if random.chance(weather.replay) && !old.is_empty() {
                 let again = old[random.below(old.len() as u64) as usize].clone();
                 self.done.replayed += 1;
-                sent.arrivals_us.push(self.send(id, side, Parcel::Data(again), now_us, random));
+                sent.arrivals_us.push(self.send(id, side, PacketContent::Data(again), now_us, random));
             }
             let old = self.old.entry(pair).or_default();
             old.push_back(frame.clone());
@@ -300,7 +307,7 @@ impl Network {
             sent.arrivals_us.push(self.send_late(id, side, frame.clone(), now_us, random));
             return sent;
         }
-        sent.arrivals_us.push(self.send(id, side, Parcel::Data(frame.clone()), now_us, random));
+        sent.arrivals_us.push(self.send(id, side, PacketContent::Data(frame.clone()), now_us, random));
         if random.chance(weather.doubling) {
             self.done.doubled += 1;
             sent.arrivals_us.push(self.send_late(id, side, frame.clone(), now_us, random));
@@ -317,12 +324,12 @@ impl Network {
         while way.packets.get(position).is_some_and(|packet| packet.continues) {
             position += 1;
         }
-        way.packets.insert(position, Packet { at_us, parcel: Parcel::Data(frame), continues: false });
+        way.packets.insert(position, Packet { at_us, parcel: PacketContent::Data(frame), continues: false });
         at_us
     }
 
     /// Takes the next parcel that has arrived at the other end of `side`, if the way there is open.
-    pub(crate) fn arrived(&mut self, id: u64, side: usize, now_us: u64) -> Option<Parcel> {
+    pub(crate) fn arrived(&mut self, id: u64, side: usize, now_us: u64) -> Option<PacketContent> {
         let pair = self.pair(id, side);
         if pair.is_some_and(|pair| self.blocked.contains(&pair)) {
             return None;
@@ -338,7 +345,11 @@ impl Network {
     /// Puts the rest of a split parcel back in front.
     pub(crate) fn put_back(&mut self, id: u64, side: usize, rest: Bytes, at_us: u64) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.ways[side].packets.push_front(Packet { at_us, parcel: Parcel::Data(rest), continues: true });
+            connection.ways[side].packets.push_front(Packet {
+                at_us,
+                parcel: PacketContent::Data(rest),
+                continues: true,
+            });
         }
     }
 
@@ -360,14 +371,14 @@ impl Network {
 }
 
 /// Splits a parcel into the pieces that a link carries one by one.
-fn pieces(parcel: Parcel, per_ms: u64) -> Vec<Parcel> {
+fn pieces(parcel: PacketContent, per_ms: u64) -> Vec<PacketContent> {
     match parcel {
-        Parcel::Data(mut bytes) if per_ms > 0 => {
+        PacketContent::Data(mut bytes) if per_ms > 0 => {
             let mut all = Vec::new();
             while bytes.len() > PIECE_BYTES {
-                all.push(Parcel::Data(bytes.split_to(PIECE_BYTES)));
+                all.push(PacketContent::Data(bytes.split_to(PIECE_BYTES)));
             }
-            all.push(Parcel::Data(bytes));
+            all.push(PacketContent::Data(bytes));
             all
         }
         whole => vec![whole],

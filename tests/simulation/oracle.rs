@@ -7,15 +7,15 @@ use crate::process::Shape;
 use crate::trace::Trace;
 use crc32c::crc32c;
 use facts::{Fact, Seat, brief, describe, fact, follow};
-use groups::{Ballot, Change, GroupId, Instance, Membership, Message, NodeId, Value};
+use groups::{Ballot, GroupId, Instance, Membership, MembershipChange, Message, NodeId, Value};
 use net::frame::Frame;
 use paxoi::config::{BATCH_BYTES_MAX, FRAME_BYTES, LOG_QUEUE_BYTES, NODE_QUEUE_BYTES};
 use paxoi::identity::BirthRecord;
 use paxoi::node::Node;
 use paxoi::node::peers::lanes::{Assembly, FRAGMENT};
 use paxoi::node::wire::{NODE, NodeMessage};
-use paxoi::storage::checkpoint::{Done, TransferResult};
-use paxoi::storage::wal::{Batch, Droppable, Record, RecordKind};
+use paxoi::storage::checkpoint::{CheckpointResult, TransferResult};
+use paxoi::storage::wal::{Batch, DroppableSegments, Record, RecordKind};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ pub(crate) struct Oracle {
     /// The members of each group, by the instance from which on they apply.
     members: Vec<BTreeMap<Instance, Membership>>,
     /// The changes of members in values, by the values' checksums.
-    changes: BTreeMap<u32, Vec<Change>>,
+    changes: BTreeMap<u32, Vec<MembershipChange>>,
     nodes: Vec<Seen>,
     /// Large messages on their way, by connection and side.
     fragments: BTreeMap<(u64, usize), Assembly>,
@@ -184,7 +184,8 @@ impl Oracle {
             return;
         }
         let Ok(value) = Value::parse(record.payload.clone()) else { return };
-        let changes: Vec<Change> = value.commands().filter_map(|command| Change::decode(command.body)?.ok()).collect();
+        let changes: Vec<MembershipChange> =
+            value.commands().filter_map(|command| MembershipChange::decode(command.body)?.ok()).collect();
         if !changes.is_empty() {
             self.changes.insert(checksum, changes);
         }
@@ -365,13 +366,13 @@ impl Oracle {
     }
 
     /// Notes the segments that a node may drop.
-    pub(crate) fn on_droppable(&mut self, node: usize, droppable: Droppable) {
+    pub(crate) fn on_droppable(&mut self, node: usize, droppable: DroppableSegments) {
         self.nodes[node].dropped_lsn = droppable.lsn;
         self.trims += 1;
     }
 
-    pub(crate) fn on_checkpoint(&mut self, done: &Done) {
-        if let Done::Saved { sections, .. } = done {
+    pub(crate) fn on_checkpoint(&mut self, done: &CheckpointResult) {
+        if let CheckpointResult::Saved { sections, .. } = done {
             self.checkpoints += sections.len() as u64;
         }
     }

@@ -5,16 +5,18 @@ use crate::random::Random;
 use bytes::BytesMut;
 use groups::{GroupId, NodeId};
 use paxoi::backup;
-use paxoi::config::{CheckpointConfig, NodeConfig, Reads};
+use paxoi::config::{CheckpointConfig, NodeConfig, ReadMode};
 use paxoi::identity;
 use paxoi::kv::Store;
 use paxoi::node::{Node, Time};
-use paxoi::recovery::{self, Rebuilt, RecoveryProgress, Source};
-use paxoi::shard::{Cell, Shard};
-use paxoi::storage::checkpoint::{CheckpointWorker, Done, Job, Packing, TransferResult, TransferTask, TransferWorker};
+use paxoi::recovery::{self, RebuildInput, RebuildResult, RecoveryProgress};
+use paxoi::shard::{Replica, Shard};
+use paxoi::storage::checkpoint::{
+    CheckpointResult, CheckpointTask, CheckpointWorker, Packing, TransferResult, TransferTask, TransferWorker,
+};
 use paxoi::storage::disk::{Disk, MemoryDisk};
 use paxoi::storage::scrub::Findings;
-use paxoi::storage::wal::{self, Batch, ChosenReader, ChosenValue, Logged, Options, ReadRange, Visit, Writer};
+use paxoi::storage::wal::{self, Batch, ChosenReader, ChosenValue, LogOptions, Logged, ReadRange, Visit, Writer};
 use paxoi::versions::Versions;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,8 +30,8 @@ pub(crate) struct Shape {
     /// Number of additional nodes that can join.
     pub(crate) spares: usize,
     pub(crate) groups: u32,
-    pub(crate) reads: Reads,
-    /// Every node with an even id uses `Reads::Quorum` instead.
+    pub(crate) reads: ReadMode,
+    /// Every node with an even id uses `ReadMode::Quorum` instead.
     pub(crate) mixed: bool,
     pub(crate) client_timeout_ms: u64,
     pub(crate) session_ttl_ms: u64,
@@ -87,13 +89,13 @@ pub(crate) enum Input {
     Drained(u64),
     Durable { lsn: u64, sync_us: u64 },
     Range { range: ReadRange, values: Vec<ChosenValue> },
-    Checkpoint(Done),
+    Checkpoint(CheckpointResult),
     TransferResult(TransferResult),
     Scrubbed(Findings),
 }
 
 /// A running process.
-pub(crate) struct Life {
+pub(crate) struct RunningProcess {
     pub(crate) number: u64,
     pub(crate) node: Node,
     /// Loaded data that the node has not received yet.
@@ -113,7 +115,7 @@ pub(crate) struct Life {
     pub(crate) stopped: bool,
     /// The checkpoint writer and the transfer worker, each with its queue of tasks.
     pub(crate) checkpoint_worker: CheckpointWorker,
-    pub(crate) jobs: VecDeque<Job>,
+    pub(crate) jobs: VecDeque<CheckpointTask>,
     pub(crate) transfer_worker: TransferWorker,
     pub(crate) transfer_tasks: VecDeque<TransferTask>,
     /// Number of effects after which the process ends.
@@ -145,9 +147,9 @@ impl Visit for Seen<'_> {
 
 /// The content of a directory on its way to the node: the log, then the groups one by one, or everything at once.
 struct Loading {
-    rebuilt: Rebuilt,
+    rebuilt: RebuildResult,
     /// Groups that reach the node together. The last part comes first.
-    parts: Vec<Vec<(GroupId, Cell)>>,
+    parts: Vec<Vec<(GroupId, Replica)>>,
     /// The last durable log sequence number; `None` once the node knows it.
     lsn: Option<u64>,
     /// Time at which the next part comes.
@@ -170,7 +172,7 @@ pub(crate) struct Process {
     pub(crate) id: NodeId,
     pub(crate) disk: MemoryDisk,
     pub(crate) clocks: Clocks,
-    pub(crate) life: Option<Life>,
+    pub(crate) life: Option<RunningProcess>,
     pub(crate) starts: u64,
     /// The versions of its program. A newer program may be started in its place.
     pub(crate) versions: Versions,
@@ -231,11 +233,11 @@ impl Process {
         self.start = identity.start;
         let mut node = Node::new(config, identity);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let blank = node.blank();
+        let blank = node.begin_rebuild();
         recovery::tidy(&*disk).map_err(|error| error.to_string())?;
         let checkpoint_set = blank.checkpoint_set(&*disk).map_err(|error| error.to_string())?;
         let progress = RecoveryProgress::default();
-        let source = Source { disk: &*disk, storage, clock: time.clock(), workers: 1, progress: &progress };
+        let source = RebuildInput { disk: &*disk, storage, clock: time.clock(), workers: 1, progress: &progress };
         let rebuild = blank.rebuild_all(&source, checkpoint_set, |take| {
             wal::recover(&disk, storage, options(), &mut |_, _| {}, &mut Seen { visit, take })
         });
@@ -253,7 +255,7 @@ impl Process {
         } else {
             node.rebuilt(rebuilt, lsn, time);
         }
-        self.life = Some(Life {
+        self.life = Some(RunningProcess {
             number: self.starts,
             reader: writer.reader(),
             node,
@@ -305,10 +307,10 @@ const BACKED_UP: u64 = 2;
 const WORKERS: usize = 2;
 
 impl Loading {
-    fn new(mut rebuilt: Rebuilt, lsn: u64, now_us: u64, us_max: u64, mut random: Random) -> Loading {
+    fn new(mut rebuilt: RebuildResult, lsn: u64, now_us: u64, us_max: u64, mut random: Random) -> Loading {
         let due_us = now_us + random.below(us_max);
         let gap_us = if random.chance(PIECEMEAL) { 1 + random.below(us_max) } else { 0 };
-        let mut parts: Vec<_> = rebuilt.shard.take_all().into_iter().map(|cell| vec![cell]).collect();
+        let mut parts: Vec<_> = rebuilt.shard.take_all().into_iter().map(|replica| vec![replica]).collect();
         random.shuffle(&mut parts);
         if parts.is_empty() {
             // There are no groups before the birth.
@@ -334,7 +336,7 @@ fn compare(backup: &Result<Shard, String>, started: &Shard) -> Result<(), String
     if states(backup) == states(started) { Ok(()) } else { Err("a backup differs from the start behind it".to_owned()) }
 }
 
-impl Life {
+impl RunningProcess {
     /// Returns a number for a new connection: a small position, and above it a count that never repeats.
     pub(crate) fn handle(&mut self) -> u64 {
         let position = self.free.pop().unwrap_or(self.handles.len() as u32);
@@ -354,8 +356,8 @@ impl Life {
         while let Some(mut loading) = self.loading.take_if(|loading| loading.due_us <= now_us) {
             if let Some(lsn) = loading.lsn.take() {
                 self.node.log_read(&std::mem::take(&mut loading.rebuilt.peers), &loading.rebuilt.catalog, lsn);
-            } else if let Some(cells) = loading.parts.pop() {
-                self.node.groups_rebuilt(cells, time);
+            } else if let Some(replicas) = loading.parts.pop() {
+                self.node.groups_rebuilt(replicas, time);
             } else {
                 return self.node.all_rebuilt(&loading.rebuilt.restored, time);
             }
@@ -386,8 +388,8 @@ impl Life {
 }
 
 /// Returns options with small segments, so that a run begins many segments.
-pub(crate) fn options() -> Options {
-    Options::with_segment_bytes(wal::SEGMENT_BYTES_MIN)
+pub(crate) fn options() -> LogOptions {
+    LogOptions::with_segment_bytes(wal::SEGMENT_BYTES_MIN)
 }
 
 fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
@@ -406,7 +408,7 @@ fn config(id: NodeId, shape: &Shape, random: &mut Random) -> NodeConfig {
         announced: None,
         join,
         groups: shape.groups,
-        reads: if shape.mixed && id.0.is_multiple_of(2) { Reads::Quorum } else { shape.reads },
+        reads: if shape.mixed && id.0.is_multiple_of(2) { ReadMode::Quorum } else { shape.reads },
         client_timeout_ms: shape.client_timeout_ms,
         idle_ms_max: 0,
         session_ttl_ms: shape.session_ttl_ms,

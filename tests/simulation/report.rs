@@ -1,6 +1,6 @@
 //! The report: the sums over all runs.
 
-use crate::nemesis::{SORTS, Sort};
+use crate::nemesis::{FaultKind, SORTS};
 use crate::oracle::KINDS;
 use crate::run::Outcome;
 use std::fmt::Write as _;
@@ -53,7 +53,7 @@ impl Table {
     pub(crate) fn untested(&self) -> Option<String> {
         let kinds: Vec<usize> =
             (1..KINDS).filter(|kind| self.sum.kinds[*kind] == 0 && *kind != usize::from(DIVERGED)).collect();
-        let faults: Vec<&Sort> = SORTS.iter().filter(|sort| self.sum.counts[**sort as usize] == 0).collect();
+        let faults: Vec<&FaultKind> = SORTS.iter().filter(|sort| self.sum.counts[**sort as usize] == 0).collect();
         let sum = &self.sum;
         let storage = [sum.checkpoints, sum.transfers, sum.trims, sum.recovering, sum.early];
         let unused =

@@ -2,7 +2,7 @@
 //! progress within a stated time. At the end the history of the clients is checked.
 
 use crate::client::Client;
-use crate::nemesis::{SORTS, Sort};
+use crate::nemesis::{FaultKind, SORTS};
 use crate::network::Weather;
 use crate::oracle::KINDS;
 use crate::process::{Shape, VALUE_BYTES_MAX};
@@ -12,7 +12,7 @@ use crate::trace::Trace;
 use crate::world::{Event, World};
 use bytes::Bytes;
 use groups::{GroupId, Instance, NodeId};
-use paxoi::config::{CheckpointConfig, Reads, TURN_STEPS};
+use paxoi::config::{CheckpointConfig, ReadMode, TURN_STEPS};
 use paxoi::verify::{self, Action, Limits};
 use paxoi::versions::Versions;
 
@@ -22,7 +22,7 @@ pub(crate) const PROGRESS_US: u64 = 15_000_000;
 const DRIFT: i64 = 50_000;
 /// Error of a clock that is wrong from the beginning, ahead or behind.
 const WRONG_US: i64 = 8 * 3_600_000_000;
-/// Share of the runs with `Sort::SleepOfAll` that keep it, in thousandths.
+/// Share of the runs with `FaultKind::SleepOfAll` that keep it, in thousandths.
 const ALL_SLEEP: u64 = 250;
 /// Maximum time, in sum, for which all nodes of a run may be down.
 const DOWN_US_MAX: u64 = 20_000_000;
@@ -132,9 +132,9 @@ fn draw(seed: u64, trace: Trace) -> World {
         spares: if changing { 4 } else { 0 },
         groups: 1 + random.below(4) as u32,
         reads: match random.below(10) {
-            0 => Reads::Log,
-            1..=4 => Reads::Lease,
-            _ => Reads::Quorum,
+            0 => ReadMode::Log,
+            1..=4 => ReadMode::Lease,
+            _ => ReadMode::Quorum,
         },
         mixed: random.chance(200),
         client_timeout_ms: random.between(500, 5_000),
@@ -194,25 +194,25 @@ fn draw(seed: u64, trace: Trace) -> World {
         draw_wrong_clocks(&mut world, seed);
     }
     let density = random.between(100, 700);
-    let drawn = SORTS.into_iter().filter(|sort| *sort != Sort::RemoveError);
+    let drawn = SORTS.into_iter().filter(|sort| *sort != FaultKind::RemoveError);
     world.faults.sorts =
-        drawn.filter(|sort| random.chance(density) && (skew_us > 0 || *sort != Sort::ClockJump)).collect();
+        drawn.filter(|sort| random.chance(density) && (skew_us > 0 || *sort != FaultKind::ClockJump)).collect();
     // Drawn from a generator of its own, so that this draw does not change the runs of other seeds.
     if Random::new(seed ^ 0x0000_4E30_7E00).chance(300) {
-        world.faults.sorts.push(Sort::RemoveError);
+        world.faults.sorts.push(FaultKind::RemoveError);
     }
     if !random.chance(ALL_SLEEP) {
-        world.faults.sorts.retain(|sort| *sort != Sort::SleepOfAll);
-    } else if world.faults.sorts.contains(&Sort::SleepOfAll) {
+        world.faults.sorts.retain(|sort| *sort != FaultKind::SleepOfAll);
+    } else if world.faults.sorts.contains(&FaultKind::SleepOfAll) {
         // A clock with the usual drift would be off by seconds after minutes without a reading of the others.
         world.processes.iter_mut().for_each(|process| process.clocks.drift /= 100);
     }
-    if !world.faults.wrong_clocks.is_empty() && !world.faults.sorts.contains(&Sort::ClockJump) {
-        world.faults.sorts.push(Sort::ClockJump);
+    if !world.faults.wrong_clocks.is_empty() && !world.faults.sorts.contains(&FaultKind::ClockJump) {
+        world.faults.sorts.push(FaultKind::ClockJump);
     }
     if world.shape.spares > 0 {
         // In these runs the operator decides whose disk is lost for good.
-        world.faults.sorts.retain(|sort| *sort < Sort::BitFlip);
+        world.faults.sorts.retain(|sort| *sort < FaultKind::BitFlip);
     }
     // Some runs have few faults, because a group returns to its preferred leader only after this node was healthy for
     // 10 s.

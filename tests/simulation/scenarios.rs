@@ -14,13 +14,13 @@ mod waiting;
 use crate::client::Client;
 use crate::nemesis::Faults;
 use crate::network::Weather;
-use crate::process::{Life, Lost, Process, Shape};
+use crate::process::{Lost, Process, RunningProcess, Shape};
 use crate::requests::Load;
 use crate::shell::End;
 use crate::trace::Trace;
 use crate::world::{Event, World};
 use bytes::Bytes;
-use paxoi::config::{CheckpointConfig, Reads};
+use paxoi::config::{CheckpointConfig, ReadMode};
 use paxoi::storage::disk::MemoryDisk;
 use paxoi::verify::{self, Action, Limits, Outcome};
 
@@ -33,7 +33,7 @@ pub(crate) struct Scenario {
     spares: usize,
     groups: u32,
     session_ttl_ms: u64,
-    reads: Reads,
+    reads: ReadMode,
     /// Logs are so short that checkpoints are made.
     cuts: bool,
     /// Number of seeds under which it runs: more than one if its result depends on random times.
@@ -43,58 +43,63 @@ pub(crate) struct Scenario {
 }
 
 /// Returns a scenario with three nodes, one group, and sessions that live for an hour.
-const fn story(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -> Scenario {
-    let (nodes, spares, groups, session_ttl_ms, reads) = (3, 0, 1, 3_600_000, Reads::Quorum);
+const fn scenario(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -> Scenario {
+    let (nodes, spares, groups, session_ttl_ms, reads) = (3, 0, 1, 3_600_000, ReadMode::Quorum);
     Scenario { name, tell, nodes, spares, groups, session_ttl_ms, reads, cuts: false, seeds: 1, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 46] = [
-    story("paused-leader-reads", paused_leader_reads),
-    story("half-cut-leader-reads", half_cut_leader_reads),
-    Scenario { reads: Reads::Lease, ..story("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
-    Scenario { reads: Reads::Lease, ..story("lost-leader-with-a-lease", leases::lost_leader_with_a_lease) },
-    Scenario { reads: Reads::Lease, ..story("restart-during-a-lease", leases::restart_during_a_lease) },
-    Scenario { reads: Reads::Lease, ..story("handover-during-a-lease", leases::handover_during_a_lease) },
-    story("reads-during-handovers", handover::reads_during_handovers),
-    story("word-of-the-new-leader-is-late", handover::word_of_the_new_leader_is_late),
-    story("fast-leader-for-a-moment", clocks::fast_leader_for_a_moment),
-    story("born-while-the-first-is-fast", clocks::born_while_the_first_is_fast),
-    story("born-while-the-last-is-fast", clocks::born_while_the_last_is_fast),
-    story("born-while-the-first-is-slow", clocks::born_while_the_first_is_slow),
-    story("cut-right-after-the-birth", clocks::last_cut_right_after_the_birth),
-    Scenario { seeds: 100, ..story("first-cut-right-after-the-birth", clocks::first_cut_right_after_the_birth) },
-    story("slow-follower", clocks::slow_follower),
-    story("ahead-after-an-upgrade", clocks::ahead_after_an_upgrade),
-    story("frozen-while-another-is-away", clocks::frozen_while_another_is_away),
-    story("start-beside-a-frozen-machine", clocks::start_beside_a_frozen_machine),
-    story("start-beside-one-frozen-and-set", clocks::start_beside_one_frozen_and_set),
-    story("read-right-after-a-freeze", clocks::read_right_after_a_freeze),
-    story("two-frozen-and-one-set", clocks::two_frozen_and_one_set),
-    Scenario { nodes: 5, ..story("two-of-five-clocks-jump", clocks::two_of_five_clocks_jump) },
-    story("relayed-command-comes-twice", relay::relayed_command_comes_twice),
-    story("leader-dies-while-its-messages-wait", waiting::leader_dies_while_its_messages_wait),
-    story("leader-dies-while-its-pings-wait", waiting::leader_dies_while_its_pings_wait),
-    story("large-commands-of-a-dead-node", uploads::large_commands_of_a_dead_node),
-    story("accept-comes-twice", accept_comes_twice),
-    story("wiped-before-it-was-met", wiped_before_it_was_met),
-    story("wiped-during-the-birth", wiped_during_the_birth),
-    story("old-copy-started-often", old_copy_started_often),
-    Scenario { session_ttl_ms: 1_000, ..story("retry-of-an-expired-session", retry_of_an_expired_session) },
-    story("retry-of-an-evicted-session", retry_of_an_evicted_session),
-    story("retry-after-the-leader-died", retry_after_the_leader_died),
-    story("resent-while-adopted", resent_while_adopted),
-    Scenario { groups: 2, ..story("vote-alone-in-an-old-segment", vote_alone_in_an_old_segment) },
-    Scenario { nodes: 5, ..story("stuck-disk-in-the-leaders-majority", disks::stuck_disk_in_the_leaders_majority) },
-    Scenario { seeds: 20, ..story("all-disks-are-slow", disks::all_disks_are_slow) },
-    Scenario { nodes: 5, seeds: 20, ..story("candidate-loses-its-quorum", disks::candidate_loses_its_quorum) },
-    Scenario { nodes: 5, seeds: 20, ..story("candidate-with-a-stuck-disk", disks::candidate_with_a_stuck_disk) },
-    Scenario { cuts: true, ..story("power-fails-while-old-segments-go", cut::power_fails_while_old_segments_go) },
-    Scenario { cuts: true, ..story("lost-checkpoint-behind-a-vote", cut::lost_checkpoint_behind_a_vote) },
-    story("lost-vote", cut::lost_vote),
-    Scenario { cuts: true, ..story("old-copy-after-logs-were-cut", cut::old_copy_after_logs_were_cut) },
-    Scenario { cuts: true, ..story("own-command-behind-a-cut-log", cut::own_command_behind_a_cut_log) },
-    Scenario { cuts: true, spares: 2, ..story("caught-up-by-strangers", cut::caught_up_by_strangers) },
-    Scenario { cuts: true, is_long: true, ..story("hour-of-overwrites", hour::hour_of_overwrites) },
+pub(crate) const SCENARIOS: [Scenario; 47] = [
+    scenario("paused-leader-reads", paused_leader_reads),
+    scenario("half-cut-leader-reads", half_cut_leader_reads),
+    Scenario { reads: ReadMode::Lease, ..scenario("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
+    Scenario { reads: ReadMode::Lease, ..scenario("lost-leader-with-a-lease", leases::lost_leader_with_a_lease) },
+    Scenario { reads: ReadMode::Lease, ..scenario("restart-during-a-lease", leases::restart_during_a_lease) },
+    Scenario { reads: ReadMode::Lease, ..scenario("handover-during-a-lease", leases::handover_during_a_lease) },
+    scenario("reads-during-handovers", handover::reads_during_handovers),
+    scenario("word-of-the-new-leader-is-late", handover::word_of_the_new_leader_is_late),
+    scenario("fast-leader-for-a-moment", clocks::fast_leader_for_a_moment),
+    scenario("born-while-the-first-is-fast", clocks::born_while_the_first_is_fast),
+    scenario("born-while-the-last-is-fast", clocks::born_while_the_last_is_fast),
+    scenario("born-while-the-first-is-slow", clocks::born_while_the_first_is_slow),
+    scenario("cut-right-after-the-birth", clocks::last_cut_right_after_the_birth),
+    Scenario { seeds: 100, ..scenario("first-cut-right-after-the-birth", clocks::first_cut_right_after_the_birth) },
+    scenario("slow-follower", clocks::slow_follower),
+    scenario("ahead-after-an-upgrade", clocks::ahead_after_an_upgrade),
+    scenario("frozen-while-another-is-away", clocks::frozen_while_another_is_away),
+    scenario("start-beside-a-frozen-machine", clocks::start_beside_a_frozen_machine),
+    scenario("start-beside-one-frozen-and-set", clocks::start_beside_one_frozen_and_set),
+    scenario("read-right-after-a-freeze", clocks::read_right_after_a_freeze),
+    Scenario {
+        nodes: 5,
+        seeds: 20,
+        ..scenario("read-when-one-clock-is-known-after-a-freeze", clocks::read_when_one_clock_is_known_after_a_freeze)
+    },
+    scenario("two-frozen-and-one-set", clocks::two_frozen_and_one_set),
+    Scenario { nodes: 5, ..scenario("two-of-five-clocks-jump", clocks::two_of_five_clocks_jump) },
+    scenario("relayed-command-comes-twice", relay::relayed_command_comes_twice),
+    scenario("leader-dies-while-its-messages-wait", waiting::leader_dies_while_its_messages_wait),
+    scenario("leader-dies-while-its-pings-wait", waiting::leader_dies_while_its_pings_wait),
+    scenario("large-commands-of-a-dead-node", uploads::large_commands_of_a_dead_node),
+    scenario("accept-comes-twice", accept_comes_twice),
+    scenario("wiped-before-it-was-met", wiped_before_it_was_met),
+    scenario("wiped-during-the-birth", wiped_during_the_birth),
+    scenario("old-copy-started-often", old_copy_started_often),
+    Scenario { session_ttl_ms: 1_000, ..scenario("retry-of-an-expired-session", retry_of_an_expired_session) },
+    scenario("retry-of-an-evicted-session", retry_of_an_evicted_session),
+    scenario("retry-after-the-leader-died", retry_after_the_leader_died),
+    scenario("resent-while-adopted", resent_while_adopted),
+    Scenario { groups: 2, ..scenario("vote-alone-in-an-old-segment", vote_alone_in_an_old_segment) },
+    Scenario { nodes: 5, ..scenario("stuck-disk-in-the-leaders-majority", disks::stuck_disk_in_the_leaders_majority) },
+    Scenario { seeds: 20, ..scenario("all-disks-are-slow", disks::all_disks_are_slow) },
+    Scenario { nodes: 5, seeds: 20, ..scenario("candidate-loses-its-quorum", disks::candidate_loses_its_quorum) },
+    Scenario { nodes: 5, seeds: 20, ..scenario("candidate-with-a-stuck-disk", disks::candidate_with_a_stuck_disk) },
+    Scenario { cuts: true, ..scenario("power-fails-while-old-segments-go", cut::power_fails_while_old_segments_go) },
+    Scenario { cuts: true, ..scenario("lost-checkpoint-behind-a-vote", cut::lost_checkpoint_behind_a_vote) },
+    scenario("lost-vote", cut::lost_vote),
+    Scenario { cuts: true, ..scenario("old-copy-after-logs-were-cut", cut::old_copy_after_logs_were_cut) },
+    Scenario { cuts: true, ..scenario("own-command-behind-a-cut-log", cut::own_command_behind_a_cut_log) },
+    Scenario { cuts: true, spares: 2, ..scenario("caught-up-by-strangers", cut::caught_up_by_strangers) },
+    Scenario { cuts: true, is_long: true, ..scenario("hour-of-overwrites", hour::hour_of_overwrites) },
 ];
 
 /// Maximum duration of a step, in virtual time.
@@ -168,7 +173,7 @@ impl World {
         self.until("all nodes are ready", |world| {
             let now_us = world.now_us;
             world.processes.iter().all(|process| {
-                let is_ready = |life: &Life| {
+                let is_ready = |life: &RunningProcess| {
                     let node = &life.node;
                     node.is_born() && node.leaderless() == 0 && node.cluster_ms(process.clocks.at(now_us)).is_some()
                 };

@@ -1,8 +1,8 @@
 //! The counterpart of `src/server`: each turn passes inputs to the node and carries its effects out. Here each effect
 //! is a place where the process may end.
 
-use crate::network::{Parcel, Who};
-use crate::process::{EPOCH_US, Input, Life, PORT, options};
+use crate::network::{PacketContent, Who};
+use crate::process::{EPOCH_US, Input, PORT, RunningProcess, options};
 use crate::run::CLOCKS_US;
 use crate::world::{Event, World};
 use bytes::{Bytes, BytesMut};
@@ -11,9 +11,9 @@ use net::frame;
 use paxoi::identity::{self, Identity};
 use paxoi::node::output::{self, Dialled};
 use paxoi::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time};
-use paxoi::storage::checkpoint::{Job, TransferTask};
+use paxoi::storage::checkpoint::{CheckpointTask, TransferTask};
 use paxoi::storage::disk::Disk;
-use paxoi::storage::wal::{Append, Batch, Droppable, ReadRange};
+use paxoi::storage::wal::{Append, Batch, DroppableSegments, ReadRange};
 use std::collections::BTreeMap;
 
 /// The way in which a process ends.
@@ -33,7 +33,7 @@ pub(crate) enum End {
 struct Machine<'a> {
     world: &'a mut World,
     node: usize,
-    life: &'a mut Life,
+    life: &'a mut RunningProcess,
     /// Pieces of frames that are not whole yet, by connection.
     partial: BTreeMap<u64, BytesMut>,
 }
@@ -130,7 +130,7 @@ impl World {
         }
     }
 
-    fn feed(&mut self, life: &mut Life, input: Input, time: Time) {
+    fn feed(&mut self, life: &mut RunningProcess, input: Input, time: Time) {
         match input {
             Input::Opened(handle) => life.node.opened(handle, ([127, 0, 0, 1], 9).into(), time),
             Input::Connected(handle) => life.node.on_completion(Completion::Connected(handle), time),
@@ -158,14 +158,14 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, node: usize, life: &mut Life, time: Time) -> Result<(), End> {
+    fn carry_out(&mut self, node: usize, life: &mut RunningProcess, time: Time) -> Result<(), End> {
         output::carry_out(&mut Machine { world: self, node, life, partial: BTreeMap::new() }, time)?;
         self.watch_unsent(node, life);
         Ok(())
     }
 
     /// Returns the unsent bytes of each connection of a node. Empty if the bandwidth is unlimited.
-    fn unsent(&mut self, life: &Life) -> BTreeMap<u64, usize> {
+    fn unsent(&mut self, life: &RunningProcess) -> BTreeMap<u64, usize> {
         if self.network.weather.bytes_per_ms == 0 {
             return BTreeMap::new();
         }
@@ -175,7 +175,7 @@ impl World {
     }
 
     /// Schedules an event for each connection that has to drain.
-    fn watch_unsent(&mut self, node: usize, life: &mut Life) {
+    fn watch_unsent(&mut self, node: usize, life: &mut RunningProcess) {
         for (handle, _) in self.unsent(life).into_iter().filter(|(_, bytes)| *bytes > 0) {
             if life.draining.insert(handle) {
                 let (connection, side) = life.handles[&handle];
@@ -197,7 +197,7 @@ impl World {
         self.push(node, Input::Drained(handle));
     }
 
-    fn set_paused(&mut self, life: &Life, handle: u64, paused: bool) {
+    fn set_paused(&mut self, life: &RunningProcess, handle: u64, paused: bool) {
         if let Some((connection, side)) = life.handles.get(&handle).copied()
             && let Some(end) = self.network.end(connection, side)
         {
@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    fn send_frame(&mut self, node: usize, life: &Life, handle: u64, raw: Bytes) {
+    fn send_frame(&mut self, node: usize, life: &RunningProcess, handle: u64, raw: Bytes) {
         let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
         if self.network.end(connection, side).is_none() {
             return;
@@ -219,7 +219,7 @@ impl World {
         let is_greeting = self.oracle.on_frame([node, to], (connection, side), &decoded, &mut self.trace);
         self.note(u64::from(crc32c::crc32c(&raw)));
         if is_greeting {
-            return self.send(connection, side, Parcel::Data(raw));
+            return self.send(connection, side, PacketContent::Data(raw));
         }
         let sent = self.network.send_frame(connection, side, &raw, self.now_us, &mut self.random);
         sent.arrivals_us.iter().for_each(|at_us| self.at(*at_us, Event::Arrive { connection, side }));
@@ -229,19 +229,19 @@ impl World {
         }
     }
 
-    fn close(&mut self, node: usize, life: &mut Life, handle: u64, close: Close) {
+    fn close(&mut self, node: usize, life: &mut RunningProcess, handle: u64, close: Close) {
         let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
         let Some(end) = self.network.end(connection, side) else { return };
         match close {
             Close::Now => {
                 end.open = false;
-                let parcel = if self.random.chance(500) { Parcel::End } else { Parcel::Break };
+                let parcel = if self.random.chance(500) { PacketContent::End } else { PacketContent::Break };
                 self.send(connection, side, parcel);
                 life.forget(handle);
             }
             Close::AfterFlush => {
                 end.paused = true;
-                let at_us = self.network.send(connection, side, Parcel::End, self.now_us, &mut self.random);
+                let at_us = self.network.send(connection, side, PacketContent::End, self.now_us, &mut self.random);
                 self.at(at_us, Event::Arrive { connection, side });
                 let at_us = at_us.min(self.now_us + LINGER_US);
                 self.at(at_us, Event::Finished { node, life: life.number, handle });
@@ -259,7 +259,7 @@ impl World {
         }
     }
 
-    fn dial(&mut self, node: usize, life: &mut Life, target: usize) -> u64 {
+    fn dial(&mut self, node: usize, life: &mut RunningProcess, target: usize) -> u64 {
         let handle = life.handle();
         let from = (Who::Node { node, life: life.number }, handle);
         let connection = self.network.connect(from, (Who::Node { node: target, life: 0 }, 0));
@@ -287,7 +287,7 @@ impl World {
         if self.network.asleep.contains(&to) {
             return self.after(REDIAL_US, Event::Dial { connection });
         }
-        let Some(life) = &mut self.processes[to].life else { return self.send(connection, 1, Parcel::Break) };
+        let Some(life) = &mut self.processes[to].life else { return self.send(connection, 1, PacketContent::Break) };
         let handle = life.handle();
         life.handles.insert(handle, (connection, 1));
         let number = life.number;
@@ -305,7 +305,7 @@ impl World {
         }
     }
 
-    fn begin_batch(&mut self, node: usize, life: &mut Life, batch: Batch) {
+    fn begin_batch(&mut self, node: usize, life: &mut RunningProcess, batch: Batch) {
         self.oracle.on_batch(node, &batch, &mut self.trace);
         assert!(life.syncing.is_none(), "node {node} gave the log a batch while one was on its way");
         life.syncing = Some(batch);
@@ -366,11 +366,11 @@ impl World {
         life.marked = true;
     }
 
-    fn begin_job(&mut self, node: usize, life: &mut Life, job: Job) {
+    fn begin_job(&mut self, node: usize, life: &mut RunningProcess, job: CheckpointTask) {
         life.jobs.push_back(job);
         if life.jobs.len() == 1 {
             let us = self.random.between(20, 1_000);
-            self.after(us, Event::Job { node, life: life.number });
+            self.after(us, Event::CheckpointTask { node, life: life.number });
         }
     }
 
@@ -383,7 +383,7 @@ impl World {
         self.trace.line(|| format!("n{} {job:?}", node + 1));
         let done = life.checkpoint_worker.perform(job);
         if !life.jobs.is_empty() {
-            self.after(us, Event::Job { node, life: number });
+            self.after(us, Event::CheckpointTask { node, life: number });
         }
         if let Some(done) = done {
             self.trace.line(|| format!("n{} {done:?}", node + 1));
@@ -392,7 +392,7 @@ impl World {
         }
     }
 
-    fn begin_transfer_task(&mut self, node: usize, life: &mut Life, task: TransferTask) {
+    fn begin_transfer_task(&mut self, node: usize, life: &mut RunningProcess, task: TransferTask) {
         life.transfer_tasks.push_back(task);
         if life.transfer_tasks.len() == 1 {
             let us = self.random.between(20, 1_000);
@@ -401,7 +401,7 @@ impl World {
     }
 
     /// Performs the next task of the transfer worker.
-    pub(crate) fn do_errand(&mut self, node: usize) {
+    pub(crate) fn run_transfer_task(&mut self, node: usize) {
         let us = self.random.between(20, 1_000);
         let Some(life) = &mut self.processes[node].life else { return };
         let Some(task) = life.transfer_tasks.pop_front() else { return };
@@ -476,7 +476,7 @@ impl Driver for Machine<'_> {
             if let Some((connection, side)) = self.life.handles.get(&handle).copied()
                 && self.world.network.end(connection, side).is_some()
             {
-                self.world.send(connection, side, Parcel::Data(bytes));
+                self.world.send(connection, side, PacketContent::Data(bytes));
             }
         }
         Ok(())
@@ -536,7 +536,7 @@ impl Driver for Machine<'_> {
         self.world.begin_batch(self.node, self.life, batch);
     }
 
-    fn droppable(&mut self, floors: &[Instance]) -> Option<Droppable> {
+    fn droppable(&mut self, floors: &[Instance]) -> Option<DroppableSegments> {
         let droppable = self.life.writer.droppable(floors)?;
         self.world.oracle.on_droppable(self.node, droppable);
         Some(droppable)
@@ -553,7 +553,7 @@ impl Driver for Machine<'_> {
         true
     }
 
-    fn checkpoint(&mut self, job: Job) {
+    fn checkpoint(&mut self, job: CheckpointTask) {
         self.world.begin_job(self.node, self.life, job);
     }
 

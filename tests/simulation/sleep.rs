@@ -4,7 +4,7 @@
 use crate::network::Network;
 use crate::process::Process;
 use crate::world::{Event, World};
-use paxoi::config::Reads;
+use paxoi::config::ReadMode;
 
 /// Minimum and maximum duration of the sleep of one machine.
 const SLEEP_US: (u64, u64) = (1_000_000, 12_000_000);
@@ -17,7 +17,7 @@ impl World {
         if !self.network.asleep.insert(node) {
             return false;
         }
-        let has_leases = matches!(self.shape.reads, Reads::Lease);
+        let has_leases = matches!(self.shape.reads, ReadMode::Lease);
         let stopped = !has_leases && self.random.chance(500);
         let mono_us = stopped.then(|| self.processes[node].clocks.at(self.now_us).mono_us);
         let us = self.random.between(SLEEP_US.0, SLEEP_US.1);

@@ -4,7 +4,7 @@
 use crate::client::{Client, Record};
 use crate::members::Operator;
 use crate::nemesis::Faults;
-use crate::network::{Network, Parcel, Who};
+use crate::network::{Network, PacketContent, Who};
 use crate::oracle::Oracle;
 use crate::process::{Clocks, Input, Process, Shape};
 use crate::random::Random;
@@ -52,7 +52,7 @@ pub(crate) enum Event {
         life: u64,
     },
     /// The checkpoint writer takes its next job.
-    Job {
+    CheckpointTask {
         node: usize,
         life: u64,
     },
@@ -122,7 +122,7 @@ impl Event {
             | Event::Synced { node, .. }
             | Event::Mark { node, .. }
             | Event::Preallocate { node, .. }
-            | Event::Job { node, .. }
+            | Event::CheckpointTask { node, .. }
             | Event::TransferTask { node, .. }
             | Event::Drop { node, .. } => Some(node),
             _ => None,
@@ -307,14 +307,14 @@ impl World {
                     self.read_range(node, range);
                 }
             }
-            Event::Job { node, life } => {
+            Event::CheckpointTask { node, life } => {
                 if self.is_life(node, life) {
                     self.do_job(node);
                 }
             }
             Event::TransferTask { node, life } => {
                 if self.is_life(node, life) {
-                    self.do_errand(node);
+                    self.run_transfer_task(node);
                 }
             }
             Event::Scrub { node, life } => {
@@ -376,12 +376,12 @@ impl World {
     fn arrive(&mut self, connection: u64, side: usize) {
         while let Some(parcel) = self.network.arrived(connection, side, self.now_us) {
             let parcel = match parcel {
-                Parcel::Data(bytes) if bytes.len() > 1 && self.random.chance(self.network.weather.split) => {
+                PacketContent::Data(bytes) if bytes.len() > 1 && self.random.chance(self.network.weather.split) => {
                     let (mut first, at_us) = (bytes, self.now_us + self.random.below(2_000));
                     let rest = first.split_off(1 + self.random.below(first.len() as u64 - 1) as usize);
                     self.network.put_back(connection, side, rest, at_us);
                     self.at(at_us, Event::Arrive { connection, side });
-                    Parcel::Data(first)
+                    PacketContent::Data(first)
                 }
                 whole => whole,
             };
@@ -392,24 +392,24 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, connection: u64, to: usize, parcel: Parcel) {
+    fn deliver(&mut self, connection: u64, to: usize, parcel: PacketContent) {
         let Some(end) = self.network.end(connection, to) else { return self.bounce(connection, 1 - to, &parcel) };
         let (who, handle) = (end.who, end.handle);
         match who {
             Who::Node { node, .. } => match parcel {
-                Parcel::Data(bytes) => {
+                PacketContent::Data(bytes) => {
                     end.input.extend_from_slice(&bytes);
                     self.push(node, Input::Bytes(handle));
                 }
-                Parcel::End => self.push(node, Input::Eof(handle)),
-                Parcel::Break => {
+                PacketContent::End => self.push(node, Input::Eof(handle)),
+                PacketContent::Break => {
                     end.open = false;
                     self.push(node, Input::Closed(handle));
                 }
             },
             Who::Client(client) => match parcel {
-                Parcel::Data(bytes) => self.client_input(client, &bytes),
-                Parcel::End | Parcel::Break => {
+                PacketContent::Data(bytes) => self.client_input(client, &bytes),
+                PacketContent::End | PacketContent::Break => {
                     end.open = false;
                     self.client_cut(client, connection);
                 }
@@ -418,7 +418,7 @@ impl World {
     }
 
     /// Handles a parcel to an end that is closed. A running process answers that the connection is broken.
-    fn bounce(&mut self, connection: u64, sender: usize, parcel: &Parcel) {
+    fn bounce(&mut self, connection: u64, sender: usize, parcel: &PacketContent) {
         let Some(ends) = self.network.find(connection).map(|connection| &connection.ends) else { return };
         if !ends[sender].open {
             return self.network.remove(connection);
@@ -427,12 +427,12 @@ impl World {
             Who::Node { node, .. } => self.processes[node].life.is_some(),
             Who::Client(_) => true,
         };
-        if there && matches!(parcel, Parcel::Data(_)) {
-            self.send(connection, 1 - sender, Parcel::Break);
+        if there && matches!(parcel, PacketContent::Data(_)) {
+            self.send(connection, 1 - sender, PacketContent::Break);
         }
     }
 
-    pub(crate) fn send(&mut self, connection: u64, side: usize, parcel: Parcel) {
+    pub(crate) fn send(&mut self, connection: u64, side: usize, parcel: PacketContent) {
         let at_us = self.network.send(connection, side, parcel, self.now_us, &mut self.random);
         self.at(at_us, Event::Arrive { connection, side });
     }
@@ -440,8 +440,8 @@ impl World {
     /// Cuts a connection. Packets in flight may be lost, and both sides learn of the cut, each in its time.
     fn cut(&mut self, connection: u64) {
         self.network.drop_in_flight(connection, &mut self.random);
-        self.send(connection, 0, Parcel::Break);
-        self.send(connection, 1, Parcel::Break);
+        self.send(connection, 0, PacketContent::Break);
+        self.send(connection, 1, PacketContent::Break);
     }
 
     /// Heals the network: all links pass packets again.

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use groups::NodeId;
 use net::outbound::Outbound;
 use net::resp::value::Scan;
-use paxoi::config::{CheckpointConfig, NodeConfig, Reads, TURN_STEPS};
+use paxoi::config::{CheckpointConfig, NodeConfig, ReadMode, TURN_STEPS};
 use paxoi::identity::{BirthRecord, Identity, Member};
 use paxoi::node::{Completion, Node, Output, Time};
 use paxoi::versions::Versions;
@@ -34,7 +34,7 @@ pub(crate) struct Single {
 }
 
 impl Single {
-    pub(crate) fn new(groups: u32, reads: Reads) -> Single {
+    pub(crate) fn new(groups: u32, reads: ReadMode) -> Single {
         let listen = SocketAddr::from(([127, 0, 0, 1], 7_001));
         let member = Member { node: NodeId(1), storage_id: [1; 16], address: listen.to_string() };
         let birth = BirthRecord {

@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_that_loses_follows_the_claim_that_it_did_not_heed_when_it_is_said_again() {
+    fn a_losing_candidate_follows_a_repeated_claim_that_it_ignored_before() {
         let mut group = second_of_three();
         let clock = Clock { mono_ms: 5_000 };
         let mut effects = Vec::new();

@@ -21,17 +21,17 @@ mod transfer;
 mod voting;
 
 pub use divergence::StateDiffers;
-pub use requests::{Answer, Applying, Own};
+pub use requests::{Applying, LeadershipAnswer, LocalOutcome};
 pub use restoring::RestoreError;
 pub use snapshot::Snapshot;
 
 use crate::acceptor::Acceptor;
 use crate::dedup::DedupTable;
-use crate::jitter::Jitter;
+use crate::jitter::SplitMix64;
 use crate::members::Tally;
 use crate::membership::{ChangeError, Membership};
-use crate::origin::Origin;
-use crate::reads::Reads;
+use crate::origin::OriginQueue;
+use crate::reads::ReadQueue;
 use crate::{Ballot, Effect, GroupId, Instance, Message, NodeId, Value};
 use electing::{Election, PreCandidate};
 use leading::Leadership;
@@ -120,12 +120,12 @@ pub struct Group {
     recovering: Option<Recovering>,
     /// Members that sent chosen values whose chain differs from the chain over the values chosen here.
     diverged: Tally,
-    origin: Origin,
+    origin: OriginQueue,
     /// The ballot whose leader refused commands. They are not sent to that leader again before the next tick.
     refused: Option<Ballot>,
     dedup: DedupTable,
-    reads: Reads,
-    jitter: Jitter,
+    reads: ReadQueue,
+    jitter: SplitMix64,
     ballots_lost: u64,
 }
 
@@ -152,7 +152,7 @@ impl Group {
     /// Creates a group in which nothing has happened yet.
     #[must_use]
     pub fn new(settings: Settings) -> Group {
-        let jitter = Jitter::new(settings.seed ^ (u64::from(settings.id.0) << 32) ^ u64::from(settings.me.0));
+        let jitter = SplitMix64::new(settings.seed ^ (u64::from(settings.id.0) << 32) ^ u64::from(settings.me.0));
         Group {
             next: Instance::FIRST,
             last_ballot: Ballot::ZERO,
@@ -170,10 +170,10 @@ impl Group {
             learning: None,
             recovering: None,
             diverged: Tally::default(),
-            origin: Origin::new(settings.me, settings.start),
+            origin: OriginQueue::new(settings.me, settings.start),
             refused: None,
             dedup: DedupTable::default(),
-            reads: Reads::default(),
+            reads: ReadQueue::default(),
             jitter,
             ballots_lost: 0,
             membership: settings.membership.clone(),

@@ -5,7 +5,7 @@
 //! promises with the leadership.
 
 use super::{Clock, ElectionContext, Group};
-use crate::membership::{Change, ChangeError, Membership};
+use crate::membership::{ChangeError, Membership, MembershipChange};
 use crate::message::{Chosen, Handover};
 use crate::{Effect, Instance, Message, NodeId, Value};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl Group {
     /// A repeated change fails, because the version of the members has moved on.
     pub(super) fn change_members(&mut self, value: &Value) -> bool {
         let before = self.membership.version();
-        for change in value.commands().filter_map(|command| Change::decode(command.body)) {
+        for change in value.commands().filter_map(|command| MembershipChange::decode(command.body)) {
             let is_second = self.membership.version() != before;
             let outcome = match change {
                 Ok(_) if is_second => Err(ChangeError::Second),

@@ -5,13 +5,13 @@ use super::{Clock, Group, Role, StateDiffers};
 use crate::membership::{ChangeError, MACHINE};
 use crate::message::{Forward, NotLeader, Reject};
 use crate::reads::ReadId;
-use crate::{Ballot, COMMAND_HEADER_BYTES, Effect, Instance, Message, StateMachine, Value, Work};
+use crate::{Ballot, COMMAND_HEADER_BYTES, Effect, Instance, Message, StateMachine, Value, WorkBudget};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 /// A member's answer to the question "does this ballot still lead?".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum LeadershipAnswer {
     /// The member has promised this higher ballot.
     Refused(Ballot),
     /// The member has promised no higher ballot.
@@ -22,7 +22,7 @@ pub enum Answer {
 
 /// An outcome for this node's own clients while a value is applied. Outcomes come in order.
 #[derive(Debug)]
-pub enum Own<'m, M: StateMachine> {
+pub enum LocalOutcome<'m, M: StateMachine> {
     /// A read that must be answered from this state, before the next command changes it.
     Read(ReadId, &'m M),
     /// The command with this counter was applied, with this reply.
@@ -83,7 +83,7 @@ impl Group {
         self.origin.bytes()
     }
 
-    /// Applies a chosen value; `on_own` gets the outcomes for this node's clients.
+    /// Applies a chosen value; `on_local_outcome` gets the outcomes for this node's clients.
     ///
     /// # Errors
     /// As for [`Group::apply_some`].
@@ -91,10 +91,10 @@ impl Group {
         &mut self,
         value: &Value,
         machine: &mut M,
-        mut on_own: impl FnMut(Own<'_, M>),
+        mut on_local_outcome: impl FnMut(LocalOutcome<'_, M>),
     ) -> Result<(), StateDiffers> {
         let mut applying = Applying::new(value.clone());
-        while !self.apply_some(&mut applying, machine, &mut Work::unlimited(), &mut on_own)? {}
+        while !self.apply_some(&mut applying, machine, &mut WorkBudget::unlimited(), &mut on_local_outcome)? {}
         Ok(())
     }
 
@@ -109,8 +109,8 @@ impl Group {
         &mut self,
         applying: &mut Applying,
         machine: &mut M,
-        work: &mut Work,
-        mut on_own: impl FnMut(Own<'_, M>),
+        work: &mut WorkBudget,
+        mut on_local_outcome: impl FnMut(LocalOutcome<'_, M>),
     ) -> Result<bool, StateDiffers> {
         let value = applying.value.clone();
         if !applying.begun {
@@ -129,18 +129,18 @@ impl Group {
                     let is_change = command.body.first() == Some(&MACHINE);
                     let outcome =
                         is_change.then(|| self.outcomes.pop_front().expect("what is applied has been decided"));
-                    if !self.dedup.advance(command.tag) {
+                    if !self.dedup.advance(command.id) {
                         applying.offset += bytes;
                         continue;
                     }
-                    let own = self.origin.on_applied(command.tag);
+                    let own = self.origin.on_applied(command.id);
                     if let Some(counter) = own {
                         while let Some(read) = self.reads.take_before(counter) {
-                            on_own(Own::Read(read, machine));
+                            on_local_outcome(LocalOutcome::Read(read, machine));
                         }
                     }
                     if let Some(outcome) = outcome {
-                        own.into_iter().for_each(|counter| on_own(Own::Changed(counter, outcome)));
+                        own.into_iter().for_each(|counter| on_local_outcome(LocalOutcome::Changed(counter, outcome)));
                         applying.offset += bytes;
                         continue;
                     }
@@ -156,7 +156,7 @@ impl Group {
                 return Ok(false);
             };
             if let Some(counter) = own {
-                on_own(Own::Applied(counter, reply));
+                on_local_outcome(LocalOutcome::Applied(counter, reply));
             }
             applying.offset += bytes;
         }
@@ -241,15 +241,15 @@ impl Group {
 
     /// Answers another member's question about `ballot`.
     #[must_use]
-    pub fn answer(&self, ballot: Ballot) -> Answer {
+    pub fn answer(&self, ballot: Ballot) -> LeadershipAnswer {
         if self.acceptor.promised() > ballot {
-            return Answer::Refused(self.acceptor.promised());
+            return LeadershipAnswer::Refused(self.acceptor.promised());
         }
         match &self.role {
             Role::Leader(leadership) if leadership.ballot() == ballot && leadership.established => {
-                Answer::Leads(self.next.preceding())
+                LeadershipAnswer::Leads(self.next.preceding())
             }
-            _ => Answer::Holds,
+            _ => LeadershipAnswer::Holds,
         }
     }
 

@@ -72,8 +72,8 @@ impl Group {
         let me = self.settings.me;
         let applied = snapshot.dedup.last(me);
         self.jump(snapshot, clock);
-        if let Some(tag) = applied {
-            for counter in self.origin.skip(tag) {
+        if let Some(id) = applied {
+            for counter in self.origin.skip(id) {
                 while let Some(read) = self.reads.take_before(counter) {
                     effects.push(Effect::ReadLost { read });
                 }

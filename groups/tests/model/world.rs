@@ -7,7 +7,7 @@
 
 use groups::acceptor::{Accepted, Acceptor, Novelty};
 use groups::proposer::Proposer;
-use groups::{Ballot, Draft, Members, NodeId, Value};
+use groups::{Ballot, Members, NodeId, Value, ValueBuilder};
 use stateright::{Model, Property};
 
 /// Limits of one check.
@@ -170,7 +170,7 @@ impl Paxos {
     pub(crate) fn new(bounds: Bounds, mistake: Option<Mistake>) -> Paxos {
         let values = |node: u64| {
             let value = |start| {
-                let sealed = Draft::default().seal(0, 100 * node + u64::from(start), None);
+                let sealed = ValueBuilder::default().seal(0, 100 * node + u64::from(start), None);
                 // Static bytes have no reference count, for which the threads would compete when they copy states.
                 let bytes: &'static [u8] = sealed.bytes().to_vec().leak();
                 Value::parse(bytes.into()).expect("a sealed value")

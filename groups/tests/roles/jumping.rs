@@ -161,7 +161,7 @@ fn own_commands_that_a_checkpoint_includes_were_executed_somewhere() {
     member.group.read(71);
     let second = submit(&mut member);
     let mut dedup = DedupTable::default();
-    dedup.advance(Tag { origin: NodeId(3), start: 1, counter: first });
+    dedup.advance(CommandId { origin: NodeId(3), start: 1, counter: first });
     let snapshot = Snapshot { dedup, ..snapshot(&values) };
     let effects = member.call(|group, effects| assert!(group.install(snapshot, clock, effects)));
     assert_eq!(effects[..2], [Effect::ReadLost { read: 70 }, Effect::Skipped { counter: first }]);
@@ -188,7 +188,7 @@ fn records_made_again_restore_to_the_same() {
 #[test]
 fn the_state_is_compared_behind_a_snapshot_too() {
     let values = history(2);
-    let next = |digest| Draft::default().seal(values[1].next_chain(), 50_000, Some(digest));
+    let next = |digest| ValueBuilder::default().seal(values[1].next_chain(), 50_000, Some(digest));
     for (digest, differs) in [(77, false), (78, true)] {
         let mut member = Member::new(3, 3);
         let clock = member.clock;

@@ -286,7 +286,7 @@ fn a_handover_invites_and_the_leader_leads_on() {
     let mut member = Member::leader(3);
     let hand_over = |member: &mut Member| {
         let clock = member.clock;
-        member.group.hand_over(NodeId(2), true, 100, clock);
+        member.group.begin_leader_transfer(NodeId(2), true, 100, clock);
         member.flush()
     };
     assert_eq!(hand_over(&mut member), [], "it has chosen nothing yet");
@@ -306,7 +306,7 @@ fn a_handover_invites_and_the_leader_leads_on() {
 fn a_leader_goes_on_at_once_when_the_other_is_behind() {
     let mut member = Member::established(3);
     let clock = member.clock;
-    member.group.hand_over(NodeId(2), false, 100, clock);
+    member.group.begin_leader_transfer(NodeId(2), false, 100, clock);
     member.flush();
     member.submit("held back");
     assert_eq!(member.flush(), []);
@@ -324,7 +324,7 @@ fn a_value_in_flight_is_chosen_before_the_handover() {
     assert_eq!(bodies(&proposed(&member.flush())), ["first"]);
     member.submit("second");
     let clock = member.clock;
-    member.group.hand_over(NodeId(2), false, 100, clock);
+    member.group.begin_leader_transfer(NodeId(2), false, 100, clock);
     assert_eq!(member.flush(), []);
     member.handle(1, vote(MINE, 2));
     member.handle(2, vote(MINE, 2));

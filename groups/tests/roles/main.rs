@@ -18,8 +18,8 @@ use bytes::BytesMut;
 use groups::acceptor::Accepted;
 use groups::message::{Accept, Chosen, Fetch, PreVote, PreVoted, Prepare, Promise, Range, Vote};
 use groups::{
-    Applying, Ballot, Clock, Draft, Effect, ElectionContext, Group, GroupId, Instance, Membership, Message, NodeId,
-    Own, Record, Settings, StateDiffers, StateMachine, Tag, Value, Work, put_command,
+    Applying, Ballot, Clock, CommandId, Effect, ElectionContext, Group, GroupId, Instance, LocalOutcome, Membership,
+    Message, NodeId, Record, Settings, StateDiffers, StateMachine, Value, ValueBuilder, WorkBudget, put_command,
 };
 
 const WINDOW_BYTES: u32 = 1_000;
@@ -175,7 +175,7 @@ impl Member {
             if let Effect::Apply { value, .. } = effect {
                 let answered = &mut self.answered;
                 let applied = self.group.apply(value, &mut self.log, |own| {
-                    if let Own::Applied(counter, ()) = own {
+                    if let LocalOutcome::Applied(counter, ()) = own {
                         answered.push(counter);
                     }
                 });
@@ -192,20 +192,20 @@ fn ballot(round: u64, node: u32) -> Ballot {
 
 /// Returns a value without commands that follows values with the chain `chain`.
 fn empty(chain: u32) -> Value {
-    Draft::default().seal(chain, 50_000, None)
+    ValueBuilder::default().seal(chain, 50_000, None)
 }
 
 /// Returns a value with one command of member `origin`, its first.
 fn value(chain: u32, origin: u32, body: &str) -> Value {
-    let mut draft = Draft::default();
-    draft.extend(&command(origin, 1, body), 1);
-    draft.seal(chain, 50_000, None)
+    let mut builder = ValueBuilder::default();
+    builder.extend(&command(origin, 1, body), 1);
+    builder.seal(chain, 50_000, None)
 }
 
 fn command(origin: u32, counter: u64, body: &str) -> BytesMut {
     let mut out = BytesMut::new();
-    let tag = Tag { origin: NodeId(origin), start: 1, counter };
-    put_command(&mut out, tag, |out| out.extend_from_slice(body.as_bytes()));
+    let id = CommandId { origin: NodeId(origin), start: 1, counter };
+    put_command(&mut out, id, |out| out.extend_from_slice(body.as_bytes()));
     out
 }
 

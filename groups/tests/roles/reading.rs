@@ -2,7 +2,7 @@
 
 use super::*;
 use groups::message::Reject;
-use groups::{Answer, Confirmation, Outcome};
+use groups::{Confirmation, ConfirmationOutcome, LeadershipAnswer};
 
 const LEADER: Ballot = Ballot { round: 1, node: NodeId(1) };
 
@@ -106,23 +106,23 @@ fn a_cancelled_read_is_gone() {
 #[test]
 fn a_member_holds_a_ballot_until_it_promises_a_higher_one() {
     let mut member = Member::follower(2, LEADER);
-    assert_eq!(member.group.answer(LEADER), Answer::Holds);
-    assert_eq!(member.group.answer(ballot(5, 3)), Answer::Holds);
+    assert_eq!(member.group.answer(LEADER), LeadershipAnswer::Holds);
+    assert_eq!(member.group.answer(ballot(5, 3)), LeadershipAnswer::Holds);
     member.handle(3, prepare(ballot(2, 3), 1));
-    assert!(matches!(member.group.answer(LEADER), Answer::Refused(promised) if promised > LEADER));
+    assert!(matches!(member.group.answer(LEADER), LeadershipAnswer::Refused(promised) if promised > LEADER));
 }
 
 #[test]
 fn a_new_leader_leads_only_when_it_has_chosen_an_instance_in_its_ballot() {
     let mut member = Member::leader(3);
     member.group.read(1);
-    assert_eq!(member.group.answer(LEADER), Answer::Holds);
+    assert_eq!(member.group.answer(LEADER), LeadershipAnswer::Holds);
     assert_eq!(ask(&mut member, 1), (None, vec![]));
     member.handle(1, vote(LEADER, 1));
     member.handle(2, vote(LEADER, 1));
-    assert_eq!(member.group.answer(LEADER), Answer::Leads(Instance(1)));
-    assert!(matches!(member.group.answer(ballot(0, 1)), Answer::Refused(_)));
-    assert_eq!(member.group.answer(ballot(2, 1)), Answer::Holds, "it does not lead under that one");
+    assert_eq!(member.group.answer(LEADER), LeadershipAnswer::Leads(Instance(1)));
+    assert!(matches!(member.group.answer(ballot(0, 1)), LeadershipAnswer::Refused(_)));
+    assert_eq!(member.group.answer(ballot(2, 1)), LeadershipAnswer::Holds, "it does not lead under that one");
     assert_eq!(ask(&mut member, 2), (Some(LEADER), vec![]));
 }
 
@@ -130,18 +130,18 @@ fn a_new_leader_leads_only_when_it_has_chosen_an_instance_in_its_ballot() {
 fn a_question_that_no_answer_can_confirm_any_more_is_over_at_once() {
     let mut member = Member::follower(2, LEADER);
     let asked = Confirmation::new(&member.group, LEADER);
-    let with = |from: u32, answer: Answer, member: &Member| {
+    let with = |from: u32, answer: LeadershipAnswer, member: &Member| {
         let mut asked = asked.clone();
         asked.add(NodeId(from), 0, answer, &member.group);
         asked.outcome(&member.group)
     };
-    let leads = Answer::Leads(Instance(1));
-    assert_eq!(with(1, leads, &member), Outcome::Confirmed(Instance(1)));
-    assert_eq!(with(3, Answer::Holds, &member), Outcome::Open, "the leader may lead");
-    assert_eq!(with(1, Answer::Holds, &member), Outcome::Vain, "it does not");
-    assert_eq!(with(3, Answer::Refused(ballot(2, 3)), &member), Outcome::Vain);
+    let leads = LeadershipAnswer::Leads(Instance(1));
+    assert_eq!(with(1, leads, &member), ConfirmationOutcome::Confirmed(Instance(1)));
+    assert_eq!(with(3, LeadershipAnswer::Holds, &member), ConfirmationOutcome::Open, "the leader may lead");
+    assert_eq!(with(1, LeadershipAnswer::Holds, &member), ConfirmationOutcome::Denied, "it does not");
+    assert_eq!(with(3, LeadershipAnswer::Refused(ballot(2, 3)), &member), ConfirmationOutcome::Denied);
     member.handle(3, prepare(ballot(2, 3), 1));
-    assert_eq!(with(1, leads, &member), Outcome::Outdated, "the asker has promised more");
+    assert_eq!(with(1, leads, &member), ConfirmationOutcome::Outdated, "the asker has promised more");
 }
 
 /// Member 1 led and still is_plausible that it leads; member 3 replaced it with the promise and vote of member 2.
@@ -158,11 +158,11 @@ fn a_read_through_a_leader_that_was_replaced_is_not_confirmed() {
     asker.no_claim(3);
     asker.claim(LEADER);
     assert_eq!(asker.group.leader(), Some(LEADER));
-    assert_eq!(old.group.answer(LEADER), Answer::Leads(Instance(1)), "it cannot know");
+    assert_eq!(old.group.answer(LEADER), LeadershipAnswer::Leads(Instance(1)), "it cannot know");
     asker.group.read(1);
     let (asked, told) = ask(&mut asker, 1);
     assert_eq!(asked, None);
     let [Effect::Send { message, .. }] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!(old.handle(2, message.clone()), [Effect::Leading(false)], "it hears of it");
-    assert_eq!(old.group.answer(LEADER), Answer::Holds);
+    assert_eq!(old.group.answer(LEADER), LeadershipAnswer::Holds);
 }

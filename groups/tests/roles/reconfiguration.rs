@@ -1,13 +1,13 @@
 //! Reconfiguration: members that are added, promoted and removed.
 
 use super::*;
-use groups::membership::{ChangeError, MemberInfo, What};
+use groups::membership::{ChangeError, ChangeKind, MemberInfo};
 use groups::message::{Handover, PreVote, PreVoted};
-use groups::{Answer, Change, Confirmation, Outcome};
+use groups::{Confirmation, ConfirmationOutcome, LeadershipAnswer, MembershipChange};
 
-fn change(version: u64, what: What) -> BytesMut {
+fn change(version: u64, what: ChangeKind) -> BytesMut {
     let mut body = BytesMut::new();
-    Change { version, what }.encode(&mut body);
+    MembershipChange { version, what }.encode(&mut body);
     body
 }
 
@@ -15,22 +15,22 @@ fn info(id: u32) -> MemberInfo {
     MemberInfo { node: NodeId(id), storage: [id as u8; 16], address: format!("host:{id}") }
 }
 
-fn learner(id: u32) -> What {
-    What::AddLearner(info(id))
+fn learner(id: u32) -> ChangeKind {
+    ChangeKind::AddLearner(info(id))
 }
 
 /// Returns a value with these changes as the first commands of member `origin`, after values with the chain `chain`.
 fn changing(chain: u32, origin: u32, bodies: &[BytesMut]) -> Value {
-    let mut draft = Draft::default();
+    let mut builder = ValueBuilder::default();
     for (counter, body) in (1..).zip(bodies) {
-        let tag = Tag { origin: NodeId(origin), start: 1, counter };
-        put_command(draft.commands_mut(), tag, |out| out.extend_from_slice(body));
+        let id = CommandId { origin: NodeId(origin), start: 1, counter };
+        put_command(builder.commands_mut(), id, |out| out.extend_from_slice(body));
     }
-    draft.seal(chain, 50_000, None)
+    builder.seal(chain, 50_000, None)
 }
 
 /// Makes the leader propose a change, and handles `votes`. Returns the effects of the first vote that has any.
-fn chooses(member: &mut Member, what: What, votes: &[u32]) -> Vec<Effect> {
+fn chooses(member: &mut Member, what: ChangeKind, votes: &[u32]) -> Vec<Effect> {
     let (version, at) = (member.group.membership().version(), member.group.next().0);
     let ballot = member.group.leads().expect("it leads");
     let body = change(version, what);
@@ -67,7 +67,7 @@ fn a_learner_gets_everything_and_its_vote_counts_for_nothing() {
 fn a_leader_that_chose_another_set_tells_all_and_repeats_phase_1_there() {
     let mut leader = Member::established(3);
     chooses(&mut leader, learner(4), &[1, 2]);
-    let effects = chooses(&mut leader, What::Promote(NodeId(4)), &[1, 2]);
+    let effects = chooses(&mut leader, ChangeKind::Promote(NodeId(4)), &[1, 2]);
     let told = |to| send(to, chosen(ballot(1, 1), 3));
     let asked = |to| send_durable(to, prepare(ballot(2, 1), 4));
     assert!(matches!(effects[..2], [Effect::Apply { .. }, Effect::Membership]), "{effects:?}");
@@ -82,8 +82,10 @@ fn a_leader_that_chose_another_set_tells_all_and_repeats_phase_1_there() {
     assert_eq!(leader.group.leads(), None);
     leader.handle(4, promise(ballot(2, 1), 4, 4, None));
     assert_eq!(leader.group.leads(), Some(ballot(2, 1)));
-    assert_eq!(leader.group.answer(ballot(2, 1)), Answer::Holds, "nothing was chosen there yet");
-    for (from, answer) in [(1, Answer::Holds), (3, Answer::Holds), (4, Answer::Leads(Instance(4)))] {
+    assert_eq!(leader.group.answer(ballot(2, 1)), LeadershipAnswer::Holds, "nothing was chosen there yet");
+    for (from, answer) in
+        [(1, LeadershipAnswer::Holds), (3, LeadershipAnswer::Holds), (4, LeadershipAnswer::Leads(Instance(4)))]
+    {
         leader.handle(from, vote(ballot(2, 1), 4));
         assert_eq!(leader.group.answer(ballot(2, 1)), answer);
     }
@@ -92,7 +94,7 @@ fn a_leader_that_chose_another_set_tells_all_and_repeats_phase_1_there() {
 #[test]
 fn a_leader_that_is_removed_hands_over_and_never_stands_again() {
     let mut leader = Member::established(3);
-    let effects = chooses(&mut leader, What::Remove(NodeId(1)), &[1, 2]);
+    let effects = chooses(&mut leader, ChangeKind::Remove(NodeId(1)), &[1, 2]);
     let handover = Message::Handover(Handover { ballot: ballot(1, 1), next: Instance(3), stay: false });
     let told = |to| send(to, chosen(ballot(1, 1), 2));
     assert_eq!(effects[2..], [told(2), told(3), Effect::Leading(false), send(2, handover)]);
@@ -102,7 +104,7 @@ fn a_leader_that_is_removed_hands_over_and_never_stands_again() {
 
 #[test]
 fn who_gets_the_handover_of_a_removed_leader_stands() {
-    let value = changing(0, 1, &[change(0, What::Remove(NodeId(1)))]);
+    let value = changing(0, 1, &[change(0, ChangeKind::Remove(NodeId(1)))]);
     let mut member = Member::new(2, 3);
     member.handle(1, accept(ballot(1, 1), 1, Ballot::ZERO, &value));
     member.handle(1, chosen(ballot(1, 1), 1));
@@ -115,7 +117,7 @@ fn who_gets_the_handover_of_a_removed_leader_stands() {
 #[test]
 fn a_leader_that_learns_another_set_leads_no_longer() {
     let mut leader = Member::leader(3);
-    let value = changing(0, 2, &[change(0, What::Remove(NodeId(3)))]);
+    let value = changing(0, 2, &[change(0, ChangeKind::Remove(NodeId(3)))]);
     let effects = leader.handle(2, range(1, 2, vec![accepted(ballot(2, 2), &value)]));
     assert!(effects.contains(&Effect::Membership) && effects.contains(&Effect::Leading(false)), "{effects:?}");
 }
@@ -123,7 +125,7 @@ fn a_leader_that_learns_another_set_leads_no_longer() {
 #[test]
 fn who_has_no_vote_neither_stands_nor_leads() {
     let mut member = Member::new(2, 3);
-    let value = changing(0, 1, &[change(0, What::Remove(NodeId(3)))]);
+    let value = changing(0, 1, &[change(0, ChangeKind::Remove(NodeId(3)))]);
     member.handle(1, range(1, 2, vec![accepted(ballot(1, 1), &value)]));
     assert_eq!(member.handle(3, prepare(ballot(5, 3), 2)), []);
     assert_eq!(member.handle(3, accept(ballot(5, 3), 2, ballot(1, 1), &empty(value.next_chain()))), []);
@@ -138,8 +140,8 @@ fn who_has_no_vote_neither_stands_nor_leads() {
 
 #[test]
 fn a_value_makes_one_change_and_the_origin_learns_what_became_of_each() {
-    let remove = |version, id| change(version, What::Remove(NodeId(id)));
-    let promote_9 = change(0, What::Promote(NodeId(9)));
+    let remove = |version, id| change(version, ChangeKind::Remove(NodeId(id)));
+    let promote_9 = change(0, ChangeKind::Promote(NodeId(9)));
     let value = changing(0, 1, &[remove(7, 2), promote_9, remove(0, 3), remove(1, 2)]);
     let mut leader = Member::new(1, 3);
     (0..4).for_each(|_| _ = leader.submit("its bodies are in the value"));
@@ -147,7 +149,7 @@ fn a_value_makes_one_change_and_the_origin_learns_what_became_of_each() {
     leader.group.handle(NodeId(2), range(1, 2, vec![accepted(ballot(1, 2), &value)]), leader.clock, &mut Vec::new());
     let mut outcomes = Vec::new();
     let applied = leader.group.apply(&value, &mut leader.log, |own| match own {
-        Own::Changed(counter, outcome) => outcomes.push((counter, outcome)),
+        LocalOutcome::Changed(counter, outcome) => outcomes.push((counter, outcome)),
         _ => panic!("these are changes"),
     });
     assert_eq!(applied, Ok(()));
@@ -163,24 +165,24 @@ fn a_confirmation_counts_voters_that_know_the_same_members() {
     let mut learner_4 = Member::new(4, 3);
     learner_4.group.on_claim(ballot(1, 1), learner_4.clock, &mut Vec::new());
     let ask = |member: &Member| Confirmation::new(&member.group, ballot(1, 1));
-    let leads = Answer::Leads(Instance(5));
+    let leads = LeadershipAnswer::Leads(Instance(5));
     let mut asked = ask(&learner_4);
     asked.add(NodeId(1), 0, leads, &learner_4.group);
-    assert_eq!(asked.outcome(&learner_4.group), Outcome::Open, "a learner does not count itself");
-    asked.add(NodeId(4), 0, Answer::Holds, &learner_4.group);
-    asked.add(NodeId(2), 1, Answer::Holds, &learner_4.group);
-    assert_eq!(asked.outcome(&learner_4.group), Outcome::Open);
-    asked.add(NodeId(2), 0, Answer::Holds, &learner_4.group);
-    assert_eq!(asked.outcome(&learner_4.group), Outcome::Confirmed(Instance(5)));
+    assert_eq!(asked.outcome(&learner_4.group), ConfirmationOutcome::Open, "a learner does not count itself");
+    asked.add(NodeId(4), 0, LeadershipAnswer::Holds, &learner_4.group);
+    asked.add(NodeId(2), 1, LeadershipAnswer::Holds, &learner_4.group);
+    assert_eq!(asked.outcome(&learner_4.group), ConfirmationOutcome::Open);
+    asked.add(NodeId(2), 0, LeadershipAnswer::Holds, &learner_4.group);
+    assert_eq!(asked.outcome(&learner_4.group), ConfirmationOutcome::Confirmed(Instance(5)));
     // A question asked before a change of the members is not confirmed after it.
     let value = changing(0, 1, &[change(0, learner(4))]);
     learner_4.handle(1, range(1, 2, vec![accepted(ballot(1, 1), &value)]));
-    assert_eq!(asked.outcome(&learner_4.group), Outcome::Outdated);
+    assert_eq!(asked.outcome(&learner_4.group), ConfirmationOutcome::Outdated);
     let mut follower = Member::new(2, 3);
     follower.group.on_claim(ballot(1, 1), follower.clock, &mut Vec::new());
     let mut asked = ask(&follower);
     asked.add(NodeId(1), 0, leads, &follower.group);
-    assert_eq!(asked.outcome(&follower.group), Outcome::Confirmed(Instance(5)), "a voter counts itself");
+    assert_eq!(asked.outcome(&follower.group), ConfirmationOutcome::Confirmed(Instance(5)), "a voter counts itself");
 }
 
 #[test]

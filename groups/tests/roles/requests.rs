@@ -16,9 +16,9 @@ fn commands(first: u64, bodies: &[&str]) -> Vec<BytesMut> {
 }
 
 fn batch(chain: u32, commands: &[BytesMut]) -> Value {
-    let mut draft = Draft::default();
-    commands.iter().for_each(|command| draft.extend(command, 1));
-    draft.seal(chain, 50_000, None)
+    let mut builder = ValueBuilder::default();
+    commands.iter().for_each(|command| builder.extend(command, 1));
+    builder.seal(chain, 50_000, None)
 }
 
 /// Returns member 2, which has sent the commands a and b to the leader.
@@ -131,7 +131,7 @@ fn a_command_can_be_taken_back_until_it_leaves() {
 fn commands_of_an_earlier_start_are_applied_for_nobody() {
     let mut member = Member::follower(2, LEADER);
     let mut body = BytesMut::new();
-    put_command(&mut body, Tag { origin: NodeId(2), start: 0, counter: 9 }, |out| out.extend_from_slice(b"old"));
+    put_command(&mut body, CommandId { origin: NodeId(2), start: 0, counter: 9 }, |out| out.extend_from_slice(b"old"));
     member.submit("new");
     member.handle(1, range(1, 2, vec![accepted(LEADER, &batch(0, &[body]))]));
     assert_eq!((member.log.0.len(), member.answered.len()), (1, 0));
@@ -150,10 +150,10 @@ fn a_value_is_applied_in_pieces() {
     let (mut log, mut told, mut pieces) = (Bodies::default(), Vec::new(), 0);
     loop {
         pieces += 1;
-        let done = member.group.apply_some(&mut applying, &mut log, &mut Work::steps(1), |own| match own {
-            Own::Read(read, log) => told.push(("read", read, log.0.len())),
-            Own::Applied(counter, ()) => told.push(("applied", counter, 0)),
-            Own::Changed(..) => unreachable!("nothing changes the members"),
+        let done = member.group.apply_some(&mut applying, &mut log, &mut WorkBudget::steps(1), |own| match own {
+            LocalOutcome::Read(read, log) => told.push(("read", read, log.0.len())),
+            LocalOutcome::Applied(counter, ()) => told.push(("applied", counter, 0)),
+            LocalOutcome::Changed(..) => unreachable!("nothing changes the members"),
         });
         if done.expect("the same state") {
             break;

@@ -6,11 +6,11 @@ use crate::oracle::{Durable, Oracle};
 use crate::reads::{Question, Read};
 use bytes::BytesMut;
 use groups::acceptor::Accepted;
-use groups::membership::What;
+use groups::membership::ChangeKind;
 use groups::message::Range;
 use groups::{
-    Answer, Ballot, Change, Clock, Effect, ElectionContext, Group, GroupId, Instance, Jitter, Membership, Message,
-    NodeId, Own, Record, Settings, Value,
+    Ballot, Clock, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, LocalOutcome, Membership,
+    MembershipChange, Message, NodeId, Record, Settings, SplitMix64, Value,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -41,14 +41,14 @@ pub(crate) enum Packet {
         number: u64,
         group: usize,
         version: u64,
-        answer: Answer,
+        answer: LeadershipAnswer,
     },
 }
 
 /// The inputs and outputs of one call of a node.
 pub(crate) struct Turn<'a> {
     pub(crate) now: u64,
-    pub(crate) jitter: &'a mut Jitter,
+    pub(crate) jitter: &'a mut SplitMix64,
     pub(crate) oracle: &'a mut Oracle,
     pub(crate) sent: &'a mut Vec<(NodeId, Packet)>,
 }
@@ -317,9 +317,9 @@ impl Node {
     }
 
     /// Submits a change of the members, based on the membership version that this node knows.
-    pub(crate) fn change(&mut self, index: usize, what: What) {
+    pub(crate) fn change(&mut self, index: usize, what: ChangeKind) {
         let shard = &mut self.shards[index];
-        let change = Change { version: shard.group.membership().version(), what };
+        let change = MembershipChange { version: shard.group.membership().version(), what };
         shard.changes.insert(shard.group.submit(|out| change.encode(out)));
     }
 
@@ -343,10 +343,10 @@ impl Node {
         self.perform(index, turn);
     }
 
-    pub(crate) fn hand_over(&mut self, index: usize, to: NodeId, turn: &mut Turn<'_>) {
+    pub(crate) fn begin_leader_transfer(&mut self, index: usize, to: NodeId, turn: &mut Turn<'_>) {
         if to != self.id {
             let clock = self.clock(turn.now);
-            self.shards[index].group.hand_over(to, false, 100, clock);
+            self.shards[index].group.begin_leader_transfer(to, false, 100, clock);
             self.perform(index, turn);
         }
     }
@@ -466,17 +466,17 @@ impl Node {
         assert_eq!(instance, applied.following(), "values are applied in order");
         let before = std::mem::replace(applied, instance);
         let applied = group.apply(value, machine, |own| match own {
-            Own::Read(id, _) => {
+            LocalOutcome::Read(id, _) => {
                 reads.remove(&id).expect("a read is answered once").check(index, before, *newest, pending);
                 turn.oracle.on_seen(index, instance);
                 self.reads_answered += 1;
             }
-            Own::Applied(counter, _) => {
+            LocalOutcome::Applied(counter, _) => {
                 let name = pending.remove(&counter).expect("it is answered once");
                 *newest = counter;
                 turn.oracle.on_acknowledged(index, name, instance);
             }
-            Own::Changed(counter, _) => {
+            LocalOutcome::Changed(counter, _) => {
                 assert!(changes.remove(&counter), "it is answered once");
                 *newest = counter;
                 turn.oracle.on_seen(index, instance);

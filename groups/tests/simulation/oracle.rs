@@ -2,7 +2,7 @@
 //! the protocol promises, not how the groups implement it.
 
 use crate::machine::{Machine, Name};
-use groups::{Ballot, Change, Instance, Membership, Message, NodeId, Record, Value};
+use groups::{Ballot, Instance, Membership, MembershipChange, Message, NodeId, Record, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A group and an instance of it.
@@ -181,7 +181,7 @@ impl Oracle {
 
 /// Returns the members after a value. Only the first valid change in it is made.
 fn after(mut members: Membership, value: &Value) -> Membership {
-    let mut changes = value.commands().filter_map(|command| Change::decode(command.body)?.ok());
+    let mut changes = value.commands().filter_map(|command| MembershipChange::decode(command.body)?.ok());
     changes.find(|change| members.apply(change).is_ok());
     members
 }

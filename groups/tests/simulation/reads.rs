@@ -2,7 +2,7 @@
 
 use crate::machine::Name;
 use crate::node::{Node, Packet, Turn};
-use groups::{Answer, Confirmation, Instance, NodeId, Outcome};
+use groups::{Confirmation, ConfirmationOutcome, Instance, LeadershipAnswer, NodeId};
 use std::collections::BTreeMap;
 
 /// Time after which an unanswered question is asked again, in milliseconds.
@@ -72,7 +72,14 @@ impl Node {
         self.perform(index, turn);
     }
 
-    pub(crate) fn on_answer(&mut self, from: NodeId, number: u64, index: usize, version: u64, answer: Answer) {
+    pub(crate) fn on_answer(
+        &mut self,
+        from: NodeId,
+        number: u64,
+        index: usize,
+        version: u64,
+        answer: LeadershipAnswer,
+    ) {
         let found = self.questions.iter().position(|question| (question.number, question.group) == (number, index));
         let Some(position) = found else { return };
         let question = &mut self.questions[position];
@@ -85,11 +92,11 @@ impl Node {
         self.questions.retain(|question| {
             let group = &mut shards[question.group].group;
             match question.confirmation.outcome(group) {
-                Outcome::Confirmed(instance) => {
+                ConfirmationOutcome::Confirmed(instance) => {
                     group.on_confirmed(question.number, question.confirmation.ballot(), instance);
                 }
-                Outcome::Open => return true,
-                Outcome::Outdated | Outcome::Vain => group.on_unconfirmed(question.number),
+                ConfirmationOutcome::Open => return true,
+                ConfirmationOutcome::Outdated | ConfirmationOutcome::Denied => group.on_unconfirmed(question.number),
             }
             false
         });

@@ -2,8 +2,8 @@
 
 use crate::node::{Node, Packet, Shape, Turn};
 use crate::oracle::Oracle;
-use groups::membership::{MemberInfo, What};
-use groups::{Jitter, Membership, NodeId, TICK_MS};
+use groups::membership::{ChangeKind, MemberInfo};
+use groups::{Membership, NodeId, SplitMix64, TICK_MS};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ impl Done {
 
 pub(crate) struct World {
     now: u64,
-    jitter: Jitter,
+    jitter: SplitMix64,
     events: BTreeMap<(u64, u64, u64), Event>,
     count: u64,
     nodes: Vec<Node>,
@@ -121,7 +121,7 @@ macro_rules! with_node {
 
 impl World {
     pub(crate) fn new(seed: u64, members: u32, is_traced: bool) -> World {
-        let mut jitter = Jitter::new(seed.wrapping_mul(1_000_003) ^ u64::from(members));
+        let mut jitter = SplitMix64::new(seed.wrapping_mul(1_000_003) ^ u64::from(members));
         let changing = jitter.below(2) == 0;
         let ids: Vec<NodeId> = (1..=members + if changing { GUESTS } else { 0 }).map(NodeId).collect();
         let shape = Shape {
@@ -410,10 +410,10 @@ impl World {
         let members = self.node(id).group(index).membership();
         let (is_member, votes) = (members.everyone().contains(other), members.voters().contains(other));
         let what = match self.jitter.below(8) {
-            0 => What::Remove(other),
-            1 if votes => What::Remove(other),
-            _ if is_member => What::Promote(other),
-            _ => What::AddLearner(MemberInfo { node: other, storage: [0; 16], address: String::new() }),
+            0 => ChangeKind::Remove(other),
+            1 if votes => ChangeKind::Remove(other),
+            _ if is_member => ChangeKind::Promote(other),
+            _ => ChangeKind::AddLearner(MemberInfo { node: other, storage: [0; 16], address: String::new() }),
         };
         with_node!(self, id, |node, turn| (node.change(index, what), node.flush(turn)));
     }
@@ -436,7 +436,7 @@ impl World {
             3 => self.replay(),
             4 => self.mistake(index, other),
             5 => with_node!(self, id, |node, turn| node.resign(index, turn)),
-            6 => with_node!(self, id, |node, turn| node.hand_over(index, other, turn)),
+            6 => with_node!(self, id, |node, turn| node.begin_leader_transfer(index, other, turn)),
             7 => with_node!(self, id, |node, turn| (node.propose_time(index), node.flush(turn))),
             8 => {
                 let (jump, node) = (self.jitter.below(200_000), &mut self.nodes[id.0 as usize - 1]);
@@ -499,7 +499,7 @@ impl World {
 }
 
 impl Faults {
-    fn draw(jitter: &mut Jitter) -> Faults {
+    fn draw(jitter: &mut SplitMix64) -> Faults {
         let mut some = |choices: &[u64]| choices[jitter.below(choices.len() as u64) as usize];
         let mut weights = [0; KINDS];
         for (kind, weight) in weights.iter_mut().enumerate() {
@@ -518,7 +518,7 @@ impl Faults {
         }
     }
 
-    fn kind(&self, jitter: &mut Jitter) -> usize {
+    fn kind(&self, jitter: &mut SplitMix64) -> usize {
         let mut left = jitter.below(self.weights.iter().sum());
         for (kind, weight) in self.weights.iter().enumerate() {
             if left < *weight {

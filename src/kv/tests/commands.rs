@@ -1,7 +1,7 @@
 //! Strings and keys: every reply and error as redis-server 7.0.15 gives them.
 
 use super::Db;
-use crate::kv::Limits;
+use crate::kv::StoreLimits;
 
 #[test]
 fn set_and_its_synonyms() {
@@ -112,7 +112,7 @@ fn parts_of_strings() {
 
 #[test]
 fn a_value_stays_within_its_limit() {
-    let mut db = Db::with(Limits { value_bytes_max: 10, ..Limits::default() });
+    let mut db = Db::with(StoreLimits { value_bytes_max: 10, ..StoreLimits::default() });
     db.play(
         "
         APPEND a 1234567890 -> 10

@@ -9,7 +9,7 @@ use crate::kv::long_value::LONG_VALUE_BYTES;
 use crate::kv::reply::Reply;
 use crate::kv::session::SessionId;
 use crate::kv::table::lookup;
-use crate::kv::{Moment, parse};
+use crate::kv::{ParseContext, parse};
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
@@ -164,8 +164,8 @@ fn the_encoding_of_hot_commands_is_short_and_fixed() {
 fn fractions_are_decimal_where_a_member_does_not_know_better() {
     let parsed = |request: &'static str, durations| {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
-        let moment = Moment { cluster_ms: START_MS, durations, seed: 0 };
-        lookup(&words).and_then(|spec| parse(spec, &words, moment))
+        let context = ParseContext { cluster_ms: START_MS, durations, seed: 0 };
+        lookup(&words).and_then(|spec| parse(spec, &words, context))
     };
     assert_eq!(parsed("INCRBYFLOAT k 0.5", false), Ok(Command::IncrByFloat(b"k", b"0.5")));
     assert_eq!(parsed("INCRBYFLOAT k 0.5", true), Ok(Command::IncrByLongDouble(b"k", b"0.5")));

@@ -2,7 +2,7 @@
 
 use super::{Db, START_MS};
 use crate::kv::table::lookup;
-use crate::kv::{Due, Limits, Moment, parse};
+use crate::kv::{ExpiryPending, ParseContext, StoreLimits, parse};
 
 #[test]
 fn lifetimes_are_told_in_every_unit() {
@@ -106,7 +106,7 @@ fn overwriting_forgets_expiry_and_changing_keeps_it() {
 
 #[test]
 fn a_due_key_is_absent_to_every_command_though_not_removed_yet() {
-    let mut db = Db::with(Limits { due_per_begin_max: 0, due_per_command_max: 0, ..Limits::default() });
+    let mut db = Db::with(StoreLimits { due_per_begin_max: 0, due_per_command_max: 0, ..StoreLimits::default() });
     for key in 'a'..='z' {
         assert_eq!(db.ask(&format!("SET {key} 5 PX 10")), "OK");
     }
@@ -153,7 +153,7 @@ fn a_due_key_is_absent_to_every_command_though_not_removed_yet() {
 
 #[test]
 fn an_instance_removes_a_bounded_number_in_order() {
-    let mut db = Db::with(Limits { due_per_begin_max: 3, ..Limits::default() });
+    let mut db = Db::with(StoreLimits { due_per_begin_max: 3, ..StoreLimits::default() });
     for n in 1..=10 {
         assert_eq!(db.ask(&format!("SET k{n} v PX {n}")), "OK");
     }
@@ -178,7 +178,7 @@ fn a_reader_waits_where_the_leaders_clock_is_ahead() {
     for request in
         ["GET a", "MGET b a", "PTTL a", "DBSIZE", "KEYS *", "SCAN 0", "EXISTS a", "CLUSTER COUNTKEYSINSLOT 15495"]
     {
-        assert_eq!(db.read(request), Err(Due), "{request}");
+        assert_eq!(db.read(request), Err(ExpiryPending), "{request}");
     }
     assert_eq!(db.read("GET b").as_deref(), Ok("\"2\""));
     assert_eq!(db.read("SCAN 0 MATCH b").as_deref(), Ok("[\"0\" [\"b\"]]"));
@@ -195,7 +195,7 @@ fn a_read_refuses_to_write() {
 
 #[test]
 fn due_keys_do_not_pile_up_under_a_stream_of_new_ones() {
-    let mut db = Db::with(Limits { due_per_begin_max: 1, ..Limits::default() });
+    let mut db = Db::with(StoreLimits { due_per_begin_max: 1, ..StoreLimits::default() });
     for n in 0..1_000 {
         for k in 0..10 {
             db.ask(&format!("SET {n}:{k} v PX 5"));
@@ -237,8 +237,8 @@ fn durations_become_times_where_a_member_does_not_know_them() {
     let bodies = |durations| {
         ["SET a 1 EX 30", "GETEX a PX 5", "EXPIRE a 7 GT", "SETEX a 9 1"].map(|request| {
             let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
-            let moment = Moment { cluster_ms: db.now_ms, durations, seed: 0 };
-            let command = parse(lookup(&words).unwrap(), &words, moment).unwrap();
+            let context = ParseContext { cluster_ms: db.now_ms, durations, seed: 0 };
+            let command = parse(lookup(&words).unwrap(), &words, context).unwrap();
             (command.value_version(), super::encoded(&command)[0])
         })
     };

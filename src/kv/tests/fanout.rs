@@ -6,7 +6,7 @@ use crate::kv::command::{Command, Scan};
 use crate::kv::fanout::{ALL_GROUPS, CROSS_SLOT, Merge, Plan, UNCERTAIN, plan};
 use crate::kv::reply::Reply;
 use crate::kv::table::{FanOut, lookup};
-use crate::kv::{Limits, Moment, Store, parse, stored_reply};
+use crate::kv::{ParseContext, Store, StoreLimits, parse, stored_reply};
 use crate::routing::slots_of;
 use groups::GroupId;
 
@@ -16,7 +16,7 @@ struct Groups(Vec<Store>);
 impl Groups {
     fn new(count: u32) -> Groups {
         let store = |group| {
-            let mut store = Store::new(HASH_KEY, slots_of(GroupId(group), count), Limits::default());
+            let mut store = Store::new(HASH_KEY, slots_of(GroupId(group), count), StoreLimits::default());
             store.begin(START_MS);
             store
         };
@@ -26,7 +26,7 @@ impl Groups {
     fn ask(&mut self, request: &str) -> String {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         match lookup(&words)
-            .and_then(|spec| parse(spec, &words, Moment { cluster_ms: START_MS, durations: true, seed: 3 }))
+            .and_then(|spec| parse(spec, &words, ParseContext { cluster_ms: START_MS, durations: true, seed: 3 }))
         {
             Ok(command) => show(&self.execute(command)),
             Err(error) => show(&error),
@@ -199,7 +199,7 @@ fn the_table_says_how_each_command_spreads() {
     for request in requests.split('|') {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         let spec = lookup(&words).unwrap();
-        let command = parse(spec, &words, Moment { cluster_ms: 0, durations: true, seed: 0 }).unwrap();
+        let command = parse(spec, &words, ParseContext { cluster_ms: 0, durations: true, seed: 0 }).unwrap();
         let everywhere = command.spans_database();
         let plan = plan(command, 16, GroupId(0));
         let expected = match spec.fan_out {

@@ -2,14 +2,14 @@
 
 use super::{Db, HASH_KEY, START_MS};
 use crate::kv::block::{BlockWriter, end_block, head_block};
-use crate::kv::{BlockCheck, BlockError, Installation, Limits, Position, Store};
+use crate::kv::{BlockCheck, BlockError, Installation, KeyPosition, Store, StoreLimits};
 use crate::rng::Rng;
 use crate::routing::SLOTS;
 use proptest::prelude::*;
 
 /// Returns limits with few sessions, so that sessions are evicted while the store is frozen.
-fn limits() -> Limits {
-    Limits { sessions_max: 12, session_ttl_ms: 5_000, session_reply_bytes_max: 64, ..Limits::default() }
+fn limits() -> StoreLimits {
+    StoreLimits { sessions_max: 12, session_ttl_ms: 5_000, session_reply_bytes_max: 64, ..StoreLimits::default() }
 }
 
 /// A source of random commands over a few keys, some of them in sessions.
@@ -172,7 +172,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read_or_refused(blocks: Vec<Vec<u8>>, kind in 1..5_u8) {
-        let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
+        let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, StoreLimits::default());
         for mut block in blocks {
             block.splice(0..0, [1, kind]);
             let _ = check.check(&block);
@@ -298,7 +298,7 @@ impl Store {
     /// Returns another store with the same state.
     fn clone_by_blocks(&self) -> Store {
         let (mut entries, mut sessions) = (BlockWriter::entries(), BlockWriter::sessions());
-        self.entries.sorted_from(Position(0)).for_each(|entry| entries.entry(entry));
+        self.entries.sorted_from(KeyPosition(0)).for_each(|entry| entries.entry(entry));
         self.sessions.known.iter().for_each(|(id, session)| sessions.session(id, session));
         let (head, end) = (head_block(&self.outline()), end_block(self.digest()));
         install(&[head, entries.finish(), sessions.finish(), end]).expect("a sound state")

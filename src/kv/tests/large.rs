@@ -7,7 +7,7 @@ const VALUE: &str = "k";
 
 /// A store with one value of the maximum length, and the number of its copies that fit into one reply.
 fn db() -> (Db, usize) {
-    let mut db = Db::with(Limits { value_bytes_max: 1 << 20, ..Limits::default() });
+    let mut db = Db::with(StoreLimits { value_bytes_max: 1 << 20, ..StoreLimits::default() });
     db.ask_words(&[b"SET", VALUE.as_bytes(), &vec![b'x'; 1 << 20]]);
     let fit = db.store.limits.reply_bytes_max() >> 20;
     (db, fit - 1)

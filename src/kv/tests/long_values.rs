@@ -4,7 +4,7 @@ use super::uploads::upload;
 use super::{Db, HASH_KEY, encoded};
 use crate::kv::long_value::LONG_VALUE_BYTES;
 use crate::kv::reply::Reply;
-use crate::kv::{Installation, Limits, Store};
+use crate::kv::{Installation, Store, StoreLimits};
 use crate::rng::Rng;
 use crate::routing::SLOTS;
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ struct Freeze {
 impl Freeze {
     fn begin(store: &mut Store) -> Freeze {
         store.freeze();
-        let installation = Some(Installation::new(HASH_KEY, 0..SLOTS, Limits::default()));
+        let installation = Some(Installation::new(HASH_KEY, 0..SLOTS, StoreLimits::default()));
         Freeze { installation, digest: store.digest() }
     }
 

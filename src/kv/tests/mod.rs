@@ -18,7 +18,7 @@ use super::command::Command;
 use super::encode::{decode, encode};
 use super::reply::Reply;
 use super::table::lookup;
-use super::{Due, Limits, Moment, Store, parse};
+use super::{ExpiryPending, ParseContext, Store, StoreLimits, parse};
 use crate::routing::SLOTS;
 use bytes::BytesMut;
 
@@ -33,10 +33,10 @@ pub(super) struct Db {
 
 impl Db {
     pub(super) fn new() -> Db {
-        Db::with(Limits::default())
+        Db::with(StoreLimits::default())
     }
 
-    pub(super) fn with(limits: Limits) -> Db {
+    pub(super) fn with(limits: StoreLimits) -> Db {
         let mut store = Store::new(HASH_KEY, 0..SLOTS, limits);
         store.begin(START_MS);
         Db { store, now_ms: START_MS }
@@ -56,15 +56,15 @@ impl Db {
     }
 
     /// Returns the reply to a request that only reads.
-    pub(super) fn read(&self, request: &str) -> Result<String, Due> {
+    pub(super) fn read(&self, request: &str) -> Result<String, ExpiryPending> {
         let words: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         let body = self.body(&words).expect("a valid request");
         self.store.read(&body, self.now_ms).map(|reply| show(&reply))
     }
 
     pub(super) fn body(&self, words: &[&[u8]]) -> Result<BytesMut, Reply<'static>> {
-        let moment = Moment { cluster_ms: self.now_ms, durations: true, seed: 7 };
-        let command = parse(lookup(words)?, words, moment)?;
+        let context = ParseContext { cluster_ms: self.now_ms, durations: true, seed: 7 };
+        let command = parse(lookup(words)?, words, context)?;
         Ok(encoded(&command))
     }
 

@@ -6,14 +6,14 @@ use super::super::session::SessionId;
 use super::super::{CommandProgress, Store};
 use super::{Db, START_MS, show};
 use bytes::BytesMut;
-use groups::Work;
+use groups::WorkBudget;
 use proptest::prelude::*;
 
 /// Applies a command one step at a time. Returns its reply and the number of pieces.
 fn in_pieces(store: &mut Store, body: &[u8], wanted: bool) -> (String, usize) {
     let mut pieces = 1;
     loop {
-        if let Some(reply) = store.apply_some(body, wanted, &mut Work::steps(1)) {
+        if let Some(reply) = store.apply_some(body, wanted, &mut WorkBudget::steps(1)) {
             return (show(&reply), pieces);
         }
         pieces += 1;
@@ -66,7 +66,7 @@ fn a_walk_goes_on_while_keys_come_and_go() {
     let (mut progress, mut turn) = (CommandProgress::default(), 0);
     let found = loop {
         turn += 1;
-        match db.store.read_some(&body, 0, &mut progress, &mut Work::steps(10)) {
+        match db.store.read_some(&body, 0, &mut progress, &mut WorkBudget::steps(10)) {
             Ok(Some(reply)) => break show(&reply),
             Ok(None) => {}
             Err(due) => panic!("{due:?}"),
@@ -91,7 +91,7 @@ fn pages_of_scan_end_where_they_cost_enough() {
     loop {
         let pattern = format!("*{}b*0", "[ac]".repeat(1_000));
         let body = db.body(&[b"SCAN", cursor.as_bytes(), b"COUNT", b"10000", b"MATCH", pattern.as_bytes()]).unwrap();
-        let mut work = Work::steps(1 << 20);
+        let mut work = WorkBudget::steps(1 << 20);
         let page =
             db.store.read_some(&body, 0, &mut CommandProgress::default(), &mut work).unwrap().map(|reply| show(&reply));
         let page = page.expect("a page is not divided");

@@ -3,7 +3,7 @@
 use super::{Db, HASH_KEY, encoded};
 use crate::kv::command::{Command, Scan};
 use crate::kv::reply::Reply;
-use crate::kv::{Limits, Store};
+use crate::kv::{Store, StoreLimits};
 use crate::routing::{SLOTS, slot};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -128,5 +128,5 @@ fn the_digest_is_the_states_not_the_historys() {
     one.ask("SESSION NEW");
     assert_ne!(one.store.digest(), before);
     one.ask("FLUSHALL");
-    assert_ne!(one.store.digest(), Store::new(HASH_KEY, 0..SLOTS, Limits::default()).digest());
+    assert_ne!(one.store.digest(), Store::new(HASH_KEY, 0..SLOTS, StoreLimits::default()).digest());
 }

@@ -1,11 +1,11 @@
 //! Exactly-once execution: a repetition gets the first reply again or a refusal, and is never executed.
 
 use super::Db;
-use crate::kv::Limits;
+use crate::kv::StoreLimits;
 use crate::kv::session::SessionId;
 
-const EXPIRED: &str = "ONCEEXPIRED not executed now; it may have been before";
-const UNKNOWN: &str = "ERR unknown session: SESSION NEW answers one";
+const EXPIRED: &str = "ONCEEXPIRED the command was not executed now, but may have been executed before";
+const UNKNOWN: &str = "ERR unknown session: open one with SESSION NEW";
 
 fn session(db: &mut Db) -> String {
     db.ask("SESSION NEW").trim_matches('"').to_owned()
@@ -39,7 +39,7 @@ fn a_relative_expiry_sent_again_is_the_same_command() {
     assert_eq!(db.ask("TTL a"), "90");
     assert_eq!(
         db.ask(&format!("ONCE {id} 1 SET a 2 EX 100")),
-        "ERR this number of the session stands for another command"
+        "ERR this number of the session was used for another command"
     );
 }
 
@@ -105,7 +105,7 @@ fn wrong_requests_are_not_executed() {
 
 #[test]
 fn an_old_session_is_refused_and_forgotten() {
-    let mut db = Db::with(Limits { session_ttl_ms: 1_000, ..Limits::default() });
+    let mut db = Db::with(StoreLimits { session_ttl_ms: 1_000, ..StoreLimits::default() });
     let id = session(&mut db);
     assert_eq!(db.ask(&format!("ONCE {id} 1 INCR n")), "1");
     db.pass(999);
@@ -120,7 +120,7 @@ fn an_old_session_is_refused_and_forgotten() {
 
 #[test]
 fn eviction_refuses_whoever_might_have_been_forgotten() {
-    let mut db = Db::with(Limits { sessions_max: 2, ..Limits::default() });
+    let mut db = Db::with(StoreLimits { sessions_max: 2, ..StoreLimits::default() });
     let mut born = Vec::new();
     for _ in 0..3 {
         db.pass(10);
@@ -150,7 +150,7 @@ fn eviction_refuses_whoever_might_have_been_forgotten() {
 
 #[test]
 fn a_new_session_is_born_above_the_floor() {
-    let mut db = Db::with(Limits { sessions_max: 0, ..Limits::default() });
+    let mut db = Db::with(StoreLimits { sessions_max: 0, ..StoreLimits::default() });
     let id = session(&mut db);
     assert_eq!(db.ask(&format!("ONCE {id} 1 INCR n")), "1"); // forgotten at once: the floor is the present time
     let next = session(&mut db);
@@ -160,12 +160,12 @@ fn a_new_session_is_born_above_the_floor() {
 
 #[test]
 fn kept_replies_are_bounded_in_bytes() {
-    let limits = Limits { session_reply_bytes_max: 100, session_bytes_max: 1_000, ..Limits::default() };
+    let limits = StoreLimits { session_reply_bytes_max: 100, session_bytes_max: 1_000, ..StoreLimits::default() };
     let mut db = Db::with(limits);
     let (long, id) = ("x".repeat(200), session(&mut db));
     assert_eq!(db.ask(&format!("ONCE {id} 1 GETSET a {long}")), "nil");
     assert_eq!(db.ask(&format!("ONCE {id} 2 GETSET a y")), format!("\"{long}\""));
-    let too_long = "ERR executed once before; its reply was too long to keep";
+    let too_long = "ERR the command was executed before; its reply was too long to keep";
     assert_eq!(db.ask(&format!("ONCE {id} 2 GETSET a y")), too_long);
     assert_eq!(db.ask("GET a"), "\"y\"");
     db.pass(1);

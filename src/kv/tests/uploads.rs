@@ -2,12 +2,12 @@
 //! upload is a part of the state.
 
 use super::super::command::{Command, Set, SetAnswer, SetExpiry, SetIf};
-use super::super::uploads::{BUSY, Complete, LOST, Part, UploadId, UploadedSet};
+use super::super::uploads::{BUSY, Complete, LOST, UploadId, UploadPart, UploadedSet};
 use super::super::{BlockCheck, BlockError, Installation, Store};
 use super::{Db, HASH_KEY, decode, encoded, show};
-use crate::kv::Limits;
+use crate::kv::StoreLimits;
 use crate::routing::SLOTS;
-use groups::Work;
+use groups::WorkBudget;
 
 const UPLOAD: UploadId = UploadId { node: 1, start: 2, number: 3 };
 
@@ -16,8 +16,9 @@ fn apply(store: &mut Store, command: &Command<'_>) -> String {
 }
 
 fn parts(upload: UploadId, body: &[u8], bytes: usize) -> Vec<Command<'_>> {
-    let part =
-        |(at, part)| Command::UploadPart(Part { upload, total: body.len() as u64, offset: at as u64, bytes: part });
+    let part = |(at, part)| {
+        Command::UploadPart(UploadPart { upload, total: body.len() as u64, offset: at as u64, bytes: part })
+    };
     body.chunks(bytes).enumerate().map(|(at, chunk)| part((at * bytes, chunk))).collect()
 }
 
@@ -41,7 +42,7 @@ pub(super) fn upload(store: &mut Store, body: &[u8], bytes: usize) -> String {
 fn in_steps(store: &mut Store, command: &Command<'_>) -> String {
     let body = encoded(command);
     loop {
-        if let Some(reply) = store.apply_some(&body, true, &mut Work::steps(1)) {
+        if let Some(reply) = store.apply_some(&body, true, &mut WorkBudget::steps(1)) {
             return show(&reply);
         }
     }
@@ -120,9 +121,9 @@ fn what_lacks_a_part_or_has_another_is_not_executed() {
     assert_eq!(apply(&mut db.store, &all[0]), lost, "a second time");
     assert_eq!(apply(&mut db.store, &all[2]), lost, "one is passed over");
     assert_eq!(apply(&mut db.store, &all[1]), "OK");
-    let empty = Command::UploadPart(Part { upload: UPLOAD, total: body.len() as u64, offset: 20, bytes: b"" });
+    let empty = Command::UploadPart(UploadPart { upload: UPLOAD, total: body.len() as u64, offset: 20, bytes: b"" });
     assert_eq!(apply(&mut db.store, &empty), lost);
-    let beyond = Command::UploadPart(Part { upload: UPLOAD, total: 21, offset: 20, bytes: b"two" });
+    let beyond = Command::UploadPart(UploadPart { upload: UPLOAD, total: 21, offset: 20, bytes: b"two" });
     assert_eq!(apply(&mut db.store, &beyond), lost);
     assert_eq!(apply(&mut db.store, &complete(UPLOAD, &body)), lost, "the last one is missing");
     for part in parts(UPLOAD, &body, 10) {
@@ -155,12 +156,12 @@ fn no_upload_stands_in_another() {
 
 #[test]
 fn uploads_are_bounded_and_what_their_origin_forgot_is_dropped() {
-    let limits = Limits { value_bytes_max: 100, uploads_max: 3, ..Limits::default() };
+    let limits = StoreLimits { value_bytes_max: 100, uploads_max: 3, ..StoreLimits::default() };
     let mut db = Db::with(limits);
     let (ok, busy, lost) = ("OK".to_owned(), show(&BUSY), show(&LOST));
     let begin = |db: &mut Db, node, start, number, total| {
         let upload = UploadId { node, start, number };
-        apply(&mut db.store, &Command::UploadPart(Part { upload, total, offset: 0, bytes: b"first" }))
+        apply(&mut db.store, &Command::UploadPart(UploadPart { upload, total, offset: 0, bytes: b"first" }))
     };
     assert_eq!(begin(&mut db, 1, 1, 1, 801), lost, "no request is that long");
     assert_eq!(begin(&mut db, 1, 1, 1, 800), ok, "a single one may be longer than all together");
@@ -182,10 +183,10 @@ fn uploads_are_bounded_and_what_their_origin_forgot_is_dropped() {
 
 #[test]
 fn an_upload_without_a_part_for_ten_seconds_yields_to_another_that_needs_its_room() {
-    let mut db = Db::with(Limits { value_bytes_max: 100, ..Limits::default() });
+    let mut db = Db::with(StoreLimits { value_bytes_max: 100, ..StoreLimits::default() });
     let (ok, busy, lost) = ("OK".to_owned(), show(&BUSY), show(&LOST));
     let part = |db: &mut Db, node, total, offset| {
-        let part = Part { upload: UploadId { node, ..UPLOAD }, total, offset, bytes: b"12345" };
+        let part = UploadPart { upload: UploadId { node, ..UPLOAD }, total, offset, bytes: b"12345" };
         apply(&mut db.store, &Command::UploadPart(part))
     };
     assert_eq!((part(&mut db, 1, 200, 0), part(&mut db, 2, 200, 0)), (ok.clone(), ok.clone()));
@@ -216,7 +217,7 @@ fn what_is_on_its_way_is_in_a_frozen_state() {
     assert_eq!(db.store.frozen_digest(), Some(digest));
     db.store.thaw();
 
-    let mut installation = Installation::new(HASH_KEY, 0..SLOTS, Limits::default());
+    let mut installation = Installation::new(HASH_KEY, 0..SLOTS, StoreLimits::default());
     for (at, block) in blocks.iter().enumerate() {
         assert_eq!(installation.install_block(block), Ok(at + 1 == blocks.len()));
     }
@@ -232,7 +233,7 @@ fn what_is_on_its_way_is_in_a_frozen_state() {
     let uploads: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at][..2] == [2, 5]).collect();
     assert_eq!(uploads.len(), 9);
     let sound = |blocks: &[&Vec<u8>]| {
-        let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
+        let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, StoreLimits::default());
         blocks.iter().all(|block| check.check(block).is_ok()) && check.digest() == Some(digest)
     };
     let mut all: Vec<&Vec<u8>> = blocks.iter().collect();
@@ -248,7 +249,7 @@ fn what_is_on_its_way_is_in_a_frozen_state() {
     let mut huge = blocks[uploads[0]].clone();
     huge[22..30].fill(0xFF);
     all[uploads[0]] = &huge;
-    let mut installation = Installation::new(HASH_KEY, 0..SLOTS, Limits::default());
+    let mut installation = Installation::new(HASH_KEY, 0..SLOTS, StoreLimits::default());
     let refused = all.iter().find_map(|block| installation.install_block(block).err());
     assert_eq!(refused, Some(BlockError::BadUpload));
 }
@@ -280,7 +281,7 @@ fn a_long_value_is_written_out_in_pieces_while_others_take_its_place() {
         assert!(blocks.iter().all(|block| block.len() < 300) && blocks.iter().any(|block| block[..2] == [2, 6]));
         assert_eq!((db.store.frozen_digest(), db.store.aside_bytes()), (Some(digest), 0));
         db.store.thaw();
-        let mut installation = Installation::new(HASH_KEY, 0..SLOTS, Limits::default());
+        let mut installation = Installation::new(HASH_KEY, 0..SLOTS, StoreLimits::default());
         for (at, block) in blocks.iter().enumerate() {
             assert_eq!(installation.install_block(block), Ok(at + 1 == blocks.len()), "{replaced_after}");
         }
@@ -293,10 +294,10 @@ fn a_long_value_is_written_out_in_pieces_while_others_take_its_place() {
         // Blocks with a missing or repeated piece make no state.
         let pieces: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at][..2] == [2, 6]).collect();
         for piece in pieces {
-            let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
+            let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, StoreLimits::default());
             let rest = blocks.iter().enumerate().filter(|(at, _)| *at != piece).map(|(_, block)| block);
             assert!(!rest.map(|block| check.check(block)).all(|checked| checked.is_ok()));
-            let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, Limits::default());
+            let mut check = BlockCheck::new(HASH_KEY, 0..SLOTS, StoreLimits::default());
             let twice = blocks.iter().enumerate().flat_map(|(at, block)| vec![block; 1 + usize::from(at == piece)]);
             assert!(!twice.map(|block| check.check(block)).all(|checked| checked.is_ok()));
         }

@@ -106,7 +106,7 @@ fn sessions(plan: &Plan) -> anyhow::Result<Vec<Vec<u8>>> {
         Ok(Value::Error(text)) => bail!("{address} gives no sessions: {text}"),
         Ok(reply) => match reply.as_bytes() {
             Some(id) => Ok(once_prefix(id)),
-            None => Err(anyhow!("{address} answers SESSION NEW with what is no id")),
+            None => Err(anyhow!("{address} replied to SESSION NEW without a session id")),
         },
         Err(error) => Err(anyhow!("{address} gives no sessions: {error}")),
     };

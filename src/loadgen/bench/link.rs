@@ -216,7 +216,7 @@ impl Link {
             let op = self.flight.pop_front();
             on_reply(op, reply, is_error.then(|| error_line(reply)));
             if op.is_none() {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply to no request"));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply without a request"));
             }
             start += length;
         }

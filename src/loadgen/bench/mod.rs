@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use verify::{Recording, VERIFY_KEYS_MAX, VERIFY_VALUE_BYTES};
-use workload::{KeysDist, Kind, Picker, Requests, Workload};
+use workload::{KeysDist, Picker, RequestKind, Requests, Workload};
 
 /// Requests in flight per connection while keys are loaded: enough to be quick, few enough to be gentle.
 const LOAD_PIPELINE: usize = 64;
@@ -62,7 +62,7 @@ pub struct BenchArgs {
     /// The load.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Check that what the clients saw is linearizable. The run uses keys of its own, 256 at a time, which remain. Exit
+    /// Check that the clients' history is linearizable. The run uses keys of its own, 256 at a time, which remain. Exit
     /// code 1 if it is not linearizable.
     #[arg(long)]
     pub verify: bool,
@@ -149,7 +149,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         Some(Verified { linearizable, counterexample, .. }) => {
             if linearizable.is_some() {
                 let _ = writeln!(io::stderr(), "{}", counterexample.unwrap_or_default());
-                bail!("what the clients of {} saw is not linearizable; times above are in ns", args.connect.join(","));
+                bail!("the clients' history at {} is not linearizable; times above are in ns", args.connect.join(","));
             }
             bail!("{}", counterexample.unwrap_or_default())
         }
@@ -162,7 +162,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
 /// # Errors
 /// If a server is not there at the start, or the keys cannot be loaded.
 pub fn measure(connect: &[String], load: &LoadArgs, verify: bool, stop: &AtomicBool) -> anyhow::Result<Report> {
-    let lookup = |text: &String| resolve(text).map_err(|error| anyhow!("no address HOST:PORT: {text}: {error}"));
+    let lookup = |text: &String| resolve(text).map_err(|error| anyhow!("cannot resolve {text} as HOST:PORT: {error}"));
     let addresses: Vec<SocketAddr> = connect.iter().map(lookup).collect::<anyhow::Result<_>>()?;
     raise_file_limit();
     let mut plan = load.plan(addresses)?;
@@ -319,14 +319,14 @@ fn load_keys(mut plan: Plan, args: &LoadArgs, stop: &AtomicBool) -> anyhow::Resu
     let mut progress = ProgressLine::start("loading keys", plan.limit);
     let record = drive(&plan, stop, |replies| progress.tell(replies))?;
     drop(progress);
-    let loaded = record.latencies(Kind::Set).len();
+    let loaded = record.latencies(RequestKind::Set).len();
     if stop.load(Ordering::Relaxed) {
         bail!("stopped while keys were loaded: {loaded} of {}", args.keys);
     }
     if loaded < args.keys {
         let words: Vec<String> = record.errors.iter().map(|(word, count)| format!("{count} × -{word}")).collect();
         let why = if words.is_empty() { "the connections were lost".into() } else { words.join(", ") };
-        bail!("only {loaded} of {} keys could be loaded: {why}; --no-load leaves that out", args.keys);
+        bail!("only {loaded} of {} keys could be loaded: {why}; --no-load skips the loading", args.keys);
     }
     plan.workload = args.workload;
     plan.limit = args.limit();
@@ -351,6 +351,6 @@ fn count(max: u64) -> impl clap::builder::TypedValueParser<Value = usize> {
 
 fn parse_rate(text: &str) -> anyhow::Result<f64> {
     let rate: f64 = text.parse()?;
-    ensure!(rate > 0.0 && rate <= 1e9, "a number of requests per second above 0");
+    ensure!(rate > 0.0 && rate <= 1e9, "give a number of requests per second above 0, up to 1e9");
     Ok(rate)
 }

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::loadgen::bench::record::Measurements;
     use crate::loadgen::bench::report::Parameters;
-    use crate::loadgen::bench::workload::Kind;
+    use crate::loadgen::bench::workload::RequestKind;
 
     fn parameters() -> Parameters {
         Parameters {
@@ -158,7 +158,7 @@ mod tests {
     fn draw(fill: impl FnOnce(&mut Measurements)) -> String {
         let mut record = Measurements::new().unwrap();
         fill(&mut record);
-        of_report(&Report::new(parameters(), &[Kind::Get, Kind::Set], &record, false))
+        of_report(&Report::new(parameters(), &[RequestKind::Get, RequestKind::Set], &record, false))
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
             record.end_ns = 1_000_000_000;
         });
         let one = draw(|record| {
-            record.on_reply(Kind::Set, 50_000_000, 1000, true);
+            record.on_reply(RequestKind::Set, 50_000_000, 1000, true);
             record.end_ns = 100_000_000;
         });
         for svg in [empty, failed, one] {
@@ -182,7 +182,7 @@ mod tests {
     fn a_stall_is_a_gap_and_failures_are_marked() {
         let svg = draw(|record| {
             for ms in (0..300).chain(700..1000) {
-                record.on_reply(Kind::Get, ms * 1_000_000, 200_000, true);
+                record.on_reply(RequestKind::Get, ms * 1_000_000, 200_000, true);
             }
             record.on_connection_lost(3, 350_000_000, true);
             record.end_ns = 1_000_000_000;

@@ -3,7 +3,7 @@
 //! Each thread of the generator fills a record of its own; they are merged at the end.
 
 use super::verify::HistoryRecorder;
-use super::workload::Kind;
+use super::workload::RequestKind;
 use anyhow::Context;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ impl Measurements {
     pub fn new() -> anyhow::Result<Measurements> {
         let histogram = || Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).context("histogram bounds");
         Ok(Measurements {
-            latencies: Kind::ALL.iter().map(|_| histogram()).collect::<anyhow::Result<_>>()?,
+            latencies: RequestKind::ALL.iter().map(|_| histogram()).collect::<anyhow::Result<_>>()?,
             errors: BTreeMap::new(),
             series: Series::new()?,
             in_time: 0,
@@ -68,7 +68,7 @@ impl Measurements {
 
     /// Records a reply at `now_ns`. A reply after the end of sending (`in_time` is false) does not count for the
     /// throughput. It counts for the latencies, which would be flattered without the slowest.
-    pub fn on_reply(&mut self, kind: Kind, now_ns: u64, latency_ns: u64, in_time: bool) {
+    pub fn on_reply(&mut self, kind: RequestKind, now_ns: u64, latency_ns: u64, in_time: bool) {
         self.latencies[kind as usize].saturating_record(latency_ns);
         if in_time {
             self.in_time += 1;
@@ -100,7 +100,7 @@ impl Measurements {
 
     /// Returns the latencies of one kind of request, in ns.
     #[must_use]
-    pub fn latencies(&self, kind: Kind) -> &Histogram<u64> {
+    pub fn latencies(&self, kind: RequestKind) -> &Histogram<u64> {
         &self.latencies[kind as usize]
     }
 
@@ -216,12 +216,12 @@ mod tests {
     #[test]
     fn replies_land_in_their_kind_and_interval() {
         let mut record = Measurements::new().unwrap();
-        record.on_reply(Kind::Get, 50_000_000, 1000, true);
-        record.on_reply(Kind::Set, 150_000_000, 3000, true);
-        record.on_reply(Kind::Set, 950_000_000, 5000, false);
+        record.on_reply(RequestKind::Get, 50_000_000, 1000, true);
+        record.on_reply(RequestKind::Set, 150_000_000, 3000, true);
+        record.on_reply(RequestKind::Set, 950_000_000, 5000, false);
         assert_eq!(record.in_time, 2);
-        assert_eq!(record.latencies(Kind::Get).len(), 1);
-        assert_eq!(record.latencies(Kind::Set).len(), 2);
+        assert_eq!(record.latencies(RequestKind::Get).len(), 1);
+        assert_eq!(record.latencies(RequestKind::Set).len(), 2);
         assert_eq!(record.all_latencies().len(), 3);
         let counts: Vec<u64> = record.series.intervals.iter().map(|interval| interval.latencies.len()).collect();
         assert_eq!(counts, [1, 1]);
@@ -230,13 +230,13 @@ mod tests {
     #[test]
     fn percentiles_are_exact_to_three_digits() {
         let mut record = Measurements::new().unwrap();
-        (1..=100_000_u64).for_each(|i| record.on_reply(Kind::Set, 0, i * 1000, true));
+        (1..=100_000_u64).for_each(|i| record.on_reply(RequestKind::Set, 0, i * 1000, true));
         for (quantile, expected) in [(0.5, 50_000_000.0), (0.99, 99_000_000.0), (0.999, 99_900_000.0)] {
-            let found = record.latencies(Kind::Set).value_at_quantile(quantile) as f64;
+            let found = record.latencies(RequestKind::Set).value_at_quantile(quantile) as f64;
             assert!((found / expected - 1.0).abs() < 0.001, "{found} for {quantile}");
         }
-        record.on_reply(Kind::Set, 0, u64::MAX, true);
-        assert!(record.latencies(Kind::Set).max() >= LATENCY_NS_MAX);
+        record.on_reply(RequestKind::Set, 0, u64::MAX, true);
+        assert!(record.latencies(RequestKind::Set).max() >= LATENCY_NS_MAX);
     }
 
     #[test]
@@ -253,12 +253,12 @@ mod tests {
     #[test]
     fn a_long_run_has_longer_intervals_and_loses_nothing() {
         let mut long = Measurements::new().unwrap();
-        (0..200).for_each(|second| long.on_reply(Kind::Set, second * SECOND, 7, true));
+        (0..200).for_each(|second| long.on_reply(RequestKind::Set, second * SECOND, 7, true));
         assert_eq!(long.series.interval_ns, 4 * INTERVAL_NS);
         assert!(long.series.intervals.len() <= INTERVALS_MAX);
 
         let mut short = Measurements::new().unwrap();
-        (0..20).for_each(|second| short.on_reply(Kind::Set, second * SECOND, 7, true));
+        (0..20).for_each(|second| short.on_reply(RequestKind::Set, second * SECOND, 7, true));
         short.merge(long);
         assert_eq!(short.series.interval_ns, 4 * INTERVAL_NS);
         assert_eq!(short.series.intervals.iter().map(|interval| interval.latencies.len()).sum::<u64>(), 220);

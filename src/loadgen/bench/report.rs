@@ -4,7 +4,7 @@
 //! (`_us` is microseconds, `_s` seconds). Counts are plain.
 
 use super::record::{Measurements, Series};
-use super::workload::Kind;
+use super::workload::RequestKind;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -161,10 +161,10 @@ pub struct Point {
 impl Report {
     /// Creates the report of a finished run.
     #[must_use]
-    pub fn new(parameters: Parameters, kinds: &[Kind], record: &Measurements, interrupted: bool) -> Report {
+    pub fn new(parameters: Parameters, kinds: &[RequestKind], record: &Measurements, interrupted: bool) -> Report {
         let all = record.all_latencies();
         let elapsed_s = seconds(record.end_ns);
-        let operation = |kind: &Kind| Operation { name: kind.name(), latency: latency(record.latencies(*kind)) };
+        let operation = |kind: &RequestKind| Operation { name: kind.name(), latency: latency(record.latencies(*kind)) };
         Report {
             version: env!("CARGO_PKG_VERSION"),
             unix_time_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64),
@@ -280,7 +280,7 @@ impl fmt::Display for Verified {
         let (time, plural) = (duration(self.elapsed_s * 1e6), if self.keys == 1 { "" } else { "s" });
         write!(f, "{verdict}: {operations} operations on {keys} key{plural}, {open} of them open; checked in {time}")?;
         if self.keys_kept < 1.0 {
-            write!(f, "; more was done, of which 1 key in {} was kept", (1.0 / self.keys_kept).round())?;
+            write!(f, "; only 1 key in {} was recorded", (1.0 / self.keys_kept).round())?;
         }
         Ok(())
     }
@@ -400,10 +400,10 @@ mod tests {
     fn rates_and_percentiles_are_those_of_the_record() {
         let mut record = Measurements::new().unwrap();
         // One reply in each ms of a second, slower and slower; one more comes late.
-        (0..1000).for_each(|ms| record.on_reply(Kind::Set, ms * 1_000_000, (ms + 1) * 1000, true));
-        record.on_reply(Kind::Set, 1_400_000_000, 9_000_000, false);
+        (0..1000).for_each(|ms| record.on_reply(RequestKind::Set, ms * 1_000_000, (ms + 1) * 1000, true));
+        record.on_reply(RequestKind::Set, 1_400_000_000, 9_000_000, false);
         record.end_ns = 1_000_000_000;
-        let distribution = latency(record.latencies(Kind::Set));
+        let distribution = latency(record.latencies(RequestKind::Set));
         assert_eq!(distribution.count, 1001);
         for (found, expected) in
             [(distribution.p50_us, 501.0), (distribution.p99_us, 991.0), (distribution.max_us, 9000.0)]
@@ -422,7 +422,7 @@ mod tests {
     #[test]
     fn intervals_without_replies_are_there_and_a_scrap_is_not() {
         let mut record = Measurements::new().unwrap();
-        record.on_reply(Kind::Get, 10_000_000, 1000, true);
+        record.on_reply(RequestKind::Get, 10_000_000, 1000, true);
         let rates =
             |end_ns| -> Vec<f64> { points(&record.series, end_ns).iter().map(|point| point.requests_per_s).collect() };
         assert_eq!(rates(310_000_000), [10.0, 0.0, 0.0]);

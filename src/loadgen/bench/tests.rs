@@ -4,7 +4,7 @@ use super::cluster::SlotMap;
 use super::driver::{Limit, Plan, drive};
 use super::fake::{Answer, FakeServer};
 use super::record::Measurements;
-use super::workload::{Kind, Picker, Requests, Workload};
+use super::workload::{Picker, RequestKind, Requests, Workload};
 use super::{LoadArgs, measure};
 use crate::routing::slot;
 use clap::{Args, FromArgMatches};
@@ -53,7 +53,7 @@ fn a_fixed_number_of_requests_is_sent_and_answered_once() {
             Answer::ok()
         });
         let record = run(&Plan { threads, ..plan(&[server.address], Workload::Set, 1001) });
-        assert_eq!(record.latencies(Kind::Set).len(), 1001);
+        assert_eq!(record.latencies(RequestKind::Set).len(), 1001);
         assert_eq!((record.in_time, server.requests()), (1001, 1001));
         assert!(record.errors.is_empty() && record.unanswered == 0 && record.end_ns > 0);
     }
@@ -66,7 +66,7 @@ fn a_timed_load_ends_by_itself() {
     let record = run(&Plan { limit, ..plan(&[server.address], Workload::Incr, 0) });
     assert_eq!(record.end_ns, 150_000_000);
     assert!(record.in_time > 0 && record.unanswered == 0);
-    assert_eq!(server.requests() as u64, record.latencies(Kind::Incr).len());
+    assert_eq!(server.requests() as u64, record.latencies(RequestKind::Incr).len());
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn mixed_requests_are_measured_by_kind_and_dealt_over_the_addresses() {
     });
     let addresses = [servers[0].address, servers[1].address];
     let record = run(&plan(&addresses, Workload::Mixed(0.75), 2000));
-    let (gets, sets) = (record.latencies(Kind::Get).len(), record.latencies(Kind::Set).len());
+    let (gets, sets) = (record.latencies(RequestKind::Get).len(), record.latencies(RequestKind::Set).len());
     assert_eq!(gets + sets, 2000);
     assert!((1400..1600).contains(&gets), "{gets}");
     assert!(servers.iter().all(|server| server.requests() > 0));
@@ -185,7 +185,7 @@ fn the_open_loop_keeps_its_rate_and_tells_what_it_could_not_send() {
     let server = FakeServer::start(|_, _| Answer::ok());
     let limit = Limit::Time(Duration::from_millis(300));
     let record = run(&Plan { rate: Some(2000.0), limit, threads: 2, ..plan(&[server.address], Workload::Set, 0) });
-    assert_eq!(record.latencies(Kind::Set).len() + record.unanswered + record.never_sent, 600);
+    assert_eq!(record.latencies(RequestKind::Set).len() + record.unanswered + record.never_sent, 600);
 
     let server = FakeServer::start(|_, _| Answer::Silence);
     let record = run(&Plan { rate: Some(2000.0), limit, ..plan(&[server.address], Workload::Set, 0) });

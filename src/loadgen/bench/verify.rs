@@ -7,7 +7,7 @@
 
 use super::driver::{Limit, Plan, drive};
 use super::report::Verified;
-use super::workload::{Kind, Op, Picker, Requests, TAG_BYTES, Workload};
+use super::workload::{Op, Picker, RequestKind, Requests, TAG_BYTES, Workload};
 use crate::verify::{Action, History, Limits, Operation, Outcome, Summary, Violation, check};
 use anyhow::Context;
 use bytes::Bytes;
@@ -77,7 +77,7 @@ pub struct HistoryRecorder {
 struct Entry {
     key: u64,
     client: u32,
-    kind: Kind,
+    kind: RequestKind,
     argument: u64,
     call: u64,
     /// Time and content of the reply. None if the operation is open.
@@ -127,7 +127,7 @@ impl HistoryRecorder {
         let Ok(Some((reply, _))) = decode(reply) else { return self.on_open(client, op) };
         let outcome = match Outcome::of_reply(&reply) {
             // An earlier attempt of the request may still be executed.
-            Some(Outcome::Refused) if op.kind == Kind::Once && op.attempts > 0 => None,
+            Some(Outcome::Refused) if op.kind == RequestKind::Once && op.attempts > 0 => None,
             Some(Outcome::Refused) => {
                 self.refused += 1;
                 return;
@@ -214,7 +214,7 @@ pub fn verify(mut plan: Plan, recorder: HistoryRecorder, stop: &AtomicBool) -> a
             plan.silence_max = LAST_READS_SILENCE_MAX;
             let operations_max = usize::MAX;
             plan.recording = Some(Recording { keys: None, needs_all_nodes: false, operations_max, ..recording });
-            let last = drive(&plan, stop, |_| {})?.recorder.context("a run that is recorded has a recorder")?;
+            let last = drive(&plan, stop, |_| {})?.recorder.context("the run has no recorder")?;
             recorder.merged(last)
         }
         _ => recorder,
@@ -264,10 +264,10 @@ fn history(entries: &[Entry], requests: &Requests) -> History {
     let key = Bytes::from(key);
     for entry in entries {
         let action = match entry.kind {
-            Kind::Get => Action::Get,
-            Kind::Set => Action::Set(requests.value(entry.argument).into()),
-            Kind::Append => Action::Append(requests.value(entry.argument).into()),
-            Kind::Incr | Kind::Once => Action::IncrementBy(1),
+            RequestKind::Get => Action::Get,
+            RequestKind::Set => Action::Set(requests.value(entry.argument).into()),
+            RequestKind::Append => Action::Append(requests.value(entry.argument).into()),
+            RequestKind::Incr | RequestKind::Once => Action::IncrementBy(1),
         };
         let outcome = entry.told.as_ref().map(|(_, told)| match told {
             Told::Other(outcome) => outcome.clone(),

@@ -6,7 +6,7 @@ use super::report::Verified;
 use super::verify::{Recording, verify};
 use super::workload::{Op, Picker, Requests, Workload};
 use super::{LoadArgs, measure};
-use crate::loadgen::bench::workload::Kind;
+use crate::loadgen::bench::workload::RequestKind;
 use clap::{Args, FromArgMatches};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -192,11 +192,11 @@ fn values_tell_who_wrote_them() {
         assert_eq!(requests.arguments_of(wrong), None);
     }
     let mut out = Vec::new();
-    let op = Op { kind: Kind::Set, key: 12, argument: 7, intended_ns: 0, sent_ns: 0, attempts: 0 };
+    let op = Op { kind: RequestKind::Set, key: 12, argument: 7, intended_ns: 0, sent_ns: 0, attempts: 0 };
     requests.write(&op, b"", &mut out);
     let request = String::from_utf8(out).unwrap();
     assert!(request.starts_with("*3\r\n$3\r\nSET\r\n$16\r\nrun:000000000012\r\n$20\r\n0000000000000007"), "{request}");
     let mut key = Vec::new();
-    requests.write_key(Kind::Get, 12, &mut key);
+    requests.write_key(RequestKind::Get, 12, &mut key);
     assert_eq!(key, b"run:000000000012");
 }

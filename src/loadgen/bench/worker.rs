@@ -11,7 +11,7 @@ use super::link::Link;
 use super::pacer::Pacer;
 use super::record::Measurements;
 use super::verify::HistoryRecorder;
-use super::workload::{Kind, Op, Picker, Requests, Workload};
+use super::workload::{Op, Picker, RequestKind, Requests, Workload};
 use crate::rng::Rng;
 use anyhow::anyhow;
 use mio::unix::SourceFd;
@@ -379,23 +379,23 @@ impl<'a> Worker<'a> {
         let kind = match self.plan.workload {
             Workload::Mixed(reads) => {
                 if self.rng.unit() < reads {
-                    Kind::Get
+                    RequestKind::Get
                 } else {
-                    Kind::Set
+                    RequestKind::Set
                 }
             }
             other => other.kinds()[0],
         };
         let argument = match kind {
-            Kind::Once => {
+            RequestKind::Once => {
                 client.next_number += 1;
                 client.next_number - 1
             }
-            Kind::Set | Kind::Append => match &mut self.record.recorder {
+            RequestKind::Set | RequestKind::Append => match &mut self.record.recorder {
                 Some(recorder) => recorder.next_argument(),
                 None => Requests::argument(&mut self.rng),
             },
-            Kind::Get | Kind::Incr => 0,
+            RequestKind::Get | RequestKind::Incr => 0,
         };
         let mut key = self.picker.pick(&mut self.rng);
         if let Some(recording) = &self.plan.recording {
@@ -426,7 +426,7 @@ impl<'a> Worker<'a> {
         let mut lost = 0;
         for op in unanswered {
             // A `ONCE` may be sent again without harm. Whether any other request was executed is unknown.
-            if op.kind == Kind::Once && op.attempts < ATTEMPTS_MAX {
+            if op.kind == RequestKind::Once && op.attempts < ATTEMPTS_MAX {
                 client.retry.push_back(Op { attempts: op.attempts + 1, ..op });
             } else {
                 lost += 1;

@@ -40,14 +40,14 @@ pub enum Workload {
 impl Workload {
     /// Returns the kinds of requests in the load.
     #[must_use]
-    pub fn kinds(self) -> &'static [Kind] {
+    pub fn kinds(self) -> &'static [RequestKind] {
         match self {
-            Workload::Set => &[Kind::Set],
-            Workload::Get => &[Kind::Get],
-            Workload::Mixed(_) => &[Kind::Get, Kind::Set],
-            Workload::Incr => &[Kind::Incr],
-            Workload::Append => &[Kind::Append],
-            Workload::Once => &[Kind::Once],
+            Workload::Set => &[RequestKind::Set],
+            Workload::Get => &[RequestKind::Get],
+            Workload::Mixed(_) => &[RequestKind::Get, RequestKind::Set],
+            Workload::Incr => &[RequestKind::Incr],
+            Workload::Append => &[RequestKind::Append],
+            Workload::Once => &[RequestKind::Once],
         }
     }
 
@@ -92,7 +92,7 @@ impl fmt::Display for Workload {
 
 /// The kind of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     /// `SET`
     Set,
     /// `GET`
@@ -105,9 +105,10 @@ pub enum Kind {
     Once,
 }
 
-impl Kind {
+impl RequestKind {
     /// Every kind; `kind as usize` is its index here.
-    pub const ALL: [Kind; 5] = [Kind::Set, Kind::Get, Kind::Incr, Kind::Append, Kind::Once];
+    pub const ALL: [RequestKind; 5] =
+        [RequestKind::Set, RequestKind::Get, RequestKind::Incr, RequestKind::Append, RequestKind::Once];
 
     /// Returns the name of the kind in reports.
     #[must_use]
@@ -119,8 +120,8 @@ impl Kind {
     /// leftovers of another.
     fn key_prefix(self) -> &'static [u8; 4] {
         match self {
-            Kind::Set | Kind::Get | Kind::Append => b"key:",
-            Kind::Incr | Kind::Once => b"ctr:",
+            RequestKind::Set | RequestKind::Get | RequestKind::Append => b"key:",
+            RequestKind::Incr | RequestKind::Once => b"ctr:",
         }
     }
 }
@@ -162,7 +163,7 @@ impl fmt::Display for KeysDist {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Op {
     /// The kind of request.
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// The number of the key.
     pub key: u64,
     /// The start of the value in the pool, or the tag that the value starts with, or the number of a `ONCE`.
@@ -277,7 +278,7 @@ fn zeta(items: u64, theta: f64) -> f64 {
 /// Encoder of requests.
 #[derive(Debug)]
 pub struct Requests {
-    templates: [Template; Kind::ALL.len()],
+    templates: [Template; RequestKind::ALL.len()],
     value_pool: Vec<u8>,
     value_bytes: usize,
     /// Prefix of all keys, if no two values may be alike. Without it, the prefix depends on the kind.
@@ -292,7 +293,7 @@ impl Requests {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut rng = Rng::new(seed);
         let value_pool = (0..value_bytes + POOL_BYTES).map(|_| ALPHABET[rng.below(64) as usize]).collect();
-        let templates = Kind::ALL.map(|kind| Template::new(kind, kind.key_prefix(), value_bytes));
+        let templates = RequestKind::ALL.map(|kind| Template::new(kind, kind.key_prefix(), value_bytes));
         Requests { templates, value_pool, value_bytes, run: None }
     }
 
@@ -301,7 +302,7 @@ impl Requests {
     #[must_use]
     pub fn tagged(self, run: &str) -> Requests {
         let run = run.as_bytes().to_vec();
-        let templates = Kind::ALL.map(|kind| Template::new(kind, &run, self.value_bytes));
+        let templates = RequestKind::ALL.map(|kind| Template::new(kind, &run, self.value_bytes));
         Requests { templates, run: Some(run), ..self }
     }
 
@@ -312,7 +313,7 @@ impl Requests {
 
     /// Appends the bytes of a request. `session` comes from [`once_prefix`], for `ONCE` only.
     pub fn write(&self, op: &Op, session: &[u8], out: &mut Vec<u8>) {
-        if op.kind == Kind::Once {
+        if op.kind == RequestKind::Once {
             out.extend_from_slice(session);
             let mut number = itoa::Buffer::new();
             let number = number.format(op.argument).as_bytes();
@@ -358,7 +359,7 @@ impl Requests {
     }
 
     /// Writes the bytes of a key to `out`, and replaces its contents.
-    pub fn write_key(&self, kind: Kind, key: u64, out: &mut Vec<u8>) {
+    pub fn write_key(&self, kind: RequestKind, key: u64, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(self.run.as_deref().unwrap_or(kind.key_prefix()));
         let start = out.len();
@@ -371,7 +372,7 @@ impl Requests {
 #[must_use]
 pub fn once_prefix(session: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // ONCE, session, number, INCR, key: the template of `Kind::Once` continues after the number.
+    // ONCE, session, number, INCR, key: the template of `RequestKind::Once` continues after the number.
     write_command(&[b"ONCE", session], &mut bytes);
     bytes[1] = b'5';
     bytes
@@ -395,13 +396,13 @@ struct Template {
 }
 
 impl Template {
-    fn new(kind: Kind, key_prefix: &[u8], value_bytes: usize) -> Template {
+    fn new(kind: RequestKind, key_prefix: &[u8], value_bytes: usize) -> Template {
         let key = [key_prefix, &[b'0'; KEY_DIGITS]].concat();
         let (name, has_value): (&[u8], bool) = match kind {
-            Kind::Set => (b"SET", true),
-            Kind::Append => (b"APPEND", true),
-            Kind::Get => (b"GET", false),
-            Kind::Incr | Kind::Once => (b"INCR", false),
+            RequestKind::Set => (b"SET", true),
+            RequestKind::Append => (b"APPEND", true),
+            RequestKind::Get => (b"GET", false),
+            RequestKind::Incr | RequestKind::Once => (b"INCR", false),
         };
         let mut bytes = Vec::new();
         write_command(&[name, &key], &mut bytes);
@@ -412,7 +413,7 @@ impl Template {
             write_command(&[name, &key, &vec![b'v'; value_bytes]], &mut bytes);
             value_start = Some(bytes.len() - 2 - value_bytes);
         }
-        if kind == Kind::Once {
+        if kind == RequestKind::Once {
             let head = b"*2\r\n".len();
             bytes.drain(..head);
             key_end -= head;
@@ -440,7 +441,7 @@ mod tests {
         words.map(|word| String::from_utf8(word.as_bytes().unwrap().to_vec()).unwrap()).collect()
     }
 
-    fn request(kind: Kind, key: u64, argument: u64) -> Vec<String> {
+    fn request(kind: RequestKind, key: u64, argument: u64) -> Vec<String> {
         let mut out = Vec::new();
         let op = Op { kind, key, argument, intended_ns: 0, sent_ns: 0, attempts: 0 };
         Requests::new(5, 1).write(&op, &once_prefix(b"s1"), &mut out);
@@ -449,21 +450,27 @@ mod tests {
 
     #[test]
     fn requests_are_commands() {
-        assert_eq!(request(Kind::Get, 42, 0), ["GET", "key:000000000042"]);
-        assert_eq!(request(Kind::Incr, KEYS_MAX - 1, 0), ["INCR", "ctr:999999999999"]);
-        assert_eq!(request(Kind::Once, 7, 123), ["ONCE", "s1", "123", "INCR", "ctr:000000000007"]);
-        let set = request(Kind::Set, 3, 9);
+        assert_eq!(request(RequestKind::Get, 42, 0), ["GET", "key:000000000042"]);
+        assert_eq!(request(RequestKind::Incr, KEYS_MAX - 1, 0), ["INCR", "ctr:999999999999"]);
+        assert_eq!(request(RequestKind::Once, 7, 123), ["ONCE", "s1", "123", "INCR", "ctr:000000000007"]);
+        let set = request(RequestKind::Set, 3, 9);
         assert_eq!(set[..2], ["SET", "key:000000000003"]);
         assert_eq!(set[2].len(), 5);
-        assert_eq!(request(Kind::Append, 3, 9)[2], set[2]);
-        assert_ne!(request(Kind::Set, 3, 10)[2], set[2]);
+        assert_eq!(request(RequestKind::Append, 3, 9)[2], set[2]);
+        assert_ne!(request(RequestKind::Set, 3, 10)[2], set[2]);
     }
 
     #[test]
     fn empty_values_are_possible() {
         let mut out = Vec::new();
-        let op =
-            Op { kind: Kind::Set, key: 1, argument: POOL_BYTES as u64 - 1, intended_ns: 0, sent_ns: 0, attempts: 0 };
+        let op = Op {
+            kind: RequestKind::Set,
+            key: 1,
+            argument: POOL_BYTES as u64 - 1,
+            intended_ns: 0,
+            sent_ns: 0,
+            attempts: 0,
+        };
         Requests::new(0, 1).write(&op, b"", &mut out);
         assert_eq!(words(&out), ["SET", "key:000000000001", ""]);
         assert!(matches!(decode(&out), Ok(Some((Value::Array(_), _)))));

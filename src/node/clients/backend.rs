@@ -4,7 +4,7 @@
 use crate::admin::info::ClientsView;
 use crate::admin::stats::Stats;
 use crate::config::NodeConfig;
-use crate::kv::Moment;
+use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
@@ -52,7 +52,7 @@ pub(in crate::node) trait Backend {
     /// Returns true if commands that may add data are refused, because memory is short.
     fn is_out_of_memory(&self) -> bool;
     /// Returns the context that commands are parsed with; `seed` is a random number.
-    fn moment(&self, seed: u64, time: Time) -> Moment;
+    fn parse_context(&self, seed: u64, time: Time) -> ParseContext;
     /// Answers a command about the node or the cluster. `clients` holds the facts about clients for INFO.
     fn admin(&mut self, spec: &Spec, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static>;
     /// Checks `PAXOI LEADER MOVE`. Returns the group, and the node that is to lead it.
@@ -87,7 +87,7 @@ pub(in crate::node) trait Backend {
     fn is_upload(&self, command: &Command<'_>, bytes: usize) -> bool;
     /// Returns the member that executes the clients' commands; `None`: this node. Replies from different executors come
     /// in no fixed order.
-    fn way(&self) -> Option<NodeId>;
+    fn executor(&self) -> Option<NodeId>;
     /// Returns the estimated bytes of the reply; 0 unless they may be many.
     fn expected_bytes(&self, group: GroupId, command: &Command<'_>) -> usize;
 
@@ -110,7 +110,7 @@ pub(in crate::node) trait Backend {
     fn next(&self, group: GroupId) -> Instance;
     /// Returns the number of other members that durably hold everything below the given instance, as the minimum over
     /// `groups`. If `groups` is empty, returns the number of reached members.
-    fn holders(&self, groups: &[(GroupId, Instance)], time: Time) -> usize;
+    fn count_durable_members(&self, groups: &[(GroupId, Instance)], time: Time) -> usize;
     /// Asks the members how far their logs are durable in these groups.
     fn ask_where_durable(&mut self, groups: Vec<GroupId>);
 }

@@ -18,20 +18,20 @@ use std::net::SocketAddr;
 /// would save little.
 const SMALL_REPLY_BYTES: usize = 256;
 const DROPPED: Reply<'static> =
-    Reply::Error(Cow::Borrowed("ERR the reply was dropped: too much waits to be read by this client"));
+    Reply::Error(Cow::Borrowed("ERR the reply was dropped: this client has too many unread reply bytes"));
 
 /// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum RequestOutcome {
     /// The request was answered, or its reply will come.
     Taken,
     /// The request has to be read again when this obstacle is gone.
-    Again(Blocked),
+    Again(BlockReason),
 }
 
 /// The reason why the requests of a client wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Blocked {
+pub(super) enum BlockReason {
     /// The queue of this group is full for a request of this many bytes.
     Group(GroupId, usize),
     /// CLIENT PAUSE is in force.
@@ -54,7 +54,7 @@ pub(super) struct Client {
     pub(super) ended: bool,
     /// The client's requests wait unread.
     pub(super) paused: bool,
-    pub(super) blocked: Option<Blocked>,
+    pub(super) blocked: Option<BlockReason>,
     /// Start of the period in which the client was paused, perhaps repeatedly, and none of its requests was taken.
     pub(super) waits_since_ms: Option<u64>,
     /// Bytes of requests that waited unread for as long as the client timeout, because too many other commands are in
@@ -67,7 +67,7 @@ pub(super) struct Client {
     /// The groups in which the client has written.
     pub(super) wrote: GroupSet,
     /// The member that executes the client's commands; `None`: this node. See `relay`.
-    way: Option<NodeId>,
+    executor: Option<NodeId>,
     /// The client has sent a write, or is in the middle of a large request.
     pub(super) writes: bool,
     /// After READONLY: the client's reads are answered at once, from this node's local state.
@@ -107,7 +107,7 @@ impl Client {
             refused_bytes: 0,
             resumed: false,
             wrote: GroupSet::default(),
-            way: None,
+            executor: None,
             writes: false,
             reads_stale: false,
             held: 0,
@@ -131,7 +131,7 @@ impl Client {
     }
 
     /// Answers like [`Client::answer`], and counts an error.
-    pub(super) fn tell(&mut self, reply: &Reply<'_>, node: &mut impl Backend) {
+    pub(super) fn answer_counted(&mut self, reply: &Reply<'_>, node: &mut impl Backend) {
         if let Reply::Error(text) = reply {
             node.stats().error(text);
         }
@@ -159,16 +159,16 @@ impl Client {
 
     /// Returns true if no more requests of the client are read: too many replies or bytes of output are outstanding, a
     /// pause or earlier replies block it, or a long read is not answered.
-    pub(super) fn is_choked(&self) -> bool {
+    pub(super) fn must_pause(&self) -> bool {
         self.replies.len() >= REPLIES_MAX
             || self.out.len() + self.unsent + self.replies.bytes() >= CLIENT_OUTPUT_BYTES
-            || matches!(self.blocked, Some(Blocked::Pause | Blocked::Replies))
+            || matches!(self.blocked, Some(BlockReason::Pause | BlockReason::Replies))
             || self.replies.is_reading_long()
     }
 
     /// Returns true if the group that the client's next request needs had a full queue.
     pub(super) fn awaits_group(&self) -> bool {
-        matches!(self.blocked, Some(Blocked::Group(..)))
+        matches!(self.blocked, Some(BlockReason::Group(..)))
     }
 
     /// Returns true if the client has sent nothing for `limit_ms`, and waits for nothing.
@@ -179,11 +179,11 @@ impl Client {
 
     /// Sets the executor of the client's commands; `None`: this node. Returns false, and changes nothing, if the
     /// replies from another executor have to come first.
-    pub(super) fn goes(&mut self, way: Option<NodeId>) -> bool {
-        if self.way != way && !self.replies.is_empty() {
+    pub(super) fn set_executor(&mut self, executor: Option<NodeId>) -> bool {
+        if self.executor != executor && !self.replies.is_empty() {
             return false;
         }
-        self.way = way;
+        self.executor = executor;
         true
     }
 

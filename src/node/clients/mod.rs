@@ -24,7 +24,7 @@ mod waits;
 pub(super) use backend::{Backend, Request, Submission};
 pub(super) use routing::encoded;
 
-use super::slots::Slots;
+use super::slots::ConnectionTable;
 use super::ticket::Ticket;
 use super::{Close, Output, Time};
 use crate::admin::info::ClientsView;
@@ -32,8 +32,8 @@ use crate::config::{ARGS_MAX, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES, NodeConfig, R
 use crate::kv::fanout::NOT_SERVED;
 use crate::kv::reply::Reply;
 use bytes::{Buf, Bytes, BytesMut};
-use client::{Blocked, Client, Outcome};
-use groups::{Jitter, Work};
+use client::{BlockReason, Client, RequestOutcome};
+use groups::{SplitMix64, WorkBudget};
 use net::outbound::Outbound;
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
 use pause::Pause;
@@ -47,7 +47,7 @@ const IDLE_LOOK_MS: u64 = 1_000;
 
 /// All clients.
 pub(super) struct Clients {
-    table: Slots<Box<Client>>,
+    table: ConnectionTable<Box<Client>>,
     /// Clients with output to be sent.
     dirty: Vec<u64>,
     /// Clients that are paused or ending. They are checked after each turn.
@@ -62,9 +62,9 @@ pub(super) struct Clients {
     pause: Pause,
     waits: Waits,
     /// Steps of work that may still be taken from clients in this turn.
-    intake: Work,
+    intake: WorkBudget,
     /// Random numbers, for RANDOMKEY and for the group that issues a session.
-    draw: Jitter,
+    draw: SplitMix64,
     idle_looked_ms: u64,
 }
 
@@ -77,7 +77,7 @@ impl Clients {
             request_bytes_max: config.request_bytes_max(),
         };
         Clients {
-            table: Slots::default(),
+            table: ConnectionTable::default(),
             dirty: Vec::new(),
             watched: Vec::new(),
             served: None,
@@ -87,8 +87,8 @@ impl Clients {
             count: 0,
             pause: Pause::default(),
             waits: Waits::default(),
-            intake: Work::steps(config.turn_steps),
-            draw: Jitter::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
+            intake: WorkBudget::steps(config.turn_steps),
+            draw: SplitMix64::new(config.seed ^ 0x5DEE_CE66_D1CE_4E5B),
             idle_looked_ms: 0,
         }
     }
@@ -111,7 +111,7 @@ impl Clients {
             node.stats().connections_rejected += 1;
         }
         if let Some(reason) = is_one_too_many.then_some("ERR max number of clients reached").or(refusal) {
-            client.tell(&Reply::error(reason), node);
+            client.answer_counted(&Reply::error(reason), node);
             self.dismiss(&mut client, Close::AfterFlush, node);
         }
         self.put_back(Box::new(client));
@@ -161,7 +161,7 @@ impl Clients {
         while !client.leaving && at < input.len() {
             let is_full = client.awaits_group() || is_full(client, input.len() - at, node);
             let is_late = is_full && client.late_bytes > 0;
-            if client.is_choked() || self.intake.is_spent() || (is_full && !is_late) {
+            if client.must_pause() || self.intake.is_spent() || (is_full && !is_late) {
                 client.paused = true;
                 client.waits_since_ms.get_or_insert(time.mono_ms());
                 node.output(Output::Pause(client.connection));
@@ -191,8 +191,8 @@ impl Clients {
                         self.request(client, &parser, (&input[at..at + length], &Bytes::new()), node, time)
                     };
                     match outcome {
-                        Outcome::Again(reason) => client.blocked = Some(reason),
-                        Outcome::Taken => {
+                        RequestOutcome::Again(reason) => client.blocked = Some(reason),
+                        RequestOutcome::Taken => {
                             client.late_bytes = client.late_bytes.saturating_sub(length);
                             at = if is_large { 0 } else { at + length };
                             client.waits_since_ms = client.waits_since_ms.filter(|_| !is_large);
@@ -231,12 +231,12 @@ impl Clients {
         (at, length): (usize, usize),
         node: &mut impl Backend,
         time: Time,
-    ) -> Outcome {
+    ) -> RequestOutcome {
         let rest = BytesMut::from(&input[at + length..]);
         input.truncate(at + length);
         let buffer = std::mem::take(input).freeze();
         let outcome = self.request(client, parser, (&buffer[at..], &buffer), node, time);
-        if outcome == Outcome::Taken {
+        if outcome == RequestOutcome::Taken {
             *input = rest;
             return outcome;
         }
@@ -250,7 +250,7 @@ impl Clients {
     fn refuse_midst(&mut self, client: &mut Client, parser: &mut RequestParser, node: &mut impl Backend) {
         client.late_bytes = 0;
         client.fail_transaction();
-        client.tell(&NOT_SERVED, node);
+        client.answer_counted(&NOT_SERVED, node);
         match parser.ends_after() {
             Some(bytes) => client.refused_bytes = bytes,
             // The end of the request is not known.
@@ -318,7 +318,7 @@ impl Clients {
         for id in self.watched.clone() {
             let Some(client) = self.table.find(id) else { continue };
             let late_ms = client.waits_since_ms.unwrap_or(now_ms) + limit_ms;
-            if client.paused && !client.leaving && now_ms >= late_ms && !client.is_choked() {
+            if client.paused && !client.leaving && now_ms >= late_ms && !client.must_pause() {
                 (client.paused, client.resumed, client.late_bytes) = (false, true, client.held);
                 node.output(Output::Resume(id));
             }
@@ -342,7 +342,7 @@ impl Clients {
 
     /// Begins a turn, in which `steps` of work may be taken from clients.
     pub(super) fn begin_turn(&mut self, steps: u64) {
-        self.intake = Work::steps(steps);
+        self.intake = WorkBudget::steps(steps);
     }
 
     /// Resumes paused clients if there is room for their requests now. Closes ending clients that have all their
@@ -356,9 +356,9 @@ impl Clients {
         watched.retain(|id| {
             let Some(client) = self.table.find(*id) else { return false };
             let is_blocked = match client.blocked {
-                Some(Blocked::Pause) => is_paused,
-                Some(Blocked::Replies) => !client.replies.is_empty(),
-                Some(Blocked::Group(group, bytes)) => !node.takes_again(group, bytes),
+                Some(BlockReason::Pause) => is_paused,
+                Some(BlockReason::Replies) => !client.replies.is_empty(),
+                Some(BlockReason::Group(group, bytes)) => !node.takes_again(group, bytes),
                 None => false,
             };
             if !is_blocked {
@@ -366,7 +366,7 @@ impl Clients {
             }
             // Clients resume at half of the limit, so that they are not paused and resumed for every request.
             let is_full = client.writes && node.holds_writers(client.held, NODE_QUEUE_BYTES / 2);
-            let waits = client.is_choked() || client.awaits_group() || is_full || reads_too_much;
+            let waits = client.must_pause() || client.awaits_group() || is_full || reads_too_much;
             if client.paused && client.replies.len() <= REPLIES_MAX / 2 && !waits {
                 (client.paused, client.resumed) = (false, true);
                 node.output(Output::Resume(*id));

@@ -29,11 +29,11 @@ impl Clients {
     ) -> Reply<'static> {
         let words = request.words;
         if words.len() > LOCAL_WORDS_MAX {
-            return Reply::error("ERR too many arguments: 1024 at most for what this node answers by itself");
+            return Reply::error("ERR too many arguments: 1024 at most for a command that this node answers itself");
         }
         let is_echo = matches!(spec.verb, Verb::Ping | Verb::Echo);
         if !is_echo && words.iter().map(|word| word.len()).sum::<usize>() > LOCAL_BYTES_MAX {
-            return Reply::error("ERR the arguments are too long: 1 MiB at most for what this node answers by itself");
+            return Reply::error("ERR arguments too long: 1 MiB at most for a command that this node answers itself");
         }
         match spec.verb {
             Verb::Ping => repeat(hello::ping(words), request.buffer),

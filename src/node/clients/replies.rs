@@ -36,13 +36,13 @@ struct Slot {
     protocol: Protocol,
     /// CLIENT REPLY OFF or SKIP: nothing is sent.
     mute: bool,
-    state: State,
+    state: SlotState,
     /// Bytes that the reply holds or, if they may be many, is expected to hold; else 0.
     bytes: usize,
     long: bool,
 }
 
-enum State {
+enum SlotState {
     Waiting,
     Parts(Box<Parts>),
     Ok,
@@ -86,15 +86,15 @@ impl Replies {
 
     /// Reserves the place of one reply and returns its number.
     pub(super) fn expect(&mut self, expected: Expected) -> u64 {
-        self.reserve(expected, State::Waiting)
+        self.reserve(expected, SlotState::Waiting)
     }
 
     /// Reserves the place of a reply that is merged from parts, and returns its number.
     pub(super) fn expect_parts(&mut self, expected: Expected, parts: Parts) -> u64 {
-        self.reserve(expected, State::Parts(Box::new(parts)))
+        self.reserve(expected, SlotState::Parts(Box::new(parts)))
     }
 
-    fn reserve(&mut self, expected: Expected, state: State) -> u64 {
+    fn reserve(&mut self, expected: Expected, state: SlotState) -> u64 {
         let Expected { protocol, mute, bytes, long } = expected;
         self.long += usize::from(long);
         self.push(Slot { protocol, mute, state, bytes, long })
@@ -109,7 +109,7 @@ impl Replies {
             self.first += 1;
             return;
         }
-        let state = State::of(reply, protocol, mute);
+        let state = SlotState::of(reply, protocol, mute);
         let bytes = state.bytes();
         self.push(Slot { protocol, mute, state, bytes, long: false });
     }
@@ -119,16 +119,16 @@ impl Replies {
         let Some(position) = sequence.checked_sub(self.first) else { return };
         let Some(slot) = self.slots.get_mut(position as usize) else { return };
         let reply = match &mut slot.state {
-            State::Parts(parts) => match parts.complete(part, reply) {
+            SlotState::Parts(parts) => match parts.complete(part, reply) {
                 Some(whole) => whole,
                 None => return,
             },
-            State::Waiting => reply,
+            SlotState::Waiting => reply,
             _ => return,
         };
         self.long -= usize::from(std::mem::take(&mut slot.long));
         if position > 0 {
-            slot.state = State::of(&reply, slot.protocol, slot.mute);
+            slot.state = SlotState::of(&reply, slot.protocol, slot.mute);
             let bytes = slot.state.bytes();
             self.bytes = self.bytes - std::mem::replace(&mut slot.bytes, bytes) + bytes;
             return;
@@ -143,16 +143,16 @@ impl Replies {
     fn write_settled(&mut self, out: &mut Outbound) {
         while let Some(slot) = self.slots.front_mut() {
             let reply = match &mut slot.state {
-                State::Waiting | State::Parts(_) => return,
-                State::Ok => Reply::Ok,
-                State::Int(number) => Reply::Int(*number),
-                State::Null => Reply::Null,
-                State::Encoded(bytes) => {
+                SlotState::Waiting | SlotState::Parts(_) => return,
+                SlotState::Ok => Reply::Ok,
+                SlotState::Int(number) => Reply::Int(*number),
+                SlotState::Null => Reply::Null,
+                SlotState::Encoded(bytes) => {
                     out.push(std::mem::take(bytes));
                     self.pop();
                     continue;
                 }
-                State::Long(queue) => {
+                SlotState::Long(queue) => {
                     out.take_from(queue);
                     self.pop();
                     continue;
@@ -179,28 +179,28 @@ impl Replies {
     }
 }
 
-impl State {
+impl SlotState {
     fn bytes(&self) -> usize {
         match self {
-            State::Encoded(bytes) => bytes.len(),
-            State::Long(queue) => queue.len(),
+            SlotState::Encoded(bytes) => bytes.len(),
+            SlotState::Long(queue) => queue.len(),
             _ => 0,
         }
     }
 
     /// Returns the state that keeps a reply. The commonest replies need no memory of their own.
-    fn of(reply: &Reply<'_>, protocol: Protocol, mute: bool) -> State {
+    fn of(reply: &Reply<'_>, protocol: Protocol, mute: bool) -> SlotState {
         match reply {
-            _ if mute => State::Encoded(Bytes::new()),
-            Reply::Ok => State::Ok,
-            Reply::Int(number) => State::Int(*number),
-            Reply::Null => State::Null,
+            _ if mute => SlotState::Encoded(Bytes::new()),
+            Reply::Ok => SlotState::Ok,
+            Reply::Int(number) => SlotState::Int(*number),
+            Reply::Null => SlotState::Null,
             reply => {
                 let mut encoded = Outbound::new();
                 reply.write(protocol, &mut encoded);
                 match encoded.holds_chunks() {
-                    true => State::Long(Box::new(encoded)),
-                    false => State::Encoded(encoded.take_bytes()),
+                    true => SlotState::Long(Box::new(encoded)),
+                    false => SlotState::Encoded(encoded.take_bytes()),
                 }
             }
         }

@@ -1,12 +1,12 @@
 //! Requests, and the dispatch of each by its command.
 
 use super::backend::{Backend, Request};
-use super::client::{Blocked, Client, Outcome};
+use super::client::{BlockReason, Client, RequestOutcome};
 use super::{Clients, Time};
 use crate::kv::command::Command;
 use crate::kv::reply::Reply;
 use crate::kv::table::{self, Class, Spec, Verb};
-use crate::kv::{Moment, parse};
+use crate::kv::{ParseContext, parse};
 use bytes::Bytes;
 use net::resp::request::RequestParser;
 
@@ -25,10 +25,10 @@ impl Clients {
         (bytes, buffer): (&[u8], &Bytes),
         node: &mut impl Backend,
         time: Time,
-    ) -> Outcome {
+    ) -> RequestOutcome {
         let (count, length) = (parser.len(), bytes.len());
         if count == 0 {
-            return Outcome::Taken;
+            return RequestOutcome::Taken;
         }
         if count > FEW_WORDS {
             let words: Vec<&[u8]> = parser.args(bytes).collect();
@@ -39,7 +39,13 @@ impl Clients {
         self.words(client, Request { words: &words[..count], bytes: length, buffer }, node, time)
     }
 
-    fn words(&mut self, client: &mut Client, request: Request<'_>, node: &mut impl Backend, time: Time) -> Outcome {
+    fn words(
+        &mut self,
+        client: &mut Client,
+        request: Request<'_>,
+        node: &mut impl Backend,
+        time: Time,
+    ) -> RequestOutcome {
         let words = request.words;
         self.intake.spend(words.len());
         self.intake.spend_bytes(request.bytes);
@@ -55,7 +61,7 @@ impl Clients {
             return client.refuse(words, &refusal, node);
         }
         if self.pause.is_on(time.mono_ms()) && self.pause.holds(spec, client.multi.as_ref()) {
-            return Outcome::Again(Blocked::Pause);
+            return RequestOutcome::Again(BlockReason::Pause);
         }
         match spec.class {
             Class::Transaction => return self.transaction(client, spec, node, time),
@@ -69,14 +75,14 @@ impl Clients {
                 let reply = self.own(client, spec, request, node, time);
                 self.intake.spend(reply.bytes() / OWN_BYTES_PER_STEP);
                 node.stats().called(spec.verb as usize, 0, matches!(reply, Reply::Error(_)));
-                client.tell(&reply, node);
+                client.answer_counted(&reply, node);
             }
         }
-        Outcome::Taken
+        RequestOutcome::Taken
     }
 
-    pub(super) fn moment(&mut self, node: &impl Backend, time: Time) -> Moment {
-        node.moment(self.draw.below(u64::MAX), time)
+    pub(super) fn parse_context(&mut self, node: &impl Backend, time: Time) -> ParseContext {
+        node.parse_context(self.draw.below(u64::MAX), time)
     }
 
     fn data(
@@ -86,9 +92,9 @@ impl Clients {
         request: Request<'_>,
         node: &mut impl Backend,
         time: Time,
-    ) -> Outcome {
-        let moment = self.moment(node, time);
-        match parse(spec, request.words, moment) {
+    ) -> RequestOutcome {
+        let parse_context = self.parse_context(node, time);
+        match parse(spec, request.words, parse_context) {
             Ok(command) => self.route(client, (spec.verb, command), Vec::new(), request, node, time),
             Err(refusal) => client.reject(spec.verb, &refusal, node),
         }
@@ -97,25 +103,25 @@ impl Clients {
 
 impl Client {
     /// Refuses a request that is no command, or whose command cannot be carried out now. An open transaction fails.
-    pub(super) fn refuse(&mut self, words: &[&[u8]], refusal: &Reply<'_>, node: &mut impl Backend) -> Outcome {
+    pub(super) fn refuse(&mut self, words: &[&[u8]], refusal: &Reply<'_>, node: &mut impl Backend) -> RequestOutcome {
         self.fail_transaction();
         if !table::find(words[0]).is_some_and(|spec| spec.verb == Verb::Exec) {
-            self.tell(refusal, node);
-            return Outcome::Taken;
+            self.answer_counted(refusal, node);
+            return RequestOutcome::Taken;
         }
         self.multi = None;
         self.info.multi = -1;
         let reason = error_text(refusal).trim_start_matches("ERR ");
         let text = format!("EXECABORT Transaction discarded because of: {reason}");
-        self.tell(&Reply::Error(text.into()), node);
-        Outcome::Taken
+        self.answer_counted(&Reply::Error(text.into()), node);
+        RequestOutcome::Taken
     }
 
     /// Refuses a command before it is tried, and counts that.
-    pub(super) fn reject(&mut self, verb: Verb, refusal: &Reply<'_>, node: &mut impl Backend) -> Outcome {
+    pub(super) fn reject(&mut self, verb: Verb, refusal: &Reply<'_>, node: &mut impl Backend) -> RequestOutcome {
         node.stats().rejected(verb as usize);
-        self.tell(refusal, node);
-        Outcome::Taken
+        self.answer_counted(refusal, node);
+        RequestOutcome::Taken
     }
 }
 
@@ -125,7 +131,7 @@ fn move_leader(client: &mut Client, words: &[&[u8]], node: &mut impl Backend, ti
     node.stats().called(Verb::PaxoiLeader as usize, 0, false);
     match node.check_move(words, time) {
         Ok(wanted) => node.ask_move(wanted, client.expect(), time),
-        Err(reply) => client.tell(&reply, node),
+        Err(reply) => client.answer_counted(&reply, node),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Routing: after the checks that need no answer from a group, a command goes to one group, or in parts to several.
 
 use super::backend::{Backend, Request, Submission};
-use super::client::{Blocked, Client, Outcome};
+use super::client::{BlockReason, Client, RequestOutcome};
 use super::replies::Parts;
 use super::requests::Named;
 use super::{Clients, Time};
@@ -21,7 +21,7 @@ pub(super) type Known = Vec<(usize, Reply<'static>)>;
 
 /// The context that all parts of a command share.
 #[derive(Clone, Copy)]
-struct Way<'a> {
+struct RoutingContext<'a> {
     verb: Verb,
     request: Request<'a>,
     /// After READONLY: the read is answered from this node's local state, which may be old. It needs no confirmation.
@@ -38,19 +38,19 @@ impl Clients {
         request: Request<'_>,
         node: &mut impl Backend,
         time: Time,
-    ) -> Outcome {
+    ) -> RequestOutcome {
         if let Some(refusal) = node.refusal(&command, request.bytes).or_else(|| keys_refusal(&command)) {
             return client.reject(verb, &refusal, node);
         }
-        if !client.goes(node.way()) {
-            return Outcome::Again(Blocked::Replies);
+        if !client.set_executor(node.executor()) {
+            return RequestOutcome::Again(BlockReason::Replies);
         }
         client.writes |= command.is_write();
-        let way = Way { verb, request, is_stale: client.reads_stale && !command.is_write() };
+        let context = RoutingContext { verb, request, is_stale: client.reads_stale && !command.is_write() };
         let any = self.any_group(node);
         match fanout::plan(command, node.groups(), any) {
-            Plan::One(group, command) => to_one(client, &[(group, command)], known, way, node, time),
-            Plan::Split(parts, merge) => to_several(client, &parts, merge.knowing(known), way, node, time),
+            Plan::One(group, command) => to_one(client, &[(group, command)], known, context, node, time),
+            Plan::Split(parts, merge) => to_several(client, &parts, merge.knowing(known), context, node, time),
             Plan::Refused(refusal) => client.reject(verb, &refusal, node),
         }
     }
@@ -68,11 +68,11 @@ fn to_one(
     client: &mut Client,
     part: &[(GroupId, Command<'_>); 1],
     known: Known,
-    way: Way<'_>,
+    context: RoutingContext<'_>,
     node: &mut impl Backend,
     time: Time,
-) -> Outcome {
-    if let Some(outcome) = way.stop(client, part, node) {
+) -> RequestOutcome {
+    if let Some(outcome) = context.stop(client, part, node) {
         return outcome;
     }
     let [(group, command)] = part;
@@ -80,7 +80,7 @@ fn to_one(
         client.wrote.insert(*group);
     }
     let bytes = node.expected_bytes(*group, command);
-    let slot = client.expected(bytes, way.is_long(command, node));
+    let slot = client.expected(bytes, context.is_long(command, node));
     let sequence = if known.is_empty() {
         client.replies.expect(slot)
     } else {
@@ -88,19 +88,19 @@ fn to_one(
         client.replies.expect_parts(slot, parts)
     };
     let ticket = Ticket { connection: client.connection, sequence, part: 0 };
-    way.send(client, (*group, command), None, ticket, node, time);
-    Outcome::Taken
+    context.send(client, (*group, command), None, ticket, node, time);
+    RequestOutcome::Taken
 }
 
 fn to_several(
     client: &mut Client,
     parts: &[(GroupId, Command<'_>)],
     merge: Merge,
-    way: Way<'_>,
+    context: RoutingContext<'_>,
     node: &mut impl Backend,
     time: Time,
-) -> Outcome {
-    if let Some(outcome) = way.stop(client, parts, node) {
+) -> RequestOutcome {
+    if let Some(outcome) = context.stop(client, parts, node) {
         return outcome;
     }
     let written = parts.iter().filter(|(_, command)| command.is_write());
@@ -113,20 +113,25 @@ fn to_several(
     // A command to every group is the same for all of them, and may hold a long pattern: it is encoded once.
     let is_same_for_all = matches!(merge, Merge::Concatenation | Merge::AnyOf(_));
     let shared = is_same_for_all.then(|| encoded(&parts[0].1));
-    let long = parts.iter().any(|(_, command)| way.is_long(command, node));
+    let long = parts.iter().any(|(_, command)| context.is_long(command, node));
     let slot = client.expected(bytes, long);
     let sequence = client.replies.expect_parts(slot, Parts::new(merge, parts.len(), bytes_max));
     for (part, (group, command)) in parts.iter().enumerate() {
         let ticket = Ticket { connection: client.connection, sequence, part: part as u32 };
-        way.send(client, (*group, command), shared.clone(), ticket, node, time);
+        context.send(client, (*group, command), shared.clone(), ticket, node, time);
     }
-    Outcome::Taken
+    RequestOutcome::Taken
 }
 
-impl Way<'_> {
+impl RoutingContext<'_> {
     /// Returns the outcome of a command that cannot go to its groups now; else `None`. No part is sent unless all can
     /// be.
-    fn stop(self, client: &mut Client, parts: &[(GroupId, Command<'_>)], node: &mut impl Backend) -> Option<Outcome> {
+    fn stop(
+        self,
+        client: &mut Client,
+        parts: &[(GroupId, Command<'_>)],
+        node: &mut impl Backend,
+    ) -> Option<RequestOutcome> {
         let bytes = self.request.bytes;
         let refusal = if parts.iter().all(|(group, _)| node.has(*group)) {
             let refused = |(group, command): &(GroupId, Command<'_>)| node.group_refusal(*group, command, bytes);
@@ -138,7 +143,7 @@ impl Way<'_> {
             return Some(client.reject(self.verb, &refusal, node));
         }
         let full = parts.iter().find(|(group, command)| node.holds_command(*group, command, bytes));
-        full.map(|(group, _)| Outcome::Again(Blocked::Group(*group, bytes)))
+        full.map(|(group, _)| RequestOutcome::Again(BlockReason::Group(*group, bytes)))
     }
 
     /// Returns true if the reply may come in a later turn than the replies to the client's next commands.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::admin::stats::Stats;
-use crate::kv::Moment;
+use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::table::{self, Spec};
 use groups::{GroupId, Instance, NodeId};
@@ -21,7 +21,7 @@ struct Rest {
     full: Vec<GroupId>,
     full_from_bytes: usize,
     admin_calls: usize,
-    way: Option<NodeId>,
+    executor: Option<NodeId>,
     is_loading: bool,
 }
 
@@ -44,8 +44,8 @@ impl Backend for Rest {
     fn is_out_of_memory(&self) -> bool {
         false
     }
-    fn moment(&self, seed: u64, _time: Time) -> Moment {
-        Moment { cluster_ms: 1_000, durations: true, seed }
+    fn parse_context(&self, seed: u64, _time: Time) -> ParseContext {
+        ParseContext { cluster_ms: 1_000, durations: true, seed }
     }
     fn admin(&mut self, spec: &Spec, _words: &[&[u8]], clients: ClientsView, _time: Time) -> Reply<'static> {
         self.admin_calls += 1;
@@ -87,8 +87,8 @@ impl Backend for Rest {
     fn is_upload(&self, _command: &Command<'_>, _bytes: usize) -> bool {
         false
     }
-    fn way(&self) -> Option<NodeId> {
-        self.way
+    fn executor(&self) -> Option<NodeId> {
+        self.executor
     }
     fn expected_bytes(&self, _group: GroupId, _command: &Command<'_>) -> usize {
         0
@@ -109,7 +109,7 @@ impl Backend for Rest {
     fn next(&self, _group: GroupId) -> Instance {
         Instance::FIRST
     }
-    fn holders(&self, groups: &[(GroupId, Instance)], _time: Time) -> usize {
+    fn count_durable_members(&self, groups: &[(GroupId, Instance)], _time: Time) -> usize {
         groups.len()
     }
     fn ask_where_durable(&mut self, _groups: Vec<GroupId>) {}
@@ -134,7 +134,7 @@ impl Harness {
             full: Vec::new(),
             full_from_bytes: 0,
             admin_calls: 0,
-            way: None,
+            executor: None,
             is_loading: false,
         };
         let mut harness = Harness { clients, rest, time: Time::default(), input: BytesMut::new() };
@@ -264,7 +264,7 @@ fn a_request_that_waits_for_a_full_group_for_too_long_is_refused() {
 fn commands_that_go_another_way_wait_for_the_replies_to_the_earlier_ones() {
     let mut harness = Harness::new();
     harness.send(1, "SET a 1");
-    harness.rest.way = Some(NodeId(2));
+    harness.rest.executor = Some(NodeId(2));
     harness.send(1, "SET a 2");
     assert_eq!(harness.rest.submitted.len(), 1);
     harness.complete(0, Reply::Ok);

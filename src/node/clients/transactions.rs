@@ -2,7 +2,7 @@
 //! command.
 
 use super::backend::{Backend, Request};
-use super::client::{Client, Outcome};
+use super::client::{Client, RequestOutcome};
 use super::routing::Known;
 use super::{Clients, Time};
 use crate::admin::hello;
@@ -13,7 +13,7 @@ use crate::kv::reply::{Reply, TOO_LARGE};
 use crate::kv::table::{Class, Spec, Verb};
 use bytes::Bytes;
 
-pub(super) const NOT_IN_MULTI: &str = "ERR this command cannot stand in a transaction";
+pub(super) const NOT_IN_MULTI: &str = "ERR this command is not allowed in a transaction";
 
 /// The requests between MULTI and EXEC.
 #[derive(Default)]
@@ -52,31 +52,31 @@ impl Clients {
         spec: &'static Spec,
         node: &mut impl Backend,
         time: Time,
-    ) -> Outcome {
+    ) -> RequestOutcome {
         let reply = match (spec.verb, client.multi.take()) {
             (Verb::Multi, None) => {
                 client.multi = Some(Multi::default());
                 client.info.multi = 0;
                 client.answer(&Reply::Ok);
-                return Outcome::Taken;
+                return RequestOutcome::Taken;
             }
             (Verb::Multi, open) => {
                 client.multi = open;
-                client.tell(&Reply::error("ERR MULTI calls can not be nested"), node);
-                return Outcome::Taken;
+                client.answer_counted(&Reply::error("ERR MULTI calls can not be nested"), node);
+                return RequestOutcome::Taken;
             }
             (Verb::Watch, None) => Reply::error("ERR WATCH is not supported"),
             (Verb::Watch, open) => {
                 client.multi = open;
-                client.tell(&Reply::error("ERR WATCH inside MULTI is not allowed"), node);
-                return Outcome::Taken;
+                client.answer_counted(&Reply::error("ERR WATCH inside MULTI is not allowed"), node);
+                return RequestOutcome::Taken;
             }
             (Verb::Unwatch, None) => Reply::Ok,
             (Verb::Unwatch, Some(mut multi)) => {
                 multi.requests.push(Queued { spec, words: vec![b"unwatch".as_slice().into()] });
                 client.multi = Some(multi);
                 client.answer(&Reply::Simple("QUEUED"));
-                return Outcome::Taken;
+                return RequestOutcome::Taken;
             }
             (Verb::Exec, None) => Reply::error("ERR EXEC without MULTI"),
             (Verb::Discard, None) => Reply::error("ERR DISCARD without MULTI"),
@@ -86,7 +86,7 @@ impl Clients {
             (Verb::Exec, Some(multi)) if multi.requests.is_empty() => Reply::Array(Vec::new()),
             (Verb::Exec, Some(mut multi)) => {
                 let outcome = self.execute(client, &mut multi, node, time);
-                if outcome != Outcome::Taken {
+                if outcome != RequestOutcome::Taken {
                     // EXEC will be read again.
                     client.multi = Some(multi);
                 }
@@ -96,11 +96,17 @@ impl Clients {
             (_, None) => Reply::error("ERR not a transaction"),
         };
         client.info.multi = -1;
-        client.tell(&reply, node);
-        Outcome::Taken
+        client.answer_counted(&reply, node);
+        RequestOutcome::Taken
     }
 
-    fn execute(&mut self, client: &mut Client, multi: &mut Multi, node: &mut impl Backend, time: Time) -> Outcome {
+    fn execute(
+        &mut self,
+        client: &mut Client,
+        multi: &mut Multi,
+        node: &mut impl Backend,
+        time: Time,
+    ) -> RequestOutcome {
         client.info.multi = -1;
         let mut answered = multi.answered.take().unwrap_or_default().into_iter().peekable();
         let words: Vec<Vec<&[u8]>> =
@@ -125,7 +131,7 @@ impl Clients {
                     left = left.saturating_sub(reply.bytes());
                     reply
                 }
-                Class::Read | Class::Write => match parse(queued.spec, words, self.moment(node, time)) {
+                Class::Read | Class::Write => match parse(queued.spec, words, self.parse_context(node, time)) {
                     Ok(command) if command.nests() => {
                         commands.push(command);
                         continue;
@@ -138,13 +144,13 @@ impl Clients {
         }
         if commands.is_empty() {
             let replies = known.into_iter().map(|(_, reply)| reply).collect();
-            client.tell(&Reply::Array(replies), node);
-            return Outcome::Taken;
+            client.answer_counted(&Reply::Array(replies), node);
+            return RequestOutcome::Taken;
         }
         let request = Request { words: &[], bytes: multi.bytes, buffer: &Bytes::new() };
         let answered = known.clone();
         let outcome = self.route(client, (Verb::Exec, Command::Exec(commands)), known, request, node, time);
-        multi.answered = (outcome != Outcome::Taken).then_some(answered);
+        multi.answered = (outcome != RequestOutcome::Taken).then_some(answered);
         outcome
     }
 }
@@ -162,7 +168,7 @@ impl Client {
             Reply::error(OUT_OF_MEMORY)
         } else if multi.bytes > node.config().request_bytes_max() || multi.words > ARGS_MAX {
             multi.failed = true;
-            Reply::error("ERR too much is queued in this transaction")
+            Reply::error("ERR the transaction has too many arguments or bytes")
         } else if let Some(refusal) = refusal {
             multi.failed = true;
             refusal
@@ -171,6 +177,6 @@ impl Client {
             self.info.multi = multi.requests.len() as i32;
             Reply::Simple("QUEUED")
         };
-        self.tell(&reply, node);
+        self.answer_counted(&reply, node);
     }
 }

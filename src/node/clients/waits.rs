@@ -4,7 +4,7 @@
 //! least that many disks.
 
 use super::backend::Backend;
-use super::client::{Blocked, Client, Outcome};
+use super::client::{BlockReason, Client, RequestOutcome};
 use super::{Clients, Time};
 use crate::admin::hello::{self, Wanted};
 use crate::kv::reply::Reply;
@@ -71,32 +71,32 @@ impl Clients {
         words: &[&[u8]],
         node: &mut impl Backend,
         time: Time,
-    ) -> Outcome {
+    ) -> RequestOutcome {
         if !client.replies.is_empty() {
-            return Outcome::Again(Blocked::Replies);
+            return RequestOutcome::Again(BlockReason::Replies);
         }
         node.stats().called(spec.verb as usize, 0, false);
         let wanted = match wanted(spec, words) {
             Ok(wanted) => wanted,
             Err(error) => {
-                client.tell(&error, node);
-                return Outcome::Taken;
+                client.answer_counted(&error, node);
+                return RequestOutcome::Taken;
             }
         };
         let mut wait = Wait::new(client, wanted, node);
         let is_bounded = self.waits.groups + wait.groups.len() <= WAIT_GROUPS_MAX;
         if wait.is_done(node, time) || !is_bounded {
             let reply = wait.reply(node, time);
-            client.tell(&reply, node);
-            return Outcome::Taken;
+            client.answer_counted(&reply, node);
+            return RequestOutcome::Taken;
         }
         let timeout_ms = Some(wanted.timeout_ms).filter(|ms| *ms > 0);
         wait.deadline_ms = timeout_ms.map(|ms| time.mono_ms().saturating_add(ms));
         wait.ticket = client.expect();
-        (client.blocked, client.info.blocked) = (Some(Blocked::Replies), true);
+        (client.blocked, client.info.blocked) = (Some(BlockReason::Replies), true);
         self.waits.groups += wait.groups.len();
         self.waits.open.push(wait);
-        Outcome::Taken
+        RequestOutcome::Taken
     }
 
     /// Answers WAIT or WAITAOF in a transaction, where nothing waits.
@@ -178,11 +178,11 @@ impl Wait {
 
     fn is_done(&self, node: &impl Backend, time: Time) -> bool {
         let is_local = self.wanted.local != Some(true) || node.has_logged(self.lsn);
-        is_local && node.holders(&self.groups, time) as i64 >= self.wanted.others
+        is_local && node.count_durable_members(&self.groups, time) as i64 >= self.wanted.others
     }
 
     fn reply(&self, node: &impl Backend, time: Time) -> Reply<'static> {
-        let others = Reply::Int(node.holders(&self.groups, time) as i64);
+        let others = Reply::Int(node.count_durable_members(&self.groups, time) as i64);
         match self.wanted.local {
             None => others,
             Some(_) => Reply::Array(vec![Reply::Int(i64::from(node.has_logged(self.lsn))), others]),

@@ -2,7 +2,7 @@
 //! with the lowest id gathers the storage ids of all of them, writes the birth record and hands it out. No member votes
 //! before it holds the record durably. From then on, a known id with another storage id is a different node.
 
-use super::Cx;
+use super::ClusterContext;
 use crate::config::{GROUPS_MAX, NodeConfig, VALUE_BYTES_LIMIT};
 use crate::identity::{BirthRecord, Identity, Member};
 use crate::kv::Store;
@@ -42,7 +42,7 @@ impl Birth {
     }
 
     /// Checks that the sender of this hello can be a member of this unborn cluster.
-    pub(super) fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
+    pub(super) fn check_hello(&self, hello: &Hello) -> Result<(), Refusal> {
         let ours: Vec<NodeId> = self.members.iter().map(|(id, _)| *id).collect();
         if hello.cluster.is_none() && hello.members != ours {
             let list = |ids: &[NodeId]| ids.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
@@ -71,28 +71,27 @@ impl Birth {
         let missing: Vec<String> =
             self.members.iter().filter(|(id, _)| !known(*id)).map(|(id, _)| id.to_string()).collect();
         if missing.is_empty() {
-            let silent =
-                cluster_time.unknown().map(|id| format!(": no ping has told the clock of node {id} in time")).next();
+            let silent = cluster_time.unknown().map(|id| format!(": the clock of node {id} is not known yet")).next();
             return format!("the cluster is being formed{}", silent.unwrap_or_default());
         }
-        format!("the cluster is not formed yet, which needs node {} once", missing.join(" and node "))
+        format!("the cluster is not formed yet: it waits for node {} to connect", missing.join(" and node "))
     }
 }
 
 impl Birth {
     /// At the lowest id: writes the birth record when all initial members are connected at once, with empty
     /// directories.
-    pub(super) fn tick(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn tick(&mut self, cx: &mut ClusterContext<'_>) {
         let me = self.me;
         let is_lowest = self.members.first().is_some_and(|(id, _)| *id == me);
         // Waits for all clocks: then a single wrong clock cannot decide the first cluster time, whichever member leaves
         // after the birth.
-        if !is_lowest || self.storing || !cx.wires.cluster_time.knows_all() {
+        if !is_lowest || self.storing || !cx.ports.cluster_time.knows_all() {
             return;
         }
         let mut members = Vec::new();
         for (id, address) in &self.members {
-            let linked = cx.wires.peers.get(*id).is_some_and(|peer| peer.link().is_some());
+            let linked = cx.ports.peers.get(*id).is_some_and(|peer| peer.link().is_some());
             let told = self.storages.iter().find(|(node, _)| node == id).map(|(_, storage)| *storage);
             let storage = if *id == me { Some(cx.identity.storage_id) } else { told.filter(|_| linked) };
             let Some(storage_id) = storage else { return };
@@ -114,7 +113,7 @@ impl Birth {
     ///
     /// # Errors
     /// If no cluster can have been born with this record, or its members are not those that this node was given.
-    pub(super) fn handle(&mut self, record: BirthRecord, cx: &mut Cx<'_>) -> Result<(), String> {
+    pub(super) fn handle(&mut self, record: BirthRecord, cx: &mut ClusterContext<'_>) -> Result<(), String> {
         if cx.is_born || self.storing {
             return Ok(());
         }
@@ -130,17 +129,17 @@ impl Birth {
             self.store(record, cx);
             return Ok(());
         }
-        cx.wires.outputs.push(Output::Stop(format!(
+        cx.ports.outputs.push(Output::Stop(format!(
             "node {me} is known to its cluster with another data directory: a lost or foreign one never votes; \
              replace the node under a new id"
         )));
         Ok(())
     }
 
-    fn store(&mut self, record: BirthRecord, cx: &mut Cx<'_>) {
+    fn store(&mut self, record: BirthRecord, cx: &mut ClusterContext<'_>) {
         self.storing = true;
         let identity = Identity { birth: Some(record), ..cx.identity.clone() };
-        cx.wires.outputs.push(Output::StoreIdentity(Box::new(identity)));
+        cx.ports.outputs.push(Output::StoreIdentity(Box::new(identity)));
     }
 }
 
@@ -182,7 +181,7 @@ pub(in crate::node) fn announce(record: &BirthRecord, config: &NodeConfig) {
 ///
 /// # Errors
 /// If no cluster can have this record.
-pub(super) fn accepts(record: &BirthRecord, cx: &mut Cx<'_>) -> Result<bool, String> {
+pub(super) fn accepts(record: &BirthRecord, cx: &mut ClusterContext<'_>) -> Result<bool, String> {
     let groups_fit = (1..=GROUPS_MAX).contains(&record.groups);
     let ids = record.members.iter().map(|member| member.node);
     let members_fit = (1..=MEMBERS_MAX).contains(&record.members.len()) && ids.is_sorted_by(|one, next| one < next);
@@ -192,7 +191,7 @@ pub(super) fn accepts(record: &BirthRecord, cx: &mut Cx<'_>) -> Result<bool, Str
     if record.value_bytes_max != cx.config.value_bytes_max as u64 {
         // The limits of requests and frames follow from this value, and were set when this node started.
         let theirs = record.value_bytes_max;
-        cx.wires.outputs.push(Output::Stop(format!(
+        cx.ports.outputs.push(Output::Stop(format!(
             "the cluster was born with values of up to {theirs} bytes: start this node with --value-bytes-max {theirs}"
         )));
         return Ok(false);

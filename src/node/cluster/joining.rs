@@ -2,7 +2,7 @@
 //! once the groups have added it. Then a member hands it the birth record and the members' addresses. The node stores
 //! both, and begins as a learner.
 
-use super::Cx;
+use super::ClusterContext;
 use super::birth::accepts;
 use crate::endpoint::Endpoint;
 use crate::identity::Identity;
@@ -62,7 +62,13 @@ impl Joining {
     ///
     /// # Errors
     /// The reason why the node cannot join.
-    pub(super) fn apply(&mut self, id: u64, hello: &Hello, address: &str, cx: &mut Cx<'_>) -> Result<(), Refusal> {
+    pub(super) fn handle_join_request(
+        &mut self,
+        id: u64,
+        hello: &Hello,
+        address: &str,
+        cx: &mut ClusterContext<'_>,
+    ) -> Result<(), Refusal> {
         let from = hello.node;
         let refuse = |fatal, text: String| Err(Refusal { fatal, text });
         let info = MemberInfo { node: from, storage: hello.storage, address: address.to_owned() };
@@ -74,7 +80,7 @@ impl Joining {
             );
             return refuse(true, text);
         }
-        self.judge(&info, cx.wires.peers.roster(), cx.identity.node).map_err(|text| Refusal { fatal: true, text })?;
+        self.judge(&info, cx.ports.peers.roster(), cx.identity.node).map_err(|text| Refusal { fatal: true, text })?;
         if self.waiting.len() >= WAITING_MAX {
             return refuse(false, format!("{WAITING_MAX} nodes wait to join already"));
         }
@@ -110,15 +116,15 @@ impl Joining {
             ));
         }
         if Endpoint::parse(&info.address).is_none() {
-            return Err("its address is not one".to_owned());
+            return Err("the address of the joining node is not HOST:PORT".to_owned());
         }
         Ok(())
     }
 
     /// Sends an admission to each waiting node that is a member by now.
-    pub(super) fn admit(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn admit(&mut self, cx: &mut ClusterContext<'_>) {
         let Some(birth) = &cx.identity.birth else { return };
-        let roster = cx.wires.peers.roster();
+        let roster = cx.ports.peers.roster();
         let mut admitted = Vec::new();
         self.waiting.retain(|waiting| {
             let is_member = roster.info(waiting.info.node).is_some_and(|known| known.storage == waiting.info.storage);
@@ -127,7 +133,7 @@ impl Joining {
         });
         let admission = || Admission { birth: birth.clone(), members: roster.infos().to_vec() };
         for id in admitted {
-            send_alone(id, false, &NodeMessage::Admission(admission()), cx.wires.outputs);
+            send_alone(id, false, &NodeMessage::Admission(admission()), cx.ports.outputs);
         }
     }
 
@@ -136,14 +142,14 @@ impl Joining {
     ///
     /// # Errors
     /// If no cluster can have sent this admission.
-    pub(super) fn handle_admission(&mut self, admission: Admission, cx: &mut Cx<'_>) -> Result<(), String> {
+    pub(super) fn handle_admission(&mut self, admission: Admission, cx: &mut ClusterContext<'_>) -> Result<(), String> {
         let Admission { birth, members } = admission;
         if cx.is_born || self.storing || !cx.is_joining() {
             return Ok(());
         }
         let me = (cx.identity.node, cx.identity.storage_id);
         if !members.iter().any(|info| (info.node, info.storage) == me) {
-            return Err("it admits another node than this one".to_owned());
+            return Err("the admission is for another node".to_owned());
         }
         if !accepts(&birth, cx)? {
             return Ok(());
@@ -151,7 +157,7 @@ impl Joining {
         self.storing = true;
         let identity = Identity { birth: Some(birth), joined: members, ..cx.identity.clone() };
         cx.identity.joined.clone_from(&identity.joined);
-        cx.wires.outputs.push(Output::StoreIdentity(Box::new(identity)));
+        cx.ports.outputs.push(Output::StoreIdentity(Box::new(identity)));
         Ok(())
     }
 }

@@ -3,14 +3,14 @@
 //! operator can repeat the command after any failure, here or at another node.
 
 use super::joining::Joining;
-use super::{Cx, Sight};
+use super::{ClusterContext, DecisionView};
 use crate::endpoint::Endpoint;
 use crate::kv::reply::Reply;
 use crate::node::peers::{Peer, Roster};
 use crate::node::wire::NodeMessage;
 use crate::plural::plural;
-use groups::membership::{MemberInfo, What};
-use groups::{Change, Group, GroupId, NodeId};
+use groups::membership::{ChangeKind, MemberInfo};
+use groups::{Group, GroupId, MembershipChange, NodeId};
 
 /// Maximum number of groups with a change in flight.
 const CHANGES_MAX: usize = 32;
@@ -27,7 +27,7 @@ const LISTED_MS: u64 = 3_000;
 
 /// The change that this node carries out, if any.
 #[derive(Debug, Default)]
-pub(in crate::node) struct Changing {
+pub(in crate::node) struct MemberChanges {
     job: Option<Job>,
     asked_ms: u64,
     listed_ms: Option<u64>,
@@ -58,7 +58,7 @@ enum Goal {
 /// The next step in one group.
 enum Step {
     Done,
-    Submit(What),
+    Submit(ChangeKind),
     /// Wait, for this reason.
     Wait(String),
 }
@@ -66,21 +66,26 @@ enum Step {
 /// Progress of a change of members (`None`: done), or the reason why it is impossible.
 type ChangeProgress = Result<Option<String>, String>;
 
-impl Changing {
+impl MemberChanges {
     /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` if it is done, and otherwise
     /// its progress. The change goes on after the reply. The caller checks that the cluster is born and
     /// that all groups are loaded.
-    pub(super) fn command(&mut self, words: &[&[u8]], joining: &Joining, cx: &mut Cx<'_>) -> Reply<'static> {
+    pub(super) fn command(
+        &mut self,
+        words: &[&[u8]],
+        joining: &Joining,
+        cx: &mut ClusterContext<'_>,
+    ) -> Reply<'static> {
         if words[2].eq_ignore_ascii_case(b"list") && words.len() == 3 {
             self.listed_ms = Some(cx.time.mono_ms());
-            return cx.sight().list_members(joining);
+            return cx.view().list_members(joining);
         }
         let Some(goal) = Goal::parse(&words[2..]) else {
             return Reply::error(
                 "ERR PAXOI MEMBER is followed by LIST, ADD id, PROMOTE id, REMOVE id, REPLACE old new, or MOVE id host:port",
             );
         };
-        if let Some(refusal) = cx.wires.refusals(cx.engine).of_full_disk() {
+        if let Some(refusal) = cx.ports.refusals(cx.engine).of_full_disk() {
             return refusal;
         }
         match self.pursue(&goal, joining, cx) {
@@ -91,14 +96,14 @@ impl Changing {
     }
 
     /// Begins the change, or goes on with it.
-    fn pursue(&mut self, goal: &Goal, joining: &Joining, cx: &mut Cx<'_>) -> ChangeProgress {
+    fn pursue(&mut self, goal: &Goal, joining: &Joining, cx: &mut ClusterContext<'_>) -> ChangeProgress {
         match &mut self.job {
             Some(job) if job.goal == *goal => job.active_ms = cx.time.mono_ms(),
             Some(job) => {
                 return Err(format!("this node is busy with {}: {}", job.goal.words(), job.progress(cx.engine.len())));
             }
             None => {
-                let info = cx.sight().info_for(goal, joining)?;
+                let info = cx.view().info_for(goal, joining)?;
                 tracing::info!("changing the members: {}", goal.words());
                 let (submitted, waits_for) = (Vec::new(), String::new());
                 let job = Job { goal: goal.clone(), info, submitted, done: 0, waits_for, active_ms: cx.time.mono_ms() };
@@ -110,12 +115,12 @@ impl Changing {
 
     /// Goes on with a change in the next groups. Also asks the members for their positions while a change or a LIST
     /// needs them.
-    pub(in crate::node) fn tick(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::node) fn tick(&mut self, cx: &mut ClusterContext<'_>) {
         let now_ms = cx.time.mono_ms();
         let is_listed = self.listed_ms.is_some_and(|listed| now_ms < listed + LISTED_MS);
         if (is_listed || self.job.is_some()) && now_ms >= self.asked_ms + WHERE_MS {
             self.asked_ms = now_ms;
-            cx.wires.peers.tell_all(&NodeMessage::PositionQuery);
+            cx.ports.peers.broadcast(&NodeMessage::PositionQuery);
         }
         if self.job.is_none() {
             return;
@@ -124,13 +129,15 @@ impl Changing {
             tracing::warn!("changing the members: {reason}");
         }
         if self.job.as_ref().is_some_and(|job| now_ms >= job.active_ms + PATIENCE_MS) {
-            tracing::warn!("changing the members: gave up for now, because nothing happens and nobody asks any more");
+            tracing::warn!(
+                "changing the members: gave up, because nothing changes and no client asks any more; repeat the command"
+            );
             self.job = None;
         }
     }
 
     /// Compares every group with the goal, and submits the missing change in a few of them. An error ends the job.
-    fn advance(&mut self, cx: &mut Cx<'_>) -> ChangeProgress {
+    fn advance(&mut self, cx: &mut ClusterContext<'_>) -> ChangeProgress {
         let Some(mut job) = self.job.take() else { return Ok(None) };
         let groups = cx.engine.len();
         job.submitted.retain(|(group, counter)| cx.engine.group(*group).awaits(*counter));
@@ -141,11 +148,11 @@ impl Changing {
                 continue;
             }
             let group = cx.engine.group(id);
-            match cx.sight().step_of(&job, group)? {
+            match cx.view().step_of(&job, group)? {
                 Step::Done => done += 1,
                 Step::Wait(reason) => waits_for = reason,
                 Step::Submit(what) if job.submitted.len() < CHANGES_MAX => {
-                    let change = Change { version: group.membership().version(), what };
+                    let change = MembershipChange { version: group.membership().version(), what };
                     let counter = cx.engine.submit_unanswered(id, |out| change.encode(out), cx.time);
                     job.submitted.push((id, counter));
                 }
@@ -166,7 +173,7 @@ impl Changing {
     }
 }
 
-impl Sight<'_> {
+impl DecisionView<'_> {
     /// Returns the info of the node that the goal adds: a member of some group, or a node that waits. `None` if it
     /// adds no node.
     fn info_for(&self, goal: &Goal, joining: &Joining) -> Result<Option<MemberInfo>, String> {
@@ -219,7 +226,7 @@ impl Sight<'_> {
             }
             Goal::Replace(..) => Ok(job.add()),
             Goal::Move(node, address) => match members.info(*node) {
-                Some(info) if info.address != *address => Ok(Step::Submit(What::Move(*node, address.clone()))),
+                Some(info) if info.address != *address => Ok(Step::Submit(ChangeKind::Move(*node, address.clone()))),
                 _ => Ok(Step::Done),
             },
         }
@@ -231,7 +238,7 @@ impl Sight<'_> {
             return Ok(Step::Wait(format!("node {node} is catching up")));
         }
         let voters = group.membership().voters().ids().iter().copied().chain([node]);
-        self.with_quorum(group.id(), &voters.collect::<Vec<_>>(), What::Promote(node))
+        self.with_quorum(group.id(), &voters.collect::<Vec<_>>(), ChangeKind::Promote(node))
     }
 
     fn remove(&self, node: NodeId, group: &Group) -> Result<Step, String> {
@@ -241,18 +248,18 @@ impl Sight<'_> {
         }
         // Removes the id also from a group that it never joined: so it cannot join that group later.
         if !members.voters().contains(node) {
-            return Ok(Step::Submit(What::Remove(node)));
+            return Ok(Step::Submit(ChangeKind::Remove(node)));
         }
         let voters: Vec<NodeId> = members.voters().ids().iter().copied().filter(|id| *id != node).collect();
         if voters.is_empty() {
-            return Err(format!("node {node} is the last that votes: promote another first"));
+            return Err(format!("node {node} is the last voter: promote another node first"));
         }
-        self.with_quorum(group.id(), &voters, What::Remove(node))
+        self.with_quorum(group.id(), &voters, ChangeKind::Remove(node))
     }
 
     /// Returns the change if it keeps a majority: of the voters after the change, more than half are reached and have
     /// loaded the group.
-    fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: What) -> Result<Step, String> {
+    fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: ChangeKind) -> Result<Step, String> {
         let has_it = |peer: &&Peer| peer.is_reached(self.time.mono_ms()) && !peer.lacks(group);
         let there: Vec<NodeId> = self.peers.iter().filter(has_it).map(|peer| peer.id()).collect();
         let is_here = |id: &&NodeId| **id == self.me || there.contains(*id);
@@ -262,7 +269,8 @@ impl Sight<'_> {
         }
         let list: Vec<String> = voters.iter().map(NodeId::to_string).collect();
         Err(format!(
-            "that would lose the majority: of the nodes {}, which would vote then, only {here} can be reached and have loaded group {group}",
+            "that would lose the majority: of the voters after the change (nodes {}), only {here} can be reached and \
+             have loaded group {group}",
             list.join(", ")
         ))
     }
@@ -326,7 +334,7 @@ impl Sight<'_> {
 impl Job {
     fn add(&self) -> Step {
         match &self.info {
-            Some(info) => Step::Submit(What::AddLearner(info.clone())),
+            Some(info) => Step::Submit(ChangeKind::AddLearner(info.clone())),
             None => Step::Wait("the node to add is not known here".to_owned()),
         }
     }

@@ -15,9 +15,9 @@ use super::engine::Engine;
 use super::links::removed;
 use super::output::Output;
 use super::peers::{Peers, Roster};
+use super::ports::EnginePorts;
 use super::ticket::Ticket;
-use super::wire::{Admission, Hello, Move, Moved, Refusal};
-use super::wires::Wires;
+use super::wire::{Admission, Hello, LeaderMove, LeaderMoveReply, Refusal};
 use crate::config::{NodeConfig, REMOVED_MS};
 use crate::identity::{BirthRecord, Identity};
 use crate::kv::reply::Reply;
@@ -25,7 +25,7 @@ use birth::Birth;
 use groups::membership::MemberInfo;
 use groups::{Effect, Group, GroupId, NodeId};
 use joining::Joining;
-use members::Changing;
+use members::MemberChanges;
 use placement::Placement;
 
 pub(super) use birth::{announce, groups, membership};
@@ -36,14 +36,14 @@ pub(super) struct Cluster {
     joining: Joining,
     /// When this node noticed that it is no longer a member of any group.
     removed_ms: Option<u64>,
-    changing: Changing,
+    changing: MemberChanges,
     placement: Placement,
 }
 
 /// Context of a call: the components that cluster management may use, and what it must know of the node.
-pub(super) struct Cx<'a> {
+pub(super) struct ClusterContext<'a> {
     pub(super) engine: &'a mut Engine,
-    pub(super) wires: Wires<'a>,
+    pub(super) ports: EnginePorts<'a>,
     pub(super) identity: &'a mut Identity,
     pub(super) config: &'a NodeConfig,
     /// True if the cluster exists and this node has read its log.
@@ -53,17 +53,17 @@ pub(super) struct Cx<'a> {
 
 /// Read-only view on which decisions are based.
 #[derive(Clone, Copy)]
-pub(super) struct Sight<'a> {
+pub(super) struct DecisionView<'a> {
     pub(super) engine: &'a Engine,
     pub(super) peers: &'a Peers,
     pub(super) me: NodeId,
     pub(super) time: Time,
 }
 
-impl Cx<'_> {
-    fn sight(&self) -> Sight<'_> {
-        let Cx { engine, wires, identity, time, .. } = self;
-        Sight { engine, peers: wires.peers, me: identity.node, time: *time }
+impl ClusterContext<'_> {
+    fn view(&self) -> DecisionView<'_> {
+        let ClusterContext { engine, ports, identity, time, .. } = self;
+        DecisionView { engine, peers: ports.peers, me: identity.node, time: *time }
     }
 
     /// Returns true if this node was told to join a cluster.
@@ -72,7 +72,7 @@ impl Cx<'_> {
     }
 
     fn step(&mut self, group: GroupId, change: impl FnOnce(&mut Group, &mut Vec<Effect>)) {
-        self.engine.step(group, &mut self.wires, change);
+        self.engine.step(group, &mut self.ports, change);
     }
 }
 
@@ -82,7 +82,7 @@ impl Cluster {
             birth: Birth::new(config, identity),
             joining: Joining::default(),
             removed_ms: None,
-            changing: Changing::default(),
+            changing: MemberChanges::default(),
             placement: Placement::new(identity.start),
         }
     }
@@ -93,8 +93,8 @@ impl Cluster {
     ///
     /// # Errors
     /// The reason why it cannot.
-    pub(super) fn judge_unborn(&self, hello: &Hello) -> Result<(), Refusal> {
-        self.birth.judge(hello)
+    pub(super) fn check_unborn_hello(&self, hello: &Hello) -> Result<(), Refusal> {
+        self.birth.check_hello(hello)
     }
 
     /// Notes the hello of a member of the unborn cluster.
@@ -111,34 +111,40 @@ impl Cluster {
     }
 
     /// Goes on with the birth. A joining node has none.
-    pub(super) fn tick_birth(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn tick_birth(&mut self, cx: &mut ClusterContext<'_>) {
         if !cx.is_joining() {
             self.birth.tick(cx);
         }
     }
 
     /// See [`Birth::handle`].
-    pub(super) fn handle_birth(&mut self, record: BirthRecord, cx: &mut Cx<'_>) -> Result<(), String> {
+    pub(super) fn handle_birth(&mut self, record: BirthRecord, cx: &mut ClusterContext<'_>) -> Result<(), String> {
         self.birth.handle(record, cx)
     }
 
-    /// See [`Joining::apply`].
-    pub(super) fn apply(&mut self, id: u64, hello: &Hello, address: &str, cx: &mut Cx<'_>) -> Result<(), Refusal> {
-        self.joining.apply(id, hello, address, cx)
+    /// See [`Joining::handle_join_request`].
+    pub(super) fn handle_join_request(
+        &mut self,
+        id: u64,
+        hello: &Hello,
+        address: &str,
+        cx: &mut ClusterContext<'_>,
+    ) -> Result<(), Refusal> {
+        self.joining.handle_join_request(id, hello, address, cx)
     }
 
     /// See [`Joining::admit`].
-    pub(super) fn admit(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn admit(&mut self, cx: &mut ClusterContext<'_>) {
         self.joining.admit(cx);
     }
 
     /// See [`Joining::handle_admission`].
-    pub(super) fn handle_admission(&mut self, admission: Admission, cx: &mut Cx<'_>) -> Result<(), String> {
+    pub(super) fn handle_admission(&mut self, admission: Admission, cx: &mut ClusterContext<'_>) -> Result<(), String> {
         self.joining.handle_admission(admission, cx)
     }
 
     /// Returns true while this node asks its contacts to let it join.
-    pub(super) fn seeks(&self, config: &NodeConfig) -> bool {
+    pub(super) fn is_asking_to_join(&self, config: &NodeConfig) -> bool {
         !config.join.is_empty() && !self.joining.is_storing()
     }
 
@@ -153,7 +159,7 @@ impl Cluster {
     }
 
     /// Returns the members of the cluster if they have changed. While this node `loads`, some groups are unknown.
-    pub(super) fn next_roster(&self, loads: bool, cx: &mut Cx<'_>) -> Option<Roster> {
+    pub(super) fn next_roster(&self, loads: bool, cx: &mut ClusterContext<'_>) -> Option<Roster> {
         if !cx.engine.take_members_changed() {
             return None;
         }
@@ -164,7 +170,7 @@ impl Cluster {
             // Until this node has learned that it joined, its groups do not know the present members.
             roster.add(&cx.identity.joined);
         }
-        let peers = &cx.wires.peers;
+        let peers = &cx.ports.peers;
         if loads {
             let linked: Vec<MemberInfo> =
                 peers.linked().filter_map(|peer| peers.roster().info(peer.id()).cloned()).collect();
@@ -175,13 +181,13 @@ impl Cluster {
 
     /// Stops a node that was removed from all groups, after [`REMOVED_MS`]: until then other members learn what it
     /// knows.
-    pub(super) fn tick_removed(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn tick_removed(&mut self, cx: &mut ClusterContext<'_>) {
         let (me, now_ms) = (cx.identity.node, cx.time.mono_ms());
         let since_ms = *self.removed_ms.get_or_insert(now_ms);
-        if !cx.wires.peers.roster().was_removed(me) {
+        if !cx.ports.peers.roster().was_removed(me) {
             self.removed_ms = None;
         } else if now_ms >= since_ms + REMOVED_MS {
-            cx.wires.outputs.push(Output::Stop(removed(me)));
+            cx.ports.outputs.push(Output::Stop(removed(me)));
         }
     }
 
@@ -191,8 +197,12 @@ impl Cluster {
     ///
     /// # Errors
     /// The reply, if there is no move to wait for.
-    pub(super) fn check_move(&self, words: &[&[u8]], sight: Sight<'_>) -> Result<(GroupId, NodeId), Reply<'static>> {
-        self.placement.check(words, sight)
+    pub(super) fn check_move(
+        &self,
+        words: &[&[u8]],
+        view: DecisionView<'_>,
+    ) -> Result<(GroupId, NodeId), Reply<'static>> {
+        self.placement.check(words, view)
     }
 
     /// Asks for the move of a group's leadership. The reply comes by the ticket.
@@ -201,12 +211,12 @@ impl Cluster {
     }
 
     /// Takes a member's request to move the leadership of a group from this node to another member.
-    pub(super) fn handle_move(&mut self, from: NodeId, wanted: &Move, cx: &mut Cx<'_>) {
+    pub(super) fn handle_move(&mut self, from: NodeId, wanted: &LeaderMove, cx: &mut ClusterContext<'_>) {
         self.placement.handle_move(from, wanted, cx);
     }
 
     /// Takes the answer to a move that this node asked for.
-    pub(super) fn handle_moved(&mut self, moved: &Moved, cx: &mut Cx<'_>) {
+    pub(super) fn handle_moved(&mut self, moved: &LeaderMoveReply, cx: &mut ClusterContext<'_>) {
         self.placement.handle_moved(moved, cx);
     }
 
@@ -226,28 +236,28 @@ impl Cluster {
     }
 
     /// Gives up leadership of all groups if this disk is worse than the others'. Returns true if this node can lead.
-    pub(super) fn give_up_if_stuck(&mut self, cx: &mut Cx<'_>) -> bool {
+    pub(super) fn give_up_if_stuck(&mut self, cx: &mut ClusterContext<'_>) -> bool {
         self.placement.give_up_if_stuck(cx)
     }
 
     /// Returns the nodes that should lead instead of this one, if it is drained.
-    pub(super) fn preferred_leaders(&self, cx: &Cx<'_>) -> Vec<NodeId> {
-        self.placement.preferred_leaders(cx.sight())
+    pub(super) fn preferred_leaders(&self, cx: &ClusterContext<'_>) -> Vec<NodeId> {
+        self.placement.preferred_leaders(cx.view())
     }
 
     /// Applies the time limits of moves, and hands groups over: to their preferred leaders, or away from a drained
     /// node.
-    pub(super) fn tick_placement(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn tick_placement(&mut self, cx: &mut ClusterContext<'_>) {
         self.placement.tick(cx);
     }
 
-    /// See [`Changing::command`].
-    pub(super) fn member_command(&mut self, words: &[&[u8]], cx: &mut Cx<'_>) -> Reply<'static> {
+    /// See [`MemberChanges::command`].
+    pub(super) fn member_command(&mut self, words: &[&[u8]], cx: &mut ClusterContext<'_>) -> Reply<'static> {
         self.changing.command(words, &self.joining, cx)
     }
 
     /// Goes on with a change of the members, and applies its time limits. Called only when all groups are loaded.
-    pub(super) fn tick_members(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn tick_members(&mut self, cx: &mut ClusterContext<'_>) {
         self.changing.tick(cx);
     }
 }

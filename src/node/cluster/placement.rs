@@ -5,7 +5,7 @@
 //! that was asked answers its client once it sees the new leader itself. If another leader appears meanwhile, the node
 //! asks that leader.
 
-use super::{Cx, Sight};
+use super::{ClusterContext, DecisionView};
 use crate::config::{
     HANDOVER_HOLD_MS, HANDOVER_MS, HANDOVERS_MAX, HEALTHY_MS_MIN, MOVES_MAX, NODE_MESSAGE_BYTES_MAX, SYNC_MS_MAX,
 };
@@ -13,7 +13,7 @@ use crate::kv::reply::Reply;
 use crate::node::engine::Ports;
 use crate::node::peers::Peer;
 use crate::node::ticket::Ticket;
-use crate::node::wire::{Move, Moved, NodeMessage};
+use crate::node::wire::{LeaderMove, LeaderMoveReply, NodeMessage};
 use groups::{Ballot, GroupId, NodeId};
 use std::borrow::Cow;
 
@@ -34,13 +34,13 @@ pub(in crate::node) struct Placement {
     resigned: bool,
     number: u64,
     /// Moves that clients of this node wait for.
-    asked: Vec<Asked>,
+    asked: Vec<RequestedMove>,
     /// Moves of groups that this node leads.
     moves: Vec<Moving>,
 }
 
 /// A move that a client of this node waits for.
-struct Asked {
+struct RequestedMove {
     number: u64,
     group: GroupId,
     to: NodeId,
@@ -77,7 +77,7 @@ impl Placement {
     /// Notes that a client waits until `to` leads `group`. The next tick asks the group's leader.
     pub(in crate::node) fn ask(&mut self, (group, to): (GroupId, NodeId), ticket: Ticket, deadline_ms: u64) {
         self.number += 1;
-        self.asked.push(Asked { number: self.number, group, to, ticket, deadline_ms, told: None });
+        self.asked.push(RequestedMove { number: self.number, group, to, ticket, deadline_ms, told: None });
     }
 
     /// Checks `PAXOI LEADER MOVE group node`. The caller refuses groups that are not loaded.
@@ -87,7 +87,7 @@ impl Placement {
     pub(in crate::node) fn check(
         &self,
         words: &[&[u8]],
-        sight: Sight<'_>,
+        view: DecisionView<'_>,
     ) -> Result<(GroupId, NodeId), Reply<'static>> {
         let number = |word: &[u8]| std::str::from_utf8(word).ok().and_then(|text| text.parse::<u32>().ok());
         let (Some(group), Some(to), true) =
@@ -95,23 +95,23 @@ impl Placement {
         else {
             return Err(Reply::error("ERR syntax error, say PAXOI LEADER MOVE <group> <node>"));
         };
-        if group.index() >= sight.engine.len() {
-            return Err(error(format!("ERR there is no group {group}, only 0 to {}", sight.engine.len() - 1)));
+        if group.index() >= view.engine.len() {
+            return Err(error(format!("ERR there is no group {group}, only 0 to {}", view.engine.len() - 1)));
         }
-        if !sight.engine.has(group) {
+        if !view.engine.has(group) {
             return Ok((group, to));
         }
-        if sight.peers.roster().info(to).is_none() {
+        if view.peers.roster().info(to).is_none() {
             return Err(error(format!("ERR node {to} is not a member of this cluster")));
         }
         if self.asked.len() >= MOVES_MAX {
             return Err(error(format!("ERR {MOVES_MAX} moves are under way already")));
         }
-        let leader = sight.engine.group(group).leader().map(|ballot| ballot.node);
+        let leader = view.engine.group(group).leader().map(|ballot| ballot.node);
         match leader {
             Some(leader) if leader == to => Err(Reply::Ok),
             // If another node leads, its own answer is newer than what this node knows.
-            Some(leader) if leader == sight.me => match sight.unfit(group, to) {
+            Some(leader) if leader == view.me => match view.unfit(group, to) {
                 Some(reason) => Err(error(format!("ERR {reason}"))),
                 None => Ok((group, to)),
             },
@@ -121,8 +121,8 @@ impl Placement {
 
     /// Takes a request to move the leadership of a group from this node to another member. The request comes from a
     /// member, or from this node itself.
-    pub(in crate::node) fn handle_move(&mut self, from: NodeId, wanted: &Move, cx: &mut Cx<'_>) {
-        let Move { number, group, to, timeout_ms } = *wanted;
+    pub(in crate::node) fn handle_move(&mut self, from: NodeId, wanted: &LeaderMove, cx: &mut ClusterContext<'_>) {
+        let LeaderMove { number, group, to, timeout_ms } = *wanted;
         let is_known = |moving: &Moving| (moving.asker, moving.number) == (from, number);
         if self.moves.iter().any(is_known) {
             return;
@@ -133,10 +133,10 @@ impl Placement {
         } else if self.moves.len() >= MOVES_MAX {
             Some(format!("{MOVES_MAX} moves are under way already"))
         } else {
-            cx.sight().unfit(group, to)
+            cx.view().unfit(group, to)
         };
         if !leads || refusal.is_some() || to == cx.identity.node {
-            return self.tell_moved(from, number, refusal, cx);
+            return self.send_moved(from, number, refusal, cx);
         }
         let deadline_ms = cx.time.mono_ms() + timeout_ms.min(cx.config.client_timeout_ms);
         let again_ms = cx.time.mono_ms();
@@ -144,24 +144,24 @@ impl Placement {
         self.tick_moves(cx);
     }
 
-    fn tell_moved(&mut self, to: NodeId, number: u64, refusal: Option<String>, cx: &mut Cx<'_>) {
-        let moved = Moved { number, refusal };
+    fn send_moved(&mut self, to: NodeId, number: u64, refusal: Option<String>, cx: &mut ClusterContext<'_>) {
+        let moved = LeaderMoveReply { number, refusal };
         if to == cx.identity.node {
             self.handle_moved(&moved, cx);
-        } else if let Some(peer) = cx.wires.peers.find(to) {
-            peer.tell(&NodeMessage::Moved(moved));
+        } else if let Some(peer) = cx.ports.peers.find(to) {
+            peer.send_node_message(&NodeMessage::LeaderMoveReply(moved));
         }
     }
 
     /// Takes the answer to a move that this node asked for. A refusal goes to the client. An answer without a refusal
     /// means that the node that was asked no longer leads: the client is answered when this node sees the new leader.
-    pub(in crate::node) fn handle_moved(&mut self, moved: &Moved, cx: &mut Cx<'_>) {
+    pub(in crate::node) fn handle_moved(&mut self, moved: &LeaderMoveReply, cx: &mut ClusterContext<'_>) {
         let Some(reason) = &moved.refusal else { return };
         let asked = &mut self.asked;
         if let Some(place) = asked.iter().position(|asked| asked.number == moved.number) {
             let asked = asked.remove(place);
             let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_BYTES_MAX / 4).collect();
-            cx.wires.reply(asked.ticket, error(format!("ERR {reason}")));
+            cx.ports.reply(asked.ticket, error(format!("ERR {reason}")));
         }
     }
 
@@ -187,8 +187,8 @@ impl Placement {
 
     /// Gives up leadership of all groups if this node's sync is late or its disk is full, and a majority of the others
     /// has better disks. Returns true if this node can lead.
-    pub(in crate::node) fn give_up_if_stuck(&mut self, cx: &mut Cx<'_>) -> bool {
-        let can_lead = cx.sight().can_lead();
+    pub(in crate::node) fn give_up_if_stuck(&mut self, cx: &mut ClusterContext<'_>) -> bool {
+        let can_lead = cx.view().can_lead();
         if can_lead {
             self.resigned = false;
         } else if !self.resigned {
@@ -199,43 +199,43 @@ impl Placement {
                 tracing::warn!("a sync of the log takes too long (more than {SYNC_MS_MAX} ms): giving leadership up");
             }
             let clock = cx.time.clock();
-            cx.engine.step_all(&mut cx.wires, |group, effects| group.resign(clock, effects));
+            cx.engine.step_all(&mut cx.ports, |group, effects| group.resign(clock, effects));
         }
         can_lead
     }
 
     /// If this node is drained: returns the other voters that can lead. They take precedence in the groups in which
     /// they vote.
-    pub(in crate::node) fn preferred_leaders(&self, sight: Sight<'_>) -> Vec<NodeId> {
+    pub(in crate::node) fn preferred_leaders(&self, view: DecisionView<'_>) -> Vec<NodeId> {
         if !self.draining {
             return Vec::new();
         }
-        let others = sight.peers.voters().ids().iter().copied().filter(|id| *id != sight.me);
-        others.filter(|id| sight.ails(*id).is_none()).collect()
+        let others = view.peers.voters().ids().iter().copied().filter(|id| *id != view.me);
+        others.filter(|id| view.unfit_reason(*id).is_none()).collect()
     }
 
     /// Goes on with moves, answers waiting clients, and hands groups over.
-    pub(in crate::node) fn tick(&mut self, cx: &mut Cx<'_>) {
+    pub(in crate::node) fn tick(&mut self, cx: &mut ClusterContext<'_>) {
         self.tick_moves(cx);
         self.tick_asked(cx);
         if cx.time.mono_ms() < self.handed_ms + HANDOVER_MS {
             return;
         }
         self.handed_ms = cx.time.mono_ms();
-        let misplaced = if self.draining { cx.sight().given_away() } else { cx.sight().misplaced() };
+        let misplaced = if self.draining { cx.view().given_away() } else { cx.view().misplaced() };
         for (group, to) in misplaced {
             cx.invite(group, to, false);
         }
     }
 
-    fn tick_moves(&mut self, cx: &mut Cx<'_>) {
+    fn tick_moves(&mut self, cx: &mut ClusterContext<'_>) {
         for mut moving in std::mem::take(&mut self.moves) {
             let refusal = if cx.engine.group(moving.group).leads().is_none() {
                 None
-            } else if let Some(reason) = cx.sight().unfit(moving.group, moving.to) {
+            } else if let Some(reason) = cx.view().unfit(moving.group, moving.to) {
                 Some(reason)
             } else if cx.time.mono_ms() >= moving.deadline_ms {
-                let reason = if moving.behind { "is behind in it" } else { "does not answer" };
+                let reason = if moving.behind { "lags in that group" } else { "does not answer" };
                 Some(format!("node {} did not take group {} over in time: it {reason}", moving.to, moving.group))
             } else {
                 if cx.time.mono_ms() >= moving.again_ms {
@@ -245,22 +245,22 @@ impl Placement {
                 self.moves.push(moving);
                 continue;
             };
-            self.tell_moved(moving.asker, moving.number, refusal, cx);
+            self.send_moved(moving.asker, moving.number, refusal, cx);
         }
     }
 
     /// Answers the clients whose move is done or too late, and asks the present leader for each other move.
-    fn tick_asked(&mut self, cx: &mut Cx<'_>) {
+    fn tick_asked(&mut self, cx: &mut ClusterContext<'_>) {
         let now_ms = cx.time.mono_ms();
         let mut questions = Vec::new();
         for mut asked in std::mem::take(&mut self.asked) {
             let leader = cx.engine.group(asked.group).leader();
             if leader.is_some_and(|ballot| ballot.node == asked.to) {
-                cx.wires.reply(asked.ticket, Reply::Ok);
+                cx.ports.reply(asked.ticket, Reply::Ok);
                 continue;
             }
             if now_ms >= asked.deadline_ms {
-                cx.wires.reply(asked.ticket, too_late(&asked, leader));
+                cx.ports.reply(asked.ticket, too_late(&asked, leader));
                 continue;
             }
             let is_told = |ballot| asked.told.is_some_and(|(told, again_ms)| told == ballot && now_ms < again_ms);
@@ -269,7 +269,7 @@ impl Placement {
                 let left_ms = asked.deadline_ms - now_ms;
                 // The leader gets 90 % of the time left, so that its refusal comes before the deadline.
                 let timeout_ms = left_ms - left_ms / 10;
-                let question = Move { number: asked.number, group: asked.group, to: asked.to, timeout_ms };
+                let question = LeaderMove { number: asked.number, group: asked.group, to: asked.to, timeout_ms };
                 questions.push((ballot.node, question));
             }
             self.asked.push(asked);
@@ -277,14 +277,14 @@ impl Placement {
         for (leader, question) in questions {
             if leader == cx.identity.node {
                 self.handle_move(leader, &question, cx);
-            } else if let Some(peer) = cx.wires.peers.find(leader) {
-                peer.tell(&NodeMessage::Move(question));
+            } else if let Some(peer) = cx.ports.peers.find(leader) {
+                peer.send_node_message(&NodeMessage::LeaderMove(question));
             }
         }
     }
 }
 
-impl Sight<'_> {
+impl DecisionView<'_> {
     /// Returns true if this node can lead. It cannot if its disk is late or full while a majority of the others has
     /// better disks. If all disks are slow, the cluster goes on slowly.
     fn can_lead(&self) -> bool {
@@ -302,11 +302,11 @@ impl Sight<'_> {
         if to == self.me {
             return None;
         }
-        self.ails(to)
+        self.unfit_reason(to)
     }
 
     /// Returns the reason why another member cannot lead any group.
-    fn ails(&self, to: NodeId) -> Option<String> {
+    fn unfit_reason(&self, to: NodeId) -> Option<String> {
         let Some(peer) = self.peers.get(to) else {
             return Some(format!("node {to} is not a member of this cluster"));
         };
@@ -347,7 +347,7 @@ impl Sight<'_> {
     /// call.
     fn given_away(&self) -> Vec<(GroupId, NodeId)> {
         let others = self.peers.ids();
-        let fit: Vec<NodeId> = others.filter(|id| self.ails(*id).is_none()).collect();
+        let fit: Vec<NodeId> = others.filter(|id| self.unfit_reason(*id).is_none()).collect();
         let led = self.engine.groups().filter(|group| group.leads().is_some()).take(HANDOVERS_MAX);
         let dealt = led.enumerate().filter_map(|(turn, group)| {
             let voters: Vec<NodeId> =
@@ -358,18 +358,18 @@ impl Sight<'_> {
     }
 }
 
-impl Cx<'_> {
+impl ClusterContext<'_> {
     /// Invites a member to take over a group. The lease of the group ends when the invitation is sent.
     fn invite(&mut self, group: GroupId, to: NodeId, stay: bool) {
-        let Some(rtt_us) = self.wires.peers.find(to).map(|peer| peer.rtt_us()) else { return };
+        let Some(rtt_us) = self.ports.peers.find(to).map(|peer| peer.rtt_us()) else { return };
         let clock = self.time.clock();
         let hold_ms = HANDOVER_HOLD_MS + 2 * rtt_us / 1_000;
-        self.step(group, |group, _| group.hand_over(to, stay, hold_ms, clock));
+        self.step(group, |group, _| group.begin_leader_transfer(to, stay, hold_ms, clock));
     }
 }
 
-fn too_late(asked: &Asked, leader: Option<Ballot>) -> Reply<'static> {
-    let Asked { group, to, .. } = asked;
+fn too_late(asked: &RequestedMove, leader: Option<Ballot>) -> Reply<'static> {
+    let RequestedMove { group, to, .. } = asked;
     match leader {
         None => error(format!("CLUSTERDOWN group {group} has no leader")),
         Some(_) => error(format!("ERR node {to} did not take group {group} over in time")),

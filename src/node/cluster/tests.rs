@@ -11,7 +11,7 @@ use crate::node::upkeep::Ranges;
 use crate::node::wire::PingClocks;
 use crate::node::{Output, Outputs};
 use crate::versions::Versions;
-use groups::membership::{Change, What};
+use groups::membership::{ChangeKind, MembershipChange};
 use groups::{Membership, NodeId};
 
 /// The components of node 1 that cluster management may touch.
@@ -76,8 +76,8 @@ impl Harness {
         }
     }
 
-    fn call<R>(&mut self, verb: impl FnOnce(&mut Cluster, &mut Cx<'_>) -> R) -> R {
-        let wires = Wires {
+    fn call<R>(&mut self, verb: impl FnOnce(&mut Cluster, &mut ClusterContext<'_>) -> R) -> R {
+        let ports = EnginePorts {
             peers: &mut self.peers,
             clients: None,
             relays: &mut self.relays,
@@ -89,7 +89,7 @@ impl Harness {
         };
         let is_born = self.identity.birth.is_some();
         let (engine, identity, config, time) = (&mut self.engine, &mut self.identity, &self.config, self.time);
-        verb(&mut self.cluster, &mut Cx { engine, wires, identity, config, is_born, time })
+        verb(&mut self.cluster, &mut ClusterContext { engine, ports, identity, config, is_born, time })
     }
 
     fn hello(&self, from: u32) -> Hello {
@@ -112,7 +112,7 @@ impl Harness {
     /// Connects another initial member.
     fn link(&mut self, from: u32) {
         let hello = self.hello(from);
-        assert!(self.cluster.judge_unborn(&hello).is_ok());
+        assert!(self.cluster.check_unborn_hello(&hello).is_ok());
         self.peers.on_linked(u64::from(from), &hello, Versions::OURS.highest, 1_000);
         self.cluster.on_unborn(&hello);
     }
@@ -125,13 +125,13 @@ impl Harness {
 
     fn tick(&mut self, ms: u64) -> Vec<Output> {
         (self.time.mono_us, self.time.unix_us) = (self.time.mono_us + ms * 1_000, self.time.unix_us + ms * 1_000);
-        let sight = cluster_time::Sight {
+        let clock_context = cluster_time::ClockContext {
             me: NodeId(1),
             peers: &self.peers,
             engine: &self.engine,
             is_born: self.identity.birth.is_some(),
         };
-        self.cluster_time.tick(&sight, self.time);
+        self.cluster_time.tick(&clock_context, self.time);
         if self.identity.birth.is_none() {
             self.call(Cluster::tick_birth);
         }
@@ -139,14 +139,14 @@ impl Harness {
     }
 
     /// Handles the application of a joining node, on connection 50.
-    fn apply(&mut self, from: u32, storage: u8, at: &str) -> Result<(), Refusal> {
+    fn handle_join_request(&mut self, from: u32, storage: u8, at: &str) -> Result<(), Refusal> {
         let hello = Hello { storage: [storage; 16], ..self.hello(from) };
-        self.call(|cluster, cx| cluster.apply(50, &hello, at, cx))
+        self.call(|cluster, cx| cluster.handle_join_request(50, &hello, at, cx))
     }
 
-    fn change_members(&mut self, what: What) {
+    fn change_members(&mut self, what: ChangeKind) {
         let mut membership = Membership::clone(self.engine.group(GroupId(0)).membership());
-        membership.apply(&Change { version: membership.version(), what }).expect("a change");
+        membership.apply(&MembershipChange { version: membership.version(), what }).expect("a change");
         drop(self.peers.enroll(Roster::of_one(&membership)));
     }
 }
@@ -191,7 +191,7 @@ fn a_birth_record_of_another_member_counts_if_it_names_this_directory() {
 fn lists_of_initial_members_that_differ_are_told() {
     let harness = Harness::new(None);
     let hello = Hello { members: vec![NodeId(1), NodeId(2)], ..harness.hello(2) };
-    let refusal = harness.cluster.judge_unborn(&hello).unwrap_err();
+    let refusal = harness.cluster.check_unborn_hello(&hello).unwrap_err();
     assert!(
         !refusal.fatal && refusal.text.ends_with("1,2, but node 1 has 1,2,3: give all the same list"),
         "{refusal:?}"
@@ -209,19 +209,19 @@ fn lists_of_initial_members_that_differ_are_told() {
 #[test]
 fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_gone() {
     let mut harness = Harness::new(Some(&record()));
-    assert_eq!(harness.apply(4, 4, "127.0.0.1:4"), Ok(()));
+    assert_eq!(harness.handle_join_request(4, 4, "127.0.0.1:4"), Ok(()));
     assert!(harness.outputs.take().is_empty());
     for (id, storage, at) in [(1, 1, "a:1"), (2, 9, "a:1"), (4, 5, "a:1"), (u32::MAX, 5, "a:1"), (5, 5, "nowhere")] {
-        let refusal = harness.apply(id, storage, at).unwrap_err();
+        let refusal = harness.handle_join_request(id, storage, at).unwrap_err();
         assert!(refusal.fatal, "{id}: {}", refusal.text);
     }
     let info = MemberInfo { node: NodeId(4), storage: [4; 16], address: "127.0.0.1:4".to_owned() };
-    harness.change_members(What::AddLearner(info));
+    harness.change_members(ChangeKind::AddLearner(info));
     harness.call(|cluster, cx| cluster.admit(cx));
     assert!(matches!(harness.outputs.take()[..], [Output::Frame(50, _)]));
     harness.call(|cluster, cx| cluster.admit(cx));
     assert!(harness.outputs.take().is_empty(), "once");
-    assert_eq!(harness.apply(5, 5, "127.0.0.1:5"), Ok(()));
+    assert_eq!(harness.handle_join_request(5, 5, "127.0.0.1:5"), Ok(()));
     harness.cluster.tick_joining(100_000);
     assert_eq!(harness.cluster.joining.waiting().count(), 0, "it has not said for too long that it waits");
 }
@@ -229,7 +229,7 @@ fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_go
 #[test]
 fn a_removed_node_stops_but_not_at_once() {
     let mut harness = Harness::new(Some(&record()));
-    harness.change_members(What::Remove(NodeId(1)));
+    harness.change_members(ChangeKind::Remove(NodeId(1)));
     harness.call(Cluster::tick_removed);
     assert!(harness.outputs.take().is_empty());
     harness.time.mono_us += REMOVED_MS * 1_000;
@@ -240,10 +240,10 @@ fn a_removed_node_stops_but_not_at_once() {
 #[test]
 fn a_move_that_cannot_be_is_refused_at_once() {
     let harness = Harness::new(Some(&record()));
-    let sight = Sight { engine: &harness.engine, peers: &harness.peers, me: NodeId(1), time: harness.time };
+    let view = DecisionView { engine: &harness.engine, peers: &harness.peers, me: NodeId(1), time: harness.time };
     let check = |words: &str| {
         let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
-        harness.cluster.check_move(&words, sight)
+        harness.cluster.check_move(&words, view)
     };
     assert_eq!(check("paxoi leader move 1 2"), Ok((GroupId(1), NodeId(2))));
     for wrong in ["paxoi leader move 2 2", "paxoi leader move 1 4", "paxoi leader give 1 2", "paxoi leader move x 2"] {

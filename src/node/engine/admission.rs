@@ -6,7 +6,7 @@
 //! executed. A command that left the node keeps its time limit, within which the majority may come back. After the
 //! limit its fate is uncertain.
 
-use super::uploads::Uploads;
+use super::uploads::OutgoingUploads;
 use super::{Engine, Ports, UPLOADING};
 use crate::config::{BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES};
 use crate::kv::fanout::{NOT_SERVED, UNCERTAIN};
@@ -19,8 +19,8 @@ use std::borrow::Cow;
 #[derive(Default)]
 pub(super) struct Reach {
     /// Members that are reached, or were within the last `REACH_GRACE_MS`.
-    hopeful: Vec<NodeId>,
-    /// Some member is not in `hopeful`.
+    recently_reached: Vec<NodeId>,
+    /// Some member is not in `recently_reached`.
     is_partial: bool,
     /// In some group the oldest command has outlived its time limit: the command left this node, and is not applied.
     is_stuck: bool,
@@ -31,15 +31,20 @@ const NOT_REACHED: Reply<'static> = Reply::Error(Cow::Borrowed(
     "CLUSTERDOWN Hash slot not served: this node reaches no majority of its cluster's nodes",
 ));
 const STUCK: Reply<'static> =
-    Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served: too many commands wait that get no answer"));
+    Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served: too many commands wait without an answer"));
 
 impl Engine {
     /// Sets the members, out of `peers`, that are reached or were within the last `REACH_GRACE_MS`. In groups without a
     /// majority, answers the reads, and the commands that never left this node.
-    pub(in crate::node) fn set_hopeful(&mut self, hopeful: Vec<NodeId>, peers: usize, ports: &mut impl Ports) {
-        let is_partial = hopeful.len() < peers;
+    pub(in crate::node) fn set_recently_reached(
+        &mut self,
+        recently_reached: Vec<NodeId>,
+        peers: usize,
+        ports: &mut impl Ports,
+    ) {
+        let is_partial = recently_reached.len() < peers;
         let is_stuck = self.shard.queued_bytes() > 0 && self.commands.groups().any(|group| self.is_stuck(group));
-        self.reach = Reach { hopeful, is_partial, is_stuck };
+        self.reach = Reach { recently_reached, is_partial, is_stuck };
         if !is_partial {
             return;
         }
@@ -81,7 +86,7 @@ impl Engine {
     /// Returns true if this node has reached no majority of the group's voters for `REACH_GRACE_MS`.
     pub(in crate::node) fn is_cut_off(&self, group: GroupId) -> bool {
         let reach = &self.reach;
-        reach.is_partial && self.find(group).is_some_and(|group| !group.is_quorum(self.me, &reach.hopeful))
+        reach.is_partial && self.find(group).is_some_and(|group| !group.is_quorum(self.me, &reach.recently_reached))
     }
 
     /// Returns true if the oldest command of a client in the group has outlived its time limit.
@@ -145,7 +150,7 @@ impl Engine {
 }
 
 /// Answers a client, or gives an upload the reply to its part.
-pub(super) fn complete(uploads: &mut Uploads, ports: &mut impl Ports, ticket: Ticket, reply: Reply<'_>) {
+pub(super) fn complete(uploads: &mut OutgoingUploads, ports: &mut impl Ports, ticket: Ticket, reply: Reply<'_>) {
     if ticket.connection == UPLOADING {
         return uploads.on_part(ticket, &reply, ports.now_us() / 1_000);
     }

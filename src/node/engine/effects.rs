@@ -4,18 +4,18 @@
 use super::admission::complete;
 use super::commands::Commands;
 use super::log_queue::LogQueue;
-use super::reads::Reads;
-use super::uploads::Uploads;
-use super::{Asked, Changes, Ports, UPLOADING};
-use crate::gate::Held;
+use super::reads::PendingReads;
+use super::uploads::OutgoingUploads;
+use super::{Changes, Ports, RequestContext, UPLOADING};
+use crate::gate::GatedMessage;
 use crate::kv::fanout::{NOT_SERVED, UNCERTAIN};
 use crate::kv::reply::Reply;
 use crate::kv::{Discarded, Store};
 use crate::node::ticket::Ticket;
-use crate::shard::Outlet;
+use crate::shard::EffectSink;
 use crate::storage::wal;
 use groups::reads::ReadId;
-use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, Work};
+use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, WorkBudget};
 use std::collections::VecDeque;
 
 /// Interval, in values, of samples for the mean batch size: counting the commands of every value would cost too much.
@@ -25,18 +25,18 @@ const BATCH_SAMPLE: u64 = 8;
 pub(super) struct Effects<'a, P> {
     pub(super) log: &'a mut LogQueue,
     pub(super) commands: &'a mut Commands,
-    pub(super) reads: &'a mut Reads,
-    pub(super) uploads: &'a mut Uploads,
-    pub(super) released: &'a mut VecDeque<Held>,
+    pub(super) reads: &'a mut PendingReads,
+    pub(super) uploads: &'a mut OutgoingUploads,
+    pub(super) released: &'a mut VecDeque<GatedMessage>,
     pub(super) changes: &'a mut Changes,
-    pub(super) work: &'a mut Work,
+    pub(super) work: &'a mut WorkBudget,
     pub(super) me: NodeId,
     pub(super) ports: &'a mut P,
 }
 
 impl<P: Ports> Effects<'_, P> {
     /// Sends a message now. A message of this node to itself is handled in the same turn.
-    pub(super) fn let_go(&mut self, held: Held) {
+    pub(super) fn let_go(&mut self, held: GatedMessage) {
         if held.to == self.me {
             self.released.push_back(held);
         } else {
@@ -48,11 +48,11 @@ impl<P: Ports> Effects<'_, P> {
         if ticket.connection == UPLOADING {
             return complete(self.uploads, self.ports, ticket, reply);
         }
-        self.ports.answer(Asked { ticket, verb, since_us }, reply);
+        self.ports.answer(RequestContext { ticket, verb, since_us }, reply);
     }
 }
 
-impl<P: Ports> Outlet for Effects<'_, P> {
+impl<P: Ports> EffectSink for Effects<'_, P> {
     fn persist(&mut self, record: wal::Record) -> u64 {
         self.log.persist(record)
     }
@@ -74,7 +74,7 @@ impl<P: Ports> Outlet for Effects<'_, P> {
     }
 
     fn send_durable(&mut self, lsn: u64, group: GroupId, to: NodeId, message: Message) {
-        if let Some(held) = self.log.hold(lsn, Held { group, to, message }) {
+        if let Some(held) = self.log.hold(lsn, GatedMessage { group, to, message }) {
             self.let_go(held);
         }
     }
@@ -118,7 +118,7 @@ impl<P: Ports> Outlet for Effects<'_, P> {
 
     fn members_changed(&mut self, group: GroupId, next: Instance) {
         self.changes.members = true;
-        self.changes.governs_from[group.index()] = next;
+        self.changes.membership_since[group.index()] = next;
         // A lease holds for the members that granted it: with other members, this node claims its groups anew.
         self.changes.leadership = true;
     }
@@ -131,7 +131,7 @@ impl<P: Ports> Outlet for Effects<'_, P> {
         }
     }
 
-    fn work(&mut self) -> &mut Work {
+    fn work(&mut self) -> &mut WorkBudget {
         self.work
     }
 

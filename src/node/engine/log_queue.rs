@@ -3,7 +3,7 @@
 //! commit).
 
 use crate::config::{DISKS_MS_MAX, LOG_QUEUE_BYTES, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
-use crate::gate::{Gate, Held};
+use crate::gate::{Gate, GatedMessage};
 use crate::node::Space;
 use crate::storage::wal;
 
@@ -56,12 +56,12 @@ impl LogQueue {
     }
 
     /// Holds a message until the log is durable up to `lsn`. Gives the message back if the log already is.
-    pub(super) fn hold(&mut self, lsn: u64, held: Held) -> Option<Held> {
+    pub(super) fn hold(&mut self, lsn: u64, held: GatedMessage) -> Option<GatedMessage> {
         self.gate.hold(lsn, held)
     }
 
     /// Notes that the log is durable up to `lsn`, and moves the messages that waited for that into `released`.
-    pub(super) fn on_durable(&mut self, lsn: u64, released: &mut Vec<Held>) {
+    pub(super) fn on_durable(&mut self, lsn: u64, released: &mut Vec<GatedMessage>) {
         if self.syncing.as_ref().is_some_and(|syncing| syncing.lsn <= lsn) {
             self.syncing = None;
         }
@@ -146,9 +146,9 @@ mod tests {
         }
     }
 
-    fn held() -> Held {
+    fn held() -> GatedMessage {
         let message = Message::NotLeader(NotLeader { ballot: Ballot::ZERO });
-        Held { group: GroupId(0), to: NodeId(2), message }
+        GatedMessage { group: GroupId(0), to: NodeId(2), message }
     }
 
     #[test]

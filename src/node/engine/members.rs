@@ -4,7 +4,7 @@
 use super::{Engine, Ports};
 use crate::node::Time;
 use crate::node::wire::{GroupsReady, NodeMessage, Positions};
-use groups::{Answer, Ballot, Clock, Group, GroupId, Instance, NodeId};
+use groups::{Ballot, Clock, Group, GroupId, Instance, LeadershipAnswer, NodeId};
 
 impl Engine {
     /// Returns true if the ballots and instances in a member's message are plausible; see [`Group::is_plausible`].
@@ -16,10 +16,10 @@ impl Engine {
             NodeMessage::Positions(positions) | NodeMessage::Durable(positions) => {
                 positions.next.iter().all(|(group, next)| instance(group, *next))
             }
-            NodeMessage::Answers(answers) => answers.items.iter().all(|(group, _, answer)| match answer {
-                Answer::Leads(at) => instance(group, *at),
-                Answer::Refused(promised) => ballot(group, *promised),
-                Answer::Holds => true,
+            NodeMessage::LeadershipAnswers(answers) => answers.items.iter().all(|(group, _, answer)| match answer {
+                LeadershipAnswer::Leads(at) => instance(group, *at),
+                LeadershipAnswer::Refused(promised) => ballot(group, *promised),
+                LeadershipAnswer::Holds => true,
             }),
             NodeMessage::Offer(offer) => instance(&offer.group, offer.instance),
             _ => true,
@@ -70,7 +70,7 @@ impl Engine {
 
     /// Handles the claims of a member: `from` leads exactly the groups in `claimed`, which are in the order of their
     /// ids, and reaches the members in `reached`.
-    pub(in crate::node) fn heed_claims(
+    pub(in crate::node) fn apply_claims(
         &mut self,
         from: NodeId,
         claimed: &[(GroupId, Ballot)],
@@ -94,7 +94,7 @@ impl Engine {
 
     /// Returns true if a claim counts for a group that has no leader here. The group ignored the claim if it was
     /// campaigning when the claim came. It may have lost that election since.
-    pub(in crate::node) fn has_unheeded(
+    pub(in crate::node) fn has_unapplied_claims(
         &self,
         from: NodeId,
         claimed: &[(GroupId, Ballot)],

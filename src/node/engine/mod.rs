@@ -26,13 +26,13 @@ use super::wire::NodeMessage;
 use super::{NodeConfig, Space, Time};
 use crate::admin::stats::Stats;
 use crate::config::LARGE_INPUT_BYTES;
-use crate::gate::Held;
+use crate::gate::GatedMessage;
 use crate::identity::Identity;
 use crate::kv;
 use crate::kv::encode::encode;
 use crate::kv::reply::Reply;
 use crate::kv::{Discarded, Store};
-use crate::shard::{Cell, Shard};
+use crate::shard::{Replica, Shard};
 use crate::storage::checkpoint::SectionHead;
 use crate::storage::wal;
 use admission::Reach;
@@ -41,12 +41,13 @@ use commands::{Command, Commands};
 use effects::Effects;
 use groups::reads::ReadId;
 use groups::{
-    Answer, Ballot, Clock, Effect, ElectionContext, Group, GroupId, Instance, Message, NodeId, Snapshot, Work,
+    Ballot, Clock, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, NodeId, Snapshot,
+    WorkBudget,
 };
 use log_queue::LogQueue;
-use reads::Reads;
+use reads::PendingReads;
 use std::collections::{BTreeMap, VecDeque};
-use uploads::Uploads;
+use uploads::OutgoingUploads;
 
 /// The buffer for the encodings of reads does not keep more memory than this, in bytes.
 const KEPT_ENCODING_BYTES_MAX: usize = 64 << 10;
@@ -56,7 +57,7 @@ pub(super) trait Ports {
     /// Sends a message of a group now.
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message);
     /// Sends a message between nodes.
-    fn tell(&mut self, to: NodeId, message: &NodeMessage);
+    fn send_node_message(&mut self, to: NodeId, message: &NodeMessage);
     /// Returns the members that are reached and have the group, without this node.
     fn reached(&self, group: GroupId, time: Time) -> impl Iterator<Item = NodeId>;
     /// Returns true if this node holds the lease of a group that it leads under `ballot`.
@@ -82,7 +83,7 @@ pub(super) trait Ports {
     fn discard(&mut self, discarded: Discarded);
 
     /// Answers a command, and counts it.
-    fn answer(&mut self, asked: Asked, reply: Reply<'_>) {
+    fn answer(&mut self, asked: RequestContext, reply: Reply<'_>) {
         let (took_us, failed) = (self.now_us().saturating_sub(asked.since_us), matches!(reply, Reply::Error(_)));
         self.stats().called(usize::from(asked.verb), took_us, failed);
         self.reply(asked.ticket, reply);
@@ -96,13 +97,13 @@ pub(super) trait Ports {
             _ => {}
         }
         let Read { ticket, verb, since_us, .. } = *read;
-        self.answer(Asked { ticket, verb, since_us }, reply);
+        self.answer(RequestContext { ticket, verb, since_us }, reply);
     }
 }
 
 /// The ticket and the arrival time of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct RequestContext {
     /// Where the reply belongs.
     pub(super) ticket: Ticket,
     /// The command's index in the statistics, or [`UNCOUNTED`].
@@ -117,19 +118,19 @@ pub(super) struct Engine {
     shard: Shard,
     log: LogQueue,
     commands: Commands,
-    reads: Reads,
-    uploads: Uploads,
+    reads: PendingReads,
+    uploads: OutgoingUploads,
     reach: Reach,
     /// Another member executes the commands of this node's clients: the limits of the queues here do not apply to them.
     is_passing_on: bool,
     /// Messages of this node to itself whose records are durable.
-    released: VecDeque<Held>,
-    release_buffer: Vec<Held>,
+    released: VecDeque<GatedMessage>,
+    release_buffer: Vec<GatedMessage>,
     /// Bytes of values that the disk could not take when they came, by group and sender.
     dropped: BTreeMap<(GroupId, NodeId), usize>,
     changes: Changes,
     /// Steps of work that are left in this turn for applying values.
-    work: Work,
+    work: WorkBudget,
     turn_steps: u64,
     read_buffers: (Vec<ReadId>, Vec<GroupId>),
     /// Reads are encoded here first, so that each is kept in a single allocation of its exact size.
@@ -145,7 +146,7 @@ struct Changes {
     members: bool,
     /// By group, an instance since which the present membership is in force; 0 if it was in force when this node
     /// started.
-    governs_from: Vec<Instance>,
+    membership_since: Vec<Instance>,
     chosen_total: u64,
 }
 
@@ -157,15 +158,15 @@ impl Engine {
             shard: Shard::new(std::iter::empty()),
             log: LogQueue::new(),
             commands: Commands::default(),
-            reads: Reads::new(identity.start),
-            uploads: Uploads::new(identity, config),
+            reads: PendingReads::new(identity.start),
+            uploads: OutgoingUploads::new(identity, config),
             reach: Reach::default(),
             is_passing_on: false,
             released: VecDeque::new(),
             release_buffer: Vec::new(),
             dropped: BTreeMap::new(),
             changes: Changes::default(),
-            work: Work::steps(config.turn_steps),
+            work: WorkBudget::steps(config.turn_steps),
             turn_steps: config.turn_steps,
             read_buffers: (Vec::new(), Vec::new()),
             encoding: BytesMut::new(),
@@ -178,7 +179,7 @@ impl Engine {
         self.shard = Shard::new(groups);
         self.commands.set_groups(count);
         self.reads.set_groups(count);
-        self.changes.governs_from = vec![Instance(0); count as usize];
+        self.changes.membership_since = vec![Instance(0); count as usize];
         self.changes.members = true;
     }
 
@@ -222,13 +223,13 @@ impl Engine {
     }
 
     /// Recovery: takes all groups out, so that their state can be restored. [`Engine::put`] brings each back.
-    pub(super) fn take_groups(&mut self) -> Vec<(GroupId, Cell)> {
+    pub(super) fn take_groups(&mut self) -> Vec<(GroupId, Replica)> {
         self.shard.take_all()
     }
 
     /// Recovery: puts restored groups back.
-    pub(super) fn put(&mut self, cells: Vec<(GroupId, Cell)>) {
-        cells.into_iter().for_each(|(group, cell)| self.shard.put(group, cell));
+    pub(super) fn put(&mut self, replicas: Vec<(GroupId, Replica)>) {
+        replicas.into_iter().for_each(|(group, replica)| self.shard.put(group, replica));
         self.changes.members = true;
     }
 
@@ -331,12 +332,18 @@ impl Engine {
     // Commands and reads.
 
     /// Queues a command in the group. `put` writes the command.
-    pub(super) fn queue(&mut self, group: GroupId, put: impl FnOnce(&mut BytesMut), asked: Asked, deadline_ms: u64) {
+    pub(super) fn queue(
+        &mut self,
+        group: GroupId,
+        put: impl FnOnce(&mut BytesMut),
+        asked: RequestContext,
+        deadline_ms: u64,
+    ) {
         let before = self.shard.queued_bytes();
         let counter = self.shard.submit(group, put);
         let bytes = self.shard.queued_bytes() - before;
         let large_bytes = if bytes >= LARGE_INPUT_BYTES { bytes } else { 0 };
-        let Asked { ticket, verb, since_us } = asked;
+        let RequestContext { ticket, verb, since_us } = asked;
         let command = Command { counter, ticket: Some(ticket), deadline_ms, large_bytes, verb, since_us };
         self.commands.push(group, command);
     }
@@ -440,17 +447,17 @@ impl Engine {
     // A turn.
 
     /// Continues to apply the values that earlier turns left.
-    pub(super) fn go_on(&mut self, ports: &mut impl Ports, time: Time) {
-        self.work = Work::steps(self.turn_steps);
+    pub(super) fn continue_applying(&mut self, ports: &mut impl Ports, time: Time) {
+        self.work = WorkBudget::steps(self.turn_steps);
         let (shard, mut effects) = self.split(ports);
-        shard.go_on(time.clock(), &mut effects);
+        shard.continue_applying(time.clock(), &mut effects);
     }
 
     /// Completes a turn. In rounds, until none finds work: this node's durable messages to itself are handled, every
     /// group that had inputs proposes, forwards or announces once, and reads are asked about or answered.
     pub(super) fn flush(&mut self, ports: &mut impl Ports, time: Time) {
         loop {
-            while let Some(Held { group, message, .. }) = self.released.pop_front() {
+            while let Some(GatedMessage { group, message, .. }) = self.released.pop_front() {
                 self.handle(group, self.me, message, ports, time);
             }
             let (mut ready, mut asking) = std::mem::take(&mut self.read_buffers);
@@ -467,12 +474,12 @@ impl Engine {
                 break;
             }
         }
-        self.answer_long_reads(Work::steps(self.turn_steps), ports, time);
+        self.answer_long_reads(WorkBudget::steps(self.turn_steps), ports, time);
     }
 
     /// Ends the turn: later work counts for the next turn.
     pub(super) fn end_turn(&mut self) {
-        self.work = Work::steps(self.turn_steps);
+        self.work = WorkBudget::steps(self.turn_steps);
     }
 
     /// Returns true if the next turn has work even without new input.
@@ -501,20 +508,20 @@ impl Engine {
     }
 
     /// Returns an instance since which the group's present membership is in force.
-    pub(super) fn governs_from(&self, group: GroupId) -> Instance {
-        self.changes.governs_from.get(group.index()).copied().unwrap_or(Instance(0))
+    pub(super) fn membership_since(&self, group: GroupId) -> Instance {
+        self.changes.membership_since.get(group.index()).copied().unwrap_or(Instance(0))
     }
 
     /// Returns the group and its ballot, if this node leads the group and knows all values chosen in it.
-    pub(super) fn led_whole(&self, group: GroupId) -> Option<(&Group, Ballot)> {
+    pub(super) fn led_with_all_values(&self, group: GroupId) -> Option<(&Group, Ballot)> {
         let group = self.find(group)?;
         let ballot = group.leads()?;
-        matches!(group.answer(ballot), Answer::Leads(_)).then_some((group, ballot))
+        matches!(group.answer(ballot), LeadershipAnswer::Leads(_)).then_some((group, ballot))
     }
 
     /// Returns true if this node leads the group under a lease, and knows all values chosen in it.
     pub(super) fn holds_lease(&self, group: GroupId, ports: &impl Ports, time: Time) -> bool {
-        self.led_whole(group).is_some_and(|(group, ballot)| ports.holds_lease(group, ballot, time))
+        self.led_with_all_values(group).is_some_and(|(group, ballot)| ports.holds_lease(group, ballot, time))
     }
 
     // Checkpoints.

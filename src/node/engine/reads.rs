@@ -11,14 +11,16 @@ use crate::config::{ECHO_MS_MAX, QUESTION_MS};
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use crate::kv::reply::Reply;
-use crate::kv::{CommandProgress, Due};
+use crate::kv::{CommandProgress, ExpiryPending};
 use crate::node::Time;
 use crate::node::ticket::Ticket;
-use crate::node::wire::{Answers, NodeMessage, Question};
+use crate::node::wire::{LeadershipAnswers, LeadershipQuery, NodeMessage};
 use bytes::Bytes;
 use groups::message::Reject;
 use groups::reads::ReadId;
-use groups::{Answer, Ballot, Confirmation, GroupId, Instance, Message, NodeId, Outcome, Work};
+use groups::{
+    Ballot, Confirmation, ConfirmationOutcome, GroupId, Instance, LeadershipAnswer, Message, NodeId, WorkBudget,
+};
 use slab::Slab;
 use std::collections::VecDeque;
 
@@ -50,19 +52,19 @@ struct Pending {
 
 /// Questions in flight, and the reads that they are for.
 #[derive(Default)]
-pub(super) struct Reads {
+pub(super) struct PendingReads {
     pending: Slab<Pending>,
     /// Long reads that may be answered; they take turns.
     long: VecDeque<ReadId>,
-    asked: VecDeque<Asked>,
+    asked: VecDeque<InFlightQuery>,
     number: u64,
     /// Questions to each peer, gathered in a turn.
-    staged: Vec<(NodeId, Question)>,
+    staged: Vec<(NodeId, LeadershipQuery)>,
     /// By group: cluster time at the leader that confirmed last. It decides which keys are due.
     leader_ms: Vec<u64>,
 }
 
-struct Asked {
+struct InFlightQuery {
     number: u64,
     since_ms: u64,
     items: Vec<Item>,
@@ -74,11 +76,11 @@ struct Item {
     open: bool,
 }
 
-impl Reads {
+impl PendingReads {
     /// Creates the state of a process with this start number. Question numbers of different starts differ, so an answer
     /// to an earlier process matches no question.
-    pub(super) fn new(start: u64) -> Reads {
-        Reads { number: start << START_SHIFT, ..Reads::default() }
+    pub(super) fn new(start: u64) -> PendingReads {
+        PendingReads { number: start << START_SHIFT, ..PendingReads::default() }
     }
 
     pub(super) fn set_groups(&mut self, groups: u32) {
@@ -135,7 +137,7 @@ impl Reads {
     fn stage(&mut self, to: NodeId, number: u64, item: (GroupId, Ballot)) {
         match self.staged.iter_mut().find(|(id, _)| *id == to) {
             Some((_, question)) => question.items.push(item),
-            None => self.staged.push((to, Question { number, items: vec![item] })),
+            None => self.staged.push((to, LeadershipQuery { number, items: vec![item] })),
         }
     }
 }
@@ -165,10 +167,10 @@ impl Engine {
             items.push(item);
         }
         for (to, question) in self.reads.staged.drain(..) {
-            ports.tell(to, &NodeMessage::Question(question));
+            ports.send_node_message(to, &NodeMessage::LeadershipQuery(question));
         }
         if !items.is_empty() {
-            self.reads.asked.push_back(Asked { number, since_ms: time.mono_ms(), items });
+            self.reads.asked.push_back(InFlightQuery { number, since_ms: time.mono_ms(), items });
         }
     }
 
@@ -192,11 +194,11 @@ impl Engine {
     pub(in crate::node) fn handle_question(
         &mut self,
         from: NodeId,
-        question: &Question,
+        question: &LeadershipQuery,
         ports: &mut impl Ports,
         time: Time,
     ) {
-        let mut answers = Answers {
+        let mut answers = LeadershipAnswers {
             number: question.number,
             unix_ms: ports.cluster_ms(time).unwrap_or(0),
             items: Vec::new(),
@@ -211,10 +213,10 @@ impl Engine {
                 continue;
             }
             let (version, mut answer) = self.shard.answer(group, ballot);
-            if is_timeless && matches!(answer, Answer::Leads(_)) {
-                answer = Answer::Holds;
+            if is_timeless && matches!(answer, LeadershipAnswer::Leads(_)) {
+                answer = LeadershipAnswer::Holds;
             }
-            if matches!(answer, Answer::Leads(_)) {
+            if matches!(answer, LeadershipAnswer::Leads(_)) {
                 self.quiet_step(group, ports, |group, effects| group.announce(from, effects));
                 if self.holds_lease(group, ports, time) {
                     answers.leased.push(group);
@@ -222,14 +224,14 @@ impl Engine {
             }
             answers.items.push((group, version, answer));
         }
-        ports.tell(from, &NodeMessage::Answers(answers));
+        ports.send_node_message(from, &NodeMessage::LeadershipAnswers(answers));
     }
 
     /// Counts the answers to a question of this node.
     pub(in crate::node) fn handle_answers(
         &mut self,
         from: NodeId,
-        answers: &Answers,
+        answers: &LeadershipAnswers,
         ports: &mut impl Ports,
         time: Time,
     ) {
@@ -244,9 +246,9 @@ impl Engine {
             }
             let ballot = item.confirmation.ballot();
             match answer {
-                Answer::Refused(promised) => self.on_refused(from, *group, ballot, *promised, ports, time),
-                Answer::Leads(_) => self.reads.leader_ms[group.index()] = answers.unix_ms,
-                Answer::Holds => {}
+                LeadershipAnswer::Refused(promised) => self.on_refused(from, *group, ballot, *promised, ports, time),
+                LeadershipAnswer::Leads(_) => self.reads.leader_ms[group.index()] = answers.unix_ms,
+                LeadershipAnswer::Holds => {}
             }
             if from == ballot.node && answers.leased.binary_search(group).is_ok() {
                 item.confirmation.add_lease(*answer);
@@ -286,8 +288,8 @@ impl Engine {
     fn conclude(&mut self, item: &Item, number: u64, ports: &mut impl Ports, time: Time) -> bool {
         let (group, ballot) = (item.group, item.confirmation.ballot());
         match item.confirmation.outcome(self.shard.group(group)) {
-            Outcome::Open => return false,
-            Outcome::Confirmed(instance) => {
+            ConfirmationOutcome::Open => return false,
+            ConfirmationOutcome::Confirmed(instance) => {
                 if ballot.node == self.me {
                     let Some(cluster_ms) = ports.cluster_ms(time) else {
                         self.quiet_step(group, ports, |group, _| group.on_unconfirmed(number));
@@ -297,9 +299,9 @@ impl Engine {
                 }
                 self.step(group, ports, |group, _| group.on_confirmed(number, ballot, instance));
             }
-            Outcome::Outdated => self.step(group, ports, |group, _| group.on_unconfirmed(number)),
+            ConfirmationOutcome::Outdated => self.step(group, ports, |group, _| group.on_unconfirmed(number)),
             // The reads ask again at the leader's first choice, or at a tick.
-            Outcome::Vain => self.quiet_step(group, ports, |group, _| group.on_unconfirmed(number)),
+            ConfirmationOutcome::Denied => self.quiet_step(group, ports, |group, _| group.on_unconfirmed(number)),
         }
         true
     }
@@ -307,7 +309,7 @@ impl Engine {
     /// Gives up questions without an answer, so that their reads ask again. `slowest_us`: the longest round trip.
     pub(super) fn tick_questions(&mut self, slowest_us: u64, ports: &mut impl Ports, time: Time) {
         let patience_ms = (QUESTION_MS + 2 * slowest_us / 1_000).min(QUESTION_MS + ECHO_MS_MAX);
-        let is_over = |asked: &mut Asked| time.mono_ms() >= asked.since_ms + patience_ms;
+        let is_over = |asked: &mut InFlightQuery| time.mono_ms() >= asked.since_ms + patience_ms;
         while let Some(asked) = self.reads.asked.pop_front_if(is_over) {
             for item in asked.items.iter().filter(|item| item.open) {
                 self.step(item.group, ports, |group, _| group.on_unconfirmed(asked.number));
@@ -332,13 +334,13 @@ impl Engine {
                     ports.answer_read(read, reply);
                     self.reads.pending.remove(id as usize);
                 }
-                Err(Due) => self.hold_read(group, id, time),
+                Err(ExpiryPending) => self.hold_read(group, id, time),
             }
         }
     }
 
     /// Continues the long reads until `work` is spent. No requests of a client are read while its long read is open.
-    pub(super) fn answer_long_reads(&mut self, mut work: Work, ports: &mut impl Ports, time: Time) {
+    pub(super) fn answer_long_reads(&mut self, mut work: WorkBudget, ports: &mut impl Ports, time: Time) {
         for _ in 0..self.reads.long.len() {
             if work.is_spent() {
                 return;
@@ -358,7 +360,7 @@ impl Engine {
                     self.reads.pending.remove(id as usize);
                 }
                 Ok(None) => self.reads.long.push_back(id),
-                Err(Due) => {
+                Err(ExpiryPending) => {
                     // Next time the group's own time, which has advanced by then, decides which keys are due.
                     (*progress, *judged_ms) = (CommandProgress::default(), Some(0));
                     self.hold_read(group, id, time);
@@ -416,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_long_read_waits_for_its_turn_and_a_short_one_is_answered_at_once() {
-        let mut reads = Reads::new(1);
+        let mut reads = PendingReads::new(1);
         let (short, long) = (reads.insert(read(0, false)), reads.insert(read(1, true)));
         assert!(reads.take_evaluated(short).is_some_and(|read| read.group == GroupId(0)));
         assert!(reads.take_evaluated(long).is_none() && reads.len() == 1);
@@ -427,7 +429,7 @@ mod tests {
 
     #[test]
     fn questions_to_one_peer_become_one() {
-        let mut reads = Reads::new(3);
+        let mut reads = PendingReads::new(3);
         let number = reads.number;
         assert_eq!(number, 3 << START_SHIFT);
         for (to, group) in [(2, 0), (3, 0), (2, 1)] {

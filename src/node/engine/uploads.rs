@@ -6,7 +6,7 @@
 //! executes the whole. Before that command is queued, it is certain that nothing was executed.
 
 use super::commands::UNCOUNTED;
-use super::{Asked, Engine, Ports};
+use super::{Engine, Ports, RequestContext};
 use crate::config::{NodeConfig, UPLOAD_PARTS_MIN, UPLOAD_PARTS_SENT, UPLOAD_RETRY_MS};
 use crate::identity::Identity;
 use crate::kv::command::{Command, Set};
@@ -14,7 +14,7 @@ use crate::kv::encode::{encode, encode_shared};
 use crate::kv::fanout::NOT_SERVED;
 use crate::kv::long_value::shared_word;
 use crate::kv::reply::Reply;
-use crate::kv::uploads::{BUSY, Complete, Part, UploadId, UploadedSet};
+use crate::kv::uploads::{BUSY, Complete, UploadId, UploadPart, UploadedSet};
 use crate::node::Time;
 use crate::node::ticket::Ticket;
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 pub(in crate::node) const UPLOADING: u64 = u64::MAX - 1;
 
 /// The uploads of this node's clients.
-pub(super) struct Uploads {
+pub(super) struct OutgoingUploads {
     part_bytes: usize,
     /// The newest upload.
     newest: UploadId,
@@ -57,7 +57,7 @@ struct Outgoing {
     deadline_ms: u64,
     failed: Option<Reply<'static>>,
     grows: bool,
-    asked: Asked,
+    asked: RequestContext,
 }
 
 /// The bytes of an upload, in pieces so that long words are not copied. For a SET, the pieces are its key and value,
@@ -105,9 +105,9 @@ impl Body {
     }
 }
 
-impl Uploads {
-    pub(super) fn new(identity: &Identity, config: &NodeConfig) -> Uploads {
-        Uploads {
+impl OutgoingUploads {
+    pub(super) fn new(identity: &Identity, config: &NodeConfig) -> OutgoingUploads {
+        OutgoingUploads {
             part_bytes: config.part_bytes,
             newest: UploadId { node: identity.node.0, start: identity.start, number: 0 },
             outgoing: VecDeque::new(),
@@ -198,7 +198,7 @@ impl Engine {
         group: GroupId,
         command: &Command<'_>,
         request: &Bytes,
-        asked: Asked,
+        asked: RequestContext,
         deadline_ms: u64,
     ) {
         let body = Body::of(command, request);
@@ -268,10 +268,10 @@ impl Engine {
         let total = outgoing.body.len() as u64;
         let bytes = outgoing.body.part(sent, end);
         outgoing.crc = crc32c::crc32c_append(outgoing.crc, &bytes);
-        let part = Part { upload: id, total, offset: sent as u64, bytes: &bytes };
+        let part = UploadPart { upload: id, total, offset: sent as u64, bytes: &bytes };
         let bytes = end - sent;
         let ticket = Ticket { connection: UPLOADING, sequence: id.number, part: bytes as u32 };
-        let asked = Asked { ticket, verb: UNCOUNTED, since_us: time.mono_us };
+        let asked = RequestContext { ticket, verb: UNCOUNTED, since_us: time.mono_us };
         let deadline_ms = time.mono_ms() + self.uploads.limit_ms;
         let command = Command::UploadPart(part);
         self.queue(group, |out| encode(&command, out), asked, deadline_ms);

@@ -30,8 +30,8 @@ impl Alone {
                 peers.iter().map(|peer| format!("node {} at {}", peer.id(), peer.address())).collect();
             tracing::warn!(
                 "no other member answers: {}. If they run, correct their addresses with --initial-cluster. If all of them \
-                 were replaced, ask a node that serves (paxoi member list) whether this one was removed: then its data \
-                 directory is of no use any more",
+                 were replaced, check with paxoi member list at a serving node whether this node was removed: if so, \
+                 its data directory is of no use any more",
                 others.join(", ")
             );
         }

@@ -2,7 +2,7 @@
 //! its id, this node uses a placeholder for it: an id that no node has.
 
 use groups::NodeId;
-use net::peers::Backoff;
+use net::backoff::Backoff;
 
 /// Interval at which a waiting node repeats its request to join.
 const APPLY_MS: u64 = 3_000;

@@ -12,7 +12,7 @@ const STARTS_AHEAD_MAX: u64 = 1 << 32;
 
 /// What a hello is checked against.
 #[derive(Clone, Copy)]
-pub(in crate::node) struct Known<'a> {
+pub(in crate::node) struct HandshakeContext<'a> {
     pub(in crate::node) identity: &'a Identity,
     pub(in crate::node) config: &'a NodeConfig,
     pub(in crate::node) peers: &'a Peers,
@@ -20,10 +20,10 @@ pub(in crate::node) struct Known<'a> {
     pub(in crate::node) is_loading: bool,
 }
 
-impl Known<'_> {
+impl HandshakeContext<'_> {
     /// Returns this node's own hello. `to`: the node that was dialled, if its id is known.
     pub(super) fn hello(&self, to: Option<NodeId>) -> Hello {
-        let Known { identity, config, peers, .. } = self;
+        let HandshakeContext { identity, config, peers, .. } = self;
         let birth = identity.birth.as_ref();
         Hello {
             cluster: birth.map(|record| record.cluster_id),
@@ -70,10 +70,10 @@ impl Known<'_> {
     ///
     /// # Errors
     /// The reason why it is not.
-    pub(in crate::node) fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
+    pub(in crate::node) fn check_hello(&self, hello: &Hello) -> Result<(), Refusal> {
         let (from, ours) = (hello.node, self.identity.birth.as_ref());
         if from == self.identity.node {
-            let text = format!("it says that it is node {from}, which is this node: no two can have the same id");
+            let text = format!("the peer and this node both have the id {from}: give each node its own id");
             return refuse(false, text);
         }
         // A group that is not rebuilt yet may have the sender as a member.
@@ -135,16 +135,19 @@ impl Known<'_> {
         // ever.
         if hello.start > start.saturating_add(STARTS_AHEAD_MAX) {
             let said = hello.start;
-            let text = format!("node {from} cannot have been started {said} times, it was seen with {start}");
+            let text = format!("node {from} claims start number {said}, too far above its last one, {start}");
             return refuse(false, text);
         }
         if hello.incarnations.is_empty() || hello.incarnations.len() > INCARNATIONS_MAX {
-            return refuse(false, format!("node {from} tells of {} incarnations", hello.incarnations.len()));
+            return refuse(
+                false,
+                format!("node {from} has an invalid incarnation count: {}", hello.incarnations.len()),
+            );
         }
         if incarnation.is_some_and(|incarnation| !hello.descends_from(start, incarnation)) {
             let text = format!(
                 "node {from} was seen with start number {start}, but in another process: its data directory is an old copy, \
-                 or there are two of it; replace the node under a new id"
+                 or two processes run as this node; replace the node under a new id"
             );
             return refuse(true, text);
         }

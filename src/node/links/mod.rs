@@ -17,12 +17,12 @@ mod receiver;
 mod tests;
 
 pub(super) use contacts::is_contact;
-pub(super) use handshake::{Known, removed};
+pub(super) use handshake::{HandshakeContext, removed};
 pub(super) use receiver::Receiver;
 
 use super::output::{Close, Output, Outputs};
 use super::peers::lanes::{Arrived, FRAGMENT};
-use super::slots::Slots;
+use super::slots::ConnectionTable;
 use super::wire::{Hello, NODE, NodeMessage, Refusal};
 use super::{NodeConfig, Time};
 use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
@@ -35,12 +35,12 @@ use net::frame::{self, Frame, FrameWriter, Message, Purpose};
 
 /// Maximum number of characters of a peer's reason that are logged.
 const REFUSAL_CHARS_MAX: usize = 500;
-const TOO_EARLY: &str = "it sent something else before its hello";
+const TOO_EARLY: &str = "the peer sent another message before its hello";
 
 /// All connections to and from other nodes; see the module.
 #[derive(Default)]
 pub(super) struct Links {
-    all: Slots<Link>,
+    all: ConnectionTable<Link>,
     contacts: Contacts,
     alone: Alone,
 }
@@ -194,7 +194,7 @@ impl Links {
                     self.refuse(id, refusal, node, time);
                 }
             }
-            (Some(NodeMessage::Hello(_)), Some(_)) => return Err("it said hello twice".to_owned()),
+            (Some(NodeMessage::Hello(_)), Some(_)) => return Err("the peer sent two hellos".to_owned()),
             (Some(NodeMessage::Refusal(refusal)), _) => self.on_refusal(id, &refusal, node, time),
             (Some(_), None) => return Err(TOO_EARLY.to_owned()),
             (Some(message), Some(from)) if bulk => {
@@ -220,7 +220,7 @@ impl Links {
             if node.known().is_loading {
                 return refuse(false, loads(node.known().identity.node));
             }
-            node.apply(id, hello, address, time)?;
+            node.handle_join_request(id, hello, address, time)?;
             self.set_peer(id, from);
             return Ok(());
         }
@@ -232,7 +232,7 @@ impl Links {
             // removed.
             node.peers().on_dial_failed(to, time.mono_ms());
         }
-        judge(hello, node)?;
+        check_hello(hello, node)?;
         if !node.peers().admit_guest(from) {
             return refuse(false, "too many nodes that are not members are connected".to_owned());
         }
@@ -251,7 +251,7 @@ impl Links {
         }
         node.known().is_meant(hello)?;
         node.known().peers.common_version(hello).map_err(|text| Refusal { fatal: false, text })?;
-        judge(hello, node)?;
+        check_hello(hello, node)?;
         if !node.is_born() || hello.cluster.is_none() {
             return refuse(false, "the cluster is not born yet".to_owned());
         }
@@ -353,7 +353,7 @@ impl Links {
         broken.into_iter().for_each(|id| self.cut(id, "nothing was heard on it for too long", node, time));
         // The result of each attempt is noted when it is known: only a failure makes the next delay longer.
         let mut due = node.peers().take_due_dials(is_born, now_ms);
-        if !is_born && node.seeks() {
+        if !is_born && node.is_asking_to_join() {
             for id in self.contacts.late(now_ms) {
                 node.outputs().close(id, Close::Now);
                 self.closed(id, node, time);
@@ -371,9 +371,9 @@ impl Links {
     }
 }
 
-fn judge(hello: &Hello, node: &impl Receiver) -> Result<(), Refusal> {
-    node.known().judge(hello)?;
-    if node.known().identity.birth.is_none() { node.judge_unborn(hello) } else { Ok(()) }
+fn check_hello(hello: &Hello, node: &impl Receiver) -> Result<(), Refusal> {
+    node.known().check_hello(hello)?;
+    if node.known().identity.birth.is_none() { node.check_unborn_hello(hello) } else { Ok(()) }
 }
 
 /// Takes a fragment of a large message, and handles the message if it is complete.

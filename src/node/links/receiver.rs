@@ -1,7 +1,7 @@
 //! The interface between the links and the rest of the node: what the node does with messages of a connection whose
 //! handshake is done, and what the links need to know for the handshake.
 
-use super::handshake::Known;
+use super::handshake::HandshakeContext;
 use crate::node::Time;
 use crate::node::output::Outputs;
 use crate::node::peers::Peers;
@@ -14,7 +14,7 @@ pub(in crate::node) trait Receiver {
     // What the node knows.
 
     /// Returns what a hello is checked against.
-    fn known(&self) -> Known<'_>;
+    fn known(&self) -> HandshakeContext<'_>;
     fn peers(&mut self) -> &mut Peers;
     fn outputs(&mut self) -> &mut Outputs;
     /// Returns true if the cluster exists and this node knows what it has promised.
@@ -22,7 +22,7 @@ pub(in crate::node) trait Receiver {
     /// Returns true if the node has not begun: until its log is read, it takes part in nothing.
     fn has_not_begun(&self) -> bool;
     /// Returns true while this node asks its contacts to let it join.
-    fn seeks(&self) -> bool;
+    fn is_asking_to_join(&self) -> bool;
 
     // The handshake.
 
@@ -30,12 +30,12 @@ pub(in crate::node) trait Receiver {
     ///
     /// # Errors
     /// The reason why it cannot be.
-    fn judge_unborn(&self, hello: &Hello) -> Result<(), Refusal>;
+    fn check_unborn_hello(&self, hello: &Hello) -> Result<(), Refusal>;
     /// Takes the request of a node at `address` to join.
     ///
     /// # Errors
     /// The reason why it cannot join.
-    fn apply(&mut self, id: u64, hello: &Hello, address: &str, time: Time) -> Result<(), Refusal>;
+    fn handle_join_request(&mut self, id: u64, hello: &Hello, address: &str, time: Time) -> Result<(), Refusal>;
     /// Takes a member's connection whose handshake is done. `replaces`: it replaces an older one.
     fn on_linked(&mut self, hello: &Hello, replaces: bool, time: Time);
     /// Takes a transfer connection whose handshake is done. Returns the connection that it replaces.

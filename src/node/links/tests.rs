@@ -37,9 +37,9 @@ enum Told {
 }
 
 impl Receiver for Rest {
-    fn known(&self) -> Known<'_> {
+    fn known(&self) -> HandshakeContext<'_> {
         let Rest { identity, config, peers, is_loading, .. } = self;
-        Known { identity, config, peers, is_loading: *is_loading }
+        HandshakeContext { identity, config, peers, is_loading: *is_loading }
     }
     fn peers(&mut self) -> &mut Peers {
         &mut self.peers
@@ -53,13 +53,13 @@ impl Receiver for Rest {
     fn has_not_begun(&self) -> bool {
         self.has_not_begun
     }
-    fn seeks(&self) -> bool {
+    fn is_asking_to_join(&self) -> bool {
         !self.config.join.is_empty()
     }
-    fn judge_unborn(&self, _hello: &Hello) -> Result<(), Refusal> {
+    fn check_unborn_hello(&self, _hello: &Hello) -> Result<(), Refusal> {
         Ok(())
     }
-    fn apply(&mut self, _id: u64, hello: &Hello, _address: &str, _time: Time) -> Result<(), Refusal> {
+    fn handle_join_request(&mut self, _id: u64, hello: &Hello, _address: &str, _time: Time) -> Result<(), Refusal> {
         self.told.push(Told::Applied(hello.node));
         Ok(())
     }

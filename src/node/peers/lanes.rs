@@ -294,7 +294,7 @@ impl Assembly {
 mod tests {
     use super::*;
     use groups::message::{Accept, Chosen, Vote};
-    use groups::{Ballot, Draft, Instance, NodeId};
+    use groups::{Ballot, Instance, NodeId, ValueBuilder};
     use net::frame::{Purpose, decode};
 
     const GROUP: GroupId = GroupId(3);
@@ -304,8 +304,8 @@ mod tests {
     }
 
     fn accept(instance: u64, bytes: usize) -> Message {
-        let mut draft = Draft::default();
-        let mut origin = groups::origin::Origin::new(NodeId(1), 1);
+        let mut draft = ValueBuilder::default();
+        let mut origin = groups::origin::OriginQueue::new(NodeId(1), 1);
         origin.push(|out| out.resize(out.len() + bytes, instance as u8));
         draft.extend(origin.send(usize::MAX).1, 1);
         let value = draft.seal(0, 0, None);

@@ -217,7 +217,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use groups::membership::{Change, MemberInfo, What};
+    use groups::membership::{ChangeKind, MemberInfo, MembershipChange};
 
     const MS: u64 = 1_000;
     const GROUP: GroupId = GroupId(4);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_counts_for_what_it_was_given_for() {
+    fn a_grant_counts_for_the_claimed_groups_and_ballots() {
         let mut leases = leader();
         let holds = |leases: &Leases| leases.holds(GROUP, ballot(7), &voters(3), 1_100 * MS);
         grant(&mut leases, 4, &[], 1_000 * MS);
@@ -301,31 +301,31 @@ mod tests {
     }
 
     #[test]
-    fn words_count_if_voters_gave_them_after_the_members_changed() {
+    fn grants_count_if_voters_gave_them_after_the_membership_change() {
         let mut leases = leader();
         grant(&mut leases, 5, &[], 1_000 * MS);
         let mut members = voters(1);
         let mut change = |what| {
-            members.apply(&Change { version: members.version(), what }).expect("it can be");
+            members.apply(&MembershipChange { version: members.version(), what }).expect("it can be");
             members.clone()
         };
-        change(What::AddLearner(MemberInfo { node: NodeId(2), ..MemberInfo::default() }));
-        change(What::AddLearner(MemberInfo { node: NodeId(3), ..MemberInfo::default() }));
-        let two = change(What::Promote(NodeId(2)));
+        change(ChangeKind::AddLearner(MemberInfo { node: NodeId(2), ..MemberInfo::default() }));
+        change(ChangeKind::AddLearner(MemberInfo { node: NodeId(3), ..MemberInfo::default() }));
+        let two = change(ChangeKind::Promote(NodeId(2)));
         assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "others than when it was claimed");
         leases.set_led(&[(GROUP, ballot(7), two.version())], 6);
         grant(&mut leases, 5, &[], 1_000 * MS);
         assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "a grant for the list before");
         grant(&mut leases, 6, &[], 1_000 * MS);
         assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "a learner's grant");
-        let three = change(What::Promote(NodeId(3)));
+        let three = change(ChangeKind::Promote(NodeId(3)));
         leases.set_led(&[(GROUP, ballot(7), three.version())], 7);
         grant(&mut leases, 7, &[], 1_000 * MS);
         assert!(leases.holds(GROUP, ballot(7), &three, 1_100 * MS));
     }
 
     #[test]
-    fn a_word_given_to_one_that_is_gone_is_kept() {
+    fn a_grant_to_a_removed_member_is_kept_until_it_expires() {
         let mut leases = voter();
         leases.forget(|id| id == LEADER, 1_399 * MS);
         assert!(!leases.allows(GROUP, NodeId(3), ballot(7), 1_399 * MS));
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_excludes_groups_with_a_higher_promise_and_is_given_to_those_that_want_it() {
+    fn a_grant_excludes_groups_with_a_higher_promise_and_is_given_only_on_request() {
         let mut leases = voter();
         let higher = |_| Some(Ballot { round: 7, node: NodeId(3) });
         assert_eq!(leases.give(LEADER, 1_100 * MS, 1_100 * MS, higher), Some(vec![GROUP]));

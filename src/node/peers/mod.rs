@@ -13,7 +13,7 @@ pub(super) use peer::Peer;
 pub(super) use roster::Roster;
 
 use super::wire::{Claims, Hello, NodeMessage, Ping, PingClocks};
-use crate::config::{NodeConfig, PING_MS, Reads};
+use crate::config::{NodeConfig, PING_MS, ReadMode};
 use crate::identity::Identity;
 use crate::storage::wal;
 use crate::versions::Versions;
@@ -89,7 +89,7 @@ impl Peers {
             fragment_bytes: config.fragment_bytes,
             pinged: start << START_SHIFT,
             claims: Claims { version: (start << START_SHIFT) + 1, ..Claims::default() },
-            leases: Leases::new(config.reads == Reads::Lease),
+            leases: Leases::new(config.reads == ReadMode::Lease),
             pinged_ms: 0,
             skipped: Skipped::default(),
         };
@@ -175,8 +175,8 @@ impl Peers {
 
     /// Returns the members that this node reaches, or reached less than
     /// [`REACH_GRACE_MS`](crate::config::REACH_GRACE_MS) ago.
-    pub(super) fn hopeful(&mut self, now_ms: u64) -> Vec<NodeId> {
-        self.all.iter_mut().filter_map(|peer| peer.is_hopeful(now_ms).then(|| peer.id())).collect()
+    pub(super) fn recently_reached(&mut self, now_ms: u64) -> Vec<NodeId> {
+        self.all.iter_mut().filter_map(|peer| peer.is_recently_reached(now_ms).then(|| peer.id())).collect()
     }
 
     /// Returns true if a connected voter's disk is full, and those with space are no majority. `own`: this node's disk
@@ -227,7 +227,7 @@ impl Peers {
         self.claims.version += 1;
         self.claims.unleased = self.leases.unleased();
         let claims = NodeMessage::Claims(self.claims.clone());
-        self.tell_all(&claims);
+        self.broadcast(&claims);
     }
 
     /// Takes a ping. Returns whether the peer reaches other nodes than before, and the round trip of the ping that this
@@ -269,10 +269,10 @@ impl Peers {
     }
 
     /// Sends this node's claims to one peer.
-    pub(super) fn tell_claims(&mut self, id: NodeId) {
+    pub(super) fn send_claims(&mut self, id: NodeId) {
         let claims = NodeMessage::Claims(self.claims.clone());
         if let Some(peer) = self.find(id) {
-            peer.tell(&claims);
+            peer.send_node_message(&claims);
         }
     }
 
@@ -308,7 +308,7 @@ impl Peers {
             let lease_grant = (echo > 0 && peer.has_authority(self.roster.voters()))
                 .then(|| self.leases.give(peer.id(), echo_us, now_us, |group| promised(group, peer.id())));
             let lease_grant = lease_grant.flatten();
-            peer.tell(&NodeMessage::Ping(Ping {
+            peer.send_node_message(&NodeMessage::Ping(Ping {
                 start,
                 number,
                 echo,
@@ -327,7 +327,7 @@ impl Peers {
                 outdated.push(peer.id());
             }
         }
-        outdated.into_iter().for_each(|id| self.tell_claims(id));
+        outdated.into_iter().for_each(|id| self.send_claims(id));
         true
     }
 
@@ -388,8 +388,8 @@ impl Peers {
     }
 
     /// Appends a message of this node to the frames of all peers.
-    pub(super) fn tell_all(&mut self, message: &NodeMessage) {
-        self.all.iter_mut().for_each(|peer| peer.tell(message));
+    pub(super) fn broadcast(&mut self, message: &NodeMessage) {
+        self.all.iter_mut().for_each(|peer| peer.send_node_message(message));
     }
 
     /// Returns the members of the cluster.
@@ -445,8 +445,8 @@ impl Peers {
     }
 
     /// Resets the redial delays: the connections that broke were not failures of the peers.
-    pub(super) fn forgive_failures(&mut self) {
-        self.all.iter_mut().for_each(Peer::forgive_failures);
+    pub(super) fn reset_backoff(&mut self) {
+        self.all.iter_mut().for_each(Peer::reset_backoff);
     }
 
     /// Returns the peers to dial now, and their addresses.
@@ -469,9 +469,9 @@ impl Peers {
         self.all.iter_mut().for_each(|peer| peer.set_reached(reached_ms));
     }
 
-    /// Makes up for a stall of this node; see [`Peer::forgive`]. Leases are not prolonged.
-    pub(super) fn forgive(&mut self, stalled_ms: u64, now_ms: u64) {
-        self.all.iter_mut().for_each(|peer| peer.forgive(stalled_ms, now_ms));
+    /// Makes up for a stall of this node; see [`Peer::compensate_stall`]. Leases are not prolonged.
+    pub(super) fn compensate_stall(&mut self, stalled_ms: u64, now_ms: u64) {
+        self.all.iter_mut().for_each(|peer| peer.compensate_stall(stalled_ms, now_ms));
     }
 
     /// Returns the connections to cut, because nothing was heard on them for too long.

@@ -14,8 +14,8 @@ use crate::node::wire::{Claims, Hello, NODE, NodeMessage, Ping, Positions};
 use crate::versions::Versions;
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance, Members, Message, NodeId};
+use net::backoff::Backoff;
 use net::frame::{FrameWriter, Purpose};
-use net::peers::Backoff;
 
 /// Maximum number of pings in flight whose sending times are kept.
 const PINGS_TIMED: usize = 16;
@@ -49,7 +49,7 @@ pub(in crate::node) struct Peer {
     assembly: Assembly,
     heard_ms: u64,
     /// True after the peer was silent for too long. Its connection may still hold.
-    hushed: bool,
+    counts_as_dead: bool,
     sent_us: [u64; PINGS_TIMED],
     /// The number of the last ping sent. Numbers are unique, even over two starts of this node: so each echo belongs to
     /// exactly one ping.
@@ -102,7 +102,7 @@ impl Peer {
             unsent: 0,
             assembly: Assembly::default(),
             heard_ms: 0,
-            hushed: false,
+            counts_as_dead: false,
             sent_us: [0; PINGS_TIMED],
             pinged,
             pinged_before: pinged,
@@ -140,7 +140,7 @@ impl Peer {
 
     /// Drops all state that belongs to the connection.
     pub(super) fn on_cut(&mut self) {
-        (self.link, self.hushed) = (None, false);
+        (self.link, self.counts_as_dead) = (None, false);
         self.frame = FrameWriter::new(Purpose::Live);
         self.ready.clear();
         self.lanes.clear();
@@ -206,8 +206,8 @@ impl Peer {
         let sent_us = timed.then(|| self.sent_us[ping.echo as usize % PINGS_TIMED]);
         let sent_us = sent_us.filter(|_| ping.echo >= self.echoed);
         if let Some(sent_us) = sent_us.filter(|_| ping.echo > self.echoed) {
-            // Never goes back: after a stall, [`Peer::forgive`] may have moved `echoed_ms` beyond the sending time of a
-            // ping in flight.
+            // Never goes back: after a stall, [`Peer::compensate_stall`] may have moved `echoed_ms` beyond the sending
+            // time of a ping in flight.
             (self.echoed, self.echoed_ms) = (ping.echo, self.echoed_ms.max(sent_us / 1_000));
             self.rtt_us = now_us.saturating_sub(sent_us.saturating_add(ping.held_us));
         }
@@ -254,7 +254,7 @@ impl Peer {
     }
 
     /// Appends a message of this node to the peer's frames.
-    pub(in crate::node) fn tell(&mut self, message: &NodeMessage) {
+    pub(in crate::node) fn send_node_message(&mut self, message: &NodeMessage) {
         if self.link.is_some() {
             self.close_large_frame();
             self.frame.message(NODE, message.kind(), |out| message.put(out));
@@ -353,7 +353,7 @@ impl Peer {
     }
 
     /// Resets the redial delay: the broken connection was not a failure of this peer.
-    pub(super) fn forgive_failures(&mut self) {
+    pub(super) fn reset_backoff(&mut self) {
         self.backoff.on_success();
     }
 
@@ -379,7 +379,7 @@ impl Peer {
 
     /// Notes that bytes came: any byte shows that the peer lives.
     pub(in crate::node) fn on_bytes(&mut self, now_ms: u64) {
-        (self.heard_ms, self.hushed) = (now_ms, false);
+        (self.heard_ms, self.counts_as_dead) = (now_ms, false);
     }
 
     pub(in crate::node) fn silent_ms(&self, now_ms: u64) -> u64 {
@@ -388,12 +388,12 @@ impl Peer {
 
     /// Returns true if the peer has just been silent for too long.
     pub(super) fn falls_silent(&self, now_ms: u64) -> bool {
-        self.link.is_some() && !self.hushed && now_ms > self.heard_ms + SILENT_MS_MAX
+        self.link.is_some() && !self.counts_as_dead && now_ms > self.heard_ms + SILENT_MS_MAX
     }
 
     /// Makes the peer count as dead until something is heard of it.
     pub(super) fn on_silent(&mut self) {
-        self.hushed = true;
+        self.counts_as_dead = true;
         self.forget_claims();
     }
 
@@ -405,7 +405,7 @@ impl Peer {
     /// Makes up for a stall of this node of `stalled_ms`. What the peer said meanwhile still waits to be read. So
     /// neither its silence nor the age of its last echo proves anything. Times are moved forward by the stall, but not
     /// beyond now.
-    pub(super) fn forgive(&mut self, stalled_ms: u64, now_ms: u64) {
+    pub(super) fn compensate_stall(&mut self, stalled_ms: u64, now_ms: u64) {
         for at_ms in [&mut self.heard_ms, &mut self.echoed_ms, &mut self.reached_ms, &mut self.disk_ms] {
             *at_ms = now_ms.min(*at_ms + stalled_ms);
         }
@@ -417,7 +417,7 @@ impl Peer {
     }
 
     /// Returns true if the peer is reached, or was less than [`REACH_GRACE_MS`] ago.
-    pub(super) fn is_hopeful(&mut self, now_ms: u64) -> bool {
+    pub(super) fn is_recently_reached(&mut self, now_ms: u64) -> bool {
         if self.is_reached(now_ms) {
             self.reached_ms = now_ms;
         }

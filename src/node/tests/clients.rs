@@ -114,11 +114,11 @@ fn a_transaction_has_one_reply_in_one_protocol() {
     let mut world = World::led_by_1();
     let aborted = "-EXECABORT Transaction discarded because of previous errors.";
     let reply = sent(&mut world, 1, 0, "MULTI | GET k | HELLO 3 | EXEC | PING");
-    let refused = "-ERR HELLO cannot change the protocol inside a transaction, which has one reply";
+    let refused = "-ERR HELLO cannot change the protocol inside a transaction: EXEC has one reply";
     assert_eq!(reply, format!("+OK +QUEUED {refused} {aborted} +PONG"));
     for mode in ["SKIP", "off"] {
         let reply = sent(&mut world, 1, 0, &format!("MULTI | GET k | CLIENT REPLY {mode} | GET k | EXEC | PING"));
-        let refused = "-ERR CLIENT REPLY OFF and SKIP cannot stand in a transaction, which has one reply";
+        let refused = "-ERR CLIENT REPLY OFF and SKIP are not allowed in a transaction: EXEC has one reply";
         assert_eq!(reply, format!("+OK +QUEUED {refused} +QUEUED {aborted} +PONG"));
     }
     let reply = sent(&mut world, 1, 0, "MULTI | GET k | HELLO 2 | CLIENT REPLY ON | EXEC");

@@ -164,10 +164,10 @@ fn what_a_full_node_cannot_pass_on_is_refused_with_the_reason() {
     world.run(200);
     let request = format!("*3\r\n$3\r\nSET\r\n$4\r\nlong\r\n${}\r\n{long}", long.len());
     let refusal = world.ask_now(3, 0, &request);
-    assert!(refusal.starts_with("-MISCONF the disk of this node is full, and it passes no commands on"), "{refusal}");
+    assert!(refusal.starts_with("-MISCONF the disk of this node is full, and it forwards no commands"), "{refusal}");
     assert!(refusal.ends_with("send this one to node 1 at 127.0.0.1:1"), "{refusal}");
     let refusal = world.ask_now(3, 0, "GET long1");
-    assert!(refusal.starts_with("-MISCONF the disk of this node is full, and the reply is too long"), "{refusal}");
+    assert!(refusal.starts_with("-MISCONF the disk of this node is full, and the reply of another node"), "{refusal}");
     assert_eq!(world.ask_now(3, 0, "STRLEN long1"), ":300000");
 
     // All nodes are full, and node 3 lacks what the others have.
@@ -176,7 +176,7 @@ fn what_a_full_node_cannot_pass_on_is_refused_with_the_reason() {
     world.node(3).node.set_space(exhausted());
     world.run(1_000);
     for (command, reply) in [
-        ("GET key", "-MISCONF the disk is full: this node lacks what others wrote"),
+        ("GET key", "-MISCONF the disk is full: this node lacks newer writes"),
         ("DEL key", "-MISCONF the disk is full: only reads are served"),
         ("SET key 2", "-MISCONF the disk is full: commands that may add data"),
     ] {
@@ -215,7 +215,7 @@ fn clients_that_wait_for_others_commands_are_told_when_those_get_no_answer() {
     // The input is offered again, as by the server when the node resumes a connection.
     world.send(1, late, &request);
     let refusal = world.reply(1, late, AT_ONCE_MS).0;
-    assert_eq!(refusal, "-CLUSTERDOWN Hash slot not served: too many commands wait that get no answer");
+    assert_eq!(refusal, "-CLUSTERDOWN Hash slot not served: too many commands wait without an answer");
     world.send(1, 98, &request);
     assert_eq!(world.reply(1, 98, AT_ONCE_MS).0, refusal);
 

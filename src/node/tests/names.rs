@@ -5,7 +5,7 @@ use crate::node::links::Receiver;
 use crate::node::peers::Roster;
 use crate::node::wire::{Hello, NODE, NodeMessage, Refusal};
 use groups::Membership;
-use groups::membership::{Change, What};
+use groups::membership::{ChangeKind, MembershipChange};
 use net::frame::FrameWriter;
 
 fn hello(world: &mut World, from: u32) -> Hello {
@@ -26,9 +26,9 @@ fn hello(world: &mut World, from: u32) -> Hello {
 }
 
 /// Returns a node's verdict on a hello.
-fn judge(node: &mut Node, hello: &Hello) -> Result<(), Refusal> {
+fn check_hello(node: &mut Node, hello: &Hello) -> Result<(), Refusal> {
     let (_, core) = node.core();
-    core.known().judge(hello)
+    core.known().check_hello(hello)
 }
 
 /// Returns the connection of node `of` to node `to`, if any.
@@ -85,12 +85,14 @@ fn another_cluster_refuses_a_node_for_now_only() {
     let mut world = World::led_by_1();
     let hello = hello(&mut world, 3);
     let mut membership = Membership::clone(world.node(1).node.engine.group(GROUP).membership());
-    membership.apply(&Change { version: membership.version(), what: What::Remove(NodeId(3)) }).expect("a change");
+    membership
+        .apply(&MembershipChange { version: membership.version(), what: ChangeKind::Remove(NodeId(3)) })
+        .expect("a change");
     let node = &mut world.node(1).node;
     drop(node.peers.enroll(Roster::of_one(&membership)));
-    assert!(judge(node, &hello).expect_err("it was removed").fatal);
+    assert!(check_hello(node, &hello).expect_err("it was removed").fatal);
     let stranger = Hello { cluster: Some([1; 16]), ..hello };
-    let refusal = judge(node, &stranger).expect_err("another cluster");
+    let refusal = check_hello(node, &stranger).expect_err("another cluster");
     assert_eq!((refusal.fatal, refusal.text.as_str()), (false, "node 3 belongs to another cluster"));
 }
 
@@ -176,9 +178,9 @@ fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it(
     // All segments written so far may be dropped.
     let lsn = world.node(2).node.engine.durable_lsn();
     let time = world.time;
-    world.node(2).node.on_completion(Completion::Droppable(wal::Droppable { below: lsn, lsn }), time);
+    world.node(2).node.on_completion(Completion::DroppableSegments(wal::DroppableSegments { below: lsn, lsn }), time);
     world.run(100);
     assert_eq!(logged(&mut world).collect::<Vec<_>>(), first);
     let old = Hello { start: 6, incarnations: vec![60], ..guest };
-    assert!(judge(&mut world.node(2).node, &old).expect_err("an old copy").fatal);
+    assert!(check_hello(&mut world.node(2).node, &old).expect_err("an old copy").fatal);
 }

@@ -1,13 +1,13 @@
 //! Checkpoints on the node's side. This module decides when checkpoints are made and of which groups, and takes the
 //! states out one block at a time. Once checkpoints are durable, it decides which part of the log can go. The files
-//! themselves are written elsewhere ([`Job`], [`Done`]).
+//! themselves are written elsewhere ([`CheckpointTask`], [`CheckpointResult`]).
 //!
 //! A round takes every group that has changed since its last checkpoint, one after the other, so that no group pins old
 //! segments. Small groups share a file. Then the positions, promises and votes in old segments are logged again. When
 //! these records are durable, the segments are dropped (docs/protocol.md, Formats).
 
 use super::rate::TokenBucket;
-use super::{Cx, LogSize};
+use super::{LogSize, UpkeepContext};
 use crate::config::{
     CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCK_COST_BYTES, CHECKPOINT_BYTES_PER_MS, CHECKPOINT_FILE_BYTES,
     CHECKPOINT_PAUSE_MS, CHECKPOINT_RETRY_MS, CHECKPOINT_SAVED_BYTES, CHECKPOINT_UNWRITTEN_BYTES,
@@ -17,7 +17,7 @@ use crate::node::engine::Engine;
 use crate::node::wire::FileId;
 use crate::node::{Output, Time};
 use crate::plural::plural;
-use crate::storage::checkpoint::{Catalog, Done, Header, Job, SectionSummary};
+use crate::storage::checkpoint::{Catalog, CheckpointResult, CheckpointTask, Header, SectionSummary};
 use crate::storage::scrub::Findings;
 use groups::{GroupId, Instance};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -251,11 +251,12 @@ impl Checkpoints {
     }
 
     /// Recovery: these groups are rebuilt. Notes those that are recovering.
-    pub(super) fn note_hollow(&mut self, engine: &Engine, groups: &[GroupId]) {
+    pub(super) fn note_recovering(&mut self, engine: &Engine, groups: &[GroupId]) {
         for group in groups.iter().filter(|group| engine.group(**group).is_recovering()) {
             self.recovering.insert(*group);
             tracing::error!(
-                "the state of group {group} is not whole here: this node takes no part in it until it has learned it from others"
+                "the state of group {group} is incomplete on this node: the node takes no part in the group until it \
+                 has learned the state from other nodes"
             );
         }
     }
@@ -271,7 +272,7 @@ impl Checkpoints {
         let whole: Vec<GroupId> =
             self.recovering.iter().copied().filter(|id| !engine.group(*id).is_recovering()).collect();
         for group in whole {
-            tracing::info!("group {group} is whole again");
+            tracing::info!("the state of group {group} is complete again");
             self.recovering.remove(&group);
             // Without a checkpoint the group would be recovering again at the next start.
             self.wanted.insert(group);
@@ -316,16 +317,16 @@ impl Checkpoints {
 
     /// Asks which segments can be dropped. This is called at the very end of a turn, because no value may be chosen
     /// between the question and its answer. Otherwise a chosen value could be taken for a vote.
-    pub(super) fn ask_to_trim(&mut self, is_pinned: impl Fn(u64) -> bool, cx: &mut Cx<'_>) {
+    pub(super) fn ask_to_trim(&mut self, is_pinned: impl Fn(u64) -> bool, cx: &mut UpkeepContext<'_>) {
         // The position of a group is certain only when all its chosen values are applied.
         if !cx.engine.shard().is_busy() && std::mem::take(&mut self.may_trim) {
             let floors = self.floors(cx.engine, is_pinned);
-            cx.wires.outputs.push(Output::Floors(floors));
+            cx.ports.outputs.push(Output::QueryDroppable(floors));
         }
     }
 
     /// Takes some blocks out. It is called in each turn.
-    pub(super) fn step(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn step(&mut self, cx: &mut UpkeepContext<'_>) {
         if self.round.is_none() {
             return;
         }
@@ -334,7 +335,7 @@ impl Checkpoints {
     }
 
     /// Takes the next block out, or goes on to the next group. Returns false if nothing more can be taken now.
-    fn take_block(&mut self, cx: &mut Cx<'_>) -> bool {
+    fn take_block(&mut self, cx: &mut UpkeepContext<'_>) -> bool {
         let Some(round) = &mut self.round else { return false };
         let Some(group) = round.frozen else { return self.take_group(cx) };
         if let Some(block) = cx.engine.next_block(group, CHECKPOINT_BLOCK_BYTES) {
@@ -342,11 +343,11 @@ impl Checkpoints {
             self.unwritten += block.len();
             let (least, most) = CHECKPOINT_BLOCK_COST_BYTES;
             self.bucket.spend(block.len().clamp(least, most));
-            cx.give(Job::Block(block));
+            cx.give(CheckpointTask::Block(block));
             return true;
         }
         let digest = cx.engine.thaw(group);
-        cx.give(Job::End(digest));
+        cx.give(CheckpointTask::End(digest));
         round.frozen = None;
         if round.file_bytes >= CHECKPOINT_FILE_BYTES {
             self.finish_file(cx);
@@ -356,7 +357,7 @@ impl Checkpoints {
 
     /// Freezes the next group and begins its section. Returns false if that is not possible now. If no group
     /// is left, finishes the last file.
-    fn take_group(&mut self, cx: &mut Cx<'_>) -> bool {
+    fn take_group(&mut self, cx: &mut UpkeepContext<'_>) -> bool {
         let Some(round) = &mut self.round else { return false };
         if round.queue.front().is_some_and(|group| cx.engine.shard().is_applying(*group)) {
             return false; // its state is between two instances
@@ -373,34 +374,34 @@ impl Checkpoints {
             let sequence = self.last_sequence;
             (round.file, round.file_bytes) = (Some(sequence), 0);
             let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
-            cx.give(Job::Begin(Header { groups, cluster_id, hash_key, sequence }));
+            cx.give(CheckpointTask::Begin(Header { groups, cluster_id, hash_key, sequence }));
         }
         round.frozen = Some(group);
         let divides = cx.divides();
         let head = cx.engine.freeze(group, divides);
-        cx.give(Job::Section(head));
+        cx.give(CheckpointTask::Section(head));
         true
     }
 
-    fn finish_file(&mut self, cx: &mut Cx<'_>) {
+    fn finish_file(&mut self, cx: &mut UpkeepContext<'_>) {
         let Some(round) = &mut self.round else { return };
         if let Some(sequence) = round.file.take() {
             self.saving.insert(sequence);
-            cx.give(Job::Finish);
+            cx.give(CheckpointTask::Finish);
         }
     }
 
     /// Handles the result of [`Output::Checkpoint`]. `is_pinned` returns true for a file that is kept for another node.
-    pub(super) fn done(&mut self, done: Done, is_pinned: impl Fn(u64) -> bool, cx: &mut Cx<'_>) {
+    pub(super) fn done(&mut self, done: CheckpointResult, is_pinned: impl Fn(u64) -> bool, cx: &mut UpkeepContext<'_>) {
         match done {
-            Done::Written(bytes) => self.unwritten -= bytes.min(self.unwritten),
-            Done::Saved { sequence, bytes, sections } => {
+            CheckpointResult::Written(bytes) => self.unwritten -= bytes.min(self.unwritten),
+            CheckpointResult::Saved { sequence, bytes, sections } => {
                 self.saving.remove(&sequence);
                 self.add(sequence, bytes, &sections, is_pinned, cx);
                 self.end_round_if_saved(cx);
             }
-            Done::Failed { sequence, reason } => {
-                tracing::error!("{reason}; it is tried again in {} s", CHECKPOINT_RETRY_MS / 1_000);
+            CheckpointResult::Failed { sequence, reason } => {
+                tracing::error!("{reason}; the next attempt is in {} s", CHECKPOINT_RETRY_MS / 1_000);
                 self.facts.failures += 1;
                 // INFO shows the reason in one line.
                 self.last_failure = reason.replace(['\r', '\n'], " ");
@@ -417,7 +418,7 @@ impl Checkpoints {
         bytes: u64,
         sections: &[SectionSummary],
         is_pinned: impl Fn(u64) -> bool,
-        cx: &mut Cx<'_>,
+        cx: &mut UpkeepContext<'_>,
     ) {
         self.add_file(sequence, bytes, sections);
         for section in sections {
@@ -427,30 +428,30 @@ impl Checkpoints {
             }
         }
         for useless in self.take_useless(is_pinned) {
-            cx.give(Job::Remove(useless));
+            cx.give(CheckpointTask::Remove(useless));
         }
     }
 
     /// Stops taking states out, which is not a failure. The rest of the round waits for the next round.
-    pub(super) fn give_up_taking(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn give_up_taking(&mut self, cx: &mut UpkeepContext<'_>) {
         if let Some(sequence) = self.round.as_ref().and_then(|round| round.file) {
             self.give_up_round(sequence, cx);
         }
     }
 
-    fn give_up_round(&mut self, sequence: u64, cx: &mut Cx<'_>) {
+    fn give_up_round(&mut self, sequence: u64, cx: &mut UpkeepContext<'_>) {
         self.saving.remove(&sequence);
         self.wanted.append(&mut self.asked);
         if let Some(round) = self.round.take_if(|round| round.file == Some(sequence)) {
             if let Some(group) = round.frozen {
                 cx.engine.thaw(group);
             }
-            cx.give(Job::Abandon);
+            cx.give(CheckpointTask::Abandon);
         }
     }
 
     /// Ends the round if all its files are durable. Then old segments may be dropped, unless a group is recovering.
-    fn end_round_if_saved(&mut self, cx: &Cx<'_>) {
+    fn end_round_if_saved(&mut self, cx: &UpkeepContext<'_>) {
         if self.is_going_on() {
             return;
         }
@@ -461,7 +462,7 @@ impl Checkpoints {
         let facts = &mut self.facts;
         (facts.ended_unix_ms, facts.took_ms, facts.rounds) = (cx.time.unix_ms(), took_ms, facts.rounds + 1);
         let (files, bytes) = (self.count() as u64, self.bytes());
-        tracing::info!("checkpoints are made after {took_ms} ms: {files} file{}, {bytes} bytes", plural(files));
+        tracing::info!("made checkpoints in {took_ms} ms: now {files} file{}, {bytes} bytes", plural(files));
         if !cx.engine.groups().any(groups::Group::is_recovering) {
             self.may_trim = true;
         }
@@ -493,7 +494,7 @@ impl Checkpoints {
         if spoilt.is_empty() && findings.segments.is_empty() {
             return false;
         }
-        tracing::error!("damaged files were found: checkpoints are made to take their place");
+        tracing::error!("the scrub found damaged files: making new checkpoints to replace them");
         self.spoilt.extend(spoilt);
         true
     }

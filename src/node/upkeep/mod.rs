@@ -13,19 +13,21 @@ mod rate;
 mod transfers;
 
 pub(super) use ranges::Ranges;
-pub(super) use rate::Load;
+pub(super) use rate::LoopLoad;
 
 use super::engine::{Engine, Ports};
 use super::output::Output;
+use super::ports::EnginePorts;
 use super::wire::{Chunk, ChunkRequest, NodeMessage, Offer};
-use super::wires::Wires;
 use super::{NodeConfig, Time};
 use crate::admin::info::StorageView;
 use crate::identity::BirthRecord;
-use crate::recovery::Restored;
-use crate::storage::checkpoint::{Catalog, Done, Job, Loaded, TransferResult, TransferTask};
+use crate::recovery::CheckpointLoadSummary;
+use crate::storage::checkpoint::{
+    Catalog, CheckpointResult, CheckpointTask, LoadedState, TransferResult, TransferTask,
+};
 use crate::storage::scrub::Findings;
-use crate::storage::wal::{self, ChosenValue, Droppable, ReadRange};
+use crate::storage::wal::{self, ChosenValue, DroppableSegments, ReadRange};
 use bytes::Bytes;
 use checkpoints::Checkpoints;
 use groups::{Ballot, GroupId, Instance, NodeId};
@@ -36,7 +38,7 @@ use transfers::{Received, Transfers};
 pub(super) struct Upkeep {
     checkpoints: Checkpoints,
     transfers: Transfers,
-    load: Load,
+    load: LoopLoad,
     began_ms: u64,
 }
 
@@ -48,33 +50,33 @@ pub(super) struct LogSize {
 }
 
 /// Context of a call: the components that upkeep may use, and what it must know of the node.
-pub(super) struct Cx<'a> {
+pub(super) struct UpkeepContext<'a> {
     pub(super) engine: &'a mut Engine,
-    pub(super) wires: Wires<'a>,
+    pub(super) ports: EnginePorts<'a>,
     /// The birth record of the cluster, once it is born.
     pub(super) cluster: Option<&'a BirthRecord>,
     pub(super) log: LogSize,
     pub(super) time: Time,
 }
 
-impl Cx<'_> {
+impl UpkeepContext<'_> {
     /// Gives the checkpoint writer a task.
-    fn give(&mut self, job: Job) {
-        self.wires.outputs.push(Output::Checkpoint(job));
+    fn give(&mut self, job: CheckpointTask) {
+        self.ports.outputs.push(Output::Checkpoint(job));
     }
 
     /// Gives the transfer worker a task.
     fn run(&mut self, task: TransferTask) {
-        self.wires.outputs.push(Output::Transfer(task));
+        self.ports.outputs.push(Output::Transfer(task));
     }
 
     /// Returns true if long values may be divided over blocks: every member can read such blocks.
     fn divides(&self) -> bool {
-        self.wires.peers.value_version() >= 4
+        self.ports.peers.value_version() >= 4
     }
 
-    fn tell(&mut self, to: NodeId, message: &NodeMessage) {
-        self.wires.tell(to, message);
+    fn send_node_message(&mut self, to: NodeId, message: &NodeMessage) {
+        self.ports.send_node_message(to, message);
     }
 }
 
@@ -83,7 +85,7 @@ impl Upkeep {
         Upkeep {
             checkpoints: Checkpoints::new(config.checkpoints),
             transfers: Transfers::default(),
-            load: Load::default(),
+            load: LoopLoad::default(),
             began_ms: 0,
         }
     }
@@ -99,11 +101,11 @@ impl Upkeep {
 
     /// Recovery: notes that these groups are rebuilt.
     pub(super) fn note_rebuilt(&mut self, engine: &Engine, groups: &[GroupId]) {
-        self.checkpoints.note_hollow(engine, groups);
+        self.checkpoints.note_recovering(engine, groups);
     }
 
     /// Recovery: notes the content of the checkpoint files, when all groups are rebuilt.
-    pub(super) fn note_restored(&mut self, restored: &Restored) {
+    pub(super) fn note_restored(&mut self, restored: &CheckpointLoadSummary) {
         self.checkpoints.note_damaged(&restored.damaged);
         for (group, instance, sequence) in &restored.kept {
             self.checkpoints.set_kept(*group, *instance, *sequence);
@@ -126,26 +128,26 @@ impl Upkeep {
     }
 
     /// Begins a round of checkpoints if one is due.
-    pub(super) fn tick_checkpoints(&mut self, cx: &Cx<'_>) {
+    pub(super) fn tick_checkpoints(&mut self, cx: &UpkeepContext<'_>) {
         self.checkpoints.tick(cx.engine, cx.log, self.began_ms, cx.time);
     }
 
     /// Gives up transfers that have become silent, and dials the members from which a transfer should come.
-    pub(super) fn tick_transfers(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn tick_transfers(&mut self, cx: &mut UpkeepContext<'_>) {
         for to in self.transfers.tick(cx.time.mono_ms()) {
-            let peer = cx.wires.peers.get(to);
+            let peer = cx.ports.peers.get(to);
             if let Some(address) = peer.and_then(|peer| peer.transfer_address()) {
-                cx.wires.outputs.push(Output::Dial(to, Purpose::Bulk, address.to_owned()));
+                cx.ports.outputs.push(Output::Dial(to, Purpose::Bulk, address.to_owned()));
             }
         }
     }
 
     /// Does what one turn has room for of checkpoints, transfers and ranges. At the very end, asks which segments of
     /// the log can go.
-    pub(super) fn step(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn step(&mut self, cx: &mut UpkeepContext<'_>) {
         self.checkpoints.step(cx);
         self.transfers.step(self.load, cx);
-        let Wires { ranges, outputs, .. } = &mut cx.wires;
+        let EnginePorts { ranges, outputs, .. } = &mut cx.ports;
         ranges.step(self.load, cx.time.mono_us, |range| outputs.push(Output::ReadRange(range)));
         let (transfers, now_ms) = (&self.transfers, cx.time.mono_ms());
         self.checkpoints.ask_to_trim(|sequence| transfers.is_pinned(sequence, now_ms), cx);
@@ -162,7 +164,7 @@ impl Upkeep {
     }
 
     /// Handles the result of [`Output::Checkpoint`].
-    pub(super) fn checkpoint_done(&mut self, done: Done, cx: &mut Cx<'_>) {
+    pub(super) fn checkpoint_done(&mut self, done: CheckpointResult, cx: &mut UpkeepContext<'_>) {
         let (transfers, now_ms) = (&self.transfers, cx.time.mono_ms());
         self.checkpoints.done(done, |sequence| transfers.is_pinned(sequence, now_ms), cx);
     }
@@ -174,12 +176,12 @@ impl Upkeep {
         }
     }
 
-    /// Handles the answer to [`Output::Floors`], before anything else happens: logs again the records of the droppable
-    /// segments that still count. The segments are dropped when these records are durable.
-    pub(super) fn trim(&mut self, droppable: Droppable, cx: &mut Cx<'_>) {
-        let Droppable { below, lsn } = droppable;
-        cx.engine.record_again(lsn, &mut cx.wires);
-        for record in cx.wires.peers.incarnation_records() {
+    /// Handles the answer to [`Output::QueryDroppable`], before anything else happens: logs again the records of the
+    /// droppable segments that still count. The segments are dropped when these records are durable.
+    pub(super) fn trim(&mut self, droppable: DroppableSegments, cx: &mut UpkeepContext<'_>) {
+        let DroppableSegments { below, lsn } = droppable;
+        cx.engine.record_again(lsn, &mut cx.ports);
+        for record in cx.ports.peers.incarnation_records() {
             cx.engine.persist(record);
         }
         let (kind, instance, payload) = (wal::RecordKind::Trimmed, Instance(below), Bytes::new());
@@ -197,22 +199,22 @@ impl Upkeep {
     // Transfers and ranges.
 
     /// Handles a member's offer of a checkpoint.
-    pub(super) fn handle_offer(&mut self, from: NodeId, offer: &Offer, cx: &mut Cx<'_>) {
+    pub(super) fn handle_offer(&mut self, from: NodeId, offer: &Offer, cx: &mut UpkeepContext<'_>) {
         self.transfers.handle_offer(from, offer, cx);
     }
 
     /// Handles a member's request for a chunk of a checkpoint of this node.
-    pub(super) fn handle_chunk_request(&mut self, link: u64, want: &ChunkRequest, cx: &mut Cx<'_>) {
+    pub(super) fn handle_chunk_request(&mut self, link: u64, want: &ChunkRequest, cx: &mut UpkeepContext<'_>) {
         self.transfers.handle_chunk_request(link, want, &self.checkpoints, cx);
     }
 
     /// Handles a chunk of a checkpoint.
-    pub(super) fn handle_chunk(&mut self, from: NodeId, chunk: Chunk, cx: &mut Cx<'_>) {
+    pub(super) fn handle_chunk(&mut self, from: NodeId, chunk: Chunk, cx: &mut UpkeepContext<'_>) {
         self.transfers.handle_chunk(from, chunk, cx);
     }
 
     /// Handles the result of [`Output::Transfer`].
-    pub(super) fn on_transfer_result(&mut self, result: TransferResult, cx: &mut Cx<'_>) {
+    pub(super) fn on_transfer_result(&mut self, result: TransferResult, cx: &mut UpkeepContext<'_>) {
         if let TransferResult::State { loaded, .. } = result {
             return self.install(*loaded, cx);
         }
@@ -225,14 +227,14 @@ impl Upkeep {
     }
 
     /// Replaces a group's state by a loaded one.
-    fn install(&mut self, loaded: Loaded, cx: &mut Cx<'_>) {
-        let Loaded { sequence, group, state, store } = loaded;
+    fn install(&mut self, loaded: LoadedState, cx: &mut UpkeepContext<'_>) {
+        let LoadedState { sequence, group, state, store } = loaded;
         let instance = state.instance;
         if cx.engine.shard().store(group).is_frozen() {
             // The blocks of the old state that are being written are not needed any more.
             self.checkpoints.give_up_taking(cx);
         }
-        let Some(old) = cx.engine.install(group, state, store, &mut cx.wires, cx.time) else { return };
+        let Some(old) = cx.engine.install(group, state, store, &mut cx.ports, cx.time) else { return };
         self.transfers.count_installed();
         self.checkpoints.set_kept(group, instance, sequence);
         // Freeing the old state may take long.
@@ -241,8 +243,8 @@ impl Upkeep {
 
     /// Sends the values that [`Output::ReadRange`] read to the member that asked for them. If the log no longer has
     /// them, offers the member a checkpoint.
-    pub(super) fn range_read(&mut self, range: &ReadRange, values: Vec<ChosenValue>, cx: &mut Cx<'_>) {
-        cx.wires.ranges.on_read(range, values.iter().map(|value| value.payload.len()).sum());
+    pub(super) fn range_read(&mut self, range: &ReadRange, values: Vec<ChosenValue>, cx: &mut UpkeepContext<'_>) {
+        cx.ports.ranges.on_read(range, values.iter().map(|value| value.payload.len()).sum());
         if !cx.engine.has(range.group) {
             return;
         }
@@ -251,7 +253,7 @@ impl Upkeep {
             self.transfers.offer(to, range.group, range.from, &self.checkpoints, cx);
         }
         let message = cx.engine.shard().range(range.group, range.from, values);
-        cx.wires.send(range.group, to, &message);
+        cx.ports.send(range.group, to, &message);
     }
 
     /// Notes that a transfer connection is being made; `None` if it could not begin.

@@ -2,7 +2,7 @@
 //! They go no faster than the service of clients leaves room for, but always faster than new values come, so that a
 //! lagging member catches up.
 
-use super::rate::{Load, TokenBucket};
+use super::rate::{LoopLoad, TokenBucket};
 use crate::config::{RANGE_BYTES_MIN, RANGE_BYTES_PER_MS, RANGE_NEAR, RANGE_ROUND_MS, RANGES_SAVED_BYTES};
 use crate::storage::wal::ReadRange;
 use groups::GroupId;
@@ -43,7 +43,7 @@ impl Ranges {
     }
 
     /// Passes the ranges that can be read now to `read`.
-    pub(super) fn step(&mut self, load: Load, now_us: u64, mut read: impl FnMut(ReadRange)) {
+    pub(super) fn step(&mut self, load: LoopLoad, now_us: u64, mut read: impl FnMut(ReadRange)) {
         if self.waiting.is_empty() {
             return;
         }
@@ -67,7 +67,7 @@ impl Ranges {
 
 #[cfg(test)]
 mod tests {
-    use super::{Load, RANGE_BYTES_MIN, RANGE_NEAR, Ranges};
+    use super::{LoopLoad, RANGE_BYTES_MIN, RANGE_NEAR, Ranges};
     use crate::config::LOAD_WINDOW_US;
     use crate::storage::wal::ReadRange;
     use groups::{Ballot, GroupId, Instance};
@@ -78,14 +78,14 @@ mod tests {
     }
 
     /// Returns a load of 100 %, with `logged` bytes logged in the window.
-    fn busy(logged: u64) -> Load {
-        let mut load = Load::default();
+    fn busy(logged: u64) -> LoopLoad {
+        let mut load = LoopLoad::default();
         load.record(LOAD_WINDOW_US, logged, LOAD_WINDOW_US);
         load
     }
 
     /// Returns the ranges given within a second, in steps of a millisecond, to members that ask again at once.
-    fn given_in_a_second(load: Load, askers: &[(u64, u32)]) -> Vec<ReadRange> {
+    fn given_in_a_second(load: LoopLoad, askers: &[(u64, u32)]) -> Vec<ReadRange> {
         let (mut ranges, mut all) = (Ranges::default(), Vec::new());
         for (tag, group) in askers {
             assert_eq!(ranges.ask(range(*tag, *group, 1)), None);
@@ -113,7 +113,7 @@ mod tests {
     fn a_busy_loop_gives_less_and_yet_more_than_it_logs() {
         let per_second =
             |load| given_in_a_second(load, &[(2, 0), (2, 1)]).iter().map(|given| given.bytes_max).sum::<usize>();
-        let (idle, busy_reading, busy_writing) = (Load::default(), busy(0), busy(8 << 20));
+        let (idle, busy_reading, busy_writing) = (LoopLoad::default(), busy(0), busy(8 << 20));
         assert!(per_second(busy_reading) * 8 < per_second(idle));
         let logged_per_second = (8 << 20) * (1_000_000 / LOAD_WINDOW_US as usize);
         assert!(per_second(busy_writing) > logged_per_second * 4 / 3);
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(ranges.ask(range(2, 1, 8)), None);
         let mut out = Vec::new();
         for ms in 1..100 {
-            ranges.step(Load::default(), ms * 1_000, |range| out.push(range));
+            ranges.step(LoopLoad::default(), ms * 1_000, |range| out.push(range));
         }
         assert_eq!(out.iter().map(|range| (range.group.0, range.from.0)).collect::<Vec<_>>(), [(1, 8)]);
         assert!(out[0].bytes_max >= RANGE_BYTES_MIN);
@@ -140,15 +140,15 @@ mod tests {
         let mut ranges = Ranges::default();
         assert_eq!(ranges.ask(range(2, 0, 7)), None);
         let mut out = Vec::new();
-        ranges.step(Load::default(), 10_000, |range| out.push(range));
+        ranges.step(LoopLoad::default(), 10_000, |range| out.push(range));
         let [given] = out[..] else { panic!("{out:?}") };
         ranges.put_back(given);
-        ranges.step(Load::default(), 10_001, |range| out.push(range));
+        ranges.step(LoopLoad::default(), 10_001, |range| out.push(range));
         assert_eq!(out, [given, given]);
         // Unless the member has sent another request by now.
         assert_eq!(ranges.ask(range(2, 0, 9)), None);
         ranges.put_back(given);
-        ranges.step(Load::default(), 10_002, |range| out.push(range));
+        ranges.step(LoopLoad::default(), 10_002, |range| out.push(range));
         assert_eq!(out[2].from, Instance(9));
     }
 }

@@ -11,7 +11,7 @@ const BUSY_PER_MILLE: u64 = 500;
 /// The part of its time that the event loop works, and the rate at which it logs. The time for which a turn waited for
 /// a processor counts as work, because the machine is busy then too.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::node) struct Load {
+pub(in crate::node) struct LoopLoad {
     since_us: u64,
     worked_us: u64,
     logged_before: u64,
@@ -19,7 +19,7 @@ pub(in crate::node) struct Load {
     logged_per_ms: usize,
 }
 
-impl Load {
+impl LoopLoad {
     /// Records a turn that ended at `now_us` and took `took_us`, without its sleep. `logged` bytes have gone to the log
     /// in all.
     pub(super) fn record(&mut self, took_us: u64, logged: u64, now_us: u64) {
@@ -82,11 +82,11 @@ impl TokenBucket {
 
 #[cfg(test)]
 mod tests {
-    use super::{Load, TokenBucket};
+    use super::{LoopLoad, TokenBucket};
     use crate::config::LOAD_WINDOW_US;
 
-    fn load(per_mille: u64) -> Load {
-        let mut load = Load::default();
+    fn load(per_mille: u64) -> LoopLoad {
+        let mut load = LoopLoad::default();
         load.record(per_mille * LOAD_WINDOW_US / 1_000, 0, LOAD_WINDOW_US);
         assert_eq!(load.per_mille(), per_mille);
         load

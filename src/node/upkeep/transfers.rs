@@ -3,9 +3,9 @@
 //! (see `node::links`). Received pieces survive a broken connection and a restart of either side. The lagging node
 //! keeps its own state until the new one is complete, and its promises stay.
 
-use super::Cx;
+use super::UpkeepContext;
 use super::checkpoints::Checkpoints;
-use super::rate::{Load, TokenBucket};
+use super::rate::{LoopLoad, TokenBucket};
 use crate::config::{
     TRANSFER_BYTES_PER_MS, TRANSFER_PIECE_BYTES, TRANSFER_PIN_MS, TRANSFER_READS_MAX, TRANSFER_REDIAL_MS,
     TRANSFER_SILENT_MS, TRANSFER_WINDOW_BYTES, TRANSFERS_MAX,
@@ -103,7 +103,7 @@ impl Transfers {
     }
 
     /// Adds the tokens of the time that has passed to both token buckets: for asking and for sending.
-    fn earn(&mut self, load: Load, now_us: u64) {
+    fn earn(&mut self, load: LoopLoad, now_us: u64) {
         let (least, most) = TRANSFER_BYTES_PER_MS;
         for bucket in [&mut self.asking, &mut self.sending] {
             bucket.earn(load.allows(least, most), TRANSFER_WINDOW_BYTES, now_us);
@@ -114,16 +114,23 @@ impl Transfers {
 impl Transfers {
     /// Offers a checkpoint to a member that asked for values which the log no longer has. The checkpoint has their
     /// effect.
-    pub(super) fn offer(&mut self, to: NodeId, group: GroupId, from: Instance, files: &Checkpoints, cx: &mut Cx<'_>) {
+    pub(super) fn offer(
+        &mut self,
+        to: NodeId,
+        group: GroupId,
+        from: Instance,
+        files: &Checkpoints,
+        cx: &mut UpkeepContext<'_>,
+    ) {
         let Some((instance, file)) = files.newest(group).filter(|(instance, _)| *instance >= from) else {
             return;
         };
         self.pins.insert(file.sequence, cx.time.mono_ms() + TRANSFER_PIN_MS);
-        cx.tell(to, &NodeMessage::Offer(Offer { group, instance, file }));
+        cx.send_node_message(to, &NodeMessage::Offer(Offer { group, instance, file }));
     }
 
     /// Handles a member's offer of a checkpoint.
-    pub(super) fn handle_offer(&mut self, from: NodeId, offer: &Offer, cx: &mut Cx<'_>) {
+    pub(super) fn handle_offer(&mut self, from: NodeId, offer: &Offer, cx: &mut UpkeepContext<'_>) {
         let Offer { group, instance, file } = *offer;
         if cx.engine.find(group).is_none_or(|group| instance < group.next()) {
             return;
@@ -154,7 +161,7 @@ impl Transfers {
     }
 
     /// Asks for more pieces, and reads pieces that others request. Called in each turn.
-    pub(super) fn step(&mut self, load: Load, cx: &mut Cx<'_>) {
+    pub(super) fn step(&mut self, load: LoopLoad, cx: &mut UpkeepContext<'_>) {
         if self.active.is_empty() && self.wanted.is_empty() {
             return;
         }
@@ -163,7 +170,7 @@ impl Transfers {
         self.read_pieces(cx);
     }
 
-    fn ask_for_pieces(&mut self, cx: &mut Cx<'_>) {
+    fn ask_for_pieces(&mut self, cx: &mut UpkeepContext<'_>) {
         let Transfers { active, links, asking, .. } = self;
         let mut requests: Vec<(u64, ChunkRequest)> = Vec::new();
         for transfer in active.iter_mut().filter(|transfer| transfer.opened && !transfer.installing) {
@@ -180,10 +187,10 @@ impl Transfers {
         }
         requests
             .into_iter()
-            .for_each(|(link, request)| self.send(link, &NodeMessage::ChunkRequest(request), cx.wires.outputs));
+            .for_each(|(link, request)| self.send(link, &NodeMessage::ChunkRequest(request), cx.ports.outputs));
     }
 
-    fn read_pieces(&mut self, cx: &mut Cx<'_>) {
+    fn read_pieces(&mut self, cx: &mut UpkeepContext<'_>) {
         let Transfers { wanted, reading, sending, .. } = self;
         while sending.is_open()
             && let Some((link, ChunkRequest { file, offset, bytes })) = wanted.pop_front()
@@ -202,7 +209,7 @@ impl Transfers {
             let silent = !transfer.installing && now_ms >= transfer.heard_ms + TRANSFER_SILENT_MS;
             if silent {
                 tracing::warn!(
-                    "nothing more came of the checkpoint {} of node {}",
+                    "gave up the checkpoint {} of node {}: no chunk came in time",
                     transfer.file.sequence,
                     transfer.from
                 );
@@ -218,7 +225,7 @@ impl Transfers {
         link: u64,
         request: &ChunkRequest,
         files: &Checkpoints,
-        cx: &mut Cx<'_>,
+        cx: &mut UpkeepContext<'_>,
     ) {
         let ChunkRequest { file, offset, .. } = *request;
         let there = files.file(file.sequence) == Some(file) && offset < file.bytes;
@@ -226,21 +233,21 @@ impl Transfers {
             // When the member asks for the values again, it is offered a newer file; or this one, if too many pieces
             // were asked for.
             let chunk = Chunk { file, offset, bytes: bytes::Bytes::new() };
-            return self.send(link, &NodeMessage::Chunk(chunk), cx.wires.outputs);
+            return self.send(link, &NodeMessage::Chunk(chunk), cx.ports.outputs);
         }
         self.pins.insert(file.sequence, cx.time.mono_ms() + TRANSFER_PIN_MS);
         self.wanted.push_back((link, *request));
     }
 
     /// Handles a chunk of a checkpoint.
-    pub(super) fn handle_chunk(&mut self, from: NodeId, chunk: Chunk, cx: &mut Cx<'_>) {
+    pub(super) fn handle_chunk(&mut self, from: NodeId, chunk: Chunk, cx: &mut UpkeepContext<'_>) {
         let Chunk { file, offset, bytes } = chunk;
         let active = &mut self.active;
         let Some(place) = active.iter().position(|transfer| transfer.from == from && transfer.file == file) else {
             return;
         };
         if bytes.is_empty() {
-            tracing::info!("the checkpoint {} of node {from} is gone", file.sequence);
+            tracing::info!("gave up the checkpoint {} of node {from}: the node removed it or is busy", file.sequence);
             active.remove(place);
             return;
         }
@@ -260,7 +267,7 @@ impl Transfers {
         &mut self,
         result: TransferResult,
         files: &mut Checkpoints,
-        cx: &mut Cx<'_>,
+        cx: &mut UpkeepContext<'_>,
     ) -> Option<Received> {
         let now_ms = cx.time.mono_ms();
         match result {
@@ -268,7 +275,7 @@ impl Transfers {
                 self.reading -= 1;
                 self.totals.sent_bytes += bytes.len() as u64;
                 let file = files.file(sequence)?;
-                self.send(link, &NodeMessage::Chunk(Chunk { file, offset, bytes }), cx.wires.outputs);
+                self.send(link, &NodeMessage::Chunk(Chunk { file, offset, bytes }), cx.ports.outputs);
             }
             TransferResult::Opened { name, offset } => {
                 let transfer = self.find(&name)?;
@@ -298,7 +305,7 @@ impl Transfers {
         None
     }
 
-    fn install_if_whole(&mut self, name: &str, files: &mut Checkpoints, cx: &mut Cx<'_>) {
+    fn install_if_whole(&mut self, name: &str, files: &mut Checkpoints, cx: &mut UpkeepContext<'_>) {
         let Some(record) = cx.cluster else { return };
         let next = cx.engine.groups().map(groups::Group::next).collect();
         let Some(transfer) = self.find(name) else { return };

@@ -1,7 +1,7 @@
 //! The output of `paxoi inspect checkpoint`. The command takes no lock, writes nothing, and reads the whole file.
 
 use super::format::SectionSummary;
-use super::reader::{CheckpointReader, Verified};
+use super::reader::{CheckpointReader, VerifiedSection};
 use crate::plural::plural;
 use crate::storage::disk::Disk;
 use std::io::{self, Write};
@@ -45,8 +45,8 @@ pub fn inspect_checkpoint(disk: &dyn Disk, name: &str, out: &mut dyn Write) -> i
     Ok(true)
 }
 
-fn describe(verified: &Verified) -> String {
-    let Verified { head, summary, keys, sessions } = verified;
+fn describe(verified: &VerifiedSection) -> String {
+    let VerifiedSection { head, summary, keys, sessions } = verified;
     let SectionSummary { group, instance, length, end, .. } = summary;
     format!(
         "group {group}  instance {instance}  chosen {}  chain {:08x}  {keys} key{}  {sessions} session{}  {} block{} of \

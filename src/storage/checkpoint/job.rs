@@ -1,5 +1,6 @@
-//! The jobs of the checkpoint writer, which a worker thread does in order: the node gives each [`Job`], and gets the
-//! results ([`Done`]). [`CheckpointWorker`] itself has no thread, so that the simulator can drive it.
+//! The jobs of the checkpoint writer, which a worker thread does in order: the node gives each [`CheckpointTask`], and
+//! gets the results ([`CheckpointResult`]). [`CheckpointWorker`] itself has no thread, so that the simulator can drive
+//! it.
 
 use super::{CheckpointError, CheckpointWriter, Header, Packing, SectionHead, SectionSummary, checkpoint_name, verify};
 use crate::storage::disk::Disk;
@@ -7,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// One job of the checkpoint writer.
-pub enum Job {
+pub enum CheckpointTask {
     /// Begin a file. The file before it is finished or given up.
     Begin(Header),
     /// Begin the section of a group in the file.
@@ -26,7 +27,7 @@ pub enum Job {
 
 /// The result of a job.
 #[derive(Debug)]
-pub enum Done {
+pub enum CheckpointResult {
     /// A block of this many bytes is written, or skipped after an error.
     Written(usize),
     /// A file is durable and was read back.
@@ -47,16 +48,16 @@ pub enum Done {
     },
 }
 
-impl fmt::Debug for Job {
+impl fmt::Debug for CheckpointTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Job::Begin(header) => write!(f, "Begin({})", header.sequence),
-            Job::Section(head) => write!(f, "Section({} at {})", head.group, head.state.instance),
-            Job::Block(block) => write!(f, "Block({} bytes)", block.len()),
-            Job::End(digest) => write!(f, "End({digest:016x})"),
-            Job::Finish => f.write_str("Finish"),
-            Job::Abandon => f.write_str("Abandon"),
-            Job::Remove(sequence) => write!(f, "Remove({sequence})"),
+            CheckpointTask::Begin(header) => write!(f, "Begin({})", header.sequence),
+            CheckpointTask::Section(head) => write!(f, "Section({} at {})", head.group, head.state.instance),
+            CheckpointTask::Block(block) => write!(f, "Block({} bytes)", block.len()),
+            CheckpointTask::End(digest) => write!(f, "End({digest:016x})"),
+            CheckpointTask::Finish => f.write_str("Finish"),
+            CheckpointTask::Abandon => f.write_str("Abandon"),
+            CheckpointTask::Remove(sequence) => write!(f, "Remove({sequence})"),
         }
     }
 }
@@ -77,35 +78,38 @@ impl CheckpointWorker {
     }
 
     /// Does one job.
-    pub fn perform(&mut self, job: Job) -> Option<Done> {
+    pub fn perform(&mut self, job: CheckpointTask) -> Option<CheckpointResult> {
         match job {
-            Job::Begin(header) => {
+            CheckpointTask::Begin(header) => {
                 let begun = CheckpointWriter::create(self.disk.clone(), header, self.packing);
                 let begun = begun.map(|writer| self.writer = Some((header.sequence, writer)));
                 begun.err().map(|error| failed(header.sequence, &error))
             }
-            Job::Section(head) => self.write(|writer| writer.begin(&head)),
-            Job::Block(block) => {
+            CheckpointTask::Section(head) => self.write(|writer| writer.begin(&head)),
+            CheckpointTask::Block(block) => {
                 // A skipped block is reported as written, too, because the sender waits for the report.
-                self.write(|writer| writer.block(&block)).or(Some(Done::Written(block.len())))
+                self.write(|writer| writer.block(&block)).or(Some(CheckpointResult::Written(block.len())))
             }
-            Job::End(digest) => self.write(|writer| writer.end(digest)),
-            Job::Finish => {
+            CheckpointTask::End(digest) => self.write(|writer| writer.end(digest)),
+            CheckpointTask::Finish => {
                 let (sequence, writer) = self.writer.take()?;
                 Some(self.finish(sequence, writer).unwrap_or_else(|error| failed(sequence, &error)))
             }
-            Job::Abandon => {
+            CheckpointTask::Abandon => {
                 self.writer = None;
                 None
             }
-            Job::Remove(sequence) => {
+            CheckpointTask::Remove(sequence) => {
                 self.remove(sequence);
                 None
             }
         }
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut CheckpointWriter) -> Result<(), CheckpointError>) -> Option<Done> {
+    fn write(
+        &mut self,
+        write: impl FnOnce(&mut CheckpointWriter) -> Result<(), CheckpointError>,
+    ) -> Option<CheckpointResult> {
         let (sequence, writer) = self.writer.as_mut()?;
         let error = write(writer).err()?;
         let sequence = *sequence;
@@ -113,10 +117,14 @@ impl CheckpointWorker {
         Some(failed(sequence, &error))
     }
 
-    fn finish(&self, sequence: u64, writer: CheckpointWriter) -> Result<Done, CheckpointError> {
+    fn finish(&self, sequence: u64, writer: CheckpointWriter) -> Result<CheckpointResult, CheckpointError> {
         let bytes = writer.finish()?;
         let verified = verify(&*self.disk, &checkpoint_name(sequence)).inspect_err(|_| self.remove(sequence))?;
-        Ok(Done::Saved { sequence, bytes, sections: verified.iter().map(|section| section.summary).collect() })
+        Ok(CheckpointResult::Saved {
+            sequence,
+            bytes,
+            sections: verified.iter().map(|section| section.summary).collect(),
+        })
     }
 
     fn remove(&self, sequence: u64) {
@@ -127,6 +135,6 @@ impl CheckpointWorker {
     }
 }
 
-fn failed(sequence: u64, error: &CheckpointError) -> Done {
-    Done::Failed { sequence, reason: error.to_string() }
+fn failed(sequence: u64, error: &CheckpointError) -> CheckpointResult {
+    CheckpointResult::Failed { sequence, reason: error.to_string() }
 }

@@ -26,9 +26,9 @@ mod writer;
 
 pub use format::{FORMAT_VERSION, Header, Packing, SectionHead, SectionSummary};
 pub use inspect::inspect_checkpoint;
-pub use job::{CheckpointWorker, Done, Job};
-pub use reader::{CheckpointReader, SectionReader, Verified, verify};
-pub use recovery::{Catalog, CheckpointSet, Loaded};
+pub use job::{CheckpointResult, CheckpointTask, CheckpointWorker};
+pub use reader::{CheckpointReader, SectionReader, VerifiedSection, verify};
+pub use recovery::{Catalog, CheckpointSet, LoadedState};
 pub use transfer::{INCOMING_PREFIX, TransferResult, TransferTask, TransferWorker};
 pub use worker::{Worker, WorkerThread};
 pub use writer::CheckpointWriter;
@@ -94,7 +94,7 @@ pub enum CheckpointError {
         source: BlockError,
     },
     /// It was copied from another cluster.
-    #[error("checkpoint file {file} belongs to another cluster; remove what was copied here")]
+    #[error("checkpoint file {file} belongs to another cluster; remove the files that were copied here")]
     Foreign {
         /// The name in the data directory.
         file: String,

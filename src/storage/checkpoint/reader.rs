@@ -5,7 +5,7 @@ use super::format::{
     CHUNK_CRC_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, HEADER_BYTES, Header, HeaderFlaw, Packing, SectionEnd,
     SectionHead, SectionSummary, TRAILER_BYTES, Trailer, chunk_crc,
 };
-use crate::kv::{BlockCheck, Limits, OnEntry};
+use crate::kv::{BlockCheck, OnEntry, StoreLimits};
 use crate::routing::slots_of;
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use groups::GroupId;
@@ -144,7 +144,7 @@ impl SectionReader<'_> {
         let end: SectionEnd = self.source.meta(self.at, ChunkKind::End, &chunk)?;
         let length = chunk.end - self.summary.offset;
         if end != self.found || end != self.summary.end || length != self.summary.length {
-            return Err(self.source.corrupt(self.at, "the section does not hold what its end and the index say"));
+            return Err(self.source.corrupt(self.at, "the content of the section does not match its end or the index"));
         }
         self.done = true;
         Ok(None)
@@ -284,7 +284,7 @@ pub(super) fn sound_bytes(disk: &dyn Disk, name: &str) -> Result<u64, Checkpoint
 
 /// A section that was read from end to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifiedSection {
     /// The start of the section: the group, and its position in its history.
     pub head: SectionHead,
     /// See [`SectionSummary`].
@@ -300,7 +300,7 @@ pub struct Verified {
 ///
 /// # Errors
 /// [`CheckpointError`].
-pub fn verify(disk: &dyn Disk, name: &str) -> Result<Vec<Verified>, CheckpointError> {
+pub fn verify(disk: &dyn Disk, name: &str) -> Result<Vec<VerifiedSection>, CheckpointError> {
     let checkpoint = CheckpointReader::open(disk, name)?;
     checkpoint.sections().iter().map(|summary| checkpoint.verify_section(*summary)).collect()
 }
@@ -310,7 +310,7 @@ impl CheckpointReader {
         CheckpointError::State { file: self.source.name.clone(), group, source }
     }
 
-    pub(super) fn verify_section(&self, summary: SectionSummary) -> Result<Verified, CheckpointError> {
+    pub(super) fn verify_section(&self, summary: SectionSummary) -> Result<VerifiedSection, CheckpointError> {
         self.visit_section(summary, &mut |_, _, _| ())
     }
 
@@ -318,12 +318,16 @@ impl CheckpointReader {
     ///
     /// # Errors
     /// [`CheckpointError`]. Whatever `each` was called with before the error is then unverified, and must be discarded.
-    pub fn visit_section(&self, summary: SectionSummary, each: &mut OnEntry<'_>) -> Result<Verified, CheckpointError> {
+    pub fn visit_section(
+        &self,
+        summary: SectionSummary,
+        each: &mut OnEntry<'_>,
+    ) -> Result<VerifiedSection, CheckpointError> {
         let group = summary.group;
         let missing = || self.source.corrupt(summary.offset, "the section is not there");
         let mut section = self.section(group)?.ok_or_else(missing)?;
         let slots = slots_of(group, self.header.groups);
-        let mut check = BlockCheck::new(self.header.hash_key, slots, Limits::default());
+        let mut check = BlockCheck::new(self.header.hash_key, slots, StoreLimits::default());
         let bad = |source| self.unsound(group, source);
         while let Some(block) = section.next_block()? {
             check.visit(&block, each).map_err(bad)?;
@@ -331,6 +335,6 @@ impl CheckpointReader {
         if check.digest() != Some(section.digest()) {
             return Err(bad(crate::kv::BlockError::Digest));
         }
-        Ok(Verified { head: section.head.clone(), summary, keys: check.keys(), sessions: check.sessions() })
+        Ok(VerifiedSection { head: section.head.clone(), summary, keys: check.keys(), sessions: check.sessions() })
     }
 }

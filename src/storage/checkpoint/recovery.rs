@@ -2,14 +2,14 @@
 //! takes its place. Without an older file the group learns its state from the other members.
 
 use super::{CheckpointError, CheckpointReader, Header, SectionSummary, checkpoint_name, sequences};
-use crate::kv::{BlockError, Installation, Limits, Store};
+use crate::kv::{BlockError, Installation, Store, StoreLimits};
 use crate::routing::slots_of;
 use crate::storage::disk::Disk;
 use groups::{GroupId, Snapshot};
 use std::io;
 
 /// The state of a group from a checkpoint.
-pub struct Loaded {
+pub struct LoadedState {
     /// The file's sequence number.
     pub sequence: u64,
     /// The group.
@@ -31,7 +31,7 @@ pub struct Catalog {
 pub struct CheckpointSet {
     readers: Vec<(u64, CheckpointReader)>,
     header: Header,
-    limits: Limits,
+    limits: StoreLimits,
     damaged: Vec<u64>,
 }
 
@@ -40,7 +40,7 @@ impl CheckpointSet {
     ///
     /// # Errors
     /// If the directory cannot be read, or holds a file of another cluster or of a later version.
-    pub fn open(disk: &dyn Disk, header: Header, limits: Limits) -> Result<CheckpointSet, CheckpointError> {
+    pub fn open(disk: &dyn Disk, header: Header, limits: StoreLimits) -> Result<CheckpointSet, CheckpointError> {
         let mut checkpoint_set = CheckpointSet { readers: Vec::new(), header, limits, damaged: Vec::new() };
         for sequence in sequences(disk).map_err(unlisted)? {
             let opened = CheckpointReader::open(disk, &checkpoint_name(sequence));
@@ -59,13 +59,13 @@ impl CheckpointSet {
     /// Loads the newest readable state of a group, if any, and returns it with the bytes of its blocks. Adds the files
     /// in which the state of this group cannot be read to `damaged`.
     #[must_use]
-    pub fn newest(&self, group: GroupId, damaged: &mut Vec<u64>) -> Option<(Loaded, u64)> {
+    pub fn newest(&self, group: GroupId, damaged: &mut Vec<u64>) -> Option<(LoadedState, u64)> {
         let mut candidates = self.candidates(group);
         while let Some((section, place)) = candidates.pop() {
             let (sequence, reader) = &self.readers[place];
             match section_of(reader, group, &self.header, &self.limits) {
                 Ok((state, store)) => {
-                    return Some((Loaded { sequence: *sequence, group, state, store }, section.end.block_bytes));
+                    return Some((LoadedState { sequence: *sequence, group, state, store }, section.end.block_bytes));
                 }
                 Err(error) => {
                     tracing::error!("{error}; going on without this checkpoint");
@@ -123,7 +123,7 @@ pub(super) fn section_of(
     reader: &CheckpointReader,
     group: GroupId,
     header: &Header,
-    limits: &Limits,
+    limits: &StoreLimits,
 ) -> Result<(Snapshot, Store), CheckpointError> {
     let unsound = |source: BlockError| reader.unsound(group, source);
     let mut section = reader.section(group)?.ok_or_else(|| unsound(BlockError::Garbled))?;

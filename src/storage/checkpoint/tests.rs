@@ -5,11 +5,11 @@ use super::format::{
 };
 use super::*;
 use crate::kv::encode::encode;
-use crate::kv::{Installation, Limits, Moment, Store, parse, table};
+use crate::kv::{Installation, ParseContext, Store, StoreLimits, parse, table};
 use crate::routing::{group_of, slot, slots_of};
 use crate::storage::disk::MemoryDisk;
 use bytes::BytesMut;
-use groups::{Ballot, DedupTable, Instance, Membership, NodeId, Snapshot, Tag};
+use groups::{Ballot, CommandId, DedupTable, Instance, Membership, NodeId, Snapshot};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ const SECOND: &str = "checkpoint-0000000000000002";
 /// Returns the store of a group with `keys` keys, whose values differ from one `round` to another.
 fn store(group: u32, keys: usize, round: u64) -> Store {
     let group = GroupId(group);
-    let mut store = Store::new(HEADER.hash_key, slots_of(group, GROUPS), Limits::default());
+    let mut store = Store::new(HEADER.hash_key, slots_of(group, GROUPS), StoreLimits::default());
     store.begin(1_000 + round);
     let names = (0..).map(|number| format!("key:{number}"));
     for key in names.filter(|key| group_of(slot(key.as_bytes()), GROUPS) == group).take(keys) {
@@ -33,16 +33,16 @@ fn store(group: u32, keys: usize, round: u64) -> Store {
 
 fn apply(store: &mut Store, words: &[&str]) {
     let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    let moment = Moment { cluster_ms: 1_000, durations: true, seed: 1 };
+    let context = ParseContext { cluster_ms: 1_000, durations: true, seed: 1 };
     let mut body = BytesMut::new();
-    encode(&parse(table::lookup(&words).unwrap(), &words, moment).unwrap(), &mut body);
+    encode(&parse(table::lookup(&words).unwrap(), &words, context).unwrap(), &mut body);
     store.apply(&body);
 }
 
 fn head(group: u32) -> SectionHead {
     let chosen = Ballot { round: 5, node: NodeId(2) };
     let mut dedup = DedupTable::default();
-    dedup.advance(Tag { origin: NodeId(3), start: 4, counter: 5 });
+    dedup.advance(CommandId { origin: NodeId(3), start: 4, counter: 5 });
     let membership = Membership::of_ids((1..=3).map(NodeId));
     let instance = Instance(77);
     let state = Snapshot { instance, chosen, chain: 0xabcd, time_ms: 9, digest: 5, dedup, membership };
@@ -105,7 +105,7 @@ fn what_is_read_is_what_was_written() {
             let mut section = checkpoint.section(GroupId(group)).unwrap().unwrap();
             assert_eq!((section.head(), section.digest()), (&head(group), expected.digest()));
             let slots = slots_of(GroupId(group), GROUPS);
-            let mut installation = Installation::new(HEADER.hash_key, slots, Limits::default());
+            let mut installation = Installation::new(HEADER.hash_key, slots, StoreLimits::default());
             while let Some(block) = section.next_block().unwrap() {
                 installation.install_block(&block).unwrap();
             }
@@ -221,7 +221,7 @@ fn errors_say_what_to_do() {
     let foreign = checkpoint.expect_cluster(&Header { cluster_id: [9; 16], ..HEADER }).unwrap_err();
     assert_eq!(
         foreign.to_string(),
-        format!("checkpoint file {FIRST} belongs to another cluster; remove what was copied here")
+        format!("checkpoint file {FIRST} belongs to another cluster; remove the files that were copied here")
     );
     let mut content = disk.content(FIRST).unwrap();
     content[8] = 2;

@@ -5,8 +5,8 @@
 
 use super::reader::sound_bytes;
 use super::recovery::section_of;
-use super::{CheckpointError, CheckpointReader, Header, Loaded, SectionSummary, checkpoint_name};
-use crate::kv::Limits;
+use super::{CheckpointError, CheckpointReader, Header, LoadedState, SectionSummary, checkpoint_name};
+use crate::kv::StoreLimits;
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use bytes::Bytes;
 use groups::Instance;
@@ -45,7 +45,7 @@ pub enum TransferTask {
         /// The header that the file should have, with the sequence number that the checkpoint gets at this node.
         header: Header,
         /// The limits of the stores.
-        limits: Limits,
+        limits: StoreLimits,
         /// By group: the lowest instance whose state is wanted.
         next: Vec<Instance>,
     },
@@ -101,7 +101,7 @@ pub enum TransferResult {
         /// The file.
         name: String,
         /// The state.
-        loaded: Box<Loaded>,
+        loaded: Box<LoadedState>,
     },
     /// A received file has become a checkpoint.
     Received {
@@ -230,7 +230,7 @@ impl TransferWorker {
         &mut self,
         name: &str,
         header: &Header,
-        limits: &Limits,
+        limits: &StoreLimits,
         next: &[Instance],
         out: &mut dyn FnMut(TransferResult),
     ) -> Result<(), CheckpointError> {
@@ -245,7 +245,7 @@ impl TransferWorker {
             // The whole file is read back before any state in it counts.
             if wanted(&section) {
                 let (state, store) = section_of(&reader, section.group, header, limits)?;
-                states.push(Loaded { sequence, group: section.group, state, store });
+                states.push(LoadedState { sequence, group: section.group, state, store });
             } else {
                 reader.verify_section(*section)?;
             }
@@ -256,7 +256,7 @@ impl TransferWorker {
         };
         self.disk.open(name).and_then(|file| file.sync_data()).map_err(failed("sync"))?;
         self.disk.rename(name, &checkpoint_name(sequence)).map_err(failed("rename"))?;
-        self.disk.sync_dir().map_err(failed("make durable the name of"))?;
+        self.disk.sync_dir().map_err(failed("sync the directory of"))?;
         for loaded in states {
             out(TransferResult::State { name: name.to_owned(), loaded: Box::new(loaded) });
         }

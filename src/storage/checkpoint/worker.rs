@@ -1,7 +1,7 @@
 //! Worker threads for checkpoint files. Each does one task after the other. Its queue has no limit of its own: the node
 //! bounds it, because it gives new tasks only as it gets results.
 
-use super::{CheckpointWorker, Done, Job, TransferResult, TransferTask, TransferWorker};
+use super::{CheckpointResult, CheckpointTask, CheckpointWorker, TransferResult, TransferTask, TransferWorker};
 use std::io;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{Builder, JoinHandle};
@@ -18,10 +18,10 @@ pub trait Worker: Send + 'static {
 }
 
 impl Worker for CheckpointWorker {
-    type Task = Job;
-    type Outcome = Done;
+    type Task = CheckpointTask;
+    type Outcome = CheckpointResult;
 
-    fn perform(&mut self, job: Job, out: &mut dyn FnMut(Done)) {
+    fn perform(&mut self, job: CheckpointTask, out: &mut dyn FnMut(CheckpointResult)) {
         if let Some(done) = CheckpointWorker::perform(self, job) {
             out(done);
         }

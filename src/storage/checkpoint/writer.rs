@@ -140,7 +140,7 @@ impl CheckpointWriter {
         let unfinished = format!("{}{UNFINISHED}", self.name);
         self.disk.rename(&unfinished, &self.name).map_err(failed(&self.name, "rename"))?;
         self.done = true;
-        self.disk.sync_dir().map_err(failed(&self.name, "make durable the name of"))?;
+        self.disk.sync_dir().map_err(failed(&self.name, "sync the directory of"))?;
         Ok(trailer.length)
     }
 

@@ -4,7 +4,7 @@
 //! operations. Tests and the simulator use it; a failure is repeated from its seed.
 
 use super::{Disk, DiskFile, DiskLock, in_use};
-use groups::Jitter;
+use groups::SplitMix64;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,7 +90,7 @@ impl MemoryDisk {
     #[must_use]
     pub fn crash(&self, seed: u64) -> MemoryDisk {
         let state = self.state();
-        let mut random = Jitter::new(seed);
+        let mut random = SplitMix64::new(seed);
         let names = state.names_after_crash(&mut random);
         let mut files = Vec::with_capacity(state.files.len());
         for image in &state.files {
@@ -239,7 +239,7 @@ impl State {
 
     /// Returns the names after a crash. A change is lost by chance, or because an earlier change of the same name is
     /// lost.
-    fn names_after_crash(&self, random: &mut Jitter) -> BTreeMap<String, usize> {
+    fn names_after_crash(&self, random: &mut SplitMix64) -> BTreeMap<String, usize> {
         let mut names = self.durable_names.clone();
         let mut lost = BTreeSet::new();
         let [least, most] = LOST_NAMES;
@@ -296,7 +296,7 @@ impl Change {
         }
     }
 
-    fn apply_partly(&self, content: &mut Vec<u8>, random: &mut Jitter) {
+    fn apply_partly(&self, content: &mut Vec<u8>, random: &mut SplitMix64) {
         match (below(random, 3), self) {
             (0, _) => {}
             (2, Change::Write { offset, bytes }) => {
@@ -498,7 +498,7 @@ impl DiskFile for MemoryFile {
 }
 
 /// Returns a random number below `limit`; 0 if `limit` is 0.
-fn below(random: &mut Jitter, limit: usize) -> usize {
+fn below(random: &mut SplitMix64, limit: usize) -> usize {
     random.below(limit.max(1) as u64) as usize
 }
 

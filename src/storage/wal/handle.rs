@@ -4,10 +4,10 @@
 
 use super::index::Index;
 use super::preallocation::PreallocatedSegments;
-use super::recovery::{Recovered, recover};
+use super::recovery::{LogRecoverySummary, recover};
 use super::{
-    Append, Batch, ChosenReader, ChosenValue, Droppable, LogError, LogStatus, Options, ReadRange, Visit, Writer,
-    segment_name,
+    Append, Batch, ChosenReader, ChosenValue, DroppableSegments, LogError, LogOptions, LogStatus, ReadRange, Visit,
+    Writer, segment_name,
 };
 use crate::storage::disk::Disk;
 use groups::Instance;
@@ -42,7 +42,7 @@ impl Hooks {
             on_durable: Box::new(on_durable),
             on_fatal: Box::new(|error| {
                 // Not through the program's logs: another thread prints them, and would not do so before the end.
-                let line = "ending at once, because what is on disk is unknown until it is read again";
+                let line = "exiting now, because the content of the disk is unknown until the next start reads it";
                 let _ = writeln!(std::io::stderr(), "paxoi: {error}; {line}");
                 std::process::abort();
             }),
@@ -60,10 +60,10 @@ impl Log {
     pub fn open(
         disk: &Arc<dyn Disk>,
         storage_id: [u8; 16],
-        options: Options,
+        options: LogOptions,
         hooks: Hooks,
         visit: &mut dyn Visit,
-    ) -> Result<(LogHandle, Recovered), LogError> {
+    ) -> Result<(LogHandle, LogRecoverySummary), LogError> {
         let Hooks { on_durable, on_fatal, mut on_progress } = hooks;
         let (writer, recovered) = recover(disk, storage_id, options, &mut *on_progress, visit)?;
         let (sender, batches) = sync_channel(BATCHES_QUEUED_MAX);
@@ -136,7 +136,7 @@ impl LogHandle {
 
     /// Returns which of the oldest segments have only values at or below their group's instance in `floors`.
     #[must_use]
-    pub fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
+    pub fn droppable(&self, floors: &[Instance]) -> Option<DroppableSegments> {
         self.index.droppable(floors)
     }
 
@@ -199,7 +199,7 @@ impl Drop for LogReader {
 struct LogThread {
     writer: Writer,
     batches: Receiver<Batch>,
-    options: Options,
+    options: LogOptions,
     on_durable: Box<dyn FnMut(u64, Duration) + Send>,
 }
 

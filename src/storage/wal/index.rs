@@ -3,7 +3,7 @@
 //! that can be dropped. Its size grows with segments times groups, not with records.
 
 use super::format::RecordHeader;
-use super::{Droppable, Record, RecordKind};
+use super::{DroppableSegments, Record, RecordKind};
 use groups::{GroupId, Instance};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -94,7 +94,7 @@ impl Index {
 
     /// Returns the segments that can be dropped, counted from the oldest: they hold no value of any group above the
     /// instance that `floors` has for the group. The last segment is never among them.
-    pub(super) fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
+    pub(super) fn droppable(&self, floors: &[Instance]) -> Option<DroppableSegments> {
         let segments = self.segments();
         let counts = |segment: &Segment| {
             let floor = |group: &GroupId| floors.get(group.index()).copied().unwrap_or_default();
@@ -102,7 +102,7 @@ impl Index {
         };
         let kept = segments.iter().position(counts).unwrap_or(segments.len()).min(segments.len().saturating_sub(1));
         let first = segments.get(kept).filter(|_| kept > 0)?;
-        Some(Droppable { below: first.sequence, lsn: first.first_lsn })
+        Some(DroppableSegments { below: first.sequence, lsn: first.first_lsn })
     }
 
     /// Removes the oldest segment from the index if it is below `sequence`, so that the reader does not open it again.

@@ -125,14 +125,18 @@ fn describe(record: &RecordHeader) -> String {
     match RecordKind::from_number(kind) {
         Some(RecordKind::Promise) => format!("promise  group {group} ballot {ballot}"),
         Some(RecordKind::Accept) => {
-            format!("accept   group {group} instance {instance} ballot {ballot}, before it {chosen}, {bytes} bytes")
+            format!(
+                "accept   group {group} instance {instance} ballot {ballot}, prior value under {chosen}, {bytes} bytes"
+            )
         }
         Some(RecordKind::Learned) => {
-            format!("learned  group {group} instance {instance} ballot {ballot}, before it {chosen}, {bytes} bytes")
+            format!(
+                "learned  group {group} instance {instance} ballot {ballot}, prior value under {chosen}, {bytes} bytes"
+            )
         }
         Some(RecordKind::PeerStart) => format!("peer     node {} start {instance}", ballot.node),
         Some(RecordKind::Position) => {
-            format!("position group {group} next {instance} promised {ballot}, before it {chosen}")
+            format!("position group {group} next {instance} promised {ballot}, prior value under {chosen}")
         }
         Some(RecordKind::Trimmed) => format!("trimmed  segments below {instance} may be gone"),
         Some(RecordKind::LostAccept | RecordKind::LostLearned) => "never written".to_owned(),

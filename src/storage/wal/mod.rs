@@ -38,10 +38,10 @@ pub use format::FORMAT_VERSION;
 pub use handle::{BATCHES_QUEUED_MAX, Hooks, Log, LogHandle, LogReader, READS_QUEUED_MAX};
 pub use inspect::inspect_log;
 pub use reader::{ChosenReader, ChosenValue, ReadRange};
-pub use recovery::{Recovered, recover, replay};
+pub use recovery::{LogRecoverySummary, recover, replay};
 pub(crate) use scan::hex;
 pub use status::LogStatus;
-pub use trim::Droppable;
+pub use trim::DroppableSegments;
 pub use visit::{Logged, Visit};
 pub use writer::{Append, Writer};
 
@@ -144,7 +144,7 @@ pub struct Batch {
 
 /// Sizes and times of a log.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct LogOptions {
     /// The size of new segments. A frame that is larger gets a segment of its own.
     pub segment_bytes: u64,
     /// Bytes of the last segment that are kept for small values and promises while no segment can be made. The node
@@ -160,21 +160,21 @@ pub struct Options {
 /// Minimum bytes of a segment. In a smaller one, headers and zeros would outweigh what is logged.
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
-impl Default for Options {
-    fn default() -> Options {
-        Options::with_segment_bytes(64 << 20)
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        LogOptions::with_segment_bytes(64 << 20)
     }
 }
 
-impl Options {
+impl LogOptions {
     /// Returns the default options, with segments of another size.
     ///
     /// # Panics
     /// If that size is below [`SEGMENT_BYTES_MIN`].
     #[must_use]
-    pub fn with_segment_bytes(segment_bytes: u64) -> Options {
+    pub fn with_segment_bytes(segment_bytes: u64) -> LogOptions {
         assert!(segment_bytes >= SEGMENT_BYTES_MIN, "segments of {segment_bytes} bytes are too small");
-        Options {
+        LogOptions {
             segment_bytes,
             reserve_bytes: segment_bytes / 8,
             idle: Duration::from_millis(3),
@@ -217,7 +217,8 @@ pub enum LogError {
     },
     /// A segment was copied from another data directory, of this node or of another one.
     #[error(
-        "log file {file} belongs to storage {found}, but this directory is storage {expected}; remove what was copied here"
+        "log file {file} belongs to storage {found}, but this directory is storage {expected}; remove the files that \
+         were copied here"
     )]
     Foreign {
         /// The name in the data directory.

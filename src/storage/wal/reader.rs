@@ -95,7 +95,7 @@ impl ChosenReader {
         let (values, damaged) = selection.finish();
         if let Some(error) = damaged {
             self.status.on_rotten();
-            tracing::error!("{error}; the node that asked for it has to ask another");
+            tracing::error!("{error}; the node that asked for the value has to ask another node");
         }
         Ok(values)
     }
@@ -124,12 +124,12 @@ struct Selection<'a> {
     /// The instance whose chosen value is needed next.
     wanted: Instance,
     /// The values accepted in that instance.
-    candidates: Vec<Found>,
-    chosen: Vec<Found>,
+    candidates: Vec<LocatedValue>,
+    chosen: Vec<LocatedValue>,
     bytes: usize,
 }
 
-struct Found {
+struct LocatedValue {
     position: ValuePosition,
     sequence: u64,
     file: Arc<dyn DiskFile>,
@@ -151,7 +151,7 @@ impl<'a> Selection<'a> {
         if position.instance != self.wanted || self.wanted >= self.range.below {
             return false;
         }
-        let found = Found { position: *position, sequence: map.sequence, file: map.file.clone() };
+        let found = LocatedValue { position: *position, sequence: map.sequence, file: map.file.clone() };
         if position.learned {
             return self.choose(found);
         }
@@ -183,7 +183,7 @@ impl<'a> Selection<'a> {
     }
 
     /// Adds a chosen value. Returns false if the byte limit does not allow it.
-    fn choose(&mut self, found: Found) -> bool {
+    fn choose(&mut self, found: LocatedValue) -> bool {
         let bytes = self.bytes + found.position.length as usize;
         if !self.chosen.is_empty() && bytes > self.range.bytes_max {
             return false;
@@ -196,7 +196,7 @@ impl<'a> Selection<'a> {
     }
 }
 
-impl Found {
+impl LocatedValue {
     fn load(&self, group: GroupId) -> Result<ChosenValue, LogError> {
         let ValuePosition { instance, ballot, length, crc, at, .. } = self.position;
         let name = segment_name(self.sequence);

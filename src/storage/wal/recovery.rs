@@ -8,13 +8,13 @@ use super::format::{SegmentHeader, records};
 use super::index::Index;
 use super::scan::{CHUNK_BYTES, FrameFound, OnProgress, Scan, scan};
 use super::writer::{Position, Segment, Writer};
-use super::{ALL_SEGMENTS, LogError, LogStatus, Logged, Options, RecordKind, Visit, segment_name};
+use super::{ALL_SEGMENTS, LogError, LogOptions, LogStatus, Logged, RecordKind, Visit, segment_name};
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use std::sync::Arc;
 
 /// What was found in a log when it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recovered {
+pub struct LogRecoverySummary {
     /// How many segments there are.
     pub segments: u64,
     /// How many frames were read.
@@ -37,10 +37,10 @@ pub struct Recovered {
 pub fn recover(
     disk: &Arc<dyn Disk>,
     storage_id: [u8; 16],
-    options: Options,
+    options: LogOptions,
     progress: OnProgress<'_>,
     visit: &mut dyn Visit,
-) -> Result<(Writer, Recovered), LogError> {
+) -> Result<(Writer, LogRecoverySummary), LogError> {
     let index = Arc::new(Index::default());
     let status = Arc::new(LogStatus::default());
     let mut begun = 0;
@@ -63,7 +63,7 @@ pub fn recover(
     // The names of the segments, too, may not be durable yet.
     disk.sync_dir().map_err(LogError::io(ALL_SEGMENTS, "sync the directory of"))?;
     let segment = repaired_tail(&**disk, &found)?;
-    let recovered = Recovered::of(&found);
+    let recovered = LogRecoverySummary::of(&found);
     let position = Position { lsn: found.next_lsn - 1, previous: found.previous, segment };
     let writer = Writer::new(disk.clone(), storage_id, options, position, status, index)?;
     Ok((writer, recovered))
@@ -77,13 +77,13 @@ pub fn replay(
     storage_id: [u8; 16],
     progress: OnProgress<'_>,
     visit: &mut dyn Visit,
-) -> Result<Recovered, LogError> {
-    read_all(disk, storage_id, &mut |_, _| (), progress, visit).map(|found| Recovered::of(&found))
+) -> Result<LogRecoverySummary, LogError> {
+    read_all(disk, storage_id, &mut |_, _| (), progress, visit).map(|found| LogRecoverySummary::of(&found))
 }
 
-impl Recovered {
-    fn of(found: &Scan) -> Recovered {
-        Recovered {
+impl LogRecoverySummary {
+    fn of(found: &Scan) -> LogRecoverySummary {
+        LogRecoverySummary {
             segments: found.headers.len() as u64,
             frames: found.frames,
             records: found.records,

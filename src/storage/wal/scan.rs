@@ -199,7 +199,8 @@ impl Walk<'_> {
                 Ok(bytes) => at += bytes,
                 Err(flaw) => {
                     let next = segment_name(next.sequence);
-                    let what = format!("{}, but {next} was begun when it was durable", flaw.describe(self.lsn));
+                    let what =
+                        format!("{}, but {next} was begun after that frame was durable", flaw.describe(self.lsn));
                     return Err(window.corrupt(at, what));
                 }
             }
@@ -304,8 +305,10 @@ impl Walk<'_> {
                 if claim.durable >= self.lsn && claim.durable < claim.lsn {
                     let place = at + start as u64;
                     let what = flaw.describe(self.lsn);
-                    let what =
-                        format!("{what}, but frame {} at byte {place} was written when it was durable", claim.lsn);
+                    let what = format!(
+                        "{what}, but frame {} at byte {place} was written after that frame was durable",
+                        claim.lsn
+                    );
                     return Err(window.corrupt(bad, what));
                 }
             }
@@ -348,7 +351,7 @@ impl fmt::Display for Described<'_> {
             Flaw::WrongPosition(found) if found.lsn != lsn => {
                 write!(f, "frame {} is where frame {lsn} should be", found.lsn)
             }
-            Flaw::WrongPosition(_) => write!(f, "frame {lsn} does not belong behind the one before it"),
+            Flaw::WrongPosition(_) => write!(f, "frame {lsn} does not follow the frame before it"),
             Flaw::Body(_, BodyFlaw::Records) => write!(f, "the record headers of frame {lsn} fail their checksum"),
             Flaw::Body(_, BodyFlaw::Payload(record)) => {
                 let (group, instance) = (record.group, record.instance);

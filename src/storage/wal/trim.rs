@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 
 /// Segments whose values are all in checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Droppable {
+pub struct DroppableSegments {
     /// The lowest sequence number that stays.
     pub below: u64,
     /// The first lsn of the oldest segment that stays. Records with a lower lsn must be written again if they count.

@@ -4,7 +4,7 @@
 use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use super::index::Index;
 use super::preallocation::{LARGE, PreallocatedSegments};
-use super::{Batch, ChosenReader, Droppable, LogError, LogStatus, Options, Record, segment_name};
+use super::{Batch, ChosenReader, DroppableSegments, LogError, LogOptions, LogStatus, Record, segment_name};
 use crate::storage::disk::{Disk, DiskFile};
 use groups::Instance;
 use std::io;
@@ -28,7 +28,7 @@ pub enum Append {
 /// The writer at the end of the log.
 pub struct Writer {
     disk: Arc<dyn Disk>,
-    options: Options,
+    options: LogOptions,
     seed: u32,
     storage_id: [u8; 16],
     segment: Segment,
@@ -66,7 +66,7 @@ impl Writer {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         storage_id: [u8; 16],
-        options: Options,
+        options: LogOptions,
         position: Position,
         status: Arc<LogStatus>,
         index: Arc<Index>,
@@ -130,7 +130,7 @@ impl Writer {
 
     /// Returns which of the oldest segments have only values at or below their group's instance in `floors`.
     #[must_use]
-    pub fn droppable(&self, floors: &[Instance]) -> Option<Droppable> {
+    pub fn droppable(&self, floors: &[Instance]) -> Option<DroppableSegments> {
         self.index.droppable(floors)
     }
 

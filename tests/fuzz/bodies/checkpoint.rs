@@ -5,7 +5,7 @@ use super::{choice, piece, wide_choice};
 use bytes::BytesMut;
 use groups::{Ballot, DedupTable, GroupId, Instance, Membership, NodeId, Snapshot};
 use paxoi::kv::encode::encode;
-use paxoi::kv::{Installation, Limits, Moment, Store, parse, table};
+use paxoi::kv::{Installation, ParseContext, Store, StoreLimits, parse, table};
 use paxoi::routing::{group_of, slot, slots_of};
 use paxoi::storage::checkpoint::format::{
     CHUNK_CRC_BYTES, CHUNK_HEADER_BYTES, HEADER_BYTES, TRAILER_BYTES, Trailer, chunk_crc, header_crc,
@@ -65,7 +65,7 @@ fn write(disk: &MemoryDisk, chosen: u8) {
 }
 
 fn store(group: GroupId, keys: usize) -> Store {
-    let mut store = Store::new(HEADER.hash_key, slots_of(group, HEADER.groups), Limits::default());
+    let mut store = Store::new(HEADER.hash_key, slots_of(group, HEADER.groups), StoreLimits::default());
     store.begin(1_000);
     let own = |key: &String| group_of(slot(key.as_bytes()), HEADER.groups) == group;
     for key in (0..).map(|number| format!("key:{number}")).filter(own).take(keys) {
@@ -83,7 +83,7 @@ fn apply(store: &mut Store, words: &[&str]) -> String {
     let spec = table::lookup(&words).expect("a command");
     let mut body = BytesMut::new();
     encode(
-        &parse(spec, &words, Moment { cluster_ms: 1_000, durations: true, seed: 1 }).expect("well formed"),
+        &parse(spec, &words, ParseContext { cluster_ms: 1_000, durations: true, seed: 1 }).expect("well formed"),
         &mut body,
     );
     match store.apply(&body) {
@@ -98,7 +98,7 @@ fn install_all(disk: &MemoryDisk, name: &str) -> Result<(), CheckpointError> {
     for summary in checkpoint.sections() {
         let Some(mut section) = checkpoint.section(summary.group)? else { continue };
         let slots = slots_of(summary.group, header.groups);
-        let mut installation = Installation::new(header.hash_key, slots, Limits::default());
+        let mut installation = Installation::new(header.hash_key, slots, StoreLimits::default());
         while let Some(block) = section.next_block()? {
             installation.install_block(&block).expect("a sound block");
         }

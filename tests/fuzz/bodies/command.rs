@@ -4,12 +4,12 @@
 
 use super::{choice, piece};
 use bytes::BytesMut;
-use groups::Work;
+use groups::WorkBudget;
 use paxoi::kv::command::Command;
 use paxoi::kv::encode::{decode, encode};
 use paxoi::kv::reply::Reply;
 use paxoi::kv::table::lookup;
-use paxoi::kv::{Limits, Moment, Store, parse};
+use paxoi::kv::{ParseContext, Store, StoreLimits, parse};
 use paxoi::routing::SLOTS;
 
 const HASH_KEY: [u8; 16] = *b"0123456789abcdef";
@@ -49,14 +49,15 @@ pub fn run(mut data: &[u8]) {
 /// Applies a command over as many turns as possible.
 fn in_pieces(store: &mut Store, body: &[u8]) -> Reply<'static> {
     loop {
-        if let Some(reply) = store.apply_some(body, true, &mut Work::steps(1)) {
+        if let Some(reply) = store.apply_some(body, true, &mut WorkBudget::steps(1)) {
             return reply.into_owned();
         }
     }
 }
 
 fn store() -> Store {
-    let mut store = Store::new(HASH_KEY, 0..SLOTS, Limits { value_bytes_max: VALUE_BYTES_MAX, ..Limits::default() });
+    let mut store =
+        Store::new(HASH_KEY, 0..SLOTS, StoreLimits { value_bytes_max: VALUE_BYTES_MAX, ..StoreLimits::default() });
     store.begin(START_MS);
     store
 }
@@ -68,7 +69,8 @@ fn line_length(data: &[u8]) -> usize {
 /// Returns the encoding of the command in a line of words, if it parses.
 fn parsed(line: &[u8], unix_ms: u64) -> Option<BytesMut> {
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let command = parse(lookup(&words).ok()?, &words, Moment { cluster_ms: unix_ms, durations: true, seed: 7 }).ok()?;
+    let command =
+        parse(lookup(&words).ok()?, &words, ParseContext { cluster_ms: unix_ms, durations: true, seed: 7 }).ok()?;
     Some(expect_same(&command))
 }
 

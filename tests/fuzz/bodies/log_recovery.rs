@@ -9,7 +9,9 @@ use paxoi::storage::disk::{Disk, MemoryDisk};
 use paxoi::storage::wal::format::{
     FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, frame_seed,
 };
-use paxoi::storage::wal::{Append, Batch, LogError, Options, Record, RecordKind, SEGMENT_BYTES_MIN, Writer, recover};
+use paxoi::storage::wal::{
+    Append, Batch, LogError, LogOptions, Record, RecordKind, SEGMENT_BYTES_MIN, Writer, recover,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -91,7 +93,7 @@ fn open(disk: &MemoryDisk) -> Result<(Writer, Written), LogError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let mut seen = Vec::new();
     let visit = &mut |lsn, record| seen.push((lsn, record));
-    let options = Options::with_segment_bytes(SEGMENT_BYTES_MIN);
+    let options = LogOptions::with_segment_bytes(SEGMENT_BYTES_MIN);
     match recover(&disk, STORAGE_ID, options, &mut |_, _| {}, visit) {
         Ok((writer, _)) => Ok((writer, seen)),
         Err(error) => {

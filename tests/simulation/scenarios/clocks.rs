@@ -242,6 +242,19 @@ pub(super) fn read_right_after_a_freeze(world: &mut World) -> Result<(), String>
     world.expect_lock_to_be_over(0)
 }
 
+/// The same with five machines. The leader hears of one other clock at once, which has jumped like its own. That is not
+/// enough to tell a freeze.
+pub(super) fn read_when_one_clock_is_known_after_a_freeze(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.ready()?;
+    world.connect(0, 0)?;
+    world.take_lock(0)?;
+    world.wait(1_000_000);
+    (2..5).for_each(|other| world.network.slow_down(other, 0, 300_000));
+    world.freeze_all(&[0, 1, 2, 3, 4]);
+    world.expect_lock_to_be_over(0)
+}
+
 /// Two machines are frozen while the third is down. Afterwards the clock of one is two seconds fast. So their clocks
 /// have not jumped alike, and neither node has a cluster time that the other could take over.
 pub(super) fn two_frozen_and_one_set(world: &mut World) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! Messages that wait at a follower: while it applies a value, and while it is stopped.
 
 use super::{STEP_US, World, expect};
-use crate::network::Parcel;
+use crate::network::PacketContent;
 use crate::shell::End;
 use paxoi::verify::Outcome;
 
@@ -21,7 +21,7 @@ pub(super) fn leader_dies_while_its_messages_wait(world: &mut World) -> Result<(
     }
     // When a process ends, the ends of its connections arrive after the data that it has sent.
     for (connection, one, other) in world.network.links().into_iter().filter(|(_, one, other)| one + other == 1) {
-        world.send(connection, usize::from(one > other), Parcel::End);
+        world.send(connection, usize::from(one > other), PacketContent::End);
     }
     world.wait(2_000);
     world.network.block(0, 1);

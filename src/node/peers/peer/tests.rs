@@ -70,7 +70,7 @@ fn a_silent_peer_is_taken_for_dead_long_before_its_connection_is_cut() {
     assert!(!peer.is_broken(1_000 + BROKEN_MS_MAX) && peer.is_broken(1_001 + BROKEN_MS_MAX));
     peer.on_bytes(5_000);
     assert!(!peer.is_broken(5_000 + BROKEN_MS_MAX));
-    peer.forgive(60_000, 6_000);
+    peer.compensate_stall(60_000, 6_000);
     assert_eq!(peer.silent_ms(6_100), 100, "nothing is heard in the future");
 }
 

@@ -109,7 +109,7 @@ fn inspection_tells_sound_torn_and_unusable_logs() {
 
     let (_, text) = inspected(&disk, true);
     assert!(text.contains("\n    promise  group 2 ballot 8.2\n"), "{text}");
-    assert!(text.contains("\n    accept   group 2 instance 1 ballot 1.1, before it 0.0, 12 bytes\n"), "{text}");
+    assert!(text.contains("\n    accept   group 2 instance 1 ballot 1.1, prior value under 0.0, 12 bytes\n"), "{text}");
 
     let mut content = disk.content(FIRST).unwrap();
     content[800] = 1;

@@ -22,8 +22,12 @@ const STORAGE_ID: [u8; 16] = [0x5a; 16];
 const FIRST: &str = "log-0000000000000001";
 const SECOND: &str = "log-0000000000000002";
 
-fn options() -> Options {
-    Options { retry: Duration::from_millis(1), idle: Duration::from_millis(1), ..Options::with_segment_bytes(64 << 10) }
+fn options() -> LogOptions {
+    LogOptions {
+        retry: Duration::from_millis(1),
+        idle: Duration::from_millis(1),
+        ..LogOptions::with_segment_bytes(64 << 10)
+    }
 }
 
 fn ballot(round: u64, node: u32) -> Ballot {
@@ -48,7 +52,7 @@ fn promise(group: u32, round: u64) -> Record {
 }
 
 /// Opens the log. Returns the writer, and all records with their LSNs.
-fn open(disk: &MemoryDisk) -> Result<(Writer, Recovered, Written), LogError> {
+fn open(disk: &MemoryDisk) -> Result<(Writer, LogRecoverySummary, Written), LogError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let mut seen = Vec::new();
     let visit = &mut |lsn, record| seen.push((lsn, record));

@@ -20,7 +20,7 @@ use crate::storage::wal;
 use groups::{Ballot, Clock, Group, GroupId, Message, NodeId};
 
 /// See the module.
-pub(super) struct Wires<'a> {
+pub(super) struct EnginePorts<'a> {
     pub(super) peers: &'a mut Peers,
     /// `None` while a client's requests are carried out: no command is answered during that time.
     pub(super) clients: Option<&'a mut Clients>,
@@ -32,10 +32,10 @@ pub(super) struct Wires<'a> {
     pub(super) now_us: u64,
 }
 
-impl Wires<'_> {
+impl EnginePorts<'_> {
     /// Borrows the same for a shorter lifetime.
-    pub(super) fn reborrow(&mut self) -> Wires<'_> {
-        Wires {
+    pub(super) fn reborrow(&mut self) -> EnginePorts<'_> {
+        EnginePorts {
             peers: self.peers,
             clients: self.clients.as_deref_mut(),
             relays: self.relays,
@@ -53,16 +53,16 @@ impl Wires<'_> {
     }
 }
 
-impl Ports for Wires<'_> {
+impl Ports for EnginePorts<'_> {
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message) {
         if let Some(peer) = self.peers.find(to) {
             peer.send(group, message);
         }
     }
 
-    fn tell(&mut self, to: NodeId, message: &NodeMessage) {
+    fn send_node_message(&mut self, to: NodeId, message: &NodeMessage) {
         if let Some(peer) = self.peers.find(to) {
-            peer.tell(message);
+            peer.send_node_message(message);
         }
     }
 

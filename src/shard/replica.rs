@@ -1,14 +1,14 @@
 //! One group with its store. It carries out the effects of the group and applies values, over several turns if they
 //! hold much work.
 
-use super::Outlet;
+use super::EffectSink;
 use crate::kv::Store;
 use crate::kv::reply::Reply;
 use crate::storage::wal;
 use bytes::Bytes;
 use groups::{
-    Applying, Ballot, Clock, Effect, Group, GroupId, Instance, Message, NodeId, Own, Record, RestoreError, Snapshot,
-    Value,
+    Applying, Ballot, Clock, Effect, Group, GroupId, Instance, LocalOutcome, Message, NodeId, Record, RestoreError,
+    Snapshot, Value,
 };
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ pub(super) struct Pending {
 }
 
 /// One group with its store.
-pub struct Cell {
+pub struct Replica {
     pub(super) group: Group,
     pub(super) store: Store,
     /// The value that must be applied before the group can be asked anything; everything else of the group waits for
@@ -43,10 +43,10 @@ pub struct Cell {
     pub(super) dirty: bool,
 }
 
-impl Cell {
-    pub(super) fn new(group: Group, store: Store) -> Cell {
+impl Replica {
+    pub(super) fn new(group: Group, store: Store) -> Replica {
         let waiting = VecDeque::new();
-        Cell {
+        Replica {
             group,
             store,
             pending: None,
@@ -111,7 +111,7 @@ impl Cell {
         self.store = store;
     }
 
-    fn carry_out(&mut self, id: GroupId, effect: Effect, out: &mut impl Outlet) {
+    fn carry_out(&mut self, id: GroupId, effect: Effect, out: &mut impl EffectSink) {
         match effect {
             Effect::Persist(record) => {
                 let is_vote = matches!(record, Record::Accepted { .. });
@@ -140,7 +140,7 @@ impl Cell {
     }
 
     /// Continues with the value that is being applied, and with the effects that come after it.
-    pub(super) fn go_on(&mut self, id: GroupId, out: &mut impl Outlet) {
+    pub(super) fn continue_applying(&mut self, id: GroupId, out: &mut impl EffectSink) {
         let Some(mut pending) = self.pending.take() else { return };
         if !self.apply(id, &mut pending.applying, out) {
             self.pending = Some(pending);
@@ -157,7 +157,7 @@ impl Cell {
     }
 
     /// Carries an effect out, or lets it wait for the value and the effects before it.
-    pub(super) fn carry_out_in_turn(&mut self, id: GroupId, effect: Effect, out: &mut impl Outlet) {
+    pub(super) fn carry_out_in_turn(&mut self, id: GroupId, effect: Effect, out: &mut impl EffectSink) {
         match &mut self.pending {
             Some(pending) => pending.effects.push_back(effect),
             None => self.carry_out(id, effect, out),
@@ -165,14 +165,14 @@ impl Cell {
     }
 
     /// Applies a value as far as the turn's work budget goes. Returns true if all of it is applied.
-    fn apply(&mut self, id: GroupId, applying: &mut Applying, out: &mut impl Outlet) -> bool {
+    fn apply(&mut self, id: GroupId, applying: &mut Applying, out: &mut impl EffectSink) -> bool {
         // The rest of the turn's work budget is counted here while `out` is in use.
         let mut work = *out.work();
         let applied = self.group.apply_some(applying, &mut self.store, &mut work, |own| match own {
-            Own::Read(read, store) => out.read(read, store),
-            Own::Applied(counter, reply) => out.applied(id, counter, reply),
-            Own::Changed(counter, Ok(_)) => out.applied(id, counter, Reply::Ok),
-            Own::Changed(counter, Err(error)) => {
+            LocalOutcome::Read(read, store) => out.read(read, store),
+            LocalOutcome::Applied(counter, reply) => out.applied(id, counter, reply),
+            LocalOutcome::Changed(counter, Ok(_)) => out.applied(id, counter, Reply::Ok),
+            LocalOutcome::Changed(counter, Err(error)) => {
                 out.applied(id, counter, Reply::Error(format!("ERR {error}").into()));
             }
         });
