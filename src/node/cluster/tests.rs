@@ -197,7 +197,7 @@ fn lists_of_initial_members_that_differ_are_told() {
         "{refusal:?}"
     );
     let waits_for = |harness: &Harness| harness.cluster.waits_for(NodeId(1), &harness.config, &harness.cluster_time);
-    assert!(waits_for(&harness).ends_with("node 2 and node 3 once"));
+    assert!(waits_for(&harness).ends_with("it waits for node 2 and node 3 to connect"));
     let mut harness = harness;
     harness.link(2);
     harness.link(3);
