@@ -30,8 +30,8 @@ fn key(number: usize) -> String {
 fn value() -> Value {
     let mut builder = ValueBuilder::default();
     for number in 0..BATCH {
-        let tag = CommandId { origin: NodeId(1), start: 1, counter: number as u64 + 1 };
-        put_command(builder.commands_mut(), tag, |out| set(&key(number * 97 % KEYS), out));
+        let id = CommandId { origin: NodeId(1), start: 1, counter: number as u64 + 1 };
+        put_command(builder.commands_mut(), id, |out| set(&key(number * 97 % KEYS), out));
     }
     builder.seal(0, 1, Some(0))
 }

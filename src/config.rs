@@ -49,7 +49,7 @@ pub const MOVES_MAX: usize = 1_024;
 pub const LEASE_MS: u64 = 400;
 /// Time after sending the ping for which the leader relies on the grant: a tenth less, for clocks that drift.
 pub const LEASE_HELD_MS: u64 = LEASE_MS * 9 / 10;
-/// Time after the begin of a leader transfer after which the old leader renews leases for the group, if it still leads
+/// Time from the start of a leader transfer until the old leader asks for leases for the group again, if it still leads
 /// it.
 pub const LEASE_REST_MS: u64 = 1_000;
 /// Time, plus two round trips, after which an unanswered question is asked again.
@@ -64,8 +64,8 @@ pub const LINGER_MS_MAX: u64 = 5_000;
 pub const CLOCK_ERROR_MS_MAX: u64 = 100;
 /// Time for which a reading of a clock counts: a good quartz drifts by 10 ms meanwhile.
 pub const CLOCK_READING_MS_MAX: u64 = 60_000;
-/// Time limit to decide, after this machine's clock jumped, whether the machine was frozen. Another member's clock
-/// decides it. After the limit, the question is dropped.
+/// Time limit to decide, after this machine's clock jumped, whether the machine was frozen. The clocks of other members
+/// decide it. After the limit, the node goes on with the cluster time that it had.
 pub const CLOCK_JUMP_MS_MAX: u64 = 5_000;
 /// A node whose cluster time differs by more than this from that of a majority follows the majority at once.
 pub const CLOCK_RESYNC_MS: u64 = 250;
@@ -247,7 +247,7 @@ pub const SCRUB_BYTES_PER_S: u64 = 32 << 20;
 /// Settings that decide when checkpoints are made, and so how long the log grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointConfig {
-    /// Length above which the log is trimmed, in bytes…
+    /// Length of the log above which checkpoints are made, in bytes…
     pub log_bytes_min: u64,
     /// …if it is also longer than all checkpoints together, times this factor.
     pub log_factor: u32,

@@ -179,7 +179,7 @@ impl Shard {
     /// Recovery: takes all groups out, to be rebuilt elsewhere. [`Shard::put`] brings each back.
     pub fn take_all(&mut self) -> Vec<(GroupId, Replica)> {
         assert_eq!(self.queued_bytes, 0, "nobody waits for a group that is given away");
-        // The pending work of a blank group does not matter once the group has its state.
+        // The pending work of an empty group does not matter once the group has its state.
         self.dirty.clear();
         self.held.clear();
         let taken = self.replicas.iter_mut().zip(0..).filter_map(|(replica, group)| {
@@ -283,8 +283,8 @@ impl Shard {
             replica.waiting_bytes += message.value_bytes();
             return replica.waiting.push_front((from, message));
         }
-        let replica = &self.replica(group).group;
-        if replica.promises(from, &message).is_some_and(|to| !out.allows(group, to, replica.promised(), clock)) {
+        let group_now = &self.replica(group).group;
+        if group_now.promises(from, &message).is_some_and(|to| !out.allows(group, to, group_now.promised(), clock)) {
             return self.step(group, out, |group, effects| group.withhold(from, &message, effects));
         }
         self.step(group, out, |group, effects| group.handle(from, message, clock, effects));
@@ -293,10 +293,10 @@ impl Shard {
     /// Queues a command of this node's clients; `body` writes it. Returns its counter in the group.
     pub fn submit(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
         self.mark_dirty(group);
-        let replica = &mut self.replica_mut(group).group;
-        let before = replica.queued_bytes();
-        let counter = replica.submit(body);
-        self.queued_bytes += replica.queued_bytes() - before;
+        let group_now = &mut self.replica_mut(group).group;
+        let before = group_now.queued_bytes();
+        let counter = group_now.submit(body);
+        self.queued_bytes += group_now.queued_bytes() - before;
         counter
     }
 
@@ -315,10 +315,10 @@ impl Shard {
     /// Takes commands back. Commands that may have left this node are removed from `counters` instead; see
     /// [`Group::withdraw`].
     pub fn withdraw(&mut self, group: GroupId, counters: &mut Vec<u64>) {
-        let replica = &mut self.replica_mut(group).group;
-        let before = replica.queued_bytes();
-        replica.withdraw(counters);
-        self.queued_bytes -= before - replica.queued_bytes();
+        let group_now = &mut self.replica_mut(group).group;
+        let before = group_now.queued_bytes();
+        group_now.withdraw(counters);
+        self.queued_bytes -= before - group_now.queued_bytes();
     }
 
     /// Adds a read of this node's clients, which waits in the group.

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn settling_keeps_the_promise() {
+    fn a_new_instance_keeps_the_promise() {
         let mut acceptor = Acceptor::default();
         acceptor.accept(ballot(4), &value(1)).unwrap();
         acceptor.begin_instance();

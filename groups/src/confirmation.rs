@@ -21,7 +21,7 @@ pub struct Confirmation {
     leads: Option<Instance>,
     leased: bool,
     /// A member has promised a higher ballot, or the node of `ballot` answered that it does not lead.
-    vain: bool,
+    is_denied: bool,
 }
 
 /// The verdict on the answers so far.
@@ -46,10 +46,11 @@ impl Confirmation {
     pub fn new(group: &Group, ballot: Ballot) -> Confirmation {
         let mut holds = Tally::default();
         holds.add(group.me(), group.membership().voters());
-        Confirmation { ballot, version: group.membership().version(), holds, leads: None, leased: false, vain: false }
+        let version = group.membership().version();
+        Confirmation { ballot, version, holds, leads: None, leased: false, is_denied: false }
     }
 
-    /// The ballot asked about.
+    /// Returns the ballot asked about.
     #[must_use]
     pub fn ballot(&self) -> Ballot {
         self.ballot
@@ -59,9 +60,9 @@ impl Confirmation {
     pub fn add(&mut self, from: NodeId, version: u64, answer: LeadershipAnswer, group: &Group) {
         match answer {
             LeadershipAnswer::Leads(_) => {}
-            LeadershipAnswer::Holds => self.vain |= from == self.ballot.node,
+            LeadershipAnswer::Holds => self.is_denied |= from == self.ballot.node,
             LeadershipAnswer::Refused(_) => {
-                self.vain = true;
+                self.is_denied = true;
                 return;
             }
         }
@@ -97,7 +98,7 @@ impl Confirmation {
         match leads {
             Some(instance) if confirmed => ConfirmationOutcome::Confirmed(instance),
             _ if !is_same => ConfirmationOutcome::Outdated,
-            _ if self.vain => ConfirmationOutcome::Denied,
+            _ if self.is_denied => ConfirmationOutcome::Denied,
             _ => ConfirmationOutcome::Open,
         }
     }

@@ -4,8 +4,8 @@
 use crate::{CommandId, NodeId};
 use serde::{Deserialize, Serialize};
 
-/// The id that was applied last, for each origin. There is one entry for each node that ever sent commands; ids are
-/// few.
+/// The last applied command id of each origin. The table has one entry for each node that ever sent commands, so it is
+/// small.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DedupTable(Vec<CommandId>);
 

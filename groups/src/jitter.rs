@@ -1,4 +1,5 @@
-//! Small random delays, from a seed that the caller gives: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+//! A small random generator, for delays and for the seeds of other generators: SplitMix64 (Steele, Lea, Flood, OOPSLA
+//! 2014).
 
 /// A random generator whose whole state is one number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

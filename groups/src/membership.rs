@@ -47,7 +47,7 @@ pub struct MembershipChange {
     /// The version of the membership that the change was made for.
     pub version: u64,
     /// The kind of the change.
-    pub what: ChangeKind,
+    pub kind: ChangeKind,
 }
 
 /// The kinds of changes.
@@ -184,7 +184,7 @@ impl Membership {
             return Err(ChangeError::Outdated { asked: change.version, found: self.version });
         }
         let mut voters: Vec<NodeId> = self.voters.ids().to_vec();
-        match &change.what {
+        match &change.kind {
             ChangeKind::AddLearner(info) => self.add(info)?,
             ChangeKind::Promote(node) => {
                 self.known(*node)?;
@@ -299,8 +299,8 @@ mod tests {
         Membership::new((1..=count).map(info).collect())
     }
 
-    fn applied(membership: &mut Membership, what: ChangeKind) -> Result<bool, ChangeError> {
-        membership.apply(&MembershipChange { version: membership.version(), what })
+    fn applied(membership: &mut Membership, kind: ChangeKind) -> Result<bool, ChangeError> {
+        membership.apply(&MembershipChange { version: membership.version(), kind })
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
         applied(&mut members, ChangeKind::Remove(NodeId(2))).unwrap();
         let before = members.clone();
         let long = MemberInfo { address: "a".repeat(ADDRESS_BYTES_MAX + 1), ..info(3) };
-        for (what, error) in [
+        for (kind, error) in [
             (ChangeKind::AddLearner(info(1)), ChangeError::Known(NodeId(1))),
             (ChangeKind::AddLearner(info(2)), ChangeError::Removed(NodeId(2))),
             (ChangeKind::AddLearner(long), ChangeError::Malformed),
@@ -335,9 +335,9 @@ mod tests {
             (ChangeKind::Remove(NodeId(2)), ChangeError::Removed(NodeId(2))),
             (ChangeKind::Remove(NodeId(1)), ChangeError::Last(NodeId(1))),
         ] {
-            assert_eq!(applied(&mut members, what), Err(error));
+            assert_eq!(applied(&mut members, kind), Err(error));
         }
-        let late = MembershipChange { version: 1, what: ChangeKind::AddLearner(info(3)) };
+        let late = MembershipChange { version: 1, kind: ChangeKind::AddLearner(info(3)) };
         assert_eq!(members.apply(&late), Err(ChangeError::Outdated { asked: 1, found: 2 }));
         assert_eq!(members, before);
     }
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_change_is_told_from_other_commands_by_its_first_byte() {
-        let change = MembershipChange { version: 5, what: ChangeKind::AddLearner(info(9)) };
+        let change = MembershipChange { version: 5, kind: ChangeKind::AddLearner(info(9)) };
         let mut body = BytesMut::new();
         change.encode(&mut body);
         assert_eq!(MembershipChange::decode(&body), Some(Ok(change)));

@@ -145,7 +145,7 @@ pub struct NotLeader {
 }
 
 /// Asks whether the receiver would follow. It precedes a Prepare, so that a node that was merely cut off disturbs
-/// nobody.
+/// nobody. A candidate repeats it, so that the receiver goes on waiting for the candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreVote {
     /// The number of the question, which tells its answers from answers to earlier ones.
@@ -160,7 +160,7 @@ pub struct PreVoted {
     /// The number of the question.
     pub number: u64,
     /// Whether the voter would follow. False while another leader claims the group or holds a lease, while the voter
-    /// yields to another candidate or has a young campaign of its own, and for an asker without a vote.
+    /// yields to another candidate, and for an asker without a vote.
     pub granted: bool,
     /// The voter's `next`. An asker that is behind learns first.
     pub next: Instance,

@@ -45,7 +45,7 @@ impl Queue {
                 return false;
             }
             before = Some(command.id);
-            // Sent again after a broken connection: under this ballot they are in the log or on their way.
+            // The command was sent again after a broken connection: under this ballot it is in the log or on its way.
             if taken.is_some_and(|last| command.id <= last) {
                 repeated_bytes += COMMAND_HEADER_BYTES + command.body.len();
             }

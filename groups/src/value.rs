@@ -50,7 +50,7 @@ pub struct CommandId {
 /// A command as it stands in a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command<'a> {
-    /// The name of the command.
+    /// The id of the command.
     pub id: CommandId,
     /// The bytes for the state machine.
     pub body: &'a [u8],
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_draft_parses_to_what_was_put_in() {
+    fn a_sealed_value_parses_to_what_was_put_in() {
         let mut builder = ValueBuilder::default();
         for digest in [None, Some(7)] {
             put_command(builder.commands_mut(), id(1), |out| out.put_slice(b"first"));

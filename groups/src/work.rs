@@ -1,5 +1,5 @@
-//! The work that may still be done in a turn of the event loop, counted in steps. Nothing here reads a clock, so that a
-//! simulator and a server cut their work at the same places.
+//! The work budget of a turn of the event loop, counted in steps. Nothing here reads a clock, so that a simulator and a
+//! server cut their work at the same places.
 
 /// Bytes that are copied, hashed or freed in about the time of one step.
 pub const BYTES_PER_STEP: usize = 1 << 10;

@@ -1,6 +1,6 @@
 //! Recovery at a start: rebuilds the groups from the newest checkpoints and the log behind them.
 //!
-//! The groups are dealt over *recovery workers*, a thread each. A worker first loads the states of its groups from the
+//! The groups are assigned to *recovery workers*, a thread each. A worker first loads the states of its groups from the
 //! checkpoints and then applies their records. All groups share one log. The calling thread reads it first and finds
 //! its end; the workers follow, each at its own speed. The records of a group stay in order, and the result depends on
 //! nothing else: the number of workers changes only how long a start takes.
@@ -115,7 +115,7 @@ impl EmptyShard {
     /// refused a record may have handed their groups over already.
     pub fn rebuild<R>(
         self,
-        source: &RebuildInput<'_>,
+        input: &RebuildInput<'_>,
         checkpoint_set: Option<CheckpointSet>,
         feed: impl FnOnce(&mut dyn Visit) -> R,
         take: &mut dyn FnMut(RebuildOutput<R>),
@@ -125,18 +125,18 @@ impl EmptyShard {
         let checkpoint_bytes =
             |group| checkpoint_set.as_ref().map_or(0, |checkpoint_set| checkpoint_set.bytes(GroupId(group)));
         let bytes: Vec<u64> = (0..groups as u32).map(checkpoint_bytes).collect();
-        source.progress.expect(bytes.iter().sum());
-        let deal = GroupAssignment::new(&bytes, source.workers);
-        let mut dealt = deal.workers(replicas, source.clock, value_version);
+        input.progress.expect(bytes.iter().sum());
+        let assignment = GroupAssignment::new(&bytes, input.workers);
+        let mut workers = assignment.workers(replicas, input.clock, value_version);
         let sorter = Sorter { groups, peers: Vec::new(), stray: None };
-        let found = match (dealt.pop(), dealt.is_empty()) {
-            (Some(only), true) => worker::in_line(only, source, checkpoint_set.as_ref(), sorter, feed, take),
+        let found = match (workers.pop(), workers.is_empty()) {
+            (Some(only), true) => worker::in_line(only, input, checkpoint_set.as_ref(), sorter, feed, take),
             (last, _) => {
-                dealt.extend(last);
-                worker::side_by_side(dealt, source, checkpoint_set.as_ref(), sorter, feed, take)?
+                workers.extend(last);
+                worker::side_by_side(workers, input, checkpoint_set.as_ref(), sorter, feed, take)?
             }
         };
-        source.progress.finish();
+        input.progress.finish();
         Ok(found.map(|WorkerFindings { kept, damaged, bytes }| {
             let damaged = checkpoint_set.map(|checkpoint_set| checkpoint_set.damaged(damaged)).unwrap_or_default();
             CheckpointLoadSummary { damaged, kept, bytes }
@@ -149,13 +149,13 @@ impl EmptyShard {
     /// As [`EmptyShard::rebuild`].
     pub fn rebuild_all<R>(
         self,
-        source: &RebuildInput<'_>,
+        input: &RebuildInput<'_>,
         checkpoint_set: Option<CheckpointSet>,
         feed: impl FnOnce(&mut dyn Visit) -> R,
     ) -> io::Result<Result<(R, RebuildResult), Refusal>> {
         let mut shard = Shard::of_missing(self.replicas.len());
         let mut read = None;
-        let restored = self.rebuild(source, checkpoint_set, feed, &mut |part| match part {
+        let restored = self.rebuild(input, checkpoint_set, feed, &mut |part| match part {
             RebuildOutput::Log { read: fed, peers, catalog } => read = Some((fed, peers, catalog)),
             RebuildOutput::Groups(replicas) => {
                 replicas.into_iter().for_each(|(group, replica)| shard.put(group, replica));

@@ -25,7 +25,7 @@ fn header() -> Header {
     Header { groups: GROUPS, cluster_id: [9; 16], hash_key: KEY, sequence: 0 }
 }
 
-fn blank() -> EmptyShard {
+fn empty_shard() -> EmptyShard {
     let membership = Arc::new(Membership::of_ids([ME].into_iter()));
     let group = |index: u32| {
         let settings = Settings {
@@ -59,12 +59,12 @@ fn history(values: u64) -> Vec<(u64, Record)> {
         for (group, chain) in (0..GROUPS).zip(&mut chains) {
             let mut builder = ValueBuilder::default();
             for counter in 0..3 {
-                let tag = CommandId { origin: NodeId(2), start: 1, counter: instance * 3 + counter };
+                let id = CommandId { origin: NodeId(2), start: 1, counter: instance * 3 + counter };
                 let key = format!("{{{}}}:{}", tag_of(group), (instance * 7 + counter) % 50);
                 let write = |out: &mut BytesMut| {
                     encode(&Command::Append(key.as_bytes(), b"xy"), out);
                 };
-                groups::put_command(builder.commands_mut(), tag, write);
+                groups::put_command(builder.commands_mut(), id, write);
             }
             let value = builder.seal(*chain, TIME_MS, None);
             *chain = value.next_chain();
@@ -106,10 +106,10 @@ fn read(log: &MemoryDisk, visit: &mut dyn Visit) -> u64 {
 }
 
 fn rebuild(disk: &MemoryDisk, workers: usize, records: &[(u64, Record)]) -> Result<RebuildResult, String> {
-    let (blank, log, progress) = (blank(), written(records), RecoveryProgress::default());
-    let checkpoint_set = blank.checkpoint_set(disk).expect("the directory is sound");
-    let source = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
-    let rebuild = blank.rebuild_all(&source, checkpoint_set, |visit| read(&log, visit));
+    let (empty, log, progress) = (empty_shard(), written(records), RecoveryProgress::default());
+    let checkpoint_set = empty.checkpoint_set(disk).expect("the directory is sound");
+    let input = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
+    let rebuild = empty.rebuild_all(&input, checkpoint_set, |visit| read(&log, visit));
     let (count, rebuilt) = rebuild.expect("there are threads").map_err(|refused| refused.to_string())?;
     assert_eq!(count, records.len() as u64);
     Ok(rebuilt)
@@ -122,7 +122,7 @@ fn states(rebuilt: &RebuildResult) -> Vec<(Instance, u64)> {
 }
 
 #[test]
-fn any_number_of_lanes_makes_the_same_groups() {
+fn any_number_of_workers_makes_the_same_groups() {
     let (disk, records) = (MemoryDisk::new(), history(400));
     let one = rebuild(&disk, 1, &records).unwrap();
     assert!(one.shard.groups().all(|group| group.next() == Instance(401)));
@@ -136,7 +136,7 @@ fn any_number_of_lanes_makes_the_same_groups() {
 }
 
 #[test]
-fn lanes_begin_behind_their_checkpoints() {
+fn workers_begin_behind_their_checkpoints() {
     let (disk, records) = (MemoryDisk::new(), history(400));
     let whole = rebuild(&disk, 1, &records).unwrap();
     let (early, late) = records.split_at(150 * GROUPS as usize);
@@ -168,7 +168,7 @@ fn lanes_begin_behind_their_checkpoints() {
 }
 
 #[test]
-fn what_no_group_can_take_is_refused_on_any_lane() {
+fn what_no_group_can_take_is_refused_by_any_worker() {
     let disk = MemoryDisk::new();
     for workers in [1, 3] {
         let mut records = history(20);
@@ -193,8 +193,8 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
     let log = written(&records);
     for (workers, most) in [(1, 0), (2, 2), (5, 4), (64, 4)].into_iter().cycle().take(80) {
         let (mut is_read, mut given) = (false, Shard::of_missing(GROUPS as usize));
-        let source = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
-        let rebuild = blank().rebuild(&source, None, |visit| read(&log, visit), &mut |part| match part {
+        let input = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers, progress: &progress };
+        let rebuild = empty_shard().rebuild(&input, None, |visit| read(&log, visit), &mut |part| match part {
             RebuildOutput::Log { .. } => is_read = true,
             RebuildOutput::Groups(replicas) => {
                 assert!(is_read, "nothing is served before the log's end is known");
@@ -214,9 +214,9 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
     records.truncate(950);
     records[7].1.group = GroupId(77);
     let log = written(&records);
-    let source = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
+    let input = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
     let nothing = &mut |_| panic!("such a log is of no use to any group");
-    assert!(blank().rebuild(&source, None, |visit| read(&log, visit), nothing).unwrap().is_err());
+    assert!(empty_shard().rebuild(&input, None, |visit| read(&log, visit), nothing).unwrap().is_err());
 }
 
 /// Rebuilds from a log that changes between the first and the second reading. `damage` chooses the damaged byte.
@@ -227,8 +227,8 @@ fn rebuild_behind(damage: impl Fn(&[u8]) -> usize) -> Result<(u64, RebuildResult
     let at = damage(&content);
     content[at] ^= 1;
     log.set_content(SECOND, content);
-    let source = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
-    blank().rebuild_all(&source, None, |visit| read(&sound, visit)).expect("there are threads")
+    let input = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
+    empty_shard().rebuild_all(&input, None, |visit| read(&sound, visit)).expect("there are threads")
 }
 
 #[test]

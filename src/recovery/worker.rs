@@ -49,7 +49,7 @@ impl GroupAssignment {
     ) -> Vec<Worker<'_>> {
         let worker = |index| {
             let (replicas, effects, found) = (Vec::new(), Vec::new(), WorkerFindings::default());
-            Worker { deal: self, index, replicas, clock, value_version, effects, found, refused: None }
+            Worker { assignment: self, index, replicas, clock, value_version, effects, found, refused: None }
         };
         let mut workers: Vec<Worker<'_>> = (0..self.workers).map(worker).collect();
         replicas.sort_by_key(|(group, _)| self.places[group.index()]);
@@ -62,7 +62,7 @@ impl GroupAssignment {
 
 /// A recovery worker: rebuilds some of the groups.
 pub(super) struct Worker<'d> {
-    deal: &'d GroupAssignment,
+    assignment: &'d GroupAssignment,
     index: usize,
     /// The worker's groups, in the order of [`GroupAssignment::places`].
     replicas: Vec<(GroupId, Replica)>,
@@ -82,7 +82,7 @@ pub(super) struct WorkerFindings {
 }
 
 /// Result of a worker: its groups and findings, or the reason why the log is not usable.
-type Done = Result<(Vec<(GroupId, Replica)>, WorkerFindings), Refusal>;
+type WorkerResult = Result<(Vec<(GroupId, Replica)>, WorkerFindings), Refusal>;
 
 impl Worker<'_> {
     /// Loads the newest states of its groups from the checkpoints. Stops early if `given_up` is set.
@@ -108,16 +108,16 @@ impl Worker<'_> {
         }
     }
 
-    fn finish(self) -> Done {
+    fn finish(self) -> WorkerResult {
         self.refused.map_or(Ok((self.replicas, self.found)), Err)
     }
 
     /// Restores the records of its groups, behind the first reader of the log, up to the end of the log or the first
     /// refused record. Returns false if the worker was given up before that; its groups are then incomplete.
     fn follow(&mut self, mut follower: Follower<'_>, progress: &RecoveryProgress, given_up: &AtomicBool) -> bool {
-        let (deal, index) = (self.deal, self.index);
+        let (assignment, index) = (self.assignment, self.index);
         // The first reader reports records of groups that do not exist.
-        let is_here = |group: GroupId| deal.places.get(group.index()).is_some_and(|(worker, _)| *worker == index);
+        let is_here = |group: GroupId| assignment.places.get(group.index()).is_some_and(|(worker, _)| *worker == index);
         let mut unsaid_bytes = 0;
         while self.refused.is_none() {
             if given_up.load(Ordering::Relaxed) {
@@ -128,8 +128,8 @@ impl Worker<'_> {
                     // Every worker reads the whole log, so each reports only its share (one part in `workers`) of the
                     // bytes.
                     unsaid_bytes += bytes;
-                    progress.advance(unsaid_bytes / deal.workers as u64);
-                    unsaid_bytes %= deal.workers as u64;
+                    progress.advance(unsaid_bytes / assignment.workers as u64);
+                    unsaid_bytes %= assignment.workers as u64;
                 }
                 Ok(None) => break,
                 Err(error) => self.refused = Some(error.into()),
@@ -152,7 +152,7 @@ impl Worker<'_> {
         let Some(record) = shard::unlogged(record) else {
             return Err(format!("its value of group {group} at instance {instance} is malformed"));
         };
-        let (_, place) = self.deal.places[group.index()];
+        let (_, place) = self.assignment.places[group.index()];
         let (_, replica) = &mut self.replicas[place];
         replica.restore(lsn, record, self.clock, &mut self.effects).map_err(|error| format!("group {group}: {error}"))
     }
@@ -161,14 +161,14 @@ impl Worker<'_> {
 /// Runs a single worker on the calling thread.
 pub(super) fn in_line<R>(
     mut worker: Worker<'_>,
-    source: &RebuildInput<'_>,
+    input: &RebuildInput<'_>,
     checkpoint_set: Option<&CheckpointSet>,
     sorter: Sorter,
     feed: impl FnOnce(&mut dyn Visit) -> R,
     take: &mut dyn FnMut(RebuildOutput<R>),
 ) -> Result<WorkerFindings, Refusal> {
-    worker.load(checkpoint_set, source.progress, &AtomicBool::new(false));
-    let mut only = Only { worker: &mut worker, sorter, progress: source.progress };
+    worker.load(checkpoint_set, input.progress, &AtomicBool::new(false));
+    let mut only = Only { worker: &mut worker, sorter, progress: input.progress };
     let fed = feed(&mut only);
     give(fed, only.sorter, checkpoint_set, vec![worker.finish()], std::iter::empty(), take)
 }
@@ -198,7 +198,7 @@ impl Visit for Only<'_, '_> {
 /// If the system gives no thread.
 pub(super) fn side_by_side<R>(
     workers: Vec<Worker<'_>>,
-    source: &RebuildInput<'_>,
+    input: &RebuildInput<'_>,
     checkpoint_set: Option<&CheckpointSet>,
     sorter: Sorter,
     feed: impl FnOnce(&mut dyn Visit) -> R,
@@ -213,9 +213,9 @@ pub(super) fn side_by_side<R>(
             let (frontier, given_up, finished) = (&frontier, &given_up, finished.clone());
             let work = move || {
                 background::lower_priority();
-                worker.load(checkpoint_set, source.progress, given_up);
-                let follower = Follower::new(source.disk, source.storage, frontier);
-                if worker.follow(follower, source.progress, given_up) {
+                worker.load(checkpoint_set, input.progress, given_up);
+                let follower = Follower::new(input.disk, input.storage, frontier);
+                if worker.follow(follower, input.progress, given_up) {
                     // If this worker refused a record, the node ends anyway: the other workers give up, so that it ends
                     // sooner.
                     given_up.fetch_or(worker.refused.is_some(), Ordering::Relaxed);
@@ -229,7 +229,7 @@ pub(super) fn side_by_side<R>(
         let fed = feed(&mut first);
         let First { sorter, frontier } = first;
         drop(frontier);
-        let early: Vec<Done> = done.try_iter().collect();
+        let early: Vec<WorkerResult> = done.try_iter().collect();
         // `done` ends when all workers have ended. If a worker panicked, the end of the scope panics, too.
         Ok(give(fed, sorter, checkpoint_set, early, done.into_iter(), take))
     })
@@ -266,8 +266,8 @@ fn give<R>(
     read: R,
     sorter: Sorter,
     checkpoint_set: Option<&CheckpointSet>,
-    early: Vec<Done>,
-    done: impl Iterator<Item = Done>,
+    early: Vec<WorkerResult>,
+    done: impl Iterator<Item = WorkerResult>,
     take: &mut dyn FnMut(RebuildOutput<R>),
 ) -> Result<WorkerFindings, Refusal> {
     if let Some(refused) = sorter.refusal() {
@@ -301,17 +301,17 @@ mod tests {
     use super::GroupAssignment;
 
     #[test]
-    fn groups_are_dealt_by_what_they_weigh() {
+    fn groups_are_assigned_by_their_checkpoint_bytes() {
         let workers = |bytes: &[u64], workers| -> Vec<usize> {
-            let deal = GroupAssignment::new(bytes, workers);
-            let mut places = deal.places.clone();
+            let assignment = GroupAssignment::new(bytes, workers);
+            let mut places = assignment.places.clone();
             places.sort_unstable();
-            let due = (0..deal.workers).flat_map(|worker| {
-                let count = deal.places.iter().filter(|(of, _)| *of == worker).count();
+            let due = (0..assignment.workers).flat_map(|worker| {
+                let count = assignment.places.iter().filter(|(of, _)| *of == worker).count();
                 (0..count).map(move |place| (worker, place))
             });
             assert!(places.iter().copied().eq(due), "every worker's places count from 0");
-            deal.places.iter().map(|(worker, _)| *worker).collect()
+            assignment.places.iter().map(|(worker, _)| *worker).collect()
         };
         assert!(workers(&[], 4).is_empty());
         assert_eq!(workers(&[0; 5], 2), [0, 1, 0, 1, 0]);

@@ -221,8 +221,8 @@ impl World {
         if let Some(end) = self.network.end(connection, 0) {
             end.open = false;
         }
-        let parcel = if self.random.chance(500) { PacketContent::End } else { PacketContent::Break };
-        self.send(connection, 0, parcel);
+        let content = if self.random.chance(500) { PacketContent::End } else { PacketContent::Break };
+        self.send(connection, 0, content);
         self.client_cut(index, connection);
     }
 

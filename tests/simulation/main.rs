@@ -105,7 +105,7 @@ fn main() -> ExitCode {
     } else {
         panic::set_hook(Box::new(|info| PANIC.with(|last| *last.borrow_mut() = Some(info.to_string()))));
     }
-    if let Err(reason) = stories(&args) {
+    if let Err(reason) = run_scenarios(&args) {
         eprintln!("{reason}");
         return ExitCode::FAILURE;
     }
@@ -145,15 +145,15 @@ fn main() -> ExitCode {
 }
 
 /// Runs directed scenarios before the first seed: the one that is asked for, or all but the long ones.
-fn stories(args: &Args) -> Result<(), String> {
+fn run_scenarios(args: &Args) -> Result<(), String> {
     let unasked = |scenario: &Scenario| !args.only_seeds && !scenario.is_long;
     let wanted = |scenario: &&Scenario| args.scenario.as_ref().map_or(unasked(scenario), |name| name == scenario.name);
-    let told: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
-    if told.is_empty() && args.scenario.is_some() {
+    let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
+    if chosen.is_empty() && args.scenario.is_some() {
         let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
         return Err(format!("there is no such scenario, but {}", names.join(", ")));
     }
-    for scenario in &told {
+    for scenario in &chosen {
         let asked = args.scenario.as_ref().map(|_| (args.from, args.seeds.unwrap_or(scenario.seeds)));
         let (from, seeds) = asked.unwrap_or((0, scenario.seeds));
         for seed in from..from + seeds {
@@ -163,8 +163,8 @@ fn stories(args: &Args) -> Result<(), String> {
             }
         }
     }
-    if !told.is_empty() {
-        eprintln!("{} directed scenarios", told.len());
+    if !chosen.is_empty() {
+        eprintln!("{} directed scenarios", chosen.len());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The nemesis, which injects faults. Each run draws its sorts of faults, their strength and frequency, and then one
+//! The nemesis, which injects faults. Each run draws its kinds of faults, their strength and frequency, and then one
 //! fault after the other. Permanent damage stays within a minority of the nodes.
 
 use crate::damage::{Damage, Reach, rot_checkpoint};
@@ -8,7 +8,7 @@ use crate::random::Random;
 use crate::shell::End;
 use crate::world::{Event, World};
 
-/// A sort of fault.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FaultKind {
     Kill,
@@ -45,8 +45,8 @@ pub(crate) enum FaultKind {
     OldCopy,
 }
 
-/// All sorts, in the order of the reports.
-pub(crate) const SORTS: [FaultKind; 32] = [
+/// All kinds, in the order of the reports.
+pub(crate) const FAULT_KINDS: [FaultKind; 32] = [
     FaultKind::Kill,
     FaultKind::PowerLoss,
     FaultKind::CrashAtEffect,
@@ -87,10 +87,10 @@ const WRONG_US_MAX: u64 = 12 * 3_600_000_000;
 /// The faults of a run: those that it draws from, and those that happened.
 #[derive(Default)]
 pub(crate) struct Faults {
-    /// The sorts of faults of this run.
-    pub(crate) sorts: Vec<FaultKind>,
+    /// The kinds of faults of this run.
+    pub(crate) kinds: Vec<FaultKind>,
     pub(crate) pause_us: u64,
-    pub(crate) counts: [u64; SORTS.len()],
+    pub(crate) counts: [u64; FAULT_KINDS.len()],
     /// Number of nodes that noticed that their directory is damaged.
     pub(crate) noticed: u64,
     /// Number of nodes that the others refused.
@@ -120,17 +120,17 @@ impl World {
             self.network.weather = self.faults.fair;
             self.processes.iter().for_each(|process| process.disk.set_capacity(None));
         }
-        let sorts = std::mem::take(&mut self.faults.sorts);
+        let kinds = std::mem::take(&mut self.faults.kinds);
         // A copy that was put aside waits for a moment at which it can be restored.
         let waits = self.faults.copy.is_some() && self.random.chance(300);
-        let sort = if waits { Some(FaultKind::OldCopy) } else { self.random.pick(&sorts).copied() };
-        self.faults.sorts = sorts;
-        if let Some(sort) = sort
-            && self.strike(sort)
+        let kind = if waits { Some(FaultKind::OldCopy) } else { self.random.pick(&kinds).copied() };
+        self.faults.kinds = kinds;
+        if let Some(kind) = kind
+            && self.strike(kind)
         {
-            self.trace.line(|| format!("FAULT {sort:?}"));
-            self.faults.counts[sort as usize] += 1;
-            self.note(sort as u64);
+            self.trace.line(|| format!("FAULT {kind:?}"));
+            self.faults.counts[kind as usize] += 1;
+            self.note(kind as u64);
         }
     }
 
@@ -149,11 +149,11 @@ impl World {
         if self.random.chance(600) { self.random.pick(&leaders).copied().unwrap_or(any) } else { any }
     }
 
-    /// Injects a fault of this sort. Returns true if that was possible now.
-    pub(crate) fn strike(&mut self, sort: FaultKind) -> bool {
+    /// Injects a fault of this kind. Returns true if that was possible now.
+    pub(crate) fn strike(&mut self, kind: FaultKind) -> bool {
         let node = self.victim();
         let running = self.processes[node].runs();
-        match sort {
+        match kind {
             FaultKind::Kill => running && self.ended(node, End::Kill),
             FaultKind::PowerLoss => running && self.ended(node, End::PowerLoss),
             FaultKind::CrashAtEffect => {
@@ -176,7 +176,7 @@ impl World {
             FaultKind::LongPause => running && self.paused(node, 500_000, 4_000_000),
             FaultKind::Sleep => running && self.sleep(node),
             FaultKind::SleepOfAll => self.sleep_all(),
-            FaultKind::Halves | FaultKind::Minority | FaultKind::LeaderCut => self.part(sort, node),
+            FaultKind::Halves | FaultKind::Minority | FaultKind::LeaderCut => self.part(kind, node),
             FaultKind::Ring => self.ring(),
             FaultKind::Bridge => self.bridge(node),
             FaultKind::OneWay => {
@@ -216,7 +216,7 @@ impl World {
             | FaultKind::SyncError
             | FaultKind::ReadError
             | FaultKind::RemoveError
-            | FaultKind::FullDisk => self.disk_error(node, sort),
+            | FaultKind::FullDisk => self.disk_error(node, kind),
             FaultKind::BitFlip => self.damaged(node, Damage::BitFlip),
             FaultKind::Truncation => self.damaged(node, Damage::Truncation),
             FaultKind::StaleBlock => self.damaged(node, Damage::Stale),
@@ -239,11 +239,11 @@ impl World {
         true
     }
 
-    fn part(&mut self, sort: FaultKind, victim: usize) -> bool {
+    fn part(&mut self, kind: FaultKind, victim: usize) -> bool {
         let count = self.processes.len();
         let mut order: Vec<usize> = (0..count).collect();
         self.random.shuffle(&mut order);
-        let few = match sort {
+        let few = match kind {
             FaultKind::Halves => count / 2 + self.random.below(2) as usize,
             FaultKind::Minority => 1 + self.random.below(count as u64 / 2) as usize,
             _ => {
@@ -294,11 +294,11 @@ impl World {
         !left.is_empty()
     }
 
-    fn disk_error(&mut self, node: usize, sort: FaultKind) -> bool {
+    fn disk_error(&mut self, node: usize, kind: FaultKind) -> bool {
         let after = self.random.below(20);
         let disk = &self.processes[node].disk;
         let file = if self.random.chance(850) { "log" } else { "" };
-        match sort {
+        match kind {
             FaultKind::WriteError => disk.fail_writes(file, after),
             FaultKind::SyncError => disk.fail_syncs(file, after),
             FaultKind::ReadError => disk.fail_reads(file, after),

@@ -48,8 +48,8 @@ pub(crate) enum PacketContent {
 
 struct Packet {
     at_us: u64,
-    parcel: PacketContent,
-    /// True if this piece continues the parcel of the packet before it. Its arrival is not scheduled yet.
+    content: PacketContent,
+    /// True if this piece continues the content of the packet before it. Its arrival is not scheduled yet.
     continues: bool,
 }
 
@@ -99,7 +99,7 @@ pub(crate) struct Weather {
 /// Maximum number of old frames of a pair of nodes that are kept for replay.
 const OLD_FRAMES_MAX: usize = 48;
 const DISORDER_US: u64 = 300_000;
-/// Length of the pieces in which a parcel arrives over a link with limited bandwidth.
+/// Length of the pieces in which the content of a packet arrives over a link with limited bandwidth.
 const PIECE_BYTES: usize = 4 << 10;
 /// Send buffer of the kernel: these bytes do not count as unsent.
 const KERNEL_BYTES: usize = 16 << 10;
@@ -216,7 +216,7 @@ impl Network {
         &mut self,
         id: u64,
         side: usize,
-        parcel: PacketContent,
+        content: PacketContent,
         now_us: u64,
         random: &mut Random,
     ) -> u64 {
@@ -226,15 +226,15 @@ impl Network {
         let per_ms = if connection.ends[side].who.node().is_some() { self.weather.bytes_per_ms } else { 0 };
         let way = &mut connection.ways[side];
         let mut first_us = None;
-        for parcel in pieces(parcel, per_ms) {
+        for content in pieces(content, per_ms) {
             way.free_us = way.free_us.max(now_us);
-            if let (PacketContent::Data(bytes), true) = (&parcel, per_ms > 0) {
+            if let (PacketContent::Data(bytes), true) = (&content, per_ms > 0) {
                 way.free_us += bytes.len() as u64 * 1_000 / per_ms;
                 way.leaving.push_back((way.free_us, bytes.len()));
             }
             let at_us = (way.free_us + travel_us).max(way.last_us);
             way.last_us = at_us;
-            way.packets.push_back(Packet { at_us, parcel, continues: first_us.is_some() });
+            way.packets.push_back(Packet { at_us, content, continues: first_us.is_some() });
             first_us.get_or_insert(at_us);
         }
         first_us.unwrap_or(now_us)
@@ -266,7 +266,7 @@ impl Network {
     /// Lifts the limit of the bandwidth, also for queued bytes.
     pub(crate) fn hurry(&mut self, now_us: u64) {
         if std::mem::take(&mut self.weather.bytes_per_ms) > 0 {
-            // Each split of a parcel delays all that is behind it. Without a limit of the bandwidth nodes send large
+            // Each split of a packet delays all that is behind it. Without a limit of the bandwidth nodes send large
             // values at once, so the splits would delay too much.
             self.weather.split = 0;
         }
@@ -324,11 +324,11 @@ impl Network {
         while way.packets.get(position).is_some_and(|packet| packet.continues) {
             position += 1;
         }
-        way.packets.insert(position, Packet { at_us, parcel: PacketContent::Data(frame), continues: false });
+        way.packets.insert(position, Packet { at_us, content: PacketContent::Data(frame), continues: false });
         at_us
     }
 
-    /// Takes the next parcel that has arrived at the other end of `side`, if the way there is open.
+    /// Takes the content of the next packet that has arrived at the other end of `side`, if the way there is open.
     pub(crate) fn arrived(&mut self, id: u64, side: usize, now_us: u64) -> Option<PacketContent> {
         let pair = self.pair(id, side);
         if pair.is_some_and(|pair| self.blocked.contains(&pair)) {
@@ -339,22 +339,22 @@ impl Network {
         if connection.ends.iter().any(sleeps) {
             return None;
         }
-        connection.ways[side].packets.pop_front_if(|packet| packet.at_us <= now_us).map(|packet| packet.parcel)
+        connection.ways[side].packets.pop_front_if(|packet| packet.at_us <= now_us).map(|packet| packet.content)
     }
 
-    /// Puts the rest of a split parcel back in front.
+    /// Puts the rest of a split packet back in front.
     pub(crate) fn put_back(&mut self, id: u64, side: usize, rest: Bytes, at_us: u64) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.ways[side].packets.push_front(Packet {
                 at_us,
-                parcel: PacketContent::Data(rest),
+                content: PacketContent::Data(rest),
                 continues: true,
             });
         }
     }
 
     /// Returns true if packets are still in flight to the other end of `side`.
-    pub(crate) fn has_parcels(&self, id: u64, side: usize) -> bool {
+    pub(crate) fn has_packets(&self, id: u64, side: usize) -> bool {
         self.connections.get(&id).is_some_and(|connection| !connection.ways[side].packets.is_empty())
     }
 
@@ -370,9 +370,9 @@ impl Network {
     }
 }
 
-/// Splits a parcel into the pieces that a link carries one by one.
-fn pieces(parcel: PacketContent, per_ms: u64) -> Vec<PacketContent> {
-    match parcel {
+/// Splits the content of a packet into the pieces that a link carries one by one.
+fn pieces(content: PacketContent, per_ms: u64) -> Vec<PacketContent> {
+    match content {
         PacketContent::Data(mut bytes) if per_ms > 0 => {
             let mut all = Vec::new();
             while bytes.len() > PIECE_BYTES {

@@ -219,7 +219,8 @@ impl Oracle {
             self.one_value(fact);
         }
         if fact.kind == RecordKind::Position {
-            let next = self.nodes[node].next[group].max(seat.put_in.following());
+            // The node may have learned of a choice in this turn: then it has the value already.
+            let next = self.nodes[node].next[group].max(seat.put_in.following()).max(seat.instance.following());
             let said = fact.ballot == seat.promised && fact.instance <= next;
             self.expect(said, || format!("{} at {next} with {}", who(), seat.promised));
         }
@@ -371,8 +372,8 @@ impl Oracle {
         self.trims += 1;
     }
 
-    pub(crate) fn on_checkpoint(&mut self, done: &CheckpointResult) {
-        if let CheckpointResult::Saved { sections, .. } = done {
+    pub(crate) fn on_checkpoint(&mut self, result: &CheckpointResult) {
+        if let CheckpointResult::Saved { sections, .. } = result {
             self.checkpoints += sections.len() as u64;
         }
     }

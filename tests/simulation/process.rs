@@ -113,9 +113,9 @@ pub(crate) struct RunningProcess {
     /// Monotonic time at which the last turn ended.
     turned_us: u64,
     pub(crate) stopped: bool,
-    /// The checkpoint writer and the transfer worker, each with its queue of tasks.
+    /// The checkpoint worker and the transfer worker, each with its queue of tasks.
     pub(crate) checkpoint_worker: CheckpointWorker,
-    pub(crate) jobs: VecDeque<CheckpointTask>,
+    pub(crate) checkpoint_tasks: VecDeque<CheckpointTask>,
     pub(crate) transfer_worker: TransferWorker,
     pub(crate) transfer_tasks: VecDeque<TransferTask>,
     /// Number of effects after which the process ends.
@@ -233,12 +233,12 @@ impl Process {
         self.start = identity.start;
         let mut node = Node::new(config, identity);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let blank = node.begin_rebuild();
+        let empty = node.begin_rebuild();
         recovery::tidy(&*disk).map_err(|error| error.to_string())?;
-        let checkpoint_set = blank.checkpoint_set(&*disk).map_err(|error| error.to_string())?;
+        let checkpoint_set = empty.checkpoint_set(&*disk).map_err(|error| error.to_string())?;
         let progress = RecoveryProgress::default();
-        let source = RebuildInput { disk: &*disk, storage, clock: time.clock(), workers: 1, progress: &progress };
-        let rebuild = blank.rebuild_all(&source, checkpoint_set, |take| {
+        let input = RebuildInput { disk: &*disk, storage, clock: time.clock(), workers: 1, progress: &progress };
+        let rebuild = empty.rebuild_all(&input, checkpoint_set, |take| {
             wal::recover(&disk, storage, options(), &mut |_, _| {}, &mut Seen { visit, take })
         });
         let rebuilt = rebuild.map_err(|error| error.to_string())?;
@@ -269,7 +269,7 @@ impl Process {
             turned_us: time.mono_us,
             stopped: false,
             checkpoint_worker: CheckpointWorker::new(disk.clone(), Packing::Lz4),
-            jobs: VecDeque::new(),
+            checkpoint_tasks: VecDeque::new(),
             transfer_worker: TransferWorker::new(disk),
             transfer_tasks: VecDeque::new(),
             effects_left: None,

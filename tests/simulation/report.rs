@@ -1,6 +1,6 @@
 //! The report: the sums over all runs.
 
-use crate::nemesis::{FaultKind, SORTS};
+use crate::nemesis::{FAULT_KINDS, FaultKind};
 use crate::oracle::KINDS;
 use crate::run::Outcome;
 use std::fmt::Write as _;
@@ -53,7 +53,7 @@ impl Table {
     pub(crate) fn untested(&self) -> Option<String> {
         let kinds: Vec<usize> =
             (1..KINDS).filter(|kind| self.sum.kinds[*kind] == 0 && *kind != usize::from(DIVERGED)).collect();
-        let faults: Vec<&FaultKind> = SORTS.iter().filter(|sort| self.sum.counts[**sort as usize] == 0).collect();
+        let faults: Vec<&FaultKind> = FAULT_KINDS.iter().filter(|kind| self.sum.counts[**kind as usize] == 0).collect();
         let sum = &self.sum;
         let storage = [sum.checkpoints, sum.transfers, sum.trims, sum.recovering, sum.early];
         let unused =
@@ -101,7 +101,8 @@ impl Table {
             sum.scans, sum.repeated, sum.outdated, sum.bursts
         );
         let _ = writeln!(text, "members: {} changes chosen, {} done in all groups", sum.changed, sum.operated);
-        let faults: Vec<String> = SORTS.iter().map(|sort| format!("{sort:?} {}", sum.counts[*sort as usize])).collect();
+        let faults: Vec<String> =
+            FAULT_KINDS.iter().map(|kind| format!("{kind:?} {}", sum.counts[*kind as usize])).collect();
         let _ = write!(
             text,
             "faults: {}; {} damaged directories noticed, {} foreign ones refused",

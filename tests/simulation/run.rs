@@ -2,7 +2,7 @@
 //! progress within a stated time. At the end the history of the clients is checked.
 
 use crate::client::Client;
-use crate::nemesis::{FaultKind, SORTS};
+use crate::nemesis::{FAULT_KINDS, FaultKind};
 use crate::network::Weather;
 use crate::oracle::KINDS;
 use crate::process::{Shape, VALUE_BYTES_MAX};
@@ -74,7 +74,7 @@ pub(crate) struct Outcome {
     pub(crate) trims: u64,
     pub(crate) recovering: u64,
     pub(crate) early: u64,
-    pub(crate) counts: [u64; SORTS.len()],
+    pub(crate) counts: [u64; FAULT_KINDS.len()],
     pub(crate) noticed: u64,
     pub(crate) refused: u64,
 }
@@ -121,7 +121,7 @@ fn is_born(world: &mut World) -> bool {
     world.processes[..world.shape.nodes].iter().all(crate::process::Process::is_born)
 }
 
-/// Draws the parameters of the run. Its sorts of faults are drawn too: some runs have few sorts, but many faults of
+/// Draws the parameters of the run. Its kinds of faults are drawn too: some runs have few kinds, but many faults of
 /// each.
 fn draw(seed: u64, trace: Trace) -> World {
     let mut random = Random::new(seed ^ 0x5EED);
@@ -194,25 +194,25 @@ fn draw(seed: u64, trace: Trace) -> World {
         draw_wrong_clocks(&mut world, seed);
     }
     let density = random.between(100, 700);
-    let drawn = SORTS.into_iter().filter(|sort| *sort != FaultKind::RemoveError);
-    world.faults.sorts =
-        drawn.filter(|sort| random.chance(density) && (skew_us > 0 || *sort != FaultKind::ClockJump)).collect();
+    let drawn = FAULT_KINDS.into_iter().filter(|kind| *kind != FaultKind::RemoveError);
+    world.faults.kinds =
+        drawn.filter(|kind| random.chance(density) && (skew_us > 0 || *kind != FaultKind::ClockJump)).collect();
     // Drawn from a generator of its own, so that this draw does not change the runs of other seeds.
     if Random::new(seed ^ 0x0000_4E30_7E00).chance(300) {
-        world.faults.sorts.push(FaultKind::RemoveError);
+        world.faults.kinds.push(FaultKind::RemoveError);
     }
     if !random.chance(ALL_SLEEP) {
-        world.faults.sorts.retain(|sort| *sort != FaultKind::SleepOfAll);
-    } else if world.faults.sorts.contains(&FaultKind::SleepOfAll) {
+        world.faults.kinds.retain(|kind| *kind != FaultKind::SleepOfAll);
+    } else if world.faults.kinds.contains(&FaultKind::SleepOfAll) {
         // A clock with the usual drift would be off by seconds after minutes without a reading of the others.
         world.processes.iter_mut().for_each(|process| process.clocks.drift /= 100);
     }
-    if !world.faults.wrong_clocks.is_empty() && !world.faults.sorts.contains(&FaultKind::ClockJump) {
-        world.faults.sorts.push(FaultKind::ClockJump);
+    if !world.faults.wrong_clocks.is_empty() && !world.faults.kinds.contains(&FaultKind::ClockJump) {
+        world.faults.kinds.push(FaultKind::ClockJump);
     }
     if world.shape.spares > 0 {
         // In these runs the operator decides whose disk is lost for good.
-        world.faults.sorts.retain(|sort| *sort < FaultKind::BitFlip);
+        world.faults.kinds.retain(|kind| *kind < FaultKind::BitFlip);
     }
     // Some runs have few faults, because a group returns to its preferred leader only after this node was healthy for
     // 10 s.

@@ -7,6 +7,7 @@ mod disks;
 mod handover;
 mod hour;
 mod leases;
+mod members;
 mod relay;
 mod uploads;
 mod waiting;
@@ -27,7 +28,7 @@ use paxoi::verify::{self, Action, Limits, Outcome};
 /// A directed scenario, and the cluster that it needs.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    tell: fn(&mut World) -> Result<(), String>,
+    steps: fn(&mut World) -> Result<(), String>,
     nodes: usize,
     /// Number of additional nodes that can join.
     spares: usize,
@@ -43,12 +44,12 @@ pub(crate) struct Scenario {
 }
 
 /// Returns a scenario with three nodes, one group, and sessions that live for an hour.
-const fn scenario(name: &'static str, tell: fn(&mut World) -> Result<(), String>) -> Scenario {
+const fn scenario(name: &'static str, steps: fn(&mut World) -> Result<(), String>) -> Scenario {
     let (nodes, spares, groups, session_ttl_ms, reads) = (3, 0, 1, 3_600_000, ReadMode::Quorum);
-    Scenario { name, tell, nodes, spares, groups, session_ttl_ms, reads, cuts: false, seeds: 1, is_long: false }
+    Scenario { name, steps, nodes, spares, groups, session_ttl_ms, reads, cuts: false, seeds: 1, is_long: false }
 }
 
-pub(crate) const SCENARIOS: [Scenario; 47] = [
+pub(crate) const SCENARIOS: [Scenario; 48] = [
     scenario("paused-leader-reads", paused_leader_reads),
     scenario("half-cut-leader-reads", half_cut_leader_reads),
     Scenario { reads: ReadMode::Lease, ..scenario("paused-leader-with-a-lease", leases::paused_leader_with_a_lease) },
@@ -56,7 +57,7 @@ pub(crate) const SCENARIOS: [Scenario; 47] = [
     Scenario { reads: ReadMode::Lease, ..scenario("restart-during-a-lease", leases::restart_during_a_lease) },
     Scenario { reads: ReadMode::Lease, ..scenario("handover-during-a-lease", leases::handover_during_a_lease) },
     scenario("reads-during-handovers", handover::reads_during_handovers),
-    scenario("word-of-the-new-leader-is-late", handover::word_of_the_new_leader_is_late),
+    scenario("claim-of-the-new-leader-is-late", handover::claim_of_the_new_leader_is_late),
     scenario("fast-leader-for-a-moment", clocks::fast_leader_for_a_moment),
     scenario("born-while-the-first-is-fast", clocks::born_while_the_first_is_fast),
     scenario("born-while-the-last-is-fast", clocks::born_while_the_last_is_fast),
@@ -98,6 +99,11 @@ pub(crate) const SCENARIOS: [Scenario; 47] = [
     scenario("lost-vote", cut::lost_vote),
     Scenario { cuts: true, ..scenario("old-copy-after-logs-were-cut", cut::old_copy_after_logs_were_cut) },
     Scenario { cuts: true, ..scenario("own-command-behind-a-cut-log", cut::own_command_behind_a_cut_log) },
+    Scenario {
+        spares: 1,
+        seeds: 20,
+        ..scenario("power-fails-when-the-removed-node-stops", members::power_fails_when_the_removed_node_stops)
+    },
     Scenario { cuts: true, spares: 2, ..scenario("caught-up-by-strangers", cut::caught_up_by_strangers) },
     Scenario { cuts: true, is_long: true, ..scenario("hour-of-overwrites", hour::hour_of_overwrites) },
 ];
@@ -134,7 +140,7 @@ impl Scenario {
         world.faults = Faults { fair: calm, ..Faults::default() };
         world.load = Load { nodes: (0..self.nodes).collect(), ..Load::default() };
         world.clients = (0..4).map(|_| Client::new()).collect();
-        (self.tell)(&mut world)?;
+        (self.steps)(&mut world)?;
         world.close_books();
         verify::check(&world.record.history, Limits::default()).map_err(|violation| violation.to_string())?;
         world.oracle.violation().map_or(Ok(()), |what| Err(what.to_owned()))

@@ -235,8 +235,8 @@ impl World {
         match close {
             Close::Now => {
                 end.open = false;
-                let parcel = if self.random.chance(500) { PacketContent::End } else { PacketContent::Break };
-                self.send(connection, side, parcel);
+                let content = if self.random.chance(500) { PacketContent::End } else { PacketContent::Break };
+                self.send(connection, side, content);
                 life.forget(handle);
             }
             Close::AfterFlush => {
@@ -366,23 +366,23 @@ impl World {
         life.marked = true;
     }
 
-    fn begin_job(&mut self, node: usize, life: &mut RunningProcess, job: CheckpointTask) {
-        life.jobs.push_back(job);
-        if life.jobs.len() == 1 {
+    fn begin_checkpoint_task(&mut self, node: usize, life: &mut RunningProcess, task: CheckpointTask) {
+        life.checkpoint_tasks.push_back(task);
+        if life.checkpoint_tasks.len() == 1 {
             let us = self.random.between(20, 1_000);
             self.after(us, Event::CheckpointTask { node, life: life.number });
         }
     }
 
-    /// Performs the next job of the checkpoint writer.
-    pub(crate) fn do_job(&mut self, node: usize) {
+    /// Performs the next task of the checkpoint worker.
+    pub(crate) fn run_checkpoint_task(&mut self, node: usize) {
         let us = self.random.between(20, 1_000);
         let Some(life) = &mut self.processes[node].life else { return };
-        let Some(job) = life.jobs.pop_front() else { return };
+        let Some(task) = life.checkpoint_tasks.pop_front() else { return };
         let number = life.number;
-        self.trace.line(|| format!("n{} {job:?}", node + 1));
-        let done = life.checkpoint_worker.perform(job);
-        if !life.jobs.is_empty() {
+        self.trace.line(|| format!("n{} {task:?}", node + 1));
+        let done = life.checkpoint_worker.perform(task);
+        if !life.checkpoint_tasks.is_empty() {
             self.after(us, Event::CheckpointTask { node, life: number });
         }
         if let Some(done) = done {
@@ -553,8 +553,8 @@ impl Driver for Machine<'_> {
         true
     }
 
-    fn checkpoint(&mut self, job: CheckpointTask) {
-        self.world.begin_job(self.node, self.life, job);
+    fn checkpoint(&mut self, task: CheckpointTask) {
+        self.world.begin_checkpoint_task(self.node, self.life, task);
     }
 
     fn transfer(&mut self, task: TransferTask) {

@@ -20,7 +20,7 @@ const STEPS_AT_ONCE_MAX: u64 = 100_000;
 /// An event of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A parcel that `side` sent may have arrived.
+    /// A packet that `side` sent may have arrived.
     Arrive {
         connection: u64,
         side: usize,
@@ -51,7 +51,7 @@ pub(crate) enum Event {
         node: usize,
         life: u64,
     },
-    /// The checkpoint writer takes its next job.
+    /// The checkpoint worker takes its next task.
     CheckpointTask {
         node: usize,
         life: u64,
@@ -309,7 +309,7 @@ impl World {
             }
             Event::CheckpointTask { node, life } => {
                 if self.is_life(node, life) {
-                    self.do_job(node);
+                    self.run_checkpoint_task(node);
                 }
             }
             Event::TransferTask { node, life } => {
@@ -372,10 +372,10 @@ impl World {
         }
     }
 
-    /// Delivers the parcels that `side` sent to the other end.
+    /// Delivers the packets that `side` sent to the other end.
     fn arrive(&mut self, connection: u64, side: usize) {
-        while let Some(parcel) = self.network.arrived(connection, side, self.now_us) {
-            let parcel = match parcel {
+        while let Some(content) = self.network.arrived(connection, side, self.now_us) {
+            let content = match content {
                 PacketContent::Data(bytes) if bytes.len() > 1 && self.random.chance(self.network.weather.split) => {
                     let (mut first, at_us) = (bytes, self.now_us + self.random.below(2_000));
                     let rest = first.split_off(1 + self.random.below(first.len() as u64 - 1) as usize);
@@ -385,18 +385,18 @@ impl World {
                 }
                 whole => whole,
             };
-            self.deliver(connection, 1 - side, parcel);
+            self.deliver(connection, 1 - side, content);
         }
         if let Some(at_us) = self.network.await_piece(connection, side) {
             self.at(at_us, Event::Arrive { connection, side });
         }
     }
 
-    fn deliver(&mut self, connection: u64, to: usize, parcel: PacketContent) {
-        let Some(end) = self.network.end(connection, to) else { return self.bounce(connection, 1 - to, &parcel) };
+    fn deliver(&mut self, connection: u64, to: usize, content: PacketContent) {
+        let Some(end) = self.network.end(connection, to) else { return self.bounce(connection, 1 - to, &content) };
         let (who, handle) = (end.who, end.handle);
         match who {
-            Who::Node { node, .. } => match parcel {
+            Who::Node { node, .. } => match content {
                 PacketContent::Data(bytes) => {
                     end.input.extend_from_slice(&bytes);
                     self.push(node, Input::Bytes(handle));
@@ -407,7 +407,7 @@ impl World {
                     self.push(node, Input::Closed(handle));
                 }
             },
-            Who::Client(client) => match parcel {
+            Who::Client(client) => match content {
                 PacketContent::Data(bytes) => self.client_input(client, &bytes),
                 PacketContent::End | PacketContent::Break => {
                     end.open = false;
@@ -417,8 +417,8 @@ impl World {
         }
     }
 
-    /// Handles a parcel to an end that is closed. A running process answers that the connection is broken.
-    fn bounce(&mut self, connection: u64, sender: usize, parcel: &PacketContent) {
+    /// Handles a packet to an end that is closed. A running process answers that the connection is broken.
+    fn bounce(&mut self, connection: u64, sender: usize, content: &PacketContent) {
         let Some(ends) = self.network.find(connection).map(|connection| &connection.ends) else { return };
         if !ends[sender].open {
             return self.network.remove(connection);
@@ -427,13 +427,13 @@ impl World {
             Who::Node { node, .. } => self.processes[node].life.is_some(),
             Who::Client(_) => true,
         };
-        if there && matches!(parcel, PacketContent::Data(_)) {
+        if there && matches!(content, PacketContent::Data(_)) {
             self.send(connection, 1 - sender, PacketContent::Break);
         }
     }
 
-    pub(crate) fn send(&mut self, connection: u64, side: usize, parcel: PacketContent) {
-        let at_us = self.network.send(connection, side, parcel, self.now_us, &mut self.random);
+    pub(crate) fn send(&mut self, connection: u64, side: usize, content: PacketContent) {
+        let at_us = self.network.send(connection, side, content, self.now_us, &mut self.random);
         self.at(at_us, Event::Arrive { connection, side });
     }
 
@@ -454,7 +454,7 @@ impl World {
     /// Schedules the arrival of waiting packets on a connection.
     pub(crate) fn look_at(&mut self, connection: u64) {
         for side in [0, 1] {
-            if self.network.has_parcels(connection, side) {
+            if self.network.has_packets(connection, side) {
                 let at_us = self.now_us + self.random.below(1_000);
                 self.at(at_us, Event::Arrive { connection, side });
             }

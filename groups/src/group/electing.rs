@@ -44,8 +44,8 @@ pub(super) struct Election {
     at_ms: u64,
     failures: u32,
     questions: u64,
-    /// The candidate that was promised its ballot, or granted a pre-vote, last, and the time until which this node
-    /// yields to it.
+    /// The candidate that was last promised its ballot or granted a pre-vote, and the time until which this node yields
+    /// to it.
     yielding: Option<(NodeId, u64)>,
     /// The ballot of a campaign that a leader transfer asked for, if the group is to stay at this node.
     pub(super) stays: Option<Ballot>,
@@ -458,7 +458,7 @@ mod tests {
         group.tick(clock, context, &mut effects);
         let granted = PreVoted { number: 1, granted: true, next: Instance::FIRST, promised: Ballot::ZERO };
         group.handle_pre_voted(NodeId(3), granted, clock, &mut effects);
-        let own = group.own_ballot().expect("it stands");
+        let own = group.own_ballot().expect("it campaigns");
         let claimed = Ballot { round: own.round, node: NodeId(1) };
         assert!(claimed < own);
         group.on_claim(claimed, clock, &mut effects);

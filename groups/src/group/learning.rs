@@ -35,7 +35,7 @@ impl Learning {
 }
 
 impl Group {
-    /// Takes `value` as chosen at `next`, as another member found. That settles any proposal of this node there.
+    /// Takes `value` as chosen at `next`, as another member found. This ends any proposal of this node there.
     pub(super) fn learn(&mut self, ballot: Ballot, value: Value, clock: Clock, effects: &mut Vec<Effect>) {
         self.decide(ballot, value, clock, effects);
         if !matches!(self.role, Role::Follower) {

@@ -1,6 +1,6 @@
-//! The lease guard. A lease grant, made outside of the group, is a member's word to promise no ballot to any node but
-//! the leader for a while. This module decides what that means for a message. The caller keeps the grants and their
-//! ends.
+//! The lease guard. With a lease grant, which the node gives outside of the group, a member promises no ballot to any
+//! node but the leader until the grant ends. This module decides which messages that concerns, and how they are
+//! answered. The caller keeps the grants and their ends.
 
 use super::Group;
 use crate::message::{PreVoted, Reject};

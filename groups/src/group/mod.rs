@@ -27,6 +27,7 @@ pub use snapshot::Snapshot;
 
 use crate::acceptor::Acceptor;
 use crate::dedup::DedupTable;
+use crate::effect::Record;
 use crate::jitter::SplitMix64;
 use crate::members::Tally;
 use crate::membership::{ChangeError, Membership};
@@ -70,7 +71,7 @@ pub struct Settings {
     pub groups: u32,
     /// This node.
     pub me: NodeId,
-    /// How often this node has been started.
+    /// The start number: how often this node has been started.
     pub start: u64,
     /// The members that the group begins with.
     pub membership: Arc<Membership>,
@@ -303,6 +304,10 @@ impl Group {
         let changed = self.change_members(&value);
         effects.push(Effect::Apply { instance, value });
         if changed {
+            // After a crash this member must still know that the change was chosen. The members before the change
+            // would have to be asked, and one that was removed may be gone by then.
+            let (next, promised) = (self.next, self.acceptor.promised());
+            effects.push(Effect::Persist(Record::Position { next, promised, chosen: ballot }));
             effects.push(Effect::Membership);
         }
     }

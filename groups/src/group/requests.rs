@@ -1,4 +1,4 @@
-//! The clients' side: commands that go to the leader, and reads that are confirmed by it.
+//! Clients' requests: commands that go to the leader, and reads that are confirmed through it.
 
 use super::time::GroupTime;
 use super::{Clock, Group, Role, StateDiffers};

@@ -7,7 +7,7 @@
 //! `src/node/cluster_time`).
 
 /// The speed of a group's time that is ahead of cluster time, in tenths of the monotonic clock's speed.
-const AHEAD_PACE_TENTHS: u64 = 9;
+const AHEAD_SPEED_TENTHS: u64 = 9;
 
 /// The time of one group at one member.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +46,7 @@ impl GroupTime {
 
     fn continued(&self, mono_ms: u64) -> u64 {
         let passed_ms = mono_ms.saturating_sub(self.base_mono_ms);
-        self.base_ms.saturating_add(passed_ms * AHEAD_PACE_TENTHS / 10)
+        self.base_ms.saturating_add(passed_ms * AHEAD_SPEED_TENTHS / 10)
     }
 }
 

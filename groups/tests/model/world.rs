@@ -19,7 +19,7 @@ pub(crate) struct Bounds {
     pub(crate) crashes: u8,
 }
 
-/// A fault that could be in, or context, the shipped code.
+/// A fault that could be in, or around, the shipped code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
     /// A restarted member starts with an empty acceptor.

@@ -36,7 +36,7 @@ fn members_take_their_turns_by_rank() {
 }
 
 #[test]
-fn nobody_stands_without_a_quorum_or_a_disk_and_the_turns_count_from_then_on() {
+fn nobody_campaigns_without_a_quorum_or_a_disk_and_the_turns_count_from_then_on() {
     for (reached, disk) in [(&[NodeId(9)][..], true), (ALL, false)] {
         let turns = [1, 2, 3].map(|me| {
             let mut member = Member::new(me, 3);
@@ -64,7 +64,7 @@ fn a_node_that_should_lead_nothing_campaigns_only_where_no_better_node_votes() {
 }
 
 #[test]
-fn nobody_stands_while_another_is_believed_to_lead() {
+fn nobody_campaigns_while_another_is_believed_to_lead() {
     let mut member = Member::new(1, 3);
     member.claim(ballot(1, 2));
     member.clock.mono_ms += 5_000;
@@ -147,7 +147,7 @@ fn a_candidate_repeats_its_question_so_that_the_others_go_on_yielding_to_it() {
         assert_eq!(member.tick(), []);
         member.clock.mono_ms += 1;
         assert_eq!(member.tick(), reminded);
-        assert_eq!(member.handle(2, pre_voted(1, true, Ballot::ZERO)), [], "it stands already");
+        assert_eq!(member.handle(2, pre_voted(1, true, Ballot::ZERO)), [], "it campaigns already");
         assert_eq!(member.handle(3, pre_voted(1, false, Ballot::ZERO)), []);
     }
     // A candidate that could not begin now lets the others go on.

@@ -53,7 +53,7 @@ fn recovering(values: &[Value]) -> Member {
 }
 
 #[test]
-fn who_lacks_its_past_says_nothing_and_stands_for_nothing() {
+fn a_recovering_member_says_nothing_and_does_not_campaign() {
     let values = history(3);
     for mut member in [
         recovering(&values),
@@ -134,7 +134,7 @@ fn records_that_a_checkpoint_includes_leave_only_their_promise() {
 }
 
 #[test]
-fn an_installed_checkpoint_keeps_the_promise_and_settles_the_vote() {
+fn an_installed_checkpoint_keeps_the_promise_and_ends_the_vote() {
     let values = history(3);
     let mut member = restored(vec![promised(NEW), voted(NEW, 1, Ballot::ZERO, &values[0])]);
     let clock = member.clock;

@@ -133,7 +133,7 @@ fn a_lost_connection_or_leader_is_asked_no_more() {
 }
 
 #[test]
-fn values_that_nobody_has_do_not_keep_it_from_standing() {
+fn values_that_nobody_has_do_not_keep_it_from_campaigning() {
     let mut member = Member::new(1, 3);
     let clock = member.clock;
     member.call(|group, effects| group.note_ahead(NodeId(2), Instance(2), clock, effects));

@@ -66,7 +66,7 @@ fn a_candidate_does_not_ask_those_again_that_have_promised() {
 }
 
 #[test]
-fn who_may_not_promise_to_itself_stands_as_soon_as_it_may() {
+fn a_member_that_may_not_promise_to_itself_campaigns_as_soon_as_it_may() {
     let mut member = Member::new(2, 3);
     for _ in 0..400 {
         member.clock.mono_ms += 1;

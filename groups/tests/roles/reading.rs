@@ -144,8 +144,8 @@ fn a_question_that_no_answer_can_confirm_any_more_is_over_at_once() {
     assert_eq!(with(1, leads, &member), ConfirmationOutcome::Outdated, "the asker has promised more");
 }
 
-/// Member 1 led and still is_plausible that it leads; member 3 replaced it with the promise and vote of member 2.
-/// Member 2 then wrongly is_plausible that member 3 is gone, and hears member 1 claim the group. If member 2 counted
+/// Member 1 led and still believes that it leads; member 3 replaced it with the promise and vote of member 2. Member 2
+/// then wrongly believes that member 3 is gone, and hears member 1 claim the group. If member 2 counted
 /// itself for member 1's ballot, the two would confirm a state without the value that member 3 has chosen.
 #[test]
 fn a_read_through_a_leader_that_was_replaced_is_not_confirmed() {

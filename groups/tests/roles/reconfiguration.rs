@@ -5,9 +5,9 @@ use groups::membership::{ChangeError, ChangeKind, MemberInfo};
 use groups::message::{Handover, PreVote, PreVoted};
 use groups::{Confirmation, ConfirmationOutcome, LeadershipAnswer, MembershipChange};
 
-fn change(version: u64, what: ChangeKind) -> BytesMut {
+fn change(version: u64, kind: ChangeKind) -> BytesMut {
     let mut body = BytesMut::new();
-    MembershipChange { version, what }.encode(&mut body);
+    MembershipChange { version, kind }.encode(&mut body);
     body
 }
 
@@ -30,10 +30,10 @@ fn changing(chain: u32, origin: u32, bodies: &[BytesMut]) -> Value {
 }
 
 /// Makes the leader propose a change, and handles `votes`. Returns the effects of the first vote that has any.
-fn chooses(member: &mut Member, what: ChangeKind, votes: &[u32]) -> Vec<Effect> {
+fn chooses(member: &mut Member, kind: ChangeKind, votes: &[u32]) -> Vec<Effect> {
     let (version, at) = (member.group.membership().version(), member.group.next().0);
     let ballot = member.group.leads().expect("it leads");
-    let body = change(version, what);
+    let body = change(version, kind);
     member.group.submit(|out| out.extend_from_slice(&body));
     member.flush();
     votes.iter().fold(Vec::new(), |done, from| {
@@ -54,7 +54,9 @@ fn recipients(effects: &[Effect]) -> Vec<u32> {
 fn a_learner_gets_everything_and_its_vote_counts_for_nothing() {
     let mut leader = Member::established(3);
     let effects = chooses(&mut leader, learner(4), &[1, 2]);
-    assert!(matches!(effects[..], [Effect::Apply { .. }, Effect::Membership]), "{effects:?}");
+    let position = Record::Position { next: Instance(3), promised: ballot(1, 1), chosen: ballot(1, 1) };
+    assert!(matches!(effects[..], [Effect::Apply { .. }, Effect::Persist(_), Effect::Membership]), "{effects:?}");
+    assert_eq!(effects[1], Effect::Persist(position), "a crash does not undo it");
     assert_eq!(leader.group.leads(), Some(ballot(1, 1)), "who votes is as before");
     leader.submit("x");
     assert_eq!(recipients(&leader.flush()), [2, 3, 4, 1]);
@@ -70,12 +72,13 @@ fn a_leader_that_chose_another_set_tells_all_and_repeats_phase_1_there() {
     let effects = chooses(&mut leader, ChangeKind::Promote(NodeId(4)), &[1, 2]);
     let told = |to| send(to, chosen(ballot(1, 1), 3));
     let asked = |to| send_durable(to, prepare(ballot(2, 1), 4));
-    assert!(matches!(effects[..2], [Effect::Apply { .. }, Effect::Membership]), "{effects:?}");
+    let first = &effects[..3];
+    assert!(matches!(first, [Effect::Apply { .. }, Effect::Persist(_), Effect::Membership]), "{effects:?}");
     let own = send_durable(1, promise(ballot(2, 1), 4, 4, None));
     let rest =
         [told(2), told(3), told(4), Effect::Leading(false), promised(ballot(2, 1)), asked(2), asked(3), asked(4)];
-    assert_eq!(effects[2..10], rest);
-    assert_eq!(effects[10..], [own]);
+    assert_eq!(effects[3..11], rest);
+    assert_eq!(effects[11..], [own]);
     // Two promises were a majority of the old set.
     leader.handle(1, promise(ballot(2, 1), 4, 4, None));
     leader.handle(2, promise(ballot(2, 1), 4, 3, None));
@@ -92,18 +95,18 @@ fn a_leader_that_chose_another_set_tells_all_and_repeats_phase_1_there() {
 }
 
 #[test]
-fn a_leader_that_is_removed_hands_over_and_never_stands_again() {
+fn a_leader_that_is_removed_hands_over_and_never_campaigns_again() {
     let mut leader = Member::established(3);
     let effects = chooses(&mut leader, ChangeKind::Remove(NodeId(1)), &[1, 2]);
     let handover = Message::Handover(Handover { ballot: ballot(1, 1), next: Instance(3), stay: false });
     let told = |to| send(to, chosen(ballot(1, 1), 2));
-    assert_eq!(effects[2..], [told(2), told(3), Effect::Leading(false), send(2, handover)]);
+    assert_eq!(effects[3..], [told(2), told(3), Effect::Leading(false), send(2, handover)]);
     leader.clock.mono_ms += 60_000;
     assert_eq!((leader.tick(), leader.group.is_voter()), (vec![], false));
 }
 
 #[test]
-fn who_gets_the_handover_of_a_removed_leader_stands() {
+fn a_member_that_gets_the_handover_of_a_removed_leader_campaigns() {
     let value = changing(0, 1, &[change(0, ChangeKind::Remove(NodeId(1)))]);
     let mut member = Member::new(2, 3);
     member.handle(1, accept(ballot(1, 1), 1, Ballot::ZERO, &value));
@@ -123,7 +126,7 @@ fn a_leader_that_learns_another_set_leads_no_longer() {
 }
 
 #[test]
-fn who_has_no_vote_neither_stands_nor_leads() {
+fn a_member_without_a_vote_neither_campaigns_nor_leads() {
     let mut member = Member::new(2, 3);
     let value = changing(0, 1, &[change(0, ChangeKind::Remove(NodeId(3)))]);
     member.handle(1, range(1, 2, vec![accepted(ballot(1, 1), &value)]));

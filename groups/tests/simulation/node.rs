@@ -317,9 +317,9 @@ impl Node {
     }
 
     /// Submits a change of the members, based on the membership version that this node knows.
-    pub(crate) fn change(&mut self, index: usize, what: ChangeKind) {
+    pub(crate) fn change(&mut self, index: usize, kind: ChangeKind) {
         let shard = &mut self.shards[index];
-        let change = MembershipChange { version: shard.group.membership().version(), what };
+        let change = MembershipChange { version: shard.group.membership().version(), kind };
         shard.changes.insert(shard.group.submit(|out| change.encode(out)));
     }
 

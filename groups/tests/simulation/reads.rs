@@ -67,7 +67,7 @@ impl Node {
                 turn.sent.push((to, Packet::Ask { number, group: index, ballot }));
             }
             self.questions.push(Question { number, group: index, asked: turn.now, confirmation });
-            self.settle_questions();
+            self.finish_questions();
         }
         self.perform(index, turn);
     }
@@ -84,10 +84,10 @@ impl Node {
         let Some(position) = found else { return };
         let question = &mut self.questions[position];
         question.confirmation.add(from, version, answer, &self.shards[index].group);
-        self.settle_questions();
+        self.finish_questions();
     }
 
-    fn settle_questions(&mut self) {
+    fn finish_questions(&mut self) {
         let shards = &mut self.shards;
         self.questions.retain(|question| {
             let group = &mut shards[question.group].group;

@@ -409,13 +409,13 @@ impl World {
         }
         let members = self.node(id).group(index).membership();
         let (is_member, votes) = (members.everyone().contains(other), members.voters().contains(other));
-        let what = match self.jitter.below(8) {
+        let kind = match self.jitter.below(8) {
             0 => ChangeKind::Remove(other),
             1 if votes => ChangeKind::Remove(other),
             _ if is_member => ChangeKind::Promote(other),
             _ => ChangeKind::AddLearner(MemberInfo { node: other, storage: [0; 16], address: String::new() }),
         };
-        with_node!(self, id, |node, turn| (node.change(index, what), node.flush(turn)));
+        with_node!(self, id, |node, turn| (node.change(index, kind), node.flush(turn)));
     }
 
     fn fault(&mut self) {

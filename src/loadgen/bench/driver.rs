@@ -65,7 +65,7 @@ pub enum Limit {
 /// Drives the load to its end, or until `stop` is set. Calls `on_tick` with the number of replies ten times a second.
 ///
 /// # Errors
-/// If a server is not there at the start, or this machine lacks a resource. Later failures are in the record.
+/// If a server is not there at the start, or this machine lacks a resource. Later failures are in the measurements.
 pub fn drive(plan: &Plan, stop: &AtomicBool, mut on_tick: impl FnMut(u64)) -> anyhow::Result<Measurements> {
     let sessions = sessions(plan)?;
     let replies = AtomicU64::new(0);

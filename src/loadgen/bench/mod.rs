@@ -1,8 +1,8 @@
 //! `paxoi bench`: puts a load on any server of the Redis protocol and reports throughput and latencies.
 //!
 //! From the command line to the report: [`BenchArgs`] become a [`driver::Plan`]. Threads of [`worker::Worker`]s carry
-//! it out and measure into a [`record::Measurements`]. A [`report::Report`] presents the record as a table, as JSON and
-//! as a picture.
+//! it out and measure into a [`record::Measurements`]. A [`report::Report`] presents them as a table, as JSON and as a
+//! picture.
 
 pub mod cluster;
 pub mod driver;

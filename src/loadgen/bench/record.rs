@@ -1,6 +1,6 @@
 //! Measurements of a load: latencies by kind of request, failures by their first word, and both over time.
 //!
-//! Each thread of the generator fills a record of its own; they are merged at the end.
+//! Each thread of the generator fills measurements of its own; they are merged at the end.
 
 use super::verify::HistoryRecorder;
 use super::workload::RequestKind;
@@ -45,7 +45,7 @@ pub struct Measurements {
 }
 
 impl Measurements {
-    /// Creates an empty record.
+    /// Creates empty measurements.
     ///
     /// # Errors
     /// Never with the bounds used; the histogram's constructor is fallible.

@@ -43,7 +43,7 @@ pub struct Report {
     pub never_sent: u64,
     /// Requests sent again to another node after `-MOVED`.
     pub redirects: u64,
-    /// With `--verify`, whether what the clients saw is linearizable.
+    /// With `--verify`, whether the clients' history is linearizable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verified>,
     /// Latencies of all requests answered without an error.

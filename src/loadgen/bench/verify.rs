@@ -59,7 +59,7 @@ impl Recording {
     }
 }
 
-/// The recording of one thread, or of all.
+/// The recorded history of one thread, or of all.
 #[derive(Debug)]
 pub struct HistoryRecorder {
     recording: Recording,
@@ -160,7 +160,7 @@ impl HistoryRecorder {
         }
     }
 
-    /// Drops half of the keys.
+    /// Drops the histories of half of the keys.
     fn halve(&mut self) {
         self.halvings += 1;
         let halvings = self.halvings;
@@ -171,7 +171,7 @@ impl HistoryRecorder {
         is_kept(key, self.halvings)
     }
 
-    /// Merges two tapes, with the keys that both have kept.
+    /// Merges two recorders, with the keys that both have kept.
     #[must_use]
     pub fn merged(mut self, mut other: HistoryRecorder) -> HistoryRecorder {
         while self.halvings < other.halvings {

@@ -151,8 +151,8 @@ impl MemberChanges {
             match cx.view().step_of(&job, group)? {
                 Step::Done => done += 1,
                 Step::Wait(reason) => waits_for = reason,
-                Step::Submit(what) if job.submitted.len() < CHANGES_MAX => {
-                    let change = MembershipChange { version: group.membership().version(), what };
+                Step::Submit(kind) if job.submitted.len() < CHANGES_MAX => {
+                    let change = MembershipChange { version: group.membership().version(), kind };
                     let counter = cx.engine.submit_unanswered(id, |out| change.encode(out), cx.time);
                     job.submitted.push((id, counter));
                 }

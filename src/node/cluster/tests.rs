@@ -144,9 +144,9 @@ impl Harness {
         self.call(|cluster, cx| cluster.handle_join_request(50, &hello, at, cx))
     }
 
-    fn change_members(&mut self, what: ChangeKind) {
+    fn change_members(&mut self, kind: ChangeKind) {
         let mut membership = Membership::clone(self.engine.group(GroupId(0)).membership());
-        membership.apply(&MembershipChange { version: membership.version(), what }).expect("a change");
+        membership.apply(&MembershipChange { version: membership.version(), kind }).expect("a change");
         drop(self.peers.enroll(Roster::of_one(&membership)));
     }
 }

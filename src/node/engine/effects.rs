@@ -117,7 +117,7 @@ impl<P: Ports> EffectSink for Effects<'_, P> {
     }
 
     fn members_changed(&mut self, group: GroupId, next: Instance) {
-        self.changes.members = true;
+        self.changes.members_lsn = Some(self.log.gathered_lsn());
         self.changes.membership_since[group.index()] = next;
         // A lease holds for the members that granted it: with other members, this node claims its groups anew.
         self.changes.leadership = true;

@@ -142,8 +142,8 @@ pub(super) struct Engine {
 struct Changes {
     /// This node leads other groups than before, or the members of some group have changed.
     leadership: bool,
-    /// The members of some group have changed.
-    members: bool,
+    /// The members of some group have changed, which is durable when the log is up to this sequence number.
+    members_lsn: Option<u64>,
     /// By group, an instance since which the present membership is in force; 0 if it was in force when this node
     /// started.
     membership_since: Vec<Instance>,
@@ -180,7 +180,7 @@ impl Engine {
         self.commands.set_groups(count);
         self.reads.set_groups(count);
         self.changes.membership_since = vec![Instance(0); count as usize];
-        self.changes.members = true;
+        self.changes.members_lsn = Some(0);
     }
 
     /// Returns the groups with their stores.
@@ -230,7 +230,7 @@ impl Engine {
     /// Recovery: puts restored groups back.
     pub(super) fn put(&mut self, replicas: Vec<(GroupId, Replica)>) {
         replicas.into_iter().for_each(|(group, replica)| self.shard.put(group, replica));
-        self.changes.members = true;
+        self.changes.members_lsn = Some(0);
     }
 
     /// Begins after recovery, with a log that is durable up to `lsn`.
@@ -241,7 +241,7 @@ impl Engine {
     /// Starts the time limits of the groups.
     pub(super) fn begin_groups(&mut self, clock: Clock) {
         self.shard.begin(clock);
-        self.changes.members = true;
+        self.changes.members_lsn = Some(0);
     }
 
     // Inputs of the groups.
@@ -497,14 +497,16 @@ impl Engine {
         std::mem::take(&mut self.changes.leadership).then(|| self.groups().filter_map(led).collect())
     }
 
-    /// Returns true if the members of some group have changed since the last call.
+    /// Returns true if the members of some group have changed since the last call, and this is durable. Only then other
+    /// nodes are told: a removed node that hears of it stops, and can no longer help this one to learn it again.
     pub(super) fn take_members_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changes.members)
+        let durable_lsn = self.log.durable_lsn();
+        self.changes.members_lsn.take_if(|lsn| *lsn <= durable_lsn).is_some()
     }
 
     /// Marks the members of the groups as changed, so that they are examined again.
     pub(super) fn note_members_changed(&mut self) {
-        self.changes.members = true;
+        self.changes.members_lsn = Some(0);
     }
 
     /// Returns an instance since which the group's present membership is in force.

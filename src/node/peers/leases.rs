@@ -305,8 +305,8 @@ mod tests {
         let mut leases = leader();
         grant(&mut leases, 5, &[], 1_000 * MS);
         let mut members = voters(1);
-        let mut change = |what| {
-            members.apply(&MembershipChange { version: members.version(), what }).expect("it can be");
+        let mut change = |kind| {
+            members.apply(&MembershipChange { version: members.version(), kind }).expect("it can be");
             members.clone()
         };
         change(ChangeKind::AddLearner(MemberInfo { node: NodeId(2), ..MemberInfo::default() }));

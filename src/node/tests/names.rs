@@ -86,7 +86,7 @@ fn another_cluster_refuses_a_node_for_now_only() {
     let hello = hello(&mut world, 3);
     let mut membership = Membership::clone(world.node(1).node.engine.group(GROUP).membership());
     membership
-        .apply(&MembershipChange { version: membership.version(), what: ChangeKind::Remove(NodeId(3)) })
+        .apply(&MembershipChange { version: membership.version(), kind: ChangeKind::Remove(NodeId(3)) })
         .expect("a change");
     let node = &mut world.node(1).node;
     drop(node.peers.enroll(Roster::of_one(&membership)));

@@ -1,13 +1,13 @@
-//! The jobs of the checkpoint writer, which a worker thread does in order: the node gives each [`CheckpointTask`], and
-//! gets the results ([`CheckpointResult`]). [`CheckpointWorker`] itself has no thread, so that the simulator can drive
-//! it.
+//! The tasks of the checkpoint worker. The node gives each [`CheckpointTask`] to a worker thread, which performs the
+//! tasks in order, and the node gets each [`CheckpointResult`]. [`CheckpointWorker`] itself has no thread, so that the
+//! simulator can drive it.
 
 use super::{CheckpointError, CheckpointWriter, Header, Packing, SectionHead, SectionSummary, checkpoint_name, verify};
 use crate::storage::disk::Disk;
 use std::fmt;
 use std::sync::Arc;
 
-/// One job of the checkpoint writer.
+/// One task of the checkpoint worker.
 pub enum CheckpointTask {
     /// Begin a file. The file before it is finished or given up.
     Begin(Header),
@@ -25,7 +25,7 @@ pub enum CheckpointTask {
     Remove(u64),
 }
 
-/// The result of a job.
+/// The result of a task.
 #[derive(Debug)]
 pub enum CheckpointResult {
     /// A block of this many bytes is written, or skipped after an error.
@@ -62,7 +62,7 @@ impl fmt::Debug for CheckpointTask {
     }
 }
 
-/// The checkpoint writer: does jobs.
+/// The checkpoint worker: performs checkpoint tasks.
 pub struct CheckpointWorker {
     disk: Arc<dyn Disk>,
     packing: Packing,
@@ -71,15 +71,15 @@ pub struct CheckpointWorker {
 }
 
 impl CheckpointWorker {
-    /// Creates a checkpoint writer for `disk`.
+    /// Creates a checkpoint worker for `disk`.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, packing: Packing) -> CheckpointWorker {
         CheckpointWorker { disk, packing, writer: None }
     }
 
-    /// Does one job.
-    pub fn perform(&mut self, job: CheckpointTask) -> Option<CheckpointResult> {
-        match job {
+    /// Performs one task.
+    pub fn perform(&mut self, task: CheckpointTask) -> Option<CheckpointResult> {
+        match task {
             CheckpointTask::Begin(header) => {
                 let begun = CheckpointWriter::create(self.disk.clone(), header, self.packing);
                 let begun = begun.map(|writer| self.writer = Some((header.sequence, writer)));

@@ -2,11 +2,10 @@
 //! start need not read them, and a node that lags far behind can catch up.
 //!
 //! ```text
-//! format     the bytes          reader     reads and verifies them
-//! writer     writes a file      inspect    prints `paxoi inspect checkpoint`
-//! job        the jobs of the checkpoint writer, on a worker thread
-//! transfer   transfers between nodes, on another thread     recovery   loads the states at a start
-//! worker     the worker threads
+//! format     the bytes                             reader     reads and verifies them
+//! writer     writes a file                         inspect    prints `paxoi inspect checkpoint`
+//! job        the tasks of the checkpoint worker    recovery   loads the states at a start
+//! transfer   the tasks of the transfer worker      worker     the threads of both workers
 //! ```
 //!
 //! A file is written under a temporary name, synced, and only then renamed: a file with the name of a checkpoint was

@@ -80,7 +80,7 @@ impl fmt::Debug for TransferTask {
     }
 }
 
-/// The result of an task.
+/// The result of a task.
 pub enum TransferResult {
     /// The file is open, and has this many bytes, all sound.
     Opened {
@@ -151,7 +151,7 @@ impl fmt::Debug for TransferResult {
     }
 }
 
-/// The transfer worker: does transfer_tasks.
+/// The transfer worker: performs transfer tasks.
 pub struct TransferWorker {
     disk: Arc<dyn Disk>,
     /// The file written last, with its name and its unsynced bytes.
@@ -167,7 +167,7 @@ impl TransferWorker {
         TransferWorker { disk, writing: None, reading: None }
     }
 
-    /// Does one task.
+    /// Performs one task.
     pub fn perform(&mut self, task: TransferTask, out: &mut dyn FnMut(TransferResult)) {
         match task {
             TransferTask::Open { name, keep } => {

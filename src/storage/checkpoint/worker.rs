@@ -21,9 +21,9 @@ impl Worker for CheckpointWorker {
     type Task = CheckpointTask;
     type Outcome = CheckpointResult;
 
-    fn perform(&mut self, job: CheckpointTask, out: &mut dyn FnMut(CheckpointResult)) {
-        if let Some(done) = CheckpointWorker::perform(self, job) {
-            out(done);
+    fn perform(&mut self, task: CheckpointTask, out: &mut dyn FnMut(CheckpointResult)) {
+        if let Some(result) = CheckpointWorker::perform(self, task) {
+            out(result);
         }
     }
 }

@@ -2,13 +2,13 @@
 //! sends any message about them. Chosen values are read back from here for nodes that missed them.
 //!
 //! ```text
-//! format     the bytes                               visit     the visitor that gets what is read
-//! scan       walks frames, tells torn from rotten    index     which segment holds which instances of a group
-//! recovery   scan, visit, repair, then append        reader    chosen values of one group, off the event loop
-//! writer     one write and one sync per batch        inspect   prints `paxoi inspect log`
-//! handle     the threads around writer and reader    trim      removes segments that count no more
-//! check      reads a closed segment for the scrub    follow    reads a log again, behind the first reader
-//! preallocation   makes zero-filled segments, ready for use
+//! format          the bytes                               visit     the visitor that gets what is read
+//! scan            walks frames, tells torn from rotten    index     which segment holds which instances of a group
+//! recovery        scan, visit, repair, then append        reader    chosen values of one group, off the event loop
+//! writer          one write and one sync per batch        inspect   prints `paxoi inspect log`
+//! handle          the threads around writer and reader    trim      removes segments that count no more
+//! check           reads a closed segment for the scrub    follow    reads a log again, behind the first reader
+//! preallocation   makes zero-filled segments              status    counters, and whether there is space
 //! ```
 //!
 //! A failed write or sync of a frame ends the log at once and is never retried: the kernel may have dropped the pages,

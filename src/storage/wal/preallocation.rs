@@ -56,7 +56,7 @@ impl PreallocatedSegments {
                 disk.remove(&name).map_err(LogError::io(&name, "remove"))?;
             }
         }
-        status.set_spare(ready);
+        status.set_preallocated(ready);
         let state = Mutex::new(State { ready, stopped: false, drop_below: 0 });
         Ok(PreallocatedSegments { disk, bytes, status, index, state, changed: Condvar::new() })
     }
@@ -71,7 +71,7 @@ impl PreallocatedSegments {
     /// Takes note that the preallocated segment is in use, and requests another one.
     pub(super) fn on_taken(&self) {
         self.state().ready = false;
-        self.status.set_spare(false);
+        self.status.set_preallocated(false);
         self.changed.notify_all();
     }
 
@@ -82,7 +82,7 @@ impl PreallocatedSegments {
         }
         let made = self.make(SPARE, self.bytes);
         let stopped = self.state().stopped;
-        if self.status.set_no_spare(made.is_err() && !stopped) {
+        if self.status.set_no_preallocated(made.is_err() && !stopped) {
             match &made {
                 Ok(()) => tracing::info!("the log has space again in {}", self.disk.place()),
                 Err(error) => tracing::error!(
@@ -94,7 +94,7 @@ impl PreallocatedSegments {
         }
         if made.is_ok() {
             self.state().ready = true;
-            self.status.set_spare(true);
+            self.status.set_preallocated(true);
             self.changed.notify_all();
         }
         made

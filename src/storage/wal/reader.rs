@@ -22,7 +22,7 @@ use std::sync::Arc;
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Maximum positions kept in all. Above it the least recently used segments are forgotten, but not the one in use.
-const PLACES_MAX: usize = 1 << 19;
+const POSITIONS_MAX: usize = 1 << 19;
 /// Maximum segments whose positions are kept: each is an open file.
 const MAPS_MAX: usize = 16;
 
@@ -109,7 +109,7 @@ impl ChosenReader {
         };
         map.read_to(part.end, self.seed, &*self.disk)?;
         let mut positions = map.count + self.maps.iter().map(|map| map.count).sum::<usize>();
-        while !self.maps.is_empty() && (positions > PLACES_MAX || self.maps.len() >= MAPS_MAX) {
+        while !self.maps.is_empty() && (positions > POSITIONS_MAX || self.maps.len() >= MAPS_MAX) {
             positions -= self.maps.remove(0).count;
         }
         self.maps.push(map);

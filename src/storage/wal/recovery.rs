@@ -12,7 +12,7 @@ use super::{ALL_SEGMENTS, LogError, LogOptions, LogStatus, Logged, RecordKind, V
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use std::sync::Arc;
 
-/// What was found in a log when it was opened.
+/// A summary of an opened log: its content, and the repairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogRecoverySummary {
     /// How many segments there are.

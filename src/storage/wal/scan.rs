@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// Bytes read at once; more only for a larger frame.
 pub(super) const CHUNK_BYTES: usize = 4 << 20;
 
-/// What a walk over a whole log found.
+/// The result of a walk over a whole log.
 pub(super) struct Scan {
     /// The headers of all segments, in order.
     pub(super) headers: Vec<SegmentHeader>,

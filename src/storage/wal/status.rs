@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Written by the log threads, read by the event loop. Each value is right by itself; together they are no snapshot.
 #[derive(Debug, Default)]
 pub struct LogStatus {
-    no_spare: AtomicBool,
+    no_preallocated: AtomicBool,
     no_large: AtomicBool,
     preallocated: AtomicBool,
     room: AtomicU64,
@@ -24,7 +24,7 @@ impl LogStatus {
     /// then waits, with everything behind it: see [`LogStatus::room`].
     #[must_use]
     pub fn full(&self) -> bool {
-        self.no_spare() || self.no_large.load(Ordering::Relaxed)
+        self.no_preallocated() || self.no_large.load(Ordering::Relaxed)
     }
 
     /// Returns the bytes left for frames in the last segment.
@@ -43,12 +43,12 @@ impl LogStatus {
         self.room.store(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn set_spare(&self, ready: bool) {
+    pub(super) fn set_preallocated(&self, ready: bool) {
         self.preallocated.store(ready, Ordering::Relaxed);
     }
 
-    fn no_spare(&self) -> bool {
-        self.no_spare.load(Ordering::Relaxed)
+    fn no_preallocated(&self) -> bool {
+        self.no_preallocated.load(Ordering::Relaxed)
     }
 
     /// Returns the lsn of the last durable frame.
@@ -82,8 +82,8 @@ impl LogStatus {
     }
 
     /// Sets whether a preallocated segment cannot be made. Returns true if this has changed.
-    pub(super) fn set_no_spare(&self, value: bool) -> bool {
-        self.no_spare.swap(value, Ordering::Relaxed) != value
+    pub(super) fn set_no_preallocated(&self, value: bool) -> bool {
+        self.no_preallocated.swap(value, Ordering::Relaxed) != value
     }
 
     /// Sets whether a segment for a large frame cannot be made. Returns true if this has changed.

@@ -19,7 +19,7 @@ const BUFFER_BYTES_MAX: usize = 4 << 20;
 pub enum Append {
     /// The batch is durable; the duration is that of the sync, or for a large frame that of making its segment.
     Durable(Duration),
-    /// Nothing was written: another segment must be made first. Append the batch again when a preallocated is ready.
+    /// Nothing was written: another segment must be made first. Append the batch again when one is ready.
     NeedsSegment,
     /// Nothing was written: the frame needs a segment of its own, and there is no space for it. Append it again later.
     NeedsSpace,

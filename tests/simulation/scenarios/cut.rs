@@ -40,18 +40,13 @@ impl World {
 
     /// Asks a node for a change of the members until it is done.
     fn change_members(&mut self, node: usize, wanted: &[&str]) -> Result<(), String> {
-        let words: Vec<&[u8]> = ["PAXOI", "MEMBER"].iter().chain(wanted).map(|word| word.as_bytes()).collect();
-        let mut told = None;
         for _ in 0..200 {
-            let time = self.processes[node].clocks.at(self.now_us);
-            let life = self.processes[node].life.as_mut().ok_or("the node that is asked does not run")?;
-            told = Some(format!("{:?}", life.node.member_command(&words, time)));
-            if told.as_deref() == Some("Ok") {
+            if self.ask_for_members(node, wanted).as_deref() == Some("Ok") {
                 return Ok(());
             }
             self.wait(50_000);
         }
-        Err(format!("in vain: {wanted:?}, told {told:?}"))
+        Err(format!("in vain: {wanted:?}"))
     }
 
     /// Starts the third node on a damaged directory, beside the second only. Then starts the first one, too.

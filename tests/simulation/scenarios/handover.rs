@@ -48,7 +48,7 @@ pub(super) fn reads_during_handovers(world: &mut World) -> Result<(), String> {
 
 /// Messages of the new leader take 100 ms. The others have promised it their votes and know no leader, long before they
 /// hear that it leads. They must not campaign against it.
-pub(super) fn word_of_the_new_leader_is_late(world: &mut World) -> Result<(), String> {
+pub(super) fn claim_of_the_new_leader_is_late(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 0)?;
     world.set(0, "value");

@@ -46,7 +46,7 @@ fn every_flipped_bit_of_durable_frames_is_found() {
 }
 
 #[test]
-fn a_mark_that_rots_costs_nothing() {
+fn a_durability_marker_that_rots_costs_nothing() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     let written = small_log(&mut writer);

@@ -64,7 +64,7 @@ fn a_frame_larger_than_a_segment_gets_its_own_or_waits() {
 }
 
 #[test]
-fn a_spare_that_is_whole_is_used_and_another_is_removed() {
+fn a_preallocated_segment_that_is_whole_is_used_and_another_is_removed() {
     let disk = MemoryDisk::new();
     let writer = open_new(&disk);
     writer.preallocate().unwrap();

@@ -66,7 +66,7 @@ fn what_is_left_is_a_log_that_reads_on_from_there() {
 }
 
 #[test]
-fn a_segment_that_goes_without_a_word_is_missed() {
+fn a_segment_that_goes_without_a_record_is_missed() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     segments(&mut writer, 4);

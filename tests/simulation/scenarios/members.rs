@@ -1,0 +1,45 @@
+//! Changes of the members.
+
+use super::expect;
+use crate::process::Process;
+use crate::shell::End;
+use crate::world::World;
+use paxoi::verify::Outcome;
+
+/// The third node leads, and is replaced while the first, the preferred leader, is down. It stops when it hears that it
+/// was removed. At that moment the two others lose power. They must still know of the removal: they are a majority of the new members, but
+/// not of the members before.
+pub(super) fn power_fails_when_the_removed_node_stops(world: &mut World) -> Result<(), String> {
+    world.found()?;
+    world.until("all are born", |world| world.processes[..3].iter().all(Process::is_born))?;
+    world.connect(0, 1)?;
+    world.order(0, &["PAXOI", "LEADER", "MOVE", "0", "3"]);
+    world.until("the third leads", |world| world.leader(2).is_some())?;
+    world.end(0, End::Kill);
+    let mut asked_us = 0;
+    world.until("the third stops", |world| {
+        if world.now_us >= asked_us + 50_000 {
+            asked_us = world.now_us;
+            world.ask_for_members(1, &["REPLACE", "3", "4"]);
+        }
+        world.processes[2].life.is_none()
+    })?;
+    for node in [1, 3] {
+        world.end(node, End::PowerLoss);
+        world.start(node);
+    }
+    world.ready()?;
+    world.connect(1, 1)?;
+    world.set(1, "after");
+    expect(&world.told(1)?, &Outcome::Done)
+}
+
+impl World {
+    /// Asks a node for a change of the members. Returns the reply, if the node runs.
+    pub(super) fn ask_for_members(&mut self, node: usize, wanted: &[&str]) -> Option<String> {
+        let words: Vec<&[u8]> = ["PAXOI", "MEMBER"].iter().chain(wanted).map(|word| word.as_bytes()).collect();
+        let time = self.processes[node].clocks.at(self.now_us);
+        let life = self.processes[node].life.as_mut()?;
+        Some(format!("{:?}", life.node.member_command(&words, time)))
+    }
+}
