@@ -138,9 +138,9 @@ fn get(patterns: &[&[u8]], view: &ConfigView) -> Reply<'static> {
         return Reply::error(refusal);
     }
     let patterns: Vec<_> = patterns.iter().map(|pattern| Pattern::compile(&pattern.to_ascii_lowercase())).collect();
-    let asked =
+    let matching =
         PARAMETERS.iter().filter(|parameter| patterns.iter().any(|pattern| pattern.matches(parameter.name.as_bytes())));
-    let pairs = asked.map(|parameter| {
+    let pairs = matching.map(|parameter| {
         let value = parameter.value(view).into_owned().into_bytes();
         (Reply::text(parameter.name), Reply::Bulk(value.into()))
     });
@@ -152,8 +152,8 @@ fn get(patterns: &[&[u8]], view: &ConfigView) -> Reply<'static> {
     Reply::Map(pairs.chain(kept).collect())
 }
 
-/// Returns all changes, or one error and no change, as in Redis. The error is, in this order, for an odd number of
-/// words, for an unknown name, or for the first pair that fails.
+/// Returns all changes, or one error and no change, as in Redis. The checks come in this order: an odd number of words,
+/// an unknown name, the first pair that fails.
 fn set(pairs: &[&[u8]], view: &ConfigView) -> Result<Vec<ConfigChange>, Reply<'static>> {
     if !pairs.len().is_multiple_of(2) {
         return Err(syntax_error());

@@ -90,13 +90,13 @@ pub struct MemoryView {
 pub struct KeyspaceView {
     /// Keys of all groups.
     pub keys: u64,
-    /// Those that expire.
+    /// Keys with an expiry time.
     pub expires: u64,
     /// Keys removed because they expired.
     pub expired_total: u64,
     /// Reads that found their key.
     pub hits: u64,
-    /// Reads that did not.
+    /// Reads that did not find their key.
     pub misses: u64,
 }
 
@@ -133,7 +133,7 @@ pub struct StorageView<'a> {
     pub recovering: u64,
     /// Scrubs of the disk since the start.
     pub scrubs: u64,
-    /// Damaged files that they found.
+    /// Damaged files that the scrubs found.
     pub scrub_damaged: u64,
 }
 

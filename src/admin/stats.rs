@@ -4,7 +4,7 @@
 
 use hdrhistogram::Histogram;
 
-/// Maximum number of error kinds (first words) counted apart; further kinds are counted together as `OTHER`.
+/// Maximum number of error kinds (first words) counted separately; further kinds are counted together as `OTHER`.
 pub const ERROR_KINDS_MAX: usize = 128;
 
 /// Maximum bytes kept of an error's first word.
@@ -13,7 +13,7 @@ const ERROR_KIND_BYTES_MAX: usize = 32;
 const RATE_SAMPLES: usize = 16;
 /// Minimum time of one sample, in milliseconds.
 const RATE_SAMPLE_MS: u64 = 100;
-/// The longest duration that is told apart, in microseconds; a longer one counts as this.
+/// The longest duration that is recorded, in microseconds. A longer one counts as this one.
 const TIMING_US_MAX: u64 = 60_000_000;
 
 /// The counters of one node.
@@ -35,7 +35,7 @@ pub struct Stats {
     pub connections_rejected: u64,
     /// Reads that found their key.
     pub hits: u64,
-    /// Reads that did not.
+    /// Reads that did not find their key.
     pub misses: u64,
     /// Bytes received from clients.
     pub net_input_bytes: u64,
@@ -221,7 +221,7 @@ impl Batches {
 }
 
 impl Timings {
-    /// Returns a set without durations.
+    /// Creates a set without durations.
     #[must_use]
     pub fn new() -> Timings {
         Timings(Histogram::new_with_bounds(1, TIMING_US_MAX, 2).expect("these bounds are legal"))

@@ -56,18 +56,18 @@ pub fn run(args: &DrainArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Connects to the node to drain, and checks that the INFO there is from that node. Returns its id, too.
+/// Connects to the node to drain, and checks by its INFO that it is that node. Returns its id and the connection.
 fn connect(args: &DrainArgs) -> anyhow::Result<(u32, Connection)> {
     let address = &args.connect;
     let no_answer = || format!("cannot drain a node through {address}: is a node running there?");
-    let mut asked = Connection::open(address).with_context(no_answer)?;
-    let info = asked.ask(INFO).with_context(no_answer)?;
+    let mut contact = Connection::open(address).with_context(no_answer)?;
+    let info = contact.ask(INFO).with_context(no_answer)?;
     let (found, _) = identity(&info).with_context(|| format!("{address} is not a Paxoi node"))?;
     match args.node {
         Some(id) if id != found => {
             let connection = look(address, &mut ask)?.connect(id).with_context(|| format!("cannot drain node {id}"))?;
             Ok((id, connection))
         }
-        _ => Ok((found, asked)),
+        _ => Ok((found, contact)),
     }
 }

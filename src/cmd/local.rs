@@ -93,14 +93,14 @@ fn shape(args: &LocalArgs) -> anyhow::Result<(u16, u32)> {
     };
     let (nodes, groups) = (birth.members.len() as u16, birth.groups);
     let dir = args.dir.display();
-    if let Some(asked) = args.nodes.filter(|asked| *asked != nodes) {
+    if let Some(given) = args.nodes.filter(|given| *given != nodes) {
         let text =
-            format!("--nodes {asked}: the cluster in {dir} has {nodes}; leave the flag out, or give another --dir");
+            format!("--nodes {given}: the cluster in {dir} has {nodes}; leave the flag out, or give another --dir");
         return Err(Usage(text).into());
     }
-    if let Some(asked) = args.groups.filter(|asked| *asked != groups) {
+    if let Some(given) = args.groups.filter(|given| *given != groups) {
         let text =
-            format!("--groups {asked}: the cluster in {dir} has {groups}; leave the flag out, or give another --dir");
+            format!("--groups {given}: the cluster in {dir} has {groups}; leave the flag out, or give another --dir");
         return Err(Usage(text).into());
     }
     Ok((nodes, groups))

@@ -76,7 +76,7 @@ const START: Duration = Duration::from_secs(5);
 /// takes less than this.
 const LISTING: Duration = Duration::from_millis(500);
 
-/// Runs a command, and prints what was done.
+/// Runs a command, and prints its result.
 ///
 /// # Errors
 /// If the node does not answer, or refuses; the error has its reason.
@@ -102,16 +102,16 @@ pub fn run(command: &MemberCommand) -> anyhow::Result<()> {
     }
 }
 
-struct Asked {
+struct NodeClient {
     address: String,
     client: Client,
 }
 
-impl Asked {
-    fn connect(address: &str) -> anyhow::Result<Asked> {
+impl NodeClient {
+    fn connect(address: &str) -> anyhow::Result<NodeClient> {
         let connected = resolve(address).and_then(|resolved| Client::connect(resolved, TIMEOUT));
         let client = connected.with_context(|| format!("cannot reach {address}; is a node running there?"))?;
-        Ok(Asked { address: address.to_owned(), client })
+        Ok(NodeClient { address: address.to_owned(), client })
     }
 
     fn member(&mut self, words: &[&str]) -> anyhow::Result<Value> {
@@ -127,7 +127,7 @@ impl Asked {
 
 /// Repeats a change until it is done, and prints its progress.
 fn change(address: &str, words: &[&str], done: &str) -> anyhow::Result<()> {
-    let mut node = Asked::connect(address)?;
+    let mut node = NodeClient::connect(address)?;
     let mut shown = String::new();
     let begun = Instant::now();
     loop {
@@ -153,7 +153,7 @@ fn change(address: &str, words: &[&str], done: &str) -> anyhow::Result<()> {
 }
 
 fn list(address: &str) -> anyhow::Result<()> {
-    let mut node = Asked::connect(address)?;
+    let mut node = NodeClient::connect(address)?;
     node.member(&["LIST"])?;
     thread::sleep(LISTING);
     let reply = node.member(&["LIST"])?;

@@ -84,7 +84,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Returns one line that says what is wrong with a command line, and what else might have been meant.
+/// Returns one line with the error of a command line, and the parser's suggestion if there is one.
 #[must_use]
 pub fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();

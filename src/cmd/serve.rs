@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Settings of `paxoi serve`. Each can also stand in the file or in the environment. Flags override the environment,
+/// Settings of `paxoi serve`. Each can also be in the file or in the environment. Flags override the environment,
 /// and the environment overrides the file.
 #[derive(Debug, Default, PartialEq, Args, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -284,8 +284,8 @@ fn node_addresses(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> any
     }
     if let Some(birth) = identity.and_then(|identity| identity.birth.as_ref()) {
         let born = birth.members.iter().find(|member| member.node.0 == id).map(|member| &member.address);
-        let joined = identity.and_then(|identity| identity.joined.iter().find(|place| place.node.0 == id));
-        let listen = args.listen.as_ref().or(joined.map(|place| &place.address)).or(born);
+        let joined = identity.and_then(|identity| identity.joined.iter().find(|info| info.node.0 == id));
+        let listen = args.listen.as_ref().or(joined.map(|info| &info.address)).or(born);
         let listen = listen.ok_or_else(|| usage("--listen is missing: give the address to listen on"))?.clone();
         return Ok(Addresses { initial: Vec::new(), join: Vec::new(), listen });
     }
@@ -317,14 +317,14 @@ fn node_addresses(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> any
 /// Default number of groups of a new cluster.
 pub const DEFAULT_GROUPS: u32 = 16;
 
-/// Returns the number of groups: the one asked for, which must not contradict the one that the directory was born with.
-fn group_count(asked: Option<u32>, dir: &str, identity: Option<&Identity>) -> anyhow::Result<u32> {
+/// Returns the number of groups. A given number must not contradict the number that the directory was born with.
+fn group_count(given: Option<u32>, dir: &str, identity: Option<&Identity>) -> anyhow::Result<u32> {
     let born = identity.and_then(|identity| identity.birth.as_ref());
-    match (asked, born.map(|birth| birth.groups)) {
-        (Some(asked), Some(born)) if asked != born => {
-            Err(usage(format!("--groups {asked}: the cluster in {dir} has {born}; leave the flag out")))
+    match (given, born.map(|birth| birth.groups)) {
+        (Some(given), Some(born)) if given != born => {
+            Err(usage(format!("--groups {given}: the cluster in {dir} has {born}; leave the flag out")))
         }
-        (asked, born) => check_groups(born.or(asked).unwrap_or(DEFAULT_GROUPS)),
+        (given, born) => check_groups(born.or(given).unwrap_or(DEFAULT_GROUPS)),
     }
 }
 
@@ -344,7 +344,7 @@ fn ignored_settings(args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Re
 /// Parses settings from a TOML text.
 ///
 /// # Errors
-/// One line with the place and the reason.
+/// One line with the line number and the reason.
 pub fn parse_file(text: &str) -> Result<ServeArgs, String> {
     toml::from_str(text).map_err(|error| {
         let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);

@@ -104,7 +104,7 @@ fn every_flag_can_stand_in_the_environment() {
 }
 
 #[test]
-fn a_switch_can_be_turned_off_by_what_counts_more() {
+fn a_flag_can_turn_off_a_switch_of_the_file() {
     let file = || parse_file("insecure = true").unwrap();
     assert_eq!(args(&["--insecure=no"]).over(file()).insecure, Some(false));
     assert_eq!(args(&["--insecure"]).insecure, Some(true));

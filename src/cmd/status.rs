@@ -64,7 +64,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
 #[derive(Debug)]
 struct Status {
     /// INFO of the node that was asked first.
-    asked: String,
+    first_info: String,
     rows: Vec<Row>,
 }
 
@@ -97,12 +97,12 @@ fn gather(address: &str, ask: &mut Ask<'_>) -> anyhow::Result<Status> {
         rows.push(Row { node: node.clone(), answer });
     }
     rows.sort_unstable_by_key(|row| row.node.id);
-    Ok(Status { asked: known.info, rows })
+    Ok(Status { first_info: known.info, rows })
 }
 
 impl Status {
-    /// Returns the reason why the cluster is not ready: a node that does not answer or has not loaded everything, or
-    /// that knows no leader of a group, is behind in one, or lacks a part of one.
+    /// Returns the reason why the cluster is not ready: a node does not answer, is loading, knows no leader of a group,
+    /// lags in a group, or lacks a part of a group.
     fn unready(&self) -> Option<String> {
         self.rows.iter().find_map(|row| {
             let id = row.node.id;
@@ -124,7 +124,7 @@ impl Status {
     }
 
     fn render(&self) -> String {
-        let groups = number(&self.asked, "groups");
+        let groups = number(&self.first_info, "groups");
         let applied = self.rows.iter().filter_map(|row| row.info()).map(|info| number(info, "applied_total"));
         let applied_max = applied.max().unwrap_or(0);
         let mut table = Table::new();
@@ -141,7 +141,7 @@ impl Status {
         }
         let mut text = table.trim_fmt();
         text.push_str("\n\n");
-        let leaderless = number(&self.asked, "groups_leaderless");
+        let leaderless = number(&self.first_info, "groups_leaderless");
         let count = |state: State| self.rows.iter().filter(|row| row.state() == state).count();
         let (nodes, down) = (self.rows.len(), count(State::Down));
         let up = self.rows.iter().filter(|row| row.info().is_some()).count();
@@ -166,7 +166,7 @@ impl Status {
         self.rows.iter().filter_map(Row::disk_warning).for_each(|warning| text.push_str(&warning));
         self.rows.iter().filter_map(Row::clock_warning).for_each(|warning| text.push_str(&warning));
         if leaderless > 0 {
-            let me = field(&self.asked, "node_id").unwrap_or("?");
+            let me = field(&self.first_info, "node_id").unwrap_or("?");
             let _ = writeln!(text, "the slots of groups without a leader are shown at node {me}, which was asked");
         }
         text
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_shows_every_node_and_who_answers_for_whom() {
+    fn the_table_shows_every_node_and_which_node_answers_at_its_address() {
         let status = gather("localhost:7001", &mut cluster).expect("it answers");
         let expected = "\
 node  address     state        role       leads  behind  lag      log  saved  up  slots
@@ -343,7 +343,7 @@ the slots of groups without a leader are shown at node 1, which was asked
     }
 
     #[test]
-    fn what_a_cluster_is_waited_for_is_named() {
+    fn the_reason_for_waiting_is_named() {
         let unready = |before: &str, after: &str| {
             let nodes = NODES.lines().filter(|line| !line.starts_with('3') && !line.starts_with('4'));
             let nodes = nodes.map(|line| format!("{line}\n")).collect::<String>();
@@ -390,7 +390,7 @@ the slots of groups without a leader are shown at node 1, which was asked
     }
 
     #[test]
-    fn lines_that_are_none_of_cluster_nodes_are_refused() {
+    fn malformed_lines_of_cluster_nodes_are_refused() {
         for line in ["nonsense", "id host:1@1 master - 0 0 x connected", "id \x1b[2J:1@1 master - 0 0 1 connected"] {
             let text = refused("localhost:1", |command| {
                 Ok(if command.len() == 1 { example("INFO") } else { line.to_owned() })

@@ -42,11 +42,11 @@ pub struct Facts {
     pub loading_bytes: (u64, u64),
 }
 
-/// What a node knows of its own process, and the settings that it was told to remember.
+/// Facts about the node's process, and the CONFIG values that the node only remembers.
 #[derive(Default)]
 pub(super) struct ProcessInfo {
     facts: Facts,
-    /// Time of the first tick, which stands for the start of the process.
+    /// Time of the first tick, taken for the start of the process.
     started_ms: Option<u64>,
     /// Values that CONFIG SET gave to parameters without effect.
     kept: CompatValues,
@@ -116,7 +116,7 @@ impl Core<'_> {
             _ => return Reply::error("ERR wrong number of arguments for 'paxoi|checkpoint' command"),
         };
         let all = (0..self.engine.len() as u32).map(GroupId);
-        self.upkeep.want(all.filter(|id| group.is_none_or(|group| group == *id)));
+        self.upkeep.request_checkpoints(all.filter(|id| group.is_none_or(|group| group == *id)));
         Reply::Simple("Background checkpoint started")
     }
 
@@ -162,7 +162,7 @@ impl Core<'_> {
         cluster::cluster(words, &ClusterView { me: self.identity.node, groups, leaders: &leaders, nodes: &nodes })
     }
 
-    /// Returns the leader of a group. For a group that is not rebuilt here yet, the members' claims tell it.
+    /// Returns the leader of a group. For a group that is not rebuilt here yet, the highest claim of a member decides.
     fn leader_of(&self, group: GroupId) -> Option<NodeId> {
         if self.engine.has(group) {
             return self.engine.group(group).leader().map(|ballot| ballot.node);

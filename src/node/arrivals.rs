@@ -25,11 +25,11 @@ struct Arrival {
 /// The owner of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionOwner {
-    /// A client's, at this address.
+    /// A client at this address.
     Clients(SocketAddr),
-    /// A client's that asks for encryption, at this address.
+    /// A client at this address that asks for encryption.
     TlsClients(SocketAddr),
-    /// Another node's.
+    /// Another node.
     Nodes,
 }
 
@@ -44,8 +44,8 @@ impl Arrivals {
         self.0.has(id)
     }
 
-    /// Removes a connection, and tells from its first byte whose it is.
-    pub(super) fn tell(&mut self, id: u64, first: u8) -> Option<ConnectionOwner> {
+    /// Removes a connection, and returns its owner by its first byte.
+    pub(super) fn take_owner(&mut self, id: u64, first: u8) -> Option<ConnectionOwner> {
         let Arrival { addr, .. } = self.0.remove(id)?;
         Some(match first {
             PEER_BYTE_MIN.. => ConnectionOwner::Nodes,
@@ -85,10 +85,10 @@ mod tests {
         let addr = SocketAddr::from(([127, 0, 0, 9], 9));
         let mut arrivals = Arrivals::default();
         (1..=5).for_each(|id| arrivals.opened(id, addr, at(id)));
-        assert_eq!(arrivals.tell(1, b'*'), Some(ConnectionOwner::Clients(addr)));
-        assert_eq!(arrivals.tell(2, TLS_BYTE), Some(ConnectionOwner::TlsClients(addr)));
-        assert_eq!(arrivals.tell(3, PEER_BYTE_MIN), Some(ConnectionOwner::Nodes));
-        assert_eq!((arrivals.tell(3, b'*'), arrivals.has(3)), (None, false), "it is told once");
+        assert_eq!(arrivals.take_owner(1, b'*'), Some(ConnectionOwner::Clients(addr)));
+        assert_eq!(arrivals.take_owner(2, TLS_BYTE), Some(ConnectionOwner::TlsClients(addr)));
+        assert_eq!(arrivals.take_owner(3, PEER_BYTE_MIN), Some(ConnectionOwner::Nodes));
+        assert_eq!((arrivals.take_owner(3, b'*'), arrivals.has(3)), (None, false), "only once");
         assert_eq!(arrivals.take_silent(4 + HANDSHAKE_MS_MAX), [(4, addr)]);
         arrivals.closed(5);
         assert_eq!(arrivals.take_silent(u64::MAX), []);

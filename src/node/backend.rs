@@ -177,8 +177,8 @@ impl Backend for Core<'_> {
         groups.iter().map(in_group).min().unwrap_or_else(reached)
     }
 
-    fn ask_where_durable(&mut self, groups: Vec<GroupId>) {
-        self.durability.ask(groups, self.ports.peers);
+    fn query_durable_positions(&mut self, groups: Vec<GroupId>) {
+        self.durability.query(groups, self.ports.peers);
     }
 }
 
@@ -204,17 +204,17 @@ impl Core<'_> {
     /// Queues a command in its group at this node, or begins a read.
     pub(super) fn carry_out(&mut self, submission: Submission<'_>, deadline_ms: u64, time: Time) {
         let Submission { group, verb, command, body, request, ticket } = submission;
-        let asked = RequestContext { ticket, verb, since_us: time.mono_us };
+        let context = RequestContext { ticket, verb, since_us: time.mono_us };
         // The client's next commands wait here for its upload. Commands that another member passes on do not wait: they
         // are short.
         if ticket.connection != RELAYED && self.is_upload(command, request.bytes) {
-            return self.engine.upload(group, command, request.buffer, asked, deadline_ms);
+            return self.engine.upload(group, command, request.buffer, context, deadline_ms);
         }
         if self.is_logged(command) {
-            return self.engine.queue(group, |out| encode(command, out), asked, deadline_ms);
+            return self.engine.queue(group, |out| encode(command, out), context, deadline_ms);
         }
         let (body, long) = (body.unwrap_or_else(|| self.engine.encoded(command)), command.is_long_read());
-        let since_us = asked.since_us;
+        let since_us = context.since_us;
         self.engine.read(Read { group, body, ticket, deadline_ms, verb, since_us, long });
     }
 }

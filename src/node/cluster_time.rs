@@ -89,7 +89,7 @@ struct Jump {
     noticed_us: u64,
 }
 
-/// What cluster time reads of the node.
+/// The parts of the node that cluster time reads.
 #[derive(Clone, Copy)]
 pub(super) struct ClockContext<'a> {
     pub(super) me: NodeId,
@@ -146,8 +146,8 @@ impl ClusterTime {
         offset.map(|offset| since_1970(offset.us, time))
     }
 
-    /// Returns true if the own clock has jumped, and no other clock shows that this machine was not frozen: none that
-    /// is known from before has stayed where it was.
+    /// Returns true if this node's own clock has jumped and no other clock rules out a freeze of this machine. A clock
+    /// rules it out if it was known before the jump and has stayed where it was.
     fn has_just_jumped(&self, time: Time) -> bool {
         let resync_us = signed(CLOCK_RESYNC_MS * 1_000);
         let is_open = |jump: &Jump| {
@@ -158,8 +158,8 @@ impl ClusterTime {
             || self.jump.as_ref().is_some_and(is_open)
     }
 
-    /// Returns by how much each other clock has jumped against the monotonic clock here, of the clocks that were known
-    /// before the jump and read since.
+    /// Returns the jump of each other clock against the monotonic clock here. Only clocks that were known before the
+    /// jump of the own clock and were read since then are included.
     fn moved(&self, jump: &Jump) -> impl Iterator<Item = i64> {
         self.counting().filter_map(|heard| {
             let before = jump.before.iter().find(|before| before.node == heard.node)?;
@@ -201,7 +201,7 @@ impl ClusterTime {
     }
 
     /// Returns this node's clocks for a ping; `None` in versions without clocks.
-    pub(super) fn told(&self, time: Time) -> Option<PingClocks> {
+    pub(super) fn ping_clocks(&self, time: Time) -> Option<PingClocks> {
         let founded = self.offset.filter(|offset| offset.is_founded && self.jump.is_none());
         let cluster_us = founded.map(|offset| since_1970(offset.us, time));
         self.tells.then_some(PingClocks { unix_us: time.unix_us, cluster_us })
@@ -225,17 +225,17 @@ impl ClusterTime {
         if self.jump.as_ref().is_some_and(|jump| sent_us <= jump.noticed_us) {
             return;
         }
-        let place = self.readings.iter().position(|reading| reading.node == from);
-        let is_fresh = |place: usize| time.mono_us < self.readings[place].at_us + 10 * CLOCK_ERROR_MS_MAX * 1_000;
+        let index = self.readings.iter().position(|reading| reading.node == from);
+        let is_fresh = |index: usize| time.mono_us < self.readings[index].at_us + 10 * CLOCK_ERROR_MS_MAX * 1_000;
         // One of the two nodes was busy for a moment. A better reading is at hand.
-        if rtt_us / 2 > CLOCK_ERROR_MS_MAX * 1_000 && place.is_some_and(is_fresh) {
+        if rtt_us / 2 > CLOCK_ERROR_MS_MAX * 1_000 && index.is_some_and(is_fresh) {
             return;
         }
         let offset = |at_sending_us: u64| signed(at_sending_us) + signed(rtt_us / 2) - signed(time.mono_us);
         let (clock_us, cluster_us) = (offset(clocks.unix_us), clocks.cluster_us.map(offset));
         let reading = Reading { node: from, clock_us, cluster_us, at_us: time.mono_us };
-        match place {
-            Some(place) => self.readings[place] = reading,
+        match index {
+            Some(index) => self.readings[index] = reading,
             None => self.readings.push(reading),
         }
         if self.counts(&reading) {
@@ -383,7 +383,7 @@ impl ClusterTime {
         };
     }
 
-    /// Returns by how much a node's clock is ahead of cluster time, in milliseconds; `None` if that is not known.
+    /// Returns the lead of a node's clock over cluster time, in milliseconds; `None` if it is not known.
     pub(super) fn ahead_ms(&self, node: NodeId, me: NodeId) -> Option<i64> {
         let read = || self.readings.iter().find(|reading| reading.node == node).map(|reading| reading.clock_us);
         let clock_us = if node == me { self.own_us } else { read() };
@@ -404,7 +404,7 @@ impl ClusterTime {
         }
     }
 
-    /// Returns how far the latest time of any group is ahead of cluster time, in milliseconds.
+    /// Returns the largest lead of a group's time over cluster time, in milliseconds.
     pub(super) fn groups_lead_ms(&self, engine: &Engine, time: Time) -> u64 {
         self.now_ms(time).map_or(0, |cluster_ms| engine.lead_ms(time.clock(), cluster_ms))
     }
@@ -440,9 +440,9 @@ impl ClusterTime {
                     tracing::warn!("the clock of node {node} is {} cluster time: set it right", ClockLead(ahead_ms));
                     self.differing.push(node);
                 }
-                Some(place) if !differs => {
+                Some(index) if !differs => {
                     tracing::info!("the clock of node {node} agrees with cluster time again");
-                    self.differing.swap_remove(place);
+                    self.differing.swap_remove(index);
                 }
                 _ => {}
             }

@@ -1,5 +1,5 @@
-//! The node without its connections: the components with which clients and links are served. It is made anew for each
-//! input, so that one component can be called with others as arguments.
+//! The node without its connections: the components with which clients and links are served. A [`Core`] is created for
+//! each input, so that one component can be called with others as arguments.
 
 use super::Time;
 use super::admin::ProcessInfo;
@@ -38,7 +38,7 @@ impl Core<'_> {
         self.loading.is_born(self.identity)
     }
 
-    /// Returns the upkeep component, and the context of what it may use.
+    /// Returns the upkeep component, and the context of a call.
     pub(super) fn upkeep(&mut self, time: Time) -> (&mut Upkeep, upkeep::UpkeepContext<'_>) {
         let facts = self.process_info.facts();
         let log = LogSize { bytes: facts.log_bytes, segments: facts.log_segments };
@@ -52,7 +52,7 @@ impl Core<'_> {
         call(upkeep, &mut cx);
     }
 
-    /// Returns the cluster component, and the context of what it may use.
+    /// Returns the cluster component, and the context of a call.
     pub(super) fn cluster(&mut self, time: Time) -> (&mut Cluster, cluster::ClusterContext<'_>) {
         let is_born = self.is_born();
         let Core { config, identity, engine, ports, cluster, .. } = self;
@@ -151,11 +151,11 @@ impl Core<'_> {
 
     /// Tells a member that `groups` have been rebuilt, and which groups are still missing here.
     pub(super) fn send_groups_ready(&mut self, to: NodeId, groups: &[GroupId]) {
-        let here = self.engine.groups_ready(groups);
-        self.send_node_message(to, &NodeMessage::GroupsReady(here));
+        let ready = self.engine.groups_ready(groups);
+        self.send_node_message(to, &NodeMessage::GroupsReady(ready));
     }
 
-    /// Tells a member the `next` of each group here.
+    /// Sends a member the `next` of each group here.
     pub(super) fn send_positions(&mut self, to: NodeId) {
         let positions = self.engine.positions();
         self.send_node_message(to, &NodeMessage::Positions(positions));
@@ -167,6 +167,6 @@ impl Core<'_> {
 
     /// Answers commands that were passed on.
     pub(super) fn answer(&mut self, answers: Answers) {
-        answers.into_iter().for_each(|(asked, reply)| self.ports.answer(asked, reply));
+        answers.into_iter().for_each(|(context, reply)| self.ports.answer(context, reply));
     }
 }

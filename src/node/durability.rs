@@ -4,8 +4,8 @@
 //! writes, because they are answered. Two kinds of members are certain:
 //! - Members that say so. This node asks them for their positions ([`NodeMessage::DurablePositionQuery`]). A member
 //!   answers once its log is durable up to its position ([`NodeMessage::Durable`]).
-//! - A majority, even if no member was asked: the members that voted for the last value. Each of them had all values before
-//!   that one. This node does not know which members they are.
+//! - A majority, even if no member was asked: the members that voted for the last value. Each of them had all values
+//!   before that one. This node does not know which members they are.
 
 use super::peers::Peers;
 use super::wire::{NodeMessage, Positions};
@@ -22,14 +22,14 @@ pub(super) struct Durability {
 }
 
 impl Durability {
-    /// Asks all members how far their logs durably have these groups.
-    pub(super) fn ask(&mut self, groups: Vec<GroupId>, peers: &mut Peers) {
+    /// Asks all members up to which instances their logs are durable in these groups.
+    pub(super) fn query(&mut self, groups: Vec<GroupId>, peers: &mut Peers) {
         self.known.retain(|node, _| peers.iter().any(|peer| peer.id() == *node));
         peers.broadcast(&NodeMessage::DurablePositionQuery(groups));
     }
 
     /// Keeps the answer to a member: `positions`, to be sent when the log is durable up to `lsn`. While one answer
-    /// waits, further questions of that member are dropped: it asks again anyway.
+    /// waits, further queries of that member are dropped: it asks again anyway.
     pub(super) fn owe(&mut self, from: NodeId, lsn: u64, positions: Positions) {
         if !self.owed.iter().any(|(_, to, _)| *to == from) {
             self.owed.push((lsn, from, positions));
@@ -37,7 +37,7 @@ impl Durability {
     }
 
     /// Sends the answers that are due when this node's log is durable up to `lsn`.
-    pub(super) fn tell(&mut self, lsn: u64, peers: &mut Peers) {
+    pub(super) fn send_due(&mut self, lsn: u64, peers: &mut Peers) {
         for (_, to, positions) in self.owed.extract_if(.., |(owed_lsn, ..)| *owed_lsn <= lsn) {
             if let Some(peer) = peers.find(to) {
                 peer.send_node_message(&NodeMessage::Durable(positions));
@@ -46,7 +46,7 @@ impl Durability {
     }
 
     /// Notes the durable positions that a member has sent. `groups` is the number of groups of the cluster.
-    pub(super) fn on_told(&mut self, from: NodeId, positions: &Positions, groups: usize) {
+    pub(super) fn on_positions(&mut self, from: NodeId, positions: &Positions, groups: usize) {
         let known = self.known.entry(from).or_default();
         known.resize(groups, Instance(0));
         for (group, next) in positions.next.iter().filter(|(group, _)| group.index() < groups) {
@@ -56,8 +56,8 @@ impl Durability {
 
     /// Counts the group's members other than `me` that certainly have all instances below `next`, which this node
     /// has applied. The group has its present members since instance `membership_since`. With `passed_on`, another
-    /// member carries out the commands of this node's clients, and their effects may not have come here: then
-    /// only the certain majority counts.
+    /// member carries out the commands of this node's clients, and their effects may not have come here: then only the
+    /// certain majority counts.
     pub(super) fn count_durable_members(
         &self,
         group: &Group,

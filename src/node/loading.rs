@@ -4,8 +4,8 @@
 //! A node can promise nothing before it has read its log to the end. Until then it has no groups, and other members
 //! wait. Afterwards the groups come in portions. Messages to a missing group are lost, as if the node were down. The
 //! members are told which groups are missing, so that they count on other nodes. When a group comes, both sides act as
-//! if they had just connected. What concerns all groups waits for the last of them: checkpoints, trimming, changes of
-//! the members, and the removal of former members.
+//! if they had just connected. Checkpoints, trimming, changes of the members and the removal of former members wait
+//! until all groups are rebuilt.
 
 use super::Time;
 use super::core::Core;
@@ -33,7 +33,7 @@ enum LoadingStage {
 }
 
 impl Loading {
-    /// Returns the state of a node that misses nothing.
+    /// Returns the state of a node that lacks no group.
     pub(super) fn whole() -> Loading {
         Loading(LoadingStage::Whole)
     }
@@ -62,7 +62,7 @@ impl Loading {
 
     /// Notes that all groups are here.
     fn end(&mut self) {
-        assert_eq!(self.0, LoadingStage::Rebuilding, "groups come, if only none, before that is the end of it");
+        assert_eq!(self.0, LoadingStage::Rebuilding, "`on_groups` comes before the end, even without groups");
         self.0 = LoadingStage::Whole;
     }
 

@@ -4,12 +4,12 @@
 //! These components take the inputs, and own their state:
 //!
 //! ```text
-//! clients    connections of clients, their requests and replies    engine     groups, commands, reads, the log's queue
-//! links      connections of nodes, their handshakes and frames     peers      liveness, reach and claims of the members
-//! arrivals   connections without a byte so far                     cluster    birth, joining, leaders, members
-//! upkeep     checkpoints, transfers, ranges of the log             relay      commands that another member executes
-//! names      the members' addresses for clients                    durability the log positions durable at other members
-//! loading    the start, while groups are rebuilt                   cluster_time  unix time by a majority's clocks
+//! clients    clients' connections, requests and replies      engine        groups, commands, reads, the log's queue
+//! links      nodes' connections, handshakes and frames       peers         liveness, reach and claims of the members
+//! arrivals   connections without a byte so far               cluster       birth, joining, leaders, members
+//! upkeep     checkpoints, transfers, ranges of the log       relay         commands that another member executes
+//! names      the members' addresses for clients              durability    durable log positions of other members
+//! loading    the start, while groups are rebuilt             cluster_time  unix time by a majority's clocks
 //! ```
 //!
 //! These parts connect them:
@@ -261,7 +261,7 @@ impl Node {
         self.now_us = time.mono_us;
         if self.arrivals.has(id) {
             let Some(first) = input.first() else { return };
-            match self.arrivals.tell(id, *first) {
+            match self.arrivals.take_owner(id, *first) {
                 Some(ConnectionOwner::Nodes) => self.links.accept(id, time),
                 Some(ConnectionOwner::TlsClients(addr)) => {
                     tracing::warn!("{addr} asks for an encrypted connection, which is not supported");
@@ -369,7 +369,7 @@ impl Node {
     }
 
     /// Ends a turn. Every group that had inputs proposes, forwards or announces once. Durable effects leave. Reads are
-    /// asked about or answered. The next batch goes to the log.
+    /// confirmed or answered. The next batch goes to the log.
     pub fn end_turn(&mut self, time: Time) {
         self.now_us = time.mono_us;
         // Clients take steps of work also before the node has begun: they get refusals, which cost a share of the turn.
@@ -408,13 +408,15 @@ impl Node {
             Completion::Read(range, values) => {
                 core.with_upkeep(time, |upkeep, cx| upkeep.range_read(&range, values, cx));
             }
-            Completion::Checkpoint(done) => core.with_upkeep(time, |upkeep, cx| upkeep.checkpoint_done(done, cx)),
+            Completion::Checkpoint(result) => {
+                core.with_upkeep(time, |upkeep, cx| upkeep.on_checkpoint_result(result, cx));
+            }
             Completion::Transfer(result) => core.with_upkeep(time, |upkeep, cx| upkeep.on_transfer_result(result, cx)),
             Completion::DroppableSegments(droppable) => core.with_upkeep(time, |upkeep, cx| upkeep.trim(droppable, cx)),
         }
     }
 
-    // Facts from the shell, and questions of the shell.
+    // Facts from the shell, and facts for the shell.
 
     /// Notes how long the last turn of the event loop took, in microseconds, without its sleep.
     pub fn turn_took(&mut self, usec: u64, time: Time) {

@@ -1,6 +1,6 @@
-//! The members' addresses for clients: the address that a member announces, otherwise the one where the other members
-//! reach it. The shell looks names up at intervals. So clients that want a numeric address get one, and a member that
-//! moved is dialled at its new address.
+//! The members' addresses for clients: the address that a member announces, otherwise the address where the other
+//! members reach it. The shell looks names up at intervals. So clients that want a numeric address get one, and a
+//! member that moved is dialled at its new address.
 
 use super::Time;
 use super::admin::id40;
@@ -34,16 +34,16 @@ impl Names {
     /// Keeps only these names, and returns those to look up now.
     fn check(&mut self, names: BTreeSet<String>, now_ms: u64) -> Vec<String> {
         let mut before = std::mem::take(&mut self.known);
-        let mut asked = Vec::new();
+        let mut due = Vec::new();
         for name in names {
             let mut known = before.remove(&name).unwrap_or_default();
             if known.asked_ms.is_none_or(|asked_ms| now_ms >= asked_ms + LOOK_UP_MS) {
                 known.asked_ms = Some(now_ms);
-                asked.push(name.clone());
+                due.push(name.clone());
             }
             self.known.insert(name, known);
         }
-        asked
+        due
     }
 
     fn ip(&self, name: &str) -> Option<IpAddr> {
@@ -66,22 +66,21 @@ impl Names {
         }
         self.checked_ms = Some(now_ms);
         let dialled = peers.iter().map(|peer| peer.address());
-        let told = peers.iter().filter_map(Peer::announced);
-        let all = announced.or(peers.own_address()).into_iter().chain(dialled).chain(told);
+        let others = peers.iter().filter_map(Peer::announced);
+        let all = announced.or(peers.own_address()).into_iter().chain(dialled).chain(others);
         let is_name = |address: &&str| Endpoint::parse(address).is_some_and(|endpoint| endpoint.ip().is_none());
         let names = all.filter(is_name).map(str::to_owned).collect();
         self.check(names, now_ms)
     }
 
-    /// Returns all members, including this node, as cluster clients want them. Guests have no address, and are left
-    /// out.
+    /// Returns all members, including this node, as cluster clients see them. Guests have no address, and are left out.
     pub(super) fn views(&self, me: NodeId, announced: Option<&str>, peers: &Peers, time: Time) -> Vec<NodeView> {
-        let told = |peer: &Peer| peer.announced().unwrap_or_else(|| peer.address()).to_owned();
+        let shown = |peer: &Peer| peer.announced().unwrap_or_else(|| peer.address()).to_owned();
         let own = announced.or(peers.own_address()).map(|address| (me, address.to_owned(), true)).into_iter();
         let others = peers.iter().filter(|peer| !peer.address().is_empty());
-        let others = others.map(|peer| (peer.id(), told(peer), peer.is_reached(time.mono_ms())));
+        let others = others.map(|peer| (peer.id(), shown(peer), peer.is_reached(time.mono_ms())));
         let view = |(node, address, connected): (NodeId, String, bool)| {
-            let storage = peers.roster().info(node).map_or([node.0 as u8; 16], |place| place.storage);
+            let storage = peers.roster().info(node).map_or([node.0 as u8; 16], |info| info.storage);
             let (endpoint, resolved) = (Endpoint::parse(&address), self.ip(&address));
             NodeView { node, id40: id40(node, &storage), endpoint, resolved, connected }
         };

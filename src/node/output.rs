@@ -37,7 +37,7 @@ pub enum Output {
     LookUp(String),
     /// Append the next batch to the log. Never while another batch is in flight.
     Append(Batch),
-    /// Tell which segments can go. For each group, the instance up to which the log is not needed. See
+    /// Ask the log which segments can go. For each group, the instance up to which its log is not needed. See
     /// [`Completion::DroppableSegments`].
     QueryDroppable(Vec<Instance>),
     /// Remove the segments of the log below this one.
@@ -57,7 +57,7 @@ pub enum Output {
 /// The result of an output, for [`Node::on_completion`].
 #[derive(Debug)]
 pub enum Completion {
-    /// Of [`Output::Dial`]: the connection is being made, or could not begin.
+    /// The result of [`Output::Dial`]: the connection is being made, or could not begin.
     Dialling {
         /// The member.
         to: NodeId,
@@ -70,24 +70,24 @@ pub enum Completion {
     Connected(u64),
     /// The IP address of a name that [`Output::LookUp`] or a dial asked for.
     Resolved(String, IpAddr),
-    /// Of [`Output::Append`]: the log is durable up to `lsn`.
+    /// The result of [`Output::Append`]: the log is durable up to `lsn`.
     Durable {
         /// The number of the last durable frame.
         lsn: u64,
         /// How long the sync took, in microseconds.
         sync_us: u64,
     },
-    /// Of [`Output::QueryDroppable`], before anything else happens: the segments of the log that can go.
+    /// The answer to [`Output::QueryDroppable`], before anything else happens: the segments of the log that can go.
     DroppableSegments(DroppableSegments),
-    /// Of [`Output::ReadRange`]: too many ranges are being read already. This one waits again.
+    /// The refusal of [`Output::ReadRange`]: too many ranges are being read already. This range waits again.
     Unread(ReadRange),
-    /// Of [`Output::ReadRange`]: the values of the range.
+    /// The result of [`Output::ReadRange`]: the values of the range.
     Read(ReadRange, Vec<ChosenValue>),
-    /// Of [`Output::Checkpoint`]: the result of the task.
+    /// The result of [`Output::Checkpoint`].
     Checkpoint(CheckpointResult),
-    /// Of [`Output::Transfer`]: the result of the task.
+    /// The result of [`Output::Transfer`].
     Transfer(TransferResult),
-    /// Of [`Output::StoreIdentity`]: the identity with this birth record is durable.
+    /// The result of [`Output::StoreIdentity`]: the identity with this birth record is durable.
     Stored(BirthRecord),
     /// The findings of a scrub of the disk, which no output asked for. Damaged files are written anew from memory.
     Scrubbed(Findings),
@@ -189,8 +189,8 @@ pub trait Driver {
     /// Reads a range of the log. Returns false if that is not possible now.
     fn read_range(&mut self, range: ReadRange) -> bool;
 
-    /// Gives the checkpoint writer a task.
-    fn checkpoint(&mut self, job: CheckpointTask);
+    /// Gives the checkpoint worker a task.
+    fn checkpoint(&mut self, task: CheckpointTask);
 
     /// Gives the transfer worker a task.
     fn transfer(&mut self, task: TransferTask);
@@ -273,7 +273,7 @@ fn carry_out_one<D: Driver>(driver: &mut D, output: Output, time: Time) -> Resul
                 driver.node().on_completion(Completion::Unread(range), time);
             }
         }
-        Output::Checkpoint(job) => driver.checkpoint(job),
+        Output::Checkpoint(task) => driver.checkpoint(task),
         Output::Transfer(task) => driver.transfer(task),
         Output::StoreIdentity(identity) => {
             driver.store(&identity)?;

@@ -33,7 +33,7 @@ pub(super) struct EnginePorts<'a> {
 }
 
 impl EnginePorts<'_> {
-    /// Borrows the same for a shorter lifetime.
+    /// Borrows all parts for a shorter lifetime.
     pub(super) fn reborrow(&mut self) -> EnginePorts<'_> {
         EnginePorts {
             peers: self.peers,
@@ -47,7 +47,7 @@ impl EnginePorts<'_> {
         }
     }
 
-    /// The checks that can refuse a command before it is tried.
+    /// Returns the checks that can refuse a command before it is tried.
     pub(super) fn refusals<'a>(&'a self, engine: &'a Engine) -> Refusals<'a> {
         Refusals { engine, peers: self.peers, relays: self.relays }
     }

@@ -16,10 +16,10 @@ use bytes::Bytes;
 use groups::message::MessageError;
 use groups::{Group, GroupId, Message, NodeId};
 
-const ABSURD: &str = "the peer named an impossible ballot or instance";
+const IMPLAUSIBLE: &str = "the peer named an impossible ballot or instance";
 
 impl Receiver for Core<'_> {
-    fn known(&self) -> HandshakeContext<'_> {
+    fn context(&self) -> HandshakeContext<'_> {
         let Core { identity, config, ports, loading, .. } = self;
         HandshakeContext { identity, config, peers: ports.peers, is_loading: loading.is_loading() }
     }
@@ -87,7 +87,7 @@ impl Receiver for Core<'_> {
 
     fn on_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> Result<(), String> {
         if !self.engine.is_plausible(&message) {
-            return Err(ABSURD.to_owned());
+            return Err(IMPLAUSIBLE.to_owned());
         }
         let clock = time.clock();
         match message {
@@ -114,8 +114,8 @@ impl Receiver for Core<'_> {
                 }
                 self.engine.note_positions(from, &positions, &mut self.ports, clock);
             }
-            NodeMessage::LeadershipQuery(question) => {
-                self.engine.handle_question(from, &question, &mut self.ports, time);
+            NodeMessage::LeadershipQuery(query) => {
+                self.engine.handle_query(from, &query, &mut self.ports, time);
             }
             NodeMessage::LeadershipAnswers(answers) => {
                 self.engine.handle_answers(from, &answers, &mut self.ports, time);
@@ -143,22 +143,22 @@ impl Receiver for Core<'_> {
                 let (cluster, mut cx) = self.cluster(time);
                 cluster.handle_move(from, &wanted, &mut cx);
             }
-            NodeMessage::LeaderMoveReply(moved) => {
+            NodeMessage::LeaderMoveReply(reply) => {
                 let (cluster, mut cx) = self.cluster(time);
-                cluster.handle_moved(&moved, &mut cx);
+                cluster.handle_move_reply(&reply, &mut cx);
             }
-            NodeMessage::GroupsReady(here) => {
+            NodeMessage::GroupsReady(ready) => {
                 if let Some(peer) = self.ports.peers.find(from) {
-                    peer.set_missing(here.missing);
+                    peer.set_missing(ready.missing);
                 }
-                self.engine.connect(from, &here.groups, &mut self.ports);
+                self.engine.connect(from, &ready.groups, &mut self.ports);
             }
             NodeMessage::DurablePositionQuery(groups) => self.on_durable_position_query(from, &groups),
-            NodeMessage::Durable(positions) => self.durability.on_told(from, &positions, self.engine.len()),
+            NodeMessage::Durable(positions) => self.durability.on_positions(from, &positions, self.engine.len()),
             NodeMessage::Relay(relay) => self.on_relay(id, from, &relay, time),
             NodeMessage::Relayed(relayed) => {
-                if let Some((asked, reply)) = self.ports.relays.on_reply(&relayed) {
-                    self.ports.answer(asked, reply);
+                if let Some((context, reply)) = self.ports.relays.on_reply(&relayed) {
+                    self.ports.answer(context, reply);
                 }
             }
         }
@@ -168,7 +168,7 @@ impl Receiver for Core<'_> {
     fn on_transfer_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> bool {
         let (upkeep, mut cx) = self.upkeep(time);
         match message {
-            NodeMessage::ChunkRequest(want) => upkeep.handle_chunk_request(id, &want, &mut cx),
+            NodeMessage::ChunkRequest(request) => upkeep.handle_chunk_request(id, &request, &mut cx),
             NodeMessage::Chunk(chunk) => upkeep.handle_chunk(from, chunk, &mut cx),
             _ => return false,
         }
@@ -198,7 +198,7 @@ impl Receiver for Core<'_> {
             Err(error) => return Err(error.to_string()),
         };
         if !self.engine.group(group).is_plausible(&message) {
-            return Err(ABSURD.to_owned());
+            return Err(IMPLAUSIBLE.to_owned());
         }
         let version = message.value_version();
         if version > self.config.versions.value_version() {
@@ -274,12 +274,12 @@ impl Core<'_> {
         self.carry_out(submission, deadline_ms, time);
     }
 
-    /// Takes a member's question up to which instance of each of these groups this node's log is durable. The answer is
-    /// sent when everything gathered so far is durable.
+    /// Handles a member's query for the instances up to which this node's log is durable in these groups. The answer is
+    /// sent when all records gathered so far are durable.
     fn on_durable_position_query(&mut self, from: NodeId, groups: &[GroupId]) {
-        let here = groups.iter().take(self.engine.len()).filter(|group| self.engine.has(**group));
-        let next = here.map(|group| (*group, self.engine.group(*group).next())).collect();
+        let loaded = groups.iter().take(self.engine.len()).filter(|group| self.engine.has(**group));
+        let next = loaded.map(|group| (*group, self.engine.group(*group).next())).collect();
         self.durability.owe(from, self.engine.gathered_lsn(), Positions { next });
-        self.durability.tell(self.engine.durable_lsn(), self.ports.peers);
+        self.durability.send_due(self.engine.durable_lsn(), self.ports.peers);
     }
 }

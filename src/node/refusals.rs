@@ -36,8 +36,8 @@ impl Refusals<'_> {
         if engine.is_far_behind(group) {
             return Some(Reply::error("LOADING Paxoi is catching up with the other nodes"));
         }
-        let is_deaf = engine.space().is_exhausted() && engine.group(group).is_behind();
-        is_deaf.then(|| {
+        let cannot_learn = engine.space().is_exhausted() && engine.group(group).is_behind();
+        cannot_learn.then(|| {
             Reply::error(
                 "MISCONF the disk is full: this node lacks newer writes, and no other node can execute the command",
             )
@@ -83,6 +83,6 @@ impl Refusals<'_> {
     }
 
     fn address_of(&self, node: NodeId) -> &str {
-        self.peers.roster().info(node).map_or("", |place| &place.address)
+        self.peers.roster().info(node).map_or("", |info| &info.address)
     }
 }

@@ -1,10 +1,10 @@
-//! Relay: commands that another member executes. A node with a full disk accepts no values. So it does not learn the
-//! outcome of its clients' commands, nor what others wrote. While another member has space, the node passes all
-//! commands of its clients on to it. That member treats them like those of its own clients, and sends the replies back.
-//! Later, when the node has caught up, it executes the commands itself again.
+//! Relay: commands that another member executes. A node with a full disk accepts no values. So it learns neither the
+//! outcome of its clients' commands nor the writes of other nodes' clients. While another member has space, the node
+//! passes all commands of its clients on to that member. The member treats them like commands of its own clients, and
+//! sends the replies back. Later, when the node has caught up, it executes the commands itself again.
 //!
-//! All commands go to one member, so that they keep their order. A client whose earlier commands went another way first
-//! waits for their replies.
+//! All commands go to one member, so that they keep their order. A client whose earlier commands went to another
+//! executor first waits for their replies.
 
 use super::Time;
 use super::clients::{Submission, encoded};
@@ -44,7 +44,7 @@ pub(super) type Answers = Vec<(RequestContext, Reply<'static>)>;
 
 struct Sent {
     to: NodeId,
-    asked: RequestContext,
+    context: RequestContext,
     deadline_ms: u64,
     is_write: bool,
 }
@@ -113,7 +113,7 @@ impl Relays {
         answers
     }
 
-    /// Returns a member that is reached and has space. Keeps the present one as long as possible.
+    /// Returns a member that is reached and has space. Keeps the present target as long as possible.
     fn target(&self, peers: &Peers, time: Time) -> Option<NodeId> {
         let able = peers.iter().filter(|peer| {
             let is_there = peer.is_reached(time.mono_ms()) && !peer.is_loading() && peers.voters().contains(peer.id());
@@ -131,8 +131,8 @@ impl Relays {
         self.sent_total += 1;
         let (number, since_us) = (self.number, time.mono_us);
         let deadline_ms = time.mono_ms() + timeout_ms + RELAY_GRACE_MS;
-        let asked = RequestContext { ticket, verb, since_us };
-        self.sent.insert(number, Sent { to, asked, deadline_ms, is_write: command.is_write() });
+        let context = RequestContext { ticket, verb, since_us };
+        self.sent.insert(number, Sent { to, context, deadline_ms, is_write: command.is_write() });
         if let Some(peer) = peers.find(to) {
             peer.send_node_message(&NodeMessage::Relay(Relay { number, group, timeout_ms, body: encoded(command) }));
         }
@@ -161,7 +161,7 @@ impl Relays {
     /// Takes the reply to a command that was passed on. Returns it with the client's request.
     pub(super) fn on_reply<'r>(&mut self, relayed: &'r Relayed) -> Option<(RequestContext, Reply<'r>)> {
         let sent = self.sent.remove(&relayed.number)?;
-        Some((sent.asked, stored_reply::unpack(&relayed.reply).unwrap_or_else(|_| unknown(sent.is_write))))
+        Some((sent.context, stored_reply::unpack(&relayed.reply).unwrap_or_else(|_| unknown(sent.is_write))))
     }
 
     /// Gives up all commands that `from` has and has not answered: the connection is gone, and their outcome is
@@ -194,7 +194,7 @@ impl Relays {
 
 impl Sent {
     fn given_up(self) -> (RequestContext, Reply<'static>) {
-        (self.asked, unknown(self.is_write))
+        (self.context, unknown(self.is_write))
     }
 }
 
@@ -252,19 +252,19 @@ mod tests {
         let (mut relays, mut peers) = (Relays::new(3), peers());
         send(&mut relays, 5, &Command::Get(b"k"), &mut peers);
         let NodeMessage::Relayed(relayed) = refused((3 << START_SHIFT) + 1, &Reply::Int(8)) else { panic!("a reply") };
-        let (asked, reply) = relays.on_reply(&relayed).unwrap();
-        assert_eq!((asked.ticket.sequence, reply), (5, Reply::Int(8)));
+        let (context, reply) = relays.on_reply(&relayed).unwrap();
+        assert_eq!((context.ticket.sequence, reply), (5, Reply::Int(8)));
         assert_eq!((relays.on_reply(&relayed), relays.sent(), relays.sent_total()), (None, 0, 1));
     }
 
     #[test]
-    fn what_a_lost_member_does_not_tell_has_an_unknown_fate() {
+    fn commands_at_a_lost_member_have_an_unknown_fate() {
         let (mut relays, mut peers) = (Relays::new(1), peers());
         send(&mut relays, 1, &Command::Get(b"k"), &mut peers);
         send(&mut relays, 2, &Command::Append(b"k", b"v"), &mut peers);
         assert!(relays.on_cut(NodeId(3), &peers, Time::default()).is_empty());
         let lost = relays.on_cut(NodeId(2), &peers, Time::default());
-        let lost: Vec<_> = lost.into_iter().map(|(asked, reply)| (asked.ticket.sequence, reply)).collect();
+        let lost: Vec<_> = lost.into_iter().map(|(context, reply)| (context.ticket.sequence, reply)).collect();
         assert_eq!(lost, [(1, NOT_SERVED), (2, UNCERTAIN)]);
         assert_eq!(relays.to(), None, "nobody else can be asked");
     }

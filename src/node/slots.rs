@@ -22,8 +22,8 @@ impl<T> ConnectionTable<T> {
 
     /// Removes a connection and returns its value, if it is here.
     pub(super) fn remove(&mut self, id: u64) -> Option<T> {
-        let place = self.0.get_mut(id as u32 as usize)?;
-        place.take_if(|(held, _)| *held == id).map(|(_, value)| value)
+        let slot = self.0.get_mut(id as u32 as usize)?;
+        slot.take_if(|(held, _)| *held == id).map(|(_, value)| value)
     }
 
     pub(super) fn find(&mut self, id: u64) -> Option<&mut T> {
@@ -52,11 +52,11 @@ mod tests {
     #[test]
     fn an_old_number_does_not_find_the_next_connection_at_its_position() {
         let (old, new) = (7, 1 << 32 | 7);
-        let mut slots = ConnectionTable::default();
-        slots.insert(old, "old");
-        slots.insert(new, "new");
-        assert!(slots.find(old).is_none() && slots.remove(old).is_none() && !slots.has(old));
-        assert_eq!(slots.iter().collect::<Vec<_>>(), [(new, &"new")]);
-        assert_eq!((slots.remove(new), slots.has(new)), (Some("new"), false));
+        let mut table = ConnectionTable::default();
+        table.insert(old, "old");
+        table.insert(new, "new");
+        assert!(table.find(old).is_none() && table.remove(old).is_none() && !table.has(old));
+        assert_eq!(table.iter().collect::<Vec<_>>(), [(new, &"new")]);
+        assert_eq!((table.remove(new), table.has(new)), (Some("new"), false));
     }
 }

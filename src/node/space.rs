@@ -87,7 +87,7 @@ impl Space {
 const HEADERS_BYTES: usize = 256;
 const _: () = assert!(
     SEGMENT_HEADER_BYTES + 2 * FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + FRAME_ALIGNMENT <= HEADERS_BYTES,
-    "what is thought to fit a segment does"
+    "the headers fit"
 );
 /// Maximum bytes of a value that may use the reserve: deletions, and the first values of new leaders.
 const SMALL_BYTES: usize = 16 << 10;
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_spare_everything_fits_but_what_needs_a_segment_of_its_own() {
+    fn with_a_preallocated_segment_everything_fits_but_a_value_that_needs_its_own_segment() {
         let plenty = space(0, true, false);
         assert!(plenty.takes(1, 0) && plenty.takes(60 * MIB, 0) && !plenty.takes(60 * MIB, 5 * MIB));
         assert!(Space { free: 1000 << 20, ..plenty }.takes(60 * MIB, 5 * MIB));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn without_one_the_reserve_is_kept_unless_there_is_plenty_to_make_one_of() {
+    fn without_one_the_reserve_is_kept_unless_the_disk_has_room_for_a_segment() {
         for full in [false, true] {
             let left = space(10 * MIB, false, full);
             assert!(left.takes(MIB, 0) && left.takes(MIB / 2, MIB) && !left.takes(2 * MIB, 0));
@@ -126,7 +126,7 @@ mod tests {
         let soon = space(0, false, false);
         assert!(!soon.takes(MIB, 0) && soon.takes_growth(MIB) && soon.takes_command(MIB), "that will not take long");
         let full = space(60 * MIB, false, true);
-        assert!(!full.takes_growth(1) && full.takes_command(MIB) && full.takes(MIB, 0), "what is on its way fits");
+        assert!(!full.takes_growth(1) && full.takes_command(MIB) && full.takes(MIB, 0), "values in flight fit");
     }
 
     #[test]

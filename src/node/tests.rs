@@ -332,7 +332,7 @@ fn a_checkpoint_that_was_asked_for_is_tried_again_when_it_fails() {
 #[test]
 fn a_node_that_loads_says_so_and_lets_members_wait() {
     let mut world = World::new();
-    let blank = world.node(3).node.begin_rebuild();
+    let empty_shard = world.node(3).node.begin_rebuild();
     world.run_until("node 1 leads", ELECTED_MS, |world| world.leads(1) && world.follows(2));
     const LOADING: &str = "-LOADING Paxoi is loading the dataset in memory: 40 % done";
     world.node(3).node.set_facts(ProcessFacts { loading_bytes: (40, 100), ..ProcessFacts::default() });
@@ -351,7 +351,7 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
     assert_eq!(clients(&mut world), 1, "members that wait do not become clients");
 
     let time = world.time;
-    let rebuilt = rebuilt_of_nothing(blank, time);
+    let rebuilt = rebuilt_of_nothing(empty_shard, time);
     world.node(3).node.rebuilt(rebuilt, 0, time);
     assert_eq!(world.ask(3, 0, "GET k"), "$1\r\nv");
     assert!(world.follows(3));
@@ -359,10 +359,10 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
 }
 
 /// Rebuilds the groups from no log and no checkpoint.
-fn rebuilt_of_nothing(blank: EmptyShard, time: Time) -> RebuildResult {
+fn rebuilt_of_nothing(empty_shard: EmptyShard, time: Time) -> RebuildResult {
     let (disk, storage, progress) = (&crate::storage::disk::MemoryDisk::new(), [0; 16], &RecoveryProgress::default());
-    let source = RebuildInput { disk, storage, clock: time.clock(), workers: 1, progress };
-    let rebuild = blank.rebuild_all(&source, None, |_| ()).expect("one worker needs no thread");
+    let input = RebuildInput { disk, storage, clock: time.clock(), workers: 1, progress };
+    let rebuild = empty_shard.rebuild_all(&input, None, |_| ()).expect("one worker needs no thread");
     rebuild.expect("there is nothing that could be wrong").1
 }
 
@@ -378,10 +378,10 @@ fn groups_are_served_as_they_come() {
     let leader = if world.node(1).node.engine.group(GroupId(1)).leads().is_some() { 1 } else { 2 };
     assert!(world.node(3).node.engine.groups().all(|group| group.leads().is_none()));
     // As at a start with a complete log.
-    let blank = world.node(3).node.begin_rebuild();
+    let empty_shard = world.node(3).node.begin_rebuild();
     let (here, missing) = (key_of(0), key_of(1));
     let time = world.time;
-    let mut rebuilt = rebuilt_of_nothing(blank, time);
+    let mut rebuilt = rebuilt_of_nothing(empty_shard, time);
     let mut replicas = rebuilt.shard.take_all();
     let second = replicas.split_off(1);
     world.node(3).node.log_read(&rebuilt.peers, &rebuilt.catalog, 0);
@@ -429,8 +429,8 @@ fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
     let leader = if world.node(2).node.engine.group(GroupId(1)).leads().is_some() { 2 } else { 3 };
     assert!(world.node(leader).node.engine.group(GroupId(1)).leads().is_some());
     let (key, time) = (key_of(1), world.time);
-    let blank = world.node(1).node.begin_rebuild();
-    let mut rebuilt = rebuilt_of_nothing(blank, time);
+    let empty_shard = world.node(1).node.begin_rebuild();
+    let mut rebuilt = rebuilt_of_nothing(empty_shard, time);
     let mut replicas = rebuilt.shard.take_all();
     let second = replicas.split_off(1);
     world.node(1).node.log_read(&rebuilt.peers, &rebuilt.catalog, 0);
@@ -467,7 +467,7 @@ fn a_leader_whose_disk_is_stuck_gives_up_and_the_others_go_on() {
         assert_eq!(world.ask(2, 0, &format!("SET key {number}")), "+OK");
     }
     world.run(ELECTED_MS);
-    assert!(!world.leads(1), "it does not stand while its disk is stuck");
+    assert!(!world.leads(1), "it does not campaign while its disk is stuck");
 
     world.node(1).is_stuck = false;
     world.run_until("node 1 has what it missed", ELECTED_MS, |world| world.next(1) == world.next(2));

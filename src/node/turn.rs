@@ -22,7 +22,7 @@ impl Core<'_> {
 
     /// Applies the time limits before the birth, and pings the peers.
     pub(super) fn tick_unborn(&mut self, time: Time) {
-        let (start, clocks) = (self.identity.start, self.ports.cluster_time.told(time));
+        let (start, clocks) = (self.identity.start, self.ports.cluster_time.ping_clocks(time));
         let state = PingState { start, disk: true, full: false, draining: false, clocks };
         if self.ports.peers.ping(state, time.mono_us, |_, _| None) {
             // The others get the birth record behind this ping. It tells them this node's clock, as it answers a ping.
@@ -79,7 +79,7 @@ impl Core<'_> {
             disk,
             full: self.engine.space().full,
             draining: self.cluster.is_draining(),
-            clocks: self.ports.cluster_time.told(time),
+            clocks: self.ports.cluster_time.ping_clocks(time),
         };
         let engine = &*self.engine;
         // A lease grant counts only from a voter and for a voter.
@@ -106,7 +106,7 @@ impl Core<'_> {
         }
         let (upkeep, mut cx) = self.upkeep(time);
         upkeep.step(&mut cx);
-        self.durability.tell(self.engine.durable_lsn(), self.ports.peers);
+        self.durability.send_due(self.engine.durable_lsn(), self.ports.peers);
     }
 
     /// Second part: sends the gathered batch to the log, unless one is in flight, and the frames to their connections.

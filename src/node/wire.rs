@@ -1,5 +1,5 @@
-//! Messages between nodes beyond those of the groups: identity, liveness, claims of leadership, and the questions that
-//! confirm reads. In a frame they have the group index [`NODE`].
+//! Messages between nodes beyond those of the groups: identity, liveness, claims of leadership, and the leadership
+//! queries that confirm reads. In a frame they have the group index [`NODE`].
 //!
 //! Kinds never change meaning; new ones are appended. Bodies are encoded with postcard. A body may grow at its end.
 //! Older programs then read only the beginning. Newer programs take a body without the added part for one of an older
@@ -115,7 +115,7 @@ pub struct Ping {
     /// Time for which the sender has had the echoed number, in microseconds. The rest of the round trip is the
     /// network's.
     pub held_us: u64,
-    /// The nodes that the sender reaches: they have echoed a recent ping of its.
+    /// The nodes that the sender reaches: they have echoed a recent ping of the sender.
     pub reached: Vec<NodeId>,
     /// Whether the sender's disk answers in time and has space.
     pub disk: bool,
@@ -182,10 +182,10 @@ pub struct Positions {
     pub next: Vec<(GroupId, Instance)>,
 }
 
-/// Asks whether these ballots still lead. Covers the reads that arrived before it was sent.
+/// Asks whether these ballots still lead. Covers the reads that arrived before the query was sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeadershipQuery {
-    /// The number of the question, which the answer repeats.
+    /// The number of the query, which the answer repeats.
     pub number: u64,
     /// Each group with the ballot that the sender takes to lead it. The sender has promised nothing above that ballot.
     pub items: Vec<(GroupId, Ballot)>,
@@ -194,12 +194,12 @@ pub struct LeadershipQuery {
 /// The answer to a [`LeadershipQuery`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeadershipAnswers {
-    /// The number of the question.
+    /// The number of the query.
     pub number: u64,
     /// Cluster time at the sender, in unix milliseconds; 0 if it is not known there. The leader's time decides which
     /// keys are due.
     pub unix_ms: u64,
-    /// The answers in the order of the question, each with the version of the membership for which it holds.
+    /// The answers in the order of the query, each with the version of the membership for which it holds.
     pub items: Vec<(GroupId, u64, LeadershipAnswer)>,
     /// The groups that the sender leads under a lease, in the same order. No other member need be asked about them.
     pub leased: Vec<GroupId>,
@@ -246,7 +246,7 @@ pub struct Chunk {
     pub file: FileId,
     /// Offset of the chunk in the file.
     pub offset: u64,
-    /// The chunk; empty if the file is gone, or if too many pieces wait to be read.
+    /// The chunk; empty if the file is gone, or if too many chunks wait to be read.
     pub bytes: Bytes,
 }
 
@@ -333,8 +333,8 @@ pub enum NodeMessage {
     LeaderMove(LeaderMove),
     LeaderMoveReply(LeaderMoveReply),
     GroupsReady(GroupsReady),
-    /// Asks how far the receiver's log durably holds these groups. Answered by [`NodeMessage::Durable`] when its
-    /// present positions are durable.
+    /// Asks up to which instances the receiver's log is durable in these groups. Answered by [`NodeMessage::Durable`]
+    /// when the receiver's present positions are durable.
     DurablePositionQuery(Vec<GroupId>),
     /// Says that, in these groups, the sender has applied all instances before `next` and has them durably in its log.
     Durable(Positions),

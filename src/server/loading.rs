@@ -1,5 +1,5 @@
-//! The thread that loads a data directory. It hands the log to the event loop as soon as the log is read, and then
-//! the groups as they are rebuilt.
+//! The thread that loads a data directory. It hands the log to the event loop as soon as the log is read, and then the
+//! groups as they are rebuilt.
 
 use super::threads::{Notice, tell};
 use crate::plural::plural;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-/// What the thread loads, and where it sends the results.
+/// The data directory that the thread loads, and the receivers of the results.
 pub(super) struct Loading {
     pub(super) disk: Arc<dyn Disk>,
     /// The storage id in the headers of the log's segments.
@@ -22,7 +22,7 @@ pub(super) struct Loading {
     pub(super) options: LogOptions,
     pub(super) clock: Clock,
     pub(super) progress: Arc<RecoveryProgress>,
-    pub(super) place: String,
+    pub(super) dir: String,
     /// Sends the log, or the error, to the caller that waits for it. `None` afterwards.
     pub(super) opened: Option<Sender<anyhow::Result<Opened>>>,
     /// Sends everything after the log to the event loop.
@@ -40,27 +40,27 @@ pub(super) struct Opened {
 }
 
 impl Loading {
-    /// Loads the data directory. Sends an error to the caller that waits for the log, or to the event
-    /// loop once the log is handed over.
-    pub(super) fn run(mut self, blank: EmptyShard, hooks: Hooks) {
-        let Err(error) = self.load(blank, hooks) else { return };
-        let error = error.context(format!("cannot use the data directory {}", self.place));
+    /// Loads the data directory. Sends an error to the caller that waits for the log, or to the event loop once the log
+    /// is handed over.
+    pub(super) fn run(mut self, empty_shard: EmptyShard, hooks: Hooks) {
+        let Err(error) = self.load(empty_shard, hooks) else { return };
+        let error = error.context(format!("cannot use the data directory {}", self.dir));
         match self.opened.take() {
             Some(opened) => self.answer(&opened, Err(error)),
             None => tell(&self.notices, &self.waker, Notice::Fatal(format!("{error:#}"))),
         }
     }
 
-    fn load(&mut self, blank: EmptyShard, hooks: Hooks) -> anyhow::Result<()> {
+    fn load(&mut self, empty_shard: EmptyShard, hooks: Hooks) -> anyhow::Result<()> {
         let started = Instant::now();
         recovery::tidy(&*self.disk).context("cannot remove unfinished checkpoints")?;
-        let checkpoint_set = blank.checkpoint_set(&*self.disk)?;
+        let checkpoint_set = empty_shard.checkpoint_set(&*self.disk)?;
         let (disk, storage, options, progress) = (self.disk.clone(), self.storage, self.options, self.progress.clone());
         let (clock, workers) = (self.clock, recovery::workers());
-        let source = RebuildInput { disk: &*disk, storage, clock, workers, progress: &progress };
+        let input = RebuildInput { disk: &*disk, storage, clock, workers, progress: &progress };
         let feed = |visit: &mut dyn Visit| Log::open(&disk, storage, options, hooks, visit);
         let mut read = Ok(LogRecoverySummary::default());
-        let rebuild = blank.rebuild(&source, checkpoint_set, feed, &mut |part| match part {
+        let rebuild = empty_shard.rebuild(&input, checkpoint_set, feed, &mut |output| match output {
             RebuildOutput::Log { read: opened, peers, catalog } => read = self.on_log(opened, peers, catalog),
             RebuildOutput::Groups(replicas) if read.is_ok() => {
                 tell(&self.notices, &self.waker, Notice::Groups(replicas));

@@ -42,7 +42,7 @@ use threads::Notice;
 
 /// Interval between look-ups of facts about the process, in milliseconds.
 const FACTS_MS: u64 = 1_000;
-/// Maximum sleep of the loop while states are taken out for a checkpoint, a piece in each turn.
+/// Maximum sleep of the loop while states are taken out for a checkpoint, a few blocks in each turn.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(1);
 
 /// A node with its sockets and its log.
@@ -141,9 +141,9 @@ impl Server {
                 self.tell(Completion::Durable { lsn, sync_us });
             }
             Notice::Range { range, values } => self.tell(Completion::Read(range, values)),
-            Notice::Checkpoint(done) => self.tell(Completion::Checkpoint(done)),
+            Notice::Checkpoint(result) => self.tell(Completion::Checkpoint(result)),
             Notice::Scrubbed(findings) => self.tell(Completion::Scrubbed(findings)),
-            Notice::TransferResult(result) => self.tell(Completion::Transfer(result)),
+            Notice::Transfer(result) => self.tell(Completion::Transfer(result)),
             Notice::Resolved { name, addresses } => {
                 if let Some(address) = addresses.first() {
                     self.tell(Completion::Resolved(name.clone(), address.ip()));
@@ -258,8 +258,8 @@ impl Driver for Server {
         self.reader.request(range)
     }
 
-    fn checkpoint(&mut self, job: CheckpointTask) {
-        self.checkpoint_worker.give(job);
+    fn checkpoint(&mut self, task: CheckpointTask) {
+        self.checkpoint_worker.give(task);
     }
 
     fn transfer(&mut self, task: TransferTask) {

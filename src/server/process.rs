@@ -51,7 +51,7 @@ pub(super) fn process_facts() -> ProcessFacts {
     };
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(") ").next().unwrap_or_default();
-    let ticks = |place: usize| after_name.split(' ').nth(place).map_or(0, number);
+    let ticks = |index: usize| after_name.split(' ').nth(index).map_or(0, number);
     let tick_us = 1_000_000 / rustix::param::clock_ticks_per_second().max(1);
     ProcessFacts {
         process_id: std::process::id(),

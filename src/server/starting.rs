@@ -1,6 +1,6 @@
-//! The start of a node, from its data directory to a node that serves. The node listens from the first moment on: it
-//! tells clients that it loads, and its progress; other members wait. When the log has been read the [`Server`] takes
-//! over, and the rebuilt groups go to it.
+//! The start of a node, from its data directory to a node that serves. The node listens from the first moment on. It
+//! tells clients that it loads, and its progress. Other members wait. When the log has been read, the [`Server`] takes
+//! over and receives the rebuilt groups.
 
 use super::front::Front;
 use super::loading::{Loading, Opened, tell_progress};
@@ -42,7 +42,7 @@ pub struct StartingServer {
     options: LogOptions,
     /// The storage id, to which the log's segments belong.
     storage: [u8; 16],
-    place: String,
+    dir: String,
     scrub_every: Duration,
     max_clients: u64,
     clock: WallClock,
@@ -86,7 +86,7 @@ impl StartingServer {
         let events = bound.with_context(|| format!("cannot listen on {listen}"))?;
         let config = NodeConfig { listen: events.local_addr()?, ..config };
         let storage = identity.storage_id;
-        let (place, scrub_every) = (config.dir.clone(), Duration::from_millis(config.checkpoints.scrub_ms));
+        let (dir, scrub_every) = (config.dir.clone(), Duration::from_millis(config.checkpoints.scrub_ms));
         let front = Front::new(Node::new(config, identity), events);
         let progress = Arc::default();
         let (ticked_ms, facts_ms) = (0, 0);
@@ -95,7 +95,7 @@ impl StartingServer {
             disk,
             options,
             storage,
-            place,
+            dir,
             scrub_every,
             max_clients,
             clock,
@@ -144,13 +144,14 @@ impl StartingServer {
             options: self.options,
             clock: self.clock.now().clock(),
             progress: self.progress.clone(),
-            place: self.place.clone(),
+            dir: self.dir.clone(),
             opened: Some(open),
             notices: sender.clone(),
             waker: self.waker(),
         };
-        let (blank, hooks) = (self.front.node.begin_rebuild(), hooks(sender, self.waker(), self.progress.clone()));
-        let work = move || loading.run(blank, hooks);
+        let empty_shard = self.front.node.begin_rebuild();
+        let hooks = hooks(sender, self.waker(), self.progress.clone());
+        let work = move || loading.run(empty_shard, hooks);
         Builder::new().name("paxoi-start".to_owned()).spawn(work).context("cannot start a thread")?;
         Ok(opened)
     }
@@ -313,7 +314,7 @@ fn once_free<T>(mut attempt: impl FnMut() -> io::Result<T>, in_use: io::ErrorKin
 fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
     if let Some(birth) = &identity.birth
         && !birth.members.iter().any(|member| member.node == config.id)
-        && !identity.joined.iter().any(|place| place.node == config.id)
+        && !identity.joined.iter().any(|info| info.node == config.id)
     {
         bail!("node {} is not a member of the cluster in {}; check --id and --data", config.id, config.dir);
     }
@@ -321,13 +322,13 @@ fn check_birth(config: &NodeConfig, identity: &Identity) -> anyhow::Result<()> {
 }
 
 /// Minimum number of members that the output limit allows for, even if the cluster begins with fewer.
-const LINKS: usize = 7;
+const LINKS_MIN: usize = 7;
 
 /// Returns the maximum bytes that may wait for a connection that does not read: all output that a client can be owed,
 /// or all that the members can have in flight at once. A connection with more is closed. The limit allows for all of a
 /// link's output, because a link that was closed would owe as much again after it reconnects.
 fn outbound_bytes_max(config: &NodeConfig) -> usize {
     let client = 2 * CLIENT_OUTPUT_BYTES + CLIENT_BURST_BYTES + config.reply_bytes_max();
-    let link = (config.initial.len().max(LINKS) + 1) * (NODE_QUEUE_BYTES + config.frame_bytes_max());
+    let link = (config.initial.len().max(LINKS_MIN) + 1) * (NODE_QUEUE_BYTES + config.frame_bytes_max());
     client.max(link)
 }

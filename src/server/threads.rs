@@ -28,7 +28,7 @@ pub(super) enum Notice {
         sync_us: u64,
     },
     Checkpoint(CheckpointResult),
-    TransferResult(TransferResult),
+    Transfer(TransferResult),
     Scrubbed(Findings),
     Range {
         range: ReadRange,
@@ -38,7 +38,7 @@ pub(super) enum Notice {
         name: String,
         addresses: Vec<SocketAddr>,
     },
-    /// Recovery: some rebuilt groups. After the last of them, `Loaded` says what the checkpoints held.
+    /// Recovery: some rebuilt groups. After the last of them, `Loaded` names the content of the checkpoints.
     Groups(Vec<(GroupId, Replica)>),
     Loaded(CheckpointLoadSummary),
     Fatal(String),
@@ -97,11 +97,11 @@ pub(super) fn start_workers(
     let (notify, waker) = (sender.clone(), events.waker());
     let worker = CheckpointWorker::new(disk.clone(), Packing::Lz4);
     let checkpoint_worker =
-        WorkerThread::start("paxoi-ckpt", worker, move |done| tell(&notify, &waker, Notice::Checkpoint(done)))?;
+        WorkerThread::start("paxoi-ckpt", worker, move |result| tell(&notify, &waker, Notice::Checkpoint(result)))?;
     let (notify, waker) = (sender.clone(), events.waker());
     let transfer_worker = TransferWorker::new(disk.clone());
     let transfer_worker = WorkerThread::start("paxoi-move", transfer_worker, move |result| {
-        tell(&notify, &waker, Notice::TransferResult(result));
+        tell(&notify, &waker, Notice::Transfer(result));
     })?;
     Ok((checkpoint_worker, transfer_worker))
 }

@@ -23,7 +23,7 @@ pub(in crate::node) struct Request<'a> {
     pub(in crate::node) buffer: &'a Bytes,
 }
 
-/// A command on its way to a group.
+/// A command in flight to a group.
 pub(in crate::node) struct Submission<'a> {
     pub(in crate::node) group: GroupId,
     /// The command's index in the statistics.
@@ -55,7 +55,7 @@ pub(in crate::node) trait Backend {
     fn parse_context(&self, seed: u64, time: Time) -> ParseContext;
     /// Answers a command about the node or the cluster. `clients` holds the facts about clients for INFO.
     fn admin(&mut self, spec: &Spec, words: &[&[u8]], clients: ClientsView, time: Time) -> Reply<'static>;
-    /// Checks `PAXOI LEADER MOVE`. Returns the group, and the node that is to lead it.
+    /// Checks `PAXOI LEADER MOVE`. Returns the group, and the node that should lead it.
     ///
     /// # Errors
     /// The reply, if there is nothing to wait for.
@@ -95,9 +95,9 @@ pub(in crate::node) trait Backend {
 
     /// Carries out a command or a read; the reply comes by the ticket.
     fn submit(&mut self, submission: Submission<'_>, time: Time);
-    /// Answers a read from this node's local state, which may be old.
+    /// Answers a read from this node's local state, which may be stale.
     fn read_stale(&self, group: GroupId, body: &[u8]) -> Reply<'_>;
-    /// Begins such a read if it may take several turns; the reply comes by the ticket.
+    /// Begins a stale read that may take several turns; the reply comes by the ticket.
     fn begin_stale_read(&mut self, group: GroupId, verb: u16, body: Bytes, ticket: Ticket);
 
     // Durability, for WAIT.
@@ -111,6 +111,6 @@ pub(in crate::node) trait Backend {
     /// Returns the number of other members that durably hold everything below the given instance, as the minimum over
     /// `groups`. If `groups` is empty, returns the number of reached members.
     fn count_durable_members(&self, groups: &[(GroupId, Instance)], time: Time) -> usize;
-    /// Asks the members how far their logs are durable in these groups.
-    fn ask_where_durable(&mut self, groups: Vec<GroupId>);
+    /// Asks the members up to which instances their logs are durable in these groups.
+    fn query_durable_positions(&mut self, groups: Vec<GroupId>);
 }

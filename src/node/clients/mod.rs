@@ -6,7 +6,7 @@
 //! replies       replies in order                   routing       commands to one group, or in parts to several
 //! pause         CLIENT PAUSE                       transactions  MULTI, EXEC and the requests between them
 //! waits         WAIT and WAITAOF                   own           commands about the connection itself
-//! backend       what the rest of the node does for the clients
+//! backend       the interface of the clients to the rest of the node
 //! ```
 
 mod backend;
@@ -240,7 +240,7 @@ impl Clients {
             *input = rest;
             return outcome;
         }
-        // Nothing else holds a part of a request that is to be read again, so the buffer is taken back without a copy.
+        // A request that will be read again shares no part of the buffer, so the buffer is taken back without a copy.
         *input = buffer.try_into_mut().unwrap_or_else(|buffer| BytesMut::from(&buffer[..]));
         input.unsplit(rest);
         outcome

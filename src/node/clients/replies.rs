@@ -64,7 +64,7 @@ pub(super) struct Parts {
 }
 
 impl Replies {
-    /// Returns the number of requests that are not answered, or are answered behind an unanswered one.
+    /// Returns the number of replies that have not left: outstanding ones, and replies that wait behind one of these.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -137,10 +137,10 @@ impl Replies {
             reply.write(slot.protocol, out);
         }
         self.pop();
-        self.write_settled(out);
+        self.write_completed(out);
     }
 
-    fn write_settled(&mut self, out: &mut Outbound) {
+    fn write_completed(&mut self, out: &mut Outbound) {
         while let Some(slot) = self.slots.front_mut() {
             let reply = match &mut slot.state {
                 SlotState::Waiting | SlotState::Parts(_) => return,
@@ -214,12 +214,12 @@ impl Parts {
     }
 
     fn complete(&mut self, part: u32, reply: Reply<'_>) -> Option<Reply<'static>> {
-        let place = self.replies.get_mut(part as usize)?;
-        if place.is_some() {
+        let entry = self.replies.get_mut(part as usize)?;
+        if entry.is_some() {
             return None;
         }
         self.bytes += reply.bytes();
-        *place = Some(if self.bytes > self.bytes_max { TOO_LARGE } else { reply.into_owned() });
+        *entry = Some(if self.bytes > self.bytes_max { TOO_LARGE } else { reply.into_owned() });
         self.missing -= 1;
         if self.missing > 0 {
             return None;

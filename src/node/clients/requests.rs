@@ -102,7 +102,7 @@ impl Clients {
 }
 
 impl Client {
-    /// Refuses a request that is no command, or whose command cannot be carried out now. An open transaction fails.
+    /// Refuses a request that names no command or cannot be carried out now. An open transaction fails.
     pub(super) fn refuse(&mut self, words: &[&[u8]], refusal: &Reply<'_>, node: &mut impl Backend) -> RequestOutcome {
         self.fail_transaction();
         if !table::find(words[0]).is_some_and(|spec| spec.verb == Verb::Exec) {
@@ -147,5 +147,5 @@ fn error_text<'a>(reply: &'a Reply<'_>) -> &'a str {
     }
 }
 
-/// A command with its place in the statistics.
+/// A command with its index in the statistics.
 pub(super) type Named<'a> = (Verb, Command<'a>);

@@ -72,7 +72,7 @@ fn to_one(
     node: &mut impl Backend,
     time: Time,
 ) -> RequestOutcome {
-    if let Some(outcome) = context.stop(client, part, node) {
+    if let Some(outcome) = context.check(client, part, node) {
         return outcome;
     }
     let [(group, command)] = part;
@@ -100,7 +100,7 @@ fn to_several(
     node: &mut impl Backend,
     time: Time,
 ) -> RequestOutcome {
-    if let Some(outcome) = context.stop(client, parts, node) {
+    if let Some(outcome) = context.check(client, parts, node) {
         return outcome;
     }
     let written = parts.iter().filter(|(_, command)| command.is_write());
@@ -124,9 +124,9 @@ fn to_several(
 }
 
 impl RoutingContext<'_> {
-    /// Returns the outcome of a command that cannot go to its groups now; else `None`. No part is sent unless all can
-    /// be.
-    fn stop(
+    /// Returns the outcome of a command that cannot go to its groups now; otherwise `None`. Either all parts are sent,
+    /// or none.
+    fn check(
         self,
         client: &mut Client,
         parts: &[(GroupId, Command<'_>)],

@@ -112,7 +112,7 @@ impl Backend for Rest {
     fn count_durable_members(&self, groups: &[(GroupId, Instance)], _time: Time) -> usize {
         groups.len()
     }
-    fn ask_where_durable(&mut self, _groups: Vec<GroupId>) {}
+    fn query_durable_positions(&mut self, _groups: Vec<GroupId>) {}
 }
 
 struct Harness {
@@ -169,8 +169,8 @@ impl Harness {
         told.trim_end().to_owned()
     }
 
-    fn complete(&mut self, place: usize, reply: Reply<'_>) {
-        let (_, ticket) = self.rest.submitted[place];
+    fn complete(&mut self, index: usize, reply: Reply<'_>) {
+        let (_, ticket) = self.rest.submitted[index];
         self.clients.complete(ticket, reply);
     }
 
@@ -232,7 +232,7 @@ fn a_large_transaction_waits_for_room_for_all_of_it_not_for_the_word_exec() {
 }
 
 #[test]
-fn what_a_waiting_transaction_has_done_already_is_not_done_again() {
+fn commands_that_a_waiting_transaction_has_executed_are_not_executed_again() {
     let mut harness = Harness::new();
     harness.send(1, "SET a 1");
     let (group, _) = harness.rest.submitted.remove(0);
@@ -261,7 +261,7 @@ fn a_request_that_waits_for_a_full_group_for_too_long_is_refused() {
 }
 
 #[test]
-fn commands_that_go_another_way_wait_for_the_replies_to_the_earlier_ones() {
+fn commands_for_another_executor_wait_for_the_replies_to_the_earlier_ones() {
     let mut harness = Harness::new();
     harness.send(1, "SET a 1");
     harness.rest.executor = Some(NodeId(2));

@@ -22,8 +22,8 @@ pub(super) struct Multi {
     bytes: usize,
     words: usize,
     failed: bool,
-    /// The replies of requests that the node answers by itself, with their places: EXEC was carried out so far, and
-    /// waits.
+    /// The replies that a waiting EXEC has produced already, with the indexes of their requests. The node answers these
+    /// requests by itself.
     answered: Option<Known>,
 }
 
@@ -117,7 +117,7 @@ impl Clients {
         let mut left = LOCAL_REPLY_BYTES_MAX;
         for (at, (queued, words)) in multi.requests.iter().zip(&words).enumerate() {
             // EXEC is read again: CLIENT PAUSE, for example, is not carried out twice.
-            if let Some(before) = answered.next_if(|(place, _)| *place == at) {
+            if let Some(before) = answered.next_if(|(index, _)| *index == at) {
                 known.push(before);
                 continue;
             }

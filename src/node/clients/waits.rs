@@ -144,7 +144,7 @@ impl Clients {
         let mut groups: Vec<GroupId> = groups.collect();
         groups.sort_unstable();
         groups.dedup();
-        node.ask_where_durable(groups);
+        node.query_durable_positions(groups);
     }
 
     fn finish_wait(&mut self, at: usize, error: Option<Reply<'static>>, node: &mut impl Backend, time: Time) {

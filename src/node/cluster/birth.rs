@@ -65,7 +65,7 @@ impl Birth {
         }
     }
 
-    /// Describes what the birth waits for, as text for clients.
+    /// Describes the reason why the birth waits, as text for clients.
     pub(super) fn waits_for(&self, cluster_time: &ClusterTime) -> String {
         let known = |id: NodeId| id == self.me || self.storages.iter().any(|(node, _)| *node == id);
         let missing: Vec<String> =
@@ -92,8 +92,8 @@ impl Birth {
         let mut members = Vec::new();
         for (id, address) in &self.members {
             let linked = cx.ports.peers.get(*id).is_some_and(|peer| peer.link().is_some());
-            let told = self.storages.iter().find(|(node, _)| node == id).map(|(_, storage)| *storage);
-            let storage = if *id == me { Some(cx.identity.storage_id) } else { told.filter(|_| linked) };
+            let theirs = self.storages.iter().find(|(node, _)| node == id).map(|(_, storage)| *storage);
+            let storage = if *id == me { Some(cx.identity.storage_id) } else { theirs.filter(|_| linked) };
             let Some(storage_id) = storage else { return };
             members.push(Member { node: *id, storage_id, address: address.clone() });
         }
@@ -108,8 +108,8 @@ impl Birth {
         self.store(record, cx);
     }
 
-    /// Takes a birth record from another member. The node stores it only if it names this data directory, and stops
-    /// otherwise.
+    /// Takes a birth record from another member. The node stores the record if it names the node's data directory, and
+    /// stops otherwise.
     ///
     /// # Errors
     /// If no cluster can have been born with this record, or its members are not those that this node was given.

@@ -21,7 +21,7 @@ const WAITING_MS_MAX: u64 = 10_000;
 /// State of joining, on both sides.
 #[derive(Debug, Default)]
 pub(super) struct Joining {
-    /// At the joining node: true while the node stores what it was handed.
+    /// At the joining node: true while the node stores its admission.
     storing: bool,
     /// At a member: the nodes that wait to join.
     waiting: Vec<Waiting>,
@@ -36,7 +36,7 @@ struct Waiting {
 }
 
 impl Joining {
-    /// Returns true while a joining node stores what it was handed.
+    /// Returns true while a joining node stores its admission.
     pub(super) fn is_storing(&self) -> bool {
         self.storing
     }
@@ -80,7 +80,7 @@ impl Joining {
             );
             return refuse(true, text);
         }
-        self.judge(&info, cx.ports.peers.roster(), cx.identity.node).map_err(|text| Refusal { fatal: true, text })?;
+        self.check(&info, cx.ports.peers.roster(), cx.identity.node).map_err(|text| Refusal { fatal: true, text })?;
         if self.waiting.len() >= WAITING_MAX {
             return refuse(false, format!("{WAITING_MAX} nodes wait to join already"));
         }
@@ -97,7 +97,7 @@ impl Joining {
         Ok(())
     }
 
-    fn judge(&self, info: &MemberInfo, roster: &Roster, me: NodeId) -> Result<(), String> {
+    fn check(&self, info: &MemberInfo, roster: &Roster, me: NodeId) -> Result<(), String> {
         let from = info.node;
         if roster.was_removed(from) || (roster.has_left(from) && roster.info(from).is_none()) {
             return Err(removed(from));

@@ -17,7 +17,7 @@ const CHANGES_MAX: usize = 32;
 /// Time without progress and without a repeated command after which a change is given up.
 const PATIENCE_MS: u64 = 30_000;
 /// Interval at which the members are asked for their positions, while a change or a LIST needs them.
-const WHERE_MS: u64 = 200;
+const POSITION_QUERY_MS: u64 = 200;
 /// Maximum age of the positions that a member has reported.
 const POSITIONS_MS_MAX: u64 = 2_000;
 /// A learner gets a vote if it lacks at most this many instances: it has the rest before the next election.
@@ -36,7 +36,7 @@ pub(in crate::node) struct MemberChanges {
 #[derive(Debug)]
 struct Job {
     goal: Goal,
-    /// MemberInfo of the node that is added.
+    /// The id, storage id and address of the node to add.
     info: Option<MemberInfo>,
     /// Changes in flight, by the counters of their commands.
     submitted: Vec<(GroupId, u64)>,
@@ -68,8 +68,8 @@ type ChangeProgress = Result<Option<String>, String>;
 
 impl MemberChanges {
     /// Executes `PAXOI MEMBER …`; `words` includes these two words. A change answers `OK` if it is done, and otherwise
-    /// its progress. The change goes on after the reply. The caller checks that the cluster is born and
-    /// that all groups are loaded.
+    /// its progress. The change goes on after the reply. The caller checks that the cluster is born and that all groups
+    /// are loaded.
     pub(super) fn command(
         &mut self,
         words: &[&[u8]],
@@ -118,7 +118,7 @@ impl MemberChanges {
     pub(in crate::node) fn tick(&mut self, cx: &mut ClusterContext<'_>) {
         let now_ms = cx.time.mono_ms();
         let is_listed = self.listed_ms.is_some_and(|listed| now_ms < listed + LISTED_MS);
-        if (is_listed || self.job.is_some()) && now_ms >= self.asked_ms + WHERE_MS {
+        if (is_listed || self.job.is_some()) && now_ms >= self.asked_ms + POSITION_QUERY_MS {
             self.asked_ms = now_ms;
             cx.ports.peers.broadcast(&NodeMessage::PositionQuery);
         }
@@ -259,17 +259,17 @@ impl DecisionView<'_> {
 
     /// Returns the change if it keeps a majority: of the voters after the change, more than half are reached and have
     /// loaded the group.
-    fn with_quorum(&self, group: GroupId, voters: &[NodeId], what: ChangeKind) -> Result<Step, String> {
-        let has_it = |peer: &&Peer| peer.is_reached(self.time.mono_ms()) && !peer.lacks(group);
-        let there: Vec<NodeId> = self.peers.iter().filter(has_it).map(|peer| peer.id()).collect();
-        let is_here = |id: &&NodeId| **id == self.me || there.contains(*id);
-        let here = voters.iter().filter(is_here).count();
-        if here > voters.len() / 2 {
-            return Ok(Step::Submit(what));
+    fn with_quorum(&self, group: GroupId, voters: &[NodeId], kind: ChangeKind) -> Result<Step, String> {
+        let has_group = |peer: &&Peer| peer.is_reached(self.time.mono_ms()) && !peer.lacks(group);
+        let others: Vec<NodeId> = self.peers.iter().filter(has_group).map(|peer| peer.id()).collect();
+        let is_able = |id: &&NodeId| **id == self.me || others.contains(*id);
+        let able = voters.iter().filter(is_able).count();
+        if able > voters.len() / 2 {
+            return Ok(Step::Submit(kind));
         }
         let list: Vec<String> = voters.iter().map(NodeId::to_string).collect();
         Err(format!(
-            "that would lose the majority: of the voters after the change (nodes {}), only {here} can be reached and \
+            "that would lose the majority: of the voters after the change (nodes {}), only {able} can be reached and \
              have loaded group {group}",
             list.join(", ")
         ))
@@ -279,7 +279,7 @@ impl DecisionView<'_> {
         self.peers.iter().any(|peer| peer.id() == node && peer.is_reached(self.time.mono_ms()))
     }
 
-    /// Returns how many instances of a group a member lacks, by its last recent report.
+    /// Returns the number of instances of a group that a member lacks; `None` if no recent report is known.
     fn lag(&self, node: NodeId, group: &Group) -> Option<u64> {
         if node == self.me {
             return Some(group.missing());
@@ -289,8 +289,8 @@ impl DecisionView<'_> {
         Some((group.next().0 + group.missing()).saturating_sub(next.0))
     }
 
-    /// Lists one entry for each node: id, address, state, number of its groups, number of all groups, instances that it
-    /// lacks (-1: unknown), and whether it is reached.
+    /// Returns one entry for each node: id, address, state, number of its groups, number of all groups, instances that
+    /// the node lacks (-1: unknown), and whether it is reached.
     fn list_members(&self, joining: &Joining) -> Reply<'static> {
         let roster: &Roster = self.peers.roster();
         let total = self.engine.len();

@@ -40,7 +40,7 @@ pub(super) struct Cluster {
     placement: Placement,
 }
 
-/// Context of a call: the components that cluster management may use, and what it must know of the node.
+/// Context of a call: the components that cluster management may use, and facts about the node.
 pub(super) struct ClusterContext<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) ports: EnginePorts<'a>,
@@ -92,7 +92,7 @@ impl Cluster {
     /// Checks that the sender of this hello can be a member of this unborn cluster.
     ///
     /// # Errors
-    /// The reason why it cannot.
+    /// The reason why the sender cannot be a member.
     pub(super) fn check_unborn_hello(&self, hello: &Hello) -> Result<(), Refusal> {
         self.birth.check_hello(hello)
     }
@@ -102,7 +102,7 @@ impl Cluster {
         self.birth.on_hello(hello);
     }
 
-    /// Describes what an unborn node waits for, as text for clients.
+    /// Describes the reason why an unborn node waits, as text for clients.
     pub(super) fn waits_for(&self, me: NodeId, config: &NodeConfig, cluster_time: &ClusterTime) -> String {
         if config.join.is_empty() {
             return self.birth.waits_for(cluster_time);
@@ -179,8 +179,7 @@ impl Cluster {
         (roster != *peers.roster()).then_some(roster)
     }
 
-    /// Stops a node that was removed from all groups, after [`REMOVED_MS`]: until then other members learn what it
-    /// knows.
+    /// Stops a node that was removed from all groups, after [`REMOVED_MS`]: until then other members learn its values.
     pub(super) fn tick_removed(&mut self, cx: &mut ClusterContext<'_>) {
         let (me, now_ms) = (cx.identity.node, cx.time.mono_ms());
         let since_ms = *self.removed_ms.get_or_insert(now_ms);
@@ -215,9 +214,9 @@ impl Cluster {
         self.placement.handle_move(from, wanted, cx);
     }
 
-    /// Takes the answer to a move that this node asked for.
-    pub(super) fn handle_moved(&mut self, moved: &LeaderMoveReply, cx: &mut ClusterContext<'_>) {
-        self.placement.handle_moved(moved, cx);
+    /// Handles the reply to a move that this node asked for.
+    pub(super) fn handle_move_reply(&mut self, reply: &LeaderMoveReply, cx: &mut ClusterContext<'_>) {
+        self.placement.handle_move_reply(reply, cx);
     }
 
     /// Notes that the member `from` lacks values of a group that this node leads, as `from` has said.

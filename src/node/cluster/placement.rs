@@ -34,7 +34,7 @@ pub(in crate::node) struct Placement {
     resigned: bool,
     number: u64,
     /// Moves that clients of this node wait for.
-    asked: Vec<RequestedMove>,
+    requested: Vec<RequestedMove>,
     /// Moves of groups that this node leads.
     moves: Vec<Moving>,
 }
@@ -47,7 +47,7 @@ struct RequestedMove {
     ticket: Ticket,
     deadline_ms: u64,
     /// The leader that was asked last, and the time to ask it again.
-    told: Option<(Ballot, u64)>,
+    last_asked: Option<(Ballot, u64)>,
 }
 
 /// A move of a group that this node carries out as its leader.
@@ -77,7 +77,7 @@ impl Placement {
     /// Notes that a client waits until `to` leads `group`. The next tick asks the group's leader.
     pub(in crate::node) fn ask(&mut self, (group, to): (GroupId, NodeId), ticket: Ticket, deadline_ms: u64) {
         self.number += 1;
-        self.asked.push(RequestedMove { number: self.number, group, to, ticket, deadline_ms, told: None });
+        self.requested.push(RequestedMove { number: self.number, group, to, ticket, deadline_ms, last_asked: None });
     }
 
     /// Checks `PAXOI LEADER MOVE group node`. The caller refuses groups that are not loaded.
@@ -104,7 +104,7 @@ impl Placement {
         if view.peers.roster().info(to).is_none() {
             return Err(error(format!("ERR node {to} is not a member of this cluster")));
         }
-        if self.asked.len() >= MOVES_MAX {
+        if self.requested.len() >= MOVES_MAX {
             return Err(error(format!("ERR {MOVES_MAX} moves are under way already")));
         }
         let leader = view.engine.group(group).leader().map(|ballot| ballot.node);
@@ -136,7 +136,7 @@ impl Placement {
             cx.view().unfit(group, to)
         };
         if !leads || refusal.is_some() || to == cx.identity.node {
-            return self.send_moved(from, number, refusal, cx);
+            return self.send_move_reply(from, number, refusal, cx);
         }
         let deadline_ms = cx.time.mono_ms() + timeout_ms.min(cx.config.client_timeout_ms);
         let again_ms = cx.time.mono_ms();
@@ -144,24 +144,24 @@ impl Placement {
         self.tick_moves(cx);
     }
 
-    fn send_moved(&mut self, to: NodeId, number: u64, refusal: Option<String>, cx: &mut ClusterContext<'_>) {
-        let moved = LeaderMoveReply { number, refusal };
+    fn send_move_reply(&mut self, to: NodeId, number: u64, refusal: Option<String>, cx: &mut ClusterContext<'_>) {
+        let reply = LeaderMoveReply { number, refusal };
         if to == cx.identity.node {
-            self.handle_moved(&moved, cx);
+            self.handle_move_reply(&reply, cx);
         } else if let Some(peer) = cx.ports.peers.find(to) {
-            peer.send_node_message(&NodeMessage::LeaderMoveReply(moved));
+            peer.send_node_message(&NodeMessage::LeaderMoveReply(reply));
         }
     }
 
-    /// Takes the answer to a move that this node asked for. A refusal goes to the client. An answer without a refusal
+    /// Handles the reply to a move that this node asked for. A refusal goes to the client. A reply without a refusal
     /// means that the node that was asked no longer leads: the client is answered when this node sees the new leader.
-    pub(in crate::node) fn handle_moved(&mut self, moved: &LeaderMoveReply, cx: &mut ClusterContext<'_>) {
-        let Some(reason) = &moved.refusal else { return };
-        let asked = &mut self.asked;
-        if let Some(place) = asked.iter().position(|asked| asked.number == moved.number) {
-            let asked = asked.remove(place);
+    pub(in crate::node) fn handle_move_reply(&mut self, reply: &LeaderMoveReply, cx: &mut ClusterContext<'_>) {
+        let Some(reason) = &reply.refusal else { return };
+        let requested = &mut self.requested;
+        if let Some(index) = requested.iter().position(|requested| requested.number == reply.number) {
+            let requested = requested.remove(index);
             let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_BYTES_MAX / 4).collect();
-            cx.ports.reply(asked.ticket, error(format!("ERR {reason}")));
+            cx.ports.reply(requested.ticket, error(format!("ERR {reason}")));
         }
     }
 
@@ -217,7 +217,7 @@ impl Placement {
     /// Goes on with moves, answers waiting clients, and hands groups over.
     pub(in crate::node) fn tick(&mut self, cx: &mut ClusterContext<'_>) {
         self.tick_moves(cx);
-        self.tick_asked(cx);
+        self.tick_requested(cx);
         if cx.time.mono_ms() < self.handed_ms + HANDOVER_MS {
             return;
         }
@@ -245,40 +245,41 @@ impl Placement {
                 self.moves.push(moving);
                 continue;
             };
-            self.send_moved(moving.asker, moving.number, refusal, cx);
+            self.send_move_reply(moving.asker, moving.number, refusal, cx);
         }
     }
 
     /// Answers the clients whose move is done or too late, and asks the present leader for each other move.
-    fn tick_asked(&mut self, cx: &mut ClusterContext<'_>) {
+    fn tick_requested(&mut self, cx: &mut ClusterContext<'_>) {
         let now_ms = cx.time.mono_ms();
-        let mut questions = Vec::new();
-        for mut asked in std::mem::take(&mut self.asked) {
-            let leader = cx.engine.group(asked.group).leader();
-            if leader.is_some_and(|ballot| ballot.node == asked.to) {
-                cx.ports.reply(asked.ticket, Reply::Ok);
+        let mut requests = Vec::new();
+        for mut requested in std::mem::take(&mut self.requested) {
+            let leader = cx.engine.group(requested.group).leader();
+            if leader.is_some_and(|ballot| ballot.node == requested.to) {
+                cx.ports.reply(requested.ticket, Reply::Ok);
                 continue;
             }
-            if now_ms >= asked.deadline_ms {
-                cx.ports.reply(asked.ticket, too_late(&asked, leader));
+            if now_ms >= requested.deadline_ms {
+                cx.ports.reply(requested.ticket, too_late(&requested, leader));
                 continue;
             }
-            let is_told = |ballot| asked.told.is_some_and(|(told, again_ms)| told == ballot && now_ms < again_ms);
-            if let Some(ballot) = leader.filter(|ballot| !is_told(*ballot)) {
-                asked.told = Some((ballot, now_ms + ASK_AGAIN_MS));
-                let left_ms = asked.deadline_ms - now_ms;
+            let last_asked = requested.last_asked;
+            let is_asked = |ballot| last_asked.is_some_and(|(asked, again_ms)| asked == ballot && now_ms < again_ms);
+            if let Some(ballot) = leader.filter(|ballot| !is_asked(*ballot)) {
+                requested.last_asked = Some((ballot, now_ms + ASK_AGAIN_MS));
+                let left_ms = requested.deadline_ms - now_ms;
                 // The leader gets 90 % of the time left, so that its refusal comes before the deadline.
                 let timeout_ms = left_ms - left_ms / 10;
-                let question = LeaderMove { number: asked.number, group: asked.group, to: asked.to, timeout_ms };
-                questions.push((ballot.node, question));
+                let RequestedMove { number, group, to, .. } = requested;
+                requests.push((ballot.node, LeaderMove { number, group, to, timeout_ms }));
             }
-            self.asked.push(asked);
+            self.requested.push(requested);
         }
-        for (leader, question) in questions {
+        for (leader, request) in requests {
             if leader == cx.identity.node {
-                self.handle_move(leader, &question, cx);
+                self.handle_move(leader, &request, cx);
             } else if let Some(peer) = cx.ports.peers.find(leader) {
-                peer.send_node_message(&NodeMessage::LeaderMove(question));
+                peer.send_node_message(&NodeMessage::LeaderMove(request));
             }
         }
     }
@@ -368,8 +369,8 @@ impl ClusterContext<'_> {
     }
 }
 
-fn too_late(asked: &RequestedMove, leader: Option<Ballot>) -> Reply<'static> {
-    let RequestedMove { group, to, .. } = asked;
+fn too_late(requested: &RequestedMove, leader: Option<Ballot>) -> Reply<'static> {
+    let RequestedMove { group, to, .. } = requested;
     match leader {
         None => error(format!("CLUSTERDOWN group {group} has no leader")),
         Some(_) => error(format!("ERR node {to} did not take group {group} over in time")),

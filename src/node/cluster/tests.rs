@@ -138,7 +138,7 @@ impl Harness {
         self.outputs.take()
     }
 
-    /// Handles the application of a joining node, on connection 50.
+    /// Handles the join request of a node, on connection 50.
     fn handle_join_request(&mut self, from: u32, storage: u8, at: &str) -> Result<(), Refusal> {
         let hello = Hello { storage: [storage; 16], ..self.hello(from) };
         self.call(|cluster, cx| cluster.handle_join_request(50, &hello, at, cx))
@@ -238,7 +238,7 @@ fn a_removed_node_stops_but_not_at_once() {
 }
 
 #[test]
-fn a_move_that_cannot_be_is_refused_at_once() {
+fn an_impossible_move_is_refused_at_once() {
     let harness = Harness::new(Some(&record()));
     let view = DecisionView { engine: &harness.engine, peers: &harness.peers, me: NodeId(1), time: harness.time };
     let check = |words: &str| {
@@ -252,7 +252,7 @@ fn a_move_that_cannot_be_is_refused_at_once() {
 }
 
 #[test]
-fn a_drained_node_lets_others_lead_rather_until_it_is_undrained() {
+fn a_drained_node_lets_others_lead_until_it_is_undrained() {
     let mut harness = Harness::new(Some(&record()));
     assert!(!harness.cluster.is_draining());
     assert_eq!((harness.cluster.drain(true), harness.cluster.is_draining()), (Reply::Ok, true));

@@ -124,7 +124,7 @@ fn while_a_member_is_away_another_ones_wrong_clock_has_no_effect() {
 }
 
 #[test]
-fn who_starts_takes_over_what_the_others_have() {
+fn a_starting_node_takes_over_the_cluster_time_of_the_others() {
     let mut cluster = Cluster::new(-HOUR_MS, &[0, 0]);
     cluster.peers[0].2 = Some(7_000);
     assert_eq!(cluster.run(100, &[2], false), Some(7_000), "before anything else");
@@ -172,7 +172,7 @@ fn a_frozen_machine_jumps_with_one_other_and_a_clock_that_is_set_alone_does_no_h
         cluster.run(1_000, &[2, 3], true);
         cluster.own_ms = 60_000;
         cluster.run(20, &[], true);
-        assert_eq!(cluster.node.told(cluster.time()).unwrap().cluster_us, None, "it is in doubt");
+        assert_eq!(cluster.node.ping_clocks(cluster.time()).unwrap().cluster_us, None, "it is in doubt");
         // Node 2 has restarted meanwhile.
         (cluster.peers[0].1, cluster.peers[0].2) = (other_ms, None);
         cluster.run(180, &[2], true);
@@ -184,7 +184,7 @@ fn a_frozen_machine_jumps_with_one_other_and_a_clock_that_is_set_alone_does_no_h
     cluster.run(1_000, &[2, 3], true);
     cluster.own_ms = 60_000;
     assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX as i64 + 40, &[], true), Some(0), "nobody else was heard");
-    assert!(cluster.node.told(cluster.time()).unwrap().cluster_us.is_some());
+    assert!(cluster.node.ping_clocks(cluster.time()).unwrap().cluster_us.is_some());
 }
 
 #[test]
@@ -276,11 +276,11 @@ fn a_clock_that_is_set_while_its_machine_is_frozen_leaves_it_to_another_member()
     cluster.own_ms = 60_000;
     cluster.peers.iter_mut().for_each(|peer| (peer.1, peer.2) = (60_000, None));
     cluster.run(1_200, &[2], true);
-    assert_eq!(cluster.node.told(cluster.time()).unwrap().cluster_us, None, "it is in doubt");
+    assert_eq!(cluster.node.ping_clocks(cluster.time()).unwrap().cluster_us, None, "it is in doubt");
     cluster.peers[0].2 = Some(60_000);
     let off_ms = cluster.run(200, &[2], true).unwrap();
     assert!((59_900..=60_020).contains(&off_ms), "{off_ms}");
-    assert!(cluster.node.told(cluster.time()).unwrap().cluster_us.is_some());
+    assert!(cluster.node.ping_clocks(cluster.time()).unwrap().cluster_us.is_some());
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn members_of_an_older_version_leave_it_to_the_own_clock() {
     let mut cluster = Cluster::new(5_000, &[0, 0]);
     cluster.silent = 2;
     assert_eq!(cluster.run(CLOCK_WAIT_MS as i64 + 200, &[], true), Some(5_000));
-    assert_eq!(cluster.node.told(cluster.time()).unwrap().cluster_us, None, "it is not worth telling");
+    assert_eq!(cluster.node.ping_clocks(cluster.time()).unwrap().cluster_us, None, "it is not worth telling");
     cluster.silent = 0;
     cluster.own_ms = 6_000;
     assert_eq!(cluster.run(200, &[], true), Some(6_000), "also while nobody is connected");

@@ -34,8 +34,8 @@ const STUCK: Reply<'static> =
     Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served: too many commands wait without an answer"));
 
 impl Engine {
-    /// Sets the members, out of `peers`, that are reached or were within the last `REACH_GRACE_MS`. In groups without a
-    /// majority, answers the reads, and the commands that never left this node.
+    /// Sets the members that are reached, or were within the last `REACH_GRACE_MS`. `peers` is the number of all other
+    /// members. In groups without a majority, answers the reads, and the commands that never left this node.
     pub(in crate::node) fn set_recently_reached(
         &mut self,
         recently_reached: Vec<NodeId>,

@@ -115,8 +115,8 @@ impl Commands {
         let (mut first, mut freed_bytes): (Vec<Command>, usize) = (queue.drain(..count).collect(), 0);
         first.retain_mut(|command| {
             let is_gone = gone.next_if_eq(&command.counter).is_some();
-            let told = if is_gone || abandons { command.ticket.take() } else { None };
-            told.into_iter().for_each(|ticket| answer(ticket, is_gone));
+            let ticket = if is_gone || abandons { command.ticket.take() } else { None };
+            ticket.into_iter().for_each(|ticket| answer(ticket, is_gone));
             freed_bytes += if is_gone { command.large_bytes } else { 0 };
             !is_gone
         });

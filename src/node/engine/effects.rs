@@ -36,11 +36,11 @@ pub(super) struct Effects<'a, P> {
 
 impl<P: Ports> Effects<'_, P> {
     /// Sends a message now. A message of this node to itself is handled in the same turn.
-    pub(super) fn let_go(&mut self, held: GatedMessage) {
-        if held.to == self.me {
-            self.released.push_back(held);
+    pub(super) fn send_now(&mut self, gated: GatedMessage) {
+        if gated.to == self.me {
+            self.released.push_back(gated);
         } else {
-            self.ports.send(held.group, held.to, &held.message);
+            self.ports.send(gated.group, gated.to, &gated.message);
         }
     }
 
@@ -74,8 +74,8 @@ impl<P: Ports> EffectSink for Effects<'_, P> {
     }
 
     fn send_durable(&mut self, lsn: u64, group: GroupId, to: NodeId, message: Message) {
-        if let Some(held) = self.log.hold(lsn, GatedMessage { group, to, message }) {
-            self.let_go(held);
+        if let Some(gated) = self.log.hold(lsn, GatedMessage { group, to, message }) {
+            self.send_now(gated);
         }
     }
 

@@ -1,5 +1,5 @@
-//! Records on their way to the log: the batch that is being gathered, the one that the disk works on, and the messages
-//! that wait until the records before them are durable. While the log syncs one batch the next one is gathered (group
+//! Records in flight to the log: the batch that is being gathered, the batch that the disk works on, and the messages
+//! that wait until the records before them are durable. While the log syncs one batch, the next one is gathered (group
 //! commit).
 
 use crate::config::{DISKS_MS_MAX, LOG_QUEUE_BYTES, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
@@ -56,8 +56,8 @@ impl LogQueue {
     }
 
     /// Holds a message until the log is durable up to `lsn`. Gives the message back if the log already is.
-    pub(super) fn hold(&mut self, lsn: u64, held: GatedMessage) -> Option<GatedMessage> {
-        self.gate.hold(lsn, held)
+    pub(super) fn hold(&mut self, lsn: u64, gated: GatedMessage) -> Option<GatedMessage> {
+        self.gate.hold(lsn, gated)
     }
 
     /// Notes that the log is durable up to `lsn`, and moves the messages that waited for that into `released`.
@@ -83,7 +83,7 @@ impl LogQueue {
         self.syncing.as_ref().is_none_or(|syncing| now_ms < syncing.due_ms)
     }
 
-    /// Returns true if the disk seems not to answer at all: nobody should wait for this node's ballots.
+    /// Returns true if the disk seems not to answer at all: no member should wait for this node's ballots.
     pub(super) fn is_silent(&self, now_ms: u64) -> bool {
         self.syncing.as_ref().is_some_and(|syncing| now_ms >= syncing.due_ms + (DISKS_MS_MAX - SYNC_MS_MAX))
     }
@@ -146,7 +146,7 @@ mod tests {
         }
     }
 
-    fn held() -> GatedMessage {
+    fn gated() -> GatedMessage {
         let message = Message::NotLeader(NotLeader { ballot: Ballot::ZERO });
         GatedMessage { group: GroupId(0), to: NodeId(2), message }
     }
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!((log.gathered_lsn(), log.durable_lsn(), log.next_batch(0).is_none()), (7, 7, true));
         assert_eq!((log.persist(record(10)), log.persist(record(10)), log.gathered_lsn()), (8, 8, 8));
         assert_eq!(log.next_batch(0).map(|batch| (batch.lsn, batch.records.len())), Some((8, 2)));
-        assert_eq!((log.persist(record(10)), log.next_batch(0).is_none()), (9, true), "one is on its way");
+        assert_eq!((log.persist(record(10)), log.next_batch(0).is_none()), (9, true), "one is in flight");
         log.on_durable(8, &mut Vec::new());
         assert_eq!(log.next_batch(0).map(|batch| (batch.lsn, batch.records.len())), Some((9, 1)));
         assert_eq!(log.logged_bytes(), 3 * (10 + wal::format::RECORD_HEADER_BYTES as u64));
@@ -168,12 +168,12 @@ mod tests {
     fn a_message_leaves_when_the_record_before_it_is_durable() {
         let mut log = LogQueue::new();
         let lsn = log.persist(record(1));
-        assert_eq!(log.hold(lsn, held()), None);
+        assert_eq!(log.hold(lsn, gated()), None);
         let mut released = Vec::new();
         log.on_durable(lsn - 1, &mut released);
         assert!(released.is_empty());
         log.on_durable(lsn, &mut released);
-        assert_eq!((released, log.hold(lsn, held())), (vec![held()], Some(held())));
+        assert_eq!((released, log.hold(lsn, gated())), (vec![gated()], Some(gated())));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Handles what other members say about the groups: which groups they lead, how far they are, and which groups they
-//! have. [`Engine::is_plausible`] checks each such message first.
+//! Handles the reports of other members about the groups: the groups that they lead, their positions, and the groups
+//! that they have rebuilt. [`Engine::is_plausible`] checks each such message first.
 
 use super::{Engine, Ports};
 use crate::node::Time;
@@ -54,7 +54,7 @@ impl Engine {
         GroupsReady { groups: groups.to_vec(), missing: all.filter(|group| !self.has(*group)).collect() }
     }
 
-    /// Repeats to a member what may have been lost in these groups, because the groups or the connection are new.
+    /// Repeats to a member the messages that may have been lost in these groups: the groups or the connection are new.
     pub(in crate::node) fn connect(&mut self, peer: NodeId, groups: &[GroupId], ports: &mut impl Ports) {
         for group in groups {
             if self.has(*group) {
@@ -100,12 +100,12 @@ impl Engine {
         claimed: &[(GroupId, Ballot)],
         reached: &[NodeId],
     ) -> bool {
-        let is_unheeded = |group: &Group| group.leader().is_none() && group.is_quorum(from, reached);
-        claimed.iter().any(|(group, _)| self.find(*group).is_some_and(is_unheeded))
+        let is_unapplied = |group: &Group| group.leader().is_none() && group.is_quorum(from, reached);
+        claimed.iter().any(|(group, _)| self.find(*group).is_some_and(is_unapplied))
     }
 
-    /// Forgets what `from` said on its connection. If the connection `is_cut`, the waiting
-    /// messages of `from` are dropped too.
+    /// Forgets the reports that `from` made on its connection. If the connection `is_cut`, the waiting messages of
+    /// `from` are dropped too.
     pub(in crate::node) fn forget_link(&mut self, from: NodeId, is_cut: bool, ports: &mut impl Ports, time: Time) {
         if is_cut {
             self.shard.forget_waiting(from);
@@ -123,12 +123,12 @@ impl Engine {
         self.step_all(ports, |group, _| group.tell_digest(version >= 2));
     }
 
-    /// The latest time of any group, in unix milliseconds.
+    /// Returns the latest time of any group, in unix milliseconds.
     pub(in crate::node) fn latest_ms(&self) -> u64 {
         self.groups().map(Group::time_ms).max().unwrap_or(0)
     }
 
-    /// How far the time of any group is ahead of `cluster_ms`, in milliseconds.
+    /// Returns the largest lead of a group's time over `cluster_ms`, in milliseconds.
     pub(in crate::node) fn lead_ms(&self, clock: Clock, cluster_ms: u64) -> u64 {
         let lead = |group: &Group| group.time_at(clock, cluster_ms).saturating_sub(cluster_ms);
         self.groups().map(lead).max().unwrap_or(0)

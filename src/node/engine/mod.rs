@@ -1,12 +1,12 @@
 //! The engine: the groups of this node with their stores, and the state of commands and reads until they are answered.
-//! It owns the queues of commands, the reads and the questions that confirm them, the log's queue, and large commands
-//! in parts. The rest of the node gives the engine commands, messages and time, and is its [`Ports`].
+//! It owns the queues of commands, the reads and the leadership queries that confirm them, the log's queue, and large
+//! commands in parts. The rest of the node gives the engine commands, messages and time, and is its [`Ports`].
 //!
 //! ```text
-//! commands   queued commands, and the ticket of each            reads       open reads, and the questions for them
-//! uploads    large commands in parts                            log_queue   records and messages that wait for the disk
-//! effects    applies the effects of the groups                  admission   admission and refusal of commands
-//! members    statements of other members about the groups
+//! commands   queued commands, and the ticket of each       reads       open reads, and the leadership queries for them
+//! uploads    large commands in parts                       log_queue   records and messages that wait for the disk
+//! effects    applies the effects of the groups             admission   admission and refusal of commands
+//! members    reports of other members about the groups
 //! ```
 
 mod admission;
@@ -83,10 +83,10 @@ pub(super) trait Ports {
     fn discard(&mut self, discarded: Discarded);
 
     /// Answers a command, and counts it.
-    fn answer(&mut self, asked: RequestContext, reply: Reply<'_>) {
-        let (took_us, failed) = (self.now_us().saturating_sub(asked.since_us), matches!(reply, Reply::Error(_)));
-        self.stats().called(usize::from(asked.verb), took_us, failed);
-        self.reply(asked.ticket, reply);
+    fn answer(&mut self, context: RequestContext, reply: Reply<'_>) {
+        let (took_us, failed) = (self.now_us().saturating_sub(context.since_us), matches!(reply, Reply::Error(_)));
+        self.stats().called(usize::from(context.verb), took_us, failed);
+        self.reply(context.ticket, reply);
     }
 
     /// Answers a read, and counts it.
@@ -257,7 +257,7 @@ impl Engine {
         shard.step(group, &mut effects, change);
     }
 
-    /// As [`Engine::step`], for changes that leave the group nothing to do at the end of the turn.
+    /// Like [`Engine::step`], for changes that leave the group nothing to do at the end of the turn.
     pub(super) fn quiet_step(
         &mut self,
         group: GroupId,
@@ -310,16 +310,17 @@ impl Engine {
         }
     }
 
-    /// Applies the time limits of the groups and of the questions. `slowest_us`: the longest round trip to a peer.
+    /// Applies the time limits of the groups and of the leadership queries. `slowest_us`: the longest round trip to a
+    /// peer.
     pub(super) fn tick(&mut self, context: ElectionContext<'_>, slowest_us: u64, ports: &mut impl Ports, time: Time) {
         let cluster_ms = ports.cluster_ms(time);
         let (shard, mut effects) = self.split(ports);
         shard.tick(time.clock(), cluster_ms, context, &mut effects);
         self.ask_for_dropped(ports);
-        self.tick_questions(slowest_us, ports, time);
+        self.tick_queries(slowest_us, ports, time);
     }
 
-    /// Tells `others` that the last instances of the led groups were chosen, where they may not know it.
+    /// Announces to `others` that the last instances of the led groups were chosen, if they may not know it yet.
     pub(super) fn announce_chosen(&mut self, others: &[NodeId], ports: &mut impl Ports) {
         let led: Vec<GroupId> = self.groups().filter(|group| group.leads().is_some()).map(Group::id).collect();
         for group in led {
@@ -336,19 +337,19 @@ impl Engine {
         &mut self,
         group: GroupId,
         put: impl FnOnce(&mut BytesMut),
-        asked: RequestContext,
+        context: RequestContext,
         deadline_ms: u64,
     ) {
         let before = self.shard.queued_bytes();
         let counter = self.shard.submit(group, put);
         let bytes = self.shard.queued_bytes() - before;
         let large_bytes = if bytes >= LARGE_INPUT_BYTES { bytes } else { 0 };
-        let RequestContext { ticket, verb, since_us } = asked;
+        let RequestContext { ticket, verb, since_us } = context;
         let command = Command { counter, ticket: Some(ticket), deadline_ms, large_bytes, verb, since_us };
         self.commands.push(group, command);
     }
 
-    /// Queues a command of the node itself, to which nobody waits for a reply. Returns its counter.
+    /// Queues a command of the node itself. No client waits for its reply. Returns the command's counter.
     pub(super) fn submit_unanswered(&mut self, group: GroupId, put: impl FnOnce(&mut BytesMut), time: Time) -> u64 {
         let counter = self.shard.submit(group, put);
         let (verb, since_us) = (UNCOUNTED, time.mono_us);
@@ -375,7 +376,7 @@ impl Engine {
         self.shard.read(group, id);
     }
 
-    /// Begins a long read that is answered from this node's local state, which may be old.
+    /// Begins a long read that is answered from this node's local state, which may be stale.
     pub(super) fn read_stale(&mut self, read: Read) {
         self.reads.insert_confirmed(read);
     }
@@ -396,7 +397,7 @@ impl Engine {
         let mut released = std::mem::take(&mut self.release_buffer);
         self.log.on_durable(lsn, &mut released);
         let (_, mut effects) = self.split(ports);
-        released.drain(..).for_each(|held| effects.let_go(held));
+        released.drain(..).for_each(|gated| effects.send_now(gated));
         self.release_buffer = released;
     }
 
@@ -454,7 +455,7 @@ impl Engine {
     }
 
     /// Completes a turn. In rounds, until none finds work: this node's durable messages to itself are handled, every
-    /// group that had inputs proposes, forwards or announces once, and reads are asked about or answered.
+    /// group that had inputs proposes, forwards or announces once, and reads are confirmed or answered.
     pub(super) fn flush(&mut self, ports: &mut impl Ports, time: Time) {
         loop {
             while let Some(GatedMessage { group, message, .. }) = self.released.pop_front() {
@@ -562,7 +563,7 @@ impl Engine {
         shard.record_again(lsn, &mut effects);
     }
 
-    /// Splits the engine into the groups and the receiver of their effects.
+    /// Splits the engine into the groups and the sink of their effects.
     fn split<'a, P: Ports>(&'a mut self, ports: &'a mut P) -> (&'a mut Shard, Effects<'a, P>) {
         let effects = Effects {
             log: &mut self.log,

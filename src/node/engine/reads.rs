@@ -1,10 +1,10 @@
-//! Reads of this node's clients that are not answered yet, and the questions that confirm them: one numbered question
-//! per turn to each peer, for all groups with waiting reads at once.
+//! Reads of this node's clients that are not answered yet, and the leadership queries that confirm them: one numbered
+//! query per turn to each peer, for all groups with waiting reads at once.
 //!
-//! An item of a question names a group and a ballot. It is confirmed when a majority, counting the asker, has promised
+//! An item of a query names a group and a ballot. It is confirmed when a majority, counting the asker, has promised
 //! nothing above the ballot, and one of that majority leads under the ballot and names an instance. The asker sends the
-//! question to all members that it needs at the same time, and does not leave further questions to the leader. With
-//! three members the leader's answer alone is enough, with five one more is needed.
+//! query to all members that it needs at the same time, and does not leave further queries to the leader. With three
+//! members the leader's answer alone is enough. With five members one more answer is needed.
 
 use super::{Engine, Ports};
 use crate::config::{ECHO_MS_MAX, QUESTION_MS};
@@ -24,7 +24,7 @@ use groups::{
 use slab::Slab;
 use std::collections::VecDeque;
 
-/// Bits of a question's number below the start number: one process asks far fewer than 2^40 questions.
+/// Bits of a query's number below the start number. One process sends far fewer than 2^40 queries.
 const START_SHIFT: u32 = 40;
 
 /// A read of this node's clients.
@@ -50,15 +50,15 @@ struct Pending {
     judged_ms: Option<u64>,
 }
 
-/// Questions in flight, and the reads that they are for.
+/// Leadership queries in flight, and the reads that they are for.
 #[derive(Default)]
 pub(super) struct PendingReads {
     pending: Slab<Pending>,
     /// Long reads that may be answered; they take turns.
     long: VecDeque<ReadId>,
-    asked: VecDeque<InFlightQuery>,
+    in_flight: VecDeque<InFlightQuery>,
     number: u64,
-    /// Questions to each peer, gathered in a turn.
+    /// Queries to each peer, gathered in a turn.
     staged: Vec<(NodeId, LeadershipQuery)>,
     /// By group: cluster time at the leader that confirmed last. It decides which keys are due.
     leader_ms: Vec<u64>,
@@ -77,8 +77,8 @@ struct Item {
 }
 
 impl PendingReads {
-    /// Creates the state of a process with this start number. Question numbers of different starts differ, so an answer
-    /// to an earlier process matches no question.
+    /// Creates the state of a process with this start number. Query numbers of different starts differ, so an answer to
+    /// an earlier process matches no query.
     pub(super) fn new(start: u64) -> PendingReads {
         PendingReads { number: start << START_SHIFT, ..PendingReads::default() }
     }
@@ -124,7 +124,7 @@ impl PendingReads {
     }
 
     /// Returns the reads for which `matches` returns true.
-    pub(super) fn which(&self, matches: impl Fn(&Read) -> bool) -> Vec<ReadId> {
+    pub(super) fn matching(&self, matches: impl Fn(&Read) -> bool) -> Vec<ReadId> {
         self.pending.iter().filter(|(_, pending)| matches(&pending.read)).map(|(id, _)| id as ReadId).collect()
     }
 
@@ -136,14 +136,14 @@ impl PendingReads {
 
     fn stage(&mut self, to: NodeId, number: u64, item: (GroupId, Ballot)) {
         match self.staged.iter_mut().find(|(id, _)| *id == to) {
-            Some((_, question)) => question.items.push(item),
+            Some((_, query)) => query.items.push(item),
             None => self.staged.push((to, LeadershipQuery { number, items: vec![item] })),
         }
     }
 }
 
 impl Engine {
-    /// Asks the questions for the fresh reads of these groups, all under one number.
+    /// Sends the leadership queries for the fresh reads of these groups, all under one number.
     pub(super) fn ask(&mut self, groups: &[GroupId], ports: &mut impl Ports, time: Time) {
         if groups.is_empty() {
             return;
@@ -163,20 +163,20 @@ impl Engine {
             if self.conclude(&item, number, ports, time) {
                 continue;
             }
-            self.stage_questions(group, ballot, number, ports, time);
+            self.stage_queries(group, ballot, number, ports, time);
             items.push(item);
         }
-        for (to, question) in self.reads.staged.drain(..) {
-            ports.send_node_message(to, &NodeMessage::LeadershipQuery(question));
+        for (to, query) in self.reads.staged.drain(..) {
+            ports.send_node_message(to, &NodeMessage::LeadershipQuery(query));
         }
         if !items.is_empty() {
-            self.reads.asked.push_back(InFlightQuery { number, since_ms: time.mono_ms(), items });
+            self.reads.in_flight.push_back(InFlightQuery { number, since_ms: time.mono_ms(), items });
         }
     }
 
-    /// Stages questions to the leader, then to reached voters that have the group, as many as a majority needs. This
+    /// Stages queries to the leader, then to reached voters that have the group, as many as a majority needs. This
     /// node counts as one of the majority if it votes.
-    fn stage_questions(&mut self, id: GroupId, ballot: Ballot, number: u64, ports: &impl Ports, time: Time) {
+    fn stage_queries(&mut self, id: GroupId, ballot: Ballot, number: u64, ports: &impl Ports, time: Time) {
         let group = self.shard.group(id);
         let voters = group.membership().voters();
         let mut needed = voters.quorum() - usize::from(group.is_voter());
@@ -190,16 +190,16 @@ impl Engine {
         }
     }
 
-    /// Answers another node's question.
-    pub(in crate::node) fn handle_question(
+    /// Answers another node's query.
+    pub(in crate::node) fn handle_query(
         &mut self,
         from: NodeId,
-        question: &LeadershipQuery,
+        query: &LeadershipQuery,
         ports: &mut impl Ports,
         time: Time,
     ) {
         let mut answers = LeadershipAnswers {
-            number: question.number,
+            number: query.number,
             unix_ms: ports.cluster_ms(time).unwrap_or(0),
             items: Vec::new(),
             leased: Vec::new(),
@@ -207,8 +207,8 @@ impl Engine {
         // A leader that does not know the time says only that it has promised nothing higher.
         let is_timeless = ports.cluster_ms(time).is_none();
         let groups = self.shard.len();
-        answers.items.reserve(question.items.len().min(groups));
-        for &(group, ballot) in &question.items {
+        answers.items.reserve(query.items.len().min(groups));
+        for &(group, ballot) in &query.items {
             if !self.shard.has(group) || answers.items.len() >= groups {
                 continue;
             }
@@ -227,7 +227,7 @@ impl Engine {
         ports.send_node_message(from, &NodeMessage::LeadershipAnswers(answers));
     }
 
-    /// Counts the answers to a question of this node.
+    /// Counts the answers to a query of this node.
     pub(in crate::node) fn handle_answers(
         &mut self,
         from: NodeId,
@@ -235,12 +235,12 @@ impl Engine {
         ports: &mut impl Ports,
         time: Time,
     ) {
-        let asked = &mut self.reads.asked;
-        let Some(position) = asked.iter().position(|asked| asked.number == answers.number) else { return };
-        let mut items = std::mem::take(&mut asked[position].items);
+        let in_flight = &mut self.reads.in_flight;
+        let Some(position) = in_flight.iter().position(|query| query.number == answers.number) else { return };
+        let mut items = std::mem::take(&mut in_flight[position].items);
         for (group, version, answer) in &answers.items {
-            let Ok(place) = items.binary_search_by_key(group, |item| item.group) else { continue };
-            let item = &mut items[place];
+            let Ok(index) = items.binary_search_by_key(group, |item| item.group) else { continue };
+            let item = &mut items[index];
             if !item.open {
                 continue;
             }
@@ -256,15 +256,15 @@ impl Engine {
             item.confirmation.add(from, *version, *answer, self.shard.group(*group));
             item.open = !self.conclude(item, answers.number, ports, time);
         }
-        let asked = &mut self.reads.asked;
+        let in_flight = &mut self.reads.in_flight;
         if items.iter().any(|item| item.open) {
-            asked[position].items = items;
+            in_flight[position].items = items;
         } else {
-            asked.remove(position);
+            in_flight.remove(position);
         }
     }
 
-    /// Tells the leader that `from` has promised a ballot above the one asked about.
+    /// Tells the leader that `from` has promised a ballot above the query's ballot.
     fn on_refused(
         &mut self,
         from: NodeId,
@@ -275,7 +275,7 @@ impl Engine {
         time: Time,
     ) {
         let reject = Message::Reject(Reject { ballot, instance: Instance(0), promised });
-        // An idle leader may learn in no other way that it has lost this member.
+        // Without this message, an idle leader may not learn that it has lost this member.
         if ballot.node == self.me {
             self.handle(group, from, reject, ports, time);
         } else {
@@ -284,7 +284,7 @@ impl Engine {
     }
 
     /// Acts on the answers so far. Returns false if more answers are needed. Otherwise the item's reads wait only for
-    /// an instance, or for another question.
+    /// an instance, or for another query.
     fn conclude(&mut self, item: &Item, number: u64, ports: &mut impl Ports, time: Time) -> bool {
         let (group, ballot) = (item.group, item.confirmation.ballot());
         match item.confirmation.outcome(self.shard.group(group)) {
@@ -306,13 +306,13 @@ impl Engine {
         true
     }
 
-    /// Gives up questions without an answer, so that their reads ask again. `slowest_us`: the longest round trip.
-    pub(super) fn tick_questions(&mut self, slowest_us: u64, ports: &mut impl Ports, time: Time) {
+    /// Gives up queries without an answer, so that their reads ask again. `slowest_us`: the longest round trip.
+    pub(super) fn tick_queries(&mut self, slowest_us: u64, ports: &mut impl Ports, time: Time) {
         let patience_ms = (QUESTION_MS + 2 * slowest_us / 1_000).min(QUESTION_MS + ECHO_MS_MAX);
-        let is_over = |asked: &mut InFlightQuery| time.mono_ms() >= asked.since_ms + patience_ms;
-        while let Some(asked) = self.reads.asked.pop_front_if(is_over) {
-            for item in asked.items.iter().filter(|item| item.open) {
-                self.step(item.group, ports, |group, _| group.on_unconfirmed(asked.number));
+        let is_over = |query: &mut InFlightQuery| time.mono_ms() >= query.since_ms + patience_ms;
+        while let Some(query) = self.reads.in_flight.pop_front_if(is_over) {
+            for item in query.items.iter().filter(|item| item.open) {
+                self.step(item.group, ports, |group, _| group.on_unconfirmed(query.number));
             }
         }
     }
@@ -385,7 +385,7 @@ impl Engine {
         refusal: &Reply<'static>,
         ports: &mut impl Ports,
     ) {
-        for id in self.reads.which(matches) {
+        for id in self.reads.matching(matches) {
             let Some(read) = self.reads.remove(id) else { continue };
             self.shard.cancel_read(read.group, id);
             ports.answer_read(&read, refusal.clone());
@@ -423,19 +423,19 @@ mod tests {
         assert!(reads.take_evaluated(short).is_some_and(|read| read.group == GroupId(0)));
         assert!(reads.take_evaluated(long).is_none() && reads.len() == 1);
         assert!(reads.can_go_on(|group| group == GroupId(1)) && !reads.can_go_on(|_| false));
-        assert_eq!(reads.which(|read| read.deadline_ms <= 5), [long]);
+        assert_eq!(reads.matching(|read| read.deadline_ms <= 5), [long]);
         assert!(reads.remove(long).is_some() && !reads.can_go_on(|_| true) && reads.remove(long).is_none());
     }
 
     #[test]
-    fn questions_to_one_peer_become_one() {
+    fn queries_to_one_peer_become_one() {
         let mut reads = PendingReads::new(3);
         let number = reads.number;
         assert_eq!(number, 3 << START_SHIFT);
         for (to, group) in [(2, 0), (3, 0), (2, 1)] {
             reads.stage(NodeId(to), number, (GroupId(group), Ballot::ZERO));
         }
-        let items: Vec<(u32, usize)> = reads.staged.iter().map(|(to, question)| (to.0, question.items.len())).collect();
+        let items: Vec<(u32, usize)> = reads.staged.iter().map(|(to, query)| (to.0, query.items.len())).collect();
         assert_eq!(items, [(2, 2), (3, 1)]);
     }
 }

@@ -1,4 +1,4 @@
-//! Large commands of this node's clients on their way into the log. They go in parts (`kv/uploads`), so that a value of
+//! Large commands of this node's clients in flight to the log. They go in parts (`kv/uploads`), so that a value of
 //! the log is never larger than a few parts. Other commands pass between the parts, a lost message or a new leader
 //! costs only a part, and no part that the group took is ever sent twice.
 //!
@@ -57,7 +57,7 @@ struct Outgoing {
     deadline_ms: u64,
     failed: Option<Reply<'static>>,
     grows: bool,
-    asked: RequestContext,
+    context: RequestContext,
 }
 
 /// The bytes of an upload, in pieces so that long words are not copied. For a SET, the pieces are its key and value,
@@ -86,8 +86,8 @@ impl Body {
     fn part(&self, from: usize, to: usize) -> Cow<'_, [u8]> {
         let (mut start, mut part) = (0, Cow::Borrowed(&[][..]));
         for piece in &self.pieces {
-            let place = |at: usize| at.saturating_sub(start).min(piece.len());
-            let slice = &piece[place(from)..place(to)];
+            let offset = |at: usize| at.saturating_sub(start).min(piece.len());
+            let slice = &piece[offset(from)..offset(to)];
             start += piece.len();
             if part.is_empty() {
                 part = Cow::Borrowed(slice);
@@ -198,7 +198,7 @@ impl Engine {
         group: GroupId,
         command: &Command<'_>,
         request: &Bytes,
-        asked: RequestContext,
+        context: RequestContext,
         deadline_ms: u64,
     ) {
         let body = Body::of(command, request);
@@ -216,7 +216,7 @@ impl Engine {
             deadline_ms,
             failed: None,
             grows: command.grows(),
-            asked,
+            context,
         });
     }
 
@@ -271,10 +271,10 @@ impl Engine {
         let part = UploadPart { upload: id, total, offset: sent as u64, bytes: &bytes };
         let bytes = end - sent;
         let ticket = Ticket { connection: UPLOADING, sequence: id.number, part: bytes as u32 };
-        let asked = RequestContext { ticket, verb: UNCOUNTED, since_us: time.mono_us };
+        let context = RequestContext { ticket, verb: UNCOUNTED, since_us: time.mono_us };
         let deadline_ms = time.mono_ms() + self.uploads.limit_ms;
         let command = Command::UploadPart(part);
-        self.queue(group, |out| encode(&command, out), asked, deadline_ms);
+        self.queue(group, |out| encode(&command, out), context, deadline_ms);
         outgoing.sent = end;
         self.uploads.sent_bytes += bytes;
         self.uploads.unsent_bytes -= bytes;
@@ -282,16 +282,16 @@ impl Engine {
             return self.uploads.outgoing.push_back(outgoing);
         }
         let command = Command::UploadComplete(Box::new(outgoing.body.complete(id, outgoing.crc)));
-        self.queue(group, |out| encode(&command, out), outgoing.asked, deadline_ms);
+        self.queue(group, |out| encode(&command, out), outgoing.context, deadline_ms);
     }
 
     /// Gives up an upload and answers its client. Nothing of the upload was executed, or will be.
     fn give_up(&mut self, outgoing: &Outgoing, refusal: Reply<'static>, ports: &mut impl Ports, time: Time) {
-        let Outgoing { id, group, asked, .. } = *outgoing;
+        let Outgoing { id, group, context, .. } = *outgoing;
         self.uploads.unsent_bytes -= outgoing.body.len() - outgoing.sent;
         if outgoing.sent > 0 && self.shard.has(group) {
             self.submit_unanswered(group, |out| encode(&Command::UploadAbort(id), out), time);
         }
-        ports.answer(asked, refusal);
+        ports.answer(context, refusal);
     }
 }

@@ -5,7 +5,7 @@ use groups::NodeId;
 use net::backoff::Backoff;
 
 /// Interval at which a waiting node repeats its request to join.
-const APPLY_MS: u64 = 3_000;
+const JOIN_REQUEST_MS: u64 = 3_000;
 /// Maximum number of contacts.
 const CONTACTS_MAX: usize = 64;
 
@@ -65,9 +65,9 @@ impl Contacts {
         }
     }
 
-    /// Returns the connections to make anew, so that this node repeats its request to join.
+    /// Returns the connections that must be made again, so that this node repeats its request to join.
     pub(super) fn late(&self, now_ms: u64) -> Vec<u64> {
-        let late = self.0.iter().filter(|contact| now_ms >= contact.since_ms + APPLY_MS);
+        let late = self.0.iter().filter(|contact| now_ms >= contact.since_ms + JOIN_REQUEST_MS);
         late.filter_map(|contact| contact.connection).collect()
     }
 

@@ -10,7 +10,7 @@ use groups::NodeId;
 /// Maximum number of a member's starts that this node may have missed.
 const STARTS_AHEAD_MAX: u64 = 1 << 32;
 
-/// What a hello is checked against.
+/// The state of this node that a hello is checked against.
 #[derive(Clone, Copy)]
 pub(in crate::node) struct HandshakeContext<'a> {
     pub(in crate::node) identity: &'a Identity,
@@ -45,9 +45,9 @@ impl HandshakeContext<'_> {
     /// hello that is meant for another node must not replace a connection of the same peer.
     ///
     /// # Errors
-    /// The reason why it is not.
+    /// The reason why the hello is not meant for this node.
     pub(super) fn is_meant(&self, hello: &Hello) -> Result<(), Refusal> {
-        // A removed node is told so at whatever node it asks: it may know none of the remaining members.
+        // Any node tells a removed node that it was removed: the removed node may know none of the remaining members.
         let ours = self.identity.birth.as_ref().map(|record| record.cluster_id);
         if ours.is_some() && hello.cluster == ours && self.peers.roster().was_removed(hello.node) {
             return refuse(true, removed(hello.node));
@@ -69,7 +69,7 @@ impl HandshakeContext<'_> {
     /// Checks that a hello is possible, at a born or an unborn node.
     ///
     /// # Errors
-    /// The reason why it is not.
+    /// The reason why the hello is refused.
     pub(in crate::node) fn check_hello(&self, hello: &Hello) -> Result<(), Refusal> {
         let (from, ours) = (hello.node, self.identity.birth.as_ref());
         if from == self.identity.node {
@@ -90,10 +90,10 @@ impl HandshakeContext<'_> {
         if self.peers.roster().was_removed(from) {
             return refuse(true, removed(from));
         }
-        let place = self.peers.roster().info(from);
+        let info = self.peers.roster().info(from);
         // The sender may have joined while this node was away, if it belongs to a cluster at all.
         let is_guest = ours.is_some() && hello.cluster.is_some();
-        if place.is_none() && !is_guest {
+        if info.is_none() && !is_guest {
             return refuse(false, stranger(from));
         }
         let groups = ours.map_or(self.config.groups, |record| record.groups);
@@ -104,7 +104,7 @@ impl HandshakeContext<'_> {
         if ours.is_none() {
             return Ok(());
         }
-        if place.is_some_and(|place| place.storage != hello.storage) {
+        if info.is_some_and(|info| info.storage != hello.storage) {
             let text = format!(
                 "node {from} is known with another data directory: a lost or foreign one never votes; \
                  replace the node under a new id"

@@ -1,12 +1,12 @@
 //! Connections to and from other nodes: dialling, the handshake, and the frames after the handshake.
 //!
 //! The node with the higher id dials. Both sides say hello first. A new connection of a peer replaces the old one.
-//! Large transfers have a second connection between the same two nodes, apart from votes and pings. The node that wants
-//! something dials it. The handshake is the same.
+//! Large transfers have a second connection between the same two nodes, apart from votes and pings. The node that
+//! fetches a checkpoint dials it. The handshake is the same.
 //!
 //! ```text
 //! handshake  the hellos and their checks           contacts  where a joining node asks
-//! receiver   what links need of the node           alone     a node that no member answers
+//! receiver   the node as its links need it         alone     a node that no member answers
 //! ```
 
 mod alone;
@@ -117,7 +117,7 @@ impl Links {
     /// Says hello on a dialled connection that is established now.
     pub(super) fn say_hello(&mut self, id: u64, node: &mut impl Receiver) {
         let Some(link) = self.all.find(id) else { return };
-        let hello = node.known().hello(link.dialled.filter(|to| !is_contact(*to)));
+        let hello = node.context().hello(link.dialled.filter(|to| !is_contact(*to)));
         send_alone(id, link.bulk, &NodeMessage::Hello(hello), node.outputs());
     }
 
@@ -128,7 +128,7 @@ impl Links {
         }
         while let Some(link) = self.all.find(id) {
             // Before the handshake is done, a sender gets no more memory than a hello needs.
-            let frame_bytes_max = node.known().config.frame_bytes_max();
+            let frame_bytes_max = node.context().config.frame_bytes_max();
             let payload_bytes_max = if link.peer.is_some() { frame_bytes_max } else { NODE_MESSAGE_BYTES_MAX };
             let bytes = input.len();
             let result = match frame::decode(input, payload_bytes_max) {
@@ -188,9 +188,9 @@ impl Links {
             .map_err(|error| format!("malformed message between nodes: {error}"))?;
         match (decoded, from) {
             (Some(NodeMessage::Hello(hello)), None) => {
-                let judged =
+                let checked =
                     if bulk { self.on_transfer_hello(id, &hello, node) } else { self.on_hello(id, &hello, node, time) };
-                if let Err(refusal) = judged {
+                if let Err(refusal) = checked {
                     self.refuse(id, refusal, node, time);
                 }
             }
@@ -211,21 +211,21 @@ impl Links {
     fn on_hello(&mut self, id: u64, hello: &Hello, node: &mut impl Receiver, time: Time) -> Result<(), Refusal> {
         let dialled = self.answer_hello(id, node);
         let from = hello.node;
-        let version = node.known().peers.common_version(hello).map_err(|text| Refusal { fatal: false, text })?;
-        node.known().is_meant(hello)?;
+        let version = node.context().peers.common_version(hello).map_err(|text| Refusal { fatal: false, text })?;
+        node.context().is_meant(hello)?;
         if dialled.is_some_and(is_contact) {
             return self.on_contact_hello(id, hello);
         }
         if let Some(address) = hello.joins.as_ref().filter(|_| node.is_born() && hello.cluster.is_none()) {
-            if node.known().is_loading {
-                return refuse(false, loads(node.known().identity.node));
+            if node.context().is_loading {
+                return refuse(false, loads(node.context().identity.node));
             }
             node.handle_join_request(id, hello, address, time)?;
             self.set_peer(id, from);
             return Ok(());
         }
         if let Some(to) = dialled.filter(|to| *to != from) {
-            if !node.known().is_unknown_member(hello) {
+            if !node.context().is_unknown_member(hello) {
                 return refuse(false, format!("this address is node {from}'s, not node {to}'s"));
             }
             // The sender has taken over the address of `to` while this node was away. It may know whether this node was
@@ -249,8 +249,8 @@ impl Links {
         if dialled.is_some_and(|to| to != hello.node) {
             return refuse(false, format!("this address is node {}'s", hello.node));
         }
-        node.known().is_meant(hello)?;
-        node.known().peers.common_version(hello).map_err(|text| Refusal { fatal: false, text })?;
+        node.context().is_meant(hello)?;
+        node.context().peers.common_version(hello).map_err(|text| Refusal { fatal: false, text })?;
         check_hello(hello, node)?;
         if !node.is_born() || hello.cluster.is_none() {
             return refuse(false, "the cluster is not born yet".to_owned());
@@ -344,7 +344,7 @@ impl Links {
         if node.has_not_begun() {
             return;
         }
-        self.alone.tick(node.known().peers, is_born, now_ms);
+        self.alone.tick(node.context().peers, is_born, now_ms);
         let (broken, silent) = (node.peers().broken(now_ms), node.peers().take_silent(now_ms));
         for from in silent {
             tracing::info!("node {from} is silent");
@@ -372,13 +372,13 @@ impl Links {
 }
 
 fn check_hello(hello: &Hello, node: &impl Receiver) -> Result<(), Refusal> {
-    node.known().check_hello(hello)?;
-    if node.known().identity.birth.is_none() { node.check_unborn_hello(hello) } else { Ok(()) }
+    node.context().check_hello(hello)?;
+    if node.context().identity.birth.is_none() { node.check_unborn_hello(hello) } else { Ok(()) }
 }
 
 /// Takes a fragment of a large message, and handles the message if it is complete.
 fn on_fragment(from: NodeId, message: &Message, node: &mut impl Receiver, time: Time) -> Result<(), String> {
-    let bytes_max = node.known().config.frame_bytes_max();
+    let bytes_max = node.context().config.frame_bytes_max();
     let Some(peer) = node.peers().find(from) else { return Ok(()) };
     let Arrived { group, kind, body } = peer.assemble(&message.body, bytes_max)?;
     match body {

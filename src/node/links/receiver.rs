@@ -1,5 +1,5 @@
-//! The interface between the links and the rest of the node: what the node does with messages of a connection whose
-//! handshake is done, and what the links need to know for the handshake.
+//! The interface between the links and the rest of the node. The node handles the messages of a connection whose
+//! handshake is done, and provides the state for the handshake.
 
 use super::handshake::HandshakeContext;
 use crate::node::Time;
@@ -9,15 +9,15 @@ use crate::node::wire::{Hello, NodeMessage, Refusal};
 use bytes::Bytes;
 use groups::{GroupId, NodeId};
 
-/// What the links need of the node; see the module.
+/// The node as its links need it; see the module.
 pub(in crate::node) trait Receiver {
-    // What the node knows.
+    // State of the node.
 
-    /// Returns what a hello is checked against.
-    fn known(&self) -> HandshakeContext<'_>;
+    /// Returns the state that a hello is checked against.
+    fn context(&self) -> HandshakeContext<'_>;
     fn peers(&mut self) -> &mut Peers;
     fn outputs(&mut self) -> &mut Outputs;
-    /// Returns true if the cluster exists and this node knows what it has promised.
+    /// Returns true if the cluster exists and this node knows its promises.
     fn is_born(&self) -> bool;
     /// Returns true if the node has not begun: until its log is read, it takes part in nothing.
     fn has_not_begun(&self) -> bool;
@@ -29,14 +29,14 @@ pub(in crate::node) trait Receiver {
     /// Checks the hello of a node that should be born with this one.
     ///
     /// # Errors
-    /// The reason why it cannot be.
+    /// The reason why it cannot be born with this node.
     fn check_unborn_hello(&self, hello: &Hello) -> Result<(), Refusal>;
     /// Takes the request of a node at `address` to join.
     ///
     /// # Errors
     /// The reason why it cannot join.
     fn handle_join_request(&mut self, id: u64, hello: &Hello, address: &str, time: Time) -> Result<(), Refusal>;
-    /// Takes a member's connection whose handshake is done. `replaces`: it replaces an older one.
+    /// Takes a member's connection whose handshake is done. `replaces`: the connection replaces an older one.
     fn on_linked(&mut self, hello: &Hello, replaces: bool, time: Time);
     /// Takes a transfer connection whose handshake is done. Returns the connection that it replaces.
     fn on_transfer_link(&mut self, from: NodeId, id: u64) -> Option<u64>;

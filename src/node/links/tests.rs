@@ -30,14 +30,14 @@ struct Rest {
 enum Told {
     Linked(NodeId, bool),
     TransferLink(NodeId, u64),
-    Applied(NodeId),
+    JoinRequest(NodeId),
     Message(NodeId, &'static str),
     Group(NodeId, GroupId, u8),
     Gone(u64),
 }
 
 impl Receiver for Rest {
-    fn known(&self) -> HandshakeContext<'_> {
+    fn context(&self) -> HandshakeContext<'_> {
         let Rest { identity, config, peers, is_loading, .. } = self;
         HandshakeContext { identity, config, peers, is_loading: *is_loading }
     }
@@ -60,7 +60,7 @@ impl Receiver for Rest {
         Ok(())
     }
     fn handle_join_request(&mut self, _id: u64, hello: &Hello, _address: &str, _time: Time) -> Result<(), Refusal> {
-        self.told.push(Told::Applied(hello.node));
+        self.told.push(Told::JoinRequest(hello.node));
         Ok(())
     }
     fn on_linked(&mut self, hello: &Hello, replaces: bool, _time: Time) {
@@ -72,9 +72,9 @@ impl Receiver for Rest {
     }
     fn on_transfer_dialling(&mut self, _to: NodeId, _connection: Option<u64>, _time: Time) {}
     fn on_message(&mut self, _id: u64, from: NodeId, message: NodeMessage, _time: Time) -> Result<(), String> {
-        let name = if matches!(message, NodeMessage::PositionQuery) { "where" } else { "other" };
+        let name = if matches!(message, NodeMessage::PositionQuery) { "position query" } else { "other" };
         self.told.push(Told::Message(from, name));
-        if name == "where" { Ok(()) } else { Err("the test takes no other".to_owned()) }
+        if name == "position query" { Ok(()) } else { Err("the test takes no other".to_owned()) }
     }
     fn on_transfer_message(&mut self, _id: u64, _from: NodeId, _message: NodeMessage, _time: Time) -> bool {
         false
@@ -234,12 +234,12 @@ fn nothing_counts_before_the_hello_and_a_late_one_is_not_waited_for() {
 }
 
 #[test]
-fn what_a_member_may_not_say_ends_its_connection_and_nothing_else() {
+fn a_forbidden_message_of_a_member_ends_its_connection_and_nothing_else() {
     let (mut one, mut two) = connected(3, 1);
     two.told();
     send_alone(10, false, &NodeMessage::PositionQuery, &mut one.rest.outputs);
     let wanted = talk(&mut one, 10, &mut two, 20);
-    assert!(wanted.is_empty() && two.told() == [Told::Message(NodeId(3), "where")]);
+    assert!(wanted.is_empty() && two.told() == [Told::Message(NodeId(3), "position query")]);
     send_alone(10, false, &NodeMessage::DurablePositionQuery(Vec::new()), &mut one.rest.outputs);
     let wanted = talk(&mut one, 10, &mut two, 20);
     assert!(matches!(wanted[..], [Output::Close(20, Close::Now)]), "{wanted:?}");
@@ -268,7 +268,7 @@ fn a_node_joins_at_a_contact_and_asks_again_after_a_while() {
     one.dial(contact.0, Purpose::Live, 10);
     two.links.accept(20, BORN);
     assert!(talk(&mut one, 10, &mut two, 20).is_empty());
-    assert_eq!((one.told(), two.told()), (vec![], vec![Told::Applied(NodeId(7))]));
+    assert_eq!((one.told(), two.told()), (vec![], vec![Told::JoinRequest(NodeId(7))]));
     let later = Time { mono_us: BORN.mono_us + 3_000_000, ..BORN };
     one.links.tick(&mut one.rest, later);
     assert!(matches!(one.rest.outputs.take()[..], [Output::Close(10, Close::Now)]));

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 
 /// The kind of a fragment, among the kinds of messages between nodes.
 pub const FRAGMENT: u8 = 23;
-/// Maximum number of messages in flight to a peer in fragments. The receiver buffers what it has of each.
+/// Maximum number of messages in flight to a peer in fragments. The receiver buffers the part of each that has come.
 const STREAMS_MAX: usize = 8;
 /// Maximum bytes queued for one peer. Beyond it, values for the peer are dropped like lost messages; the peer asks for
 /// them later.
@@ -83,7 +83,7 @@ impl Lanes {
         self.lanes.is_empty()
     }
 
-    /// Drops all messages: the connection is gone, and so is what was in flight on it.
+    /// Drops all messages: the connection is gone, and with it the bytes in flight.
     pub(super) fn clear(&mut self) {
         *self = Lanes::new(self.fragment_bytes, self.streams);
     }
@@ -98,8 +98,8 @@ impl Lanes {
     /// Queues a message, unless the same message waits already or the queue is full.
     pub(super) fn push(&mut self, group: GroupId, message: &Message) {
         let promises = matches!(message, Message::Promise(_));
-        let place = self.lanes.iter().position(|lane| lane.is_of(group, promises));
-        if place.is_some_and(|place| self.lanes[place].repeats(message)) {
+        let index = self.lanes.iter().position(|lane| lane.is_of(group, promises));
+        if index.is_some_and(|index| self.lanes[index].repeats(message)) {
             return;
         }
         let can_be_lost = matches!(message, Message::Accept(_) | Message::Range(_) | Message::Promise(_));
@@ -107,15 +107,15 @@ impl Lanes {
             return;
         }
         self.bytes += message.tail_bytes();
-        if let Some(place) = place {
-            self.bytes -= self.lanes[place].forget_forwards(message);
-            return self.lanes[place].waiting.push_back(message.clone());
+        if let Some(index) = index {
+            self.bytes -= self.lanes[index].forget_forwards(message);
+            return self.lanes[index].waiting.push_back(message.clone());
         }
         let waiting = VecDeque::from([message.clone()]);
         self.lanes.push_back(Lane { group, promises, waiting, begun: None });
     }
 
-    /// Adds to `ready` what the connection has room for. `unsent` bytes wait in the connection already.
+    /// Adds fragments to `ready` while the connection has room. `unsent` bytes wait in the connection already.
     pub(super) fn fill(&mut self, unsent: usize, writer: &mut FrameWriter, ready: &mut Vec<Bytes>) {
         if self.lanes.is_empty() {
             return;
@@ -130,8 +130,8 @@ impl Lanes {
             writer.finish(ready);
             room = room.saturating_sub(sent);
             if !lane.waiting.is_empty() {
-                let place = self.lanes.len().min(STREAMS_MAX - 1);
-                self.lanes.insert(place, lane);
+                let index = self.lanes.len().min(STREAMS_MAX - 1);
+                self.lanes.insert(index, lane);
             }
         }
     }
@@ -262,8 +262,8 @@ impl Assembly {
         if bytes as usize > bytes_max {
             return Err(format!("a message of {bytes} bytes in fragments exceeds the limit of {bytes_max}"));
         }
-        let place = match self.parts.iter().position(|(known, _)| known.stream == stream) {
-            Some(place) => place,
+        let index = match self.parts.iter().position(|(known, _)| known.stream == stream) {
+            Some(index) => index,
             // This fragment is a repetition: its message is complete.
             None if stream <= self.newest => return Ok(Arrived { group, kind, body: None }),
             None if self.parts.len() >= STREAMS_MAX => {
@@ -275,7 +275,7 @@ impl Assembly {
                 self.parts.len() - 1
             }
         };
-        let (first, body) = &mut self.parts[place];
+        let (first, body) = &mut self.parts[index];
         if (offset as usize) < body.len() {
             return Ok(Arrived { group, kind, body: None });
         }
@@ -285,7 +285,7 @@ impl Assembly {
         }
         // The memory grows with the bytes that arrived, not with the announced length.
         body.extend_from_slice(piece);
-        let body = (body.len() == bytes as usize).then(|| self.parts.swap_remove(place).1.freeze());
+        let body = (body.len() == bytes as usize).then(|| self.parts.swap_remove(index).1.freeze());
         Ok(Arrived { group, kind, body })
     }
 }
@@ -304,11 +304,11 @@ mod tests {
     }
 
     fn accept(instance: u64, bytes: usize) -> Message {
-        let mut draft = ValueBuilder::default();
+        let mut builder = ValueBuilder::default();
         let mut origin = groups::origin::OriginQueue::new(NodeId(1), 1);
         origin.push(|out| out.resize(out.len() + bytes, instance as u8));
-        draft.extend(origin.send(usize::MAX).1, 1);
-        let value = draft.seal(0, 0, None);
+        builder.extend(origin.send(usize::MAX).1, 1);
+        let value = builder.seal(0, 0, None);
         Message::Accept(Accept { ballot: ballot(), instance: Instance(instance), chosen: ballot(), value })
     }
 
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn large_messages_come_whole_and_what_rests_on_them_comes_behind_them() {
+    fn large_messages_come_whole_and_dependent_ones_come_behind_them() {
         let mut lanes = Lanes::new(FRAGMENT_BYTES, 0);
         let sent = [accept(7, 3 << 20), chosen(7), accept(8, 10)];
         for message in &sent {
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_fragment_is_refused() {
+    fn an_impossible_fragment_is_refused() {
         let fragment = |stream, bytes, offset, piece: &[u8]| {
             let header = Header { stream, group: 1, kind: 5, bytes, offset };
             [&postcard::to_allocvec(&header).unwrap()[..], piece].concat()

@@ -189,8 +189,8 @@ impl Leases {
         if !self.wanted {
             return false;
         }
-        let Ok(place) = self.led.binary_search_by_key(&group, |led| led.group) else { return false };
-        let led = &self.led[place];
+        let Ok(index) = self.led.binary_search_by_key(&group, |led| led.group) else { return false };
+        let led = &self.led[index];
         let counts = |other: &&Other| {
             let said = now_us < other.held_until_us && led.since <= other.held_version;
             said && !other.held_except.contains(&group) && membership.voters().contains(other.id)
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handover_ends_the_lease_and_an_older_word_does_not_bring_it_back() {
+    fn a_leader_transfer_ends_the_lease_and_an_older_grant_does_not_renew_it() {
         let mut leases = leader();
         grant(&mut leases, 5, &[], 1_000 * MS);
         assert!(leases.release(GROUP, 1_010 * MS) && !leases.release(GROUP, 1_020 * MS));
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_promised_to_others_until_the_word_is_over() {
+    fn nothing_is_promised_to_others_until_the_grant_expires() {
         let mut leases = voter();
         let to = |leases: &Leases, id, at_us| leases.allows(GROUP, NodeId(id), ballot(7), at_us);
         assert!(to(&leases, 1, 1_399 * MS), "the leader itself");
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_started_anew_keeps_still_for_as_long_as_it_may_have_promised_before() {
+    fn a_restarted_node_promises_nothing_while_its_earlier_grants_may_hold() {
         let mut leases = voter();
         leases.begin(2_000 * MS);
         assert_eq!(leases.give(LEADER, 2_300 * MS, 2_399 * MS, |_| Some(Ballot::ZERO)), None);

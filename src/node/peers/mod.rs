@@ -36,7 +36,7 @@ pub(super) struct RoundTrip {
     pub(super) us: u64,
 }
 
-/// What a ping tells of its sender.
+/// The state of the sender that a ping carries.
 #[derive(Clone, Copy)]
 pub(super) struct PingState {
     pub(super) start: u64,
@@ -126,12 +126,12 @@ impl Peers {
 
     /// Takes the present members of the cluster: new ones become peers. Returns the peers that were removed.
     pub(super) fn enroll(&mut self, roster: Roster) -> Vec<Peer> {
-        for place in roster.infos().iter().filter(|place| place.node != self.me) {
-            let corrected = self.corrected.iter().find(|(id, _)| *id == place.node);
-            let address = corrected.map_or(&place.address, |(_, address)| address).clone();
-            match self.all.iter().position(|peer| peer.id() == place.node) {
+        for info in roster.infos().iter().filter(|info| info.node != self.me) {
+            let corrected = self.corrected.iter().find(|(id, _)| *id == info.node);
+            let address = corrected.map_or(&info.address, |(_, address)| address).clone();
+            match self.all.iter().position(|peer| peer.id() == info.node) {
                 Some(at) => self.all[at].set_address(address),
-                None => self.all.push(self.peer(place.node, address)),
+                None => self.all.push(self.peer(info.node, address)),
             }
         }
         self.all.sort_by_key(Peer::id);
@@ -147,7 +147,7 @@ impl Peers {
     /// Returns this node's own address.
     pub(super) fn own_address(&self) -> Option<&str> {
         let corrected = self.corrected.iter().find(|(id, _)| *id == self.me).map(|(_, address)| &**address);
-        corrected.or(self.roster.info(self.me).map(|place| &*place.address))
+        corrected.or(self.roster.info(self.me).map(|info| &*info.address))
     }
 
     /// Returns the nodes that vote in some group.
@@ -179,8 +179,8 @@ impl Peers {
         self.all.iter_mut().filter_map(|peer| peer.is_recently_reached(now_ms).then(|| peer.id())).collect()
     }
 
-    /// Returns true if a connected voter's disk is full, and those with space are no majority. `own`: this node's disk
-    /// is full.
+    /// Returns true if a connected voter's disk is full, and the voters with space are no majority. `own`: this node's
+    /// disk is full.
     pub(super) fn quorum_is_full(&self, own: bool) -> bool {
         let votes = self.voters().contains(self.me);
         let connected = || self.all.iter().filter(|peer| peer.link().is_some() && self.voters().contains(peer.id()));
@@ -431,7 +431,7 @@ impl Peers {
         self.find(to).into_iter().for_each(|peer| peer.on_dial_failed(now_ms));
     }
 
-    /// Takes the end of a connection. If it was a peer's link, returns the peer. If it was an attempt at one, the
+    /// Handles the end of a connection. If it was a peer's link, returns the peer. If it was an attempt at a link, the
     /// attempt has failed.
     pub(super) fn on_connection_gone(&mut self, id: u64, now_ms: u64) -> Option<NodeId> {
         if let Some(peer) = self.all.iter_mut().find(|peer| peer.is_dialled_as(id)) {
@@ -469,7 +469,7 @@ impl Peers {
         self.all.iter_mut().for_each(|peer| peer.set_reached(reached_ms));
     }
 
-    /// Makes up for a stall of this node; see [`Peer::compensate_stall`]. Leases are not prolonged.
+    /// Compensates a stall of this node; see [`Peer::compensate_stall`]. Leases are not prolonged.
     pub(super) fn compensate_stall(&mut self, stalled_ms: u64, now_ms: u64) {
         self.all.iter_mut().for_each(|peer| peer.compensate_stall(stalled_ms, now_ms));
     }

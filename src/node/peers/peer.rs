@@ -1,4 +1,4 @@
-//! One other member: its connection, its liveness and reach, what it says of itself, and the frames to it. Any byte
+//! One other member: its connection, its liveness and reach, its reports, and the frames to it. Any byte
 //! shows that a peer lives. A peer is *reached* only if it has echoed a recent ping. So a link that works in only one
 //! direction counts as cut.
 //!
@@ -169,8 +169,8 @@ impl Peer {
         self.is_reached(now_ms) && now_ms < self.disk_ms + DISKS_MS_MAX
     }
 
-    /// Returns the groups that the peer claims to lead, and the nodes that it reaches. By these nodes, each group
-    /// judges whether the claim counts.
+    /// Returns the groups that the peer claims to lead, and the nodes that it reaches. These nodes decide in each group
+    /// whether the claim counts.
     pub(in crate::node) fn claims(&self) -> (&[(GroupId, Ballot)], &[NodeId]) {
         (&self.claims.led, &self.their_reach)
     }
@@ -402,7 +402,7 @@ impl Peer {
         self.link.is_some() && now_ms > self.heard_ms + BROKEN_MS_MAX
     }
 
-    /// Makes up for a stall of this node of `stalled_ms`. What the peer said meanwhile still waits to be read. So
+    /// Compensates a stall of this node of `stalled_ms`. The peer's messages from that time still wait to be read. So
     /// neither its silence nor the age of its last echo proves anything. Times are moved forward by the stall, but not
     /// beyond now.
     pub(super) fn compensate_stall(&mut self, stalled_ms: u64, now_ms: u64) {

@@ -1,5 +1,5 @@
 //! The members of the cluster: every node that is a member of some group. While members come and go, the groups differ
-//! for a while. Each group judges by its own members. For the node as a whole, this union counts.
+//! for a while. Each group decides by its own members. For the node as a whole, this union counts.
 
 use groups::membership::MemberInfo;
 use groups::{Members, Membership, NodeId};

@@ -70,7 +70,7 @@ fn a_node_in_a_minority_says_so_at_once_and_recovers_at_once() {
 }
 
 #[test]
-fn what_never_left_a_node_that_is_cut_off_is_answered_when_it_knows_and_the_rest_keeps_its_time() {
+fn commands_that_never_left_an_isolated_node_are_answered_early_and_the_rest_keeps_its_time() {
     let mut world = World::led_by_1();
     world.isolate(3);
     let cut_ms = world.now_ms();
@@ -154,7 +154,7 @@ fn a_node_whose_disk_is_full_has_others_carry_its_commands_out() {
 }
 
 #[test]
-fn what_a_full_node_cannot_pass_on_is_refused_with_the_reason() {
+fn commands_that_a_full_node_cannot_pass_on_are_refused_with_the_reason() {
     let mut world = World::led_by_1();
     let long = "v".repeat(RELAY_BYTES_MAX);
     for _ in 0..6 {

@@ -117,7 +117,7 @@ fn small_commands_do_not_wait_for_large_ones_of_others() {
 }
 
 #[test]
-fn what_waits_unread_for_too_long_is_refused_also_in_the_midst_of_a_value() {
+fn a_request_that_waits_unread_for_too_long_is_refused_even_in_the_midst_of_a_value() {
     let mut world = World::led_by_1();
     world.node(1).node.engine.set_unanswered_reads(READS_MAX);
     let request = set("k", 7 << 20);

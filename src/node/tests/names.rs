@@ -28,7 +28,7 @@ fn hello(world: &mut World, from: u32) -> Hello {
 /// Returns a node's verdict on a hello.
 fn check_hello(node: &mut Node, hello: &Hello) -> Result<(), Refusal> {
     let (_, core) = node.core();
-    core.known().check_hello(hello)
+    core.context().check_hello(hello)
 }
 
 /// Returns the connection of node `of` to node `to`, if any.
@@ -42,7 +42,7 @@ fn cut_link(world: &mut World, of: u32, to: u32) {
 }
 
 #[test]
-fn who_dials_a_member_and_reaches_another_disturbs_nobody_and_finds_it_when_it_is_back() {
+fn dialling_a_moved_address_disturbs_no_connection_and_finds_the_member_when_it_is_back() {
     let mut world = World::led_by_1();
     let between = [link(&mut world, 2, 3), link(&mut world, 3, 2)];
     assert!(between[0].is_some() && between[1].is_some());
@@ -62,7 +62,7 @@ fn who_dials_a_member_and_reaches_another_disturbs_nobody_and_finds_it_when_it_i
 }
 
 #[test]
-fn nobody_but_a_member_that_has_said_who_it_is_ends_a_node() {
+fn only_a_member_that_has_said_hello_can_stop_a_node() {
     let mut world = World::led_by_1();
     let time = world.time;
     let node = &mut world.node(2).node;
@@ -97,7 +97,7 @@ fn another_cluster_refuses_a_node_for_now_only() {
 }
 
 #[test]
-fn clients_are_told_where_a_member_announces_itself_and_of_no_dead_one() {
+fn clients_are_told_announced_addresses_and_slots_lists_no_dead_member() {
     let mut world = World::led_by_1();
     world.node(2).node.config.announced = Some("outside:9000".to_owned());
     world.node(3).node.config.announced = Some("no address at all".to_owned());
@@ -131,7 +131,7 @@ fn clients_are_told_where_a_member_announces_itself_and_of_no_dead_one() {
 }
 
 #[test]
-fn a_hello_says_more_at_its_end_to_those_who_read_on() {
+fn newer_fields_at_the_end_of_a_hello_are_optional() {
     let mut world = World::new();
     let old = hello(&mut world, 2);
     let before_that = Hello { to: Some(NodeId(1)), announced: Some("a:1".to_owned()), ..old.clone() };
@@ -151,7 +151,7 @@ fn a_hello_says_more_at_its_end_to_those_who_read_on() {
 }
 
 #[test]
-fn what_a_guest_was_seen_as_outlasts_its_connection_and_the_log_that_told_of_it() {
+fn the_incarnation_of_a_guest_outlasts_its_connection_and_the_log_segment_that_held_it() {
     let mut world = World::led_by_1();
     let guest = Hello { node: NodeId(9), storage: [9; 16], start: 7, incarnations: vec![70], ..hello(&mut world, 3) };
     let time = world.time;

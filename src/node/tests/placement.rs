@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn moves_asked_one_behind_the_other_are_all_done() {
+fn moves_requested_one_after_the_other_are_all_done() {
     let mut world = World::with_two_groups();
     world.run_until("node 1 leads", ELECTED_MS, |world| world.leads(1) && world.follows(2) && world.follows(3));
     let moves = [2, 3, 1].map(|to| format!("PAXOI LEADER MOVE 0 {to}\r\n")).concat();

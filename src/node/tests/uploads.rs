@@ -77,7 +77,7 @@ fn a_large_transaction_is_executed_at_once() {
 }
 
 #[test]
-fn what_finds_no_majority_was_surely_not_executed_and_leaves_nothing() {
+fn an_upload_without_a_majority_was_surely_not_executed_and_leaves_nothing() {
     let mut world = World::led_by_1();
     [2, 3].into_iter().for_each(|id| world.node(id).is_stuck = true);
     world.send(1, 1, &set("k", 6 * MIB));

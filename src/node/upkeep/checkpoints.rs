@@ -36,7 +36,7 @@ pub(super) struct Checkpoints {
     damaged: Vec<u64>,
     last_sequence: u64,
     round: Option<Round>,
-    /// Files that are finished here, but not yet saved by the writer.
+    /// Files that are finished here, but not yet saved by the checkpoint worker.
     saving: BTreeSet<u64>,
     /// Bytes of blocks that are not written yet.
     unwritten: usize,
@@ -45,8 +45,8 @@ pub(super) struct Checkpoints {
     /// Groups that need a round, whatever the length and the age of the log.
     wanted: BTreeSet<GroupId>,
     /// The wanted groups that the current round covers. If a part of the round fails, they are wanted again.
-    asked: BTreeSet<GroupId>,
-    /// Recovering groups: since the start they learn their own past from other members.
+    covered: BTreeSet<GroupId>,
+    /// The groups that have been recovering since the start: they learn their own past from other members.
     recovering: BTreeSet<GroupId>,
     /// Earliest time of the next round, in monotonic milliseconds.
     due_ms: u64,
@@ -116,7 +116,7 @@ impl Checkpoints {
             unwritten: 0,
             bucket: TokenBucket::default(),
             wanted: BTreeSet::new(),
-            asked: BTreeSet::new(),
+            covered: BTreeSet::new(),
             recovering: BTreeSet::new(),
             due_ms: 0,
             began_ms: 0,
@@ -130,7 +130,7 @@ impl Checkpoints {
         self.kept = vec![Kept::default(); groups as usize];
     }
 
-    /// Bytes of all files.
+    /// Returns the bytes of all files.
     pub(super) fn bytes(&self) -> u64 {
         self.files.values().map(|file| file.bytes).sum()
     }
@@ -190,8 +190,8 @@ impl Checkpoints {
         }
     }
 
-    /// Removes and returns the files in which no group has its newest state and that no other node is
-    /// fetching, and the damaged files.
+    /// Removes and returns the files in which no group has its newest state and that no other node is fetching, and the
+    /// damaged files.
     fn take_useless(&mut self, is_pinned: impl Fn(u64) -> bool) -> Vec<u64> {
         let kept = &self.kept;
         let used = |(sequence, file): &(&u64, &File)| {
@@ -261,13 +261,13 @@ impl Checkpoints {
         }
     }
 
-    /// Asks for a round with these groups, whatever the length and the age of the log.
-    pub(super) fn want(&mut self, groups: impl Iterator<Item = GroupId>) {
+    /// Requests a round with these groups, whatever the length and the age of the log.
+    pub(super) fn request(&mut self, groups: impl Iterator<Item = GroupId>) {
         self.wanted.extend(groups);
     }
 
-    /// Begins a round if the log is too long, if the last round is too long ago, or if groups are
-    /// wanted. The node began at `since_ms`.
+    /// Begins a round if the log is too long, if the last round is too long ago, or if groups are wanted. The node
+    /// began at `since_ms`.
     pub(super) fn tick(&mut self, engine: &Engine, log: LogSize, since_ms: u64, time: Time) {
         let whole: Vec<GroupId> =
             self.recovering.iter().copied().filter(|id| !engine.group(*id).is_recovering()).collect();
@@ -284,26 +284,26 @@ impl Checkpoints {
         let long = log.bytes > self.log_bytes_max() && log.segments > 1;
         let old = now_ms >= self.began_ms.max(since_ms) + self.config.age_ms;
         if long || old && log.segments > 1 {
-            self.asked = std::mem::take(&mut self.wanted);
+            self.covered = std::mem::take(&mut self.wanted);
             return self.begin_round(engine, time, |_| true);
         }
         if !self.wanted.is_empty() {
             let wanted = std::mem::take(&mut self.wanted);
-            self.asked.clone_from(&wanted);
+            self.covered.clone_from(&wanted);
             self.begin_round(engine, time, |group| wanted.contains(&group));
         }
     }
 
-    /// Begins a round with the groups of `which` that have changed, or whose file is damaged. Groups that share a file
-    /// with one of them are taken too: otherwise the file would be kept for them.
-    fn begin_round(&mut self, engine: &Engine, time: Time, which: impl Fn(GroupId) -> bool) {
+    /// Begins a round with the groups that `selects` accepts and that have changed, or whose file is damaged. Groups
+    /// that share a file with one of them are taken too: otherwise the file would be kept for them.
+    fn begin_round(&mut self, engine: &Engine, time: Time, selects: impl Fn(GroupId) -> bool) {
         let (kept, spoilt) = (&self.kept, &self.spoilt);
-        let went_on = |group: &groups::Group| {
+        let is_due = |group: &groups::Group| {
             let Kept { instance, sequence } = kept[group.id().index()];
-            which(group.id()) && (group.next().preceding() > instance || spoilt.contains(&sequence))
+            selects(group.id()) && (group.next().preceding() > instance || spoilt.contains(&sequence))
         };
         let mut queue: BTreeSet<GroupId> =
-            engine.groups().filter(|group| went_on(group)).map(groups::Group::id).collect();
+            engine.groups().filter(|group| is_due(group)).map(groups::Group::id).collect();
         for (sequence, file) in &self.files {
             let groups = || file.groups.iter().map(|(group, _)| *group);
             if groups().any(|group| queue.contains(&group)) {
@@ -316,7 +316,7 @@ impl Checkpoints {
     }
 
     /// Asks which segments can be dropped. This is called at the very end of a turn, because no value may be chosen
-    /// between the question and its answer. Otherwise a chosen value could be taken for a vote.
+    /// between the query and its answer. Otherwise a chosen value could be taken for a vote.
     pub(super) fn ask_to_trim(&mut self, is_pinned: impl Fn(u64) -> bool, cx: &mut UpkeepContext<'_>) {
         // The position of a group is certain only when all its chosen values are applied.
         if !cx.engine.shard().is_busy() && std::mem::take(&mut self.may_trim) {
@@ -355,8 +355,8 @@ impl Checkpoints {
         true
     }
 
-    /// Freezes the next group and begins its section. Returns false if that is not possible now. If no group
-    /// is left, finishes the last file.
+    /// Freezes the next group and begins its section. Returns false if that is not possible now. If no group is left,
+    /// finishes the last file.
     fn take_group(&mut self, cx: &mut UpkeepContext<'_>) -> bool {
         let Some(round) = &mut self.round else { return false };
         if round.queue.front().is_some_and(|group| cx.engine.shard().is_applying(*group)) {
@@ -392,8 +392,13 @@ impl Checkpoints {
     }
 
     /// Handles the result of [`Output::Checkpoint`]. `is_pinned` returns true for a file that is kept for another node.
-    pub(super) fn done(&mut self, done: CheckpointResult, is_pinned: impl Fn(u64) -> bool, cx: &mut UpkeepContext<'_>) {
-        match done {
+    pub(super) fn on_result(
+        &mut self,
+        result: CheckpointResult,
+        is_pinned: impl Fn(u64) -> bool,
+        cx: &mut UpkeepContext<'_>,
+    ) {
+        match result {
             CheckpointResult::Written(bytes) => self.unwritten -= bytes.min(self.unwritten),
             CheckpointResult::Saved { sequence, bytes, sections } => {
                 self.saving.remove(&sequence);
@@ -441,7 +446,7 @@ impl Checkpoints {
 
     fn give_up_round(&mut self, sequence: u64, cx: &mut UpkeepContext<'_>) {
         self.saving.remove(&sequence);
-        self.wanted.append(&mut self.asked);
+        self.wanted.append(&mut self.covered);
         if let Some(round) = self.round.take_if(|round| round.file == Some(sequence)) {
             if let Some(group) = round.frozen {
                 cx.engine.thaw(group);
@@ -455,7 +460,7 @@ impl Checkpoints {
         if self.is_going_on() {
             return;
         }
-        self.asked.clear();
+        self.covered.clear();
         let now_ms = cx.time.mono_ms();
         self.due_ms = self.due_ms.max(now_ms + CHECKPOINT_PAUSE_MS);
         let took_ms = now_ms - self.began_ms;
@@ -484,8 +489,8 @@ impl Checkpoints {
         floors
     }
 
-    /// Handles the findings of a scrub of the disk. Returns true if a file is damaged: its content is
-    /// then written again from memory.
+    /// Handles the findings of a scrub of the disk. Returns true if a file is damaged: its content is then written
+    /// again from memory.
     pub(super) fn scrubbed(&mut self, findings: &Findings) -> bool {
         self.facts.scrubs += 1;
         self.facts.scrub_damaged += (findings.checkpoints.len() + findings.segments.len()) as u64;
@@ -499,12 +504,12 @@ impl Checkpoints {
         true
     }
 
-    /// The segments below `below` are dropped once the log is durable up to `lsn`.
+    /// Notes that the segments below `below` are dropped once the log is durable up to `lsn`.
     pub(super) fn set_trimming(&mut self, below: u64, lsn: u64) {
         self.trimming = Some(Trimming { below, lsn });
     }
 
-    /// The log is durable up to `lsn`. Returns the sequence number below which the segments can be dropped.
+    /// Notes that the log is durable up to `lsn`. Returns the sequence number below which the segments can be dropped.
     pub(super) fn take_trimmed(&mut self, lsn: u64) -> Option<u64> {
         self.trimming.take_if(|trimming| trimming.lsn <= lsn).map(|trimming| trimming.below)
     }
@@ -563,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn old_segments_go_when_what_was_logged_again_is_durable() {
+    fn old_segments_go_when_the_records_logged_again_are_durable() {
         let mut checkpoints = checkpoints();
         checkpoints.set_trimming(4, 70);
         assert_eq!(

@@ -49,7 +49,7 @@ pub(super) struct LogSize {
     pub(super) segments: u64,
 }
 
-/// Context of a call: the components that upkeep may use, and what it must know of the node.
+/// Context of a call: the components that upkeep may use, and facts about the node.
 pub(super) struct UpkeepContext<'a> {
     pub(super) engine: &'a mut Engine,
     pub(super) ports: EnginePorts<'a>,
@@ -60,9 +60,9 @@ pub(super) struct UpkeepContext<'a> {
 }
 
 impl UpkeepContext<'_> {
-    /// Gives the checkpoint writer a task.
-    fn give(&mut self, job: CheckpointTask) {
-        self.ports.outputs.push(Output::Checkpoint(job));
+    /// Gives the checkpoint worker a task.
+    fn give(&mut self, task: CheckpointTask) {
+        self.ports.outputs.push(Output::Checkpoint(task));
     }
 
     /// Gives the transfer worker a task.
@@ -142,8 +142,8 @@ impl Upkeep {
         }
     }
 
-    /// Does what one turn has room for of checkpoints, transfers and ranges. At the very end, asks which segments of
-    /// the log can go.
+    /// Does one turn's share of checkpoints, transfers and ranges. At the very end, asks which segments of the log can
+    /// go.
     pub(super) fn step(&mut self, cx: &mut UpkeepContext<'_>) {
         self.checkpoints.step(cx);
         self.transfers.step(self.load, cx);
@@ -159,20 +159,20 @@ impl Upkeep {
     }
 
     /// Requests checkpoints of these groups.
-    pub(super) fn want(&mut self, groups: impl Iterator<Item = GroupId>) {
-        self.checkpoints.want(groups);
+    pub(super) fn request_checkpoints(&mut self, groups: impl Iterator<Item = GroupId>) {
+        self.checkpoints.request(groups);
     }
 
     /// Handles the result of [`Output::Checkpoint`].
-    pub(super) fn checkpoint_done(&mut self, done: CheckpointResult, cx: &mut UpkeepContext<'_>) {
+    pub(super) fn on_checkpoint_result(&mut self, result: CheckpointResult, cx: &mut UpkeepContext<'_>) {
         let (transfers, now_ms) = (&self.transfers, cx.time.mono_ms());
-        self.checkpoints.done(done, |sequence| transfers.is_pinned(sequence, now_ms), cx);
+        self.checkpoints.on_result(result, |sequence| transfers.is_pinned(sequence, now_ms), cx);
     }
 
     /// Handles the findings of a scrub of the disk.
     pub(super) fn scrubbed(&mut self, findings: &Findings, groups: usize) {
         if self.checkpoints.scrubbed(findings) {
-            self.checkpoints.want((0..groups as u32).map(GroupId));
+            self.checkpoints.request((0..groups as u32).map(GroupId));
         }
     }
 
@@ -204,8 +204,8 @@ impl Upkeep {
     }
 
     /// Handles a member's request for a chunk of a checkpoint of this node.
-    pub(super) fn handle_chunk_request(&mut self, link: u64, want: &ChunkRequest, cx: &mut UpkeepContext<'_>) {
-        self.transfers.handle_chunk_request(link, want, &self.checkpoints, cx);
+    pub(super) fn handle_chunk_request(&mut self, link: u64, request: &ChunkRequest, cx: &mut UpkeepContext<'_>) {
+        self.transfers.handle_chunk_request(link, request, &self.checkpoints, cx);
     }
 
     /// Handles a chunk of a checkpoint.
@@ -266,7 +266,7 @@ impl Upkeep {
         self.transfers.on_linked(node, link)
     }
 
-    /// Takes the end of a connection. Returns false if it is neither a transfer connection nor an attempt at one.
+    /// Handles the end of a connection. Returns false if it is neither a transfer connection nor an attempt at one.
     pub(super) fn on_cut(&mut self, id: u64, time: Time) -> bool {
         self.transfers.on_cut(id, time.mono_ms())
     }

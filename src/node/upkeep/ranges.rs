@@ -31,7 +31,7 @@ impl Ranges {
         None
     }
 
-    /// Notes that a range was read and held `bytes`, perhaps fewer than it was charged for.
+    /// Notes that a range was read and held `bytes`, perhaps fewer than were charged for it.
     pub(super) fn on_read(&mut self, range: &ReadRange, bytes: usize) {
         self.bucket.refund(range.bytes_max.saturating_sub(bytes));
     }
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn little_is_read_at_once_and_the_newest_question_counts() {
+    fn a_short_range_is_read_at_once_and_the_newest_request_counts() {
         let mut ranges = Ranges::default();
         let near = ReadRange { from: Instance(1_000_000 - RANGE_NEAR), ..range(2, 0, 1) };
         assert_eq!(ranges.ask(range(2, 0, 7)), None);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_yet_is_given_again() {
+    fn a_range_that_cannot_be_read_yet_is_given_again() {
         let mut ranges = Ranges::default();
         assert_eq!(ranges.ask(range(2, 0, 7)), None);
         let mut out = Vec::new();

@@ -42,7 +42,7 @@ impl LoopLoad {
         self.logged_per_ms
     }
 
-    /// Returns how much background work may be done at this load: `most` at best, `least` at worst.
+    /// Returns the rate of background work at this load: `most` on an idle loop, `least` on a busy one.
     pub(super) fn allows(&self, least: usize, most: usize) -> usize {
         let room = BUSY_PER_MILLE.saturating_sub(self.per_mille).min(BUSY_PER_MILLE - EASY_PER_MILLE) as usize;
         least + most.saturating_sub(least) * room / (BUSY_PER_MILLE - EASY_PER_MILLE) as usize
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_up_is_bounded_and_what_is_overdrawn_is_earned_first() {
+    fn saved_tokens_are_bounded_and_overdrawn_tokens_are_earned_first() {
         let mut bucket = TokenBucket::default();
         assert!(!bucket.is_open());
         bucket.earn(100, 1_000, 5_000);

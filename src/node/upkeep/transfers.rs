@@ -1,6 +1,6 @@
 //! Transfers of checkpoints between nodes. A member whose log no longer has the values offers its newest checkpoint
-//! instead. The lagging node fetches the file in pieces, with a window and a bounded rate, on a connection of its own
-//! (see `node::links`). Received pieces survive a broken connection and a restart of either side. The lagging node
+//! instead. The lagging node fetches the file in chunks, with a window and a bounded rate, on a connection of its own
+//! (see `node::links`). Received chunks survive a broken connection and a restart of either side. The lagging node
 //! keeps its own state until the new one is complete, and its promises stay.
 
 use super::UpkeepContext;
@@ -27,8 +27,8 @@ pub(super) struct Transfers {
     due_ms: BTreeMap<NodeId, u64>,
     /// Files of this node that others fetch, and until when they are kept for that.
     pins: BTreeMap<u64, u64>,
-    /// Pieces that others have asked for, by connection, and the number of pieces being read for them.
-    wanted: VecDeque<(u64, ChunkRequest)>,
+    /// Chunks that others have requested, by connection, and the number of chunks being read for them.
+    queued: VecDeque<(u64, ChunkRequest)>,
     reading: usize,
     asking: TokenBucket,
     sending: TokenBucket,
@@ -56,9 +56,9 @@ struct Transfer {
     from: NodeId,
     file: FileId,
     name: String,
-    /// True once it is known how much of the file was there already.
+    /// True once it is known how much of the file an earlier transfer left.
     opened: bool,
-    /// Bytes asked for, received and written.
+    /// Bytes requested, received and written.
     asked: u64,
     received: u64,
     written: u64,
@@ -90,9 +90,9 @@ impl Transfers {
         missing
     }
 
-    /// Asks again for the pieces that were asked for on a connection that is gone.
+    /// Asks again for the chunks that were requested on a connection that is gone.
     fn ask_again(&mut self, from: NodeId, link: u64) {
-        self.wanted.retain(|(to, _)| *to != link);
+        self.queued.retain(|(to, _)| *to != link);
         for transfer in self.active.iter_mut().filter(|transfer| transfer.from == from) {
             transfer.asked = transfer.received;
         }
@@ -102,7 +102,7 @@ impl Transfers {
         self.active.iter_mut().find(|transfer| transfer.name == name)
     }
 
-    /// Adds the tokens of the time that has passed to both token buckets: for asking and for sending.
+    /// Adds the tokens of the time that has passed to both token buckets: for requests and for sending.
     fn earn(&mut self, load: LoopLoad, now_us: u64) {
         let (least, most) = TRANSFER_BYTES_PER_MS;
         for bucket in [&mut self.asking, &mut self.sending] {
@@ -160,17 +160,17 @@ impl Transfers {
         });
     }
 
-    /// Asks for more pieces, and reads pieces that others request. Called in each turn.
+    /// Requests more chunks, and reads chunks that others have requested. Called in each turn.
     pub(super) fn step(&mut self, load: LoopLoad, cx: &mut UpkeepContext<'_>) {
-        if self.active.is_empty() && self.wanted.is_empty() {
+        if self.active.is_empty() && self.queued.is_empty() {
             return;
         }
         self.earn(load, cx.time.mono_us);
-        self.ask_for_pieces(cx);
-        self.read_pieces(cx);
+        self.request_chunks(cx);
+        self.read_chunks(cx);
     }
 
-    fn ask_for_pieces(&mut self, cx: &mut UpkeepContext<'_>) {
+    fn request_chunks(&mut self, cx: &mut UpkeepContext<'_>) {
         let Transfers { active, links, asking, .. } = self;
         let mut requests: Vec<(u64, ChunkRequest)> = Vec::new();
         for transfer in active.iter_mut().filter(|transfer| transfer.opened && !transfer.installing) {
@@ -190,10 +190,10 @@ impl Transfers {
             .for_each(|(link, request)| self.send(link, &NodeMessage::ChunkRequest(request), cx.ports.outputs));
     }
 
-    fn read_pieces(&mut self, cx: &mut UpkeepContext<'_>) {
-        let Transfers { wanted, reading, sending, .. } = self;
+    fn read_chunks(&mut self, cx: &mut UpkeepContext<'_>) {
+        let Transfers { queued, reading, sending, .. } = self;
         while sending.is_open()
-            && let Some((link, ChunkRequest { file, offset, bytes })) = wanted.pop_front()
+            && let Some((link, ChunkRequest { file, offset, bytes })) = queued.pop_front()
         {
             let bytes = (bytes as usize).min(TRANSFER_PIECE_BYTES);
             sending.spend(bytes);
@@ -229,29 +229,29 @@ impl Transfers {
     ) {
         let ChunkRequest { file, offset, .. } = *request;
         let there = files.file(file.sequence) == Some(file) && offset < file.bytes;
-        if !there || self.wanted.len() + self.reading >= TRANSFER_READS_MAX {
-            // When the member asks for the values again, it is offered a newer file; or this one, if too many pieces
-            // were asked for.
+        if !there || self.queued.len() + self.reading >= TRANSFER_READS_MAX {
+            // When the member asks for the values again, it is offered a newer file; or this one, if too many chunks
+            // were requested.
             let chunk = Chunk { file, offset, bytes: bytes::Bytes::new() };
             return self.send(link, &NodeMessage::Chunk(chunk), cx.ports.outputs);
         }
         self.pins.insert(file.sequence, cx.time.mono_ms() + TRANSFER_PIN_MS);
-        self.wanted.push_back((link, *request));
+        self.queued.push_back((link, *request));
     }
 
     /// Handles a chunk of a checkpoint.
     pub(super) fn handle_chunk(&mut self, from: NodeId, chunk: Chunk, cx: &mut UpkeepContext<'_>) {
         let Chunk { file, offset, bytes } = chunk;
         let active = &mut self.active;
-        let Some(place) = active.iter().position(|transfer| transfer.from == from && transfer.file == file) else {
+        let Some(index) = active.iter().position(|transfer| transfer.from == from && transfer.file == file) else {
             return;
         };
         if bytes.is_empty() {
             tracing::info!("gave up the checkpoint {} of node {from}: the node removed it or is busy", file.sequence);
-            active.remove(place);
+            active.remove(index);
             return;
         }
-        let transfer = &mut active[place];
+        let transfer = &mut active[index];
         if !transfer.opened || transfer.installing || offset != transfer.received {
             return;
         }
@@ -328,7 +328,7 @@ impl Transfers {
         self.totals
     }
 
-    // Transfer connections: a second one between the same two nodes, dialled by the node that requests something.
+    // Transfer connections: a second one between the same two nodes, dialled by the node that fetches a checkpoint.
 
     /// Notes that a connection is being made; `None` if it could not begin.
     pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, now_ms: u64) {
@@ -346,7 +346,7 @@ impl Transfers {
         Some(old)
     }
 
-    /// Takes the end of a connection. Returns false if it is neither a transfer connection nor an attempt at one.
+    /// Handles the end of a connection. Returns false if it is neither a transfer connection nor an attempt at one.
     pub(super) fn on_cut(&mut self, id: u64, now_ms: u64) -> bool {
         let with = |map: &BTreeMap<NodeId, u64>| map.iter().find(|(_, link)| **link == id).map(|(node, _)| *node);
         let Some(node) = with(&self.links).or(with(&self.dialling)) else { return false };
@@ -364,7 +364,7 @@ impl Transfers {
         let mut pieces = Vec::new();
         frame.finish(&mut pieces);
         if self.links.values().any(|known| *known == link) {
-            outputs.extend(pieces.into_iter().map(|chunk| Output::Frame(link, chunk)));
+            outputs.extend(pieces.into_iter().map(|piece| Output::Frame(link, piece)));
         }
     }
 }

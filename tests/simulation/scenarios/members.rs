@@ -7,8 +7,8 @@ use crate::world::World;
 use paxoi::verify::Outcome;
 
 /// The third node leads, and is replaced while the first, the preferred leader, is down. It stops when it hears that it
-/// was removed. At that moment the two others lose power. They must still know of the removal: they are a majority of the new members, but
-/// not of the members before.
+/// was removed. At that moment the two others lose power. They must still know of the removal: they are a majority of
+/// the new members, but not of the members before.
 pub(super) fn power_fails_when_the_removed_node_stops(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.until("all are born", |world| world.processes[..3].iter().all(Process::is_born))?;

@@ -82,13 +82,13 @@ fn the_higher_id_dials_unless_it_does_not_for_long() {
         !peer.is_to_be_dialled(NodeId(1), true, 9 + LONELY_MS)
             && peer.is_to_be_dialled(NodeId(1), true, 10 + LONELY_MS)
     );
-    assert!(!peer.is_to_be_dialled(NodeId(1), true, 20 + LONELY_MS), "once in so long");
+    assert!(!peer.is_to_be_dialled(NodeId(1), true, 20 + LONELY_MS), "at most once in 5 s");
     peer.on_dialling(Some(9), 20);
     assert!(!peer.is_to_be_dialled(NodeId(3), true, 60_000) && peer.is_dialled_as(9));
 }
 
 #[test]
-fn a_guest_is_dialled_for_transfers_where_it_says_and_what_is_no_address_is_not_taken_for_one() {
+fn a_guest_is_dialled_for_transfers_at_its_own_address_and_a_malformed_address_is_ignored() {
     assert_eq!((linked("").transfer_address(), linked("a:1").transfer_address()), (Some("host:7002"), Some("a:1")));
     assert_eq!(linked("").announced(), None);
 }
