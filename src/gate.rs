@@ -1,5 +1,6 @@
 //! The gate: messages wait here until the log records that they rest on are durable.
 
+use crate::storage::wal::Lsn;
 use groups::{GroupId, Message, NodeId};
 use std::collections::VecDeque;
 
@@ -18,21 +19,21 @@ pub struct GatedMessage {
 /// that is being synced and of the batch that is being gathered.
 #[derive(Debug, Default)]
 pub struct Gate {
-    durable: u64,
-    waiting: VecDeque<(u64, Vec<GatedMessage>)>,
+    durable: Lsn,
+    waiting: VecDeque<(Lsn, Vec<GatedMessage>)>,
     recycled: Vec<Vec<GatedMessage>>,
 }
 
 impl Gate {
     /// Returns an empty gate for a log that is durable up to `durable`.
     #[must_use]
-    pub fn new(durable: u64) -> Gate {
+    pub fn new(durable: Lsn) -> Gate {
         Gate { durable, ..Gate::default() }
     }
 
     /// Holds a message until `lsn` is durable. Returns the message if `lsn` already is.
     #[must_use]
-    pub fn hold(&mut self, lsn: u64, held: GatedMessage) -> Option<GatedMessage> {
+    pub fn hold(&mut self, lsn: Lsn, held: GatedMessage) -> Option<GatedMessage> {
         if lsn <= self.durable {
             return Some(held);
         }
@@ -46,7 +47,7 @@ impl Gate {
 
     /// Notes that the log is durable up to `lsn`, and moves the messages that waited for this into `released`, in
     /// order.
-    pub fn release(&mut self, lsn: u64, released: &mut Vec<GatedMessage>) {
+    pub fn release(&mut self, lsn: Lsn, released: &mut Vec<GatedMessage>) {
         self.durable = self.durable.max(lsn);
         while self.waiting.front().is_some_and(|(waits_for, _)| *waits_for <= lsn) {
             if let Some((_, mut messages)) = self.waiting.pop_front() {
@@ -58,7 +59,7 @@ impl Gate {
 
     /// Returns the highest log sequence number known to be durable.
     #[must_use]
-    pub fn durable(&self) -> u64 {
+    pub fn durable(&self) -> Lsn {
         self.durable
     }
 }
@@ -75,16 +76,16 @@ mod tests {
 
     #[test]
     fn messages_wait_for_their_number_and_leave_in_order() {
-        let mut gate = Gate::new(3);
-        assert_eq!(gate.hold(3, held(0)), Some(held(0)));
+        let mut gate = Gate::new(Lsn(3));
+        assert_eq!(gate.hold(Lsn(3), held(0)), Some(held(0)));
         for (lsn, group) in [(5, 1), (4, 2), (5, 3)] {
-            assert_eq!(gate.hold(lsn, held(group)), None);
+            assert_eq!(gate.hold(Lsn(lsn), held(group)), None);
         }
         let mut released = Vec::new();
-        gate.release(4, &mut released);
+        gate.release(Lsn(4), &mut released);
         assert_eq!(released, [held(2)]);
-        gate.release(5, &mut released);
+        gate.release(Lsn(5), &mut released);
         assert_eq!(released, [held(2), held(1), held(3)]);
-        assert_eq!(gate.durable(), 5);
+        assert_eq!(gate.durable(), Lsn(5));
     }
 }

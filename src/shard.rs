@@ -8,7 +8,7 @@ pub use replica::{Replica, unlogged};
 use crate::kv::reply::Reply;
 use crate::kv::{Discarded, Store};
 use crate::storage::checkpoint::SectionHead;
-use crate::storage::wal;
+use crate::storage::wal::{self, Lsn};
 use bytes::BytesMut;
 use groups::message::Range;
 use groups::reads::ReadId;
@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 /// Receives the effects of a shard.
 pub trait EffectSink {
     /// Puts a record into the batch being gathered; returns that batch's log sequence number.
-    fn persist(&mut self, record: wal::Record) -> u64;
+    fn persist(&mut self, record: wal::Record) -> Lsn;
     /// Returns true if a value of `bytes` can be logged now. Otherwise the shard does not propose it now, and tries
     /// again later.
     fn takes_value(&self, bytes: usize) -> bool;
@@ -31,7 +31,7 @@ pub trait EffectSink {
     /// Sends a message now.
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message);
     /// Sends a message when the log is durable up to `lsn`.
-    fn send_durable(&mut self, lsn: u64, group: GroupId, to: NodeId, message: Message);
+    fn send_durable(&mut self, lsn: Lsn, group: GroupId, to: NodeId, message: Message);
     /// Takes the reply to a command of this node's clients, which was applied.
     fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>);
     /// Notes that a command of this node's clients was executed, but its reply is not known here.
@@ -246,7 +246,7 @@ impl Shard {
 
     /// Logs the position of every group again, and the votes that are older than `lsn`, before older records are
     /// removed.
-    pub fn record_again(&mut self, lsn: u64, out: &mut impl EffectSink) {
+    pub fn record_again(&mut self, lsn: Lsn, out: &mut impl EffectSink) {
         // The facts that a missing group has in the old records would be lost with them.
         assert_eq!(self.missing_groups(), 0, "the log is trimmed only when all groups are here");
         assert!(!self.is_busy(), "where a group is says its record only when what is below is applied");

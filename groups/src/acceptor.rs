@@ -24,7 +24,7 @@ pub struct Accepted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub Ballot);
 
-/// An answer, by whether it needs a log record of its own.
+/// Whether an answer needs a log record of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Novelty {
     /// The state changed, and must be durable before the answer leaves.
@@ -68,8 +68,8 @@ impl Acceptor {
     }
 
     /// Restores a recorded vote. Records may have been written again in another order than they were made in. So a vote
-    /// counts even behind a higher promise; otherwise the next promise would not report it. Returns false if the record
-    /// holds another value than an earlier one for the same ballot.
+    /// counts even if a higher promise comes before it in the log; otherwise the next promise would not report it.
+    /// Returns false if the record holds another value than an earlier one for the same ballot.
     #[must_use]
     pub fn recall(&mut self, ballot: Ballot, value: &Value) -> bool {
         self.promised = self.promised.max(ballot);

@@ -46,7 +46,7 @@ pub enum Effect {
     },
     /// This node leads the group from now on (true), or no longer (false).
     Leading(bool),
-    /// The group has other members from here on.
+    /// The members of the group may have changed: read [`Group::membership`](crate::Group::membership) again.
     Membership,
     /// This node's command with this counter was executed, but its reply is not known here.
     Skipped {

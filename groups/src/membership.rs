@@ -86,17 +86,17 @@ pub enum ChangeError {
     /// The node votes already.
     #[error("node {0} votes already")]
     Votes(NodeId),
-    /// The node was a member before.
+    /// The node was removed; it may never have been a member.
     #[error("node {0} was removed, and ids are never used again: give the new node another one")]
     Removed(NodeId),
     /// No voter would be left.
     #[error("node {0} is the last voter")]
     Last(NodeId),
     /// The group has [`MEMBERS_MAX`] members, or [`REMOVED_MAX`] nodes have left it.
-    #[error("there are {MEMBERS_MAX} members, and there cannot be more")]
+    #[error("the group is full: it has {MEMBERS_MAX} members, or {REMOVED_MAX} nodes have left it")]
     Full,
-    /// An id of 0, or an address that is too long.
-    #[error("a member needs an id from 1 on and an address of up to {ADDRESS_BYTES_MAX} bytes")]
+    /// An id of 0, an address that is too long, or a change that this version cannot read.
+    #[error("unreadable change, or a member with id 0 or an address of more than {ADDRESS_BYTES_MAX} bytes")]
     Malformed,
 }
 

@@ -146,8 +146,8 @@ impl OriginQueue {
         skipped
     }
 
-    /// Takes back the commands of `counters`, which ascend, that nobody has seen. Only their counters stay in the list.
-    /// The other commands may be in some leader's queue or in the log: they stay, and their fate is unknown.
+    /// Takes back those of the commands `counters` (ascending) that were never sent, and leaves only their counters in
+    /// the list. The other commands may be in some leader's queue or in the log: they stay, and their fate is unknown.
     pub fn withdraw(&mut self, counters: &mut Vec<u64>) {
         counters.retain(|counter| {
             *counter > self.exposed && self.entries.binary_search_by_key(counter, |entry| entry.counter).is_ok()

@@ -83,8 +83,8 @@ impl ReadQueue {
 
     /// Confirms the reads of question `number`, and of earlier questions under the same ballot: they now wait for
     /// `instance` only. Reads that came before one of these are confirmed too, whatever became of their own questions,
-    /// because they arrived before the question left as well. So if a client sends two reads, the first is never
-    /// answered later, from a later state, than the second.
+    /// because they arrived before the question left as well. So of two reads of one client, the first never sees a
+    /// later state than the second.
     pub fn confirmed(&mut self, number: u64, ballot: Ballot, instance: Instance) {
         let is_named =
             |read: &Read| matches!(read.stage, ReadStage::Asked { number: n, ballot: b } if n <= number && b == ballot);
@@ -99,8 +99,8 @@ impl ReadQueue {
         }
     }
 
-    /// Makes the reads of question `number` fresh again, because it will not be answered. Reads of other questions keep
-    /// theirs.
+    /// Makes the reads of question `number` fresh again, because it will not be confirmed. Reads of other questions
+    /// keep theirs.
     pub fn unconfirmed(&mut self, number: u64) {
         for read in &mut self.waiting {
             if matches!(read.stage, ReadStage::Asked { number: n, .. } if n == number) {

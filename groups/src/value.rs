@@ -28,8 +28,8 @@ const DIGEST_BYTES: usize = 8;
 pub const VALUE_VERSION_MAX: u8 = 4;
 /// The lowest version of values that have a digest.
 pub(crate) const DIGEST_VERSION: u8 = 2;
-/// The first byte of a command body that stands only in values of version 3 or later: the sender knows that all members
-/// read version 3.
+/// The first byte in the body of a command that only values of version 3 or later may hold. A node sends such a command
+/// only when it knows that all members read version 3.
 pub const MACHINE_OF_VERSION_3: u8 = 3;
 /// The same for version 4.
 pub const MACHINE_OF_VERSION_4: u8 = 4;

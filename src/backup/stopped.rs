@@ -16,7 +16,7 @@ use crate::recovery::{self, RebuildResult, RecoveryProgress};
 use crate::shard::Shard;
 use crate::storage::checkpoint::{CheckpointWriter, Packing};
 use crate::storage::disk::Disk;
-use crate::storage::wal;
+use crate::storage::wal::{self, Lsn};
 use crate::versions::Versions;
 use anyhow::{Context, bail, ensure};
 use groups::{Ballot, Effect, GroupId, Instance, Record};
@@ -109,7 +109,7 @@ fn take_vote(shard: &mut Shard, group: GroupId) -> anyhow::Result<bool> {
     });
     let Some(vote) = vote else { return Ok(false) };
     (shard.replica_mut(group))
-        .restore(0, vote, now().clock(), &mut effects)
+        .restore(Lsn(0), vote, now().clock(), &mut effects)
         .with_context(|| format!("the last vote of group {group} does not follow its log; back up another node"))?;
     Ok(true)
 }

@@ -59,8 +59,8 @@ impl<'a> Reply<'a> {
         Reply::Bulk(Cow::Borrowed(text.as_bytes()))
     }
 
-    /// The approximate size of the reply in bytes. For a short reply this is less than it takes in memory or on the
-    /// wire.
+    /// The approximate size of the reply in bytes. For a short reply this is less than it takes in memory, and more
+    /// than it takes on the wire.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let all = |items: &[Reply<'_>]| items.iter().map(Reply::bytes).sum::<usize>();

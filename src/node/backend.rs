@@ -16,6 +16,7 @@ use crate::kv::encode::encode;
 use crate::kv::fanout::NOT_SERVED;
 use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
+use crate::storage::wal::Lsn;
 use bytes::Bytes;
 use groups::{GroupId, Instance, NodeId};
 
@@ -153,11 +154,11 @@ impl Backend for Core<'_> {
         self.engine.read_stale(Read { group, body, ticket, deadline_ms, verb, since_us, long: true });
     }
 
-    fn gathered_lsn(&self) -> u64 {
+    fn gathered_lsn(&self) -> Lsn {
         self.engine.gathered_lsn()
     }
 
-    fn has_logged(&self, lsn: u64) -> bool {
+    fn has_logged(&self, lsn: Lsn) -> bool {
         lsn <= self.engine.durable_lsn() && self.ports.relays.to().is_none()
     }
 

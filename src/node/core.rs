@@ -15,6 +15,7 @@ use super::upkeep::{self, LogSize, Upkeep};
 use super::wire::{NodeMessage, Refusal};
 use crate::config::NodeConfig;
 use crate::identity::{BirthRecord, Identity};
+use crate::storage::wal::Lsn;
 use groups::{GroupId, NodeId};
 
 /// References to the components; see the module.
@@ -108,7 +109,7 @@ impl Core<'_> {
     }
 
     /// Notes that the log is durable up to `lsn`. The sync took `sync_us`.
-    pub(super) fn on_durable(&mut self, lsn: u64, sync_us: u64) {
+    pub(super) fn on_durable(&mut self, lsn: Lsn, sync_us: u64) {
         self.ports.stats.fsyncs.record(sync_us);
         self.engine.on_durable(lsn, &mut self.ports);
         self.ports.outputs.extend(self.upkeep.on_durable(lsn));

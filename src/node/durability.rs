@@ -9,6 +9,7 @@
 
 use super::peers::Peers;
 use super::wire::{NodeMessage, Positions};
+use crate::storage::wal::Lsn;
 use groups::{Group, GroupId, Instance, NodeId};
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ pub(super) struct Durability {
     /// By member and group: the member has durably all instances below this one, as it has said.
     known: BTreeMap<NodeId, Vec<Instance>>,
     /// Answers that wait until this node's log is durable up to their lsn. At most one for each member.
-    owed: Vec<(u64, NodeId, Positions)>,
+    owed: Vec<(Lsn, NodeId, Positions)>,
 }
 
 impl Durability {
@@ -30,14 +31,14 @@ impl Durability {
 
     /// Keeps the answer to a member: `positions`, to be sent when the log is durable up to `lsn`. While one answer
     /// waits, further queries of that member are dropped: it asks again anyway.
-    pub(super) fn owe(&mut self, from: NodeId, lsn: u64, positions: Positions) {
+    pub(super) fn owe(&mut self, from: NodeId, lsn: Lsn, positions: Positions) {
         if !self.owed.iter().any(|(_, to, _)| *to == from) {
             self.owed.push((lsn, from, positions));
         }
     }
 
     /// Sends the answers that are due when this node's log is durable up to `lsn`.
-    pub(super) fn send_due(&mut self, lsn: u64, peers: &mut Peers) {
+    pub(super) fn send_due(&mut self, lsn: Lsn, peers: &mut Peers) {
         for (_, to, positions) in self.owed.extract_if(.., |(owed_lsn, ..)| *owed_lsn <= lsn) {
             if let Some(peer) = peers.find(to) {
                 peer.send_node_message(&NodeMessage::Durable(positions));

@@ -14,6 +14,7 @@ use super::wire::NodeMessage;
 use crate::identity::Identity;
 use crate::plural::plural;
 use crate::recovery::CheckpointLoadSummary;
+use crate::storage::wal::Lsn;
 use groups::{GroupId, NodeId};
 
 /// Progress of a start.
@@ -25,7 +26,7 @@ enum LoadingStage {
     /// The log is being read.
     Reading,
     /// The log has been read, and is durable up to here. No group has come yet.
-    Read { lsn: u64 },
+    Read { lsn: Lsn },
     /// Some groups have come.
     Rebuilding,
     /// All groups have come.
@@ -44,7 +45,7 @@ impl Loading {
     }
 
     /// Notes that the log has been read to its end, and is durable up to `lsn`.
-    pub(super) fn on_log_read(&mut self, lsn: u64) {
+    pub(super) fn on_log_read(&mut self, lsn: Lsn) {
         self.0 = LoadingStage::Read { lsn };
     }
 
@@ -53,7 +54,7 @@ impl Loading {
     ///
     /// # Panics
     /// If the log has not been read.
-    pub(super) fn on_groups(&mut self) -> Option<u64> {
+    pub(super) fn on_groups(&mut self) -> Option<Lsn> {
         assert_ne!(self.0, LoadingStage::Reading, "nothing can be promised before the log has been read");
         let LoadingStage::Read { lsn } = self.0 else { return None };
         self.0 = LoadingStage::Rebuilding;

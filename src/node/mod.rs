@@ -59,7 +59,7 @@ use crate::kv::table;
 use crate::recovery::{CheckpointLoadSummary, EmptyShard, RebuildResult};
 use crate::shard::{Replica, Shard};
 use crate::storage::checkpoint::{Catalog, Header};
-use crate::storage::wal::Record;
+use crate::storage::wal::{Lsn, Record};
 use admin::{Facts, ProcessInfo};
 use arrivals::{Arrivals, ConnectionOwner};
 use bytes::BytesMut;
@@ -192,7 +192,7 @@ impl Node {
 
     /// Takes the content of the log that was read to its end: records of other members' starts, and `lsn`, up to which
     /// it is durable. Also takes the list of the checkpoint files.
-    pub fn log_read(&mut self, peers: &[Record], catalog: &Catalog, lsn: u64) {
+    pub fn log_read(&mut self, peers: &[Record], catalog: &Catalog, lsn: Lsn) {
         peers.iter().for_each(|record| self.peers.restore(record));
         self.upkeep.add_files(catalog);
         self.loading.on_log_read(lsn);
@@ -227,7 +227,7 @@ impl Node {
 
     /// Calls [`Node::log_read`], [`Node::groups_rebuilt`] and [`Node::all_rebuilt`] at once, for callers without
     /// threads.
-    pub fn rebuilt(&mut self, rebuilt: RebuildResult, lsn: u64, time: Time) {
+    pub fn rebuilt(&mut self, rebuilt: RebuildResult, lsn: Lsn, time: Time) {
         let RebuildResult { mut shard, peers, catalog, restored } = rebuilt;
         self.log_read(&peers, &catalog, lsn);
         self.groups_rebuilt(shard.take_all(), time);
@@ -235,7 +235,7 @@ impl Node {
     }
 
     /// Begins after the recovery. The log is durable up to `lsn`; time limits run from here.
-    pub fn begin(&mut self, lsn: u64, time: Time) {
+    pub fn begin(&mut self, lsn: Lsn, time: Time) {
         let now_ms = time.mono_ms();
         self.engine.begin(lsn);
         self.engine.begin_groups(time.clock());

@@ -5,7 +5,7 @@ use super::{Node, Time};
 use crate::identity::{BirthRecord, Identity};
 use crate::storage::checkpoint::{CheckpointResult, CheckpointTask, TransferResult, TransferTask};
 use crate::storage::scrub::Findings;
-use crate::storage::wal::{Batch, ChosenValue, DroppableSegments, ReadRange};
+use crate::storage::wal::{Batch, ChosenValue, DroppableSegments, Lsn, ReadRange};
 use bytes::Bytes;
 use groups::{Instance, NodeId};
 use net::frame::Purpose;
@@ -73,7 +73,7 @@ pub enum Completion {
     /// The result of [`Output::Append`]: the log is durable up to `lsn`.
     Durable {
         /// The number of the last durable frame.
-        lsn: u64,
+        lsn: Lsn,
         /// How long the sync took, in microseconds.
         sync_us: u64,
     },

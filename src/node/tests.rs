@@ -13,7 +13,7 @@ use crate::identity::{BirthRecord, Member};
 use crate::recovery::{EmptyShard, RebuildInput, RebuildResult, RecoveryProgress};
 use crate::routing;
 use crate::storage::checkpoint::{CheckpointResult, CheckpointTask};
-use crate::storage::wal;
+use crate::storage::wal::{self, Lsn};
 use bytes::BytesMut;
 use groups::{Instance, NodeId, TICK_MS};
 use net::frame::Purpose;
@@ -43,7 +43,7 @@ struct Host {
     node: Node,
     /// True while the node's disk completes no batch.
     is_stuck: bool,
-    syncing: Option<u64>,
+    syncing: Option<Lsn>,
     /// The logged records, if they are to be read back.
     log: Option<Vec<wal::Record>>,
     /// The checkpoint files that the node has begun. Nobody writes them.
@@ -94,7 +94,7 @@ impl World {
                 joined: Vec::new(),
             };
             let mut node = Node::new(config, identity);
-            node.begin(0, time);
+            node.begin(Lsn(0), time);
             Host {
                 node,
                 is_stuck: false,
@@ -352,7 +352,7 @@ fn a_node_that_loads_says_so_and_lets_members_wait() {
 
     let time = world.time;
     let rebuilt = rebuilt_of_nothing(empty_shard, time);
-    world.node(3).node.rebuilt(rebuilt, 0, time);
+    world.node(3).node.rebuilt(rebuilt, Lsn(0), time);
     assert_eq!(world.ask(3, 0, "GET k"), "$1\r\nv");
     assert!(world.follows(3));
     assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:0\r\n"));
@@ -384,7 +384,7 @@ fn groups_are_served_as_they_come() {
     let mut rebuilt = rebuilt_of_nothing(empty_shard, time);
     let mut replicas = rebuilt.shard.take_all();
     let second = replicas.split_off(1);
-    world.node(3).node.log_read(&rebuilt.peers, &rebuilt.catalog, 0);
+    world.node(3).node.log_read(&rebuilt.peers, &rebuilt.catalog, Lsn(0));
     world.node(3).node.set_facts(ProcessFacts { loading_bytes: (40, 100), ..ProcessFacts::default() });
     const LOADING: &str = "-LOADING Paxoi is loading the dataset in memory: 40 % done";
     assert_eq!(world.ask(3, 0, &format!("GET {here}")), LOADING);
@@ -433,7 +433,7 @@ fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
     let mut rebuilt = rebuilt_of_nothing(empty_shard, time);
     let mut replicas = rebuilt.shard.take_all();
     let second = replicas.split_off(1);
-    world.node(1).node.log_read(&rebuilt.peers, &rebuilt.catalog, 0);
+    world.node(1).node.log_read(&rebuilt.peers, &rebuilt.catalog, Lsn(0));
     world.node(1).node.groups_rebuilt(replicas, time);
     world.run(1_000);
     // Node 1, the first voter, is asked only about groups for which it can answer.

@@ -7,7 +7,7 @@ use crate::kv::encode::encode;
 use crate::routing;
 use crate::storage::checkpoint::{CheckpointWriter, Packing, SectionHead};
 use crate::storage::disk::MemoryDisk;
-use crate::storage::wal;
+use crate::storage::wal::{self, Lsn};
 use bytes::{Bytes, BytesMut};
 use groups::{Ballot, CommandId, Effect, Group, Membership, NodeId, Settings, ValueBuilder};
 use std::sync::Arc;
@@ -90,7 +90,7 @@ fn written(records: &[(u64, Record)]) -> MemoryDisk {
     let disk = MemoryDisk::new();
     let options = wal::LogOptions::with_segment_bytes(wal::SEGMENT_BYTES_MIN);
     let directory: Arc<dyn Disk> = Arc::new(disk.clone());
-    let mut writer = wal::recover(&directory, STORAGE, options, &mut |_, _| {}, &mut |_: u64, _: Record| {}).unwrap().0;
+    let mut writer = wal::recover(&directory, STORAGE, options, &mut |_, _| {}, &mut |_: Lsn, _: Record| {}).unwrap().0;
     for frame in records.chunk_by(|one, next| one.0 == next.0) {
         let records = frame.iter().map(|(_, record)| record.clone()).collect();
         let batch = wal::Batch { lsn: writer.next_lsn(), records };

@@ -4,7 +4,7 @@ use super::{RebuildInput, RebuildOutput, RecoveryProgress, Refusal, Sorter};
 use crate::background;
 use crate::shard::{self, Replica};
 use crate::storage::checkpoint::CheckpointSet;
-use crate::storage::wal::{Follower, Frontier, Logged, Record, RecordKind, Visit};
+use crate::storage::wal::{Follower, Frontier, Logged, Lsn, Record, RecordKind, Visit};
 use groups::{Clock, Effect, GroupId, Instance};
 use std::cmp::Reverse;
 use std::io;
@@ -102,7 +102,7 @@ impl Worker<'_> {
     }
 
     /// Restores one record, unless an earlier record was refused.
-    fn take(&mut self, lsn: u64, record: Record) {
+    fn take(&mut self, lsn: Lsn, record: Record) {
         if self.refused.is_none() {
             self.refused = self.restore(lsn, record).err().map(Refusal::Record);
         }
@@ -138,7 +138,7 @@ impl Worker<'_> {
         true
     }
 
-    fn restore(&mut self, lsn: u64, record: Record) -> Result<(), String> {
+    fn restore(&mut self, lsn: Lsn, record: Record) -> Result<(), String> {
         let (group, instance) = (record.group, record.instance);
         if matches!(record.kind, RecordKind::Accept | RecordKind::Learned)
             && let Some(&version) = record.payload.first()
@@ -181,7 +181,7 @@ struct Only<'l, 'd> {
 }
 
 impl Visit for Only<'_, '_> {
-    fn record(&mut self, lsn: u64, record: Logged<'_>) {
+    fn record(&mut self, lsn: Lsn, record: Logged<'_>) {
         if self.sorter.is_of_group(&record) {
             self.worker.take(lsn, record.record());
         }
@@ -242,7 +242,7 @@ struct First<'f> {
 }
 
 impl Visit for First<'_> {
-    fn record(&mut self, _lsn: u64, record: Logged<'_>) {
+    fn record(&mut self, _lsn: Lsn, record: Logged<'_>) {
         self.sorter.is_of_group(&record);
     }
 

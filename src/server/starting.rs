@@ -131,7 +131,7 @@ impl StartingServer {
                 Err(TryRecvError::Disconnected) => bail!("the thread that loads the data is gone"),
             }
         };
-        self.front.node.log_read(&peers, &catalog, log.next_lsn() - 1);
+        self.front.node.log_read(&peers, &catalog, log.next_lsn().preceding());
         self.into_server(log, sender, notices).map(Some)
     }
 

@@ -11,7 +11,7 @@ use crate::storage::checkpoint::{
 };
 use crate::storage::disk::Disk;
 use crate::storage::scrub::{Findings, scrub};
-use crate::storage::wal::{ChosenValue, Hooks, LogHandle, LogReader, ReadRange};
+use crate::storage::wal::{ChosenValue, Hooks, LogHandle, LogReader, Lsn, ReadRange};
 use anyhow::Context;
 use groups::GroupId;
 use mio::Waker;
@@ -24,7 +24,7 @@ use std::time::Duration;
 /// A message of another thread to the event loop.
 pub(super) enum Notice {
     Durable {
-        lsn: u64,
+        lsn: Lsn,
         sync_us: u64,
     },
     Checkpoint(CheckpointResult),

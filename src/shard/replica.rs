@@ -4,7 +4,7 @@
 use super::EffectSink;
 use crate::kv::Store;
 use crate::kv::reply::Reply;
-use crate::storage::wal;
+use crate::storage::wal::{self, Lsn};
 use bytes::Bytes;
 use groups::{
     Applying, Ballot, Clock, Effect, Group, GroupId, Instance, LocalOutcome, Message, NodeId, Record, RestoreError,
@@ -38,8 +38,8 @@ pub struct Replica {
     /// Memory of the store when it was last counted, in bytes.
     pub(super) store_bytes: usize,
     /// The log sequence number of the group's newest record, and of its newest vote.
-    pub(super) lsn: u64,
-    pub(super) vote_lsn: u64,
+    pub(super) lsn: Lsn,
+    pub(super) vote_lsn: Lsn,
     pub(super) dirty: bool,
 }
 
@@ -53,8 +53,8 @@ impl Replica {
             waiting,
             waiting_bytes: 0,
             store_bytes: 0,
-            lsn: 0,
-            vote_lsn: 0,
+            lsn: Lsn::default(),
+            vote_lsn: Lsn::default(),
             dirty: false,
         }
     }
@@ -86,7 +86,7 @@ impl Replica {
     /// If the record contradicts the records before it, or the state that they made.
     pub fn restore(
         &mut self,
-        lsn: u64,
+        lsn: Lsn,
         record: Record,
         clock: Clock,
         effects: &mut Vec<Effect>,

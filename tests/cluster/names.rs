@@ -68,7 +68,7 @@ fn a_tool_means_one_node_and_believes_no_other() {
     // The address of node 2 leads to node 1 now.
     let _forwarder = Forwarder::start(cluster.address(2), cluster.address(1));
     assert_eq!(ask(&mut cluster.client(2), "PING"), "PONG");
-    wait_for("node 2 to be told as dead", READY_MAX, || {
+    wait_for("node 1 to report node 2 as dead", READY_MAX, || {
         ask(&mut cluster.client(1), "CLUSTER NODES").contains("master,fail - 0 0 2 disconnected").then_some(())
     });
     let told = status();
@@ -147,7 +147,7 @@ fn a_member_whose_name_changes_its_address_is_followed_though_another_answers_at
     let write = |address: &str| std::fs::write(&hosts, format!("127.0.0.1 localhost\n{address} the-first\n"));
     write("127.0.0.1").expect("a file");
     let Some(shell) = with_hosts(&hosts.display().to_string()) else {
-        eprintln!("skipped: no hosts of its own for a process");
+        eprintln!("skipped: this system does not let a process have its own /etc/hosts");
         return;
     };
     cluster.spawn(1);
@@ -174,7 +174,7 @@ fn a_member_whose_name_changes_its_address_is_followed_though_another_answers_at
         crate::harness::client::connect(moved).ok()
     });
     assert_eq!(ask_until_served(&mut client, "GET key"), "1");
-    wait_for("node 2 to tell of it", READY_MAX, || {
+    wait_for("node 2 to report the new address of node 1", READY_MAX, || {
         let nodes = ask(&mut cluster.client(2), "CLUSTER NODES");
         nodes.contains(&format!(" {moved}@{port},the-first master - 0 0 1 connected")).then_some(())
     });

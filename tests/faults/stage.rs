@@ -168,7 +168,7 @@ impl Tally {
         let faults: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         format!(
             "{} operations checked in {} s ({} of unknown fate, {} refused besides); faults: {}; served again within {:?} \
-             of a fault, {:?} of the end of all",
+             of a fault, and within {:?} of the end of all faults",
             self.operations,
             self.seconds,
             self.open,

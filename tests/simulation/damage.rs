@@ -112,6 +112,6 @@ fn known_bytes(disk: &MemoryDisk, content: &[u8]) -> usize {
         .filter(|at| content[*at..].starts_with(&FRAME_MAGIC))
         .filter_map(|at| FrameHeader::decode(&content[at..], seed).map(|header| (at, header)))
         .collect();
-    let durable = frames.iter().map(|(_, header)| header.durable).max().unwrap_or(0);
+    let durable = frames.iter().map(|(_, header)| header.durable).max().unwrap_or_default();
     frames.iter().find(|(_, header)| header.lsn > durable).map_or(0, |(at, _)| *at)
 }

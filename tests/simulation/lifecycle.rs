@@ -4,7 +4,7 @@ use crate::network::PacketContent;
 use crate::process::Lost;
 use crate::shell::End;
 use crate::world::{Event, World};
-use paxoi::storage::wal;
+use paxoi::storage::wal::{self, Lsn};
 
 /// Maximum delay before a process that ended is restarted.
 const RESTART_US: u64 = 1_500_000;
@@ -17,8 +17,8 @@ impl World {
             return;
         }
         let process = &mut self.processes[node];
-        let mut records: Vec<(u64, wal::Record)> = Vec::new();
-        let mut visit = |lsn: u64, record: &wal::Record| records.push((lsn, record.clone()));
+        let mut records: Vec<(Lsn, wal::Record)> = Vec::new();
+        let mut visit = |lsn: Lsn, record: &wal::Record| records.push((lsn, record.clone()));
         let started = process.start(&self.shape, self.now_us, &mut self.random, &mut visit);
         let (starts, values) = (process.starts, process.versions.value_version());
         self.oracle.on_start(node, values);

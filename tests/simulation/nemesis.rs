@@ -261,8 +261,8 @@ impl World {
         count > 1
     }
 
-    /// Connects each node with its neighbours in a circle only: majorities overlap, and differ. With three nodes, two
-    /// lose each other.
+    /// Connects each node only with its neighbours in a circle: each node sees another majority than the others. With
+    /// three nodes, two lose each other.
     fn ring(&mut self) -> bool {
         let count = self.processes.len();
         if count < 3 {
@@ -328,7 +328,8 @@ impl World {
         if !self.may_lose(node) {
             return false;
         }
-        // The durability marker of an idle log covers all of it: the process was killed, but the machine ran on.
+        // The durability marker of an idle log covers the whole log, so damage must be noticed anywhere in it. The
+        // marker may not be synced, but it survives: the process is killed, and the machine keeps its power.
         let marked = self.processes[node].life.as_ref().is_some_and(|life| life.marked && life.syncing.is_none());
         // Rot in old segments is found while the process runs, too.
         let cold = self.random.chance(200);

@@ -15,7 +15,7 @@ use paxoi::node::Node;
 use paxoi::node::peers::lanes::{Assembly, FRAGMENT};
 use paxoi::node::wire::{NODE, NodeMessage};
 use paxoi::storage::checkpoint::{CheckpointResult, TransferResult};
-use paxoi::storage::wal::{Batch, DroppableSegments, Record, RecordKind};
+use paxoi::storage::wal::{Batch, DroppableSegments, Lsn, Record, RecordKind};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ struct Seen {
     values: u8,
     foreign: bool,
     /// Records with lower log sequence numbers may be gone from the node's log.
-    dropped_lsn: u64,
+    dropped_lsn: Lsn,
 }
 
 /// The proposals and votes of one instance.
@@ -149,13 +149,13 @@ impl Oracle {
     }
 
     /// Returns true if the node may have dropped the segments with its records up to `lsn`.
-    pub(crate) fn may_have_dropped(&self, node: usize, lsn: u64) -> bool {
+    pub(crate) fn may_have_dropped(&self, node: usize, lsn: Lsn) -> bool {
         self.nodes[node].dropped_lsn > lsn
     }
 
     /// Returns the log sequence number of the node's last durable batch.
-    pub(crate) fn last_lsn(&self, node: usize) -> u64 {
-        self.nodes[node].log.last().map_or(0, |fact| fact.lsn)
+    pub(crate) fn last_lsn(&self, node: usize) -> Lsn {
+        self.nodes[node].log.last().map_or(Lsn(0), |fact| fact.lsn)
     }
 
     pub(crate) fn on_birth(&mut self, node: usize, record: &BirthRecord) {
@@ -391,12 +391,12 @@ impl Oracle {
 
     /// Checks the records that a start found. They must begin with all durable records (invariants 1 and 8), and may go
     /// on with the records that were in flight.
-    pub(crate) fn on_recovered(&mut self, node: usize, records: &[(u64, Record)]) {
+    pub(crate) fn on_recovered(&mut self, node: usize, records: &[(Lsn, Record)]) {
         let facts: Vec<Fact> = records.iter().map(|(lsn, record)| fact(*lsn, record)).collect();
         let in_flight = std::mem::take(&mut self.nodes[node].in_flight);
         // Records in segments that may go can be missing, from the oldest on.
         let dropped_lsn = self.nodes[node].dropped_lsn;
-        let first_lsn = facts.first().map_or(0, |fact| fact.lsn);
+        let first_lsn = facts.first().map_or(Lsn(0), |fact| fact.lsn);
         let old = self.nodes[node].log.partition_point(|fact| fact.lsn < first_lsn.min(dropped_lsn));
         self.nodes[node].log.drain(..old);
         let durable = &self.nodes[node].log;
@@ -496,7 +496,7 @@ impl Oracle {
                 self.expect(accept.ballot.node.0 as usize == name, || {
                     format!("node {name} proposes under the ballot {} of another", accept.ballot)
                 });
-                let (lsn, kind, chosen) = (0, RecordKind::Accept, accept.chosen);
+                let (lsn, kind, chosen) = (Lsn(0), RecordKind::Accept, accept.chosen);
                 let (instance, ballot) = (accept.instance, accept.ballot);
                 self.one_value(&Fact { lsn, kind, group, instance, ballot, chosen, value });
                 if instance > Instance::FIRST {

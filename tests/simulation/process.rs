@@ -16,7 +16,7 @@ use paxoi::storage::checkpoint::{
 };
 use paxoi::storage::disk::{Disk, MemoryDisk};
 use paxoi::storage::scrub::Findings;
-use paxoi::storage::wal::{self, Batch, ChosenReader, ChosenValue, LogOptions, Logged, ReadRange, Visit, Writer};
+use paxoi::storage::wal::{self, Batch, ChosenReader, ChosenValue, LogOptions, Logged, Lsn, ReadRange, Visit, Writer};
 use paxoi::versions::Versions;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -87,7 +87,7 @@ pub(crate) enum Input {
     Eof(u64),
     Closed(u64),
     Drained(u64),
-    Durable { lsn: u64, sync_us: u64 },
+    Durable { lsn: Lsn, sync_us: u64 },
     Range { range: ReadRange, values: Vec<ChosenValue> },
     Checkpoint(CheckpointResult),
     TransferResult(TransferResult),
@@ -130,12 +130,12 @@ pub(crate) struct RunningProcess {
 
 /// An observer of the records that go from the log to the groups.
 struct Seen<'a> {
-    visit: &'a mut dyn FnMut(u64, &wal::Record),
+    visit: &'a mut dyn FnMut(Lsn, &wal::Record),
     take: &'a mut dyn Visit,
 }
 
 impl Visit for Seen<'_> {
-    fn record(&mut self, lsn: u64, record: Logged<'_>) {
+    fn record(&mut self, lsn: Lsn, record: Logged<'_>) {
         (self.visit)(lsn, &record.record());
         self.take.record(lsn, record);
     }
@@ -151,7 +151,7 @@ struct Loading {
     /// Groups that reach the node together. The last part comes first.
     parts: Vec<Vec<(GroupId, Replica)>>,
     /// The last durable log sequence number; `None` once the node knows it.
-    lsn: Option<u64>,
+    lsn: Option<Lsn>,
     /// Time at which the next part comes.
     due_us: u64,
     /// Maximum time between two parts; 0: all come at once.
@@ -216,7 +216,7 @@ impl Process {
         shape: &Shape,
         now_us: u64,
         random: &mut Random,
-        visit: &mut dyn FnMut(u64, &wal::Record),
+        visit: &mut dyn FnMut(Lsn, &wal::Record),
     ) -> Result<usize, String> {
         self.starts += 1;
         let time = self.clocks.at(now_us);
@@ -248,7 +248,7 @@ impl Process {
             compare(&backup, &rebuilt.shard)?;
         }
         let recovering = rebuilt.shard.groups().filter(|group| group.is_recovering()).count();
-        let lsn = writer.next_lsn() - 1;
+        let lsn = writer.next_lsn().preceding();
         let mut loading = None;
         if shape.loading_us_max > 0 {
             loading = Some(Loading::new(rebuilt, lsn, now_us, shape.loading_us_max, Random::new(life)));
@@ -307,7 +307,7 @@ const BACKED_UP: u64 = 2;
 const WORKERS: usize = 2;
 
 impl Loading {
-    fn new(mut rebuilt: RebuildResult, lsn: u64, now_us: u64, us_max: u64, mut random: Random) -> Loading {
+    fn new(mut rebuilt: RebuildResult, lsn: Lsn, now_us: u64, us_max: u64, mut random: Random) -> Loading {
         let due_us = now_us + random.below(us_max);
         let gap_us = if random.chance(PIECEMEAL) { 1 + random.below(us_max) } else { 0 };
         let mut parts: Vec<_> = rebuilt.shard.take_all().into_iter().map(|replica| vec![replica]).collect();

@@ -8,6 +8,7 @@ use net::resp::value::Scan;
 use paxoi::config::{CheckpointConfig, NodeConfig, ReadMode, TURN_STEPS};
 use paxoi::identity::{BirthRecord, Identity, Member};
 use paxoi::node::{Completion, Node, Output, Time};
+use paxoi::storage::wal::Lsn;
 use paxoi::versions::Versions;
 use rustix::time::{ClockId, clock_gettime};
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ const TURNS_MAX: usize = 200_000;
 pub(crate) struct Single {
     node: Node,
     time: Time,
-    syncing: Option<u64>,
+    syncing: Option<Lsn>,
     input: BytesMut,
     is_paused: bool,
     reply: Vec<u8>,
@@ -80,7 +81,7 @@ impl Single {
         };
         let time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
         let mut node = Node::new(config, identity);
-        node.begin(0, time);
+        node.begin(Lsn(0), time);
         let mut single = Single {
             node,
             time,

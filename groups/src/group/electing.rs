@@ -10,7 +10,7 @@ use crate::message::{Behind, Handover, PreVote, PreVoted, Prepare, Promise};
 use crate::proposer::Proposer;
 use crate::{Ballot, Effect, Instance, Message, NodeId};
 
-/// Wait of a group that lost its leader before its first candidate starts a pre-vote, so that claims can arrive.
+/// Time from the loss of the leader until the first candidate starts a pre-vote. Claims can arrive meanwhile.
 const SETTLE_MS: u64 = 30;
 /// Additional wait per rank after the preferred leader. Every member adds a random time below [`SPREAD_MS`].
 const RANK_MS: u64 = 150;
@@ -27,8 +27,8 @@ const AGAIN_MS: u64 = 50;
 const PREPARING_MS: u64 = 2_000;
 const PREPARING_DOUBLINGS_MAX: u32 = 3;
 /// After a granted pre-vote or a promise the member waits this long for the candidate to lead, or to ask again.
-/// Meanwhile it does not campaign, and grants no pre-vote to others: ballots wait for syncs, and the new leader's claim
-/// is on its way.
+/// Meanwhile it does not campaign, and grants no pre-vote to others. The candidate needs this time to sync its ballot,
+/// and its claim as the leader needs time to arrive.
 const YIELD_MS: u64 = 300;
 /// Interval at which a candidate that may still campaign repeats its question, so that the others go on yielding to it.
 /// On slow disks its Prepare and their promises wait longer than [`YIELD_MS`].
@@ -281,7 +281,7 @@ impl Group {
         let Role::Candidate { proposer, remind_ms, .. } = &mut self.role else { return };
         if is_foreign {
             // The sender voted in another history or state. Bound to its value, this node would differ from all others.
-            // Perhaps this node is the one that differs: nobody should wait for it.
+            // Perhaps this node is the one that differs, so it no longer asks the others to yield to it.
             *remind_ms = u64::MAX;
             return;
         }

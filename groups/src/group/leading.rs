@@ -32,7 +32,8 @@ pub(super) struct Leadership {
     diverged: Tally,
     proposed_ms: u64,
     pub(super) transfer: Option<Transfer>,
-    /// Whether a leader transfer gave the group to this node to stay.
+    /// Whether a leader transfer gave this node the group for good. Such a group does not go back to the preferred
+    /// leader.
     pub(super) stays: bool,
 }
 
@@ -86,8 +87,8 @@ impl Group {
         (bytes > 0 || leadership.overdue).then_some(bytes)
     }
 
-    /// Proposes the next value if none is in flight and one is due. Otherwise tells the waiting nodes that the last
-    /// instance is chosen.
+    /// Proposes the next value if none is in flight and one is due. If no value is due, or a leader transfer holds it
+    /// back, tells the waiting nodes that the last instance is chosen. Sends nothing while a value is in flight.
     pub(super) fn propose_queued(&mut self, clock: Clock, cluster_ms: u64, effects: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         if self.origin.has_unsent() {

@@ -117,7 +117,7 @@ pub struct Group {
     seen: Ballot,
     election: Election,
     learning: Option<Learning>,
-    /// The log's knowledge beyond a missing state, while the group is recovering.
+    /// While the group is recovering: the position and the vote in the log, which lie beyond the missing state.
     recovering: Option<Recovering>,
     /// Members that sent chosen values whose chain differs from the chain over the values chosen here.
     diverged: Tally,
@@ -304,8 +304,8 @@ impl Group {
         let changed = self.change_members(&value);
         effects.push(Effect::Apply { instance, value });
         if changed {
-            // After a crash this member must still know that the change was chosen. The members before the change
-            // would have to be asked, and one that was removed may be gone by then.
+            // After a crash this member must still know that the change was chosen. Otherwise it would have to ask the
+            // members before the change, and a removed one may be gone by then.
             let (next, promised) = (self.next, self.acceptor.promised());
             effects.push(Effect::Persist(Record::Position { next, promised, chosen: ballot }));
             effects.push(Effect::Membership);

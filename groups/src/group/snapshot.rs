@@ -60,7 +60,7 @@ impl Group {
     }
 
     /// Installs a checkpoint of another member. If this returns true, the caller replaces the state machine by that of
-    /// the checkpoint. If the checkpoint is not beyond `next`, this returns false and changes nothing.
+    /// the checkpoint. If the checkpoint's instance is below `next`, this returns false and changes nothing.
     ///
     /// This node's promises stay in force. Its own commands that the checkpoint includes come out as
     /// [`Effect::Skipped`]: they were executed, but their replies are not known here. A read that came before such a

@@ -3,8 +3,8 @@
 //! A leader stamps a value with cluster time. If the group's time is ahead of that, because an earlier leader's clock
 //! was fast, the leader lets cluster time catch up: the group's time advances at nine tenths of the speed of the
 //! monotonic clock. So a duration that is counted from the group's time lasts at least as long as it says, and at most
-//! a ninth longer. No value increases the lead, because cluster time is never slower than that (see
-//! `src/node/cluster_time`).
+//! a ninth longer. No value increases the lead, because cluster time never runs slower than nine tenths of the
+//! monotonic clock (see `src/node/cluster_time`).
 
 /// The speed of a group's time that is ahead of cluster time, in tenths of the monotonic clock's speed.
 const AHEAD_SPEED_TENTHS: u64 = 9;

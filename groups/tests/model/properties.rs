@@ -33,7 +33,7 @@ pub(crate) fn all() -> Vec<Rule> {
         Rule::always("what a member promised and voted is on its disk", |_, state| {
             state.said.iter().all(|said| is_durable(state, said))
         }),
-        Rule::always("a disk's promise never decreases, nor does its vote change", |_, state| !state.disk_contradicts),
+        Rule::always("a disk never lowers a promise or changes a ballot's value", |_, state| !state.disk_contradicts),
         Rule::always(COUNTED, |model, state| {
             let counted = state.members.iter().filter_map(|member| {
                 let proposer = member.proposer.as_ref()?;

@@ -162,7 +162,7 @@ fn time_never_goes_back_and_no_value_adds_to_a_lead_over_cluster_time() {
     assert_eq!(time_after(10, 50_010), 50_010);
     assert_eq!(time_after(500, 90_000_000), 90_000_000, "a cluster that was off for a day");
     assert_eq!(time_after(0, 50_510), 90_000_000, "ahead by now");
-    assert_eq!(time_after(10_000, 60_510), 90_009_000, "durations last, and a ninth longer at most");
+    assert_eq!(time_after(10_000, 60_510), 90_009_000, "a duration is at most a ninth longer, and never shorter");
     assert_eq!(time_after(1_000, 90_009_001), 90_009_001, "cluster time has caught up");
 }
 

@@ -61,7 +61,7 @@ fn a_candidate_does_not_ask_those_again_that_have_promised() {
     member.handle(3, later);
     member.clock.mono_ms += 50;
     let again = [3, 4, 5].map(|to| Effect::SendDurable { to: NodeId(to), message: prepare(own, 1) });
-    assert_eq!(member.tick(), again, "member 2 would send the value that it accepted again");
+    assert_eq!(member.tick(), again, "member 2 would send its accepted value again");
     assert_eq!(member.call(|group, effects| group.on_connected(NodeId(2), effects)), [], "its promise has come");
 }
 

@@ -137,7 +137,7 @@ fn a_question_that_no_answer_can_confirm_any_more_is_over_at_once() {
     };
     let leads = LeadershipAnswer::Leads(Instance(1));
     assert_eq!(with(1, leads, &member), ConfirmationOutcome::Confirmed(Instance(1)));
-    assert_eq!(with(3, LeadershipAnswer::Holds, &member), ConfirmationOutcome::Open, "the leader may lead");
+    assert_eq!(with(3, LeadershipAnswer::Holds, &member), ConfirmationOutcome::Open, "the leader has not answered yet");
     assert_eq!(with(1, LeadershipAnswer::Holds, &member), ConfirmationOutcome::Denied, "it does not");
     assert_eq!(with(3, LeadershipAnswer::Refused(ballot(2, 3)), &member), ConfirmationOutcome::Denied);
     member.handle(3, prepare(ballot(2, 3), 1));

@@ -57,7 +57,7 @@ fn a_learner_gets_everything_and_its_vote_counts_for_nothing() {
     let position = Record::Position { next: Instance(3), promised: ballot(1, 1), chosen: ballot(1, 1) };
     assert!(matches!(effects[..], [Effect::Apply { .. }, Effect::Persist(_), Effect::Membership]), "{effects:?}");
     assert_eq!(effects[1], Effect::Persist(position), "a crash does not undo it");
-    assert_eq!(leader.group.leads(), Some(ballot(1, 1)), "who votes is as before");
+    assert_eq!(leader.group.leads(), Some(ballot(1, 1)), "the voters are as before");
     leader.submit("x");
     assert_eq!(recipients(&leader.flush()), [2, 3, 4, 1]);
     assert_eq!(leader.handle(4, vote(ballot(1, 1), 3)), []);

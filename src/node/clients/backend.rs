@@ -10,6 +10,7 @@ use crate::kv::reply::Reply;
 use crate::kv::table::Spec;
 use crate::node::ticket::Ticket;
 use crate::node::{Output, Time};
+use crate::storage::wal::Lsn;
 use bytes::Bytes;
 use groups::{GroupId, Instance, NodeId};
 
@@ -103,9 +104,9 @@ pub(in crate::node) trait Backend {
     // Durability, for WAIT.
 
     /// Returns the LSN up to which the log must be durable to hold everything that this node has applied.
-    fn gathered_lsn(&self) -> u64;
+    fn gathered_lsn(&self) -> Lsn;
     /// Returns true if this node's own log is durable up to `lsn`, and holds all writes of its clients.
-    fn has_logged(&self, lsn: u64) -> bool;
+    fn has_logged(&self, lsn: Lsn) -> bool;
     /// Returns the first instance of a group that is not applied.
     fn next(&self, group: GroupId) -> Instance;
     /// Returns the number of other members that durably hold everything below the given instance, as the minimum over

@@ -5,6 +5,7 @@ use crate::admin::stats::Stats;
 use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::table::{self, Spec};
+use crate::storage::wal::Lsn;
 use groups::{GroupId, Instance, NodeId};
 use net::outbound::Outbound;
 
@@ -100,10 +101,10 @@ impl Backend for Rest {
         Reply::Simple("STALE")
     }
     fn begin_stale_read(&mut self, _group: GroupId, _verb: u16, _body: Bytes, _ticket: Ticket) {}
-    fn gathered_lsn(&self) -> u64 {
-        7
+    fn gathered_lsn(&self) -> Lsn {
+        Lsn(7)
     }
-    fn has_logged(&self, _lsn: u64) -> bool {
+    fn has_logged(&self, _lsn: Lsn) -> bool {
         true
     }
     fn next(&self, _group: GroupId) -> Instance {

@@ -10,6 +10,7 @@ use crate::admin::hello::{self, Wanted};
 use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
 use crate::node::ticket::Ticket;
+use crate::storage::wal::Lsn;
 use groups::{GroupId, Instance};
 use std::borrow::Cow;
 
@@ -46,7 +47,7 @@ struct Wait {
     /// `None`: no time limit.
     deadline_ms: Option<u64>,
     /// The LSN up to which this node's log must be durable to hold everything that the node had applied.
-    lsn: u64,
+    lsn: Lsn,
     /// The groups in which the client wrote, each with its first instance that was not applied yet.
     groups: Vec<(GroupId, Instance)>,
 }

@@ -13,7 +13,7 @@ use crate::kv::reply::Reply;
 use crate::kv::{Discarded, Store};
 use crate::node::ticket::Ticket;
 use crate::shard::EffectSink;
-use crate::storage::wal;
+use crate::storage::wal::{self, Lsn};
 use groups::reads::ReadId;
 use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, WorkBudget};
 use std::collections::VecDeque;
@@ -53,7 +53,7 @@ impl<P: Ports> Effects<'_, P> {
 }
 
 impl<P: Ports> EffectSink for Effects<'_, P> {
-    fn persist(&mut self, record: wal::Record) -> u64 {
+    fn persist(&mut self, record: wal::Record) -> Lsn {
         self.log.persist(record)
     }
 
@@ -73,7 +73,7 @@ impl<P: Ports> EffectSink for Effects<'_, P> {
         self.ports.send(group, to, message);
     }
 
-    fn send_durable(&mut self, lsn: u64, group: GroupId, to: NodeId, message: Message) {
+    fn send_durable(&mut self, lsn: Lsn, group: GroupId, to: NodeId, message: Message) {
         if let Some(gated) = self.log.hold(lsn, GatedMessage { group, to, message }) {
             self.send_now(gated);
         }

@@ -5,7 +5,7 @@
 use crate::config::{DISKS_MS_MAX, LOG_QUEUE_BYTES, SYNC_BYTES_PER_MS, SYNC_MS_MAX};
 use crate::gate::{Gate, GatedMessage};
 use crate::node::Space;
-use crate::storage::wal;
+use crate::storage::wal::{self, Lsn};
 
 /// See the module.
 pub(in crate::node) struct LogQueue {
@@ -14,7 +14,7 @@ pub(in crate::node) struct LogQueue {
     /// Bytes of the records in `batch`.
     batch_bytes: usize,
     /// The sequence number of the batch that is being gathered.
-    next_lsn: u64,
+    next_lsn: Lsn,
     syncing: Option<Syncing>,
     /// Bytes of all records that went to the log since the start.
     logged_bytes: u64,
@@ -23,7 +23,7 @@ pub(in crate::node) struct LogQueue {
 
 /// The batch that the disk works on.
 struct Syncing {
-    lsn: u64,
+    lsn: Lsn,
     /// Time at which the batch should be durable.
     due_ms: u64,
     bytes: usize,
@@ -35,7 +35,7 @@ impl LogQueue {
             gate: Gate::default(),
             batch: Vec::new(),
             batch_bytes: 0,
-            next_lsn: 1,
+            next_lsn: Lsn(1),
             syncing: None,
             logged_bytes: 0,
             space: Space::default(),
@@ -43,25 +43,25 @@ impl LogQueue {
     }
 
     /// Begins after recovery, with a log that is durable up to `lsn`.
-    pub(super) fn begin(&mut self, lsn: u64) {
+    pub(super) fn begin(&mut self, lsn: Lsn) {
         self.gate = Gate::new(lsn);
-        self.next_lsn = lsn + 1;
+        self.next_lsn = lsn.following();
     }
 
     /// Puts a record into the batch that is being gathered, and returns that batch's sequence number.
-    pub(super) fn persist(&mut self, record: wal::Record) -> u64 {
+    pub(super) fn persist(&mut self, record: wal::Record) -> Lsn {
         self.batch_bytes += record.payload.len() + wal::format::RECORD_HEADER_BYTES;
         self.batch.push(record);
         self.next_lsn
     }
 
     /// Holds a message until the log is durable up to `lsn`. Gives the message back if the log already is.
-    pub(super) fn hold(&mut self, lsn: u64, gated: GatedMessage) -> Option<GatedMessage> {
+    pub(super) fn hold(&mut self, lsn: Lsn, gated: GatedMessage) -> Option<GatedMessage> {
         self.gate.hold(lsn, gated)
     }
 
     /// Notes that the log is durable up to `lsn`, and moves the messages that waited for that into `released`.
-    pub(super) fn on_durable(&mut self, lsn: u64, released: &mut Vec<GatedMessage>) {
+    pub(super) fn on_durable(&mut self, lsn: Lsn, released: &mut Vec<GatedMessage>) {
         if self.syncing.as_ref().is_some_and(|syncing| syncing.lsn <= lsn) {
             self.syncing = None;
         }
@@ -69,12 +69,12 @@ impl LogQueue {
     }
 
     /// Returns the sequence number up to which the log must be durable to hold all records that it was given so far.
-    pub(super) fn gathered_lsn(&self) -> u64 {
-        if self.batch.is_empty() { self.next_lsn - 1 } else { self.next_lsn }
+    pub(super) fn gathered_lsn(&self) -> Lsn {
+        if self.batch.is_empty() { self.next_lsn.preceding() } else { self.next_lsn }
     }
 
     /// Returns the sequence number up to which the log is durable.
-    pub(super) fn durable_lsn(&self) -> u64 {
+    pub(super) fn durable_lsn(&self) -> Lsn {
         self.gate.durable()
     }
 
@@ -118,7 +118,7 @@ impl LogQueue {
             return None;
         }
         let lsn = self.next_lsn;
-        self.next_lsn += 1;
+        self.next_lsn = lsn.following();
         let records = std::mem::take(&mut self.batch);
         let bytes = std::mem::take(&mut self.batch_bytes);
         self.logged_bytes += bytes as u64;
@@ -154,13 +154,13 @@ mod tests {
     #[test]
     fn one_batch_is_synced_while_the_next_is_gathered() {
         let mut log = LogQueue::new();
-        log.begin(7);
-        assert_eq!((log.gathered_lsn(), log.durable_lsn(), log.next_batch(0).is_none()), (7, 7, true));
-        assert_eq!((log.persist(record(10)), log.persist(record(10)), log.gathered_lsn()), (8, 8, 8));
-        assert_eq!(log.next_batch(0).map(|batch| (batch.lsn, batch.records.len())), Some((8, 2)));
-        assert_eq!((log.persist(record(10)), log.next_batch(0).is_none()), (9, true), "one is in flight");
-        log.on_durable(8, &mut Vec::new());
-        assert_eq!(log.next_batch(0).map(|batch| (batch.lsn, batch.records.len())), Some((9, 1)));
+        log.begin(Lsn(7));
+        assert_eq!((log.gathered_lsn(), log.durable_lsn(), log.next_batch(0).is_none()), (Lsn(7), Lsn(7), true));
+        assert_eq!((log.persist(record(10)), log.persist(record(10)), log.gathered_lsn()), (Lsn(8), Lsn(8), Lsn(8)));
+        assert_eq!(log.next_batch(0).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(8), 2)));
+        assert_eq!((log.persist(record(10)), log.next_batch(0).is_none()), (Lsn(9), true), "one is in flight");
+        log.on_durable(Lsn(8), &mut Vec::new());
+        assert_eq!(log.next_batch(0).map(|batch| (batch.lsn, batch.records.len())), Some((Lsn(9), 1)));
         assert_eq!(log.logged_bytes(), 3 * (10 + wal::format::RECORD_HEADER_BYTES as u64));
     }
 
@@ -170,7 +170,7 @@ mod tests {
         let lsn = log.persist(record(1));
         assert_eq!(log.hold(lsn, gated()), None);
         let mut released = Vec::new();
-        log.on_durable(lsn - 1, &mut released);
+        log.on_durable(lsn.preceding(), &mut released);
         assert!(released.is_empty());
         log.on_durable(lsn, &mut released);
         assert_eq!((released, log.hold(lsn, gated())), (vec![gated()], Some(gated())));
@@ -186,7 +186,7 @@ mod tests {
         assert!(log.takes_value(1));
         log.persist(record(LOG_QUEUE_BYTES));
         assert!(!log.takes_value(1), "the second one waits for the first");
-        log.on_durable(1, &mut Vec::new());
+        log.on_durable(Lsn(1), &mut Vec::new());
         assert!(log.is_in_time(u64::MAX));
         log.next_batch(0);
         assert!(log.takes_value(1));

@@ -34,7 +34,7 @@ use crate::kv::reply::Reply;
 use crate::kv::{Discarded, Store};
 use crate::shard::{Replica, Shard};
 use crate::storage::checkpoint::SectionHead;
-use crate::storage::wal;
+use crate::storage::wal::{self, Lsn};
 use admission::Reach;
 use bytes::{Bytes, BytesMut};
 use commands::{Command, Commands};
@@ -143,7 +143,7 @@ struct Changes {
     /// This node leads other groups than before, or the members of some group have changed.
     leadership: bool,
     /// The members of some group have changed, which is durable when the log is up to this sequence number.
-    members_lsn: Option<u64>,
+    members_lsn: Option<Lsn>,
     /// By group, an instance since which the present membership is in force; 0 if it was in force when this node
     /// started.
     membership_since: Vec<Instance>,
@@ -180,7 +180,7 @@ impl Engine {
         self.commands.set_groups(count);
         self.reads.set_groups(count);
         self.changes.membership_since = vec![Instance(0); count as usize];
-        self.changes.members_lsn = Some(0);
+        self.changes.members_lsn = Some(Lsn(0));
     }
 
     /// Returns the groups with their stores.
@@ -230,18 +230,18 @@ impl Engine {
     /// Recovery: puts restored groups back.
     pub(super) fn put(&mut self, replicas: Vec<(GroupId, Replica)>) {
         replicas.into_iter().for_each(|(group, replica)| self.shard.put(group, replica));
-        self.changes.members_lsn = Some(0);
+        self.changes.members_lsn = Some(Lsn(0));
     }
 
     /// Begins after recovery, with a log that is durable up to `lsn`.
-    pub(super) fn begin(&mut self, lsn: u64) {
+    pub(super) fn begin(&mut self, lsn: Lsn) {
         self.log.begin(lsn);
     }
 
     /// Starts the time limits of the groups.
     pub(super) fn begin_groups(&mut self, clock: Clock) {
         self.shard.begin(clock);
-        self.changes.members_lsn = Some(0);
+        self.changes.members_lsn = Some(Lsn(0));
     }
 
     // Inputs of the groups.
@@ -388,12 +388,12 @@ impl Engine {
 
     // The log.
 
-    pub(super) fn persist(&mut self, record: wal::Record) -> u64 {
+    pub(super) fn persist(&mut self, record: wal::Record) -> Lsn {
         self.log.persist(record)
     }
 
     /// Notes that the log is durable up to `lsn`, and sends the messages that waited for that.
-    pub(super) fn on_durable(&mut self, lsn: u64, ports: &mut impl Ports) {
+    pub(super) fn on_durable(&mut self, lsn: Lsn, ports: &mut impl Ports) {
         let mut released = std::mem::take(&mut self.release_buffer);
         self.log.on_durable(lsn, &mut released);
         let (_, mut effects) = self.split(ports);
@@ -402,12 +402,12 @@ impl Engine {
     }
 
     /// See [`LogQueue::gathered_lsn`].
-    pub(super) fn gathered_lsn(&self) -> u64 {
+    pub(super) fn gathered_lsn(&self) -> Lsn {
         self.log.gathered_lsn()
     }
 
     /// See [`LogQueue::durable_lsn`].
-    pub(super) fn durable_lsn(&self) -> u64 {
+    pub(super) fn durable_lsn(&self) -> Lsn {
         self.log.durable_lsn()
     }
 
@@ -507,7 +507,7 @@ impl Engine {
 
     /// Marks the members of the groups as changed, so that they are examined again.
     pub(super) fn note_members_changed(&mut self) {
-        self.changes.members_lsn = Some(0);
+        self.changes.members_lsn = Some(Lsn(0));
     }
 
     /// Returns an instance since which the group's present membership is in force.
@@ -558,7 +558,7 @@ impl Engine {
     }
 
     /// See [`Shard::record_again`].
-    pub(super) fn record_again(&mut self, lsn: u64, ports: &mut impl Ports) {
+    pub(super) fn record_again(&mut self, lsn: Lsn, ports: &mut impl Ports) {
         let (shard, mut effects) = self.split(ports);
         shard.record_again(lsn, &mut effects);
     }

@@ -178,7 +178,7 @@ fn the_incarnation_of_a_guest_outlasts_its_connection_and_the_log_segment_that_h
     // All segments written so far may be dropped.
     let lsn = world.node(2).node.engine.durable_lsn();
     let time = world.time;
-    world.node(2).node.on_completion(Completion::DroppableSegments(wal::DroppableSegments { below: lsn, lsn }), time);
+    world.node(2).node.on_completion(Completion::DroppableSegments(wal::DroppableSegments { below: lsn.0, lsn }), time);
     world.run(100);
     assert_eq!(logged(&mut world).collect::<Vec<_>>(), first);
     let old = Hello { start: 6, incarnations: vec![60], ..guest };

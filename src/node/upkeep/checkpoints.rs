@@ -19,6 +19,7 @@ use crate::node::{Output, Time};
 use crate::plural::plural;
 use crate::storage::checkpoint::{Catalog, CheckpointResult, CheckpointTask, Header, SectionSummary};
 use crate::storage::scrub::Findings;
+use crate::storage::wal::Lsn;
 use groups::{GroupId, Instance};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -98,7 +99,7 @@ struct Round {
 #[derive(Clone, Copy, Debug)]
 struct Trimming {
     below: u64,
-    lsn: u64,
+    lsn: Lsn,
 }
 
 impl Checkpoints {
@@ -505,12 +506,12 @@ impl Checkpoints {
     }
 
     /// Notes that the segments below `below` are dropped once the log is durable up to `lsn`.
-    pub(super) fn set_trimming(&mut self, below: u64, lsn: u64) {
+    pub(super) fn set_trimming(&mut self, below: u64, lsn: Lsn) {
         self.trimming = Some(Trimming { below, lsn });
     }
 
     /// Notes that the log is durable up to `lsn`. Returns the sequence number below which the segments can be dropped.
-    pub(super) fn take_trimmed(&mut self, lsn: u64) -> Option<u64> {
+    pub(super) fn take_trimmed(&mut self, lsn: Lsn) -> Option<u64> {
         self.trimming.take_if(|trimming| trimming.lsn <= lsn).map(|trimming| trimming.below)
     }
 
@@ -570,9 +571,9 @@ mod tests {
     #[test]
     fn old_segments_go_when_the_records_logged_again_are_durable() {
         let mut checkpoints = checkpoints();
-        checkpoints.set_trimming(4, 70);
+        checkpoints.set_trimming(4, Lsn(70));
         assert_eq!(
-            (checkpoints.take_trimmed(69), checkpoints.take_trimmed(70), checkpoints.take_trimmed(71)),
+            (checkpoints.take_trimmed(Lsn(69)), checkpoints.take_trimmed(Lsn(70)), checkpoints.take_trimmed(Lsn(71))),
             (None, Some(4), None)
         );
     }

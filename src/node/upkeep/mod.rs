@@ -27,7 +27,7 @@ use crate::storage::checkpoint::{
     Catalog, CheckpointResult, CheckpointTask, LoadedState, TransferResult, TransferTask,
 };
 use crate::storage::scrub::Findings;
-use crate::storage::wal::{self, ChosenValue, DroppableSegments, ReadRange};
+use crate::storage::wal::{self, ChosenValue, DroppableSegments, Lsn, ReadRange};
 use bytes::Bytes;
 use checkpoints::Checkpoints;
 use groups::{Ballot, GroupId, Instance, NodeId};
@@ -192,7 +192,7 @@ impl Upkeep {
     }
 
     /// Notes that the log is durable up to `lsn`. Returns the removal of old segments if it may happen now.
-    pub(super) fn on_durable(&mut self, lsn: u64) -> Option<Output> {
+    pub(super) fn on_durable(&mut self, lsn: Lsn) -> Option<Output> {
         self.checkpoints.take_trimmed(lsn).map(Output::DropSegments)
     }
 

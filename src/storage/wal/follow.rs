@@ -4,7 +4,7 @@
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, check_records, frame_seed, records};
 use super::scan::Window;
-use super::{LogError, Logged, Record, segment_name};
+use super::{LogError, Logged, Lsn, Record, segment_name};
 use crate::storage::disk::Disk;
 use groups::GroupId;
 use std::ops::Range;
@@ -104,7 +104,7 @@ impl<'f> Follower<'f> {
     pub fn read(
         &mut self,
         wanted: impl Fn(GroupId) -> bool,
-        visit: &mut dyn FnMut(u64, Record),
+        visit: &mut dyn FnMut(Lsn, Record),
     ) -> Result<Option<u64>, LogError> {
         let (sequence, end) = loop {
             match self.frontier.beyond(self.place, self.at) {
@@ -134,7 +134,7 @@ fn frame(
     at: u64,
     end: u64,
     wanted: &impl Fn(GroupId) -> bool,
-    visit: &mut dyn FnMut(u64, Record),
+    visit: &mut dyn FnMut(Lsn, Record),
 ) -> Result<u64, LogError> {
     let header = FrameHeader::decode(window.bytes(at, FRAME_HEADER_BYTES)?, seed);
     let header = header.filter(|header| header.frame_bytes() <= end - at);

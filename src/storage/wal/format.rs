@@ -17,6 +17,7 @@
 //! contains frames of another log, they are never taken for frames of this log. A later version keeps the size of the
 //! segment header and the places of its magic, version and CRC.
 
+use super::Lsn;
 use super::Record;
 use crate::storage::fields::{put, take, u32_at, u64_at};
 use crc32c::{crc32c, crc32c_append};
@@ -83,7 +84,7 @@ pub struct SegmentHeader {
     /// The sequence number: segments count 1, 2, 3… without gaps.
     pub sequence: u64,
     /// The lsn of the first frame. Everything below it was durable before this header was written.
-    pub first_lsn: u64,
+    pub first_lsn: Lsn,
     /// Bytes in the file: a shorter file has lost its end.
     pub length: u64,
 }
@@ -107,7 +108,7 @@ impl SegmentHeader {
         put(&mut bytes, SEGMENT_PREVIOUS, self.previous.to_le_bytes());
         put(&mut bytes, SEGMENT_STORAGE_ID, self.storage_id);
         put(&mut bytes, SEGMENT_SEQUENCE, self.sequence.to_le_bytes());
-        put(&mut bytes, SEGMENT_FIRST_LSN, self.first_lsn.to_le_bytes());
+        put(&mut bytes, SEGMENT_FIRST_LSN, self.first_lsn.0.to_le_bytes());
         put(&mut bytes, SEGMENT_LENGTH, self.length.to_le_bytes());
         let crc = crc32c(&bytes[..SEGMENT_CRC]);
         put(&mut bytes, SEGMENT_CRC, crc.to_le_bytes());
@@ -130,7 +131,7 @@ impl SegmentHeader {
             previous: u32_at(bytes, SEGMENT_PREVIOUS),
             storage_id: take(bytes, SEGMENT_STORAGE_ID),
             sequence: u64_at(bytes, SEGMENT_SEQUENCE),
-            first_lsn: u64_at(bytes, SEGMENT_FIRST_LSN),
+            first_lsn: Lsn(u64_at(bytes, SEGMENT_FIRST_LSN)),
             length: u64_at(bytes, SEGMENT_LENGTH),
         })
     }
@@ -148,9 +149,9 @@ pub struct FrameHeader {
     /// How many records there are.
     pub count: u32,
     /// The number of the frame: frames count 1, 2, 3… through all segments.
-    pub lsn: u64,
+    pub lsn: Lsn,
     /// The highest lsn that was known to be durable when this frame was written.
-    pub durable: u64,
+    pub durable: Lsn,
     /// The sequence number of the segment that the frame was written into.
     pub segment: u64,
     /// The bytes of all payloads together.
@@ -173,8 +174,8 @@ impl FrameHeader {
         let crc = u32_at(bytes, FRAME_CRC);
         let header = FrameHeader {
             count: u32_at(bytes, FRAME_COUNT),
-            lsn: u64_at(bytes, FRAME_LSN),
-            durable: u64_at(bytes, FRAME_DURABLE),
+            lsn: Lsn(u64_at(bytes, FRAME_LSN)),
+            durable: Lsn(u64_at(bytes, FRAME_DURABLE)),
             segment: u64_at(bytes, FRAME_SEGMENT),
             payload_bytes: u64_at(bytes, FRAME_PAYLOAD_BYTES),
             records_crc: u32_at(bytes, FRAME_RECORDS_CRC),
@@ -214,9 +215,9 @@ pub struct FramePlace {
     /// See [`frame_seed`].
     pub seed: u32,
     /// See [`FrameHeader::lsn`].
-    pub lsn: u64,
+    pub lsn: Lsn,
     /// See [`FrameHeader::durable`].
-    pub durable: u64,
+    pub durable: Lsn,
     /// See [`FrameHeader::segment`].
     pub segment: u64,
     /// See [`FrameHeader::previous`].
@@ -243,8 +244,8 @@ pub fn encode_frame(buffer: &mut Vec<u8>, place: FramePlace, records: &[Record])
     put(buffer, 0, FRAME_MAGIC);
     let count = u32::try_from(records.len()).expect("a batch has fewer than 2^32 records");
     put(buffer, FRAME_COUNT, count.to_le_bytes());
-    put(buffer, FRAME_LSN, place.lsn.to_le_bytes());
-    put(buffer, FRAME_DURABLE, place.durable.to_le_bytes());
+    put(buffer, FRAME_LSN, place.lsn.0.to_le_bytes());
+    put(buffer, FRAME_DURABLE, place.durable.0.to_le_bytes());
     put(buffer, FRAME_SEGMENT, place.segment.to_le_bytes());
     put(buffer, FRAME_PAYLOAD_BYTES, payload_bytes.to_le_bytes());
     put(buffer, FRAME_RECORDS_CRC, records_crc.to_le_bytes());
@@ -388,7 +389,7 @@ mod tests {
         ]
     }
 
-    const PLACE: FramePlace = FramePlace { seed: 77, lsn: 9, durable: 8, segment: 3, previous: 0xabcd };
+    const PLACE: FramePlace = FramePlace { seed: 77, lsn: Lsn(9), durable: Lsn(8), segment: 3, previous: 0xabcd };
 
     #[test]
     fn a_frame_reads_back_and_has_the_size_that_was_foretold() {
@@ -396,7 +397,7 @@ mod tests {
         let crc = encode_frame(&mut buffer, PLACE, &sample());
         assert_eq!(buffer.len() as u64, frame_bytes(&sample()));
         let header = FrameHeader::decode(&buffer, 77).unwrap();
-        assert_eq!((header.lsn, header.durable, header.segment), (9, 8, 3));
+        assert_eq!((header.lsn, header.durable, header.segment), (Lsn(9), Lsn(8), 3));
         assert_eq!((header.previous, header.crc, header.count), (0xabcd, crc, 2));
         assert_eq!(header.frame_bytes(), buffer.len() as u64);
         let body = &buffer[FRAME_HEADER_BYTES..];
@@ -441,7 +442,8 @@ mod tests {
 
     #[test]
     fn a_segment_header_reads_back_and_tells_versions_from_rot() {
-        let header = SegmentHeader { previous: 5, storage_id: [7; 16], sequence: 2, first_lsn: 40, length: 1 << 20 };
+        let header =
+            SegmentHeader { previous: 5, storage_id: [7; 16], sequence: 2, first_lsn: Lsn(40), length: 1 << 20 };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         assert_eq!(SegmentHeader::decode(&bytes[..63]), Err(SegmentFlaw::Checksum));

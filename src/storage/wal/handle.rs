@@ -6,8 +6,8 @@ use super::index::Index;
 use super::preallocation::PreallocatedSegments;
 use super::recovery::{LogRecoverySummary, recover};
 use super::{
-    Append, Batch, ChosenReader, ChosenValue, DroppableSegments, LogError, LogOptions, LogStatus, ReadRange, Visit,
-    Writer, segment_name,
+    Append, Batch, ChosenReader, ChosenValue, DroppableSegments, LogError, LogOptions, LogStatus, Lsn, ReadRange,
+    Visit, Writer, segment_name,
 };
 use crate::storage::disk::Disk;
 use groups::Instance;
@@ -26,7 +26,7 @@ pub const READS_QUEUED_MAX: usize = 4096;
 /// The callbacks of the log. Its own threads call them, except `on_progress`.
 pub struct Hooks {
     /// Every record up to this lsn is durable; the duration is that of the sync.
-    pub on_durable: Box<dyn FnMut(u64, Duration) + Send>,
+    pub on_durable: Box<dyn FnMut(Lsn, Duration) + Send>,
     /// A frame could not be written or synced. Nothing is written after it. The process must end: see [`Hooks::abort`].
     pub on_fatal: Box<dyn FnOnce(LogError) + Send>,
     /// While the log is opened, on the opening thread: bytes done and in all, before the first and after each segment.
@@ -37,7 +37,7 @@ impl Hooks {
     /// Returns a server's hooks: after a failed write or sync, it prints one line and ends at once, without cleaning
     /// up.
     #[must_use]
-    pub fn abort(on_durable: impl FnMut(u64, Duration) + Send + 'static) -> Hooks {
+    pub fn abort(on_durable: impl FnMut(Lsn, Duration) + Send + 'static) -> Hooks {
         Hooks {
             on_durable: Box::new(on_durable),
             on_fatal: Box::new(|error| {
@@ -98,7 +98,7 @@ impl Log {
 /// The handle of a running log. Dropping it writes what is queued, if there is space, and ends the threads.
 pub struct LogHandle {
     sender: Option<SyncSender<Batch>>,
-    next_lsn: u64,
+    next_lsn: Lsn,
     status: Arc<LogStatus>,
     reader: ChosenReader,
     index: Arc<Index>,
@@ -109,7 +109,7 @@ pub struct LogHandle {
 impl LogHandle {
     /// Returns the lsn that the next batch must have.
     #[must_use]
-    pub fn next_lsn(&self) -> u64 {
+    pub fn next_lsn(&self) -> Lsn {
         self.next_lsn
     }
 
@@ -119,7 +119,7 @@ impl LogHandle {
     /// If the batch is not the next one, or if [`BATCHES_QUEUED_MAX`] are waiting: the caller keeps one in flight.
     pub fn append(&mut self, batch: Batch) {
         assert_eq!(batch.lsn, self.next_lsn, "batches reach the log in order");
-        self.next_lsn += 1;
+        self.next_lsn = self.next_lsn.following();
         let Some(sender) = &self.sender else { return };
         match sender.try_send(batch) {
             // After a fatal error the log thread is gone, and nothing reports this batch as durable.
@@ -200,7 +200,7 @@ struct LogThread {
     writer: Writer,
     batches: Receiver<Batch>,
     options: LogOptions,
-    on_durable: Box<dyn FnMut(u64, Duration) + Send>,
+    on_durable: Box<dyn FnMut(Lsn, Duration) + Send>,
 }
 
 impl LogThread {

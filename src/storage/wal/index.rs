@@ -3,7 +3,7 @@
 //! that can be dropped. Its size grows with segments times groups, not with records.
 
 use super::format::RecordHeader;
-use super::{DroppableSegments, Record, RecordKind};
+use super::{DroppableSegments, Lsn, Record, RecordKind};
 use groups::{GroupId, Instance};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ pub(super) struct Leaving {
 #[derive(Debug)]
 struct Segment {
     sequence: u64,
-    first_lsn: u64,
+    first_lsn: Lsn,
     /// Bytes in the file.
     length: u64,
     /// Offset in the file at which the durable frames end.

@@ -3,7 +3,7 @@
 
 use super::format::{RecordHeader, SegmentHeader, records};
 use super::scan::{FrameFound, Scan, hex, scan};
-use super::{LogError, RecordKind, segment_name};
+use super::{LogError, Lsn, RecordKind, segment_name};
 use crate::plural::plural;
 use crate::storage::disk::Disk;
 use crc32c::crc32c;
@@ -76,7 +76,7 @@ struct Printer<'a> {
 
 struct Summary {
     header: SegmentHeader,
-    last_lsn: u64,
+    last_lsn: Lsn,
     frames: u64,
     end: u64,
 }
@@ -87,7 +87,7 @@ impl Printer<'_> {
         if self.segment.as_ref().is_none_or(|summary| summary.header != *segment) {
             self.end_segment();
         }
-        let new = Summary { header: *segment, last_lsn: 0, frames: 0, end: 0 };
+        let new = Summary { header: *segment, last_lsn: Lsn::default(), frames: 0, end: 0 };
         let summary = self.segment.get_or_insert(new);
         summary.last_lsn = header.lsn;
         summary.frames += 1;

@@ -48,9 +48,35 @@ pub use writer::{Append, Writer};
 use crate::storage::numbered::Numbered;
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance};
+use std::fmt;
 use std::io;
 use std::time::Duration;
 use thiserror::Error;
+
+/// A log sequence number: the number of a batch, and of its frame. The first batch of a directory has 1, and each later
+/// one is one higher.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    /// Returns the number of the batch after this one.
+    #[must_use]
+    pub fn following(self) -> Lsn {
+        Lsn(self.0 + 1)
+    }
+
+    /// Returns the number of the batch before this one; 0 stands for no batch.
+    #[must_use]
+    pub fn preceding(self) -> Lsn {
+        Lsn(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The kind of a record. A number is never reused for another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,7 +163,7 @@ pub struct Record {
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The first batch after opening has [`LogHandle::next_lsn`], each later one is one higher.
-    pub lsn: u64,
+    pub lsn: Lsn,
     /// In order; none may be left out.
     pub records: Vec<Record>,
 }

@@ -64,7 +64,7 @@ pub fn recover(
     disk.sync_dir().map_err(LogError::io(ALL_SEGMENTS, "sync the directory of"))?;
     let segment = repaired_tail(&**disk, &found)?;
     let recovered = LogRecoverySummary::of(&found);
-    let position = Position { lsn: found.next_lsn - 1, previous: found.previous, segment };
+    let position = Position { lsn: found.next_lsn.preceding(), previous: found.previous, segment };
     let writer = Writer::new(disk.clone(), storage_id, options, position, status, index)?;
     Ok((writer, recovered))
 }

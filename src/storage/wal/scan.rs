@@ -11,7 +11,7 @@ use super::format::{
     BodyFlaw, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, RecordHeader, SEGMENT_HEADER_BYTES,
     SegmentFlaw, SegmentHeader, check_body, frame_seed, records,
 };
-use super::{ALL_SEGMENTS, LogError, RecordKind, segment_name, segment_sequence};
+use super::{ALL_SEGMENTS, LogError, Lsn, RecordKind, segment_name, segment_sequence};
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use crc32c::crc32c;
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ pub(super) struct Scan {
     /// The headers of all segments, in order.
     pub(super) headers: Vec<SegmentHeader>,
     /// The lsn of the next frame to be written.
-    pub(super) next_lsn: u64,
+    pub(super) next_lsn: Lsn,
     /// The header CRC of the last frame.
     pub(super) previous: u32,
     /// Where the next frame goes in the last segment.
@@ -72,7 +72,7 @@ pub(super) fn scan(
 ) -> Result<Scan, LogError> {
     let headers = segment_headers(disk, storage_id)?;
     let Some(first) = headers.first() else {
-        let (next_lsn, previous) = (1, 0);
+        let (next_lsn, previous) = (Lsn(1), 0);
         let (tail, unsure_from, dirty_end) = (0, 0, 0);
         return Ok(Scan {
             headers,
@@ -91,7 +91,7 @@ pub(super) fn scan(
         seed: frame_seed(&first.storage_id),
         lsn: first.first_lsn,
         previous: first.previous,
-        durable: headers.last().map_or(0, |last| last.first_lsn - 1),
+        durable: headers.last().map_or(Lsn(0), |last| last.first_lsn.preceding()),
         unsure: VecDeque::new(),
         found: (0, 0, 0),
         rotten: 0,
@@ -130,7 +130,7 @@ fn segment_headers(disk: &dyn Disk, storage_id: Option<[u8; 16]>) -> Result<Vec<
         if header.sequence != sequence {
             return corrupt(format!("its header is that of {}", segment_name(header.sequence)));
         }
-        if header.first_lsn < headers.last().map_or(1, |before| before.first_lsn) {
+        if header.first_lsn < headers.last().map_or(Lsn(1), |before| before.first_lsn) {
             return corrupt(format!("it starts at frame {}, before its predecessor", header.first_lsn));
         }
         let expected = storage_id.or(headers.first().map(|first| first.storage_id));
@@ -170,13 +170,13 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 struct Walk<'a> {
     seed: u32,
     /// The lsn of the frame that is due.
-    lsn: u64,
+    lsn: Lsn,
     previous: u32,
     /// The highest lsn that something sound claims to be durable.
-    durable: u64,
+    durable: Lsn,
     /// (lsn, offset) of the last segment's frames with an lsn above `durable`: one or two, whatever the length of the
     /// log.
-    unsure: VecDeque<(u64, u64)>,
+    unsure: VecDeque<(Lsn, u64)>,
     /// Frames, records, bytes.
     found: (u64, u64, u64),
     rotten: u64,
@@ -207,7 +207,7 @@ impl Walk<'_> {
         }
         if self.lsn != next.first_lsn || self.previous != next.previous {
             let name = segment_name(next.sequence);
-            return Err(window.corrupt(at, format!("{name} does not follow its last frame {}", self.lsn - 1)));
+            return Err(window.corrupt(at, format!("{name} does not follow its last frame {}", self.lsn.preceding())));
         }
         Ok(())
     }
@@ -229,7 +229,7 @@ impl Walk<'_> {
             };
             match found {
                 Ok(bytes) => {
-                    self.unsure.push_back((self.lsn - 1, at));
+                    self.unsure.push_back((self.lsn.preceding(), at));
                     while self.unsure.front().is_some_and(|(lsn, _)| *lsn <= self.durable) {
                         self.unsure.pop_front();
                     }
@@ -269,7 +269,7 @@ impl Walk<'_> {
         };
         self.rotten += u64::from(rotten);
         (self.on_frame)(self.headers, FrameFound { segment, at, header: &header, body, rotten })?;
-        self.lsn += 1;
+        self.lsn = self.lsn.following();
         self.previous = header.crc;
         self.durable = self.durable.max(header.durable);
         self.found.0 += 1;
@@ -333,14 +333,14 @@ enum Flaw {
 }
 
 impl Flaw {
-    fn describe(&self, lsn: u64) -> Described<'_> {
+    fn describe(&self, lsn: Lsn) -> Described<'_> {
         Described { flaw: self, lsn }
     }
 }
 
 struct Described<'a> {
     flaw: &'a Flaw,
-    lsn: u64,
+    lsn: Lsn,
 }
 
 impl fmt::Display for Described<'_> {

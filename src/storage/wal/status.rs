@@ -1,5 +1,6 @@
 //! The state of the log that its threads show to others: counters, and whether there is space.
 
+use super::Lsn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -51,10 +52,10 @@ impl LogStatus {
         self.no_preallocated.load(Ordering::Relaxed)
     }
 
-    /// Returns the lsn of the last durable frame.
+    /// Returns the number of the last durable frame.
     #[must_use]
-    pub fn lsn(&self) -> u64 {
-        self.lsn.load(Ordering::Relaxed)
+    pub fn lsn(&self) -> Lsn {
+        Lsn(self.lsn.load(Ordering::Relaxed))
     }
 
     /// Returns how many segments there are, without the preallocated one.
@@ -119,11 +120,11 @@ impl LogStatus {
         self.rotten.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_lsn(&self, lsn: u64) {
-        self.lsn.store(lsn, Ordering::Relaxed);
+    pub(super) fn set_lsn(&self, lsn: Lsn) {
+        self.lsn.store(lsn.0, Ordering::Relaxed);
     }
 
-    pub(super) fn on_sync(&self, lsn: u64, took: Duration) {
+    pub(super) fn on_sync(&self, lsn: Lsn, took: Duration) {
         self.set_lsn(lsn);
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.sync_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);

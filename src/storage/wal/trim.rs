@@ -2,7 +2,7 @@
 //! that a crash at any moment leaves a log without a gap.
 
 use super::index::Index;
-use super::{LogError, LogStatus, segment_name};
+use super::{LogError, LogStatus, Lsn, segment_name};
 use crate::storage::disk::Disk;
 use std::io::ErrorKind;
 
@@ -12,7 +12,7 @@ pub struct DroppableSegments {
     /// The lowest sequence number that stays.
     pub below: u64,
     /// The first lsn of the oldest segment that stays. Records with a lower lsn must be written again if they count.
-    pub lsn: u64,
+    pub lsn: Lsn,
 }
 
 /// Removes the segments below `below`. After an error the next call continues with the segment that could not be

@@ -1,7 +1,7 @@
 //! The interface through which the content of a log is handed out.
 
 use super::format::RecordHeader;
-use super::{Record, RecordKind};
+use super::{Lsn, Record, RecordKind};
 use bytes::Bytes;
 use crc32c::crc32c;
 use groups::GroupId;
@@ -10,13 +10,13 @@ use std::ops::Range;
 /// The visitor of a log, called in the log's order. A closure that takes an lsn and a record is one, too.
 pub trait Visit {
     /// Takes a record of the frame `lsn`.
-    fn record(&mut self, lsn: u64, record: Logged<'_>);
+    fn record(&mut self, lsn: Lsn, record: Logged<'_>);
     /// Ends a frame, at the bytes `frame` of segment `sequence`: all its records were visited.
     fn frame(&mut self, sequence: u64, frame: Range<u64>);
 }
 
-impl<F: FnMut(u64, Record)> Visit for F {
-    fn record(&mut self, lsn: u64, record: Logged<'_>) {
+impl<F: FnMut(Lsn, Record)> Visit for F {
+    fn record(&mut self, lsn: Lsn, record: Logged<'_>) {
         self(lsn, record.record());
     }
 

@@ -4,7 +4,7 @@
 use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use super::index::Index;
 use super::preallocation::{LARGE, PreallocatedSegments};
-use super::{Batch, ChosenReader, DroppableSegments, LogError, LogOptions, LogStatus, Record, segment_name};
+use super::{Batch, ChosenReader, DroppableSegments, LogError, LogOptions, LogStatus, Lsn, Record, segment_name};
 use crate::storage::disk::{Disk, DiskFile};
 use groups::Instance;
 use std::io;
@@ -33,7 +33,7 @@ pub struct Writer {
     storage_id: [u8; 16],
     segment: Segment,
     /// The lsn of the last frame, which is durable.
-    lsn: u64,
+    lsn: Lsn,
     /// The header CRC of the last frame.
     previous: u32,
     /// A durability marker stands behind the last frame.
@@ -56,7 +56,7 @@ pub(super) struct Segment {
 
 /// The position where writing goes on.
 pub(super) struct Position {
-    pub(super) lsn: u64,
+    pub(super) lsn: Lsn,
     pub(super) previous: u32,
     /// `None` in a log that has no segment yet.
     pub(super) segment: Option<Segment>,
@@ -79,7 +79,7 @@ impl Writer {
             Some(segment) => segment,
             None => {
                 preallocated.prepare().map_err(LogError::io(&segment_name(1), "make"))?;
-                let first_lsn = lsn + 1;
+                let first_lsn = lsn.following();
                 let length = options.segment_bytes;
                 let header = SegmentHeader { previous, storage_id, sequence: 1, first_lsn, length };
                 let Some(ready) = preallocated.take() else { unreachable!("the segment was just made") };
@@ -112,8 +112,8 @@ impl Writer {
 
     /// Returns the lsn that the next batch must have.
     #[must_use]
-    pub fn next_lsn(&self) -> u64 {
-        self.lsn + 1
+    pub fn next_lsn(&self) -> Lsn {
+        self.lsn.following()
     }
 
     /// Returns the counters, which are shared.
@@ -158,7 +158,7 @@ impl Writer {
     /// # Panics
     /// If the batch is not the next one.
     pub fn append(&mut self, batch: &Batch) -> Result<Append, LogError> {
-        assert_eq!(batch.lsn, self.lsn + 1, "batches reach the log in order");
+        assert_eq!(batch.lsn, self.lsn.following(), "batches reach the log in order");
         let bytes = frame_bytes(&batch.records);
         if bytes > self.segment.room() {
             if self.is_large(bytes) {
@@ -198,11 +198,11 @@ impl Writer {
             // frame is durable.
             return Ok(());
         }
-        self.write(self.lsn + 1, &[])?;
+        self.write(self.lsn.following(), &[])?;
         Ok(())
     }
 
-    fn write(&mut self, lsn: u64, records: &[Record]) -> Result<u32, LogError> {
+    fn write(&mut self, lsn: Lsn, records: &[Record]) -> Result<u32, LogError> {
         let crc = self.encode(lsn, self.segment.sequence, records);
         let written = self.segment.file.write_at(self.segment.tail, &self.buffer);
         written.map_err(LogError::io(&self.segment.name, "write"))?;
@@ -210,7 +210,7 @@ impl Writer {
     }
 
     /// Encodes a frame for the segment with this sequence number into the buffer, and returns the CRC of its header.
-    fn encode(&mut self, lsn: u64, segment: u64, records: &[Record]) -> u32 {
+    fn encode(&mut self, lsn: Lsn, segment: u64, records: &[Record]) -> u32 {
         let place = FramePlace { seed: self.seed, lsn, durable: self.lsn, segment, previous: self.previous };
         encode_frame(&mut self.buffer, place, records)
     }
@@ -235,7 +235,7 @@ impl Writer {
             previous: self.previous,
             storage_id: self.storage_id,
             sequence: self.segment.sequence + 1,
-            first_lsn: self.lsn + 1,
+            first_lsn: self.lsn.following(),
             length,
         }
     }

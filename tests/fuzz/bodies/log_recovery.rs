@@ -10,13 +10,13 @@ use paxoi::storage::wal::format::{
     FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, frame_seed,
 };
 use paxoi::storage::wal::{
-    Append, Batch, LogError, LogOptions, Record, RecordKind, SEGMENT_BYTES_MIN, Writer, recover,
+    Append, Batch, LogError, LogOptions, Lsn, Record, RecordKind, SEGMENT_BYTES_MIN, Writer, recover,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Records with their LSNs.
-type Written = Vec<(u64, Record)>;
+type Written = Vec<(Lsn, Record)>;
 
 const STORAGE_ID: [u8; 16] = [0x5a; 16];
 const FILES: [&str; 2] = ["log-0000000000000001", "log-0000000000000002"];
@@ -127,14 +127,14 @@ fn frames(content: &[u8]) -> Vec<(usize, FrameHeader)> {
 }
 
 /// Returns the highest LSN that an undamaged header, where it was written, claims to be durable.
-fn claims(sound: &[Vec<u8>], damaged: &[Vec<u8>]) -> u64 {
-    let mut highest = 0;
+fn claims(sound: &[Vec<u8>], damaged: &[Vec<u8>]) -> Lsn {
+    let mut highest = Lsn(0);
     for (before, after) in sound.iter().zip(damaged) {
         let intact = |at: usize, count: usize| after.get(at..at + count) == before.get(at..at + count);
         let header = SegmentHeader::decode(before).ok().filter(|_| intact(0, SEGMENT_HEADER_BYTES));
-        highest = highest.max(header.map_or(0, |header| header.first_lsn - 1));
+        highest = highest.max(header.map_or(Lsn(0), |header| header.first_lsn.preceding()));
         for (at, frame) in frames(before) {
-            highest = highest.max(if intact(at, FRAME_HEADER_BYTES) { frame.durable } else { 0 });
+            highest = highest.max(if intact(at, FRAME_HEADER_BYTES) { frame.durable } else { Lsn(0) });
         }
     }
     highest

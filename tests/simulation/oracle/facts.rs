@@ -3,12 +3,12 @@
 
 use crc32c::crc32c;
 use groups::{Ballot, GroupId, Instance, Message};
-use paxoi::storage::wal::{Record, RecordKind};
+use paxoi::storage::wal::{Lsn, Record, RecordKind};
 
 /// A log record, with its value as a checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fact {
-    pub(super) lsn: u64,
+    pub(super) lsn: Lsn,
     pub(super) kind: RecordKind,
     pub(super) group: GroupId,
     pub(super) instance: Instance,
@@ -18,8 +18,8 @@ pub(super) struct Fact {
 }
 
 impl Fact {
-    /// Returns true if this fact, read from the log, is the one that was `written`. Its value may be lost to rot, if
-    /// that was noticed.
+    /// Returns true if this fact, read from the log, is the one that was `written`. The values are not compared if
+    /// recovery noticed that this one is lost to rot.
     pub(super) fn is(&self, written: &Fact) -> bool {
         let kind = match self.kind {
             RecordKind::LostAccept => RecordKind::Accept,
@@ -44,7 +44,7 @@ pub(super) struct Seat {
     pub(super) put_in: Instance,
 }
 
-pub(super) fn fact(lsn: u64, record: &Record) -> Fact {
+pub(super) fn fact(lsn: Lsn, record: &Record) -> Fact {
     let Record { kind, group, instance, ballot, chosen, .. } = *record;
     Fact { lsn, kind, group, instance, ballot, chosen, value: crc32c(&record.payload) }
 }

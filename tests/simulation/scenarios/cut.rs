@@ -8,7 +8,7 @@ use crate::shell::End;
 use crate::world::{Event, World};
 use bytes::Bytes;
 use paxoi::storage::disk::Disk;
-use paxoi::storage::wal::is_segment;
+use paxoi::storage::wal::{Lsn, is_segment};
 use paxoi::verify::{Action, Outcome};
 
 impl World {
@@ -69,7 +69,7 @@ pub(super) fn power_fails_while_old_segments_go(world: &mut World) -> Result<(),
     world.found()?;
     world.connect(0, 0)?;
     world.processes[2].sync_us = 300_000;
-    world.write_until(0, "the third cuts its log", |world| world.oracle.may_have_dropped(2, 0))?;
+    world.write_until(0, "the third cuts its log", |world| world.oracle.may_have_dropped(2, Lsn(0)))?;
     world.wait(50_000);
     world.end(2, End::PowerLoss);
     world.processes[2].sync_us = 300;
@@ -84,7 +84,7 @@ pub(super) fn power_fails_while_old_segments_go(world: &mut World) -> Result<(),
 pub(super) fn lost_checkpoint_behind_a_vote(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 0)?;
-    world.write_until(0, "the third cuts its log", |world| world.oracle.may_have_dropped(2, 0))?;
+    world.write_until(0, "the third cuts its log", |world| world.oracle.may_have_dropped(2, Lsn(0)))?;
     world.wait(100_000);
     world.choose_without_the_second("chosen")?;
     if !rot_checkpoint(&world.processes[2].disk, &mut world.random, &world.trace) {

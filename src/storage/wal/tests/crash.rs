@@ -2,6 +2,7 @@
 
 use super::format::{FramePlace, encode_frame, frame_seed};
 use super::*;
+use crate::storage::wal::Lsn;
 
 /// Returns a disk with a small log, its records, the records of one more batch, and the offset and bytes of that
 /// batch's frame.
@@ -19,7 +20,7 @@ fn with_next_frame(marked: bool) -> (MemoryDisk, Written, Written, usize, Vec<u8
     let size = frame_bytes(&records) as usize;
     // Opening the log counts a durability marker as a frame. So the frame is encoded as the first writer would have
     // done.
-    let lsn = written[written.len() - 1].0 + 1;
+    let lsn = written[written.len() - 1].0.following();
     let next = if marked {
         let disk = disk.killed();
         disk.set_content(FIRST, unmarked(before.clone()));
@@ -36,12 +37,12 @@ fn with_next_frame(marked: bool) -> (MemoryDisk, Written, Written, usize, Vec<u8
     (disk, written, next, tail, frame)
 }
 
-fn frames_end(written: &[(u64, Record)]) -> usize {
-    let last = written[written.len() - 1].0;
-    let frame = |lsn: u64| -> Vec<Record> {
+fn frames_end(written: &[(Lsn, Record)]) -> usize {
+    let last = written[written.len() - 1].0.0;
+    let frame = |lsn: Lsn| -> Vec<Record> {
         written.iter().filter(|(other, _)| *other == lsn).map(|(_, record)| record.clone()).collect()
     };
-    SEGMENT_HEADER_BYTES + (1..=last).map(|lsn| frame_bytes(&frame(lsn)) as usize).sum::<usize>()
+    SEGMENT_HEADER_BYTES + (1..=last).map(|lsn| frame_bytes(&frame(Lsn(lsn))) as usize).sum::<usize>()
 }
 
 fn unmarked(mut content: Vec<u8>) -> Vec<u8> {
@@ -54,7 +55,7 @@ fn unmarked(mut content: Vec<u8>) -> Vec<u8> {
 
 /// Opens a crashed disk, and checks its records and that the log can go on. Returns true if records of `unsure` were
 /// read.
-fn check(disk: &MemoryDisk, durable: &[(u64, Record)], unsure: &[(u64, Record)]) -> bool {
+fn check(disk: &MemoryDisk, durable: &[(Lsn, Record)], unsure: &[(Lsn, Record)]) -> bool {
     let (mut writer, _, seen) = open(disk).unwrap();
     let whole: Vec<_> = durable.iter().chain(unsure).cloned().collect();
     assert!(seen == durable || seen == whole, "read {} of {} + {}", seen.len(), durable.len(), unsure.len());
@@ -191,7 +192,7 @@ fn a_value_that_looks_like_a_frame_makes_no_torn_frame_rotten() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     let durable = small_log(&mut writer);
-    let place = FramePlace { seed: frame_seed(&STORAGE_ID), lsn: 99, durable: 98, segment: 1, previous: 0 };
+    let place = FramePlace { seed: frame_seed(&STORAGE_ID), lsn: Lsn(99), durable: Lsn(98), segment: 1, previous: 0 };
     let mut value = Vec::new();
     encode_frame(&mut value, place, &[promise(1, 1)]);
     value.extend_from_slice(&[1; 100]);

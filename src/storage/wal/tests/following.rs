@@ -2,6 +2,7 @@
 
 use super::super::format::SEGMENT_HEADER_BYTES;
 use super::*;
+use crate::storage::wal::Lsn;
 use std::ops::Range;
 use std::thread::{scope, sleep};
 
@@ -16,7 +17,7 @@ struct First<'f> {
 }
 
 impl Visit for First<'_> {
-    fn record(&mut self, lsn: u64, record: Logged<'_>) {
+    fn record(&mut self, lsn: Lsn, record: Logged<'_>) {
         self.seen.push((lsn, record.record()));
     }
 
@@ -58,7 +59,7 @@ fn follow(disk: &MemoryDisk, pause: u64) -> (Written, Vec<(Written, u64)>) {
 fn assert_same(disk: &MemoryDisk, pause: u64) {
     let (first, followers) = follow(disk, pause);
     for (group, (seen, _)) in (0..GROUPS).zip(&followers) {
-        let of_group = |(_, record): &&(u64, Record)| record.kind.is_of_group() && record.group == GroupId(group);
+        let of_group = |(_, record): &&(Lsn, Record)| record.kind.is_of_group() && record.group == GroupId(group);
         let due: Written = first.iter().filter(of_group).cloned().collect();
         assert!(!due.is_empty());
         assert_eq!(*seen, due, "group {group}");

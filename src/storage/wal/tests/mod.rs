@@ -12,11 +12,12 @@ mod trimming;
 use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, frame_bytes};
 use super::*;
 use crate::storage::disk::{Disk, MemoryDisk};
+use crate::storage::wal::Lsn;
 use groups::NodeId;
 use std::sync::Arc;
 
 /// Records, each with its LSN.
-type Written = Vec<(u64, Record)>;
+type Written = Vec<(Lsn, Record)>;
 
 const STORAGE_ID: [u8; 16] = [0x5a; 16];
 const FIRST: &str = "log-0000000000000001";

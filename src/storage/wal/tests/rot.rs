@@ -3,13 +3,14 @@
 
 use super::super::format::SegmentHeader;
 use super::*;
+use crate::storage::wal::Lsn;
 
 /// Returns true if opening reports a corrupt file, or corrupt values in it.
 fn is_noticed(disk: &MemoryDisk) -> bool {
     match open(disk) {
         Err(error) => matches!(error, LogError::Corrupt { .. }),
         Ok((_, recovered, seen)) => {
-            let lost = |(_, record): &(u64, Record)| record.kind == RecordKind::LostAccept;
+            let lost = |(_, record): &(Lsn, Record)| record.kind == RecordKind::LostAccept;
             recovered.rotten > 0 && seen.iter().any(lost)
         }
     }

@@ -1,14 +1,15 @@
 //! The log behind its threads. Tests wait for callbacks, never for time.
 
 use super::*;
+use crate::storage::wal::Lsn;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
 struct Opened {
     handle: LogHandle,
-    durable: Receiver<u64>,
+    durable: Receiver<Lsn>,
     fatal: Receiver<String>,
-    seen: Vec<(u64, Record)>,
+    seen: Vec<(Lsn, Record)>,
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,7 +30,7 @@ fn start(disk: &MemoryDisk) -> Opened {
 }
 
 impl Opened {
-    fn append(&mut self, records: Vec<Record>) -> u64 {
+    fn append(&mut self, records: Vec<Record>) -> Lsn {
         let lsn = self.handle.next_lsn();
         self.handle.append(Batch { lsn, records });
         lsn
@@ -48,16 +49,16 @@ fn batches_become_durable_in_order_and_come_back() {
     for instance in 1..=100 {
         log.append(vec![accept(1, instance, vec![1; 3000])]);
         if instance > 1 {
-            assert_eq!(log.durable.recv_timeout(PATIENCE), Ok(instance - 1));
+            assert_eq!(log.durable.recv_timeout(PATIENCE), Ok(Lsn(instance - 1)));
         }
     }
-    assert_eq!(log.durable.recv_timeout(PATIENCE), Ok(100));
-    assert_eq!((log.handle.status().lsn(), log.handle.status().syncs()), (100, 100));
+    assert_eq!(log.durable.recv_timeout(PATIENCE), Ok(Lsn(100)));
+    assert_eq!((log.handle.status().lsn(), log.handle.status().syncs()), (Lsn(100), 100));
     assert_eq!(open(&disk.crash(3)).unwrap().2.len(), 100, "on_durable means durable");
     drop(log);
     let log = start(&disk.crash(4));
     assert_eq!(log.seen.len(), 100);
-    assert!(log.handle.next_lsn() > 100);
+    assert!(log.handle.next_lsn() > Lsn(100));
 }
 
 #[test]

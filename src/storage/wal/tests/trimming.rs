@@ -1,6 +1,7 @@
 //! Old segments are removed when nothing in them counts any more, and the rest is a valid log at every moment.
 
 use super::*;
+use crate::storage::wal::Lsn;
 
 /// Writes one instance of each of two groups to each segment. The second group is quiet after the second segment.
 fn segments(writer: &mut Writer, count: u64) -> Written {
@@ -35,7 +36,7 @@ fn a_segment_is_kept_while_it_has_a_value_that_no_checkpoint_has() {
     assert_eq!(droppable(4, 2), Some(5));
     assert_eq!(droppable(3, 2), Some(4));
     assert_eq!(droppable(9, 9), Some(5), "never the last one");
-    assert_eq!(writer.droppable(&[Instance(9), Instance(9)]).unwrap().lsn, 5);
+    assert_eq!(writer.droppable(&[Instance(9), Instance(9)]).unwrap().lsn, Lsn(5));
 }
 
 #[test]
