@@ -38,7 +38,7 @@ pub const HEALTHY_MS_MIN: u64 = 10_000;
 pub const HANDOVERS_MAX: usize = 64;
 /// Interval between searches for groups to hand over.
 pub const HANDOVER_MS: u64 = 500;
-/// Time that a removed node goes on, so that others learn what it knows.
+/// Time that a removed node goes on while it reaches a majority, so that the others learn what it knows.
 pub const REMOVED_MS: u64 = 1_000;
 /// Maximum time, plus two round trips, in which a leader that hands a group over proposes nothing.
 pub const HANDOVER_HOLD_MS: u64 = 100;

@@ -6,7 +6,7 @@ use super::wire::{ask, talk};
 const CROSS: &str = "-CROSSSLOT Keys in request don't hash to the same slot: \
                      give them a common {tag}, or make a cluster with one group";
 const ALL: &str = "-CROSSSLOT Keys in request don't hash to the same slot: SCAN KEYS DBSIZE RANDOMKEY FLUSHALL FLUSHDB \
-                   concern all groups, so send them outside ONCE, and outside MULTI or as the only command on keys in it";
+                   concern all groups: send them without ONCE, and in MULTI as the only command on keys";
 
 /// `a` and `b` are in different ones of 16 groups; keys with the same hash tag are in one group.
 #[test]

@@ -179,11 +179,12 @@ impl Cluster {
         (roster != *peers.roster()).then_some(roster)
     }
 
-    /// Stops a node that was removed from all groups, after [`REMOVED_MS`]: until then other members learn its values.
+    /// Stops a node that was removed from all groups when it has reached a majority of the voters for [`REMOVED_MS`]: by
+    /// then they have learned its values. Without a majority it goes on until a member refuses it.
     pub(super) fn tick_removed(&mut self, cx: &mut ClusterContext<'_>) {
         let (me, now_ms) = (cx.identity.node, cx.time.mono_ms());
         let since_ms = *self.removed_ms.get_or_insert(now_ms);
-        if !cx.ports.peers.roster().was_removed(me) {
+        if !cx.ports.peers.roster().was_removed(me) || !cx.ports.peers.reaches_quorum(now_ms) {
             self.removed_ms = None;
         } else if now_ms >= since_ms + REMOVED_MS {
             cx.ports.outputs.push(Output::Stop(removed(me)));

@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::admin::stats::Stats;
+use crate::config::PING_MS;
 use crate::identity::Member;
 use crate::kv::table;
 use crate::node::cluster_time;
-use crate::node::peers::RoundTrip;
+use crate::node::peers::{Peer, PingState, RoundTrip};
 use crate::node::relay::Relays;
 use crate::node::upkeep::Ranges;
-use crate::node::wire::PingClocks;
+use crate::node::wire::{Ping, PingClocks};
 use crate::node::{Output, Outputs};
 use crate::versions::Versions;
 use groups::membership::{ChangeKind, MembershipChange};
@@ -115,6 +116,30 @@ impl Harness {
         assert!(self.cluster.check_unborn_hello(&hello).is_ok());
         self.peers.on_linked(u64::from(from), &hello, Versions::OURS.highest, 1_000);
         self.cluster.on_unborn(&hello);
+    }
+
+    /// Lets a linked peer echo a ping.
+    fn reach(&mut self, from: u32) {
+        let state = PingState { start: 1, disk: true, full: false, draining: false, clocks: None };
+        self.time.mono_us += PING_MS * 1_000;
+        assert!(self.peers.ping(state, self.time.mono_us, |_, _| None));
+        let pinged = self.peers.get(NodeId(from)).map_or(0, Peer::pinged);
+        let ping = Ping {
+            start: 1,
+            number: self.time.mono_us,
+            echo: pinged,
+            held_us: 0,
+            reached: Vec::new(),
+            disk: true,
+            full: false,
+            claims: 0,
+            claims_seen: 0,
+            lease: false,
+            lease_grant: None,
+            draining: false,
+            clocks: None,
+        };
+        self.peers.on_ping(NodeId(from), &ping, self.time.mono_us);
     }
 
     fn tell_clock(&mut self, from: u32) {
@@ -227,12 +252,22 @@ fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_go
 }
 
 #[test]
-fn a_removed_node_stops_but_not_at_once() {
+fn a_removed_node_stops_when_it_has_reached_a_majority_for_a_while() {
     let mut harness = Harness::new(Some(&record()));
+    for id in [2, 3] {
+        harness.peers.on_linked(u64::from(id), &harness.hello(id), 4, 1_000);
+    }
     harness.change_members(ChangeKind::Remove(NodeId(1)));
+    for _ in 0..5 {
+        harness.time.mono_us += REMOVED_MS * 1_000;
+        harness.call(Cluster::tick_removed);
+        assert!(harness.outputs.take().is_empty(), "nobody has learned of it");
+    }
+    [2, 3].iter().for_each(|id| harness.reach(*id));
     harness.call(Cluster::tick_removed);
     assert!(harness.outputs.take().is_empty());
     harness.time.mono_us += REMOVED_MS * 1_000;
+    [2, 3].iter().for_each(|id| harness.reach(*id));
     harness.call(Cluster::tick_removed);
     assert!(matches!(harness.outputs.take()[..], [Output::Stop(_)]));
 }

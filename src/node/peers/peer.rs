@@ -432,7 +432,7 @@ impl Peer {
     // Pings and claims.
 
     /// Returns the number of the last ping sent.
-    pub(super) fn pinged(&self) -> u64 {
+    pub(in crate::node) fn pinged(&self) -> u64 {
         self.pinged
     }
 
