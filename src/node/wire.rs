@@ -104,7 +104,7 @@ pub struct Refusal {
 }
 
 /// Sent to every peer every [`PING_MS`](crate::config::PING_MS).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {
     /// The sender's start number.
     pub start: u64,

@@ -351,6 +351,13 @@ mod tests {
     use crate::message::Ahead;
     use crate::{Ballot, GroupId, Membership};
 
+    const FINE: ElectionContext<'_> = ElectionContext {
+        reached: &[NodeId(1), NodeId(3)],
+        disk: true,
+        may_self_promise: true,
+        preferred_leaders: &[],
+    };
+
     fn second_of_three() -> Group {
         let settings = crate::Settings {
             id: GroupId(0),
@@ -369,17 +376,11 @@ mod tests {
     fn a_candidate_waits_for_a_promise_that_is_still_coming_and_longer_each_time() {
         let mut group = second_of_three();
         let mut effects = Vec::new();
-        let context = ElectionContext {
-            reached: &[NodeId(1), NodeId(3)],
-            disk: true,
-            may_self_promise: true,
-            preferred_leaders: &[],
-        };
         let at = |mono_ms| Clock { mono_ms };
         group.campaign(at(1_000), &mut effects);
         let own = group.own_ballot();
         for now_ms in (1_000..20_000).step_by(PREPARING_MS as usize - 1) {
-            group.tick(at(now_ms), context, &mut effects);
+            group.tick(at(now_ms), FINE, &mut effects);
             group.on_arriving(NodeId(1), Message::PROMISE, at(now_ms));
             group.on_arriving(NodeId(1), Message::RANGE, at(now_ms));
         }
@@ -388,7 +389,7 @@ mod tests {
         for begun_ms in [100_000, 200_000, 300_000] {
             group.campaign(at(begun_ms), &mut effects);
             let failed = (0..40_000).step_by(10).find(|passed_ms| {
-                group.tick(at(begun_ms + passed_ms), context, &mut effects);
+                group.tick(at(begun_ms + passed_ms), FINE, &mut effects);
                 group.own_ballot().is_none()
             });
             waited_ms.push(failed.unwrap_or(u64::MAX));
@@ -401,16 +402,10 @@ mod tests {
         let mut group = second_of_three();
         let mut effects = Vec::new();
         let at = |mono_ms| Clock { mono_ms };
-        let context = ElectionContext {
-            reached: &[NodeId(1), NodeId(3)],
-            disk: true,
-            may_self_promise: true,
-            preferred_leaders: &[],
-        };
         let prepare = Prepare { ballot: Ballot { round: 1, node: NodeId(3) }, instance: Instance::FIRST };
         let asks = |group: &mut Group, now_ms| {
             let mut effects = Vec::new();
-            group.tick(at(now_ms), context, &mut effects);
+            group.tick(at(now_ms), FINE, &mut effects);
             !effects.is_empty()
         };
         let grants = |group: &mut Group, from, now_ms| {
@@ -449,13 +444,7 @@ mod tests {
         let mut group = second_of_three();
         let clock = Clock { mono_ms: 5_000 };
         let mut effects = Vec::new();
-        let context = ElectionContext {
-            reached: &[NodeId(1), NodeId(3)],
-            disk: true,
-            may_self_promise: true,
-            preferred_leaders: &[],
-        };
-        group.tick(clock, context, &mut effects);
+        group.tick(clock, FINE, &mut effects);
         let granted = PreVoted { number: 1, granted: true, next: Instance::FIRST, promised: Ballot::ZERO };
         group.handle_pre_voted(NodeId(3), granted, clock, &mut effects);
         let own = group.own_ballot().expect("it campaigns");

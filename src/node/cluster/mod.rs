@@ -184,7 +184,7 @@ impl Cluster {
     pub(super) fn tick_removed(&mut self, cx: &mut ClusterContext<'_>) {
         let (me, now_ms) = (cx.identity.node, cx.time.mono_ms());
         let since_ms = *self.removed_ms.get_or_insert(now_ms);
-        if !cx.ports.peers.roster().was_removed(me) || !cx.ports.peers.reaches_quorum(now_ms) {
+        if !cx.ports.peers.roster().was_removed(me) || !cx.ports.peers.quorum_has_space(now_ms) {
             self.removed_ms = None;
         } else if now_ms >= since_ms + REMOVED_MS {
             cx.ports.outputs.push(Output::Stop(removed(me)));

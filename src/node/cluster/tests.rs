@@ -124,21 +124,7 @@ impl Harness {
         self.time.mono_us += PING_MS * 1_000;
         assert!(self.peers.ping(state, self.time.mono_us, |_, _| None));
         let pinged = self.peers.get(NodeId(from)).map_or(0, Peer::pinged);
-        let ping = Ping {
-            start: 1,
-            number: self.time.mono_us,
-            echo: pinged,
-            held_us: 0,
-            reached: Vec::new(),
-            disk: true,
-            full: false,
-            claims: 0,
-            claims_seen: 0,
-            lease: false,
-            lease_grant: None,
-            draining: false,
-            clocks: None,
-        };
+        let ping = Ping { start: 1, number: self.time.mono_us, echo: pinged, disk: true, ..Ping::default() };
         self.peers.on_ping(NodeId(from), &ping, self.time.mono_us);
     }
 

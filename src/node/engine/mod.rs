@@ -180,7 +180,7 @@ impl Engine {
         self.commands.set_groups(count);
         self.reads.set_groups(count);
         self.changes.membership_since = vec![Instance(0); count as usize];
-        self.changes.members_lsn = Some(Lsn(0));
+        self.changes.members_lsn.get_or_insert(Lsn(0));
     }
 
     /// Returns the groups with their stores.
@@ -230,7 +230,7 @@ impl Engine {
     /// Recovery: puts restored groups back.
     pub(super) fn put(&mut self, replicas: Vec<(GroupId, Replica)>) {
         replicas.into_iter().for_each(|(group, replica)| self.shard.put(group, replica));
-        self.changes.members_lsn = Some(Lsn(0));
+        self.changes.members_lsn.get_or_insert(Lsn(0));
     }
 
     /// Begins after recovery, with a log that is durable up to `lsn`.
@@ -241,7 +241,7 @@ impl Engine {
     /// Starts the time limits of the groups.
     pub(super) fn begin_groups(&mut self, clock: Clock) {
         self.shard.begin(clock);
-        self.changes.members_lsn = Some(Lsn(0));
+        self.changes.members_lsn.get_or_insert(Lsn(0));
     }
 
     // Inputs of the groups.
@@ -507,7 +507,7 @@ impl Engine {
 
     /// Marks the members of the groups as changed, so that they are examined again.
     pub(super) fn note_members_changed(&mut self) {
-        self.changes.members_lsn = Some(Lsn(0));
+        self.changes.members_lsn.get_or_insert(Lsn(0));
     }
 
     /// Returns an instance since which the group's present membership is in force.

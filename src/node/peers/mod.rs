@@ -193,11 +193,6 @@ impl Peers {
         self.have_disks(now_ms).count() >= self.voters().quorum()
     }
 
-    /// Returns true if a majority of the voters is reached, with disks that answer.
-    pub(super) fn reaches_quorum(&self, now_ms: u64) -> bool {
-        self.have_disks(now_ms).count() >= self.voters().quorum()
-    }
-
     /// Like [`Peers::quorum_has_space`], but counts only members whose disks were not late in the last
     /// [`DISK_SLOW_MS`](crate::config::DISK_SLOW_MS).
     pub(super) fn quorum_is_quick(&self, now_ms: u64) -> bool {

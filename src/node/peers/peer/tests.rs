@@ -29,21 +29,7 @@ fn linked(address: &str) -> Peer {
 }
 
 fn ping(number: u64, echo: u64) -> Ping {
-    Ping {
-        start: 1,
-        number,
-        echo,
-        held_us: 0,
-        reached: vec![NodeId(3)],
-        disk: true,
-        full: false,
-        claims: 0,
-        claims_seen: 0,
-        lease: false,
-        lease_grant: None,
-        draining: false,
-        clocks: None,
-    }
+    Ping { start: 1, number, echo, reached: vec![NodeId(3)], disk: true, ..Ping::default() }
 }
 
 #[test]
