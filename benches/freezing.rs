@@ -1,4 +1,4 @@
-//! Benchmark of writing a group to a checkpoint while the group goes on: the longest steps, and the throughput. A mean
+//! Benchmark of writing a group to a checkpoint while commands go on: the longest steps, and the throughput. A mean
 //! hides the longest steps, so this prints percentiles: `cargo bench --bench freezing`, with `PAXOI_KEYS` for another
 //! number of keys. It first measures blocks in memory, then checkpoint files, which it writes to the system's
 //! directory for temporary files.

@@ -8,17 +8,18 @@ use groups::NodeId;
 pub const PING_MS: u64 = 100;
 /// Silence of a peer after which it counts as dead: other members may lead its groups.
 pub const SILENT_MS_MAX: u64 = 800;
-/// Silence of a peer after which its connection is cut. A busy peer, for example with a large value, may be silent for
-/// a shorter time without a cut: after a cut everything in flight has to be sent again.
+/// Silence of a peer after which its connection is cut. The limit is longer than [`SILENT_MS_MAX`], so that a peer that
+/// is briefly busy, for example with a large value, stays connected: after a cut everything in flight has to be sent
+/// again.
 pub const BROKEN_MS_MAX: u64 = 3_000;
-/// Minimum stall: after a pause of this node's own loop this long, caused by the machine or a large command, the
-/// silence of peers proves nothing.
+/// Minimum length of a stall. A stall is a pause of this node's own event loop, caused by the machine or a large
+/// command. The silence of peers during a stall proves nothing.
 pub const STALL_MS_MIN: u64 = 200;
 /// Maximum time that a peer may take to echo a ping and still count as reached.
 pub const ECHO_MS_MAX: u64 = SILENT_MS_MAX;
 /// Time limit of a sync. A leader whose disk exceeds it gives its groups up.
 pub const SYNC_MS_MAX: u64 = 1_000;
-/// Bytes of a batch that add 1 ms to this time limit: a large batch takes its time on any disk.
+/// Bytes of a batch that add 1 ms to [`SYNC_MS_MAX`]: a large batch takes longer on any disk.
 pub const SYNC_BYTES_PER_MS: usize = 16 << 10;
 /// Time for which a disk counts as slow after its node last reported it late. A node reports that only while a sync is
 /// overdue, not between late syncs, so this time has to cover several syncs.
@@ -30,7 +31,7 @@ pub const DISKS_MS_MAX: u64 = 3_000;
 /// Time without a majority after which a node refuses its clients' commands at once. Elections and reconnects take
 /// less.
 pub const REACH_GRACE_MS: u64 = 1_000;
-/// The same after a start, while the members find each other.
+/// Replaces [`REACH_GRACE_MS`] after a start, while the members find each other.
 pub const REACH_START_MS: u64 = 3_000;
 /// Time that a preferred leader must have been healthy before its groups go back to it.
 pub const HEALTHY_MS_MIN: u64 = 10_000;
@@ -38,16 +39,17 @@ pub const HEALTHY_MS_MIN: u64 = 10_000;
 pub const HANDOVERS_MAX: usize = 64;
 /// Interval between searches for groups to hand over.
 pub const HANDOVER_MS: u64 = 500;
-/// Time that a removed node goes on while it reaches a majority, so that the others learn what it knows.
+/// Time for which a removed node must reach a majority before it stops, so that the others learn its values.
 pub const REMOVED_MS: u64 = 1_000;
-/// Maximum time, plus two round trips, in which a leader that hands a group over proposes nothing.
+/// Maximum time for which a leader proposes nothing while it hands a group over. Two round trips are added to it.
 pub const HANDOVER_HOLD_MS: u64 = 100;
 /// Maximum number of group moves that clients may be waiting for, at each node.
 pub const MOVES_MAX: usize = 1_024;
 /// Duration of a lease grant: a node that is pinged by one that wants leases promises nothing to other nodes for this
 /// time; see `node::peers::leases`.
 pub const LEASE_MS: u64 = 400;
-/// Time after sending the ping for which the leader relies on the grant: a tenth less, for clocks that drift.
+/// Time for which a leader relies on a lease grant, counted from the sending of its ping: a tenth less than
+/// [`LEASE_MS`], because clocks drift.
 pub const LEASE_HELD_MS: u64 = LEASE_MS * 9 / 10;
 /// Time from the start of a leader transfer until the old leader asks for leases for the group again, if it still leads
 /// it.
@@ -56,13 +58,14 @@ pub const LEASE_REST_MS: u64 = 1_000;
 pub const QUESTION_MS: u64 = 100;
 /// Time limit of a connection attempt, and of a handshake.
 pub const HANDSHAKE_MS_MAX: u64 = 2_000;
-/// Time after which a client that is being dismissed is cut off, if it has read nothing of its remaining output.
+/// Time limit of a connection that closes once its output is written: it is cut off if nothing was written for this
+/// time.
 pub const LINGER_MS_MAX: u64 = 5_000;
 
-/// Maximum half round trip of a ping from which the sender's clock is always read. A slower ping is used only if there
-/// is no reading of that clock yet, or if the last one is at least ten times this limit old.
+/// Maximum half round trip at which every ping gives a reading of its sender's clock. A slower ping is used only if
+/// there is no reading of that clock yet, or if the last one is at least ten times this limit old.
 pub const CLOCK_ERROR_MS_MAX: u64 = 100;
-/// Time for which a reading of a clock counts: a good quartz drifts by 10 ms meanwhile.
+/// Time for which a reading of a clock counts: an ordinary quartz drifts by less than 10 ms in it.
 pub const CLOCK_READING_MS_MAX: u64 = 60_000;
 /// Time limit to decide, after this machine's clock jumped, whether the machine was frozen. The clocks of other members
 /// decide it. After the limit, the node goes on with the cluster time that it had.
@@ -71,7 +74,8 @@ pub const CLOCK_JUMP_MS_MAX: u64 = 5_000;
 pub const CLOCK_RESYNC_MS: u64 = 250;
 /// Once a majority's clocks are known, a node waits this long for the others before it makes a cluster time.
 pub const CLOCK_WAIT_MS: u64 = 1_000;
-/// The same before the first value of a cluster, if the clocks that are known differ by more than [`CLOCK_WARN_MS`].
+/// Replaces [`CLOCK_WAIT_MS`] before the first value of a cluster, if the clocks that are known differ by more than
+/// [`CLOCK_WARN_MS`].
 pub const CLOCK_FIRST_WAIT_MS: u64 = 5_000;
 /// A clock that differs by more than this from cluster time is named in the log.
 pub const CLOCK_WARN_MS: u64 = 1_000;
@@ -116,27 +120,29 @@ pub fn window_bytes(groups: u32) -> u32 {
 /// Maximum number of groups: a group owns at least one slot.
 pub const GROUPS_MAX: u32 = crate::routing::SLOTS as u32;
 
-/// Maximum number of relayed commands at a time: those that other members execute for a node with a full disk, and
-/// those that a node executes for others.
+/// Maximum number of commands that a node with a full disk has relayed to other members at a time. Also the maximum
+/// number that a node executes for others at a time.
 pub const RELAYS_MAX: usize = 16_384;
 /// Maximum length of a relayed command, and of its reply, in bytes: longer ones would delay pings.
 pub const RELAY_BYTES_MAX: usize = 256 << 10;
 /// Extra time that the client's own node waits for a relayed command, in milliseconds, after the time limit of the node
-/// that executes it: the executing node knows more.
+/// that executes it. The executing node knows more about the outcome, so its answer should come first.
 pub const RELAY_GRACE_MS: u64 = 500;
 
 /// Maximum number of outstanding replies of one client. Beyond it, the client's requests wait unread.
 pub const REPLIES_MAX: usize = 4_096;
 /// Bytes of replies that may wait for one client before its requests wait unread.
 pub const CLIENT_OUTPUT_BYTES: usize = 1 << 20;
-/// Maximum bytes of replies that may wait for one client, plus one reply. Requests are admitted by the expected length
-/// of their replies, and another client can change that length before a request runs.
+/// Bytes of replies that may wait for one client before an error replaces each further reply, except a small one.
+/// Requests are admitted by the expected length of their replies, and another client can change that length before a
+/// request runs.
 pub const CLIENT_BURST_BYTES: usize = 64 << 20;
 /// Maximum bytes of this node's commands that may wait in one group. Beyond it, requests that write to the group wait
 /// unread.
 pub const GROUP_QUEUE_BYTES: usize = 8 << 20;
-/// Maximum bytes of this node's commands that may wait in all groups together, plus one request. Beyond it, clients
-/// that write wait unread. Each command is held several times on its way: here, at the leader, in frames, in the log.
+/// Maximum bytes of this node's commands that may wait in all groups together, plus one request. Beyond it, the node
+/// reads no requests of clients that have sent a write. Each command is held several times on its way: here, at the
+/// leader, in frames, in the log.
 pub const NODE_QUEUE_BYTES: usize = 32 << 20;
 /// Bytes of pending input from which on a client counts as sending a large request, which has to wait while queues are
 /// full.
@@ -158,9 +164,10 @@ pub const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'max
 pub const LOCAL_WORDS_MAX: usize = 1_024;
 /// Maximum bytes of the words of such a request, except for PING and ECHO.
 pub const LOCAL_BYTES_MAX: usize = 1 << 20;
-/// Maximum bytes of the answers that the node itself gives in one transaction. The answer that exceeds it is the last.
+/// Maximum bytes of the answers that the node itself gives in one transaction. After the answer that reaches it, each
+/// further such command gets an error.
 pub const LOCAL_REPLY_BYTES_MAX: usize = 1 << 20;
-/// Maximum number of waiting reads of this node's clients. Beyond it, clients wait unread.
+/// Maximum number of waiting reads of this node's clients. Beyond it, the node reads no requests of clients.
 pub const READS_MAX: usize = 64 << 10;
 /// Maximum number of steps (see [`groups::WorkBudget`]) that a turn spends on each of these: requests of clients,
 /// values that come in the turn, values that earlier turns left, long reads. The rest waits for the next turn. A step
@@ -178,23 +185,25 @@ const _: () = assert!(SILENT_MS_MAX >= 4 * PING_MS, "a few pings may be lost to 
 const _: () = assert!(LEASE_HELD_MS >= 3 * PING_MS, "a lease outlasts the time until the next answer");
 const _: () = assert!(LEASE_MS < SILENT_MS_MAX, "leases do not make elections later than silence does");
 const _: () = assert!(LEASE_REST_MS > HANDOVER_MS, "a handover that is tried again and again is without a lease");
-const _: () = assert!(CLOCK_RESYNC_MS > 2 * CLOCK_ERROR_MS_MAX, "a reading's error is no difference");
+const _: () = assert!(CLOCK_RESYNC_MS > 2 * CLOCK_ERROR_MS_MAX, "the errors of readings alone cause no resync");
 const _: () = assert!(GROUP_QUEUE_BYTES <= NODE_QUEUE_BYTES, "one group does not stop all clients");
 const _: () = assert!(FRAME_BYTES <= BATCH_BYTES_MAX, "a frame that closes late still has room for one batch");
 const _: () = assert!(FRAGMENT_BYTES + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "a fragment fits a message");
 const _: () = assert!(VALUE_BYTES_LIMIT + BATCH_BYTES_MAX < u32::MAX as usize / 4, "lengths are 32 bits");
 
-/// Bytes of one block in which a state is taken out: each takes well below 1 ms.
+/// Bytes of one block of a state. A checkpoint reads a state block by block, each in well below 1 ms.
 pub const CHECKPOINT_BLOCK_BYTES: usize = 64 << 10;
-/// Base rate at which states are taken out for checkpoints, in bytes per millisecond.
+/// Base rate at which checkpoints read states, in bytes per millisecond.
 pub const CHECKPOINT_BYTES_PER_MS: usize = 32 << 10;
-/// Maximum factor of this rate. The factor is the log length divided by its target, rounded down.
+/// Maximum factor by which a long log raises [`CHECKPOINT_BYTES_PER_MS`]. The factor is the log length divided by its
+/// target, rounded down.
 pub const CHECKPOINT_URGENCY_MAX: u64 = 2;
 /// Maximum bytes in the token bucket of checkpoints: a turn takes at most two full blocks, or a larger number of
 /// shorter blocks.
 pub const CHECKPOINT_SAVED_BYTES: usize = CHECKPOINT_BLOCK_BYTES * 3 / 2;
 /// Minimum and maximum cost charged per block, in bytes. The minimum covers finding and freezing its group. The maximum
-/// caps a block with one long value: it is copied at one go, and a pause as long as the copy gains nothing.
+/// caps a block with one long value, which is copied in one go if it is not divided into pieces: a longer pause
+/// afterwards gains nothing.
 pub const CHECKPOINT_BLOCK_COST_BYTES: (usize, usize) = (4 << 10, 2 * CHECKPOINT_BLOCK_BYTES);
 /// Maximum bytes of blocks that wait to be written.
 pub const CHECKPOINT_UNWRITTEN_BYTES: usize = 4 << 20;
@@ -202,7 +211,7 @@ pub const CHECKPOINT_UNWRITTEN_BYTES: usize = 4 << 20;
 pub const CHECKPOINT_FILE_BYTES: u64 = 64 << 20;
 /// Minimum pause after a checkpoint round before the next one begins.
 pub const CHECKPOINT_PAUSE_MS: u64 = 1_000;
-/// The same after a round that failed.
+/// Minimum pause after a checkpoint round that failed.
 pub const CHECKPOINT_RETRY_MS: u64 = 10_000;
 
 /// Bytes of one piece of a checkpoint that is transferred to another node.
@@ -212,16 +221,16 @@ pub const TRANSFER_WINDOW_BYTES: usize = 2 << 20;
 /// Minimum and maximum bytes per millisecond that a node asks for, and that it sends to all nodes that ask. The load of
 /// the event loop decides between them, because serving clients comes first.
 pub const TRANSFER_BYTES_PER_MS: (usize, usize) = (12 << 10, 96 << 10);
-/// The same for values from the log, for all lagging members together. The minimum is never below 1.5 times the rate of
-/// logging, so that the members catch up.
+/// Minimum and maximum bytes per millisecond of values that a node reads from its log for all lagging members together.
+/// The minimum rises to 1.5 times the rate of logging, so that the members catch up.
 pub const RANGE_BYTES_PER_MS: (usize, usize) = (12 << 10, 256 << 10);
-/// Maximum bytes of that rate that are saved up.
+/// Maximum bytes in the token bucket of ranges.
 pub const RANGES_SAVED_BYTES: usize = 1 << 20;
-/// Approximate time in which every member that waits for values gets a turn, in milliseconds.
+/// Approximate time in which every waiting range is read once, in milliseconds.
 pub const RANGE_ROUND_MS: usize = 250;
-/// Minimum bytes of one such turn.
+/// Minimum bytes of one such read.
 pub const RANGE_BYTES_MIN: usize = 4 << 10;
-/// Maximum number of instances of a range that is read immediately, without waiting for a turn.
+/// Maximum number of instances of a range that is read immediately, without waiting for other ranges.
 pub const RANGE_NEAR: u64 = 16;
 /// Window over which the load of the event loop is measured, in microseconds.
 pub const LOAD_WINDOW_US: u64 = 100_000;
@@ -238,7 +247,7 @@ pub const TRANSFER_PIN_MS: u64 = 20_000;
 pub const TRANSFER_REDIAL_MS: u64 = 200;
 const _: () = assert!(CHECKPOINT_SAVED_BYTES < 2 * CHECKPOINT_BLOCK_BYTES, "two blocks leave nothing for a third");
 const _: () =
-    assert!(RELAY_BYTES_MAX + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "what is passed on fits a message");
+    assert!(RELAY_BYTES_MAX + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "a relayed command fits a message");
 const _: () = assert!(TRANSFER_PIECE_BYTES + FRAME_SLACK_BYTES <= NODE_MESSAGE_BYTES_MAX, "a piece fits a message");
 
 /// Bytes that a scrub reads in a second.
@@ -294,7 +303,8 @@ pub struct NodeConfig {
     pub id: NodeId,
     /// The initial members with their addresses; after birth it only corrects addresses.
     pub initial: Vec<(NodeId, String)>,
-    /// The announced address: where clients are told that this node is, if that is not its address among the members.
+    /// The announced address: the address that clients are told for this node, if it differs from its address among the
+    /// members.
     pub announced: Option<String>,
     /// Addresses of members to ask to join their cluster, instead of forming one; `initial` holds only this node then.
     pub join: Vec<String>,

@@ -4,7 +4,7 @@ use anyhow::{bail, ensure};
 use std::fmt;
 use std::time::Duration;
 
-/// Maximum time, in seconds: a hundred years, more than anybody can mean. So a time can be added to any other.
+/// Maximum time, in seconds: a hundred years, more than anybody can mean. So sums of times do not overflow.
 const SECONDS_MAX: f64 = 100.0 * 365.0 * 86_400.0;
 
 /// Parses `500ms`, `1.5s`, `10m`, `1h`, `2d` as a time of at least 1 ms. A number without a unit is refused: people

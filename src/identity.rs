@@ -84,8 +84,8 @@ impl BirthRecord {
         differs.collect()
     }
 
-    /// Returns one line for each node of a member list that is not an initial member: once a cluster is born the list
-    /// only says where members are, and adds none.
+    /// Returns one line for each node in `told` that is not an initial member. After the birth, the list only corrects
+    /// addresses and adds no members.
     #[must_use]
     pub fn not_added(&self, told: &[(NodeId, String)]) -> Vec<String> {
         let is_new = |id: NodeId| self.members.iter().all(|member| member.node != id);
@@ -195,7 +195,7 @@ pub const INCARNATIONS_MAX: usize = 1_024;
 /// Maximum bytes read of the file. The incarnations, and the birth record of the largest cluster, are far smaller.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads the identity of a directory and counts the start, as the incarnation `incarnation`, durably. An empty
+/// Reads the identity of a directory, and durably counts this start, with the random number `incarnation`. An empty
 /// directory becomes `node`'s, with a storage id from `random`. The caller must hold the directory's lock; otherwise
 /// two processes could share one start number.
 pub fn open_or_create(

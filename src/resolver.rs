@@ -14,8 +14,8 @@ use std::thread::Builder;
 /// Maximum number of names that wait for the resolver. Beyond it, a name is not asked for now. Each name waits at most
 /// once.
 const NAMES_QUEUED_MAX: usize = 64;
-/// Maximum number of remembered names. Beyond it, all names are forgotten that do not wait for the resolver.
-/// Members and contacts are far fewer.
+/// Maximum number of remembered names. Beyond it, all names that do not wait for the resolver are forgotten. Members
+/// and contacts are far fewer.
 const NAMES_KNOWN_MAX: usize = 1_024;
 /// Maximum number of addresses that are tried for one name.
 const ADDRESSES_MAX: usize = 16;

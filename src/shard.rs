@@ -25,14 +25,14 @@ pub trait EffectSink {
     /// Returns true if a value of `bytes` can be logged now. Otherwise the shard does not propose it now, and tries
     /// again later.
     fn takes_value(&self, bytes: usize) -> bool;
-    /// Returns true if the lease guard lets the group promise a ballot to `to`, which may be this node: no other member
-    /// holds a lease. `promised` is the group's highest promise so far.
+    /// Returns true if the lease guard lets the group promise a ballot to `to`, which may be this node. `promised` is
+    /// the group's highest promise so far.
     fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, clock: Clock) -> bool;
     /// Sends a message now.
     fn send(&mut self, group: GroupId, to: NodeId, message: &Message);
     /// Sends a message when the log is durable up to `lsn`.
     fn send_durable(&mut self, lsn: Lsn, group: GroupId, to: NodeId, message: Message);
-    /// Takes the reply to a command of this node's clients, which was applied.
+    /// Takes the reply to an applied command of this node's clients.
     fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>);
     /// Notes that a command of this node's clients was executed, but its reply is not known here.
     fn skipped(&mut self, group: GroupId, counter: u64);
@@ -44,7 +44,7 @@ pub trait EffectSink {
     fn read_log(&mut self, range: wal::ReadRange);
     /// Notes that this node leads the group from now on, or no longer.
     fn leading(&mut self, group: GroupId, leads: bool);
-    /// Notes that the group has other members than before. They count from instance `next` on at the latest.
+    /// Notes that the members of the group have changed. The new ones count from instance `next` on at the latest.
     fn members_changed(&mut self, group: GroupId, next: Instance);
     /// Notes that a value was chosen and applied.
     fn chosen(&mut self, group: GroupId, value: &Value);
@@ -196,7 +196,7 @@ impl Shard {
     /// If the group is here already.
     pub fn put(&mut self, group: GroupId, replica: Replica) {
         let before = self.replicas[group.index()].replace(replica);
-        assert!(before.is_none(), "group {group} is put where one is");
+        assert!(before.is_none(), "group {group} is here already");
         self.quiet[group.index()] = false;
         self.weigh(group);
     }
@@ -216,7 +216,7 @@ impl Shard {
         let before = replica.group.queued_bytes();
         let taken = replica.group.install(state, clock, &mut self.effects);
         let old = taken.then(|| std::mem::replace(&mut replica.store, store));
-        // The skipped commands are off the queue already.
+        // The group has already removed the skipped commands from its queue.
         self.queued_bytes -= before - replica.group.queued_bytes();
         self.weigh(group);
         self.mark_dirty(group);
@@ -249,7 +249,7 @@ impl Shard {
     pub fn record_again(&mut self, lsn: Lsn, out: &mut impl EffectSink) {
         // The facts that a missing group has in the old records would be lost with them.
         assert_eq!(self.missing_groups(), 0, "the log is trimmed only when all groups are here");
-        assert!(!self.is_busy(), "where a group is says its record only when what is below is applied");
+        assert!(!self.is_busy(), "a position record counts only when all values below it are applied");
         for group in (0..self.replicas.len() as u32).map(GroupId) {
             let replica = self.replica(group);
             let vote = replica.vote_lsn < lsn;
@@ -275,7 +275,7 @@ impl Shard {
     }
 
     fn handle_now(&mut self, group: GroupId, from: NodeId, message: Message, clock: Clock, out: &mut impl EffectSink) {
-        // The message's news of the previous instance is applied first, so that the states can be compared.
+        // A previous value that the message shows as chosen is applied first: only then can the states be compared.
         self.step(group, out, |group, effects| group.learn_before(from, &message, clock, effects));
         let replica = here(&mut self.replicas, group);
         if replica.pending.is_some() {
@@ -359,7 +359,7 @@ impl Shard {
             let Some(replica) = self.replicas[index].as_mut().filter(|replica| replica.pending.is_none()) else {
                 continue;
             };
-            // Without a leader the group may campaign, and with that promises itself a ballot.
+            // A group that knows no leader may campaign. A campaign makes this node promise itself a ballot.
             let leads = replica.group.leader().is_some();
             let may_self_promise = leads || out.allows(group, replica.group.me(), replica.group.promised(), clock);
             let context = ElectionContext { may_self_promise, ..context };
@@ -402,8 +402,8 @@ impl Shard {
         self.carry_out(group, out);
     }
 
-    /// Drops the waiting messages of a member whose connection has ended, like messages in flight. Applied later, they
-    /// would make a group follow a dead leader.
+    /// Drops the waiting messages of a member whose connection has ended. Its messages in flight are lost, too. Handled
+    /// later, the waiting messages would make a group follow a dead leader.
     pub fn forget_waiting(&mut self, from: NodeId) {
         for group in (0..self.replicas.len() as u32).map(GroupId).filter(|group| self.has(*group)).collect::<Vec<_>>() {
             here(&mut self.replicas, group).forget_waiting(from);
@@ -420,8 +420,8 @@ impl Shard {
     }
 
     /// Ends a turn for the groups that had inputs: each proposes, forwards or announces once. Reads that may be
-    /// answered are added to `ready`, groups with reads that need a question to `asking`. Nothing is proposed before
-    /// cluster time is known.
+    /// answered are added to `ready`. Groups with reads that need a leadership query are added to `asking`. Nothing is
+    /// proposed before cluster time is known.
     pub fn flush(
         &mut self,
         clock: Clock,
@@ -435,7 +435,7 @@ impl Shard {
             let replica = here(&mut self.replicas, group);
             replica.dirty = false;
             if replica.pending.is_some() {
-                continue; // it is marked again when that is done
+                continue; // marked again when the value is applied
             }
             let proposes = |bytes| cluster_ms.is_some() && out.takes_value(bytes);
             if replica.group.next_value_bytes().is_none_or(proposes) {
@@ -597,4 +597,4 @@ fn here(replicas: &mut [Option<Replica>], group: GroupId) -> &mut Replica {
 
 /// The panic message for a missing group. The group may have made promises that this process does not know yet: nothing
 /// may be said in its name.
-const MISSING: &str = "only groups that are here are asked for anything";
+const MISSING: &str = "the group is missing: it is not rebuilt yet";

@@ -1,7 +1,8 @@
 //! The store against a real redis-server: random sequences of commands on a few keys get equal replies, byte by byte.
 //!
-//! Accepted differences: times may be up to 2 s apart, KEYS is unordered, Redis counts expired keys until it meets
-//! them. Other differences are left out of the sequences.
+//! Accepted differences: times may be up to 2 s apart, KEYS is unordered, RANDOMKEY may return any key, the numbers of
+//! OBJECT may differ, and DBSIZE of Redis counts expired keys until Redis deletes them. The sequences leave out what
+//! differs in other ways.
 
 #[path = "common/redis_server.rs"]
 mod redis_server;
@@ -223,7 +224,7 @@ fn alike(name: &str, theirs: &[u8], ours: &[u8]) -> bool {
     match name {
         "TTL" | "EXPIRETIME" => within(1),
         "PTTL" | "PEXPIRETIME" => within(2_000),
-        // Redis counts keys that are due until it meets them.
+        // Redis counts expired keys until it deletes them.
         "DBSIZE" => number(ours) <= number(theirs),
         "KEYS" => sorted(theirs) == sorted(ours),
         "RANDOMKEY" => theirs.starts_with(b"$-1") == ours.starts_with(b"$-1"),

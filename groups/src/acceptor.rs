@@ -67,9 +67,9 @@ impl Acceptor {
         Ok(Novelty::New)
     }
 
-    /// Restores a recorded vote. Records may have been written again in another order than they were made in. So a vote
-    /// counts even if a higher promise comes before it in the log; otherwise the next promise would not report it.
-    /// Returns false if the record holds another value than an earlier one for the same ballot.
+    /// Restores a recorded vote. Records that were logged again may stand in another order than the original ones. So a
+    /// vote counts even if the log holds a higher promise before it. Otherwise the next promise would not report the
+    /// vote. Returns false if the record holds another value than an earlier record for the same ballot.
     #[must_use]
     pub fn recall(&mut self, ballot: Ballot, value: &Value) -> bool {
         self.promised = self.promised.max(ballot);

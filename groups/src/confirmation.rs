@@ -2,9 +2,9 @@
 //!
 //! A question is confirmed in one of two ways:
 //!
-//! - A majority has promised no ballot above the one asked about, and one node of that majority leads under it. Only
-//!   nodes with the asker's membership count. Two majorities share a node if they belong to the same set of voters or to
-//!   two successive sets; majorities of sets further apart need not share one.
+//! - No node of a majority has promised a ballot above the one asked about, and one node of that majority leads under
+//!   the ballot asked about. Only nodes with the asker's membership count. Two majorities share a node if they belong
+//!   to the same set of voters or to two successive sets; majorities of sets further apart need not share one.
 //! - The leader answers under a lease. The voters that could elect another leader have promised not to, so the leader
 //!   needs no other answer, and the asker's membership does not matter.
 

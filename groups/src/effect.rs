@@ -71,7 +71,7 @@ pub enum Record {
         instance: Instance,
         /// The ballot of the vote.
         ballot: Ballot,
-        /// A ballot under which the instance before was chosen.
+        /// A ballot under which the preceding instance was chosen.
         chosen: Ballot,
         /// The value voted for.
         value: Value,
@@ -85,8 +85,8 @@ pub enum Record {
         /// A ballot under which the instance before `next` was chosen.
         chosen: Ballot,
     },
-    /// A vote or a learned value of which the log shows only that it existed. It is never persisted: recovery makes it
-    /// where a value fails its checksum.
+    /// A vote or a learned value whose content is lost. This record is never persisted: recovery creates it for a log
+    /// record whose value fails its checksum.
     Lost {
         /// The instance.
         instance: Instance,
@@ -95,13 +95,13 @@ pub enum Record {
         /// Whether the value was learned as chosen.
         learned: bool,
     },
-    /// A chosen value that this node had not accepted under its chosen ballot.
+    /// A chosen value that this node fetched from another member.
     Learned {
         /// The instance.
         instance: Instance,
         /// A ballot under which the value was chosen.
         ballot: Ballot,
-        /// A ballot under which the instance before was chosen.
+        /// A ballot under which the preceding instance was chosen.
         chosen: Ballot,
         /// The value.
         value: Value,

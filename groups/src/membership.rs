@@ -1,16 +1,17 @@
 //! The members of a group, and their changes: a part of the replicated state. A change is an ordinary command. Its
 //! first byte tells it from the commands of the state machine, and the [`Group`](crate::Group) itself carries it out.
 //!
-//! Every change names the version of the membership that it was made for, and raises it. So a repetition does nothing,
-//! and of two concurrent changes one fails. One value makes at most one change. So any majority of one set shares a
-//! node with any majority of the next, and the confirmation of reads relies on that.
+//! Every change names the version of the membership that it was made for, and raises that version by one. So a
+//! repetition does nothing, and of two concurrent changes one fails. One value makes at most one change, and a change
+//! adds or removes at most one voter. So any majority of one set shares a node with any majority of the next. The
+//! confirmation of reads relies on that.
 
 use crate::NodeId;
 use crate::members::{MEMBERS_MAX, Members};
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 
-/// The first byte of a command that changes the membership. The first bytes for state machines count from 1.
+/// The first byte of a command that changes the membership. Commands of state machines begin with a byte of 1 or more.
 pub const MACHINE: u8 = 0;
 /// Maximum length of a node's address, in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 255;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct Prepare {
     /// The candidate's ballot. It is durable at the candidate before the message leaves.
     pub ballot: Ballot,
-    /// The candidate's `next`. The acceptor promises only if its own `next` is not above it.
+    /// The candidate's `next`. The acceptor promises only if its own `next` is at most this instance.
     pub instance: Instance,
 }
 
@@ -24,8 +24,8 @@ pub struct Promise {
     pub ballot: Ballot,
     /// The instance of the Prepare that this answers.
     pub instance: Instance,
-    /// The acceptor's own `next`, at most `instance`. An acceptor that lacks values learns so from the leader's Accept,
-    /// and fetches them then.
+    /// The acceptor's own `next`, at most `instance`. If it is lower, the acceptor finds out from the leader's Accept,
+    /// and then fetches the missing values.
     pub next: Instance,
     /// The vote of the acceptor at `instance`.
     pub accepted: Option<Accepted>,
@@ -60,7 +60,7 @@ pub struct Accept {
     pub ballot: Ballot,
     /// The leader's `next`.
     pub instance: Instance,
-    /// A ballot under which the value of the instance before was chosen.
+    /// A ballot under which the value of the preceding instance was chosen.
     pub chosen: Ballot,
     /// The value.
     pub value: Value,
@@ -75,7 +75,8 @@ pub struct Vote {
     pub instance: Instance,
 }
 
-/// The answer to an Accept or Handover for an instance above the receiver's `next`. Nothing was voted or taken over.
+/// The answer to an Accept or Handover for an instance above the receiver's `next`. The receiver neither voted nor
+/// campaigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Behind {
     /// The ballot of the message that this answers.
@@ -131,7 +132,8 @@ pub struct Forward {
     /// The ballot that leads, as far as the sender knows.
     pub ballot: Ballot,
     /// The counter of the sender's command before the first of these; 0 if the first is the sender's oldest. A leader
-    /// that lacks that command must not take these: applied out of order, the missing one would look like a repetition.
+    /// that lacks that command must not take these. If these were applied first, the missing command would look like a
+    /// repetition.
     pub after: u64,
     /// The commands, laid out as in a value.
     pub commands: Bytes,
@@ -162,7 +164,7 @@ pub struct PreVoted {
     /// Whether the voter would follow. False while another leader claims the group or holds a lease, while the voter
     /// yields to another candidate, and for an asker without a vote.
     pub granted: bool,
-    /// The voter's `next`. An asker that is behind learns first.
+    /// The voter's `next`. An asker with a lower `next` catches up before it campaigns.
     pub next: Instance,
     /// The highest ballot that the voter has promised or seen, so that the candidate's ballot is above it at once.
     pub promised: Ballot,

@@ -8,7 +8,7 @@ use crate::{CommandId, NodeId};
 use bytes::{Buf, BytesMut};
 use std::collections::VecDeque;
 
-/// Maximum length, in bytes, of a command whose memory the empty queue keeps.
+/// An emptied queue keeps its buffer only if the last command was at most this long, in bytes.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// The queue of one group at one node.
@@ -116,7 +116,8 @@ impl OriginQueue {
     /// of this node and this start. Nobody waits for commands of earlier starts.
     ///
     /// # Panics
-    /// If an older command of this queue is not applied yet: it never would be (see [`DedupTable`](crate::DedupTable)).
+    /// If an older command of this queue is not applied yet. The [`DedupTable`](crate::DedupTable) would take that
+    /// older command for a repetition.
     pub fn on_applied(&mut self, id: CommandId) -> Option<u64> {
         if id.origin != self.node || id.start != self.start {
             return None;
@@ -153,8 +154,8 @@ impl OriginQueue {
             *counter > self.exposed && self.entries.binary_search_by_key(counter, |entry| entry.counter).is_ok()
         });
         let Some(newest) = counters.last() else { return };
-        // The entries that stay before the newest withdrawn one move towards it and fill the gaps. The entries behind
-        // it are not touched.
+        // The entries that stay move back, towards the newest withdrawn entry, and fill the gaps. The entries after
+        // the newest withdrawn one are not touched.
         let end = self.entries.partition_point(|entry| entry.counter <= *newest);
         let mut from: usize = self.entries.range(..end).map(|entry| entry.bytes).sum();
         let (mut to, mut kept, mut going) = (from, end, counters.iter().rev().peekable());

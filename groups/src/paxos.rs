@@ -144,8 +144,8 @@ impl Paxos {
         self.max
     }
 
-    /// Returns the lowest number that is not forgotten: one above the lowest that any peer is done with. If every
-    /// number is forgotten, including `u64::MAX`, returns `u64::MAX`.
+    /// Returns the lowest number that is not forgotten: one above the lowest of all peers' done numbers, or 0 if some
+    /// peer is done with none. If every number is forgotten, including `u64::MAX`, returns `u64::MAX`.
     #[must_use]
     pub fn min(&self) -> u64 {
         self.done.iter().map(|done| done.map_or(0, |seq| seq.saturating_add(1))).min().unwrap_or(0)

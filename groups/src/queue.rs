@@ -1,5 +1,5 @@
-//! The commands that a leader has taken and not yet proposed. All that come while one instance is voted on form the
-//! next value, so that batches form by themselves.
+//! The commands that a leader has taken and not yet proposed. The commands that arrive during the vote on one instance
+//! form the next value, so batches form by themselves.
 
 use crate::value::{COMMAND_HEADER_BYTES, ValueBuilder};
 use crate::{Commands, DedupTable, NodeId, Value};

@@ -82,8 +82,8 @@ impl ReadQueue {
     }
 
     /// Confirms the reads of question `number`, and of earlier questions under the same ballot: they now wait for
-    /// `instance` only. Reads that came before one of these are confirmed too, whatever became of their own questions,
-    /// because they arrived before the question left as well. So of two reads of one client, the first never sees a
+    /// `instance` only. Every read that arrived before one of these reads is confirmed too, whatever became of its own
+    /// question: it also arrived before question `number` left. So of two reads of one client, the first never sees a
     /// later state than the second.
     pub fn confirmed(&mut self, number: u64, ballot: Ballot, instance: Instance) {
         let is_named =

@@ -7,12 +7,13 @@
 //! ```
 //! All integers are little-endian. The bytes are written once and stay as they are in the log, on the wire and when
 //! applied. The chain is the CRC-32C over the checksums of all earlier values of the group. Two members that differ in
-//! any of these values find out at the next vote. The digest is that of the leader's state before this value. By it
-//! members also find out that the same values made different states.
+//! any of these values find out at the next vote. The digest is that of the leader's state before this value. It shows
+//! members that the same values have led to different states.
 //!
 //! Version 1 has no digest. Members propose version 1 as long as one of them might be unable to read version 2.
-//! Version 3 is laid out as version 2. It holds a command that members which read only version 2 do not know: one
-//! whose body opens with [`MACHINE_OF_VERSION_3`]. So does version 4, with [`MACHINE_OF_VERSION_4`].
+//! Versions 3 and 4 have the layout of version 2. Version 3 holds a command whose body begins with
+//! [`MACHINE_OF_VERSION_3`], and version 4 one whose body begins with [`MACHINE_OF_VERSION_4`]. Members that read only
+//! lower versions do not know these commands.
 
 use crate::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -245,7 +246,7 @@ impl ValueBuilder {
         assert!(digest.is_some() || version == 1, "a value of version {version} has a digest");
         self.version = 0;
         let bytes = self.commands_mut();
-        // The rest of a large buffer would keep the memory of the whole.
+        // After a `split`, the unused rest of a large buffer would keep the memory of the whole buffer alive.
         let mut sealed = if bytes.len() > KEPT_BYTES_MAX { std::mem::take(bytes) } else { bytes.split() };
         if let Some(digest) = digest {
             sealed[VALUE_HEADER_BYTES - DIGEST_BYTES..VALUE_HEADER_BYTES].copy_from_slice(&digest.to_le_bytes());

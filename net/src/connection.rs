@@ -57,7 +57,7 @@ pub(crate) struct Connection {
     pub(crate) phase: Phase,
     pub(crate) input: BytesMut,
     pub(crate) outbound: Outbound,
-    /// Bytes that, as the owner knows, are still missing from the request or frame in the input.
+    /// Bytes still missing from the request or frame in the input, as announced by the owner.
     pub(crate) expected: usize,
     /// Accepted, not dialled.
     pub(crate) accepted: bool,

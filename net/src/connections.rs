@@ -18,7 +18,7 @@ use crate::event_loop::LoopLimits;
 use crate::outbound::WriteProgress;
 use crate::transport::Transport;
 
-/// Bytes read in one turn from all connections together, at which reading stops. The next turn begins with the
+/// Reading stops for the turn once all connections together have read this many bytes. The next turn begins with the
 /// connections that this one did not reach.
 const TURN_READ_BYTES_MAX: usize = 2 << 20;
 /// Number of turns after which idle connections give back memory.

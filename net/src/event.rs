@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use mio::Token;
 use thiserror::Error;
 
-/// The name of a connection. It is not reused within 2^32 connections: a handle that outlived its connection finds
-/// nothing instead of another connection's socket.
+/// The name of a connection. It is not reused within 2^32 connections, so a handle that outlives its connection finds
+/// none, and never a wrong one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handle(u64);
 
@@ -63,8 +63,8 @@ pub enum Event {
         /// The connection.
         handle: Handle,
     },
-    /// The peer sends no more, and the input holds all that it sent. The peer may still wait for replies: the owner
-    /// closes the connection after sending them.
+    /// The peer sends no more, and all that it sent was read into the input. The peer may still wait for replies: the
+    /// owner closes the connection after sending them.
     Eof {
         /// The connection.
         handle: Handle,

@@ -8,9 +8,9 @@
 //!
 //! Numbers are little-endian. The checksum covers the whole frame, with its own field taken as zero. Fields written as
 //! zero are for later versions and ignored when read. A message states its length, so that a receiver can skip a
-//! message of an unknown kind or group. The payload length in the header is proved right only by the checksum, when the
-//! whole frame has arrived. So the reader reserves memory for a frame only after [`decode`] has accepted the header,
-//! and with it a payload length within the reader's limit.
+//! message of an unknown kind or group. Only the checksum proves the payload length right, and only when the whole
+//! frame has arrived. Until then no memory is reserved for the stated length. [`decode`] refuses a payload length above
+//! the reader's limit after the first 8 bytes.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -64,7 +64,7 @@ pub enum FrameError {
         /// The receiver's limit.
         payload_bytes_max: usize,
     },
-    /// The checksum is wrong: the frame was damaged, or is none.
+    /// The checksum is wrong: the frame was damaged, or the bytes are no frame.
     #[error("a peer frame's checksum is {found:#010x} instead of {stated:#010x}")]
     Checksum {
         /// The checksum in the header.
@@ -173,8 +173,9 @@ impl Iterator for Messages {
     }
 }
 
-/// Gathers messages into frames. Without messages there is no frame. After each frame the next may begin, in the same
-/// memory once that is free. Large ends of bodies are sent from where they are, without a copy.
+/// Gathers messages into frames. Without messages there is no frame. After a frame is finished, the next one may begin.
+/// It reuses the buffer's memory if the earlier frames are freed by then. Large ends of bodies are sent from where they
+/// are, without a copy.
 #[derive(Debug)]
 pub struct FrameWriter {
     purpose: Purpose,
@@ -267,7 +268,7 @@ impl FrameWriter {
     }
 }
 
-/// Writes at `at` the number of bytes behind `from`, plus `more` bytes that are elsewhere.
+/// Writes a length field at `at`: the bytes of `buf` from `from` on, plus `more` bytes outside of `buf`.
 fn put_length(buf: &mut BytesMut, at: usize, from: usize, more: usize) {
     let length = u32::try_from(buf.len() - from + more).expect("lengths in peer frames are below 4 GiB");
     buf[at..at + 4].copy_from_slice(&length.to_le_bytes());
@@ -403,7 +404,7 @@ mod tests {
         for bit in 0..(HEADER_BYTES + 20) * 8 {
             let mut buf = BytesMut::from(&whole[..]);
             buf[bit / 8] ^= 1 << (bit % 8);
-            // A changed length may also make the frame wait for more.
+            // A changed length can also make the frame look incomplete.
             assert!(!matches!(decode(&mut buf, MAX), Ok(Some(_))), "bit {bit}");
         }
     }

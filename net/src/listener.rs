@@ -43,7 +43,8 @@ impl Listener {
         self.pending = true;
     }
 
-    /// Returns how long the loop may wait without missing a connection that the poller will not announce again.
+    /// Returns the maximum time that the event loop may wait before it calls `accept` again; `None` is no limit. The
+    /// poller does not announce waiting connections a second time.
     pub(crate) fn wait_max(&self) -> Option<Duration> {
         match (self.pending, self.retry_at) {
             (false, _) => None,

@@ -9,7 +9,8 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Length at which a chunk of appended bytes is closed. So a long queue is not copied while it grows, and each chunk's
-/// memory is freed as soon as the chunk is written. Also the maximum memory that an empty queue keeps.
+/// memory is freed as soon as the chunk is written. Also the maximum memory that the queue keeps once everything is
+/// written.
 pub const CHUNK_BYTES: usize = 64 << 10;
 /// Length below which a copy is cheaper than a chunk of its own.
 const COPIED_BYTES_MAX: usize = 1 << 10;
@@ -65,7 +66,8 @@ impl Outbound {
         !self.chunks.is_empty()
     }
 
-    /// Returns the end of the queue, to append small things to. The bytes in it already must not be changed.
+    /// Returns the open chunk, the end of the queue, for appending small replies. Do not change the bytes that it
+    /// already holds.
     pub fn buffer(&mut self) -> &mut BytesMut {
         if self.tail.len() >= CHUNK_BYTES {
             self.close_tail();
@@ -84,7 +86,7 @@ impl Outbound {
         self.chunks.push_back(chunk);
     }
 
-    /// Moves all bytes of `other` to this queue. A small end is copied, so that `other` can use its memory again.
+    /// Moves all bytes of `other` to this queue. A small open chunk is copied, so that `other` keeps its memory.
     pub fn take_from(&mut self, other: &mut Outbound) {
         std::mem::take(&mut other.chunks).into_iter().for_each(|chunk| self.push(chunk));
         other.chunk_bytes = 0;
@@ -95,7 +97,7 @@ impl Outbound {
         other.tail.clear();
     }
 
-    /// Discards the queued bytes. The memory for small things stays.
+    /// Discards the queued bytes. The memory of the open chunk stays.
     pub fn clear(&mut self) {
         self.chunks.clear();
         self.chunk_bytes = 0;

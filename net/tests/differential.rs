@@ -1,5 +1,6 @@
-//! Compares the request parser with that of `redis_protocol`, which shares no code with it. On pipelines of requests,
-//! sound and damaged, cut at random places, both must accept the same requests with the same arguments.
+//! Compares the request parser with that of `redis_protocol`, which shares no code with it. The inputs are pipelines of
+//! requests, sound or damaged. This parser gets them in pieces, cut at random places. Both parsers must accept the same
+//! requests with the same arguments.
 //!
 //! Where the two may differ, this parser does as Redis does:
 //!

@@ -161,7 +161,7 @@ impl ClientInfo {
 
 impl ReplyMode {
     /// Returns true if the current command gets its reply. Call it once for each command, in the order received and
-    /// after the command was carried out, so that CLIENT REPLY decides about itself.
+    /// after the command was carried out, so that CLIENT REPLY also decides about its own reply.
     pub fn admit(&mut self) -> bool {
         match self {
             ReplyMode::On => true,
@@ -235,7 +235,8 @@ pub fn every<'c>(
     }
 }
 
-/// Checks a name or version for CLIENT LIST: printable ASCII without spaces. An empty one removes it.
+/// Checks a name or version for CLIENT LIST: printable ASCII without spaces. An empty value is valid: it removes the
+/// name or version.
 pub(super) fn attribute(value: &[u8]) -> Option<&str> {
     if value.iter().all(u8::is_ascii_graphic) { std::str::from_utf8(value).ok() } else { None }
 }
@@ -301,7 +302,8 @@ fn without_effect(subcommand: &[u8], rest: &[&[u8]]) -> Reply<'static> {
         (b"trackinginfo", _) => wrong_arity("client|trackinginfo"),
         (b"help", []) => help("CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", HELP),
         (b"help", _) => wrong_arity("client|help"),
-        // Also the answer to MAINT_NOTIFICATIONS: by this text, a client that tries it sees that the server lacks it.
+        // CLIENT MAINT_NOTIFICATIONS gets this answer, too: from the text, a client learns that the server lacks the
+        // subcommand.
         _ => unknown_subcommand("CLIENT", subcommand),
     }
 }

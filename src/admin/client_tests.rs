@@ -129,7 +129,7 @@ fn kill_takes_the_old_form_and_filters() {
     assert_eq!(killed("CLIENT KILL ID 5 SKIPME no"), (vec![5], Reply::Int(1)));
     assert_eq!(killed("CLIENT KILL TYPE normal"), (vec![2, 9], Reply::Int(2)));
     assert_eq!(killed("CLIENT KILL LADDR 127.0.0.1:7001 SKIPME NO"), (vec![2, 5, 9], Reply::Int(3)));
-    assert_eq!(killed("CLIENT KILL ADDR 127.0.0.1:50002 ID 9"), (vec![], Reply::Int(0)), "filters add up");
+    assert_eq!(killed("CLIENT KILL ADDR 127.0.0.1:50002 ID 9"), (vec![], Reply::Int(0)), "all filters must match");
     assert_eq!(killed("CLIENT KILL TYPE pubsub"), (vec![], Reply::Int(0)));
     for (command, error) in [
         ("CLIENT KILL", "ERR wrong number of arguments for 'client|kill' command"),

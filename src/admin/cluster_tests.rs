@@ -1,5 +1,5 @@
-//! Tests of the CLUSTER command. Its replies have the shapes of a real Redis 7, and contain every slot exactly once, on
-//! which clients rely.
+//! Tests of the CLUSTER command. Its replies have the shapes of a real Redis 7. They contain every slot exactly once:
+//! clients rely on that.
 
 use super::*;
 use crate::admin::client::tests::{words, written};

@@ -1,6 +1,6 @@
-//! Connection commands: HELLO, AUTH, RESET, SELECT, PING, ECHO, TIME, WAIT, and the few commands of a cluster
-//! connection that change nothing here. There are no passwords yet, so AUTH answers like a Redis without one: the
-//! default user accepts any.
+//! Connection commands: HELLO, AUTH, RESET, SELECT, PING, ECHO, QUIT, TIME, WAIT, WAITAOF, and the commands of a
+//! cluster connection (READONLY, READWRITE, ASKING). There are no passwords yet, so AUTH answers like a Redis without
+//! passwords: the default user accepts any password.
 
 use super::client::{self, ClientInfo};
 use super::{REDIS_VERSION, echo as shown, integer, not_an_integer, syntax_error, wrong_arity};
@@ -63,7 +63,8 @@ pub fn auth(args: &[&[u8]]) -> Reply<'static> {
     }
 }
 
-/// `RESET`: restores the connection's initial state, except its library name. The caller drops an open MULTI.
+/// `RESET`: restores the connection's initial state, except its library name and version. The caller drops an open
+/// MULTI and ends READONLY.
 #[must_use]
 pub fn reset(args: &[&[u8]], me: &mut ClientInfo) -> Reply<'static> {
     if args.len() != 1 {
@@ -110,7 +111,7 @@ pub fn quit() -> Reply<'static> {
     Reply::Ok
 }
 
-/// `TIME`: seconds and microseconds of `unix_us`, the node's clock in microseconds since 1970.
+/// `TIME`: seconds and microseconds of `unix_us`, the present time in microseconds since 1970.
 #[must_use]
 pub fn time(args: &[&[u8]], unix_us: u64) -> Reply<'static> {
     if args.len() != 1 {
@@ -314,7 +315,7 @@ mod tests {
         let refused =
             |verb, command: &str, me: &ClientInfo| refused_in_transaction(verb, &words(command), me).is_some();
         assert!(refused(Verb::Hello, "HELLO 3", &me) && !refused(Verb::Hello, "HELLO 2", &me));
-        assert!(!refused(Verb::Hello, "HELLO", &me) && !refused(Verb::Hello, "HELLO x", &me), "told by HELLO itself");
+        assert!(!refused(Verb::Hello, "HELLO", &me) && !refused(Verb::Hello, "HELLO x", &me), "HELLO answers both");
         me.protocol = Protocol::Resp3;
         assert!(!refused(Verb::Hello, "HELLO 3", &me) && refused(Verb::Hello, "HELLO 2 SETNAME a", &me));
         let reply = |mode: &str, me: &ClientInfo| refused(Verb::ClientReply, &format!("CLIENT REPLY {mode}"), me);

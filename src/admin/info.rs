@@ -64,7 +64,7 @@ pub struct ClientsView {
     pub max: u64,
     /// Clients with at least one command whose reply is outstanding.
     pub waiting: u64,
-    /// The largest input buffer, bytes.
+    /// The largest input buffer, bytes; 0, because the node does not measure it.
     pub input_buffer_bytes: u64,
     /// The largest output queue, bytes.
     pub output_buffer_bytes: u64,
@@ -79,7 +79,7 @@ pub struct MemoryView {
     pub peak_bytes: u64,
     /// Limit for keys and values; 0 for no limit.
     pub max_bytes: u64,
-    /// Resident, as the system counts.
+    /// Resident memory of the process, as the system counts it.
     pub resident_bytes: u64,
     /// Memory of the machine.
     pub system_bytes: u64,
@@ -358,8 +358,8 @@ fn stats(view: &InfoView<'_>, out: &mut String) {
     line(out, "total_error_replies", stats.errors_total());
 }
 
-/// Writes the Replication section. The other nodes stand in for replicas, and the number of applied instances for the
-/// offset, because it grows on every node alike.
+/// Writes the Replication section. It shows the other nodes as replicas. It shows the number of applied instances as
+/// the offset, because this number grows on every node alike.
 fn replication(view: &InfoView<'_>, out: &mut String) {
     line(out, "role", "master");
     line(out, "connected_slaves", view.paxos.peers.iter().filter(|peer| peer.reached).count());

@@ -1,6 +1,6 @@
 //! CONFIG parameters that have no effect here: encodings of data types that do not exist, settings of files that this
-//! server writes differently, replication. Clients, tools and test suites set them all the same. So the node checks
-//! each value as Redis does, keeps it while the node runs, and returns it from CONFIG GET.
+//! server writes differently, replication. Clients, tools and test suites set them anyway. So the node checks each
+//! value as Redis does, keeps it while the node runs, and returns it from CONFIG GET.
 //!
 //! Parameters that promise more than this server does, such as a password or TLS, are not in the list: setting one is
 //! refused.
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// The values that were set, by name.
 pub type CompatValues = BTreeMap<&'static str, String>;
 
-/// The largest of C's integers, the limit of many numbers in Redis.
+/// The maximum of C's `int`, the limit of many numbers in Redis.
 pub(super) const INT_MAX: i64 = 2_147_483_647;
 /// Maximum length of a kept value, in bytes.
 const KEPT_BYTES_MAX: usize = 1_024;
@@ -246,7 +246,7 @@ mod tests {
             let key = parameter(known.key);
             assert!(key.key == key.name && known.default == key.default, "{}", known.name);
             let default = known.take(known.default.as_bytes());
-            assert_eq!(default.as_deref(), Ok(known.default), "{}: its default is a value", known.name);
+            assert_eq!(default.as_deref(), Ok(known.default), "{}: its default is valid", known.name);
         }
         let set = CompatValues::from([("hash-max-listpack-entries", "7".to_owned())]);
         assert_eq!(parameter("hash-max-ziplist-entries").value(&set), "7");

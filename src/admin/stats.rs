@@ -9,7 +9,7 @@ pub const ERROR_KINDS_MAX: usize = 128;
 
 /// Maximum bytes kept of an error's first word.
 const ERROR_KIND_BYTES_MAX: usize = 32;
-/// Number of samples whose mean is a rate.
+/// Number of samples of a rate. The rate is their mean.
 const RATE_SAMPLES: usize = 16;
 /// Minimum time of one sample, in milliseconds.
 const RATE_SAMPLE_MS: u64 = 100;
@@ -258,8 +258,9 @@ impl Default for Timings {
 }
 
 impl Rate {
-    /// Takes a sample: the counter stands at `total`, `elapsed_ms` (not 0) after the last sample. A long pause counts
-    /// as many samples. Otherwise the samples of a burst before the pause would still dominate the mean after it.
+    /// Takes a sample: the counter stands at `total`, `elapsed_ms` (not 0) after the last sample. A sample is stored
+    /// once per 100 ms that it covers. Otherwise the samples of a burst before a long pause would still dominate the
+    /// mean after it.
     fn sample(&mut self, total: u64, elapsed_ms: u64) {
         let per_second = total.saturating_sub(self.total).saturating_mul(1000) / elapsed_ms;
         self.total = total;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub(super) const BATCH_BYTES: usize = 256 << 10;
 /// Maximum bytes of batches that wait or are in flight. One larger batch is allowed alone.
 const WAITING_BYTES_MAX: usize = 32 << 20;
-/// Time limit for a node's answer to a batch: longer than any node lets a client wait.
+/// Time limit for a node's answer to a batch: longer than the default time limit of a command (5 s).
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Time after which a batch that no node accepted fails.
 const PATIENCE: Duration = Duration::from_secs(60);

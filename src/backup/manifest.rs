@@ -56,11 +56,11 @@ pub struct State {
     pub file: usize,
     /// The last instance that the state includes.
     pub instance: u64,
-    /// The digest of keys and sessions, as 16 hex digits.
+    /// The digest of the state, as 16 hex digits.
     pub digest: String,
     /// Number of keys.
     pub keys: u64,
-    /// Bytes of keys, values and sessions.
+    /// Bytes of the state's blocks, before compression.
     pub bytes: u64,
 }
 

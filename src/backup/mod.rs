@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The states are those of checkpoints, in files of the same format. Each state is of one moment in the history of its
-//! group. States of two groups are of different moments, as no command over two groups is atomic either.
+//! group. States of different groups are of different moments. Commands over several groups are not atomic either.
 
 mod loader;
 mod manifest;
@@ -44,7 +44,7 @@ pub struct BackupArgs {
     /// group, and the directories of a majority have all that was ever acknowledged
     #[arg(long, value_name = "DIR", required = true)]
     pub data: Vec<PathBuf>,
-    /// The address of the node that runs in that directory, if one does: it is asked for checkpoints first
+    /// The address of the node that runs in that directory, if any: the backup asks it for checkpoints first
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: Option<String>,
     /// Time limit for a running node to make checkpoints

@@ -112,8 +112,8 @@ fn look_at_cluster(addresses: &[(String, SocketAddr)], force: bool) -> anyhow::R
         };
         ensure!(
             keys == 0 || force,
-            "the cluster holds {keys} keys already: restore into a new one; or, if a restore was interrupted or these may \
-             be replaced, add --force"
+            "the cluster holds {keys} keys already: restore into a new cluster, or add --force to replace keys of the \
+             same name or to repeat an interrupted restore"
         );
         if let Value::Array(pair) = config
             && let Some(bytes) = pair.get(1).and_then(|value| std::str::from_utf8(value.as_bytes()?).ok()?.parse().ok())

@@ -133,7 +133,8 @@ impl BackupSet {
         &self.manifest
     }
 
-    /// Reads the state of one group, checks it, and calls `each` with every key. Takes the memory of one block.
+    /// Reads the state of one group, checks it, and calls `each` with every key. Takes the memory of one block, or of
+    /// one long value.
     ///
     /// # Errors
     /// If the state is damaged, or differs from the manifest. The keys that `each` got are then worthless.

@@ -70,10 +70,10 @@ fn write(shard: &mut Shard, group: GroupId, writer: &mut CheckpointWriter) -> an
 /// recovery workers do the work, as in [`EmptyShard::rebuild_all`](recovery::EmptyShard::rebuild_all).
 ///
 /// # Errors
-/// If the directory has no whole state of some group.
+/// If the cluster was never born, the log is missing, or the state of a group is damaged or incomplete.
 pub fn recover(disk: &dyn Disk, identity: &Identity, time: Time, workers: usize) -> anyhow::Result<Shard> {
-    // Adds one to the start number, as a real start does: nobody owns the commands that the last start submitted any
-    // more.
+    // Adds one to the start number, as a real start does. So the commands of the last start no longer count as this
+    // node's.
     let identity = Identity { start: identity.start + 1, ..identity.clone() };
     let birth = identity.birth.as_ref().context("its cluster was never born")?;
     let (config, storage_id) = (config(disk, &identity, birth), identity.storage_id);
@@ -114,7 +114,7 @@ fn take_vote(shard: &mut Shard, group: GroupId) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Returns the configuration of a node that never begins. Such a node needs little of it.
+/// Returns the configuration of a node that only rebuilds its groups and never serves. Most settings have no effect.
 fn config(disk: &dyn Disk, identity: &Identity, birth: &BirthRecord) -> NodeConfig {
     NodeConfig {
         id: identity.node,

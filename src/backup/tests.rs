@@ -1,4 +1,4 @@
-//! The manifest with each bit flipped, and the state that a majority of directories shows together.
+//! The manifest with each bit flipped, and the rank that selects a group's state from several directories.
 
 use super::manifest::{File, MANIFEST_VERSION, Manifest, State};
 use super::stopped::Rank;

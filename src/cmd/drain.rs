@@ -34,8 +34,8 @@ const STUCK_MAX: Duration = Duration::from_secs(30);
 /// If the node does not answer or is not a Paxoi node, or if no other node can take its groups.
 pub fn run(args: &DrainArgs) -> anyhow::Result<()> {
     let (id, mut node) = connect(args)?;
-    let command: &[u8] = if args.undo { b"UNDRAIN" } else { b"DRAIN" };
-    node.ask(&[b"PAXOI", command]).with_context(|| format!("cannot drain node {id}"))?;
+    let (command, what): (&[u8], _) = if args.undo { (b"UNDRAIN", "end the drain of") } else { (b"DRAIN", "drain") };
+    node.ask(&[b"PAXOI", command]).with_context(|| format!("cannot {what} node {id}"))?;
     let (mut led, mut since) = (u64::MAX, Instant::now());
     loop {
         let info = node.ask(INFO).with_context(|| format!("node {id} does not answer any more"))?;

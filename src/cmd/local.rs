@@ -77,7 +77,8 @@ pub fn run(args: &LocalArgs, stopping: &Arc<AtomicBool>) -> anyhow::Result<()> {
     outcome
 }
 
-/// Returns the numbers of nodes and groups. A directory that was born decides them, and flags must not contradict it.
+/// Returns the numbers of nodes and groups. The birth record in an existing directory decides them, and flags must not
+/// contradict it.
 fn shape(args: &LocalArgs) -> anyhow::Result<(u16, u32)> {
     let first = args.dir.join("1");
     let born = match FileDisk::existing(&first) {

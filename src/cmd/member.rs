@@ -70,7 +70,7 @@ pub enum MemberCommand {
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval between repetitions of a change that goes on.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Time that a node may take after its start before it waits to be added.
+/// Time for which the change is repeated while the node to add does not wait yet: that node may have just started.
 const START: Duration = Duration::from_secs(5);
 /// Pause between the first LIST and the second. After the first, the node asks the others for their positions, which
 /// takes less than this.

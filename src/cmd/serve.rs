@@ -317,7 +317,7 @@ fn node_addresses(id: u32, args: &ServeArgs, identity: Option<&Identity>) -> any
 /// Default number of groups of a new cluster.
 pub const DEFAULT_GROUPS: u32 = 16;
 
-/// Returns the number of groups. A given number must not contradict the number that the directory was born with.
+/// Returns the number of groups. A given number must not contradict the number in the cluster's birth record.
 fn group_count(given: Option<u32>, dir: &str, identity: Option<&Identity>) -> anyhow::Result<u32> {
     let born = identity.and_then(|identity| identity.birth.as_ref());
     match (given, born.map(|birth| birth.groups)) {
@@ -328,8 +328,8 @@ fn group_count(given: Option<u32>, dir: &str, identity: Option<&Identity>) -> an
     }
 }
 
-/// Returns the settings of `args` that the cluster's birth record overrules. They are checked like those that have an
-/// effect.
+/// Returns one line for each setting of `args` that the cluster's birth record overrules. These settings are checked,
+/// too.
 fn ignored_settings(args: &ServeArgs, identity: Option<&Identity>) -> anyhow::Result<Vec<String>> {
     let Some(birth) = identity.and_then(|identity| identity.birth.as_ref()) else { return Ok(Vec::new()) };
     let ttl_ms = args.session_ttl.as_deref().map(|text| millis("--session-ttl", text)).transpose()?;

@@ -508,7 +508,7 @@ impl BlockCheck {
         Ok(())
     }
 
-    /// Feeds the upload that was read last into the digest: all its parts are there.
+    /// Feeds the upload that was read last into the digest. No more parts of it follow.
     fn end_upload(&mut self) {
         if let Some((id, upload)) = &self.upload {
             upload.digest(id, &mut self.digest);
@@ -528,7 +528,7 @@ impl BlockCheck {
         Ok(())
     }
 
-    /// Ends the entries at the first block behind them: now they can be counted.
+    /// Ends the entries at the first block after them: checks their number, and feeds the head into the digest.
     fn end_entries(&mut self) -> Result<(), BlockError> {
         match (self.stage, &self.head) {
             (BlockStage::Sessions | BlockStage::Uploads, _) => Ok(()),

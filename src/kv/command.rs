@@ -212,7 +212,7 @@ pub struct ExpireIf {
     pub missing: bool,
     /// XX: only if the key has an expiry.
     pub present: bool,
-    /// GT: only if the new expiry is later than the old one; no expiry counts as the latest.
+    /// GT: only if the new expiry is later than the old one. A key without an expiry counts as expiring last.
     pub later: bool,
     /// LT: only if the new expiry is sooner.
     pub sooner: bool,

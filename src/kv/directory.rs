@@ -138,7 +138,7 @@ impl Directory {
         debug_assert_eq!(at, self.table_at(entry.position), "it is the gap of this entry");
         debug_assert!(self.find(entry.position, entry.key()).is_none(), "the key was looked for first");
         // Split before the table is full: another entry would double its memory. A table whose keys are all at one
-        // position cannot be split, so a split is not tried for each new key.
+        // position cannot be split, so a split is tried only at multiples of the limit.
         let length = self.tables[at].len();
         if length >= TABLE_ENTRIES_MAX && length.is_multiple_of(TABLE_ENTRIES_MAX) {
             self.split(at);
@@ -282,7 +282,7 @@ fn same<'k>(position: KeyPosition, key: &'k [u8]) -> impl Fn(&Entry) -> bool + '
     move |entry| entry.position == position && entry.key() == key
 }
 
-/// Entries of a table at which another entry splits it: as many as hashbrown puts into 512 buckets.
+/// Entries of a full table, which the next entry splits: as many as hashbrown puts into 512 buckets.
 const TABLE_ENTRIES_MAX: usize = 448;
 /// Entries of a table at which [`Directory::append`] begins the next one. A quarter stays free for later entries.
 const TABLE_ENTRIES_APPENDED: usize = TABLE_ENTRIES_MAX * 3 / 4;

@@ -31,7 +31,8 @@ pub fn command(verb: Verb, words: &[&[u8]]) -> Answer {
     }
 }
 
-/// Returns the reply to `HELP` of a container (`OBJECT HELP`, `CLIENT HELP`, …).
+/// Returns the reply to `HELP` of a container, such as `OBJECT HELP`. CLIENT and CONFIG have texts of their own, in
+/// `admin`.
 #[must_use]
 pub fn help(container: Option<&Spec>) -> Answer {
     let Some(container) = container else { return Reply::Array(Vec::new()) };

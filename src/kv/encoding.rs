@@ -5,12 +5,12 @@ use super::long_value::shared_word;
 use bytes::{Bytes, BytesMut};
 use std::ops::{Deref, DerefMut};
 
-/// The encoding so far. All but long words go into `out`, the buffer that it dereferences to.
+/// The encoding so far. Everything except the shared words goes into `out`, to which an `Encoding` dereferences.
 pub(super) struct Encoding<'r> {
     out: BytesMut,
     /// The memory of the request, if its words may be shared.
     request: Option<&'r Bytes>,
-    /// Words that are not in `out`, each with its offset in `out`.
+    /// The words that are not copied into `out`, each with the offset in `out` at which it belongs.
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
 }
@@ -20,7 +20,7 @@ impl<'r> Encoding<'r> {
         Encoding { out, request, shared: Vec::new(), shared_bytes: 0 }
     }
 
-    /// Returns the bytes of the whole encoding.
+    /// Returns the length of the whole encoding in bytes.
     pub(super) fn length(&self) -> usize {
         self.out.len() + self.shared_bytes
     }
@@ -36,9 +36,9 @@ impl<'r> Encoding<'r> {
         }
     }
 
-    /// Returns the whole encoding, if no word is shared.
+    /// Returns the whole encoding. Only for an encoding without shared words.
     pub(super) fn finish(self) -> BytesMut {
-        debug_assert!(self.shared.is_empty(), "the pieces are asked for then");
+        debug_assert!(self.shared.is_empty(), "an encoding with shared words must be taken with `pieces`");
         self.out
     }
 

@@ -1,7 +1,8 @@
 //! A key and its value: one entry of the directory.
 //!
-//! Key and value share one allocation, so that a comparison of the key fetches the value, too: in a large store, most
-//! time goes into fetching memory. A long value has its own memory, so that others can share it.
+//! A key and its short value share one allocation. So a comparison of the key brings the value into the CPU cache, too:
+//! in a large store, most time goes into fetching memory. A long value has memory of its own, which replies, other keys
+//! and frozen states can share.
 
 use super::directory::KeyPosition;
 use super::long_value::{LONG_VALUE_BYTES, LongValue};
@@ -16,7 +17,7 @@ pub(super) struct Entry {
     pub(super) position: KeyPosition,
     /// Unix milliseconds; 0: never.
     pub(super) expires_at_ms: u64,
-    /// The number of the freeze after which it was last written; see `frozen`.
+    /// Number of the last freeze when this entry was created or last put aside; see `frozen`.
     pub(super) freeze: u32,
     key_length: u32,
     body: Body,
@@ -81,7 +82,7 @@ impl Entry {
         (self.position, self.key())
     }
 
-    /// Returns the bytes of key and value.
+    /// Returns the length of key and value in bytes.
     pub(super) fn len(&self) -> usize {
         match &self.body {
             Body::Short(bytes) => bytes.len(),
@@ -97,12 +98,13 @@ impl Entry {
         }
     }
 
-    /// Returns true if the key is gone at `time_ms`.
+    /// Returns true if the key has expired at `time_ms`.
     pub(super) fn is_due(&self, time_ms: u64) -> bool {
         self.expires_at_ms != 0 && self.expires_at_ms <= time_ms
     }
 
-    /// Replaces the value. Its memory is kept, unless much of it would be left over.
+    /// Replaces the value. A short value reuses the allocation of another short value, unless much of it would stay
+    /// unused.
     pub(super) fn set_value(&mut self, value: &[u8]) {
         match &mut self.body {
             Body::Short(bytes) if value.len() < LONG_VALUE_BYTES => {
@@ -123,7 +125,7 @@ impl Entry {
         }
     }
 
-    /// Appends memory that is shared from now on.
+    /// Appends `value` without a copy: the entry shares its memory from now on.
     pub(super) fn append_shared(&mut self, value: Bytes) {
         self.make_long().push(value);
     }
@@ -144,7 +146,7 @@ impl Entry {
         }
     }
 
-    /// Writes like `write_at`, with memory that is shared from now on.
+    /// Writes like `write_at`, but shares the memory of `value` instead of copying it.
     pub(super) fn write_shared_at(&mut self, offset: usize, value: Bytes) {
         self.make_long().put_at(offset, value);
     }
@@ -164,7 +166,7 @@ impl Entry {
             value.append(short);
             self.body = Body::Long(Box::new(Long { key: self.key().into(), value }));
         }
-        let Body::Long(long) = &mut self.body else { unreachable!("it was just made") };
+        let Body::Long(long) = &mut self.body else { unreachable!("the value was just made long") };
         &mut long.value
     }
 }
@@ -277,6 +279,6 @@ mod tests {
         assert_eq!(entry.value().len(), LONG_VALUE_BYTES + 4);
         let other = Entry::long(KeyPosition(2), b"other", LongValue::from(Bytes::from(b"few".to_vec())), 7);
         assert_eq!((other.value().short(), other.expires_at_ms), (Some(&b"few"[..]), 7));
-        assert!(size_of::<Entry>() <= 48, "it is what tables are made of");
+        assert!(size_of::<Entry>() <= 48, "tables hold one entry per key");
     }
 }

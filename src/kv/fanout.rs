@@ -39,7 +39,7 @@ pub const ALL_GROUPS: Reply<'static> = Reply::Error(Cow::Borrowed(
 /// The reply to a command that may have been executed, in whole or in part.
 pub const UNCERTAIN: Reply<'static> =
     Reply::Error(Cow::Borrowed("UNCERTAIN the command may or may not have been executed"));
-/// The reply to a command that was certainly not executed in time.
+/// The reply to a command that could not be served and has certainly changed nothing.
 pub const NOT_SERVED: Reply<'static> = Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served"));
 
 /// Decides to which of `groups` groups a command goes. A command that any group can answer goes to `any`.
@@ -80,7 +80,8 @@ pub fn plan<'a>(command: Command<'a>, groups: u32, any: GroupId) -> Plan<'a> {
     }
 }
 
-/// Returns true if a transaction is one command about the whole database. It is as atomic in a transaction as outside.
+/// Returns true if a transaction is one command about the whole database. Such a command is as atomic in a transaction
+/// as outside.
 fn spans_alone(commands: &[Command<'_>]) -> bool {
     matches!(commands, [alone] if alone.spans_database())
 }
@@ -123,9 +124,10 @@ fn split<'a, T: Copy>(
     Plan::Split(parts, merge(order.into_iter().map(|(_, at)| at).collect()))
 }
 
-/// Plans a page of SCAN. It comes from the cursor's group. If the cursor is at a group's start, the groups behind it
-/// are asked as well: with many groups of few keys, a page would otherwise be nearly empty. A cursor inside a group
-/// stays in it, so that large groups are not read for nothing.
+/// Plans a page of SCAN. The page comes from the cursor's group. If the cursor is at the start of that group, up to
+/// [`SCAN_GROUPS_MAX`] groups are asked, this one and the next ones: with many groups of few keys, a page would
+/// otherwise be nearly empty. If the cursor is inside a group, only that group is asked, so that large groups are not
+/// read for nothing.
 fn plan_scan(scan: Scan<'_>, groups: u32) -> Plan<'_> {
     let position = KeyPosition::from_cursor(scan.cursor);
     let first = group_of(position.slot(), groups);
@@ -147,8 +149,8 @@ fn start_of(group: GroupId, groups: u32) -> KeyPosition {
 /// The way in which the replies of a command's parts become one.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Merge {
-    /// MGET: the values in the order of the keys. For each value, in the order in which the parts' replies have them:
-    /// the index of its key in the request.
+    /// MGET: the values in the order of the keys. Element `i` is the index in the request of the key that belongs to
+    /// value `i` of the parts' joined replies.
     Values(Vec<u32>),
     /// EXISTS, DBSIZE: the sum.
     SumOfReads,
@@ -164,11 +166,12 @@ pub enum Merge {
     Pages {
         /// The number of keys that fill a page.
         count: u32,
-        /// For each part, the cursor behind its group's last key.
+        /// For each part, the cursor at the start of the next group; 0 after the last group.
         behind: Vec<u64>,
     },
     /// EXEC: the array of the group's replies, with the replies known beforehand inserted at their indexes, which
-    /// ascend. With a merge, the transaction has one command on keys, and the merge makes one reply from its parts'.
+    /// ascend. With an inner merge, the transaction has only one command on keys, and the inner merge makes the reply
+    /// of this command from the replies of its parts.
     Among(Vec<(usize, Reply<'static>)>, Option<Box<Merge>>),
 }
 

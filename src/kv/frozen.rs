@@ -1,10 +1,10 @@
 //! A state that is written out piece by piece while commands go on changing it.
 //!
-//! Freezing costs nothing: it only raises a number. Every entry and session carries the number of the freeze after
-//! which it was last written, so one with an older number is unchanged since the freeze. Before its first change, and
-//! unless it is written out already, a copy of it alone is put aside. So a write pays only for what it overwrites.
-//! Tables may split, merge and be emptied: no step depends on how they were cut. A copy put aside is freed when it is
-//! written out.
+//! Freezing costs next to nothing: it only raises a number. A new entry or session gets the number of the last freeze.
+//! An entry with an older number that is not written out yet is unchanged since the freeze. Its first change puts a
+//! copy of this one entry aside, and gives the entry the new number. The same goes for sessions. So a write pays only
+//! for what it overwrites. Tables may split, merge and be emptied meanwhile, because writing out continues at a key
+//! position, whatever table it is in. A copy put aside is freed when it is written out.
 
 use super::block::{BlockCheck, BlockError, BlockWriter, Sink, end_block, entry_bytes, head_block};
 use super::digest::{Digest, Head};
@@ -73,8 +73,9 @@ impl Store {
     }
 
     /// Returns the next block of the frozen state; `None` after the last, and if the store is not frozen. A block has
-    /// up to `budget_bytes`, or one key or session that is longer, or a piece of a long value. It may be empty if much
-    /// was written since the freeze. A call takes time in proportion to `budget_bytes` and to one small table.
+    /// about `budget_bytes`. It has more if one key is longer, or if its last session passes the budget. It may be
+    /// empty if much was written since the freeze. A long value comes in pieces, one per block, if the freeze allows
+    /// pieces. A call takes time in proportion to `budget_bytes` and to one small table.
     pub fn next_block(&mut self, budget_bytes: usize) -> Option<Vec<u8>> {
         let frozen = self.frozen.as_mut()?;
         if frozen.stage == FreezeStage::Head {
@@ -188,7 +189,7 @@ impl Installation {
         Installation { check, store: Store::new(hash_key, slots, limits) }
     }
 
-    /// Installs the next block. Returns true if it was the last, and the state is the one that was frozen.
+    /// Installs the next block. Returns true after the last block: the installed state then equals the frozen state.
     ///
     /// # Errors
     /// [`BlockError`]: the block is not sound, or not the next one. The installation is then of no use any more.
@@ -299,7 +300,7 @@ impl FrozenEntries {
     }
 
     /// Takes over the tables of a directory that is emptied. Returns them if none of their entries is still to be
-    /// written out. Entries that come into the directory later are new.
+    /// written out. Entries that come into the directory later do not belong to the frozen state.
     pub(super) fn save_all(&mut self, entries: Directory) -> Option<Directory> {
         if self.cursor.is_none() || self.emptied.is_some() {
             return Some(entries);
@@ -344,7 +345,7 @@ impl Directory {
         };
         let (mut spent, mut last) = (0, None);
         while let Some(from) = *cursor {
-            let at = firsts.partition_point(|first| *first <= from) - 1; // the first of all is 0
+            let at = firsts.partition_point(|first| *first <= from) - 1; // no underflow: the first table begins at 0
             let end = firsts.get(at + 1).copied();
             let mut unchanged = unchanged(&tables[at], from, *number);
             let skipped = tables[at].len() - unchanged.len();
@@ -412,8 +413,8 @@ fn unchanged(table: &HashTable<Entry>, from: KeyPosition, number: u32) -> Vec<&E
     entries
 }
 
-/// Returns true if the entry has its position alone, and a next position exists: the cursor cannot stand inside a
-/// position.
+/// Returns true if no other entry shares the position of this one, and a next position exists. Only such an entry can
+/// be written in pieces: the cursor cannot stand between two entries of one position.
 fn is_alone(entry: &Entry, unchanged: &[&Entry], aside: &BTreeSet<Aside>) -> bool {
     let here = |other: &Entry| other.position == entry.position && other.key() != entry.key();
     let saved = aside.iter().map(|aside| &aside.0).take_while(|other| other.position <= entry.position);
@@ -426,7 +427,7 @@ fn aside_bytes(entry: &Entry) -> usize {
     entry.len() + size_of::<Entry>()
 }
 
-/// Cost of skipping an entry or session that was written since the freeze, in bytes written out.
+/// Bytes that skipping an entry or session written since the freeze takes from the budget of a block.
 const SKIPPED_BYTES: usize = 16;
 
 /// The sessions that are still to be written out.
@@ -465,8 +466,9 @@ impl Sessions {
         self.frozen.as_ref().map_or(0, |frozen| frozen.aside.values().map(|session| session.bytes).sum())
     }
 
-    /// Hands out the next sessions of the frozen state, by id: as many as fit `budget_bytes`. A call hands out at least
-    /// one session, or skips at least one that was changed since the freeze. Returns false if these were the last.
+    /// Hands out the next sessions of the frozen state, by id, until they reach `budget_bytes`. A call hands out at
+    /// least one session, or skips at least one that was changed since the freeze. Returns false if these were the
+    /// last.
     pub(super) fn next_frozen(&mut self, budget_bytes: usize, write: &mut impl FnMut(&SessionId, &Session)) -> bool {
         let Some(frozen) = &mut self.frozen else { return false };
         let FrozenSessions { number, cursor, aside } = &mut **frozen;

@@ -26,7 +26,7 @@ pub struct Pattern {
     text_bytes_min: usize,
 }
 
-/// Matches one byte.
+/// An element of a pattern. It matches one byte.
 #[derive(Clone, Copy, Debug)]
 enum Token {
     Any,
@@ -51,7 +51,8 @@ enum Search {
     Literal(Box<Finder<'static>>),
     /// The masks of each byte: bit `n` is set if token `n` matches the byte.
     Automaton(Box<[u64]>),
-    /// Tries one place of the text after the other: for short segments.
+    /// Compares the segment at each offset of the text in turn. Used for short segments, and if a pattern has more than
+    /// [`WILDCARDS_MAX`] elements.
     EachPlace,
 }
 
@@ -285,7 +286,8 @@ fn contains(class: &Class, byte: u8) -> bool {
 }
 
 const WORD_BITS: usize = 64;
-/// Maximum tokens of a segment that is tried at one place after the other, which then costs less than an automaton.
+/// Maximum tokens of a segment that is compared at each offset of the text. For so short a segment this costs less than
+/// an automaton.
 const SHORT_TOKENS_MAX: usize = 8;
 /// Word operations that cost one step: about the time of looking at one key.
 const WORDS_PER_STEP: usize = 128;

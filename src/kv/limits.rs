@@ -19,7 +19,8 @@ pub struct StoreLimits {
     pub uploads_max: usize,
     /// Maximum due keys, and as many old sessions, that are removed when a chosen value begins.
     pub due_per_begin_max: usize,
-    /// Maximum due keys that each command removes besides. A command adds fewer, so due keys never pile up.
+    /// Maximum due keys that each command removes in addition. A command gives at most one key an expiry, so due keys
+    /// never pile up.
     pub due_per_command_max: usize,
 }
 

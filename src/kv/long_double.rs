@@ -76,7 +76,7 @@ fn parse(text: &[u8]) -> Option<Number> {
     finite.map(|finite| Number::Finite(Finite { negative, ..finite }))
 }
 
-/// The digits of a text without the point, and the exponent behind `mark`, or 0 if there is none.
+/// The digits of a text without the point, and its exponent, which is 0 if the text has none.
 struct Digits {
     digits: Vec<u8>,
     /// The number of digits behind the point.
@@ -100,8 +100,8 @@ impl Digits {
         (!digits.is_empty()).then_some(Digits { digits, behind_point, exponent })
     }
 
-    /// Returns the digits without zeros at either end, and the number of zeros cut off at the end: the exponent of the
-    /// base. Returns `None` if the number is 0.
+    /// Returns the digits without zeros at either end, and the number of zeros cut off at the end. Each of these zeros
+    /// stands for one factor of the base. Returns `None` if the number is 0.
     fn significant(&self) -> Option<(&[u8], i64)> {
         let first = self.digits.iter().position(|digit| *digit != 0)?;
         let last = self.digits.iter().rposition(|digit| *digit != 0)?;
@@ -109,7 +109,8 @@ impl Digits {
     }
 }
 
-/// Returns a decimal exponent. Its magnitude is capped at 2^32, which has the same effect as any larger magnitude.
+/// Parses an exponent, which is always written in decimal. Its magnitude is capped at 2^32, which has the same effect
+/// as any larger magnitude.
 fn exponent_of(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -184,8 +185,8 @@ fn nearest(bits: u128, exponent: i64, inexact: bool) -> Option<Finite> {
 /// Returns the sum; `None` if it is too large.
 fn add(left: Finite, right: Finite) -> Option<Finite> {
     let (high, low) = if left.exponent >= right.exponent { (left, right) } else { (right, left) };
-    // 62 guard bits behind the last bit of the higher number: of the bits cut off from the lower one, only their
-    // presence counts.
+    // Append 62 guard bits to both mantissas. Of the bits of the lower number that are still cut off, it matters only
+    // whether one of them is set.
     let (a, b) = (u128::from(high.mantissa) << GUARD_BITS, u128::from(low.mantissa) << GUARD_BITS);
     let distance = high.exponent - low.exponent;
     let (b, inexact) = match u32::try_from(distance) {

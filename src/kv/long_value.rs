@@ -1,5 +1,6 @@
-//! A long value: pieces of memory that replies, other keys and frozen states share with it. A reference to a long value
-//! does not copy it. A change of a part copies that part, and only if its memory is still shared.
+//! A long value: pieces of memory that replies, other keys and frozen states share with it. A clone of a long value
+//! shares its pieces and copies only the tail. A change of a part copies that part, and only if its memory is still
+//! shared.
 
 use bytes::{Bytes, BytesMut};
 use std::ops::Range;
@@ -34,7 +35,7 @@ impl LongValue {
         self.len() == 0
     }
 
-    /// Returns the bytes of its memory. Shared memory counts for every value that shares it.
+    /// Returns the size of the value's memory in bytes. Shared memory counts for every value that shares it.
     pub(super) fn heap_bytes(&self) -> usize {
         self.piece_bytes + self.tail.capacity() + self.pieces.capacity() * size_of::<Bytes>()
     }
@@ -114,7 +115,8 @@ impl LongValue {
                     start += piece.len();
                     place += 1;
                 }
-                // The piece is cut, and looked at again: the part to be written is then unshared.
+                // Cut the shared piece so that the part to be written is an unshared copy. The loop then continues with
+                // the new pieces.
                 Err(shared) => self.replace_piece(place, own_copy(&shared, within)),
             }
         }
@@ -126,7 +128,7 @@ impl LongValue {
         self.append(behind);
     }
 
-    /// Writes like `write_at`, with memory that is shared from now on.
+    /// Writes like `write_at`, but shares the memory of `bytes` instead of copying it.
     pub(super) fn put_at(&mut self, offset: usize, bytes: Bytes) {
         self.fill_up_to(offset);
         let taken = self.taken + bytes.len();

@@ -1,8 +1,8 @@
 //! The key/value store that every group replicates, and the Redis commands on it.
 //!
-//! `table` finds the row of a request's words, `parse` reads them into a [`command::Command`], `fanout` spreads it over
-//! groups, and `encode` writes it once. A group's [`store::Store`] applies or reads the encoded command and answers
-//! with a [`reply::Reply`]. All of it is pure: time and chance are arguments.
+//! `table` finds the row of a request's words, `parse` reads the words into a [`command::Command`], `fanout` spreads
+//! the command over groups, and `encode` writes it once. A group's [`store::Store`] executes the encoded command and
+//! answers with a [`reply::Reply`]. All of this is deterministic: time and random numbers are arguments.
 
 mod block;
 pub mod command;

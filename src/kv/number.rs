@@ -1,8 +1,8 @@
 //! Numbers as Redis reads and writes them in values and arguments: strict 64-bit integers, and decimal fractions.
 //!
-//! Before version 3 of values, INCRBYFLOAT computed in decimal: exactly, with 17 digits after the point, for numbers
-//! below 2^64, and in binary floating point above. Old logs hold such commands, and all replicas must compute the same
-//! result for them. Now INCRBYFLOAT computes as Redis does: see `long_double`.
+//! Before version 3 of values, INCRBYFLOAT computed numbers below 2^64 exactly, in decimal with 17 digits after the
+//! point, and larger numbers in binary floating point. Old logs hold such commands, and all replicas must compute the
+//! same result for them. Now INCRBYFLOAT computes as Redis does: see `long_double`.
 
 /// Parses a 64-bit integer in canonical form: no spaces, no `+`, no leading zeros, no `-0`.
 #[must_use]
@@ -99,7 +99,8 @@ impl Float {
     }
 }
 
-/// The value of a valid, finite number below 2^64 in units of 10^-17, rounded half away from zero.
+/// Returns a number in units of 10^-17, rounded half away from zero. The text must be a valid, finite number below
+/// 2^64.
 fn exact(text: &[u8]) -> Option<i128> {
     let (mantissa, exponent) = match text.iter().position(|byte| matches!(byte, b'e' | b'E')) {
         Some(at) => (&text[..at], saturated(&text[at + 1..])),

@@ -19,7 +19,8 @@ pub(super) struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    /// Reads options that may be combined; at most one of them may be about expiry.
+    /// Reads options in any order. Only one of the options about expiry may be given. It may be repeated: the last time
+    /// counts.
     pub(super) fn parse(words: &[&'a [u8]]) -> Result<Options<'a>, Reply<'static>> {
         let mut options = Options::default();
         let mut words = words.iter();
@@ -60,7 +61,7 @@ impl<'a> Options<'a> {
 pub(super) struct Expiry {
     /// The client's number, in its unit.
     given: i64,
-    /// The expiry; `None` if its unix milliseconds do not fit.
+    /// The expiry; `None` if its unix milliseconds do not fit into 64 bits.
     when: Option<When>,
 }
 
@@ -100,8 +101,8 @@ pub(super) fn integer(word: &[u8]) -> Result<i64, Reply<'static>> {
     number::integer(word).ok_or(NOT_AN_INTEGER)
 }
 
-/// The reply while cluster time is unknown. A start takes long to learn it if a member is away or has an older version.
-/// No other clock may stand in.
+/// The reply while cluster time is unknown. A starting node takes long to learn it if a member is unreachable or has an
+/// older version. No other clock may be used instead.
 const TIME_UNKNOWN: Reply<'static> =
     Reply::Error(Cow::Borrowed("CLUSTERDOWN Hash slot not served: cluster time is not known yet"));
 

@@ -20,10 +20,11 @@ use std::hash::Hasher as _;
 /// The inputs of a command beyond its words, drawn once by the node that received it.
 #[derive(Clone, Copy, Debug)]
 pub struct ParseContext {
-    /// Cluster time in unix milliseconds; 0: not known yet. If commands cannot hold durations, a duration becomes an
-    /// absolute time that counts from this time.
+    /// Cluster time in unix milliseconds; 0: not known yet. If commands cannot hold durations, a duration is added to
+    /// this time to make an absolute expiry.
     pub cluster_ms: u64,
-    /// True if commands may hold durations: all members know version 3 of values, with these and other new commands.
+    /// True if all members know version 3 of values. Commands may then hold durations, and the other commands of that
+    /// version may be used.
     pub durations: bool,
     /// A random number, for RANDOMKEY.
     pub seed: u64,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 /// The state of one command between two turns. A new one is at the command's beginning.
 #[derive(Debug, Default)]
 pub struct CommandProgress {
-    /// True if the work before the command itself is done.
+    /// True if `Store::begin_command` has run for this command.
     pub(super) begun: bool,
     /// Keys, pairs or commands of the list that are done.
     pub(super) done: usize,

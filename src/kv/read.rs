@@ -113,9 +113,9 @@ impl<'s> View<'s> {
         true
     }
 
-    /// Calls `each` with the live entries from `from` or where `progress` stopped, until `each` returns false. Returns
-    /// true after the last entry, false if `each` ended the walk, and `None` if the rest is for another turn. All keys
-    /// at one position are visited in the same turn.
+    /// Calls `each` with the live entries in order until `each` returns false. Begins at position `from`, or continues
+    /// where `progress` stopped. Returns true after the last entry, false if `each` ended the walk, and `None` if the
+    /// rest is for another turn. All keys at one position are visited in the same turn.
     fn walk(
         &self,
         from: KeyPosition,
@@ -139,8 +139,8 @@ impl<'s> View<'s> {
         Some(true)
     }
 
-    /// Returns the maximum bytes of a list. A session keeps its reply as part of the state, so the cluster's limits
-    /// apply to it.
+    /// Returns the maximum bytes of a list. A read inside ONCE runs with unlimited work. Its reply becomes part of the
+    /// state, so the limit is then the cluster's, which is equal on all nodes.
     fn listed_bytes_max(&self, work: &WorkBudget) -> usize {
         if work.is_unlimited() { self.store.limits.reply_bytes_max() } else { LISTED_BYTES_MAX }
     }
@@ -283,7 +283,8 @@ fn constant_reply(constant: &Constant<'_>) -> Reply<'static> {
     }
 }
 
-/// Returns the bytes of a value from `start` to `end`, both included and counted from the end if negative.
+/// Returns the range of a value's bytes that GETRANGE means. `start` and `end` are included, and count from the end if
+/// they are negative.
 fn range(length: usize, start: i64, end: i64) -> Range<usize> {
     if start < 0 && end < 0 && start > end {
         return 0..0;

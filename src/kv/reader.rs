@@ -88,8 +88,8 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// Reads items behind their u32 count. Each takes at least the four bytes of a length; memory is taken as they
-    /// come.
+    /// Reads items behind their u32 count. Each item takes at least the four bytes of a length, so a count that cannot
+    /// fit is refused at once. Memory grows as items are read.
     pub(super) fn list<T>(
         &mut self,
         mut item: impl FnMut(&mut Reader<'a>) -> Result<T, DecodeError>,

@@ -1,10 +1,11 @@
-//! The rolling digest, which every change of a store updates. Replicas that made the same changes have the same digest,
-//! so they compare it with every value that they vote on. A change costs a few nanoseconds, whatever the store holds.
+//! The rolling digest, which every change of a store updates. Replicas that made the same changes have the same digest.
+//! Each value carries the digest, and members compare it with their own before they vote. A change costs a few
+//! nanoseconds, whatever the store holds.
 //!
-//! The digest covers what a command did, not what is in memory: position, kind, length and expiry. Of written bytes it
-//! takes only the two ends: the bytes came with the command, and the chain over the values shows that they are the same
-//! everywhere. A value that a command makes out of the state is folded whole. The hash that compares whole states is in
-//! `digest`.
+//! The digest covers the changes that commands make, not the content of memory. Of a change it covers position, kind,
+//! length and expiry. Of the written bytes it covers only the two ends: the bytes came with the command, and the chain
+//! over the values shows that they are the same everywhere. If a command computes a value from the state, the digest
+//! covers the whole value. The hash that compares whole states is in `digest`.
 
 use super::directory::KeyPosition;
 use super::entry::Value;

@@ -1,8 +1,9 @@
 //! Sessions: they make a command execute once, even if its client sends it again.
 //!
 //! `SESSION NEW` answers an id that carries its time of issue, its group, and a keyed checksum: any group can recognize
-//! an issued id without having heard of it. A group keeps, per session, the replies to the last numbers. It may forget
-//! a session, for age or room, but never silently: it then refuses commands that might be repetitions.
+//! an issued id without having heard of it. A group keeps, per session, the replies to the commands with the last 64
+//! numbers. A group may forget a session because of its age or for lack of room. From then on it refuses all commands
+//! of this session, because they might be repetitions.
 
 use super::command::Once;
 use super::digest::Digest;
@@ -78,7 +79,7 @@ pub(super) struct Session {
     /// The kept commands, ascending by number.
     pub(super) kept: Vec<StoredReply>,
     pub(super) bytes: usize,
-    /// The number of the freeze after which it was last changed; see `frozen`.
+    /// Number of the last freeze when this session was created or last put aside; see `frozen`.
     pub(super) freeze: u32,
 }
 

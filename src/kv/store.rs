@@ -1,8 +1,8 @@
 //! The state machine of one group: keys, their expiry, sessions, and the group's own time.
 //!
-//! The state is a function of the chosen values alone: no clock, no chance, no order of a map. Each value brings the
-//! time (`begin`). A key that is due by that time is absent, whether it was removed yet or not. Reads are in `read.rs`,
-//! writes in `write.rs`.
+//! The state is a function of the chosen values alone. It depends on no clock, no random number and no iteration order
+//! of a map. Each value brings the time (`begin`). A key that is due by that time is absent, whether it was removed yet
+//! or not. Reads are in `read.rs`, writes in `write.rs`.
 
 use super::command::{Command, SetAnswer};
 use super::digest::Digest;
@@ -113,10 +113,10 @@ impl Store {
         }
     }
 
-    /// Executes a command that was not encoded.
+    /// Executes a decoded command without a limit of work.
     pub(super) fn execute_whole(&mut self, command: &Command<'_>) -> Reply<'_> {
         let reply = self.execute(command, true, &mut CommandProgress::default(), &mut WorkBudget::unlimited());
-        reply.unwrap_or_else(|| unreachable!("there is no end of work"))
+        reply.unwrap_or_else(|| unreachable!("unlimited work is never spent"))
     }
 
     /// Executes an encoded command as far as `work` goes. `None`: it is not done, and continues when this is called
@@ -156,7 +156,7 @@ impl Store {
     pub fn read(&self, body: &[u8], leader_ms: u64) -> Result<Reply<'_>, ExpiryPending> {
         let (mut progress, mut work) = (CommandProgress::default(), WorkBudget::unlimited());
         let reply = self.read_some(body, leader_ms, &mut progress, &mut work)?;
-        Ok(reply.unwrap_or_else(|| unreachable!("there is no end of work")))
+        Ok(reply.unwrap_or_else(|| unreachable!("unlimited work is never spent")))
     }
 
     /// Reads as far as `work` goes. `None`: the read is not done. The next call continues it with `progress`, and reads
@@ -280,13 +280,13 @@ impl Store {
         KeyPosition::new(routing::slot(key), self.hasher.hash(key))
     }
 
-    /// Removes up to `count` keys that are due, in the order of time and position.
+    /// Removes due keys in the order of time and position, for up to `count` different pairs of time and position.
     pub(super) fn remove_due(&mut self, count: usize) {
         for _ in 0..count {
             let Some((at_ms, position)) = self.expiry.first().filter(|(at_ms, _)| *at_ms <= self.time_ms) else {
                 return;
             };
-            // Remove all keys that share time and position, so that which of them comes first cannot matter.
+            // Remove all keys that share time and position, so that their order cannot matter.
             while let Some(entry) = self.entries.remove_where(position, |entry| entry.expires_at_ms == at_ms) {
                 self.forget(&entry);
                 self.expired += 1;
@@ -306,9 +306,11 @@ pub(super) fn unreadable(error: DecodeError) -> Reply<'static> {
     Reply::Error(format!("ERR {error}").into())
 }
 
-/// `expected_bytes` returns 0 for values that cannot reach this many bytes: the number of replies is bounded, too.
+/// `expected_bytes` returns 0 for values that cannot reach this many bytes. Short replies need no estimate, because the
+/// number of a client's replies is bounded, too.
 const LONG_BYTES: usize = 16 << 10;
-/// Maximum keys that are looked up for the length of their values; for more the worst is assumed.
+/// Maximum keys of an MGET whose values are looked up for their length. With more keys, each value is assumed to be as
+/// long as the longest.
 const LOOKED_UP_MAX: usize = 1_024;
 /// `expected_bytes` also returns 0 for a list of fewer keys than this.
 const LISTED_MIN: usize = 100;

@@ -28,7 +28,7 @@ impl Strings {
         self.count == 0
     }
 
-    /// Returns the bytes of all strings.
+    /// Returns the total length of the strings in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -48,7 +48,7 @@ impl Strings {
         }
     }
 
-    /// Appends all of `other`, without copying them.
+    /// Appends all strings of `other` without copying them.
     pub fn append(&mut self, mut other: Strings) {
         self.pieces.extend(Some(self.last.split().freeze()).filter(|piece| !piece.is_empty()));
         self.pieces.append(&mut other.pieces);

@@ -1,5 +1,5 @@
 //! The one table of commands: names, arity, flags, key positions, answering component and spread over groups. Clients
-//! read it through `COMMAND`; the node reads it to know what a request is before it looks at its arguments.
+//! read the table through `COMMAND`. The node looks up each request in it before it parses the arguments.
 //!
 //! The rows are in `rows.rs`. A name is looked up by packing it, folded to lower case, into one 128-bit word and
 //! probing an index that the compiler builds: no allocation, no comparison of strings.
@@ -160,7 +160,7 @@ pub fn lookup(request: &[&[u8]]) -> Result<&'static Spec, Reply<'static>> {
     Ok(spec)
 }
 
-/// Returns the row of a command by its name, in any case; not of a subcommand.
+/// Returns the row of a command by its name, in upper or lower case. Does not find subcommands.
 #[must_use]
 pub fn find(name: &[u8]) -> Option<&'static Spec> {
     let packed = pack(name)?;
@@ -214,7 +214,7 @@ impl Spec {
         if self.arity < 0 { words >= arity } else { words == arity }
     }
 
-    /// Returns true if the command needs nothing that a start loads.
+    /// Returns true if the command is served while a starting node still loads its state.
     #[must_use]
     pub fn is_served_while_loading(&self) -> bool {
         self.flags & LOADING != 0
@@ -226,7 +226,7 @@ impl Spec {
         self.flags & DENYOOM != 0
     }
 
-    /// Returns the subcommand of that name, in any case.
+    /// Returns the subcommand of that name, in upper or lower case.
     #[must_use]
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Spec> {
         self.subcommands.iter().find(|sub| sub.last_word().as_bytes().eq_ignore_ascii_case(name))

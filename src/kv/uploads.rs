@@ -1,9 +1,10 @@
 //! Uploads: large commands that come in parts. Each part is a command of its own in the log. So a command of hundreds
-//! of megabytes is sent, logged, and repeated after a failure in small pieces, and other commands pass between them.
-//! The last command of an upload executes the whole.
+//! of megabytes is sent and logged in small pieces, and sent again in small pieces after a failure. Other commands pass
+//! between the pieces. The last command of an upload executes the whole.
 //!
-//! Uploads are part of the state, and bounded. A group drops an upload that its origin seems to have given up: if by
-//! the group's time no part has come for long, or if the origin begins an upload with a later start number.
+//! Uploads are part of the state, and bounded. A group drops an upload that its origin seems to have given up: if no
+//! part has come for 60 s of the group's time (10 s if another upload needs the room), or if the origin begins an
+//! upload with a later start number.
 
 use super::command::Set;
 use super::digest::Digest;
@@ -145,7 +146,7 @@ impl Uploads {
         Reply::Ok
     }
 
-    /// Takes an upload out, to be executed; `None` if it is not whole.
+    /// Removes an upload and returns its bytes, to be executed. Returns `None` if the upload is not whole.
     pub(super) fn take(&mut self, complete: &Complete<'_>) -> Option<Bytes> {
         let (outline, bytes) = self.remove(complete.upload)?;
         let is_whole = outline.held == outline.total && outline.total as u64 == complete.total;
@@ -192,7 +193,7 @@ impl Uploads {
         self.known.len()
     }
 
-    /// Returns the bytes that they hold.
+    /// Returns the number of bytes that the uploads hold.
     pub(super) fn bytes(&self) -> usize {
         self.held
     }
@@ -277,8 +278,8 @@ impl Outline {
         self.held
     }
 
-    /// Feeds the upload into a digest. A checksum stands for its bytes: the blocks that hold them have checksums of
-    /// their own.
+    /// Feeds the upload into a digest. The CRC stands for the upload's bytes: the chunks that hold these bytes in a
+    /// checkpoint file have CRCs of their own.
     pub(super) fn digest(&self, id: &UploadId, digest: &mut Digest) {
         let UploadId { node, start, number } = *id;
         let (total, held) = (self.total as u64, self.held as u64);

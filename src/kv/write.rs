@@ -96,8 +96,8 @@ impl Store {
         }
     }
 
-    /// Charges `work` for the bytes that a write touches besides its own: those of a long value that it checksums or
-    /// frees.
+    /// Charges `work` for the bytes of stored entries that a write checksums or frees, in addition to the bytes of the
+    /// command.
     fn weigh(&self, command: &Command<'_>, work: &mut WorkBudget) {
         use Command as C;
         // While no key or value has ever been long, the bytes of an entry cost less than this lookup would.
@@ -463,7 +463,8 @@ impl Store {
     }
 
     /// Gives a key a value and an expiry (0: never), whatever it held before. If the expiry is due already, the key is
-    /// removed instead. A long value shares the memory of `arguments`.
+    /// removed instead. A long value shares the memory of `arguments` where [`shared`] allows it, and is copied
+    /// otherwise.
     fn put(&mut self, position: KeyPosition, key: &[u8], value: &[u8], expires_at_ms: u64, arguments: Option<&Bytes>) {
         if expires_at_ms != 0 && expires_at_ms <= self.time_ms {
             self.take(key);
@@ -536,8 +537,8 @@ fn reweigh(heap_bytes: &mut usize, before: usize, entry: &Entry) {
     *heap_bytes = *heap_bytes - before + entry.heap_bytes();
 }
 
-/// Returns a slice of `arguments` that shares its memory with `word`, if the word is long and at least half of
-/// `arguments`: the slice keeps all of that memory alive.
+/// Returns `word` as a slice that shares the memory of `arguments`. The word must be long and take at least half of
+/// `arguments`, because the slice keeps all of that memory alive. Otherwise returns `None`.
 fn shared(word: &[u8], arguments: Option<&Bytes>) -> Option<Bytes> {
     shared_word(word, arguments.filter(|all| word.len() >= all.len() / 2)?)
 }

@@ -6,10 +6,10 @@ use super::slots::ConnectionTable;
 use crate::config::HANDSHAKE_MS_MAX;
 use std::net::SocketAddr;
 
-/// Lower bound of the first byte of a peer's frame. RESP and TLS begin below it.
+/// Lower bound of the first byte of a peer's frame. The first bytes of RESP and TLS are lower.
 const PEER_BYTE_MIN: u8 = 0x80;
-/// First byte of the greeting of a client that wants an encrypted connection. Read as a request, the greeting would
-/// have no end.
+/// First byte of the greeting of a client that wants an encrypted connection. A parser of requests would wait for ever
+/// for the end of such a greeting.
 const TLS_BYTE: u8 = 0x16;
 
 /// Connections without a byte so far; see the module.

@@ -1,4 +1,4 @@
-//! The node as its clients need it; see [`Backend`].
+//! Implements [`Backend`], the interface of the clients to the rest of the node.
 
 use super::clients::{Backend, Submission};
 use super::cluster::DecisionView;
@@ -206,8 +206,8 @@ impl Core<'_> {
     pub(super) fn carry_out(&mut self, submission: Submission<'_>, deadline_ms: u64, time: Time) {
         let Submission { group, verb, command, body, request, ticket } = submission;
         let context = RequestContext { ticket, verb, since_us: time.mono_us };
-        // The client's next commands wait here for its upload. Commands that another member passes on do not wait: they
-        // are short.
+        // Only commands of this node's own clients are uploaded: this node lets the client's next commands wait for the
+        // upload. A command that another member passes on is short, and goes into the log whole.
         if ticket.connection != RELAYED && self.is_upload(command, request.bytes) {
             return self.engine.upload(group, command, request.buffer, context, deadline_ms);
         }

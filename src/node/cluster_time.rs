@@ -9,15 +9,17 @@
 //! lies. Cluster time then stays as it is if it lies in the range, and otherwise goes to the nearer end. (Marzullo's
 //! thesis, *Maintaining the time in a distributed system*, 1984, with points instead of intervals.)
 //!
-//! A node that starts takes cluster time over from the others. It is made anew from the clocks only if no node has it:
-//! at a birth, which waits for the clocks of all members, and after all nodes were down. A node whose cluster time
-//! differs from that of a majority follows the majority at once.
+//! A node that starts takes cluster time over from the others. Cluster time is made anew from the clocks only if no
+//! node has one: at a birth, which waits for the clocks of all members, and after all nodes were down. A node whose
+//! cluster time differs from that of a majority follows the majority at once.
 //!
 //! A freeze of the machine, such as a pause of a virtual machine, stops the node's monotonic clock. Afterwards the
 //! node's own clock and the clocks of other nodes are all ahead of the monotonic clock by the same jump, and cluster
 //! time jumps with them. A clock that was set jumps alone. Until a node knows which of the two happened, it tells no
-//! other node its cluster time, and follows a member that tells its own. Until a clock that the node knew before has
-//! stayed where it was, the node has no cluster time: it proposes nothing, and confirms no read.
+//! other node its cluster time. If it does not know after `CLOCK_WAIT_MS`, it takes over the cluster time of a member
+//! that tells one. After `CLOCK_JUMP_MS_MAX` it goes on with the cluster time that it had. Meanwhile the node has no
+//! cluster time, unless another clock that it knew before the jump has stayed where it was, or no other voter tells its
+//! clock. Without cluster time, the node proposes nothing and confirms no read.
 
 use super::Time;
 use super::engine::Engine;
@@ -221,7 +223,7 @@ impl ClusterTime {
         if rtt_us > ECHO_MS_MAX * 1_000 {
             return;
         }
-        // Pings that waited while this machine was frozen tell nothing: they answer earlier pings.
+        // Pings that waited while this machine was frozen tell nothing: they answer pings from before the freeze.
         if self.jump.as_ref().is_some_and(|jump| sent_us <= jump.noticed_us) {
             return;
         }
@@ -245,8 +247,8 @@ impl ClusterTime {
     }
 
     /// Decides why the own clock has jumped, by comparing the readings of other clocks with those from before the jump.
-    /// Fewer than half of the clocks can be wrong. If that many other clocks have jumped too, this machine was frozen:
-    /// even if its own clock is wrong, at least one of these others is right.
+    /// Fewer than half of the clocks can be wrong. If as many other clocks as can be wrong, and at least one, have
+    /// jumped too, this machine was frozen: even if its own clock is wrong, at least one of these others is right.
     fn judge_jump(&mut self, time: Time) {
         let Some(jump) = &self.jump else { return };
         let mut moved: Vec<i64> = self.moved(jump).collect();

@@ -115,7 +115,7 @@ impl Core<'_> {
         self.ports.outputs.extend(self.upkeep.on_durable(lsn));
     }
 
-    /// Updates the version of values that may be proposed: a member may speak another one now.
+    /// Updates the version of the values that this node may propose, after the members or their versions changed.
     pub(super) fn update_value_version(&mut self) {
         let version = self.ports.peers.value_version();
         self.engine.set_value_version(version, &mut self.ports);

@@ -49,8 +49,8 @@ impl Loading {
         self.0 = LoadingStage::Read { lsn };
     }
 
-    /// Notes that groups come. The node begins with the first of them: for these, returns the LSN up to which the log
-    /// is durable. Returns `None` for later groups.
+    /// Notes that rebuilt groups have come. The node begins at the first call, which returns the LSN up to which the
+    /// log is durable. Later calls return `None`.
     ///
     /// # Panics
     /// If the log has not been read.
@@ -114,7 +114,7 @@ impl Core<'_> {
         self.engine.note_members_changed();
     }
 
-    /// Begins anew with these groups on a connection that was there before them.
+    /// Treats the connection to a peer as new for these groups, which were rebuilt after it was made.
     fn reconnect(&mut self, peer: NodeId, groups: &[GroupId], time: Time) {
         self.send_groups_ready(peer, groups);
         self.send_node_message(peer, &NodeMessage::PositionQuery);

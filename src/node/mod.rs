@@ -1,5 +1,6 @@
-//! The node. Its inputs are clients' bytes, peers' frames, "durable up to" and ticks. Its outputs are bytes, log
-//! batches and closes. It does no I/O and reads no clock, so that the simulator runs the same code as the server.
+//! The node. Its inputs are clients' bytes, peers' frames, the results of its outputs, and ticks. Its outputs are
+//! bytes, log batches and other actions. It does no I/O and reads no clock, so that the simulator runs the same code as
+//! the server.
 //!
 //! These components take the inputs, and own their state:
 //!

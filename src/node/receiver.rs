@@ -232,7 +232,7 @@ impl Receiver for Core<'_> {
     }
 
     fn on_silent(&mut self, from: NodeId, time: Time) {
-        // The clients that wait for its replies are answered now: the replies may come too late for them.
+        // The clients whose commands were passed on to this member are answered now: its replies may come too late.
         self.give_up_relays(from, time);
         self.engine.forget_link(from, false, &mut self.ports, time);
         self.apply_claims(time);

@@ -1,5 +1,5 @@
-//! Reasons to refuse a client's command before it is tried: a group is missing or far behind, a disk is full, or no
-//! majority is reached.
+//! Reasons to refuse a client's command before it is tried: this node is no member of the group or is far behind, a
+//! disk is full, or no majority is reached.
 
 use super::engine::Engine;
 use super::peers::Peers;
@@ -20,8 +20,8 @@ pub(super) struct Refusals<'a> {
 }
 
 impl Refusals<'_> {
-    /// Returns the reason why a command cannot be tried in a group that it needs and that is here. `bytes`: the length
-    /// of its request.
+    /// Returns the reason why a command cannot be tried in `group`, one of the groups that it needs. The group must not
+    /// be missing. `bytes`: the length of the command's request.
     pub(super) fn of_group(&self, group: GroupId, writes: bool, bytes: usize) -> Option<Reply<'static>> {
         let engine = self.engine;
         if !engine.is_member(group) {
@@ -44,7 +44,8 @@ impl Refusals<'_> {
         })
     }
 
-    /// Returns the refusal if the disks do not take a command of `bytes`. If it `grows`, it may add as many bytes.
+    /// Returns the refusal if the disks do not take a command of `bytes`. `grows`: the command may add that many bytes
+    /// of data. `is_logged`: the command goes through the log.
     pub(super) fn of_space(&self, grows: bool, is_logged: bool, bytes: usize) -> Option<Reply<'static>> {
         let (space, is_relayed) = (self.engine.space(), self.relays.to().is_some());
         let has_quorum = || !self.peers.quorum_is_full(space.full);
@@ -74,8 +75,8 @@ impl Refusals<'_> {
         })
     }
 
-    /// Returns the refusal of commands that cannot be passed on, if this node passes the others on to another member
-    /// because its disk is full.
+    /// Returns the refusal of a command that is never passed on. Returns `None` unless this node's disk is full, and it
+    /// passes its clients' other commands on to another member.
     pub(super) fn of_full_disk(&self) -> Option<Reply<'static>> {
         let to = self.relays.to()?;
         let text = format!("MISCONF the disk of this node is full: ask node {to} at {}", self.address_of(to));

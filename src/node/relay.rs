@@ -23,7 +23,8 @@ use std::collections::BTreeMap;
 
 /// The connection in tickets of other members' commands. The ticket's sequence is the position in [`Relays::served`].
 pub(super) const RELAYED: u64 = u64::MAX;
-/// Bits below the start number in the number of a relayed command. One process passes on far fewer than 2^40 commands.
+/// Position of the start number in the number of a relayed command: the lower 40 bits count within one start. One
+/// process passes on far fewer than 2^40 commands.
 const START_SHIFT: u32 = 40;
 
 /// The commands in flight to other members, and those that this node executes for other members.
@@ -90,9 +91,9 @@ impl Relays {
         self.sent_total
     }
 
-    /// Decides which node executes the clients' commands: this one, unless its log is full or it has not caught up
-    /// since. Returns errors for the commands whose replies are too late; an error tells whether the command may have
-    /// been executed.
+    /// Decides which node executes the clients' commands: this one, unless its log is full, or was full and the node
+    /// has not caught up yet. Returns errors for the commands whose replies are too late. An error tells whether the
+    /// command may have been executed.
     pub(super) fn tick(&mut self, engine: &Engine, peers: &Peers, time: Time) -> Answers {
         let before = self.to;
         let is_full = engine.space().full;
@@ -146,7 +147,8 @@ impl Relays {
         is_new
     }
 
-    /// Returns the refusal of other members' commands, if there are too many, or if they would go in circles.
+    /// Returns the refusal of other members' commands, if there are too many, or if this node passes commands on
+    /// itself: they could then go in circles.
     pub(super) fn refusal(&self) -> Option<Reply<'static>> {
         (self.to.is_some() || self.served.len() >= RELAYS_MAX).then_some(NOT_SERVED)
     }
@@ -174,8 +176,8 @@ impl Relays {
         lost
     }
 
-    /// Sends the reply to another member's command. If its connection was replaced, that member has given the command
-    /// up.
+    /// Sends the reply to another member's command on the connection that the command came on. If that connection is
+    /// gone, the member has given the command up, and the reply is dropped.
     pub(super) fn answer(&mut self, ticket: Ticket, reply: &Reply<'_>, peers: &mut Peers) {
         let Some(Served { link, number, is_write }) = self.served.try_remove(ticket.sequence as usize) else {
             return;
@@ -283,6 +285,6 @@ mod tests {
         relays.answer(ticket, &Reply::Ok, &mut peers);
         assert_eq!(relays.refusal(), None);
         relays.to = Some(NodeId(2));
-        assert_eq!(relays.refusal(), Some(NOT_SERVED), "it does not go in circles");
+        assert_eq!(relays.refusal(), Some(NOT_SERVED), "commands do not go in circles");
     }
 }

@@ -47,8 +47,8 @@ impl Space {
         }
     }
 
-    /// Returns true if a value of `bytes` can be logged behind the `waiting` bytes that are being logged or wait for
-    /// that.
+    /// Returns true if a value of `bytes` can be logged behind `waiting` bytes, which are being logged or are queued
+    /// for the log.
     pub(super) fn takes(&self, bytes: usize, waiting: usize) -> bool {
         let behind = (bytes + waiting + HEADERS_BYTES) as u64;
         if behind >= self.segment {
@@ -83,7 +83,7 @@ impl Space {
     }
 }
 
-/// Maximum bytes that a value takes in the log beside its own, if it is alone in a frame and in a segment.
+/// Maximum overhead of a value in the log, in bytes, if the value is alone in its frame and its segment.
 const HEADERS_BYTES: usize = 256;
 const _: () = assert!(
     SEGMENT_HEADER_BYTES + 2 * FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + FRAME_ALIGNMENT <= HEADERS_BYTES,
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn clients_are_refused_only_when_no_segment_can_be_made() {
         let soon = space(0, false, false);
-        assert!(!soon.takes(MIB, 0) && soon.takes_growth(MIB) && soon.takes_command(MIB), "that will not take long");
+        assert!(!soon.takes(MIB, 0) && soon.takes_growth(MIB) && soon.takes_command(MIB), "a segment will come soon");
         let full = space(60 * MIB, false, true);
         assert!(!full.takes_growth(1) && full.takes_command(MIB) && full.takes(MIB, 0), "values in flight fit");
     }

@@ -272,7 +272,7 @@ impl World {
         }
         let (near, far) = (self.connections, self.connections + 1);
         self.connections += 2;
-        assert!(self.connections < CLIENT, "connections that do not last");
+        assert!(self.connections < CLIENT, "too many connections: they do not last");
         self.nodes[from].links.insert(near, (to, far));
         self.nodes[to].links.insert(far, (from, near));
         self.nodes[to].node.opened(far, SocketAddr::from(([127, 0, 0, 1], 1)), time);
@@ -302,14 +302,13 @@ fn knows(node: &Node, connection: u64) -> bool {
 /// Returns the values of a range from a log: of each instance, the value under the ballot that the next instance names
 /// as chosen.
 fn chosen(records: &[wal::Record], range: &wal::ReadRange) -> Vec<wal::ChosenValue> {
-    let at = |instance: u64| {
-        records.iter().rev().filter(move |record| record.kind.has_value() && record.instance.0 == instance)
-    };
+    let values = records.iter().rev().filter_map(wal::Record::value);
+    let at = |instance: u64| values.clone().filter(move |value| value.instance.0 == instance);
     let value = |instance: u64| {
         let following = (instance + 1 < range.below.0).then(|| at(instance + 1).next()).flatten();
-        let ballot = following.map_or(range.last_chosen, |record| record.chosen);
-        let record = at(instance).find(|record| record.ballot == ballot)?;
-        Some(wal::ChosenValue { instance: Instance(instance), ballot, payload: record.payload.clone() })
+        let ballot = following.map_or(range.last_chosen, |value| value.chosen);
+        let value = at(instance).find(|value| value.ballot == ballot)?;
+        Some(wal::ChosenValue { instance: Instance(instance), ballot, payload: value.payload.clone() })
     };
     (range.from.0..range.below.0).map_while(value).collect()
 }
@@ -412,11 +411,11 @@ fn groups_are_served_as_they_come() {
     world.node(leader).replies.clear();
     world.send(leader, 0, format!("{set}\r\n").as_bytes());
     world.run(300);
-    assert!(world.node(leader).replies.is_empty(), "two of three would have to vote");
+    assert!(world.node(leader).replies.is_empty(), "a majority needs the vote of node 3");
     let time = world.time;
     world.node(3).node.groups_rebuilt(second, time);
     world.node(3).node.all_rebuilt(&rebuilt.restored, time);
-    world.run_until("its vote", 5 * TICK_MS, |world| !world.nodes[leader as usize - 1].replies.is_empty());
+    world.run_until("the vote of node 3", 5 * TICK_MS, |world| !world.nodes[leader as usize - 1].replies.is_empty());
     assert_eq!(world.ask(3, 0, &get), "$3\r\nnew");
     assert!(world.ask(3, 0, "INFO persistence").contains("\r\nloading:0\r\n"));
     world.run(1_000);
@@ -440,7 +439,7 @@ fn nobody_counts_on_a_member_for_a_group_that_it_lacks() {
     world.node(leader).replies.clear();
     world.send(leader, 0, format!("GET {key}\r\n").as_bytes());
     world.run_until("a read at the leader", 10 * TICK_MS, |world| !world.nodes[leader as usize - 1].replies.is_empty());
-    // Node 1 tells a cluster client the leader of the missing group. A change of members does not count on node 1 for
+    // Node 1 tells a cluster client the leader of the missing group. A membership change does not rely on node 1 in
     // that group.
     let slots = world.ask(1, 0, "CLUSTER SLOTS");
     assert!(slots.contains(&format!("\r\n:{leader}\r\n")), "{slots}");
@@ -509,7 +508,7 @@ fn a_stuck_disk_bounds_what_waits_for_it() {
         assert_eq!(world.node(1).replies.remove(&CLIENT).as_deref(), Some(&b"+OK\r\n"[..]));
         highest = highest.max(world.node(3).node.engine.unlogged_bytes());
     }
-    assert!(highest > LOG_QUEUE_BYTES / 2, "it takes what it can: {highest}");
+    assert!(highest > LOG_QUEUE_BYTES / 2, "node 3 takes what its queue can hold: {highest}");
     assert!(highest <= LOG_QUEUE_BYTES + 2 * VALUE_BYTES, "{highest} bytes wait for the disk");
 }
 

@@ -25,7 +25,8 @@ impl Core<'_> {
         let (start, clocks) = (self.identity.start, self.ports.cluster_time.ping_clocks(time));
         let state = PingState { start, disk: true, full: false, draining: false, clocks };
         if self.ports.peers.ping(state, time.mono_us, |_, _| None) {
-            // The others get the birth record behind this ping. It tells them this node's clock, as it answers a ping.
+            // The other members get the birth record behind this ping. By then they know this node's clock, because the
+            // ping answers one of theirs.
             let (cluster, mut cx) = self.cluster(time);
             cluster.tick_birth(&mut cx);
         }
@@ -39,7 +40,7 @@ impl Core<'_> {
         let (cluster, mut cx) = self.cluster(time);
         let can_lead = cluster.give_up_if_stuck(&mut cx);
         cluster.tick_removed(&mut cx);
-        // No leader begins where only promises can be logged.
+        // A node that can log nothing but promises must not become a leader.
         let disk_leads = can_lead && !space.is_exhausted() && !self.engine.is_disk_silent(now_ms);
         self.engine.set_recently_reached(
             self.ports.peers.recently_reached(now_ms),
@@ -88,8 +89,8 @@ impl Core<'_> {
             (group.may_promise() && group.membership().voters().contains(to)).then(|| group.promised())
         };
         if self.ports.peers.ping(state, time.mono_us, promised) {
-            // With each ping, this node announces that the last instance of a group was chosen to the members that may
-            // not know it.
+            // With each ping, this node tells the members which instance of each led group was chosen last, if they may
+            // not know it yet.
             let others: Vec<NodeId> = self.ports.peers.ids().collect();
             self.engine.announce_chosen(&others, &mut self.ports);
         }

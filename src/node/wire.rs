@@ -2,8 +2,8 @@
 //! queries that confirm reads. In a frame they have the group index [`NODE`].
 //!
 //! Kinds never change meaning; new ones are appended. Bodies are encoded with postcard. A body may grow at its end.
-//! Older programs then read only the beginning. Newer programs take a body without the added part for one of an older
-//! version.
+//! Older programs then read only the beginning. If the added part is missing, newer programs read the body as that of
+//! an older version.
 
 use crate::identity::BirthRecord;
 use crate::versions::Versions;
@@ -84,8 +84,8 @@ impl Hello {
         self.incarnations.last().copied().unwrap_or(0)
     }
 
-    /// Returns true if the sender, or the directory that it is a copy of, can have had start number `start` with the
-    /// incarnation `incarnation`.
+    /// Returns true if the sender's data directory, or the directory from which it was copied, can have had the random
+    /// number `incarnation` at start number `start`.
     #[must_use]
     pub fn descends_from(&self, start: u64, incarnation: u64) -> bool {
         let since = self.start.saturating_sub(start);
@@ -212,7 +212,8 @@ pub struct FileId {
     pub sequence: u64,
     /// Length of the file.
     pub bytes: u64,
-    /// Checksum of the content: sequence numbers may be used again after a loss.
+    /// Checksum of the length and of the digests and instances of the sections. It tells files with the same sequence
+    /// number apart: numbers may be used again after a loss.
     pub stamp: u32,
 }
 

@@ -7,7 +7,7 @@ use crate::kv::encode::encode;
 use crate::routing;
 use crate::storage::checkpoint::{CheckpointWriter, Packing, SectionHead};
 use crate::storage::disk::MemoryDisk;
-use crate::storage::wal::{self, Lsn};
+use crate::storage::wal::{self, Lsn, ValueRecord};
 use bytes::{Bytes, BytesMut};
 use groups::{Ballot, CommandId, Effect, Group, Membership, NodeId, Settings, ValueBuilder};
 use std::sync::Arc;
@@ -71,14 +71,13 @@ fn history(values: u64) -> Vec<(u64, Record)> {
             let chosen = if instance == 1 { Ballot::ZERO } else { BALLOT };
             records.push((
                 instance,
-                Record {
-                    kind: RecordKind::Learned,
+                Record::Learned(ValueRecord {
                     group: GroupId(group),
                     instance: Instance(instance),
                     ballot: BALLOT,
                     chosen,
                     payload: value.bytes().clone(),
-                },
+                }),
             ));
         }
     }
@@ -167,12 +166,19 @@ fn workers_begin_behind_their_checkpoints() {
     }
 }
 
+fn value_of((_, record): &mut (u64, Record)) -> &mut ValueRecord {
+    match record {
+        Record::Learned(value) => value,
+        other => panic!("{other:?} holds no learned value"),
+    }
+}
+
 #[test]
 fn what_no_group_can_take_is_refused_by_any_worker() {
     let disk = MemoryDisk::new();
     for workers in [1, 3] {
         let mut records = history(20);
-        records[50].1.payload = Bytes::from_static(&[9; 40]);
+        value_of(&mut records[50]).payload = Bytes::from_static(&[9; 40]);
         let reason = rebuild(&disk, workers, &records).err().unwrap();
         assert!(reason.contains("a value of version 9 in group 0"), "{reason}");
         let mut records = history(20);
@@ -180,7 +186,7 @@ fn what_no_group_can_take_is_refused_by_any_worker() {
         let reason =
             rebuild(&disk, workers, &records[..60]).map(|rebuilt| rebuilt.shard.group(GroupId(2)).is_recovering());
         assert_eq!(reason, Ok(true), "a value is missing in the middle");
-        records[7].1.group = GroupId(77);
+        value_of(&mut records[7]).group = GroupId(77);
         let reason = rebuild(&disk, workers, &records).err().unwrap();
         assert_eq!(reason, "the log is not usable: it has a record of group 77, but there are only 5");
     }
@@ -189,7 +195,7 @@ fn what_no_group_can_take_is_refused_by_any_worker() {
 #[test]
 fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
     let (mut records, progress) = (history(200), RecoveryProgress::default());
-    records[950].1.payload = Bytes::from_static(&[9; 40]);
+    value_of(&mut records[950]).payload = Bytes::from_static(&[9; 40]);
     let log = written(&records);
     for (workers, most) in [(1, 0), (2, 2), (5, 4), (64, 4)].into_iter().cycle().take(80) {
         let (mut is_read, mut given) = (false, Shard::of_missing(GROUPS as usize));
@@ -209,10 +215,10 @@ fn groups_are_given_when_the_log_is_read_but_not_one_that_was_refused() {
             given.groups().all(|group| group.next() == Instance(201)),
             "{workers} workers: a part of a group is given"
         );
-        assert!(!is_read || workers > 1, "with one worker it is noticed");
+        assert!(!is_read || workers > 1, "a single worker refuses before it hands over the log");
     }
     records.truncate(950);
-    records[7].1.group = GroupId(77);
+    value_of(&mut records[7]).group = GroupId(77);
     let log = written(&records);
     let input = RebuildInput { disk: &log, storage: STORAGE, clock: CLOCK, workers: 2, progress: &progress };
     let nothing = &mut |_| panic!("such a log is of no use to any group");
@@ -251,16 +257,9 @@ fn a_value_that_rots_between_the_readings_is_lost_to_its_group_alone() {
 #[test]
 fn what_belongs_to_no_group_is_handed_back() {
     let mut records = history(2);
-    let peer = Record {
-        kind: RecordKind::PeerStart,
-        group: GroupId(0),
-        instance: Instance(4),
-        ballot: Ballot { round: 0, node: NodeId(2) },
-        chosen: Ballot::ZERO,
-        payload: Bytes::from_static(&[1; 24]),
-    };
+    let peer = Record::PeerStart { node: NodeId(2), start: 4, payload: Bytes::from_static(&[1; 24]) };
     records.insert(3, (1, peer.clone()));
-    records.insert(5, (1, Record { kind: RecordKind::Trimmed, ..peer.clone() }));
+    records.insert(5, (1, Record::Trimmed { below: 4 }));
     for workers in [1, 2] {
         let rebuilt = rebuild(&MemoryDisk::new(), workers, &records).unwrap();
         assert_eq!(rebuilt.peers, vec![peer.clone()]);

@@ -4,7 +4,7 @@ use super::{RebuildInput, RebuildOutput, RecoveryProgress, Refusal, Sorter};
 use crate::background;
 use crate::shard::{self, Replica};
 use crate::storage::checkpoint::CheckpointSet;
-use crate::storage::wal::{Follower, Frontier, Logged, Lsn, Record, RecordKind, Visit};
+use crate::storage::wal::{Follower, Frontier, Logged, Lsn, Record, Visit};
 use groups::{Clock, Effect, GroupId, Instance};
 use std::cmp::Reverse;
 use std::io;
@@ -139,9 +139,10 @@ impl Worker<'_> {
     }
 
     fn restore(&mut self, lsn: Lsn, record: Record) -> Result<(), String> {
-        let (group, instance) = (record.group, record.instance);
-        if matches!(record.kind, RecordKind::Accept | RecordKind::Learned)
-            && let Some(&version) = record.payload.first()
+        let group = record.group().expect("only records of groups come here");
+        let value = record.value();
+        let instance = value.map(|value| value.instance).unwrap_or_default();
+        if let Some(&version) = value.and_then(|value| value.payload.first())
             && version > self.value_version
         {
             return Err(format!(
@@ -261,7 +262,7 @@ impl Drop for Ending<'_> {
 }
 
 /// Hands over the result of reading the log, and then the groups of each worker as it finishes. Hands over nothing if
-/// the log or one of the `early` workers is refused, and nothing more when a later worker is refused.
+/// `sorter` or one of the `early` workers has refused the log, and nothing more after a later worker has refused it.
 fn give<R>(
     read: R,
     sorter: Sorter,

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum wait for a directory or an address that an ending process still uses.
 const IN_USE_MAX: Duration = Duration::from_secs(1);
-/// Interval between attempts to get them.
+/// Interval between attempts to lock the directory or to listen on the address.
 const IN_USE_PAUSE: Duration = Duration::from_millis(20);
 
 /// A node that listens, and has not loaded its data directory yet.

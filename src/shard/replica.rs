@@ -5,10 +5,8 @@ use super::EffectSink;
 use crate::kv::Store;
 use crate::kv::reply::Reply;
 use crate::storage::wal::{self, Lsn};
-use bytes::Bytes;
 use groups::{
-    Applying, Ballot, Clock, Effect, Group, GroupId, Instance, LocalOutcome, Message, NodeId, Record, RestoreError,
-    Snapshot, Value,
+    Applying, Clock, Effect, Group, GroupId, LocalOutcome, Message, NodeId, Record, RestoreError, Snapshot, Value,
 };
 use std::collections::VecDeque;
 
@@ -189,39 +187,40 @@ impl Replica {
 
 /// Converts a group's record to the form that the log has.
 fn logged(group: GroupId, record: Record) -> wal::Record {
-    let none = (Instance(0), Ballot::ZERO, Bytes::new());
-    let (kind, ballot, (instance, chosen, payload)) = match record {
-        Record::Promised(ballot) => (wal::RecordKind::Promise, ballot, none),
+    let held = |instance, ballot, chosen, value: &Value| wal::ValueRecord {
+        group,
+        instance,
+        ballot,
+        chosen,
+        payload: value.bytes().clone(),
+    };
+    match record {
+        Record::Promised(ballot) => wal::Record::Promise { group, ballot },
         Record::Accepted { instance, ballot, chosen, value } => {
-            (wal::RecordKind::Accept, ballot, (instance, chosen, value.bytes().clone()))
+            wal::Record::Accept(held(instance, ballot, chosen, &value))
         }
         Record::Learned { instance, ballot, chosen, value } => {
-            (wal::RecordKind::Learned, ballot, (instance, chosen, value.bytes().clone()))
+            wal::Record::Learned(held(instance, ballot, chosen, &value))
         }
-        Record::Position { next, promised, chosen } => {
-            (wal::RecordKind::Position, promised, (next, chosen, Bytes::new()))
-        }
-        Record::Lost { .. } => unreachable!("what is lost is not written"),
-    };
-    wal::Record { kind, group, instance, ballot, chosen, payload }
+        Record::Position { next, promised, chosen } => wal::Record::Position { group, next, promised, chosen },
+        Record::Lost { .. } => unreachable!("a group never logs a lost record"),
+    }
 }
 
 /// Converts a record of the log back to a group's record. Returns `None` if the value is malformed, or the record is
 /// not a group's.
 #[must_use]
 pub fn unlogged(record: wal::Record) -> Option<Record> {
-    let wal::Record { kind, instance, ballot, chosen, payload, .. } = record;
-    match kind {
-        wal::RecordKind::Promise => Some(Record::Promised(ballot)),
-        wal::RecordKind::Accept => {
+    match record {
+        wal::Record::Promise { ballot, .. } => Some(Record::Promised(ballot)),
+        wal::Record::Accept(wal::ValueRecord { instance, ballot, chosen, payload, .. }) => {
             Some(Record::Accepted { instance, ballot, chosen, value: Value::parse(payload).ok()? })
         }
-        wal::RecordKind::Learned => {
+        wal::Record::Learned(wal::ValueRecord { instance, ballot, chosen, payload, .. }) => {
             Some(Record::Learned { instance, ballot, chosen, value: Value::parse(payload).ok()? })
         }
-        wal::RecordKind::Position => Some(Record::Position { next: instance, promised: ballot, chosen }),
-        wal::RecordKind::LostAccept => Some(Record::Lost { instance, ballot, learned: false }),
-        wal::RecordKind::LostLearned => Some(Record::Lost { instance, ballot, learned: true }),
-        wal::RecordKind::PeerStart | wal::RecordKind::Trimmed => None,
+        wal::Record::Position { next, promised, chosen, .. } => Some(Record::Position { next, promised, chosen }),
+        wal::Record::Lost { instance, ballot, learned, .. } => Some(Record::Lost { instance, ballot, learned }),
+        wal::Record::PeerStart { .. } | wal::Record::Trimmed { .. } => None,
     }
 }

@@ -3,7 +3,7 @@
 /// Writes `value` at byte `at`.
 ///
 /// # Panics
-/// If `bytes` end before that.
+/// If `bytes` is shorter than `at + N`.
 pub(super) fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
     bytes[at..at + N].copy_from_slice(&value);
 }
@@ -11,7 +11,7 @@ pub(super) fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
 /// Returns the `N` bytes at byte `at`.
 ///
 /// # Panics
-/// If `bytes` end before that.
+/// If `bytes` is shorter than `at + N`.
 pub(super) fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut value = [0; N];
     value.copy_from_slice(&bytes[at..at + N]);

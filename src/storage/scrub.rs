@@ -18,9 +18,9 @@ pub struct Findings {
     pub segments: Vec<u64>,
 }
 
-/// Reads all checkpoints and all log segments except the last. After each file, calls `rest` with the time to wait at
-/// `bytes_per_s`, so that others get the disk, and stops if `rest` returns false. Skips files that are removed
-/// meanwhile.
+/// Reads all checkpoints and all log segments except the last. After each file, calls `rest` with the time that its
+/// bytes take at the rate `bytes_per_s`. The caller should wait that long in `rest`, so that others can use the disk.
+/// Stops if `rest` returns false. Skips files that are removed meanwhile.
 pub fn scrub(disk: &dyn Disk, bytes_per_s: u64, rest: &mut dyn FnMut(Duration) -> bool) -> Findings {
     let mut findings = Findings::default();
     let pause = |bytes: u64| Duration::from_millis(bytes.saturating_mul(1_000) / bytes_per_s.max(1));

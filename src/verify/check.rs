@@ -64,7 +64,7 @@ impl fmt::Display for Violation {
             Violation::Undecided { key, operations, steps_max } => write!(
                 f,
                 "undecided whether the {operations} operations on \"{}\" are linearizable: not known after {steps_max} \
-                 steps; fewer operations at a time on a key, or more keys, make it easier",
+                 steps; use more keys, or fewer operations at a time on each key",
                 key.escape_ascii()
             ),
         }

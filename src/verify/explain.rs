@@ -30,7 +30,7 @@ pub struct Counterexample {
     pub of: usize,
     /// The value of the key before these operations.
     pub before: Option<Bytes>,
-    /// The operation that told this value. None if these operations are the first ones.
+    /// The operation that shows this value. None if these operations are the first ones.
     pub told_by: Option<Operation>,
     /// The operations by the time of their call. Operations that had not returned when the violation became clear are
     /// open here.
@@ -80,9 +80,9 @@ impl Reduction {
         self.operations = until(&all, returns[at]);
     }
 
-    /// For a key that only grows, keeps the operations that found no less than one size and left no more than another.
-    /// All other operations come before or after the kept ones, whenever they were called. Open operations stay,
-    /// because they may have found and left sizes in that range.
+    /// For a key that only grows, keeps the operations that found at least a lower size and left at most an upper size.
+    /// In every order that explains the history, all other operations come before or after the kept ones. Open
+    /// operations stay, because they may have found and left sizes in that range.
     fn narrow(&mut self) {
         let Some(spans) = spans(&self.operations) else { return };
         let within = |operations: &[Operation], (low, high): (i64, i64)| -> Vec<Operation> {
@@ -203,8 +203,9 @@ fn partition_point(count: usize, mut holds: impl FnMut(usize) -> bool) -> usize 
     start
 }
 
-/// Returns the sum or length that each operation found and left, or None for open operations. Returns None altogether
-/// if an operation does anything but raise or read the sum or length, or if one returned without telling it.
+/// Returns the sum or length that each operation found and left, or None for open operations. Returns None for the
+/// whole history if an operation does anything but raise or read the sum or length, or if the outcome of a closed
+/// operation does not tell the sum or length.
 fn spans(operations: &[Operation]) -> Option<Vec<Option<(i64, i64)>>> {
     let sums = operations.iter().any(|operation| matches!(operation.action, Action::IncrementBy(_)));
     let number = |value: &Bytes| std::str::from_utf8(value).ok()?.parse().ok();
@@ -231,7 +232,7 @@ fn spans(operations: &[Operation]) -> Option<Vec<Option<(i64, i64)>>> {
     operations.iter().map(span).collect()
 }
 
-/// Returns the value of the key after an operation that tells it and does not let it expire.
+/// Returns the value of the key after an operation. None if the operation does not tell the value or sets an expiry.
 fn value_after(operation: &Operation) -> Option<Option<Bytes>> {
     operation.returned?;
     match (&operation.action, &operation.outcome) {

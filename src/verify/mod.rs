@@ -1,10 +1,10 @@
-//! Histories: the operations of clients on keys and their outcomes, and the check whether one server that does one
-//! thing at a time could have given these outcomes.
+//! Histories: the operations of clients on keys and their outcomes. The check finds out whether a single server that
+//! executes one operation at a time could have given these outcomes.
 //!
-//! A [`History`] is recorded beside a simulation, a test with real processes, or a load. [`check()`] then looks for an
-//! order of each key's operations that explains every outcome and in which nothing happens before its call or after its
-//! return. If there is none, the history is not linearizable, and [`Violation`] shows a small part of it that already
-//! proves so. Keys are checked one by one: linearizability is a property of each object by itself.
+//! A [`History`] is recorded during a simulation, a test with real processes, or a load. [`check()`] then looks for an
+//! order of each key's operations that explains every outcome and in which no operation happens before its call or
+//! after its return. If there is none, the history is not linearizable, and [`Violation`] shows a small part of it that
+//! already proves so. Keys are checked one by one: linearizability is a property of each object by itself.
 
 mod check;
 mod explain;
@@ -22,12 +22,12 @@ pub use explain::Counterexample;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// One operation on one key as its client saw it. Times are of one clock and in one unit, which the caller chooses.
-/// Operations that touch at one point of time count as simultaneous. So if a client calls an operation only after
-/// another one has returned, the two must not touch.
+/// One operation on one key as its client saw it. Times are of one clock and in one unit, which the caller chooses. If
+/// one operation returns at the very time at which another is called, the two count as concurrent. So if a client calls
+/// an operation only after another one has returned, the time of that call must be later than that of the return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// The client. It is only shown: a client may do several things at once.
+    /// The number of the client, which is only printed. A client may have several operations in progress.
     pub client: u64,
     /// Time of the first sending. An operation that is sent again (`ONCE`) is one operation.
     pub call: u64,

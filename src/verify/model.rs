@@ -245,9 +245,9 @@ impl Model {
         Op { call: operation.call, returned: operation.returned.unwrap_or(u64::MAX), effect, seen }
     }
 
-    /// Drops open writes that nothing can have observed. This is sound: in any order that explains the history, the
-    /// operation after such a write does not fit what the write left behind unless it ignores the state. So the next
-    /// operation ignores the state (or there is none), and the order without the write explains the history too.
+    /// Drops open writes that no operation can have observed. This is sound: in any order that explains the history,
+    /// the operation right after such a write, if there is one, ignores the state, because any other operation would
+    /// contradict the state that the write left behind. So the order without the write explains the history, too.
     fn drop_unobservable(&mut self) {
         let mut at = 0;
         while at < self.open.len() {
@@ -259,8 +259,9 @@ impl Model {
         }
     }
 
-    /// Returns true if the history can do without this operation, which is part of it: if the history is right with the
-    /// operation, it is right without it. The operation changes nothing, or no other one can have noticed the change.
+    /// Returns true if this operation of the history can be left out: if the history is linearizable with the
+    /// operation, it is so without it. The operation changes nothing, or no other operation can have noticed the
+    /// change.
     pub(super) fn is_dispensable(&mut self, operation: &Operation) -> bool {
         let op = self.compile(operation);
         let reads_only = matches!(op.effect, Effect::Get | Effect::Exists);

@@ -72,9 +72,9 @@ struct Search<'a> {
     /// these operations that are not yet taken.
     ranks: Vec<i64>,
     waiting: Vec<u32>,
-    /// Whether only operations that write a value produce it: there are no appends and no sums.
+    /// True if every value is written whole by the operations that produce it: there are no appends and no sums.
     has_sources: bool,
-    /// Whether only reads of the value observe that there is a value.
+    /// True if `has_sources`, and if only operations that read the value observe whether there is a value.
     is_register: bool,
 }
 
@@ -317,8 +317,8 @@ impl<'a> Search<'a> {
     }
 
     /// Takes all settled writes, each with its reads, in any order. This is never wrong where an operation that ignores
-    /// the state comes next. Where an order has a settled write and its reads later, they may as well come just before
-    /// that operation, because what follows them in the order ignores the state, too.
+    /// the state comes next. If an order has a settled write and its reads later, they can move to just before that
+    /// operation. The operation that followed them in the order does not notice, because it ignores the state, too.
     fn settle(&mut self) {
         self.find_candidates();
         let reads: Vec<usize> = self.candidates.clone();
@@ -408,7 +408,7 @@ struct Memo {
 }
 
 impl Memo {
-    /// Adds a point. Returns true if it is new. `taken` ends with the last word that has a bit.
+    /// Adds a point. Returns true if it is new. `taken` ends with the last word that has a bit set.
     fn insert(&mut self, state: State, open_taken: &[u64], base: usize, taken: &[u64]) -> bool {
         let start = self.words.len();
         // All words before that of `base` are full.

@@ -71,7 +71,7 @@ fn connected(node: SocketAddr) -> Vec<String> {
     }
 }
 
-/// Returns the leaders from CLUSTER NODES, whose lines have one `myself`.
+/// Returns the leaders from CLUSTER NODES. Only the line of the asked node must have the flag `myself`.
 fn nodes(node: SocketAddr, ids: &BTreeMap<u16, String>) -> Leaders {
     let mut leaders = vec![0; SLOTS];
     let lines = connected(node);

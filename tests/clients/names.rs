@@ -96,7 +96,7 @@ fn the_shapes_are_those_of_a_redis_that_prefers_hostnames() {
 fn every_client_finds_every_node_by_its_name_and_none_that_is_dead() {
     let cluster = Cluster::at(NAME);
     let told = |part: &str| cluster.nodes.iter().all(|node| ask(*node, "CLUSTER NODES").matches(part).count() == 3);
-    wait("the numbers behind the names", || told(" 127.0.0.1:"));
+    wait("the IP addresses of all nodes", || told(" 127.0.0.1:"));
     assert!(told(&format!(",{NAME} ")), "{}", ask(cluster.nodes[0], "CLUSTER NODES"));
 
     let client = ClusterClient::new(vec![format!("redis://{NAME}:{}/", cluster.port())]).expect("an address");
@@ -128,7 +128,7 @@ fn every_client_finds_every_node_by_its_name_and_none_that_is_dead() {
     let process = process.and_then(rustix::process::Pid::from_raw).expect("a process id");
     rustix::process::kill_process(process, rustix::process::Signal::KILL).expect("a signal");
     let (dead, node) = (cluster.nodes[2].port(), cluster.nodes[0]);
-    wait("the dead node told as one", || {
+    wait("the dead node marked as failed", || {
         let nodes = ask(node, "CLUSTER NODES");
         nodes.contains(&format!(" 127.0.0.1:{dead}@{dead},{NAME} master,fail - 0 0 3 disconnected\\n"))
     });

@@ -1,7 +1,7 @@
 //! Sends the same bytes to a redis-server and to a cluster: every byte that comes back must be the same.
 //!
-//! The scripts are the lines of `same_as_redis.txt`. They leave out commands whose replies differ on purpose: keys of
-//! several groups in one command or transaction, the times of ids and clocks, the long texts of HELP.
+//! The scripts are the lines of `same_as_redis.txt`. They leave out commands whose replies differ on purpose: commands
+//! and transactions with keys of several groups, replies with ids or clock times, and the long texts of HELP.
 
 use super::cluster::Cluster;
 use super::redis_server::RedisServer;
@@ -28,7 +28,8 @@ fn replies_are_those_of_redis() {
     assert!(failures.is_empty(), "{} scripts differ:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Replies that come when the pause is over. The client does not half-close: Redis then forgets the paused commands.
+/// Replies that come when the pause is over. The client does not half-close, because Redis forgets the paused commands
+/// of a half-closed connection.
 #[test]
 fn what_a_pause_holds_back_is_answered_as_by_redis() {
     let Some(redis) = RedisServer::start() else { return tools::skip("redis-server") };

@@ -8,7 +8,7 @@ const CROSS: &str = "-CROSSSLOT Keys in request don't hash to the same slot: \
 const ALL: &str = "-CROSSSLOT Keys in request don't hash to the same slot: SCAN KEYS DBSIZE RANDOMKEY FLUSHALL FLUSHDB \
                    concern all groups: send them without ONCE, and in MULTI as the only command on keys";
 
-/// `a` and `b` are in different ones of 16 groups; keys with the same hash tag are in one group.
+/// The keys `a` and `b` are in different groups. Keys with the same hash tag are in one group.
 #[test]
 fn keys_of_several_groups_cannot_be_changed_as_one() {
     let cluster = Cluster::start();

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 /// Maximum run time of a program.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Returns true if a program runs, else skips the test. With the arguments `probe` the program ends at once.
+/// Returns true if a program runs. Otherwise reports that the test is skipped, and returns false. With the arguments
+/// `probe` the program ends at once.
 pub(crate) fn is_there(program: &str, probe: &[&str]) -> bool {
     let status =
         Command::new(program).args(probe).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -123,7 +123,7 @@ fn a_node_that_runs_is_backed_up_and_restored_into_other_groups() {
         let data = cluster.data(2);
         backup_of(&data, &[], &out).expect(1, &["a node is running in", "--connect"]);
         backup_of(&data, &["--connect", &cluster.address(1).to_string()], &out).expect(1, &["does not run in"]);
-        assert!(!out.exists(), "what fails leaves nothing");
+        assert!(!out.exists(), "a failed backup leaves no files");
         let before = written.load(SeqCst);
         let made = backup_of(&data, &["--connect", &address], &out);
         stop.store(true, SeqCst);

@@ -16,8 +16,8 @@ const LOCK: Duration = Duration::from_millis(2_500);
 const HELD: Duration = Duration::from_millis(2_500 * 10 / 11 - 250);
 const SEEN_MAX: Duration = Duration::from_secs(20);
 
-/// Returns the path of libfaketime; `None` if it is not installed, and the test is skipped. Panics instead of returning
-/// `None` if `PAXOI_REQUIRE_TOOLS=1` says that everything must be installed.
+/// Returns the path of libfaketime. If it is not installed, reports that the test is skipped, and returns `None`.
+/// Panics instead if `PAXOI_REQUIRE_TOOLS=1` says that everything must be installed.
 fn library() -> Option<PathBuf> {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let files = folders.iter().map(|folder| Path::new(folder).join("faketime/libfaketimeMT.so.1"));
@@ -140,7 +140,7 @@ fn a_cluster_born_while_a_clock_is_fast_keeps_real_time() {
         .expect("the program runs");
     let text = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(text.contains("the clock of node 1 is 28800.") && text.contains("s ahead of cluster time"), "{text}");
-    // Also after a restart of all nodes, when no node knows cluster time.
+    // The same holds after a restart of all nodes, when no node knows cluster time.
     (1..=3).for_each(|id| clocks.cluster.kill9(id));
     clocks.spawn_all();
     assert_eq!(ask_until_served(&mut clocks.cluster.client(1), "GET key0"), "value");

@@ -1,5 +1,5 @@
-//! A rotten log keeps its node from starting, with a line that says where it is damaged. If only values are damaged,
-//! the node starts and learns them from the others. A log whose end was torn off by a crash starts, too.
+//! A node with a rotten log does not start, and prints a line that says where the log is damaged. If only values are
+//! damaged, the node starts and learns them from the others. A node whose log has a torn tail starts, too.
 
 use crate::harness::client::{ask, ask_until_served};
 use crate::harness::{Cluster, READY_MAX, run, turn, wait_for};

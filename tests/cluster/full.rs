@@ -103,8 +103,8 @@ impl Written {
         for _ in 0..VALUES_MAX {
             let answers: Vec<Result<(), String>> = ids.iter().map(|id| self.set(cluster, *id)).collect();
             for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-                // Errors while one node gives its groups up to the others, and while these still take what they can
-                // log.
+                // Errors that may come while a node gives its groups up to the others, and while the others still
+                // accept the values that fit into their logs.
                 let passes = ["-MISCONF the disk is full", "-CLUSTERDOWN", "-UNCERTAIN"];
                 assert!(passes.iter().any(|known| error.starts_with(known)), "{error}");
             }
@@ -162,8 +162,8 @@ fn value(number: usize) -> Vec<u8> {
     number.to_string().bytes().cycle().take(VALUE_BYTES).collect()
 }
 
-/// Checks what goes on while all disks are full, also when a leader dies; then frees space and checks that writes go
-/// on.
+/// Checks that reads, deletions and elections go on while all disks are full, also when a leader dies. Then frees
+/// space, and checks that writes go on.
 fn live_without_space(cluster: &mut Cluster, written: &mut Written, free: impl FnOnce(&Cluster)) {
     for id in cluster.ids() {
         written.read_and_delete(cluster, id);
@@ -189,7 +189,8 @@ fn live_without_space(cluster: &mut Cluster, written: &mut Written, free: impl F
 #[test]
 fn a_cluster_on_a_full_disk_reads_deletes_and_elects_and_writes_when_there_is_space() {
     let _turn = turn();
-    // Space for two segments and a preallocated segment of each of three nodes, and not enough for one more of each.
+    // The free 11 MiB hold two segments and a preallocated segment of each of the three nodes, but not one more segment
+    // of each.
     let Some(disk) = SmallDisk::mount(20 * MIB, 9 * MIB) else {
         eprintln!("the same is tested with a limit on the size of files");
         return;
@@ -229,7 +230,7 @@ fn a_cluster_whose_files_cannot_grow_reads_deletes_and_elects_and_writes_when_th
 fn a_node_without_space_leaves_leading_and_its_clients_commands_to_the_others_until_it_has_some() {
     let _turn = turn();
     let Some(disk) = SmallDisk::mount(24 * MIB, 19 * MIB) else {
-        eprintln!("skipped: one node alone gets a small disk only where that can be mounted");
+        eprintln!("skipped: this test has to mount a small file system for one node");
         return;
     };
     let mut cluster = Cluster::prepare(3, 4, &FLAGS);

@@ -1,4 +1,4 @@
-//! Nodes join, take the place of others, and leave, while clients count what was acknowledged.
+//! Nodes join, take the place of others, and leave, in one test while clients record a history.
 
 use crate::harness::client::{ask, ask_until_served};
 use crate::harness::recorder::Recorder;
@@ -115,7 +115,7 @@ fn a_node_that_was_removed_while_all_that_it_knew_were_replaced_is_told_or_says_
     let answer = ask(&mut cluster.client(3), "GET k");
     assert!(answer.contains("this node reaches no majority of its cluster's nodes"), "{answer}");
     cluster.kill9(3);
-    // In this list, the nodes that replaced nodes 1 and 2 listen at their addresses.
+    // This list gives nodes 1 and 2 the addresses of the nodes that replaced them.
     let list = format!("1={},2={},3={}", cluster.address(new[1]), cluster.address(new[2]), cluster.address(3));
     let mut words = original;
     let place = words.iter().position(|word| word == "--initial-cluster").expect("a list") + 1;

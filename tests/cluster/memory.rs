@@ -45,7 +45,7 @@ fn what_grows_is_refused_at_the_limit_and_taken_again_below_it() {
     {
         assert_eq!(ask(&mut client, command), reply, "{command}");
     }
-    // A transaction with a command that grows the data is not executed; another one is.
+    // A transaction with a command that grows the data is not executed. A transaction without one is.
     for (command, reply) in [
         ("MULTI", "OK"),
         ("SET a 1", OOM),
@@ -90,7 +90,7 @@ fn growth(count: usize, value_bytes: usize) -> (u64, u64) {
         let reply = client.call(&std::iter::once(&b"MSET"[..]).chain(words).collect::<Vec<_>>());
         assert_eq!(text(&reply.expect("a reply")), "OK");
     };
-    // The buffers reach their size first.
+    // Lets the buffers reach their final size first.
     (0..20).for_each(|_| write("warm", 0));
     let sizes = || {
         // The node asks the system for its memory once a second.

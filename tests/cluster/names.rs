@@ -81,7 +81,7 @@ fn a_tool_means_one_node_and_believes_no_other() {
     }
     run(&["drain", "--connect", &by, "--node", "9"]).expect(1, &["node 9 is not a member"]);
     assert_eq!((cluster.info(1).number("draining"), cluster.info(3).number("draining")), (0, 0));
-    // Any node can be asked: the other one is found by its name.
+    // The tool can ask any node: it finds node 3 by its name.
     let ended = run(&["drain", "--connect", &by, "--node", "3"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "node 3 leads no group any more: it can be stopped\n"));
     assert_eq!((cluster.info(1).number("draining"), cluster.info(3).number("draining")), (0, 1));

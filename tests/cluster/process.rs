@@ -49,7 +49,8 @@ fn a_node_waits_for_a_process_that_is_ending() {
     let mut cluster = Cluster::start(1, 1, &[]);
     assert_eq!(ask_until_served(&mut cluster.client(1), "SET key value"), "OK");
     cluster.kill9(1);
-    // Plays the system after a kill: it frees the directory and the address only some time after the process has ended.
+    // The test plays the operating system, which frees the directory and the address only some time after the killed
+    // process has ended.
     let lock = File::options().write(true).open(cluster.data(1).join("lock")).expect("the lock of the directory");
     lock.lock().expect("to lock it");
     let listener = TcpListener::bind(cluster.address(1)).expect("to listen where the node does");

@@ -72,8 +72,8 @@ fn kill_9_of_all_while_links_are_slow() {
     stage.finish();
 }
 
-/// When the node wakes, it still takes itself for the leader, because no other node can tell it otherwise. So do the
-/// clients whose reads wait in its sockets.
+/// When the node wakes, it still takes itself for the leader, because no other node can tell it otherwise. Reads of
+/// clients wait in its sockets.
 #[test]
 fn a_stopped_leader_wakes_cut_off_from_all() {
     let _turn = turn();

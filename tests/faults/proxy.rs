@@ -19,10 +19,10 @@ pub(crate) enum Rule {
     /// Bytes arrive.
     #[default]
     Pass,
-    /// Bytes arrive later by this time.
+    /// Bytes arrive after this delay.
     Delay(Duration),
-    /// Bytes are held back without an error. They arrive when they may pass again, if the connection still exists then,
-    /// as when lost packets are sent again.
+    /// Bytes are held back without an error, like packets that are lost and sent again. They arrive once the rule lets
+    /// bytes pass again, if the connection still exists.
     Hold,
     /// Connections break, and none can be made.
     Refuse,
@@ -222,7 +222,7 @@ struct Link {
 struct Lane {
     from: u32,
     to: u32,
-    /// Bytes with the time at which they came.
+    /// Chunks of bytes, each with the time of its arrival.
     waiting: VecDeque<(Instant, Vec<u8>)>,
     bytes: usize,
     /// True if the source has closed: nothing more comes.

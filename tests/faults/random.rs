@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const SECONDS: u64 = 12;
-/// Minimum and maximum duration of a fault, in milliseconds.
+/// Minimum and maximum pause after each fault, in milliseconds. After one or two faults everything is healed.
 const FAULT_MS: (u64, u64) = (200, 2_500);
 
 #[test]
@@ -39,7 +39,8 @@ fn any_faults_in_any_order() {
     stage.finish();
 }
 
-/// Causes one fault. A node that it takes down is added to `down`, with true if it was killed.
+/// Causes one fault, but takes no node down a second time. A node that the fault takes down is added to `down`, with
+/// true if it was killed.
 fn strike(stage: &mut Stage, rng: &mut Rng, down: &mut Vec<(u32, bool)>) {
     let one = 1 + rng.below(5) as u32;
     let next = 1 + one % 5;

@@ -86,7 +86,7 @@ impl Stage {
         let served: Vec<AtomicBool> = (0..self.cluster.groups()).map(|_| AtomicBool::new(false)).collect();
         let stage = &*self;
         thread::scope(|scope| {
-            // All nodes are asked in parallel, because a node that cannot serve takes its time to say so.
+            // All nodes are asked in parallel: a node that cannot serve may answer only after its client timeout.
             for (id, group) in ids.iter().flat_map(|id| (0..stage.cluster.groups()).map(move |group| (*id, group))) {
                 let served = &served[group as usize];
                 scope.spawn(move || {
@@ -138,11 +138,12 @@ impl Stage {
         says(&[b"SET", key.as_bytes(), b"here"], "OK") && says(&[b"GET", key.as_bytes()], "here")
     }
 
-    /// Ends the faults, waits until all nodes have applied the same, and checks the history of the clients.
+    /// Ends the faults, waits until all nodes have applied the same number of instances, and checks the history of the
+    /// clients.
     pub(crate) fn finish(mut self) -> Tally {
         self.heal();
         let history = self.recorder.stop();
-        wait_for("all nodes to apply the same", HEALED_MAX, || {
+        wait_for("all nodes to apply the same number of instances", HEALED_MAX, || {
             let infos: Vec<Info> =
                 self.cluster.ids().map(|id| info(self.cluster.address(id)).ok()).collect::<Option<_>>()?;
             let applied = |info: &Info| (info.number("applied_total"), info.number("groups_behind"));

@@ -29,7 +29,7 @@ pub(crate) fn ask(client: &mut Client, command: &str) -> String {
     text(&reply)
 }
 
-/// Asks like [`ask`], and repeats the command while the node refuses it without a leader or while loading.
+/// Like [`ask`], but repeats the command while the reply is `-CLUSTERDOWN` (no leader) or `-LOADING`.
 pub(crate) fn ask_until_served(client: &mut Client, command: &str) -> String {
     super::wait_for(command, super::READY_MAX, || {
         Some(ask(client, command))
@@ -76,7 +76,7 @@ impl Info {
     }
 }
 
-/// Returns what INFO of a node says about its process and its groups.
+/// Returns the fields of a node's INFO in the sections server, memory, persistence and paxos.
 pub(crate) fn info(address: SocketAddr) -> io::Result<Info> {
     let reply = call(&mut Client::connect(address, Duration::from_secs(2))?, "INFO server memory persistence paxos")?;
     let text = text(&reply);

@@ -4,7 +4,7 @@
 //! A node ends with the thread that started it, however that thread ends. So the thread of the test itself starts a
 //! cluster and restarts its nodes. Tests that measure time or stop processes take their [`turn`] first.
 
-#![allow(dead_code, reason = "each test target has its own part in it")]
+#![allow(dead_code, reason = "each test target uses only a part of it")]
 
 pub(crate) mod client;
 pub(crate) mod recorder;
@@ -280,7 +280,7 @@ impl Cluster {
         self.signal(id, Signal::CONT);
     }
 
-    /// Waits until every node that runs reaches a majority and knows a leader of every group.
+    /// Waits until every running node knows a leader of every group.
     pub(crate) fn wait_for_leaders(&self) {
         for id in self.running() {
             self.wait_for_info(id, "groups_leaderless:0", |info| info.number("groups_leaderless") == 0);

@@ -1,9 +1,10 @@
 //! Clients at all nodes of a cluster that record all their operations and replies: a history for the checker.
 //!
 //! There are three kinds of keys, each with all operations that make sense on it: registers (SET, SET PX, SETNX,
-//! GETSET, DEL, GET), counters (INCR, ONCE … INCR, GET) and growing values (APPEND, GET). After some hundred operations
-//! a key gives way to the next generation of its place, so that a long run stays cheap to check. A client that gets no
-//! answer leaves the operation open and goes to another node. It repeats a ONCE there, as the same operation.
+//! GETSET, DEL, GET), counters (INCR, ONCE … INCR, GET) and growing values (APPEND, GET). Each operation picks one of a
+//! fixed number of places. A place uses one key at a time, and a new key after some hundred operations, so that a long
+//! run stays cheap to check. A client that gets no answer leaves the operation open and goes to another node. There it
+//! repeats a ONCE, as the same operation.
 
 use super::client::call;
 use super::{READY_MAX, wait_for};
@@ -18,11 +19,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Operations on a key before the next generation takes its place.
+/// Operations on a key before its place changes to the key of the next generation.
 const GENERATION: u64 = 300;
 /// Time that a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Interval, in operations, at which a client gives up at once, while the operation is in flight.
+/// Interval of hasty operations, in operations. In a hasty operation the client waits only for [`HASTE`], so that it
+/// gives up while the operation is in flight.
 const OPERATIONS_PATIENT: u64 = 50;
 const HASTE: Duration = Duration::from_millis(1);
 /// Operations after which a client moves to another node.
@@ -211,8 +213,8 @@ impl<'a> Recording<'a> {
         self.record(key, call, action, outcome);
     }
 
-    /// Sends an increment, and repeats it at other nodes until one answers. The number is the same, so it is one
-    /// operation.
+    /// Sends an increment, and repeats it at other nodes until one answers, in at most [`ATTEMPTS_MAX`] attempts. All
+    /// attempts have the same number, so they are one operation.
     fn send_once(&mut self, key: &str) {
         let Some(session) = self.session() else { return };
         let command = format!("ONCE {session} {} INCR {key}", self.once);

@@ -171,13 +171,13 @@ fn unknown_kinds_and_groups_are_counted_and_nonsense_of_a_member_ends_its_connec
     later.send(&framed(7_777, 1, b"of a group that is not here"));
     later.send(&framed(NODE, 250, b"also of a later version"));
     let counted = |least: u64| {
-        wait_for("what is not known to be counted", PATIENCE, || {
+        wait_for("unknown groups and kinds to be counted", PATIENCE, || {
             let info = info(cluster.address(1)).ok()?;
             let counted = (info.number("skipped_unknown_group"), info.number("skipped_unknown_kind"));
             (counted.0 + counted.1 >= least).then_some(counted)
         })
     };
-    // The same connection goes on.
+    // The connection stays open.
     assert_eq!(counted(3), (1, 2));
     later.send(&framed(1, 251, b"again"));
     assert_eq!(counted(4), (1, 3));

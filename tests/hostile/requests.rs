@@ -123,10 +123,10 @@ fn replies_that_nobody_reads_take_bounded_memory_and_come_in_order_at_last() {
     let input_bytes =
         |text: &str| text.lines().find_map(|line| line.strip_prefix("total_net_input_bytes:")?.parse().ok());
     let mut seen = (0, 0);
-    wait_for("the client to be choked", PATIENCE, || {
+    wait_for("the server to read no more of the client", PATIENCE, || {
         let stats = String::from_utf8(exchange(address, b"INFO stats\r\n", 300)).ok()?;
         let taken: u64 = input_bytes(&stats)?;
-        // The question itself adds a few bytes.
+        // The INFO request itself adds a few bytes.
         seen = if taken < seen.0 + 100 { (taken, seen.1 + 1) } else { (taken, 0) };
         (seen.1 >= 10).then_some(())
     });
@@ -143,7 +143,7 @@ fn replies_that_nobody_reads_take_bounded_memory_and_come_in_order_at_last() {
             .extend_from_slice(format!("${}\r\n{digits}\r\n${}\r\n{value}\r\n", digits.len(), value.len()).as_bytes());
         let mut answer = vec![0; expected.len()];
         greedy.read_exact(&mut answer).unwrap();
-        assert!(answer == expected, "reply {number} is another's");
+        assert!(answer == expected, "wrong reply to request {number}");
     }
     sender.join().unwrap();
 }

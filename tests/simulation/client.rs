@@ -96,7 +96,7 @@ pub(crate) struct Record {
     pub(crate) lasting: BTreeSet<Bytes>,
     /// Number of the family of keys that RENAME and COPY use now. A move without a reply starts a new family.
     pub(crate) family: u64,
-    /// Operations on these keys. They enter the history at the end of the run, when `unknown` is complete.
+    /// Operations on keys of families. They enter the history at the end of the run, when `unknown` is complete.
     moved: Vec<(Bytes, Operation)>,
     /// By key: the time from which its value is unknown, because of a move without a reply.
     unknown: BTreeMap<Bytes, u64>,
@@ -277,7 +277,7 @@ impl World {
         self.record.history.push(key.clone(), operation);
     }
 
-    /// Records a RENAME or COPY without a reply: the value of the target is unknown from its call on.
+    /// Records a RENAME or COPY without a reply: from the time of the call on, the value of the target key is unknown.
     fn leave_move_open(&mut self, index: usize, call: &Call) {
         let [from, to] = &call.parts[..] else { return };
         self.write_down(index, call, &from.key, from.action.clone(), None);
@@ -347,11 +347,11 @@ impl World {
             let (reply, length) = match value::decode(&client.input) {
                 Ok(None) => return,
                 Ok(Some(decoded)) => decoded,
-                Err(error) => return self.oracle.fail(&format!("client {index} was sent no reply: {error}")),
+                Err(error) => return self.oracle.fail(&format!("client {index} received an invalid reply: {error}")),
             };
             client.input.advance(length);
             let Some(call) = client.waiting.front_mut() else {
-                return self.oracle.fail(&format!("client {index} was sent a reply to nothing: {reply:?}"));
+                return self.oracle.fail(&format!("client {index} received a reply without a request: {reply:?}"));
             };
             if call.skip > 0 {
                 call.skip -= 1;
@@ -444,8 +444,8 @@ impl World {
         }
     }
 
-    /// Checks that a request on a connection sees the earlier requests on it, even if it was sent before they were
-    /// answered, and no later ones. Linearizability asks for less.
+    /// Checks the order of requests on one connection. A request sees the effects of all earlier requests, also of
+    /// those that were unanswered when it was sent, and of no later request. Linearizability requires less.
     fn expect_order(&mut self, index: usize, kind: &Kind, key: &Bytes, outcome: &Outcome) {
         let writes = |part: &Part| match (&part.action, outcome) {
             (Action::Set(later) | Action::SetExpiring { value: later, .. }, Outcome::Value(found)) => later == found,

@@ -1,5 +1,5 @@
-//! Silent corruption of files ("rot"). It hits only data that later data in the log proves to be durable: a damaged
-//! last frame looks like a torn write, and one disk alone cannot tell the two apart.
+//! Silent corruption of files ("rot"). In the log it hits only data that later data proves to be durable: a damaged
+//! last frame looks like a torn write, and one disk alone cannot tell the two apart. In a checkpoint it hits any data.
 
 use crate::random::Random;
 use crate::trace::Trace;
@@ -36,7 +36,7 @@ pub(crate) enum Reach {
 const BLOCK_BYTES: usize = 512;
 
 impl Damage {
-    /// Damages a file of the log. Returns true if its content changed; it does not if too few bytes are in reach.
+    /// Damages a file of the log. Returns true if its content changed, and false if too few bytes are in reach.
     pub(crate) fn strike(self, disk: &MemoryDisk, reach: Reach, random: &mut Random, trace: &Trace) -> bool {
         let names = disk.list().unwrap_or_default();
         let mut segments: Vec<&String> = names.iter().filter(|name| is_segment(name)).collect();
@@ -103,7 +103,7 @@ pub(crate) fn rot_checkpoint(disk: &MemoryDisk, random: &mut Random, trace: &Tra
     true
 }
 
-/// Returns the bytes of the last segment that a later frame marks as durable.
+/// Returns how many of the first bytes of the last segment a later frame marks as durable.
 fn known_bytes(disk: &MemoryDisk, content: &[u8]) -> usize {
     let Ok(Some(identity)) = identity::read(disk) else { return 0 };
     let seed = frame_seed(&identity.storage_id);

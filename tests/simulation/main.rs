@@ -151,7 +151,7 @@ fn run_scenarios(args: &Args) -> Result<(), String> {
     let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
     if chosen.is_empty() && args.scenario.is_some() {
         let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-        return Err(format!("there is no such scenario, but {}", names.join(", ")));
+        return Err(format!("there is no such scenario; choose one of {}", names.join(", ")));
     }
     for scenario in &chosen {
         let asked = args.scenario.as_ref().map(|_| (args.from, args.seeds.unwrap_or(scenario.seeds)));
@@ -175,7 +175,7 @@ fn attempt(seed: u64, trace: bool) -> Result<Outcome, String> {
     if seed.is_multiple_of(TWICE) && !trace {
         let again = guarded(|| run::run(seed, Trace::new(false)))?;
         if again.hash != outcome.hash {
-            return Err(format!("the same seed went two ways: {:016x} and {:016x}", outcome.hash, again.hash));
+            return Err(format!("two runs of the same seed differ: {:016x} and {:016x}", outcome.hash, again.hash));
         }
     }
     Ok(outcome)

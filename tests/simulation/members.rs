@@ -75,7 +75,8 @@ impl World {
         }
     }
 
-    /// Restricts the clients to members of every group. A change may complete after the operator has stopped asking.
+    /// Restricts the clients to members of every group. This is repeated after the operator's last request, because a
+    /// change may complete later.
     pub(crate) fn follow_members(&mut self) {
         if self.shape.spares > 0 {
             self.load.nodes = self.members_everywhere();

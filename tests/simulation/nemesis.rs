@@ -81,7 +81,7 @@ pub(crate) const FAULT_KINDS: [FaultKind; 32] = [
     FaultKind::OldCopy,
 ];
 
-/// Maximum error of a wrong clock: enough for a wrong time zone, or for daylight saving time and more.
+/// Maximum error of a wrong clock, in microseconds: 12 hours, as with a wrong time zone.
 const WRONG_US_MAX: u64 = 12 * 3_600_000_000;
 
 /// The faults of a run: those that it draws from, and those that happened.
@@ -121,7 +121,7 @@ impl World {
             self.processes.iter().for_each(|process| process.disk.set_capacity(None));
         }
         let kinds = std::mem::take(&mut self.faults.kinds);
-        // A copy that was put aside waits for a moment at which it can be restored.
+        // While a copy waits to be restored, `OldCopy` is drawn more often.
         let waits = self.faults.copy.is_some() && self.random.chance(300);
         let kind = if waits { Some(FaultKind::OldCopy) } else { self.random.pick(&kinds).copied() };
         self.faults.kinds = kinds;
@@ -261,8 +261,8 @@ impl World {
         count > 1
     }
 
-    /// Connects each node only with its neighbours in a circle: each node sees another majority than the others. With
-    /// three nodes, two lose each other.
+    /// Connects each node only with its two neighbours in a circle, so that each node reaches a different set of nodes.
+    /// With three nodes, two lose each other.
     fn ring(&mut self) -> bool {
         let count = self.processes.len();
         if count < 3 {

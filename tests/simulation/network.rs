@@ -1,5 +1,5 @@
-//! The virtual network. Connections carry bytes in order until they are cut, as TCP does. On request, frames are lost,
-//! doubled, late, or replayed from an earlier connection, as TCP does not.
+//! The virtual network. Connections carry bytes in order until they are cut, as TCP does. On request, the network also
+//! does what TCP never does: it loses, doubles and delays frames, and replays frames of an earlier connection.
 //!
 //! A blocked link holds the packets. It delivers them when it is open again, if the connection still exists. Both sides
 //! notice a block only by silence.
@@ -60,7 +60,7 @@ pub(crate) struct Way {
     last_us: u64,
     /// Time at which the link has sent everything.
     free_us: u64,
-    /// Times at which the link has sent these bytes.
+    /// For each queued piece, the time at which the link has sent it, and its length in bytes.
     leaving: VecDeque<(u64, usize)>,
     /// Time of the scheduled arrival of a later piece.
     awaited_us: u64,
@@ -134,7 +134,7 @@ pub(crate) struct Done {
 pub(crate) struct Sent {
     /// Times at which frames may arrive at the other end.
     pub(crate) arrivals_us: Vec<u64>,
-    /// The frame was lost or delayed as TCP would not do. The connection must be cut soon.
+    /// The frame was lost, or later frames may overtake it. TCP excludes both, so the connection must be cut soon.
     pub(crate) doomed: bool,
 }
 
@@ -240,7 +240,7 @@ impl Network {
         first_us.unwrap_or(now_us)
     }
 
-    /// Returns the bytes of `side` that wait in front of the kernel's send buffer.
+    /// Returns the number of bytes of `side` that do not fit into the kernel's send buffer yet.
     pub(crate) fn unsent(&mut self, id: u64, side: usize, now_us: u64) -> usize {
         let Some(connection) = self.connections.get_mut(&id) else { return 0 };
         let leaving = &mut connection.ways[side].leaving;
@@ -253,7 +253,7 @@ impl Network {
         self.connections.get(&id).map_or(0, |connection| connection.ways[side].free_us)
     }
 
-    /// Returns the arrival time of the next later piece, if that arrival is not scheduled yet.
+    /// Returns the arrival time of the next packet, if it is a later piece whose arrival is not scheduled yet.
     pub(crate) fn await_piece(&mut self, id: u64, side: usize) -> Option<u64> {
         let way = &mut self.connections.get_mut(&id)?.ways[side];
         let at_us = way.packets.front().filter(|packet| packet.continues)?.at_us;
@@ -358,7 +358,7 @@ impl Network {
         self.connections.get(&id).is_some_and(|connection| !connection.ways[side].packets.is_empty())
     }
 
-    /// Drops the packets in flight in both directions, or all but a random number of the first ones.
+    /// Drops packets in flight in both directions. A random number of the first packets of each direction stays.
     pub(crate) fn drop_in_flight(&mut self, id: u64, random: &mut Random) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         for way in &mut connection.ways {

@@ -168,7 +168,7 @@ impl Oracle {
         if self.nodes[node].foreign {
             return;
         }
-        let bytes: usize = batch.records.iter().map(|record| record.payload.len()).sum();
+        let bytes: usize = batch.records.iter().map(|record| record.payload().len()).sum();
         self.expect(bytes <= LOG_QUEUE_BYTES + BATCH_BYTES_MAX, || format!("node {} logs {bytes} bytes", node + 1));
         for record in &batch.records {
             let fact = fact(batch.lsn, record);
@@ -180,10 +180,8 @@ impl Oracle {
     }
 
     fn note_changes(&mut self, record: &Record, checksum: u32) {
-        if !record.kind.has_value() {
-            return;
-        }
-        let Ok(value) = Value::parse(record.payload.clone()) else { return };
+        let Some(value) = record.value() else { return };
+        let Ok(value) = Value::parse(value.payload.clone()) else { return };
         let changes: Vec<MembershipChange> =
             value.commands().filter_map(|command| MembershipChange::decode(command.body)?.ok()).collect();
         if !changes.is_empty() {
@@ -198,7 +196,7 @@ impl Oracle {
         }
         let group = fact.group.index();
         let seat = self.nodes[node].given[group].clone();
-        // The vote is logged again before older records go.
+        // A node logs its last vote again before it drops older records.
         if fact.kind == RecordKind::Accept
             && seat.vote == Some((fact.ballot, fact.value))
             && seat.instance == fact.instance
@@ -231,7 +229,7 @@ impl Oracle {
     }
 
     /// Checks the ballot that a record names for the previous instance. A majority must durably hold the chosen value
-    /// under it, and this node must hold the value under it.
+    /// under this ballot. If the ballot of the node's own value is known, it must be the same.
     fn names_its_ballot(&mut self, node: usize, fact: &Fact) {
         if fact.instance == Instance::FIRST {
             return;
@@ -346,9 +344,8 @@ impl Oracle {
         self.members_at(group, Instance(u64::MAX))
     }
 
-    /// Returns true if the present members have chosen a value. Until then, it is possible that no node knows that the
-    /// change which made them members was chosen. The instance of that change is decided by a majority of the previous
-    /// members.
+    /// Returns true if the present members have chosen a value. Before that, perhaps no node knows that the change to
+    /// these members was chosen. Then a majority of the previous members must decide the instance of that change.
     pub(crate) fn are_members_lasting(&self, group: usize) -> bool {
         let since = self.members[group].last_key_value().map_or(Instance::FIRST, |(since, _)| *since);
         self.rounds[group].range(since..).any(|(_, round)| round.chosen.is_some())
@@ -394,7 +391,7 @@ impl Oracle {
     pub(crate) fn on_recovered(&mut self, node: usize, records: &[(Lsn, Record)]) {
         let facts: Vec<Fact> = records.iter().map(|(lsn, record)| fact(*lsn, record)).collect();
         let in_flight = std::mem::take(&mut self.nodes[node].in_flight);
-        // Records in segments that may go can be missing, from the oldest on.
+        // Records in segments that the node may drop can be missing, the oldest first.
         let dropped_lsn = self.nodes[node].dropped_lsn;
         let first_lsn = facts.first().map_or(Lsn(0), |fact| fact.lsn);
         let old = self.nodes[node].log.partition_point(|fact| fact.lsn < first_lsn.min(dropped_lsn));
@@ -459,7 +456,7 @@ impl Oracle {
         is_greeting
     }
 
-    /// Notes that a node starts which reads values up to this version.
+    /// Notes the highest version of values that a starting node reads.
     pub(crate) fn on_start(&mut self, node: usize, values: u8) {
         self.nodes[node].values = values;
     }
@@ -477,7 +474,7 @@ impl Oracle {
                 self.expect(seat.promised >= promise.ballot, || {
                     format!("node {name} promises {} in group {group} before it is durable", promise.ballot)
                 });
-                // A vote that became durable after the promise was made is under a higher ballot.
+                // A vote that became durable after the promise was made is under the promised ballot or a higher one.
                 let told = promise.accepted.as_ref().map_or(Ballot::ZERO, |accepted| accepted.ballot);
                 let hidden = seat.vote.is_some_and(|(ballot, _)| {
                     seat.instance == promise.instance && ballot > told && ballot < promise.ballot
@@ -498,7 +495,7 @@ impl Oracle {
                 });
                 let (lsn, kind, chosen) = (Lsn(0), RecordKind::Accept, accept.chosen);
                 let (instance, ballot) = (accept.instance, accept.ballot);
-                self.one_value(&Fact { lsn, kind, group, instance, ballot, chosen, value });
+                self.one_value(&Fact { lsn, kind, is_lost: false, group, instance, ballot, chosen, value });
                 if instance > Instance::FIRST {
                     self.is_chosen(name, group, instance.preceding(), chosen);
                 }
@@ -544,7 +541,7 @@ impl Oracle {
             });
             self.nodes[node].promised[index] = promised;
             let passed = std::mem::replace(&mut self.nodes[node].next[index], next);
-            self.expect(next >= passed, || format!("node {} in group {index} unlearned {passed}", node + 1));
+            self.expect(next >= passed, || format!("node {} in group {index} fell from {passed} to {next}", node + 1));
             if next == passed {
                 continue;
             }

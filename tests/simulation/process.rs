@@ -40,7 +40,7 @@ pub(crate) struct Shape {
     pub(crate) loading_us_max: u64,
     /// Steps of each kind of work in a turn. With few steps, most values are applied over several turns.
     pub(crate) turn_steps: u64,
-    /// Event loops are busy, now more and now less, so that deferrable work is throttled.
+    /// Nodes are told a changing load of their event loops, so that they throttle deferrable work.
     pub(crate) is_busy: bool,
     /// Bytes of a fragment. Messages of groups that are more than twice as long travel in fragments.
     pub(crate) fragment_bytes: usize,
@@ -333,7 +333,7 @@ fn compare(backup: &Result<Shard, String>, started: &Shard) -> Result<(), String
         let state = |(group, store): (&groups::Group, &Store)| (group.snapshot(), group.promised(), store.digest());
         shard.groups().zip(shard.stores()).map(state).collect()
     };
-    if states(backup) == states(started) { Ok(()) } else { Err("a backup differs from the start behind it".to_owned()) }
+    if states(backup) == states(started) { Ok(()) } else { Err("a backup differs from the start after it".to_owned()) }
 }
 
 impl RunningProcess {

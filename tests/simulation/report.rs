@@ -49,7 +49,8 @@ impl Table {
         sum.counts.iter_mut().zip(run.counts).for_each(|(all, one)| *all += one);
     }
 
-    /// Returns what a run of many seeds must have met and did not: the simulator has become too weak.
+    /// Returns an error text if many seeds ran and a required message, fault or event never occurred: the simulator has
+    /// become too weak.
     pub(crate) fn untested(&self) -> Option<String> {
         let kinds: Vec<usize> =
             (1..KINDS).filter(|kind| self.sum.kinds[*kind] == 0 && *kind != usize::from(DIVERGED)).collect();

@@ -105,7 +105,7 @@ impl World {
 
     pub(crate) fn key(&mut self, sort: char) -> Bytes {
         // A reply about a key of sort `x` tells little about the operations before it, so the checker can order only
-        // few concurrent operations on one key. More keys keep their number low.
+        // few concurrent operations on one key. With more keys, fewer operations on one key are concurrent.
         let keys = if sort == 'x' { 8 * self.load.keys } else { self.load.keys };
         Bytes::from(format!("{sort}{}", self.random.below(keys)))
     }

@@ -1,5 +1,5 @@
-//! One run from one seed. A cluster is drawn and born, and works while things break. Then any majority must make
-//! progress within a stated time. At the end the history of the clients is checked.
+//! One run from one seed. A cluster with random parameters is born, and serves clients while faults are injected. Then
+//! a random majority must make progress within a stated time. At the end the history of the clients is checked.
 
 use crate::client::Client;
 use crate::nemesis::{FAULT_KINDS, FaultKind};
@@ -28,7 +28,7 @@ const ALL_SLEEP: u64 = 250;
 const DOWN_US_MAX: u64 = 20_000_000;
 /// Longer than any run.
 const FOREVER_US: u64 = 1 << 40;
-/// Maximum error of cluster time with clocks of this drift, absent nodes, and slow readings of clocks.
+/// Maximum error of cluster time with clocks that drift by [`DRIFT`], absent nodes, and slow readings of clocks.
 pub(crate) const CLOCKS_US: u64 = 1_500_000;
 /// Minimum bytes of fragments if values have up to the maximum length: about a thousand fragments for each value.
 const LARGE_FRAGMENT_BYTES: usize = 1 << 10;
@@ -125,7 +125,7 @@ fn is_born(world: &mut World) -> bool {
 /// each.
 fn draw(seed: u64, trace: Trace) -> World {
     let mut random = Random::new(seed ^ 0x5EED);
-    // Drawn from a generator of its own, so that this draw does not change the runs of other seeds.
+    // Drawn from a separate generator, so that this draw does not change the other draws of the seed.
     let changing = Random::new(seed ^ 0x0000_3E3B_E55E).chance(300);
     let shape = Shape {
         nodes: if random.chance(350) { 5 } else { 3 },
@@ -156,7 +156,7 @@ fn draw(seed: u64, trace: Trace) -> World {
             _ => TURN_STEPS,
         },
         is_busy: Random::new(seed ^ 0x0000_B05E_100B).chance(300),
-        // The longest values have about as many fragments as the largest that nodes take by default.
+        // The longest values of a run have about as many fragments as the largest values that nodes accept by default.
         fragment_bytes: [128, 512, 64 << 10][Random::new(seed ^ 0x0F2A_63E7).below(3) as usize],
         // With 6 bytes nearly every command goes in parts.
         part_bytes: [6, 24, 24, 256 << 10, 256 << 10, 256 << 10][Random::new(seed ^ 0x0009_A275).below(6) as usize],
@@ -197,14 +197,14 @@ fn draw(seed: u64, trace: Trace) -> World {
     let drawn = FAULT_KINDS.into_iter().filter(|kind| *kind != FaultKind::RemoveError);
     world.faults.kinds =
         drawn.filter(|kind| random.chance(density) && (skew_us > 0 || *kind != FaultKind::ClockJump)).collect();
-    // Drawn from a generator of its own, so that this draw does not change the runs of other seeds.
+    // Drawn from a separate generator, so that this draw does not change the other draws of the seed.
     if Random::new(seed ^ 0x0000_4E30_7E00).chance(300) {
         world.faults.kinds.push(FaultKind::RemoveError);
     }
     if !random.chance(ALL_SLEEP) {
         world.faults.kinds.retain(|kind| *kind != FaultKind::SleepOfAll);
     } else if world.faults.kinds.contains(&FaultKind::SleepOfAll) {
-        // A clock with the usual drift would be off by seconds after minutes without a reading of the others.
+        // After minutes without a reading of other nodes' clocks, a clock with the usual drift would be off by seconds.
         world.processes.iter_mut().for_each(|process| process.clocks.drift /= 100);
     }
     if !world.faults.wrong_clocks.is_empty() && !world.faults.kinds.contains(&FaultKind::ClockJump) {
@@ -214,8 +214,8 @@ fn draw(seed: u64, trace: Trace) -> World {
         // In these runs the operator decides whose disk is lost for good.
         world.faults.kinds.retain(|kind| *kind < FaultKind::BitFlip);
     }
-    // Some runs have few faults, because a group returns to its preferred leader only after this node was healthy for
-    // 10 s.
+    // Some runs have few faults, because a group returns to its preferred leader only after the preferred leader was
+    // healthy for 10 s.
     let quiet = random.chance(200);
     let (least, most) = if quiet { (3 * PAUSE_US_MAX, 8 * PAUSE_US_MAX) } else { (100_000, PAUSE_US_MAX) };
     world.faults.pause_us = random.between(least, most);
@@ -231,8 +231,9 @@ fn draw(seed: u64, trace: Trace) -> World {
         long: if random.chance(250) { 5 } else { 0 },
         long_bytes_max: 120_000,
         keys: 2 + random.below(7),
-        // Suppose that all nodes restart, one is away, and the clock of another is slow. Then no node knows how long
-        // they were down. Keys vanish late. Keys set meanwhile vanish early, once the clock of a third node is known.
+        // The worst case: all nodes restart, one stays away, and the clock of another is slow. Then no node knows how
+        // long the nodes were down, so old keys vanish late. Keys set in this state vanish early, once the clock of a
+        // third node is known.
         early_us: 2 * skew_us + CLOCKS_US + if has_wrong_clocks { DOWN_US_MAX } else { 0 },
         late_us: if has_wrong_clocks { FOREVER_US } else { 2 * skew_us + CLOCKS_US },
         mix: 1 | random.below(1 << REQUESTS) as u32,
@@ -426,7 +427,7 @@ fn write_everywhere(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that nodes which can all talk to each other come to the same state.
+/// Checks that nodes reach the same state if all of them can talk to each other.
 fn agree(world: &mut World) -> Result<(), String> {
     let positions = |world: &World| {
         let next = |node: &usize| -> Vec<Instance> {

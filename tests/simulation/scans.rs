@@ -1,5 +1,5 @@
 //! Iterations with SCAN, page by page, at changing nodes. An iteration must return every key that exists from its
-//! beginning to its end, and no key that nobody wrote.
+//! beginning to its end, and only keys that clients have named in requests.
 
 use crate::client::{Call, Kind};
 use crate::world::World;
@@ -40,7 +40,7 @@ impl World {
         for key in keys {
             let key = Bytes::copy_from_slice(key.as_bytes().unwrap_or_default());
             if !self.record.named.contains(&key) {
-                self.oracle.fail(&format!("SCAN found {}, which nobody wrote", key.escape_ascii()));
+                self.oracle.fail(&format!("SCAN found {}, which no request has named", key.escape_ascii()));
             }
             scan.missing.remove(&key);
         }

@@ -188,7 +188,8 @@ impl World {
         })
     }
 
-    /// Pauses the first node while another is elected and writes. The first input that it gets afterwards is a read.
+    /// Pauses the first node while another leader is elected and writes. The first input of the first node after the
+    /// pause is a read.
     fn read_first_after_a_pause(&mut self) -> Result<(), String> {
         self.pause(0);
         self.until("another leads", |world| world.leader(1).or(world.leader(2)).is_some())?;
@@ -240,8 +241,8 @@ fn expect(found: &Outcome, wanted: &Outcome) -> Result<(), String> {
     if found == wanted { Ok(()) } else { Err(format!("the client was told {found:?} instead of {wanted:?}")) }
 }
 
-/// A leader is paused with a vote unread that would let it choose a value. Another leader is elected and writes. The
-/// first one resumes, and the first input that it gets is a read.
+/// A leader is paused before it has read a vote with which it could choose a value. Another leader is elected and
+/// writes. The paused leader resumes, and the first input that it gets is a read.
 fn paused_leader_reads(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..3).try_for_each(|client| world.connect(client, [0, 1, 0][client]))?;
@@ -254,7 +255,7 @@ fn paused_leader_reads(world: &mut World) -> Result<(), String> {
 }
 
 /// The followers know that their connections to the leader are broken. They elect another leader and write. The old
-/// leader hears nothing, takes its connections for sound, and is asked for the new value.
+/// leader hears nothing, still believes that its connections work, and is asked for the new value.
 fn half_cut_leader_reads(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..3).try_for_each(|client| world.connect(client, [0, 1, 0][client]))?;
@@ -271,7 +272,7 @@ fn half_cut_leader_reads(world: &mut World) -> Result<(), String> {
     world.set(1, "new");
     expect(&world.told(1)?, &Outcome::Done)?;
     if world.leader(0).is_none() {
-        return Err("the first leader knows already: the story does not take place".to_owned());
+        return Err("the first leader knows already: the scenario tests nothing".to_owned());
     }
     world.get(2, "s");
     world.wait(2_000_000);
@@ -290,7 +291,7 @@ fn accept_comes_twice(world: &mut World) -> Result<(), String> {
     world.network.weather.doubling = 1_000;
     (1..3).for_each(|node| world.processes[node].sync_us = 400_000);
     world.set(0, "second");
-    world.until("a follower is given the vote", |world| world.oracle.is_writing(1) || world.oracle.is_writing(2))?;
+    world.until("a follower writes its vote", |world| world.oracle.is_writing(1) || world.oracle.is_writing(2))?;
     world.wait(150_000);
     for node in [1, 2] {
         if world.oracle.is_writing(node) {
@@ -324,13 +325,13 @@ fn wiped_before_it_was_met(world: &mut World) -> Result<(), String> {
     expect(&world.told(0)?, &Outcome::Done)
 }
 
-/// A directory is lost after its node reported it to the first member, and before the birth. The birth record names the
-/// lost one.
+/// A directory is lost after its node reported it to the first member, and before the node is born. The birth record
+/// names the lost directory.
 fn wiped_during_the_birth(world: &mut World) -> Result<(), String> {
     (0..3).for_each(|node| world.start(node));
     world.until("the first is born", |world| world.processes[0].is_born())?;
     if world.processes[2].is_born() {
-        return Err("the third was born with the first: the story does not take place".to_owned());
+        return Err("the third was born with the first: the scenario tests nothing".to_owned());
     }
     world.end(2, End::Kill);
     world.processes[2].disk = MemoryDisk::new();
@@ -391,7 +392,7 @@ fn retry_of_an_expired_session(world: &mut World) -> Result<(), String> {
     expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(b"1")))
 }
 
-/// The same, but the session was evicted to make room for the stored replies of other sessions.
+/// The same scenario, but the session was evicted to make room for the stored replies of other sessions.
 fn retry_of_an_evicted_session(world: &mut World) -> Result<(), String> {
     world.oracle.digest_every = u64::MAX;
     world.found()?;
@@ -434,8 +435,8 @@ fn retry_after_the_leader_died(world: &mut World) -> Result<(), String> {
     expect(&world.told(1)?, &Outcome::Value(Bytes::from_static(b"1")))
 }
 
-/// A command reaches the leader, and from there one other member. Its origin sends it again to the next leader, which
-/// has adopted the value with the command.
+/// A command reaches the leader, and from there only one of the two followers. Its origin sends it again to the next
+/// leader, which has adopted the value with the command.
 fn resent_while_adopted(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.ready()?;

@@ -136,7 +136,7 @@ impl World {
         self.clients[index].session = None;
         if is_lasting {
             let request = readable(&call.request);
-            self.oracle.fail(&format!("client {index} was told ONCEEXPIRED though only {sent} came after: {request}"));
+            self.oracle.fail(&format!("client {index} was told ONCEEXPIRED, highest number {sent}: {request}"));
         }
     }
 

@@ -113,8 +113,8 @@ impl World {
         }
     }
 
-    /// Checks that no node holds a lease under a lower ballot than a leader's. The majority that elected the leader
-    /// kept its promise.
+    /// Checks that no other node holds a lease under a lower ballot than a leader's. Otherwise a member of the majority
+    /// that elected the leader has broken its lease grant.
     fn check_leases(&mut self, node: usize, leader: &paxoi::node::Node) {
         for group in leader.shard().groups() {
             let Some(ballot) = group.leads() else { continue };

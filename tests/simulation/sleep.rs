@@ -1,5 +1,5 @@
-//! Machines that sleep: no process runs, no packet arrives, the wall clock advances. The monotonic clock advances too,
-//! because leases rest on it. In runs without leases it may stop.
+//! Machines that sleep: no process runs, no packet arrives, and the wall clock advances. In runs with leases the
+//! monotonic clock advances too, because leases depend on it. In other runs it may stop.
 
 use crate::network::Network;
 use crate::process::Process;

@@ -114,7 +114,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// Returns the node whose disk the event may use.
+    /// Returns the node whose disk the event may change.
     fn node(self) -> Option<usize> {
         match self {
             Event::Turn { node, .. }

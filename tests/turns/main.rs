@@ -1,9 +1,10 @@
-//! No command holds the event loop: each command of the table gets the worst requests that a client may send, and the
-//! longest turn of the node that serves them is measured.
+//! No command blocks the event loop. For each command of the table, the test sends the worst requests that a client may
+//! send, and measures the longest turn of the node.
 //!
 //! `cargo test --release --test turns -- --nocapture` prints the times that docs/benchmarks.md quotes.
 //! `PAXOI_TURNS_KEYS=1000000` in front of it sets the number of keys in the store. The test itself asserts only what
-//! holds on the slowest machine: work is divided, and no turn takes longer than peers wait.
+//! holds on the slowest machine: work is divided into turns, and no turn lasts `SILENT_MS_MAX`, after which peers would
+//! count the node as dead.
 
 mod single;
 mod worst;
@@ -89,7 +90,7 @@ fn no_command_about_all_groups_holds_the_loop() {
     judge(&format!("{} keys, {MANY_GROUPS} groups", data.keys), rows);
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what one runs this for")]
+#[expect(clippy::print_stdout, reason = "the printed table is the purpose of the test")]
 fn judge(title: &str, mut rows: Vec<Row>) {
     rows.sort_by_key(|row| std::cmp::Reverse(row.longest));
     println!("{title}\n{:<50} {:>12} {:>9}", "command", "longest turn", "turns");
@@ -118,7 +119,7 @@ fn hostile_patterns_are_matched_in_steps() {
     }
 }
 
-/// Keys that are due but not removed yet are counted and passed over in steps.
+/// DBSIZE does not count keys that are due but not removed yet, and RANDOMKEY skips them. Both work in steps.
 #[test]
 fn due_keys_are_counted_over_several_turns() {
     let mut single = Single::new(1, ReadMode::Quorum);

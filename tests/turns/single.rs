@@ -110,7 +110,7 @@ impl Single {
         (0..100).for_each(|_| self.turn(0));
     }
 
-    /// Sends requests, and returns their replies when each request has one. Measures the longest turn anew.
+    /// Sends requests, and returns their replies once every request has one. Resets `longest` and `turns` first.
     pub(crate) fn ask(&mut self, requests: &[Vec<Vec<u8>>]) -> Vec<u8> {
         let bytes: Vec<u8> = requests.iter().flat_map(|words| encoded(words)).collect();
         (self.longest, self.turns) = (Duration::ZERO, 0);

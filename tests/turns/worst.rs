@@ -1,4 +1,4 @@
-//! The worst requests that a client may send for each command. A new command does not compile before it has its cases
+//! The worst requests that a client may send for each command. The tests compile only if every command has its cases
 //! here.
 
 use crate::single::VALUE_BYTES_MAX;
@@ -20,11 +20,12 @@ pub(crate) struct Data {
     pub(crate) long_keys: usize,
 }
 
-/// Requests that are sent together: the last is the measured command, and those before it set up its conditions.
+/// Requests that are sent together. The test measures the longest turn of all of them, including those that only set up
+/// the conditions of the last one.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) requests: Vec<Request>,
-    /// True if the case changes the data that the others find.
+    /// True if the case changes data that other cases need.
     pub(crate) spoils: bool,
 }
 
@@ -231,7 +232,7 @@ pub(crate) fn cases(verb: Verb, data: &Data) -> Vec<Case> {
         V::CommandGetKeys | V::CommandGetKeysAndFlags => {
             vec![case("1,020 keys", vec![many(&format!("{} MGET", name_of(verb)), LOCAL_WORDS_MAX - 4, key)])]
         }
-        V::PaxoiCheckpoint | V::PaxoiDrain | V::PaxoiUndrain => Vec::new(), // they begin what is measured elsewhere
+        V::PaxoiCheckpoint | V::PaxoiDrain | V::PaxoiUndrain => Vec::new(), // they start work that is not measured here
         V::PaxoiMember => one("PAXOI MEMBER LIST"),
         V::PaxoiLeader => one("PAXOI LEADER MOVE 0 1"),
         V::ConfigResetStat | V::ConfigRewrite => one(name_of(verb)),

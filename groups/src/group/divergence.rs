@@ -34,9 +34,9 @@ impl Group {
         self.tells_digest = tell;
     }
 
-    /// Learns from an Accept that the instance before its own is chosen. Call it before [`Group::handle`], and carry
-    /// out its effects first: a member can compare its state with that of the sender only after it has applied
-    /// everything before.
+    /// Learns from an Accept that the instance before the Accept's own is chosen. Call this before [`Group::handle`],
+    /// and carry out the effects in between: a member can compare its state with the sender's only after it has applied
+    /// all earlier instances.
     pub fn learn_before(&mut self, from: NodeId, message: &Message, clock: Clock, effects: &mut Vec<Effect>) {
         let Message::Accept(accept) = message else { return };
         if accept.ballot.node != from || accept.instance != self.next.following() {
@@ -47,17 +47,17 @@ impl Group {
         }
     }
 
-    /// Returns true if `value` can be chosen next here: it follows the same values, and its digest, if any, is that of
-    /// this state.
+    /// Returns true if `value` can be chosen next here: its chain equals this group's chain, and its digest, if it has
+    /// one, equals the digest of this state.
     pub(super) fn follows(&self, value: &Value) -> bool {
-        assert!(self.applied == self.next, "what was chosen is applied before anything else is asked of the group");
+        assert!(self.applied == self.next, "every chosen value is applied before any other use of the group");
         value.chain() == self.chain && value.digest().is_none_or(|digest| digest == self.digest)
     }
 
     /// The digest for the next proposed value, if it carries one. `needed` is true if the value holds commands of a
     /// version that requires a digest.
     pub(super) fn told_digest(&self, needed: bool) -> Option<u64> {
-        assert!(self.applied == self.next, "what was chosen is applied before anything is proposed");
+        assert!(self.applied == self.next, "every chosen value is applied before the next proposal");
         (self.tells_digest || needed).then_some(self.digest)
     }
 

@@ -15,8 +15,8 @@ const SETTLE_MS: u64 = 30;
 /// Additional wait per rank after the preferred leader. Every member adds a random time below [`SPREAD_MS`].
 const RANK_MS: u64 = 150;
 const SPREAD_MS: u64 = 30;
-/// Wait per rank after a lease grant. It is shorter than [`RANK_MS`] because all members have waited long enough by
-/// then, and may campaign from the same moment on.
+/// Wait per rank after a lease grant, or after yielding to a candidate. It is shorter than [`RANK_MS`] because all
+/// members have already waited by then, and may campaign from the same moment on.
 const RANK_SOON_MS: u64 = 50;
 /// A pre-vote without a majority after this time has failed.
 const PRE_VOTE_MS: u64 = 500;
@@ -30,8 +30,8 @@ const PREPARING_DOUBLINGS_MAX: u32 = 3;
 /// Meanwhile it does not campaign, and grants no pre-vote to others. The candidate needs this time to sync its ballot,
 /// and its claim as the leader needs time to arrive.
 const YIELD_MS: u64 = 300;
-/// Interval at which a candidate that may still campaign repeats its question, so that the others go on yielding to it.
-/// On slow disks its Prepare and their promises wait longer than [`YIELD_MS`].
+/// Interval at which a candidate that may still campaign repeats its pre-vote question, so that the others go on
+/// yielding to it. On slow disks, its Prepare and their promises take longer than [`YIELD_MS`].
 const REMIND_MS: u64 = 100;
 /// Back-off after a failure: this time, plus a random time below it. The random time doubles with each failure, up to
 /// [`BACK_OFF_DOUBLINGS_MAX`] times.
@@ -44,10 +44,10 @@ pub(super) struct Election {
     at_ms: u64,
     failures: u32,
     questions: u64,
-    /// The candidate that was last promised its ballot or granted a pre-vote, and the time until which this node yields
-    /// to it.
+    /// The candidate to which this node last promised a ballot or granted a pre-vote, and the time until which this
+    /// node yields to it.
     yielding: Option<(NodeId, u64)>,
-    /// The ballot of a campaign that a leader transfer asked for, if the group is to stay at this node.
+    /// The ballot of a campaign that a leader transfer asked for, if this node should keep the group after it.
     pub(super) stays: Option<Ballot>,
 }
 
@@ -65,7 +65,7 @@ impl Election {
         (self.failures, self.yielding) = (0, None);
     }
 
-    /// Yields for [`YIELD_MS`] to `candidate`, which was promised its ballot or granted a pre-vote.
+    /// Yields for [`YIELD_MS`] to `candidate`, to which this node has promised a ballot or granted a pre-vote.
     pub(super) fn yield_to(&mut self, candidate: NodeId, clock: Clock) {
         self.yielding = Some((candidate, clock.mono_ms + YIELD_MS));
     }
@@ -163,8 +163,8 @@ impl Group {
             && !context.preferred_leaders.iter().any(is_better)
     }
 
-    /// Schedules a repetition of the Prepare. Some member refused because of a lease grant, which is over by now, or
-    /// soon.
+    /// Schedules a repetition of the Prepare, because a member refused it during a lease grant. The grant has ended by
+    /// now, or ends soon.
     pub(super) fn try_promise_again(&mut self, clock: Clock) {
         if let Role::Candidate { again_ms, .. } = &mut self.role {
             *again_ms = Some(clock.mono_ms + AGAIN_MS);
@@ -197,7 +197,7 @@ impl Group {
         effects.extend(self.other_voters().map(|to| Effect::Send { to, message: Message::PreVote(question) }));
     }
 
-    /// Repeats the question of a candidate, so that the others go on yielding to it. The answers count nothing.
+    /// Repeats the pre-vote question of a candidate, so that the others go on yielding to it. The answers are ignored.
     fn remind(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         self.send_pre_vote(effects);
         if let Role::Candidate { remind_ms, .. } = &mut self.role {
@@ -212,7 +212,7 @@ impl Group {
         let yields = self.election.yields(clock).is_some_and(|candidate| candidate != from);
         let is_free = self.leader.is_none_or(|leader| leader.node == from) && !yields;
         let granted = is_free && self.is_entitled(from, question.next);
-        // An asker that is behind learns from the answer that it cannot win.
+        // No yielding to a lagging asker: the answer tells the asker that it cannot win.
         if granted && question.next >= self.next {
             self.election.yield_to(from, clock);
         }
@@ -228,7 +228,7 @@ impl Group {
         }
         self.seen = self.seen.max(answer.promised);
         if answer.next > self.next {
-            // This node learns first. The longer wait lets the next rank campaign before it.
+            // This node must catch up first. The longer wait lets the voter of the next rank campaign earlier.
             self.back_off(clock, effects);
             self.election.at_ms += RANK_MS;
             return self.note_ahead(from, answer.next, clock, effects);
@@ -242,7 +242,7 @@ impl Group {
         }
     }
 
-    /// Begins phase 1, under a ballot above all that were ever seen. No message of it leaves before the ballot is
+    /// Begins phase 1, under a ballot above all ballots ever seen. No message of this phase leaves before the ballot is
     /// durable here.
     pub(super) fn campaign(&mut self, clock: Clock, effects: &mut Vec<Effect>) {
         let me = self.settings.me;
@@ -280,8 +280,8 @@ impl Group {
         let is_foreign = promise.accepted.as_ref().is_some_and(|accepted| !self.follows(&accepted.value));
         let Role::Candidate { proposer, remind_ms, .. } = &mut self.role else { return };
         if is_foreign {
-            // The sender voted in another history or state. Bound to its value, this node would differ from all others.
-            // Perhaps this node is the one that differs, so it no longer asks the others to yield to it.
+            // The sender voted for a value that does not follow this node's history or state, so this node cannot
+            // propose it. Perhaps this node is the diverged one, so it no longer asks the others to yield.
             *remind_ms = u64::MAX;
             return;
         }
@@ -418,7 +418,7 @@ mod tests {
         // The candidate's repeated question gives it more time.
         assert!(!asks(&mut group, 5_001 + YIELD_MS - 1) && !grants(&mut group, NodeId(1), 5_001 + YIELD_MS - 1));
         assert!(grants(&mut group, NodeId(1), 5_001 + YIELD_MS));
-        // Node 1 does not come to lead. After its time this node campaigns, at its turn by rank.
+        // Node 1 does not become the leader. When its time is over, this node campaigns at its own turn by rank.
         let over_ms = 5_001 + 2 * YIELD_MS;
         let turn_ms = 2 * RANK_SOON_MS;
         assert!(

@@ -10,9 +10,9 @@ use crate::queue::Queue;
 use crate::value::DIGEST_VERSION;
 use crate::{Ballot, Effect, Message, NodeId, Value};
 
-/// The leader repeats an Accept without a majority after this time, plus one millisecond for each
-/// [`REPEAT_BYTES_PER_MS`] of its value. A connection loses nothing while it lasts, so the timer serves members that
-/// dropped the value silently.
+/// The leader repeats an Accept that has no majority yet after this time, plus one millisecond for each
+/// [`REPEAT_BYTES_PER_MS`] of its value. An open connection loses nothing, so the timer serves members that dropped the
+/// value silently.
 const REPEAT_MS: u64 = 1_000;
 const REPEAT_BYTES_PER_MS: u64 = 1 << 10;
 

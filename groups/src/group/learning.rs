@@ -1,4 +1,5 @@
-//! The learner's side: it takes values as chosen, and catches up with ranges of values from any member that has them.
+//! The learner's side: it takes values as chosen, and catches up by fetching ranges of values from any member that has
+//! them.
 
 use super::{Clock, Group, Role};
 use crate::acceptor::Accepted;
@@ -35,7 +36,8 @@ impl Learning {
 }
 
 impl Group {
-    /// Takes `value` as chosen at `next`, as another member found. This ends any proposal of this node there.
+    /// Takes `value` as chosen at `next`, because another member knows that it is. This ends any proposal of this node
+    /// at that instance.
     pub(super) fn learn(&mut self, ballot: Ballot, value: Value, clock: Clock, effects: &mut Vec<Effect>) {
         self.decide(ballot, value, clock, effects);
         if !matches!(self.role, Role::Follower) {
@@ -93,8 +95,8 @@ impl Group {
         self.learning.is_some_and(|learning| learning.misses(self.next))
     }
 
-    /// Returns true if an election should wait for the requested values. It no longer should when every member was
-    /// asked in vain, because a leader that alone knew them to be chosen may be gone for good.
+    /// Returns true if an election should wait for the requested values. Once every other member was asked without
+    /// success, the election waits no longer: the only member that knew these values to be chosen may be gone for good.
     pub(super) fn awaits_values(&self) -> bool {
         let others = self.others().count();
         self.is_behind() && self.learning.is_some_and(|learning| learning.questions <= others)
@@ -139,7 +141,7 @@ impl Group {
                 }
                 let (ballot, chosen, value) = (one.ballot, self.last_ballot, one.value);
                 // A recovering group logs nothing here: it logged later instances long ago, and the records of a group
-                // do not go back.
+                // must not go back to earlier instances.
                 if self.recovering.is_none() {
                     effects.push(Effect::Persist(Record::Learned { instance, ballot, chosen, value: value.clone() }));
                 }
@@ -151,8 +153,8 @@ impl Group {
         let Some(learning) = self.learning else { return };
         let target = learning.target.max(range.next);
         if learned {
-            // Also when nothing is missing any more: the Fetch acknowledges the values, and brings the Accept in flight
-            // again.
+            // Fetch again even if nothing is missing any more: the Fetch acknowledges the values, and a leader answers
+            // it with the Accept in flight.
             self.fetch(from, target, 1, clock, effects);
         } else if target <= self.next {
             self.learning = None;
@@ -192,8 +194,8 @@ impl Group {
         }
     }
 
-    /// Makes the leader repeat its Accept after another member helped to catch up. The leader may have been told that
-    /// this node was behind.
+    /// Makes the leader repeat its Accept after another member helped this node to catch up. This node may have
+    /// answered that Accept with a Behind instead of a vote.
     fn tell_leader(&self, helper: NodeId, effects: &mut Vec<Effect>) {
         let leader = self.leader.map(|ballot| ballot.node);
         if let Some(to) = leader.filter(|leader| *leader != helper && *leader != self.settings.me) {

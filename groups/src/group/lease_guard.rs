@@ -1,6 +1,6 @@
 //! The lease guard. With a lease grant, which the node gives outside of the group, a member promises no ballot to any
-//! node but the leader until the grant ends. This module decides which messages that concerns, and how they are
-//! answered. The caller keeps the grants and their ends.
+//! node but the leader until the grant ends. This module decides which messages ask for such a promise, and how they
+//! are answered. The caller keeps the grants and their expiry times.
 
 use super::Group;
 use crate::message::{PreVoted, Reject};
@@ -28,7 +28,8 @@ impl Group {
         }
     }
 
-    /// Answers such a message without a promise. The candidate goes on asking, and may get the promise later.
+    /// Answers a Prepare with a Reject, and a pre-vote question with a refusal. Promises nothing. The candidate
+    /// goes on asking, and may get the promise later.
     pub fn withhold(&mut self, from: NodeId, message: &Message, effects: &mut Vec<Effect>) {
         let promised = self.acceptor.promised();
         let answer = match message {

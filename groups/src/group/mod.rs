@@ -58,7 +58,8 @@ pub struct ElectionContext<'a> {
     pub disk: bool,
     /// Whether this node may promise a ballot to itself now. Otherwise it campaigns as soon as it may.
     pub may_self_promise: bool,
-    /// Nodes that should and can lead instead of this one. It does not campaign where one of them votes.
+    /// Nodes that should and can lead instead of this one. This node does not campaign in a group where one of them
+    /// votes.
     pub preferred_leaders: &'a [NodeId],
 }
 
@@ -140,7 +141,7 @@ enum Role {
         proposer: crate::proposer::Proposer,
         /// The time at which phase 1 began, or at which the last part of a promise arrived.
         since_ms: u64,
-        /// The time at which to repeat the question to the other voters.
+        /// The time at which to repeat the pre-vote question to the other voters.
         remind_ms: u64,
         /// The time at which to repeat the Prepare, if a member could not promise yet.
         again_ms: Option<u64>,
@@ -289,7 +290,7 @@ impl Group {
     }
 
     /// Takes `value` as chosen at `next`: hands it to the state machine, and moves the group to the following instance.
-    /// Its membership change counts from there on.
+    /// A membership change in the value takes effect from that instance on.
     fn decide(&mut self, ballot: Ballot, value: Value, clock: Clock, effects: &mut Vec<Effect>) {
         let (group, instance) = (self.settings.id, self.next);
         assert!(value.chain() == self.chain, "group {group} differs from the majority before instance {instance}");

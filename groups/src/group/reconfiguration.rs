@@ -1,8 +1,8 @@
 //! Reconfiguration: how a chosen value changes the members, and what that means for the leader.
 //!
-//! The members chosen at one instance govern votes, promises and confirmations from the next instance on. Nothing that
-//! was counted among one set of members is counted among another: tallies of votes end with their instance, and
-//! promises with the leadership.
+//! The members chosen at one instance govern votes, promises and confirmations from the next instance on. No vote or
+//! promise counts towards majorities of two different sets of members: a tally of votes ends with its instance, and a
+//! tally of promises with the leadership.
 
 use super::{Clock, ElectionContext, Group};
 use crate::membership::{ChangeError, Membership, MembershipChange};
@@ -78,8 +78,8 @@ impl Group {
     }
 
     /// Handles a value that this leader chose and that changed the voters. Announces it at once to all members, also to
-    /// those that the value removed. Then begins phase 1 again with a majority of the new voters. A leader that no
-    /// longer votes asks the preferred member to begin it.
+    /// those that the value removed. Then begins phase 1 again, among the new voters. A leader that is no longer a
+    /// voter asks the preferred leader to campaign instead.
     pub(super) fn on_voters_changed(&mut self, before: &Membership, clock: Clock, effects: &mut Vec<Effect>) {
         let Some(led) = self.leads() else { return };
         let (instance, ballot, me) = (self.next.preceding(), self.last_ballot, self.settings.me);

@@ -66,7 +66,7 @@ impl Group {
     }
 
     /// Takes back the commands with these `counters`, which ascend. Commands that may have left this node stay queued,
-    /// with unknown fate, and are removed from the list.
+    /// with unknown fate: their counters are removed from `counters`.
     pub fn withdraw(&mut self, counters: &mut Vec<u64>) {
         self.origin.withdraw(counters);
     }
@@ -127,8 +127,11 @@ impl Group {
                 Some(own) => own,
                 None => {
                     let is_change = command.body.first() == Some(&MACHINE);
-                    let outcome =
-                        is_change.then(|| self.outcomes.pop_front().expect("what is applied has been decided"));
+                    let outcome = is_change.then(|| {
+                        self.outcomes
+                            .pop_front()
+                            .expect("deciding a value gives each membership change in it an outcome")
+                    });
                     if !self.dedup.advance(command.id) {
                         applying.offset += bytes;
                         continue;
@@ -253,8 +256,8 @@ impl Group {
         }
     }
 
-    /// Notes that question `number` about `ballot` was answered by a majority with the leader, or by a leader with a
-    /// lease.
+    /// Notes that question `number` about `ballot` was answered by a majority that includes the leader, or by a leader
+    /// with a lease.
     pub fn on_confirmed(&mut self, number: u64, ballot: Ballot, instance: Instance) {
         self.reads.confirmed(number, ballot, instance);
     }

@@ -81,12 +81,12 @@ impl Group {
 
     fn recall_promise(&mut self, ballot: Ballot) {
         self.seen = self.seen.max(ballot);
-        // A lower promise can stand behind a vote that promised more. It changes nothing.
+        // The log can hold a promise after a vote under a higher ballot. That promise changes nothing.
         let _ = self.acceptor.prepare(ballot);
     }
 
-    /// Moves to `instance`, because a record tells that all before it were chosen, the last one under `chosen`. Returns
-    /// false if that value, or one before it, is missing here.
+    /// Moves to `instance`, because a record says that all earlier instances were chosen, the last of them under
+    /// `chosen`. Returns false if the value of an earlier instance is missing here.
     fn reach(&mut self, instance: Instance, chosen: Ballot, clock: Clock, effects: &mut Vec<Effect>) -> bool {
         if self.recovering.is_some() {
             return false;
@@ -99,10 +99,10 @@ impl Group {
         instance <= self.next
     }
 
-    /// Writes the records that replace older ones before those are dropped from the log: the group's position and, with
-    /// `vote`, its vote there.
+    /// Persists the group's position and, with `vote`, its vote at that position again, before its older records are
+    /// dropped from the log.
     pub fn record_again(&self, vote: bool, effects: &mut Vec<Effect>) {
-        assert!(self.recovering.is_none(), "what a recovering group knows is in its old records only");
+        assert!(self.recovering.is_none(), "only its old records hold the knowledge of a recovering group");
         let (next, promised, chosen) = (self.next, self.acceptor.promised(), self.last_ballot);
         effects.push(Effect::Persist(Record::Position { next, promised, chosen }));
         if let Some(accepted) = self.acceptor.accepted().filter(|_| vote).cloned() {

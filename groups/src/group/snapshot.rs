@@ -1,6 +1,6 @@
 //! The group's part of a checkpoint, beside the state machine: taken at one instance, and installed at another member
-//! or after a start. It holds no promise and no vote: those are in the log. An installation keeps the promise of its
-//! node.
+//! or after a start. It holds no promise and no vote: those are in the log. The node that installs a checkpoint keeps
+//! its own promise.
 
 use super::time::GroupTime;
 use super::{Clock, Group, Role};
@@ -35,7 +35,7 @@ impl Group {
     /// If a chosen value is not applied yet.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        assert!(self.applied == self.next, "what was chosen is applied before anything else is asked of the group");
+        assert!(self.applied == self.next, "every chosen value is applied before any other use of the group");
         Snapshot {
             instance: self.next.preceding(),
             chosen: self.last_ballot,

@@ -3,7 +3,8 @@
 //!
 //! The simulation checks a few long runs of everything; this checks all short runs of the two types that hold the rules
 //! of Paxos. [`Mistake`]s show that the properties can fail: each is injected around the shipped code, and the checker
-//! must find each. `PAXOI_MODEL=2,1,1` adds a check with other bounds: rounds of either proposer, crashes.
+//! must find each. `PAXOI_MODEL=2,1,1` adds a check with other bounds: the rounds of proposer 1, the rounds of
+//! proposer 2, and the crashes.
 
 mod properties;
 mod world;
@@ -14,15 +15,15 @@ use std::io::{Write as _, stderr};
 use std::time::Instant;
 use world::{Bounds, Mistake, Paxos};
 
-/// Threads of one check. With several threads, the others can wait for each other for ever when one ends early or
-/// panics (stateright 0.31). The checks run side by side instead.
+/// Threads of one check. If one of several threads ends early or panics, the other threads can wait for each other for
+/// ever (stateright 0.31). The checks run side by side instead.
 const THREADS: usize = 1;
 
 /// Checks every state that is reachable within `bounds`. Fails if there are fewer than `states_min` states, or if a
-/// "sometimes" property outside `never` holds in no state: the model has then lost some of what can happen.
+/// "sometimes" property outside `never` holds in no state: the model then no longer covers a case that it should.
 #[allow(
     clippy::explicit_write,
-    reason = "a passing test hides what macros print, and how much was checked is a result"
+    reason = "the output of macros is hidden if the test passes, but the number of checked states is a result"
 )]
 fn expect_sound(bounds: Bounds, states_min: usize, never: &[&str]) {
     let began = Instant::now();
@@ -38,7 +39,7 @@ fn expect_sound(bounds: Bounds, states_min: usize, never: &[&str]) {
             _ => checker.assert_no_discovery(property.name),
         }
     }
-    assert!(states >= states_min, "{bounds:?} has {states} states of {states_min}: what can no longer happen?");
+    assert!(states >= states_min, "{bounds:?}: only {states} states, not {states_min}: which steps are lost?");
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn bounds_of_the_environment() {
     let Ok(text) = std::env::var("PAXOI_MODEL") else { return };
     let numbers: Option<Vec<u8>> = text.split(',').map(|number| number.parse().ok()).collect();
     let Some(&[first, second, crashes]) = numbers.as_deref() else {
-        panic!("PAXOI_MODEL must be like 2,1,1 (rounds of either proposer, crashes), not {text:?}");
+        panic!("PAXOI_MODEL must be like 2,1,1 (rounds of proposers 1 and 2, crashes), not {text:?}");
     };
     expect_sound(
         Bounds { rounds: [first.into(), second.into()], crashes },

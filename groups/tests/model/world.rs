@@ -171,7 +171,7 @@ impl Paxos {
         let values = |node: u64| {
             let value = |start| {
                 let sealed = ValueBuilder::default().seal(0, 100 * node + u64::from(start), None);
-                // Static bytes have no reference count, for which the threads would compete when they copy states.
+                // Static bytes have no reference count, so copying a state does not have to update one.
                 let bytes: &'static [u8] = sealed.bytes().to_vec().leak();
                 Value::parse(bytes.into()).expect("a sealed value")
             };
@@ -231,7 +231,7 @@ impl Paxos {
                 (novelty, Record::Promised(ballot), Said::Promise { from: to, ballot, accepted })
             }
             Said::Accept { ballot, value } => {
-                // As in `Group`, a second value under one ballot gets no vote; its proposer is told.
+                // As in `Group`, a second value under one ballot gets no vote. The model leaves out the answer to it.
                 acceptor.accepted_under(ballot).is_none_or(|known| *known == value).then_some(())?;
                 let novelty = acceptor.accept(ballot, &value).ok()?;
                 (novelty, Record::Accepted(ballot, value), Said::Vote { from: to, ballot })

@@ -26,7 +26,7 @@ fn turn_from_now(member: &mut Member) -> u64 {
             member.clock.mono_ms += 1;
             !member.tick().is_empty()
         })
-        .expect("it asks at last")
+        .expect("it starts a pre-vote in the end")
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_candidate_repeats_its_question_so_that_the_others_go_on_yielding_to_it() {
         assert_eq!(member.call(|group, effects| group.tick(clock, context, effects)), []);
     }
     assert_eq!(member.tick(), reminded);
-    // So does one that may differ from the majority.
+    // A candidate that may differ from the majority lets the others go on, too.
     member.handle(2, promise(ballot(1, 1), 1, 1, Some(accepted(ballot(0, 2), &empty(99)))));
     member.clock.mono_ms += 100;
     assert_eq!(member.tick(), []);

@@ -99,7 +99,7 @@ impl Member {
         member
     }
 
-    /// Chooses a command of this member, by its own vote and member 2's. The member leads under ballot 1.1 and has
+    /// Chooses a command of this member, by its own vote and member 2's. The member must lead under ballot 1.1, with
     /// nothing in flight.
     fn choose(&mut self, body: &str) {
         let next = self.group.next();
@@ -134,7 +134,8 @@ impl Member {
         })
     }
 
-    /// Handles a message and returns the effects. If the member becomes leader, they include those of the turn's end.
+    /// Handles a message and returns the effects. If the member becomes the leader, it also flushes, and the effects of
+    /// the flush follow.
     fn handle(&mut self, from: u32, message: Message) -> Vec<Effect> {
         let (clock, led) = (self.clock, self.group.leads());
         let mut effects = self.call(|group, effects| group.learn_before(NodeId(from), &message, clock, effects));

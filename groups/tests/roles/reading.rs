@@ -138,7 +138,7 @@ fn a_question_that_no_answer_can_confirm_any_more_is_over_at_once() {
     let leads = LeadershipAnswer::Leads(Instance(1));
     assert_eq!(with(1, leads, &member), ConfirmationOutcome::Confirmed(Instance(1)));
     assert_eq!(with(3, LeadershipAnswer::Holds, &member), ConfirmationOutcome::Open, "the leader has not answered yet");
-    assert_eq!(with(1, LeadershipAnswer::Holds, &member), ConfirmationOutcome::Denied, "it does not");
+    assert_eq!(with(1, LeadershipAnswer::Holds, &member), ConfirmationOutcome::Denied, "it does not lead");
     assert_eq!(with(3, LeadershipAnswer::Refused(ballot(2, 3)), &member), ConfirmationOutcome::Denied);
     member.handle(3, prepare(ballot(2, 3), 1));
     assert_eq!(with(1, leads, &member), ConfirmationOutcome::Outdated, "the asker has promised more");
@@ -158,11 +158,11 @@ fn a_read_through_a_leader_that_was_replaced_is_not_confirmed() {
     asker.no_claim(3);
     asker.claim(LEADER);
     assert_eq!(asker.group.leader(), Some(LEADER));
-    assert_eq!(old.group.answer(LEADER), LeadershipAnswer::Leads(Instance(1)), "it cannot know");
+    assert_eq!(old.group.answer(LEADER), LeadershipAnswer::Leads(Instance(1)), "it knows of no other");
     asker.group.read(1);
     let (asked, told) = ask(&mut asker, 1);
     assert_eq!(asked, None);
     let [Effect::Send { message, .. }] = told.as_slice() else { panic!("{told:?}") };
-    assert_eq!(old.handle(2, message.clone()), [Effect::Leading(false)], "it hears of it");
+    assert_eq!(old.handle(2, message.clone()), [Effect::Leading(false)], "it learns of the promise to member 3");
     assert_eq!(old.group.answer(LEADER), LeadershipAnswer::Holds);
 }

@@ -137,7 +137,7 @@ fn commands_of_an_earlier_start_are_applied_for_nobody() {
     assert_eq!((member.log.0.len(), member.answered.len()), (1, 0));
 }
 
-/// Each piece makes progress and nothing is done twice: neither a command nor a reply or read that waits for it.
+/// Each piece makes progress. No command is applied twice, no reply is given twice, and no read is answered twice.
 #[test]
 fn a_value_is_applied_in_pieces() {
     let mut member = Member::new(2, 3);

@@ -527,11 +527,11 @@ impl Shard {
                 assert!(*ballot >= self.promised, "a vote for {ballot} after a promise of {}", self.promised);
             }
             Record::Learned { instance, .. } => assert!(*instance == next, "{instance} learned, {next} is next"),
-            // The members have changed: see `Group::decide`.
+            // Logged only when the members have changed: see `Group::decide`.
             Record::Position { next: at, promised, .. } => {
                 assert_eq!((*at, *promised), (next, self.promised), "a position that is not this member's");
             }
-            Record::Lost { .. } => panic!("nobody asked for {record:?}"),
+            Record::Lost { .. } => panic!("a group must not persist {record:?}"),
         }
     }
 

@@ -106,7 +106,7 @@ impl Oracle {
         let Record::Accepted { instance, ballot, value, .. } = record else { return };
         self.on_value(group, *instance, *ballot, value);
         let at = (group, *instance);
-        let members = self.memberships.get(&at).expect("who votes knows that the instance before is chosen").clone();
+        let members = self.memberships.get(&at).expect("a voter knows that the preceding instance is chosen").clone();
         if !members.voters().contains(node) {
             return;
         }
@@ -124,7 +124,7 @@ impl Oracle {
         assert_eq!(self.memberships.get(&(group, next)), Some(membership), "group {group} before {next}");
     }
 
-    /// Returns the newest members of a group.
+    /// Returns the members of a group after its last chosen value.
     pub(crate) fn members(&self, group: usize) -> &Membership {
         let all = self.memberships.range((group, Instance(0))..(group + 1, Instance(0)));
         all.last().expect("each group begins with some").1

@@ -93,12 +93,12 @@ pub(crate) struct World {
     crashes: usize,
     kinds: [u64; MESSAGE_KINDS],
     names: u64,
-    /// True if every packet that arrives is printed.
+    /// True if every packet is printed at its time of arrival, even one that a cut then drops.
     is_traced: bool,
 }
 
-/// Runs `$body`, which may call one node: the turn borrows everything that the node's calls need, apart from the node.
-/// Then posts the packets that the node sent, and starts a sync if its log needs one.
+/// Runs `$body` with one node and a turn. The turn borrows everything outside the node that the node's calls need.
+/// Then posts the packets that the node sent, and starts a sync if the node's log needs one.
 macro_rules! with_node {
     ($world:ident, $id:expr, |$node:ident, $turn:ident| $body:expr) => {{
         let id: NodeId = $id;

@@ -1,7 +1,7 @@
 //! The request parser of a server: inline commands and arrays of bulk strings, nothing else.
 //!
-//! The parser is resumable: between two reads it remembers how far it came. So it scans no byte twice, however small
-//! the pieces in which a request arrives. It copies nothing: arguments are ranges of the read buffer, except in inline
+//! The parser is resumable: between two reads it remembers its position. So it does not parse a request again from the
+//! start for each piece that arrives. It copies nothing: arguments are ranges of the read buffer, except in inline
 //! commands with quotes. It trusts no length that a client claims: memory grows only with bytes that have arrived.
 
 use memchr::{memchr, memchr2};
@@ -73,7 +73,7 @@ pub struct RequestParser {
     stage: ParseStage,
     /// Start of the line or argument that is read next.
     at: usize,
-    /// No line end lies before this position.
+    /// The bytes from `at` to this position hold no line end.
     searched: usize,
     args_left: usize,
     bulk_bytes: usize,
@@ -301,8 +301,8 @@ impl RequestParser {
     }
 }
 
-/// Parses a line of one to three digits: nearly every line is one. Returns the number, and the bytes of the line and
-/// its end.
+/// Parses a line of one to three digits, as nearly all lines are. Returns the number, and the length of the line in
+/// bytes, line end included.
 #[inline]
 fn short_number(line: &[u8]) -> Option<(i64, usize)> {
     let digit = |byte: u8| i64::from(byte - b'0');
@@ -370,8 +370,8 @@ fn unquote(line: &[u8], bytes: &mut Vec<u8>, args: &mut Vec<(u32, u32)>) -> Opti
     Some(())
 }
 
-/// Reads a word into `bytes`, and returns the rest of the line. Quotes may begin inside a word, and their end ends the
-/// word.
+/// Reads a word into `bytes`, and returns the rest of the line. A quote may open inside a word. The closing quote ends
+/// the word.
 fn word<'a>(mut rest: &'a [u8], bytes: &mut Vec<u8>) -> Option<&'a [u8]> {
     while let [byte, tail @ ..] = rest {
         match byte {

@@ -2,7 +2,8 @@
 //!
 //! The load generator reads hundreds of thousands of replies per second. Of each reply it needs the end, and whether
 //! the reply is an error. So the scan builds nothing, and goes on where it stopped if a reply arrives in pieces. Both
-//! parsers share the code for the heads of items and one set of limits, because the peer may be any server.
+//! parsers use the same code for item heads, and the same limits. The limits are needed because the peer may be any
+//! server.
 
 /// Maximum depth of nested aggregates.
 pub const DEPTH_MAX: usize = 16;
@@ -97,7 +98,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Value, usize)>, ValueError> {
 /// reply is incomplete.
 ///
 /// # Errors
-/// If the bytes cannot be the start of a reply within the limits. Numbers are not checked.
+/// If the bytes cannot be the start of a reply within the limits. Scalars and the content of strings are not checked.
 pub fn skip(bytes: &[u8]) -> Result<Option<(usize, bool)>, ValueError> {
     Scan::default().resume(bytes)
 }

@@ -67,7 +67,7 @@ fn a_stream_of_megabytes_arrives_whole() {
         bytes
     });
     let echoed = server.serve(echoed, echo);
-    assert!(echoed == expected, "{} of {} bytes, or others", echoed.len(), expected.len());
+    assert!(echoed == expected, "{} of {} bytes arrived, or they differ", echoed.len(), expected.len());
 }
 
 #[test]

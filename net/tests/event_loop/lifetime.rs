@@ -1,4 +1,4 @@
-//! How connections begin and end, and what their handles find afterwards.
+//! How connections begin and end, and how the event loop treats the handles of closed connections.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener};
@@ -51,7 +51,7 @@ fn the_last_reply_survives_input_that_nobody_reads() {
     let handle = server.accept();
     client.write_all(b"*1\r\n*1\r\n").unwrap();
     server.until(|_, event| matches!(event, Event::Input { .. }).then_some(()));
-    // More garbage arrives before the answer to the first.
+    // More garbage arrives before the first garbage is answered.
     client.write_all(&[b'*'; 100_000]).unwrap();
     server.event_loop.outbound(handle).unwrap().buffer().extend_from_slice(b"-ERR Protocol error\r\n");
     server.event_loop.close_after_flush(handle);
@@ -95,7 +95,7 @@ fn closing_during_the_turn_cancels_what_was_still_to_come() {
         event_loop.close_after_flush(*handle);
         Some(())
     });
-    // The flush wrote the last reply. Its event is still pending when the owner closes the connection itself.
+    // The flush wrote the last reply. The `Closed` event for it is still pending when the test closes the connection.
     server.event_loop.close(handle);
     server.turn(|_, event| panic!("{event:?}"));
     assert_eq!(read_to_end(&client), b"lost");

@@ -1,7 +1,8 @@
 //! Tests of the event loop over real loopback sockets: delivery, order, and resistance to bad peers.
 //!
 //! The loop under test runs on the test's own thread. Clients are plain blocking sockets, on threads of their own where
-//! they must run at the same time. Every wait ends with a condition or with a failed test, never with a pause.
+//! they must run at the same time. Every wait ends when its condition holds, or fails the test at a deadline. No test
+//! sleeps for a fixed time.
 
 mod delivery;
 mod flow;

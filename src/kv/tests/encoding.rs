@@ -117,7 +117,7 @@ proptest! {
             let at = at.index(body.len());
             body[at] = byte;
             if let Ok(command) = decode(&body) {
-                prop_assert_eq!(&encoded(&command), &body, "one form of each command");
+                prop_assert_eq!(&encoded(&command), &body, "each command has only one encoding");
             }
         }
     }

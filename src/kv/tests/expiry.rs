@@ -1,4 +1,4 @@
-//! Time: absolute expiry, due keys, and expiries that a reader may not see yet.
+//! Tests of time: absolute expiry, durations, due keys, and reads that wait for the group's time.
 
 use super::{Db, START_MS};
 use crate::kv::table::lookup;

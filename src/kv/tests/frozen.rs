@@ -95,8 +95,8 @@ fn install(blocks: &[Vec<u8>]) -> Result<Store, BlockError> {
     installation.finish().ok_or(BlockError::OutOfTurn)
 }
 
-/// Freezes a store, which executes more commands between its blocks, and compares the state in the blocks with the
-/// frozen state.
+/// Freezes a store, executes more commands after each block, and compares the state in the blocks with the frozen
+/// state.
 fn write_out_and_compare(seed: u64, keys: u64, budget_bytes_max: u64, steps_max: u64) {
     let (mut db, mut traffic) = full(seed, keys);
     for _ in 0..2 {
@@ -114,7 +114,7 @@ fn write_out_and_compare(seed: u64, keys: u64, budget_bytes_max: u64, steps_max:
             }
         }
         assert_eq!(db.store.frozen_digest(), Some(digest), "seed {seed}");
-        assert_eq!(db.store.aside_bytes(), 0, "seed {seed}: what was put aside is gone when all is out");
+        assert_eq!(db.store.aside_bytes(), 0, "seed {seed}: no copy is left after the last block");
         db.store.thaw();
         let store = install(&blocks).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         assert_eq!(store.digest(), digest, "seed {seed}");
@@ -245,7 +245,7 @@ fn thawing_early_lets_go_of_everything() {
     (0..3).for_each(|_| assert!(db.store.next_block(1_000).is_some()));
     (0..500).for_each(|_| traffic.step(&mut [&mut db]));
     assert!(db.store.aside_bytes() > 0);
-    assert_eq!(db.store.frozen_digest(), None, "it is not out yet");
+    assert_eq!(db.store.frozen_digest(), None, "the last block is not written out yet");
     db.store.thaw();
     assert_eq!((db.store.aside_bytes(), db.store.is_frozen()), (0, false));
     let digest = db.store.digest();

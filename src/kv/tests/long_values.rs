@@ -130,7 +130,7 @@ fn they_are_as_plain_ones_in_parts_and_while_the_store_is_frozen() {
         shared.store.thaw();
         for db in [&mut plain, &mut shared] {
             KEYS.iter().for_each(|key| _ = db.ask(&format!("DEL {key}")));
-            assert_eq!(db.store.heap_bytes, 0, "the books are right");
+            assert_eq!(db.store.heap_bytes, 0, "an empty store counts no heap bytes");
         }
     }
 }
@@ -148,5 +148,5 @@ fn replies_and_other_keys_share_their_memory() {
         value.shared().next().unwrap().as_ptr()
     };
     assert_eq!(place("b{t}"), place("c{t}"));
-    assert_eq!(place("b{t}"), place("b{t}"), "and replies that of the key");
+    assert_eq!(place("b{t}"), place("b{t}"), "two replies share the memory of their key");
 }

@@ -127,7 +127,7 @@ fn what_lacks_a_part_or_has_another_is_not_executed() {
     assert_eq!(apply(&mut db.store, &beyond), lost);
     assert_eq!(apply(&mut db.store, &complete(UPLOAD, &body)), lost, "the last one is missing");
     for part in parts(UPLOAD, &body, 10) {
-        assert_eq!(apply(&mut db.store, &part), "OK", "what was refused is forgotten");
+        assert_eq!(apply(&mut db.store, &part), "OK", "the refused completion has dropped the upload");
     }
     let mut other = body.clone();
     *other.last_mut().unwrap() ^= 1;
@@ -164,11 +164,11 @@ fn uploads_are_bounded_and_what_their_origin_forgot_is_dropped() {
         apply(&mut db.store, &Command::UploadPart(UploadPart { upload, total, offset: 0, bytes: b"first" }))
     };
     assert_eq!(begin(&mut db, 1, 1, 1, 801), lost, "no request is that long");
-    assert_eq!(begin(&mut db, 1, 1, 1, 800), ok, "a single one may be longer than all together");
+    assert_eq!(begin(&mut db, 1, 1, 1, 800), ok, "a single upload may exceed the limit for all together");
     assert_eq!(begin(&mut db, 2, 1, 1, 10), busy);
     assert_eq!(begin(&mut db, 1, 2, 1, 100), ok, "a later start of the same node: the first is forgotten");
     assert_eq!(begin(&mut db, 2, 1, 1, 300), ok);
-    assert_eq!(begin(&mut db, 3, 1, 1, 1), lost, "longer than it says");
+    assert_eq!(begin(&mut db, 3, 1, 1, 1), lost, "the part is longer than the announced total");
     assert_eq!(begin(&mut db, 3, 1, 1, 5), busy, "too many bytes");
     assert_eq!(apply(&mut db.store, &Command::UploadAbort(UploadId { node: 2, start: 1, number: 1 })), ok);
     assert_eq!(begin(&mut db, 2, 1, 2, 5), ok);
@@ -193,7 +193,7 @@ fn an_upload_without_a_part_for_ten_seconds_yields_to_another_that_needs_its_roo
     db.pass(9_999);
     assert_eq!((part(&mut db, 2, 200, 5), part(&mut db, 3, 100, 0)), (ok.clone(), busy.clone()));
     db.pass(1);
-    assert_eq!(part(&mut db, 3, 300, 0), busy, "the other one goes on, and takes too much");
+    assert_eq!(part(&mut db, 3, 300, 0), busy, "the upload of node 2 goes on, and leaves too little room");
     assert_eq!((part(&mut db, 1, 200, 5), part(&mut db, 2, 200, 10)), (lost, ok.clone()));
     assert_eq!(part(&mut db, 3, 200, 0), ok);
 }
@@ -259,7 +259,7 @@ fn an_upload_that_is_given_up_leaves_nothing_behind() {
     let (mut one, other) = (Db::new(), Db::new());
     assert_eq!(apply(&mut one.store, &parts(UPLOAD, b"some body", 9)[0]), "OK");
     assert_eq!(apply(&mut one.store, &Command::UploadAbort(UPLOAD)), "OK");
-    assert_ne!(one.store.rolling_digest(), other.store.rolling_digest(), "what happened is told");
+    assert_ne!(one.store.rolling_digest(), other.store.rolling_digest(), "the rolling digest covers the upload");
     assert_eq!(one.store.digest(), other.store.digest());
 }
 
@@ -289,7 +289,7 @@ fn a_long_value_is_written_out_in_pieces_while_others_take_its_place() {
         assert_eq!(show(&copy.apply(&db.body(&[b"GET", b"k"]).unwrap())), format!("\"{}\"", "o".repeat(1_000)));
         assert_eq!(db.ask("STRLEN k"), "999");
         let bytes = |store: &Store| store.bytes();
-        assert!(bytes(&db.store).abs_diff(bytes(&copy)) < 100, "what is gone is counted no more");
+        assert!(bytes(&db.store).abs_diff(bytes(&copy)) < 100, "replaced values are no longer counted");
 
         // Blocks with a missing or repeated piece make no state.
         let pieces: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at][..2] == [2, 6]).collect();

@@ -100,7 +100,7 @@ impl SlotMap {
             let [Value::Int(first), Value::Int(last), owner, ..] = range.as_items()? else { return None };
             let [host, Value::Int(port), ..] = owner.as_items()? else { return None };
             let port = u16::try_from(*port).ok()?;
-            // A node that does not know its own address sends none, or `?`. It is the node that was asked.
+            // A node that does not know its own address sends no host, or `?`. The host is then the one that was asked.
             let address = match host.as_bytes().map(String::from_utf8_lossy).as_deref() {
                 None | Some("" | "?") => SocketAddr::new(asked, port),
                 Some(host) => match host.parse() {

@@ -35,7 +35,8 @@ pub struct Plan {
     pub pipeline: usize,
     /// The end of the load.
     pub limit: Limit,
-    /// Requests per second in all, sent by the clock. Without a rate, each reply lets the next request go.
+    /// Requests per second in all, for an open loop. Without a rate, the loop is closed: each reply lets the next
+    /// request go.
     pub rate: Option<f64>,
     /// The kind of load.
     pub workload: Workload,

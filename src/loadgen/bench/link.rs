@@ -14,10 +14,10 @@ const BACKOFF_NS_MIN: u64 = 20_000_000;
 const BACKOFF_NS_MAX: u64 = 1_000_000_000;
 /// Time limit for a connection attempt.
 const CONNECT_NS_MAX: u64 = 2_000_000_000;
-/// Maximum length of a reply that is put together: the longest bulk string and its head.
+/// Maximum bytes of an incomplete reply in the input buffer: the longest bulk string and its head.
 const REPLY_BYTES_MAX: usize = net::resp::value::BULK_BYTES_MAX + 64;
 
-/// A connection, or its remains until it is made again.
+/// A connection to one server. While it is down, the link holds its back-off.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
@@ -137,7 +137,7 @@ impl Link {
         }
     }
 
-    /// Queues a request, whose bytes `write` appends. Returns true if it is the first since the last flush.
+    /// Queues a request, whose bytes `write` appends. Returns true if no other bytes were waiting to be sent.
     pub fn send(&mut self, op: Op, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let first = self.output.is_empty();
         write(&mut self.output);

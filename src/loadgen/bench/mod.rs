@@ -43,8 +43,8 @@ use workload::{KeysDist, Picker, RequestKind, Requests, Workload};
 
 /// Requests in flight per connection while keys are loaded: enough to be quick, few enough to be gentle.
 const LOAD_PIPELINE: usize = 64;
-/// Maximum pipeline of `ONCE` requests. A server remembers this many numbers of a session: more at once could not be
-/// sent again.
+/// Maximum pipeline of `ONCE` requests. A server remembers this many numbers of a session. With more in flight, a
+/// request that is sent again could be older than these numbers, and would be refused.
 const ONCE_PIPELINE_MAX: usize = 64;
 /// Time to wait for outstanding replies at the end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -62,8 +62,8 @@ pub struct BenchArgs {
     /// The load.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Check that the clients' history is linearizable. The run uses keys of its own, 256 at a time, which remain. Exit
-    /// code 1 if it is not linearizable.
+    /// Check that the clients' history is linearizable. The run uses keys of its own, up to 256 at a time, and does not
+    /// delete them. Exit code 1 if the history is not linearizable.
     #[arg(long)]
     pub verify: bool,
     /// Where the results go besides the table.
@@ -77,7 +77,7 @@ pub struct LoadArgs {
     /// Ask CLUSTER SLOTS and send each request to the node that owns its key.
     #[arg(long)]
     pub cluster: bool,
-    /// Connections in all (with --cluster, each is one to every owning node).
+    /// Connections in all (with --cluster, each stands for one to every node that owns slots).
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = count(100_000))]
     pub connections: usize,
     /// Maximum requests in flight per connection.
@@ -336,8 +336,8 @@ fn load_keys(mut plan: Plan, args: &LoadArgs, stop: &AtomicBool) -> anyhow::Resu
     Ok(plan)
 }
 
-/// Raises the limit of open files. A thousand connections are more than the files that a process may open by default.
-/// If the limit cannot be raised, connecting reports that soon enough.
+/// Raises the limit of open files. The default limit may be too low for a thousand connections. If the limit cannot be
+/// raised, the connection attempt that exceeds it reports the error.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

@@ -67,7 +67,7 @@ impl Measurements {
     }
 
     /// Records a reply at `now_ns`. A reply after the end of sending (`in_time` is false) does not count for the
-    /// throughput. It counts for the latencies, which would be flattered without the slowest.
+    /// throughput. It counts for the latencies, which would look too good without the slowest replies.
     pub fn on_reply(&mut self, kind: RequestKind, now_ns: u64, latency_ns: u64, in_time: bool) {
         self.latencies[kind as usize].saturating_record(latency_ns);
         if in_time {

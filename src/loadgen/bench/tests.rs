@@ -158,7 +158,7 @@ fn a_silent_server_does_not_hold_the_run() {
     assert_eq!((record.in_time, record.unanswered), (100, 16));
 }
 
-/// Starts a server that stalls once for 300 ms, as a server does that waits for its disk.
+/// Starts a server that stalls once for 300 ms, like a server that waits for its disk.
 fn stalling() -> FakeServer {
     FakeServer::start(|_, number| {
         if number == 100 {
@@ -175,7 +175,8 @@ fn the_open_loop_does_not_omit_what_a_stall_delays() {
     let open = run(&Plan { rate: Some(1000.0), ..shape(stalling().address) });
     assert_eq!((open.in_time, open.never_sent), (600, 0));
     let open = open.all_latencies();
-    // In the closed loop one request saw the stall. In the open loop all requests did that were due during it.
+    // In the closed loop, only one request saw the stall. In the open loop, every request that was due during the stall
+    // saw it.
     assert!(closed.value_at_quantile(0.99) < 150_000_000, "{}", closed.value_at_quantile(0.99));
     assert!(open.value_at_quantile(0.9) > 150_000_000, "{}", open.value_at_quantile(0.9));
 }

@@ -1,9 +1,9 @@
 //! `paxoi bench --verify`: records what the clients of a run did and were told, and checks that it is linearizable.
 //!
 //! A verified run uses keys that nobody has used before, and new ones every second, so that the history of each key
-//! begins with nothing and stays short. All values are different. At the end every key is read once more. A long run
-//! does more than can be kept. The histories of half of the keys are then dropped, again and again, and those of the
-//! other keys stay whole. The kept histories are checked key by key.
+//! begins with nothing and stays short. All values are different. At the end every key is read once more. The number of
+//! operations kept is limited. Whenever a run reaches the limit, the histories of half of the keys are dropped, and
+//! those of the other keys stay whole. The kept histories are checked key by key.
 
 use super::driver::{Limit, Plan, drive};
 use super::report::Verified;
@@ -122,8 +122,8 @@ impl HistoryRecorder {
         if !self.keeps(op.key) {
             return;
         }
-        // The reply is complete, because the link found its end. If it is malformed (a number, for example), the
-        // operation counts as open. The check judges the content of all other replies.
+        // The reply is complete, because the link found its end. If its content is malformed, such as an integer with a
+        // letter in it, the operation counts as open. The check judges the content of all other replies.
         let Ok(Some((reply, _))) = decode(reply) else { return self.on_open(client, op) };
         let outcome = match Outcome::of_reply(&reply) {
             // An earlier attempt of the request may still be executed.

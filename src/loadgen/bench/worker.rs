@@ -1,9 +1,9 @@
 //! One thread of the generator: an event loop over its share of the connections.
 //!
 //! A *client* is one of the `--connections`. It has at most `--pipeline` requests in flight. It has one link, or with
-//! `--cluster` one to each node. In the closed loop a reply lets its client send the next request. In the open loop the
-//! schedule does, on the next client that has room. A request that finds no room keeps its intended time: its wait
-//! counts as latency (no coordinated omission).
+//! `--cluster` one to each node. In the closed loop, each reply lets its client send the next request. In the open
+//! loop, requests follow a schedule, and each goes to the next client that has room. A request that finds no room keeps
+//! its intended time: its wait counts as latency (no coordinated omission).
 
 use super::cluster::{Refresher, SlotMap};
 use super::driver::{Limit, Plan};
@@ -27,7 +27,7 @@ const ATTEMPTS_MAX: u32 = 16;
 const NAP: Duration = Duration::from_millis(20);
 /// Interval between checks for links that are down and for an old map.
 const CHORES_NS: u64 = 5_000_000;
-/// Minimum time between two questions for the slots.
+/// Minimum time between two requests for the slot map.
 const REFRESH_NS_MIN: u64 = 100_000_000;
 const READ_BYTES: usize = 64 * 1024;
 const EVENTS_MAX: usize = 1024;
@@ -56,7 +56,7 @@ pub struct Worker<'a> {
     /// Requests that may still be begun.
     budget: u64,
     deadline_ns: Option<u64>,
-    /// Time since which no request is begun, because of the time limit, a stop, or silence.
+    /// Time at which the load ended: at the time limit, at a stop, or after a silence. No new request begins after it.
     ended_ns: Option<u64>,
     last_reply_ns: u64,
     /// Requests without a reply on all links.
@@ -86,7 +86,7 @@ impl<'a> Worker<'a> {
     /// Creates the worker of thread `index`, and connects its share of the clients.
     ///
     /// # Errors
-    /// If a server is not there.
+    /// If a server cannot be reached. A recording without `needs_all_nodes` tolerates that.
     pub fn new(
         plan: &'a Plan,
         index: usize,
@@ -285,7 +285,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Asks for the slots while something is wrong, and resumes the requests that waited for the answer.
+    /// Adopts a new slot map, if one has come, and resumes the requests that waited for it. Otherwise asks for a map
+    /// while the present one is old, a request waits to be sent again, or a link is down.
     fn refresh(&mut self, now_ns: u64) {
         let Some(refresher) = &mut self.refresher else { return };
         if let Some(map) = refresher.take() {
@@ -352,7 +353,7 @@ impl<'a> Worker<'a> {
             client.retry.push_front(op);
             return false;
         }
-        // One ns later: every operation that has returned until now then counts as earlier.
+        // Plus 1 ns, so that every operation that has returned by now counts as earlier.
         let op = Op { sent_ns: if op.sent_ns == 0 { now_ns + 1 } else { op.sent_ns }, ..op };
         if self.links[link].send(op, |out| self.plan.requests.write(&op, client.session, out)) {
             self.dirty.push(link);

@@ -14,8 +14,8 @@ use std::sync::Arc;
 const KEY_DIGITS: usize = 12;
 /// Maximum number of keys that twelve digits can number.
 pub const KEYS_MAX: u64 = 1_000_000_000_000;
-/// Bytes by which the pool of random bytes is longer than one value. Values are slices of the pool, so that few are
-/// alike.
+/// Length of the pool of random bytes, without the length of one value. Values are slices of the pool at different
+/// offsets, so that few are alike.
 const POOL_BYTES: usize = 1024 * 1024;
 /// Number of digits at the start of a value that make it unique.
 pub const TAG_BYTES: usize = 16;
@@ -226,12 +226,12 @@ impl Picker {
 }
 
 /// Zipf-distributed numbers after Gray et al., "Quickly generating billion-record synthetic databases", as in YCSB.
-/// They are not scrambled, because slots scramble keys well enough.
+/// The numbers are not scrambled: the hash from keys to slots spreads the hot keys well enough.
 #[derive(Clone, Debug)]
 pub struct Zipf {
     items: u64,
     zeta: f64,
-    /// The first two items' share of `zeta`; they are picked exactly, the rest by the approximation.
+    /// Sum of the first two terms of `zeta`. The first two items are picked exactly, the rest by the approximation.
     zeta_2: f64,
     alpha: f64,
     eta: f64,
@@ -281,7 +281,7 @@ pub struct Requests {
     templates: [Template; RequestKind::ALL.len()],
     value_pool: Vec<u8>,
     value_bytes: usize,
-    /// Prefix of all keys, if no two values may be alike. Without it, the prefix depends on the kind.
+    /// Prefix of all keys of a tagged encoder; see [`Requests::tagged`]. `None`: the prefix depends on the kind.
     run: Option<Vec<u8>>,
 }
 
@@ -378,7 +378,7 @@ pub fn once_prefix(session: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Parses the number of keys: at least 1, and at most [`KEYS_MAX`], as many as keys have digits for.
+/// Parses the number of keys: from 1 to [`KEYS_MAX`], the most that the digits of a key can number.
 ///
 /// # Errors
 /// If the text is not such a number.

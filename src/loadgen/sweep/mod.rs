@@ -60,8 +60,8 @@ pub struct Run {
 /// Runs `paxoi sweep`: the loads, then the table on stdout.
 ///
 /// # Errors
-/// If a cluster does not start, no request at all succeeds on one, or a file cannot be written. Contradictory flags end
-/// the process with clap's exit code 2.
+/// If a cluster does not start, a cluster answers no request with success, or a file cannot be written. Contradictory
+/// flags end the process with clap's exit code 2.
 #[allow(clippy::needless_pass_by_value, reason = "the flags of a program are used once")]
 pub fn run(args: SweepArgs) -> anyhow::Result<()> {
     args.load.exit_if_contradictory();

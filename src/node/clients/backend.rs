@@ -1,5 +1,5 @@
-//! The seam between the clients and the rest of the node. Clients ask for admission, submit commands with a ticket, and
-//! get each reply by its ticket later. They see no group, no log and no peer.
+//! The interface between the clients and the rest of the node. Clients ask for admission, submit commands with a
+//! ticket, and get each reply by its ticket later. They see no group, no log and no peer.
 
 use crate::admin::info::ClientsView;
 use crate::admin::stats::Stats;
@@ -61,7 +61,7 @@ pub(in crate::node) trait Backend {
     /// # Errors
     /// The reply, if there is nothing to wait for.
     fn check_move(&self, words: &[&[u8]], time: Time) -> Result<(GroupId, NodeId), Reply<'static>>;
-    /// Moves the group; the reply comes by `ticket`.
+    /// Requests the move of the group's leadership; the reply comes by `ticket`.
     fn ask_move(&mut self, wanted: (GroupId, NodeId), ticket: Ticket, time: Time);
 
     // Admission.
@@ -89,7 +89,7 @@ pub(in crate::node) trait Backend {
     /// Returns the member that executes the clients' commands; `None`: this node. Replies from different executors come
     /// in no fixed order.
     fn executor(&self) -> Option<NodeId>;
-    /// Returns the estimated bytes of the reply; 0 unless they may be many.
+    /// Returns the estimated bytes of a reply that may be large; 0 for any other reply.
     fn expected_bytes(&self, group: GroupId, command: &Command<'_>) -> usize;
 
     // Work.

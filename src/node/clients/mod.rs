@@ -127,8 +127,8 @@ impl Clients {
         self.table.has(id)
     }
 
-    /// Serves the requests in `input`, which the client has sent, and removes those that are carried out from its
-    /// front. `unsent`: bytes of the client's replies that the event loop has not written.
+    /// Serves the requests that the client has sent in `input`, and removes the served ones from the front of `input`.
+    /// `unsent`: bytes of the client's replies that the event loop has not written.
     pub(super) fn input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, node: &mut impl Backend, time: Time) {
         let Some(mut client) = self.table.remove(id) else { return };
         self.served = Some(id);
@@ -261,7 +261,7 @@ impl Clients {
 
     /// Gives a client the reply that it waits for. If the client is gone, the reply is dropped.
     pub(super) fn complete(&mut self, ticket: Ticket, reply: Reply<'_>) {
-        assert!(self.served != Some(ticket.connection), "the reply to a request would be lost while another is served");
+        assert!(self.served != Some(ticket.connection), "a reply to the client that is being served would be lost");
         let Some(client) = self.table.find(ticket.connection) else { return };
         client.complete(ticket, reply);
         if !client.dirty && !client.out.is_empty() {

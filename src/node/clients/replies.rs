@@ -26,7 +26,7 @@ pub(super) struct Expected {
     pub(super) protocol: Protocol,
     /// CLIENT REPLY OFF or SKIP: nothing is sent.
     pub(super) mute: bool,
-    /// Estimated bytes of the reply; 0 unless they may be many.
+    /// Estimated bytes of a reply that may be large; 0 for any other reply.
     pub(super) bytes: usize,
     /// The reply may come in a later turn than the replies to its client's next commands.
     pub(super) long: bool,
@@ -37,7 +37,7 @@ struct Slot {
     /// CLIENT REPLY OFF or SKIP: nothing is sent.
     mute: bool,
     state: SlotState,
-    /// Bytes that the reply holds or, if they may be many, is expected to hold; else 0.
+    /// Bytes that the slot keeps for the reply. Before the reply has come: [`Expected::bytes`].
     bytes: usize,
     long: bool,
 }
@@ -73,7 +73,7 @@ impl Replies {
         self.slots.is_empty()
     }
 
-    /// Returns the bytes that the replies hold, or are expected to hold where these may be many.
+    /// Returns the sum of the slots' bytes: the kept bytes of replies that have come, the estimates for the others.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -10,7 +10,7 @@ use crate::kv::{ParseContext, parse};
 use bytes::Bytes;
 use net::resp::request::RequestParser;
 
-/// Maximum words of a request whose list of words needs no memory from the heap.
+/// Maximum number of words for which the list of a request's words needs no heap allocation.
 const FEW_WORDS: usize = 8;
 /// Bytes per step of work, in replies that the node makes by itself.
 const OWN_BYTES_PER_STEP: usize = 64;

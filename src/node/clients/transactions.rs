@@ -116,7 +116,7 @@ impl Clients {
         let (mut known, mut commands) = (Vec::new(), Vec::with_capacity(words.len()));
         let mut left = LOCAL_REPLY_BYTES_MAX;
         for (at, (queued, words)) in multi.requests.iter().zip(&words).enumerate() {
-            // EXEC is read again: CLIENT PAUSE, for example, is not carried out twice.
+            // An earlier attempt of this EXEC has answered the request. CLIENT PAUSE, for example, must not run twice.
             if let Some(before) = answered.next_if(|(index, _)| *index == at) {
                 known.push(before);
                 continue;

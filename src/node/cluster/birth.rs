@@ -79,8 +79,8 @@ impl Birth {
 }
 
 impl Birth {
-    /// At the lowest id: writes the birth record when all initial members are connected at once, with empty
-    /// directories.
+    /// At the member with the lowest id: writes the birth record when all initial members are connected at once, with
+    /// empty directories.
     pub(super) fn tick(&mut self, cx: &mut ClusterContext<'_>) {
         let me = self.me;
         let is_lowest = self.members.first().is_some_and(|(id, _)| *id == me);
@@ -130,7 +130,7 @@ impl Birth {
             return Ok(());
         }
         cx.ports.outputs.push(Output::Stop(format!(
-            "node {me} is known to its cluster with another data directory: a lost or foreign one never votes; \
+            "node {me} is known to its cluster with another data directory, and never votes with this one: \
              replace the node under a new id"
         )));
         Ok(())

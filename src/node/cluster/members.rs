@@ -14,7 +14,7 @@ use groups::{Group, GroupId, MembershipChange, NodeId};
 
 /// Maximum number of groups with a change in flight.
 const CHANGES_MAX: usize = 32;
-/// Time without progress and without a repeated command after which a change is given up.
+/// A change is given up if it makes no progress and its command is not repeated for this long.
 const PATIENCE_MS: u64 = 30_000;
 /// Interval at which the members are asked for their positions, while a change or a LIST needs them.
 const POSITION_QUERY_MS: u64 = 200;

@@ -34,7 +34,7 @@ pub(super) use birth::{announce, groups, membership};
 pub(super) struct Cluster {
     birth: Birth,
     joining: Joining,
-    /// When this node noticed that it is no longer a member of any group.
+    /// Start of the period in which this node is removed from all groups and reaches a majority; see `tick_removed`.
     removed_ms: Option<u64>,
     changing: MemberChanges,
     placement: Placement,
@@ -179,8 +179,9 @@ impl Cluster {
         (roster != *peers.roster()).then_some(roster)
     }
 
-    /// Stops a node that was removed from all groups when it has reached a majority of the voters for [`REMOVED_MS`]: by
-    /// then they have learned its values. Without a majority it goes on until a member refuses it.
+    /// Stops this node if it was removed from all groups and has reached a majority of voters with working disks for
+    /// [`REMOVED_MS`]. By then the voters have learned its values. Without a majority, the node goes on until a member
+    /// refuses it.
     pub(super) fn tick_removed(&mut self, cx: &mut ClusterContext<'_>) {
         let (me, now_ms) = (cx.identity.node, cx.time.mono_ms());
         let since_ms = *self.removed_ms.get_or_insert(now_ms);

@@ -110,7 +110,7 @@ impl Placement {
         let leader = view.engine.group(group).leader().map(|ballot| ballot.node);
         match leader {
             Some(leader) if leader == to => Err(Reply::Ok),
-            // If another node leads, its own answer is newer than what this node knows.
+            // If another node leads, that node decides: its facts about `to` are newer than the facts here.
             Some(leader) if leader == view.me => match view.unfit(group, to) {
                 Some(reason) => Err(error(format!("ERR {reason}"))),
                 None => Ok((group, to)),
@@ -154,7 +154,8 @@ impl Placement {
     }
 
     /// Handles the reply to a move that this node asked for. A refusal goes to the client. A reply without a refusal
-    /// means that the node that was asked no longer leads: the client is answered when this node sees the new leader.
+    /// means that the asked node does not lead the group, or is itself the node that should lead. The client is then
+    /// answered when this node sees the new leader.
     pub(in crate::node) fn handle_move_reply(&mut self, reply: &LeaderMoveReply, cx: &mut ClusterContext<'_>) {
         let Some(reason) = &reply.refusal else { return };
         let requested = &mut self.requested;

@@ -234,7 +234,7 @@ fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_go
     assert!(harness.outputs.take().is_empty(), "once");
     assert_eq!(harness.handle_join_request(5, 5, "127.0.0.1:5"), Ok(()));
     harness.cluster.tick_joining(100_000);
-    assert_eq!(harness.cluster.joining.waiting().count(), 0, "it has not said for too long that it waits");
+    assert_eq!(harness.cluster.joining.waiting().count(), 0, "the node has not repeated its hello in time");
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn there_is_no_cluster_time_until_another_clock_is_heard_of_after_a_jump() {
     cluster.run(2_000, &[2, 3], true);
     cluster.own_ms = 0;
     assert_eq!(cluster.run(CLOCK_JUMP_MS_MAX as i64 - 20, &[], true), None);
-    assert_eq!(cluster.run(100, &[], true), Some(0), "it is not waited for longer");
+    assert_eq!(cluster.run(100, &[], true), Some(0), "the wait for another clock is over");
     let mut alone = Cluster::new(0, &[]);
     alone.run(1_000, &[], true);
     alone.own_ms = HOUR_MS;
@@ -144,7 +144,7 @@ fn a_start_waits_for_a_majority_and_a_little_for_the_others() {
     let off_ms = cluster.run(200, &[2], true).unwrap();
     assert!((-1_300..=0).contains(&off_ms), "of two clocks the one nearer to the groups' time: {off_ms}");
     let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
-    assert_eq!(cluster.run(CLOCK_FIRST_WAIT_MS as i64, &[2], true), None, "before the first value nothing tells");
+    assert_eq!(cluster.run(CLOCK_FIRST_WAIT_MS as i64, &[2], true), None, "nothing tells which clock is wrong");
     assert_eq!(cluster.run(200, &[2, 3], true), Some(0), "the third one does");
     let mut cluster = Cluster::new(0, &[-8 * HOUR_MS, 0]);
     cluster.latest_ms = START_MS - 500;
@@ -206,7 +206,8 @@ fn of_five_clocks_two_that_jump_at_once_are_no_freeze() {
 
 #[test]
 fn there_is_no_cluster_time_while_only_clocks_that_jumped_or_are_new_were_heard_of() {
-    // Of five clocks one more has jumped. Two others would show a freeze, and one that has stayed the opposite.
+    // Only one of the four other clocks is read, and it has jumped. Two that jumped would show a freeze, and one that
+    // stayed would rule it out.
     let mut cluster = Cluster::new(0, &[0, 0, 0, 0]);
     cluster.run(1_000, &[2, 3, 4, 5], true);
     cluster.own_ms = 60_000;

@@ -111,8 +111,7 @@ impl Engine {
         self.group(group).missing() > BEHIND_INSTANCES_MAX
     }
 
-    /// Returns the bytes of queued commands for which a request of `bytes` has to wait. Small requests do not wait for
-    /// large commands.
+    /// Returns the queued bytes that a request of `bytes` waits for. Small requests do not wait for large commands.
     fn queued_before(&self, bytes: usize) -> usize {
         let queued = self.shard.queued_bytes();
         if bytes >= LARGE_INPUT_BYTES {

@@ -50,7 +50,7 @@ impl LogQueue {
 
     /// Puts a record into the batch that is being gathered, and returns that batch's sequence number.
     pub(super) fn persist(&mut self, record: wal::Record) -> Lsn {
-        self.batch_bytes += record.payload.len() + wal::format::RECORD_HEADER_BYTES;
+        self.batch_bytes += record.payload().len() + wal::format::RECORD_HEADER_BYTES;
         self.batch.push(record);
         self.next_lsn
     }
@@ -136,14 +136,13 @@ mod tests {
     use groups::{Ballot, GroupId, Instance, Message, NodeId};
 
     fn record(bytes: usize) -> wal::Record {
-        wal::Record {
-            kind: wal::RecordKind::Accept,
+        wal::Record::Accept(wal::ValueRecord {
             group: GroupId(0),
             instance: Instance(1),
             ballot: Ballot::ZERO,
             chosen: Ballot::ZERO,
             payload: Bytes::from(vec![0; bytes]),
-        }
+        })
     }
 
     fn gated() -> GatedMessage {

@@ -47,14 +47,15 @@ impl Engine {
         }
     }
 
-    /// Returns the message to members while this node loads: it lists `groups` as rebuilt now, and as missing all
-    /// groups that this node still lacks.
+    /// Returns the message to members while this node loads. It names `groups` as rebuilt, and lists all groups that
+    /// this node still lacks.
     pub(in crate::node) fn groups_ready(&self, groups: &[GroupId]) -> GroupsReady {
         let all = (0..self.len() as u32).map(GroupId);
         GroupsReady { groups: groups.to_vec(), missing: all.filter(|group| !self.has(*group)).collect() }
     }
 
-    /// Repeats to a member the messages that may have been lost in these groups: the groups or the connection are new.
+    /// Repeats to a member the messages of these groups that may have been lost, because the connection is new or the
+    /// groups have just been rebuilt.
     pub(in crate::node) fn connect(&mut self, peer: NodeId, groups: &[GroupId], ports: &mut impl Ports) {
         for group in groups {
             if self.has(*group) {

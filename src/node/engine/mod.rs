@@ -1,6 +1,7 @@
 //! The engine: the groups of this node with their stores, and the state of commands and reads until they are answered.
 //! It owns the queues of commands, the reads and the leadership queries that confirm them, the log's queue, and large
-//! commands in parts. The rest of the node gives the engine commands, messages and time, and is its [`Ports`].
+//! commands in parts. The rest of the node gives the engine commands, messages and time. The engine reaches the rest of
+//! the node through [`Ports`].
 //!
 //! ```text
 //! commands   queued commands, and the ticket of each       reads       open reads, and the leadership queries for them
@@ -49,7 +50,7 @@ use reads::PendingReads;
 use std::collections::{BTreeMap, VecDeque};
 use uploads::OutgoingUploads;
 
-/// The buffer for the encodings of reads does not keep more memory than this, in bytes.
+/// Maximum bytes of memory that the buffer for the encodings of reads keeps.
 const KEPT_ENCODING_BYTES_MAX: usize = 64 << 10;
 
 /// The interface of the engine to the rest of the node.
@@ -71,7 +72,7 @@ pub(super) trait Ports {
     fn cluster_ms(&self, time: Time) -> Option<u64>;
     /// Delivers the reply to a command, or to a part of one.
     fn reply(&mut self, ticket: Ticket, reply: Reply<'_>);
-    /// Returns the refusal if no part of a large command can be sent in a group, neither now nor soon.
+    /// Returns the refusal of a large command if its parts cannot be sent in the group, and waiting would not help.
     fn upload_refusal(&self, engine: &Engine, group: GroupId, needs: UploadNeeds) -> Option<Reply<'static>>;
     /// Returns the statistics of commands.
     fn stats(&mut self) -> &mut Stats;
@@ -142,7 +143,7 @@ pub(super) struct Engine {
 struct Changes {
     /// This node leads other groups than before, or the members of some group have changed.
     leadership: bool,
-    /// The members of some group have changed, which is durable when the log is up to this sequence number.
+    /// Set if the members of some group have changed. The change is durable once the log is durable up to this LSN.
     members_lsn: Option<Lsn>,
     /// By group, an instance since which the present membership is in force; 0 if it was in force when this node
     /// started.
@@ -498,8 +499,9 @@ impl Engine {
         std::mem::take(&mut self.changes.leadership).then(|| self.groups().filter_map(led).collect())
     }
 
-    /// Returns true if the members of some group have changed since the last call, and this is durable. Only then other
-    /// nodes are told: a removed node that hears of it stops, and can no longer help this one to learn it again.
+    /// Returns true if the members of some group have changed since the last call, and the change is durable. Other
+    /// nodes are told only then: a removed node stops when it hears of its removal, and can no longer help this node to
+    /// learn the change again.
     pub(super) fn take_members_changed(&mut self) -> bool {
         let durable_lsn = self.log.durable_lsn();
         self.changes.members_lsn.take_if(|lsn| *lsn <= durable_lsn).is_some()

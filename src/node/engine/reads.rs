@@ -2,8 +2,8 @@
 //! query per turn to each peer, for all groups with waiting reads at once.
 //!
 //! An item of a query names a group and a ballot. It is confirmed when a majority, counting the asker, has promised
-//! nothing above the ballot, and one of that majority leads under the ballot and names an instance. The asker sends the
-//! query to all members that it needs at the same time, and does not leave further queries to the leader. With three
+//! nothing above the ballot, and one of that majority leads under the ballot and names an instance. The asker itself
+//! sends the query to all members that it needs, at the same time. The leader queries no further members. With three
 //! members the leader's answer alone is enough. With five members one more answer is needed.
 
 use super::{Engine, Ports};
@@ -361,7 +361,7 @@ impl Engine {
                 }
                 Ok(None) => self.reads.long.push_back(id),
                 Err(ExpiryPending) => {
-                    // Next time the group's own time, which has advanced by then, decides which keys are due.
+                    // At the next attempt, the group's own time decides which keys are due. It has advanced by then.
                     (*progress, *judged_ms) = (CommandProgress::default(), Some(0));
                     self.hold_read(group, id, time);
                 }
@@ -369,8 +369,8 @@ impl Engine {
         }
     }
 
-    /// Holds a read until the group's time has passed an expiry. The next command advances the time; if no command is
-    /// queued, a no-op does.
+    /// Holds a read of a due key until the group's time has passed the key's expiry. The next command advances that
+    /// time. If no command is queued, queues a no-op.
     fn hold_read(&mut self, group: GroupId, id: ReadId, time: Time) {
         if self.shard.group(group).queued_bytes() == 0 {
             self.submit_unanswered(group, |out| encode(&Command::Noop, out), time);

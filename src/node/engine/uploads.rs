@@ -146,7 +146,7 @@ impl OutgoingUploads {
     pub(super) fn on_part(&mut self, ticket: Ticket, reply: &Reply<'_>, now_ms: u64) {
         let bytes = ticket.part as usize;
         self.sent_bytes -= bytes;
-        // An upload that is not here was given up, or its last command is queued, which checks that all parts came.
+        // A missing upload was given up, or its last command is queued. That command checks that all parts came.
         let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.id.number == ticket.sequence) else {
             return;
         };

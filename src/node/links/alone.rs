@@ -1,4 +1,4 @@
-//! Warning in the log of a node that no other member answers: the node may have been removed while it was down.
+//! The log warning of a node to which no other member answers. The node may have been removed while it was down.
 
 use crate::node::peers::Peers;
 

@@ -106,7 +106,7 @@ impl HandshakeContext<'_> {
         }
         if info.is_some_and(|info| info.storage != hello.storage) {
             let text = format!(
-                "node {from} is known with another data directory: a lost or foreign one never votes; \
+                "node {from} is known with another data directory, and never votes with this one: \
                  replace the node under a new id"
             );
             return refuse(true, text);

@@ -9,7 +9,7 @@ use crate::node::wire::{Hello, NodeMessage, Refusal};
 use bytes::Bytes;
 use groups::{GroupId, NodeId};
 
-/// The node as its links need it; see the module.
+/// The interface of the links to the rest of the node; see the module.
 pub(in crate::node) trait Receiver {
     // State of the node.
 
@@ -19,7 +19,7 @@ pub(in crate::node) trait Receiver {
     fn outputs(&mut self) -> &mut Outputs;
     /// Returns true if the cluster exists and this node knows its promises.
     fn is_born(&self) -> bool;
-    /// Returns true if the node has not begun: until its log is read, it takes part in nothing.
+    /// Returns true until the node begins, with its first rebuilt groups. Before that, it takes part in nothing.
     fn has_not_begun(&self) -> bool;
     /// Returns true while this node asks its contacts to let it join.
     fn is_asking_to_join(&self) -> bool;

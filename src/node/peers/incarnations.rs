@@ -5,9 +5,9 @@
 //! All incarnations are in the log, and are logged again before older records go. They outlast connections and
 //! memberships: a guest is not a member as far as this node knows, but may be a member all the same.
 
-use crate::storage::wal::{Record, RecordKind};
+use crate::storage::wal::Record;
 use bytes::Bytes;
-use groups::{Ballot, GroupId, Instance, NodeId};
+use groups::NodeId;
 
 /// Maximum number of remembered nodes. Beyond it, the node that is not a member and was recorded longest ago is
 /// forgotten.
@@ -55,8 +55,9 @@ impl Incarnations {
 
     /// Recovery: takes the incarnation of a node from a record of its start. Older and broken records change nothing.
     pub(super) fn restore(&mut self, record: &Record) {
-        let (node, start) = (record.ballot.node, record.instance.0);
-        let Some((storage, id)) = record.payload.split_first_chunk() else { return };
+        let Record::PeerStart { node, start, payload } = record else { return };
+        let (node, start) = (*node, *start);
+        let Some((storage, id)) = payload.split_first_chunk() else { return };
         if self.of(node).is_some_and(|known| start < known.start) {
             return;
         }
@@ -79,14 +80,7 @@ impl Incarnations {
 fn record(node: NodeId, Incarnation { storage, start, id }: Incarnation) -> Record {
     let mut payload = storage.to_vec();
     payload.extend(id.into_iter().flat_map(u64::to_le_bytes));
-    Record {
-        kind: RecordKind::PeerStart,
-        group: GroupId(0),
-        instance: Instance(start),
-        ballot: Ballot { round: 0, node },
-        chosen: Ballot::ZERO,
-        payload: Bytes::from(payload),
-    }
+    Record::PeerStart { node, start, payload: Bytes::from(payload) }
 }
 
 #[cfg(test)]
@@ -116,7 +110,8 @@ mod tests {
         let mut incarnations = Incarnations::default();
         incarnations.restore(&record(NodeId(2), incarnation(5)));
         incarnations.restore(&record(NodeId(2), incarnation(4)));
-        incarnations.restore(&Record { payload: Bytes::from_static(b"short"), ..record(NodeId(2), incarnation(6)) });
+        let (node, start) = (NodeId(2), 6);
+        incarnations.restore(&Record::PeerStart { node, start, payload: Bytes::from_static(b"short") });
         assert_eq!(incarnations.of(NodeId(2)), Some(incarnation(5)));
     }
 

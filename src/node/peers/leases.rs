@@ -1,15 +1,16 @@
 //! Leases. A node that receives a ping of a member that wants leases grants it one: until [`LEASE_MS`] after the
 //! receipt, the node promises no ballot to others in the groups that this member leads. A leader that holds the grants
-//! of a majority knows that no other leader can have been elected. It answers reads without a question.
+//! of a majority knows that no other leader can have been elected. It then answers reads without asking the other
+//! members.
 //!
 //! Times of different clocks are never compared. The granter counts from the receipt of the ping. The holder counts
 //! from its *sending*, and a tenth less ([`LEASE_HELD_MS`]), so the granter's clock may run that much faster.
 //!
 //! A grant names the version of the holder's list of (group, ballot) for which it is given. It also names the groups of
 //! that list that it excludes, because they have a higher promise already. A list can mark a group as led without a
-//! lease. In this way a leader transfer ends the group's lease. A change of a group's members ends its lease too: after
-//! it, a grant counts only if a present voter gave it for a later list. A node does not know the grants of its last
-//! start. So after a start it promises nothing for as long as a grant may hold.
+//! lease. In this way a leader transfer ends the group's lease. A membership change of a group ends the group's lease
+//! too: from then on a grant counts only if a present voter gave it for a later list. A restarted node does not know
+//! the grants that it gave before. So it promises nothing for as long as such a grant may hold.
 
 use crate::config::{LEASE_HELD_MS, LEASE_MS, LEASE_REST_MS};
 use crate::node::wire::Claims;
@@ -31,10 +32,10 @@ struct Led {
     ballot: Ballot,
     /// The version of the group's membership.
     members: u64,
-    /// The version of this node's list from which on a grant counts for the group.
+    /// A grant counts for the group only if it names this version of this node's list, or a later one.
     since: u64,
-    /// Time of the group's latest leader transfer to another member. No grant counts for the group until the transfer
-    /// has failed.
+    /// Start of the group's latest leader transfer to another member. While it is set, no grant counts for the group.
+    /// It is cleared if this node still leads the group [`LEASE_REST_MS`] later.
     handed_us: Option<u64>,
 }
 
@@ -96,8 +97,8 @@ impl Leases {
         self.wanted
     }
 
-    /// Sets the groups that this node leads, each with its ballot and the version of its membership, as of version
-    /// `version` of its list.
+    /// Sets the groups that this node leads, each with its ballot and the version of its membership. `version` is the
+    /// version of this node's list that names them.
     pub(super) fn set_led(&mut self, led: &[(GroupId, Ballot, u64)], version: u64) {
         let mut before = std::mem::take(&mut self.led).into_iter().peekable();
         for &(group, ballot, members) in led {
@@ -113,8 +114,8 @@ impl Leases {
         self.wanted && led.handed_us.replace(now_us).is_none()
     }
 
-    /// Renews leases, as of version `version` of the list, for groups that are still led long after a transfer began.
-    /// Returns true if there are any.
+    /// Finds the groups that this node still leads [`LEASE_REST_MS`] after a transfer began. From version `version` of
+    /// this node's list on, grants count for them again. Returns true if there are such groups.
     pub(super) fn resume(&mut self, version: u64, now_us: u64) -> bool {
         let over = |led: &&mut Led| led.handed_us.is_some_and(|since_us| now_us >= since_us + LEASE_REST_MS * 1_000);
         let mut any = false;
@@ -129,8 +130,8 @@ impl Leases {
         self.led.iter().filter(|led| led.handed_us.is_some()).map(|led| led.group).collect()
     }
 
-    /// Takes a member's list. The lease granted to it covers this list from now on. Versions grow over all starts of a
-    /// node.
+    /// Takes a member's list, unless it is older than the known one: versions keep growing across restarts of the
+    /// member. The lease granted to the member covers this list from now on.
     pub(super) fn on_claims(&mut self, id: NodeId, claims: &Claims) {
         if let Some(other) = self.find(id).filter(|other| other.given_version <= claims.version) {
             other.given_version = claims.version;
@@ -139,7 +140,7 @@ impl Leases {
         }
     }
 
-    /// Takes a ping. It may hold a lease grant if it answers this node's ping that was sent at `sent_us`.
+    /// Takes a ping. Its lease grant counts only if the ping answers a ping of this node, which was sent at `sent_us`.
     pub(super) fn on_ping(
         &mut self,
         id: NodeId,
@@ -199,8 +200,8 @@ impl Leases {
             && self.others.iter().filter(counts).count() + 1 >= membership.voters().quorum()
     }
 
-    /// Returns true if no lease grant keeps this node from promising a ballot of `group` to `to`, which may be this
-    /// node. `promised`: the group's promise so far.
+    /// Returns true if the leases let this node promise a ballot of `group` to `to`, which may be this node itself.
+    /// `promised`: the group's promise so far.
     pub(super) fn allows(&self, group: GroupId, to: NodeId, promised: Ballot, now_us: u64) -> bool {
         let bars = |other: &Other| {
             let given = || other.given.binary_search_by_key(&group, |(id, _)| *id).map(|at| other.given[at].1);
@@ -275,9 +276,9 @@ mod tests {
         let mut leases = leader();
         let holds = |leases: &Leases| leases.holds(GROUP, ballot(7), &voters(3), 1_100 * MS);
         grant(&mut leases, 4, &[], 1_000 * MS);
-        assert!(!holds(&leases), "it did not know yet who leads the group");
+        assert!(!holds(&leases), "the granter did not know yet which node leads the group");
         grant(&mut leases, 5, &[GROUP], 1_000 * MS);
-        assert!(!holds(&leases), "it has promised a higher ballot");
+        assert!(!holds(&leases), "the granter has promised a higher ballot");
         grant(&mut leases, 6, &[], 1_000 * MS);
         assert!(holds(&leases));
         leases.set_led(&[(GroupId(1), ballot(2), 0), (GROUP, ballot(7), 0)], 7);
@@ -295,7 +296,7 @@ mod tests {
         assert!(!leases.resume(7, 1_500 * MS));
         assert!(leases.resume(7, 2_020 * MS));
         grant(&mut leases, 6, &[], 2_000 * MS);
-        assert!(!leases.holds(GROUP, ballot(7), &voters(3), 2_100 * MS), "said before the group was claimed again");
+        assert!(!leases.holds(GROUP, ballot(7), &voters(3), 2_100 * MS), "a grant given before the new claim");
         grant(&mut leases, 7, &[], 2_000 * MS);
         assert!(leases.holds(GROUP, ballot(7), &voters(3), 2_100 * MS));
     }
@@ -306,13 +307,13 @@ mod tests {
         grant(&mut leases, 5, &[], 1_000 * MS);
         let mut members = voters(1);
         let mut change = |kind| {
-            members.apply(&MembershipChange { version: members.version(), kind }).expect("it can be");
+            members.apply(&MembershipChange { version: members.version(), kind }).expect("a valid change");
             members.clone()
         };
         change(ChangeKind::AddLearner(MemberInfo { node: NodeId(2), ..MemberInfo::default() }));
         change(ChangeKind::AddLearner(MemberInfo { node: NodeId(3), ..MemberInfo::default() }));
         let two = change(ChangeKind::Promote(NodeId(2)));
-        assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "others than when it was claimed");
+        assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "other members than when the group was claimed");
         leases.set_led(&[(GROUP, ballot(7), two.version())], 6);
         grant(&mut leases, 5, &[], 1_000 * MS);
         assert!(!leases.holds(GROUP, ballot(7), &two, 1_100 * MS), "a grant for the list before");
@@ -340,8 +341,8 @@ mod tests {
         assert!(to(&leases, 1, 1_399 * MS), "the leader itself");
         assert!(!to(&leases, 3, 1_399 * MS) && !to(&leases, 2, 1_399 * MS) && to(&leases, 3, 1_400 * MS));
         leases.on_cut(LEADER);
-        assert!(!to(&leases, 3, 1_399 * MS), "a broken connection ends nothing");
-        assert!(leases.allows(GROUP, NodeId(3), ballot(8), 1_100 * MS), "it had promised a higher ballot by then");
+        assert!(!to(&leases, 3, 1_399 * MS), "the grant survives a disconnect");
+        assert!(leases.allows(GROUP, NodeId(3), ballot(8), 1_100 * MS), "the promise is above the leader's ballot");
         assert!(leases.allows(GroupId(5), NodeId(3), Ballot::ZERO, 1_100 * MS));
         leases.on_claims(LEADER, &claims(6, 7, vec![GROUP]));
         assert!(to(&leases, 3, 1_100 * MS), "the leader hands the group over");

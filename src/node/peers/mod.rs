@@ -1,7 +1,7 @@
 //! The other members: liveness, reach, claims of leadership, and the frames to them.
 //!
 //! Failure detection is per pair of nodes, never per group. Any byte shows that a peer lives. A peer is *reached* only
-//! if it has echoed a recent ping. So a link that works in one direction only counts as cut.
+//! if it has echoed a recent ping. So a link that works in only one direction counts as cut.
 
 mod incarnations;
 pub mod lanes;
@@ -23,8 +23,8 @@ use groups::{Ballot, Clock, GroupId, Members, Membership, NodeId};
 use incarnations::{Incarnation, Incarnations};
 use leases::Leases;
 
-/// Bits below the start number, in the numbers of pings and in the versions of this node's list. One process uses far
-/// fewer than 2^32 of either.
+/// Position of the start number in the numbers of pings and in the versions of this node's claims: the lower 32 bits
+/// count within one start. One process uses far fewer than 2^32 of either.
 const START_SHIFT: u32 = 32;
 
 /// The round trip of a ping of this node and the ping that answers it.
@@ -97,8 +97,9 @@ impl Peers {
         peers
     }
 
-    /// Adds a node of this cluster that no group here knows, as a guest. It may have joined while this node was away,
-    /// and can tell of that. It is a peer while its connection lasts. Returns false if there are too many guests.
+    /// Adds a node of this cluster that no group here knows, as a guest. The guest may have joined while this node
+    /// was away, and this node can learn that from it. It is a peer while its connection lasts. Returns false if there
+    /// are too many guests.
     pub(super) fn admit_guest(&mut self, id: NodeId) -> bool {
         if self.get(id).is_some() {
             return true;
@@ -179,8 +180,8 @@ impl Peers {
         self.all.iter_mut().filter_map(|peer| peer.is_recently_reached(now_ms).then(|| peer.id())).collect()
     }
 
-    /// Returns true if a connected voter's disk is full, and the voters with space are no majority. `own`: this node's
-    /// disk is full.
+    /// Returns true if the disk of a connected voter or of this node is full, and the connected voters with space are
+    /// no majority. This node counts as connected if it is a voter. `own`: this node's disk is full.
     pub(super) fn quorum_is_full(&self, own: bool) -> bool {
         let votes = self.voters().contains(self.me);
         let connected = || self.all.iter().filter(|peer| peer.link().is_some() && self.voters().contains(peer.id()));
@@ -208,8 +209,8 @@ impl Peers {
     /// Replaces the list of groups that this node leads, each with its ballot and the version of its membership. The
     /// list is sent with the next frames.
     pub(super) fn set_claims(&mut self, led: &[(GroupId, Ballot, u64)]) {
-        // The list is sent even if it has not changed. A group can be won and lost within one turn: then an Accept has
-        // already announced that this node leads the group.
+        // The list is sent even if it has not changed. A group can be won and lost within one turn: an Accept has then
+        // already named this node as the leader, and the list corrects that.
         self.leases.set_led(led, self.claims.version + 1);
         self.claims.led = led.iter().map(|&(group, ballot, _)| (group, ballot)).collect();
         self.renew_claims();
@@ -230,8 +231,8 @@ impl Peers {
         self.broadcast(&claims);
     }
 
-    /// Takes a ping. Returns whether the peer reaches other nodes than before, and the round trip of the ping that this
-    /// one answers, if it is known.
+    /// Takes a ping. Returns whether the set of nodes that the peer reaches has changed, and the round trip of the ping
+    /// that this one answers, if it is known.
     pub(super) fn on_ping(&mut self, from: NodeId, ping: &Ping, now_us: u64) -> (bool, Option<RoundTrip>) {
         let Some(peer) = self.find(from) else { return (false, None) };
         let (is_reach_other, sent_us) = peer.on_ping(ping, now_us);
@@ -263,7 +264,7 @@ impl Peers {
         self.find(from).into_iter().for_each(Peer::on_cut);
     }
 
-    /// Returns true if the lease of a group with these members, which this node leads under `ballot`, holds now.
+    /// Returns true if this node holds a lease for `group`, which it leads under `ballot` with these members.
     pub(super) fn holds_lease(&self, group: GroupId, ballot: Ballot, membership: &Membership, now_us: u64) -> bool {
         membership.voters().contains(self.me) && self.leases.holds(group, ballot, membership, now_us)
     }
@@ -276,8 +277,8 @@ impl Peers {
         }
     }
 
-    /// Pings all peers if a ping is due, and returns true then. `promised` returns the highest promise in a group, if a
-    /// lease grant to that member counts there.
+    /// Pings all peers if a ping is due, and returns true then. `promised` returns this node's highest promise in a
+    /// group, or `None` if a lease grant to the given member would not count there.
     pub(super) fn ping(
         &mut self,
         state: PingState,
@@ -507,8 +508,8 @@ impl Peers {
         self.incarnations.of(id)
     }
 
-    /// Takes the hello of a born member. Returns the record to log if the incarnation is new. A lower start number
-    /// later, or the same one in another incarnation, means that the member's disk went back in time.
+    /// Takes the hello of a born member. Returns the record to log if the incarnation is new. If the member later shows
+    /// a lower start number, or the same number with another random number, it runs on an old copy of its directory.
     #[must_use]
     pub(super) fn note_hello(&mut self, hello: &Hello) -> Option<wal::Record> {
         let seen = Incarnation { storage: hello.storage, start: hello.start, id: Some(hello.incarnation()) };

@@ -3,7 +3,7 @@
 //! direction counts as cut.
 //!
 //! A silent peer counts as dead, so that others lead its groups, but its connection is cut only later. The peer may be
-//! busy, with a large value for example, and a cut would mean to send everything in flight again.
+//! busy, with a large value for example, and after a cut everything in flight would have to be sent again.
 
 use super::lanes::{Arrived, Assembly, Lanes};
 use crate::config::{
@@ -30,8 +30,8 @@ pub(in crate::node) struct Peer {
     announced: Option<String>,
     /// The address of the peer for members, as the peer tells it.
     told_address: Option<String>,
-    /// The versions that the peer spoke when it was last seen, since this node started; and the version of the newest
-    /// connection.
+    /// The versions that the peer spoke at its last handshake with this process (`None` before the first handshake),
+    /// and the version of the newest connection.
     versions: Option<Versions>,
     version: u16,
     /// The connection whose handshake is done.
@@ -39,7 +39,7 @@ pub(in crate::node) struct Peer {
     /// The redial schedule, and the attempt in progress.
     backoff: Backoff,
     dialling: Option<u64>,
-    /// Since when there has been no connection.
+    /// Start of the time without a connection, or the last dial in place of the peer (see `LONELY_MS`).
     unlinked_ms: Option<u64>,
     frame: FrameWriter,
     ready: Vec<Bytes>,
@@ -127,8 +127,8 @@ impl Peer {
         }
     }
 
-    /// Takes a new connection, on which pings of the old one mean nothing. `version`: the version that the two nodes
-    /// speak.
+    /// Takes a new connection. Echoes of pings that were sent on the old connection no longer count. `version`: the
+    /// version that the two nodes speak.
     pub(super) fn on_linked(&mut self, link: u64, hello: &Hello, version: u16, now_ms: u64) {
         self.on_cut();
         (self.link, self.dialling) = (Some(link), None);
@@ -152,7 +152,7 @@ impl Peer {
         self.forget_claims();
     }
 
-    /// Returns the address to dial for transfers. A guest has no address among the members, only the one that it told.
+    /// Returns the address to dial for transfers. The address of a guest is known only from its hello.
     pub(in crate::node) fn transfer_address(&self) -> Option<&str> {
         let known = Some(&*self.address).filter(|address| !address.is_empty());
         known.or(self.told_address.as_deref())
@@ -169,8 +169,8 @@ impl Peer {
         self.is_reached(now_ms) && now_ms < self.disk_ms + DISKS_MS_MAX
     }
 
-    /// Returns the groups that the peer claims to lead, and the nodes that it reaches. These nodes decide in each group
-    /// whether the claim counts.
+    /// Returns the groups that the peer claims to lead, and the nodes that it reaches. The claim to a group counts only
+    /// if these nodes and the peer are a majority of the group.
     pub(in crate::node) fn claims(&self) -> (&[(GroupId, Ballot)], &[NodeId]) {
         (&self.claims.led, &self.their_reach)
     }
@@ -182,8 +182,8 @@ impl Peer {
         self.link.is_some() && reached + usize::from(voters.contains(self.id)) >= voters.quorum()
     }
 
-    /// Takes a ping. Returns whether the peer reaches other nodes than before, and the sending time of the ping that
-    /// this one answers, if it is known.
+    /// Takes a ping. Returns whether the set of nodes that the peer reaches has changed, and the sending time of the
+    /// ping that this one answers, if it is known.
     pub(super) fn on_ping(&mut self, ping: &Ping, now_us: u64) -> (bool, Option<u64>) {
         let now_ms = now_us / 1_000;
         if ping.number > self.their_ping {
@@ -206,8 +206,8 @@ impl Peer {
         let sent_us = timed.then(|| self.sent_us[ping.echo as usize % PINGS_TIMED]);
         let sent_us = sent_us.filter(|_| ping.echo >= self.echoed);
         if let Some(sent_us) = sent_us.filter(|_| ping.echo > self.echoed) {
-            // Never goes back: after a stall, [`Peer::compensate_stall`] may have moved `echoed_ms` beyond the sending
-            // time of a ping in flight.
+            // `echoed_ms` never goes back: after a stall, [`Peer::compensate_stall`] may have moved it beyond the
+            // sending time of a ping in flight.
             (self.echoed, self.echoed_ms) = (ping.echo, self.echoed_ms.max(sent_us / 1_000));
             self.rtt_us = now_us.saturating_sub(sent_us.saturating_add(ping.held_us));
         }
@@ -391,7 +391,7 @@ impl Peer {
         self.link.is_some() && !self.counts_as_dead && now_ms > self.heard_ms + SILENT_MS_MAX
     }
 
-    /// Makes the peer count as dead until something is heard of it.
+    /// Makes the peer count as dead until a byte comes from it.
     pub(super) fn on_silent(&mut self) {
         self.counts_as_dead = true;
         self.forget_claims();
@@ -444,8 +444,8 @@ impl Peer {
         (self.pinged, self.their_ping, self.their_ping_us, self.claims.version)
     }
 
-    /// Returns true if the peer has echoed a ping of this connection after the first, and its pings name another
-    /// version than `version` of this node's claims: the message with the newer version may be lost.
+    /// Returns true if the message with this node's newest claims, of version `version`, may be lost: the peer has
+    /// echoed the second ping of this connection or a later one, and its last ping names another version.
     pub(super) fn lacks_claims(&self, version: u64) -> bool {
         self.echoed > self.pinged_before + 1 && self.claims_seen != version
     }

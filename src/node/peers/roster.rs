@@ -12,8 +12,8 @@ pub(in crate::node) struct Roster {
     infos: Vec<MemberInfo>,
     /// The nodes that vote in some group.
     voters: Members,
-    /// The nodes that left every group, ascending: only they are gone. A node that left some groups may be a member of
-    /// other groups, in which this node has not yet learned that.
+    /// The nodes that left every group, ascending: only they have left the cluster. Another node that left some group
+    /// may still be a member of the others, or this node has not yet learned of its removal from them.
     removed: Vec<NodeId>,
     /// The nodes that left some group.
     left: Vec<NodeId>,

@@ -60,7 +60,7 @@ fn wait_counts_the_members_that_have_it_on_their_disks() {
     // Both other members have the write on disk as soon as they have learned that it was chosen.
     world.send(1, 0, b"SET k 1\r\nWAIT 2 500\r\n");
     until_told(&mut world, 0, 400, "+OK :2");
-    // A follower's clients get the same answer. An answer that is certain already comes at once.
+    // A follower's clients get the same answer. An answer that is already certain comes at once.
     assert_eq!(sent(&mut world, 2, 0, "SET k 2 | WAIT 1 0"), "+OK :1");
     // One disk is stuck, so its member has the write in memory at most.
     world.node(3).is_stuck = true;
@@ -91,7 +91,7 @@ fn wait_ends_when_the_client_is_unblocked_or_gone() {
         assert_eq!(world.ask(1, 1, &format!("CLIENT UNBLOCK 1{reason}")), ":1");
         world.run(100);
         assert_eq!(world.replies(1, 0), format!("{reply} +PONG"));
-        assert_eq!(world.ask(1, 1, "CLIENT UNBLOCK 1"), ":0", "it waits no more");
+        assert_eq!(world.ask(1, 1, "CLIENT UNBLOCK 1"), ":0", "the client no longer waits");
     }
     assert_eq!(sent(&mut world, 1, 0, "WAIT 2 0"), "");
     let time = world.time;

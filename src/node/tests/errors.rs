@@ -64,7 +64,7 @@ fn a_node_in_a_minority_says_so_at_once_and_recovers_at_once() {
             world.nodes[place].node.peers.reached(world.now_ms()).len() == 2
         });
         world.step();
-        assert_eq!(world.ask(id, 0, "GET key"), "$1\r\n1", "it asks at once");
+        assert_eq!(world.ask(id, 0, "GET key"), "$1\r\n1", "the node serves reads again");
         world.run_until("node 1 leads again", 20_000, |world| world.leads(1) && world.follows(3));
     }
 }

@@ -104,11 +104,11 @@ fn small_commands_do_not_wait_for_large_ones_of_others() {
     let before = world.node(1).node.engine.shard().queued_bytes();
     let mut large = BytesMut::from(&set("k", 7 << 20)[..]);
     world.give(1, 5, &mut large);
-    assert!(large.len() > 7 << 20, "as much as this waits unread");
+    assert!(large.len() > 7 << 20, "the large request waits unread");
     world.send(1, 6, b"SET small 1\r\n");
     world.step();
     let queued = world.node(1).node.engine.shard().queued_bytes() - before;
-    assert!((1..1_000).contains(&queued), "{queued} bytes were queued of the small one");
+    assert!((1..1_000).contains(&queued), "the small command queued {queued} bytes");
     world.run(6_200);
     assert!(world.replied(1, 6).starts_with('-'), "its time is up");
     world.give(1, 5, &mut large);

@@ -171,7 +171,7 @@ fn the_incarnation_of_a_guest_outlasts_its_connection_and_the_log_segment_that_h
     let logged = |world: &mut World| {
         let log = world.node(2).log.take().expect("a log");
         world.node(2).log = Some(Vec::new());
-        log.into_iter().filter(|record| record.kind == wal::RecordKind::PeerStart && record.ballot.node == NodeId(9))
+        log.into_iter().filter(|record| matches!(record, wal::Record::PeerStart { node: NodeId(9), .. }))
     };
     let first: Vec<wal::Record> = logged(&mut world).collect();
     assert_eq!(first.len(), 1);

@@ -9,7 +9,7 @@ const MIB: usize = 1 << 20;
 /// Checks that no log holds a value longer than [`UPLOAD_PARTS_SENT`] + 1 parts.
 fn values_are_short(world: &World) {
     let longest = world.nodes.iter().flat_map(|host| host.log.as_deref().unwrap_or_default());
-    let longest = longest.map(|record| record.payload.len()).max().unwrap_or(0);
+    let longest = longest.map(|record| record.payload().len()).max().unwrap_or(0);
     let parts_max = (UPLOAD_PARTS_SENT + 1) * UPLOAD_PART_BYTES;
     assert!(longest <= parts_max, "a value of {longest} bytes is in a log");
 }
@@ -22,7 +22,7 @@ fn turns_until(world: &mut World, holds: impl Fn(&World) -> bool) {
         }
         world.turn(turn % 3);
     }
-    panic!("it does not come to it");
+    panic!("the condition does not hold within 1,000 turns");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn an_upload_without_a_majority_was_surely_not_executed_and_leaves_nothing() {
     world.run(1_000);
     assert!(world.nodes.iter().map(held).all(|bytes| bytes < 10_000), "its parts are dropped");
     world.send(1, 3, &set("k", 2 * MIB));
-    world.run_until("others are taken", 4_000, |world| world.replied(1, 3) == "+OK\r\n");
+    world.run_until("a later upload is executed", 4_000, |world| world.replied(1, 3) == "+OK\r\n");
 }
 
 #[test]
@@ -123,6 +123,6 @@ fn among_old_members_commands_go_whole() {
     world.speaks_no_parts(1);
     world.send(1, 1, &set("k", 6 * MIB));
     world.run_until("it is answered", 4_000, |world| world.replied(1, 1) == "+OK\r\n");
-    let longest = world.nodes[0].log.iter().flatten().map(|record| record.payload.len()).max();
+    let longest = world.nodes[0].log.iter().flatten().map(|record| record.payload().len()).max();
     assert!(longest.is_some_and(|bytes| bytes > 6 * MIB));
 }

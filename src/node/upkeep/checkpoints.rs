@@ -191,8 +191,8 @@ impl Checkpoints {
         }
     }
 
-    /// Removes and returns the files in which no group has its newest state and that no other node is fetching, and the
-    /// damaged files.
+    /// Removes useless files and returns them: the files that could not be read, and each file that is not pinned and
+    /// holds no group's newest state.
     fn take_useless(&mut self, is_pinned: impl Fn(u64) -> bool) -> Vec<u64> {
         let kept = &self.kept;
         let used = |(sequence, file): &(&u64, &File)| {
@@ -210,8 +210,9 @@ impl Checkpoints {
         useless
     }
 
-    /// Adds tokens for the time that has passed. While the log is much too long they come faster, up to
-    /// [`CHECKPOINT_URGENCY_MAX`] times. The bytes that one turn may take do not grow.
+    /// Adds tokens for the time that has passed, at the base rate times a factor: the length of the log divided by its
+    /// maximum, rounded down, at least 1 and at most [`CHECKPOINT_URGENCY_MAX`]. The bytes that one turn may take do
+    /// not grow.
     fn earn(&mut self, log_bytes: u64, now_us: u64) {
         let urgency = (log_bytes / self.log_bytes_max().max(1)).clamp(1, CHECKPOINT_URGENCY_MAX) as usize;
         self.bucket.earn(CHECKPOINT_BYTES_PER_MS * urgency, CHECKPOINT_SAVED_BYTES, now_us);
@@ -236,7 +237,7 @@ impl Checkpoints {
             self.last_sequence = self.last_sequence.max(sequence);
             match self.files.get(&sequence) {
                 // Only a part of this file is damaged. The rest may be the only state of other groups, so the file is
-                // removed when they have another one.
+                // removed only when a newer file has their states.
                 Some(file) => {
                     self.wanted.extend(file.groups.iter().map(|(group, _)| *group));
                     self.spoilt.insert(sequence);
@@ -474,9 +475,9 @@ impl Checkpoints {
         }
     }
 
-    /// Returns, by group, the last instance whose value the log no longer needs. This is the instance of the group's
-    /// checkpoint, or the next instance if the group has only a vote there, which is logged again. The log behind a
-    /// checkpoint that another node is fetching is kept, too.
+    /// Returns, by group, the last instance whose value the log no longer needs: the instance of the group's
+    /// checkpoint. If only a vote for the next instance is newer than the checkpoint, the next instance is returned,
+    /// because the vote is logged again. The log behind a checkpoint that another node is fetching is kept, too.
     fn floors(&self, engine: &Engine, is_pinned: impl Fn(u64) -> bool) -> Vec<Instance> {
         let floor = |(group, kept): (&groups::Group, &Kept)| {
             let only_a_vote = group.next() == kept.instance.following() && group.has_vote();

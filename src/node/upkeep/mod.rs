@@ -1,6 +1,6 @@
 //! Upkeep keeps the log short and lagging members whole. It makes checkpoints of the groups, trims the log, moves
-//! checkpoints between nodes, and sends ranges of the log to lagging members. Each of these goes no faster than the
-//! service of clients leaves room for.
+//! checkpoints between nodes, and sends ranges of the log to lagging members. Checkpoints, transfers and ranges have
+//! bounded rates. Transfers and ranges also slow down while the event loop is busy.
 //!
 //! ```text
 //! checkpoints  when they are made, a block at a time      transfers   of checkpoints between nodes, in chunks
@@ -28,9 +28,8 @@ use crate::storage::checkpoint::{
 };
 use crate::storage::scrub::Findings;
 use crate::storage::wal::{self, ChosenValue, DroppableSegments, Lsn, ReadRange};
-use bytes::Bytes;
 use checkpoints::Checkpoints;
-use groups::{Ballot, GroupId, Instance, NodeId};
+use groups::{GroupId, NodeId};
 use net::frame::Purpose;
 use transfers::{Received, Transfers};
 
@@ -176,18 +175,15 @@ impl Upkeep {
         }
     }
 
-    /// Handles the answer to [`Output::QueryDroppable`], before anything else happens: logs again the records of the
-    /// droppable segments that still count. The segments are dropped when these records are durable.
+    /// Handles the answer to [`Output::QueryDroppable`], before anything else happens. Some records in the droppable
+    /// segments still count: they are logged again, and the segments are dropped when the new records are durable.
     pub(super) fn trim(&mut self, droppable: DroppableSegments, cx: &mut UpkeepContext<'_>) {
         let DroppableSegments { below, lsn } = droppable;
         cx.engine.record_again(lsn, &mut cx.ports);
         for record in cx.ports.peers.incarnation_records() {
             cx.engine.persist(record);
         }
-        let (kind, instance, payload) = (wal::RecordKind::Trimmed, Instance(below), Bytes::new());
-        let (ballot, chosen) = (Ballot::ZERO, Ballot::ZERO);
-        let record = wal::Record { kind, group: GroupId(0), instance, ballot, chosen, payload };
-        let lsn = cx.engine.persist(record);
+        let lsn = cx.engine.persist(wal::Record::Trimmed { below });
         self.checkpoints.set_trimming(below, lsn);
     }
 
@@ -241,8 +237,8 @@ impl Upkeep {
         cx.run(TransferTask::Drop(Box::new(old)));
     }
 
-    /// Sends the values that [`Output::ReadRange`] read to the member that asked for them. If the log no longer has
-    /// them, offers the member a checkpoint.
+    /// Handles the result of [`Output::ReadRange`]: sends the values to the member that asked for them. If the log no
+    /// longer has them, offers the member a checkpoint.
     pub(super) fn range_read(&mut self, range: &ReadRange, values: Vec<ChosenValue>, cx: &mut UpkeepContext<'_>) {
         cx.ports.ranges.on_read(range, values.iter().map(|value| value.payload.len()).sum());
         if !cx.engine.has(range.group) {

@@ -50,7 +50,8 @@ impl Ranges {
         let (least, most) = RANGE_BYTES_PER_MS;
         let per_ms = load.allows(least.max(load.logged_per_ms() * 3 / 2), most);
         self.bucket.earn(per_ms, RANGES_SAVED_BYTES, now_us);
-        // Each waiting range has its turn in time. Otherwise its member would ask another node.
+        // The share is small enough that each waiting range gets a turn in time. Otherwise its member would ask another
+        // node.
         let share = (per_ms * RANGE_ROUND_MS / self.waiting.len()).max(RANGE_BYTES_MIN);
         while self.bucket.is_open() {
             let after = self.last.map_or(Unbounded, Excluded);

@@ -1,5 +1,5 @@
-//! How busy the event loop is, and the rate of background work. Serving clients comes first. A loop with time to spare
-//! gives background work all that it can take. A busy loop leaves it a trickle, so that it still ends.
+//! How busy the event loop is, and the rate of background work. Serving clients comes first. On an idle loop,
+//! background work runs at its maximum rate. On a busy loop it runs at its minimum rate, so that it still ends.
 
 use crate::config::LOAD_WINDOW_US;
 

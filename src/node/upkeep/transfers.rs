@@ -25,7 +25,7 @@ pub(super) struct Transfers {
     links: BTreeMap<NodeId, u64>,
     dialling: BTreeMap<NodeId, u64>,
     due_ms: BTreeMap<NodeId, u64>,
-    /// Files of this node that others fetch, and until when they are kept for that.
+    /// Pinned files of this node, which other nodes fetch, and the time until which each is pinned.
     pins: BTreeMap<u64, u64>,
     /// Chunks that others have requested, by connection, and the number of chunks being read for them.
     queued: VecDeque<(u64, ChunkRequest)>,

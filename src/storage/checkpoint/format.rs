@@ -26,7 +26,7 @@ use crc32c::{crc32c, crc32c_append};
 use groups::{GroupId, Instance, Snapshot};
 use serde::{Deserialize, Serialize};
 
-/// The version of the format that is written, and the highest that is read.
+/// The version of the format that is written, and the only one that is read.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Bytes in front of the first section.

@@ -1,5 +1,5 @@
-//! Checkpoints: files with the states of one or more groups. Log segments that a checkpoint covers can be removed, a
-//! start need not read them, and a node that lags far behind can catch up.
+//! Checkpoints: files with the states of one or more groups. Log segments that checkpoints cover can be removed, and a
+//! start need not read them. A node that lags far behind catches up by fetching a checkpoint.
 //!
 //! ```text
 //! format     the bytes                             reader     reads and verifies them
@@ -8,9 +8,9 @@
 //! transfer   the tasks of the transfer worker      worker     the threads of both workers
 //! ```
 //!
-//! A file is written under a temporary name, synced, and only then renamed: a file with the name of a checkpoint was
-//! whole once. It is never changed. The next start removes unfinished files. The states in a file are the blocks that a
-//! frozen store gives out; this module looks into them only to verify them.
+//! A file is written under a temporary name, synced, and only then renamed. So a file with the name of a checkpoint was
+//! whole when it got the name. It is never changed. The next start removes unfinished files. The states in a file are
+//! the blocks that a frozen store gives out; this module looks into them only to verify them.
 
 pub mod format;
 mod inspect;
@@ -42,7 +42,7 @@ use thiserror::Error;
 /// Why a checkpoint cannot be written or read. Each message is one line and says what to do.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
-    /// It could not be written; nothing of it is left, or only what the next start removes.
+    /// It could not be written. The next start removes its remains, if there are any.
     #[error("checkpoint file {file}: cannot {doing} it: {source}; the checkpoints before it stay as they are")]
     Write {
         /// The name in the data directory.

@@ -89,7 +89,7 @@ impl CheckpointSet {
             let section = reader.sections().binary_search_by_key(&group, |section| section.group);
             candidates.extend(section.ok().map(|at| (reader.sections()[at], place)));
         }
-        // Of two sections at one instance, the one in the later file is newer: it was made later.
+        // Of two sections at one instance, the one in the file with the higher sequence number is newer.
         candidates.sort_by_key(|(section, place)| (section.instance, *place));
         candidates
     }

@@ -217,7 +217,7 @@ fn only_what_a_writer_left_is_removed() {
 fn errors_say_what_to_do() {
     let disk = written(Packing::Plain, &[(0, 1)]);
     let checkpoint = CheckpointReader::open(&disk, FIRST).unwrap();
-    assert!(checkpoint.expect_cluster(&second()).is_ok(), "whichever checkpoint it is");
+    assert!(checkpoint.expect_cluster(&second()).is_ok(), "the sequence number does not matter");
     let foreign = checkpoint.expect_cluster(&Header { cluster_id: [9; 16], ..HEADER }).unwrap_err();
     assert_eq!(
         foreign.to_string(),

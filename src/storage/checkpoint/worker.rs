@@ -1,5 +1,5 @@
-//! Worker threads for checkpoint files. Each does one task after the other. Its queue has no limit of its own: the node
-//! bounds it, because it gives new tasks only as it gets results.
+//! Worker threads for checkpoint files. Each does one task after the other. The queue of a thread has no limit of its
+//! own. The node bounds the queue, because the node gives new tasks only as it gets results.
 
 use super::{CheckpointResult, CheckpointTask, CheckpointWorker, TransferResult, TransferTask, TransferWorker};
 use std::io;

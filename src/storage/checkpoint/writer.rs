@@ -34,7 +34,7 @@ pub struct CheckpointWriter {
     sections: Vec<SectionSummary>,
     open: Option<SectionSummary>,
     buffer: Vec<u8>,
-    /// The file has its final name, so that dropping the writer must not remove it.
+    /// True once the file has its final name: dropping the writer then removes nothing.
     done: bool,
 }
 

@@ -135,7 +135,8 @@ impl MemoryDisk {
         state.durable_names.insert(name.to_owned(), file);
     }
 
-    /// After `after` more writes to files whose names start with `prefix`, every such write writes a half and fails.
+    /// After `after` more writes to files whose names start with `prefix`, every such write writes
+    /// only the first half of its bytes and fails.
     pub fn fail_writes(&self, prefix: &str, after: u64) {
         self.state().failing_writes = Some(Failure { prefix: prefix.to_owned(), after });
     }
@@ -156,8 +157,8 @@ impl MemoryDisk {
         self.state().failing_removes = Some(Failure { prefix: prefix.to_owned(), after });
     }
 
-    /// Makes every sync fail from now on, to simulate the moment before a power cut. A crash may still keep, lose or
-    /// tear the unsynced data.
+    /// Makes every sync of a file fail from now on, to simulate the moment before a power cut. Syncs of the directory
+    /// still succeed. A crash may still keep, lose or tear the unsynced data.
     pub fn hold_syncs(&self) {
         self.state().syncs_held = true;
     }
@@ -518,7 +519,7 @@ mod tests {
         let images: Vec<MemoryDisk> = (0..100).map(|seed| disk.crash(seed)).collect();
         for image in &images {
             let content = image.content("f").unwrap();
-            assert!(content[..1000].iter().all(|byte| *byte == 1), "a synced byte that nobody wrote again changed");
+            assert!(content[..1000].iter().all(|byte| *byte == 1), "a synced byte changed without being written again");
         }
         let twos = |image: &MemoryDisk| image.content("f").unwrap().iter().filter(|byte| **byte == 2).count();
         assert!(images.iter().any(|image| twos(image) == 0), "never lost");

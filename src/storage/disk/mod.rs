@@ -2,7 +2,7 @@
 //! loses, tears and refuses writes ([`MemoryDisk`]) exactly as they run on a real one ([`FileDisk`]).
 //!
 //! Names are relative to the directory and contain no separators. A file's bytes are durable after
-//! [`DiskFile::sync_data`]; that a file exists, or has another name, is durable after [`Disk::sync_dir`].
+//! [`DiskFile::sync_data`]. Its creation, renaming or removal is durable after [`Disk::sync_dir`].
 
 mod memory;
 
@@ -47,7 +47,7 @@ pub trait Disk: Send + Sync {
     }
 
     /// Locks the directory for this process until the returned value is dropped. If another process holds the lock, the
-    /// error is of the kind `WouldBlock`, and its text is fit to be shown.
+    /// error is of the kind `WouldBlock`, and its text can be shown to the operator.
     fn lock(&self) -> io::Result<DiskLock>;
 }
 
@@ -75,7 +75,7 @@ pub struct DiskLock {
     _held: Box<dyn Any + Send + Sync>,
 }
 
-/// Reads until `buffer` is full or the file ends, and returns how many bytes that were.
+/// Reads until `buffer` is full or the file ends. Returns the number of bytes read.
 pub fn read_full(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -157,7 +157,7 @@ impl Disk for FileDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
-            // A file whose name is not text is not one of this program's.
+            // A file whose name is not UTF-8 does not belong to this program.
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
             }

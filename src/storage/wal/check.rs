@@ -1,4 +1,5 @@
-//! Checks a closed segment, for the scrub: every byte up to the end of its last frame must be as it was written.
+//! Checks a closed segment, for the scrub: the segment header and every frame up to the first frame header of zeros
+//! must be as they were written.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, check_body, frame_seed};
 use super::scan::{CHUNK_BYTES, Window};
@@ -15,20 +16,30 @@ pub fn cold_segments(disk: &dyn Disk) -> Vec<(u64, String)> {
     sequences.into_iter().map(|sequence| (sequence, segment_name(sequence))).collect()
 }
 
-/// Checks every frame of a segment. Returns the number of bytes checked, with the segment's header.
+/// Checks every frame of a segment, and that the next segment follows its last frame. Returns the number of bytes
+/// checked, with the segment's header.
 ///
 /// # Errors
-/// If a frame is not as it was written, or cannot be read.
+/// If a frame is missing, is not as it was written, or cannot be read.
 pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
     let mut window = Window::open(disk, name, CHUNK_BYTES)?;
     let Ok(header) = SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES)?) else {
         return Err(window.corrupt(0, "its header fails its checksum".to_owned()));
     };
+    let next = next_header(disk, header.sequence);
     let seed = frame_seed(&header.storage_id);
-    let (mut at, mut previous) = (SEGMENT_HEADER_BYTES as u64, header.previous);
+    let (mut at, mut lsn, mut previous) = (SEGMENT_HEADER_BYTES as u64, header.first_lsn, header.previous);
     loop {
+        // A durability marker may follow. The first frame of the next segment has the same lsn.
+        if let Some(next) = next.filter(|next| lsn >= next.first_lsn) {
+            if lsn == next.first_lsn && previous == next.previous {
+                return Ok(at);
+            }
+            let next = segment_name(next.sequence);
+            return Err(window.corrupt(at, format!("{next} does not follow its last frame {}", lsn.preceding())));
+        }
         let head = window.bytes(at, FRAME_HEADER_BYTES)?;
-        if head.iter().all(|byte| *byte == 0) {
+        if next.is_none() && head.iter().all(|byte| *byte == 0) {
             return Ok(at);
         }
         let frame = FrameHeader::decode(head, seed).filter(|frame| {
@@ -42,7 +53,13 @@ pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
         if check_body(&frame, body).is_err() {
             return Err(window.corrupt(at, format!("frame {} fails its checksums", frame.lsn)));
         }
-        previous = frame.crc;
+        (lsn, previous) = (frame.lsn.following(), frame.crc);
         at += bytes;
     }
+}
+
+/// Returns the header of the segment after this one. `None` if it cannot be read: its own check reports that.
+fn next_header(disk: &dyn Disk, sequence: u64) -> Option<SegmentHeader> {
+    let mut window = Window::open(disk, &segment_name(sequence + 1), SEGMENT_HEADER_BYTES).ok()?;
+    SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES).ok()?).ok()
 }

@@ -1,6 +1,6 @@
-//! Reads a log again, behind a first reader that finds out which frames count. So several followers can restore
-//! records. Each follower restores the records of some groups, at its own speed. The first reader need not wait for any
-//! follower.
+//! Reads a log again, behind a first reader that finds out which frames belong to the log. So several followers can
+//! restore records in parallel. Each follower restores the records of some groups, at its own speed. The first reader
+//! need not wait for any follower.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, check_records, frame_seed, records};
 use super::scan::Window;
@@ -10,7 +10,7 @@ use groups::GroupId;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// The frontier: how far the first reader has read a log and found it sound.
+/// The frontier: the end of the frames that the first reader has accepted so far.
 #[derive(Default)]
 pub struct Frontier {
     reached: Mutex<Reached>,
@@ -28,8 +28,8 @@ struct Reached {
 }
 
 impl Frontier {
-    /// Adds a frame that counts: the bytes `frame` of segment `sequence`. Called for each frame, in the order of the
-    /// log.
+    /// Adds a frame that the first reader has accepted: the bytes `frame` of segment `sequence`. Called for each frame,
+    /// in the order of the log.
     pub fn advance(&self, sequence: u64, frame: Range<u64>) {
         let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         match reached.ends.last_mut() {
@@ -51,7 +51,7 @@ impl Frontier {
         self.moved.notify_all();
     }
 
-    /// Waits for frames behind offset `at` in the segment with the index `place`, or for a segment behind it.
+    /// Waits for frames after offset `at` in the segment with the index `place`, or for a later segment.
     fn beyond(&self, place: usize, at: u64) -> Next {
         let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         let has_nothing = |reached: &mut Reached| {
@@ -100,7 +100,8 @@ impl<'f> Follower<'f> {
     /// frames; `None` at the end of the log.
     ///
     /// # Errors
-    /// If a frame that the first reader found sound cannot be read, or is not sound any more.
+    /// If a frame that the first reader accepted cannot be read, or if its header or record headers fail their checksum
+    /// now. A damaged value is no error: `visit` gets its record as lost.
     pub fn read(
         &mut self,
         wanted: impl Fn(GroupId) -> bool,
@@ -157,4 +158,4 @@ fn frame(
 const PIECE_BYTES: u64 = 256 << 10;
 /// Bytes read at once: few enough to stay in a processor's cache until they are used.
 const CHUNK_BYTES: usize = 256 << 10;
-const CHANGED: &str = "it was sound a moment ago, but not when it was read again";
+const CHANGED: &str = "the frame was sound a moment ago, but not when it was read again";

@@ -1,4 +1,4 @@
-//! The bytes of the log. Little-endian; every byte is under a CRC-32C or checked to be zero.
+//! The bytes of the log. Little-endian; every byte of a header or frame is under a CRC-32C or checked to be zero.
 //!
 //! ```text
 //! segment = header (64) | frame | frame | … | zeros
@@ -17,8 +17,7 @@
 //! contains frames of another log, they are never taken for frames of this log. A later version keeps the size of the
 //! segment header and the places of its magic, version and CRC.
 
-use super::Lsn;
-use super::Record;
+use super::{Lsn, Record, RecordKind};
 use crate::storage::fields::{put, take, u32_at, u64_at};
 use crc32c::{crc32c, crc32c_append};
 use groups::{Ballot, GroupId, Instance, NodeId};
@@ -45,7 +44,7 @@ const SEGMENT_LENGTH: usize = SEGMENT_FIRST_LSN + 8;
 const SEGMENT_ZERO: usize = SEGMENT_LENGTH + 8;
 const SEGMENT_CRC: usize = SEGMENT_ZERO + 4;
 
-/// The magic of every frame. The search for frames behind a bad frame looks for it.
+/// The magic of every frame. The search for later frames after a bad frame looks for this magic.
 pub const FRAME_MAGIC: [u8; 4] = *b"PXFR";
 const FRAME_COUNT: usize = FRAME_MAGIC.len();
 const FRAME_LSN: usize = FRAME_COUNT + 4;
@@ -137,7 +136,7 @@ impl SegmentHeader {
     }
 }
 
-/// Returns the value from which the header CRC of every frame of a log starts.
+/// Returns the initial value of the header CRC of every frame of a log.
 #[must_use]
 pub fn frame_seed(storage_id: &[u8; 16]) -> u32 {
     crc32c(storage_id)
@@ -201,7 +200,7 @@ impl FrameHeader {
 /// Returns the bytes of the frame that holds `records`.
 #[must_use]
 pub fn frame_bytes(records: &[Record]) -> u64 {
-    let payloads: u64 = records.iter().map(|record| record.payload.len() as u64).sum();
+    let payloads: u64 = records.iter().map(|record| record.payload().len() as u64).sum();
     aligned((FRAME_HEADER_BYTES + records.len() * RECORD_HEADER_BYTES) as u64 + payloads)
 }
 
@@ -227,17 +226,18 @@ pub struct FramePlace {
 /// Replaces the content of `buffer` with one frame. Returns the CRC of its header, which the next frame repeats.
 ///
 /// # Panics
-/// If a payload is 4 GiB or more, which no limit of the layers above allows.
+/// If a payload is 4 GiB or more, which no limit of the layers above allows, or if a record is a [`Record::Lost`].
 pub fn encode_frame(buffer: &mut Vec<u8>, place: FramePlace, records: &[Record]) -> u32 {
     buffer.clear();
     buffer.resize(FRAME_HEADER_BYTES, 0);
     for record in records {
-        encode_record_header(buffer, record);
+        assert!(!matches!(record, Record::Lost { .. }), "what is lost is not written");
+        encode_record_header(buffer, &record.header());
     }
     let records_crc = crc32c(&buffer[FRAME_HEADER_BYTES..]);
     let payloads = buffer.len();
     for record in records {
-        buffer.extend_from_slice(&record.payload);
+        buffer.extend_from_slice(record.payload());
     }
     let payload_bytes = (buffer.len() - payloads) as u64;
     buffer.resize(buffer.len().next_multiple_of(FRAME_ALIGNMENT), 0);
@@ -255,18 +255,17 @@ pub fn encode_frame(buffer: &mut Vec<u8>, place: FramePlace, records: &[Record])
     crc
 }
 
-fn encode_record_header(buffer: &mut Vec<u8>, record: &Record) {
+fn encode_record_header(buffer: &mut Vec<u8>, record: &RecordHeader) {
     let mut bytes = [0; RECORD_HEADER_BYTES];
-    bytes[RECORD_KIND] = record.kind as u8;
+    bytes[RECORD_KIND] = record.kind;
     put(&mut bytes, RECORD_GROUP, record.group.0.to_le_bytes());
     put(&mut bytes, RECORD_INSTANCE, record.instance.0.to_le_bytes());
     put(&mut bytes, RECORD_BALLOT_ROUND, record.ballot.round.to_le_bytes());
     put(&mut bytes, RECORD_BALLOT_NODE, record.ballot.node.0.to_le_bytes());
     put(&mut bytes, RECORD_CHOSEN_NODE, record.chosen.node.0.to_le_bytes());
     put(&mut bytes, RECORD_CHOSEN_ROUND, record.chosen.round.to_le_bytes());
-    let length = u32::try_from(record.payload.len()).expect("a payload is far below 4 GiB");
-    put(&mut bytes, RECORD_PAYLOAD_LENGTH, length.to_le_bytes());
-    put(&mut bytes, RECORD_PAYLOAD_CRC, crc32c(&record.payload).to_le_bytes());
+    put(&mut bytes, RECORD_PAYLOAD_LENGTH, record.payload_length.to_le_bytes());
+    put(&mut bytes, RECORD_PAYLOAD_CRC, record.payload_crc.to_le_bytes());
     buffer.extend_from_slice(&bytes);
 }
 
@@ -275,13 +274,13 @@ fn encode_record_header(buffer: &mut Vec<u8>, record: &Record) {
 pub struct RecordHeader {
     /// The number of the kind, which may be one that only later versions know.
     pub kind: u8,
-    /// See [`Record::group`].
+    /// The group; 0 in the records of the node.
     pub group: GroupId,
-    /// See [`Record::instance`].
+    /// The instance, the start number or the segment's sequence number.
     pub instance: Instance,
-    /// See [`Record::ballot`].
+    /// The ballot promised, accepted or chosen; its node alone in the record of another node's start.
     pub ballot: Ballot,
-    /// See [`Record::chosen`].
+    /// The ballot under which the instance before is known to be chosen.
     pub chosen: Ballot,
     /// Bytes of the payload.
     pub payload_length: u32,
@@ -290,6 +289,12 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
+    /// Returns true if the record holds a value of an instance.
+    #[must_use]
+    pub fn has_value(&self) -> bool {
+        RecordKind::from_number(self.kind).is_some_and(RecordKind::has_value)
+    }
+
     /// Decodes a header from the first bytes of `bytes`.
     ///
     /// # Panics
@@ -364,28 +369,20 @@ pub fn check_body(header: &FrameHeader, body: &[u8]) -> Result<(), BodyFlaw> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::wal::{Logged, RecordKind};
+    use crate::storage::wal::{Logged, ValueRecord};
     use bytes::Bytes;
 
     fn sample() -> Vec<Record> {
         let ballot = |round, node| Ballot { round, node: NodeId(node) };
         vec![
-            Record {
-                kind: RecordKind::Accept,
+            Record::Accept(ValueRecord {
                 group: GroupId(0x0102_0304),
                 instance: Instance(0x1112_1314_1516_1718),
                 ballot: ballot(0x2122_2324_2526_2728, 0x3132_3334),
                 chosen: ballot(0x4142_4344_4546_4748, 0x5152_5354),
                 payload: Bytes::from_static(b"one"),
-            },
-            Record {
-                kind: RecordKind::Promise,
-                group: GroupId(1),
-                instance: Instance(2),
-                ballot: ballot(3, 4),
-                chosen: Ballot::ZERO,
-                payload: Bytes::new(),
-            },
+            }),
+            Record::Promise { group: GroupId(1), ballot: ballot(3, 4) },
         ]
     }
 

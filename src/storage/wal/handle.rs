@@ -17,19 +17,22 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// Maximum batches that wait for the log thread: the event loop has one in flight while it gathers the next.
+/// Maximum batches that wait for the log thread. The event loop needs one: it keeps one batch in flight while it
+/// gathers the next.
 pub const BATCHES_QUEUED_MAX: usize = 4;
 
 /// Maximum ranges that wait for a reader.
 pub const READS_QUEUED_MAX: usize = 4096;
 
-/// The callbacks of the log. Its own threads call them, except `on_progress`.
+/// The callbacks of the log. The log thread calls them, except `on_progress`.
 pub struct Hooks {
-    /// Every record up to this lsn is durable; the duration is that of the sync.
+    /// Called when every record up to this lsn is durable, with the duration of the sync.
     pub on_durable: Box<dyn FnMut(Lsn, Duration) + Send>,
-    /// A frame could not be written or synced. Nothing is written after it. The process must end: see [`Hooks::abort`].
+    /// Called when the log cannot write or sync. Nothing is written after that. The process must end: see
+    /// [`Hooks::abort`].
     pub on_fatal: Box<dyn FnOnce(LogError) + Send>,
-    /// While the log is opened, on the opening thread: bytes done and in all, before the first and after each segment.
+    /// Called on the opening thread while the log is read, with the bytes done and the total: once before the first
+    /// segment, and after each segment.
     pub on_progress: Box<dyn FnMut(u64, u64) + Send>,
 }
 
@@ -41,7 +44,8 @@ impl Hooks {
         Hooks {
             on_durable: Box::new(on_durable),
             on_fatal: Box::new(|error| {
-                // Not through the program's logs: another thread prints them, and would not do so before the end.
+                // The program's log is not used here: another thread prints its lines, and the process ends before
+                // that.
                 let line = "exiting now, because the content of the disk is unknown until the next start reads it";
                 let _ = writeln!(std::io::stderr(), "paxoi: {error}; {line}");
                 std::process::abort();
@@ -116,7 +120,8 @@ impl LogHandle {
     /// Hands a batch to the log thread; `on_durable` will name its lsn.
     ///
     /// # Panics
-    /// If the batch is not the next one, or if [`BATCHES_QUEUED_MAX`] are waiting: the caller keeps one in flight.
+    /// If the batch is not the next one, or if [`BATCHES_QUEUED_MAX`] batches are waiting. A caller that keeps only one
+    /// batch in flight never reaches that limit.
     pub fn append(&mut self, batch: Batch) {
         assert_eq!(batch.lsn, self.next_lsn, "batches reach the log in order");
         self.next_lsn = self.next_lsn.following();

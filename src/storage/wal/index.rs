@@ -1,9 +1,9 @@
 //! The index of the log: for each segment, the first and the last instance of every group that has a value there. The
-//! log thread adds to the index after each sync. The reader of the log uses it, and so does the search for segments
-//! that can be dropped. Its size grows with segments times groups, not with records.
+//! log thread adds to the index after each sync. The reader of the log and the search for droppable segments use it.
+//! The size of the index grows with segments times groups, not with records.
 
 use super::format::RecordHeader;
-use super::{DroppableSegments, Lsn, Record, RecordKind};
+use super::{DroppableSegments, Lsn, Record};
 use groups::{GroupId, Instance};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -52,20 +52,20 @@ impl Index {
 
     /// Adds a frame of these records to the last segment. The frame is durable, and ends at offset `end`.
     pub(super) fn add(&self, records: &[Record], end: u64) {
-        self.add_frame(records.iter().map(|record| (record.kind, record.group, record.instance)), end);
+        self.add_frame(records.iter().filter_map(Record::value).map(|value| (value.group, value.instance)), end);
     }
 
     /// As [`Index::add`], for a frame that was read from the disk.
     pub(super) fn add_read(&self, records: impl Iterator<Item = RecordHeader>, end: u64) {
-        let known = |record: RecordHeader| Some((RecordKind::from_number(record.kind)?, record.group, record.instance));
-        self.add_frame(records.filter_map(known), end);
+        let values = records.filter(RecordHeader::has_value);
+        self.add_frame(values.map(|record| (record.group, record.instance)), end);
     }
 
-    fn add_frame(&self, records: impl Iterator<Item = (RecordKind, GroupId, Instance)>, end: u64) {
+    fn add_frame(&self, values: impl Iterator<Item = (GroupId, Instance)>, end: u64) {
         let mut segments = self.segments();
         let Some(segment) = segments.last_mut() else { return };
         segment.end = end;
-        for (_, group, instance) in records.filter(|(kind, ..)| kind.has_value()) {
+        for (group, instance) in values {
             segment.instances.entry(group).or_insert((instance, instance)).1 = instance;
         }
     }
@@ -80,7 +80,8 @@ impl Index {
             let Some((first, _)) = segment.instances.get(&group) else { continue };
             parts.push(Part { sequence: segment.sequence, end: segment.end });
             lowest = *first;
-            // A segment that starts with `from` itself is not enough: an earlier one may hold it under other ballots.
+            // A segment that starts with `from` itself is not enough: an earlier segment may hold votes for `from`
+            // under other ballots.
             if *first < from {
                 break;
             }
@@ -92,8 +93,8 @@ impl Index {
         parts
     }
 
-    /// Returns the segments that can be dropped, counted from the oldest: they hold no value of any group above the
-    /// instance that `floors` has for the group. The last segment is never among them.
+    /// Returns the oldest segments, as far as they can be dropped: every value in them is at or below its group's
+    /// instance in `floors`. The last segment is never among them.
     pub(super) fn droppable(&self, floors: &[Instance]) -> Option<DroppableSegments> {
         let segments = self.segments();
         let counts = |segment: &Segment| {
@@ -105,8 +106,9 @@ impl Index {
         Some(DroppableSegments { below: first.sequence, lsn: first.first_lsn })
     }
 
-    /// Removes the oldest segment from the index if it is below `sequence`, so that the reader does not open it again.
-    /// Returns it, or the one that is leaving already. The last segment stays.
+    /// Removes the oldest segment from the index if its number is below `sequence` and no other segment is leaving. So
+    /// the reader does not open that segment again. Returns the segment that is leaving, if any. The last segment
+    /// stays.
     pub(super) fn let_oldest_leave(&self, sequence: u64) -> Option<Leaving> {
         let (mut leaving, mut segments) = (self.leaving(), self.segments());
         let can_leave = segments.len() > 1 && segments[0].sequence < sequence;
@@ -117,7 +119,7 @@ impl Index {
         *leaving
     }
 
-    /// The file of the segment that was leaving is gone.
+    /// Takes note that the file of the leaving segment was removed.
     pub(super) fn on_left(&self) {
         *self.leaving() = None;
     }

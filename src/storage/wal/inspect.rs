@@ -9,8 +9,8 @@ use crate::storage::disk::Disk;
 use crc32c::crc32c;
 use std::io::{self, Write};
 
-/// Prints a line for each segment, with `with_records` also for each frame and record, and then the state of the log.
-/// Returns false if the log cannot be used, or values in it are damaged.
+/// Prints a line for each segment that has frames, and then the state of the log. If `with_records` is true, also
+/// prints a line for each frame and record. Returns false if the log cannot be used, or values in it are damaged.
 pub fn inspect_log(disk: &dyn Disk, with_records: bool, out: &mut dyn Write) -> io::Result<bool> {
     let mut printer = Printer { out, with_records, segment: None, failed: None };
     let found = scan(
@@ -139,7 +139,6 @@ fn describe(record: &RecordHeader) -> String {
             format!("position group {group} next {instance} promised {ballot}, prior value under {chosen}")
         }
         Some(RecordKind::Trimmed) => format!("trimmed  segments below {instance} may be gone"),
-        Some(RecordKind::LostAccept | RecordKind::LostLearned) => "never written".to_owned(),
         None => format!("kind {kind}, unknown to this version, group {group} instance {instance}, {bytes} bytes"),
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! format          the bytes                               visit     the visitor that gets what is read
+//! record          what the records say
 //! scan            walks frames, tells torn from rotten    index     which segment holds which instances of a group
 //! recovery        scan, visit, repair, then append        reader    chosen values of one group, off the event loop
 //! writer          one write and one sync per batch        inspect   prints `paxoi inspect log`
@@ -23,6 +24,7 @@ mod index;
 mod inspect;
 mod preallocation;
 mod reader;
+mod record;
 mod recovery;
 mod scan;
 mod status;
@@ -38,6 +40,7 @@ pub use format::FORMAT_VERSION;
 pub use handle::{BATCHES_QUEUED_MAX, Hooks, Log, LogHandle, LogReader, READS_QUEUED_MAX};
 pub use inspect::inspect_log;
 pub use reader::{ChosenReader, ChosenValue, ReadRange};
+pub use record::{Record, RecordKind, ValueRecord};
 pub use recovery::{LogRecoverySummary, recover, replay};
 pub(crate) use scan::hex;
 pub use status::LogStatus;
@@ -46,8 +49,6 @@ pub use visit::{Logged, Visit};
 pub use writer::{Append, Writer};
 
 use crate::storage::numbered::Numbered;
-use bytes::Bytes;
-use groups::{Ballot, GroupId, Instance};
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -78,93 +79,12 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// The kind of a record. A number is never reused for another kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum RecordKind {
-    /// The acceptor promised `ballot`.
-    Promise = 1,
-    /// The acceptor accepted `payload` under `ballot` at `instance`; the instance before was chosen under `chosen`.
-    Accept = 2,
-    /// `payload` was learned to be chosen under `ballot` at `instance`; the instance before was chosen under `chosen`.
-    Learned = 3,
-    /// The peer `ballot.node` was seen with the start number `instance`. The payload is its storage id `[16]` and the
-    /// random number of that start, u64.
-    PeerStart = 4,
-    /// All instances below `instance` are chosen, the last one under `chosen`, and `ballot` is promised. This repeats
-    /// older records, so that they can be removed.
-    Position = 5,
-    /// Segments below `instance` may be removed; everything in them that still counted was written again before.
-    Trimmed = 6,
-    /// Never written: stands for an [`RecordKind::Accept`] whose payload does not match its checksum any more.
-    LostAccept = 254,
-    /// Never written: the same for a [`RecordKind::Learned`].
-    LostLearned = 255,
-}
-
-impl RecordKind {
-    /// Returns the kind with this number; `None` if no kind in a log has it.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<RecordKind> {
-        match number {
-            1 => Some(RecordKind::Promise),
-            2 => Some(RecordKind::Accept),
-            3 => Some(RecordKind::Learned),
-            4 => Some(RecordKind::PeerStart),
-            5 => Some(RecordKind::Position),
-            6 => Some(RecordKind::Trimmed),
-            _ => None,
-        }
-    }
-
-    /// Returns the kind that replaces this one if the payload is damaged; `None` if the log is unusable without it.
-    #[must_use]
-    pub(crate) fn lost(self) -> Option<RecordKind> {
-        match self {
-            RecordKind::Accept => Some(RecordKind::LostAccept),
-            RecordKind::Learned => Some(RecordKind::LostLearned),
-            _ => None,
-        }
-    }
-
-    /// Returns true if the record is about its group. Other records are about the node: they have some group only
-    /// because all records do.
-    #[must_use]
-    pub fn is_of_group(self) -> bool {
-        !matches!(self, RecordKind::PeerStart | RecordKind::Trimmed)
-    }
-
-    /// Returns true if the record holds a value of an instance.
-    #[must_use]
-    pub fn has_value(self) -> bool {
-        matches!(self, RecordKind::Accept | RecordKind::Learned)
-    }
-}
-
-/// One durable fact about a group, or about the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// What the other fields mean.
-    pub kind: RecordKind,
-    /// The group that the fact is about.
-    pub group: GroupId,
-    /// The instance. It never decreases in the records of one group that hold values.
-    pub instance: Instance,
-    /// The ballot promised, accepted or chosen.
-    pub ballot: Ballot,
-    /// The ballot under which *this node* knows the instance before as chosen, so that it matches a value in this log.
-    /// Another node may know that instance by another ballot.
-    pub chosen: Ballot,
-    /// The value.
-    pub payload: Bytes,
-}
-
 /// Records that become durable together: one frame, one write, one sync.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The first batch after opening has [`LogHandle::next_lsn`], each later one is one higher.
     pub lsn: Lsn,
-    /// In order; none may be left out.
+    /// The records. The frame holds them in this order.
     pub records: Vec<Record>,
 }
 

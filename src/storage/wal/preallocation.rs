@@ -17,7 +17,7 @@ pub(super) const LARGE: &str = "spare-large";
 /// The suffix of the name of a file that is not whole yet.
 const UNFINISHED: &str = ".new";
 
-/// Bytes zeroed between two syncs. A sync of the log that comes meanwhile waits for no more than these.
+/// Bytes zeroed between two syncs. A concurrent sync of the log waits for at most these bytes.
 const ZEROS_BYTES: usize = 1 << 20;
 
 pub(super) struct PreallocatedSegments {
@@ -117,7 +117,8 @@ impl PreallocatedSegments {
             let dropped = below == 0 || self.drop_now(below, failed);
             failed = !dropped;
             if failed {
-                // Space may be short just because of these: they are not left until the next segments can go.
+                // These segments may be the reason why space is short. So they are tried again soon, not only at the
+                // next trim.
                 let mut state = self.state();
                 state.drop_below = state.drop_below.max(below);
             }
@@ -133,13 +134,14 @@ impl PreallocatedSegments {
         self.changed.notify_all();
     }
 
-    /// Removes the segments below `below`. Returns false if one could not be removed; `again`: the log says so already.
+    /// Removes the segments below `below`. Returns false if one could not be removed. If `again` is true, the error is
+    /// not reported: the last attempt did that.
     fn drop_now(&self, below: u64, again: bool) -> bool {
         match drop_segments(&*self.disk, &self.index, &self.status, below) {
             Ok(()) => true,
             Err(error) => {
                 if !again {
-                    tracing::error!("{error}; old segments take space until it can be removed");
+                    tracing::error!("{error}; old log segments take space until their removal succeeds");
                 }
                 false
             }
@@ -180,8 +182,8 @@ impl PreallocatedSegments {
         let unfinished = format!("{name}{UNFINISHED}");
         let made = self.fill(&unfinished, bytes).and_then(|()| self.disk.rename(&unfinished, name));
         if made.is_err() {
-            // The unfinished file must not take the space that promises elsewhere may need. Errors are ignored, because
-            // there may be no such file.
+            // The unfinished file must not take space that other files need. Errors are ignored, because there may be
+            // no such file.
             let _ = self.disk.remove(&unfinished);
         }
         made?;
@@ -189,7 +191,7 @@ impl PreallocatedSegments {
     }
 
     fn fill(&self, name: &str, bytes: u64) -> io::Result<()> {
-        // Without this check a failing attempt would fill the disk up, and take the last space from others.
+        // Without this check, a failing attempt would fill the disk and leave no space for other files.
         if self.disk.free_bytes()? < bytes {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -270,9 +270,11 @@ impl SegmentMap {
     }
 
     fn add(&mut self, record: &RecordHeader, at: u64) {
-        let Some(kind) = RecordKind::from_number(record.kind).filter(|kind| kind.has_value()) else { return };
+        if !record.has_value() {
+            return;
+        }
         let RecordHeader { instance, ballot, chosen, payload_length: length, payload_crc: crc, .. } = *record;
-        let learned = kind == RecordKind::Learned;
+        let learned = record.kind == RecordKind::Learned as u8;
         let position = ValuePosition { instance, ballot, chosen, learned, length, crc, at };
         self.positions.entry(record.group).or_default().push(position);
         self.count += 1;

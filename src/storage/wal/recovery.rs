@@ -1,8 +1,8 @@
 //! Opens a log: reads all of it, hands every record to the node, and makes durable what it handed out.
 //!
 //! After a kill, the data that a process reads may be in the page cache only, or be left there by a failed sync. The
-//! node's answers will depend on that data. So, before that, every frame without a claim that it is durable is written
-//! again and synced. The remains of torn frames are zeroed, so that they can never be taken for frames later.
+//! node's answers will depend on that data. So, before the node answers, every frame that is not known to be durable is
+//! written again and synced. The remains of torn frames are zeroed, so that they can never be taken for frames later.
 
 use super::format::{SegmentHeader, records};
 use super::index::Index;
@@ -12,7 +12,8 @@ use super::{ALL_SEGMENTS, LogError, LogOptions, LogStatus, Logged, RecordKind, V
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use std::sync::Arc;
 
-/// A summary of an opened log: its content, and the repairs.
+/// A summary of an opened log: its content, and the repairs. [`replay`] repairs nothing, and returns the repairs that a
+/// start would make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogRecoverySummary {
     /// How many segments there are.
@@ -70,8 +71,7 @@ pub fn recover(
 }
 
 /// Reads the log of `storage_id` as [`recover`] does, but writes nothing: where there is no log, it creates none. Also
-/// hands out frames without a claim that they are durable, because a start would find them, too, as far as can be
-/// known.
+/// hands out frames that are not known to be durable, because a start would most likely find them, too.
 pub fn replay(
     disk: &dyn Disk,
     storage_id: [u8; 16],

@@ -1,17 +1,17 @@
 //! Walks all frames of a log in order, writes nothing, and finds where it ends.
 //!
-//! A frame that cannot be read is torn or rotten. The write of a torn frame never finished, so nothing of it was
-//! promised to anyone. A rotten frame was durable, and the node must not go on as if it had never been. A frame is
-//! rotten if anything behind it claims that it was durable: a later frame by its `durable`, a later segment by its
-//! first lsn (a segment is begun only when everything before it is synced). So only the last segment can end torn. If
-//! only values are rotten, the rest of the frame still counts: its promises and votes are in the headers of its
-//! records.
+//! A frame that cannot be read is torn or rotten. The write of a torn frame never finished, so the node has sent no
+//! message that depends on the frame. A rotten frame was durable, and the node must not go on as if the frame had never
+//! existed. A frame is rotten if anything behind it claims that it was durable: a later frame by its `durable`, a later
+//! segment by its first lsn (a segment is begun only when everything before it is synced). So only the last segment can
+//! end with a torn frame. If only values are rotten, the rest of the frame is still used: its promises and votes are in
+//! the headers of its records.
 
 use super::format::{
     BodyFlaw, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, RecordHeader, SEGMENT_HEADER_BYTES,
     SegmentFlaw, SegmentHeader, check_body, frame_seed, records,
 };
-use super::{ALL_SEGMENTS, LogError, Lsn, RecordKind, segment_name, segment_sequence};
+use super::{ALL_SEGMENTS, LogError, Lsn, segment_name, segment_sequence};
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use crc32c::crc32c;
 use std::collections::VecDeque;
@@ -45,7 +45,7 @@ pub(super) struct Scan {
     pub(super) rotten: u64,
 }
 
-/// A frame that counts.
+/// A frame that belongs to the log: a sound one, or a durable one with damaged values.
 pub(super) struct FrameFound<'a> {
     pub(super) segment: &'a SegmentHeader,
     /// The offset of the frame in the segment.
@@ -172,7 +172,7 @@ struct Walk<'a> {
     /// The lsn of the frame that is due.
     lsn: Lsn,
     previous: u32,
-    /// The highest lsn that something sound claims to be durable.
+    /// The highest lsn that a sound frame or segment header claims to be durable.
     durable: Lsn,
     /// (lsn, offset) of the last segment's frames with an lsn above `durable`: one or two, whatever the length of the
     /// log.
@@ -193,7 +193,7 @@ impl Walk<'_> {
         window: &mut Window,
     ) -> Result<(), LogError> {
         let mut at = SEGMENT_HEADER_BYTES as u64;
-        // A durability marker may follow. The first frame of the next segment has the same lsn.
+        // A durability marker may follow. The first frame of the next segment has the marker's lsn.
         while self.lsn < next.first_lsn {
             match self.frame(segment, at, true, window)? {
                 Ok(bytes) => at += bytes,
@@ -240,8 +240,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads the frame that is due at `at`, hands it on, and returns its size. If the frame is known to be `durable`,
-    /// values in it may be damaged: other nodes have those that were chosen.
+    /// Reads the frame that is due at `at`, hands it on, and returns its size. If `durable` is true, the frame is
+    /// accepted even if values in it are damaged: other nodes have those that were chosen.
     fn frame(
         &mut self,
         segment: &SegmentHeader,
@@ -278,8 +278,9 @@ impl Walk<'_> {
         Ok(Ok(bytes))
     }
 
-    /// Searches everything behind the bad frame at `bad` for a claim that this frame was durable; a claim is an error.
-    /// Without one the frame is torn, and the result is the end of the last word behind it that is not zero.
+    /// Searches everything behind the bad frame at `bad` for a claim that this frame was durable. Returns an error if
+    /// there is such a claim. Otherwise the frame is torn, and the result is the offset at which the remains of torn
+    /// frames end.
     fn torn_end(&self, segment: &SegmentHeader, bad: u64, flaw: &Flaw, window: &mut Window) -> Result<u64, LogError> {
         let (mut at, mut dirty_end) = match flaw {
             // The search begins behind the frame: inside it a value may look like anything.
@@ -321,8 +322,7 @@ impl Walk<'_> {
 /// Returns true if every damaged payload is a value, which other nodes may have.
 fn only_values_are_damaged(header: &FrameHeader, body: &[u8]) -> bool {
     let damaged = |(record, payload): &(RecordHeader, &[u8])| crc32c(payload) != record.payload_crc;
-    let lost = |record: RecordHeader| RecordKind::from_number(record.kind).and_then(RecordKind::lost).is_some();
-    records(header, body).filter(damaged).all(|(record, _)| lost(record))
+    records(header, body).filter(damaged).all(|(record, _)| record.has_value())
 }
 
 /// Why there is no sound frame where one was due.

@@ -76,7 +76,7 @@ impl LogStatus {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// Returns how long these syncs took together.
+    /// Returns the total time of the syncs that [`LogStatus::syncs`] counts.
     #[must_use]
     pub fn sync_time(&self) -> Duration {
         Duration::from_nanos(self.sync_nanos.load(Ordering::Relaxed))

@@ -22,7 +22,7 @@ pub(super) fn drop_segments(disk: &dyn Disk, index: &Index, status: &LogStatus, 
         // Files that the reader has open stay readable.
         let name = segment_name(leaving.sequence);
         match disk.remove(&name) {
-            // The call before has removed it, and could not sync the directory.
+            // The previous call removed the file, but could not sync the directory.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             result => result.map_err(LogError::io(&name, "remove"))?,
         }

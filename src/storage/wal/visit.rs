@@ -7,11 +7,11 @@ use crc32c::crc32c;
 use groups::GroupId;
 use std::ops::Range;
 
-/// The visitor of a log, called in the log's order. A closure that takes an lsn and a record is one, too.
+/// The visitor of a log, called in the log's order. A closure that takes an lsn and a record is a visitor, too.
 pub trait Visit {
     /// Takes a record of the frame `lsn`.
     fn record(&mut self, lsn: Lsn, record: Logged<'_>);
-    /// Ends a frame, at the bytes `frame` of segment `sequence`: all its records were visited.
+    /// Called after all records of a frame were visited. The frame has the bytes `frame` of segment `sequence`.
     fn frame(&mut self, sequence: u64, frame: Range<u64>);
 }
 
@@ -29,18 +29,16 @@ pub struct Logged<'a> {
     kind: RecordKind,
     header: RecordHeader,
     payload: &'a [u8],
+    is_lost: bool,
 }
 
 impl<'a> Logged<'a> {
-    /// Returns `None` if the kind is unknown. A damaged payload of a `rotten` frame changes the kind: see
-    /// [`RecordKind::lost`].
+    /// Returns `None` if the kind is unknown. In a `rotten` frame, a value whose payload is damaged becomes a
+    /// [`Record::Lost`].
     pub(super) fn new(header: RecordHeader, payload: &'a [u8], rotten: bool) -> Option<Logged<'a>> {
         let kind = RecordKind::from_number(header.kind)?;
-        let is_damaged = rotten && crc32c(payload) != header.payload_crc;
-        Some(match kind.lost().filter(|_| is_damaged) {
-            Some(kind) => Logged { kind, header, payload: &[] },
-            None => Logged { kind, header, payload },
-        })
+        let is_lost = rotten && kind.has_value() && crc32c(payload) != header.payload_crc;
+        Some(Logged { kind, header, payload, is_lost })
     }
 
     /// Returns the kind of the record.
@@ -59,7 +57,10 @@ impl<'a> Logged<'a> {
     /// whole read buffer.
     #[must_use]
     pub fn record(&self) -> Record {
-        let RecordHeader { group, instance, ballot, chosen, .. } = self.header;
-        Record { kind: self.kind, group, instance, ballot, chosen, payload: Bytes::copy_from_slice(self.payload) }
+        let RecordHeader { group, instance, ballot, .. } = self.header;
+        if self.is_lost {
+            return Record::Lost { group, instance, ballot, learned: self.kind == RecordKind::Learned };
+        }
+        Record::decode(self.kind, &self.header, Bytes::copy_from_slice(self.payload))
     }
 }

@@ -1,5 +1,5 @@
-//! Appends frames: one write and one sync for each batch. The writer never waits and has no thread, so that the
-//! simulator can drive it; `handle` puts a thread around it.
+//! Appends frames: one write and one sync for each batch. The writer never waits for space and has no thread, so that
+//! the simulator can drive it. In a server, the log thread of `handle` runs it.
 
 use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use super::index::Index;
@@ -21,7 +21,8 @@ pub enum Append {
     Durable(Duration),
     /// Nothing was written: another segment must be made first. Append the batch again when one is ready.
     NeedsSegment,
-    /// Nothing was written: the frame needs a segment of its own, and there is no space for it. Append it again later.
+    /// Nothing was written: the frame needs a segment of its own, which cannot be made now, mostly for lack of space.
+    /// Append the batch again later.
     NeedsSpace,
 }
 
@@ -189,13 +190,13 @@ impl Writer {
     }
 
     /// Writes a durability marker: an empty frame that says that the last frame is durable, so that rot in that frame
-    /// is not taken for a torn write. The marker is neither synced nor counted. The next frame takes its lsn and its
-    /// place.
+    /// is not taken for a torn write. The marker is not synced, and does not advance the lsn or the tail: the next
+    /// frame overwrites it. A restart, however, counts the marker as a frame.
     pub fn write_durability_marker(&mut self) -> Result<(), LogError> {
         self.marked = true;
         if self.segment.length - self.segment.tail < FRAME_HEADER_BYTES as u64 {
-            // Only an older version fills a segment to its end. The header of the next segment then shows that the last
-            // frame is durable.
+            // The segment is filled to its end, by an older version or by a marker that a restart counted as a frame.
+            // The header of the next segment will show that the last frame is durable.
             return Ok(());
         }
         self.write(self.lsn.following(), &[])?;
@@ -241,7 +242,8 @@ impl Writer {
     }
 
     /// Appends a frame in a segment of its own. The frame is written before the segment gets its name, so the file need
-    /// not be filled with zeros first. A lack of space is no failed write, since nothing of the frame was in the log.
+    /// not be filled with zeros first. An error before that, such as a lack of space, is no failed write of the log: no
+    /// part of the frame is in the log yet.
     fn append_large(&mut self, batch: &Batch, bytes: u64) -> Result<Append, LogError> {
         let header = self.next_header(large_bytes(bytes));
         let crc = self.encode(batch.lsn, header.sequence, &batch.records);
@@ -257,8 +259,8 @@ impl Writer {
             }
         }
         let Ok(file) = made else {
-            // The unfinished file must not take the space that promises elsewhere may need. Errors are ignored, because
-            // there may be no such file.
+            // The unfinished file must not take space that other files need. Errors are ignored, because there may be
+            // no such file.
             let _ = self.disk.remove(LARGE);
             return Ok(Append::NeedsSpace);
         };
@@ -268,7 +270,7 @@ impl Writer {
         Ok(self.on_durable(batch, bytes, crc, started.elapsed()))
     }
 
-    /// Makes a durable segment of the buffer, still under a temporary name.
+    /// Writes the buffer as a durable segment, still under a temporary name.
     fn make_large(&self, header: &SegmentHeader) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.create(LARGE)?;
         file.write_at(0, &header.encode())?;
@@ -289,7 +291,7 @@ impl Segment {
         Segment::named(disk, file, ready, header)
     }
 
-    /// Makes a segment of a durable file.
+    /// Gives a durable file the name of its segment.
     fn named(
         disk: &dyn Disk,
         file: Arc<dyn DiskFile>,

@@ -5,7 +5,7 @@ use super::*;
 use crate::rng::Rng;
 use proptest::prelude::*;
 
-/// Bounds the operations of one history, because every order of them is tried.
+/// Bounds the operations of one history to at most one more than this, because every order of them is tried.
 const OPERATIONS_MAX: u64 = 6;
 const VALUES: [&str; 3] = ["1", "2", "x"];
 

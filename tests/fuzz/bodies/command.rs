@@ -1,6 +1,6 @@
 //! Commands, from words to state. A command that parses means the same after it is encoded and decoded. Two stores
-//! apply the same bytes, sound or not, one of them over as many turns as possible: their replies and final states are
-//! equal.
+//! apply the same bytes, valid or not. One of them applies each command over as many turns as possible. Both must give
+//! equal replies and end in equal states.
 
 use super::{choice, piece};
 use bytes::BytesMut;
@@ -17,8 +17,8 @@ const START_MS: u64 = 1_700_000_000_000;
 /// Maximum bytes of a value: small, so that no command costs much, and limits are reached.
 const VALUE_BYTES_MAX: usize = 4 << 10;
 
-/// Runs a sequence of steps. Each begins with a byte that chooses: a line of words separated by spaces, a body as
-/// another node might send it, or a step of time.
+/// Runs a sequence of steps. The first byte of each step chooses its kind: a line of words separated by spaces, a body
+/// as another node might send it, or an advance of the clock.
 pub fn run(mut data: &[u8]) {
     let (mut one, mut other, mut now_ms) = (store(), store(), START_MS);
     while !data.is_empty() {

@@ -1,16 +1,15 @@
-//! Recovery of a damaged log. It reports the damage, or returns, in order, every record that an undamaged header claims
-//! to be durable, and no record that was never written. A second recovery returns the same, and the log can be written
-//! on.
+//! Recovery of a damaged log. Recovery reports the damage, or returns the first records of the log in order: every
+//! record that an undamaged header claims to be durable, and only records that were written. A second
+//! recovery returns the same records, and more records can be appended to the log.
 
 use super::{choice, piece, wide_choice};
-use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance, NodeId};
 use paxoi::storage::disk::{Disk, MemoryDisk};
 use paxoi::storage::wal::format::{
     FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, frame_seed,
 };
 use paxoi::storage::wal::{
-    Append, Batch, LogError, LogOptions, Lsn, Record, RecordKind, SEGMENT_BYTES_MIN, Writer, recover,
+    Append, Batch, LogError, LogOptions, Lsn, Record, SEGMENT_BYTES_MIN, ValueRecord, Writer, recover,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -53,14 +52,15 @@ pub fn run(mut data: &[u8]) {
             writer.next_lsn()
         );
     }
-    let (_, again) = open(&disk.crash(u64::from(chosen))).expect("what was recovered is durable and sound");
+    let (_, again) = open(&disk.crash(u64::from(chosen))).expect("the recovered log is durable and sound");
     assert_eq!(seen, again, "the second recovery differs from the first");
     let more = append(&mut writer, vec![promise(1 << 40)]);
-    let (_, longer) = open(&disk).expect("what was written on is sound");
-    assert!(longer.len() == seen.len() + 1 && longer.last() == more.last(), "what was written on is not there");
+    let (_, longer) = open(&disk).expect("the extended log is sound");
+    assert!(longer.len() == seen.len() + 1 && longer.last() == more.last(), "the appended record is missing");
 }
 
-/// Writes a log of a few frames, in two segments if bit 6 is set, and with a durability marker at its end if bit 7 is.
+/// Writes a log of up to eight frames. Bits 0 to 2 choose the number of rounds. If bit 6 is set, the third round adds a
+/// large frame, which goes into a second segment. If bit 7 is set, a durability marker ends the log.
 fn write_log(disk: &MemoryDisk, chosen: u8) -> Written {
     let (mut writer, mut written) = open(disk).expect("a new log");
     for round in 1..=u64::from(chosen % 8) {
@@ -71,24 +71,22 @@ fn write_log(disk: &MemoryDisk, chosen: u8) -> Written {
         }
     }
     if chosen & 0x80 != 0 {
-        writer.write_durability_marker().expect("room for a mark");
+        writer.write_durability_marker().expect("room for a marker");
     }
     written
 }
 
 fn promise(round: u64) -> Record {
-    let ballot = Ballot { round, node: NodeId(2) };
-    let (kind, group, instance) = (RecordKind::Promise, GroupId(1), Instance(1));
-    Record { kind, group, instance, ballot, chosen: Ballot::ZERO, payload: Bytes::new() }
+    Record::Promise { group: GroupId(1), ballot: Ballot { round, node: NodeId(2) } }
 }
 
 fn accept(group: u64, value: Vec<u8>) -> Record {
     let ballot = Ballot { round: 1, node: NodeId(1) };
-    let (kind, group) = (RecordKind::Accept, GroupId(group as u32));
-    Record { kind, group, instance: Instance(1), ballot, chosen: Ballot::ZERO, payload: value.into() }
+    let (group, instance, chosen) = (GroupId(group as u32), Instance(1), Ballot::ZERO);
+    Record::Accept(ValueRecord { group, instance, ballot, chosen, payload: value.into() })
 }
 
-/// Recovers the log. Returns a writer behind its end, and all its records.
+/// Recovers the log. Returns a writer that appends at its end, and all its records.
 fn open(disk: &MemoryDisk) -> Result<(Writer, Written), LogError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let mut seen = Vec::new();
@@ -126,7 +124,7 @@ fn frames(content: &[u8]) -> Vec<(usize, FrameHeader)> {
     found
 }
 
-/// Returns the highest LSN that an undamaged header, where it was written, claims to be durable.
+/// Returns the highest LSN that an undamaged header, at the offset at which it was written, claims to be durable.
 fn claims(sound: &[Vec<u8>], damaged: &[Vec<u8>]) -> Lsn {
     let mut highest = Lsn(0);
     for (before, after) in sound.iter().zip(damaged) {
@@ -145,7 +143,7 @@ fn edit(data: &mut &[u8], sound: &[Vec<u8>], damaged: &mut [Vec<u8>]) -> bool {
     let chosen = choice(data);
     let file = usize::from(chosen >> 7) % damaged.len();
     let (places, content) = (places(&sound[file]), &mut damaged[file]);
-    // Mostly near a boundary of the format: most of the file is one value, or empty.
+    // Half of the offsets are near a boundary of the format, because most of the file is one value, or empty.
     let near = |data: &mut &[u8]| places[usize::from(choice(data)) % places.len()] + usize::from(choice(data) % 64);
     let at = if chosen & 0x40 == 0 { near(data) } else { wide_choice(data) }.min(content.len());
     let count = |data: &mut &[u8]| usize::from(choice(data)) * if chosen & 0x20 == 0 { 1 } else { FRAME_ALIGNMENT };

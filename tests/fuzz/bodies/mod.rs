@@ -14,7 +14,7 @@ pub mod resp_request;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-#[allow(dead_code, reason = "a fuzz target runs only its own")]
+#[allow(dead_code, reason = "a fuzz target runs only its own body")]
 pub const TARGETS: [Target; 6] = [
     ("checkpoint", checkpoint::run),
     ("command", command::run),
@@ -24,7 +24,7 @@ pub const TARGETS: [Target; 6] = [
     ("resp_request", resp_request::run),
 ];
 
-/// Takes and returns the first byte, 0 if there is none. The fuzzer makes its choices with it.
+/// Takes and returns the first byte, or 0 if there is none. The fuzzer controls a body's choices with such bytes.
 fn choice(data: &mut &[u8]) -> u8 {
     let Some((first, rest)) = data.split_first() else { return 0 };
     *data = rest;

@@ -9,7 +9,8 @@ use paxoi::node::wire::{NODE, NodeMessage};
 
 const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
-/// Runs one input: the first byte chooses what the rest is: the stream itself, a frame's payload, or a message's body.
+/// Runs one input. The first byte chooses the meaning of the rest (the stream itself, a frame's payload, or a message's
+/// kind and body) and the size of the pieces.
 pub fn run(mut data: &[u8]) {
     let chosen = choice(&mut data);
     let stream = match chosen % 4 {
@@ -25,7 +26,7 @@ pub fn run(mut data: &[u8]) {
         }
     };
     let whole = receive(&stream, stream.len().max(1));
-    assert_eq!(whole, receive(&stream, usize::from(chosen >> 2) + 1), "pieces matter");
+    assert_eq!(whole, receive(&stream, usize::from(chosen >> 2) + 1), "the result depends on the size of the pieces");
 }
 
 /// Returns a frame with a right checksum and this payload, whatever the payload is.
@@ -51,7 +52,7 @@ fn receive(stream: &[u8], piece: usize) -> (usize, Option<String>) {
                 Err(error) => return (understood, Some(error.to_string())),
             }
         }
-        assert!(buf.len() <= HEADER_BYTES + PAYLOAD_BYTES_MAX, "waits for more than a frame may have");
+        assert!(buf.len() <= HEADER_BYTES + PAYLOAD_BYTES_MAX, "buffers more bytes than a frame may have");
     }
     (understood, None)
 }

@@ -1,5 +1,5 @@
-//! The request parser: any bytes, however they are cut into pieces, make the same requests and the same error. No
-//! request exceeds its limits.
+//! The request parser. The requests and the error that it finds in a stream do not depend on how the stream is cut into
+//! pieces. No request exceeds the limits.
 
 use super::choice;
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
@@ -15,8 +15,8 @@ pub fn run(mut data: &[u8]) {
         RequestLimits::default()
     };
     let whole = feed(data, data.len().max(1), limits);
-    assert_eq!(whole, feed(data, usize::from(chosen & 0x7f) + 1, limits), "pieces matter");
-    assert_eq!(whole, feed(data, 1, limits), "single bytes matter");
+    assert_eq!(whole, feed(data, usize::from(chosen & 0x7f) + 1, limits), "the size of the pieces matters");
+    assert_eq!(whole, feed(data, 1, limits), "the result differs for single bytes");
 }
 
 /// Parses bytes that come in pieces. Returns the requests, and the error or the number of bytes left over.
@@ -31,17 +31,17 @@ fn feed(bytes: &[u8], piece: usize, limits: RequestLimits) -> (Requests, Result<
                 return (requests, Err(error));
             }
             Ok(Some(length)) => {
-                assert!(length > 0 && length <= end - start, "a request ends where it began, or later than the bytes");
+                assert!(length > 0 && length <= end - start, "a request is empty, or longer than the bytes");
                 assert!(parser.len() <= limits.args_max.max(limits.inline_bytes_max), "too many arguments");
                 requests.push(parser.args(&bytes[start..end]).map(<[u8]>::to_vec).collect());
                 start += length;
             }
             Ok(None) if end == bytes.len() => {
-                assert!(end - start <= limits.request_bytes_max, "waits for more than a request may have");
+                assert!(end - start <= limits.request_bytes_max, "buffers more bytes than a request may have");
                 return (requests, Ok(end - start));
             }
             Ok(None) => {
-                assert!(parser.needed() <= limits.request_bytes_max, "asks for more than a request may have");
+                assert!(parser.needed() <= limits.request_bytes_max, "asks for more bytes than a request may have");
                 end = (end + piece).min(bytes.len());
             }
         }

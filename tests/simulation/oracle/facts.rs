@@ -3,6 +3,7 @@
 
 use crc32c::crc32c;
 use groups::{Ballot, GroupId, Instance, Message};
+use paxoi::storage::wal::format::RecordHeader;
 use paxoi::storage::wal::{Lsn, Record, RecordKind};
 
 /// A log record, with its value as a checksum.
@@ -10,6 +11,8 @@ use paxoi::storage::wal::{Lsn, Record, RecordKind};
 pub(super) struct Fact {
     pub(super) lsn: Lsn,
     pub(super) kind: RecordKind,
+    /// True if the value was found lost to rot.
+    pub(super) is_lost: bool,
     pub(super) group: GroupId,
     pub(super) instance: Instance,
     pub(super) ballot: Ballot,
@@ -19,15 +22,12 @@ pub(super) struct Fact {
 
 impl Fact {
     /// Returns true if this fact, read from the log, is the one that was `written`. The values are not compared if
-    /// recovery noticed that this one is lost to rot.
+    /// recovery noticed that the value in the log is damaged.
     pub(super) fn is(&self, written: &Fact) -> bool {
-        let kind = match self.kind {
-            RecordKind::LostAccept => RecordKind::Accept,
-            RecordKind::LostLearned => RecordKind::Learned,
-            kind => kind,
-        };
-        let value = if kind == self.kind { self.value } else { written.value };
-        Fact { kind, value, ..*self } == *written
+        if self.is_lost {
+            return Fact { is_lost: false, chosen: written.chosen, value: written.value, ..*self } == *written;
+        }
+        self == written
     }
 }
 
@@ -45,8 +45,9 @@ pub(super) struct Seat {
 }
 
 pub(super) fn fact(lsn: Lsn, record: &Record) -> Fact {
-    let Record { kind, group, instance, ballot, chosen, .. } = *record;
-    Fact { lsn, kind, group, instance, ballot, chosen, value: crc32c(&record.payload) }
+    let RecordHeader { group, instance, ballot, chosen, payload_crc: value, .. } = record.header();
+    let is_lost = matches!(record, Record::Lost { .. });
+    Fact { lsn, kind: record.kind(), is_lost, group, instance, ballot, chosen, value }
 }
 
 pub(super) fn follow(seat: &mut Seat, fact: &Fact) {

@@ -23,7 +23,7 @@ impl World {
 
     fn take_lock(&mut self, client: usize) -> Result<(), String> {
         let taken = self.lock(client)?;
-        if taken { Ok(()) } else { Err("nobody has the lock, and it is not to be had".to_owned()) }
+        if taken { Ok(()) } else { Err("the lock is free, but the client did not get it".to_owned()) }
     }
 
     fn expect_lock_to_be_over(&mut self, client: usize) -> Result<(), String> {
@@ -35,7 +35,7 @@ impl World {
     /// client does.
     fn expect_locks_to_hold(&mut self) -> Result<(), String> {
         if !self.lock(0)? {
-            return Err("nobody has the lock, and it is not to be had".to_owned());
+            return Err("the lock is free, but the client did not get it".to_owned());
         }
         let taken_us = self.now_us;
         while self.now_us < taken_us + LIFE_US * 2 / 3 {
@@ -120,13 +120,13 @@ pub(super) fn born_while_the_first_is_slow(world: &mut World) -> Result<(), Stri
     born_while_a_clock_is_wrong(world, 0, -HOURS_US)
 }
 
-/// The clock of a node is slow. As soon as the cluster is born, another node is cut off, before one of its pings tells
-/// more. Then all nodes are restarted, and all clocks are known. Keys that were set meanwhile must stay.
+/// The clock of a node is slow. As soon as the cluster is born, another node is cut off, before another of its pings
+/// arrives. Then all nodes are restarted, and all clocks are known. Keys that were set before the restart must stay.
 fn cut_at_the_birth(world: &mut World, slow: usize, cut: usize) -> Result<(), String> {
     world.processes[slow].clocks.unix_us = -HOURS_US;
     for node in 0..3 {
         world.start(node);
-        // Each node sends its pings at other times.
+        // The nodes send their pings at different times.
         world.wait(30_000);
     }
     world.until("the cluster is born", |world| {
@@ -232,7 +232,7 @@ impl World {
     }
 }
 
-/// All machines are frozen. The first command after the leader wakes is for a key that is long due.
+/// All machines are frozen. The first command after the leader wakes is for a key whose lifetime is long over.
 pub(super) fn read_right_after_a_freeze(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect_one_to_each()?;
@@ -242,8 +242,8 @@ pub(super) fn read_right_after_a_freeze(world: &mut World) -> Result<(), String>
     world.expect_lock_to_be_over(0)
 }
 
-/// The same with five machines. The leader hears of one other clock at once, which has jumped like its own. That is not
-/// enough to tell a freeze.
+/// The same with five machines. At first the leader hears of only one other clock, which has jumped like its own. One
+/// other clock is not enough to detect a freeze.
 pub(super) fn read_when_one_clock_is_known_after_a_freeze(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.ready()?;
@@ -294,7 +294,7 @@ pub(super) fn frozen_while_another_is_away(world: &mut World) -> Result<(), Stri
     world.found()?;
     world.connect_one_to_each()?;
     world.take_lock(0)?;
-    // By now all nodes have told their cluster time.
+    // After this second all nodes have told each other their cluster time.
     world.wait(1_000_000);
     world.end(2, End::Kill);
     world.freeze(0);

@@ -49,7 +49,7 @@ impl World {
         Err(format!("in vain: {wanted:?}"))
     }
 
-    /// Starts the third node on a damaged directory, beside the second only. Then starts the first one, too.
+    /// Starts the third node on a damaged directory while only the second node runs. Later starts the first node, too.
     fn return_with_less(&mut self, value: &'static str) -> Result<(), String> {
         self.processes[2].rotten = true;
         self.start(2);
@@ -64,7 +64,7 @@ impl World {
     }
 }
 
-/// Power fails while records of old segments that still count are on their way to a slow disk.
+/// A node logs those records of old segments again that still count. Power fails while its slow disk writes them.
 pub(super) fn power_fails_while_old_segments_go(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 0)?;
@@ -79,8 +79,8 @@ pub(super) fn power_fails_while_old_segments_go(world: &mut World) -> Result<(),
     world.told(1).map(|_| ())
 }
 
-/// A member's vote made a value chosen, and the member's checkpoint rots. Nothing goes on without the other member that
-/// voted.
+/// A member's vote made a value chosen, and the member's checkpoint rots. The group must not make progress without the
+/// other member that voted.
 pub(super) fn lost_checkpoint_behind_a_vote(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 0)?;
@@ -88,7 +88,7 @@ pub(super) fn lost_checkpoint_behind_a_vote(world: &mut World) -> Result<(), Str
     world.wait(100_000);
     world.choose_without_the_second("chosen")?;
     if !rot_checkpoint(&world.processes[2].disk, &mut world.random, &world.trace) {
-        return Err("the third has no checkpoint: the story does not take place".to_owned());
+        return Err("the third has no checkpoint: the scenario tests nothing".to_owned());
     }
     world.return_with_less("chosen")
 }
@@ -114,7 +114,7 @@ pub(super) fn lost_vote(world: &mut World) -> Result<(), String> {
         disk.set_content(name, content);
     }
     if rotten != 1 {
-        return Err(format!("the value is {rotten} times in the log: the story does not take place"));
+        return Err(format!("the value is {rotten} times in the log: the scenario tests nothing"));
     }
     world.return_with_less(VALUE)
 }

@@ -49,8 +49,8 @@ pub(super) fn all_disks_are_slow(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// The second of five nodes campaigns after the leader's death, with a slow disk, and is cut off from all but one. That
-/// one must not wait for it: the two others need its vote.
+/// The second of five nodes campaigns after the leader's death, with a slow disk, and is cut off from all nodes but the
+/// fifth. The fifth node must not wait for the candidate, because the third and fourth need the fifth node's vote.
 pub(super) fn candidate_loses_its_quorum(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.ready()?;

@@ -19,7 +19,7 @@ pub(super) fn reads_during_handovers(world: &mut World) -> Result<(), String> {
     let (mut asked_us, mut slowest_us) = (0, 0);
     for round in 0..ROUNDS {
         let to = 1 - round as usize % 2;
-        // Each round begins at another moment of a tick.
+        // Each round begins at a different offset from the last tick.
         world.wait(20_000 + 700 * round);
         world.order(1, &["PAXOI", "LEADER", "MOVE", "0", &(to + 1).to_string()]);
         let end_us = world.now_us + 300_000;
@@ -46,14 +46,14 @@ pub(super) fn reads_during_handovers(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
-/// Messages of the new leader take 100 ms. The others have promised it their votes and know no leader, long before they
+/// Messages of the new leader take 100 ms. The others have promised its ballot and know no leader, long before they
 /// hear that it leads. They must not campaign against it.
 pub(super) fn claim_of_the_new_leader_is_late(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 0)?;
     world.set(0, "value");
     world.told(0)?;
-    // From the preferred leader to another node, which hands the group on.
+    // The preferred leader hands the group to another node, which later hands it on.
     world.order(0, &["PAXOI", "LEADER", "MOVE", "0", "2"]);
     world.until("the second leads", |world| world.leader(1).is_some())?;
     (0..2).for_each(|other| world.network.slow_down(2, other, 100_000));
@@ -64,7 +64,7 @@ pub(super) fn claim_of_the_new_leader_is_late(world: &mut World) -> Result<(), S
     world.wait(1_000_000);
     match world.leader(2) {
         Some(_) if world.round(2) == before + 1 => Ok(()),
-        _ => Err("the new leader was overtaken before it could say so".to_owned()),
+        _ => Err("another candidate overtook the new leader before its messages arrived".to_owned()),
     }
 }
 

@@ -14,7 +14,7 @@ const VALUE_BYTES: usize = 1_000;
 const PAUSE_US: u64 = 25_000;
 /// Interval at which a node is killed and started again, in minutes.
 const KILL_MINUTES: u64 = 7;
-/// Number of first minutes, in which logs reach the length at which they are trimmed.
+/// Number of warm-up minutes, in which logs grow to the length at which they are trimmed.
 const WARM: usize = 10;
 
 /// Runs the scenario, and prints the fullest disk and the largest store in one line.
@@ -60,7 +60,7 @@ pub(super) fn hour_of_overwrites(world: &mut World) -> Result<(), String> {
          10 to 35 and {second} after, the largest store {small} bytes after 10 minutes and {large} later"
     );
     if rounds < MINUTES || written < MINUTES * 60 * 50 {
-        return Err("the story does not take place".to_owned());
+        return Err("too few writes or trims: the scenario tests nothing".to_owned());
     }
     if second > first + first / 10 {
         return Err(format!("disks fill: {first} bytes, then {second}"));

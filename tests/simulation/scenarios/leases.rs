@@ -1,5 +1,5 @@
-//! Scenarios of leaders with leases: they are paused, lose the others, or hand their groups over, or the others
-//! restart.
+//! Scenarios of leaders with leases: the leader is paused, loses the other nodes, or hands its group over, or the other
+//! nodes restart.
 
 use super::{World, expect};
 use crate::process::Process;
@@ -71,8 +71,8 @@ pub(super) fn lost_leader_with_a_lease(world: &mut World) -> Result<(), String> 
 }
 
 /// A leader with a lease hands its group over, and does not hear of the result: the new leader's messages do not
-/// arrive, and the third node only answers questions. The leader takes the transfer for failed, and wants its lease
-/// back.
+/// arrive, and the third node only answers questions. The old leader believes that the transfer has failed, and tries
+/// to get its lease back.
 pub(super) fn handover_during_a_lease(world: &mut World) -> Result<(), String> {
     world.lease()?;
     world.network.block(1, 0);
@@ -81,7 +81,7 @@ pub(super) fn handover_during_a_lease(world: &mut World) -> Result<(), String> {
     world.set(1, "new");
     expect(&world.told(1)?, &Outcome::Done)?;
     if world.leader(0).is_none() {
-        return Err("the first leader knows already: the story does not take place".to_owned());
+        return Err("the first leader knows already: the scenario tests nothing".to_owned());
     }
     world.wait(2_500_000);
     world.get(2, "s");

@@ -23,7 +23,7 @@ pub(super) fn relayed_command_comes_twice(world: &mut World) -> Result<(), Strin
         world.wait(20_000);
     }
     if !is_full(world) {
-        return Err("the disk is not full: the story does not take place".to_owned());
+        return Err("the disk is not full: the scenario tests nothing".to_owned());
     }
     world.wait(500_000);
     world.network.weather.doubling = 1_000;

@@ -5,8 +5,8 @@ use crate::shell::End;
 use bytes::Bytes;
 use paxoi::verify::{Action, Outcome};
 
-/// A node dies while its large commands take all the room for such commands in their group. A client of another node
-/// gets room before the dead node's parts are old enough to be dropped in any case.
+/// A node dies while its large commands fill their group's room for large commands. A client of another node must get
+/// room before the dead node's parts reach the age at which the group drops them in any case.
 pub(super) fn large_commands_of_a_dead_node(world: &mut World) -> Result<(), String> {
     world.found()?;
     (0..3).try_for_each(|client| world.connect(client, [1, 1, 0][client]))?;
@@ -24,7 +24,7 @@ pub(super) fn large_commands_of_a_dead_node(world: &mut World) -> Result<(), Str
         world.until("a client is told", |world| world.is_idle(2))?;
         match world.record.last.clone() {
             Some(told) if attempt > 1 => return expect(&told, &Outcome::Done),
-            Some(_) => return Err("there was room at once: the story does not take place".to_owned()),
+            Some(_) => return Err("there was room at once: the scenario tests nothing".to_owned()),
             None if world.now_us > end_us => return Err("a dead node keeps the room for large commands".to_owned()),
             None => {}
         }

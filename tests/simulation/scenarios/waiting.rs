@@ -35,8 +35,8 @@ pub(super) fn leader_dies_while_its_messages_wait(world: &mut World) -> Result<(
 }
 
 /// A follower is stopped, and the leader's pings wait for it. Then the leader dies, but its connection does not
-/// end. When the follower resumes, it reads the old pings. They must not make it count the dead leader as alive for
-/// another period as long as its stop.
+/// end. When the follower resumes, it reads the old pings. These pings must not make the follower count the dead leader
+/// as alive for as long again as the follower was stopped.
 pub(super) fn leader_dies_while_its_pings_wait(world: &mut World) -> Result<(), String> {
     world.found()?;
     world.connect(0, 1)?;
@@ -50,6 +50,6 @@ pub(super) fn leader_dies_while_its_pings_wait(world: &mut World) -> Result<(), 
     world.run_while(end_us, |world| world.leader(1).or(world.leader(2)).is_some());
     match world.leader(1).or(world.leader(2)) {
         Some(_) => Ok(()),
-        None => Err("the dead leader is followed as long as the process was stopped".to_owned()),
+        None => Err("the follower still follows the dead leader".to_owned()),
     }
 }

@@ -36,7 +36,7 @@ fn ping(number: u64, echo: u64) -> Ping {
 fn a_peer_is_reached_when_it_has_echoed_a_ping_of_this_connection() {
     let mut peer = linked("a:1");
     let (number, ..) = peer.begin_ping(1_000_000);
-    assert_eq!(peer.on_ping(&ping(1, 0), 1_010_000), (true, None), "it has not heard this node yet");
+    assert_eq!(peer.on_ping(&ping(1, 0), 1_010_000), (true, None), "the peer has received no ping of this node yet");
     assert!(!peer.is_reached(1_010));
     assert_eq!(peer.on_ping(&ping(2, number), 1_020_000), (false, Some(1_000_000)));
     assert!(peer.is_reached(1_020) && peer.is_reached(1_000 + ECHO_MS_MAX) && !peer.is_reached(1_001 + ECHO_MS_MAX));
@@ -52,12 +52,12 @@ fn a_silent_peer_is_taken_for_dead_long_before_its_connection_is_cut() {
     let mut peer = linked("a:1");
     assert!(!peer.falls_silent(1_000 + SILENT_MS_MAX) && peer.falls_silent(1_001 + SILENT_MS_MAX));
     peer.on_silent();
-    assert!(!peer.falls_silent(1_001 + SILENT_MS_MAX), "that is said once");
+    assert!(!peer.falls_silent(1_001 + SILENT_MS_MAX), "a peer falls silent only once");
     assert!(!peer.is_broken(1_000 + BROKEN_MS_MAX) && peer.is_broken(1_001 + BROKEN_MS_MAX));
     peer.on_bytes(5_000);
     assert!(!peer.is_broken(5_000 + BROKEN_MS_MAX));
     peer.compensate_stall(60_000, 6_000);
-    assert_eq!(peer.silent_ms(6_100), 100, "nothing is heard in the future");
+    assert_eq!(peer.silent_ms(6_100), 100, "no time is moved into the future");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_guest_is_dialled_for_transfers_at_its_own_address_and_a_malformed_address_i
 #[test]
 fn positions_count_while_they_are_new_and_the_connection_lasts() {
     let mut peer = linked("a:1");
-    assert_eq!(peer.position(GroupId(3), 500, 1_000), None, "it has not said");
+    assert_eq!(peer.position(GroupId(3), 500, 1_000), None, "the peer has not reported its positions");
     peer.set_positions(&Positions { next: vec![(GroupId(3), Instance(9))] }, 1_000);
     let at = |peer: &Peer, group, now_ms| peer.position(GroupId(group), 500, now_ms).map(|next| next.0);
     assert_eq!((at(&peer, 3, 1_500), at(&peer, 4, 1_500), at(&peer, 3, 1_501)), (Some(9), Some(1), None));

@@ -18,8 +18,8 @@ fn with_next_frame(marked: bool) -> (MemoryDisk, Written, Written, usize, Vec<u8
     let (mut writer, ..) = open(&other).unwrap();
     let records = vec![accept(1, 3, vec![9; 900]), promise(3, 4), accept(2, 2, "end")];
     let size = frame_bytes(&records) as usize;
-    // Opening the log counts a durability marker as a frame. So the frame is encoded as the first writer would have
-    // done.
+    // Opening the log counts a durability marker as a frame. So the marker is removed first, and the next frame gets
+    // the lsn that the first writer would have given to it.
     let lsn = written[written.len() - 1].0.following();
     let next = if marked {
         let disk = disk.killed();
@@ -95,7 +95,7 @@ fn any_sectors_of_an_unsynced_frame_may_be_missing() {
             outcomes[usize::from(check(&disk.crash(seed), &durable, &next))] = true;
         }
     }
-    assert_eq!(outcomes, [true; 2], "both were seen");
+    assert_eq!(outcomes, [true; 2], "both outcomes were seen");
 }
 
 #[test]

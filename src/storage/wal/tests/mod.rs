@@ -13,7 +13,8 @@ use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, frame_bytes};
 use super::*;
 use crate::storage::disk::{Disk, MemoryDisk};
 use crate::storage::wal::Lsn;
-use groups::NodeId;
+use bytes::Bytes;
+use groups::{Ballot, GroupId, Instance, NodeId};
 use std::sync::Arc;
 
 /// Records, each with its LSN.
@@ -36,20 +37,17 @@ fn ballot(round: u64, node: u32) -> Ballot {
 }
 
 fn accept(group: u32, instance: u64, payload: impl Into<Bytes>) -> Record {
-    Record {
-        kind: RecordKind::Accept,
+    Record::Accept(ValueRecord {
         group: GroupId(group),
         instance: Instance(instance),
         ballot: ballot(1, 1),
         chosen: if instance > 1 { ballot(1, 1) } else { Ballot::ZERO },
         payload: payload.into(),
-    }
+    })
 }
 
 fn promise(group: u32, round: u64) -> Record {
-    let (instance, ballot) = (Instance(1), ballot(round, 2));
-    let payload = Bytes::new();
-    Record { kind: RecordKind::Promise, group: GroupId(group), instance, ballot, chosen: Ballot::ZERO, payload }
+    Record::Promise { group: GroupId(group), ballot: ballot(round, 2) }
 }
 
 /// Opens the log. Returns the writer, and all records with their LSNs.

@@ -11,9 +11,12 @@ fn range(group: u32, from: u64, below: u64, last_chosen: Ballot) -> ReadRange {
     ReadRange { tag: 0, group: GroupId(group), from, below, last_chosen, bytes_max: usize::MAX }
 }
 
+fn value(instance: u64, ballot: Ballot, chosen: Ballot, payload: &'static str) -> ValueRecord {
+    ValueRecord { group: GroupId(1), instance: Instance(instance), ballot, chosen, payload: payload.into() }
+}
+
 fn vote(instance: u64, ballot: Ballot, chosen: Ballot, payload: &'static str) -> Record {
-    let kind = RecordKind::Accept;
-    Record { kind, group: GroupId(1), instance: Instance(instance), ballot, chosen, payload: payload.into() }
+    Record::Accept(value(instance, ballot, chosen, payload))
 }
 
 fn read(reader: &mut ChosenReader, range: ReadRange) -> Vec<(u64, Ballot, Bytes)> {
@@ -26,10 +29,7 @@ fn the_next_record_says_which_vote_was_for_the_chosen_value() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     let (a, b, c) = (ballot(1, 1), ballot(2, 2), ballot(3, 3));
-    let learned = |instance, ballot, chosen, payload| Record {
-        kind: RecordKind::Learned,
-        ..vote(instance, ballot, chosen, payload)
-    };
+    let learned = |instance, ballot, chosen, payload| Record::Learned(value(instance, ballot, chosen, payload));
     let other_group = |instance| accept(2, instance, vec![8; 30_000]);
     let frames = [
         vec![vote(1, a, Ballot::ZERO, "lost"), other_group(1)],
@@ -62,8 +62,8 @@ fn the_next_record_says_which_vote_was_for_the_chosen_value() {
     check(&mut reader(&disk, &writer));
     let mut same = reader(&disk, &writer);
     check(&mut same);
-    assert_eq!(read(&mut same, range(1, 6, 7, a)), [], "the last is chosen under a ballot that is not here");
-    assert_eq!(read(&mut same, range(1, 6, 9, a)), [], "nothing says which");
+    assert_eq!(read(&mut same, range(1, 6, 7, a)), [], "no vote for instance 6 has the ballot of the caller");
+    assert_eq!(read(&mut same, range(1, 6, 9, a)), [], "nothing names the ballot that chose instance 6");
     assert_eq!(read(&mut same, range(3, 1, 9, a)), [], "an unknown group");
 
     let (writer, ..) = open(&disk).unwrap();
@@ -136,5 +136,5 @@ fn a_rotten_value_is_not_there_and_counted() {
     let mut reader = reader(&disk, &writer);
     assert_eq!(read(&mut reader, range(1, 1, 2, ballot(1, 1))), []);
     assert_eq!(writer.status().rotten(), 1);
-    assert_eq!(read(&mut reader, range(2, 1, 2, ballot(1, 1))).len(), 1, "the other group's is sound");
+    assert_eq!(read(&mut reader, range(2, 1, 2, ballot(1, 1))).len(), 1, "the value of the other group is sound");
 }

@@ -1,7 +1,7 @@
 //! Damage to durable data is always noticed, and never makes the log shorter or empty. If only a value is damaged, the
 //! rest still counts.
 
-use super::super::format::SegmentHeader;
+use super::super::format::{FRAME_MAGIC, SegmentHeader};
 use super::*;
 use crate::storage::wal::Lsn;
 
@@ -10,7 +10,7 @@ fn is_noticed(disk: &MemoryDisk) -> bool {
     match open(disk) {
         Err(error) => matches!(error, LogError::Corrupt { .. }),
         Ok((_, recovered, seen)) => {
-            let lost = |(_, record): &(Lsn, Record)| record.kind == RecordKind::LostAccept;
+            let lost = |(_, record): &(Lsn, Record)| matches!(record, Record::Lost { learned: false, .. });
             recovered.rotten > 0 && seen.iter().any(lost)
         }
     }
@@ -120,9 +120,31 @@ fn a_damaged_value_is_lost_and_nothing_else() {
     content[value] ^= 1;
     let (_, recovered, seen) = open(&with_content(&disk, FIRST, content)).unwrap();
     let lost = &mut written[3].1;
-    assert_eq!((lost.group, lost.instance), (GroupId(2), Instance(1)));
-    (lost.kind, lost.payload) = (RecordKind::LostAccept, Bytes::new());
+    let (group, instance, ballot) = (GroupId(2), Instance(1), ballot(1, 1));
+    assert_eq!(lost.value().map(|value| (value.group, value.instance, value.ballot)), Some((group, instance, ballot)));
+    *lost = Record::Lost { group, instance, ballot, learned: false };
     assert_eq!((seen, recovered.rotten), (written, 1));
+}
+
+#[test]
+fn the_check_of_a_closed_segment_misses_no_frame() {
+    let disk = MemoryDisk::new();
+    let mut writer = open_new(&disk);
+    for instance in 1..=5 {
+        append(&mut writer, vec![accept(0, instance, vec![1; 20_000])]).unwrap();
+    }
+    assert_eq!(cold_segments(&disk).len(), 1, "the second segment is still written to");
+    assert!(check_segment(&disk, FIRST).is_ok());
+    let content = disk.content(FIRST).unwrap();
+    let frames: Vec<usize> = (0..content.len() - 4).filter(|at| content[*at..].starts_with(&FRAME_MAGIC)).collect();
+    assert_eq!(frames.len(), 3);
+    for at in frames {
+        let cut = with_content(&disk, FIRST, content[..at].to_vec());
+        assert!(check_segment(&cut, FIRST).is_err(), "cut off at {at}");
+        let mut zeroed = content.clone();
+        zeroed[at..at + FRAME_HEADER_BYTES].fill(0);
+        assert!(check_segment(&with_content(&disk, FIRST, zeroed), FIRST).is_err(), "zeros at {at}");
+    }
 }
 
 #[test]
@@ -158,7 +180,7 @@ fn stale_frames_behind_the_end_do_not_come_back() {
     assert_eq!((seen, recovered.torn_bytes > 0), (written, true));
     append(&mut writer, vec![promise(5, 5)]).unwrap();
 
-    // A value that looks like a frame of another log is no frame, wherever it stands.
+    // Frames of another log are no frames here, wherever they stand.
     let other = MemoryDisk::new();
     let other_disk: Arc<dyn Disk> = Arc::new(other.clone());
     let (mut writer, _) = recover(&other_disk, [1; 16], options(), &mut |_, _| {}, &mut |_, _| {}).unwrap();

@@ -60,7 +60,7 @@ fn a_frame_larger_than_a_segment_gets_its_own_or_waits() {
     assert_eq!((seen.len(), recovered.segments), (3, 3));
     let own = (SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES) as u64 + frame_bytes(&[seen[1].1.clone()]);
     assert_eq!(writer.status().bytes(), 2 * (64 << 10) + own);
-    assert_eq!(seen[1].1.payload.len(), 200_000);
+    assert_eq!(seen[1].1.payload().len(), 200_000);
 }
 
 #[test]
@@ -74,14 +74,14 @@ fn a_preallocated_segment_that_is_whole_is_used_and_another_is_removed() {
     let (mut writer, ..) = open(&disk).unwrap();
     assert_eq!(disk.list().unwrap(), [FIRST, "spare"]);
     writer.preallocate().unwrap();
-    assert_eq!(disk.writes(), writes, "it was there");
+    assert_eq!(disk.writes(), writes, "the preallocated segment was there");
     append(&mut writer, vec![accept(1, 1, vec![0; 64_000])]).unwrap();
     append(&mut writer, vec![accept(1, 2, vec![0; 64_000])]).unwrap();
     assert_eq!(disk.list().unwrap(), [FIRST, SECOND]);
 
     disk.set_content("spare", vec![0; 100]);
     open(&disk).unwrap();
-    assert_eq!(disk.list().unwrap(), [FIRST, SECOND], "one of another size");
+    assert_eq!(disk.list().unwrap(), [FIRST, SECOND], "a preallocated segment of another size is removed");
 }
 
 #[test]

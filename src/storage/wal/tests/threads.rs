@@ -1,4 +1,4 @@
-//! The log behind its threads. Tests wait for callbacks, never for time.
+//! The log behind its threads. Tests wait for callbacks or poll for a state, never for a fixed time.
 
 use super::*;
 use crate::storage::wal::Lsn;
@@ -188,8 +188,7 @@ fn a_segment_that_cannot_be_removed_is_tried_again_without_another_order() {
     for instance in 1..=4 {
         log.append_and_wait(vec![accept(0, instance, vec![1; 60_000])]);
     }
-    let trimmed = Record { kind: RecordKind::Trimmed, instance: Instance(3), ..promise(0, 0) };
-    log.append_and_wait(vec![trimmed]);
+    log.append_and_wait(vec![Record::Trimmed { below: 3 }]);
     disk.fail_removes("log-", 0);
     log.handle.drop_below(3);
     let end = Instant::now() + PATIENCE;

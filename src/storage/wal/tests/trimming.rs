@@ -16,11 +16,6 @@ fn segments(writer: &mut Writer, count: u64) -> Written {
     written
 }
 
-fn trimmed(below: u64) -> Record {
-    let (kind, instance) = (RecordKind::Trimmed, Instance(below));
-    Record { kind, instance, ..promise(0, 0) }
-}
-
 fn names(disk: &MemoryDisk) -> Vec<String> {
     disk.list().unwrap().into_iter().filter(|name| is_segment(name)).collect()
 }
@@ -44,7 +39,7 @@ fn what_is_left_is_a_log_that_reads_on_from_there() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     let mut written = segments(&mut writer, 4);
-    written.extend(append(&mut writer, vec![trimmed(4)]).unwrap());
+    written.extend(append(&mut writer, vec![Record::Trimmed { below: 4 }]).unwrap());
     let (bytes, segments) = (writer.status().bytes(), writer.status().segments());
     writer.drop_segments(4).unwrap();
     assert_eq!(names(&disk).len() as u64, segments - 3);
@@ -71,7 +66,7 @@ fn a_segment_that_goes_without_a_record_is_missed() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     segments(&mut writer, 4);
-    append(&mut writer, vec![trimmed(3)]).unwrap();
+    append(&mut writer, vec![Record::Trimmed { below: 3 }]).unwrap();
     writer.drop_segments(4).unwrap();
     let error = open(&disk.killed()).err().unwrap().to_string();
     assert!(error.starts_with("log file log-0000000000000003 is missing"), "{error}");
@@ -82,7 +77,7 @@ fn a_crash_between_any_two_steps_of_it_leaves_a_log() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     let mut written = segments(&mut writer, 4);
-    written.extend(append(&mut writer, vec![trimmed(4)]).unwrap());
+    written.extend(append(&mut writer, vec![Record::Trimmed { below: 4 }]).unwrap());
     for below in 1..=4 {
         writer.drop_segments(below).unwrap();
         let image = disk.crash(below);
@@ -97,7 +92,7 @@ fn a_segment_that_cannot_be_removed_goes_before_the_next_one() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     let mut written = segments(&mut writer, 4);
-    written.extend(append(&mut writer, vec![trimmed(4)]).unwrap());
+    written.extend(append(&mut writer, vec![Record::Trimmed { below: 4 }]).unwrap());
     disk.fail_removes("log-", 1);
     let before = writer.status().segments();
     assert!(writer.drop_segments(4).unwrap_err().to_string().contains("injected"));
