@@ -10,7 +10,9 @@ use paxoi::kv::encode::encode;
 use paxoi::kv::{BlockCheck, Installation, ParseContext, Store, StoreLimits, parse, table};
 use paxoi::rng::Rng;
 use paxoi::routing::SLOTS;
-use paxoi::storage::checkpoint::{CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify};
+use paxoi::storage::checkpoint::{
+    CheckpointSequence, CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify,
+};
 use paxoi::storage::disk::{Disk, FileDisk};
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
@@ -71,7 +73,7 @@ fn main() -> io::Result<()> {
 fn files(packing: Packing, blocks: &[Vec<u8>], bytes: usize, out: &mut dyn Write) -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::existing(folder.path())?);
-    let header = Header { groups: 1, cluster_id: [1; 16], hash_key: HASH_KEY, sequence: 1 };
+    let header = Header { groups: 1, cluster_id: [1; 16], hash_key: HASH_KEY, sequence: CheckpointSequence(1) };
     let (instance, chosen, dedup) = (Instance(1), Ballot::ZERO, DedupTable::default());
     let membership = Membership::of_ids([NodeId(1)].into_iter());
     let state = Snapshot { instance, chosen, chain: 0, time_ms: 0, digest: 0, dedup, membership };
@@ -90,7 +92,7 @@ fn files(packing: Packing, blocks: &[Vec<u8>], bytes: usize, out: &mut dyn Write
     let file_bytes = write().map_err(io::Error::other)?;
     rate(&format!("write a file, {packing:?}"), bytes, started.elapsed(), out)?;
     let started = Instant::now();
-    verify(&*disk, &checkpoint_name(1)).map_err(io::Error::other)?;
+    verify(&*disk, &checkpoint_name(CheckpointSequence(1))).map_err(io::Error::other)?;
     rate(&format!("verify a file, {packing:?}"), bytes, started.elapsed(), out)?;
     writeln!(out, "{:<28}{:>10} KiB", format!("size of a file, {packing:?}"), file_bytes >> 10)
 }

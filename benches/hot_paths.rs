@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use groups::message::Accept;
 use groups::paxos::{Fate, Paxos};
-use groups::{Ballot, CommandId, Instance, Members, Message, NodeId, Value, ValueBuilder, put_command};
+use groups::{Ballot, CommandId, Counter, Instance, Members, Message, NodeId, Value, ValueBuilder, put_command};
 use net::frame::{self, FrameWriter, Purpose};
 use net::outbound::Outbound;
 use net::resp::Protocol;
@@ -30,7 +30,7 @@ fn key(number: usize) -> String {
 fn value() -> Value {
     let mut builder = ValueBuilder::default();
     for number in 0..BATCH {
-        let id = CommandId { origin: NodeId(1), start: 1, counter: number as u64 + 1 };
+        let id = CommandId { origin: NodeId(1), start: 1, counter: Counter(number as u64 + 1) };
         put_command(builder.commands_mut(), id, |out| set(&key(number * 97 % KEYS), out));
     }
     builder.seal(0, 1, Some(0))

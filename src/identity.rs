@@ -7,6 +7,7 @@
 //! newer copy counts. The start that wrote the newer copy crashed before it used the new start number.
 
 use crate::kv::StoreLimits;
+use crate::storage::checkpoint::{CheckpointSequence, Header};
 use crate::storage::disk::{Disk, read_full, replace};
 use crate::storage::wal::{SEGMENT_PREFIX, is_segment};
 use crc32c::crc32c;
@@ -62,6 +63,12 @@ impl BirthRecord {
             session_ttl_ms: self.session_ttl_ms,
             ..StoreLimits::default()
         }
+    }
+
+    /// Returns the header of a checkpoint of this cluster.
+    #[must_use]
+    pub fn checkpoint_header(&self, sequence: CheckpointSequence) -> Header {
+        Header { groups: self.groups, cluster_id: self.cluster_id, hash_key: self.hash_key, sequence }
     }
 
     /// Returns one line for each given setting that differs from the birth record, and so has no effect.

@@ -13,8 +13,8 @@ use bytes::BytesMut;
 use groups::message::Range;
 use groups::reads::ReadId;
 use groups::{
-    Ballot, Clock, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, NodeId, Snapshot,
-    StateMachine, Value, WorkBudget,
+    Ballot, Clock, Counter, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, NodeId,
+    Snapshot, StateMachine, Value, WorkBudget,
 };
 use std::collections::VecDeque;
 
@@ -33,9 +33,9 @@ pub trait EffectSink {
     /// Sends a message when the log is durable up to `lsn`.
     fn send_durable(&mut self, lsn: Lsn, group: GroupId, to: NodeId, message: Message);
     /// Takes the reply to an applied command of this node's clients.
-    fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>);
+    fn applied(&mut self, group: GroupId, counter: Counter, reply: Reply<'_>);
     /// Notes that a command of this node's clients was executed, but its reply is not known here.
-    fn skipped(&mut self, group: GroupId, counter: u64);
+    fn skipped(&mut self, group: GroupId, counter: Counter);
     /// Notes that a read cannot be answered any more.
     fn read_lost(&mut self, id: ReadId);
     /// Answers a read from this state, before the next command is applied: that command came after the read.
@@ -291,7 +291,7 @@ impl Shard {
     }
 
     /// Queues a command of this node's clients; `body` writes it. Returns its counter in the group.
-    pub fn submit(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> u64 {
+    pub fn submit(&mut self, group: GroupId, body: impl FnOnce(&mut BytesMut)) -> Counter {
         self.mark_dirty(group);
         let group_now = &mut self.replica_mut(group).group;
         let before = group_now.queued_bytes();
@@ -314,7 +314,7 @@ impl Shard {
 
     /// Takes commands back. Commands that may have left this node are removed from `counters` instead; see
     /// [`Group::withdraw`].
-    pub fn withdraw(&mut self, group: GroupId, counters: &mut Vec<u64>) {
+    pub fn withdraw(&mut self, group: GroupId, counters: &mut Vec<Counter>) {
         let group_now = &mut self.replica_mut(group).group;
         let before = group_now.queued_bytes();
         group_now.withdraw(counters);

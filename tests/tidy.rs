@@ -99,10 +99,10 @@ const LAYERS: [(&str, &[&str]); 28] = [
 /// The components of the node, each with the modules of the node that it may name, besides types of the node itself
 /// such as `Time`.
 const COMPONENTS: [(&str, &[&str]); 6] = [
-    ("clients", &["slots", "ticket"]),
+    ("clients", &["connection_table", "ticket"]),
     ("cluster", &["cluster_time", "engine", "links", "output", "peers", "ticket", "wire", "ports"]),
     ("engine", &["ticket", "wire"]),
-    ("links", &["output", "peers", "slots", "wire"]),
+    ("links", &["output", "peers", "connection_table", "wire"]),
     ("peers", &["wire"]),
     ("upkeep", &["engine", "output", "wire", "ports"]),
 ];

@@ -35,10 +35,11 @@ impl DedupTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Counter;
 
     #[test]
     fn a_repetition_is_known_also_across_a_restart_of_its_origin() {
-        let id = |origin, start, counter| CommandId { origin: NodeId(origin), start, counter };
+        let id = |origin, start, counter| CommandId { origin: NodeId(origin), start, counter: Counter(counter) };
         let mut dedup = DedupTable::default();
         assert!(dedup.advance(id(1, 1, 5)));
         assert!(!dedup.advance(id(1, 1, 5)) && !dedup.advance(id(1, 1, 4)));

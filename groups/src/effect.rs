@@ -2,7 +2,7 @@
 //! it.
 
 use crate::reads::ReadId;
-use crate::{Ballot, Instance, Message, NodeId, Value};
+use crate::{Ballot, Counter, Instance, Message, NodeId, Value};
 
 /// One action that a group asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum Effect {
     /// This node's command with this counter was executed, but its reply is not known here.
     Skipped {
         /// The command's counter.
-        counter: u64,
+        counter: Counter,
     },
     /// A read cannot be answered: a checkpoint skipped the state that the read should see.
     ReadLost {

@@ -39,8 +39,8 @@ pub use message::Message;
 pub use paxos::{Fate, Paxos};
 pub use types::{Ballot, GroupId, Instance, NodeId};
 pub use value::{
-    COMMAND_HEADER_BYTES, Command, CommandId, Commands, MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4, VALUE_HEADER_BYTES,
-    VALUE_VERSION_MAX, Value, ValueBuilder, ValueError, put_command,
+    COMMAND_HEADER_BYTES, Command, CommandId, Commands, Counter, MACHINE_OF_VERSION_3, MACHINE_OF_VERSION_4,
+    VALUE_HEADER_BYTES, VALUE_VERSION_MAX, Value, ValueBuilder, ValueError, put_command,
 };
 pub use work::{BYTES_PER_STEP, WorkBudget};
 

@@ -4,7 +4,7 @@
 //! its values or commands, if it has any. Kinds never change meaning; new ones are appended.
 
 use crate::acceptor::Accepted;
-use crate::{Ballot, Commands, Instance, Value};
+use crate::{Ballot, Commands, Counter, Instance, Value};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -134,7 +134,7 @@ pub struct Forward {
     /// The counter of the sender's command before the first of these; 0 if the first is the sender's oldest. A leader
     /// that lacks that command must not take these. If these were applied first, the missing command would look like a
     /// repetition.
-    pub after: u64,
+    pub after: Counter,
     /// The commands, laid out as in a value.
     pub commands: Bytes,
 }
@@ -239,7 +239,7 @@ struct RangeHeader {
 #[derive(Serialize, Deserialize)]
 struct ForwardHeader {
     ballot: Ballot,
-    after: u64,
+    after: Counter,
 }
 
 impl Message {
@@ -490,7 +490,7 @@ mod tests {
             Message::Chosen(Chosen { instance, ballot }),
             Message::Fetch(Fetch { from: next, bytes_max: 1 << 20 }),
             Message::Range(Range { first: instance, next, values: (0..40).map(accepted).collect() }),
-            Message::Forward(Forward { ballot, after: 3, commands: Bytes::new() }),
+            Message::Forward(Forward { ballot, after: Counter(3), commands: Bytes::new() }),
             Message::NotLeader(NotLeader { ballot }),
             Message::PreVote(PreVote { number: 3, next }),
             Message::PreVoted(PreVoted { number: 3, granted: true, next, promised: ballot }),

@@ -4,7 +4,7 @@
 //! after a broken connection. The origin always sends all of them, oldest first.
 
 use crate::value::put_command;
-use crate::{CommandId, NodeId};
+use crate::{CommandId, Counter, NodeId};
 use bytes::{Buf, BytesMut};
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ pub struct OriginQueue {
     node: NodeId,
     start: u64,
     /// The counter of the newest command.
-    counter: u64,
+    counter: Counter,
     entries: VecDeque<QueuedCommand>,
     /// The commands of `entries`, end to end.
     bytes: BytesMut,
@@ -25,12 +25,12 @@ pub struct OriginQueue {
     sent: usize,
     sent_bytes: usize,
     /// The highest counter of a command that may be in some leader's queue or in the log.
-    exposed: u64,
+    exposed: Counter,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct QueuedCommand {
-    counter: u64,
+    counter: Counter,
     bytes: usize,
 }
 
@@ -41,18 +41,18 @@ impl OriginQueue {
         OriginQueue {
             node,
             start,
-            counter: 0,
+            counter: Counter::default(),
             entries: VecDeque::new(),
             bytes: BytesMut::new(),
             sent: 0,
             sent_bytes: 0,
-            exposed: 0,
+            exposed: Counter::default(),
         }
     }
 
     /// Appends a command, whose body `body` writes, and returns its counter.
-    pub fn push(&mut self, body: impl FnOnce(&mut BytesMut)) -> u64 {
-        self.counter += 1;
+    pub fn push(&mut self, body: impl FnOnce(&mut BytesMut)) -> Counter {
+        self.counter = self.counter.following();
         let id = CommandId { origin: self.node, start: self.start, counter: self.counter };
         let bytes = put_command(&mut self.bytes, id, body);
         self.entries.push_back(QueuedCommand { counter: self.counter, bytes });
@@ -61,14 +61,14 @@ impl OriginQueue {
 
     /// Returns the counter of the newest command ever queued.
     #[must_use]
-    pub fn newest(&self) -> u64 {
+    pub fn newest(&self) -> Counter {
         self.counter
     }
 
     /// Returns the counter of the oldest command not applied; one above all counters so far if there is none.
     #[must_use]
-    pub fn oldest(&self) -> u64 {
-        self.entries.front().map_or(self.counter + 1, |entry| entry.counter)
+    pub fn oldest(&self) -> Counter {
+        self.entries.front().map_or(self.counter.following(), |entry| entry.counter)
     }
 
     /// Returns the bytes of the queued commands.
@@ -93,7 +93,7 @@ impl OriginQueue {
 
     /// Marks the next commands as sent, up to `bytes_max` bytes or one larger command. Returns `(after, commands)` as
     /// in a [`Forward`](crate::message::Forward). There may be more to send.
-    pub fn send(&mut self, bytes_max: usize) -> (u64, &[u8]) {
+    pub fn send(&mut self, bytes_max: usize) -> (Counter, &[u8]) {
         let (first, first_byte) = (self.sent, self.sent_bytes);
         while let Some(entry) = self.entries.get(self.sent) {
             if self.sent > first && self.sent_bytes + entry.bytes - first_byte > bytes_max {
@@ -103,7 +103,7 @@ impl OriginQueue {
             self.sent_bytes += entry.bytes;
             self.sent += 1;
         }
-        let after = if first == 0 { 0 } else { self.entries[first - 1].counter };
+        let after = if first == 0 { Counter::default() } else { self.entries[first - 1].counter };
         (after, &self.bytes[first_byte..self.sent_bytes])
     }
 
@@ -118,7 +118,7 @@ impl OriginQueue {
     /// # Panics
     /// If an older command of this queue is not applied yet. The [`DedupTable`](crate::DedupTable) would take that
     /// older command for a repetition.
-    pub fn on_applied(&mut self, id: CommandId) -> Option<u64> {
+    pub fn on_applied(&mut self, id: CommandId) -> Option<Counter> {
         if id.origin != self.node || id.start != self.start {
             return None;
         }
@@ -135,7 +135,7 @@ impl OriginQueue {
 
     /// Removes every command up to this id, if the id is of this node and this start: they were applied elsewhere.
     /// Returns their counters.
-    pub fn skip(&mut self, id: CommandId) -> Vec<u64> {
+    pub fn skip(&mut self, id: CommandId) -> Vec<Counter> {
         let mut skipped = Vec::new();
         while id.origin == self.node && id.start == self.start && self.oldest() <= id.counter {
             let next = CommandId { counter: self.oldest(), ..id };
@@ -149,7 +149,7 @@ impl OriginQueue {
 
     /// Takes back those of the commands `counters` (ascending) that were never sent, and leaves only their counters in
     /// the list. The other commands may be in some leader's queue or in the log: they stay, and their fate is unknown.
-    pub fn withdraw(&mut self, counters: &mut Vec<u64>) {
+    pub fn withdraw(&mut self, counters: &mut Vec<Counter>) {
         counters.retain(|counter| {
             *counter > self.exposed && self.entries.binary_search_by_key(counter, |entry| entry.counter).is_ok()
         });
@@ -192,21 +192,21 @@ mod tests {
     }
 
     fn id(counter: u64) -> CommandId {
-        CommandId { origin: NodeId(1), start: 3, counter }
+        CommandId { origin: NodeId(1), start: 3, counter: Counter(counter) }
     }
 
     #[test]
     fn commands_leave_in_order_and_all_again_after_a_change() {
         let mut origin = origin(&[b"a", b"b"]);
         let (after, commands) = origin.send(1000);
-        assert_eq!((after, bodies(commands)), (0, vec![b"a".to_vec(), b"b".to_vec()]));
+        assert_eq!((after.0, bodies(commands)), (0, vec![b"a".to_vec(), b"b".to_vec()]));
         origin.push(|out| out.extend_from_slice(b"c"));
         let (after, commands) = origin.send(1000);
-        assert_eq!((after, bodies(commands)), (2, vec![b"c".to_vec()]));
-        assert_eq!(origin.on_applied(id(1)), Some(1));
+        assert_eq!((after.0, bodies(commands)), (2, vec![b"c".to_vec()]));
+        assert_eq!(origin.on_applied(id(1)), Some(Counter(1)));
         origin.unsend();
         let (after, commands) = origin.send(1000);
-        assert_eq!((after, bodies(commands)), (0, vec![b"b".to_vec(), b"c".to_vec()]));
+        assert_eq!((after.0, bodies(commands)), (0, vec![b"b".to_vec(), b"c".to_vec()]));
     }
 
     #[test]
@@ -225,33 +225,34 @@ mod tests {
         origin.send(1000);
         origin.push(|out| out.extend_from_slice(b"b"));
         origin.push(|out| out.extend_from_slice(b"c"));
-        let mut counters = vec![1, 2];
+        let mut counters = vec![Counter(1), Counter(2)];
         origin.withdraw(&mut counters);
-        assert_eq!(counters, [2]);
+        assert_eq!(counters, [Counter(2)]);
         origin.withdraw(&mut counters);
         assert_eq!(counters, []);
         let (after, commands) = origin.send(1000);
-        assert_eq!((after, bodies(commands)), (1, vec![b"c".to_vec()]));
-        assert_eq!(origin.oldest(), 1);
+        assert_eq!((after.0, bodies(commands)), (1, vec![b"c".to_vec()]));
+        assert_eq!(origin.oldest(), Counter(1));
     }
 
     #[test]
     fn many_are_withdrawn_from_between_others() {
         let mut origin = OriginQueue::new(NodeId(1), 3);
         let body = |counter: u64| vec![counter as u8; counter as usize % 7];
-        (1..=100).for_each(|counter| assert_eq!(origin.push(|out| out.extend_from_slice(&body(counter))), counter));
+        for counter in 1..=100 {
+            assert_eq!(origin.push(|out| out.extend_from_slice(&body(counter))), Counter(counter));
+        }
         origin.send(200);
         let exposed = origin.entries[origin.sent - 1].counter;
-        let wanted: Vec<u64> = (1..=60).filter(|counter| counter % 10 != 0).collect();
+        let wanted: Vec<Counter> = (1..=60).filter(|counter| counter % 10 != 0).map(Counter).collect();
         let mut withdrawn = wanted.clone();
         origin.withdraw(&mut withdrawn);
-        assert!(
-            exposed > 3 && withdrawn == wanted.into_iter().filter(|counter| *counter > exposed).collect::<Vec<_>>()
-        );
+        let unexposed = wanted.into_iter().filter(|counter| *counter > exposed);
+        assert!(exposed > Counter(3) && withdrawn == unexposed.collect::<Vec<_>>());
         origin.unsend();
         let (_, commands) = origin.send(usize::MAX);
-        let left = (1..=100).filter(|counter| withdrawn.binary_search(counter).is_err());
-        let found = Commands::parse(commands).unwrap().map(|command| (command.id.counter, command.body.to_vec()));
+        let left = (1..=100).filter(|counter| withdrawn.binary_search(&Counter(*counter)).is_err());
+        let found = Commands::parse(commands).unwrap().map(|command| (command.id.counter.0, command.body.to_vec()));
         assert!(found.eq(left.map(|counter| (counter, body(counter)))));
         assert_eq!(origin.bytes(), origin.sent_bytes);
     }
@@ -262,7 +263,7 @@ mod tests {
         let mut origin = origin(&[b"sent"]);
         origin.send(1000);
         (0..COMMANDS).for_each(|_| _ = origin.push(|out| out.extend_from_slice(&[0; 100])));
-        let mut counters: Vec<u64> = (2..=COMMANDS + 1).collect();
+        let mut counters: Vec<Counter> = (2..=COMMANDS + 1).map(Counter).collect();
         // One pass takes milliseconds. One pass for each command took minutes.
         origin.withdraw(&mut counters);
         assert_eq!((counters.len() as u64, origin.entries.len()), (COMMANDS, 1));
@@ -273,8 +274,8 @@ mod tests {
         let mut origin = origin(&[b"a"]);
         assert_eq!(origin.on_applied(CommandId { start: 2, ..id(9) }), None);
         assert_eq!(origin.on_applied(CommandId { origin: NodeId(2), ..id(9) }), None);
-        assert_eq!(origin.on_applied(id(1)), Some(1));
-        assert_eq!(origin.oldest(), 2);
+        assert_eq!(origin.on_applied(id(1)), Some(Counter(1)));
+        assert_eq!(origin.oldest(), Counter(2));
     }
 
     #[test]

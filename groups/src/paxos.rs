@@ -13,7 +13,7 @@ use crate::acceptor::{Accepted, Acceptor, Refused};
 use crate::members::Members;
 use crate::proposer::Proposer;
 use crate::value::put_command;
-use crate::{Ballot, CommandId, NodeId, SplitMix64, Value, ValueBuilder};
+use crate::{Ballot, CommandId, Counter, NodeId, SplitMix64, Value, ValueBuilder};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -328,7 +328,7 @@ fn attempt_under(attempts: &mut BTreeMap<u64, Attempt>, seq: u64, ballot: Ballot
 /// Wraps any bytes in a value, as its only command, which has no real origin.
 fn wrap(bytes: &[u8]) -> Value {
     let mut builder = ValueBuilder::default();
-    let nobody = CommandId { origin: NodeId(0), start: 0, counter: 0 };
+    let nobody = CommandId { origin: NodeId(0), start: 0, counter: Counter(0) };
     put_command(builder.commands_mut(), nobody, |out| out.extend_from_slice(bytes));
     builder.seal(0, 0, None)
 }

@@ -2,7 +2,7 @@
 //! form the next value, so batches form by themselves.
 
 use crate::value::{COMMAND_HEADER_BYTES, ValueBuilder};
-use crate::{Commands, DedupTable, NodeId, Value};
+use crate::{Commands, Counter, DedupTable, NodeId, Value};
 use std::collections::VecDeque;
 
 /// The commands that wait for a leader's next instances.
@@ -31,11 +31,11 @@ impl Queue {
     /// Takes the commands of `origin` that follow its command `after`, without those that it took before. Returns
     /// false, and takes none, if `after` was never taken under this ballot, or if a command bears another origin's
     /// name, is out of order or malformed.
-    pub fn extend(&mut self, origin: NodeId, after: u64, commands: &[u8]) -> bool {
+    pub fn extend(&mut self, origin: NodeId, after: Counter, commands: &[u8]) -> bool {
         let Ok(parsed) = Commands::parse(commands) else { return false };
         let Some(first) = parsed.clone().next().map(|command| command.id) else { return true };
         let taken = self.taken.last(origin);
-        if after != 0 && taken.is_none_or(|last| last.start != first.start || last.counter < after) {
+        if after != Counter::default() && taken.is_none_or(|last| last.start != first.start || last.counter < after) {
             return false;
         }
         let (mut newest, mut repeated_bytes, mut version) = (first, 0, 1);
@@ -142,8 +142,8 @@ mod tests {
     #[test]
     fn everything_queued_makes_one_value() {
         let mut queue = Queue::new(1000);
-        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a", b"b"])));
-        assert!(queue.extend(NodeId(2), 0, &commands(2, &[b"c"])));
+        assert!(queue.extend(NodeId(1), Counter(0), &commands(1, &[b"a", b"b"])));
+        assert!(queue.extend(NodeId(2), Counter(0), &commands(2, &[b"c"])));
         assert_eq!(seal(&mut queue), (3, vec![NodeId(1), NodeId(2)]));
         assert!(queue.is_empty());
         assert_eq!(seal(&mut queue), (0, vec![]));
@@ -153,10 +153,10 @@ mod tests {
     fn a_value_has_the_version_that_its_commands_ask_for() {
         let mut queue = Queue::new(70);
         let (old, new) = ([1; 10], [crate::MACHINE_OF_VERSION_3; 10]);
-        assert!(queue.extend(NodeId(1), 0, &commands(1, &[&old, &new, &old])));
+        assert!(queue.extend(NodeId(1), Counter(0), &commands(1, &[&old, &new, &old])));
         let mut next = |digest| queue.seal(0, 0, digest, &mut Vec::new()).version();
         assert_eq!([next(Some(7)), next(None)], [3, 1]);
-        assert!(queue.extend(NodeId(2), 0, &commands(2, &[&old])));
+        assert!(queue.extend(NodeId(2), Counter(0), &commands(2, &[&old])));
         assert_eq!((queue.next_version(), queue.seal(0, 0, Some(7), &mut Vec::new()).version()), (1, 2));
     }
 
@@ -164,7 +164,7 @@ mod tests {
     fn batches_are_cut_at_the_limit_and_a_larger_command_goes_alone() {
         let mut queue = Queue::new(60);
         let large = [0; 100];
-        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a", b"b", &large, b"c"])));
+        assert!(queue.extend(NodeId(1), Counter(0), &commands(1, &[b"a", b"b", &large, b"c"])));
         let counts: Vec<usize> = std::iter::from_fn(|| (!queue.is_empty()).then(|| seal(&mut queue).0)).collect();
         assert_eq!(counts, [2, 1, 1]);
     }
@@ -172,11 +172,11 @@ mod tests {
     #[test]
     fn commands_sent_again_under_the_same_ballot_are_taken_once() {
         let mut queue = Queue::new(1000);
-        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a", b"b"])));
-        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a", b"b", b"c"])));
-        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a"])));
+        assert!(queue.extend(NodeId(1), Counter(0), &commands(1, &[b"a", b"b"])));
+        assert!(queue.extend(NodeId(1), Counter(0), &commands(1, &[b"a", b"b", b"c"])));
+        assert!(queue.extend(NodeId(1), Counter(0), &commands(1, &[b"a"])));
         assert_eq!(seal(&mut queue), (3, vec![NodeId(1)]));
-        assert!(queue.extend(NodeId(1), 0, &commands(1, &[b"a", b"b", b"c"])));
+        assert!(queue.extend(NodeId(1), Counter(0), &commands(1, &[b"a", b"b", b"c"])));
         assert!(queue.is_empty());
         assert_eq!(seal(&mut queue), (0, vec![]));
     }
@@ -186,10 +186,10 @@ mod tests {
         let all = commands(1, &[b"a", b"b", b"c"]);
         let (first, last) = all.split_at(2 * (COMMAND_HEADER_BYTES + 1));
         let mut queue = Queue::new(1000);
-        assert!(!queue.extend(NodeId(1), 2, last));
-        assert!(queue.extend(NodeId(1), 0, first));
-        assert!(queue.extend(NodeId(1), 2, last));
-        assert!(!queue.extend(NodeId(2), 0, first), "another's name");
+        assert!(!queue.extend(NodeId(1), Counter(2), last));
+        assert!(queue.extend(NodeId(1), Counter(0), first));
+        assert!(queue.extend(NodeId(1), Counter(2), last));
+        assert!(!queue.extend(NodeId(2), Counter(0), first), "another's name");
         assert_eq!(seal(&mut queue).0, 3);
     }
 }

@@ -9,7 +9,7 @@
 //! arrived, so just before it is applied the state holds all that was chosen when the read arrived. Just after it would
 //! be too late: a client that sends a read and then a write must not read its own later write.
 
-use crate::{Ballot, Instance};
+use crate::{Ballot, Counter, Instance};
 use std::collections::VecDeque;
 
 /// The caller's name for a read.
@@ -28,7 +28,7 @@ pub struct ReadQueue {
 struct Read {
     id: ReadId,
     /// The counter of the last command that this node had queued in the group when the read came.
-    after: u64,
+    after: Counter,
     stage: ReadStage,
 }
 
@@ -46,14 +46,14 @@ enum ReadStage {
 
 impl ReadQueue {
     /// Adds a read that has arrived.
-    pub fn push(&mut self, id: ReadId, after: u64) {
+    pub fn push(&mut self, id: ReadId, after: Counter) {
         self.waiting.push_back(Read { id, after, stage: ReadStage::Fresh });
         self.fresh += 1;
     }
 
     /// Holds a read that could be answered, until just before the next command of this node is applied.
     pub fn hold(&mut self, id: ReadId) {
-        self.waiting.push_front(Read { id, after: 0, stage: ReadStage::Held });
+        self.waiting.push_front(Read { id, after: Counter::default(), stage: ReadStage::Held });
     }
 
     /// Returns true if a read needs a question.
@@ -119,7 +119,7 @@ impl ReadQueue {
 
     /// Takes the reads that may be answered when all instances up to `applied` are applied. `oldest` is the counter of
     /// this node's oldest command that is not applied.
-    pub fn take_ready(&mut self, applied: Instance, oldest: u64, ready: &mut Vec<ReadId>) {
+    pub fn take_ready(&mut self, applied: Instance, oldest: Counter, ready: &mut Vec<ReadId>) {
         if self.waiting.len() == self.fresh {
             return;
         }
@@ -133,7 +133,7 @@ impl ReadQueue {
     }
 
     /// Takes a read that came before this node's command `counter`, which is applied next.
-    pub fn take_before(&mut self, counter: u64) -> Option<ReadId> {
+    pub fn take_before(&mut self, counter: Counter) -> Option<ReadId> {
         let read = self.waiting.pop_front_if(|read| read.after < counter)?;
         if read.stage == ReadStage::Fresh {
             self.fresh -= 1;
@@ -154,7 +154,7 @@ impl ReadQueue {
 mod tests {
     use super::*;
 
-    fn ready(reads: &mut ReadQueue, applied: u64, oldest: u64) -> Vec<ReadId> {
+    fn ready(reads: &mut ReadQueue, applied: u64, oldest: Counter) -> Vec<ReadId> {
         let mut ready = Vec::new();
         reads.take_ready(Instance(applied), oldest, &mut ready);
         ready
@@ -163,54 +163,57 @@ mod tests {
     #[test]
     fn a_read_waits_for_a_question_that_left_after_it_arrived() {
         let mut reads = ReadQueue::default();
-        reads.push(1, 0);
+        reads.push(1, Counter(0));
         reads.asked(10, Ballot::ZERO);
-        reads.push(2, 0);
+        reads.push(2, Counter(0));
         reads.confirmed(10, Ballot::ZERO, Instance(3));
-        assert_eq!(ready(&mut reads, 3, u64::MAX), [1]);
+        assert_eq!(ready(&mut reads, 3, Counter(u64::MAX)), [1]);
         assert!(reads.has_fresh());
         reads.asked(11, Ballot::ZERO);
         reads.confirmed(11, Ballot::ZERO, Instance(4));
-        assert_eq!(ready(&mut reads, 3, u64::MAX), []);
-        assert_eq!(ready(&mut reads, 4, u64::MAX), [2]);
+        assert_eq!(ready(&mut reads, 3, Counter(u64::MAX)), []);
+        assert_eq!(ready(&mut reads, 4, Counter(u64::MAX)), [2]);
     }
 
     #[test]
     fn a_read_waits_for_the_commands_queued_before_it() {
         let mut reads = ReadQueue::default();
-        reads.push(1, 7);
+        reads.push(1, Counter(7));
         reads.asked(1, Ballot::ZERO);
         reads.confirmed(1, Ballot::ZERO, Instance(1));
-        assert_eq!(ready(&mut reads, 9, 7), []);
-        assert_eq!(ready(&mut reads, 9, 8), [1]);
+        assert_eq!(ready(&mut reads, 9, Counter(7)), []);
+        assert_eq!(ready(&mut reads, 9, Counter(8)), [1]);
     }
 
     #[test]
     fn a_read_is_answered_before_its_nodes_next_command_at_the_latest() {
         let mut reads = ReadQueue::default();
-        reads.push(1, 3);
+        reads.push(1, Counter(3));
         reads.asked(1, Ballot::ZERO);
-        reads.push(2, 3);
-        reads.push(3, 4);
+        reads.push(2, Counter(3));
+        reads.push(3, Counter(4));
         reads.confirmed(1, Ballot::ZERO, Instance(9));
-        assert_eq!(reads.take_before(3), None);
-        assert_eq!([reads.take_before(4), reads.take_before(4), reads.take_before(4)], [Some(1), Some(2), None]);
+        assert_eq!(reads.take_before(Counter(3)), None);
+        assert_eq!(
+            [reads.take_before(Counter(4)), reads.take_before(Counter(4)), reads.take_before(Counter(4))],
+            [Some(1), Some(2), None]
+        );
         assert!(reads.has_fresh(), "the third one");
         reads.hold(1);
         reads.ask_again();
         reads.asked(2, Ballot::ZERO);
         reads.confirmed(2, Ballot::ZERO, Instance(1));
-        assert_eq!(ready(&mut reads, 9, 5), [3], "a held one waits for a command, whatever is confirmed");
-        assert_eq!(reads.take_before(5), Some(1));
+        assert_eq!(ready(&mut reads, 9, Counter(5)), [3], "a held one waits for a command, whatever is confirmed");
+        assert_eq!(reads.take_before(Counter(5)), Some(1));
         assert!(reads.is_empty() && !reads.has_fresh());
     }
 
     #[test]
     fn a_question_that_confirms_nothing_leaves_the_reads_of_others_alone() {
         let mut reads = ReadQueue::default();
-        reads.push(1, 0);
+        reads.push(1, Counter(0));
         reads.asked(1, Ballot::ZERO);
-        reads.push(2, 0);
+        reads.push(2, Counter(0));
         reads.asked(2, Ballot::ZERO);
         reads.unconfirmed(1);
         assert!(reads.has_fresh(), "the first one");
@@ -218,7 +221,7 @@ mod tests {
         reads.unconfirmed(1);
         assert!(!reads.has_fresh(), "there is another question by now");
         reads.confirmed(3, Ballot::ZERO, Instance(1));
-        assert_eq!(ready(&mut reads, 1, u64::MAX), [1, 2]);
+        assert_eq!(ready(&mut reads, 1, Counter(u64::MAX)), [1, 2]);
     }
 
     #[test]
@@ -227,17 +230,17 @@ mod tests {
             [(false, Ballot::ZERO), (true, Ballot::ZERO), (true, Ballot { round: 2, ..Ballot::ZERO })]
         {
             let mut reads = ReadQueue::default();
-            reads.push(1, 0);
+            reads.push(1, Counter(0));
             reads.asked(1, Ballot::ZERO);
-            reads.push(2, 0);
+            reads.push(2, Counter(0));
             reads.asked(2, later);
-            reads.push(3, 0);
+            reads.push(3, Counter(0));
             reads.unconfirmed(1);
             if is_asked_again {
                 reads.asked(3, Ballot::ZERO);
             }
             reads.confirmed(2, later, Instance(4));
-            assert_eq!(ready(&mut reads, 4, u64::MAX), [1, 2]);
+            assert_eq!(ready(&mut reads, 4, Counter(u64::MAX)), [1, 2]);
             assert_eq!((reads.has_fresh(), reads.len()), (!is_asked_again, 1), "the third came after the question");
             reads.cancel(3);
             assert!(!reads.has_fresh() && reads.is_empty());
@@ -248,10 +251,10 @@ mod tests {
     fn an_answer_under_another_ballot_confirms_nothing() {
         let mut reads = ReadQueue::default();
         let other = Ballot { round: 2, ..Ballot::ZERO };
-        reads.push(1, 0);
+        reads.push(1, Counter(0));
         reads.asked(1, other);
         reads.confirmed(5, Ballot::ZERO, Instance(1));
-        assert_eq!(ready(&mut reads, 9, u64::MAX), []);
+        assert_eq!(ready(&mut reads, 9, Counter(u64::MAX)), []);
         reads.ask_again();
         reads.cancel(1);
         assert!(!reads.has_fresh() && reads.is_empty());

@@ -18,6 +18,7 @@
 use crate::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Maximum bytes of a value before its first command.
 pub const VALUE_HEADER_BYTES: usize = 24;
@@ -44,8 +45,26 @@ pub struct CommandId {
     pub origin: NodeId,
     /// The node's start number: how often it had been started.
     pub start: u64,
-    /// The number of the command, counted from 1 in each group and start.
-    pub counter: u64,
+    /// The number of the command.
+    pub counter: Counter,
+}
+
+/// The number of a command, counted from 1 in each group and start of its origin; 0 stands for no command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Counter(pub u64);
+
+impl Counter {
+    /// Returns the counter of the command after this one.
+    #[must_use]
+    pub fn following(self) -> Counter {
+        Counter(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// A command as it stands in a value.
@@ -173,7 +192,8 @@ impl<'a> Iterator for Commands<'a> {
         let (body, rest) = rest.split_at(body_bytes(header));
         self.0 = rest;
         let origin = NodeId(u32::from_le_bytes(array(&header[4..8])));
-        let (start, counter) = (u64::from_le_bytes(array(&header[8..16])), u64::from_le_bytes(array(&header[16..24])));
+        let start = u64::from_le_bytes(array(&header[8..16]));
+        let counter = Counter(u64::from_le_bytes(array(&header[16..24])));
         Some(Command { id: CommandId { origin, start, counter }, body })
     }
 }
@@ -184,7 +204,7 @@ pub fn put_command(out: &mut BytesMut, id: CommandId, body: impl FnOnce(&mut Byt
     out.put_u32_le(0);
     out.put_u32_le(id.origin.0);
     out.put_u64_le(id.start);
-    out.put_u64_le(id.counter);
+    out.put_u64_le(id.counter.0);
     body(out);
     let bytes = out.len() - start;
     let length = u32::try_from(bytes - COMMAND_HEADER_BYTES).expect("a command is far below 4 GiB");
@@ -292,7 +312,7 @@ mod tests {
     use super::*;
 
     fn id(counter: u64) -> CommandId {
-        CommandId { origin: NodeId(2), start: 7, counter }
+        CommandId { origin: NodeId(2), start: 7, counter: Counter(counter) }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind, Read};
 
 use bytes::BytesMut;
 
-use crate::event::{CloseReason, Handle};
+use crate::event::{CloseReason, ConnectionId};
 use crate::outbound::{Outbound, WriteProgress};
 use crate::transport::Transport;
 
@@ -52,7 +52,7 @@ pub(crate) enum ReadOutcome {
 
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) handle: Handle,
+    pub(crate) id: ConnectionId,
     pub(crate) transport: Transport,
     pub(crate) phase: Phase,
     pub(crate) input: BytesMut,
@@ -86,9 +86,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(handle: Handle, transport: Transport, phase: Phase) -> Self {
+    pub(crate) fn new(id: ConnectionId, transport: Transport, phase: Phase) -> Self {
         Self {
-            handle,
+            id,
             transport,
             phase,
             input: BytesMut::new(),

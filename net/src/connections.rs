@@ -1,6 +1,6 @@
 //! All connections, and lists of the connections that need attention, so that a turn finds its work without a search.
 //!
-//! Each list holds handles. Each connection knows which lists it is on, so that none is on a list twice. A handle may
+//! Each list holds ids. Each connection knows which lists it is on, so that none is on a list twice. An id may
 //! outlive its connection; the loop then skips it.
 
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use mio::net::TcpStream;
 use slab::Slab;
 
 use crate::connection::{Connection, Phase, READ_BYTES_MAX, ReadOutcome};
-use crate::event::{CloseReason, Event, Handle};
+use crate::event::{CloseReason, ConnectionId, Event};
 use crate::event_loop::LoopLimits;
 use crate::outbound::WriteProgress;
 use crate::transport::Transport;
@@ -34,15 +34,15 @@ pub(crate) struct Connections {
     accepted: usize,
     turn: u64,
     /// Connections that may have something to read, in the order in which they are read.
-    ready: VecDeque<Handle>,
+    ready: VecDeque<ConnectionId>,
     /// Connections with output that was not yet offered to the socket.
-    dirty: Vec<Handle>,
+    dirty: Vec<ConnectionId>,
     /// Connections that are not read because their input is full.
-    full: Vec<Handle>,
+    full: Vec<ConnectionId>,
     /// Connections that hold more memory than an idle connection should.
-    fat: Vec<Handle>,
+    fat: Vec<ConnectionId>,
     /// Connections whose end was reported. They are dropped after the owner's turn.
-    dead: Vec<Handle>,
+    dead: Vec<ConnectionId>,
     /// Events from outside of `poll`. The next `poll` reports them.
     deferred: Vec<Event>,
     /// Read buffer that all connections share.
@@ -71,12 +71,12 @@ impl Connections {
         self.limits.connections_max = connections_max;
     }
 
-    pub(crate) fn find(&mut self, handle: Handle) -> Option<&mut Connection> {
-        find(&mut self.slab, handle)
+    pub(crate) fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        find(&mut self.slab, id)
     }
 
-    pub(crate) fn outbound_len(&self, handle: Handle) -> usize {
-        let found = self.slab.get(handle.index()).filter(|connection| connection.handle == handle);
+    pub(crate) fn outbound_len(&self, id: ConnectionId) -> usize {
+        let found = self.slab.get(id.index()).filter(|connection| connection.id == id);
         found.map_or(0, |connection| connection.outbound.len())
     }
 
@@ -106,34 +106,39 @@ impl Connections {
             return;
         }
         match Transport::tcp(stream).and_then(|transport| self.insert(transport, Phase::Open, registry)) {
-            Ok(handle) => {
+            Ok(id) => {
                 self.accepted += 1;
-                events.push(Event::Opened { handle, peer });
+                events.push(Event::Opened { id, peer });
             }
             Err(error) => events.push(Event::AcceptFailed { error }),
         }
     }
 
-    pub(crate) fn insert(&mut self, mut transport: Transport, phase: Phase, registry: &Registry) -> io::Result<Handle> {
+    pub(crate) fn insert(
+        &mut self,
+        mut transport: Transport,
+        phase: Phase,
+        registry: &Registry,
+    ) -> io::Result<ConnectionId> {
         let entry = self.slab.vacant_entry();
-        let handle = Handle::new(self.generation, entry.key());
-        transport.register(registry, handle.token())?;
-        entry.insert(Connection::new(handle, transport, phase));
+        let id = ConnectionId::new(self.generation, entry.key());
+        transport.register(registry, id.token())?;
+        entry.insert(Connection::new(id, transport, phase));
         self.generation = self.generation.wrapping_add(1);
-        Ok(handle)
+        Ok(id)
     }
 
-    pub(crate) fn remove(&mut self, handle: Handle) {
-        if self.find(handle).is_some() {
-            let connection = self.slab.remove(handle.index());
+    pub(crate) fn remove(&mut self, id: ConnectionId) {
+        if self.find(id).is_some() {
+            let connection = self.slab.remove(id.index());
             self.accepted -= usize::from(connection.accepted);
         }
     }
 
     /// Removes the dead connections, and reports the events since the last turn.
     pub(crate) fn begin_turn(&mut self, events: &mut Vec<Event>) {
-        while let Some(handle) = self.dead.pop() {
-            self.remove(handle);
+        while let Some(id) = self.dead.pop() {
+            self.remove(id);
         }
         let mut deferred = mem::take(&mut self.deferred);
         for event in deferred.drain(..) {
@@ -148,18 +153,18 @@ impl Connections {
     }
 
     pub(crate) fn on_event(&mut self, event: &mio::event::Event, events: &mut Vec<Event>) {
-        let handle = Handle::from_token(event.token());
+        let id = ConnectionId::from_token(event.token());
         // An event may come after its connection was closed.
-        let Some(connection) = find(&mut self.slab, handle) else { return };
+        let Some(connection) = find(&mut self.slab, id) else { return };
         match connection.phase {
             Phase::Dead => return,
             Phase::Connecting => match connection.transport.is_established() {
                 Ok(false) => return,
                 Ok(true) => {
                     connection.phase = Phase::Open;
-                    events.push(Event::Connected { handle });
+                    events.push(Event::Connected { id });
                 }
-                Err(error) => return self.end(handle, CloseReason::ConnectFailed(error), events),
+                Err(error) => return self.end(id, CloseReason::ConnectFailed(error), events),
             },
             Phase::Open | Phase::Finishing => {}
         }
@@ -167,7 +172,7 @@ impl Connections {
         connection.hung_up |= is_gone || event.is_read_closed();
         if is_gone && !connection.is_reading() {
             let error = connection.transport.take_error();
-            return self.end(handle, error.into(), events);
+            return self.end(id, error.into(), events);
         }
         if event.is_readable() || connection.hung_up {
             enqueue(connection, &mut self.ready);
@@ -175,7 +180,7 @@ impl Connections {
         if event.is_writable() && !is_gone {
             connection.blocked = false;
             if !connection.outbound.is_empty() {
-                let told = self.write(handle);
+                let told = self.write(id);
                 told.into_iter().for_each(|event| self.tell(event, events));
             }
         }
@@ -188,8 +193,8 @@ impl Connections {
             if turn_bytes >= TURN_READ_BYTES_MAX {
                 return;
             }
-            let Some(handle) = self.ready.pop_front() else { return };
-            let Some(connection) = find(&mut self.slab, handle) else { continue };
+            let Some(id) = self.ready.pop_front() else { return };
+            let Some(connection) = find(&mut self.slab, id) else { continue };
             connection.in_ready = false;
             let before = connection.input.len();
             let outcome = if connection.is_reading() {
@@ -200,35 +205,35 @@ impl Connections {
             let after = connection.input.len();
             turn_bytes += after - before;
             if after > before || connection.announce && after > 0 {
-                events.push(Event::Input { handle });
+                events.push(Event::Input { id });
             }
             connection.announce = false;
             if !connection.in_fat && connection.is_fat() {
                 connection.in_fat = true;
-                self.fat.push(handle);
+                self.fat.push(id);
             }
             match outcome {
                 Ok(ReadOutcome::Drained) => {}
                 Ok(ReadOutcome::Budget) => enqueue(connection, &mut self.ready),
                 Ok(ReadOutcome::Full) => {
                     connection.in_full = true;
-                    self.full.push(handle);
+                    self.full.push(id);
                 }
                 Ok(ReadOutcome::Eof) => {
                     connection.eof = true;
-                    events.push(Event::Eof { handle });
+                    events.push(Event::Eof { id });
                 }
-                Err(error) => self.end(handle, error.into(), events),
+                Err(error) => self.end(id, error.into(), events),
             }
         }
     }
 
     /// Marks a connection dirty: the owner may have queued output.
-    pub(crate) fn mark_dirty(&mut self, handle: Handle) -> Option<&mut Connection> {
-        let connection = find(&mut self.slab, handle)?;
+    pub(crate) fn mark_dirty(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let connection = find(&mut self.slab, id)?;
         if !connection.in_dirty {
             connection.in_dirty = true;
-            self.dirty.push(handle);
+            self.dirty.push(id);
         }
         Some(connection)
     }
@@ -236,11 +241,11 @@ impl Connections {
     /// Writes each dirty connection once.
     pub(crate) fn flush(&mut self) {
         let mut dirty = mem::take(&mut self.dirty);
-        for handle in dirty.drain(..) {
-            let Some(connection) = find(&mut self.slab, handle) else { continue };
+        for id in dirty.drain(..) {
+            let Some(connection) = find(&mut self.slab, id) else { continue };
             connection.in_dirty = false;
             if connection.phase != Phase::Dead {
-                let told = self.write(handle);
+                let told = self.write(id);
                 self.deferred.extend(told);
             }
         }
@@ -248,28 +253,28 @@ impl Connections {
         self.dirty = dirty;
     }
 
-    pub(crate) fn pause(&mut self, handle: Handle) {
-        if let Some(connection) = self.find(handle) {
+    pub(crate) fn pause(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.find(id) {
             connection.paused = true;
         }
     }
 
     /// Reads a paused connection again. The poller has already announced what arrived meanwhile, so only a read finds
     /// it.
-    pub(crate) fn resume(&mut self, handle: Handle) {
-        let Some(connection) = find(&mut self.slab, handle) else { return };
+    pub(crate) fn resume(&mut self, id: ConnectionId) {
+        let Some(connection) = find(&mut self.slab, id) else { return };
         if !mem::take(&mut connection.paused) || connection.phase != Phase::Open {
             return;
         }
         connection.announce = true;
         if !connection.in_ready {
             connection.in_ready = true;
-            self.ready.push_back(handle);
+            self.ready.push_back(id);
         }
     }
 
-    pub(crate) fn finish(&mut self, handle: Handle) {
-        if let Some(connection) = self.mark_dirty(handle)
+    pub(crate) fn finish(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.mark_dirty(id)
             && connection.phase != Phase::Dead
         {
             connection.phase = Phase::Finishing;
@@ -277,42 +282,42 @@ impl Connections {
     }
 
     /// Writes once, and returns the event for the owner, if there is one.
-    fn write(&mut self, handle: Handle) -> Option<Event> {
-        let connection = find(&mut self.slab, handle)?;
+    fn write(&mut self, id: ConnectionId) -> Option<Event> {
+        let connection = find(&mut self.slab, id)?;
         match connection.write(self.limits.outbound_bytes_max) {
             Ok(WriteProgress::Blocked) => None,
             Ok(WriteProgress::More) => {
-                self.mark_dirty(handle);
+                self.mark_dirty(id);
                 None
             }
             Ok(WriteProgress::Empty) => {
                 if !connection.in_fat && connection.is_fat() {
                     connection.in_fat = true;
-                    self.fat.push(handle);
+                    self.fat.push(id);
                 }
-                mem::take(&mut connection.backlogged).then_some(Event::Drained { handle })
+                mem::take(&mut connection.backlogged).then_some(Event::Drained { id })
             }
             Err(reason) => {
                 if matches!(reason, CloseReason::Finished) {
                     connection.discard(&mut self.scratch);
                 }
                 connection.phase = Phase::Dead;
-                Some(Event::Closed { handle, reason })
+                Some(Event::Closed { id, reason })
             }
         }
     }
 
-    fn end(&mut self, handle: Handle, reason: CloseReason, events: &mut Vec<Event>) {
-        self.tell(Event::Closed { handle, reason }, events);
+    fn end(&mut self, id: ConnectionId, reason: CloseReason, events: &mut Vec<Event>) {
+        self.tell(Event::Closed { id, reason }, events);
     }
 
     /// Passes an event on, unless the owner has closed the connection meanwhile.
     fn tell(&mut self, event: Event, events: &mut Vec<Event>) {
-        if let Event::Closed { handle, .. } | Event::Drained { handle } = event {
-            let Some(connection) = find(&mut self.slab, handle) else { return };
+        if let Event::Closed { id, .. } | Event::Drained { id } = event {
+            let Some(connection) = find(&mut self.slab, id) else { return };
             if matches!(event, Event::Closed { .. }) {
                 connection.phase = Phase::Dead;
-                self.dead.push(handle);
+                self.dead.push(id);
             }
         }
         events.push(event);
@@ -320,8 +325,8 @@ impl Connections {
 
     fn resume_full(&mut self) {
         let Self { full, slab, ready, limits, .. } = self;
-        full.retain(|&handle| {
-            let Some(connection) = find(slab, handle) else { return false };
+        full.retain(|&id| {
+            let Some(connection) = find(slab, id) else { return false };
             if connection.input.len() >= limits.input_bytes_max {
                 return true;
             }
@@ -334,22 +339,22 @@ impl Connections {
     /// Frees memory of the connections that were not used since the last sweep.
     fn sweep(&mut self) {
         let Self { fat, slab, .. } = self;
-        fat.retain(|&handle| {
-            let Some(connection) = find(slab, handle) else { return false };
+        fat.retain(|&id| {
+            let Some(connection) = find(slab, id) else { return false };
             connection.in_fat = mem::take(&mut connection.active) || !connection.slim();
             connection.in_fat
         });
     }
 }
 
-fn find(slab: &mut Slab<Connection>, handle: Handle) -> Option<&mut Connection> {
-    slab.get_mut(handle.index()).filter(|connection| connection.handle == handle)
+fn find(slab: &mut Slab<Connection>, id: ConnectionId) -> Option<&mut Connection> {
+    slab.get_mut(id.index()).filter(|connection| connection.id == id)
 }
 
 /// Appends a connection that may have something to read to the ready list.
-fn enqueue(connection: &mut Connection, ready: &mut VecDeque<Handle>) {
+fn enqueue(connection: &mut Connection, ready: &mut VecDeque<ConnectionId>) {
     if connection.is_reading() && !connection.in_ready && !connection.in_full {
         connection.in_ready = true;
-        ready.push_back(connection.handle);
+        ready.push_back(connection.id);
     }
 }

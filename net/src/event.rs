@@ -1,19 +1,20 @@
-//! Events from the event loop to its owner, and the handles by which both name connections.
+//! Events from the event loop to its owner, and the ids by which both name connections.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
 use mio::Token;
 use thiserror::Error;
 
-/// The name of a connection. It is not reused within 2^32 connections, so a handle that outlives its connection finds
+/// The name of a connection. It is not reused within 2^32 connections, so an id that outlives its connection finds
 /// none, and never a wrong one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Handle(u64);
+pub struct ConnectionId(pub u64);
 
-const _: () = assert!(usize::BITS == 64, "a token of the poller carries a whole handle");
+const _: () = assert!(usize::BITS == 64, "a token of the poller carries a whole id");
 
-impl Handle {
+impl ConnectionId {
     pub(crate) fn new(generation: u32, index: usize) -> Self {
         Self(u64::from(generation) << 32 | u64::from(index as u32))
     }
@@ -26,20 +27,16 @@ impl Handle {
         Token(self.0 as usize)
     }
 
-    pub(crate) fn index(self) -> usize {
+    /// Returns the position of the connection among all open ones, for tables of the owner.
+    #[must_use]
+    pub fn index(self) -> usize {
         self.0 as u32 as usize
     }
+}
 
-    /// Returns the handle as a number, for logs and for tables of the owner.
-    #[must_use]
-    pub fn as_u64(self) -> u64 {
-        self.0
-    }
-
-    /// Returns the handle whose number [`Self::as_u64`] gave. Any other number names no connection.
-    #[must_use]
-    pub fn from_u64(number: u64) -> Self {
-        Self(number)
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -48,37 +45,37 @@ impl Handle {
 pub enum Event {
     /// A connection was accepted.
     Opened {
-        /// The connection's handle from now on.
-        handle: Handle,
+        /// The connection's id from now on.
+        id: ConnectionId,
         /// The address of the peer.
         peer: SocketAddr,
     },
     /// A dialled connection is established.
     Connected {
         /// The connection.
-        handle: Handle,
+        id: ConnectionId,
     },
     /// There is something to read in the connection's input.
     Input {
         /// The connection.
-        handle: Handle,
+        id: ConnectionId,
     },
     /// The peer sends no more, and all that it sent was read into the input. The peer may still wait for replies: the
     /// owner closes the connection after sending them.
     Eof {
         /// The connection.
-        handle: Handle,
+        id: ConnectionId,
     },
     /// A connection with a slow peer has written everything that was queued.
     Drained {
         /// The connection.
-        handle: Handle,
+        id: ConnectionId,
     },
     /// The connection has ended. [`close`](crate::event_loop::EventLoop::close) causes no such event. The input can be
     /// read until the next turn.
     Closed {
         /// The connection.
-        handle: Handle,
+        id: ConnectionId,
         /// The reason.
         reason: CloseReason,
     },

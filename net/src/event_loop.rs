@@ -16,7 +16,7 @@ use mio::{Poll, Token, Waker};
 
 use crate::connection::Phase;
 use crate::connections::Connections;
-use crate::event::{Event, Handle};
+use crate::event::{ConnectionId, Event};
 use crate::listener::Listener;
 use crate::outbound::Outbound;
 use crate::transport::Transport;
@@ -25,7 +25,7 @@ use crate::transport::Transport;
 const POLLED_MAX: usize = 1024;
 /// Maximum connections accepted in one turn.
 const ACCEPTS_MAX: usize = 64;
-// No handle has these tokens: its index (the lower half) would be near 2^32.
+// No id has these tokens: its index (the lower half) would be near 2^32.
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 
@@ -132,28 +132,28 @@ impl EventLoop {
     }
 
     /// Returns the bytes that the peer sent and the owner has not consumed. `None` if the connection no longer exists.
-    pub fn input(&mut self, handle: Handle) -> Option<&mut BytesMut> {
-        self.connections.find(handle).map(|connection| &mut connection.input)
+    pub fn input(&mut self, id: ConnectionId) -> Option<&mut BytesMut> {
+        self.connections.find(id).map(|connection| &mut connection.input)
     }
 
     /// Announces that the request or frame in the input lacks at least `bytes` bytes, so that a long one can be read in
     /// larger pieces and without a copy. Reserves nothing in advance.
-    pub fn expect(&mut self, handle: Handle, bytes: usize) {
-        if let Some(connection) = self.connections.find(handle) {
+    pub fn expect(&mut self, id: ConnectionId, bytes: usize) {
+        if let Some(connection) = self.connections.find(id) {
             connection.expected = bytes;
         }
     }
 
     /// Returns the output queue of a connection, for appending. The next [`Self::flush`] writes it. It may be used
     /// before a dialled connection is established. `None` if the connection no longer exists.
-    pub fn outbound(&mut self, handle: Handle) -> Option<&mut Outbound> {
-        self.connections.mark_dirty(handle).map(|connection| &mut connection.outbound)
+    pub fn outbound(&mut self, id: ConnectionId) -> Option<&mut Outbound> {
+        self.connections.mark_dirty(id).map(|connection| &mut connection.outbound)
     }
 
     /// Returns the number of bytes that wait to be sent; 0 if the connection no longer exists.
     #[must_use]
-    pub fn outbound_len(&self, handle: Handle) -> usize {
-        self.connections.outbound_len(handle)
+    pub fn outbound_len(&self, id: ConnectionId) -> usize {
+        self.connections.outbound_len(id)
     }
 
     /// Writes once to each connection for which [`Self::outbound`] was called. The rest is written when the peer has
@@ -167,32 +167,32 @@ impl EventLoop {
     ///
     /// # Errors
     /// When the attempt cannot even begin.
-    pub fn dial(&mut self, addr: SocketAddr) -> io::Result<Handle> {
+    pub fn dial(&mut self, addr: SocketAddr) -> io::Result<ConnectionId> {
         let transport = Transport::tcp(TcpStream::connect(addr)?)?;
         self.connections.insert(transport, Phase::Connecting, self.poll.registry())
     }
 
     /// Closes a connection at once, and discards its queued output. No event follows.
-    pub fn close(&mut self, handle: Handle) {
-        self.connections.remove(handle);
+    pub fn close(&mut self, id: ConnectionId) {
+        self.connections.remove(id);
     }
 
     /// Stops reading from a connection, and closes it when its queued output is written. [`Event::Closed`] reports
     /// that. A peer that never reads keeps the connection open: the owner closes it when it has waited long enough.
-    pub fn close_after_flush(&mut self, handle: Handle) {
-        self.connections.finish(handle);
+    pub fn close_after_flush(&mut self, id: ConnectionId) {
+        self.connections.finish(id);
     }
 
     /// Stops reading from a connection until [`Self::resume`]. Input that was read in this turn may still be announced.
     /// During the pause, an end of the peer's stream is not noticed; a broken connection is.
-    pub fn pause(&mut self, handle: Handle) {
-        self.connections.pause(handle);
+    pub fn pause(&mut self, id: ConnectionId) {
+        self.connections.pause(id);
     }
 
     /// Resumes reading from a paused connection. If its input is not empty, [`Event::Input`] comes even if nothing
     /// arrives.
-    pub fn resume(&mut self, handle: Handle) {
-        self.connections.resume(handle);
+    pub fn resume(&mut self, id: ConnectionId) {
+        self.connections.resume(id);
     }
 
     fn wait_max(&self, timeout: Option<Duration>, events: &[Event]) -> Option<Duration> {

@@ -26,7 +26,6 @@ pub use stopped::recover;
 use crate::identity::{self, BirthRecord, Identity};
 use crate::loadgen::bench::report::grouped;
 use crate::plural::plural;
-use crate::storage::checkpoint::Header;
 use crate::storage::disk::{Disk, DiskLock, FileDisk};
 use crate::usage::Usage;
 use anyhow::{Context, bail};
@@ -111,11 +110,6 @@ impl Source {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot lock the data directory {}", self.place)),
         }
-    }
-
-    fn header(&self, sequence: u64) -> Header {
-        let BirthRecord { groups, cluster_id, hash_key, .. } = self.birth;
-        Header { groups, cluster_id, hash_key, sequence }
     }
 }
 

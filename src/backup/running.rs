@@ -6,7 +6,8 @@ use super::set::Draft;
 use crate::client::{Client, resolve};
 use crate::nodes::{field, number};
 use crate::storage::checkpoint::{
-    CheckpointError, CheckpointReader, CheckpointWriter, Packing, SectionSummary, checkpoint_name, sequences,
+    CheckpointError, CheckpointReader, CheckpointSequence, CheckpointWriter, Packing, SectionSummary, checkpoint_name,
+    sequences,
 };
 use crate::storage::wal::hex;
 use anyhow::{Context, bail, ensure};
@@ -58,7 +59,11 @@ pub(super) fn backup(source: &Source, address: &str, patience: Duration, out: &P
     let draft = Draft::create(out)?;
     make_checkpoints(&mut client, &before, patience).with_context(|| format!("node {}", source.identity.node))?;
     let (readers, found) = newest(source)?;
-    let mut writer = CheckpointWriter::create(draft.disk.clone(), source.header(1), Packing::Lz4)?;
+    let mut writer = CheckpointWriter::create(
+        draft.disk.clone(),
+        source.birth.checkpoint_header(CheckpointSequence(1)),
+        Packing::Lz4,
+    )?;
     for Found { reader, summary } in found {
         copy(&readers[reader], summary, &mut writer)?;
     }
@@ -120,7 +125,7 @@ fn newest(source: &Source) -> anyhow::Result<Newest> {
 /// Searches the files once. Returns `None` if a group is in none of them.
 fn look(source: &Source) -> Result<Option<Newest>, CheckpointError> {
     let unlisted = |source| CheckpointError::Read { file: "checkpoint-*".to_owned(), source };
-    let (mut readers, header) = (Vec::new(), source.header(0));
+    let (mut readers, header) = (Vec::new(), source.birth.checkpoint_header(CheckpointSequence(0)));
     for sequence in sequences(&source.disk).map_err(unlisted)? {
         let reader = CheckpointReader::open(&source.disk, &checkpoint_name(sequence))?;
         reader.expect_cluster(&header)?;

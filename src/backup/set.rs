@@ -6,7 +6,9 @@ use super::{Source, tell};
 use crate::kv::OnEntry;
 use crate::loadgen::bench::report::grouped;
 use crate::plural::plural;
-use crate::storage::checkpoint::{CheckpointReader, SectionSummary, VerifiedSection, checkpoint_name, verify};
+use crate::storage::checkpoint::{
+    CheckpointReader, CheckpointSequence, SectionSummary, VerifiedSection, checkpoint_name, verify,
+};
 use crate::storage::disk::{Disk, FileDisk, read_full, replace};
 use crate::storage::wal::hex;
 use crate::usage::Usage;
@@ -47,7 +49,7 @@ impl Draft {
         let mut states: Vec<Option<State>> = vec![None; groups as usize];
         let mut listed = Vec::new();
         for (place, sequence) in (1..=files).enumerate() {
-            let name = checkpoint_name(sequence);
+            let name = checkpoint_name(CheckpointSequence(sequence));
             let bytes = self.disk.open_read_only(&name).and_then(|file| file.size());
             let bytes = bytes.with_context(|| format!("cannot read {name} back"))?;
             for verified in verify(&*self.disk, &name)? {
@@ -109,7 +111,7 @@ impl BackupSet {
         let mut files = Vec::new();
         for (file, sequence) in manifest.files.iter().zip(1..) {
             ensure!(
-                file.name == checkpoint_name(sequence),
+                file.name == checkpoint_name(CheckpointSequence(sequence)),
                 "the backup {place} is damaged: {MANIFEST} lists a file by a wrong name"
             );
             let reader = CheckpointReader::open(&disk, &file.name);

@@ -14,7 +14,7 @@ use crate::identity::{BirthRecord, Identity};
 use crate::node::{Node, Time};
 use crate::recovery::{self, RebuildResult, RecoveryProgress};
 use crate::shard::Shard;
-use crate::storage::checkpoint::{CheckpointWriter, Packing};
+use crate::storage::checkpoint::{CheckpointSequence, CheckpointWriter, Packing};
 use crate::storage::disk::Disk;
 use crate::storage::wal::{self, Lsn};
 use crate::versions::Versions;
@@ -42,7 +42,11 @@ pub(super) fn backup(sources: &[Source], out: &Path) -> anyhow::Result<()> {
     for (source, sequence) in sources.iter().zip(1..) {
         let mut shard = recover(&source.disk, &source.identity, now(), recovery::workers())
             .with_context(|| format!("cannot back up {}", source.place))?;
-        let mut writer = CheckpointWriter::create(draft.disk.clone(), source.header(sequence), Packing::Lz4)?;
+        let mut writer = CheckpointWriter::create(
+            draft.disk.clone(),
+            source.birth.checkpoint_header(CheckpointSequence(sequence)),
+            Packing::Lz4,
+        )?;
         for group in (0..source.birth.groups).map(GroupId) {
             let confirmed = !take_vote(&mut shard, group)?;
             let state = shard.group(group).snapshot();

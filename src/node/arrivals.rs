@@ -2,8 +2,9 @@
 //! From then on `clients` or `links` has the connection.
 
 use super::Time;
-use super::slots::ConnectionTable;
+use super::connection_table::ConnectionTable;
 use crate::config::HANDSHAKE_MS_MAX;
+use net::event::ConnectionId;
 use std::net::SocketAddr;
 
 /// Lower bound of the first byte of a peer's frame. The first bytes of RESP and TLS are lower.
@@ -35,17 +36,17 @@ pub(super) enum ConnectionOwner {
 
 impl Arrivals {
     /// Adds an accepted connection.
-    pub(super) fn opened(&mut self, id: u64, addr: SocketAddr, time: Time) {
+    pub(super) fn opened(&mut self, id: ConnectionId, addr: SocketAddr, time: Time) {
         self.0.insert(id, Arrival { addr, since_ms: time.mono_ms() });
     }
 
     /// Returns true if no byte of this connection has come.
-    pub(super) fn has(&self, id: u64) -> bool {
+    pub(super) fn has(&self, id: ConnectionId) -> bool {
         self.0.has(id)
     }
 
     /// Removes a connection, and returns its owner by its first byte.
-    pub(super) fn take_owner(&mut self, id: u64, first: u8) -> Option<ConnectionOwner> {
+    pub(super) fn take_owner(&mut self, id: ConnectionId, first: u8) -> Option<ConnectionOwner> {
         let Arrival { addr, .. } = self.0.remove(id)?;
         Some(match first {
             PEER_BYTE_MIN.. => ConnectionOwner::Nodes,
@@ -57,9 +58,9 @@ impl Arrivals {
     /// Removes and returns the connections that have been silent for [`HANDSHAKE_MS_MAX`]. They count as clients,
     /// because a member says hello at once. So silent connections fall under the limit of clients, and cannot use up
     /// the connections that are kept free for members.
-    pub(super) fn take_silent(&mut self, now_ms: u64) -> Vec<(u64, SocketAddr)> {
+    pub(super) fn take_silent(&mut self, now_ms: u64) -> Vec<(ConnectionId, SocketAddr)> {
         let silent = self.0.iter().filter(|(_, arrival)| now_ms >= arrival.since_ms + HANDSHAKE_MS_MAX);
-        let silent: Vec<(u64, SocketAddr)> = silent.map(|(id, arrival)| (id, arrival.addr)).collect();
+        let silent: Vec<(ConnectionId, SocketAddr)> = silent.map(|(id, arrival)| (id, arrival.addr)).collect();
         for (id, _) in &silent {
             self.0.remove(*id);
         }
@@ -67,7 +68,7 @@ impl Arrivals {
     }
 
     /// Removes a connection that is gone.
-    pub(super) fn closed(&mut self, id: u64) {
+    pub(super) fn closed(&mut self, id: ConnectionId) {
         self.0.remove(id);
     }
 }
@@ -84,13 +85,17 @@ mod tests {
     fn the_first_byte_tells_whose_a_connection_is_and_silence_makes_it_a_clients() {
         let addr = SocketAddr::from(([127, 0, 0, 9], 9));
         let mut arrivals = Arrivals::default();
-        (1..=5).for_each(|id| arrivals.opened(id, addr, at(id)));
-        assert_eq!(arrivals.take_owner(1, b'*'), Some(ConnectionOwner::Clients(addr)));
-        assert_eq!(arrivals.take_owner(2, TLS_BYTE), Some(ConnectionOwner::TlsClients(addr)));
-        assert_eq!(arrivals.take_owner(3, PEER_BYTE_MIN), Some(ConnectionOwner::Nodes));
-        assert_eq!((arrivals.take_owner(3, b'*'), arrivals.has(3)), (None, false), "only once");
-        assert_eq!(arrivals.take_silent(4 + HANDSHAKE_MS_MAX), [(4, addr)]);
-        arrivals.closed(5);
+        (1..=5).for_each(|id| arrivals.opened(ConnectionId(id), addr, at(id)));
+        assert_eq!(arrivals.take_owner(ConnectionId(1), b'*'), Some(ConnectionOwner::Clients(addr)));
+        assert_eq!(arrivals.take_owner(ConnectionId(2), TLS_BYTE), Some(ConnectionOwner::TlsClients(addr)));
+        assert_eq!(arrivals.take_owner(ConnectionId(3), PEER_BYTE_MIN), Some(ConnectionOwner::Nodes));
+        assert_eq!(
+            (arrivals.take_owner(ConnectionId(3), b'*'), arrivals.has(ConnectionId(3))),
+            (None, false),
+            "only once"
+        );
+        assert_eq!(arrivals.take_silent(4 + HANDSHAKE_MS_MAX), [(ConnectionId(4), addr)]);
+        arrivals.closed(ConnectionId(5));
         assert_eq!(arrivals.take_silent(u64::MAX), []);
     }
 }

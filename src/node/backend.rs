@@ -4,7 +4,6 @@ use super::clients::{Backend, Submission};
 use super::cluster::DecisionView;
 use super::core::Core;
 use super::engine::{Read, RequestContext};
-use super::relay::RELAYED;
 use super::ticket::Ticket;
 use super::{Output, Time};
 use crate::admin::info::ClientsView;
@@ -208,7 +207,7 @@ impl Core<'_> {
         let context = RequestContext { ticket, verb, since_us: time.mono_us };
         // Only commands of this node's own clients are uploaded: this node lets the client's next commands wait for the
         // upload. A command that another member passes on is short, and goes into the log whole.
-        if ticket.connection != RELAYED && self.is_upload(command, request.bytes) {
+        if !matches!(ticket, Ticket::Relayed(_)) && self.is_upload(command, request.bytes) {
             return self.engine.upload(group, command, request.buffer, context, deadline_ms);
         }
         if self.is_logged(command) {

@@ -29,6 +29,7 @@ mod backend;
 mod clients;
 mod cluster;
 mod cluster_time;
+mod connection_table;
 mod core;
 mod durability;
 mod engine;
@@ -41,7 +42,6 @@ mod ports;
 mod receiver;
 mod refusals;
 mod relay;
-mod slots;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -59,7 +59,7 @@ use crate::kv::reply::Reply;
 use crate::kv::table;
 use crate::recovery::{CheckpointLoadSummary, EmptyShard, RebuildResult};
 use crate::shard::{Replica, Shard};
-use crate::storage::checkpoint::{Catalog, Header};
+use crate::storage::checkpoint::{Catalog, CheckpointSequence};
 use crate::storage::wal::{Lsn, Record};
 use admin::{Facts, ProcessInfo};
 use arrivals::{Arrivals, ConnectionOwner};
@@ -73,6 +73,7 @@ use groups::GroupId;
 use links::Links;
 use loading::Loading;
 use names::Names;
+use net::event::ConnectionId;
 use net::outbound::Outbound;
 use peers::{Peers, Roster};
 use ports::EnginePorts;
@@ -183,10 +184,8 @@ impl Node {
     /// Hands the groups out to be rebuilt. Then call [`Node::log_read`], [`Node::groups_rebuilt`] for all groups, some
     /// at a time, and [`Node::all_rebuilt`].
     pub fn begin_rebuild(&mut self) -> EmptyShard {
-        let cluster = self.identity.birth.as_ref().map(|record| {
-            let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
-            (Header { groups, cluster_id, hash_key, sequence: 0 }, record.limits())
-        });
+        let birth = self.identity.birth.as_ref();
+        let cluster = birth.map(|record| (record.checkpoint_header(CheckpointSequence::default()), record.limits()));
         self.loading.begin();
         EmptyShard { replicas: self.engine.take_groups(), cluster, value_version: self.config.versions.value_version() }
     }
@@ -251,14 +250,14 @@ impl Node {
     // Connections.
 
     /// Takes an accepted connection.
-    pub fn opened(&mut self, id: u64, addr: SocketAddr, time: Time) {
+    pub fn opened(&mut self, id: ConnectionId, addr: SocketAddr, time: Time) {
         self.stats.connections_received += 1;
         self.arrivals.opened(id, addr, time);
     }
 
     /// Handles input of a connection that has `unsent` bytes of replies to be written. Bytes that are consumed are
     /// removed from the front of `input`. The rest must be passed again when more has come, or after a resume.
-    pub fn input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, time: Time) {
+    pub fn input(&mut self, id: ConnectionId, input: &mut BytesMut, unsent: usize, time: Time) {
         self.now_us = time.mono_us;
         if self.arrivals.has(id) {
             let Some(first) = input.first() else { return };
@@ -286,13 +285,13 @@ impl Node {
         }
     }
 
-    fn admit_client(&mut self, id: u64, addr: SocketAddr, refusal: Option<&'static str>, time: Time) {
+    fn admit_client(&mut self, id: ConnectionId, addr: SocketAddr, refusal: Option<&'static str>, time: Time) {
         let (clients, _, mut core) = self.parts();
         clients.admit(id, addr, refusal, &mut core, time);
     }
 
     /// Notes that the other side of a connection will send no more.
-    pub fn ended(&mut self, id: u64, time: Time) {
+    pub fn ended(&mut self, id: ConnectionId, time: Time) {
         if self.clients.has(id) {
             return self.clients.ended(id);
         }
@@ -303,13 +302,13 @@ impl Node {
     }
 
     /// Notes that everything queued for the connection has been written.
-    pub fn drained(&mut self, id: u64) {
+    pub fn drained(&mut self, id: ConnectionId) {
         self.clients.drained(id);
         self.unsent(id, 0);
     }
 
     /// Notes that the connection is closed.
-    pub fn closed(&mut self, id: u64, time: Time) {
+    pub fn closed(&mut self, id: ConnectionId, time: Time) {
         self.arrivals.closed(id);
         self.clients.closed(id);
         let (links, mut core) = self.core();
@@ -318,7 +317,7 @@ impl Node {
 
     /// Calls `visit` with each client's connection that has replies, and with the replies. `visit` takes them, and
     /// returns how many bytes then wait for the client.
-    pub fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut Outbound) -> usize) {
+    pub fn take_replies(&mut self, mut visit: impl FnMut(ConnectionId, &mut Outbound) -> usize) {
         let stats = &mut self.stats;
         self.clients.take_replies(|id, replies| {
             stats.net_output_bytes += replies.len() as u64;
@@ -329,12 +328,12 @@ impl Node {
     /// Returns the connections for which large messages wait. At the end of each turn, call [`Node::unsent`] for each
     /// of them.
     #[must_use]
-    pub fn filling(&self) -> Vec<u64> {
+    pub fn filling(&self) -> Vec<ConnectionId> {
         self.peers.filling()
     }
 
     /// Notes that `bytes` wait to be written to a connection of [`Node::filling`].
-    pub fn unsent(&mut self, id: u64, bytes: usize) {
+    pub fn unsent(&mut self, id: ConnectionId, bytes: usize) {
         self.peers.set_unsent(id, bytes);
     }
 

@@ -5,9 +5,10 @@ use super::{Node, Time};
 use crate::identity::{BirthRecord, Identity};
 use crate::storage::checkpoint::{CheckpointResult, CheckpointTask, TransferResult, TransferTask};
 use crate::storage::scrub::Findings;
-use crate::storage::wal::{Batch, ChosenValue, DroppableSegments, Lsn, ReadRange};
+use crate::storage::wal::{Batch, ChosenValue, DroppableSegments, Lsn, ReadRange, SegmentSequence};
 use bytes::Bytes;
 use groups::{Instance, NodeId};
+use net::event::ConnectionId;
 use net::frame::Purpose;
 use std::net::IpAddr;
 
@@ -24,13 +25,13 @@ pub enum Close {
 #[derive(Debug)]
 pub enum Output {
     /// A piece of a frame for a connection to another member.
-    Frame(u64, Bytes),
+    Frame(ConnectionId, Bytes),
     /// Close a connection.
-    Close(u64, Close),
+    Close(ConnectionId, Close),
     /// Read no more from a connection, for now.
-    Pause(u64),
+    Pause(ConnectionId),
     /// Read from a connection again.
-    Resume(u64),
+    Resume(ConnectionId),
     /// Connect to a member; see [`Completion::Dialling`].
     Dial(NodeId, Purpose, String),
     /// Look up the name in an address without waiting for the answer; see [`Completion::Resolved`].
@@ -41,7 +42,7 @@ pub enum Output {
     /// [`Completion::DroppableSegments`].
     QueryDroppable(Vec<Instance>),
     /// Remove the segments of the log below this one.
-    DropSegments(u64),
+    DropSegments(SegmentSequence),
     /// Read a range of the log; see [`Completion::Read`].
     ReadRange(ReadRange),
     /// Execute a task with checkpoint files. Tasks are executed in order; see [`Completion::Checkpoint`].
@@ -64,10 +65,10 @@ pub enum Completion {
         /// What the connection is for.
         purpose: Purpose,
         /// The connection, if there is one.
-        connection: Option<u64>,
+        connection: Option<ConnectionId>,
     },
     /// A dialled connection is established.
-    Connected(u64),
+    Connected(ConnectionId),
     /// The IP address of a name that [`Output::LookUp`] or a dial asked for.
     Resolved(String, IpAddr),
     /// The result of [`Output::Append`]: the log is durable up to `lsn`.
@@ -110,7 +111,7 @@ impl Outputs {
         self.queue.extend(outputs);
     }
 
-    pub(super) fn close(&mut self, connection: u64, how: Close) {
+    pub(super) fn close(&mut self, connection: ConnectionId, how: Close) {
         self.push(Output::Close(connection, how));
     }
 
@@ -154,22 +155,22 @@ pub trait Driver {
     fn give_replies(&mut self) -> Result<(), Self::Error>;
 
     /// Appends a piece of a frame to a connection.
-    fn send(&mut self, connection: u64, piece: Bytes);
+    fn send(&mut self, connection: ConnectionId, piece: Bytes);
 
     /// Writes to each connection as much of its waiting bytes as it takes.
     fn flush(&mut self);
 
     /// Returns the number of bytes that wait to be written to a connection.
-    fn unsent(&mut self, connection: u64) -> usize;
+    fn unsent(&mut self, connection: ConnectionId) -> usize;
 
     /// Closes a connection. No event follows if it is closed at once.
-    fn close(&mut self, connection: u64, how: Close, time: Time);
+    fn close(&mut self, connection: ConnectionId, how: Close, time: Time);
 
     /// Reads no more from a connection, for now.
-    fn pause(&mut self, connection: u64);
+    fn pause(&mut self, connection: ConnectionId);
 
     /// Reads from a connection again.
-    fn resume(&mut self, connection: u64);
+    fn resume(&mut self, connection: ConnectionId);
 
     /// Begins to connect to an address.
     fn dial(&mut self, address: &str) -> Dialled;
@@ -184,7 +185,7 @@ pub trait Driver {
     fn droppable(&mut self, floors: &[Instance]) -> Option<DroppableSegments>;
 
     /// Removes the segments of the log below this one.
-    fn drop_segments(&mut self, below: u64);
+    fn drop_segments(&mut self, below: SegmentSequence);
 
     /// Reads a range of the log. Returns false if that is not possible now.
     fn read_range(&mut self, range: ReadRange) -> bool;
@@ -209,7 +210,7 @@ pub trait Driver {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialled {
     /// The connection is being made, under this number.
-    Begun(u64),
+    Begun(ConnectionId),
     /// The attempt could not begin.
     Failed,
     /// The name in the address is being looked up: the node asks again.

@@ -8,7 +8,7 @@ use super::engine::{Engine, Ports, UploadNeeds};
 use super::output::{Output, Outputs};
 use super::peers::Peers;
 use super::refusals::Refusals;
-use super::relay::{RELAYED, Relays};
+use super::relay::Relays;
 use super::ticket::Ticket;
 use super::upkeep::Ranges;
 use super::wire::NodeMessage;
@@ -88,9 +88,11 @@ impl Ports for EnginePorts<'_> {
     }
 
     fn reply(&mut self, ticket: Ticket, reply: Reply<'_>) {
-        if ticket.connection == RELAYED {
-            return self.relays.answer(ticket, &reply, self.peers);
-        }
+        let ticket = match ticket {
+            Ticket::Client(ticket) => ticket,
+            Ticket::Relayed(served) => return self.relays.answer(served, &reply, self.peers),
+            Ticket::Upload { .. } => unreachable!("the engine takes the replies to parts of uploads"),
+        };
         if let Reply::Error(text) = &reply {
             self.stats.error(text);
         }

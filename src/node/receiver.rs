@@ -15,6 +15,7 @@ use crate::kv::fanout::NOT_SERVED;
 use bytes::Bytes;
 use groups::message::MessageError;
 use groups::{Group, GroupId, Message, NodeId};
+use net::event::ConnectionId;
 
 const IMPLAUSIBLE: &str = "the peer named an impossible ballot or instance";
 
@@ -48,7 +49,13 @@ impl Receiver for Core<'_> {
         self.cluster.check_unborn_hello(hello)
     }
 
-    fn handle_join_request(&mut self, id: u64, hello: &Hello, address: &str, time: Time) -> Result<(), Refusal> {
+    fn handle_join_request(
+        &mut self,
+        id: ConnectionId,
+        hello: &Hello,
+        address: &str,
+        time: Time,
+    ) -> Result<(), Refusal> {
         let (cluster, mut cx) = self.cluster(time);
         cluster.handle_join_request(id, hello, address, &mut cx)
     }
@@ -77,15 +84,15 @@ impl Receiver for Core<'_> {
         self.engine.connect_all(from, &mut self.ports);
     }
 
-    fn on_transfer_link(&mut self, from: NodeId, id: u64) -> Option<u64> {
+    fn on_transfer_link(&mut self, from: NodeId, id: ConnectionId) -> Option<ConnectionId> {
         self.upkeep.on_linked(from, id)
     }
 
-    fn on_transfer_dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
+    fn on_transfer_dialling(&mut self, to: NodeId, connection: Option<ConnectionId>, time: Time) {
         self.upkeep.on_dialling(to, connection, time);
     }
 
-    fn on_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> Result<(), String> {
+    fn on_message(&mut self, id: ConnectionId, from: NodeId, message: NodeMessage, time: Time) -> Result<(), String> {
         if !self.engine.is_plausible(&message) {
             return Err(IMPLAUSIBLE.to_owned());
         }
@@ -165,7 +172,7 @@ impl Receiver for Core<'_> {
         Ok(())
     }
 
-    fn on_transfer_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> bool {
+    fn on_transfer_message(&mut self, id: ConnectionId, from: NodeId, message: NodeMessage, time: Time) -> bool {
         let (upkeep, mut cx) = self.upkeep(time);
         match message {
             NodeMessage::ChunkRequest(request) => upkeep.handle_chunk_request(id, &request, &mut cx),
@@ -218,7 +225,7 @@ impl Receiver for Core<'_> {
         }
     }
 
-    fn on_gone(&mut self, id: u64, time: Time) {
+    fn on_gone(&mut self, id: ConnectionId, time: Time) {
         if self.upkeep.on_cut(id, time) {
             return;
         }
@@ -241,7 +248,7 @@ impl Receiver for Core<'_> {
 
 impl Core<'_> {
     /// Executes a command of another member, which came on the connection `link`.
-    fn on_relay(&mut self, link: u64, from: NodeId, relay: &Relay, time: Time) {
+    fn on_relay(&mut self, link: ConnectionId, from: NodeId, relay: &Relay, time: Time) {
         let Relay { number, group, timeout_ms, ref body } = *relay;
         if !self.ports.relays.is_new(from, number) {
             return;

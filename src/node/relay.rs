@@ -10,7 +10,7 @@ use super::Time;
 use super::clients::{Submission, encoded};
 use super::engine::{Engine, RequestContext};
 use super::peers::Peers;
-use super::ticket::Ticket;
+use super::ticket::{ServedId, Ticket};
 use super::wire::{NodeMessage, Relay, Relayed};
 use crate::config::{RELAY_BYTES_MAX, RELAY_GRACE_MS, RELAYS_MAX};
 use crate::kv::fanout::{NOT_SERVED, UNCERTAIN};
@@ -18,11 +18,10 @@ use crate::kv::reply::Reply;
 use crate::kv::stored_reply;
 use crate::versions::Versions;
 use groups::NodeId;
+use net::event::ConnectionId;
 use slab::Slab;
 use std::collections::BTreeMap;
 
-/// The connection in tickets of other members' commands. The ticket's sequence is the position in [`Relays::served`].
-pub(super) const RELAYED: u64 = u64::MAX;
 /// Position of the start number in the number of a relayed command: the lower 40 bits count within one start. One
 /// process passes on far fewer than 2^40 commands.
 const START_SHIFT: u32 = 40;
@@ -51,7 +50,7 @@ struct Sent {
 }
 
 struct Served {
-    link: u64,
+    link: ConnectionId,
     number: u64,
     is_write: bool,
 }
@@ -155,9 +154,8 @@ impl Relays {
 
     /// Notes a command of another member that came on the connection `link` and is executed now. Returns the ticket of
     /// its reply.
-    pub(super) fn admit(&mut self, link: u64, number: u64, is_write: bool) -> Ticket {
-        let sequence = self.served.insert(Served { link, number, is_write }) as u64;
-        Ticket { connection: RELAYED, sequence, part: 0 }
+    pub(super) fn admit(&mut self, link: ConnectionId, number: u64, is_write: bool) -> Ticket {
+        Ticket::Relayed(ServedId(self.served.insert(Served { link, number, is_write })))
     }
 
     /// Takes the reply to a command that was passed on. Returns it with the client's request.
@@ -178,10 +176,8 @@ impl Relays {
 
     /// Sends the reply to another member's command on the connection that the command came on. If that connection is
     /// gone, the member has given the command up, and the reply is dropped.
-    pub(super) fn answer(&mut self, ticket: Ticket, reply: &Reply<'_>, peers: &mut Peers) {
-        let Some(Served { link, number, is_write }) = self.served.try_remove(ticket.sequence as usize) else {
-            return;
-        };
+    pub(super) fn answer(&mut self, served: ServedId, reply: &Reply<'_>, peers: &mut Peers) {
+        let Some(Served { link, number, is_write }) = self.served.try_remove(served.0) else { return };
         let mut packed = Vec::new();
         stored_reply::pack(reply, &mut packed);
         if packed.len() > RELAY_BYTES_MAX {
@@ -225,6 +221,7 @@ mod tests {
     use crate::kv::command::Command;
     use crate::node::clients::Request;
     use crate::node::peers::Roster;
+    use crate::node::ticket::{ClientTicket, RequestNumber};
     use groups::{GroupId, Membership};
 
     fn peers() -> Peers {
@@ -240,10 +237,14 @@ mod tests {
         Peers::new(&identity, roster, &NodeConfig::for_test(NodeId(1)))
     }
 
-    /// Passes on to node 2 a command of a client's request `sequence`.
-    fn send(relays: &mut Relays, sequence: u64, command: &Command<'_>, peers: &mut Peers) {
+    fn client_ticket(number: u64) -> Ticket {
+        Ticket::Client(ClientTicket { connection: ConnectionId(7), request: RequestNumber(number), part: 0 })
+    }
+
+    /// Passes on to node 2 a command of a client's request `number`.
+    fn send(relays: &mut Relays, number: u64, command: &Command<'_>, peers: &mut Peers) {
         relays.to = Some(NodeId(2));
-        let ticket = Ticket { connection: 7, sequence, part: 0 };
+        let ticket = client_ticket(number);
         let request = Request { words: &[], bytes: 10, buffer: &bytes::Bytes::new() };
         let submission = Submission { group: GroupId(0), verb: 0, command, body: None, request, ticket };
         relays.send(&submission, 1_000, peers, Time::default());
@@ -255,7 +256,7 @@ mod tests {
         send(&mut relays, 5, &Command::Get(b"k"), &mut peers);
         let NodeMessage::Relayed(relayed) = refused((3 << START_SHIFT) + 1, &Reply::Int(8)) else { panic!("a reply") };
         let (context, reply) = relays.on_reply(&relayed).unwrap();
-        assert_eq!((context.ticket.sequence, reply), (5, Reply::Int(8)));
+        assert_eq!((context.ticket, reply), (client_ticket(5), Reply::Int(8)));
         assert_eq!((relays.on_reply(&relayed), relays.sent(), relays.sent_total()), (None, 0, 1));
     }
 
@@ -266,8 +267,8 @@ mod tests {
         send(&mut relays, 2, &Command::Append(b"k", b"v"), &mut peers);
         assert!(relays.on_cut(NodeId(3), &peers, Time::default()).is_empty());
         let lost = relays.on_cut(NodeId(2), &peers, Time::default());
-        let lost: Vec<_> = lost.into_iter().map(|(context, reply)| (context.ticket.sequence, reply)).collect();
-        assert_eq!(lost, [(1, NOT_SERVED), (2, UNCERTAIN)]);
+        let lost: Vec<_> = lost.into_iter().map(|(context, reply)| (context.ticket, reply)).collect();
+        assert_eq!(lost, [(client_ticket(1), NOT_SERVED), (client_ticket(2), UNCERTAIN)]);
         assert_eq!(relays.to(), None, "nobody else can be asked");
     }
 
@@ -276,13 +277,14 @@ mod tests {
         let (mut relays, mut peers) = (Relays::new(1), peers());
         assert!(relays.is_new(NodeId(2), 5) && !relays.is_new(NodeId(2), 5) && !relays.is_new(NodeId(2), 4));
         assert!(relays.is_new(NodeId(3), 4));
-        let ticket = relays.admit(9, 5, true);
-        assert_eq!((ticket.connection, relays.refusal()), (RELAYED, None));
+        let ticket = relays.admit(ConnectionId(9), 5, true);
+        let Ticket::Relayed(served) = ticket else { panic!("{ticket:?} is not a member's") };
+        assert_eq!(relays.refusal(), None);
         for number in 1..RELAYS_MAX as u64 {
-            relays.admit(9, number, false);
+            relays.admit(ConnectionId(9), number, false);
         }
         assert_eq!(relays.refusal(), Some(NOT_SERVED));
-        relays.answer(ticket, &Reply::Ok, &mut peers);
+        relays.answer(served, &Reply::Ok, &mut peers);
         assert_eq!(relays.refusal(), None);
         relays.to = Some(NodeId(2));
         assert_eq!(relays.refusal(), Some(NOT_SERVED), "commands do not go in circles");

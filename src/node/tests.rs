@@ -12,10 +12,11 @@ use crate::config::{CHECKPOINT_RETRY_MS, LOG_QUEUE_BYTES};
 use crate::identity::{BirthRecord, Member};
 use crate::recovery::{EmptyShard, RebuildInput, RebuildResult, RecoveryProgress};
 use crate::routing;
-use crate::storage::checkpoint::{CheckpointResult, CheckpointTask};
+use crate::storage::checkpoint::{CheckpointResult, CheckpointSequence, CheckpointTask};
 use crate::storage::wal::{self, Lsn};
 use bytes::BytesMut;
 use groups::{Instance, NodeId, TICK_MS};
+use net::event::ConnectionId;
 use net::frame::Purpose;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -47,11 +48,12 @@ struct Host {
     /// The logged records, if they are to be read back.
     log: Option<Vec<wal::Record>>,
     /// The checkpoint files that the node has begun. Nobody writes them.
+    /// The sequence numbers of its checkpoints.
     files: Vec<u64>,
     /// The other end of each connection to a node.
-    links: BTreeMap<u64, (usize, u64)>,
-    input: BTreeMap<u64, BytesMut>,
-    replies: BTreeMap<u64, Vec<u8>>,
+    links: BTreeMap<ConnectionId, (usize, ConnectionId)>,
+    input: BTreeMap<ConnectionId, BytesMut>,
+    replies: BTreeMap<ConnectionId, Vec<u8>>,
 }
 
 impl World {
@@ -166,7 +168,7 @@ impl World {
 
     /// Sends a request through a node's client `number`.
     fn send(&mut self, id: u32, number: u64, request: &[u8]) {
-        let (time, client) = (self.time, CLIENT + number);
+        let (time, client) = (self.time, client(number));
         let node = &mut self.node(id).node;
         if !knows(node, client) {
             node.opened(client, SocketAddr::from(([127, 0, 0, 9], 9)), time);
@@ -181,18 +183,18 @@ impl World {
 
     /// Takes the replies to a client that were not taken before.
     fn replies(&mut self, id: u32, number: u64) -> String {
-        let replies = self.node(id).replies.remove(&(CLIENT + number)).unwrap_or_default();
+        let replies = self.node(id).replies.remove(&client(number)).unwrap_or_default();
         String::from_utf8_lossy(&replies).replace("\r\n", " ").trim_end().to_owned()
     }
 
     /// Sends a request and returns the reply, which must come within twice [`ELECTED_MS`].
     fn ask(&mut self, id: u32, number: u64, request: &str) -> String {
-        self.node(id).replies.remove(&(CLIENT + number));
+        self.node(id).replies.remove(&client(number));
         self.send(id, number, format!("{request}\r\n").as_bytes());
         let place = id as usize - 1;
         let limit_ms = 2 * ELECTED_MS;
-        self.run_until(request, limit_ms, |world| world.nodes[place].replies.contains_key(&(CLIENT + number)));
-        let reply = self.node(id).replies.remove(&(CLIENT + number)).unwrap_or_default();
+        self.run_until(request, limit_ms, |world| world.nodes[place].replies.contains_key(&client(number)));
+        let reply = self.node(id).replies.remove(&client(number)).unwrap_or_default();
         String::from_utf8_lossy(&reply).trim_end().to_owned()
     }
 
@@ -241,7 +243,7 @@ impl World {
                 assert_eq!(host.syncing.replace(batch.lsn), None, "one batch at a time");
                 host.log.iter_mut().for_each(|log| log.extend_from_slice(&batch.records));
             }
-            Output::Checkpoint(CheckpointTask::Begin(header)) => host.files.push(header.sequence),
+            Output::Checkpoint(CheckpointTask::Begin(header)) => host.files.push(header.sequence.0),
             Output::ReadRange(range) => {
                 let values = chosen(host.log.as_deref().unwrap_or_default(), &range);
                 host.node.on_completion(Completion::Read(range, values), time);
@@ -270,7 +272,7 @@ impl World {
             let completion = Completion::Dialling { to: name, purpose: Purpose::Live, connection: None };
             return self.nodes[from].node.on_completion(completion, time);
         }
-        let (near, far) = (self.connections, self.connections + 1);
+        let (near, far) = (ConnectionId(self.connections), ConnectionId(self.connections + 1));
         self.connections += 2;
         assert!(self.connections < CLIENT, "too many connections: they do not last");
         self.nodes[from].links.insert(near, (to, far));
@@ -281,7 +283,7 @@ impl World {
         self.nodes[from].node.on_completion(Completion::Connected(near), time);
     }
 
-    fn close(&mut self, place: usize, id: u64) {
+    fn close(&mut self, place: usize, id: ConnectionId) {
         self.nodes[place].input.remove(&id);
         self.nodes[place].node.closed(id, self.time);
         if let Some((other, far)) = self.nodes[place].links.remove(&id) {
@@ -295,7 +297,11 @@ impl World {
     }
 }
 
-fn knows(node: &Node, connection: u64) -> bool {
+fn client(number: u64) -> ConnectionId {
+    ConnectionId(CLIENT + number)
+}
+
+fn knows(node: &Node, connection: ConnectionId) -> bool {
     node.arrivals.has(connection) || node.clients.has(connection)
 }
 
@@ -321,7 +327,10 @@ fn a_checkpoint_that_was_asked_for_is_tried_again_when_it_fails() {
     world.run(1_000);
     assert_eq!(world.node(1).files, [1]);
     let (time, reason) = (world.time, "no space".to_owned());
-    world.node(1).node.on_completion(Completion::Checkpoint(CheckpointResult::Failed { sequence: 1, reason }), time);
+    world.node(1).node.on_completion(
+        Completion::Checkpoint(CheckpointResult::Failed { sequence: CheckpointSequence(1), reason }),
+        time,
+    );
     world.run(CHECKPOINT_RETRY_MS - 1_000);
     assert_eq!(world.node(1).files, [1], "not at once");
     world.run(2_000);
@@ -504,8 +513,8 @@ fn a_stuck_disk_bounds_what_waits_for_it() {
     let (mut highest, rounds) = (0, LOG_QUEUE_BYTES / VALUE_BYTES * 3 / 2);
     for _ in 0..rounds {
         world.send(1, 0, &request);
-        world.run_until("a reply", ELECTED_MS, |world| world.nodes[0].replies.contains_key(&CLIENT));
-        assert_eq!(world.node(1).replies.remove(&CLIENT).as_deref(), Some(&b"+OK\r\n"[..]));
+        world.run_until("a reply", ELECTED_MS, |world| world.nodes[0].replies.contains_key(&client(0)));
+        assert_eq!(world.node(1).replies.remove(&client(0)).as_deref(), Some(&b"+OK\r\n"[..]));
         highest = highest.max(world.node(3).node.engine.unlogged_bytes());
     }
     assert!(highest > LOG_QUEUE_BYTES / 2, "node 3 takes what its queue can hold: {highest}");

@@ -1,12 +1,36 @@
 //! The address of a reply. The submitter of a command keeps the ticket, and the reply comes with it.
 
-/// The address of a reply.
+use net::event::ConnectionId;
+
+/// The address of a reply, by the kind of the command's submitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
-    /// The client's connection, or a number that stands for no connection: `RELAYED`, `UPLOADING`.
-    pub(super) connection: u64,
-    /// The number of the request on that connection.
-    pub(super) sequence: u64,
-    /// The part of that request, if it is split over groups.
+pub(super) enum Ticket {
+    /// A client's request.
+    Client(ClientTicket),
+    /// A command that another member passed on.
+    Relayed(ServedId),
+    /// A part of an upload.
+    Upload {
+        /// The number of the upload.
+        number: u64,
+        /// The bytes of the part.
+        bytes: u32,
+    },
+}
+
+/// The address of a reply at a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ClientTicket {
+    pub(super) connection: ConnectionId,
+    pub(super) request: RequestNumber,
+    /// The part of the request, if it is split over groups.
     pub(super) part: u32,
 }
+
+/// The number of a request on its connection, counted from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RequestNumber(pub(super) u64);
+
+/// The place of another member's command among those that are executed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ServedId(pub(super) usize);

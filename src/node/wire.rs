@@ -6,6 +6,7 @@
 //! an older version.
 
 use crate::identity::BirthRecord;
+use crate::storage::checkpoint::CheckpointSequence;
 use crate::versions::Versions;
 use bytes::{Bytes, BytesMut};
 use groups::membership::MemberInfo;
@@ -209,7 +210,7 @@ pub struct LeadershipAnswers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileId {
     /// The sequence number of the file at its node.
-    pub sequence: u64,
+    pub sequence: CheckpointSequence,
     /// Length of the file.
     pub bytes: u64,
     /// Checksum of the length and of the digests and instances of the sections. It tells files with the same sequence

@@ -17,7 +17,7 @@ pub use progress::RecoveryProgress;
 
 use crate::kv::StoreLimits;
 use crate::shard::{Replica, Shard};
-use crate::storage::checkpoint::{self, Catalog, CheckpointError, CheckpointSet, Header};
+use crate::storage::checkpoint::{self, Catalog, CheckpointError, CheckpointSequence, CheckpointSet, Header};
 use crate::storage::disk::Disk;
 use crate::storage::wal::{LogError, Logged, Record, RecordKind, Visit};
 use groups::{Clock, GroupId, Instance};
@@ -68,9 +68,9 @@ pub enum RebuildOutput<R> {
 #[derive(Default)]
 pub struct CheckpointLoadSummary {
     /// Sequence numbers of files that cannot be used for some or all of their groups.
-    pub damaged: Vec<u64>,
+    pub damaged: Vec<CheckpointSequence>,
     /// The groups whose state was loaded: the group, its instance, and the sequence number of the file.
-    pub kept: Vec<(GroupId, Instance, u64)>,
+    pub kept: Vec<(GroupId, Instance, CheckpointSequence)>,
     /// Bytes of the loaded blocks.
     pub bytes: u64,
 }

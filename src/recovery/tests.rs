@@ -5,11 +5,11 @@ use crate::kv::Store;
 use crate::kv::command::Command;
 use crate::kv::encode::encode;
 use crate::routing;
-use crate::storage::checkpoint::{CheckpointWriter, Packing, SectionHead};
+use crate::storage::checkpoint::{CheckpointSequence, CheckpointWriter, Packing, SectionHead};
 use crate::storage::disk::MemoryDisk;
 use crate::storage::wal::{self, Lsn, ValueRecord};
 use bytes::{Bytes, BytesMut};
-use groups::{Ballot, CommandId, Effect, Group, Membership, NodeId, Settings, ValueBuilder};
+use groups::{Ballot, CommandId, Counter, Effect, Group, Membership, NodeId, Settings, ValueBuilder};
 use std::sync::Arc;
 
 const GROUPS: u32 = 5;
@@ -22,7 +22,7 @@ const CLOCK: Clock = Clock { mono_ms: 1_000 };
 const TIME_MS: u64 = 1_700_000_000_000;
 
 fn header() -> Header {
-    Header { groups: GROUPS, cluster_id: [9; 16], hash_key: KEY, sequence: 0 }
+    Header { groups: GROUPS, cluster_id: [9; 16], hash_key: KEY, sequence: CheckpointSequence(0) }
 }
 
 fn empty_shard() -> EmptyShard {
@@ -59,7 +59,7 @@ fn history(values: u64) -> Vec<(u64, Record)> {
         for (group, chain) in (0..GROUPS).zip(&mut chains) {
             let mut builder = ValueBuilder::default();
             for counter in 0..3 {
-                let id = CommandId { origin: NodeId(2), start: 1, counter: instance * 3 + counter };
+                let id = CommandId { origin: NodeId(2), start: 1, counter: Counter(instance * 3 + counter) };
                 let key = format!("{{{}}}:{}", tag_of(group), (instance * 7 + counter) % 50);
                 let write = |out: &mut BytesMut| {
                     encode(&Command::Append(key.as_bytes(), b"xy"), out);
@@ -141,7 +141,9 @@ fn workers_begin_behind_their_checkpoints() {
     let (early, late) = records.split_at(150 * GROUPS as usize);
     let mut half = rebuild(&disk, 1, early).unwrap();
     let directory: Arc<dyn Disk> = Arc::new(disk.clone());
-    let mut writer = CheckpointWriter::create(directory, Header { sequence: 3, ..header() }, Packing::Lz4).unwrap();
+    let mut writer =
+        CheckpointWriter::create(directory, Header { sequence: CheckpointSequence(3), ..header() }, Packing::Lz4)
+            .unwrap();
     for group in (0..GROUPS).map(GroupId) {
         let head: SectionHead = half.shard.freeze(group, true);
         writer.begin(&head).unwrap();
@@ -157,7 +159,8 @@ fn workers_begin_behind_their_checkpoints() {
         for log in [late, &records] {
             let rebuilt = rebuild(&disk, workers, log).unwrap();
             assert_eq!(states(&rebuilt), states(&whole), "{workers} workers");
-            let kept: Vec<_> = (0..GROUPS).map(|group| (GroupId(group), Instance(150), 3)).collect();
+            let kept: Vec<_> =
+                (0..GROUPS).map(|group| (GroupId(group), Instance(150), CheckpointSequence(3))).collect();
             let mut found = rebuilt.restored.kept.clone();
             found.sort();
             assert_eq!(found, kept);
@@ -259,7 +262,7 @@ fn what_belongs_to_no_group_is_handed_back() {
     let mut records = history(2);
     let peer = Record::PeerStart { node: NodeId(2), start: 4, payload: Bytes::from_static(&[1; 24]) };
     records.insert(3, (1, peer.clone()));
-    records.insert(5, (1, Record::Trimmed { below: 4 }));
+    records.insert(5, (1, Record::Trimmed { below: wal::SegmentSequence(4) }));
     for workers in [1, 2] {
         let rebuilt = rebuild(&MemoryDisk::new(), workers, &records).unwrap();
         assert_eq!(rebuilt.peers, vec![peer.clone()]);

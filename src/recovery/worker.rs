@@ -3,8 +3,8 @@
 use super::{RebuildInput, RebuildOutput, RecoveryProgress, Refusal, Sorter};
 use crate::background;
 use crate::shard::{self, Replica};
-use crate::storage::checkpoint::CheckpointSet;
-use crate::storage::wal::{Follower, Frontier, Logged, Lsn, Record, Visit};
+use crate::storage::checkpoint::{CheckpointSequence, CheckpointSet};
+use crate::storage::wal::{Follower, Frontier, Logged, Lsn, Record, SegmentSequence, Visit};
 use groups::{Clock, Effect, GroupId, Instance};
 use std::cmp::Reverse;
 use std::io;
@@ -76,8 +76,8 @@ pub(super) struct Worker<'d> {
 /// Findings of a worker besides the states of its groups.
 #[derive(Default)]
 pub(super) struct WorkerFindings {
-    pub(super) kept: Vec<(GroupId, Instance, u64)>,
-    pub(super) damaged: Vec<u64>,
+    pub(super) kept: Vec<(GroupId, Instance, CheckpointSequence)>,
+    pub(super) damaged: Vec<CheckpointSequence>,
     pub(super) bytes: u64,
 }
 
@@ -188,7 +188,7 @@ impl Visit for Only<'_, '_> {
         }
     }
 
-    fn frame(&mut self, _sequence: u64, frame: Range<u64>) {
+    fn frame(&mut self, _sequence: SegmentSequence, frame: Range<u64>) {
         self.progress.advance(frame.end - frame.start);
     }
 }
@@ -247,7 +247,7 @@ impl Visit for First<'_> {
         self.sorter.is_of_group(&record);
     }
 
-    fn frame(&mut self, sequence: u64, frame: Range<u64>) {
+    fn frame(&mut self, sequence: SegmentSequence, frame: Range<u64>) {
         self.frontier.0.advance(sequence, frame);
     }
 }

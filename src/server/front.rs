@@ -5,7 +5,7 @@ use crate::config::LINGER_MS_MAX;
 use crate::descriptors::SPARE_CONNECTIONS;
 use crate::node::{Close, Completion, Node, Time};
 use bytes::Bytes;
-use net::event::{Event, Handle};
+use net::event::{ConnectionId, Event};
 use net::event_loop::EventLoop;
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub(super) struct Front {
 
 /// A connection that is closed when everything is written, or when nothing was written for [`LINGER_MS_MAX`].
 struct Lingering {
-    handle: Handle,
+    id: ConnectionId,
     /// Unwritten bytes at the last check, and the time of the next check.
     left_bytes: usize,
     until_ms: u64,
@@ -41,19 +41,19 @@ impl Front {
 
     pub(super) fn on_event(&mut self, event: Event, time: Time) {
         match event {
-            Event::Opened { handle, peer } => self.node.opened(handle.as_u64(), peer, time),
-            Event::Connected { handle } => self.node.on_completion(Completion::Connected(handle.as_u64()), time),
-            Event::Input { handle } => {
-                let unsent = self.events.outbound_len(handle);
-                if let Some(input) = self.events.input(handle) {
-                    self.node.input(handle.as_u64(), input, unsent, time);
+            Event::Opened { id, peer } => self.node.opened(id, peer, time),
+            Event::Connected { id } => self.node.on_completion(Completion::Connected(id), time),
+            Event::Input { id } => {
+                let unsent = self.events.outbound_len(id);
+                if let Some(input) = self.events.input(id) {
+                    self.node.input(id, input, unsent, time);
                 }
             }
-            Event::Eof { handle } => self.node.ended(handle.as_u64(), time),
-            Event::Drained { handle } => self.node.drained(handle.as_u64()),
-            Event::Closed { handle, reason } => {
-                tracing::debug!("connection {} closed: {reason}", handle.as_u64());
-                self.node.closed(handle.as_u64(), time);
+            Event::Eof { id } => self.node.ended(id, time),
+            Event::Drained { id } => self.node.drained(id),
+            Event::Closed { id, reason } => {
+                tracing::debug!("connection {id} closed: {reason}");
+                self.node.closed(id, time);
             }
             Event::Refused { peer } => tracing::warn!("turned {peer} away: too many connections"),
             Event::AcceptFailed { error } => tracing::warn!("cannot accept connections for the moment: {error}"),
@@ -64,13 +64,13 @@ impl Front {
     pub(super) fn end_lingering(&mut self, time: Time) {
         let now_ms = time.mono_us / 1_000;
         while self.lingering.front().is_some_and(|lingering| lingering.until_ms <= now_ms) {
-            let Some(Lingering { handle, left_bytes: before, .. }) = self.lingering.pop_front() else { return };
-            let left_bytes = self.events.outbound_len(handle);
+            let Some(Lingering { id, left_bytes: before, .. }) = self.lingering.pop_front() else { return };
+            let left_bytes = self.events.outbound_len(id);
             if (1..before).contains(&left_bytes) {
-                self.lingering.push_back(Lingering { handle, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
+                self.lingering.push_back(Lingering { id, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
             } else {
-                self.events.close(handle);
-                self.node.closed(handle.as_u64(), time);
+                self.events.close(id);
+                self.node.closed(id, time);
             }
         }
     }
@@ -79,8 +79,7 @@ impl Front {
     pub(super) fn give_replies(&mut self) {
         let events = &mut self.events;
         self.node.take_replies(|id, replies| {
-            let handle = Handle::from_u64(id);
-            let Some(outbound) = events.outbound(handle) else {
+            let Some(outbound) = events.outbound(id) else {
                 replies.clear();
                 return 0;
             };
@@ -90,32 +89,31 @@ impl Front {
     }
 
     /// Returns the bytes that wait to be written to a connection.
-    pub(super) fn unsent(&self, id: u64) -> usize {
-        self.events.outbound_len(Handle::from_u64(id))
+    pub(super) fn unsent(&self, id: ConnectionId) -> usize {
+        self.events.outbound_len(id)
     }
 
-    pub(super) fn send(&mut self, id: u64, piece: Bytes) {
-        if let Some(outbound) = self.events.outbound(Handle::from_u64(id)) {
+    pub(super) fn send(&mut self, id: ConnectionId, piece: Bytes) {
+        if let Some(outbound) = self.events.outbound(id) {
             outbound.push(piece);
         }
     }
 
-    pub(super) fn pause(&mut self, id: u64) {
-        self.events.pause(Handle::from_u64(id));
+    pub(super) fn pause(&mut self, id: ConnectionId) {
+        self.events.pause(id);
     }
 
-    pub(super) fn resume(&mut self, id: u64) {
-        self.events.resume(Handle::from_u64(id));
+    pub(super) fn resume(&mut self, id: ConnectionId) {
+        self.events.resume(id);
     }
 
-    pub(super) fn close(&mut self, id: u64, how: Close, time: Time) {
-        let handle = Handle::from_u64(id);
+    pub(super) fn close(&mut self, id: ConnectionId, how: Close, time: Time) {
         match how {
-            Close::Now => self.events.close(handle),
+            Close::Now => self.events.close(id),
             Close::AfterFlush => {
-                self.events.close_after_flush(handle);
-                let (left_bytes, now_ms) = (self.events.outbound_len(handle), time.mono_us / 1_000);
-                self.lingering.push_back(Lingering { handle, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
+                self.events.close_after_flush(id);
+                let (left_bytes, now_ms) = (self.events.outbound_len(id), time.mono_us / 1_000);
+                self.lingering.push_back(Lingering { id, left_bytes, until_ms: now_ms + LINGER_MS_MAX });
             }
         }
     }

@@ -25,13 +25,13 @@ use crate::recovery::RecoveryProgress;
 use crate::resolver::{Lookup, Resolver};
 use crate::storage::checkpoint::{CheckpointTask, TransferTask, WorkerThread};
 use crate::storage::disk::Disk;
-use crate::storage::wal::{Batch, DroppableSegments, LogHandle, LogOptions, LogReader, ReadRange};
+use crate::storage::wal::{Batch, DroppableSegments, LogHandle, LogOptions, LogReader, ReadRange, SegmentSequence};
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use front::Front;
 use groups::{Instance, NodeId, TICK_MS};
 use loading::tell_progress;
-use net::event::Event;
+use net::event::{ConnectionId, Event};
 use process::{WallClock, process_facts};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl Driver for Server {
         Ok(())
     }
 
-    fn send(&mut self, connection: u64, piece: Bytes) {
+    fn send(&mut self, connection: ConnectionId, piece: Bytes) {
         self.front.send(connection, piece);
     }
 
@@ -211,26 +211,26 @@ impl Driver for Server {
         self.front.events.flush();
     }
 
-    fn unsent(&mut self, connection: u64) -> usize {
+    fn unsent(&mut self, connection: ConnectionId) -> usize {
         self.front.unsent(connection)
     }
 
-    fn close(&mut self, connection: u64, how: Close, time: Time) {
+    fn close(&mut self, connection: ConnectionId, how: Close, time: Time) {
         self.front.close(connection, how, time);
     }
 
-    fn pause(&mut self, connection: u64) {
+    fn pause(&mut self, connection: ConnectionId) {
         self.front.pause(connection);
     }
 
-    fn resume(&mut self, connection: u64) {
+    fn resume(&mut self, connection: ConnectionId) {
         self.front.resume(connection);
     }
 
     fn dial(&mut self, address: &str) -> Dialled {
         match self.resolver.look_up(address) {
             Lookup::Known(address) => match self.front.events.dial(address) {
-                Ok(connection) => Dialled::Begun(connection.as_u64()),
+                Ok(connection) => Dialled::Begun(connection),
                 Err(_) => Dialled::Failed,
             },
             Lookup::Unknown => Dialled::Failed,
@@ -250,7 +250,7 @@ impl Driver for Server {
         self.log.droppable(floors)
     }
 
-    fn drop_segments(&mut self, below: u64) {
+    fn drop_segments(&mut self, below: SegmentSequence) {
         self.log.drop_below(below);
     }
 

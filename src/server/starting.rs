@@ -15,12 +15,12 @@ use crate::node::{Close, Driver, Node, ProcessFacts, Time};
 use crate::recovery::RecoveryProgress;
 use crate::storage::checkpoint::{CheckpointTask, TransferTask};
 use crate::storage::disk::{Disk, FileDisk};
-use crate::storage::wal::{Batch, DroppableSegments, LogHandle, LogOptions, ReadRange};
+use crate::storage::wal::{Batch, DroppableSegments, LogHandle, LogOptions, ReadRange, SegmentSequence};
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use groups::{Instance, TICK_MS};
 use mio::Waker;
-use net::event::Event;
+use net::event::{ConnectionId, Event};
 use net::event_loop::{EventLoop, LoopLimits};
 use std::io;
 use std::net::SocketAddr;
@@ -230,7 +230,7 @@ impl Driver for StartingServer {
         Ok(())
     }
 
-    fn send(&mut self, connection: u64, piece: Bytes) {
+    fn send(&mut self, connection: ConnectionId, piece: Bytes) {
         self.front.send(connection, piece);
     }
 
@@ -238,19 +238,19 @@ impl Driver for StartingServer {
         self.front.events.flush();
     }
 
-    fn unsent(&mut self, connection: u64) -> usize {
+    fn unsent(&mut self, connection: ConnectionId) -> usize {
         self.front.unsent(connection)
     }
 
-    fn close(&mut self, connection: u64, how: Close, time: Time) {
+    fn close(&mut self, connection: ConnectionId, how: Close, time: Time) {
         self.front.close(connection, how, time);
     }
 
-    fn pause(&mut self, connection: u64) {
+    fn pause(&mut self, connection: ConnectionId) {
         self.front.pause(connection);
     }
 
-    fn resume(&mut self, connection: u64) {
+    fn resume(&mut self, connection: ConnectionId) {
         self.front.resume(connection);
     }
 
@@ -270,7 +270,7 @@ impl Driver for StartingServer {
         unreachable!("{NOT_BEGUN}")
     }
 
-    fn drop_segments(&mut self, _: u64) {
+    fn drop_segments(&mut self, _: SegmentSequence) {
         unreachable!("{NOT_BEGUN}")
     }
 

@@ -2,9 +2,10 @@
 //! while other nodes still have sound copies of the data. The node repairs the damage from memory: it makes new
 //! checkpoints, and then removes the damaged files.
 
-use crate::storage::checkpoint::{self, checkpoint_name};
+use crate::storage::checkpoint::{self, CheckpointSequence, checkpoint_name};
 use crate::storage::disk::Disk;
 use crate::storage::wal;
+use crate::storage::wal::SegmentSequence;
 use std::time::Duration;
 
 /// The findings of a scrub.
@@ -13,9 +14,9 @@ pub struct Findings {
     /// Bytes that were read.
     pub bytes: u64,
     /// Sequence numbers of damaged checkpoints.
-    pub checkpoints: Vec<u64>,
+    pub checkpoints: Vec<CheckpointSequence>,
     /// Sequence numbers of damaged log segments.
-    pub segments: Vec<u64>,
+    pub segments: Vec<SegmentSequence>,
 }
 
 /// Reads all checkpoints and all log segments except the last. After each file, calls `rest` with the time that its

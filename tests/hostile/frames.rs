@@ -4,7 +4,7 @@ use crate::harness::client::{ask_until_served, connect, info};
 use crate::harness::{Cluster, turn, wait_for};
 use bytes::{Bytes, BytesMut};
 use groups::message::{Accept, Chosen, Forward, Prepare};
-use groups::{Ballot, GroupId, Instance, Message, NodeId, ValueBuilder};
+use groups::{Ballot, Counter, GroupId, Instance, Message, NodeId, ValueBuilder};
 use net::frame::{self, FrameWriter, Purpose};
 use paxoi::identity::{self, Identity};
 use paxoi::node::wire::{Claims, Hello, NODE, NodeMessage, Positions};
@@ -190,7 +190,7 @@ fn unknown_kinds_and_groups_are_counted_and_nonsense_of_a_member_ends_its_connec
         (0, Message::Prepare(Prepare { ballot: last, instance: far })),
         (0, Message::Accept(Accept { ballot: last, instance: far, chosen: last, value })),
         (1, Message::Chosen(Chosen { instance: far, ballot: last })),
-        (1, Message::Forward(Forward { ballot: last, after: 0, commands: garbage })),
+        (1, Message::Forward(Forward { ballot: last, after: Counter(0), commands: garbage })),
     ];
     for (group, message) in nonsense {
         let mut broken = member(&cluster);

@@ -2,7 +2,7 @@
 //! long, and records each request and its reply. An operation without a reply stays open in the history. The requests
 //! are in `requests`; sessions and iterations, which span several requests, are in `sessions` and `scans`.
 
-use crate::network::{PacketContent, Who};
+use crate::network::{PacketContent, UNNUMBERED, Who};
 use crate::process::Input;
 use crate::scans::Scan;
 use crate::sessions::Session;
@@ -198,7 +198,8 @@ impl World {
 
     /// Lets a client connect to this node.
     pub(crate) fn connect_client(&mut self, index: usize, node: usize) {
-        let connection = self.network.connect((Who::Client(index), 0), (Who::Node { node, life: 0 }, 0));
+        let connection =
+            self.network.connect((Who::Client(index), UNNUMBERED), (Who::Node { node, life: 0 }, UNNUMBERED));
         if let Some(found) = self.network.find(connection) {
             found.ends[1].open = false;
         }

@@ -6,6 +6,7 @@
 
 use crate::random::Random;
 use bytes::{Bytes, BytesMut};
+use net::event::ConnectionId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The holder of an end of a connection. A restarted process is another holder.
@@ -24,11 +25,15 @@ impl Who {
     }
 }
 
+/// The number of a connection at an end that does not number its connections: a client, or a node that has not accepted
+/// the connection yet.
+pub(crate) const UNNUMBERED: ConnectionId = ConnectionId(0);
+
 /// One end of a connection.
 pub(crate) struct End {
     pub(crate) who: Who,
     /// The number by which the node at this end knows the connection.
-    pub(crate) handle: u64,
+    pub(crate) handle: ConnectionId,
     pub(crate) open: bool,
     /// The node does not read, for now.
     pub(crate) paused: bool,
@@ -139,9 +144,10 @@ pub(crate) struct Sent {
 }
 
 impl Network {
-    pub(crate) fn connect(&mut self, from: (Who, u64), to: (Who, u64)) -> u64 {
+    pub(crate) fn connect(&mut self, from: (Who, ConnectionId), to: (Who, ConnectionId)) -> u64 {
         self.next += 1;
-        let end = |(who, handle): (Who, u64)| End { who, handle, open: true, paused: false, input: BytesMut::new() };
+        let end =
+            |(who, handle): (Who, ConnectionId)| End { who, handle, open: true, paused: false, input: BytesMut::new() };
         let ends = [end(from), end(to)];
         self.connections.insert(self.next, Connection { ends, ways: Default::default() });
         self.next

@@ -4,6 +4,7 @@
 use crate::random::Random;
 use bytes::BytesMut;
 use groups::{GroupId, NodeId};
+use net::event::ConnectionId;
 use paxoi::backup;
 use paxoi::config::{CheckpointConfig, NodeConfig, ReadMode};
 use paxoi::identity;
@@ -16,7 +17,9 @@ use paxoi::storage::checkpoint::{
 };
 use paxoi::storage::disk::{Disk, MemoryDisk};
 use paxoi::storage::scrub::Findings;
-use paxoi::storage::wal::{self, Batch, ChosenReader, ChosenValue, LogOptions, Logged, Lsn, ReadRange, Visit, Writer};
+use paxoi::storage::wal::{
+    self, Batch, ChosenReader, ChosenValue, LogOptions, Logged, Lsn, ReadRange, SegmentSequence, Visit, Writer,
+};
 use paxoi::versions::Versions;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -81,12 +84,12 @@ impl Clocks {
 /// An input that waits for a process's next turn.
 #[derive(Debug)]
 pub(crate) enum Input {
-    Opened(u64),
-    Connected(u64),
-    Bytes(u64),
-    Eof(u64),
-    Closed(u64),
-    Drained(u64),
+    Opened(ConnectionId),
+    Connected(ConnectionId),
+    Bytes(ConnectionId),
+    Eof(ConnectionId),
+    Closed(ConnectionId),
+    Drained(ConnectionId),
     Durable { lsn: Lsn, sync_us: u64 },
     Range { range: ReadRange, values: Vec<ChosenValue> },
     Checkpoint(CheckpointResult),
@@ -121,9 +124,9 @@ pub(crate) struct RunningProcess {
     /// Number of effects after which the process ends.
     pub(crate) effects_left: Option<u64>,
     /// Connections, by the number that the node uses: the number that the network uses, and the node's side.
-    pub(crate) handles: BTreeMap<u64, (u64, usize)>,
+    pub(crate) handles: BTreeMap<ConnectionId, (u64, usize)>,
     /// Connections with unsent bytes, for which an event is scheduled.
-    pub(crate) draining: BTreeSet<u64>,
+    pub(crate) draining: BTreeSet<ConnectionId>,
     free: Vec<u32>,
     generation: u32,
 }
@@ -140,7 +143,7 @@ impl Visit for Seen<'_> {
         self.take.record(lsn, record);
     }
 
-    fn frame(&mut self, sequence: u64, frame: Range<u64>) {
+    fn frame(&mut self, sequence: SegmentSequence, frame: Range<u64>) {
         self.take.frame(sequence, frame);
     }
 }
@@ -338,10 +341,10 @@ fn compare(backup: &Result<Shard, String>, started: &Shard) -> Result<(), String
 
 impl RunningProcess {
     /// Returns a number for a new connection: a small position, and above it a count that never repeats.
-    pub(crate) fn handle(&mut self) -> u64 {
+    pub(crate) fn handle(&mut self) -> ConnectionId {
         let position = self.free.pop().unwrap_or(self.handles.len() as u32);
         self.generation += 1;
-        u64::from(self.generation) << 32 | u64::from(position)
+        ConnectionId(u64::from(self.generation) << 32 | u64::from(position))
     }
 
     /// Tells the node the duration of a turn: a part of the time since the last turn. The part changes every second.
@@ -374,15 +377,15 @@ impl RunningProcess {
         }
     }
 
-    pub(crate) fn forget(&mut self, handle: u64) -> Option<(u64, usize)> {
+    pub(crate) fn forget(&mut self, handle: ConnectionId) -> Option<(u64, usize)> {
         let place = self.handles.remove(&handle)?;
         self.draining.remove(&handle);
-        self.free.push(handle as u32);
+        self.free.push(handle.index() as u32);
         Some(place)
     }
 
     /// Gives the node the bytes that a connection has received. Bytes that it does not consume stay.
-    pub(crate) fn read(&mut self, handle: u64, input: &mut BytesMut, unsent: usize, time: Time) {
+    pub(crate) fn read(&mut self, handle: ConnectionId, input: &mut BytesMut, unsent: usize, time: Time) {
         self.node.input(handle, input, unsent, time);
     }
 }

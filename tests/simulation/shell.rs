@@ -1,19 +1,20 @@
 //! The counterpart of `src/server`: each turn passes inputs to the node and carries its effects out. Here each effect
 //! is a place where the process may end.
 
-use crate::network::{PacketContent, Who};
+use crate::network::{PacketContent, UNNUMBERED, Who};
 use crate::process::{EPOCH_US, Input, PORT, RunningProcess, options};
 use crate::run::CLOCKS_US;
 use crate::world::{Event, World};
 use bytes::{Bytes, BytesMut};
 use groups::{Instance, TICK_MS};
+use net::event::ConnectionId;
 use net::frame;
 use paxoi::identity::{self, Identity};
 use paxoi::node::output::{self, Dialled};
 use paxoi::node::{Close, Completion, Driver, Node, ProcessFacts, Space, Time};
 use paxoi::storage::checkpoint::{CheckpointTask, TransferTask};
 use paxoi::storage::disk::Disk;
-use paxoi::storage::wal::{Append, Batch, DroppableSegments, ReadRange};
+use paxoi::storage::wal::{Append, Batch, DroppableSegments, ReadRange, SegmentSequence};
 use std::collections::BTreeMap;
 
 /// The way in which a process ends.
@@ -35,7 +36,7 @@ struct Machine<'a> {
     node: usize,
     life: &'a mut RunningProcess,
     /// Pieces of frames that are not whole yet, by connection.
-    partial: BTreeMap<u64, BytesMut>,
+    partial: BTreeMap<ConnectionId, BytesMut>,
 }
 
 /// Maximum time for which a connection stays open for last bytes that the peer does not read.
@@ -165,7 +166,7 @@ impl World {
     }
 
     /// Returns the unsent bytes of each connection of a node. Empty if the bandwidth is unlimited.
-    fn unsent(&mut self, life: &RunningProcess) -> BTreeMap<u64, usize> {
+    fn unsent(&mut self, life: &RunningProcess) -> BTreeMap<ConnectionId, usize> {
         if self.network.weather.bytes_per_ms == 0 {
             return BTreeMap::new();
         }
@@ -186,7 +187,7 @@ impl World {
     }
 
     /// Tells the node that a connection has drained, or looks again later.
-    pub(crate) fn look_at_drain(&mut self, node: usize, handle: u64) {
+    pub(crate) fn look_at_drain(&mut self, node: usize, handle: ConnectionId) {
         let Some(life) = &mut self.processes[node].life else { return };
         let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
         if self.network.unsent(connection, side, self.now_us) > 0 {
@@ -197,7 +198,7 @@ impl World {
         self.push(node, Input::Drained(handle));
     }
 
-    fn set_paused(&mut self, life: &RunningProcess, handle: u64, paused: bool) {
+    fn set_paused(&mut self, life: &RunningProcess, handle: ConnectionId, paused: bool) {
         if let Some((connection, side)) = life.handles.get(&handle).copied()
             && let Some(end) = self.network.end(connection, side)
         {
@@ -205,7 +206,7 @@ impl World {
         }
     }
 
-    fn send_frame(&mut self, node: usize, life: &RunningProcess, handle: u64, raw: Bytes) {
+    fn send_frame(&mut self, node: usize, life: &RunningProcess, handle: ConnectionId, raw: Bytes) {
         let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
         if self.network.end(connection, side).is_none() {
             return;
@@ -229,7 +230,7 @@ impl World {
         }
     }
 
-    fn close(&mut self, node: usize, life: &mut RunningProcess, handle: u64, close: Close) {
+    fn close(&mut self, node: usize, life: &mut RunningProcess, handle: ConnectionId, close: Close) {
         let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
         let Some(end) = self.network.end(connection, side) else { return };
         match close {
@@ -250,7 +251,7 @@ impl World {
     }
 
     /// Closes a connection after its last bytes.
-    pub(crate) fn finish(&mut self, node: usize, handle: u64) {
+    pub(crate) fn finish(&mut self, node: usize, handle: ConnectionId) {
         let Some(life) = &self.processes[node].life else { return };
         let Some((connection, side)) = life.handles.get(&handle).copied() else { return };
         if let Some(end) = self.network.end(connection, side) {
@@ -259,10 +260,10 @@ impl World {
         }
     }
 
-    fn dial(&mut self, node: usize, life: &mut RunningProcess, target: usize) -> u64 {
+    fn dial(&mut self, node: usize, life: &mut RunningProcess, target: usize) -> ConnectionId {
         let handle = life.handle();
         let from = (Who::Node { node, life: life.number }, handle);
-        let connection = self.network.connect(from, (Who::Node { node: target, life: 0 }, 0));
+        let connection = self.network.connect(from, (Who::Node { node: target, life: 0 }, UNNUMBERED));
         if let Some(found) = self.network.find(connection) {
             found.ends[1].open = false;
         }
@@ -298,7 +299,7 @@ impl World {
         self.push(to, Input::Opened(handle));
         match from {
             Who::Node { node, .. } => {
-                let handle = self.network.find(connection).map_or(0, |found| found.ends[0].handle);
+                let handle = self.network.find(connection).map_or(UNNUMBERED, |found| found.ends[0].handle);
                 self.push(node, Input::Connected(handle));
             }
             Who::Client(client) => self.client_connected(client, connection),
@@ -429,7 +430,7 @@ impl World {
         self.push(node, Input::Scrubbed(findings));
     }
 
-    pub(crate) fn drop_segments(&mut self, node: usize, below: u64) {
+    pub(crate) fn drop_segments(&mut self, node: usize, below: SegmentSequence) {
         let Some(life) = &self.processes[node].life else { return };
         self.trace.line(|| format!("n{} drops segments below {below}", node + 1));
         // Segments that cannot be removed now are removed later.
@@ -482,7 +483,7 @@ impl Driver for Machine<'_> {
         Ok(())
     }
 
-    fn send(&mut self, connection: u64, piece: Bytes) {
+    fn send(&mut self, connection: ConnectionId, piece: Bytes) {
         let partial = self.partial.entry(connection).or_default();
         partial.extend_from_slice(&piece);
         let mut whole = Vec::new();
@@ -498,21 +499,21 @@ impl Driver for Machine<'_> {
 
     fn flush(&mut self) {}
 
-    fn unsent(&mut self, connection: u64) -> usize {
+    fn unsent(&mut self, connection: ConnectionId) -> usize {
         let now_us = self.world.now_us;
         let handle = self.life.handles.get(&connection).copied();
         handle.map_or(0, |(connection, side)| self.world.network.unsent(connection, side, now_us))
     }
 
-    fn close(&mut self, connection: u64, how: Close, _: Time) {
+    fn close(&mut self, connection: ConnectionId, how: Close, _: Time) {
         self.world.close(self.node, self.life, connection, how);
     }
 
-    fn pause(&mut self, connection: u64) {
+    fn pause(&mut self, connection: ConnectionId) {
         self.world.set_paused(self.life, connection, true);
     }
 
-    fn resume(&mut self, connection: u64) {
+    fn resume(&mut self, connection: ConnectionId) {
         self.world.set_paused(self.life, connection, false);
         self.life.inbox.push(Input::Bytes(connection));
         if self.life.turn_us.is_none() {
@@ -542,7 +543,7 @@ impl Driver for Machine<'_> {
         Some(droppable)
     }
 
-    fn drop_segments(&mut self, below: u64) {
+    fn drop_segments(&mut self, below: SegmentSequence) {
         let us = self.world.random.below(5_000);
         self.world.after(us, Event::Drop { node: self.node, life: self.life.number, below });
     }

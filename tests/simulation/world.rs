@@ -10,7 +10,8 @@ use crate::process::{Clocks, Input, Process, Shape};
 use crate::random::Random;
 use crate::requests::Load;
 use crate::trace::Trace;
-use paxoi::storage::wal::ReadRange;
+use net::event::ConnectionId;
+use paxoi::storage::wal::{ReadRange, SegmentSequence};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -70,7 +71,7 @@ pub(crate) enum Event {
     Drop {
         node: usize,
         life: u64,
-        below: u64,
+        below: SegmentSequence,
     },
     Read {
         node: usize,
@@ -81,13 +82,13 @@ pub(crate) enum Event {
     Finished {
         node: usize,
         life: u64,
-        handle: u64,
+        handle: ConnectionId,
     },
     /// A slow connection of a node may have drained.
     Drained {
         node: usize,
         life: u64,
-        handle: u64,
+        handle: ConnectionId,
     },
     /// A connection breaks.
     Cut {

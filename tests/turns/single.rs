@@ -3,6 +3,7 @@
 
 use bytes::BytesMut;
 use groups::NodeId;
+use net::event::ConnectionId;
 use net::outbound::Outbound;
 use net::resp::value::Scan;
 use paxoi::config::{CheckpointConfig, NodeConfig, ReadMode, TURN_STEPS};
@@ -92,7 +93,7 @@ impl Single {
             longest: Duration::ZERO,
             turns: 0,
         };
-        single.node.opened(CLIENT, listen, time);
+        single.node.opened(ConnectionId(CLIENT), listen, time);
         for _ in 0..TURNS_MAX {
             if single.node.leaderless() == 0 {
                 break;
@@ -143,7 +144,7 @@ impl Single {
             self.node.on_completion(Completion::Durable { lsn, sync_us: 100 }, time);
         }
         if arrived > 0 || !self.is_paused && !self.input.is_empty() {
-            self.node.input(CLIENT, &mut self.input, 0, time);
+            self.node.input(ConnectionId(CLIENT), &mut self.input, 0, time);
         }
         if time.mono_us.is_multiple_of(20_000) {
             self.node.tick(time);

@@ -5,7 +5,7 @@ use super::{Clock, Group, Role, StateDiffers};
 use crate::membership::{ChangeError, MACHINE};
 use crate::message::{Forward, NotLeader, Reject};
 use crate::reads::ReadId;
-use crate::{Ballot, COMMAND_HEADER_BYTES, Effect, Instance, Message, StateMachine, Value, WorkBudget};
+use crate::{Ballot, COMMAND_HEADER_BYTES, Counter, Effect, Instance, Message, StateMachine, Value, WorkBudget};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -26,9 +26,9 @@ pub enum LocalOutcome<'m, M: StateMachine> {
     /// A read that must be answered from this state, before the next command changes it.
     Read(ReadId, &'m M),
     /// The command with this counter was applied, with this reply.
-    Applied(u64, M::Reply<'m>),
+    Applied(Counter, M::Reply<'m>),
     /// The membership change with this counter made this version, or had no effect.
-    Changed(u64, Result<u64, ChangeError>),
+    Changed(Counter, Result<u64, ChangeError>),
 }
 
 /// The progress of applying a chosen value.
@@ -41,7 +41,7 @@ pub struct Applying {
     offset: usize,
     /// `Some` if the command at `offset` is in the dedup table already, but not done. The inner option is the
     /// command's counter if the command is one of this node's.
-    inside: Option<Option<u64>>,
+    inside: Option<Option<Counter>>,
 }
 
 impl Applying {
@@ -61,19 +61,19 @@ impl Applying {
 impl Group {
     /// Queues a command of one of this node's clients; `body` writes it. Returns its counter. [`Group::apply`] names
     /// that counter when the command is applied.
-    pub fn submit(&mut self, body: impl FnOnce(&mut BytesMut)) -> u64 {
+    pub fn submit(&mut self, body: impl FnOnce(&mut BytesMut)) -> Counter {
         self.origin.push(body)
     }
 
     /// Takes back the commands with these `counters`, which ascend. Commands that may have left this node stay queued,
     /// with unknown fate: their counters are removed from `counters`.
-    pub fn withdraw(&mut self, counters: &mut Vec<u64>) {
+    pub fn withdraw(&mut self, counters: &mut Vec<Counter>) {
         self.origin.withdraw(counters);
     }
 
     /// Returns true if this node's command with this counter is not applied yet.
     #[must_use]
-    pub fn awaits(&self, counter: u64) -> bool {
+    pub fn awaits(&self, counter: Counter) -> bool {
         self.origin.oldest() <= counter
     }
 

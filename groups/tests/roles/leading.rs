@@ -25,7 +25,7 @@ fn bodies(value: &Value) -> Vec<String> {
 }
 
 fn forward(ballot: Ballot, after: u64, commands: &[BytesMut]) -> Message {
-    Message::Forward(Forward { ballot, after, commands: commands.concat().into() })
+    Message::Forward(Forward { ballot, after: Counter(after), commands: commands.concat().into() })
 }
 
 fn not_leader(ballot: Ballot) -> Message {

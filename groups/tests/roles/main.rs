@@ -18,8 +18,9 @@ use bytes::BytesMut;
 use groups::acceptor::Accepted;
 use groups::message::{Accept, Chosen, Fetch, PreVote, PreVoted, Prepare, Promise, Range, Vote};
 use groups::{
-    Applying, Ballot, Clock, CommandId, Effect, ElectionContext, Group, GroupId, Instance, LocalOutcome, Membership,
-    Message, NodeId, Record, Settings, StateDiffers, StateMachine, Value, ValueBuilder, WorkBudget, put_command,
+    Applying, Ballot, Clock, CommandId, Counter, Effect, ElectionContext, Group, GroupId, Instance, LocalOutcome,
+    Membership, Message, NodeId, Record, Settings, StateDiffers, StateMachine, Value, ValueBuilder, WorkBudget,
+    put_command,
 };
 
 const WINDOW_BYTES: u32 = 1_000;
@@ -36,7 +37,7 @@ struct Member {
     cluster_ms: u64,
     log: Bodies,
     /// The counters of this member's commands, in the order in which they were applied.
-    answered: Vec<u64>,
+    answered: Vec<Counter>,
     /// The error of this member if its state is not the majority's.
     differs: Option<StateDiffers>,
 }
@@ -165,7 +166,7 @@ impl Member {
         self.group.on_no_claim(NodeId(node), self.clock);
     }
 
-    fn submit(&mut self, body: &str) -> u64 {
+    fn submit(&mut self, body: &str) -> Counter {
         self.group.submit(|out| out.extend_from_slice(body.as_bytes()))
     }
 
@@ -205,7 +206,7 @@ fn value(chain: u32, origin: u32, body: &str) -> Value {
 
 fn command(origin: u32, counter: u64, body: &str) -> BytesMut {
     let mut out = BytesMut::new();
-    let id = CommandId { origin: NodeId(origin), start: 1, counter };
+    let id = CommandId { origin: NodeId(origin), start: 1, counter: Counter(counter) };
     put_command(&mut out, id, |out| out.extend_from_slice(body.as_bytes()));
     out
 }

@@ -36,7 +36,7 @@ fn numbers_that_no_history_reaches_are_not_believed() {
     for message in [
         Message::Fetch(Fetch { from: Instance(u64::MAX), bytes_max: 1 }),
         Message::PreVote(PreVote { number: 1, next: Instance(u64::MAX) }),
-        Message::Forward(Forward { ballot: last, after: 0, commands: bytes::Bytes::new() }),
+        Message::Forward(Forward { ballot: last, after: Counter(0), commands: bytes::Bytes::new() }),
         Message::NotLeader(NotLeader { ballot: last }),
     ] {
         assert!(!member.group.is_plausible(&message), "{message:?}");

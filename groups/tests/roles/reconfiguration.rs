@@ -23,7 +23,7 @@ fn learner(id: u32) -> ChangeKind {
 fn changing(chain: u32, origin: u32, bodies: &[BytesMut]) -> Value {
     let mut builder = ValueBuilder::default();
     for (counter, body) in (1..).zip(bodies) {
-        let id = CommandId { origin: NodeId(origin), start: 1, counter };
+        let id = CommandId { origin: NodeId(origin), start: 1, counter: Counter(counter) };
         put_command(builder.commands_mut(), id, |out| out.extend_from_slice(body));
     }
     builder.seal(chain, 50_000, None)
@@ -152,7 +152,7 @@ fn a_value_makes_one_change_and_the_origin_learns_what_became_of_each() {
     leader.group.handle(NodeId(2), range(1, 2, vec![accepted(ballot(1, 2), &value)]), leader.clock, &mut Vec::new());
     let mut outcomes = Vec::new();
     let applied = leader.group.apply(&value, &mut leader.log, |own| match own {
-        LocalOutcome::Changed(counter, outcome) => outcomes.push((counter, outcome)),
+        LocalOutcome::Changed(counter, outcome) => outcomes.push((counter.0, outcome)),
         _ => panic!("these are changes"),
     });
     assert_eq!(applied, Ok(()));

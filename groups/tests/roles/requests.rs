@@ -7,7 +7,7 @@ use groups::message::{Forward, NotLeader};
 const LEADER: Ballot = Ballot { round: 1, node: NodeId(1) };
 
 fn forward(to: u32, ballot: Ballot, after: u64, commands: &[BytesMut]) -> Effect {
-    send(to, Message::Forward(Forward { ballot, after, commands: commands.concat().into() }))
+    send(to, Message::Forward(Forward { ballot, after: Counter(after), commands: commands.concat().into() }))
 }
 
 /// Returns commands of member 2, numbered from `first`.
@@ -92,10 +92,10 @@ fn a_command_is_answered_when_it_is_applied_and_only_the_first_time() {
     let mut member = two_sent();
     let one = batch(0, &commands(1, &["a"]));
     member.handle(1, range(1, 2, vec![accepted(LEADER, &one)]));
-    assert_eq!((member.answered.as_slice(), member.group.has_waiting()), ([1].as_slice(), true));
+    assert_eq!((member.answered.as_slice(), member.group.has_waiting()), ([Counter(1)].as_slice(), true));
     let two = batch(one.next_chain(), &commands(1, &["a", "b"]));
     member.handle(1, range(2, 3, vec![accepted(LEADER, &two)]));
-    assert_eq!(member.answered, [1, 2]);
+    assert_eq!(member.answered, [Counter(1), Counter(2)]);
     assert_eq!(member.log.0, [b"a", b"b"]);
     assert!(!member.group.has_waiting() && member.group.queued_bytes() == 0);
 }
@@ -131,7 +131,9 @@ fn a_command_can_be_taken_back_until_it_leaves() {
 fn commands_of_an_earlier_start_are_applied_for_nobody() {
     let mut member = Member::follower(2, LEADER);
     let mut body = BytesMut::new();
-    put_command(&mut body, CommandId { origin: NodeId(2), start: 0, counter: 9 }, |out| out.extend_from_slice(b"old"));
+    put_command(&mut body, CommandId { origin: NodeId(2), start: 0, counter: Counter(9) }, |out| {
+        out.extend_from_slice(b"old");
+    });
     member.submit("new");
     member.handle(1, range(1, 2, vec![accepted(LEADER, &batch(0, &[body]))]));
     assert_eq!((member.log.0.len(), member.answered.len()), (1, 0));
@@ -144,15 +146,19 @@ fn a_value_is_applied_in_pieces() {
     let counter = member.submit("own");
     member.group.read(7);
     let late = member.submit("late");
-    let commands =
-        [command(1, 1, "other"), command(2, counter, "own"), command(2, counter, "own"), command(2, late, "late")];
+    let commands = [
+        command(1, 1, "other"),
+        command(2, counter.0, "own"),
+        command(2, counter.0, "own"),
+        command(2, late.0, "late"),
+    ];
     let mut applying = Applying::new(batch(0, &commands));
     let (mut log, mut told, mut pieces) = (Bodies::default(), Vec::new(), 0);
     loop {
         pieces += 1;
         let done = member.group.apply_some(&mut applying, &mut log, &mut WorkBudget::steps(1), |own| match own {
             LocalOutcome::Read(read, log) => told.push(("read", read, log.0.len())),
-            LocalOutcome::Applied(counter, ()) => told.push(("applied", counter, 0)),
+            LocalOutcome::Applied(counter, ()) => told.push(("applied", counter.0, 0)),
             LocalOutcome::Changed(..) => unreachable!("nothing changes the members"),
         });
         if done.expect("the same state") {
@@ -160,6 +166,6 @@ fn a_value_is_applied_in_pieces() {
         }
     }
     assert_eq!(log.0, [b"other".to_vec(), b"own".to_vec(), b"late".to_vec()]);
-    assert_eq!(told, [("applied", counter, 0), ("read", 7, 2), ("applied", late, 0)]);
+    assert_eq!(told, [("applied", counter.0, 0), ("read", 7, 2), ("applied", late.0, 0)]);
     assert_eq!(pieces, 3);
 }

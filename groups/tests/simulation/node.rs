@@ -9,8 +9,8 @@ use groups::acceptor::Accepted;
 use groups::membership::ChangeKind;
 use groups::message::Range;
 use groups::{
-    Ballot, Clock, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, LocalOutcome, Membership,
-    MembershipChange, Message, NodeId, Record, Settings, SplitMix64, Value,
+    Ballot, Clock, Counter, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, LocalOutcome,
+    Membership, MembershipChange, Message, NodeId, Record, Settings, SplitMix64, Value,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -100,11 +100,11 @@ pub(crate) struct Shard {
     /// Promise and vote according to the records: the acceptor must match them.
     promised: Ballot,
     accepted: Option<(Instance, Ballot)>,
-    pub(crate) pending: BTreeMap<u64, Name>,
+    pub(crate) pending: BTreeMap<Counter, Name>,
     /// Counters of this node's membership changes that are not answered yet.
-    pub(crate) changes: BTreeSet<u64>,
+    pub(crate) changes: BTreeSet<Counter>,
     /// Counter of this node's newest applied command.
-    pub(crate) newest: u64,
+    pub(crate) newest: Counter,
     pub(crate) reads: BTreeMap<u64, Read>,
 }
 
@@ -397,7 +397,7 @@ impl Node {
             accepted: None,
             pending: BTreeMap::new(),
             changes: BTreeSet::new(),
-            newest: 0,
+            newest: Counter(0),
             reads: BTreeMap::new(),
         }
     }

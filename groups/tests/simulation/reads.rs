@@ -2,7 +2,7 @@
 
 use crate::machine::Name;
 use crate::node::{Node, Packet, Turn};
-use groups::{Confirmation, ConfirmationOutcome, Instance, LeadershipAnswer, NodeId};
+use groups::{Confirmation, ConfirmationOutcome, Counter, Instance, LeadershipAnswer, NodeId};
 use std::collections::BTreeMap;
 
 /// Time after which an unanswered question is asked again, in milliseconds.
@@ -11,13 +11,13 @@ const QUESTION_MS: u64 = 200;
 /// A waiting read: the instance that it must see, and its node's last command before it.
 pub(crate) struct Read {
     floor: Instance,
-    after: u64,
+    after: Counter,
 }
 
 impl Read {
     /// Checks that the read sees all that clients saw before it, and of its own node's commands exactly those queued
     /// before it.
-    pub(crate) fn check(&self, group: usize, applied: Instance, newest: u64, pending: &BTreeMap<u64, Name>) {
+    pub(crate) fn check(&self, group: usize, applied: Instance, newest: Counter, pending: &BTreeMap<Counter, Name>) {
         let Read { floor, after } = self;
         assert!(applied >= *floor, "a read of group {group} sees {applied}, but {floor} was seen before it");
         let before = pending.range(..=after).next();

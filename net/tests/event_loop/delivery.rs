@@ -41,11 +41,11 @@ fn a_request_in_tiny_pieces_is_assembled() {
     let mut server = Server::new(LoopLimits::default());
     let mut client = server.connect();
     client.set_nodelay(true).unwrap();
-    let handle = server.accept();
+    let id = server.accept();
     for (index, byte) in b"PING\r\n".iter().enumerate() {
         client.write_all(&[*byte]).unwrap();
         server.until(|_, event| matches!(event, Event::Input { .. }).then_some(()));
-        assert_eq!(server.input_len(handle), index + 1);
+        assert_eq!(server.input_len(id), index + 1);
     }
 }
 
@@ -74,17 +74,17 @@ fn a_stream_of_megabytes_arrives_whole() {
 fn an_expected_long_request_is_read_in_place() {
     let mut server = Server::new(LoopLimits::default());
     let mut client = server.connect();
-    let handle = server.accept();
+    let id = server.accept();
     let sent = (0..3_000_000_u32).map(|number| ((number * 11) >> 2) as u8).collect::<Vec<_>>();
     let expected = sent.clone();
     let writer = thread::spawn(move || client.write_all(&sent).map(|()| client).unwrap());
-    server.event_loop.expect(handle, expected.len());
+    server.event_loop.expect(id, expected.len());
     let deadline = Instant::now() + DEADLINE;
-    while server.input_len(handle) < expected.len() {
-        assert!(Instant::now() < deadline, "{} bytes arrived", server.input_len(handle));
+    while server.input_len(id) < expected.len() {
+        assert!(Instant::now() < deadline, "{} bytes arrived", server.input_len(id));
         server.turn(|_, _| {});
     }
-    assert!(server.event_loop.input(handle).unwrap()[..] == expected[..]);
+    assert!(server.event_loop.input(id).unwrap()[..] == expected[..]);
     drop(writer.join().unwrap());
 }
 
@@ -93,7 +93,7 @@ fn ten_thousand_pipelined_requests_are_answered_in_order() {
     const COUNT: usize = 10_000;
     let mut server = Server::new(LoopLimits::default());
     let mut client = server.connect();
-    let handle = server.accept();
+    let id = server.accept();
     let client = thread::spawn(move || {
         let requests = (0..COUNT).map(|index| format!("ECHO {index}\r\n")).collect::<String>();
         let mut reader = client.try_clone().unwrap();
@@ -110,8 +110,8 @@ fn ten_thousand_pipelined_requests_are_answered_in_order() {
         if !matches!(event, Event::Input { .. }) {
             return;
         }
-        let mut input = event_loop.input(handle).unwrap().split();
-        let replies = event_loop.outbound(handle).unwrap().buffer();
+        let mut input = event_loop.input(id).unwrap().split();
+        let replies = event_loop.outbound(id).unwrap().buffer();
         while let Some(length) = parser.poll(&input).unwrap() {
             replies.extend_from_slice(b"+");
             replies.extend_from_slice(parser.arg(1, &input));
@@ -119,7 +119,7 @@ fn ten_thousand_pipelined_requests_are_answered_in_order() {
             bytes::Buf::advance(&mut input, length);
             answered += 1;
         }
-        event_loop.input(handle).unwrap().unsplit(input);
+        event_loop.input(id).unwrap().unsplit(input);
     });
     assert_eq!(answered, COUNT);
 }
@@ -134,8 +134,8 @@ fn a_flood_does_not_delay_a_small_request() {
     });
     let writers = writers.collect::<Vec<_>>();
     let swallow = |event_loop: &mut EventLoop, event: &Event| {
-        if let Event::Input { handle } = event {
-            event_loop.input(*handle).unwrap().clear();
+        if let Event::Input { id } = event {
+            event_loop.input(*id).unwrap().clear();
         }
     };
     for _ in 0..20 {
@@ -148,11 +148,11 @@ fn a_flood_does_not_delay_a_small_request() {
     server.until(|event_loop, event| {
         told += 1;
         small = small.or(opened(event));
-        if let Event::Input { handle } = event {
-            assert!(event_loop.input(*handle).unwrap().len() <= 256 << 10, "one turn's budget");
+        if let Event::Input { id } = event {
+            assert!(event_loop.input(*id).unwrap().len() <= 256 << 10, "one turn's budget");
         }
         swallow(event_loop, event);
-        matches!(event, Event::Input { handle } if Some(*handle) == small).then_some(())
+        matches!(event, Event::Input { id } if Some(*id) == small).then_some(())
     });
     assert!(told < 100, "{told} events came before it");
     floods.iter().for_each(|stream| stream.shutdown(Shutdown::Both).unwrap());

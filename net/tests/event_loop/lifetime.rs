@@ -1,11 +1,11 @@
-//! How connections begin and end, and how the event loop treats the handles of closed connections.
+//! How connections begin and end, and how the event loop treats the ids of closed connections.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use net::event::{CloseReason, Event, Handle};
+use net::event::{CloseReason, ConnectionId, Event};
 use net::event_loop::{EventLoop, LoopLimits};
 
 use crate::{DEADLINE, Server, echo, read_to_end};
@@ -17,29 +17,29 @@ fn a_half_closed_client_gets_its_reply() {
     client.write_all(b"PING\r\n").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let mut seen = Vec::new();
-    let handle = server.until(|_, event| match event {
+    let id = server.until(|_, event| match event {
         Event::Input { .. } => {
             seen.push("input");
             None
         }
-        Event::Eof { handle } => {
+        Event::Eof { id } => {
             seen.push("eof");
-            Some(*handle)
+            Some(*id)
         }
         _ => None,
     });
     assert_eq!(seen, ["input", "eof"]);
-    assert_eq!(&server.event_loop.input(handle).unwrap()[..], b"PING\r\n");
+    assert_eq!(&server.event_loop.input(id).unwrap()[..], b"PING\r\n");
     // The reply may come much later.
     server.turn(|_, _| {});
-    server.event_loop.outbound(handle).unwrap().buffer().extend_from_slice(b"+PONG\r\n");
-    server.event_loop.close_after_flush(handle);
+    server.event_loop.outbound(id).unwrap().buffer().extend_from_slice(b"+PONG\r\n");
+    server.event_loop.close_after_flush(id);
     server.event_loop.flush();
     let reason = server.until(|_, event| match event {
-        Event::Closed { handle: closed, reason } => Some((*closed, matches!(reason, CloseReason::Finished))),
+        Event::Closed { id: closed, reason } => Some((*closed, matches!(reason, CloseReason::Finished))),
         _ => None,
     });
-    assert_eq!(reason, (handle, true));
+    assert_eq!(reason, (id, true));
     server.turn(|_, _| {});
     assert_eq!(read_to_end(&client), b"+PONG\r\n");
 }
@@ -48,13 +48,13 @@ fn a_half_closed_client_gets_its_reply() {
 fn the_last_reply_survives_input_that_nobody_reads() {
     let mut server = Server::new(LoopLimits::default());
     let mut client = server.connect();
-    let handle = server.accept();
+    let id = server.accept();
     client.write_all(b"*1\r\n*1\r\n").unwrap();
     server.until(|_, event| matches!(event, Event::Input { .. }).then_some(()));
     // More garbage arrives before the first garbage is answered.
     client.write_all(&[b'*'; 100_000]).unwrap();
-    server.event_loop.outbound(handle).unwrap().buffer().extend_from_slice(b"-ERR Protocol error\r\n");
-    server.event_loop.close_after_flush(handle);
+    server.event_loop.outbound(id).unwrap().buffer().extend_from_slice(b"-ERR Protocol error\r\n");
+    server.event_loop.close_after_flush(id);
     server.until(|_, event| matches!(event, Event::Closed { .. }).then_some(()));
     server.turn(|_, _| {});
     assert_eq!(server.event_loop.connections(), 0);
@@ -71,7 +71,7 @@ fn a_handle_finds_nothing_once_its_place_is_taken() {
     let _second = server.connect();
     let new = server.accept();
     assert_ne!(old, new);
-    assert_eq!(old.as_u64() as u32, new.as_u64() as u32, "the same place");
+    assert_eq!(old.0 as u32, new.0 as u32, "the same place");
     assert!(server.event_loop.input(old).is_none() && server.event_loop.outbound(old).is_none());
     assert_eq!(server.event_loop.outbound_len(old), 0);
     server.event_loop.close(old);
@@ -80,23 +80,23 @@ fn a_handle_finds_nothing_once_its_place_is_taken() {
     server.event_loop.resume(old);
     server.turn(|_, event| panic!("{event:?}"));
     assert!(server.event_loop.input(new).is_some());
-    assert_eq!(Handle::from_u64(new.as_u64()), new);
+    assert_eq!(ConnectionId(new.0), new);
 }
 
 #[test]
 fn closing_during_the_turn_cancels_what_was_still_to_come() {
     let mut server = Server::new(LoopLimits::default());
     let mut client = server.connect();
-    let handle = server.accept();
+    let id = server.accept();
     client.write_all(b"x").unwrap();
     server.until(|event_loop, event| {
-        let Event::Input { handle } = event else { return None };
-        event_loop.outbound(*handle).unwrap().buffer().extend_from_slice(b"lost");
-        event_loop.close_after_flush(*handle);
+        let Event::Input { id } = event else { return None };
+        event_loop.outbound(*id).unwrap().buffer().extend_from_slice(b"lost");
+        event_loop.close_after_flush(*id);
         Some(())
     });
     // The flush wrote the last reply. The `Closed` event for it is still pending when the test closes the connection.
-    server.event_loop.close(handle);
+    server.event_loop.close(id);
     server.turn(|_, event| panic!("{event:?}"));
     assert_eq!(read_to_end(&client), b"lost");
 }
@@ -110,12 +110,12 @@ fn dialling_connects_or_says_why_not() {
     server.event_loop.flush();
     let mut connected = false;
     let accepted = server.until(|_, event| match event {
-        Event::Connected { handle } => {
-            assert_eq!(*handle, dialled);
+        Event::Connected { id } => {
+            assert_eq!(*id, dialled);
             connected = true;
             None
         }
-        Event::Input { handle } => Some(*handle),
+        Event::Input { id } => Some(*id),
         _ => None,
     });
     assert!(connected && accepted != dialled);
@@ -125,9 +125,7 @@ fn dialling_connects_or_says_why_not() {
     let refused = match server.event_loop.dial(refusing) {
         Err(error) => error.kind(),
         Ok(dialled) => server.until(|_, event| match event {
-            Event::Closed { handle, reason: CloseReason::ConnectFailed(error) } if *handle == dialled => {
-                Some(error.kind())
-            }
+            Event::Closed { id, reason: CloseReason::ConnectFailed(error) } if *id == dialled => Some(error.kind()),
             Event::Connected { .. } => panic!("nobody listens there"),
             _ => None,
         }),
@@ -139,7 +137,7 @@ fn dialling_connects_or_says_why_not() {
 fn connections_above_the_limit_are_turned_away() {
     let mut server = Server::new(LoopLimits { connections_max: 2, ..LoopLimits::default() });
     let first = server.connect();
-    let handle = server.accept();
+    let id = server.accept();
     let _second = server.connect();
     server.accept();
     let third = server.connect();
@@ -147,7 +145,7 @@ fn connections_above_the_limit_are_turned_away() {
     assert_eq!(refused, third.local_addr().unwrap());
     assert_eq!(read_to_end(&third), b"-ERR max number of clients reached\r\n");
     // A place becomes free.
-    server.event_loop.close(handle);
+    server.event_loop.close(id);
     drop(first);
     let _fourth = server.connect();
     server.accept();
@@ -158,8 +156,8 @@ fn connections_above_the_limit_are_turned_away() {
 fn a_reset_is_told_after_the_bytes_before_it() {
     let mut server = Server::new(LoopLimits::default());
     let mut client = server.connect();
-    let handle = server.accept();
-    server.event_loop.outbound(handle).unwrap().buffer().extend_from_slice(b"never read");
+    let id = server.accept();
+    server.event_loop.outbound(id).unwrap().buffer().extend_from_slice(b"never read");
     server.event_loop.flush();
     client.write_all(b"last words").unwrap();
     let mut byte = [0];
@@ -167,8 +165,8 @@ fn a_reset_is_told_after_the_bytes_before_it() {
     drop(client); // with unread bytes: the kernel resets the connection
     let mut seen = Vec::new();
     server.until(|event_loop, event| match event {
-        Event::Input { handle } => {
-            assert_eq!(&event_loop.input(*handle).unwrap()[..], b"last words");
+        Event::Input { id } => {
+            assert_eq!(&event_loop.input(*id).unwrap()[..], b"last words");
             seen.push("input");
             None
         }
@@ -196,15 +194,15 @@ fn a_loop_without_a_listener_dials() {
     let client = thread::spawn(move || {
         let mut event_loop = EventLoop::new(LoopLimits::default()).unwrap();
         assert!(event_loop.local_addr().is_err());
-        let handle = event_loop.dial(addr).unwrap();
-        event_loop.outbound(handle).unwrap().buffer().extend_from_slice(b"ping");
+        let id = event_loop.dial(addr).unwrap();
+        event_loop.outbound(id).unwrap().buffer().extend_from_slice(b"ping");
         let (mut events, deadline) = (Vec::new(), Instant::now() + DEADLINE);
-        while event_loop.input(handle).unwrap().len() < 4 {
+        while event_loop.input(id).unwrap().len() < 4 {
             assert!(Instant::now() < deadline);
             event_loop.flush();
             event_loop.poll(Some(Duration::from_millis(100)), &mut events).unwrap();
         }
-        assert_eq!(&event_loop.input(handle).unwrap()[..], b"ping");
+        assert_eq!(&event_loop.input(id).unwrap()[..], b"ping");
     });
     server.serve(client, echo);
 }

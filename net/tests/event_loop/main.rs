@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use net::event::{Event, Handle};
+use net::event::{ConnectionId, Event};
 use net::event_loop::{EventLoop, LoopLimits};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -80,27 +80,27 @@ impl Server {
     }
 
     #[track_caller]
-    fn accept(&mut self) -> Handle {
+    fn accept(&mut self) -> ConnectionId {
         self.until(|_, event| opened(event))
     }
 
-    fn input_len(&mut self, handle: Handle) -> usize {
-        self.event_loop.input(handle).map_or(0, |input| input.len())
+    fn input_len(&mut self, id: ConnectionId) -> usize {
+        self.event_loop.input(id).map_or(0, |input| input.len())
     }
 }
 
-fn opened(event: &Event) -> Option<Handle> {
-    if let Event::Opened { handle, .. } = event { Some(*handle) } else { None }
+fn opened(event: &Event) -> Option<ConnectionId> {
+    if let Event::Opened { id, .. } = event { Some(*id) } else { None }
 }
 
 /// Sends back what arrives, and closes when the peer has sent everything.
 fn echo(event_loop: &mut EventLoop, event: &Event) {
     match event {
-        Event::Input { handle } => {
-            let bytes = event_loop.input(*handle).unwrap().split();
-            event_loop.outbound(*handle).unwrap().buffer().extend_from_slice(&bytes);
+        Event::Input { id } => {
+            let bytes = event_loop.input(*id).unwrap().split();
+            event_loop.outbound(*id).unwrap().buffer().extend_from_slice(&bytes);
         }
-        Event::Eof { handle } => event_loop.close_after_flush(*handle),
+        Event::Eof { id } => event_loop.close_after_flush(*id),
         _ => {}
     }
 }

@@ -7,8 +7,9 @@ use super::waits::GroupSet;
 use crate::admin::client::ClientInfo;
 use crate::config::{CLIENT_BURST_BYTES, CLIENT_OUTPUT_BYTES, REPLIES_MAX};
 use crate::kv::reply::Reply;
-use crate::node::ticket::Ticket;
+use crate::node::ticket::ClientTicket;
 use groups::{GroupId, NodeId};
+use net::event::ConnectionId;
 use net::outbound::Outbound;
 use net::resp::request::RequestParser;
 use std::borrow::Cow;
@@ -41,7 +42,7 @@ pub(super) enum BlockReason {
 }
 
 pub(super) struct Client {
-    pub(super) connection: u64,
+    pub(super) connection: ConnectionId,
     pub(super) info: ClientInfo,
     /// The parser with the state of the request that is arriving; `None` while requests are served.
     pub(super) parser: Option<RequestParser>,
@@ -84,7 +85,7 @@ pub(super) struct Client {
 impl Client {
     /// Creates the state of a new connection. `number` is its CLIENT ID, `listen` the address of this node's end.
     pub(super) fn new(
-        connection: u64,
+        connection: ConnectionId,
         number: u64,
         addr: SocketAddr,
         listen: SocketAddr,
@@ -144,17 +145,17 @@ impl Client {
     }
 
     /// Reserves the place of a short reply that comes later.
-    pub(super) fn expect(&mut self) -> Ticket {
+    pub(super) fn expect(&mut self) -> ClientTicket {
         let expected = self.expected(0, false);
-        Ticket { connection: self.connection, sequence: self.replies.expect(expected), part: 0 }
+        ClientTicket { connection: self.connection, request: self.replies.expect(expected), part: 0 }
     }
 
     /// Takes the reply with this ticket, or a part of it. If too much output waits already, an error replaces the
     /// reply.
-    pub(super) fn complete(&mut self, ticket: Ticket, reply: Reply<'_>) {
+    pub(super) fn complete(&mut self, ticket: ClientTicket, reply: Reply<'_>) {
         let is_late = self.out.len() + self.queued > CLIENT_BURST_BYTES && reply.bytes() > SMALL_REPLY_BYTES;
         let reply = if is_late { DROPPED } else { reply };
-        self.replies.complete(ticket.sequence, ticket.part, reply, &mut self.out);
+        self.replies.complete(ticket.request, ticket.part, reply, &mut self.out);
     }
 
     /// Returns true if no more requests of the client are read: too many replies or bytes of output are outstanding, a

@@ -24,8 +24,8 @@ mod waits;
 pub(super) use backend::{Backend, Request, Submission};
 pub(super) use routing::encoded;
 
-use super::slots::ConnectionTable;
-use super::ticket::Ticket;
+use super::connection_table::ConnectionTable;
+use super::ticket::ClientTicket;
 use super::{Close, Output, Time};
 use crate::admin::info::ClientsView;
 use crate::config::{ARGS_MAX, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES, NodeConfig, READS_MAX, REPLIES_MAX};
@@ -34,6 +34,7 @@ use crate::kv::reply::Reply;
 use bytes::{Buf, Bytes, BytesMut};
 use client::{BlockReason, Client, RequestOutcome};
 use groups::{SplitMix64, WorkBudget};
+use net::event::ConnectionId;
 use net::outbound::Outbound;
 use net::resp::request::{RequestError, RequestLimits, RequestParser};
 use pause::Pause;
@@ -49,11 +50,11 @@ const IDLE_LOOK_MS: u64 = 1_000;
 pub(super) struct Clients {
     table: ConnectionTable<Box<Client>>,
     /// Clients with output to be sent.
-    dirty: Vec<u64>,
+    dirty: Vec<ConnectionId>,
     /// Clients that are paused or ending. They are checked after each turn.
-    watched: Vec<u64>,
+    watched: Vec<ConnectionId>,
     /// The client whose requests are being carried out; it is out of the table meanwhile.
-    served: Option<u64>,
+    served: Option<ConnectionId>,
     limits: RequestLimits,
     listen: SocketAddr,
     /// Number of clients since the start. It gives each client its CLIENT ID.
@@ -96,7 +97,7 @@ impl Clients {
     /// Admits a connection that has turned out to be a client's. `refusal`: the reason to close it at once.
     pub(super) fn admit(
         &mut self,
-        id: u64,
+        id: ConnectionId,
         addr: SocketAddr,
         refusal: Option<&'static str>,
         node: &mut impl Backend,
@@ -123,13 +124,20 @@ impl Clients {
         self.count
     }
 
-    pub(super) fn has(&self, id: u64) -> bool {
+    pub(super) fn has(&self, id: ConnectionId) -> bool {
         self.table.has(id)
     }
 
     /// Serves the requests that the client has sent in `input`, and removes the served ones from the front of `input`.
     /// `unsent`: bytes of the client's replies that the event loop has not written.
-    pub(super) fn input(&mut self, id: u64, input: &mut BytesMut, unsent: usize, node: &mut impl Backend, time: Time) {
+    pub(super) fn input(
+        &mut self,
+        id: ConnectionId,
+        input: &mut BytesMut,
+        unsent: usize,
+        node: &mut impl Backend,
+        time: Time,
+    ) {
         let Some(mut client) = self.table.remove(id) else { return };
         self.served = Some(id);
         let new_bytes = client.begin_input(input.len(), unsent, time.mono_ms());
@@ -260,7 +268,7 @@ impl Clients {
     }
 
     /// Gives a client the reply that it waits for. If the client is gone, the reply is dropped.
-    pub(super) fn complete(&mut self, ticket: Ticket, reply: Reply<'_>) {
+    pub(super) fn complete(&mut self, ticket: ClientTicket, reply: Reply<'_>) {
         assert!(self.served != Some(ticket.connection), "a reply to the client that is being served would be lost");
         let Some(client) = self.table.find(ticket.connection) else { return };
         client.complete(ticket, reply);
@@ -271,7 +279,7 @@ impl Clients {
     }
 
     /// Notes that the client sends no more.
-    pub(super) fn ended(&mut self, id: u64) {
+    pub(super) fn ended(&mut self, id: ConnectionId) {
         if let Some(client) = self.table.find(id) {
             client.ended = true;
             self.watch(id);
@@ -279,20 +287,20 @@ impl Clients {
     }
 
     /// Notes that all output of the client was written.
-    pub(super) fn drained(&mut self, id: u64) {
+    pub(super) fn drained(&mut self, id: ConnectionId) {
         if let Some(client) = self.table.find(id) {
             (client.unsent, client.queued) = (0, 0);
         }
     }
 
     /// Removes the client of a connection that is closed.
-    pub(super) fn closed(&mut self, id: u64) {
+    pub(super) fn closed(&mut self, id: ConnectionId) {
         self.count -= u64::from(self.table.remove(id).is_some());
     }
 
     /// Calls `visit` with each connection that has output, and with that output. `visit` takes the output, and returns
     /// the number of bytes that wait for the client then.
-    pub(super) fn take_replies(&mut self, mut visit: impl FnMut(u64, &mut Outbound) -> usize) {
+    pub(super) fn take_replies(&mut self, mut visit: impl FnMut(ConnectionId, &mut Outbound) -> usize) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             let Some(client) = self.table.find(id) else { continue };
@@ -391,7 +399,7 @@ impl Clients {
         }
     }
 
-    fn watch(&mut self, id: u64) {
+    fn watch(&mut self, id: ConnectionId) {
         if !self.watched.contains(&id) {
             self.watched.push(id);
         }

@@ -15,6 +15,7 @@ use crate::kv::long_value::{LongValue, shared_word};
 use crate::kv::reply::Reply;
 use crate::kv::table::{Class, Spec, Verb};
 use bytes::Bytes;
+use net::event::ConnectionId;
 use std::borrow::Cow;
 
 impl Clients {
@@ -118,7 +119,7 @@ impl Clients {
 
     /// Returns the connections of the clients that `is_meant` selects. The client that is being served is not among
     /// them.
-    fn connections(&self, is_meant: impl Fn(&Client) -> bool) -> Vec<u64> {
+    fn connections(&self, is_meant: impl Fn(&Client) -> bool) -> Vec<ConnectionId> {
         self.table.iter().filter(|(_, client)| is_meant(client)).map(|(id, _)| id).collect()
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::kv::fanout::Merge;
 use crate::kv::reply::{Reply, TOO_LARGE};
+use crate::node::ticket::RequestNumber;
 use bytes::Bytes;
 use net::outbound::Outbound;
 use net::resp::Protocol;
@@ -12,8 +13,8 @@ use std::collections::VecDeque;
 #[derive(Default)]
 pub(super) struct Replies {
     slots: VecDeque<Slot>,
-    /// The sequence number of the first slot.
-    first: u64,
+    /// The request of the first slot.
+    first: RequestNumber,
     /// Sum of the bytes that the slots hold or are expected to hold.
     bytes: usize,
     /// Number of long reads, and of large commands in parts, that are not answered.
@@ -85,16 +86,16 @@ impl Replies {
     }
 
     /// Reserves the place of one reply and returns its number.
-    pub(super) fn expect(&mut self, expected: Expected) -> u64 {
+    pub(super) fn expect(&mut self, expected: Expected) -> RequestNumber {
         self.reserve(expected, SlotState::Waiting)
     }
 
     /// Reserves the place of a reply that is merged from parts, and returns its number.
-    pub(super) fn expect_parts(&mut self, expected: Expected, parts: Parts) -> u64 {
+    pub(super) fn expect_parts(&mut self, expected: Expected, parts: Parts) -> RequestNumber {
         self.reserve(expected, SlotState::Parts(Box::new(parts)))
     }
 
-    fn reserve(&mut self, expected: Expected, state: SlotState) -> u64 {
+    fn reserve(&mut self, expected: Expected, state: SlotState) -> RequestNumber {
         let Expected { protocol, mute, bytes, long } = expected;
         self.long += usize::from(long);
         self.push(Slot { protocol, mute, state, bytes, long })
@@ -106,7 +107,7 @@ impl Replies {
             if !mute {
                 reply.write(protocol, out);
             }
-            self.first += 1;
+            self.first.0 += 1;
             return;
         }
         let state = SlotState::of(reply, protocol, mute);
@@ -115,8 +116,8 @@ impl Replies {
     }
 
     /// Takes a reply that has come, or a part of one. Writes all replies that can leave now to `out`.
-    pub(super) fn complete(&mut self, sequence: u64, part: u32, reply: Reply<'_>, out: &mut Outbound) {
-        let Some(position) = sequence.checked_sub(self.first) else { return };
+    pub(super) fn complete(&mut self, request: RequestNumber, part: u32, reply: Reply<'_>, out: &mut Outbound) {
+        let Some(position) = request.0.checked_sub(self.first.0) else { return };
         let Some(slot) = self.slots.get_mut(position as usize) else { return };
         let reply = match &mut slot.state {
             SlotState::Parts(parts) => match parts.complete(part, reply) {
@@ -167,15 +168,15 @@ impl Replies {
 
     fn pop(&mut self) {
         if let Some(slot) = self.slots.pop_front() {
-            self.first += 1;
+            self.first.0 += 1;
             self.bytes -= slot.bytes;
         }
     }
 
-    fn push(&mut self, slot: Slot) -> u64 {
+    fn push(&mut self, slot: Slot) -> RequestNumber {
         self.bytes += slot.bytes;
         self.slots.push_back(slot);
-        self.first + self.slots.len() as u64 - 1
+        RequestNumber(self.first.0 + self.slots.len() as u64 - 1)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::kv::command::Command;
 use crate::kv::reply::Reply;
 use crate::kv::table::{self, Class, Spec, Verb};
 use crate::kv::{ParseContext, parse};
+use crate::node::ticket::Ticket;
 use bytes::Bytes;
 use net::resp::request::RequestParser;
 
@@ -130,7 +131,7 @@ impl Client {
 fn move_leader(client: &mut Client, words: &[&[u8]], node: &mut impl Backend, time: Time) {
     node.stats().called(Verb::PaxoiLeader as usize, 0, false);
     match node.check_move(words, time) {
-        Ok(wanted) => node.ask_move(wanted, client.expect(), time),
+        Ok(wanted) => node.ask_move(wanted, Ticket::Client(client.expect()), time),
         Err(reply) => client.answer_counted(&reply, node),
     }
 }

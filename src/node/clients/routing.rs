@@ -12,7 +12,7 @@ use crate::kv::encode::encode;
 use crate::kv::fanout::{self, Merge, Plan};
 use crate::kv::reply::Reply;
 use crate::kv::table::Verb;
-use crate::node::ticket::Ticket;
+use crate::node::ticket::{ClientTicket, Ticket};
 use bytes::{Bytes, BytesMut};
 use groups::GroupId;
 
@@ -81,13 +81,13 @@ fn to_one(
     }
     let bytes = node.expected_bytes(*group, command);
     let slot = client.expected(bytes, context.is_long(command, node));
-    let sequence = if known.is_empty() {
+    let request = if known.is_empty() {
         client.replies.expect(slot)
     } else {
         let parts = Parts::new(Merge::Among(known, None), 1, node.config().reply_bytes_max());
         client.replies.expect_parts(slot, parts)
     };
-    let ticket = Ticket { connection: client.connection, sequence, part: 0 };
+    let ticket = ClientTicket { connection: client.connection, request, part: 0 };
     context.send(client, (*group, command), None, ticket, node, time);
     RequestOutcome::Taken
 }
@@ -115,9 +115,9 @@ fn to_several(
     let shared = is_same_for_all.then(|| encoded(&parts[0].1));
     let long = parts.iter().any(|(_, command)| context.is_long(command, node));
     let slot = client.expected(bytes, long);
-    let sequence = client.replies.expect_parts(slot, Parts::new(merge, parts.len(), bytes_max));
+    let request = client.replies.expect_parts(slot, Parts::new(merge, parts.len(), bytes_max));
     for (part, (group, command)) in parts.iter().enumerate() {
-        let ticket = Ticket { connection: client.connection, sequence, part: part as u32 };
+        let ticket = ClientTicket { connection: client.connection, request, part: part as u32 };
         context.send(client, (*group, command), shared.clone(), ticket, node, time);
     }
     RequestOutcome::Taken
@@ -156,20 +156,21 @@ impl RoutingContext<'_> {
         client: &mut Client,
         (group, command): (GroupId, &Command<'_>),
         body: Option<Bytes>,
-        ticket: Ticket,
+        ticket: ClientTicket,
         node: &mut impl Backend,
         time: Time,
     ) {
         let (verb, request) = (self.verb as u16, self.request);
         if !self.is_stale {
+            let ticket = Ticket::Client(ticket);
             return node.submit(Submission { group, verb, command, body, request, ticket }, time);
         }
         let body = encoded(command);
         if command.is_long_read() {
-            return node.begin_stale_read(group, verb, body, ticket);
+            return node.begin_stale_read(group, verb, body, Ticket::Client(ticket));
         }
         let reply = node.read_stale(group, &body);
-        client.replies.complete(ticket.sequence, ticket.part, reply, &mut client.out);
+        client.replies.complete(ticket.request, ticket.part, reply, &mut client.out);
     }
 }
 

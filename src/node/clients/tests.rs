@@ -5,8 +5,10 @@ use crate::admin::stats::Stats;
 use crate::kv::ParseContext;
 use crate::kv::command::Command;
 use crate::kv::table::{self, Spec};
+use crate::node::ticket::Ticket;
 use crate::storage::wal::Lsn;
 use groups::{GroupId, Instance, NodeId};
+use net::event::ConnectionId;
 use net::outbound::Outbound;
 
 const GROUPS: u32 = 16;
@@ -17,13 +19,20 @@ struct Rest {
     config: NodeConfig,
     stats: Stats,
     outputs: Vec<Output>,
-    submitted: Vec<(GroupId, Ticket)>,
+    submitted: Vec<(GroupId, ClientTicket)>,
     /// Groups whose queues are full for requests of at least `full_from_bytes`.
     full: Vec<GroupId>,
     full_from_bytes: usize,
     admin_calls: usize,
     executor: Option<NodeId>,
     is_loading: bool,
+}
+
+fn client_ticket(ticket: Ticket) -> ClientTicket {
+    match ticket {
+        Ticket::Client(ticket) => ticket,
+        other => panic!("{other:?} is not a client's"),
+    }
 }
 
 impl Backend for Rest {
@@ -56,7 +65,7 @@ impl Backend for Rest {
         Ok((GroupId(0), NodeId(2)))
     }
     fn ask_move(&mut self, (group, _): (GroupId, NodeId), ticket: Ticket, _time: Time) {
-        self.submitted.push((group, ticket));
+        self.submitted.push((group, client_ticket(ticket)));
     }
     fn groups(&self) -> u32 {
         GROUPS
@@ -95,7 +104,7 @@ impl Backend for Rest {
         0
     }
     fn submit(&mut self, submission: Submission<'_>, _time: Time) {
-        self.submitted.push((submission.group, submission.ticket));
+        self.submitted.push((submission.group, client_ticket(submission.ticket)));
     }
     fn read_stale(&self, _group: GroupId, _body: &[u8]) -> Reply<'_> {
         Reply::Simple("STALE")
@@ -139,28 +148,28 @@ impl Harness {
             is_loading: false,
         };
         let mut harness = Harness { clients, rest, time: Time::default(), input: BytesMut::new() };
-        harness.admit(1);
+        harness.admit(ConnectionId(1));
         harness
     }
 
-    fn admit(&mut self, id: u64) {
+    fn admit(&mut self, id: ConnectionId) {
         self.clients.admit(id, ADDR.into(), None, &mut self.rest, self.time);
     }
 
     /// Sends `text` as the client. Returns the immediate replies.
-    fn send(&mut self, id: u64, text: &str) -> String {
+    fn send(&mut self, id: ConnectionId, text: &str) -> String {
         self.input.extend_from_slice(text.replace(" | ", "\r\n").as_bytes());
         self.input.extend_from_slice(b"\r\n");
         self.read(id)
     }
 
     /// Reads the unread input again. Returns the immediate replies.
-    fn read(&mut self, id: u64) -> String {
+    fn read(&mut self, id: ConnectionId) -> String {
         self.clients.input(id, &mut self.input, 0, &mut self.rest, self.time);
         self.told(id)
     }
 
-    fn told(&mut self, id: u64) -> String {
+    fn told(&mut self, id: ConnectionId) -> String {
         let mut told = String::new();
         self.clients.take_replies(|connection, out: &mut Outbound| {
             assert_eq!(connection, id);
@@ -177,149 +186,163 @@ impl Harness {
 
     fn resumed(&mut self) -> bool {
         self.clients.resume(&mut self.rest, self.time.mono_ms());
-        self.rest.outputs.drain(..).any(|output| matches!(output, Output::Resume(1)))
+        self.rest.outputs.drain(..).any(|output| matches!(output, Output::Resume(ConnectionId(1))))
     }
 }
 
 #[test]
 fn replies_leave_in_the_order_of_the_requests_whichever_group_answers_first() {
     let mut harness = Harness::new();
-    assert_eq!(harness.send(1, "SET a 1 | PING | GET b | ECHO x"), "");
+    assert_eq!(harness.send(ConnectionId(1), "SET a 1 | PING | GET b | ECHO x"), "");
     assert_eq!(harness.rest.submitted.len(), 2);
     harness.complete(1, Reply::Int(2));
-    assert_eq!(harness.told(1), "");
+    assert_eq!(harness.told(ConnectionId(1)), "");
     harness.complete(0, Reply::Ok);
-    assert_eq!(harness.told(1), "+OK +PONG :2 $1 x");
+    assert_eq!(harness.told(ConnectionId(1)), "+OK +PONG :2 $1 x");
     harness.complete(0, Reply::Int(3));
-    assert_eq!(harness.told(1), "", "a second reply finds no place");
+    assert_eq!(harness.told(ConnectionId(1)), "", "a second reply finds no place");
 }
 
 #[test]
 fn a_command_over_several_groups_is_answered_when_all_parts_are() {
     let mut harness = Harness::new();
-    harness.send(1, "DEL a b c");
+    harness.send(ConnectionId(1), "DEL a b c");
     assert_eq!(harness.rest.submitted.len(), 3);
     (0..3).for_each(|part| harness.complete(part, Reply::Int(1)));
-    assert_eq!(harness.told(1), ":3");
+    assert_eq!(harness.told(ConnectionId(1)), ":3");
 }
 
 #[test]
 fn a_request_for_a_full_group_is_read_again_when_there_is_room_and_what_follows_waits() {
     let mut harness = Harness::new();
-    harness.send(1, "SET a 1");
+    harness.send(ConnectionId(1), "SET a 1");
     let (group, _) = harness.rest.submitted.remove(0);
     harness.rest.full.push(group);
-    assert_eq!(harness.send(1, "SET a 2 | PING"), "");
+    assert_eq!(harness.send(ConnectionId(1), "SET a 2 | PING"), "");
     assert!(harness.rest.submitted.is_empty() && !harness.input.is_empty() && !harness.resumed());
     harness.rest.full.clear();
     assert!(harness.resumed());
-    harness.read(1);
+    harness.read(ConnectionId(1));
     assert!(harness.rest.submitted.len() == 1 && harness.input.is_empty());
 }
 
 #[test]
 fn a_large_transaction_waits_for_room_for_all_of_it_not_for_the_word_exec() {
     let mut harness = Harness::new();
-    harness.send(1, "SET a 1");
+    harness.send(ConnectionId(1), "SET a 1");
     let (group, _) = harness.rest.submitted.remove(0);
     harness.rest.full.push(group);
     harness.rest.full_from_bytes = 100;
-    harness.send(1, &format!("MULTI | SET a {} | EXEC", "x".repeat(100)));
+    harness.send(ConnectionId(1), &format!("MULTI | SET a {} | EXEC", "x".repeat(100)));
     assert!(harness.rest.submitted.is_empty() && !harness.resumed(), "it would be read again for nothing in each turn");
     harness.rest.full.clear();
     assert!(harness.resumed());
-    harness.read(1);
+    harness.read(ConnectionId(1));
     assert_eq!(harness.rest.submitted.len(), 1);
 }
 
 #[test]
 fn commands_that_a_waiting_transaction_has_executed_are_not_executed_again() {
     let mut harness = Harness::new();
-    harness.send(1, "SET a 1");
+    harness.send(ConnectionId(1), "SET a 1");
     let (group, _) = harness.rest.submitted.remove(0);
     harness.rest.full.push(group);
-    harness.send(1, "MULTI | CONFIG GET x | SET a 2 | EXEC");
+    harness.send(ConnectionId(1), "MULTI | CONFIG GET x | SET a 2 | EXEC");
     assert_eq!((harness.rest.admin_calls, harness.rest.submitted.len()), (1, 0));
     harness.rest.full.clear();
     assert!(harness.resumed());
-    harness.read(1);
+    harness.read(ConnectionId(1));
     assert_eq!((harness.rest.admin_calls, harness.rest.submitted.len()), (1, 1));
 }
 
 #[test]
 fn a_request_that_waits_for_a_full_group_for_too_long_is_refused() {
     let mut harness = Harness::new();
-    harness.send(1, "SET a 1");
+    harness.send(ConnectionId(1), "SET a 1");
     let (group, _) = harness.rest.submitted[0];
     harness.complete(0, Reply::Ok);
-    assert_eq!(harness.told(1), "+OK");
+    assert_eq!(harness.told(ConnectionId(1)), "+OK");
     harness.rest.full.push(group);
-    harness.send(1, "SET a 2 | SET a 3");
+    harness.send(ConnectionId(1), "SET a 2 | SET a 3");
     harness.time.mono_us += harness.rest.config.client_timeout_ms * 1_000;
     harness.clients.tick(&mut harness.rest, harness.time.mono_ms());
-    assert!(harness.rest.outputs.drain(..).any(|output| matches!(output, Output::Resume(1))));
-    assert_eq!(harness.read(1), "-CLUSTERDOWN Hash slot not served -CLUSTERDOWN Hash slot not served");
+    assert!(harness.rest.outputs.drain(..).any(|output| matches!(output, Output::Resume(ConnectionId(1)))));
+    assert_eq!(harness.read(ConnectionId(1)), "-CLUSTERDOWN Hash slot not served -CLUSTERDOWN Hash slot not served");
 }
 
 #[test]
 fn commands_for_another_executor_wait_for_the_replies_to_the_earlier_ones() {
     let mut harness = Harness::new();
-    harness.send(1, "SET a 1");
+    harness.send(ConnectionId(1), "SET a 1");
     harness.rest.executor = Some(NodeId(2));
-    harness.send(1, "SET a 2");
+    harness.send(ConnectionId(1), "SET a 2");
     assert_eq!(harness.rest.submitted.len(), 1);
     harness.complete(0, Reply::Ok);
     assert!(harness.resumed());
-    assert_eq!(harness.read(1), "+OK");
+    assert_eq!(harness.read(ConnectionId(1)), "+OK");
     assert_eq!(harness.rest.submitted.len(), 2);
 }
 
 #[test]
 fn a_transaction_is_one_command_and_one_that_failed_is_none() {
     let mut harness = Harness::new();
-    assert_eq!(harness.send(1, "MULTI | SET a 1 | PING | GET a | EXEC"), "+OK +QUEUED +QUEUED +QUEUED");
+    assert_eq!(harness.send(ConnectionId(1), "MULTI | SET a 1 | PING | GET a | EXEC"), "+OK +QUEUED +QUEUED +QUEUED");
     assert_eq!(harness.rest.submitted.len(), 1);
     harness.complete(0, Reply::Array(vec![Reply::Ok, Reply::Int(1)]));
-    assert_eq!(harness.told(1), "*3 +OK +PONG :1");
-    harness.send(1, "MULTI | NOSUCH");
-    assert_eq!(harness.send(1, "EXEC"), "-EXECABORT Transaction discarded because of previous errors.");
+    assert_eq!(harness.told(ConnectionId(1)), "*3 +OK +PONG :1");
+    harness.send(ConnectionId(1), "MULTI | NOSUCH");
+    assert_eq!(harness.send(ConnectionId(1), "EXEC"), "-EXECABORT Transaction discarded because of previous errors.");
     harness.rest.is_loading = true;
     let told = "+OK -LOADING -EXECABORT Transaction discarded because of previous errors.";
-    assert_eq!(harness.send(1, "MULTI | GET a | EXEC"), told);
+    assert_eq!(harness.send(ConnectionId(1), "MULTI | GET a | EXEC"), told);
 }
 
 #[test]
 fn a_client_ends_the_connection_or_the_wait_of_another() {
     let mut harness = Harness::new();
-    harness.admit(2);
-    harness.send(1, "SET a 1");
+    harness.admit(ConnectionId(2));
+    harness.send(ConnectionId(1), "SET a 1");
     harness.complete(0, Reply::Ok);
-    assert_eq!(harness.send(1, "WAIT 2 0"), "+OK");
+    assert_eq!(harness.send(ConnectionId(1), "WAIT 2 0"), "+OK");
     assert!(harness.clients.is_any_waiting());
-    assert_eq!(harness.send(1, "PING"), "", "it waits");
+    assert_eq!(harness.send(ConnectionId(1), "PING"), "", "it waits");
     let kept = std::mem::take(&mut harness.input);
-    harness.clients.input(2, &mut BytesMut::from("CLIENT UNBLOCK 1\r\n"), 0, &mut harness.rest, harness.time);
+    harness.clients.input(
+        ConnectionId(2),
+        &mut BytesMut::from("CLIENT UNBLOCK 1\r\n"),
+        0,
+        &mut harness.rest,
+        harness.time,
+    );
     let mut told = Vec::new();
     harness.clients.take_replies(|id, out| {
         told.push((id, out.take_bytes()));
         0
     });
     told.sort();
-    assert_eq!(told, [(1, Bytes::from_static(b":1\r\n")), (2, Bytes::from_static(b":1\r\n"))]);
+    assert_eq!(told, [1, 2].map(|id| (ConnectionId(id), Bytes::from_static(b":1\r\n"))));
     assert!(harness.resumed());
     harness.input = kept;
-    assert_eq!(harness.read(1), "+PONG");
-    harness.clients.input(2, &mut BytesMut::from("CLIENT KILL ID 1\r\n"), 0, &mut harness.rest, harness.time);
-    assert!(!harness.clients.has(1) && harness.clients.has(2) && harness.clients.len() == 1);
-    assert!(harness.rest.outputs.iter().any(|output| matches!(output, Output::Close(1, Close::Now))));
+    assert_eq!(harness.read(ConnectionId(1)), "+PONG");
+    harness.clients.input(
+        ConnectionId(2),
+        &mut BytesMut::from("CLIENT KILL ID 1\r\n"),
+        0,
+        &mut harness.rest,
+        harness.time,
+    );
+    assert!(
+        !harness.clients.has(ConnectionId(1)) && harness.clients.has(ConnectionId(2)) && harness.clients.len() == 1
+    );
+    assert!(harness.rest.outputs.iter().any(|output| matches!(output, Output::Close(ConnectionId(1), Close::Now))));
 }
 
 #[test]
 fn one_client_too_many_is_told_so_and_goes() {
     let mut harness = Harness::new();
     harness.rest.config.max_clients = 1;
-    harness.admit(2);
-    assert_eq!(harness.told(2), "-ERR max number of clients reached");
+    harness.admit(ConnectionId(2));
+    assert_eq!(harness.told(ConnectionId(2)), "-ERR max number of clients reached");
     harness.clients.resume(&mut harness.rest, 0);
-    assert!(matches!(harness.rest.outputs[..], [Output::Close(2, Close::AfterFlush)]));
+    assert!(matches!(harness.rest.outputs[..], [Output::Close(ConnectionId(2), Close::AfterFlush)]));
 }

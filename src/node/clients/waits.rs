@@ -9,9 +9,10 @@ use super::{Clients, Time};
 use crate::admin::hello::{self, Wanted};
 use crate::kv::reply::Reply;
 use crate::kv::table::{Spec, Verb};
-use crate::node::ticket::Ticket;
+use crate::node::ticket::{ClientTicket, RequestNumber};
 use crate::storage::wal::Lsn;
 use groups::{GroupId, Instance};
+use net::event::ConnectionId;
 use std::borrow::Cow;
 
 /// Interval in milliseconds between questions to the members, on behalf of all waiting clients.
@@ -42,7 +43,7 @@ impl GroupSet {
 
 /// A client that waits.
 struct Wait {
-    ticket: Ticket,
+    ticket: ClientTicket,
     wanted: Wanted,
     /// `None`: no time limit.
     deadline_ms: Option<u64>,
@@ -116,7 +117,13 @@ impl Clients {
     }
 
     /// Ends the wait of a connection, with its reply or with an error. Returns false if the connection does not wait.
-    pub(super) fn end_wait(&mut self, connection: u64, with_error: bool, node: &mut impl Backend, time: Time) -> bool {
+    pub(super) fn end_wait(
+        &mut self,
+        connection: ConnectionId,
+        with_error: bool,
+        node: &mut impl Backend,
+        time: Time,
+    ) -> bool {
         let Some(at) = self.waits.open.iter().position(|wait| wait.ticket.connection == connection) else {
             return false;
         };
@@ -169,7 +176,7 @@ impl Wait {
     fn new(client: &Client, wanted: Wanted, node: &impl Backend) -> Wait {
         let wrote = client.wrote.iter().filter(|group| node.has(*group));
         Wait {
-            ticket: Ticket { connection: client.connection, sequence: 0, part: 0 },
+            ticket: ClientTicket { connection: client.connection, request: RequestNumber(0), part: 0 },
             wanted,
             deadline_ms: None,
             lsn: node.gathered_lsn(),

@@ -12,6 +12,7 @@ use crate::node::peers::Roster;
 use crate::node::wire::{Admission, Hello, NodeMessage, Refusal};
 use groups::NodeId;
 use groups::membership::MemberInfo;
+use net::event::ConnectionId;
 
 /// Maximum number of nodes that wait to join at one member.
 const WAITING_MAX: usize = 64;
@@ -31,7 +32,7 @@ pub(super) struct Joining {
 #[derive(Debug)]
 struct Waiting {
     info: MemberInfo,
-    connection: Option<u64>,
+    connection: Option<ConnectionId>,
     seen_ms: u64,
 }
 
@@ -42,7 +43,7 @@ impl Joining {
     }
 
     /// Notes that the connection of a waiting node is closed.
-    pub(super) fn on_cut(&mut self, connection: u64) {
+    pub(super) fn on_cut(&mut self, connection: ConnectionId) {
         self.waiting.iter_mut().filter(|waiting| waiting.connection == Some(connection)).for_each(|waiting| {
             waiting.connection = None;
         });
@@ -64,7 +65,7 @@ impl Joining {
     /// The reason why the node cannot join.
     pub(super) fn handle_join_request(
         &mut self,
-        id: u64,
+        id: ConnectionId,
         hello: &Hello,
         address: &str,
         cx: &mut ClusterContext<'_>,

@@ -10,7 +10,7 @@ use crate::node::peers::{Peer, Roster};
 use crate::node::wire::NodeMessage;
 use crate::plural::plural;
 use groups::membership::{ChangeKind, MemberInfo};
-use groups::{Group, GroupId, MembershipChange, NodeId};
+use groups::{Counter, Group, GroupId, MembershipChange, NodeId};
 
 /// Maximum number of groups with a change in flight.
 const CHANGES_MAX: usize = 32;
@@ -39,7 +39,7 @@ struct Job {
     /// The id, storage id and address of the node to add.
     info: Option<MemberInfo>,
     /// Changes in flight, by the counters of their commands.
-    submitted: Vec<(GroupId, u64)>,
+    submitted: Vec<(GroupId, Counter)>,
     done: usize,
     waits_for: String,
     active_ms: u64,

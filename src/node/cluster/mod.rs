@@ -26,6 +26,7 @@ use groups::membership::MemberInfo;
 use groups::{Effect, Group, GroupId, NodeId};
 use joining::Joining;
 use members::MemberChanges;
+use net::event::ConnectionId;
 use placement::Placement;
 
 pub(super) use birth::{announce, groups, membership};
@@ -125,7 +126,7 @@ impl Cluster {
     /// See [`Joining::handle_join_request`].
     pub(super) fn handle_join_request(
         &mut self,
-        id: u64,
+        id: ConnectionId,
         hello: &Hello,
         address: &str,
         cx: &mut ClusterContext<'_>,
@@ -149,7 +150,7 @@ impl Cluster {
     }
 
     /// Notes that a connection is closed.
-    pub(super) fn on_cut(&mut self, connection: u64) {
+    pub(super) fn on_cut(&mut self, connection: ConnectionId) {
         self.joining.on_cut(connection);
     }
 

@@ -14,6 +14,7 @@ use crate::node::{Output, Outputs};
 use crate::versions::Versions;
 use groups::membership::{ChangeKind, MembershipChange};
 use groups::{Membership, NodeId};
+use net::event::ConnectionId;
 
 /// The components of node 1 that cluster management may touch.
 struct Harness {
@@ -114,7 +115,7 @@ impl Harness {
     fn link(&mut self, from: u32) {
         let hello = self.hello(from);
         assert!(self.cluster.check_unborn_hello(&hello).is_ok());
-        self.peers.on_linked(u64::from(from), &hello, Versions::OURS.highest, 1_000);
+        self.peers.on_linked(ConnectionId(u64::from(from)), &hello, Versions::OURS.highest, 1_000);
         self.cluster.on_unborn(&hello);
     }
 
@@ -152,7 +153,7 @@ impl Harness {
     /// Handles the join request of a node, on connection 50.
     fn handle_join_request(&mut self, from: u32, storage: u8, at: &str) -> Result<(), Refusal> {
         let hello = Hello { storage: [storage; 16], ..self.hello(from) };
-        self.call(|cluster, cx| cluster.handle_join_request(50, &hello, at, cx))
+        self.call(|cluster, cx| cluster.handle_join_request(ConnectionId(50), &hello, at, cx))
     }
 
     fn change_members(&mut self, kind: ChangeKind) {
@@ -229,7 +230,7 @@ fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_go
     let info = MemberInfo { node: NodeId(4), storage: [4; 16], address: "127.0.0.1:4".to_owned() };
     harness.change_members(ChangeKind::AddLearner(info));
     harness.call(|cluster, cx| cluster.admit(cx));
-    assert!(matches!(harness.outputs.take()[..], [Output::Frame(50, _)]));
+    assert!(matches!(harness.outputs.take()[..], [Output::Frame(ConnectionId(50), _)]));
     harness.call(|cluster, cx| cluster.admit(cx));
     assert!(harness.outputs.take().is_empty(), "once");
     assert_eq!(harness.handle_join_request(5, 5, "127.0.0.1:5"), Ok(()));
@@ -241,7 +242,7 @@ fn a_node_that_waits_is_admitted_when_it_is_a_member_and_forgotten_when_it_is_go
 fn a_removed_node_stops_when_it_has_reached_a_majority_for_a_while() {
     let mut harness = Harness::new(Some(&record()));
     for id in [2, 3] {
-        harness.peers.on_linked(u64::from(id), &harness.hello(id), 4, 1_000);
+        harness.peers.on_linked(ConnectionId(u64::from(id)), &harness.hello(id), 4, 1_000);
     }
     harness.change_members(ChangeKind::Remove(NodeId(1)));
     for _ in 0..5 {

@@ -7,12 +7,12 @@
 //! limit its fate is uncertain.
 
 use super::uploads::OutgoingUploads;
-use super::{Engine, Ports, UPLOADING};
+use super::{Engine, Ports};
 use crate::config::{BEHIND_INSTANCES_MAX, GROUP_QUEUE_BYTES, LARGE_INPUT_BYTES, NODE_QUEUE_BYTES};
 use crate::kv::fanout::{NOT_SERVED, UNCERTAIN};
 use crate::kv::reply::Reply;
 use crate::node::ticket::Ticket;
-use groups::{GroupId, NodeId};
+use groups::{Counter, GroupId, NodeId};
 use std::borrow::Cow;
 
 /// The members that this node reaches, as far as its commands depend on them.
@@ -54,7 +54,7 @@ impl Engine {
         }
         for group in &cut_off {
             let (commands, shard) = (&mut self.commands, &mut self.shard);
-            let withdraw = |counters: &mut Vec<u64>| shard.withdraw(*group, counters);
+            let withdraw = |counters: &mut Vec<Counter>| shard.withdraw(*group, counters);
             let uploads = &mut self.uploads;
             commands.take_unsent(*group, withdraw, |ticket| complete(uploads, ports, ticket, NOT_REACHED));
         }
@@ -73,7 +73,7 @@ impl Engine {
         if self.shard.queued_bytes() > 0 {
             for group in self.commands.groups() {
                 let (commands, shard) = (&mut self.commands, &mut self.shard);
-                let withdraw = |counters: &mut Vec<u64>| shard.withdraw(group, counters);
+                let withdraw = |counters: &mut Vec<Counter>| shard.withdraw(group, counters);
                 let uploads = &mut self.uploads;
                 commands.expire(group, now_ms, withdraw, |ticket, is_gone| {
                     complete(uploads, ports, ticket, if is_gone { NOT_SERVED } else { UNCERTAIN });
@@ -150,8 +150,8 @@ impl Engine {
 
 /// Answers a client, or gives an upload the reply to its part.
 pub(super) fn complete(uploads: &mut OutgoingUploads, ports: &mut impl Ports, ticket: Ticket, reply: Reply<'_>) {
-    if ticket.connection == UPLOADING {
-        return uploads.on_part(ticket, &reply, ports.now_us() / 1_000);
+    match ticket {
+        Ticket::Upload { number, bytes } => uploads.on_part(number, bytes as usize, &reply, ports.now_us() / 1_000),
+        ticket => ports.reply(ticket, reply),
     }
-    ports.reply(ticket, reply);
 }

@@ -2,14 +2,14 @@
 //! and the bytes of large commands per queue. A group applies the commands of one node in the order of their counters.
 
 use crate::node::ticket::Ticket;
-use groups::GroupId;
+use groups::{Counter, GroupId};
 use std::collections::VecDeque;
 
 /// A command that is queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::node) struct Command {
     /// The command's number in the group.
-    pub(in crate::node) counter: u64,
+    pub(in crate::node) counter: Counter,
     /// The address of the reply. `None` after the deadline has passed, and for the node's own commands.
     pub(in crate::node) ticket: Option<Ticket>,
     pub(in crate::node) deadline_ms: u64,
@@ -52,7 +52,7 @@ impl Commands {
     }
 
     /// Returns the command with this counter, which was applied. Removes it and all commands before it.
-    pub(super) fn take_applied(&mut self, group: GroupId, counter: u64) -> Option<Command> {
+    pub(super) fn take_applied(&mut self, group: GroupId, counter: Counter) -> Option<Command> {
         while let Some(command) = self.by_group[group.index()].waiting.pop_front() {
             self.forget_bytes(group, command.large_bytes);
             if command.counter == counter {
@@ -71,7 +71,7 @@ impl Commands {
         &mut self,
         group: GroupId,
         now_ms: u64,
-        withdraw: impl FnOnce(&mut Vec<u64>),
+        withdraw: impl FnOnce(&mut Vec<Counter>),
         answer: impl FnMut(Ticket, bool),
     ) {
         let is_due = |command: &&Command| command.ticket.is_none() || command.deadline_ms <= now_ms;
@@ -84,7 +84,7 @@ impl Commands {
     pub(super) fn take_unsent(
         &mut self,
         group: GroupId,
-        withdraw: impl FnOnce(&mut Vec<u64>),
+        withdraw: impl FnOnce(&mut Vec<Counter>),
         mut answer: impl FnMut(Ticket),
     ) {
         let all = self.by_group[group.index()].waiting.len();
@@ -101,12 +101,12 @@ impl Commands {
         group: GroupId,
         count: usize,
         abandons: bool,
-        withdraw: impl FnOnce(&mut Vec<u64>),
+        withdraw: impl FnOnce(&mut Vec<Counter>),
         mut answer: impl FnMut(Ticket, bool),
     ) {
         let queue = &mut self.by_group[group.index()].waiting;
         let awaited = queue.iter().take(count).filter(|command| command.ticket.is_some());
-        let mut counters: Vec<u64> = awaited.map(|command| command.counter).collect();
+        let mut counters: Vec<Counter> = awaited.map(|command| command.counter).collect();
         if counters.is_empty() {
             return;
         }
@@ -158,8 +158,12 @@ mod tests {
 
     const GROUP: GroupId = GroupId(1);
 
-    fn command(counter: u64, deadline_ms: u64, large_bytes: usize) -> Command {
-        let ticket = Some(Ticket { connection: counter, sequence: 0, part: 0 });
+    fn ticket(number: u64) -> Ticket {
+        Ticket::Upload { number, bytes: 0 }
+    }
+
+    fn command(counter: Counter, deadline_ms: u64, large_bytes: usize) -> Command {
+        let ticket = Some(ticket(counter.0));
         Command { counter, ticket, deadline_ms, large_bytes, verb: UNCOUNTED, since_us: 0 }
     }
 
@@ -172,48 +176,53 @@ mod tests {
 
     #[test]
     fn the_applied_command_is_returned_and_those_before_it_are_forgotten() {
-        let mut commands = commands(&[command(1, 9, 500), command(2, 9, 0), command(3, 9, 700)]);
+        let mut commands =
+            commands(&[command(Counter(1), 9, 500), command(Counter(2), 9, 0), command(Counter(3), 9, 700)]);
         assert_eq!((commands.large_bytes(), commands.large_bytes_in(GROUP)), (1_200, 1_200));
-        assert_eq!(commands.take_applied(GROUP, 2), Some(command(2, 9, 0)));
+        assert_eq!(commands.take_applied(GROUP, Counter(2)), Some(command(Counter(2), 9, 0)));
         assert_eq!((commands.large_bytes(), commands.large_bytes_in(GroupId(0))), (700, 0));
         assert_eq!(
-            (commands.take_applied(GROUP, 3), commands.take_applied(GROUP, 4)),
-            (Some(command(3, 9, 700)), None)
+            (commands.take_applied(GROUP, Counter(3)), commands.take_applied(GROUP, Counter(4))),
+            (Some(command(Counter(3), 9, 700)), None)
         );
         assert_eq!(commands.large_bytes(), 0);
     }
 
     #[test]
     fn a_late_command_that_left_the_node_stays_and_one_that_did_not_is_forgotten() {
-        let mut commands = commands(&[command(1, 10, 400), command(2, 10, 300), command(3, 11, 0)]);
+        let mut commands =
+            commands(&[command(Counter(1), 10, 400), command(Counter(2), 10, 300), command(Counter(3), 11, 0)]);
         let mut told = Vec::new();
         commands.expire(GROUP, 9, |_| panic!("nothing is late"), |_, _| ());
         commands.expire(
             GROUP,
             10,
-            |counters| counters.retain(|counter| *counter == 2),
+            |counters| counters.retain(|counter| *counter == Counter(2)),
             |ticket, is_gone| {
-                told.push((ticket.connection, is_gone));
+                told.push((ticket, is_gone));
             },
         );
-        assert_eq!((told, commands.large_bytes(), commands.is_stuck(GROUP)), (vec![(1, false), (2, true)], 400, true));
+        assert_eq!(
+            (told, commands.large_bytes(), commands.is_stuck(GROUP)),
+            (vec![(ticket(1), false), (ticket(2), true)], 400, true)
+        );
         commands.expire(GROUP, 10, |_| panic!("nobody waits for the first one"), |_, _| ());
-        assert_eq!(commands.take_applied(GROUP, 3), Some(command(3, 11, 0)));
+        assert_eq!(commands.take_applied(GROUP, Counter(3)), Some(command(Counter(3), 11, 0)));
         assert!(!commands.is_stuck(GROUP));
     }
 
     #[test]
     fn what_did_not_leave_the_node_can_be_taken_back_at_any_time() {
-        let mut commands = commands(&[command(1, 10, 0), command(2, 10, 300)]);
+        let mut commands = commands(&[command(Counter(1), 10, 0), command(Counter(2), 10, 300)]);
         let mut told = Vec::new();
         commands.take_unsent(
             GROUP,
-            |counters| counters.retain(|counter| *counter == 2),
+            |counters| counters.retain(|counter| *counter == Counter(2)),
             |ticket| {
-                told.push(ticket.connection);
+                told.push(ticket);
             },
         );
-        assert_eq!((told, commands.large_bytes(), commands.is_stuck(GROUP)), (vec![2], 0, false));
-        assert_eq!(commands.take_applied(GROUP, 1), Some(command(1, 10, 0)), "its client waits on");
+        assert_eq!((told, commands.large_bytes(), commands.is_stuck(GROUP)), (vec![ticket(2)], 0, false));
+        assert_eq!(commands.take_applied(GROUP, Counter(1)), Some(command(Counter(1), 10, 0)), "its client waits on");
     }
 }

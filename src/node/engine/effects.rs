@@ -6,7 +6,7 @@ use super::commands::Commands;
 use super::log_queue::LogQueue;
 use super::reads::PendingReads;
 use super::uploads::OutgoingUploads;
-use super::{Changes, Ports, RequestContext, UPLOADING};
+use super::{Changes, Ports, RequestContext};
 use crate::gate::GatedMessage;
 use crate::kv::fanout::{NOT_SERVED, UNCERTAIN};
 use crate::kv::reply::Reply;
@@ -15,7 +15,7 @@ use crate::node::ticket::Ticket;
 use crate::shard::EffectSink;
 use crate::storage::wal::{self, Lsn};
 use groups::reads::ReadId;
-use groups::{Ballot, Clock, GroupId, Instance, Message, NodeId, Value, WorkBudget};
+use groups::{Ballot, Clock, Counter, GroupId, Instance, Message, NodeId, Value, WorkBudget};
 use std::collections::VecDeque;
 
 /// Interval, in values, of samples for the mean batch size: counting the commands of every value would cost too much.
@@ -45,7 +45,7 @@ impl<P: Ports> Effects<'_, P> {
     }
 
     fn answer(&mut self, ticket: Ticket, verb: u16, since_us: u64, reply: Reply<'_>) {
-        if ticket.connection == UPLOADING {
+        if matches!(ticket, Ticket::Upload { .. }) {
             return complete(self.uploads, self.ports, ticket, reply);
         }
         self.ports.answer(RequestContext { ticket, verb, since_us }, reply);
@@ -79,7 +79,7 @@ impl<P: Ports> EffectSink for Effects<'_, P> {
         }
     }
 
-    fn applied(&mut self, group: GroupId, counter: u64, reply: Reply<'_>) {
+    fn applied(&mut self, group: GroupId, counter: Counter, reply: Reply<'_>) {
         let Some(command) = self.commands.take_applied(group, counter) else { return };
         match command.ticket {
             Some(ticket) => self.answer(ticket, command.verb, command.since_us, reply),
@@ -90,7 +90,7 @@ impl<P: Ports> EffectSink for Effects<'_, P> {
         }
     }
 
-    fn skipped(&mut self, group: GroupId, counter: u64) {
+    fn skipped(&mut self, group: GroupId, counter: Counter) {
         self.applied(group, counter, UNCERTAIN);
     }
 

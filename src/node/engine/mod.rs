@@ -20,7 +20,7 @@ mod uploads;
 
 pub(super) use commands::UNCOUNTED;
 pub(super) use reads::Read;
-pub(super) use uploads::{UPLOADING, UploadNeeds};
+pub(super) use uploads::UploadNeeds;
 
 use super::ticket::Ticket;
 use super::wire::NodeMessage;
@@ -42,8 +42,8 @@ use commands::{Command, Commands};
 use effects::Effects;
 use groups::reads::ReadId;
 use groups::{
-    Ballot, Clock, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, NodeId, Snapshot,
-    WorkBudget,
+    Ballot, Clock, Counter, Effect, ElectionContext, Group, GroupId, Instance, LeadershipAnswer, Message, NodeId,
+    Snapshot, WorkBudget,
 };
 use log_queue::LogQueue;
 use reads::PendingReads;
@@ -351,7 +351,7 @@ impl Engine {
     }
 
     /// Queues a command of the node itself. No client waits for its reply. Returns the command's counter.
-    pub(super) fn submit_unanswered(&mut self, group: GroupId, put: impl FnOnce(&mut BytesMut), time: Time) -> u64 {
+    pub(super) fn submit_unanswered(&mut self, group: GroupId, put: impl FnOnce(&mut BytesMut), time: Time) -> Counter {
         let counter = self.shard.submit(group, put);
         let (verb, since_us) = (UNCOUNTED, time.mono_us);
         let command = Command { counter, ticket: None, deadline_ms: 0, large_bytes: 0, verb, since_us };

@@ -398,7 +398,7 @@ impl Engine {
     /// Replaces all reads by `count` reads that no client asked for and that are never answered.
     pub(in crate::node) fn set_unanswered_reads(&mut self, count: usize) {
         self.reads.pending.clear();
-        let ticket = Ticket { connection: u64::MAX >> 1, sequence: 0, part: 0 };
+        let ticket = Ticket::Upload { number: 0, bytes: 0 };
         let (group, body, deadline_ms) = (GroupId(0), Bytes::new(), u64::MAX);
         for _ in 0..count {
             let read = Read { group, body: body.clone(), ticket, deadline_ms, verb: 0, since_us: 0, long: false };
@@ -412,7 +412,7 @@ mod tests {
     use super::*;
 
     fn read(group: u32, long: bool) -> Read {
-        let ticket = Ticket { connection: 1, sequence: 0, part: 0 };
+        let ticket = Ticket::Upload { number: 1, bytes: 0 };
         Read { group: GroupId(group), body: Bytes::new(), ticket, deadline_ms: 5, verb: 0, since_us: 0, long }
     }
 

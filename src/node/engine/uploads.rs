@@ -22,10 +22,6 @@ use groups::GroupId;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-/// The connection in the tickets of parts. The ticket's `sequence` is the upload's number, its `part` the bytes of the
-/// part.
-pub(in crate::node) const UPLOADING: u64 = u64::MAX - 1;
-
 /// The uploads of this node's clients.
 pub(super) struct OutgoingUploads {
     part_bytes: usize,
@@ -143,11 +139,10 @@ impl OutgoingUploads {
     }
 
     /// Takes the reply to a part: the part was applied, or an error says that it failed or that its fate is unknown.
-    pub(super) fn on_part(&mut self, ticket: Ticket, reply: &Reply<'_>, now_ms: u64) {
-        let bytes = ticket.part as usize;
+    pub(super) fn on_part(&mut self, number: u64, bytes: usize, reply: &Reply<'_>, now_ms: u64) {
         self.sent_bytes -= bytes;
         // A missing upload was given up, or its last command is queued. That command checks that all parts came.
-        let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.id.number == ticket.sequence) else {
+        let Some(outgoing) = self.outgoing.iter_mut().find(|outgoing| outgoing.id.number == number) else {
             return;
         };
         match reply {
@@ -270,7 +265,7 @@ impl Engine {
         outgoing.crc = crc32c::crc32c_append(outgoing.crc, &bytes);
         let part = UploadPart { upload: id, total, offset: sent as u64, bytes: &bytes };
         let bytes = end - sent;
-        let ticket = Ticket { connection: UPLOADING, sequence: id.number, part: bytes as u32 };
+        let ticket = Ticket::Upload { number: id.number, bytes: bytes as u32 };
         let context = RequestContext { ticket, verb: UNCOUNTED, since_us: time.mono_us };
         let deadline_ms = time.mono_ms() + self.uploads.limit_ms;
         let command = Command::UploadPart(part);

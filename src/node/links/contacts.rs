@@ -3,6 +3,7 @@
 
 use groups::NodeId;
 use net::backoff::Backoff;
+use net::event::ConnectionId;
 
 /// Interval at which a waiting node repeats its request to join.
 const JOIN_REQUEST_MS: u64 = 3_000;
@@ -16,7 +17,7 @@ pub(super) struct Contacts(Vec<Contact>);
 struct Contact {
     address: String,
     backoff: Backoff,
-    connection: Option<u64>,
+    connection: Option<ConnectionId>,
     since_ms: u64,
 }
 
@@ -42,7 +43,7 @@ impl Contacts {
     }
 
     /// Notes that a connection to a contact is being made, or could not begin.
-    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, now_ms: u64) {
+    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<ConnectionId>, now_ms: u64) {
         let Some(contact) = self.0.get_mut((u32::MAX - to.0) as usize) else { return };
         (contact.connection, contact.since_ms) = (connection, now_ms);
         if connection.is_none() {
@@ -51,14 +52,14 @@ impl Contacts {
     }
 
     /// Notes that a contact has said its id.
-    pub(super) fn on_hello(&mut self, connection: u64) {
+    pub(super) fn on_hello(&mut self, connection: ConnectionId) {
         if let Some(contact) = self.0.iter_mut().find(|contact| contact.connection == Some(connection)) {
             contact.backoff.on_success();
         }
     }
 
     /// Notes that a connection is closed.
-    pub(super) fn on_cut(&mut self, connection: u64, now_ms: u64) {
+    pub(super) fn on_cut(&mut self, connection: ConnectionId, now_ms: u64) {
         if let Some(contact) = self.0.iter_mut().find(|contact| contact.connection == Some(connection)) {
             contact.connection = None;
             contact.backoff.on_failure(now_ms);
@@ -66,7 +67,7 @@ impl Contacts {
     }
 
     /// Returns the connections that must be made again, so that this node repeats its request to join.
-    pub(super) fn late(&self, now_ms: u64) -> Vec<u64> {
+    pub(super) fn late(&self, now_ms: u64) -> Vec<ConnectionId> {
         let late = self.0.iter().filter(|contact| now_ms >= contact.since_ms + JOIN_REQUEST_MS);
         late.filter_map(|contact| contact.connection).collect()
     }

@@ -20,9 +20,9 @@ pub(super) use contacts::is_contact;
 pub(super) use handshake::{HandshakeContext, removed};
 pub(super) use receiver::Receiver;
 
+use super::connection_table::ConnectionTable;
 use super::output::{Close, Output, Outputs};
 use super::peers::lanes::{Arrived, FRAGMENT};
-use super::slots::ConnectionTable;
 use super::wire::{Hello, NODE, NodeMessage, Refusal};
 use super::{NodeConfig, Time};
 use crate::config::{HANDSHAKE_MS_MAX, LARGE_INPUT_BYTES, NODE_MESSAGE_BYTES_MAX};
@@ -31,6 +31,7 @@ use bytes::BytesMut;
 use contacts::Contacts;
 use groups::{GroupId, NodeId};
 use handshake::{loads, refuse};
+use net::event::ConnectionId;
 use net::frame::{self, Frame, FrameWriter, Message, Purpose};
 
 /// Maximum number of characters of a peer's reason that are logged.
@@ -77,17 +78,17 @@ impl Links {
     }
 
     /// Returns true if the connection is one to or from another node.
-    pub(super) fn has(&self, id: u64) -> bool {
+    pub(super) fn has(&self, id: ConnectionId) -> bool {
         self.all.has(id)
     }
 
     /// Returns all connections, including those whose handshake is not done.
-    pub(super) fn ids(&self) -> Vec<u64> {
+    pub(super) fn ids(&self) -> Vec<ConnectionId> {
         self.all.iter().map(|(id, _)| id).collect()
     }
 
     /// Takes an accepted connection that comes from a node.
-    pub(super) fn accept(&mut self, id: u64, time: Time) {
+    pub(super) fn accept(&mut self, id: ConnectionId, time: Time) {
         self.all.insert(id, Link::accepted(time.mono_ms()));
     }
 
@@ -96,7 +97,7 @@ impl Links {
         &mut self,
         to: NodeId,
         purpose: Purpose,
-        connection: Option<u64>,
+        connection: Option<ConnectionId>,
         node: &mut impl Receiver,
         time: Time,
     ) {
@@ -115,14 +116,14 @@ impl Links {
     }
 
     /// Says hello on a dialled connection that is established now.
-    pub(super) fn say_hello(&mut self, id: u64, node: &mut impl Receiver) {
+    pub(super) fn say_hello(&mut self, id: ConnectionId, node: &mut impl Receiver) {
         let Some(link) = self.all.find(id) else { return };
         let hello = node.context().hello(link.dialled.filter(|to| !is_contact(*to)));
         send_alone(id, link.bulk, &NodeMessage::Hello(hello), node.outputs());
     }
 
     /// Handles input of a connection. Bytes that are consumed are removed from the front of `input`.
-    pub(super) fn input(&mut self, id: u64, input: &mut BytesMut, node: &mut impl Receiver, time: Time) {
+    pub(super) fn input(&mut self, id: ConnectionId, input: &mut BytesMut, node: &mut impl Receiver, time: Time) {
         if let Some(peer) = node.peers().by_link(id) {
             peer.on_bytes(time.mono_ms());
         }
@@ -148,7 +149,13 @@ impl Links {
         }
     }
 
-    fn on_frame(&mut self, id: u64, frame: &Frame, node: &mut impl Receiver, time: Time) -> Result<(), String> {
+    fn on_frame(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame,
+        node: &mut impl Receiver,
+        time: Time,
+    ) -> Result<(), String> {
         if let Some(link) = self.all.find(id) {
             // The first frame tells the purpose of an accepted connection.
             link.bulk |= link.peer.is_none() && link.dialled.is_none() && frame.purpose == Purpose::Bulk;
@@ -174,7 +181,7 @@ impl Links {
 
     fn on_node_message(
         &mut self,
-        id: u64,
+        id: ConnectionId,
         message: &Message,
         node: &mut impl Receiver,
         time: Time,
@@ -208,7 +215,13 @@ impl Links {
         Ok(())
     }
 
-    fn on_hello(&mut self, id: u64, hello: &Hello, node: &mut impl Receiver, time: Time) -> Result<(), Refusal> {
+    fn on_hello(
+        &mut self,
+        id: ConnectionId,
+        hello: &Hello,
+        node: &mut impl Receiver,
+        time: Time,
+    ) -> Result<(), Refusal> {
         let dialled = self.answer_hello(id, node);
         let from = hello.node;
         let version = node.context().peers.common_version(hello).map_err(|text| Refusal { fatal: false, text })?;
@@ -244,7 +257,7 @@ impl Links {
         Ok(())
     }
 
-    fn on_transfer_hello(&mut self, id: u64, hello: &Hello, node: &mut impl Receiver) -> Result<(), Refusal> {
+    fn on_transfer_hello(&mut self, id: ConnectionId, hello: &Hello, node: &mut impl Receiver) -> Result<(), Refusal> {
         let dialled = self.answer_hello(id, node);
         if dialled.is_some_and(|to| to != hello.node) {
             return refuse(false, format!("this address is node {}'s", hello.node));
@@ -262,7 +275,7 @@ impl Links {
     }
 
     /// At a joining node: takes the hello of a contact.
-    fn on_contact_hello(&mut self, id: u64, hello: &Hello) -> Result<(), Refusal> {
+    fn on_contact_hello(&mut self, id: ConnectionId, hello: &Hello) -> Result<(), Refusal> {
         let from = hello.node;
         if hello.cluster.is_none() {
             return refuse(false, format!("node {from} belongs to no cluster yet: there is nothing to join"));
@@ -273,7 +286,7 @@ impl Links {
     }
 
     /// Answers a hello with this node's own if the other side dialled. Returns the node that this node dialled.
-    fn answer_hello(&mut self, id: u64, node: &mut impl Receiver) -> Option<NodeId> {
+    fn answer_hello(&mut self, id: ConnectionId, node: &mut impl Receiver) -> Option<NodeId> {
         let dialled = self.all.find(id)?.dialled;
         if dialled.is_none() {
             self.say_hello(id, node);
@@ -281,11 +294,11 @@ impl Links {
         dialled
     }
 
-    fn set_peer(&mut self, id: u64, peer: NodeId) {
+    fn set_peer(&mut self, id: ConnectionId, peer: NodeId) {
         self.all.find(id).into_iter().for_each(|link| link.peer = Some(peer));
     }
 
-    fn on_refusal(&mut self, id: u64, refusal: &Refusal, node: &mut impl Receiver, time: Time) {
+    fn on_refusal(&mut self, id: ConnectionId, refusal: &Refusal, node: &mut impl Receiver, time: Time) {
         // A peer's text goes to the log and to the terminal: it must be one line without control characters.
         let text = refusal.text.chars().filter(|c| !c.is_control()).take(REFUSAL_CHARS_MAX).collect::<String>();
         tracing::warn!("refused by a peer: {text}");
@@ -300,7 +313,7 @@ impl Links {
     }
 
     /// Sends the reason for closing a connection, and closes it.
-    pub(super) fn refuse(&mut self, id: u64, refusal: Refusal, node: &mut impl Receiver, time: Time) {
+    pub(super) fn refuse(&mut self, id: ConnectionId, refusal: Refusal, node: &mut impl Receiver, time: Time) {
         tracing::warn!("refusing a connection: {}", refusal.text);
         let bulk = self.all.find(id).is_some_and(|link| link.bulk);
         send_alone(id, bulk, &NodeMessage::Refusal(refusal), node.outputs());
@@ -308,20 +321,20 @@ impl Links {
         self.closed(id, node, time);
     }
 
-    fn cut(&mut self, id: u64, reason: &str, node: &mut impl Receiver, time: Time) {
+    fn cut(&mut self, id: ConnectionId, reason: &str, node: &mut impl Receiver, time: Time) {
         tracing::warn!("closing a connection between nodes: {reason}");
         node.outputs().close(id, Close::Now);
         self.closed(id, node, time);
     }
 
     /// Closes a connection that a newer one replaces.
-    fn close(&mut self, id: u64, node: &mut impl Receiver) {
+    fn close(&mut self, id: ConnectionId, node: &mut impl Receiver) {
         self.all.remove(id);
         node.outputs().close(id, Close::Now);
     }
 
     /// Forgets a closed connection.
-    pub(super) fn closed(&mut self, id: u64, node: &mut impl Receiver, time: Time) {
+    pub(super) fn closed(&mut self, id: ConnectionId, node: &mut impl Receiver, time: Time) {
         if self.all.remove(id).is_some() {
             self.contacts.on_cut(id, time.mono_ms());
             node.on_gone(id, time);
@@ -366,7 +379,7 @@ impl Links {
     /// Cuts connections whose handshake takes too long.
     fn cut_late(&mut self, node: &mut impl Receiver, time: Time) {
         let late = self.all.iter().filter(|(_, link)| link.is_late(time.mono_ms()));
-        let late: Vec<u64> = late.map(|(id, _)| id).collect();
+        let late: Vec<ConnectionId> = late.map(|(id, _)| id).collect();
         late.into_iter().for_each(|id| self.cut(id, "its handshake takes too long", node, time));
     }
 }
@@ -389,7 +402,7 @@ fn on_fragment(from: NodeId, message: &Message, node: &mut impl Receiver, time: 
 }
 
 /// Sends one message in a frame of its own: a hello, a refusal or an admission. The handshake need not be done.
-pub(super) fn send_alone(id: u64, bulk: bool, message: &NodeMessage, outputs: &mut Outputs) {
+pub(super) fn send_alone(id: ConnectionId, bulk: bool, message: &NodeMessage, outputs: &mut Outputs) {
     let mut frame = FrameWriter::new(if bulk { Purpose::Bulk } else { Purpose::Live });
     frame.message(NODE, message.kind(), |out| message.put(out));
     let mut pieces = Vec::new();

@@ -8,6 +8,7 @@ use crate::node::peers::Peers;
 use crate::node::wire::{Hello, NodeMessage, Refusal};
 use bytes::Bytes;
 use groups::{GroupId, NodeId};
+use net::event::ConnectionId;
 
 /// The interface of the links to the rest of the node; see the module.
 pub(in crate::node) trait Receiver {
@@ -35,13 +36,19 @@ pub(in crate::node) trait Receiver {
     ///
     /// # Errors
     /// The reason why it cannot join.
-    fn handle_join_request(&mut self, id: u64, hello: &Hello, address: &str, time: Time) -> Result<(), Refusal>;
+    fn handle_join_request(
+        &mut self,
+        id: ConnectionId,
+        hello: &Hello,
+        address: &str,
+        time: Time,
+    ) -> Result<(), Refusal>;
     /// Takes a member's connection whose handshake is done. `replaces`: the connection replaces an older one.
     fn on_linked(&mut self, hello: &Hello, replaces: bool, time: Time);
     /// Takes a transfer connection whose handshake is done. Returns the connection that it replaces.
-    fn on_transfer_link(&mut self, from: NodeId, id: u64) -> Option<u64>;
+    fn on_transfer_link(&mut self, from: NodeId, id: ConnectionId) -> Option<ConnectionId>;
     /// Notes that a transfer connection is being made; `None` if it could not begin.
-    fn on_transfer_dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time);
+    fn on_transfer_dialling(&mut self, to: NodeId, connection: Option<ConnectionId>, time: Time);
 
     // Messages of members. An error is the sender's fault, and ends its connection.
 
@@ -49,9 +56,9 @@ pub(in crate::node) trait Receiver {
     ///
     /// # Errors
     /// The reason why the message is impossible.
-    fn on_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> Result<(), String>;
+    fn on_message(&mut self, id: ConnectionId, from: NodeId, message: NodeMessage, time: Time) -> Result<(), String>;
     /// Handles a message on a transfer connection. Returns false if the message does not belong there.
-    fn on_transfer_message(&mut self, id: u64, from: NodeId, message: NodeMessage, time: Time) -> bool;
+    fn on_transfer_message(&mut self, id: ConnectionId, from: NodeId, message: NodeMessage, time: Time) -> bool;
     /// Handles a complete message of a group.
     ///
     /// # Errors
@@ -70,7 +77,7 @@ pub(in crate::node) trait Receiver {
     // Failures of members.
 
     /// Notes that a connection is closed, or that an attempt at one has failed.
-    fn on_gone(&mut self, id: u64, time: Time);
+    fn on_gone(&mut self, id: ConnectionId, time: Time);
     /// Notes that a member has been silent for too long.
     fn on_silent(&mut self, from: NodeId, time: Time);
 }

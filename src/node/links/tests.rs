@@ -7,6 +7,7 @@ use crate::node::wire::NodeMessage;
 use bytes::Bytes;
 use groups::Membership;
 use groups::membership::MemberInfo;
+use net::event::ConnectionId;
 
 const BORN: Time = Time { mono_us: 1_000_000, unix_us: 1_700_000_000_000_000 };
 
@@ -29,11 +30,11 @@ struct Rest {
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     Linked(NodeId, bool),
-    TransferLink(NodeId, u64),
+    TransferLink(NodeId, ConnectionId),
     JoinRequest(NodeId),
     Message(NodeId, &'static str),
     Group(NodeId, GroupId, u8),
-    Gone(u64),
+    Gone(ConnectionId),
 }
 
 impl Receiver for Rest {
@@ -59,24 +60,30 @@ impl Receiver for Rest {
     fn check_unborn_hello(&self, _hello: &Hello) -> Result<(), Refusal> {
         Ok(())
     }
-    fn handle_join_request(&mut self, _id: u64, hello: &Hello, _address: &str, _time: Time) -> Result<(), Refusal> {
+    fn handle_join_request(
+        &mut self,
+        _id: ConnectionId,
+        hello: &Hello,
+        _address: &str,
+        _time: Time,
+    ) -> Result<(), Refusal> {
         self.told.push(Told::JoinRequest(hello.node));
         Ok(())
     }
     fn on_linked(&mut self, hello: &Hello, replaces: bool, _time: Time) {
         self.told.push(Told::Linked(hello.node, replaces));
     }
-    fn on_transfer_link(&mut self, from: NodeId, id: u64) -> Option<u64> {
+    fn on_transfer_link(&mut self, from: NodeId, id: ConnectionId) -> Option<ConnectionId> {
         self.told.push(Told::TransferLink(from, id));
         None
     }
-    fn on_transfer_dialling(&mut self, _to: NodeId, _connection: Option<u64>, _time: Time) {}
-    fn on_message(&mut self, _id: u64, from: NodeId, message: NodeMessage, _time: Time) -> Result<(), String> {
+    fn on_transfer_dialling(&mut self, _to: NodeId, _connection: Option<ConnectionId>, _time: Time) {}
+    fn on_message(&mut self, _id: ConnectionId, from: NodeId, message: NodeMessage, _time: Time) -> Result<(), String> {
         let name = if matches!(message, NodeMessage::PositionQuery) { "position query" } else { "other" };
         self.told.push(Told::Message(from, name));
         if name == "position query" { Ok(()) } else { Err("the test takes no other".to_owned()) }
     }
-    fn on_transfer_message(&mut self, _id: u64, _from: NodeId, _message: NodeMessage, _time: Time) -> bool {
+    fn on_transfer_message(&mut self, _id: ConnectionId, _from: NodeId, _message: NodeMessage, _time: Time) -> bool {
         false
     }
     fn on_group_message(
@@ -91,7 +98,7 @@ impl Receiver for Rest {
         Ok(())
     }
     fn on_arriving(&mut self, _from: NodeId, _group: GroupId, _kind: u8, _time: Time) {}
-    fn on_gone(&mut self, id: u64, time: Time) {
+    fn on_gone(&mut self, id: ConnectionId, time: Time) {
         self.peers.on_connection_gone(id, time.mono_ms());
         self.told.push(Told::Gone(id));
     }
@@ -140,7 +147,7 @@ impl End {
     }
 
     /// Returns the frames that this end has put out for connection `id`, and its other outputs.
-    fn take(&mut self, id: u64) -> (BytesMut, Vec<Output>) {
+    fn take(&mut self, id: ConnectionId) -> (BytesMut, Vec<Output>) {
         let mut bytes = BytesMut::new();
         let mut others = Vec::new();
         for output in self.rest.outputs.take() {
@@ -152,7 +159,7 @@ impl End {
         (bytes, others)
     }
 
-    fn input(&mut self, id: u64, mut bytes: BytesMut) {
+    fn input(&mut self, id: ConnectionId, mut bytes: BytesMut) {
         self.links.input(id, &mut bytes, &mut self.rest, BORN);
     }
 
@@ -160,7 +167,7 @@ impl End {
         std::mem::take(&mut self.rest.told)
     }
 
-    fn dial(&mut self, to: u32, purpose: Purpose, id: u64) {
+    fn dial(&mut self, to: u32, purpose: Purpose, id: ConnectionId) {
         self.links.on_dialling(NodeId(to), purpose, Some(id), &mut self.rest, BORN);
         self.links.say_hello(id, &mut self.rest);
     }
@@ -168,7 +175,7 @@ impl End {
 
 /// Passes frames between the dialler's connection `from` and the other end's connection `to` until neither end has
 /// more. Returns their other outputs.
-fn talk(dialler: &mut End, from: u64, other: &mut End, to: u64) -> Vec<Output> {
+fn talk(dialler: &mut End, from: ConnectionId, other: &mut End, to: ConnectionId) -> Vec<Output> {
     let mut wanted = Vec::new();
     loop {
         let (there, more) = dialler.take(from);
@@ -185,9 +192,9 @@ fn talk(dialler: &mut End, from: u64, other: &mut End, to: u64) -> Vec<Output> {
 
 fn connected(dialler: u32, other: u32) -> (End, End) {
     let (mut one, mut two) = (End::of(dialler), End::of(other));
-    one.dial(other, Purpose::Live, 10);
-    two.links.accept(20, BORN);
-    let wanted = talk(&mut one, 10, &mut two, 20);
+    one.dial(other, Purpose::Live, ConnectionId(10));
+    two.links.accept(ConnectionId(20), BORN);
+    let wanted = talk(&mut one, ConnectionId(10), &mut two, ConnectionId(20));
     assert!(wanted.is_empty(), "{wanted:?}");
     (one, two)
 }
@@ -197,65 +204,71 @@ fn two_members_are_linked_by_their_hellos_and_a_new_connection_replaces_the_old_
     let (mut one, mut two) = connected(3, 1);
     assert_eq!(one.told(), [Told::Linked(NodeId(1), false)]);
     assert_eq!(two.told(), [Told::Linked(NodeId(3), false)]);
-    one.dial(1, Purpose::Live, 11);
-    two.links.accept(21, BORN);
-    let wanted = talk(&mut one, 11, &mut two, 21);
-    assert!(matches!(wanted[..], [Output::Close(20, Close::Now), Output::Close(10, Close::Now)]), "{wanted:?}");
+    one.dial(1, Purpose::Live, ConnectionId(11));
+    two.links.accept(ConnectionId(21), BORN);
+    let wanted = talk(&mut one, ConnectionId(11), &mut two, ConnectionId(21));
+    assert!(
+        matches!(
+            wanted[..],
+            [Output::Close(ConnectionId(20), Close::Now), Output::Close(ConnectionId(10), Close::Now)]
+        ),
+        "{wanted:?}"
+    );
     assert_eq!((one.told(), two.told()), (vec![Told::Linked(NodeId(1), true)], vec![Told::Linked(NodeId(3), true)]));
-    assert_eq!((one.links.ids(), two.links.ids()), (vec![11], vec![21]));
+    assert_eq!((one.links.ids(), two.links.ids()), (vec![ConnectionId(11)], vec![ConnectionId(21)]));
 }
 
 #[test]
 fn a_connection_for_transfers_stands_beside_the_other_one() {
     let (mut one, mut two) = connected(3, 1);
-    one.dial(1, Purpose::Bulk, 11);
-    two.links.accept(21, BORN);
-    assert!(talk(&mut one, 11, &mut two, 21).is_empty());
-    assert_eq!(one.told()[1..], [Told::TransferLink(NodeId(1), 11)]);
-    assert_eq!(two.told()[1..], [Told::TransferLink(NodeId(3), 21)]);
-    assert_eq!(two.links.ids(), [20, 21]);
+    one.dial(1, Purpose::Bulk, ConnectionId(11));
+    two.links.accept(ConnectionId(21), BORN);
+    assert!(talk(&mut one, ConnectionId(11), &mut two, ConnectionId(21)).is_empty());
+    assert_eq!(one.told()[1..], [Told::TransferLink(NodeId(1), ConnectionId(11))]);
+    assert_eq!(two.told()[1..], [Told::TransferLink(NodeId(3), ConnectionId(21))]);
+    assert_eq!(two.links.ids(), [ConnectionId(20), ConnectionId(21)]);
 }
 
 #[test]
 fn nothing_counts_before_the_hello_and_a_late_one_is_not_waited_for() {
     let mut two = End::of(1);
-    two.links.accept(20, BORN);
+    two.links.accept(ConnectionId(20), BORN);
     let mut outputs = Outputs::default();
-    send_alone(20, false, &NodeMessage::PositionQuery, &mut outputs);
+    send_alone(ConnectionId(20), false, &NodeMessage::PositionQuery, &mut outputs);
     let Some(Output::Frame(_, frame)) = outputs.take().pop() else { panic!("a frame") };
-    two.input(20, BytesMut::from(&frame[..]));
-    assert!(matches!(two.take(20).1[..], [Output::Close(20, Close::Now)]));
-    assert_eq!(two.told(), [Told::Gone(20)]);
-    two.links.accept(21, BORN);
+    two.input(ConnectionId(20), BytesMut::from(&frame[..]));
+    assert!(matches!(two.take(ConnectionId(20)).1[..], [Output::Close(ConnectionId(20), Close::Now)]));
+    assert_eq!(two.told(), [Told::Gone(ConnectionId(20))]);
+    two.links.accept(ConnectionId(21), BORN);
     let late = Time { mono_us: BORN.mono_us + HANDSHAKE_MS_MAX * 1_000, ..BORN };
     two.rest.has_not_begun = true;
     two.links.tick(&mut two.rest, late);
-    assert_eq!((two.told(), two.links.ids()), (vec![Told::Gone(21)], vec![]));
+    assert_eq!((two.told(), two.links.ids()), (vec![Told::Gone(ConnectionId(21))], vec![]));
 }
 
 #[test]
 fn a_forbidden_message_of_a_member_ends_its_connection_and_nothing_else() {
     let (mut one, mut two) = connected(3, 1);
     two.told();
-    send_alone(10, false, &NodeMessage::PositionQuery, &mut one.rest.outputs);
-    let wanted = talk(&mut one, 10, &mut two, 20);
+    send_alone(ConnectionId(10), false, &NodeMessage::PositionQuery, &mut one.rest.outputs);
+    let wanted = talk(&mut one, ConnectionId(10), &mut two, ConnectionId(20));
     assert!(wanted.is_empty() && two.told() == [Told::Message(NodeId(3), "position query")]);
-    send_alone(10, false, &NodeMessage::DurablePositionQuery(Vec::new()), &mut one.rest.outputs);
-    let wanted = talk(&mut one, 10, &mut two, 20);
-    assert!(matches!(wanted[..], [Output::Close(20, Close::Now)]), "{wanted:?}");
-    assert_eq!(two.told(), [Told::Message(NodeId(3), "other"), Told::Gone(20)]);
-    two.links.accept(21, BORN);
-    two.input(21, BytesMut::from(&[0xff; 64][..]));
-    assert_eq!(two.told(), [Told::Gone(21)]);
+    send_alone(ConnectionId(10), false, &NodeMessage::DurablePositionQuery(Vec::new()), &mut one.rest.outputs);
+    let wanted = talk(&mut one, ConnectionId(10), &mut two, ConnectionId(20));
+    assert!(matches!(wanted[..], [Output::Close(ConnectionId(20), Close::Now)]), "{wanted:?}");
+    assert_eq!(two.told(), [Told::Message(NodeId(3), "other"), Told::Gone(ConnectionId(20))]);
+    two.links.accept(ConnectionId(21), BORN);
+    two.input(ConnectionId(21), BytesMut::from(&[0xff; 64][..]));
+    assert_eq!(two.told(), [Told::Gone(ConnectionId(21))]);
 }
 
 #[test]
 fn a_node_that_reaches_another_than_it_dialled_is_told_so() {
     let (mut one, mut two) = (End::of(3), End::of(1));
-    one.dial(2, Purpose::Live, 10);
-    two.links.accept(20, BORN);
-    talk(&mut one, 10, &mut two, 20);
-    assert_eq!((one.told(), two.told()), (vec![Told::Gone(10)], vec![Told::Gone(20)]));
+    one.dial(2, Purpose::Live, ConnectionId(10));
+    two.links.accept(ConnectionId(20), BORN);
+    talk(&mut one, ConnectionId(10), &mut two, ConnectionId(20));
+    assert_eq!((one.told(), two.told()), (vec![Told::Gone(ConnectionId(10))], vec![Told::Gone(ConnectionId(20))]));
 }
 
 #[test]
@@ -265,17 +278,17 @@ fn a_node_joins_at_a_contact_and_asks_again_after_a_while() {
     let outputs = one.rest.outputs.take();
     let [Output::Dial(contact, Purpose::Live, address)] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(is_contact(*contact) && address == "contact:1");
-    one.dial(contact.0, Purpose::Live, 10);
-    two.links.accept(20, BORN);
-    assert!(talk(&mut one, 10, &mut two, 20).is_empty());
+    one.dial(contact.0, Purpose::Live, ConnectionId(10));
+    two.links.accept(ConnectionId(20), BORN);
+    assert!(talk(&mut one, ConnectionId(10), &mut two, ConnectionId(20)).is_empty());
     assert_eq!((one.told(), two.told()), (vec![], vec![Told::JoinRequest(NodeId(7))]));
     let later = Time { mono_us: BORN.mono_us + 3_000_000, ..BORN };
     one.links.tick(&mut one.rest, later);
-    assert!(matches!(one.rest.outputs.take()[..], [Output::Close(10, Close::Now)]));
+    assert!(matches!(one.rest.outputs.take()[..], [Output::Close(ConnectionId(10), Close::Now)]));
     // A member that is loading cannot tell yet which nodes belong to the cluster.
     two.rest.is_loading = true;
-    one.dial(contact.0, Purpose::Live, 11);
-    two.links.accept(21, BORN);
-    talk(&mut one, 11, &mut two, 21);
-    assert_eq!(two.told(), [Told::Gone(21)]);
+    one.dial(contact.0, Purpose::Live, ConnectionId(11));
+    two.links.accept(ConnectionId(21), BORN);
+    talk(&mut one, ConnectionId(11), &mut two, ConnectionId(21));
+    assert_eq!(two.told(), [Told::Gone(ConnectionId(21))]);
 }

@@ -12,7 +12,7 @@
 use crate::config::FRAGMENT_BYTES;
 use crate::node::wire::NODE;
 use bytes::{Bytes, BytesMut};
-use groups::{GroupId, Message};
+use groups::{Counter, GroupId, Message};
 use net::frame::FrameWriter;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -160,7 +160,7 @@ impl Lane {
 
     /// Removes the waiting Forwards if `message` forwards all commands anew. Returns the bytes that are freed.
     fn forget_forwards(&mut self, message: &Message) -> usize {
-        if !matches!(message, Message::Forward(forward) if forward.after == 0) {
+        if !matches!(message, Message::Forward(forward) if forward.after == Counter(0)) {
             return 0;
         }
         let (mut freed, mut begun) = (0, self.begun.is_some());

@@ -22,6 +22,7 @@ use groups::members::MEMBERS_MAX;
 use groups::{Ballot, Clock, GroupId, Members, Membership, NodeId};
 use incarnations::{Incarnation, Incarnations};
 use leases::Leases;
+use net::event::ConnectionId;
 
 /// Position of the start number in the numbers of pings and in the versions of this node's claims: the lower 32 bits
 /// count within one start. One process uses far fewer than 2^32 of either.
@@ -160,7 +161,7 @@ impl Peers {
         self.all.iter_mut().find(|peer| peer.id() == id)
     }
 
-    pub(super) fn by_link(&mut self, link: u64) -> Option<&mut Peer> {
+    pub(super) fn by_link(&mut self, link: ConnectionId) -> Option<&mut Peer> {
         self.all.iter_mut().find(|peer| peer.link() == Some(link))
     }
 
@@ -250,7 +251,13 @@ impl Peers {
     }
 
     /// Takes a peer's new connection, with its hello; the two nodes speak `version`. Returns the old connection.
-    pub(super) fn on_linked(&mut self, link: u64, hello: &Hello, version: u16, now_ms: u64) -> Option<u64> {
+    pub(super) fn on_linked(
+        &mut self,
+        link: ConnectionId,
+        hello: &Hello,
+        version: u16,
+        now_ms: u64,
+    ) -> Option<ConnectionId> {
         self.leases.on_cut(hello.node);
         let peer = self.find(hello.node)?;
         let old = peer.link();
@@ -399,7 +406,7 @@ impl Peers {
     }
 
     /// Passes the frames of this turn to `send`, with their connections.
-    pub(super) fn take_frames(&mut self, mut send: impl FnMut(u64, Bytes)) {
+    pub(super) fn take_frames(&mut self, mut send: impl FnMut(ConnectionId, Bytes)) {
         for peer in &mut self.all {
             if let Some(link) = peer.link() {
                 peer.take_frames().for_each(|frame| send(link, frame));
@@ -408,12 +415,12 @@ impl Peers {
     }
 
     /// Returns the connections for which large messages wait.
-    pub(super) fn filling(&self) -> Vec<u64> {
+    pub(super) fn filling(&self) -> Vec<ConnectionId> {
         self.all.iter().filter(|peer| peer.is_filling()).filter_map(Peer::link).collect()
     }
 
     /// Notes how many bytes wait to be written to a connection.
-    pub(super) fn set_unsent(&mut self, link: u64, bytes: usize) {
+    pub(super) fn set_unsent(&mut self, link: ConnectionId, bytes: usize) {
         if let Some(peer) = self.by_link(link) {
             peer.set_unsent(bytes);
         }
@@ -423,7 +430,7 @@ impl Peers {
 
     /// Notes that an attempt to connect to a peer began as `connection`, or could not begin. Returns false if `to` is
     /// not a peer.
-    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, now_ms: u64) -> bool {
+    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<ConnectionId>, now_ms: u64) -> bool {
         self.find(to).map(|peer| peer.on_dialling(connection, now_ms)).is_some()
     }
 
@@ -434,7 +441,7 @@ impl Peers {
 
     /// Handles the end of a connection. If it was a peer's link, returns the peer. If it was an attempt at a link, the
     /// attempt has failed.
-    pub(super) fn on_connection_gone(&mut self, id: u64, now_ms: u64) -> Option<NodeId> {
+    pub(super) fn on_connection_gone(&mut self, id: ConnectionId, now_ms: u64) -> Option<NodeId> {
         if let Some(peer) = self.all.iter_mut().find(|peer| peer.is_dialled_as(id)) {
             peer.on_dial_failed(now_ms);
         }
@@ -476,7 +483,7 @@ impl Peers {
     }
 
     /// Returns the connections to cut, because nothing was heard on them for too long.
-    pub(super) fn broken(&self, now_ms: u64) -> Vec<u64> {
+    pub(super) fn broken(&self, now_ms: u64) -> Vec<ConnectionId> {
         self.all.iter().filter(|peer| peer.is_broken(now_ms)).filter_map(Peer::link).collect()
     }
 

@@ -15,6 +15,7 @@ use crate::versions::Versions;
 use bytes::Bytes;
 use groups::{Ballot, GroupId, Instance, Members, Message, NodeId};
 use net::backoff::Backoff;
+use net::event::ConnectionId;
 use net::frame::{FrameWriter, Purpose};
 
 /// Maximum number of pings in flight whose sending times are kept.
@@ -35,10 +36,10 @@ pub(in crate::node) struct Peer {
     versions: Option<Versions>,
     version: u16,
     /// The connection whose handshake is done.
-    link: Option<u64>,
+    link: Option<ConnectionId>,
     /// The redial schedule, and the attempt in progress.
     backoff: Backoff,
-    dialling: Option<u64>,
+    dialling: Option<ConnectionId>,
     /// Start of the time without a connection, or the last dial in place of the peer (see `LONELY_MS`).
     unlinked_ms: Option<u64>,
     frame: FrameWriter,
@@ -129,7 +130,7 @@ impl Peer {
 
     /// Takes a new connection. Echoes of pings that were sent on the old connection no longer count. `version`: the
     /// version that the two nodes speak.
-    pub(super) fn on_linked(&mut self, link: u64, hello: &Hello, version: u16, now_ms: u64) {
+    pub(super) fn on_linked(&mut self, link: ConnectionId, hello: &Hello, version: u16, now_ms: u64) {
         self.on_cut();
         (self.link, self.dialling) = (Some(link), None);
         (self.heard_ms, self.disk_ms) = (now_ms, now_ms);
@@ -313,7 +314,7 @@ impl Peer {
     }
 
     /// Returns the connection whose handshake is done.
-    pub(in crate::node) fn link(&self) -> Option<u64> {
+    pub(in crate::node) fn link(&self) -> Option<ConnectionId> {
         self.link
     }
 
@@ -330,7 +331,7 @@ impl Peer {
     // Dialling.
 
     /// Notes that an attempt to connect began as `connection`, or could not begin.
-    pub(super) fn on_dialling(&mut self, connection: Option<u64>, now_ms: u64) {
+    pub(super) fn on_dialling(&mut self, connection: Option<ConnectionId>, now_ms: u64) {
         self.dialling = connection;
         if connection.is_none() {
             self.backoff.on_failure(now_ms);
@@ -348,7 +349,7 @@ impl Peer {
         self.backoff.on_failure(now_ms);
     }
 
-    pub(super) fn is_dialled_as(&self, connection: u64) -> bool {
+    pub(super) fn is_dialled_as(&self, connection: ConnectionId) -> bool {
         self.dialling == Some(connection)
     }
 

@@ -12,7 +12,7 @@ fn sent(world: &mut World, id: u32, number: u64, request: &str) -> String {
 /// Waits until the remaining replies to a client of node 1 are `reply`, for at most `limit_ms`.
 fn until_told(world: &mut World, number: u64, limit_ms: u64, reply: &str) {
     let expected = format!("{}\r\n", reply.replace(' ', "\r\n")).into_bytes();
-    let had = |world: &World| world.nodes[0].replies.get(&(CLIENT + number)) == Some(&expected);
+    let had = |world: &World| world.nodes[0].replies.get(&client(number)) == Some(&expected);
     world.run_until(reply, limit_ms, had);
     world.replies(1, number);
 }
@@ -95,7 +95,7 @@ fn wait_ends_when_the_client_is_unblocked_or_gone() {
     }
     assert_eq!(sent(&mut world, 1, 0, "WAIT 2 0"), "");
     let time = world.time;
-    world.node(1).node.closed(CLIENT, time);
+    world.node(1).node.closed(client(0), time);
     world.run(100);
     assert!(!world.node(1).node.clients.is_any_waiting());
 }

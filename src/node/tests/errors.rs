@@ -23,15 +23,15 @@ impl World {
     }
 
     fn begin_to_ask(&mut self, id: u32, number: u64, request: &str) {
-        self.node(id).replies.remove(&(CLIENT + number));
+        self.node(id).replies.remove(&client(number));
         self.send(id, number, format!("{request}\r\n").as_bytes());
     }
 
     /// Waits for the reply to an earlier request. Returns the reply and its time in milliseconds.
     fn reply(&mut self, id: u32, number: u64, limit_ms: u64) -> (String, u64) {
         let place = id as usize - 1;
-        self.run_until("a reply", limit_ms, |world| world.nodes[place].replies.contains_key(&(CLIENT + number)));
-        let reply = self.node(id).replies.remove(&(CLIENT + number)).unwrap_or_default();
+        self.run_until("a reply", limit_ms, |world| world.nodes[place].replies.contains_key(&client(number)));
+        let reply = self.node(id).replies.remove(&client(number)).unwrap_or_default();
         (String::from_utf8_lossy(&reply).trim_end().to_owned(), self.time.mono_us / 1_000)
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{NODE_QUEUE_BYTES, READS_MAX};
+use net::event::ConnectionId;
 
 /// Returns a request that sets `key` to a value of `bytes` bytes.
 pub(super) fn set(key: &str, bytes: usize) -> Vec<u8> {
@@ -14,7 +15,7 @@ pub(super) fn set(key: &str, bytes: usize) -> Vec<u8> {
 impl World {
     /// Returns the replies to a client so far.
     pub(super) fn replied(&self, id: u32, number: u64) -> String {
-        let reply = self.nodes[id as usize - 1].replies.get(&(CLIENT + number));
+        let reply = self.nodes[id as usize - 1].replies.get(&client(number));
         String::from_utf8_lossy(reply.map_or(&[], |reply| reply)).into_owned()
     }
 
@@ -26,7 +27,7 @@ impl World {
 
     /// Gives `input` to a client's connection. The unread rest stays in `input`.
     pub(super) fn give(&mut self, id: u32, number: u64, input: &mut BytesMut) {
-        let (time, client) = (self.time, CLIENT + number);
+        let (time, client) = (self.time, client(number));
         let node = &mut self.node(id).node;
         if !knows(node, client) {
             node.opened(client, SocketAddr::from(([127, 0, 0, 9], 9)), time);
@@ -63,9 +64,9 @@ fn a_vote_overtakes_a_large_value_on_a_slow_connection() {
     let mut world = World::led_by_1();
     let mut node = world.nodes.swap_remove(0).node;
     let time = world.time;
-    let link = node.peers.linked().next().and_then(|peer| peer.link()).unwrap_or(u64::MAX);
-    node.opened(CLIENT, SocketAddr::from(([127, 0, 0, 9], 9)), time);
-    node.input(CLIENT, &mut BytesMut::from(&set("k", 6 << 20)[..]), 0, time);
+    let link = node.peers.linked().next().and_then(|peer| peer.link()).unwrap_or(ConnectionId(u64::MAX));
+    node.opened(client(0), SocketAddr::from(([127, 0, 0, 9], 9)), time);
+    node.input(client(0), &mut BytesMut::from(&set("k", 6 << 20)[..]), 0, time);
     let sent = |node: &mut Node| {
         node.end_turn(time);
         let bytes = |output| match output {

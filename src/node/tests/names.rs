@@ -6,6 +6,7 @@ use crate::node::peers::Roster;
 use crate::node::wire::{Hello, NODE, NodeMessage, Refusal};
 use groups::Membership;
 use groups::membership::{ChangeKind, MembershipChange};
+use net::event::ConnectionId;
 use net::frame::FrameWriter;
 
 fn hello(world: &mut World, from: u32) -> Hello {
@@ -32,7 +33,7 @@ fn check_hello(node: &mut Node, hello: &Hello) -> Result<(), Refusal> {
 }
 
 /// Returns the connection of node `of` to node `to`, if any.
-fn link(world: &mut World, of: u32, to: u32) -> Option<u64> {
+fn link(world: &mut World, of: u32, to: u32) -> Option<ConnectionId> {
     world.node(of).node.peers.find(NodeId(to)).and_then(|peer| peer.link())
 }
 
@@ -66,18 +67,18 @@ fn only_a_member_that_has_said_hello_can_stop_a_node() {
     let mut world = World::led_by_1();
     let time = world.time;
     let node = &mut world.node(2).node;
-    let dialling = Completion::Dialling { to: NodeId(1), purpose: Purpose::Live, connection: Some(777) };
+    let dialling = Completion::Dialling { to: NodeId(1), purpose: Purpose::Live, connection: Some(ConnectionId(777)) };
     node.on_completion(dialling, time);
-    node.on_completion(Completion::Connected(777), time);
+    node.on_completion(Completion::Connected(ConnectionId(777)), time);
     let mut frame = FrameWriter::new(Purpose::Live);
     let refusal = NodeMessage::Refusal(Refusal { fatal: true, text: "go away".to_owned() });
     frame.message(NODE, refusal.kind(), |out| refusal.put(out));
     let mut pieces = Vec::new();
     frame.finish(&mut pieces);
-    node.input(777, &mut BytesMut::from(&pieces.concat()[..]), 0, time);
+    node.input(ConnectionId(777), &mut BytesMut::from(&pieces.concat()[..]), 0, time);
     let outputs = node.outputs().take();
     assert!(!outputs.iter().any(|output| matches!(output, Output::Stop(_))), "{outputs:?}");
-    assert!(matches!(outputs.last(), Some(Output::Close(777, Close::Now))), "{outputs:?}");
+    assert!(matches!(outputs.last(), Some(Output::Close(ConnectionId(777), Close::Now))), "{outputs:?}");
 }
 
 #[test]
@@ -156,15 +157,15 @@ fn the_incarnation_of_a_guest_outlasts_its_connection_and_the_log_segment_that_h
     let guest = Hello { node: NodeId(9), storage: [9; 16], start: 7, incarnations: vec![70], ..hello(&mut world, 3) };
     let time = world.time;
     let node = &mut world.node(2).node;
-    node.opened(777, SocketAddr::from(([127, 0, 0, 1], 9)), time);
+    node.opened(ConnectionId(777), SocketAddr::from(([127, 0, 0, 1], 9)), time);
     let mut frame = FrameWriter::new(Purpose::Live);
     let said = NodeMessage::Hello(guest.clone());
     frame.message(NODE, said.kind(), |out| said.put(out));
     let mut pieces = Vec::new();
     frame.finish(&mut pieces);
-    node.input(777, &mut BytesMut::from(&pieces.concat()[..]), 0, time);
-    assert!(node.peers.find(NodeId(9)).is_some_and(|peer| peer.link() == Some(777)), "it is let in");
-    node.closed(777, time);
+    node.input(ConnectionId(777), &mut BytesMut::from(&pieces.concat()[..]), 0, time);
+    assert!(node.peers.find(NodeId(9)).is_some_and(|peer| peer.link() == Some(ConnectionId(777))), "it is let in");
+    node.closed(ConnectionId(777), time);
     assert!(node.peers.find(NodeId(9)).is_none());
     world.run(100);
 
@@ -178,7 +179,8 @@ fn the_incarnation_of_a_guest_outlasts_its_connection_and_the_log_segment_that_h
     // All segments written so far may be dropped.
     let lsn = world.node(2).node.engine.durable_lsn();
     let time = world.time;
-    world.node(2).node.on_completion(Completion::DroppableSegments(wal::DroppableSegments { below: lsn.0, lsn }), time);
+    let droppable = wal::DroppableSegments { below: wal::SegmentSequence(lsn.0), lsn };
+    world.node(2).node.on_completion(Completion::DroppableSegments(droppable), time);
     world.run(100);
     assert_eq!(logged(&mut world).collect::<Vec<_>>(), first);
     let old = Hello { start: 6, incarnations: vec![60], ..guest };

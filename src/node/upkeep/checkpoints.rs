@@ -17,9 +17,9 @@ use crate::node::engine::Engine;
 use crate::node::wire::FileId;
 use crate::node::{Output, Time};
 use crate::plural::plural;
-use crate::storage::checkpoint::{Catalog, CheckpointResult, CheckpointTask, Header, SectionSummary};
+use crate::storage::checkpoint::{Catalog, CheckpointResult, CheckpointSequence, CheckpointTask, SectionSummary};
 use crate::storage::scrub::Findings;
-use crate::storage::wal::Lsn;
+use crate::storage::wal::{Lsn, SegmentSequence};
 use groups::{GroupId, Instance};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -28,17 +28,17 @@ pub(super) struct Checkpoints {
     config: CheckpointConfig,
     /// By group: the newest state that is in a file.
     kept: Vec<Kept>,
-    files: BTreeMap<u64, File>,
+    files: BTreeMap<CheckpointSequence, File>,
     /// Files that were found damaged while in use. Their groups are written again, even if they have not changed.
-    spoilt: BTreeSet<u64>,
+    spoilt: BTreeSet<CheckpointSequence>,
     /// A round has ended: old segments may be dropped.
     may_trim: bool,
     /// Files that could not be read. They are removed when a new file is durable.
-    damaged: Vec<u64>,
-    last_sequence: u64,
+    damaged: Vec<CheckpointSequence>,
+    last_sequence: CheckpointSequence,
     round: Option<Round>,
     /// Files that are finished here, but not yet saved by the checkpoint worker.
-    saving: BTreeSet<u64>,
+    saving: BTreeSet<CheckpointSequence>,
     /// Bytes of blocks that are not written yet.
     unwritten: usize,
     /// Token bucket of the bytes that may be taken out.
@@ -75,7 +75,7 @@ pub(in crate::node) struct CheckpointFacts {
 #[derive(Clone, Copy, Debug, Default)]
 struct Kept {
     instance: Instance,
-    sequence: u64,
+    sequence: CheckpointSequence,
 }
 
 /// A file that is durable and was read back.
@@ -92,13 +92,13 @@ struct Round {
     queue: VecDeque<GroupId>,
     /// The group whose state is frozen while it is taken out.
     frozen: Option<GroupId>,
-    file: Option<u64>,
+    file: Option<CheckpointSequence>,
     file_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Trimming {
-    below: u64,
+    below: SegmentSequence,
     lsn: Lsn,
 }
 
@@ -111,7 +111,7 @@ impl Checkpoints {
             spoilt: BTreeSet::new(),
             may_trim: false,
             damaged: Vec::new(),
-            last_sequence: 0,
+            last_sequence: CheckpointSequence(0),
             round: None,
             saving: BTreeSet::new(),
             unwritten: 0,
@@ -155,7 +155,7 @@ impl Checkpoints {
         !self.is_going_on() && self.wanted.is_empty()
     }
 
-    fn add_file(&mut self, sequence: u64, bytes: u64, sections: &[SectionSummary]) {
+    fn add_file(&mut self, sequence: CheckpointSequence, bytes: u64, sections: &[SectionSummary]) {
         self.last_sequence = self.last_sequence.max(sequence);
         let groups: Vec<(GroupId, Instance)> =
             sections.iter().map(|section| (section.group, section.instance)).collect();
@@ -168,13 +168,13 @@ impl Checkpoints {
     }
 
     /// Takes the sequence number of the next file.
-    pub(super) fn next_sequence(&mut self) -> u64 {
-        self.last_sequence += 1;
+    pub(super) fn next_sequence(&mut self) -> CheckpointSequence {
+        self.last_sequence = self.last_sequence.following();
         self.last_sequence
     }
 
     /// Returns the id by which other nodes name a file.
-    pub(super) fn file(&self, sequence: u64) -> Option<FileId> {
+    pub(super) fn file(&self, sequence: CheckpointSequence) -> Option<FileId> {
         self.files.get(&sequence).map(|file| FileId { sequence, bytes: file.bytes, stamp: file.stamp })
     }
 
@@ -184,7 +184,7 @@ impl Checkpoints {
         Some((instance, self.file(sequence)?))
     }
 
-    pub(super) fn set_kept(&mut self, group: GroupId, instance: Instance, sequence: u64) {
+    pub(super) fn set_kept(&mut self, group: GroupId, instance: Instance, sequence: CheckpointSequence) {
         let kept = &mut self.kept[group.index()];
         if instance >= kept.instance {
             *kept = Kept { instance, sequence };
@@ -193,12 +193,12 @@ impl Checkpoints {
 
     /// Removes useless files and returns them: the files that could not be read, and each file that is not pinned and
     /// holds no group's newest state.
-    fn take_useless(&mut self, is_pinned: impl Fn(u64) -> bool) -> Vec<u64> {
+    fn take_useless(&mut self, is_pinned: impl Fn(CheckpointSequence) -> bool) -> Vec<CheckpointSequence> {
         let kept = &self.kept;
-        let used = |(sequence, file): &(&u64, &File)| {
+        let used = |(sequence, file): &(&CheckpointSequence, &File)| {
             is_pinned(**sequence) || file.groups.iter().any(|(group, _)| kept[group.index()].sequence == **sequence)
         };
-        let mut useless: Vec<u64> =
+        let mut useless: Vec<CheckpointSequence> =
             self.files.iter().filter(|file| !used(file)).map(|(sequence, _)| *sequence).collect();
         useless.append(&mut self.damaged);
         useless.sort_unstable();
@@ -232,7 +232,7 @@ impl Checkpoints {
     }
 
     /// Recovery: notes the files of which all or a part could not be read.
-    pub(super) fn note_damaged(&mut self, damaged: &[u64]) {
+    pub(super) fn note_damaged(&mut self, damaged: &[CheckpointSequence]) {
         for sequence in damaged.iter().copied() {
             self.last_sequence = self.last_sequence.max(sequence);
             match self.files.get(&sequence) {
@@ -319,7 +319,7 @@ impl Checkpoints {
 
     /// Asks which segments can be dropped. This is called at the very end of a turn, because no value may be chosen
     /// between the query and its answer. Otherwise a chosen value could be taken for a vote.
-    pub(super) fn ask_to_trim(&mut self, is_pinned: impl Fn(u64) -> bool, cx: &mut UpkeepContext<'_>) {
+    pub(super) fn ask_to_trim(&mut self, is_pinned: impl Fn(CheckpointSequence) -> bool, cx: &mut UpkeepContext<'_>) {
         // The position of a group is certain only when all its chosen values are applied.
         if !cx.engine.shard().is_busy() && std::mem::take(&mut self.may_trim) {
             let floors = self.floors(cx.engine, is_pinned);
@@ -372,11 +372,10 @@ impl Checkpoints {
         };
         if round.file.is_none() {
             let Some(record) = cx.cluster else { return false };
-            self.last_sequence += 1;
+            self.last_sequence = self.last_sequence.following();
             let sequence = self.last_sequence;
             (round.file, round.file_bytes) = (Some(sequence), 0);
-            let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
-            cx.give(CheckpointTask::Begin(Header { groups, cluster_id, hash_key, sequence }));
+            cx.give(CheckpointTask::Begin(record.checkpoint_header(sequence)));
         }
         round.frozen = Some(group);
         let divides = cx.divides();
@@ -397,7 +396,7 @@ impl Checkpoints {
     pub(super) fn on_result(
         &mut self,
         result: CheckpointResult,
-        is_pinned: impl Fn(u64) -> bool,
+        is_pinned: impl Fn(CheckpointSequence) -> bool,
         cx: &mut UpkeepContext<'_>,
     ) {
         match result {
@@ -421,10 +420,10 @@ impl Checkpoints {
     /// Adds a durable file. Older files in which no group has its newest state are removed, unless they are pinned.
     pub(super) fn add(
         &mut self,
-        sequence: u64,
+        sequence: CheckpointSequence,
         bytes: u64,
         sections: &[SectionSummary],
-        is_pinned: impl Fn(u64) -> bool,
+        is_pinned: impl Fn(CheckpointSequence) -> bool,
         cx: &mut UpkeepContext<'_>,
     ) {
         self.add_file(sequence, bytes, sections);
@@ -446,7 +445,7 @@ impl Checkpoints {
         }
     }
 
-    fn give_up_round(&mut self, sequence: u64, cx: &mut UpkeepContext<'_>) {
+    fn give_up_round(&mut self, sequence: CheckpointSequence, cx: &mut UpkeepContext<'_>) {
         self.saving.remove(&sequence);
         self.wanted.append(&mut self.covered);
         if let Some(round) = self.round.take_if(|round| round.file == Some(sequence)) {
@@ -478,7 +477,7 @@ impl Checkpoints {
     /// Returns, by group, the last instance whose value the log no longer needs: the instance of the group's
     /// checkpoint. If only a vote for the next instance is newer than the checkpoint, the next instance is returned,
     /// because the vote is logged again. The log behind a checkpoint that another node is fetching is kept, too.
-    fn floors(&self, engine: &Engine, is_pinned: impl Fn(u64) -> bool) -> Vec<Instance> {
+    fn floors(&self, engine: &Engine, is_pinned: impl Fn(CheckpointSequence) -> bool) -> Vec<Instance> {
         let floor = |(group, kept): (&groups::Group, &Kept)| {
             let only_a_vote = group.next() == kept.instance.following() && group.has_vote();
             if only_a_vote { group.next() } else { kept.instance }
@@ -497,7 +496,8 @@ impl Checkpoints {
         self.facts.scrubs += 1;
         self.facts.scrub_damaged += (findings.checkpoints.len() + findings.segments.len()) as u64;
         let files = &self.files;
-        let spoilt: Vec<u64> = findings.checkpoints.iter().copied().filter(|file| files.contains_key(file)).collect();
+        let spoilt: Vec<CheckpointSequence> =
+            findings.checkpoints.iter().copied().filter(|file| files.contains_key(file)).collect();
         if spoilt.is_empty() && findings.segments.is_empty() {
             return false;
         }
@@ -507,12 +507,12 @@ impl Checkpoints {
     }
 
     /// Notes that the segments below `below` are dropped once the log is durable up to `lsn`.
-    pub(super) fn set_trimming(&mut self, below: u64, lsn: Lsn) {
+    pub(super) fn set_trimming(&mut self, below: SegmentSequence, lsn: Lsn) {
         self.trimming = Some(Trimming { below, lsn });
     }
 
     /// Notes that the log is durable up to `lsn`. Returns the sequence number below which the segments can be dropped.
-    pub(super) fn take_trimmed(&mut self, lsn: Lsn) -> Option<u64> {
+    pub(super) fn take_trimmed(&mut self, lsn: Lsn) -> Option<SegmentSequence> {
         self.trimming.take_if(|trimming| trimming.lsn <= lsn).map(|trimming| trimming.below)
     }
 
@@ -541,10 +541,10 @@ mod tests {
     fn checkpoints() -> Checkpoints {
         let mut checkpoints = Checkpoints::new(CheckpointConfig::default());
         checkpoints.set_groups(2);
-        checkpoints.add_file(1, 100, &[section(0, 5), section(1, 5)]);
-        checkpoints.add_file(2, 50, &[section(1, 9)]);
+        checkpoints.add_file(CheckpointSequence(1), 100, &[section(0, 5), section(1, 5)]);
+        checkpoints.add_file(CheckpointSequence(2), 50, &[section(1, 9)]);
         for (group, instance, sequence) in [(0, 5, 1), (1, 5, 1), (1, 9, 2)] {
-            checkpoints.set_kept(GroupId(group), Instance(instance), sequence);
+            checkpoints.set_kept(GroupId(group), Instance(instance), CheckpointSequence(sequence));
         }
         checkpoints
     }
@@ -553,29 +553,36 @@ mod tests {
     fn a_file_goes_when_no_group_has_its_newest_state_there_and_nobody_fetches_it() {
         let mut checkpoints = checkpoints();
         assert_eq!((checkpoints.count(), checkpoints.bytes(), checkpoints.take_useless(|_| false)), (2, 150, vec![]));
-        checkpoints.add_file(3, 70, &[section(0, 7)]);
-        checkpoints.set_kept(GroupId(0), Instance(7), 3);
-        assert!(checkpoints.take_useless(|sequence| sequence == 1).is_empty(), "another node fetches it");
-        assert_eq!((checkpoints.take_useless(|_| false), checkpoints.count()), (vec![1], 2));
-        assert_eq!(checkpoints.newest(GroupId(0)).map(|(instance, file)| (instance.0, file.sequence)), Some((7, 3)));
+        checkpoints.add_file(CheckpointSequence(3), 70, &[section(0, 7)]);
+        checkpoints.set_kept(GroupId(0), Instance(7), CheckpointSequence(3));
+        assert!(
+            checkpoints.take_useless(|sequence| sequence == CheckpointSequence(1)).is_empty(),
+            "another node fetches it"
+        );
+        assert_eq!((checkpoints.take_useless(|_| false), checkpoints.count()), (vec![CheckpointSequence(1)], 2));
+        assert_eq!(checkpoints.newest(GroupId(0)).map(|(instance, file)| (instance.0, file.sequence.0)), Some((7, 3)));
     }
 
     #[test]
     fn a_damaged_file_whose_groups_have_nothing_else_is_written_anew_first() {
         let mut checkpoints = checkpoints();
-        checkpoints.note_damaged(&[1, 9]);
+        checkpoints.note_damaged(&[CheckpointSequence(1), CheckpointSequence(9)]);
         assert!(!checkpoints.is_idle(), "its groups are wanted");
-        assert_eq!(checkpoints.take_useless(|_| false), [9], "nobody needs the file that could not be read");
-        assert_eq!(checkpoints.next_sequence(), 10, "numbers are not used again");
+        assert_eq!(
+            checkpoints.take_useless(|_| false),
+            [CheckpointSequence(9)],
+            "nobody needs the file that could not be read"
+        );
+        assert_eq!(checkpoints.next_sequence(), CheckpointSequence(10), "numbers are not used again");
     }
 
     #[test]
     fn old_segments_go_when_the_records_logged_again_are_durable() {
         let mut checkpoints = checkpoints();
-        checkpoints.set_trimming(4, Lsn(70));
+        checkpoints.set_trimming(SegmentSequence(4), Lsn(70));
         assert_eq!(
             (checkpoints.take_trimmed(Lsn(69)), checkpoints.take_trimmed(Lsn(70)), checkpoints.take_trimmed(Lsn(71))),
-            (None, Some(4), None)
+            (None, Some(SegmentSequence(4)), None)
         );
     }
 }

@@ -30,6 +30,7 @@ use crate::storage::scrub::Findings;
 use crate::storage::wal::{self, ChosenValue, DroppableSegments, Lsn, ReadRange};
 use checkpoints::Checkpoints;
 use groups::{GroupId, NodeId};
+use net::event::ConnectionId;
 use net::frame::Purpose;
 use transfers::{Received, Transfers};
 
@@ -200,7 +201,12 @@ impl Upkeep {
     }
 
     /// Handles a member's request for a chunk of a checkpoint of this node.
-    pub(super) fn handle_chunk_request(&mut self, link: u64, request: &ChunkRequest, cx: &mut UpkeepContext<'_>) {
+    pub(super) fn handle_chunk_request(
+        &mut self,
+        link: ConnectionId,
+        request: &ChunkRequest,
+        cx: &mut UpkeepContext<'_>,
+    ) {
         self.transfers.handle_chunk_request(link, request, &self.checkpoints, cx);
     }
 
@@ -253,17 +259,17 @@ impl Upkeep {
     }
 
     /// Notes that a transfer connection is being made; `None` if it could not begin.
-    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, time: Time) {
+    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<ConnectionId>, time: Time) {
         self.transfers.on_dialling(to, connection, time.mono_ms());
     }
 
     /// Takes a transfer connection whose handshake is done. Returns the connection of the same member that it replaces.
-    pub(super) fn on_linked(&mut self, node: NodeId, link: u64) -> Option<u64> {
+    pub(super) fn on_linked(&mut self, node: NodeId, link: ConnectionId) -> Option<ConnectionId> {
         self.transfers.on_linked(node, link)
     }
 
     /// Handles the end of a connection. Returns false if it is neither a transfer connection nor an attempt at one.
-    pub(super) fn on_cut(&mut self, id: u64, time: Time) -> bool {
+    pub(super) fn on_cut(&mut self, id: ConnectionId, time: Time) -> bool {
         self.transfers.on_cut(id, time.mono_ms())
     }
 

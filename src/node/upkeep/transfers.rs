@@ -12,8 +12,9 @@ use crate::config::{
 };
 use crate::node::output::{Output, Outputs};
 use crate::node::wire::{Chunk, ChunkRequest, FileId, NODE, NodeMessage, Offer};
-use crate::storage::checkpoint::{Header, INCOMING_PREFIX, SectionSummary, TransferResult, TransferTask};
+use crate::storage::checkpoint::{CheckpointSequence, INCOMING_PREFIX, SectionSummary, TransferResult, TransferTask};
 use groups::{GroupId, Instance, NodeId};
+use net::event::ConnectionId;
 use net::frame::{FrameWriter, Purpose};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,13 +23,13 @@ use std::collections::{BTreeMap, VecDeque};
 pub(super) struct Transfers {
     active: Vec<Transfer>,
     /// Transfer connections by member, and attempts at one.
-    links: BTreeMap<NodeId, u64>,
-    dialling: BTreeMap<NodeId, u64>,
+    links: BTreeMap<NodeId, ConnectionId>,
+    dialling: BTreeMap<NodeId, ConnectionId>,
     due_ms: BTreeMap<NodeId, u64>,
     /// Pinned files of this node, which other nodes fetch, and the time until which each is pinned.
-    pins: BTreeMap<u64, u64>,
+    pins: BTreeMap<CheckpointSequence, u64>,
     /// Chunks that others have requested, by connection, and the number of chunks being read for them.
-    queued: VecDeque<(u64, ChunkRequest)>,
+    queued: VecDeque<(ConnectionId, ChunkRequest)>,
     reading: usize,
     asking: TokenBucket,
     sending: TokenBucket,
@@ -46,7 +47,7 @@ pub(in crate::node) struct TransferTotals {
 
 /// A checkpoint that was received and is now one of this node's.
 pub(super) struct Received {
-    pub(super) sequence: u64,
+    pub(super) sequence: CheckpointSequence,
     pub(super) bytes: u64,
     pub(super) sections: Vec<SectionSummary>,
 }
@@ -69,7 +70,7 @@ struct Transfer {
 
 impl Transfers {
     /// Returns true if a file is kept because another node fetches it.
-    pub(super) fn is_pinned(&self, sequence: u64, now_ms: u64) -> bool {
+    pub(super) fn is_pinned(&self, sequence: CheckpointSequence, now_ms: u64) -> bool {
         self.pins.get(&sequence).is_some_and(|until_ms| now_ms < *until_ms)
     }
 
@@ -91,7 +92,7 @@ impl Transfers {
     }
 
     /// Asks again for the chunks that were requested on a connection that is gone.
-    fn ask_again(&mut self, from: NodeId, link: u64) {
+    fn ask_again(&mut self, from: NodeId, link: ConnectionId) {
         self.queued.retain(|(to, _)| *to != link);
         for transfer in self.active.iter_mut().filter(|transfer| transfer.from == from) {
             transfer.asked = transfer.received;
@@ -135,7 +136,7 @@ impl Transfers {
         if cx.engine.find(group).is_none_or(|group| instance < group.next()) {
             return;
         }
-        let name = format!("{INCOMING_PREFIX}{}-{:x}-{:08x}", from.0, file.sequence, file.stamp);
+        let name = format!("{INCOMING_PREFIX}{}-{:x}-{:08x}", from.0, file.sequence.0, file.stamp);
         let active = &self.active;
         // This node fetches from one source at a time. At most two files of a source are new enough to be offered.
         if active.len() >= TRANSFERS_MAX || active.iter().any(|transfer| transfer.name == name || transfer.from != from)
@@ -172,7 +173,7 @@ impl Transfers {
 
     fn request_chunks(&mut self, cx: &mut UpkeepContext<'_>) {
         let Transfers { active, links, asking, .. } = self;
-        let mut requests: Vec<(u64, ChunkRequest)> = Vec::new();
+        let mut requests: Vec<(ConnectionId, ChunkRequest)> = Vec::new();
         for transfer in active.iter_mut().filter(|transfer| transfer.opened && !transfer.installing) {
             let Some(link) = links.get(&transfer.from) else { continue };
             while transfer.asked < transfer.file.bytes
@@ -222,7 +223,7 @@ impl Transfers {
     /// Handles a member's request for a chunk of a checkpoint of this node.
     pub(super) fn handle_chunk_request(
         &mut self,
-        link: u64,
+        link: ConnectionId,
         request: &ChunkRequest,
         files: &Checkpoints,
         cx: &mut UpkeepContext<'_>,
@@ -313,8 +314,7 @@ impl Transfers {
             return;
         }
         transfer.installing = true;
-        let (groups, cluster_id, hash_key) = (record.groups, record.cluster_id, record.hash_key);
-        let header = Header { groups, cluster_id, hash_key, sequence: files.next_sequence() };
+        let header = record.checkpoint_header(files.next_sequence());
         cx.run(TransferTask::Install { name: name.to_owned(), header, limits: record.limits(), next });
     }
 
@@ -331,7 +331,7 @@ impl Transfers {
     // Transfer connections: a second one between the same two nodes, dialled by the node that fetches a checkpoint.
 
     /// Notes that a connection is being made; `None` if it could not begin.
-    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<u64>, now_ms: u64) {
+    pub(super) fn on_dialling(&mut self, to: NodeId, connection: Option<ConnectionId>, now_ms: u64) {
         match connection {
             Some(id) => _ = self.dialling.insert(to, id),
             None => _ = self.due_ms.insert(to, now_ms + TRANSFER_REDIAL_MS),
@@ -339,7 +339,7 @@ impl Transfers {
     }
 
     /// Takes a connection whose handshake is done. Returns the connection of the same member that it replaces.
-    pub(super) fn on_linked(&mut self, node: NodeId, link: u64) -> Option<u64> {
+    pub(super) fn on_linked(&mut self, node: NodeId, link: ConnectionId) -> Option<ConnectionId> {
         self.dialling.remove(&node);
         let old = self.links.insert(node, link)?;
         self.ask_again(node, old);
@@ -347,8 +347,9 @@ impl Transfers {
     }
 
     /// Handles the end of a connection. Returns false if it is neither a transfer connection nor an attempt at one.
-    pub(super) fn on_cut(&mut self, id: u64, now_ms: u64) -> bool {
-        let with = |map: &BTreeMap<NodeId, u64>| map.iter().find(|(_, link)| **link == id).map(|(node, _)| *node);
+    pub(super) fn on_cut(&mut self, id: ConnectionId, now_ms: u64) -> bool {
+        let with =
+            |map: &BTreeMap<NodeId, ConnectionId>| map.iter().find(|(_, link)| **link == id).map(|(node, _)| *node);
         let Some(node) = with(&self.links).or(with(&self.dialling)) else { return false };
         self.links.retain(|_, link| *link != id);
         self.dialling.retain(|_, link| *link != id);
@@ -358,7 +359,7 @@ impl Transfers {
     }
 
     /// Sends a frame of one message on a transfer connection.
-    fn send(&self, link: u64, message: &NodeMessage, outputs: &mut Outputs) {
+    fn send(&self, link: ConnectionId, message: &NodeMessage, outputs: &mut Outputs) {
         let mut frame = FrameWriter::new(Purpose::Bulk);
         frame.message(NODE, message.kind(), |out| message.put(out));
         let mut pieces = Vec::new();
@@ -377,17 +378,31 @@ mod tests {
     fn a_newer_connection_replaces_the_older_one_and_a_lost_one_is_made_again_later() {
         let mut transfers = Transfers::default();
         let node = NodeId(2);
-        transfers.on_dialling(node, Some(7), 0);
-        assert_eq!((transfers.on_linked(node, 7), transfers.on_linked(node, 8)), (None, Some(7)));
-        assert!(!transfers.on_cut(7, 100) && transfers.on_cut(8, 100) && !transfers.on_cut(8, 100));
+        transfers.on_dialling(node, Some(ConnectionId(7)), 0);
+        assert_eq!(
+            (transfers.on_linked(node, ConnectionId(7)), transfers.on_linked(node, ConnectionId(8))),
+            (None, Some(ConnectionId(7)))
+        );
+        assert!(
+            !transfers.on_cut(ConnectionId(7), 100)
+                && transfers.on_cut(ConnectionId(8), 100)
+                && !transfers.on_cut(ConnectionId(8), 100)
+        );
         assert!(transfers.due_ms[&node] > 100);
     }
 
     #[test]
     fn a_file_is_kept_for_another_node_for_a_while() {
         let mut transfers = Transfers::default();
-        transfers.pins.insert(3, TRANSFER_PIN_MS);
-        assert!(transfers.is_pinned(3, TRANSFER_PIN_MS - 1) && !transfers.is_pinned(3, TRANSFER_PIN_MS));
-        assert!(!transfers.is_pinned(4, 0) && transfers.tick(TRANSFER_PIN_MS).is_empty() && transfers.pins.is_empty());
+        transfers.pins.insert(CheckpointSequence(3), TRANSFER_PIN_MS);
+        assert!(
+            transfers.is_pinned(CheckpointSequence(3), TRANSFER_PIN_MS - 1)
+                && !transfers.is_pinned(CheckpointSequence(3), TRANSFER_PIN_MS)
+        );
+        assert!(
+            !transfers.is_pinned(CheckpointSequence(4), 0)
+                && transfers.tick(TRANSFER_PIN_MS).is_empty()
+                && transfers.pins.is_empty()
+        );
     }
 }

@@ -20,6 +20,7 @@
 //! be read alone. The header holds what is needed to check a state without the data directory. A later version keeps
 //! the size of the header and the places of its magic, version and CRC.
 
+use super::CheckpointSequence;
 use crate::config::{BATCH_BYTES_MAX, GROUPS_MAX, VALUE_BYTES_LIMIT};
 use crate::storage::fields::{put, take, u32_at, u64_at};
 use crc32c::{crc32c, crc32c_append};
@@ -78,7 +79,7 @@ pub struct Header {
     /// The cluster's hash key, which determines key positions and digests.
     pub hash_key: [u8; 16],
     /// The sequence number: the checkpoints of one directory count 1, 2, 3…
-    pub sequence: u64,
+    pub sequence: CheckpointSequence,
 }
 
 /// Why a header cannot be used.
@@ -100,7 +101,7 @@ impl Header {
         put(&mut bytes, HEADER_GROUPS, self.groups.to_le_bytes());
         put(&mut bytes, HEADER_CLUSTER, self.cluster_id);
         put(&mut bytes, HEADER_HASH_KEY, self.hash_key);
-        put(&mut bytes, HEADER_SEQUENCE, self.sequence.to_le_bytes());
+        put(&mut bytes, HEADER_SEQUENCE, self.sequence.0.to_le_bytes());
         let crc = crc32c(&bytes[..HEADER_CRC]);
         put(&mut bytes, HEADER_CRC, crc.to_le_bytes());
         bytes
@@ -119,7 +120,7 @@ impl Header {
             groups: u32_at(bytes, HEADER_GROUPS),
             cluster_id: take(bytes, HEADER_CLUSTER),
             hash_key: take(bytes, HEADER_HASH_KEY),
-            sequence: u64_at(bytes, HEADER_SEQUENCE),
+            sequence: CheckpointSequence(u64_at(bytes, HEADER_SEQUENCE)),
         };
         if !(1..=GROUPS_MAX).contains(&header.groups) {
             return Err(HeaderFlaw::Damaged);

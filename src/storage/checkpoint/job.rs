@@ -2,7 +2,10 @@
 //! tasks in order, and the node gets each [`CheckpointResult`]. [`CheckpointWorker`] itself has no thread, so that the
 //! simulator can drive it.
 
-use super::{CheckpointError, CheckpointWriter, Header, Packing, SectionHead, SectionSummary, checkpoint_name, verify};
+use super::{
+    CheckpointError, CheckpointSequence, CheckpointWriter, Header, Packing, SectionHead, SectionSummary,
+    checkpoint_name, verify,
+};
 use crate::storage::disk::Disk;
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ pub enum CheckpointTask {
     /// Give the file up, and remove it.
     Abandon,
     /// Remove the file with this sequence number, which nobody needs any more.
-    Remove(u64),
+    Remove(CheckpointSequence),
 }
 
 /// The result of a task.
@@ -33,7 +36,7 @@ pub enum CheckpointResult {
     /// A file is durable and was read back.
     Saved {
         /// Its sequence number.
-        sequence: u64,
+        sequence: CheckpointSequence,
         /// Bytes in the file.
         bytes: u64,
         /// The sections in the file.
@@ -42,7 +45,7 @@ pub enum CheckpointResult {
     /// A file could not be made. Its remains are removed now, or by the next start.
     Failed {
         /// Its sequence number.
-        sequence: u64,
+        sequence: CheckpointSequence,
         /// The reason, in one line.
         reason: String,
     },
@@ -67,7 +70,7 @@ pub struct CheckpointWorker {
     disk: Arc<dyn Disk>,
     packing: Packing,
     /// The file being written, with its sequence number. `None` after an error: the rest of that file is skipped.
-    writer: Option<(u64, CheckpointWriter)>,
+    writer: Option<(CheckpointSequence, CheckpointWriter)>,
 }
 
 impl CheckpointWorker {
@@ -117,7 +120,11 @@ impl CheckpointWorker {
         Some(failed(sequence, &error))
     }
 
-    fn finish(&self, sequence: u64, writer: CheckpointWriter) -> Result<CheckpointResult, CheckpointError> {
+    fn finish(
+        &self,
+        sequence: CheckpointSequence,
+        writer: CheckpointWriter,
+    ) -> Result<CheckpointResult, CheckpointError> {
         let bytes = writer.finish()?;
         let verified = verify(&*self.disk, &checkpoint_name(sequence)).inspect_err(|_| self.remove(sequence))?;
         Ok(CheckpointResult::Saved {
@@ -127,7 +134,7 @@ impl CheckpointWorker {
         })
     }
 
-    fn remove(&self, sequence: u64) {
+    fn remove(&self, sequence: CheckpointSequence) {
         let name = checkpoint_name(sequence);
         if let Err(error) = self.disk.remove(&name).and_then(|()| self.disk.sync_dir()) {
             tracing::error!("cannot remove {name}, which is not needed any more: {error}");
@@ -135,6 +142,6 @@ impl CheckpointWorker {
     }
 }
 
-fn failed(sequence: u64, error: &CheckpointError) -> CheckpointResult {
+fn failed(sequence: CheckpointSequence, error: &CheckpointError) -> CheckpointResult {
     CheckpointResult::Failed { sequence, reason: error.to_string() }
 }

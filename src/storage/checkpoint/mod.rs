@@ -36,6 +36,8 @@ use crate::kv::BlockError;
 use crate::storage::disk::Disk;
 use crate::storage::numbered::Numbered;
 use groups::GroupId;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io;
 use thiserror::Error;
 
@@ -113,18 +115,37 @@ pub enum CheckpointError {
 /// The advice at the end of messages about a checkpoint that cannot be used.
 const ELSEWHERE: &str = "remove it and use an older checkpoint, or one of another member";
 
+/// The sequence number of a checkpoint of a node. Later checkpoints have higher numbers; 0 stands for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CheckpointSequence(pub u64);
+
+impl CheckpointSequence {
+    /// Returns the number of the checkpoint after this one.
+    #[must_use]
+    pub fn following(self) -> CheckpointSequence {
+        CheckpointSequence(self.0 + 1)
+    }
+}
+
+impl fmt::Display for CheckpointSequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Returns the file name of the checkpoint with this sequence number.
 #[must_use]
-pub fn checkpoint_name(sequence: u64) -> String {
-    FILES.name(sequence)
+pub fn checkpoint_name(sequence: CheckpointSequence) -> String {
+    FILES.name(sequence.0)
 }
 
 /// Returns the sequence numbers of all finished checkpoints in a directory, ascending.
 ///
 /// # Errors
 /// If the directory cannot be read.
-pub fn sequences(disk: &dyn Disk) -> io::Result<Vec<u64>> {
-    let mut sequences: Vec<u64> = disk.list()?.iter().filter_map(|name| FILES.sequence(name)).collect();
+pub fn sequences(disk: &dyn Disk) -> io::Result<Vec<CheckpointSequence>> {
+    let mut sequences: Vec<CheckpointSequence> =
+        disk.list()?.iter().filter_map(|name| FILES.sequence(name)).map(CheckpointSequence).collect();
     sequences.sort_unstable();
     Ok(sequences)
 }

@@ -1,7 +1,9 @@
 //! Loads the newest readable state of each group at a start. A file that cannot be read is reported, and an older one
 //! takes its place. Without an older file the group learns its state from the other members.
 
-use super::{CheckpointError, CheckpointReader, Header, SectionSummary, checkpoint_name, sequences};
+use super::{
+    CheckpointError, CheckpointReader, CheckpointSequence, Header, SectionSummary, checkpoint_name, sequences,
+};
 use crate::kv::{BlockError, Installation, Store, StoreLimits};
 use crate::routing::slots_of;
 use crate::storage::disk::Disk;
@@ -11,7 +13,7 @@ use std::io;
 /// The state of a group from a checkpoint.
 pub struct LoadedState {
     /// The file's sequence number.
-    pub sequence: u64,
+    pub sequence: CheckpointSequence,
     /// The group.
     pub group: GroupId,
     /// The group's state besides its keys and sessions.
@@ -24,15 +26,15 @@ pub struct LoadedState {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     /// Sequence number, bytes and sections of each file that can be opened, ascending.
-    pub files: Vec<(u64, u64, Vec<SectionSummary>)>,
+    pub files: Vec<(CheckpointSequence, u64, Vec<SectionSummary>)>,
 }
 
 /// The checkpoint set of a directory, opened. Several threads may load states from it.
 pub struct CheckpointSet {
-    readers: Vec<(u64, CheckpointReader)>,
+    readers: Vec<(CheckpointSequence, CheckpointReader)>,
     header: Header,
     limits: StoreLimits,
-    damaged: Vec<u64>,
+    damaged: Vec<CheckpointSequence>,
 }
 
 impl CheckpointSet {
@@ -59,7 +61,7 @@ impl CheckpointSet {
     /// Loads the newest readable state of a group, if any, and returns it with the bytes of its blocks. Adds the files
     /// in which the state of this group cannot be read to `damaged`.
     #[must_use]
-    pub fn newest(&self, group: GroupId, damaged: &mut Vec<u64>) -> Option<(LoadedState, u64)> {
+    pub fn newest(&self, group: GroupId, damaged: &mut Vec<CheckpointSequence>) -> Option<(LoadedState, u64)> {
         let mut candidates = self.candidates(group);
         while let Some((section, place)) = candidates.pop() {
             let (sequence, reader) = &self.readers[place];
@@ -103,7 +105,7 @@ impl CheckpointSet {
 
     /// Returns the files that could not be opened, and those in `found`, which were damaged when they were read.
     #[must_use]
-    pub fn damaged(&self, mut found: Vec<u64>) -> Vec<u64> {
+    pub fn damaged(&self, mut found: Vec<CheckpointSequence>) -> Vec<CheckpointSequence> {
         found.extend(&self.damaged);
         found.sort_unstable();
         found.dedup();

@@ -7,14 +7,16 @@ use super::*;
 use crate::kv::encode::encode;
 use crate::kv::{Installation, ParseContext, Store, StoreLimits, parse, table};
 use crate::routing::{group_of, slot, slots_of};
+use crate::storage::checkpoint::CheckpointSequence;
 use crate::storage::disk::MemoryDisk;
 use bytes::BytesMut;
-use groups::{Ballot, CommandId, DedupTable, Instance, Membership, NodeId, Snapshot};
+use groups::{Ballot, CommandId, Counter, DedupTable, Instance, Membership, NodeId, Snapshot};
 use proptest::prelude::*;
 use std::sync::Arc;
 
 const GROUPS: u32 = 4;
-const HEADER: Header = Header { groups: GROUPS, cluster_id: [3; 16], hash_key: [7; 16], sequence: 1 };
+const HEADER: Header =
+    Header { groups: GROUPS, cluster_id: [3; 16], hash_key: [7; 16], sequence: CheckpointSequence(1) };
 const FIRST: &str = "checkpoint-0000000000000001";
 const SECOND: &str = "checkpoint-0000000000000002";
 
@@ -42,7 +44,7 @@ fn apply(store: &mut Store, words: &[&str]) {
 fn head(group: u32) -> SectionHead {
     let chosen = Ballot { round: 5, node: NodeId(2) };
     let mut dedup = DedupTable::default();
-    dedup.advance(CommandId { origin: NodeId(3), start: 4, counter: 5 });
+    dedup.advance(CommandId { origin: NodeId(3), start: 4, counter: Counter(5) });
     let membership = Membership::of_ids((1..=3).map(NodeId));
     let instance = Instance(77);
     let state = Snapshot { instance, chosen, chain: 0xabcd, time_ms: 9, digest: 5, dedup, membership };
@@ -59,7 +61,7 @@ fn write(
 ) -> Result<u64, CheckpointError> {
     let mut writer = CheckpointWriter::create(Arc::new(disk.clone()), header, packing)?;
     for (group, keys) in groups {
-        let mut store = store(*group, *keys, header.sequence);
+        let mut store = store(*group, *keys, header.sequence.0);
         store.freeze();
         look();
         writer.begin(&head(*group))?;
@@ -81,7 +83,7 @@ fn written(packing: Packing, groups: &[(u32, usize)]) -> MemoryDisk {
 }
 
 fn second() -> Header {
-    Header { sequence: 2, ..HEADER }
+    Header { sequence: CheckpointSequence(2), ..HEADER }
 }
 
 fn one_line(error: &CheckpointError) {
@@ -138,13 +140,18 @@ fn every_flipped_bit_and_every_missing_byte_is_found() {
     }
 }
 
+/// Returns the sequence numbers of the finished checkpoints.
+fn numbers(disk: &MemoryDisk) -> Vec<u64> {
+    sequences(disk).unwrap().into_iter().map(|sequence| sequence.0).collect()
+}
+
 #[test]
 fn whatever_a_crash_leaves_the_checkpoint_before_stays() {
     let whole = |disk: &MemoryDisk, name: &str| verify(disk, name).is_ok();
     let check = |crashed: &MemoryDisk, finished: bool| {
         assert!(whole(crashed, FIRST));
         remove_unfinished(crashed).unwrap();
-        let sequences = sequences(crashed).unwrap();
+        let sequences = numbers(crashed);
         assert!(sequences == [1, 2] || sequences == [1] && !finished, "{sequences:?}");
         assert_eq!(sequences.len(), crashed.list().unwrap().len(), "all that is left is checkpoints");
         assert!(sequences == [1] || whole(crashed, SECOND), "what has the name is whole");
@@ -199,7 +206,7 @@ fn a_full_disk_leaves_nothing_behind() {
     }
     disk.set_capacity(Some(before + size));
     assert_eq!(write(&disk, second(), Packing::Plain, &[(1, 20)], &mut || {}).unwrap(), size);
-    assert_eq!(sequences(&disk).unwrap(), [1, 2]);
+    assert_eq!(numbers(&disk), [1, 2]);
 }
 
 #[test]
@@ -210,7 +217,7 @@ fn only_what_a_writer_left_is_removed() {
     }
     assert_eq!(remove_unfinished(&disk).unwrap(), 1);
     assert_eq!(disk.list().unwrap().len(), 4);
-    assert_eq!(sequences(&disk).unwrap(), [1]);
+    assert_eq!(numbers(&disk), [1]);
 }
 
 #[test]

@@ -5,11 +5,14 @@
 
 use super::reader::sound_bytes;
 use super::recovery::section_of;
-use super::{CheckpointError, CheckpointReader, Header, LoadedState, SectionSummary, checkpoint_name};
+use super::{
+    CheckpointError, CheckpointReader, CheckpointSequence, Header, LoadedState, SectionSummary, checkpoint_name,
+};
 use crate::kv::StoreLimits;
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use bytes::Bytes;
 use groups::Instance;
+use net::event::ConnectionId;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -54,9 +57,9 @@ pub enum TransferTask {
     /// Read a piece of one of this node's checkpoints, for another node.
     Read {
         /// The link to the other node; returned with the piece.
-        link: u64,
+        link: ConnectionId,
         /// The sequence number of the checkpoint.
-        sequence: u64,
+        sequence: CheckpointSequence,
         /// The offset of the piece.
         offset: u64,
         /// The length of the piece.
@@ -108,7 +111,7 @@ pub enum TransferResult {
         /// The file.
         name: String,
         /// Its sequence number here.
-        sequence: u64,
+        sequence: CheckpointSequence,
         /// Bytes in the file.
         bytes: u64,
         /// The sections in the file.
@@ -124,9 +127,9 @@ pub enum TransferResult {
     /// A piece for another node; empty if there is none.
     Chunk {
         /// The link to the other node.
-        link: u64,
+        link: ConnectionId,
         /// The sequence number of the checkpoint.
-        sequence: u64,
+        sequence: CheckpointSequence,
         /// The offset of the piece.
         offset: u64,
         /// The piece.
@@ -157,7 +160,7 @@ pub struct TransferWorker {
     /// The file written last, with its name and its unsynced bytes.
     writing: Option<(String, Arc<dyn DiskFile>, u64)>,
     /// The file read last, with its sequence number.
-    reading: Option<(u64, Arc<dyn DiskFile>)>,
+    reading: Option<(CheckpointSequence, Arc<dyn DiskFile>)>,
 }
 
 impl TransferWorker {
@@ -265,7 +268,7 @@ impl TransferWorker {
         Ok(())
     }
 
-    fn read(&mut self, sequence: u64, offset: u64, bytes: usize) -> io::Result<Bytes> {
+    fn read(&mut self, sequence: CheckpointSequence, offset: u64, bytes: usize) -> io::Result<Bytes> {
         if self.reading.as_ref().is_none_or(|(open, _)| *open != sequence) {
             self.reading = Some((sequence, self.disk.open_read_only(&checkpoint_name(sequence))?));
         }

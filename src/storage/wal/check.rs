@@ -3,14 +3,14 @@
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, check_body, frame_seed};
 use super::scan::{CHUNK_BYTES, Window};
-use super::{LogError, segment_name, segment_sequence};
+use super::{LogError, SegmentSequence, segment_name, segment_sequence};
 use crate::storage::disk::Disk;
 
 /// Returns the sequence numbers and names of all segments except the last, to which the log still appends.
 #[must_use]
-pub fn cold_segments(disk: &dyn Disk) -> Vec<(u64, String)> {
+pub fn cold_segments(disk: &dyn Disk) -> Vec<(SegmentSequence, String)> {
     let names = disk.list().unwrap_or_default();
-    let mut sequences: Vec<u64> = names.iter().filter_map(|name| segment_sequence(name)).collect();
+    let mut sequences: Vec<SegmentSequence> = names.iter().filter_map(|name| segment_sequence(name)).collect();
     sequences.sort_unstable();
     sequences.pop();
     sequences.into_iter().map(|sequence| (sequence, segment_name(sequence))).collect()
@@ -59,7 +59,7 @@ pub fn check_segment(disk: &dyn Disk, name: &str) -> Result<u64, LogError> {
 }
 
 /// Returns the header of the segment after this one. `None` if it cannot be read: its own check reports that.
-fn next_header(disk: &dyn Disk, sequence: u64) -> Option<SegmentHeader> {
-    let mut window = Window::open(disk, &segment_name(sequence + 1), SEGMENT_HEADER_BYTES).ok()?;
+fn next_header(disk: &dyn Disk, sequence: SegmentSequence) -> Option<SegmentHeader> {
+    let mut window = Window::open(disk, &segment_name(sequence.following()), SEGMENT_HEADER_BYTES).ok()?;
     SegmentHeader::decode(window.bytes(0, SEGMENT_HEADER_BYTES).ok()?).ok()
 }

@@ -4,7 +4,7 @@
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, check_records, frame_seed, records};
 use super::scan::Window;
-use super::{LogError, Logged, Lsn, Record, segment_name};
+use super::{LogError, Logged, Lsn, Record, SegmentSequence, segment_name};
 use crate::storage::disk::Disk;
 use groups::GroupId;
 use std::ops::Range;
@@ -20,7 +20,7 @@ pub struct Frontier {
 #[derive(Default)]
 struct Reached {
     /// By segment, in order: its sequence number, and the end of the frames that were read.
-    ends: Vec<(u64, u64)>,
+    ends: Vec<(SegmentSequence, u64)>,
     /// Bytes added since the followers were last woken.
     untold_bytes: u64,
     /// The first reader has finished.
@@ -30,7 +30,7 @@ struct Reached {
 impl Frontier {
     /// Adds a frame that the first reader has accepted: the bytes `frame` of segment `sequence`. Called for each frame,
     /// in the order of the log.
-    pub fn advance(&self, sequence: u64, frame: Range<u64>) {
+    pub fn advance(&self, sequence: SegmentSequence, frame: Range<u64>) {
         let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         match reached.ends.last_mut() {
             Some((last, end)) if *last == sequence => *end = frame.end,
@@ -70,7 +70,7 @@ impl Frontier {
 
 enum Next {
     /// Frames of the segment with this sequence number, up to this offset.
-    Frames(u64, u64),
+    Frames(SegmentSequence, u64),
     /// No more frames of this segment, but there is a later segment.
     Segment,
     Nothing,

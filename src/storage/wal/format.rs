@@ -17,7 +17,7 @@
 //! contains frames of another log, they are never taken for frames of this log. A later version keeps the size of the
 //! segment header and the places of its magic, version and CRC.
 
-use super::{Lsn, Record, RecordKind};
+use super::{Lsn, Record, RecordKind, SegmentSequence};
 use crate::storage::fields::{put, take, u32_at, u64_at};
 use crc32c::{crc32c, crc32c_append};
 use groups::{Ballot, GroupId, Instance, NodeId};
@@ -81,7 +81,7 @@ pub struct SegmentHeader {
     /// The storage id of the directory that the log belongs to.
     pub storage_id: [u8; 16],
     /// The sequence number: segments count 1, 2, 3… without gaps.
-    pub sequence: u64,
+    pub sequence: SegmentSequence,
     /// The lsn of the first frame. Everything below it was durable before this header was written.
     pub first_lsn: Lsn,
     /// Bytes in the file: a shorter file has lost its end.
@@ -106,7 +106,7 @@ impl SegmentHeader {
         put(&mut bytes, SEGMENT_VERSION, FORMAT_VERSION.to_le_bytes());
         put(&mut bytes, SEGMENT_PREVIOUS, self.previous.to_le_bytes());
         put(&mut bytes, SEGMENT_STORAGE_ID, self.storage_id);
-        put(&mut bytes, SEGMENT_SEQUENCE, self.sequence.to_le_bytes());
+        put(&mut bytes, SEGMENT_SEQUENCE, self.sequence.0.to_le_bytes());
         put(&mut bytes, SEGMENT_FIRST_LSN, self.first_lsn.0.to_le_bytes());
         put(&mut bytes, SEGMENT_LENGTH, self.length.to_le_bytes());
         let crc = crc32c(&bytes[..SEGMENT_CRC]);
@@ -129,7 +129,7 @@ impl SegmentHeader {
         Ok(SegmentHeader {
             previous: u32_at(bytes, SEGMENT_PREVIOUS),
             storage_id: take(bytes, SEGMENT_STORAGE_ID),
-            sequence: u64_at(bytes, SEGMENT_SEQUENCE),
+            sequence: SegmentSequence(u64_at(bytes, SEGMENT_SEQUENCE)),
             first_lsn: Lsn(u64_at(bytes, SEGMENT_FIRST_LSN)),
             length: u64_at(bytes, SEGMENT_LENGTH),
         })
@@ -152,7 +152,7 @@ pub struct FrameHeader {
     /// The highest lsn that was known to be durable when this frame was written.
     pub durable: Lsn,
     /// The sequence number of the segment that the frame was written into.
-    pub segment: u64,
+    pub segment: SegmentSequence,
     /// The bytes of all payloads together.
     pub payload_bytes: u64,
     /// The CRC of the record headers.
@@ -175,7 +175,7 @@ impl FrameHeader {
             count: u32_at(bytes, FRAME_COUNT),
             lsn: Lsn(u64_at(bytes, FRAME_LSN)),
             durable: Lsn(u64_at(bytes, FRAME_DURABLE)),
-            segment: u64_at(bytes, FRAME_SEGMENT),
+            segment: SegmentSequence(u64_at(bytes, FRAME_SEGMENT)),
             payload_bytes: u64_at(bytes, FRAME_PAYLOAD_BYTES),
             records_crc: u32_at(bytes, FRAME_RECORDS_CRC),
             previous: u32_at(bytes, FRAME_PREVIOUS),
@@ -218,7 +218,7 @@ pub struct FramePlace {
     /// See [`FrameHeader::durable`].
     pub durable: Lsn,
     /// See [`FrameHeader::segment`].
-    pub segment: u64,
+    pub segment: SegmentSequence,
     /// See [`FrameHeader::previous`].
     pub previous: u32,
 }
@@ -246,7 +246,7 @@ pub fn encode_frame(buffer: &mut Vec<u8>, place: FramePlace, records: &[Record])
     put(buffer, FRAME_COUNT, count.to_le_bytes());
     put(buffer, FRAME_LSN, place.lsn.0.to_le_bytes());
     put(buffer, FRAME_DURABLE, place.durable.0.to_le_bytes());
-    put(buffer, FRAME_SEGMENT, place.segment.to_le_bytes());
+    put(buffer, FRAME_SEGMENT, place.segment.0.to_le_bytes());
     put(buffer, FRAME_PAYLOAD_BYTES, payload_bytes.to_le_bytes());
     put(buffer, FRAME_RECORDS_CRC, records_crc.to_le_bytes());
     put(buffer, FRAME_PREVIOUS, place.previous.to_le_bytes());
@@ -386,7 +386,8 @@ mod tests {
         ]
     }
 
-    const PLACE: FramePlace = FramePlace { seed: 77, lsn: Lsn(9), durable: Lsn(8), segment: 3, previous: 0xabcd };
+    const PLACE: FramePlace =
+        FramePlace { seed: 77, lsn: Lsn(9), durable: Lsn(8), segment: SegmentSequence(3), previous: 0xabcd };
 
     #[test]
     fn a_frame_reads_back_and_has_the_size_that_was_foretold() {
@@ -394,7 +395,7 @@ mod tests {
         let crc = encode_frame(&mut buffer, PLACE, &sample());
         assert_eq!(buffer.len() as u64, frame_bytes(&sample()));
         let header = FrameHeader::decode(&buffer, 77).unwrap();
-        assert_eq!((header.lsn, header.durable, header.segment), (Lsn(9), Lsn(8), 3));
+        assert_eq!((header.lsn, header.durable, header.segment), (Lsn(9), Lsn(8), SegmentSequence(3)));
         assert_eq!((header.previous, header.crc, header.count), (0xabcd, crc, 2));
         assert_eq!(header.frame_bytes(), buffer.len() as u64);
         let body = &buffer[FRAME_HEADER_BYTES..];
@@ -439,8 +440,13 @@ mod tests {
 
     #[test]
     fn a_segment_header_reads_back_and_tells_versions_from_rot() {
-        let header =
-            SegmentHeader { previous: 5, storage_id: [7; 16], sequence: 2, first_lsn: Lsn(40), length: 1 << 20 };
+        let header = SegmentHeader {
+            previous: 5,
+            storage_id: [7; 16],
+            sequence: SegmentSequence(2),
+            first_lsn: Lsn(40),
+            length: 1 << 20,
+        };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         assert_eq!(SegmentHeader::decode(&bytes[..63]), Err(SegmentFlaw::Checksum));

@@ -7,7 +7,7 @@ use super::preallocation::PreallocatedSegments;
 use super::recovery::{LogRecoverySummary, recover};
 use super::{
     Append, Batch, ChosenReader, ChosenValue, DroppableSegments, LogError, LogOptions, LogStatus, Lsn, ReadRange,
-    Visit, Writer, segment_name,
+    SegmentSequence, Visit, Writer, segment_name,
 };
 use crate::storage::disk::Disk;
 use groups::Instance;
@@ -78,7 +78,7 @@ impl Log {
             Builder::new()
                 .name(name.to_owned())
                 .spawn(body)
-                .map_err(LogError::io(&segment_name(1), "start a thread for"))
+                .map_err(LogError::io(&segment_name(SegmentSequence(1)), "start a thread for"))
         };
         let keeper = preallocated.clone();
         let keeper = start("paxoi-prealloc", Box::new(move || keeper.keep_ready(options.retry)))?;
@@ -146,7 +146,7 @@ impl LogHandle {
     }
 
     /// Makes another thread remove the segments below `sequence` soon.
-    pub fn drop_below(&self, sequence: u64) {
+    pub fn drop_below(&self, sequence: SegmentSequence) {
         self.preallocated.drop_below(sequence);
     }
 

@@ -3,7 +3,7 @@
 //! The size of the index grows with segments times groups, not with records.
 
 use super::format::RecordHeader;
-use super::{DroppableSegments, Lsn, Record};
+use super::{DroppableSegments, Lsn, Record, SegmentSequence};
 use groups::{GroupId, Instance};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,14 +18,14 @@ pub(super) struct Index {
 /// A segment that is not in the index any more, and whose file may still be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Leaving {
-    pub(super) sequence: u64,
+    pub(super) sequence: SegmentSequence,
     /// Bytes in the file.
     pub(super) length: u64,
 }
 
 #[derive(Debug)]
 struct Segment {
-    sequence: u64,
+    sequence: SegmentSequence,
     first_lsn: Lsn,
     /// Bytes in the file.
     length: u64,
@@ -38,7 +38,7 @@ struct Segment {
 /// The durable part of a segment that holds values of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part {
-    pub(super) sequence: u64,
+    pub(super) sequence: SegmentSequence,
     pub(super) end: u64,
 }
 
@@ -109,7 +109,7 @@ impl Index {
     /// Removes the oldest segment from the index if its number is below `sequence` and no other segment is leaving. So
     /// the reader does not open that segment again. Returns the segment that is leaving, if any. The last segment
     /// stays.
-    pub(super) fn let_oldest_leave(&self, sequence: u64) -> Option<Leaving> {
+    pub(super) fn let_oldest_leave(&self, sequence: SegmentSequence) -> Option<Leaving> {
         let (mut leaving, mut segments) = (self.leaving(), self.segments());
         let can_leave = segments.len() > 1 && segments[0].sequence < sequence;
         if leaving.is_none() && can_leave {
@@ -125,7 +125,7 @@ impl Index {
     }
 
     /// Returns true if the index has that segment.
-    pub(super) fn has(&self, sequence: u64) -> bool {
+    pub(super) fn has(&self, sequence: SegmentSequence) -> bool {
         self.segments().iter().any(|segment| segment.sequence == sequence)
     }
 

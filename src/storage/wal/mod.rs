@@ -54,6 +54,29 @@ use std::io;
 use std::time::Duration;
 use thiserror::Error;
 
+/// The sequence number of a segment: segments count 1, 2, 3… without gaps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentSequence(pub u64);
+
+impl SegmentSequence {
+    /// Returns the number of the segment after this one.
+    #[must_use]
+    pub fn following(self) -> SegmentSequence {
+        SegmentSequence(self.0 + 1)
+    }
+
+    /// Returns the number of the segment before this one; 0 stands for no segment.
+    fn preceding(self) -> SegmentSequence {
+        SegmentSequence(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for SegmentSequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A log sequence number: the number of a batch, and of its frame. The first batch of a directory has 1, and each later
 /// one is one higher.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,8 +229,8 @@ impl LogError {
 }
 
 /// Returns the file name of the segment with this sequence number.
-fn segment_name(sequence: u64) -> String {
-    FILES.name(sequence)
+fn segment_name(sequence: SegmentSequence) -> String {
+    FILES.name(sequence.0)
 }
 
 /// Returns true if a file of this name is a segment of a log, and not a copy that somebody put aside.
@@ -217,8 +240,8 @@ pub fn is_segment(name: &str) -> bool {
 }
 
 /// Returns the sequence number in a segment's name; `None` for other files.
-fn segment_sequence(name: &str) -> Option<u64> {
-    FILES.sequence(name)
+fn segment_sequence(name: &str) -> Option<SegmentSequence> {
+    FILES.sequence(name).map(SegmentSequence)
 }
 
 /// The prefix of the names of segments; no other file of the data directory has it.

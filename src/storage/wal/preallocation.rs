@@ -4,7 +4,7 @@
 
 use super::index::Index;
 use super::trim::drop_segments;
-use super::{LogError, LogStatus};
+use super::{LogError, LogStatus, SegmentSequence};
 use crate::storage::disk::Disk;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,7 @@ struct State {
     ready: bool,
     stopped: bool,
     /// Segments with a lower sequence number are to be removed.
-    drop_below: u64,
+    drop_below: SegmentSequence,
 }
 
 impl PreallocatedSegments {
@@ -57,7 +57,7 @@ impl PreallocatedSegments {
             }
         }
         status.set_preallocated(ready);
-        let state = Mutex::new(State { ready, stopped: false, drop_below: 0 });
+        let state = Mutex::new(State { ready, stopped: false, drop_below: SegmentSequence(0) });
         Ok(PreallocatedSegments { disk, bytes, status, index, state, changed: Condvar::new() })
     }
 
@@ -106,7 +106,7 @@ impl PreallocatedSegments {
         loop {
             let made = self.prepare();
             let mut state = self.state();
-            while state.ready && state.drop_below == 0 && !state.stopped {
+            while state.ready && state.drop_below == SegmentSequence(0) && !state.stopped {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.stopped {
@@ -114,7 +114,7 @@ impl PreallocatedSegments {
             }
             let below = std::mem::take(&mut state.drop_below);
             drop(state);
-            let dropped = below == 0 || self.drop_now(below, failed);
+            let dropped = below == SegmentSequence(0) || self.drop_now(below, failed);
             failed = !dropped;
             if failed {
                 // These segments may be the reason why space is short. So they are tried again soon, not only at the
@@ -129,14 +129,14 @@ impl PreallocatedSegments {
     }
 
     /// Makes the thread remove the segments below `sequence`.
-    pub(super) fn drop_below(&self, sequence: u64) {
+    pub(super) fn drop_below(&self, sequence: SegmentSequence) {
         self.state().drop_below = sequence;
         self.changed.notify_all();
     }
 
     /// Removes the segments below `below`. Returns false if one could not be removed. If `again` is true, the error is
     /// not reported: the last attempt did that.
-    fn drop_now(&self, below: u64, again: bool) -> bool {
+    fn drop_now(&self, below: SegmentSequence, again: bool) -> bool {
         match drop_segments(&*self.disk, &self.index, &self.status, below) {
             Ok(()) => true,
             Err(error) => {

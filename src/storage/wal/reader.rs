@@ -10,7 +10,7 @@
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, RecordHeader, frame_seed};
 use super::index::{Index, Part};
 use super::scan::Window;
-use super::{LogError, LogStatus, RecordKind, segment_name};
+use super::{LogError, LogStatus, RecordKind, SegmentSequence, segment_name};
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use bytes::Bytes;
 use crc32c::crc32c;
@@ -131,7 +131,7 @@ struct Selection<'a> {
 
 struct LocatedValue {
     position: ValuePosition,
-    sequence: u64,
+    sequence: SegmentSequence,
     file: Arc<dyn DiskFile>,
 }
 
@@ -225,7 +225,7 @@ struct ValuePosition {
 /// The positions of all values in a segment.
 #[derive(Clone)]
 struct SegmentMap {
-    sequence: u64,
+    sequence: SegmentSequence,
     file: Arc<dyn DiskFile>,
     /// The offset up to which the segment was read.
     end: u64,
@@ -234,7 +234,7 @@ struct SegmentMap {
 }
 
 impl SegmentMap {
-    fn new(disk: &dyn Disk, sequence: u64) -> Result<SegmentMap, LogError> {
+    fn new(disk: &dyn Disk, sequence: SegmentSequence) -> Result<SegmentMap, LogError> {
         let name = segment_name(sequence);
         let file = disk.open_read_only(&name).map_err(LogError::io(&name, "open"))?;
         let end = super::format::SEGMENT_HEADER_BYTES as u64;

@@ -1,5 +1,6 @@
 //! The records of the log: what each says, and its kind, the number by which the bytes tell them apart.
 
+use super::SegmentSequence;
 use super::format::RecordHeader;
 use bytes::Bytes;
 use crc32c::crc32c;
@@ -53,7 +54,7 @@ pub enum Record {
     /// Segments with sequence numbers below `below` may be removed: what still counted in them was written again.
     Trimmed {
         /// The lowest sequence number that is kept.
-        below: u64,
+        below: SegmentSequence,
     },
 }
 
@@ -83,7 +84,7 @@ impl Record {
             RecordKind::Learned => Record::Learned(ValueRecord { group, instance, ballot, chosen, payload }),
             RecordKind::PeerStart => Record::PeerStart { node: ballot.node, start: instance.0, payload },
             RecordKind::Position => Record::Position { group, next: instance, promised: ballot, chosen },
-            RecordKind::Trimmed => Record::Trimmed { below: instance.0 },
+            RecordKind::Trimmed => Record::Trimmed { below: SegmentSequence(instance.0) },
         }
     }
 
@@ -101,7 +102,7 @@ impl Record {
             Record::PeerStart { node, start, .. } => {
                 (GroupId(0), Instance(start), Ballot { round: 0, node }, Ballot::ZERO)
             }
-            Record::Trimmed { below } => (GroupId(0), Instance(below), Ballot::ZERO, Ballot::ZERO),
+            Record::Trimmed { below } => (GroupId(0), Instance(below.0), Ballot::ZERO, Ballot::ZERO),
         };
         let payload = self.payload();
         RecordHeader {

@@ -8,7 +8,7 @@ use super::format::{SegmentHeader, records};
 use super::index::Index;
 use super::scan::{CHUNK_BYTES, FrameFound, OnProgress, Scan, scan};
 use super::writer::{Position, Segment, Writer};
-use super::{ALL_SEGMENTS, LogError, LogOptions, LogStatus, Logged, RecordKind, Visit, segment_name};
+use super::{ALL_SEGMENTS, LogError, LogOptions, LogStatus, Logged, RecordKind, SegmentSequence, Visit, segment_name};
 use crate::storage::disk::{Disk, DiskFile, read_full};
 use std::sync::Arc;
 
@@ -44,10 +44,12 @@ pub fn recover(
 ) -> Result<(Writer, LogRecoverySummary), LogError> {
     let index = Arc::new(Index::default());
     let status = Arc::new(LogStatus::default());
-    let mut begun = 0;
+    let mut begun = SegmentSequence(0);
     let mut on_frame = |headers: &[SegmentHeader], frame: &FrameFound<'_>| {
         // A segment may have no frame at all.
-        for header in headers.iter().filter(|header| (begun + 1..=frame.segment.sequence).contains(&header.sequence)) {
+        for header in
+            headers.iter().filter(|header| (begun.following()..=frame.segment.sequence).contains(&header.sequence))
+        {
             index.begin_segment(header, frame.at);
         }
         begun = frame.segment.sequence;
@@ -103,7 +105,7 @@ fn read_all(
     progress: OnProgress<'_>,
     visit: &mut dyn Visit,
 ) -> Result<Scan, LogError> {
-    let mut trimmed = 1;
+    let mut trimmed = SegmentSequence(1);
     let found = scan(
         disk,
         Some(storage_id),
@@ -115,20 +117,20 @@ fn read_all(
     )?;
     // Older segments may be missing only if a `Trimmed` record says so.
     match found.headers.first().filter(|first| first.sequence > trimmed) {
-        Some(first) => Err(LogError::Missing { file: segment_name(first.sequence - 1) }),
+        Some(first) => Err(LogError::Missing { file: segment_name(first.sequence.preceding()) }),
         None => Ok(found),
     }
 }
 
 /// Hands out the records of a frame. Raises `trimmed` to the sequence number below which segments may be missing.
-fn visit_frame(frame: &FrameFound<'_>, trimmed: &mut u64, visit: &mut dyn Visit) -> Result<(), LogError> {
+fn visit_frame(frame: &FrameFound<'_>, trimmed: &mut SegmentSequence, visit: &mut dyn Visit) -> Result<(), LogError> {
     for (record, payload) in records(frame.header, frame.body) {
         let Some(logged) = Logged::new(record, payload, frame.rotten) else {
             let file = segment_name(frame.segment.sequence);
             return Err(LogError::UnknownKind { file, offset: frame.at, kind: record.kind });
         };
         if logged.kind() == RecordKind::Trimmed {
-            *trimmed = (*trimmed).max(record.instance.0);
+            *trimmed = (*trimmed).max(SegmentSequence(record.instance.0));
         }
         visit.record(frame.header.lsn, logged);
     }

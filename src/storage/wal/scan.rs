@@ -120,7 +120,7 @@ fn segment_headers(disk: &dyn Disk, storage_id: Option<[u8; 16]>) -> Result<Vec<
     let names = disk.list().map_err(LogError::io(ALL_SEGMENTS, "look for"))?;
     let mut headers: Vec<SegmentHeader> = Vec::new();
     for sequence in names.iter().filter_map(|name| segment_sequence(name)) {
-        let due = headers.last().map_or(sequence, |header| header.sequence + 1);
+        let due = headers.last().map_or(sequence, |header| header.sequence.following());
         if sequence != due {
             return Err(LogError::Missing { file: segment_name(due) });
         }

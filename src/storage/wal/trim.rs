@@ -2,7 +2,7 @@
 //! that a crash at any moment leaves a log without a gap.
 
 use super::index::Index;
-use super::{LogError, LogStatus, Lsn, segment_name};
+use super::{LogError, LogStatus, Lsn, SegmentSequence, segment_name};
 use crate::storage::disk::Disk;
 use std::io::ErrorKind;
 
@@ -10,14 +10,19 @@ use std::io::ErrorKind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DroppableSegments {
     /// The lowest sequence number that stays.
-    pub below: u64,
+    pub below: SegmentSequence,
     /// The first lsn of the oldest segment that stays. Records with a lower lsn must be written again if they count.
     pub lsn: Lsn,
 }
 
 /// Removes the segments below `below`. After an error the next call continues with the segment that could not be
 /// removed: a gap in the log would stop the next start.
-pub(super) fn drop_segments(disk: &dyn Disk, index: &Index, status: &LogStatus, below: u64) -> Result<(), LogError> {
+pub(super) fn drop_segments(
+    disk: &dyn Disk,
+    index: &Index,
+    status: &LogStatus,
+    below: SegmentSequence,
+) -> Result<(), LogError> {
     while let Some(leaving) = index.let_oldest_leave(below) {
         // Files that the reader has open stay readable.
         let name = segment_name(leaving.sequence);

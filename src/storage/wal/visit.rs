@@ -1,7 +1,7 @@
 //! The interface through which the content of a log is handed out.
 
 use super::format::RecordHeader;
-use super::{Lsn, Record, RecordKind};
+use super::{Lsn, Record, RecordKind, SegmentSequence};
 use bytes::Bytes;
 use crc32c::crc32c;
 use groups::GroupId;
@@ -12,7 +12,7 @@ pub trait Visit {
     /// Takes a record of the frame `lsn`.
     fn record(&mut self, lsn: Lsn, record: Logged<'_>);
     /// Called after all records of a frame were visited. The frame has the bytes `frame` of segment `sequence`.
-    fn frame(&mut self, sequence: u64, frame: Range<u64>);
+    fn frame(&mut self, sequence: SegmentSequence, frame: Range<u64>);
 }
 
 impl<F: FnMut(Lsn, Record)> Visit for F {
@@ -20,7 +20,7 @@ impl<F: FnMut(Lsn, Record)> Visit for F {
         self(lsn, record.record());
     }
 
-    fn frame(&mut self, _sequence: u64, _frame: Range<u64>) {}
+    fn frame(&mut self, _sequence: SegmentSequence, _frame: Range<u64>) {}
 }
 
 /// A record that is still in its frame.

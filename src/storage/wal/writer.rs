@@ -4,7 +4,9 @@
 use super::format::{FRAME_HEADER_BYTES, FramePlace, SEGMENT_HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use super::index::Index;
 use super::preallocation::{LARGE, PreallocatedSegments};
-use super::{Batch, ChosenReader, DroppableSegments, LogError, LogOptions, LogStatus, Lsn, Record, segment_name};
+use super::{
+    Batch, ChosenReader, DroppableSegments, LogError, LogOptions, LogStatus, Lsn, Record, SegmentSequence, segment_name,
+};
 use crate::storage::disk::{Disk, DiskFile};
 use groups::Instance;
 use std::io;
@@ -49,7 +51,7 @@ pub struct Writer {
 pub(super) struct Segment {
     pub(super) name: String,
     pub(super) file: Arc<dyn DiskFile>,
-    pub(super) sequence: u64,
+    pub(super) sequence: SegmentSequence,
     pub(super) length: u64,
     /// Where the next frame goes.
     pub(super) tail: u64,
@@ -79,10 +81,10 @@ impl Writer {
         let segment = match segment {
             Some(segment) => segment,
             None => {
-                preallocated.prepare().map_err(LogError::io(&segment_name(1), "make"))?;
+                preallocated.prepare().map_err(LogError::io(&segment_name(SegmentSequence(1)), "make"))?;
                 let first_lsn = lsn.following();
                 let length = options.segment_bytes;
-                let header = SegmentHeader { previous, storage_id, sequence: 1, first_lsn, length };
+                let header = SegmentHeader { previous, storage_id, sequence: SegmentSequence(1), first_lsn, length };
                 let Some(ready) = preallocated.take() else { unreachable!("the segment was just made") };
                 let segment = Segment::begin(&*disk, ready, &header)?;
                 preallocated.on_taken();
@@ -139,7 +141,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`LogError::Io`]. The call may be repeated.
-    pub fn drop_segments(&self, below: u64) -> Result<(), LogError> {
+    pub fn drop_segments(&self, below: SegmentSequence) -> Result<(), LogError> {
         super::trim::drop_segments(&*self.disk, &self.index, &self.status, below)
     }
 
@@ -211,7 +213,7 @@ impl Writer {
     }
 
     /// Encodes a frame for the segment with this sequence number into the buffer, and returns the CRC of its header.
-    fn encode(&mut self, lsn: Lsn, segment: u64, records: &[Record]) -> u32 {
+    fn encode(&mut self, lsn: Lsn, segment: SegmentSequence, records: &[Record]) -> u32 {
         let place = FramePlace { seed: self.seed, lsn, durable: self.lsn, segment, previous: self.previous };
         encode_frame(&mut self.buffer, place, records)
     }
@@ -235,7 +237,7 @@ impl Writer {
         SegmentHeader {
             previous: self.previous,
             storage_id: self.storage_id,
-            sequence: self.segment.sequence + 1,
+            sequence: self.segment.sequence.following(),
             first_lsn: self.lsn.following(),
             length,
         }

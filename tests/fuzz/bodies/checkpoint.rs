@@ -11,12 +11,13 @@ use paxoi::storage::checkpoint::format::{
     CHUNK_CRC_BYTES, CHUNK_HEADER_BYTES, HEADER_BYTES, TRAILER_BYTES, Trailer, chunk_crc, header_crc,
 };
 use paxoi::storage::checkpoint::{
-    CheckpointError, CheckpointReader, CheckpointWriter, Header, Packing, SectionHead, checkpoint_name, verify,
+    CheckpointError, CheckpointReader, CheckpointSequence, CheckpointWriter, Header, Packing, SectionHead,
+    checkpoint_name, verify,
 };
 use paxoi::storage::disk::MemoryDisk;
 use std::sync::Arc;
 
-const HEADER: Header = Header { groups: 4, cluster_id: [3; 16], hash_key: [7; 16], sequence: 1 };
+const HEADER: Header = Header { groups: 4, cluster_id: [3; 16], hash_key: [7; 16], sequence: CheckpointSequence(1) };
 const EDITS_MAX: usize = 24;
 /// Offset of the length in a chunk's header, in bytes.
 const LENGTH_AT: usize = 8;
@@ -24,7 +25,7 @@ const LENGTH_AT: usize = 8;
 /// Runs one input: the first byte chooses the checkpoint, the others its damage.
 pub fn run(mut data: &[u8]) {
     let chosen = choice(&mut data);
-    let (disk, name) = (MemoryDisk::new(), checkpoint_name(1));
+    let (disk, name) = (MemoryDisk::new(), checkpoint_name(CheckpointSequence(1)));
     write(&disk, chosen);
     let sound = disk.content(&name).expect("it was just written");
     let (mut content, mut forged) = (sound.clone(), false);

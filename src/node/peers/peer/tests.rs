@@ -1,6 +1,7 @@
 //! One peer: when it is reached, dead or dialled, and what it says about itself.
 
 use super::*;
+use net::event::ConnectionId;
 
 const LINK: u64 = 7;
 
@@ -24,7 +25,7 @@ fn hello() -> Hello {
 /// Returns a peer that was linked at 1 s.
 fn linked(address: &str) -> Peer {
     let mut peer = Peer::new(NodeId(2), address.to_owned(), 0, 0, 64);
-    peer.on_linked(LINK, &hello(), 4, 1_000);
+    peer.on_linked(ConnectionId(LINK), &hello(), 4, 1_000);
     peer
 }
 
@@ -41,7 +42,7 @@ fn a_peer_is_reached_when_it_has_echoed_a_ping_of_this_connection() {
     assert_eq!(peer.on_ping(&ping(2, number), 1_020_000), (false, Some(1_000_000)));
     assert!(peer.is_reached(1_020) && peer.is_reached(1_000 + ECHO_MS_MAX) && !peer.is_reached(1_001 + ECHO_MS_MAX));
     assert_eq!(peer.rtt_us(), 20_000);
-    peer.on_linked(LINK + 1, &hello(), 4, 1_030);
+    peer.on_linked(ConnectionId(LINK + 1), &hello(), 4, 1_030);
     assert!(!peer.is_reached(1_030));
     peer.on_ping(&ping(3, number), 1_040_000);
     assert!(!peer.is_reached(1_040), "an echo of the old connection's ping");
@@ -69,8 +70,8 @@ fn the_higher_id_dials_unless_it_does_not_for_long() {
             && peer.is_to_be_dialled(NodeId(1), true, 10 + LONELY_MS)
     );
     assert!(!peer.is_to_be_dialled(NodeId(1), true, 20 + LONELY_MS), "at most once in 5 s");
-    peer.on_dialling(Some(9), 20);
-    assert!(!peer.is_to_be_dialled(NodeId(3), true, 60_000) && peer.is_dialled_as(9));
+    peer.on_dialling(Some(ConnectionId(9)), 20);
+    assert!(!peer.is_to_be_dialled(NodeId(3), true, 60_000) && peer.is_dialled_as(ConnectionId(9)));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::format::{FramePlace, encode_frame, frame_seed};
 use super::*;
-use crate::storage::wal::Lsn;
+use crate::storage::wal::{Lsn, SegmentSequence};
 
 /// Returns a disk with a small log, its records, the records of one more batch, and the offset and bytes of that
 /// batch's frame.
@@ -192,7 +192,13 @@ fn a_value_that_looks_like_a_frame_makes_no_torn_frame_rotten() {
     let disk = MemoryDisk::new();
     let mut writer = open_new(&disk);
     let durable = small_log(&mut writer);
-    let place = FramePlace { seed: frame_seed(&STORAGE_ID), lsn: Lsn(99), durable: Lsn(98), segment: 1, previous: 0 };
+    let place = FramePlace {
+        seed: frame_seed(&STORAGE_ID),
+        lsn: Lsn(99),
+        durable: Lsn(98),
+        segment: SegmentSequence(1),
+        previous: 0,
+    };
     let mut value = Vec::new();
     encode_frame(&mut value, place, &[promise(1, 1)]);
     value.extend_from_slice(&[1; 100]);

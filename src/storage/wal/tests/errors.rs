@@ -2,7 +2,7 @@
 
 use super::format::{FramePlace, encode_frame, frame_seed};
 use super::*;
-use crate::storage::wal::{Lsn, inspect_log};
+use crate::storage::wal::{Lsn, SegmentSequence, inspect_log};
 
 /// Returns a disk whose log has three segments.
 fn three_segments() -> MemoryDisk {
@@ -65,7 +65,13 @@ fn later_versions_are_not_guessed_at() {
 
     let disk = MemoryDisk::new();
     drop(open_new(&disk));
-    let place = FramePlace { seed: frame_seed(&STORAGE_ID), lsn: Lsn(1), durable: Lsn(0), segment: 1, previous: 0 };
+    let place = FramePlace {
+        seed: frame_seed(&STORAGE_ID),
+        lsn: Lsn(1),
+        durable: Lsn(0),
+        segment: SegmentSequence(1),
+        previous: 0,
+    };
     let mut frame = Vec::new();
     encode_frame(&mut frame, place, &[accept(1, 1, "")]);
     // Changes the record kind, the CRC of the record headers, and the CRC of the frame header.

@@ -1,6 +1,7 @@
 //! Followers see exactly the records of their groups that the first reader sees, however fast each of them is.
 
 use super::super::format::SEGMENT_HEADER_BYTES;
+use super::SegmentSequence;
 use super::*;
 use crate::storage::wal::Lsn;
 use std::ops::Range;
@@ -21,7 +22,7 @@ impl Visit for First<'_> {
         self.seen.push((lsn, record.record()));
     }
 
-    fn frame(&mut self, sequence: u64, frame: Range<u64>) {
+    fn frame(&mut self, sequence: SegmentSequence, frame: Range<u64>) {
         self.frontier.advance(sequence, frame);
         self.frames += 1;
         if self.frames.checked_rem(self.pause) == Some(0) {
@@ -74,7 +75,7 @@ fn long_log(disk: &MemoryDisk) {
     append(&mut writer, (0..GROUPS).map(|group| promise(group, 7)).collect()).unwrap();
     for instance in 1..=300 {
         let value = |group| accept(group, instance, vec![instance as u8; 200 + 100 * group as usize]);
-        let trimmed = Record::Trimmed { below: 1 };
+        let trimmed = Record::Trimmed { below: SegmentSequence(1) };
         append(&mut writer, (0..GROUPS).map(value).chain([trimmed]).collect()).unwrap();
         if instance % 100 == 0 {
             append(&mut writer, vec![accept(1, instance, vec![9; 100_000])]).unwrap();
@@ -118,7 +119,7 @@ fn a_follower_goes_no_further_than_the_first() {
     // The frontier includes only the first frame: two promises.
     let frame = frame_bytes(&[promise(1, 7), promise(2, 8)]);
     let start = SEGMENT_HEADER_BYTES as u64;
-    frontier.advance(1, start..start + frame);
+    frontier.advance(SegmentSequence(1), start..start + frame);
     frontier.finish();
     let mut seen = Vec::new();
     let mut read = || follower.read(|_| true, &mut |lsn, record| seen.push((lsn, record))).unwrap();
@@ -126,7 +127,7 @@ fn a_follower_goes_no_further_than_the_first() {
     assert_eq!(seen, first.seen[..2]);
     // No frame ends at this place.
     let frontier = Frontier::default();
-    frontier.advance(1, start..start + frame - 8);
+    frontier.advance(SegmentSequence(1), start..start + frame - 8);
     let error = Follower::new(&disk, STORAGE_ID, &frontier).read(|_| true, &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, LogError::Corrupt { offset, .. } if offset == start), "{error}");
 }

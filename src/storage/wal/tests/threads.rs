@@ -1,7 +1,7 @@
 //! The log behind its threads. Tests wait for callbacks or poll for a state, never for a fixed time.
 
 use super::*;
-use crate::storage::wal::Lsn;
+use crate::storage::wal::{Lsn, SegmentSequence};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
@@ -188,9 +188,9 @@ fn a_segment_that_cannot_be_removed_is_tried_again_without_another_order() {
     for instance in 1..=4 {
         log.append_and_wait(vec![accept(0, instance, vec![1; 60_000])]);
     }
-    log.append_and_wait(vec![Record::Trimmed { below: 3 }]);
+    log.append_and_wait(vec![Record::Trimmed { below: SegmentSequence(3) }]);
     disk.fail_removes("log-", 0);
-    log.handle.drop_below(3);
+    log.handle.drop_below(SegmentSequence(3));
     let end = Instant::now() + PATIENCE;
     while disk.list().unwrap().iter().any(|name| name == FIRST || name == SECOND) {
         assert!(Instant::now() < end, "not removed in time");

@@ -1,8 +1,10 @@
 //! A table by connection number. The low 32 bits of a number are a small position; the high bits differ from one
 //! connection to the next at that position. So a lookup is one array access, and an old number finds nothing.
 
+use net::event::ConnectionId;
+
 /// Values by the connections of one kind.
-pub(super) struct ConnectionTable<T>(Vec<Option<(u64, T)>>);
+pub(super) struct ConnectionTable<T>(Vec<Option<(ConnectionId, T)>>);
 
 impl<T> Default for ConnectionTable<T> {
     fn default() -> ConnectionTable<T> {
@@ -12,8 +14,8 @@ impl<T> Default for ConnectionTable<T> {
 
 impl<T> ConnectionTable<T> {
     /// Adds a connection. It replaces an older one at the same position.
-    pub(super) fn insert(&mut self, id: u64, value: T) {
-        let position = id as u32 as usize;
+    pub(super) fn insert(&mut self, id: ConnectionId, value: T) {
+        let position = id.index();
         if self.0.len() <= position {
             self.0.resize_with(position + 1, || None);
         }
@@ -21,22 +23,22 @@ impl<T> ConnectionTable<T> {
     }
 
     /// Removes a connection and returns its value, if it is here.
-    pub(super) fn remove(&mut self, id: u64) -> Option<T> {
-        let slot = self.0.get_mut(id as u32 as usize)?;
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<T> {
+        let slot = self.0.get_mut(id.index())?;
         slot.take_if(|(held, _)| *held == id).map(|(_, value)| value)
     }
 
-    pub(super) fn find(&mut self, id: u64) -> Option<&mut T> {
-        let (held, value) = self.0.get_mut(id as u32 as usize)?.as_mut()?;
+    pub(super) fn find(&mut self, id: ConnectionId) -> Option<&mut T> {
+        let (held, value) = self.0.get_mut(id.index())?.as_mut()?;
         (*held == id).then_some(value)
     }
 
-    pub(super) fn has(&self, id: u64) -> bool {
-        matches!(self.0.get(id as u32 as usize), Some(Some((held, _))) if *held == id)
+    pub(super) fn has(&self, id: ConnectionId) -> bool {
+        matches!(self.0.get(id.index()), Some(Some((held, _))) if *held == id)
     }
 
     /// Returns all values with their connections' numbers.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnectionId, &T)> {
         self.0.iter().flatten().map(|(id, value)| (*id, value))
     }
 
@@ -51,7 +53,7 @@ mod tests {
 
     #[test]
     fn an_old_number_does_not_find_the_next_connection_at_its_position() {
-        let (old, new) = (7, 1 << 32 | 7);
+        let (old, new) = (ConnectionId(7), ConnectionId(1 << 32 | 7));
         let mut table = ConnectionTable::default();
         table.insert(old, "old");
         table.insert(new, "new");
