@@ -65,8 +65,8 @@ const LAYERS: [(&str, &[&str]); 28] = [
         ],
     ),
     ("verify", &["rng"]),
-    ("loadgen", &["client", "duration", "rng", "routing", "verify"]),
     ("nodes", &["admin", "client", "endpoint", "kv", "resolver"]),
+    ("loadgen", &["client", "duration", "nodes", "rng", "routing", "verify"]),
     (
         "backup",
         &[

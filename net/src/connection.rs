@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind, Read};
 use bytes::BytesMut;
 
 use crate::event::{CloseReason, ConnectionId};
+use crate::event_loop::SystemCalls;
 use crate::outbound::{Outbound, WriteProgress};
 use crate::transport::Transport;
 
@@ -119,7 +120,12 @@ impl Connection {
     ///
     /// Bytes go through `scratch`, which all connections share, so that a connection without unread input needs no
     /// memory. Only long requests are read in place. Reading stops when the input holds `input_bytes_max` bytes.
-    pub(crate) fn read(&mut self, scratch: &mut [u8], input_bytes_max: usize) -> io::Result<ReadOutcome> {
+    pub(crate) fn read(
+        &mut self,
+        scratch: &mut [u8],
+        input_bytes_max: usize,
+        calls: &mut SystemCalls,
+    ) -> io::Result<ReadOutcome> {
         self.active = true;
         let is_long = self.expected > scratch.len();
         let mut budget = if is_long { self.expected.min(LONG_READ_BYTES_MAX) } else { scratch.len() };
@@ -132,6 +138,7 @@ impl Connection {
             if wanted == 0 {
                 return Ok(ReadOutcome::Budget);
             }
+            calls.reads += 1;
             let result = if is_long { self.read_in_place(wanted) } else { self.read_through(&mut scratch[..wanted]) };
             match result {
                 Ok(0) => return Ok(ReadOutcome::Eof),
@@ -166,8 +173,13 @@ impl Connection {
     /// Writes the output queue once, unless the socket is blocked. Returns an error if the connection ends here: a
     /// write failed, more than `outbound_bytes_max` bytes stay queued, or the last reply of a finishing connection is
     /// written.
-    pub(crate) fn write(&mut self, outbound_bytes_max: usize) -> Result<WriteProgress, CloseReason> {
+    pub(crate) fn write(
+        &mut self,
+        outbound_bytes_max: usize,
+        calls: &mut SystemCalls,
+    ) -> Result<WriteProgress, CloseReason> {
         self.active = true;
+        calls.writes += u64::from(!self.blocked && !self.outbound.is_empty());
         let progress =
             if self.blocked { WriteProgress::Blocked } else { self.outbound.write_to(&mut self.transport)? };
         let queued_bytes = self.outbound.len();

@@ -14,7 +14,7 @@ use slab::Slab;
 
 use crate::connection::{Connection, Phase, READ_BYTES_MAX, ReadOutcome};
 use crate::event::{CloseReason, ConnectionId, Event};
-use crate::event_loop::LoopLimits;
+use crate::event_loop::{LoopLimits, SystemCalls};
 use crate::outbound::WriteProgress;
 use crate::transport::Transport;
 
@@ -45,6 +45,8 @@ pub(crate) struct Connections {
     dead: Vec<ConnectionId>,
     /// Events from outside of `poll`. The next `poll` reports them.
     deferred: Vec<Event>,
+    /// Calls of the system for the connections so far.
+    calls: SystemCalls,
     /// Read buffer that all connections share.
     scratch: Box<[u8]>,
 }
@@ -57,6 +59,7 @@ impl Connections {
             generation: 0,
             accepted: 0,
             turn: 0,
+            calls: SystemCalls::default(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
             full: Vec::new(),
@@ -198,7 +201,7 @@ impl Connections {
             connection.in_ready = false;
             let before = connection.input.len();
             let outcome = if connection.is_reading() {
-                connection.read(&mut self.scratch, self.limits.input_bytes_max)
+                connection.read(&mut self.scratch, self.limits.input_bytes_max, &mut self.calls)
             } else {
                 Ok(ReadOutcome::Drained)
             };
@@ -253,6 +256,10 @@ impl Connections {
         self.dirty = dirty;
     }
 
+    pub(crate) fn calls(&self) -> SystemCalls {
+        self.calls
+    }
+
     pub(crate) fn pause(&mut self, id: ConnectionId) {
         if let Some(connection) = self.find(id) {
             connection.paused = true;
@@ -284,7 +291,7 @@ impl Connections {
     /// Writes once, and returns the event for the owner, if there is one.
     fn write(&mut self, id: ConnectionId) -> Option<Event> {
         let connection = find(&mut self.slab, id)?;
-        match connection.write(self.limits.outbound_bytes_max) {
+        match connection.write(self.limits.outbound_bytes_max, &mut self.calls) {
             Ok(WriteProgress::Blocked) => None,
             Ok(WriteProgress::More) => {
                 self.mark_dirty(id);

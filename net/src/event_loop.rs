@@ -29,6 +29,17 @@ const ACCEPTS_MAX: usize = 64;
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 
+/// How often the loop has called the system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SystemCalls {
+    /// Waits for events; one per turn.
+    pub polls: u64,
+    /// Reads from connections.
+    pub reads: u64,
+    /// Writes to connections.
+    pub writes: u64,
+}
+
 /// The bounds of an event loop.
 #[derive(Clone, Copy, Debug)]
 pub struct LoopLimits {
@@ -52,6 +63,7 @@ impl Default for LoopLimits {
 pub struct EventLoop {
     poll: Poll,
     polled: mio::Events,
+    polls: u64,
     waker: Arc<Waker>,
     listener: Option<Listener>,
     connections: Connections,
@@ -66,7 +78,7 @@ impl EventLoop {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let polled = mio::Events::with_capacity(POLLED_MAX);
-        Ok(Self { poll, polled, waker, listener: None, connections: Connections::new(limits) })
+        Ok(Self { poll, polled, polls: 0, waker, listener: None, connections: Connections::new(limits) })
     }
 
     /// Creates a loop that listens on `addr`. Port 0 takes any free port.
@@ -104,6 +116,12 @@ impl EventLoop {
         self.connections.len()
     }
 
+    /// Returns the calls of the system that the loop has made so far.
+    #[must_use]
+    pub fn system_calls(&self) -> SystemCalls {
+        SystemCalls { polls: self.polls, ..self.connections.calls() }
+    }
+
     /// Runs one turn: waits until something happens or `timeout` is over, accepts and reads, and replaces `events` with
     /// the events of the turn. `timeout` is rounded up to whole milliseconds; `None` waits for ever. A signal ends the
     /// wait early. The turn does not wait if work is left from the last one.
@@ -114,6 +132,7 @@ impl EventLoop {
         events.clear();
         self.connections.begin_turn(events);
         let timeout = self.wait_max(timeout, events);
+        self.polls += 1;
         match self.poll.poll(&mut self.polled, timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -315,7 +315,10 @@ mod tests {
         let refused =
             |verb, command: &str, me: &ClientInfo| refused_in_transaction(verb, &words(command), me).is_some();
         assert!(refused(Verb::Hello, "HELLO 3", &me) && !refused(Verb::Hello, "HELLO 2", &me));
-        assert!(!refused(Verb::Hello, "HELLO", &me) && !refused(Verb::Hello, "HELLO x", &me), "HELLO answers both");
+        assert!(
+            !refused(Verb::Hello, "HELLO", &me) && !refused(Verb::Hello, "HELLO x", &me),
+            "neither changes the protocol"
+        );
         me.protocol = Protocol::Resp3;
         assert!(!refused(Verb::Hello, "HELLO 3", &me) && refused(Verb::Hello, "HELLO 2 SETNAME a", &me));
         let reply = |mode: &str, me: &ClientInfo| refused(Verb::ClientReply, &format!("CLIENT REPLY {mode}"), me);

@@ -1,9 +1,10 @@
 //! A node's answers about itself: connections, configuration, statistics, the cluster.
 //!
-//! Everything here is pure: the functions take views of the node and return a [`Reply`] or an action for the node. They
-//! use no sockets and no clocks. The replies are those of Redis [`REDIS_VERSION`], because clients match on their texts
-//! and shapes. Newer commands (CLIENT SETINFO, WAITAOF) reply as in the version that introduced them. In every function
-//! `args[0]` is the name of the command as the client sent it.
+//! The functions here take views of the node and return a [`Reply`] or an action for the node. They change at most the
+//! caller's counters and client state, and use no sockets and no clocks. The replies are those of Redis
+//! [`REDIS_VERSION`], because clients match on their texts and shapes. Newer commands (CLIENT SETINFO,
+//! WAITAOF) reply as in the version that introduced them. In every function `args[0]` is the name of the command as the
+//! client sent it.
 
 pub mod client;
 pub mod cluster;

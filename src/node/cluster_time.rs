@@ -247,8 +247,8 @@ impl ClusterTime {
     }
 
     /// Decides why the own clock has jumped, by comparing the readings of other clocks with those from before the jump.
-    /// Fewer than half of the clocks can be wrong. If as many other clocks as can be wrong, and at least one, have
-    /// jumped too, this machine was frozen: even if its own clock is wrong, at least one of these others is right.
+    /// Fewer than half of the clocks are wrong: at most W. If W other clocks (at least one) have jumped too, this
+    /// machine was frozen: if its own clock is wrong, fewer than W others are, so one of those that jumped is right.
     fn judge_jump(&mut self, time: Time) {
         let Some(jump) = &self.jump else { return };
         let mut moved: Vec<i64> = self.moved(jump).collect();

@@ -148,10 +148,11 @@ impl Model {
             there = self.apply(state, op);
         } else {
             let (earliest, latest) = self.deadlines[state.expiry as usize - 1];
-            // The moments at which operations happen can be chosen as late as the first return still to come.
+            // `op` happens at its call or later: the key can be there only if it may expire at the call or later.
             if op.call <= latest {
                 there = self.apply(state, op);
             }
+            // `op` can happen as late as `bound`: the key can be gone if it may have expired by then.
             if bound >= earliest {
                 gone = self.apply(State { value: ABSENT, expiry: 0 }, op);
             }
@@ -245,9 +246,10 @@ impl Model {
         Op { call: operation.call, returned: operation.returned.unwrap_or(u64::MAX), effect, seen }
     }
 
-    /// Drops open writes that no operation can have observed. This is sound: in any order that explains the history,
-    /// the operation right after such a write, if there is one, ignores the state, because any other operation would
-    /// contradict the state that the write left behind. So the order without the write explains the history, too.
+    /// Drops open writes that no operation can have observed. This is sound. Take any order that explains the history,
+    /// without the open operations that change nothing in it. If an operation follows such a write, that operation
+    /// ignores the state: any other would contradict the state that the write left behind. So the order without the
+    /// write explains the history, too.
     fn drop_unobservable(&mut self) {
         let mut at = 0;
         while at < self.open.len() {

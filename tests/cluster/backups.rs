@@ -75,7 +75,7 @@ fn content(client: &mut Client) -> Content {
         let Value::Array(reply) = client.call(&[b"SCAN", &cursor, b"COUNT", b"1000"]).expect("SCAN") else {
             panic!("SCAN has another reply")
         };
-        let Value::Array(keys) = &reply[1] else { panic!("SCAN has keys") };
+        let Value::Array(keys) = &reply[1] else { panic!("SCAN has no keys") };
         for key in keys.iter().map(|key| key.as_bytes().expect("a key")) {
             let value = client.call(&[b"GET", key]).expect("GET");
             let Value::Int(until) = client.call(&[b"PEXPIRETIME", key]).expect("PEXPIRETIME") else {

@@ -1,5 +1,5 @@
 //! The virtual network. Connections carry bytes in order until they are cut, as TCP does. On request, the network also
-//! does what TCP never does: it loses, doubles and delays frames, and replays frames of an earlier connection.
+//! does what TCP never does: it loses, doubles and reorders frames, and replays old ones, also of earlier connections.
 //!
 //! A blocked link holds the packets. It delivers them when it is open again, if the connection still exists. Both sides
 //! notice a block only by silence.

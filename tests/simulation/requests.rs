@@ -42,8 +42,9 @@ pub(crate) struct Load {
 
 /// Number of sorts of requests. Each has its bit in [`Load::mix`].
 pub(crate) const SORTS: u32 = 13;
-/// Sorts that a run with FLUSHALL does not use. Growing keys that can vanish make histories too hard to decide. The
-/// names of the keys of moves are not known when a FLUSHALL is recorded.
+/// Sorts that a run with FLUSHALL does not use. INCR, APPEND and ONCE make values grow: if a FLUSHALL can remove such
+/// values, histories are too hard to decide. RENAME and COPY use keys whose names are not known when a FLUSHALL is
+/// recorded.
 pub(crate) const UNLESS_FLUSHED: u32 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12;
 
 impl World {
@@ -190,8 +191,8 @@ impl World {
         self.call(Kind::All, parts, 0, &[&[b"FLUSHALL"]])
     }
 
-    /// Returns an operation on three keys of one group: GET, DEL, SET, RENAME or COPY. A GET in the transaction of a
-    /// RENAME or COPY tells which value moves.
+    /// Returns an operation on one or two of three keys of one group: GET, DEL, SET, RENAME or COPY. A GET in the
+    /// transaction of a RENAME or COPY tells which value moves.
     fn of_family(&mut self, value: &Bytes) -> Call {
         let family = self.record.family;
         let mut keys = ["a", "b", "c"].map(|end| Bytes::from(format!("{{r{family}}}{end}")));

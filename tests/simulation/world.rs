@@ -115,7 +115,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// Returns the node whose disk the event may change.
+    /// Returns the node whose disk the event may change. A restart is left out: `start` handles its loss of power.
     fn node(self) -> Option<usize> {
         match self {
             Event::Turn { node, .. }

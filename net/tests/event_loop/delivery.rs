@@ -47,6 +47,8 @@ fn a_request_in_tiny_pieces_is_assembled() {
         server.until(|_, event| matches!(event, Event::Input { .. }).then_some(()));
         assert_eq!(server.input_len(id), index + 1);
     }
+    let calls = server.event_loop.system_calls();
+    assert!(calls.reads >= 6 && calls.polls >= 6 && calls.writes == 0, "{calls:?}");
 }
 
 #[test]

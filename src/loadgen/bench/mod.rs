@@ -5,6 +5,7 @@
 //! picture.
 
 pub mod cluster;
+pub mod cpu;
 pub mod driver;
 pub mod link;
 pub mod pacer;
@@ -28,6 +29,7 @@ use crate::client::resolve;
 use crate::duration;
 use anyhow::{Context, anyhow, bail, ensure};
 use cluster::SlotMap;
+use cpu::Servers;
 use driver::{Limit, Plan, drive};
 use progress::ProgressLine;
 use report::{Parameters, Report, Verified};
@@ -66,6 +68,10 @@ pub struct BenchArgs {
     /// delete them. Exit code 1 if the history is not linearizable.
     #[arg(long)]
     pub verify: bool,
+    /// Also print the servers' processor time and work per request. They must run on this machine; of a Paxoi cluster,
+    /// all nodes count.
+    #[arg(long)]
+    pub cpu: bool,
     /// Where the results go besides the table.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -140,7 +146,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         refuse(complaint);
     }
     let stop = stop_on_signals()?;
-    let report = measure(&args.connect, &args.load, args.verify, &stop)?;
+    let report = measure(&args.connect, &args.load, args.checks(), &stop)?;
     writeln!(io::stdout(), "{report}")?;
     args.output.write(|| serde_json::to_string_pretty(&report), || picture::of_report(&report))?;
     ensure!(report.requests > 0, "no request succeeded at {}", args.connect.join(","));
@@ -156,26 +162,47 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Loads the keys if the workload needs them, then runs the load, and shows progress on a terminal. With `verify`,
-/// loads nothing, records everything, and checks it.
+/// What a run finds out besides throughput and latencies.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checks {
+    /// Whether the clients' history is linearizable.
+    pub verify: bool,
+    /// What the servers' processors did.
+    pub cpu: bool,
+}
+
+impl BenchArgs {
+    fn checks(&self) -> Checks {
+        Checks { verify: self.verify, cpu: self.cpu }
+    }
+}
+
+/// Loads the keys if the workload needs them, then runs the load, and shows progress on a terminal. With
+/// [`Checks::verify`], loads nothing, records everything, and checks it.
 ///
 /// # Errors
 /// If a server is not there at the start, or the keys cannot be loaded.
-pub fn measure(connect: &[String], load: &LoadArgs, verify: bool, stop: &AtomicBool) -> anyhow::Result<Report> {
+pub fn measure(connect: &[String], load: &LoadArgs, checks: Checks, stop: &AtomicBool) -> anyhow::Result<Report> {
     let lookup = |text: &String| resolve(text).map_err(|error| anyhow!("cannot resolve {text} as HOST:PORT: {error}"));
     let addresses: Vec<SocketAddr> = connect.iter().map(lookup).collect::<anyhow::Result<_>>()?;
     raise_file_limit();
     let mut plan = load.plan(addresses)?;
-    if verify {
+    if checks.verify {
         plan.record(load)?;
     } else if load.workload.reads() && !load.no_load {
         plan = load_keys(plan, load, stop)?;
     }
     let mut progress = ProgressLine::start(&load.workload.to_string(), plan.limit);
+    let servers = checks.cpu.then(|| Servers::find(connect)).transpose()?;
+    let before = servers.as_ref().map(Servers::read).transpose()?;
     let mut record = drive(&plan, stop, |replies| progress.tell(replies))?;
+    let after = servers.as_ref().map(Servers::read).transpose()?;
     drop(progress);
     let interrupted = stop.load(Ordering::Relaxed);
     let mut report = Report::new(load.parameters(connect, plan.threads), load.workload.kinds(), &record, interrupted);
+    if let (Some(servers), Some(before), Some(after)) = (servers, before, after) {
+        report.cpu = Some(servers.compare(&before, &after, report.requests));
+    }
     if let Some(recorder) = record.recorder.take() {
         report.parameters.keys = load.keys.min(VERIFY_KEYS_MAX);
         report.verify = Some(verify::verify(plan, recorder, stop)?);

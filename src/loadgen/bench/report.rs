@@ -3,6 +3,7 @@
 //! The names of the fields here are the names in the JSON, and do not change their meaning. Times end in their unit
 //! (`_us` is microseconds, `_s` seconds). Counts are plain.
 
+use super::cpu::CpuReport;
 use super::record::{Measurements, Series};
 use super::workload::RequestKind;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
@@ -46,6 +47,9 @@ pub struct Report {
     /// With `--verify`, whether the clients' history is linearizable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verified>,
+    /// With `--cpu`, the processor time and the work of the servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuReport>,
     /// Latencies of all requests answered without an error.
     pub latency: Latency,
     /// Latencies by kind of request.
@@ -181,6 +185,7 @@ impl Report {
             never_sent: record.never_sent,
             redirects: record.redirects,
             verify: None,
+            cpu: None,
             latency: latency(&all),
             operations: kinds.iter().map(operation).collect(),
             interval_s: seconds(record.series.interval_ns),
@@ -258,6 +263,9 @@ impl fmt::Display for Report {
         write!(f, "{}", print(&mut table))?;
         for (count, what) in self.failure_rows() {
             write!(f, "\n {} × {what}", grouped(count))?;
+        }
+        if let Some(cpu) = &self.cpu {
+            write!(f, "\n\n{cpu}")?;
         }
         if let Some(verified) = &self.verify {
             write!(f, "\n {verified}")?;

@@ -5,7 +5,7 @@ use super::driver::{Limit, Plan, drive};
 use super::fake::{Answer, FakeServer};
 use super::record::Measurements;
 use super::workload::{Picker, RequestKind, Requests, Workload};
-use super::{LoadArgs, measure};
+use super::{Checks, LoadArgs, measure};
 use crate::routing::slot;
 use clap::{Args, FromArgMatches};
 use std::collections::HashSet;
@@ -255,8 +255,9 @@ fn once_requests_survive_their_connection() {
 fn a_server_that_is_not_there_is_an_error_of_one_line() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for flags in ["", "--cluster", "--workload once", "--workload get"] {
-        let error =
-            measure(&[free.to_string()], &load_args(flags), false, &AtomicBool::new(false)).unwrap_err().to_string();
+        let error = measure(&[free.to_string()], &load_args(flags), Checks::default(), &AtomicBool::new(false))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(&free.to_string()) && error.contains("refused"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
@@ -275,17 +276,23 @@ fn reads_find_their_keys_loaded_unless_that_is_declined() {
     });
     let connect = [server.address.to_string()];
     let stop = AtomicBool::new(false);
-    let report =
-        measure(&connect, &load_args("--workload get --keys 1500 --requests 100 --threads 2"), false, &stop).unwrap();
+    let report = measure(
+        &connect,
+        &load_args("--workload get --keys 1500 --requests 100 --threads 2"),
+        Checks::default(),
+        &stop,
+    )
+    .unwrap();
     assert_eq!((report.requests, keys.lock().unwrap().len()), (100, 1500));
     assert_eq!(report.operations.len(), 1);
     let flags = "--workload get --keys 1500 --requests 100 --no-load";
-    measure(&connect, &load_args(flags), false, &stop).unwrap();
+    measure(&connect, &load_args(flags), Checks::default(), &stop).unwrap();
     assert_eq!(server.requests(), 1500 + 200);
 
     let server = FakeServer::start(|_, _| Answer::text("-LOADING wait\r\n"));
     let flags = "--workload get --keys 10";
-    let error = measure(&[server.address.to_string()], &load_args(flags), false, &stop).unwrap_err().to_string();
+    let error =
+        measure(&[server.address.to_string()], &load_args(flags), Checks::default(), &stop).unwrap_err().to_string();
     assert!(error.contains("0 of 10 keys") && error.contains("10 × -LOADING"), "{error}");
 }
 
@@ -297,7 +304,7 @@ fn a_stop_ends_the_run_early_with_a_report() {
         asked.store(number >= 1000, Ordering::SeqCst);
         Answer::ok()
     });
-    let report = measure(&[server.address.to_string()], &load_args("--duration 1h"), false, &stop).unwrap();
+    let report = measure(&[server.address.to_string()], &load_args("--duration 1h"), Checks::default(), &stop).unwrap();
     assert!(report.interrupted && report.requests > 1000 && report.unanswered == 0);
     let text = report.to_string();
     assert!(text.contains("stopped after") && text.contains("set"), "{text}");

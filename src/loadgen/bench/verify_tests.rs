@@ -5,7 +5,7 @@ use super::fake::{Answer, FakeServer};
 use super::report::Verified;
 use super::verify::{Recording, verify};
 use super::workload::{Op, Picker, Requests, Workload};
-use super::{LoadArgs, measure};
+use super::{Checks, LoadArgs, measure};
 use crate::loadgen::bench::workload::RequestKind;
 use clap::{Args, FromArgMatches};
 use std::collections::HashMap;
@@ -97,7 +97,13 @@ fn load(flags: &str, fault: Fault) -> Verified {
     let load = LoadArgs::from_arg_matches(&command.try_get_matches_from(flags.split_whitespace()).unwrap()).unwrap();
     assert_eq!(load.unverifiable(), None);
     let server = store(fault);
-    let report = measure(&[server.address.to_string()], &load, true, &AtomicBool::new(false)).unwrap();
+    let report = measure(
+        &[server.address.to_string()],
+        &load,
+        Checks { verify: true, ..Checks::default() },
+        &AtomicBool::new(false),
+    )
+    .unwrap();
     let text = report.to_string();
     assert!(text.to_lowercase().contains("linearizable: "), "{text}");
     report.verify.unwrap()

@@ -9,7 +9,7 @@ mod picture;
 mod tests;
 
 use crate::loadgen::bench::report::{Report, duration, grouped, print, table};
-use crate::loadgen::bench::{LoadArgs, OutputArgs, measure, stop_on_signals};
+use crate::loadgen::bench::{Checks, LoadArgs, OutputArgs, measure, stop_on_signals};
 use anyhow::{Context, bail, ensure};
 use cluster::Cluster;
 use serde::Serialize;
@@ -97,7 +97,7 @@ fn sweep(
             Err(_) if stop.load(Ordering::Relaxed) => break,
             Err(error) => return Err(error),
         };
-        let measured = measure(cluster.addresses(), &args.load, false, stop);
+        let measured = measure(cluster.addresses(), &args.load, Checks::default(), stop);
         cluster.stop();
         if dir.exists() {
             fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
