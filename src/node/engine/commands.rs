@@ -2,7 +2,7 @@
 //! and the bytes of large commands per queue. A group applies the commands of one node in the order of their counters.
 
 use crate::node::ticket::Ticket;
-use groups::GroupId;
+use groups::{GroupId, Ms, Us};
 use std::collections::VecDeque;
 
 /// A command that is queued.
@@ -12,12 +12,12 @@ pub(in crate::node) struct Command {
     pub(in crate::node) counter: u64,
     /// The address of the reply. `None` after the deadline has passed, and for the node's own commands.
     pub(in crate::node) ticket: Option<Ticket>,
-    pub(in crate::node) deadline_ms: u64,
+    pub(in crate::node) deadline_ms: Ms,
     /// The queued bytes of a large command (at least `LARGE_INPUT_BYTES`); 0 for a small one.
     pub(in crate::node) large_bytes: usize,
     /// The index in the statistics, or [`UNCOUNTED`]; and the time of arrival.
     pub(in crate::node) verb: u16,
-    pub(in crate::node) since_us: u64,
+    pub(in crate::node) since_us: Us,
 }
 
 /// The index in the statistics of commands that no client of this node asked for.
@@ -70,7 +70,7 @@ impl Commands {
     pub(super) fn expire(
         &mut self,
         group: GroupId,
-        now_ms: u64,
+        now_ms: Ms,
         withdraw: impl FnOnce(&mut Vec<u64>),
         answer: impl FnMut(Ticket, bool),
     ) {
@@ -137,7 +137,7 @@ impl Commands {
     /// Returns true if the oldest command of a client in the group has outlived its time limit: the command left this
     /// node, and is not applied.
     pub(super) fn is_stuck(&self, group: GroupId) -> bool {
-        let oldest = self.by_group[group.index()].waiting.iter().find(|command| command.deadline_ms > 0);
+        let oldest = self.by_group[group.index()].waiting.iter().find(|command| command.deadline_ms > Ms(0));
         oldest.is_some_and(|command| command.ticket.is_none())
     }
 
@@ -158,9 +158,9 @@ mod tests {
 
     const GROUP: GroupId = GroupId(1);
 
-    fn command(counter: u64, deadline_ms: u64, large_bytes: usize) -> Command {
+    fn command(counter: u64, deadline_ms: Ms, large_bytes: usize) -> Command {
         let ticket = Some(Ticket { connection: counter, sequence: 0, part: 0 });
-        Command { counter, ticket, deadline_ms, large_bytes, verb: UNCOUNTED, since_us: 0 }
+        Command { counter, ticket, deadline_ms, large_bytes, verb: UNCOUNTED, since_us: Us(0) }
     }
 
     fn commands(all: &[Command]) -> Commands {
@@ -172,39 +172,39 @@ mod tests {
 
     #[test]
     fn the_applied_command_is_returned_and_those_before_it_are_forgotten() {
-        let mut commands = commands(&[command(1, 9, 500), command(2, 9, 0), command(3, 9, 700)]);
+        let mut commands = commands(&[command(1, Ms(9), 500), command(2, Ms(9), 0), command(3, Ms(9), 700)]);
         assert_eq!((commands.large_bytes(), commands.large_bytes_in(GROUP)), (1_200, 1_200));
-        assert_eq!(commands.take_applied(GROUP, 2), Some(command(2, 9, 0)));
+        assert_eq!(commands.take_applied(GROUP, 2), Some(command(2, Ms(9), 0)));
         assert_eq!((commands.large_bytes(), commands.large_bytes_in(GroupId(0))), (700, 0));
         assert_eq!(
             (commands.take_applied(GROUP, 3), commands.take_applied(GROUP, 4)),
-            (Some(command(3, 9, 700)), None)
+            (Some(command(3, Ms(9), 700)), None)
         );
         assert_eq!(commands.large_bytes(), 0);
     }
 
     #[test]
     fn a_late_command_that_left_the_node_stays_and_one_that_did_not_is_forgotten() {
-        let mut commands = commands(&[command(1, 10, 400), command(2, 10, 300), command(3, 11, 0)]);
+        let mut commands = commands(&[command(1, Ms(10), 400), command(2, Ms(10), 300), command(3, Ms(11), 0)]);
         let mut told = Vec::new();
-        commands.expire(GROUP, 9, |_| panic!("nothing is late"), |_, _| ());
+        commands.expire(GROUP, Ms(9), |_| panic!("nothing is late"), |_, _| ());
         commands.expire(
             GROUP,
-            10,
+            Ms(10),
             |counters| counters.retain(|counter| *counter == 2),
             |ticket, is_gone| {
                 told.push((ticket.connection, is_gone));
             },
         );
         assert_eq!((told, commands.large_bytes(), commands.is_stuck(GROUP)), (vec![(1, false), (2, true)], 400, true));
-        commands.expire(GROUP, 10, |_| panic!("nobody waits for the first one"), |_, _| ());
-        assert_eq!(commands.take_applied(GROUP, 3), Some(command(3, 11, 0)));
+        commands.expire(GROUP, Ms(10), |_| panic!("nobody waits for the first one"), |_, _| ());
+        assert_eq!(commands.take_applied(GROUP, 3), Some(command(3, Ms(11), 0)));
         assert!(!commands.is_stuck(GROUP));
     }
 
     #[test]
     fn what_did_not_leave_the_node_can_be_taken_back_at_any_time() {
-        let mut commands = commands(&[command(1, 10, 0), command(2, 10, 300)]);
+        let mut commands = commands(&[command(1, Ms(10), 0), command(2, Ms(10), 300)]);
         let mut told = Vec::new();
         commands.take_unsent(
             GROUP,
@@ -214,6 +214,6 @@ mod tests {
             },
         );
         assert_eq!((told, commands.large_bytes(), commands.is_stuck(GROUP)), (vec![2], 0, false));
-        assert_eq!(commands.take_applied(GROUP, 1), Some(command(1, 10, 0)), "its client waits on");
+        assert_eq!(commands.take_applied(GROUP, 1), Some(command(1, Ms(10), 0)), "its client waits on");
     }
 }
